@@ -1,0 +1,73 @@
+# Every target but help and clean first makes .venv where it is missing or older than what it is made from.
+
+PYTHON ?= python3
+EXTRAS ?= offline,dev
+# Hydra overrides for prepare, train, sweep and evaluate: make train ARGS="experiment=compact_grid seed=2"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NODEPS := src/talkinghead/requirements-nodeps.txt
+QUICK := not slow and not gpu and not network and not corpus
+
+# The user's values reach the shell as environment variables, never as text of a recipe: spaces, quotes, `$` and `;` in
+# them are only characters. `value` keeps make from expanding them.
+export TALKINGHEAD_FACE := $(value FACE)
+export TALKINGHEAD_AUDIO := $(value AUDIO)
+export TALKINGHEAD_OUTPUT := $(value OUTPUT)
+export TALKINGHEAD_TEXT := $(value TEXT)
+unexport FACE AUDIO OUTPUT TEXT
+
+.DEFAULT_GOAL := help
+.PHONY: help install infer prepare train sweep evaluate test test-all lint typecheck format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+install: $(STAMP)  ## make .venv with everything pinned in constraints.txt (EXTRAS=offline,dev)
+
+$(STAMP): pyproject.toml constraints.txt $(NODEPS) scripts/make_venv.sh
+	@scripts/make_venv.sh "$(PYTHON)" $(VENV)
+	@echo "installing into $(VENV): some minutes and 8 GB the first time"
+	@rm -f $@
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(NODEPS)
+	@touch $@
+
+infer: $(STAMP)  ## a talking video: FACE=photo.jpg AUDIO=speech.wav OUTPUT=talking.mp4 (or nothing: a demonstration)
+	@scripts/infer.sh $(BIN)/python
+
+prepare: $(STAMP)  ## raw videos to a corpus: ARGS="input=videos output=corpora/mine"
+	$(BIN)/talkinghead prepare $(ARGS)
+
+train: $(STAMP)  ## train: ARGS="experiment=smoke"
+	$(BIN)/talkinghead train $(ARGS)
+
+sweep: $(STAMP)  ## one training run for each value: ARGS="experiment=smoke seed=1,2"
+	$(BIN)/talkinghead train -m $(ARGS)
+
+evaluate: $(STAMP)  ## score a checkpoint: ARGS="checkpoint=last.ckpt corpus=corpora/mine output=scores"
+	$(BIN)/talkinghead evaluate $(ARGS)
+
+test: $(STAMP)  ## the tests that need nothing special, with coverage of at least 85 %
+	$(BIN)/python -m pytest -n 2 -m "$(QUICK)" --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+test-all: $(STAMP)  ## every test: the slow ones, and those for a GPU, the network and a corpus where they are here
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff, and the layers of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+typecheck: $(STAMP)  ## check the types with mypy
+	$(BIN)/mypy
+
+format: $(STAMP)  ## format the code and mend what ruff can
+	$(BIN)/ruff check --fix-only --exit-zero .
+	$(BIN)/ruff format .
+
+clean:  ## remove .venv, caches and build products; outputs/ and corpora stay
+	rm -rf $(VENV) build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
