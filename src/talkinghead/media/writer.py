@@ -1,0 +1,335 @@
+"""Writing media: H.264 and AAC in MP4 as a stream, WAV, PNG, JPEG; each whole or not at all."""
+
+from __future__ import annotations
+
+import wave
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import av
+import numpy as np
+from av.video.reformatter import (
+    ColorPrimaries,
+    ColorRange,
+    Colorspace,
+    ColorTrc,
+    Interpolation,
+    VideoReformatter,
+)
+
+from talkinghead.errors import MediaError
+from talkinghead.media.audio import mono_frame
+from talkinghead.media.files import atomic_path, unwritable
+from talkinghead.media.timing import round_half_up
+from talkinghead.types import AudioClip, FloatArray, UInt8Array
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+__all__ = ["VideoWriter", "atomic_path", "write_audio_file", "write_image"]
+
+_AAC_RATES = {
+    96_000,
+    88_200,
+    64_000,
+    48_000,
+    44_100,
+    32_000,
+    24_000,
+    22_050,
+    16_000,
+    12_000,
+    11_025,
+    8_000,
+    7_350,
+}
+_FALLBACK_RATE = 48_000
+# MP4 has a place for these names alone; others go into the comment, lest they be dropped without a
+# word.
+_MP4_KEYS = {
+    *(
+        "title",
+        "artist",
+        "album_artist",
+        "composer",
+        "album",
+        "date",
+        "comment",
+        "genre",
+        "copyright",
+        "grouping",
+    ),
+    *("description", "synopsis", "show", "lyrics", "keywords", "encoding_tool"),
+}
+# Without the second swscale rounds down: a bias of a level.
+_UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+
+
+class VideoWriter:
+    """Writes an MP4 (H.264 and AAC, the index in front, so that it plays while it loads).
+
+    A context manager: at its end the file is put in place; on any exception, Ctrl-C included,
+    nothing is left behind. Sound and pictures may be given in any order and in pieces of any size;
+    both begin at time 0 and are interleaved in the file. Colours are converted with BT.709 in
+    limited range, and tagged so.
+
+    The file has exactly the size asked for. For even sizes the pixel format is yuv420p, which plays
+    everywhere. Neither it nor H.264's cropping (in steps of two pixels) can express an odd width or
+    height: those are written as yuv444p ("High 4:4:4"), which FFmpeg, VLC and Chrome play but
+    hardware decoders and QuickTime do not. Who needs those gives even sizes.
+
+    Args:
+        path: where the file is to be; its folder is made when missing.
+        width: pixels.
+        height: pixels.
+        fps: frames per second; frame n is shown at n / fps unless `write` gets a time.
+        sample_rate: Hz of the sound, or None for a silent video. Rates that AAC lacks are resampled
+            to 48 kHz.
+        crf: x264's quality, from 0 (lossless) to 51; 18 can hardly be told from the source.
+        preset: x264's speed against size, from "ultrafast" to "veryslow".
+        metadata: tags (title, artist, comment, ...); keys that MP4 does not know go into the
+            comment as `key=value`.
+
+    Raises:
+        MediaError: bad size, rate, crf or preset; on entering, the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        width: int,
+        height: int,
+        fps: Fraction,
+        sample_rate: int | None,
+        *,
+        crf: int = 18,
+        preset: str = "veryfast",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.width, self.height = int(width), int(height)
+        self.fps, self.sample_rate = Fraction(fps), sample_rate
+        if (
+            min(self.width, self.height) < 2
+            or self.fps <= 0
+            or (sample_rate is not None and sample_rate <= 0)
+        ):
+            raise MediaError(
+                f"{path}: cannot write {width} x {height} pixels at {fps} frames/s, "
+                f"sound at {sample_rate} Hz; sizes must be at least 2, rates positive"
+            )
+        self._options = {"crf": str(crf), "preset": preset}
+        self._metadata = _mp4_metadata(metadata or {})
+        self._stack = ExitStack()
+        self._reformatter = VideoReformatter()
+        # One clock in which both the constant rate and (to 11 microseconds) any other time are
+        # whole numbers.
+        self._ticks_per_s = self.fps.numerator * max(1, -(-90_000 // self.fps.numerator))
+        self._step = int(self._ticks_per_s / self.fps)
+        self._next_pts = 0
+        self._num_samples = 0
+        self._sound: deque[Packet] = deque()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            with self._reported():
+                self._container = av.open(
+                    f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"}
+                )
+                stack.callback(self._close_quietly)
+                self._container.metadata.update(self._metadata)
+                self._video = self._add_video()
+                self._audio = self._add_audio() if self.sample_rate else None
+                self._container.start_encoding()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            with self._stack:
+                self._finish()
+        else:
+            self._stack.__exit__(kind, error, trace)
+
+    def write(self, image: UInt8Array, time_s: Fraction | None = None) -> None:
+        """Append a picture.
+
+        Args:
+            image: uint8 [height, width, 3] RGB.
+            time_s: when it is shown; a frame after the one before when not given.
+
+        Raises:
+            MediaError: wrong shape or type, a time that does not rise, or a disk that is full.
+        """
+        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+            raise MediaError(
+                f"{self.path}: got a picture of {image.dtype} {image.shape}, "
+                f"needs uint8 ({self.height}, {self.width}, 3)"
+            )
+        pts = (
+            self._next_pts
+            if time_s is None
+            else round_half_up(Fraction(time_s) * self._ticks_per_s)
+        )
+        if pts <= self._next_pts - self._step or pts < 0:
+            raise MediaError(
+                f"{self.path}: got a picture for {time_s} s, which is not after the one before it"
+            )
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
+            format=self._video.codec_context.pix_fmt,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_UNBIASED,
+            threads=1,
+        )
+        frame.pts, frame.time_base, frame.duration = pts, Fraction(1, self._ticks_per_s), self._step
+        self._next_pts = pts + self._step
+        with self._reported():
+            self._mux_video(self._video.encode(frame))
+
+    def write_audio(self, samples: FloatArray) -> None:
+        """Append sound: float32 [num_samples], mono, in [-1, 1] (clipped), any number of samples.
+
+        Raises:
+            MediaError: the writer was made without a sample rate, the samples are not one row of
+                finite numbers, or the disk is full.
+        """
+        if self._audio is None:
+            raise MediaError(f"{self.path}: got sound for a silent video; give a sample rate")
+        if samples.ndim != 1 or not np.isfinite(samples).all():
+            raise MediaError(
+                f"{self.path}: got sound of shape {samples.shape}, needs one row of finite samples"
+            )
+        if not len(samples):
+            return
+        frame = mono_frame(np.clip(samples, -1, 1), self.sample_rate or 0)
+        frame.pts, frame.time_base = self._num_samples, Fraction(1, self.sample_rate or 1)
+        self._num_samples += len(samples)
+        with self._reported():
+            self._sound.extend(self._audio.encode(frame))
+
+    def _add_video(self) -> VideoStream:
+        stream = self._container.add_stream("libx264", rate=self.fps, options=self._options)
+        context = stream.codec_context
+        stream.width, stream.height = self.width, self.height
+        stream.pix_fmt = "yuv444p" if self.width % 2 or self.height % 2 else "yuv420p"
+        context.time_base = stream.time_base = Fraction(1, self._ticks_per_s)
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        return stream
+
+    def _add_audio(self) -> AudioStream:
+        rate = self.sample_rate if self.sample_rate in _AAC_RATES else _FALLBACK_RATE
+        stream = self._container.add_stream("aac", rate=rate, layout="mono")
+        # 128 kbit/s, or the most that a frame of 1024 samples may have at low rates.
+        stream.codec_context.bit_rate = min(128_000, 6 * rate)
+        return stream
+
+    def _mux_video(self, packets: list[Packet]) -> None:
+        for packet in packets:
+            time_s = _decode_time_s(packet)
+            # Sound is held (encoded, so small) until the pictures are as far: players need the two
+            # side by side.
+            while self._sound and _decode_time_s(self._sound[0]) <= time_s:
+                self._container.mux_one(self._sound.popleft())
+            self._container.mux_one(packet)
+
+    def _finish(self) -> None:
+        if not self._next_pts:
+            raise MediaError(f"{self.path}: no picture was written; give at least one")
+        with self._reported():
+            self._mux_video(self._video.encode(None))
+            if self._audio is not None and self._num_samples:
+                self._sound.extend(self._audio.encode(None))
+            for packet in self._sound:
+                self._container.mux_one(packet)
+            self._container.close()
+
+    def _close_quietly(self) -> None:
+        with suppress(av.FFmpegError, OSError):
+            self._container.close()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise unwritable(self.path, error) from error
+
+
+def write_audio_file(path: Path | str, clip: AudioClip) -> None:
+    """Write a 16-bit mono WAV.
+
+    Raises:
+        MediaError: the samples are not finite, or the file cannot be written.
+    """
+    if not np.isfinite(clip.samples).all():
+        raise MediaError(f"{path}: the sound to write holds NaN or infinity; give finite samples")
+    pcm = np.clip(np.rint(clip.samples * 32_768.0), -32_768, 32_767).astype("<i2")
+    with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(clip.sample_rate)
+        file.writeframes(pcm.tobytes())
+
+
+def write_image(path: Path | str, image: UInt8Array) -> None:
+    """Write a PNG or, by the suffix `.jpg` or `.jpeg`, a JPEG of high quality.
+
+    Args:
+        path: ends in .png, .jpg or .jpeg.
+        image: uint8 [height, width, 3] RGB.
+
+    Raises:
+        MediaError: another suffix, shape or type, or the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in {".png", ".jpg", ".jpeg"}:
+        raise MediaError(f"{path}: pictures are written as .png or .jpg; change the name's ending")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise MediaError(
+            f"{path}: got a picture of {image.dtype} {image.shape}, needs uint8 (height, width, 3)"
+        )
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    encoder = av.CodecContext.create("png" if suffix == ".png" else "mjpeg", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "rgb24"
+    encoder.time_base = Fraction(1, 25)
+    if suffix != ".png":
+        encoder.pix_fmt, encoder.color_range = "yuvj444p", ColorRange.JPEG
+        encoder.qmin = encoder.qmax = 2
+        frame = frame.reformat(
+            format="yuvj444p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=_UNBIASED,
+        )
+    frame.pts = 0
+    data = b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _decode_time_s(packet: Packet) -> Fraction:
+    return (packet.dts or 0) * packet.time_base
+
+
+def _mp4_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    known = {key: str(value) for key, value in metadata.items() if key in _MP4_KEYS}
+    others = [f"{key}={value}" for key, value in metadata.items() if key not in _MP4_KEYS]
+    if others:
+        known["comment"] = "; ".join([*filter(None, [known.get("comment")]), *others])
+    return known

@@ -1,0 +1,307 @@
+"""Pictures of every kind come out as upright RGB of the right colour, size and time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import islice, pairwise
+
+import av
+import numpy as np
+import pytest
+from _media_making import (
+    QUADRANTS,
+    corners,
+    quadrants,
+    set_display_matrix,
+    tone,
+    write_media,
+)
+from PIL import Image, ImageOps
+
+from talkinghead.media.reader import is_image, probe, read_image, read_video
+
+BT709, BT601 = 1, 5
+LIMITED, FULL = 1, 2
+
+
+def assert_quadrants(image: np.ndarray, tolerance: float = 6.0) -> None:
+    height, width = image.shape[:2]
+    for index, colour in enumerate(QUADRANTS):
+        y, x = (height // 4, 3 * height // 4)[index // 2], (width // 4, 3 * width // 4)[index % 2]
+        assert np.abs(image[y, x].astype(int) - colour).max() <= tolerance, (index, image[y, x])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "tolerance"),
+    [
+        ("a.mp4", "libx264", "yuv420p", 6),
+        ("a.mkv", "libx264", "yuv420p10le", 6),
+        ("a.mkv", "libx264", "yuv444p", 6),
+        ("a.mp4", "libx265", "yuv420p10le", 6),
+        ("a.webm", "libvpx-vp9", "yuv420p", 6),
+        ("a.avi", "mpeg4", "yuv420p", 12),
+        ("a.avi", "mjpeg", "yuvj422p", 12),
+        ("a.ts", "mpeg2video", "yuv420p", 12),
+        ("a.mov", "prores_ks", "yuv422p10le", 6),
+        ("a.mkv", "ffv1", "bgr0", 0),
+        ("a.mkv", "ffv1", "gbrp10le", 1),
+        ("a.gif", "gif", "rgb8", 60),
+    ],
+)
+def test_any_codec_gives_the_same_picture(tmp_path, name, codec, pix_fmt, tolerance):
+    path = write_media(tmp_path / name, [quadrants()] * 5, codec=codec, pix_fmt=pix_fmt)
+    frames = list(read_video(path))
+    assert len(frames) == 5
+    assert frames[0].time_s == 0
+    for frame in frames:
+        assert frame.image.dtype == np.uint8
+        assert frame.image.flags.c_contiguous
+        assert frame.image.shape == (48, 64, 3)
+        assert_quadrants(frame.image, tolerance)
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "gray16le"])
+def test_grey_video(tmp_path, pix_fmt):
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 3, 2)
+    images = [np.ascontiguousarray(np.repeat(ramp, 48, 0))] * 2
+    path = write_media(tmp_path / "a.mkv", images, codec="ffv1", pix_fmt=pix_fmt)
+    image = read_image(path)
+    assert np.ptp(image.astype(int), axis=2).max() <= 1
+    assert np.abs(image.astype(int) - images[0]).max() <= 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(47, 63), (1, 1), (33, 32), (250, 5)])
+def test_odd_sizes(tmp_path, height, width):
+    image = np.full((height, width, 3), 90, np.uint8)
+    path = write_media(tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="yuv420p")
+    assert read_image(path).shape == (height, width, 3)
+    assert (probe(path).width, probe(path).height) == (width, height)
+    assert np.abs(read_image(path).astype(int) - 90).max() <= 1
+
+
+@pytest.mark.parametrize("matrix", [BT709, BT601])
+@pytest.mark.parametrize("colour_range", [LIMITED, FULL])
+def test_the_files_own_colour_matrix_and_range_are_used(tmp_path, matrix, colour_range):
+    path = write_media(
+        tmp_path / "a.mkv", [quadrants()] * 2, colour=(matrix, colour_range), options={"crf": "1"}
+    )
+    assert_quadrants(read_image(path), 3)
+
+
+@pytest.mark.parametrize(("height", "matrix"), [(480, BT601), (720, BT709)])
+def test_an_unnamed_matrix_is_what_players_assume(tmp_path, height, matrix):
+    frame = av.VideoFrame.from_ndarray(quadrants(height, 64), "rgb24").reformat(
+        format="yuv420p", dst_colorspace=matrix, dst_color_range=LIMITED
+    )
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+        frame.colorspace = 2
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert_quadrants(read_image(tmp_path / "a.mkv"), 3)
+
+
+def test_decoding_does_not_darken(tmp_path):
+    # swscale's quick path is off by 1 to 2 levels everywhere.
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(40, 215, (6, 8, 3)).astype(np.uint8)
+    image = np.ascontiguousarray(np.kron(coarse, np.ones((16, 16, 1), np.uint8)))
+    path = write_media(tmp_path / "a.mkv", [image], colour=(BT709, LIMITED), options={"crf": "0"})
+    inner = np.s_[4::16, 4::16]
+    assert np.abs((read_image(path)[inner].astype(float) - image[inner]).mean((0, 1))).max() < 0.8
+
+
+def test_variable_frame_rate_keeps_each_time(tmp_path):
+    times = [0, 10, 50, 51, 400, 1000, 1040]
+    path = write_media(tmp_path / "a.mkv", [quadrants()] * 7, times_ms=times)
+    assert [frame.time_s for frame in read_video(path)] == [Fraction(t, 1000) for t in times]
+
+
+def test_times_count_from_the_first_picture(tmp_path):
+    path = write_media(tmp_path / "a.mkv", [quadrants()] * 3, times_ms=[700, 740, 780])
+    assert [frame.time_s for frame in read_video(path)] == [0, Fraction(1, 25), Fraction(2, 25)]
+
+
+def test_ntsc_times_are_exact(tmp_path):
+    path = write_media(tmp_path / "a.mp4", [quadrants()] * 31, fps=Fraction(30_000, 1001))
+    assert probe(path).fps == Fraction(30_000, 1001)
+    assert [frame.time_s for frame in read_video(path)][30] == Fraction(30 * 1001, 30_000)
+
+
+def test_pictures_without_timestamps(tmp_path):
+    # A bare H.264 stream has none.
+    path = write_media(tmp_path / "a.h264", [quadrants()] * 10)
+    times = [frame.time_s for frame in read_video(path)]
+    assert len(times) == 10
+    assert all(a < b for a, b in pairwise(times))
+
+
+# (a, b, c, d), and the stored quarter that is shown at each corner of the upright picture.
+ORIENTATIONS = {
+    1: ((1, 0, 0, 1), [0, 1, 2, 3]),
+    2: ((-1, 0, 0, 1), [1, 0, 3, 2]),
+    3: ((-1, 0, 0, -1), [3, 2, 1, 0]),
+    4: ((1, 0, 0, -1), [2, 3, 0, 1]),
+    5: ((0, 1, 1, 0), [0, 2, 1, 3]),
+    6: ((0, 1, -1, 0), [2, 0, 3, 1]),
+    7: ((0, -1, -1, 0), [3, 1, 2, 0]),
+    8: ((0, -1, 1, 0), [1, 3, 0, 2]),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_videos_display_matrix(tmp_path, orientation):
+    matrix, expected = ORIENTATIONS[orientation]
+    path = write_media(tmp_path / "a.mp4", [quadrants()] * 2)
+    set_display_matrix(path, matrix)
+    info, image = probe(path), read_image(path)
+    assert corners(image) == expected
+    assert image.shape == ((48, 64, 3) if orientation < 5 else (64, 48, 3))
+    assert (info.height, info.width) == image.shape[:2]
+    assert info.rotation == {3: 180, 5: 90, 6: 90, 7: 270, 8: 270, 2: 180}.get(orientation, 0)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_exif_orientation_of_stills(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(quadrants()).save(path, exif=exif, **options)
+    image = read_image(path)
+    assert corners(image) == ORIENTATIONS[orientation][1]
+    with Image.open(path) as picture:
+        assert np.abs(image.astype(int) - np.asarray(ImageOps.exif_transpose(picture))).max() <= 2
+
+
+def half_transparent() -> np.ndarray:
+    image = np.zeros((32, 32, 4), np.uint8)
+    image[..., 0] = 200
+    image[:, 16:, 3] = 255
+    image[:8, :16, 3] = 128
+    return image
+
+
+def assert_over_white(image: np.ndarray, tolerance: int) -> None:
+    for (y, x), colour in {(24, 8): (255,) * 3, (24, 24): (200, 0, 0), (4, 8): (227, 127, 127)}.items():
+        assert np.abs(image[y, x].astype(int) - colour).max() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tiff"])
+def test_alpha_of_stills_is_composited_over_white(tmp_path, name):
+    options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
+    Image.fromarray(half_transparent()).save(tmp_path / name, **options)
+    assert_over_white(read_image(tmp_path / name), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "tolerance"),
+    [
+        ("a.mov", "qtrle", "argb", 1),
+        ("a.mov", "png", "rgba", 1),
+        ("a.mov", "prores_ks", "yuva444p10le", 6),
+        ("a.webm", "libvpx-vp9", "yuva420p", 8),
+    ],
+)
+def test_alpha_of_videos_is_composited_over_white(tmp_path, name, codec, pix_fmt, tolerance):
+    path = write_media(tmp_path / name, [half_transparent()] * 3, codec=codec, pix_fmt=pix_fmt)
+    frames = list(read_video(path))
+    assert len(frames) == 3
+    for frame in frames:
+        assert_over_white(frame.image, tolerance)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_every_kind_of_still(tmp_path, mode):
+    grey = Image.fromarray(np.full((20, 30), 255, np.uint8))
+    if mode == "I;16":
+        picture = Image.fromarray(np.full((20, 30), 65_535, np.uint16))
+    else:
+        picture = grey.convert(mode)
+    path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
+    picture.save(path)
+    image = read_image(path)
+    assert image.shape == (20, 30, 3)
+    assert image.min() >= 254
+    info = probe(path)
+    assert info.is_image
+    assert info.fps is None
+    assert (info.num_frames_estimate, info.duration_s, info.has_audio) == (1, 0, False)
+    assert len(list(read_video(path))) == 1
+
+
+def test_a_moving_gif_is_a_video_and_a_single_one_a_still(tmp_path):
+    pictures = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (0, 120, 240)]
+    pictures[0].save(tmp_path / "one.gif")
+    pictures[0].save(tmp_path / "three.gif", save_all=True, append_images=pictures[1:], duration=80)
+    assert is_image(tmp_path / "one.gif")
+    assert not is_image(tmp_path / "three.gif")
+    times = [frame.time_s for frame in read_video(tmp_path / "three.gif")]
+    assert times == [0, Fraction(2, 25), Fraction(4, 25)]
+
+
+def test_pixels_become_square(tmp_path):
+    # PAL's 720 x 576 shown as 16:9, a quarter of the size.
+    path = write_media(tmp_path / "a.mp4", [quadrants(144, 180)] * 2, aspect=Fraction(64, 45))
+    assert read_image(path).shape == (144, 256, 3)
+    assert probe(path).width == 256
+
+
+def test_a_change_of_size_on_the_way_keeps_the_first_size(tmp_path):
+    small = write_media(tmp_path / "s.ts", [quadrants(48, 64)] * 3, codec="mpeg2video")
+    large = write_media(tmp_path / "l.ts", [quadrants(96, 128)] * 3, codec="mpeg2video")
+    (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
+    frames = list(read_video(tmp_path / "both.ts"))
+    assert len(frames) > 3
+    assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
+    assert all(a.time_s < b.time_s for a, b in pairwise(frames))
+
+
+def test_cover_art_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "a.mp3"), "w") as container:
+        sound = container.add_stream("libmp3lame", rate=16_000, layout="mono")
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(quadrants(), "rgb24")
+        container.mux(cover.encode(picture))
+        container.mux(cover.encode(None))
+        frame = av.AudioFrame.from_ndarray(tone(1, 16_000)[None], "fltp", "mono")
+        frame.sample_rate = 16_000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    info = probe(tmp_path / "a.mp3")
+    assert info.has_audio
+    assert not info.has_video
+    assert not info.is_image
+
+
+def test_probe_of_a_video_with_sound(tmp_path):
+    path = write_media(tmp_path / "a.mp4", [quadrants()] * 50, sound=tone(2, 44_100), sample_rate=44_100)
+    info = probe(path)
+    assert (info.width, info.height, info.fps, info.rotation) == (64, 48, 25, 0)
+    assert (info.has_video, info.has_audio, info.is_image) == (True, True, False)
+    assert (info.num_frames_estimate, info.sample_rate) == (50, 44_100)
+    assert abs(info.duration_s - 2) < Fraction(1, 20)
+
+
+@pytest.mark.parametrize("name", ["a:b, 'c' (1)=50%03d \".mp4", "-i.mp4", "ünï.mp4", "http:x.mp4"])
+def test_strange_names(tmp_path, name):
+    write_media(tmp_path / "a.mp4", [quadrants()] * 2).rename(tmp_path / name)
+    assert read_image(tmp_path / name).shape == (48, 64, 3)
+    assert probe(str(tmp_path / name)).width == 64
+
+
+def test_a_still_named_like_a_sequence(tmp_path):
+    Image.fromarray(quadrants()).save(tmp_path / "shot%03d.png")
+    assert is_image(tmp_path / "shot%03d.png")
+
+
+def test_reading_streams(tmp_path):
+    # Taking two pictures must not decode the rest: a damaged rest does no harm yet.
+    path = write_media(tmp_path / "a.mp4", [quadrants()] * 400, options={"bf": "0"})
+    data = path.read_bytes()
+    path.write_bytes(data[:-20])
+    assert len(list(islice(read_video(path), 2))) == 2
