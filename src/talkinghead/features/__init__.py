@@ -1,0 +1,1 @@
+"""What is computed from sound and pictures: audio features, faces and their geometry."""

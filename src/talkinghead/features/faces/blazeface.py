@@ -1,0 +1,87 @@
+"""BlazeFace's arithmetic: anchors, decoding, suppression; the network runs in `litert.py`.
+
+Paper: Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019,
+arXiv:1907.05047.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from talkinghead.types import FloatArray
+
+# A decoded row: x0, y0, x1, y1, then (x, y) of right eye, left eye, nose, mouth, right ear, left
+# ear, then the score.
+NUM_KEYPOINTS = 6
+SCORE = 4 + 2 * NUM_KEYPOINTS
+
+
+def make_anchors(grids: list[tuple[int, int]]) -> FloatArray:
+    """The anchors' centres, in the order of the network's output rows.
+
+    Args:
+        grids: (cells along a side, anchors per cell) of each feature map.
+
+    Returns:
+        float32 [num_anchors, 2], (x, y) in [0, 1] of the input.
+    """
+    levels = []
+    for cells, repeats in grids:
+        centres = (np.arange(cells) + 0.5) / cells
+        x, y = np.meshgrid(centres, centres)
+        levels.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), repeats, axis=0))
+    return np.concatenate(levels).astype(np.float32)
+
+
+def decode(
+    regressors: FloatArray, logits: FloatArray, anchors: FloatArray, size: int, threshold: float
+) -> FloatArray:
+    """Turn the network's output into boxes, key points and scores.
+
+    Args:
+        regressors: float32 [num_anchors, 16]: centre, width and height, 6 key points, in input
+            pixels from the anchor.
+        logits: float32 [num_anchors].
+        anchors: float32 [num_anchors, 2], from `make_anchors`.
+        size: the input's side in pixels.
+        threshold: rows of a lower score are dropped.
+
+    Returns:
+        float32 [num_kept, 17] in input pixels; see `SCORE` for the columns.
+    """
+    scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+    keep = scores >= threshold
+    raw, centre = regressors[keep], anchors[keep] * size
+    middle, half = raw[:, :2] + centre, raw[:, 2:4] / 2
+    keypoints = raw[:, 4:] + np.tile(centre, NUM_KEYPOINTS)
+    return np.concatenate([middle - half, middle + half, keypoints, scores[keep, None]], axis=1)
+
+
+def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
+    """Intersection over union of a box [4] with others [num_boxes, 4+]: [num_boxes] in [0, 1]."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:4], boxes[:, 2:4])
+    shared = np.prod(np.clip(high - low, 0, None), axis=1)
+    areas = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1) + np.prod(box[2:4] - box[:2])
+    return shared / np.maximum(areas - shared, 1e-9)
+
+
+def suppress(rows: FloatArray, threshold: float = 0.3) -> FloatArray:
+    """Merge overlapping rows into their mean weighted by score: steadier than taking the best.
+
+    Args:
+        rows: float32 [num_rows, 17], from `decode`.
+        threshold: rows that overlap the best one by more are the same face.
+
+    Returns:
+        float32 [num_faces, 17], best score first; the score is the best row's.
+    """
+    merged = []
+    rows = rows[np.argsort(-rows[:, SCORE], kind="stable")]
+    while len(rows):
+        same = overlap(rows[0], rows) > threshold
+        same[0] = True
+        face = np.average(rows[same], axis=0, weights=rows[same, SCORE])
+        face[SCORE] = rows[0, SCORE]
+        merged.append(face)
+        rows = rows[~same]
+    return np.array(merged, dtype=np.float32).reshape(-1, SCORE + 1)

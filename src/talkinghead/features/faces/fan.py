@@ -1,0 +1,99 @@
+"""Adapter for the package face-alignment: S3FD finds faces, FAN finds 68 points on each.
+
+Paper: Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?",
+2017, arXiv:1703.07332.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from face_alignment import FaceAlignment, LandmarksType
+from face_alignment.api import models_urls
+from face_alignment.detection.sfd.sfd_detector import models_urls as detector_urls
+
+from talkinghead.errors import DependencyError
+from talkinghead.types import Box, Face, FloatArray, UInt8Array
+
+
+class FanDetector:
+    """S3FD and FAN: the detector where there is a GPU, or where 68 points are wanted.
+
+    The weights (about 180 MB) are downloaded at first use into torch hub's folder of checkpoints;
+    files of the same names that lie there already are used without a network.
+
+    Args:
+        device: torch's name of the device.
+        flip_input: average with the mirrored face: steadier, at twice the cost.
+        min_score: the least mean peak of the points' heat maps for a tracked face.
+
+    Raises:
+        DependencyError: the weights are not there and cannot be downloaded.
+    """
+
+    topology = "ibug68"
+
+    def __init__(
+        self, *, device: str = "cpu", flip_input: bool = True, min_score: float = 0.2
+    ) -> None:
+        detector_weights = _fetch(detector_urls["s3fd"])
+        _fetch(models_urls["2DFAN-4"])
+        self._network = FaceAlignment(
+            LandmarksType.TWO_D,
+            device=device,
+            flip_input=flip_input,
+            compile=False,
+            # A path, so that the file is loaded as weights alone: else it would be unpickled.
+            face_detector_kwargs={"path_to_detector": str(detector_weights)},
+        )
+        self.min_score = min_score
+
+    def detect(self, image: UInt8Array) -> list[Face]:
+        """See `FaceDetector.detect`."""
+        boxes = [box[:4] for box in self._network.face_detector.detect_from_image(image.copy())]
+        faces = self._fit(image, boxes) if boxes else []
+        return sorted(faces, key=lambda face: -face.box.width * face.box.height)
+
+    def track(self, image: UInt8Array, previous: Face) -> Face | None:
+        """See `FaceDetector.track`."""
+        faces = self._fit(image, [np.array(previous.box)])
+        return faces[0] if faces else None
+
+    def _fit(self, image: UInt8Array, boxes: list[FloatArray]) -> list[Face]:
+        """Run FAN in each box; what shows no face is left out."""
+        found, scores, _ = self._network.get_landmarks_from_image(
+            image, detected_faces=boxes, return_landmark_score=True
+        )
+        faces = []
+        for points, peaks in zip(found, scores, strict=True):
+            score = float(np.clip(np.mean(peaks), 0, 1))
+            if score >= self.min_score:
+                xy = np.asarray(points, dtype=np.float32)[:, :2]
+                faces.append(Face(_face_box(xy), xy, score, self.topology))
+        return faces
+
+
+def _face_box(points: FloatArray) -> Box:
+    """What S3FD would find: the points begin at the brows, its boxes on the forehead."""
+    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return Box(x0, y0 - 0.2 * (y1 - y0), x1, y1)
+
+
+def _fetch(url: str) -> Path:
+    """The file of a URL in torch hub's folder; where missing, downloaded and its hash checked."""
+    name = url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            hash_prefix = Path(name).stem.rsplit("-", 1)[-1]
+            torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise DependencyError(
+                f"detector=face_alignment (package face-alignment) cannot download its weights "
+                f"{name} ({error}): put the file from {url} into {path.parent}, or choose "
+                "detector=litert, which needs no network"
+            ) from error
+    return path
