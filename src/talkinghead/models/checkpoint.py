@@ -1,0 +1,199 @@
+"""The file in which training and inference meet: its schema, and a model built from it.
+
+A training checkpoint is Lightning's file with these plain entries beside its own; a release is a
+safetensors file with the same entries as JSON in its metadata:
+
+    {"schema_version": 1, "generator": {...}, "av": {...}, "license": "...", "trained_on": "..."}
+
+Nothing is unpickled: `torch.load(weights_only=True)` or safetensors, and the state dict must fit
+    exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from talkinghead.errors import CheckpointError, TalkingHeadError
+from talkinghead.media.writer import atomic_path
+from talkinghead.models.encoders import STRUCTURE_ONLY
+from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.models.sync import SyncDiscriminator
+from talkinghead.types import AVSpec
+
+SCHEMA_VERSION = 1
+GENERATOR, EXPERT = "generator", "sync_expert"
+_NETWORKS: dict[str, type[nn.Module]] = {GENERATOR: LipSyncGenerator, EXPERT: SyncDiscriminator}
+
+
+@dataclass
+class Loaded:
+    """A network in evaluation mode, the AVSpec it was trained for and what else its file says."""
+
+    model: nn.Module
+    spec: AVSpec
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def default_checkpoint(kind: str = GENERATOR) -> Path:
+    """The weights that come with the package."""
+    name = {GENERATOR: "compact.safetensors", EXPERT: "sync_expert.safetensors"}[kind]
+    return Path(str(resources.files("talkinghead") / "weights" / name))
+
+
+def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
+    """A path, or the packaged file for "default".
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    resolved = default_checkpoint(kind) if str(path) == "default" else Path(path)
+    if not resolved.is_file():
+        what = "is a folder" if resolved.is_dir() else "does not exist"
+        raise CheckpointError(
+            f"checkpoint {resolved} {what}: give a .ckpt or .safetensors file, or "
+            "checkpoint=default"
+        )
+    return resolved
+
+
+def spec_arguments(spec: AVSpec) -> dict[str, Any]:
+    """The keyword arguments that a generator takes from the AVSpec."""
+    return {
+        "num_mels": spec.num_mels,
+        "mel_window": spec.mel_window,
+        "face_size": spec.face_size,
+        "mouth_size": spec.mouth_size,
+        "mouth_box": (spec.mouth_x, spec.mouth_y, spec.mouth_side),
+    }
+
+
+def build(kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> nn.Module:
+    """A network with random weights, from what a checkpoint holds."""
+    fixed = spec_arguments(spec)
+    if kind == EXPERT:
+        fixed = {key: fixed[key] for key in ("num_mels", "mel_window")}
+    return _NETWORKS[kind](**{**arguments, **fixed})
+
+
+def load_generator(path: str | Path = "default") -> Loaded:
+    """The generator of a release or of a training checkpoint: the EMA's weights, CPU, float32.
+
+    Raises:
+        CheckpointError: missing, truncated, of another schema, or its weights do not fit its model.
+    """
+    return _load(resolve_checkpoint(path, GENERATOR), GENERATOR)
+
+
+def load_expert(path: str | Path = "default") -> Loaded:
+    """The sync expert of a release or of a training checkpoint; frozen.
+
+    Raises as `load_generator` does.
+    """
+    loaded = _load(resolve_checkpoint(path, EXPERT), EXPERT)
+    loaded.model.requires_grad_(False)
+    return loaded
+
+
+def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[str, Any]) -> None:
+    """Half-precision safetensors without optimizer state.
+
+    `meta` holds `kind`'s arguments, `av`, license and data.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    state = {name: t.detach().half().contiguous() for name, t in model.state_dict().items()}
+    entries = {"schema_version": SCHEMA_VERSION, **meta}
+    missing = [key for key in (kind, "av", "license", "trained_on") if key not in entries]
+    if missing:
+        raise CheckpointError(f"a release needs {', '.join(missing)} in its metadata")
+    with atomic_path(path) as temporary:
+        save_file(state, str(temporary), {"talkinghead": json.dumps(entries)})
+
+
+def _load(path: Path, kind: str) -> Loaded:
+    state, entries = _read_release(path) if path.suffix == ".safetensors" else _read_training(path)
+    _check_schema(path, kind, entries)
+    if path.suffix != ".safetensors":
+        state = _select(path, kind, state)
+    try:
+        spec = AVSpec.from_dict(entries["av"])
+        # The weights are all here: what they were initialised from need not be.
+        model = build(kind, {**entries[kind], **_without_pretrained(entries[kind])}, spec)
+        model.load_state_dict({name: t.float() for name, t in state.items()}, strict=True)
+    except (TypeError, RuntimeError, TalkingHeadError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"checkpoint {path} does not fit this version's {kind} ({reason}): use the version "
+            "that wrote it, or "
+            "export it again"
+        ) from error
+    return Loaded(model.eval(), spec, entries)
+
+
+def _without_pretrained(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    weights = arguments.get("face_encoder_weights")
+    return {"face_encoder_weights": STRUCTURE_ONLY} if weights else {}
+
+
+def _read_release(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(str(path), "pt") as file:
+            entries = json.loads((file.metadata() or {}).get("talkinghead", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, entries  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or no safetensors file ({error}): fetch or export it "
+            "again"
+        ) from error
+
+
+def _read_training(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or no checkpoint of plain tensors ({reason}): take an "
+            "earlier one"
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise CheckpointError(
+            f"checkpoint {path} holds no state_dict: it is not a training checkpoint"
+        )
+    return content["state_dict"], content
+
+
+def _check_schema(path: Path, kind: str, entries: Mapping[str, Any]) -> None:
+    version = entries.get("schema_version")
+    if version != SCHEMA_VERSION:
+        found = "no schema_version" if version is None else f"schema_version {version}"
+        raise CheckpointError(
+            f"checkpoint {path} has {found}, this version reads {SCHEMA_VERSION}: it is another "
+            "program's or another "
+            "version's; use checkpoint=default or one that this version trained"
+        )
+    for key in (kind, "av"):
+        if not isinstance(entries.get(key), Mapping):
+            raise CheckpointError(f"checkpoint {path} has no {key!r}: it holds no {kind}")
+
+
+def _select(path: Path, kind: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own weights out of a LightningModule's: the EMA's where there is one."""
+    prefixes = (f"ema.{kind}.", f"{kind}.") if kind == GENERATOR else (f"{kind}.",)
+    for prefix in prefixes:
+        chosen = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        if chosen:
+            return chosen
+    raise CheckpointError(f"checkpoint {path} has no weights of a {kind}")

@@ -1,0 +1,272 @@
+"""What hears and what sees: the audio, face and context encoders.
+
+Shape suffixes: B batch, N batch x time, W audio windows, C channels or feature rows, K mel frames
+    of a window, D model
+width, H and W pixels (always together).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from talkinghead.errors import DependencyError, UsageError
+from talkinghead.features.audio import NUM_MFCC, NUM_PROSODY, Mfcc
+from talkinghead.types import AVSpec
+
+AUDIO_FEATURES = ("mel", "mfcc", "prosody")
+STRUCTURE_ONLY = "structure"
+"""As `weights`: a pretrained encoder's frozen batch norms, whose values a checkpoint will bring."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm of up to 8 groups.
+
+    It needs no batch statistics, so one frame gives what a batch gives.
+    """
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class AudioEncoder(nn.Module):
+    """One 200 ms window of audio features to one token.
+
+    A 4-layer CNN for each feature, then a fully connected layer.
+
+    Without normalisation layers: how loud it is says whether anybody speaks.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str] = ("mel",),
+        num_mels: int = 80,
+        window: int = 16,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        dim: int = 512,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(features) - set(AUDIO_FEATURES))
+        if unknown or not features:
+            raise UsageError(
+                f"audio features {unknown or 'none'}: choose among {', '.join(AUDIO_FEATURES)}"
+            )
+        self.features = tuple(features)
+        self.num_mels = num_mels
+        rows = {"mel": num_mels, "mfcc": NUM_MFCC, "prosody": NUM_PROSODY}
+        self.mfcc = Mfcc(AVSpec(num_mels=num_mels)) if "mfcc" in features else None
+        self.branches = nn.ModuleDict({name: _audio_cnn(rows[name], channels) for name in features})
+        with torch.no_grad():
+            sizes = [
+                self.branches[name](torch.zeros(1, 1, rows[name], window)).numel()
+                for name in features
+            ]
+        self.project = nn.Sequential(nn.Linear(sum(sizes), dim), nn.LayerNorm(dim))
+
+    @property
+    def needs_prosody(self) -> bool:
+        """Whether the windows must have the prosody's rows below the mel's."""
+        return "prosody" in self.features
+
+    def forward(self, audio_NCK: Tensor) -> Tensor:
+        """Windows [N, C, K], the mel's rows and then prosody's where used, to tokens [N, dim]."""
+        mel = audio_NCK[:, : self.num_mels]
+        inputs = {"mel": mel, "prosody": audio_NCK[:, self.num_mels :]}
+        if self.mfcc is not None:
+            inputs["mfcc"] = self.mfcc(mel)
+        hidden = [cnn(inputs[name].unsqueeze(1)).flatten(1) for name, cnn in self.branches.items()]
+        return self.project(torch.cat(hidden, dim=1))
+
+
+def _audio_cnn(rows: int, channels: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    size = rows
+    for index, (in_channels, out_channels) in enumerate(
+        zip((1, *channels), channels, strict=False)
+    ):
+        stride = (2 if size > 4 else 1, 1 if index == 0 else 2)
+        size = -(-size // stride[0])
+        layers += [nn.Conv2d(in_channels, out_channels, 3, stride, padding=1), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+@dataclass
+class FaceFeatures:
+    """A face as the generator sees it.
+
+    `embedding` [B, dim] and `maps`, [B, C, H, W] at strides 4, 8, 16 and 32.
+    """
+
+    embedding: Tensor
+    maps: list[Tensor]
+
+
+class FaceEncoder(nn.Module):
+    """A face, 256 x 256, to an embedding and its spatial features, which an embedding cannot hold.
+
+    Args:
+        backbone: "resnet50", "mobilenet_v3", "efficientnet_b0" (torchvision's) or "small" (four
+            plain stages).
+        dim: width of the embedding.
+        weights: None (random), "imagenet" (torchvision downloads them) or the path of a torchvision
+            state dict.
+
+    With ImageNet weights the batch norms are frozen; without, they are group norms: single
+    references are all there is.
+
+    Paper: He et al., 2015, arXiv:1512.03385; Howard et al., 2019, arXiv:1905.02244; Tan and Le,
+        2019, arXiv:1905.11946.
+    """
+
+    def __init__(
+        self, backbone: str = "resnet50", dim: int = 512, weights: str | None = None
+    ) -> None:
+        super().__init__()
+        if backbone not in _BACKBONES:
+            raise UsageError(f"face encoder {backbone!r}: choose among {', '.join(_BACKBONES)}")
+        self.backbone, self.channels = _BACKBONES[backbone](weights)
+        self.project = nn.Linear(self.channels[-1], dim)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, face: Tensor) -> FaceFeatures:
+        """RGB float [B, 3, 256, 256] in [0, 1]."""
+        maps = list(self.backbone((face - self.mean) / self.std).values())
+        return FaceFeatures(self.project(maps[-1].mean(dim=(2, 3))), maps)
+
+
+class _Small(nn.Module):
+    """Four stages of two convolutions at strides 4, 8, 16 and 32.
+
+    Quick where depthwise convolutions are slow.
+    """
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 96, 160)) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels[0], 4, stride=4)
+        self.stages = nn.ModuleList()
+        for index, width in enumerate(channels):
+            down = (
+                nn.Identity()
+                if index == 0
+                else nn.Conv2d(channels[index - 1], width, 3, stride=2, padding=1)
+            )
+            self.stages.append(
+                nn.Sequential(
+                    down,
+                    group_norm(width),
+                    nn.SiLU(),
+                    nn.Conv2d(width, width, 3, padding=1),
+                    group_norm(width),
+                    nn.SiLU(),
+                )
+            )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.stem(x)
+        maps = {}
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            maps[str(index)] = x
+        return maps
+
+
+def _small(weights: str | None) -> tuple[nn.Module, list[int]]:
+    if weights is not None:
+        raise UsageError(f"face encoder 'small' has no published weights, got weights={weights!r}")
+    return _Small(), [32, 64, 96, 160]
+
+
+def _torchvision(name: str, nodes: Sequence[str], channels: Sequence[int]) -> Callable[..., Any]:
+    def build(weights: str | None) -> tuple[nn.Module, list[int]]:
+        from torchvision import models, ops
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        norm: Callable[..., nn.Module] = group_norm if weights is None else ops.FrozenBatchNorm2d
+        network = getattr(models, name)(norm_layer=norm)
+        if weights not in (None, STRUCTURE_ONLY):
+            network.load_state_dict(_pretrained(name, weights))
+        returns = {node: str(index) for index, node in enumerate(nodes)}
+        return create_feature_extractor(network, returns), list(channels)
+
+    return build
+
+
+def _pretrained(name: str, weights: str) -> dict[str, Tensor]:
+    from torchvision import models
+
+    if weights != "imagenet":
+        if not Path(weights).is_file():
+            raise DependencyError(
+                f"no weights for {name} at {weights!r}: give a file or 'imagenet'"
+            )
+        return torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        return models.get_model_weights(name).DEFAULT.get_state_dict(progress=False)
+    except OSError as error:
+        raise DependencyError(
+            f"ImageNet weights for {name} could not be downloaded ({error}): connect, give the "
+            "path of a "
+            "torchvision state dict, or train without (face_encoder_weights=null)"
+        ) from error
+
+
+_BACKBONES: dict[str, Callable[[str | None], tuple[nn.Module, list[int]]]] = {
+    "small": _small,
+    "resnet50": _torchvision(
+        "resnet50", ("layer1", "layer2", "layer3", "layer4"), (256, 512, 1024, 2048)
+    ),
+    "mobilenet_v3": _torchvision(
+        "mobilenet_v3_large",
+        ("features.3", "features.6", "features.12", "features.16"),
+        (24, 40, 112, 960),
+    ),
+    "efficientnet_b0": _torchvision(
+        "efficientnet_b0",
+        ("features.2", "features.3", "features.5", "features.8"),
+        (24, 40, 112, 1280),
+    ),
+}
+
+
+class ContextEncoder(nn.Module):
+    """What the mask leaves of the current face.
+
+    Its pose, its light and where the jaw leaves the box.
+
+    It runs for every frame of a video (once for a still), so it is small and sees half the
+    resolution.
+    """
+
+    def __init__(self, channels: Sequence[int] = (24, 48, 96, 128), dim: int = 256) -> None:
+        super().__init__()
+        self.channels = list(channels)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
+                group_norm(out_channels),
+                nn.SiLU(),
+            )
+            for in_channels, out_channels in zip((3, *channels), channels, strict=False)
+        )
+        self.project = nn.Linear(channels[-1] * 16, dim)
+
+    def forward(self, masked_face: Tensor) -> FaceFeatures:
+        """RGB float [N, 3, 256, 256] in [0, 1], the mouth's box black.
+
+        Maps at strides 4, 8, 16 and 32.
+        """
+        x = F.avg_pool2d(masked_face, 2) - 0.5
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return FaceFeatures(self.project(F.adaptive_avg_pool2d(x, 4).flatten(1)), maps)

@@ -1,0 +1,108 @@
+"""The sync expert: do this mouth and this speech belong together?
+
+Shape suffixes: B batch, T video frames of a window, C channels or feature rows, K mel frames, D
+    embedding width, H and W
+pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from talkinghead.models.encoders import AudioEncoder, group_norm
+
+_GREY = (0.299, 0.587, 0.114)
+_MAX_SCALE = 100.0
+
+
+class SyncDiscriminator(nn.Module):
+    """Mouth and audio windows to one space of unit vectors.
+
+    It sees grey frames less the clip's mean frame, scaled to unit size: the mean takes away who it
+    is and leaves what moves. The embeddings are not rectified, so a cosine can be anything in [-1,
+    1].
+
+    Args:
+        num_frames: video frames in a window.
+        dim: width of the embedding.
+        image_size: what the mouth is shrunk to.
+        image_channels: three widths, at a half, a quarter and an eighth of `image_size`.
+        audio_features, audio_channels, audio_dim, num_mels, mel_window: see `AudioEncoder`; one
+            window a frame.
+
+    Paper: Chung and Zisserman, "Out of time", 2016; Prajwal et al., 2020, arXiv:2008.10010; van den
+        Oord et al., 2018, arXiv:1807.03748, for the contrastive use.
+    """
+
+    def __init__(
+        self,
+        num_frames: int = 5,
+        dim: int = 256,
+        image_size: int = 48,
+        image_channels: Sequence[int] = (48, 96, 192),
+        audio_features: Sequence[str] = ("mel",),
+        audio_channels: Sequence[int] = (24, 48, 96, 128),
+        audio_dim: int = 128,
+        num_mels: int = 80,
+        mel_window: int = 16,
+    ) -> None:
+        super().__init__()
+        self.num_frames, self.image_size = num_frames, image_size
+        layers: list[nn.Module] = []
+        for in_channels, out_channels in zip(
+            (num_frames, *image_channels), image_channels, strict=False
+        ):
+            layers += [
+                nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
+                group_norm(out_channels),
+                nn.SiLU(),
+                nn.Conv2d(out_channels, out_channels, 3, padding=1),
+                group_norm(out_channels),
+                nn.SiLU(),
+            ]
+        self.image_encoder = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
+        self.image_project = nn.Linear(image_channels[-1] * 9, dim)
+        self.audio_encoder = AudioEncoder(
+            audio_features, num_mels, mel_window, audio_channels, audio_dim
+        )
+        self.audio_project = nn.Sequential(
+            nn.Linear(num_frames * audio_dim, dim), nn.SiLU(), nn.Linear(dim, dim)
+        )
+        self.log_scale = nn.Parameter(torch.tensor(2.6))
+
+    @property
+    def scale(self) -> Tensor:
+        """The inverse temperature of the contrastive loss."""
+        return self.log_scale.exp().clamp(max=_MAX_SCALE)
+
+    def forward(
+        self, mouths_BTCHW: Tensor, mean_mouth_BCHW: Tensor, audio_BTCK: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Windows of `num_frames` frames and audio windows to embeddings [B, D] and [B, D]."""
+        return self.embed_video(mouths_BTCHW, mean_mouth_BCHW), self.embed_audio(audio_BTCK)
+
+    def embed_video(self, mouths_BTCHW: Tensor, mean_mouth_BCHW: Tensor) -> Tensor:
+        """Mouths [B, T, 3, H, W] in [0, 1] and their clip's mean, to unit vectors [B, D]."""
+        frames = self._grey(mouths_BTCHW.flatten(0, 1)).unflatten(0, mouths_BTCHW.shape[:2])
+        moving = (frames - self._grey(mean_mouth_BCHW).unsqueeze(1)).squeeze(2)
+        size = moving.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        # The floor keeps a still mouth's noise from being blown up into speech.
+        embedding = self.image_project(self.image_encoder(moving / (size + 0.01)))
+        return F.normalize(embedding, dim=1)
+
+    def embed_audio(self, audio_BTCK: Tensor) -> Tensor:
+        """Audio windows [B, T, C, K], one a frame, to [B, D], unit size."""
+        tokens = self.audio_encoder(audio_BTCK.flatten(0, 1))
+        embedding = self.audio_project(tokens.view(audio_BTCK.shape[0], -1))
+        return F.normalize(embedding, dim=1)
+
+    def _grey(self, images: Tensor) -> Tensor:
+        weights = torch.tensor(_GREY, device=images.device, dtype=images.dtype).view(3, 1, 1)
+        grey = (images * weights).sum(1, keepdim=True)
+        return F.interpolate(
+            grey, (self.image_size, self.image_size), mode="bilinear", antialias=True
+        )
