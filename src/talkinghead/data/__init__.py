@@ -1,0 +1,1 @@
+"""From raw video to batches: preparing, clip files, sampling, augmentation, the data module."""

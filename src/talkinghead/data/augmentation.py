@@ -1,0 +1,338 @@
+"""Augmentation of whole batches on their device: the last step before the model.
+
+Every draw is seeded by (seed, number of the batch's first sample), and so by (seed, iteration).
+
+Appearance and geometry change alike for a sample's reference, targets and mean face, so that
+nothing but the mouth differs between them. Blur, noise and compression are the reference's alone,
+or the model would learn to draw them.
+
+Shape suffixes: B samples, N pictures of a sample, C channels or feature rows, H and W pixels, L mel
+frames of a stretch, S video frames of a stretch, K mel frames of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from kornia.enhance import jpeg_codec_differentiable
+from kornia.filters import gaussian_blur2d
+from kornia.geometry.transform import get_affine_matrix2d
+from torch import Tensor
+
+from talkinghead.data.vocal_tract import warp_vocal_tract
+from talkinghead.errors import UsageError
+from talkinghead.features.audio import SILENCE
+from talkinghead.features.geometry import mouth_crop
+from talkinghead.types import AVSpec
+
+_MEL_PER_DB = 8.0 / 100.0
+_LUMA = (0.299, 0.587, 0.114)
+_ELASTIC_KNOTS = 6
+
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """How far each augmentation goes; 0 leaves it out.
+
+    Attributes:
+        brightness: greatest shift, of the range [0, 1].
+        contrast: factor in 1 ± this.
+        saturation: factor in 1 ± this.
+        hue: greatest rotation of the hue, degrees.
+        flip: probability of a mirror image.
+        rotation: greatest angle, degrees.
+        scale: factor in 1 ± this.
+        shift: greatest shift, as a fraction of the face's size.
+        elastic: size of the smooth warp, as a fraction of the face's size.
+        reference_blur: probability that the reference is blurred.
+        reference_noise: probability that it is made noisy.
+        reference_jpeg: probability that it is compressed.
+        gain_db: greatest change of loudness.
+        tilt_db: greatest difference between the lowest and the highest bin's gain.
+        vocal_tract: the frequency axis is stretched by a factor in [1 / (1 + this), 1 + this].
+        mel_noise: probability that noise is added to the sound.
+    """
+
+    brightness: float = 0.12
+    contrast: float = 0.25
+    saturation: float = 0.4
+    hue: float = 12.0
+    flip: float = 0.5
+    rotation: float = 10.0
+    scale: float = 0.15
+    shift: float = 0.03
+    elastic: float = 0.015
+    reference_blur: float = 0.25
+    reference_noise: float = 0.25
+    reference_jpeg: float = 0.25
+    gain_db: float = 8.0
+    tilt_db: float = 8.0
+    vocal_tract: float = 0.18
+    mel_noise: float = 0.3
+
+    def __post_init__(self) -> None:
+        negative = sorted(name for name, value in vars(self).items() if value < 0)
+        if negative:
+            raise UsageError(f"augmentation: {', '.join(negative)} must not be negative")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> AugmentationOptions:
+        """Options from a config's mapping.
+
+        Raises:
+            UsageError: a name is unknown or a value negative.
+        """
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise UsageError(
+                f"augmentation has no {', '.join(unknown)}; "
+                f"it has {', '.join(cls.__dataclass_fields__)}"
+            )
+        return cls(**values)
+
+
+class BatchAugmentation:
+    """Augments batches of `ClipDataset` items; the same seed and sample numbers give the same.
+
+    Args:
+        spec: the corpus's AVSpec.
+        options: how far to go.
+        seed: of every draw.
+    """
+
+    def __init__(self, spec: AVSpec, options: AugmentationOptions, seed: int = 0) -> None:
+        self.spec = spec
+        self.options = options
+        self.seed = seed
+
+    def draws(self, batch: Mapping[str, Any]) -> _Draws:
+        """The random numbers of a batch of items, from the first on."""
+        return _Draws(self.seed, int(batch["index"][0]), len(batch["index"]))
+
+    def images(self, images_BNCHW: Tensor, draw: _Draws, mouths: bool = False) -> Tensor:
+        """The joint part: uint8 faces [B, N, 3, H, W] to float in [0, 1], one grid per sample.
+
+        With `mouths` their mouths alone, resampled once: a tenth of the work.
+        """
+        grid = self._grid(draw, images_BNCHW.shape[-1], images_BNCHW.device)
+        if mouths:
+            grid = mouth_crop(grid.permute(0, 3, 1, 2), self.spec).permute(0, 2, 3, 1)
+        (batch, num), (height, width) = images_BNCHW.shape[:2], grid.shape[1:3]
+        flat = images_BNCHW.flatten(1, 2).float()
+        warped = F.grid_sample(
+            flat, grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        matrix, offset = self._colour(draw, images_BNCHW.device)
+        pixels = warped.view(batch, num, 3, height * width)
+        coloured = (
+            torch.matmul(matrix[:, None] / 255.0, pixels)
+            .add_(offset[:, None, :, None])
+            .clamp_(0.0, 1.0)
+        )
+        return coloured.view(batch, num, 3, height, width)
+
+    def reference(self, faces_BCHW: Tensor, draw: _Draws) -> Tensor:
+        """The reference's part: blur, noise and compression, each for some of the samples."""
+        options, device = self.options, faces_BCHW.device
+        faces = faces_BCHW.clone()
+        chosen = draw.chosen(options.reference_blur)
+        sigma = draw.uniform(0.5, 2.0).to(device)
+        if chosen.any():
+            sigmas = sigma[chosen, None].expand(-1, 2)
+            faces[chosen] = gaussian_blur2d(faces[chosen], (9, 9), sigmas)
+        chosen = draw.chosen(options.reference_noise)
+        strength = draw.uniform(0.01, 0.06)
+        if chosen.any():
+            noise = draw.normal(*faces.shape[1:])[chosen] * strength[chosen, None, None, None]
+            faces[chosen] = (faces[chosen] + noise.to(device)).clamp(0.0, 1.0)
+        chosen = draw.chosen(options.reference_jpeg)
+        quality = draw.uniform(20.0, 80.0).to(device)
+        if chosen.any():
+            faces[chosen] = jpeg_codec_differentiable(faces[chosen], quality[chosen]).clamp(
+                0.0, 1.0
+            )
+        return faces
+
+    def mel(self, features_BCL: Tensor, draw: _Draws) -> Tensor:
+        """The sound's part, alike for all of a sample's: float [B, rows, L], mel rows first."""
+        options, device, num_mels = self.options, features_BCL.device, self.spec.num_mels
+        mel, rest = features_BCL[:, :num_mels], features_BCL[:, num_mels:].clone()
+        factor = torch.exp(draw.symmetric(math.log1p(options.vocal_tract)))
+        mel = warp_vocal_tract(mel, factor.to(device), self.spec)
+        gain = draw.symmetric(options.gain_db).to(device)
+        tilt = draw.symmetric(options.tilt_db / 2).to(device)
+        slope = torch.linspace(-1.0, 1.0, num_mels, device=device)
+        shift = (gain[:, None] + tilt[:, None] * slope)[:, :, None] * _MEL_PER_DB
+        # What lies at the floor is silence at any gain: a model must know it again.
+        mel = torch.where(mel > SILENCE, mel + shift, mel)
+        rest[:, 1:2] = torch.where(
+            rest[:, 1:2] > SILENCE, rest[:, 1:2] + gain[:, None, None] * _MEL_PER_DB, rest[:, 1:2]
+        )
+        chosen = draw.chosen(options.mel_noise).to(device)
+        level = draw.uniform(SILENCE + 0.5, SILENCE + 3.0).to(device)
+        colour = draw.symmetric(0.8).to(device)
+        floor = level[:, None] + colour[:, None] * slope
+        grain = draw.normal(num_mels, mel.shape[-1]).to(device) * 0.3
+        noisy = _add_power(mel, floor[:, :, None] + grain)
+        mel = torch.where(chosen[:, None, None], noisy, mel)
+        return torch.cat([mel, rest], 1).clamp_(SILENCE, -SILENCE)
+
+    def _grid(self, draw: _Draws, size: int, device: torch.device) -> Tensor:
+        """Where each output pixel is taken from: float [B, H, W, 2] in [-1, 1]."""
+        options = self.options
+        box = self.spec.mouth_box
+        # Turned and scaled about the mouth box's middle, or large factors would push the mouth out
+        # of it.
+        centre = torch.tensor([[(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]]).repeat(
+            draw.batch, 1
+        )
+        shift = (
+            torch.stack([draw.symmetric(options.shift), draw.symmetric(options.shift)], 1) * size
+        )
+        scale = (1.0 + draw.symmetric(options.scale))[:, None].repeat(1, 2)
+        forward = get_affine_matrix2d(shift, centre, scale, draw.symmetric(options.rotation))
+        mirror = torch.where(draw.chosen(options.flip), -1.0, 1.0)
+        # Pixels to the grid's [-1, 1] on both sides, with pixel centres at half.
+        to_unit = torch.tensor(
+            [
+                [2.0 / size, 0.0, 1.0 / size - 1.0],
+                [0.0, 2.0 / size, 1.0 / size - 1.0],
+                [0.0, 0.0, 1.0],
+            ]
+        )
+        theta = (to_unit @ torch.linalg.inv(forward) @ torch.linalg.inv(to_unit))[:, :2].clone()
+        theta[:, 0] *= mirror[:, None]
+        knots = draw.normal(2, _ELASTIC_KNOTS, _ELASTIC_KNOTS) * (2 * options.elastic / 2.0)
+        elastic = F.interpolate(knots.to(device), (size, size), mode="bicubic", align_corners=True)
+        grid = F.affine_grid(theta.to(device), [draw.batch, 3, size, size], align_corners=False)
+        return grid + elastic.permute(0, 2, 3, 1)
+
+    def _colour(self, draw: _Draws, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Brightness, contrast, saturation, hue as one affine map of RGB: [B, 3, 3], [B, 3]."""
+        options = self.options
+        luma = torch.tensor(_LUMA)
+        grey = luma.expand(3, 3)
+        saturation = 1.0 + draw.symmetric(options.saturation)
+        chroma = (
+            saturation[:, None, None]
+            * _hue_rotation(torch.deg2rad(draw.symmetric(options.hue)))
+            @ (torch.eye(3) - grey)
+        )
+        contrast = 1.0 + draw.symmetric(options.contrast)
+        matrix = contrast[:, None, None] * (grey + chroma)
+        offset = 0.5 * (1.0 - contrast) + draw.symmetric(options.brightness)
+        return matrix.to(device), offset[:, None].expand(-1, 3).to(device)
+
+
+class _Draws:
+    """A batch's random numbers, drawn on the CPU so that every device gets the same."""
+
+    def __init__(self, seed: int, first_index: int, batch: int) -> None:
+        # A prime keeps neighbouring seeds from sharing streams.
+        self._generator = torch.Generator().manual_seed((seed * 1_000_003 + first_index) % 2**63)
+        self.batch = batch
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(self.batch, generator=self._generator)
+
+    def symmetric(self, limit: float) -> Tensor:
+        return self.uniform(-limit, limit)
+
+    def chosen(self, probability: float) -> Tensor:
+        return torch.rand(self.batch, generator=self._generator) < probability
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(self.batch, *shape, generator=self._generator)
+
+
+def finish_batch(
+    batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None = None
+) -> dict[str, Any]:
+    """From collated items to what a model takes, augmented or as it is.
+
+    Args:
+        batch: collated `ClipDataset` items, on any device.
+        spec: the corpus's AVSpec.
+        augmentation: None leaves the pictures and sounds as they are.
+
+    Returns:
+        reference_face float [B, 3, face, face], faces [B, T, 3, face, face] and mean_mouth [B, 3,
+        mouth, mouth] in [0, 1]; mel and mel_negative float [B, W, rows, mel_window]; index,
+        clip_index and start int64 [B]; speaker.
+    """
+    images = torch.cat(
+        [batch["reference_face"][:, None], batch["mean_face"][:, None], batch["faces"]], 1
+    )
+    draw = None if augmentation is None else augmentation.draws(batch)
+    if augmentation is None or draw is None:
+        images = images.float() / 255.0
+        reference = images[:, 0]
+    else:
+        images = augmentation.images(images, draw)
+        reference = augmentation.reference(images[:, 0], draw)
+    return {
+        "reference_face": reference,
+        "faces": images[:, 2:],
+        "mean_mouth": mouth_crop(images[:, 1], spec),
+        **_finish_audio(batch, spec, augmentation, draw),
+    }
+
+
+def finish_mouths(
+    batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None = None
+) -> dict[str, Any]:
+    """As `finish_batch`, for who looks at mouths alone.
+
+    Returns:
+        mouths float [B, T, 3, mouth, mouth] in [0, 1] in place of reference_face and faces.
+    """
+    images = torch.cat([batch["mean_face"][:, None], batch["faces"]], 1)
+    draw = None if augmentation is None else augmentation.draws(batch)
+    if augmentation is None or draw is None:
+        images = mouth_crop(images.float() / 255.0, spec)
+    else:
+        images = augmentation.images(images, draw, mouths=True)
+    audio = _finish_audio(batch, spec, augmentation, draw)
+    return {"mouths": images[:, 1:], "mean_mouth": images[:, 0], **audio}
+
+
+def _finish_audio(
+    batch: Mapping[str, Any],
+    spec: AVSpec,
+    augmentation: BatchAugmentation | None,
+    draw: _Draws | None,
+) -> dict[str, Any]:
+    mel, negative = batch["mel"], batch["mel_negative"]
+    if augmentation is not None and draw is not None:
+        both = augmentation.mel(torch.cat([mel, negative], -1), draw)
+        mel, negative = both.split(mel.shape[-1], -1)
+    return {
+        "mel": _cut_windows(mel, batch["window_starts"], spec),
+        "mel_negative": _cut_windows(negative, batch["window_starts"], spec),
+        **{name: batch[name] for name in ("index", "clip_index", "start", "speaker")},
+    }
+
+
+def _cut_windows(features_BCL: Tensor, starts_BS: Tensor, spec: AVSpec) -> Tensor:
+    """[B, S, C, K]: the windows of a stretch."""
+    index_BSK = starts_BS[:, :, None] + torch.arange(spec.mel_window, device=starts_BS.device)
+    rows = torch.arange(len(features_BCL), device=features_BCL.device)[:, None, None]
+    return features_BCL.transpose(1, 2)[rows, index_BSK].transpose(2, 3).contiguous()
+
+
+def _add_power(a: Tensor, b: Tensor) -> Tensor:
+    """The level of two sounds together: log-mels are logarithms of magnitudes, and powers add."""
+    nepers = math.log(10.0) / 10.0 / _MEL_PER_DB
+    return torch.logaddexp(a * nepers, b * nepers) / nepers
+
+
+def _hue_rotation(angle: Tensor) -> Tensor:
+    """Rotations of RGB about the grey axis by angles [B], radians: [B, 3, 3] (Rodrigues)."""
+    axis = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3.0)
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+    return cos * torch.eye(3) + sin * axis + (1 - cos) / 3.0

@@ -1,0 +1,226 @@
+"""Windows of prepared clips, as training and validation take them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from talkinghead.data.manifest import ClipEntry, Manifest
+from talkinghead.data.sampling import clip_probabilities, make_rng, spread_windows
+from talkinghead.data.storage import ClipFile
+from talkinghead.errors import CorpusError
+from talkinghead.features.audio import AudioFeatures
+from talkinghead.media.timing import frame_time_s, mel_window_start, seconds_to_samples
+from talkinghead.types import UInt8Array
+
+_CLIP, _WINDOW = 0, 1
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """Random windows without end: item `index` is a pure function of (seed, index).
+
+    Args:
+        corpus_dir: a prepared corpus.
+        split: "train", "val" or "test".
+        num_frames: target frames of a window, T.
+        context_frames: frames of audio before the first target frame.
+        lookahead_frames: frames of audio after the last.
+        seed: of every draw.
+        prosody: adds the prosody's rows below the mel's.
+        windows_per_clip: so many consecutive items come from one clip (contrastive training wants
+            hard negatives).
+        reference_min_gap: the reference is at least so many frames from every target frame, where
+            the clip allows it.
+        open_reference_fraction: share of references drawn among the clip's most open mouths.
+        negative_min_shift: least shift, in frames, of a negative from the same clip.
+        speaker_weights: see `clip_probabilities`.
+        temperature: see `clip_probabilities`.
+
+    Raises:
+        CorpusError: the corpus is missing or broken, or the split has no clip that is long enough.
+    """
+
+    def __init__(
+        self,
+        corpus_dir: Path | str,
+        split: str = "train",
+        num_frames: int = 5,
+        context_frames: int = 16,
+        lookahead_frames: int = 2,
+        seed: int = 0,
+        *,
+        prosody: bool = False,
+        windows_per_clip: int = 1,
+        reference_min_gap: int = 10,
+        open_reference_fraction: float = 0.3,
+        negative_min_shift: int = 5,
+        speaker_weights: Mapping[str, float] | None = None,
+        temperature: float = 0.5,
+    ) -> None:
+        self.corpus_dir = Path(corpus_dir)
+        self.manifest = Manifest.load(corpus_dir)
+        self.spec = self.manifest.spec
+        self.clips: list[ClipEntry] = [
+            c for c in self.manifest.split(split) if c.num_frames >= num_frames
+        ]
+        if not self.clips:
+            raise CorpusError(
+                f"{corpus_dir} has no clip of {num_frames} frames or more in split {split}; "
+                "add videos and prepare it again, or change the splits or num_frames"
+            )
+        self.num_frames = num_frames
+        self.context_frames = context_frames
+        self.lookahead_frames = lookahead_frames
+        self.seed = seed
+        self.windows_per_clip = windows_per_clip
+        self.reference_min_gap = reference_min_gap
+        self.open_reference_fraction = open_reference_fraction
+        self.negative_min_shift = negative_min_shift
+        self.prosody = prosody
+        num_windows = context_frames + num_frames + lookahead_frames
+        mels_per_frame = self.spec.mels_per_second / self.spec.fps
+        self._num_windows = num_windows
+        self._num_mels = math.ceil((num_windows - 1) * mels_per_frame) + self.spec.mel_window
+        self._silence = AudioFeatures(self.spec, prosody).silence(1)
+        self._cumulative = np.cumsum(
+            clip_probabilities([c.speaker for c in self.clips], speaker_weights, temperature)
+        )
+
+    def open(self, clip_index: int) -> ClipFile:
+        """A clip's file."""
+        return ClipFile(self.corpus_dir / self.clips[clip_index].path)
+
+    def audio(self, clip_index: int, start: int) -> Tensor:
+        """The target frames' sound: float32 [N], silence beyond the clip's end."""
+        samples = self.open(clip_index).tensor("audio")
+        begin, end = (
+            seconds_to_samples(frame_time_s(frame, self.spec.fps), self.spec.sample_rate)
+            for frame in (start, start + self.num_frames)
+        )
+        part = torch.from_numpy(samples[begin:end].astype(np.float32) / 32767)
+        return torch.nn.functional.pad(part, (0, end - begin - len(part)))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One window.
+
+        Returns:
+            reference_face uint8 [3, face, face]; faces uint8 [T, 3, face, face]; mean_face uint8
+            [3, face, face]; mel float32 [rows, L], the stretch of audio features that the windows
+            lie in (silence beyond the clip's ends), mel_negative likewise from elsewhere;
+            window_starts int64 [W], where each frame's window begins in the stretch, for frames
+            start - context_frames to start + T - 1 + lookahead_frames; index, clip_index and start
+            int; speaker str.
+        """
+        rng = make_rng(self.seed, _WINDOW, index)
+        clip_index, start = self._draw(index, rng)
+        clip = self.open(clip_index)
+        opening = clip.tensor("mouth_opening")
+        if start is None:
+            start = self._draw_start(opening, rng)
+        reference = self._draw_reference(opening, start, rng)
+        first = self._first_mel(start)
+        frames = range(start - self.context_frames, start + self.num_frames + self.lookahead_frames)
+        starts = [mel_window_start(frame, self.spec.fps, self.spec) - first for frame in frames]
+        return {
+            "reference_face": _to_chw(clip.faces(reference, reference + 1))[0],
+            "faces": _to_chw(clip.faces(start, start + self.num_frames)),
+            "mean_face": torch.from_numpy(clip.tensor("mean_face")),
+            "mel": self._stretch(clip, first),
+            "mel_negative": self._negative(clip, clip_index, start, rng),
+            "window_starts": torch.tensor(starts),
+            "index": index,
+            "clip_index": clip_index,
+            "start": start,
+            "speaker": self.clips[clip_index].speaker,
+        }
+
+    def _draw(self, index: int, rng: np.random.Generator) -> tuple[int, int | None]:
+        """The clip of an item, and the start where it is fixed."""
+        return self._draw_clip(make_rng(self.seed, _CLIP, index // self.windows_per_clip)), None
+
+    def _draw_clip(self, rng: np.random.Generator) -> int:
+        return min(
+            int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.clips) - 1
+        )
+
+    def _draw_start(self, opening: npt.NDArray[np.float32], rng: np.random.Generator) -> int:
+        """A start whose window shows the face throughout, if there is one."""
+        lost = np.concatenate([[0], np.cumsum(np.isnan(opening))])
+        starts = np.flatnonzero(lost[self.num_frames :] == lost[: -self.num_frames])
+        return int(rng.choice(starts if len(starts) else len(opening) - self.num_frames + 1))
+
+    def _draw_reference(
+        self, opening: npt.NDArray[np.float32], start: int, rng: np.random.Generator
+    ) -> int:
+        """A frame away from the targets, at times an open mouth, which is hard to close."""
+        frames = np.arange(len(opening))
+        gap = np.maximum(start - frames, frames - (start + self.num_frames - 1))
+        candidates = np.flatnonzero((gap >= self.reference_min_gap) & ~np.isnan(opening))
+        if not len(candidates):
+            candidates = np.flatnonzero(gap == gap.max())
+        wants_open = rng.random() < self.open_reference_fraction
+        if wants_open and not np.isnan(opening[candidates]).any():
+            candidates = candidates[opening[candidates] >= np.quantile(opening[candidates], 0.85)]
+        return int(rng.choice(candidates))
+
+    def _negative(
+        self, clip: ClipFile, clip_index: int, start: int, rng: np.random.Generator
+    ) -> Tensor:
+        """Features of other frames: evenly the same clip's, shifted, or another clip's."""
+        frames = np.arange(len(clip))
+        shifted = np.flatnonzero(abs(frames - start) >= self.negative_min_shift)
+        other = self._draw_clip(rng)
+        if len(shifted) and (other == clip_index or rng.random() < 0.5):
+            return self._stretch(clip, self._first_mel(int(rng.choice(shifted))))
+        last = self.clips[other].num_frames - self.num_frames
+        return self._stretch(self.open(other), self._first_mel(int(rng.integers(last + 1))))
+
+    def _first_mel(self, start: int) -> int:
+        return mel_window_start(start - self.context_frames, self.spec.fps, self.spec)
+
+    def _stretch(self, clip: ClipFile, first: int) -> Tensor:
+        """Features `first` to `first + L`, float32 [rows, L], silence beyond the clip's ends."""
+        rows = [clip.columns("mel", first, first + self._num_mels)]
+        if self.prosody:
+            rows.append(clip.columns("prosody", first, first + self._num_mels))
+        stretch = self._silence.repeat(1, self._num_mels)
+        inside = max(0, -first)
+        stretch[:, inside : inside + rows[0].shape[1]] = torch.from_numpy(np.concatenate(rows))
+        return stretch
+
+
+class EvenClipDataset(ClipDataset):
+    """So many windows, spread evenly over a split's clips and always the same: for validation.
+
+    Args:
+        corpus_dir: a prepared corpus.
+        split: "val", "test" or "train".
+        num_windows: how many.
+        **options: those of `ClipDataset`.
+    """
+
+    def __init__(
+        self, corpus_dir: Path | str, split: str = "val", *, num_windows: int = 64, **options: Any
+    ) -> None:
+        super().__init__(corpus_dir, split, **options)
+        self._windows = spread_windows(
+            [c.num_frames - self.num_frames + 1 for c in self.clips], num_windows
+        )
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def _draw(self, index: int, rng: np.random.Generator) -> tuple[int, int | None]:
+        return self._windows[index]
+
+
+def _to_chw(images: UInt8Array) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

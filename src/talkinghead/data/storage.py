@@ -1,0 +1,161 @@
+"""The clip file: what training reads of a clip, so that a random window is a few short reads.
+
+A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and `N` audio samples:
+
+- `jpeg` uint8 [bytes]: the aligned faces as JPEGs, one after another (quality 95, 4:4:4, so that no
+  chroma sample mixes pixels across the mouth box's edge); `offsets` int64 [T + 1]
+- `mel` float16 [num_mels, M]; `prosody` float16 [3, M]; `audio` int16 [N]
+- `mouth_opening` float32 [T], NaN where the face was not found; `transforms` float32 [T, 2, 3]
+- `mean_face` uint8 [3, face, face]: the mean of all frames, and `mean_mouth` uint8 [3, mouth,
+  mouth], its mouth region
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from talkinghead.errors import CorpusError
+from talkinghead.media.writer import atomic_path
+from talkinghead.types import FloatArray, UInt8Array
+
+JPEG_QUALITY = 95
+_ENCODE = [
+    cv2.IMWRITE_JPEG_QUALITY,
+    JPEG_QUALITY,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]
+
+
+@dataclass(frozen=True)
+class ClipData:
+    """What goes into a clip file; see the head of this module for shapes."""
+
+    jpegs: list[bytes]
+    mel: FloatArray
+    prosody: FloatArray
+    audio: FloatArray
+    mouth_opening: FloatArray
+    transforms: FloatArray
+    mean_face: UInt8Array
+    mean_mouth: UInt8Array
+
+
+def encode_face(image: UInt8Array) -> bytes:
+    """JPEG of a face, uint8 [height, width, 3] RGB."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _ENCODE)
+    return data.tobytes()
+
+
+def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
+    """Writes a clip file, whole or not at all.
+
+    Args:
+        path: where; its folder is made.
+        data: the clip.
+        metadata: strings to find again with `read_metadata`.
+    """
+    lengths = np.array([0, *map(len, data.jpegs)], np.int64)
+    tensors = {
+        "jpeg": np.frombuffer(b"".join(data.jpegs), np.uint8),
+        "offsets": np.cumsum(lengths),
+        "mel": data.mel.astype(np.float16),
+        "prosody": data.prosody.astype(np.float16),
+        "audio": np.clip(np.rint(data.audio * 32767), -32768, 32767).astype(np.int16),
+        "mouth_opening": data.mouth_opening.astype(np.float32),
+        "transforms": data.transforms.astype(np.float32),
+        "mean_face": data.mean_face,
+        "mean_mouth": data.mean_mouth,
+    }
+    blob = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(blob)
+
+
+def read_metadata(path: Path) -> dict[str, str] | None:
+    """A clip file's metadata, or None where the file is missing or not whole."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(size, 1 << 20)))
+        end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
+        whole = path.stat().st_size == 8 + size + end
+    except (OSError, struct.error, ValueError, KeyError, TypeError):
+        return None
+    return header.get("__metadata__", {}) if whole else None
+
+
+class ClipFile:
+    """Random access to one clip file. Opening maps it; what is not asked for is not read.
+
+    Args:
+        path: the clip file.
+
+    Raises:
+        CorpusError: the file is missing or broken.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self._file: Any = safe_open(str(path), framework="numpy")
+            self._offsets: npt.NDArray[np.int64] = self._file.get_tensor("offsets")
+        except (OSError, SafetensorError) as error:
+            raise CorpusError(
+                f"clip {path} is missing or broken ({error}); "
+                "run `talkinghead prepare` again, it makes only what is missing"
+            ) from error
+
+    def __len__(self) -> int:
+        """Number of video frames."""
+        return len(self._offsets) - 1
+
+    def tensor(self, name: str) -> npt.NDArray[Any]:
+        """A whole tensor, by name, as stored."""
+        array: npt.NDArray[Any] = self._file.get_tensor(name)
+        return array
+
+    def mel(self) -> FloatArray:
+        """Log-mel, float32 [num_mels, M]."""
+        return self.tensor("mel").astype(np.float32)
+
+    def columns(self, name: str, start: int, stop: int) -> FloatArray:
+        """Columns `start` to `stop` of "mel" or "prosody", as far as they exist: float32."""
+        part = self._file.get_slice(name)
+        num_rows, num_columns = part.get_shape()
+        start, stop = max(0, start), min(stop, num_columns)
+        if start >= stop:
+            return np.empty((num_rows, 0), np.float32)
+        array: FloatArray = part[:, start:stop].astype(np.float32)
+        return array
+
+    def faces(self, start: int, stop: int) -> UInt8Array:
+        """Aligned faces of frames `start` to `stop`, uint8 [stop - start, face, face, 3] RGB.
+
+        Raises:
+            CorpusError: a picture cannot be decoded.
+        """
+        begin, end = int(self._offsets[start]), int(self._offsets[stop])
+        data = self._file.get_slice("jpeg")[begin:end]
+        edges = self._offsets[start : stop + 1] - begin
+        return np.stack([self._decode(data[a:b]) for a, b in pairwise(edges)])
+
+    def _decode(self, data: UInt8Array) -> UInt8Array:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if image is None:
+            raise CorpusError(
+                f"clip {self.path} holds a broken picture; "
+                "delete the file and run `talkinghead prepare` again"
+            )
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

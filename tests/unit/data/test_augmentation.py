@@ -1,0 +1,191 @@
+"""Augmentation of batches."""
+
+import pytest
+import torch
+from skimage import data
+
+from talkinghead.data.augmentation import (
+    AugmentationOptions,
+    BatchAugmentation,
+    finish_batch,
+    finish_mouths,
+)
+from talkinghead.data.vocal_tract import warp_vocal_tract
+from talkinghead.errors import UsageError
+from talkinghead.features.audio import SILENCE, LogMel
+from talkinghead.features.geometry import mouth_crop
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+NOTHING = dict.fromkeys(AugmentationOptions.__dataclass_fields__, 0.0)
+
+
+def make_batch(size=3, frames=2):
+    portrait = torch.from_numpy(data.astronaut()[:256, 96:352]).permute(2, 0, 1)
+    starts = torch.arange(0, 64, 3)[:21].expand(size, -1)
+    mel = torch.rand(size, 80, 80) * 4 - 2
+    mel[:, :, :10] = SILENCE
+    return {
+        "reference_face": portrait.expand(size, -1, -1, -1),
+        "mean_face": portrait.expand(size, -1, -1, -1),
+        "faces": portrait.expand(size, frames, -1, -1, -1),
+        "mel": mel,
+        "mel_negative": mel.flip(-1),
+        "window_starts": starts,
+        "index": torch.arange(12, 12 + size),
+        "clip_index": torch.zeros(size),
+        "start": torch.zeros(size),
+        "speaker": ["a"] * size,
+    }
+
+
+def augment(seed=0, batch=None, **options):
+    augmentation = BatchAugmentation(SPEC, AugmentationOptions(**(NOTHING | options)), seed)
+    return finish_batch(batch or make_batch(), SPEC, augmentation)
+
+
+FULL = {name: field.default for name, field in AugmentationOptions.__dataclass_fields__.items()}
+
+
+def test_full_augmentation_keeps_shapes_and_ranges():
+    plain, full = finish_batch(make_batch(), SPEC), augment(**FULL)
+    for name in ("reference_face", "faces", "mean_mouth", "mel", "mel_negative"):
+        assert full[name].shape == plain[name].shape
+        assert full[name].dtype == torch.float32
+        assert not torch.allclose(full[name], plain[name], atol=0.01)
+    for name in ("reference_face", "faces", "mean_mouth"):
+        assert full[name].min() >= 0
+        assert full[name].max() <= 1
+    assert full["mel"].min() >= SILENCE
+    assert full["mel"].max() <= 4
+    assert full["mel"].shape == (3, 21, 80, 16)
+
+
+def test_nothing_asked_for_changes_nothing():
+    batch = make_batch()
+    plain, same = finish_batch(batch, SPEC), augment(batch=batch)
+    for name in ("reference_face", "faces", "mean_mouth", "mel"):
+        torch.testing.assert_close(same[name], plain[name], atol=2e-3, rtol=0)
+
+
+def test_seed_and_sample_numbers_decide():
+    batch = make_batch()
+    later = batch | {"index": batch["index"] + 3}
+    first, again = augment(batch=batch, **FULL), augment(batch=batch, **FULL)
+    assert torch.equal(first["faces"], again["faces"])
+    assert torch.equal(first["reference_face"], again["reference_face"])
+    assert torch.equal(first["mel"], again["mel"])
+    assert not torch.equal(first["faces"], augment(1, batch, **FULL)["faces"])
+    assert not torch.equal(first["faces"], augment(0, later, **FULL)["faces"])
+
+
+def test_global_random_state_is_neither_used_nor_moved():
+    batch = make_batch()
+    torch.manual_seed(5)
+    first, after = augment(batch=batch, **FULL), torch.rand(1)
+    torch.manual_seed(6)
+    assert torch.equal(first["faces"], augment(batch=batch, **FULL)["faces"])
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+
+
+def test_reference_targets_and_mean_change_alike_and_samples_differ():
+    own = {"reference_blur": 0, "reference_noise": 0, "reference_jpeg": 0}
+    batch = augment(**(FULL | own))
+    torch.testing.assert_close(batch["reference_face"], batch["faces"][:, 0])
+    torch.testing.assert_close(batch["faces"][:, 0], batch["faces"][:, 1])
+    assert not torch.allclose(batch["faces"][0], batch["faces"][1], atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["reference_blur", "reference_noise", "reference_jpeg"])
+def test_damage_is_the_references_alone(name):
+    batch = make_batch()
+    plain, damaged = augment(batch=batch), augment(batch=batch, **{name: 1.0})
+    assert torch.equal(plain["faces"], damaged["faces"])
+    assert torch.equal(plain["mean_mouth"], damaged["mean_mouth"])
+    difference = (plain["reference_face"] - damaged["reference_face"]).abs().mean(dim=(1, 2, 3))
+    assert (difference > 1e-3).all()
+
+
+def test_geometry_alone_turns_and_mirrors():
+    plain = augment()["faces"]
+    mirrored = augment(flip=1.0)["faces"]
+    torch.testing.assert_close(mirrored, plain.flip(-1), atol=2e-3, rtol=0)
+    turned = augment(rotation=10.0)["faces"]
+    assert (turned - plain).abs().mean() > 0.01
+    # The mouth box's middle stays where it is.
+    y, x = 184, 128
+    centre = slice(y - 1, y + 2), slice(x - 1, x + 2)
+    assert (turned - plain)[..., centre[0], centre[1]].abs().max() < 0.1
+
+
+def test_elastic_warp_is_smooth_and_small():
+    column = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)
+    batch = make_batch() | {"faces": column.expand(3, 2, -1, -1, -1).contiguous()}
+    warped = augment(batch=batch, elastic=0.015)["faces"][:, 0, 0] * 255
+    shift = (warped - column[0])[:, 20:-20, 20:-20]
+    assert 0.5 < shift.abs().max() < 0.015 * 256 * 4
+    assert shift.diff(dim=-1).abs().max() < 0.5
+
+
+def test_colour_keeps_grey_grey_under_saturation_and_hue():
+    grey = torch.full((3, 2, 3, 256, 256), 90, dtype=torch.uint8)
+    batch = augment(batch=make_batch() | {"faces": grey}, saturation=0.4, hue=12.0)
+    torch.testing.assert_close(batch["faces"], torch.full_like(batch["faces"], 90 / 255))
+
+
+def test_gain_and_tilt_shift_sound_but_not_silence():
+    batch = make_batch()
+    plain = finish_batch(batch, SPEC)["mel"]
+    loud = augment(batch=batch, gain_db=8.0)["mel"]
+    shift = (loud - plain)[plain > SILENCE].view(-1)
+    assert shift.abs().max() <= 8.0 * 0.08 + 1e-5
+    assert torch.equal(loud[plain == SILENCE], plain[plain == SILENCE])
+    tilted = augment(batch=batch, tilt_db=8.0)["mel"] - plain
+    assert (tilted[:, -1].amin((1, 2)) * tilted[:, -1].amax((1, 2)) < 0).any()
+
+
+def test_sound_and_negative_are_changed_alike():
+    batch = make_batch() | {"mel_negative": None}
+    batch["mel_negative"] = batch["mel"]
+    changed = augment(batch=batch, gain_db=8.0, tilt_db=8.0, vocal_tract=0.18)
+    torch.testing.assert_close(changed["mel"], changed["mel_negative"])
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.18])
+def test_vocal_tract_moves_a_tone_by_its_factor(factor):
+    time_s = torch.arange(16_000) / 16_000
+    mel = LogMel(SPEC)
+    tone, moved = (mel(0.3 * torch.sin(2 * torch.pi * f * time_s)) for f in (1500, 1500 * factor))
+    warped = warp_vocal_tract(tone[None], torch.tensor([factor]), SPEC)[0]
+    assert abs(int(warped[:, 40].argmax()) - int(moved[:, 40].argmax())) <= 1
+    assert int(warped[:, 40].argmax()) != int(tone[:, 40].argmax())
+    same = warp_vocal_tract(tone[None], torch.ones(1), SPEC)[0]
+    torch.testing.assert_close(same, tone, atol=1e-3, rtol=0)
+
+
+def test_noise_raises_the_floor_and_hides_nothing_loud():
+    batch = make_batch()
+    plain, noisy = augment(batch=batch)["mel"], augment(batch=batch, mel_noise=1.0)["mel"]
+    assert (noisy >= plain - 1e-3).all()
+    assert (noisy[plain == SILENCE] > SILENCE).all()
+
+
+def test_mouths_alone_are_the_mouths_of_the_faces():
+    own = {"reference_blur": 0, "reference_noise": 0, "reference_jpeg": 0}
+    batch = make_batch()
+    for augmentation in (None, BatchAugmentation(SPEC, AugmentationOptions(**(FULL | own)))):
+        faces = finish_batch(batch, SPEC, augmentation)
+        mouths = finish_mouths(batch, SPEC, augmentation)
+        expected = mouth_crop(faces["faces"], SPEC)
+        # They are resampled once, not twice, and so are a little sharper.
+        assert (mouths["mouths"] - expected).abs().mean() < 0.02
+        assert (mouths["mean_mouth"] - faces["mean_mouth"]).abs().mean() < 0.02
+        assert mouths["mel"].shape == faces["mel"].shape
+
+
+def test_unknown_or_negative_options_are_refused():
+    with pytest.raises(UsageError, match="has no rotate; it has brightness"):
+        AugmentationOptions.from_dict({"rotate": 3})
+    with pytest.raises(UsageError, match="hue must not be negative"):
+        AugmentationOptions(hue=-1)

@@ -1,0 +1,154 @@
+"""Loaders whose batches depend on the seed and the iteration alone."""
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+
+from talkinghead.data.datamodule import LipSyncDataModule, SyntheticDataModule
+from talkinghead.data.manifest import Manifest
+from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.errors import CorpusError, UsageError
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("corpus")
+    make_synthetic_corpus(directory, SPEC, num_speakers=2, clips_per_speaker=3, seconds=1.0)
+    return directory
+
+
+class Recorder(LightningModule):
+    """Remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.train_batches = []
+        self.val_batches = []
+
+    def training_step(self, batch):
+        self.train_batches.append(batch)
+        return self.weight.sum()
+
+    def validation_step(self, batch):
+        self.val_batches.append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(corpus, tmp_path, max_steps, ckpt_path=None, **options):
+    settings = {"batch_size": 2, "num_workers": 0, "num_frames": 2, "iterations_per_epoch": 3}
+    augmentation = {"rotation": 10.0, "mel_noise": 1.0}
+    datamodule = LipSyncDataModule(
+        corpus, SPEC, augmentation=augmentation, val_windows=4, **(settings | options)
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    model = Recorder()
+    trainer.fit(model, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    return model, datamodule
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        if torch.is_tensor(value):
+            assert torch.equal(value, b[name]), name
+        else:
+            assert value == b[name], name
+
+
+def test_training_counts_iterations_and_validation_is_plain(corpus, tmp_path):
+    model, datamodule = fit(corpus, tmp_path, 5)
+    assert datamodule.iteration == 5
+    assert torch.cat([b["index"] for b in model.train_batches]).tolist() == list(range(10))
+    batch = model.train_batches[0]
+    assert batch["reference_face"].shape == (2, 3, 256, 256)
+    assert batch["faces"].shape == (2, 2, 3, 256, 256)
+    assert batch["mel"].shape == batch["mel_negative"].shape == (2, 20, 80, 16)
+    assert batch["mean_mouth"].shape == (2, 3, 96, 96)
+    # Sanity check, and after the first epoch: the same windows, without augmentation.
+    assert_same(model.val_batches[0], model.val_batches[2])
+    fractions = [(b["faces"] * 255).frac() for b in (model.val_batches[0], batch)]
+    assert [bool((f.minimum(1 - f) < 1e-3).all()) for f in fractions] == [True, False]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_nothing(corpus, tmp_path, num_workers):
+    expected, _ = fit(corpus, tmp_path, 3)
+    model, _ = fit(corpus, tmp_path, 3, num_workers=num_workers)
+    for a, b in zip(expected.train_batches, model.train_batches, strict=True):
+        assert_same(a, b)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_resumed_batches_equal_uninterrupted_ones(corpus, tmp_path, stop, recwarn):
+    """Stopped within an epoch, at its end, and within the next."""
+    whole, _ = fit(corpus, tmp_path, 7)
+    first, _ = fit(corpus, tmp_path, stop)
+    rest, datamodule = fit(corpus, tmp_path, 7, tmp_path / "last.ckpt", num_workers=1)
+    assert datamodule.iteration == 7
+    for a, b in zip(whole.train_batches, first.train_batches + rest.train_batches, strict=True):
+        assert_same(a, b)
+    assert not [w for w in recwarn if "not resumable" in str(w.message)]
+
+
+def test_corpus_of_another_spec_is_refused(corpus):
+    datamodule = LipSyncDataModule(corpus, {"mouth_side": 128})
+    with pytest.raises(CorpusError, match="mouth_side: 144 != 128"):
+        datamodule.setup("fit")
+
+
+def test_missing_corpus_is_refused(tmp_path):
+    with pytest.raises(CorpusError, match="not a prepared corpus"):
+        LipSyncDataModule(tmp_path).setup("fit")
+
+
+def test_unknown_augmentation_is_refused(corpus):
+    with pytest.raises(UsageError, match="augmentation has no blur"):
+        LipSyncDataModule(corpus, augmentation={"blur": 1.0})
+
+
+def test_several_validation_splits_and_test(corpus):
+    datamodule = LipSyncDataModule(corpus, val_splits=["val", "test"], val_windows=4, num_workers=0)
+    datamodule.setup("validate")
+    assert [len(loader.dataset) for loader in datamodule.val_dataloader()] == [4, 4]
+    assert {clip.split for clip in datamodule.test_dataloader().dataset.clips} == {"test"}
+
+
+def test_preview_has_the_sound_of_its_frames(corpus):
+    datamodule = LipSyncDataModule(corpus, num_frames=2, num_workers=0)
+    batch = datamodule.preview_batch(3, num_frames=40)
+    assert batch["faces"].shape[:2] == (3, 25)
+    assert batch["audio"].shape == (3, 16_000)
+    assert batch["audio"].abs().max() > 0.01
+    assert datamodule.preview_batch(1)["audio"].shape == (1, 2 * 640)
+
+
+def test_mouths_alone(corpus):
+    datamodule = LipSyncDataModule(corpus, mouths_only=True, num_frames=2, num_workers=0)
+    datamodule.setup("fit")
+    batch = datamodule.on_after_batch_transfer(next(iter(datamodule.train_dataloader())), 0)
+    assert batch["mouths"].shape == (8, 2, 3, 96, 96)
+
+
+def test_synthetic_corpus_is_made_once_and_again_for_another_spec(tmp_path):
+    options = {"num_speakers": 1, "clips_per_speaker": 2, "seconds": 0.6, "num_workers": 0}
+    SyntheticDataModule(tmp_path / "c", **options).prepare_data()
+    made = (tmp_path / "c" / "manifest.json").stat().st_mtime_ns
+    SyntheticDataModule(tmp_path / "c", **options).prepare_data()
+    assert (tmp_path / "c" / "manifest.json").stat().st_mtime_ns == made
+    SyntheticDataModule(tmp_path / "c", av={"fmin": 80.0}, **options).prepare_data()
+    assert Manifest.load(tmp_path / "c").spec.fmin == 80.0

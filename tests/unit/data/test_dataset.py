@@ -1,0 +1,145 @@
+"""Windows of clips."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from talkinghead.data.augmentation import finish_batch
+from talkinghead.data.dataset import ClipDataset, EvenClipDataset
+from talkinghead.data.manifest import Manifest
+from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.errors import CorpusError
+from talkinghead.features.audio import SILENCE, mel_windows
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+CONTEXT, FRAMES, LOOKAHEAD = 16, 3, 2
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("corpus")
+    make_synthetic_corpus(directory, SPEC, num_speakers=2, clips_per_speaker=4, seconds=2.0)
+    return directory
+
+
+def items(corpus, count, split="train", **options):
+    dataset = ClipDataset(corpus, split, FRAMES, CONTEXT, LOOKAHEAD, **options)
+    return dataset, [dataset[index] for index in range(count)]
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k] for k in a)
+
+
+def test_shapes_and_types(corpus):
+    _, (item,) = items(corpus, 1)
+    assert item["reference_face"].shape == item["mean_face"].shape == (3, 256, 256)
+    assert item["faces"].shape == (FRAMES, 3, 256, 256)
+    assert item["faces"].dtype == torch.uint8
+    assert item["mel"].shape == item["mel_negative"].shape == (80, 80)
+    assert item["window_starts"].shape == (CONTEXT + FRAMES + LOOKAHEAD,)
+
+
+def test_items_are_functions_of_seed_and_index(corpus):
+    first, again, other = (items(corpus, 6, seed=seed)[1] for seed in (0, 0, 1))
+    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(same(a, b) for a, b in zip(first, other, strict=True))
+    assert not same(first[0] | {"index": 1}, first[1])
+
+
+def test_faces_and_windows_belong_to_the_same_frames(corpus):
+    """Windows equal those that the features' own function cuts from the clip, at its ends too."""
+    dataset, drawn = items(corpus, 40)
+    batch = finish_batch(default_collate(drawn), SPEC)
+    starts = set()
+    for number, item in enumerate(drawn):
+        clip = dataset.open(item["clip_index"])
+        start = item["start"]
+        frames = range(start - CONTEXT, start + FRAMES + LOOKAHEAD)
+        expected = mel_windows(torch.from_numpy(clip.mel()), frames, SPEC.fps, SPEC)
+        torch.testing.assert_close(batch["mel"][number], expected)
+        faces = clip.faces(start, start + FRAMES).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(item["faces"], faces)
+        starts.add(start)
+    assert min(starts) < CONTEXT / 2
+    assert max(starts) > 40
+
+
+def test_silence_lies_beyond_the_ends(corpus):
+    _dataset, drawn = items(corpus, 60)
+    early = next(item for item in drawn if item["start"] < 4)
+    assert (early["mel"][:, :20] == SILENCE).all()
+
+
+def test_prosody_adds_rows(corpus):
+    _, (item,) = items(corpus, 1, prosody=True)
+    assert item["mel"].shape == (83, 80)
+    _, (plain,) = items(corpus, 1)
+    assert torch.equal(item["mel"][:80], plain["mel"])
+
+
+def test_reference_is_away_from_the_targets_and_often_open(corpus):
+    dataset = ClipDataset(corpus, "train", FRAMES, open_reference_fraction=1.0)
+    rng = np.random.default_rng(0)
+    opening = np.linspace(0, 1, 50, dtype=np.float32)
+    for start in range(48):
+        frame = dataset._draw_reference(opening, start, rng)
+        assert max(start - frame, frame - (start + FRAMES - 1)) >= 10
+        assert start > 27 or opening[frame] > 0.8
+    # A clip too short for the gap gives what is farthest away.
+    assert dataset._draw_reference(opening[:12], 0, rng) == 11
+
+
+def test_reference_and_targets_avoid_frames_without_a_face(corpus):
+    dataset = ClipDataset(corpus, "train", FRAMES, open_reference_fraction=0.0)
+    rng = np.random.default_rng(0)
+    opening = np.full(50, 0.1, np.float32)
+    opening[10:40] = np.nan
+    for _ in range(30):
+        start = dataset._draw_start(opening, rng)
+        assert not np.isnan(opening[start : start + FRAMES]).any()
+        assert not np.isnan(opening[dataset._draw_reference(opening, start, rng)])
+
+
+def test_negatives_are_other_sound_of_the_same_and_of_other_clips(corpus):
+    dataset, drawn = items(corpus, 40)
+    own = 0
+    for item in drawn:
+        assert not torch.equal(item["mel"], item["mel_negative"])
+        mel = dataset.open(item["clip_index"]).mel()
+        middle = item["mel_negative"][:, 40:44].numpy()
+        own += any(np.array_equal(mel[:, k : k + 4], middle) for k in range(mel.shape[1] - 4))
+    assert 10 < own < 36
+
+
+def test_speakers_are_balanced(corpus):
+    _, drawn = items(corpus, 60, speaker_weights={"cartoon1": 0.9})
+    assert sum(item["speaker"] == "cartoon1" for item in drawn) > 42
+
+
+def test_windows_per_clip_come_from_one_clip(corpus):
+    _, drawn = items(corpus, 32, windows_per_clip=4)
+    groups = [{item["clip_index"] for item in drawn[n : n + 4]} for n in range(0, 32, 4)]
+    assert all(len(group) == 1 for group in groups)
+    assert len(set.union(*groups)) > 1
+    assert len({item["start"] for item in drawn[:4]}) > 1
+
+
+def test_even_windows_never_change_and_visit_every_clip(corpus):
+    dataset = EvenClipDataset(corpus, "val", num_windows=8, num_frames=FRAMES, seed=3)
+    assert len(dataset) == 8
+    assert {dataset[n]["clip_index"] for n in range(8)} == {0, 1}
+    assert same(
+        dataset[5], EvenClipDataset(corpus, "val", num_windows=8, num_frames=FRAMES, seed=3)[5]
+    )
+
+
+def test_split_without_long_clips_is_an_error(corpus, tmp_path):
+    with pytest.raises(CorpusError, match="no clip of 51 frames"):
+        ClipDataset(corpus, "train", 51)
+    manifest = Manifest.load(corpus)
+    Manifest(SPEC, "drawn", "1", tuple(manifest.split("train"))).save(tmp_path)
+    with pytest.raises(CorpusError, match="in split val"):
+        ClipDataset(tmp_path, "val")
