@@ -1,0 +1,1 @@
+"""What training minimises: each loss is plain torch, on its own."""

