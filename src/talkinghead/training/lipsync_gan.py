@@ -1,0 +1,289 @@
+"""Training the generator: reconstruction, perception, the sync expert and a discriminator.
+
+Shape suffixes: B clips, T frames, W audio windows, C channels or feature rows, K mel frames, H and
+    W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.features.audio import SILENCE
+from talkinghead.features.geometry import mask_mouth, mouth_crop
+from talkinghead.losses.adversarial import AdversarialLoss
+from talkinghead.losses.generator import GeneratorLoss
+from talkinghead.losses.sync import info_nce, silent
+from talkinghead.models.checkpoint import EXPERT, GENERATOR, SCHEMA_VERSION, build, load_expert
+from talkinghead.models.discriminator import Discriminator
+from talkinghead.models.generator import GeneratorOutput, LipSyncGenerator
+from talkinghead.training.optim import (
+    MovingAverage,
+    OptimizerConfig,
+    clip_gradients,
+    require_finite,
+)
+from talkinghead.types import AVSpec
+
+_NAMES = ("generator", "discriminator", "sync_discriminator")
+
+
+class LipSyncGANModule(L.LightningModule):
+    """Manual steps, each finished before the next: discriminator, sync discriminator, generator.
+
+    Args:
+        av: the AVSpec, or its fields.
+        generator: arguments of `LipSyncGenerator`.
+        discriminator: arguments of `Discriminator`.
+        loss: arguments of `GeneratorLoss`: weights or their schedules, and the kinds of losses.
+        optimizer: fields of `OptimizerConfig` for the generator.
+        discriminator_optimizer: likewise, for the discriminators.
+        sync_discriminator: "frozen" (an expert that does not learn) or "joint" (trained on real
+            pairs beside the generator: a third optimizer).
+        sync_expert: path of the expert, "default" for the packaged one, or None: frozen, the sync
+            weight is then 0; joint, it starts from random weights.
+        sync_arguments: arguments of `SyncDiscriminator` for a joint one without a path.
+        init_from: a checkpoint whose generator's weights to start from.
+        ema_decay: of the generator's moving average.
+        gradient_clip: the highest norm of each optimizer's gradients; 0 for none.
+        max_iterations: where training ends.
+        license, trained_on: written into the checkpoint.
+
+    Raises:
+        UsageError: `sync_discriminator` is unknown.
+        CheckpointError: a checkpoint is missing, broken or was made for another AVSpec.
+    """
+
+    def __init__(
+        self,
+        av: AVSpec | Mapping[str, Any],
+        generator: Mapping[str, Any],
+        discriminator: Mapping[str, Any],
+        loss: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        discriminator_optimizer: Mapping[str, Any],
+        sync_discriminator: Literal["frozen", "joint"] = "frozen",
+        sync_expert: str | None = None,
+        sync_arguments: Mapping[str, Any] | None = None,
+        init_from: str | None = None,
+        ema_decay: float = 0.999,
+        gradient_clip: float = 1.0,
+        max_iterations: int = 100_000,
+        license: str = "unknown",
+        trained_on: str = "unknown",
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if sync_discriminator not in ("frozen", "joint"):
+            raise UsageError(f"sync_discriminator={sync_discriminator}: choose frozen or joint")
+        self.spec = av if isinstance(av, AVSpec) else AVSpec.from_dict(av)
+        self.arguments = {**generator}
+        self.generator = cast(LipSyncGenerator, build(GENERATOR, generator, self.spec))
+        if init_from is not None:
+            self._start_from(init_from)
+        self.ema = MovingAverage(GENERATOR, self.generator, ema_decay)
+        self.discriminator = Discriminator(**discriminator)
+        self.joint = sync_discriminator == "joint"
+        self.sync = self._build_sync(sync_expert, sync_arguments)
+        self.losses = GeneratorLoss(self.spec.mouth_size, **loss)
+        self.adversarial = AdversarialLoss(self.losses.adversarial_kind)
+        configs = (optimizer, discriminator_optimizer, discriminator_optimizer)
+        self.optimizer_configs = [OptimizerConfig(**c) for c in configs[: 3 if self.joint else 2]]
+        self.gradient_clip, self.max_iterations = gradient_clip, max_iterations
+        self.meta = {"license": license, "trained_on": trained_on}
+        self.iteration = 0
+
+    def forward(self, batch: Mapping[str, Tensor], audio: Tensor | None = None) -> GeneratorOutput:
+        """The moving average's mouths for a batch, or for other `audio` windows [B, W, C, K]."""
+        masked = mask_mouth(batch["faces"], self.spec)
+        return self.ema.network(
+            batch["reference_face"], masked, batch["mel"] if audio is None else audio
+        )
+
+    @property
+    def window(self) -> dict[str, Any]:
+        """What the datamodule must give.
+
+        Audio around the frames as far as the transformer hears, and its rows.
+        """
+        return {
+            "context_frames": self.generator.context_frames,
+            "lookahead_frames": self.generator.lookahead_frames,
+            "prosody": self.generator.audio_encoder.needs_prosody,
+        }
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        networks = [self.generator, self.discriminator, self.sync]
+        return [
+            c.build(n.parameters()) for c, n in zip(self.optimizer_configs, networks, strict=False)
+        ]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        optimizers = self.optimizers()
+        for name, config, optimizer in zip(
+            _NAMES, self.optimizer_configs, optimizers, strict=False
+        ):
+            self.log(f"train/lr/{name}", config.apply(optimizer.optimizer, self.iteration))
+        target = mouth_crop(batch["faces"], self.spec)
+        masked = mask_mouth(batch["faces"], self.spec)
+        output = self.generator(batch["reference_face"], masked, batch["mel"])
+        weights = self.losses.weights_at(self.iteration)
+        if self.sync is None:
+            weights["sync"] = 0.0
+        if weights["adversarial"] > 0:
+            self._discriminator_step(optimizers[1], target, output.mouth.detach(), batch)
+        if self.joint:
+            self._sync_step(optimizers[2], target, batch)
+        self._generator_step(optimizers[0], output, target, batch, weights)
+        self.ema.update(self.generator, self.iteration)
+        self.iteration += 1
+        self.trainer.should_stop = self.trainer.should_stop or self.iteration >= self.max_iterations
+
+    def _discriminator_step(
+        self, optimizer: LightningOptimizer, real: Tensor, fake: Tensor, batch: dict[str, Tensor]
+    ) -> None:
+        with self.toggled_optimizer(optimizer):
+            real_logits, _ = self.discriminator(real.flatten(0, 1))
+            fake_logits, _ = self.discriminator(fake.flatten(0, 1))
+            loss = self.adversarial.discriminator(real_logits, fake_logits)
+            self._step(optimizer, loss, "discriminator", batch)
+        self.log("train/discriminator/loss", loss)
+        self.log("train/discriminator/real", real_logits.mean())
+        self.log("train/discriminator/fake", fake_logits.mean())
+
+    def _sync_step(
+        self, optimizer: LightningOptimizer, real: Tensor, batch: dict[str, Tensor]
+    ) -> None:
+        with self.toggled_optimizer(optimizer):
+            loss = self._sync_loss(real, batch)
+            self._step(optimizer, loss, "sync_discriminator", batch)
+        self.log("train/sync_discriminator/loss", loss)
+
+    def _generator_step(
+        self,
+        optimizer: LightningOptimizer,
+        output: GeneratorOutput,
+        target: Tensor,
+        batch: dict[str, Tensor],
+        weights: dict[str, float],
+    ) -> None:
+        with self.toggled_optimizer(optimizer):
+            terms = self.losses(output, target, weights)
+            if weights["adversarial"] > 0 or weights["feature_matching"] > 0:
+                terms |= self.losses.adversarial_terms(
+                    self.discriminator, self.adversarial, output.mouth, target
+                )
+            if weights["sync"] > 0:
+                terms["sync"] = self._sync_loss(self.losses.for_sync(output), batch)
+            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            self._step(optimizer, loss, "generator", batch)
+        self.log("train/generator/loss", loss, prog_bar=True)
+        self.log_dict({f"train/generator/{name}": term for name, term in terms.items()})
+        self.log_dict({f"train/weight/{name}": weight for name, weight in weights.items()})
+
+    def _step(
+        self, optimizer: LightningOptimizer, loss: Tensor, name: str, batch: dict[str, Tensor]
+    ) -> None:
+        require_finite(loss, f"train/{name}/loss", self.iteration, batch["clip_index"])
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        index = [o.optimizer for o in self.optimizers()].index(optimizer)
+        norm = clip_gradients(optimizer, self.gradient_clip)
+        self.log(f"train/grad_norm/{_NAMES[index]}", norm)
+
+    def validation_step(
+        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """L1 on the mouth: right audio, other audio, silence, and the copied reference."""
+        target = mouth_crop(batch["faces"], self.spec)
+        silence = torch.full_like(batch["mel"], SILENCE)
+        silence[:, :, self.spec.num_mels :: 2] = 0.0
+        mouths = {
+            "l1": self(batch).mouth,
+            "audit/l1_other_audio": self(batch, batch["mel_negative"]).mouth,
+            "audit/l1_silence": self(batch, silence).mouth,
+            "audit/l1_copied_reference": mouth_crop(batch["reference_face"], self.spec).unsqueeze(
+                1
+            ),
+        }
+        scores = {name: (mouth - target).abs().mean() for name, mouth in mouths.items()}
+        scores["audit/l1_ratio"] = scores["audit/l1_other_audio"] / scores["l1"].clamp_min(1e-6)
+        if self.sync is not None:
+            scores["sync"] = self._sync_loss(mouths["l1"], batch)
+        scores["loss"] = scores["l1"]
+        split = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
+        prefix = "val" if dataloader_idx == 0 else f"val_{split}"
+        self.log_dict(
+            {f"{prefix}/{name}": score for name, score in scores.items()},
+            batch_size=len(target),
+            add_dataloader_idx=False,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The frozen expert is a file of its own; a loss's weights belong to who trains on.
+        if not self.joint:
+            drop_prefix(checkpoint["state_dict"], "sync.")
+        drop_prefix(checkpoint["state_dict"], "losses.")
+        checkpoint |= {"schema_version": SCHEMA_VERSION, GENERATOR: self.arguments}
+        checkpoint |= {"av": self.spec.to_dict(), "iteration": self.iteration, **self.meta}
+        checkpoint["loss_weights"] = self.losses.weights_at(self.iteration)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.iteration = checkpoint["iteration"]
+        if not self.joint and self.sync is not None:
+            own = {f"sync.{name}": t for name, t in self.sync.state_dict().items()}
+            checkpoint["state_dict"] |= own
+
+    def _sync_loss(self, mouths: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """InfoNCE of mouths [B, T, 3, H, W] against the batch's audio and wrong audio."""
+        assert self.sync is not None
+        first = self.generator.context_frames
+        mouths = mouths[:, : self.sync.num_frames]
+        own, wrong = (
+            batch[k][:, first : first + self.sync.num_frames] for k in ("mel", "mel_negative")
+        )
+        video = self.sync.embed_video(mouths, batch["mean_mouth"])
+        audio = self.sync.embed_audio(torch.cat([own, wrong]))
+        quiet = silent(torch.cat([own, wrong]), self.spec.num_mels)
+        alike = quiet[: len(video), None] & quiet[None, :]
+        alike.diagonal().fill_(False)
+        return info_nce(video, audio, self.sync.scale, alike)
+
+    def _build_sync(self, path: str | None, arguments: Mapping[str, Any] | None) -> Any:
+        if path is not None:
+            loaded = load_expert(path)
+            if difference := loaded.spec.difference(self.spec):
+                raise CheckpointError(
+                    f"sync expert {path} was made for another AVSpec ({difference})"
+                )
+            return loaded.model.requires_grad_(self.joint)
+        if self.joint:
+            return build(EXPERT, arguments or {}, self.spec)
+        return None
+
+    def _start_from(self, path: str) -> None:
+        from talkinghead.models.checkpoint import load_generator
+
+        loaded = load_generator(path)
+        try:
+            self.generator.load_state_dict(loaded.model.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"init_from {path} holds another generator: give the model that it was trained with"
+            ) from error
+
+
+def drop_prefix(state: dict[str, Tensor], prefix: str) -> None:
+    """Takes a submodule's entries out of a state dict."""
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]

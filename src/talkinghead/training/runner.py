@@ -1,0 +1,115 @@
+"""One training run: put together, resumed where it stopped, and left whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from talkinghead.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+LAST = "checkpoints/last.ckpt"
+
+
+def resolve_precision(precision: str) -> str:
+    """Turns "auto" into bf16-mixed where the GPU has it, 16-mixed on other GPUs, 32 on CPUs."""
+    if precision != "auto":
+        return precision
+    if not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+
+def resolve_resume(ckpt_path: str | None, run_dir: Path) -> str | None:
+    """The checkpoint to go on from: a path, or "last" for the newest run beside this one.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if ckpt_path is None:
+        return None
+    if ckpt_path != "last":
+        if not Path(ckpt_path).is_file():
+            raise CheckpointError(
+                f"ckpt_path {ckpt_path} does not exist: give a checkpoint's path, or last"
+            )
+        return ckpt_path
+    found = [*run_dir.glob(LAST), *run_dir.parent.glob(f"*/{LAST}")]
+    if not found:
+        raise CheckpointError(
+            f"ckpt_path=last, but no run under {run_dir.parent} has left a {LAST}: train first, or "
+            "give a path"
+        )
+    return str(max(found, key=lambda path: path.stat().st_mtime))
+
+
+def wandb_logger(save_dir: str, **options: Any) -> WandbLogger:
+    """W&B, offline when there is no key: `wandb sync` uploads such a run later."""
+    offline = options.pop("offline", None)
+    if offline is None:
+        offline = not os.environ.get("WANDB_API_KEY")
+    # W&B would make the folder only when it is first written to, and warn that it is missing.
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    return WandbLogger(save_dir=save_dir, offline=offline, **options)
+
+
+def train(
+    module: L.LightningModule,
+    datamodule: L.LightningDataModule,
+    trainer: L.Trainer,
+    ckpt_path: str | None = None,
+) -> dict[str, float]:
+    """Fits, and returns the last value of everything that was logged.
+
+    Args:
+        module: a `LipSyncGANModule` or a `SyncExpertModule`.
+        datamodule: its data.
+        trainer: Lightning's, complete.
+        ckpt_path: where to go on from.
+    """
+    if getattr(module, "sync", True) is None:
+        logger.warning(
+            "no sync expert: the sync loss's weight is 0. Train one (experiment=sync_expert) and "
+            "give "
+            "model.sync_expert=PATH, or model.sync_discriminator=joint"
+        )
+    try:
+        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+        interrupted = trainer.interrupted
+    finally:
+        # Or a multirun's runs would go on in the first one's.
+        if any(isinstance(one, WandbLogger) for one in trainer.loggers):
+            import wandb
+
+            wandb.finish(quiet=True)
+    if interrupted:
+        raise KeyboardInterrupt
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def build_trainer(
+    options: dict[str, Any], loggers: Sequence[Logger], callbacks: Sequence[Callback]
+) -> L.Trainer:
+    """Lightning's Trainer with what our modules need.
+
+    Their own sampler, and checkpoints written whole.
+    """
+    from talkinghead.training.checkpoint_io import AtomicCheckpointIO
+
+    options = {**options, "precision": resolve_precision(str(options.get("precision", "auto")))}
+    return L.Trainer(
+        **options,
+        logger=list(loggers) or False,
+        callbacks=list(callbacks),
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+    )

@@ -1,0 +1,270 @@
+"""Both modules for real, on drawn faces.
+
+They learn, resume exactly, and leave whole checkpoints.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from talkinghead.data.datamodule import LipSyncDataModule
+from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.errors import CheckpointError, CorpusError, MediaError, TalkingHeadError
+from talkinghead.features.geometry import mask_mouth, mouth_crop
+from talkinghead.models.checkpoint import load_expert, load_generator
+from talkinghead.training.callbacks import LastCheckpoint
+from talkinghead.training.checkpoint_io import AtomicCheckpointIO
+from talkinghead.training.lipsync_gan import LipSyncGANModule
+from talkinghead.training.runner import build_trainer, resolve_resume, train
+from talkinghead.training.sync_expert import SyncExpertModule
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+GENERATOR: dict[str, Any] = {
+    "dim": 32,
+    "audio_channels": [4, 8, 8, 16],
+    "face_encoder": "small",
+    "num_layers": 1,
+    "num_heads": 2,
+    "past_frames": 3,
+    "decoder_channels": [24, 16, 16, 8],
+    "context_channels": [4, 8, 8, 8],
+}
+EXPERT: dict[str, Any] = {
+    "dim": 16,
+    "image_channels": [4, 8, 8],
+    "audio_channels": [4, 4, 8, 8],
+    "audio_dim": 16,
+}
+OPTIMIZER = {"lr": 2e-3, "warmup_iterations": 2}
+TRAINER = {
+    "accelerator": "cpu",
+    "max_epochs": -1,
+    "num_sanity_val_steps": 0,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus")
+    make_synthetic_corpus(path, SPEC, num_speakers=2, clips_per_speaker=3, seconds=1.6)
+    return path
+
+
+def make_module(**options: Any) -> LipSyncGANModule:
+    torch.manual_seed(0)
+    defaults: dict[str, Any] = {
+        "av": SPEC.to_dict(),
+        "generator": GENERATOR,
+        "discriminator": {"channels": [4, 8, 8, 8]},
+        "loss": {"weights": {"l1": 1.0, "gradient": 0.5}},
+        "optimizer": OPTIMIZER,
+        "discriminator_optimizer": OPTIMIZER,
+        "max_iterations": 4,
+    }
+    return LipSyncGANModule(**{**defaults, **options})
+
+
+def make_data(corpus: Path, module: Any, **options: Any) -> LipSyncDataModule:
+    defaults: dict[str, Any] = {
+        "av": SPEC,
+        "batch_size": 2,
+        "num_workers": 0,
+        "iterations_per_epoch": 2,
+        "val_windows": 2,
+        "augmentation": {},
+        **module.window,
+    }
+    return LipSyncDataModule(corpus, **{**defaults, **options})
+
+
+def fit(module: Any, data: Any, *callbacks: Callback, ckpt_path: str | None = None) -> L.Trainer:
+    trainer = build_trainer(TRAINER, [], callbacks)
+    train(module, data, trainer, ckpt_path)
+    return trainer
+
+
+FULL_GAN = {
+    "loss": {"weights": {"l1": 1.0, "sync": 0.1, "adversarial": 0.1, "feature_matching": 0.1}},
+    "sync_discriminator": "joint",
+    "sync_arguments": EXPERT,
+}
+
+
+def test_loss_falls_on_one_batch(corpus: Path) -> None:
+    module = make_module()
+    data = make_data(corpus, module, augmentation=None, num_frames=5)
+    data.setup()
+    batch = data.preview_batch(2)
+    target, masked = mouth_crop(batch["faces"], SPEC), mask_mouth(batch["faces"], SPEC)
+    optimizer = torch.optim.AdamW(module.generator.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        output = module.generator(batch["reference_face"], masked, batch["mel"])
+        loss = (output.mouth - target).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+class Recorder(Callback):
+    """The generator's weights after every batch."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self.norms.append(sum(p.double().sum().item() for p in pl_module.parameters()))
+
+
+class StopAfter(Callback):
+    """Ends a run as a user would, after a batch in the middle of an epoch, and saves it."""
+
+    def __init__(self, iteration: int, path: Path) -> None:
+        self.iteration, self.path = iteration, path
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        if pl_module.iteration == self.iteration:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize("stop", [2, 3], ids=["end of epoch", "mid-epoch"])
+def test_resumed_training_equals_uninterrupted(corpus: Path, tmp_path: Path, stop: int) -> None:
+    whole, first, second = Recorder(), Recorder(), Recorder()
+    options = {**FULL_GAN, "max_iterations": 6}
+    module = make_module(**options)
+    fit(module, make_data(corpus, module), whole)
+    module = make_module(**options)
+    fit(module, make_data(corpus, module), first, StopAfter(stop, tmp_path / "stopped.ckpt"))
+    torch.manual_seed(99)
+    resumed = make_module(**options)
+    fit(resumed, make_data(corpus, resumed), second, ckpt_path=str(tmp_path / "stopped.ckpt"))
+    assert resumed.iteration == 6
+    assert [*first.norms[:stop], *second.norms] == pytest.approx(whole.norms, abs=0, rel=1e-12)
+
+
+def test_joint_trains_three_networks_and_frozen_two(corpus: Path, tmp_path: Path) -> None:
+    module = make_module(**FULL_GAN)
+    assert len(module.configure_optimizers()) == 3
+    before = [p.clone() for p in module.parameters()]
+    fit(module, make_data(corpus, module))
+    moved = {
+        name.split(".")[0]
+        for (name, p), old in zip(module.named_parameters(), before, strict=True)
+        if not torch.equal(p, old)
+    }
+    assert {"generator", "ema", "discriminator", "sync"} <= moved
+    assert len(make_module().configure_optimizers()) == 2
+
+
+def test_expert_trains_and_then_stays_frozen_in_the_gan(corpus: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = SyncExpertModule(SPEC, EXPERT, OPTIMIZER, max_iterations=2, license="MIT")
+    data = make_data(corpus, module, num_frames=10)
+    trainer = fit(module, data)
+    assert torch.isfinite(trainer.callback_metrics["val/loss"])
+    path = tmp_path / "expert.ckpt"
+    trainer.save_checkpoint(path)
+    expert = load_expert(path).model.state_dict()
+    gan = make_module(
+        loss={"weights": {"l1": 1.0, "sync": 1.0}}, sync_expert=str(path), max_iterations=2
+    )
+    trainer = fit(gan, make_data(corpus, gan))
+    assert trainer.callback_metrics["train/generator/sync"] > 0
+    for name, value in gan.sync.state_dict().items():
+        assert torch.equal(value, expert[name]), name
+    trainer.save_checkpoint(tmp_path / "gan.ckpt")
+    state = torch.load(tmp_path / "gan.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in state if name.startswith("sync.")]
+
+
+def test_without_an_expert_the_sync_weight_is_zero_and_the_log_says_so(
+    corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make_module(loss={"weights": {"l1": 1.0, "sync": 1.0}}, max_iterations=1)
+    trainer = fit(module, make_data(corpus, module))
+    assert trainer.callback_metrics["train/weight/sync"] == 0
+    assert "no sync expert: the sync loss's weight is 0" in caplog.text
+
+
+def test_the_checkpoint_rebuilds_the_generator_without_lightning(
+    corpus: Path, tmp_path: Path
+) -> None:
+    module = make_module(license="CC-BY-4.0", trained_on="drawn faces")
+    data = make_data(corpus, module)
+    trainer = fit(module, data)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = load_generator(tmp_path / "last.ckpt")
+    assert loaded.meta["trained_on"] == "drawn faces"
+    batch = data.preview_batch(2)
+    with torch.no_grad():
+        expected = module.eval()(batch).mouth
+        masked = mask_mouth(batch["faces"], SPEC)
+        mouth = loaded.model(batch["reference_face"], masked, batch["mel"]).mouth
+    torch.testing.assert_close(mouth, expected)
+
+
+def test_starting_from_another_checkpoint(corpus: Path, tmp_path: Path) -> None:
+    module = make_module(max_iterations=1)
+    fit(module, make_data(corpus, module)).save_checkpoint(tmp_path / "first.ckpt")
+    second = make_module(init_from=str(tmp_path / "first.ckpt"))
+    name = "decoder.head.weight"
+    assert torch.equal(second.generator.get_parameter(name), module.ema.network.get_parameter(name))
+    with pytest.raises(CheckpointError, match="another generator"):
+        make_module(init_from=str(tmp_path / "first.ckpt"), generator={**GENERATOR, "dim": 48})
+
+
+def test_a_loss_that_is_no_number_stops_the_run(corpus: Path, tmp_path: Path) -> None:
+    module = make_module(optimizer={"lr": float("inf"), "warmup_iterations": 0}, max_iterations=4)
+    with pytest.raises(TalkingHeadError, match="train/generator/loss is nan in iteration"):
+        fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_refuses_a_corpus_of_another_spec(corpus: Path) -> None:
+    module = make_module(av={**SPEC.to_dict(), "fmin": 60.0})
+    with pytest.raises(CorpusError, match="fmin"):
+        fit(module, make_data(corpus, module, av=module.spec))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    writer.save_checkpoint({"iteration": 1}, path)
+
+    def full(content: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(MediaError, match=r"last\.ckpt could not be written"):
+        writer.save_checkpoint({"iteration": 2}, path)
+    assert torch.load(path, weights_only=True) == {"iteration": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_resuming_from_the_newest_run(tmp_path: Path) -> None:
+    assert resolve_resume(None, tmp_path) is None
+    with pytest.raises(CheckpointError, match=r"no run under .* has left"):
+        resolve_resume("last", tmp_path / "new")
+    with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist"):
+        resolve_resume("gone.ckpt", tmp_path)
+    for name in ("a", "b"):
+        path = tmp_path / name / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert resolve_resume("last", tmp_path / "new") == str(path)
