@@ -1,0 +1,1 @@
+"""Inference: a checkpoint, a face and speech to a talking video."""

@@ -1,0 +1,163 @@
+"""The model's side of a prediction: source frames and speech to the mouth's fields, in batches.
+
+Shape suffixes: N frames, D token dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkinghead.errors import UsageError
+from talkinghead.features.geometry import as_tensor, mask_mouth, warp_face
+from talkinghead.models.generator import (
+    ContextFeatures,
+    GeneratorOutput,
+    LipSyncGenerator,
+    ReferenceFeatures,
+)
+from talkinghead.predict.source import Reference, SourceFrame
+from talkinghead.predict.stabiliser import MouthFields
+from talkinghead.predict.tokens import TokenStream
+from talkinghead.types import AVSpec, FloatArray
+
+PRECISIONS = ("auto", "32", "16-mixed", "bf16-mixed")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"device={name} cannot be used here: choose auto, cpu, or cuda where there is a GPU"
+        ) from error
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type of a precision; None is full precision.
+
+    Raises:
+        UsageError: the precision is unknown, or this device has not got it.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"precision={name} is unknown: choose one of {', '.join(PRECISIONS)}")
+    if name == "auto":
+        if device.type != "cuda":
+            return None
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
+    if name == "16-mixed" and device.type == "cpu":
+        raise UsageError(
+            "precision=16-mixed needs a GPU, but the device is the CPU: choose precision=32"
+        )
+    return {"32": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}[name]
+
+
+@dataclass
+class GeneratedFrame:
+    """A source frame and its new mouth: `fields` is None where it passes untouched."""
+
+    source: SourceFrame
+    fields: MouthFields | None
+
+
+class MouthGenerator:
+    """Runs the generator for one prediction: what does not change is encoded once."""
+
+    def __init__(
+        self,
+        model: LipSyncGenerator,
+        spec: AVSpec,
+        autocast: torch.dtype | None = None,
+        chunk_frames: int = 25,
+    ) -> None:
+        """`autocast`: None for full precision. `chunk_frames`: tokens encoded at once."""
+        self._model = model
+        self._spec = spec
+        self._device = next(model.parameters()).device
+        self._autocast = autocast
+        self.tokens = TokenStream(model, spec, chunk_frames)
+        self._reference: Reference | None = None
+        self._features: ReferenceFeatures | None = None
+        self._context: tuple[SourceFrame, ContextFeatures] | None = None
+
+    @torch.inference_mode()
+    def generate(self, frames: list[SourceFrame]) -> Iterator[GeneratedFrame]:
+        """The fields of consecutive frames, whose tokens must be there (`self.tokens.has`)."""
+        generated: list[GeneratedFrame] = []
+        with self._mixed_precision():
+            for reference, group in groupby(frames, key=lambda frame: frame.reference):
+                batch = list(group)
+                fields = (
+                    [None] * len(batch) if reference is None else self._fields(batch, reference)
+                )
+                generated += map(GeneratedFrame, batch, fields)
+        return iter(generated)
+
+    def _fields(self, batch: list[SourceFrame], reference: Reference) -> list[MouthFields]:
+        if reference is not self._reference:
+            self._reference = reference
+            face = self._faces([reference.image], [reference.transform])
+            self._features = self._model.encode_reference(face)
+        assert self._features is not None
+        middles_s = [frame.middle_s for frame in batch]
+        tokens_ND = self.tokens.at(middles_s, self._features)
+        output = self._model.decode(tokens_ND, self._features, self._encode_context(batch))
+        return _to_fields(output)
+
+    def _encode_context(self, batch: list[SourceFrame]) -> ContextFeatures:
+        """The surroundings of every frame's mouth, or one for all where the picture stays."""
+        first = batch[0]
+        still = all(
+            frame.image is first.image and frame.transform is first.transform for frame in batch
+        )
+        if not still:
+            transforms = [frame.transform for frame in batch if frame.transform is not None]
+            return self._context_of(self._faces([frame.image for frame in batch], transforms))
+        if self._context is None or self._context[0].image is not first.image:
+            assert first.transform is not None
+            self._context = first, self._context_of(self._faces([first.image], [first.transform]))
+        return self._context[1]
+
+    def _context_of(self, faces: Tensor) -> ContextFeatures:
+        return self._model.encode_context(mask_mouth(faces, self._spec))
+
+    def _faces(self, images: list, transforms: list[FloatArray]) -> Tensor:
+        """Canonical faces: float32 [N, 3, face_size, face_size] in [0, 1], on the device."""
+        size = self._spec.face_size
+        faces = [warp_face(i, t, size) for i, t in zip(images, transforms, strict=True)]
+        return as_tensor(np.stack(faces)).to(self._device)
+
+    def _mixed_precision(self) -> AbstractContextManager[None]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._autocast)
+
+
+def _to_fields(output: GeneratorOutput) -> list[MouthFields]:
+    """Tensors to arrays on the CPU. The model's flow is in half widths of the box."""
+    flow = output.flow.float().mul(0.5).permute(0, 2, 3, 1).cpu().numpy()
+    rgb = output.rgb.float().permute(0, 2, 3, 1).cpu().numpy()
+    mask = output.mask.float()[:, 0].cpu().numpy()
+    return [
+        MouthFields(np.ascontiguousarray(f), np.ascontiguousarray(r), m)
+        for f, r, m in zip(flow, rgb, mask, strict=True)
+    ]

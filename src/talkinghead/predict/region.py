@@ -1,0 +1,128 @@
+"""From the generator's small fields to pixels at the source's resolution.
+
+Everything is computed on the pixels of the picture that the mouth's box covers. For each of them
+the flow says where in the *reference picture itself* its colour comes from, so the texture is
+resampled once: where the flow is zero on a photo, the pixel is the photo's own.
+
+Coordinates: *box* units run from (0, 0) at the box's upper left corner to (1, 1) at its lower
+    right; pictures count
+from the middle of their first pixel.
+
+Shape suffixes: H and W are the picture's, h and w the region's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from talkinghead.features.geometry import invert
+from talkinghead.predict.stabiliser import MouthFields
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
+
+# The ellipse that may be replaced, in box units: without the nose, which speech does not move, and
+# without what is beside the face.
+OUTLINE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
+OUTLINE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class MouthRegion:
+    """The pixels of a picture that the mouth's box covers.
+
+    `rows` and `columns` cut the region out of the picture; `places` float32 [h, w, 2] are each
+    pixel's (x, y) in box units; `box_to_picture` float32 [2, 3]; `radius` float32 [h, w] is the
+    distance from the middle of the ellipse that may be replaced, 1 at its outline.
+    """
+
+    rows: slice
+    columns: slice
+    places: FloatArray
+    box_to_picture: FloatArray
+    radius: FloatArray
+
+    @property
+    def side(self) -> float:
+        """The box's side in pixels of the picture."""
+        return float(np.hypot(self.box_to_picture[0, 0], self.box_to_picture[1, 0]))
+
+    def of(self, picture: UInt8Array) -> UInt8Array:
+        """A view of the region in a picture: uint8 [h, w, 3]."""
+        return picture[self.rows, self.columns]
+
+    def spread(self, field: FloatArray, interpolation: int = cv2.INTER_CUBIC) -> FloatArray:
+        """A field over the box, [n, m] or [n, m, C], at each of the region's pixels."""
+        if self.side < 0.75 * field.shape[1]:
+            size = max(8, round(self.side))
+            field = np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_AREA))
+        size_xy = np.array([field.shape[1], field.shape[0]], dtype=np.float32)
+        return sample(field, self.places * size_xy - np.float32(0.5), interpolation)
+
+
+@dataclass(frozen=True)
+class Texture:
+    """The picture that texture is taken from, uint8 [H, W, 3], and where its box lies in it."""
+
+    picture: UInt8Array
+    box_to_picture: FloatArray
+
+
+def sample(
+    image: npt.NDArray[Any], places: npt.NDArray[np.floating], interpolation: int
+) -> FloatArray:
+    """An image [n, m(, C)] at pixels (x, y), [h, w, 2]: [h, w(, C)] of the image's own type."""
+    return cv2.remap(  # type: ignore[call-overload]
+        image,
+        places.astype(np.float32, copy=False),
+        None,
+        interpolation,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def box_to_picture(transform: FloatArray, spec: AVSpec) -> FloatArray:
+    """From box units to pixels of the picture that `transform` aligns: float32 [2, 3]."""
+    inverse = invert(transform).astype(np.float64)
+    corner = np.array([spec.mouth_x, spec.mouth_y]) - 0.5
+    offset = inverse[:, :2] @ corner + inverse[:, 2]
+    return np.hstack([inverse[:, :2] * spec.mouth_side, offset[:, None]]).astype(np.float32)
+
+
+def mouth_region(
+    transform: FloatArray, height: int, width: int, spec: AVSpec
+) -> MouthRegion | None:
+    """Where the mouth's box lies in a picture; None when it is wholly outside."""
+    to_picture = box_to_picture(transform, spec)
+    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) @ to_picture[:, :2].T + to_picture[:, 2]
+    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [width, height])
+    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, [width, height])
+    if x1 <= x0 or y1 <= y0:
+        return None
+    to_box = invert(to_picture)
+    x, y = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)[:, None, None]
+    places = x[:, None] * to_box[:, 0] + (y * to_box[:, 1] + to_box[:, 2])
+    radius = np.linalg.norm((places - OUTLINE_CENTRE) / OUTLINE_RADII, axis=-1)
+    return MouthRegion(slice(y0, y1), slice(x0, x1), places, to_picture, radius)
+
+
+def paint_mouth(fields: MouthFields, texture: Texture, region: MouthRegion) -> FloatArray:
+    """The generated mouth at the picture's resolution.
+
+    Args:
+        fields: the generator's, over the box.
+        texture: what the flow moves.
+        region: the pixels to paint.
+
+    Returns:
+        float32 [h, w, 3] RGB in [0, 255].
+    """
+    linear, offset = texture.box_to_picture[:, :2], texture.box_to_picture[:, 2]
+    source = (region.places + region.spread(fields.flow)) @ linear.T + offset
+    warped = sample(texture.picture, source, cv2.INTER_CUBIC)
+    painted = region.spread(fields.rgb * np.float32(255)).clip(0, 255)
+    mask = region.spread(fields.mask, cv2.INTER_LINEAR)[..., None]
+    return np.asarray(warped + mask * (painted - warped), dtype=np.float32)

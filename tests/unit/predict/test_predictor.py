@@ -1,0 +1,266 @@
+"""The predictor, with a small random model and a detector that needs no weights."""
+
+import threading
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
+from talkinghead.features.geometry import canonical_points
+from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.predict import source
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.renderer import FeatherRenderer, PoissonRenderer
+from talkinghead.types import AudioClip, AVSpec, Box, Face, VideoFrame
+
+SPEC = AVSpec()
+HEIGHT, WIDTH = 160, 192
+BOX = (slice(70, 160), slice(51, 142))
+"""Of the face that `Detector` finds: every pixel that may change lies in it."""
+
+
+class Detector:
+    """Finds the same face in every picture that is not black."""
+
+    topology = "mesh468"
+
+    def detect(self, image):
+        if image.max() < 30:
+            return []
+        points = np.zeros((468, 2), np.float32)
+        points[[33, 133, 362, 263, 168, 6]] = canonical_points("mesh468", SPEC) / 1.6 + [16, 0]
+        return [Face(Box(20, 20, 140, 140), points, 1.0, "mesh468")]
+
+    def track(self, image, previous):
+        return next(iter(self.detect(image)), None)
+
+
+def make_predictor(seed=0, **options):
+    torch.manual_seed(seed)
+    model = LipSyncGenerator(
+        dim=32,
+        audio_channels=(4, 4, 8, 8),
+        face_encoder="small",
+        num_layers=2,
+        num_heads=2,
+        past_frames=3,
+        decoder_channels=(16, 16, 8, 8),
+        context_channels=(4, 4, 8, 8),
+    )
+    # A random head: a fresh one starts as a copy of the reference.
+    torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
+    return LipSyncPredictor(model, SPEC, device="cpu", detector=Detector(), **options)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return make_predictor()
+
+
+@pytest.fixture(scope="module")
+def photo():
+    noise = np.random.default_rng(0).standard_normal((HEIGHT, WIDTH, 3)).astype(np.float32)
+    return (130 + 200 * cv2.GaussianBlur(noise, (0, 0), 3)).clip(40, 255).astype(np.uint8)
+
+
+def speech(duration_s=1.0, sample_rate=16_000, seed=0):
+    count = round(duration_s * sample_rate)
+    envelope = np.abs(np.sin(np.arange(count) / sample_rate * 9))
+    noise = np.random.default_rng(seed).standard_normal(count)
+    return AudioClip((0.2 * envelope * noise).astype(np.float32), sample_rate)
+
+
+def write_video(path, times_s, black=(), fps=25):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 90_000)
+        for number, time_s in enumerate(times_s):
+            level = 0 if number in black else 100 + number % 50
+            image = np.full((HEIGHT, WIDTH, 3), level, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(time_s * 90_000), Fraction(1, 90_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def probe_output(path):
+    """(frame times, sound's duration in s, metadata) of a written file, decoded."""
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+        return times, samples / stream.rate, container.metadata
+
+
+@pytest.mark.parametrize("renderer", [FeatherRenderer, PoissonRenderer])
+def test_outside_the_mouth_a_photos_pixels_stay(photo, renderer):
+    predictor = make_predictor(renderer=renderer())
+    images = [image for image, _ in predictor.predict(photo, speech())]
+    outside = np.ones((HEIGHT, WIDTH), bool)
+    outside[BOX] = False
+    assert len(images) == 25
+    assert all(np.array_equal(image[outside], photo[outside]) for image in images)
+    changes = [np.abs(image.astype(int) - images[0]).mean() for image in images]
+    assert max(changes) > 0.01
+
+
+def test_however_it_is_chunked_it_is_the_same(photo):
+    one, many = (
+        [image for image, _ in make_predictor(chunk_frames=n).predict(photo, speech(1.3))]
+        for n in (1, 25)
+    )
+    assert len(one) == len(many) == 33
+    assert np.abs(np.stack(one).astype(int) - np.stack(many)).max() <= 1
+
+
+@pytest.mark.parametrize("fps", [Fraction(24), 25, Fraction(30_000, 1001), 30, 60])
+def test_a_video_keeps_its_rate_and_lasts_as_long_as_the_speech(predictor, tmp_path, fps):
+    fps = Fraction(fps)
+    video = write_video(tmp_path / "face.mp4", [i / fps for i in range(round(1.2 * fps))], fps=fps)
+    for duration_s in (0.7, 2.0):  # Shorter than the video, and longer.
+        with predictor.predict(video, speech(duration_s)) as prediction:
+            times = [time_s for _, time_s in prediction]
+        assert prediction.fps == fps
+        assert times == [i / fps for i in range(len(times))]
+        assert len(times) == -(-Fraction(str(duration_s)) * fps // 1)
+
+
+def test_a_variable_rate_stays_what_it_is(predictor, tmp_path):
+    durations = [Fraction(1, 25), Fraction(1, 10), Fraction(1, 18)] * 8
+    times_s = [sum(durations[:i], Fraction(0)) for i in range(len(durations))]
+    video = write_video(tmp_path / "face.mp4", times_s)
+    times = [float(time_s) for _, time_s in predictor.predict(video, speech(1.1))]
+    assert np.allclose(times, [float(t) for t in times_s if t < 1.1], atol=1.1e-3)
+
+
+def test_render_writes_picture_and_sound_of_the_same_length(predictor, photo, tmp_path):
+    output = tmp_path / "new folder" / "talking.mp4"
+    seen = []
+    report = predictor.render(
+        photo, speech(1.5, 22_050), output, progress=lambda *now: seen.append(now)
+    )
+    times, sound_s, metadata = probe_output(output)
+    assert report.num_frames == len(times) == 38
+    assert report.duration_s == Fraction(3, 2)
+    assert report.num_frames_without_face == 0
+    assert seen == [(i, 38) for i in range(1, 39)]
+    assert sound_s == pytest.approx(1.5, abs=0.1)
+    assert times == pytest.approx([i / 25 for i in range(38)], abs=1e-3)
+    assert "AI" in metadata["comment"]
+    assert [path.name for path in output.parent.iterdir()] == ["talking.mp4"]
+
+
+def test_frames_without_a_face_pass_untouched_and_are_counted(predictor, tmp_path):
+    black = range(20, 26)
+    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(50)], black)
+    with predictor.predict(video, speech(1.6)) as prediction:
+        images = [image for image, _ in prediction]
+    assert prediction.num_frames == 40
+    assert prediction.num_frames_without_face == 6
+    assert all(images[i].max() < 30 for i in black)
+
+
+def test_a_video_without_any_face_is_an_error_and_leaves_nothing(predictor, tmp_path):
+    video = write_video(tmp_path / "dark.mp4", [Fraction(i, 25) for i in range(20)], range(20))
+    with pytest.raises(FaceNotFoundError, match=r"dark\.mp4: no face was found in any of 25"):
+        predictor.render(video, speech(), tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["dark.mp4"]
+
+
+def test_a_photo_without_a_face_is_an_error(predictor, tmp_path):
+    black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    with pytest.raises(FaceNotFoundError, match="no face was found in this photo"):
+        predictor.render(black, speech(), tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.full(99, np.nan), np.zeros((2, 99))])
+def test_speech_that_is_none_is_an_error(predictor, photo, samples):
+    with pytest.raises(MediaError, match="the speech is"):
+        predictor.predict(photo, AudioClip(samples.astype(np.float32), 16_000))
+
+
+def test_a_failure_on_the_way_leaves_nothing(predictor, photo, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predictor.renderer, "render", fails)
+    with pytest.raises(MediaError, match="No space left"):
+        predictor.render(photo, speech(), tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir())
+    assert not _pipeline_threads()
+
+
+def test_an_input_is_not_overwritten(predictor, tmp_path):
+    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(5)])
+    before = video.read_bytes()
+    with pytest.raises(UsageError, match="would be overwritten"):
+        predictor.render(video, speech(), tmp_path / "." / "face.mp4")
+    assert video.read_bytes() == before
+
+
+def test_closing_early_ends_every_thread(predictor, tmp_path):
+    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(60)])
+    with predictor.predict(video, speech(30.0)) as prediction:
+        next(prediction)
+        assert _pipeline_threads()
+    assert not _pipeline_threads()
+
+
+def test_a_long_video_is_not_hoarded(predictor, monkeypatch, tmp_path):
+    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(5)])
+    decoded = 0
+
+    def endless(path):
+        nonlocal decoded
+        while True:
+            decoded += 1
+            yield VideoFrame(np.full((HEIGHT, WIDTH, 3), 120, np.uint8), Fraction(decoded - 1, 25))
+
+    monkeypatch.setattr(source, "read_video", endless)
+    ahead = 0
+    for shown, _ in enumerate(predictor.predict(video, speech(12.0)), 1):
+        ahead = max(ahead, decoded - shown)
+    assert shown == 300
+    # A second for the reference, half a one for smoothing, three queues and the batches between.
+    assert ahead < 25 + 13 + 3 * 9 + 2 * 8 + 4
+
+
+def test_the_model_is_loaded_once_and_used_again(predictor, photo):
+    first = [image for image, _ in predictor.predict(photo, speech())]
+    list(predictor.predict(photo[::-1].copy(), speech(seed=3)))
+    again = [image for image, _ in predictor.predict(photo, speech())]
+    assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "64"}, "precision=64 is unknown"),
+        ({"precision": "16-mixed"}, "needs a GPU"),
+        ({"device": "abacus"}, "device=abacus cannot be used"),
+    ],
+)
+def test_an_impossible_device_or_precision_is_refused(predictor, options, message):
+    with pytest.raises(UsageError, match=message):
+        LipSyncPredictor(predictor.model, SPEC, **{"device": "cpu", **options})
+
+
+def test_bf16_is_close_to_full_precision(photo):
+    full, half = (
+        np.stack([i for i, _ in make_predictor(precision=p).predict(photo, speech(0.4))])
+        for p in ("32", "bf16-mixed")
+    )
+    assert np.abs(full.astype(int) - half).mean() < 1.0
+
+
+def _pipeline_threads():
+    names = ("decode", "generate", "composite")
+    return [thread for thread in threading.enumerate() if thread.name in names]
