@@ -1,0 +1,1 @@
+"""Scores of a checkpoint: metrics, rebuilt clips and the report."""

@@ -1,0 +1,211 @@
+"""Scores of a checkpoint on the clips of a prepared corpus, or on raw videos."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from talkinghead.data.manifest import SPLITS, ClipEntry, Manifest
+from talkinghead.data.prepare import PrepareOptions, prepare_corpus
+from talkinghead.errors import CorpusError, UsageError
+from talkinghead.evaluation.generate import ClipGenerator, Mode
+from talkinghead.evaluation.report import RANK_BY, shed_strips, write_report
+from talkinghead.evaluation.score import ClipScorer, ClipScores, load_clip
+from talkinghead.features.faces.detector import build_detector
+from talkinghead.models.checkpoint import load_expert, load_generator
+from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.models.sync import SyncDiscriminator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to score.
+
+    Attributes:
+        splits: of the corpus.
+        max_clips: at most so many of each split, the speakers taking turns; all if None.
+        max_frames: of each clip, from its start; all if None.
+        mode: "video" (the current frames, masked, with the reference's mouth) or "still" (as for a
+            photo: the reference in every frame).
+        reference_frame: the frame of each clip that is the reference face.
+        detector: measures the mouths; "litert" or "face_alignment".
+        expert: a sync expert's checkpoint, or "default", for LSE-D and LSE-C; none if None.
+        num_strips: how many of each group's best and worst clips get a strip of frames.
+        device: torch's name.
+        num_threads: torch's threads; None leaves them as they are.
+    """
+
+    splits: Sequence[str] = ("val", "test")
+    max_clips: int | None = 12
+    max_frames: int | None = 250
+    mode: Mode = "video"
+    reference_frame: int = 0
+    detector: str = "litert"
+    expert: str | None = None
+    num_strips: int = 2
+    device: str = "cpu"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.splits) - set(SPLITS))
+        if unknown or not self.splits:
+            raise UsageError(
+                f"splits: got {list(self.splits)}, expected some of {', '.join(SPLITS)}"
+            )
+        for name in ("max_clips", "max_frames", "num_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1 or null, got {value}")
+        if self.reference_frame < 0 or self.num_strips < 0:
+            raise UsageError(
+                "reference_frame and num_strips must not be negative, "
+                f"got {self.reference_frame} and {self.num_strips}"
+            )
+
+
+def evaluate(
+    checkpoint: str | Path,
+    corpus_dir: str | Path,
+    output_dir: str | Path,
+    options: EvaluationOptions | None = None,
+) -> dict[str, Any]:
+    """Rebuilds clips of a corpus and scores them; see docs/metrics.md.
+
+    Speakers who have clips in the corpus's split "train" are the group "seen", the others "unseen".
+
+    Args:
+        checkpoint: a generator's file, or "default".
+        corpus_dir: a prepared corpus.
+        output_dir: gets scores.json, clips.csv and strips/*.png.
+        options: see `EvaluationOptions`.
+
+    Returns:
+        What scores.json holds.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        CorpusError: the corpus is missing, broken, of another AVSpec, or has no such clip.
+        DependencyError: what the detector needs is not installed.
+    """
+    options = options or EvaluationOptions()
+    corpus_dir = Path(corpus_dir)
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
+    loaded = load_generator(checkpoint)
+    manifest = Manifest.load(corpus_dir)
+    manifest.require_spec(loaded.spec, corpus_dir)
+    entries = [
+        e
+        for split in options.splits
+        for e in choose_clips(manifest.split(split), options.max_clips)
+    ]
+    if not entries:
+        raise CorpusError(
+            f"{corpus_dir} has no clip in {', '.join(options.splits)}; choose other splits, or "
+            "prepare it with val_fraction, test_fraction or holdout_speakers"
+        )
+    model = cast(LipSyncGenerator, loaded.model.to(options.device))
+    generator = ClipGenerator(model, loaded.spec, options.mode, options.reference_frame)
+    scorer = ClipScorer(generator, build_detector(options.detector), _expert(options))
+    trained = {clip.speaker for clip in manifest.split("train")}
+    groups = {e.id: "seen" if e.speaker in trained else "unseen" for e in entries}
+    pairs = [(entry, choose_other(entry, manifest)) for entry in entries]
+    clips = _score(scorer, corpus_dir, pairs, groups, options)
+    header = {
+        "checkpoint": str(checkpoint),
+        "corpus": str(corpus_dir),
+        "options": {**asdict(options), "splits": list(options.splits)},
+    }
+    return write_report(Path(output_dir), header, clips, groups, options.num_strips)
+
+
+def evaluate_video(
+    checkpoint: str | Path,
+    input_dir: str | Path,
+    output_dir: str | Path,
+    options: EvaluationOptions | None = None,
+) -> dict[str, Any]:
+    """Scores a checkpoint on a folder of raw videos, which nobody trained on: all are "unseen".
+
+    They are prepared into `output_dir/corpus`, where a second run finds them. Arguments and errors
+    are otherwise those of `evaluate`; the options' `splits` are ignored.
+    """
+    options = options or EvaluationOptions()
+    corpus_dir = Path(output_dir) / "corpus"
+    preparation = PrepareOptions(detector=options.detector, val_fraction=0.0, test_fraction=1.0)
+    prepare_corpus(input_dir, corpus_dir, load_generator(checkpoint).spec, preparation)
+    return evaluate(checkpoint, corpus_dir, output_dir, replace(options, splits=("test",)))
+
+
+def choose_clips(entries: Sequence[ClipEntry], max_clips: int | None) -> list[ClipEntry]:
+    """Some clips of a split, always the same: the speakers take turns, in no order of clips."""
+    by_speaker: dict[str, list[ClipEntry]] = {}
+    for entry in sorted(entries, key=lambda e: hashlib.sha256(e.id.encode()).digest()):
+        by_speaker.setdefault(entry.speaker, []).append(entry)
+    speakers = [by_speaker[speaker] for speaker in sorted(by_speaker)]
+    in_turn = [entry for turn in zip_longest(*speakers) for entry in turn if entry]
+    return in_turn[:max_clips]
+
+
+def choose_other(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
+    """The clip whose sound is the wrong one: of the same split, if possible by the same speaker.
+
+    Where the split has no other clip, one of another split is taken: its sound was perhaps trained
+    on, its pairing with this face was not. None where the corpus has no other clip at all.
+    """
+    split = sorted(manifest.split(entry.split), key=lambda clip: clip.id)
+    pools = (
+        [clip for clip in split if clip.speaker == entry.speaker],
+        split,
+        sorted(manifest.clips, key=lambda clip: clip.id),
+    )
+    for pool in pools:
+        if len(pool) > 1:
+            place = next(i for i, clip in enumerate(pool) if clip.id == entry.id)
+            return pool[(place + 1) % len(pool)]
+    return None
+
+
+def _expert(options: EvaluationOptions) -> SyncDiscriminator | None:
+    if options.expert is None:
+        return None
+    return cast(SyncDiscriminator, load_expert(options.expert).model.to(options.device))
+
+
+def _score(
+    scorer: ClipScorer,
+    corpus_dir: Path,
+    pairs: Sequence[tuple[ClipEntry, ClipEntry | None]],
+    groups: Mapping[str, str],
+    options: EvaluationOptions,
+) -> list[ClipScores]:
+    prosody = any(
+        network.audio_encoder.needs_prosody
+        for network in (scorer.generator.model, scorer.expert)
+        if network is not None
+    )
+    load = partial(load_clip, corpus_dir, prosody=prosody, max_frames=options.max_frames)
+    clips: list[ClipScores] = []
+    for number, (entry, other) in enumerate(pairs, start=1):
+        scores = scorer.score(load(entry), load(other) if other else None)
+        clips = shed_strips([*clips, scores], groups, options.num_strips)
+        logger.info(
+            "%d of %d: %s r %.2f, on speech %.2f, other sound %.2f",
+            number,
+            len(pairs),
+            entry.id,
+            scores.values["r_own"],
+            scores.values[RANK_BY],
+            scores.values.get("r_other", float("nan")),
+        )
+    return clips

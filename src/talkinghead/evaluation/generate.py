@@ -1,0 +1,133 @@
+"""Whole clips through a generator, in the canonical face: what evaluation measures.
+
+No tracking, compositing or encoding comes between, so that the scores are the model's own.
+
+Shape suffixes: T video frames, C feature rows, M mel frames, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkinghead.errors import UsageError
+from talkinghead.features.audio import mel_windows
+from talkinghead.features.geometry import as_tensor, mask_mouth, mouth_crop, paste_mouth
+from talkinghead.models.generator import ContextFeatures, LipSyncGenerator, ReferenceFeatures
+from talkinghead.types import AVSpec, UInt8Array
+
+Mode = Literal["video", "still"]
+CHUNK_FRAMES = 25
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """A clip as the generator sees it before anybody speaks; several sounds can be put to it.
+
+    `faces` uint8 [T, H, W, 3] are what mouths are pasted into.
+    """
+
+    faces: UInt8Array
+    reference: ReferenceFeatures
+    contexts: list[ContextFeatures]
+
+
+@dataclass(frozen=True)
+class GeneratedClip:
+    """`mouths` float [T, 3, mouth, mouth] in [0, 1]; `faces` uint8 [T, face, face, 3] hold them."""
+
+    mouths: Tensor
+    faces: UInt8Array
+
+
+class ClipGenerator:
+    """Rebuilds clips in the canonical face.
+
+    Args:
+        model: in evaluation mode.
+        spec: the model's.
+        mode: "video" (the current frames, masked, with the reference's mouth) or "still" (the
+            reference itself in every frame, as for a photo).
+        reference_frame: the frame of the clip that is the reference.
+
+    Raises:
+        UsageError: the mode is another.
+    """
+
+    def __init__(
+        self, model: LipSyncGenerator, spec: AVSpec, mode: Mode = "video", reference_frame: int = 0
+    ) -> None:
+        if mode not in ("video", "still"):
+            raise UsageError(f"evaluation: mode must be video or still, got {mode!r}")
+        self.model = model
+        self.spec = spec
+        self.mode = mode
+        self.reference_frame = reference_frame
+
+    @torch.inference_mode()
+    def encode(self, faces: UInt8Array) -> EncodedClip:
+        """All that does not depend on the sound.
+
+        Args:
+            faces: uint8 [T, H, W, 3] RGB, a clip's canonical faces.
+        """
+        chosen = min(self.reference_frame, len(faces) - 1)
+        reference = faces[chosen : chosen + 1]
+        targets = np.repeat(reference, len(faces), axis=0) if self.mode == "still" else faces
+        contexts = [
+            self.model.encode_context(mask_mouth(self._tensor(targets[start:stop]), self.spec))
+            for start, stop in _chunks(len(targets))
+        ]
+        return EncodedClip(targets, self.model.encode_reference(self._tensor(reference)), contexts)
+
+    @torch.inference_mode()
+    def speak(self, clip: EncodedClip, features: Tensor) -> GeneratedClip:
+        """The clip's face saying something.
+
+        Args:
+            clip: from `encode`.
+            features: float [C, M], the sound from the clip's first frame on; silence follows it.
+        """
+        num_frames = len(clip.faces)
+        tokens = self._tokens(clip.reference, features, num_frames)
+        mouths, faces = [], []
+        for (start, stop), context in zip(_chunks(num_frames), clip.contexts, strict=True):
+            output = self.model.decode(tokens[start:stop], clip.reference, context)
+            mouth = output.mouth.float().cpu().clamp(0, 1)
+            pasted = paste_mouth(as_tensor(clip.faces[start:stop]), mouth, self.spec)
+            mouths.append(mouth)
+            faces.append(_to_images(pasted))
+        return GeneratedClip(torch.cat(mouths), np.concatenate(faces))
+
+    def _tokens(self, reference: ReferenceFeatures, features: Tensor, num_frames: int) -> Tensor:
+        """One token a frame, [T, D], with the model's past and look-ahead around them."""
+        before, after = self.model.context_frames, self.model.lookahead_frames
+        frames = range(-before, num_frames + after)
+        windows = mel_windows(features, frames, self.spec.fps, self.spec)
+        windows = windows.to(reference.token.device)
+        return self.model.encode_audio(windows[None], reference)[0, before : before + num_frames]
+
+    def _tensor(self, faces: UInt8Array) -> Tensor:
+        return as_tensor(faces).to(next(self.model.parameters()).device)
+
+
+def real_mouths(faces: UInt8Array, spec: AVSpec) -> Tensor:
+    """The mouths of canonical faces uint8 [T, H, W, 3]: float [T, 3, mouth, mouth] in [0, 1]."""
+    chunks = _chunks(len(faces))
+    return torch.cat([mouth_crop(as_tensor(faces[start:stop]), spec) for start, stop in chunks])
+
+
+def _chunks(num_frames: int) -> Iterator[tuple[int, int]]:
+    """Bounds of stretches short enough for memory."""
+    for start in range(0, num_frames, CHUNK_FRAMES):
+        yield start, min(start + CHUNK_FRAMES, num_frames)
+
+
+def _to_images(faces: Tensor) -> UInt8Array:
+    """Float [T, 3, H, W] in [0, 1] to uint8 [T, H, W, 3]."""
+    return (faces * 255).round_().to(torch.uint8).movedim(-3, -1).contiguous().numpy()
