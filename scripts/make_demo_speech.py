@@ -1,0 +1,63 @@
+"""Makes src/talkinghead/assets/demo.flac again; needs `flite` (Debian: apt install flite)."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import av
+import numpy as np
+
+from talkinghead.paths import DEMO_SPEECH
+
+SENTENCES = (
+    "Hello!",
+    "I am a photograph, and someone lent me a voice.",
+    "Watch my lips open and close with every word.",
+)
+SAMPLE_RATE = 16_000
+PAUSE_S = 0.4
+"""Of digital silence around each sentence: the mouth must close there."""
+
+
+def speak(text: str, folder: Path) -> np.ndarray:
+    """Flite's `slt` voice: int16 [num_samples] at 16 kHz, without its own silence at the ends."""
+    target = folder / "speech.wav"
+    subprocess.run(
+        [
+            "flite",
+            "-voice",
+            "slt",
+            "--setf",
+            "duration_stretch=1.05",
+            "-t",
+            text,
+            "-o",
+            str(target),
+        ],
+        check=True,
+    )
+    with av.open(str(target)) as container:
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    loud = np.flatnonzero(np.abs(samples) > 300)
+    return samples[max(0, loud[0] - 400) : loud[-1] + 800]
+
+
+def main() -> None:
+    """Writes the FLAC file."""
+    silence = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.int16)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = [part for text in SENTENCES for part in (silence, speak(text, Path(folder)))]
+    samples = np.concatenate([*parts, silence])
+    with av.open(str(DEMO_SPEECH), "w") as container:
+        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    print(f"{DEMO_SPEECH}: {len(samples) / SAMPLE_RATE:.2f} s, {DEMO_SPEECH.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

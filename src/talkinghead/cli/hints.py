@@ -1,0 +1,99 @@
+"""Says in one line what is wrong with a configuration, and what the user may have meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, MissingMandatoryValue
+from omegaconf.errors import OmegaConfBaseException
+
+from talkinghead.paths import conf_dir
+
+_UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config\.) '(?P<key>[^']+)")
+_GROUP_CHOICE = re.compile(r"(?P<group>[\w/]+)=(?P<choice>[\w./-]+)")
+_MAX_SUGGESTIONS = 3
+
+
+def explain(
+    error: HydraException | OmegaConfBaseException, command: str, overrides: Sequence[str]
+) -> str:
+    """One line for a person about an error of Hydra's or OmegaConf's.
+
+    Args:
+        error: what was raised.
+        command: the command, which is its configuration's name.
+        overrides: Hydra's arguments as given.
+    """
+    if isinstance(error, MissingMandatoryValue):
+        return (
+            f"{command} needs {error.full_key}=... (talkinghead {command} --help says what it is)"
+        )
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        return _explain_choice(error)
+    if isinstance(error, OverrideParseException):
+        return _explain_syntax(error, command, overrides)
+    unknown = _UNKNOWN_KEY.search(str(error))
+    if unknown:
+        return _explain_key(unknown["key"], command, _known_keys(command, overrides))
+    return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+
+
+def _explain_choice(error: MissingConfigException) -> str:
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    options = list(error.options or [])
+    hint = _did_you_mean(choice, options)
+    return f"{group}={choice}: there is no such choice{hint} ({', '.join(options)})"
+
+
+def _explain_syntax(error: OverrideParseException, command: str, overrides: Sequence[str]) -> str:
+    key, equals, _ = error.override.partition("=")
+    if not equals:
+        return f"{error.override!r} is not key=value (talkinghead {command} --help lists the keys)"
+    known = _known_keys(command, overrides)
+    if key.lstrip("+~") not in known:
+        return _explain_key(key.lstrip("+~"), command, known)
+    return (
+        f"{error.override!r} cannot be read; put quotes around special characters: {key}=\"'...'\""
+    )
+
+
+def _explain_key(key: str, command: str, known: Sequence[str]) -> str:
+    same_end = [name for name in known if name.rpartition(".")[2] == key][:_MAX_SUGGESTIONS]
+    hint = f", did you mean {' or '.join(same_end)}?" if same_end else _did_you_mean(key, known)
+    return f"{command} has no key {key}{hint} (talkinghead {command} --cfg job shows them all)"
+
+
+def _did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
+    """Every key of a configuration with the user's choices of groups, and the groups themselves."""
+    folder = conf_dir()
+    groups = [
+        path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_dir()
+    ]
+    matches = [_GROUP_CHOICE.fullmatch(override) for override in overrides]
+    choices = [
+        m[0] for m in matches if m and (folder / m["group"] / f"{m['choice']}.yaml").is_file()
+    ]
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        try:
+            config = compose(command, choices)
+        except HydraException:
+            config = compose(command)
+    return [*_flatten(config), *groups]
+
+
+def _flatten(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        name = f"{prefix}{key!s}"
+        yield name
+        value = config._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
+            yield from _flatten(value, f"{name}.")

@@ -1,0 +1,85 @@
+"""Makes a person's `key=value` arguments Hydra's: paths and texts are literal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.types import Quote, QuotedString
+
+TEXT_KEYS = frozenset({"text"})
+PATH_KEYS = frozenset({"face", "audio", "output", "input", "jobs"})
+PATH_NAME = re.compile(
+    r"(\w+_)?(dir|path|checkpoint|corpus)|dirpath|sync_expert|init_from|face_encoder_weights"
+)
+"""Last parts of keys at any depth that are paths too: `data.corpus_dir`, `sync.checkpoint`."""
+
+_ASSIGNMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
+_SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
+_MULTIRUN = ("-m", "--multirun")
+
+
+def to_hydra(arguments: Sequence[str]) -> list[str]:
+    """Quotes the values of path and text keys: commas, quotes, `=`, `$` and braces are characters.
+
+    `null` and, for a path, a list in brackets stay Hydra's. With `-m` a path may be several,
+    separated by commas (unless a file of the whole name exists), and `choice(...)` and `glob(...)`
+    work. `~` is the home folder.
+
+    Args:
+        arguments: as typed, without the program and the command.
+
+    Returns:
+        Hydra's arguments. `-m` comes first: Hydra does not find it between two overrides.
+    """
+    multirun = any(argument in _MULTIRUN for argument in arguments)
+    rest = [
+        _quote_argument(argument, multirun) for argument in arguments if argument not in _MULTIRUN
+    ]
+    return ["-m", *rest] if multirun else rest
+
+
+def quote(value: str) -> str:
+    """A string as one literal value in Hydra's grammar, safe from OmegaConf's interpolation too."""
+    no_interpolation = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
+    return str(QuotedString(no_interpolation, Quote.single).with_quotes())
+
+
+def _quote_argument(argument: str, multirun: bool) -> str:
+    match = _ASSIGNMENT.fullmatch(argument)
+    if match is None:
+        return argument
+    key, value = match["key"], match["value"]
+    if key in TEXT_KEYS:
+        is_path = False
+    elif key in PATH_KEYS or PATH_NAME.fullmatch(key.rpartition(".")[2]):
+        is_path = True
+    else:
+        return argument
+    if value in ("", "null") or (multirun and _SWEEP.fullmatch(value)):
+        return argument
+    return f"{match['prefix']}{key}={_quote_path(value, multirun) if is_path else quote(value)}"
+
+
+def _quote_path(value: str, multirun: bool) -> str:
+    if value.startswith("[") and value.endswith("]") and not _exists(value):
+        return value
+    several = multirun and "," in value and not _exists(value)
+    return ",".join(
+        quote(_expand_home(part)) for part in (value.split(",") if several else [value])
+    )
+
+
+def _expand_home(value: str) -> str:
+    """No shell expands the tilde of `face=~/photo.jpg`."""
+    if value != "~" and not value.startswith("~/"):
+        return value
+    return str(Path(value).expanduser())
+
+
+def _exists(value: str) -> bool:
+    try:
+        return Path(value).exists()
+    except (OSError, ValueError):  # too long for a file name, or with a NUL
+        return False

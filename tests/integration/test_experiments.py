@@ -1,0 +1,44 @@
+"""Every experiment takes a step: with its own model and losses, on drawn faces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from talkinghead.cli.main import main
+from talkinghead.paths import conf_dir
+
+EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+TINY = [
+    "data=synthetic",
+    *(
+        "data.num_workers=0",
+        "data.iterations_per_epoch=1",
+        "data.val_windows=2",
+        "data.batch_size=2",
+    ),
+    *(
+        "data.num_speakers=2",
+        "data.clips_per_speaker=3",
+        "data.seconds=2.0",
+        "data.speaker_weights=null",
+    ),
+    *("model.max_iterations=1", "logger=none", "trainer.accelerator=cpu", "hydra/job_logging=none"),
+]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_takes_a_step(experiment: str, tmp_path: Path) -> None:
+    assert main(["train", f"experiment={experiment}", *TINY, f"hydra.run.dir={tmp_path}"]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_two_values_make_two_results(tmp_path: Path) -> None:
+    seeds = ["-m", "seed=1,2"]
+    assert main(["train", "experiment=smoke", *TINY, *seeds, f"hydra.sweep.dir={tmp_path}"]) == 0
+    results = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in "01"]
+    assert results[0] != results[1]

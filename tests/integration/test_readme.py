@@ -1,0 +1,150 @@
+"""The README's ```bash blocks run, one after another, in a folder that looks like a fresh checkout.
+
+In that folder `photo.jpg`, `video.mp4`, `speech.wav`, `videos/` (raw clips) and `corpora/mine`
+(prepared) exist. A block may be preceded by HTML comments, each on a line of its own:
+
+    <!-- readme: skip: why -->          it is not run (installation, a download, hours of training)
+    <!-- readme: slow -->               it is run by `make test-all` only
+    <!-- readme: OLD => NEW -->         NEW stands in for OLD when it is run
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 300
+
+_BLOCK = re.compile(
+    r"(?P<comments>(?:<!-- readme: .*? -->\s*\n)*)```bash\n(?P<code>.*?)^```",
+    re.DOTALL | re.MULTILINE,
+)
+_COMMENT = re.compile(r"<!-- readme: (.*?) -->")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One ```bash block: what to run, and why not."""
+
+    code: str
+    skip: str = ""
+    slow: bool = False
+
+
+def _parse(text: str) -> list[Block]:
+    blocks = []
+    for match in _BLOCK.finditer(text):
+        code, skip, slow = match["code"], "", False
+        for comment in _COMMENT.findall(match["comments"]):
+            old, arrow, new = comment.partition(" => ")
+            if arrow:
+                assert old in code, f"the stand-in's {old!r} is not in the block:\n{code}"
+                code = code.replace(old, new)
+            elif comment == "slow":
+                slow = True
+            else:
+                word, _, skip = comment.partition(": ")
+                assert word == "skip", f"unknown marker {comment!r}"
+                assert skip, "say why the block is skipped"
+        blocks.append(Block(code, skip, slow))
+    return blocks
+
+
+def _params() -> list[object]:
+    def marks(block: Block) -> list[pytest.MarkDecorator]:
+        skip = [pytest.mark.skip(reason=block.skip)] if block.skip else []
+        return [*skip, *([pytest.mark.slow] if block.slow else [])]
+
+    blocks = _parse((ROOT / "README.md").read_text(encoding="utf-8"))
+    return [
+        pytest.param(
+            block.code, marks=marks(block), id=f"{number}-{block.code.split(chr(10))[0][:40]}"
+        )
+        for number, block in enumerate(blocks, 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Links to the project, an environment that `make` finds up to date, and media to work on."""
+    from skimage import io
+
+    from talkinghead.data.synthetic import make_synthetic_corpus, write_synthetic_clip
+    from talkinghead.media.reader import read_audio
+    from talkinghead.media.writer import write_audio_file
+    from talkinghead.paths import DEMO_SPEECH, demo_face
+    from talkinghead.types import AVSpec
+
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "src", "conf", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").mkdir()
+    for part in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
+    (folder / ".venv/.installed").touch()
+    io.imsave(folder / "photo.jpg", io.imread(demo_face())[:, :, :3], check_contrast=False)
+    write_audio_file(folder / "speech.wav", read_audio(DEMO_SPEECH, 16_000))
+    for speaker in ("anna", "ben"):
+        (folder / "videos" / speaker).mkdir(parents=True)
+        for number in range(2):
+            write_synthetic_clip(folder / "videos" / speaker / f"{number}.mp4", seed=number)
+    shutil.copy(folder / "videos/anna/0.mp4", folder / "video.mp4")
+    make_synthetic_corpus(folder / "corpora/mine", AVSpec())
+    return folder
+
+
+@pytest.mark.parametrize("code", _params())
+def test_block_runs(code: str, checkout: Path) -> None:
+    path = f"{checkout / '.venv/bin'}:{os.environ['PATH']}"
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=checkout,
+        env={**clean, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_readme_shows_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = "".join(match["code"] for match in _BLOCK.finditer(text))
+    for command in (
+        "make infer",
+        "make test",
+        "talkinghead prepare",
+        "talkinghead train",
+        "talkinghead predict",
+    ):
+        assert command in code, f"the README has no bash block with {command}"
+
+
+def test_files_that_the_readme_links_to_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", text)
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_markers_are_understood() -> None:
+    text = (
+        "<!-- readme: slow -->\n<!-- readme: b => c -->\n```bash\na b\n```\n\n"
+        "<!-- readme: skip: big -->\n```bash\nx\n```\n"
+    )
+    assert _parse(text) == [Block("a c\n", slow=True), Block("x\n", skip="big")]
+    with pytest.raises(AssertionError, match="is not in the block"):
+        _parse("<!-- readme: z => c -->\n```bash\na b\n```\n")

@@ -1,0 +1,97 @@
+"""The wheel is whole: installed in another place, it runs from any folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment's bin/, with the wheel, and with this environment's packages behind it."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "venv"
+    venv.create(folder, symlinks=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python")]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    (site_packages / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin"
+
+
+def _run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # The coverage of the checkout is measured, not of the wheel.
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("COVERAGE", "COV_", "PYTHON"))
+    }
+    return subprocess.run(
+        [str(installed / "talkinghead"), *arguments],
+        cwd=cwd,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_wheel_carries_everything(wheel: Path) -> None:
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    configs = {f"talkinghead/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    package = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert configs | package <= inside
+    assert {
+        "talkinghead/py.typed",
+        "talkinghead/requirements-nodeps.txt",
+        "talkinghead/assets/demo.flac",
+    } <= inside
+    assert any(name.endswith("licenses/LICENSE") for name in inside)
+    assert not [name for name in inside if name.startswith(("tests/", "conf/", "scripts/"))]
+
+
+def test_command_runs_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    done = _run(installed, tmp_path, "--help")
+    assert done.returncode == 0
+    assert "predict" in done.stdout
+    for command in ("prepare", "train", "predict", "evaluate"):
+        done = _run(installed, tmp_path, command, "--cfg", "job")
+        assert done.returncode == 0, done.stderr
+        done = _run(installed, tmp_path, command, "nonsense=1")
+        assert done.returncode == 2
+        assert "has no key nonsense" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_is_the_wheels_package_that_runs(installed: Path, tmp_path: Path) -> None:
+    code = "from talkinghead.paths import *; print(conf_dir(), DEMO_SPEECH.is_file())"
+    done = subprocess.run(
+        [str(installed / "python"), "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True
+    )
+    conf, has_speech = done.stdout.decode().split()
+    assert Path(conf).is_relative_to(installed.parent)
+    assert has_speech == "True"

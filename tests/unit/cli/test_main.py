@@ -1,0 +1,220 @@
+"""Whatever goes wrong, a user gets one line and the exit status that says whose fault it was."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+import talkinghead
+from talkinghead.cli import app, hints
+from talkinghead.cli.main import COMMANDS, main
+from talkinghead.errors import MediaError, UsageError
+
+HEAVY = ("torch", "numpy", "cv2", "av", "hydra", "omegaconf", "lightning", "wandb")
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A command named `prepare` with a configuration of its own; it raises `toy.error` if set."""
+    conf = tmp_path / "conf"
+    (conf / "model").mkdir(parents=True)
+    (conf / "model" / "base.yaml").write_text("width: 8\n")
+    (conf / "model" / "compact.yaml").write_text("depth: 2\nwidth: 4\n")
+    (conf / "prepare.yaml").write_text(
+        "defaults: [{model: base}, _self_,\n"
+        "  {override hydra/job_logging: none}, {override hydra/hydra_logging: none}]\n"
+        "face: null\nneeded: ???\nnumber: 1\noptimizer: {learning_rate: 0.1}\n"
+        "hydra: {run: {dir: .}, sweep: {dir: sweep}, output_subdir: null}\n"
+    )
+    module = types.ModuleType("talkinghead.cli.prepare")
+    module.error = None
+    module.seen = []
+
+    def run(cfg: DictConfig) -> None:
+        module.seen.append(OmegaConf.to_container(cfg))
+        if module.error is not None:
+            raise module.error
+        if cfg.number < 0:
+            raise MediaError(f"number {cfg.number} is negative")
+
+    module.main = run
+    monkeypatch.setitem(sys.modules, "talkinghead.cli.prepare", module)
+    for user in (app, hints):
+        monkeypatch.setattr(user, "conf_dir", lambda: conf)
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+def _error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    error = capsys.readouterr().err
+    assert error.startswith("talkinghead: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_import_is_light_and_quick() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import talkinghead.cli.main\n"
+        "assert time.perf_counter() - start < 0.3\n"
+        f"assert not {set(HEAVY)!r} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {command}" in shown for command in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"talkinghead {talkinghead.__version__}\n"
+
+
+def test_python_dash_m() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "talkinghead", "--version"], check=True, capture_output=True
+    )
+    assert talkinghead.__version__ in shown.stdout.decode()
+
+
+def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pridict"]) == 2
+    assert "did you mean predict?" in _error(capsys)
+    assert main(["xyzzy"]) == 2
+    assert ", ".join(COMMANDS) in _error(capsys)
+
+
+def test_a_command_runs_and_leaves_no_folder(toy: types.ModuleType, tmp_path: Path) -> None:
+    assert main(["prepare", "face=photo (1), it's me.jpg", "number=3"]) == 0
+    assert toy.seen[0]["face"] == "photo (1), it's me.jpg"
+    assert toy.seen[0]["number"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
+
+
+def test_argv_is_the_command_line_while_it_runs(
+    toy: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning starts the other processes of a distributed run from it."""
+    monkeypatch.setattr(sys, "argv", ["/bin/talkinghead", "prepare", "face=a, b"])
+    toy.main = lambda cfg: toy.seen.append(list(sys.argv))
+    assert main() == 0
+    assert toy.seen == [["/bin/talkinghead", "prepare", "face=a, b"]]
+    assert sys.argv == ["/bin/talkinghead", "prepare", "face=a, b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fcae=a"], "did you mean face?"),
+        (["fcae=photo (1).jpg"], "did you mean face?"),
+        (["optimizer.learning_rat=1"], "did you mean optimizer.learning_rate?"),
+        (["learning_rate=1"], "did you mean optimizer.learning_rate?"),
+        (["modle=base"], "did you mean model?"),
+        (["model=compact", "model.dpeth=1"], "did you mean model.depth?"),
+        (["model=nothing", "fcae=a"], "there is no such choice"),
+        (["~nmuber"], "did you mean number?"),
+        (["model=bse"], "did you mean base? (base, compact)"),
+        (["photo.jpg"], "'photo.jpg' is not key=value"),
+        (["number={"], "put quotes around"),
+        (["number=1,2"], "Ambiguous value"),
+        (["+number=1"], "An item is already at 'number'"),
+        (["qqqqqqqq=1"], "prepare has no key qqqqqqqq (talkinghead prepare --cfg job"),
+        (["-m", "fcae=1,2"], "did you mean face?"),
+    ],
+)
+def test_wrong_configuration_is_one_line_and_2(
+    toy: types.ModuleType, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert main(["prepare", *arguments]) == 2
+    assert expected in _error(capsys)
+    assert not toy.seen
+
+
+def test_missing_required_value(toy: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.main = lambda cfg: cfg.needed
+    assert main(["prepare"]) == 2
+    assert "prepare needs needed=" in _error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "expected"),
+    [
+        (
+            MediaError("photo.jpg is missing;\n  check the name"),
+            1,
+            "talkinghead: photo.jpg is missing; check the name\n",
+        ),
+        (UsageError("number is odd"), 2, "talkinghead: number is odd\n"),
+        (ZeroDivisionError("oh"), 1, "talkinghead: ZeroDivisionError: oh (--debug shows where)\n"),
+        (KeyboardInterrupt(), 130, "talkinghead: interrupted\n"),
+    ],
+)
+def test_errors_of_a_command(
+    toy: types.ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    expected: str,
+) -> None:
+    toy.error = error
+    assert main(["prepare"]) == status
+    assert _error(capsys) == expected
+
+
+def test_our_error_is_found_below_hydras(
+    toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hydra.utils import instantiate
+
+    broken = {"_target_": "talkinghead.types.AVSpec", "hop_length": 0}
+    toy.main = lambda cfg: instantiate(broken)
+    assert main(["prepare"]) == 2
+    assert "hop_length must be positive" in _error(capsys)
+
+
+def test_debug_shows_the_traceback(
+    toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.error = MediaError("photo.jpg is missing")
+    assert main(["prepare", "--debug"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.endswith("talkinghead: photo.jpg is missing\n")
+
+
+def test_multirun_runs_every_value_and_reports_the_first_error(
+    toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", "number=1,2", "-m"]) == 0
+    assert [cfg["number"] for cfg in toy.seen] == [1, 2]
+    assert main(["prepare", "-m", "number=-1,3,-2"]) == 1
+    assert [cfg["number"] for cfg in toy.seen[2:]] == [-1, 3, -2]
+    job, message = capsys.readouterr().err.strip().splitlines()
+    assert "number=-1" in job
+    assert message == "talkinghead: number -1 is negative"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_hydras_own_options(
+    toy: types.ModuleType, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with contextlib.suppress(SystemExit):  # Hydra ends the process after its help
+        assert main(["prepare", *arguments]) == 0
+    assert "learning_rate: 0.1" in capsys.readouterr().out
+    assert not toy.seen
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -m talkinghead prepare --help | true"
+    shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+    assert b"Traceback" not in shown.stderr

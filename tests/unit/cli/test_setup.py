@@ -1,0 +1,68 @@
+"""`talkinghead setup` installs hashed files and nothing else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from talkinghead.cli import setup
+from talkinghead.cli.main import main
+from talkinghead.paths import NODEPS_REQUIREMENTS
+
+
+def test_every_requirement_is_pinned_and_hashed() -> None:
+    lines = [
+        line
+        for line in NODEPS_REQUIREMENTS.read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert len(lines) == 2
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
+
+
+def test_runs_pip_without_dependencies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = []
+
+    def run(command, *, check):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert main(["setup", "--index-url", "https://example.invalid"]) == 0
+    ((_, *command),) = commands
+    assert command[:4] == ["-m", "pip", "install", "--no-deps"]
+    assert "--require-hashes" in command
+    assert str(NODEPS_REQUIREMENTS) in command
+    assert command[-2:] == ["--index-url", "https://example.invalid"]
+    assert "set up" in capsys.readouterr().out
+
+
+def test_failure_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 1)
+    )
+    assert main(["setup"]) == 1
+    assert "pip failed" in capsys.readouterr().err
+
+
+def test_without_pip_it_takes_uv_or_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "find_spec", lambda name: None)
+    monkeypatch.setattr(setup.shutil, "which", lambda name: "/bin/uv")
+    assert setup._installer()[:4] == ["/bin/uv", "pip", "install", "--python"]
+    monkeypatch.setattr(setup.shutil, "which", lambda name: None)
+    assert main(["setup"]) == 1
+    assert "ensurepip" in capsys.readouterr().err
+
+
+def test_help_and_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["setup", "--help"]) == 0
+    assert "usage: talkinghead setup" in capsys.readouterr().out
+    assert main(["setup", "everything"]) == 2

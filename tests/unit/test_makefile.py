@@ -1,0 +1,182 @@
+"""The Makefile, on a copy of the project's outside with stand-ins for Python and pip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TARGETS = [
+    *("help", "install", "infer", "prepare", "train", "sweep", "evaluate"),
+    *("test", "test-all", "lint", "typecheck", "format", "clean"),
+]
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
+# Says what it was called with, one argument a line, and answers the questions that scripts/ asks.
+FAKE_PYTHON = """#!/bin/sh
+case "$*" in
+  *"import ensurepip"*) exit "${FAKE_NO_ENSUREPIP:-0}";;
+  *"sys.version_info < "*) exit "${FAKE_TOO_OLD:-0}";;
+  *"%d.%d"*) echo 3.11; exit;;
+  *"demo_face()"*) printf /assets/astronaut.png; exit;;
+  *DEMO_SPEECH*) printf /assets/demo.flac; exit;;
+  -V) echo "Python 3.9.2"; exit;;
+esac
+for argument in "$0" "$@"; do printf '%s\\n' "$argument"; done >> "$FAKE_LOG"
+if [ "$1 $2" = "-m venv" ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "a project"
+    (folder / "src/talkinghead").mkdir(parents=True)
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "constraints.txt",
+        "scripts",
+        "src/talkinghead/requirements-nodeps.txt",
+    ):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
+    python = folder / "fakepython"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    return folder
+
+
+def _make(
+    project: Path, *arguments: str, **environment: str
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """The finished make, and every argument that Python was called with."""
+    log = project / "log"
+    log.write_text("")
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    done = subprocess.run(
+        ["make", "PYTHON=./fakepython", *arguments],
+        cwd=project,
+        env={**clean, "FAKE_LOG": str(log), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, log.read_text().splitlines()
+
+
+def test_help_has_a_line_for_each_target(project: Path) -> None:
+    done, _ = _make(project, "help")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[1] for line in lines] == TARGETS
+    assert all(len(line) > 3 for line in lines)
+
+
+def test_environment_is_made_once_and_again_when_older(project: Path) -> None:
+    _, calls = _make(project, "install")
+    assert calls[:4] == ["./fakepython", "-m", "venv", ".venv"]
+    assert ".[offline,dev]" in calls
+    assert "--require-hashes" in calls
+    assert _make(project, "install")[1] == []
+    for name in ("pyproject.toml", "constraints.txt"):
+        later = (project / ".venv/.installed").stat().st_mtime + 5
+        os.utime(project / name, (later, later))
+        assert ".[offline,dev]" in _make(project, "typecheck")[1]
+        os.utime(project / ".venv/.installed", (later + 5, later + 5))
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name not in ("help", "clean")])
+def test_every_target_makes_the_environment(project: Path, target: str) -> None:
+    done, _ = _make(project, "-n", target)
+    assert "make_venv.sh" in done.stdout
+
+
+def test_infer_without_arguments_is_the_demonstration(project: Path) -> None:
+    _, calls = _make(project, "infer")
+    assert calls[-6:] == [
+        "-m",
+        "talkinghead",
+        "predict",
+        "face=/assets/astronaut.png",
+        "audio=/assets/demo.flac",
+        "output=outputs/demo.mp4",
+    ]
+
+
+@pytest.mark.parametrize("where", ["argument", "environment"])
+def test_infer_passes_values_as_they_are(project: Path, where: str) -> None:
+    values = {
+        "FACE": """a "best" photo's (1), $(shell touch pwned) `touch pwned` $HOME; touch pwned""",
+        "AUDIO": "a b=c.wav",
+        "OUTPUT": "out put/${x}.mp4",
+    }
+    if where == "argument":
+        # `make NAME=value` reads `$` its own way, as every make does: `$$` is one.
+        _, calls = _make(project, "infer", *(f"{name}={value}" for name, value in values.items()))
+    else:
+        _, calls = _make(project, "infer", **values)
+    assert calls[-3:] == [f"{name.lower()}={value}" for name, value in values.items()]
+    assert not (project / "pwned").exists()
+
+
+def test_infer_speaks_a_text(project: Path) -> None:
+    _, calls = _make(project, "infer", "TEXT=Hello, it's me!")
+    assert calls[-2] == "text=Hello, it's me!"
+    assert not any(call.startswith("audio=") for call in calls)
+
+
+def test_python_that_is_too_old_or_missing_is_named(project: Path) -> None:
+    done, calls = _make(project, "install", FAKE_TOO_OLD="1")
+    assert done.returncode
+    assert "Python 3.9.2; Python 3.11 or later is needed" in done.stderr
+    assert not calls
+    done, _ = _make(project, "install", "PYTHON=python-nowhere")
+    assert "there is no python-nowhere" in done.stderr
+
+
+def _fake_command(project: Path, name: str, script: str) -> None:
+    command = project / "bin" / name
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+
+
+def test_without_ensurepip_debian_installs_it_where_it_may(project: Path) -> None:
+    path = f"{project / 'bin'}:{os.environ['PATH']}"
+    _fake_command(project, "id", "echo 1000")
+    _fake_command(project, "sudo", 'shift; exec "$@"')
+    _fake_command(project, "apt-get", 'for a in apt-get "$@"; do echo "$a"; done >> "$FAKE_LOG"')
+    done, calls = _make(project, "install", FAKE_NO_ENSUREPIP="1", PATH=path)
+    assert done.returncode == 0
+    assert calls[3:7] == ["apt-get", "-qq", "install", "-y"]
+    assert calls[7] == "python3.11-venv"
+    assert calls[8:12] == ["./fakepython", "-m", "venv", ".venv"]
+
+
+def test_without_ensurepip_and_rights_it_says_what_to_do(project: Path) -> None:
+    path = f"{project / 'bin'}:{os.environ['PATH']}"
+    _fake_command(project, "id", "echo 1000")
+    _fake_command(project, "sudo", "exit 1")
+    _fake_command(project, "apt-get", "exit 1")
+    done, calls = _make(project, "install", FAKE_NO_ENSUREPIP="1", PATH=path)
+    assert done.returncode
+    assert "sudo apt install python3-venv" in done.stderr
+    assert not calls
+
+
+def test_clean_keeps_what_the_user_made(project: Path) -> None:
+    (project / "outputs").mkdir()
+    (project / "tests").mkdir()
+    (project / "build").mkdir()
+    done, _ = _make(project, "clean")
+    assert done.returncode == 0
+    assert (project / "outputs").is_dir()
+    assert not (project / "build").exists()

@@ -1,0 +1,43 @@
+"""What comes with the package is found."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from talkinghead import paths
+from talkinghead.errors import DependencyError
+from talkinghead.media.reader import probe
+
+
+def test_demo_files_are_small_and_readable() -> None:
+    assert paths.demo_face().read_bytes().startswith(b"\x89PNG")
+    assert paths.DEMO_SPEECH.stat().st_size < 200_000
+    info = probe(paths.DEMO_SPEECH)
+    assert info.sample_rate == 16_000
+    assert 6 <= info.duration_s <= 9
+
+
+def test_conf_is_the_checkouts_or_the_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (paths.conf_dir() / "prepare.yaml").is_file()
+    package = tmp_path / "site-packages" / "talkinghead"
+    monkeypatch.setattr(paths, "_PACKAGE", package)
+    assert paths.conf_dir() == package / "conf"
+    # A stranger's conf/ two folders up is not ours.
+    (tmp_path / "conf").mkdir()
+    assert paths.conf_dir() == package / "conf"
+
+
+def test_missing_photo_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match="pip install scikit-image"):
+        paths.demo_face()
+    spec = importlib.util.spec_from_loader("skimage", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(paths, "find_spec", lambda name: spec)
+    with pytest.raises(DependencyError, match="face="):
+        paths.demo_face()
