@@ -16,8 +16,7 @@ QUICK := not slow and not gpu and not network and not corpus
 export TALKINGHEAD_FACE := $(value FACE)
 export TALKINGHEAD_AUDIO := $(value AUDIO)
 export TALKINGHEAD_OUTPUT := $(value OUTPUT)
-export TALKINGHEAD_TEXT := $(value TEXT)
-unexport FACE AUDIO OUTPUT TEXT
+unexport FACE AUDIO OUTPUT
 
 .DEFAULT_GOAL := help
 .PHONY: help install infer prepare train sweep evaluate test test-all lint typecheck format clean
@@ -51,7 +50,7 @@ evaluate: $(STAMP)  ## score a checkpoint: ARGS="checkpoint=last.ckpt corpus=cor
 	$(BIN)/talkinghead evaluate $(ARGS)
 
 test: $(STAMP)  ## the tests that need nothing special, with coverage of at least 85 %
-	$(BIN)/python -m pytest -n 2 -m "$(QUICK)" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-all: $(STAMP)  ## every test: the slow ones, and those for a GPU, the network and a corpus where they are here
 	$(BIN)/python -m pytest

@@ -10,9 +10,5 @@ asset() {
 
 face=${TALKINGHEAD_FACE:-$(asset "demo_face()")}
 output=${TALKINGHEAD_OUTPUT:-outputs/demo.mp4}
-if [ -n "${TALKINGHEAD_TEXT:-}" ]; then
-    speech="text=$TALKINGHEAD_TEXT"
-else
-    speech="audio=${TALKINGHEAD_AUDIO:-$(asset DEMO_SPEECH)}"
-fi
-exec "$python" -m talkinghead predict "face=$face" "$speech" "output=$output"
+audio=${TALKINGHEAD_AUDIO:-$(asset DEMO_SPEECH)}
+exec "$python" -m talkinghead predict "face=$face" "audio=$audio" "output=$output"

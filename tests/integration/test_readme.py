@@ -16,9 +16,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from talkinghead.types import AudioClip, UInt8Array
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 300
@@ -75,11 +79,9 @@ def _params() -> list[object]:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Links to the project, an environment that `make` finds up to date, and media to work on."""
-    from skimage import io
-
-    from talkinghead.data.synthetic import make_synthetic_corpus, write_synthetic_clip
-    from talkinghead.media.reader import read_audio
-    from talkinghead.media.writer import write_audio_file
+    from talkinghead.data.synthetic import make_synthetic_corpus
+    from talkinghead.media.reader import read_audio, read_image
+    from talkinghead.media.writer import write_audio_file, write_image
     from talkinghead.paths import DEMO_SPEECH, demo_face
     from talkinghead.types import AVSpec
 
@@ -90,15 +92,32 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
     (folder / ".venv/.installed").touch()
-    io.imsave(folder / "photo.jpg", io.imread(demo_face())[:, :, :3], check_contrast=False)
-    write_audio_file(folder / "speech.wav", read_audio(DEMO_SPEECH, 16_000))
-    for speaker in ("anna", "ben"):
-        (folder / "videos" / speaker).mkdir(parents=True)
-        for number in range(2):
-            write_synthetic_clip(folder / "videos" / speaker / f"{number}.mp4", seed=number)
-    shutil.copy(folder / "videos/anna/0.mp4", folder / "video.mp4")
+    speech = read_audio(DEMO_SPEECH, 16_000)
+    write_audio_file(folder / "speech.wav", speech)
+    photo = read_image(demo_face())
+    write_image(folder / "photo.jpg", photo)
     make_synthetic_corpus(folder / "corpora/mine", AVSpec())
+    _write_videos(folder / "videos", photo, speech)
+    shutil.copy(folder / "videos/anna/0.mp4", folder / "video.mp4")
     return folder
+
+
+def _write_videos(folder: Path, photo: UInt8Array, speech: AudioClip) -> None:
+    """Three clips of two speakers: a photo that sways. Two go to "train", one to "val"."""
+    from talkinghead.data.manifest import assign_split
+    from talkinghead.media.writer import VideoWriter
+
+    numbers = range(100)
+    held_out = next(
+        n for n in numbers if assign_split(f"ben/{n}", "ben", val_fraction=0.1) == "val"
+    )
+    for name in ("anna/0.mp4", "ben/0.mp4", f"ben/{held_out}.mp4"):
+        samples = speech.samples[6400 : 6400 + 2 * speech.sample_rate]
+        with VideoWriter(folder / name, 400, 400, Fraction(25), speech.sample_rate) as writer:
+            writer.write_audio(samples)
+            for frame in range(50):
+                shift = abs(frame % 20 - 10)
+                writer.write(np.ascontiguousarray(photo[:400, shift : shift + 400]))
 
 
 @pytest.mark.parametrize("code", _params())

@@ -127,12 +127,6 @@ def test_infer_passes_values_as_they_are(project: Path, where: str) -> None:
     assert not (project / "pwned").exists()
 
 
-def test_infer_speaks_a_text(project: Path) -> None:
-    _, calls = _make(project, "infer", "TEXT=Hello, it's me!")
-    assert calls[-2] == "text=Hello, it's me!"
-    assert not any(call.startswith("audio=") for call in calls)
-
-
 def test_python_that_is_too_old_or_missing_is_named(project: Path) -> None:
     done, calls = _make(project, "install", FAKE_TOO_OLD="1")
     assert done.returncode

@@ -28,6 +28,7 @@ _REFERENCE_DB = 20.0
 _MIN_DB = -100.0
 _MAX_MEL = 4.0
 _PITCH_RANGE_HZ = (60.0, 400.0)
+_OCTAVE_PRICE = 0.05
 _ENERGY_FLOOR = 1e-10
 
 
@@ -86,6 +87,9 @@ class Prosody(nn.Module):
         self.spec = spec
         self.min_lag = int(spec.sample_rate / _PITCH_RANGE_HZ[1])
         self.max_lag = int(spec.sample_rate / _PITCH_RANGE_HZ[0])
+        lags = torch.arange(self.min_lag, self.max_lag + 1)
+        price = _OCTAVE_PRICE * torch.log2(lags / self.min_lag)
+        self.register_buffer("lag_price", price, persistent=False)
         window = torch.hann_window(spec.n_fft)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("window_correlation", _autocorrelation(window), persistent=False)
@@ -103,7 +107,10 @@ class Prosody(nn.Module):
         normalised = normalised / (self.window_correlation / self.window_correlation[0]).clamp_min(
             0.05
         )
-        strength, lag = normalised[..., self.min_lag : self.max_lag + 1].max(dim=-1)
+        candidates = normalised[..., self.min_lag : self.max_lag + 1]
+        # Every multiple of the period is as good a period: a small price on longer lags decides.
+        lag = (candidates - self.lag_price).argmax(dim=-1)
+        strength = candidates.gather(-1, lag.unsqueeze(-1)).squeeze(-1)
         voicing = strength.clamp(0.0, 1.0) * (power > 1e-4)
         pitch = torch.log2(self.spec.sample_rate / (lag + self.min_lag).float() / 150.0)
         decibel = 10.0 * torch.log10(power.clamp_min(_ENERGY_FLOOR) / self.spec.n_fft)

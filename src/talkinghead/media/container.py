@@ -137,13 +137,13 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
     """
     end_s, num_frames = Fraction(0), 0
     exact = container.format.name.split(",")[0] in _EXACT_FORMATS
-    decoder = _alpha_decoder(stream) or stream.codec_context
+    decoder: Any = _alpha_decoder(stream) or stream.codec_context
     try:
         for packet in container.demux():
             end_s = max(end_s, _end_s(packet, container))
             if exact and packet.is_corrupt and packet.stream.type in {"video", "audio"}:
                 raise _truncated(path, end_s, container, "a cut packet")
-            if packet.stream_index != stream.index:
+            if packet.stream.index != stream.index:
                 continue
             try:
                 frames = decoder.decode(packet)
@@ -165,7 +165,7 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
         raise _truncated(path, end_s, container, "the rest is missing")
 
 
-def _alpha_decoder(stream: Stream) -> Any:
+def _alpha_decoder(stream: Stream) -> CodecContext | None:
     """FFmpeg's own decoders of VP8 and VP9 ignore transparency; libvpx does not."""
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
     tagged = {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1"
@@ -193,9 +193,9 @@ def _end_s(packet: Packet, container: InputContainer) -> Fraction:
     time = packet.dts if packet.pts is None else packet.pts
     if time is None or not packet.time_base:
         return Fraction(0)
-    return (time + (packet.duration or 0)) * packet.time_base - (
-        container.start_time or 0
-    ) * _MICROSECOND
+    # Matroska counts its length from 0, others from the first timestamp: the lenient reading.
+    start_s = min(0, container.start_time or 0) * _MICROSECOND
+    return (time + (packet.duration or 0)) * packet.time_base - start_s
 
 
 def _truncated(

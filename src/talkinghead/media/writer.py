@@ -125,6 +125,8 @@ class VideoWriter:
                 f"{path}: cannot write {width} x {height} pixels at {fps} frames/s, "
                 f"sound at {sample_rate} Hz; sizes must be at least 2, rates positive"
             )
+        if not 0 <= crf <= 51:
+            raise MediaError(f"{path}: crf is {crf}; x264 takes 0 (lossless) to 51")
         self._options = {"crf": str(crf), "preset": preset}
         self._metadata = _mp4_metadata(metadata or {})
         self._stack = ExitStack()

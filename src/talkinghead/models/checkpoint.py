@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from talkinghead.errors import CheckpointError, TalkingHeadError
@@ -119,7 +119,7 @@ def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[st
     if missing:
         raise CheckpointError(f"a release needs {', '.join(missing)} in its metadata")
     with atomic_path(path) as temporary:
-        save_file(state, str(temporary), {"talkinghead": json.dumps(entries)})
+        temporary.write_bytes(save(state, {"talkinghead": json.dumps(entries)}))
 
 
 def _load(path: Path, kind: str) -> Loaded:

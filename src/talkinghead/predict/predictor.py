@@ -8,7 +8,7 @@ keeps more than it needs, so an hour's video takes the memory of a minute's.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -214,36 +214,21 @@ class LipSyncPredictor:
         output = Path(output)
         _refuse_overwriting(output, face, audio)
         speech = Speech(audio)
-        with ExitStack() as stack:
-            prediction = stack.enter_context(self.predict(face, audio))
-            total = num_frames_for(speech.estimated_duration_s, prediction.fps)
-            samples = stack.enter_context(closing(speech.chunks(speech.sample_rate)))
-            writer = stack.enter_context(
-                VideoWriter(
-                    output,
-                    prediction.width,
-                    prediction.height,
-                    prediction.fps,
-                    speech.sample_rate,
-                    crf=crf,
-                    preset=preset,
-                    metadata={"comment": GENERATED_BY},
-                )
+        with self.predict(face, audio) as prediction:
+            writer = VideoWriter(
+                output,
+                prediction.width,
+                prediction.height,
+                prediction.fps,
+                speech.sample_rate,
+                crf=crf,
+                preset=preset,
+                metadata={"comment": GENERATED_BY},
             )
-            sound = _SoundTrack(writer, samples, speech.sample_rate)
-            for image, time_s in prediction:
-                sound.write_until(time_s)
-                writer.write(image, time_s)
-                if progress:
-                    progress(prediction.num_frames, total)
-            sound.write_until(None)
-        return RenderReport(
-            output,
-            prediction.num_frames,
-            prediction.num_frames_without_face,
-            sound.duration_s,
-            prediction.fps,
-        )
+            with writer:
+                duration_s = _write(prediction, speech, writer, progress)
+        num_frames, untouched = prediction.num_frames, prediction.num_frames_without_face
+        return RenderReport(output, num_frames, untouched, duration_s, prediction.fps)
 
     @property
     def detector(self) -> FaceDetector:
@@ -326,6 +311,22 @@ class _Source:
     width: int
     height: int
     fps: Fraction
+
+
+def _write(
+    prediction: Prediction, speech: Speech, writer: VideoWriter, progress: Progress | None
+) -> Fraction:
+    """Encodes pictures and sound as they come, and returns the sound's duration."""
+    total = num_frames_for(speech.estimated_duration_s, prediction.fps)
+    with closing(speech.chunks(speech.sample_rate)) as samples:
+        sound = _SoundTrack(writer, samples, speech.sample_rate)
+        for image, time_s in prediction:
+            sound.write_until(time_s)
+            writer.write(image, time_s)
+            if progress:
+                progress(prediction.num_frames, total)
+        sound.write_until(None)
+    return sound.duration_s
 
 
 class _SoundTrack:

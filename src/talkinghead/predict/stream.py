@@ -5,11 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 _POLL_S = 0.1
+# An item, whether it is the end, and the error that the stage ended with.
+_Entry: TypeAlias = tuple[T | None, bool, BaseException | None]
+_Waiting: TypeAlias = "queue.Queue[_Entry[T]]"
 
 
 def in_thread(stage: Iterator[T], depth: int, name: str) -> Generator[T]:
@@ -27,41 +30,43 @@ def in_thread(stage: Iterator[T], depth: int, name: str) -> Generator[T]:
     Yields:
         The stage's items, in order.
     """
-    waiting: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(maxsize=depth)
+    waiting: _Waiting[T] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
-
-    def put(item: T | None, error: BaseException | None = None, last: bool = False) -> None:
-        while not stopped.is_set():
-            try:
-                waiting.put((item, error, last), timeout=_POLL_S)
-            except queue.Full:
-                continue
-            return
-
-    def work() -> None:
-        failure: BaseException | None = None
-        try:
-            for item in stage:
-                put(item)
-                if stopped.is_set():
-                    break
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the consumer.
-            failure = error
-        finally:
-            if isinstance(stage, Generator):
-                stage.close()
-            put(None, failure, last=True)
-
-    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread = threading.Thread(target=_work, args=(stage, waiting, stopped), name=name, daemon=True)
     thread.start()
     try:
         while True:
-            item, error, last = waiting.get()
+            item, is_last, error = waiting.get()
             if error is not None:
                 raise error
-            if last:
+            if is_last:
                 return
             yield item  # type: ignore[misc]
     finally:
         stopped.set()
         thread.join()
+
+
+def _work(stage: Iterator[T], waiting: _Waiting[T], stopped: threading.Event) -> None:
+    failure: BaseException | None = None
+    try:
+        for item in stage:
+            _put((item, False, None), waiting, stopped)
+            if stopped.is_set():
+                break
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the consumer.
+        failure = error
+    finally:
+        if isinstance(stage, Generator):
+            stage.close()
+        _put((None, True, failure), waiting, stopped)
+
+
+def _put(entry: _Entry[T], waiting: _Waiting[T], stopped: threading.Event) -> None:
+    """Waits for room, but not for a consumer that has left."""
+    while not stopped.is_set():
+        try:
+            waiting.put(entry, timeout=_POLL_S)
+        except queue.Full:
+            continue
+        return

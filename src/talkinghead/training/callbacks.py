@@ -5,15 +5,15 @@ Checkpoints, strips of frames, clips with sound.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
@@ -24,19 +24,26 @@ from talkinghead.training.lipsync_gan import LipSyncGANModule
 from talkinghead.types import FloatArray, UInt8Array
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` at most so many minutes old, and writes it when training ends.
 
-    Lightning's step count moves once for every optimizer, so time is the honest interval.
+    Lightning's step count moves once for every optimizer, and its own callback has no interval in
+    time for manual optimisation.
     """
 
     def __init__(self, dirpath: str, minutes: float = 5.0) -> None:
-        super().__init__(
-            dirpath=dirpath,
-            filename="last",
-            train_time_interval=timedelta(minutes=minutes),
-            enable_version_counter=False,
-        )
+        self.path = Path(dirpath) / "last.ckpt"
+        self.interval_s = 60 * minutes
+        self._saved_s = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved_s = time.monotonic()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        due = time.monotonic() - self._saved_s >= self.interval_s
+        # Every process saves, or none does.
+        if trainer.strategy.broadcast(due):
+            self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
@@ -44,13 +51,13 @@ class LastCheckpoint(ModelCheckpoint):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        # A loss that is no number has not reached the weights, but the last file is known to be
-        # good.
+        # After any other exception the last file is what is known to be good.
         if isinstance(exception, KeyboardInterrupt):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+        trainer.save_checkpoint(self.path)
+        self._saved_s = time.monotonic()
 
 
 class Preview(Callback):

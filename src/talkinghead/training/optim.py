@@ -110,7 +110,7 @@ def require_finite(loss: Tensor, name: str, iteration: int, clips: Tensor) -> No
     """
     if not torch.isfinite(loss):
         raise TalkingHeadError(
-            f"{name} is {float(loss)} in iteration {iteration} (clips {clips.tolist()}): lower the "
+            f"{name} is {loss.item()} in iteration {iteration} (clips {clips.tolist()}): lower the "
             "learning rate or "
             "look at these clips; the last checkpoint is whole"
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from talkinghead.errors import CheckpointError
@@ -79,8 +80,7 @@ def train(
     if getattr(module, "sync", True) is None:
         logger.warning(
             "no sync expert: the sync loss's weight is 0. Train one (experiment=sync_expert) and "
-            "give "
-            "model.sync_expert=PATH, or model.sync_discriminator=joint"
+            "give model.sync_expert=PATH, or model.sync_discriminator=joint"
         )
     try:
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
@@ -106,6 +106,8 @@ def build_trainer(
     from talkinghead.training.checkpoint_io import AtomicCheckpointIO
 
     options = {**options, "precision": resolve_precision(str(options.get("precision", "auto")))}
+    _quieten_lightning()
+    options.setdefault("enable_checkpointing", any(isinstance(c, Checkpoint) for c in callbacks))
     return L.Trainer(
         **options,
         logger=list(loggers) or False,
@@ -113,3 +115,16 @@ def build_trainer(
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
     )
+
+
+def _quieten_lightning() -> None:
+    """Drops what Lightning says of itself: a run's own lines are what a user looks for."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*in eval mode at the start of training.*",  # The moving average and the frozen expert.
+        ".*smaller than the logging interval.*",
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -218,3 +218,17 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m talkinghead prepare --help | true"
     shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     assert b"Traceback" not in shown.stderr
+
+
+@pytest.mark.slow
+def test_our_error_comes_back_from_a_parallel_sweep(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "talkinghead", "prepare", "-m", "hydra/launcher=joblib"]
+    done = subprocess.run(
+        [*command, "input=no (where)", "output=o", "workers=0,1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("talkinghead: no (where) is not a folder")

@@ -115,3 +115,13 @@ def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
     start = data.index(b"tkhd") + 4 + 40
     data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+
+
+def smooth(height: int, width: int, phase: float = 0.0) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = [np.sin(6 * x + phase), np.cos(5 * y), np.sin(4 * (x + y) - phase)]
+    return np.stack([128 + 90 * wave for wave in waves], -1).astype(np.uint8)
+
+
+def leftovers(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -185,7 +185,11 @@ def half_transparent() -> np.ndarray:
 
 
 def assert_over_white(image: np.ndarray, tolerance: int) -> None:
-    for (y, x), colour in {(24, 8): (255,) * 3, (24, 24): (200, 0, 0), (4, 8): (227, 127, 127)}.items():
+    for (y, x), colour in {
+        (24, 8): (255,) * 3,
+        (24, 24): (200, 0, 0),
+        (4, 8): (227, 127, 127),
+    }.items():
         assert np.abs(image[y, x].astype(int) - colour).max() <= tolerance
 
 
@@ -279,7 +283,9 @@ def test_cover_art_is_no_video(tmp_path):
 
 
 def test_probe_of_a_video_with_sound(tmp_path):
-    path = write_media(tmp_path / "a.mp4", [quadrants()] * 50, sound=tone(2, 44_100), sample_rate=44_100)
+    path = write_media(
+        tmp_path / "a.mp4", [quadrants()] * 50, sound=tone(2, 44_100), sample_rate=44_100
+    )
     info = probe(path)
     assert (info.width, info.height, info.fps, info.rotation) == (64, 48, 25, 0)
     assert (info.has_video, info.has_audio, info.is_image) == (True, True, False)

@@ -37,7 +37,9 @@ def frequency_hz(samples: np.ndarray, sample_rate: int = RATE) -> float:
     return float(np.argmax(spectrum) * sample_rate / len(samples))
 
 
-@pytest.mark.parametrize("sample_rate", [7_350, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+@pytest.mark.parametrize(
+    "sample_rate", [7_350, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000]
+)
 def test_any_rate(tmp_path, sample_rate):
     path = write_media(
         tmp_path / "a.wav",
@@ -57,7 +59,13 @@ def test_any_rate(tmp_path, sample_rate):
 
 @pytest.mark.parametrize(
     ("codec", "sound_format"),
-    [("pcm_u8", "u8"), ("pcm_s16le", "s16"), ("pcm_s32le", "s32"), ("pcm_f64le", "dbl"), ("flac", "s32")],
+    [
+        ("pcm_u8", "u8"),
+        ("pcm_s16le", "s16"),
+        ("pcm_s32le", "s32"),
+        ("pcm_f64le", "dbl"),
+        ("flac", "s32"),
+    ],
 )
 def test_any_sample_format(tmp_path, codec, sound_format):
     path = write_media(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -63,6 +64,6 @@ def test_windows_advance_evenly_at_25_frames():
     spec = AVSpec()
     starts = [mel_window_start(frame, Fraction(25), spec) for frame in range(100)]
     # 3.2 mel frames a video frame: steps of 3 and 4, never more than half a mel frame off.
-    assert {b - a for a, b in zip(starts, starts[1:], strict=False)} == {3, 4}
+    assert {b - a for a, b in pairwise(starts)} == {3, 4}
     assert starts[0] == -6
     assert starts[50] - starts[0] == 160

@@ -53,7 +53,7 @@ def make_predictor(seed=0, **options):
     )
     # A random head: a fresh one starts as a copy of the reference.
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
-    return LipSyncPredictor(model, SPEC, device="cpu", detector=Detector(), **options)
+    return LipSyncPredictor(model, SPEC, detector=Detector(), **{"device": "cpu", **options})
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +264,13 @@ def test_bf16_is_close_to_full_precision(photo):
 def _pipeline_threads():
     names = ("decode", "generate", "composite")
     return [thread for thread in threading.enumerate() if thread.name in names]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["auto", "32", "16-mixed", "bf16-mixed"])
+def test_a_gpu_gives_what_the_cpu_gives(photo, precision):
+    given = speech(0.4)
+    on_cpu = np.stack([image for image, _ in make_predictor().predict(photo, given)])
+    on_gpu = make_predictor(device="cuda", precision=precision)
+    images = np.stack([image for image, _ in on_gpu.predict(photo, given)])
+    assert np.abs(on_cpu.astype(int) - images).mean() < 1.0

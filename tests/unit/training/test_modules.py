@@ -240,6 +240,24 @@ def test_training_refuses_a_corpus_of_another_spec(corpus: Path) -> None:
         fit(module, make_data(corpus, module, av=module.spec))
 
 
+def test_the_last_checkpoint_is_as_fresh_as_asked(corpus: Path, tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            seen.append((tmp_path / "last.ckpt").is_file())
+
+    # Lightning calls checkpoints after all other callbacks.
+    for minutes, expected in ((0.0, [False, True]), (60.0, [False, False])):
+        module = make_module(max_iterations=2)
+        seen.clear()
+        (tmp_path / "last.ckpt").unlink(missing_ok=True)
+        fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path), minutes), Watch())
+        assert seen == expected
+        saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        assert saved["iteration"] == 2
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
