@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, default_collate
@@ -199,7 +198,6 @@ class LipSyncDataModule(LightningDataModule):
         return kind(
             dataset,
             num_workers=self.num_workers,
-            worker_init_fn=_start_worker,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             **options,
@@ -240,8 +238,3 @@ class SyntheticDataModule(LipSyncDataModule):
             if as_wanted and manifest.code_version == CODE_VERSION:
                 return
         make_synthetic_corpus(self.corpus_dir, self.spec, num_speakers, clips_per_speaker, seconds)
-
-
-def _start_worker(_worker: int) -> None:
-    """A worker decodes with one thread; more would fight with the training for the cores."""
-    cv2.setNumThreads(1)

@@ -152,10 +152,11 @@ class ClipFile:
         return np.stack([self._decode(data[a:b]) for a, b in pairwise(edges)])
 
     def _decode(self, data: UInt8Array) -> UInt8Array:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        # One call that uses no threads: OpenCV's do not survive the fork of a loader's workers.
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise CorpusError(
                 f"clip {self.path} holds a broken picture; "
                 "delete the file and run `talkinghead prepare` again"
             )
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        return np.asarray(image)

@@ -16,7 +16,7 @@ from talkinghead.losses.adversarial import AdversarialLoss, feature_matching
 from talkinghead.losses.perceptual import PerceptualLoss
 from talkinghead.losses.reconstruction import ReconstructionLoss
 from talkinghead.losses.schedule import build_schedule
-from talkinghead.models.generator import GeneratorOutput
+from talkinghead.models.generator import GeneratorOutput, lip_prior
 
 TERMS = (
     "l1",
@@ -25,6 +25,7 @@ TERMS = (
     "sync",
     "adversarial",
     "feature_matching",
+    "rgb",
     "flow",
     "mask",
 )
@@ -45,6 +46,8 @@ class GeneratorLoss(nn.Module):
             expert, it paints smudges.
     """
 
+    prior: Tensor
+
     def __init__(
         self,
         mouth_size: int,
@@ -64,6 +67,7 @@ class GeneratorLoss(nn.Module):
         self.reconstruction = ReconstructionLoss(mouth_size, **(reconstruction or {}))
         wants = weights.get("perceptual", 0.0) != 0
         self.perceptual = PerceptualLoss(**(perceptual or {})) if wants else None
+        self.register_buffer("prior", lip_prior(mouth_size), persistent=False)
         self.adversarial_kind = adversarial_kind
         self.sync_rgb_gradient = sync_rgb_gradient
 
@@ -81,6 +85,9 @@ class GeneratorLoss(nn.Module):
         terms = self.reconstruction.terms(output.mouth, target)
         if self.perceptual is not None and weights["perceptual"] > 0:
             terms["perceptual"] = self.perceptual(output.mouth, target)
+        # Under a mask that is still shut the painted mouth would never learn to be worth showing.
+        off = (output.rgb - target).abs() * self.prior
+        terms["rgb"] = off.mean() / self.prior.mean()
         terms["flow"] = roughness(output.flow)
         terms["mask"] = output.mask.mean()
         return terms

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from PIL import ExifTags, Image
 
 from talkinghead.types import UInt8Array
 
@@ -16,7 +18,17 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame as AVFrame
 
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
-_EXIF = 31  # AV_FRAME_DATA_EXIF
+# EXIF's eight ways to hold a camera, as matrices.
+_ORIENTATIONS = {
+    1: ((1, 0), (0, 1)),
+    2: ((-1, 0), (0, 1)),
+    3: ((-1, 0), (0, -1)),
+    4: ((1, 0), (0, -1)),
+    5: ((0, 1), (1, 0)),
+    6: ((0, 1), (-1, 0)),
+    7: ((0, -1), (-1, 0)),
+    8: ((0, -1), (1, 0)),
+}
 # swscale's fast path darkens every picture by 1 to 2 levels; this one is unbiased, for a
 # millisecond at 512 x 512.
 _UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -33,13 +45,17 @@ class RGBConverter:
     Args:
         pixel_aspect: width of a stored pixel over its height; pictures are widened so that pixels
             become square.
+        matrix: how they are to be shown; by default what each frame says (see `display_matrix`).
     """
 
-    def __init__(self, pixel_aspect: float = 1.0) -> None:
+    def __init__(
+        self, pixel_aspect: float = 1.0, matrix: npt.NDArray[np.float64] | None = None
+    ) -> None:
         self._aspect = pixel_aspect if 0.2 < pixel_aspect < 5 else 1.0
         self._size: tuple[int, int] | None = None
         self._rotation: int | None = None
-        self._matrix = np.eye(2)
+        self._is_fixed = matrix is not None
+        self._matrix = np.eye(2) if matrix is None else matrix
         self._reformatter = VideoReformatter()
 
     @property
@@ -50,7 +66,7 @@ class RGBConverter:
 
     def __call__(self, frame: AVFrame) -> UInt8Array:
         """The picture, uint8 [height, width, 3] RGB."""
-        if frame.rotation != self._rotation:
+        if not self._is_fixed and frame.rotation != self._rotation:
             # The matrix is read again only when it changes: reading it costs more than the angle.
             self._rotation, self._matrix = frame.rotation, display_matrix(frame)
         if self._size is None:
@@ -80,44 +96,34 @@ class RGBConverter:
 
 
 def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:
-    """How the picture is to be shown, from the container's matrix or from EXIF.
+    """How a video's picture is to be shown.
 
     Returns:
         float64 [2, 2] `m` such that a stored pixel (x, y) is shown at (x, y) @ m, up to a shift; y
         points down.
     """
-    data = _matrix_bytes(frame)
+    data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
     if data is None:
         angle = np.radians(frame.rotation)
         return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2] / 65536
+    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / 65536
     return matrix if np.any(matrix) else np.eye(2)
 
 
-def _matrix_bytes(frame: AVFrame) -> bytes | None:
+def exif_matrix(path: Path | str) -> npt.NDArray[np.float64]:
+    """How a still is to be shown, from EXIF: as `display_matrix`.
+
+    From Pillow, which reads no more than the header: where a picture carries EXIF or a colour
+    profile, PyAV 18 cannot list its side data, or crashes after it has.
+    """
     try:
-        side_data = frame.side_data
-    except ValueError:
-        # PyAV 18 cannot list side data when EXIF is among them, and its `rotation` does not tell a
-        # mirrored picture.
-        try:
-            side_data = _without_exif(frame).side_data
-        except (ValueError, av.FFmpegError):
-            return None
-    matrix = cast("Buffer | None", side_data.get("DISPLAYMATRIX"))
-    return None if matrix is None else bytes(matrix)
-
-
-def _without_exif(frame: AVFrame) -> AVFrame:
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
-    strip = graph.add("sidedata", f"mode=delete:type={_EXIF}")
-    sink = graph.add("buffersink")
-    graph.link_nodes(source, strip, sink).configure()
-    source.push(frame)
-    return cast("AVFrame", sink.pull())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        orientation = 1
+    return np.array(_ORIENTATIONS.get(orientation, _ORIENTATIONS[1]), dtype=np.float64)
 
 
 def _upright(image: UInt8Array, matrix: npt.NDArray[np.float64]) -> UInt8Array:

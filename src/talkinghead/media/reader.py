@@ -21,7 +21,7 @@ from talkinghead.media.container import (
     is_still,
     open_input,
 )
-from talkinghead.media.picture import RGBConverter
+from talkinghead.media.picture import RGBConverter, exif_matrix
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import UInt8Array, VideoFrame
 
@@ -87,7 +87,7 @@ def probe(path: Path | str) -> MediaInfo:
         width = height = rotation = num_frames = 0
         if stream is not None:
             num_frames = 1 if still else stream.frames or round_half_up(duration_s * (fps or 0))
-            convert = _converter(stream, still=still)
+            convert = _converter(stream, path, still=still)
             image = convert(next(decode(container, stream, path)))
             height, width, rotation = *image.shape[:2], convert.rotation
         return MediaInfo(
@@ -159,7 +159,7 @@ def _frames(
     container: InputContainer, stream: VideoStream, path: Path | str, *, still: bool
 ) -> Iterator[VideoFrame]:
     step_s = 1 / (_frame_rate(stream) or Fraction(25))
-    convert = _converter(stream, still=still)
+    convert = _converter(stream, path, still=still)
     first_s, last_s = Fraction(0), -step_s
     with container:
         for index, frame in enumerate(decode(container, stream, path)):
@@ -171,14 +171,16 @@ def _frames(
             yield VideoFrame(convert(frame), last_s)
 
 
-def _converter(stream: VideoStream, *, still: bool) -> RGBConverter:
+def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConverter:
     # Frame threads: most codecs then decode on all cores.
     stream.thread_type = "AUTO"
     if still and stream.codec_context.name == "mjpeg":
         # Else a photo cut short would be half grey.
         stream.codec_context.options |= {"err_detect": "explode"}
     # The densities written into stills are rarely meant.
-    return RGBConverter(1.0 if still else float(stream.sample_aspect_ratio or 1))
+    if still:
+        return RGBConverter(matrix=exif_matrix(path))
+    return RGBConverter(float(stream.sample_aspect_ratio or 1))
 
 
 def _frame_rate(stream: VideoStream) -> Fraction | None:

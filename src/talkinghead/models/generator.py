@@ -237,7 +237,7 @@ class Decoder(nn.Module):
         with torch.no_grad():
             self.head.weight[:2] = 0
             self.head.bias.zero_()
-            self.head.bias[2 + 12 :] = -2.0
+            self.head.bias[2 + 12 :] = -1.0
 
     def project_reference(self, maps: list[Tensor], mouth: Tensor) -> list[Tensor]:
         """The reference's share of every stage, computed once."""

@@ -1,5 +1,7 @@
 """Loaders whose batches depend on the seed and the iteration alone."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from lightning import LightningModule, Trainer
@@ -91,6 +93,17 @@ def test_workers_change_nothing(corpus, tmp_path, num_workers):
     model, _ = fit(corpus, tmp_path, 3, num_workers=num_workers)
     for a, b in zip(expected.train_batches, model.train_batches, strict=True):
         assert_same(a, b)
+
+
+def test_workers_start_after_opencv_has_started_its_threads(corpus):
+    """In a forked worker OpenCV's thread pool is a ruin: whatever touches it waits for ever."""
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 2)
+    datamodule = LipSyncDataModule(corpus, num_frames=2, num_workers=1, batch_size=2)
+    datamodule.setup("fit")
+    loader = datamodule.train_dataloader()
+    loader.timeout = 120
+    assert next(iter(loader))["faces"].shape == (2, 2, 3, 256, 256)
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import islice, pairwise
 
@@ -16,7 +18,7 @@ from _media_making import (
     tone,
     write_media,
 )
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from talkinghead.media.reader import is_image, probe, read_image, read_video
 
@@ -311,3 +313,13 @@ def test_reading_streams(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[:-20])
     assert len(list(islice(read_video(path), 2))) == 2
+
+
+def test_a_photo_with_a_colour_profile_leaves_no_crash_behind(tmp_path):
+    """PyAV 18 crashes in the garbage collector once the side data of such a picture was listed."""
+    path = tmp_path / "profile.png"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(quadrants()).save(path, icc_profile=profile)
+    code = "import gc, sys; from talkinghead.media.reader import read_image\n"
+    code += "read_image(sys.argv[1]); gc.collect()"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
