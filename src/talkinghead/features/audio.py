@@ -43,6 +43,9 @@ class LogMel(nn.Module):
         arXiv:2008.10010, for the figures.
     """
 
+    filters: Tensor
+    window: Tensor
+
     def __init__(self, spec: AVSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -81,6 +84,10 @@ class Prosody(nn.Module):
     Paper: Boersma, "Accurate short-term analysis of the fundamental frequency", 1993, for dividing
         the autocorrelation by the window's own.
     """
+
+    lag_price: Tensor
+    window: Tensor
+    window_correlation: Tensor
 
     def __init__(self, spec: AVSpec) -> None:
         super().__init__()
@@ -125,6 +132,8 @@ class Mfcc(nn.Module):
 
     Its orthonormal cosine transform, taken bin by bin and so frame by frame.
     """
+
+    dct: Tensor
 
     def __init__(self, spec: AVSpec, num_mfcc: int = NUM_MFCC) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from fractions import Fraction
+from typing import cast
 
 import cv2
 import numpy as np
@@ -59,7 +60,9 @@ SMOOTHING_LAG_S = Fraction(1, 2)
 def canonical_points(topology: str, spec: AVSpec) -> FloatArray:
     """Where the rigid points lie in the canonical face: float32 [P, 2] pixels."""
     unit = np.array(list(RIGID_POINTS[topology].values()), dtype=np.float32)
-    return (unit * _EYE_DISTANCE + np.float32([0.5, _EYE_LINE])) * np.float32(spec.face_size)
+    return (unit * _EYE_DISTANCE + np.array([0.5, _EYE_LINE], np.float32)) * np.float32(
+        spec.face_size
+    )
 
 
 def estimate_transform(points: FloatArray, topology: str, spec: AVSpec) -> FloatArray:
@@ -204,10 +207,11 @@ def warp_face(image: UInt8Array, transform: FloatArray, size: int) -> UInt8Array
         # Pixel centres: source = shrunk * shrink + (shrink - 1) / 2.
         offset = transform[:, :2] @ ((shrink - 1) / 2)
         transform = np.hstack([transform[:, :2] * shrink, transform[:, 2:] + offset[:, None]])
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.warpAffine(  # type: ignore[return-value]
+        image = cast(UInt8Array, cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    face = cv2.warpAffine(
         image, transform, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
+    return cast(UInt8Array, face)
 
 
 def mouth_opening(points: FloatArray, topology: str) -> float:

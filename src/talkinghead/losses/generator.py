@@ -6,7 +6,7 @@ Shape suffixes: B clips, T frames, C channels, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class GeneratorLoss(nn.Module):
         weights: Mapping[str, Any],
         reconstruction: Mapping[str, Any] | None = None,
         perceptual: Mapping[str, Any] | None = None,
-        adversarial_kind: str = "hinge",
+        adversarial_kind: Literal["hinge", "least_squares"] = "hinge",
         sync_rgb_gradient: float = 0.2,
     ) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class GeneratorLoss(nn.Module):
         wants = weights.get("perceptual", 0.0) != 0
         self.perceptual = PerceptualLoss(**(perceptual or {})) if wants else None
         self.register_buffer("prior", lip_prior(mouth_size), persistent=False)
-        self.adversarial_kind = adversarial_kind
+        self.adversarial = AdversarialLoss(adversarial_kind)
         self.sync_rgb_gradient = sync_rgb_gradient
 
     def weights_at(self, iteration: int) -> dict[str, float]:
@@ -93,14 +93,14 @@ class GeneratorLoss(nn.Module):
         return terms
 
     def adversarial_terms(
-        self, discriminator: nn.Module, loss: AdversarialLoss, mouth: Tensor, target: Tensor
+        self, discriminator: nn.Module, mouth: Tensor, target: Tensor
     ) -> dict[str, Tensor]:
         """What the discriminator makes of generated mouths [B, T, 3, H, W]."""
         fake_logits, fake_features = discriminator(mouth.flatten(0, 1))
         with torch.no_grad():
             _, real_features = discriminator(target.flatten(0, 1))
         return {
-            "adversarial": loss.generator(fake_logits),
+            "adversarial": self.adversarial.generator(fake_logits),
             "feature_matching": feature_matching(fake_features, real_features),
         }
 

@@ -126,6 +126,9 @@ class FaceEncoder(nn.Module):
         2019, arXiv:1905.11946.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, backbone: str = "resnet50", dim: int = 512, weights: str | None = None
     ) -> None:

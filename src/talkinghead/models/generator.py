@@ -91,6 +91,8 @@ class LipSyncGenerator(nn.Module):
         2018, arXiv:1709.07871, for FiLM.
     """
 
+    _box_centre: Tensor
+
     def __init__(
         self,
         dim: int = 512,
@@ -203,6 +205,9 @@ class LipSyncGenerator(nn.Module):
 class Decoder(nn.Module):
     """Upsampling CNN, 6 x 6 to 48 x 48: FiLM by the tokens, face features at every stage."""
 
+    fade: Tensor
+    prior: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -234,6 +239,7 @@ class Decoder(nn.Module):
         self.register_buffer("prior", lip_prior(mouth_size), persistent=False)
 
     def _start_as_copy(self) -> None:
+        assert self.head.bias is not None
         with torch.no_grad():
             self.head.weight[:2] = 0
             self.head.bias.zero_()

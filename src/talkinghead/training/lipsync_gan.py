@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.features.audio import SILENCE
 from talkinghead.features.geometry import mask_mouth, mouth_crop
-from talkinghead.losses.adversarial import AdversarialLoss
 from talkinghead.losses.generator import GeneratorLoss
 from talkinghead.losses.sync import info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, SCHEMA_VERSION, build, load_expert
@@ -93,7 +92,6 @@ class LipSyncGANModule(L.LightningModule):
         self.joint = sync_discriminator == "joint"
         self.sync = self._build_sync(sync_expert, sync_arguments)
         self.losses = GeneratorLoss(self.spec.mouth_size, **loss)
-        self.adversarial = AdversarialLoss(self.losses.adversarial_kind)
         configs = (optimizer, discriminator_optimizer, discriminator_optimizer)
         self.optimizer_configs = [OptimizerConfig(**c) for c in configs[: 3 if self.joint else 2]]
         self.gradient_clip, self.max_iterations = gradient_clip, max_iterations
@@ -126,7 +124,7 @@ class LipSyncGANModule(L.LightningModule):
         ]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        optimizers = self.optimizers()
+        optimizers = self._optimizers()
         for name, config, optimizer in zip(
             _NAMES, self.optimizer_configs, optimizers, strict=False
         ):
@@ -146,13 +144,18 @@ class LipSyncGANModule(L.LightningModule):
         self.iteration += 1
         self.trainer.should_stop = self.trainer.should_stop or self.iteration >= self.max_iterations
 
+    def _optimizers(self) -> list[LightningOptimizer]:
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        return optimizers
+
     def _discriminator_step(
         self, optimizer: LightningOptimizer, real: Tensor, fake: Tensor, batch: dict[str, Tensor]
     ) -> None:
         with self.toggled_optimizer(optimizer):
             real_logits, _ = self.discriminator(real.flatten(0, 1))
             fake_logits, _ = self.discriminator(fake.flatten(0, 1))
-            loss = self.adversarial.discriminator(real_logits, fake_logits)
+            loss = self.losses.adversarial.discriminator(real_logits, fake_logits)
             self._step(optimizer, loss, "discriminator", batch)
         self.log("train/discriminator/loss", loss)
         self.log("train/discriminator/real", real_logits.mean())
@@ -177,9 +180,7 @@ class LipSyncGANModule(L.LightningModule):
         with self.toggled_optimizer(optimizer):
             terms = self.losses(output, target, weights)
             if weights["adversarial"] > 0 or weights["feature_matching"] > 0:
-                terms |= self.losses.adversarial_terms(
-                    self.discriminator, self.adversarial, output.mouth, target
-                )
+                terms |= self.losses.adversarial_terms(self.discriminator, output.mouth, target)
             if weights["sync"] > 0:
                 terms["sync"] = self._sync_loss(self.losses.for_sync(output), batch)
             loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
@@ -197,7 +198,7 @@ class LipSyncGANModule(L.LightningModule):
         optimizer.step()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        index = [o.optimizer for o in self.optimizers()].index(optimizer)
+        index = [o.optimizer for o in self._optimizers()].index(optimizer)
         norm = clip_gradients(optimizer, self.gradient_clip)
         self.log(f"train/grad_norm/{_NAMES[index]}", norm)
 

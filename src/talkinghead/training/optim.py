@@ -36,7 +36,10 @@ class OptimizerConfig:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         return AdamW(
-            parameters, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay
+            parameters,
+            lr=self.lr,
+            betas=(self.betas[0], self.betas[1]),
+            weight_decay=self.weight_decay,
         )
 
     def lr_at(self, iteration: int) -> float:
@@ -96,8 +99,9 @@ class MovingAverage(nn.Module):
     def update(self, network: nn.Module, iteration: int) -> None:
         """Moves towards `network` after the step of `iteration`, counted from 0."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        mine, theirs = list(self.network.parameters()), list(network.parameters())
-        torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1 - decay)
+        mine: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = [p.detach() for p in network.parameters()]
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
         for buffer, source in zip(self.network.buffers(), network.buffers(), strict=True):
             buffer.copy_(source)
 

@@ -90,7 +90,7 @@ def train(
         if any(isinstance(one, WandbLogger) for one in trainer.loggers):
             import wandb
 
-            wandb.finish(quiet=True)
+            wandb.finish()
     if interrupted:
         raise KeyboardInterrupt
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -7,7 +7,7 @@ Shape suffixes: B clips, S stretch of frames, N windows, T frames of a window, C
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from talkinghead.losses.sync import cosine_bce, info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, SCHEMA_VERSION, build
+from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.training.optim import OptimizerConfig, clip_gradients, require_finite
 from talkinghead.types import AVSpec
 
@@ -53,7 +54,7 @@ class SyncExpertModule(L.LightningModule):
         super().__init__()
         self.spec = av if isinstance(av, AVSpec) else AVSpec.from_dict(av)
         self.arguments = dict(sync_expert)
-        self.sync_expert = build(EXPERT, self.arguments, self.spec)
+        self.sync_expert = cast(SyncDiscriminator, build(EXPERT, self.arguments, self.spec))
         self.optimizer_config = OptimizerConfig(**optimizer)
         self.loss, self.gradient_clip, self.max_iterations = loss, gradient_clip, max_iterations
         self.meta = {"license": license, "trained_on": trained_on}
