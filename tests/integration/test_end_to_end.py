@@ -1,0 +1,101 @@
+"""The whole way on real parts: raw video, corpus, training, checkpoint, talking video."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from talkinghead.cli.main import main
+from talkinghead.features.faces.detector import build_detector
+from talkinghead.media.reader import probe, read_audio, read_image
+from talkinghead.media.writer import VideoWriter
+from talkinghead.paths import DEMO_SPEECH, demo_face
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.training.lipsync_gan import LipSyncGANModule
+
+TINY = [
+    "experiment=smoke",
+    "data=corpus",
+    "data.val_windows=2",
+    "data.batch_size=2",
+    "data.num_workers=0",
+    "data.iterations_per_epoch=2",
+    "model.max_iterations=2",
+    "callbacks.preview=null",
+    "trainer.accelerator=cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A swaying photo that "speaks", prepared and trained on for two iterations."""
+    folder = tmp_path_factory.mktemp("whole")
+    photo, speech = read_image(demo_face()), read_audio(DEMO_SPEECH, 16_000)
+    for number in range(6):
+        samples = speech.samples[6400 * number :][: 2 * 16_000]
+        path = folder / "videos" / "anna" / f"{number}.mp4"
+        with VideoWriter(path, 400, 400, Fraction(25), 16_000) as writer:
+            writer.write_audio(samples)
+            for frame in range(50):
+                shift = abs((frame + 5 * number) % 20 - 10)
+                writer.write(np.ascontiguousarray(photo[:400, shift : shift + 400]))
+    assert main(["prepare", f"input={folder / 'videos'}", f"output={folder / 'corpus'}",
+                 "val_fraction=0.5", "workers=1"]) == 0  # fmt: skip
+    assert main(["train", *TINY, f"data.corpus_dir={folder / 'corpus'}",
+                 f"hydra.run.dir={folder / 'run'}"]) == 0  # fmt: skip
+    return folder
+
+
+def test_the_corpus_the_run_and_the_video(folder: Path) -> None:
+    manifest = json.loads((folder / "corpus" / "manifest.json").read_text())
+    assert {clip["split"] for clip in manifest["clips"]} == {"train", "val"}
+    assert len(manifest["clips"]) == 6
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    assert 0 < metrics["val/l1"] < 1
+    checkpoint, output = folder / "run/checkpoints/last.ckpt", folder / "new" / "talking.mp4"
+    assert main(["predict", f"face={demo_face()}", f"audio={DEMO_SPEECH}", f"output={output}",
+                 f"checkpoint={checkpoint}"]) == 0  # fmt: skip
+    info, speech = probe(output), read_audio(DEMO_SPEECH, 16_000)
+    assert abs(info.duration_s - speech.duration_s) <= Fraction(1, 25)
+    assert (info.width, info.height, info.fps) == (512, 512, 25)
+    assert info.has_audio
+
+
+def test_the_predictor_gives_the_modules_frames(folder: Path) -> None:
+    """From the file alone, the moving average's frames to the last bit."""
+    checkpoint = folder / "run/checkpoints/last.ckpt"
+    content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    module = LipSyncGANModule(
+        av=content["av"],
+        generator=content["generator"],
+        discriminator={"channels": [8, 16, 24, 32]},
+        loss={"weights": {}},
+        optimizer={},
+        discriminator_optimizer={},
+    )
+    module.load_state_dict(content["state_dict"], strict=False)
+    detector = build_detector("litert")
+    predictors = [
+        LipSyncPredictor(module.ema.network, module.spec, detector=detector),  # type: ignore[arg-type]
+        LipSyncPredictor.from_checkpoint(checkpoint, detector=detector),
+    ]
+    speech = read_audio(DEMO_SPEECH, 16_000)
+    for predictor in predictors:
+        predictor.model.eval()
+    first, second = (p.predict(demo_face(), speech) for p in predictors)
+    with first, second:
+        for _ in range(20):
+            assert np.array_equal(next(first)[0], next(second)[0])
+
+
+def test_a_resumed_run_goes_on_from_the_last(folder: Path) -> None:
+    more = [f"data.corpus_dir={folder / 'corpus'}", "model.max_iterations=4", "ckpt_path=last"]
+    assert main(["train", *TINY, *more, f"hydra.run.dir={folder / 'run2'}"]) == 0
+    saved = torch.load(folder / "run2/checkpoints/last.ckpt", weights_only=True)
+    assert saved["iteration"] == 4
