@@ -155,9 +155,15 @@ def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> 
     return np.asarray(level > low + _SPEECH_LEVEL * (high - low))
 
 
-def l1(predicted: Tensor, target: Tensor) -> float:
-    """Mean absolute difference of images [..., 3, H, W] in [0, 1]; in [0, 1], lower is better."""
-    return float((predicted - target).abs().mean())
+def l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
+    """Mean absolute difference of images [..., 3, H, W] in [0, 1]; in [0, 1], lower is better.
+
+    `weights` [H, W] say how much each place counts; all alike if not given.
+    """
+    difference = (predicted - target).abs()
+    if weights is None:
+        return float(difference.mean())
+    return float((difference * weights).mean() / weights.mean())
 
 
 def psnr(predicted: Tensor, target: Tensor) -> float:

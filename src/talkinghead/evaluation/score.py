@@ -23,6 +23,7 @@ from talkinghead.evaluation.generate import (
 from talkinghead.features.audio import mel_windows
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.timing import mel_centre
+from talkinghead.models.generator import lip_prior
 from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
@@ -154,15 +155,19 @@ class ClipScorer:
         )
         target, own = real[kept], takes["own"].mouths[kept]
         values = {
-            "l1_own": metrics.l1(own, target),
-            "l1_reference": metrics.l1(real[chosen].expand_as(target), target),
             "psnr": metrics.psnr(own, target),
             "ssim": metrics.ssim(own, target),
             "sharpness_ratio": metrics.sharpness(own) / max(metrics.sharpness(target), 1e-8),
         }
-        if "other" in takes:
-            values["l1_other"] = metrics.l1(takes["other"].mouths[kept], target)
-            values["l1_ratio"] = values["l1_other"] / max(values["l1_own"], 1e-8)
+        copied = real[chosen].expand_as(target)
+        for prefix, weights in (("", None), ("lips_", lip_prior(self.spec.mouth_size))):
+            l1_own = metrics.l1(own, target, weights)
+            values[f"{prefix}l1_own"] = l1_own
+            values[f"{prefix}l1_reference"] = metrics.l1(copied, target, weights)
+            if "other" in takes:
+                l1_other = metrics.l1(takes["other"].mouths[kept], target, weights)
+                values[f"{prefix}l1_other"] = l1_other
+                values[f"{prefix}l1_ratio"] = l1_other / max(l1_own, 1e-8)
         return values
 
     def _sync(

@@ -85,6 +85,11 @@ def test_pixel_scores() -> None:
     torch.manual_seed(0)
     image = torch.rand(2, 3, 48, 48) * 0.8
     assert metrics.l1(image + 0.1, image) == pytest.approx(0.1, abs=1e-6)
+    weights = torch.zeros(image.shape[-2:])
+    weights[0, 0] = 2.0
+    changed = image.clone()
+    changed[..., 0, 0] += 0.3
+    assert metrics.l1(changed, image, weights) == pytest.approx(0.3, abs=1e-6)
     assert metrics.psnr(image + 0.1, image) == pytest.approx(20, abs=1e-3)
     assert metrics.psnr(image, image) == pytest.approx(100)
     assert metrics.ssim(image, image) == pytest.approx(1, abs=1e-5)
