@@ -26,6 +26,7 @@ TERMS = (
     "adversarial",
     "feature_matching",
     "rgb",
+    "warped",
     "flow",
     "mask",
 )
@@ -88,6 +89,8 @@ class GeneratorLoss(nn.Module):
         # Under a mask that is still shut the painted mouth would never learn to be worth showing.
         off = (output.rgb - target).abs() * self.prior
         terms["rgb"] = off.mean() / self.prior.mean()
+        # Nor would the flow stay true where paint covers what it does.
+        terms["warped"] = (output.warped - target).abs().mean()
         terms["flow"] = roughness(output.flow)
         terms["mask"] = output.mask.mean()
         return terms

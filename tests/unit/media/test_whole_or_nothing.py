@@ -44,10 +44,12 @@ def test_nothing_is_left_when_it_is_interrupted(tmp_path, error):
 
 
 _ENDLESS = """
-import sys
+import signal, sys
 from fractions import Fraction
 import numpy as np
 from talkinghead.media.writer import VideoWriter
+# Whoever runs the tests in the background has Ctrl-C ignored, and so would this process.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 rng = np.random.default_rng(0)
 with VideoWriter(sys.argv[1], 64, 64, Fraction(25), None) as writer:
     while True:
@@ -66,8 +68,10 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     process.stdout.read(100)
     assert len(leftovers(tmp_path)) == 1
     process.send_signal(signal.SIGINT)
-    process.stdout.read()
-    process.wait(timeout=30)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert leftovers(tmp_path) == []
 
 
