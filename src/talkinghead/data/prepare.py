@@ -81,6 +81,8 @@ class PrepareOptions:
     def __post_init__(self) -> None:
         if self.split_by not in ("clip", "speaker"):
             raise UsageError(f"split_by is {self.split_by!r}; it must be clip or speaker")
+        if not isinstance(self.workers, int) or self.workers < 0:
+            raise UsageError(f"workers is {self.workers!r}; it must be a whole number, at least 0")
         for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
@@ -129,17 +131,7 @@ def prepare_corpus(
     _write_report(output_dir, manifest, reused, time.monotonic() - started)
     for clip in skipped:
         log.warning("skipped %s: %s (%s)", clip.source, clip.reason, clip.detail)
-    total = len(clips) + len(skipped)
-    if not clips or len(skipped) > options.max_bad_fraction * total:
-        reasons = ", ".join(
-            f"{count} {reason}"
-            for reason, count in Counter(c.reason for c in skipped).most_common()
-        )
-        raise CorpusError(
-            f"{len(skipped)} of {total} videos in {input_dir} are bad ({reasons}), "
-            f"more than max_bad_fraction={options.max_bad_fraction} allows; "
-            f"see {output_dir / REPORT_NAME}, mend them or raise max_bad_fraction"
-        )
+    _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
     manifest.save(output_dir)
     log.info(
         "%d clips (%d kept from before), %d skipped: %s",
@@ -149,6 +141,21 @@ def prepare_corpus(
         output_dir,
     )
     return manifest
+
+
+def _require_good(
+    manifest: Manifest, max_bad_fraction: float, input_dir: Path, output_dir: Path
+) -> None:
+    skipped, total = manifest.skipped, len(manifest.clips) + len(manifest.skipped)
+    if manifest.clips and len(skipped) <= max_bad_fraction * total:
+        return
+    counts = Counter(clip.reason for clip in skipped).most_common()
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
+    raise CorpusError(
+        f"{len(skipped)} of {total} videos in {input_dir} are bad ({reasons}), "
+        f"more than max_bad_fraction={max_bad_fraction} allows; "
+        f"see {output_dir / REPORT_NAME}, mend them or raise max_bad_fraction"
+    )
 
 
 def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list[SkippedClip]]:
