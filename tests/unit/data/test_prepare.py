@@ -132,7 +132,13 @@ def test_no_videos_is_an_error(tmp_path, make):
 
 @pytest.mark.parametrize(
     "options",
-    [{"split_by": "day"}, {"val_fraction": 1.5}, {"val_fraction": 0.7, "test_fraction": 0.7}],
+    [
+        {"split_by": "day"},
+        {"val_fraction": 1.5},
+        {"val_fraction": 0.7, "test_fraction": 0.7},
+        {"workers": "many"},
+        {"workers": -1},
+    ],
 )
 def test_impossible_options_are_refused(options):
     with pytest.raises(UsageError):
