@@ -21,6 +21,7 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import track_clip
 from talkinghead.features.geometry import (
     as_tensor,
+    lip_points,
     mouth_crop,
     mouth_opening,
     transform_scale,
@@ -30,7 +31,7 @@ from talkinghead.media.reader import probe, read_audio, read_video
 from talkinghead.media.timing import frame_time_s, num_frames_for, seconds_to_samples
 from talkinghead.types import AVSpec, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 """Raised when the clips come out differently: clips made by other versions are made again."""
 
 _NUM_FACE_CHECKS = 8
@@ -149,12 +150,17 @@ class ClipMaker:
         )
         waveform = torch.from_numpy(samples)
         opening = [mouth_opening(points, track.topology) for points in track.points]
+        lips = [
+            lip_points(points, track.topology, transform)
+            for points, transform in zip(track.points, track.transforms, strict=True)
+        ]
         return ClipData(
             jpegs,
             self._mel(waveform).numpy(),
             self._prosody(waveform).numpy(),
             samples,
             np.array(opening, np.float32),
+            np.array(lips, np.float32),
             track.transforms,
             np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
             _to_uint8(mouth_crop(as_tensor(mean_face[None]), self.spec)[0]),

@@ -5,7 +5,8 @@ A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and
 - `jpeg` uint8 [bytes]: the aligned faces as JPEGs, one after another (quality 95, 4:4:4, so that no
   chroma sample mixes pixels across the mouth box's edge); `offsets` int64 [T + 1]
 - `mel` float16 [num_mels, M]; `prosody` float16 [3, M]; `audio` int16 [N]
-- `mouth_opening` float32 [T], NaN where the face was not found; `transforms` float32 [T, 2, 3]
+- `mouth_opening` float32 [T] and `lips` float32 [T, 20, 2] (canonical pixels), NaN where the face
+  was not found; `transforms` float32 [T, 2, 3]
 - `mean_face` uint8 [3, face, face]: the mean of all frames, and `mean_mouth` uint8 [3, mouth,
   mouth], its mouth region
 """
@@ -47,6 +48,7 @@ class ClipData:
     prosody: FloatArray
     audio: FloatArray
     mouth_opening: FloatArray
+    lips: FloatArray
     transforms: FloatArray
     mean_face: UInt8Array
     mean_mouth: UInt8Array
@@ -74,6 +76,7 @@ def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
         "prosody": data.prosody.astype(np.float16),
         "audio": np.clip(np.rint(data.audio * 32767), -32768, 32767).astype(np.int16),
         "mouth_opening": data.mouth_opening.astype(np.float32),
+        "lips": data.lips.astype(np.float32),
         "transforms": data.transforms.astype(np.float32),
         "mean_face": data.mean_face,
         "mean_mouth": data.mean_mouth,

@@ -43,6 +43,16 @@ RIGID_POINTS: dict[str, dict[int, tuple[float, float]]] = {
         27: (0.0, -0.03),
     },
 }
+LIP_POINTS: dict[str, tuple[int, ...]] = {
+    # Twelve outer points and eight inner ones, from the right corner over the upper lip.
+    "mesh468": (
+        *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),
+        *(78, 82, 13, 312, 308, 317, 14, 87),
+    ),
+    "ibug68": tuple(range(48, 68)),
+}
+NUM_LIP_POINTS = 20
+_MIRRORED_LIPS = [*range(6, -1, -1), *range(11, 6, -1), *range(16, 11, -1), *range(19, 16, -1)]
 _INNER_LIPS = {"mesh468": (13, 14), "ibug68": (62, 66)}
 _OUTER_EYES = {"mesh468": (33, 263), "ibug68": (36, 45)}
 
@@ -225,6 +235,40 @@ def mouth_opening(points: FloatArray, topology: str) -> float:
     return float(gap / max(float(np.linalg.norm(points[left] - points[right])), 1e-6))
 
 
+def lip_motion(lips: FloatArray) -> FloatArray:
+    """How the lips have moved from where they rest, alike on both sides of the face.
+
+    Speech tells neither where a mouth lies nor how crooked it is, so neither is left in.
+
+    Args:
+        lips: float [T, 20, 2] of one clip, from `lip_points`; NaN for unknown.
+
+    Returns:
+        float32 [T, 20, 2], canonical pixels from the clip's median.
+    """
+    known = np.isfinite(lips[:, 0, 0])
+    if not known.any():
+        return lips
+    motion = lips - np.median(lips[known], axis=0)
+    mirrored = motion[:, _MIRRORED_LIPS] * np.array([-1, 1], np.float32)
+    return np.asarray((motion + mirrored) / 2, dtype=np.float32)
+
+
+def lip_points(points: FloatArray, topology: str, transform: FloatArray) -> FloatArray:
+    """The lips in the canonical face, in ibug68's order whatever found them.
+
+    Args:
+        points: float [num_points, 2], source pixels; NaN for unknown.
+        topology: "mesh468" or "ibug68".
+        transform: float [2, 3], source to canonical pixels.
+
+    Returns:
+        float32 [20, 2], canonical pixels.
+    """
+    lips = points[list(LIP_POINTS[topology])]
+    return (lips @ transform[:, :2].T + transform[:, 2]).astype(np.float32)
+
+
 def mouth_crop(faces: Tensor, spec: AVSpec) -> Tensor:
     """Canonical faces, float [..., 3, face, face], to mouths [..., 3, mouth, mouth]."""
     x0, y0, x1, y1 = (int(v) for v in spec.mouth_box)
@@ -235,12 +279,25 @@ def mouth_crop(faces: Tensor, spec: AVSpec) -> Tensor:
     return flat.view(*faces.shape[:-2], spec.mouth_size, spec.mouth_size)
 
 
-def mask_mouth(faces: Tensor, spec: AVSpec) -> Tensor:
-    """A copy of canonical faces, [..., 3, face_size, face_size], with the mouth's box black."""
-    x0, y0, x1, y1 = (int(v) for v in spec.mouth_box)
-    masked = faces.clone()
-    masked[..., y0:y1, x0:x1] = 0
-    return masked
+def surroundings(faces: Tensor, spec: AVSpec) -> Tensor:
+    """What the generator may see of the current frame: half the size, the mouth's box black.
+
+    Args:
+        faces: canonical faces, float [..., 3, face_size, face_size] in [0, 1].
+        spec: for the mouth's box.
+
+    Returns:
+        float [..., 3, face_size / 2, face_size / 2].
+    """
+    flat = F.avg_pool2d(faces.flatten(0, -4), 2)
+    return black_mouth(flat.view(*faces.shape[:-2], *flat.shape[-2:]), spec)
+
+
+def black_mouth(halves: Tensor, spec: AVSpec) -> Tensor:
+    """Canonical faces of half the size, [..., 3, face_size / 2, face_size / 2], masked in place."""
+    x0, y0, x1, y1 = (int(v) // 2 for v in spec.mouth_box)
+    halves[..., y0:y1, x0:x1] = 0
+    return halves
 
 
 def paste_mouth(faces: Tensor, mouths: Tensor, spec: AVSpec) -> Tensor:
