@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from talkinghead.features.geometry import surroundings
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, build
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.paths import conf_dir
@@ -47,13 +48,20 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
     face = torch.rand(1, 3, spec.face_size, spec.face_size)
     audio = torch.zeros(1, 50, spec.num_mels, spec.mel_window)
     with torch.no_grad():
-        reference, context = model.encode_reference(face), model.encode_context(face)
+        reference = model.encode_reference(face)
+        around = surroundings(face, spec)
+        context = model.encode_context(around, reference)
         tokens = model.encode_audio(audio, reference)[0, :1]
     hearing = nn.ModuleList([model.audio_encoder, model.transformer])
     return [
         ("generator", model, float("nan"), ""),
         ("  face encoder", model.face_encoder, gflop(model.encode_reference, face), "face"),
-        ("  context encoder", model.context_encoder, gflop(model.encode_context, face), "pose"),
+        (
+            "  context encoder",
+            model.context_encoder,
+            gflop(model.encode_context, around, reference),
+            "pose",
+        ),
         (
             "  audio encoder, transformer",
             hearing,

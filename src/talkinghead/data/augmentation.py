@@ -27,7 +27,7 @@ from torch import Tensor
 from talkinghead.data.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import SILENCE
-from talkinghead.features.geometry import mouth_crop
+from talkinghead.features.geometry import black_mouth, mouth_crop, surroundings
 from talkinghead.types import AVSpec
 
 _MEL_PER_DB = 8.0 / 100.0
@@ -110,31 +110,15 @@ class BatchAugmentation:
         self.options = options
         self.seed = seed
 
-    def draws(self, batch: Mapping[str, Any]) -> _Draws:
-        """The random numbers of a batch of items, from the first on."""
-        return _Draws(self.seed, int(batch["index"][0]), len(batch["index"]))
+    def draws(self, batch: Mapping[str, Any], stream: int = 0) -> _Draws:
+        """The random numbers of a batch of items, from the first on: pictures' 0, sound's 1."""
+        return _Draws(2 * self.seed + stream, int(batch["index"][0]), len(batch["index"]))
 
-    def images(self, images_BNCHW: Tensor, draw: _Draws, mouths: bool = False) -> Tensor:
-        """The joint part: uint8 faces [B, N, 3, H, W] to float in [0, 1], one grid per sample.
-
-        With `mouths` their mouths alone, resampled once: a tenth of the work.
-        """
-        grid = self._grid(draw, images_BNCHW.shape[-1], images_BNCHW.device)
-        if mouths:
-            grid = mouth_crop(grid.permute(0, 3, 1, 2), self.spec).permute(0, 2, 3, 1)
-        (batch, num), (height, width) = images_BNCHW.shape[:2], grid.shape[1:3]
-        flat = images_BNCHW.flatten(1, 2).float()
-        warped = F.grid_sample(
-            flat, grid, mode="bilinear", padding_mode="border", align_corners=False
+    def transform(self, draw: _Draws, size: int, device: torch.device) -> JointTransform:
+        """The joint part: one warp and one change of colour for all pictures of a sample."""
+        return JointTransform(
+            self._grid(draw, size, device), *self._colour(draw, device), self.spec
         )
-        matrix, offset = self._colour(draw, images_BNCHW.device)
-        pixels = warped.view(batch, num, 3, height * width)
-        coloured = (
-            torch.matmul(matrix[:, None] / 255.0, pixels)
-            .add_(offset[:, None, :, None])
-            .clamp_(0.0, 1.0)
-        )
-        return coloured.view(batch, num, 3, height, width)
 
     def reference(self, faces_BCHW: Tensor, draw: _Draws) -> Tensor:
         """The reference's part: blur, noise and compression, each for some of the samples."""
@@ -229,6 +213,48 @@ class BatchAugmentation:
         return matrix.to(device), offset[:, None].expand(-1, 3).to(device)
 
 
+@dataclass(frozen=True)
+class JointTransform:
+    """What happens alike to all pictures of a sample, computed for the pixels that are asked for.
+
+    `grid` [B, H, W, 2] in [-1, 1], `matrix` [B, 3, 3] and `offset` [B, 3] of RGB in [0, 1].
+    Pictures go in as uint8 faces [B, N, 3, H, W] and come out as float in [0, 1].
+    """
+
+    grid: Tensor
+    matrix: Tensor
+    offset: Tensor
+    spec: AVSpec
+
+    def faces(self, images: Tensor) -> Tensor:
+        """Whole faces [B, N, 3, H, W]."""
+        return self._sample(images, self.grid)
+
+    def mouths(self, images: Tensor) -> Tensor:
+        """Their mouths [B, N, 3, mouth, mouth], filtered as `mouth_crop` does."""
+        x0, y0, x1, y1 = (int(v) for v in self.spec.mouth_box)
+        boxes = self._sample(images, self.grid[:, y0:y1, x0:x1])
+        size = (self.spec.mouth_size, self.spec.mouth_size)
+        flat = F.interpolate(boxes.flatten(0, 1), size, mode="bilinear", antialias=True)
+        return flat.unflatten(0, images.shape[:2])
+
+    def surroundings(self, images: Tensor) -> Tensor:
+        """Their surroundings [B, N, 3, H / 2, W / 2], the mouth's box black."""
+        half = F.avg_pool2d(self.grid.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        return black_mouth(self._sample(images, half), self.spec)
+
+    def _sample(self, images: Tensor, grid: Tensor) -> Tensor:
+        (batch, num), (height, width) = images.shape[:2], grid.shape[1:3]
+        flat = images.flatten(1, 2).float()
+        warped = F.grid_sample(
+            flat, grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        pixels = warped.view(batch, num, 3, height * width)
+        coloured = torch.matmul(self.matrix[:, None] / 255.0, pixels)
+        coloured = coloured.add_(self.offset[:, None, :, None]).clamp_(0.0, 1.0)
+        return coloured.view(batch, num, 3, height, width)
+
+
 class _Draws:
     """A batch's random numbers, drawn on the CPU so that every device gets the same."""
 
@@ -261,26 +287,27 @@ def finish_batch(
         augmentation: None leaves the pictures and sounds as they are.
 
     Returns:
-        reference_face float [B, 3, face, face], faces [B, T, 3, face, face] and mean_mouth [B, 3,
-        mouth, mouth] in [0, 1]; mel and mel_negative float [B, W, rows, mel_window]; index,
-        clip_index and start int64 [B]; speaker.
+        reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], surroundings [B, T,
+        3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel and mel_negative
+        float [B, W, rows, mel_window]; lips float [B, W, 20, 2]; index, clip_index and start int64
+        [B]; speaker. Where nothing is augmented also faces float [B, T, 3, face, face].
     """
-    images = torch.cat(
-        [batch["reference_face"][:, None], batch["mean_face"][:, None], batch["faces"]], 1
-    )
-    draw = None if augmentation is None else augmentation.draws(batch)
-    if augmentation is None or draw is None:
-        images = images.float() / 255.0
-        reference = images[:, 0]
+    if augmentation is None:
+        faces = batch["faces"].float() / 255.0
+        pictures = {
+            "reference_face": batch["reference_face"].float() / 255.0,
+            "faces": faces,
+            "surroundings": surroundings(faces, spec),
+        }
     else:
-        images = augmentation.images(images, draw)
-        reference = augmentation.reference(images[:, 0], draw)
-    return {
-        "reference_face": reference,
-        "faces": images[:, 2:],
-        "mean_mouth": mouth_crop(images[:, 1], spec),
-        **_finish_audio(batch, spec, augmentation, draw),
-    }
+        draw = augmentation.draws(batch)
+        joint = augmentation.transform(draw, spec.face_size, batch["faces"].device)
+        reference = joint.faces(batch["reference_face"][:, None])[:, 0]
+        pictures = {
+            "reference_face": augmentation.reference(reference, draw),
+            "surroundings": joint.surroundings(batch["faces"]),
+        }
+    return {**pictures, **finish_mouths(batch, spec, augmentation), "lips": batch["lips"]}
 
 
 def finish_mouths(
@@ -289,26 +316,24 @@ def finish_mouths(
     """As `finish_batch`, for who looks at mouths alone.
 
     Returns:
-        mouths float [B, T, 3, mouth, mouth] in [0, 1] in place of reference_face and faces.
+        mouths, mean_mouth, mel, mel_negative and the numbers.
     """
     images = torch.cat([batch["mean_face"][:, None], batch["faces"]], 1)
-    draw = None if augmentation is None else augmentation.draws(batch)
-    if augmentation is None or draw is None:
+    if augmentation is None:
         images = mouth_crop(images.float() / 255.0, spec)
     else:
-        images = augmentation.images(images, draw, mouths=True)
-    audio = _finish_audio(batch, spec, augmentation, draw)
+        draw = augmentation.draws(batch)
+        images = augmentation.transform(draw, spec.face_size, images.device).mouths(images)
+    audio = _finish_audio(batch, spec, augmentation)
     return {"mouths": images[:, 1:], "mean_mouth": images[:, 0], **audio}
 
 
 def _finish_audio(
-    batch: Mapping[str, Any],
-    spec: AVSpec,
-    augmentation: BatchAugmentation | None,
-    draw: _Draws | None,
+    batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None
 ) -> dict[str, Any]:
     mel, negative = batch["mel"], batch["mel_negative"]
-    if augmentation is not None and draw is not None:
+    if augmentation is not None:
+        draw = augmentation.draws(batch, stream=1)
         both = augmentation.mel(torch.cat([mel, negative], -1), draw)
         mel, negative = both.split(mel.shape[-1], -1)
     return {

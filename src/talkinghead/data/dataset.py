@@ -18,6 +18,7 @@ from talkinghead.data.sampling import clip_probabilities, make_rng, spread_windo
 from talkinghead.data.storage import ClipFile
 from talkinghead.errors import CorpusError
 from talkinghead.features.audio import AudioFeatures
+from talkinghead.features.geometry import lip_motion
 from talkinghead.media.timing import frame_time_s, mel_window_start, seconds_to_samples
 from talkinghead.types import UInt8Array
 
@@ -116,8 +117,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
             [3, face, face]; mel float32 [rows, L], the stretch of audio features that the windows
             lie in (silence beyond the clip's ends), mel_negative likewise from elsewhere;
             window_starts int64 [W], where each frame's window begins in the stretch, for frames
-            start - context_frames to start + T - 1 + lookahead_frames; index, clip_index and start
-            int; speaker str.
+            start - context_frames to start + T - 1 + lookahead_frames; lips float32 [W, 20, 2],
+            their motion in those frames (see `lip_motion`), NaN beyond the clip's ends; index,
+            clip_index and start int; speaker str.
         """
         rng = make_rng(self.seed, _WINDOW, index)
         clip_index, start = self._draw(index, rng)
@@ -136,6 +138,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             "mel": self._stretch(clip, first),
             "mel_negative": self._negative(clip, clip_index, start, rng),
             "window_starts": torch.tensor(starts),
+            "lips": _lips(clip, frames),
             "index": index,
             "clip_index": clip_index,
             "start": start,
@@ -220,6 +223,14 @@ class EvenClipDataset(ClipDataset):
 
     def _draw(self, index: int, rng: np.random.Generator) -> tuple[int, int | None]:
         return self._windows[index]
+
+
+def _lips(clip: ClipFile, frames: range) -> Tensor:
+    motion = lip_motion(clip.tensor("lips"))
+    lips = np.full((len(frames), *motion.shape[1:]), np.nan, np.float32)
+    first, stop = max(0, frames.start), min(len(motion), frames.stop)
+    lips[first - frames.start : stop - frames.start] = motion[first:stop]
+    return torch.from_numpy(lips)
 
 
 def _to_chw(images: UInt8Array) -> Tensor:

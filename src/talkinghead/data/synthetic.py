@@ -52,6 +52,10 @@ class Character:
         )
 
 
+_MOUTH_LINE, _LIP, _GAP = 0.68, 0.022, 0.065
+"""Where closed lips meet, how thick they are, and half of the widest gap, in faces."""
+
+
 def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
     """A canonical face.
 
@@ -86,10 +90,10 @@ def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
         ellipse(0.5 + side * 0.13, 0.345, 0.02, 0.024, (40, 30, 25))
         ellipse(0.5 + side * 0.13, 0.28, 0.07, 0.01, dark)
     ellipse(0.5, 0.5, 0.035, 0.05, shade)
-    gap = 0.065 * opening
-    ellipse(0.5, 0.68 + gap / 2, character.width, 0.022 + gap, character.lips)
+    gap = _GAP * opening
+    ellipse(0.5, _MOUTH_LINE + gap / 2, character.width, _LIP + gap, character.lips)
     if opening > 0:
-        ellipse(0.5, 0.68 + gap / 2, character.width * 0.85, gap, (45, 15, 18))
+        ellipse(0.5, _MOUTH_LINE + gap / 2, character.width * 0.85, gap, (45, 15, 18))
     return image
 
 
@@ -246,10 +250,25 @@ def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: in
         Prosody(spec)(waveform).numpy(),
         samples,
         (values * _WIDEST_OPENING).astype(np.float32),
+        np.stack([_lips(character, float(value), spec.face_size) for value in values]),
         np.tile(np.eye(2, 3, dtype=np.float32), (num_frames, 1, 1)),
         np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
         mean_mouth.to(torch.uint8).numpy(),
     )
+
+
+def _lips(character: Character, opening: float, size: int) -> FloatArray:
+    """The twenty points of drawn lips, as `lip_points` orders them: float32 [20, 2] pixels."""
+    gap = _GAP * opening
+    rings = []
+    for count, width, height in (
+        (12, character.width, _LIP + gap),
+        (8, 0.85 * character.width, gap),
+    ):
+        angle = np.pi + 2 * np.pi * np.arange(count) / count
+        ring = np.stack([width * np.cos(angle), height * np.sin(angle)], axis=1)
+        rings.append(ring + np.array([0.5, _MOUTH_LINE + gap / 2]))
+    return (np.concatenate(rings) * size).astype(np.float32)
 
 
 def _at_frames(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import mel_windows
-from talkinghead.features.geometry import as_tensor, mask_mouth, mouth_crop, paste_mouth
+from talkinghead.features.geometry import as_tensor, mouth_crop, paste_mouth, surroundings
 from talkinghead.models.generator import ContextFeatures, LipSyncGenerator, ReferenceFeatures
 from talkinghead.types import AVSpec, UInt8Array
 
@@ -79,11 +79,14 @@ class ClipGenerator:
         chosen = min(self.reference_frame, len(faces) - 1)
         reference = faces[chosen : chosen + 1]
         targets = np.repeat(reference, len(faces), axis=0) if self.mode == "still" else faces
+        encoded = self.model.encode_reference(self._tensor(reference))
         contexts = [
-            self.model.encode_context(mask_mouth(self._tensor(targets[start:stop]), self.spec))
+            self.model.encode_context(
+                surroundings(self._tensor(targets[start:stop]), self.spec), encoded
+            )
             for start, stop in _chunks(len(targets))
         ]
-        return EncodedClip(targets, self.model.encode_reference(self._tensor(reference)), contexts)
+        return EncodedClip(targets, encoded, contexts)
 
     @torch.inference_mode()
     def speak(self, clip: EncodedClip, features: Tensor) -> GeneratedClip:

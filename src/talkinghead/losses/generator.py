@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from talkinghead.errors import UsageError
 from talkinghead.losses.adversarial import AdversarialLoss, feature_matching
@@ -27,6 +28,7 @@ TERMS = (
     "feature_matching",
     "rgb",
     "warped",
+    "lips",
     "flow",
     "mask",
 )
@@ -77,11 +79,19 @@ class GeneratorLoss(nn.Module):
         return {name: schedule(iteration) for name, schedule in self._schedules.items()}
 
     def forward(
-        self, output: GeneratorOutput, target: Tensor, weights: Mapping[str, float]
+        self,
+        output: GeneratorOutput,
+        target: Tensor,
+        weights: Mapping[str, float],
+        lips: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The terms that need no other network.
+        """The terms that need no other network, scalars.
 
-        `target` float [B, T, 3, H, W] in [0, 1]; scalars come back.
+        Args:
+            output: the generator's.
+            target: the real mouths, float [B, T, 3, H, W] in [0, 1].
+            weights: from `weights_at`.
+            lips: their motion, float [B, W, 20, 2], NaN where unknown (see `lip_motion`).
         """
         terms = self.reconstruction.terms(output.mouth, target)
         if self.perceptual is not None and weights["perceptual"] > 0:
@@ -89,6 +99,8 @@ class GeneratorLoss(nn.Module):
         # Under a mask that is still shut the painted mouth would never learn to be worth showing.
         off = (output.rgb - target).abs() * self.prior
         terms["rgb"] = off.mean() / self.prior.mean()
+        if lips is not None and output.lips is not None and weights["lips"] > 0:
+            terms["lips"] = lip_distance(output.lips, lips)
         # Nor would the flow stay true where paint covers what it does.
         terms["warped"] = (output.warped - target).abs().mean()
         terms["flow"] = roughness(output.flow)
@@ -112,6 +124,14 @@ class GeneratorLoss(nn.Module):
         rgb = scale_gradient(output.rgb, self.sync_rgb_gradient)
         mask = scale_gradient(output.mask, self.sync_rgb_gradient)
         return mask * rgb + (1 - mask) * output.warped
+
+
+def lip_distance(predicted: Tensor, lips: Tensor) -> Tensor:
+    """Mean smooth L1 over the known among [..., 20, 2], canonical pixels, quadratic below one."""
+    known = torch.isfinite(lips)
+    difference = torch.where(known, predicted - torch.nan_to_num(lips), 0.0)
+    total = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="sum")
+    return total / known.sum().clamp_min(1)
 
 
 def roughness(flow: Tensor) -> Tensor:

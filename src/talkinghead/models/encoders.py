@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -245,31 +246,44 @@ class ContextEncoder(nn.Module):
 
     Its pose, its light and where the jaw leaves the box.
 
-    It runs for every frame of a video (once for a still), so it is small and sees half the
-    resolution.
+    It is seen beside the same part of the reference, so that the first layers can tell how the head
+    has moved between the two. It runs for every frame of a video (once for a still), so it is small
+    and sees half the resolution.
     """
 
     def __init__(self, channels: Sequence[int] = (24, 48, 96, 128), dim: int = 256) -> None:
         super().__init__()
         self.channels = list(channels)
+        self.current = nn.Conv2d(3, channels[0], 3, stride=2, padding=1)
+        self.reference = nn.Conv2d(3, channels[0], 3, stride=2, padding=1, bias=False)
+        self.norm = group_norm(channels[0])
         self.stages = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
                 group_norm(out_channels),
                 nn.SiLU(),
             )
-            for in_channels, out_channels in zip((3, *channels), channels, strict=False)
+            for in_channels, out_channels in pairwise(channels)
+        )
+        # At a thirty-second: now the middle of the black box sees what is around it.
+        self.spread = nn.Sequential(
+            nn.Conv2d(channels[-1], channels[-1], 3, padding=1),
+            group_norm(channels[-1]),
+            nn.SiLU(),
         )
         self.project = nn.Linear(channels[-1] * 16, dim)
 
-    def forward(self, masked_face: Tensor) -> FaceFeatures:
-        """RGB float [N, 3, 256, 256] in [0, 1], the mouth's box black.
+    def forward(self, surroundings: Tensor, reference: Tensor) -> FaceFeatures:
+        """Maps at strides 4, 8, 16 and 32 of the face.
 
-        Maps at strides 4, 8, 16 and 32.
+        Args:
+            surroundings: RGB float [N, 3, 128, 128] in [0, 1], the mouth's box black.
+            reference: [N or 1, C, 64, 64], `self.reference` of the reference's.
         """
-        x = F.avg_pool2d(masked_face, 2) - 0.5
-        maps = []
+        x = F.silu(self.norm(self.current(surroundings - 0.5) + reference))
+        maps = [x]
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
+        maps[-1] = x = x + self.spread(x)
         return FaceFeatures(self.project(F.adaptive_avg_pool2d(x, 4).flatten(1)), maps)

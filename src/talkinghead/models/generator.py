@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from talkinghead.features.geometry import NUM_LIP_POINTS
 from talkinghead.models.encoders import AudioEncoder, ContextEncoder, FaceEncoder, group_norm
 from talkinghead.models.transformer import TemporalTransformer
 
@@ -25,17 +26,20 @@ MAX_FLOW = 0.35
 class ReferenceFeatures:
     """A face encoded once.
 
-    Its token [B, D], its mouth [B, 3, H, W] and one map a decoder stage [B, C, H, W].
+    Its token [B, D], its mouth [B, 3, H, W], its share of the context [B, C, H, W] and one map a
+    decoder stage [B, C, H, W].
     """
 
     token: Tensor
     mouth: Tensor
+    surroundings: Tensor
     maps: list[Tensor]
 
     def expand(self, count: int) -> ReferenceFeatures:
         """Each face `count` times over: [B * count, ...], for as many frames of it."""
-        repeat = [t.repeat_interleave(count, 0) for t in (self.token, self.mouth, *self.maps)]
-        return ReferenceFeatures(repeat[0], repeat[1], repeat[2:])
+        one = (self.token, self.mouth, self.surroundings, *self.maps)
+        token, mouth, surroundings, *maps = (t.repeat_interleave(count, 0) for t in one)
+        return ReferenceFeatures(token, mouth, surroundings, maps)
 
 
 @dataclass
@@ -52,7 +56,8 @@ class GeneratorOutput:
 
     `mouth`, `rgb`, `warped` [..., 3, H, W]; `mask` [..., 1, H, W]; `flow` [..., 2, H / 2, W / 2]:
     where in the reference mouth each pixel comes from, less where it is, (x, y) in half widths of
-    the box, and zero at its edge.
+    the box, and zero at its edge. `lips` [B, W, 20, 2]: where the speech alone takes the lips, for
+    every audio window of a training stretch (see `lip_motion`); None where it was not asked for.
     """
 
     mouth: Tensor
@@ -60,6 +65,7 @@ class GeneratorOutput:
     warped: Tensor
     mask: Tensor
     flow: Tensor
+    lips: Tensor | None = None
 
     def unflatten(self, batch: int) -> GeneratorOutput:
         """[B * T, ...] to [B, T, ...]."""
@@ -72,7 +78,8 @@ class LipSyncGenerator(nn.Module):
 
     Warping the reference's own texture keeps an unseen person's skin sharp; the RGB paints teeth
     and the dark of the mouth, within a fixed prior around the lips. At the start of training the
-    output is the reference.
+    output is the reference. A linear head reads the lips' motion off the tokens: a loss on it
+    teaches the speech side at next to no cost, long before the pictures do.
 
     Args:
         dim: width of the tokens.
@@ -92,6 +99,7 @@ class LipSyncGenerator(nn.Module):
     """
 
     _box_centre: Tensor
+    _outside: Tensor
 
     def __init__(
         self,
@@ -122,6 +130,7 @@ class LipSyncGenerator(nn.Module):
         self.transformer = TemporalTransformer(
             dim, num_layers, num_heads, past_frames, lookahead_frames, dropout
         )
+        self.lip_head = nn.Linear(dim, 2 * NUM_LIP_POINTS)
         self.decoder = Decoder(
             dim, decoder_channels, self.face_encoder.channels, context_channels, mouth_size
         )
@@ -129,6 +138,9 @@ class LipSyncGenerator(nn.Module):
         centre = torch.tensor([x + side / 2, y + side / 2]) / face_size * 2 - 1
         self.register_buffer("_box_centre", centre, persistent=False)
         self._box_scale = side / face_size
+        outside = torch.ones(1, 1, face_size // 2, face_size // 2)
+        outside[..., y // 2 : (y + side) // 2, x // 2 : (x + side) // 2] = 0
+        self.register_buffer("_outside", outside, persistent=False)
 
     @property
     def context_frames(self) -> int:
@@ -136,29 +148,28 @@ class LipSyncGenerator(nn.Module):
         return self.transformer.context_frames
 
     def forward(
-        self, reference_face: Tensor, masked_face: Tensor, audio: Tensor
+        self, reference_face: Tensor, surroundings: Tensor, audio: Tensor
     ) -> GeneratorOutput:
         """A stretch of frames for training.
 
         Args:
             reference_face: [B, 3, H, W] in [0, 1].
-            masked_face: [B, T, 3, H, W] in [0, 1], the current faces with the mouth's box black.
+            surroundings: [B, T, 3, H / 2, W / 2] in [0, 1], of the current faces.
             audio: windows [B, W, C, K], W = context_frames + T + lookahead_frames.
 
         Returns:
             GeneratorOutput with leading axes [B, T].
         """
-        batch, num_frames = masked_face.shape[:2]
+        batch, num_frames = surroundings.shape[:2]
         reference = self.encode_reference(reference_face)
         tokens = self.encode_audio(audio, reference)
         first = tokens.shape[1] - num_frames - self.lookahead_frames
-        context = self.encode_context(masked_face.flatten(0, 1))
-        output = self.decode(
-            tokens[:, first : first + num_frames].flatten(0, 1),
-            reference.expand(num_frames),
-            context,
-        )
-        return output.unflatten(batch)
+        reference = reference.expand(num_frames)
+        context = self.encode_context(surroundings.flatten(0, 1), reference)
+        spoken = tokens[:, first : first + num_frames].flatten(0, 1)
+        output = self.decode(spoken, reference, context).unflatten(batch)
+        output.lips = self.lip_head(tokens).unflatten(2, (NUM_LIP_POINTS, 2))
+        return output
 
     def encode_reference(self, reference_face: Tensor) -> ReferenceFeatures:
         """Faces [B, 3, H, W] in [0, 1]: all that can be computed before anybody speaks."""
@@ -166,13 +177,15 @@ class LipSyncGenerator(nn.Module):
         mouth = self._crop(reference_face, self.mouth_size, antialias=True)
         sizes = self.decoder.sizes
         maps = [self._crop(m, s) for m, s in zip(reversed(features.maps), sizes, strict=True)]
-        return ReferenceFeatures(
-            features.embedding, mouth, self.decoder.project_reference(maps, mouth)
+        around = self.context_encoder.reference(
+            (F.avg_pool2d(reference_face, 2) * self._outside) - 0.5
         )
+        maps = self.decoder.project_reference(maps, mouth)
+        return ReferenceFeatures(features.embedding, mouth, around, maps)
 
-    def encode_context(self, masked_face: Tensor) -> ContextFeatures:
-        """Current faces [N, 3, H, W] in [0, 1], the mouth's box black."""
-        features = self.context_encoder(masked_face)
+    def encode_context(self, surroundings: Tensor, reference: ReferenceFeatures) -> ContextFeatures:
+        """Current faces [N, 3, H / 2, W / 2] in [0, 1], masked; N references, or one for all."""
+        features = self.context_encoder(surroundings, reference.surroundings)
         maps = [
             self._crop(m, s)
             for m, s in zip(reversed(features.maps), self.decoder.sizes[:3], strict=False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from talkinghead.errors import UsageError
-from talkinghead.features.geometry import as_tensor, mask_mouth, warp_face
+from talkinghead.features.geometry import as_tensor, surroundings, warp_face
 from talkinghead.models.generator import (
     ContextFeatures,
     GeneratorOutput,
@@ -114,7 +114,7 @@ class MouthGenerator:
 
     def _fields(self, batch: list[SourceFrame], reference: Reference) -> list[MouthFields]:
         if reference is not self._reference:
-            self._reference = reference
+            self._reference, self._context = reference, None
             face = self._faces([reference.image], [reference.transform])
             self._features = self._model.encode_reference(face)
         assert self._features is not None
@@ -138,7 +138,8 @@ class MouthGenerator:
         return self._context[1]
 
     def _context_of(self, faces: Tensor) -> ContextFeatures:
-        return self._model.encode_context(mask_mouth(faces, self._spec))
+        assert self._features is not None
+        return self._model.encode_context(surroundings(faces, self._spec), self._features)
 
     def _faces(self, images: list, transforms: list[FloatArray]) -> Tensor:
         """Canonical faces: float32 [N, 3, face_size, face_size] in [0, 1], on the device."""

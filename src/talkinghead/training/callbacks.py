@@ -127,7 +127,7 @@ def make_strip(batch: Mapping[str, Tensor], mouths: Tensor, module: LipSyncGANMo
     Uint8 [H, W, 3].
     """
     reference = mouth_crop(batch["reference_face"], module.spec).unsqueeze(1)
-    real = torch.cat([reference, mouth_crop(batch["faces"], module.spec)], dim=1)
+    real = torch.cat([reference, batch["mouths"]], dim=1)
     generated = torch.cat([reference, mouths], dim=1)
     rows = torch.stack([real, generated], dim=1).flatten(0, 1)
     picture = rows.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.features.audio import SILENCE
-from talkinghead.features.geometry import mask_mouth, mouth_crop
+from talkinghead.features.geometry import mouth_crop
 from talkinghead.losses.generator import GeneratorLoss
 from talkinghead.losses.sync import info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, SCHEMA_VERSION, build, load_expert
@@ -100,10 +100,8 @@ class LipSyncGANModule(L.LightningModule):
 
     def forward(self, batch: Mapping[str, Tensor], audio: Tensor | None = None) -> GeneratorOutput:
         """The moving average's mouths for a batch, or for other `audio` windows [B, W, C, K]."""
-        masked = mask_mouth(batch["faces"], self.spec)
-        return self.ema.network(
-            batch["reference_face"], masked, batch["mel"] if audio is None else audio
-        )
+        audio = batch["mel"] if audio is None else audio
+        return self.ema.network(batch["reference_face"], batch["surroundings"], audio)
 
     @property
     def window(self) -> dict[str, Any]:
@@ -129,9 +127,8 @@ class LipSyncGANModule(L.LightningModule):
             _NAMES, self.optimizer_configs, optimizers, strict=False
         ):
             self.log(f"train/lr/{name}", config.apply(optimizer.optimizer, self.iteration))
-        target = mouth_crop(batch["faces"], self.spec)
-        masked = mask_mouth(batch["faces"], self.spec)
-        output = self.generator(batch["reference_face"], masked, batch["mel"])
+        target = batch["mouths"]
+        output = self.generator(batch["reference_face"], batch["surroundings"], batch["mel"])
         weights = self.losses.weights_at(self.iteration)
         if self.sync is None:
             weights["sync"] = 0.0
@@ -178,7 +175,7 @@ class LipSyncGANModule(L.LightningModule):
         weights: dict[str, float],
     ) -> None:
         with self.toggled_optimizer(optimizer):
-            terms = self.losses(output, target, weights)
+            terms = self.losses(output, target, weights, batch["lips"])
             if weights["adversarial"] > 0 or weights["feature_matching"] > 0:
                 terms |= self.losses.adversarial_terms(self.discriminator, output.mouth, target)
             if weights["sync"] > 0:
@@ -206,7 +203,7 @@ class LipSyncGANModule(L.LightningModule):
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """L1 on the mouth: right audio, other audio, silence, and the copied reference."""
-        target = mouth_crop(batch["faces"], self.spec)
+        target = batch["mouths"]
         silence = torch.full_like(batch["mel"], SILENCE)
         silence[:, :, self.spec.num_mels :: 2] = 0.0
         mouths = {

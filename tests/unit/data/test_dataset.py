@@ -11,6 +11,7 @@ from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic import make_synthetic_corpus
 from talkinghead.errors import CorpusError
 from talkinghead.features.audio import SILENCE, mel_windows
+from talkinghead.features.geometry import lip_motion
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
@@ -30,7 +31,12 @@ def items(corpus, count, split="train", **options):
 
 
 def same(a, b):
-    return all(torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k] for k in a)
+    return all(
+        torch.allclose(a[k].float(), b[k].float(), rtol=0, atol=0, equal_nan=True)
+        if torch.is_tensor(a[k])
+        else a[k] == b[k]
+        for k in a
+    )
 
 
 def test_shapes_and_types(corpus):
@@ -40,6 +46,7 @@ def test_shapes_and_types(corpus):
     assert item["faces"].dtype == torch.uint8
     assert item["mel"].shape == item["mel_negative"].shape == (80, 80)
     assert item["window_starts"].shape == (CONTEXT + FRAMES + LOOKAHEAD,)
+    assert item["lips"].shape == (CONTEXT + FRAMES + LOOKAHEAD, 20, 2)
 
 
 def test_items_are_functions_of_seed_and_index(corpus):
@@ -65,6 +72,18 @@ def test_faces_and_windows_belong_to_the_same_frames(corpus):
         starts.add(start)
     assert min(starts) < CONTEXT / 2
     assert max(starts) > 40
+
+
+def test_lips_move_with_the_frames_and_are_unknown_beyond_the_ends(corpus):
+    dataset, drawn = items(corpus, 40)
+    for item in drawn:
+        motion = lip_motion(dataset.open(item["clip_index"]).tensor("lips"))
+        for window, lips in enumerate(item["lips"].numpy()):
+            frame = item["start"] - CONTEXT + window
+            if 0 <= frame < len(motion):
+                np.testing.assert_array_equal(lips, motion[frame])
+            else:
+                assert np.isnan(lips).all()
 
 
 def test_silence_lies_beyond_the_ends(corpus):

@@ -23,6 +23,7 @@ def clip_path(tmp_path):
         prosody=RNG.uniform(-1, 1, (3, 25)).astype(np.float32),
         audio=np.float32([0.0, 1.0, -1.0, 2.0, 0.5]),
         mouth_opening=np.linspace(0, 1, 7, dtype=np.float32),
+        lips=RNG.uniform(0, 256, (7, 20, 2)).astype(np.float32),
         transforms=RNG.uniform(size=(7, 2, 3)).astype(np.float32),
         mean_face=np.zeros((3, 256, 256), np.uint8),
         mean_mouth=np.zeros((3, 96, 96), np.uint8),
@@ -38,6 +39,7 @@ def test_everything_comes_back(clip_path):
     assert len(clip) == 7
     assert np.abs(clip.mel() - data.mel).max() < 3e-3
     np.testing.assert_array_equal(clip.tensor("transforms"), data.transforms)
+    np.testing.assert_array_equal(clip.tensor("lips"), data.lips)
     # Overload is clipped, never wrapped round.
     np.testing.assert_array_equal(clip.tensor("audio"), [0, 32767, -32767, 32767, 16384])
     assert np.abs(clip.faces(0, 7).astype(int) - np.stack(faces)).mean() < 3

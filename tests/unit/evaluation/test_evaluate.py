@@ -29,7 +29,7 @@ from talkinghead.evaluation.generate import ClipGenerator
 from talkinghead.evaluation.report import shed_strips
 from talkinghead.evaluation.score import ClipScorer, ClipScores, embed_windows, load_clip
 from talkinghead.features.audio import SILENCE, mel_windows
-from talkinghead.features.geometry import as_tensor, mask_mouth, mouth_crop, paste_mouth
+from talkinghead.features.geometry import as_tensor, paste_mouth, surroundings
 from talkinghead.models.checkpoint import save_release
 from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.models.sync import SyncDiscriminator
@@ -87,9 +87,9 @@ class BarModel:
     def encode_reference(self, face: Tensor) -> SimpleNamespace:
         return SimpleNamespace(token=torch.zeros(1, 1), face=face)
 
-    def encode_context(self, masked: Tensor) -> Tensor:
-        self.contexts.append(masked)
-        return masked
+    def encode_context(self, around: Tensor, reference: SimpleNamespace) -> Tensor:
+        self.contexts.append(around)
+        return around
 
     def encode_audio(self, windows: Tensor, reference: SimpleNamespace) -> Tensor:
         gaps = (windows.mean(dim=(2, 3)) + 4) * 5
@@ -117,6 +117,7 @@ def make_clip(folder: Path, name: str, speaker: str, split: str, seed: int) -> C
         np.zeros((3, num_mels), np.float32),
         np.zeros(NUM_FRAMES * 640, np.float32),
         (gaps * 1.5 / EYES).numpy(),
+        np.zeros((NUM_FRAMES, 20, 2), np.float32),
         np.tile(np.eye(2, 3, dtype=np.float32), (NUM_FRAMES, 1, 1)),
         images[0].transpose(2, 0, 1).copy(),
         np.zeros((3, 96, 96), np.uint8),
@@ -175,8 +176,9 @@ def test_the_current_mouth_is_never_shown(corpus: Path) -> None:
     model = BarModel()
     ClipGenerator(model, SPEC).encode(faces)
     seen = torch.cat(model.contexts)
-    torch.testing.assert_close(seen, mask_mouth(as_tensor(faces), SPEC))
-    assert float(mouth_crop(seen, SPEC).max()) == 0
+    torch.testing.assert_close(seen, surroundings(as_tensor(faces), SPEC))
+    x0, y0, x1, y1 = (int(v) // 2 for v in SPEC.mouth_box)
+    assert float(seen[..., y0:y1, x0:x1].max()) == 0
 
 
 def test_still_mode_shows_the_reference_alone(corpus: Path) -> None:

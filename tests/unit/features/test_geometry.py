@@ -12,16 +12,20 @@ import pytest
 import torch
 
 from talkinghead.features.geometry import (
+    LIP_POINTS,
+    NUM_LIP_POINTS,
     RIGID_POINTS,
     TransformSmoother,
     canonical_points,
     estimate_transform,
     invert,
-    mask_mouth,
+    lip_motion,
+    lip_points,
     mouth_crop,
     mouth_opening,
     paste_mouth,
     smooth_transforms,
+    surroundings,
     transform_scale,
     warp_face,
 )
@@ -143,14 +147,45 @@ def test_crop_mask_and_paste() -> None:
     rows = torch.linspace(0, 1, 256)[None, None, :, None].expand(2, 3, 256, 256).contiguous()
     mouths = mouth_crop(rows[:, None], SPEC)
     assert mouths.shape == (2, 1, 3, 96, 96)
-    masked = mask_mouth(rows, SPEC)
+    around = surroundings(rows, SPEC)
+    assert around.shape == (2, 3, 128, 128)
+    half = tuple(int(v) // 2 for v in SPEC.mouth_box)
+    assert around[..., half[1] : half[3], half[0] : half[2]].abs().max() == 0
+    whole = around.clone()
+    expected = (rows[..., ::2, ::2] + rows[..., 1::2, 1::2]) / 2
+    whole[..., half[1] : half[3], half[0] : half[2]] = expected[
+        ..., half[1] : half[3], half[0] : half[2]
+    ]
+    torch.testing.assert_close(whole, expected)
     x0, y0, x1, y1 = (int(v) for v in SPEC.mouth_box)
-    assert masked[..., y0:y1, x0:x1].abs().max() == 0
-    outside = masked.clone()
-    outside[..., y0:y1, x0:x1] = rows[..., y0:y1, x0:x1]
-    assert torch.equal(outside, rows)
+    masked = rows.clone()
+    masked[..., y0:y1, x0:x1] = 0
     pasted = paste_mouth(masked[:, None], mouths, SPEC)[:, 0]
     torch.testing.assert_close(pasted, rows, atol=5e-3, rtol=0)
+
+
+def test_lip_motion_forgets_place_and_sides() -> None:
+    lips = np.zeros((5, 20, 2), np.float32)
+    lips[:, :, 0] = np.arange(20)
+    lips[2, 18, 1] = 6
+    lips[3, 0, 0] -= 4
+    lips[4] = np.nan
+    motion = lip_motion(lips + np.float32([100, 50]))
+    assert np.abs(motion[:2]).max() == 0
+    assert motion[2, 18].tolist() == [0, 6]
+    # Half of what the right corner does, and as much on the other side.
+    assert motion[3, 0].tolist() == [-2, 0]
+    assert motion[3, 6].tolist() == [2, 0]
+    assert np.isnan(motion[4]).all()
+
+
+def test_lip_points_mean_the_same_in_both_schemes() -> None:
+    assert {len(points) for points in LIP_POINTS.values()} == {NUM_LIP_POINTS}
+    points = np.random.default_rng(0).uniform(0, 100, (468, 2)).astype(np.float32)
+    transform = np.array([[2, 0, 5], [0, 2, -3]], np.float32)
+    lips = lip_points(points, "mesh468", transform)
+    np.testing.assert_allclose(lips[14], points[13] * 2 + np.float32([5, -3]), rtol=1e-5)
+    np.testing.assert_allclose(lips[18], points[14] * 2 + np.float32([5, -3]), rtol=1e-5)
 
 
 @pytest.mark.corpus

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from talkinghead.errors import DependencyError, UsageError
-from talkinghead.features.geometry import mask_mouth, mouth_crop
+from talkinghead.features.geometry import mouth_crop, surroundings
 from talkinghead.models.encoders import AudioEncoder, FaceEncoder
 from talkinghead.models.generator import LipSyncGenerator, lip_prior, warp
 from talkinghead.types import AVSpec
@@ -38,7 +38,7 @@ def _inputs(model: LipSyncGenerator, batch: int = 2, frames: int = 3) -> tuple[t
     faces = torch.rand(batch, frames, 3, 256, 256)
     return (
         torch.rand(batch, 3, 256, 256),
-        mask_mouth(faces, SPEC),
+        surroundings(faces, SPEC),
         torch.randn(batch, windows, 80, 16),
     )
 
@@ -49,6 +49,8 @@ def test_shapes_and_ranges(generator: LipSyncGenerator) -> None:
     assert output.mouth.shape == output.rgb.shape == output.warped.shape == (2, 3, 3, 96, 96)
     assert output.mask.shape == (2, 3, 1, 96, 96)
     assert output.flow.shape == (2, 3, 2, 48, 48)
+    assert output.lips is not None
+    assert output.lips.shape == (2, 11, 20, 2)
     assert output.mouth.min() >= 0
     assert output.mouth.max() <= 1
 
@@ -97,7 +99,8 @@ def test_a_reference_encoded_once_serves_every_frame(generator: LipSyncGenerator
         whole = generator(reference_face, masked, audio).mouth[0]
         reference = generator.encode_reference(reference_face)
         tokens = generator.encode_audio(audio, reference)[0, generator.context_frames :][:3]
-        pieces = generator.decode(tokens, reference, generator.encode_context(masked[0])).mouth
+        context = generator.encode_context(masked[0], reference)
+        pieces = generator.decode(tokens, reference, context).mouth
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-4)
 
 
