@@ -39,8 +39,10 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_s = time.monotonic()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        due = time.monotonic() - self._saved_s >= self.interval_s
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        # Between the batches of one step there are gradients that no checkpoint holds.
+        whole = pl_module.iteration % getattr(pl_module, "accumulate", 1) == 0
+        due = whole and time.monotonic() - self._saved_s >= self.interval_s
         # Every process saves, or none does.
         if trainer.strategy.broadcast(due):
             self._save(trainer)

@@ -26,9 +26,11 @@ from talkinghead.models.generator import GeneratorOutput, LipSyncGenerator
 from talkinghead.training.optim import (
     MovingAverage,
     OptimizerConfig,
+    can_fuse,
     clip_gradients,
     require_finite,
 )
+from talkinghead.training.speed import SpeedOptions
 from talkinghead.types import AVSpec
 
 _NAMES = ("generator", "discriminator", "sync_discriminator")
@@ -52,6 +54,10 @@ class LipSyncGANModule(L.LightningModule):
         init_from: a checkpoint whose generator's weights to start from.
         ema_decay: of the generator's moving average.
         gradient_clip: the highest norm of each optimizer's gradients; 0 for none.
+        accumulate: batches whose gradients are averaged for one step; iterations count batches.
+        balance_every: every so many iterations each term's gradient is measured by itself, where
+            the pictures leave the generator (`train/balance/...`); 0 for never.
+        speed: fields of `SpeedOptions`.
         max_iterations: where training ends.
         license, trained_on: written into the checkpoint.
 
@@ -74,6 +80,9 @@ class LipSyncGANModule(L.LightningModule):
         init_from: str | None = None,
         ema_decay: float = 0.999,
         gradient_clip: float = 1.0,
+        accumulate: int = 1,
+        balance_every: int = 0,
+        speed: Mapping[str, Any] | None = None,
         max_iterations: int = 100_000,
         license: str = "unknown",
         trained_on: str = "unknown",
@@ -95,6 +104,8 @@ class LipSyncGANModule(L.LightningModule):
         configs = (optimizer, discriminator_optimizer, discriminator_optimizer)
         self.optimizer_configs = [OptimizerConfig(**c) for c in configs[: 3 if self.joint else 2]]
         self.gradient_clip, self.max_iterations = gradient_clip, max_iterations
+        self.accumulate, self.balance_every = accumulate, balance_every
+        SpeedOptions(**(speed or {})).apply(self.generator)
         self.meta = {"license": license, "trained_on": trained_on}
         self.iteration = 0
 
@@ -117,8 +128,10 @@ class LipSyncGANModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         networks = [self.generator, self.discriminator, self.sync]
+        fused = self._trainer is not None and can_fuse(str(self._trainer.precision))
         return [
-            c.build(n.parameters()) for c, n in zip(self.optimizer_configs, networks, strict=False)
+            c.build(n.parameters(), fused)
+            for c, n in zip(self.optimizer_configs, networks, strict=False)
         ]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -137,9 +150,15 @@ class LipSyncGANModule(L.LightningModule):
         if self.joint:
             self._sync_step(optimizers[2], target, batch)
         self._generator_step(optimizers[0], output, target, batch, weights)
-        self.ema.update(self.generator, self.iteration)
+        if self.steps_now:
+            self.ema.update(self.generator, self.iteration // self.accumulate)
         self.iteration += 1
         self.trainer.should_stop = self.trainer.should_stop or self.iteration >= self.max_iterations
+
+    @property
+    def steps_now(self) -> bool:
+        """Whether this iteration ends a group of `accumulate` batches."""
+        return (self.iteration + 1) % self.accumulate == 0
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -180,19 +199,32 @@ class LipSyncGANModule(L.LightningModule):
                 terms |= self.losses.adversarial_terms(self.discriminator, output.mouth, target)
             if weights["sync"] > 0:
                 terms["sync"] = self._sync_loss(self.losses.for_sync(output), batch)
-            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            weighted = {name: weights[name] * term for name, term in terms.items()}
+            if self.balance_every and self.iteration % self.balance_every == 0:
+                self._log_balance(weighted)
+            loss = torch.stack(list(weighted.values())).sum()
             self._step(optimizer, loss, "generator", batch)
         self.log("train/generator/loss", loss, prog_bar=True)
         self.log_dict({f"train/generator/{name}": term for name, term in terms.items()})
         self.log_dict({f"train/weight/{name}": weight for name, weight in weights.items()})
 
+    def _log_balance(self, weighted: Mapping[str, Tensor]) -> None:
+        """Each weighted term's gradient alone, on the weights that the pictures come out of."""
+        head = self.generator.decoder.head.weight
+        for name, term in weighted.items():
+            (gradient,) = torch.autograd.grad(term, head, retain_graph=True, allow_unused=True)
+            if gradient is not None:
+                self.log(f"train/balance/{name}", gradient.norm())
+
     def _step(
         self, optimizer: LightningOptimizer, loss: Tensor, name: str, batch: dict[str, Tensor]
     ) -> None:
         require_finite(loss, f"train/{name}/loss", self.iteration, batch["clip_index"])
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+        if self.iteration % self.accumulate == 0:
+            optimizer.zero_grad()
+        self.manual_backward(loss / self.accumulate)
+        if self.steps_now:
+            optimizer.step()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         index = [o.optimizer for o in self._optimizers()].index(optimizer)

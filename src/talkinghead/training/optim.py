@@ -34,12 +34,14 @@ class OptimizerConfig:
     decay_iterations: int = 0
     final_lr: float = 0.1
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    def build(self, parameters: Iterable[nn.Parameter], fused: bool = False) -> Optimizer:
+        """The optimizer; `fused` takes all its arithmetic into one kernel."""
         return AdamW(
             parameters,
             lr=self.lr,
             betas=(self.betas[0], self.betas[1]),
             weight_decay=self.weight_decay,
+            fused=fused,
         )
 
     def lr_at(self, iteration: int) -> float:
@@ -59,6 +61,15 @@ class OptimizerConfig:
         for group in optimizer.param_groups:
             group["lr"] = lr
         return lr
+
+
+def can_fuse(precision: str) -> bool:
+    """Whether AdamW may be fused at one of Lightning's precisions.
+
+    With scaled losses a fused optimizer unscales inside its step, after the gradients are clipped:
+    they would be clipped scaled.
+    """
+    return precision != "16-mixed"
 
 
 def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:

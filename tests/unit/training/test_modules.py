@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from talkinghead.data.datamodule import LipSyncDataModule
-from talkinghead.data.synthetic import make_synthetic_corpus
 from talkinghead.errors import CheckpointError, CorpusError, MediaError, TalkingHeadError
 from talkinghead.features.geometry import mouth_crop
 from talkinghead.models.checkpoint import load_expert, load_generator
@@ -52,13 +51,6 @@ TRAINER = {
     "enable_model_summary": False,
     "log_every_n_steps": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus")
-    make_synthetic_corpus(path, SPEC, num_speakers=2, clips_per_speaker=3, seconds=1.6)
-    return path
 
 
 def make_module(**options: Any) -> LipSyncGANModule:
@@ -154,6 +146,25 @@ def test_resumed_training_equals_uninterrupted(corpus: Path, tmp_path: Path, sto
     fit(resumed, make_data(corpus, resumed), second, ckpt_path=str(tmp_path / "stopped.ckpt"))
     assert resumed.iteration == 6
     assert [*first.norms[:stop], *second.norms] == pytest.approx(whole.norms, abs=0, rel=1e-12)
+
+
+def test_two_batches_make_the_step_of_one_of_both(corpus: Path) -> None:
+    class Gradients(Callback):
+        def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+            named = module.generator.named_parameters()
+            steps.append({n: p.grad.clone() for n, p in named if p.grad is not None})
+
+    taken = []
+    for accumulate, batch_size in ((1, 4), (2, 2)):
+        steps: list[dict[str, torch.Tensor]] = []
+        module = make_module(accumulate=accumulate, max_iterations=accumulate)
+        data = make_data(corpus, module, augmentation=None, batch_size=batch_size)
+        fit(module, data, Gradients())
+        assert (module.iteration, len(steps)) == (accumulate, 1)
+        taken.append(steps[0])
+    assert taken[0].keys() == taken[1].keys()
+    for name, whole in taken[0].items():
+        torch.testing.assert_close(taken[1][name], whole, atol=1e-6, rtol=1e-3)
 
 
 def test_joint_trains_three_networks_and_frozen_two(corpus: Path, tmp_path: Path) -> None:
