@@ -44,7 +44,9 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
         return [("sync expert", expert, gflop(expert, frames, mouths, audio), "window")]
     options = OmegaConf.to_container(cfg.model.generator)
     model: Any = build(GENERATOR, options, spec).eval()
-    discriminator = Discriminator(cfg.model.discriminator.channels).eval()
+    discriminator = Discriminator(
+        cfg.model.discriminator.channels, cfg.model.discriminator.face_channels
+    ).eval()
     face = torch.rand(1, 3, spec.face_size, spec.face_size)
     audio = torch.zeros(1, 50, spec.num_mels, spec.mel_window)
     with torch.no_grad():
@@ -69,7 +71,7 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
             "frame",
         ),
         ("  decoder", model.decoder, gflop(model.decode, tokens, reference, context), "frame"),
-        ("discriminator", discriminator, gflop(discriminator, mouths), "frame"),
+        ("discriminator", discriminator, gflop(discriminator, mouths, around), "frame"),
     ]
 
 

@@ -300,6 +300,17 @@ def black_mouth(halves: Tensor, spec: AVSpec) -> Tensor:
     return halves
 
 
+def fill_mouth(surroundings: Tensor, mouths: Tensor, spec: AVSpec) -> Tensor:
+    """Mouths [..., 3, mouth, mouth] put into copies of `surroundings`, whose box is black."""
+    x0, y0, x1, y1 = (int(v) // 2 for v in spec.mouth_box)
+    filled = surroundings.clone()
+    small = F.interpolate(
+        mouths.flatten(0, -4), (y1 - y0, x1 - x0), mode="bilinear", antialias=True
+    )
+    filled[..., y0:y1, x0:x1] = small.view(*surroundings.shape[:-2], y1 - y0, x1 - x0)
+    return filled
+
+
 def paste_mouth(faces: Tensor, mouths: Tensor, spec: AVSpec) -> Tensor:
     """Inverse of `mouth_crop`.
 

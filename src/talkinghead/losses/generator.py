@@ -5,7 +5,7 @@ Shape suffixes: B clips, T frames, C channels, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -108,12 +108,12 @@ class GeneratorLoss(nn.Module):
         return terms
 
     def adversarial_terms(
-        self, discriminator: nn.Module, mouth: Tensor, target: Tensor
+        self, discriminator: nn.Module, fake: Sequence[Tensor], real: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """What the discriminator makes of generated mouths [B, T, 3, H, W]."""
-        fake_logits, fake_features = discriminator(mouth.flatten(0, 1))
+        """What the discriminator makes of generated pictures, its arguments, beside real ones."""
+        fake_logits, fake_features = discriminator(*fake)
         with torch.no_grad():
-            _, real_features = discriminator(target.flatten(0, 1))
+            _, real_features = discriminator(*real)
         return {
             "adversarial": self.adversarial.generator(fake_logits),
             "feature_matching": feature_matching(fake_features, real_features),

@@ -12,14 +12,48 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Discriminator(nn.Module):
-    """Patch logits on the mouth, and the activations that feature matching compares.
+    """Patch logits on the mouth and, by choice, on the whole face with that mouth in it.
 
-    Spectral normalisation keeps it from outrunning the generator.
+    The mouth's sees skin and teeth, the face's whether the mouth belongs there. Both also give the
+    activations that feature matching compares. Spectral normalisation keeps them from outrunning
+    the generator.
+
+    Args:
+        channels: widths of the mouth's network, a stage each.
+        face_channels: of the face's; None for none.
 
     Paper: Isola et al., 2017, arXiv:1611.07004; Miyato et al., 2018, arXiv:1802.05957.
     """
 
-    def __init__(self, channels: Sequence[int] = (64, 128, 256, 512)) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        face_channels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.mouth = _Patches(channels)
+        self.face = _Patches(face_channels) if face_channels else None
+
+    def forward(self, mouth: Tensor, face: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What it makes of mouths and of the faces that they were put into.
+
+        Args:
+            mouth: RGB float [N, 3, H, W] in [0, 1].
+            face: RGB float [N, 3, H', W'] in [0, 1]; not looked at where there is no network for
+                it.
+
+        Returns:
+            Logits [N, 1, h, w], one tensor a network, and all networks' activations.
+        """
+        logits, features = self.mouth(mouth)
+        if self.face is None:
+            return [logits], features
+        more, seen = self.face(face)
+        return [logits, more], [*features, *seen]
+
+
+class _Patches(nn.Module):
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -30,9 +64,8 @@ class Discriminator(nn.Module):
         )
         self.head = spectral_norm(nn.Conv2d(channels[-1], 1, 3, padding=1))
 
-    def forward(self, mouth: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """RGB float [N, 3, H, W] in [0, 1] to logits [N, 1, h, w] and the stages' activations."""
-        x = mouth * 2 - 1
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x = image * 2 - 1
         features = []
         for stage in self.stages:
             x = stage(x)

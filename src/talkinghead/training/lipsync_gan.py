@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.features.audio import SILENCE
-from talkinghead.features.geometry import mouth_crop
+from talkinghead.features.geometry import fill_mouth, mouth_crop
 from talkinghead.losses.generator import GeneratorLoss
 from talkinghead.losses.sync import info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, SCHEMA_VERSION, build, load_expert
@@ -146,7 +146,7 @@ class LipSyncGANModule(L.LightningModule):
         if self.sync is None:
             weights["sync"] = 0.0
         if weights["adversarial"] > 0:
-            self._discriminator_step(optimizers[1], target, output.mouth.detach(), batch)
+            self._discriminator_step(optimizers[1], output.mouth.detach(), batch)
         if self.joint:
             self._sync_step(optimizers[2], target, batch)
         self._generator_step(optimizers[0], output, target, batch, weights)
@@ -166,16 +166,24 @@ class LipSyncGANModule(L.LightningModule):
         return optimizers
 
     def _discriminator_step(
-        self, optimizer: LightningOptimizer, real: Tensor, fake: Tensor, batch: dict[str, Tensor]
+        self, optimizer: LightningOptimizer, fake: Tensor, batch: dict[str, Tensor]
     ) -> None:
         with self.toggled_optimizer(optimizer):
-            real_logits, _ = self.discriminator(real.flatten(0, 1))
-            fake_logits, _ = self.discriminator(fake.flatten(0, 1))
+            real_logits, _ = self.discriminator(*self._pictures(batch["mouths"], batch))
+            fake_logits, _ = self.discriminator(*self._pictures(fake, batch))
             loss = self.losses.adversarial.discriminator(real_logits, fake_logits)
             self._step(optimizer, loss, "discriminator", batch)
         self.log("train/discriminator/loss", loss)
-        self.log("train/discriminator/real", real_logits.mean())
-        self.log("train/discriminator/fake", fake_logits.mean())
+        for name, real, made in zip(("mouth", "face"), real_logits, fake_logits, strict=False):
+            self.log(f"train/discriminator/{name}_real", real.mean())
+            self.log(f"train/discriminator/{name}_fake", made.mean())
+
+    def _pictures(self, mouths: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the discriminator looks at: mouths [B * T, ...] and the faces with them in place."""
+        faces = batch["surroundings"]
+        if self.discriminator.face is not None:
+            faces = fill_mouth(faces, mouths, self.spec)
+        return mouths.flatten(0, 1), faces.flatten(0, 1)
 
     def _sync_step(
         self, optimizer: LightningOptimizer, real: Tensor, batch: dict[str, Tensor]
@@ -196,7 +204,8 @@ class LipSyncGANModule(L.LightningModule):
         with self.toggled_optimizer(optimizer):
             terms = self.losses(output, target, weights, batch["lips"])
             if weights["adversarial"] > 0 or weights["feature_matching"] > 0:
-                terms |= self.losses.adversarial_terms(self.discriminator, output.mouth, target)
+                pictures = (self._pictures(m, batch) for m in (output.mouth, target))
+                terms |= self.losses.adversarial_terms(self.discriminator, *pictures)
             if weights["sync"] > 0:
                 terms["sync"] = self._sync_loss(self.losses.for_sync(output), batch)
             weighted = {name: weights[name] * term for name, term in terms.items()}

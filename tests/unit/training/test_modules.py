@@ -88,6 +88,7 @@ def fit(module: Any, data: Any, *callbacks: Callback, ckpt_path: str | None = No
 
 FULL_GAN = {
     "loss": {"weights": {"l1": 1.0, "sync": 0.1, "adversarial": 0.1, "feature_matching": 0.1}},
+    "discriminator": {"channels": [4, 8, 8, 8], "face_channels": [4, 8, 8]},
     "sync_discriminator": "joint",
     "sync_arguments": EXPERT,
 }
