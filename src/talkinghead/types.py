@@ -67,6 +67,9 @@ class AVSpec:
     mouth_x: int = 56
     mouth_y: int = 112
     mouth_side: int = 144
+    # What the generator may not see of the current face begins here within the box: below the nose,
+    # which speech leaves alone and which shows where the head has turned.
+    mask_top: int = 144
 
     def __post_init__(self) -> None:
         if (
@@ -77,6 +80,11 @@ class AVSpec:
                 f"AVSpec: the mouth box ({self.mouth_x}, {self.mouth_y}) + {self.mouth_side} "
                 "leaves the face of "
                 f"{self.face_size} pixels; make it smaller or move it"
+            )
+        if not self.mouth_y <= self.mask_top < self.mouth_y + self.mouth_side:
+            raise UsageError(
+                f"AVSpec: mask_top {self.mask_top} lies outside the mouth box, rows {self.mouth_y} "
+                f"to {self.mouth_y + self.mouth_side}"
             )
         for name in (
             "sample_rate",
@@ -109,6 +117,11 @@ class AVSpec:
             self.mouth_x + self.mouth_side,
             self.mouth_y + self.mouth_side,
         )
+
+    @property
+    def mask_box(self) -> Box:
+        """What is black in the surroundings: the mouth's box from `mask_top` down, in pixels."""
+        return self.mouth_box._replace(y0=self.mask_top)
 
     def to_dict(self) -> dict[str, int | float]:
         """Plain numbers: what a manifest and a checkpoint store."""

@@ -1,6 +1,7 @@
 """Augmentation of whole batches on their device: the last step before the model.
 
-Every draw is seeded by (seed, number of the batch's first sample), and so by (seed, iteration).
+Every draw is seeded by (seed, number of the sample), so that it matters neither how many samples a
+batch has nor how many processes divide them.
 
 Appearance and geometry change alike for a sample's reference, targets and mean face, so that
 nothing but the mouth differs between them. Blur, noise and compression are the reference's alone,
@@ -13,7 +14,7 @@ frames of a stretch, S video frames of a stretch, K mel frames of a window.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,8 +112,8 @@ class BatchAugmentation:
         self.seed = seed
 
     def draws(self, batch: Mapping[str, Any], stream: int = 0) -> _Draws:
-        """The random numbers of a batch of items, from the first on: pictures' 0, sound's 1."""
-        return _Draws(2 * self.seed + stream, int(batch["index"][0]), len(batch["index"]))
+        """The random numbers of a batch of items: pictures' 0, sound's 1."""
+        return _Draws(2 * self.seed + stream, batch["index"].tolist())
 
     def transform(self, draw: _Draws, size: int, device: torch.device) -> JointTransform:
         """The joint part: one warp and one change of colour for all pictures of a sample."""
@@ -258,22 +259,26 @@ class JointTransform:
 class _Draws:
     """A batch's random numbers, drawn on the CPU so that every device gets the same."""
 
-    def __init__(self, seed: int, first_index: int, batch: int) -> None:
+    def __init__(self, seed: int, indices: Sequence[int]) -> None:
         # A prime keeps neighbouring seeds from sharing streams.
-        self._generator = torch.Generator().manual_seed((seed * 1_000_003 + first_index) % 2**63)
-        self.batch = batch
+        seeds = [(seed * 1_000_003 + index) % 2**63 for index in indices]
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.batch = len(indices)
 
     def uniform(self, low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(self.batch, generator=self._generator)
+        return low + (high - low) * self._rand()
 
     def symmetric(self, limit: float) -> Tensor:
         return self.uniform(-limit, limit)
 
     def chosen(self, probability: float) -> Tensor:
-        return torch.rand(self.batch, generator=self._generator) < probability
+        return self._rand() < probability
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(self.batch, *shape, generator=self._generator)
+        return torch.stack([torch.randn(shape, generator=g) for g in self._generators])
+
+    def _rand(self) -> Tensor:
+        return torch.cat([torch.rand(1, generator=g) for g in self._generators])
 
 
 def finish_batch(
@@ -316,7 +321,8 @@ def finish_mouths(
     """As `finish_batch`, for who looks at mouths alone.
 
     Returns:
-        mouths, mean_mouth, mel, mel_negative and the numbers.
+        mouths, mean_mouth, mel, mel_negative and the numbers; lip_points float [B, T, 20, 2] as
+        they are in the items: no warp moves them.
     """
     images = torch.cat([batch["mean_face"][:, None], batch["faces"]], 1)
     if augmentation is None:
@@ -325,7 +331,8 @@ def finish_mouths(
         draw = augmentation.draws(batch)
         images = augmentation.transform(draw, spec.face_size, images.device).mouths(images)
     audio = _finish_audio(batch, spec, augmentation)
-    return {"mouths": images[:, 1:], "mean_mouth": images[:, 0], **audio}
+    pictures = {"mouths": images[:, 1:], "mean_mouth": images[:, 0]}
+    return {**pictures, "lip_points": batch["lip_points"], **audio}
 
 
 def _finish_audio(

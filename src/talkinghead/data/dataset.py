@@ -118,7 +118,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
             lie in (silence beyond the clip's ends), mel_negative likewise from elsewhere;
             window_starts int64 [W], where each frame's window begins in the stretch, for frames
             start - context_frames to start + T - 1 + lookahead_frames; lips float32 [W, 20, 2],
-            their motion in those frames (see `lip_motion`), NaN beyond the clip's ends; index,
+            their motion in those frames (see `lip_motion`), NaN beyond the clip's ends; lip_points
+            float32 [T, 20, 2], where they are in the target frames, canonical pixels; index,
             clip_index and start int; speaker str.
         """
         rng = make_rng(self.seed, _WINDOW, index)
@@ -139,6 +140,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
             "mel_negative": self._negative(clip, clip_index, start, rng),
             "window_starts": torch.tensor(starts),
             "lips": _lips(clip, frames),
+            "lip_points": torch.from_numpy(
+                clip.tensor("lips")[start : start + self.num_frames].astype(np.float32)
+            ),
             "index": index,
             "clip_index": clip_index,
             "start": start,

@@ -280,11 +280,11 @@ def mouth_crop(faces: Tensor, spec: AVSpec) -> Tensor:
 
 
 def surroundings(faces: Tensor, spec: AVSpec) -> Tensor:
-    """What the generator may see of the current frame: half the size, the mouth's box black.
+    """What the generator may see of the current frame: half the size, black from the nose down.
 
     Args:
         faces: canonical faces, float [..., 3, face_size, face_size] in [0, 1].
-        spec: for the mouth's box.
+        spec: for the mask's box.
 
     Returns:
         float [..., 3, face_size / 2, face_size / 2].
@@ -295,7 +295,7 @@ def surroundings(faces: Tensor, spec: AVSpec) -> Tensor:
 
 def black_mouth(halves: Tensor, spec: AVSpec) -> Tensor:
     """Canonical faces of half the size, [..., 3, face_size / 2, face_size / 2], masked in place."""
-    x0, y0, x1, y1 = (int(v) // 2 for v in spec.mouth_box)
+    x0, y0, x1, y1 = (int(v) // 2 for v in spec.mask_box)
     halves[..., y0:y1, x0:x1] = 0
     return halves
 

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from talkinghead.errors import UsageError
 from talkinghead.losses.adversarial import AdversarialLoss, feature_matching
+from talkinghead.losses.identity import IdentityLoss
+from talkinghead.losses.landmark import LandmarkLoss
 from talkinghead.losses.perceptual import PerceptualLoss
 from talkinghead.losses.reconstruction import ReconstructionLoss
 from talkinghead.losses.schedule import build_schedule
@@ -24,6 +26,8 @@ TERMS = (
     "gradient",
     "perceptual",
     "sync",
+    "landmark",
+    "identity",
     "adversarial",
     "feature_matching",
     "rgb",
@@ -42,7 +46,8 @@ class GeneratorLoss(nn.Module):
         weights: for each of `TERMS` a number or a schedule (see `build_schedule`); a term that is
             not named weighs 0.
         reconstruction: arguments of `ReconstructionLoss`.
-        perceptual: arguments of `PerceptualLoss`; it is built where its weight is not 0.
+        perceptual, landmark, identity: arguments of `PerceptualLoss`, `LandmarkLoss` and
+            `IdentityLoss`; each is built where its weight is not 0.
         adversarial_kind: "hinge" or "least_squares".
         sync_rgb_gradient: how much of the sync loss's gradient reaches the painted colours and
             their mask; the rest goes through the flow. Where it may paint freely to please the
@@ -57,6 +62,8 @@ class GeneratorLoss(nn.Module):
         weights: Mapping[str, Any],
         reconstruction: Mapping[str, Any] | None = None,
         perceptual: Mapping[str, Any] | None = None,
+        landmark: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
         adversarial_kind: Literal["hinge", "least_squares"] = "hinge",
         sync_rgb_gradient: float = 0.2,
     ) -> None:
@@ -68,8 +75,10 @@ class GeneratorLoss(nn.Module):
             name: build_schedule(weights.get(name, 0.0)) for name in TERMS
         }
         self.reconstruction = ReconstructionLoss(mouth_size, **(reconstruction or {}))
-        wants = weights.get("perceptual", 0.0) != 0
-        self.perceptual = PerceptualLoss(**(perceptual or {})) if wants else None
+        wanted = {name for name, weight in weights.items() if weight != 0}
+        self.perceptual = PerceptualLoss(**(perceptual or {})) if "perceptual" in wanted else None
+        self.landmark = LandmarkLoss(**(landmark or {})) if "landmark" in wanted else None
+        self.identity = IdentityLoss(**(identity or {})) if "identity" in wanted else None
         self.register_buffer("prior", lip_prior(mouth_size), persistent=False)
         self.adversarial = AdversarialLoss(adversarial_kind)
         self.sync_rgb_gradient = sync_rgb_gradient
@@ -96,6 +105,8 @@ class GeneratorLoss(nn.Module):
         terms = self.reconstruction.terms(output.mouth, target)
         if self.perceptual is not None and weights["perceptual"] > 0:
             terms["perceptual"] = self.perceptual(output.mouth, target)
+        if self.landmark is not None and weights["landmark"] > 0:
+            terms["landmark"] = self.landmark(output.mouth, target)
         # Under a mask that is still shut the painted mouth would never learn to be worth showing.
         off = (output.rgb - target).abs() * self.prior
         terms["rgb"] = off.mean() / self.prior.mean()
@@ -118,6 +129,10 @@ class GeneratorLoss(nn.Module):
             "adversarial": self.adversarial.generator(fake_logits),
             "feature_matching": feature_matching(fake_features, real_features),
         }
+
+    def identity_term(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Whether generated faces [N, 3, H, W] are the real ones'; nothing without the loss."""
+        return {} if self.identity is None else {"identity": self.identity(fake, real)}
 
     def for_sync(self, output: GeneratorOutput) -> Tensor:
         """The mouths, with the gradient of RGB and mask scaled down by `sync_rgb_gradient`."""

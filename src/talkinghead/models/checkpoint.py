@@ -28,12 +28,17 @@ from talkinghead.errors import CheckpointError, TalkingHeadError
 from talkinghead.media.writer import atomic_path
 from talkinghead.models.encoders import STRUCTURE_ONLY
 from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.models.lips import LipRegressor
 from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.types import AVSpec
 
 SCHEMA_VERSION = 1
-GENERATOR, EXPERT = "generator", "sync_expert"
-_NETWORKS: dict[str, type[nn.Module]] = {GENERATOR: LipSyncGenerator, EXPERT: SyncDiscriminator}
+GENERATOR, EXPERT, LIPS = "generator", "sync_expert", "lip_regressor"
+_NETWORKS: dict[str, type[nn.Module]] = {
+    GENERATOR: LipSyncGenerator,
+    EXPERT: SyncDiscriminator,
+    LIPS: LipRegressor,
+}
 
 
 @dataclass
@@ -47,8 +52,8 @@ class Loaded:
 
 def default_checkpoint(kind: str = GENERATOR) -> Path:
     """The weights that come with the package."""
-    name = {GENERATOR: "compact.safetensors", EXPERT: "sync_expert.safetensors"}[kind]
-    return Path(str(resources.files("talkinghead") / "weights" / name))
+    name = "compact" if kind == GENERATOR else kind
+    return Path(str(resources.files("talkinghead") / "weights" / f"{name}.safetensors"))
 
 
 def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
@@ -80,15 +85,15 @@ def spec_arguments(spec: AVSpec) -> dict[str, Any]:
         "face_size": spec.face_size,
         "mouth_size": spec.mouth_size,
         "mouth_box": (spec.mouth_x, spec.mouth_y, spec.mouth_side),
+        "mask_top": spec.mask_top,
     }
 
 
 def build(kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> nn.Module:
     """A network with random weights, from what a checkpoint holds."""
     fixed = spec_arguments(spec)
-    if kind == EXPERT:
-        fixed = {key: fixed[key] for key in ("num_mels", "mel_window")}
-    return _NETWORKS[kind](**{**arguments, **fixed})
+    taken = {GENERATOR: tuple(fixed), EXPERT: ("num_mels", "mel_window"), LIPS: ()}[kind]
+    return _NETWORKS[kind](**{**arguments, **{name: fixed[name] for name in taken}})
 
 
 def load_generator(path: str | Path = "default") -> Loaded:
@@ -106,6 +111,16 @@ def load_expert(path: str | Path = "default") -> Loaded:
     Raises as `load_generator` does.
     """
     loaded = _load(resolve_checkpoint(path, EXPERT), EXPERT)
+    loaded.model.requires_grad_(False)
+    return loaded
+
+
+def load_lips(path: str | Path = "default") -> Loaded:
+    """The lip regressor of a release or of a training checkpoint; frozen.
+
+    Raises as `load_generator` does.
+    """
+    loaded = _load(resolve_checkpoint(path, LIPS), LIPS)
     loaded.model.requires_grad_(False)
     return loaded
 

@@ -91,8 +91,8 @@ class LipSyncGenerator(nn.Module):
         decoder_channels: widths at a sixteenth, an eighth, a quarter and a half of `mouth_size`.
         context_channels: the context encoder's four widths.
         dropout: in the transformer.
-        num_mels, mel_window, face_size, mouth_size, mouth_box: from the AVSpec; the box is (x, y,
-            side).
+        num_mels, mel_window, face_size, mouth_size, mouth_box, mask_top: from the AVSpec; the box
+            is (x, y, side).
 
     Paper: Siarohin et al., 2019, arXiv:2003.00196, for flow with an occlusion mask; Perez et al.,
         2018, arXiv:1709.07871, for FiLM.
@@ -120,6 +120,7 @@ class LipSyncGenerator(nn.Module):
         face_size: int = 256,
         mouth_size: int = 96,
         mouth_box: Sequence[int] = (56, 112, 144),
+        mask_top: int = 144,
     ) -> None:
         super().__init__()
         self.lookahead_frames = lookahead_frames
@@ -139,7 +140,7 @@ class LipSyncGenerator(nn.Module):
         self.register_buffer("_box_centre", centre, persistent=False)
         self._box_scale = side / face_size
         outside = torch.ones(1, 1, face_size // 2, face_size // 2)
-        outside[..., y // 2 : (y + side) // 2, x // 2 : (x + side) // 2] = 0
+        outside[..., mask_top // 2 : (y + side) // 2, x // 2 : (x + side) // 2] = 0
         self.register_buffer("_outside", outside, persistent=False)
 
     @property

@@ -206,6 +206,11 @@ class LipSyncGANModule(L.LightningModule):
             if weights["adversarial"] > 0 or weights["feature_matching"] > 0:
                 pictures = (self._pictures(m, batch) for m in (output.mouth, target))
                 terms |= self.losses.adversarial_terms(self.discriminator, *pictures)
+            if weights["identity"] > 0:
+                faces = (
+                    fill_mouth(batch["surroundings"], m, self.spec) for m in (output.mouth, target)
+                )
+                terms |= self.losses.identity_term(*(f.flatten(0, 1) for f in faces))
             if weights["sync"] > 0:
                 terms["sync"] = self._sync_loss(self.losses.for_sync(output), batch)
             weighted = {name: weights[name] * term for name, term in terms.items()}
@@ -279,8 +284,11 @@ class LipSyncGANModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.iteration = checkpoint["iteration"]
+        frozen = {"losses": self.losses}
         if not self.joint and self.sync is not None:
-            own = {f"sync.{name}": t for name, t in self.sync.state_dict().items()}
+            frozen["sync"] = self.sync
+        for prefix, module in frozen.items():
+            own = {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
             checkpoint["state_dict"] |= own
 
     def _sync_loss(self, mouths: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

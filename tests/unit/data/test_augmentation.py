@@ -33,6 +33,7 @@ def make_batch(size=3, frames=2):
         "mel_negative": mel.flip(-1),
         "window_starts": starts,
         "lips": torch.zeros(size, 21, 20, 2),
+        "lip_points": torch.zeros(size, frames, 20, 2),
         "index": torch.arange(12, 12 + size),
         "clip_index": torch.zeros(size),
         "start": torch.zeros(size),

@@ -149,7 +149,7 @@ def test_crop_mask_and_paste() -> None:
     assert mouths.shape == (2, 1, 3, 96, 96)
     around = surroundings(rows, SPEC)
     assert around.shape == (2, 3, 128, 128)
-    half = tuple(int(v) // 2 for v in SPEC.mouth_box)
+    half = tuple(int(v) // 2 for v in SPEC.mask_box)
     assert around[..., half[1] : half[3], half[0] : half[2]].abs().max() == 0
     whole = around.clone()
     expected = (rows[..., ::2, ::2] + rows[..., 1::2, 1::2]) / 2

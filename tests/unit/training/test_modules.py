@@ -20,6 +20,7 @@ from talkinghead.features.geometry import mouth_crop
 from talkinghead.models.checkpoint import load_expert, load_generator
 from talkinghead.training.callbacks import LastCheckpoint
 from talkinghead.training.checkpoint_io import AtomicCheckpointIO
+from talkinghead.training.lip_regressor import LipRegressorModule
 from talkinghead.training.lipsync_gan import LipSyncGANModule
 from talkinghead.training.runner import build_trainer, resolve_resume, train
 from talkinghead.training.sync_expert import SyncExpertModule
@@ -166,6 +167,41 @@ def test_two_batches_make_the_step_of_one_of_both(corpus: Path) -> None:
     assert taken[0].keys() == taken[1].keys()
     for name, whole in taken[0].items():
         torch.testing.assert_close(taken[1][name], whole, atol=1e-6, rtol=1e-3)
+
+
+def test_lips_are_learnt_and_then_a_loss_that_survives_resuming(
+    corpus: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    arguments = {"channels": [8, 8, 16]}
+    optimizer = {"lr": 5e-3, "warmup_iterations": 0}
+    module = LipRegressorModule(SPEC, arguments, optimizer, max_iterations=30)
+    still = dict.fromkeys(("flip", "rotation", "scale", "shift", "elastic"), 0.0)
+    distances: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            distances.append(float(trainer.callback_metrics["train/lips/distance_px"]))
+
+    trainer = fit(module, make_data(corpus, module, augmentation=still, batch_size=4), Watch())
+    assert distances[-1] < 0.5 * distances[0]
+    path = tmp_path / "lips.ckpt"
+    trainer.save_checkpoint(path)
+    options = {
+        "loss": {
+            "weights": {"l1": 1.0, "landmark": 0.1},
+            "landmark": {"checkpoint": str(path)},
+        },
+    }
+    gan = make_module(**options, max_iterations=1)
+    trainer = fit(gan, make_data(corpus, gan))
+    assert trainer.callback_metrics["train/generator/landmark"] > 0
+    trainer.save_checkpoint(tmp_path / "gan.ckpt")
+    state = torch.load(tmp_path / "gan.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in state if name.startswith("losses.")]
+    resumed = make_module(**options, max_iterations=2)
+    fit(resumed, make_data(corpus, resumed), ckpt_path=str(tmp_path / "gan.ckpt"))
+    assert resumed.iteration == 2
 
 
 def test_joint_trains_three_networks_and_frozen_two(corpus: Path, tmp_path: Path) -> None:

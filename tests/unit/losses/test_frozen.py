@@ -1,0 +1,73 @@
+"""Losses that look through a frozen network: lips and identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import mobilenet_v3_large
+
+from talkinghead.errors import CheckpointError
+from talkinghead.losses.generator import GeneratorLoss
+from talkinghead.losses.identity import IdentityLoss
+from talkinghead.losses.landmark import LandmarkLoss
+from talkinghead.models.checkpoint import LIPS, save_release
+from talkinghead.models.lips import LipRegressor
+from talkinghead.types import AVSpec
+
+
+@pytest.fixture(scope="module")
+def regressor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "lips.safetensors"
+    arguments = {"channels": [8, 8, 16]}
+    meta = {LIPS: arguments, "av": AVSpec().to_dict(), "license": "MIT", "trained_on": "nothing"}
+    save_release(path, LIPS, LipRegressor(**arguments), meta)
+    return path
+
+
+def test_lips_cost_nothing_where_they_are_and_their_gradient_is_the_pictures(
+    regressor: Path,
+) -> None:
+    loss = LandmarkLoss(str(regressor))
+    torch.manual_seed(1)
+    target = torch.rand(2, 3, 3, 96, 96)
+    assert loss(target, target) < 0.02
+    predicted = target.roll(6, dims=-1).requires_grad_()
+    value = loss(predicted, target)
+    assert value > 0.02
+    value.backward()
+    assert predicted.grad is not None
+    assert predicted.grad.abs().max() > 0
+    assert all(p.grad is None for p in loss.parameters())
+
+
+def test_only_a_lip_regressor_will_do() -> None:
+    from talkinghead.models.checkpoint import default_checkpoint
+
+    with pytest.raises(CheckpointError, match="holds no lip_regressor"):
+        LandmarkLoss(str(default_checkpoint("sync_expert")))
+
+
+def test_identity_is_zero_for_the_same_face_and_not_for_another(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(mobilenet_v3_large().state_dict(), tmp_path / "net.pth")
+    loss = IdentityLoss("mobilenet_v3", str(tmp_path / "net.pth"))
+    loss.train()
+    face, other = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 128, 128)
+    assert loss(face, face).abs() < 1e-5
+    predicted = other.clone().requires_grad_()
+    value = loss(predicted, face)
+    assert value > 1e-5
+    value.backward()
+    assert predicted.grad is not None
+    assert predicted.grad.abs().max() > 0
+
+
+def test_they_are_built_where_they_weigh(regressor: Path) -> None:
+    losses = GeneratorLoss(96, {"landmark": 0.1}, landmark={"checkpoint": str(regressor)})
+    assert losses.landmark is not None
+    assert losses.identity is None
+    assert losses.identity_term(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)) == {}
+    assert GeneratorLoss(96, {"l1": 1.0}).landmark is None
