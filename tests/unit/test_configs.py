@@ -154,10 +154,11 @@ def test_prepare_defaults_are_the_codes() -> None:
     values = _resolve(_compose("prepare"))
     options, rules = PrepareOptions(), PrepareOptions().rules
     assert values["rules"] == vars(rules)
+    assert values["sync"] == vars(options.sync)
     assert {
         k: v
         for k, v in vars(options).items()
-        if k not in ("rules", "detector", "workers", "holdout_speakers")
+        if k not in ("rules", "sync", "detector", "workers", "holdout_speakers")
     } == {
         key: values[key]
         for key in ("val_fraction", "test_fraction", "split_by", "max_bad_fraction")

@@ -5,15 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from talkinghead.data.manifest import write_json
+from talkinghead.data.offset import (
+    Offset,
+    SyncRules,
+    embed_clip,
+    find_offset,
+    load_offset_expert,
+    shift_sound,
+)
 from talkinghead.data.storage import ClipData, encode_face, read_metadata, write_clip
 from talkinghead.errors import FaceNotFoundError, MediaError
 from talkinghead.features.audio import LogMel, Prosody
@@ -29,6 +39,8 @@ from talkinghead.features.geometry import (
 )
 from talkinghead.media.reader import probe, read_audio, read_video
 from talkinghead.media.timing import frame_time_s, num_frames_for, seconds_to_samples
+from talkinghead.models.checkpoint import EXPERT, resolve_checkpoint
+from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.types import AVSpec, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
 CODE_VERSION = "3"
@@ -67,7 +79,10 @@ class ClipTask:
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What became of a task. `reason` is empty for a good clip."""
+    """What became of a task. `reason` is empty for a good clip.
+
+    `offset` is what a sync expert found in a good clip, before anything was corrected.
+    """
 
     task: ClipTask
     sha256: str
@@ -75,6 +90,7 @@ class ClipResult:
     reason: str = ""
     detail: str = ""
     reused: bool = False
+    offset: Offset | None = None
 
 
 class _BadClip(Exception):
@@ -91,17 +107,32 @@ class ClipMaker:
         detector_name: what to remember it by.
         spec: the corpus's AVSpec.
         rules: which sources are good enough.
+        sync: how well their sound and picture must go together.
+
+    Raises:
+        CheckpointError: the sync expert cannot be used.
     """
 
     def __init__(
-        self, detector: FaceDetector, detector_name: str, spec: AVSpec, rules: ClipRules
+        self,
+        detector: FaceDetector,
+        detector_name: str,
+        spec: AVSpec,
+        rules: ClipRules,
+        sync: SyncRules | None = None,
     ) -> None:
         self.detector = detector
         self.spec = spec
         self.rules = rules
-        self._recipe = json.dumps(
-            [CODE_VERSION, detector_name, spec.to_dict(), vars(rules)], sort_keys=True
-        )
+        self.sync = sync or SyncRules()
+        self.expert: SyncDiscriminator | None = None
+        recipe: list[Any] = [CODE_VERSION, detector_name, spec.to_dict(), vars(rules)]
+        if self.sync.checkpoint is not None:
+            self.expert = load_offset_expert(self.sync.checkpoint, spec)
+            weights = resolve_checkpoint(self.sync.checkpoint, EXPERT).read_bytes()
+            checkpoint = hashlib.sha256(weights).hexdigest()
+            recipe.append({**vars(self.sync), "checkpoint": checkpoint})
+        self._recipe = json.dumps(recipe, sort_keys=True)
         self._mel = LogMel(spec)
         self._prosody = Prosody(spec)
 
@@ -115,19 +146,20 @@ class ClipMaker:
         if known is not None:
             return known
         try:
-            data = self._make(task.source)
+            data, offset = self._make(task.source)
         except _BadClip as bad:
             write_json(refusal, {"key": key, "reason": bad.reason, "detail": str(bad)})
             task.clip_path.unlink(missing_ok=True)
             return ClipResult(task, sha256, reason=bad.reason, detail=str(bad))
         num_frames = len(data.jpegs)
-        write_clip(
-            task.clip_path, data, {"key": key, "num_frames": str(num_frames), "sha256": sha256}
-        )
+        metadata = {"key": key, "num_frames": str(num_frames), "sha256": sha256}
+        if offset is not None:
+            metadata["offset"] = json.dumps(vars(offset))
+        write_clip(task.clip_path, data, metadata)
         refusal.unlink(missing_ok=True)
-        return ClipResult(task, sha256, num_frames)
+        return ClipResult(task, sha256, num_frames, offset=offset)
 
-    def _make(self, source: Path) -> ClipData:
+    def _make(self, source: Path) -> tuple[ClipData, Offset | None]:
         try:
             info = probe(source)
             if not info.has_video or info.is_image:
@@ -144,26 +176,84 @@ class ClipMaker:
             jpegs, mean_face = self._crop(frames, track)
         except MediaError as error:
             raise _BadClip("corrupt", str(error)) from error
-        samples = _fit(
-            audio.samples,
-            seconds_to_samples(frame_time_s(len(jpegs), self.spec.fps), self.spec.sample_rate),
-        )
-        waveform = torch.from_numpy(samples)
         opening = [mouth_opening(points, track.topology) for points in track.points]
         lips = [
             lip_points(points, track.topology, transform)
             for points, transform in zip(track.points, track.transforms, strict=True)
         ]
-        return ClipData(
+        mel, prosody, samples = self._hear(audio.samples, len(jpegs))
+        data = ClipData(
             jpegs,
-            self._mel(waveform).numpy(),
-            self._prosody(waveform).numpy(),
+            mel,
+            prosody,
             samples,
             np.array(opening, np.float32),
             np.array(lips, np.float32),
             track.transforms,
             np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
             _to_uint8(mouth_crop(as_tensor(mean_face[None]), self.spec)[0]),
+        )
+        if self.expert is None:
+            return data, None
+        offset = self._measure(data, self.expert)
+        if offset.frames and self.sync.correct:
+            data = self._correct(data, audio.samples, offset)
+        return data, offset
+
+    def _hear(
+        self, samples: FloatArray, num_frames: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Mel, prosody and the samples themselves, for so many frames."""
+        duration_s = frame_time_s(num_frames, self.spec.fps)
+        samples = _fit(samples, seconds_to_samples(duration_s, self.spec.sample_rate))
+        waveform = torch.from_numpy(samples)
+        return self._mel(waveform).numpy(), self._prosody(waveform).numpy(), samples
+
+    def _measure(self, data: ClipData, expert: SyncDiscriminator) -> Offset:
+        """How far the sound is from the picture, if that is near enough and sure enough."""
+        num_frames, rules = len(data.jpegs), self.sync
+        if num_frames < 2 * expert.num_frames:
+            raise _BadClip("too short", f"{num_frames} frames are too few to measure its offset")
+        features = torch.from_numpy(data.mel)
+        if expert.audio_encoder.needs_prosody:
+            features = torch.cat([features, torch.from_numpy(data.prosody)])
+
+        def read_faces(start: int, stop: int) -> UInt8Array:
+            return np.stack([_decode(jpeg) for jpeg in data.jpegs[start:stop]])
+
+        heard, seen = embed_clip(
+            expert, read_faces, num_frames, data.mean_mouth, features, self.spec
+        )
+        offset = find_offset(heard, seen, rules.max_offset_frames)
+        if offset.confidence < rules.min_confidence:
+            raise _BadClip(
+                "low confidence",
+                f"sound and mouth agree with a confidence of {offset.confidence:.2f} at best (with "
+                f"an offset of {offset.frames:+d} frames), {rules.min_confidence} is needed",
+            )
+        if abs(offset.frames) > rules.max_offset_frames:
+            raise _BadClip(
+                "out of sync",
+                f"its offset is {offset.frames:+d} frames (positive: the sound comes late), "
+                f"at most {rules.max_offset_frames} are allowed",
+            )
+        return offset
+
+    def _correct(self, data: ClipData, samples: FloatArray, offset: Offset) -> ClipData:
+        """The clip with its sound where it belongs, without the frames that then have none."""
+        kept, samples = shift_sound(samples, len(data.jpegs), offset.frames, self.spec)
+        num_frames = kept.stop - kept.start
+        self._require_duration(num_frames)
+        mel, prosody, samples = self._hear(samples, num_frames)
+        return replace(
+            data,
+            jpegs=data.jpegs[kept],
+            mel=mel,
+            prosody=prosody,
+            audio=samples,
+            mouth_opening=data.mouth_opening[kept],
+            lips=data.lips[kept],
+            transforms=data.transforms[kept],
         )
 
     def _track(self, source: Path, limit: int) -> tuple[FaceTrack, float]:
@@ -177,12 +267,8 @@ class ClipMaker:
         return track, tap.share
 
     def _judge(self, track: FaceTrack, second_face_share: float) -> None:
-        rules, num_frames = self.rules, len(track.found)
-        duration_s = float(num_frames / self.spec.fps)
-        if duration_s < rules.min_duration_s:
-            raise _BadClip(
-                "too short", f"it has {duration_s:.2f} s, {rules.min_duration_s} s are needed"
-            )
+        rules = self.rules
+        self._require_duration(len(track.found))
         lost = 1.0 - float(track.found.mean())
         if lost > rules.max_lost_fraction:
             raise _BadClip("face lost", f"the face is lost in {lost:.0%} of its frames")
@@ -198,6 +284,11 @@ class ClipMaker:
             raise _BadClip(
                 "too small", f"its face spans {size:.0f} pixels, {rules.min_face_px:.0f} are needed"
             )
+
+    def _require_duration(self, num_frames: int) -> None:
+        duration_s, needed_s = float(num_frames / self.spec.fps), self.rules.min_duration_s
+        if duration_s < needed_s:
+            raise _BadClip("too short", f"it has {duration_s:.2f} s, {needed_s} s are needed")
 
     def _crop(
         self, frames: Iterable[VideoFrame], track: FaceTrack
@@ -268,7 +359,8 @@ def _known_result(task: ClipTask, sha256: str, key: str, refusal: Path) -> ClipR
     """The outcome of an earlier run with the same source, spec, detector, rules and code."""
     metadata = read_metadata(task.clip_path)
     if metadata is not None and metadata.get("key") == key:
-        return ClipResult(task, sha256, int(metadata["num_frames"]), reused=True)
+        offset = Offset(**json.loads(metadata["offset"])) if "offset" in metadata else None
+        return ClipResult(task, sha256, int(metadata["num_frames"]), reused=True, offset=offset)
     try:
         values = json.loads(refusal.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -283,6 +375,10 @@ def _fit(samples: FloatArray, length: int) -> FloatArray:
     return np.ascontiguousarray(
         np.pad(samples[:length], (0, max(0, length - len(samples)))), dtype=np.float32
     )
+
+
+def _decode(jpeg: bytes) -> UInt8Array:
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB))
 
 
 def _to_uint8(image: torch.Tensor) -> UInt8Array:

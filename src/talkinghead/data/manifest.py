@@ -23,6 +23,8 @@ class ClipEntry:
     """One prepared clip.
 
     `path` is relative to the corpus; `source` and `sha256` name the file it was made from.
+    `offset_frames` is by how many frames the source's sound comes late, and `sync_confidence` how
+    sure that is, as a sync expert measured them; None where none did.
     """
 
     id: str
@@ -33,6 +35,8 @@ class ClipEntry:
     split: str
     source: str
     sha256: str
+    offset_frames: int | None = None
+    sync_confidence: float | None = None
 
 
 @dataclass(frozen=True)

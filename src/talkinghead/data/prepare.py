@@ -25,6 +25,7 @@ from rich.progress import (
 
 from talkinghead.data.clip_maker import CODE_VERSION, ClipMaker, ClipResult, ClipRules, ClipTask
 from talkinghead.data.manifest import ClipEntry, Manifest, SkippedClip, assign_split, write_json
+from talkinghead.data.offset import SyncRules, load_offset_expert
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.detector import build_detector
 from talkinghead.types import AVSpec
@@ -67,6 +68,7 @@ class PrepareOptions:
         holdout_speakers: speakers that go to "test" whole.
         max_bad_fraction: with a larger share of bad sources the run fails.
         rules: what makes a source bad.
+        sync: how well sound and picture must go together, and what measures it.
     """
 
     detector: str = "litert"
@@ -77,6 +79,7 @@ class PrepareOptions:
     holdout_speakers: Sequence[str] = ()
     max_bad_fraction: float = 0.2
     rules: ClipRules = field(default_factory=ClipRules)
+    sync: SyncRules = field(default_factory=SyncRules)
 
     def __post_init__(self) -> None:
         if self.split_by not in ("clip", "speaker"):
@@ -99,8 +102,8 @@ def prepare_corpus(
     """Prepares every video under a folder; `input_dir/<speaker>/...` names the speaker.
 
     Killed and run again, it goes on where it stopped: each clip's file is written whole or not at
-    all, and carries a key of its source's content, the AVSpec, the detector, the rules and the
-    code's version.
+    all, and carries a key of its source's content, the AVSpec, the detector, the rules, the sync
+    expert and the code's version.
 
     Args:
         input_dir: folder of videos.
@@ -112,13 +115,17 @@ def prepare_corpus(
         The manifest, as written.
 
     Raises:
-        CorpusError: no videos, too many bad ones (the report is written all the same), or a worker
-            that died.
+        CorpusError: no videos, too many bad ones (the report is written all the same), too few
+            speakers to be split, or a worker that died.
+        CheckpointError: the sync expert is missing, none, or was made for another AVSpec.
     """
     options = options or PrepareOptions()
     input_dir, output_dir = Path(input_dir), Path(output_dir)
     started = time.monotonic()
     tasks, duplicates = _find_tasks(input_dir, output_dir)
+    _require_speakers(tasks, input_dir, options)
+    if options.sync.checkpoint is not None:
+        load_offset_expert(options.sync.checkpoint, spec)  # Here, rather than in every worker.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
     skipped = [
         SkippedClip(r.task.source.relative_to(input_dir).as_posix(), r.reason, r.detail)
@@ -133,6 +140,8 @@ def prepare_corpus(
         log.warning("skipped %s: %s (%s)", clip.source, clip.reason, clip.detail)
     _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
     manifest.save(output_dir)
+    for split in _empty_splits({clip.split for clip in clips}, options):
+        log.warning("no clip fell into split %s: add videos, or enlarge its share", split)
     log.info(
         "%d clips (%d kept from before), %d skipped: %s",
         len(clips),
@@ -141,6 +150,25 @@ def prepare_corpus(
         output_dir,
     )
     return manifest
+
+
+def _empty_splits(filled: set[str], options: PrepareOptions) -> list[str]:
+    """The splits that were to have a share and are not among those with a clip."""
+    shares = {"val": options.val_fraction, "test": options.test_fraction}
+    shares["train"] = 1.0 - sum(shares.values())
+    return [name for name, share in shares.items() if share > 1e-9 and name not in filled]
+
+
+def _require_speakers(tasks: list[ClipTask], input_dir: Path, options: PrepareOptions) -> None:
+    """Refuses so few speakers that a split would have none, before any work is done."""
+    speakers = {_speaker(task, input_dir) for task in tasks}
+    empty = _empty_splits({_split("", speaker, options) for speaker in speakers}, options)
+    if options.split_by == "speaker" and empty:
+        raise CorpusError(
+            f"split_by=speaker leaves {' and '.join(empty)} without a speaker: {input_dir} has "
+            f"{len(speakers)} ({', '.join(sorted(speakers)[:5])}); add speakers (a folder each), "
+            "change val_fraction or test_fraction, or take split_by=clip"
+        )
 
 
 def _require_good(
@@ -189,12 +217,17 @@ def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list
 _maker: ClipMaker | None = None
 
 
-def _start_worker(detector: str, spec: AVSpec, rules: ClipRules) -> None:
+def _start_worker(spec: AVSpec, options: PrepareOptions) -> None:
     """Each process works on one clip with one thread; more would fight over the cores."""
     global _maker
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _maker = ClipMaker(build_detector(detector), detector, spec, rules)
+    _maker = _build_maker(spec, options)
+
+
+def _build_maker(spec: AVSpec, options: PrepareOptions) -> ClipMaker:
+    detector = build_detector(options.detector)
+    return ClipMaker(detector, options.detector, spec, options.rules, options.sync)
 
 
 def _work(task: ClipTask) -> ClipResult:
@@ -205,8 +238,7 @@ def _work(task: ClipTask) -> ClipResult:
 def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> Iterator[ClipResult]:
     """Results as they come, from worker processes or from this one."""
     if options.workers <= 0:
-        maker = ClipMaker(build_detector(options.detector), options.detector, spec, options.rules)
-        yield from map(maker.run, tasks)
+        yield from map(_build_maker(spec, options).run, tasks)
         return
     # Spawned, not forked: the parent may hold threads (torch, a progress bar), and a fork would
     # copy their locks.
@@ -214,7 +246,7 @@ def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> It
         min(options.workers, len(tasks)),
         multiprocessing.get_context("spawn"),
         _start_worker,
-        (options.detector, spec, options.rules),
+        (spec, options),
     ) as pool:
         futures = [pool.submit(_work, task) for task in tasks]
         try:
@@ -253,29 +285,41 @@ def _entry(
     result: ClipResult, input_dir: Path, output_dir: Path, spec: AVSpec, options: PrepareOptions
 ) -> ClipEntry:
     relative = result.task.source.relative_to(input_dir)
-    speaker = relative.parts[0] if len(relative.parts) > 1 else _ONE_SPEAKER
-    split = assign_split(
-        result.task.clip_id,
-        speaker,
-        val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction,
-        split_by=options.split_by,
-        holdout_speakers=options.holdout_speakers,
-    )
+    speaker = _speaker(result.task, input_dir)
+    offset = result.offset
     return ClipEntry(
         result.task.clip_id,
         speaker,
         result.task.clip_path.relative_to(output_dir).as_posix(),
         result.num_frames,
         float(result.num_frames / spec.fps),
-        split,
+        _split(result.task.clip_id, speaker, options),
         relative.as_posix(),
         result.sha256,
+        offset.frames if offset else None,
+        round(offset.confidence, 4) if offset else None,
+    )
+
+
+def _speaker(task: ClipTask, input_dir: Path) -> str:
+    parts = task.source.relative_to(input_dir).parts
+    return parts[0] if len(parts) > 1 else _ONE_SPEAKER
+
+
+def _split(clip_id: str, speaker: str, options: PrepareOptions) -> str:
+    return assign_split(
+        clip_id,
+        speaker,
+        val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction,
+        split_by=options.split_by,
+        holdout_speakers=options.holdout_speakers,
     )
 
 
 def _write_report(output_dir: Path, manifest: Manifest, reused: int, seconds: float) -> None:
     """What a person wants to know about a run; `manifest.json` is for the code."""
+    offsets = Counter(c.offset_frames for c in manifest.clips if c.offset_frames is not None)
     report = {
         "num_clips": len(manifest.clips),
         "num_reused": reused,
@@ -284,6 +328,7 @@ def _write_report(output_dir: Path, manifest: Manifest, reused: int, seconds: fl
         "hours_of_video": round(sum(clip.duration_s for clip in manifest.clips) / 3600, 3),
         "splits": dict(Counter(clip.split for clip in manifest.clips)),
         "speakers": dict(Counter(clip.speaker for clip in manifest.clips)),
+        "offset_frames": {str(frames): offsets[frames] for frames in sorted(offsets)},
         "skipped_by_reason": dict(Counter(clip.reason for clip in manifest.skipped)),
         "skipped": [asdict(clip) for clip in manifest.skipped],
     }

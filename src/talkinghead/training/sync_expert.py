@@ -6,6 +6,7 @@ Shape suffixes: B clips, S stretch of frames, N windows, T frames of a window, C
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from talkinghead.errors import UsageError
 from talkinghead.losses.sync import cosine_bce, info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, SCHEMA_VERSION, build
 from talkinghead.models.sync import SyncDiscriminator
@@ -25,9 +27,8 @@ class SyncExpertModule(L.LightningModule):
     """Fits a `SyncDiscriminator` to real pairs.
 
     Each clip of a batch gives a stretch of frames, cut into windows that follow each other: the
-        other windows of the
-    same clip, at least a window's length away, are the hard negatives; the other clips are the easy
-    ones.
+    other windows of the same clip, at least a window's length away, are the hard negatives; the
+    other clips are the easy ones.
 
     Args:
         av: the AVSpec, or its fields.
@@ -38,6 +39,9 @@ class SyncExpertModule(L.LightningModule):
         gradient_clip: the highest norm of the gradients; 0 for none.
         max_iterations: where training ends.
         license, trained_on: written into the checkpoint.
+
+    Raises:
+        UsageError: `loss` is unknown, or (when training begins) a stretch is shorter than a window.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class SyncExpertModule(L.LightningModule):
         trained_on: str = "unknown",
     ) -> None:
         super().__init__()
+        if loss not in ("info_nce", "bce"):
+            raise UsageError(f"loss={loss}: choose info_nce or bce")
         self.spec = av if isinstance(av, AVSpec) else AVSpec.from_dict(av)
         self.arguments = dict(sync_expert)
         self.sync_expert = cast(SyncDiscriminator, build(EXPERT, self.arguments, self.spec))
@@ -72,10 +78,11 @@ class SyncExpertModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         lr = self.optimizer_config.apply(self.optimizers().optimizer, self.iteration)  # type: ignore[union-attr]
-        loss, accuracy = self._loss(batch)
+        loss, measured = self._loss(batch)
         require_finite(loss, "train/sync_expert/loss", self.iteration, batch["clip_index"])
         self.log("train/sync_expert/loss", loss, prog_bar=True)
-        self.log("train/sync_expert/accuracy", accuracy, prog_bar=True)
+        self.log("train/sync_expert/accuracy", measured.pop("accuracy"), prog_bar=True)
+        self.log_dict({f"train/sync_expert/{name}": value for name, value in measured.items()})
         self.log("train/lr/sync_expert", lr)
         self.iteration += 1
         self.trainer.should_stop = self.trainer.should_stop or self.iteration >= self.max_iterations
@@ -85,8 +92,8 @@ class SyncExpertModule(L.LightningModule):
         self.log("train/grad_norm/sync_expert", clip_gradients(optimizer, self.gradient_clip))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        loss, accuracy = self._loss(batch)
-        size = len(batch["mouths"])
+        loss, measured = self._loss(batch)
+        size, accuracy = len(batch["mouths"]), measured["accuracy"]
         self.log("val/loss", loss, prog_bar=True, batch_size=size)
         self.log("val/sync_expert/accuracy", accuracy, prog_bar=True, batch_size=size)
 
@@ -97,21 +104,39 @@ class SyncExpertModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.iteration = checkpoint["iteration"]
 
-    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def num_windows(self, batch: Mapping[str, Tensor]) -> int:
+        """How many windows a batch holds.
+
+        Raises:
+            UsageError: its stretches are shorter than a window.
+        """
+        num_clips, num_frames = batch["mouths"].shape[:2]
+        if num_frames < self.sync_expert.num_frames:
+            raise UsageError(
+                f"data.num_frames={num_frames} is shorter than a window of "
+                f"model.sync_expert.num_frames={self.sync_expert.num_frames}: give data.num_frames "
+                "a multiple of it"
+            )
+        return num_clips * (num_frames // self.sync_expert.num_frames)
+
+    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and what `SyncDiagnosis` and a reader of the logs want to know beside it."""
         mouths, means, audio = self._windows(batch)
         video_D, audio_D = self.sync_expert(mouths, means, audio)
         scale = self.sync_expert.scale
         is_silent = silent(audio, self.spec.num_mels)
         alike = is_silent[:, None] & is_silent[None, :]
         alike.fill_diagonal_(False)
-        with torch.no_grad():
-            found = (video_D @ audio_D.T).masked_fill(alike, -1).argmax(1)
-            accuracy = (found == torch.arange(len(found), device=found.device)).float().mean()
+        measured = _measure(video_D.detach().float(), audio_D.detach().float(), is_silent, alike)
         if self.loss == "info_nce":
-            return info_nce(video_D, audio_D, scale, alike), accuracy
-        target = torch.cat([torch.ones(len(video_D)), torch.zeros(len(video_D))]).to(video_D)
-        pairs = torch.cat([audio_D, audio_D.roll(1, 0)])
-        return cosine_bce(video_D.repeat(2, 1), pairs, target, scale), accuracy
+            return info_nce(video_D, audio_D, scale, alike), measured
+        measured["chance"] = torch.full_like(measured["chance"], math.log(2))
+        # Of two windows that are silent alike neither is a fair negative for the other.
+        fair = ~(is_silent & is_silent.roll(1, 0))
+        pairs = torch.cat([audio_D, audio_D.roll(1, 0)[fair]])
+        target = torch.zeros(len(pairs), device=pairs.device)
+        target[: len(audio_D)] = 1.0
+        return cosine_bce(torch.cat([video_D, video_D[fair]]), pairs, target, scale), measured
 
     def _windows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Stretches [B, S] cut into N = B x (S // T) windows of T frames.
@@ -119,7 +144,7 @@ class SyncExpertModule(L.LightningModule):
         The audio has no context around them.
         """
         num_frames = self.sync_expert.num_frames
-        count = batch["mouths"].shape[1] // num_frames
+        count = self.num_windows(batch) // len(batch["mouths"])
         mouths = batch["mouths"][:, : count * num_frames]
         audio = batch["mel"][:, : count * num_frames]
         return (
@@ -127,3 +152,22 @@ class SyncExpertModule(L.LightningModule):
             batch["mean_mouth"].repeat_interleave(count, 0),
             audio.unflatten(1, (count, num_frames)).flatten(0, 1),
         )
+
+
+def _measure(
+    video_D: Tensor, audio_D: Tensor, is_silent: Tensor, alike: Tensor
+) -> dict[str, Tensor]:
+    """Figures of a batch, scalars.
+
+    `accuracy`: how often the right sound comes first; `chance`: the loss of an expert that cannot
+    tell windows apart; `silent`: share of the windows; `spread_video`, `spread_audio`: variance of
+    the unit vectors, 0 where all are alike, 1 where they point everywhere.
+    """
+    found = (video_D @ audio_D.T).masked_fill(alike, -1).argmax(1)
+    return {
+        "accuracy": (found == torch.arange(len(found), device=found.device)).float().mean(),
+        "chance": (len(alike) - alike.sum(1)).float().log().mean(),
+        "silent": is_silent.float().mean(),
+        "spread_video": (video_D - video_D.mean(0)).square().sum(1).mean(),
+        "spread_audio": (audio_D - audio_D.mean(0)).square().sum(1).mean(),
+    }

@@ -25,6 +25,15 @@ def test_what_is_saved_is_loaded(tmp_path, manifest):
     assert [clip.id for clip in manifest.split("train")] == ["a/0", "a/2"]
 
 
+def test_manifests_from_before_offsets_were_measured_load(tmp_path, manifest):
+    manifest.save(tmp_path)
+    values = json.loads((tmp_path / "manifest.json").read_text())
+    for clip in values["clips"]:
+        del clip["offset_frames"], clip["sync_confidence"]
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    assert Manifest.load(tmp_path) == manifest
+
+
 def test_folder_without_manifest_says_how_to_make_one(tmp_path):
     with pytest.raises(CorpusError, match="talkinghead prepare"):
         Manifest.load(tmp_path)

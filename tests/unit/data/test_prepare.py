@@ -16,11 +16,14 @@ import pytest
 from skimage import data
 
 import talkinghead.data.prepare as prepare_module
+from talkinghead.cli.main import main
 from talkinghead.data.manifest import Manifest
+from talkinghead.data.offset import SyncRules
 from talkinghead.data.prepare import PrepareOptions, prepare_corpus
 from talkinghead.data.storage import ClipFile, read_metadata
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.media.writer import VideoWriter
+from talkinghead.models.checkpoint import default_checkpoint
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
@@ -143,6 +146,66 @@ def test_no_videos_is_an_error(tmp_path, make):
 def test_impossible_options_are_refused(options):
     with pytest.raises(UsageError):
         PrepareOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "empty"),
+    [
+        ({"val_fraction": 0.1}, "val"),
+        ({"val_fraction": 0.999}, "train"),
+        ({"val_fraction": 0.1, "holdout_speakers": ["anna", "ben"]}, "val and train"),
+    ],
+)
+def test_too_few_speakers_to_split_are_refused_at_once(inputs, tmp_path, options, empty):
+    shutil.rmtree(inputs / "ben")
+    with pytest.raises(CorpusError, match=f"leaves {empty} without a speaker: .* has 1 .anna.; "):
+        prepare_corpus(
+            inputs, tmp_path / "out", SPEC, PrepareOptions(split_by="speaker", **options)
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_split_is_warned_of(videos, tmp_path, caplog):
+    prepare_corpus(videos, tmp_path, SPEC, PrepareOptions(workers=0, val_fraction=0.01))
+    assert "no clip fell into split val: add videos, or enlarge its share" in caplog.text
+
+
+def test_offsets_are_measured_written_and_counted(videos, tmp_path):
+    """A still face and a tone: what is found means nothing, but it is found."""
+    sync = SyncRules("default", min_confidence=0.0, correct=False)
+    options = PrepareOptions(workers=0, val_fraction=0.0, sync=sync)
+    manifest = prepare_corpus(videos, tmp_path, SPEC, options)
+    assert manifest == Manifest.load(tmp_path)
+    offsets = [clip.offset_frames for clip in manifest.clips]
+    assert all(abs(offset) <= 15 for offset in offsets)
+    assert all(0 <= clip.sync_confidence < 0.5 for clip in manifest.clips)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert sum(report["offset_frames"].values()) == 4
+    assert set(report["offset_frames"]) == set(map(str, offsets))
+    # The same again from what is on disk.
+    assert prepare_corpus(videos, tmp_path, SPEC, options) == manifest
+    strict = PrepareOptions(workers=0, sync=SyncRules("default", min_confidence=1.9))
+    with pytest.raises(CorpusError, match=r"4 of 4 videos .* are bad \(4 low confidence\)"):
+        prepare_corpus(videos, tmp_path, SPEC, strict)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("gone, really.ckpt", "no sync expert: checkpoint {} does not exist"),
+        ("compact.safetensors", "no sync expert: checkpoint {} has no 'sync_expert'"),
+    ],
+)
+def test_a_wrong_expert_is_one_line_before_any_work(videos, tmp_path, capsys, name, line):
+    path = tmp_path / name
+    if name == "compact.safetensors":
+        shutil.copy(default_checkpoint(), path)
+    arguments = [f"input={videos}", f"output={tmp_path / 'out'}", f"sync.checkpoint={path}"]
+    assert main(["prepare", *arguments]) == 1
+    printed = capsys.readouterr()
+    (printed_line,) = printed.err.strip().splitlines()
+    assert line.format(path) in printed_line
+    assert not (tmp_path / "out").exists()
 
 
 def test_dead_worker_is_an_error_that_says_what_to_do(inputs, tmp_path, monkeypatch):
