@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from talkinghead.features.geometry import surroundings
-from talkinghead.models.checkpoint import EXPERT, GENERATOR, build
+from talkinghead.models.checkpoint import EXPERT, GENERATOR, LIPS, build
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.paths import conf_dir
 from talkinghead.types import AVSpec
@@ -36,6 +36,9 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
         cfg = compose("train", [f"model={name}", "data.corpus_dir=none"])
     spec = AVSpec()
     mouths = torch.rand(1, 3, spec.mouth_size, spec.mouth_size)
+    if LIPS in cfg.model:
+        regressor = build(LIPS, OmegaConf.to_container(cfg.model.lip_regressor), spec).eval()  # type: ignore[arg-type]
+        return [("lip regressor", regressor, gflop(regressor, mouths), "mouth")]
     if GENERATOR not in cfg.model:
         options: Any = OmegaConf.to_container(cfg.model.sync_expert)
         expert: Any = build(EXPERT, options, spec).eval()
@@ -86,4 +89,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["compact", "base", "sync_expert"])
+    main(sys.argv[1:] or ["compact", "base", "sync_expert", "lip_regressor"])
