@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from talkinghead.cli.score import judge_arguments
 from talkinghead.errors import UsageError
 from talkinghead.evaluation.evaluate import EvaluationOptions, evaluate, evaluate_video
 
@@ -13,13 +14,13 @@ from talkinghead.evaluation.evaluate import EvaluationOptions, evaluate, evaluat
 def main(cfg: DictConfig) -> None:
     """Writes the scores that `conf/evaluate.yaml` describes."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    checkpoint, corpus, videos, output, detector, sync = (
-        values.pop(key) for key in ("checkpoint", "corpus", "input", "output", "detector", "sync")
+    checkpoint, corpus, videos, output = (
+        values.pop(key) for key in ("checkpoint", "corpus", "input", "output")
     )
     if (corpus is None) == (videos is None):
         raise UsageError(
             "evaluate: give corpus= (a prepared corpus) or input= (a folder of videos)"
         )
-    options = EvaluationOptions(detector=detector["name"], expert=sync["checkpoint"], **values)
+    options = EvaluationOptions(**judge_arguments(values))
     run = evaluate if videos is None else evaluate_video
     run(checkpoint, corpus or videos, output, options)

@@ -9,7 +9,9 @@ from pathlib import Path
 from hydra.core.override_parser.types import Quote, QuotedString
 
 TEXT_KEYS = frozenset({"text"})
-PATH_KEYS = frozenset({"face", "audio", "output", "input", "jobs"})
+PATH_KEYS = frozenset({"face", "audio", "output", "input", "jobs", "generated", "reference"})
+NAMED_PATHS_KEYS = frozenset({"generated"})
+"""Path keys that take several paths with a name for each: `generated={a: PATH, b: PATH}`."""
 PATH_NAME = re.compile(
     r"(\w+_)?(dir|path|checkpoint|corpus)|dirpath|sync_expert|init_from|face_encoder_weights"
 )
@@ -23,9 +25,9 @@ _MULTIRUN = ("-m", "--multirun")
 def to_hydra(arguments: Sequence[str]) -> list[str]:
     """Quotes the values of path and text keys: commas, quotes, `=`, `$` and braces are characters.
 
-    `null` and, for a path, a list in brackets stay Hydra's. With `-m` a path may be several,
-    separated by commas (unless a file of the whole name exists), and `choice(...)` and `glob(...)`
-    work. `~` is the home folder.
+    `null` and, for a path, a list in brackets stay Hydra's; so do names in braces for the keys of
+    `NAMED_PATHS_KEYS`. With `-m` a path may be several, separated by commas (unless a file of the
+    whole name exists), and `choice(...)` and `glob(...)` work. `~` is the home folder.
 
     Args:
         arguments: as typed, without the program and the command.
@@ -59,16 +61,23 @@ def _quote_argument(argument: str, multirun: bool) -> str:
         return argument
     if value in ("", "null") or (multirun and _SWEEP.fullmatch(value)):
         return argument
+    if key in NAMED_PATHS_KEYS and _is_wrapped(value, "{}"):
+        return argument
     return f"{match['prefix']}{key}={_quote_path(value, multirun) if is_path else quote(value)}"
 
 
 def _quote_path(value: str, multirun: bool) -> str:
-    if value.startswith("[") and value.endswith("]") and not _exists(value):
+    if _is_wrapped(value, "[]"):
         return value
     several = multirun and "," in value and not _exists(value)
     return ",".join(
         quote(_expand_home(part)) for part in (value.split(",") if several else [value])
     )
+
+
+def _is_wrapped(value: str, brackets: str) -> bool:
+    """A list or a mapping, unless a file has that name."""
+    return value.startswith(brackets[0]) and value.endswith(brackets[1]) and not _exists(value)
 
 
 def _expand_home(value: str) -> str:

@@ -11,24 +11,22 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from talkinghead.data.manifest import SPLITS, ClipEntry, Manifest
 from talkinghead.data.prepare import PrepareOptions, prepare_corpus
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.evaluation.generate import ClipGenerator, Mode
-from talkinghead.evaluation.report import RANK_BY, shed_strips, write_report
-from talkinghead.evaluation.score import ClipScorer, ClipScores, load_clip
-from talkinghead.features.faces.detector import build_detector
-from talkinghead.models.checkpoint import load_expert, load_generator
+from talkinghead.evaluation.judges import JudgeOptions, Judges
+from talkinghead.evaluation.listening import judge_listening, require_listening
+from talkinghead.evaluation.report import RANK_BY, Report, Scored, shed_exhibits
+from talkinghead.evaluation.score import ClipScorer, load_clip
+from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.generator import LipSyncGenerator
-from talkinghead.models.sync import SyncDiscriminator
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(JudgeOptions):
     """How to score.
 
     Attributes:
@@ -38,11 +36,8 @@ class EvaluationOptions:
         mode: "video" (the current frames, masked, with the reference's mouth) or "still" (as for a
             photo: the reference in every frame).
         reference_frame: the frame of each clip that is the reference face.
-        detector: measures the mouths; "litert" or "face_alignment".
-        expert: a sync expert's checkpoint, or "default", for LSE-D and LSE-C; none if None.
-        num_strips: how many of each group's best and worst clips get a strip of frames.
-        device: torch's name.
-        num_threads: torch's threads; None leaves them as they are.
+        num_strips: how many of each group's best and worst clips the report shows.
+        require_listening: fail, after the report is written, where the sound makes no difference.
     """
 
     splits: Sequence[str] = ("val", "test")
@@ -50,19 +45,17 @@ class EvaluationOptions:
     max_frames: int | None = 250
     mode: Mode = "video"
     reference_frame: int = 0
-    detector: str = "litert"
-    expert: str | None = None
     num_strips: int = 2
-    device: str = "cpu"
-    num_threads: int | None = None
+    require_listening: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = sorted(set(self.splits) - set(SPLITS))
         if unknown or not self.splits:
             raise UsageError(
                 f"splits: got {list(self.splits)}, expected some of {', '.join(SPLITS)}"
             )
-        for name in ("max_clips", "max_frames", "num_threads"):
+        for name in ("max_clips", "max_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1 or null, got {value}")
@@ -86,21 +79,20 @@ def evaluate(
     Args:
         checkpoint: a generator's file, or "default".
         corpus_dir: a prepared corpus.
-        output_dir: gets scores.json, clips.csv and strips/*.png.
+        output_dir: gets scores.json, clips.csv, report.html and strips/*.png.
         options: see `EvaluationOptions`.
 
     Returns:
         What scores.json holds.
 
     Raises:
-        CheckpointError: the checkpoint cannot be used.
+        CheckpointError: the checkpoint, or a file to judge by, cannot be used.
         CorpusError: the corpus is missing, broken, of another AVSpec, or has no such clip.
         DependencyError: what the detector needs is not installed.
+        DeafModelError: the sound makes no difference (after the report is written).
     """
     options = options or EvaluationOptions()
     corpus_dir = Path(corpus_dir)
-    if options.num_threads:
-        torch.set_num_threads(options.num_threads)
     loaded = load_generator(checkpoint)
     manifest = Manifest.load(corpus_dir)
     manifest.require_spec(loaded.spec, corpus_dir)
@@ -116,17 +108,28 @@ def evaluate(
         )
     model = cast(LipSyncGenerator, loaded.model.to(options.device))
     generator = ClipGenerator(model, loaded.spec, options.mode, options.reference_frame)
-    scorer = ClipScorer(generator, build_detector(options.detector), _expert(options))
+    judges = Judges.build(options, loaded.spec)
+    scorer = ClipScorer(generator, judges)
     trained = {clip.speaker for clip in manifest.split("train")}
     groups = {e.id: "seen" if e.speaker in trained else "unseen" for e in entries}
     pairs = [(entry, choose_other(entry, manifest)) for entry in entries]
     clips = _score(scorer, corpus_dir, pairs, groups, options)
+    listening = judge_listening(clips)
     header = {
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
         "options": {**asdict(options), "splits": list(options.splits)},
+        "listening": listening.to_dict(),
+        "left_out": judges.notes,
     }
-    return write_report(Path(output_dir), header, clips, groups, options.num_strips)
+    verdict = (listening.describe(), listening.listens) if listening.is_known else None
+    report = Report("groups", header, clips, loaded.spec.fps, verdict=verdict)
+    content = report.write(Path(output_dir), options.num_strips)
+    if not listening.is_known:
+        logger.warning("whether the model listens is not known: %s", listening.describe())
+    elif options.require_listening:
+        require_listening(listening, str(checkpoint))
+    return content
 
 
 def evaluate_video(
@@ -176,29 +179,19 @@ def choose_other(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
     return None
 
 
-def _expert(options: EvaluationOptions) -> SyncDiscriminator | None:
-    if options.expert is None:
-        return None
-    return cast(SyncDiscriminator, load_expert(options.expert).model.to(options.device))
-
-
 def _score(
     scorer: ClipScorer,
     corpus_dir: Path,
     pairs: Sequence[tuple[ClipEntry, ClipEntry | None]],
     groups: Mapping[str, str],
     options: EvaluationOptions,
-) -> list[ClipScores]:
-    prosody = any(
-        network.audio_encoder.needs_prosody
-        for network in (scorer.generator.model, scorer.expert)
-        if network is not None
-    )
+) -> list[Scored]:
+    prosody = scorer.generator.model.audio_encoder.needs_prosody or scorer.judges.needs_prosody
     load = partial(load_clip, corpus_dir, prosody=prosody, max_frames=options.max_frames)
-    clips: list[ClipScores] = []
+    clips: list[Scored] = []
     for number, (entry, other) in enumerate(pairs, start=1):
-        scores = scorer.score(load(entry), load(other) if other else None)
-        clips = shed_strips([*clips, scores], groups, options.num_strips)
+        scores = scorer.score(load(entry), load(other) if other else None, groups[entry.id])
+        clips = shed_exhibits([*clips, scores], options.num_strips)
         logger.info(
             "%d of %d: %s r %.2f, on speech %.2f, other sound %.2f",
             number,

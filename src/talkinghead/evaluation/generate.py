@@ -1,13 +1,14 @@
 """Whole clips through a generator, in the canonical face: what evaluation measures.
 
-No tracking, compositing or encoding comes between, so that the scores are the model's own.
+No tracking or encoding comes between, so that the scores are the model's own; `shown` is what the
+product's stabiliser and renderer make of them.
 
 Shape suffixes: T video frames, C feature rows, M mel frames, H and W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,13 @@ from torch import Tensor
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import mel_windows
 from talkinghead.features.geometry import as_tensor, mouth_crop, paste_mouth, surroundings
+from talkinghead.media.timing import frame_time_s
 from talkinghead.models.generator import ContextFeatures, LipSyncGenerator, ReferenceFeatures
+from talkinghead.predict.compositor import Compositor
+from talkinghead.predict.generate import GeneratedFrame, to_fields
+from talkinghead.predict.renderer import FeatherRenderer
+from talkinghead.predict.source import Reference, SourceFrame
+from talkinghead.predict.stabiliser import MouthFields
 from talkinghead.types import AVSpec, UInt8Array
 
 Mode = Literal["video", "still"]
@@ -29,20 +36,25 @@ CHUNK_FRAMES = 25
 class EncodedClip:
     """A clip as the generator sees it before anybody speaks; several sounds can be put to it.
 
-    `faces` uint8 [T, H, W, 3] are what mouths are pasted into.
+    `faces` uint8 [T, H, W, 3] are what mouths are pasted into; `reference_face` uint8 [H, W, 3].
     """
 
     faces: UInt8Array
+    reference_face: UInt8Array
     reference: ReferenceFeatures
     contexts: list[ContextFeatures]
 
 
 @dataclass(frozen=True)
 class GeneratedClip:
-    """`mouths` float [T, 3, mouth, mouth] in [0, 1]; `faces` uint8 [T, face, face, 3] hold them."""
+    """`mouths` float [T, 3, mouth, mouth] in [0, 1]; `faces` uint8 [T, face, face, 3] hold them.
+
+    `shown` uint8 [T, face, face, 3] are the faces as `talkinghead predict` would show them.
+    """
 
     mouths: Tensor
     faces: UInt8Array
+    shown: UInt8Array
 
 
 class ClipGenerator:
@@ -86,7 +98,7 @@ class ClipGenerator:
             )
             for start, stop in _chunks(len(targets))
         ]
-        return EncodedClip(targets, encoded, contexts)
+        return EncodedClip(targets, reference[0], encoded, contexts)
 
     @torch.inference_mode()
     def speak(self, clip: EncodedClip, features: Tensor) -> GeneratedClip:
@@ -98,14 +110,36 @@ class ClipGenerator:
         """
         num_frames = len(clip.faces)
         tokens = self._tokens(clip.reference, features, num_frames)
-        mouths, faces = [], []
+        mouths, faces, fields = [], [], []
         for (start, stop), context in zip(_chunks(num_frames), clip.contexts, strict=True):
             output = self.model.decode(tokens[start:stop], clip.reference, context)
             mouth = output.mouth.float().cpu().clamp(0, 1)
             pasted = paste_mouth(as_tensor(clip.faces[start:stop]), mouth, self.spec)
             mouths.append(mouth)
             faces.append(_to_images(pasted))
-        return GeneratedClip(torch.cat(mouths), np.concatenate(faces))
+            fields += to_fields(output)
+        shown = self._composite(clip, fields)
+        return GeneratedClip(torch.cat(mouths), np.concatenate(faces), shown)
+
+    def show_reference(self, clip: EncodedClip) -> UInt8Array:
+        """The reference's own mouth shown in every frame: uint8 [T, face, face, 3]."""
+        size = self.spec.mouth_size
+        still = MouthFields(
+            np.zeros((size, size, 2), np.float32),
+            np.zeros((size, size, 3), np.float32),
+            np.zeros((size, size), np.float32),
+        )
+        return self._composite(clip, [still] * len(clip.faces))
+
+    def _composite(self, clip: EncodedClip, fields: Sequence[MouthFields]) -> UInt8Array:
+        compositor = Compositor(FeatherRenderer(), self.spec)
+        reference = Reference(clip.reference_face, np.eye(2, 3, dtype=np.float32))
+        shown = []
+        for number, (face, field) in enumerate(zip(clip.faces, fields, strict=True)):
+            time_s = frame_time_s(number, self.spec.fps)
+            source = SourceFrame(face, time_s, 1 / self.spec.fps, reference.transform, reference)
+            shown.append(compositor.composite(GeneratedFrame(source, field))[0])
+        return np.stack(shown)
 
     def _tokens(self, reference: ReferenceFeatures, features: Tensor, num_frames: int) -> Tensor:
         """One token a frame, [T, D], with the model's past and look-ahead around them."""

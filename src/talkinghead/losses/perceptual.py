@@ -181,6 +181,21 @@ def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:
     return _trunk_from_state(_read_state(Path(choice)), choice, num_blocks)
 
 
+def load_lpips_heads() -> list[Tensor]:
+    """The weights that LPIPS gives the channels of each block: five of [1, C, 1, 1], none negative.
+
+    They belong to the trunk of `load_trunk("offline", 5)`.
+
+    Raises:
+        DependencyError: the package stlpips-pytorch is not installed.
+        CheckpointError: its weight file is damaged.
+
+    Paper: Zhang et al., 2018, arXiv:1801.03924; Ghildyal and Liu, 2022, arXiv:2207.13686.
+    """
+    state = _read_state(_offline_path())
+    return [state[f"lin{block}.model.1.weight"].float() for block in range(5)]
+
+
 def _offline_path() -> Path:
     """The packaged weight file; the package is not imported, as its code wants other ones."""
     found = importlib.util.find_spec(_OFFLINE_PACKAGE)

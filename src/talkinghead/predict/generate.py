@@ -121,7 +121,7 @@ class MouthGenerator:
         middles_s = [frame.middle_s for frame in batch]
         tokens_ND = self.tokens.at(middles_s, self._features)
         output = self._model.decode(tokens_ND, self._features, self._encode_context(batch))
-        return _to_fields(output)
+        return to_fields(output)
 
     def _encode_context(self, batch: list[SourceFrame]) -> ContextFeatures:
         """The surroundings of every frame's mouth, or one for all where the picture stays."""
@@ -153,8 +153,8 @@ class MouthGenerator:
         return torch.autocast(self._device.type, dtype=self._autocast)
 
 
-def _to_fields(output: GeneratorOutput) -> list[MouthFields]:
-    """Tensors to arrays on the CPU. The model's flow is in half widths of the box."""
+def to_fields(output: GeneratorOutput) -> list[MouthFields]:
+    """A batch's tensors to each frame's arrays. The model's flow is in half widths of the box."""
     flow = output.flow.float().mul(0.5).permute(0, 2, 3, 1).cpu().numpy()
     rgb = output.rgb.float().permute(0, 2, 3, 1).cpu().numpy()
     mask = output.mask.float()[:, 0].cpu().numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,16 +17,19 @@ from torch import Tensor
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.data.storage import ClipData, encode_face, write_clip
 from talkinghead.errors import CorpusError, UsageError
-from talkinghead.evaluation import evaluate as evaluate_module
+from talkinghead.evaluation import judges as judges_module
 from talkinghead.evaluation.evaluate import (
     EvaluationOptions,
     choose_clips,
     choose_other,
     evaluate,
 )
+from talkinghead.evaluation.exhibit import Exhibit
 from talkinghead.evaluation.generate import ClipGenerator
-from talkinghead.evaluation.report import shed_strips
-from talkinghead.evaluation.score import ClipScorer, ClipScores, embed_windows, load_clip
+from talkinghead.evaluation.judges import Judges, embed_windows
+from talkinghead.evaluation.listening import DeafModelError, judge_listening, require_listening
+from talkinghead.evaluation.report import Scored, shed_exhibits
+from talkinghead.evaluation.score import ClipScorer, load_clip
 from talkinghead.features.audio import SILENCE, mel_windows
 from talkinghead.features.geometry import as_tensor, paste_mouth, surroundings
 from talkinghead.models.checkpoint import save_release
@@ -97,7 +99,9 @@ class BarModel:
 
     def decode(self, tokens: Tensor, reference, context: Tensor) -> SimpleNamespace:
         assert len(tokens) == len(context)
-        return SimpleNamespace(mouth=draw_mouths(tokens))
+        mouth = draw_mouths(tokens)
+        flow, mask = torch.zeros(len(tokens), 2, 48, 48), torch.ones(len(tokens), 1, 96, 96)
+        return SimpleNamespace(mouth=mouth, flow=flow, rgb=mouth, mask=mask)
 
 
 def make_clip(folder: Path, name: str, speaker: str, split: str, seed: int) -> ClipEntry:
@@ -136,9 +140,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def score(corpus: Path, model: BarModel, **options) -> ClipScores:
+def score(corpus: Path, model: BarModel, **options) -> Scored:
     clips = Manifest.load(corpus).split("val")
-    scorer = ClipScorer(ClipGenerator(model, SPEC, **options), BarDetector())
+    scorer = ClipScorer(ClipGenerator(model, SPEC, **options), Judges(SPEC, BarDetector()))
     real, other = (load_clip(corpus, clip) for clip in clips)
     return scorer.score(real, other)
 
@@ -151,6 +155,8 @@ def test_a_model_that_listens(corpus: Path) -> None:
     assert values["r_follows_other"] > 0.95
     assert values["r_other"] < 0.7
     assert values["l1_ratio"] > 3
+    assert values["shown_l1_ratio"] > 2
+    assert values["shown_l1_own"] < values["shown_l1_reference"] / 2
     assert values["l1_own"] < values["l1_reference"] / 3
     assert values["opening_silence"] == 0
     assert values["opening_own"] == pytest.approx(values["opening_real"], abs=0.03)
@@ -164,10 +170,45 @@ def test_a_model_that_listens(corpus: Path) -> None:
 
 def test_a_deaf_model_is_found_out(corpus: Path) -> None:
     values = score(corpus, BarModel(deaf=True)).values
-    assert math.isnan(values["r_own"])
+    assert values["r_own"] == values["r_other"] == 0
     assert values["l1_ratio"] == pytest.approx(1)
+    assert values["shown_l1_ratio"] == pytest.approx(1)
     assert values["opening_silence"] == pytest.approx(values["opening_own"])
     assert values["motion_ratio"] == 0
+
+
+def test_what_is_shown_is_the_picture_itself_around_the_mouth(corpus: Path) -> None:
+    faces = load_clip(corpus, Manifest.load(corpus).split("val")[0]).faces
+    generator = ClipGenerator(BarModel(deaf=True), SPEC)
+    encoded = generator.encode(faces)
+    shown = generator.speak(encoded, torch.zeros(80, 0)).shown
+    x0, y0, x1, y1 = (int(v) for v in SPEC.mouth_box)
+    inside = np.zeros(shown.shape[1:3], dtype=bool)
+    inside[y0:y1, x0:x1] = True
+    assert (shown[:, ~inside] == faces[:, ~inside]).all()
+    corner = shown[:, y0 : y0 + 20, x0 : x0 + 20]  # In the box, beyond the outline.
+    assert (corner == faces[:, y0 : y0 + 20, x0 : x0 + 20]).all()
+    copied = generator.show_reference(encoded)
+    assert np.abs(copied[0].astype(int) - faces[0]).max() <= 2
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_deaf_model_fails_loudly(corpus: Path, deaf: bool) -> None:
+    listening = judge_listening([score(corpus, BarModel(deaf=deaf))])
+    assert listening.is_known
+    assert listening.listens != deaf
+    if not deaf:
+        require_listening(listening, "last.ckpt")
+        return
+    with pytest.raises(DeafModelError, match=r"last\.ckpt does not depend on its audio") as raised:
+        require_listening(listening, "last.ckpt")
+    assert "\n" not in str(raised.value)
+
+
+def test_listening_is_not_known_without_another_sound() -> None:
+    clip = Scored("a", "seen", {}, {"r_own": 0.5})
+    assert not judge_listening([clip]).is_known
+    assert judge_listening([clip]).to_dict()["listens"] is None
 
 
 def test_the_current_mouth_is_never_shown(corpus: Path) -> None:
@@ -177,7 +218,7 @@ def test_the_current_mouth_is_never_shown(corpus: Path) -> None:
     ClipGenerator(model, SPEC).encode(faces)
     seen = torch.cat(model.contexts)
     torch.testing.assert_close(seen, surroundings(as_tensor(faces), SPEC))
-    x0, y0, x1, y1 = (int(v) // 2 for v in SPEC.mouth_box)
+    x0, y0, x1, y1 = (int(v) // 2 for v in SPEC.mask_box)
     assert float(seen[..., y0:y1, x0:x1].max()) == 0
 
 
@@ -209,8 +250,8 @@ def test_sync_windows_pair_the_same_frames(corpus: Path) -> None:
     np.testing.assert_allclose(seen[30], video[0].numpy(), atol=1e-5)
     np.testing.assert_allclose(heard[30], audio[0].numpy(), atol=1e-5)
     clip = load_clip(corpus, Manifest.load(corpus).split("val")[0])
-    scorer = ClipScorer(ClipGenerator(BarModel(), SPEC), BarDetector(), expert)
-    values = scorer.score(clip, None).values
+    judges = Judges(SPEC, BarDetector(), expert)
+    values = ClipScorer(ClipGenerator(BarModel(), SPEC), judges).score(clip, None).values
     assert {"lse_d", "lse_c", "sync_offset", "real_lse_d", "real_lse_c"} <= set(values)
     assert "r_other" not in values
 
@@ -263,13 +304,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bar_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate_module, "build_detector", lambda name: BarDetector())
+    monkeypatch.setattr(judges_module, "build_detector", lambda name: BarDetector())
 
 
 @pytest.mark.usefixtures("bar_detector")
 def test_evaluate_writes_a_report(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
-    options = EvaluationOptions(max_frames=20, num_strips=1, num_threads=torch.get_num_threads())
+    threads = torch.get_num_threads()
+    options = EvaluationOptions(max_frames=20, num_strips=1, num_threads=threads, lpips=False)
+    # Untrained, the generator does not listen: that is said when the report has been written.
+    with pytest.raises(DeafModelError):
+        evaluate(checkpoint, corpus, tmp_path / "scores", options)
+    first = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert first["listening"]["listens"] is False
+    assert "It does not listen." in (tmp_path / "scores" / "report.html").read_text()
+    options = replace(options, require_listening=False)
     report = evaluate(checkpoint, corpus, tmp_path / "scores", options)
+    assert report["groups"] == first["groups"]
     text = (tmp_path / "scores" / "scores.json").read_text()
     assert "NaN" not in text
     assert json.loads(text) == report
@@ -302,19 +352,23 @@ def test_unusable_corpora_are_refused(corpus: Path, checkpoint: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "options", [{"splits": ["dev"]}, {"splits": []}, {"max_clips": 0}, {"num_strips": -1}]
+    "options",
+    [
+        *({"splits": ["dev"]}, {"splits": []}, {"max_clips": 0}, {"num_strips": -1}),
+        *({"num_threads": 0}, {"identity_scale": 0}),
+    ],
 )
 def test_senseless_options(options) -> None:
     with pytest.raises(UsageError):
         EvaluationOptions(**options)
 
 
-def test_only_the_strips_that_are_written_stay_in_memory() -> None:
-    strip = np.zeros((2, 2, 3), np.uint8)
+def test_only_what_is_shown_stays_in_memory() -> None:
+    exhibit = Exhibit(np.zeros((2, 2, 3), np.uint8), b"", {}, None)
     values: FloatArray = np.float32([0.1, 0.9, np.nan, 0.5, 0.4])
     clips = [
-        ClipScores(entry, None, {"r_own_speech": float(value)}, strip)
-        for entry, value in zip(entries(("a", 5)), values, strict=True)
+        Scored(f"a/{number}", "seen", {}, {"r_own_speech": float(value)}, exhibit)
+        for number, value in enumerate(values)
     ]
-    left = shed_strips(clips, {clip.entry.id: "seen" for clip in clips}, 1)
-    assert [clip.strip is not None for clip in left] == [False, True, True, False, False]
+    left = shed_exhibits(clips, 1)
+    assert [clip.exhibit is not None for clip in left] == [False, True, True, False, False]

@@ -67,6 +67,22 @@ def test_pearson() -> None:
     assert math.isnan(metrics.pearson(wave[:2], wave[:2]))
 
 
+def test_a_mouth_that_does_not_move_agrees_with_nothing() -> None:
+    wave = np.sin(np.arange(50, dtype=np.float32))
+    assert metrics.agreement(wave, wave) == pytest.approx(1)
+    assert metrics.agreement(np.full(50, 0.1, np.float32), wave) == 0
+    assert math.isnan(metrics.agreement(wave, np.full(50, 0.1, np.float32)))
+    assert math.isnan(metrics.agreement(np.full(50, NAN, np.float32), wave))
+    assert math.isnan(metrics.agreement(wave, wave, mask=np.zeros(50, dtype=bool)))
+
+
+def test_pauses_are_long_enough_to_close_a_mouth() -> None:
+    speech = np.array([0] * 6 + [1] * 5 + [0] * 4 + [1] * 5 + [0] * 5, dtype=bool)
+    expected = np.zeros(25, dtype=bool)
+    expected[:6] = expected[20:] = True
+    assert (metrics.pauses(speech) == expected).all()
+
+
 def test_speech_frames() -> None:
     mel = torch.full((80, 240), SILENCE)
     mel[:, 80:160] = 1.0
@@ -112,6 +128,22 @@ def test_ssim_is_the_published_one() -> None:
         data_range=1.0,
     )
     assert metrics.ssim(a, b) == pytest.approx(theirs, abs=0.01)
+
+
+def test_jitter_is_what_moves_outside_the_mouth() -> None:
+    rng = np.random.default_rng(0)
+    box = Box(4, 4, 12, 12)
+    real = rng.integers(0, 200, (6, 16, 16, 3)).astype(np.uint8)
+    assert metrics.jitter(real, real, box) == 0
+    brighter = real + np.uint8(20)
+    assert metrics.jitter(brighter, real, box) == 0  # Another colour is no motion.
+    mouth = real.copy()
+    mouth[:, 4:12, 4:12] = rng.integers(0, 200, (6, 8, 8, 3))
+    assert metrics.jitter(mouth, real, box) == 0
+    flicker = real.copy()
+    flicker[1::2] += 10
+    assert metrics.jitter(flicker, real, box) == pytest.approx(10)
+    assert math.isnan(metrics.jitter(real[:1], real[:1], box))
 
 
 def test_sharpness_falls_with_blur_and_ignores_brightness() -> None:
@@ -168,3 +200,22 @@ def test_bootstrap_interval() -> None:
     assert interval.high - interval.low == pytest.approx(2 * half, rel=0.25)
     assert interval == metrics.bootstrap_interval(values)
     assert metrics.bootstrap_interval(np.array([NAN])).num_clips == 0
+
+
+def test_paired_differences_see_what_single_means_do_not() -> None:
+    rng = np.random.default_rng(2)
+    clips = rng.normal(0, 1, size=40)  # Clips differ by far more than the systems do.
+    ours, theirs = clips + 0.1, clips + rng.normal(0, 0.05, size=40)
+    apart = metrics.bootstrap_interval(ours), metrics.bootstrap_interval(theirs)
+    assert apart[0].low < apart[1].high
+    difference = metrics.paired_difference(ours, theirs)
+    assert difference.leaves_out_zero
+    assert difference.mean == pytest.approx(0.1, abs=0.03)
+    assert not metrics.paired_difference(clips, clips).leaves_out_zero
+    noise = metrics.paired_difference(clips + rng.normal(0, 0.3, size=40), clips)
+    assert noise.low < 0 < noise.high
+
+
+def test_few_clips_tell_no_difference() -> None:
+    assert metrics.bootstrap_interval(np.full(6, 0.2)).leaves_out_zero
+    assert not metrics.bootstrap_interval(np.full(5, 0.2)).leaves_out_zero

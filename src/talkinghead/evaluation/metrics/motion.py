@@ -1,19 +1,16 @@
-"""The scores: pure functions of pictures, landmarks, mels and embeddings. See docs/metrics.md.
+"""What the mouth does, by landmarks: its opening, and how far the lips are from where they were.
 
-Shape suffixes: T video frames, P landmarks, D embedding width, H and W pixels.
+Shape suffixes: T video frames, P landmarks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from kornia.metrics import ssim as ssim_map
+from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
 
 from talkinghead.features.audio import SILENCE, mel_windows
 from talkinghead.features.faces.detector import FaceDetector
@@ -22,61 +19,24 @@ from talkinghead.types import AVSpec, Face, FloatArray, UInt8Array
 
 BoolArray = npt.NDArray[np.bool_]
 
+# fmt: off
+_OUTER_LIPS = (
+    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
+)
+_INNER_LIPS = (
+    78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
+)
+# fmt: on
 MOUTH_POINTS: dict[str, tuple[int, ...]] = {
-    "mesh468": (
-        *(
-            61,
-            146,
-            91,
-            181,
-            84,
-            17,
-            314,
-            405,
-            321,
-            375,
-            291,
-            185,
-            40,
-            39,
-            37,
-            0,
-            267,
-            269,
-            270,
-            409,
-        ),
-        *(
-            78,
-            95,
-            88,
-            178,
-            87,
-            14,
-            317,
-            402,
-            318,
-            324,
-            308,
-            191,
-            80,
-            81,
-            82,
-            13,
-            312,
-            311,
-            310,
-            415,
-        ),
-    ),
+    "mesh468": (*_OUTER_LIPS, *_INNER_LIPS),
     "ibug68": tuple(range(48, 68)),
 }
 """The lips' landmarks, outer and inner."""
 
 _EYE_CORNERS = {"mesh468": (33, 263), "ibug68": (36, 45)}
-_LUMA = (0.299, 0.587, 0.114)
 _SPEECH_LEVEL = 0.4
 _MIN_RANGE = 0.8  # 10 dB on the mel's scale.
+_MIN_PAUSE = 5
 
 
 def track_landmarks(images: UInt8Array, detector: FaceDetector) -> FloatArray:
@@ -132,6 +92,21 @@ def pearson(a: FloatArray, b: FloatArray, mask: BoolArray | None = None) -> floa
     return float(x @ y / scale) if scale > 1e-12 else float("nan")
 
 
+def agreement(generated: FloatArray, real: FloatArray, mask: BoolArray | None = None) -> float:
+    """Pearson's r of a generated and the real opening, as `pearson`; 0 where nothing is generated.
+
+    A mouth that stays as it is follows nothing: were that unknown, a system that does not move in
+    the hard clips would be judged by the easy ones.
+    """
+    r = pearson(generated, real, mask)
+    if not np.isnan(r):
+        return r
+    known = np.isfinite(generated) & np.isfinite(real)
+    if mask is not None:
+        known &= mask
+    return 0.0 if known.sum() >= 3 and np.ptp(real[known]) > np.ptp(generated[known]) else r
+
+
 def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> BoolArray:
     """In which video frames somebody speaks: those well above the clip's quietest.
 
@@ -155,43 +130,13 @@ def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> 
     return np.asarray(level > low + _SPEECH_LEVEL * (high - low))
 
 
-def l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
-    """Mean absolute difference of images [..., 3, H, W] in [0, 1]; in [0, 1], lower is better.
+def pauses(speech: BoolArray) -> BoolArray:
+    """The frames bool [T] of silence: those without speech for at least 200 ms on end at 25 Hz.
 
-    `weights` [H, W] say how much each place counts; all alike if not given.
+    Shorter gaps are part of speech: the mouth is on its way from one sound to the next.
     """
-    difference = (predicted - target).abs()
-    if weights is None:
-        return float(difference.mean())
-    return float((difference * weights).mean() / weights.mean())
-
-
-def psnr(predicted: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB, mean over images [T, 3, H, W] in [0, 1]; at most 100."""
-    error = (predicted - target).square().flatten(1).mean(dim=1).clamp_min(1e-10)
-    return float((-10 * torch.log10(error)).mean())
-
-
-def ssim(predicted: Tensor, target: Tensor) -> float:
-    """Structural similarity of images [T, 3, H, W] in [0, 1], at most 1.
-
-    The window is a Gaussian of 11 x 11 pixels (sigma 1.5); the mean is over pixels and colours.
-
-    Paper: Wang et al., "Image quality assessment: from error visibility to structural similarity",
-        2004.
-    """
-    return float(ssim_map(predicted, target, window_size=11).mean())
-
-
-def sharpness(images: Tensor) -> float:
-    """Variance of the luma's Laplacian, averaged over images [T, 3, H, W] in [0, 1].
-
-    In squared grey levels of 255: it grows with contrast, so compare it with the real mouth's.
-    """
-    luma = torch.tensor(_LUMA, dtype=images.dtype).view(1, 3, 1, 1) * 255
-    grey = (images * luma).sum(dim=1, keepdim=True)
-    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=images.dtype)[None, None]
-    return float(F.conv2d(grey, kernel).flatten(1).var(dim=1).mean())
+    closed: BoolArray = ndimage.binary_opening(~speech, np.ones(_MIN_PAUSE))
+    return closed
 
 
 def landmark_distance(predicted: FloatArray, target: FloatArray, topology: str) -> float:
@@ -214,86 +159,3 @@ def landmark_distance(predicted: FloatArray, target: FloatArray, topology: str) 
     ratio = distance / np.linalg.norm(target[:, left] - target[:, right], axis=-1)
     known = np.isfinite(ratio)
     return float(ratio[known].mean()) if known.any() else float("nan")
-
-
-@dataclass(frozen=True)
-class SyncScores:
-    """How well sound and lips agree, in an expert's space.
-
-    Attributes:
-        lse_d: the least mean distance over all shifts; lower is better.
-        lse_c: the median over shifts minus the least; higher is better.
-        offset: the shift with the least distance, in frames: positive where the sound comes late.
-        distance_at_zero: the mean distance without a shift, which forgives no offset.
-    """
-
-    lse_d: float
-    lse_c: float
-    offset: int
-    distance_at_zero: float
-
-
-def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> SyncScores:
-    """LSE-D, LSE-C and the offset from a sync expert's embeddings.
-
-    Args:
-        audio: float [T, D], the embedding of the sound around each frame.
-        video: float [T, D], that of the mouth.
-        max_shift: shifts from minus to plus so many frames are tried (fewer where T is small).
-
-    Paper: Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016; Prajwal et al.,
-        2020, arXiv:2008.10010, for the names. Each shift is averaged over the frames that it
-        leaves; nothing is padded in.
-    """
-    num_frames = min(len(audio), len(video))
-    max_shift = min(max_shift, num_frames - 1)
-    shifts = np.arange(-max_shift, max_shift + 1)
-    distances = np.array([_mean_distance(audio, video, int(shift)) for shift in shifts])
-    best = int(distances.argmin())
-    return SyncScores(
-        float(distances[best]),
-        float(np.median(distances) - distances[best]),
-        int(shifts[best]),
-        float(distances[max_shift]),
-    )
-
-
-def _mean_distance(audio: FloatArray, video: FloatArray, shift: int) -> float:
-    """Between the mouth at frame t and the sound at t + shift, over the frames where both exist."""
-    audio, video = audio[max(0, shift) :], video[max(0, -shift) :]
-    common = min(len(audio), len(video))
-    return float(np.linalg.norm(video[:common] - audio[:common], axis=1).mean())
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over clips with its bootstrap interval; `num_clips` had a value."""
-
-    mean: float
-    low: float
-    high: float
-    num_clips: int
-
-
-def bootstrap_interval(
-    values: FloatArray, level: float = 0.95, num_samples: int = 2000, seed: int = 0
-) -> Interval:
-    """Mean of one value per clip, and the interval that resampling the clips gives (percentiles).
-
-    Args:
-        values: float [num_clips]; NaN means that the clip has none.
-        level: the interval's coverage.
-        num_samples: resamplings.
-        seed: of the resampling.
-
-    Returns:
-        All NaN where no clip has a value.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    drawn = np.random.default_rng(seed).integers(len(values), size=(num_samples, len(values)))
-    means = values[drawn].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high), len(values))

@@ -1,0 +1,89 @@
+"""`talkinghead score` from the command line to the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from talkinghead.cli.main import main
+from talkinghead.cli.overrides import to_hydra
+from talkinghead.cli.score import judge_arguments
+from talkinghead.data.synthetic import write_synthetic_clip
+from talkinghead.evaluation.judges import JudgeOptions
+from talkinghead.evaluation.systems import ScoreOptions
+from talkinghead.paths import conf_dir
+
+QUICK = ["lpips=false", "num_strips=1", "detector=litert"]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("my media, 1")
+    write_synthetic_clip(folder / "real.mp4", 1.0)
+    write_synthetic_clip(folder / "other.mp4", 1.0, seed=1)
+    return folder
+
+
+def _values(*arguments: str):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("score", to_hydra(arguments))
+
+
+def test_systems_are_named_on_the_command_line(media: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out (1)"
+    systems = f"generated={{ours: '{media}/other.mp4', theirs: '{media}/real.mp4'}}"
+    arguments = [systems, f"reference={media}/real.mp4", f"output={output}", *QUICK]
+    assert main(["score", *arguments]) == 0
+    report = json.loads((output / "scores.json").read_text())
+    assert list(report["systems"]) == ["reference", "ours", "theirs"]
+    assert report["systems"]["theirs"]["scores"]["psnr"]["mean"] == pytest.approx(100)
+    assert report["systems"]["ours"]["scores"]["psnr"]["mean"] < 60
+    assert "lse_d" in report["systems"]["ours"]["scores"]
+    assert "<video" in (output / "report.html").read_text()
+
+
+def test_one_path_needs_no_quotes_of_its_own() -> None:
+    assert _values("generated=my media, 1/a.mp4").generated == "my media, 1/a.mp4"
+    assert _values("generated=[a,b]").generated == ["a", "b"]
+    assert _values("generated={a: x, b: y/z.mp4}").generated == {"a": "x", "b": "y/z.mp4"}
+    assert _values("reference={a: x}").reference == "{a: x}"
+
+
+def test_a_file_named_like_names_in_braces_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("{a: x}").touch()
+    assert _values("generated={a: x}").generated == "{a: x}"
+
+
+def test_the_configurations_defaults_are_the_codes() -> None:
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(_values())
+    assert isinstance(values, dict)
+    for key in ("generated", "reference", "output"):
+        values.pop(key)
+    assert ScoreOptions(**judge_arguments(values)) == ScoreOptions()
+    assert JudgeOptions() == JudgeOptions(**vars(JudgeOptions()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["reference=x"], "score needs generated="),
+        (["generated=x"], "score needs reference="),
+        (["generated=no such file.mp4", "reference=nor this"], "no such file.mp4 does not exist"),
+        (["generated=x", "reference=y", "refrence=z"], "did you mean reference?"),
+    ],
+)
+def test_wrong_command_lines_are_one_line_and_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1

@@ -1,0 +1,149 @@
+"""The page is one file that needs nothing else, and says no more than the intervals do."""
+
+from __future__ import annotations
+
+import base64
+import re
+from fractions import Fraction
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from talkinghead.evaluation.catalogue import CATALOGUE
+from talkinghead.evaluation.exhibit import make_exhibit
+from talkinghead.evaluation.page import make_plot
+from talkinghead.evaluation.report import Report, Scored, winners
+from talkinghead.media.reader import probe
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
+
+SPEC = AVSpec()
+DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and what was left open."""
+
+    VOID = frozenset({"meta", "img", "br", "line", "rect", "path"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def sources(self, wanted: str) -> list[str]:
+        return [str(attributes["src"]) for tag, attributes in self.tags if tag == wanted]
+
+
+def faces(level: int) -> UInt8Array:
+    return np.full((30, 256, 256, 3), level, np.uint8)
+
+
+def scored(clip: str, column: str, value: float, *, shown: bool = False) -> Scored:
+    values = {"r_own_speech": value, "r_own": value, "lmd": 0.1 - value / 20, "jitter": 1.0}
+    if not shown:
+        return Scored(clip, column, {}, values)
+    wave: FloatArray = np.linspace(0, 0.2, 30, dtype=np.float32)
+    broken = np.where(np.arange(30) == 10, np.nan, wave / 2).astype(np.float32)
+    takes = {"real": faces(90), column: faces(160)}
+    speech = np.arange(30) > 12
+    samples = np.zeros(30 * 640, np.float32)
+    exhibit = make_exhibit(takes, takes, {"real": wave, column: broken}, speech, samples, SPEC)
+    return Scored(clip, column, {}, values, exhibit)
+
+
+@pytest.fixture
+def clips() -> list[Scored]:
+    good = [scored(f"c{i}", "good", 0.7 + 0.02 * i, shown=i < 1) for i in range(8)]
+    bad = [scored(f"c{i}", "<b>bad", 0.3 + 0.02 * i) for i in range(8)]
+    return [*good, *bad]
+
+
+def test_the_page_is_one_file(clips: list[Scored], tmp_path: Path) -> None:
+    header = {"reference": "real & true", "left_out": ["FID is left out"], "skipped": []}
+    Report("systems", header, clips, Fraction(25)).write(tmp_path, 8)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "real &amp; true" in text
+    assert "<b>bad" not in text
+    assert "FID is left out" in text
+    (video,), (image,) = page.sources("video"), page.sources("img")
+    (tmp_path / "clip.mp4").write_bytes(
+        base64.b64decode(video.removeprefix("data:video/mp4;base64,"))
+    )
+    info = probe(tmp_path / "clip.mp4")
+    assert (info.width, info.height, info.fps) == (512, 256, 25)
+    assert info.has_audio
+    assert float(info.duration_s) == pytest.approx(30 / 25, abs=0.05)
+    png = base64.b64decode(image.removeprefix("data:image/png;base64,"))
+    strip = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert strip.shape == (2 * 160, 10 * 176, 3)
+    assert 'class="best">0.77' in text
+
+
+def test_a_difference_inside_its_interval_is_none(clips: list[Scored]) -> None:
+    best = winners(clips, ["good", "<b>bad"])
+    assert best == {"r_own": "good", "r_own_speech": "good", "lmd": "good"}  # Not jitter.
+    few = [clip for clip in clips if clip.clip in ("c0", "c1", "c2")]
+    assert winners(few, ["good", "<b>bad"]) == {}
+    lead = {"a": (0.3, -0.2), "b": (0.0, 0.0)}  # Ahead on the mean, by turns far behind.
+    alike = [scored(f"c{i}", s, 0.5 + lead[s][i % 2]) for i in range(20) for s in "ab"]
+    assert winners(alike, ["a", "b"]) == {}
+    assert winners(alike, ["a"]) == {}
+
+
+def test_what_is_good_differs_from_score_to_score() -> None:
+    values: FloatArray = np.array([0.5, 1.0, 2.0], np.float32)
+    assert CATALOGUE["r_own"].badness(values).argmin() == 2
+    assert CATALOGUE["lmd"].badness(values).argmin() == 0
+    assert CATALOGUE["motion_ratio"].badness(values).argmin() == 1
+    assert CATALOGUE["sync_offset"].badness(values - 1).argmin() == 1
+
+
+def test_groups_are_not_compared(clips: list[Scored], tmp_path: Path) -> None:
+    content = Report("groups", {}, clips, Fraction(25), verdict=("Why.", False)).write(tmp_path, 0)
+    assert "differences" not in content
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "It does not listen." in text
+    assert 'class="best"' not in text
+
+
+def test_curves_are_drawn_to_scale_with_gaps() -> None:
+    exhibit = scored("c", "ours", 0.5, shown=True).exhibit
+    assert exhibit is not None
+    plot = make_plot(exhibit, Fraction(25), "#123456")
+    (_, _, real), (name, colour, ours) = plot.paths
+    assert (name, colour) == ("ours", "#123456")
+    assert real.count("M") == 1
+    assert ours.count("M") == 2
+    numbers = np.array(re.findall(r"[ML]([\d.]+) ([\d.]+)", real), dtype=float)
+    assert numbers[0].tolist() == [plot.left, plot.bottom]
+    assert numbers[-1][0] == pytest.approx(plot.width)
+    assert numbers[:, 1].min() >= plot.top
+    assert plot.bands == [(plot.left, pytest.approx(13 / 29 * (plot.width - plot.left), abs=0.2))]
+    assert [text for _, text in plot.x_ticks] == ["0 s", "1 s"]
+
+
+def test_every_score_is_defined_in_the_documentation() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z0-9_]+)`", text))
+    # The real mouth's and SyncNet's figures are described once, by their prefixes.
+    plain = {name.removeprefix("real_").removeprefix("syncnet_") for name in CATALOGUE}
+    assert plain <= named
