@@ -157,8 +157,11 @@ class SyncDiagnosis(Callback):
     ) -> None:
         if not isinstance(pl_module, SyncExpertModule):
             return
-        self._measured.append(self._measure(trainer.callback_metrics, pl_module))
-        if pl_module.iteration % self.every_n_iterations == 0 and trainer.is_global_zero:
+        if self._before:  # There is none where gradients are still being accumulated.
+            self._measured.append(self._measure(trainer.callback_metrics, pl_module))
+            self._before = []
+        due = pl_module.iteration % self.every_n_iterations == 0
+        if due and self._measured and trainer.is_global_zero:
             num_windows = trainer.world_size * pl_module.num_windows(batch)
             self._look(trainer, pl_module, num_windows)
 

@@ -69,6 +69,7 @@ def fit(
     loss: Any = "info_nce",
     dead: bool = False,
     augmented: bool = True,
+    accumulate: int = 1,
 ) -> None:
     torch.manual_seed(0)
     optimizer = {"lr": lr, "warmup_iterations": 2}
@@ -79,7 +80,8 @@ def fit(
             torch.nn.init.zeros_(parameter)
     options = {**module.window, "num_frames": num_frames, "augmentation": {} if augmented else None}
     data = LipSyncDataModule(corpus, SPEC, batch_size, 0, **options)
-    train(module, data, build_trainer(TRAINER, [], [SyncDiagnosis(iterations)]))
+    trainer = {**TRAINER, "accumulate_grad_batches": accumulate}
+    train(module, data, build_trainer(trainer, [], [SyncDiagnosis(iterations)]))
 
 
 def test_a_small_batch_is_named(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -114,6 +116,12 @@ def test_a_dead_embedding_is_named(
     fit(corpus, 4, dead=True, loss=loss)
     assert "the video embedding is dead: its variance over a batch is 0 " in caplog.text
     assert "begin again from new weights" in caplog.text
+
+
+def test_batches_without_a_step_are_no_harm(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit(corpus, 5, dead=True, accumulate=2)
+    assert "at chance after 5 iterations" in caplog.text
+    assert "the video embedding is dead" in caplog.text
 
 
 @pytest.mark.parametrize("iterations", [4, 12])
