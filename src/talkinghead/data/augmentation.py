@@ -41,6 +41,8 @@ class AugmentationOptions:
     """How far each augmentation goes; 0 leaves it out.
 
     Attributes:
+        min_strength: a sample's warp and colours are taken times a draw from [this, 1]: below 1 many
+            pictures stay nearly as they were filmed.
         brightness: greatest shift, of the range [0, 1].
         contrast: factor in 1 ± this.
         saturation: factor in 1 ± this.
@@ -59,6 +61,7 @@ class AugmentationOptions:
         mel_noise: probability that noise is added to the sound.
     """
 
+    min_strength: float = 0.0
     brightness: float = 0.12
     contrast: float = 0.25
     saturation: float = 0.4
@@ -117,9 +120,9 @@ class BatchAugmentation:
 
     def transform(self, draw: _Draws, size: int, device: torch.device) -> JointTransform:
         """The joint part: one warp and one change of colour for all pictures of a sample."""
-        return JointTransform(
-            self._grid(draw, size, device), *self._colour(draw, device), self.spec
-        )
+        strength = draw.uniform(self.options.min_strength, 1.0)
+        grid = self._grid(draw, strength, size, device)
+        return JointTransform(grid, *self._colour(draw, strength, device), self.spec)
 
     def reference(self, faces_BCHW: Tensor, draw: _Draws) -> Tensor:
         """The reference's part: blur, noise and compression, each for some of the samples."""
@@ -167,7 +170,7 @@ class BatchAugmentation:
         mel = torch.where(chosen[:, None, None], noisy, mel)
         return torch.cat([mel, rest], 1).clamp_(SILENCE, -SILENCE)
 
-    def _grid(self, draw: _Draws, size: int, device: torch.device) -> Tensor:
+    def _grid(self, draw: _Draws, strength: Tensor, size: int, device: torch.device) -> Tensor:
         """Where each output pixel is taken from: float [B, H, W, 2] in [-1, 1]."""
         options = self.options
         box = self.spec.mouth_box
@@ -176,11 +179,11 @@ class BatchAugmentation:
         centre = torch.tensor([[(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]]).repeat(
             draw.batch, 1
         )
-        shift = (
-            torch.stack([draw.symmetric(options.shift), draw.symmetric(options.shift)], 1) * size
-        )
-        scale = (1.0 + draw.symmetric(options.scale))[:, None].repeat(1, 2)
-        forward = get_affine_matrix2d(shift, centre, scale, draw.symmetric(options.rotation))
+        shift = torch.stack([draw.symmetric(options.shift), draw.symmetric(options.shift)], 1)
+        shift = shift * strength[:, None] * size
+        scale = (1.0 + strength * draw.symmetric(options.scale))[:, None].repeat(1, 2)
+        angle = strength * draw.symmetric(options.rotation)
+        forward = get_affine_matrix2d(shift, centre, scale, angle)
         mirror = torch.where(draw.chosen(options.flip), -1.0, 1.0)
         # Pixels to the grid's [-1, 1] on both sides, with pixel centres at half.
         to_unit = torch.tensor(
@@ -192,25 +195,28 @@ class BatchAugmentation:
         )
         theta = (to_unit @ torch.linalg.inv(forward) @ torch.linalg.inv(to_unit))[:, :2].clone()
         theta[:, 0] *= mirror[:, None]
-        knots = draw.normal(2, _ELASTIC_KNOTS, _ELASTIC_KNOTS) * (2 * options.elastic / 2.0)
+        knots = draw.normal(2, _ELASTIC_KNOTS, _ELASTIC_KNOTS) * options.elastic
+        knots = knots * strength[:, None, None, None]
         elastic = F.interpolate(knots.to(device), (size, size), mode="bicubic", align_corners=True)
         grid = F.affine_grid(theta.to(device), [draw.batch, 3, size, size], align_corners=False)
         return grid + elastic.permute(0, 2, 3, 1)
 
-    def _colour(self, draw: _Draws, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _colour(
+        self, draw: _Draws, strength: Tensor, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         """Brightness, contrast, saturation, hue as one affine map of RGB: [B, 3, 3], [B, 3]."""
         options = self.options
         luma = torch.tensor(_LUMA)
         grey = luma.expand(3, 3)
-        saturation = 1.0 + draw.symmetric(options.saturation)
+        saturation = 1.0 + strength * draw.symmetric(options.saturation)
         chroma = (
             saturation[:, None, None]
-            * _hue_rotation(torch.deg2rad(draw.symmetric(options.hue)))
+            * _hue_rotation(torch.deg2rad(strength * draw.symmetric(options.hue)))
             @ (torch.eye(3) - grey)
         )
-        contrast = 1.0 + draw.symmetric(options.contrast)
+        contrast = 1.0 + strength * draw.symmetric(options.contrast)
         matrix = contrast[:, None, None] * (grey + chroma)
-        offset = 0.5 * (1.0 - contrast) + draw.symmetric(options.brightness)
+        offset = 0.5 * (1.0 - contrast) + strength * draw.symmetric(options.brightness)
         return matrix.to(device), offset[:, None].expand(-1, 3).to(device)
 
 

@@ -128,6 +128,20 @@ def test_geometry_alone_turns_and_mirrors():
     assert (turned - plain)[..., centre[0], centre[1]].abs().max() < 0.1
 
 
+def test_many_samples_stay_nearly_as_they_were():
+    batch = make_batch(size=24, frames=1)
+    plain = finish_batch(batch, SPEC)["mouths"]
+    options = {"rotation": 10.0, "contrast": 0.25, "brightness": 0.12}
+    change = {
+        least: (augment(batch=batch, min_strength=least, **options)["mouths"] - plain)
+        .abs()
+        .mean(dim=(1, 2, 3, 4))
+        for least in (0.0, 1.0)
+    }
+    assert change[0.0].mean() < 0.7 * change[1.0].mean()
+    assert change[0.0].min() < 0.3 * change[1.0].min() + 0.01
+
+
 def test_elastic_warp_is_smooth_and_small():
     column = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)
     batch = make_batch() | {"reference_face": column.expand(3, -1, -1, -1).contiguous()}
@@ -194,7 +208,7 @@ def test_mouths_alone_are_the_mouths_of_the_faces():
 
 
 def test_unknown_or_negative_options_are_refused():
-    with pytest.raises(UsageError, match="has no rotate; it has brightness"):
+    with pytest.raises(UsageError, match="has no rotate; it has min_strength"):
         AugmentationOptions.from_dict({"rotate": 3})
     with pytest.raises(UsageError, match="hue must not be negative"):
         AugmentationOptions(hue=-1)
