@@ -41,8 +41,8 @@ class AugmentationOptions:
     """How far each augmentation goes; 0 leaves it out.
 
     Attributes:
-        min_strength: a sample's warp and colours are taken times a draw from [this, 1]: below 1 many
-            pictures stay nearly as they were filmed.
+        min_strength: a sample's warp and colours are taken times a draw from [this, 1]: below 1
+            many pictures stay nearly as they were filmed.
         brightness: greatest shift, of the range [0, 1].
         contrast: factor in 1 ± this.
         saturation: factor in 1 ± this.
