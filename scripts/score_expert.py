@@ -69,7 +69,7 @@ def score(
     needed = max(SEGMENT_FRAMES, expert.num_frames)
     clips = [clip for clip in clips if clip.num_frames >= needed]
     if not clips:
-        return ("no clip is long enough",) * 2
+        return ("no clips",) * 2
     every = [clip_distances(expert, corpus / clip.path, spec) for clip in clips]
     whole = [hits_of(one, len(one)) for one in every]
     segments = [hits_of(one, needed - expert.num_frames + 1) for one in every]

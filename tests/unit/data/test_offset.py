@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -100,6 +102,24 @@ def test_shifts_of_drawn_clips_are_found(corpus, expert):
         assert own.confidence > 0.25
         found = [offset_of(clip, network, SPEC, shift).frames for shift in SHIFTS]
         assert found == [own.frames + shift for shift in SHIFTS]
+
+
+def test_an_expert_is_scored_by_a_script(corpus, expert, tmp_path, monkeypatch, capsys):
+    script = str(Path(__file__).parents[3] / "scripts" / "score_expert.py")
+    monkeypatch.setattr(sys, "argv", [script, str(corpus), "--checkpoint", str(expert)])
+    runpy.run_path(script, run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "seen speakers, whole clips: 100.0% (100.0% to 100.0%), 2 of 2 clips"
+    # 51 stretches of 25 frames in each of two clips of 75.
+    assert lines[1].endswith("of 102 segments of 2 clips")
+    assert lines[2:] == [
+        "unseen speakers, whole clips: no clips",
+        "unseen speakers, 25-frame segments: no clips",
+    ]
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    assert "is not a prepared corpus" in capsys.readouterr().err
 
 
 @pytest.mark.corpus

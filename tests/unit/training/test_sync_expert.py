@@ -15,7 +15,9 @@ from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic import make_synthetic_corpus
 from talkinghead.errors import CheckpointError, CorpusError, UsageError
 from talkinghead.features.audio import SILENCE
-from talkinghead.models.checkpoint import load_expert
+from talkinghead.models.checkpoint import EXPERT as EXPERT_KEY
+from talkinghead.models.checkpoint import default_checkpoint, load_expert, save_release
+from talkinghead.training.lipsync_gan import LipSyncGANModule
 from talkinghead.training.runner import build_trainer, train
 from talkinghead.training.sync_expert import SyncExpertModule
 from talkinghead.types import AVSpec
@@ -124,3 +126,32 @@ def test_a_foreign_file_is_no_expert(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match="another program's"):
         load_expert(tmp_path / "other.ckpt")
+
+
+def make_gan(sync_expert: Path) -> LipSyncGANModule:
+    generator = {
+        "dim": 16,
+        "audio_channels": [4, 4, 4, 8],
+        "face_encoder": "small",
+        "num_layers": 1,
+        "num_heads": 2,
+        "decoder_channels": [8, 8, 8, 8],
+        "context_channels": [4, 4, 4, 4],
+    }
+    discriminator = {"channels": [4, 4, 4, 4]}
+    loss = {"weights": {"l1": 1.0, "sync": 0.1}}
+    return LipSyncGANModule(
+        AVSpec(), generator, discriminator, loss, {}, {}, sync_expert=str(sync_expert)
+    )
+
+
+def test_the_generator_refuses_what_is_no_expert_of_its_spec(tmp_path: Path) -> None:
+    other = {EXPERT_KEY: EXPERT, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
+    save_release(tmp_path / "o.safetensors", EXPERT_KEY, make_module().sync_expert, other)
+    for path, message in (
+        (tmp_path / "o.safetensors", r"made for another AVSpec \(.*face_size"),
+        (default_checkpoint(), "holds no sync_expert"),
+        (tmp_path / "gone.ckpt", "does not exist"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            make_gan(path)
