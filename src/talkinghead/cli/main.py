@@ -16,6 +16,7 @@ from talkinghead.errors import TalkingHeadError, UsageError
 
 COMMANDS = {
     "prepare": "raw videos to a corpus for training",
+    "shard": "a corpus to shards for an object store",
     "train": "a corpus to a checkpoint",
     "predict": "a face and speech to a talking video",
     "evaluate": "a checkpoint's scores on a corpus",

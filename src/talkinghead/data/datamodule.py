@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import LightningDataModule
@@ -22,6 +22,8 @@ from talkinghead.data.manifest import MANIFEST_NAME, Manifest
 from talkinghead.data.sampling import IterationBatchSampler
 from talkinghead.data.synthetic import make_synthetic_corpus
 from talkinghead.types import AVSpec
+
+_Clips = TypeVar("_Clips", bound=ClipDataset)
 
 
 class _TrainLoader(DataLoader[dict[str, Any]]):
@@ -130,7 +132,7 @@ class LipSyncDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Random windows of split "train", from `iteration` on."""
-        dataset = ClipDataset(self.corpus_dir, "train", **self._options, **self._train_options)
+        dataset = self._dataset(ClipDataset, "train", **self._options, **self._train_options)
         return self._loader(dataset, _TrainLoader, batch_sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[DataLoader[dict[str, Any]]]:
@@ -157,8 +159,8 @@ class LipSyncDataModule(LightningDataModule):
         if num_frames is not None:
             clips = Manifest.load(self.corpus_dir).split(self.val_splits[0])
             options["num_frames"] = min([num_frames, *(clip.num_frames for clip in clips)])
-        dataset = EvenClipDataset(
-            self.corpus_dir, self.val_splits[0], num_windows=num_windows, **options
+        dataset = self._dataset(
+            EvenClipDataset, self.val_splits[0], num_windows=num_windows, **options
         )
         items = [dataset[index] for index in range(num_windows)]
         batch = finish_batch(default_collate(items), self.spec)
@@ -184,10 +186,14 @@ class LipSyncDataModule(LightningDataModule):
         self._sampler.iteration = int(state_dict["iteration"])
 
     def _even_loader(self, split: str) -> DataLoader[dict[str, Any]]:
-        dataset = EvenClipDataset(
-            self.corpus_dir, split, num_windows=self.val_windows, **self._options
+        dataset = self._dataset(
+            EvenClipDataset, split, num_windows=self.val_windows, **self._options
         )
         return self._loader(dataset, batch_size=self.batch_size, shuffle=False)
+
+    def _dataset(self, kind: type[_Clips], split: str, **options: Any) -> _Clips:
+        """A split's windows; where clips are not files, another data module opens them."""
+        return kind(self.corpus_dir, split, **options)
 
     def _loader(
         self,

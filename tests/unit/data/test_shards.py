@@ -1,0 +1,110 @@
+"""A corpus in shards gives what it gives as a folder."""
+
+import pytest
+import torch
+
+from talkinghead.cli.main import main
+from talkinghead.data.datamodule import LipSyncDataModule
+from talkinghead.data.manifest import Manifest
+from talkinghead.data.shards import ShardedCorpus, ShardedDataModule, write_shards
+from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.errors import CorpusError, DependencyError, UsageError
+from talkinghead.types import AVSpec
+
+pytest.importorskip("litdata")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("corpus")
+    make_synthetic_corpus(directory, AVSpec(), num_speakers=2, clips_per_speaker=4, seconds=1.0)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def shards(corpus, tmp_path_factory):
+    """Several shards, as the command writes them."""
+    output = tmp_path_factory.mktemp("shards") / "mine"
+    assert main(["shard", f"input={corpus}", f"output={output}", "shard_mb=1"]) == 0
+    assert len(list(output.glob("*.bin"))) > 2
+    return output
+
+
+def batches(datamodule):
+    datamodule.setup("fit")
+    loaders = datamodule.train_dataloader(), datamodule.val_dataloader()
+    return [batch for loader in loaders for batch in loader] + [datamodule.preview_batch(2)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_those_of_the_folder(corpus, shards, tmp_path, num_workers):
+    options = {"batch_size": 2, "num_frames": 2, "iterations_per_epoch": 3, "val_windows": 4}
+    expected = batches(LipSyncDataModule(corpus, num_workers=0, **options))
+    given = batches(ShardedDataModule(shards, tmp_path, num_workers=num_workers, **options))
+    assert len(given) == len(expected) == 6
+    for a, b in zip(expected, given, strict=True):
+        assert a.keys() == b.keys()
+        for name, value in a.items():
+            if torch.is_tensor(value):
+                torch.testing.assert_close(b[name], value, rtol=0, atol=0, equal_nan=True)
+            else:
+                assert b[name] == value
+
+
+def test_clips_are_copied_once_and_when_they_are_needed(corpus, shards, tmp_path):
+    sharded = ShardedCorpus(str(shards), tmp_path)
+    path = Manifest.load(corpus).clips[3].path
+    assert not (sharded.directory / path).exists()
+    sharded.open(path)
+    assert (sharded.directory / path).read_bytes() == (corpus / path).read_bytes()
+    written = (sharded.directory / path).stat().st_mtime_ns
+    sharded.open(path)
+    assert (sharded.directory / path).stat().st_mtime_ns == written
+    copies = [p.name for p in sharded.directory.rglob("*") if p.is_file()]
+    assert sorted(copies) == ["clip3.safetensors", "manifest.json"]
+
+
+def test_another_state_of_the_corpus_gets_another_folder(corpus, shards, tmp_path):
+    manifest = Manifest.load(corpus)
+    Manifest(manifest.spec, "another", manifest.code_version, manifest.clips).save(tmp_path / "b")
+    (tmp_path / "b" / "clips").symlink_to(corpus / "clips")
+    write_shards(tmp_path / "b", tmp_path / "shards")
+    folders = [
+        ShardedCorpus(str(where), tmp_path / "cache").directory
+        for where in (shards, tmp_path / "shards")
+    ]
+    assert folders[0] != folders[1]
+
+
+def test_what_is_no_shards_is_refused(corpus, tmp_path):
+    with pytest.raises(CorpusError, match="holds no shards that can be read"):
+        ShardedCorpus(str(tmp_path), tmp_path / "cache")
+    with pytest.raises(UsageError, match="is not empty"):
+        write_shards(corpus, corpus)
+    with pytest.raises(UsageError, match="shard_mb=0"):
+        write_shards(corpus, tmp_path / "new", shard_mb=0)
+    with pytest.raises(CorpusError, match="not a prepared corpus"):
+        write_shards(tmp_path, tmp_path / "new")
+
+
+def test_a_broken_shard_is_named(corpus, shards, tmp_path):
+    sharded = ShardedCorpus(str(shards), tmp_path)
+    clip = Manifest.load(corpus).clips[-1].path
+    last = sorted(shards.glob("*.bin"))[-1]
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(CorpusError, match="clip3"):
+            sharded.open(clip)
+    finally:
+        last.write_bytes(whole)
+
+
+def test_without_litdata_the_extra_is_named(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("talkinghead.data.shards.find_spec", lambda name: None)
+    for use in (
+        lambda: ShardedCorpus("shards", tmp_path),
+        lambda: write_shards(corpus, tmp_path / "new"),
+    ):
+        with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[shards\]'"):
+            use()
