@@ -4,6 +4,8 @@ PYTHON ?= python3
 EXTRAS ?= offline,dev
 # Hydra overrides for prepare, train, sweep and evaluate: make train ARGS="experiment=compact_grid seed=2"
 ARGS ?=
+# A file in conf/sweep/.
+SWEEP ?= joblib
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,8 +45,8 @@ prepare: $(STAMP)  ## raw videos to a corpus: ARGS="input=videos output=corpora/
 train: $(STAMP)  ## train: ARGS="experiment=smoke"
 	$(BIN)/talkinghead train $(ARGS)
 
-sweep: $(STAMP)  ## one training run for each value: ARGS="experiment=smoke seed=1,2"
-	$(BIN)/talkinghead train -m $(ARGS)
+sweep: $(STAMP)  ## one training run for each value, two at a time: ARGS="experiment=smoke seed=1,2" (SWEEP=optuna)
+	$(BIN)/talkinghead train -m sweep=$(SWEEP) $(ARGS)
 
 evaluate: $(STAMP)  ## score a checkpoint: ARGS="checkpoint=last.ckpt corpus=corpora/mine output=scores"
 	$(BIN)/talkinghead evaluate $(ARGS)

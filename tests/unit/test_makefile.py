@@ -127,6 +127,12 @@ def test_infer_passes_values_as_they_are(project: Path, where: str) -> None:
     assert not (project / "pwned").exists()
 
 
+def test_sweep_takes_joblib_unless_another_is_named(project: Path) -> None:
+    done, _ = _make(project, "-n", "sweep", "ARGS=seed=1,2")
+    assert "train -m sweep=joblib seed=1,2" in done.stdout
+    assert "train -m sweep=optuna" in _make(project, "-n", "sweep", "SWEEP=optuna")[0].stdout
+
+
 def test_python_that_is_too_old_or_missing_is_named(project: Path) -> None:
     done, calls = _make(project, "install", FAKE_TOO_OLD="1")
     assert done.returncode

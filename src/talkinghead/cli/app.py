@@ -9,15 +9,18 @@ from collections.abc import Callable, Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from talkinghead.cli.hints import explain
 from talkinghead.cli.overrides import to_hydra
-from talkinghead.errors import TalkingHeadError, UsageError
+from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.paths import conf_dir
+
+_PLUGINS = ("hydra/sweeper/optuna", "hydra/launcher/submitit_")
+"""Choices of Hydra's that come with the extra `sweep`."""
 
 
 class _JobFailedError(BaseException):
@@ -78,6 +81,13 @@ def _as_ours(error: BaseException, command: str, overrides: Sequence[str]) -> Ba
         if isinstance(cause, TalkingHeadError):
             return cause
         cause = cause.__cause__
+    if isinstance(error, MissingConfigException):
+        missing = error.missing_cfg_file or ""
+        if missing.startswith(_PLUGINS):
+            return DependencyError(
+                f"{missing} is not installed: pip install 'talkinghead[sweep]', or choose "
+                "sweep=default or sweep=joblib"
+            )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return UsageError(explain(error, command, overrides))
     return error

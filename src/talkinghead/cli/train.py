@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from talkinghead.training.distributed import other_processes
 from talkinghead.training.runner import build_trainer, resolve_resume, train
+from talkinghead.training.sweep import require_metric
 
 
-def main(cfg: DictConfig) -> dict[str, float]:
-    """One run, as `conf/train.yaml` describes it; its last metrics are left in `metrics.json`."""
+def main(cfg: DictConfig) -> float | None:
+    """One run, as `conf/train.yaml` describes it; its last metrics are left in `metrics.json`.
+
+    Returns:
+        In a sweep, the objective.
+    """
     run_dir = Path(cfg.run_dir)
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     ckpt_path = resolve_resume(cfg.ckpt_path, run_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = instantiate(cfg.model, _convert_="all")
@@ -23,8 +33,10 @@ def main(cfg: DictConfig) -> dict[str, float]:
     loggers, callbacks = (
         [instantiate(one, _convert_="all") for one in g.values() if one] for g in groups
     )
-    options = OmegaConf.to_container(cfg.trainer, resolve=True)
-    trainer = build_trainer(options, loggers, callbacks)  # type: ignore[arg-type]
-    metrics = train(module, datamodule, trainer, ckpt_path)
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    return metrics
+    trainer = build_trainer(instantiate(cfg.trainer, _convert_="all"), loggers, callbacks)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    with other_processes(run_dir, "train"):
+        metrics = train(module, datamodule, trainer, ckpt_path, config)
+    if trainer.is_global_zero:
+        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    return require_metric(metrics, cfg.objective.metric) if in_sweep else None

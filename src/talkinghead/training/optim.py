@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from talkinghead.errors import TalkingHeadError
+from talkinghead.training.sharding import whole
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
         optimisation.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf)
+    norm = nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf)
+    return whole(norm)
 
 
 class MovingAverage(nn.Module):
@@ -111,7 +113,7 @@ class MovingAverage(nn.Module):
         """Moves towards `network` after the step of `iteration`, counted from 0."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
         mine: list[Tensor] = list(self.network.parameters())
-        theirs: list[Tensor] = [p.detach() for p in network.parameters()]
+        theirs: list[Tensor] = [whole(p.detach()) for p in network.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for buffer, source in zip(self.network.buffers(), network.buffers(), strict=True):
             buffer.copy_(source)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from talkinghead.errors import CheckpointError
+from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.training.tracking import track_checkpoint, track_config
 
 logger = logging.getLogger(__name__)
 
@@ -53,21 +54,12 @@ def resolve_resume(ckpt_path: str | None, run_dir: Path) -> str | None:
     return str(max(found, key=lambda path: path.stat().st_mtime))
 
 
-def wandb_logger(save_dir: str, **options: Any) -> WandbLogger:
-    """W&B, offline when there is no key: `wandb sync` uploads such a run later."""
-    offline = options.pop("offline", None)
-    if offline is None:
-        offline = not os.environ.get("WANDB_API_KEY")
-    # W&B would make the folder only when it is first written to, and warn that it is missing.
-    Path(save_dir).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(save_dir=save_dir, offline=offline, **options)
-
-
 def train(
     module: L.LightningModule,
     datamodule: L.LightningDataModule,
     trainer: L.Trainer,
     ckpt_path: str | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Fits, and returns the last value of everything that was logged.
 
@@ -76,6 +68,7 @@ def train(
         datamodule: its data.
         trainer: Lightning's, complete.
         ckpt_path: where to go on from.
+        config: the run's resolved configuration, for W&B.
     """
     if getattr(module, "sync", True) is None:
         logger.warning(
@@ -83,8 +76,10 @@ def train(
             "give model.sync_expert=PATH, or model.sync_discriminator=joint"
         )
     try:
+        track_config(trainer, config or {})
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
         interrupted = trainer.interrupted
+        track_checkpoint(trainer)
     finally:
         # Or a multirun's runs would go on in the first one's.
         if any(isinstance(one, WandbLogger) for one in trainer.loggers):
@@ -102,29 +97,57 @@ def build_trainer(
     """Lightning's Trainer with what our modules need.
 
     Their own sampler, and checkpoints written whole.
+
+    Raises:
+        UsageError: Lightning refuses the options, or several processes and the strategy do not go
+            together.
     """
     from talkinghead.training.checkpoint_io import AtomicCheckpointIO
 
     options = {**options, "precision": resolve_precision(str(options.get("precision", "auto")))}
     _quieten_lightning()
     options.setdefault("enable_checkpointing", any(isinstance(c, Checkpoint) for c in callbacks))
-    return L.Trainer(
-        **options,
-        logger=list(loggers) or False,
-        callbacks=list(callbacks),
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
-    )
+    try:
+        trainer = L.Trainer(
+            **options,
+            logger=list(loggers) or False,
+            callbacks=list(callbacks),
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UsageError(f"trainer: {error}") from error
+    _require_processes(trainer, options)
+    return trainer
+
+
+def _require_processes(trainer: L.Trainer, options: Mapping[str, Any]) -> None:
+    """Several processes need a strategy that knows of our optimizers, and such a strategy them."""
+    wants_many = options.get("strategy", "auto") != "auto"
+    if trainer.world_size > 1 and not wants_many:
+        raise UsageError(
+            f"trainer.devices={options.get('devices')} makes {trainer.world_size} processes: "
+            "choose trainer=ddp, trainer=multinode or trainer=fsdp for them"
+        )
+    if trainer.world_size == 1 and wants_many:
+        raise UsageError(
+            f"trainer=ddp, multinode and fsdp divide the work among several devices, but with "
+            f"trainer.accelerator={options.get('accelerator')} and "
+            f"trainer.devices={options.get('devices')} there is one: give more "
+            "(trainer.devices=2), or trainer=default"
+        )
 
 
 def _quieten_lightning() -> None:
     """Drops what Lightning says of itself: a run's own lines are what a user looks for."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*in eval mode at the start of training.*",  # The moving average and the frozen expert.
         ".*smaller than the logging interval.*",
         ".*does not have many workers.*",
         ".*LeafSpec.*",
+        ".*sync_dist=True.*",  # Every process validates the same windows.
         ".*Checkpoint directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -19,7 +19,9 @@ from talkinghead.errors import UsageError
 from talkinghead.losses.sync import cosine_bce, info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, SCHEMA_VERSION, build
 from talkinghead.models.sync import SyncDiscriminator
+from talkinghead.training.distributed import gather
 from talkinghead.training.optim import OptimizerConfig, clip_gradients, require_finite
+from talkinghead.training.sharding import shard_networks
 from talkinghead.types import AVSpec
 
 
@@ -73,6 +75,9 @@ class SyncExpertModule(L.LightningModule):
         window = {"context_frames": 0, "lookahead_frames": 0, "prosody": prosody}
         return {**window, "mouths_only": True}
 
+    def configure_model(self) -> None:
+        shard_networks(self, large=[], small=[self.sync_expert])
+
     def configure_optimizers(self) -> Optimizer:
         return self.optimizer_config.build(self.sync_expert.parameters())
 
@@ -122,9 +127,9 @@ class SyncExpertModule(L.LightningModule):
     def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and what `SyncDiagnosis` and a reader of the logs want to know beside it."""
         mouths, means, audio = self._windows(batch)
-        video_D, audio_D = self.sync_expert(mouths, means, audio)
+        video_D, audio_D = (gather(e) for e in self.sync_expert(mouths, means, audio))
         scale = self.sync_expert.scale
-        is_silent = silent(audio, self.spec.num_mels)
+        is_silent = gather(silent(audio, self.spec.num_mels))
         alike = is_silent[:, None] & is_silent[None, :]
         alike.fill_diagonal_(False)
         measured = _measure(video_D.detach().float(), audio_D.detach().float(), is_silent, alike)

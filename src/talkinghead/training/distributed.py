@@ -1,0 +1,64 @@
+"""Several processes that train one model: how they are started, and what they share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from hydra.core.hydra_config import HydraConfig
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+_LAUNCHER_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_SILENT = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
+
+
+def gather(rows: Tensor) -> Tensor:
+    """The rows [B, ...] of all P processes below one another, [P * B, ...], with their gradients.
+
+    A contrastive loss over them is the same in every process, and the averaged gradients are those
+    of one process with the whole batch. Without gradients (in validation all processes look at the
+    same windows) and with one process the rows stay as they are.
+    """
+    if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
+        return rows
+    if not rows.is_floating_point():
+        return gather(rows.float()).to(rows.dtype)
+    return torch.cat(all_gather(rows.contiguous()))
+
+
+@contextmanager
+def other_processes(run_dir: Path, command: str) -> Iterator[None]:
+    """Lets Lightning start this machine's other processes, in a sweep too, and clears up after it.
+
+    Lightning repeats the command line, which in a sweep is not the run's. Here the other processes
+    run the configuration that Hydra has saved. Afterwards the next run of a sweep finds this
+    process as if it were new.
+
+    Args:
+        run_dir: the run's folder.
+        command: `talkinghead`'s, whose configuration it is.
+    """
+    hydra_config, main = HydraConfig.instance(), sys.modules["__main__"]
+    before = hydra_config.cfg, sys.argv, main.__spec__
+    environment = {name: os.environ.get(name) for name in _LAUNCHER_VARIABLES}
+    # With a configuration of Hydra's Lightning would add overrides of its own.
+    hydra_config.cfg, main.__spec__ = None, find_spec("talkinghead.__main__")
+    saved = ["--config-path", str((run_dir / ".hydra").resolve()), "--config-name", "config"]
+    sys.argv = [before[1][0], command, *saved, f"hydra.run.dir={run_dir}", *_SILENT]
+    try:
+        yield
+    finally:
+        hydra_config.cfg, sys.argv, main.__spec__ = before
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,203 @@
+"""Two CPU processes on gloo: what one process does with the double batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+
+from talkinghead.data.datamodule import LipSyncDataModule
+from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.training.lipsync_gan import LipSyncGANModule
+from talkinghead.training.runner import build_trainer, train
+from talkinghead.training.sharding import ShardedStrategy, shard_networks, whole
+from talkinghead.training.sync_expert import SyncExpertModule
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+ITERATIONS = 3
+OPTIMIZER = {"lr": 1e-3, "warmup_iterations": 2}
+EXPERT: dict[str, Any] = {
+    "dim": 16,
+    "image_channels": [4, 8, 8],
+    "audio_channels": [4, 4, 8, 8],
+    "audio_dim": 16,
+}
+GENERATOR: dict[str, Any] = {
+    "dim": 32,
+    "audio_channels": [4, 8, 8, 16],
+    "face_encoder": "small",
+    "num_layers": 1,
+    "num_heads": 2,
+    "past_frames": 3,
+    "decoder_channels": [24, 16, 16, 8],
+    "context_channels": [4, 8, 8, 8],
+}
+TRAINER = {
+    "accelerator": "cpu",
+    "max_epochs": -1,
+    "num_sanity_val_steps": 0,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus")
+    make_synthetic_corpus(path, SPEC, num_speakers=2, clips_per_speaker=4, seconds=1.6)
+    return path
+
+
+def make_gan(kind: type[LipSyncGANModule] = LipSyncGANModule) -> LipSyncGANModule:
+    return kind(
+        SPEC,
+        GENERATOR,
+        {"channels": [4, 8, 8, 8]},
+        {"weights": {"l1": 1.0, "gradient": 0.5, "adversarial": 0.1, "feature_matching": 0.1}},
+        OPTIMIZER,
+        OPTIMIZER,
+        max_iterations=ITERATIONS,
+    )
+
+
+def make_expert() -> SyncExpertModule:
+    return SyncExpertModule(SPEC, EXPERT, OPTIMIZER, max_iterations=ITERATIONS)
+
+
+class Recorder(Callback):
+    """Every iteration's training losses, averaged over the processes, and the weights' sum."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+        losses = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        wanted = [k for k in sorted(losses) if not k.startswith(("train/lr", "train/weight"))]
+        row = {k: float(trainer.strategy.reduce(losses[k].clone())) for k in wanted}
+        for name, network in pl_module.named_children():
+            weights = [whole(p.detach()) for p in network.parameters()]
+            row[name] = sum(float(w.double().square().sum()) for w in weights)
+        self.rows.append(row)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.path.write_text(json.dumps(self.rows))
+
+
+class DoubleData(LipSyncDataModule):
+    """Batches in double precision: it tells mistakes from rounding, of which Adam makes much."""
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        finished = super().on_after_batch_transfer(batch, dataloader_idx)
+        return {
+            name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
+            for name, value in finished.items()
+        }
+
+
+class ShardedGAN(LipSyncGANModule):
+    def configure_model(self) -> None:
+        shard_networks(self, large=[self.generator], small=[self.discriminator, self.sync])
+
+
+class ForkedLauncher(_MultiProcessingLauncher):
+    """Starts its processes in no time, and leaves their weights, which are divided, with them."""
+
+    def _recover_results_in_main_process(self, *args: Any) -> None:
+        pass
+
+
+class ForkedShardedStrategy(ShardedStrategy):
+    def _configure_launcher(self) -> None:
+        self._launcher = ForkedLauncher(self, start_method="fork")
+
+
+def run(module: Any, corpus: Path, path: Path, batch_size: int, **trainer: Any) -> list[Any]:
+    data = DoubleData(
+        corpus,
+        SPEC,
+        batch_size=batch_size,
+        num_workers=0,
+        num_frames=10 if isinstance(module, SyncExpertModule) else 5,
+        iterations_per_epoch=2,
+        val_windows=2,
+        augmentation={},
+        **module.window,
+    )
+    train(module.double(), data, build_trainer({**TRAINER, **trainer}, [], [Recorder(path)]))
+    return json.loads(path.read_text())
+
+
+STRATEGIES = {"ddp": "ddp_fork_find_unused_parameters_true", "fsdp": ForkedShardedStrategy}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("make", [make_gan, make_expert])
+def test_two_processes_are_one_with_the_double_batch(
+    make: Any, strategy: str, corpus: Path, tmp_path: Path
+) -> None:
+    kind = STRATEGIES[strategy]
+    torch.manual_seed(0)
+    chosen = kind if isinstance(kind, str) else kind()
+    module = make(ShardedGAN) if (strategy, make) == ("fsdp", make_gan) else make()
+    two = run(module, corpus, tmp_path / "two", 2, strategy=chosen, devices=2)
+    torch.manual_seed(0)
+    one = run(make(), corpus, tmp_path / "one", 4, devices=1)
+    assert len(one) == len(two) == ITERATIONS
+    assert one[0] != one[1]
+    for a, b in zip(one, two, strict=True):
+        assert b == pytest.approx(a, rel=1e-5)
+
+
+TINY = [
+    *("data.num_workers=0", "data.iterations_per_epoch=2", "data.val_windows=2"),
+    *("data.batch_size=2", "data.seconds=1.6", "model.max_iterations=2", "logger=none"),
+    *("trainer.accelerator=cpu", "trainer.devices=2", "callbacks.preview=null"),
+]
+
+
+def talkinghead(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "talkinghead", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_of_runs_of_two_processes_each(tmp_path: Path) -> None:
+    folder = f"hydra.sweep.dir={tmp_path}/my sweep"
+    done = talkinghead("train", "-m", "experiment=smoke", "trainer=ddp", *TINY, "seed=1,2", folder)
+    assert done.returncode == 0, done.stderr
+    runs = [tmp_path / "my sweep" / number for number in "01"]
+    losses = [json.loads((run / "metrics.json").read_text())["val/loss"] for run in runs]
+    assert losses[0] != losses[1]
+    for folder_ in runs:
+        saved = torch.load(folder_ / "checkpoints" / "last.ckpt", weights_only=True)
+        assert saved["iteration"] == 2
+    # The second processes leave nothing of their own.
+    names = {path.name for path in (tmp_path / "my sweep").iterdir()}
+    assert names == {"0", "1", "sweep.csv", "multirun.yaml"}
+
+
+@pytest.mark.slow
+def test_trainer_fsdp_takes_a_step(tmp_path: Path) -> None:
+    run_dir = f"hydra.run.dir={tmp_path}"
+    done = talkinghead("train", "experiment=smoke_expert", "trainer=fsdp", *TINY, run_dir)
+    assert done.returncode == 0, done.stderr
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["iteration"] == 2

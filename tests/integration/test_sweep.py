@@ -1,0 +1,72 @@
+"""Sweeps through the command line: their launchers, their table, what Optuna chooses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from talkinghead.cli.main import main
+
+TINY = [
+    *(
+        "experiment=smoke",
+        "data.num_workers=0",
+        "data.iterations_per_epoch=1",
+        "data.val_windows=2",
+    ),
+    *("data.batch_size=1", "data.seconds=1.6", "model.max_iterations=1", "logger=none"),
+    *("trainer.accelerator=cpu", "callbacks.preview=null", "hydra/job_logging=none"),
+]
+
+
+def _sweep(folder: Path, *arguments: str) -> list[dict[str, str]]:
+    """The rows of a sweep's table."""
+    assert main(["train", "-m", *TINY, *arguments, f"hydra.sweep.dir={folder}"]) == 0
+    with (folder / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_optuna_minimises_the_objective(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    rows = _sweep(tmp_path, "sweep=optuna", "hydra.sweeper.n_trials=2")
+    losses = [float(row["val/loss"]) for row in rows]
+    assert losses == sorted(losses)
+    rates = {float(row["optimizer.lr"]) for row in rows}
+    assert len(rates) == 2
+    assert all(1e-4 <= rate <= 3e-3 for rate in rates)
+    # Optuna saw the same values.
+    found = (tmp_path / "optimization_results.yaml").read_text()
+    assert rows[0]["val/loss"] in found
+    assert {row["state"] for row in rows} == {"finished"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_run_what_is_given(tmp_path: Path, launcher: str) -> None:
+    pytest.importorskip("submitit")
+    # submitit's other half, for machines without SLURM.
+    options = ["sweep=joblib"] if launcher == "joblib" else ["sweep=default"]
+    options.append(f"hydra/launcher={launcher}")
+    rows = _sweep(tmp_path, *options, "seed=1,2")
+    assert {row["seed"] for row in rows} == {"1", "2"}
+    for row in rows:
+        progress = json.loads((tmp_path / row["run"] / "progress.json").read_text())
+        assert progress == {"state": "finished", "values": {"1": float(row["val/loss"])}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["objective.metric=val/nothing"], "objective.metric=val/nothing is not measured"),
+        (["objective.direction=down"], "objective.direction=down"),
+    ],
+)
+def test_a_wrong_objective_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    folder = f"hydra.sweep.dir={tmp_path}"
+    assert main(["train", "-m", *TINY, "sweep=default", *arguments, folder]) == 2
+    assert message in capsys.readouterr().err
