@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from talkinghead.data.storage import encode_face
 from talkinghead.media.timing import frame_time_s, seconds_to_samples
 from talkinghead.media.writer import VideoWriter
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
@@ -25,12 +26,14 @@ _CRF = 26
 class Exhibit:
     """One clip to look at.
 
-    `strip` uint8 [H, W, 3]; `video` an MP4 with sound; `curves` the mouth's opening in eye
-    distances by take, float32 [T] each, NaN where unknown; `speech` bool [T].
+    `strip` uint8 [H, W, 3]; `video` an MP4 with sound, and `poster` a JPEG of its middle;
+    `curves` the mouth's opening in eye distances by take, float32 [T] each, NaN where unknown;
+    `speech` bool [T].
     """
 
     strip: UInt8Array
     video: bytes
+    poster: bytes
     curves: dict[str, FloatArray]
     speech: npt.NDArray[np.bool_] | None
 
@@ -54,8 +57,13 @@ def make_exhibit(
         spec: for the mouth's box, the frame and the sample rate.
     """
     frames = np.flatnonzero(speech) if speech is not None else np.arange(0)
+    middle = side_by_side(shown, min(VIDEO_FRAMES, *map(len, shown.values())) // 2)
     return Exhibit(
-        draw_strip(rows, frames, spec), encode_video(shown, samples, spec), curves, speech
+        draw_strip(rows, frames, spec),
+        encode_video(shown, samples, spec),
+        encode_face(middle),
+        curves,
+        speech,
     )
 
 
@@ -101,12 +109,16 @@ def encode_video(
         path = Path(folder) / "clip.mp4"
         with VideoWriter(path, width, spec.face_size, spec.fps, rate, crf=_CRF) as writer:
             for frame in range(num_frames):
-                pictures = [_with_name(faces[frame], name) for name, faces in takes.items()]
-                writer.write(np.concatenate(pictures, axis=1))
+                writer.write(side_by_side(takes, frame))
             if samples is not None:
                 end_s = frame_time_s(num_frames, spec.fps)
                 writer.write_audio(samples[: seconds_to_samples(end_s, spec.sample_rate)])
         return path.read_bytes()
+
+
+def side_by_side(takes: Mapping[str, UInt8Array], frame: int) -> UInt8Array:
+    """One frame of every take, uint8 [T, face, face, 3] by name: uint8 [face, n * face, 3]."""
+    return np.concatenate([_with_name(faces[frame], name) for name, faces in takes.items()], axis=1)
 
 
 def _with_name(image: UInt8Array, name: str) -> UInt8Array:

@@ -92,5 +92,8 @@ def _gaussian(
     rows = features.astype(np.float64)
     mean = rows.mean(axis=0)
     centred = (rows - mean) / np.sqrt(len(rows) - 1)
+    if len(rows) <= rows.shape[1]:
+        return mean, centred
     # More pictures than features need no more rows than features: a triangle has the same X^T X.
-    return mean, np.linalg.qr(centred, mode="r") if len(rows) > rows.shape[1] else centred
+    triangle: npt.NDArray[np.float64] = np.linalg.qr(centred, mode="r")
+    return mean, triangle

@@ -162,6 +162,7 @@ def _show(name: str, clip: Scored, fps: Fraction, colours: Mapping[str, str]) ->
         "colour": colours[clip.column],
         "scores": told,
         "strip": _data_uri("image/png", _png(exhibit.strip)),
+        "poster": _data_uri("image/jpeg", exhibit.poster),
         "video": _data_uri("video/mp4", exhibit.video),
         "plot": make_plot(exhibit, fps, colours[clip.column]),
     }

@@ -51,7 +51,7 @@ def load_clip(
         rows = torch.from_numpy(file.tensor("prosody").astype(np.float32))
         features = torch.cat([features, rows])
     opening = file.tensor("mouth_opening")[:num_frames].astype(np.float32)
-    samples = file.tensor("audio").astype(np.float32) / 32_767
+    samples = file.tensor("audio").astype(np.float32) / np.float32(32_767)
     return RealClip(entry, file.faces(0, num_frames), features, opening, samples)
 
 

@@ -136,7 +136,6 @@ def test_frechet_distance_with_fewer_pictures_than_features() -> None:
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_inception_reads_torchvisions_file(tmp_path: Path) -> None:
     from torchvision.models import inception_v3
 

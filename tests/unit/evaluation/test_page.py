@@ -45,8 +45,8 @@ class Page(HTMLParser):
     def handle_endtag(self, tag) -> None:
         assert self.open.pop() == tag
 
-    def sources(self, wanted: str) -> list[str]:
-        return [str(attributes["src"]) for tag, attributes in self.tags if tag == wanted]
+    def sources(self, wanted: str, attribute: str = "src") -> list[str]:
+        return [str(attributes[attribute]) for tag, attributes in self.tags if tag == wanted]
 
 
 def faces(level: int) -> UInt8Array:
@@ -92,6 +92,9 @@ def test_the_page_is_one_file(clips: list[Scored], tmp_path: Path) -> None:
     assert (info.width, info.height, info.fps) == (512, 256, 25)
     assert info.has_audio
     assert float(info.duration_s) == pytest.approx(30 / 25, abs=0.05)
+    (poster,) = page.sources("video", "poster")
+    jpeg = base64.b64decode(poster.removeprefix("data:image/jpeg;base64,"))
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (256, 512, 3)
     png = base64.b64decode(image.removeprefix("data:image/png;base64,"))
     strip = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert strip.shape == (2 * 160, 10 * 176, 3)

@@ -66,7 +66,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scores")
     systems = {name: media / name for name in ("same", "late", "still")}
-    score_systems(systems, media / "real", folder, ScoreOptions())
+    # LPIPS takes longer than all the rest; test_judges.py has it.
+    score_systems(systems, media / "real", folder, ScoreOptions(lpips=False))
     return folder
 
 
@@ -89,7 +90,6 @@ def test_a_reference_against_itself_is_perfect(report: dict[str, Any]) -> None:
         for name in ("lmd", "l1_own", "lips_l1_own", "jitter", "sync_offset"):
             assert values[name] == 0, name
         assert values["psnr"] == pytest.approx(100)
-        assert values.get("lpips", 0) == pytest.approx(0, abs=1e-6)
         assert values["lse_d"] == values["lse_d_at_zero"]
         assert values["opening_own"] == values["opening_real"]
         assert values["opening_pauses"] == values["opening_pauses_real"]
