@@ -10,9 +10,9 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.training.tracking import track_checkpoint, track_config

@@ -69,7 +69,8 @@ def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, 
 
 
 def _read_run(folder: Path, metric: str) -> dict[str, Any]:
-    given = [text.partition("=") for text in OmegaConf.load(folder / ".hydra/overrides.yaml")]
+    overrides = OmegaConf.load(folder / ".hydra/overrides.yaml")
+    given = [str(override).partition("=") for override in overrides]
     metrics = _read_json(folder / "metrics.json")
     stopped = _read_json(folder / "progress.json").get("state") == "stopped"
     state = "unfinished" if not metrics else "stopped" if stopped else "finished"
