@@ -255,7 +255,7 @@ class Decoder(nn.Module):
     def _start_as_copy(self) -> None:
         assert self.head.bias is not None
         with torch.no_grad():
-            self.head.weight[:2] = 0
+            self.head.weight[: 2 + 12] = 0
             self.head.bias.zero_()
             self.head.bias[2 + 12 :] = -1.0
 
@@ -282,9 +282,10 @@ class Decoder(nn.Module):
         head = self.head(x)
         flow = torch.tanh(head[:, :2]) * MAX_FLOW * self.fade
         painted = F.pixel_shuffle(head[:, 2:], 2)
-        rgb = torch.sigmoid(painted[:, :3])
         mask = torch.sigmoid(painted[:, 3:]) * self.prior
         warped = warp(reference.mouth, flow)
+        # Painted over the warped skin, not from nothing: only what no warp can bring must be learnt.
+        rgb = torch.sigmoid(torch.logit(warped.float(), eps=0.02) + painted[:, :3])
         return GeneratorOutput(mask * rgb + (1 - mask) * warped, rgb, warped, mask, flow)
 
 
