@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 _LAUNCHER_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _SILENT = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
@@ -30,7 +30,23 @@ def gather(rows: Tensor) -> Tensor:
         return rows
     if not rows.is_floating_point():
         return gather(rows.float()).to(rows.dtype)
-    return torch.cat(all_gather(rows.contiguous()))
+    gathered: Tensor = _Gather.apply(rows.contiguous())
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Every process's loss depends on these rows.
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 @contextmanager
