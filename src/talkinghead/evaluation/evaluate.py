@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -96,38 +96,23 @@ def evaluate(
     loaded = load_generator(checkpoint)
     manifest = Manifest.load(corpus_dir)
     manifest.require_spec(loaded.spec, corpus_dir)
-    entries = [
-        e
-        for split in options.splits
-        for e in choose_clips(manifest.split(split), options.max_clips)
-    ]
-    if not entries:
-        raise CorpusError(
-            f"{corpus_dir} has no clip in {', '.join(options.splits)}; choose other splits, or "
-            "prepare it with val_fraction, test_fraction or holdout_speakers"
-        )
+    entries = _choose_entries(manifest, corpus_dir, options)
     model = cast(LipSyncGenerator, loaded.model.to(options.device))
     generator = ClipGenerator(model, loaded.spec, options.mode, options.reference_frame)
-    judges = Judges.build(options, loaded.spec)
-    scorer = ClipScorer(generator, judges)
-    trained = {clip.speaker for clip in manifest.split("train")}
-    groups = {e.id: "seen" if e.speaker in trained else "unseen" for e in entries}
-    pairs = [(entry, choose_other(entry, manifest)) for entry in entries]
-    clips = _score(scorer, corpus_dir, pairs, groups, options)
+    scorer = ClipScorer(generator, Judges.build(options, loaded.spec))
+    clips = _score(scorer, corpus_dir, manifest, entries, options)
     listening = judge_listening(clips)
     header = {
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
         "options": {**asdict(options), "splits": list(options.splits)},
         "listening": listening.to_dict(),
-        "left_out": judges.notes,
+        "left_out": scorer.judges.notes,
     }
     verdict = (listening.describe(), listening.listens) if listening.is_known else None
     report = Report("groups", header, clips, loaded.spec.fps, verdict=verdict)
     content = report.write(Path(output_dir), options.num_strips)
-    if not listening.is_known:
-        logger.warning("whether the model listens is not known: %s", listening.describe())
-    elif options.require_listening:
+    if options.require_listening:
         require_listening(listening, str(checkpoint))
     return content
 
@@ -179,23 +164,39 @@ def choose_other(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
     return None
 
 
+def _choose_entries(
+    manifest: Manifest, corpus_dir: Path, options: EvaluationOptions
+) -> list[ClipEntry]:
+    splits = (manifest.split(split) for split in options.splits)
+    entries = [entry for split in splits for entry in choose_clips(split, options.max_clips)]
+    if not entries:
+        raise CorpusError(
+            f"{corpus_dir} has no clip in {', '.join(options.splits)}; choose other splits, or "
+            "prepare it with val_fraction, test_fraction or holdout_speakers"
+        )
+    return entries
+
+
 def _score(
     scorer: ClipScorer,
     corpus_dir: Path,
-    pairs: Sequence[tuple[ClipEntry, ClipEntry | None]],
-    groups: Mapping[str, str],
+    manifest: Manifest,
+    entries: Sequence[ClipEntry],
     options: EvaluationOptions,
 ) -> list[Scored]:
+    trained = {clip.speaker for clip in manifest.split("train")}
     prosody = scorer.generator.model.audio_encoder.needs_prosody or scorer.judges.needs_prosody
     load = partial(load_clip, corpus_dir, prosody=prosody, max_frames=options.max_frames)
     clips: list[Scored] = []
-    for number, (entry, other) in enumerate(pairs, start=1):
-        scores = scorer.score(load(entry), load(other) if other else None, groups[entry.id])
+    for number, entry in enumerate(entries, start=1):
+        other = choose_other(entry, manifest)
+        group = "seen" if entry.speaker in trained else "unseen"
+        scores = scorer.score(load(entry), load(other) if other else None, group)
         clips = shed_exhibits([*clips, scores], options.num_strips)
         logger.info(
             "%d of %d: %s r %.2f, on speech %.2f, other sound %.2f",
             number,
-            len(pairs),
+            len(entries),
             entry.id,
             scores.values["r_own"],
             scores.values[RANK_BY],

@@ -95,5 +95,4 @@ def _gaussian(
     if len(rows) <= rows.shape[1]:
         return mean, centred
     # More pictures than features need no more rows than features: a triangle has the same X^T X.
-    triangle: npt.NDArray[np.float64] = np.linalg.qr(centred, mode="r")
-    return mean, triangle
+    return mean, np.linalg.qr(centred).R

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,7 +25,6 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 logger = logging.getLogger(__name__)
 
-_Built = TypeVar("_Built")
 _MIN_SYNC_WINDOWS = 6
 
 
@@ -93,44 +91,25 @@ class Judges:
         """
         if options.num_threads:
             torch.set_num_threads(options.num_threads)
-        expert = None
-        if options.expert is not None:
-            loaded = load_expert(options.expert)
-            difference = (spec or loaded.spec).difference(loaded.spec)
-            if difference:
-                raise UsageError(
-                    f"sync.checkpoint={options.expert}: its AVSpec differs ({difference}); give an "
-                    "expert that was trained for this one, or sync.checkpoint=null"
-                )
-            expert = cast(SyncDiscriminator, loaded.model.to(options.device))
-            spec = loaded.spec
-        notes: list[str] = []
-        if expert is None:
-            notes.append("LSE-D and LSE-C are left out: sync.checkpoint is null")
-        lpips = (
-            _unless_missing(lambda: Lpips(options.device), "LPIPS", notes)
-            if options.lpips
-            else None
-        )
-        for name, path, key in (
-            ("SyncNet's own LSE", options.syncnet, "sync.syncnet_path"),
-            ("identity", options.identity, "identity.path"),
-            ("FID", options.inception, "inception_path"),
-        ):
-            if path is None:
-                notes.append(f"{name} is left out: {key} names no file")
-        return cls(
-            spec or AVSpec(),
-            build_detector(options.detector),
-            expert,
-            syncnet.load_syncnet(options.syncnet).to(options.device) if options.syncnet else None,
-            lpips,
-            FaceRecogniser(options.identity, options.identity_mean, options.identity_scale)
-            if options.identity
-            else None,
-            Inception(options.inception, options.device) if options.inception else None,
-            notes,
-        )
+        expert, spec = _load_expert(options, spec)
+        notes = _left_out(options)
+        lpips, recogniser, lip_reader, inception = None, None, None, None
+        if options.lpips:
+            try:
+                lpips = Lpips(options.device)
+            except DependencyError as error:
+                notes.append(f"LPIPS is left out: {error}")
+                logger.warning("LPIPS is left out: %s", error)
+        if options.syncnet is not None:
+            lip_reader = syncnet.load_syncnet(options.syncnet).to(options.device)
+        if options.identity is not None:
+            recogniser = FaceRecogniser(
+                options.identity, options.identity_mean, options.identity_scale
+            )
+        if options.inception is not None:
+            inception = Inception(options.inception, options.device)
+        detector = build_detector(options.detector)
+        return cls(spec, detector, expert, lip_reader, lpips, recogniser, inception, notes)
 
     @property
     def needs_prosody(self) -> bool:
@@ -235,14 +214,30 @@ def embed_windows(
     return torch.cat(heard).numpy(), torch.cat(seen).numpy()
 
 
-def _unless_missing(build: Callable[[], _Built], name: str, notes: list[str]) -> _Built | None:
-    """None, and a note, where a package is not installed."""
-    try:
-        return build()
-    except DependencyError as error:
-        notes.append(f"{name} is left out: {error}")
-        logger.warning("%s is left out: %s", name, error)
-        return None
+def _load_expert(
+    options: JudgeOptions, spec: AVSpec | None
+) -> tuple[SyncDiscriminator | None, AVSpec]:
+    """The sync expert, if one is named, and the AVSpec to work by."""
+    if options.expert is None:
+        return None, spec or AVSpec()
+    loaded = load_expert(options.expert)
+    if difference := loaded.spec.difference(spec or loaded.spec):
+        raise UsageError(
+            f"sync.checkpoint={options.expert} was made for another AVSpec ({difference}, expert "
+            "first); give one that was trained for this one, or sync.checkpoint=null"
+        )
+    return cast(SyncDiscriminator, loaded.model.to(options.device)), loaded.spec
+
+
+def _left_out(options: JudgeOptions) -> list[str]:
+    """What is not measured because no file for it was named."""
+    files = (
+        ("LSE by this project's expert", options.expert, "sync.checkpoint"),
+        ("LSE by SyncNet", options.syncnet, "sync.syncnet_path"),
+        ("Identity", options.identity, "identity.path"),
+        ("FID", options.inception, "inception_path"),
+    )
+    return [f"{name} is left out: {key} names no file" for name, path, key in files if not path]
 
 
 def _known(series: FloatArray) -> FloatArray:

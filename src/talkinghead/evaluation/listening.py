@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ import numpy as np
 from talkinghead.errors import TalkingHeadError
 from talkinghead.evaluation.metrics import Interval, bootstrap_interval
 from talkinghead.evaluation.report import Scored
+
+logger = logging.getLogger(__name__)
 
 
 class DeafModelError(TalkingHeadError):
@@ -73,12 +76,14 @@ def judge_listening(clips: Sequence[Scored]) -> Listening:
 
 
 def require_listening(listening: Listening, checkpoint: str) -> None:
-    """Refuses a model that does not depend on its sound.
+    """Refuses a model that does not depend on its sound; warns where that cannot be told.
 
     Raises:
         DeafModelError: neither figure is above 0 by more than its interval.
     """
-    if not listening.listens:
+    if not listening.is_known:
+        logger.warning("whether %s listens is not known: %s", checkpoint, listening.describe())
+    elif not listening.listens:
         raise DeafModelError(
             f"checkpoint {checkpoint} does not depend on its audio. {listening.describe()} Train "
             "it on, with the sync loss; require_listening=false reports without this check"

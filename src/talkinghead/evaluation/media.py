@@ -102,18 +102,15 @@ def read_clip(
     transforms = track.transforms
     if reference is not None and reference.size == size:
         transforms = reference.transforms[: len(transforms)]
-    frames = _frames(path, spec, limit)
-    faces = [
-        warp_face(frame.image, transform, spec.face_size)
-        for frame, transform in zip(frames, transforms, strict=True)
-    ]
+    pairs = zip(_frames(path, spec, limit), transforms, strict=True)
+    faces = np.stack([warp_face(frame.image, t, spec.face_size) for frame, t in pairs])
     samples = read_audio(path, spec.sample_rate).samples if info.has_audio else None
     features = None
     if samples is not None:
         features = AudioFeatures(spec, prosody)(torch.from_numpy(samples))
     return MediaClip(
         path,
-        np.stack(faces),
+        faces,
         _canonical(track.points, transforms),
         metrics.opening_series(track.points, track.topology),
         transforms,

@@ -48,6 +48,19 @@ class ScoreOptions(JudgeOptions):
             raise UsageError(f"num_strips must not be negative, got {self.num_strips}")
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be scored."""
+
+    system: str
+    clip: str
+    error: MediaError | FaceNotFoundError
+
+    def to_dict(self) -> dict[str, str]:
+        """What scores.json holds."""
+        return {"system": self.system, "clip": self.clip, "reason": str(self.error)}
+
+
 def score_systems(
     generated: Systems,
     reference: str | Path,
@@ -78,32 +91,20 @@ def score_systems(
     judges = Judges.build(options)
     keys = sorted(set().union(*pairs.values()))[: options.max_clips]
     clips: list[Scored] = []
-    skipped: list[dict[str, str]] = []
-    failure: MediaError | FaceNotFoundError | None = None
+    skipped: list[Skipped] = []
     for number, key in enumerate(keys, start=1):
-        files = {name: found[key] for name, found in pairs.items() if key in found}
-        real_path = next(iter(files.values()))[1]
         logger.info("%d of %d: %s", number, len(keys), key)
-        real: MediaClip | None = None
-        for system, path in {REFERENCE: real_path, **{n: f[0] for n, f in files.items()}}.items():
-            try:
-                clip = _read(path, judges, options, real)
-                real = real or clip
-                clips.append(_compare(system, key, clip, real, judges))
-            except (MediaError, FaceNotFoundError) as error:
-                failure = error
-                skipped.append({"system": system, "clip": key, "reason": str(error)})
-                logger.warning("%s: left out: %s", system, error)
-                if real is None:
-                    break
+        files = {name: found[key][0] for name, found in pairs.items() if key in found}
+        real = next(found[key][1] for found in pairs.values() if key in found)
+        clips += _score_clip(key, {REFERENCE: real, **files}, judges, options, skipped)
         clips = shed_exhibits(clips, options.num_strips)
-    if failure is not None and not any(clip.column != REFERENCE for clip in clips):
-        raise failure
+    if all(clip.column == REFERENCE for clip in clips):
+        raise skipped[-1].error
     header = {
         "reference": str(reference),
         "generated": {name: str(path) for name, path in systems.items()},
         "options": asdict(options),
-        "skipped": skipped,
+        "skipped": [entry.to_dict() for entry in skipped],
         "left_out": judges.notes,
     }
     report = Report("systems", header, clips, judges.spec.fps, reference_column=REFERENCE)
@@ -131,6 +132,29 @@ def name_systems(generated: Systems) -> dict[str, Path]:
     if REFERENCE in generated:
         raise UsageError(f"a system cannot be called {REFERENCE!r}: so the real videos are called")
     return {str(name): Path(path) for name, path in generated.items()}
+
+
+def _score_clip(
+    key: str,
+    files: Mapping[str, Path],
+    judges: Judges,
+    options: ScoreOptions,
+    skipped: list[Skipped],
+) -> list[Scored]:
+    """One clip by every system, the real one first; without that there is nothing to compare."""
+    clips: list[Scored] = []
+    real: MediaClip | None = None
+    for system, path in files.items():
+        try:
+            clip = _read(path, judges, options, real)
+            real = real or clip
+            clips.append(_compare(system, key, clip, real, judges))
+        except (MediaError, FaceNotFoundError) as error:
+            skipped.append(Skipped(system, key, error))
+            logger.warning("%s: left out: %s", system, error)
+            if real is None:
+                break
+    return clips
 
 
 def _read(

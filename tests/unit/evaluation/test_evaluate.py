@@ -205,10 +205,12 @@ def test_a_deaf_model_fails_loudly(corpus: Path, deaf: bool) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_listening_is_not_known_without_another_sound() -> None:
-    clip = Scored("a", "seen", {}, {"r_own": 0.5})
-    assert not judge_listening([clip]).is_known
-    assert judge_listening([clip]).to_dict()["listens"] is None
+def test_listening_is_not_known_without_another_sound(caplog: pytest.LogCaptureFixture) -> None:
+    listening = judge_listening([Scored("a", "seen", {}, {"r_own": 0.5})])
+    assert not listening.is_known
+    assert listening.to_dict()["listens"] is None
+    require_listening(listening, "last.ckpt")
+    assert "whether last.ckpt listens is not known" in caplog.text
 
 
 def test_the_current_mouth_is_never_shown(corpus: Path) -> None:

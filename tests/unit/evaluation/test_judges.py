@@ -188,10 +188,10 @@ def test_what_is_left_out_is_said_with_its_reason(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("talkinghead.losses.perceptual._OFFLINE_PACKAGE", "no_such_package")
     judges = Judges.build(JudgeOptions())
     assert judges.lpips is None
-    for word in ("LSE-D", "LPIPS", "SyncNet", "identity", "FID"):
+    for word in ("expert", "LPIPS", "SyncNet", "Identity", "FID"):
         assert any(word in note for note in judges.notes), word
 
 
 def test_an_expert_of_another_spec_is_refused() -> None:
-    with pytest.raises(UsageError, match="hop_length: 160 != 200"):
+    with pytest.raises(UsageError, match="hop_length: 200 != 160"):
         Judges.build(JudgeOptions(expert="default"), AVSpec(hop_length=160))
