@@ -41,7 +41,7 @@ def run_app(command: str, arguments: Sequence[str]) -> None:
     # Hydra would otherwise print a job's traceback and exit by itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     command_line = sys.argv
-    overrides = to_hydra(arguments)
+    overrides = to_hydra(arguments, command)
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     sys.argv = [command_line[0], *overrides]
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -12,6 +12,8 @@ TEXT_KEYS = frozenset({"text"})
 PATH_KEYS = frozenset({"face", "audio", "output", "input", "jobs", "generated", "reference"})
 NAMED_PATHS_KEYS = frozenset({"generated"})
 """Path keys that take several paths with a name for each: `generated={a: PATH, b: PATH}`."""
+ALIASES = {"evaluate": {"data": "corpus"}}
+"""Other names of a command's keys. (`data` itself Hydra takes for the group of that name.)"""
 PATH_NAME = re.compile(
     r"(\w+_)?(dir|path|checkpoint|corpus)|dirpath|sync_expert|init_from|face_encoder_weights"
 )
@@ -22,7 +24,7 @@ _SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
 _MULTIRUN = ("-m", "--multirun")
 
 
-def to_hydra(arguments: Sequence[str]) -> list[str]:
+def to_hydra(arguments: Sequence[str], command: str = "") -> list[str]:
     """Quotes the values of path and text keys: commas, quotes, `=`, `$` and braces are characters.
 
     `null` and, for a path, a list in brackets stay Hydra's; so do names in braces for the keys of
@@ -31,13 +33,17 @@ def to_hydra(arguments: Sequence[str]) -> list[str]:
 
     Args:
         arguments: as typed, without the program and the command.
+        command: whose keys they are, for `ALIASES`.
 
     Returns:
         Hydra's arguments. `-m` comes first: Hydra does not find it between two overrides.
     """
     multirun = any(argument in _MULTIRUN for argument in arguments)
+    aliases = ALIASES.get(command, {})
     rest = [
-        _quote_argument(argument, multirun) for argument in arguments if argument not in _MULTIRUN
+        _quote_argument(_rename(argument, aliases), multirun)
+        for argument in arguments
+        if argument not in _MULTIRUN
     ]
     return ["-m", *rest] if multirun else rest
 
@@ -46,6 +52,11 @@ def quote(value: str) -> str:
     """A string as one literal value in Hydra's grammar, safe from OmegaConf's interpolation too."""
     no_interpolation = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
     return str(QuotedString(no_interpolation, Quote.single).with_quotes())
+
+
+def _rename(argument: str, aliases: Mapping[str, str]) -> str:
+    key, equals, value = argument.partition("=")
+    return f"{aliases.get(key, key)}{equals}{value}" if equals else argument
 
 
 def _quote_argument(argument: str, multirun: bool) -> str:

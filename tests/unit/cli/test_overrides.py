@@ -126,3 +126,8 @@ def test_multirun_is_found_anywhere_and_sweeps_paths(
     Path("a.jpg,b.jpg").touch()
     assert to_hydra(["face=a.jpg,b.jpg", "--multirun"]) == ["-m", "face='a.jpg,b.jpg'"]
     assert to_hydra(["-m", "face=glob(*)"]) == ["-m", "face=glob(*)"]
+
+
+def test_a_key_may_have_another_name() -> None:
+    assert to_hydra(["data=my corpus, 1", "x=1"], "evaluate") == ["corpus='my corpus, 1'", "x=1"]
+    assert to_hydra(["data=synthetic"], "train") == ["data=synthetic"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,16 @@ from talkinghead.evaluation.systems import ScoreOptions
 from talkinghead.paths import conf_dir
 
 QUICK = ["lpips=false", "num_strips=1", "detector=litert"]
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers_are_left() -> Iterator[None]:
+    """Hydra's handlers would go on writing to this test's output when it is closed."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in set(root.handlers) - set(before):
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +99,12 @@ def test_wrong_command_lines_are_one_line_and_2(
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1
+
+
+def test_evaluate_takes_its_corpus_as_data_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expert = "sync.checkpoint=null"
+    assert main(["evaluate", f"data={tmp_path}/no corpus", expert, "checkpoint=none.ckpt"]) == 1
+    assert "none.ckpt does not exist" in capsys.readouterr().err
+    assert main(["evaluate", f"data={tmp_path}", f"corpus={tmp_path}", "nonsense=1"]) == 2
