@@ -19,7 +19,7 @@ from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.synthetic import make_synthetic_corpus
 from talkinghead.training.lipsync_gan import LipSyncGANModule
 from talkinghead.training.runner import build_trainer, train
-from talkinghead.training.sharding import ShardedStrategy, shard_networks, whole
+from talkinghead.training.sharding import ShardedStrategy, whole
 from talkinghead.training.sync_expert import SyncExpertModule
 from talkinghead.types import AVSpec
 
@@ -59,14 +59,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def make_gan(kind: type[LipSyncGANModule] = LipSyncGANModule) -> LipSyncGANModule:
-    return kind(
+def make_gan() -> LipSyncGANModule:
+    weights = {"l1": 1, "gradient": 0.5, "adversarial": 0.1, "feature_matching": 0.1, "sync": 0.3}
+    return LipSyncGANModule(
         SPEC,
         GENERATOR,
         {"channels": [4, 8, 8, 8]},
-        {"weights": {"l1": 1.0, "gradient": 0.5, "adversarial": 0.1, "feature_matching": 0.1}},
+        {"weights": weights},
         OPTIMIZER,
         OPTIMIZER,
+        sync_discriminator="joint",
+        sync_arguments=EXPERT,
         max_iterations=ITERATIONS,
     )
 
@@ -104,11 +107,6 @@ class DoubleData(LipSyncDataModule):
             name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
             for name, value in finished.items()
         }
-
-
-class ShardedGAN(LipSyncGANModule):
-    def configure_model(self) -> None:
-        shard_networks(self, large=[self.generator], small=[self.discriminator, self.sync])
 
 
 class ForkedLauncher(_MultiProcessingLauncher):
@@ -150,8 +148,7 @@ def test_two_processes_are_one_with_the_double_batch(
     kind = STRATEGIES[strategy]
     torch.manual_seed(0)
     chosen = kind if isinstance(kind, str) else kind()
-    module = make(ShardedGAN) if (strategy, make) == ("fsdp", make_gan) else make()
-    two = run(module, corpus, tmp_path / "two", 2, strategy=chosen, devices=2)
+    two = run(make(), corpus, tmp_path / "two", 2, strategy=chosen, devices=2)
     torch.manual_seed(0)
     one = run(make(), corpus, tmp_path / "one", 4, devices=1)
     assert len(one) == len(two) == ITERATIONS

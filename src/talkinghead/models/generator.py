@@ -284,7 +284,7 @@ class Decoder(nn.Module):
         painted = F.pixel_shuffle(head[:, 2:], 2)
         mask = torch.sigmoid(painted[:, 3:]) * self.prior
         warped = warp(reference.mouth, flow)
-        # Painted over the warped skin, not from nothing: only what no warp can bring must be learnt.
+        # Painted over the warped skin, not from nothing: only what no warp brings must be learnt.
         rgb = torch.sigmoid(torch.logit(warped.float(), eps=0.02) + painted[:, :3])
         return GeneratorOutput(mask * rgb + (1 - mask) * warped, rgb, warped, mask, flow)
 

@@ -23,6 +23,7 @@ from talkinghead.losses.sync import info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, SCHEMA_VERSION, build, load_expert
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.models.generator import GeneratorOutput, LipSyncGenerator
+from talkinghead.training.distributed import gather
 from talkinghead.training.optim import (
     MovingAverage,
     OptimizerConfig,
@@ -30,6 +31,7 @@ from talkinghead.training.optim import (
     clip_gradients,
     require_finite,
 )
+from talkinghead.training.sharding import shard_networks
 from talkinghead.training.speed import SpeedOptions
 from talkinghead.types import AVSpec
 
@@ -125,6 +127,9 @@ class LipSyncGANModule(L.LightningModule):
             "lookahead_frames": self.generator.lookahead_frames,
             "prosody": self.generator.audio_encoder.needs_prosody,
         }
+
+    def configure_model(self) -> None:
+        shard_networks(self, large=[self.generator], small=[self.discriminator, self.sync])
 
     def configure_optimizers(self) -> list[Optimizer]:
         networks = [self.generator, self.discriminator, self.sync]
@@ -299,9 +304,10 @@ class LipSyncGANModule(L.LightningModule):
         own, wrong = (
             batch[k][:, first : first + self.sync.num_frames] for k in ("mel", "mel_negative")
         )
-        video = self.sync.embed_video(mouths, batch["mean_mouth"])
-        audio = self.sync.embed_audio(torch.cat([own, wrong]))
-        quiet = silent(torch.cat([own, wrong]), self.spec.num_mels)
+        # The windows of all processes are one batch: own sounds first, then the wrong ones.
+        video = gather(self.sync.embed_video(mouths, batch["mean_mouth"]))
+        audio = torch.cat([gather(self.sync.embed_audio(part)) for part in (own, wrong)])
+        quiet = torch.cat([gather(silent(part, self.spec.num_mels)) for part in (own, wrong)])
         alike = quiet[: len(video), None] & quiet[None, :]
         alike.diagonal().fill_(False)
         return info_nce(video, audio, self.sync.scale, alike)

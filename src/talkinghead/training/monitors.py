@@ -91,13 +91,16 @@ class OpeningMonitor(Callback):
 
     def __init__(self, num_clips: int = 6, num_frames: int = 60, detector: str = "litert") -> None:
         self.num_clips, self.num_frames = num_clips, num_frames
-        self._name, self._detector = detector, None
+        self._name = detector
+        self._detector: FaceDetector | None = None
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not isinstance(pl_module, LipSyncGANModule) or trainer.sanity_checking:
             return
-        detector = self._detector = self._detector or build_detector(self._name)
+        if self._detector is None:
+            self._detector = build_detector(self._name)
+        detector = self._detector
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         batch = datamodule.preview_batch(self.num_clips, self.num_frames)
         scores = []

@@ -39,10 +39,10 @@ class SpeedOptions:
             DependencyError: `compile` without a compiler.
         """
         if self.channels_last:
-            generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            generator.to(memory_format=torch.channels_last)
         if self.checkpoint_activations:
             for part in _parts(generator):
-                part.forward = partial(checkpoint, part.forward, use_reentrant=False)  # type: ignore[method-assign]
+                part.forward = partial(checkpoint, part.forward, use_reentrant=False)
         if self.compile:
             _require_compiler()
             generator.compile()
