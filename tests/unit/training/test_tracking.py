@@ -96,7 +96,7 @@ def test_each_run_of_a_sweep_is_one_run_in_its_group(
         (artifact,) = [r.artifact for r in run if r.HasField("artifact")]
         assert artifact.type == "model"
         assert [entry.path for entry in artifact.manifest.contents] == ["model.ckpt"]
-        assert list(artifact.aliases) == ["last", "latest"]
+        assert sorted(artifact.aliases) == ["last", "latest"]
 
 
 def test_git_state_is_the_commit_and_whether_it_still_holds(
