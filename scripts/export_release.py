@@ -12,9 +12,11 @@ from pathlib import Path
 from talkinghead.models.checkpoint import (
     EXPERT,
     GENERATOR,
+    LIPS,
     default_checkpoint,
     load_expert,
     load_generator,
+    load_lips,
     save_release,
 )
 
@@ -23,10 +25,10 @@ def main() -> None:
     """Drops everything but the network (its moving average) and what describes it."""
     parser = argparse.ArgumentParser(description="Export release weights.")
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--kind", choices=[GENERATOR, EXPERT], default=GENERATOR)
+    parser.add_argument("--kind", choices=[GENERATOR, EXPERT, LIPS], default=GENERATOR)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    load = load_generator if options.kind == GENERATOR else load_expert
+    load = {GENERATOR: load_generator, EXPERT: load_expert, LIPS: load_lips}[options.kind]
     loaded = load(options.checkpoint)
     keys = ("av", "license", "trained_on", "iteration", options.kind)
     output = options.output or default_checkpoint(options.kind)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models import mobilenet_v3_large
 
+from talkinghead.data.manifest import Manifest
+from talkinghead.data.storage import ClipFile
 from talkinghead.errors import CheckpointError
+from talkinghead.features.geometry import as_tensor, mouth_crop
 from talkinghead.losses.generator import GeneratorLoss
 from talkinghead.losses.identity import IdentityLoss
 from talkinghead.losses.landmark import LandmarkLoss
@@ -41,6 +46,21 @@ def test_lips_cost_nothing_where_they_are_and_their_gradient_is_the_pictures(
     assert predicted.grad is not None
     assert predicted.grad.abs().max() > 0
     assert all(p.grad is None for p in loss.parameters())
+
+
+@pytest.mark.corpus
+def test_the_packaged_regressor_finds_the_lips_of_its_corpus() -> None:
+    corpus = Path(os.environ["TALKINGHEAD_CORPUS"])
+    manifest = Manifest.load(corpus)
+    spec, distances = manifest.spec, []
+    regressor, box = LandmarkLoss().regressor, manifest.spec.mouth_box
+    for clip in manifest.split("val")[:8]:
+        file = ClipFile(corpus / clip.path)
+        mouths = mouth_crop(as_tensor(file.faces(0, 20)), spec)
+        found = regressor(mouths) * box.width + torch.tensor([box.x0, box.y0])
+        lips = torch.from_numpy(file.tensor("lips")[:20])
+        distances.append(float((found - lips).norm(dim=-1).nanmean()))
+    assert np.mean(distances) < 2
 
 
 def test_only_a_lip_regressor_will_do() -> None:
