@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from _tiny import EXPERT, GENERATOR, TRAINER
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
@@ -26,30 +27,6 @@ from talkinghead.types import AVSpec
 SPEC = AVSpec()
 ITERATIONS = 3
 OPTIMIZER = {"lr": 1e-3, "warmup_iterations": 2}
-EXPERT: dict[str, Any] = {
-    "dim": 16,
-    "image_channels": [4, 8, 8],
-    "audio_channels": [4, 4, 8, 8],
-    "audio_dim": 16,
-}
-GENERATOR: dict[str, Any] = {
-    "dim": 32,
-    "audio_channels": [4, 8, 8, 16],
-    "face_encoder": "small",
-    "num_layers": 1,
-    "num_heads": 2,
-    "past_frames": 3,
-    "decoder_channels": [24, 16, 16, 8],
-    "context_channels": [4, 8, 8, 8],
-}
-TRAINER = {
-    "accelerator": "cpu",
-    "max_epochs": -1,
-    "num_sanity_val_steps": 0,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "log_every_n_steps": 1,
-}
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.features.audio import mel_windows
 from talkinghead.features.geometry import as_tensor, mouth_crop
+from talkinghead.features.series import pearson
 from talkinghead.media.timing import (
     frame_time_s,
     num_frames_for,
@@ -220,16 +220,16 @@ def lip_offset(opening: FloatArray, mel: FloatArray, spec: AVSpec) -> int | None
     windows = mel_windows(torch.from_numpy(mel), range(len(opening)), spec.fps, spec)
     middle = (spec.mel_window - _LEVEL_WINDOW) // 2
     level = windows[..., middle : middle + _LEVEL_WINDOW].mean(dim=(1, 2)).numpy()
-    mouth = np.gradient(np.interp(np.arange(len(opening)), known, opening[known]))
-    voice = np.gradient(level)
+    mouth = np.gradient(
+        np.interp(np.arange(len(opening)), known, opening[known]).astype(np.float32)
+    )
+    voice = np.gradient(level).astype(np.float32)
     correlation = [_correlate(mouth, voice, shift) for shift in range(-max_shift, max_shift + 1)]
     return int(np.argmax(correlation)) - max_shift if any(correlation) else None
 
 
-def _correlate(mouth: npt.NDArray[np.float64], voice: npt.NDArray[np.float32], shift: int) -> float:
+def _correlate(mouth: FloatArray, voice: FloatArray, shift: int) -> float:
     """Pearson's r of the mouth at t and the voice at t + shift; 0 where either is constant."""
     x = mouth[max(0, -shift) : len(mouth) - max(0, shift)]
     y = voice[max(0, shift) : len(voice) - max(0, -shift)]
-    x, y = x - x.mean(), y - y.mean()
-    size = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / size) if size > 1e-9 else 0.0
+    return float(np.nan_to_num(pearson(x, y)))

@@ -17,7 +17,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from talkinghead.features.faces.detector import FaceDetector, build_detector
-from talkinghead.features.geometry import mouth_opening, paste_mouth
+from talkinghead.features.geometry import paste_mouth
+from talkinghead.features.series import opening_series, pearson, track_landmarks
 from talkinghead.training.lipsync_gan import LipSyncGANModule
 from talkinghead.types import FloatArray, UInt8Array
 
@@ -130,24 +131,10 @@ def _score(
     own, wrong = takes
     known = np.isfinite(real) & np.isfinite(own)
     motion = own[known].std() / max(real[known].std(), 1e-6) if known.any() else np.nan
-    return _pearson(own, real), _pearson(wrong, real), float(motion)
+    return pearson(own, real), pearson(wrong, real), float(motion)
 
 
 def _opening(faces: Tensor, detector: FaceDetector) -> FloatArray:
     """The opening in each of float faces [T, 3, H, W] in [0, 1]; NaN where none is found."""
     images: UInt8Array = (faces * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-    opening, face = [], None
-    for image in images:
-        face = (detector.track(image, face) if face else None) or next(
-            iter(detector.detect(image)), None
-        )
-        opening.append(mouth_opening(face.points, face.topology) if face else np.nan)
-    return np.array(opening, np.float32)
-
-
-def _pearson(a: FloatArray, b: FloatArray) -> float:
-    known = np.isfinite(a) & np.isfinite(b)
-    a, b = a[known], b[known]
-    if len(a) < 3 or a.std() < 1e-6 or b.std() < 1e-6:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
+    return opening_series(track_landmarks(images, detector), detector.topology)

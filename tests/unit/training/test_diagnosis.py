@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _tiny import SMALL_EXPERT as EXPERT
+from _tiny import SMALL_SPEC as SPEC
 from safetensors.numpy import load_file, save_file
 
 from talkinghead.data.datamodule import LipSyncDataModule
@@ -18,16 +20,7 @@ from talkinghead.features.audio import SILENCE
 from talkinghead.training.diagnosis import Evidence, SyncDiagnosis, corpus_offsets, diagnose
 from talkinghead.training.runner import build_trainer, train
 from talkinghead.training.sync_expert import SyncExpertModule
-from talkinghead.types import AVSpec
 
-SPEC = AVSpec(face_size=160, mouth_size=48, mouth_x=40, mouth_y=72, mouth_side=80)
-EXPERT: dict[str, Any] = {
-    "dim": 16,
-    "image_size": 32,
-    "image_channels": [4, 8, 8],
-    "audio_channels": [4, 4, 8, 8],
-    "audio_dim": 16,
-}
 TRAINER = {
     "accelerator": "cpu",
     "max_epochs": -1,

@@ -12,80 +12,17 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from _tiny import EXPERT, GENERATOR, OPTIMIZER, SPEC, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
-from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.errors import CheckpointError, CorpusError, MediaError, TalkingHeadError
 from talkinghead.features.geometry import mouth_crop
 from talkinghead.models.checkpoint import load_expert, load_generator
 from talkinghead.training.callbacks import LastCheckpoint
 from talkinghead.training.checkpoint_io import AtomicCheckpointIO
 from talkinghead.training.lip_regressor import LipRegressorModule
-from talkinghead.training.lipsync_gan import LipSyncGANModule
-from talkinghead.training.runner import build_trainer, resolve_resume, train
+from talkinghead.training.runner import resolve_resume
 from talkinghead.training.sync_expert import SyncExpertModule
-from talkinghead.types import AVSpec
-
-SPEC = AVSpec()
-GENERATOR: dict[str, Any] = {
-    "dim": 32,
-    "audio_channels": [4, 8, 8, 16],
-    "face_encoder": "small",
-    "num_layers": 1,
-    "num_heads": 2,
-    "past_frames": 3,
-    "decoder_channels": [24, 16, 16, 8],
-    "context_channels": [4, 8, 8, 8],
-}
-EXPERT: dict[str, Any] = {
-    "dim": 16,
-    "image_channels": [4, 8, 8],
-    "audio_channels": [4, 4, 8, 8],
-    "audio_dim": 16,
-}
-OPTIMIZER = {"lr": 2e-3, "warmup_iterations": 2}
-TRAINER = {
-    "accelerator": "cpu",
-    "max_epochs": -1,
-    "num_sanity_val_steps": 0,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "log_every_n_steps": 1,
-}
-
-
-def make_module(**options: Any) -> LipSyncGANModule:
-    torch.manual_seed(0)
-    defaults: dict[str, Any] = {
-        "av": SPEC.to_dict(),
-        "generator": GENERATOR,
-        "discriminator": {"channels": [4, 8, 8, 8]},
-        "loss": {"weights": {"l1": 1.0, "gradient": 0.5}},
-        "optimizer": OPTIMIZER,
-        "discriminator_optimizer": OPTIMIZER,
-        "max_iterations": 4,
-    }
-    return LipSyncGANModule(**{**defaults, **options})
-
-
-def make_data(corpus: Path, module: Any, **options: Any) -> LipSyncDataModule:
-    defaults: dict[str, Any] = {
-        "av": SPEC,
-        "batch_size": 2,
-        "num_workers": 0,
-        "iterations_per_epoch": 2,
-        "val_windows": 2,
-        "augmentation": {},
-        **module.window,
-    }
-    return LipSyncDataModule(corpus, **{**defaults, **options})
-
-
-def fit(module: Any, data: Any, *callbacks: Callback, ckpt_path: str | None = None) -> L.Trainer:
-    trainer = build_trainer(TRAINER, [], callbacks)
-    train(module, data, trainer, ckpt_path)
-    return trainer
-
 
 FULL_GAN = {
     "loss": {"weights": {"l1": 1.0, "sync": 0.1, "adversarial": 0.1, "feature_matching": 0.1}},

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.training.test_modules import fit, make_data, make_module
+from _tiny import fit, make_data, make_module
 
 from talkinghead.training.monitors import CostMonitor, OpeningMonitor, peak_memory_mib
 from talkinghead.types import Box, Face, UInt8Array

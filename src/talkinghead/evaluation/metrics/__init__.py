@@ -2,14 +2,10 @@
 
 from talkinghead.evaluation.metrics.motion import (
     MOUTH_POINTS,
-    BoolArray,
     agreement,
     landmark_distance,
-    opening_series,
     pauses,
-    pearson,
     speech_frames,
-    track_landmarks,
 )
 from talkinghead.evaluation.metrics.pixels import jitter, l1, psnr, sharpness, ssim
 from talkinghead.evaluation.metrics.statistics import (
@@ -18,6 +14,7 @@ from talkinghead.evaluation.metrics.statistics import (
     paired_difference,
 )
 from talkinghead.evaluation.metrics.sync import SyncScores, sync_scores
+from talkinghead.features.series import BoolArray, opening_series, pearson, track_landmarks
 
 __all__ = [
     "MOUTH_POINTS",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from talkinghead.data.offset import distances_by_shift, measure_offset
 from talkinghead.types import FloatArray
 
 
@@ -43,19 +44,7 @@ def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> Sy
     """
     num_frames = min(len(audio), len(video))
     max_shift = min(max_shift, num_frames - 1)
-    shifts = np.arange(-max_shift, max_shift + 1)
-    distances = np.array([_mean_distance(audio, video, int(shift)) for shift in shifts])
-    best = int(distances.argmin())
-    return SyncScores(
-        float(distances[best]),
-        float(np.median(distances) - distances[best]),
-        int(shifts[best]),
-        float(distances[max_shift]),
-    )
-
-
-def _mean_distance(audio: FloatArray, video: FloatArray, shift: int) -> float:
-    """Between the mouth at frame t and the sound at t + shift, over the frames where both exist."""
-    audio, video = audio[max(0, shift) :], video[max(0, -shift) :]
-    common = min(len(audio), len(video))
-    return float(np.linalg.norm(video[:common] - audio[:common], axis=1).mean())
+    distances = distances_by_shift(audio[:num_frames], video[:num_frames], max_shift)
+    mean, best = np.nanmean(distances, axis=0), measure_offset(distances)
+    lse_d, at_zero = float(mean.min()), float(mean[max_shift])
+    return SyncScores(lse_d, best.confidence, best.frames, at_zero)
