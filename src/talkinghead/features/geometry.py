@@ -301,7 +301,7 @@ def black_mouth(halves: Tensor, spec: AVSpec) -> Tensor:
 
 
 def fill_mouth(surroundings: Tensor, mouths: Tensor, spec: AVSpec) -> Tensor:
-    """Mouths [..., 3, mouth, mouth] put into copies of `surroundings`: whole faces, half the size."""
+    """Mouths [..., 3, mouth, mouth] put into copies of `surroundings`, half-size faces."""
     x0, y0, x1, y1 = (int(v) // 2 for v in spec.mouth_box)
     filled = surroundings.clone()
     small = F.interpolate(
