@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 from talkinghead.data.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import SILENCE
-from talkinghead.features.geometry import black_mouth, mouth_crop, surroundings
+from talkinghead.features.geometry import NOSE_LINE, black_mouth, mouth_crop, surroundings
 from talkinghead.types import AVSpec
 
 _MEL_PER_DB = 8.0 / 100.0
@@ -52,6 +52,8 @@ class AugmentationOptions:
         scale: factor in 1 ± this.
         shift: greatest shift, as a fraction of the face's size.
         elastic: size of the smooth warp, as a fraction of the face's size.
+        reference_pose: greatest stretch and shear about the nose of the reference alone, much as of
+            a head that nods or turns between it and the targets.
         reference_blur: probability that the reference is blurred.
         reference_noise: probability that it is made noisy.
         reference_jpeg: probability that it is compressed.
@@ -71,6 +73,7 @@ class AugmentationOptions:
     scale: float = 0.15
     shift: float = 0.03
     elastic: float = 0.015
+    reference_pose: float = 0.0
     reference_blur: float = 0.25
     reference_noise: float = 0.25
     reference_jpeg: float = 0.25
@@ -123,6 +126,16 @@ class BatchAugmentation:
         strength = draw.uniform(self.options.min_strength, 1.0)
         grid = self._grid(draw, strength, size, device)
         return JointTransform(grid, *self._colour(draw, strength, device), self.spec)
+
+    def pose(self, joint: JointTransform, draw: _Draws) -> JointTransform:
+        """The joint part as the reference gets it: from a head that is held in another way."""
+        limit, device = self.options.reference_pose, joint.grid.device
+        above, below, shear = (draw.symmetric(limit).to(device)[:, None, None] for _ in range(3))
+        x, y = joint.grid.unbind(-1)
+        depth = y - NOSE_LINE * 2 + 1
+        stretched = depth * (1 + torch.where(depth < 0, above, below))
+        grid = torch.stack([x + shear * depth, y + stretched - depth], -1)
+        return replace(joint, grid=grid)
 
     def reference(self, faces_BCHW: Tensor, draw: _Draws) -> Tensor:
         """The reference's part: blur, noise and compression, each for some of the samples."""
@@ -313,7 +326,8 @@ def finish_batch(
     else:
         draw = augmentation.draws(batch)
         joint = augmentation.transform(draw, spec.face_size, batch["faces"].device)
-        reference = joint.faces(batch["reference_face"][:, None])[:, 0]
+        posed = augmentation.pose(joint, draw)
+        reference = posed.faces(batch["reference_face"][:, None])[:, 0]
         pictures = {
             "reference_face": augmentation.reference(reference, draw),
             "surroundings": joint.surroundings(batch["faces"]),

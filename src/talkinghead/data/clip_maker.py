@@ -43,7 +43,7 @@ from talkinghead.models.checkpoint import EXPERT, resolve_checkpoint
 from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.types import AVSpec, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
-CODE_VERSION = "3"
+CODE_VERSION = "5"
 """Raised when the clips come out differently: clips made by other versions are made again."""
 
 _NUM_FACE_CHECKS = 8

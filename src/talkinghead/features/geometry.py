@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 RIGID_POINTS: dict[str, dict[int, tuple[float, float]]] = {
-    # Eye corners and nose bridge, in units of the distance between the outer corners, from the
-    # middle of the eye line.
+    # Eye corners, the nose's bridge and its base, in units of the distance between the outer
+    # corners, from the middle of the eye line.
     "mesh468": {
         33: (-0.5, 0.0),
         133: (-0.21, 0.01),
@@ -34,6 +34,8 @@ RIGID_POINTS: dict[str, dict[int, tuple[float, float]]] = {
         263: (0.5, 0.0),
         168: (0.0, -0.07),
         6: (0.0, 0.02),
+        98: (-0.14, 0.52),
+        327: (0.14, 0.52),
     },
     "ibug68": {
         36: (-0.5, 0.0),
@@ -41,8 +43,15 @@ RIGID_POINTS: dict[str, dict[int, tuple[float, float]]] = {
         42: (0.21, 0.01),
         45: (0.5, 0.0),
         27: (0.0, -0.03),
+        31: (-0.14, 0.52),
+        35: (0.14, 0.52),
     },
 }
+_NUM_NOSE = 2
+"""The last of the rigid points are the nose's base.
+
+They alone say where the face lies: noses differ in length, and what counts is where the mouth is.
+"""
 LIP_POINTS: dict[str, tuple[int, ...]] = {
     # Twelve outer points and eight inner ones, from the right corner over the upper lip.
     "mesh468": (
@@ -60,6 +69,7 @@ _OUTER_EYES = {"mesh468": (33, 263), "ibug68": (36, 45)}
 # open mouth is inside.
 _EYE_DISTANCE = 0.40
 _EYE_LINE = 0.33
+NOSE_LINE = _EYE_LINE + 0.52 * _EYE_DISTANCE
 
 _SCALE_SIGMA_S = 0.4
 _POSITION_SIGMA_S = 0.06
@@ -76,7 +86,9 @@ def canonical_points(topology: str, spec: AVSpec) -> FloatArray:
 
 
 def estimate_transform(points: FloatArray, topology: str, spec: AVSpec) -> FloatArray:
-    """The similarity from source pixels to the canonical face, by least squares.
+    """The similarity from source pixels to the canonical face.
+
+    Scale and angle by least squares over eyes and bridge; then the nose's base is put in its place.
 
     Args:
         points: float [num_points, 2], source pixels.
@@ -91,13 +103,11 @@ def estimate_transform(points: FloatArray, topology: str, spec: AVSpec) -> Float
     """
     source = points[list(RIGID_POINTS[topology])].astype(np.float64)
     target = canonical_points(topology, spec).astype(np.float64)
-    z = (source - source.mean(0)) @ np.array([1, 1j])
-    w = (target - target.mean(0)) @ np.array([1, 1j])
+    z, w = ((p - p.mean(0)) @ np.array([1, 1j]) for p in (source[:-_NUM_NOSE], target[:-_NUM_NOSE]))
     a = np.vdot(z, w) / max(np.vdot(z, z).real, 1e-12)
     linear = np.array([[a.real, -a.imag], [a.imag, a.real]])
-    return np.hstack([linear, (target.mean(0) - linear @ source.mean(0))[:, None]]).astype(
-        np.float32
-    )
+    nose = target[-_NUM_NOSE:].mean(0) - linear @ source[-_NUM_NOSE:].mean(0)
+    return np.hstack([linear, nose[:, None]]).astype(np.float32)
 
 
 def invert(transform: FloatArray) -> FloatArray:
@@ -123,7 +133,7 @@ class TransformSmoother:
 
     def __init__(self, fps: Fraction, spec: AVSpec) -> None:
         self.lag = max(1, int(SMOOTHING_LAG_S * fps))
-        self._centre = np.array([0.5, _EYE_LINE]) * spec.face_size
+        self._centre = np.array([0.5, NOSE_LINE]) * spec.face_size
         sigmas_s = np.array(
             [_SCALE_SIGMA_S, _POSITION_SIGMA_S, _POSITION_SIGMA_S, _POSITION_SIGMA_S]
         )
@@ -153,7 +163,7 @@ class TransformSmoother:
     def _to_state(self, transform: FloatArray | None) -> npt.NDArray[np.float64]:
         """(log scale, angle, x, y).
 
-        The source point that is mapped between the eyes, so that scaling moves nothing.
+        The source point that is mapped to the nose's base, so that scaling does not move it.
         """
         if transform is None:
             return np.full(4, np.nan)

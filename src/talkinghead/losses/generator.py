@@ -93,6 +93,7 @@ class GeneratorLoss(nn.Module):
         target: Tensor,
         weights: Mapping[str, float],
         lips: Tensor | None = None,
+        mean: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The terms that need no other network, scalars.
 
@@ -101,14 +102,16 @@ class GeneratorLoss(nn.Module):
             target: the real mouths, float [B, T, 3, H, W] in [0, 1].
             weights: from `weights_at`.
             lips: their motion, float [B, W, 20, 2], NaN where unknown (see `lip_motion`).
+            mean: of the clips' mouths, float [B, 3, H, W] in [0, 1].
         """
-        terms = self.reconstruction.terms(output.mouth, target)
+        motion = self.reconstruction.motion_weights(target, mean)
+        terms = self.reconstruction.terms(output.mouth, target, motion)
         if self.perceptual is not None and weights["perceptual"] > 0:
             terms["perceptual"] = self.perceptual(output.mouth, target)
         if self.landmark is not None and weights["landmark"] > 0:
             terms["landmark"] = self.landmark(output.mouth, target)
         # Under a mask that is still shut the painted mouth would never learn to be worth showing.
-        off = (output.rgb - target).abs() * self.prior
+        off = (output.rgb - target).abs() * self.prior * motion
         terms["rgb"] = off.mean() / self.prior.mean()
         if lips is not None and output.lips is not None and weights["lips"] > 0:
             terms["lips"] = lip_distance(output.lips, lips)

@@ -38,8 +38,9 @@ def soft_weight_map(
 class ReconstructionLoss(nn.Module):
     """L1 that counts the lips more than the cheeks, plus L1 of the image's gradients.
 
-    The weights are one fixed map, never drawn from the real mouth's landmarks.
-    The gradients' term keeps edges of lips and teeth, which plain L1 blurs at no cost.
+    The gradients' term keeps edges of lips and teeth, which plain L1 blurs at no cost. What moves
+    counts more than what is still, where the clip's mean is given: an open mouth is a small part of
+    few frames, and without that the mouth learns to open half.
 
     Args:
         mouth_size: side of the mouth image in pixels.
@@ -47,9 +48,11 @@ class ReconstructionLoss(nn.Module):
         peak: see `soft_weight_map`.
         centre: see `soft_weight_map`.
         sigma: see `soft_weight_map`.
+        motion_gain: how much more a pixel counts for each unit (in the range [0, 1]) that it is
+            from the clip's mean.
 
     Raises:
-        UsageError: a weight is negative or `peak` is below one.
+        UsageError: a weight or the gain is negative, or `peak` is below one.
     """
 
     weights: Tensor
@@ -61,28 +64,52 @@ class ReconstructionLoss(nn.Module):
         peak: float = 4.0,
         centre: tuple[float, float] = (0.5, 0.45),
         sigma: tuple[float, float] = (0.22, 0.2),
+        motion_gain: float = 0.0,
     ) -> None:
         super().__init__()
-        if gradient_weight < 0 or peak < 1:
+        if gradient_weight < 0 or peak < 1 or motion_gain < 0:
             raise UsageError(
-                "ReconstructionLoss: gradient_weight must be >= 0 and peak >= 1, "
-                f"got {gradient_weight} and {peak}"
+                "ReconstructionLoss: gradient_weight and motion_gain must be >= 0 and peak >= 1, "
+                f"got {gradient_weight}, {motion_gain} and {peak}"
             )
         self.gradient_weight = gradient_weight
+        self.motion_gain = motion_gain
         weights = soft_weight_map(mouth_size, peak, (centre[0], centre[1]), (sigma[0], sigma[1]))
         self.register_buffer("weights", weights, persistent=False)
 
-    def terms(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The unweighted terms, scalars, as `l1` and `gradient`; arguments as for `forward`."""
-        predicted_NCHW, target_NCHW = predicted.flatten(0, -4), target.flatten(0, -4)
-        difference_NCHW = predicted_NCHW - target_NCHW
+    def motion_weights(self, target: Tensor, mean: Tensor | None) -> Tensor:
+        """How much each pixel of [B, T, 3, H, W] counts for its motion: [B, T, 1, H, W], from 1 up.
+
+        Args:
+            target: the real mouths, float in [0, 1].
+            mean: of their clips, float [B, 3, H, W]; None for no such weights: a 1.
+        """
+        if mean is None or not self.motion_gain:
+            return target.new_ones(())
+        moved = (target - mean.unsqueeze(1)).abs().mean(2)
+        size = 2 * (target.shape[-1] // 24) + 1
+        return 1 + self.motion_gain * F.avg_pool2d(moved, size, 1, size // 2).unsqueeze(2)
+
+    def terms(
+        self, predicted: Tensor, target: Tensor, motion: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The unweighted terms, scalars, as `l1` and `gradient`.
+
+        Args:
+            predicted: as for `forward`.
+            target: the same shape.
+            motion: from `motion_weights`.
+        """
+        difference = predicted - target
         weights = self.weights
-        if difference_NCHW.shape[-2:] != weights.shape[-2:]:
-            size = (difference_NCHW.shape[-2], difference_NCHW.shape[-1])
+        if difference.shape[-2:] != weights.shape[-2:]:
+            size = (difference.shape[-2], difference.shape[-1])
             weights = F.interpolate(weights[None], size=size, mode="bilinear")[0]
-        across = (difference_NCHW.diff(dim=-1).abs() * weights[..., :, 1:]).mean()
-        down = (difference_NCHW.diff(dim=-2).abs() * weights[..., 1:, :]).mean()
-        return {"l1": (difference_NCHW.abs() * weights).mean(), "gradient": across + down}
+        if motion is not None and motion.ndim:
+            weights = weights * motion
+        across = (difference.diff(dim=-1).abs() * weights[..., :, 1:]).mean()
+        down = (difference.diff(dim=-2).abs() * weights[..., 1:, :]).mean()
+        return {"l1": (difference.abs() * weights).mean(), "gradient": across + down}
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
         """The loss, a scalar.

@@ -207,7 +207,7 @@ class LipSyncGANModule(L.LightningModule):
         weights: dict[str, float],
     ) -> None:
         with self.toggled_optimizer(optimizer):
-            terms = self.losses(output, target, weights, batch["lips"])
+            terms = self.losses(output, target, weights, batch["lips"], batch["mean_mouth"])
             if weights["adversarial"] > 0 or weights["feature_matching"] > 0:
                 pictures = (self._pictures(m, batch) for m in (output.mouth, target))
                 terms |= self.losses.adversarial_terms(self.discriminator, *pictures)

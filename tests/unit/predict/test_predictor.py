@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
-from talkinghead.features.geometry import canonical_points
+from talkinghead.features.geometry import RIGID_POINTS, canonical_points
 from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict import source
 from talkinghead.predict.predictor import LipSyncPredictor
@@ -32,7 +32,7 @@ class Detector:
         if image.max() < 30:
             return []
         points = np.zeros((468, 2), np.float32)
-        points[[33, 133, 362, 263, 168, 6]] = canonical_points("mesh468", SPEC) / 1.6 + [16, 0]
+        points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC) / 1.6 + [16, 0]
         return [Face(Box(20, 20, 140, 140), points, 1.0, "mesh468")]
 
     def track(self, image, previous):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from talkinghead.errors import FaceNotFoundError, MediaError
-from talkinghead.features.geometry import canonical_points, estimate_transform
+from talkinghead.features.geometry import RIGID_POINTS, canonical_points, estimate_transform
 from talkinghead.predict import source
 from talkinghead.predict.source import (
     SourceFrame,
@@ -24,7 +24,7 @@ FPS = Fraction(25)
 
 def face(x=0.0, opening=0.0):
     points = np.zeros((468, 2), np.float32)
-    index = [33, 133, 362, 263, 168, 6]
+    index = list(RIGID_POINTS["mesh468"])
     points[index] = canonical_points("mesh468", SPEC)
     points[13], points[14] = (128, 160), (128, 160 + opening)
     return Face(Box(0, 0, 1, 1), points + np.float32([x, 0]), 1.0, "mesh468")
