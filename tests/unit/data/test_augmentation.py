@@ -13,7 +13,7 @@ from talkinghead.data.augmentation import (
 from talkinghead.data.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import SILENCE, LogMel
-from talkinghead.features.geometry import mouth_crop, surroundings
+from talkinghead.features.geometry import NOSE_LINE, mouth_crop, surroundings
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
@@ -126,6 +126,16 @@ def test_geometry_alone_turns_and_mirrors():
     # The mouth box's middle stays where it is.
     centre = slice(47, 49), slice(47, 49)
     assert (turned - plain)[..., centre[0], centre[1]].abs().max() < 0.1
+
+
+def test_another_pose_is_the_references_alone_and_leaves_the_nose():
+    plain, posed = augment(), augment(reference_pose=0.1)
+    for name in ("surroundings", "mouths", "mean_mouth"):
+        assert torch.equal(posed[name], plain[name])
+    moved = (posed["reference_face"] - plain["reference_face"]).abs().mean((1, 3))
+    nose = round(NOSE_LINE * SPEC.face_size)
+    assert (moved[:, nose - 1 : nose + 1].mean(1) < 0.2 * moved.mean(1)).all()
+    assert not torch.allclose(moved[0], moved[1])
 
 
 def test_many_samples_stay_nearly_as_they_were():

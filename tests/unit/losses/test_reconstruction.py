@@ -44,6 +44,22 @@ def test_blur_costs_gradients() -> None:
     torch.testing.assert_close(flat(blurred, target), terms["l1"])
 
 
+def test_what_moves_counts_more_and_what_is_still_as_before() -> None:
+    loss = ReconstructionLoss(motion_gain=10)
+    mean = torch.full((1, 3, 96, 96), 0.5)
+    still, moved = mean[:, None].expand(1, 2, -1, -1, -1), mean[:, None].repeat(1, 2, 1, 1, 1)
+    moved[..., 40:56, 40:56] = 0.1
+    assert bool((loss.motion_weights(still, mean) == 1).all())
+    weights = loss.motion_weights(moved, mean)
+    assert weights.shape == (1, 2, 1, 96, 96)
+    assert float(weights[0, 0, 0, 48, 48]) == pytest.approx(5, abs=1e-4)
+    assert float(weights[0, 0, 0, 10, 10]) == 1
+    plain = loss.terms(moved + 0.1, moved)["l1"]
+    torch.testing.assert_close(loss.terms(still + 0.1, still, torch.ones(()))["l1"], plain)
+    assert float(loss.terms(moved + 0.1, moved, weights)["l1"]) > 1.2 * float(plain)
+    assert loss.motion_weights(moved, None).ndim == 0
+
+
 def test_other_sizes_and_bad_weights() -> None:
     loss = ReconstructionLoss(mouth_size=96)
     assert float(loss(torch.ones(1, 3, 48, 48), torch.zeros(1, 3, 48, 48))) == pytest.approx(
@@ -51,3 +67,5 @@ def test_other_sizes_and_bad_weights() -> None:
     )
     with pytest.raises(UsageError, match="peak"):
         ReconstructionLoss(peak=0.5)
+    with pytest.raises(UsageError, match="motion_gain"):
+        ReconstructionLoss(motion_gain=-1)
