@@ -135,7 +135,7 @@ class LipSyncGenerator(nn.Module):
         self.decoder = Decoder(
             dim, decoder_channels, self.face_encoder.channels, context_channels, mouth_size
         )
-        x, y, side = mouth_box
+        self._mouth_box = x, y, side = tuple(mouth_box)
         centre = torch.tensor([x + side / 2, y + side / 2]) / face_size * 2 - 1
         self.register_buffer("_box_centre", centre, persistent=False)
         self._box_scale = side / face_size
@@ -147,6 +147,16 @@ class LipSyncGenerator(nn.Module):
     def context_frames(self) -> int:
         """Audio windows before the first frame that its tokens depend on."""
         return self.transformer.context_frames
+
+    @property
+    def needs_prosody(self) -> bool:
+        """Whether the audio windows must have the prosody's rows below the mel's."""
+        return self.audio_encoder.needs_prosody
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and its inputs must be."""
+        return self._box_centre.device
 
     def forward(
         self, reference_face: Tensor, surroundings: Tensor, audio: Tensor
@@ -175,7 +185,13 @@ class LipSyncGenerator(nn.Module):
     def encode_reference(self, reference_face: Tensor) -> ReferenceFeatures:
         """Faces [B, 3, H, W] in [0, 1]: all that can be computed before anybody speaks."""
         features = self.face_encoder(reference_face)
-        mouth = self._crop(reference_face, self.mouth_size, antialias=True)
+        x, y, side = self._mouth_box
+        mouth = F.interpolate(
+            reference_face[..., y : y + side, x : x + side],
+            (self.mouth_size, self.mouth_size),
+            mode="bilinear",
+            antialias=True,
+        )
         sizes = self.decoder.sizes
         maps = [self._crop(m, s) for m, s in zip(reversed(features.maps), sizes, strict=True)]
         around = self.context_encoder.reference(
@@ -204,13 +220,8 @@ class LipSyncGenerator(nn.Module):
         """Tokens [N, D] to frames; `reference` and `context` hold N entries, or one for all."""
         return self.decoder(tokens, reference, context)
 
-    def _crop(self, maps: Tensor, size: int, antialias: bool = False) -> Tensor:
+    def _crop(self, maps: Tensor, size: int) -> Tensor:
         """The mouth's box out of a map of the whole face, resampled to size x size."""
-        if antialias:
-            side = round(self._box_scale * maps.shape[-1])
-            x, y = (round(float((c + 1) / 2 * maps.shape[-1] - side / 2)) for c in self._box_centre)
-            box = maps[..., y : y + side, x : x + side]
-            return F.interpolate(box, (size, size), mode="bilinear", antialias=True)
         grid = identity_grid(size, maps.device).to(maps.dtype) * self._box_scale + self._box_centre
         grid = grid.to(maps.dtype).expand(maps.shape[0], -1, -1, -1)
         return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")
