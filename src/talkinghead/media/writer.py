@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import wave
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -96,6 +96,7 @@ class VideoWriter:
         preset: x264's speed against size, from "ultrafast" to "veryslow".
         metadata: tags (title, artist, comment, ...); keys that MP4 does not know go into the
             comment as `key=value`.
+        seal: told of the finished file, and of where it is going to be, before it is put in place.
 
     Raises:
         MediaError: bad size, rate, crf or preset; on entering, the file cannot be written.
@@ -112,6 +113,7 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "veryfast",
         metadata: Mapping[str, str] | None = None,
+        seal: Callable[[Path, Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.width, self.height = int(width), int(height)
@@ -129,6 +131,7 @@ class VideoWriter:
             raise MediaError(f"{path}: crf is {crf}; x264 takes 0 (lossless) to 51")
         self._options = {"crf": str(crf), "preset": preset}
         self._metadata = _mp4_metadata(metadata or {})
+        self._seal = seal
         self._stack = ExitStack()
         self._reformatter = VideoReformatter()
         # One clock in which both the constant rate and (to 11 microseconds) any other time are
@@ -141,10 +144,10 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self.path))
+            self._temporary = stack.enter_context(atomic_path(self.path))
             with self._reported():
                 self._container = av.open(
-                    f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"}
+                    f"file:{self._temporary}", "w", format="mp4", options={"movflags": "+faststart"}
                 )
                 stack.callback(self._close_quietly)
                 self._container.metadata.update(self._metadata)
@@ -260,6 +263,8 @@ class VideoWriter:
             for packet in self._sound:
                 self._container.mux_one(packet)
             self._container.close()
+        if self._seal:
+            self._seal(self._temporary, self.path)
 
     def _close_quietly(self) -> None:
         with suppress(av.FFmpegError, OSError):

@@ -11,6 +11,7 @@ from typing import Protocol
 from talkinghead.errors import UsageError
 from talkinghead.media.timing import num_frames_for, samples_to_seconds
 from talkinghead.media.writer import VideoWriter
+from talkinghead.predict.label import Label
 from talkinghead.predict.speech import Speech
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
@@ -28,15 +29,28 @@ class Frames(Protocol):
 
 
 def write_video(
-    prediction: Frames, speech: Speech, writer: VideoWriter, progress: Progress | None
+    prediction: Frames,
+    speech: Speech,
+    writer: VideoWriter,
+    progress: Progress | None,
+    label: str | None = None,
 ) -> Fraction:
-    """Encodes pictures and sound as they come, and returns the sound's duration in seconds."""
+    """Encodes pictures and sound as they come, and returns the sound's duration in seconds.
+
+    Args:
+        prediction: the pictures.
+        speech: the sound.
+        writer: open.
+        progress: told about every frame.
+        label: to be put into every picture.
+    """
+    draw = Label(label, writer.width, writer.height) if label else None
     total = num_frames_for(speech.estimated_duration_s, prediction.fps)
     with closing(speech.chunks(speech.sample_rate)) as samples:
         sound = _SoundTrack(writer, samples, speech.sample_rate)
         for image, time_s in prediction:
             sound.write_until(time_s)
-            writer.write(image, time_s)
+            writer.write(draw(image) if draw else image, time_s)
             if progress:
                 progress(prediction.num_frames, total)
         sound.write_until(None)
