@@ -92,7 +92,7 @@ class ClipScorer:
         values = self.judges.motion(opening["own"], clip.opening, speech)
         values |= self._listening(clip, other, opening)
         values["lmd"] = metrics.landmark_distance(points["own"], points["real"], topology)
-        values |= self._pixels(clip, encoded, takes)
+        values |= self._pixels(clip, encoded, takes, speech)
         values |= self.judges.likeness(own.shown, clip.faces)
         values |= self._sync(clip, own)
         rows = {"real": clip.faces} | {name: take.faces for name, take in takes.items()}
@@ -114,6 +114,7 @@ class ClipScorer:
             "r_ceiling": metrics.pearson(opening["real"], real),
             "opening_silence": float(np.nanmean(silent)) if np.isfinite(silent).any() else np.nan,
             "opening_closed": float(np.nanpercentile(real, 5)),
+            "openness_silence": metrics.openness(silent, real),
         }
         if other is not None:
             common = min(len(real), len(other.opening))
@@ -123,7 +124,11 @@ class ClipScorer:
         return values
 
     def _pixels(
-        self, clip: RealClip, encoded: EncodedClip, takes: dict[str, GeneratedClip]
+        self,
+        clip: RealClip,
+        encoded: EncodedClip,
+        takes: dict[str, GeneratedClip],
+        speech: metrics.BoolArray,
     ) -> dict[str, float]:
         """How near the mouth's pixels come. The reference frame is left out: it could be copied."""
         real = real_mouths(clip.faces, self.spec)
@@ -131,7 +136,7 @@ class ClipScorer:
         kept = (
             torch.arange(len(real)) != chosen if len(real) > 1 else torch.ones(1, dtype=torch.bool)
         )
-        target = real[kept]
+        target, spoken = real[kept], torch.from_numpy(speech)[kept]
         values = self.judges.pixels(takes["own"].mouths[kept], target)
         mouths = {name: take.mouths[kept] for name, take in takes.items()}
         mouths["reference"] = real[chosen].expand_as(target)
@@ -146,8 +151,11 @@ class ClipScorer:
                 if name in pictures:
                     values[f"{prefix}l1_{name}"] = metrics.l1(pictures[name], target, weights)
             if "other" in pictures:
-                own = max(values[f"{prefix}l1_own"], 1e-8)
-                values[f"{prefix}l1_ratio"] = values[f"{prefix}l1_other"] / own
+                own, other = pictures["own"], pictures["other"]
+                values[f"{prefix}l1_ratio"] = metrics.l1_ratio(other, own, target, weights)
+                values[f"{prefix}l1_ratio_speech"] = metrics.l1_ratio(
+                    other[spoken], own[spoken], target[spoken], weights
+                )
         return values
 
     def _sync(self, clip: RealClip, own: GeneratedClip) -> dict[str, float]:

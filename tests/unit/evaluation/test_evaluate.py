@@ -159,6 +159,8 @@ def test_a_model_that_listens(corpus: Path) -> None:
     assert values["shown_l1_own"] < values["shown_l1_reference"] / 2
     assert values["l1_own"] < values["l1_reference"] / 3
     assert values["opening_silence"] == 0
+    # The real mouth begins closed: its 5th percentile is a closed mouth's.
+    assert values["openness_silence"] == pytest.approx(0, abs=0.1)
     assert values["opening_own"] == pytest.approx(values["opening_real"], abs=0.03)
     assert values["motion_ratio"] == pytest.approx(1, abs=0.1)
     assert values["sharpness_ratio"] > 1  # The bar is drawn crisp; the real one was resampled.
@@ -173,8 +175,22 @@ def test_a_deaf_model_is_found_out(corpus: Path) -> None:
     assert values["r_own"] == values["r_other"] == 0
     assert values["l1_ratio"] == pytest.approx(1)
     assert values["shown_l1_ratio"] == pytest.approx(1)
+    assert values["l1_ratio_speech"] == pytest.approx(1)
+    assert values["openness_silence"] > 0.25
     assert values["opening_silence"] == pytest.approx(values["opening_own"])
     assert values["motion_ratio"] == 0
+
+
+def test_what_happens_in_silence_is_left_out_of_the_ratio_on_speech(corpus: Path) -> None:
+    clip = load_clip(corpus, Manifest.load(corpus).split("val")[0], max_frames=30)
+    # Another sound, which differs in the silence at the clip's beginning alone.
+    features = clip.features.clone()
+    features[:, :4] = 2.0
+    scorer = ClipScorer(ClipGenerator(BarModel(), SPEC), Judges(SPEC, BarDetector()))
+    values = scorer.score(clip, replace(clip, features=features)).values
+    for prefix in ("", "lips_"):
+        assert values[f"{prefix}l1_ratio"] > 1.2
+        assert values[f"{prefix}l1_ratio_speech"] == pytest.approx(1)
 
 
 def test_what_is_shown_is_the_picture_itself_around_the_mouth(corpus: Path) -> None:
@@ -329,6 +345,10 @@ def test_evaluate_writes_a_report(corpus: Path, checkpoint: Path, tmp_path: Path
     assert (unseen["num_clips"], unseen["speakers"]) == (2, ["ben", "cat"])
     interval = seen["scores"]["l1_own"]
     assert interval["low"] <= interval["mean"] <= interval["high"]
+    for name in ("openness_silence", "l1_ratio_speech", "lips_l1_ratio_speech"):
+        assert set(seen["scores"][name]) == {"mean", "low", "high", "num_clips"}
+        assert name in report["clips"][0]
+        assert f"<code>{name}</code>" in (tmp_path / "scores" / "report.html").read_text()
     # It copies the reference.
     assert interval["mean"] == pytest.approx(seen["scores"]["l1_reference"]["mean"], rel=0.5)
     with (tmp_path / "scores" / "clips.csv").open() as file:

@@ -76,6 +76,20 @@ def test_a_mouth_that_does_not_move_agrees_with_nothing() -> None:
     assert math.isnan(metrics.agreement(wave, wave, mask=np.zeros(50, dtype=bool)))
 
 
+def test_openness_is_a_place_in_the_real_range() -> None:
+    real = np.linspace(0, 1, 101, dtype=np.float32)
+    real[0] = NAN
+    low, high = 0.0595, 0.9505  # The 5th and the 95th of 0.01, 0.02 ... 1.
+    place = {v: metrics.openness(np.float32([NAN, v, v, 9]), real) for v in (0.0, low, 0.5, high)}
+    assert place[low] == pytest.approx(0, abs=1e-6)
+    assert place[high] == pytest.approx(1, abs=1e-6)
+    assert place[0.5] == pytest.approx((0.5 - low) / (high - low))
+    assert place[0.0] < 0
+    assert math.isnan(metrics.openness(np.full(3, NAN, np.float32), real))
+    assert math.isnan(metrics.openness(real, np.full(3, NAN, np.float32)))
+    assert math.isnan(metrics.openness(real, np.full(3, 0.1, np.float32)))
+
+
 def test_pauses_are_long_enough_to_close_a_mouth() -> None:
     speech = np.array([0] * 6 + [1] * 5 + [0] * 4 + [1] * 5 + [0] * 5, dtype=bool)
     expected = np.zeros(25, dtype=bool)

@@ -4,10 +4,11 @@ from talkinghead.evaluation.metrics.motion import (
     MOUTH_POINTS,
     agreement,
     landmark_distance,
+    openness,
     pauses,
     speech_frames,
 )
-from talkinghead.evaluation.metrics.pixels import jitter, l1, psnr, sharpness, ssim
+from talkinghead.evaluation.metrics.pixels import jitter, l1, l1_ratio, psnr, sharpness, ssim
 from talkinghead.evaluation.metrics.statistics import (
     Interval,
     bootstrap_interval,
@@ -25,8 +26,10 @@ __all__ = [
     "bootstrap_interval",
     "jitter",
     "l1",
+    "l1_ratio",
     "landmark_distance",
     "opening_series",
+    "openness",
     "paired_difference",
     "pauses",
     "pearson",

@@ -50,6 +50,24 @@ def agreement(generated: FloatArray, real: FloatArray, mask: BoolArray | None = 
     return 0.0 if known.sum() >= 3 and np.ptp(real[known]) > np.ptp(generated[known]) else r
 
 
+def openness(generated: FloatArray, real: FloatArray) -> float:
+    """Where a mouth's median opening lies in the real clip's range.
+
+    Args:
+        generated: float [T], its opening, NaN where unknown.
+        real: likewise, the real mouth's.
+
+    Returns:
+        0 at the real opening's 5th percentile, 1 at its 95th, and beyond them less or more; NaN
+        where either opening is unknown throughout, or the real one does not vary.
+    """
+    generated, real = (series[np.isfinite(series)] for series in (generated, real))
+    if not len(generated) or not len(real):
+        return float("nan")
+    low, high = np.percentile(real, [5, 95])
+    return float((np.median(generated) - low) / (high - low)) if high > low else float("nan")
+
+
 def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> BoolArray:
     """In which video frames somebody speaks: those well above the clip's quietest.
 

@@ -29,6 +29,11 @@ def l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> floa
     return float((difference * weights).mean() / weights.mean())
 
 
+def l1_ratio(other: Tensor, own: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
+    """How much further off `other` is than `own`, both as `l1` says; NaN without images."""
+    return l1(other, target, weights) / max(l1(own, target, weights), 1e-8)
+
+
 def psnr(predicted: Tensor, target: Tensor) -> float:
     """Peak signal-to-noise ratio in dB, mean over images [T, 3, H, W] in [0, 1]; at most 100."""
     error = (predicted - target).square().flatten(1).mean(dim=1).clamp_min(1e-10)
