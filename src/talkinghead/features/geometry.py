@@ -64,6 +64,10 @@ NUM_LIP_POINTS = 20
 _MIRRORED_LIPS = [*range(6, -1, -1), *range(11, 6, -1), *range(16, 11, -1), *range(19, 16, -1)]
 _INNER_LIPS = {"mesh468": (13, 14), "ibug68": (62, 66)}
 _OUTER_EYES = {"mesh468": (33, 263), "ibug68": (36, 45)}
+# How far from the middle of the eyes the base of a turned head's nose lies, in distances between
+# their outer corners: 0.23 times the tangent of the angle. From 50 degrees on less of the mouth can
+# be seen, from 61 nothing.
+_TURNED, _TURNED_AWAY = 0.28, 0.42
 
 # Where the eyes lie in the canonical face, as fractions of its size: chosen so that the chin of an
 # open mouth is inside.
@@ -243,6 +247,21 @@ def mouth_opening(points: FloatArray, topology: str) -> float:
     left, right = _OUTER_EYES[topology]
     gap = np.linalg.norm(points[upper] - points[lower])
     return float(gap / max(float(np.linalg.norm(points[left] - points[right])), 1e-6))
+
+
+def frontality(points: FloatArray, topology: str) -> float:
+    """How well a face's mouth can be seen: 1 up to a half-profile, then falling to 0 in profile.
+
+    Args:
+        points: float [num_points, 2], source pixels.
+        topology: "mesh468" or "ibug68".
+    """
+    left, right = (points[index] for index in _OUTER_EYES[topology])
+    across = right - left
+    nose = points[list(RIGID_POINTS[topology])[-_NUM_NOSE:]].mean(0)
+    offset = (nose - (left + right) / 2) @ across
+    turn = abs(float(offset)) / max(float(across @ across), 1e-6)
+    return float(np.clip((_TURNED_AWAY - turn) / (_TURNED_AWAY - _TURNED), 0, 1))
 
 
 def lip_motion(lips: FloatArray) -> FloatArray:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import ExifTags, Image
 
+from talkinghead.media.colour import ColourTags, guess_matrix
 from talkinghead.types import UInt8Array
 
 if TYPE_CHECKING:
     from av.buffer import Buffer
     from av.video.frame import VideoFrame as AVFrame
 
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 # EXIF's eight ways to hold a camera, as matrices.
 _ORIENTATIONS = {
     1: ((1, 0), (0, 1)),
@@ -46,6 +46,9 @@ class RGBConverter:
         pixel_aspect: width of a stored pixel over its height; pictures are widened so that pixels
             become square.
         matrix: how they are to be shown; by default what each frame says (see `display_matrix`).
+
+    Attributes:
+        colour: the first picture's tags.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class RGBConverter:
         self._is_fixed = matrix is not None
         self._matrix = np.eye(2) if matrix is None else matrix
         self._reformatter = VideoReformatter()
+        self.colour = ColourTags()
 
     @property
     def rotation(self) -> int:
@@ -76,18 +80,17 @@ class RGBConverter:
                 else 2 * max(1, round(frame.width * self._aspect / 2))
             )
             self._size = (width, frame.height)
+            self.colour = ColourTags.of(frame)
         return np.ascontiguousarray(_upright(self._to_rgb(frame), self._matrix))
 
     def _to_rgb(self, frame: AVFrame) -> UInt8Array:
         has_alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
-        matrix = None
-        if frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb:
-            matrix = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+        matrix = guess_matrix(frame)
         shown = self._reformatter.reformat(
             frame,
             *(self._size or (frame.width, frame.height)),
             format="rgba" if has_alpha else "rgb24",
-            src_colorspace=matrix,
+            src_colorspace=None if matrix == frame.colorspace else matrix,
             interpolation=_UNBIASED,
             threads=1,  # more cost more in waiting than they save
         )

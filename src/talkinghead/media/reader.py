@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from talkinghead.errors import MediaError
 from talkinghead.media.audio import read_audio, stream_audio
+from talkinghead.media.colour import BT709, ColourTags
 from talkinghead.media.container import (
     MAX_PIXELS,
     container_duration_s,
@@ -58,6 +59,7 @@ class MediaInfo:
         is_image: it is a still.
         sample_rate: of the sound as stored, in Hz; None without sound.
         rotation: degrees clockwise that turn the stored pictures upright: 0, 90, 180 or 270.
+        colour: how a video's pictures stand for colours; of a still, what is written for it.
     """
 
     width: int
@@ -70,6 +72,7 @@ class MediaInfo:
     is_image: bool
     sample_rate: int | None
     rotation: int
+    colour: ColourTags = BT709
 
 
 def probe(path: Path | str) -> MediaInfo:
@@ -85,11 +88,13 @@ def probe(path: Path | str) -> MediaInfo:
         fps = None if stream is None or still else _frame_rate(stream)
         duration_s = Fraction(0) if still else container_duration_s(container)
         width = height = rotation = num_frames = 0
+        colour = BT709
         if stream is not None:
             num_frames = 1 if still else stream.frames or round_half_up(duration_s * (fps or 0))
             convert = _converter(stream, path, still=still)
             image = convert(next(decode(container, stream, path)))
             height, width, rotation = *image.shape[:2], convert.rotation
+            colour = colour if still else convert.colour
         return MediaInfo(
             width=width,
             height=height,
@@ -101,6 +106,7 @@ def probe(path: Path | str) -> MediaInfo:
             is_image=still,
             sample_rate=audio[0].sample_rate if audio else None,
             rotation=rotation,
+            colour=colour,
         )
 
 

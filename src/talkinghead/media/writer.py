@@ -13,17 +13,11 @@ from typing import TYPE_CHECKING, Self
 
 import av
 import numpy as np
-from av.video.reformatter import (
-    ColorPrimaries,
-    ColorRange,
-    Colorspace,
-    ColorTrc,
-    Interpolation,
-    VideoReformatter,
-)
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from talkinghead.errors import MediaError
 from talkinghead.media.audio import mono_frame
+from talkinghead.media.colour import ColourTags
 from talkinghead.media.files import atomic_path, unwritable
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
@@ -77,8 +71,7 @@ class VideoWriter:
 
     A context manager: at its end the file is put in place; on any exception, Ctrl-C included,
     nothing is left behind. Sound and pictures may be given in any order and in pieces of any size;
-    both begin at time 0 and are interleaved in the file. Colours are converted with BT.709 in
-    limited range, and tagged so.
+    both begin at time 0 and are interleaved in the file.
 
     The file has exactly the size asked for. For even sizes the pixel format is yuv420p, which plays
     everywhere. Neither it nor H.264's cropping (in steps of two pixels) can express an odd width or
@@ -96,6 +89,7 @@ class VideoWriter:
         preset: x264's speed against size, from "ultrafast" to "veryslow".
         metadata: tags (title, artist, comment, ...); keys that MP4 does not know go into the
             comment as `key=value`.
+        colour: how the pictures are converted and tagged; by default BT.709 in limited range.
         seal: told of the finished file, and of where it is going to be, before it is put in place.
 
     Raises:
@@ -113,6 +107,7 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "veryfast",
         metadata: Mapping[str, str] | None = None,
+        colour: ColourTags | None = None,
         seal: Callable[[Path, Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
@@ -131,6 +126,7 @@ class VideoWriter:
             raise MediaError(f"{path}: crf is {crf}; x264 takes 0 (lossless) to 51")
         self._options = {"crf": str(crf), "preset": preset}
         self._metadata = _mp4_metadata(metadata or {})
+        self._colour = colour or ColourTags()
         self._seal = seal
         self._stack = ExitStack()
         self._reformatter = VideoReformatter()
@@ -196,8 +192,8 @@ class VideoWriter:
         frame = self._reformatter.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
             format=self._video.codec_context.pix_fmt,
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
+            dst_colorspace=self._colour.matrix,
+            dst_color_range=self._colour.range,
             interpolation=_UNBIASED,
             threads=1,
         )
@@ -233,8 +229,9 @@ class VideoWriter:
         stream.width, stream.height = self.width, self.height
         stream.pix_fmt = "yuv444p" if self.width % 2 or self.height % 2 else "yuv420p"
         context.time_base = stream.time_base = Fraction(1, self._ticks_per_s)
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        context.colorspace, context.color_range = self._colour.matrix, self._colour.range
+        context.color_primaries = self._colour.primaries
+        context.color_trc = self._colour.transfer
         return stream
 
     def _add_audio(self) -> AudioStream:

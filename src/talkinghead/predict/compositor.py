@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
+import numpy as np
+
 from talkinghead.predict.generate import GeneratedFrame
 from talkinghead.predict.region import (
     MouthRegion,
@@ -17,9 +21,42 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 
 class Compositor:
-    """Stabilises, paints and blends; starts afresh at cuts and wherever the face was lost."""
+    """Puts the mouths of all its faces into each picture."""
 
     def __init__(self, renderer: Renderer, spec: AVSpec, stabilise: bool = True) -> None:
+        self._renderer, self._spec, self._stabilise = renderer, spec, stabilise
+        self._painters = {0: _Painter(renderer, spec, stabilise)}
+        self._finished: tuple[UInt8Array, bool] | None = None
+        self._slots: set[int] = set()
+
+    def composite(self, frame: GeneratedFrame) -> tuple[UInt8Array, bool]:
+        """The picture uint8 [H, W, 3] so far, and whether a mouth was put into it.
+
+        It is finished when `frame.source.is_last`.
+        """
+        source = frame.source
+        image, has_face = self._finished or (source.image, False)
+        if source.slot not in self._painters:
+            renderer = deepcopy(self._renderer)
+            self._painters[source.slot] = _Painter(renderer, self._spec, self._stabilise)
+        self._slots.add(source.slot)
+        painted = self._painters[source.slot].paint(image, frame)
+        finished = (image, has_face) if painted is None else (painted, True)
+        self._finished = None if source.is_last else finished
+        if source.is_last:
+            for slot in self._painters.keys() - self._slots:
+                self._painters[slot].reset()
+            self._slots.clear()
+        return finished
+
+
+class _Painter:
+    """One face's mouth: stabilised, painted and blended.
+
+    It starts afresh at cuts and wherever the face was lost.
+    """
+
+    def __init__(self, renderer: Renderer, spec: AVSpec, stabilise: bool) -> None:
         self._renderer = renderer
         self._spec = spec
         self._stabiliser = MouthStabiliser() if stabilise else None
@@ -35,23 +72,24 @@ class Compositor:
         if self._stabiliser:
             self._stabiliser.reset()
 
-    def composite(self, frame: GeneratedFrame) -> tuple[UInt8Array, bool]:
-        """The finished picture uint8 [H, W, 3], and whether a mouth was put into it."""
+    def paint(self, image: UInt8Array, frame: GeneratedFrame) -> UInt8Array | None:
+        """A copy of the picture with the mouth in it; None where there is none to paint."""
         source, fields = frame.source, frame.fields
         if fields is None or source.transform is None or source.reference is None:
             self.reset()
-            return source.image, False
-        region = self._find_region(source.image, source.transform)
+            return None
+        region = self._find_region(image, source.transform)
         if region is None:
             self.reset()
-            return source.image, False
+            return None
         if source.opens_shot or source.reference is not self._reference:
             self.reset()
         time_s = float(source.time_s)
         if self._stabiliser:
             fields = self._stabiliser(fields, time_s)
         mouth = paint_mouth(fields, self._find_texture(source.reference), region)
-        return self._renderer.render(source.image, mouth, region, time_s), True
+        painted = self._renderer.render(image, mouth, region, time_s)
+        return _fade(image, painted, region, source.strength)
 
     def _find_region(self, image: UInt8Array, transform: FloatArray) -> MouthRegion | None:
         if transform is not self._transform:
@@ -66,3 +104,14 @@ class Compositor:
                 reference.image, box_to_picture(reference.transform, self._spec)
             )
         return self._texture
+
+
+def _fade(
+    image: UInt8Array, painted: UInt8Array, region: MouthRegion, strength: float
+) -> UInt8Array:
+    """So much of what was painted, where a face comes or goes."""
+    if strength < 1:
+        before = region.of(image).astype(np.float32)
+        mixed = before + np.float32(strength) * (region.of(painted) - before)
+        painted[region.rows, region.columns] = np.rint(mixed).astype(np.uint8)
+    return painted

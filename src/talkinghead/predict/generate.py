@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -79,6 +78,14 @@ class GeneratedFrame:
     fields: MouthFields | None
 
 
+@dataclass
+class _Encoded:
+    """A reference's features, and the surroundings of a picture that stays."""
+
+    features: ReferenceFeatures
+    still: tuple[SourceFrame, ContextFeatures] | None = None
+
+
 class MouthGenerator:
     """Runs the generator for one prediction: what does not change is encoded once."""
 
@@ -95,35 +102,34 @@ class MouthGenerator:
         self._device = next(model.parameters()).device
         self._autocast = autocast
         self.tokens = TokenStream(model, spec, chunk_frames)
-        self._reference: Reference | None = None
-        self._features: ReferenceFeatures | None = None
-        self._context: tuple[SourceFrame, ContextFeatures] | None = None
+        self._encoded: dict[Reference, _Encoded] = {}
 
     @torch.inference_mode()
     def generate(self, frames: list[SourceFrame]) -> Iterator[GeneratedFrame]:
         """The fields of consecutive frames, whose tokens must be there (`self.tokens.has`)."""
-        generated: list[GeneratedFrame] = []
+        generated = [GeneratedFrame(frame, None) for frame in frames]
+        batches: dict[Reference, list[GeneratedFrame]] = {}
+        for frame in generated:
+            if frame.source.reference is not None:
+                batches.setdefault(frame.source.reference, []).append(frame)
         with self._mixed_precision():
-            for reference, group in groupby(frames, key=lambda frame: frame.reference):
-                batch = list(group)
-                fields = (
-                    [None] * len(batch) if reference is None else self._fields(batch, reference)
-                )
-                generated += map(GeneratedFrame, batch, fields)
+            for reference, batch in batches.items():
+                fields = self._fields([frame.source for frame in batch], reference)
+                for frame, mouth in zip(batch, fields, strict=True):
+                    frame.fields = mouth
+        self._encoded = {reference: self._encoded[reference] for reference in batches}
         return iter(generated)
 
     def _fields(self, batch: list[SourceFrame], reference: Reference) -> list[MouthFields]:
-        if reference is not self._reference:
-            self._reference, self._context = reference, None
+        encoded = self._encoded.get(reference)
+        if encoded is None:
             face = self._faces([reference.image], [reference.transform])
-            self._features = self._model.encode_reference(face)
-        assert self._features is not None
-        middles_s = [frame.middle_s for frame in batch]
-        tokens_ND = self.tokens.at(middles_s, self._features)
-        output = self._model.decode(tokens_ND, self._features, self._encode_context(batch))
-        return to_fields(output)
+            encoded = self._encoded[reference] = _Encoded(self._model.encode_reference(face))
+        tokens_ND = self.tokens.at([frame.middle_s for frame in batch], encoded.features)
+        context = self._encode_context(batch, encoded)
+        return to_fields(self._model.decode(tokens_ND, encoded.features, context))
 
-    def _encode_context(self, batch: list[SourceFrame]) -> ContextFeatures:
+    def _encode_context(self, batch: list[SourceFrame], encoded: _Encoded) -> ContextFeatures:
         """The surroundings of every frame's mouth, or one for all where the picture stays."""
         first = batch[0]
         still = all(
@@ -131,15 +137,16 @@ class MouthGenerator:
         )
         if not still:
             transforms = [frame.transform for frame in batch if frame.transform is not None]
-            return self._context_of(self._faces([frame.image for frame in batch], transforms))
-        if self._context is None or self._context[0].image is not first.image:
+            faces = self._faces([frame.image for frame in batch], transforms)
+            return self._context_of(faces, encoded.features)
+        if encoded.still is None or encoded.still[0].image is not first.image:
             assert first.transform is not None
-            self._context = first, self._context_of(self._faces([first.image], [first.transform]))
-        return self._context[1]
+            face = self._faces([first.image], [first.transform])
+            encoded.still = first, self._context_of(face, encoded.features)
+        return encoded.still[1]
 
-    def _context_of(self, faces: Tensor) -> ContextFeatures:
-        assert self._features is not None
-        return self._model.encode_context(surroundings(faces, self._spec), self._features)
+    def _context_of(self, faces: Tensor, features: ReferenceFeatures) -> ContextFeatures:
+        return self._model.encode_context(surroundings(faces, self._spec), features)
 
     def _faces(self, images: list, transforms: list[FloatArray]) -> Tensor:
         """Canonical faces: float32 [N, 3, face_size, face_size] in [0, 1], on the device."""

@@ -8,8 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from talkinghead.errors import UsageError
-from talkinghead.media.timing import num_frames_for, samples_to_seconds
+from talkinghead.media.timing import num_frames_for, samples_to_seconds, seconds_to_samples
 from talkinghead.media.writer import VideoWriter
 from talkinghead.predict.label import Label
 from talkinghead.predict.speech import Speech
@@ -34,6 +36,7 @@ def write_video(
     writer: VideoWriter,
     progress: Progress | None,
     label: str | None = None,
+    video_s: Fraction | None = None,
 ) -> Fraction:
     """Encodes pictures and sound as they come, and returns the sound's duration in seconds.
 
@@ -43,17 +46,25 @@ def write_video(
         writer: open.
         progress: told about every frame.
         label: to be put into every picture.
+        video_s: about how long the pictures go on; after the speech with silence. None where they
+            end with it.
     """
     draw = Label(label, writer.width, writer.height) if label else None
-    total = num_frames_for(speech.estimated_duration_s, prediction.fps)
+    total = num_frames_for(max(speech.estimated_duration_s, video_s or 0), prediction.fps)
+    end_s = Fraction(0)
     with closing(speech.chunks(speech.sample_rate)) as samples:
         sound = _SoundTrack(writer, samples, speech.sample_rate)
         for image, time_s in prediction:
             sound.write_until(time_s)
+            if video_s is not None:
+                sound.pad_until(time_s)
+            end_s = time_s + 1 / prediction.fps
             writer.write(draw(image) if draw else image, time_s)
             if progress:
                 progress(prediction.num_frames, total)
         sound.write_until(None)
+        if video_s is not None:
+            sound.pad_until(end_s)
     return sound.duration_s
 
 
@@ -76,8 +87,16 @@ class _SoundTrack:
             chunk = next(self._samples, None)
             if chunk is None:
                 return
-            self._writer.write_audio(chunk)
-            self._written += len(chunk)
+            self._write(chunk)
+
+    def pad_until(self, time_s: Fraction) -> None:
+        """Silence up to a moment, where the speech has ended before."""
+        missing = seconds_to_samples(time_s, self._sample_rate) - self._written
+        self._write(np.zeros(max(0, missing), np.float32))
+
+    def _write(self, chunk: FloatArray) -> None:
+        self._writer.write_audio(chunk)
+        self._written += len(chunk)
 
 
 def refuse_overwriting(output: Path, *inputs: str | Path | UInt8Array | AudioClip) -> None:

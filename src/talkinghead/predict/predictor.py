@@ -18,6 +18,7 @@ import numpy as np
 
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
+from talkinghead.media.colour import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.checkpoint import load_generator
@@ -32,8 +33,8 @@ from talkinghead.predict.generate import (
 from talkinghead.predict.output import Progress, refuse_overwriting, write_video
 from talkinghead.predict.provenance import Provenance
 from talkinghead.predict.renderer import FeatherRenderer, Renderer
-from talkinghead.predict.source import SourceFrame, photo_frames, video_frames
-from talkinghead.predict.speech import Speech
+from talkinghead.predict.source import SourceFrame, SourceOptions, photo_frames, video_frames
+from talkinghead.predict.speech import Speech, SpeechChunks
 from talkinghead.predict.stream import in_thread
 from talkinghead.types import AudioClip, AVSpec, UInt8Array
 
@@ -58,19 +59,19 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]]):
     Attributes:
         width, height: of every frame.
         fps: the source's (nominal) frame rate.
+        colour: how a file's pictures stood for colours, and how a new one's may.
+        video_s: about how long the pictures go on at least, where they do not end with the speech.
         num_frames, num_frames_without_face: how many came so far, and how many of them passed
             untouched.
     """
 
     def __init__(
-        self,
-        frames: Generator[tuple[UInt8Array, Fraction, bool]],
-        width: int,
-        height: int,
-        fps: Fraction,
+        self, frames: Generator[tuple[UInt8Array, Fraction, bool]], source: _Source
     ) -> None:
         self._frames = frames
-        self.width, self.height, self.fps = width, height, fps
+        self.width, self.height, self.fps = source.width, source.height, source.fps
+        self.colour = source.colour
+        self.video_s = None if source.options.trim else source.duration_s
         self.num_frames = self.num_frames_without_face = 0
 
     def __next__(self) -> tuple[UInt8Array, Fraction]:
@@ -163,31 +164,38 @@ class LipSyncPredictor:
             chunk_frames=chunk_frames,
         )
 
-    def predict(self, face: str | Path | UInt8Array, audio: str | Path | AudioClip) -> Prediction:
+    def predict(
+        self,
+        face: str | Path | UInt8Array,
+        audio: str | Path | AudioClip,
+        options: SourceOptions | None = None,
+    ) -> Prediction:
         """The frames of the face saying the speech, as a stream.
 
         Args:
             face: a photo or a video, or a picture uint8 [H, W, 3] RGB.
             audio: a file with sound, or mono speech.
+            options: whose mouth speaks, and how a photo or a video is played.
 
         Returns:
             An iterator of (image, time_s): a photo's at the spec's frame rate, a video's at its
-            own. Together they last as long as the speech, within a frame; a video that is shorter
-            plays to and fro. Close it to stop early.
+            own. Together they last as long as the speech, within a frame, or as `options` says.
+            Close it to stop early.
 
         Raises:
             MediaError: a file cannot be read (some faults show only on the way).
             FaceNotFoundError: a photo without a face; at the end, a video without any.
         """
         speech = Speech(audio)
-        source = self._open_face(face)
-        return Prediction(self._run(source, speech), source.width, source.height, source.fps)
+        source = self._open_face(face, options or SourceOptions())
+        return Prediction(self._run(source, speech), source)
 
     def render(
         self,
         face: str | Path | UInt8Array,
         audio: str | Path | AudioClip,
         output: str | Path,
+        options: SourceOptions | None = None,
         *,
         crf: int = 18,
         preset: str = "veryfast",
@@ -201,6 +209,7 @@ class LipSyncPredictor:
             face: as for `predict`.
             audio: as for `predict`.
             output: the file; its folder is made.
+            options: as for `predict`.
             crf: quality of the H.264 stream, 0 (lossless) to 51.
             preset: the encoder's.
             provenance: how the file says that it was made by AI; by default in its metadata.
@@ -216,7 +225,7 @@ class LipSyncPredictor:
         refuse_overwriting(output, face, audio)
         provenance = provenance or Provenance()
         speech = Speech(audio)
-        with self.predict(face, audio) as prediction:
+        with self.predict(face, audio, options) as prediction:
             writer = VideoWriter(
                 output,
                 prediction.width,
@@ -226,10 +235,13 @@ class LipSyncPredictor:
                 crf=crf,
                 preset=preset,
                 metadata={**provenance.tags, **(tags or {})},
+                colour=prediction.colour,
                 seal=provenance.seal,
             )
             with writer:
-                duration_s = write_video(prediction, speech, writer, progress, provenance.label)
+                duration_s = write_video(
+                    prediction, speech, writer, progress, provenance.label, prediction.video_s
+                )
         num_frames, untouched = prediction.num_frames, prediction.num_frames_without_face
         return RenderReport(output, num_frames, untouched, duration_s, prediction.fps)
 
@@ -240,18 +252,21 @@ class LipSyncPredictor:
             self._detector = build_detector()
         return self._detector
 
-    def _open_face(self, face: str | Path | UInt8Array) -> _Source:
+    def _open_face(self, face: str | Path | UInt8Array, options: SourceOptions) -> _Source:
         still = isinstance(face, np.ndarray) or is_image(face)
         picture = face if isinstance(face, np.ndarray) else read_image(face)
         height, width = picture.shape[:2]
         name = "the picture" if isinstance(face, np.ndarray) else str(face)
         if still:
-            fps = self.spec.fps
-            frames = photo_frames(picture, name, self.detector, self.spec)
-        else:
-            fps = probe(name).fps or self.spec.fps
-            frames = video_frames(Path(name), fps, self.detector, self.spec)
-        return _Source(frames, name, still, width, height, fps)
+            frames = photo_frames(picture, name, self.detector, self.spec, options)
+            is_one_picture = options.motion == "none"
+            return _Source(frames, name, is_one_picture, width, height, self.spec.fps, options)
+        info = probe(name)
+        fps = info.fps or self.spec.fps
+        frames = video_frames(Path(name), fps, self.detector, self.spec, options)
+        return _Source(
+            frames, name, False, width, height, fps, options, info.duration_s, info.colour
+        )
 
     def _run(self, source: _Source, speech: Speech) -> Generator[tuple[UInt8Array, Fraction, bool]]:
         """The stages, chained: closing the last closes them all."""
@@ -260,7 +275,8 @@ class LipSyncPredictor:
         )
         batch_size = self._chunk_frames if source.still else _VIDEO_BATCH
         # A batch comes at once: so much room lets the next be generated while it is composited.
-        generated = in_thread(self._generate(decoded, speech, batch_size), batch_size, "generate")
+        mouths = self._generate(decoded, speech, batch_size, source.options)
+        generated = in_thread(mouths, batch_size, "generate")
         composited = in_thread(self._composite(generated), _QUEUE_FRAMES, "composite")
         num_frames, any_face = 0, False
         with closing(composited):
@@ -270,23 +286,28 @@ class LipSyncPredictor:
                 yield image, time_s, has_face
         if not any_face:
             raise FaceNotFoundError(
-                f"{source.name}: no face was found in any of {num_frames} frames; expected one "
-                "that looks towards the camera: use another video, or crop it closer to the face"
+                f"{source.name}: no face{source.options.wanted} was found in any of {num_frames} "
+                "frames; expected one that looks towards the camera: use another video, or crop it "
+                "closer to the face"
             )
 
     def _generate(
-        self, frames: Generator[SourceFrame], speech: Speech, batch_size: int
+        self,
+        frames: Generator[SourceFrame],
+        speech: Speech,
+        batch_size: int,
+        options: SourceOptions,
     ) -> Generator[GeneratedFrame]:
-        """Until the speech ends."""
+        """Until the speech ends and, where it is not to be trimmed, the video."""
         mouths = MouthGenerator(self.model, self.spec, self._autocast, self._chunk_frames)
         batch: list[SourceFrame] = []
-        with closing(speech.chunks(self.spec.sample_rate)) as samples, closing(frames):
+        sample_rate = self.spec.sample_rate
+        with closing(speech.chunks(sample_rate)) as chunks, closing(frames):
+            samples = SpeechChunks(chunks, sample_rate, goes_on=not options.trim)
             for frame in frames:
                 mouths.tokens.listen(samples, frame.middle_s)
-                if (
-                    mouths.tokens.duration_s is not None
-                    and frame.time_s >= mouths.tokens.duration_s
-                ):
+                is_over = samples.duration_s is not None and frame.time_s >= samples.duration_s
+                if is_over and (options.trim or frame.is_extension):
                     break
                 batch.append(frame)
                 if len(batch) == batch_size:
@@ -301,7 +322,8 @@ class LipSyncPredictor:
         with closing(frames):
             for frame in frames:
                 image, has_face = compositor.composite(frame)
-                yield image, frame.source.time_s, has_face
+                if frame.source.is_last:
+                    yield image, frame.source.time_s, has_face
 
 
 @dataclass(frozen=True)
@@ -314,3 +336,6 @@ class _Source:
     width: int
     height: int
     fps: Fraction
+    options: SourceOptions
+    duration_s: Fraction = Fraction(0)
+    colour: ColourTags = BT709

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torchaudio.functional import resample
 
 from talkinghead.errors import MediaError
 from talkinghead.media.reader import probe, stream_audio
+from talkinghead.media.timing import samples_to_seconds
 from talkinghead.types import AudioClip, FloatArray
 
 
@@ -54,6 +56,31 @@ class Speech:
             ).numpy()
         for start in range(0, len(samples), sample_rate):
             yield samples[start : start + sample_rate]
+
+
+class SpeechChunks(Iterator[FloatArray]):
+    """Chunks of speech and, where it `goes_on`, silence after them without end.
+
+    Attributes:
+        duration_s: how long the speech is; known when it has ended.
+    """
+
+    def __init__(
+        self, chunks: Iterator[FloatArray], sample_rate: int, goes_on: bool = False
+    ) -> None:
+        self._chunks, self._sample_rate, self._goes_on = chunks, sample_rate, goes_on
+        self._num_samples = 0
+        self.duration_s: Fraction | None = None
+
+    def __next__(self) -> FloatArray:
+        chunk = None if self.duration_s is not None else next(self._chunks, None)
+        if chunk is not None:
+            self._num_samples += len(chunk)
+            return chunk
+        self.duration_s = samples_to_seconds(self._num_samples, self._sample_rate)
+        if not self._goes_on:
+            raise StopIteration
+        return np.zeros(self._sample_rate, np.float32)
 
 
 def _check_samples(samples: FloatArray) -> None:

@@ -12,9 +12,9 @@ import torch
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
 from talkinghead.features.geometry import RIGID_POINTS, canonical_points
 from talkinghead.models.generator import LipSyncGenerator
-from talkinghead.predict import source
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.renderer import FeatherRenderer, PoissonRenderer
+from talkinghead.predict.source import playback
 from talkinghead.types import AudioClip, AVSpec, Box, Face, VideoFrame
 
 SPEC = AVSpec()
@@ -224,13 +224,14 @@ def test_a_long_video_is_not_hoarded(predictor, monkeypatch, tmp_path):
             decoded += 1
             yield VideoFrame(np.full((HEIGHT, WIDTH, 3), 120, np.uint8), Fraction(decoded - 1, 25))
 
-    monkeypatch.setattr(source, "read_video", endless)
+    monkeypatch.setattr(playback, "read_video", endless)
     ahead = 0
     for shown, _ in enumerate(predictor.predict(video, speech(12.0)), 1):
         ahead = max(ahead, decoded - shown)
     assert shown == 300
-    # A second for the reference, half a one for smoothing, three queues and the batches between.
-    assert ahead < 25 + 13 + 3 * 9 + 2 * 8 + 4
+    # A second for the reference, half a one for smoothing, the fade, three queues and the batches
+    # between.
+    assert ahead < 25 + 13 + 3 + 3 * 9 + 2 * 8 + 4
 
 
 def test_the_model_is_loaded_once_and_used_again(predictor, photo):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -5,29 +6,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talkinghead.errors import FaceNotFoundError, MediaError
-from talkinghead.features.geometry import RIGID_POINTS, canonical_points, estimate_transform
-from talkinghead.predict import source
+from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
+from talkinghead.features.geometry import (
+    RIGID_POINTS,
+    canonical_points,
+    estimate_transform,
+    frontality,
+)
 from talkinghead.predict.source import (
     SourceFrame,
+    SourceOptions,
     photo_frames,
-    ping_pong,
-    track_frames,
+    playback,
+    tracks,
     video_frames,
-    with_references,
 )
+from talkinghead.predict.source.playback import play
+from talkinghead.predict.source.tracks import aligned, faded, layered, one_track, with_references
 from talkinghead.types import AVSpec, Box, Face, VideoFrame
 
 SPEC = AVSpec()
 FPS = Fraction(25)
 
 
-def face(x=0.0, opening=0.0):
+def face(x=0.0, opening=0.0, box=None):
     points = np.zeros((468, 2), np.float32)
     index = list(RIGID_POINTS["mesh468"])
     points[index] = canonical_points("mesh468", SPEC)
     points[13], points[14] = (128, 160), (128, 160 + opening)
-    return Face(Box(0, 0, 1, 1), points + np.float32([x, 0]), 1.0, "mesh468")
+    return Face(box or Box(0, 0, 1, 1), points + np.float32([x, 0]), 1.0, "mesh468")
 
 
 class Tracker:
@@ -35,10 +42,13 @@ class Tracker:
 
     cut = False
 
-    def update(self, image):
+    def update(self, image, time_s=0):
         x, opening, cut = (int(v) for v in image[0, 0])
         self.cut = bool(cut)
         return face(x, opening) if x else None
+
+    def reset(self):
+        pass
 
 
 class Detector:
@@ -62,6 +72,10 @@ def frames(pictures, fps=FPS):
     return [SourceFrame(image, i / fps, 1 / fps) for i, image in enumerate(pictures)]
 
 
+def track_frames(frames, tracker, spec, fps):
+    return aligned(one_track(frames, tracker), spec, fps)
+
+
 @pytest.fixture
 def video(monkeypatch):
     """Replaces the decoder: pictures that show their own number, at the given times."""
@@ -71,18 +85,18 @@ def video(monkeypatch):
             for number, time_s in enumerate(times_s):
                 yield VideoFrame(np.full((4, 4, 3), number % 256, np.uint8), time_s)
 
-        monkeypatch.setattr(source, "read_video", read)
+        monkeypatch.setattr(playback, "read_video", read)
 
     return make
 
 
-def numbers(count, fps=FPS):
-    return [int(f.image[0, 0, 0]) for f in islice(ping_pong(Path("v"), fps), count)]
+def numbers(count, extend="pingpong", fps=FPS):
+    return [int(f.image[0, 0, 0]) for f in islice(play(Path("v"), fps, extend), count)]
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3 * 48, 10**6])
 def test_a_video_plays_to_and_fro(video, monkeypatch, block_bytes):
-    monkeypatch.setattr(source, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(playback, "_BLOCK_BYTES", block_bytes)
     video([i / FPS for i in range(5)])
     assert numbers(14) == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3]
 
@@ -91,19 +105,19 @@ def test_a_video_plays_to_and_fro(video, monkeypatch, block_bytes):
 def test_the_shortest_videos_go_on_too(video, length, expected):
     video([i / FPS for i in range(length)])
     assert numbers(4) == expected
-    times = [f.time_s for f in islice(ping_pong(Path("v"), FPS), 4)]
+    times = [f.time_s for f in islice(play(Path("v"), FPS), 4)]
     assert times == [0, Fraction(1, 25), Fraction(2, 25), Fraction(3, 25)]
 
 
 def test_a_video_without_pictures_is_an_error(video):
     video([])
     with pytest.raises(MediaError, match=r"clip\.mp4"):
-        next(ping_pong(Path("clip.mp4"), FPS))
+        next(play(Path("clip.mp4"), FPS))
 
 
 def test_frames_of_a_variable_rate_keep_their_durations_backwards(video):
     video([Fraction(t, 100) for t in (0, 10, 13, 20)])
-    got = list(islice(ping_pong(Path("v"), Fraction(10)), 7))
+    got = list(islice(play(Path("v"), Fraction(10)), 7))
     assert [int(f.duration_s * 100) for f in got] == [10, 3, 7, 10, 7, 3, 10]
     for before, after in pairwise(got):
         assert after.time_s == before.time_s + before.duration_s
@@ -112,7 +126,7 @@ def test_frames_of_a_variable_rate_keep_their_durations_backwards(video):
 def test_a_containers_milliseconds_are_undone(video):
     fps = Fraction(30_000, 1001)
     video([Fraction(round(1000 * i / fps), 1000) for i in range(300)])
-    times = [f.time_s for f in islice(ping_pong(Path("v"), fps), 300)]
+    times = [f.time_s for f in islice(play(Path("v"), fps), 300)]
     assert times == [i / fps for i in range(300)]
 
 
@@ -184,7 +198,7 @@ def test_who_comes_back_after_a_second_is_looked_at_afresh():
 
 
 def test_large_pictures_are_not_hoarded(monkeypatch):
-    monkeypatch.setattr(source, "_REFERENCE_BYTES", 3 * 48)
+    monkeypatch.setattr(tracks, "_REFERENCE_BYTES", 3 * 48)
     taken = []
 
     def tracked():
@@ -197,6 +211,106 @@ def test_large_pictures_are_not_hoarded(monkeypatch):
     assert len(taken) == 3
 
 
+def test_a_video_may_hold_its_last_picture_or_begin_again(video):
+    video([i / FPS for i in range(3)])
+    assert numbers(7, "hold") == [0, 1, 2, 2, 2, 2, 2]
+    assert numbers(7, "loop") == [0, 1, 2, 0, 1, 2, 0]
+    looped = list(islice(play(Path("v"), FPS, "loop"), 7))
+    assert [frame.opens_shot for frame in looped] == [i in (3, 6) for i in range(7)]
+    for extend in ("pingpong", "hold", "loop"):
+        frames = list(islice(play(Path("v"), FPS, extend), 9))
+        assert [frame.is_extension for frame in frames] == [i > 2 for i in range(9)]
+        assert [frame.time_s for frame in frames] == [i / FPS for i in range(9)]
+
+
+def test_the_mouth_is_faded_where_a_face_comes_and_goes():
+    def strengths(present):
+        transform = np.eye(2, 3, dtype=np.float32)
+        given = [
+            SourceFrame(picture(), i / FPS, 1 / FPS, transform if p else None, strength=float(p))
+            for i, p in enumerate(present)
+        ]
+        got = list(faded(given, FPS))
+        assert [frame.time_s for frame in got] == [frame.time_s for frame in given]
+        return [frame.strength if frame.transform is not None else None for frame in got]
+
+    # Down before it is gone, up when it is back, and at once where the video begins and ends.
+    assert strengths([1] * 6 + [0] * 2 + [1] * 6) == [
+        *(1, 1, 1, 0.75, 0.5, 0.25),
+        *(None, None),
+        *(0.25, 0.5, 0.75, 1, 1, 1),
+    ]
+    # Who turns away for a moment is never followed by a jump of more than a quarter.
+    turning = strengths([1, 1, 1, 0.4, 0.1, 0.6, 1, 1, 1, 1])
+    assert max(abs(a - b) for a, b in pairwise(turning)) <= 0.3
+    assert turning[4] == 0.1
+
+
+def test_a_cut_is_not_faded():
+    transform = np.eye(2, 3, dtype=np.float32)
+    given = [SourceFrame(picture(), i / FPS, 1 / FPS, strength=0.0) for i in range(5)]
+    given += [
+        SourceFrame(picture(), i / FPS, 1 / FPS, transform, opens_shot=i == 5) for i in range(5, 10)
+    ]
+    assert [frame.strength for frame in faded(given, FPS)] == [0] * 5 + [1] * 5
+
+
+def test_a_head_that_turns_away_is_trusted_less():
+    assert frontality(turned(0), "mesh468") == frontality(turned(45), "mesh468") == 1
+    assert 0.2 < frontality(turned(-56), "mesh468") < 0.8
+    assert frontality(turned(70), "mesh468") == frontality(turned(-85), "mesh468") == 0
+
+
+def turned(degrees):
+    """Corners of the eyes and the nose's base, as MediaPipe's canonical face has them, turned."""
+    points = np.zeros((468, 3))
+    points[[33, 263]] = (-4.446, -2.664, -3.173), (4.446, -2.664, -3.173)
+    points[[98, 327]] = (-1.406, 1.714, -5.241), (1.406, 1.714, -5.241)
+    angle = np.radians(degrees)
+    across = np.array([np.cos(angle), 0, np.sin(angle)])
+    return np.stack([points @ across, points[:, 1]], axis=1).astype(np.float32)
+
+
+def test_of_several_faces_in_a_photo_the_one_asked_for_speaks():
+    faces = [face(x, box=Box(x, 0, x + size, size)) for x, size in ((60, 50), (10, 40), (200, 30))]
+
+    def chosen(**options):
+        frames = photo_frames(picture(), "p.jpg", Detector(faces), SPEC, SourceOptions(**options))
+        first = list(islice(frames, 4))
+        return [-round(f.transform[0, 2]) for f in first if f.time_s == 0]
+
+    assert chosen() == [60]
+    assert chosen(face_select="index") == [10]
+    assert chosen(face_select="index", face_index=2) == [200]
+    assert chosen(face_select="all") == [60, 10, 200]
+    with pytest.raises(FaceNotFoundError, match="face_index=3, but 3 faces"):
+        chosen(face_select="index", face_index=3)
+
+
+def test_who_speaks_in_a_photo_cannot_be_told(caplog):
+    options = SourceOptions(face_select="speaking")
+    next(photo_frames(picture(), "p.jpg", Detector([face()]), SPEC, options))
+    assert "p.jpg: a photo has no sound" in caplog.text
+
+
+def test_pictures_come_once_for_every_face():
+    left = frames([picture()] * 3)
+    seen = [replace(frame, transform=np.eye(2, 3, dtype=np.float32)) for frame in left]
+    tracks = [[left[0], seen[1], seen[2]], [left[0], seen[1], left[2]]]
+    got = list(layered(tracks))
+    assert [frame.time_s for frame in got] == [0, Fraction(1, 25), Fraction(1, 25), Fraction(2, 25)]
+    assert [frame.is_last for frame in got] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"face_select": "left"}, {"extend": "x"}, {"motion": "walk"}, {"face_index": -1}],
+)
+def test_unknown_options_are_refused(options):
+    with pytest.raises(UsageError, match=next(iter(options))):
+        SourceOptions(**options)
+
+
 def test_closing_a_video_closes_its_decoder(monkeypatch):
     closed = []
 
@@ -207,7 +321,7 @@ def test_closing_a_video_closes_its_decoder(monkeypatch):
         finally:
             closed.append(path)
 
-    monkeypatch.setattr(source, "read_video", read)
+    monkeypatch.setattr(playback, "read_video", read)
     opened = video_frames(Path("v"), FPS, Detector([face()]), SPEC)
     next(opened)
     opened.close()

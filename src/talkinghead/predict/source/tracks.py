@@ -1,0 +1,170 @@
+"""From a video's pictures to faces that can be made to speak.
+
+Each face is followed, aligned with a smoothed transform, faded in and out, and given a reference.
+Nothing is kept for longer than the smoothing's half second and the choice of a reference need.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import tee
+from typing import TypeAlias
+
+from talkinghead.features.faces.tracker import FORGET_FRAMES, FaceTracker, MultiTracker
+from talkinghead.features.geometry import (
+    TransformSmoother,
+    estimate_transform,
+    frontality,
+    mouth_opening,
+)
+from talkinghead.predict.source.frame import Reference, SourceFrame
+from talkinghead.types import AVSpec, Face, FloatArray
+
+Sighting: TypeAlias = tuple[SourceFrame, Face | None]
+"""A picture, and a face in it."""
+
+MAX_FACES = 4
+"""So many faces are followed side by side, the largest first."""
+
+_REFERENCE_BYTES = 128 * 2**20
+_REFERENCE_WINDOW_S = 1
+_FADE_S = Fraction(12, 100)
+
+
+def one_track(frames: Iterable[SourceFrame], tracker: FaceTracker) -> Iterator[Sighting]:
+    """The face that a tracker chooses, in every frame."""
+    for frame in frames:
+        if frame.opens_shot:
+            tracker.reset()
+        face = tracker.update(frame.image, frame.stored_s)
+        yield replace(frame, opens_shot=frame.opens_shot or tracker.cut), face
+
+
+def many_tracks(
+    frames: Iterable[SourceFrame], tracker: MultiTracker, max_faces: int = MAX_FACES
+) -> list[Iterator[Sighting]]:
+    """The sightings of each slot. Read them side by side: what one is ahead is held for all."""
+
+    def update() -> Iterator[tuple[SourceFrame, list[Face | None]]]:
+        for frame in frames:
+            if frame.opens_shot:
+                tracker.reset()
+            faces = tracker.update(frame.image)
+            yield replace(frame, opens_shot=frame.opens_shot or tracker.cut), faces
+
+    def of(slot: int, updates: Iterable[tuple[SourceFrame, list[Face | None]]]) -> Iterator:
+        return ((replace(frame, slot=slot), faces[slot]) for frame, faces in updates)
+
+    return [of(slot, copy) for slot, copy in enumerate(tee(update(), max_faces))]
+
+
+def aligned(sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction) -> Generator[SourceFrame]:
+    """Adds each frame's transform, smoothed with a fixed lag; frames without a face keep None."""
+    smoother = TransformSmoother(fps, spec)
+    waiting: deque[SourceFrame] = deque()
+
+    def ready(transforms: list[FloatArray]) -> Iterator[SourceFrame]:
+        for transform in transforms:
+            frame = waiting.popleft()
+            yield frame if frame.transform is None else replace(frame, transform=transform)
+
+    for frame, face in sightings:
+        if frame.opens_shot:
+            yield from ready(smoother.flush())
+        if face is None:
+            waiting.append(replace(frame, strength=0.0))
+        else:
+            waiting.append(
+                replace(
+                    frame,
+                    transform=estimate_transform(face.points, face.topology, spec),
+                    opening=mouth_opening(face.points, face.topology),
+                    strength=frontality(face.points, face.topology),
+                )
+            )
+        yield from ready(smoother.push(waiting[-1].transform))
+    yield from ready(smoother.flush())
+
+
+def faded(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceFrame]:
+    """Lets strength rise and fall over some frames, where a face comes, goes or turns away.
+
+    It falls before the face is gone, for the frames ahead are known. A shot begins and ends at full
+    strength: there the whole picture changes.
+    """
+    reach = max(1, round(_FADE_S * fps))
+    near: deque[SourceFrame] = deque()
+    done = 0
+
+    def ready(count: int) -> Iterator[SourceFrame]:
+        nonlocal done
+        while done < count:
+            strength = min(
+                frame.strength + abs(place - done) / (reach + 1) for place, frame in enumerate(near)
+            )
+            shown = near[done].transform is not None and strength > 0
+            transform = near[done].transform if shown else None
+            yield replace(near[done], strength=min(1.0, strength), transform=transform)
+            done += 1
+        while done > reach:
+            near.popleft()
+            done -= 1
+
+    for frame in frames:
+        if frame.opens_shot:
+            yield from ready(len(near))
+            near.clear()
+            done = 0
+        near.append(frame)
+        yield from ready(len(near) - reach)
+    yield from ready(len(near))
+
+
+def with_references(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceFrame]:
+    """Adds a reference: of a shot's first second, the face whose mouth is the most closed.
+
+    A face that the tracker had forgotten may be another person's: then the choice is made again.
+    """
+    window = max(1, round(_REFERENCE_WINDOW_S * fps))
+    reference: Reference | None = None
+    candidates: list[SourceFrame] = []
+    missing = 0
+    for frame in frames:
+        missing = missing + 1 if frame.transform is None else 0
+        if frame.opens_shot or missing > FORGET_FRAMES:
+            yield from _referred(candidates)
+            candidates, reference = [], None
+        if reference is None and (candidates or frame.transform is not None):
+            candidates.append(frame)
+            if len(candidates) >= min(window, max(1, _REFERENCE_BYTES // frame.image.nbytes)):
+                referred = _referred(candidates)
+                reference = referred[0].reference
+                yield from referred
+                candidates = []
+        else:
+            yield frame if frame.transform is None else replace(frame, reference=reference)
+    yield from _referred(candidates)
+
+
+def _referred(candidates: list[SourceFrame]) -> list[SourceFrame]:
+    faced = [frame for frame in candidates if frame.transform is not None]
+    if not faced:
+        return candidates
+    best = min(faced, key=lambda frame: (-frame.strength, frame.opening))
+    assert best.transform is not None
+    reference = Reference(best.image, best.transform)
+    return [
+        frame if frame.transform is None else replace(frame, reference=reference)
+        for frame in candidates
+    ]
+
+
+def layered(tracks: Iterable[Iterable[SourceFrame]]) -> Iterator[SourceFrame]:
+    """Tracks of the same pictures, side by side: each picture once for every face to speak."""
+    for frames in zip(*tracks, strict=True):
+        speaking = [frame for frame in frames if frame.transform is not None] or frames[:1]
+        for number, frame in enumerate(speaking, 1):
+            yield replace(frame, is_last=number == len(speaking))
