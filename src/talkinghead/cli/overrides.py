@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-TEXT_KEYS = frozenset({"text"})
+TEXT_KEYS = frozenset({"text", "label"})
 PATH_KEYS = frozenset({"face", "audio", "output", "input", "jobs", "generated", "reference"})
 NAMED_PATHS_KEYS = frozenset({"generated"})
 """Path keys that take several paths with a name for each: `generated={a: PATH, b: PATH}`."""

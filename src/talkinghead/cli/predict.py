@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.predict.jobs import make_jobs, run_jobs
+from talkinghead.predict.batch import run_jobs
+from talkinghead.predict.jobs import make_jobs, take_shard
 from talkinghead.predict.predictor import LipSyncPredictor
+
+# What says where and how quickly something is made, but does not change it.
+_NOT_IN_OUTPUTS = {"face", "audio", "output", "jobs", "device"} | {
+    *("workers", "shard", "num_shards", "overwrite")
+}
 
 
 def main(cfg: DictConfig) -> None:
     """Makes the video, or the videos, that `conf/predict.yaml` describes."""
-    listed: Any = OmegaConf.to_container(cfg.jobs) if OmegaConf.is_list(cfg.jobs) else cfg.jobs
-    jobs = make_jobs(cfg.face, cfg.audio, cfg.output, listed)
-    predictor = LipSyncPredictor.from_checkpoint(
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    jobs = make_jobs(cfg.face, cfg.audio, cfg.output, values["jobs"])
+    settings = {key: value for key, value in values.items() if key not in _NOT_IN_OUTPUTS}
+    run_jobs(
+        partial(make_predictor, cfg),
+        take_shard(jobs, cfg.shard, cfg.num_shards),
+        workers=cfg.workers,
+        settings=None if cfg.jobs is None else settings,
+        overwrite=cfg.overwrite,
+        crf=cfg.crf,
+        preset=cfg.preset,
+        provenance=instantiate(cfg.provenance),
+    )
+
+
+def make_predictor(cfg: DictConfig) -> LipSyncPredictor:
+    """The predictor that the configuration describes: each process makes its own."""
+    return LipSyncPredictor.from_checkpoint(
         cfg.checkpoint,
         cfg.device,
         cfg.precision,
@@ -24,4 +46,3 @@ def main(cfg: DictConfig) -> None:
         stabilise=cfg.stabilise,
         chunk_frames=cfg.chunk_frames,
     )
-    run_jobs(predictor, jobs, crf=cfg.crf, preset=cfg.preset)

@@ -1,31 +1,24 @@
-"""Several predictions with one loaded model: a failed job does not stop the others."""
+"""Lists of predictions: reading them, sharing them out, and telling what is done already."""
 
 from __future__ import annotations
 
 import csv
-import logging
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-from talkinghead.errors import TalkingHeadError, UsageError
-from talkinghead.predict.predictor import LipSyncPredictor, RenderReport
-
-log = logging.getLogger(__name__)
+import talkinghead
+from talkinghead.errors import MediaError, TalkingHeadError, UsageError
+from talkinghead.media.container import open_input
+from talkinghead.models.checkpoint import resolve_checkpoint
 
 COLUMNS = ("face", "audio", "output")
+KEY_TAG = "job"
+"""What a job's key is called in its output's metadata."""
 
 
 @dataclass(frozen=True)
@@ -78,77 +71,61 @@ def make_jobs(
     return listed
 
 
-def run_jobs(
-    predictor: LipSyncPredictor, jobs: Sequence[Job], *, crf: int = 18, preset: str = "veryfast"
-) -> list[RenderReport]:
-    """Renders every job, with a progress bar.
+def take_shard(jobs: Sequence[Job], shard: int, num_shards: int) -> list[Job]:
+    """Every `num_shards`-th job from number `shard` on, so that several runs share one list.
 
     Raises:
-        TalkingHeadError: the job's own error where there is one job; of several, how many failed,
-            after all were tried.
+        UsageError: there is no such shard.
     """
-    reports: list[RenderReport] = []
-    failures: list[TalkingHeadError | OSError] = []
-    for number, job in enumerate(jobs, 1):
-        label = job.output.name if len(jobs) == 1 else f"{number}/{len(jobs)} {job.output.name}"
-        try:
-            reports.append(_run_job(predictor, job, label, crf, preset))
-        except (TalkingHeadError, OSError) as error:
-            if len(jobs) == 1:
-                raise
-            failures.append(error)
-            log.error("%s failed: %s", job.output, " ".join(str(error).split()))
-    if failures:
-        raise TalkingHeadError(
-            f"{len(failures)} of {len(jobs)} jobs failed (see above), the others are done: "
-            "mend those and run them again"
+    if not 0 <= shard < num_shards:
+        raise UsageError(
+            f"shard is {shard} of num_shards={num_shards}; expected 0 to {num_shards - 1}"
+            if num_shards > 0
+            else f"num_shards is {num_shards}; expected at least 1"
         )
-    return reports
+    return list(jobs[shard::num_shards])
 
 
-def _run_job(
-    predictor: LipSyncPredictor, job: Job, label: str, crf: int, preset: str
-) -> RenderReport:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _FramesPerSecond(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        report = predictor.render(
-            job.face,
-            job.audio,
-            job.output,
-            crf=crf,
-            preset=preset,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-        elapsed_s = bar.tasks[0].elapsed or 0.0
-    log.info(
-        "%s: %d frames, %.2f s, %.0f frames/s",
-        report.path,
-        report.num_frames,
-        report.duration_s,
-        report.num_frames / max(elapsed_s, 1e-6),
-    )
-    if report.num_frames_without_face:
-        log.warning(
-            "%s: no face in %d of %d frames; they were passed through untouched",
-            job.face,
-            report.num_frames_without_face,
-            report.num_frames,
-        )
-    return report
+def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
+    """What a job's output depends on: its inputs' content, the settings, this version of the code.
+
+    Args:
+        job: whose inputs are hashed.
+        settings: of any kind that JSON can hold; of `checkpoint` the file's content counts.
+
+    Returns:
+        Hexadecimal digits, or None where a file cannot be read.
+    """
+    try:
+        files = [_digest(job.face), _digest(job.audio)]
+        checkpoint = _digest(resolve_checkpoint(settings.get("checkpoint", "default")))
+    except (OSError, TalkingHeadError):
+        return None
+    parts = [talkinghead.__version__, *files, checkpoint, {**settings, "checkpoint": None}]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class _FramesPerSecond(ProgressColumn):
-    """The speed of a progress bar's task."""
+def is_done(job: Job, key: str | None) -> bool:
+    """Whether the job's output is there and was made from just this (see `job_key`)."""
+    if key is None or not job.output.is_file():
+        return False
+    try:
+        with open_input(job.output) as container:
+            return f"{KEY_TAG}={key}" in container.metadata.get("comment", "").split("; ")
+    except MediaError:
+        return False
 
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.0f} frames/s")
+
+@lru_cache(maxsize=4)
+def _digest_of(path: Path, size: int, changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """A file's hash; one that many jobs share (a face, the checkpoint) is not read each time."""
+    status = path.stat()
+    return _digest_of(path, status.st_size, status.st_mtime_ns)
 
 
 def _read_rows(

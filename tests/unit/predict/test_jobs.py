@@ -1,32 +1,9 @@
-import logging
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError, UsageError
-from talkinghead.predict.jobs import Job, make_jobs, run_jobs
-from talkinghead.predict.predictor import RenderReport
-
-
-class Predictor:
-    """Fails for faces called `bad...`."""
-
-    def __init__(self):
-        self.seen = []
-
-    def render(self, face, audio, output, *, crf, preset, progress):
-        self.seen.append((face, audio, output, crf, preset))
-        progress(1, 2)
-        if face.name.startswith("bad"):
-            raise FaceNotFoundError(f"{face}: no face")
-        return RenderReport(
-            output, 50, 3 if face.name == "half.mp4" else 0, Fraction(2), Fraction(25)
-        )
-
-
-def jobs(*faces):
-    return [Job(Path(face), Path("a.wav"), Path(f"{face}.out.mp4")) for face in faces]
+from talkinghead.errors import UsageError
+from talkinghead.predict.jobs import Job, make_jobs, take_shard
 
 
 def test_one_job_from_the_command_line():
@@ -76,40 +53,12 @@ def test_a_csv_that_is_none_is_refused(tmp_path):
         make_jobs(None, None, None, path)
 
 
-def test_a_failed_job_does_not_stop_the_others(caplog):
-    predictor = Predictor()
-    with (
-        caplog.at_level(logging.INFO),
-        pytest.raises(TalkingHeadError, match="2 of 4 jobs failed"),
-    ):
-        run_jobs(predictor, jobs("a.jpg", "bad1.jpg", "bad2.jpg", "b.jpg"), crf=20, preset="fast")
-    assert [face.name for face, *_ in predictor.seen] == ["a.jpg", "bad1.jpg", "bad2.jpg", "b.jpg"]
-    assert predictor.seen[0][3:] == (20, "fast")
-    errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
-    assert errors == [
-        "bad1.jpg.out.mp4 failed: bad1.jpg: no face",
-        "bad2.jpg.out.mp4 failed: bad2.jpg: no face",
-    ]
-
-
-def test_a_single_jobs_error_is_its_own():
-    with pytest.raises(FaceNotFoundError, match=r"bad\.jpg: no face"):
-        run_jobs(Predictor(), jobs("bad.jpg"))
-
-
-def test_a_bug_is_not_taken_for_a_bad_file():
-    class Broken(Predictor):
-        def render(self, *args, **options):
-            raise TypeError
-
-    with pytest.raises(TypeError):
-        run_jobs(Broken(), jobs("a.jpg", "b.jpg"))
-
-
-def test_frames_without_a_face_are_told(caplog):
-    run_jobs(Predictor(), jobs("half.mp4"))
-    assert "half.mp4: no face in 3 of 50 frames" in caplog.text
-
-
-def test_media_errors_are_talking_head_errors():
-    assert issubclass(MediaError, TalkingHeadError)
+def test_shards_divide_a_list():
+    listed = [Job(Path(str(n)), Path("a"), Path(f"{n}.mp4")) for n in range(5)]
+    shards = [take_shard(listed, shard, 3) for shard in range(3)]
+    assert [len(shard) for shard in shards] == [2, 2, 1]
+    assert {job for shard in shards for job in shard} == set(listed)
+    assert take_shard(listed, 0, 1) == listed
+    for shard, num_shards in ((3, 3), (-1, 3), (0, 0)):
+        with pytest.raises(UsageError, match="shard"):
+            take_shard(listed, shard, num_shards)
