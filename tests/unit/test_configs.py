@@ -161,7 +161,7 @@ def test_prepare_defaults_are_the_codes() -> None:
         if k not in ("rules", "sync", "detector", "workers", "holdout_speakers")
     } == {
         key: values[key]
-        for key in ("val_fraction", "test_fraction", "split_by", "max_bad_fraction")
+        for key in ("val_fraction", "test_fraction", "split_by", "emotions", "max_bad_fraction")
     }
 
 

@@ -29,6 +29,7 @@ from talkinghead.data.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import SILENCE
 from talkinghead.features.geometry import NOSE_LINE, black_mouth, mouth_crop, surroundings
+from talkinghead.features.head_pose import MIRRORED
 from talkinghead.types import AVSpec
 
 _MEL_PER_DB = 8.0 / 100.0
@@ -154,9 +155,8 @@ class BatchAugmentation:
         chosen = draw.chosen(options.reference_jpeg)
         quality = draw.uniform(20.0, 80.0).to(device)
         if chosen.any():
-            faces[chosen] = jpeg_codec_differentiable(faces[chosen], quality[chosen]).clamp(
-                0.0, 1.0
-            )
+            compressed = jpeg_codec_differentiable(faces[chosen], quality[chosen])
+            faces[chosen] = compressed.clamp(0.0, 1.0)
         return faces
 
     def mel(self, features_BCL: Tensor, draw: _Draws) -> Tensor:
@@ -246,6 +246,11 @@ class JointTransform:
     offset: Tensor
     spec: AVSpec
 
+    def turn(self, angles: Tensor) -> Tensor:
+        """How far heads are turned, degrees [B, T, 3]: in a mirror to the other side."""
+        mirrored = self.grid[:, 0, 0, 0] > self.grid[:, 0, -1, 0]
+        return angles * torch.where(mirrored[:, None, None], angles.new_tensor(MIRRORED), 1.0)
+
     def faces(self, images: Tensor) -> Tensor:
         """Whole faces [B, N, 3, H, W]."""
         return self._sample(images, self.grid)
@@ -314,8 +319,10 @@ def finish_batch(
         reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], surroundings [B, T,
         3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel and mel_negative
         float [B, W, rows, mel_window]; lips float [B, W, 20, 2]; index, clip_index and start int64
-        [B]; speaker. Where nothing is augmented also faces float [B, T, 3, face, face].
+        [B]; clip and speaker; emotion int64 [B] and head_turn float [B, T, 3] where the items have
+        them. Where nothing is augmented also faces float [B, T, 3, face, face].
     """
+    rest = {name: batch[name] for name in ("lips", "emotion", "head_turn") if name in batch}
     if augmentation is None:
         faces = batch["faces"].float() / 255.0
         pictures = {
@@ -332,7 +339,9 @@ def finish_batch(
             "reference_face": augmentation.reference(reference, draw),
             "surroundings": joint.surroundings(batch["faces"]),
         }
-    return {**pictures, **finish_mouths(batch, spec, augmentation), "lips": batch["lips"]}
+        if "head_turn" in rest:
+            rest["head_turn"] = joint.turn(rest["head_turn"])
+    return {**pictures, **finish_mouths(batch, spec, augmentation), **rest}
 
 
 def finish_mouths(
@@ -366,7 +375,7 @@ def _finish_audio(
     return {
         "mel": _cut_windows(mel, batch["window_starts"], spec),
         "mel_negative": _cut_windows(negative, batch["window_starts"], spec),
-        **{name: batch[name] for name in ("index", "clip_index", "start", "speaker")},
+        **{name: batch[name] for name in ("index", "clip_index", "start", "clip", "speaker")},
     }
 
 

@@ -37,13 +37,14 @@ from talkinghead.features.geometry import (
     transform_scale,
     warp_face,
 )
+from talkinghead.features.head_pose import head_pose
 from talkinghead.media.reader import probe, read_audio, read_video
 from talkinghead.media.timing import frame_time_s, num_frames_for, seconds_to_samples
 from talkinghead.models.checkpoint import EXPERT, resolve_checkpoint
 from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.types import AVSpec, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 """Raised when the clips come out differently: clips made by other versions are made again."""
 
 _NUM_FACE_CHECKS = 8
@@ -181,6 +182,7 @@ class ClipMaker:
             lip_points(points, track.topology, transform)
             for points, transform in zip(track.points, track.transforms, strict=True)
         ]
+        poses = [head_pose(points, track.topology) for points in track.points]
         mel, prosody, samples = self._hear(audio.samples, len(jpegs))
         data = ClipData(
             jpegs,
@@ -192,6 +194,7 @@ class ClipMaker:
             track.transforms,
             np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
             _to_uint8(mouth_crop(as_tensor(mean_face[None]), self.spec)[0]),
+            np.array(poses, np.float32),
         )
         if self.expert is None:
             return data, None
@@ -242,6 +245,7 @@ class ClipMaker:
     def _correct(self, data: ClipData, samples: FloatArray, offset: Offset) -> ClipData:
         """The clip with its sound where it belongs, without the frames that then have none."""
         kept, samples = shift_sound(samples, len(data.jpegs), offset.frames, self.spec)
+        assert data.head_pose is not None
         num_frames = kept.stop - kept.start
         self._require_duration(num_frames)
         mel, prosody, samples = self._hear(samples, num_frames)
@@ -254,6 +258,7 @@ class ClipMaker:
             mouth_opening=data.mouth_opening[kept],
             lips=data.lips[kept],
             transforms=data.transforms[kept],
+            head_pose=data.head_pose[kept],
         )
 
     def _track(self, source: Path, limit: int) -> tuple[FaceTrack, float]:

@@ -56,6 +56,8 @@ class LipSyncDataModule(LightningDataModule):
         val_windows: windows of each validation split.
         val_splits: splits to validate on, a loader each.
         prosody: adds the prosody's rows to the mel.
+        emotions: see `ClipDataset`.
+        head_pose: see `ClipDataset`.
         mouths_only: batches of `finish_mouths` in place of `finish_batch`.
         windows_per_clip: see `ClipDataset`.
         reference_min_gap: see `ClipDataset`.
@@ -79,6 +81,8 @@ class LipSyncDataModule(LightningDataModule):
         val_windows: int = 64,
         val_splits: Sequence[str] = ("val",),
         prosody: bool = False,
+        emotions: Sequence[str] = (),
+        head_pose: bool = False,
         mouths_only: bool = False,
         windows_per_clip: int = 1,
         reference_min_gap: int = 10,
@@ -100,6 +104,8 @@ class LipSyncDataModule(LightningDataModule):
             "lookahead_frames": lookahead_frames,
             "seed": seed,
             "prosody": prosody,
+            "emotions": emotions,
+            "head_pose": head_pose,
             "reference_min_gap": reference_min_gap,
             "open_reference_fraction": open_reference_fraction,
         }
@@ -123,9 +129,13 @@ class LipSyncDataModule(LightningDataModule):
         """Checks the corpus.
 
         Raises:
-            CorpusError: it is missing, broken, or was prepared with another AVSpec.
+            CorpusError: it is missing, broken, or was prepared with another AVSpec, or without what
+                the model is conditioned on.
         """
         Manifest.load(self.corpus_dir).require_spec(self.spec, self.corpus_dir)
+        if self._options["head_pose"]:
+            # Here, where the error is a line, rather than in a loader's process.
+            self._dataset(ClipDataset, "train", **self._options).open(0).tensor("head_pose")
         if self.trainer is not None:
             self._sampler.rank = self.trainer.global_rank
             self._sampler.world_size = self.trainer.world_size

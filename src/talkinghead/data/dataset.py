@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from talkinghead.data.storage import ClipFile
 from talkinghead.errors import CorpusError
 from talkinghead.features.audio import AudioFeatures
 from talkinghead.features.geometry import lip_motion
+from talkinghead.features.head_pose import head_turn
 from talkinghead.media.timing import frame_time_s, mel_window_start, seconds_to_samples
 from talkinghead.types import UInt8Array
 
@@ -36,6 +37,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         lookahead_frames: frames of audio after the last.
         seed: of every draw.
         prosody: adds the prosody's rows below the mel's.
+        emotions: adds the clip's emotion, as its number among these.
+        head_pose: adds how far the targets' heads are turned from the reference's.
         windows_per_clip: so many consecutive items come from one clip (contrastive training wants
             hard negatives).
         reference_min_gap: the reference is at least so many frames from every target frame, where
@@ -46,7 +49,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         temperature: see `clip_probabilities`.
 
     Raises:
-        CorpusError: the corpus is missing or broken, or the split has no clip that is long enough.
+        CorpusError: the corpus is missing or broken, or the split has no clip that is long enough,
+            or a clip without one of the emotions.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         *,
         prosody: bool = False,
+        emotions: Sequence[str] = (),
+        head_pose: bool = False,
         windows_per_clip: int = 1,
         reference_min_gap: int = 10,
         open_reference_fraction: float = 0.3,
@@ -77,6 +83,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 f"{corpus_dir} has no clip of {num_frames} frames or more in split {split}; "
                 "add videos and prepare it again, or change the splits or num_frames"
             )
+        if emotions:
+            _require_labels(self.clips, emotions, corpus_dir)
+        self.emotions = list(emotions)
+        self.head_pose = head_pose
         self.num_frames = num_frames
         self.context_frames = context_frames
         self.lookahead_frames = lookahead_frames
@@ -120,7 +130,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
             start - context_frames to start + T - 1 + lookahead_frames; lips float32 [W, 20, 2],
             their motion in those frames (see `lip_motion`), NaN beyond the clip's ends; lip_points
             float32 [T, 20, 2], where they are in the target frames, canonical pixels; index,
-            clip_index and start int; speaker str.
+            clip_index and start int; clip (its id) and speaker str. By choice emotion int, and
+            head_turn float32 [T, 3], degrees (see `talkinghead.features.head_pose`).
         """
         rng = make_rng(self.seed, _WINDOW, index)
         clip_index, start = self._draw(index, rng)
@@ -146,8 +157,22 @@ class ClipDataset(Dataset[dict[str, Any]]):
             "index": index,
             "clip_index": clip_index,
             "start": start,
+            "clip": self.clips[clip_index].id,
             "speaker": self.clips[clip_index].speaker,
+            **self._conditions(clip, clip_index, start, reference),
         }
+
+    def _conditions(
+        self, clip: ClipFile, clip_index: int, start: int, reference: int
+    ) -> dict[str, Any]:
+        conditions: dict[str, Any] = {}
+        if self.emotions:
+            conditions["emotion"] = self.emotions.index(str(self.clips[clip_index].emotion))
+        if self.head_pose:
+            poses = clip.tensor("head_pose")
+            turn = head_turn(poses[start : start + self.num_frames], poses[reference])
+            conditions["head_turn"] = torch.from_numpy(turn)
+        return conditions
 
     def _draw(self, index: int, rng: np.random.Generator) -> tuple[int, int | None]:
         """The clip of an item, and the start where it is fixed."""
@@ -227,6 +252,20 @@ class EvenClipDataset(ClipDataset):
 
     def _draw(self, index: int, rng: np.random.Generator) -> tuple[int, int | None]:
         return self._windows[index]
+
+
+def _require_labels(
+    clips: Sequence[ClipEntry], emotions: Sequence[str], corpus_dir: Path | str
+) -> None:
+    others = [clip for clip in clips if clip.emotion not in emotions]
+    if others:
+        found = ", ".join(sorted({str(clip.emotion) for clip in others}))
+        raise CorpusError(
+            f"model.generator.emotions is {', '.join(emotions)}, but {len(others)} of {len(clips)} "
+            f"clips of {corpus_dir} have other labels or None ({found}; {others[0].id} among "
+            "them): prepare it with emotions=folder or emotions=LABELS.csv, or change "
+            "model.generator.emotions"
+        )
 
 
 def _lips(clip: ClipFile, frames: range) -> Tensor:

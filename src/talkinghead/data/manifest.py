@@ -24,7 +24,8 @@ class ClipEntry:
 
     `path` is relative to the corpus; `source` and `sha256` name the file it was made from.
     `offset_frames` is by how many frames the source's sound comes late, and `sync_confidence` how
-    sure that is, as a sync expert measured them; None where none did.
+    sure that is, as a sync expert measured them; None where none did. `emotion` is its label, None
+    where none was given.
     """
 
     id: str
@@ -37,6 +38,7 @@ class ClipEntry:
     sha256: str
     offset_frames: int | None = None
     sync_confidence: float | None = None
+    emotion: str | None = None
 
 
 @dataclass(frozen=True)

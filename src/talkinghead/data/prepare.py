@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,7 @@ from rich.progress import (
 )
 
 from talkinghead.data.clip_maker import CODE_VERSION, ClipMaker, ClipResult, ClipRules, ClipTask
+from talkinghead.data.labels import read_emotions
 from talkinghead.data.manifest import ClipEntry, Manifest, SkippedClip, assign_split, write_json
 from talkinghead.data.offset import SyncRules, load_offset_expert
 from talkinghead.errors import CorpusError, UsageError
@@ -66,6 +67,7 @@ class PrepareOptions:
         test_fraction: expected share in "test".
         split_by: "clip" or "speaker".
         holdout_speakers: speakers that go to "test" whole.
+        emotions: where the clips' emotion labels come from; see `read_emotions`.
         max_bad_fraction: with a larger share of bad sources the run fails.
         rules: what makes a source bad.
         sync: how well sound and picture must go together, and what measures it.
@@ -77,6 +79,7 @@ class PrepareOptions:
     test_fraction: float = 0.0
     split_by: str = "clip"
     holdout_speakers: Sequence[str] = ()
+    emotions: str | None = None
     max_bad_fraction: float = 0.2
     rules: ClipRules = field(default_factory=ClipRules)
     sync: SyncRules = field(default_factory=SyncRules)
@@ -116,7 +119,7 @@ def prepare_corpus(
 
     Raises:
         CorpusError: no videos, too many bad ones (the report is written all the same), too few
-            speakers to be split, or a worker that died.
+            speakers to be split, emotion labels that do not fit, or a worker that died.
         CheckpointError: the sync expert is missing, none, or was made for another AVSpec.
     """
     options = options or PrepareOptions()
@@ -124,6 +127,7 @@ def prepare_corpus(
     started = time.monotonic()
     tasks, duplicates = _find_tasks(input_dir, output_dir)
     _require_speakers(tasks, input_dir, options)
+    emotions = read_emotions(options.emotions, [task.clip_id for task in tasks])
     if options.sync.checkpoint is not None:
         load_offset_expert(options.sync.checkpoint, spec)  # Here, rather than in every worker.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
@@ -132,7 +136,13 @@ def prepare_corpus(
         for r in results
         if r.reason
     ] + duplicates
-    clips = [_entry(r, input_dir, output_dir, spec, options) for r in results if not r.reason]
+    clips = [
+        replace(
+            _entry(r, input_dir, output_dir, spec, options), emotion=emotions.get(r.task.clip_id)
+        )
+        for r in results
+        if not r.reason
+    ]
     manifest = Manifest(spec, options.detector, CODE_VERSION, tuple(clips), tuple(skipped))
     reused = sum(r.reused for r in results)
     _write_report(output_dir, manifest, reused, time.monotonic() - started)
@@ -328,6 +338,7 @@ def _write_report(output_dir: Path, manifest: Manifest, reused: int, seconds: fl
         "hours_of_video": round(sum(clip.duration_s for clip in manifest.clips) / 3600, 3),
         "splits": dict(Counter(clip.split for clip in manifest.clips)),
         "speakers": dict(Counter(clip.speaker for clip in manifest.clips)),
+        "emotions": dict(Counter(clip.emotion for clip in manifest.clips if clip.emotion)),
         "offset_frames": {str(frames): offsets[frames] for frames in sorted(offsets)},
         "skipped_by_reason": dict(Counter(clip.reason for clip in manifest.skipped)),
         "skipped": [asdict(clip) for clip in manifest.skipped],

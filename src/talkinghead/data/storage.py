@@ -7,6 +7,8 @@ A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and
 - `mel` float16 [num_mels, M]; `prosody` float16 [3, M]; `audio` int16 [N]
 - `mouth_opening` float32 [T] and `lips` float32 [T, 20, 2] (canonical pixels), NaN where the face
   was not found; `transforms` float32 [T, 2, 3]
+- `head_pose` float32 [T, 3], where it was measured: degrees, NaN where the face was not found (see
+  `talkinghead.features.head_pose`)
 - `mean_face` uint8 [3, face, face]: the mean of all frames, and `mean_mouth` uint8 [3, mouth,
   mouth], its mouth region
 """
@@ -52,6 +54,7 @@ class ClipData:
     transforms: FloatArray
     mean_face: UInt8Array
     mean_mouth: UInt8Array
+    head_pose: FloatArray | None = None
 
 
 def encode_face(image: UInt8Array) -> bytes:
@@ -81,6 +84,8 @@ def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
         "mean_face": data.mean_face,
         "mean_mouth": data.mean_mouth,
     }
+    if data.head_pose is not None:
+        tensors["head_pose"] = data.head_pose.astype(np.float32)
     blob = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
     with atomic_path(path) as temporary:
         temporary.write_bytes(blob)
@@ -125,7 +130,16 @@ class ClipFile:
         return len(self._offsets) - 1
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
-        """A whole tensor, by name, as stored."""
+        """A whole tensor, by name, as stored.
+
+        Raises:
+            CorpusError: the clip has none of that name.
+        """
+        if name not in self._file.keys():  # noqa: SIM118 - the file itself cannot be searched
+            raise CorpusError(
+                f"clip {self.path} has no {name}: an older version made it; run `talkinghead "
+                "prepare` again"
+            )
         array: npt.NDArray[Any] = self._file.get_tensor(name)
         return array
 

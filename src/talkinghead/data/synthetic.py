@@ -254,6 +254,7 @@ def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: in
         np.tile(np.eye(2, 3, dtype=np.float32), (num_frames, 1, 1)),
         np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
         mean_mouth.to(torch.uint8).numpy(),
+        np.zeros((num_frames, 3), np.float32),
     )
 
 

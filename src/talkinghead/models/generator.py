@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.features.geometry import NUM_LIP_POINTS
+from talkinghead.models.conditioning import EmotionEncoder, PoseEncoder
 from talkinghead.models.encoders import AudioEncoder, ContextEncoder, FaceEncoder, group_norm
 from talkinghead.models.transformer import TemporalTransformer
 
@@ -91,6 +92,8 @@ class LipSyncGenerator(nn.Module):
         decoder_channels: widths at a sixteenth, an eighth, a quarter and a half of `mouth_size`.
         context_channels: the context encoder's four widths.
         dropout: in the transformer.
+        emotions: names of those that it can be told to show; see `EmotionEncoder`.
+        head_pose: whether it is told how far each frame's head is turned; see `PoseEncoder`.
         num_mels, mel_window, face_size, mouth_size, mouth_box, mask_top: from the AVSpec; the box
             is (x, y, side).
 
@@ -115,6 +118,8 @@ class LipSyncGenerator(nn.Module):
         decoder_channels: Sequence[int] = (512, 384, 192, 96),
         context_channels: Sequence[int] = (24, 48, 96, 128),
         dropout: float = 0.0,
+        emotions: Sequence[str] = (),
+        head_pose: bool = False,
         num_mels: int = 80,
         mel_window: int = 16,
         face_size: int = 256,
@@ -135,6 +140,8 @@ class LipSyncGenerator(nn.Module):
         self.decoder = Decoder(
             dim, decoder_channels, self.face_encoder.channels, context_channels, mouth_size
         )
+        self.emotion = EmotionEncoder(emotions, dim) if emotions else None
+        self.pose = PoseEncoder(dim) if head_pose else None
         self._mouth_box = x, y, side = tuple(mouth_box)
         centre = torch.tensor([x + side / 2, y + side / 2]) / face_size * 2 - 1
         self.register_buffer("_box_centre", centre, persistent=False)
@@ -159,7 +166,12 @@ class LipSyncGenerator(nn.Module):
         return self._box_centre.device
 
     def forward(
-        self, reference_face: Tensor, surroundings: Tensor, audio: Tensor
+        self,
+        reference_face: Tensor,
+        surroundings: Tensor,
+        audio: Tensor,
+        emotion: Tensor | None = None,
+        head_turn: Tensor | None = None,
     ) -> GeneratorOutput:
         """A stretch of frames for training.
 
@@ -167,24 +179,35 @@ class LipSyncGenerator(nn.Module):
             reference_face: [B, 3, H, W] in [0, 1].
             surroundings: [B, T, 3, H / 2, W / 2] in [0, 1], of the current faces.
             audio: windows [B, W, C, K], W = context_frames + T + lookahead_frames.
+            emotion: int64 [B], numbers in `emotions`.
+            head_turn: [B, T, 3], degrees (see `talkinghead.features.head_pose`).
 
         Returns:
             GeneratorOutput with leading axes [B, T].
         """
         batch, num_frames = surroundings.shape[:2]
-        reference = self.encode_reference(reference_face)
+        reference = self.encode_reference(reference_face, emotion)
         tokens = self.encode_audio(audio, reference)
         first = tokens.shape[1] - num_frames - self.lookahead_frames
         reference = reference.expand(num_frames)
-        context = self.encode_context(surroundings.flatten(0, 1), reference)
+        turn = None if head_turn is None else head_turn.flatten(0, 1)
+        context = self.encode_context(surroundings.flatten(0, 1), reference, turn)
         spoken = tokens[:, first : first + num_frames].flatten(0, 1)
         output = self.decode(spoken, reference, context).unflatten(batch)
         output.lips = self.lip_head(tokens).unflatten(2, (NUM_LIP_POINTS, 2))
         return output
 
-    def encode_reference(self, reference_face: Tensor) -> ReferenceFeatures:
-        """Faces [B, 3, H, W] in [0, 1]: all that can be computed before anybody speaks."""
+    def encode_reference(
+        self, reference_face: Tensor, emotion: Tensor | None = None
+    ) -> ReferenceFeatures:
+        """Faces [B, 3, H, W] in [0, 1]: all that can be computed before anybody speaks.
+
+        `emotion`, int64 [B], counts where the generator has emotions; None is the first of them.
+        """
         features = self.face_encoder(reference_face)
+        token = features.embedding
+        if self.emotion is not None:
+            token = self.emotion(token, emotion)
         x, y, side = self._mouth_box
         mouth = F.interpolate(
             reference_face[..., y : y + side, x : x + side],
@@ -198,16 +221,27 @@ class LipSyncGenerator(nn.Module):
             (F.avg_pool2d(reference_face, 2) * self._outside) - 0.5
         )
         maps = self.decoder.project_reference(maps, mouth)
-        return ReferenceFeatures(features.embedding, mouth, around, maps)
+        return ReferenceFeatures(token, mouth, around, maps)
 
-    def encode_context(self, surroundings: Tensor, reference: ReferenceFeatures) -> ContextFeatures:
-        """Current faces [N, 3, H / 2, W / 2] in [0, 1], masked; N references, or one for all."""
+    def encode_context(
+        self,
+        surroundings: Tensor,
+        reference: ReferenceFeatures,
+        head_turn: Tensor | None = None,
+    ) -> ContextFeatures:
+        """Current faces [N, 3, H / 2, W / 2] in [0, 1], masked; N references, or one for all.
+
+        `head_turn`, degrees [N, 3], counts where the generator has `head_pose`; None is no turn.
+        """
         features = self.context_encoder(surroundings, reference.surroundings)
+        token = features.embedding
+        if self.pose is not None:
+            token = self.pose(token, head_turn)
         maps = [
             self._crop(m, s)
             for m, s in zip(reversed(features.maps), self.decoder.sizes[:3], strict=False)
         ]
-        return ContextFeatures(features.embedding, self.decoder.project_context(maps))
+        return ContextFeatures(token, self.decoder.project_context(maps))
 
     def encode_audio(self, audio: Tensor, reference: ReferenceFeatures) -> Tensor:
         """Windows [B, W, C, K] and the faces who speak to tokens [B, W, D], one for each window."""

@@ -21,11 +21,14 @@ from talkinghead.features.geometry import mouth_crop, paste_mouth
 from talkinghead.media.timing import frame_time_s, seconds_to_samples
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.training.lipsync_gan import LipSyncGANModule
+from talkinghead.training.optim import require_finite_weights
 from talkinghead.types import FloatArray, UInt8Array
 
 
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` at most so many minutes old, and writes it when training ends.
+
+    Weights that are no numbers end the run, and the file stays as it was.
 
     Lightning's step count moves once for every optimizer, and its own callback has no interval in
     time for manual optimisation.
@@ -58,6 +61,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
+        module: Any = trainer.lightning_module
+        require_finite_weights(module, module.iteration)
         trainer.save_checkpoint(self.path)
         self._saved_s = time.monotonic()
 

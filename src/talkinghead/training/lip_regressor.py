@@ -63,7 +63,7 @@ class LipRegressorModule(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         lr = self.optimizer_config.apply(self.optimizers().optimizer, self.iteration)  # type: ignore[union-attr]
         distance = self._distance_px(batch)
-        require_finite(distance, "train/lips/distance_px", self.iteration, batch["clip_index"])
+        require_finite(distance, "train/lips/distance_px", self.iteration, batch)
         self.log("train/lips/distance_px", distance, prog_bar=True)
         self.log("train/lr/lip_regressor", lr)
         self.iteration += 1

@@ -113,19 +113,20 @@ class LipSyncGANModule(L.LightningModule):
 
     def forward(self, batch: Mapping[str, Tensor], audio: Tensor | None = None) -> GeneratorOutput:
         """The moving average's mouths for a batch, or for other `audio` windows [B, W, C, K]."""
-        audio = batch["mel"] if audio is None else audio
-        return self.ema.network(batch["reference_face"], batch["surroundings"], audio)
+        return _generate(self.ema.network, batch, audio)
 
     @property
     def window(self) -> dict[str, Any]:
         """What the datamodule must give.
 
-        Audio around the frames as far as the transformer hears, and its rows.
+        Audio around the frames as far as the transformer hears, and its rows; what conditions it.
         """
         return {
             "context_frames": self.generator.context_frames,
             "lookahead_frames": self.generator.lookahead_frames,
             "prosody": self.generator.audio_encoder.needs_prosody,
+            "emotions": self.generator.emotion.names if self.generator.emotion else [],
+            "head_pose": self.generator.pose is not None,
         }
 
     def configure_model(self) -> None:
@@ -146,7 +147,7 @@ class LipSyncGANModule(L.LightningModule):
         ):
             self.log(f"train/lr/{name}", config.apply(optimizer.optimizer, self.iteration))
         target = batch["mouths"]
-        output = self.generator(batch["reference_face"], batch["surroundings"], batch["mel"])
+        output = _generate(self.generator, batch)
         weights = self.losses.weights_at(self.iteration)
         if self.sync is None:
             weights["sync"] = 0.0
@@ -238,7 +239,7 @@ class LipSyncGANModule(L.LightningModule):
     def _step(
         self, optimizer: LightningOptimizer, loss: Tensor, name: str, batch: dict[str, Tensor]
     ) -> None:
-        require_finite(loss, f"train/{name}/loss", self.iteration, batch["clip_index"])
+        require_finite(loss, f"train/{name}/loss", self.iteration, batch)
         if self.iteration % self.accumulate == 0:
             optimizer.zero_grad()
         self.manual_backward(loss / self.accumulate)
@@ -327,13 +328,24 @@ class LipSyncGANModule(L.LightningModule):
     def _start_from(self, path: str) -> None:
         from talkinghead.models.checkpoint import load_generator
 
-        loaded = load_generator(path)
+        loaded, own = load_generator(path), self.generator.state_dict()
+        # What conditions it begins at nothing, and may be new.
+        new = {n: t for n, t in own.items() if n.startswith(("emotion.", "pose."))}
         try:
-            self.generator.load_state_dict(loaded.model.state_dict())
+            self.generator.load_state_dict({**new, **loaded.model.state_dict()})
         except RuntimeError as error:
             raise CheckpointError(
                 f"init_from {path} holds another generator: give the model that it was trained with"
             ) from error
+
+
+def _generate(
+    network: LipSyncGenerator, batch: Mapping[str, Tensor], audio: Tensor | None = None
+) -> GeneratorOutput:
+    """A batch's mouths, or those for other `audio` windows [B, W, C, K]."""
+    audio = batch["mel"] if audio is None else audio
+    conditions = batch.get("emotion"), batch.get("head_turn")
+    return network(batch["reference_face"], batch["surroundings"], audio, *conditions)
 
 
 def drop_prefix(state: dict[str, Tensor], prefix: str) -> None:

@@ -122,7 +122,8 @@ def _score(
     module: LipSyncGANModule, clip: Mapping[str, Tensor], other: Tensor, detector: FaceDetector
 ) -> tuple[float, float, float]:
     """Pearson's r with the own sound, with `other` [1, W, C, K], and the share of the motion."""
-    inputs = {k: clip[k].to(module.device) for k in ("reference_face", "surroundings", "mel")}
+    wanted = ("reference_face", "surroundings", "mel", "emotion", "head_turn")
+    inputs = {k: clip[k].to(module.device) for k in wanted if k in clip}
     real = _opening(clip["faces"][0], detector)
     takes = []
     for audio in (inputs["mel"], other.to(module.device)):

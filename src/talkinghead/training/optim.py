@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,15 +120,35 @@ class MovingAverage(nn.Module):
             buffer.copy_(source)
 
 
-def require_finite(loss: Tensor, name: str, iteration: int, clips: Tensor) -> None:
+def require_finite(loss: Tensor, name: str, iteration: int, batch: Mapping[str, Any]) -> None:
     """Stops a run whose loss is no number, before it spoils the weights.
 
     Raises:
-        TalkingHeadError: names the loss, the iteration and the clips of its batch.
+        TalkingHeadError: names the loss, the iteration, and the clips of its batch with their first
+            frames.
     """
-    if not torch.isfinite(loss):
-        raise TalkingHeadError(
-            f"{name} is {loss.item()} in iteration {iteration} (clips {clips.tolist()}): lower the "
-            "learning rate or "
-            "look at these clips; the last checkpoint is whole"
-        )
+    if torch.isfinite(loss):
+        return
+    starts = zip(batch["clip"], batch["start"].tolist(), strict=True)
+    clips = ", ".join(f"{clip} from frame {start}" for clip, start in starts)
+    raise TalkingHeadError(
+        f"{name} is {loss.item()} in iteration {iteration}, with the clips {clips}: look at these, "
+        "or lower the learning rate; the last checkpoint is kept as it was"
+    )
+
+
+def require_finite_weights(network: nn.Module, iteration: int) -> None:
+    """Stops a run whose weights are no numbers, before a checkpoint of them replaces a good one.
+
+    A loss that is a number can have a gradient that is none.
+
+    Raises:
+        TalkingHeadError: names a weight and the iteration.
+    """
+    for name, parameter in network.named_parameters():
+        if not torch.isfinite(whole(parameter.detach())).all():
+            raise TalkingHeadError(
+                f"the weights are no numbers after iteration {iteration} ({name}): lower the "
+                "learning rate and resume with ckpt_path=last; the last checkpoint is kept as it "
+                "was"
+            )

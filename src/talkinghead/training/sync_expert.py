@@ -84,7 +84,7 @@ class SyncExpertModule(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         lr = self.optimizer_config.apply(self.optimizers().optimizer, self.iteration)  # type: ignore[union-attr]
         loss, measured = self._loss(batch)
-        require_finite(loss, "train/sync_expert/loss", self.iteration, batch["clip_index"])
+        require_finite(loss, "train/sync_expert/loss", self.iteration, batch)
         self.log("train/sync_expert/loss", loss, prog_bar=True)
         self.log("train/sync_expert/accuracy", measured.pop("accuracy"), prog_bar=True)
         self.log_dict({f"train/sync_expert/{name}": value for name, value in measured.items()})

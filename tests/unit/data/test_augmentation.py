@@ -37,6 +37,7 @@ def make_batch(size=3, frames=2):
         "index": torch.arange(12, 12 + size),
         "clip_index": torch.zeros(size),
         "start": torch.zeros(size),
+        "clip": ["a/1"] * size,
         "speaker": ["a"] * size,
     }
 
@@ -126,6 +127,15 @@ def test_geometry_alone_turns_and_mirrors():
     # The mouth box's middle stays where it is.
     centre = slice(47, 49), slice(47, 49)
     assert (turned - plain)[..., centre[0], centre[1]].abs().max() < 0.1
+
+
+def test_a_mirror_turns_the_head_to_the_other_side():
+    batch = make_batch() | {"head_turn": torch.tensor([[10.0, 20.0, 30.0]]).expand(3, 2, 3)}
+    assert torch.equal(finish_batch(batch, SPEC)["head_turn"], batch["head_turn"])
+    turned = {"rotation": 10.0, "scale": 0.15, "elastic": 0.015}
+    assert torch.equal(augment(batch=batch, **turned)["head_turn"], batch["head_turn"])
+    mirrored = augment(batch=batch, flip=1.0, **turned)["head_turn"]
+    assert torch.equal(mirrored, torch.tensor([-10.0, 20.0, -30.0]).expand(3, 2, 3))
 
 
 def test_another_pose_is_the_references_alone_and_leaves_the_nose():

@@ -37,9 +37,10 @@ class FakeDetector:
     def _face(self, size):
         points = np.full((468, 2), size / 2, np.float32)
         points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC) * size / 256
-        rigid = points[list(RIGID_POINTS["mesh468"])].copy()
+        rigid = [*RIGID_POINTS["mesh468"], 4]
+        still = points[rigid].copy()
         points += np.float32([0.0, self.mouth * np.sin(self.frame)])
-        points[list(RIGID_POINTS["mesh468"])] = rigid
+        points[rigid] = still
         points[14] += np.float32([0.0, 5.0 + self.mouth])
         return Face(Box(0, 0, size, size), points, 0.9, "mesh468")
 
@@ -78,6 +79,7 @@ def test_good_clip(tmp_path):
     )
     assert clip.faces(0, 2).shape == (2, 256, 256, 3)
     assert np.isfinite(clip.tensor("mouth_opening")).all()
+    assert clip.tensor("head_pose").shape == (50, 3)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,7 @@ def test_a_few_lost_frames_are_forgiven_and_marked(tmp_path):
     assert result.reason == ""
     clip = ClipFile(task.clip_path)
     assert np.flatnonzero(np.isnan(clip.tensor("mouth_opening"))).tolist() == [20, 21, 22, 23]
+    assert np.isnan(clip.tensor("head_pose")).any(1).sum() == 4
     assert np.isfinite(clip.tensor("transforms")).all()
     # What shows no face has no part in the mean.
     assert clip.tensor("mean_face").mean() > 120
@@ -164,6 +167,7 @@ def test_crops_do_not_depend_on_the_mouth(tmp_path):
     assert not np.allclose(still.tensor("mouth_opening"), moving.tensor("mouth_opening"))
     np.testing.assert_array_equal(still.tensor("transforms"), moving.tensor("transforms"))
     np.testing.assert_array_equal(still.tensor("jpeg"), moving.tensor("jpeg"))
+    np.testing.assert_array_equal(still.tensor("head_pose"), moving.tensor("head_pose"))
 
 
 def test_other_rates_come_onto_the_grid_with_their_sound(tmp_path):

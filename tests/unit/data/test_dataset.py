@@ -1,8 +1,11 @@
 """Windows of clips."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from torch.utils.data import default_collate
 
 from talkinghead.data.augmentation import finish_batch
@@ -154,6 +157,53 @@ def test_even_windows_never_change_and_visit_every_clip(corpus):
     assert same(
         dataset[5], EvenClipDataset(corpus, "val", num_windows=8, num_frames=FRAMES, seed=3)[5]
     )
+
+
+def test_emotions_are_numbers_among_those_asked_for(corpus, tmp_path):
+    manifest = Manifest.load(corpus)
+    clips = [
+        replace(clip, emotion="calm" if clip.speaker == "cartoon0" else "angry")
+        for clip in manifest.clips
+    ]
+    replace(manifest, clips=tuple(clips)).save(tmp_path)
+    (tmp_path / "clips").symlink_to(corpus / "clips")
+    dataset, drawn = items(tmp_path, 20, emotions=["calm", "angry"])
+    assert {item["emotion"] for item in drawn} == {0, 1}
+    for item in drawn:
+        assert item["emotion"] == int(dataset.clips[item["clip_index"]].speaker == "cartoon1")
+    with pytest.raises(CorpusError, match=r"emotions is calm, but 2 of 4 clips .* \(angry; carto"):
+        items(tmp_path, 1, emotions=["calm"])
+    with pytest.raises(CorpusError, match=r"4 of 4 clips .* None .*emotions=folder"):
+        items(corpus, 1, emotions=["calm"])
+
+
+def test_heads_are_turned_from_the_references(corpus, tmp_path):
+    manifest, poses = Manifest.load(corpus), np.zeros((50, 3), np.float32)
+    poses[:, 0] = np.arange(50)
+    poses[40:] = np.nan
+    clip = manifest.split("train")[0]
+    replace(manifest, clips=(clip,)).save(tmp_path)
+    write_turned(corpus / clip.path, tmp_path / clip.path, poses)
+    _, drawn = items(tmp_path, 30, head_pose=True)
+    plain = items(tmp_path, 30)[1]
+    for item, other in zip(drawn, plain, strict=True):
+        turn, first = item["head_turn"].numpy(), item["start"]
+        assert (turn.shape, turn.dtype) == ((FRAMES, 3), np.float32)
+        assert (turn[:, 1:] == 0).all()
+        assert np.isfinite(turn).all()
+        if turn[0, 0]:
+            reference = first - turn[0, 0]
+            expected = np.nan_to_num(poses[first : first + FRAMES, 0] - reference)
+            np.testing.assert_array_equal(turn[:, 0], expected)
+        assert same(other, {name: item[name] for name in other})
+    assert any(item["head_turn"].any() for item in drawn)
+
+
+def write_turned(source, target, poses):
+    """A clip's file with other head poses."""
+    tensors = load_file(source) | {"head_pose": poses}
+    target.parent.mkdir(parents=True)
+    save_file(tensors, target)
 
 
 def test_split_without_long_clips_is_an_error(corpus, tmp_path):

@@ -1,5 +1,7 @@
 """The clip file."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,15 @@ def test_everything_comes_back(clip_path):
     np.testing.assert_array_equal(clip.tensor("audio"), [0, 32767, -32767, 32767, 16384])
     assert np.abs(clip.faces(0, 7).astype(int) - np.stack(faces)).mean() < 3
     assert read_metadata(path) == {"key": "k"}
+
+
+def test_a_head_pose_is_kept_and_missed_where_there_is_none(clip_path, tmp_path):
+    path, data, _ = clip_path
+    with pytest.raises(CorpusError, match=r"has no head_pose: .* run `talkinghead prepare` again"):
+        ClipFile(path).tensor("head_pose")
+    poses = RNG.uniform(-20, 20, (7, 3)).astype(np.float32)
+    write_clip(tmp_path / "c.safetensors", replace(data, head_pose=poses), {})
+    np.testing.assert_array_equal(ClipFile(tmp_path / "c.safetensors").tensor("head_pose"), poses)
 
 
 def test_window_equals_the_same_frames_of_the_whole(clip_path):

@@ -12,6 +12,7 @@ from talkinghead.training.optim import (
     OptimizerConfig,
     clip_gradients,
     require_finite,
+    require_finite_weights,
 )
 
 
@@ -63,6 +64,19 @@ def test_moving_average_follows_slowly_and_stays_in_evaluation_mode() -> None:
 
 
 def test_a_loss_that_is_no_number_names_its_clips() -> None:
-    require_finite(torch.tensor(1.0), "loss", 0, torch.tensor([1]))
-    with pytest.raises(TalkingHeadError, match=r"iteration 7 \(clips \[3, 5\]\)"):
-        require_finite(torch.tensor(float("nan")), "loss", 7, torch.tensor([3, 5]))
+    batch = {"clip": ["anna/1", "ben/take 2"], "start": torch.tensor([0, 31])}
+    require_finite(torch.tensor(1.0), "loss", 0, batch)
+    named = (
+        "loss is nan in iteration 7, with the clips anna/1 from frame 0, ben/take 2 from frame 31:"
+    )
+    with pytest.raises(TalkingHeadError, match=named):
+        require_finite(torch.tensor(float("nan")), "loss", 7, batch)
+
+
+def test_weights_that_are_no_numbers_are_named() -> None:
+    network = nn.Linear(2, 2)
+    require_finite_weights(network, 3)
+    with torch.no_grad():
+        network.bias[1] = float("nan")
+    with pytest.raises(TalkingHeadError, match=r"no numbers after iteration 3 \(bias\)"):
+        require_finite_weights(network, 3)

@@ -1,0 +1,68 @@
+"""What the generator may be told beside a face and speech, by choice: emotion, head pose.
+
+Both begin at nothing: weights that were trained without them go on where they were.
+
+Shape suffixes: B batch, N frames, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from talkinghead.errors import UsageError
+
+_TURN_UNIT = 30.0
+"""Degrees that count as one."""
+
+
+class EmotionEncoder(nn.Module):
+    """A vector for each emotion, added to the token of whoever speaks.
+
+    Args:
+        names: the emotions; the first is taken where none is asked for.
+        dim: width of the token.
+    """
+
+    def __init__(self, names: Sequence[str], dim: int) -> None:
+        super().__init__()
+        self.names = list(names)
+        self.table = nn.Embedding(len(self.names), dim)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, token_BD: Tensor, emotion_B: Tensor | None) -> Tensor:
+        """Tokens [B, D] with emotions, int64 [B], numbers in `names`."""
+        if emotion_B is None:
+            emotion_B = torch.zeros(len(token_BD), dtype=torch.long, device=token_BD.device)
+        return token_BD + self.table(emotion_B)
+
+
+class PoseEncoder(nn.Module):
+    """How far the head is turned from the reference's, added to the token of each frame."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, dim), nn.SiLU(), nn.Linear(dim, dim))
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, token_ND: Tensor, turn_N3: Tensor | None) -> Tensor:
+        """Tokens [N, D] with turns [N, 3], degrees; None is no turn."""
+        if turn_N3 is None:
+            turn_N3 = torch.zeros(len(token_ND), 3, device=token_ND.device)
+        return token_ND + self.layers(turn_N3 / _TURN_UNIT)
+
+
+def emotion_index(encoder: EmotionEncoder | None, name: str) -> int:
+    """The number of an emotion.
+
+    Raises:
+        UsageError: the generator does not know it.
+    """
+    names = encoder.names if encoder else []
+    if name not in names:
+        known = f"it knows {', '.join(names)}" if names else "it was trained without emotions"
+        raise UsageError(f"emotion={name} means nothing to this checkpoint: {known}")
+    return names.index(name)
