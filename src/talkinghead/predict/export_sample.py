@@ -1,0 +1,59 @@
+"""What an export is traced with and checked on: the demonstration's face and speech.
+
+Shape suffixes: N frames, W audio windows, C feature rows, K mel frames of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkinghead.features.audio import AudioFeatures, mel_windows
+from talkinghead.features.geometry import as_tensor, surroundings, warp_face
+from talkinghead.media.reader import read_audio, read_image
+from talkinghead.paths import DEMO_SPEECH, demo_face
+from talkinghead.predict.backend import GeneratorBackend
+from talkinghead.types import AVSpec
+
+# Where the detector finds the demonstration's face, for 256 pixels: no detector is needed here.
+_DEMO_TRANSFORM = np.array([[1.589, 0.082, -237.3], [-0.082, 1.589, -52.0]], dtype=np.float32)
+_SHIFT_PIXELS = 12
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A reference and a second of speech, the head moving to and fro.
+
+    `face` [1, 3, face_size, face_size] and `surroundings` [N, 3, face_size / 2, face_size / 2] in
+    [0, 1]; `audio` [1, W, C, K] with the context and the look-ahead that N frames need.
+    """
+
+    face: Tensor
+    surroundings: Tensor
+    audio: Tensor
+
+
+def demo_sample(spec: AVSpec, generator: GeneratorBackend, num_frames: int = 25) -> Sample:
+    """The demonstration's photo and the beginning of its speech.
+
+    Raises:
+        DependencyError: scikit-image, which has the photo, is missing.
+    """
+    photo = read_image(demo_face())
+    scale = spec.face_size / 256
+    shifts = _SHIFT_PIXELS * np.sin(np.arange(num_frames) * 2 * np.pi / num_frames)
+    transforms = [np.add(_DEMO_TRANSFORM, [[0, 0, s], [0, 0, 0]]) * scale for s in shifts]
+    faces = [warp_face(photo, t.astype(np.float32), spec.face_size) for t in transforms]
+    samples = torch.from_numpy(read_audio(DEMO_SPEECH, spec.sample_rate).samples)
+    features = AudioFeatures(spec, generator.needs_prosody)(samples)
+    start = math.ceil(spec.fps)  # It begins with a breath: the next second is speech.
+    frames = range(
+        start - generator.context_frames, start + num_frames + generator.lookahead_frames
+    )
+    images = as_tensor(np.stack(faces))
+    audio = mel_windows(features, frames, spec.fps, spec)[None]
+    return Sample(images[:1], surroundings(images, spec), audio)
