@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "a corpus to a checkpoint",
     "predict": "a face and speech to a talking video",
     "evaluate": "a checkpoint's scores on a corpus",
+    "export": "a checkpoint to files for other runtimes",
     "score": "any system's videos against the real ones",
     "setup": "install the packages that pip alone cannot (once, after pip install)",
 }

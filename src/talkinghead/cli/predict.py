@@ -41,6 +41,7 @@ def make_predictor(cfg: DictConfig) -> LipSyncPredictor:
         cfg.checkpoint,
         cfg.device,
         cfg.precision,
+        backend=cfg.backend,
         detector=instantiate(cfg.detector),
         renderer=instantiate(cfg.renderer),
         stabilise=cfg.stabilise,

@@ -18,9 +18,9 @@ from talkinghead.features.geometry import as_tensor, surroundings, warp_face
 from talkinghead.models.generator import (
     ContextFeatures,
     GeneratorOutput,
-    LipSyncGenerator,
     ReferenceFeatures,
 )
+from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.predict.source import Reference, SourceFrame
 from talkinghead.predict.stabiliser import MouthFields
 from talkinghead.predict.tokens import TokenStream
@@ -91,7 +91,7 @@ class MouthGenerator:
 
     def __init__(
         self,
-        model: LipSyncGenerator,
+        model: GeneratorBackend,
         spec: AVSpec,
         autocast: torch.dtype | None = None,
         chunk_frames: int = 25,
@@ -99,7 +99,7 @@ class MouthGenerator:
         """`autocast`: None for full precision. `chunk_frames`: tokens encoded at once."""
         self._model = model
         self._spec = spec
-        self._device = next(model.parameters()).device
+        self._device = model.device
         self._autocast = autocast
         self.tokens = TokenStream(model, spec, chunk_frames)
         self._encoded: dict[Reference, _Encoded] = {}

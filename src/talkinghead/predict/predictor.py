@@ -21,15 +21,10 @@ from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.colour import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.media.writer import VideoWriter
-from talkinghead.models.checkpoint import load_generator
-from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.predict.compositor import Compositor
-from talkinghead.predict.generate import (
-    GeneratedFrame,
-    MouthGenerator,
-    resolve_device,
-    resolve_precision,
-)
+from talkinghead.predict.generate import GeneratedFrame, MouthGenerator
+from talkinghead.predict.loading import load_backend, place
 from talkinghead.predict.output import Progress, refuse_overwriting, write_video
 from talkinghead.predict.provenance import Provenance
 from talkinghead.predict.renderer import FeatherRenderer, Renderer
@@ -100,7 +95,7 @@ class LipSyncPredictor:
     """Makes faces speak. Loaded once, it serves any number of predictions, one at a time.
 
     Args:
-        model: in evaluation mode; moved to `device`.
+        model: a `LipSyncGenerator`, which is moved to `device`, or another backend's.
         spec: that the model was trained for.
         device: "auto", "cpu", "cuda" or any other of torch's.
         precision: "auto" (mixed on a GPU, full on a CPU), "32", "16-mixed" or "bf16-mixed".
@@ -115,7 +110,7 @@ class LipSyncPredictor:
 
     def __init__(
         self,
-        model: LipSyncGenerator,
+        model: GeneratorBackend,
         spec: AVSpec,
         *,
         device: str = "auto",
@@ -125,9 +120,8 @@ class LipSyncPredictor:
         stabilise: bool = True,
         chunk_frames: int = 25,
     ) -> None:
-        self.device = resolve_device(device)
-        self._autocast = resolve_precision(precision, self.device)
-        self.model = model.to(self.device).eval()
+        self.model, self._autocast = place(model, device, precision)
+        self.device = self.model.device
         self.spec = spec
         self.renderer = renderer or FeatherRenderer()
         self._detector = detector
@@ -141,6 +135,7 @@ class LipSyncPredictor:
         device: str = "auto",
         precision: str = "auto",
         *,
+        backend: str = "auto",
         detector: FaceDetector | None = None,
         renderer: Renderer | None = None,
         stabilise: bool = True,
@@ -148,14 +143,17 @@ class LipSyncPredictor:
     ) -> LipSyncPredictor:
         """The predictor of a `.ckpt` or `.safetensors` file; "default" is the packaged one.
 
+        `backend` and what else `path` may be: see `load_backend`.
+
         Raises:
             CheckpointError: the file is missing, broken or of another schema.
-            UsageError: the device or the precision is not to be had.
+            DependencyError: the backend's package is missing.
+            UsageError: the backend, the device or the precision is not to be had.
         """
-        loaded = load_generator(path)
+        model, spec = load_backend(path, backend)
         return cls(
-            loaded.model,  # type: ignore[arg-type]
-            loaded.spec,
+            model,
+            spec,
             device=device,
             precision=precision,
             detector=detector,

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from talkinghead.features.audio import AudioFeatures, StreamingAudioFeatures, mel_windows
 from talkinghead.media.timing import mel_window_start, num_frames_for
-from talkinghead.models.generator import LipSyncGenerator, ReferenceFeatures
+from talkinghead.models.generator import ReferenceFeatures
+from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 
 
@@ -26,14 +27,14 @@ class TokenStream:
     kept.
     """
 
-    def __init__(self, model: LipSyncGenerator, spec: AVSpec, chunk_frames: int = 25) -> None:
+    def __init__(self, model: GeneratorBackend, spec: AVSpec, chunk_frames: int = 25) -> None:
         """Encodes up to `chunk_frames` grid frames at a time."""
         self._model = model
         self._spec = spec
         self._chunk_frames = chunk_frames
-        self._features = AudioFeatures(spec, prosody=model.audio_encoder.needs_prosody)
+        self._features = AudioFeatures(spec, prosody=model.needs_prosody)
         self._streaming = StreamingAudioFeatures(self._features)
-        self._device = next(model.parameters()).device
+        self._device = model.device
         self._mels_per_frame = spec.mels_per_second / spec.fps
         self.reset()
 
