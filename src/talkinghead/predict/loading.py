@@ -82,23 +82,16 @@ def place(
 def cached_export(checkpoint: Path) -> Path:
     """The folder in the user's cache with a checkpoint as ONNX files, which are made once.
 
-    Its name is made from the checkpoint's content, the code of the model and the versions.
-
     Raises:
         CheckpointError: the checkpoint cannot be read.
         DependencyError: a package that the export needs is missing.
     """
-    versions = (talkinghead.__version__, EXPORT_VERSION, torch.__version__)
-    digest = hashlib.sha256(repr(versions).encode())
-    for path in (checkpoint, *sorted(Path(models.__path__[0]).glob("*.py"))):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    folder = _cache_dir() / "exports" / digest.hexdigest()[:20]
+    folder = cached_export_folder(checkpoint)
     if (folder / METADATA).is_file():
         return folder
     from talkinghead.predict.export import export_generator
 
-    log.info("exporting %s to %s, once: this takes some seconds", checkpoint, folder)
+    log.info("exporting %s to %s, once: this takes a while", checkpoint, folder)
     own = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
     export_generator(checkpoint, own, "onnx")
     try:
@@ -108,5 +101,12 @@ def cached_export(checkpoint: Path) -> Path:
     return folder
 
 
-def _cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "talkinghead"
+def cached_export_folder(checkpoint: Path) -> Path:
+    """Named after the checkpoint's content, the code of the model and the versions."""
+    versions = (talkinghead.__version__, EXPORT_VERSION, torch.__version__)
+    digest = hashlib.sha256(repr(versions).encode())
+    for path in (checkpoint, *sorted(Path(models.__path__[0]).glob("*.py"))):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "talkinghead" / "exports" / digest.hexdigest()[:20]
