@@ -1,88 +1,18 @@
 """`talkinghead predict` as typed: a real detector, a real face, and each bad input's line."""
 
-import wave
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
-import torch
-from skimage.data import astronaut
+from _predicting import make_files, messages, predict
 
 from talkinghead.cli.main import main
 from talkinghead.media.reader import probe, read_video
-from talkinghead.media.writer import VideoWriter, write_image
-from talkinghead.models.checkpoint import build, save_release
-from talkinghead.types import AVSpec
-
-ARGUMENTS = {
-    "dim": 32,
-    "audio_channels": [4, 4, 8, 8],
-    "face_encoder": "small",
-    "num_layers": 2,
-    "num_heads": 2,
-    "past_frames": 3,
-    "decoder_channels": [16, 16, 8, 8],
-    "context_channels": [4, 4, 8, 8],
-}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder with a checkpoint, a face and speech, and everything that can be wrong with them."""
-    folder = tmp_path_factory.mktemp("inputs")
-    torch.manual_seed(0)
-    model = build("generator", ARGUMENTS, AVSpec())
-    torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
-    meta = {"generator": ARGUMENTS, "av": AVSpec().to_dict(), "license": "", "trained_on": ""}
-    save_release(folder / "good.safetensors", "generator", model, meta)
-    save_release(folder / "other.safetensors", "generator", model, {**meta, "schema_version": 99})
-    content = (folder / "good.safetensors").read_bytes()
-    (folder / "cut.safetensors").write_bytes(content[: len(content) // 2])
-    write_image(folder / "face.png", np.ascontiguousarray(astronaut()[:256, 100:356]))
-    write_image(folder / "wall.png", np.full((200, 200, 3), 128, np.uint8))
-    write_speech(folder / "speech.wav", 1.2)
-    write_speech(folder / "nothing.wav", 0)
-    write_nan(folder / "nan.wav")
-    write_video(folder / "silent.mp4", None)
-    write_video(folder / "video.mp4", 16_000)
-    content = (folder / "video.mp4").read_bytes()
-    (folder / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
-    (folder / "text.mp4").write_text("This is no video.\n" * 50)
-    (folder / "empty.mp4").write_bytes(b"")
-    (folder / "folder.mp4").mkdir()
-    return folder
-
-
-def write_speech(path, duration_s, rate=16_000):
-    samples = 8000 * np.random.default_rng(0).standard_normal(round(duration_s * rate))
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, rate, 0, "NONE", ""))
-        file.writeframes(samples.clip(-32_000, 32_000).astype("<i2").tobytes())
-
-
-def write_nan(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.full((1, 8000), np.nan, np.float32), "flt", "mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
-
-
-def write_video(path, sample_rate):
-    face = np.ascontiguousarray(astronaut()[:256, 100:356])
-    with VideoWriter(path, 256, 256, Fraction(30), sample_rate, preset="ultrafast") as writer:
-        for number in range(24):
-            writer.write(np.roll(face, number // 4, axis=1))
-        if sample_rate:
-            writer.write_audio(np.full(round(0.8 * sample_rate), 0.1, np.float32))
-
-
-def predict(files, *overrides, **keys):
-    given = {"checkpoint": "good.safetensors", "face": "face.png", "audio": "speech.wav", **keys}
-    paths = {key: value and files / value for key, value in given.items()}
-    arguments = [f"{key}={value}" for key, value in paths.items() if value]
-    return main(["predict", *arguments, *overrides])
+    return make_files(tmp_path_factory.mktemp("inputs"))
 
 
 def test_a_photo_speaks(files, tmp_path):
@@ -136,7 +66,7 @@ BAD_INPUTS = {
 @pytest.mark.parametrize(("keys", "named"), BAD_INPUTS.values(), ids=BAD_INPUTS)
 def test_a_bad_input_has_one_line_and_leaves_nothing(files, tmp_path, capfd, keys, named):
     assert predict(files, f"output={tmp_path / 'out.mp4'}", **keys) == 1
-    lines = _messages(capfd)
+    lines = messages(capfd)
     assert len(lines) == 1
     assert named in lines[0]
     assert not list(tmp_path.iterdir())
@@ -145,7 +75,7 @@ def test_a_bad_input_has_one_line_and_leaves_nothing(files, tmp_path, capfd, key
 def test_an_output_that_cannot_be_written_is_an_error(files, tmp_path, capfd):
     (tmp_path / "file").write_text("not a folder")
     assert predict(files, f"output={tmp_path / 'file' / 'out.mp4'}") == 1
-    lines = _messages(capfd)
+    lines = messages(capfd)
     assert len(lines) == 1
     assert str(tmp_path / "file") in lines[0]
 
@@ -162,7 +92,7 @@ def test_an_output_that_cannot_be_written_is_an_error(files, tmp_path, capfd):
 )
 def test_a_wrong_key_or_value_is_a_usage_error(files, tmp_path, capfd, overrides, named):
     assert predict(files, f"output={tmp_path / 'out.mp4'}", *overrides) == 2
-    lines = _messages(capfd)
+    lines = messages(capfd)
     assert len(lines) == 1
     assert named in lines[0]
     assert not list(tmp_path.iterdir())
@@ -186,9 +116,3 @@ def test_of_several_jobs_one_may_fail(files, tmp_path, capfd):
     captured = capfd.readouterr()
     assert "wall.png" in captured.out + captured.err
     assert "1 of 3 jobs failed" in captured.err
-
-
-def _messages(capfd):
-    """What the user is told, without the detector's library's own greeting."""
-    lines = capfd.readouterr().err.splitlines()
-    return [line for line in lines if line.startswith("talkinghead")]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 __all__ = [
+    "MAX_FPS",
     "MAX_PIXELS",
     "MediaInfo",
     "is_image",
@@ -40,6 +41,9 @@ __all__ = [
     "read_video",
     "stream_audio",
 ]
+
+MAX_FPS = 1000
+"""Videos that claim more frames a second are refused: seconds of speech would fill days."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def probe(path: Path | str) -> MediaInfo:
         stream = find_video(container, path)
         audio = container.streams.audio
         still = is_still(container, stream, path)
-        fps = None if stream is None or still else _frame_rate(stream)
+        fps = None if stream is None or still else _frame_rate(stream, path)
         duration_s = Fraction(0) if still else container_duration_s(container)
         width = height = rotation = num_frames = 0
         colour = BT709
@@ -164,7 +168,7 @@ def read_image(path: Path | str) -> UInt8Array:
 def _frames(
     container: InputContainer, stream: VideoStream, path: Path | str, *, still: bool
 ) -> Iterator[VideoFrame]:
-    step_s = 1 / (_frame_rate(stream) or Fraction(25))
+    step_s = 1 / (_frame_rate(stream, path) or Fraction(25))
     convert = _converter(stream, path, still=still)
     first_s, last_s = Fraction(0), -step_s
     with container:
@@ -189,10 +193,16 @@ def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConv
     return RGBConverter(float(stream.sample_aspect_ratio or 1))
 
 
-def _frame_rate(stream: VideoStream) -> Fraction | None:
+def _frame_rate(stream: VideoStream, path: Path | str) -> Fraction | None:
     """Mean frames per second, or the nominal rate where they agree (30000/1001, not 29.96)."""
     mean, nominal = stream.average_rate, stream.base_rate
-    if mean and nominal and abs(nominal / mean - 1) < Fraction(1, 100):
-        return Fraction(nominal)
-    rate = mean or nominal
-    return Fraction(rate) if rate and 0 < rate <= 1000 else None
+    agree = mean and nominal and abs(nominal / mean - 1) < Fraction(1, 100)
+    rate = nominal if agree else mean or nominal
+    if rate and 0 < rate <= MAX_FPS:
+        return Fraction(rate)
+    # The nominal rate alone may be the unit of time; a single picture's is anything.
+    if mean and mean > MAX_FPS and stream.frames != 1:
+        raise MediaError(
+            f"{path}: claims {round(mean):,} frames/s; at most {MAX_FPS:,} are read, convert it"
+        )
+    return None
