@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -232,7 +233,9 @@ def _openvino() -> Callable[[Path], Run]:
 
 def _torch() -> Callable[[Path], Run]:
     def load(path: Path) -> Run:
-        module = torch.jit.load(str(path), map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Deprecated, for years to come.
+            module = torch.jit.load(str(path), map_location="cpu")
 
         def run(inputs: Sequence[FloatArray]) -> Sequence[FloatArray]:
             with torch.inference_mode():

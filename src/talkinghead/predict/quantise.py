@@ -1,0 +1,50 @@
+"""An ONNX export with 8-bit numbers, by ONNX Runtime's tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from talkinghead.predict.backend import PARTS, read_metadata
+
+
+def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> None:
+    """Replaces the files of an ONNX export by quantised ones.
+
+    Convolutions are calibrated: their activations get the range that they have on the inputs. The
+    transformer's products take each input's own range as it comes, for speech has no typical one.
+
+    Args:
+        folder: a whole export, in full precision.
+        inputs: what each part is calibrated with; see `example_inputs`.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+
+    parts = read_metadata(folder)["parts"]
+    shared: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
+    for part in PARTS:
+        path, small = folder / f"{part}.onnx", folder / f"{part}.int8.onnx"
+        if part == "encode_audio":
+            quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
+        else:
+            arrays = (tensor.numpy() for tensor in inputs[part])
+            examples = _one_example(dict(zip(parts[part]["inputs"], arrays, strict=True)))
+            quantize_static(path, small, examples, op_types_to_quantize=["Conv", "Gemm"], **shared)
+        small.replace(path)
+
+
+def _one_example(example: dict[str, Any]) -> Any:
+    """A batch as ONNX Runtime's calibration reads it."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.examples = iter([example])
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.examples, None)
+
+    return Reader()
