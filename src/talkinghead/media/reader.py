@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 MAX_FPS = 1000
-"""Videos that claim more frames a second are refused: seconds of speech would fill days."""
+"""Videos that claim more frames a second are refused: a second of speech would take hours."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,11 @@ def read_video(path: Path | str) -> Iterator[VideoFrame]:
         if stream is None:
             raise MediaError(f"{path}: has sound but no pictures; give a video or a picture")
         still = is_still(container, stream, path)
+        step_s = 1 / (_frame_rate(stream, path) or Fraction(25))
     except MediaError:
         container.close()
         raise
-    return _frames(container, stream, path, still=still)
+    return _frames(container, stream, path, step_s, still=still)
 
 
 def read_image(path: Path | str) -> UInt8Array:
@@ -166,9 +167,13 @@ def read_image(path: Path | str) -> UInt8Array:
 
 
 def _frames(
-    container: InputContainer, stream: VideoStream, path: Path | str, *, still: bool
+    container: InputContainer,
+    stream: VideoStream,
+    path: Path | str,
+    step_s: Fraction,
+    *,
+    still: bool,
 ) -> Iterator[VideoFrame]:
-    step_s = 1 / (_frame_rate(stream, path) or Fraction(25))
     convert = _converter(stream, path, still=still)
     first_s, last_s = Fraction(0), -step_s
     with container:
