@@ -66,4 +66,4 @@ def _draw(text: str, height: int) -> FloatArray:
     margin = height // 2
     letters = np.zeros((ascent + descent + 2 * margin, width + 2 * margin), np.uint8)
     cv2.putText(letters, text, (margin, margin + ascent), _FONT, scale, 255, 1, cv2.LINE_AA)
-    return letters.astype(np.float32) / 255
+    return letters.astype(np.float32) / np.float32(255)
