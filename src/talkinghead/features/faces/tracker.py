@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.blazeface import overlap
 from talkinghead.features.faces.detector import FaceDetector
-from talkinghead.features.geometry import estimate_transform, smooth_transforms
+from talkinghead.features.geometry import RIGID_POINTS, estimate_transform, smooth_transforms
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
 # A cut changes the whole picture at once, in mean grey levels of a thumbnail. Measured: a talking
@@ -85,10 +86,22 @@ class _Person:
     def __init__(self) -> None:
         self.last: Face | None = None
         self.missed = 0
+        self._step = np.zeros(2, np.float32)
+
+    @property
+    def expected(self) -> Face:
+        """The face where it will be if it goes on as it did: landmarks err where it is not."""
+        assert self.last is not None
+        (x, y), box = self._step, self.last.box
+        ahead = Box(box.x0 + x, box.y0 + y, box.x1 + x, box.y1 + y)
+        return replace(self.last, box=ahead, points=self.last.points + self._step)
 
     def see(self, face: Face | None) -> None:
         """Takes the next frame's face, None where the person is not seen."""
         if face is not None:
+            goes_on = self.last is not None and not self.missed
+            before = self.last.points if goes_on and self.last is not None else face.points
+            self._step = _steady(face.points, face.topology) - _steady(before, face.topology)
             self.last, self.missed = face, 0
             return
         self.missed += 1
@@ -147,7 +160,7 @@ class FaceTracker:
         """The face from its last region; None when it is lost, or a search finds others only."""
         if self._person.last is None or self._person.missed:
             return None
-        face = self.detector.track(image, self._person.last)
+        face = self.detector.track(image, self._person.expected)
         self._since_detection += 1
         if face and self._since_detection >= self.redetect_every:
             self._since_detection = 0
@@ -219,7 +232,7 @@ class MultiTracker:
         faces: list[Face | None] = []
         for person in self._people:
             seen = person.last is not None and not person.missed
-            face = self.detector.track(image, person.last) if seen and person.last else None
+            face = self.detector.track(image, person.expected) if seen else None
             twice = face is not None and _is_among(face, faces, 0.5)
             faces.append(None if twice else face)
         return faces
@@ -299,6 +312,11 @@ def _fill(
         np.interp(times, known, column) for column in transforms[known].reshape(len(known), 6).T
     ]
     return np.stack(columns, axis=1).reshape(-1, 2, 3).astype(np.float32)
+
+
+def _steady(points: FloatArray, topology: str) -> FloatArray:
+    """The middle of the points that speech does not move: float32 [2]."""
+    return np.asarray(points[list(RIGID_POINTS[topology])].mean(0), dtype=np.float32)
 
 
 def _is_among(face: Face, others: Sequence[Face | None], least: float = 0.1) -> bool:

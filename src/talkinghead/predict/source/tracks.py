@@ -32,6 +32,7 @@ MAX_FACES = 4
 _REFERENCE_BYTES = 128 * 2**20
 _REFERENCE_WINDOW_S = 1
 _FADE_S = Fraction(12, 100)
+_IN_VIEW, _LEAST_IN_VIEW = 0.85, 0.6
 
 
 def one_track(frames: Iterable[SourceFrame], tracker: FaceTracker) -> Iterator[Sighting]:
@@ -82,11 +83,21 @@ def aligned(sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction) -> Gener
                     frame,
                     transform=estimate_transform(face.points, face.topology, spec),
                     opening=mouth_opening(face.points, face.topology),
-                    strength=frontality(face.points, face.topology),
+                    strength=min(frontality(face.points, face.topology), _in_view(frame, face)),
                 )
             )
         yield from ready(smoother.push(waiting[-1].transform))
     yield from ready(smoother.flush())
+
+
+def _in_view(frame: SourceFrame, face: Face) -> float:
+    """1 where a face is in the picture, falling to 0 where two fifths of it are outside."""
+    height, width = frame.image.shape[:2]
+    box = face.box
+    inside_x = min(box.x1, width) - max(box.x0, 0)
+    inside_y = min(box.y1, height) - max(box.y0, 0)
+    share = min(inside_x / box.width, inside_y / box.height)
+    return min(1.0, max(0.0, (share - _LEAST_IN_VIEW) / (_IN_VIEW - _LEAST_IN_VIEW)))
 
 
 def faded(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceFrame]:
