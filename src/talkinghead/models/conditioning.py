@@ -22,20 +22,24 @@ class EmotionEncoder(nn.Module):
     """A vector for each emotion, added to the token of whoever speaks.
 
     Args:
-        names: the emotions; the first is taken where none is asked for.
+        names: the emotions.
         dim: width of the token.
+
+    Attributes:
+        default: the number of the one that is taken where none is given: the first, or what
+            `choose_emotion` says.
     """
 
     def __init__(self, names: Sequence[str], dim: int) -> None:
         super().__init__()
-        self.names = list(names)
+        self.names, self.default = list(names), 0
         self.table = nn.Embedding(len(self.names), dim)
         nn.init.zeros_(self.table.weight)
 
     def forward(self, token_BD: Tensor, emotion_B: Tensor | None) -> Tensor:
         """Tokens [B, D] with emotions, int64 [B], numbers in `names`."""
         if emotion_B is None:
-            emotion_B = torch.zeros(len(token_BD), dtype=torch.long, device=token_BD.device)
+            emotion_B = torch.full((len(token_BD),), self.default, device=token_BD.device)
         return token_BD + self.table(emotion_B)
 
 
@@ -55,14 +59,13 @@ class PoseEncoder(nn.Module):
         return token_ND + self.layers(turn_N3 / _TURN_UNIT)
 
 
-def emotion_index(encoder: EmotionEncoder | None, name: str) -> int:
-    """The number of an emotion.
+def choose_emotion(encoder: EmotionEncoder | None, name: str) -> None:
+    """What a generator, whose `emotion` this is, shows from now on where nothing else is given.
 
     Raises:
-        UsageError: the generator does not know it.
+        UsageError: it does not know the emotion.
     """
-    names = encoder.names if encoder else []
-    if name not in names:
-        known = f"it knows {', '.join(names)}" if names else "it was trained without emotions"
+    if encoder is None or name not in encoder.names:
+        known = f"it knows {', '.join(encoder.names)}" if encoder else "it knows no emotions"
         raise UsageError(f"emotion={name} means nothing to this checkpoint: {known}")
-    return names.index(name)
+    encoder.default = encoder.names.index(name)

@@ -318,7 +318,8 @@ class LipSyncGANModule(L.LightningModule):
             loaded = load_expert(path)
             if difference := loaded.spec.difference(self.spec):
                 raise CheckpointError(
-                    f"sync expert {path} was made for another AVSpec ({difference})"
+                    f"sync expert {path} was made for another AVSpec ({difference}, its own first):"
+                    " train one with this av (experiment=sync_expert), or change the av config"
                 )
             return loaded.model.requires_grad_(self.joint)
         if self.joint:

@@ -1,0 +1,121 @@
+"""What a run is stopped by, and what is left of it."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from _tiny import EXPERT, SPEC, fit, make_data, make_module
+from lightning.pytorch.callbacks import Callback
+
+from talkinghead.data.manifest import Manifest
+from talkinghead.errors import CheckpointError, CorpusError, MediaError, TalkingHeadError
+from talkinghead.models.checkpoint import build, default_checkpoint, save_release
+from talkinghead.training.callbacks import LastCheckpoint
+
+
+def saved_iteration(folder: Path) -> int:
+    """Of the only file, which is whole."""
+    (path,) = folder.iterdir()
+    assert path.name == "last.ckpt"
+    return int(torch.load(path, weights_only=True)["iteration"])
+
+
+class Before(Callback):
+    """Does something to the batch of an iteration, counted from 0, before it is trained on."""
+
+    def __init__(self, iteration: int, act: Any) -> None:
+        self.iteration, self.act = iteration, act
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if pl_module.iteration == self.iteration:
+            self.act(batch)
+
+
+def test_a_loss_that_is_no_number_names_its_clips_and_keeps_the_last_checkpoint(
+    corpus: Path, tmp_path: Path
+) -> None:
+    named: list[str] = []
+
+    def spoil(batch: dict[str, Any]) -> None:
+        batch["mouths"][0, 0, 0, 0, 0] = float("nan")
+        named.extend(batch["clip"])
+
+    module = make_module()
+    callbacks = LastCheckpoint(str(tmp_path), minutes=0.0), Before(2, spoil)
+    with pytest.raises(TalkingHeadError) as error:
+        fit(module, make_data(corpus, module), *callbacks)
+    assert "train/generator/loss is nan in iteration 2, with the clips cartoon" in str(error.value)
+    assert all(f"{clip} from frame" in str(error.value) for clip in named)
+    assert saved_iteration(tmp_path) == 2
+
+
+def test_weights_that_are_no_numbers_replace_no_checkpoint(corpus: Path, tmp_path: Path) -> None:
+    module = make_module(max_iterations=1)
+    fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path)))
+    module = make_module(optimizer={"lr": float("inf"), "warmup_iterations": 0})
+    with pytest.raises(TalkingHeadError, match=r"no numbers after iteration 1 .*ckpt_path=last"):
+        fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path), minutes=0.0))
+    assert saved_iteration(tmp_path) == 1
+
+
+@contextmanager
+def file_limit() -> Iterator[Any]:
+    """Gives a function after which no file may become larger than so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_that_cannot_be_written_to_its_end_leaves_the_last_one(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """As on a full disk: some of it is written, and then no more."""
+    module, last = make_module(), tmp_path / "last.ckpt"
+    with file_limit() as limit:
+        fill = Before(1, lambda batch: limit(last.stat().st_size // 2))
+        callbacks = LastCheckpoint(str(tmp_path), minutes=0.0), fill
+        with pytest.raises(MediaError, match=r"last\.ckpt could not be written .*ckpt_path=last"):
+            fit(module, make_data(corpus, module), *callbacks)
+    assert saved_iteration(tmp_path) == 1
+
+
+def test_a_corpus_of_another_spec(corpus: Path) -> None:
+    module = make_module(av={**SPEC.to_dict(), "fmin": 60.0})
+    with pytest.raises(CorpusError, match=r"fmin: 55\.0 != 60\.0"):
+        fit(module, make_data(corpus, module, av=module.spec))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_corpus_with_an_empty_split(corpus: Path, tmp_path: Path, split: str) -> None:
+    manifest = Manifest.load(corpus)
+    left = tuple(clip for clip in manifest.clips if clip.split != split)
+    replace(manifest, clips=left).save(tmp_path / "corpus")
+    (tmp_path / "corpus" / "clips").symlink_to(corpus / "clips")
+    module = make_module()
+    with pytest.raises(CorpusError, match=f"no clip of 5 frames or more in split {split}; add"):
+        fit(module, make_data(tmp_path / "corpus", module), LastCheckpoint(str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_expert_that_is_missing_or_foreign(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist"):
+        make_module(sync_expert=str(tmp_path / "gone.ckpt"))
+    with pytest.raises(CheckpointError, match="holds no sync_expert"):
+        make_module(sync_expert=str(default_checkpoint()))
+    other = replace(SPEC, fmin=60.0)
+    meta = {"sync_expert": EXPERT, "av": other.to_dict(), "license": "MIT", "trained_on": "nothing"}
+    path = tmp_path / "other.safetensors"
+    save_release(path, "sync_expert", build("sync_expert", EXPERT, other), meta)
+    with pytest.raises(CheckpointError, match=r"another AVSpec \(fmin: 60.0 != 55.0.*: train one"):
+        make_module(sync_expert=str(path))
