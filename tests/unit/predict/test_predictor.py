@@ -3,57 +3,25 @@
 import threading
 from fractions import Fraction
 
-import av
 import cv2
 import numpy as np
 import pytest
-import torch
+from _small_predictor import (
+    BOX,
+    HEIGHT,
+    SPEC,
+    WIDTH,
+    make_predictor,
+    probe_output,
+    speech,
+    write_video,
+)
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
-from talkinghead.features.geometry import RIGID_POINTS, canonical_points
-from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.renderer import FeatherRenderer, PoissonRenderer
 from talkinghead.predict.source import playback
-from talkinghead.types import AudioClip, AVSpec, Box, Face, VideoFrame
-
-SPEC = AVSpec()
-HEIGHT, WIDTH = 160, 192
-BOX = (slice(70, 160), slice(51, 142))
-"""Of the face that `Detector` finds: every pixel that may change lies in it."""
-
-
-class Detector:
-    """Finds the same face in every picture that is not black."""
-
-    topology = "mesh468"
-
-    def detect(self, image):
-        if image.max() < 30:
-            return []
-        points = np.zeros((468, 2), np.float32)
-        points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC) / 1.6 + [16, 0]
-        return [Face(Box(20, 20, 140, 140), points, 1.0, "mesh468")]
-
-    def track(self, image, previous):
-        return next(iter(self.detect(image)), None)
-
-
-def make_predictor(seed=0, **options):
-    torch.manual_seed(seed)
-    model = LipSyncGenerator(
-        dim=32,
-        audio_channels=(4, 4, 8, 8),
-        face_encoder="small",
-        num_layers=2,
-        num_heads=2,
-        past_frames=3,
-        decoder_channels=(16, 16, 8, 8),
-        context_channels=(4, 4, 8, 8),
-    )
-    # A random head: a fresh one starts as a copy of the reference.
-    torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
-    return LipSyncPredictor(model, SPEC, detector=Detector(), **{"device": "cpu", **options})
+from talkinghead.types import AudioClip, VideoFrame
 
 
 @pytest.fixture(scope="module")
@@ -65,38 +33,6 @@ def predictor():
 def photo():
     noise = np.random.default_rng(0).standard_normal((HEIGHT, WIDTH, 3)).astype(np.float32)
     return (130 + 200 * cv2.GaussianBlur(noise, (0, 0), 3)).clip(40, 255).astype(np.uint8)
-
-
-def speech(duration_s=1.0, sample_rate=16_000, seed=0):
-    count = round(duration_s * sample_rate)
-    envelope = np.abs(np.sin(np.arange(count) / sample_rate * 9))
-    noise = np.random.default_rng(seed).standard_normal(count)
-    return AudioClip((0.2 * envelope * noise).astype(np.float32), sample_rate)
-
-
-def write_video(path, times_s, black=(), fps=25):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 90_000)
-        for number, time_s in enumerate(times_s):
-            level = 0 if number in black else 100 + number % 50
-            image = np.full((HEIGHT, WIDTH, 3), level, np.uint8)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = round(time_s * 90_000), Fraction(1, 90_000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def probe_output(path):
-    """(frame times, sound's duration in s, metadata) of a written file, decoded."""
-    with av.open(str(path)) as container:
-        times = [frame.time for frame in container.decode(video=0)]
-    with av.open(str(path)) as container:
-        stream = container.streams.audio[0]
-        samples = sum(frame.samples for frame in container.decode(audio=0))
-        return times, samples / stream.rate, container.metadata
 
 
 @pytest.mark.parametrize("renderer", [FeatherRenderer, PoissonRenderer])

@@ -19,10 +19,11 @@ from talkinghead.features.faces.tracker import (
     MultiTracker,
     largest,
 )
-from talkinghead.features.geometry import estimate_transform
+from talkinghead.features.geometry import chain_transforms, estimate_transform, invert
 from talkinghead.media.reader import probe
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.sync import SyncDiscriminator
+from talkinghead.predict.idle import IdleMotion
 from talkinghead.predict.source.frame import Reference, SourceFrame, SourceOptions
 from talkinghead.predict.source.playback import play
 from talkinghead.predict.source.speaker import Speakers
@@ -49,7 +50,7 @@ def photo_frames(
     spec: AVSpec,
     options: SourceOptions | None = None,
 ) -> Generator[SourceFrame]:
-    """The same photo for ever, on the spec's own time grid.
+    """The same photo for ever, still or alive, on the spec's own time grid.
 
     Raises:
         FaceNotFoundError: the photo shows no face, or not the one asked for.
@@ -58,20 +59,33 @@ def photo_frames(
     faces = _faces_of_photo(detector.detect(image), name, options)
     transforms = [estimate_transform(face.points, face.topology, spec) for face in faces]
     references = [Reference(image, transform) for transform in transforms]
-    return (
-        SourceFrame(
-            image,
-            index / spec.fps,
-            1 / spec.fps,
-            reference.transform,
-            reference,
-            is_extension=True,
-            slot=slot,
-            is_last=slot == len(references) - 1,
-        )
-        for index in count()
-        for slot, reference in enumerate(references)
-    )
+    motion = IdleMotion(image, faces, options.seed) if options.motion == "idle" else None
+    return _photo_frames(image, references, motion, spec)
+
+
+def _photo_frames(
+    image: UInt8Array, references: list[Reference], motion: IdleMotion | None, spec: AVSpec
+) -> Generator[SourceFrame]:
+    picture, transforms = image, [reference.transform for reference in references]
+    for index in count():
+        time_s = index / spec.fps
+        if motion is not None:
+            picture, moves = motion.at(float(time_s))
+            transforms = [
+                chain_transforms(invert(move), reference.transform)
+                for move, reference in zip(moves, references, strict=True)
+            ]
+        for slot, reference in enumerate(references):
+            yield SourceFrame(
+                picture,
+                time_s,
+                1 / spec.fps,
+                transforms[slot],
+                reference,
+                is_extension=True,
+                slot=slot,
+                is_last=slot == len(references) - 1,
+            )
 
 
 def _faces_of_photo(faces: list[Face], name: str, options: SourceOptions) -> list[Face]:
