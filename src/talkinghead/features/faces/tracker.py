@@ -92,7 +92,7 @@ class _Person:
     def expected(self) -> Face:
         """The face where it will be if it goes on as it did: landmarks err where it is not."""
         assert self.last is not None
-        (x, y), box = self._step, self.last.box
+        (x, y), box = self._step.tolist(), self.last.box
         ahead = Box(box.x0 + x, box.y0 + y, box.x1 + x, box.y1 + y)
         return replace(self.last, box=ahead, points=self.last.points + self._step)
 
