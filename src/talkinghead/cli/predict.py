@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.predict.batch import run_jobs
 from talkinghead.predict.jobs import make_jobs, take_shard
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.source import SourceOptions
 
 # What says where and how quickly something is made, but does not change it.
 _NOT_IN_OUTPUTS = {"face", "audio", "output", "jobs", "device"} | {
@@ -29,6 +31,9 @@ def main(cfg: DictConfig) -> None:
         workers=cfg.workers,
         settings=None if cfg.jobs is None else settings,
         overwrite=cfg.overwrite,
+        options=SourceOptions(
+            **{field.name: values[field.name] for field in fields(SourceOptions)}
+        ),
         crf=cfg.crf,
         preset=cfg.preset,
         provenance=instantiate(cfg.provenance),
