@@ -121,7 +121,7 @@ class ExportedGenerator:
         self.needs_prosody: bool = metadata["needs_prosody"]
         self.device = torch.device("cpu")
         self._inputs = {part: listed["inputs"] for part, listed in metadata["parts"].items()}
-        load, suffix = _loader(runtime), SUFFIXES[metadata["format"]]
+        load, suffix = loader_of(runtime), SUFFIXES[metadata["format"]]
         if suffix not in _READS[runtime]:
             raise UsageError(
                 f"checkpoint {folder} is in the format {metadata['format']}, which "
@@ -171,7 +171,7 @@ class ExportedGenerator:
         return [torch.from_numpy(output) for output in outputs]
 
 
-def _loader(runtime: str) -> Callable[[Path], Run]:
+def loader_of(runtime: str) -> Callable[[Path], Run]:
     """How a runtime opens one file.
 
     Raises:

@@ -78,7 +78,7 @@ def export_generator(
     """
     output = Path(output)
     _check_arguments(output, format, quantize)
-    write = _writer(format)
+    write = writer_of(format)
     loaded = load_generator(checkpoint)
     model = cast(LipSyncGenerator, loaded.model).requires_grad_(False)
     sample = demo_sample(loaded.spec, model)
@@ -202,16 +202,18 @@ def example_inputs(
 @torch.inference_mode()
 def generate_mouths(generator: GeneratorBackend, sample: Sample) -> Tensor:
     """The mouths [M, 3, H, W] of a sample: one frame alone, a still's, and a moving head's."""
-    past, around = generator.context_frames, sample.surroundings
-    reference = generator.encode_reference(sample.face)
-    tokens = generator.encode_audio(sample.audio, reference)[0, past : past + len(around)]
+    parts = (sample.face, sample.surroundings, sample.audio)
+    face, around, audio = (tensor.to(generator.device) for tensor in parts)
+    past = generator.context_frames
+    reference = generator.encode_reference(face)
+    tokens = generator.encode_audio(audio, reference)[0, past : past + len(around)]
     still, moving = (generator.encode_context(part, reference) for part in (around[:1], around))
     outputs = (
         generator.decode(tokens[:1], reference, still),
         generator.decode(tokens, reference, still),
         generator.decode(tokens, reference, moving),
     )
-    return torch.cat([output.mouth for output in outputs])
+    return torch.cat([output.mouth for output in outputs]).cpu()
 
 
 def compare(
@@ -266,8 +268,12 @@ def _write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
     (folder / METADATA).write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
 
 
-def _writer(format: str) -> Writer:
-    """Raises DependencyError where the format's packages are missing."""
+def writer_of(format: str) -> Writer:
+    """What writes a call in a format: (call, what it is traced with, the file).
+
+    Raises:
+        DependencyError: a package that it needs is missing.
+    """
     try:
         if format == "onnx":
             import onnx

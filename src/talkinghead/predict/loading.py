@@ -49,7 +49,7 @@ def load_backend(checkpoint: str | Path, backend: str = "auto") -> tuple[Generat
     """
     if backend not in BACKENDS:
         raise UsageError(f"backend={backend} is unknown: choose one of {', '.join(BACKENDS)}")
-    if Path(checkpoint).is_dir():
+    if str(checkpoint) != "default" and Path(checkpoint).is_dir():
         runtime = RUNTIMES[read_metadata(Path(checkpoint))["format"]]
         exported = ExportedGenerator(checkpoint, runtime if backend == "auto" else backend)
         return exported, exported.spec

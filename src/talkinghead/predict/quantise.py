@@ -16,6 +16,7 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
 
     Convolutions are calibrated: their activations get the range that they have on the inputs. The
     transformer's products take each input's own range as it comes, for speech has no typical one.
+    The decoder's head stays in full precision: what it draws would show the steps.
 
     Args:
         folder: a whole export, in full precision.
@@ -32,8 +33,23 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
         else:
             arrays = (tensor.numpy() for tensor in inputs[part])
             examples = _one_example(dict(zip(parts[part]["inputs"], arrays, strict=True)))
-            quantize_static(path, small, examples, op_types_to_quantize=["Conv", "Gemm"], **shared)
+            quantize_static(
+                path,
+                small,
+                examples,
+                op_types_to_quantize=["Conv", "Gemm"],
+                nodes_to_exclude=_head(path),
+                **shared,
+            )
         small.replace(path)
+
+
+def _head(path: Path) -> list[str]:
+    """The nodes that hold the decoder's head."""
+    import onnx
+
+    nodes = onnx.load(path).graph.node
+    return [node.name for node in nodes if any("decoder.head." in name for name in node.input)]
 
 
 def _one_example(example: dict[str, Any]) -> Any:

@@ -1,0 +1,134 @@
+"""Mouths from the files of `talkinghead export`, with numpy and onnxruntime alone (and Pillow).
+
+python scripts/onnx_example.py EXPORTED_FOLDER face.png speech.wav mouths/
+
+face.png is an aligned face (talkinghead.features.geometry.warp_face makes one); speech.wav is
+16-bit PCM at the model's sample rate. Instead of it, speech.npy may hold a log-mel [num_mels, M].
+The mouths are written as mouths/0000.png and so on, one for each 25th of a second.
+"""
+
+import argparse
+import json
+import math
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+SILENCE = -4.0
+Arrays = dict[str, np.ndarray]
+
+
+def log_mel(samples: np.ndarray, av: dict[str, Any]) -> np.ndarray:
+    """Samples [n] in [-1, 1] to a log-mel [num_mels, M] in [-4, 4]."""
+    half = av["n_fft"] // 2
+    padded = np.pad(samples, (half, half))
+    emphasised = padded - av["preemphasis"] * np.pad(padded, (1, 0))[:-1]
+    frames = np.lib.stride_tricks.sliding_window_view(emphasised, av["n_fft"])[:: av["hop_length"]]
+    window = np.sin(np.pi * np.arange(av["n_fft"]) / av["n_fft"]) ** 2
+    magnitude = np.abs(np.fft.rfft(frames * window))
+    decibel = 20 * np.log10(np.maximum(magnitude @ mel_filters(av), 1e-5)) - 20
+    return np.clip((decibel + 100) * 0.08 - 4, -4, 4).T.astype(np.float32)
+
+
+def mel_filters(av: dict[str, Any]) -> np.ndarray:
+    """Triangles [n_fft // 2 + 1, num_mels] on Slaney's scale: linear to 1 kHz, then logarithmic."""
+    step = np.log(6.4) / 27
+
+    def to_mel(hertz: float) -> float:
+        return 15 + np.log(hertz / 1000) / step if hertz >= 1000 else hertz * 3 / 200
+
+    mels = np.linspace(to_mel(av["fmin"]), to_mel(av["fmax"]), av["num_mels"] + 2)
+    edges = np.where(mels >= 15, 1000 * np.exp(step * (mels - 15)), mels * 200 / 3)
+    bins = np.linspace(0, av["sample_rate"] // 2, av["n_fft"] // 2 + 1)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])
+
+
+def audio_windows(mel: np.ndarray, num_frames: int, meta: dict[str, Any]) -> np.ndarray:
+    """The window centred on every video frame, and on those before and after that it hears."""
+    av, size = meta["av"], meta["av"]["mel_window"]
+    frames = np.arange(-meta["context_frames"], num_frames + meta["lookahead_frames"])
+    per_frame = av["sample_rate"] / av["hop_length"] * av["fps_den"] / av["fps_num"]
+    starts = np.floor((frames + 0.5) * per_frame + 0.5).astype(int) - size // 2
+    missing = (-starts[0], max(0, starts[-1] + size - mel.shape[1]))
+    padded = np.pad(mel, ((0, 0), missing), constant_values=SILENCE)
+    return np.stack([padded[:, s : s + size] for s in starts - starts[0]])[None]
+
+
+def surroundings(face: np.ndarray, av: dict[str, Any]) -> np.ndarray:
+    """A face [1, 3, H, W] at half the size, black from below the nose within the mouth's box."""
+    half = face.reshape(1, 3, face.shape[2] // 2, 2, face.shape[3] // 2, 2).mean(axis=(3, 5))
+    rows = slice(av["mask_top"] // 2, (av["mouth_y"] + av["mouth_side"]) // 2)
+    half[..., rows, av["mouth_x"] // 2 : (av["mouth_x"] + av["mouth_side"]) // 2] = 0
+    return half
+
+
+def open_part(folder: Path, part: str, outputs: list[str]) -> Callable[[Arrays], Arrays]:
+    """One of the generator's calls: takes what it needs by name, and gives its outputs by name."""
+    session = onnxruntime.InferenceSession(str(folder / f"{part}.onnx"))
+    names = [tensor.name for tensor in session.get_inputs()]
+    return lambda known: dict(
+        zip(outputs, session.run(outputs, {name: known[name] for name in names}), strict=True)
+    )
+
+
+def mouths(folder: Path, face: np.ndarray, mel: np.ndarray, chunk: int = 25) -> np.ndarray:
+    """An aligned face uint8 [H, W, 3] and a log-mel to mouths uint8 [N, mouth, mouth, 3]."""
+    meta = json.loads((folder / "talkinghead.json").read_text())
+    av = meta["av"]
+    if meta["needs_prosody"]:
+        raise SystemExit(f"{folder}: this model hears prosody too, which is not computed here")
+    run = {name: open_part(folder, name, part["outputs"]) for name, part in meta["parts"].items()}
+    pixels = face.transpose(2, 0, 1)[None].astype(np.float32) / 255
+    known: Arrays = {"face": pixels, "surroundings": surroundings(pixels, av)}
+    known |= run["encode_reference"](known)
+    context = run["encode_context"](known)
+    seconds = (mel.shape[1] - 1) * av["hop_length"] / av["sample_rate"]
+    num_frames = max(1, math.ceil(seconds * av["fps_num"] / av["fps_den"]))
+    known["audio"] = audio_windows(mel, num_frames, meta)
+    past = meta["context_frames"]
+    tokens = run["encode_audio"](known)["tokens"][0, past : past + num_frames]
+    made = []
+    for start in range(0, num_frames, chunk):
+        known["tokens"] = tokens[start : start + chunk]
+        # A still face: the same surroundings for every frame.
+        known |= {name: np.repeat(c, len(known["tokens"]), 0) for name, c in context.items()}
+        made.append(run["decode"](known)["mouth"])
+    return np.rint(np.concatenate(made).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+
+
+def read_wav(path: Path, sample_rate: int) -> np.ndarray:
+    """Mono float32 samples of a 16-bit PCM file."""
+    with wave.open(str(path)) as file:
+        if file.getframerate() != sample_rate or file.getsampwidth() != 2:
+            raise SystemExit(f"{path}: expected 16-bit PCM at {sample_rate} Hz")
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        return samples.reshape(-1, file.getnchannels()).mean(1).astype(np.float32) / 32768
+
+
+def main() -> None:
+    """Writes a PNG file for each mouth."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name in ("folder", "face", "speech", "output"):
+        parser.add_argument(name, type=Path)
+    args = parser.parse_args()
+    av = json.loads((args.folder / "talkinghead.json").read_text())["av"]
+    is_mel = args.speech.suffix == ".npy"
+    mel = np.load(args.speech) if is_mel else log_mel(read_wav(args.speech, av["sample_rate"]), av)
+    size = (av["face_size"], av["face_size"])
+    face = np.asarray(Image.open(args.face).convert("RGB").resize(size))
+    args.output.mkdir(parents=True, exist_ok=True)
+    made = mouths(args.folder, face, mel)
+    for number, mouth in enumerate(made):
+        Image.fromarray(mouth).save(args.output / f"{number:04}.png")
+    print(f"{args.output}: {len(made)} mouths")
+
+
+if __name__ == "__main__":
+    main()
