@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from talkinghead.errors import CheckpointError, UsageError
@@ -341,12 +341,15 @@ class LipSyncGANModule(L.LightningModule):
 
 
 def _generate(
-    network: LipSyncGenerator, batch: Mapping[str, Tensor], audio: Tensor | None = None
+    network: nn.Module, batch: Mapping[str, Tensor], audio: Tensor | None = None
 ) -> GeneratorOutput:
-    """A batch's mouths, or those for other `audio` windows [B, W, C, K]."""
+    """A generator's mouths for a batch, or for other `audio` windows [B, W, C, K]."""
     audio = batch["mel"] if audio is None else audio
     conditions = batch.get("emotion"), batch.get("head_turn")
-    return network(batch["reference_face"], batch["surroundings"], audio, *conditions)
+    output: GeneratorOutput = network(
+        batch["reference_face"], batch["surroundings"], audio, *conditions
+    )
+    return output
 
 
 def drop_prefix(state: dict[str, Tensor], prefix: str) -> None:
