@@ -122,8 +122,10 @@ def side_by_side(takes: Mapping[str, UInt8Array], frame: int) -> UInt8Array:
 
 
 def _with_name(image: UInt8Array, name: str) -> UInt8Array:
-    named = image.copy()
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        place, font = (9, 20), cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(named, name, place, font, 0.5, colour, thickness, cv2.LINE_AA)
+    """White in a black outline, which is the text itself, shifted: thicker letters are wider."""
+    named, black, white = image.copy(), (0, 0, 0), (255, 255, 255)
+    shifts = ((-1, 0, black), (1, 0, black), (0, -1, black), (0, 1, black), (0, 0, white))
+    for x, y, colour in shifts:
+        place, font = (9 + x, 20 + y), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(named, name, place, font, 0.5, colour, 1, cv2.LINE_AA)
     return named
