@@ -1,0 +1,230 @@
+"""Where a prediction's time goes: each stage, the whole way, memory, for backends and precisions.
+
+python scripts/bench_predict.py [--media photo video] [--backends torch onnx openvino]
+python scripts/bench_predict.py --device cuda --precisions 32 16-mixed bf16-mixed
+
+A photo (512 x 512) and a video (1280 x 720, a moving head) are made where no --photo or --video is
+given. Each column is a process of its own. The stages are timed one by one; the whole way runs them
+side by side, as `talkinghead predict` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from fractions import Fraction
+from itertools import islice, product
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from talkinghead.features.audio import AudioFeatures
+from talkinghead.features.faces.tracker import FaceTracker
+from talkinghead.features.geometry import as_tensor, estimate_transform, warp_face
+from talkinghead.media.reader import is_image, read_audio, read_image, read_video
+from talkinghead.media.writer import VideoWriter, write_image
+from talkinghead.paths import DEMO_SPEECH, demo_face
+from talkinghead.predict.compositor import Compositor
+from talkinghead.predict.export import generate_mouths
+from talkinghead.predict.export_sample import demo_sample
+from talkinghead.predict.generate import MouthGenerator
+from talkinghead.predict.loading import place
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.source import Reference, SourceFrame
+from talkinghead.types import AudioClip, UInt8Array
+
+STAGE_FRAMES = 50
+FPS = 25
+
+
+def main() -> None:
+    """Runs each column in a process and prints the table."""
+    args = parse_arguments()
+    if args.column:
+        print(json.dumps(measure(args)))
+        return
+    columns: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        media = make_media(args, Path(folder))
+        for kind, backend, precision in product(args.media, args.backends, args.precisions):
+            shared = ["--checkpoint", args.checkpoint, "--device", args.device, "--seconds"]
+            command = [sys.executable, __file__, "--column", str(media[kind]), *shared]
+            command += [str(args.seconds), "--backends", backend, "--precisions", precision]
+            command += ["--speech", str(args.speech), "--started", str(time.time())]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            columns[f"{kind}\n{backend}\n{precision}"] = json.loads(done.stdout.splitlines()[-1])
+    show(columns, args)
+    if args.json:
+        args.json.write_text(json.dumps(columns, indent=1))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line's; --column and --started are this script's own."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--media", nargs="+", choices=["photo", "video"], default=["photo", "video"]
+    )
+    parser.add_argument("--photo", type=Path)
+    parser.add_argument("--video", type=Path)
+    parser.add_argument("--speech", type=Path, default=DEMO_SPEECH)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of speech")
+    parser.add_argument("--height", type=int, default=720, help="of the video that is made")
+    parser.add_argument("--backends", nargs="+", default=["torch"])
+    parser.add_argument("--precisions", nargs="+", default=["32"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--checkpoint", default="default")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--column", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def make_media(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """The files given, or the demonstration's photo and a video of it that moves about."""
+    photo = cv2.resize(read_image(demo_face()), (512, 512), interpolation=cv2.INTER_AREA)
+    if args.photo is None and "photo" in args.media:
+        write_image(folder / "photo.png", photo)
+    if args.video is None and "video" in args.media:
+        height, width = args.height, round(args.height * 16 / 18) * 2
+        with VideoWriter(folder / "video.mp4", width, height, Fraction(FPS), None) as writer:
+            for number in range(round(args.seconds * FPS)):
+                time_s = number / FPS
+                angle, scale = 6 * np.sin(2 * time_s), height / 512 * (1.2 + 0.1 * np.sin(time_s))
+                move = cv2.getRotationMatrix2D((224.0, 150.0), float(angle), float(scale))
+                move[:, 2] += [
+                    width / 2 - 224 + width / 12 * np.sin(1.3 * time_s),
+                    height / 2 - 150 + height / 20 * np.cos(time_s),
+                ]
+                image = cv2.warpAffine(photo, move, (width, height), borderMode=cv2.BORDER_REFLECT)
+                writer.write(np.asarray(image, dtype=np.uint8), Fraction(number, FPS))
+    return {
+        "photo": args.photo or folder / "photo.png",
+        "video": args.video or folder / "video.mp4",
+    }
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """One column: a model, a medium."""
+    backend, precision = args.backends[0], args.precisions[0]
+    options = {"device": args.device, "backend": backend}
+    predictor = LipSyncPredictor.from_checkpoint(args.checkpoint, precision=precision, **options)
+    row = {"start-up, s": time.time() - args.started}
+    clip = read_audio(args.speech, predictor.spec.sample_rate)
+    samples = np.resize(clip.samples, round(args.seconds * clip.sample_rate))
+    clip = AudioClip(samples, clip.sample_rate)
+    started = time.perf_counter()
+    with predictor.predict(args.column, clip) as prediction:
+        next(prediction)
+    row["to the first frame, s"] = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        report = predictor.render(args.column, clip, Path(folder) / "out.mp4")
+        elapsed_s = time.perf_counter() - started
+        row["the whole way, frames/s"] = report.num_frames / elapsed_s
+        row["real-time factor"] = elapsed_s / args.seconds
+        row["peak memory, MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if predictor.device.type == "cuda":
+            row["peak GPU memory, MiB"] = torch.cuda.max_memory_allocated() / 2**20
+        row |= stage_times(predictor, args, clip, Path(folder) / "stages.mp4")
+    if (backend, precision) not in (("torch", "32"), ("auto", "32")):
+        row["mouths against torch's in fp32, PSNR dB"] = psnr_of_mouths(predictor, args)
+    return row
+
+
+def stage_times(
+    predictor: LipSyncPredictor, args: argparse.Namespace, clip: AudioClip, output: Path
+) -> dict[str, float]:
+    """Milliseconds a frame of each stage alone, over the first two seconds."""
+    spec, still = predictor.spec, is_image(args.column)
+    count = max(1, min(STAGE_FRAMES, round(args.seconds * FPS)))
+    row: dict[str, float] = {}
+
+    @contextmanager
+    def timed(stage: str, per: int = count) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        row[f"{stage}, ms"] = 1000 * (time.perf_counter() - started) / per
+
+    with timed("decode", 1 if still else count):
+        images: list[UInt8Array] = (
+            [read_image(args.column)]
+            if still
+            else [frame.image for frame in islice(read_video(args.column), count)]
+        )
+    tracker = FaceTracker(predictor.detector)
+    with timed("detect", len(images)):
+        faces = [tracker.update(image) for image in images]
+    pictures = [
+        (image, estimate_transform(face.points, face.topology, spec))
+        for image, face in zip(images, faces, strict=True)
+        if face is not None
+    ]
+    if not pictures:
+        raise SystemExit(f"{args.column}: no face was found in the first {count} frames")
+    reference = Reference(*pictures[0])
+    step = Fraction(1, FPS)
+    frames = [
+        SourceFrame(image, i * step, step, transform=transform, reference=reference)
+        for i, (image, transform) in enumerate(pictures * count if still else pictures)
+    ]
+    _, autocast = place(predictor.model, args.device, args.precisions[0])
+    with timed("encode face", 1), torch.inference_mode():
+        face = as_tensor(warp_face(reference.image, reference.transform, spec.face_size)[None])
+        predictor.model.encode_reference(face.to(predictor.device)).token.cpu()
+    features = AudioFeatures(spec, predictor.model.needs_prosody)
+    samples = clip.samples[: round((count + 10) * step * spec.sample_rate)]
+    with timed("mel"):
+        features(torch.from_numpy(samples))
+    mouths = MouthGenerator(predictor.model, spec, autocast)
+    mouths.tokens.push(samples)
+    mouths.tokens.finish()
+    batch = 25 if still else 8
+    with timed("generate"):
+        made = [
+            m for i in range(0, len(frames), batch) for m in mouths.generate(frames[i : i + batch])
+        ]
+    compositor = Compositor(predictor.renderer, spec)
+    with timed("composite"):
+        finished = [compositor.composite(frame)[0] for frame in made]
+    height, width = images[0].shape[:2]
+    with timed("encode"), VideoWriter(output, width, height, Fraction(FPS), None) as writer:
+        for frame, image in zip(frames, finished, strict=True):
+            writer.write(image, frame.time_s)
+    return row
+
+
+def psnr_of_mouths(predictor: LipSyncPredictor, args: argparse.Namespace) -> float:
+    """Of the 96 x 96 mouths of a second of the demonstration, against torch's in full precision."""
+    exact = LipSyncPredictor.from_checkpoint(args.checkpoint, args.device, "32", backend="torch")
+    sample = demo_sample(exact.spec, exact.model)
+    _, autocast = place(predictor.model, args.device, args.precisions[0])
+    kind = predictor.device.type
+    with torch.autocast(kind, dtype=autocast) if autocast else nullcontext():
+        mouths = generate_mouths(predictor.model, sample)
+    error = mouths.float() - generate_mouths(exact.model, sample)
+    return float(-10 * torch.log10(error.double().square().mean().clamp_min(1e-20)))
+
+
+def show(columns: dict[str, dict[str, float]], args: argparse.Namespace) -> None:
+    """Prints the figures, a column for each run."""
+    title = f"{args.checkpoint} on {args.device}, {args.seconds:g} s of speech"
+    table = Table("", *columns, title=title)
+    for name in dict.fromkeys(name for column in columns.values() for name in column):
+        figures = [f"{c[name]:.4g}" if name in c else "" for c in columns.values()]
+        table.add_row(name, *figures)
+    Console(width=40 + 14 * len(columns)).print(table)
+
+
+if __name__ == "__main__":
+    main()

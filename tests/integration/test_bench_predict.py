@@ -1,0 +1,50 @@
+"""The benchmark's table, with a small model and a short photo and video."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from talkinghead.models.checkpoint import build, save_release
+from talkinghead.types import AVSpec
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_predict.py"
+GENERATOR = {
+    "dim": 32,
+    "audio_channels": [4, 4, 8, 8],
+    "face_encoder": "small",
+    "num_layers": 1,
+    "num_heads": 2,
+    "past_frames": 3,
+    "decoder_channels": [16, 16, 8, 8],
+    "context_channels": [4, 4, 8, 8],
+}
+STAGES = ("decode", "detect", "encode face", "mel", "generate", "composite", "encode")
+
+
+def test_the_benchmark_times_every_stage(tmp_path):
+    torch.manual_seed(0)
+    meta = {"generator": GENERATOR, "av": AVSpec().to_dict(), "license": "", "trained_on": ""}
+    save_release(
+        tmp_path / "a.safetensors", "generator", build("generator", GENERATOR, AVSpec()), meta
+    )
+    command = [sys.executable, str(SCRIPT), "--checkpoint", str(tmp_path / "a.safetensors")]
+    command += ["--seconds", "0.6", "--height", "240", "--precisions", "32", "bf16-mixed"]
+    command += ["--media", "photo", "video", "--json", str(tmp_path / "out.json")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    columns = json.loads((tmp_path / "out.json").read_text())
+    assert [name.split("\n") for name in columns] == [
+        [medium, "torch", precision]
+        for medium in ("photo", "video")
+        for precision in ("32", "bf16-mixed")
+    ]
+    for name, figures in columns.items():
+        assert all(figures[f"{stage}, ms"] > 0 for stage in STAGES)
+        assert figures["real-time factor"] > 0
+        assert figures["peak memory, MiB"] > 100
+        psnr = figures.get("mouths against torch's in fp32, PSNR dB")
+        assert (psnr is None) == name.endswith("32")
+        assert psnr is None or psnr > 30
+    assert "the whole way, frames/s" in done.stdout
