@@ -25,7 +25,7 @@ class Compositor:
 
     def __init__(self, renderer: Renderer, spec: AVSpec, stabilise: bool = True) -> None:
         self._renderer, self._spec, self._stabilise = renderer, spec, stabilise
-        self._painters = {0: _Painter(renderer, spec, stabilise)}
+        self._painters: dict[int, _Painter] = {}
         self._finished: tuple[UInt8Array, bool] | None = None
         self._slots: set[int] = set()
 
@@ -37,6 +37,7 @@ class Compositor:
         source = frame.source
         image, has_face = self._finished or (source.image, False)
         if source.slot not in self._painters:
+            # What a renderer remembers belongs to one face of one prediction.
             renderer = deepcopy(self._renderer)
             self._painters[source.slot] = _Painter(renderer, self._spec, self._stabilise)
         self._slots.add(source.slot)

@@ -5,9 +5,9 @@ Shape suffixes: N frames, D token dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -120,17 +120,43 @@ class MouthGenerator:
         self._encoded = {reference: self._encoded[reference] for reference in batches}
         return iter(generated)
 
+    @torch.inference_mode()
+    def encode(self, frames: Iterable[SourceFrame]) -> list[SourceFrame]:
+        """The same frames with all that `generate` would have to encode for them."""
+        references: dict[Reference, Reference] = {}
+        encoded: list[SourceFrame] = []
+        with self._mixed_precision():
+            for frame in frames:
+                if frame.reference is None or frame.transform is None:
+                    encoded.append(frame)
+                    continue
+                features = self._features_of(references.get(frame.reference, frame.reference))
+                reference = references.setdefault(
+                    frame.reference, replace(frame.reference, features=features)
+                )
+                face = self._faces([frame.image], [frame.transform])
+                context = self._context_of(face, features)
+                encoded.append(replace(frame, reference=reference, context=context))
+        return encoded
+
+    def _features_of(self, reference: Reference) -> ReferenceFeatures:
+        if reference.features is not None:
+            return reference.features
+        return self._model.encode_reference(self._faces([reference.image], [reference.transform]))
+
     def _fields(self, batch: list[SourceFrame], reference: Reference) -> list[MouthFields]:
         encoded = self._encoded.get(reference)
         if encoded is None:
-            face = self._faces([reference.image], [reference.transform])
-            encoded = self._encoded[reference] = _Encoded(self._model.encode_reference(face))
+            encoded = self._encoded[reference] = _Encoded(self._features_of(reference))
         tokens_ND = self.tokens.at([frame.middle_s for frame in batch], encoded.features)
         context = self._encode_context(batch, encoded)
         return to_fields(self._model.decode(tokens_ND, encoded.features, context))
 
     def _encode_context(self, batch: list[SourceFrame], encoded: _Encoded) -> ContextFeatures:
         """The surroundings of every frame's mouth, or one for all where the picture stays."""
+        known = [frame.context for frame in batch if frame.context is not None]
+        if len(known) == len(batch):
+            return known[0] if all(c is known[0] for c in known) else _side_by_side(known)
         first = batch[0]
         still = all(
             frame.image is first.image and frame.transform is first.transform for frame in batch
@@ -158,6 +184,12 @@ class MouthGenerator:
         if self._autocast is None:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._autocast)
+
+
+def _side_by_side(contexts: list[ContextFeatures]) -> ContextFeatures:
+    maps = zip(*(context.maps for context in contexts), strict=True)
+    tokens = [context.token for context in contexts]
+    return ContextFeatures(torch.cat(tokens), [torch.cat(stage) for stage in maps])
 
 
 def to_fields(output: GeneratorOutput) -> list[MouthFields]:

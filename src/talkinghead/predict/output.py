@@ -15,7 +15,7 @@ from talkinghead.media.timing import num_frames_for, samples_to_seconds, seconds
 from talkinghead.media.writer import VideoWriter
 from talkinghead.predict.label import Label
 from talkinghead.predict.speech import Speech
-from talkinghead.types import AudioClip, FloatArray, UInt8Array
+from talkinghead.types import FloatArray, UInt8Array
 
 Progress = Callable[[int, int], None]
 """Called with the number of frames written and of all frames."""
@@ -50,7 +50,7 @@ def write_video(
             end with it.
     """
     draw = Label(label, writer.width, writer.height) if label else None
-    total = num_frames_for(max(speech.estimated_duration_s, video_s or 0), prediction.fps)
+    total = num_frames_for(max(speech.estimated_duration_s, video_s or Fraction(0)), prediction.fps)
     end_s = Fraction(0)
     with closing(speech.chunks(speech.sample_rate)) as samples:
         sound = _SoundTrack(writer, samples, speech.sample_rate)
@@ -99,7 +99,7 @@ class _SoundTrack:
         self._written += len(chunk)
 
 
-def refuse_overwriting(output: Path, *inputs: str | Path | UInt8Array | AudioClip) -> None:
+def refuse_overwriting(output: Path, *inputs: object) -> None:
     """Raises UsageError where the output is one of the inputs' files."""
     for given in inputs:
         if (

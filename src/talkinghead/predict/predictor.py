@@ -11,16 +11,19 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
+from typing import TypeAlias
 
 import numpy as np
 
-from talkinghead.errors import FaceNotFoundError
+from talkinghead.errors import UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
-from talkinghead.media.colour import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.media.writer import VideoWriter
+from talkinghead.predict.avatar import Avatar, Source
 from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.predict.compositor import Compositor
 from talkinghead.predict.generate import GeneratedFrame, MouthGenerator
@@ -32,6 +35,9 @@ from talkinghead.predict.source import SourceFrame, SourceOptions, photo_frames,
 from talkinghead.predict.speech import Speech, SpeechChunks
 from talkinghead.predict.stream import in_thread
 from talkinghead.types import AudioClip, AVSpec, UInt8Array
+
+FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
+"""A photo or a video, a picture uint8 [H, W, 3] RGB, or an avatar of one of them."""
 
 _QUEUE_FRAMES = 8
 _VIDEO_BATCH = 8
@@ -61,7 +67,7 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]]):
     """
 
     def __init__(
-        self, frames: Generator[tuple[UInt8Array, Fraction, bool]], source: _Source
+        self, frames: Generator[tuple[UInt8Array, Fraction, bool]], source: Source
     ) -> None:
         self._frames = frames
         self.width, self.height, self.fps = source.width, source.height, source.fps
@@ -92,7 +98,9 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]]):
 
 
 class LipSyncPredictor:
-    """Makes faces speak. Loaded once, it serves any number of predictions, one at a time.
+    """Makes faces speak. Loaded once, it serves any number of predictions.
+
+    Of files one at a time; of avatars any number, in as many threads.
 
     Args:
         model: a `LipSyncGenerator`, which is moved to `device`, or another backend's.
@@ -103,6 +111,9 @@ class LipSyncPredictor:
         renderer: puts the mouth into the picture; by default `FeatherRenderer`.
         stabilise: whether the generated mouths are smoothed over time.
         chunk_frames: how many frames of a photo are generated at once.
+
+    Attributes:
+        detecting: held while a face is found for an avatar: a detector serves one at a time.
 
     Raises:
         UsageError: the device or the precision is unknown or not to be had.
@@ -125,6 +136,7 @@ class LipSyncPredictor:
         self.spec = spec
         self.renderer = renderer or FeatherRenderer()
         self._detector = detector
+        self.detecting = Lock()
         self._stabilise = stabilise
         self._chunk_frames = chunk_frames
 
@@ -162,18 +174,34 @@ class LipSyncPredictor:
             chunk_frames=chunk_frames,
         )
 
+    def avatar(self, face: str | Path | UInt8Array, options: SourceOptions | None = None) -> Avatar:
+        """The face, found and encoded once, for `predict`, `render` and `RealtimeLipSync`.
+
+        Args:
+            face: a photo, or a video of seconds: its pictures are kept in memory. A longer one is
+                not read beyond `avatar.MAX_BYTES`.
+            options: whose mouth speaks, and how a photo or a video is played.
+
+        Raises:
+            MediaError: the file cannot be read.
+            FaceNotFoundError: no face was found.
+        """
+        with self.detecting:
+            return Avatar.of(self, self._open_face(face, options or SourceOptions()))
+
     def predict(
         self,
-        face: str | Path | UInt8Array,
+        face: FaceInput,
         audio: str | Path | AudioClip,
         options: SourceOptions | None = None,
     ) -> Prediction:
         """The frames of the face saying the speech, as a stream.
 
         Args:
-            face: a photo or a video, or a picture uint8 [H, W, 3] RGB.
+            face: a photo or a video, a picture uint8 [H, W, 3] RGB, or an avatar.
             audio: a file with sound, or mono speech.
-            options: whose mouth speaks, and how a photo or a video is played.
+            options: whose mouth speaks, and how a photo or a video is played; an avatar has its
+                own.
 
         Returns:
             An iterator of (image, time_s): a photo's at the spec's frame rate, a video's at its
@@ -183,14 +211,23 @@ class LipSyncPredictor:
         Raises:
             MediaError: a file cannot be read (some faults show only on the way).
             FaceNotFoundError: a photo without a face; at the end, a video without any.
+            UsageError: an avatar of another predictor, or one and `options`.
         """
         speech = Speech(audio)
-        source = self._open_face(face, options or SourceOptions())
-        return Prediction(self._run(source, speech), source)
+        if isinstance(face, Avatar):
+            if face.predictor is not self or options is not None:
+                raise UsageError(
+                    f"the avatar of {face.source.name} comes with its own "
+                    f"{'options' if face.predictor is self else 'predictor'}: make another avatar"
+                )
+            source = face.source
+        else:
+            source = self._open_face(face, options or SourceOptions())
+        return Prediction(self._run(source, source.play(), speech), source)
 
     def render(
         self,
-        face: str | Path | UInt8Array,
+        face: FaceInput,
         audio: str | Path | AudioClip,
         output: str | Path,
         options: SourceOptions | None = None,
@@ -250,28 +287,34 @@ class LipSyncPredictor:
             self._detector = build_detector()
         return self._detector
 
-    def _open_face(self, face: str | Path | UInt8Array, options: SourceOptions) -> _Source:
+    def mouth_generator(self) -> MouthGenerator:
+        """A new one, for one prediction or stream."""
+        return MouthGenerator(self.model, self.spec, self._autocast, self._chunk_frames)
+
+    def compositor(self) -> Compositor:
+        """A new one, for one prediction or stream."""
+        return Compositor(self.renderer, self.spec, self._stabilise)
+
+    def _open_face(self, face: str | Path | UInt8Array, options: SourceOptions) -> Source:
         still = isinstance(face, np.ndarray) or is_image(face)
         picture = face if isinstance(face, np.ndarray) else read_image(face)
         height, width = picture.shape[:2]
         name = "the picture" if isinstance(face, np.ndarray) else str(face)
         if still:
-            frames = photo_frames(picture, name, self.detector, self.spec, options)
+            play = partial(photo_frames, picture, name, self.detector, self.spec, options)
             is_one_picture = options.motion == "none"
-            return _Source(frames, name, is_one_picture, width, height, self.spec.fps, options)
+            return Source(play, name, is_one_picture, width, height, self.spec.fps, options)
         info = probe(name)
         fps = info.fps or self.spec.fps
-        frames = video_frames(Path(name), fps, self.detector, self.spec, options)
-        return _Source(
-            frames, name, False, width, height, fps, options, info.duration_s, info.colour
-        )
+        play = partial(video_frames, Path(name), fps, self.detector, self.spec, options)
+        return Source(play, name, False, width, height, fps, options, info.duration_s, info.colour)
 
-    def _run(self, source: _Source, speech: Speech) -> Generator[tuple[UInt8Array, Fraction, bool]]:
+    def _run(
+        self, source: Source, frames: Generator[SourceFrame], speech: Speech
+    ) -> Generator[tuple[UInt8Array, Fraction, bool]]:
         """The stages, chained: closing the last closes them all."""
-        decoded = (
-            source.frames if source.still else in_thread(source.frames, _QUEUE_FRAMES, "decode")
-        )
-        batch_size = self._chunk_frames if source.still else _VIDEO_BATCH
+        decoded = frames if source.ready else in_thread(frames, _QUEUE_FRAMES, "decode")
+        batch_size = self._chunk_frames if source.ready else _VIDEO_BATCH
         # A batch comes at once: so much room lets the next be generated while it is composited.
         mouths = self._generate(decoded, speech, batch_size, source.options)
         generated = in_thread(mouths, batch_size, "generate")
@@ -283,11 +326,7 @@ class LipSyncPredictor:
                 any_face |= has_face
                 yield image, time_s, has_face
         if not any_face:
-            raise FaceNotFoundError(
-                f"{source.name}: no face{source.options.wanted} was found in any of {num_frames} "
-                "frames; expected one that looks towards the camera: use another video, or crop it "
-                "closer to the face"
-            )
+            raise source.without_face(num_frames)
 
     def _generate(
         self,
@@ -297,7 +336,7 @@ class LipSyncPredictor:
         options: SourceOptions,
     ) -> Generator[GeneratedFrame]:
         """Until the speech ends and, where it is not to be trimmed, the video."""
-        mouths = MouthGenerator(self.model, self.spec, self._autocast, self._chunk_frames)
+        mouths = self.mouth_generator()
         batch: list[SourceFrame] = []
         sample_rate = self.spec.sample_rate
         with closing(speech.chunks(sample_rate)) as chunks, closing(frames):
@@ -316,24 +355,9 @@ class LipSyncPredictor:
     def _composite(
         self, frames: Generator[GeneratedFrame]
     ) -> Generator[tuple[UInt8Array, Fraction, bool]]:
-        compositor = Compositor(self.renderer, self.spec, self._stabilise)
+        compositor = self.compositor()
         with closing(frames):
             for frame in frames:
                 image, has_face = compositor.composite(frame)
                 if frame.source.is_last:
                     yield image, frame.source.time_s, has_face
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A face to be animated: its frames without end, and whether they all are one photo."""
-
-    frames: Generator[SourceFrame]
-    name: str
-    still: bool
-    width: int
-    height: int
-    fps: Fraction
-    options: SourceOptions
-    duration_s: Fraction = Fraction(0)
-    colour: ColourTags = BT709

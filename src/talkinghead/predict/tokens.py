@@ -75,7 +75,26 @@ class TokenStream:
 
     def has(self, time_s: Fraction) -> bool:
         """Whether the token at a moment can be had yet."""
-        return self._ended or math.ceil(self._position(time_s)) <= self._last_frame
+        return self._ended or self._num_samples >= self.samples_for(time_s)
+
+    def samples_for(self, time_s: Fraction) -> int:
+        """How much speech must be heard before the token at a moment can be had."""
+        spec = self._spec
+        frame = math.ceil(self._position(time_s)) + self._model.lookahead_frames
+        last_mel = mel_window_start(frame, spec.fps, spec) + spec.mel_window - 1
+        return last_mel * spec.hop_length + spec.n_fft // 2
+
+    def lookahead_s(self, on_grid: bool) -> Fraction:
+        """How far beyond a moment speech must be heard, at the most, before its token can be had.
+
+        `on_grid`: only for the middles of the grid's frames. Others lie between two tokens.
+        """
+        spec = self._spec
+        frames = self._model.lookahead_frames + (0 if on_grid else 1)
+        # The window's middle is rounded to a mel frame.
+        mels = Fraction(1, 2) + spec.mel_window - spec.mel_window // 2 - 1
+        half_window_s = Fraction(spec.n_fft // 2, spec.sample_rate)
+        return frames / spec.fps + mels / spec.mels_per_second + half_window_s
 
     def at(self, times_s: Sequence[Fraction], reference: ReferenceFeatures) -> Tensor:
         """Tokens at rising moments, interpolated between the grid's; forgets what lies before them.

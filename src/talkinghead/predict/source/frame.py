@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray, UInt8Array
+
+if TYPE_CHECKING:
+    from talkinghead.models.generator import ContextFeatures, ReferenceFeatures
 
 FACE_SELECT = ("largest", "index", "all", "speaking")
 EXTEND = ("pingpong", "hold", "loop")
@@ -58,10 +62,14 @@ class SourceOptions:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A picture uint8 [H, W, 3] whose face is the model's reference, and its transform [2, 3]."""
+    """A picture uint8 [H, W, 3] whose face is the model's reference, and its transform [2, 3].
+
+    `features` are the model's, None until it is encoded.
+    """
 
     image: UInt8Array
     transform: FloatArray
+    features: ReferenceFeatures | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +90,7 @@ class SourceFrame:
         is_extension: it is shown only because the speech goes on.
         slot: which of the picture's faces.
         is_last: no other face of the same picture follows.
+        context: the model's features of what surrounds the mouth, None until they are encoded.
     """
 
     image: UInt8Array
@@ -96,6 +105,7 @@ class SourceFrame:
     is_extension: bool = False
     slot: int = 0
     is_last: bool = True
+    context: ContextFeatures | None = None
 
     @property
     def middle_s(self) -> Fraction:

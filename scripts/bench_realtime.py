@@ -1,0 +1,111 @@
+"""How a stream keeps up: 40 ms chunks of speech onto a photo, at full speed and paced.
+
+python scripts/bench_realtime.py [--seconds 600] [--face photo.jpg] [--backend auto]
+
+Paced, chunks come and frames are shown by the clock, as in a call: it takes as long as the speech.
+Latency counts from the moment that the last speech a frame needs came, so it lies beyond the
+look-ahead. Memory is looked at after the first fifth and at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from talkinghead.media.reader import read_image
+from talkinghead.paths import DEMO_SPEECH, demo_face
+from talkinghead.predict.avatar import Avatar
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.speech import Speech
+from talkinghead.predict.stream import in_thread
+from talkinghead.realtime.lipsync import RealtimeFrame, RealtimeLipSync
+from talkinghead.realtime.pacing import AudioClock, FramePacer
+from talkinghead.types import FloatArray
+
+CHUNK_S = 0.04
+SIDE = 512
+
+
+def main() -> None:
+    """Streams the demonstration's speech, over and over, both ways."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--face", type=Path, help="a photo or a video; by default a 512 x 512 photo")
+    parser.add_argument("--checkpoint", default="default")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--mode", choices=["full", "paced", "both"], default="both")
+    args = parser.parse_args()
+    predictor = LipSyncPredictor.from_checkpoint(args.checkpoint, backend=args.backend)
+    avatar = predictor.avatar(args.face or cv2.resize(read_image(demo_face()), (SIDE, SIDE)))
+    stream = RealtimeLipSync(avatar)
+    print(
+        f"{torch.get_num_threads()} threads; look-ahead {1e3 * stream.lookahead_s:.1f} ms, speech "
+        f"is played {1e3 * stream.playback_delay_s:.1f} ms after it came"
+    )
+    speech = np.concatenate(list(Speech(DEMO_SPEECH).chunks(stream.sample_rate)))
+    RealtimeLipSync(avatar).push(speech[: stream.sample_rate])  # Warm.
+    if args.mode != "paced":
+        report("full speed", avatar, speech, args.seconds, paced=False)
+    if args.mode != "full":
+        report("paced", avatar, speech, args.seconds, paced=True)
+
+
+def report(name: str, avatar: Avatar, speech: FloatArray, seconds: float, paced: bool) -> None:
+    """Runs one stream and prints its figures."""
+    stream = RealtimeLipSync(avatar)
+    num_chunks = round(seconds / CHUNK_S)
+    first_s = time.monotonic()
+    frames: Iterator[RealtimeFrame] = live(stream, speech, num_chunks, first_s if paced else None)
+    pacer = FramePacer(AudioClock(CHUNK_S + stream.playback_delay_s))
+    if paced:
+        frames = pacer.release(in_thread(frames, 8, "lipsync"))
+    count, early_mib, early_delay_s = 0, memory_mib(), 0.0
+    for count, _ in enumerate(frames, 1):
+        if count == num_chunks // 5:
+            early_mib, early_delay_s = memory_mib(), pacer.last_delay_s
+    late_mib, stats = memory_mib(), stream.stats
+    print(
+        f"{name}: {count} frames, {stats.frames_per_second:.1f} frames/s, latency p50 "
+        f"{1e3 * stats.latency_p50_s:.1f} ms, p95 {1e3 * stats.latency_p95_s:.1f} ms, "
+        f"{stats.num_late} made late, queue up to {stats.max_queue_depth}; memory "
+        f"{early_mib[0]:.0f} -> {late_mib[0]:.0f} MiB, peak {early_mib[1]:.0f} -> "
+        f"{late_mib[1]:.0f} MiB"
+    )
+    if paced:
+        drift = round((pacer.last_delay_s - early_delay_s) / CHUNK_S)
+        print(
+            f"shown: {pacer.num_late} late, by {1e3 * pacer.max_delay_s:.1f} ms at the most; "
+            f"drift {drift} frames"
+        )
+
+
+def live(
+    stream: RealtimeLipSync, speech: FloatArray, num_chunks: int, first_s: float | None
+) -> Iterator[RealtimeFrame]:
+    """Pushes chunks: each when it would come from a microphone that was opened at `first_s`."""
+    size = round(CHUNK_S * stream.sample_rate)
+    for number in range(num_chunks):
+        chunk = np.take(speech, range(number * size, (number + 1) * size), mode="wrap")
+        arrives_s = None if first_s is None else first_s + (number + 1) * CHUNK_S
+        if arrives_s is not None:
+            time.sleep(max(0.0, arrives_s - time.monotonic()))
+        yield from stream.push(chunk, arrived_s=arrives_s)
+    yield from stream.flush()
+
+
+def memory_mib() -> tuple[float, float]:
+    """What is held now, and the most that ever was."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    held = pages * resource.getpagesize() / 2**20
+    return held, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+if __name__ == "__main__":
+    main()

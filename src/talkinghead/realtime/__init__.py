@@ -1,0 +1,1 @@
+"""Live: speech as it comes to frames as they are due."""

@@ -1,0 +1,127 @@
+"""Avatars: encoded once, the same frames as from the file, in any number of threads."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from _small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
+
+from talkinghead.errors import FaceNotFoundError, UsageError
+from talkinghead.predict import avatar as avatar_module
+from talkinghead.predict.renderer import PoissonRenderer
+from talkinghead.predict.source import SourceOptions
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return make_predictor(renderer=PoissonRenderer())
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return np.random.default_rng(0).integers(60, 250, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("avatar") / "face.mp4"
+    return write_video(path, [Fraction(i, 25) for i in range(40)])
+
+
+def images(predictor, face, given, options=None):
+    return np.stack([image for image, _ in predictor.predict(face, given, options)]).astype(int)
+
+
+def test_an_avatar_of_a_photo_gives_what_the_photo_gives(predictor, photo):
+    given = speech(1.2)
+    assert np.array_equal(
+        images(predictor, predictor.avatar(photo), given), images(predictor, photo, given)
+    )
+
+
+def test_an_avatar_of_a_video_gives_what_the_video_gives(predictor, video):
+    given = speech(1.6)
+    expected = images(predictor, video, given)
+    assert len(expected) == 40
+    assert np.abs(images(predictor, predictor.avatar(video), given) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("extend", "order"),
+    [
+        ("pingpong", [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]),
+        ("loop", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]),
+        ("hold", [0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3]),
+    ],
+)
+def test_a_video_goes_on_as_asked(predictor, tmp_path, extend, order):
+    short = write_video(tmp_path / "short.mp4", [Fraction(i, 25) for i in range(4)])
+    avatar = predictor.avatar(short, SourceOptions(extend=extend))
+    frames = avatar.source.play()
+    played = [next(frames) for _ in order]
+    pictures = [picture[0].image for picture in avatar.pictures]
+    assert [next(i for i, p in enumerate(pictures) if p is f.image) for f in played] == order
+    assert [frame.time_s for frame in played] == [Fraction(i, 25) for i in range(len(order))]
+    assert [frame.is_extension for frame in played] == [False] * 4 + [True] * 8
+    cuts = [number for number, frame in enumerate(played) if number and frame.opens_shot]
+    assert cuts == ([4, 8] if extend == "loop" else [])
+
+
+def test_nothing_is_encoded_or_detected_again(photo, monkeypatch):
+    predictor = make_predictor()
+    avatar = predictor.avatar(photo)
+    expected = images(predictor, avatar, speech(0.4))
+
+    def refuse(*_):
+        raise AssertionError("this was done before")
+
+    for name in ("encode_reference", "encode_context"):
+        monkeypatch.setattr(predictor.model, name, refuse)
+    monkeypatch.setattr(predictor.detector, "detect", refuse)
+    assert np.array_equal(images(predictor, avatar, speech(0.4)), expected)
+
+
+def test_threads_share_an_avatar(predictor, photo):
+    avatar = predictor.avatar(photo)
+    speeches = [speech(0.8, seed=seed) for seed in range(4)]
+    one_by_one = [images(predictor, avatar, given) for given in speeches]
+    together = threading.Barrier(len(speeches))
+
+    def run(given):
+        together.wait()
+        return images(predictor, avatar, given)
+
+    with ThreadPoolExecutor(len(speeches)) as pool:
+        at_once = list(pool.map(run, speeches))
+    assert all(np.array_equal(a, b) for a, b in zip(at_once, one_by_one, strict=True))
+    assert not np.array_equal(one_by_one[0], one_by_one[1])
+
+
+def test_of_a_long_video_the_beginning_is_kept(predictor, video, monkeypatch, caplog):
+    monkeypatch.setattr(avatar_module, "MAX_BYTES", 10 * HEIGHT * WIDTH * 3)
+    assert len(predictor.avatar(video).pictures) == 10
+    assert "its first 0.4 s are used" in caplog.text
+
+
+def test_an_avatar_needs_a_face(predictor, tmp_path):
+    with pytest.raises(FaceNotFoundError, match="in this photo"):
+        predictor.avatar(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    dark = write_video(tmp_path / "dark.mp4", [Fraction(i, 25) for i in range(5)], range(5))
+    with pytest.raises(FaceNotFoundError, match="no face was found in any of 5 frames"):
+        predictor.avatar(dark)
+
+
+def test_an_avatar_has_its_own_predictor_and_options(predictor, photo):
+    avatar = predictor.avatar(photo)
+    with pytest.raises(UsageError, match="its own predictor"):
+        make_predictor(1).predict(avatar, speech())
+    with pytest.raises(UsageError, match="its own options"):
+        predictor.predict(avatar, speech(), SourceOptions())
+
+
+def test_render_takes_an_avatar(predictor, photo, tmp_path):
+    report = predictor.render(predictor.avatar(photo), speech(0.4), tmp_path / "out.mp4")
+    assert report.num_frames == 10
+    assert report.path.stat().st_size > 0
