@@ -172,12 +172,18 @@ def _empty_splits(filled: set[str], options: PrepareOptions) -> list[str]:
 def _require_speakers(tasks: list[ClipTask], input_dir: Path, options: PrepareOptions) -> None:
     """Refuses so few speakers that a split would have none, before any work is done."""
     speakers = {_speaker(task, input_dir) for task in tasks}
+    if missing := sorted(set(options.holdout_speakers) - speakers):
+        log.warning("holdout_speakers: %s has no video of %s", input_dir, ", ".join(missing))
     empty = _empty_splits({_split("", speaker, options) for speaker in speakers}, options)
-    if options.split_by == "speaker" and empty:
+    cause = "split_by=speaker" if options.split_by == "speaker" else ""
+    remedy = "change val_fraction or test_fraction, or take split_by=clip"
+    if speakers <= set(options.holdout_speakers):
+        cause, remedy = "holdout_speakers", "or hold out fewer"
+    if cause and empty:
         raise CorpusError(
-            f"split_by=speaker leaves {' and '.join(empty)} without a speaker: {input_dir} has "
+            f"{cause} leaves {' and '.join(empty)} without a speaker: {input_dir} has "
             f"{len(speakers)} ({', '.join(sorted(speakers)[:5])}); add speakers (a folder each), "
-            "change val_fraction or test_fraction, or take split_by=clip"
+            f"{remedy}"
         )
 
 

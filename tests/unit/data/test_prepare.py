@@ -57,10 +57,18 @@ def inputs(videos, tmp_path):
     return shutil.copytree(videos, tmp_path / "in")
 
 
-def test_corpus_of_real_faces(videos, tmp_path):
-    options = PrepareOptions(workers=2, val_fraction=0.4, holdout_speakers=("ben",))
+def test_corpus_of_real_faces(videos, tmp_path, caplog):
+    (tmp_path / "labels.csv").write_text("clip,emotion\nanna/take 0.mp4,happy\n")
+    options = PrepareOptions(
+        workers=2,
+        val_fraction=0.4,
+        holdout_speakers=("ben", "carl"),
+        emotions=str(tmp_path / "labels.csv"),
+    )
     manifest = prepare_corpus(videos, tmp_path, SPEC, options)
     assert manifest == Manifest.load(tmp_path)
+    assert [clip.emotion for clip in manifest.clips] == ["happy", None, None, None]
+    assert f"holdout_speakers: {videos} has no video of carl" in caplog.text
     assert [clip.id for clip in manifest.clips] == [
         "anna/take 0",
         "anna/take 1",
@@ -73,7 +81,12 @@ def test_corpus_of_real_faces(videos, tmp_path):
     # The same face in each frame, upright and in its place: little differs from the mean.
     difference = clip.faces(0, 26).astype(int) - clip.tensor("mean_face").transpose(1, 2, 0)
     assert np.abs(difference).mean() < 8
+    # She looks into the camera and holds still.
+    poses = clip.tensor("head_pose")
+    assert np.abs(poses.mean(0)).max() < 25
+    assert poses.std(0).max() < 3
     report = json.loads((tmp_path / "report.json").read_text())
+    assert report["emotions"] == {"happy": 1}
     assert report["speakers"] == {"anna": 3, "ben": 1}
     assert report["num_clips"] == 4
 
@@ -151,17 +164,16 @@ def test_impossible_options_are_refused(options):
 @pytest.mark.parametrize(
     ("options", "empty"),
     [
-        ({"val_fraction": 0.1}, "val"),
-        ({"val_fraction": 0.999}, "train"),
-        ({"val_fraction": 0.1, "holdout_speakers": ["anna", "ben"]}, "val and train"),
+        ({"split_by": "speaker"}, "split_by=speaker leaves val"),
+        ({"split_by": "speaker", "val_fraction": 0.999}, "split_by=speaker leaves train"),
+        ({"holdout_speakers": ["anna"]}, "holdout_speakers leaves val and train"),
+        ({"split_by": "speaker", "holdout_speakers": ["anna"]}, "holdout_speakers leaves val and"),
     ],
 )
 def test_too_few_speakers_to_split_are_refused_at_once(inputs, tmp_path, options, empty):
     shutil.rmtree(inputs / "ben")
-    with pytest.raises(CorpusError, match=f"leaves {empty} without a speaker: .* has 1 .anna.; "):
-        prepare_corpus(
-            inputs, tmp_path / "out", SPEC, PrepareOptions(split_by="speaker", **options)
-        )
+    with pytest.raises(CorpusError, match=f"{empty}.* without a speaker: .* has 1 .anna.; "):
+        prepare_corpus(inputs, tmp_path / "out", SPEC, PrepareOptions(**options))
     assert not (tmp_path / "out").exists()
 
 
