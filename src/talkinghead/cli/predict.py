@@ -50,5 +50,6 @@ def make_predictor(cfg: DictConfig) -> LipSyncPredictor:
         detector=instantiate(cfg.detector),
         renderer=instantiate(cfg.renderer),
         stabilise=cfg.stabilise,
+        occlusion_guard=cfg.occlusion_guard,
         chunk_frames=cfg.chunk_frames,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 
 from talkinghead.predict.generate import GeneratedFrame
+from talkinghead.predict.occlusion import OcclusionGuard
 from talkinghead.predict.region import (
     MouthRegion,
     Texture,
@@ -21,10 +23,24 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 
 class Compositor:
-    """Puts the mouths of all its faces into each picture."""
+    """Puts the mouths of all its faces into each picture.
 
-    def __init__(self, renderer: Renderer, spec: AVSpec, stabilise: bool = True) -> None:
+    Args:
+        renderer: blends; each face works with a copy of it.
+        spec: the generator's.
+        stabilise: whether mouths are smoothed over time.
+        occlusion_guard: whether what covers the mouth in a video stays before it.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        spec: AVSpec,
+        stabilise: bool = True,
+        occlusion_guard: bool = False,
+    ) -> None:
         self._renderer, self._spec, self._stabilise = renderer, spec, stabilise
+        self._occlusion_guard = occlusion_guard
         self._painters: dict[int, _Painter] = {}
         self._finished: tuple[UInt8Array, bool] | None = None
         self._slots: set[int] = set()
@@ -39,7 +55,12 @@ class Compositor:
         if source.slot not in self._painters:
             # What a renderer remembers belongs to one face of one prediction.
             renderer = deepcopy(self._renderer)
-            self._painters[source.slot] = _Painter(renderer, self._spec, self._stabilise)
+            self._painters[source.slot] = _Painter(
+                renderer,
+                self._spec,
+                MouthStabiliser() if self._stabilise else None,
+                OcclusionGuard() if self._occlusion_guard else None,
+            )
         self._slots.add(source.slot)
         painted = self._painters[source.slot].paint(image, frame)
         finished = (image, has_face) if painted is None else (painted, True)
@@ -57,10 +78,15 @@ class _Painter:
     It starts afresh at cuts and wherever the face was lost.
     """
 
-    def __init__(self, renderer: Renderer, spec: AVSpec, stabilise: bool) -> None:
-        self._renderer = renderer
-        self._spec = spec
-        self._stabiliser = MouthStabiliser() if stabilise else None
+    def __init__(
+        self,
+        renderer: Renderer,
+        spec: AVSpec,
+        stabiliser: MouthStabiliser | None,
+        guard: OcclusionGuard | None,
+    ) -> None:
+        self._renderer, self._spec = renderer, spec
+        self._stabiliser, self._guard = stabiliser, guard
         self._reference: Reference | None = None
         self._texture: Texture | None = None
         self._transform: FloatArray | None = None
@@ -72,6 +98,8 @@ class _Painter:
         self._renderer.reset()
         if self._stabiliser:
             self._stabiliser.reset()
+        if self._guard:
+            self._guard.reset()
 
     def paint(self, image: UInt8Array, frame: GeneratedFrame) -> UInt8Array | None:
         """A copy of the picture with the mouth in it; None where there is none to paint."""
@@ -88,7 +116,11 @@ class _Painter:
         time_s = float(source.time_s)
         if self._stabiliser:
             fields = self._stabiliser(fields, time_s)
-        mouth = paint_mouth(fields, self._find_texture(source.reference), region)
+        texture = self._find_texture(source.reference)
+        if self._guard:
+            visible = self._guard(source.image, region, texture, time_s)
+            region = replace(region, visible=visible)
+        mouth = paint_mouth(fields, texture, region)
         painted = self._renderer.render(image, mouth, region, time_s)
         return _fade(image, painted, region, source.strength)
 

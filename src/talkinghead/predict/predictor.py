@@ -110,6 +110,7 @@ class LipSyncPredictor:
         detector: finds the face; by default the offline one.
         renderer: puts the mouth into the picture; by default `FeatherRenderer`.
         stabilise: whether the generated mouths are smoothed over time.
+        occlusion_guard: whether what covers the mouth in a video stays before it.
         chunk_frames: how many frames of a photo are generated at once.
 
     Attributes:
@@ -129,6 +130,7 @@ class LipSyncPredictor:
         detector: FaceDetector | None = None,
         renderer: Renderer | None = None,
         stabilise: bool = True,
+        occlusion_guard: bool = True,
         chunk_frames: int = 25,
     ) -> None:
         self.model, self._autocast = place(model, device, precision)
@@ -138,6 +140,7 @@ class LipSyncPredictor:
         self._detector = detector
         self.detecting = Lock()
         self._stabilise = stabilise
+        self._occlusion_guard = occlusion_guard
         self._chunk_frames = chunk_frames
 
     @classmethod
@@ -151,6 +154,7 @@ class LipSyncPredictor:
         detector: FaceDetector | None = None,
         renderer: Renderer | None = None,
         stabilise: bool = True,
+        occlusion_guard: bool = True,
         chunk_frames: int = 25,
     ) -> LipSyncPredictor:
         """The predictor of a `.ckpt` or `.safetensors` file; "default" is the packaged one.
@@ -171,6 +175,7 @@ class LipSyncPredictor:
             detector=detector,
             renderer=renderer,
             stabilise=stabilise,
+            occlusion_guard=occlusion_guard,
             chunk_frames=chunk_frames,
         )
 
@@ -293,7 +298,7 @@ class LipSyncPredictor:
 
     def compositor(self) -> Compositor:
         """A new one, for one prediction or stream."""
-        return Compositor(self.renderer, self.spec, self._stabilise)
+        return Compositor(self.renderer, self.spec, self._stabilise, self._occlusion_guard)
 
     def _open_face(self, face: str | Path | UInt8Array, options: SourceOptions) -> Source:
         still = isinstance(face, np.ndarray) or is_image(face)

@@ -1,6 +1,6 @@
 """From the generator's small fields to pixels at the source's resolution.
 
-Everything is computed on the pixels of the picture that the mouth's box covers. For each of them
+Everything is computed on the pixels of the picture around the mouth. For each of them
 the flow says where in the *reference picture itself* its colour comes from, so the texture is
 resampled once: where the flow is zero on a photo, the pixel is the photo's own.
 
@@ -28,15 +28,18 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # without what is beside the face.
 OUTLINE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
 OUTLINE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
+# How far around it there is something to compare with.
+_MARGIN = 1.06
 
 
 @dataclass(frozen=True)
 class MouthRegion:
-    """The pixels of a picture that the mouth's box covers.
+    """The pixels of a picture around the ellipse that may be replaced.
 
     `rows` and `columns` cut the region out of the picture; `places` float32 [h, w, 2] are each
     pixel's (x, y) in box units; `box_to_picture` float32 [2, 3]; `radius` float32 [h, w] is the
-    distance from the middle of the ellipse that may be replaced, 1 at its outline.
+    distance from the middle of the ellipse that may be replaced, 1 at its outline; `visible`
+    float32 [h, w] in [0, 1] is what nothing covers, None where all is visible.
     """
 
     rows: slice
@@ -44,6 +47,7 @@ class MouthRegion:
     places: FloatArray
     box_to_picture: FloatArray
     radius: FloatArray
+    visible: FloatArray | None = None
 
     @property
     def side(self) -> float:
@@ -59,8 +63,30 @@ class MouthRegion:
         if self.side < 0.75 * field.shape[1]:
             size = max(8, round(self.side))
             field = np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_AREA))
-        size_xy = np.array([field.shape[1], field.shape[0]], dtype=np.float32)
-        return sample(field, self.places * size_xy - np.float32(0.5), interpolation)
+        size_xy = np.array([[field.shape[1]], [field.shape[0]]])
+        to_field = invert(self.box_to_picture).astype(np.float64) * size_xy
+        to_field[:, 2] += to_field[:, :2] @ [self.columns.start, self.rows.start] - 0.5
+        height, width = self.radius.shape
+        return cv2.warpAffine(  # type: ignore[return-value]
+            field,
+            to_field,
+            (width, height),
+            flags=interpolation | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+
+
+@dataclass(frozen=True)
+class PaintedMouth:
+    """The generated mouth at the picture's resolution.
+
+    `image` float32 [h, w, 3] RGB about [0, 255]; `share` float32 [h, w] in [0, 1] says how much of
+    it is painted rather than warped; `pitch` is how many pixels a painted one was spread over.
+    """
+
+    image: FloatArray
+    share: FloatArray
+    pitch: float
 
 
 @dataclass(frozen=True)
@@ -95,34 +121,37 @@ def box_to_picture(transform: FloatArray, spec: AVSpec) -> FloatArray:
 def mouth_region(
     transform: FloatArray, height: int, width: int, spec: AVSpec
 ) -> MouthRegion | None:
-    """Where the mouth's box lies in a picture; None when it is wholly outside."""
+    """Where the mouth lies in a picture; None when it is wholly outside."""
     to_picture = box_to_picture(transform, spec)
-    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) @ to_picture[:, :2].T + to_picture[:, 2]
-    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [width, height])
-    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, [width, height])
+    middle = to_picture[:, :2] @ OUTLINE_CENTRE + to_picture[:, 2]
+    reach = _MARGIN * np.linalg.norm(to_picture[:, :2] * OUTLINE_RADII, axis=1)
+    x0, y0 = np.clip(np.floor(middle - reach).astype(int), 0, [width, height])
+    x1, y1 = np.clip(np.ceil(middle + reach).astype(int) + 1, 0, [width, height])
     if x1 <= x0 or y1 <= y0:
         return None
+    pixels = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), -1).astype(np.float32)
     to_box = invert(to_picture)
-    x, y = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)[:, None, None]
-    places = x[:, None] * to_box[:, 0] + (y * to_box[:, 1] + to_box[:, 2])
-    radius = np.linalg.norm((places - OUTLINE_CENTRE) / OUTLINE_RADII, axis=-1)
+    to_ellipse = to_box - np.array([[0, 0, x] for x in OUTLINE_CENTRE], dtype=np.float32)
+    unit = cv2.transform(pixels, to_ellipse / OUTLINE_RADII[:, None])
+    radius = np.asarray(cv2.magnitude(unit[..., 0], unit[..., 1]), dtype=np.float32)
+    places = np.asarray(cv2.transform(pixels, to_box), dtype=np.float32)
     return MouthRegion(slice(y0, y1), slice(x0, x1), places, to_picture, radius)
 
 
-def paint_mouth(fields: MouthFields, texture: Texture, region: MouthRegion) -> FloatArray:
+def paint_mouth(fields: MouthFields, texture: Texture, region: MouthRegion) -> PaintedMouth:
     """The generated mouth at the picture's resolution.
 
     Args:
         fields: the generator's, over the box.
         texture: what the flow moves.
         region: the pixels to paint.
-
-    Returns:
-        float32 [h, w, 3] RGB in [0, 255].
     """
-    linear, offset = texture.box_to_picture[:, :2], texture.box_to_picture[:, 2]
-    source = (region.places + region.spread(fields.flow)) @ linear.T + offset
-    warped = sample(texture.picture, source, cv2.INTER_CUBIC)
-    painted = region.spread(fields.rgb * np.float32(255)).clip(0, 255)
-    mask = region.spread(fields.mask, cv2.INTER_LINEAR)[..., None]
-    return np.asarray(warped + mask * (painted - warped), dtype=np.float32)
+    wanted = region.places + region.spread(fields.flow)
+    source = np.asarray(cv2.transform(wanted, texture.box_to_picture), dtype=np.float32)
+    image = sample(texture.picture, source, cv2.INTER_CUBIC).astype(np.float32)
+    share = region.spread(fields.mask, cv2.INTER_LINEAR)
+    x, y, width, height = cv2.boundingRect((share > 0).view(np.uint8))
+    part = slice(y, y + height), slice(x, x + width)
+    painted = region.spread(fields.rgb)[part] * np.float32(255)
+    image[part] += share[part][..., None] * (painted - image[part])
+    return PaintedMouth(image, share, region.side / fields.rgb.shape[1])

@@ -1,31 +1,31 @@
 """Putting a generated mouth into a picture so that no box shows.
 
-Both renderers change the mouth's region alone: every other pixel of the result is the picture's
-own.
+Every renderer first matches the mouth to the picture (`talkinghead.predict.matching`), then blends
+it in, and changes the mouth's region alone: every other pixel of the result is the picture's own.
 
 Shape suffixes: H and W are the picture's, h and w the region's.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from talkinghead.predict.region import OUTLINE_CENTRE, OUTLINE_RADII, MouthRegion, sample
+from talkinghead.predict.matching import ColourMatcher, DetailMatcher
+from talkinghead.predict.region import (
+    OUTLINE_CENTRE,
+    OUTLINE_RADII,
+    MouthRegion,
+    PaintedMouth,
+    sample,
+)
 from talkinghead.predict.stabiliser import OneEuroFilter
 from talkinghead.types import FloatArray, UInt8Array
 
-_RING_CENTRE: FloatArray = np.array([0.5, 0.32], dtype=np.float32)
-_RING_RADII: FloatArray = np.array([0.36, 0.30], dtype=np.float32)
-_RING_INNER = 0.75
-_RING_BOTTOM = 0.55
-_MAX_LOG_GAIN = 0.25
-_QUIET_LOG_GAIN = 0.1
-_QUIET_SHIFT = 0.5
-_STATISTICS_SIDE = 96
 _GRID = 64
 _MAX_DIFFERENCE = 40
 
@@ -37,118 +37,139 @@ class Renderer(Protocol):
         """Forgets earlier frames: called at a cut and before every video."""
 
     def render(
-        self, picture: UInt8Array, mouth: FloatArray, region: MouthRegion, time_s: float
+        self, picture: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> UInt8Array:
         """The composite.
 
         Args:
             picture: uint8 [H, W, 3] RGB; not changed.
-            mouth: float32 [h, w, 3] RGB in [0, 255], from `paint_mouth`.
+            mouth: from `paint_mouth`.
             region: where it belongs.
             time_s: the frame's time, for temporal smoothing.
 
         Returns:
-            uint8 [H, W, 3], equal to `picture` outside the region.
+            uint8 [H, W, 3], equal to `picture` outside the region and where that is covered.
         """
 
 
-class ColourMatcher:
-    """Gives generated skin the mean and spread, in Lab, of the skin in a ring around the mouth.
+class _MatchingRenderer(ABC):
+    """Colour, sharpness and grain, the same for every way of blending.
 
-    The ring leaves out its lower part: the chin moves there, and what is behind it is not skin. The
-        correction is smoothed
-    over time, because skin does not change colour from frame to frame and a correction that does is
-    seen as flicker.
-
-    Paper: Reinhard et al., "Color Transfer between Images", IEEE CG&A 2001.
+    Args:
+        feather: the edge's width as a fraction of the mouth's box.
+        sharpen: whether paint is sharpened as far as the picture is sharp.
+        grain: whether paint gets the picture's grain.
+        seed: of the grain.
     """
 
-    def __init__(self) -> None:
-        self._filter = OneEuroFilter(min_cutoff_hz=0.7, speed_coefficient=0.0)
-
-    def reset(self) -> None:
-        """Forgets earlier frames."""
-        self._filter.reset()
-
-    def match(
-        self, mouth: FloatArray, picture: UInt8Array, region: MouthRegion, time_s: float
-    ) -> FloatArray:
-        """The corrected mouth, float32 [h, w, 3] in [0, 255]."""
-        step = max(1, round(region.side / _STATISTICS_SIDE))
-        ring = _ring(region.places[::step, ::step])
-        original = region.of(picture)[::step, ::step].astype(np.float32)
-        if ring.sum() < 16:
-            return mouth
-        wanted, given = (_statistics(pixels[ring]) for pixels in (original, mouth[::step, ::step]))
-        log_gain = np.log(wanted[1] / given[1]).clip(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
-        correction = np.stack(
-            [_shrink(log_gain, _QUIET_LOG_GAIN), _shrink(wanted[0] - given[0], _QUIET_SHIFT)]
-        )
-        log_gain, shift = self._filter(correction, time_s)
-        if not (log_gain.any() or shift.any()):
-            return mouth
-        return _from_lab((_to_lab(mouth) - given[0]) * np.exp(log_gain) + (given[0] + shift))
-
-
-def _shrink(value: FloatArray, quiet: float) -> FloatArray:
-    """Towards zero by `quiet`: so small a difference is motion in the ring, not colour."""
-    return np.sign(value) * np.maximum(np.abs(value) - np.float32(quiet), 0)
-
-
-def _ring(places: FloatArray) -> np.ndarray:
-    radius = np.linalg.norm((places - _RING_CENTRE) / _RING_RADII, axis=-1)
-    return (radius > _RING_INNER) & (radius < 1.0) & (places[..., 1] < _RING_BOTTOM)
-
-
-def _statistics(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and deviation of each Lab channel of pixels [n, 3]."""
-    lab = _to_lab(pixels[None])[0]
-    return lab.mean(0), lab.std(0) + np.float32(1.0)
-
-
-def _to_lab(rgb: FloatArray) -> FloatArray:
-    return np.asarray(cv2.cvtColor(rgb.clip(0, 255) / np.float32(255), cv2.COLOR_RGB2Lab))
-
-
-def _from_lab(lab: FloatArray) -> FloatArray:
-    return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB).clip(0, 1) * np.float32(255)
-
-
-def _blend(
-    picture: UInt8Array, mouth: FloatArray, region: MouthRegion, feather: float
-) -> UInt8Array:
-    """The picture with the mouth faded in over `feather` (in box sides) from the outline."""
-    width = np.float32(feather / OUTLINE_RADII.mean())
-    ramp = ((1 - region.radius) / width).clip(0, 1)
-    alpha = (ramp * ramp * (3 - 2 * ramp))[..., None]
-    original = region.of(picture)
-    blended = original + alpha * (mouth - original)
-    composite = picture.copy()
-    composite[region.rows, region.columns] = np.rint(blended).clip(0, 255).astype(np.uint8)
-    return composite
-
-
-class FeatherRenderer:
-    """Colour correction, then a soft edge."""
-
-    def __init__(self, feather: float = 0.08) -> None:
-        """`feather`: the edge's width as a fraction of the mouth's box."""
+    def __init__(
+        self, feather: float, sharpen: bool = True, grain: bool = True, seed: int = 0
+    ) -> None:
         self.feather = feather
         self._colour = ColourMatcher()
+        self._detail = DetailMatcher(sharpen, grain, seed)
 
     def reset(self) -> None:
         """Forgets earlier frames."""
         self._colour.reset()
+        self._detail.reset()
 
     def render(
-        self, picture: UInt8Array, mouth: FloatArray, region: MouthRegion, time_s: float
+        self, picture: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> UInt8Array:
         """See `Renderer.render`."""
-        mouth = self._colour.match(mouth, picture, region, time_s)
-        return _blend(picture, mouth, region, self.feather)
+        image = self._colour.match(mouth.image, picture, region, time_s)
+        matched = PaintedMouth(image, mouth.share, mouth.pitch)
+        image = self._detail.match(matched, picture, region, time_s)
+        original = region.of(picture)
+        change = self._blend(image - original, region, time_s)
+        if region.visible is not None:
+            change *= region.visible[..., None]
+        composite = picture.copy()
+        region.of(composite)[:] = np.rint(original + change).clip(0, 255)
+        return composite
+
+    @abstractmethod
+    def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
+        """Of the mouth's difference from the picture, [h, w, 3], what is added to the picture."""
 
 
-class PoissonRenderer:
+def _fade(radius: FloatArray, feather: float) -> FloatArray:
+    """From 0 at the outline to 1, over `feather` sides of the box: [h, w, 1] of [h, w]."""
+    width = np.float32(feather / OUTLINE_RADII.mean())
+    ramp = ((1 - radius) / width).clip(0, 1)
+    return (ramp * ramp * (3 - 2 * ramp))[..., None]
+
+
+class FeatherRenderer(_MatchingRenderer):
+    """A soft edge."""
+
+    def __init__(
+        self, feather: float = 0.08, sharpen: bool = True, grain: bool = True, seed: int = 0
+    ) -> None:
+        """See `_MatchingRenderer`."""
+        super().__init__(feather, sharpen, grain, seed)
+
+    def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
+        return _fade(region.radius, self.feather) * difference
+
+
+class LaplacianRenderer(_MatchingRenderer):
+    """Pyramid blending: the coarser the difference, the wider the edge that it fades over.
+
+    Fine detail changes over a narrow edge, where doubled texture would be seen; shades change over
+    a wide one. The pyramid of the *difference* is taken, which is one instead of two, and on a grid
+    that is fixed in the face: its cells do not slide over the skin when the head moves, so nothing
+    flickers. What is finer than the grid fades over `feather`, each level below over twice as much.
+
+    Paper: Burt and Adelson, "A Multiresolution Spline with Application to Image Mosaics", ACM
+        Transactions on Graphics 1983.
+    """
+
+    def __init__(
+        self,
+        feather: float = 0.03,
+        levels: int = 3,
+        sharpen: bool = True,
+        grain: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """`feather`: the narrowest edge; `levels`: of the pyramid, the last takes the rest."""
+        super().__init__(feather, sharpen, grain, seed)
+        steps = (np.arange(_GRID) + 0.5) / _GRID
+        self._places = np.stack(np.meshgrid(steps, steps), -1)
+        radius = np.linalg.norm((self._places - OUTLINE_CENTRE) / OUTLINE_RADII, axis=-1)
+        narrow, *wider = (_fade(radius, feather * 2**level) for level in range(levels + 1))
+        self._faded = [
+            np.divide(wide, narrow, out=np.full_like(wide, 4.0**-level), where=narrow > 0) - 1
+            for level, wide in enumerate(wider, 1)
+        ]
+
+    def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
+        coarse = _around(difference, self._places, region, 1 / _GRID)
+        bands = zip(self._faded, _bands(coarse, len(self._faded)), strict=True)
+        # What the narrow edge, which comes last, leaves too much of.
+        excess = np.asarray(sum(faded * band for faded, band in bands), dtype=np.float32)
+        if excess.any():
+            difference = difference + region.spread(excess, cv2.INTER_LINEAR)
+        return _fade(region.radius, self.feather) * difference
+
+
+def _bands(field: FloatArray, levels: int) -> list[FloatArray]:
+    """A Laplacian pyramid, every level brought back to the field's size: their sum is the field."""
+    bands, rest = [], field
+    for level in range(1, levels):
+        smooth = field
+        for _ in range(level):
+            smooth = np.asarray(cv2.pyrDown(smooth), dtype=np.float32)
+        for _ in range(level):
+            smooth = np.asarray(cv2.pyrUp(smooth), dtype=np.float32)
+        bands.append(rest - smooth)
+        rest = smooth
+    return [*bands, rest]
+
+
+class PoissonRenderer(_MatchingRenderer):
     """Gradient-domain blending: the mouth's gradients, the picture's colours along the outline.
 
     What must be added to the mouth so that it meets the picture along the outline and keeps its
@@ -160,10 +181,16 @@ class PoissonRenderer:
     Paper: Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003.
     """
 
-    def __init__(self, feather: float = 0.05, harmonics: int = 8) -> None:
-        """`feather`: the edge's width as a fraction of the box; `harmonics`: of the series."""
-        self.feather = feather
-        self._colour = ColourMatcher()
+    def __init__(
+        self,
+        feather: float = 0.05,
+        harmonics: int = 8,
+        sharpen: bool = True,
+        grain: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """`harmonics`: of the series around the outline."""
+        super().__init__(feather, sharpen, grain, seed)
         self._outline = OneEuroFilter(min_cutoff_hz=1.5, speed_coefficient=0.0)
         angle = np.arange(8 * harmonics) * (2 * np.pi / (8 * harmonics))
         self._places = OUTLINE_CENTRE + OUTLINE_RADII * np.stack([np.cos(angle), np.sin(angle)], -1)
@@ -171,27 +198,32 @@ class PoissonRenderer:
 
     def reset(self) -> None:
         """Forgets earlier frames."""
-        self._colour.reset()
+        super().reset()
         self._outline.reset()
 
-    def render(
-        self, picture: UInt8Array, mouth: FloatArray, region: MouthRegion, time_s: float
-    ) -> UInt8Array:
-        """See `Renderer.render`."""
-        mouth = self._colour.match(mouth, picture, region, time_s)
-        outline = self._outline(self._difference(region.of(picture) - mouth, region), time_s)
+    def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
+        if region.visible is not None:
+            difference = difference * region.visible[..., None]
+        around = _around(difference, self._places[None], region, 1 / 20)[0]
+        around = around.clip(-_MAX_DIFFERENCE, _MAX_DIFFERENCE)
+        outline = self._outline(around, time_s)
         if outline.any():
-            mouth = mouth + region.spread(self._kernel @ outline, cv2.INTER_LINEAR)
-        return _blend(picture, mouth, region, self.feather)
+            difference = difference - region.spread(self._kernel @ outline, cv2.INTER_LINEAR)
+        return _fade(region.radius, self.feather) * difference
 
-    def _difference(self, difference: FloatArray, region: MouthRegion) -> FloatArray:
-        """A difference over the region, [h, w, 3], around the outline: float32 [n, 3]."""
-        size = max(1, round(region.side / 20)) | 1
-        smooth = cv2.blur(difference, (size, size), borderType=cv2.BORDER_REPLICATE)
-        linear, offset = region.box_to_picture[:, :2], region.box_to_picture[:, 2]
-        pixels = self._places @ linear.T + offset - [region.columns.start, region.rows.start]
-        around = sample(smooth, pixels[None], cv2.INTER_LINEAR)[0]
-        return around.clip(-_MAX_DIFFERENCE, _MAX_DIFFERENCE)
+
+def _around(
+    field: FloatArray, places: npt.NDArray[np.floating], region: MouthRegion, width: float
+) -> FloatArray:
+    """The mean of a field over the region, [h, w, 3], around places in box units, [n, m, 2].
+
+    `width`, in sides of the box, is that of the squares that are averaged.
+    """
+    size = max(1, round(region.side * width)) | 1
+    smooth = cv2.blur(field, (size, size), borderType=cv2.BORDER_REPLICATE)
+    linear, offset = region.box_to_picture[:, :2], region.box_to_picture[:, 2]
+    pixels = places @ linear.T + offset - [region.columns.start, region.rows.start]
+    return sample(smooth, pixels, cv2.INTER_LINEAR)
 
 
 def _disc_kernel(angle: npt.NDArray[np.floating], harmonics: int) -> FloatArray:
