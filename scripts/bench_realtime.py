@@ -37,7 +37,9 @@ def main() -> None:
     """Streams the demonstration's speech, over and over, both ways."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--face", type=Path, help="a photo or a video; by default a 512 x 512 photo")
+    parser.add_argument(
+        "--face", type=Path, help="a photo or a video; by default a 512 x 512 photo"
+    )
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--mode", choices=["full", "paced", "both"], default="both")
