@@ -90,7 +90,7 @@ def test_times_rise_without_drift_and_memory_stays(avatar):
     stream = RealtimeLipSync(avatar)
     samples = speech(0.04).samples
     kept, times_s = [], []
-    for number in range(250):
+    for _ in range(250):
         times_s += [frame.time_s for frame in stream.push(samples)]
         kept.append(stream._mouths.tokens._mel_CM.shape[1])
     assert times_s == [Fraction(i, 25) for i in range(len(times_s))]
