@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
 
     parts = read_metadata(folder)["parts"]
     shared: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
+    logging.disable(logging.WARNING)  # It advises to prepare the graph: torch's exporter has.
     for part in PARTS:
         path, small = folder / f"{part}.onnx", folder / f"{part}.int8.onnx"
         if part == "encode_audio":
@@ -39,9 +41,11 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
                 examples,
                 op_types_to_quantize=["Conv", "Gemm"],
                 nodes_to_exclude=_head(path),
+                activation_type=QuantType.QUInt8,  # x86's products take one of each sign.
                 **shared,
             )
         small.replace(path)
+    logging.disable(logging.NOTSET)
 
 
 def _head(path: Path) -> list[str]:
