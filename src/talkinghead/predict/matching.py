@@ -37,7 +37,7 @@ _FAINT = 4.0
 _ROUNDING_NOISE = 1 / 12
 _TILE = 256
 _UNCHANGED = 0.999
-_NOISE_KERNEL: FloatArray = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6
+_NOISE_KERNEL: FloatArray = (np.outer([1, -2, 1], [1, -2, 1]) / 6).astype(np.float32)
 
 
 def skin_ring(region: MouthRegion) -> tuple[int, npt.NDArray[np.bool_]]:

@@ -124,10 +124,7 @@ def test_grain_stands_still_in_a_still_and_is_new_in_every_frame_of_film():
 def test_grain_changes_as_slowly_as_the_pictures_noise():
     """Half of the noise's energy stays from frame to frame, as in a compressed video."""
     noises = [picture(noise=5.0, detail=0.0, seed=seed) for seed in range(5)]
-    half = [
-        ((a.astype(float) + b) / 2).round().astype(np.uint8)
-        for a, b in pairwise(noises)
-    ]
+    half = [((a.astype(float) + b) / 2).round().astype(np.uint8) for a, b in pairwise(noises)]
     before, after = grains(half)[1:3]
     assert 0.25 < np.corrcoef(before, after)[0, 1] < 0.75
 
