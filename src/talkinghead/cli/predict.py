@@ -52,4 +52,5 @@ def make_predictor(cfg: DictConfig) -> LipSyncPredictor:
         stabilise=cfg.stabilise,
         occlusion_guard=cfg.occlusion_guard,
         chunk_frames=cfg.chunk_frames,
+        emotion=cfg.emotion,
     )

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from talkinghead.errors import UsageError
 from talkinghead.features.geometry import as_tensor, surroundings, warp_face
+from talkinghead.features.head_pose import head_turn
 from talkinghead.models.generator import (
     ContextFeatures,
     GeneratorOutput,
+    LipSyncGenerator,
     ReferenceFeatures,
 )
 from talkinghead.predict.backend import GeneratorBackend
@@ -135,7 +137,7 @@ class MouthGenerator:
                     frame.reference, replace(frame.reference, features=features)
                 )
                 face = self._faces([frame.image], [frame.transform])
-                context = self._context_of(face, features)
+                context = self._context_of(face, features, [frame])
                 encoded.append(replace(frame, reference=reference, context=context))
         return encoded
 
@@ -164,15 +166,21 @@ class MouthGenerator:
         if not still:
             transforms = [frame.transform for frame in batch if frame.transform is not None]
             faces = self._faces([frame.image for frame in batch], transforms)
-            return self._context_of(faces, encoded.features)
+            return self._context_of(faces, encoded.features, batch)
         if encoded.still is None or encoded.still[0].image is not first.image:
             assert first.transform is not None
             face = self._faces([first.image], [first.transform])
-            encoded.still = first, self._context_of(face, encoded.features)
+            encoded.still = first, self._context_of(face, encoded.features, [first])
         return encoded.still[1]
 
-    def _context_of(self, faces: Tensor, features: ReferenceFeatures) -> ContextFeatures:
-        return self._model.encode_context(surroundings(faces, self._spec), features)
+    def _context_of(
+        self, faces: Tensor, features: ReferenceFeatures, frames: list[SourceFrame]
+    ) -> ContextFeatures:
+        around = surroundings(faces, self._spec)
+        if not isinstance(self._model, LipSyncGenerator) or self._model.pose is None:
+            return self._model.encode_context(around, features)
+        turns = torch.from_numpy(np.stack([_turn(frame) for frame in frames]))
+        return self._model.encode_context(around, features, turns.to(self._device))
 
     def _faces(self, images: list, transforms: list[FloatArray]) -> Tensor:
         """Canonical faces: float32 [N, 3, face_size, face_size] in [0, 1], on the device."""
@@ -190,6 +198,13 @@ def _side_by_side(contexts: list[ContextFeatures]) -> ContextFeatures:
     maps = zip(*(context.maps for context in contexts), strict=True)
     tokens = [context.token for context in contexts]
     return ContextFeatures(torch.cat(tokens), [torch.cat(stage) for stage in maps])
+
+
+def _turn(frame: SourceFrame) -> FloatArray:
+    """How far a head is turned from its reference's: degrees [3], 0 where it was not measured."""
+    if frame.pose is None or frame.reference is None or frame.reference.pose is None:
+        return np.zeros(3, np.float32)
+    return head_turn(frame.pose, frame.reference.pose)
 
 
 def to_fields(output: GeneratorOutput) -> list[MouthFields]:

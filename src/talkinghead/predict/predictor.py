@@ -23,6 +23,7 @@ from talkinghead.errors import UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.media.writer import VideoWriter
+from talkinghead.models.conditioning import choose_emotion
 from talkinghead.predict.avatar import Avatar, Source
 from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.predict.compositor import Compositor
@@ -112,6 +113,7 @@ class LipSyncPredictor:
         stabilise: whether the generated mouths are smoothed over time.
         occlusion_guard: whether what covers the mouth in a video stays before it.
         chunk_frames: how many frames of a photo are generated at once.
+        emotion: that a model shows which was trained with some; by default its first.
 
     Attributes:
         detecting: held while a face is found for an avatar: a detector serves one at a time.
@@ -132,8 +134,11 @@ class LipSyncPredictor:
         stabilise: bool = True,
         occlusion_guard: bool = True,
         chunk_frames: int = 25,
+        emotion: str | None = None,
     ) -> None:
         self.model, self._autocast = place(model, device, precision)
+        if emotion is not None:
+            choose_emotion(getattr(self.model, "emotion", None), emotion)
         self.device = self.model.device
         self.spec = spec
         self.renderer = renderer or FeatherRenderer()
@@ -156,6 +161,7 @@ class LipSyncPredictor:
         stabilise: bool = True,
         occlusion_guard: bool = True,
         chunk_frames: int = 25,
+        emotion: str | None = None,
     ) -> LipSyncPredictor:
         """The predictor of a `.ckpt` or `.safetensors` file; "default" is the packaged one.
 
@@ -177,6 +183,7 @@ class LipSyncPredictor:
             stabilise=stabilise,
             occlusion_guard=occlusion_guard,
             chunk_frames=chunk_frames,
+            emotion=emotion,
         )
 
     def avatar(self, face: str | Path | UInt8Array, options: SourceOptions | None = None) -> Avatar:

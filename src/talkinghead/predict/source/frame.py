@@ -64,11 +64,13 @@ class SourceOptions:
 class Reference:
     """A picture uint8 [H, W, 3] whose face is the model's reference, and its transform [2, 3].
 
+    `pose` is its head's (see `talkinghead.features.head_pose`), None where it was not measured;
     `features` are the model's, None until it is encoded.
     """
 
     image: UInt8Array
     transform: FloatArray
+    pose: FloatArray | None = None
     features: ReferenceFeatures | None = None
 
 
@@ -85,6 +87,7 @@ class SourceFrame:
         transform: float32 [2, 3], None where no face is to speak.
         reference: None likewise.
         opening: the mouth's in this picture.
+        pose: the head's, as the reference's.
         strength: how much of the new mouth is to be seen, in [0, 1].
         opens_shot: nothing may be carried over from the picture before.
         is_extension: it is shown only because the speech goes on.
@@ -99,6 +102,7 @@ class SourceFrame:
     transform: FloatArray | None = None
     reference: Reference | None = None
     opening: float = 0.0
+    pose: FloatArray | None = None
     opens_shot: bool = False
     strength: float = 1.0
     stored_s: Fraction = Fraction(0)

@@ -20,6 +20,7 @@ from talkinghead.features.geometry import (
     frontality,
     mouth_opening,
 )
+from talkinghead.features.head_pose import head_pose
 from talkinghead.predict.source.frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, Face, FloatArray
 
@@ -83,6 +84,7 @@ def aligned(sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction) -> Gener
                     frame,
                     transform=estimate_transform(face.points, face.topology, spec),
                     opening=mouth_opening(face.points, face.topology),
+                    pose=head_pose(face.points, face.topology),
                     strength=min(frontality(face.points, face.topology), _in_view(frame, face)),
                 )
             )
@@ -166,7 +168,7 @@ def _referred(candidates: list[SourceFrame]) -> list[SourceFrame]:
         return candidates
     best = min(faced, key=lambda frame: (-frame.strength, frame.opening))
     assert best.transform is not None
-    reference = Reference(best.image, best.transform)
+    reference = Reference(best.image, best.transform, best.pose)
     return [
         frame if frame.transform is None else replace(frame, reference=reference)
         for frame in candidates
