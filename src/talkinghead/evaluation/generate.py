@@ -23,7 +23,7 @@ from talkinghead.media.timing import frame_time_s
 from talkinghead.models.generator import ContextFeatures, LipSyncGenerator, ReferenceFeatures
 from talkinghead.predict.compositor import Compositor
 from talkinghead.predict.generate import GeneratedFrame, to_fields
-from talkinghead.predict.renderer import FeatherRenderer
+from talkinghead.predict.renderer import LaplacianRenderer
 from talkinghead.predict.source import Reference, SourceFrame
 from talkinghead.predict.stabiliser import MouthFields
 from talkinghead.types import AVSpec, UInt8Array
@@ -132,7 +132,7 @@ class ClipGenerator:
         return self._composite(clip, [still] * len(clip.faces))
 
     def _composite(self, clip: EncodedClip, fields: Sequence[MouthFields]) -> UInt8Array:
-        compositor = Compositor(FeatherRenderer(), self.spec)
+        compositor = Compositor(LaplacianRenderer(), self.spec)
         reference = Reference(clip.reference_face, np.eye(2, 3, dtype=np.float32))
         shown = []
         for number, (face, field) in enumerate(zip(clip.faces, fields, strict=True)):

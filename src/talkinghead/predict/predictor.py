@@ -31,7 +31,7 @@ from talkinghead.predict.generate import GeneratedFrame, MouthGenerator
 from talkinghead.predict.loading import load_backend, place
 from talkinghead.predict.output import Progress, refuse_overwriting, write_video
 from talkinghead.predict.provenance import Provenance
-from talkinghead.predict.renderer import FeatherRenderer, Renderer
+from talkinghead.predict.renderer import LaplacianRenderer, Renderer
 from talkinghead.predict.source import SourceFrame, SourceOptions, photo_frames, video_frames
 from talkinghead.predict.speech import Speech, SpeechChunks
 from talkinghead.predict.stream import in_thread
@@ -109,7 +109,7 @@ class LipSyncPredictor:
         device: "auto", "cpu", "cuda" or any other of torch's.
         precision: "auto" (mixed on a GPU, full on a CPU), "32", "16-mixed" or "bf16-mixed".
         detector: finds the face; by default the offline one.
-        renderer: puts the mouth into the picture; by default `FeatherRenderer`.
+        renderer: puts the mouth into the picture; by default `LaplacianRenderer`.
         stabilise: whether the generated mouths are smoothed over time.
         occlusion_guard: whether what covers the mouth in a video stays before it.
         chunk_frames: how many frames of a photo are generated at once.
@@ -141,7 +141,7 @@ class LipSyncPredictor:
             choose_emotion(getattr(self.model, "emotion", None), emotion)
         self.device = self.model.device
         self.spec = spec
-        self.renderer = renderer or FeatherRenderer()
+        self.renderer = renderer or LaplacianRenderer()
         self._detector = detector
         self.detecting = Lock()
         self._stabilise = stabilise

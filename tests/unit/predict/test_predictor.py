@@ -19,7 +19,7 @@ from _small_predictor import (
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.renderer import FeatherRenderer, PoissonRenderer
+from talkinghead.predict.renderer import FeatherRenderer, LaplacianRenderer, PoissonRenderer
 from talkinghead.predict.source import playback
 from talkinghead.types import AudioClip, VideoFrame
 
@@ -35,7 +35,7 @@ def photo():
     return (130 + 200 * cv2.GaussianBlur(noise, (0, 0), 3)).clip(40, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("renderer", [FeatherRenderer, PoissonRenderer])
+@pytest.mark.parametrize("renderer", [FeatherRenderer, LaplacianRenderer, PoissonRenderer])
 def test_outside_the_mouth_a_photos_pixels_stay(photo, renderer):
     predictor = make_predictor(renderer=renderer())
     images = [image for image, _ in predictor.predict(photo, speech())]
