@@ -1,0 +1,252 @@
+"""Exported models give torch's frames in every runtime, and say what they are."""
+
+import json
+import runpy
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _small_predictor import HEIGHT, SPEC, WIDTH, Detector, speech
+
+from talkinghead.cli.main import main
+from talkinghead.errors import CheckpointError, DependencyError, UsageError
+from talkinghead.features.audio import LogMel
+from talkinghead.media.reader import read_image
+from talkinghead.media.writer import write_image
+from talkinghead.models.checkpoint import build, load_generator, save_release
+from talkinghead.predict import backend, export, loading
+from talkinghead.predict.backend import METADATA, PARTS, ExportedGenerator
+from talkinghead.predict.export import TOLERANCE, compare, export_generator, generate_mouths
+from talkinghead.predict.export_sample import Sample, demo_sample
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.quantise import quantise_onnx
+from talkinghead.types import AVSpec
+
+GENERATOR = {
+    "dim": 32,
+    "audio_channels": [4, 4, 8, 8],
+    "face_encoder": "small",
+    "num_layers": 1,
+    "num_heads": 2,
+    "past_frames": 3,
+    "decoder_channels": [16, 16, 8, 8],
+    "context_channels": [4, 4, 8, 8],
+}
+EXAMPLE = Path(__file__).parents[3] / "scripts" / "onnx_example.py"
+
+
+def make_checkpoint(path, **arguments):
+    torch.manual_seed(0)
+    model = build("generator", {**GENERATOR, **arguments}, SPEC)
+    for weight in (model.decoder.head.weight, *conditions(model)):
+        torch.nn.init.normal_(weight, std=0.1)
+    meta = {"generator": {**GENERATOR, **arguments}, "av": SPEC.to_dict()}
+    save_release(path, "generator", model, {**meta, "license": "none", "trained_on": "nothing"})
+    return path
+
+
+def conditions(model):
+    """What begins at nothing: the weights of the emotions and of the head's turn."""
+    return [model.emotion.table.weight, model.pose.layers[-1].weight] if model.emotion else []
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("release") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    """The ONNX files that `backend=onnx` makes of a checkpoint and keeps in the user's cache."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield loading.cached_export(checkpoint)
+
+
+@pytest.fixture
+def model(checkpoint):
+    return load_generator(checkpoint).model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_part_gives_what_torch_gives(model, tmp_path, runtime):
+    for package in ("onnx", "onnxscript", "onnxruntime", runtime):
+        pytest.importorskip(package)
+    call, path = export.Call(model, "encode_context"), tmp_path / "encode_context.onnx"
+    sample = demo_sample(SPEC, model, 7)
+    export.writer_of("onnx")(call, export.example_inputs(model, sample, 3)["encode_context"], path)
+    run = backend.loader_of(runtime)(path)
+    for num_frames in (1, 7):
+        inputs = export.example_inputs(model, sample, num_frames)["encode_context"]
+        made = run([tensor.numpy() for tensor in inputs])
+        for expected, given in zip(call(*inputs), made, strict=True):
+            assert np.abs(expected.numpy() - given).max() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_backends_frames_are_torchs(checkpoint, exported, model, name):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
+    assert (
+        compare(ExportedGenerator(exported, name), model, demo_sample(SPEC, model))[0] <= TOLERANCE
+    )
+    photo = np.random.default_rng(0).integers(40, 255, (HEIGHT, WIDTH, 3), np.uint8)
+
+    def frames(path, name):
+        predictor = LipSyncPredictor.from_checkpoint(path, backend=name, detector=Detector())
+        return np.stack([image for image, _ in predictor.predict(photo, speech(0.5))])
+
+    expected = frames(checkpoint, "torch").astype(int)
+    assert np.abs(expected - expected[0]).max() > 3
+    for path in (checkpoint, exported):
+        assert np.abs(expected - frames(path, name)).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_exported_once(checkpoint, exported, tmp_path):
+    before = (exported / METADATA).stat().st_mtime_ns
+    assert loading.cached_export(checkpoint) == exported
+    assert (exported / METADATA).stat().st_mtime_ns == before
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+    other = make_checkpoint(tmp_path / "other.safetensors", past_frames=2)
+    assert loading.cached_export_folder(other) != exported
+
+
+@pytest.mark.slow
+def test_an_export_says_what_it_is(exported, model):
+    metadata = json.loads((exported / METADATA).read_text())
+    assert AVSpec.from_dict(metadata["av"]) == SPEC
+    assert metadata["license"] == "none"
+    assert metadata["generator"] == GENERATOR
+    assert metadata["context_frames"] == model.context_frames == 3
+    assert metadata["max_difference"] <= TOLERANCE
+    assert {path.name for path in exported.iterdir()} == {METADATA, *(f"{p}.onnx" for p in PARTS)}
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(exported / "decode.onnx"))
+    decode = metadata["parts"]["decode"]
+    assert [tensor.name for tensor in session.get_inputs()] == decode["inputs"]
+    assert [tensor.name for tensor in session.get_outputs()] == decode["outputs"]
+    assert session.get_inputs()[0].shape == ["frames", 32]
+
+
+@pytest.mark.slow
+def test_int8_is_smaller_and_near(exported, model, tmp_path):
+    for path in exported.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    sample = demo_sample(SPEC, model)
+    quantise_onnx(tmp_path, export.example_inputs(model, sample, 3))
+    difference, psnr_db = compare(ExportedGenerator(tmp_path, "onnx"), model, sample)
+    assert difference > 0
+    assert psnr_db > export.MIN_PSNR_DB
+
+
+@pytest.mark.slow
+def test_the_example_needs_numpy_and_onnxruntime_alone(exported, model, tmp_path):
+    sample = demo_sample(SPEC, model, 12)
+    pixels = (sample.face[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    write_image(tmp_path / "face.png", pixels)
+    samples = (speech(0.48).samples * 32767).astype(np.int16)
+    with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
+        file.setparams((1, 2, SPEC.sample_rate, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    blocked = (
+        "import sys\nfor name in ('torch', 'talkinghead', 'cv2', 'av'): sys.modules[name] = None\n"
+    )
+    code = f"{blocked}import runpy; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
+    arguments = [exported, tmp_path / "face.png", tmp_path / "speech.wav", tmp_path / "mouths"]
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
+
+    example = runpy.run_path(str(EXAMPLE))
+    heard = torch.from_numpy(samples.astype(np.float32) / 32768)
+    mel = example["log_mel"](heard.numpy(), SPEC.to_dict())
+    assert np.abs(mel - LogMel(SPEC)(heard).numpy()).max() < 1e-3
+    metadata = json.loads((exported / METADATA).read_text())
+    windows = torch.from_numpy(example["audio_windows"](mel, 12, metadata))
+    face = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    still = Sample(face, sample.surroundings[:1].expand(12, -1, -1, -1), windows)
+    expected = generate_mouths(model, still)[1:13].permute(0, 2, 3, 1) * 255
+    written = sorted((tmp_path / "mouths").iterdir())
+    made = np.stack([read_image(path) for path in written])
+    assert np.abs(made - expected.numpy()).max() < 2
+
+
+def test_torchscript_needs_no_other_package(checkpoint, tmp_path, capsys):
+    output = tmp_path / "new" / "script"
+    arguments = [f"checkpoint={checkpoint}", f"output={output}", "format=torchscript"]
+    assert main(["export", *arguments]) == 0
+    assert "MiB; pixels differ from torch's by up to" in capsys.readouterr().out
+    generator, spec = loading.load_backend(output)
+    model = load_generator(checkpoint).model
+    assert spec == SPEC
+    assert compare(generator, model, demo_sample(SPEC, model, 4))[0] <= TOLERANCE
+    assert main(["export", *arguments]) == 0  # An earlier export is replaced.
+    with pytest.raises(UsageError, match="torchscript, which backend=onnx does not read"):
+        loading.load_backend(output, "onnx")
+    with pytest.raises(UsageError, match="runs on the CPU in full precision"):
+        LipSyncPredictor.from_checkpoint(output, "cpu", "bf16-mixed")
+
+
+def test_emotions_and_head_turns_are_inputs_of_the_export(tmp_path):
+    path = make_checkpoint(tmp_path / "a.safetensors", emotions=["calm", "joy"], head_pose=True)
+    export_generator(path, tmp_path / "script", "torchscript")
+    model, (generator, _) = load_generator(path).model, loading.load_backend(tmp_path / "script")
+    sample = demo_sample(SPEC, model, 4)
+    joy, turn = torch.tensor([1]), torch.full((4, 3), 20.0)
+    with torch.inference_mode():
+        for emotion, head_turn in ((None, None), (joy, turn)):
+            expected, made = (
+                g.encode_context(sample.surroundings, reference, head_turn).token + reference.token
+                for g in (model, generator)
+                for reference in [g.encode_reference(sample.face, emotion)]
+            )
+            assert torch.allclose(expected, made, atol=1e-4)
+        told = generator.encode_reference(sample.face, joy).token
+    assert not torch.allclose(told, generator.encode_reference(sample.face).token, atol=1e-2)
+
+
+def test_an_export_that_is_off_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(CheckpointError, match=r"pixels differ from torch's by up to .*expected"):
+        export_generator(checkpoint, tmp_path / "out", "torchscript")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_an_error(checkpoint, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    for arguments, message in (
+        ((tmp_path / "out", "tensorrt"), "format=tensorrt is unknown: choose one of onnx"),
+        ((tmp_path / "out", "onnx", "int4"), "quantize=int4 is unknown"),
+        ((tmp_path / "out", "torchscript", "int8"), "int8 goes with format=onnx alone"),
+        ((tmp_path / "full", "torchscript"), "holds something else"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            export_generator(checkpoint, *arguments)
+    with pytest.raises(CheckpointError, match=r"without a readable talkinghead\.json"):
+        loading.load_backend(tmp_path / "full")
+    with pytest.raises(UsageError, match="backend=tflite is unknown"):
+        loading.load_backend(checkpoint, "tflite")
+
+
+@pytest.mark.parametrize(
+    ("format", "package"), [("onnx", r"talkinghead\[export\]"), ("executorch", "executorch")]
+)
+def test_a_missing_package_is_named(checkpoint, tmp_path, monkeypatch, format, package):
+    for module in ("onnx", "executorch", "executorch.exir"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DependencyError, match=f"pip install '?{package}.*format=torchscript"):
+        export_generator(checkpoint, tmp_path / "out", format)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_missing_runtime_is_named(checkpoint, tmp_path, monkeypatch, name):
+    export_generator(checkpoint, tmp_path / "out", "torchscript")
+    for module in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[export\]'"):
+        loading.load_backend(tmp_path / "out", name)
