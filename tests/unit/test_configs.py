@@ -82,7 +82,7 @@ def _check_targets(cfg: DictConfig) -> None:
 
 
 def test_every_command_has_a_configuration() -> None:
-    assert COMMANDS == ["evaluate", "predict", "prepare", "score", "shard", "train"]
+    assert COMMANDS == ["evaluate", "export", "predict", "prepare", "score", "shard", "train"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

