@@ -77,7 +77,7 @@ def test_a_mouth_that_opens_with_the_real_one_is_seen(corpus: Path, tmp_path: Pa
 
     class Perfect(torch.nn.Module):
         def forward(
-            self, reference: torch.Tensor, around: torch.Tensor, audio: torch.Tensor
+            self, reference: torch.Tensor, around: torch.Tensor, audio: torch.Tensor, *told: Any
         ) -> Any:
             return SimpleNamespace(mouth=next(mouths))
 
