@@ -12,6 +12,16 @@ from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip, AVSpec, Box, Face
 
 SPEC = AVSpec()
+GENERATOR = {
+    "dim": 32,
+    "audio_channels": [4, 4, 8, 8],
+    "face_encoder": "small",
+    "num_layers": 1,
+    "num_heads": 2,
+    "past_frames": 3,
+    "decoder_channels": [16, 16, 8, 8],
+    "context_channels": [4, 4, 8, 8],
+}
 HEIGHT, WIDTH = 160, 192
 BOX = (slice(70, 160), slice(51, 142))
 """Of the face that `Detector` finds: every pixel that may change lies in it."""
@@ -35,16 +45,7 @@ class Detector:
 
 def make_predictor(seed=0, **options):
     torch.manual_seed(seed)
-    model = LipSyncGenerator(
-        dim=32,
-        audio_channels=(4, 4, 8, 8),
-        face_encoder="small",
-        num_layers=2,
-        num_heads=2,
-        past_frames=3,
-        decoder_channels=(16, 16, 8, 8),
-        context_channels=(4, 4, 8, 8),
-    )
+    model = LipSyncGenerator(**{**GENERATOR, "num_layers": 2})
     # A random head: a fresh one starts as a copy of the reference.
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
     return LipSyncPredictor(model, SPEC, detector=Detector(), **{"device": "cpu", **options})

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import torch
+from _small_predictor import GENERATOR
 from skimage.data import astronaut
 
 from talkinghead.cli.main import main
@@ -13,16 +14,7 @@ from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.models.checkpoint import build, save_release
 from talkinghead.types import AVSpec
 
-ARGUMENTS = {
-    "dim": 32,
-    "audio_channels": [4, 4, 8, 8],
-    "face_encoder": "small",
-    "num_layers": 2,
-    "num_heads": 2,
-    "past_frames": 3,
-    "decoder_channels": [16, 16, 8, 8],
-    "context_channels": [4, 4, 8, 8],
-}
+ARGUMENTS = {**GENERATOR, "num_layers": 2}
 
 
 def make_files(folder):

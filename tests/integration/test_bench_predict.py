@@ -6,21 +6,12 @@ import sys
 from pathlib import Path
 
 import torch
+from _small_predictor import GENERATOR
 
 from talkinghead.models.checkpoint import build, save_release
 from talkinghead.types import AVSpec
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_predict.py"
-GENERATOR = {
-    "dim": 32,
-    "audio_channels": [4, 4, 8, 8],
-    "face_encoder": "small",
-    "num_layers": 1,
-    "num_heads": 2,
-    "past_frames": 3,
-    "decoder_channels": [16, 16, 8, 8],
-    "context_channels": [4, 4, 8, 8],
-}
 STAGES = ("decode", "detect", "encode face", "mel", "generate", "composite", "encode")
 
 

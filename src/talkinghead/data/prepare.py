@@ -131,11 +131,7 @@ def prepare_corpus(
     if options.sync.checkpoint is not None:
         load_offset_expert(options.sync.checkpoint, spec)  # Here, rather than in every worker.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
-    skipped = [
-        SkippedClip(r.task.source.relative_to(input_dir).as_posix(), r.reason, r.detail)
-        for r in results
-        if r.reason
-    ] + duplicates
+    skipped = [*_refused(results, input_dir), *duplicates]
     clips = [
         replace(
             _entry(r, input_dir, output_dir, spec, options), emotion=emotions.get(r.task.clip_id)
@@ -152,14 +148,17 @@ def prepare_corpus(
     manifest.save(output_dir)
     for split in _empty_splits({clip.split for clip in clips}, options):
         log.warning("no clip fell into split %s: add videos, or enlarge its share", split)
-    log.info(
-        "%d clips (%d kept from before), %d skipped: %s",
-        len(clips),
-        reused,
-        len(skipped),
-        output_dir,
-    )
+    told = (len(clips), reused, len(skipped), output_dir)
+    log.info("%d clips (%d kept from before), %d skipped: %s", *told)
     return manifest
+
+
+def _refused(results: Sequence[ClipResult], input_dir: Path) -> list[SkippedClip]:
+    return [
+        SkippedClip(r.task.source.relative_to(input_dir).as_posix(), r.reason, r.detail)
+        for r in results
+        if r.reason
+    ]
 
 
 def _empty_splits(filled: set[str], options: PrepareOptions) -> list[str]:

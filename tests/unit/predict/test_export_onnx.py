@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _small_predictor import HEIGHT, SPEC, WIDTH, Detector, speech
+from _small_predictor import GENERATOR, HEIGHT, SPEC, WIDTH, Detector, speech
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.features.audio import LogMel
@@ -25,16 +25,6 @@ from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.quantise import quantise_onnx
 from talkinghead.types import AVSpec
 
-GENERATOR = {
-    "dim": 32,
-    "audio_channels": [4, 4, 8, 8],
-    "face_encoder": "small",
-    "num_layers": 1,
-    "num_heads": 2,
-    "past_frames": 3,
-    "decoder_channels": [16, 16, 8, 8],
-    "context_channels": [4, 4, 8, 8],
-}
 EXAMPLE = Path(__file__).parents[3] / "scripts" / "onnx_example.py"
 
 
