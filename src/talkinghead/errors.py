@@ -35,3 +35,7 @@ class DependencyError(TalkingHeadError):
 
     Names it and the offline choice.
     """
+
+
+class SpeechError(TalkingHeadError):
+    """Something that hears, thinks or speaks failed: a provider's refusal, a hang-up, a timeout."""

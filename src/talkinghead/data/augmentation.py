@@ -53,6 +53,8 @@ class AugmentationOptions:
         scale: factor in 1 ± this.
         shift: greatest shift, as a fraction of the face's size.
         elastic: size of the smooth warp, as a fraction of the face's size.
+        still: probability that a sample is a photo: its targets' surroundings are the reference's.
+            What lies around a mouth tells how open it is, and who sees that need not listen.
         reference_pose: greatest stretch and shear about the nose of the reference alone, much as of
             a head that nods or turns between it and the targets.
         reference_blur: probability that the reference is blurred.
@@ -74,6 +76,7 @@ class AugmentationOptions:
     scale: float = 0.15
     shift: float = 0.03
     elastic: float = 0.015
+    still: float = 0.0
     reference_pose: float = 0.0
     reference_blur: float = 0.25
     reference_noise: float = 0.25
@@ -128,10 +131,18 @@ class BatchAugmentation:
         grid = self._grid(draw, strength, size, device)
         return JointTransform(grid, *self._colour(draw, strength, device), self.spec)
 
-    def pose(self, joint: JointTransform, draw: _Draws) -> JointTransform:
-        """The joint part as the reference gets it: from a head that is held in another way."""
-        limit, device = self.options.reference_pose, joint.grid.device
-        above, below, shear = (draw.symmetric(limit).to(device)[:, None, None] for _ in range(3))
+    def still(self, draw: _Draws, device: torch.device) -> Tensor:
+        """Which samples are photos: bool [B]."""
+        return draw.chosen(self.options.still).to(device)
+
+    def pose(self, joint: JointTransform, still: Tensor, draw: _Draws) -> JointTransform:
+        """The joint part as the reference gets it: from a head that is held in another way.
+
+        Not where it is `still`, bool [B]: the other way could not be seen.
+        """
+        limit = torch.where(still, 0.0, self.options.reference_pose)[:, None, None]
+        signs = (draw.symmetric(1.0).to(limit)[:, None, None] for _ in range(3))
+        above, below, shear = (limit * sign for sign in signs)
         x, y = joint.grid.unbind(-1)
         depth = y - NOSE_LINE * 2 + 1
         stretched = depth * (1 + torch.where(depth < 0, above, below))
@@ -333,11 +344,15 @@ def finish_batch(
     else:
         draw = augmentation.draws(batch)
         joint = augmentation.transform(draw, spec.face_size, batch["faces"].device)
-        posed = augmentation.pose(joint, draw)
+        still = augmentation.still(draw, joint.grid.device)
+        posed = augmentation.pose(joint, still, draw)
         reference = posed.faces(batch["reference_face"][:, None])[:, 0]
+        around = torch.where(
+            still[:, None, None, None, None], batch["reference_face"][:, None], batch["faces"]
+        )
         pictures = {
             "reference_face": augmentation.reference(reference, draw),
-            "surroundings": joint.surroundings(batch["faces"]),
+            "surroundings": joint.surroundings(around),
         }
         if "head_turn" in rest:
             rest["head_turn"] = joint.turn(rest["head_turn"])

@@ -1,0 +1,1 @@
+"""Speech to text: an adapter a file."""
