@@ -2,8 +2,8 @@
 
 Every adapter is a class in a file of its own (`speech/stt/`, `speech/llm/`, `speech/tts/`), made by
 Hydra from `conf/stt`, `conf/llm` and `conf/tts`. It imports its provider's library when it is made,
-and what it raises is a `SpeechError` or a `DependencyError`. All may be used from any thread, by one
-caller at a time.
+and what it raises is a `SpeechError` or a `DependencyError`. All may be used from any thread, by
+one caller at a time.
 
 Cancelling is a `threading.Event`: once it is set, iterators end at their next piece, and
 `transcribe` gives what it has heard so far.
