@@ -25,11 +25,11 @@ from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import get_affine_matrix2d
 from torch import Tensor
 
+from talkinghead.data.joint_transform import JointTransform
 from talkinghead.data.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import SILENCE
-from talkinghead.features.geometry import NOSE_LINE, black_mouth, mouth_crop, surroundings
-from talkinghead.features.head_pose import MIRRORED
+from talkinghead.features.geometry import NOSE_LINE, mouth_crop, surroundings
 from talkinghead.types import AVSpec
 
 _MEL_PER_DB = 8.0 / 100.0
@@ -242,53 +242,6 @@ class BatchAugmentation:
         matrix = contrast[:, None, None] * (grey + chroma)
         offset = 0.5 * (1.0 - contrast) + strength * draw.symmetric(options.brightness)
         return matrix.to(device), offset[:, None].expand(-1, 3).to(device)
-
-
-@dataclass(frozen=True)
-class JointTransform:
-    """What happens alike to all pictures of a sample, computed for the pixels that are asked for.
-
-    `grid` [B, H, W, 2] in [-1, 1], `matrix` [B, 3, 3] and `offset` [B, 3] of RGB in [0, 1].
-    Pictures go in as uint8 faces [B, N, 3, H, W] and come out as float in [0, 1].
-    """
-
-    grid: Tensor
-    matrix: Tensor
-    offset: Tensor
-    spec: AVSpec
-
-    def turn(self, angles: Tensor) -> Tensor:
-        """How far heads are turned, degrees [B, T, 3]: in a mirror to the other side."""
-        mirrored = self.grid[:, 0, 0, 0] > self.grid[:, 0, -1, 0]
-        return angles * torch.where(mirrored[:, None, None], angles.new_tensor(MIRRORED), 1.0)
-
-    def faces(self, images: Tensor) -> Tensor:
-        """Whole faces [B, N, 3, H, W]."""
-        return self._sample(images, self.grid)
-
-    def mouths(self, images: Tensor) -> Tensor:
-        """Their mouths [B, N, 3, mouth, mouth], filtered as `mouth_crop` does."""
-        x0, y0, x1, y1 = (int(v) for v in self.spec.mouth_box)
-        boxes = self._sample(images, self.grid[:, y0:y1, x0:x1])
-        size = (self.spec.mouth_size, self.spec.mouth_size)
-        flat = F.interpolate(boxes.flatten(0, 1), size, mode="bilinear", antialias=True)
-        return flat.unflatten(0, images.shape[:2])
-
-    def surroundings(self, images: Tensor) -> Tensor:
-        """Their surroundings [B, N, 3, H / 2, W / 2], the mouth's box black."""
-        half = F.avg_pool2d(self.grid.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-        return black_mouth(self._sample(images, half), self.spec)
-
-    def _sample(self, images: Tensor, grid: Tensor) -> Tensor:
-        (batch, num), (height, width) = images.shape[:2], grid.shape[1:3]
-        flat = images.flatten(1, 2).float()
-        warped = F.grid_sample(
-            flat, grid, mode="bilinear", padding_mode="border", align_corners=False
-        )
-        pixels = warped.view(batch, num, 3, height * width)
-        coloured = torch.matmul(self.matrix[:, None] / 255.0, pixels)
-        coloured = coloured.add_(self.offset[:, None, :, None]).clamp_(0.0, 1.0)
-        return coloured.view(batch, num, 3, height, width)
 
 
 class _Draws:

@@ -148,6 +148,17 @@ def test_another_pose_is_the_references_alone_and_leaves_the_nose():
     assert not torch.allclose(moved[0], moved[1])
 
 
+def test_around_a_photo_s_mouth_nothing_moves():
+    batch = make_batch()
+    batch["reference_face"] = batch["reference_face"].flip(-1)
+    plain, still = augment(batch=batch), augment(batch=batch, still=1.0, reference_pose=0.1)
+    for name in ("reference_face", "mouths", "mean_mouth"):
+        assert torch.equal(still[name], plain[name])
+    around = surroundings(still["reference_face"][:, None], SPEC).expand_as(still["surroundings"])
+    assert (around - still["surroundings"]).abs().mean() < 0.01
+    assert not torch.allclose(plain["surroundings"][:, 0], still["surroundings"][:, 0], atol=0.1)
+
+
 def test_many_samples_stay_nearly_as_they_were():
     batch = make_batch(size=24, frames=1)
     plain = finish_batch(batch, SPEC)["mouths"]
