@@ -35,6 +35,8 @@ from talkinghead.types import AVSpec
 _MEL_PER_DB = 8.0 / 100.0
 _LUMA = (0.299, 0.587, 0.114)
 _ELASTIC_KNOTS = 6
+# The height of closed lips in the canonical face, in [-1, 1].
+_LIP_LINE = 0.345
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class AugmentationOptions:
             What lies around a mouth tells how open it is, and who sees that need not listen.
         reference_pose: greatest stretch and shear about the nose of the reference alone, much as of
             a head that nods or turns between it and the targets.
+        reference_smile: probability that the reference alone has a broader mouth with its corners
+            raised and its lips apart, as a stranger's photo may: closing a smile must be learnt.
         reference_blur: probability that the reference is blurred.
         reference_noise: probability that it is made noisy.
         reference_jpeg: probability that it is compressed.
@@ -78,6 +82,7 @@ class AugmentationOptions:
     elastic: float = 0.015
     still: float = 0.0
     reference_pose: float = 0.0
+    reference_smile: float = 0.0
     reference_blur: float = 0.25
     reference_noise: float = 0.25
     reference_jpeg: float = 0.25
@@ -147,7 +152,20 @@ class BatchAugmentation:
         depth = y - NOSE_LINE * 2 + 1
         stretched = depth * (1 + torch.where(depth < 0, above, below))
         grid = torch.stack([x + shear * depth, y + stretched - depth], -1)
-        return replace(joint, grid=grid)
+        return replace(joint, grid=grid + self._smile(grid, draw))
+
+    def _smile(self, grid: Tensor, draw: _Draws) -> Tensor:
+        """Where a smiling reference is sampled from, less where it would be: [B, H, W, 2]."""
+        broad, lift, part = (
+            torch.where(chosen, amount, 0.0).to(grid)[:, None, None]
+            for chosen in [draw.chosen(self.options.reference_smile)]
+            for amount in (draw.uniform(0.0, 0.3), draw.uniform(0.0, 0.08), draw.uniform(-0.1, 0.4))
+        )
+        x, y = grid[..., 0], grid[..., 1] - _LIP_LINE
+        near = torch.exp(-((x / 0.3).square() + (y / 0.2).square()).square())
+        return (
+            torch.stack([-broad * x, lift * (x / 0.22).square() - part * y], -1) * near[..., None]
+        )
 
     def reference(self, faces_BCHW: Tensor, draw: _Draws) -> Tensor:
         """The reference's part: blur, noise and compression, each for some of the samples."""

@@ -148,6 +148,17 @@ def test_another_pose_is_the_references_alone_and_leaves_the_nose():
     assert not torch.allclose(moved[0], moved[1])
 
 
+def test_a_smile_is_the_references_mouth_alone():
+    plain, smiling = augment(), augment(reference_smile=1.0)
+    for name in ("surroundings", "mouths", "mean_mouth"):
+        assert torch.equal(smiling[name], plain[name])
+    moved = (smiling["reference_face"] - plain["reference_face"]).abs().mean(1)
+    x0, y0, x1, y1 = (int(v) for v in SPEC.mouth_box)
+    assert (moved[:, y0:y1, x0:x1].mean((1, 2)) > 1e-3).all()
+    moved[:, y0:y1, x0:x1] = 0
+    assert moved.max() < 0.02
+
+
 def test_around_a_photo_s_mouth_nothing_moves():
     batch = make_batch()
     batch["reference_face"] = batch["reference_face"].flip(-1)
