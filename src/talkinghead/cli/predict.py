@@ -53,4 +53,5 @@ def make_predictor(cfg: DictConfig) -> LipSyncPredictor:
         occlusion_guard=cfg.occlusion_guard,
         chunk_frames=cfg.chunk_frames,
         emotion=cfg.emotion,
+        articulation=cfg.articulation,
     )

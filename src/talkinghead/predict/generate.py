@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from talkinghead.errors import UsageError
+from talkinghead.features.audio import AudioFeatures
 from talkinghead.features.geometry import as_tensor, surroundings, warp_face
 from talkinghead.features.head_pose import head_turn
 from talkinghead.models.generator import (
@@ -82,9 +83,10 @@ class GeneratedFrame:
 
 @dataclass
 class _Encoded:
-    """A reference's features, and the surroundings of a picture that stays."""
+    """What a reference gives: its features, silence's token, a still picture's surroundings."""
 
     features: ReferenceFeatures
+    silence: Tensor | None = None
     still: tuple[SourceFrame, ContextFeatures] | None = None
 
 
@@ -97,12 +99,17 @@ class MouthGenerator:
         spec: AVSpec,
         autocast: torch.dtype | None = None,
         chunk_frames: int = 25,
+        articulation: float = 1.0,
     ) -> None:
-        """`autocast`: None for full precision. `chunk_frames`: tokens encoded at once."""
+        """`autocast`: None for full precision. `chunk_frames`: tokens encoded at once.
+
+        `articulation`: how far every token is taken to be from silence's, times what it is.
+        """
         self._model = model
         self._spec = spec
         self._device = model.device
         self._autocast = autocast
+        self._articulation = articulation
         self.tokens = TokenStream(model, spec, chunk_frames)
         self._encoded: dict[Reference, _Encoded] = {}
 
@@ -151,8 +158,20 @@ class MouthGenerator:
         if encoded is None:
             encoded = self._encoded[reference] = _Encoded(self._features_of(reference))
         tokens_ND = self.tokens.at([frame.middle_s for frame in batch], encoded.features)
+        if self._articulation != 1:
+            if encoded.silence is None:
+                encoded.silence = self._encode_silence(encoded.features)
+            tokens_ND = torch.lerp(encoded.silence, tokens_ND, self._articulation)
         context = self._encode_context(batch, encoded)
         return to_fields(self._model.decode(tokens_ND, encoded.features, context))
+
+    def _encode_silence(self, reference: ReferenceFeatures) -> Tensor:
+        """The token [D] of silence that has lasted, as this face's."""
+        past, ahead = self._model.context_frames, self._model.lookahead_frames
+        features = AudioFeatures(self._spec, prosody=self._model.needs_prosody)
+        window = features.silence(self._spec.mel_window).to(self._device)
+        audio = window.expand(1, past + 1 + ahead, -1, -1)
+        return self._model.encode_audio(audio, reference)[0, past]
 
     def _encode_context(self, batch: list[SourceFrame], encoded: _Encoded) -> ContextFeatures:
         """The surroundings of every frame's mouth, or one for all where the picture stays."""

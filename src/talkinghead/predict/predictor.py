@@ -40,6 +40,7 @@ from talkinghead.types import AudioClip, AVSpec, UInt8Array
 FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
 """A photo or a video, a picture uint8 [H, W, 3] RGB, or an avatar of one of them."""
 
+MAX_ARTICULATION = 3
 _QUEUE_FRAMES = 8
 _VIDEO_BATCH = 8
 
@@ -114,12 +115,14 @@ class LipSyncPredictor:
         occlusion_guard: whether what covers the mouth in a video stays before it.
         chunk_frames: how many frames of a photo are generated at once.
         emotion: that a model shows which was trained with some; by default its first.
+        articulation: how far the mouth moves, 0 (as in silence) to 3: 1 as the model has learnt it.
 
     Attributes:
         detecting: held while a face is found for an avatar: a detector serves one at a time.
 
     Raises:
-        UsageError: the device or the precision is unknown or not to be had.
+        UsageError: the device or the precision is unknown or not to be had, or the articulation
+            out of range.
     """
 
     def __init__(
@@ -135,7 +138,12 @@ class LipSyncPredictor:
         occlusion_guard: bool = True,
         chunk_frames: int = 25,
         emotion: str | None = None,
+        articulation: float = 1.0,
     ) -> None:
+        if not 0 <= articulation <= MAX_ARTICULATION:
+            raise UsageError(
+                f"articulation={articulation:g}: choose 0 to {MAX_ARTICULATION}, 1 as it was learnt"
+            )
         self.model, self._autocast = place(model, device, precision)
         if emotion is not None:
             choose_emotion(getattr(self.model, "emotion", None), emotion)
@@ -147,6 +155,7 @@ class LipSyncPredictor:
         self._stabilise = stabilise
         self._occlusion_guard = occlusion_guard
         self._chunk_frames = chunk_frames
+        self._articulation = articulation
 
     @classmethod
     def from_checkpoint(
@@ -162,6 +171,7 @@ class LipSyncPredictor:
         occlusion_guard: bool = True,
         chunk_frames: int = 25,
         emotion: str | None = None,
+        articulation: float = 1.0,
     ) -> LipSyncPredictor:
         """The predictor of a `.ckpt` or `.safetensors` file; "default" is the packaged one.
 
@@ -184,6 +194,7 @@ class LipSyncPredictor:
             occlusion_guard=occlusion_guard,
             chunk_frames=chunk_frames,
             emotion=emotion,
+            articulation=articulation,
         )
 
     def avatar(self, face: str | Path | UInt8Array, options: SourceOptions | None = None) -> Avatar:
@@ -301,7 +312,9 @@ class LipSyncPredictor:
 
     def mouth_generator(self) -> MouthGenerator:
         """A new one, for one prediction or stream."""
-        return MouthGenerator(self.model, self.spec, self._autocast, self._chunk_frames)
+        return MouthGenerator(
+            self.model, self.spec, self._autocast, self._chunk_frames, self._articulation
+        )
 
     def compositor(self) -> Compositor:
         """A new one, for one prediction or stream."""

@@ -56,6 +56,24 @@ def test_however_it_is_chunked_it_is_the_same(photo):
     assert np.abs(np.stack(one).astype(int) - np.stack(many)).max() <= 1
 
 
+def test_articulation_says_how_far_the_mouth_moves(photo):
+    silence = AudioClip(np.zeros(16_000, np.float32), 16_000)
+    still = [image for image, _ in make_predictor().predict(photo, silence)][-1].astype(float)
+    moves = {
+        articulation: np.mean(
+            [
+                np.abs(image - still).mean()
+                for image, _ in make_predictor(articulation=articulation).predict(photo, speech())
+            ]
+        )
+        for articulation in (0.0, 0.5, 1.0, 2.0)
+    }
+    assert moves[0.0] < 0.1 * moves[1.0]
+    assert moves[0.0] < moves[0.5] < moves[1.0] < moves[2.0]
+    with pytest.raises(UsageError, match="articulation=4: choose 0 to 3"):
+        make_predictor(articulation=4.0)
+
+
 @pytest.mark.parametrize("fps", [Fraction(24), 25, Fraction(30_000, 1001), 30, 60])
 def test_a_video_keeps_its_rate_and_lasts_as_long_as_the_speech(predictor, tmp_path, fps):
     fps = Fraction(fps)
