@@ -94,12 +94,12 @@ def _resampled(
     container: InputContainer, path: Path | str, sample_rate: int
 ) -> Iterator[FloatArray]:
     num_samples, any_finite = 0, False
-    resampler: _Resampler | None = None
+    resampler: Resampler | None = None
     with container:
         for samples, rate in _aligned(container, path):
             if resampler is None or resampler.source_rate != rate:
                 yield from resampler.flush() if resampler else ()
-                resampler = _Resampler(rate, sample_rate)
+                resampler = Resampler(rate, sample_rate)
             num_samples += len(samples)
             finite = np.isfinite(samples)
             any_finite = any_finite or bool(finite.any())
@@ -111,8 +111,13 @@ def _resampled(
         raise MediaError(f"{path}: its sound is nothing but NaN; write the file again")
 
 
-class _Resampler:
-    """Mono float32 from one rate to another, with state: chunks give what the whole gives."""
+class Resampler:
+    """Mono float32 from one rate to another, with state: chunks give what the whole gives.
+
+    Args:
+        source_rate: of what is pushed, in Hz.
+        sample_rate: of what comes out, in Hz.
+    """
 
     def __init__(self, source_rate: int, sample_rate: int) -> None:
         self.source_rate = source_rate
@@ -121,12 +126,14 @@ class _Resampler:
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
 
     def push(self, samples: FloatArray) -> Iterator[FloatArray]:
+        """Samples [num_samples], of any number, to pieces in [-1, 1]."""
         if self._resampler is None:
             yield np.clip(samples, -1, 1)
         elif len(samples):
             yield from self._convert(mono_frame(samples, self.source_rate))
 
     def flush(self) -> Iterator[FloatArray]:
+        """What is left when all has been pushed."""
         if self._resampler is not None:
             yield from self._convert(None)
 

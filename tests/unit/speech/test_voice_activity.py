@@ -1,0 +1,95 @@
+"""Silero VAD on a stream, and the utterances it is cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from talkinghead.errors import DependencyError
+from talkinghead.media.audio import read_audio
+from talkinghead.paths import DEMO_SPEECH
+from talkinghead.speech import voice_activity as va
+from talkinghead.types import FloatArray
+
+pytest.importorskip("faster_whisper", reason="needs faster-whisper, whose detector it is")
+
+
+@pytest.fixture(scope="module")
+def speech() -> FloatArray:
+    """Three sentences, with silence around each."""
+    return read_audio(DEMO_SPEECH, va.SAMPLE_RATE).samples
+
+
+def _pieces(samples: FloatArray, *sizes: int) -> Iterator[FloatArray]:
+    start = 0
+    for turn in range(len(samples)):
+        size = sizes[turn % len(sizes)]
+        yield samples[start : start + size]
+        start += size
+        if start >= len(samples):
+            return
+
+
+def test_stream_is_judged_like_the_whole(speech: FloatArray) -> None:
+    from faster_whisper.vad import get_vad_model
+
+    padded = np.pad(speech, (0, -len(speech) % va.WINDOW_SIZE))
+    expected = get_vad_model()(padded.copy())
+    judged = list(va.voice_activity(_pieces(speech, 1, 700, 90, 5000)))
+    np.testing.assert_allclose([p for _, p in judged], expected, atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate([window for window, _ in judged]), padded)
+
+
+def test_sentences_come_apart_with_their_times(speech: FloatArray) -> None:
+    found = list(va.utterances(_pieces(speech, 1600), min_silence_s=0.3))
+    assert len(found) == 3
+    for utterance in found:
+        start = round(utterance.start_s * va.SAMPLE_RATE)
+        stop = start + len(utterance.samples)
+        np.testing.assert_array_equal(utterance.samples[: len(speech) - start], speech[start:stop])
+    loud = np.abs(speech) > 0.02
+    for utterance in found:
+        start = round(utterance.start_s * va.SAMPLE_RATE)
+        loud[start : start + len(utterance.samples)] = False
+    assert not loud.any()
+
+
+def test_an_utterance_comes_as_soon_as_it_has_ended(speech: FloatArray) -> None:
+    heard = 0
+
+    def live() -> Iterator[FloatArray]:
+        nonlocal heard
+        for piece in _pieces(speech, 160):
+            heard += len(piece)
+            yield piece
+
+    first = next(va.utterances(live(), min_silence_s=0.3))
+    end_s = first.start_s + len(first.samples) / va.SAMPLE_RATE
+    assert heard / va.SAMPLE_RATE < end_s + 0.3
+
+
+def test_speech_without_a_pause_is_cut_in_bounded_memory(speech: FloatArray) -> None:
+    sentence = speech[26_112:74_752]
+    endless = (sentence for _ in range(20))
+    found = list(va.utterances(endless, min_silence_s=1.0, max_s=5.0))
+    lengths_s = [len(u.samples) / va.SAMPLE_RATE for u in found]
+    assert len(found) > 10
+    assert max(lengths_s) <= 5.0
+    assert min(lengths_s[:-1]) >= 2.4
+    ends_s = [u.start_s + length for u, length in zip(found, lengths_s, strict=True)]
+    assert ends_s[:-1] == pytest.approx([u.start_s for u in found[1:]])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_nobody_speaks(noise: float) -> None:
+    samples = np.random.default_rng(0).normal(0, noise, 5 * va.SAMPLE_RATE).astype(np.float32)
+    assert list(va.utterances(_pieces(samples, 1600))) == []
+    assert list(va.utterances([])) == []
+
+
+def test_a_missing_detector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(va, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=r"faster-whisper 1\.2.*talkinghead\[offline\]"):
+        next(va.voice_activity([]))
