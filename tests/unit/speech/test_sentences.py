@@ -1,0 +1,82 @@
+"""Sentences come whole, as soon as they can, and no letter is lost."""
+
+# ruff: noqa: RUF001 - the marks of other scripts look like ours.
+
+import itertools
+
+import pytest
+
+from talkinghead.speech.sentences import cut_sentences
+
+TEXTS = {
+    "abbreviations": (
+        "en",
+        "Dr. Smith paid 3.5 dollars. He left at 5 p.m. Then he slept, e.g. here. No. 5 is alive.",
+        [
+            *("Dr. Smith paid 3.5 dollars.", "He left at 5 p.m.", "Then he slept, e.g. here."),
+            "No. 5 is alive.",
+        ],
+    ),
+    "quotes": (
+        "en",
+        '"What?" she asked. "No." Really?! Yes... maybe. (Fine.) Ok',
+        ['"What?" she asked.', '"No."', "Really?!", "Yes... maybe.", "(Fine.)", "Ok"],
+    ),
+    "small letters": ("en", "hello there. how are you?", ["hello there.", "how are you?"]),
+    "lists": (
+        "en",
+        "Two:\n- apples\n- pears, and\nmore\n\nThe end. 1. One. 2. Two.",
+        ["Two:", "- apples", "- pears, and more", "The end.", "1. One.", "2. Two."],
+    ),
+    "German": (
+        "de",
+        "Das kostet z.B. 3,5 Mio. Euro. Herr Dr. Müller kam am 3. Mai. Gut.",
+        ["Das kostet z.B. 3,5 Mio. Euro.", "Herr Dr. Müller kam am 3. Mai.", "Gut."],
+    ),
+    "Chinese": ("zh", "你好。「你好吗？」我很好！", ["你好。", "「你好吗？」", "我很好！"]),
+    "Hindi": ("hi", "यह एक वाक्य है। यह दूसरा है।", ["यह एक वाक्य है।", "यह दूसरा है।"]),
+    "no rules for it": ("tlh", "Hello. Dr. Who? Yes.", ["Hello.", "Dr. Who?", "Yes."]),
+    "emoji": (None, "😀 Hello! How are you? 👍", ["😀 Hello!", "How are you?", "👍"]),
+    "nothing": ("en", " \n ", []),
+}
+
+
+@pytest.mark.parametrize(("language", "text", "sentences"), TEXTS.values(), ids=TEXTS)
+def test_a_text_is_cut_the_same_however_it_comes(language, text, sentences):
+    assert list(cut_sentences([text], language)) == sentences
+    assert list(cut_sentences(text, language)) == sentences
+    words = text.replace(" ", " |").split("|")
+    assert list(cut_sentences(words, language)) == sentences
+
+
+def test_a_sentence_comes_when_the_next_begins():
+    taken = []
+
+    def write():
+        for piece in ("He", "llo. ", "How ", "are you? I", " am"):
+            taken.append(piece)
+            yield piece
+
+    sentences = cut_sentences(write())
+    assert next(sentences) == "Hello."
+    assert taken[-1] == "How "
+    assert next(sentences) == "How are you?"
+    assert taken[-1] == "are you? I"
+
+
+@pytest.mark.parametrize("text", ["word " * 20_000, "x" * 100_000, "one, two " * 11_000])
+def test_a_text_without_a_full_stop_flows(text):
+    sentences = cut_sentences(itertools.chain([text], ["more " * 50] * 4))
+    first = next(sentences)
+    assert 80 < len(first) <= 250
+    rest = list(sentences)
+    assert max(map(len, rest)) <= 250
+    assert "".join("".join([first, *rest]).split()) == "".join(text.split()) + "more" * 200
+
+
+def test_one_that_is_too_long_is_cut_at_a_comma():
+    text = "It goes on and on and on, it goes on and on and on and on and on and on and on"
+    assert list(cut_sentences([text], max_length=60)) == [
+        "It goes on and on and on,",
+        "it goes on and on and on and on and on and on and on",
+    ]
