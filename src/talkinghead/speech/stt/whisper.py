@@ -1,0 +1,185 @@
+"""Whisper in process, by faster-whisper: the hearing that needs no network.
+
+Paper: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022,
+arXiv:2212.04356.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from talkinghead.errors import DependencyError, SpeechError, UsageError
+from talkinghead.media.audio import Resampler
+from talkinghead.speech import packaged
+from talkinghead.speech.protocols import Transcript, Word
+from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, utterances
+from talkinghead.types import AudioClip, FloatArray
+
+log = logging.getLogger(__name__)
+
+_COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
+_MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
+# A clip is cut only where it is silent for so long: Whisper hears up to 30 s at the price of one.
+_CLIP_SILENCE_S = 2.0
+
+
+class Whisper:
+    """Hears speech alone: what Silero VAD takes for silence or noise never reaches the model.
+
+    Args:
+        model: "packaged" (the base model of the `offline` extra), the folder of a model that
+            ct2-transformers-converter wrote, or a name such as "small" or "large-v3", which is
+            downloaded from the Hugging Face hub once.
+        language: two letters; None listens for it, which takes as long again.
+        device: "cpu", or "cuda" (CTranslate2 wants CUDA 12's cuBLAS).
+        compute_type: None is int8 on a CPU and float16 on CUDA.
+        beam_size: how many hypotheses are followed.
+        num_threads: on a CPU; None is OMP_NUM_THREADS, or up to four.
+        min_silence_s: an utterance of a stream ends with so long a silence.
+        timeout_s: for each piece of speech, which has 28 s or less. It is looked at between two
+            sentences: one that is being heard is heard to its end.
+
+    Raises:
+        DependencyError: faster-whisper or the model is missing, or the model cannot be used.
+        UsageError: the model does not know the language, or an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "packaged",
+        *,
+        language: str | None = None,
+        device: str = "cpu",
+        compute_type: str | None = None,
+        beam_size: int = 5,
+        num_threads: int | None = None,
+        min_silence_s: float = 0.5,
+        timeout_s: float = 60.0,
+    ) -> None:
+        if device not in _COMPUTE_TYPES or beam_size < 1 or min_silence_s <= 0 or timeout_s <= 0:
+            raise UsageError(
+                f"stt=whisper got device={device}, beam_size={beam_size}, "
+                f"min_silence_s={min_silence_s}, timeout_s={timeout_s}; expected cpu or cuda, and "
+                "numbers above zero"
+            )
+        options = {
+            "device": device,
+            "compute_type": compute_type or _COMPUTE_TYPES[device],
+            "cpu_threads": num_threads or 0,
+        }
+        self._model = _load(model, options)
+        if language is not None and language not in self._model.supported_languages:
+            raise UsageError(
+                f"stt.language={language}: the model {model} knows "
+                f"{', '.join(self._model.supported_languages)}"
+            )
+        self._language, self._beam_size = language, beam_size
+        self._min_silence_s, self._timeout_s = min_silence_s, timeout_s
+
+    def transcribe(self, audio: AudioClip, cancel: Event | None = None) -> Transcript:
+        """See `SpeechToText.transcribe`. The first piece's language is taken for all of them."""
+        samples, step = audio.samples, audio.sample_rate
+        seconds = (samples[start : start + step] for start in range(0, len(samples), step))
+        language, pieces = self._language, []
+        for utterance in _listen(seconds, audio.sample_rate, _CLIP_SILENCE_S, cancel):
+            piece = self._hear(utterance, language, cancel)
+            pieces.append(piece)
+            language = language or piece.language
+        text = " ".join(piece.text for piece in pieces if piece.text)
+        return Transcript(text, language, tuple(word for piece in pieces for word in piece.words))
+
+    def stream(
+        self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
+    ) -> Iterator[Transcript]:
+        """See `SpeechToText.stream`. Each utterance may be in a language of its own."""
+        for utterance in _listen(chunks, sample_rate, self._min_silence_s, cancel):
+            heard = self._hear(utterance, self._language, cancel)
+            if heard.text:
+                yield heard
+
+    def _hear(self, utterance: Utterance, language: str | None, cancel: Event | None) -> Transcript:
+        began, text, words = time.monotonic(), "", []
+        try:
+            segments, info = self._model.transcribe(
+                utterance.samples,
+                language=language,
+                beam_size=self._beam_size,
+                word_timestamps=True,
+                condition_on_previous_text=False,
+            )
+            for segment in segments:
+                text += segment.text
+                words += [_word(word, utterance.start_s) for word in segment.words or ()]
+                if cancel is not None and cancel.is_set():
+                    break
+                if time.monotonic() - began > self._timeout_s:
+                    raise SpeechError(
+                        f"stt=whisper was still hearing {len(utterance.samples) / SAMPLE_RATE:.1f} "
+                        f"s of speech after timeout_s={self._timeout_s:g}; raise it, or choose a "
+                        f"smaller model or beam_size=1. Heard so far: {text.strip()!r}"
+                    )
+        except (
+            RuntimeError
+        ) as error:  # CTranslate2's, such as a library of CUDA's that is not here.
+            raise SpeechError(f"stt=whisper failed: {error}") from error
+        return Transcript(text.strip(), info.language, tuple(words))
+
+
+def _listen(
+    chunks: Iterable[FloatArray], sample_rate: int, min_silence_s: float, cancel: Event | None
+) -> Iterator[Utterance]:
+    """The utterances of a stream at any rate, until it is cancelled."""
+
+    def resampled() -> Iterator[FloatArray]:
+        resampler = Resampler(sample_rate, SAMPLE_RATE)
+        for chunk in chunks:
+            if cancel is not None and cancel.is_set():
+                return
+            yield from resampler.push(np.nan_to_num(chunk))
+        yield from resampler.flush()
+
+    for utterance in utterances(resampled(), min_silence_s):
+        if cancel is not None and cancel.is_set():
+            return
+        yield utterance
+
+
+def _word(word: Any, offset_s: float) -> Word:
+    return Word(word.word.strip(), offset_s + float(word.start), offset_s + float(word.end))
+
+
+def _load(model: str | Path, options: dict[str, Any]) -> Any:
+    try:
+        from faster_whisper import WhisperModel
+    except ImportError as error:
+        raise DependencyError(
+            f"stt=whisper needs faster-whisper ({error}): pip install 'talkinghead[offline]'"
+        ) from error
+    files = None
+    if str(model) == "packaged":
+        files = packaged.whisper_base()
+    elif Path(model).is_dir():
+        missing = [name for name in _MODEL_FILES if not (Path(model) / name).is_file()]
+        if missing:
+            raise DependencyError(
+                f"stt.model={model} has no {', '.join(missing)}; expected what "
+                "ct2-transformers-converter writes with --copy_files tokenizer.json, or "
+                "model=packaged"
+            )
+    else:
+        log.info("stt.model=%s: from the Hugging Face hub, unless it is here already", model)
+    try:
+        return WhisperModel(str(model), files=files, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DependencyError(
+            f"stt.model={model} cannot be used ({reason}); a name is downloaded once from the "
+            "Hugging Face hub. Offline: a folder, or model=packaged"
+        ) from error
