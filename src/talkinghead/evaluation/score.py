@@ -20,6 +20,9 @@ from talkinghead.media.timing import mel_centre
 from talkinghead.models.generator import lip_prior
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
+_WRONG = {"other": "", "elsewhere": "_elsewhere"}
+"""Wrong sounds, and how their scores end."""
+
 
 @dataclass(frozen=True)
 class RealClip:
@@ -82,6 +85,9 @@ class ClipScorer:
         sounds = {"own": clip.features, "silence": clip.features[:, :0]}
         if other is not None:
             sounds["other"] = _repeat_to(other.features, len(clip.faces), self.spec)
+            # Sentences begin and end alike: from its middle on, even their timing is another.
+            turned = other.features.roll(other.features.shape[1] // 2, 1)
+            sounds["elsewhere"] = _repeat_to(turned, len(clip.faces), self.spec)
         takes = {name: self.generator.speak(encoded, sound) for name, sound in sounds.items()}
         detector, topology = self.judges.detector, self.judges.detector.topology
         points = {n: metrics.track_landmarks(t.faces, detector) for n, t in takes.items()}
@@ -95,7 +101,8 @@ class ClipScorer:
         values |= self._pixels(clip, encoded, takes, speech)
         values |= self.judges.likeness(own.shown, clip.faces)
         values |= self._sync(clip, own)
-        rows = {"real": clip.faces} | {name: take.faces for name, take in takes.items()}
+        drawn = [name for name in takes if name != "elsewhere"]
+        rows = {"real": clip.faces} | {name: takes[name].faces for name in drawn}
         shown = {"real": clip.faces, "generated": own.shown}
         curves = {"real": clip.opening, "own": opening["own"]}
         curves |= {name: opening[name] for name in ("silence", "other") if name in opening}
@@ -120,6 +127,7 @@ class ClipScorer:
             common = min(len(real), len(other.opening))
             heard = opening["other"]
             values["r_other"] = metrics.agreement(heard, real)
+            values["r_elsewhere"] = metrics.agreement(opening["elsewhere"], real)
             values["r_follows_other"] = metrics.agreement(heard[:common], other.opening[:common])
         return values
 
@@ -147,15 +155,18 @@ class ClipScorer:
             ("lips_", mouths, lip_prior(self.spec.mouth_size)),
             ("shown_", shown, None),
         ):
-            for name in ("own", "other", "reference"):
+            for name in ("own", *_WRONG, "reference"):
                 if name in pictures:
                     values[f"{prefix}l1_{name}"] = metrics.l1(pictures[name], target, weights)
-            if "other" in pictures:
-                own, other = pictures["own"], pictures["other"]
-                values[f"{prefix}l1_ratio"] = metrics.l1_ratio(other, own, target, weights)
-                values[f"{prefix}l1_ratio_speech"] = metrics.l1_ratio(
-                    other[spoken], own[spoken], target[spoken], weights
-                )
+            for name, suffix in _WRONG.items():
+                if name in pictures:
+                    own, other = pictures["own"], pictures[name]
+                    values[f"{prefix}l1_ratio{suffix}"] = metrics.l1_ratio(
+                        other, own, target, weights
+                    )
+                    values[f"{prefix}l1_ratio{suffix}_speech"] = metrics.l1_ratio(
+                        other[spoken], own[spoken], target[spoken], weights
+                    )
         return values
 
     def _sync(self, clip: RealClip, own: GeneratedClip) -> dict[str, float]:

@@ -154,7 +154,9 @@ def test_a_model_that_listens(corpus: Path) -> None:
     assert values["r_ceiling"] > 0.95
     assert values["r_follows_other"] > 0.95
     assert values["r_other"] < 0.7
+    assert values["r_elsewhere"] < 0.7
     assert values["l1_ratio"] > 3
+    assert values["l1_ratio_elsewhere"] > 3
     assert values["shown_l1_ratio"] > 2
     assert values["shown_l1_own"] < values["shown_l1_reference"] / 2
     assert values["l1_own"] < values["l1_reference"] / 3
@@ -179,6 +181,16 @@ def test_a_deaf_model_is_found_out(corpus: Path) -> None:
     assert values["openness_silence"] > 0.25
     assert values["opening_silence"] == pytest.approx(values["opening_own"])
     assert values["motion_ratio"] == 0
+
+
+def test_from_its_middle_on_even_the_clips_own_sound_is_wrong(corpus: Path) -> None:
+    clip = load_clip(corpus, Manifest.load(corpus).split("val")[0])
+    scorer = ClipScorer(ClipGenerator(BarModel(), SPEC), Judges(SPEC, BarDetector()))
+    values = scorer.score(clip, clip).values
+    assert values["r_other"] == pytest.approx(values["r_own"])
+    assert values["l1_ratio"] == pytest.approx(1)
+    assert values["r_elsewhere"] < 0.7
+    assert values["l1_ratio_elsewhere"] > 2
 
 
 def test_what_happens_in_silence_is_left_out_of_the_ratio_on_speech(corpus: Path) -> None:
