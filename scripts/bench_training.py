@@ -8,6 +8,7 @@ own. The variants take turns, round after round, so that whatever else the machi
 alike. Further arguments are overrides of conf/train.yaml, for every variant.
 
 - channels_last, checkpoint_activations, compile: see `SpeedOptions`
+- bf16: trainer.precision=bf16-mixed, which pays where the CPU, or the GPU, has instructions for it
 - accumulate: each step's windows as two batches of half the size
 - fused: AdamW in one kernel, as training does it wherever it may
 - malloc, thp: on Linux CPUs each large tensor is mapped anew, and the kernel must clear its pages
@@ -46,7 +47,7 @@ ENVIRONMENTS = {
     "malloc": {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)},
     "thp": {"THP_MEM_ALLOC_ENABLE": "1"},
 }
-CHOICES = (*SPEED, "accumulate", "fused", *ENVIRONMENTS)
+CHOICES = (*SPEED, "bf16", "accumulate", "fused", *ENVIRONMENTS)
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def job_of(variant: str, model: str, args: argparse.Namespace, folder: str) -> J
         f"model.accumulate={accumulate}",
         f"model.max_iterations={num_batches}",
         "model.sync_expert=default",
+        *(["trainer.precision=bf16-mixed"] if "bf16" in choices else []),
         *data,
         f"data.iterations_per_epoch={num_batches}",
         f"data.batch_size={args.batch_size // accumulate}",
