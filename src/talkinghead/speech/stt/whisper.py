@@ -125,9 +125,7 @@ class Whisper:
                         f"s of speech after timeout_s={self._timeout_s:g}; raise it, or choose a "
                         f"smaller model or beam_size=1. Heard so far: {text.strip()!r}"
                     )
-        except (
-            RuntimeError
-        ) as error:  # CTranslate2's, such as a library of CUDA's that is not here.
+        except RuntimeError as error:  # CTranslate2's: no memory, no library of CUDA's
             raise SpeechError(f"stt=whisper failed: {error}") from error
         return Transcript(text.strip(), info.language, tuple(words))
 

