@@ -55,6 +55,8 @@ class AugmentationOptions:
         scale: factor in 1 ± this.
         shift: greatest shift, as a fraction of the face's size.
         elastic: size of the smooth warp, as a fraction of the face's size.
+        turn: greatest foreshortening of one half of the face, much as of a head that is turned: how
+            far the other half's edge lies further out, in half widths.
         still: probability that a sample is a photo: its targets' surroundings are the reference's.
             What lies around a mouth tells how open it is, and who sees that need not listen.
         reference_pose: greatest stretch and shear about the nose of the reference alone, much as of
@@ -80,6 +82,7 @@ class AugmentationOptions:
     scale: float = 0.15
     shift: float = 0.03
     elastic: float = 0.015
+    turn: float = 0.0
     still: float = 0.0
     reference_pose: float = 0.0
     reference_smile: float = 0.0
@@ -241,7 +244,9 @@ class BatchAugmentation:
         knots = knots * strength[:, None, None, None]
         elastic = F.interpolate(knots.to(device), (size, size), mode="bicubic", align_corners=True)
         grid = F.affine_grid(theta.to(device), [draw.batch, 3, size, size], align_corners=False)
-        return grid + elastic.permute(0, 2, 3, 1)
+        turn = (strength * draw.symmetric(options.turn)).to(device)[:, None, None]
+        turned = torch.stack([turn * grid[..., 0].square(), torch.zeros_like(grid[..., 0])], -1)
+        return grid + turned + elastic.permute(0, 2, 3, 1)
 
     def _colour(
         self, draw: _Draws, strength: Tensor, device: torch.device

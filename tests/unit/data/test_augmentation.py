@@ -148,6 +148,16 @@ def test_another_pose_is_the_references_alone_and_leaves_the_nose():
     assert not torch.allclose(moved[0], moved[1])
 
 
+def test_a_turned_head_is_narrower_on_one_side():
+    column = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)
+    batch = make_batch() | {"reference_face": column.expand(3, -1, -1, -1).contiguous()}
+    turned = augment(batch=batch, turn=0.5)["reference_face"][:, 0, 128] * 255
+    left, right = turned[:, 128] - turned[:, 64], turned[:, 192] - turned[:, 128]
+    assert ((left - right).abs() > 0.5).all()
+    assert (turned[:, 128] - 128).abs().max() < 1
+    assert turned.diff(dim=-1).min() >= 0
+
+
 def test_a_smile_is_the_references_mouth_alone():
     plain, smiling = augment(), augment(reference_smile=1.0)
     for name in ("surroundings", "mouths", "mean_mouth"):
