@@ -18,7 +18,7 @@ from talkinghead.predict.speech import Speech
 from talkinghead.types import FloatArray, UInt8Array
 
 Progress = Callable[[int, int], None]
-"""Called with the number of frames written and of all frames."""
+"""Called with the number of frames written and of all frames, 0 where that is not known."""
 
 
 class Frames(Protocol):
@@ -50,7 +50,10 @@ def write_video(
             end with it.
     """
     draw = Label(label, writer.width, writer.height) if label else None
-    total = num_frames_for(max(speech.estimated_duration_s, video_s or Fraction(0)), prediction.fps)
+    total = 0
+    if speech.estimated_duration_s is not None:
+        longest_s = max(speech.estimated_duration_s, video_s or Fraction(0))
+        total = num_frames_for(longest_s, prediction.fps)
     end_s = Fraction(0)
     with closing(speech.chunks(speech.sample_rate)) as samples:
         sound = _SoundTrack(writer, samples, speech.sample_rate)

@@ -33,16 +33,17 @@ from talkinghead.predict.output import Progress, refuse_overwriting, write_video
 from talkinghead.predict.provenance import Provenance
 from talkinghead.predict.renderer import LaplacianRenderer, Renderer
 from talkinghead.predict.source import SourceFrame, SourceOptions, photo_frames, video_frames
-from talkinghead.predict.speech import Speech, SpeechChunks
+from talkinghead.predict.speech import Speech, SpeechChunks, SpeechInput
 from talkinghead.predict.stream import in_thread
-from talkinghead.types import AudioClip, AVSpec, UInt8Array
+from talkinghead.types import AVSpec, UInt8Array
 
 FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
 """A photo or a video, a picture uint8 [H, W, 3] RGB, or an avatar of one of them."""
 
 MAX_ARTICULATION = 3
 _QUEUE_FRAMES = 8
-_VIDEO_BATCH = 8
+# Where frames or speech come by and by.
+_SHORT_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -215,14 +216,15 @@ class LipSyncPredictor:
     def predict(
         self,
         face: FaceInput,
-        audio: str | Path | AudioClip,
+        audio: SpeechInput,
         options: SourceOptions | None = None,
     ) -> Prediction:
         """The frames of the face saying the speech, as a stream.
 
         Args:
             face: a photo or a video, a picture uint8 [H, W, 3] RGB, or an avatar.
-            audio: a file with sound, or mono speech.
+            audio: a file with sound, mono speech, or speech that is still being made: its first
+                frame then comes as soon as enough was heard for it.
             options: whose mouth speaks, and how a photo or a video is played; an avatar has its
                 own.
 
@@ -251,7 +253,7 @@ class LipSyncPredictor:
     def render(
         self,
         face: FaceInput,
-        audio: str | Path | AudioClip,
+        audio: SpeechInput,
         output: str | Path,
         options: SourceOptions | None = None,
         *,
@@ -339,7 +341,8 @@ class LipSyncPredictor:
     ) -> Generator[tuple[UInt8Array, Fraction, bool]]:
         """The stages, chained: closing the last closes them all."""
         decoded = frames if source.ready else in_thread(frames, _QUEUE_FRAMES, "decode")
-        batch_size = self._chunk_frames if source.ready else _VIDEO_BATCH
+        comes_at_once = source.ready and speech.estimated_duration_s is not None
+        batch_size = self._chunk_frames if comes_at_once else _SHORT_BATCH
         # A batch comes at once: so much room lets the next be generated while it is composited.
         mouths = self._generate(decoded, speech, batch_size, source.options)
         generated = in_thread(mouths, batch_size, "generate")

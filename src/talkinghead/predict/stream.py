@@ -15,7 +15,9 @@ _Entry: TypeAlias = tuple[T | None, bool, BaseException | None]
 _Waiting: TypeAlias = "queue.Queue[_Entry[T]]"
 
 
-def in_thread(stage: Iterator[T], depth: int, name: str) -> Generator[T]:
+def in_thread(
+    stage: Iterator[T], depth: int, name: str, cancel: threading.Event | None = None
+) -> Generator[T]:
     """Runs an iterator in a thread of its own, at most `depth` items ahead.
 
     An exception of the stage is raised here, in its turn. When this generator is closed, the stage
@@ -26,6 +28,8 @@ def in_thread(stage: Iterator[T], depth: int, name: str) -> Generator[T]:
         stage: what to run; if it is a generator it is closed in its own thread.
         depth: items that may wait.
         name: the thread's name.
+        cancel: for a stage that may wait for a network. Once it is set this ends, whatever waits
+            is dropped, and the stage is left to end by itself, at its next item.
 
     Yields:
         The stage's items, in order.
@@ -35,8 +39,11 @@ def in_thread(stage: Iterator[T], depth: int, name: str) -> Generator[T]:
     thread = threading.Thread(target=_work, args=(stage, waiting, stopped), name=name, daemon=True)
     thread.start()
     try:
-        while True:
-            item, is_last, error = waiting.get()
+        while cancel is None or not cancel.is_set():
+            try:
+                item, is_last, error = waiting.get(timeout=_POLL_S if cancel else None)
+            except queue.Empty:
+                continue
             if error is not None:
                 raise error
             if is_last:
@@ -44,7 +51,8 @@ def in_thread(stage: Iterator[T], depth: int, name: str) -> Generator[T]:
             yield item  # type: ignore[misc]
     finally:
         stopped.set()
-        thread.join()
+        if cancel is None:
+            thread.join()
 
 
 def _work(stage: Iterator[T], waiting: _Waiting[T], stopped: threading.Event) -> None:
