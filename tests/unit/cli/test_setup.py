@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from talkinghead.cli import setup
 from talkinghead.cli.main import main
-from talkinghead.paths import NODEPS_REQUIREMENTS
+from talkinghead.paths import NODEPS_REQUIREMENTS, OFFLINE_REQUIREMENTS
 
 
-def test_every_requirement_is_pinned_and_hashed() -> None:
-    lines = [
-        line
-        for line in NODEPS_REQUIREMENTS.read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
-    assert len(lines) == 2
+@pytest.mark.parametrize(
+    ("file", "num_packages"), [(NODEPS_REQUIREMENTS, 2), (OFFLINE_REQUIREMENTS, 1)]
+)
+def test_every_requirement_is_pinned_and_hashed(file: Path, num_packages: int) -> None:
+    lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    assert len(lines) == num_packages
     assert all(re.fullmatch(r"[\w-]+==[\d.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
 
 
+@pytest.mark.parametrize("offline", [False, True])
 def test_runs_pip_without_dependencies(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], offline: bool
 ) -> None:
     commands = []
 
@@ -32,11 +33,15 @@ def test_runs_pip_without_dependencies(
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert main(["setup", "--index-url", "https://example.invalid"]) == 0
+    chosen = ["offline"] if offline else []
+    assert main(["setup", *chosen, "--index-url", "https://example.invalid"]) == 0
     ((_, *command),) = commands
     assert command[:4] == ["-m", "pip", "install", "--no-deps"]
     assert "--require-hashes" in command
-    assert str(NODEPS_REQUIREMENTS) in command
+    files = [NODEPS_REQUIREMENTS, OFFLINE_REQUIREMENTS] if offline else [NODEPS_REQUIREMENTS]
+    assert [a for a in command if a.startswith("--req") and "=" in a] == [
+        f"--requirement={file}" for file in files
+    ]
     assert command[-2:] == ["--index-url", "https://example.invalid"]
     assert "set up" in capsys.readouterr().out
 
