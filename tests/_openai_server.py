@@ -1,0 +1,169 @@
+"""A server on loopback that speaks OpenAI's protocol, and fails as it is told."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+
+HANG_UP = "hang up"
+STALL = "stall"
+# No test waits so long: a server that does has not seen what it waits for.
+_PATIENCE_S = 5
+
+
+@dataclass
+class Answer:
+    """What a request gets: its pieces, each as soon as the one before is sent.
+
+    Among them, an Event is waited for, HANG_UP closes the connection at once, and STALL sends
+    nothing more until the client leaves.
+    """
+
+    pieces: Sequence[bytes | Event | str]
+    content_type: str = "application/json"
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Request:
+    path: str
+    authorization: str | None
+    content_type: str
+    body: bytes
+    time_s: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """A multipart form's fields; a list has its name with [] and comes as its last value."""
+        head = f"Content-Type: {self.content_type}\r\n\r\n".encode()
+        parts = message_from_bytes(head + self.body).get_payload()
+        return {
+            part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
+            for part in parts
+        }
+
+
+def said(text: str, **more: Any) -> Answer:
+    """A transcript."""
+    return Answer([json.dumps({"text": text, **more}).encode()])
+
+
+def event(text: str | None = None, finish: str | None = None) -> bytes:
+    """A piece of a chat's reply."""
+    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
+    chunk = {
+        "id": "chat-1",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "gpt",
+        "choices": [choice],
+    }
+    return f"data: {json.dumps(chunk)}\n\n".encode()
+
+
+END = (event(finish="stop"), b"data: [DONE]\n\n")
+
+
+def chat(*pieces: str | bytes | Event) -> Answer:
+    """A chat's reply as it is written: text as events, and what else `Answer` takes."""
+    sent = [
+        event(piece) if isinstance(piece, str) and piece not in (HANG_UP, STALL) else piece
+        for piece in pieces
+    ]
+    return Answer(sent, "text/event-stream")
+
+
+def pcm(*pieces: bytes | Event | str) -> Answer:
+    """Speech."""
+    return Answer(pieces, "audio/pcm")
+
+
+def samples(*values: int) -> bytes:
+    """Of speech, in 16 bits."""
+    return np.array(values, "<i2").tobytes()
+
+
+def refusal(status: int, message: str, code: str | None = None, **headers: str) -> Answer:
+    """An error as OpenAI words it; an underscore in a header's name is a hyphen."""
+    body = {"error": {"message": message, "type": "error", "param": None, "code": code}}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer([json.dumps(body).encode()], status=status, headers=named)
+
+
+class OpenAIServer(ThreadingHTTPServer):
+    """Gives its `answers` in turn, keeps the `requests`, and knows when a client has `left`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: deque[Answer] = deque()
+        self.requests: list[Request] = []
+        self.left = Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+@contextmanager
+def serving() -> Iterator[OpenAIServer]:
+    with OpenAIServer() as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: OpenAIServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        head = (self.path, self.headers["Authorization"], self.headers["Content-Type"])
+        self.server.requests.append(Request(*head, body, time.monotonic()))
+        self._send(self.server.answers.popleft())
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Transfer-Encoding", "chunked")
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for piece in (*answer.pieces, b""):
+            if isinstance(piece, bytes):
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            elif piece == STALL:
+                self._wait_until_left()
+            if piece in (HANG_UP, STALL) or (
+                isinstance(piece, Event) and not piece.wait(_PATIENCE_S)
+            ):
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+
+    def _wait_until_left(self) -> None:
+        if select.select([self.connection], [], [], _PATIENCE_S)[0]:
+            assert self.connection.recv(1) == b""
+            self.server.left.set()

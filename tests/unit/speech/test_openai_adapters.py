@@ -1,0 +1,274 @@
+"""What hears, thinks and speaks says what it should to OpenAI, and understands the answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import wave
+from collections.abc import Iterator
+from threading import Event
+
+import numpy as np
+import pytest
+from _openai_server import END, OpenAIServer, chat, event, pcm, said, samples, serving
+
+from talkinghead.errors import SpeechError, UsageError
+from talkinghead.media.audio import read_audio
+from talkinghead.paths import DEMO_SPEECH
+from talkinghead.speech.llm.openai import OpenAIChat
+from talkinghead.speech.protocols import (
+    LanguageModel,
+    Message,
+    SpeechToText,
+    TextToSpeech,
+    Transcript,
+)
+from talkinghead.speech.stt.openai import OpenAISpeechToText
+from talkinghead.speech.tts.openai import MAX_LENGTH, OpenAITextToSpeech
+from talkinghead.types import AudioClip, FloatArray
+
+pytest.importorskip("openai", reason="needs the extra speech")
+pytest.importorskip("faster_whisper", reason="its detector hears when somebody speaks")
+
+RATE = 16_000
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def speech() -> FloatArray:
+    return read_audio(DEMO_SPEECH, RATE).samples
+
+
+def silence(duration_s: float) -> FloatArray:
+    return np.zeros(round(duration_s * RATE), np.float32)
+
+
+def sent_sound(form: dict[str, bytes]) -> tuple[FloatArray, int]:
+    with wave.open(io.BytesIO(form["file"])) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        pcm16 = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return pcm16.astype(np.float32) / 32_768, file.getframerate()
+
+
+def test_protocols(server: OpenAIServer) -> None:
+    assert isinstance(OpenAISpeechToText(), SpeechToText)
+    assert isinstance(OpenAIChat("gpt"), LanguageModel)
+    assert isinstance(OpenAITextToSpeech(), TextToSpeech)
+
+
+def test_sound_is_sent_as_it_is(server: OpenAIServer, speech: FloatArray) -> None:
+    server.answers.append(said(" Hello there. ", languages=[{"code": "en"}]))
+    heard = OpenAISpeechToText(base_url=server.url, prompt="Ada").transcribe(
+        AudioClip(speech, RATE)
+    )
+    assert heard == Transcript("Hello there.", "en")
+    (request,) = server.requests
+    assert request.path == "/v1/audio/transcriptions"
+    form = request.form
+    assert (form["model"], form["response_format"]) == (b"gpt-transcribe", b"json")
+    assert form["prompt"] == b"Ada"
+    assert "language" not in form
+    sound, rate = sent_sound(form)
+    assert rate == RATE
+    start = int(np.abs(speech).argmax() - np.abs(sound).argmax())
+    np.testing.assert_allclose(sound, speech[start : start + len(sound)], atol=1e-4)
+
+
+def test_words_are_timed_from_the_clips_beginning(server: OpenAIServer, speech: FloatArray) -> None:
+    words = [
+        {"word": "Hello", "start": 0.5, "end": 0.75},
+        {"word": " there", "start": 1, "end": 1.5},
+    ]
+    server.answers += [said("Hello there", language="english", words=words)] * 2
+    stt = OpenAISpeechToText("whisper-1", word_times=True, base_url=server.url)
+    soon = stt.transcribe(AudioClip(speech, RATE))
+    late = stt.transcribe(AudioClip(np.concatenate([silence(3.2), speech]), RATE))
+    assert [word.text for word in soon.words] == ["Hello", "there"]
+    assert soon.words[0].end_s - soon.words[0].start_s == pytest.approx(0.25)
+    assert late.words[1].start_s - soon.words[1].start_s == pytest.approx(3.2, abs=0.04)
+    assert soon.language is None
+    form = server.requests[0].form
+    assert form["response_format"] == b"verbose_json"
+    assert form["timestamp_granularities[]"] == b"word"
+
+
+def test_rate_is_that_of_the_server(server: OpenAIServer, speech: FloatArray) -> None:
+    server.answers.append(said("Hallo."))
+    clip = AudioClip(np.repeat(speech, 3), 48_000)
+    assert OpenAISpeechToText(base_url=server.url, language="de").transcribe(clip) == Transcript(
+        "Hallo.", "de"
+    )
+    form = server.requests[0].form
+    assert form["language"] == b"de"
+    sound, rate = sent_sound(form)
+    assert rate == RATE
+    assert len(sound) <= len(speech)
+
+
+def test_silence_spends_no_call(server: OpenAIServer) -> None:
+    stt = OpenAISpeechToText(base_url=server.url)
+    for sound in (silence(0), silence(3), silence(3) + np.nan):
+        assert stt.transcribe(AudioClip(sound, RATE)) == Transcript("")
+        assert list(stt.stream([sound], RATE)) == []
+    assert not server.requests
+
+
+def test_long_speech_is_cut(
+    server: OpenAIServer, speech: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talkinghead.speech.stt.openai._LONGEST_S", 4.0)
+    word = {"word": "a", "start": 0, "end": 0.1}
+    server.answers += [said("a", words=[word]) for _ in range(20)]
+    stt = OpenAISpeechToText(word_times=True, base_url=server.url)
+    heard = stt.transcribe(AudioClip(speech, RATE))
+    lengths = [len(sent_sound(request.form)[0]) / RATE for request in server.requests]
+    assert len(lengths) > 1
+    assert max(lengths) <= 4.1
+    assert heard.text == " ".join("a" * len(lengths))
+    starts = [word.start_s for word in heard.words]
+    assert starts == sorted(set(starts))
+
+
+def test_stream_is_heard_utterance_by_utterance(server: OpenAIServer, speech: FloatArray) -> None:
+    server.answers += [said(f"Sentence {i}.") for i in range(10)]
+    sound = np.concatenate([speech, silence(1)])
+    num_requests = []
+
+    def chunks() -> Iterator[FloatArray]:
+        for start in range(0, len(sound), 1600):
+            num_requests.append(len(server.requests))
+            yield sound[start : start + 1600]
+
+    heard = [one.text for one in OpenAISpeechToText(base_url=server.url).stream(chunks(), RATE)]
+    assert heard == [f"Sentence {i}." for i in range(len(server.requests))]
+    # Each had been sent before the next was heard.
+    assert sorted(set(num_requests)) == list(range(len(heard) + 1))
+    assert len(heard) > 1
+
+
+def test_stream_is_cancelled_while_nobody_speaks(server: OpenAIServer) -> None:
+    cancel, num_taken = Event(), 0
+
+    def chunks() -> Iterator[FloatArray]:
+        nonlocal num_taken
+        for num_taken in range(100):
+            if num_taken == 5:
+                cancel.set()
+            yield silence(0.1)
+
+    assert list(OpenAISpeechToText(base_url=server.url).stream(chunks(), RATE, cancel)) == []
+    assert num_taken < 10
+
+
+MESSAGES = [Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Yes?")]
+
+
+def test_conversation_is_sent(server: OpenAIServer) -> None:
+    server.answers.append(chat("", "Hel", "lo.", *END))
+    llm = OpenAIChat("gpt", options={"temperature": 0.5, "max_tokens": 9}, base_url=server.url)
+    assert list(llm.reply(MESSAGES)) == ["Hel", "lo."]
+    (request,) = server.requests
+    assert request.path == "/v1/chat/completions"
+    assert request.json == {
+        "model": "gpt",
+        "stream": True,
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "messages": [{"role": m.role, "content": m.content} for m in MESSAGES],
+    }
+
+
+def test_usage_is_no_piece(server: OpenAIServer) -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    last = f"data: {json.dumps(usage)}\n\n".encode()
+    server.answers.append(chat(b": a comment\n\n", "One.", END[0], last, END[1]))
+    assert list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES)) == ["One."]
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_reply_without_a_word(finish: str, server: OpenAIServer) -> None:
+    server.answers.append(chat(event(finish=finish)))
+    with pytest.raises(SpeechError, match=f"without a word.*{finish}"):
+        list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES))
+    assert len(server.requests) == 1
+
+
+def test_reply_may_be_cut_at_its_longest(server: OpenAIServer) -> None:
+    server.answers.append(chat("One two", event(finish="length")))
+    assert list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES)) == ["One two"]
+
+
+def test_speech_is_whole_however_it_is_sent(server: OpenAIServer) -> None:
+    expected = np.arange(-3000, 3000, dtype="<i2")
+    sent = expected.tobytes()
+    server.answers.append(pcm(sent[:1], sent[1:2], sent[2:1001], sent[1001:]))
+    tts = OpenAITextToSpeech(voice="coral", instructions="Whisper.", speed=1.5, base_url=server.url)
+    pieces = list(tts.speak("Hello, world."))
+    assert tts.sample_rate == 24_000
+    assert all(piece.dtype == np.float32 for piece in pieces)
+    np.testing.assert_array_equal(np.concatenate(pieces) * 32_768, expected)
+    (request,) = server.requests
+    assert request.path == "/v1/audio/speech"
+    assert request.json == {
+        "model": "gpt-4o-mini-tts",
+        "voice": "coral",
+        "instructions": "Whisper.",
+        "speed": 1.5,
+        "response_format": "pcm",
+        "input": "Hello, world.",
+    }
+
+
+def test_what_is_not_said_is_not_sent(server: OpenAIServer) -> None:
+    server.answers.append(pcm(samples(1)))
+    tts = OpenAITextToSpeech(voice={"id": "voice_1"}, base_url=server.url)
+    list(tts.speak("Hi"))
+    assert server.requests[0].json == {
+        "model": "gpt-4o-mini-tts",
+        "voice": {"id": "voice_1"},
+        "response_format": "pcm",
+        "input": "Hi",
+    }
+
+
+@pytest.mark.parametrize("text", ["", " \n", "🙂🙂", "... !? —"])
+def test_nothing_to_say_spends_no_call(text: str, server: OpenAIServer) -> None:
+    assert list(OpenAITextToSpeech(base_url=server.url).speak(text)) == []
+    assert not server.requests
+
+
+def test_long_text_is_cut_at_its_sentences(server: OpenAIServer) -> None:
+    sentences = [f"This is sentence number {i} of a long text." for i in range(300)]
+    server.answers += [pcm(samples(i)) for i in range(10)]
+    spoken = list(OpenAITextToSpeech(base_url=server.url).speak(" ".join(sentences)))
+    parts = [request.json["input"] for request in server.requests]
+    assert len(spoken) == len(parts) == 4
+    assert max(map(len, parts)) <= MAX_LENGTH
+    assert all(part.endswith(".") for part in parts)
+    assert " ".join(parts) == " ".join(sentences)
+
+
+def test_text_without_sentences_is_cut(server: OpenAIServer) -> None:
+    text = "word " * 2000 + "x" * 5000
+    server.answers += [pcm(samples(1))] * 10
+    list(OpenAITextToSpeech(base_url=server.url).speak(text))
+    parts = [request.json["input"] for request in server.requests]
+    assert max(map(len, parts)) <= MAX_LENGTH
+    assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize("speed", [0.1, 5])
+def test_speed_has_a_range(speed: float, server: OpenAIServer) -> None:
+    with pytest.raises(UsageError, match=r"expected 0.25 to 4"):
+        OpenAITextToSpeech(speed=speed)
+
+
+def test_silence_has_a_length(server: OpenAIServer) -> None:
+    with pytest.raises(UsageError, match="min_silence_s=0"):
+        OpenAISpeechToText(min_silence_s=0)
