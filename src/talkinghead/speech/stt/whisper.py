@@ -140,7 +140,7 @@ def _listen(
         for chunk in chunks:
             if cancel is not None and cancel.is_set():
                 return
-            yield from resampler.push(np.nan_to_num(chunk))
+            yield from resampler.push(np.nan_to_num(chunk).astype(np.float32, copy=False))
         yield from resampler.flush()
 
     for utterance in utterances(resampled(), min_silence_s):
