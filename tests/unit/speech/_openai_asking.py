@@ -54,5 +54,6 @@ def serving_with_key() -> Iterator[OpenAIServer]:
         for name in [name for name in os.environ if name.startswith("OPENAI_")]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setattr(openai_client, "_FIRST_PAUSE_S", 0.02)
         yield server

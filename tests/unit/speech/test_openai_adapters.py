@@ -7,15 +7,18 @@ import json
 import wave
 from collections.abc import Iterator
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
-from _openai_server import END, OpenAIServer, chat, event, pcm, said, samples, serving
+from _openai_asking import KEY, serving_with_key
+from _openai_server import END, OpenAIServer, chat, event, pcm, said, samples
 
-from talkinghead.errors import SpeechError, UsageError
+from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.media.audio import read_audio
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.speech.llm.openai import OpenAIChat
+from talkinghead.speech.packaged import smollm2
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,
@@ -34,9 +37,8 @@ RATE = 16_000
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    with serving() as server:
+def server() -> Iterator[OpenAIServer]:
+    with serving_with_key() as server:
         yield server
 
 
@@ -202,6 +204,34 @@ def test_reply_without_a_word(finish: str, server: OpenAIServer) -> None:
 def test_reply_may_be_cut_at_its_longest(server: OpenAIServer) -> None:
     server.answers.append(chat("One two", event(finish="length")))
     assert list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES)) == ["One two"]
+
+
+@pytest.fixture(scope="module")
+def llama_server() -> Any:
+    """llama.cpp's own server, which wants a key."""
+    xllamacpp = pytest.importorskip("xllamacpp", reason="needs the extra llama")
+    params = xllamacpp.CommonParams()
+    try:
+        params.model.path = str(smollm2())
+    except DependencyError as error:
+        pytest.skip(str(error))
+    params.n_ctx, params.n_parallel, params.verbosity = 512, 1, -1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.api_keys, params.ui = [KEY], False
+    return xllamacpp.Server(params)
+
+
+def test_llama_cpps_server_answers(llama_server: Any, server: OpenAIServer) -> None:
+    url = f"{llama_server.listening_address}/v1"
+    options = {"max_tokens": 16, "temperature": 0}
+    llm = OpenAIChat("any", options=options, base_url=url)
+    pieces = list(llm.reply([Message("user", "What is the capital of France?")]))
+    assert 3 < len(pieces) <= 16
+    with pytest.raises(SpeechError, match=r"400.*exceeds the available context size"):
+        list(llm.reply([Message("user", "Hi " * 1000)]))
+    stranger = OpenAIChat("any", base_url=url, api_key_env=None)
+    with pytest.raises(DependencyError, match="refused the key"):
+        list(stranger.reply([Message("user", "Hi")]))
 
 
 def test_speech_is_whole_however_it_is_sent(server: OpenAIServer) -> None:
