@@ -98,7 +98,7 @@ def test_its_port_answers_nobody_else(llama: Llama) -> None:
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="max_tokens=256, context_size=100"):
+    with pytest.raises(UsageError, match="max_tokens=128, context_size=100"):
         Llama(context_size=100)
     with pytest.raises(DependencyError, match=r"no such file; give a GGUF file, or model=packaged"):
         Llama(tmp_path / "nothing.gguf")
