@@ -37,6 +37,7 @@ class Detector:
             return []
         points = np.zeros((468, 2), np.float32)
         points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC) / 1.6 + [16, 0]
+        points[4] = 96, 75  # The tip of the nose.
         return [Face(Box(20, 20, 140, 140), points, 1.0, "mesh468")]
 
     def track(self, image, previous):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from talkinghead.features.head_pose import head_turn
 from talkinghead.predict.generate import GeneratedFrame
 from talkinghead.predict.occlusion import OcclusionGuard
 from talkinghead.predict.region import (
@@ -17,9 +18,12 @@ from talkinghead.predict.region import (
     paint_mouth,
 )
 from talkinghead.predict.renderer import Renderer
-from talkinghead.predict.source import Reference
+from talkinghead.predict.source import Reference, SourceFrame
 from talkinghead.predict.stabiliser import MouthStabiliser
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
+
+# From so many degrees on, and wholly at so many, a head has turned its jaw out of the region.
+_TURNED_DEG = (8.0, 18.0)
 
 
 class Compositor:
@@ -120,6 +124,7 @@ class _Painter:
         if self._guard:
             visible = self._guard(source.image, region, texture, time_s)
             region = replace(region, visible=visible)
+        region = _without_background(region, source)
         mouth = paint_mouth(fields, texture, region)
         painted = self._renderer.render(image, mouth, region, time_s)
         return _fade(image, painted, region, source.strength)
@@ -137,6 +142,19 @@ class _Painter:
                 reference.image, box_to_picture(reference.transform, self._spec)
             )
         return self._texture
+
+
+def _without_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
+    """Leaves alone what is beside a head that has turned since its reference."""
+    then = None if source.reference is None else source.reference.pose
+    if source.outline is None or source.pose is None or then is None:
+        return region
+    turn = abs(float(head_turn(source.pose, then)[0]))
+    share = np.interp(turn, _TURNED_DEG, (0.0, 1.0))
+    if share == 0:
+        return region
+    kept = 1 - np.float32(share) * (1 - region.inside(source.outline))
+    return replace(region, visible=kept if region.visible is None else kept * region.visible)
 
 
 def _fade(

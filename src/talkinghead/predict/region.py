@@ -30,6 +30,8 @@ OUTLINE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
 OUTLINE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
 # How far around it there is something to compare with.
 _MARGIN = 1.06
+# How soft the edge of a face is, in sides of the box.
+_EDGE = 0.03
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ class MouthRegion:
     def of(self, picture: UInt8Array) -> UInt8Array:
         """A view of the region in a picture: uint8 [h, w, 3]."""
         return picture[self.rows, self.columns]
+
+    def inside(self, outline: FloatArray) -> FloatArray:
+        """What a convex outline holds, [P, 2] pixels of the picture; soft outside of its edge.
+
+        Returns:
+            float32 [h, w] in [0, 1].
+        """
+        corner = [self.columns.start, self.rows.start]
+        held = np.zeros(self.radius.shape, np.float32)
+        cv2.fillConvexPoly(held, np.rint(outline - corner).astype(np.int32), 2.0)
+        return cv2.GaussianBlur(held, (0, 0), max(0.5, _EDGE * self.side)).clip(0, 1)
 
     def spread(self, field: FloatArray, interpolation: int = cv2.INTER_CUBIC) -> FloatArray:
         """A field over the box, [n, m] or [n, m, C], at each of the region's pixels."""

@@ -12,7 +12,8 @@ import skimage.data
 
 from talkinghead.features.faces.litert import LiteRtDetector
 from talkinghead.features.faces.tracker import FaceTracker, FromTheLeft, MultiTracker
-from talkinghead.features.geometry import estimate_transform, invert
+from talkinghead.features.geometry import RIGID_POINTS, estimate_transform, invert, transform_scale
+from talkinghead.features.head_pose import _FACE_CM as MODEL
 from talkinghead.predict.source import SourceFrame
 from talkinghead.predict.source.tracks import (
     aligned,
@@ -22,7 +23,7 @@ from talkinghead.predict.source.tracks import (
     one_track,
     with_references,
 )
-from talkinghead.types import AVSpec
+from talkinghead.types import AVSpec, Box, Face
 
 SPEC = AVSpec()
 FPS = Fraction(25)
@@ -184,3 +185,21 @@ def test_a_newcomer_gets_a_slot_and_the_index_counts_from_the_left(detector, ast
         face = FaceTracker(detector, choose=FromTheLeft(index)).update(both)
         assert abs((face.box.x0 + face.box.x1) / 2 - x) < 20
     assert FaceTracker(detector, choose=FromTheLeft(2)).update(both) is None
+
+
+def test_a_head_that_turns_keeps_its_size():
+    """By the distance of its eyes alone its mouth would have shrunk to two thirds."""
+    known = {**MODEL, 6: (0.0, -2.6, -5.3)}
+    model = np.array([known[i] for i in RIGID_POINTS["mesh468"]] + [MODEL[4]])
+
+    def face(degrees):
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        points = np.zeros((468, 2), np.float32)
+        turned = np.stack([cos * model[:, 0] - sin * model[:, 2], model[:, 1]], -1)
+        points[[*RIGID_POINTS["mesh468"], 4]] = 12 * turned + 200
+        return Face(Box(100, 100, 300, 300), points, 1.0, "mesh468")
+
+    frames = as_frames([np.zeros((400, 400, 3), np.uint8)] * 51)
+    sightings = zip(frames, [face(angle) for angle in np.linspace(0, 50, 51)], strict=True)
+    scales = [transform_scale(frame.transform) for frame in aligned(sightings, SPEC, FPS)]
+    assert np.ptp(scales) < 0.1 * scales[0]

@@ -33,6 +33,7 @@ def face(x=0.0, opening=0.0, box=None):
     points = np.zeros((468, 2), np.float32)
     index = list(RIGID_POINTS["mesh468"])
     points[index] = canonical_points("mesh468", SPEC)
+    points[4] = 128, 120  # The tip of the nose, which says that the head is not turned.
     points[13], points[14] = (128, 160), (128, 160 + opening)
     return Face(box or Box(0, 0, 1, 1), points + np.float32([x, 0]), 1.0, "mesh468")
 

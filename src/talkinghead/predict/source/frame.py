@@ -88,6 +88,7 @@ class SourceFrame:
         reference: None likewise.
         opening: the mouth's in this picture.
         pose: the head's, as the reference's.
+        outline: a convex one around the face, float32 [P, 2] pixels; None in a photo.
         strength: how much of the new mouth is to be seen, in [0, 1].
         opens_shot: nothing may be carried over from the picture before.
         is_extension: it is shown only because the speech goes on.
@@ -103,6 +104,7 @@ class SourceFrame:
     reference: Reference | None = None
     opening: float = 0.0
     pose: FloatArray | None = None
+    outline: FloatArray | None = None
     opens_shot: bool = False
     strength: float = 1.0
     stored_s: Fraction = Fraction(0)

@@ -13,8 +13,12 @@ from fractions import Fraction
 from itertools import tee
 from typing import TypeAlias
 
+import cv2
+import numpy as np
+
 from talkinghead.features.faces.tracker import FORGET_FRAMES, FaceTracker, MultiTracker
 from talkinghead.features.geometry import (
+    NOSE_LINE,
     TransformSmoother,
     estimate_transform,
     frontality,
@@ -79,17 +83,29 @@ def aligned(sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction) -> Gener
         if face is None:
             waiting.append(replace(frame, strength=0.0))
         else:
+            pose = head_pose(face.points, face.topology)
+            transform = estimate_transform(face.points, face.topology, spec)
             waiting.append(
                 replace(
                     frame,
-                    transform=estimate_transform(face.points, face.topology, spec),
+                    transform=_at_true_size(transform, pose, spec),
                     opening=mouth_opening(face.points, face.topology),
-                    pose=head_pose(face.points, face.topology),
+                    pose=pose,
+                    outline=cv2.convexHull(face.points)[:, 0].astype(np.float32),
                     strength=min(frontality(face.points, face.topology), _in_view(frame, face)),
                 )
             )
         yield from ready(smoother.push(waiting[-1].transform))
     yield from ready(smoother.flush())
+
+
+def _at_true_size(transform: FloatArray, pose: FloatArray, spec: AVSpec) -> FloatArray:
+    """The eyes of a head that turns lie closer together, but its mouth and chin are as large."""
+    share = np.cos(np.radians(np.nan_to_num(pose[0])))
+    nose = np.array([0.5, NOSE_LINE]) * spec.face_size
+    scaled = share * transform
+    scaled[:, 2] += (1 - share) * nose
+    return scaled.astype(np.float32)
 
 
 def _in_view(frame: SourceFrame, face: Face) -> float:
