@@ -9,6 +9,8 @@ Shape suffixes: H and W are the picture's, h and w the region's.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,8 @@ _RING_INNER = 0.75
 _RING_BOTTOM = 0.55
 _MIN_PIXELS = 16
 _STATISTICS_SIDE = 96
+# Green less red, in levels: of teeth in white light, and by how much theirs may exceed the skin's.
+_WHITE_TEETH, _GREENER = -8.0, 20.0
 _MAX_LOG_GAIN = 0.25
 _QUIET_LOG_GAIN = 0.1
 _QUIET_SHIFT = 0.5
@@ -53,6 +57,27 @@ def skin_ring(region: MouthRegion) -> tuple[int, npt.NDArray[np.bool_]]:
     if region.visible is not None:
         ring &= region.visible[::step, ::step] > 0.99
     return step, ring
+
+
+def without_green(mouth: PaintedMouth, picture: UInt8Array, region: MouthRegion) -> PaintedMouth:
+    """The mouth, with paint that is greener than any teeth made as white as they are.
+
+    The skin says what light there is. On skin that is far from what it was trained with, a
+    generator may paint green teeth.
+    """
+    step, ring = skin_ring(region)
+    skin = region.of(picture)[::step, ::step][ring].astype(np.float32)
+    if len(skin) < _MIN_PIXELS:
+        return mouth
+    allowed = max(_WHITE_TEETH, float((skin[:, 1] - skin[:, 0]).mean()) + _GREENER)
+    excess = (mouth.image[..., 1] - mouth.image[..., 0] - np.float32(allowed)) * mouth.share
+    np.maximum(excess, 0, out=excess)
+    if not excess.any():
+        return mouth
+    image = mouth.image.copy()
+    image[..., 0] += excess / 2
+    image[..., 1] -= excess / 2
+    return replace(mouth, image=image)
 
 
 class ColourMatcher:

@@ -9,13 +9,14 @@ Shape suffixes: H and W are the picture's, h and w the region's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from talkinghead.predict.matching import ColourMatcher, DetailMatcher
+from talkinghead.predict.matching import ColourMatcher, DetailMatcher, without_green
 from talkinghead.predict.region import (
     OUTLINE_CENTRE,
     OUTLINE_RADII,
@@ -78,9 +79,9 @@ class _MatchingRenderer(ABC):
         self, picture: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> UInt8Array:
         """See `Renderer.render`."""
+        mouth = without_green(mouth, picture, region)
         image = self._colour.match(mouth.image, picture, region, time_s)
-        matched = PaintedMouth(image, mouth.share, mouth.pitch)
-        image = self._detail.match(matched, picture, region, time_s)
+        image = self._detail.match(replace(mouth, image=image), picture, region, time_s)
         original = region.of(picture)
         change = self._blend(image - original, region, time_s)
         if region.visible is not None:

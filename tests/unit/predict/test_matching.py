@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from talkinghead.predict.matching import DetailMatcher
+from talkinghead.predict.matching import DetailMatcher, without_green
 from talkinghead.predict.region import PaintedMouth, mouth_region
 from talkinghead.types import AVSpec
 
@@ -141,3 +141,29 @@ def test_the_same_seed_gives_the_same_grain_and_reset_begins_it_again():
     )
     other = DetailMatcher(sharpen=False, seed=1)
     assert not np.array_equal(first[0], match(other, mouth, film[0]))
+
+
+def coloured(red, green, blue):
+    return np.full((SIZE, SIZE, 3), (red, green, blue), np.uint8)
+
+
+def test_green_teeth_become_white_and_nothing_else_changes():
+    skin = coloured(210, 150, 130)
+    mouth = painted(coloured(175, 225, 185))
+    mouth.share[:, :60] = 0
+    got = without_green(mouth, skin, REGION).image
+    assert np.allclose(got[:, 60:], (204, 196, 185))
+    assert np.array_equal(got[:, :60], mouth.image[:, :60])
+    for colour in ((235, 225, 200), (190, 60, 60), (30, 20, 20)):
+        same = painted(coloured(*colour))
+        assert without_green(same, skin, REGION) is same
+
+
+def test_in_green_light_teeth_are_green():
+    teeth = painted(coloured(170, 200, 160))
+    assert without_green(teeth, coloured(120, 140, 90), REGION) is teeth
+
+
+def test_in_a_grey_picture_grey_paint_is_left():
+    teeth = painted(coloured(190, 190, 190))
+    assert without_green(teeth, coloured(150, 150, 150), REGION) is teeth
