@@ -20,8 +20,9 @@ QUICK := not slow and not gpu and not network and not corpus
 # them are only characters. `value` keeps make from expanding them.
 export TALKINGHEAD_FACE := $(value FACE)
 export TALKINGHEAD_AUDIO := $(value AUDIO)
+export TALKINGHEAD_TEXT := $(value TEXT)
 export TALKINGHEAD_OUTPUT := $(value OUTPUT)
-unexport FACE AUDIO OUTPUT
+unexport FACE AUDIO TEXT OUTPUT
 
 .DEFAULT_GOAL := help
 .PHONY: help install infer prepare train sweep evaluate test test-all lint typecheck format clean
@@ -39,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt $(NODEPS) scripts/make_venv.sh
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes $(addprefix -r ,$(NODEPS))
 	@touch $@
 
-infer: $(STAMP)  ## a talking video: FACE=photo.jpg AUDIO=speech.wav OUTPUT=talking.mp4 (or nothing: a demonstration)
+infer: $(STAMP)  ## a talking video: FACE=photo.jpg AUDIO=speech.wav (or TEXT="...") OUTPUT=talking.mp4; nothing: a demonstration
 	@scripts/infer.sh $(BIN)/python
 
 prepare: $(STAMP)  ## raw videos to a corpus: ARGS="input=videos output=corpora/mine"

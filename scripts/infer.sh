@@ -1,5 +1,5 @@
 #!/bin/sh
-# `make infer`: a face and speech from the environment, or the demonstration's.
+# `make infer`: a face and speech (or a text) from the environment, or the demonstration's.
 # usage: scripts/infer.sh PYTHON
 set -eu
 python=$1
@@ -10,5 +10,9 @@ asset() {
 
 face=${TALKINGHEAD_FACE:-$(asset "demo_face()")}
 output=${TALKINGHEAD_OUTPUT:-outputs/demo.mp4}
-audio=${TALKINGHEAD_AUDIO:-$(asset DEMO_SPEECH)}
-exec "$python" -m talkinghead predict "face=$face" "audio=$audio" "output=$output"
+if [ -n "${TALKINGHEAD_TEXT:-}" ]; then
+    set -- "text=$TALKINGHEAD_TEXT" ${TALKINGHEAD_AUDIO:+"audio=$TALKINGHEAD_AUDIO"}
+else
+    set -- "audio=${TALKINGHEAD_AUDIO:-$(asset DEMO_SPEECH)}"
+fi
+exec "$python" -m talkinghead predict "face=$face" "$@" "output=$output"

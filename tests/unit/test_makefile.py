@@ -115,6 +115,15 @@ def test_infer_without_arguments_is_the_demonstration(project: Path) -> None:
     ]
 
 
+def test_infer_speaks_a_text(project: Path) -> None:
+    text = """It's "new", isn't it? $HOME; touch pwned"""
+    _, calls = _make(project, "infer", TEXT=text)
+    assert calls[-3:] == ["face=/assets/astronaut.png", f"text={text}", "output=outputs/demo.mp4"]
+    # Of two the command says that it takes one.
+    _, calls = _make(project, "infer", TEXT=text, AUDIO="a b.wav")
+    assert calls[-3:-1] == [f"text={text}", "audio=a b.wav"]
+
+
 @pytest.mark.parametrize("where", ["argument", "environment"])
 def test_infer_passes_values_as_they_are(project: Path, where: str) -> None:
     values = {

@@ -18,7 +18,8 @@ COMMANDS = {
     "prepare": "raw videos to a corpus for training",
     "shard": "a corpus to shards for an object store",
     "train": "a corpus to a checkpoint",
-    "predict": "a face and speech to a talking video",
+    "predict": "a face and speech, or a text, to a talking video",
+    "converse": "a question to a video that answers it",
     "evaluate": "a checkpoint's scores on a corpus",
     "export": "a checkpoint to files for other runtimes",
     "score": "any system's videos against the real ones",
@@ -42,6 +43,7 @@ commands:
 
 examples:
   talkinghead predict face=photo.jpg audio=speech.wav output=talking.mp4
+  talkinghead converse face=photo.jpg audio=question.wav output=answer.mp4
   talkinghead prepare input=videos output=corpora/mine
   talkinghead train experiment=smoke
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -13,9 +14,11 @@ from talkinghead.predict.batch import run_jobs
 from talkinghead.predict.jobs import make_jobs, take_shard
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source import SourceOptions
+from talkinghead.predict.speech import SpeechStream
+from talkinghead.speech.spoken import speak_text
 
 # What says where and how quickly something is made, but does not change it.
-_NOT_IN_OUTPUTS = {"face", "audio", "output", "jobs", "device"} | {
+_NOT_IN_OUTPUTS = {"face", "audio", "text", "output", "jobs", "device"} | {
     *("workers", "shard", "num_shards", "overwrite")
 }
 
@@ -23,7 +26,7 @@ _NOT_IN_OUTPUTS = {"face", "audio", "output", "jobs", "device"} | {
 def main(cfg: DictConfig) -> None:
     """Makes the video, or the videos, that `conf/predict.yaml` describes."""
     values: Any = OmegaConf.to_container(cfg, resolve=True)
-    jobs = make_jobs(cfg.face, cfg.audio, cfg.output, values["jobs"])
+    jobs = make_jobs(cfg.face, cfg.audio, cfg.output, values["jobs"], cfg.text)
     settings = {key: value for key, value in values.items() if key not in _NOT_IN_OUTPUTS}
     run_jobs(
         partial(make_predictor, cfg),
@@ -31,13 +34,22 @@ def main(cfg: DictConfig) -> None:
         workers=cfg.workers,
         settings=None if cfg.jobs is None else settings,
         overwrite=cfg.overwrite,
-        options=SourceOptions(
-            **{field.name: values[field.name] for field in fields(SourceOptions)}
-        ),
+        make_speak=partial(make_speak, cfg),
+        options=source_options(cfg),
         crf=cfg.crf,
         preset=cfg.preset,
         provenance=instantiate(cfg.provenance),
     )
+
+
+def source_options(cfg: DictConfig) -> SourceOptions:
+    """Whose mouth speaks, and how the pictures are played."""
+    return SourceOptions(**{field.name: cfg[field.name] for field in fields(SourceOptions)})
+
+
+def make_speak(cfg: DictConfig) -> Callable[[str], SpeechStream]:
+    """What speaks a text: each process makes its own voice."""
+    return partial(speak_text, voice=instantiate(cfg.voice), language=cfg.language)
 
 
 def make_predictor(cfg: DictConfig) -> LipSyncPredictor:

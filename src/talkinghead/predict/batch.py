@@ -25,7 +25,7 @@ from rich.text import Text
 from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.predict.jobs import Job
 from talkinghead.predict.predictor import LipSyncPredictor, RenderReport
-from talkinghead.predict.workers import JobRunner, Outcome, run_in_workers
+from talkinghead.predict.workers import JobRunner, Outcome, Speak, run_in_workers
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def run_jobs(
     workers: int = 1,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    make_speak: Callable[[], Speak] | None = None,
     **options: Any,
 ) -> list[RenderReport]:
     """Renders every job, with a progress bar for each that is at work.
@@ -51,6 +52,7 @@ def run_jobs(
         settings: what outputs depend on besides their inputs. Where given, a job whose output was
             made from the same is left as it is.
         overwrite: render those all the same.
+        make_speak: as `make_predictor`, for jobs with a text.
         **options: of `LipSyncPredictor.render`.
 
     Returns:
@@ -63,7 +65,7 @@ def run_jobs(
     """
     if workers < 1:
         raise UsageError(f"workers is {workers}; expected at least 1")
-    runner = JobRunner(make_predictor, options, settings, overwrite)
+    runner = JobRunner(make_predictor, options, settings, overwrite, make_speak)
     outcomes: dict[int, Outcome] = {}
     with _Bars(jobs) as bars:
         ends = (

@@ -17,17 +17,22 @@ from talkinghead.media.container import open_input
 from talkinghead.models.checkpoint import resolve_checkpoint
 
 COLUMNS = ("face", "audio", "output")
+TEXT = "text"
+"""The column that may stand in the place of audio."""
+VOICE_SETTINGS = frozenset({"language", "tts", "voice"})
+"""What only a text's output depends on."""
 KEY_TAG = "job"
 """What a job's key is called in its output's metadata."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video to make: a face's file, a speech's file and the file to write."""
+    """One video to make: a face's file, a speech's file (or a text) and the file to write."""
 
     face: Path
-    audio: Path
+    audio: Path | None
     output: Path
+    text: str | None = None
 
 
 def make_jobs(
@@ -35,6 +40,7 @@ def make_jobs(
     audio: str | None,
     output: str | None,
     jobs: str | Path | Sequence[Mapping[str, str]] | None,
+    text: str | None = None,
 ) -> list[Job]:
     """What a command line asks for: one job, or those of a CSV file or a list.
 
@@ -43,22 +49,26 @@ def make_jobs(
         audio: of the one job.
         output: of the one job.
         jobs: a CSV file with the columns face, audio and output (paths relative to its own folder),
-            or a list of mappings with these keys.
+            or a list of mappings with these keys. A column text may stand in the place of audio.
+        text: of the one job, to be spoken, in the place of `audio`.
 
     Raises:
-        UsageError: neither or both were given, a column is missing, there is no job, or two write
-            the same file.
+        UsageError: neither or both were given, a column is missing or the text is empty, there is
+            no job, or two write the same file.
     """
     single = {"face": face, "audio": audio, "output": output}
-    missing = [name for name, value in single.items() if value is None]
     if jobs is None:
+        missing = [name for name, value in single.items() if value is None]
+        if text is not None and "audio" in missing:
+            missing.remove("audio")
         if missing:
             raise UsageError(
                 f"{' and '.join(f'{name}=FILE' for name in missing)} must be given: "
-                "face=photo.jpg audio=speech.wav output=talking.mp4, or jobs=list.csv for several"
+                "face=photo.jpg audio=speech.wav (or text=...) output=talking.mp4, or "
+                "jobs=list.csv for several"
             )
-        return [_job(single, "the command line", Path())]
-    if len(missing) < len(single):
+        return [_job({**single, TEXT: text}, "the command line", Path())]
+    if any(value is not None for value in (*single.values(), text)):
         raise UsageError("give either face=, audio= and output=, or jobs=; both were given")
     rows, name, folder = _read_rows(jobs)
     listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(rows, 1)]
@@ -97,11 +107,14 @@ def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
         Hexadecimal digits, or None where a file cannot be read.
     """
     try:
-        files = [_digest(job.face), _digest(job.audio)]
+        speech = job.text if job.audio is None else _digest(job.audio)
+        files = [_digest(job.face), speech]
         checkpoint = _digest(resolve_checkpoint(settings.get("checkpoint", "default")))
     except (OSError, TalkingHeadError):
         return None
-    parts = [talkinghead.__version__, *files, checkpoint, {**settings, "checkpoint": None}]
+    unused = {"checkpoint"} if job.audio is None else {"checkpoint", *VOICE_SETTINGS}
+    used = {key: None if key in unused else value for key, value in settings.items()}
+    parts = [talkinghead.__version__, *files, checkpoint, used]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -146,8 +159,14 @@ def _read_rows(
 
 
 def _job(row: Mapping[str, str | None], name: str, folder: Path) -> Job:
-    values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+    face, audio, output, text = (str(row.get(c) or "").strip() for c in (*COLUMNS, TEXT))
+    values = {"face": face, "audio": audio or text, "output": output}
     missing = [column for column, value in values.items() if not value]
     if missing:
-        raise UsageError(f"{name}: {', '.join(missing)} is missing; expected {', '.join(COLUMNS)}")
-    return Job(**{column: folder / value for column, value in values.items()})
+        raise UsageError(
+            f"{name}: {', '.join(missing)} is missing; expected {', '.join(COLUMNS)} (or {TEXT} in "
+            "the place of audio)"
+        )
+    if audio and text:
+        raise UsageError(f"{name}: audio and text were both given; give one of them")
+    return Job(folder / face, folder / audio if audio else None, folder / output, text or None)

@@ -12,15 +12,19 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import torch
 
-from talkinghead.errors import TalkingHeadError
+from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.predict.jobs import KEY_TAG, Job, is_done, job_key
 from talkinghead.predict.output import Progress
 from talkinghead.predict.predictor import LipSyncPredictor, RenderReport
+from talkinghead.predict.speech import SpeechInput, SpeechStream
+
+Speak: TypeAlias = Callable[[str], SpeechStream]
+"""Speaks a text."""
 
 _PATIENCE_S = 20
 """How long a process may take to remove its unfinished file."""
@@ -39,8 +43,11 @@ class Outcome:
 class JobRunner:
     """Does one job after another with one predictor, which is made when it is first needed.
 
+    So is the voice, for jobs with a text.
+
     Attributes:
         make_predictor: can be sent to another process.
+        make_speak: so can this; None where no job has a text.
         options: of `LipSyncPredictor.render`.
         settings: what outputs depend on besides their inputs (see `job_key`); None leaves no key in
             them.
@@ -51,13 +58,15 @@ class JobRunner:
     options: Mapping[str, Any]
     settings: Mapping[str, Any] | None = None
     overwrite: bool = False
+    make_speak: Callable[[], Speak] | None = None
     predictor: LipSyncPredictor | None = None
+    speak: Speak | None = None
 
     def run(self, job: Job, progress: Progress) -> Outcome:
         """Does the job; an error that another job need not have is its outcome.
 
         Raises:
-            TalkingHeadError: the predictor cannot be made, so no job can be done.
+            TalkingHeadError: the predictor, or the voice, cannot be made.
         """
         key = None if self.settings is None else job_key(job, self.settings)
         if not self.overwrite and is_done(job, key):
@@ -67,7 +76,7 @@ class JobRunner:
         try:
             report = self.predictor.render(
                 job.face,
-                job.audio,
+                self._speech(job),
                 job.output,
                 tags={KEY_TAG: key} if key else None,
                 progress=progress,
@@ -76,6 +85,15 @@ class JobRunner:
         except (TalkingHeadError, OSError) as error:
             return Outcome(error=error)
         return Outcome(report, time.monotonic() - started)
+
+    def _speech(self, job: Job) -> SpeechInput:
+        if job.audio is not None:
+            return job.audio
+        if self.speak is None:
+            if self.make_speak is None:
+                raise UsageError(f"{job.output}: has a text, and there is nothing that speaks")
+            self.speak = self.make_speak()
+        return self.speak(job.text or "")
 
 
 def run_in_workers(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from talkinghead.errors import UsageError
-from talkinghead.predict.jobs import Job, make_jobs, take_shard
+from talkinghead.predict.jobs import Job, job_key, make_jobs, take_shard
 
 
 def test_one_job_from_the_command_line():
@@ -27,6 +27,39 @@ def test_a_list_is_read():
     assert make_jobs(None, None, None, [{"face": "f", "audio": "a", "output": "o"}]) == [
         Job(Path("f"), Path("a"), Path("o"))
     ]
+
+
+def test_a_text_may_stand_in_the_place_of_audio(tmp_path):
+    assert make_jobs("f.jpg", None, "o.mp4", None, "Hello, you.") == [
+        Job(Path("f.jpg"), None, Path("o.mp4"), "Hello, you.")
+    ]
+    path = tmp_path / "list.csv"
+    path.write_text('face,text,audio,output\nf.jpg,"Hello, you.",,1.mp4\nf.jpg,,a.wav,2.mp4\n')
+    assert make_jobs(None, None, None, path) == [
+        Job(tmp_path / "f.jpg", None, tmp_path / "1.mp4", "Hello, you."),
+        Job(tmp_path / "f.jpg", tmp_path / "a.wav", tmp_path / "2.mp4"),
+    ]
+    for audio, text, message in (("a", "Hi", "give one of them"), (None, " ", "audio is missing")):
+        with pytest.raises(UsageError, match=message):
+            make_jobs("f", audio, "o", None, text)
+    with pytest.raises(UsageError, match="both were given"):
+        make_jobs(None, None, None, path, "Hi")
+
+
+def test_a_voice_counts_for_a_text_alone(tmp_path):
+    for name in ("face", "speech", "checkpoint"):
+        (tmp_path / name).write_text(name)
+    face, audio, output = (tmp_path / name for name in ("face", "speech", "out.mp4"))
+    base = {"checkpoint": str(tmp_path / "checkpoint"), "crf": 18}
+
+    def keys(job):
+        return [job_key(job, {**base, "tts": tts}) for tts in ("joe", "amy")]
+
+    heard = keys(Job(face, audio, output))
+    spoken = keys(Job(face, None, output, "Hi."))
+    other = keys(Job(face, None, output, "Ho."))
+    assert heard[0] == heard[1]
+    assert len({heard[0], *spoken, *other}) == 5
 
 
 @pytest.mark.parametrize(
