@@ -56,7 +56,7 @@ class Speakable:
     """
 
     def __init__(self, language: str | None) -> None:
-        self._code = re.split("[-_]", language)[0].lower() if language else None
+        self._code = re.split("[^a-zA-Z]", language)[0].lower() if language else None
         self._told = False
 
     def sentences(self, text: str) -> Iterator[str]:
