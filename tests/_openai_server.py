@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import time
@@ -16,7 +17,11 @@ from threading import Event, Thread
 from typing import Any
 
 import numpy as np
+import pytest
 
+from talkinghead.speech import openai_client
+
+KEY = "sk-test-5up3r53cr3t"
 HANG_UP = "hang up"
 STALL = "stall"
 # No test waits so long: a server that does has not seen what it waits for.
@@ -125,7 +130,13 @@ class OpenAIServer(ThreadingHTTPServer):
 
 @contextmanager
 def serving() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
+    """A server, KEY alone in the environment, and short pauses between tries."""
+    with pytest.MonkeyPatch.context() as monkeypatch, OpenAIServer() as server:
+        for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(openai_client, "_FIRST_PAUSE_S", 0.02)
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()

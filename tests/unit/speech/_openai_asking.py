@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
 import pytest
-from _openai_server import END, OpenAIServer, chat, pcm, said, samples, serving
+from _openai_server import END, OpenAIServer, chat, pcm, said, samples
 
 from talkinghead.media.audio import read_audio
 from talkinghead.paths import DEMO_SPEECH
-from talkinghead.speech import openai_client
 from talkinghead.speech.llm.openai import OpenAIChat
 from talkinghead.speech.protocols import Message
 from talkinghead.speech.stt.openai import OpenAISpeechToText
 from talkinghead.speech.tts.openai import OpenAITextToSpeech
 
-KEY = "sk-test-5up3r53cr3t"
 SPEECH = read_audio(DEMO_SPEECH, 16_000)
 HELLO = [Message("user", "Hello?")]
 
@@ -45,15 +41,3 @@ GOOD = {
     speak: (pcm(samples(1), samples(2)), [1, 2]),
 }
 anyone = pytest.mark.parametrize("ask", GOOD)
-
-
-@contextmanager
-def serving_with_key() -> Iterator[OpenAIServer]:
-    """A server, with nothing but a key in the environment, and short pauses between tries."""
-    with pytest.MonkeyPatch.context() as monkeypatch, serving() as server:
-        for name in [name for name in os.environ if name.startswith("OPENAI_")]:
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(openai_client, "_FIRST_PAUSE_S", 0.02)
-        yield server

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _openai_asking import KEY, serving_with_key
-from _openai_server import END, OpenAIServer, chat, event, pcm, said, samples
+from _openai_server import END, KEY, OpenAIServer, chat, event, pcm, said, samples, serving
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.media.audio import read_audio
@@ -38,7 +37,7 @@ RATE = 16_000
 
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
-    with serving_with_key() as server:
+    with serving() as server:
         yield server
 
 

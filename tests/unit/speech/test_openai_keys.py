@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Iterator
 
 import pytest
-from _openai_asking import GOOD, HELLO, KEY, Ask, anyone, serving_with_key, think
-from _openai_server import HANG_UP, STALL, Answer, OpenAIServer, chat, pcm, refusal
+from _openai_asking import GOOD, HELLO, Ask, anyone, think
+from _openai_server import HANG_UP, KEY, STALL, Answer, OpenAIServer, chat, pcm, refusal, serving
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -22,7 +22,7 @@ pytest.importorskip("faster_whisper", reason="its detector hears when somebody s
 
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
-    with serving_with_key() as server:
+    with serving() as server:
         yield server
 
 
