@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import re
+import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ _POLL_S = 0.05
 _FIRST_PAUSE_S = 0.5
 # A server that asks for more is not waited for: somebody is listening.
 _LONGEST_PAUSE_S = 60.0
+# Of what a server says, in characters.
+_LONGEST_QUOTE = 300
 # Busy or broken for the moment, as is everything from 500 on.
 _PASSING_STATUSES = (408, 409, 429)
 
@@ -202,8 +205,10 @@ class OpenAIClient:
         """What the server or the network said, in one line and without the key."""
         # The library's "Connection error." comes of what tells more.
         cause = error.__cause__ if getattr(error, "body", None) is None else None
-        words = " ".join(str(cause or error).split()).rstrip(".") or type(error).__name__
-        return words.replace(self._key, "***") if self._key else words
+        words = str(cause or error) or type(error).__name__
+        if self._key:
+            words = words.replace(self._key, "***")
+        return textwrap.shorten(words, _LONGEST_QUOTE, placeholder=" …").rstrip(".")
 
 
 def _read_key(variable: str, offline: str) -> str:
