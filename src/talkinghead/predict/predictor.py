@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from talkinghead.errors import UsageError
+from talkinghead.errors import MediaError, UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.media.writer import VideoWriter
@@ -327,6 +327,11 @@ class LipSyncPredictor:
         picture = face if isinstance(face, np.ndarray) else read_image(face)
         height, width = picture.shape[:2]
         name = "the picture" if isinstance(face, np.ndarray) else str(face)
+        if max(height, width) > _MAX_SIDE:
+            raise MediaError(
+                f"{name}: {width} x {height} pixels; at most {_MAX_SIDE:,} a side can be painted "
+                "on: crop it closer to the face"
+            )
         if still:
             play = partial(photo_frames, picture, name, self.detector, self.spec, options)
             is_one_picture = options.motion == "none"

@@ -141,6 +141,12 @@ def test_speech_that_is_none_is_an_error(predictor, photo, samples):
         predictor.predict(photo, AudioClip(samples.astype(np.float32), 16_000))
 
 
+@pytest.mark.parametrize("shape", [(2, 40_000, 3), (32_767, 2, 3)])
+def test_a_picture_that_cannot_be_painted_on_is_an_error(predictor, shape):
+    with pytest.raises(MediaError, match="at most 32,766 a side"):
+        predictor.predict(np.zeros(shape, np.uint8), speech(0.2))
+
+
 def test_a_failure_on_the_way_leaves_nothing(predictor, photo, tmp_path, monkeypatch):
     def fails(*_):
         raise OSError(28, "No space left on device")
