@@ -6,6 +6,7 @@ moment is a function of the time alone: a stream gives what a file gives.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import cv2
@@ -136,7 +137,8 @@ class _Head:
         """How far the eyes are closed at a moment, in [0, 1]."""
         while self._blinks_s[-1] < time_s:
             self._blinks_s.append(self._blinks_s[-1] + float(self._rng.uniform(*_BLINK_EVERY_S)))
-        since_s = time_s - max((b for b in self._blinks_s if b <= time_s), default=np.inf)
+        # Before the first blink this is the last of those that are to come: a time below 0.
+        since_s = time_s - self._blinks_s[bisect_right(self._blinks_s, time_s) - 1]
         opening_s = since_s - _CLOSING_S - _CLOSED_S
         if since_s < 0 or opening_s > _OPENING_S:
             return 0.0

@@ -63,7 +63,7 @@ class OcclusionGuard:
         """Forgets earlier frames."""
         self._covered = np.zeros((_GRID, _GRID), dtype=np.float32)
         self._shift = np.zeros(3, dtype=np.float32)
-        self._time_s = 0.0
+        self._time_s: float | None = None
 
     def __call__(
         self, picture: UInt8Array, region: MouthRegion, reference: Texture, time_s: float
@@ -81,7 +81,8 @@ class OcclusionGuard:
         """
         if picture is reference.picture:
             return None
-        elapsed_s, self._time_s = max(time_s - self._time_s, 0.0), time_s
+        elapsed_s = 0.0 if self._time_s is None else max(time_s - self._time_s, 0.0)
+        self._time_s = time_s
         if reference is not self._texture:
             self._learn(reference)
         colours = self._colours(picture, region, elapsed_s)
@@ -124,6 +125,7 @@ class OcclusionGuard:
         seeds = likely & self._telling & ((strange > self.high) | (self._covered > 0.5))
         if seeds.sum() < _MIN_SEEDS:
             return np.zeros_like(self._covered)
+        # Things have light and dark sides, of one colour.
         difference = (colours - np.median(colours[seeds], axis=0)) / np.array([1, 1, 3], np.float32)
         likely |= self._inside & self._lips & (np.linalg.norm(difference, axis=-1) < self.high)
         count, labels = cv2.connectedComponents(likely.astype(np.uint8))

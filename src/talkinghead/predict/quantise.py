@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +28,34 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
 
     parts = read_metadata(folder)["parts"]
     shared: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
-    logging.disable(logging.WARNING)  # It advises to prepare the graph: torch's exporter has.
     for part in PARTS:
         path, small = folder / f"{part}.onnx", folder / f"{part}.int8.onnx"
-        if part == "encode_audio":
-            quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
-        else:
-            arrays = (tensor.numpy() for tensor in inputs[part])
-            examples = _one_example(dict(zip(parts[part]["inputs"], arrays, strict=True)))
-            quantize_static(
-                path,
-                small,
-                examples,
-                op_types_to_quantize=["Conv", "Gemm"],
-                nodes_to_exclude=_head(path),
-                activation_type=QuantType.QUInt8,  # x86's products take one of each sign.
-                **shared,
-            )
+        with _without_warnings():  # It advises to prepare the graph: torch's exporter has.
+            if part == "encode_audio":
+                quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
+            else:
+                arrays = (tensor.numpy() for tensor in inputs[part])
+                examples = _one_example(dict(zip(parts[part]["inputs"], arrays, strict=True)))
+                quantize_static(
+                    path,
+                    small,
+                    examples,
+                    op_types_to_quantize=["Conv", "Gemm"],
+                    nodes_to_exclude=_head(path),
+                    activation_type=QuantType.QUInt8,  # x86's products take one of each sign.
+                    **shared,
+                )
         small.replace(path)
-    logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _head(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Exported models give torch's frames in every runtime, and say what they are."""
 
 import json
+import logging
 import runpy
 import subprocess
 import sys
@@ -140,6 +141,14 @@ def test_int8_is_smaller_and_near(exported, model, tmp_path):
 
 
 @pytest.mark.slow
+def test_int8_that_fails_leaves_the_log_as_it_was(exported, tmp_path):
+    (tmp_path / METADATA).write_bytes((exported / METADATA).read_bytes())
+    inputs = {part: () for part in PARTS}
+    with pytest.raises((OSError, ValueError)):
+        quantise_onnx(tmp_path, inputs)
+    assert logging.root.isEnabledFor(logging.WARNING)
+
+
 def test_the_example_needs_numpy_and_onnxruntime_alone(exported, model, tmp_path):
     sample = demo_sample(SPEC, model, 12)
     pixels = (sample.face[0].permute(1, 2, 0) * 255).round().byte().numpy()

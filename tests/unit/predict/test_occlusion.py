@@ -143,3 +143,12 @@ def test_the_light_may_change_slowly():
         warmer = (PHOTO * np.float32([1, 1, 1 - 0.003 * frame])).astype(np.uint8)
         assert visible(guard, warmer, frame / 5).all()
     assert not visible(OcclusionGuard(), warmer).all()
+
+
+@pytest.mark.parametrize("time_s", [0.0, 10.0])
+def test_a_shot_begins_in_the_references_light_whenever_it_begins(time_s):
+    guard = OcclusionGuard()
+    visible(guard, PHOTO.copy(), 5.0)
+    guard.reset()
+    warmer = (PHOTO * np.float32([1, 1, 0.7])).astype(np.uint8)
+    assert not visible(guard, warmer, time_s).all()
