@@ -44,6 +44,8 @@ MAX_ARTICULATION = 3
 _QUEUE_FRAMES = 8
 # Where frames or speech come by and by.
 _SHORT_BATCH = 8
+# OpenCV counts a picture's pixels in 16 bits.
+_MAX_SIDE = 32_766
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def test_int8_is_smaller_and_near(exported, model, tmp_path):
 @pytest.mark.slow
 def test_int8_that_fails_leaves_the_log_as_it_was(exported, tmp_path):
     (tmp_path / METADATA).write_bytes((exported / METADATA).read_bytes())
-    inputs = {part: () for part in PARTS}
+    inputs = dict.fromkeys(PARTS, ())
     with pytest.raises((OSError, ValueError)):
         quantise_onnx(tmp_path, inputs)
     assert logging.root.isEnabledFor(logging.WARNING)
