@@ -1,0 +1,199 @@
+"""Coqui's models in process, by coqui-tts: many languages, many voices, and cloned ones.
+
+Papers: Kim et al., VITS, 2021, arXiv:2106.06103; Casanova et al., "XTTS: a Massively Multilingual
+Zero-Shot Text-to-Speech Model", 2024, arXiv:2406.04904.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import pickle
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from talkinghead.errors import DependencyError, SpeechError, UsageError
+from talkinghead.predict.generate import resolve_device
+from talkinghead.speech.tts.speakable import Speakable
+from talkinghead.types import FloatArray
+
+if TYPE_CHECKING:
+    from TTS.api import TTS
+    from TTS.utils.manage import ModelManager
+
+log = logging.getLogger(__name__)
+
+_CPML = "https://tts-hub.github.io/cpml"
+_NON_COMMERCIAL = re.compile(r"\bNC\b|CPML", re.IGNORECASE)
+# Meta's MMS voices, over a thousand of them: they are not in the catalogue, and share a licence.
+_FAIRSEQ_LICENCE = "CC BY-NC 4.0"
+# What a network, its configuration and the files of either may raise.
+_ERRORS = (
+    *(OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError),
+    *(LookupError, EOFError, ImportError, pickle.UnpicklingError),
+)
+
+
+class Coqui:
+    """A voice of Coqui's catalogue, or of a model on the disk.
+
+    It runs in this process, so it is looked at whether it was cancelled between two sentences: one
+    that is being spoken, of 250 characters at most, is spoken to its end.
+
+    Where a model's licence forbids commercial use (XTTS, YourTTS, the fast_pitch of VCTK, all of
+    fairseq) a warning says so.
+
+    Args:
+        model: a name such as "tts_models/en/ljspeech/vits", which is downloaded once, or the path
+            of a checkpoint or a folder with one.
+        config_path: of a model on the disk; None is config.json beside it.
+        speaker: of a model with several; see the error that an unknown one gives.
+        language: of a model with several, a code.
+        speaker_wav: recordings of a voice to be cloned, where the model can; its mood is cloned
+            with it. No model of theirs takes an emotion by name.
+        device: "auto", "cpu", "cuda" ...
+        options: what else the model takes, such as XTTS's {"speed": 1.1, "temperature": 0.7}.
+
+    Raises:
+        DependencyError: coqui-tts is missing, or the model cannot be downloaded.
+        UsageError: the model, the speaker or the language is not known, a file is missing or cannot
+            be loaded, or the model's terms were not agreed to.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "tts_models/en/ljspeech/vits",
+        *,
+        config_path: str | Path | None = None,
+        speaker: str | None = None,
+        language: str | None = None,
+        speaker_wav: str | Path | Sequence[str | Path] | None = None,
+        device: str = "auto",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        samples = [speaker_wav] if isinstance(speaker_wav, str | Path) else list(speaker_wav or [])
+        if missing := [str(path) for path in samples if not Path(path).is_file()]:
+            raise UsageError(f"tts.speaker_wav: there is no file {', '.join(missing)}")
+        self._tts = _load(model, config_path).to(resolve_device(device))
+        self._how = {
+            "speaker": speaker,
+            "language": language,
+            "speaker_wav": [str(path) for path in samples] or None,
+            **(options or {}),
+        }
+        _check_choice("speaker", speaker, self._tts.speakers, optional=bool(samples))
+        _check_choice("language", language, self._tts.languages)
+        synthesizer: Any = self._tts.synthesizer
+        self.sample_rate = int(synthesizer.output_sample_rate)
+        spoken = language or synthesizer.tts_config.get("phoneme_language")
+        self._text = Speakable(spoken or _language_of(str(model)))
+
+    def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
+        """See `TextToSpeech.speak`: a piece a sentence.
+
+        Raises:
+            SpeechError: the model failed.
+        """
+        from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
+
+        for sentence in self._text.sentences(text):
+            if cancel is not None and cancel.is_set():
+                return
+            try:
+                samples = self._tts.tts(sentence, split_sentences=False, **self._how)
+            except _ERRORS as error:
+                raise SpeechError(
+                    f"tts=coqui failed on {sentence[:40]!r}: {_reason(error)}; another model, or "
+                    "other options, may do it"
+                ) from error
+            # Half a second of silence is added to every sentence.
+            yield np.asarray(samples, np.float32)[:-PAD_SILENCE_SAMPLES]
+
+
+def _load(model: str | Path, config_path: str | Path | None) -> TTS:
+    try:
+        from TTS.api import TTS
+        from TTS.utils.manage import ModelManager
+    except ImportError as error:
+        raise DependencyError(
+            f"tts=coqui needs the package coqui-tts ({_reason(error)}): pip install "
+            "'talkinghead[speech]', or choose tts=piper, which works offline"
+        ) from error
+    if not Path(model).exists():
+        _check_licence(str(model), ModelManager(progress_bar=False))
+        try:
+            return TTS(str(model), progress_bar=False)
+        except _ERRORS as error:
+            raise DependencyError(
+                f"{model}: cannot be downloaded or loaded ({_reason(error)}); give the path of a "
+                "model on the disk, or choose tts=piper, which works offline"
+            ) from error
+    folder = Path(model) if Path(model).is_dir() else Path(model).parent
+    config = folder / "config.json" if config_path is None else Path(config_path)
+    if not config.is_file():
+        raise UsageError(f"{config}: there is no such file; give the model's with tts.config_path")
+    try:
+        tts = TTS(model_path=str(model), config_path=str(config), progress_bar=False)
+    except _ERRORS as error:
+        raise UsageError(
+            f"{model}: cannot be loaded as a model of Coqui's ({_reason(error)})"
+        ) from error
+    if "xtts" in str(getattr(tts.config, "model", "")):
+        _warn(str(model), "CPML")
+    return tts
+
+
+def _check_licence(name: str, manager: ModelManager) -> None:
+    """Refuses names that are not in the catalogue, and terms that were not agreed to."""
+    kind, language, dataset, model = ([*name.split("/"), "", "", ""])[:4]
+    if kind == "tts_models" and language and (dataset, model) == ("fairseq", "vits"):
+        _warn(name, _FAIRSEQ_LICENCE)
+        return
+    entry = manager.models_dict["tts_models"].get(language, {}).get(dataset, {}).get(model)
+    if kind != "tts_models" or entry is None:
+        near = difflib.get_close_matches(name, manager.list_tts_models(), 5, 0.3)
+        raise UsageError(
+            f"tts.model={name}: there is no such file, and no such model in Coqui's catalogue; it "
+            f"has {', '.join(near)} ... (all: `tts --list_models`)"
+        )
+    if not manager.tos_agreed(entry, Path(manager.output_prefix) / name.replace("/", "--")):
+        raise UsageError(
+            f"tts.model={name}: its terms (CPML, {_CPML}) forbid commercial use; read them, and "
+            "agree by setting COQUI_TOS_AGREED=1 in the environment, or choose another model"
+        )
+    licence = entry.get("license") or "not stated"
+    if _NON_COMMERCIAL.search(licence):
+        _warn(name, licence)
+    else:
+        log.info("%s: its licence is %s", name, licence)
+
+
+def _warn(model: str, licence: str) -> None:
+    log.warning("%s: its licence, %s, forbids commercial use", model, licence)
+
+
+def _check_choice(
+    key: str, chosen: str | None, known: Sequence[str] | None, optional: bool = False
+) -> None:
+    """`known` is None where there is nothing to choose."""
+    if known is None and chosen is not None:
+        raise UsageError(f"tts.{key}={chosen}: the model has one {key} only; leave it out")
+    if known and not optional and chosen not in known:
+        raise UsageError(f"tts.{key}={chosen}: the model has {', '.join(known)}")
+
+
+def _language_of(model: str) -> str | None:
+    """Of a name in the catalogue: a language's code, if it is not of several."""
+    kind, _, rest = model.partition("/")
+    language = rest.partition("/")[0]
+    return language if kind == "tts_models" and language != "multilingual" else None
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

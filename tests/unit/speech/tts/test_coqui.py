@@ -1,0 +1,181 @@
+"""Coqui's adapter with small VITS of random weights, saved to the disk, and its catalogue."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+import torch
+
+from talkinghead.errors import DependencyError, SpeechError, UsageError
+from talkinghead.speech.protocols import TextToSpeech
+from talkinghead.speech.tts.coqui import Coqui
+
+pytest.importorskip("TTS", reason="needs coqui-tts: EXTRAS=speech,dev")
+
+
+def _save_vits(folder: Path, speakers: Sequence[str] = ()) -> Path:
+    from TTS.config.shared_configs import BaseAudioConfig
+    from TTS.tts.configs.shared_configs import CharactersConfig
+    from TTS.tts.configs.vits_config import VitsConfig
+    from TTS.tts.models.vits import Vits, VitsArgs
+
+    torch.manual_seed(0)
+    small = VitsArgs(
+        hidden_channels=16,
+        hidden_channels_ffn_text_encoder=16,
+        num_heads_text_encoder=1,
+        num_layers_text_encoder=1,
+        num_layers_posterior_encoder=1,
+        num_layers_flow=1,
+        upsample_initial_channel_decoder=16,
+        upsample_rates_decoder=[8, 8, 4],
+        upsample_kernel_sizes_decoder=[16, 16, 8],
+        resblock_type_decoder="2",
+        resblock_kernel_sizes_decoder=[3],
+        resblock_dilation_sizes_decoder=[[1, 3]],
+        use_speaker_embedding=bool(speakers),
+    )
+    letters = CharactersConfig(
+        characters_class="TTS.tts.models.vits.VitsCharacters",
+        pad="_",
+        eos="",
+        bos="",
+        blank="",
+        characters="abcdefghijklmnopqrstuvwxyz",
+        punctuations="!'(),-.:;? ",
+        phonemes="",
+    )
+    config = VitsConfig(
+        model_args=small,
+        audio=BaseAudioConfig(sample_rate=16_000),
+        characters=letters,
+        text_cleaner="basic_cleaners",
+        use_phonemes=False,
+        speakers=list(speakers),
+    )
+    folder.mkdir(exist_ok=True)
+    config.save_json(folder / "config.json")
+    torch.save({"model": Vits(config).state_dict()}, folder / "model.pth")
+    return folder / "model.pth"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _save_vits(tmp_path_factory.mktemp("vits"))
+
+
+@pytest.fixture(scope="module")
+def voice(model: Path) -> Coqui:
+    return Coqui(model, device="cpu")
+
+
+def test_speaks_a_sentence_a_piece(voice: Coqui) -> None:
+    assert isinstance(voice, TextToSpeech)
+    assert voice.sample_rate == 16_000
+    pieces = list(voice.speak("Hello, how are you? I am rather a long sentence. \N{GRINNING FACE}"))
+    assert [piece.dtype for piece in pieces] == [np.float32] * 2
+    assert all(len(piece) and np.isfinite(piece).all() for piece in pieces)
+    assert all(np.abs(piece).max() <= 1 for piece in pieces)
+    # The silence that coqui-tts adds is not there.
+    assert all(piece[-100:].any() for piece in pieces)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "?!", "\N{GRINNING FACE}"])
+def test_nothing_to_say_is_nothing(voice: Coqui, text: str) -> None:
+    assert not list(voice.speak(text))
+
+
+def test_cancelling_ends_after_the_sentence(voice: Coqui) -> None:
+    cancel = Event()
+    spoken = voice.speak("One is here. Two is here. Three is here.", cancel)
+    next(spoken)
+    cancel.set()
+    assert not list(spoken)
+
+
+def test_long_text_is_spoken_by_and_by(voice: Coqui) -> None:
+    spoken = voice.speak("This is a sentence among very many others. " * 2400)
+    assert len(next(spoken))
+    spoken.close()
+
+
+def test_speakers_go_by_name(tmp_path: Path) -> None:
+    model = _save_vits(tmp_path, ["ann", "bob"])
+    assert next(Coqui(model, speaker="bob", device="cpu").speak("Hello.")).any()
+    for speaker in ("cid", None):
+        with pytest.raises(UsageError, match=rf"tts\.speaker={speaker}: the model has ann, bob"):
+            Coqui(model, speaker=speaker, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["speaker", "language"])
+def test_what_the_model_has_not_is_refused(model: Path, key: str) -> None:
+    with pytest.raises(UsageError, match=f"has one {key} only"):
+        Coqui(model, device="cpu", **{key: "x"})
+
+
+def test_bad_files_are_told(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"speaker_wav: there is no file .*nobody\.wav"):
+        Coqui(model, speaker_wav=tmp_path / "nobody.wav")
+    (tmp_path / "model.pth").write_bytes(b"no weights")
+    with pytest.raises(UsageError, match=r"config\.json: there is no such file"):
+        Coqui(tmp_path / "model.pth")
+    with pytest.raises(UsageError, match="cannot be loaded as a model of Coqui"):
+        Coqui(tmp_path / "model.pth", config_path=model.with_name("config.json"))
+
+
+def test_models_own_failure_is_told(model: Path) -> None:
+    voice = Coqui(model, device="cpu", options={"extra_aux_input": 3})
+    with pytest.raises(SpeechError, match=r"tts=coqui failed on 'Hello\.'"):
+        list(voice.speak("Hello."))
+
+
+def test_unknown_model_names_near_ones() -> None:
+    with pytest.raises(UsageError, match=r"it has .*tts_models/en/ljspeech/vits"):
+        Coqui("tts_models/en/ljspeech/vist")
+    with pytest.raises(UsageError, match="no such model"):
+        Coqui("xtts")
+
+
+def test_terms_are_not_asked_for_but_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TTS_HOME", str(tmp_path))
+    monkeypatch.delenv("COQUI_TOS_AGREED", raising=False)
+    with pytest.raises(UsageError, match=r"CPML.*commercial.*COQUI_TOS_AGREED=1"):
+        Coqui("tts_models/multilingual/multi-dataset/xtts_v2")
+
+
+@pytest.mark.parametrize(
+    ("name", "licence"),
+    [
+        ("tts_models/multilingual/multi-dataset/your_tts", "CC BY-NC-ND 4.0"),
+        ("tts_models/en/vctk/fast_pitch", "CC BY-NC-ND 4.0"),
+        ("tts_models/deu/fairseq/vits", "CC BY-NC 4.0"),
+        ("tts_models/en/ljspeech/vits", None),
+    ],
+)
+def test_licences_are_told_before_the_download(
+    name: str,
+    licence: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("TTS_HOME", str(tmp_path))
+    with (
+        caplog.at_level(logging.WARNING, "talkinghead"),
+        pytest.raises(DependencyError, match=r"cannot be downloaded.*tts=piper"),
+    ):
+        Coqui(name)
+    told = [r.getMessage() for r in caplog.records if r.name.startswith("talkinghead")]
+    assert told == ([f"{name}: its licence, {licence}, forbids commercial use"] if licence else [])
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "TTS.api", None)
+    with pytest.raises(DependencyError, match=r"talkinghead\[speech\].*tts=piper"):
+        Coqui()
