@@ -1,0 +1,351 @@
+"""Twelve awkward inputs, and what becomes of them.
+
+python scripts/awkward_sheet.py awkward --grid videos --glasses portrait.jpg --painting painting.jpg
+
+Makes each input (OUTPUT/inputs) from scikit-image's astronaut, from GRID's speakers (a folder with
+a folder of clips for each) and from two portraits, and lets it say the demonstration's first
+seconds. Writes OUTPUT/frames, the frame in the middle of a word and its neighbours, as PNG to be
+looked at; OUTPUT/sheet.jpg, that frame of every input, whole and at the face; OUTPUT/awkward.csv
+and, to the terminal, the same as a table. What needs media that were not given is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from scipy.interpolate import RBFInterpolator
+
+from talkinghead import paths
+from talkinghead.errors import TalkingHeadError
+from talkinghead.features.faces.detector import FaceDetector
+from talkinghead.media.reader import read_audio, read_image, read_video
+from talkinghead.media.writer import VideoWriter, atomic_path, write_image
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.source import SourceOptions
+from talkinghead.types import AudioClip, Face, FloatArray, UInt8Array
+
+FPS = 25
+SECONDS = 3
+MOMENT = 45
+"""The frame that is shown: in the middle of a word of the demonstration."""
+CUT = 43
+GONE = (13, 38)
+"""The frames between which nobody is there."""
+TURN = 45
+TURNS = (26, 42, 52, 70)
+"""The frames at which the head begins to turn, is turned, begins to turn back, and is back."""
+DEPTHS_CM = {
+    # MediaPipe's canonical face model (Apache-2.0): eye corners, bridge, base and tip of the nose,
+    # lips, chin, forehead and the face's sides.
+    **{33: 3.17, 133: 3.76, 362: 3.76, 263: 3.17, 168: 5.24, 98: 5.24, 327: 5.24, 4: 7.59},
+    **{0: 5.98, 61: 4.28, 291: 4.28, 152: 4.26, 10: 4.48, 234: -2.44, 454: -2.44},
+}
+HALF_WIDTH_CM = 7.66
+SMALL = 160
+COLUMNS = 6
+
+
+@dataclass(frozen=True)
+class Media:
+    """What inputs are made from; `folder` is where they go."""
+
+    folder: Path
+    detector: FaceDetector
+    photo: UInt8Array
+    grid: Path | None
+    glasses: Path | None
+    painting: Path | None
+
+    def speaker(self, name: str) -> list[UInt8Array]:
+        """The pictures of a GRID speaker's first clip, uint8 [288, 360, 3]."""
+        return [frame.image for frame in islice(read_video(self.clip(name)), SECONDS * FPS)]
+
+    def clip(self, name: str) -> Path:
+        """A GRID speaker's first clip."""
+        if self.grid is None or not (clips := sorted((self.grid / name).glob("*.m*"))):
+            raise FileNotFoundError(f"clips of GRID's {name}: give --grid")
+        return clips[0]
+
+    def write(self, name: str, images: list[UInt8Array]) -> Path:
+        """A video, nearly without loss."""
+        path = self.folder / f"{name}.mp4"
+        height, width = images[0].shape[:2]
+        with VideoWriter(path, width, height, Fraction(FPS), None, crf=8) as writer:
+            for image in images:
+                writer.write(np.ascontiguousarray(image))
+        return path
+
+
+def rotated(media: Media) -> Path:
+    """A portrait that was stored lying, and says so in its display matrix."""
+    upright = [image[:, 72:288] for image in media.speaker("s3")]
+    path = media.write("rotated", [np.rot90(image) for image in upright])
+    data = bytearray(path.read_bytes())
+    # The track's header: type, version and flags, times and numbers, then the matrix.
+    start = data.index(b"tkhd") + 4 + 40
+    quarter = 1 << 16
+    data[start : start + 36] = struct.pack(">9i", 0, quarter, 0, -quarter, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def alpha(media: Media) -> Path:
+    """A head and shoulders cut out, soft at the edge."""
+    height, width = media.photo.shape[:2]
+    kept = np.zeros((height, width), np.uint8)
+    cv2.ellipse(kept, (225, 130), (105, 140), 0, 0, 360, 255, -1)
+    cv2.ellipse(kept, (225, height), (220, 270), 0, 0, 360, 255, -1)
+    path = media.folder / "alpha.png"
+    Image.fromarray(np.dstack([media.photo, cv2.GaussianBlur(kept, (0, 0), 5)])).save(path)
+    return path
+
+
+def four_k(media: Media) -> Path:
+    """A photo of 3840 x 2160 pixels, enlarged."""
+    path = media.folder / "four_k.png"
+    large = cv2.resize(media.photo[:288], (3840, 2160), interpolation=cv2.INTER_CUBIC)
+    write_image(path, large.astype(np.uint8))
+    return path
+
+
+def small(media: Media) -> Path:
+    """A face of 160 x 160 pixels in a frame of 1920 x 1080, before a plain wall."""
+    images = media.speaker("s23")
+    box = media.detector.detect(images[0])[0].box
+    scale = SMALL / max(box.width, box.height)
+    wall = np.full((1080, 1920, 3), np.median(images[0][:40], axis=(0, 1)), np.float32)
+
+    def placed(image: UInt8Array) -> UInt8Array:
+        person = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        height, width = person.shape[:2]
+        inside = np.zeros((height + 100, width), np.float32)
+        inside[30:, 40:-40] = 1
+        share = cv2.GaussianBlur(inside, (0, 0), 12)[:height, :, None]
+        picture = wall.copy()
+        corner = picture[-height:, 1200 : 1200 + width]
+        corner += share * (person - corner)
+        return np.rint(picture).astype(np.uint8)
+
+    return media.write("small", [placed(image) for image in images])
+
+
+def two(media: Media) -> Path:
+    """Two people, of whom the one on the right is to speak."""
+    pairs = zip(media.speaker("s20"), media.speaker("s3"), strict=True)
+    return media.write("two", [np.hstack(pair) for pair in pairs])
+
+
+def nobody(media: Media) -> Path:
+    """Somebody who slides out of the picture, and comes back a second later."""
+
+    def slid(image: UInt8Array, number: int) -> UInt8Array:
+        near = max(GONE[0] - number, number - GONE[1], 0)
+        away = image.shape[1] * (1 - near / 5 if near < 5 else 0.0)
+        shift = np.array([[1, 0, away], [0, 1, 0]])
+        return cv2.warpAffine(  # type: ignore[return-value]
+            image, shift, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE
+        )
+
+    return media.write("nobody", [slid(i, n) for n, i in enumerate(media.speaker("s20"))])
+
+
+def cut(media: Media) -> Path:
+    """One person, then another."""
+    return media.write("cut", media.speaker("s32")[:CUT] + media.speaker("s23")[CUT:])
+
+
+def turned(media: Media) -> Path:
+    """A photo laid over the relief of a head, which turns by 45 degrees and back."""
+    middle, depth, share = relief(media.photo, media.detector.detect(media.photo)[0])
+    angles = np.radians(np.interp(np.arange(SECONDS * FPS), TURNS, (0, TURN, TURN, 0)))
+    columns = np.arange(media.photo.shape[1], dtype=np.float32)
+    rows = np.arange(media.photo.shape[0], dtype=np.float32)
+    down = np.repeat(rows[:, None], len(columns), axis=1)
+    images = []
+    for angle in angles:
+        aside = (columns - middle) * (np.cos(angle) - 1) + depth * np.sin(angle)
+        # What a nearer part has been moved over is hidden.
+        places = np.maximum.accumulate(columns + share * aside, axis=1) + 1e-4 * columns
+        origin = np.stack([np.interp(columns, row, columns) for row in places])
+        image = cv2.remap(media.photo, origin.astype(np.float32), down, cv2.INTER_CUBIC)
+        images.append(image.astype(np.uint8))
+    return media.write("turned", images)
+
+
+def relief(image: UInt8Array, face: Face) -> tuple[float, FloatArray, FloatArray]:
+    """A face's middle column; how near each pixel [H, W] is, in pixels; how much it is the head."""
+    half = face.box.width / 2
+    middle = np.array([face.box.x0 + face.box.x1, face.box.y0 + face.box.y1]) / 2
+    around = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    rim = middle + half * np.stack([1.6 * np.cos(around), 2.1 * np.sin(around)], -1)
+    known = np.vstack([face.points[list(DEPTHS_CM)], rim])
+    depths = np.array([*DEPTHS_CM.values(), *[-8.0] * len(rim)]) * half / HALF_WIDTH_CM
+    height, width = image.shape[:2]
+    places = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+    near = RBFInterpolator(known, depths)(places.reshape(-1, 2)).reshape(height, width)
+    away = np.linalg.norm((places - middle) / (half * np.array([1.6, 2.1])), axis=-1)
+    return float(middle[0]), near.clip(depths.min()), (2 - 1.2 * away).clip(0, 1)
+
+
+def grey(media: Media) -> Path:
+    """A photo with one channel."""
+    path = media.folder / "grey.png"
+    Image.fromarray(media.photo).convert("L").save(path)
+    return path
+
+
+def given(name: str) -> Callable[[Media], Path]:
+    """A portrait that was named."""
+
+    def find(media: Media) -> Path:
+        path: Path | None = getattr(media, name)
+        if path is None:
+            raise FileNotFoundError(f"a portrait: give --{name}")
+        return path
+
+    return find
+
+
+CASES: dict[str, Callable[[Media], Path]] = {
+    "rotated": rotated,
+    "alpha": alpha,
+    "four_k": four_k,
+    "small": small,
+    "two": two,
+    "nobody": nobody,
+    "cut": cut,
+    "turned": turned,
+    "beard": lambda media: media.clip("s26"),
+    "glasses": given("glasses"),
+    "grey": grey,
+    "painting": given("painting"),
+}
+FACE = {"two": 1}
+"""Who speaks, counted from the left, where several do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one input; `seconds` until the last frame was there."""
+
+    name: str
+    width: int
+    height: int
+    num_frames: int
+    num_frames_without_face: int
+    seconds: float
+
+
+class Exhibitor:
+    """Lets faces speak, and keeps the frames in the middle of a word."""
+
+    def __init__(self, folder: Path, checkpoint: str, around: int) -> None:
+        self.folder = folder
+        self.predictor = LipSyncPredictor.from_checkpoint(checkpoint)
+        rate = self.predictor.spec.sample_rate
+        samples = read_audio(paths.DEMO_SPEECH, rate).samples
+        self._speech = AudioClip(samples[: SECONDS * rate], rate)
+        self._kept = range(MOMENT - around, MOMENT + around + 1)
+
+    def show(self, name: str, face: Path) -> tuple[Row, UInt8Array]:
+        """The figures, and the tile: uint8 [2 * side, side, 3]."""
+        index = FACE.get(name)
+        options = SourceOptions(
+            face_select="largest" if index is None else "index", face_index=index or 0
+        )
+        started_s = time.perf_counter()
+        with self.predictor.predict(face, self._speech, options) as frames:
+            kept = {n: image for n, (image, _) in enumerate(frames) if n in self._kept}
+        seconds = time.perf_counter() - started_s
+        for number, image in kept.items():
+            write_image(self.folder / f"{name}_{number}.png", image)
+        shown = kept[MOMENT]
+        height, width = shown.shape[:2]
+        untouched = frames.num_frames_without_face
+        row = Row(name, width, height, frames.num_frames, untouched, round(seconds, 1))
+        return row, np.vstack([fit(shown), fit(self._close(shown, index or 0))])
+
+    def _close(self, image: UInt8Array, index: int) -> UInt8Array:
+        """The face, with something around it."""
+        faces = self.predictor.detector.detect(image)
+        box = sorted(faces, key=lambda face: face.box.x0)[index].box
+        middle = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
+        reach = 0.62 * max(box.width, box.height)
+        (x0, y0), (x1, y1) = (np.rint(middle + s * reach).astype(int).clip(0) for s in (-1, 1))
+        return image[y0:y1, x0:x1]
+
+
+def fit(image: UInt8Array, side: int = 240) -> UInt8Array:
+    """A picture made to fit into a square, black beside it."""
+    scale = side / max(image.shape[:2])
+    size = [max(1, round(scale * length)) for length in image.shape[1::-1]]
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    square = np.zeros((side, side, 3), np.uint8)
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    square[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=way)
+    return square
+
+
+def exhibits(media: Media, exhibitor: Exhibitor) -> Iterator[tuple[Row, UInt8Array]]:
+    """Every input that can be made from the media."""
+    for name, make in CASES.items():
+        try:
+            face = make(media)
+        except FileNotFoundError as error:
+            print(f"{name} left out, it needs {error}")
+            continue
+        yield exhibitor.show(name, face)
+
+
+def write_table(path: Path, rows: list[Row]) -> None:
+    """As CSV; as Markdown to the terminal."""
+    names = list(Row.__dataclass_fields__)
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows([getattr(row, name) for name in names] for row in rows)
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for row in rows:
+        print(f"| {' | '.join(str(getattr(row, name)) for name in names)} |")
+
+
+def main() -> None:
+    """Writes the inputs, the frames, the sheet and the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", type=Path, help="folder")
+    parser.add_argument("--grid", type=Path, help="the folder of GRID's speakers")
+    parser.add_argument("--glasses", type=Path, help="a portrait of somebody with glasses")
+    parser.add_argument("--painting", type=Path, help="a painted portrait")
+    parser.add_argument("--checkpoint", default="default", help="the generator's")
+    parser.add_argument("--around", type=int, default=2, help="neighbours written on either side")
+    args = parser.parse_args()
+    for folder in ("inputs", "frames"):
+        (args.output / folder).mkdir(parents=True, exist_ok=True)
+    try:
+        exhibitor = Exhibitor(args.output / "frames", args.checkpoint, args.around)
+        detector, photo = exhibitor.predictor.detector, read_image(paths.demo_face())
+        media = Media(
+            args.output / "inputs", detector, photo, args.grid, args.glasses, args.painting
+        )
+        rows, tiles = zip(*exhibits(media, exhibitor), strict=True)
+        tiles += (np.zeros_like(tiles[0]),) * (-len(tiles) % COLUMNS)
+        lines = [np.hstack(tiles[n : n + COLUMNS]) for n in range(0, len(tiles), COLUMNS)]
+        write_image(args.output / "sheet.jpg", np.vstack(lines))
+        write_table(args.output / "awkward.csv", list(rows))
+    except TalkingHeadError as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
