@@ -42,8 +42,8 @@ def make_files(folder):
     return folder
 
 
-def write_speech(path, duration_s, rate=16_000):
-    samples = 8000 * np.random.default_rng(0).standard_normal(round(duration_s * rate))
+def write_speech(path, duration_s, rate=16_000, level=8000):
+    samples = level * np.random.default_rng(0).standard_normal(round(duration_s * rate))
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))
         file.writeframes(samples.clip(-32_000, 32_000).astype("<i2").tobytes())

@@ -237,8 +237,9 @@ class Conversation:
             self.history.append(Message("assistant", reply))
         if report.video is not None:
             write_transcript(report, report.video.path)
-            log.info("%s: %.2f s", report.video.path, report.video.duration_s)
         log.info("answer%s: %s", " (interrupted)" if report.interrupted else "", reply)
+        if report.video is not None:
+            log.info("%s: %.2f s", report.video.path, report.video.duration_s)
         log.info("after the question: %s", report.times)
         if report.error is not None:
             log.error("the answer was broken off: %s", report.error)

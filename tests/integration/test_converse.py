@@ -1,0 +1,261 @@
+"""`talkinghead converse`, and a text for `predict`, as typed: offline, with a voice of tones."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _predicting import make_files, messages, predict, write_speech
+
+from talkinghead.cli.main import main
+from talkinghead.errors import DependencyError
+from talkinghead.media.reader import probe, read_audio
+from talkinghead.media.writer import write_audio_file
+from talkinghead.speech.packaged import voice, whisper_base
+from talkinghead.speech.spoken import speak_text
+from talkinghead.speech.stt.whisper import Whisper
+from talkinghead.speech.tts.piper import Piper
+from talkinghead.speech.voice import Voice
+from talkinghead.types import AudioClip
+
+TONES = ("~tts", "+tts={_target_: _speaking.Tones}")
+EARS = (
+    "~stt",
+    "+stt={_target_: _speaking.Ears, "
+    "transcript: {_target_: talkinghead.speech.protocols.Transcript, text: 'Who is it?'}}",
+)
+
+
+def is_packaged():
+    """Whether the extra `offline` is here."""
+    try:
+        return bool(voice("joe") and whisper_base())
+    except DependencyError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("inputs"))
+
+
+def converse(files, *overrides):
+    keys = (f"checkpoint={files / 'good.safetensors'}", f"face={files / 'face.png'}")
+    return main(["converse", *keys, *TONES, *overrides])
+
+
+def type_in(monkeypatch, *lines):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+def test_a_question_is_answered(files, tmp_path, capfd):
+    output = tmp_path / "it's, (a) = b.mp4"
+    assert converse(files, f"audio={files / 'speech.wav'}", f"output={output}", *EARS) == 0
+    assert abs(probe(output).duration_s - Fraction("0.85")) <= Fraction(1, 25)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".mp4", ".srt", ".json"}
+    told = capfd.readouterr().out
+    assert "question: Who is it?" in told
+    assert "answer: You said: Who is it?" in told
+    assert "first frame" in told
+
+
+def test_silence_is_asked_again(files, tmp_path):
+    write_speech(tmp_path / "silence.wav", 1.0, level=0)
+    output = tmp_path / "answer.mp4"
+    arguments = (f"audio={tmp_path / 'silence.wav'}", f"output={output}", "ask_again=Pardon, sir?")
+    assert converse(files, *arguments, *EARS) == 0
+    reply = json.loads(output.with_suffix(".json").read_text())["reply"]
+    assert [sentence["text"] for sentence in reply] == ["Pardon, sir?"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named", "status"),
+    [
+        ([], "audio=... and output=...", 2),
+        (["interactive=true"], "output=...", 2),
+        (["output=a.mp4", "audio={files}/nothing.wav"], "nothing.wav", 1),
+        (["output=a.mp4", "audio={files}/speech.wav", "max_question_s=1"], "max_question_s", 1),
+    ],
+)
+def test_a_wrong_question_has_one_line(
+    files, tmp_path, monkeypatch, capfd, overrides, named, status
+):
+    monkeypatch.chdir(tmp_path)
+    given = [override.format(files=files) for override in overrides]
+    assert converse(files, *given, *EARS) == status
+    lines = messages(capfd)
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_typed_line_has_a_clip(files, tmp_path, monkeypatch):
+    (tmp_path / "turn_007.mp4").write_text("of another day")
+    type_in(monkeypatch, "One, two.", "", "Three $HOME?")
+    assert converse(files, "interactive=true", f"output={tmp_path}") == 0
+    replies = [
+        json.loads((tmp_path / f"turn_00{number}.json").read_text())["reply"] for number in (8, 9)
+    ]
+    assert [[sentence["text"] for sentence in reply] for reply in replies] == [
+        ["You said: One, two."],
+        ["You said: Three $HOME?"],
+    ]
+
+
+def test_a_turn_that_fails_is_told_and_the_next_goes_on(files, tmp_path, monkeypatch, capfd):
+    type_in(monkeypatch, "😀", "I am well.")
+    assert converse(files, "interactive=true", f"output={tmp_path}", "llm.template='{}'") == 1
+    captured = capfd.readouterr()
+    assert "nothing that can be said" in captured.out
+    assert "1 of 2 turns failed" in captured.err
+    assert (tmp_path / "turn_002.mp4").is_file()
+
+
+def test_ctrl_c_breaks_off_the_turn_and_ctrl_d_ends(files, tmp_path):
+    """In a process of its own, whose signals are its own."""
+    command = (
+        *(sys.executable, "-m", "talkinghead", "converse", *TONES, "interactive=true"),
+        *(f"checkpoint={files / 'good.safetensors'}", f"face={files / 'face.png'}"),
+        *("output=clips", "llm.template='{}'", "llm.tokens_per_second=8", "max_reply_chars=9999"),
+    )
+    tests = Path(__file__).parents[1]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tests)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    killer = threading.Timer(60, process.kill)
+    killer.start()
+    try:
+        process.stdin.write("This is a long one. " * 100 + "\n")
+        process.stdin.flush()
+        while not list((tmp_path / "clips").glob(".*.tmp.mp4")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(2)
+        interrupted_s = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        while not (tmp_path / "clips" / "turn_001.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert time.monotonic() - interrupted_s < 3
+        told, _ = process.communicate("And now?\n")
+    finally:
+        killer.cancel()
+        process.kill()
+    assert process.returncode == 0, told
+    assert "answer (interrupted): This is a long one." in told
+    assert "answer: And now?" in told
+    assert Fraction(1, 2) < probe(tmp_path / "clips" / "turn_001.mp4").duration_s < 10
+
+
+def test_a_configuration_shows_no_key(monkeypatch, capfd):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    groups = ("stt=openai", "llm=openai", "tts=openai")
+    assert main(["converse", "--cfg", "job", "--resolve", *groups]) == 0
+    told = capfd.readouterr().out
+    assert "api_key_env: OPENAI_API_KEY" in told
+    assert "sk-secret" not in told
+
+
+def test_a_text_becomes_a_video(files, tmp_path):
+    output = tmp_path / "hello.mp4"
+    text = "text=Hello, Dr. Smith! How are you today? 😀"
+    assert predict(files, f"output={output}", text, *TONES, audio=None) == 0
+    assert abs(probe(output).duration_s - (0.7 + 2 * 0.35)) < 0.1
+
+
+def test_a_list_may_hold_texts(files, tmp_path, capfd):
+    rows = ("a.mp4,Hello there.,", f"b.mp4,,{files / 'speech.wav'}")
+    listed = tmp_path / "jobs.csv"
+    listed.write_text(
+        "output,text,audio,face\n" + "".join(f"{row},{files / 'face.png'}\n" for row in rows)
+    )
+    arguments = ("predict", f"jobs={listed}", f"checkpoint={files / 'good.safetensors'}", *TONES)
+    assert main(arguments) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"jobs.csv", "a.mp4", "b.mp4"}
+    capfd.readouterr()
+    assert main(arguments) == 0
+    assert capfd.readouterr().out.count("is there already") == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "named", "status"),
+    [
+        ({"text": "", "audio": None}, "audio is missing", 2),
+        ({"text": "Hello."}, "give one of them", 2),
+        ({"text": "😀 ...", "audio": None}, "nothing in it can be heard", 1),
+    ],
+)
+def test_a_wrong_text_has_one_line(files, tmp_path, capfd, keys, named, status):
+    text = f"text={keys.pop('text')}"
+    assert predict(files, f"output={tmp_path / 'out.mp4'}", text, *TONES, **keys) == status
+    lines = messages(capfd)
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def words_of(text):
+    return re.sub(r"[^a-z' ]", " ", text.lower()).split()
+
+
+def word_error_rate(heard, said):
+    """Insertions, deletions and substitutions over the number of words."""
+    heard, said = words_of(heard), words_of(said)
+    row = range(len(said) + 1)
+    for i, word in enumerate(heard, 1):
+        last, row = row, [i]
+        for j, other in enumerate(said, 1):
+            row.append(min(last[j] + 1, row[-1] + 1, last[j - 1] + (word != other)))
+    return row[-1] / len(said)
+
+
+def transcribe(path):
+    return Whisper().transcribe(read_audio(path, 16_000)).text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_packaged(), reason="needs the extra offline")
+def test_a_text_is_heard_again_in_its_video(files, tmp_path):
+    said = "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised."
+    output = tmp_path / "said.mp4"
+    face = ("predict", f"face={files / 'face.png'}")
+    assert main([*face, f"text={said}", f"output={output}"]) == 0
+    assert word_error_rate(transcribe(output), said) <= 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_packaged(), reason="needs the extra offline")
+def test_a_spoken_question_is_heard_answered_and_spoken(files, tmp_path):
+    asked = "Could you tell me where the nearest railway station is?"
+    question, output = tmp_path / "question.wav", tmp_path / "answer.mp4"
+    spoken = speak_text(asked, Voice(Piper()))
+    samples = np.concatenate(list(spoken.read(16_000)))
+    write_audio_file(question, AudioClip(samples, 16_000))
+    arguments = (f"face={files / 'face.png'}", f"audio={question}", f"output={output}")
+    assert main(["converse", *arguments]) == 0
+    written = json.loads(output.with_suffix(".json").read_text())
+    heard = written["question"]
+    assert word_error_rate(heard["text"], asked) <= 0.1
+    assert heard["language"] == "en"
+    starts = [word["start_s"] for word in heard["words"]]
+    assert len(starts) == 10
+    assert starts == sorted(starts)
+    reply = " ".join(sentence["text"] for sentence in written["reply"])
+    assert reply == f"You said: {heard['text']}"
+    assert word_error_rate(transcribe(output), reply) <= 0.1
+    assert probe(output).duration_s == pytest.approx(written["reply"][-1]["end_s"], abs=0.04)
