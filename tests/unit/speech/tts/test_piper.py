@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,6 +199,22 @@ def test_process_ends_with_the_interpreter(ending: str) -> None:
     pid, folder = done.stdout.split()
     assert not _is_running(int(pid))
     assert not Path(folder).exists()
+
+
+@needs_piper
+def test_process_ends_with_an_interpreter_that_is_killed() -> None:
+    code = (
+        "import os, sys; from talkinghead.speech.tts.piper import Piper; p = Piper(); "
+        "list(p.speak('Hello.')); print(p._process._popen.pid, p._process._folder.name, "
+        "flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    pid, folder = done.stdout.split()
+    until_s = time.monotonic() + 10
+    while _is_running(int(pid)) and time.monotonic() < until_s:
+        time.sleep(0.05)
+    shutil.rmtree(folder)
+    assert not _is_running(int(pid))
 
 
 def test_piper_is_never_imported() -> None:
