@@ -38,8 +38,9 @@ class Loudness:
     or two, a loud sentence stays louder than a quiet one, and however a sentence's sound is cut
     into chunks, the same samples come out.
 
-    The default of -19 LUFS is what speech on the web has (AES TD1008: -16 LUFS in stereo): a mono
-    signal, played by two speakers, sounds 3 dB louder than it measures. Broadcast's is -23.
+    The default of -19 LUFS is the -16 that is asked of what is streamed (AES TD1004), for a mono
+    signal: played by two speakers it sounds 3 dB louder than it measures. It is also near the
+    speech that the packaged weights were trained with. Broadcast's is -23.
 
     Args:
         sample_rate: of the samples, in Hz.

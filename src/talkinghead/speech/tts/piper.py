@@ -80,12 +80,14 @@ class Piper:
             "--noise-w-scale": noise_w_scale,
         }
         given = {option: scale for option, scale in scales.items() if scale is not None}
-        if device not in ("cpu", "cuda") or timeout_s <= 0 or min(given.values(), default=1) < 0:
+        too_small = length_scale == 0 or min(given.values(), default=1) < 0 or timeout_s <= 0
+        if device not in ("cpu", "cuda") or too_small:
             raise UsageError(
                 f"tts=piper got device={device}, timeout_s={timeout_s} and {given}; expected cpu "
-                "or cuda, and numbers above zero"
+                "or cuda, and numbers above zero (noise may be zero)"
             )
-        path = packaged.voice("joe") if str(voice) == PACKAGED else Path(voice).resolve()
+        # Not resolved: a hub's cache holds links to files with other names.
+        path = packaged.voice("joe") if str(voice) == PACKAGED else Path(voice).absolute()
         config = _read_config(path)
         self.sample_rate = int(config["audio"]["sample_rate"])
         self._command = [
@@ -151,7 +153,6 @@ class _Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                cwd=self._folder.name,
                 env={**os.environ, "PYTHONUTF8": "1"},
                 encoding="utf-8",
                 errors="replace",

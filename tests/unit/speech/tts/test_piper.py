@@ -244,6 +244,17 @@ def test_speakers_go_by_name_and_number(voice_file: Path, speaker: str | int, nu
     assert command[command.index("--speaker") + 1] == number
 
 
+def test_voice_may_be_a_link(voice_file: Path, tmp_path: Path) -> None:
+    links = tmp_path / "hub"
+    links.mkdir()
+    for suffix in ("", ".json"):
+        blob = voice_file.with_name(f"a voice.onnx{suffix}").rename(tmp_path / f"blob{suffix[1:]}")
+        (links / f"voice.onnx{suffix}").symlink_to(blob)
+    piper = Piper(links / "voice.onnx", command=[sys.executable, "-c", "input()"])
+    assert piper.sample_rate == 16_000
+    piper.close()
+
+
 def test_missing_voice_is_an_error(tmp_path: Path, voice_file: Path) -> None:
     with pytest.raises(UsageError, match=r"nobody\.onnx: there is no such file; .*packaged"):
         Piper(tmp_path / "nobody.onnx")
@@ -257,7 +268,7 @@ def test_missing_voice_is_an_error(tmp_path: Path, voice_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"device": "tpu"}, {"timeout_s": 0}, {"length_scale": -1.0}, {"noise_scale": -1}]
+    "options", [{"device": "tpu"}, {"timeout_s": 0}, {"length_scale": 0.0}, {"noise_scale": -1}]
 )
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="tts=piper got"):
