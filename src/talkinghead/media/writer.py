@@ -142,8 +142,14 @@ class VideoWriter:
         with ExitStack() as stack:
             self._temporary = stack.enter_context(atomic_path(self.path))
             with self._reported():
+                # Where frames are reordered, durations are counted in the movie's own unit, which
+                # is a millisecond unless it is told: 17 frames at 24 a second are no whole number.
+                unit = {"movie_timescale": str(self._ticks_per_s)}
                 self._container = av.open(
-                    f"file:{self._temporary}", "w", format="mp4", options={"movflags": "+faststart"}
+                    f"file:{self._temporary}",
+                    "w",
+                    format="mp4",
+                    options={"movflags": "+faststart", **unit},
                 )
                 stack.callback(self._close_quietly)
                 self._container.metadata.update(self._metadata)
