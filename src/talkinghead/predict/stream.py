@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterator
 from typing import TypeAlias, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
 _POLL_S = 0.1
+# How long the interpreter waits at its end for stages that were left behind.
+_PATIENCE_S = 5.0
 # An item, whether it is the end, and the error that the stage ended with.
 _Entry: TypeAlias = tuple[T | None, bool, BaseException | None]
 _Waiting: TypeAlias = "queue.Queue[_Entry[T]]"
+_left_behind: WeakSet[threading.Thread] = WeakSet()
 
 
 def in_thread(
@@ -53,6 +59,8 @@ def in_thread(
         stopped.set()
         if cancel is None:
             thread.join()
+        else:
+            _left_behind.add(thread)
 
 
 def _work(stage: Iterator[T], waiting: _Waiting[T], stopped: threading.Event) -> None:
@@ -78,3 +86,11 @@ def _put(entry: _Entry[T], waiting: _Waiting[T], stopped: threading.Event) -> No
         except queue.Full:
             continue
         return
+
+
+@atexit.register
+def _wait_for_left_behind() -> None:
+    """A thread that is in a library's C++ when the interpreter ends would abort it."""
+    until_s = time.monotonic() + _PATIENCE_S
+    for thread in list(_left_behind):
+        thread.join(max(0.0, until_s - time.monotonic()))

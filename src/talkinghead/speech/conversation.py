@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from threading import Event, Lock
@@ -175,14 +175,14 @@ class Conversation:
         """
         if self._stt is None:
             raise UsageError("a spoken question needs something that hears: give an stt")
-        turn = self._turn = _Turn()
-        hearing = self._hear(self._stt, self._read(audio), turn)
-        with closing(in_thread(hearing, 1, "hear", turn.cancel)) as heard:
-            transcript = next(heard, None)
-        if transcript is None:
-            return TurnReport(Transcript(""), (), turn.times, None, interrupted=True)
-        turn.mark("transcript_s")
-        return self._reply(turn, transcript, output, options)
+        with self._begin() as turn:
+            hearing = self._hear(self._stt, self._read(audio), turn)
+            with closing(in_thread(hearing, 1, "hear", turn.cancel)) as heard:
+                transcript = next(heard, None)
+            if transcript is None:
+                return TurnReport(Transcript(""), (), turn.times, None, interrupted=True)
+            turn.mark("transcript_s")
+            return self._reply(turn, transcript, output, options)
 
     def answer_text(self, text: str, output: str | Path, **options: Any) -> TurnReport:
         """Answers a typed question, as `answer` does a spoken one.
@@ -193,9 +193,18 @@ class Conversation:
         """
         if not text.strip():
             raise UsageError("the question is empty: type something")
+        with self._begin() as turn:
+            turn.times.transcript_s = 0.0
+            return self._reply(turn, Transcript(text.strip(), self._language), output, options)
+
+    @contextmanager
+    def _begin(self) -> Iterator[_Turn]:
+        """A turn, of which nothing goes on when it is left."""
         turn = self._turn = _Turn()
-        turn.times.transcript_s = 0.0
-        return self._reply(turn, Transcript(text.strip(), self._language), output, options)
+        try:
+            yield turn
+        finally:
+            turn.cancel.set()
 
     def _reply(
         self, turn: _Turn, question: Transcript, output: str | Path, options: dict[str, Any]
@@ -221,8 +230,6 @@ class Conversation:
             # The speech was broken off before it began.
             if not turn.interrupted or text.spoken:
                 raise
-        finally:
-            turn.cancel.set()
         turn.mark("end_s")
         spoken = tuple(text.spoken)
         report = TurnReport(question, spoken, turn.times, video, turn.interrupted, turn.error)

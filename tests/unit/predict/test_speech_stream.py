@@ -1,5 +1,7 @@
 """Speech that is still being made, heard by the pictures and the sound side by side."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -130,3 +132,25 @@ def test_a_stream_is_heard_once(avatar):
     list(avatar.predictor.predict(avatar, stream))
     with pytest.raises(UsageError, match="can be heard once"):
         list(avatar.predictor.predict(avatar, stream))
+
+
+def test_what_is_left_behind_has_a_while_to_end(tmp_path):
+    program = f"""
+import pathlib, threading, time
+from talkinghead.predict.stream import in_thread
+
+def stage():
+    yield 1
+    time.sleep(1)
+    pathlib.Path({str(tmp_path / "ended")!r}).touch()
+
+cancel = threading.Event()
+with __import__("contextlib").closing(in_thread(stage(), 1, "slow", cancel)) as items:
+    next(items)
+    cancel.set()
+    assert next(items, None) is None
+"""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / "ended").exists()
+    assert time.monotonic() - started < 5
