@@ -125,6 +125,8 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
             "'talkinghead[speech]', or choose tts=piper, which works offline"
         ) from error
     if not Path(model).exists():
+        # It logs what it raises, with the whole stack.
+        logging.getLogger("TTS.utils.manage").setLevel(logging.CRITICAL)
         _check_licence(str(model), ModelManager(progress_bar=False))
         try:
             return TTS(str(model), progress_bar=False)
@@ -195,5 +197,5 @@ def _language_of(model: str) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of what an error says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    """The last line of what an error says, and no more than fits one."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:160]
