@@ -84,6 +84,8 @@ def test_silence_is_asked_again(files, tmp_path):
         (["interactive=true"], "output=...", 2),
         (["output=a.mp4", "audio={files}/nothing.wav"], "nothing.wav", 1),
         (["output=a.mp4", "audio={files}/speech.wav", "max_question_s=1"], "max_question_s", 1),
+        (["output={files}/video.mp4", "audio={files}/video.mp4"], "would be overwritten", 2),
+        (["output={files}/face.png", "audio={files}/speech.wav"], "would be overwritten", 2),
     ],
 )
 def test_a_wrong_question_has_one_line(
@@ -178,13 +180,15 @@ def test_a_text_becomes_a_video(files, tmp_path):
     assert abs(probe(output).duration_s - (0.7 + 2 * 0.35)) < 0.1
 
 
-def test_a_list_may_hold_texts(files, tmp_path, capfd):
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_list_may_hold_texts(files, tmp_path, capfd, workers):
     rows = ("a.mp4,Hello there.,", f"b.mp4,,{files / 'speech.wav'}")
     listed = tmp_path / "jobs.csv"
     listed.write_text(
         "output,text,audio,face\n" + "".join(f"{row},{files / 'face.png'}\n" for row in rows)
     )
-    arguments = ("predict", f"jobs={listed}", f"checkpoint={files / 'good.safetensors'}", *TONES)
+    checkpoint = f"checkpoint={files / 'good.safetensors'}"
+    arguments = ("predict", f"jobs={listed}", f"workers={workers}", checkpoint, *TONES)
     assert main(arguments) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"jobs.csv", "a.mp4", "b.mp4"}
     capfd.readouterr()
@@ -195,7 +199,7 @@ def test_a_list_may_hold_texts(files, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("keys", "named", "status"),
     [
-        ({"text": "", "audio": None}, "audio is missing", 2),
+        ({"text": "", "audio": None}, "text= is empty", 2),
         ({"text": "Hello."}, "give one of them", 2),
         ({"text": "😀 ...", "audio": None}, "nothing in it can be heard", 1),
     ],

@@ -67,6 +67,8 @@ def make_jobs(
                 "face=photo.jpg audio=speech.wav (or text=...) output=talking.mp4, or "
                 "jobs=list.csv for several"
             )
+        if text is not None and not text.strip():
+            raise UsageError('text= is empty: give words to speak, such as text="Hello, you."')
         return [_job({**single, TEXT: text}, "the command line", Path())]
     if any(value is not None for value in (*single.values(), text)):
         raise UsageError("give either face=, audio= and output=, or jobs=; both were given")

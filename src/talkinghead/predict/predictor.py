@@ -284,7 +284,7 @@ class LipSyncPredictor:
             UsageError: the output would overwrite an input.
         """
         output = Path(output)
-        refuse_overwriting(output, face, audio)
+        refuse_overwriting(output, face.source.name if isinstance(face, Avatar) else face, audio)
         provenance = provenance or Provenance()
         speech = Speech(audio)
         with self.predict(face, audio, options) as prediction:

@@ -16,6 +16,7 @@ import numpy as np
 from talkinghead.errors import MediaError, SpeechError, TalkingHeadError, UsageError
 from talkinghead.media.reader import stream_audio
 from talkinghead.predict.avatar import Avatar
+from talkinghead.predict.output import refuse_overwriting
 from talkinghead.predict.predictor import RenderReport
 from talkinghead.predict.speech import SpeechStream
 from talkinghead.predict.stream import in_thread
@@ -171,15 +172,16 @@ class Conversation:
             MediaError: the question cannot be read, or is too long.
             SpeechError: a provider failed before anything was spoken. Later failures are in the
                 report.
-            UsageError: there is nothing that hears.
+            UsageError: there is nothing that hears, or the output would overwrite an input.
         """
         if self._stt is None:
             raise UsageError("a spoken question needs something that hears: give an stt")
+        refuse_overwriting(Path(output), audio)
         with self._begin() as turn:
             hearing = self._hear(self._stt, self._read(audio), turn)
             with closing(in_thread(hearing, 1, "hear", turn.cancel)) as heard:
                 transcript = next(heard, None)
-            if transcript is None:
+            if transcript is None or turn.interrupted:
                 return TurnReport(Transcript(""), (), turn.times, None, interrupted=True)
             turn.mark("transcript_s")
             return self._reply(turn, transcript, output, options)

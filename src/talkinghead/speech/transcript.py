@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from talkinghead.media.files import atomic_path
 from talkinghead.speech.spoken import SpokenSentence
@@ -28,9 +28,9 @@ def write_transcript(report: TurnReport, video: Path) -> None:
     with atomic_path(video.with_suffix(".srt")) as path:
         path.write_text(subtitles(report.reply), encoding="utf-8")
     values = {
-        "question": asdict(report.question),
-        "reply": [asdict(sentence) for sentence in report.reply],
-        "times": asdict(report.times),
+        "question": asdict(report.question, dict_factory=_to_ms),
+        "reply": [asdict(sentence, dict_factory=_to_ms) for sentence in report.reply],
+        "times": asdict(report.times, dict_factory=_to_ms),
         "interrupted": report.interrupted,
         "error": None if report.error is None else str(report.error),
     }
@@ -50,3 +50,8 @@ def _clock(time_s: float) -> str:
     """Seconds as HH:MM:SS,mmm."""
     seconds, ms = divmod(round(time_s * 1000), 1000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02},{ms:03}"
+
+
+def _to_ms(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dataclass's values, with times to the millisecond."""
+    return {name: round(v, 3) if isinstance(v, float) else v for name, v in items}

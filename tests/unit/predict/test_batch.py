@@ -54,6 +54,21 @@ class Predictor:
         )
 
 
+def test_a_text_is_spoken_by_one_voice(tmp_path):
+    predictor, made = Predictor(), []
+
+    def make_speak():
+        made.append(1)
+        return str.upper
+
+    listed = [Job(Path("a.jpg"), None, tmp_path / f"{n}.mp4", f"hello {n}") for n in range(2)]
+    run_jobs(lambda: predictor, [*listed, *jobs(tmp_path, "b.jpg")], make_speak=make_speak)
+    assert [audio for _, audio, *_ in predictor.seen] == ["HELLO 0", "HELLO 1", Path("a.wav")]
+    assert made == [1]
+    with pytest.raises(UsageError, match="nothing that speaks"):
+        run_jobs(lambda: predictor, listed[:1])
+
+
 def no_predictor():
     raise CheckpointError("missing.ckpt: no such file")
 

@@ -39,7 +39,7 @@ def test_a_text_may_stand_in_the_place_of_audio(tmp_path):
         Job(tmp_path / "f.jpg", None, tmp_path / "1.mp4", "Hello, you."),
         Job(tmp_path / "f.jpg", tmp_path / "a.wav", tmp_path / "2.mp4"),
     ]
-    for audio, text, message in (("a", "Hi", "give one of them"), (None, " ", "audio is missing")):
+    for audio, text, message in (("a", "Hi", "give one of them"), (None, " ", "text= is empty")):
         with pytest.raises(UsageError, match=message):
             make_jobs("f", audio, "o", None, text)
     with pytest.raises(UsageError, match="both were given"):
