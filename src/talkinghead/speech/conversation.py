@@ -217,7 +217,8 @@ class Conversation:
         voice = _TurnVoice(self._voice, self._speaking, turn)
         text = SpokenText(self._write(pieces, language), voice, turn.cancel)
         speech = SpeechStream(_survive(text, turn), self._voice.sample_rate, turn.cancel)
-        tell, video = options.pop("progress", None), None
+        tell = options.pop("progress", None)
+        video: RenderReport | None = None
 
         def progress(done: int, total: int) -> None:
             turn.mark("first_frame_s")
