@@ -27,6 +27,7 @@ from talkinghead.speech.tts.piper import Piper
 from talkinghead.speech.voice import Voice
 from talkinghead.types import AudioClip
 
+TESTS = Path(__file__).parents[1]
 TONES = ("~tts", "+tts={_target_: _speaking.Tones}")
 EARS = (
     "~stt",
@@ -129,11 +130,10 @@ def test_ctrl_c_breaks_off_the_turn_and_ctrl_d_ends(files, tmp_path):
         *(f"checkpoint={files / 'good.safetensors'}", f"face={files / 'face.png'}"),
         *("output=clips", "llm.template='{}'", "llm.tokens_per_second=8", "max_reply_chars=9999"),
     )
-    tests = Path(__file__).parents[1]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tests)},
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -230,6 +230,20 @@ def word_error_rate(heard, said):
 
 def transcribe(path):
     return Whisper().transcribe(read_audio(path, 16_000)).text
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_every_stage(files, tmp_path):
+    script = TESTS.parent / "scripts" / "bench_conversation.py"
+    times = tmp_path / "times.json"
+    command = (sys.executable, script, "--turns", "2", "--json", times, *TONES, *EARS)
+    checkpoint = f"checkpoint={files / 'good.safetensors'}"
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    subprocess.run([*command, checkpoint], env=environment, check=True)
+    turns = json.loads(times.read_text())
+    assert len(turns) == 3
+    stages = "transcript first_token first_sentence first_audio first_frame end reply"
+    assert all(list(turn) == [f"{stage}_s" for stage in stages.split()] for turn in turns)
 
 
 @pytest.mark.slow
