@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from talkinghead.errors import DependencyError
+from talkinghead.media.audio import Resampler
 from talkinghead.types import FloatArray
 
 SAMPLE_RATE = 16_000
@@ -118,6 +120,40 @@ def utterances(
             yield from take(half + int(np.argmin(likely[half:])))
     if speaking:
         yield from take(len(held) - max(0, num_silent - padding))
+
+
+def listen(
+    chunks: Iterable[FloatArray],
+    sample_rate: int,
+    min_silence_s: float = 0.5,
+    max_s: float = 28.0,
+    cancel: Event | None = None,
+) -> Iterator[Utterance]:
+    """The utterances of a stream at any rate, until it is cancelled.
+
+    Args:
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length; NaN is silence.
+        sample_rate: theirs, in Hz.
+        min_silence_s: see `utterances`.
+        max_s: see `utterances`.
+        cancel: ends it early.
+
+    Raises:
+        DependencyError: as `voice_activity`.
+    """
+
+    def resampled() -> Iterator[FloatArray]:
+        resampler = Resampler(sample_rate, SAMPLE_RATE)
+        for chunk in chunks:
+            if cancel is not None and cancel.is_set():
+                return
+            yield from resampler.push(np.nan_to_num(chunk).astype(np.float32, copy=False))
+        yield from resampler.flush()
+
+    for utterance in utterances(resampled(), min_silence_s, max_s):
+        if cancel is not None and cancel.is_set():
+            return
+        yield utterance
 
 
 def _detector() -> Any:

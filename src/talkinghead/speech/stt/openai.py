@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkinghead.errors import UsageError
-from talkinghead.media.audio import Resampler
 from talkinghead.speech.openai_client import OpenAIClient
 from talkinghead.speech.protocols import Transcript, Word
-from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, utterances
+from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, listen
 from talkinghead.types import AudioClip, FloatArray
 
 if TYPE_CHECKING:
@@ -80,8 +79,8 @@ class OpenAISpeechToText:
         A DependencyError says that the key was refused, or that faster-whisper, which finds the
         silence, is missing.
         """
-        sound = _resampled([audio.samples], audio.sample_rate, cancel)
-        heard = list(self._hear(utterances(sound, _LONG_SILENCE_S, _LONGEST_S), cancel))
+        sound = [audio.samples], audio.sample_rate
+        heard = list(self._hear(listen(*sound, _LONG_SILENCE_S, _LONGEST_S, cancel), cancel))
         return Transcript(
             " ".join(part.text for part in heard),
             next((part.language for part in heard if part.language), None),
@@ -92,8 +91,8 @@ class OpenAISpeechToText:
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
         """See `SpeechToText.stream`, and `transcribe`."""
-        sound = _resampled(chunks, sample_rate, cancel)
-        return self._hear(utterances(sound, self._min_silence_s), cancel)
+        parts = listen(chunks, sample_rate, self._min_silence_s, cancel=cancel)
+        return self._hear(parts, cancel)
 
     def _hear(self, parts: Iterable[Utterance], cancel: Event | None) -> Iterator[Transcript]:
         for part in parts:
@@ -118,17 +117,6 @@ class OpenAISpeechToText:
         # whisper-1 names it in full ("english").
         language = self._language or (found if len(found) == 2 else None)
         yield Transcript(answer.text.strip(), language, tuple(words))
-
-
-def _resampled(
-    chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None
-) -> Iterator[FloatArray]:
-    resampler = Resampler(sample_rate, SAMPLE_RATE)
-    for chunk in chunks:
-        if cancel is not None and cancel.is_set():
-            return
-        yield from resampler.push(np.nan_to_num(chunk))
-    yield from resampler.flush()
 
 
 def _wav(samples: FloatArray) -> bytes:

@@ -13,13 +13,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
-
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.media.audio import Resampler
 from talkinghead.speech import packaged
 from talkinghead.speech.protocols import Transcript, Word
-from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, utterances
+from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, listen
 from talkinghead.types import AudioClip, FloatArray
 
 log = logging.getLogger(__name__)
@@ -88,7 +85,7 @@ class Whisper:
         samples, step = audio.samples, audio.sample_rate
         seconds = (samples[start : start + step] for start in range(0, len(samples), step))
         language, pieces = self._language, []
-        for utterance in _listen(seconds, audio.sample_rate, _CLIP_SILENCE_S, cancel):
+        for utterance in listen(seconds, audio.sample_rate, _CLIP_SILENCE_S, cancel=cancel):
             piece = self._hear(utterance, language, cancel)
             pieces.append(piece)
             language = language or piece.language
@@ -99,7 +96,7 @@ class Whisper:
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
         """See `SpeechToText.stream`. Each utterance may be in a language of its own."""
-        for utterance in _listen(chunks, sample_rate, self._min_silence_s, cancel):
+        for utterance in listen(chunks, sample_rate, self._min_silence_s, cancel=cancel):
             heard = self._hear(utterance, self._language, cancel)
             if heard.text:
                 yield heard
@@ -128,25 +125,6 @@ class Whisper:
         except RuntimeError as error:  # CTranslate2's: no memory, no library of CUDA's
             raise SpeechError(f"stt=whisper failed: {error}") from error
         return Transcript(text.strip(), info.language, tuple(words))
-
-
-def _listen(
-    chunks: Iterable[FloatArray], sample_rate: int, min_silence_s: float, cancel: Event | None
-) -> Iterator[Utterance]:
-    """The utterances of a stream at any rate, until it is cancelled."""
-
-    def resampled() -> Iterator[FloatArray]:
-        resampler = Resampler(sample_rate, SAMPLE_RATE)
-        for chunk in chunks:
-            if cancel is not None and cancel.is_set():
-                return
-            yield from resampler.push(np.nan_to_num(chunk).astype(np.float32, copy=False))
-        yield from resampler.flush()
-
-    for utterance in utterances(resampled(), min_silence_s):
-        if cancel is not None and cancel.is_set():
-            return
-        yield utterance
 
 
 def _word(word: Any, offset_s: float) -> Word:
