@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +86,8 @@ class ClipScorer:
         sounds = {"own": clip.features, "silence": clip.features[:, :0]}
         if other is not None:
             sounds["other"] = _repeat_to(other.features, len(clip.faces), self.spec)
-            # Sentences begin and end alike: from its middle on, even their timing is another.
-            turned = other.features.roll(other.features.shape[1] // 2, 1)
+            # Sentences begin and end alike: from another moment on, even their timing is another.
+            turned = _turn(other.features, clip.entry.id)
             sounds["elsewhere"] = _repeat_to(turned, len(clip.faces), self.spec)
         takes = {name: self.generator.speak(encoded, sound) for name, sound in sounds.items()}
         detector, topology = self.judges.detector, self.judges.detector.topology
@@ -192,6 +193,13 @@ def _facts(clip: RealClip, other: RealClip | None) -> dict[str, str | bool | Non
         "other": other.entry.id if other else None,
         "other_same_speaker": same,
     }
+
+
+def _turn(features: Tensor, name: str) -> Tensor:
+    """A sound from a random moment on, round to its beginning: the same for the same name."""
+    # Splits are made by the hash of the name alone.
+    draw = int.from_bytes(hashlib.sha256(f"elsewhere {name}".encode()).digest()[:8]) / 2**64
+    return features.roll(-int(draw * features.shape[1]), 1)
 
 
 def _repeat_to(features: Tensor, num_frames: int, spec: AVSpec) -> Tensor:

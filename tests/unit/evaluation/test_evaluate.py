@@ -183,7 +183,7 @@ def test_a_deaf_model_is_found_out(corpus: Path) -> None:
     assert values["motion_ratio"] == 0
 
 
-def test_from_its_middle_on_even_the_clips_own_sound_is_wrong(corpus: Path) -> None:
+def test_from_another_moment_on_even_the_clips_own_sound_is_wrong(corpus: Path) -> None:
     clip = load_clip(corpus, Manifest.load(corpus).split("val")[0])
     scorer = ClipScorer(ClipGenerator(BarModel(), SPEC), Judges(SPEC, BarDetector()))
     values = scorer.score(clip, clip).values
