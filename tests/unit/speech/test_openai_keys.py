@@ -69,8 +69,13 @@ def everything_that_fails(server: OpenAIServer) -> Iterator[TalkingHeadError]:
 
 
 def test_key_is_nowhere(
-    server: OpenAIServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    server: OpenAIServer,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A handler that another test left, its stream closed, would print the error being handled.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     caplog.set_level(logging.DEBUG)
     seen = []
     for error in everything_that_fails(server):
