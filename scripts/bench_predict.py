@@ -31,7 +31,13 @@ from rich.table import Table
 
 from talkinghead.features.audio import AudioFeatures
 from talkinghead.features.faces.tracker import FaceTracker
-from talkinghead.features.geometry import as_tensor, estimate_transform, warp_face
+from talkinghead.features.geometry import (
+    as_tensor,
+    estimate_transform,
+    lip_points,
+    transform_points,
+    warp_face,
+)
 from talkinghead.media.reader import is_image, read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
@@ -166,7 +172,11 @@ def stage_times(
     with timed("detect", len(images)):
         faces = [tracker.update(image) for image in images]
     pictures = [
-        (image, estimate_transform(face.points, face.topology, spec))
+        (
+            image,
+            estimate_transform(face.points, face.topology, spec),
+            lip_points(face.points, face.topology),
+        )
         for image, face in zip(images, faces, strict=True)
         if face is not None
     ]
@@ -176,12 +186,14 @@ def stage_times(
     step = Fraction(1, FPS)
     frames = [
         SourceFrame(image, i * step, step, transform=transform, reference=reference)
-        for i, (image, transform) in enumerate(pictures * count if still else pictures)
+        for i, (image, transform, _) in enumerate(pictures * count if still else pictures)
     ]
     _, autocast = place(predictor.model, args.device, args.precisions[0])
     with timed("encode face", 1), torch.inference_mode():
         face = as_tensor(warp_face(reference.image, reference.transform, spec.face_size)[None])
-        predictor.model.encode_reference(face.to(predictor.device)).token.cpu()
+        lips = torch.from_numpy(transform_points(reference.lips, reference.transform))[None]
+        where = predictor.device
+        predictor.model.encode_reference(face.to(where), lips.to(where)).token.cpu()
     features = AudioFeatures(spec, predictor.model.needs_prosody)
     samples = clip.samples[: round((count + 10) * step * spec.sample_rate)]
     with timed("mel"):

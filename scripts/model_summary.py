@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from talkinghead.features.geometry import surroundings
+from talkinghead.features.geometry import NUM_LIP_POINTS, surroundings
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, LIPS, build
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.paths import conf_dir
@@ -51,16 +51,17 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
         cfg.model.discriminator.channels, cfg.model.discriminator.face_channels
     ).eval()
     face = torch.rand(1, 3, spec.face_size, spec.face_size)
+    lips = torch.zeros(1, NUM_LIP_POINTS, 2)
     audio = torch.zeros(1, 50, spec.num_mels, spec.mel_window)
     with torch.no_grad():
-        reference = model.encode_reference(face)
+        reference = model.encode_reference(face, lips)
         around = surroundings(face, spec)
         context = model.encode_context(around, reference)
         tokens = model.encode_audio(audio, reference)[0, :1]
     hearing = nn.ModuleList([model.audio_encoder, model.transformer])
     return [
         ("generator", model, float("nan"), ""),
-        ("  face encoder", model.face_encoder, gflop(model.encode_reference, face), "face"),
+        ("  face encoder", model.face_encoder, gflop(model.encode_reference, face, lips), "face"),
         (
             "  context encoder",
             model.context_encoder,

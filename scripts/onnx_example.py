@@ -1,10 +1,11 @@
 """Mouths from the files of `talkinghead export`, with numpy and onnxruntime alone (and Pillow).
 
-python scripts/onnx_example.py EXPORTED_FOLDER face.png speech.wav mouths/
+python scripts/onnx_example.py EXPORTED_FOLDER face.png lips.npy speech.wav mouths/
 
-face.png is an aligned face (talkinghead.features.geometry.warp_face makes one); speech.wav is
-16-bit PCM at the model's sample rate. Instead of it, speech.npy may hold a log-mel [num_mels, M].
-The mouths are written as mouths/0000.png and so on, one for each 25th of a second.
+face.png is an aligned face (talkinghead.features.geometry.warp_face makes one), lips.npy its lips
+[20, 2] (lip_points, in the same module); speech.wav is 16-bit PCM at the model's sample rate.
+Instead of it, speech.npy may hold a log-mel [num_mels, M]. The mouths are written as
+mouths/0000.png and so on, one for each 25th of a second.
 """
 
 import argparse
@@ -78,8 +79,10 @@ def open_part(folder: Path, part: str, outputs: list[str]) -> Callable[[Arrays],
     )
 
 
-def mouths(folder: Path, face: np.ndarray, mel: np.ndarray, chunk: int = 25) -> np.ndarray:
-    """An aligned face uint8 [H, W, 3] and a log-mel to mouths uint8 [N, mouth, mouth, 3]."""
+def mouths(
+    folder: Path, face: np.ndarray, lips: np.ndarray, mel: np.ndarray, chunk: int = 25
+) -> np.ndarray:
+    """An aligned face uint8 [H, W, 3], its lips and a mel to mouths uint8 [N, size, size, 3]."""
     meta = json.loads((folder / "talkinghead.json").read_text())
     av = meta["av"]
     if meta["needs_prosody"]:
@@ -87,6 +90,7 @@ def mouths(folder: Path, face: np.ndarray, mel: np.ndarray, chunk: int = 25) -> 
     run = {name: open_part(folder, name, part["outputs"]) for name, part in meta["parts"].items()}
     pixels = face.transpose(2, 0, 1)[None].astype(np.float32) / 255
     known: Arrays = {"face": pixels, "surroundings": surroundings(pixels, av)}
+    known["lips"] = lips[None].astype(np.float32)
     known |= run["encode_reference"](known)
     context = run["encode_context"](known)
     seconds = (mel.shape[1] - 1) * av["hop_length"] / av["sample_rate"]
@@ -115,7 +119,7 @@ def read_wav(path: Path, sample_rate: int) -> np.ndarray:
 def main() -> None:
     """Writes a PNG file for each mouth."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name in ("folder", "face", "speech", "output"):
+    for name in ("folder", "face", "lips", "speech", "output"):
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
     av = json.loads((args.folder / "talkinghead.json").read_text())["av"]
@@ -124,7 +128,7 @@ def main() -> None:
     size = (av["face_size"], av["face_size"])
     face = np.asarray(Image.open(args.face).convert("RGB").resize(size))
     args.output.mkdir(parents=True, exist_ok=True)
-    made = mouths(args.folder, face, mel)
+    made = mouths(args.folder, face, np.load(args.lips), mel)
     for number, mouth in enumerate(made):
         Image.fromarray(mouth).save(args.output / f"{number:04}.png")
     print(f"{args.output}: {len(made)} mouths")

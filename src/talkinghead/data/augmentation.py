@@ -14,7 +14,7 @@ frames of a stretch, S video frames of a stretch, K mel frames of a window.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import get_affine_matrix2d
 from torch import Tensor
 
+from talkinghead.data.draws import Draws
 from talkinghead.data.joint_transform import JointTransform
 from talkinghead.data.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
@@ -53,6 +54,8 @@ class AugmentationOptions:
         flip: probability of a mirror image.
         rotation: greatest angle, degrees.
         scale: factor in 1 ± this.
+        aspect: greatest factor of the width to the height, less 1, or of the height to the width:
+            faces are long and broad.
         shift: greatest shift, as a fraction of the face's size.
         elastic: size of the smooth warp, as a fraction of the face's size.
         turn: greatest foreshortening of one half of the face, much as of a head that is turned: how
@@ -80,6 +83,7 @@ class AugmentationOptions:
     flip: float = 0.5
     rotation: float = 10.0
     scale: float = 0.15
+    aspect: float = 0.0
     shift: float = 0.03
     elastic: float = 0.015
     turn: float = 0.0
@@ -129,21 +133,21 @@ class BatchAugmentation:
         self.options = options
         self.seed = seed
 
-    def draws(self, batch: Mapping[str, Any], stream: int = 0) -> _Draws:
+    def draws(self, batch: Mapping[str, Any], stream: int = 0) -> Draws:
         """The random numbers of a batch of items: pictures' 0, sound's 1."""
-        return _Draws(2 * self.seed + stream, batch["index"].tolist())
+        return Draws(2 * self.seed + stream, batch["index"].tolist())
 
-    def transform(self, draw: _Draws, size: int, device: torch.device) -> JointTransform:
+    def transform(self, draw: Draws, size: int, device: torch.device) -> JointTransform:
         """The joint part: one warp and one change of colour for all pictures of a sample."""
         strength = draw.uniform(self.options.min_strength, 1.0)
         grid = self._grid(draw, strength, size, device)
         return JointTransform(grid, *self._colour(draw, strength, device), self.spec)
 
-    def still(self, draw: _Draws, device: torch.device) -> Tensor:
+    def still(self, draw: Draws, device: torch.device) -> Tensor:
         """Which samples are photos: bool [B]."""
         return draw.chosen(self.options.still).to(device)
 
-    def pose(self, joint: JointTransform, still: Tensor, draw: _Draws) -> JointTransform:
+    def pose(self, joint: JointTransform, still: Tensor, draw: Draws) -> JointTransform:
         """The joint part as the reference gets it: from a head that is held in another way.
 
         Not where it is `still`, bool [B]: the other way could not be seen.
@@ -157,7 +161,7 @@ class BatchAugmentation:
         grid = torch.stack([x + shear * depth, y + stretched - depth], -1)
         return replace(joint, grid=grid + self._smile(grid, draw))
 
-    def _smile(self, grid: Tensor, draw: _Draws) -> Tensor:
+    def _smile(self, grid: Tensor, draw: Draws) -> Tensor:
         """Where a smiling reference is sampled from, less where it would be: [B, H, W, 2]."""
         broad, lift, part = (
             torch.where(chosen, amount, 0.0).to(grid)[:, None, None]
@@ -170,7 +174,7 @@ class BatchAugmentation:
             torch.stack([-broad * x, lift * (x / 0.22).square() - part * y], -1) * near[..., None]
         )
 
-    def reference(self, faces_BCHW: Tensor, draw: _Draws) -> Tensor:
+    def reference(self, faces_BCHW: Tensor, draw: Draws) -> Tensor:
         """The reference's part: blur, noise and compression, each for some of the samples."""
         options, device = self.options, faces_BCHW.device
         faces = faces_BCHW.clone()
@@ -182,8 +186,9 @@ class BatchAugmentation:
         chosen = draw.chosen(options.reference_noise)
         strength = draw.uniform(0.01, 0.06)
         if chosen.any():
-            noise = draw.normal(*faces.shape[1:])[chosen] * strength[chosen, None, None, None]
-            faces[chosen] = (faces[chosen] + noise.to(device)).clamp(0.0, 1.0)
+            noise = draw.normal(*faces.shape[1:], chosen=chosen).to(device)
+            scale = strength[chosen, None, None, None].to(device)
+            faces[chosen] = (faces[chosen] + scale * noise).clamp(0.0, 1.0)
         chosen = draw.chosen(options.reference_jpeg)
         quality = draw.uniform(20.0, 80.0).to(device)
         if chosen.any():
@@ -191,7 +196,7 @@ class BatchAugmentation:
             faces[chosen] = compressed.clamp(0.0, 1.0)
         return faces
 
-    def mel(self, features_BCL: Tensor, draw: _Draws) -> Tensor:
+    def mel(self, features_BCL: Tensor, draw: Draws) -> Tensor:
         """The sound's part, alike for all of a sample's: float [B, rows, L], mel rows first."""
         options, device, num_mels = self.options, features_BCL.device, self.spec.num_mels
         mel, rest = features_BCL[:, :num_mels], features_BCL[:, num_mels:].clone()
@@ -215,7 +220,7 @@ class BatchAugmentation:
         mel = torch.where(chosen[:, None, None], noisy, mel)
         return torch.cat([mel, rest], 1).clamp_(SILENCE, -SILENCE)
 
-    def _grid(self, draw: _Draws, strength: Tensor, size: int, device: torch.device) -> Tensor:
+    def _grid(self, draw: Draws, strength: Tensor, size: int, device: torch.device) -> Tensor:
         """Where each output pixel is taken from: float [B, H, W, 2] in [-1, 1]."""
         options = self.options
         box = self.spec.mouth_box
@@ -226,7 +231,9 @@ class BatchAugmentation:
         )
         shift = torch.stack([draw.symmetric(options.shift), draw.symmetric(options.shift)], 1)
         shift = shift * strength[:, None] * size
-        scale = (1.0 + strength * draw.symmetric(options.scale))[:, None].repeat(1, 2)
+        scale = 1.0 + strength * draw.symmetric(options.scale)
+        broader = torch.exp(strength * draw.symmetric(math.log1p(options.aspect) / 2))
+        scale = torch.stack([scale * broader, scale / broader], 1)
         angle = strength * draw.symmetric(options.rotation)
         forward = get_affine_matrix2d(shift, centre, scale, angle)
         mirror = torch.where(draw.chosen(options.flip), -1.0, 1.0)
@@ -248,9 +255,7 @@ class BatchAugmentation:
         turned = torch.stack([turn * grid[..., 0].square(), torch.zeros_like(grid[..., 0])], -1)
         return grid + turned + elastic.permute(0, 2, 3, 1)
 
-    def _colour(
-        self, draw: _Draws, strength: Tensor, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def _colour(self, draw: Draws, strength: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Brightness, contrast, saturation, hue as one affine map of RGB: [B, 3, 3], [B, 3]."""
         options = self.options
         luma = torch.tensor(_LUMA)
@@ -267,31 +272,6 @@ class BatchAugmentation:
         return matrix.to(device), offset[:, None].expand(-1, 3).to(device)
 
 
-class _Draws:
-    """A batch's random numbers, drawn on the CPU so that every device gets the same."""
-
-    def __init__(self, seed: int, indices: Sequence[int]) -> None:
-        # A prime keeps neighbouring seeds from sharing streams.
-        seeds = [(seed * 1_000_003 + index) % 2**63 for index in indices]
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.batch = len(indices)
-
-    def uniform(self, low: float, high: float) -> Tensor:
-        return low + (high - low) * self._rand()
-
-    def symmetric(self, limit: float) -> Tensor:
-        return self.uniform(-limit, limit)
-
-    def chosen(self, probability: float) -> Tensor:
-        return self._rand() < probability
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in self._generators])
-
-    def _rand(self) -> Tensor:
-        return torch.cat([torch.rand(1, generator=g) for g in self._generators])
-
-
 def finish_batch(
     batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None = None
 ) -> dict[str, Any]:
@@ -305,11 +285,13 @@ def finish_batch(
     Returns:
         reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], surroundings [B, T,
         3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel and mel_negative
-        float [B, W, rows, mel_window]; lips float [B, W, 20, 2]; index, clip_index and start int64
-        [B]; clip and speaker; emotion int64 [B] and head_turn float [B, T, 3] where the items have
-        them. Where nothing is augmented also faces float [B, T, 3, face, face].
+        float [B, W, rows, mel_window]; lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and
+        lip_points [B, T, 20, 2], canonical pixels of these pictures; index, clip_index and start
+        int64 [B]; clip and speaker; emotion int64 [B] and head_turn float [B, T, 3] where the items
+        have them. Where nothing is augmented also faces float [B, T, 3, face, face].
     """
-    rest = {name: batch[name] for name in ("lips", "emotion", "head_turn") if name in batch}
+    names = ("lips", "reference_lips", "lip_points", "emotion", "head_turn")
+    rest = {name: batch[name] for name in names if name in batch}
     if augmentation is None:
         faces = batch["faces"].float() / 255.0
         pictures = {
@@ -330,6 +312,8 @@ def finish_batch(
             "reference_face": augmentation.reference(reference, draw),
             "surroundings": joint.surroundings(around),
         }
+        rest["lip_points"] = joint.points(batch["lip_points"])
+        rest["reference_lips"] = posed.points(batch["reference_lips"][:, None])[:, 0]
         if "head_turn" in rest:
             rest["head_turn"] = joint.turn(rest["head_turn"])
     return {**pictures, **finish_mouths(batch, spec, augmentation), **rest}

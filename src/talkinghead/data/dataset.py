@@ -129,7 +129,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
             window_starts int64 [W], where each frame's window begins in the stretch, for frames
             start - context_frames to start + T - 1 + lookahead_frames; lips float32 [W, 20, 2],
             their motion in those frames (see `lip_motion`), NaN beyond the clip's ends; lip_points
-            float32 [T, 20, 2], where they are in the target frames, canonical pixels; index,
+            float32 [T, 20, 2], where they are in the target frames, canonical pixels, and
+            reference_lips float32 [20, 2] in the reference; index,
             clip_index and start int; clip (its id) and speaker str. By choice emotion int, and
             head_turn float32 [T, 3], degrees (see `talkinghead.features.head_pose`).
         """
@@ -151,6 +152,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             "mel_negative": self._negative(clip, clip_index, start, rng),
             "window_starts": torch.tensor(starts),
             "lips": _lips(clip, frames),
+            "reference_lips": _reference_lips(clip, reference),
             "lip_points": torch.from_numpy(
                 clip.tensor("lips")[start : start + self.num_frames].astype(np.float32)
             ),
@@ -274,6 +276,13 @@ def _lips(clip: ClipFile, frames: range) -> Tensor:
     first, stop = max(0, frames.start), min(len(motion), frames.stop)
     lips[first - frames.start : stop - frames.start] = motion[first:stop]
     return torch.from_numpy(lips)
+
+
+def _reference_lips(clip: ClipFile, reference: int) -> Tensor:
+    """Where the face was lost, where the clip's lips are mostly."""
+    lips = clip.tensor("lips").astype(np.float32)
+    known = np.isfinite(lips[reference]).all()
+    return torch.from_numpy(lips[reference] if known else np.nanmedian(lips, axis=0))
 
 
 def _to_chw(images: UInt8Array) -> Tensor:

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkinghead.features.geometry import black_mouth
+from talkinghead.features.geometry import MIRRORED_LIPS, black_mouth
 from talkinghead.features.head_pose import MIRRORED
 from talkinghead.types import AVSpec
+
+_STRIDE = 2
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,31 @@ class JointTransform:
 
     def turn(self, angles: Tensor) -> Tensor:
         """How far heads are turned, degrees [B, T, 3]: in a mirror to the other side."""
-        mirrored = self.grid[:, 0, 0, 0] > self.grid[:, 0, -1, 0]
-        return angles * torch.where(mirrored[:, None, None], angles.new_tensor(MIRRORED), 1.0)
+        mirrored = self._mirrored[:, None, None]
+        return angles * torch.where(mirrored, angles.new_tensor(MIRRORED), 1.0)
+
+    def points(self, lips: Tensor) -> Tensor:
+        """Where lips [B, N, 20, 2], canonical pixels, go; NaN stays NaN.
+
+        Each is the mean place of the pixels that are sampled from near it.
+        """
+        size = self.grid.shape[1]
+        x0, y0, x1, y1 = (int(v) for v in self.spec.mouth_box)
+        grid = self.grid[:, y0:y1:_STRIDE, x0:x1:_STRIDE].flatten(1, 2)
+        sampled = ((grid + 1) * size - 1) / 2
+        y, x = torch.meshgrid(
+            *(torch.arange(a, b, _STRIDE, device=grid.device) for a, b in ((y0, y1), (x0, x1))),
+            indexing="ij",
+        )
+        places = torch.stack([x, y], -1).flatten(0, 1).to(lips)
+        near = torch.cdist(lips.flatten(1, 2), sampled).square() / (-2 * _STRIDE**2)
+        moved = (torch.softmax(near, -1) @ places).unflatten(1, lips.shape[1:3])
+        mirrored = self._mirrored[:, None, None, None]
+        return torch.where(mirrored, moved[:, :, MIRRORED_LIPS], moved)
+
+    @property
+    def _mirrored(self) -> Tensor:
+        return self.grid[:, 0, 0, 0] > self.grid[:, 0, -1, 0]
 
     def faces(self, images: Tensor) -> Tensor:
         """Whole faces [B, N, 3, H, W]."""

@@ -20,13 +20,14 @@ from talkinghead.errors import UsageError
 from talkinghead.features.audio import mel_windows
 from talkinghead.features.geometry import as_tensor, mouth_crop, paste_mouth, surroundings
 from talkinghead.media.timing import frame_time_s
-from talkinghead.models.generator import ContextFeatures, LipSyncGenerator, ReferenceFeatures
+from talkinghead.models.decoder import ContextFeatures, ReferenceFeatures
+from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict.compositor import Compositor
 from talkinghead.predict.generate import GeneratedFrame, to_fields
 from talkinghead.predict.renderer import LaplacianRenderer
 from talkinghead.predict.source import Reference, SourceFrame
 from talkinghead.predict.stabiliser import MouthFields
-from talkinghead.types import AVSpec, UInt8Array
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 Mode = Literal["video", "still"]
 CHUNK_FRAMES = 25
@@ -36,11 +37,13 @@ CHUNK_FRAMES = 25
 class EncodedClip:
     """A clip as the generator sees it before anybody speaks; several sounds can be put to it.
 
-    `faces` uint8 [T, H, W, 3] are what mouths are pasted into; `reference_face` uint8 [H, W, 3].
+    `faces` uint8 [T, H, W, 3] are what mouths are pasted into; `reference_face` uint8 [H, W, 3] has
+    the lips `reference_lips` float32 [20, 2], canonical pixels.
     """
 
     faces: UInt8Array
     reference_face: UInt8Array
+    reference_lips: FloatArray
     reference: ReferenceFeatures
     contexts: list[ContextFeatures]
 
@@ -82,23 +85,27 @@ class ClipGenerator:
         self.reference_frame = reference_frame
 
     @torch.inference_mode()
-    def encode(self, faces: UInt8Array) -> EncodedClip:
+    def encode(self, faces: UInt8Array, lips: FloatArray) -> EncodedClip:
         """All that does not depend on the sound.
 
         Args:
             faces: uint8 [T, H, W, 3] RGB, a clip's canonical faces.
+            lips: float [T, 20, 2], where they are, NaN where unknown.
         """
         chosen = min(self.reference_frame, len(faces) - 1)
+        known = lips[chosen] if np.isfinite(lips[chosen]).all() else np.nanmedian(lips, axis=0)
         reference = faces[chosen : chosen + 1]
         targets = np.repeat(reference, len(faces), axis=0) if self.mode == "still" else faces
-        encoded = self.model.encode_reference(self._tensor(reference))
+        encoded = self.model.encode_reference(
+            self._tensor(reference), torch.from_numpy(known)[None].to(self.model.device)
+        )
         contexts = [
             self.model.encode_context(
                 surroundings(self._tensor(targets[start:stop]), self.spec), encoded
             )
             for start, stop in _chunks(len(targets))
         ]
-        return EncodedClip(targets, reference[0], encoded, contexts)
+        return EncodedClip(targets, reference[0], known, encoded, contexts)
 
     @torch.inference_mode()
     def speak(self, clip: EncodedClip, features: Tensor) -> GeneratedClip:
@@ -133,7 +140,8 @@ class ClipGenerator:
 
     def _composite(self, clip: EncodedClip, fields: Sequence[MouthFields]) -> UInt8Array:
         compositor = Compositor(LaplacianRenderer(), self.spec)
-        reference = Reference(clip.reference_face, np.eye(2, 3, dtype=np.float32))
+        still = np.eye(2, 3, dtype=np.float32)
+        reference = Reference(clip.reference_face, still, clip.reference_lips)
         shown = []
         for number, (face, field) in enumerate(zip(clip.faces, fields, strict=True)):
             time_s = frame_time_s(number, self.spec.fps)

@@ -19,7 +19,7 @@ from talkinghead.evaluation.lpips import Lpips
 from talkinghead.features.audio import mel_windows
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.models.checkpoint import load_expert
-from talkinghead.models.generator import lip_prior
+from talkinghead.models.decoder import lip_prior
 from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 

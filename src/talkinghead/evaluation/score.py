@@ -18,7 +18,7 @@ from talkinghead.evaluation.generate import ClipGenerator, EncodedClip, Generate
 from talkinghead.evaluation.judges import Judges
 from talkinghead.evaluation.report import Scored
 from talkinghead.media.timing import mel_centre
-from talkinghead.models.generator import lip_prior
+from talkinghead.models.decoder import lip_prior
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 _WRONG = {"other": "", "elsewhere": "_elsewhere"}
@@ -30,13 +30,14 @@ class RealClip:
     """A prepared clip in memory.
 
     `faces` uint8 [T, H, W, 3]; `features` float [C, M], mel rows first; `opening` float32 [T];
-    `samples` float32 [num_samples].
+    `lips` float32 [T, 20, 2], canonical pixels; `samples` float32 [num_samples].
     """
 
     entry: ClipEntry
     faces: UInt8Array
     features: Tensor
     opening: FloatArray
+    lips: FloatArray
     samples: FloatArray
 
 
@@ -55,8 +56,9 @@ def load_clip(
         rows = torch.from_numpy(file.tensor("prosody").astype(np.float32))
         features = torch.cat([features, rows])
     opening = file.tensor("mouth_opening")[:num_frames].astype(np.float32)
+    lips = file.tensor("lips")[:num_frames].astype(np.float32)
     samples = file.tensor("audio").astype(np.float32) / np.float32(32_767)
-    return RealClip(entry, file.faces(0, num_frames), features, opening, samples)
+    return RealClip(entry, file.faces(0, num_frames), features, opening, lips, samples)
 
 
 class ClipScorer:
@@ -81,7 +83,7 @@ class ClipScorer:
                 there is none.
             column: of the report, where the clip belongs.
         """
-        encoded = self.generator.encode(clip.faces)
+        encoded = self.generator.encode(clip.faces, clip.lips)
         # An empty sound is followed by silence, like any other.
         sounds = {"own": clip.features, "silence": clip.features[:, :0]}
         if other is not None:

@@ -61,7 +61,7 @@ LIP_POINTS: dict[str, tuple[int, ...]] = {
     "ibug68": tuple(range(48, 68)),
 }
 NUM_LIP_POINTS = 20
-_MIRRORED_LIPS = [*range(6, -1, -1), *range(11, 6, -1), *range(16, 11, -1), *range(19, 16, -1)]
+MIRRORED_LIPS = [*range(6, -1, -1), *range(11, 6, -1), *range(16, 11, -1), *range(19, 16, -1)]
 _INNER_LIPS = {"mesh468": (13, 14), "ibug68": (62, 66)}
 _OUTER_EYES = {"mesh468": (33, 263), "ibug68": (36, 45)}
 # How far from the middle of the eyes the base of a turned head's nose lies, in distances between
@@ -309,12 +309,14 @@ def lip_motion(lips: FloatArray) -> FloatArray:
     if not known.any():
         return lips
     motion = lips - np.median(lips[known], axis=0)
-    mirrored = motion[:, _MIRRORED_LIPS] * np.array([-1, 1], np.float32)
+    mirrored = motion[:, MIRRORED_LIPS] * np.array([-1, 1], np.float32)
     return np.asarray((motion + mirrored) / 2, dtype=np.float32)
 
 
-def lip_points(points: FloatArray, topology: str, transform: FloatArray) -> FloatArray:
-    """The lips in the canonical face, in ibug68's order whatever found them.
+def lip_points(
+    points: FloatArray, topology: str, transform: FloatArray | None = None
+) -> FloatArray:
+    """The lips, in ibug68's order whatever found them.
 
     Args:
         points: float [num_points, 2], source pixels; NaN for unknown.
@@ -322,10 +324,15 @@ def lip_points(points: FloatArray, topology: str, transform: FloatArray) -> Floa
         transform: float [2, 3], source to canonical pixels.
 
     Returns:
-        float32 [20, 2], canonical pixels.
+        float32 [20, 2], canonical pixels, or source pixels without a transform.
     """
     lips = points[list(LIP_POINTS[topology])]
-    return (lips @ transform[:, :2].T + transform[:, 2]).astype(np.float32)
+    return lips if transform is None else transform_points(lips, transform)
+
+
+def transform_points(points: FloatArray, transform: FloatArray) -> FloatArray:
+    """Points [..., 2] through a transform [2, 3], float32."""
+    return (points @ transform[:, :2].T + transform[:, 2]).astype(np.float32)
 
 
 def mouth_crop(faces: Tensor, spec: AVSpec) -> Tensor:

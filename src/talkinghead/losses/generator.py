@@ -19,7 +19,7 @@ from talkinghead.losses.landmark import LandmarkLoss
 from talkinghead.losses.perceptual import PerceptualLoss
 from talkinghead.losses.reconstruction import ReconstructionLoss
 from talkinghead.losses.schedule import build_schedule
-from talkinghead.models.generator import GeneratorOutput, lip_prior
+from talkinghead.models.decoder import GeneratorOutput, lip_prior
 
 TERMS = (
     "l1",
@@ -92,8 +92,7 @@ class GeneratorLoss(nn.Module):
         output: GeneratorOutput,
         target: Tensor,
         weights: Mapping[str, float],
-        lips: Tensor | None = None,
-        mean: Tensor | None = None,
+        batch: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """The terms that need no other network, scalars.
 
@@ -101,10 +100,10 @@ class GeneratorLoss(nn.Module):
             output: the generator's.
             target: the real mouths, float [B, T, 3, H, W] in [0, 1].
             weights: from `weights_at`.
-            lips: their motion, float [B, W, 20, 2], NaN where unknown (see `lip_motion`).
-            mean: of the clips' mouths, float [B, 3, H, W] in [0, 1].
+            batch: what else is known of the targets: mean_mouth, lips and lip_points (see
+                `finish_batch`), the latter two NaN where unknown.
         """
-        motion = self.reconstruction.motion_weights(target, mean)
+        motion = self.reconstruction.motion_weights(target, batch["mean_mouth"])
         terms = self.reconstruction.terms(output.mouth, target, motion)
         if self.perceptual is not None and weights["perceptual"] > 0:
             terms["perceptual"] = self.perceptual(output.mouth, target)
@@ -113,11 +112,13 @@ class GeneratorLoss(nn.Module):
         # Under a mask that is still shut the painted mouth would never learn to be worth showing.
         off = (output.rgb - target).abs() * self.prior * motion
         terms["rgb"] = off.mean() / self.prior.mean()
-        if lips is not None and output.lips is not None and weights["lips"] > 0:
-            terms["lips"] = lip_distance(output.lips, lips)
+        if output.motion is not None and output.points is not None and weights["lips"] > 0:
+            terms["lips"] = lip_distance(output.motion, batch["lips"])
+            terms["lips"] += lip_distance(output.points, batch["lip_points"])
         # Nor would the flow stay true where paint covers what it does.
         terms["warped"] = (output.warped - target).abs().mean()
-        terms["flow"] = roughness(output.flow)
+        assert output.residual is not None
+        terms["flow"] = roughness(output.residual)
         terms["mask"] = output.mask.mean()
         return terms
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
-from talkinghead.models.generator import ContextFeatures, GeneratorOutput, ReferenceFeatures
+from talkinghead.models.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
 from talkinghead.types import AVSpec, FloatArray
 
 METADATA = "talkinghead.json"
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 PARTS = ("encode_reference", "encode_context", "encode_audio", "decode")
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "executorch": ".pte"}
 """Of the files of each format."""
@@ -52,7 +52,7 @@ class GeneratorBackend(Protocol):
         """Where its inputs must be."""
 
     def encode_reference(
-        self, reference_face: Tensor, emotion: Tensor | None = None, /
+        self, reference_face: Tensor, reference_lips: Tensor, emotion: Tensor | None = None, /
     ) -> ReferenceFeatures:
         """A face, once."""
 
@@ -120,6 +120,7 @@ class ExportedGenerator:
         self.lookahead_frames: int = metadata["lookahead_frames"]
         self.needs_prosody: bool = metadata["needs_prosody"]
         self.device = torch.device("cpu")
+        self._max_windows: int | None = metadata.get("max_windows")
         self._inputs = {part: listed["inputs"] for part, listed in metadata["parts"].items()}
         load, suffix = loader_of(runtime), SUFFIXES[metadata["format"]]
         if suffix not in _READS[runtime]:
@@ -131,14 +132,17 @@ class ExportedGenerator:
         self._parts = {part: load(folder / f"{part}{suffix}") for part in PARTS}
 
     def encode_reference(
-        self, reference_face: Tensor, emotion: Tensor | None = None
+        self, reference_face: Tensor, reference_lips: Tensor, emotion: Tensor | None = None
     ) -> ReferenceFeatures:
-        """A face [1, 3, H, W] in [0, 1]; an emotion, int64 [1], where the generator has them."""
-        inputs = [reference_face]
+        """A face [1, 3, H, W] in [0, 1] and its lips [1, 20, 2], canonical pixels.
+
+        An emotion, int64 [1], counts where the generator has them.
+        """
+        inputs = [reference_face, reference_lips]
         if "emotion" in self._inputs["encode_reference"]:
             inputs.append(torch.zeros(1, dtype=torch.long) if emotion is None else emotion)
-        token, mouth, surroundings, *maps = self._run("encode_reference", *inputs)
-        return ReferenceFeatures(token, mouth, surroundings, maps)
+        token, mouth, lips, surroundings, *maps = self._run("encode_reference", *inputs)
+        return ReferenceFeatures(token, mouth, lips, surroundings, maps)
 
     def encode_context(
         self,
@@ -155,7 +159,16 @@ class ExportedGenerator:
 
     def encode_audio(self, audio: Tensor, reference: ReferenceFeatures) -> Tensor:
         """Windows [1, W, C, K] to tokens [1, W, D]."""
-        return self._run("encode_audio", audio, reference.token)[0]
+        past, ahead, count = self.context_frames, self.lookahead_frames, audio.shape[1]
+        # With the windows that its tokens depend on, a stretch gives what the whole gives.
+        step = self._max_windows - past - ahead if self._max_windows else count
+        stretches = []
+        for start in range(0, count, step):
+            first = max(0, start - past)
+            heard = audio[:, first : start + step + ahead]
+            (tokens,) = self._run("encode_audio", heard, reference.token)
+            stretches.append(tokens[:, start - first : start - first + step])
+        return torch.cat(stretches, dim=1)
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures
@@ -163,7 +176,8 @@ class ExportedGenerator:
         """Tokens [N, D] to frames; `context` holds N entries, or one for all."""
         # The files want an entry a frame: a graph whose axes may be 1 or N is not to be had.
         surrounding = (t.expand(len(tokens), *t.shape[1:]) for t in (context.token, *context.maps))
-        inputs = (tokens, reference.token, reference.mouth, *reference.maps, *surrounding)
+        known = (reference.token, reference.mouth, reference.lips, *reference.maps)
+        inputs = (tokens, *known, *surrounding)
         return GeneratorOutput(*self._run("decode", *inputs))
 
     def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
@@ -250,10 +264,38 @@ def _executorch() -> Callable[[Path], Run]:
     from executorch.runtime import Runtime
 
     def load(path: Path) -> Run:
-        method = Runtime.get().load_program(path).load_method("forward")
-        return lambda inputs: [
-            t.clone().numpy() for t in method.execute([torch.from_numpy(i) for i in inputs])
-        ]
+        if _read(path)[4:6] != b"ET":  # Foreign bytes would end the process, not raise.
+            raise CheckpointError(f"{path} is no ExecuTorch program: export it again")
+        try:
+            method = Runtime.get().load_program(path).load_method("forward")
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path} cannot be loaded by ExecuTorch ({error}): export it again, with the "
+                "version of ExecuTorch that is installed"
+            ) from error
+        lock = threading.Lock()  # A method works in memory of its own, planned for one call.
+
+        def run_frame(inputs: Sequence[FloatArray]) -> list[FloatArray]:
+            try:
+                with lock:
+                    outputs = method.execute([torch.from_numpy(i) for i in inputs])
+            except RuntimeError as error:
+                shapes = ", ".join(str(list(i.shape)) for i in inputs)
+                raise CheckpointError(
+                    f"ExecuTorch cannot run {path} on {shapes} ({error}): export it again, or use "
+                    "another format"
+                ) from error
+            return [t.numpy() for t in outputs]
+
+        def run(inputs: Sequence[FloatArray]) -> Sequence[FloatArray]:
+            # A frame a call: inputs have an entry for each frame, or one for all.
+            frames = (
+                run_frame([i[n : n + 1] if len(i) > 1 else i for i in inputs])
+                for n in range(max(map(len, inputs)))
+            )
+            return [np.concatenate(outputs) for outputs in zip(*frames, strict=True)]
+
+        return run
 
     return load
 

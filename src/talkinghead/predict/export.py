@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.models.checkpoint import load_generator
-from talkinghead.models.generator import ContextFeatures, LipSyncGenerator, ReferenceFeatures
+from talkinghead.models.decoder import ContextFeatures, ReferenceFeatures
+from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict.backend import (
     EXPORT_VERSION,
     METADATA,
@@ -38,10 +39,12 @@ FORMATS = tuple(SUFFIXES)
 QUANTIZE = ("none", "int8")
 TOLERANCE = 1e-3
 """How far a pixel in [0, 1] may be from torch's: a quarter of one of 255 levels."""
+PER_FRAME = ("surroundings", "head_turn", "tokens", "context")
+"""How the names of those inputs begin that have an entry for each frame."""
 MIN_PSNR_DB = 30.0
 """Of int8's mouths against torch's: with less, something is broken."""
 _OPSET = 20
-# ExecuTorch plans its memory for so many frames or windows at once. The others take any number.
+# How many frames a graph is traced for. ExecuTorch, which plans its memory ahead, holds on to it.
 _MAX_LENGTH = 64
 
 Writer = Callable[["Call", tuple[Tensor, ...], Path], None]
@@ -93,10 +96,7 @@ def export_generator(
             "export_version": EXPORT_VERSION,
             "format": format,
             "quantize": quantize,
-            "context_frames": model.context_frames,
-            "lookahead_frames": model.lookahead_frames,
-            "needs_prosody": model.needs_prosody,
-            "parts": {p: {"inputs": c.inputs, "outputs": c.outputs} for p, c in calls.items()},
+            **_facts(model, calls, format),
             **{key: loaded.meta.get(key) for key in ("av", "license", "trained_on", "generator")},
         }
         _write_metadata(folder, metadata)
@@ -109,6 +109,18 @@ def export_generator(
         _write_metadata(folder, {**metadata, "max_difference": difference, "psnr_db": psnr_db})
     num_bytes = sum(path.stat().st_size for path in output.iterdir())
     return ExportReport(output, num_bytes, difference, psnr_db)
+
+
+def _facts(model: LipSyncGenerator, calls: Mapping[str, Call], format: str) -> dict[str, Any]:
+    """What a runtime needs to know of the calls."""
+    limits = {"max_frames": 1, "max_windows": max_windows(model)}
+    return {
+        "context_frames": model.context_frames,
+        "lookahead_frames": model.lookahead_frames,
+        "needs_prosody": model.needs_prosody,
+        **(limits if format == "executorch" else {}),
+        "parts": {p: {"inputs": c.inputs, "outputs": c.outputs} for p, c in calls.items()},
+    }
 
 
 class Call(nn.Module):
@@ -126,11 +138,14 @@ class Call(nn.Module):
         maps = [f"reference_map_{i}" for i in range(len(model.decoder.reference_maps))]
         context = ["context_token"]
         context += [f"context_map_{i}" for i in range(len(model.decoder.context_maps))]
-        reference = ["reference_token", "reference_mouth"]
+        reference = ["reference_token", "reference_mouth", "reference_lips"]
         emotion = ["emotion"] if model.emotion else []
         turn = ["head_turn"] if model.pose else []
         self.inputs, self.outputs = {
-            "encode_reference": (["face", *emotion], [*reference, "reference_surroundings", *maps]),
+            "encode_reference": (
+                ["face", "lips", *emotion],
+                [*reference, "reference_surroundings", *maps],
+            ),
             "encode_context": (["surroundings", "reference_surroundings", *turn], context),
             "encode_audio": (["audio", "reference_token"], ["tokens"]),
             "decode": (
@@ -143,9 +158,11 @@ class Call(nn.Module):
         """The part's outputs; see `ExportedGenerator` for the shapes."""
         return self._call(*inputs)
 
-    def _encode_reference(self, face: Tensor, emotion: Tensor | None = None) -> tuple[Tensor, ...]:
-        reference = self.model.encode_reference(face, emotion)
-        return reference.token, reference.mouth, reference.surroundings, *reference.maps
+    def _encode_reference(
+        self, face: Tensor, lips: Tensor, emotion: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        known = self.model.encode_reference(face, lips, emotion)
+        return known.token, known.mouth, known.lips, known.surroundings, *known.maps
 
     def _encode_context(
         self, surroundings: Tensor, reference: Tensor, head_turn: Tensor | None = None
@@ -158,10 +175,10 @@ class Call(nn.Module):
         return (self.model.encode_audio(audio, _reference(token=token)),)
 
     def _decode(
-        self, tokens: Tensor, token: Tensor, mouth: Tensor, *rest: Tensor
+        self, tokens: Tensor, token: Tensor, mouth: Tensor, lips: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         count = len(self.model.decoder.reference_maps)
-        reference = _reference(token=token, mouth=mouth, maps=list(rest[:count]))
+        reference = _reference(token=token, mouth=mouth, lips=lips, maps=list(rest[:count]))
         context = ContextFeatures(rest[count], list(rest[count + 1 :]))
         output = self.model.decode(tokens, reference, context)
         return output.mouth, output.rgb, output.warped, output.mask, output.flow
@@ -171,7 +188,11 @@ def _reference(**known: Any) -> ReferenceFeatures:
     """A reference of which a call needs no more than this."""
     nothing = torch.empty(0)
     return ReferenceFeatures(
-        **{"token": nothing, "mouth": nothing, "surroundings": nothing, "maps": [], **known}
+        **{
+            **dict.fromkeys(("token", "mouth", "lips", "surroundings"), nothing),
+            "maps": [],
+            **known,
+        }
     )
 
 
@@ -183,29 +204,31 @@ def example_inputs(
     past = model.context_frames
     around = sample.surroundings[:num_frames]
     audio = sample.audio[:, : past + num_frames + model.lookahead_frames]
-    reference = model.encode_reference(sample.face)
+    reference = model.encode_reference(sample.face, sample.lips)
     context = model.encode_context(around, reference)
     tokens = model.encode_audio(audio, reference)[0, past : past + num_frames]
-    said = (reference.token, reference.mouth, *reference.maps)
+    said = (reference.token, reference.mouth, reference.lips, *reference.maps)
     emotion = [torch.zeros(1, dtype=torch.long)] if model.emotion else []
     turn = [torch.zeros(num_frames, 3)] if model.pose else []
     inputs = {
-        "encode_reference": (sample.face, *emotion),
+        "encode_reference": (sample.face, sample.lips, *emotion),
         "encode_context": (around, reference.surroundings, *turn),
         "encode_audio": (audio, reference.token),
         "decode": (tokens, *said, context.token, *context.maps),
     }
-    # Exporters refuse tensors that were made in inference mode.
-    return {part: tuple(t.clone() for t in tensors) for part, tensors in inputs.items()}
+    # Exporters refuse tensors that were made in inference mode. ExecuTorch holds on to the order in
+    # memory of what it is shown, and pictures come with their channels last.
+    order = torch.contiguous_format
+    return {p: tuple(t.clone(memory_format=order) for t in ts) for p, ts in inputs.items()}
 
 
 @torch.inference_mode()
 def generate_mouths(generator: GeneratorBackend, sample: Sample) -> Tensor:
     """The mouths [M, 3, H, W] of a sample: one frame alone, a still's, and a moving head's."""
-    parts = (sample.face, sample.surroundings, sample.audio)
-    face, around, audio = (tensor.to(generator.device) for tensor in parts)
+    parts = (sample.face, sample.lips, sample.surroundings, sample.audio)
+    face, lips, around, audio = (tensor.to(generator.device) for tensor in parts)
     past = generator.context_frames
-    reference = generator.encode_reference(face)
+    reference = generator.encode_reference(face, lips)
     tokens = generator.encode_audio(audio, reference)[0, past : past + len(around)]
     still, moving = (generator.encode_context(part, reference) for part in (around[:1], around))
     outputs = (
@@ -285,8 +308,10 @@ def writer_of(format: str) -> Writer:
         if format == "executorch":
             import executorch.exir
 
+            from talkinghead.predict.export_executorch import write_executorch
+
             del executorch
-            return _write_executorch
+            return write_executorch
     except ImportError as error:
         package = "executorch" if format == "executorch" else "'talkinghead[export]'"
         raise DependencyError(
@@ -300,7 +325,7 @@ def _write_onnx(call: Call, inputs: tuple[Tensor, ...], path: Path) -> None:
     for name in ("onnx_ir", "onnxscript"):  # They tell of each of their steps.
         logging.getLogger(name).setLevel(logging.WARNING)
     program = torch.onnx.export(
-        _trace(call, inputs),
+        trace(call, inputs),
         (),
         input_names=call.inputs,
         output_names=call.outputs,
@@ -318,20 +343,19 @@ def _write_torchscript(call: Call, inputs: tuple[Tensor, ...], path: Path) -> No
     torch.jit.freeze(traced).save(str(path))  # Freezing drops the other calls' weights.
 
 
-def _write_executorch(call: Call, inputs: tuple[Tensor, ...], path: Path) -> None:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
-    edge = to_edge_transform_and_lower(_trace(call, inputs), partitioner=[XnnpackPartitioner()])
-    path.write_bytes(edge.to_executorch().buffer)
+def max_windows(model: LipSyncGenerator) -> int:
+    """The windows that the most frames need."""
+    return model.context_frames + _MAX_LENGTH + model.lookahead_frames
 
 
-def _trace(call: Call, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    """The call's graph. The number of frames and of windows is free; there is one reference."""
-    frames, windows = (torch.export.Dim(n, min=1, max=_MAX_LENGTH) for n in ("frames", "windows"))
-    per_frame = ("surroundings", "head_turn", "tokens", "context")
+def trace(
+    call: Call, inputs: tuple[Tensor, ...], one_frame: bool = False
+) -> torch.export.ExportedProgram:
+    """The call's graph for one reference; the numbers of windows and, unless one, frames free."""
+    frames = None if one_frame else {0: torch.export.Dim("frames", min=1, max=_MAX_LENGTH)}
+    windows = {1: torch.export.Dim("windows", min=1, max=max_windows(call.model))}
     shapes = [
-        {0: frames} if name.startswith(per_frame) else {1: windows} if name == "audio" else None
+        frames if name.startswith(PER_FRAME) else windows if name == "audio" else None
         for name in call.inputs
     ]
     with torch.no_grad():

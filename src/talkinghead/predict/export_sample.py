@@ -19,8 +19,15 @@ from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.types import AVSpec
 
-# Where the detector finds the demonstration's face, for 256 pixels: no detector is needed here.
+# Where the detector finds the demonstration's face and lips, for 256 pixels: it is not needed here.
 _DEMO_TRANSFORM = np.array([[1.589, 0.082, -237.3], [-0.082, 1.589, -52.0]], dtype=np.float32)
+# fmt: off
+_DEMO_LIPS = (
+    (91, 154), (106, 150), (116, 150), (127, 151), (138, 149), (149, 149), (166, 152),
+    (148, 171), (139, 175), (128, 177), (117, 176), (108, 172),
+    (96, 154), (118, 155), (128, 155), (137, 154), (161, 153), (137, 166), (128, 167), (119, 167),
+)
+# fmt: on
 _SHIFT_PIXELS = 12
 
 
@@ -29,10 +36,12 @@ class Sample:
     """A reference and a second of speech, the head moving to and fro.
 
     `face` [1, 3, face_size, face_size] and `surroundings` [N, 3, face_size / 2, face_size / 2] in
-    [0, 1]; `audio` [1, W, C, K] with the context and the look-ahead that N frames need.
+    [0, 1]; `lips` [1, 20, 2] of the face, canonical pixels; `audio` [1, W, C, K] with the context
+    and the look-ahead that N frames need.
     """
 
     face: Tensor
+    lips: Tensor
     surroundings: Tensor
     audio: Tensor
 
@@ -56,4 +65,5 @@ def demo_sample(spec: AVSpec, generator: GeneratorBackend, num_frames: int = 25)
     )
     images = as_tensor(np.stack(faces))
     audio = mel_windows(features, frames, spec.fps, spec)[None]
-    return Sample(images[:1], surroundings(images, spec), audio)
+    lips = torch.tensor([_DEMO_LIPS], dtype=torch.float32) * scale
+    return Sample(images[:1], lips, surroundings(images, spec), audio)

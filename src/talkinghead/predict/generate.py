@@ -15,14 +15,10 @@ from torch import Tensor
 
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import AudioFeatures
-from talkinghead.features.geometry import as_tensor, surroundings, warp_face
+from talkinghead.features.geometry import as_tensor, surroundings, transform_points, warp_face
 from talkinghead.features.head_pose import head_turn
-from talkinghead.models.generator import (
-    ContextFeatures,
-    GeneratorOutput,
-    LipSyncGenerator,
-    ReferenceFeatures,
-)
+from talkinghead.models.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
+from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.predict.source import Reference, SourceFrame
 from talkinghead.predict.stabiliser import MouthFields
@@ -151,7 +147,9 @@ class MouthGenerator:
     def _features_of(self, reference: Reference) -> ReferenceFeatures:
         if reference.features is not None:
             return reference.features
-        return self._model.encode_reference(self._faces([reference.image], [reference.transform]))
+        face = self._faces([reference.image], [reference.transform])
+        lips = transform_points(reference.lips, reference.transform)
+        return self._model.encode_reference(face, torch.from_numpy(lips)[None].to(self._device))
 
     def _fields(self, batch: list[SourceFrame], reference: Reference) -> list[MouthFields]:
         encoded = self._encoded.get(reference)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from talkinghead.features.audio import AudioFeatures, StreamingAudioFeatures, mel_windows
 from talkinghead.media.timing import mel_window_start, num_frames_for
-from talkinghead.models.generator import ReferenceFeatures
+from talkinghead.models.decoder import ReferenceFeatures
 from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 

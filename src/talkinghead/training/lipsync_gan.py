@@ -21,8 +21,9 @@ from talkinghead.features.geometry import fill_mouth, mouth_crop
 from talkinghead.losses.generator import GeneratorLoss
 from talkinghead.losses.sync import info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, SCHEMA_VERSION, build, load_expert
+from talkinghead.models.decoder import GeneratorOutput
 from talkinghead.models.discriminator import Discriminator
-from talkinghead.models.generator import GeneratorOutput, LipSyncGenerator
+from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.training.distributed import gather
 from talkinghead.training.optim import (
     MovingAverage,
@@ -208,7 +209,7 @@ class LipSyncGANModule(L.LightningModule):
         weights: dict[str, float],
     ) -> None:
         with self.toggled_optimizer(optimizer):
-            terms = self.losses(output, target, weights, batch["lips"], batch["mean_mouth"])
+            terms = self.losses(output, target, weights, batch)
             if weights["adversarial"] > 0 or weights["feature_matching"] > 0:
                 pictures = (self._pictures(m, batch) for m in (output.mouth, target))
                 terms |= self.losses.adversarial_terms(self.discriminator, *pictures)
@@ -347,7 +348,11 @@ def _generate(
     audio = batch["mel"] if audio is None else audio
     conditions = batch.get("emotion"), batch.get("head_turn")
     output: GeneratorOutput = network(
-        batch["reference_face"], batch["surroundings"], audio, *conditions
+        batch["reference_face"],
+        batch["reference_lips"],
+        batch["surroundings"],
+        audio,
+        *conditions,
     )
     return output
 

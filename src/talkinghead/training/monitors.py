@@ -122,7 +122,7 @@ def _score(
     module: LipSyncGANModule, clip: Mapping[str, Tensor], other: Tensor, detector: FaceDetector
 ) -> tuple[float, float, float]:
     """Pearson's r with the own sound, with `other` [1, W, C, K], and the share of the motion."""
-    wanted = ("reference_face", "surroundings", "mel", "emotion", "head_turn")
+    wanted = ("reference_face", "reference_lips", "surroundings", "mel", "emotion", "head_turn")
     inputs = {k: clip[k].to(module.device) for k in wanted if k in clip}
     real = _opening(clip["faces"][0], detector)
     takes = []

@@ -13,10 +13,12 @@ from talkinghead.data.augmentation import (
 from talkinghead.data.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import SILENCE, LogMel
-from talkinghead.features.geometry import NOSE_LINE, mouth_crop, surroundings
+from talkinghead.features.geometry import MIRRORED_LIPS, NOSE_LINE, mouth_crop, surroundings
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
+# Twenty places in the mouth's box, the corners first and last of the outer lips.
+LIPS = torch.stack([128 + 30 * torch.linspace(-1, 1, 20), torch.linspace(150, 190, 20)], -1)
 NOTHING = dict.fromkeys(AugmentationOptions.__dataclass_fields__, 0.0)
 
 
@@ -33,7 +35,8 @@ def make_batch(size=3, frames=2):
         "mel_negative": mel.flip(-1),
         "window_starts": starts,
         "lips": torch.zeros(size, 21, 20, 2),
-        "lip_points": torch.zeros(size, frames, 20, 2),
+        "lip_points": LIPS.expand(size, frames, -1, -1),
+        "reference_lips": LIPS.expand(size, -1, -1),
         "index": torch.arange(12, 12 + size),
         "clip_index": torch.zeros(size),
         "start": torch.zeros(size),
@@ -167,6 +170,42 @@ def test_a_smile_is_the_references_mouth_alone():
     assert (moved[:, y0:y1, x0:x1].mean((1, 2)) > 1e-3).all()
     moved[:, y0:y1, x0:x1] = 0
     assert moved.max() < 0.02
+
+
+@pytest.mark.parametrize("options", [{}, FULL | {"turn": 0.5, "aspect": 0.25, "flip": 0.0}])
+def test_lips_are_where_their_pictures_show_them(options):
+    batch = make_batch()
+    x, y = LIPS[7].round().int().tolist()
+    for name in ("reference_face", "faces"):
+        batch[name] = torch.zeros_like(batch[name])
+        batch[name][..., y - 1 : y + 2, x - 1 : x + 2] = 255
+    damage = {name: 0.0 for name in NOTHING if name.startswith("reference_")}
+    colours = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+    warped = augment(batch=batch, **options | damage | colours | {"reference_pose": 0.1})
+    face = warped["reference_face"].mean(1)
+    places = torch.stack(torch.meshgrid(*[torch.arange(256.0)] * 2, indexing="xy"), -1)
+    seen = (face[..., None] * places).sum((1, 2)) / face.sum((1, 2))[:, None]
+    assert (warped["reference_lips"][:, 7] - seen).abs().max() < 1
+    corner, scale = torch.tensor([SPEC.mouth_x, SPEC.mouth_y]), SPEC.mouth_side / SPEC.mouth_size
+    mouth = warped["mouths"][:, 0].mean(1)
+    seen = (mouth[..., None] * places[:96, :96]).sum((1, 2)) / mouth.sum((1, 2))[:, None]
+    seen = (seen + 0.5) * scale - 0.5 + corner
+    assert (warped["lip_points"][:, 0, 7] - seen).abs().max() < 1.5
+
+
+def test_a_mirror_changes_the_lips_sides():
+    plain, mirrored = augment()["lip_points"], augment(flip=1.0)["lip_points"]
+    assert torch.allclose(plain, LIPS.expand_as(plain), atol=0.1)
+    assert torch.allclose(mirrored[..., MIRRORED_LIPS, 0], 255 - plain[..., 0], atol=0.1)
+    assert torch.allclose(mirrored[..., MIRRORED_LIPS, 1], plain[..., 1], atol=0.1)
+
+
+def test_unknown_lips_stay_unknown():
+    batch = make_batch()
+    batch["lip_points"] = LIPS.expand(3, 2, -1, -1).clone()
+    batch["lip_points"][1, 0] = torch.nan
+    unknown = augment(batch=batch, rotation=10.0)["lip_points"].isnan().flatten(2).all(-1)
+    assert unknown.tolist() == [[False, False], [True, False], [False, False]]
 
 
 def test_around_a_photo_s_mouth_nothing_moves():

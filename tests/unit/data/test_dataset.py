@@ -50,6 +50,7 @@ def test_shapes_and_types(corpus):
     assert item["mel"].shape == item["mel_negative"].shape == (80, 80)
     assert item["window_starts"].shape == (CONTEXT + FRAMES + LOOKAHEAD,)
     assert item["lip_points"].shape == (FRAMES, 20, 2)
+    assert item["reference_lips"].shape == (20, 2)
     assert item["lips"].shape == (CONTEXT + FRAMES + LOOKAHEAD, 20, 2)
 
 

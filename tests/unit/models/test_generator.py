@@ -9,8 +9,9 @@ import torch
 
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.features.geometry import mouth_crop, surroundings
+from talkinghead.models.decoder import lip_prior, warp
 from talkinghead.models.encoders import AudioEncoder, FaceEncoder
-from talkinghead.models.generator import LipSyncGenerator, lip_prior, warp
+from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
@@ -32,12 +33,22 @@ def generator() -> LipSyncGenerator:
     return LipSyncGenerator(**TINY).eval()
 
 
+def closed_lips(batch: int = 1) -> torch.Tensor:
+    """A mouth 60 canonical pixels wide in the middle of the box: [B, 20, 2]."""
+    angle = torch.arange(12) * torch.pi / 6
+    outer = torch.stack([128 - 30 * angle.cos(), 172 - 9 * angle.sin()], -1)
+    x = torch.tensor([102.0, 115, 128, 141, 154, 141, 128, 115])
+    inner = torch.stack([x, torch.full_like(x, 172)], -1)
+    return torch.cat([outer, inner]).expand(batch, -1, -1)
+
+
 def _inputs(model: LipSyncGenerator, batch: int = 2, frames: int = 3) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(1)
     windows = model.context_frames + frames + model.lookahead_frames
     faces = torch.rand(batch, frames, 3, 256, 256)
     return (
         torch.rand(batch, 3, 256, 256),
+        closed_lips(batch),
         surroundings(faces, SPEC),
         torch.randn(batch, windows, 80, 16),
     )
@@ -49,8 +60,10 @@ def test_shapes_and_ranges(generator: LipSyncGenerator) -> None:
     assert output.mouth.shape == output.rgb.shape == output.warped.shape == (2, 3, 3, 96, 96)
     assert output.mask.shape == (2, 3, 1, 96, 96)
     assert output.flow.shape == (2, 3, 2, 48, 48)
-    assert output.lips is not None
-    assert output.lips.shape == (2, 11, 20, 2)
+    assert output.motion is not None
+    assert output.motion.shape == (2, 11, 20, 2)
+    assert output.points is not None
+    assert output.points.shape == (2, 3, 20, 2)
     assert output.mouth.min() >= 0
     assert output.mouth.max() <= 1
 
@@ -72,7 +85,7 @@ def test_tokens_depend_on_the_stated_past_and_future_alone(generator: LipSyncGen
     torch.manual_seed(2)
     audio = torch.randn(1, frames, 80, 16)
     with torch.inference_mode():
-        reference = generator.encode_reference(torch.rand(1, 3, 256, 256))
+        reference = generator.encode_reference(torch.rand(1, 3, 256, 256), closed_lips())
         before = generator.encode_audio(audio, reference)[0, frame]
         for other in range(frames):
             changed = audio.clone()
@@ -86,7 +99,7 @@ def test_a_chunk_gives_what_the_whole_gives(generator: LipSyncGenerator) -> None
     torch.manual_seed(3)
     audio = torch.randn(1, 40, 80, 16)
     with torch.inference_mode():
-        reference = generator.encode_reference(torch.rand(1, 3, 256, 256))
+        reference = generator.encode_reference(torch.rand(1, 3, 256, 256), closed_lips())
         whole = generator.encode_audio(audio, reference)
         chunk = generator.encode_audio(audio[:, 10:30], reference)
     inner = slice(generator.context_frames, 20 - generator.lookahead_frames)
@@ -94,10 +107,10 @@ def test_a_chunk_gives_what_the_whole_gives(generator: LipSyncGenerator) -> None
 
 
 def test_a_reference_encoded_once_serves_every_frame(generator: LipSyncGenerator) -> None:
-    reference_face, masked, audio = _inputs(generator, batch=1)
+    reference_face, lips, masked, audio = _inputs(generator, batch=1)
     with torch.inference_mode():
-        whole = generator(reference_face, masked, audio).mouth[0]
-        reference = generator.encode_reference(reference_face)
+        whole = generator(reference_face, lips, masked, audio).mouth[0]
+        reference = generator.encode_reference(reference_face, lips)
         tokens = generator.encode_audio(audio, reference)[0, generator.context_frames :][:3]
         context = generator.encode_context(masked[0], reference)
         pieces = generator.decode(tokens, reference, context).mouth
@@ -115,7 +128,7 @@ def test_the_audio_moves_the_mouth_after_a_step() -> None:
             if parameter.grad is not None:
                 parameter -= 10 * parameter.grad
     assert heard is not None
-    other = (*inputs[:2], inputs[2] + 1)
+    other = (*inputs[:3], inputs[3] + 1)
     assert not torch.allclose(model(*inputs).mouth, model(*other).mouth)
 
 

@@ -161,7 +161,9 @@ def test_the_example_needs_numpy_and_onnxruntime_alone(exported, model, tmp_path
         "import sys\nfor name in ('torch', 'talkinghead', 'cv2', 'av'): sys.modules[name] = None\n"
     )
     code = f"{blocked}import runpy; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
-    arguments = [exported, tmp_path / "face.png", tmp_path / "speech.wav", tmp_path / "mouths"]
+    np.save(tmp_path / "lips.npy", sample.lips[0].numpy())
+    files = (tmp_path / name for name in ("face.png", "lips.npy", "speech.wav", "mouths"))
+    arguments = [exported, *files]
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
 
     example = runpy.run_path(str(EXAMPLE))
@@ -171,7 +173,7 @@ def test_the_example_needs_numpy_and_onnxruntime_alone(exported, model, tmp_path
     metadata = json.loads((exported / METADATA).read_text())
     windows = torch.from_numpy(example["audio_windows"](mel, 12, metadata))
     face = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    still = Sample(face, sample.surroundings[:1].expand(12, -1, -1, -1), windows)
+    still = Sample(face, sample.lips, sample.surroundings[:1].expand(12, -1, -1, -1), windows)
     expected = generate_mouths(model, still)[1:13].permute(0, 2, 3, 1) * 255
     written = sorted((tmp_path / "mouths").iterdir())
     made = np.stack([read_image(path) for path in written])
@@ -208,11 +210,14 @@ def test_emotions_and_head_turns_are_inputs_of_the_export(tmp_path):
             expected, made = (
                 g.encode_context(sample.surroundings, reference, head_turn).token + reference.token
                 for g in (model, generator)
-                for reference in [g.encode_reference(sample.face, emotion)]
+                for reference in [g.encode_reference(sample.face, sample.lips, emotion)]
             )
             assert torch.allclose(expected, made, atol=1e-4)
-        told = generator.encode_reference(sample.face, joy).token
-    assert not torch.allclose(told, generator.encode_reference(sample.face).token, atol=1e-2)
+        told, untold = (
+            generator.encode_reference(sample.face, sample.lips, *said).token
+            for said in ([joy], [])
+        )
+    assert not torch.allclose(told, untold, atol=1e-2)
 
 
 def test_an_export_that_is_off_leaves_nothing(checkpoint, tmp_path, monkeypatch):

@@ -47,7 +47,8 @@ def a_nodding_head(num_frames=4):
     """Frames of a noisy video whose head moves and tilts, with wild mouths; and their regions."""
     rng = np.random.default_rng(1)
     pictures = [skin(seed=seed) for seed in range(num_frames)]
-    reference = Reference(pictures[0], np.float32([[1, 0, 0], [0, 1, 0]]))
+    straight = np.float32([[1, 0, 0], [0, 1, 0]])
+    reference = Reference(pictures[0], straight, np.zeros((20, 2), np.float32))
     for number, picture in enumerate(pictures):
         tilt = 0.1 * number
         transform = np.float32([[1.2, -tilt, 3 * number], [tilt, 1.2, -40]])

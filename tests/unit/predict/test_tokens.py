@@ -32,7 +32,7 @@ def model():
 @pytest.fixture(scope="module")
 def reference(model):
     with torch.inference_mode():
-        return model.encode_reference(torch.rand(1, 3, 256, 256))
+        return model.encode_reference(torch.rand(1, 3, 256, 256), torch.zeros(1, 20, 2))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_between_the_grids_frames_tokens_are_interpolated(model, reference, samp
 
 @torch.inference_mode()
 def test_another_reference_has_other_tokens_from_there_on(model, reference, samples):
-    other = model.encode_reference(torch.zeros(1, 3, 256, 256))
+    other = model.encode_reference(torch.zeros(1, 3, 256, 256), torch.zeros(1, 20, 2))
     stream = TokenStream(model, SPEC)
     stream.push(samples)
     stream.finish()

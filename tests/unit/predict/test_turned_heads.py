@@ -39,7 +39,9 @@ def composite(degrees, outline=OUTLINE):
         time_s=Fraction(0),
         duration_s=Fraction(1, 25),
         transform=TRANSFORM,
-        reference=Reference(PICTURE, TRANSFORM, np.zeros(3, np.float32)),
+        reference=Reference(
+            PICTURE, TRANSFORM, np.zeros((20, 2), np.float32), np.zeros(3, np.float32)
+        ),
         pose=None if degrees is None else np.float32([degrees, 0, 0]),
         outline=outline,
     )

@@ -22,6 +22,7 @@ from talkinghead.training.lip_regressor import LipRegressorModule
 from talkinghead.training.runner import resolve_resume
 from talkinghead.training.sync_expert import SyncExpertModule
 
+INPUTS = ("reference_face", "reference_lips", "surroundings", "mel")
 FULL_GAN = {
     "loss": {"weights": {"l1": 1.0, "sync": 0.1, "adversarial": 0.1, "feature_matching": 0.1}},
     "discriminator": {"channels": [4, 8, 8, 8], "face_channels": [4, 8, 8]},
@@ -39,7 +40,7 @@ def test_loss_falls_on_one_batch(corpus: Path) -> None:
     optimizer = torch.optim.AdamW(module.generator.parameters(), lr=3e-3)
     losses = []
     for _ in range(60):
-        output = module.generator(batch["reference_face"], batch["surroundings"], batch["mel"])
+        output = module.generator(*(batch[name] for name in INPUTS))
         loss = (output.mouth - batch["mouths"]).abs().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -196,7 +197,7 @@ def test_the_checkpoint_rebuilds_the_generator_without_lightning(
     batch = data.preview_batch(2)
     with torch.no_grad():
         expected = module.eval()(batch).mouth
-        inputs = (batch["reference_face"], batch["surroundings"], batch["mel"])
+        inputs = tuple(batch[name] for name in INPUTS)
         mouth = loaded.model(*inputs).mouth
     torch.testing.assert_close(mouth, expected)
 

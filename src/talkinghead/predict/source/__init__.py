@@ -19,7 +19,12 @@ from talkinghead.features.faces.tracker import (
     MultiTracker,
     largest,
 )
-from talkinghead.features.geometry import chain_transforms, estimate_transform, invert
+from talkinghead.features.geometry import (
+    chain_transforms,
+    estimate_transform,
+    invert,
+    lip_points,
+)
 from talkinghead.media.reader import probe
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.sync import SyncDiscriminator
@@ -57,8 +62,14 @@ def photo_frames(
     """
     options = options or SourceOptions()
     faces = _faces_of_photo(detector.detect(image), name, options)
-    transforms = [estimate_transform(face.points, face.topology, spec) for face in faces]
-    references = [Reference(image, transform) for transform in transforms]
+    references = [
+        Reference(
+            image,
+            estimate_transform(face.points, face.topology, spec),
+            lip_points(face.points, face.topology),
+        )
+        for face in faces
+    ]
     motion = IdleMotion(image, faces, options.seed) if options.motion == "idle" else None
     return _photo_frames(image, references, motion, spec)
 

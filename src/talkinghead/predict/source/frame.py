@@ -10,7 +10,7 @@ from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray, UInt8Array
 
 if TYPE_CHECKING:
-    from talkinghead.models.generator import ContextFeatures, ReferenceFeatures
+    from talkinghead.models.decoder import ContextFeatures, ReferenceFeatures
 
 FACE_SELECT = ("largest", "index", "all", "speaking")
 EXTEND = ("pingpong", "hold", "loop")
@@ -64,12 +64,14 @@ class SourceOptions:
 class Reference:
     """A picture uint8 [H, W, 3] whose face is the model's reference, and its transform [2, 3].
 
-    `pose` is its head's (see `talkinghead.features.head_pose`), None where it was not measured;
+    `lips` [20, 2] are where they are in the picture, pixels (see `lip_points`). `pose` is its
+    head's (see `talkinghead.features.head_pose`), None where it was not measured;
     `features` are the model's, None until it is encoded.
     """
 
     image: UInt8Array
     transform: FloatArray
+    lips: FloatArray
     pose: FloatArray | None = None
     features: ReferenceFeatures | None = None
 
@@ -87,6 +89,7 @@ class SourceFrame:
         transform: float32 [2, 3], None where no face is to speak.
         reference: None likewise.
         opening: the mouth's in this picture.
+        lips: as the reference's; None where no face is to speak.
         pose: the head's, as the reference's.
         outline: a convex one around the face, float32 [P, 2] pixels; None in a photo.
         strength: how much of the new mouth is to be seen, in [0, 1].
@@ -103,6 +106,7 @@ class SourceFrame:
     transform: FloatArray | None = None
     reference: Reference | None = None
     opening: float = 0.0
+    lips: FloatArray | None = None
     pose: FloatArray | None = None
     outline: FloatArray | None = None
     opens_shot: bool = False

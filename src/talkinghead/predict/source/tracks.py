@@ -22,6 +22,7 @@ from talkinghead.features.geometry import (
     TransformSmoother,
     estimate_transform,
     frontality,
+    lip_points,
     mouth_opening,
 )
 from talkinghead.features.head_pose import head_pose
@@ -90,6 +91,7 @@ def aligned(sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction) -> Gener
                     frame,
                     transform=_at_true_size(transform, pose, spec),
                     opening=mouth_opening(face.points, face.topology),
+                    lips=lip_points(face.points, face.topology),
                     pose=pose,
                     outline=cv2.convexHull(face.points)[:, 0].astype(np.float32),
                     strength=min(frontality(face.points, face.topology), _in_view(frame, face)),
@@ -184,7 +186,8 @@ def _referred(candidates: list[SourceFrame]) -> list[SourceFrame]:
         return candidates
     best = min(faced, key=lambda frame: (-frame.strength, frame.opening))
     assert best.transform is not None
-    reference = Reference(best.image, best.transform, best.pose)
+    assert best.lips is not None
+    reference = Reference(best.image, best.transform, best.lips, best.pose)
     return [
         frame if frame.transform is None else replace(frame, reference=reference)
         for frame in candidates
