@@ -116,8 +116,9 @@ def _carry(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) 
     place, path = moved[:, points, :, None], (lips - moved)[:, points]
     near = torch.exp((steps - place).square() / (-2 * _REACH**2))
     across, down = near[:, :, 0], near[:, :, 1].mT  # A Gaussian is a product.
-    weight = down @ across + _NEAR
-    return torch.stack([(down * path[:, None, :, i]) @ across / weight for i in (0, 1)], 1)
+    total = (down @ across).float() + _NEAR
+    sums = [((down * path[:, None, :, i]) @ across).float() for i in (0, 1)]
+    return torch.stack(sums, 1) / total[:, None]
 
 
 def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:

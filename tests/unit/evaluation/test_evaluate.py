@@ -77,6 +77,7 @@ class BarModel:
     """A generator that draws the bar that it hears; a deaf one draws the same bar always."""
 
     context_frames, lookahead_frames = 3, 1
+    device = torch.device("cpu")
 
     def __init__(self, deaf: bool = False) -> None:
         self.deaf = deaf
@@ -86,7 +87,7 @@ class BarModel:
     def parameters(self):
         yield torch.zeros(1)
 
-    def encode_reference(self, face: Tensor) -> SimpleNamespace:
+    def encode_reference(self, face: Tensor, lips: Tensor) -> SimpleNamespace:
         return SimpleNamespace(token=torch.zeros(1, 1), face=face)
 
     def encode_context(self, around: Tensor, reference: SimpleNamespace) -> Tensor:
@@ -208,7 +209,7 @@ def test_what_happens_in_silence_is_left_out_of_the_ratio_on_speech(corpus: Path
 def test_what_is_shown_is_the_picture_itself_around_the_mouth(corpus: Path) -> None:
     faces = load_clip(corpus, Manifest.load(corpus).split("val")[0]).faces
     generator = ClipGenerator(BarModel(deaf=True), SPEC)
-    encoded = generator.encode(faces)
+    encoded = generator.encode(faces, np.zeros((len(faces), 20, 2), np.float32))
     shown = generator.speak(encoded, torch.zeros(80, 0)).shown
     x0, y0, x1, y1 = (int(v) for v in SPEC.mouth_box)
     inside = np.zeros(shown.shape[1:3], dtype=bool)
@@ -243,11 +244,11 @@ def test_listening_is_not_known_without_another_sound(caplog: pytest.LogCaptureF
 
 def test_the_current_mouth_is_never_shown(corpus: Path) -> None:
     entry = Manifest.load(corpus).split("val")[0]
-    faces = load_clip(corpus, entry).faces
+    clip = load_clip(corpus, entry)
     model = BarModel()
-    ClipGenerator(model, SPEC).encode(faces)
+    ClipGenerator(model, SPEC).encode(clip.faces, clip.lips)
     seen = torch.cat(model.contexts)
-    torch.testing.assert_close(seen, surroundings(as_tensor(faces), SPEC))
+    torch.testing.assert_close(seen, surroundings(as_tensor(clip.faces), SPEC))
     x0, y0, x1, y1 = (int(v) // 2 for v in SPEC.mask_box)
     assert float(seen[..., y0:y1, x0:x1].max()) == 0
 
@@ -257,7 +258,7 @@ def test_still_mode_shows_the_reference_alone(corpus: Path) -> None:
     clip = load_clip(corpus, entry, max_frames=30)
     model = BarModel()
     generator = ClipGenerator(model, SPEC, mode="still", reference_frame=7)
-    encoded = generator.encode(clip.faces)
+    encoded = generator.encode(clip.faces, clip.lips)
     assert (encoded.faces == clip.faces[7]).all()
     assert len(torch.cat(model.contexts)) == 30
     generated = generator.speak(encoded, clip.features)

@@ -39,11 +39,12 @@ def make_conditioned() -> LipSyncGenerator:
     return model
 
 
-def inputs(model: LipSyncGenerator) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(model: LipSyncGenerator) -> tuple[Tensor, ...]:
     torch.manual_seed(1)
     windows = model.context_frames + FRAMES + model.lookahead_frames
     return (
         torch.rand(2, 3, 256, 256),
+        100 + 60 * torch.rand(2, 20, 2),
         torch.rand(2, FRAMES, 3, 128, 128),
         torch.randn(2, windows, 80, 16),
     )

@@ -12,6 +12,7 @@ from talkinghead.features.geometry import (
     canonical_points,
     estimate_transform,
     frontality,
+    lip_points,
 )
 from talkinghead.predict.source import (
     SourceFrame,
@@ -206,7 +207,8 @@ def test_large_pictures_are_not_hoarded(monkeypatch):
         transform = estimate_transform(face().points, "mesh468", SPEC)
         for frame in frames([picture()] * 50):
             taken.append(frame)
-            yield SourceFrame(frame.image, frame.time_s, frame.duration_s, transform)
+            lips = lip_points(face().points, "mesh468")
+            yield replace(frame, transform=transform, lips=lips)
 
     next(with_references(tracked(), FPS))
     assert len(taken) == 3

@@ -29,11 +29,12 @@ def gradients(options: SpeedOptions) -> dict[str, torch.Tensor]:
     windows = model.context_frames + 2 + model.lookahead_frames
     inputs = (
         torch.rand(2, 3, 256, 256),
+        100 + 60 * torch.rand(2, 20, 2),
         torch.rand(2, 2, 3, 128, 128),
         torch.randn(2, windows, 80, 16),
     )
     output = model(*inputs)
-    (output.mouth.square().mean() + output.lips.square().mean()).backward()
+    (output.mouth.square().mean() + output.motion.square().mean()).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -68,6 +69,7 @@ def test_checkpointed_activations_are_not_kept() -> None:
             options.apply(model)
             model(
                 torch.rand(1, 3, 256, 256),
+                100 + 60 * torch.rand(1, 20, 2),
                 torch.rand(1, 4, 3, 128, 128),
                 torch.randn(1, model.context_frames + 4 + model.lookahead_frames, 80, 16),
             )
