@@ -49,9 +49,12 @@ class JointTransform:
             *(torch.arange(a, b, _STRIDE, device=grid.device) for a, b in ((y0, y1), (x0, x1))),
             indexing="ij",
         )
-        places = torch.stack([x, y], -1).flatten(0, 1).to(lips)
-        near = torch.cdist(lips.flatten(1, 2), sampled).square() / (-2 * _STRIDE**2)
-        moved = (torch.softmax(near, -1) @ places).unflatten(1, lips.shape[1:3])
+        places = torch.stack([x, y], -1).flatten(0, 1).double()
+        # By differences, in doubles: else the rounding depends on the batch's size.
+        exact = "donot_use_mm_for_euclid_dist"
+        distance = torch.cdist(lips.flatten(1, 2).double(), sampled.double(), compute_mode=exact)
+        near = distance.square() / (-2 * _STRIDE**2)
+        moved = (torch.softmax(near, -1) @ places).unflatten(1, lips.shape[1:3]).to(lips)
         mirrored = self._mirrored[:, None, None, None]
         return torch.where(mirrored, moved[:, :, MIRRORED_LIPS], moved)
 

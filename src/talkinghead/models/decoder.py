@@ -180,7 +180,7 @@ class Decoder(nn.Module):
         # Where lips part that were closed there is no skin: dark until something better is known.
         skin = 1 - F.interpolate(lips.maps[:, 1:2], scale_factor=2, mode="bilinear")
         shade = painted[:, :3] - _DARK * inside * skin
-        rgb = torch.sigmoid(torch.logit(warped.float(), eps=0.02) + shade)
+        rgb = torch.sigmoid(torch.logit(_full(warped), eps=0.02) + shade)
         mouth = mask * rgb + (1 - mask) * warped
         return GeneratorOutput(mouth, rgb, warped, mask, flow, points, residual)
 
@@ -209,9 +209,14 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     size = image.shape[-1]
     if flow.shape[-1] != size:
         flow = F.interpolate(flow, (size, size), mode="bilinear")
-    grid = identity_grid(size, flow.device) + flow.float().permute(0, 2, 3, 1)
+    grid = identity_grid(size, flow.device) + _full(flow).permute(0, 2, 3, 1)
     image = image.expand(grid.shape[0], -1, -1, -1)
     return F.grid_sample(image, grid.to(image.dtype), align_corners=False, padding_mode="border")
+
+
+def _full(values: Tensor) -> Tensor:
+    """Half precision to full; more stays as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def grid_steps(size: int, device: torch.device) -> Tensor:

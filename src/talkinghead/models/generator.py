@@ -219,7 +219,7 @@ class LipSyncGenerator(nn.Module):
 
     def _motion(self, tokens: Tensor) -> Tensor:
         """What the speech does to closed lips: [..., 20, 2], canonical pixels."""
-        return self.lip_head(tokens).float().unflatten(-1, (NUM_LIP_POINTS, 2))
+        return self.lip_head(tokens).unflatten(-1, (NUM_LIP_POINTS, 2))
 
     def _crop(self, maps: Tensor, size: int) -> Tensor:
         """The mouth's box out of a map of the whole face, resampled to size x size."""

@@ -84,8 +84,9 @@ class LipWarper(nn.Module):
             lips: [N or 1, 20, 2], the reference's.
         """
         lips = lips.expand(hidden.shape[0], -1, -1)
-        shift = self.shift(torch.cat([hidden, lips.flatten(1).to(hidden.dtype)], 1)).float()
-        return self.closed(lips) + motion + MAX_SHIFT * torch.tanh(shift).unflatten(1, (-1, 2))
+        shift = self.shift(torch.cat([hidden, lips.flatten(1).to(hidden.dtype)], 1))
+        moved = motion + MAX_SHIFT * torch.tanh(shift).unflatten(1, (-1, 2))
+        return self.closed(lips) + moved.to(lips.dtype)
 
 
 def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
@@ -116,8 +117,8 @@ def _carry(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) 
     place, path = moved[:, points, :, None], (lips - moved)[:, points]
     near = torch.exp((steps - place).square() / (-2 * _REACH**2))
     across, down = near[:, :, 0], near[:, :, 1].mT  # A Gaussian is a product.
-    total = (down @ across).float() + _NEAR
-    sums = [((down * path[:, None, :, i]) @ across).float() for i in (0, 1)]
+    total = (down @ across).to(moved.dtype) + _NEAR
+    sums = [((down * path[:, None, :, i]) @ across).to(moved.dtype) for i in (0, 1)]
     return torch.stack(sums, 1) / total[:, None]
 
 
