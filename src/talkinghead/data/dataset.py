@@ -18,7 +18,7 @@ from talkinghead.data.sampling import clip_probabilities, make_rng, spread_windo
 from talkinghead.data.storage import ClipFile
 from talkinghead.errors import CorpusError
 from talkinghead.features.audio import AudioFeatures
-from talkinghead.features.geometry import lip_motion
+from talkinghead.features.geometry import lip_motion, lips_at
 from talkinghead.features.head_pose import head_turn
 from talkinghead.media.timing import frame_time_s, mel_window_start, seconds_to_samples
 from talkinghead.types import UInt8Array
@@ -152,7 +152,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             "mel_negative": self._negative(clip, clip_index, start, rng),
             "window_starts": torch.tensor(starts),
             "lips": _lips(clip, frames),
-            "reference_lips": _reference_lips(clip, reference),
+            "reference_lips": torch.from_numpy(lips_at(clip.tensor("lips"), reference)),
             "lip_points": torch.from_numpy(
                 clip.tensor("lips")[start : start + self.num_frames].astype(np.float32)
             ),
@@ -276,13 +276,6 @@ def _lips(clip: ClipFile, frames: range) -> Tensor:
     first, stop = max(0, frames.start), min(len(motion), frames.stop)
     lips[first - frames.start : stop - frames.start] = motion[first:stop]
     return torch.from_numpy(lips)
-
-
-def _reference_lips(clip: ClipFile, reference: int) -> Tensor:
-    """Where the face was lost, where the clip's lips are mostly."""
-    lips = clip.tensor("lips").astype(np.float32)
-    known = np.isfinite(lips[reference]).all()
-    return torch.from_numpy(lips[reference] if known else np.nanmedian(lips, axis=0))
 
 
 def _to_chw(images: UInt8Array) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import mel_windows
-from talkinghead.features.geometry import as_tensor, mouth_crop, paste_mouth, surroundings
+from talkinghead.features.geometry import as_tensor, lips_at, mouth_crop, paste_mouth, surroundings
 from talkinghead.media.timing import frame_time_s
 from talkinghead.models.decoder import ContextFeatures, ReferenceFeatures
 from talkinghead.models.generator import LipSyncGenerator
@@ -93,7 +93,7 @@ class ClipGenerator:
             lips: float [T, 20, 2], where they are, NaN where unknown.
         """
         chosen = min(self.reference_frame, len(faces) - 1)
-        known = lips[chosen] if np.isfinite(lips[chosen]).all() else np.nanmedian(lips, axis=0)
+        known = lips_at(lips, chosen)
         reference = faces[chosen : chosen + 1]
         targets = np.repeat(reference, len(faces), axis=0) if self.mode == "still" else faces
         encoded = self.model.encode_reference(

@@ -330,6 +330,12 @@ def lip_points(
     return lips if transform is None else transform_points(lips, transform)
 
 
+def lips_at(lips: FloatArray, frame: int) -> FloatArray:
+    """A clip's lips [T, 20, 2] in one frame, float32 [20, 2]; where unknown, the clip's median."""
+    known = lips[frame] if np.isfinite(lips[frame]).all() else np.nanmedian(lips, axis=0)
+    return np.asarray(known, dtype=np.float32)
+
+
 def transform_points(points: FloatArray, transform: FloatArray) -> FloatArray:
     """Points [..., 2] through a transform [2, 3], float32."""
     return (points @ transform[:, :2].T + transform[:, 2]).astype(np.float32)

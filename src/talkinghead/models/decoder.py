@@ -61,7 +61,7 @@ class GeneratorOutput:
     where in the reference mouth each pixel comes from, less where it is, (x, y) in half widths of
     the box, and zero at its edge.
 
-    For training alone, None elsewhere: `points` [..., 20, 2], where the lips go, canonical pixels;
+    For training, and None in exports: `points` [..., 20, 2], where the lips go, canonical pixels;
     `residual`, the part of the flow that the lips do not bring about; `motion` [B, W, 20, 2], what
     the speech alone does to lips, canonical pixels, for every audio window of a stretch.
     """
