@@ -16,6 +16,7 @@ from talkinghead.errors import TalkingHeadError, UsageError
 
 COMMANDS = {
     "prepare": "raw videos to a corpus for training",
+    "revoice": "other voices for a corpus, in time with its mouths",
     "shard": "a corpus to shards for an object store",
     "train": "a corpus to a checkpoint",
     "predict": "a face and speech, or a text, to a talking video",

@@ -284,11 +284,12 @@ def finish_batch(
 
     Returns:
         reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], surroundings [B, T,
-        3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel and mel_negative
-        float [B, W, rows, mel_window]; lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and
-        lip_points [B, T, 20, 2], canonical pixels of these pictures; index, clip_index and start
-        int64 [B]; clip and speaker; emotion int64 [B] and head_turn float [B, T, 3] where the items
-        have them. Where nothing is augmented also faces float [B, T, 3, face, face].
+        3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel, mel_negative and,
+        where the items have it, mel_heard float [B, W, rows, mel_window]; lips float
+        [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points [B, T, 20, 2], canonical pixels of
+        these pictures; index, clip_index and start int64 [B]; clip and speaker; emotion int64 [B]
+        and head_turn float [B, T, 3] where the items have them. Where nothing is augmented also
+        faces float [B, T, 3, face, face].
     """
     names = ("lips", "reference_lips", "lip_points", "emotion", "head_turn")
     rest = {name: batch[name] for name in names if name in batch}
@@ -342,14 +343,16 @@ def finish_mouths(
 def _finish_audio(
     batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None
 ) -> dict[str, Any]:
-    mel, negative = batch["mel"], batch["mel_negative"]
+    sounds = [name for name in ("mel", "mel_negative", "mel_heard") if name in batch]
+    mels = torch.cat([batch[name] for name in sounds], -1)
     if augmentation is not None:
-        draw = augmentation.draws(batch, stream=1)
-        both = augmentation.mel(torch.cat([mel, negative], -1), draw)
-        mel, negative = both.split(mel.shape[-1], -1)
+        mels = augmentation.mel(mels, augmentation.draws(batch, stream=1))
+    parts = mels.chunk(len(sounds), -1)
     return {
-        "mel": _cut_windows(mel, batch["window_starts"], spec),
-        "mel_negative": _cut_windows(negative, batch["window_starts"], spec),
+        **{
+            name: _cut_windows(part, batch["window_starts"], spec)
+            for name, part in zip(sounds, parts, strict=True)
+        },
         **{name: batch[name] for name in ("index", "clip_index", "start", "clip", "speaker")},
     }
 

@@ -61,7 +61,7 @@ class LipSyncDataModule(LightningDataModule):
         mouths_only: batches of `finish_mouths` in place of `finish_batch`.
         windows_per_clip: see `ClipDataset`.
         reference_min_gap: see `ClipDataset`.
-        open_reference_fraction: see `ClipDataset`.
+        open_reference_fraction, revoiced_fraction: see `ClipDataset`.
         speaker_weights: see `clip_probabilities`.
         temperature: see `clip_probabilities`.
     """
@@ -87,6 +87,7 @@ class LipSyncDataModule(LightningDataModule):
         windows_per_clip: int = 1,
         reference_min_gap: int = 10,
         open_reference_fraction: float = 0.3,
+        revoiced_fraction: float = 0.0,
         speaker_weights: Mapping[str, float] | None = None,
         temperature: float = 0.5,
     ) -> None:
@@ -110,6 +111,7 @@ class LipSyncDataModule(LightningDataModule):
             "open_reference_fraction": open_reference_fraction,
         }
         self._train_options: dict[str, Any] = {
+            "revoiced_fraction": revoiced_fraction,
             "windows_per_clip": windows_per_clip,
             "speaker_weights": speaker_weights,
             "temperature": temperature,

@@ -23,7 +23,7 @@ from talkinghead.features.head_pose import head_turn
 from talkinghead.media.timing import frame_time_s, mel_window_start, seconds_to_samples
 from talkinghead.types import UInt8Array
 
-_CLIP, _WINDOW = 0, 1
+_CLIP, _WINDOW, _VOICE = 0, 1, 2
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -44,6 +44,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         reference_min_gap: the reference is at least so many frames from every target frame, where
             the clip allows it.
         open_reference_fraction: share of references drawn among the clip's most open mouths.
+        revoiced_fraction: share of windows, of clips that have other voices (`talkinghead
+            revoice`), in which one of them speaks.
         negative_min_shift: least shift, in frames, of a negative from the same clip.
         speaker_weights: see `clip_probabilities`.
         temperature: see `clip_probabilities`.
@@ -68,6 +70,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         windows_per_clip: int = 1,
         reference_min_gap: int = 10,
         open_reference_fraction: float = 0.3,
+        revoiced_fraction: float = 0.0,
         negative_min_shift: int = 5,
         speaker_weights: Mapping[str, float] | None = None,
         temperature: float = 0.5,
@@ -94,6 +97,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.windows_per_clip = windows_per_clip
         self.reference_min_gap = reference_min_gap
         self.open_reference_fraction = open_reference_fraction
+        self.revoiced_fraction = revoiced_fraction
         self.negative_min_shift = negative_min_shift
         self.prosody = prosody
         num_windows = context_frames + num_frames + lookahead_frames
@@ -131,8 +135,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
             their motion in those frames (see `lip_motion`), NaN beyond the clip's ends; lip_points
             float32 [T, 20, 2], where they are in the target frames, canonical pixels, and
             reference_lips float32 [20, 2] in the reference; index,
-            clip_index and start int; clip (its id) and speaker str. By choice emotion int, and
-            head_turn float32 [T, 3], degrees (see `talkinghead.features.head_pose`).
+            clip_index and start int; clip (its id) and speaker str. By choice mel_heard, like mel,
+            perhaps of another voice; emotion int; and head_turn float32 [T, 3], degrees (see
+            `talkinghead.features.head_pose`).
         """
         rng = make_rng(self.seed, _WINDOW, index)
         clip_index, start = self._draw(index, rng)
@@ -161,6 +166,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             "start": start,
             "clip": self.clips[clip_index].id,
             "speaker": self.clips[clip_index].speaker,
+            **self._heard(clip, first, index),
             **self._conditions(clip, clip_index, start, reference),
         }
 
@@ -205,6 +211,15 @@ class ClipDataset(Dataset[dict[str, Any]]):
             candidates = candidates[opening[candidates] >= np.quantile(opening[candidates], 0.85)]
         return int(rng.choice(candidates))
 
+    def _heard(self, clip: ClipFile, first: int, index: int) -> dict[str, Tensor]:
+        """What is to be heard in place of the clip's own voice, at times another."""
+        if not self.revoiced_fraction:
+            return {}
+        rng = make_rng(self.seed, _VOICE, index)
+        voices = clip.voices if rng.random() < self.revoiced_fraction else []
+        voice = int(rng.integers(len(voices))) if voices else None
+        return {"mel_heard": self._stretch(clip, first, voice)}
+
     def _negative(
         self, clip: ClipFile, clip_index: int, start: int, rng: np.random.Generator
     ) -> Tensor:
@@ -220,11 +235,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _first_mel(self, start: int) -> int:
         return mel_window_start(start - self.context_frames, self.spec.fps, self.spec)
 
-    def _stretch(self, clip: ClipFile, first: int) -> Tensor:
+    def _stretch(self, clip: ClipFile, first: int, voice: int | None = None) -> Tensor:
         """Features `first` to `first + L`, float32 [rows, L], silence beyond the clip's ends."""
-        rows = [clip.columns("mel", first, first + self._num_mels)]
-        if self.prosody:
-            rows.append(clip.columns("prosody", first, first + self._num_mels))
+        names = ("mel", "prosody") if self.prosody else ("mel",)
+        rows = [clip.columns(name, first, first + self._num_mels, voice) for name in names]
         stretch = self._silence.repeat(1, self._num_mels)
         inside = max(0, -first)
         stretch[:, inside : inside + rows[0].shape[1]] = torch.from_numpy(np.concatenate(rows))

@@ -11,12 +11,15 @@ A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and
   `talkinghead.features.head_pose`)
 - `mean_face` uint8 [3, face, face]: the mean of all frames, and `mean_mouth` uint8 [3, mouth,
   mouth], its mouth region
+- `voice_mel` float16 [V, num_mels, M] and `voice_prosody` float16 [V, 3, M], where the clip was
+  re-voiced (see `talkinghead.speech.revoice`): others who say the same at the same time
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,13 +29,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 from talkinghead.errors import CorpusError
 from talkinghead.media.writer import atomic_path
 from talkinghead.types import FloatArray, UInt8Array
 
 JPEG_QUALITY = 95
+_VOICES = "voices"
+"""The metadata's entry of their names."""
 _ENCODE = [
     cv2.IMWRITE_JPEG_QUALITY,
     JPEG_QUALITY,
@@ -91,6 +96,24 @@ def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
         temporary.write_bytes(blob)
 
 
+def add_voices(path: Path, names: Sequence[str], mel: FloatArray, prosody: FloatArray) -> None:
+    """Gives a clip file other voices, in place of those that it had; whole or not at all.
+
+    Args:
+        path: of a clip file.
+        names: V of them.
+        mel: float [V, num_mels, M].
+        prosody: float [V, 3, M].
+    """
+    metadata = read_metadata(path) or {}
+    tensors = load_file(path)
+    tensors["voice_mel"] = np.ascontiguousarray(mel, np.float16)
+    tensors["voice_prosody"] = np.ascontiguousarray(prosody, np.float16)
+    blob = save(tensors, {**metadata, _VOICES: json.dumps(list(names))})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(blob)
+
+
 def read_metadata(path: Path) -> dict[str, str] | None:
     """A clip file's metadata, or None where the file is missing or not whole."""
     try:
@@ -129,6 +152,12 @@ class ClipFile:
         """Number of video frames."""
         return len(self._offsets) - 1
 
+    @property
+    def voices(self) -> list[str]:
+        """Names of the other voices that it has."""
+        names: list[str] = json.loads((self._file.metadata() or {}).get(_VOICES, "[]"))
+        return names
+
     def tensor(self, name: str) -> npt.NDArray[Any]:
         """A whole tensor, by name, as stored.
 
@@ -147,15 +176,18 @@ class ClipFile:
         """Log-mel, float32 [num_mels, M]."""
         return self.tensor("mel").astype(np.float32)
 
-    def columns(self, name: str, start: int, stop: int) -> FloatArray:
-        """Columns `start` to `stop` of "mel" or "prosody", as far as they exist: float32."""
-        part = self._file.get_slice(name)
-        num_rows, num_columns = part.get_shape()
+    def columns(self, name: str, start: int, stop: int, voice: int | None = None) -> FloatArray:
+        """Columns `start` to `stop` of "mel" or "prosody", as far as they exist: float32.
+
+        `voice` counts in `voices`; None is the clip's own sound.
+        """
+        part = self._file.get_slice(name if voice is None else f"voice_{name}")
+        *_, num_rows, num_columns = part.get_shape()
         start, stop = max(0, start), min(stop, num_columns)
         if start >= stop:
             return np.empty((num_rows, 0), np.float32)
-        array: FloatArray = part[:, start:stop].astype(np.float32)
-        return array
+        array = part[:, start:stop] if voice is None else part[voice, :, start:stop]
+        return np.asarray(array, np.float32)
 
     def faces(self, start: int, stop: int) -> UInt8Array:
         """Aligned faces of frames `start` to `stop`, uint8 [stop - start, face, face, 3] RGB.

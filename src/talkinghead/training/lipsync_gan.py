@@ -345,7 +345,7 @@ def _generate(
     network: nn.Module, batch: Mapping[str, Tensor], audio: Tensor | None = None
 ) -> GeneratorOutput:
     """A generator's mouths for a batch, or for other `audio` windows [B, W, C, K]."""
-    audio = batch["mel"] if audio is None else audio
+    audio = batch.get("mel_heard", batch["mel"]) if audio is None else audio
     conditions = batch.get("emotion"), batch.get("head_turn")
     output: GeneratorOutput = network(
         batch["reference_face"],
