@@ -82,7 +82,7 @@ def _check_targets(cfg: DictConfig) -> None:
 
 
 def test_every_command_has_a_configuration() -> None:
-    expected = "converse evaluate export predict prepare revoice score shard train"
+    expected = "converse evaluate export predict prepare rehearse revoice score shard train"
     assert expected.split() == COMMANDS
 
 

@@ -17,6 +17,7 @@ from talkinghead.errors import TalkingHeadError, UsageError
 COMMANDS = {
     "prepare": "raw videos to a corpus for training",
     "revoice": "other voices for a corpus, in time with its mouths",
+    "rehearse": "other speech to learn from, with the lips that Whisper gives it",
     "shard": "a corpus to shards for an object store",
     "train": "a corpus to a checkpoint",
     "predict": "a face and speech, or a text, to a talking video",

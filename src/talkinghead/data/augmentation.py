@@ -285,13 +285,13 @@ def finish_batch(
     Returns:
         reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], surroundings [B, T,
         3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel, mel_negative and,
-        where the items have it, mel_heard float [B, W, rows, mel_window]; lips float
-        [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points [B, T, 20, 2], canonical pixels of
-        these pictures; index, clip_index and start int64 [B]; clip and speaker; emotion int64 [B]
-        and head_turn float [B, T, 3] where the items have them. Where nothing is augmented also
-        faces float [B, T, 3, face, face].
+        where the items have them, mel_heard and spoken_mel float [B, W, rows, mel_window]; lips
+        and spoken_lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points [B, T, 20,
+        2], canonical pixels of these pictures; index, clip_index and start int64 [B]; clip and
+        speaker; emotion int64 [B] and head_turn float [B, T, 3] where the items have them. Where
+        nothing is augmented also faces float [B, T, 3, face, face].
     """
-    names = ("lips", "reference_lips", "lip_points", "emotion", "head_turn")
+    names = ("lips", "reference_lips", "lip_points", "spoken_lips", "emotion", "head_turn")
     rest = {name: batch[name] for name in names if name in batch}
     if augmentation is None:
         faces = batch["faces"].float() / 255.0
@@ -343,14 +343,16 @@ def finish_mouths(
 def _finish_audio(
     batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None
 ) -> dict[str, Any]:
-    sounds = [name for name in ("mel", "mel_negative", "mel_heard") if name in batch]
+    names = ("mel", "mel_negative", "mel_heard", "spoken_mel")
+    sounds = [name for name in names if name in batch]
+    starts = {"spoken_mel": batch.get("spoken_starts")}
     mels = torch.cat([batch[name] for name in sounds], -1)
     if augmentation is not None:
         mels = augmentation.mel(mels, augmentation.draws(batch, stream=1))
     parts = mels.chunk(len(sounds), -1)
     return {
         **{
-            name: _cut_windows(part, batch["window_starts"], spec)
+            name: _cut_windows(part, starts.get(name, batch["window_starts"]), spec)
             for name, part in zip(sounds, parts, strict=True)
         },
         **{name: batch[name] for name in ("index", "clip_index", "start", "clip", "speaker")},

@@ -17,7 +17,7 @@ from talkinghead.data.augmentation import (
     finish_mouths,
 )
 from talkinghead.data.clip_maker import CODE_VERSION
-from talkinghead.data.dataset import ClipDataset, EvenClipDataset
+from talkinghead.data.dataset import ClipDataset, EvenClipDataset, SpokenDataset
 from talkinghead.data.manifest import MANIFEST_NAME, Manifest
 from talkinghead.data.sampling import IterationBatchSampler
 from talkinghead.data.synthetic import make_synthetic_corpus
@@ -64,6 +64,8 @@ class LipSyncDataModule(LightningDataModule):
         open_reference_fraction, revoiced_fraction: see `ClipDataset`.
         speaker_weights: see `clip_probabilities`.
         temperature: see `clip_probabilities`.
+        spoken_dir: a corpus of `talkinghead rehearse`, of which every training sample has a window
+            too; None is none.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class LipSyncDataModule(LightningDataModule):
         revoiced_fraction: float = 0.0,
         speaker_weights: Mapping[str, float] | None = None,
         temperature: float = 0.5,
+        spoken_dir: Path | str | None = None,
     ) -> None:
         super().__init__()
+        self.spoken_dir = None if spoken_dir is None else Path(spoken_dir)
         self.corpus_dir = Path(corpus_dir)
         self.spec = av if isinstance(av, AVSpec) else AVSpec.from_dict(av or {})
         self.batch_size = batch_size
@@ -135,6 +139,8 @@ class LipSyncDataModule(LightningDataModule):
                 the model is conditioned on.
         """
         Manifest.load(self.corpus_dir).require_spec(self.spec, self.corpus_dir)
+        if self.spoken_dir is not None:
+            Manifest.load(self.spoken_dir).require_spec(self.spec, self.spoken_dir)
         if self._options["head_pose"]:
             # Here, where the error is a line, rather than in a loader's process.
             self._dataset(ClipDataset, "train", **self._options).open(0).tensor("head_pose")
@@ -144,7 +150,9 @@ class LipSyncDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Random windows of split "train", from `iteration` on."""
-        dataset = self._dataset(ClipDataset, "train", **self._options, **self._train_options)
+        dataset = self._dataset(
+            ClipDataset, "train", **self._options, **self._train_options, spoken=self._spoken()
+        )
         return self._loader(dataset, _TrainLoader, batch_sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[DataLoader[dict[str, Any]]]:
@@ -202,6 +210,12 @@ class LipSyncDataModule(LightningDataModule):
             EvenClipDataset, split, num_windows=self.val_windows, **self._options
         )
         return self._loader(dataset, batch_size=self.batch_size, shuffle=False)
+
+    def _spoken(self) -> SpokenDataset | None:
+        if self.spoken_dir is None:
+            return None
+        names = ("num_frames", "context_frames", "lookahead_frames", "seed", "prosody")
+        return SpokenDataset(self.spoken_dir, **{name: self._options[name] for name in names})
 
     def _dataset(self, kind: type[_Clips], split: str, **options: Any) -> _Clips:
         """A split's windows; where clips are not files, another data module opens them."""

@@ -23,7 +23,7 @@ from talkinghead.features.head_pose import head_turn
 from talkinghead.media.timing import frame_time_s, mel_window_start, seconds_to_samples
 from talkinghead.types import UInt8Array
 
-_CLIP, _WINDOW, _VOICE = 0, 1, 2
+_CLIP, _WINDOW, _VOICE, _SPOKEN = 0, 1, 2, 3
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -49,6 +49,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         negative_min_shift: least shift, in frames, of a negative from the same clip.
         speaker_weights: see `clip_probabilities`.
         temperature: see `clip_probabilities`.
+        spoken: adds other speech to every item, and the lips that go with it.
 
     Raises:
         CorpusError: the corpus is missing or broken, or the split has no clip that is long enough,
@@ -74,6 +75,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         negative_min_shift: int = 5,
         speaker_weights: Mapping[str, float] | None = None,
         temperature: float = 0.5,
+        spoken: SpokenDataset | None = None,
     ) -> None:
         self.corpus_dir = Path(corpus_dir)
         self.manifest = Manifest.load(corpus_dir)
@@ -98,6 +100,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.reference_min_gap = reference_min_gap
         self.open_reference_fraction = open_reference_fraction
         self.revoiced_fraction = revoiced_fraction
+        self.spoken = spoken
         self.negative_min_shift = negative_min_shift
         self.prosody = prosody
         num_windows = context_frames + num_frames + lookahead_frames
@@ -136,8 +139,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
             float32 [T, 20, 2], where they are in the target frames, canonical pixels, and
             reference_lips float32 [20, 2] in the reference; index,
             clip_index and start int; clip (its id) and speaker str. By choice mel_heard, like mel,
-            perhaps of another voice; emotion int; and head_turn float32 [T, 3], degrees (see
-            `talkinghead.features.head_pose`).
+            perhaps of another voice; emotion int; head_turn float32 [T, 3], degrees (see
+            `talkinghead.features.head_pose`); and what a `SpokenDataset` gives.
         """
         rng = make_rng(self.seed, _WINDOW, index)
         clip_index, start = self._draw(index, rng)
@@ -147,16 +150,15 @@ class ClipDataset(Dataset[dict[str, Any]]):
             start = self._draw_start(opening, rng)
         reference = self._draw_reference(opening, start, rng)
         first = self._first_mel(start)
-        frames = range(start - self.context_frames, start + self.num_frames + self.lookahead_frames)
-        starts = [mel_window_start(frame, self.spec.fps, self.spec) - first for frame in frames]
+        frames = self._frames(start)
         return {
             "reference_face": _to_chw(clip.faces(reference, reference + 1))[0],
             "faces": _to_chw(clip.faces(start, start + self.num_frames)),
             "mean_face": torch.from_numpy(clip.tensor("mean_face")),
             "mel": self._stretch(clip, first),
             "mel_negative": self._negative(clip, clip_index, start, rng),
-            "window_starts": torch.tensor(starts),
-            "lips": _lips(clip, frames),
+            "window_starts": self._window_starts(frames),
+            "lips": _within(lip_motion(clip.tensor("lips")), frames),
             "reference_lips": torch.from_numpy(lips_at(clip.tensor("lips"), reference)),
             "lip_points": torch.from_numpy(
                 clip.tensor("lips")[start : start + self.num_frames].astype(np.float32)
@@ -167,6 +169,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             "clip": self.clips[clip_index].id,
             "speaker": self.clips[clip_index].speaker,
             **self._heard(clip, first, index),
+            **({} if self.spoken is None else self.spoken[index]),
             **self._conditions(clip, clip_index, start, reference),
         }
 
@@ -232,6 +235,15 @@ class ClipDataset(Dataset[dict[str, Any]]):
         last = self.clips[other].num_frames - self.num_frames
         return self._stretch(self.open(other), self._first_mel(int(rng.integers(last + 1))))
 
+    def _frames(self, start: int) -> range:
+        """Those whose audio windows belong to targets from `start` on."""
+        return range(start - self.context_frames, start + self.num_frames + self.lookahead_frames)
+
+    def _window_starts(self, frames: range) -> Tensor:
+        """Where the frames' windows begin, from where the first one does: int64 [W]."""
+        starts = [mel_window_start(frame, self.spec.fps, self.spec) for frame in frames]
+        return torch.tensor(starts) - starts[0]
+
     def _first_mel(self, start: int) -> int:
         return mel_window_start(start - self.context_frames, self.spec.fps, self.spec)
 
@@ -243,6 +255,35 @@ class ClipDataset(Dataset[dict[str, Any]]):
         inside = max(0, -first)
         stretch[:, inside : inside + rows[0].shape[1]] = torch.from_numpy(np.concatenate(rows))
         return stretch
+
+
+class SpokenDataset(ClipDataset):
+    """Windows of a corpus of sound and lips without pictures (`talkinghead rehearse`).
+
+    Voices are drawn evenly.
+
+    Args:
+        corpus_dir: such a corpus.
+        **options: those of `ClipDataset` that concern time, sound and the seed.
+    """
+
+    def __init__(self, corpus_dir: Path | str, **options: Any) -> None:
+        super().__init__(corpus_dir, "train", temperature=0.0, **options)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One window: spoken_mel, spoken_starts and spoken_lips.
+
+        As mel, window_starts and lips of a `ClipDataset`.
+        """
+        rng = make_rng(self.seed, _SPOKEN, index)
+        clip_index = self._draw_clip(rng)
+        start = int(rng.integers(self.clips[clip_index].num_frames - self.num_frames + 1))
+        clip, frames = self.open(clip_index), self._frames(start)
+        return {
+            "spoken_mel": self._stretch(clip, self._first_mel(start)),
+            "spoken_starts": self._window_starts(frames),
+            "spoken_lips": _within(clip.tensor("lip_motion"), frames),
+        }
 
 
 class EvenClipDataset(ClipDataset):
@@ -284,8 +325,8 @@ def _require_labels(
         )
 
 
-def _lips(clip: ClipFile, frames: range) -> Tensor:
-    motion = lip_motion(clip.tensor("lips"))
+def _within(motion: npt.NDArray[np.float32], frames: range) -> Tensor:
+    """[T, 20, 2] in some frames, NaN where there are none."""
     lips = np.full((len(frames), *motion.shape[1:]), np.nan, np.float32)
     first, stop = max(0, frames.start), min(len(motion), frames.stop)
     lips[first - frames.start : stop - frames.start] = motion[first:stop]

@@ -33,6 +33,7 @@ TERMS = (
     "rgb",
     "warped",
     "lips",
+    "spoken",
     "flow",
     "mask",
 )
@@ -115,6 +116,8 @@ class GeneratorLoss(nn.Module):
         if output.motion is not None and output.points is not None and weights["lips"] > 0:
             terms["lips"] = lip_distance(output.motion, batch["lips"])
             terms["lips"] += lip_distance(output.points, batch["lip_points"])
+        if output.spoken is not None and weights["spoken"] > 0:
+            terms["spoken"] = lip_distance(output.spoken, batch["spoken_lips"])
         # Nor would the flow stay true where paint covers what it does.
         terms["warped"] = (output.warped - target).abs().mean()
         assert output.residual is not None

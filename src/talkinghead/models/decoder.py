@@ -63,7 +63,8 @@ class GeneratorOutput:
 
     For training, and None in exports: `points` [..., 20, 2], where the lips go, canonical pixels;
     `residual`, the part of the flow that the lips do not bring about; `motion` [B, W, 20, 2], what
-    the speech alone does to lips, canonical pixels, for every audio window of a stretch.
+    the speech alone does to lips, canonical pixels, for every audio window of a stretch; `spoken`
+    likewise, for other speech.
     """
 
     mouth: Tensor
@@ -74,6 +75,7 @@ class GeneratorOutput:
     points: Tensor | None = None
     residual: Tensor | None = None
     motion: Tensor | None = None
+    spoken: Tensor | None = None
 
     def unflatten(self, batch: int) -> GeneratorOutput:
         """[B * T, ...] to [B, T, ...]."""

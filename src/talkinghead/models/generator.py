@@ -128,6 +128,7 @@ class LipSyncGenerator(nn.Module):
         audio: Tensor,
         emotion: Tensor | None = None,
         head_turn: Tensor | None = None,
+        spoken: Tensor | None = None,
     ) -> GeneratorOutput:
         """A stretch of frames for training.
 
@@ -138,6 +139,7 @@ class LipSyncGenerator(nn.Module):
             audio: windows [B, W, C, K], W = context_frames + T + lookahead_frames.
             emotion: int64 [B], numbers in `emotions`.
             head_turn: [B, T, 3], degrees (see `talkinghead.features.head_pose`).
+            spoken: windows as `audio`'s, of which the lips' motion alone is wanted.
 
         Returns:
             GeneratorOutput with leading axes [B, T].
@@ -145,13 +147,14 @@ class LipSyncGenerator(nn.Module):
         batch, num_frames = surroundings.shape[:2]
         reference = self.encode_reference(reference_face, reference_lips, emotion)
         tokens = self.encode_audio(audio, reference)
+        other = None if spoken is None else self._motion(self.encode_audio(spoken, reference))
         first = tokens.shape[1] - num_frames - self.lookahead_frames
         reference = reference.expand(num_frames)
         turn = None if head_turn is None else head_turn.flatten(0, 1)
         context = self.encode_context(surroundings.flatten(0, 1), reference, turn)
         spoken = tokens[:, first : first + num_frames].flatten(0, 1)
         output = self.decode(spoken, reference, context).unflatten(batch)
-        output.motion = self._motion(tokens)
+        output.motion, output.spoken = self._motion(tokens), other
         return output
 
     def encode_reference(

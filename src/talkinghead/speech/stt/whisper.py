@@ -7,11 +7,14 @@ arXiv:2212.04356.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
+
+import numpy as np
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.speech import packaged
@@ -20,6 +23,11 @@ from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, listen
 from talkinghead.types import AudioClip, FloatArray
 
 log = logging.getLogger(__name__)
+
+ENCODED_HZ = 50
+"""Of what `Whisper.encode` gives."""
+ENCODED_S = 30.0
+"""The most that it takes at once."""
 
 _COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
 _MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
@@ -100,6 +108,19 @@ class Whisper:
             heard = self._hear(utterance, self._language, cancel)
             if heard.text:
                 yield heard
+
+    def encode(self, samples: FloatArray) -> FloatArray:
+        """What the encoder makes of up to 30 s of sound: float32 [50 a second, D].
+
+        Args:
+            samples: float32 [num_samples] in [-1, 1], mono, 16 kHz.
+        """
+        extractor = self._model.feature_extractor
+        mel = extractor(samples)[:, : extractor.nb_max_frames]
+        missing = extractor.nb_max_frames - mel.shape[1]
+        mel = np.pad(mel, ((0, 0), (0, missing)), constant_values=mel.min())
+        features = np.asarray(self._model.encode(mel), np.float32)[0]
+        return np.asarray(features[: math.ceil(len(samples) * ENCODED_HZ / SAMPLE_RATE)])
 
     def _hear(self, utterance: Utterance, language: str | None, cancel: Event | None) -> Transcript:
         began, text, words = time.monotonic(), "", []

