@@ -9,6 +9,7 @@ mouth at its most closed and its most open, then at evenly spaced moments.
 
 The spread is the opening's 95th percentile less its 5th, in distances of the outer eye corners, so
 that faces of any size compare. What to expect is the spread of a seen speaker, measured likewise.
+`r_best` is the highest r where the real mouth may come up to five frames late: `late` of them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from talkinghead.media.writer import atomic_path, write_image
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
+_MAX_LATE = 5
+
 
 @dataclass(frozen=True)
 class Row:
@@ -45,6 +48,8 @@ class Row:
     spread: float
     ratio: float | None = None
     r: float | None = None
+    r_best: float | None = None
+    late: int | None = None
 
 
 class Prober:
@@ -76,7 +81,8 @@ class Prober:
         count = min(len(faces), len(real))
         faces, opening, truth = faces[:count], opening[:count], real.opening[:count]
         row = measure(video.stem, "its own", opening, spread_of(truth))
-        row = replace(row, r=agreement(opening, truth))
+        r_best, late = best_agreement(opening, truth)
+        row = replace(row, r=agreement(opening, truth), r_best=r_best, late=late)
         return row, self._draw({f"{row.face}, re-voiced": faces, "real": real.faces}, opening)
 
     def _speak(self, picture: UInt8Array, samples: FloatArray) -> tuple[UInt8Array, FloatArray]:
@@ -107,6 +113,17 @@ def spread_of(opening: FloatArray) -> float:
     """How far a mouth moves: its opening's 95th percentile less its 5th."""
     low, high = np.nanpercentile(opening, [5, 95])
     return float(high - low)
+
+
+def best_agreement(generated: FloatArray, real: FloatArray) -> tuple[float, int]:
+    """The highest r of two openings [T], one of them shifted, and by how much the real is late."""
+
+    def shifted(late: int) -> float:
+        first, second = max(0, -late), max(0, late)
+        count = len(real) - abs(late)
+        return agreement(generated[first : first + count], real[second : second + count])
+
+    return max((shifted(late), late) for late in range(-_MAX_LATE, _MAX_LATE + 1))
 
 
 def files_of(paths: Sequence[Path]) -> Iterator[Path]:
