@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 TEXT_KEYS = frozenset({"text", "label", "system_prompt", "ask_again"})
 PATH_KEYS = frozenset(
-    {"face", "audio", "output", "input", "jobs", "generated", "reference", "texts"}
+    {"face", "audio", "output", "input", "jobs", "generated", "reference", "texts", "book"}
 )
 NAMED_PATHS_KEYS = frozenset({"generated"})
 """Path keys that take several paths with a name for each: `generated={a: PATH, b: PATH}`."""

@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -179,6 +180,7 @@ class LipTeacher:
         clips = manifest.split("train")
         if not clips:
             raise CorpusError(f"{corpus_dir} has no clip in split train; prepare it with one")
+        self.learnt_from = [clip.sha256 for clip in clips]
         weights = clip_probabilities([clip.speaker for clip in clips])
         files = [ClipFile(corpus_dir / clip.path) for clip in clips]
         sounds = (np.asarray(file.tensor("audio") / 32767, np.float32) for file in files)
@@ -253,7 +255,14 @@ class _Stage:
 
     def perform(self, name: str, voice: TextToSpeech, sentences: Sequence[str]) -> list[ClipEntry]:
         """A voice's clips; all of them are in memory until the last is spoken."""
-        recipe = [CODE_VERSION, name, self.spec.to_dict(), vars(self.options), list(sentences)]
+        recipe: list[Any] = [
+            CODE_VERSION,
+            name,
+            self.spec.to_dict(),
+            vars(self.options),
+            list(sentences),
+        ]
+        recipe.append(self.teacher.learnt_from)  # Another corpus teaches other lips.
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         done = sorted((self.output / "clips" / name).glob("*.safetensors"))
         entries = [read_metadata(path) or {} for path in done]

@@ -51,8 +51,8 @@ def revoice_corpus(
 
     Raises:
         UsageError: no voices.
-        CorpusError: the corpus or the file is missing or broken, names a clip that is not there, or
-            no clip is left in which speech is found.
+        CorpusError: the corpus or the file is missing or broken, or in no clip that the file names
+            speech is found.
         SpeechError: a voice failed.
     """
     if not voices:
@@ -76,10 +76,10 @@ def revoice_corpus(
 
 
 def read_texts(path: Path, clip_ids: Collection[str]) -> dict[str, str]:
-    """What is said in each clip that a CSV file names.
+    """What is said in each clip that a CSV file names; other names are passed over.
 
     Raises:
-        CorpusError: the file is missing or no such table, or names a clip that is not there.
+        CorpusError: the file is missing or no such table, or has a text for no clip.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
