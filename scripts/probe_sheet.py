@@ -33,6 +33,7 @@ from talkinghead.features.geometry import estimate_transform, warp_face
 from talkinghead.media.reader import read_audio, read_image
 from talkinghead.media.writer import atomic_path, write_image
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.speech.whisper_lips import WhisperLips
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
 _MAX_LATE = 5
@@ -56,9 +57,14 @@ class Prober:
     """Renders pairs and measures them in the canonical face, as `talkinghead evaluate` does."""
 
     def __init__(
-        self, checkpoint: str, seconds: float, reference_spread: float | None = None
+        self,
+        checkpoint: str,
+        seconds: float,
+        reference_spread: float | None = None,
+        whisper_share: float = 0.0,
     ) -> None:
-        self.predictor = LipSyncPredictor.from_checkpoint(checkpoint)
+        listener = WhisperLips(share=whisper_share) if whisper_share else None
+        self.predictor = LipSyncPredictor.from_checkpoint(checkpoint, listener=listener)
         self.spec = self.predictor.spec
         self.seconds, self.reference_spread = seconds, reference_spread
         # Not the predictor's own: a detector serves one thread at a time.
@@ -159,13 +165,14 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="default", help="the generator's")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each voice, at most")
     parser.add_argument("--reference-spread", type=float, help="a seen speaker's")
+    parser.add_argument("--whisper-share", type=float, default=0.0, help="listener.share")
     args = parser.parse_args()
     pairs = list(product(files_of(args.faces), files_of(args.voices)))
     videos = [(video,) for video in files_of(args.revoice)]
     if not pairs and not videos:
         parser.error("there is nothing to render: give --faces and --voices, or --revoice")
     try:
-        prober = Prober(args.checkpoint, args.seconds, args.reference_spread)
+        prober = Prober(args.checkpoint, args.seconds, args.reference_spread, args.whisper_share)
         jobs = [(prober.probe, pair) for pair in pairs]
         jobs += [(prober.revoice, video) for video in videos]
         done = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.cli.score import judge_arguments
@@ -17,10 +18,11 @@ def main(cfg: DictConfig) -> None:
     checkpoint, corpus, videos, output = (
         values.pop(key) for key in ("checkpoint", "corpus", "input", "output")
     )
+    listener = instantiate(values.pop("listener")) or None
     if (corpus is None) == (videos is None):
         raise UsageError(
             "evaluate: give corpus= (a prepared corpus) or input= (a folder of videos)"
         )
     options = EvaluationOptions(**judge_arguments(values))
     run = evaluate if videos is None else evaluate_video
-    run(checkpoint, corpus or videos, output, options)
+    run(checkpoint, corpus or videos, output, options, listener)

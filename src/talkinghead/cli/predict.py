@@ -66,4 +66,5 @@ def make_predictor(cfg: DictConfig) -> LipSyncPredictor:
         chunk_frames=cfg.chunk_frames,
         emotion=cfg.emotion,
         articulation=cfg.articulation,
+        listener=instantiate(cfg.listener) or None,
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.speech.rehearsal import RehearsalOptions, rehearse
+from talkinghead.types import AVSpec
 
 
 def main(cfg: DictConfig) -> None:
     """Makes the corpus that `conf/rehearse.yaml` describes."""
     options = RehearsalOptions(**cfg.options)
     voices = {str(name): instantiate(tts) for name, tts in (cfg.voices or {}).items()}
-    rehearse(cfg.corpus, cfg.book, cfg.output, voices, instantiate(cfg.stt), options)
+    av: Any = OmegaConf.to_container(cfg.av, resolve=True)
+    spec = AVSpec.from_dict(av)
+    rehearse(cfg.book, cfg.output, spec, voices, instantiate(cfg.listener), options)

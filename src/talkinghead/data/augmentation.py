@@ -69,6 +69,8 @@ class AugmentationOptions:
         reference_blur: probability that the reference is blurred.
         reference_noise: probability that it is made noisy.
         reference_jpeg: probability that it is compressed.
+        told_lips: probability that the decoder is told how the lips move, so that it learns to draw
+            them without having to guess (teacher forcing).
         gain_db: greatest change of loudness.
         tilt_db: greatest difference between the lowest and the highest bin's gain.
         vocal_tract: the frequency axis is stretched by a factor in [1 / (1 + this), 1 + this].
@@ -93,6 +95,7 @@ class AugmentationOptions:
     reference_blur: float = 0.25
     reference_noise: float = 0.25
     reference_jpeg: float = 0.25
+    told_lips: float = 0.0
     gain_db: float = 8.0
     tilt_db: float = 8.0
     vocal_tract: float = 0.18
@@ -146,6 +149,11 @@ class BatchAugmentation:
     def still(self, draw: Draws, device: torch.device) -> Tensor:
         """Which samples are photos: bool [B]."""
         return draw.chosen(self.options.still).to(device)
+
+    def told(self, lips: Tensor, draw: Draws) -> Tensor:
+        """The lips [B, W, 20, 2] of the samples whose decoder is told them; NaN for the others."""
+        known = draw.chosen(self.options.told_lips).to(lips.device)
+        return torch.where(known[:, None, None, None], lips, torch.nan)
 
     def pose(self, joint: JointTransform, still: Tensor, draw: Draws) -> JointTransform:
         """The joint part as the reference gets it: from a head that is held in another way.
@@ -287,7 +295,8 @@ def finish_batch(
         3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel, mel_negative and,
         where the items have them, mel_heard and spoken_mel float [B, W, rows, mel_window]; lips
         and spoken_lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points [B, T, 20,
-        2], canonical pixels of these pictures; index, clip_index and start int64 [B]; clip and
+        2], canonical pixels of these pictures; told_lips, lips or NaN, where `told_lips` is not 0;
+        index, clip_index and start int64 [B]; clip and
         speaker; emotion int64 [B] and head_turn float [B, T, 3] where the items have them. Where
         nothing is augmented also faces float [B, T, 3, face, face].
     """
@@ -313,6 +322,8 @@ def finish_batch(
             "reference_face": augmentation.reference(reference, draw),
             "surroundings": joint.surroundings(around),
         }
+        if augmentation.options.told_lips > 0:
+            rest["told_lips"] = augmentation.told(batch["lips"], draw)
         rest["lip_points"] = joint.points(batch["lip_points"])
         rest["reference_lips"] = posed.points(batch["reference_lips"][:, None])[:, 0]
         if "head_turn" in rest:

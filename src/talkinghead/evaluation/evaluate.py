@@ -21,6 +21,7 @@ from talkinghead.evaluation.report import RANK_BY, Report, Scored, shed_exhibits
 from talkinghead.evaluation.score import ClipScorer, load_clip
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.predict.listening import LipListener
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def evaluate(
     corpus_dir: str | Path,
     output_dir: str | Path,
     options: EvaluationOptions | None = None,
+    listener: LipListener | None = None,
 ) -> dict[str, Any]:
     """Rebuilds clips of a corpus and scores them; see docs/metrics.md.
 
@@ -81,6 +83,7 @@ def evaluate(
         corpus_dir: a prepared corpus.
         output_dir: gets scores.json, clips.csv, report.html and strips/*.png.
         options: see `EvaluationOptions`.
+        listener: who else tells how lips move, beside the checkpoint.
 
     Returns:
         What scores.json holds.
@@ -98,7 +101,7 @@ def evaluate(
     manifest.require_spec(loaded.spec, corpus_dir)
     entries = _choose_entries(manifest, corpus_dir, options)
     model = cast(LipSyncGenerator, loaded.model.to(options.device))
-    generator = ClipGenerator(model, loaded.spec, options.mode, options.reference_frame)
+    generator = ClipGenerator(model, loaded.spec, options.mode, options.reference_frame, listener)
     scorer = ClipScorer(generator, Judges.build(options, loaded.spec))
     clips = _score(scorer, corpus_dir, manifest, entries, options)
     listening = judge_listening(clips)
@@ -106,6 +109,7 @@ def evaluate(
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
         "options": {**asdict(options), "splits": list(options.splits)},
+        "listener": None if listener is None else f"{type(listener).__name__}, {listener.share:g}",
         "listening": listening.to_dict(),
         "left_out": scorer.judges.notes,
     }
@@ -122,6 +126,7 @@ def evaluate_video(
     input_dir: str | Path,
     output_dir: str | Path,
     options: EvaluationOptions | None = None,
+    listener: LipListener | None = None,
 ) -> dict[str, Any]:
     """Scores a checkpoint on a folder of raw videos, which nobody trained on: all are "unseen".
 
@@ -132,7 +137,8 @@ def evaluate_video(
     corpus_dir = Path(output_dir) / "corpus"
     preparation = PrepareOptions(detector=options.detector, val_fraction=0.0, test_fraction=1.0)
     prepare_corpus(input_dir, corpus_dir, load_generator(checkpoint).spec, preparation)
-    return evaluate(checkpoint, corpus_dir, output_dir, replace(options, splits=("test",)))
+    options = replace(options, splits=("test",))
+    return evaluate(checkpoint, corpus_dir, output_dir, options, listener)
 
 
 def choose_clips(entries: Sequence[ClipEntry], max_clips: int | None) -> list[ClipEntry]:

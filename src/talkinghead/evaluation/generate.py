@@ -8,6 +8,7 @@ Shape suffixes: T video frames, C feature rows, M mel frames, H and W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ from talkinghead.models.decoder import ContextFeatures, ReferenceFeatures
 from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict.compositor import Compositor
 from talkinghead.predict.generate import GeneratedFrame, to_fields
+from talkinghead.predict.listening import LipListener, hear_all
 from talkinghead.predict.renderer import LaplacianRenderer
 from talkinghead.predict.source import Reference, SourceFrame
 from talkinghead.predict.stabiliser import MouthFields
@@ -69,13 +71,19 @@ class ClipGenerator:
         mode: "video" (the current frames, masked, with the reference's mouth) or "still" (the
             reference itself in every frame, as for a photo).
         reference_frame: the frame of the clip that is the reference.
+        listener: who else tells how lips move.
 
     Raises:
-        UsageError: the mode is another.
+        UsageError: the mode is another, or the listener does not work at the spec's rates.
     """
 
     def __init__(
-        self, model: LipSyncGenerator, spec: AVSpec, mode: Mode = "video", reference_frame: int = 0
+        self,
+        model: LipSyncGenerator,
+        spec: AVSpec,
+        mode: Mode = "video",
+        reference_frame: int = 0,
+        listener: LipListener | None = None,
     ) -> None:
         if mode not in ("video", "still"):
             raise UsageError(f"evaluation: mode must be video or still, got {mode!r}")
@@ -83,6 +91,7 @@ class ClipGenerator:
         self.spec = spec
         self.mode = mode
         self.reference_frame = reference_frame
+        self.listener = listener
 
     @torch.inference_mode()
     def encode(self, faces: UInt8Array, lips: FloatArray) -> EncodedClip:
@@ -108,15 +117,20 @@ class ClipGenerator:
         return EncodedClip(targets, reference[0], known, encoded, contexts)
 
     @torch.inference_mode()
-    def speak(self, clip: EncodedClip, features: Tensor) -> GeneratedClip:
+    def speak(
+        self, clip: EncodedClip, features: Tensor, samples: FloatArray | None = None
+    ) -> GeneratedClip:
         """The clip's face saying something.
 
         Args:
             clip: from `encode`.
             features: float [C, M], the sound from the clip's first frame on; silence follows it.
+            samples: float32 [num_samples], the same sound for the listener, where there is one.
         """
         num_frames = len(clip.faces)
         tokens = self._tokens(clip.reference, features, num_frames)
+        if self.listener is not None and samples is not None:
+            tokens = self._listen(tokens, samples, self.listener)
         mouths, faces, fields = [], [], []
         for (start, stop), context in zip(_chunks(num_frames), clip.contexts, strict=True):
             output = self.model.decode(tokens[start:stop], clip.reference, context)
@@ -156,6 +170,13 @@ class ClipGenerator:
         windows = mel_windows(features, frames, self.spec.fps, self.spec)
         windows = windows.to(reference.token.device)
         return self.model.encode_audio(windows[None], reference)[0, before : before + num_frames]
+
+    def _listen(self, tokens: Tensor, samples: FloatArray, listener: LipListener) -> Tensor:
+        """Tokens [T, D], moved to where the listener hears the lips."""
+        missing = math.ceil(len(tokens) * self.spec.sample_rate / self.spec.fps) - len(samples)
+        heard = np.pad(samples, (0, max(0, missing)))
+        told = hear_all(listener, heard, self.spec)[: len(tokens)]
+        return self.model.tell_lips(tokens, torch.from_numpy(told).to(tokens), listener.share)
 
     def _tensor(self, faces: UInt8Array) -> Tensor:
         return as_tensor(faces).to(next(self.model.parameters()).device)

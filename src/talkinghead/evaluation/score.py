@@ -85,13 +85,17 @@ class ClipScorer:
         """
         encoded = self.generator.encode(clip.faces, clip.lips)
         # An empty sound is followed by silence, like any other.
-        sounds = {"own": clip.features, "silence": clip.features[:, :0]}
+        sounds = {"own": (clip.features, clip.samples)}
+        sounds["silence"] = clip.features[:, :0], clip.samples[:0]
         if other is not None:
-            sounds["other"] = _repeat_to(other.features, len(clip.faces), self.spec)
+            sound = other.features, torch.from_numpy(other.samples)
             # Sentences begin and end alike: from another moment on, even their timing is another.
-            turned = _turn(other.features, clip.entry.id)
-            sounds["elsewhere"] = _repeat_to(turned, len(clip.faces), self.spec)
-        takes = {name: self.generator.speak(encoded, sound) for name, sound in sounds.items()}
+            turned = [_turn(part, clip.entry.id) for part in sound]
+            for name, (features, samples) in {"other": sound, "elsewhere": turned}.items():
+                repeated = _repeat_to(features, len(clip.faces), self.spec)
+                times = repeated.shape[1] // max(1, features.shape[1])
+                sounds[name] = repeated, samples.repeat(times).numpy()
+        takes = {name: self.generator.speak(encoded, *sound) for name, sound in sounds.items()}
         detector, topology = self.judges.detector, self.judges.detector.topology
         points = {n: metrics.track_landmarks(t.faces, detector) for n, t in takes.items()}
         points["real"] = metrics.track_landmarks(clip.faces, detector)
@@ -197,11 +201,14 @@ def _facts(clip: RealClip, other: RealClip | None) -> dict[str, str | bool | Non
     }
 
 
-def _turn(features: Tensor, name: str) -> Tensor:
-    """A sound from a random moment on, round to its beginning: the same for the same name."""
+def _turn(sound: Tensor, name: str) -> Tensor:
+    """Features [C, M] or samples [N] from a random moment on, round to their beginning.
+
+    The moment is the same for the same name.
+    """
     # Splits are made by the hash of the name alone.
     draw = int.from_bytes(hashlib.sha256(f"elsewhere {name}".encode()).digest()[:8]) / 2**64
-    return features.roll(-int(draw * features.shape[1]), 1)
+    return sound.roll(-int(draw * sound.shape[-1]), -1)
 
 
 def _repeat_to(features: Tensor, num_frames: int, spec: AVSpec) -> Tensor:

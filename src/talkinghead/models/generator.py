@@ -129,6 +129,7 @@ class LipSyncGenerator(nn.Module):
         emotion: Tensor | None = None,
         head_turn: Tensor | None = None,
         spoken: Tensor | None = None,
+        told_lips: Tensor | None = None,
     ) -> GeneratorOutput:
         """A stretch of frames for training.
 
@@ -140,6 +141,7 @@ class LipSyncGenerator(nn.Module):
             emotion: int64 [B], numbers in `emotions`.
             head_turn: [B, T, 3], degrees (see `talkinghead.features.head_pose`).
             spoken: windows as `audio`'s, of which the lips' motion alone is wanted.
+            told_lips: [B, W, 20, 2], how the decoder is told that lips move, see `tell_lips`.
 
         Returns:
             GeneratorOutput with leading axes [B, T].
@@ -152,8 +154,9 @@ class LipSyncGenerator(nn.Module):
         reference = reference.expand(num_frames)
         turn = None if head_turn is None else head_turn.flatten(0, 1)
         context = self.encode_context(surroundings.flatten(0, 1), reference, turn)
-        spoken = tokens[:, first : first + num_frames].flatten(0, 1)
-        output = self.decode(spoken, reference, context).unflatten(batch)
+        shown = tokens if told_lips is None else self.tell_lips(tokens, told_lips)
+        shown = shown[:, first : first + num_frames].flatten(0, 1)
+        output = self.decode(shown, reference, context).unflatten(batch)
         output.motion, output.spoken = self._motion(tokens), other
         return output
 
@@ -210,6 +213,11 @@ class LipSyncGenerator(nn.Module):
         tokens = self.audio_encoder(audio.flatten(0, 1)).unflatten(0, audio.shape[:2])
         return self.transformer(tokens, reference.token)
 
+    def tell_lips(self, tokens: Tensor, lips: Tensor, share: float = 1.0) -> Tensor:
+        """Tokens whose lips move as told: see the function of this name."""
+        weight, bias = self.lip_head.weight.detach(), self.lip_head.bias.detach()
+        return tell_lips(tokens, lips, share, weight, bias)
+
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures
     ) -> GeneratorOutput:
@@ -229,3 +237,22 @@ class LipSyncGenerator(nn.Module):
         grid = identity_grid(size, maps.device).to(maps.dtype) * self._box_scale + self._box_centre
         grid = grid.to(maps.dtype).expand(maps.shape[0], -1, -1, -1)
         return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")
+
+
+def tell_lips(tokens: Tensor, lips: Tensor, share: float, weight: Tensor, bias: Tensor) -> Tensor:
+    """The nearest tokens whose lips move as told: somebody knows better than the speech side.
+
+    Args:
+        tokens: [..., D].
+        lips: [..., 20, 2], what the speech does to closed lips, canonical pixels; tokens whose
+            lips are NaN stay.
+        share: how far the lips go from where the tokens have them to where they are told to be.
+        weight: [40, D], which reads the lips off the tokens.
+        bias: [40], likewise.
+
+    Returns:
+        [..., D].
+    """
+    change = lips.flatten(-2) - F.linear(tokens, weight, bias)
+    change = torch.where(change.isfinite().all(-1, keepdim=True), change, 0.0)
+    return tokens + share * F.linear(change, torch.linalg.pinv(weight))

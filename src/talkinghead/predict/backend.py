@@ -14,14 +14,19 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.models.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
+from talkinghead.models.generator import tell_lips
 from talkinghead.types import AVSpec, FloatArray
 
 METADATA = "talkinghead.json"
-EXPORT_VERSION = 2
+LIP_HEAD = "lip_head.safetensors"
+"""What reads the lips' motion off tokens: weight [40, D] and bias [40], float32."""
+EXPORT_VERSION = 3
 PARTS = ("encode_reference", "encode_context", "encode_audio", "decode")
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "executorch": ".pte"}
 """Of the files of each format."""
@@ -67,6 +72,9 @@ class GeneratorBackend(Protocol):
 
     def encode_audio(self, audio: Tensor, reference: ReferenceFeatures, /) -> Tensor:
         """Audio windows to tokens."""
+
+    def tell_lips(self, tokens: Tensor, lips: Tensor, share: float = 1.0, /) -> Tensor:
+        """Tokens whose lips move as told."""
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures, /
@@ -129,6 +137,13 @@ class ExportedGenerator:
                 f"backend={runtime} does not read: choose backend=auto, or export it as "
                 f"{' or '.join(f for f, s in SUFFIXES.items() if s in _READS[runtime])}"
             )
+        try:
+            head = load_file(folder / LIP_HEAD)
+            self._lip_head = head["weight"], head["bias"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise CheckpointError(
+                f"{folder / LIP_HEAD} cannot be read ({error}): export it again"
+            ) from error
         self._parts = {part: load(folder / f"{part}{suffix}") for part in PARTS}
 
     def encode_reference(
@@ -169,6 +184,10 @@ class ExportedGenerator:
             (tokens,) = self._run("encode_audio", heard, reference.token)
             stretches.append(tokens[:, start - first : start - first + step])
         return torch.cat(stretches, dim=1)
+
+    def tell_lips(self, tokens: Tensor, lips: Tensor, share: float = 1.0) -> Tensor:
+        """Tokens [..., D] whose lips move as told, [..., 20, 2]: see `LipSyncGenerator`."""
+        return tell_lips(tokens, lips, share, *self._lip_head)
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures

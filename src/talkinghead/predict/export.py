@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
@@ -26,6 +27,7 @@ from talkinghead.models.decoder import ContextFeatures, ReferenceFeatures
 from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict.backend import (
     EXPORT_VERSION,
+    LIP_HEAD,
     METADATA,
     PARTS,
     RUNTIMES,
@@ -92,6 +94,8 @@ def export_generator(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # The exporters' own deprecations.
                 write(call, inputs[part], folder / f"{part}{SUFFIXES[format]}")
+        head = {"weight": model.lip_head.weight, "bias": model.lip_head.bias}
+        save_file(head, folder / LIP_HEAD)
         metadata = {
             "export_version": EXPORT_VERSION,
             "format": format,

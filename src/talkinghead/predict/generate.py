@@ -20,6 +20,7 @@ from talkinghead.features.head_pose import head_turn
 from talkinghead.models.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
 from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict.backend import GeneratorBackend
+from talkinghead.predict.listening import LipListener
 from talkinghead.predict.source import Reference, SourceFrame
 from talkinghead.predict.stabiliser import MouthFields
 from talkinghead.predict.tokens import TokenStream
@@ -96,17 +97,19 @@ class MouthGenerator:
         autocast: torch.dtype | None = None,
         chunk_frames: int = 25,
         articulation: float = 1.0,
+        listener: LipListener | None = None,
     ) -> None:
         """`autocast`: None for full precision. `chunk_frames`: tokens encoded at once.
 
         `articulation`: how far every token is taken to be from silence's, times what it is.
+        `listener`: see `TokenStream`.
         """
         self._model = model
         self._spec = spec
         self._device = model.device
         self._autocast = autocast
         self._articulation = articulation
-        self.tokens = TokenStream(model, spec, chunk_frames)
+        self.tokens = TokenStream(model, spec, chunk_frames, listener)
         self._encoded: dict[Reference, _Encoded] = {}
 
     @torch.inference_mode()

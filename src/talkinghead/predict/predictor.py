@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from talkinghead.predict.avatar import Avatar, Source
 from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.predict.compositor import Compositor
 from talkinghead.predict.generate import GeneratedFrame, MouthGenerator
+from talkinghead.predict.listening import LipListener, LipStream
 from talkinghead.predict.loading import load_backend, place
 from talkinghead.predict.output import Progress, refuse_overwriting, write_video
 from talkinghead.predict.provenance import Provenance
@@ -119,13 +120,14 @@ class LipSyncPredictor:
         chunk_frames: how many frames of a photo are generated at once.
         emotion: that a model shows which was trained with some; by default its first.
         articulation: how far the mouth moves, 0 (as in silence) to 3: 1 as the model has learnt it.
+        listener: who else tells how lips move, such as `talkinghead.speech.whisper_lips`.
 
     Attributes:
         detecting: held while a face is found for an avatar: a detector serves one at a time.
 
     Raises:
-        UsageError: the device or the precision is unknown or not to be had, or the articulation
-            out of range.
+        UsageError: the device or the precision is unknown or not to be had, the articulation out
+            of range, or the listener works at other rates.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class LipSyncPredictor:
         chunk_frames: int = 25,
         emotion: str | None = None,
         articulation: float = 1.0,
+        listener: LipListener | None = None,
     ) -> None:
         if not 0 <= articulation <= MAX_ARTICULATION:
             raise UsageError(
@@ -159,6 +162,9 @@ class LipSyncPredictor:
         self._occlusion_guard = occlusion_guard
         self._chunk_frames = chunk_frames
         self._articulation = articulation
+        if listener is not None:
+            LipStream(listener, spec)  # Says so at once where they do not go together.
+        self._listener = listener
 
     @classmethod
     def from_checkpoint(
@@ -168,17 +174,11 @@ class LipSyncPredictor:
         precision: str = "auto",
         *,
         backend: str = "auto",
-        detector: FaceDetector | None = None,
-        renderer: Renderer | None = None,
-        stabilise: bool = True,
-        occlusion_guard: bool = True,
-        chunk_frames: int = 25,
-        emotion: str | None = None,
-        articulation: float = 1.0,
+        **options: Any,
     ) -> LipSyncPredictor:
         """The predictor of a `.ckpt` or `.safetensors` file; "default" is the packaged one.
 
-        `backend` and what else `path` may be: see `load_backend`.
+        `backend` and what else `path` may be: see `load_backend`. `options`: the class's others.
 
         Raises:
             CheckpointError: the file is missing, broken or of another schema.
@@ -186,19 +186,7 @@ class LipSyncPredictor:
             UsageError: the backend, the device or the precision is not to be had.
         """
         model, spec = load_backend(path, backend)
-        return cls(
-            model,
-            spec,
-            device=device,
-            precision=precision,
-            detector=detector,
-            renderer=renderer,
-            stabilise=stabilise,
-            occlusion_guard=occlusion_guard,
-            chunk_frames=chunk_frames,
-            emotion=emotion,
-            articulation=articulation,
-        )
+        return cls(model, spec, device=device, precision=precision, **options)
 
     def avatar(self, face: str | Path | UInt8Array, options: SourceOptions | None = None) -> Avatar:
         """The face, found and encoded once, for `predict`, `render` and `RealtimeLipSync`.
@@ -317,7 +305,12 @@ class LipSyncPredictor:
     def mouth_generator(self) -> MouthGenerator:
         """A new one, for one prediction or stream."""
         return MouthGenerator(
-            self.model, self.spec, self._autocast, self._chunk_frames, self._articulation
+            self.model,
+            self.spec,
+            self._autocast,
+            self._chunk_frames,
+            self._articulation,
+            self._listener,
         )
 
     def compositor(self) -> Compositor:

