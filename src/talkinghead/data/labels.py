@@ -1,4 +1,4 @@
-"""The emotion labels of a folder of videos."""
+"""What tables and folders say of clips: their emotions, their texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ def read_emotions(source: str | None, clip_ids: Collection[str]) -> dict[str, st
     if source == FOLDER:
         labels = {clip_id: parts[-1] for clip_id, parts in folders.items() if len(parts) > 1}
     else:
-        labels = _read_table(Path(source), clip_ids)
+        labels = read_clip_table(Path(source), "emotion", clip_ids)
+        if unknown := sorted(set(labels) - set(clip_ids)):
+            raise CorpusError(
+                f"emotions={source} names {unknown[0]}, which is not among the {len(clip_ids)} "
+                "videos: give paths below the input folder, such as SPEAKER/CLIP"
+            )
     if not labels:
         raise CorpusError(
             f"emotions={source} labels none of {len(clip_ids)} videos: with folder they must lie "
@@ -42,22 +47,26 @@ def read_emotions(source: str | None, clip_ids: Collection[str]) -> dict[str, st
     return labels
 
 
-def _read_table(path: Path, clip_ids: Collection[str]) -> dict[str, str]:
+def read_clip_table(path: Path, column: str, clip_ids: Collection[str]) -> dict[str, str]:
+    """A column of a CSV file by its column `clip`, which names clips, with or without an ending.
+
+    Returns:
+        Values by the clips' ids, or by names as they are written where there is no such clip.
+
+    Raises:
+        CorpusError: the file is missing or no such table.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(row["clip"].strip(), row["emotion"].strip()) for row in csv.DictReader(file)]
+            rows = [(row["clip"].strip(), row[column].strip()) for row in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
         raise CorpusError(
-            f"emotions={path} is no table of labels ({error!r}): give a CSV file with the columns "
-            "clip and emotion, or folder"
+            f"{path} is no table of clips ({error!r}): give a CSV file with the columns clip and "
+            f"{column}"
         ) from error
-    labels = {}
-    for clip, emotion in rows:
-        clip_id = clip if clip in clip_ids else PurePosixPath(clip).with_suffix("").as_posix()
-        if clip_id not in clip_ids:
-            raise CorpusError(
-                f"emotions={path} names {clip}, which is not among the {len(clip_ids)} videos: "
-                "give paths below the input folder, such as SPEAKER/CLIP"
-            )
-        labels[clip_id] = emotion
-    return labels
+    known = set(clip_ids)
+    bare = ((PurePosixPath(clip).with_suffix("").as_posix(), clip, value) for clip, value in rows)
+    return {
+        short if short in known and clip not in known else clip: value
+        for short, clip, value in bare
+    }

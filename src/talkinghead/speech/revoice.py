@@ -6,16 +6,16 @@ and the features of that sound are warped in time onto the clip's own, so that t
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Collection, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
 
+from talkinghead.data.labels import read_clip_table
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.storage import ClipFile, add_voices
 from talkinghead.errors import CorpusError, UsageError
@@ -81,20 +81,9 @@ def read_texts(path: Path, clip_ids: Collection[str]) -> dict[str, str]:
     Raises:
         CorpusError: the file is missing or no such table, or has a text for no clip.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(row["clip"].strip(), row["text"].strip()) for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
-        raise CorpusError(
-            f"texts={path} is no table of texts ({error!r}): give a CSV file with the columns clip "
-            "and text"
-        ) from error
     known = set(clip_ids)
-    texts = {}
-    for clip, text in rows:
-        name = clip if clip in known else PurePosixPath(clip).with_suffix("").as_posix()
-        if name in known and text:
-            texts[name] = text
+    table = read_clip_table(path, "text", known)
+    texts = {clip: text for clip, text in table.items() if clip in known and text}
     if not texts:
         raise CorpusError(
             f"texts={path} has a text for none of {len(known)} clips: its column clip must have "

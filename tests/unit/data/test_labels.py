@@ -29,9 +29,9 @@ def test_a_table_names_videos_with_their_ending_or_without(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "is no table of labels"),
-        ("video,label\na,b\n", r"is no table of labels \(KeyError\('clip'\)\)"),
-        ("clip,emotion\nanna/happy/take 1\n", "is no table of labels"),
+        (None, "is no table of clips"),
+        ("video,label\na,b\n", r"is no table of clips \(KeyError\('clip'\)\)"),
+        ("clip,emotion\nanna/happy/take 1\n", "is no table of clips"),
         ("clip,emotion\nanna/joy/take 1,joy\n", "names anna/joy/take 1, which is not among the 3"),
         ("clip,emotion\n", "labels none of 3 videos"),
     ],

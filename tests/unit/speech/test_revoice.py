@@ -125,7 +125,7 @@ def test_a_clip_without_speech_is_skipped(corpus):
 def test_bad_tables_and_no_voices(corpus):
     with pytest.raises(UsageError, match="voices is empty"):
         revoice_corpus(corpus, texts(corpus), {})
-    with pytest.raises(CorpusError, match="no table of texts"):
+    with pytest.raises(CorpusError, match="no table of clips"):
         revoice_corpus(corpus, corpus / "missing.csv", {"slow": Slow(1.3)})
     (corpus / "other.csv").write_text("clip,text\nnobody/nothing,hello\n")
     with pytest.raises(CorpusError, match="has a text for none"):
