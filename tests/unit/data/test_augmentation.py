@@ -208,6 +208,16 @@ def test_unknown_lips_stay_unknown():
     assert unknown.tolist() == [[False, False], [True, False], [False, False]]
 
 
+def test_some_samples_are_told_their_lips():
+    batch = make_batch(size=40)
+    told = augment(batch=batch, told_lips=0.5)["told_lips"]
+    known = told.isfinite().flatten(1)
+    assert (known.all(1) | ~known.any(1)).all()
+    assert 10 < known[:, 0].sum() < 30
+    assert torch.equal(told[known[:, 0]], batch["lips"][known[:, 0]])
+    assert "told_lips" not in augment(batch=batch)
+
+
 def test_around_a_photo_s_mouth_nothing_moves():
     batch = make_batch()
     batch["reference_face"] = batch["reference_face"].flip(-1)

@@ -203,3 +203,22 @@ def test_face_encoder_says_which_file_is_missing() -> None:
 def test_face_encoder_names_the_backbones_there_are() -> None:
     with pytest.raises(UsageError, match="resnet50"):
         FaceEncoder("vgg")
+
+
+@torch.inference_mode()
+def test_the_decoder_draws_the_lips_that_it_is_told(generator: LipSyncGenerator) -> None:
+    inputs = _inputs(generator)
+    wider = torch.zeros(2, 11, 20, 2)
+    wider[:, :, 13:16, 1], wider[:, :, 17:20, 1] = -4.0, 4.0
+    wider[1] = torch.nan
+    alone, told = generator(*inputs), generator(*inputs, told_lips=wider)
+    # The head reads nothing at first, so it is taught what to read.
+    assert torch.equal(alone.mouth, told.mouth)
+    torch.nn.init.orthogonal_(generator.lip_head.weight)
+    alone, told = generator(*inputs), generator(*inputs, told_lips=wider)
+    assert torch.equal(alone.motion, told.motion)
+    assert torch.equal(alone.points[1], told.points[1])
+    assert torch.equal(alone.mouth[1], told.mouth[1])
+    opened = (told.points - alone.points)[0, :, 17:20, 1].mean()
+    assert (told.mouth - alone.mouth)[0].abs().max() > 0.01
+    assert opened.abs() > 0.1
