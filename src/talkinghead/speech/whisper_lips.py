@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -61,7 +62,8 @@ class WhisperLips(LipListener):
     """A listener of fixed windows: 2 s of past, a block of 0.4 s and 0.2 s of what comes after.
 
     Args:
-        whisper: None is the packaged base model.
+        whisper: None is the packaged base model, which loads while others do: what is wrong with it
+            is told when it is to hear.
         map_path: a map that `scripts/fit_whisper_lips.py` wrote for this Whisper; None is the
             packaged one, which belongs to the packaged Whisper.
         share: of its opinion, 0 to 1; the rest is the generator's own.
@@ -81,7 +83,7 @@ class WhisperLips(LipListener):
         if not 0 <= share <= 1:
             raise UsageError(f"listener.share={share:g}: choose 0 (not at all) to 1 (alone)")
         self.share = share
-        self._whisper = whisper or Whisper()
+        self._whisper = whisper or _Loading()
         self._weight, self._bias = _read(Path(map_path or PACKAGED))
 
     def hear(self, windows: FloatArray) -> FloatArray:
@@ -94,6 +96,19 @@ class WhisperLips(LipListener):
             )
         motion = seen @ self._weight + self._bias
         return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
+
+
+class _Loading:
+    """The packaged Whisper, as soon as it is there: loading it takes a second or two."""
+
+    def __init__(self) -> None:
+        pool = ThreadPoolExecutor(1)
+        self._whisper = pool.submit(Whisper)
+        pool.shutdown(wait=False)
+
+    def encode(self, sounds: FloatArray) -> FloatArray:
+        """See `Whisper.encode`."""
+        return self._whisper.result().encode(sounds)
 
 
 def whisper_lips_if_here(share: float = 0.5) -> WhisperLips | None:

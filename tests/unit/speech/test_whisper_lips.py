@@ -108,6 +108,6 @@ def test_the_packaged_map_is_small():
     assert whisper_lips.PACKAGED.stat().st_size < 1_000_000
 
 
-def test_an_exported_model_is_refused_on_the_command_line(capsys):
-    assert main(["predict", "listener.share=3", "face=a.png", "audio=b.wav", "output=c.mp4"]) == 2
+def test_a_share_out_of_range_is_refused_on_the_command_line(capsys):
+    assert main(["predict", "listener=auto", "listener.share=3", "face=a.png", "audio=b.wav", "output=c.mp4"]) == 2
     assert "share=3" in capsys.readouterr().err
