@@ -109,5 +109,6 @@ def test_the_packaged_map_is_small():
 
 
 def test_a_share_out_of_range_is_refused_on_the_command_line(capsys):
-    assert main(["predict", "listener=auto", "listener.share=3", "face=a.png", "audio=b.wav", "output=c.mp4"]) == 2
+    files = ["face=a.png", "audio=b.wav", "output=c.mp4"]
+    assert main(["predict", "listener=auto", "listener.share=3", *files]) == 2
     assert "share=3" in capsys.readouterr().err
