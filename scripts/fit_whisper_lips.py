@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from talkinghead.errors import TalkingHeadError
 from talkinghead.speech.stt.whisper import Whisper
 from talkinghead.speech.whisper_lips import PACKAGED, fit_whisper_lips
 
@@ -20,7 +21,12 @@ def main() -> None:
     parser.add_argument("--whisper", default="packaged", help="as stt.model")
     parser.add_argument("--output", type=Path, default=PACKAGED)
     options = parser.parse_args()
-    fit_whisper_lips(options.corpus, Whisper(options.whisper), options.output)
+    if options.whisper != "packaged" and options.output == PACKAGED:
+        parser.error("the packaged map belongs to the packaged Whisper: give another --output")
+    try:
+        fit_whisper_lips(options.corpus, Whisper(options.whisper), options.output)
+    except TalkingHeadError as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def rehearse(
     output: Path | str,
     spec: AVSpec,
     voices: Mapping[str, TextToSpeech],
-    listener: LipListener,
+    listener: LipListener | None,
     options: RehearsalOptions | None = None,
 ) -> Manifest:
     """Makes a corpus of sound and lips, without pictures, for `data.spoken_dir`.
@@ -95,12 +95,14 @@ def rehearse(
         The manifest, as written.
 
     Raises:
-        UsageError: no voices, or the spec is not one that the listener works at.
+        UsageError: no voices, no listener, or the spec is not one that the listener works at.
         CorpusError: the book is missing, or has no sentence for a voice.
         SpeechError: a voice failed.
     """
     if not voices:
         raise UsageError("voices is empty: name some, such as +tts@voices.joe=piper")
+    if not listener:
+        raise UsageError("nobody tells the lips: choose listener=whisper")
     options, output = options or RehearsalOptions(), Path(output)
     sentences = read_sentences(Path(book), options)
     stage = _Stage(output, spec, listener, options)

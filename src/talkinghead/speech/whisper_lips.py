@@ -70,7 +70,6 @@ class WhisperLips(LipListener):
 
     Raises:
         CheckpointError: the map is missing, broken or another Whisper's.
-        DependencyError: faster-whisper or the packaged model is not installed.
         UsageError: the share is out of range.
     """
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import runpy
+import shutil
 import subprocess
 import sys
 import wave
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from _small_predictor import GENERATOR, HEIGHT, SPEC, WIDTH, Detector, speech
+from safetensors.torch import load_file, save_file
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.features.audio import LogMel
@@ -62,6 +64,22 @@ def exported(checkpoint, tmp_path_factory):
 @pytest.fixture
 def model(checkpoint):
     return load_generator(checkpoint).model.requires_grad_(False)
+
+
+def test_an_export_can_be_told_how_lips_move(exported, model, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    head = load_file(copy / backend.LIP_HEAD)
+    assert all(torch.equal(head[name], t) for name, t in model.lip_head.state_dict().items())
+    torch.nn.init.normal_(model.lip_head.weight, std=0.1)
+    save_file(model.lip_head.state_dict(), copy / backend.LIP_HEAD)
+    tokens, lips = torch.randn(2, 5, GENERATOR["dim"]), torch.randn(2, 5, 20, 2)
+    told = ExportedGenerator(copy, "onnx").tell_lips(tokens, lips, 0.5)
+    assert torch.allclose(told, model.tell_lips(tokens, lips, 0.5), atol=1e-5)
+    assert (told - tokens).abs().max() > 0.01
+    (copy / backend.LIP_HEAD).unlink()
+    with pytest.raises(CheckpointError, match=r"lip_head\.safetensors cannot be read"):
+        ExportedGenerator(copy, "onnx")
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from _listeners import Loud
+from _small_predictor import speech
 
 from talkinghead.errors import UsageError
 from talkinghead.models.generator import LipSyncGenerator
@@ -17,9 +18,7 @@ SPEC = AVSpec()
 
 @pytest.fixture(scope="module")
 def samples():
-    rng = np.random.default_rng(0)
-    envelope = np.sin(np.arange(50_123) / 3000) ** 2
-    return (0.3 * envelope * rng.standard_normal(50_123)).astype(np.float32)
+    return speech(3.13).samples
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,8 @@ def test_batches_have_windows_of_it(corpus, book, tmp_path):
 def test_bad_books_and_options(book, tmp_path):
     with pytest.raises(UsageError, match="voices is empty"):
         rehearse(book, tmp_path / "spoken", SPEC, {}, Loud(), OPTIONS)
+    with pytest.raises(UsageError, match="choose listener=whisper"):
+        rehearse(book, tmp_path / "spoken", SPEC, voices(), None, OPTIONS)
     with pytest.raises(UsageError, match="minutes=0"):
         RehearsalOptions(minutes=0)
     with pytest.raises(CorpusError, match="cannot be read"):
