@@ -6,14 +6,14 @@ Shape suffixes: B clips, T frames, C channels, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.errors import UsageError
-from talkinghead.losses.adversarial import AdversarialLoss, feature_matching
+from talkinghead.losses.adversarial import AdversarialKind, AdversarialLoss, feature_matching
 from talkinghead.losses.identity import IdentityLoss
 from talkinghead.losses.landmark import LandmarkLoss
 from talkinghead.losses.perceptual import PerceptualLoss
@@ -49,7 +49,7 @@ class GeneratorLoss(nn.Module):
         reconstruction: arguments of `ReconstructionLoss`.
         perceptual, landmark, identity: arguments of `PerceptualLoss`, `LandmarkLoss` and
             `IdentityLoss`; each is built where its weight is not 0.
-        adversarial_kind: "hinge" or "least_squares".
+        adversarial_kind: "hinge", "least_squares" or "relativistic"; see `AdversarialLoss`.
         sync_rgb_gradient: how much of the sync loss's gradient reaches the painted colours and
             their mask; the rest goes through the flow. Where it may paint freely to please the
             expert, it paints smudges.
@@ -65,7 +65,7 @@ class GeneratorLoss(nn.Module):
         perceptual: Mapping[str, Any] | None = None,
         landmark: Mapping[str, Any] | None = None,
         identity: Mapping[str, Any] | None = None,
-        adversarial_kind: Literal["hinge", "least_squares"] = "hinge",
+        adversarial_kind: AdversarialKind = "relativistic",
         sync_rgb_gradient: float = 0.2,
     ) -> None:
         super().__init__()
@@ -131,9 +131,9 @@ class GeneratorLoss(nn.Module):
         """What the discriminator makes of generated pictures, its arguments, beside real ones."""
         fake_logits, fake_features = discriminator(*fake)
         with torch.no_grad():
-            _, real_features = discriminator(*real)
+            real_logits, real_features = discriminator(*real)
         return {
-            "adversarial": self.adversarial.generator(fake_logits),
+            "adversarial": self.adversarial.generator(fake_logits, real_logits),
             "feature_matching": feature_matching(fake_features, real_features),
         }
 

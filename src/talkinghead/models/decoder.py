@@ -251,3 +251,13 @@ def lip_prior(size: int) -> Tensor:
         ((place[None, :] - 0.5) / 0.38).square() + ((place[:, None] - 0.44) / 0.36).square()
     )
     return ((1 - radius) / 0.3).clamp(0, 1)
+
+
+def lip_box(size: int) -> tuple[slice, slice]:
+    """The rows and columns in which `lip_prior` lets RGB paint."""
+    painted = lip_prior(size) > 0
+    rows, columns = (painted.any(axis).nonzero() for axis in (1, 0))
+    return (
+        slice(int(rows.min()), int(rows.max()) + 1),
+        slice(int(columns.min()), int(columns.max()) + 1),
+    )

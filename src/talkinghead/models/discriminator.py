@@ -8,21 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn import functional as F
+
+_REACH = 4
+_GAIN = 3.0
+"""Local contrast: how many pixels around make up the mean, and what the difference is times."""
 
 
 class Discriminator(nn.Module):
     """Patch logits on the mouth and, by choice, on the whole face with that mouth in it.
 
-    The mouth's sees skin and teeth, the face's whether the mouth belongs there. Both also give the
-    activations that feature matching compares. Spectral normalisation keeps them from outrunning
-    the generator.
+    The mouth's sees skin and teeth, the face's whether the mouth belongs there. Both see how each
+    pixel differs from those around it, so that no light or colour of a face hides what they are to
+    learn: whether its edges are a camera's. Both also give the activations that feature matching
+    compares.
 
     Args:
         channels: widths of the mouth's network, a stage each.
         face_channels: of the face's; None for none.
 
-    Paper: Isola et al., 2017, arXiv:1611.07004; Miyato et al., 2018, arXiv:1802.05957.
+    Paper: Isola et al., 2017, arXiv:1611.07004.
     """
 
     def __init__(
@@ -57,17 +62,22 @@ class _Patches(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(
             nn.Sequential(
-                spectral_norm(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1)),
-                nn.LeakyReLU(0.2),
+                nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)
             )
             for in_channels, out_channels in zip((3, *channels), channels, strict=False)
         )
-        self.head = spectral_norm(nn.Conv2d(channels[-1], 1, 3, padding=1))
+        self.head = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = image * 2 - 1
+        x = _GAIN * local_contrast(image, _REACH)
         features = []
         for stage in self.stages:
             x = stage(x)
             features.append(x)
         return self.head(x), features
+
+
+def local_contrast(image: Tensor, reach: int) -> Tensor:
+    """An image [N, C, H, W] less its mean over 2 * reach + 1 pixels each way."""
+    around = F.pad(image, (reach,) * 4, mode="replicate")
+    return image - F.avg_pool2d(around, 2 * reach + 1, 1)

@@ -18,10 +18,11 @@ from torch.optim import Optimizer
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.features.audio import SILENCE
 from talkinghead.features.geometry import fill_mouth, mouth_crop
+from talkinghead.losses.adversarial import gradient_penalty
 from talkinghead.losses.generator import GeneratorLoss
 from talkinghead.losses.sync import info_nce, silent
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, SCHEMA_VERSION, build, load_expert
-from talkinghead.models.decoder import GeneratorOutput
+from talkinghead.models.decoder import GeneratorOutput, lip_box
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.training.distributed import gather
@@ -37,6 +38,8 @@ from talkinghead.training.speed import SpeedOptions
 from talkinghead.types import AVSpec
 
 _NAMES = ("generator", "discriminator", "sync_discriminator")
+_PENALTY_EVERY = 4
+"""Iterations to one of the gradient penalty, which then counts as often: it is slow."""
 
 
 class LipSyncGANModule(L.LightningModule):
@@ -49,6 +52,7 @@ class LipSyncGANModule(L.LightningModule):
         loss: arguments of `GeneratorLoss`: weights or their schedules, and the kinds of losses.
         optimizer: fields of `OptimizerConfig` for the generator.
         discriminator_optimizer: likewise, for the discriminators.
+        discriminator_penalty: of steep discriminators, see `gradient_penalty`; 0 for none.
         sync_discriminator: "frozen" (an expert that does not learn) or "joint" (trained on real
             pairs beside the generator: a third optimizer).
         sync_expert: path of the expert, "default" for the packaged one, or None: frozen, the sync
@@ -77,6 +81,7 @@ class LipSyncGANModule(L.LightningModule):
         loss: Mapping[str, Any],
         optimizer: Mapping[str, Any],
         discriminator_optimizer: Mapping[str, Any],
+        discriminator_penalty: float = 1e-4,
         sync_discriminator: Literal["frozen", "joint"] = "frozen",
         sync_expert: str | None = None,
         sync_arguments: Mapping[str, Any] | None = None,
@@ -101,6 +106,7 @@ class LipSyncGANModule(L.LightningModule):
             self._start_from(init_from)
         self.ema = MovingAverage(GENERATOR, self.generator, ema_decay)
         self.discriminator = Discriminator(**discriminator)
+        self.discriminator_penalty = discriminator_penalty
         self.joint = sync_discriminator == "joint"
         self.sync = self._build_sync(sync_expert, sync_arguments)
         self.losses = GeneratorLoss(self.spec.mouth_size, **loss)
@@ -175,22 +181,34 @@ class LipSyncGANModule(L.LightningModule):
     def _discriminator_step(
         self, optimizer: LightningOptimizer, fake: Tensor, batch: dict[str, Tensor]
     ) -> None:
+        penalised = self.discriminator_penalty > 0 and self.iteration % _PENALTY_EVERY == 0
+        pictures = [
+            tuple(picture.requires_grad_(penalised) for picture in self._pictures(mouths, batch))
+            for mouths in (batch["mouths"], fake)
+        ]
         with self.toggled_optimizer(optimizer):
-            real_logits, _ = self.discriminator(*self._pictures(batch["mouths"], batch))
-            fake_logits, _ = self.discriminator(*self._pictures(fake, batch))
-            loss = self.losses.adversarial.discriminator(real_logits, fake_logits)
-            self._step(optimizer, loss, "discriminator", batch)
+            real_logits, fake_logits = (self.discriminator(*pair)[0] for pair in pictures)
+            loss = total = self.losses.adversarial.discriminator(real_logits, fake_logits)
+            if penalised:
+                weight = _PENALTY_EVERY * self.discriminator_penalty
+                total = loss + weight * gradient_penalty(real_logits, pictures[0])
+                total = total + weight * gradient_penalty(fake_logits, pictures[1])
+            self._step(optimizer, total, "discriminator", batch)
         self.log("train/discriminator/loss", loss)
         for name, real, made in zip(("mouth", "face"), real_logits, fake_logits, strict=False):
             self.log(f"train/discriminator/{name}_real", real.mean())
             self.log(f"train/discriminator/{name}_fake", made.mean())
 
     def _pictures(self, mouths: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What the discriminator looks at: mouths [B * T, ...] and the faces with them in place."""
+        """What the discriminator looks at: mouths [B * T, ...] and the faces with them in place.
+
+        Of the mouths, no more than what may be painted.
+        """
         faces = batch["surroundings"]
         if self.discriminator.face is not None:
             faces = fill_mouth(faces, mouths, self.spec)
-        return mouths.flatten(0, 1), faces.flatten(0, 1)
+        rows, columns = lip_box(self.spec.mouth_size)
+        return mouths[..., rows, columns].flatten(0, 1), faces.flatten(0, 1)
 
     def _sync_step(
         self, optimizer: LightningOptimizer, real: Tensor, batch: dict[str, Tensor]
