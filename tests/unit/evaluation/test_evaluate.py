@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from _listeners import Loud
 from torch import Tensor
 
 from talkinghead.data.manifest import ClipEntry, Manifest
@@ -98,6 +99,10 @@ class BarModel:
         gaps = (windows.mean(dim=(2, 3)) + 4) * 5
         return torch.full_like(gaps, 12.0) if self.deaf else gaps
 
+    def tell_lips(self, tokens: Tensor, lips: Tensor, share: float) -> Tensor:
+        told = 10 * (lips[:, 17:20, 1] - lips[:, 13:16, 1]).mean(1)
+        return torch.lerp(tokens, told, share)
+
     def decode(self, tokens: Tensor, reference, context: Tensor) -> SimpleNamespace:
         assert len(tokens) == len(context)
         mouth = draw_mouths(tokens)
@@ -120,7 +125,7 @@ def make_clip(folder: Path, name: str, speaker: str, split: str, seed: int) -> C
         [encode_face(image) for image in images],
         mel.numpy(),
         np.zeros((3, num_mels), np.float32),
-        np.zeros(NUM_FRAMES * 640, np.float32),
+        np.repeat(gaps.numpy() / 100, 640).astype(np.float32),
         (gaps * 1.5 / EYES).numpy(),
         np.zeros((NUM_FRAMES, 20, 2), np.float32),
         np.tile(np.eye(2, 3, dtype=np.float32), (NUM_FRAMES, 1, 1)),
@@ -182,6 +187,13 @@ def test_a_deaf_model_is_found_out(corpus: Path) -> None:
     assert values["openness_silence"] > 0.25
     assert values["opening_silence"] == pytest.approx(values["opening_own"])
     assert values["motion_ratio"] == 0
+
+
+def test_a_deaf_model_hears_what_a_listener_tells_it(corpus: Path) -> None:
+    values = score(corpus, BarModel(deaf=True), listener=Loud()).values
+    assert values["r_own"] > 0.9
+    assert values["r_other"] < 0.7
+    assert values["opening_silence"] == 0
 
 
 def test_from_another_moment_on_even_the_clips_own_sound_is_wrong(corpus: Path) -> None:

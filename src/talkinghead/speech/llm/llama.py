@@ -132,10 +132,14 @@ def _load(model: str | Path, context_size: int, num_threads: int | None) -> Any:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads
     # It also listens on a port of the loopback device, where nobody else is to be answered.
     params.api_keys, params.ui, params.cors_origins = [secrets.token_hex()], False, ""
+    params.endpoint_metrics = True
     try:
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise DependencyError(
             f"llm.model={model}: llama.cpp cannot load it; expected a whole GGUF file of a model "
             "that it knows and that fits into memory, or model=packaged"
         ) from error
+    # Dropped before its thread works on its queue, it would wait for that thread for ever.
+    server.handle_metrics()
+    return server
