@@ -28,8 +28,8 @@ class AdversarialLoss:
 
     Logits may have any shape. Several discriminators, or scales of one, are given as a list and
     averaged. The relativistic one asks which of a pair is real: where a pair is the same frame,
-    generated and real, all that the two have in common drops out, and a discriminator learns in a
-    hundred iterations what the others do not in a thousand.
+    generated and real, all that the two have in common drops out, and a discriminator learns much
+    faster what tells them apart (docs/training.md).
 
     Args:
         kind: "hinge" (Lim and Ye, 2017, arXiv:1705.02894), "least_squares" (Mao et al., 2017,
