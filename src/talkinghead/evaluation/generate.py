@@ -19,6 +19,7 @@ from torch import Tensor
 
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import mel_windows
+from talkinghead.features.denoise import average_onto, nearest_lips
 from talkinghead.features.geometry import as_tensor, lips_at, mouth_crop, paste_mouth, surroundings
 from talkinghead.media.timing import frame_time_s
 from talkinghead.models.decoder import ContextFeatures, ReferenceFeatures
@@ -28,6 +29,7 @@ from talkinghead.predict.generate import GeneratedFrame, to_fields
 from talkinghead.predict.listening import LipListener, hear_all
 from talkinghead.predict.renderer import LaplacianRenderer
 from talkinghead.predict.source import Reference, SourceFrame
+from talkinghead.predict.source.reference import LIP_REACH, NUM_AVERAGED
 from talkinghead.predict.stabiliser import MouthFields
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
@@ -70,7 +72,8 @@ class ClipGenerator:
         spec: the model's.
         mode: "video" (the current frames, masked, with the reference's mouth) or "still" (the
             reference itself in every frame, as for a photo).
-        reference_frame: the frame of the clip that is the reference.
+        reference_frame: the frame of the clip that is the reference. A video's is averaged with
+            those of the second from it on that have the same lips, as `talkinghead predict` does.
         listener: who else tells how lips move.
 
     Raises:
@@ -103,7 +106,9 @@ class ClipGenerator:
         """
         chosen = min(self.reference_frame, len(faces) - 1)
         known = lips_at(lips, chosen)
-        reference = faces[chosen : chosen + 1]
+        reference = faces[chosen][None]
+        if self.mode == "video":
+            reference = self._averaged(faces, lips, chosen)[None]
         targets = np.repeat(reference, len(faces), axis=0) if self.mode == "still" else faces
         encoded = self.model.encode_reference(
             self._tensor(reference), torch.from_numpy(known)[None].to(self.model.device)
@@ -151,6 +156,12 @@ class ClipGenerator:
             np.zeros((size, size), np.float32),
         )
         return self._composite(clip, [still] * len(clip.faces))
+
+    def _averaged(self, faces: UInt8Array, lips: FloatArray, chosen: int) -> UInt8Array:
+        second = slice(chosen, chosen + round(self.spec.fps))
+        near = nearest_lips(lips[second], 0, NUM_AVERAGED - 1, LIP_REACH)
+        still = np.eye(2, 3, dtype=np.float32)
+        return average_onto(faces[chosen], ((faces[second][i], still) for i in near))
 
     def _composite(self, clip: EncodedClip, fields: Sequence[MouthFields]) -> UInt8Array:
         compositor = Compositor(LaplacianRenderer(), self.spec)

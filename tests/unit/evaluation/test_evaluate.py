@@ -221,7 +221,9 @@ def test_what_happens_in_silence_is_left_out_of_the_ratio_on_speech(corpus: Path
 def test_what_is_shown_is_the_picture_itself_around_the_mouth(corpus: Path) -> None:
     faces = load_clip(corpus, Manifest.load(corpus).split("val")[0]).faces
     generator = ClipGenerator(BarModel(deaf=True), SPEC)
-    encoded = generator.encode(faces, np.zeros((len(faces), 20, 2), np.float32))
+    # Nowhere are the lips as in the first frame: no other is averaged with it.
+    lips = np.arange(len(faces) * 40, dtype=np.float32).reshape(-1, 20, 2)
+    encoded = generator.encode(faces, lips)
     shown = generator.speak(encoded, torch.zeros(80, 0)).shown
     x0, y0, x1, y1 = (int(v) for v in SPEC.mouth_box)
     inside = np.zeros(shown.shape[1:3], dtype=bool)
@@ -263,6 +265,22 @@ def test_the_current_mouth_is_never_shown(corpus: Path) -> None:
     torch.testing.assert_close(seen, surroundings(as_tensor(clip.faces), SPEC))
     x0, y0, x1, y1 = (int(v) // 2 for v in SPEC.mask_box)
     assert float(seen[..., y0:y1, x0:x1].max()) == 0
+
+
+def test_a_videos_reference_is_averaged_and_a_stills_is_not(corpus: Path) -> None:
+    clip = load_clip(corpus, Manifest.load(corpus).split("val")[0])
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 4, clip.faces.shape)
+    faces = np.clip(clip.faces + noise, 0, 255).astype(np.uint8)
+    lips = np.broadcast_to(clip.lips[0], clip.lips.shape).copy()
+    error = {
+        mode: np.abs(
+            ClipGenerator(BarModel(), SPEC, mode).encode(faces, lips).reference_face[:100]
+            - clip.faces[0, :100].astype(float)
+        ).mean()
+        for mode in ("video", "still")
+    }
+    assert error["video"] < 0.5 * error["still"]
 
 
 def test_still_mode_shows_the_reference_alone(corpus: Path) -> None:

@@ -15,13 +15,13 @@ from talkinghead.features.faces.tracker import FaceTracker, FromTheLeft, MultiTr
 from talkinghead.features.geometry import RIGID_POINTS, estimate_transform, invert, transform_scale
 from talkinghead.features.head_pose import _FACE_CM as MODEL
 from talkinghead.predict.source import SourceFrame
+from talkinghead.predict.source.reference import with_references
 from talkinghead.predict.source.tracks import (
     aligned,
     faded,
     layered,
     many_tracks,
     one_track,
-    with_references,
 )
 from talkinghead.types import AVSpec, Box, Face
 
@@ -82,7 +82,7 @@ def as_frames(pictures):
 
 def follow(detector, pictures, **options):
     sightings = one_track(as_frames(pictures), FaceTracker(detector, **options))
-    return list(with_references(faded(aligned(sightings, SPEC, FPS), FPS), FPS))
+    return list(with_references(faded(aligned(sightings, SPEC, FPS), FPS), SPEC, FPS))
 
 
 def error(frame, move, truth):
@@ -163,7 +163,7 @@ def test_two_people_are_followed_side_by_side(detector, astronaut, truth, room):
         for i, (a, b) in enumerate(zip(left, right, strict=True))
     ]
     slots = many_tracks(as_frames(pictures), MultiTracker(detector))
-    tracks = [with_references(faded(aligned(slot, SPEC, FPS), FPS), FPS) for slot in slots]
+    tracks = [with_references(faded(aligned(slot, SPEC, FPS), FPS), SPEC, FPS) for slot in slots]
     for index, (_, group) in enumerate(groupby(layered(tracks), key=lambda frame: frame.time_s)):
         layers = list(group)
         assert [frame.slot for frame in layers] == ([0] if index in away else [0, 1])

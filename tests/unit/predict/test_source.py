@@ -19,11 +19,12 @@ from talkinghead.predict.source import (
     SourceOptions,
     photo_frames,
     playback,
-    tracks,
+    reference,
     video_frames,
 )
 from talkinghead.predict.source.playback import play
-from talkinghead.predict.source.tracks import aligned, faded, layered, one_track, with_references
+from talkinghead.predict.source.reference import with_references
+from talkinghead.predict.source.tracks import aligned, faded, layered, one_track
 from talkinghead.types import AVSpec, Box, Face, VideoFrame
 
 SPEC = AVSpec()
@@ -160,7 +161,7 @@ def test_transforms_are_smoothed_and_reset_at_cuts():
 
 def test_frames_without_a_face_have_no_transform():
     pictures = [picture(10 if i != 7 else 0) for i in range(40)]
-    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), FPS))
+    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
     assert [i for i, f in enumerate(got) if f.transform is None] == [7]
     assert [i for i, f in enumerate(got) if f.reference is None] == [7]
 
@@ -181,26 +182,26 @@ def test_the_reference_is_the_first_seconds_most_closed_mouth():
     openings = [9] * 60
     openings[12], openings[40] = 2, 0
     pictures = [picture(5, opening) for opening in openings]
-    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), FPS))
+    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
     assert len(got) == 60
     assert {int(f.reference.image[0, 0, 1]) for f in got} == {2}
 
 
 def test_every_shot_has_a_reference_of_its_own():
     pictures = [picture(5)] * 10 + [picture(50, cut=1)] + [picture(50)] * 40
-    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), FPS))
+    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
     assert [int(f.reference.image[0, 0, 0]) for f in got] == [5] * 10 + [50] * 41
 
 
 def test_who_comes_back_after_a_second_is_looked_at_afresh():
     pictures = [picture(5)] * 30 + [picture(0)] * 40 + [picture(60)] * 30
-    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), FPS))
+    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
     assert len(got) == 100
     assert [int(f.reference.image[0, 0, 0]) for f in got if f.reference] == [5] * 30 + [60] * 30
 
 
 def test_large_pictures_are_not_hoarded(monkeypatch):
-    monkeypatch.setattr(tracks, "_REFERENCE_BYTES", 3 * 48)
+    monkeypatch.setattr(reference, "_REFERENCE_BYTES", 3 * 48)
     taken = []
 
     def tracked():
@@ -210,7 +211,7 @@ def test_large_pictures_are_not_hoarded(monkeypatch):
             lips = lip_points(face().points, "mesh468")
             yield replace(frame, transform=transform, lips=lips)
 
-    next(with_references(tracked(), FPS))
+    next(with_references(tracked(), SPEC, FPS))
     assert len(taken) == 3
 
 

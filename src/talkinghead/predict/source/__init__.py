@@ -31,6 +31,7 @@ from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.predict.idle import IdleMotion
 from talkinghead.predict.source.frame import Reference, SourceFrame, SourceOptions
 from talkinghead.predict.source.playback import play
+from talkinghead.predict.source.reference import with_references
 from talkinghead.predict.source.speaker import Speakers
 from talkinghead.predict.source.tracks import (
     MAX_FACES,
@@ -39,7 +40,6 @@ from talkinghead.predict.source.tracks import (
     layered,
     many_tracks,
     one_track,
-    with_references,
 )
 from talkinghead.types import AVSpec, Face, UInt8Array
 
@@ -140,7 +140,7 @@ def video_frames(
             choose = _choice(path, fps, detector, options)
             sightings = [one_track(frames, FaceTracker(detector, choose=choose))]
         yield from layered(
-            with_references(faded(aligned(seen, spec, fps), fps), fps) for seen in sightings
+            with_references(faded(aligned(seen, spec, fps), fps), spec, fps) for seen in sightings
         )
 
 

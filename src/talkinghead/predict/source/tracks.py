@@ -1,7 +1,7 @@
 """From a video's pictures to faces that can be made to speak.
 
-Each face is followed, aligned with a smoothed transform, faded in and out, and given a reference.
-Nothing is kept for longer than the smoothing's half second and the choice of a reference need.
+Each face is followed, aligned with a smoothed transform, and faded in and out. Nothing is kept for
+longer than the smoothing's half second needs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from talkinghead.features.faces.tracker import FORGET_FRAMES, FaceTracker, MultiTracker
+from talkinghead.features.faces.tracker import FaceTracker, MultiTracker
 from talkinghead.features.geometry import (
     NOSE_LINE,
     TransformSmoother,
@@ -26,7 +26,7 @@ from talkinghead.features.geometry import (
     mouth_opening,
 )
 from talkinghead.features.head_pose import head_pose
-from talkinghead.predict.source.frame import Reference, SourceFrame
+from talkinghead.predict.source.frame import SourceFrame
 from talkinghead.types import AVSpec, Face, FloatArray
 
 Sighting: TypeAlias = tuple[SourceFrame, Face | None]
@@ -35,8 +35,6 @@ Sighting: TypeAlias = tuple[SourceFrame, Face | None]
 MAX_FACES = 4
 """So many faces are followed side by side, the largest first."""
 
-_REFERENCE_BYTES = 128 * 2**20
-_REFERENCE_WINDOW_S = 1
 _FADE_S = Fraction(12, 100)
 _IN_VIEW, _LEAST_IN_VIEW = 0.85, 0.6
 
@@ -152,46 +150,6 @@ def faded(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceFrame]
         near.append(frame)
         yield from ready(len(near) - reach)
     yield from ready(len(near))
-
-
-def with_references(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceFrame]:
-    """Adds a reference: of a shot's first second, the face whose mouth is the most closed.
-
-    A face that the tracker had forgotten may be another person's: then the choice is made again.
-    """
-    window = max(1, round(_REFERENCE_WINDOW_S * fps))
-    reference: Reference | None = None
-    candidates: list[SourceFrame] = []
-    missing = 0
-    for frame in frames:
-        missing = missing + 1 if frame.transform is None else 0
-        if frame.opens_shot or missing > FORGET_FRAMES:
-            yield from _referred(candidates)
-            candidates, reference = [], None
-        if reference is None and (candidates or frame.transform is not None):
-            candidates.append(frame)
-            if len(candidates) >= min(window, max(1, _REFERENCE_BYTES // frame.image.nbytes)):
-                referred = _referred(candidates)
-                reference = referred[0].reference
-                yield from referred
-                candidates = []
-        else:
-            yield frame if frame.transform is None else replace(frame, reference=reference)
-    yield from _referred(candidates)
-
-
-def _referred(candidates: list[SourceFrame]) -> list[SourceFrame]:
-    faced = [frame for frame in candidates if frame.transform is not None]
-    if not faced:
-        return candidates
-    best = min(faced, key=lambda frame: (-frame.strength, frame.opening))
-    assert best.transform is not None
-    assert best.lips is not None
-    reference = Reference(best.image, best.transform, best.lips, best.pose)
-    return [
-        frame if frame.transform is None else replace(frame, reference=reference)
-        for frame in candidates
-    ]
 
 
 def layered(tracks: Iterable[Iterable[SourceFrame]]) -> Iterator[SourceFrame]:
