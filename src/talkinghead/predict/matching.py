@@ -41,6 +41,8 @@ _FAINT = 4.0
 _ROUNDING_NOISE = 1 / 12
 _TILE = 256
 _UNCHANGED = 0.999
+# A texture with less of the picture's noise than this gets grain too, not its paint alone.
+_CLEAN = 0.9
 _NOISE_KERNEL: FloatArray = (np.outer([1, -2, 1], [1, -2, 1]) / 6).astype(np.float32)
 
 
@@ -143,9 +145,9 @@ class DetailMatcher:
     the painted one: a ratio, because an open mouth has more of both than a closed one. Paint is
     never made sharper than the picture, and never blurred.
 
-    *Grain* is added as strong as the noise on the picture's flat skin, and it changes from frame to
-    frame as much as that noise does: film's grain is new in every frame, that of a compressed video
-    now and then, and a photo's never.
+    *Grain* is added as strong as the noise on the picture's flat skin, to the paint, and to texture
+    whose own noise was averaged out. It changes from frame to frame as much as that noise does:
+    film's grain is new in every frame, that of a compressed video now and then, a photo's never.
 
     Args:
         sharpen: whether to.
@@ -177,24 +179,29 @@ class DetailMatcher:
         self, mouth: PaintedMouth, picture: UInt8Array, region: MouthRegion, time_s: float
     ) -> FloatArray:
         """The mouth's image with its paint matched: float32 [h, w, 3] about [0, 255]."""
+        noise, texture_noise, changing = self._noise(mouth.image, picture, region)
+        levels = np.array([noise, min(texture_noise, noise)], np.float32)
+        noise, texture_noise = self._level(levels, time_s).tolist()
+        is_clean = texture_noise < _CLEAN * noise
         x, y, width, height = cv2.boundingRect((mouth.share > _MIN_SHARE).view(np.uint8))
-        if not (self._sharpen or self._grain) or width * height < _MIN_PIXELS:
+        is_painted = width * height >= _MIN_PIXELS
+        if not (self._sharpen or self._grain) or not (is_painted or is_clean):
             return mouth.image
-        noise, changing = self._noise(picture, region)
-        noise = float(self._level(np.array([noise], np.float32), time_s)[0])
         image, part = mouth.image.copy(), (slice(y, y + height), slice(x, x + width))
         share = mouth.share[part]
-        if self._sharpen:
+        if self._sharpen and is_painted:
             original = _grey(region.of(picture)[part].astype(np.float32))
             detail = self._missing_detail(image[part], original, share, mouth.pitch, noise, time_s)
             image[part] += (share * detail)[..., None]
         if self._grain:
             self._stir(changing)
-            rows = np.arange(y, y + height) + region.rows.start
-            columns = np.arange(x, x + width) + region.columns.start
-            grain = self._tile[np.ix_(rows % _TILE, columns % _TILE)]
-            # The rest, 1 - share, is the picture's and has its own: variances add up.
-            image[part] += (noise * np.sqrt(share * (2 - share)) * grain)[..., None]
+            if is_clean:
+                part, share = (slice(None), slice(None)), mouth.share
+            rows = np.arange(region.rows.start, region.rows.stop)[part[0]] % _TILE
+            columns = np.arange(region.columns.start, region.columns.stop)[part[1]] % _TILE
+            # The rest, 1 - share, is the reference's and has its own: variances add up.
+            missing = noise**2 - (texture_noise * (1 - share)) ** 2
+            image[part] += (np.sqrt(missing) * self._tile[np.ix_(rows, columns)])[..., None]
         return image
 
     def _missing_detail(
@@ -213,20 +220,26 @@ class DetailMatcher:
         log_gain = np.log(np.array([wanted / given], np.float32)).clip(0, np.log(_MAX_SHARPENING))
         return given_detail * (np.exp(self._gain(log_gain, time_s)) - 1)
 
-    def _noise(self, picture: UInt8Array, region: MouthRegion) -> tuple[float, float]:
-        """Deviation of the noise on flat skin, in grey levels, and its correlation in time."""
+    def _noise(
+        self, mouth: FloatArray, picture: UInt8Array, region: MouthRegion
+    ) -> tuple[float, float, float]:
+        """Deviation of the noise on flat skin, in grey levels, and its correlation in time.
+
+        The picture's, the mouth's, and how much the picture's keeps from the frame before.
+        """
         previous, self._previous = self._previous, picture
         step, ring = skin_ring(region)
         if ring.sum() < _MIN_PIXELS:
-            return 0.0, 1.0
-        now = _residual(region.of(picture))[::step, ::step][ring]
-        # The median, for hairs and folds are few but strong.
-        variance = (1.4826 * float(np.median(np.abs(now)))) ** 2 - _ROUNDING_NOISE
-        if variance <= 0 or previous is None or previous is picture:
-            return float(np.sqrt(max(variance, 0))), 1.0
+            return 0.0, 0.0, 1.0
+        now, drawn = (
+            _residual(pixels)[::step, ::step][ring] for pixels in (region.of(picture), mouth)
+        )
+        noise, texture_noise = _deviation(now, _ROUNDING_NOISE), _deviation(drawn, 0)
+        if noise == 0 or previous is None or previous is picture:
+            return noise, texture_noise, 1.0
         before = _residual(region.of(previous))[::step, ::step][ring]
         power = float(np.sqrt((now @ now) * (before @ before)))
-        return float(np.sqrt(variance)), float(now @ before) / max(power, 1e-6)
+        return noise, texture_noise, float(now @ before) / max(power, 1e-6)
 
     def _stir(self, correlation: float) -> None:
         """The next frame's grain, which has this correlation with the last one's."""
@@ -251,7 +264,16 @@ def _sharpness(
     return detail, float(np.sqrt((max(fine - noise * noise, 0) + 1e-3) / (coarse + _FAINT)))
 
 
-def _residual(pixels: UInt8Array) -> FloatArray:
+def _deviation(residual: FloatArray, rounding: float) -> float:
+    """Of noise, from what it leaves, less the variance `rounding`; by the median of it.
+
+    For hairs and folds are few but strong.
+    """
+    variance = (1.4826 * float(np.median(np.abs(residual)))) ** 2 - rounding
+    return float(np.sqrt(max(variance, 0)))
+
+
+def _residual(pixels: UInt8Array | FloatArray) -> FloatArray:
     """What smooth shades and straight edges leave nothing of: float32 [h, w] of [h, w, 3]."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.filter2D(grey, cv2.CV_32F, _NOISE_KERNEL))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -66,11 +67,13 @@ def test_the_pictures_noise_is_not_taken_for_sharpness():
 
 def test_only_paint_is_touched():
     image = picture(noise=5.0)
-    warped = painted(image, sigma=2.0, share=0.0)
-    assert np.array_equal(match(DetailMatcher(), warped, image), warped.image)
+    warped, noisy = painted(image, sigma=2.0, share=0.0), painted(image, share=0.0)
+    assert np.array_equal(match(DetailMatcher(grain=False), warped, image), warped.image)
+    assert np.array_equal(match(DetailMatcher(), noisy, image), noisy.image)
     half = painted(image, sigma=2.0)
     half.share[:, :60] = 0
-    assert np.array_equal(match(DetailMatcher(), half, image)[:, :60], half.image[:, :60])
+    got = match(DetailMatcher(grain=False), half, image)
+    assert np.array_equal(got[:, :60], half.image[:, :60])
     off = painted(image, sigma=2.0)
     assert np.array_equal(match(DetailMatcher(False, False), off, image), off.image)
 
@@ -93,6 +96,18 @@ def test_paint_gets_as_much_grain_as_the_picture_has(noise):
     grain = match(DetailMatcher(sharpen=False), mouth, image) - mouth.image
     assert grain[INSIDE].std() == pytest.approx(noise, rel=0.25)
     assert abs(grain[INSIDE].mean()) < 0.1 * noise
+
+
+@pytest.mark.parametrize("own", [0.0, 3.0])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_texture_with_less_noise_than_the_picture_gets_what_is_missing(own, share):
+    image = picture(noise=6.0, detail=0.0)
+    clean = painted(picture(detail=0.0)).image
+    noise = painted(picture(noise=own, detail=0.0, seed=3)).image - clean
+    # Paint has no noise.
+    mouth = replace(painted(image, share=share), image=clean + (1 - share) * noise)
+    got = match(DetailMatcher(sharpen=False), mouth, image) - clean
+    assert got[INSIDE].std() == pytest.approx(6.0, rel=0.25)
 
 
 def test_a_clean_picture_gives_no_grain():
