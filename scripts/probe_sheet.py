@@ -62,9 +62,12 @@ class Prober:
         seconds: float,
         reference_spread: float | None = None,
         whisper_share: float = 0.0,
+        articulation: float = 1.0,
     ) -> None:
         listener = WhisperLips(share=whisper_share) if whisper_share else None
-        self.predictor = LipSyncPredictor.from_checkpoint(checkpoint, listener=listener)
+        self.predictor = LipSyncPredictor.from_checkpoint(
+            checkpoint, listener=listener, articulation=articulation
+        )
         self.spec = self.predictor.spec
         self.seconds, self.reference_spread = seconds, reference_spread
         # Not the predictor's own: a detector serves one thread at a time.
@@ -166,13 +169,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each voice, at most")
     parser.add_argument("--reference-spread", type=float, help="a seen speaker's")
     parser.add_argument("--whisper-share", type=float, default=0.0, help="listener.share")
+    parser.add_argument("--articulation", type=float, default=1.0, help="see conf/predict.yaml")
     args = parser.parse_args()
     pairs = list(product(files_of(args.faces), files_of(args.voices)))
     videos = [(video,) for video in files_of(args.revoice)]
     if not pairs and not videos:
         parser.error("there is nothing to render: give --faces and --voices, or --revoice")
     try:
-        prober = Prober(args.checkpoint, args.seconds, args.reference_spread, args.whisper_share)
+        prober = Prober(
+            args.checkpoint,
+            args.seconds,
+            args.reference_spread,
+            args.whisper_share,
+            args.articulation,
+        )
         jobs = [(prober.probe, pair) for pair in pairs]
         jobs += [(prober.revoice, video) for video in videos]
         done = []

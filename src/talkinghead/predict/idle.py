@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import PchipInterpolator
 
 from talkinghead.features.geometry import invert
 from talkinghead.types import Face, FloatArray, UInt8Array
@@ -206,6 +205,9 @@ def _make_eye(
     places = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True))), -1)
     along, deep = (places - left) @ across, (places - left) @ down
     inside = (along > above[0, 0]) & (along < above[0, -1])
+    # Here and not above: it takes half a second to import, and few photos' eyes blink.
+    from scipy.interpolate import PchipInterpolator
+
     lid, floor = (PchipInterpolator(*xy, extrapolate=True)(along) for xy in (above, below))
     # A little past the lower lid, but at the corners: what is left of the white would be seen.
     along_eye = (along / width).clip(0, 1)
