@@ -169,8 +169,9 @@ class Decoder(nn.Module):
                 skip = skip + context.maps[index]
             if (lip_stage := index + _LIP_STAGES - len(self.stages)) >= 0:
                 maps = F.avg_pool2d(lips.maps, self.sizes[-1] // self.sizes[index])
-                skip = skip + self.lip_maps[lip_stage](maps)
-            x = stage(x, skip, hidden)
+                x = stage(x, skip, hidden, self.lip_maps[lip_stage](maps))
+            else:
+                x = stage(x, skip, hidden)
         head = self.head(x)
         residual = torch.tanh(head[:, :2]) * MAX_FLOW
         flow = (lips.flow + residual) * self.fade
@@ -197,12 +198,17 @@ class _Stage(nn.Module):
         self.norm1, self.norm2 = group_norm(out_channels), group_norm(out_channels)
         self.film = nn.Linear(dim, 2 * out_channels)
 
-    def forward(self, x: Tensor, skip: Tensor, hidden: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, skip: Tensor, hidden: Tensor, lips: Tensor | None = None
+    ) -> Tensor:
         x = self.conv1(x)
         if skip.shape[-1] != x.shape[-1]:
             x = F.interpolate(x, skip.shape[-2:], mode="nearest")
         scale, shift = self.film(hidden)[:, :, None, None].chunk(2, dim=1)
-        x = F.silu(self.norm1(x + skip) * (1 + scale) + shift)
+        # In this order: OpenVINO 2026.4 loses all frames but one where what a convolution gives
+        # meets first a map that all of them share, as `skip` may be.
+        x = x + skip if lips is None else x + skip + lips
+        x = F.silu(self.norm1(x) * (1 + scale) + shift)
         return x + F.silu(self.norm2(self.conv2(x)))
 
 

@@ -137,7 +137,8 @@ def test_an_export_says_what_it_is(exported, model):
     assert metadata["generator"] == GENERATOR
     assert metadata["context_frames"] == model.context_frames == 3
     assert metadata["max_difference"] <= TOLERANCE
-    assert {path.name for path in exported.iterdir()} == {METADATA, *(f"{p}.onnx" for p in PARTS)}
+    files = {METADATA, backend.LIP_HEAD, *(f"{p}.onnx" for p in PARTS)}
+    assert {path.name for path in exported.iterdir()} == files
     session = pytest.importorskip("onnxruntime").InferenceSession(str(exported / "decode.onnx"))
     decode = metadata["parts"]["decode"]
     assert [tensor.name for tensor in session.get_inputs()] == decode["inputs"]

