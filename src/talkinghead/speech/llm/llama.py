@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,8 @@ class Llama:
         max_tokens: the longest reply.
         temperature: 0 always takes the likeliest token.
         seed: the same gives the same reply; None draws one.
-        num_threads: None is what llama.cpp finds best.
+        num_threads: None is half of the cores. llama.cpp's threads wait for one another by spinning:
+            where the voice and the face keep a core busy, all of them come to a stop.
         timeout_s: the longest wait for the next piece, and for the first.
 
     Raises:
@@ -128,8 +130,8 @@ def _load(model: str | Path, context_size: int, num_threads: int | None) -> Any:
     # Prompts that were used before would be kept in up to 8 GB.
     params.cache_ram_mib = 0
     params.verbosity = -1
-    if num_threads is not None:
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads
+    num_threads = num_threads or max(1, (os.cpu_count() or 1) // 2)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads
     # It also listens on a port of the loopback device, where nobody else is to be answered.
     params.api_keys, params.ui, params.cors_origins = [secrets.token_hex()], False, ""
     params.endpoint_metrics = True
