@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +88,8 @@ class ClipScorer:
         sounds["silence"] = clip.features[:, :0], clip.samples[:0]
         if other is not None:
             sound = other.features, torch.from_numpy(other.samples)
-            # Sentences begin and end alike: from another moment on, even their timing is another.
-            turned = [_turn(part, clip.entry.id) for part in sound]
+            # Sentences begin and end alike: from the middle on, even their timing is another.
+            turned = [_turn(part) for part in sound]
             for name, (features, samples) in {"other": sound, "elsewhere": turned}.items():
                 repeated = _repeat_to(features, len(clip.faces), self.spec)
                 times = repeated.shape[1] // max(1, features.shape[1])
@@ -201,14 +200,9 @@ def _facts(clip: RealClip, other: RealClip | None) -> dict[str, str | bool | Non
     }
 
 
-def _turn(sound: Tensor, name: str) -> Tensor:
-    """Features [C, M] or samples [N] from a random moment on, round to their beginning.
-
-    The moment is the same for the same name.
-    """
-    # Splits are made by the hash of the name alone.
-    draw = int.from_bytes(hashlib.sha256(f"elsewhere {name}".encode()).digest()[:8]) / 2**64
-    return sound.roll(-int(draw * sound.shape[-1]), -1)
+def _turn(sound: Tensor) -> Tensor:
+    """Features [C, M] or samples [N] from their middle on, round to their beginning."""
+    return sound.roll(-(sound.shape[-1] // 2), -1)
 
 
 def _repeat_to(features: Tensor, num_frames: int, spec: AVSpec) -> Tensor:
