@@ -30,8 +30,8 @@ class Llama:
         max_tokens: the longest reply.
         temperature: 0 always takes the likeliest token.
         seed: the same gives the same reply; None draws one.
-        num_threads: None is half of the cores. llama.cpp's threads wait for one another by spinning:
-            where the voice and the face keep a core busy, all of them come to a stop.
+        num_threads: None is half of the cores. llama.cpp's threads spin while they wait for one
+            another: where the voice and the face keep a core busy, all of them come to a stop.
         timeout_s: the longest wait for the next piece, and for the first.
 
     Raises:
