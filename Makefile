@@ -58,7 +58,7 @@ evaluate: $(STAMP)  ## score a checkpoint: ARGS="checkpoint=last.ckpt corpus=cor
 	$(BIN)/talkinghead evaluate $(ARGS)
 
 test: $(STAMP)  ## the tests that need nothing special; COVERAGE=1 asks for coverage of at least 85 %
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(if $(COVERAGE),$(COVER))
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(QUICK)" $(if $(COVERAGE),$(COVER))
 
 test-all: $(STAMP)  ## every test, with coverage: the slow ones, and those for a GPU, the network and a corpus where they are here
 	$(BIN)/python -m pytest $(COVER)

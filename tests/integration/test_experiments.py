@@ -29,11 +29,12 @@ TINY = [
     *("model.max_iterations=1", "logger=none", "trainer.accelerator=cpu", "hydra/job_logging=none"),
 ]
 FEW_OPENINGS = ["callbacks.opening.num_clips=1", "callbacks.opening.num_frames=10"]
+FEW_ROWS = ["callbacks.preview.num_rows=1", "callbacks.preview.clip_frames=5"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_takes_a_step(experiment: str, tmp_path: Path) -> None:
-    small = TINY if experiment in NO_OPENINGS else TINY + FEW_OPENINGS
+    small = TINY if experiment in NO_OPENINGS else TINY + FEW_OPENINGS + FEW_ROWS
     assert main(["train", f"experiment={experiment}", *small, f"hydra.run.dir={tmp_path}"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics
