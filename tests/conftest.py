@@ -5,10 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from typing import Any
 
 import pytest
+from absl import logging as absl_logging
 
+# It comes with TensorBoard, holds on to the stderr of the test that first needs it, and closes that
+# when Hydra configures logging. This one it never closes.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # Before torch is imported. Two workers of pytest-xdist on two cores are quicker with a thread each,
 # and one thread makes sums come out the same everywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

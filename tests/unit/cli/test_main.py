@@ -199,7 +199,7 @@ def test_multirun_runs_every_value_and_reports_the_first_error(
     assert [cfg["number"] for cfg in toy.seen] == [1, 2]
     assert main(["prepare", "-m", "number=-1,3,-2"]) == 1
     assert [cfg["number"] for cfg in toy.seen[2:]] == [-1, 3, -2]
-    job, message = capsys.readouterr().err.strip().splitlines()
+    *_, job, message = capsys.readouterr().err.strip().splitlines()
     assert "number=-1" in job
     assert message == "talkinghead: number -1 is negative"
 
