@@ -29,7 +29,6 @@ from talkinghead.predict.generate import GeneratedFrame, to_fields
 from talkinghead.predict.listening import LipListener, hear_all
 from talkinghead.predict.renderer import LaplacianRenderer
 from talkinghead.predict.source import Reference, SourceFrame
-from talkinghead.predict.source.reference import LIP_REACH, NUM_AVERAGED
 from talkinghead.predict.stabiliser import MouthFields
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
@@ -159,7 +158,7 @@ class ClipGenerator:
 
     def _averaged(self, faces: UInt8Array, lips: FloatArray, chosen: int) -> UInt8Array:
         second = slice(chosen, chosen + round(self.spec.fps))
-        near = nearest_lips(lips[second], 0, NUM_AVERAGED - 1, LIP_REACH)
+        near = nearest_lips(lips[second], 0)
         still = np.eye(2, 3, dtype=np.float32)
         return average_onto(faces[chosen], ((faces[second][i], still) for i in near))
 

@@ -17,12 +17,6 @@ from talkinghead.features.geometry import chain_transforms, invert, transform_po
 from talkinghead.predict.source.frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
-NUM_AVERAGED = 16
-"""So many pictures are averaged at most into a reference, itself among them."""
-
-LIP_REACH = 1.5
-"""Canonical pixels that lips may lie apart in two pictures that are averaged."""
-
 _REFERENCE_BYTES = 128 * 2**20
 _REFERENCE_WINDOW_S = 1
 
@@ -77,7 +71,7 @@ def _averaged(best: SourceFrame, faced: Sequence[SourceFrame], spec: AVSpec) -> 
     transforms = [_known(frame.transform) for frame in faced]
     lips = [transform_points(_known(f.lips), t) for f, t in zip(faced, transforms, strict=True)]
     chosen = faced.index(best)
-    near = nearest_lips(np.stack(lips), chosen, NUM_AVERAGED - 1, LIP_REACH)
+    near = nearest_lips(np.stack(lips), chosen)
     to_picture = invert(transforms[chosen])
     square = np.array([(x, y) for x in (0, spec.face_size) for y in (0, spec.face_size)])
     corners = transform_points(square.astype(np.float32), to_picture)
