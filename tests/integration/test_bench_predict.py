@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from _small_predictor import GENERATOR
 
@@ -15,6 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_predict.py"
 STAGES = ("decode", "detect", "encode face", "mel", "generate", "composite", "encode")
 
 
+@pytest.mark.slow
 def test_the_benchmark_times_every_stage(tmp_path):
     torch.manual_seed(0)
     meta = {"generator": GENERATOR, "av": AVSpec().to_dict(), "license": "", "trained_on": ""}

@@ -118,8 +118,14 @@ def run(module: Any, corpus: Path, path: Path, batch_size: int, **trainer: Any) 
 STRATEGIES = {"ddp": "ddp_fork_find_unused_parameters_true", "fsdp": ForkedShardedStrategy}
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("make", [make_gan, make_expert])
+@pytest.mark.parametrize(
+    ("make", "strategy"),
+    [
+        (make_expert, "ddp"),
+        (make_expert, "fsdp"),
+        *(pytest.param(make_gan, kind, marks=pytest.mark.slow) for kind in ("ddp", "fsdp")),
+    ],
+)
 def test_two_processes_are_one_with_the_double_batch(
     make: Any, strategy: str, corpus: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,12 @@ import pytest
 from talkinghead.cli.main import main
 from talkinghead.paths import conf_dir
 
-EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+# `compact_gan` has all that the ones marked slow have, but for the size.
+SLOW = ("base", "compact_grid", "compact_sharp")
+EXPERIMENTS = [
+    pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+    for path in sorted((conf_dir() / "experiment").glob("*.yaml"))
+]
 NO_OPENINGS = ("lip_regressor", "smoke", "smoke_expert", "sync_expert")
 TINY = [
     "data=synthetic",

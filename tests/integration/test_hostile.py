@@ -187,7 +187,7 @@ def interrupt(arguments, folder, num_files):
     return process.returncode, time.monotonic() - started, error
 
 
-@pytest.mark.parametrize("face", ["face.png", "video.mp4"])
+@pytest.mark.parametrize("face", [pytest.param("face.png", marks=pytest.mark.slow), "video.mp4"])
 def test_ctrl_c_stops_at_once_and_leaves_nothing(files, tmp_path, face):
     if not (files / "long.wav").exists():
         write_speech(files / "long.wav", 600)

@@ -29,6 +29,7 @@ def _sweep(folder: Path, *arguments: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_optuna_minimises_the_objective(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     rows = _sweep(tmp_path, "sweep=optuna", "hydra.sweeper.n_trials=2")

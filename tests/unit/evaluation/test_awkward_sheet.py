@@ -30,6 +30,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> dict:
     return names
 
 
+@pytest.mark.slow
 def test_inputs_are_made_shown_and_counted(
     script: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

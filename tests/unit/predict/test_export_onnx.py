@@ -15,6 +15,7 @@ import torch
 from _small_predictor import GENERATOR, HEIGHT, SPEC, WIDTH, Detector, speech
 from safetensors.torch import load_file, save_file
 
+from talkinghead.cli.main import main
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.features.audio import LogMel
 from talkinghead.media.reader import read_image
@@ -66,30 +67,49 @@ def model(checkpoint):
     return load_generator(checkpoint).model.requires_grad_(False)
 
 
-def test_an_export_can_be_told_how_lips_move(exported, model, tmp_path):
+@pytest.fixture(scope="module")
+def script(checkpoint, tmp_path_factory):
+    """A TorchScript export, which is made sooner."""
+    folder = tmp_path_factory.mktemp("export") / "script"
+    export_generator(checkpoint, folder, "torchscript")
+    return folder
+
+
+def test_an_export_can_be_told_how_lips_move(script, model, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(exported, copy)
+    shutil.copytree(script, copy)
     head = load_file(copy / backend.LIP_HEAD)
     assert all(torch.equal(head[name], t) for name, t in model.lip_head.state_dict().items())
     torch.nn.init.normal_(model.lip_head.weight, std=0.1)
     save_file(model.lip_head.state_dict(), copy / backend.LIP_HEAD)
     tokens, lips = torch.randn(2, 5, GENERATOR["dim"]), torch.randn(2, 5, 20, 2)
-    told = ExportedGenerator(copy, "onnx").tell_lips(tokens, lips, 0.5)
+    told = loading.load_backend(copy)[0].tell_lips(tokens, lips, 0.5)
     assert torch.allclose(told, model.tell_lips(tokens, lips, 0.5), atol=1e-5)
     assert (told - tokens).abs().max() > 0.01
     (copy / backend.LIP_HEAD).unlink()
     with pytest.raises(CheckpointError, match=r"lip_head\.safetensors cannot be read"):
-        ExportedGenerator(copy, "onnx")
+        loading.load_backend(copy)
 
 
-@pytest.mark.parametrize("part", ["encode_context", "decode"])
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_a_part_gives_what_torch_gives(exported, model, runtime, part):
-    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
-    call, run = export.Call(model, part), backend.loader_of(runtime)(exported / f"{part}.onnx")
+@pytest.fixture(scope="module")
+def exported_decoder(checkpoint, tmp_path_factory):
+    """The decoder alone, and what it is shown: a whole export takes four times as long."""
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    model = load_generator(checkpoint).model.requires_grad_(False)
+    call, path = export.Call(model, "decode"), tmp_path_factory.mktemp("onnx") / "decode.onnx"
     sample = demo_sample(SPEC, model, 7)
-    for num_frames in (1, 7):
-        inputs = export.example_inputs(model, sample, num_frames)[part]
+    export.writer_of("onnx")(call, export.example_inputs(model, sample, 3)["decode"], path)
+    return path, call, [export.example_inputs(model, sample, n)["decode"] for n in (1, 7)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_an_exported_decoder_gives_what_torchs_gives(exported_decoder, runtime):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    path, call, examples = exported_decoder
+    run = backend.loader_of(runtime)(path)
+    for inputs in examples:
         made = run([tensor.numpy() for tensor in inputs])
         for expected, given in zip(call(*inputs), made, strict=True):
             assert given.shape == tuple(expected.shape)
@@ -167,6 +187,7 @@ def test_int8_that_fails_leaves_the_log_as_it_was(exported, tmp_path):
     assert logging.root.isEnabledFor(logging.WARNING)
 
 
+@pytest.mark.slow
 def test_the_example_needs_numpy_and_onnxruntime_alone(exported, model, tmp_path):
     sample = demo_sample(SPEC, model, 12)
     pixels = (sample.face[0].permute(1, 2, 0) * 255).round().byte().numpy()
@@ -198,14 +219,11 @@ def test_the_example_needs_numpy_and_onnxruntime_alone(exported, model, tmp_path
     assert np.abs(made - expected.numpy()).max() < 2
 
 
-def test_torchscript_needs_no_other_package(checkpoint, tmp_path):
+def test_torchscript_needs_no_other_package(checkpoint, tmp_path, capsys):
     output = tmp_path / "new" / "script"
     arguments = [f"checkpoint={checkpoint}", f"output={output}", "format=torchscript"]
-    # In a process of its own: absl, which runtimes bring along, closes the stream that pytest
-    # captures as soon as Hydra sets up its logging.
-    command = [sys.executable, "-m", "talkinghead", "export", *arguments]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "MiB; pixels differ from torch's by up to" in told
+    assert main(["export", *arguments]) == 0
+    assert "MiB; pixels differ from torch's by up to" in capsys.readouterr().out
     generator, spec = loading.load_backend(output)
     model = load_generator(checkpoint).model
     assert spec == SPEC
@@ -273,9 +291,8 @@ def test_a_missing_package_is_named(checkpoint, tmp_path, monkeypatch, format, p
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_a_missing_runtime_is_named(checkpoint, tmp_path, monkeypatch, name):
-    export_generator(checkpoint, tmp_path / "out", "torchscript")
+def test_a_missing_runtime_is_named(script, monkeypatch, name):
     for module in ("onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[export\]'"):
-        loading.load_backend(tmp_path / "out", name)
+        loading.load_backend(script, name)

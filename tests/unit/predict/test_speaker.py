@@ -70,6 +70,7 @@ def test_the_mouth_that_goes_with_the_sound_is_chosen(
     frames.close()
 
 
+@pytest.mark.slow
 def test_every_shot_has_a_speaker_of_its_own(detector, talking, speeches, tmp_path):
     """After a cut the two have changed places, and on the way back again."""
     left, right = talking

@@ -29,6 +29,7 @@ def labelled(corpus: Path, tmp_path: Path) -> Path:
     return tmp_path / "labelled"
 
 
+@pytest.mark.slow
 def test_both_are_learnt_from_weights_without_them(labelled: Path, tmp_path: Path) -> None:
     plain = make_module(max_iterations=1)
     fit(plain, make_data(labelled, plain)).save_checkpoint(tmp_path / "plain.ckpt")

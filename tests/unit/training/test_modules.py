@@ -39,7 +39,7 @@ def test_loss_falls_on_one_batch(corpus: Path) -> None:
     torch.testing.assert_close(batch["mouths"], mouth_crop(batch["faces"], SPEC))
     optimizer = torch.optim.AdamW(module.generator.parameters(), lr=3e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(40):
         output = module.generator(*(batch[name] for name in INPUTS))
         loss = (output.mouth - batch["mouths"]).abs().mean()
         optimizer.zero_grad()
@@ -71,7 +71,10 @@ class StopAfter(Callback):
             trainer.should_stop = True
 
 
-@pytest.mark.parametrize("stop", [2, 3], ids=["end of epoch", "mid-epoch"])
+@pytest.mark.parametrize(
+    "stop",
+    [pytest.param(2, marks=pytest.mark.slow, id="end of epoch"), pytest.param(3, id="mid-epoch")],
+)
 def test_resumed_training_equals_uninterrupted(corpus: Path, tmp_path: Path, stop: int) -> None:
     whole, first, second = Recorder(), Recorder(), Recorder()
     options = {**FULL_GAN, "max_iterations": 6}

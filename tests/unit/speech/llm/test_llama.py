@@ -53,6 +53,7 @@ def test_answers_in_pieces(llama: Llama) -> None:
     assert "Rome" in "".join(llama.reply(talk))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_reply(llama: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
     story = [Message("user", "Begin a story.")]
 

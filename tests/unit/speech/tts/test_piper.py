@@ -154,6 +154,7 @@ def test_cancelling_ends_the_process_and_starts_the_next() -> None:
 
 
 @needs_piper
+@pytest.mark.slow
 def test_killed_process_is_replaced(joe: Piper) -> None:
     list(joe.speak("Hello."))
     os.kill(_pid(joe), signal.SIGKILL)
