@@ -15,13 +15,17 @@ from torch.nn import functional as F
 
 from talkinghead.models.encoders import group_norm
 from talkinghead.models.lip_warp import NUM_LIP_MAPS, LipWarper, inside_lips, warp_lips
+from talkinghead.models.mouth_inside import mouth_inside
 
 MAX_FLOW = 0.35
 """The longest displacement beside the lips' own, in half widths of the mouth's box."""
 
 _LIP_STAGES = 2
-_PAINT_INSIDE, _DARK = 4.0, 2.0
-"""How much readier to paint between the lips than beside them, and how dark, as logits."""
+_PAINT_INSIDE = 4.0
+"""How much readier to paint between the lips than beside them, as a logit."""
+
+_TINT, _SHADOW = 0.2, 3.0
+"""How much of the paint counts where teeth and the dark are drawn; the lips' shadow, a logit."""
 
 
 @dataclass
@@ -176,14 +180,19 @@ class Decoder(nn.Module):
         residual = torch.tanh(head[:, :2]) * MAX_FLOW
         flow = (lips.flow + residual) * self.fade
         painted = F.pixel_shuffle(head[:, 2:], 2)
-        inside = inside_lips(grid_steps(2 * self.sizes[-1], points.device), points)
+        steps = grid_steps(2 * self.sizes[-1], points.device)
+        inside = inside_lips(steps, points)
         mask = torch.sigmoid(painted[:, 3:] + _PAINT_INSIDE * inside) * self.prior
         warped = warp(reference.mouth, flow)
         # Painted over the warped skin, not from nothing: only what no warp brings must be learnt.
-        # Where lips part that were closed there is no skin: dark until something better is known.
-        skin = 1 - F.interpolate(lips.maps[:, 1:2], scale_factor=2, mode="bilinear")
-        shade = painted[:, :3] - _DARK * inside * skin
-        rgb = torch.sigmoid(torch.logit(_full(warped), eps=0.02) + shade)
+        # Where lips part that were closed there is no skin, but what every mouth has inside.
+        bare = inside * (1 - F.interpolate(lips.maps[:, 1:2], scale_factor=2, mode="bilinear"))
+        closed = self.lips.closed(reference.lips)
+        drawn = torch.logit(mouth_inside(steps, closed, reference.mouth, self.prior))
+        paint = painted[:, :3]
+        skin = torch.logit(_full(warped), eps=0.02) + paint
+        shadow = _SHADOW * bare * (1 - bare)
+        rgb = torch.sigmoid(torch.lerp(skin, drawn + _TINT * paint, bare) - shadow)
         mouth = mask * rgb + (1 - mask) * warped
         return GeneratorOutput(mouth, rgb, warped, mask, flow, points, residual)
 

@@ -27,7 +27,7 @@ MAX_SHIFT = 0.15
 
 _UPPER = (0, 1, 2, 3, 4, 5, 6, 12, 13, 14, 15, 16)
 _LOWER = (0, 6, 7, 8, 9, 10, 11, 12, 16, 17, 18, 19)
-_UPPER_EDGE, _LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
+UPPER_EDGE, _LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
 # Which of the three gaps (right, middle, left) between the inner lips closes below a point, and how
 # much of it: the jaw moves more than the upper lip.
 _GAP = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
@@ -133,13 +133,13 @@ def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
     """How deep between the lips, and how far below their line: [N, H, W], half widths."""
-    top, bottom = (_edge(x, lips[:, points]) for points in (_UPPER_EDGE, _LOWER_EDGE))
+    top, bottom = (lip_edge(x, lips[:, points]) for points in (UPPER_EDGE, _LOWER_EDGE))
     right, left = lips[:, 12, 0, None, None], lips[:, 16, 0, None, None]
     depth = torch.minimum(torch.minimum(y - top, bottom - y), torch.minimum(x - right, left - x))
     return depth, y - (top + bottom) / 2
 
 
-def _edge(x: Tensor, points: Tensor) -> Tensor:
+def lip_edge(x: Tensor, points: Tensor) -> Tensor:
     """The height of a lip's edge through points [N, 5, 2] at x [N or 1, H, W]: [N, H, W]."""
     offset = x[..., None] - points[:, None, None, :, 0]
     weight = F.softmax(offset.square() / (-2 * _EDGE_REACH**2), -1)
