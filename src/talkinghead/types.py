@@ -18,6 +18,9 @@ from talkinghead.errors import UsageError
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
+LUMA = (0.299, 0.587, 0.114)
+"""How much red, green and blue count in brightness: ITU-R BT.601."""
+
 
 class Box(NamedTuple):
     """An axis-aligned box in pixels; `x1` and `y1` are exclusive."""

@@ -31,10 +31,9 @@ from talkinghead.data.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
 from talkinghead.features.audio import SILENCE
 from talkinghead.features.geometry import NOSE_LINE, mouth_crop, surroundings
-from talkinghead.types import AVSpec
+from talkinghead.types import LUMA, AVSpec
 
 _MEL_PER_DB = 8.0 / 100.0
-_LUMA = (0.299, 0.587, 0.114)
 _ELASTIC_KNOTS = 6
 # The height of closed lips in the canonical face, in [-1, 1].
 _LIP_LINE = 0.345
@@ -266,7 +265,7 @@ class BatchAugmentation:
     def _colour(self, draw: Draws, strength: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Brightness, contrast, saturation, hue as one affine map of RGB: [B, 3, 3], [B, 3]."""
         options = self.options
-        luma = torch.tensor(_LUMA)
+        luma = torch.tensor(LUMA)
         grey = luma.expand(3, 3)
         saturation = 1.0 + strength * draw.symmetric(options.saturation)
         chroma = (

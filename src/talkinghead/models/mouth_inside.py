@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from talkinghead.models.lip_warp import UPPER_EDGE, lip_edge
+from talkinghead.types import LUMA
 
 _SHOWN, _SMILE = 0.09, 0.6
 """How far upper teeth reach below closed lips, in mouth widths, and how much less at the sides."""
@@ -28,8 +29,6 @@ _DARK = (0.3, 0.16, 0.16)
 """What is left of the face's red, green and blue behind the teeth."""
 
 _SOFT = 0.006
-_LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601."""
 
 
 def mouth_inside(steps: Tensor, closed: Tensor, mouth: Tensor, weight: Tensor) -> Tensor:
@@ -52,7 +51,7 @@ def mouth_inside(steps: Tensor, closed: Tensor, mouth: Tensor, weight: Tensor) -
     for gap in _GAPS:
         light = light * (1 - _GAP_DEPTH * torch.exp(-(((side - gap) / _GAP_WIDTH) ** 2) / 2))
     face = (mouth * weight).sum((2, 3), keepdim=True) / weight.sum()
-    grey = (face * face.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+    grey = (face * face.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
     white = torch.lerp(face, grey, _WHITENESS) * _WHITE * light[:, None]
     dark = face * face.new_tensor(_DARK)[:, None, None]
     return torch.lerp(dark, white, tooth[:, None]).clamp(0.02, 0.96)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.models.encoders import AudioEncoder, group_norm
+from talkinghead.types import LUMA
 
-_GREY = (0.299, 0.587, 0.114)
 _MAX_SCALE = 100.0
 
 
@@ -101,7 +101,7 @@ class SyncDiscriminator(nn.Module):
         return F.normalize(embedding, dim=1)
 
     def _grey(self, images: Tensor) -> Tensor:
-        weights = torch.tensor(_GREY, device=images.device, dtype=images.dtype).view(3, 1, 1)
+        weights = torch.tensor(LUMA, device=images.device, dtype=images.dtype).view(3, 1, 1)
         grey = (images * weights).sum(1, keepdim=True)
         return F.interpolate(
             grey, (self.image_size, self.image_size), mode="bilinear", antialias=True

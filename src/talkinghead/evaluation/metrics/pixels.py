@@ -13,9 +13,7 @@ from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkinghead.types import Box, UInt8Array
-
-_LUMA = (0.299, 0.587, 0.114)
+from talkinghead.types import LUMA, Box, UInt8Array
 
 
 def l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
@@ -56,7 +54,7 @@ def sharpness(images: Tensor) -> float:
 
     In squared grey levels of 255: it grows with contrast, so compare it with the real mouth's.
     """
-    luma = torch.tensor(_LUMA, dtype=images.dtype).view(1, 3, 1, 1) * 255
+    luma = torch.tensor(LUMA, dtype=images.dtype).view(1, 3, 1, 1) * 255
     grey = (images * luma).sum(dim=1, keepdim=True)
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=images.dtype)[None, None]
     return float(F.conv2d(grey, kernel).flatten(1).var(dim=1).mean())
