@@ -9,7 +9,9 @@ mouth at its most closed and its most open, then at evenly spaced moments.
 
 The spread is the opening's 95th percentile less its 5th, in distances of the outer eye corners, so
 that faces of any size compare. What to expect is the spread of a seen speaker, measured likewise.
-`r_best` is the highest r where the real mouth may come up to five frames late: `late` of them.
+A video's picture and sound need not be in step: `late` says by how many frames the real mouth comes
+late, as the packaged sync expert measures it (`talkinghead prepare` would correct it), and
+`r_in_step` is r with that taken into account.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from talkinghead.data.offset import find_offset, load_offset_expert
 from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError
 from talkinghead.evaluation.exhibit import STRIP_FRAMES, draw_strip
-from talkinghead.evaluation.media import read_clip
+from talkinghead.evaluation.judges import embed_windows
+from talkinghead.evaluation.media import MediaClip, read_clip
 from talkinghead.evaluation.metrics import agreement, opening_series, track_landmarks
+from talkinghead.features.audio import mel_windows
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.features.geometry import estimate_transform, warp_face
 from talkinghead.media.reader import read_audio, read_image
@@ -36,7 +41,7 @@ from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.speech.whisper_lips import WhisperLips
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
-_MAX_LATE = 5
+_MAX_LATE = 15
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,8 @@ class Row:
     spread: float
     ratio: float | None = None
     r: float | None = None
-    r_best: float | None = None
     late: int | None = None
+    r_in_step: float | None = None
 
 
 class Prober:
@@ -72,6 +77,7 @@ class Prober:
         self.seconds, self.reference_spread = seconds, reference_spread
         # Not the predictor's own: a detector serves one thread at a time.
         self.detector: FaceDetector = build_detector()
+        self.expert = load_offset_expert("default", self.spec)
 
     def probe(self, face: Path, voice: Path) -> tuple[Row, UInt8Array]:
         """A face says a voice: the figures, and the row of the sheet."""
@@ -82,17 +88,25 @@ class Prober:
 
     def revoice(self, video: Path) -> tuple[Row, UInt8Array]:
         """A video's first frame says its own sound; the strip has the real mouths below."""
-        limit = int(self.seconds * self.spec.fps)
-        real = read_clip(video, self.detector, self.spec, max_frames=limit)
+        whole = read_clip(video, self.detector, self.spec)
+        real = whole.first(int(self.seconds * self.spec.fps))
         if real.samples is None:
             raise MediaError(f"{video}: has no sound to be re-voiced by; give a video with sound")
         faces, opening = self._speak(read_image(video), real.samples)
         count = min(len(faces), len(real))
         faces, opening, truth = faces[:count], opening[:count], real.opening[:count]
         row = measure(video.stem, "its own", opening, spread_of(truth))
-        r_best, late = best_agreement(opening, truth)
-        row = replace(row, r=agreement(opening, truth), r_best=r_best, late=late)
+        late = self._late(whole)
+        r, in_step = agreement(opening, truth), agreement_when(late, opening, truth)
+        row = replace(row, r=r, late=late, r_in_step=in_step)
         return row, self._draw({f"{row.face}, re-voiced": faces, "real": real.faces}, opening)
+
+    def _late(self, clip: MediaClip) -> int:
+        """By how many frames a clip's mouth comes late."""
+        assert clip.features is not None
+        sound = mel_windows(clip.features, range(len(clip)), self.spec.fps, self.spec)
+        embedded = embed_windows(self.expert, clip.mouths(self.spec), sound)
+        return -find_offset(*embedded, _MAX_LATE).frames
 
     def _speak(self, picture: UInt8Array, samples: FloatArray) -> tuple[UInt8Array, FloatArray]:
         """The finished frames' canonical faces uint8 [T, face, face, 3], and their opening [T]."""
@@ -124,15 +138,11 @@ def spread_of(opening: FloatArray) -> float:
     return float(high - low)
 
 
-def best_agreement(generated: FloatArray, real: FloatArray) -> tuple[float, int]:
-    """The highest r of two openings [T], one of them shifted, and by how much the real is late."""
-
-    def shifted(late: int) -> float:
-        first, second = max(0, -late), max(0, late)
-        count = len(real) - abs(late)
-        return agreement(generated[first : first + count], real[second : second + count])
-
-    return max((shifted(late), late) for late in range(-_MAX_LATE, _MAX_LATE + 1))
+def agreement_when(late: int, generated: FloatArray, real: FloatArray) -> float:
+    """The r of two openings [T], of which the real one is `late` frames late."""
+    first, second = max(0, -late), max(0, late)
+    count = len(real) - abs(late)
+    return agreement(generated[first : first + count], real[second : second + count])
 
 
 def files_of(paths: Sequence[Path]) -> Iterator[Path]:

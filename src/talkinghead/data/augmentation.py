@@ -70,6 +70,8 @@ class AugmentationOptions:
         reference_jpeg: probability that it is compressed.
         told_lips: probability that the decoder is told how the lips move, so that it learns to draw
             them without having to guess (teacher forcing).
+        misheard: probability that one who is told hears another sound: what is told must count, or
+            a listener who knows better has no say (see `tell_lips`).
         gain_db: greatest change of loudness.
         tilt_db: greatest difference between the lowest and the highest bin's gain.
         vocal_tract: the frequency axis is stretched by a factor in [1 / (1 + this), 1 + this].
@@ -95,6 +97,7 @@ class AugmentationOptions:
     reference_noise: float = 0.25
     reference_jpeg: float = 0.25
     told_lips: float = 0.0
+    misheard: float = 0.0
     gain_db: float = 8.0
     tilt_db: float = 8.0
     vocal_tract: float = 0.18
@@ -149,10 +152,18 @@ class BatchAugmentation:
         """Which samples are photos: bool [B]."""
         return draw.chosen(self.options.still).to(device)
 
-    def told(self, lips: Tensor, draw: Draws) -> Tensor:
-        """The lips [B, W, 20, 2] of the samples whose decoder is told them; NaN for the others."""
-        known = draw.chosen(self.options.told_lips).to(lips.device)
-        return torch.where(known[:, None, None, None], lips, torch.nan)
+    def told(self, lips: Tensor, audio: Mapping[str, Tensor], draw: Draws) -> dict[str, Tensor]:
+        """What decoders are told: `told_lips` [B, W, 20, 2], NaN for samples that are told nothing.
+
+        And `told_mel` [B, W, C, K] where some of the told are `misheard`.
+        """
+        known = draw.chosen(self.options.told_lips).to(lips.device)[:, None, None, None]
+        told = {"told_lips": torch.where(known, lips, torch.nan)}
+        if self.options.misheard > 0:
+            other = draw.chosen(self.options.misheard).to(lips.device)[:, None, None, None]
+            heard = audio.get("mel_heard", audio["mel"])
+            told["told_mel"] = torch.where(known & other, audio["mel_negative"], heard)
+        return told
 
     def pose(self, joint: JointTransform, still: Tensor, draw: Draws) -> JointTransform:
         """The joint part as the reference gets it: from a head that is held in another way.
@@ -294,7 +305,7 @@ def finish_batch(
         3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel, mel_negative and,
         where the items have them, mel_heard and spoken_mel float [B, W, rows, mel_window]; lips
         and spoken_lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points [B, T, 20,
-        2], canonical pixels of these pictures; told_lips, lips or NaN, where `told_lips` is not 0;
+        2], canonical pixels of these pictures; told_lips and told_mel by choice (see `told`);
         index, clip_index and start int64 [B]; clip and
         speaker; emotion int64 [B] and head_turn float [B, T, 3] where the items have them. Where
         nothing is augmented also faces float [B, T, 3, face, face].
@@ -321,13 +332,14 @@ def finish_batch(
             "reference_face": augmentation.reference(reference, draw),
             "surroundings": joint.surroundings(around),
         }
-        if augmentation.options.told_lips > 0:
-            rest["told_lips"] = augmentation.told(batch["lips"], draw)
         rest["lip_points"] = joint.points(batch["lip_points"])
         rest["reference_lips"] = posed.points(batch["reference_lips"][:, None])[:, 0]
         if "head_turn" in rest:
             rest["head_turn"] = joint.turn(rest["head_turn"])
-    return {**pictures, **finish_mouths(batch, spec, augmentation), **rest}
+    finished = {**pictures, **finish_mouths(batch, spec, augmentation), **rest}
+    if augmentation is not None and augmentation.options.told_lips > 0:
+        finished |= augmentation.told(batch["lips"], finished, draw)
+    return finished
 
 
 def finish_mouths(

@@ -130,6 +130,7 @@ class LipSyncGenerator(nn.Module):
         head_turn: Tensor | None = None,
         spoken: Tensor | None = None,
         told_lips: Tensor | None = None,
+        told_audio: Tensor | None = None,
     ) -> GeneratorOutput:
         """A stretch of frames for training.
 
@@ -142,6 +143,7 @@ class LipSyncGenerator(nn.Module):
             head_turn: [B, T, 3], degrees (see `talkinghead.features.head_pose`).
             spoken: windows as `audio`'s, of which the lips' motion alone is wanted.
             told_lips: [B, W, 20, 2], how the decoder is told that lips move, see `tell_lips`.
+            told_audio: windows as `audio`'s, which the decoder hears instead of them.
 
         Returns:
             GeneratorOutput with leading axes [B, T].
@@ -150,11 +152,12 @@ class LipSyncGenerator(nn.Module):
         reference = self.encode_reference(reference_face, reference_lips, emotion)
         tokens = self.encode_audio(audio, reference)
         other = None if spoken is None else self._motion(self.encode_audio(spoken, reference))
+        shown = tokens if told_audio is None else self.encode_audio(told_audio, reference)
         first = tokens.shape[1] - num_frames - self.lookahead_frames
         reference = reference.expand(num_frames)
         turn = None if head_turn is None else head_turn.flatten(0, 1)
         context = self.encode_context(surroundings.flatten(0, 1), reference, turn)
-        shown = tokens if told_lips is None else self.tell_lips(tokens, told_lips)
+        shown = shown if told_lips is None else self.tell_lips(shown, told_lips)
         shown = shown[:, first : first + num_frames].flatten(0, 1)
         output = self.decode(shown, reference, context).unflatten(batch)
         output.motion, output.spoken = self._motion(tokens), other

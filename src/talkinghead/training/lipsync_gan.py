@@ -364,7 +364,8 @@ def _generate(
 ) -> GeneratorOutput:
     """A generator's mouths for a batch, or for other `audio` windows [B, W, C, K]."""
     audio = batch.get("mel_heard", batch["mel"]) if audio is None else audio
-    conditions = (batch.get(name) for name in ("emotion", "head_turn", "spoken_mel", "told_lips"))
+    names = ("emotion", "head_turn", "spoken_mel", "told_lips", "told_mel")
+    conditions = (batch.get(name) for name in names)
     output: GeneratorOutput = network(
         batch["reference_face"],
         batch["reference_lips"],

@@ -218,6 +218,20 @@ def test_some_samples_are_told_their_lips():
     assert "told_lips" not in augment(batch=batch)
 
 
+def test_some_who_are_told_hear_another_sound():
+    batch = make_batch(size=40)
+    finished = augment(batch=batch, told_lips=0.5, misheard=0.5)
+    known = finished["told_lips"].isfinite().flatten(1)[:, 0]
+    own, other = (
+        (finished["told_mel"] == finished[name]).flatten(1).all(1)
+        for name in ("mel", "mel_negative")
+    )
+    assert (own ^ other).all()
+    assert own[~known].all()
+    assert 3 < other.sum() < 20
+    assert "told_mel" not in augment(batch=batch, told_lips=0.5)
+
+
 def test_around_a_photo_s_mouth_nothing_moves():
     batch = make_batch()
     batch["reference_face"] = batch["reference_face"].flip(-1)

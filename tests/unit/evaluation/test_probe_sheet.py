@@ -49,8 +49,8 @@ def test_strangers_are_measured_and_shown(
     assert float(photo["ratio"]) == pytest.approx(float(photo["spread"]) / 0.1)
     # The video was made from its own sound and, but for its mouth and the codec, its first frame.
     assert float(revoiced["r"]) > 0.6
-    assert float(revoiced["r_best"]) >= float(revoiced["r"])
     assert abs(int(revoiced["late"])) <= 1
+    assert abs(float(revoiced["r_in_step"]) - float(revoiced["r"])) < 0.3
     assert 0.3 < float(revoiced["ratio"]) < 2
     said = capsys.readouterr().out
     assert "nobody.png, " in said

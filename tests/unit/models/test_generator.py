@@ -222,3 +222,14 @@ def test_the_decoder_draws_the_lips_that_it_is_told(generator: LipSyncGenerator)
     opened = (told.points - alone.points)[0, :, 17:20, 1].mean()
     assert (told.mouth - alone.mouth)[0].abs().max() > 0.01
     assert opened.abs() > 0.1
+
+
+@torch.inference_mode()
+def test_the_decoder_may_hear_another_sound_than_the_lips_head(generator: LipSyncGenerator) -> None:
+    torch.nn.init.orthogonal_(generator.lip_head.weight)
+    inputs = _inputs(generator)
+    alone, other = generator(*inputs), generator(*inputs[:3], -inputs[3])
+    misheard = generator(*inputs, told_audio=-inputs[3])
+    assert torch.equal(misheard.motion, alone.motion)
+    assert torch.equal(misheard.mouth, other.mouth)
+    assert not torch.equal(misheard.mouth, alone.mouth)
