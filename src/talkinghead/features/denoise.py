@@ -23,14 +23,15 @@ _LIKENESS, _LIKENESS_BLUR = 8.0, 1.5
 _LEAST_SIZE = 32
 
 
-def nearest_lips(lips: FloatArray, chosen: int, count: int = 15, reach: float = 1.5) -> list[int]:
+def nearest_lips(lips: FloatArray, chosen: int, count: int = 15, reach: float = 4.0) -> list[int]:
     """The pictures whose lips lie as the chosen one's do, without itself, nearest first.
 
     Args:
         lips: float [T, 20, 2], canonical pixels; NaN for unknown.
         chosen: one of the T.
         count: so many at most.
-        reach: canonical pixels that a point may lie apart, on average.
+        reach: canonical pixels that a point may lie apart, on average: more than noise, for what
+            the flow does not bring over is left out place by place (see `average_onto`).
     """
     apart = np.linalg.norm(lips - lips[chosen], axis=-1).mean(-1)
     apart[chosen] = np.inf
