@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -99,6 +100,9 @@ class ForkedShardedStrategy(ShardedStrategy):
 
 
 def run(module: Any, corpus: Path, path: Path, batch_size: int, **trainer: Any) -> list[Any]:
+    # What earlier tests left of FFmpeg's filters waits for its threads when it is freed, and in a
+    # forked process these are not there.
+    gc.collect()
     data = DoubleData(
         corpus,
         SPEC,

@@ -25,8 +25,11 @@ _RING_INNER = 0.75
 _RING_BOTTOM = 0.55
 _MIN_PIXELS = 16
 _STATISTICS_SIDE = 96
-# Green less red, in levels: of teeth in white light, and by how much theirs may exceed the skin's.
-_WHITE_TEETH, _GREENER = -8.0, 20.0
+# Green less red, in levels: of teeth in white light, and by how much theirs, and that of paint as
+# yellow as the skin, may exceed the skin's.
+_WHITE_TEETH, _GREENER_TEETH, _GREENER_SKIN = -8.0, 20.0, 8.0
+# Skin with a smaller share of yellow than this is not told from teeth by it.
+_MIN_YELLOW = 0.08
 _MAX_LOG_GAIN = 0.25
 _QUIET_LOG_GAIN = 0.1
 _QUIET_SHIFT = 0.5
@@ -62,24 +65,39 @@ def skin_ring(region: MouthRegion) -> tuple[int, npt.NDArray[np.bool_]]:
 
 
 def without_green(mouth: PaintedMouth, picture: UInt8Array, region: MouthRegion) -> PaintedMouth:
-    """The mouth, with paint that is greener than any teeth made as white as they are.
+    """The mouth, with paint that is greener than any teeth, or than skin, as white or red as they.
 
     The skin says what light there is. On skin that is far from what it was trained with, a
-    generator may paint green teeth.
+    generator may paint green teeth, or a green haze around the lips. Teeth are told from skin by
+    how little yellow is in them.
     """
     step, ring = skin_ring(region)
     skin = region.of(picture)[::step, ::step][ring].astype(np.float32)
     if len(skin) < _MIN_PIXELS:
         return mouth
-    allowed = max(_WHITE_TEETH, float((skin[:, 1] - skin[:, 0]).mean()) + _GREENER)
-    excess = (mouth.image[..., 1] - mouth.image[..., 0] - np.float32(allowed)) * mouth.share
-    np.maximum(excess, 0, out=excess)
+    skin_light, skin_green, skin_yellow = (float(v.mean()) for v in _light_and_colour(skin))
+    light, green, yellow = _light_and_colour(mouth.image)
+    teeth = max(_WHITE_TEETH, skin_green * skin_light + _GREENER_TEETH)
+    like_skin = np.clip(2 * yellow / max(skin_yellow, _MIN_YELLOW) - 1, 0, 1)
+    allowed = np.minimum(teeth, skin_green * light + _GREENER_SKIN)
+    allowed = teeth + like_skin * (allowed - teeth)
+    excess = np.maximum((green * light - allowed) * np.minimum(2 * mouth.share, 1), 0)
     if not excess.any():
         return mouth
     image = mouth.image.copy()
     image[..., 0] += excess / 2
     image[..., 1] -= excess / 2
     return replace(mouth, image=image)
+
+
+def _light_and_colour(image: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of float32 [..., 3] RGB: the level of red and green, and how much green and yellow it has.
+
+    The latter are shares of it: green less red, and the level less blue.
+    """
+    red, green, blue = (image[..., i] for i in range(3))
+    level = np.maximum((red + green) / 2, 1)
+    return level, (green - red) / level, 1 - blue / level
 
 
 class ColourMatcher:

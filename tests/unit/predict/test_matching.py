@@ -174,6 +174,19 @@ def test_green_teeth_become_white_and_nothing_else_changes():
         assert without_green(same, skin, REGION) is same
 
 
+def test_a_green_haze_on_skin_gets_the_skin_s_colour():
+    skin = coloured(200, 167, 90)
+    mouth = painted(coloured(185, 190, 88))
+    mouth.share[:, :60] = 0
+    got = without_green(mouth, skin, REGION).image
+    assert np.array_equal(got[:, :60], mouth.image[:, :60])
+    assert np.allclose(got[:, 60:] @ (1, -1, 0), 187.5 * 33 / 183.5 - 8, atol=0.1)
+    assert np.allclose(got.mean(-1), mouth.image.mean(-1))
+    for colour in ((150, 125, 68), (210, 175, 110), (90, 75, 40), (170, 120, 75)):
+        same = painted(coloured(*colour))
+        assert without_green(same, skin, REGION) is same
+
+
 def test_in_green_light_teeth_are_green():
     teeth = painted(coloured(170, 200, 160))
     assert without_green(teeth, coloured(120, 140, 90), REGION) is teeth
