@@ -90,7 +90,7 @@ def without_green(mouth: PaintedMouth, picture: UInt8Array, region: MouthRegion)
     return replace(mouth, image=image)
 
 
-def _light_and_colour(image: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _light_and_colour(image: FloatArray) -> tuple[npt.NDArray[np.floating], ...]:
     """Of float32 [..., 3] RGB: the level of red and green, and how much green and yellow it has.
 
     The latter are shares of it: green less red, and the level less blue.
