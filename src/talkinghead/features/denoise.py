@@ -23,7 +23,7 @@ _LIKENESS, _LIKENESS_BLUR = 8.0, 1.5
 _LEAST_SIZE = 32
 
 
-def nearest_lips(lips: FloatArray, chosen: int, count: int = 24, reach: float = 4.0) -> list[int]:
+def nearest_lips(lips: FloatArray, chosen: int, count: int = 15, reach: float = 4.0) -> list[int]:
     """The pictures whose lips lie as the chosen one's do, without itself, nearest first.
 
     Args:
