@@ -306,8 +306,8 @@ def finish_batch(
         where the items have them, mel_heard and spoken_mel float [B, W, rows, mel_window]; lips
         and spoken_lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points [B, T, 20,
         2], canonical pixels of these pictures; told_lips and told_mel by choice (see `told`);
-        index, clip_index and start int64 [B]; clip and speaker; emotion int64 [B] and head_turn
-        float [B, T, 3] where the items have them. Where nothing is augmented also faces float [B, T, 3, face, face].
+        index, clip_index, start int64 [B]; clip and speaker; by choice emotion int64 [B] and
+        head_turn float [B, T, 3]; not augmented also faces float [B, T, 3, face, face].
     """
     names = ("lips", "reference_lips", "lip_points", "spoken_lips", "emotion", "head_turn")
     rest = {name: batch[name] for name in names if name in batch}
