@@ -14,7 +14,7 @@ from talkinghead.training.lipsync_gan import LipSyncGANModule
 from talkinghead.training.runner import build_trainer, train
 from talkinghead.types import AVSpec
 
-SPEC = AVSpec()
+SPEC = AVSpec(face_size=160, mouth_size=48, mouth_x=40, mouth_y=72, mouth_side=80)
 GENERATOR: dict[str, Any] = {
     "dim": 32,
     "audio_channels": [4, 8, 8, 16],
@@ -27,12 +27,11 @@ GENERATOR: dict[str, Any] = {
 }
 EXPERT: dict[str, Any] = {
     "dim": 16,
+    "image_size": 32,
     "image_channels": [4, 8, 8],
     "audio_channels": [4, 4, 8, 8],
     "audio_dim": 16,
 }
-SMALL_SPEC = AVSpec(face_size=160, mouth_size=48, mouth_x=40, mouth_y=72, mouth_side=80)
-SMALL_EXPERT = {**EXPERT, "image_size": 32}
 OPTIMIZER = {"lr": 2e-3, "warmup_iterations": 2}
 TRAINER = {
     "accelerator": "cpu",

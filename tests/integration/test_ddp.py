@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from _tiny import EXPERT, GENERATOR, TRAINER
+from _tiny import EXPERT, GENERATOR, SPEC, TRAINER
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
@@ -23,9 +23,7 @@ from talkinghead.training.lipsync_gan import LipSyncGANModule
 from talkinghead.training.runner import build_trainer, train
 from talkinghead.training.sharding import ShardedStrategy, whole
 from talkinghead.training.sync_expert import SyncExpertModule
-from talkinghead.types import AVSpec
 
-SPEC = AVSpec()
 ITERATIONS = 3
 OPTIMIZER = {"lr": 1e-3, "warmup_iterations": 2}
 

@@ -10,8 +10,9 @@ import pytest
 from talkinghead.cli.main import main
 from talkinghead.paths import conf_dir
 
-# `compact_gan` has all that the ones marked slow have, but for the size.
-SLOW = ("base", "compact_grid", "compact_sharp")
+# `compact_gan` and `sync_expert` have all that the ones marked slow have, but for the size, and
+# test_end_to_end.py trains `smoke`.
+SLOW = ("base", "compact_grid", "compact_sharp", "smoke", "smoke_expert")
 EXPERIMENTS = [
     pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
     for path in sorted((conf_dir() / "experiment").glob("*.yaml"))
@@ -47,7 +48,7 @@ def test_experiment_takes_a_step(experiment: str, tmp_path: Path) -> None:
 
 
 def test_two_values_make_two_results(tmp_path: Path) -> None:
-    seeds = ["-m", "seed=1,2"]
+    seeds = ["-m", "seed=1,2", "callbacks.preview=null"]
     assert main(["train", "experiment=smoke", *TINY, *seeds, f"hydra.sweep.dir={tmp_path}"]) == 0
     results = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in "01"]
     assert results[0] != results[1]

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _tiny import SMALL_EXPERT, SMALL_SPEC
+from _tiny import EXPERT as SMALL
+from _tiny import SPEC
 
 from talkinghead.cli.main import main
 from talkinghead.models.checkpoint import EXPERT, build, save_release
@@ -48,8 +49,8 @@ def losses(run: Path) -> dict[int, dict[str, str]]:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    expert, meta = build(EXPERT, SMALL_EXPERT, SMALL_SPEC), {EXPERT: SMALL_EXPERT}
-    meta |= {"av": SMALL_SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
+    expert, meta = build(EXPERT, SMALL, SPEC), {EXPERT: SMALL}
+    meta |= {"av": SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
     save_release(tmp_path / "expert.safetensors", EXPERT, expert, meta)
     common = [*SECOND_STAGE, f"data.corpus_dir={tmp_path / 'corpus'}"]
     common.append(f"model.sync_expert={tmp_path / 'expert.safetensors'}")

@@ -82,9 +82,9 @@ def test_command_runs_from_another_folder(installed: Path, tmp_path: Path) -> No
     for command in ("prepare", "train", "predict", "evaluate"):
         done = _run(installed, tmp_path, command, "--cfg", "job")
         assert done.returncode == 0, done.stderr
-        done = _run(installed, tmp_path, command, "nonsense=1")
-        assert done.returncode == 2
-        assert "has no key nonsense" in done.stderr
+    done = _run(installed, tmp_path, "predict", "nonsense=1")
+    assert done.returncode == 2
+    assert "has no key nonsense" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

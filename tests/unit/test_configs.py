@@ -35,15 +35,16 @@ def _compose(command: str, *overrides: str) -> DictConfig:
 
 
 @cache
-def _groups(command: str) -> frozenset[str]:
+def _choices(command: str) -> dict[str, str | None]:
+    """What a command chooses of each group."""
     choices = _compose(command).hydra.runtime.choices
-    return frozenset(str(group).partition("@")[0] for group in choices)
+    return {str(group).partition("@")[0]: choice for group, choice in choices.items()}
 
 
 def _compose_option(option: str) -> DictConfig:
     """A file of a group, in the first command that has the group."""
     group, _, choice = option.rpartition("/")
-    command = next(command for command in COMMANDS if group in _groups(command))
+    command = next(command for command in COMMANDS if group in _choices(command))
     return _compose(command, f"{group}={choice}")
 
 
@@ -99,7 +100,7 @@ def test_option_composes(option: str) -> None:
 @pytest.mark.parametrize("group", sorted({option.rpartition("/")[0] for option in OPTIONS}))
 def test_group_has_a_default(group: str) -> None:
     """`experiment` and `sweep` change the rest, and by default nothing does."""
-    choices = [_compose(command).hydra.runtime.choices for command in COMMANDS]
+    choices = [_choices(command) for command in COMMANDS]
     assert any(group in chosen for chosen in choices)
     if group not in ("experiment", "sweep"):
         assert any(chosen.get(group) for chosen in choices), f"no command chooses a {group}"

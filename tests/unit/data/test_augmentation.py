@@ -209,7 +209,7 @@ def test_unknown_lips_stay_unknown():
 
 
 def test_some_samples_are_told_their_lips():
-    batch = make_batch(size=40)
+    batch = make_batch(size=40, frames=1)
     told = augment(batch=batch, told_lips=0.5)["told_lips"]
     known = told.isfinite().flatten(1)
     assert (known.all(1) | ~known.any(1)).all()
@@ -219,7 +219,7 @@ def test_some_samples_are_told_their_lips():
 
 
 def test_some_who_are_told_hear_another_sound():
-    batch = make_batch(size=40)
+    batch = make_batch(size=40, frames=1)
     finished = augment(batch=batch, told_lips=0.5, misheard=0.5)
     known = finished["told_lips"].isfinite().flatten(1)[:, 0]
     own, other = (

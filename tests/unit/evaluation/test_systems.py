@@ -53,7 +53,7 @@ def drawn(seconds: float, size: int = 256, speaker: int = 0) -> tuple[UInt8Array
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same clip as real, the same, with late sound, as a still, and at twice the size."""
     folder = tmp_path_factory.mktemp("media")
-    frames, samples = drawn(3)
+    frames, samples = drawn(2.4)
     write(folder / "real/ann/one.mp4", frames, samples)
     (folder / "same/ann").mkdir(parents=True)
     shutil.copy(folder / "real/ann/one.mp4", folder / "same/ann/one.mp4")
@@ -131,7 +131,7 @@ def test_the_table_has_a_row_for_each_file(output: Path, report: dict[str, Any])
         ("ann/one", system) for system in report["systems"]
     ]
     assert float(rows[2]["sync_offset"]) == SHIFT
-    assert rows[0]["num_frames"] == "75"
+    assert rows[0]["num_frames"] == "60"
     assert len(list((output / "strips").iterdir())) == 3
 
 

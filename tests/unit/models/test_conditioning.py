@@ -43,9 +43,9 @@ def inputs(model: LipSyncGenerator) -> tuple[Tensor, ...]:
     torch.manual_seed(1)
     windows = model.context_frames + FRAMES + model.lookahead_frames
     return (
-        torch.rand(2, 3, 256, 256),
+        torch.rand(2, 3, SPEC.face_size, SPEC.face_size),
         100 + 60 * torch.rand(2, 20, 2),
-        torch.rand(2, FRAMES, 3, 128, 128),
+        torch.rand(2, FRAMES, 3, SPEC.face_size // 2, SPEC.face_size // 2),
         torch.randn(2, windows, 80, 16),
     )
 
@@ -74,7 +74,7 @@ def test_the_released_weights_know_of_neither() -> None:
 def test_each_sample_shows_its_own_emotion() -> None:
     model = make_conditioned()
     first, mixed = mouths(model), mouths(model, torch.tensor([0, 1]))
-    assert mixed.shape == (2, FRAMES, 3, 96, 96)
+    assert mixed.shape == (2, FRAMES, 3, SPEC.mouth_size, SPEC.mouth_size)
     torch.testing.assert_close(mixed[0], first[0])
     assert (mixed[1] - first[1]).abs().max() > 1e-3
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from _tiny import SPEC
 
 from talkinghead.data.synthetic import make_synthetic_corpus
-from talkinghead.types import AVSpec
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus")
-    make_synthetic_corpus(path, AVSpec(), num_speakers=2, clips_per_speaker=3, seconds=1.6)
+    make_synthetic_corpus(path, SPEC, num_speakers=2, clips_per_speaker=3, seconds=1.6)
     return path

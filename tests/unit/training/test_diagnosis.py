@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _tiny import SMALL_EXPERT as EXPERT
-from _tiny import SMALL_SPEC as SPEC
+from _tiny import EXPERT, SPEC
 from safetensors.numpy import load_file, save_file
 
 from talkinghead.data.datamodule import LipSyncDataModule

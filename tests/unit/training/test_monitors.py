@@ -55,11 +55,11 @@ class DrawnMouths:
         return [self.track(image, None)]
 
     def track(self, image: UInt8Array, previous: Face | None) -> Face:
-        dark = np.flatnonzero(image[150:230, 128].mean(axis=1) < 70)
+        dark = np.flatnonzero(image[94:144, 80].mean(axis=1) < 70)
         points = np.zeros((68, 2), np.float32)
-        points[45] = (100, 0)
+        points[45] = (62, 0)
         points[66, 1] = len(dark)
-        return Face(Box(0, 0, 256, 256), points, 1.0, self.topology)
+        return Face(Box(0, 0, 160, 160), points, 1.0, self.topology)
 
 
 def test_a_mouth_that_opens_with_the_real_one_is_seen(corpus: Path, tmp_path: Path) -> None:

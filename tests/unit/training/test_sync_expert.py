@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from _tiny import SMALL_EXPERT as EXPERT
-from _tiny import SMALL_SPEC as SPEC
+from _tiny import EXPERT, SPEC
 
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
