@@ -108,7 +108,9 @@ def test_workers_start_after_opencv_has_started_its_threads(corpus):
     assert next(iter(loader))["faces"].shape == (2, 2, 3, 256, 256)
 
 
-@pytest.mark.parametrize("stop", [2, 3, 4])
+@pytest.mark.parametrize(
+    "stop", [3, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (2, 4))]
+)
 def test_resumed_batches_equal_uninterrupted_ones(corpus, tmp_path, stop, recwarn):
     """Stopped within an epoch, at its end, and within the next."""
     whole, _ = fit(corpus, tmp_path, 7)

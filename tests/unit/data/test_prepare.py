@@ -182,6 +182,7 @@ def test_an_empty_split_is_warned_of(videos, tmp_path, caplog):
     assert "no clip fell into split val: add videos, or enlarge its share" in caplog.text
 
 
+@pytest.mark.slow
 def test_offsets_are_measured_written_and_counted(videos, tmp_path):
     """A still face and a tone: what is found means nothing, but it is found."""
     sync = SyncRules("default", min_confidence=0.0, correct=False)
@@ -241,7 +242,7 @@ def test_killed_run_goes_on_where_it_stopped(inputs, tmp_path):
     code = (
         "import sys; from talkinghead.data.prepare import *\n"
         "if __name__ == '__main__':\n"
-        "    prepare_corpus(sys.argv[1], sys.argv[2], AVSpec(), PrepareOptions(workers=1))"
+        "    prepare_corpus(sys.argv[1], sys.argv[2], AVSpec(), PrepareOptions(workers=0))"
     )
     script = tmp_path / "run.py"
     script.write_text(code)

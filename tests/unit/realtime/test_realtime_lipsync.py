@@ -43,7 +43,7 @@ def chunked(samples, kind):
     return np.split(samples, np.sort(cuts))  # Some of them empty, some long.
 
 
-@pytest.mark.parametrize("kind", ["one", "40 ms", "random"])
+@pytest.mark.parametrize("kind", [pytest.param("one", marks=pytest.mark.slow), "40 ms", "random"])
 @pytest.mark.parametrize("moving", [False, True])
 def test_a_stream_gives_what_the_file_gives(predictor, avatar, tmp_path, kind, moving):
     if moving:  # Between the model's frames, to and fro.
