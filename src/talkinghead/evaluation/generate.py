@@ -122,7 +122,11 @@ class ClipGenerator:
 
     @torch.inference_mode()
     def speak(
-        self, clip: EncodedClip, features: Tensor, samples: FloatArray | None = None
+        self,
+        clip: EncodedClip,
+        features: Tensor,
+        samples: FloatArray | None = None,
+        told: Tensor | None = None,
     ) -> GeneratedClip:
         """The clip's face saying something.
 
@@ -130,10 +134,14 @@ class ClipGenerator:
             clip: from `encode`.
             features: float [C, M], the sound from the clip's first frame on; silence follows it.
             samples: float32 [num_samples], the same sound for the listener, where there is one.
+            told: float [T, 20, 2], how the lips move (see `lip_motion`), instead of the listener's
+                opinion; NaN leaves it to the model.
         """
         num_frames = len(clip.faces)
         tokens = self._tokens(clip.reference, features, num_frames)
-        if self.listener is not None and samples is not None:
+        if told is not None:
+            tokens = self.model.tell_lips(tokens, told.to(tokens))
+        elif self.listener is not None and samples is not None:
             tokens = self._listen(tokens, samples, self.listener)
         mouths, faces, fields = [], [], []
         for (start, stop), context in zip(_chunks(num_frames), clip.contexts, strict=True):

@@ -242,7 +242,9 @@ class VideoWriter:
 
     def _add_audio(self) -> AudioStream:
         rate = self.sample_rate if self.sample_rate in _AAC_RATES else _FALLBACK_RATE
-        stream = self._container.add_stream("aac", rate=rate, layout="mono")
+        # Its other search takes twice as long, and the sound is no nearer to the original.
+        options = {"aac_coder": "fast"}
+        stream = self._container.add_stream("aac", rate=rate, layout="mono", options=options)
         # 128 kbit/s, or the most that a frame of 1024 samples may have at low rates.
         stream.codec_context.bit_rate = min(128_000, 6 * rate)
         return stream

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 from talkinghead.errors import DependencyError, SpeechError, TalkingHeadError, UsageError
 
 if TYPE_CHECKING:
+    import ssl
+
     from openai import AsyncOpenAI
 
 log = logging.getLogger(__name__)
@@ -88,7 +90,11 @@ class OpenAIClient:
         try:
             # Time-outs and further tries are ours: the library's cannot be cancelled.
             self._client = openai.AsyncOpenAI(
-                api_key=self._key or "none", base_url=base_url, timeout=None, max_retries=0
+                api_key=self._key or "none",
+                base_url=base_url,
+                timeout=None,
+                max_retries=0,
+                http_client=openai.DefaultAsyncHttpxClient(verify=_certificates()),
             )
             url = self._client.base_url
         except httpx2.InvalidURL as error:
@@ -245,6 +251,14 @@ def _retry_after_s(error: Exception) -> float | None:
         return max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError):
         return None
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Those that the system trusts, read once for all clients: it takes some tenths of a second."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 @cache

@@ -7,6 +7,7 @@ that of the file that was tried.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -79,6 +80,13 @@ def voice(name: str) -> Path:
     return _checked(_VOICES[name], how)
 
 
+@cache
+def _sha256(file: Path, size: int, time_ns: int) -> str:
+    """A file's SHA-256, once for each of its states."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def _checked(path: str, how: str) -> Path:
     """Where a file of `SHA256` lies; `how` says what to do where it does not."""
     module, _, inside = path.partition("/")
@@ -88,8 +96,8 @@ def _checked(path: str, how: str) -> Path:
         raise DependencyError(f"the package {package} is not installed: {how}")
     file = Path(next(iter(spec.submodule_search_locations))) / inside
     try:
-        with file.open("rb") as opened:
-            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        state = file.stat()
+        found = _sha256(file, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise DependencyError(
             f"{file}: cannot be read ({error.strerror}); reinstall {package}, or {how}"
