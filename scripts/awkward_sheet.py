@@ -250,9 +250,9 @@ class Row:
 class Exhibitor:
     """Lets faces speak, and keeps the frames in the middle of a word."""
 
-    def __init__(self, folder: Path, checkpoint: str, around: int) -> None:
+    def __init__(self, folder: Path, checkpoint: str, around: int, articulation: float) -> None:
         self.folder = folder
-        self.predictor = LipSyncPredictor.from_checkpoint(checkpoint)
+        self.predictor = LipSyncPredictor.from_checkpoint(checkpoint, articulation=articulation)
         rate = self.predictor.spec.sample_rate
         samples = read_audio(paths.DEMO_SPEECH, rate).samples
         self._speech = AudioClip(samples[: SECONDS * rate], rate)
@@ -329,11 +329,16 @@ def main() -> None:
     parser.add_argument("--painting", type=Path, help="a painted portrait")
     parser.add_argument("--checkpoint", default="default", help="the generator's")
     parser.add_argument("--around", type=int, default=2, help="neighbours written on either side")
+    parser.add_argument(
+        "--articulation", type=float, default=1.8, help="`talkinghead predict`'s own: 1.8"
+    )
     args = parser.parse_args()
     for folder in ("inputs", "frames"):
         (args.output / folder).mkdir(parents=True, exist_ok=True)
     try:
-        exhibitor = Exhibitor(args.output / "frames", args.checkpoint, args.around)
+        exhibitor = Exhibitor(
+            args.output / "frames", args.checkpoint, args.around, args.articulation
+        )
         detector, photo = exhibitor.predictor.detector, read_image(paths.demo_face())
         media = Media(
             args.output / "inputs", detector, photo, args.grid, args.glasses, args.painting
