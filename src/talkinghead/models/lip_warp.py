@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from talkinghead.features.geometry import NUM_LIP_POINTS
 
@@ -34,7 +33,6 @@ _GAP = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
 _SHARE = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
 _REACH = 0.14
 _NEAR = 0.05
-_EDGE_REACH = 0.07
 _SOFT, _SHARP = 0.03, 0.012
 
 
@@ -140,7 +138,13 @@ def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lip_edge(x: Tensor, points: Tensor) -> Tensor:
-    """The height of a lip's edge through points [N, 5, 2] at x [N or 1, H, W]: [N, H, W]."""
-    offset = x[..., None] - points[:, None, None, :, 0]
-    weight = F.softmax(offset.square() / (-2 * _EDGE_REACH**2), -1)
-    return (weight * points[:, None, None, :, 1]).sum(-1)
+    """The height of a lip's edge at x [N or 1, H, W]: [N, H, W].
+
+    `points` [N, 5, 2] go from corner to corner, left to right. It is straight from one to the next,
+    but round towards either corner (a cubic); beyond them it is level.
+    """
+    place, height = points[:, None, None].unbind(-1)
+    share = (x[..., None] - place[..., :-1]) / place.diff(dim=-1).clamp_min(1e-3)
+    first, *straight, last = share.clamp(0, 1).unbind(-1)
+    share = torch.stack([1 - (1 - first) ** 3, *straight, last**3], -1)
+    return height[..., 0] + (share * height.diff(dim=-1)).sum(-1)
