@@ -34,6 +34,8 @@ _SHARE = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
 _REACH = 0.14
 _NEAR = 0.05
 _SOFT, _SHARP = 0.03, 0.012
+_SHORTEST = 0.02
+"""Between two points of an edge, a pixel: over less it would jump where rounding decides."""
 
 
 @dataclass
@@ -144,7 +146,7 @@ def lip_edge(x: Tensor, points: Tensor) -> Tensor:
     but round towards either corner (a cubic); beyond them it is level.
     """
     place, height = points[:, None, None].unbind(-1)
-    share = (x[..., None] - place[..., :-1]) / place.diff(dim=-1).clamp_min(1e-3)
+    share = (x[..., None] - place[..., :-1]) / place.diff(dim=-1).clamp_min(_SHORTEST)
     first, *straight, last = share.clamp(0, 1).unbind(-1)
     share = torch.stack([1 - (1 - first) ** 3, *straight, last**3], -1)
     return height[..., 0] + (share * height.diff(dim=-1)).sum(-1)
