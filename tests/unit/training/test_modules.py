@@ -39,7 +39,7 @@ def test_loss_falls_on_one_batch(corpus: Path) -> None:
     torch.testing.assert_close(batch["mouths"], mouth_crop(batch["faces"], SPEC))
     optimizer = torch.optim.AdamW(module.generator.parameters(), lr=5e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(40):
         output = module.generator(*(batch[name] for name in INPUTS))
         loss = (output.mouth - batch["mouths"]).abs().mean()
         optimizer.zero_grad()
