@@ -49,7 +49,8 @@ def make_predictor(seed=0, **options):
     model = LipSyncGenerator(**{**GENERATOR, "num_layers": 2})
     # A random head: a fresh one starts as a copy of the reference.
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
-    return LipSyncPredictor(model, SPEC, detector=Detector(), **{"device": "cpu", **options})
+    options = {"device": "cpu", "detector": Detector(), **options}
+    return LipSyncPredictor(model, SPEC, **options)
 
 
 def speech(duration_s=1.0, sample_rate=16_000, seed=0):

@@ -186,7 +186,7 @@ class Decoder(nn.Module):
         warped = warp(reference.mouth, flow)
         # Painted over the warped skin, not from nothing: only what no warp brings must be learnt.
         # Where lips part that were closed there is no skin, but what every mouth has inside.
-        bare = inside * (1 - F.interpolate(lips.maps[:, 1:2], scale_factor=2, mode="bilinear"))
+        bare = inside * (1 - F.interpolate(lips.shown, scale_factor=2, mode="bilinear"))
         closed = self.lips.closed(reference.lips)
         drawn = torch.logit(mouth_inside(steps, closed, reference.mouth, self.prior))
         paint = painted[:, :3]

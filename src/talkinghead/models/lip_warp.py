@@ -43,11 +43,13 @@ class LipWarp:
     """`flow` [N, 2, H, W]; `maps` [N, NUM_LIP_MAPS, H, W] tell the decoder about it.
 
     The maps: how far a place is inside the mouth; how far what is warped there is; ten times the
-    flow.
+    flow. `shown` [N, 1, H, W] in [0, 1]: whether the reference shows a mouth's inside there, which
+    it does not between closed lips.
     """
 
     flow: Tensor
     maps: Tensor
+    shown: Tensor
 
 
 class LipWarper(nn.Module):
@@ -102,8 +104,10 @@ def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
     upper, lower = (_carry(steps, lips, moved, points) for points in (_UPPER, _LOWER))
     flow = torch.lerp(upper, lower, below[:, None])
     known = flow.detach()  # A cue: nothing is to be learnt through it.
-    uncovered, _ = _inside(steps + known[:, 0], steps[:, None] + known[:, 1], lips)
-    return LipWarp(flow, torch.cat([torch.stack([inside, uncovered], 1), 10 * known], 1))
+    depth, _ = _depth(steps + known[:, 0], steps[:, None] + known[:, 1], lips)
+    maps = torch.stack([inside, torch.sigmoid(depth / _SOFT)], 1)
+    shown = torch.sigmoid((depth - 2 * _SHARP) / _SHARP)[:, None]
+    return LipWarp(flow, torch.cat([maps, 10 * known], 1), shown)
 
 
 def inside_lips(steps: Tensor, lips: Tensor) -> Tensor:

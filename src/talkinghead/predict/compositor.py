@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from talkinghead.features.head_pose import head_turn
@@ -30,7 +31,7 @@ class Compositor:
     """Puts the mouths of all its faces into each picture.
 
     Args:
-        renderer: blends; each face works with a copy of it.
+        renderer: blends; each face's references work with copies of it.
         spec: the generator's.
         stabilise: whether mouths are smoothed over time.
         occlusion_guard: whether what covers the mouth in a video stays before it.
@@ -45,9 +46,9 @@ class Compositor:
     ) -> None:
         self._renderer, self._spec, self._stabilise = renderer, spec, stabilise
         self._occlusion_guard = occlusion_guard
-        self._painters: dict[int, _Painter] = {}
+        self._painters: dict[_Key, _Painter] = {}
         self._finished: tuple[UInt8Array, bool] | None = None
-        self._slots: set[int] = set()
+        self._used: set[_Key] = set()
 
     def composite(self, frame: GeneratedFrame) -> tuple[UInt8Array, bool]:
         """The picture uint8 [H, W, 3] so far, and whether a mouth was put into it.
@@ -56,28 +57,39 @@ class Compositor:
         """
         source = frame.source
         image, has_face = self._finished or (source.image, False)
-        if source.slot not in self._painters:
-            # What a renderer remembers belongs to one face of one prediction.
-            renderer = deepcopy(self._renderer)
-            self._painters[source.slot] = _Painter(
-                renderer,
+        painted = self._painter(source).paint(image, frame)
+        if painted is not None and frame.outgoing is not None and source.outgoing is not None:
+            before = self._painter(frame.outgoing.source).paint(image, frame.outgoing)
+            if before is not None:
+                share = source.outgoing.share
+                painted = np.asarray(cv2.addWeighted(before, share, painted, 1 - share, 0))
+        finished = (image, has_face) if painted is None else (painted, True)
+        self._finished = None if source.is_last else finished
+        if source.is_last:
+            # What a painter remembers is of the frame before, or it is nothing.
+            self._painters = {key: self._painters[key] for key in self._used}
+            self._used.clear()
+        return finished
+
+    def _painter(self, source: SourceFrame) -> _Painter:
+        key = source.slot, source.reference
+        self._used.add(key)
+        if key not in self._painters:
+            self._painters[key] = _Painter(
+                deepcopy(self._renderer),
                 self._spec,
                 MouthStabiliser() if self._stabilise else None,
                 OcclusionGuard() if self._occlusion_guard else None,
             )
-        self._slots.add(source.slot)
-        painted = self._painters[source.slot].paint(image, frame)
-        finished = (image, has_face) if painted is None else (painted, True)
-        self._finished = None if source.is_last else finished
-        if source.is_last:
-            for slot in self._painters.keys() - self._slots:
-                self._painters[slot].reset()
-            self._slots.clear()
-        return finished
+        return self._painters[key]
+
+
+_Key = tuple[int, Reference | None]
+"""A face's slot, and its reference."""
 
 
 class _Painter:
-    """One face's mouth: stabilised, painted and blended.
+    """One face's mouth, of one reference: stabilised, painted and blended.
 
     It starts afresh at cuts and wherever the face was lost.
     """
@@ -91,7 +103,6 @@ class _Painter:
     ) -> None:
         self._renderer, self._spec = renderer, spec
         self._stabiliser, self._guard = stabiliser, guard
-        self._reference: Reference | None = None
         self._texture: Texture | None = None
         self._transform: FloatArray | None = None
         self._region: MouthRegion | None = None
@@ -115,7 +126,7 @@ class _Painter:
         if region is None:
             self.reset()
             return None
-        if source.opens_shot or source.reference is not self._reference:
+        if source.opens_shot:
             self.reset()
         time_s = float(source.time_s)
         if self._stabiliser:
@@ -136,8 +147,7 @@ class _Painter:
         return self._region
 
     def _find_texture(self, reference: Reference) -> Texture:
-        if self._texture is None or reference is not self._reference:
-            self._reference = reference
+        if self._texture is None:
             self._texture = Texture(
                 reference.image, box_to_picture(reference.transform, self._spec)
             )

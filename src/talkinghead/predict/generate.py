@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -72,10 +73,20 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
 
 @dataclass
 class GeneratedFrame:
-    """A source frame and its new mouth: `fields` is None where it passes untouched."""
+    """A source frame and its new mouth: `fields` is None where it passes untouched.
+
+    `outgoing` is the same of the reference before, where that is still to be seen.
+    """
 
     source: SourceFrame
     fields: MouthFields | None
+    outgoing: GeneratedFrame | None = None
+
+    @classmethod
+    def to_be(cls, source: SourceFrame) -> GeneratedFrame:
+        """A frame whose mouths are not there yet."""
+        before = source.with_outgoing
+        return cls(source, None, None if before is None else cls(before, None))
 
 
 @dataclass
@@ -115,10 +126,10 @@ class MouthGenerator:
     @torch.inference_mode()
     def generate(self, frames: list[SourceFrame]) -> Iterator[GeneratedFrame]:
         """The fields of consecutive frames, whose tokens must be there (`self.tokens.has`)."""
-        generated = [GeneratedFrame(frame, None) for frame in frames]
+        generated = [GeneratedFrame.to_be(frame) for frame in frames]
         batches: dict[Reference, list[GeneratedFrame]] = {}
-        for frame in generated:
-            if frame.source.reference is not None:
+        for frame in chain.from_iterable((frame, frame.outgoing) for frame in generated):
+            if frame is not None and frame.source.reference is not None:
                 batches.setdefault(frame.source.reference, []).append(frame)
         with self._mixed_precision():
             for reference, batch in batches.items():
@@ -132,20 +143,24 @@ class MouthGenerator:
     def encode(self, frames: Iterable[SourceFrame]) -> list[SourceFrame]:
         """The same frames with all that `generate` would have to encode for them."""
         references: dict[Reference, Reference] = {}
-        encoded: list[SourceFrame] = []
         with self._mixed_precision():
-            for frame in frames:
-                if frame.reference is None or frame.transform is None:
-                    encoded.append(frame)
-                    continue
-                features = self._features_of(references.get(frame.reference, frame.reference))
-                reference = references.setdefault(
-                    frame.reference, replace(frame.reference, features=features)
-                )
-                face = self._faces([frame.image], [frame.transform])
-                context = self._context_of(face, features, [frame])
-                encoded.append(replace(frame, reference=reference, context=context))
-        return encoded
+            return [self._encode(frame, references) for frame in frames]
+
+    def _encode(self, frame: SourceFrame, references: dict[Reference, Reference]) -> SourceFrame:
+        if frame.reference is None or frame.transform is None:
+            return frame
+        features = self._features_of(references.get(frame.reference, frame.reference))
+        reference = references.setdefault(
+            frame.reference, replace(frame.reference, features=features)
+        )
+        face = self._faces([frame.image], [frame.transform])
+        context = self._context_of(face, features, [frame])
+        outgoing = frame.outgoing
+        if (before := frame.with_outgoing) is not None and outgoing is not None:
+            before = self._encode(before, references)
+            assert before.reference is not None
+            outgoing = replace(outgoing, reference=before.reference, context=before.context)
+        return replace(frame, reference=reference, context=context, outgoing=outgoing)
 
     def _features_of(self, reference: Reference) -> ReferenceFeatures:
         if reference.features is not None:

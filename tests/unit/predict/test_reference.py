@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 from skimage.data import astronaut
 
 from talkinghead.predict.source import SourceFrame
+from talkinghead.predict.source import reference as module
 from talkinghead.predict.source.reference import with_references
 from talkinghead.types import AVSpec
 
@@ -76,3 +79,61 @@ def test_a_face_at_the_pictures_edge_is_averaged_as_far_as_it_is_seen():
     inside = (slice(40, 150), slice(0, 80))
     before = np.abs(frames[0].image - truth)[inside].mean()
     assert np.abs(reference.image - truth)[inside].mean() < 0.55 * before
+
+
+def turned(index, yaw, opening=0.0):
+    return replace(frame(index, opening), pose=np.float32([yaw, 0, 0]))
+
+
+def referred(frames):
+    return list(with_references(frames, SPEC, FPS))
+
+
+def test_a_head_that_turns_gets_a_reference_that_is_turned_alike():
+    yaws = np.clip(np.arange(75) - 25, 0, 25)
+    got = referred([turned(i, yaw) for i, yaw in enumerate(yaws)])
+    turns = np.array([f.pose[0] - f.reference.pose[0] for f in got])
+    assert np.abs(turns).max() < 10
+    assert np.abs(turns[-10:]).max() < 5
+    assert len({id(f.reference) for f in got}) > 2
+
+
+def test_a_head_that_is_all_but_still_keeps_its_reference():
+    shaking = np.random.default_rng(0).normal(0, 1, 75)
+    openings = [1.0] * 75
+    openings[60] = 0.0
+    got = referred([turned(i, *of) for i, of in enumerate(zip(shaking, openings, strict=True))])
+    assert len({id(f.reference) for f in got}) == 1
+
+
+def test_a_head_that_turns_back_gets_the_reference_that_it_had():
+    yaws = [0] * 40 + [20] * 40 + [0] * 40
+    got = referred([turned(i, yaw) for i, yaw in enumerate(yaws)])
+    assert len({id(f.reference) for f in got}) == 2
+    assert got[-1].reference is got[0].reference
+
+
+def test_of_faces_turned_alike_the_closed_mouth_is_the_reference():
+    yaws = [0] * 40 + [20] * 40
+    got = referred([turned(i, yaw, 0.2 if i != 50 else 0.0) for i, yaw in enumerate(yaws)])
+    assert got[-1].reference.lips[10:, 1].max() == frame(50, 0.0).lips[10:, 1].max()
+
+
+def test_one_reference_goes_over_into_the_next():
+    got = referred([turned(i, yaw) for i, yaw in enumerate([0] * 40 + [20] * 40)])
+    fading = [f for f in got if f.outgoing]
+    shares = [f.outgoing.share for f in fading]
+    assert len(shares) >= 2
+    assert all(0 < after < before < 1 for before, after in pairwise(shares))
+    assert {f.outgoing.reference for f in fading} == {got[0].reference}
+    assert {f.reference for f in fading} == {got[-1].reference}
+    assert fading[0].with_outgoing.reference is got[0].reference
+
+
+def test_no_more_references_are_kept_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_REFERENCES", 3)
+    shot = module._Shot(SPEC, FPS)
+    for index in range(8):
+        shot.next(deque([turned(index, 20 * index)]))
+        shot.next(deque([turned(index, 20 * index)] * 3))
+    assert 1 < len(shot._known) <= 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,18 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
+class Outgoing:
+    """The reference before, of which `share` in (0, 1) is still to be seen.
+
+    `context` are the features of what surrounds the mouth beside it, None until they are encoded.
+    """
+
+    reference: Reference
+    share: float
+    context: ContextFeatures | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class SourceFrame:
     """A picture on its way, and one face in it: uint8 [H, W, 3], shown from `time_s` on.
 
@@ -98,6 +110,7 @@ class SourceFrame:
         slot: which of the picture's faces.
         is_last: no other face of the same picture follows.
         context: the model's features of what surrounds the mouth, None until they are encoded.
+        outgoing: None where the reference is the only one.
     """
 
     image: UInt8Array
@@ -116,6 +129,15 @@ class SourceFrame:
     slot: int = 0
     is_last: bool = True
     context: ContextFeatures | None = None
+    outgoing: Outgoing | None = None
+
+    @property
+    def with_outgoing(self) -> SourceFrame | None:
+        """The frame as the reference before has it."""
+        if self.outgoing is None:
+            return None
+        reference, context = self.outgoing.reference, self.outgoing.context
+        return replace(self, reference=reference, context=context, outgoing=None)
 
     @property
     def middle_s(self) -> Fraction:
