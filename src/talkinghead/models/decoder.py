@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.models.encoders import group_norm
-from talkinghead.models.lip_warp import NUM_LIP_MAPS, LipWarper, inside_lips, warp_lips
+from talkinghead.models.lip_warp import NUM_LIP_MAPS, LipWarper, inside_lips, lip_gaps, warp_lips
 from talkinghead.models.mouth_inside import mouth_inside
 
 MAX_FLOW = 0.35
@@ -25,7 +25,10 @@ _PAINT_INSIDE = 4.0
 """How much readier to paint between the lips than beside them, as a logit."""
 
 _TINT, _SHADOW = 0.2, 3.0
-"""How much of the paint counts where teeth and the dark are drawn; the lips' shadow, a logit."""
+"""How much of the paint counts between the lips; the shadow in which drawn teeth lie, a logit."""
+
+_LEAST_GAP, _TORN = 0.01, 0.3
+"""In half widths; and the share of the gap that is too little to be drawn out."""
 
 
 @dataclass
@@ -182,19 +185,30 @@ class Decoder(nn.Module):
         painted = F.pixel_shuffle(head[:, 2:], 2)
         steps = grid_steps(2 * self.sizes[-1], points.device)
         inside = inside_lips(steps, points)
-        mask = torch.sigmoid(painted[:, 3:] + _PAINT_INSIDE * inside) * self.prior
         warped = warp(reference.mouth, flow)
         # Painted over the warped skin, not from nothing: only what no warp brings must be learnt.
-        # Where lips part that were closed there is no skin, but what every mouth has inside.
-        bare = inside * (1 - F.interpolate(lips.shown, scale_factor=2, mode="bilinear"))
+        # Of a mouth that the reference shows closed, or much less open, what every mouth has inside
+        # is drawn. Inside, paint but tints: it was learnt of few people's teeth.
+        kept = _kept(reference.lips, points)[:, None]
+        bare = inside * (1 - F.interpolate(lips.shown * kept, scale_factor=2, mode="bilinear"))
+        mask = torch.sigmoid(painted[:, 3:] + _PAINT_INSIDE * inside)
+        mask = torch.lerp(mask, torch.ones_like(mask), bare) * self.prior
         closed = self.lips.closed(reference.lips)
         drawn = torch.logit(mouth_inside(steps, closed, reference.mouth, self.prior))
-        paint = painted[:, :3]
-        skin = torch.logit(_full(warped), eps=0.02) + paint
+        skin = torch.logit(_full(warped), eps=0.02)
         shadow = _SHADOW * bare * (1 - bare)
-        rgb = torch.sigmoid(torch.lerp(skin, drawn + _TINT * paint, bare) - shadow)
+        near = F.interpolate((2 * lips.maps[:, :1]).clamp(max=1), scale_factor=2, mode="bilinear")
+        paint = painted[:, :3] * (1 - (1 - _TINT) * near)
+        rgb = torch.sigmoid(torch.lerp(skin, drawn, bare) + paint - shadow)
         mouth = mask * rgb + (1 - mask) * warped
         return GeneratorOutput(mouth, rgb, warped, mask, flow, points, residual)
+
+
+def _kept(reference: Tensor, moved: Tensor) -> Tensor:
+    """How far the gap between a reference's lips lasts for that between the moved: [N, 1, 1]."""
+    before, now = (lip_gaps(lips).mean(1) for lips in (reference, moved))
+    share = (before + _LEAST_GAP) / (now + _LEAST_GAP)
+    return ((share - _TORN) / _TORN).clamp(0, 1)[:, None, None]
 
 
 class _Stage(nn.Module):

@@ -74,7 +74,7 @@ class LipWarper(nn.Module):
 
     def closed(self, lips: Tensor) -> Tensor:
         """Lips [N, 20, 2] with the gap between them shut."""
-        gaps = (lips[:, [19, 18, 17], 1] - lips[:, [13, 14, 15], 1]).clamp_min(0)
+        gaps = lip_gaps(lips)
         return torch.stack([lips[..., 0], lips[..., 1] + gaps[:, self._gap] * self._share], -1)
 
     def forward(self, motion: Tensor, hidden: Tensor, lips: Tensor) -> Tensor:
@@ -108,6 +108,11 @@ def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
     maps = torch.stack([inside, torch.sigmoid(depth / _SOFT)], 1)
     shown = torch.sigmoid((depth - 2 * _SHARP) / _SHARP)[:, None]
     return LipWarp(flow, torch.cat([maps, 10 * known], 1), shown)
+
+
+def lip_gaps(lips: Tensor) -> Tensor:
+    """The gaps between lips [N, 20, 2], right, middle and left: [N, 3]."""
+    return (lips[:, [19, 18, 17], 1] - lips[:, [13, 14, 15], 1]).clamp_min(0)
 
 
 def inside_lips(steps: Tensor, lips: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from test_generator import TINY, closed_lips
 from test_lip_warp import half_widths, opened
@@ -55,9 +57,15 @@ def test_they_move_with_the_head_and_never_leave_the_range() -> None:
 
 
 @torch.inference_mode()
-def shown_between(reference_lips: torch.Tensor) -> torch.Tensor:
-    """The middle column of what a generator that cannot paint shows when it opens a mouth."""
+def shown_between(reference_lips: torch.Tensor, paint: float | None = None) -> torch.Tensor:
+    """The middle column of what a generator shows when it opens a mouth.
+
+    It cannot paint, or paints the same everywhere, a logit.
+    """
     generator = LipSyncGenerator(**TINY).eval()
+    if paint is not None:
+        generator.decoder.head.bias[2:14] = paint
+        generator.decoder.head.bias[14:] = 20.0  # The mask.
     reference = generator.encode_reference(torch.full((1, 3, 256, 256), 0.6), reference_lips)
     context = generator.encode_context(torch.zeros(1, 3, 128, 128), reference)
     far = half_widths(opened(closed_lips(), 24)) - half_widths(closed_lips())
@@ -73,3 +81,19 @@ def test_it_is_seen_where_closed_lips_part_and_not_where_the_face_shows_its_own(
     assert shut[line + 8 : line + 12].max() < 0.35
     wide = shown_between(opened(lips, 24))
     assert wide[line + 8 : line + 12].min() > 0.5
+
+
+def test_lips_that_were_a_little_apart_are_not_drawn_out() -> None:
+    line = row_of(half_widths(closed_lips())[0, 14, 1])
+    shut = shown_between(closed_lips())[line + 8 : line + 12]
+    slit = shown_between(opened(closed_lips(), 4))[line + 8 : line + 12]
+    assert torch.allclose(slit, shut, atol=0.05)
+
+
+def test_between_the_lips_paint_but_tints() -> None:
+    lips = opened(closed_lips(), 24)
+    line = row_of(half_widths(lips)[0, 14, 1])
+    inside = torch.logit(shown_between(lips, paint=2.0)[line + 8 : line + 12]) - math.log(0.6 / 0.4)
+    assert torch.allclose(inside, torch.tensor(0.4), atol=0.1)
+    outside = torch.logit(shown_between(lips, paint=2.0)[line - 12]) - math.log(0.6 / 0.4)
+    assert outside > 1.5
