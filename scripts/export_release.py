@@ -2,12 +2,15 @@
 
 python scripts/export_release.py outputs/train/compact_grid/.../checkpoints/last.ckpt
 python scripts/export_release.py last.ckpt --kind sync_expert --output expert.safetensors
+python scripts/export_release.py last.ckpt --blend before.safetensors --share 0.56
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+import torch
 
 from talkinghead.models.checkpoint import (
     EXPERT,
@@ -27,9 +30,16 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--kind", choices=[GENERATOR, EXPERT, LIPS], default=GENERATOR)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--blend", type=Path, help="weights of the same network to average with")
+    parser.add_argument("--share", type=float, default=0.5, help="what the checkpoint counts then")
     options = parser.parse_args()
     load = {GENERATOR: load_generator, EXPERT: load_expert, LIPS: load_lips}[options.kind]
     loaded = load(options.checkpoint)
+    if options.blend is not None:
+        other = load(options.blend).model.state_dict()
+        own = loaded.model.state_dict()
+        mixed = {name: torch.lerp(other[name], own[name], options.share) for name in own}
+        loaded.model.load_state_dict(mixed)
     keys = ("av", "license", "trained_on", "iteration", options.kind)
     output = options.output or default_checkpoint(options.kind)
     save_release(output, options.kind, loaded.model, {key: loaded.meta[key] for key in keys})
