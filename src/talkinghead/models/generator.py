@@ -151,7 +151,7 @@ class LipSyncGenerator(nn.Module):
         batch, num_frames = surroundings.shape[:2]
         reference = self.encode_reference(reference_face, reference_lips, emotion)
         tokens = self.encode_audio(audio, reference)
-        other = None if spoken is None else self._motion(self.encode_audio(spoken, reference))
+        other = None if spoken is None else self.read_lips(self.encode_audio(spoken, reference))
         shown = tokens if told_audio is None else self.encode_audio(told_audio, reference)
         first = tokens.shape[1] - num_frames - self.lookahead_frames
         reference = reference.expand(num_frames)
@@ -160,7 +160,7 @@ class LipSyncGenerator(nn.Module):
         shown = shown if told_lips is None else self.tell_lips(shown, told_lips)
         shown = shown[:, first : first + num_frames].flatten(0, 1)
         output = self.decode(shown, reference, context).unflatten(batch)
-        output.motion, output.spoken = self._motion(tokens), other
+        output.motion, output.spoken = self.read_lips(tokens), other
         return output
 
     def encode_reference(
@@ -216,6 +216,10 @@ class LipSyncGenerator(nn.Module):
         tokens = self.audio_encoder(audio.flatten(0, 1)).unflatten(0, audio.shape[:2])
         return self.transformer(tokens, reference.token)
 
+    def read_lips(self, tokens: Tensor) -> Tensor:
+        """What the speech does to closed lips: [..., 20, 2], canonical pixels."""
+        return self.lip_head(tokens).unflatten(-1, (NUM_LIP_POINTS, 2))
+
     def tell_lips(self, tokens: Tensor, lips: Tensor, share: float = 1.0) -> Tensor:
         """Tokens whose lips move as told: see the function of this name."""
         weight, bias = self.lip_head.weight.detach(), self.lip_head.bias.detach()
@@ -226,14 +230,10 @@ class LipSyncGenerator(nn.Module):
     ) -> GeneratorOutput:
         """Tokens [N, D] to frames; `reference` and `context` hold N entries, or one for all."""
         x, y, side = self._mouth_box
-        output = self.decoder(tokens, self._motion(tokens) * 2 / side, reference, context)
+        output = self.decoder(tokens, self.read_lips(tokens) * 2 / side, reference, context)
         middle = output.points.new_tensor([x + side / 2, y + side / 2])
         output.points = output.points * side / 2 + middle
         return output
-
-    def _motion(self, tokens: Tensor) -> Tensor:
-        """What the speech does to closed lips: [..., 20, 2], canonical pixels."""
-        return self.lip_head(tokens).unflatten(-1, (NUM_LIP_POINTS, 2))
 
     def _crop(self, maps: Tensor, size: int) -> Tensor:
         """The mouth's box out of a map of the whole face, resampled to size x size."""

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.models.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
@@ -72,6 +73,9 @@ class GeneratorBackend(Protocol):
 
     def encode_audio(self, audio: Tensor, reference: ReferenceFeatures, /) -> Tensor:
         """Audio windows to tokens."""
+
+    def read_lips(self, tokens: Tensor, /) -> Tensor:
+        """What tokens do to closed lips."""
 
     def tell_lips(self, tokens: Tensor, lips: Tensor, share: float = 1.0, /) -> Tensor:
         """Tokens whose lips move as told."""
@@ -184,6 +188,10 @@ class ExportedGenerator:
             (tokens,) = self._run("encode_audio", heard, reference.token)
             stretches.append(tokens[:, start - first : start - first + step])
         return torch.cat(stretches, dim=1)
+
+    def read_lips(self, tokens: Tensor) -> Tensor:
+        """What tokens [..., D] do to closed lips, [..., 20, 2]: see `LipSyncGenerator`."""
+        return F.linear(tokens, *self._lip_head).unflatten(-1, (-1, 2))
 
     def tell_lips(self, tokens: Tensor, lips: Tensor, share: float = 1.0) -> Tensor:
         """Tokens [..., D] whose lips move as told, [..., 20, 2]: see `LipSyncGenerator`."""

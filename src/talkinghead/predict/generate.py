@@ -20,6 +20,7 @@ from talkinghead.features.geometry import as_tensor, surroundings, transform_poi
 from talkinghead.features.head_pose import head_turn
 from talkinghead.models.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
 from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.predict.articulation import articulate
 from talkinghead.predict.backend import GeneratorBackend
 from talkinghead.predict.listening import LipListener
 from talkinghead.predict.source import Reference, SourceFrame
@@ -112,7 +113,7 @@ class MouthGenerator:
     ) -> None:
         """`autocast`: None for full precision. `chunk_frames`: tokens encoded at once.
 
-        `articulation`: how far every token is taken to be from silence's, times what it is.
+        `articulation`: how far the mouth moves, times what it does of itself; see `articulate`.
         `listener`: see `TokenStream`.
         """
         self._model = model
@@ -177,7 +178,7 @@ class MouthGenerator:
         if self._articulation != 1:
             if encoded.silence is None:
                 encoded.silence = self._encode_silence(encoded.features)
-            tokens_ND = torch.lerp(encoded.silence, tokens_ND, self._articulation)
+            tokens_ND = articulate(self._model, tokens_ND, encoded.silence, self._articulation)
         context = self._encode_context(batch, encoded)
         return to_fields(self._model.decode(tokens_ND, encoded.features, context))
 

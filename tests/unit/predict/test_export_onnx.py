@@ -84,7 +84,9 @@ def test_an_export_can_be_told_how_lips_move(script, model, tmp_path):
     torch.nn.init.normal_(model.lip_head.weight, std=0.1)
     save_file(model.lip_head.state_dict(), copy / backend.LIP_HEAD)
     tokens, lips = torch.randn(2, 5, GENERATOR["dim"]), torch.randn(2, 5, 20, 2)
-    told = loading.load_backend(copy)[0].tell_lips(tokens, lips, 0.5)
+    exported = loading.load_backend(copy)[0]
+    assert torch.allclose(exported.read_lips(tokens), model.read_lips(tokens), atol=1e-5)
+    told = exported.tell_lips(tokens, lips, 0.5)
     assert torch.allclose(told, model.tell_lips(tokens, lips, 0.5), atol=1e-5)
     assert (told - tokens).abs().max() > 0.01
     (copy / backend.LIP_HEAD).unlink()

@@ -1,0 +1,37 @@
+"""How far a mouth moves: tokens further from silence than speech takes them.
+
+Shape suffixes: N frames, D token dimension.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from talkinghead.models.lip_warp import lip_gaps
+from talkinghead.predict.backend import GeneratorBackend
+
+_RAISED = 0.3
+"""How far the upper lip rises, of an opening that is as far again as learnt.
+
+The packaged model has learnt from readers with small mouths, whose upper lip comes down with the
+jaw. Who speaks up raises it, and shows teeth.
+"""
+
+_UPPER = (0, 0.5, 1, 1, 1, 0.5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0)
+"""How much each of ibug68's lip points is the upper lip's."""
+
+
+def articulate(
+    model: GeneratorBackend, tokens_ND: Tensor, silence_D: Tensor, articulation: float
+) -> Tensor:
+    """Tokens [N, D] `articulation` times as far from silence's as they are.
+
+    Over 1 the upper lip rises with the opening besides.
+    """
+    tokens_ND = silence_D.lerp(tokens_ND, articulation)
+    if articulation <= 1:
+        return tokens_ND
+    lips = model.read_lips(tokens_ND)
+    opening = lip_gaps(lips - model.read_lips(silence_D)).mean(1, keepdim=True)
+    lips[..., 1] -= (articulation - 1) * _RAISED * opening * lips.new_tensor(_UPPER)
+    return model.tell_lips(tokens_ND, lips)
