@@ -330,7 +330,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="default", help="the generator's")
     parser.add_argument("--around", type=int, default=2, help="neighbours written on either side")
     parser.add_argument(
-        "--articulation", type=float, default=1.8, help="`talkinghead predict`'s own: 1.8"
+        "--articulation", type=float, default=2.0, help="`talkinghead predict`'s own: 2"
     )
     args = parser.parse_args()
     for folder in ("inputs", "frames"):

@@ -47,8 +47,9 @@ class Detector:
 def make_predictor(seed=0, **options):
     torch.manual_seed(seed)
     model = LipSyncGenerator(**{**GENERATOR, "num_layers": 2})
-    # A random head: a fresh one starts as a copy of the reference.
+    # Random heads: with fresh ones nothing moves.
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
+    torch.nn.init.normal_(model.lip_head.weight, std=0.3)
     options = {"device": "cpu", "detector": Detector(), **options}
     return LipSyncPredictor(model, SPEC, **options)
 

@@ -1,4 +1,4 @@
-"""How far a mouth moves: tokens further from silence than speech takes them.
+"""How far a mouth moves: lips less far from silence than speech takes them, or further.
 
 Shape suffixes: N frames, D token dimension.
 """
@@ -24,14 +24,16 @@ _UPPER = (0, 0.5, 1, 1, 1, 0.5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0)
 def articulate(
     model: GeneratorBackend, tokens_ND: Tensor, silence_D: Tensor, articulation: float
 ) -> Tensor:
-    """Tokens [N, D] `articulation` times as far from silence's as they are.
+    """Tokens [N, D] whose lips are `articulation` times as far from silence's as they are.
 
-    Over 1 the upper lip rises with the opening besides.
+    Over 1 the upper lip rises with the opening besides, and what else a token says is kept: a
+    shadow below the lip is not to be twice as dark.
     """
-    tokens_ND = silence_D.lerp(tokens_ND, articulation)
+    tokens_ND = silence_D.lerp(tokens_ND, min(1.0, articulation))
     if articulation <= 1:
         return tokens_ND
-    lips = model.read_lips(tokens_ND)
-    opening = lip_gaps(lips - model.read_lips(silence_D)).mean(1, keepdim=True)
+    silent = model.read_lips(silence_D)
+    lips = silent.lerp(model.read_lips(tokens_ND), articulation)
+    opening = lip_gaps(lips - silent).mean(1, keepdim=True)
     lips[..., 1] -= (articulation - 1) * _RAISED * opening * lips.new_tensor(_UPPER)
     return model.tell_lips(tokens_ND, lips)

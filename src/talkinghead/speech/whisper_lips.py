@@ -77,7 +77,10 @@ class WhisperLips(LipListener):
     sample_rate, fps = _SAMPLE_RATE, Fraction(_FPS)
 
     def __init__(
-        self, whisper: Encoder | None = None, map_path: Path | str | None = None, share: float = 0.5
+        self,
+        whisper: Encoder | None = None,
+        map_path: Path | str | None = None,
+        share: float = 0.75,
     ) -> None:
         if not 0 <= share <= 1:
             raise UsageError(f"listener.share={share:g}: choose 0 (not at all) to 1 (alone)")
@@ -110,7 +113,7 @@ class _Loading:
         return self._whisper.result().encode(sounds)
 
 
-def whisper_lips_if_here(share: float = 0.5) -> WhisperLips | None:
+def whisper_lips_if_here(share: float = 0.75) -> WhisperLips | None:
     """The packaged listener where the `offline` extra is installed; else None, and the log says so.
 
     Raises:

@@ -59,3 +59,11 @@ def test_beyond_one_the_upper_lip_rises_as_the_mouth_opens(model, silence):
 def test_a_mouth_that_does_not_open_keeps_its_upper_lip(model, silence, jaw):
     moved = model.read_lips(articulate(model, opened(model, silence, jaw), silence, 2.0))[0]
     assert (moved - model.read_lips(silence))[MIDDLE_OF_UPPER].abs().max() < 1e-3
+
+
+def test_beyond_one_only_what_moves_lips_goes_further(model, silence):
+    tokens = torch.randn(5, DIM, generator=torch.Generator().manual_seed(2))
+    moved = articulate(model, tokens, silence, 2.0) - tokens
+    lipless = torch.linalg.svd(model.lip_head.weight)[2][40:]
+    assert moved.norm() > 1
+    assert (moved @ lipless.T).abs().max() < 1e-4
