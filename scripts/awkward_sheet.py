@@ -33,6 +33,7 @@ from talkinghead.media.reader import read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, atomic_path, write_image
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source import SourceOptions
+from talkinghead.speech.whisper_lips import whisper_lips_if_here
 from talkinghead.types import AudioClip, Face, FloatArray, UInt8Array
 
 FPS = 25
@@ -252,7 +253,9 @@ class Exhibitor:
 
     def __init__(self, folder: Path, checkpoint: str, around: int, articulation: float) -> None:
         self.folder = folder
-        self.predictor = LipSyncPredictor.from_checkpoint(checkpoint, articulation=articulation)
+        self.predictor = LipSyncPredictor.from_checkpoint(
+            checkpoint, articulation=articulation, listener=whisper_lips_if_here()
+        )
         rate = self.predictor.spec.sample_rate
         samples = read_audio(paths.DEMO_SPEECH, rate).samples
         self._speech = AudioClip(samples[: SECONDS * rate], rate)

@@ -10,8 +10,7 @@ mouth at its most closed and its most open, then at evenly spaced moments.
 The spread is the opening's 95th percentile less its 5th, in distances of the outer eye corners, so
 that faces of any size compare. What to expect is the spread of a seen speaker, measured likewise.
 A video's picture and sound need not be in step: `late` says by how many frames the real mouth comes
-late, as the packaged sync expert measures it (`talkinghead prepare` would correct it), and
-`r_in_step` is r with that taken into account.
+late, as the packaged sync expert measures it, and `r_in_step` is r with that taken into account.
 """
 
 from __future__ import annotations
