@@ -105,7 +105,8 @@ class _Loading:
 
     def __init__(self) -> None:
         pool = ThreadPoolExecutor(1)
-        self._whisper = pool.submit(Whisper)
+        # No more threads than torch has: this may be one of several processes.
+        self._whisper = pool.submit(Whisper, num_threads=torch.get_num_threads())
         pool.shutdown(wait=False)
 
     def encode(self, sounds: FloatArray) -> FloatArray:
