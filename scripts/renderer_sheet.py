@@ -20,6 +20,7 @@ from talkinghead.media.writer import write_image
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.region import mouth_region
 from talkinghead.predict.renderer import FeatherRenderer, LaplacianRenderer, PoissonRenderer
+from talkinghead.speech.whisper_lips import whisper_lips_if_here
 from talkinghead.types import UInt8Array
 
 RENDERERS = {
@@ -68,7 +69,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=75, help="how many to choose moments from")
     parser.add_argument("--side", type=int, default=200, help="of a mouth, in pixels")
     options = parser.parse_args()
-    predictor = LipSyncPredictor.from_checkpoint(options.checkpoint)
+    predictor = LipSyncPredictor.from_checkpoint(
+        options.checkpoint, articulation=2.0, listener=whisper_lips_if_here()
+    )
     faces = [paths.demo_face(), *(sorted(options.faces.iterdir()) if options.faces else [])]
     blocks = [
         block_of(predictor, face, options.audio, options.frames, options.side) for face in faces

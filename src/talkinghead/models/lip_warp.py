@@ -151,11 +151,19 @@ def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 def lip_edge(x: Tensor, points: Tensor) -> Tensor:
     """The height of a lip's edge at x [N or 1, H, W]: [N, H, W].
 
-    `points` [N, 5, 2] go from corner to corner, left to right. It is straight from one to the next,
-    but round towards either corner (a cubic); beyond them it is level.
+    `points` [N, 5, 2] go from corner to corner, left to right. A cubic leads from one to the next,
+    round at either corner, as smooth as monotone; beyond the corners it is level.
+
+    Paper: Fritsch & Butland, "A method for constructing local monotone piecewise cubic
+    interpolants", 1984.
     """
     place, height = points[:, None, None].unbind(-1)
-    share = (x[..., None] - place[..., :-1]) / place.diff(dim=-1).clamp_min(_SHORTEST)
-    first, *straight, last = share.clamp(0, 1).unbind(-1)
-    share = torch.stack([1 - (1 - first) ** 3, *straight, last**3], -1)
-    return height[..., 0] + (share * height.diff(dim=-1)).sum(-1)
+    length, rise = place.diff(dim=-1).clamp_min(_SHORTEST), height.diff(dim=-1)
+    slope = rise / length
+    before, after = slope[..., :-1], slope[..., 1:]
+    steep = before.abs() + after.abs() + 1e-6
+    inner = 2 * (before * after).clamp_min(0) / steep * before.sign()
+    slopes = torch.cat([3 * slope[..., :1], inner, 3 * slope[..., -1:]], -1)
+    s = ((x[..., None] - place[..., :-1]) / length).clamp(0, 1)
+    bend = (slopes[..., :-1] * (1 - s) - slopes[..., 1:] * s) * length
+    return height[..., 0] + (s * s * (3 - 2 * s) * rise + s * (1 - s) * bend).sum(-1)
