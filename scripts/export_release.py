@@ -2,7 +2,7 @@
 
 python scripts/export_release.py outputs/train/compact_grid/.../checkpoints/last.ckpt
 python scripts/export_release.py last.ckpt --kind sync_expert --output expert.safetensors
-python scripts/export_release.py last.ckpt --blend before.safetensors --share 0.56
+python scripts/export_release.py last.ckpt --blend before.safetensors --share 0.6
 """
 
 from __future__ import annotations
