@@ -54,6 +54,14 @@ def make_predictor(seed=0, **options):
     return LipSyncPredictor(model, SPEC, **options)
 
 
+def lip_generator():
+    """A random model with more numbers in a token than its lips have."""
+    torch.manual_seed(0)
+    model = LipSyncGenerator(**{**GENERATOR, "dim": 64, "num_layers": 2}).eval()
+    torch.nn.init.normal_(model.lip_head.weight, std=0.1)
+    return model
+
+
 def speech(duration_s=1.0, sample_rate=16_000, seed=0):
     count = round(duration_s * sample_rate)
     envelope = np.abs(np.sin(np.arange(count) / sample_rate * 9))

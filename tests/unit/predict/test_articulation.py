@@ -1,34 +1,22 @@
 import pytest
 import torch
+from _small_predictor import lip_generator
 
-from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.models.lip_warp import lip_gaps
 from talkinghead.predict.articulation import articulate
 
-DIM = 64
 MIDDLE_OF_UPPER, MIDDLE_OF_LOWER = [2, 3, 4, 13, 14, 15], [7, 9, 17, 18, 19]
 CORNERS = [0, 6, 12, 16]
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    model = LipSyncGenerator(
-        dim=DIM,
-        audio_channels=(4, 4, 8, 8),
-        face_encoder="small",
-        num_layers=1,
-        num_heads=2,
-        decoder_channels=(16, 16, 8, 8),
-        context_channels=(4, 4, 8, 8),
-    ).eval()
-    torch.nn.init.normal_(model.lip_head.weight, std=0.1)
-    return model.requires_grad_(False)
+    return lip_generator().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def silence():
-    return torch.randn(DIM, generator=torch.Generator().manual_seed(1))
+    return torch.randn(64, generator=torch.Generator().manual_seed(1))
 
 
 def opened(model, silence, jaw):
@@ -40,7 +28,7 @@ def opened(model, silence, jaw):
 
 @pytest.mark.parametrize("articulation", [0.0, 0.5, 1.0])
 def test_up_to_one_every_token_goes_straight_to_silence(model, silence, articulation):
-    tokens = torch.randn(5, DIM)
+    tokens = torch.randn(5, 64)
     expected = silence + articulation * (tokens - silence)
     assert torch.allclose(articulate(model, tokens, silence, articulation), expected, atol=1e-5)
 
@@ -62,7 +50,7 @@ def test_a_mouth_that_does_not_open_keeps_its_upper_lip(model, silence, jaw):
 
 
 def test_beyond_one_only_what_moves_lips_goes_further(model, silence):
-    tokens = torch.randn(5, DIM, generator=torch.Generator().manual_seed(2))
+    tokens = torch.randn(5, 64, generator=torch.Generator().manual_seed(2))
     moved = articulate(model, tokens, silence, 2.0) - tokens
     lipless = torch.linalg.svd(model.lip_head.weight)[2][40:]
     assert moved.norm() > 1

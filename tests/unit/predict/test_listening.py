@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from _listeners import Loud
-from _small_predictor import speech
+from _small_predictor import lip_generator, speech
 
 from talkinghead.errors import UsageError
-from talkinghead.models.generator import LipSyncGenerator
 from talkinghead.predict.listening import LipStream, hear_all
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.tokens import TokenStream
@@ -23,19 +22,7 @@ def samples():
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    model = LipSyncGenerator(
-        dim=64,
-        audio_channels=(4, 4, 8, 8),
-        face_encoder="small",
-        num_layers=2,
-        num_heads=2,
-        past_frames=3,
-        decoder_channels=(16, 16, 8, 8),
-        context_channels=(4, 4, 8, 8),
-    ).eval()
-    torch.nn.init.normal_(model.lip_head.weight, std=0.1)
-    return model
+    return lip_generator()
 
 
 @pytest.fixture(scope="module")
