@@ -31,9 +31,9 @@ from talkinghead.errors import TalkingHeadError
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.reader import read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, atomic_path, write_image
+from talkinghead.predict.audio.whisper_prior import whisper_lip_prior_if_available
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.source import SourceOptions
-from talkinghead.speech.whisper_lips import whisper_lips_if_here
+from talkinghead.predict.source.source_frame import SourceOptions
 from talkinghead.types import AudioClip, Face, FloatArray, UInt8Array
 
 FPS = 25
@@ -254,7 +254,7 @@ class Exhibitor:
     def __init__(self, folder: Path, checkpoint: str, around: int, articulation: float) -> None:
         self.folder = folder
         self.predictor = LipSyncPredictor.from_checkpoint(
-            checkpoint, articulation=articulation, listener=whisper_lips_if_here()
+            checkpoint, articulation=articulation, lip_prior=whisper_lip_prior_if_available()
         )
         rate = self.predictor.spec.sample_rate
         samples = read_audio(paths.DEMO_SPEECH, rate).samples
@@ -300,7 +300,7 @@ def fit(image: UInt8Array, side: int = 240) -> UInt8Array:
     return square
 
 
-def exhibits(media: Media, exhibitor: Exhibitor) -> Iterator[tuple[Row, UInt8Array]]:
+def visuals(media: Media, exhibitor: Exhibitor) -> Iterator[tuple[Row, UInt8Array]]:
     """Every input that can be made from the media."""
     for name, make in CASES.items():
         try:
@@ -346,7 +346,7 @@ def main() -> None:
         media = Media(
             args.output / "inputs", detector, photo, args.grid, args.glasses, args.painting
         )
-        rows, tiles = zip(*exhibits(media, exhibitor), strict=True)
+        rows, tiles = zip(*visuals(media, exhibitor), strict=True)
         tiles += (np.zeros_like(tiles[0]),) * (-len(tiles) % COLUMNS)
         lines = [np.hstack(tiles[n : n + COLUMNS]) for n in range(0, len(tiles), COLUMNS)]
         write_image(args.output / "sheet.jpg", np.vstack(lines))

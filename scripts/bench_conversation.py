@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from talkinghead.cli.converse import make_conversation
-from talkinghead.cli.overrides import to_hydra
+from talkinghead.cli.hydra_app.overrides import to_hydra
 from talkinghead.media.reader import read_audio, read_image
 from talkinghead.media.writer import write_image
 from talkinghead.paths import conf_dir, demo_face
 from talkinghead.speech.conversation import Conversation
-from talkinghead.speech.spoken import speak_text
+from talkinghead.speech.sentence_speech import speak_text
 from talkinghead.types import AudioClip
 
 QUESTION = "What can you tell me about the weather today?"

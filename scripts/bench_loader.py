@@ -10,7 +10,11 @@ import time
 
 import torch
 
-from talkinghead.data.augmentation import AugmentationOptions, BatchAugmentation, finish_batch
+from talkinghead.data.augmentation.batch_augmentation import (
+    AugmentationOptions,
+    BatchAugmentation,
+    finish_batch,
+)
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
 

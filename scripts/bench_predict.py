@@ -29,25 +29,25 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from talkinghead.features.audio import AudioFeatures
-from talkinghead.features.faces.tracker import FaceTracker
-from talkinghead.features.geometry import (
+from talkinghead.features.audio_features import AudioFeatures
+from talkinghead.features.faces.alignment import (
     as_tensor,
     estimate_transform,
     lip_points,
     transform_points,
     warp_face,
 )
+from talkinghead.features.faces.tracker import FaceTracker
 from talkinghead.media.reader import is_image, read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
-from talkinghead.predict.compositor import Compositor
-from talkinghead.predict.export import generate_mouths
-from talkinghead.predict.export_sample import demo_sample
-from talkinghead.predict.generate import MouthGenerator
-from talkinghead.predict.loading import place
+from talkinghead.predict.compositing.compositor import Compositor
+from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.source import Reference, SourceFrame
+from talkinghead.predict.source.source_frame import Reference, SourceFrame
+from talkinghead.runtime.export.example_inputs import demo_sample
+from talkinghead.runtime.export.exporter import generate_mouths
+from talkinghead.runtime.loading import place
 from talkinghead.types import AudioClip, UInt8Array
 
 STAGE_FRAMES = 50

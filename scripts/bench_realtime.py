@@ -19,14 +19,14 @@ import cv2
 import numpy as np
 import torch
 
+from talkinghead.live.pacing import AudioClock, FramePacer
+from talkinghead.live.streaming import RealtimeFrame, RealtimeLipSync
 from talkinghead.media.reader import read_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
+from talkinghead.predict.audio.audio_source import Speech
 from talkinghead.predict.avatar import Avatar
+from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.speech import Speech
-from talkinghead.predict.stream import in_thread
-from talkinghead.realtime.lipsync import RealtimeFrame, RealtimeLipSync
-from talkinghead.realtime.pacing import AudioClock, FramePacer
 from talkinghead.types import FloatArray
 
 CHUNK_S = 0.04

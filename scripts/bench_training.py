@@ -39,8 +39,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 
 from talkinghead.paths import conf_dir
-from talkinghead.training.monitors import peak_memory_mib
-from talkinghead.training.runner import build_trainer, train
+from talkinghead.training.callbacks.monitors import peak_memory_mib
+from talkinghead.training.training_run import build_trainer, train
 
 SPEED = ("channels_last", "checkpoint_activations", "compile")
 ENVIRONMENTS = {

@@ -14,17 +14,17 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import ClipEntry, Manifest
-from talkinghead.data.storage import ClipFile
 from talkinghead.errors import TalkingHeadError
 from talkinghead.evaluation import metrics
-from talkinghead.evaluation.evaluate import choose_clips, choose_other
-from talkinghead.evaluation.generate import ClipGenerator, real_mouths
-from talkinghead.evaluation.score import load_clip
-from talkinghead.features.geometry import lip_motion
+from talkinghead.evaluation.checkpoint_evaluation import choose_clips, choose_other
+from talkinghead.evaluation.clip_generation import ClipGenerator, real_mouths
+from talkinghead.evaluation.clip_scores import load_clip
+from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.models.checkpoint import load_generator
-from talkinghead.models.decoder import lip_prior
-from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.models.lipsync.decoder import lip_mask_prior
+from talkinghead.models.lipsync.generator import LipSyncGenerator
 
 
 def real_motion(corpus: Path, clip: ClipEntry, num_frames: int) -> Tensor:
@@ -45,7 +45,7 @@ def errors(generator: ClipGenerator, corpus: Path, own: ClipEntry, other: ClipEn
         features = load_clip(corpus, entry).features
         for row, told in enumerate((None, real_motion(corpus, entry, len(real)))):
             mouths = generator.speak(encoded, features, told=told).mouths
-            rows[row, column] = metrics.l1(mouths, real, lip_prior(mouths.shape[-1]))
+            rows[row, column] = metrics.l1(mouths, real, lip_mask_prior(mouths.shape[-1]))
     return rows
 
 

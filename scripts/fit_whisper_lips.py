@@ -1,7 +1,7 @@
-"""How lips move, as Whisper's encoder hears it: the map that talkinghead.speech.whisper_lips reads.
+"""How lips move, as Whisper's encoder hears it: the map that talkinghead.predict.audio.whisper_prior reads.
 
-python scripts/fit_whisper_lips.py corpora/grid
-python scripts/fit_whisper_lips.py corpora/mine --whisper small --output small_lips.safetensors
+python scripts/fit_whisper_lip_prior.py corpora/grid
+python scripts/fit_whisper_lip_prior.py corpora/mine --whisper small --output small_lips.safetensors
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from talkinghead.errors import TalkingHeadError
+from talkinghead.predict.audio.whisper_prior import PACKAGED, fit_whisper_lip_prior
 from talkinghead.speech.stt.whisper import Whisper
-from talkinghead.speech.whisper_lips import PACKAGED, fit_whisper_lips
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     if options.whisper != "packaged" and options.output == PACKAGED:
         parser.error("the packaged map belongs to the packaged Whisper: give another --output")
     try:
-        fit_whisper_lips(options.corpus, Whisper(options.whisper), options.output)
+        fit_whisper_lip_prior(options.corpus, Whisper(options.whisper), options.output)
     except TalkingHeadError as error:
         parser.exit(1, f"{error}\n")
 

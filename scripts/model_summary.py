@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from talkinghead.features.geometry import NUM_LIP_POINTS, surroundings
+from talkinghead.features.faces.alignment import NUM_LIP_POINTS, masked_face
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, LIPS, build
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.paths import conf_dir
@@ -55,7 +55,7 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
     audio = torch.zeros(1, 50, spec.num_mels, spec.mel_window)
     with torch.no_grad():
         reference = model.encode_reference(face, lips)
-        around = surroundings(face, spec)
+        around = masked_face(face, spec)
         context = model.encode_context(around, reference)
         tokens = model.encode_audio(audio, reference)[0, :1]
     hearing = nn.ModuleList([model.audio_encoder, model.transformer])

@@ -2,7 +2,7 @@
 
 python scripts/onnx_example.py EXPORTED_FOLDER face.png lips.npy speech.wav mouths/
 
-face.png is an aligned face (talkinghead.features.geometry.warp_face makes one), lips.npy its lips
+face.png is an aligned face (talkinghead.features.faces.alignment.warp_face makes one), lips.npy its lips
 [20, 2] (lip_points, in the same module); speech.wav is 16-bit PCM at the model's sample rate.
 Instead of it, speech.npy may hold a log-mel [num_mels, M]. The mouths are written as
 mouths/0000.png and so on, one for each 25th of a second.
@@ -62,7 +62,7 @@ def audio_windows(mel: np.ndarray, num_frames: int, meta: dict[str, Any]) -> np.
     return np.stack([padded[:, s : s + size] for s in starts - starts[0]])[None]
 
 
-def surroundings(face: np.ndarray, av: dict[str, Any]) -> np.ndarray:
+def masked_face(face: np.ndarray, av: dict[str, Any]) -> np.ndarray:
     """A face [1, 3, H, W] at half the size, black from below the nose within the mouth's box."""
     half = face.reshape(1, 3, face.shape[2] // 2, 2, face.shape[3] // 2, 2).mean(axis=(3, 5))
     rows = slice(av["mask_top"] // 2, (av["mouth_y"] + av["mouth_side"]) // 2)
@@ -89,7 +89,7 @@ def mouths(
         raise SystemExit(f"{folder}: this model hears prosody too, which is not computed here")
     run = {name: open_part(folder, name, part["outputs"]) for name, part in meta["parts"].items()}
     pixels = face.transpose(2, 0, 1)[None].astype(np.float32) / 255
-    known: Arrays = {"face": pixels, "surroundings": surroundings(pixels, av)}
+    known: Arrays = {"face": pixels, "masked_face": masked_face(pixels, av)}
     known["lips"] = lips[None].astype(np.float32)
     known |= run["encode_reference"](known)
     context = run["encode_context"](known)
@@ -101,7 +101,7 @@ def mouths(
     made = []
     for start in range(0, num_frames, chunk):
         known["tokens"] = tokens[start : start + chunk]
-        # A still face: the same surroundings for every frame.
+        # A still face: the same masked_face for every frame.
         known |= {name: np.repeat(c, len(known["tokens"]), 0) for name, c in context.items()}
         made.append(run["decode"](known)["mouth"])
     return np.rint(np.concatenate(made).transpose(0, 2, 3, 1) * 255).astype(np.uint8)

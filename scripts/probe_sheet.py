@@ -25,19 +25,19 @@ from typing import Any
 
 import numpy as np
 
-from talkinghead.data.offset import find_offset, load_offset_expert
 from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError
-from talkinghead.evaluation.exhibit import STRIP_FRAMES, draw_strip
-from talkinghead.evaluation.judges import embed_windows
-from talkinghead.evaluation.media import MediaClip, read_clip
 from talkinghead.evaluation.metrics import agreement, opening_series, track_landmarks
-from talkinghead.features.audio import mel_windows
+from talkinghead.evaluation.report.clip_visuals import STRIP_FRAMES, draw_strip
+from talkinghead.evaluation.scorers.clip_scorers import embed_windows
+from talkinghead.evaluation.system_clips import MediaClip, read_clip
+from talkinghead.features.audio_features import mel_windows
+from talkinghead.features.faces.alignment import estimate_transform, warp_face
 from talkinghead.features.faces.detector import FaceDetector, build_detector
-from talkinghead.features.geometry import estimate_transform, warp_face
 from talkinghead.media.reader import read_audio, read_image
 from talkinghead.media.writer import atomic_path, write_image
+from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.speech.whisper_lips import WhisperLips
+from talkinghead.sync.offset import find_offset, load_offset_expert
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
 _MAX_LATE = 15
@@ -68,9 +68,9 @@ class Prober:
         whisper_share: float = 0.0,
         articulation: float = 1.0,
     ) -> None:
-        listener = WhisperLips(share=whisper_share) if whisper_share else None
+        lip_prior = WhisperLipPrior(share=whisper_share) if whisper_share else None
         self.predictor = LipSyncPredictor.from_checkpoint(
-            checkpoint, listener=listener, articulation=articulation
+            checkpoint, lip_prior=lip_prior, articulation=articulation
         )
         self.spec = self.predictor.spec
         self.seconds, self.reference_spread = seconds, reference_spread
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="default", help="the generator's")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each voice, at most")
     parser.add_argument("--reference-spread", type=float, help="a seen speaker's")
-    parser.add_argument("--whisper-share", type=float, default=0.0, help="listener.share")
+    parser.add_argument("--whisper-share", type=float, default=0.0, help="lip_prior.share")
     parser.add_argument("--articulation", type=float, default=1.0, help="see conf/predict.yaml")
     args = parser.parse_args()
     pairs = list(product(files_of(args.faces), files_of(args.voices)))

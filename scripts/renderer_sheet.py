@@ -14,13 +14,17 @@ import cv2
 import numpy as np
 
 from talkinghead import paths
-from talkinghead.features.geometry import estimate_transform
+from talkinghead.features.faces.alignment import estimate_transform
 from talkinghead.media.reader import read_image
 from talkinghead.media.writer import write_image
+from talkinghead.predict.audio.whisper_prior import whisper_lip_prior_if_available
+from talkinghead.predict.compositing.mouth_region import mouth_region
+from talkinghead.predict.compositing.renderers import (
+    FeatherRenderer,
+    LaplacianRenderer,
+    PoissonRenderer,
+)
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.region import mouth_region
-from talkinghead.predict.renderer import FeatherRenderer, LaplacianRenderer, PoissonRenderer
-from talkinghead.speech.whisper_lips import whisper_lips_if_here
 from talkinghead.types import UInt8Array
 
 RENDERERS = {
@@ -70,7 +74,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=200, help="of a mouth, in pixels")
     options = parser.parse_args()
     predictor = LipSyncPredictor.from_checkpoint(
-        options.checkpoint, articulation=2.0, listener=whisper_lips_if_here()
+        options.checkpoint, articulation=2.0, lip_prior=whisper_lip_prior_if_available()
     )
     faces = [paths.demo_face(), *(sorted(options.faces.iterdir()) if options.faces else [])]
     blocks = [

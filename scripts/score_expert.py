@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import ClipEntry, Manifest
-from talkinghead.data.offset import (
+from talkinghead.errors import CorpusError, TalkingHeadError
+from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.sync.offset import (
     distances_by_shift,
     embed_clip,
     load_offset_expert,
     measure_offset,
 )
-from talkinghead.data.storage import ClipFile
-from talkinghead.errors import CorpusError, TalkingHeadError
-from talkinghead.models.sync import SyncDiscriminator
 from talkinghead.types import AVSpec, FloatArray
 
 MAX_SHIFT = 5

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import torch
 
-from talkinghead.features.geometry import RIGID_POINTS, canonical_points
-from talkinghead.models.generator import LipSyncGenerator
+from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
+from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip, AVSpec, Box, Face
 

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from talkinghead.data.datamodule import LipSyncDataModule
-from talkinghead.training.lipsync_gan import LipSyncGANModule
-from talkinghead.training.runner import build_trainer, train
+from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
+from talkinghead.training.training_run import build_trainer, train
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec(face_size=160, mouth_size=48, mouth_x=40, mouth_y=72, mouth_side=80)

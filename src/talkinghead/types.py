@@ -123,7 +123,7 @@ class AVSpec:
 
     @property
     def mask_box(self) -> Box:
-        """What is black in the surroundings: the mouth's box from `mask_top` down, in pixels."""
+        """What is black in the masked_face: the mouth's box from `mask_top` down, in pixels."""
         return self.mouth_box._replace(y0=self.mask_top)
 
     def to_dict(self) -> dict[str, int | float]:

@@ -20,8 +20,8 @@ from talkinghead.cli.main import main
 from talkinghead.errors import DependencyError
 from talkinghead.media.reader import probe, read_audio
 from talkinghead.media.writer import write_audio_file
-from talkinghead.speech.packaged import voice, whisper_base
-from talkinghead.speech.spoken import speak_text
+from talkinghead.runtime.packaged_weights import voice, whisper_base
+from talkinghead.speech.sentence_speech import speak_text
 from talkinghead.speech.stt.whisper import Whisper
 from talkinghead.speech.tts.piper import Piper
 from talkinghead.speech.voice import Voice

@@ -12,7 +12,7 @@ from _openai_server import END, KEY, OpenAIServer, chat, pcm, refusal, said, ser
 from _predicting import make_files
 
 from talkinghead.cli.main import main
-from talkinghead.media.audio import read_audio
+from talkinghead.media.audio_decoding import read_audio
 from talkinghead.media.reader import probe
 from talkinghead.paths import DEMO_SPEECH
 

@@ -18,11 +18,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
 from talkinghead.data.datamodule import LipSyncDataModule
-from talkinghead.data.synthetic import make_synthetic_corpus
-from talkinghead.training.lipsync_gan import LipSyncGANModule
-from talkinghead.training.runner import build_trainer, train
-from talkinghead.training.sharding import ShardedStrategy, whole
-from talkinghead.training.sync_expert import SyncExpertModule
+from talkinghead.data.synthetic_clips import make_synthetic_corpus
+from talkinghead.training.fsdp import ShardedStrategy, whole
+from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
+from talkinghead.training.modules.sync_expert_module import SyncExpertModule
+from talkinghead.training.training_run import build_trainer, train
 
 ITERATIONS = 3
 OPTIMIZER = {"lr": 1e-3, "warmup_iterations": 2}

@@ -17,7 +17,7 @@ from talkinghead.media.reader import probe, read_audio, read_image
 from talkinghead.media.writer import VideoWriter
 from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.training.lipsync_gan import LipSyncGANModule
+from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 
 TINY = [
     "experiment=smoke",

@@ -99,7 +99,7 @@ def test_a_video_with_a_bad_input_has_one_line(files, tmp_path, capfd, keys, sai
     assert said in lines[0]
     assert not list(tmp_path.iterdir())
     while threading.active_count() > threads + 1:  # the detector's own may stay
-        assert time.monotonic() - started < 20  # The listener may still be loading.
+        assert time.monotonic() - started < 20  # The lip_prior may still be loading.
         time.sleep(0.05)
 
 

@@ -79,7 +79,7 @@ def _params() -> list[object]:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Links to the project, an environment that `make` finds up to date, and media to work on."""
-    from talkinghead.data.synthetic import make_synthetic_corpus
+    from talkinghead.data.synthetic_clips import make_synthetic_corpus
     from talkinghead.media.reader import read_audio, read_image
     from talkinghead.media.writer import write_audio_file, write_image
     from talkinghead.paths import DEMO_SPEECH, demo_face

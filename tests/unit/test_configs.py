@@ -83,7 +83,7 @@ def _check_targets(cfg: DictConfig) -> None:
 
 
 def test_every_command_has_a_configuration() -> None:
-    expected = "converse evaluate export predict prepare rehearse revoice score shard train"
+    expected = "converse evaluate export predict prepare pseudo_label score shard train"
     assert expected.split() == COMMANDS
 
 
@@ -152,7 +152,7 @@ def test_av_default_is_the_default_spec() -> None:
 
 
 def test_prepare_defaults_are_the_codes() -> None:
-    from talkinghead.data.prepare import PrepareOptions
+    from talkinghead.data.preparation.corpus import PrepareOptions
 
     values = _resolve(_compose("prepare"))
     options, rules = PrepareOptions(), PrepareOptions().rules

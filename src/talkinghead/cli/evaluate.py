@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.cli.score import judge_arguments
 from talkinghead.errors import UsageError
-from talkinghead.evaluation.evaluate import EvaluationOptions, evaluate, evaluate_video
+from talkinghead.evaluation.checkpoint_evaluation import EvaluationOptions, evaluate, evaluate_video
 
 
 def main(cfg: DictConfig) -> None:
@@ -18,11 +18,11 @@ def main(cfg: DictConfig) -> None:
     checkpoint, corpus, videos, output = (
         values.pop(key) for key in ("checkpoint", "corpus", "input", "output")
     )
-    listener = instantiate(values.pop("listener")) or None
+    lip_prior = instantiate(values.pop("lip_prior")) or None
     if (corpus is None) == (videos is None):
         raise UsageError(
             "evaluate: give corpus= (a prepared corpus) or input= (a folder of videos)"
         )
     options = EvaluationOptions(**judge_arguments(values))
     run = evaluate if videos is None else evaluate_video
-    run(checkpoint, corpus or videos, output, options, listener)
+    run(checkpoint, corpus or videos, output, options, lip_prior)

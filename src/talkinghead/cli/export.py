@@ -6,7 +6,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from talkinghead.predict.export import export_generator
+from talkinghead.runtime.export.exporter import export_generator
 
 log = logging.getLogger(__name__)
 

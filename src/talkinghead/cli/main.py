@@ -16,8 +16,7 @@ from talkinghead.errors import TalkingHeadError, UsageError
 
 COMMANDS = {
     "prepare": "raw videos to a corpus for training",
-    "revoice": "other voices for a corpus, in time with its mouths",
-    "rehearse": "other speech to learn from, with the lips that Whisper gives it",
+    "pseudo_label": "other speech to learn from, with the lips that Whisper gives it",
     "shard": "a corpus to shards for an object store",
     "train": "a corpus to a checkpoint",
     "predict": "a face and speech, or a text, to a talking video",
@@ -100,7 +99,7 @@ def _dispatch(arguments: list[str]) -> None:
 
         setup(rest)
         return
-    from talkinghead.cli.app import run_app
+    from talkinghead.cli.hydra_app.app import run_app
 
     run_app(command, rest)
 

@@ -10,12 +10,12 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.predict.batch import run_jobs
-from talkinghead.predict.jobs import make_jobs, take_shard
+from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.batch.jobs import make_jobs, take_shard
+from talkinghead.predict.batch.runner import run_jobs
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.source import SourceOptions
-from talkinghead.predict.speech import SpeechStream
-from talkinghead.speech.spoken import speak_text
+from talkinghead.predict.source.source_frame import SourceOptions
+from talkinghead.speech.sentence_speech import speak_text
 
 # What says where and how quickly something is made, but does not change it.
 _NOT_IN_OUTPUTS = {"face", "audio", "text", "output", "jobs", "device"} | {
@@ -66,5 +66,5 @@ def make_predictor(cfg: DictConfig) -> LipSyncPredictor:
         chunk_frames=cfg.chunk_frames,
         emotion=cfg.emotion,
         articulation=cfg.articulation,
-        listener=instantiate(cfg.listener) or None,
+        lip_prior=instantiate(cfg.lip_prior) or None,
     )

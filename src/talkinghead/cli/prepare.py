@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.data.clip_maker import ClipRules
-from talkinghead.data.offset import SyncRules
-from talkinghead.data.prepare import PrepareOptions, prepare_corpus
+from talkinghead.data.preparation.clip_maker import ClipRules
+from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
+from talkinghead.sync.offset import SyncRules
 from talkinghead.types import AVSpec
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.evaluation.systems import ScoreOptions, score_systems
+from talkinghead.evaluation.system_scores import ScoreOptions, score_systems
 
 
 def main(cfg: DictConfig) -> None:

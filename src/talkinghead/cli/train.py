@@ -13,8 +13,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.training.distributed import other_processes
-from talkinghead.training.runner import build_trainer, resolve_resume, train
-from talkinghead.training.sweep import require_metric
+from talkinghead.training.sweeps.pruning import require_metric
+from talkinghead.training.training_run import build_trainer, resolve_resume, train
 
 
 def main(cfg: DictConfig) -> float | None:

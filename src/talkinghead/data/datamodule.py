@@ -10,17 +10,17 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, default_collate
 
-from talkinghead.data.augmentation import (
+from talkinghead.data.augmentation.batch_augmentation import (
     AugmentationOptions,
     BatchAugmentation,
     finish_batch,
     finish_mouths,
 )
-from talkinghead.data.clip_maker import CODE_VERSION
-from talkinghead.data.dataset import ClipDataset, EvenClipDataset, SpokenDataset
+from talkinghead.data.dataset import ClipDataset, EvenClipDataset, PseudoLabelDataset
 from talkinghead.data.manifest import MANIFEST_NAME, Manifest
-from talkinghead.data.sampling import IterationBatchSampler
-from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.data.preparation.clip_maker import CODE_VERSION
+from talkinghead.data.synthetic_clips import make_synthetic_corpus
+from talkinghead.data.window_sampling import IterationBatchSampler
 from talkinghead.types import AVSpec
 
 _Clips = TypeVar("_Clips", bound=ClipDataset)
@@ -64,7 +64,7 @@ class LipSyncDataModule(LightningDataModule):
         open_reference_fraction, revoiced_fraction: see `ClipDataset`.
         speaker_weights: see `clip_probabilities`.
         temperature: see `clip_probabilities`.
-        spoken_dir: a corpus of `talkinghead rehearse`, of which every training sample has a window
+        pseudo_label_dir: a corpus of `talkinghead pseudo_label`, of which every training sample has a window
             too; None is none.
     """
 
@@ -92,10 +92,10 @@ class LipSyncDataModule(LightningDataModule):
         revoiced_fraction: float = 0.0,
         speaker_weights: Mapping[str, float] | None = None,
         temperature: float = 0.5,
-        spoken_dir: Path | str | None = None,
+        pseudo_label_dir: Path | str | None = None,
     ) -> None:
         super().__init__()
-        self.spoken_dir = None if spoken_dir is None else Path(spoken_dir)
+        self.pseudo_label_dir = None if pseudo_label_dir is None else Path(pseudo_label_dir)
         self.corpus_dir = Path(corpus_dir)
         self.spec = av if isinstance(av, AVSpec) else AVSpec.from_dict(av or {})
         self.batch_size = batch_size
@@ -139,8 +139,8 @@ class LipSyncDataModule(LightningDataModule):
                 the model is conditioned on.
         """
         Manifest.load(self.corpus_dir).require_spec(self.spec, self.corpus_dir)
-        if self.spoken_dir is not None:
-            Manifest.load(self.spoken_dir).require_spec(self.spec, self.spoken_dir)
+        if self.pseudo_label_dir is not None:
+            Manifest.load(self.pseudo_label_dir).require_spec(self.spec, self.pseudo_label_dir)
         if self._options["head_pose"]:
             # Here, where the error is a line, rather than in a loader's process.
             self._dataset(ClipDataset, "train", **self._options).open(0).tensor("head_pose")
@@ -211,11 +211,13 @@ class LipSyncDataModule(LightningDataModule):
         )
         return self._loader(dataset, batch_size=self.batch_size, shuffle=False)
 
-    def _spoken(self) -> SpokenDataset | None:
-        if self.spoken_dir is None:
+    def _spoken(self) -> PseudoLabelDataset | None:
+        if self.pseudo_label_dir is None:
             return None
         names = ("num_frames", "context_frames", "lookahead_frames", "seed", "prosody")
-        return SpokenDataset(self.spoken_dir, **{name: self._options[name] for name in names})
+        return PseudoLabelDataset(
+            self.pseudo_label_dir, **{name: self._options[name] for name in names}
+        )
 
     def _dataset(self, kind: type[_Clips], split: str, **options: Any) -> _Clips:
         """A split's windows; where clips are not files, another data module opens them."""

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import ClipEntry, Manifest
-from talkinghead.data.sampling import clip_probabilities, make_rng, spread_windows
-from talkinghead.data.storage import ClipFile
+from talkinghead.data.window_sampling import clip_probabilities, make_rng, spread_windows
 from talkinghead.errors import CorpusError
-from talkinghead.features.audio import AudioFeatures
-from talkinghead.features.geometry import lip_motion, lips_at
-from talkinghead.features.head_pose import head_turn
+from talkinghead.features.audio_features import AudioFeatures
+from talkinghead.features.faces.alignment import lip_motion, lips_at
+from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.media.timing import frame_time_s, mel_window_start, seconds_to_samples
 from talkinghead.types import UInt8Array
 
@@ -75,7 +75,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         negative_min_shift: int = 5,
         speaker_weights: Mapping[str, float] | None = None,
         temperature: float = 0.5,
-        spoken: SpokenDataset | None = None,
+        spoken: PseudoLabelDataset | None = None,
     ) -> None:
         self.corpus_dir = Path(corpus_dir)
         self.manifest = Manifest.load(corpus_dir)
@@ -140,7 +140,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             reference_lips float32 [20, 2] in the reference; index,
             clip_index and start int; clip (its id) and speaker str. By choice mel_heard, like mel,
             perhaps of another voice; emotion int; head_turn float32 [T, 3], degrees (see
-            `talkinghead.features.head_pose`); and what a `SpokenDataset` gives.
+            `talkinghead.features.faces.head_pose`); and what a `PseudoLabelDataset` gives.
         """
         rng = make_rng(self.seed, _WINDOW, index)
         clip_index, start = self._draw(index, rng)
@@ -257,8 +257,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return stretch
 
 
-class SpokenDataset(ClipDataset):
-    """Windows of a corpus of sound and lips without pictures (`talkinghead rehearse`).
+class PseudoLabelDataset(ClipDataset):
+    """Windows of a corpus of sound and lips without pictures (`talkinghead pseudo_label`).
 
     Voices are drawn evenly.
 

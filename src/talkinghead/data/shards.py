@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.dataset import ClipDataset, EvenClipDataset
 from talkinghead.data.manifest import MANIFEST_NAME, Manifest
-from talkinghead.data.storage import ClipFile
 from talkinghead.errors import CorpusError, DependencyError, UsageError
-from talkinghead.media.files import atomic_path
+from talkinghead.media.atomic_file import atomic_path
 
 logger = logging.getLogger(__name__)
 

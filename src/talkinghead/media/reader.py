@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talkinghead.errors import MediaError
-from talkinghead.media.audio import read_audio, stream_audio
+from talkinghead.media.audio_decoding import read_audio, stream_audio
 from talkinghead.media.colour import BT709, ColourTags
 from talkinghead.media.container import (
     MAX_PIXELS,
@@ -22,7 +22,7 @@ from talkinghead.media.container import (
     is_still,
     open_input,
 )
-from talkinghead.media.picture import RGBConverter, exif_matrix
+from talkinghead.media.image import RGBConverter, exif_matrix
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import UInt8Array, VideoFrame
 

@@ -16,9 +16,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from talkinghead.errors import MediaError
-from talkinghead.media.audio import mono_frame
+from talkinghead.media.atomic_file import atomic_path, unwritable
+from talkinghead.media.audio_decoding import mono_frame
 from talkinghead.media.colour import ColourTags
-from talkinghead.media.files import atomic_path, unwritable
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 

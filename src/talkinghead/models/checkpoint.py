@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from talkinghead.errors import CheckpointError, TalkingHeadError
 from talkinghead.media.writer import atomic_path
 from talkinghead.models.encoders import STRUCTURE_ONLY
-from talkinghead.models.generator import LipSyncGenerator
-from talkinghead.models.lips import LipRegressor
-from talkinghead.models.sync import SyncDiscriminator
+from talkinghead.models.lip_regressor import LipRegressor
+from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.types import AVSpec
 
 SCHEMA_VERSION = 1

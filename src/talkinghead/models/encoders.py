@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.errors import DependencyError, UsageError
-from talkinghead.features.audio import NUM_MFCC, NUM_PROSODY, Mfcc
+from talkinghead.features.audio_features import NUM_MFCC, NUM_PROSODY, Mfcc
 from talkinghead.types import AVSpec
 
 AUDIO_FEATURES = ("mel", "mfcc", "prosody")
@@ -273,14 +273,14 @@ class ContextEncoder(nn.Module):
         )
         self.project = nn.Linear(channels[-1] * 16, dim)
 
-    def forward(self, surroundings: Tensor, reference: Tensor) -> FaceFeatures:
+    def forward(self, masked_face: Tensor, reference: Tensor) -> FaceFeatures:
         """Maps at strides 4, 8, 16 and 32 of the face.
 
         Args:
-            surroundings: RGB float [N, 3, 128, 128] in [0, 1], the mouth's box black.
+            masked_face: RGB float [N, 3, 128, 128] in [0, 1], the mouth's box black.
             reference: [N or 1, C, 64, 64], `self.reference` of the reference's.
         """
-        x = F.silu(self.norm(self.current(surroundings - 0.5) + reference))
+        x = F.silu(self.norm(self.current(masked_face - 0.5) + reference))
         maps = [x]
         for stage in self.stages:
             x = stage(x)

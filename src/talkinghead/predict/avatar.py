@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.media.colour import BT709, ColourTags
-from talkinghead.predict.source import SourceFrame, SourceOptions
+from talkinghead.predict.source.source_frame import SourceFrame, SourceOptions
 
 if TYPE_CHECKING:
     from talkinghead.predict.predictor import LipSyncPredictor
@@ -70,7 +70,7 @@ class Avatar:
 
     Attributes:
         predictor: that made it; another cannot use its features.
-        source: whose frames come with the features of reference and surroundings.
+        source: whose frames come with the features of reference and masked_face.
         pictures: of one pass.
     """
 

@@ -23,19 +23,20 @@ from talkinghead.errors import MediaError, UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.media.writer import VideoWriter
-from talkinghead.models.conditioning import choose_emotion
+from talkinghead.models.lipsync.conditioning import choose_emotion
+from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
+from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.avatar import Avatar, Source
-from talkinghead.predict.backend import GeneratorBackend
-from talkinghead.predict.compositor import Compositor
-from talkinghead.predict.generate import GeneratedFrame, MouthGenerator
-from talkinghead.predict.listening import LipListener, LipStream
-from talkinghead.predict.loading import load_backend, place
-from talkinghead.predict.output import Progress, refuse_overwriting, write_video
-from talkinghead.predict.provenance import Provenance
-from talkinghead.predict.renderer import LaplacianRenderer, Renderer
-from talkinghead.predict.source import SourceFrame, SourceOptions, photo_frames, video_frames
-from talkinghead.predict.speech import Speech, SpeechChunks, SpeechInput
-from talkinghead.predict.stream import in_thread
+from talkinghead.predict.compositing.compositor import Compositor
+from talkinghead.predict.compositing.renderers import LaplacianRenderer, Renderer
+from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
+from talkinghead.predict.output.mux import Progress, refuse_overwriting, write_video
+from talkinghead.predict.output.provenance import Provenance
+from talkinghead.predict.pipeline import in_thread
+from talkinghead.predict.source.source_frame import SourceFrame, SourceOptions
+from talkinghead.predict.source.sources import photo_frames, video_frames
+from talkinghead.runtime.backend import GeneratorBackend
+from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
 
 FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
@@ -120,14 +121,14 @@ class LipSyncPredictor:
         chunk_frames: how many frames of a photo are generated at once.
         emotion: that a model shows which was trained with some; by default its first.
         articulation: how far the mouth moves, 0 (as in silence) to 3: 1 as the model has learnt it.
-        listener: who else tells how lips move, such as `talkinghead.speech.whisper_lips`.
+        lip_prior: who else tells how lips move, such as `talkinghead.predict.audio.whisper_prior`.
 
     Attributes:
         detecting: held while a face is found for an avatar: a detector serves one at a time.
 
     Raises:
         UsageError: the device or the precision is unknown or not to be had, the articulation out
-            of range, or the listener works at other rates.
+            of range, or the lip_prior works at other rates.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class LipSyncPredictor:
         chunk_frames: int = 25,
         emotion: str | None = None,
         articulation: float = 1.0,
-        listener: LipListener | None = None,
+        lip_prior: LipPrior | None = None,
     ) -> None:
         if not 0 <= articulation <= MAX_ARTICULATION:
             raise UsageError(
@@ -162,9 +163,9 @@ class LipSyncPredictor:
         self._occlusion_guard = occlusion_guard
         self._chunk_frames = chunk_frames
         self._articulation = articulation
-        if listener is not None:
-            LipStream(listener, spec)  # Says so at once where they do not go together.
-        self._listener = listener
+        if lip_prior is not None:
+            LipPriorStream(lip_prior, spec)  # Says so at once where they do not go together.
+        self._listener = lip_prior
 
     @classmethod
     def from_checkpoint(

@@ -15,11 +15,11 @@ import numpy as np
 
 from talkinghead.errors import MediaError, SpeechError, TalkingHeadError, UsageError
 from talkinghead.media.reader import stream_audio
+from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.avatar import Avatar
-from talkinghead.predict.output import refuse_overwriting
+from talkinghead.predict.output.mux import refuse_overwriting
+from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.predictor import RenderReport
-from talkinghead.predict.speech import SpeechStream
-from talkinghead.predict.stream import in_thread
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,
@@ -27,8 +27,8 @@ from talkinghead.speech.protocols import (
     TextToSpeech,
     Transcript,
 )
+from talkinghead.speech.sentence_speech import SpokenSentence, SpokenText
 from talkinghead.speech.sentences import cut_sentences
-from talkinghead.speech.spoken import SpokenSentence, SpokenText
 from talkinghead.speech.transcript import write_transcript
 from talkinghead.types import AudioClip, FloatArray
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talkinghead.media.files import atomic_path
-from talkinghead.speech.spoken import SpokenSentence
+from talkinghead.media.atomic_file import atomic_path
+from talkinghead.speech.sentence_speech import SpokenSentence
 
 if TYPE_CHECKING:
     from talkinghead.speech.conversation import TurnReport

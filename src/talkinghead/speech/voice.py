@@ -8,7 +8,7 @@ from threading import Event
 import numpy as np
 
 from talkinghead.errors import UsageError
-from talkinghead.media.audio import Resampler
+from talkinghead.media.audio_decoding import Resampler
 from talkinghead.speech.loudness import DEFAULT_LUFS, Loudness
 from talkinghead.speech.protocols import TextToSpeech
 from talkinghead.types import FloatArray

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from talkinghead.errors import DependencyError
-from talkinghead.media.audio import Resampler
+from talkinghead.media.audio_decoding import Resampler
 from talkinghead.types import FloatArray
 
 SAMPLE_RATE = 16_000

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from talkinghead.errors import TalkingHeadError
-from talkinghead.training.sharding import whole
+from talkinghead.training.fsdp import whole
 
 
 @dataclass(frozen=True)

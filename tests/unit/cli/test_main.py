@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import talkinghead
-from talkinghead.cli import app, hints
+from talkinghead.cli.hydra_app import app, hints
 from talkinghead.cli.main import COMMANDS, main
 from talkinghead.errors import MediaError, UsageError
 

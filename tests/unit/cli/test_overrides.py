@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from talkinghead.cli.overrides import to_hydra
+from talkinghead.cli.hydra_app.overrides import to_hydra
 
 AWKWARD = [
     "photo (1).jpg",

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from talkinghead.cli.hydra_app.overrides import to_hydra
 from talkinghead.cli.main import main
-from talkinghead.cli.overrides import to_hydra
 from talkinghead.cli.score import judge_arguments
-from talkinghead.data.synthetic import write_synthetic_clip
-from talkinghead.evaluation.judges import JudgeOptions
-from talkinghead.evaluation.systems import ScoreOptions
+from talkinghead.data.synthetic_clips import write_synthetic_clip
+from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions
+from talkinghead.evaluation.system_scores import ScoreOptions
 from talkinghead.paths import conf_dir
 
 QUICK = ["lpips=false", "num_strips=1", "detector=litert"]
@@ -80,7 +80,7 @@ def test_the_configurations_defaults_are_the_codes() -> None:
     for key in ("generated", "reference", "output"):
         values.pop(key)
     assert ScoreOptions(**judge_arguments(values)) == ScoreOptions()
-    assert JudgeOptions() == JudgeOptions(**vars(JudgeOptions()))
+    assert ScorerOptions() == ScorerOptions(**vars(ScorerOptions()))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 
 from talkinghead.data.datamodule import LipSyncDataModule, SyntheticDataModule
 from talkinghead.data.manifest import Manifest
-from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.types import AVSpec
 
@@ -79,7 +79,7 @@ def test_training_counts_iterations_and_validation_is_plain(corpus, tmp_path):
     batch = model.train_batches[0]
     assert batch["reference_face"].shape == (2, 3, 256, 256)
     assert batch["mouths"].shape == (2, 2, 3, 96, 96)
-    assert batch["surroundings"].shape == (2, 2, 3, 128, 128)
+    assert batch["masked_face"].shape == (2, 2, 3, 128, 128)
     assert batch["lips"].shape == (2, 20, 20, 2)
     assert batch["mel"].shape == batch["mel_negative"].shape == (2, 20, 80, 16)
     assert batch["mean_mouth"].shape == (2, 3, 96, 96)

@@ -8,13 +8,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch.utils.data import default_collate
 
-from talkinghead.data.augmentation import finish_batch
+from talkinghead.data.augmentation.batch_augmentation import finish_batch
 from talkinghead.data.dataset import ClipDataset, EvenClipDataset
 from talkinghead.data.manifest import Manifest
-from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError
-from talkinghead.features.audio import SILENCE, mel_windows
-from talkinghead.features.geometry import lip_motion
+from talkinghead.features.audio_features import SILENCE, mel_windows
+from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()

@@ -7,7 +7,7 @@ from talkinghead.cli.main import main
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.shards import ShardedCorpus, ShardedDataModule, write_shards
-from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError, DependencyError, UsageError
 from talkinghead.types import AVSpec
 

@@ -15,27 +15,31 @@ import torch
 from _listeners import Loud
 from torch import Tensor
 
+from talkinghead.data.clip_file import ClipData, encode_face, write_clip
 from talkinghead.data.manifest import ClipEntry, Manifest
-from talkinghead.data.storage import ClipData, encode_face, write_clip
 from talkinghead.errors import CorpusError, UsageError
-from talkinghead.evaluation import judges as judges_module
-from talkinghead.evaluation.evaluate import (
+from talkinghead.evaluation.audio_dependence import (
+    AudioIndependentModelError,
+    measure_audio_dependence,
+    require_audio_dependence,
+)
+from talkinghead.evaluation.checkpoint_evaluation import (
     EvaluationOptions,
     choose_clips,
     choose_other,
     evaluate,
 )
-from talkinghead.evaluation.exhibit import Exhibit
-from talkinghead.evaluation.generate import ClipGenerator
-from talkinghead.evaluation.judges import Judges, embed_windows
-from talkinghead.evaluation.listening import DeafModelError, judge_listening, require_listening
-from talkinghead.evaluation.report import Scored, shed_exhibits
-from talkinghead.evaluation.score import ClipScorer, load_clip
-from talkinghead.features.audio import SILENCE, mel_windows
-from talkinghead.features.geometry import as_tensor, paste_mouth, surroundings
+from talkinghead.evaluation.clip_generation import ClipGenerator
+from talkinghead.evaluation.clip_scores import ClipScorer, load_clip
+from talkinghead.evaluation.report.clip_visuals import ClipVisuals
+from talkinghead.evaluation.report.summary import Scored, drop_unused_visuals
+from talkinghead.evaluation.scorers import clip_scorers as judges_module
+from talkinghead.evaluation.scorers.clip_scorers import Scorers, embed_windows
+from talkinghead.features.audio_features import SILENCE, mel_windows
+from talkinghead.features.faces.alignment import as_tensor, masked_face, paste_mouth
 from talkinghead.models.checkpoint import save_release
-from talkinghead.models.generator import LipSyncGenerator
-from talkinghead.models.sync import SyncDiscriminator
+from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.types import AVSpec, Box, Face, FloatArray, UInt8Array
 
 SPEC = AVSpec()
@@ -99,7 +103,7 @@ class BarModel:
         gaps = (windows.mean(dim=(2, 3)) + 4) * 5
         return torch.full_like(gaps, 12.0) if self.deaf else gaps
 
-    def tell_lips(self, tokens: Tensor, lips: Tensor, share: float) -> Tensor:
+    def set_lip_motion(self, tokens: Tensor, lips: Tensor, share: float) -> Tensor:
         told = 10 * (lips[:, 17:20, 1] - lips[:, 13:16, 1]).mean(1)
         return torch.lerp(tokens, told, share)
 
@@ -148,13 +152,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def score(corpus: Path, model: BarModel, **options) -> Scored:
     clips = Manifest.load(corpus).split("val")
-    scorer = ClipScorer(ClipGenerator(model, SPEC, **options), Judges(SPEC, BarDetector()))
+    scorer = ClipScorer(ClipGenerator(model, SPEC, **options), Scorers(SPEC, BarDetector()))
     real, other = (load_clip(corpus, clip) for clip in clips)
     return scorer.score(real, other)
 
 
 @pytest.fixture(scope="module")
-def listener(corpus: Path) -> Scored:
+def lip_prior(corpus: Path) -> Scored:
     return score(corpus, BarModel())
 
 
@@ -163,8 +167,8 @@ def deaf(corpus: Path) -> Scored:
     return score(corpus, BarModel(deaf=True))
 
 
-def test_a_model_that_listens(listener: Scored) -> None:
-    values = listener.values
+def test_a_model_that_listens(lip_prior: Scored) -> None:
+    values = lip_prior.values
     assert values["r_own"] > 0.95
     assert values["r_own_speech"] > 0.9
     assert values["r_ceiling"] > 0.95
@@ -200,7 +204,7 @@ def test_a_deaf_model_is_found_out(deaf: Scored) -> None:
 
 
 def test_a_deaf_model_hears_what_a_listener_tells_it(corpus: Path) -> None:
-    values = score(corpus, BarModel(deaf=True), listener=Loud()).values
+    values = score(corpus, BarModel(deaf=True), lip_prior=Loud()).values
     assert values["r_own"] > 0.9
     assert values["r_other"] < 0.7
     assert values["opening_silence"] == 0
@@ -208,7 +212,7 @@ def test_a_deaf_model_hears_what_a_listener_tells_it(corpus: Path) -> None:
 
 def test_from_another_moment_on_even_the_clips_own_sound_is_wrong(corpus: Path) -> None:
     clip = load_clip(corpus, Manifest.load(corpus).split("val")[0])
-    scorer = ClipScorer(ClipGenerator(BarModel(), SPEC), Judges(SPEC, BarDetector()))
+    scorer = ClipScorer(ClipGenerator(BarModel(), SPEC), Scorers(SPEC, BarDetector()))
     values = scorer.score(clip, clip).values
     assert values["r_other"] == pytest.approx(values["r_own"])
     assert values["l1_ratio"] == pytest.approx(1)
@@ -221,7 +225,7 @@ def test_what_happens_in_silence_is_left_out_of_the_ratio_on_speech(corpus: Path
     # Another sound, which differs in the silence at the clip's beginning alone.
     features = clip.features.clone()
     features[:, :4] = 2.0
-    scorer = ClipScorer(ClipGenerator(BarModel(), SPEC), Judges(SPEC, BarDetector()))
+    scorer = ClipScorer(ClipGenerator(BarModel(), SPEC), Scorers(SPEC, BarDetector()))
     values = scorer.score(clip, replace(clip, features=features)).values
     for prefix in ("", "lips_"):
         assert values[f"{prefix}l1_ratio"] > 1.2
@@ -245,24 +249,26 @@ def test_what_is_shown_is_the_picture_itself_around_the_mouth(corpus: Path) -> N
     assert np.abs(copied[0].astype(int) - faces[0]).max() <= 2
 
 
-def test_a_deaf_model_fails_loudly(listener: Scored, deaf: Scored) -> None:
-    listening = judge_listening([listener])
+def test_a_deaf_model_fails_loudly(lip_prior: Scored, deaf: Scored) -> None:
+    listening = measure_audio_dependence([lip_prior])
     assert listening.is_known
     assert listening.listens
-    require_listening(listening, "last.ckpt")
-    listening = judge_listening([deaf])
+    require_audio_dependence(listening, "last.ckpt")
+    listening = measure_audio_dependence([deaf])
     assert listening.is_known
     assert not listening.listens
-    with pytest.raises(DeafModelError, match=r"last\.ckpt does not depend on its audio") as raised:
-        require_listening(listening, "last.ckpt")
+    with pytest.raises(
+        AudioIndependentModelError, match=r"last\.ckpt does not depend on its audio"
+    ) as raised:
+        require_audio_dependence(listening, "last.ckpt")
     assert "\n" not in str(raised.value)
 
 
 def test_listening_is_not_known_without_another_sound(caplog: pytest.LogCaptureFixture) -> None:
-    listening = judge_listening([Scored("a", "seen", {}, {"r_own": 0.5})])
+    listening = measure_audio_dependence([Scored("a", "seen", {}, {"r_own": 0.5})])
     assert not listening.is_known
     assert listening.to_dict()["listens"] is None
-    require_listening(listening, "last.ckpt")
+    require_audio_dependence(listening, "last.ckpt")
     assert "whether last.ckpt listens is not known" in caplog.text
 
 
@@ -272,7 +278,7 @@ def test_the_current_mouth_is_never_shown(corpus: Path) -> None:
     model = BarModel()
     ClipGenerator(model, SPEC).encode(clip.faces, clip.lips)
     seen = torch.cat(model.contexts)
-    torch.testing.assert_close(seen, surroundings(as_tensor(clip.faces), SPEC))
+    torch.testing.assert_close(seen, masked_face(as_tensor(clip.faces), SPEC))
     x0, y0, x1, y1 = (int(v) // 2 for v in SPEC.mask_box)
     assert float(seen[..., y0:y1, x0:x1].max()) == 0
 
@@ -321,8 +327,8 @@ def test_sync_windows_pair_the_same_frames(corpus: Path) -> None:
     np.testing.assert_allclose(seen[30], video[0].numpy(), atol=1e-5)
     np.testing.assert_allclose(heard[30], audio[0].numpy(), atol=1e-5)
     clip = load_clip(corpus, Manifest.load(corpus).split("val")[0])
-    judges = Judges(SPEC, BarDetector(), expert)
-    values = ClipScorer(ClipGenerator(BarModel(), SPEC), judges).score(clip, None).values
+    scorers = Scorers(SPEC, BarDetector(), expert)
+    values = ClipScorer(ClipGenerator(BarModel(), SPEC), scorers).score(clip, None).values
     assert {"lse_d", "lse_c", "sync_offset", "real_lse_d", "real_lse_c"} <= set(values)
     assert "r_other" not in values
 
@@ -386,7 +392,7 @@ def test_evaluate_writes_a_report(corpus: Path, checkpoint: Path, tmp_path: Path
     threads = torch.get_num_threads()
     options = EvaluationOptions(max_frames=12, num_strips=1, num_threads=threads, lpips=False)
     # It is deaf, which is said when the report has been written.
-    with pytest.raises(DeafModelError):
+    with pytest.raises(AudioIndependentModelError):
         evaluate(checkpoint, corpus, tmp_path / "scores", options)
     assert "It does not listen." in (tmp_path / "scores" / "report.html").read_text()
     text = (tmp_path / "scores" / "scores.json").read_text()
@@ -419,7 +425,7 @@ def test_whether_a_model_listens_may_be_left_open(
     corpus: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     options = EvaluationOptions(
-        max_frames=8, max_clips=1, num_strips=0, lpips=False, require_listening=False
+        max_frames=8, max_clips=1, num_strips=0, lpips=False, require_audio_dependence=False
     )
     report = evaluate(checkpoint, corpus, tmp_path, options)
     assert report == json.loads((tmp_path / "scores.json").read_text())
@@ -451,11 +457,11 @@ def test_senseless_options(options) -> None:
 
 
 def test_only_what_is_shown_stays_in_memory() -> None:
-    exhibit = Exhibit(np.zeros((2, 2, 3), np.uint8), b"", b"", {}, None)
+    visuals = ClipVisuals(np.zeros((2, 2, 3), np.uint8), b"", b"", {}, None)
     values: FloatArray = np.float32([0.1, 0.9, np.nan, 0.5, 0.4])
     clips = [
-        Scored(f"a/{number}", "seen", {}, {"r_own_speech": float(value)}, exhibit)
+        Scored(f"a/{number}", "seen", {}, {"r_own_speech": float(value)}, visuals)
         for number, value in enumerate(values)
     ]
-    left = shed_exhibits(clips, 1)
-    assert [clip.exhibit is not None for clip in left] == [False, True, True, False, False]
+    left = drop_unused_visuals(clips, 1)
+    assert [clip.visuals is not None for clip in left] == [False, True, True, False, False]

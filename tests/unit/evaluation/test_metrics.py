@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from talkinghead.evaluation import metrics
-from talkinghead.features.audio import SILENCE
+from talkinghead.features.audio_features import SILENCE
 from talkinghead.types import AVSpec, Box, Face, UInt8Array
 
 SPEC = AVSpec()

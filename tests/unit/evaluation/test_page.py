@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from talkinghead.evaluation.catalogue import CATALOGUE
-from talkinghead.evaluation.exhibit import make_exhibit
-from talkinghead.evaluation.page import make_plot
-from talkinghead.evaluation.report import Report, Scored, winners
+from talkinghead.evaluation.report.clip_visuals import make_clip_visuals
+from talkinghead.evaluation.report.page import make_plot
+from talkinghead.evaluation.report.score_catalogue import CATALOGUE
+from talkinghead.evaluation.report.summary import Report, Scored, winners
 from talkinghead.media.reader import probe
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
@@ -62,8 +62,8 @@ def scored(clip: str, column: str, value: float, *, shown: bool = False) -> Scor
     takes = {"real": faces(90), column: faces(160)}
     speech = np.arange(30) > 12
     samples = np.zeros(30 * 640, np.float32)
-    exhibit = make_exhibit(takes, takes, {"real": wave, column: broken}, speech, samples, SPEC)
-    return Scored(clip, column, {}, values, exhibit)
+    visuals = make_clip_visuals(takes, takes, {"real": wave, column: broken}, speech, samples, SPEC)
+    return Scored(clip, column, {}, values, visuals)
 
 
 @pytest.fixture
@@ -129,9 +129,9 @@ def test_groups_are_not_compared(clips: list[Scored], tmp_path: Path) -> None:
 
 
 def test_curves_are_drawn_to_scale_with_gaps() -> None:
-    exhibit = scored("c", "ours", 0.5, shown=True).exhibit
-    assert exhibit is not None
-    plot = make_plot(exhibit, Fraction(25), "#123456")
+    visuals = scored("c", "ours", 0.5, shown=True).visuals
+    assert visuals is not None
+    plot = make_plot(visuals, Fraction(25), "#123456")
     (_, _, real), (name, colour, ours) = plot.paths
     assert (name, colour) == ("ours", "#123456")
     assert real.count("M") == 1

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from talkinghead.errors import UsageError
-from talkinghead.losses.adversarial import AdversarialLoss, feature_matching, gradient_penalty
+from talkinghead.losses.adversarial_loss import AdversarialLoss, feature_matching, gradient_penalty
 from talkinghead.models.discriminator import Discriminator
 
 

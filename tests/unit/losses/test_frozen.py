@@ -10,15 +10,15 @@ import pytest
 import torch
 from torchvision.models import mobilenet_v3_large
 
+from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import Manifest
-from talkinghead.data.storage import ClipFile
 from talkinghead.errors import CheckpointError
-from talkinghead.features.geometry import as_tensor, mouth_crop
-from talkinghead.losses.generator import GeneratorLoss
-from talkinghead.losses.identity import IdentityLoss
-from talkinghead.losses.landmark import LandmarkLoss
+from talkinghead.features.faces.alignment import as_tensor, mouth_crop
+from talkinghead.losses.generator_loss import GeneratorLoss
+from talkinghead.losses.identity_loss import IdentityLoss
+from talkinghead.losses.landmark_loss import LandmarkLoss
 from talkinghead.models.checkpoint import LIPS, save_release
-from talkinghead.models.lips import LipRegressor
+from talkinghead.models.lip_regressor import LipRegressor
 from talkinghead.types import AVSpec
 
 

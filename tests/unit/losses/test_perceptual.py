@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
-from talkinghead.losses import perceptual
-from talkinghead.losses.perceptual import BLOCK_LAYOUTS, PerceptualLoss
+from talkinghead.losses import perceptual_loss as perceptual
+from talkinghead.losses.perceptual_loss import BLOCK_LAYOUTS, PerceptualLoss
 
 offline = pytest.mark.skipif(
     find_spec("stlpips_pytorch") is None, reason="needs the extra: pip install talkinghead[offline]"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from talkinghead.errors import UsageError
-from talkinghead.losses.reconstruction import ReconstructionLoss, soft_weight_map
+from talkinghead.losses.reconstruction_loss import ReconstructionLoss, soft_weight_map
 
 
 def test_weight_map_peaks_on_the_lips_and_keeps_the_scale() -> None:

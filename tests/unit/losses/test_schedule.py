@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from talkinghead.errors import UsageError
-from talkinghead.losses.schedule import build_schedule
+from talkinghead.losses.weight_schedule import build_schedule
 
 RAMP = {"kind": "linear", "start": 0.0, "end": 0.4, "start_iteration": 100, "end_iteration": 200}
 

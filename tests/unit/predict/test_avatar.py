@@ -10,8 +10,8 @@ from _small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
 
 from talkinghead.errors import FaceNotFoundError, UsageError
 from talkinghead.predict import avatar as avatar_module
-from talkinghead.predict.renderer import PoissonRenderer
-from talkinghead.predict.source import SourceOptions
+from talkinghead.predict.compositing.renderers import PoissonRenderer
+from talkinghead.predict.source.source_frame import SourceOptions
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,12 @@ from _small_predictor import (
 )
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
+from talkinghead.predict.compositing.renderers import (
+    FeatherRenderer,
+    LaplacianRenderer,
+    PoissonRenderer,
+)
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.renderer import FeatherRenderer, LaplacianRenderer, PoissonRenderer
 from talkinghead.predict.source import playback
 from talkinghead.types import AudioClip, VideoFrame
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from _openai_server import END, OpenAIServer, chat, pcm, said, samples
 
-from talkinghead.media.audio import read_audio
+from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
-from talkinghead.speech.llm.openai import OpenAIChat
+from talkinghead.speech.llm.openai_llm import OpenAIChat
 from talkinghead.speech.protocols import Message
-from talkinghead.speech.stt.openai import OpenAISpeechToText
-from talkinghead.speech.tts.openai import OpenAITextToSpeech
+from talkinghead.speech.stt.openai_stt import OpenAISpeechToText
+from talkinghead.speech.tts.openai_tts import OpenAITextToSpeech
 
 SPEECH = read_audio(DEMO_SPEECH, 16_000)
 HELLO = [Message("user", "Hello?")]

@@ -13,7 +13,7 @@ from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.media.writer import write_audio_file
 from talkinghead.speech.conversation import Conversation, TurnTimes
 from talkinghead.speech.protocols import Message, Transcript, Word
-from talkinghead.speech.spoken import SpokenSentence, speak_text
+from talkinghead.speech.sentence_speech import SpokenSentence, speak_text
 from talkinghead.speech.transcript import subtitles
 from talkinghead.types import AudioClip
 

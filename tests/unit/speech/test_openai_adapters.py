@@ -14,10 +14,10 @@ import pytest
 from _openai_server import END, KEY, OpenAIServer, chat, event, pcm, said, samples, serving
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.media.audio import read_audio
+from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
-from talkinghead.speech.llm.openai import OpenAIChat
-from talkinghead.speech.packaged import smollm2
+from talkinghead.runtime.packaged_weights import smollm2
+from talkinghead.speech.llm.openai_llm import OpenAIChat
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,
@@ -25,8 +25,8 @@ from talkinghead.speech.protocols import (
     TextToSpeech,
     Transcript,
 )
-from talkinghead.speech.stt.openai import OpenAISpeechToText
-from talkinghead.speech.tts.openai import MAX_LENGTH, OpenAITextToSpeech
+from talkinghead.speech.stt.openai_stt import OpenAISpeechToText
+from talkinghead.speech.tts.openai_tts import MAX_LENGTH, OpenAITextToSpeech
 from talkinghead.types import AudioClip, FloatArray
 
 pytest.importorskip("openai", reason="needs the extra speech")
@@ -123,7 +123,7 @@ def test_silence_spends_no_call(server: OpenAIServer) -> None:
 def test_long_speech_is_cut(
     server: OpenAIServer, speech: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("talkinghead.speech.stt.openai._LONGEST_S", 4.0)
+    monkeypatch.setattr("talkinghead.speech.stt.openai_stt._LONGEST_S", 4.0)
     word = {"word": "a", "start": 0, "end": 0.1}
     server.answers += [said("a", words=[word]) for _ in range(20)]
     stt = OpenAISpeechToText(word_times=True, base_url=server.url)

@@ -28,7 +28,7 @@ from _openai_server import (
 )
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.speech.llm.openai import OpenAIChat
+from talkinghead.speech.llm.openai_llm import OpenAIChat
 
 pytest.importorskip("openai", reason="needs the extra speech")
 pytest.importorskip("faster_whisper", reason="its detector hears when somebody speaks")

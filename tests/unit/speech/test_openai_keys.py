@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.paths import conf_dir
-from talkinghead.speech.llm.openai import OpenAIChat
+from talkinghead.speech.llm.openai_llm import OpenAIChat
 
 pytest.importorskip("openai", reason="needs the extra speech")
 pytest.importorskip("faster_whisper", reason="its detector hears when somebody speaks")

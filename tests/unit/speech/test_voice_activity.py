@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from talkinghead.errors import DependencyError
-from talkinghead.media.audio import read_audio
+from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.speech import voice_activity as va
 from talkinghead.types import FloatArray

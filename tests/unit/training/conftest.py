@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from _tiny import SPEC
 
-from talkinghead.data.synthetic import make_synthetic_corpus
+from talkinghead.data.synthetic_clips import make_synthetic_corpus
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def build_detector(name: str = "litert", **options: Any) -> FaceDetector:
         raise UsageError(f"detector={name} is unknown; choose one of {', '.join(DETECTORS)}")
     if name == "litert":
         try:
-            from talkinghead.features.faces.litert import LiteRtDetector
+            from talkinghead.features.faces.litert_detector import LiteRtDetector
         except ImportError as error:
             raise DependencyError(
                 f"detector=litert needs a package that is missing ({error}): "
@@ -61,7 +61,7 @@ def build_detector(name: str = "litert", **options: Any) -> FaceDetector:
             ) from error
         return LiteRtDetector(**options)
     try:
-        from talkinghead.features.faces.fan import FanDetector
+        from talkinghead.features.faces.face_alignment_detector import FanDetector
     except ImportError as error:
         raise DependencyError(
             f"detector=face_alignment needs the package face-alignment ({error}): "

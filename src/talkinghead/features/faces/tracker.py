@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from talkinghead.errors import FaceNotFoundError
+from talkinghead.features.faces.alignment import RIGID_POINTS, estimate_transform, smooth_transforms
 from talkinghead.features.faces.blazeface import overlap
 from talkinghead.features.faces.detector import FaceDetector
-from talkinghead.features.geometry import RIGID_POINTS, estimate_transform, smooth_transforms
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
 # A cut changes the whole picture at once, in mean grey levels of a thumbnail. Measured: a talking

@@ -12,7 +12,7 @@ from pathlib import Path
 from talkinghead.errors import MediaError
 from talkinghead.media.reader import read_video
 from talkinghead.media.timing import round_half_up
-from talkinghead.predict.source.frame import SourceFrame
+from talkinghead.predict.source.source_frame import SourceFrame
 
 # Containers round times to their own unit, a millisecond in the coarsest.
 _ROUNDING_S = Fraction(1, 1000)

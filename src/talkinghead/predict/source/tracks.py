@@ -16,8 +16,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from talkinghead.features.faces.tracker import FaceTracker, MultiTracker
-from talkinghead.features.geometry import (
+from talkinghead.features.faces.alignment import (
     NOSE_LINE,
     TransformSmoother,
     estimate_transform,
@@ -25,8 +24,9 @@ from talkinghead.features.geometry import (
     lip_points,
     mouth_opening,
 )
-from talkinghead.features.head_pose import head_pose
-from talkinghead.predict.source.frame import SourceFrame
+from talkinghead.features.faces.head_pose import head_pose
+from talkinghead.features.faces.tracker import FaceTracker, MultiTracker
+from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, Face, FloatArray
 
 Sighting: TypeAlias = tuple[SourceFrame, Face | None]

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from typing import Any
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.speech.packaged import smollm2
+from talkinghead.runtime.packaged_weights import smollm2
 from talkinghead.speech.protocols import Message
 
 _POLL_S = 0.05

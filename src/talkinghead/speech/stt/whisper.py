@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.speech import packaged
+from talkinghead.runtime import packaged_weights as packaged
 from talkinghead.speech.protocols import Transcript, Word
 from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, listen
 from talkinghead.types import AudioClip, FloatArray

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 
 from talkinghead.errors import DependencyError, MediaError, SpeechError, UsageError
-from talkinghead.media.audio import read_audio
+from talkinghead.media.audio_decoding import read_audio
 from talkinghead.speech.tts.speakable import Speakable
 from talkinghead.types import FloatArray
 

@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.speech import packaged
+from talkinghead.runtime import packaged_weights as packaged
 from talkinghead.speech.tts.speakable import Speakable
 from talkinghead.types import FloatArray
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.media.audio import read_audio
+from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.speech.protocols import SpeechToText
 from talkinghead.speech.stt.whisper import Whisper

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from talkinghead.errors import DependencyError, SpeechError, TalkingHeadError, UsageError
-from talkinghead.speech import packaged
+from talkinghead.runtime import packaged_weights as packaged
 from talkinghead.speech.protocols import TextToSpeech
 from talkinghead.speech.tts.piper import Piper
 from talkinghead.speech.voice import Voice

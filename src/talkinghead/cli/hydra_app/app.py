@@ -1,0 +1,93 @@
+"""Runs a command's function as a Hydra app: literal paths and texts in, our own errors out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from talkinghead.cli.hydra_app.hints import explain
+from talkinghead.cli.hydra_app.overrides import to_hydra
+from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
+from talkinghead.paths import conf_dir
+
+_PLUGINS = ("hydra/sweeper/optuna", "hydra/launcher/submitit_")
+"""Choices of Hydra's that come with the extra `sweep`."""
+
+
+class _JobFailedError(BaseException):
+    """Carries a job's error past Hydra, which catches every Exception and prints its own lines."""
+
+
+def run_app(command: str, arguments: Sequence[str]) -> None:
+    """Runs `main(cfg)` of `talkinghead.cli.<command>` under Hydra: once, or with `-m` once a value.
+
+    Args:
+        command: the module in `talkinghead.cli`, and the configuration's name.
+        arguments: Hydra's arguments; the values of path and text keys are taken literally.
+
+    Raises:
+        UsageError: the arguments or the configuration are wrong.
+        Exception: whatever the command raised; with `-m` the first such error, after all have run.
+    """
+    # Hydra would otherwise print a job's traceback and exit by itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    command_line = sys.argv
+    overrides = to_hydra(arguments, command)
+    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
+    sys.argv = [command_line[0], *overrides]
+    try:
+        app(_make_task(command, command_line))()
+    except _JobFailedError as failure:
+        assert failure.__cause__ is not None
+        raise _as_ours(failure.__cause__, command, overrides) from failure.__cause__
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _as_ours(error, command, overrides) from error
+    finally:
+        sys.argv = command_line
+
+
+def _make_task(command: str, command_line: list[str]) -> Callable[[DictConfig], object]:
+    def task(cfg: DictConfig) -> object:
+        try:
+            # Imported here: --help, --cfg and a wrong key are answered without loading torch.
+            main = importlib.import_module(f"talkinghead.cli.{command}").main
+            if HydraConfig.get().mode == RunMode.RUN:
+                # Lightning starts the other processes of a distributed run from sys.argv.
+                sys.argv = command_line
+            return main(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            raise _JobFailedError from error
+
+    # Hydra names the job after the function's module.
+    task.__module__ = f"talkinghead.cli.{command}"
+    return task
+
+
+def _as_ours(error: BaseException, command: str, overrides: Sequence[str]) -> BaseException:
+    """Our own error where one is at the root; a configuration's error as a UsageError."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TalkingHeadError):
+            return cause
+        cause = cause.__cause__
+    if isinstance(error, MissingConfigException):
+        missing = error.missing_cfg_file or ""
+        if missing.startswith(_PLUGINS):
+            return DependencyError(
+                f"{missing} is not installed: pip install 'talkinghead[sweep]', or choose "
+                "sweep=default or sweep=joblib"
+            )
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return UsageError(explain(error, command, overrides))
+    return error

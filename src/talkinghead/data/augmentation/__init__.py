@@ -1,0 +1,1 @@
+"""Augment batches on their device."""

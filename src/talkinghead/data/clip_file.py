@@ -1,0 +1,211 @@
+"""The clip file: what training reads of a clip, so that a random window is a few short reads.
+
+A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and `N` audio samples:
+
+- `jpeg` uint8 [bytes]: the aligned faces as JPEGs, one after another (quality 95, 4:4:4, so that no
+  chroma sample mixes pixels across the mouth box's edge); `offsets` int64 [T + 1]
+- `mel` float16 [num_mels, M]; `prosody` float16 [3, M]; `audio` int16 [N]
+- `mouth_opening` float32 [T] and `lips` float32 [T, 20, 2] (canonical pixels), NaN where the face
+  was not found; `transforms` float32 [T, 2, 3]
+- `head_pose` float32 [T, 3], where it was measured: degrees, NaN where the face was not found (see
+  `talkinghead.features.faces.head_pose`)
+- `mean_face` uint8 [3, face, face]: the mean of all frames, and `mean_mouth` uint8 [3, mouth,
+  mouth], its mouth region
+- `voice_mel` float16 [V, num_mels, M] and `voice_prosody` float16 [V, 3, M], where the clip was
+  re-voiced (see `talkinghead.speech.revoice`): others who say the same at the same time
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
+
+from talkinghead.errors import CorpusError
+from talkinghead.media.writer import atomic_path
+from talkinghead.types import FloatArray, UInt8Array
+
+JPEG_QUALITY = 95
+_VOICES = "voices"
+"""The metadata's entry of their names."""
+_ENCODE = [
+    cv2.IMWRITE_JPEG_QUALITY,
+    JPEG_QUALITY,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]
+
+
+@dataclass(frozen=True)
+class ClipData:
+    """What goes into a clip file; see the head of this module for shapes."""
+
+    jpegs: list[bytes]
+    mel: FloatArray
+    prosody: FloatArray
+    audio: FloatArray
+    mouth_opening: FloatArray
+    lips: FloatArray
+    transforms: FloatArray
+    mean_face: UInt8Array
+    mean_mouth: UInt8Array
+    head_pose: FloatArray | None = None
+
+
+def encode_face(image: UInt8Array) -> bytes:
+    """JPEG of a face, uint8 [height, width, 3] RGB."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _ENCODE)
+    return data.tobytes()
+
+
+def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
+    """Writes a clip file, whole or not at all.
+
+    Args:
+        path: where; its folder is made.
+        data: the clip.
+        metadata: strings to find again with `read_metadata`.
+    """
+    lengths = np.array([0, *map(len, data.jpegs)], np.int64)
+    tensors = {
+        "jpeg": np.frombuffer(b"".join(data.jpegs), np.uint8),
+        "offsets": np.cumsum(lengths),
+        "mel": data.mel.astype(np.float16),
+        "prosody": data.prosody.astype(np.float16),
+        "audio": np.clip(np.rint(data.audio * 32767), -32768, 32767).astype(np.int16),
+        "mouth_opening": data.mouth_opening.astype(np.float32),
+        "lips": data.lips.astype(np.float32),
+        "transforms": data.transforms.astype(np.float32),
+        "mean_face": data.mean_face,
+        "mean_mouth": data.mean_mouth,
+    }
+    if data.head_pose is not None:
+        tensors["head_pose"] = data.head_pose.astype(np.float32)
+    blob = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(blob)
+
+
+def add_voices(path: Path, names: Sequence[str], mel: FloatArray, prosody: FloatArray) -> None:
+    """Gives a clip file other voices, in place of those that it had; whole or not at all.
+
+    Args:
+        path: of a clip file.
+        names: V of them.
+        mel: float [V, num_mels, M].
+        prosody: float [V, 3, M].
+    """
+    metadata = read_metadata(path) or {}
+    tensors = load_file(path)
+    tensors["voice_mel"] = np.ascontiguousarray(mel, np.float16)
+    tensors["voice_prosody"] = np.ascontiguousarray(prosody, np.float16)
+    blob = save(tensors, {**metadata, _VOICES: json.dumps(list(names))})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(blob)
+
+
+def read_metadata(path: Path) -> dict[str, str] | None:
+    """A clip file's metadata, or None where the file is missing or not whole."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(size, 1 << 20)))
+        end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
+        whole = path.stat().st_size == 8 + size + end
+    except (OSError, struct.error, ValueError, KeyError, TypeError):
+        return None
+    return header.get("__metadata__", {}) if whole else None
+
+
+class ClipFile:
+    """Random access to one clip file. Opening maps it; what is not asked for is not read.
+
+    Args:
+        path: the clip file.
+
+    Raises:
+        CorpusError: the file is missing or broken.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self._file: Any = safe_open(str(path), framework="numpy")
+            self._offsets: npt.NDArray[np.int64] = self._file.get_tensor("offsets")
+        except (OSError, SafetensorError) as error:
+            raise CorpusError(
+                f"clip {path} is missing or broken ({error}); "
+                "run `talkinghead prepare` again, it makes only what is missing"
+            ) from error
+
+    def __len__(self) -> int:
+        """Number of video frames."""
+        return len(self._offsets) - 1
+
+    @property
+    def voices(self) -> list[str]:
+        """Names of the other voices that it has."""
+        names: list[str] = json.loads((self._file.metadata() or {}).get(_VOICES, "[]"))
+        return names
+
+    def tensor(self, name: str) -> npt.NDArray[Any]:
+        """A whole tensor, by name, as stored.
+
+        Raises:
+            CorpusError: the clip has none of that name.
+        """
+        if name not in self._file.keys():  # noqa: SIM118 - the file itself cannot be searched
+            raise CorpusError(
+                f"clip {self.path} has no {name}: an older version made it; run `talkinghead "
+                "prepare` again"
+            )
+        array: npt.NDArray[Any] = self._file.get_tensor(name)
+        return array
+
+    def mel(self) -> FloatArray:
+        """Log-mel, float32 [num_mels, M]."""
+        return self.tensor("mel").astype(np.float32)
+
+    def columns(self, name: str, start: int, stop: int, voice: int | None = None) -> FloatArray:
+        """Columns `start` to `stop` of "mel" or "prosody", as far as they exist: float32.
+
+        `voice` counts in `voices`; None is the clip's own sound.
+        """
+        part = self._file.get_slice(name if voice is None else f"voice_{name}")
+        *_, num_rows, num_columns = part.get_shape()
+        start, stop = max(0, start), min(stop, num_columns)
+        if start >= stop:
+            return np.empty((num_rows, 0), np.float32)
+        array = part[:, start:stop] if voice is None else part[voice, :, start:stop]
+        return np.asarray(array, np.float32)
+
+    def faces(self, start: int, stop: int) -> UInt8Array:
+        """Aligned faces of frames `start` to `stop`, uint8 [stop - start, face, face, 3] RGB.
+
+        Raises:
+            CorpusError: a picture cannot be decoded.
+        """
+        begin, end = int(self._offsets[start]), int(self._offsets[stop])
+        data = self._file.get_slice("jpeg")[begin:end]
+        edges = self._offsets[start : stop + 1] - begin
+        return np.stack([self._decode(data[a:b]) for a, b in pairwise(edges)])
+
+    def _decode(self, data: UInt8Array) -> UInt8Array:
+        # One call that uses no threads: OpenCV's do not survive the fork of a loader's workers.
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise CorpusError(
+                f"clip {self.path} holds a broken picture; "
+                "delete the file and run `talkinghead prepare` again"
+            )
+        return np.asarray(image)

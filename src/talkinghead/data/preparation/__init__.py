@@ -1,0 +1,1 @@
+"""Turn raw videos into a prepared corpus."""

@@ -1,0 +1,280 @@
+"""Drawn faces whose mouths follow synthetic vowels: a corpus in seconds, for tests and trials."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from talkinghead.data.clip_file import ClipData, encode_face, write_clip
+from talkinghead.data.manifest import ClipEntry, Manifest
+from talkinghead.data.preparation.clip_maker import CODE_VERSION
+from talkinghead.data.window_sampling import make_rng
+from talkinghead.errors import UsageError
+from talkinghead.features.audio_features import LogMel, Prosody
+from talkinghead.features.faces.alignment import as_tensor, mouth_crop
+from talkinghead.media.timing import frame_time_s, round_half_up, seconds_to_samples
+from talkinghead.media.writer import VideoWriter
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
+
+_SPEAKER, _SPEECH = 0, 1
+_SUBPIXEL_BITS = 4
+_WIDEST_OPENING = 0.3
+
+
+@dataclass(frozen=True)
+class Character:
+    """How a drawn speaker looks (colours are RGB, `width` is the mouth's) and sounds."""
+
+    skin: tuple[int, int, int]
+    lips: tuple[int, int, int]
+    background: tuple[int, int, int]
+    width: float
+    pitch_hz: float
+
+    @classmethod
+    def of(cls, speaker: int, seed: int = 0) -> Character:
+        """The character of speaker number `speaker`, always the same."""
+        rng = make_rng(seed, _SPEAKER, speaker)
+        red = rng.uniform(140, 240)
+        return cls(
+            (int(red), int(red * rng.uniform(0.7, 0.85)), int(red * rng.uniform(0.5, 0.7))),
+            (int(rng.uniform(140, 200)), int(rng.uniform(40, 90)), int(rng.uniform(50, 100))),
+            (int(rng.uniform(30, 220)), int(rng.uniform(30, 220)), int(rng.uniform(30, 220))),
+            rng.uniform(0.075, 0.095),
+            rng.uniform(90, 240),
+        )
+
+
+_MOUTH_LINE, _LIP, _GAP = 0.68, 0.022, 0.065
+"""Where closed lips meet, how thick they are, and half of the widest gap, in faces."""
+
+
+def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
+    """A canonical face.
+
+    Args:
+        character: who.
+        opening: of the mouth, in [0, 1].
+        size: side in pixels.
+
+    Returns:
+        uint8 [size, size, 3] RGB.
+    """
+    image = np.full((size, size, 3), character.background, np.uint8)
+
+    def ellipse(
+        x: float, y: float, width: float, height: float, colour: tuple[int, int, int]
+    ) -> None:
+        unit = size * 2**_SUBPIXEL_BITS
+        centre, axes = (
+            (round(x * unit), round(y * unit)),
+            (round(width * unit), round(height * unit)),
+        )
+        cv2.ellipse(image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    dark = _scaled(character.skin, 0.35)
+    shade = _scaled(character.skin, 0.85)
+    ellipse(0.5, 1.05, 0.3, 0.25, shade)
+    ellipse(0.5, 0.42, 0.3, 0.38, character.skin)
+    # The jaw falls inside the mouth's box: nothing outside tells how open the mouth is.
+    ellipse(0.5, 0.66 + 0.03 * opening, 0.24, 0.2, character.skin)
+    for side in (-1, 1):
+        ellipse(0.5 + side * 0.13, 0.345, 0.055, 0.028, (245, 245, 245))
+        ellipse(0.5 + side * 0.13, 0.345, 0.02, 0.024, (40, 30, 25))
+        ellipse(0.5 + side * 0.13, 0.28, 0.07, 0.01, dark)
+    ellipse(0.5, 0.5, 0.035, 0.05, shade)
+    gap = _GAP * opening
+    ellipse(0.5, _MOUTH_LINE + gap / 2, character.width, _LIP + gap, character.lips)
+    if opening > 0:
+        ellipse(0.5, _MOUTH_LINE + gap / 2, character.width * 0.85, gap, (45, 15, 18))
+    return image
+
+
+def _scaled(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
+    red, green, blue = (int(c * factor) for c in colour)
+    return red, green, blue
+
+
+def speak(
+    character: Character, duration_s: Fraction, sample_rate: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Vowels: the wider the mouth, the louder the voice and the more its higher harmonics.
+
+    Args:
+        character: whose voice.
+        duration_s: how long.
+        sample_rate: of the result, Hz.
+        rng: of the syllables.
+
+    Returns:
+        The samples in [-1, 1] and the mouth's opening in [0, 1] at each sample, both float32
+        [num_samples].
+    """
+    num_samples = seconds_to_samples(duration_s, sample_rate)
+    opening = np.zeros(num_samples)
+    at = int(rng.uniform(0.0, 0.2) * sample_rate)
+    while at < num_samples:
+        length = int(rng.uniform(0.16, 0.4) * sample_rate)
+        loudness = 0.0 if rng.random() < 0.2 else rng.uniform(0.4, 1.0)
+        part = opening[at : at + length]
+        part += (loudness * np.sin(np.linspace(0, np.pi, length)) ** 2)[: len(part)]
+        at += length
+    time_s = np.arange(num_samples) / sample_rate
+    phase = 2 * np.pi * character.pitch_hz * (time_s + 0.002 * np.sin(2 * np.pi * 3 * time_s))
+    harmonics = np.arange(1, 1 + int(4000 / character.pitch_hz))
+    voice = sum(np.sin(k * phase) * k ** -(2.2 - 1.4 * opening) for k in harmonics)
+    samples = 0.15 * opening * voice + 1e-4 * rng.standard_normal(num_samples)
+    return np.clip(samples, -1, 1).astype(np.float32), opening.astype(np.float32)
+
+
+def write_synthetic_clip(
+    path: Path | str,
+    seconds: float = 2.0,
+    *,
+    width: int = 256,
+    height: int = 256,
+    fps: Fraction = Fraction(25),
+    sample_rate: int | None = 16_000,
+    speaker: int = 0,
+    seed: int = 0,
+) -> None:
+    """A raw video of a drawn face that speaks.
+
+    Args:
+        path: the file to write; its suffix must be one that the writer knows.
+        seconds: how long.
+        width: of the video, pixels.
+        height: of the video, pixels.
+        fps: of the video.
+        sample_rate: of the sound, Hz; None leaves it out.
+        speaker: which character.
+        seed: of the syllables.
+    """
+    character = Character.of(speaker)
+    duration_s = Fraction(seconds).limit_denominator(1000)
+    samples, opening = speak(
+        character, duration_s, sample_rate or 16_000, make_rng(seed, _SPEECH, speaker)
+    )
+    side = min(width, height)
+    with VideoWriter(Path(path), width, height, fps, sample_rate) as writer:
+        for value in _at_frames(
+            opening, round_half_up(duration_s * fps), fps, sample_rate or 16_000
+        ):
+            picture = np.full((height, width, 3), character.background, np.uint8)
+            top, left = (height - side) // 2, (width - side) // 2
+            picture[top : top + side, left : left + side] = draw_face(character, float(value), side)
+            writer.write(picture)
+        if sample_rate is not None:
+            writer.write_audio(samples)
+
+
+def make_synthetic_corpus(
+    directory: Path | str,
+    spec: AVSpec,
+    num_speakers: int = 2,
+    clips_per_speaker: int = 4,
+    seconds: float = 2.0,
+    seed: int = 0,
+) -> Manifest:
+    """A prepared corpus: each speaker's last clip is in "val", the one before in "test".
+
+    Args:
+        directory: the corpus to write.
+        spec: its AVSpec.
+        num_speakers: how many characters.
+        clips_per_speaker: clips of each; with fewer than three there is no "test".
+        seconds: length of a clip.
+        seed: of everything.
+
+    Raises:
+        UsageError: fewer than two clips per speaker, which leaves nothing to train or to validate
+            on.
+    """
+    if clips_per_speaker < 2 or num_speakers < 1:
+        raise UsageError(
+            f"a synthetic corpus needs a speaker and two clips of each, "
+            f"got num_speakers={num_speakers} and clips_per_speaker={clips_per_speaker}"
+        )
+    directory = Path(directory)
+    clips = []
+    for speaker in range(num_speakers):
+        for number in range(clips_per_speaker):
+            left = clips_per_speaker - number
+            split = (
+                "val" if left == 1 else "test" if left == 2 and clips_per_speaker > 2 else "train"
+            )
+            clip_id = f"cartoon{speaker}/clip{number}"
+            data = _make_clip(spec, speaker, number, seconds, seed)
+            path = f"clips/{clip_id}.safetensors"
+            write_clip(directory / path, data, {"num_frames": str(len(data.jpegs))})
+            sha256 = hashlib.sha256(b"".join(data.jpegs)).hexdigest()
+            duration_s = float(len(data.jpegs) / spec.fps)
+            clips.append(
+                ClipEntry(
+                    clip_id,
+                    f"cartoon{speaker}",
+                    path,
+                    len(data.jpegs),
+                    duration_s,
+                    split,
+                    "drawn",
+                    sha256,
+                )
+            )
+    manifest = Manifest(spec, "drawn", CODE_VERSION, tuple(clips))
+    manifest.save(directory)
+    return manifest
+
+
+def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: int) -> ClipData:
+    character = Character.of(speaker, seed)
+    num_frames = max(1, round_half_up(Fraction(seconds).limit_denominator(1000) * spec.fps))
+    duration_s = frame_time_s(num_frames, spec.fps)
+    rng = make_rng(seed, _SPEECH, speaker * 1000 + number)
+    samples, opening = speak(character, duration_s, spec.sample_rate, rng)
+    values = _at_frames(opening, num_frames, spec.fps, spec.sample_rate)
+    faces = np.stack([draw_face(character, float(value), spec.face_size) for value in values])
+    mean_face = np.rint(faces.mean(axis=0)).astype(np.uint8)
+    mean_mouth = (mouth_crop(as_tensor(mean_face[None]), spec)[0] * 255).round().clamp(0, 255)
+    waveform = torch.from_numpy(samples)
+    return ClipData(
+        [encode_face(face) for face in faces],
+        LogMel(spec)(waveform).numpy(),
+        Prosody(spec)(waveform).numpy(),
+        samples,
+        (values * _WIDEST_OPENING).astype(np.float32),
+        np.stack([_lips(character, float(value), spec.face_size) for value in values]),
+        np.tile(np.eye(2, 3, dtype=np.float32), (num_frames, 1, 1)),
+        np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
+        mean_mouth.to(torch.uint8).numpy(),
+        np.zeros((num_frames, 3), np.float32),
+    )
+
+
+def _lips(character: Character, opening: float, size: int) -> FloatArray:
+    """The twenty points of drawn lips, as `lip_points` orders them: float32 [20, 2] pixels."""
+    gap = _GAP * opening
+    rings = []
+    for count, width, height in (
+        (12, character.width, _LIP + gap),
+        (8, 0.85 * character.width, gap),
+    ):
+        angle = np.pi + 2 * np.pi * np.arange(count) / count
+        ring = np.stack([width * np.cos(angle), height * np.sin(angle)], axis=1)
+        rings.append(ring + np.array([0.5, _MOUTH_LINE + gap / 2]))
+    return (np.concatenate(rings) * size).astype(np.float32)
+
+
+def _at_frames(
+    opening: FloatArray, num_frames: int, fps: Fraction, sample_rate: int
+) -> npt.NDArray[np.float32]:
+    """The opening at the middle of each frame."""
+    middles = [float((n + Fraction(1, 2)) / fps * sample_rate) for n in range(num_frames)]
+    return np.interp(middles, np.arange(len(opening)), opening).astype(np.float32)

@@ -1,0 +1,225 @@
+"""The report as one page of HTML that needs nothing else: no network, no script, no other file."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import talkinghead
+from talkinghead.evaluation.report.clip_visuals import ClipVisuals
+from talkinghead.evaluation.report.score_catalogue import CATALOGUE, ScoreInfo
+from talkinghead.types import FloatArray, UInt8Array
+
+if TYPE_CHECKING:
+    from talkinghead.evaluation.report.summary import Report, Scored
+
+TEMPLATE = "report.html.j2"
+# Okabe and Ito's, told apart by people who see colours differently too; the real is the text's.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_ARROWS = {"higher": "↑", "lower": "↓", "one": "→ 1", "zero": "→ 0", "": ""}
+_WIDTH, _HEIGHT, _MARGIN_LEFT, _MARGIN_BOTTOM, _MARGIN_TOP = 960, 190, 44, 26, 8
+_DASH = "\N{EM DASH}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score in one column: its mean and its interval, as text."""
+
+    mean: str
+    interval: str
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A score through all columns."""
+
+    name: str
+    info: ScoreInfo
+    arrow: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves as SVG: `paths` are (name, colour, what to draw), `bands` the pauses (x, width)."""
+
+    width: int
+    height: int
+    left: int
+    bottom: int
+    top: int
+    paths: list[tuple[str, str, str]]
+    bands: list[tuple[float, float]]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+
+
+def render_page(
+    report: Report,
+    content: Mapping[str, Any],
+    visuals: Sequence[tuple[str, Scored]],
+    winners: Mapping[str, str],
+) -> str:
+    """The page.
+
+    Args:
+        report: what was scored.
+        content: what scores.json holds.
+        visuals: the clips to show, by name.
+        winners: the system that is the best beyond its interval, by score.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    colours = _colours(report)
+    return environment.get_template(TEMPLATE).render(
+        version=talkinghead.__version__,
+        report=report,
+        facts=_facts(report.header),
+        columns=[(name, colours[name], content[report.kind][name]) for name in report.columns],
+        sections=_sections(report, content[report.kind], winners),
+        notes=report.header.get("left_out", ()),
+        skipped=report.header.get("skipped", ()),
+        visuals=[_show(name, clip, report.fps, colours) for name, clip in visuals],
+    )
+
+
+def _colours(report: Report) -> dict[str, str]:
+    systems = [column for column in report.columns if column != report.reference_column]
+    chosen = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(systems)}
+    return {column: chosen.get(column, "currentColor") for column in report.columns}
+
+
+def _facts(header: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The header's plain entries, for the page's head."""
+    facts = []
+    for key, value in header.items():
+        if isinstance(value, Mapping) and key == "generated":
+            facts.append((key, ", ".join(f"{name}: {path}" for name, path in value.items())))
+        elif isinstance(value, str):
+            facts.append((key, value))
+    return facts
+
+
+def _sections(
+    report: Report, summary: Mapping[str, Any], winners: Mapping[str, str]
+) -> list[tuple[str, list[Row]]]:
+    rows = []
+    for name, info in CATALOGUE.items():
+        found = {column: summary[column]["scores"].get(name) for column in report.columns}
+        if not any(found.values()):
+            continue
+        cells = [
+            _cell(found[column], info, winners.get(name) == column) for column in report.columns
+        ]
+        rows.append(Row(name, info, _ARROWS[info.better], cells))
+    return [(key, list(members)) for key, members in groupby(rows, lambda row: row.info.section)]
+
+
+def _cell(interval: Mapping[str, Any] | None, info: ScoreInfo, is_best: bool) -> Cell:
+    if interval is None or interval["mean"] is None:
+        return Cell(_DASH, "", False)
+    mean, low, high = (interval[key] for key in ("mean", "low", "high"))
+    between = "" if low is None else f"{_number(low, info)} … {_number(high, info)}"
+    return Cell(_number(mean, info), between, is_best)
+
+
+def _number(value: float, info: ScoreInfo) -> str:
+    text = f"{value:.{info.digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
+
+
+def _show(name: str, clip: Scored, fps: Fraction, colours: Mapping[str, str]) -> dict[str, Any]:
+    """What the template needs of an visuals."""
+    visuals = clip.visuals
+    assert visuals is not None
+    told = [
+        (CATALOGUE[key].label, _number(clip.values[key], CATALOGUE[key]))
+        for key in ("r_own_speech", "r_own", "lmd", "psnr", "lse_d", "sync_offset")
+        if key in clip.values and not math.isnan(clip.values[key])
+    ]
+    kind, place = name.partition("_")[0][:-1], name.partition("_")[0][-1]
+    return {
+        "title": f"{kind} {place}",
+        "kind": kind,
+        "clip": clip.clip,
+        "column": clip.column,
+        "colour": colours[clip.column],
+        "scores": told,
+        "strip": _data_uri("image/png", _png(visuals.strip)),
+        "poster": _data_uri("image/jpeg", visuals.poster),
+        "video": _data_uri("video/mp4", visuals.video),
+        "plot": make_plot(visuals, fps, colours[clip.column]),
+    }
+
+
+def make_plot(visuals: ClipVisuals, fps: Fraction, colour: str) -> Plot:
+    """The curves of an visuals: the real one in the text's colour, the others in `colour`."""
+    num_frames = max(len(curve) for curve in visuals.curves.values())
+    tops = [np.nanmax(c) for c in visuals.curves.values() if np.isfinite(c).any()]
+    top = max(0.05, *(float(t) for t in tops)) * 1.05
+    step_x = (_WIDTH - _MARGIN_LEFT) / max(1, num_frames - 1)
+    scale_y = (_HEIGHT - _MARGIN_BOTTOM - _MARGIN_TOP) / top
+
+    def x_of(frame: float) -> float:
+        return round(_MARGIN_LEFT + frame * step_x, 1)
+
+    def y_of(value: float) -> float:
+        return round(_HEIGHT - _MARGIN_BOTTOM - value * scale_y, 1)
+
+    def draw(curve: FloatArray) -> str:
+        parts, pen = [], "M"
+        for frame, value in enumerate(curve):
+            if math.isnan(value):
+                pen = "M"
+                continue
+            parts.append(f"{pen}{x_of(frame)} {y_of(float(value))}")
+            pen = "L"
+        return " ".join(parts)
+
+    colours = ("currentColor", colour, *COLOURS[2:])
+    paths = [
+        (name, colours[n % len(colours)], draw(curve))
+        for n, (name, curve) in enumerate(visuals.curves.items())
+    ]
+    duration_s = int((num_frames - 1) / fps)
+    return Plot(
+        *(_WIDTH, _HEIGHT, _MARGIN_LEFT, _HEIGHT - _MARGIN_BOTTOM, _MARGIN_TOP),
+        paths,
+        [] if visuals.speech is None else _bands(~visuals.speech, x_of),
+        [(x_of(float(s * fps)), f"{s} s") for s in range(duration_s + 1)],
+        [(y_of(v), f"{v:.2f}") for v in (0.0, top / 2, top)],
+    )
+
+
+def _bands(quiet: Any, x_of: Any) -> list[tuple[float, float]]:
+    """Stretches without speech, as (x, width)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
+    last = len(quiet) - 1
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    spans = [(x_of(int(start)), x_of(min(int(stop), last))) for start, stop in pairs]
+    return [(start, round(stop - start, 1)) for start, stop in spans]
+
+
+def _png(image: UInt8Array) -> bytes:
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return data.tobytes()
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

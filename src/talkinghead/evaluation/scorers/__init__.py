@@ -1,0 +1,1 @@
+"""Scorers that need a network: sync, LPIPS, identity, FID."""

@@ -1,0 +1,1 @@
+"""The lip-sync generator and its parts."""

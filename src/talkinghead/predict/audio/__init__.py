@@ -1,0 +1,1 @@
+"""Audio in: audio sources, token streams, lip priors and articulation."""

@@ -1,0 +1,1 @@
+"""Run lists of predictions in one or several processes."""

@@ -1,0 +1,1 @@
+"""Blend generated mouths into source frames."""

@@ -1,0 +1,1 @@
+"""Write the result: muxing, labels and provenance."""

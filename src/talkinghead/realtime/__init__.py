@@ -1,1 +1,0 @@
-"""Live: speech as it comes to frames as they are due."""

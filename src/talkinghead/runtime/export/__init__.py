@@ -1,0 +1,1 @@
+"""Export a generator to ONNX, TorchScript and ExecuTorch."""

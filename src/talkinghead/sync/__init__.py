@@ -1,0 +1,1 @@
+"""Audio-video offset and sync embeddings."""

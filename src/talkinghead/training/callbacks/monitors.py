@@ -1,0 +1,141 @@
+"""What a dashboard needs beside the losses: does it lip-sync, and what does it cost.
+
+Shape suffixes: B windows, T frames.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from talkinghead.features.faces.alignment import paste_mouth
+from talkinghead.features.faces.detector import FaceDetector, build_detector
+from talkinghead.features.faces.mouth_motion import opening_series, pearson, track_landmarks
+from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
+from talkinghead.types import FloatArray, UInt8Array
+
+_SMOOTHING = 0.9
+
+
+class CostMonitor(Callback):
+    """Logs `cost/samples_per_s`, `cost/loader_share` and `cost/memory_mib`.
+
+    The loader's share is how much of an iteration training waits for its batch: near 0 unless
+    `data.num_workers` is too small. Memory is the process's greatest, on a GPU the device's.
+    Rates are averaged over the last ten iterations or so.
+    """
+
+    def __init__(self) -> None:
+        self._ended_s: float | None = None
+        self._waited_s = self._iteration_s = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # What lies between two epochs is validation, not waiting.
+        self._ended_s = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._started_s = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        now_s = time.monotonic()
+        if self._ended_s is not None:
+            self._waited_s = _blend(self._waited_s, self._started_s - self._ended_s)
+            self._iteration_s = _blend(self._iteration_s, now_s - self._ended_s)
+            samples = len(batch["index"]) * trainer.world_size
+            pl_module.log("cost/samples_per_s", samples / self._iteration_s)
+            pl_module.log("cost/loader_share", self._waited_s / self._iteration_s)
+            pl_module.log("cost/memory_mib", peak_memory_mib(pl_module.device))
+        self._ended_s = time.monotonic()
+
+
+def _blend(average: float, value: float) -> float:
+    return _SMOOTHING * average + (1 - _SMOOTHING) * value if average else value
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory that was in use so far: the GPU's, or the process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+class OpeningMonitor(Callback):
+    """After every validation: does the generated mouth open when the real one does?
+
+    Stretches of the first validation split are generated with their own sound and with their
+    neighbour's, and the detector measures all mouths. Logs Pearson's r over their frames, averaged:
+    `val/opening_r`, `val/audit/opening_r_other_audio` (what is right without listening) and
+    `val/opening_motion`, the generated opening's deviation over the real one's.
+
+    Args:
+        num_clips: stretches, of different clips where there are so many; at least two.
+        num_frames: their length.
+        detector: which one measures; see `build_detector`.
+    """
+
+    def __init__(self, num_clips: int = 6, num_frames: int = 60, detector: str = "litert") -> None:
+        self.num_clips, self.num_frames = num_clips, num_frames
+        self._name = detector
+        self._detector: FaceDetector | None = None
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not isinstance(pl_module, LipSyncGANModule) or trainer.sanity_checking:
+            return
+        if self._detector is None:
+            self._detector = build_detector(self._name)
+        detector = self._detector
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        batch = datamodule.preview_batch(self.num_clips, self.num_frames)
+        scores = []
+        for index in range(self.num_clips):
+            clip = {k: v[index : index + 1] for k, v in batch.items() if isinstance(v, Tensor)}
+            other = batch["mel"][(index + 1) % self.num_clips][None]
+            scores.append(_score(pl_module, clip, other, detector))
+        for name, values in zip(_NAMES, np.array(scores).T, strict=True):
+            known = values[np.isfinite(values)]
+            if len(known):
+                pl_module.log(f"val/{name}", float(known.mean()), sync_dist=True)
+
+
+_NAMES = ("opening_r", "audit/opening_r_other_audio", "opening_motion")
+
+
+def _score(
+    module: LipSyncGANModule, clip: Mapping[str, Tensor], other: Tensor, detector: FaceDetector
+) -> tuple[float, float, float]:
+    """Pearson's r with the own sound, with `other` [1, W, C, K], and the share of the motion."""
+    wanted = ("reference_face", "reference_lips", "masked_face", "mel", "emotion", "head_turn")
+    inputs = {k: clip[k].to(module.device) for k in wanted if k in clip}
+    real = _opening(clip["faces"][0], detector)
+    takes = []
+    for audio in (inputs["mel"], other.to(module.device)):
+        mouths = module(inputs, audio).mouth.float().cpu().clamp(0, 1)
+        takes.append(_opening(paste_mouth(clip["faces"], mouths, module.spec)[0], detector))
+    own, wrong = takes
+    known = np.isfinite(real) & np.isfinite(own)
+    motion = own[known].std() / max(real[known].std(), 1e-6) if known.any() else np.nan
+    return pearson(own, real), pearson(wrong, real), float(motion)
+
+
+def _opening(faces: Tensor, detector: FaceDetector) -> FloatArray:
+    """The opening in each of float faces [T, 3, H, W] in [0, 1]; NaN where none is found."""
+    images: UInt8Array = (faces * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return opening_series(track_landmarks(images, detector), detector.topology)

@@ -1,0 +1,1 @@
+"""Pruning and result tables of Hydra sweeps."""

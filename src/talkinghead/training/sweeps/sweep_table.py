@@ -1,0 +1,92 @@
+"""The table of a sweep's runs. Imports nothing heavy: Hydra loads it before a command runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from talkinghead.media.atomic_file import atomic_path
+
+logger = logging.getLogger(__name__)
+
+TABLE_NAME = "sweep.csv"
+
+
+class SweepTable(Callback):
+    """Writes `sweep.csv` into a sweep's folder whenever a run ends: a row a run, the best first.
+
+    Its columns: `run` (the folder's name), `state` (finished, stopped as hopeless, or unfinished:
+    still running, or failed), the objective, what the run was given, and its other metrics.
+    """
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode == RunMode.MULTIRUN:
+            _write(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        _write(config)
+        logger.info("%s has the runs, the best first", Path(config.hydra.sweep.dir) / TABLE_NAME)
+
+
+def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, Any]]:
+    """Writes the table of the runs in a folder and returns its rows.
+
+    Args:
+        sweep_dir: has a folder for each run.
+        metric: what decides.
+        direction: "minimize" or "maximize".
+    """
+    folders = [path.parents[1] for path in sweep_dir.glob("*/.hydra/overrides.yaml")]
+    rows = [_read_run(folder, metric) for folder in folders]
+    sign = -1 if direction == "maximize" else 1
+
+    def rank(row: dict[str, Any]) -> tuple[bool, float, int, str]:
+        value = row[metric]
+        # A run without a value, or with one that is no number, is the worst.
+        known = value != "" and not math.isnan(value)
+        return not known, sign * value if known else 0.0, len(row["run"]), row["run"]
+
+    rows.sort(key=rank)
+    # What all rows have in the order of the first; the other keys after them.
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (
+        atomic_path(sweep_dir / TABLE_NAME) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, columns or ["run", "state", metric], restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def _read_run(folder: Path, metric: str) -> dict[str, Any]:
+    overrides = OmegaConf.load(folder / ".hydra/overrides.yaml")
+    given = [str(override).partition("=") for override in overrides]
+    metrics = _read_json(folder / "metrics.json")
+    stopped = _read_json(folder / "progress.json").get("state") == "stopped"
+    state = "unfinished" if not metrics else "stopped" if stopped else "finished"
+    return {
+        "run": folder.name,
+        "state": state,
+        metric: metrics.get(metric, ""),
+        **{key.lstrip("+"): value.strip("'") for key, _, value in given},
+        **metrics,
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return values
+
+
+def _write(config: DictConfig) -> None:
+    write_table(Path(config.hydra.sweep.dir), config.objective.metric, config.objective.direction)

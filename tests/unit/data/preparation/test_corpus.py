@@ -1,0 +1,265 @@
+"""A folder of videos to a corpus."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from skimage import data
+
+import talkinghead.data.preparation.corpus as prepare_module
+from talkinghead.cli.main import main
+from talkinghead.data.clip_file import ClipFile, read_metadata
+from talkinghead.data.manifest import Manifest
+from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
+from talkinghead.errors import CorpusError, UsageError
+from talkinghead.media.writer import VideoWriter
+from talkinghead.models.checkpoint import default_checkpoint
+from talkinghead.sync.offset import SyncRules
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+INLINE = PrepareOptions(workers=0, val_fraction=0.0)
+
+
+def write_portrait(path, num_frames=26, seed=0, blank=False):
+    """A real face (NASA's portrait of Eileen Collins) that drifts a little, with a tone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    portrait = data.astronaut()[0:256, 96:352]
+    rng = np.random.default_rng(seed)
+    with VideoWriter(path, 256, 256, Fraction(25), 16_000) as writer:
+        for _ in range(num_frames):
+            picture = np.roll(portrait, int(rng.integers(-1, 2)), axis=1)
+            writer.write(np.zeros_like(picture) if blank else picture)
+        tone = 0.2 * np.sin(np.arange(num_frames * 640) * rng.uniform(0.1, 0.3))
+        writer.write_audio(tone.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for speaker, count in (("anna", 3), ("ben", 1)):
+        for number in range(count):
+            write_portrait(folder / speaker / f"take {number}.mp4", seed=number)
+    return folder
+
+
+@pytest.fixture
+def inputs(videos, tmp_path):
+    return shutil.copytree(videos, tmp_path / "in")
+
+
+def test_corpus_of_real_faces(videos, tmp_path, caplog):
+    (tmp_path / "labels.csv").write_text("clip,emotion\nanna/take 0.mp4,happy\n")
+    options = PrepareOptions(
+        workers=2,
+        val_fraction=0.4,
+        holdout_speakers=("ben", "carl"),
+        emotions=str(tmp_path / "labels.csv"),
+    )
+    manifest = prepare_corpus(videos, tmp_path, SPEC, options)
+    assert manifest == Manifest.load(tmp_path)
+    assert [clip.emotion for clip in manifest.clips] == ["happy", None, None, None]
+    assert f"holdout_speakers: {videos} has no video of carl" in caplog.text
+    assert [clip.id for clip in manifest.clips] == [
+        "anna/take 0",
+        "anna/take 1",
+        "anna/take 2",
+        "ben/take 0",
+    ]
+    assert [clip.id for clip in manifest.split("test")] == ["ben/take 0"]
+    clip = ClipFile(tmp_path / manifest.clips[0].path)
+    assert len(clip) == 26
+    # The same face in each frame, upright and in its place: little differs from the mean.
+    difference = clip.faces(0, 26).astype(int) - clip.tensor("mean_face").transpose(1, 2, 0)
+    assert np.abs(difference).mean() < 8
+    # She looks into the camera and holds still.
+    poses = clip.tensor("head_pose")
+    assert np.abs(poses.mean(0)).max() < 25
+    assert poses.std(0).max() < 3
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["emotions"] == {"happy": 1}
+    assert report["speakers"] == {"anna": 3, "ben": 1}
+    assert report["num_clips"] == 4
+
+
+def test_bad_clips_are_listed_counted_and_bounded(inputs, tmp_path):
+    write_portrait(inputs / "anna" / "blank.mp4", blank=True)
+    (inputs / "ben" / "text.mp4").write_text("not a video")
+    (inputs / "ben" / "notes.txt").write_text("ignored")
+    with pytest.raises(CorpusError, match=r"2 of 6 videos .* max_bad_fraction=0\.2"):
+        prepare_corpus(inputs, tmp_path / "out", SPEC, INLINE)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["skipped_by_reason"] == {"no face": 1, "corrupt": 1}
+    assert [entry["source"] for entry in report["skipped"]] == ["anna/blank.mp4", "ben/text.mp4"]
+    assert all(entry["detail"] for entry in report["skipped"])
+    lenient = PrepareOptions(workers=0, max_bad_fraction=0.4)
+    manifest = prepare_corpus(inputs, tmp_path / "out", SPEC, lenient)
+    assert (len(manifest.clips), len(manifest.skipped)) == (4, 2)
+    # Neither the good ones nor the bad ones were worked on again.
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["num_reused"] == 6
+
+
+def test_added_files_are_made_and_old_ones_kept(inputs, tmp_path):
+    first = prepare_corpus(
+        inputs, tmp_path / "out", SPEC, PrepareOptions(workers=0, val_fraction=0.5)
+    )
+    times = {c.id: (tmp_path / "out" / c.path).stat().st_mtime_ns for c in first.clips}
+    write_portrait(inputs / "carl" / "new.mp4", seed=9)
+    second = prepare_corpus(
+        inputs, tmp_path / "out", SPEC, PrepareOptions(workers=0, val_fraction=0.5)
+    )
+    assert len(second.clips) == 5
+    assert set(first.clips) < set(second.clips)
+    for clip in first.clips:
+        assert (tmp_path / "out" / clip.path).stat().st_mtime_ns == times[clip.id]
+
+
+def test_files_of_the_same_name_are_told_apart(inputs, tmp_path):
+    shutil.copy(inputs / "ben" / "take 0.mp4", inputs / "ben" / "take 0.mkv")
+    shutil.move(inputs / "anna" / "take 2.mp4", inputs / "loose.mp4")
+    manifest = prepare_corpus(
+        inputs, tmp_path / "out", SPEC, PrepareOptions(workers=0, max_bad_fraction=0.5)
+    )
+    assert [(s.source, s.reason) for s in manifest.skipped] == [
+        ("ben/take 0.mp4", "duplicate name")
+    ]
+    assert {clip.id: clip.speaker for clip in manifest.clips}["loose"] == "speaker"
+    assert len(manifest.clips) == 4
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()]
+)
+def test_no_videos_is_an_error(tmp_path, make):
+    make(tmp_path / "in")
+    with pytest.raises(CorpusError, match="input="):
+        prepare_corpus(tmp_path / "in", tmp_path / "out", SPEC, INLINE)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"split_by": "day"},
+        {"val_fraction": 1.5},
+        {"val_fraction": 0.7, "test_fraction": 0.7},
+        {"workers": "many"},
+        {"workers": -1},
+    ],
+)
+def test_impossible_options_are_refused(options):
+    with pytest.raises(UsageError):
+        PrepareOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "empty"),
+    [
+        ({"split_by": "speaker"}, "split_by=speaker leaves val"),
+        ({"split_by": "speaker", "val_fraction": 0.999}, "split_by=speaker leaves train"),
+        ({"holdout_speakers": ["anna"]}, "holdout_speakers leaves val and train"),
+        ({"split_by": "speaker", "holdout_speakers": ["anna"]}, "holdout_speakers leaves val and"),
+    ],
+)
+def test_too_few_speakers_to_split_are_refused_at_once(inputs, tmp_path, options, empty):
+    shutil.rmtree(inputs / "ben")
+    with pytest.raises(CorpusError, match=f"{empty}.* without a speaker: .* has 1 .anna.; "):
+        prepare_corpus(inputs, tmp_path / "out", SPEC, PrepareOptions(**options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_split_is_warned_of(videos, tmp_path, caplog):
+    prepare_corpus(videos, tmp_path, SPEC, PrepareOptions(workers=0, val_fraction=0.01))
+    assert "no clip fell into split val: add videos, or enlarge its share" in caplog.text
+
+
+@pytest.mark.slow
+def test_offsets_are_measured_written_and_counted(videos, tmp_path):
+    """A still face and a tone: what is found means nothing, but it is found."""
+    sync = SyncRules("default", min_confidence=0.0, correct=False)
+    options = PrepareOptions(workers=0, val_fraction=0.0, sync=sync)
+    manifest = prepare_corpus(videos, tmp_path, SPEC, options)
+    assert manifest == Manifest.load(tmp_path)
+    offsets = [clip.offset_frames for clip in manifest.clips]
+    assert all(abs(offset) <= 15 for offset in offsets)
+    assert all(0 <= clip.sync_confidence < 0.5 for clip in manifest.clips)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert sum(report["offset_frames"].values()) == 4
+    assert set(report["offset_frames"]) == set(map(str, offsets))
+    # The same again from what is on disk.
+    assert prepare_corpus(videos, tmp_path, SPEC, options) == manifest
+    strict = PrepareOptions(workers=0, sync=SyncRules("default", min_confidence=1.9))
+    with pytest.raises(CorpusError, match=r"4 of 4 videos .* are bad \(4 low confidence\)"):
+        prepare_corpus(videos, tmp_path, SPEC, strict)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("gone, really.ckpt", "no sync expert: checkpoint {} does not exist"),
+        ("compact.safetensors", "no sync expert: checkpoint {} has no 'sync_expert'"),
+    ],
+)
+def test_a_wrong_expert_is_one_line_before_any_work(videos, tmp_path, capsys, name, line):
+    path = tmp_path / name
+    if name == "compact.safetensors":
+        shutil.copy(default_checkpoint(), path)
+    arguments = [f"input={videos}", f"output={tmp_path / 'out'}", f"sync.checkpoint={path}"]
+    assert main(["prepare", *arguments]) == 1
+    printed = capsys.readouterr()
+    (printed_line,) = printed.err.strip().splitlines()
+    assert line.format(path) in printed_line
+    assert not (tmp_path / "out").exists()
+
+
+def test_dead_worker_is_an_error_that_says_what_to_do(inputs, tmp_path, monkeypatch):
+    class DyingPool(ThreadPoolExecutor):
+        def __init__(self, workers, *_):
+            super().__init__(workers)
+
+        def submit(self, *_):
+            future = Future()
+            future.set_exception(BrokenProcessPool("a process in the pool was terminated"))
+            return future
+
+    monkeypatch.setattr(prepare_module, "ProcessPoolExecutor", DyingPool)
+    with pytest.raises(CorpusError, match="finished clips are kept"):
+        prepare_corpus(inputs, tmp_path / "out", SPEC, PrepareOptions(workers=1))
+
+
+def test_killed_run_goes_on_where_it_stopped(inputs, tmp_path):
+    for number in range(3, 6):
+        write_portrait(inputs / "anna" / f"take {number}.mp4", seed=number)
+    code = (
+        "import sys; from talkinghead.data.preparation.corpus import *\n"
+        "if __name__ == '__main__':\n"
+        "    prepare_corpus(sys.argv[1], sys.argv[2], AVSpec(), PrepareOptions(workers=0))"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    out, clips = tmp_path / "out", "clips/*/[!.]*.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, script, inputs, out], start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not list(out.glob(clips)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in out.glob(clips)}
+    assert 1 <= len(finished) < 7
+    assert all(read_metadata(path) is not None for path in finished)
+    assert not (out / "manifest.json").exists()
+    manifest = prepare_corpus(inputs, out, SPEC, INLINE)
+    assert len(manifest.clips) == 7
+    assert all(path.stat().st_mtime_ns == made for path, made in finished.items())
+    assert json.loads((out / "report.json").read_text())["num_reused"] == len(finished)

@@ -1,0 +1,87 @@
+"""Drawn faces: something to learn, in seconds."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.manifest import Manifest
+from talkinghead.data.synthetic_clips import (
+    Character,
+    draw_face,
+    make_synthetic_corpus,
+    write_synthetic_clip,
+)
+from talkinghead.errors import UsageError
+from talkinghead.media.reader import probe, read_audio, read_video
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("corpus")
+    make_synthetic_corpus(directory, SPEC, num_speakers=2, clips_per_speaker=3, seconds=2.0)
+    return directory
+
+
+def test_corpus_is_a_prepared_one(corpus):
+    manifest = Manifest.load(corpus)
+    assert (
+        sorted(clip.split for clip in manifest.clips) == ["test"] * 2 + ["train"] * 2 + ["val"] * 2
+    )
+    for entry in manifest.clips:
+        clip = ClipFile(corpus / entry.path)
+        assert len(clip) == entry.num_frames == 50
+        assert clip.mel().shape == (80, 161)
+        assert clip.tensor("mean_mouth").shape == (3, 96, 96)
+
+
+def test_mouth_follows_the_sound(corpus):
+    for entry in Manifest.load(corpus).clips:
+        clip = ClipFile(corpus / entry.path)
+        energy = clip.mel().mean(axis=0)
+        middles = np.round((np.arange(len(clip)) + 0.5) * 3.2).astype(int)
+        assert np.corrcoef(energy[middles], clip.tensor("mouth_opening"))[0, 1] > 0.7
+
+
+def test_pictures_follow_the_opening_in_the_mouth_alone():
+    closed, half, wide = (
+        draw_face(Character.of(0), value, 256).astype(int) for value in (0, 0.5, 1)
+    )
+    dark = [int((face[170:200, 120:136].sum(axis=-1) < 150).sum()) for face in (closed, half, wide)]
+    assert dark[0] < dark[1] < dark[2]
+    np.testing.assert_array_equal(closed[:100], wide[:100])
+
+
+def test_same_seed_same_corpus_other_seed_another(corpus, tmp_path):
+    make_synthetic_corpus(tmp_path / "a", SPEC, 2, 3, 2.0)
+    make_synthetic_corpus(tmp_path / "b", SPEC, 2, 3, 2.0, seed=1)
+    read = lambda path: json.loads((path / "manifest.json").read_text())["clips"]  # noqa: E731
+    assert read(tmp_path / "a") == read(corpus)
+    assert read(tmp_path / "b") != read(corpus)
+
+
+def test_too_few_clips_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="clips_per_speaker=1"):
+        make_synthetic_corpus(tmp_path, SPEC, clips_per_speaker=1)
+
+
+@pytest.mark.parametrize("fps", [Fraction(25), Fraction(30000, 1001)])
+def test_raw_clip_can_be_read(tmp_path, fps):
+    path = tmp_path / "raw.mp4"
+    write_synthetic_clip(path, 1.0, width=160, height=128, fps=fps)
+    info = probe(path)
+    assert (info.width, info.height, info.fps) == (160, 128, fps)
+    assert len(list(read_video(path))) == round(fps)
+    audio = read_audio(path, 16_000)
+    assert float(audio.duration_s) == pytest.approx(1.0, abs=0.1)
+    assert np.abs(audio.samples).max() > 0.02
+
+
+def test_raw_clip_without_sound(tmp_path):
+    write_synthetic_clip(tmp_path / "raw.mp4", 0.2, sample_rate=None)
+    assert not probe(tmp_path / "raw.mp4").has_audio

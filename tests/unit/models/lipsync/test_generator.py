@@ -1,0 +1,235 @@
+"""The generator: shapes, what may reach what, and that it starts as a copy of the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from talkinghead.errors import DependencyError, UsageError
+from talkinghead.features.faces.alignment import masked_face, mouth_crop
+from talkinghead.models.encoders import AudioEncoder, FaceEncoder
+from talkinghead.models.lipsync.decoder import lip_mask_prior, warp
+from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+TINY: dict[str, Any] = {
+    "dim": 32,
+    "audio_channels": (4, 8, 8, 16),
+    "face_encoder": "small",
+    "num_layers": 2,
+    "num_heads": 2,
+    "past_frames": 3,
+    "decoder_channels": (16, 16, 8, 8),
+    "context_channels": (4, 8, 8, 8),
+}
+
+
+@pytest.fixture
+def generator() -> LipSyncGenerator:
+    torch.manual_seed(0)
+    return LipSyncGenerator(**TINY).eval()
+
+
+def closed_lips(batch: int = 1) -> torch.Tensor:
+    """A mouth 60 canonical pixels wide in the middle of the box: [B, 20, 2]."""
+    angle = torch.arange(12) * torch.pi / 6
+    outer = torch.stack([128 - 30 * angle.cos(), 172 - 9 * angle.sin()], -1)
+    x = torch.tensor([102.0, 115, 128, 141, 154, 141, 128, 115])
+    inner = torch.stack([x, torch.full_like(x, 172)], -1)
+    return torch.cat([outer, inner]).expand(batch, -1, -1)
+
+
+def _inputs(model: LipSyncGenerator, batch: int = 2, frames: int = 3) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(1)
+    windows = model.context_frames + frames + model.lookahead_frames
+    faces = torch.rand(batch, frames, 3, 256, 256)
+    return (
+        torch.rand(batch, 3, 256, 256),
+        closed_lips(batch),
+        masked_face(faces, SPEC),
+        torch.randn(batch, windows, 80, 16),
+    )
+
+
+def test_shapes_and_ranges(generator: LipSyncGenerator) -> None:
+    with torch.inference_mode():
+        output = generator(*_inputs(generator))
+    assert output.mouth.shape == output.rgb.shape == output.warped.shape == (2, 3, 3, 96, 96)
+    assert output.mask.shape == (2, 3, 1, 96, 96)
+    assert output.flow.shape == (2, 3, 2, 48, 48)
+    assert output.motion is not None
+    assert output.motion.shape == (2, 11, 20, 2)
+    assert output.points is not None
+    assert output.points.shape == (2, 3, 20, 2)
+    assert output.mouth.min() >= 0
+    assert output.mouth.max() <= 1
+
+
+def test_untrained_is_close_to_the_reference_and_exactly_it_at_the_edge(
+    generator: LipSyncGenerator,
+) -> None:
+    inputs = _inputs(generator)
+    with torch.inference_mode():
+        output = generator(*inputs)
+    reference = mouth_crop(inputs[0], SPEC)[:, None]
+    torch.testing.assert_close(output.warped, reference.expand_as(output.warped), atol=1e-4, rtol=0)
+    edge = output.mouth[..., :4, :] - reference[..., :4, :]
+    assert edge.abs().max() < 1e-4
+
+
+def test_tokens_depend_on_the_stated_past_and_future_alone(generator: LipSyncGenerator) -> None:
+    frames, frame = 20, 12
+    torch.manual_seed(2)
+    audio = torch.randn(1, frames, 80, 16)
+    with torch.inference_mode():
+        reference = generator.encode_reference(torch.rand(1, 3, 256, 256), closed_lips())
+        before = generator.encode_audio(audio, reference)[0, frame]
+        for other in range(frames):
+            changed = audio.clone()
+            changed[:, other] += 1
+            reaches = not torch.equal(generator.encode_audio(changed, reference)[0, frame], before)
+            inside = frame - generator.context_frames <= other <= frame + generator.lookahead_frames
+            assert reaches == inside, f"window {other} and token {frame}"
+
+
+def test_a_chunk_gives_what_the_whole_gives(generator: LipSyncGenerator) -> None:
+    torch.manual_seed(3)
+    audio = torch.randn(1, 40, 80, 16)
+    with torch.inference_mode():
+        reference = generator.encode_reference(torch.rand(1, 3, 256, 256), closed_lips())
+        whole = generator.encode_audio(audio, reference)
+        chunk = generator.encode_audio(audio[:, 10:30], reference)
+    inner = slice(generator.context_frames, 20 - generator.lookahead_frames)
+    torch.testing.assert_close(chunk[:, inner], whole[:, 10:30][:, inner], atol=1e-5, rtol=1e-4)
+
+
+def test_a_reference_encoded_once_serves_every_frame(generator: LipSyncGenerator) -> None:
+    reference_face, lips, masked, audio = _inputs(generator, batch=1)
+    with torch.inference_mode():
+        whole = generator(reference_face, lips, masked, audio).mouth[0]
+        reference = generator.encode_reference(reference_face, lips)
+        tokens = generator.encode_audio(audio, reference)[0, generator.context_frames :][:3]
+        context = generator.encode_context(masked[0], reference)
+        pieces = generator.decode(tokens, reference, context).mouth
+    torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_the_audio_moves_the_mouth_after_a_step() -> None:
+    torch.manual_seed(0)
+    model = LipSyncGenerator(**TINY)
+    inputs = _inputs(model)
+    model(*inputs).mouth.mean().backward()
+    heard = model.audio_encoder.branches["mel"][0].weight.grad
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 10 * parameter.grad
+    assert heard is not None
+    other = (*inputs[:3], inputs[3] + 1)
+    assert not torch.allclose(model(*inputs).mouth, model(*other).mouth)
+
+
+def test_warp_moves_by_half_widths() -> None:
+    image = torch.zeros(1, 1, 96, 96)
+    image[..., 48, 48] = 1
+    flow = torch.zeros(1, 2, 48, 48)
+    flow[:, 0] = 2 * 10 / 96
+    moved = warp(image, flow)
+    assert moved[0, 0, 48, 38] > 0.9
+
+
+def test_the_prior_confines_rgb_to_the_lips() -> None:
+    prior = lip_mask_prior(96)
+    assert prior[36, 48] == 1
+    assert prior[50, 48] == 1
+    assert prior[:4].max() == 0
+    assert prior[:, :4].max() == 0
+
+
+@pytest.mark.parametrize(
+    "features", [("mel",), ("mfcc",), ("prosody",), ("mel", "mfcc", "prosody")]
+)
+def test_audio_encoder_takes_one_feature_or_several(features: tuple[str, ...]) -> None:
+    encoder = AudioEncoder(features, channels=(4, 8, 8, 16), dim=24)
+    tokens = encoder(torch.randn(5, 83, 16))
+    assert tokens.shape == (5, 24)
+    assert encoder.needs_prosody == ("prosody" in features)
+
+
+def test_audio_encoder_names_the_features_there_are() -> None:
+    with pytest.raises(UsageError, match="choose among mel, mfcc, prosody"):
+        AudioEncoder(("whisper",))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        ("small", [32, 64, 96, 160]),
+        ("mobilenet_v3", [24, 40, 112, 960]),
+        ("efficientnet_b0", [24, 40, 112, 1280]),
+        ("resnet50", [256, 512, 1024, 2048]),
+    ],
+)
+def test_face_encoders_give_maps_at_four_strides(backbone: str, channels: list[int]) -> None:
+    encoder = FaceEncoder(backbone, dim=16).eval()
+    with torch.inference_mode():
+        features = encoder(torch.rand(1, 3, 256, 256))
+    assert features.embedding.shape == (1, 16)
+    assert [tuple(m.shape) for m in features.maps] == [
+        (1, c, 256 // s, 256 // s) for c, s in zip(channels, (4, 8, 16, 32), strict=True)
+    ]
+
+
+def test_face_encoder_takes_weights_from_a_file(tmp_path: Any) -> None:
+    from torchvision.models import mobilenet_v3_large
+
+    torch.manual_seed(7)
+    network = mobilenet_v3_large()
+    path = tmp_path / "mobilenet.pth"
+    torch.save(network.state_dict(), path)
+    encoder = FaceEncoder("mobilenet_v3", dim=16, weights=str(path))
+    name = "features.0.0.weight"
+    torch.testing.assert_close(encoder.backbone.get_parameter(name), network.get_parameter(name))
+
+
+def test_face_encoder_says_which_file_is_missing() -> None:
+    with pytest.raises(DependencyError, match=r"nowhere\.pth"):
+        FaceEncoder("mobilenet_v3", weights="nowhere.pth")
+
+
+def test_face_encoder_names_the_backbones_there_are() -> None:
+    with pytest.raises(UsageError, match="resnet50"):
+        FaceEncoder("vgg")
+
+
+@torch.inference_mode()
+def test_the_decoder_draws_the_lips_that_it_is_told(generator: LipSyncGenerator) -> None:
+    inputs = _inputs(generator)
+    wider = torch.zeros(2, 11, 20, 2)
+    wider[:, :, 13:16, 1], wider[:, :, 17:20, 1] = -4.0, 4.0
+    wider[1] = torch.nan
+    alone, told = generator(*inputs), generator(*inputs, teacher_forced_lips=wider)
+    # The head reads nothing at first, so it is taught what to read.
+    assert torch.equal(alone.mouth, told.mouth)
+    torch.nn.init.orthogonal_(generator.lip_head.weight)
+    alone, told = generator(*inputs), generator(*inputs, teacher_forced_lips=wider)
+    assert torch.equal(alone.motion, told.motion)
+    assert torch.equal(alone.points[1], told.points[1])
+    assert torch.equal(alone.mouth[1], told.mouth[1])
+    opened = (told.points - alone.points)[0, :, 17:20, 1].mean()
+    assert (told.mouth - alone.mouth)[0].abs().max() > 0.01
+    assert opened.abs() > 0.1
+
+
+@torch.inference_mode()
+def test_the_decoder_may_hear_another_sound_than_the_lips_head(generator: LipSyncGenerator) -> None:
+    torch.nn.init.orthogonal_(generator.lip_head.weight)
+    inputs = _inputs(generator)
+    alone, other = generator(*inputs), generator(*inputs[:3], -inputs[3])
+    mismatched_audio = generator(*inputs, told_audio=-inputs[3])
+    assert torch.equal(mismatched_audio.motion, alone.motion)
+    assert torch.equal(mismatched_audio.mouth, other.mouth)
+    assert not torch.equal(mismatched_audio.mouth, alone.mouth)

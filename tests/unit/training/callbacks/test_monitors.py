@@ -1,0 +1,93 @@
+"""What the dashboard shows beside the losses."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from _tiny import fit, make_data, make_module
+
+from talkinghead.training.callbacks.monitors import CostMonitor, OpeningMonitor, peak_memory_mib
+from talkinghead.types import Box, Face, UInt8Array
+
+
+class Logged(SimpleNamespace):
+    """A module that only logs."""
+
+    def __init__(self) -> None:
+        super().__init__(device=torch.device("cpu"), values={})
+
+    def log(self, name: str, value: float, **_: Any) -> None:
+        self.values[name] = value
+
+
+def test_the_loaders_share_is_the_time_between_batches() -> None:
+    monitor, module, trainer = CostMonitor(), Logged(), SimpleNamespace(world_size=2)
+    batch = {"index": torch.arange(3)}
+    for _ in range(8):
+        time.sleep(0.03)
+        monitor.on_train_batch_start(trainer, module, batch, 0)
+        time.sleep(0.01)
+        monitor.on_train_batch_end(trainer, module, None, batch, 0)
+    assert module.values["cost/loader_share"] == pytest.approx(0.75, abs=0.1)
+    assert module.values["cost/samples_per_s"] == pytest.approx(6 / 0.04, rel=0.2)
+    assert module.values["cost/memory_mib"] == pytest.approx(
+        peak_memory_mib(module.device), rel=0.1
+    )
+    monitor.on_train_epoch_start(trainer, module)
+    module.values.clear()
+    monitor.on_train_batch_start(trainer, module, batch, 0)
+    monitor.on_train_batch_end(trainer, module, None, batch, 0)
+    assert not module.values, "validation would be counted as waiting"
+
+
+class DrawnMouths:
+    """Reads the dark mouth of a drawn face: FaceMesh does not take drawings for faces."""
+
+    topology = "ibug68"
+
+    def detect(self, image: UInt8Array) -> list[Face]:
+        return [self.track(image, None)]
+
+    def track(self, image: UInt8Array, previous: Face | None) -> Face:
+        dark = np.flatnonzero(image[94:144, 80].mean(axis=1) < 70)
+        points = np.zeros((68, 2), np.float32)
+        points[45] = (62, 0)
+        points[66, 1] = len(dark)
+        return Face(Box(0, 0, 160, 160), points, 1.0, self.topology)
+
+
+def test_a_mouth_that_opens_with_the_real_one_is_seen(corpus: Path, tmp_path: Path) -> None:
+    module = make_module(max_iterations=2, balance_every=1)
+    data = make_data(corpus, module, num_frames=5)
+    monitor = OpeningMonitor(num_clips=2, num_frames=20)
+    monitor._detector = DrawnMouths()
+    trainer = fit(module, data, monitor, CostMonitor())
+    metrics = trainer.callback_metrics
+    # Untrained, it hands the reference on: nothing moves, so there is no correlation to speak of.
+    assert metrics["val/opening_motion"] < 0.3
+    assert "cost/loader_share" in metrics
+    assert metrics["train/balance/l1"] > 0
+    assert metrics["train/balance/gradient"] > 0
+
+    class Perfect(torch.nn.Module):
+        def forward(
+            self, reference: torch.Tensor, around: torch.Tensor, audio: torch.Tensor, *told: Any
+        ) -> Any:
+            return SimpleNamespace(mouth=next(mouths))
+
+    batch = data.preview_batch(2, 20)["mouths"]
+    mouths = iter([batch[:1], batch[:1].flip(1), batch[1:], batch[1:].flip(1)])
+    module.ema = torch.nn.ModuleDict({"network": Perfect()})
+    module.ema.network = module.ema["network"]
+    logged: dict[str, float] = {}
+    module.log = lambda name, value, **_: logged.update({name: value})
+    monitor.on_validation_epoch_end(trainer, module)
+    assert logged["val/opening_r"] > 0.95
+    assert logged["val/opening_motion"] == pytest.approx(1, abs=0.1)
+    assert logged["val/audit/opening_r_other_audio"] < 0.9

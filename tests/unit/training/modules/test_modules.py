@@ -1,0 +1,246 @@
+"""Both modules for real, on drawn faces.
+
+They learn, resume exactly, and leave whole checkpoints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from _tiny import EXPERT, GENERATOR, OPTIMIZER, SPEC, fit, make_data, make_module
+from lightning.pytorch.callbacks import Callback
+
+from talkinghead.errors import CheckpointError
+from talkinghead.features.faces.alignment import mouth_crop
+from talkinghead.models.checkpoint import load_expert, load_generator
+from talkinghead.training.callbacks.previews import LastCheckpoint
+from talkinghead.training.modules.lip_regressor_module import LipRegressorModule
+from talkinghead.training.modules.sync_expert_module import SyncExpertModule
+from talkinghead.training.training_run import resolve_resume
+
+INPUTS = ("reference_face", "reference_lips", "masked_face", "mel")
+FULL_GAN = {
+    "loss": {"weights": {"l1": 1.0, "sync": 0.1, "adversarial": 0.1, "feature_matching": 0.1}},
+    "discriminator": {"channels": [4, 8, 8, 8], "face_channels": [4, 8, 8]},
+    "sync_discriminator": "joint",
+    "sync_arguments": EXPERT,
+}
+
+
+def test_loss_falls_on_one_batch(corpus: Path) -> None:
+    module = make_module()
+    data = make_data(corpus, module, augmentation=None, num_frames=5)
+    data.setup()
+    batch = data.preview_batch(2)
+    torch.testing.assert_close(batch["mouths"], mouth_crop(batch["faces"], SPEC))
+    optimizer = torch.optim.AdamW(module.generator.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(40):
+        output = module.generator(*(batch[name] for name in INPUTS))
+        loss = (output.mouth - batch["mouths"]).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+class Recorder(Callback):
+    """The generator's weights after every batch."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self.norms.append(sum(p.double().sum().item() for p in pl_module.parameters()))
+
+
+class StopAfter(Callback):
+    """Ends a run as a user would, after a batch in the middle of an epoch, and saves it."""
+
+    def __init__(self, iteration: int, path: Path) -> None:
+        self.iteration, self.path = iteration, path
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        if pl_module.iteration == self.iteration:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [pytest.param(2, marks=pytest.mark.slow, id="end of epoch"), pytest.param(3, id="mid-epoch")],
+)
+def test_resumed_training_equals_uninterrupted(corpus: Path, tmp_path: Path, stop: int) -> None:
+    whole, first, second = Recorder(), Recorder(), Recorder()
+    options = {**FULL_GAN, "max_iterations": 4}
+    module = make_module(**options)
+    fit(module, make_data(corpus, module), whole)
+    module = make_module(**options)
+    fit(module, make_data(corpus, module), first, StopAfter(stop, tmp_path / "stopped.ckpt"))
+    torch.manual_seed(99)
+    resumed = make_module(**options)
+    fit(resumed, make_data(corpus, resumed), second, ckpt_path=str(tmp_path / "stopped.ckpt"))
+    assert resumed.iteration == 4
+    assert [*first.norms[:stop], *second.norms] == pytest.approx(whole.norms, abs=0, rel=1e-12)
+
+
+def test_two_batches_make_the_step_of_one_of_both(corpus: Path) -> None:
+    class Gradients(Callback):
+        def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+            named = module.generator.named_parameters()
+            steps.append({n: p.grad.clone() for n, p in named if p.grad is not None})
+
+    taken = []
+    for accumulate, batch_size in ((1, 4), (2, 2)):
+        steps: list[dict[str, torch.Tensor]] = []
+        module = make_module(accumulate=accumulate, max_iterations=accumulate)
+        data = make_data(corpus, module, augmentation=None, batch_size=batch_size)
+        fit(module, data, Gradients())
+        assert (module.iteration, len(steps)) == (accumulate, 1)
+        taken.append(steps[0])
+    assert taken[0].keys() == taken[1].keys()
+    # L1's gradient jumps where a pixel is right, so rounding shows in single entries.
+    whole, halves = (torch.cat([g.flatten() for g in step.values()]) for step in taken)
+    assert (halves - whole).norm() < 0.02 * whole.norm()
+
+
+def test_lips_are_learnt_and_then_a_loss_that_survives_resuming(
+    corpus: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    arguments = {"channels": [8, 8, 16]}
+    optimizer = {"lr": 5e-3, "warmup_iterations": 0}
+    module = LipRegressorModule(SPEC, arguments, optimizer, max_iterations=30)
+    still = dict.fromkeys(("flip", "rotation", "scale", "shift", "elastic"), 0.0)
+    distances: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            distances.append(float(trainer.callback_metrics["train/lips/distance_px"]))
+
+    trainer = fit(module, make_data(corpus, module, augmentation=still, batch_size=4), Watch())
+    assert distances[-1] < 0.5 * distances[0]
+    path = tmp_path / "lips.ckpt"
+    trainer.save_checkpoint(path)
+    options = {
+        "loss": {
+            "weights": {"l1": 1.0, "landmark": 0.1},
+            "landmark": {"checkpoint": str(path)},
+        },
+    }
+    gan = make_module(**options, max_iterations=1)
+    trainer = fit(gan, make_data(corpus, gan))
+    assert trainer.callback_metrics["train/generator/landmark"] > 0
+    trainer.save_checkpoint(tmp_path / "gan.ckpt")
+    state = torch.load(tmp_path / "gan.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in state if name.startswith("losses.")]
+    resumed = make_module(**options, max_iterations=2)
+    fit(resumed, make_data(corpus, resumed), ckpt_path=str(tmp_path / "gan.ckpt"))
+    assert resumed.iteration == 2
+
+
+def test_joint_trains_three_networks_and_frozen_two(corpus: Path, tmp_path: Path) -> None:
+    module = make_module(**FULL_GAN)
+    assert len(module.configure_optimizers()) == 3
+    before = [p.clone() for p in module.parameters()]
+    fit(module, make_data(corpus, module))
+    moved = {
+        name.split(".")[0]
+        for (name, p), old in zip(module.named_parameters(), before, strict=True)
+        if not torch.equal(p, old)
+    }
+    assert {"generator", "ema", "discriminator", "sync"} <= moved
+    assert len(make_module().configure_optimizers()) == 2
+
+
+def test_expert_trains_and_then_stays_frozen_in_the_gan(corpus: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = SyncExpertModule(SPEC, EXPERT, OPTIMIZER, max_iterations=2, license="MIT")
+    data = make_data(corpus, module, num_frames=10)
+    trainer = fit(module, data)
+    assert torch.isfinite(trainer.callback_metrics["val/loss"])
+    path = tmp_path / "expert.ckpt"
+    trainer.save_checkpoint(path)
+    expert = load_expert(path).model.state_dict()
+    gan = make_module(
+        loss={"weights": {"l1": 1.0, "sync": 1.0}}, sync_expert=str(path), max_iterations=2
+    )
+    trainer = fit(gan, make_data(corpus, gan))
+    assert trainer.callback_metrics["train/generator/sync"] > 0
+    for name, value in gan.sync.state_dict().items():
+        assert torch.equal(value, expert[name]), name
+    trainer.save_checkpoint(tmp_path / "gan.ckpt")
+    state = torch.load(tmp_path / "gan.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in state if name.startswith("sync.")]
+
+
+def test_without_an_expert_the_sync_weight_is_zero_and_the_log_says_so(
+    corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make_module(loss={"weights": {"l1": 1.0, "sync": 1.0}}, max_iterations=1)
+    trainer = fit(module, make_data(corpus, module))
+    assert trainer.callback_metrics["train/weight/sync"] == 0
+    assert "no sync expert: the sync loss's weight is 0" in caplog.text
+
+
+def test_the_checkpoint_rebuilds_the_generator_without_lightning(
+    corpus: Path, tmp_path: Path
+) -> None:
+    module = make_module(license="CC-BY-4.0", trained_on="drawn faces")
+    data = make_data(corpus, module)
+    trainer = fit(module, data)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = load_generator(tmp_path / "last.ckpt")
+    assert loaded.meta["trained_on"] == "drawn faces"
+    batch = data.preview_batch(2)
+    with torch.no_grad():
+        expected = module.eval()(batch).mouth
+        inputs = tuple(batch[name] for name in INPUTS)
+        mouth = loaded.model(*inputs).mouth
+    torch.testing.assert_close(mouth, expected)
+
+
+def test_starting_from_another_checkpoint(corpus: Path, tmp_path: Path) -> None:
+    module = make_module(max_iterations=1)
+    fit(module, make_data(corpus, module)).save_checkpoint(tmp_path / "first.ckpt")
+    second = make_module(init_from=str(tmp_path / "first.ckpt"))
+    name = "decoder.head.weight"
+    assert torch.equal(second.generator.get_parameter(name), module.ema.network.get_parameter(name))
+    with pytest.raises(CheckpointError, match="another generator"):
+        make_module(init_from=str(tmp_path / "first.ckpt"), generator={**GENERATOR, "dim": 48})
+
+
+def test_the_last_checkpoint_is_as_fresh_as_asked(corpus: Path, tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            seen.append((tmp_path / "last.ckpt").is_file())
+
+    # Lightning calls checkpoints after all other callbacks.
+    for minutes, expected in ((0.0, [False, True]), (60.0, [False, False])):
+        module = make_module(max_iterations=2)
+        seen.clear()
+        (tmp_path / "last.ckpt").unlink(missing_ok=True)
+        fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path), minutes), Watch())
+        assert seen == expected
+        saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        assert saved["iteration"] == 2
+
+
+def test_resuming_from_the_newest_run(tmp_path: Path) -> None:
+    assert resolve_resume(None, tmp_path) is None
+    with pytest.raises(CheckpointError, match=r"no run under .* has left"):
+        resolve_resume("last", tmp_path / "new")
+    with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist"):
+        resolve_resume("gone.ckpt", tmp_path)
+    for name in ("a", "b"):
+        path = tmp_path / name / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert resolve_resume("last", tmp_path / "new") == str(path)

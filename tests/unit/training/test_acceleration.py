@@ -1,0 +1,88 @@
+"""What makes training quicker or smaller changes neither the results nor the weights' names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.training.acceleration import SpeedOptions
+
+TINY: dict[str, Any] = {
+    "dim": 32,
+    "audio_channels": (4, 8, 8, 16),
+    "face_encoder": "small",
+    "num_layers": 2,
+    "num_heads": 2,
+    "past_frames": 3,
+    "decoder_channels": (16, 16, 8, 8),
+    "context_channels": (4, 8, 8, 8),
+}
+
+
+def gradients(options: SpeedOptions) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = LipSyncGenerator(**TINY)
+    options.apply(model)
+    windows = model.context_frames + 2 + model.lookahead_frames
+    inputs = (
+        torch.rand(2, 3, 256, 256),
+        100 + 60 * torch.rand(2, 20, 2),
+        torch.rand(2, 2, 3, 128, 128),
+        torch.randn(2, windows, 80, 16),
+    )
+    output = model(*inputs)
+    (output.mouth.square().mean() + output.motion.square().mean()).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"channels_last": True},
+        {"checkpoint_activations": True},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_gradients_stay_the_same(options: dict[str, bool]) -> None:
+    plain, quick = gradients(SpeedOptions()), gradients(SpeedOptions(**options))
+    assert plain.keys() == quick.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(quick[name], gradient, atol=1e-6, rtol=1e-3)
+
+
+def test_checkpointed_activations_are_not_kept() -> None:
+    def kept(options: SpeedOptions) -> int:
+        numbers = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal numbers
+            numbers += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            torch.manual_seed(0)
+            model = LipSyncGenerator(**TINY)
+            options.apply(model)
+            model(
+                torch.rand(1, 3, 256, 256),
+                100 + 60 * torch.rand(1, 20, 2),
+                torch.rand(1, 4, 3, 128, 128),
+                torch.randn(1, model.context_frames + 4 + model.lookahead_frames, 80, 16),
+            )
+        return numbers
+
+    assert kept(SpeedOptions(checkpoint_activations=True)) < 0.7 * kept(SpeedOptions())
+
+
+def test_compiling_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    from talkinghead.errors import DependencyError
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(DependencyError, match=r"apt install g\+\+"):
+        SpeedOptions(compile=True).apply(LipSyncGenerator(**TINY))

@@ -1,0 +1,120 @@
+"""A run in W&B, offline: what its files hold."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from wandb.proto import wandb_internal_pb2
+
+from talkinghead.training import experiment_tracking as tracking
+from talkinghead.training.callbacks.previews import LastCheckpoint
+from talkinghead.training.experiment_tracking import git_state, wandb_logger
+from talkinghead.training.training_run import build_trainer, train
+
+
+class Tiny(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.iteration = 0
+
+    def training_step(self, batch: Any) -> Any:
+        self.log("train/loss", self.weight.sum())
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class Data(L.LightningDataModule):
+    def train_dataloader(self) -> Any:
+        return DataLoader([0, 1])  # type: ignore[arg-type]
+
+
+def fit(folder: Path) -> None:
+    logger = wandb_logger(str(folder), project="tests")
+    callback = LastCheckpoint(str(folder / "checkpoints"))
+    options = {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False}
+    trainer = build_trainer({**options, "enable_model_summary": False}, [logger], [callback])
+    train(Tiny(), Data(), trainer, config={"optimizer": {"lr": 0.5}, "seed": 1})
+
+
+def records(folder: Path) -> list[Any]:
+    """Everything that an offline run would send: W&B's file is a log as LevelDB writes it."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    data, found, part, at = path.read_bytes(), [], b"", 7
+    while at + 7 <= len(data):
+        # Blocks of 32 KiB; a header is a checksum, a length, and whether more parts follow.
+        if (left := -at % 32768) < 7 and left:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        part += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            found.append(wandb_internal_pb2.Record.FromString(part))
+            part = b""
+    return found
+
+
+def all_records(folder: Path) -> list[Any]:
+    """The same, once W&B's own process has written the last of them."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = records(folder)
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError("W&B has not finished its file")
+
+
+def test_each_run_of_a_sweep_is_one_run_in_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    for number in "01":
+        fit(tmp_path / "my sweep" / number)
+    runs = [all_records(tmp_path / "my sweep" / number) for number in "01"]
+    started = [next(r.run for r in run if r.HasField("run")) for run in runs]
+    assert [run.display_name for run in started] == ["0", "1"]
+    assert {run.run_group for run in started} == {"my sweep"}
+    assert len({run.run_id for run in started}) == 2
+    for run in runs:
+        updates = [r.config.update for r in run if r.HasField("config")]
+        config = {u.key or ".".join(u.nested_key): u.value_json for us in updates for u in us}
+        assert config["optimizer"] == '{"lr":0.5}'
+        assert "commit" in config["git"] or not git_state()
+        (artifact,) = [r.artifact for r in run if r.HasField("artifact")]
+        assert artifact.type == "model"
+        assert [entry.path for entry in artifact.manifest.contents] == ["model.ckpt"]
+        assert sorted(artifact.aliases) == ["last", "latest"]
+
+
+def test_git_state_is_the_commit_and_whether_it_still_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.setattr(tracking, "__file__", str(tmp_path / "tracking.py"))
+    assert git_state() == {}
+    (tmp_path / "tracking.py").write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "First")
+    assert git_state() == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "tracking.py").write_text("2")
+    assert git_state()["dirty"]
+    monkeypatch.setenv("PATH", "")
+    assert git_state() == {}
