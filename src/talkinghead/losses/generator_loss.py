@@ -19,7 +19,7 @@ from talkinghead.losses.landmark_loss import LandmarkLoss
 from talkinghead.losses.perceptual_loss import PerceptualLoss
 from talkinghead.losses.reconstruction_loss import ReconstructionLoss
 from talkinghead.losses.weight_schedule import build_schedule
-from talkinghead.models.lipsync.decoder import GeneratorOutput
+from talkinghead.models.lipsync.decoder import GeneratorOutput, lip_mask_prior
 
 TERMS = (
     "l1",

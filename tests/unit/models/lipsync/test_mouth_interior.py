@@ -8,7 +8,7 @@ import torch
 from test_generator import TINY, closed_lips
 from test_lip_warp import half_widths, opened
 
-from talkinghead.models.lipsync.decoder import grid_steps
+from talkinghead.models.lipsync.decoder import grid_steps, lip_mask_prior
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.lipsync.mouth_interior import mouth_interior
 
