@@ -1,7 +1,7 @@
-"""How lips move, as Whisper's encoder hears it: the map that talkinghead.predict.audio.whisper_prior reads.
+"""Fit the map from Whisper encoder features to lip motion that the Whisper lip prior uses.
 
-python scripts/fit_whisper_lip_prior.py corpora/grid
-python scripts/fit_whisper_lip_prior.py corpora/mine --whisper small --output small_lips.safetensors
+python scripts/fit_whisper_prior.py corpora/grid
+python scripts/fit_whisper_prior.py corpora/mine --whisper small --output small_lips.safetensors
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import argparse
 from pathlib import Path
 
 from talkinghead.errors import TalkingHeadError
-from talkinghead.predict.audio.whisper_prior import PACKAGED, fit_whisper_lip_prior
+from talkinghead.predict.audio.whisper_prior import PACKAGED
 from talkinghead.speech.stt.whisper import Whisper
+from talkinghead.training.whisper_prior_fit import fit_whisper_lip_prior
 
 
 def main() -> None:
-    """Fits it on a corpus's split "train"."""
-    parser = argparse.ArgumentParser(description="Fit the map from Whisper's encoder to lips.")
+    """Fit the map on a corpus's split "train"."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--whisper", default="packaged", help="as stt.model")
+    parser.add_argument("--whisper", default="packaged", help="the Whisper model, as in stt.model")
     parser.add_argument("--output", type=Path, default=PACKAGED)
     options = parser.parse_args()
     if options.whisper != "packaged" and options.output == PACKAGED:
