@@ -7,7 +7,7 @@ import sys
 
 import av
 import pytest
-from _predicting import make_files, predict
+from helpers.predict_command import make_files, predict
 
 from talkinghead.cli.main import main
 

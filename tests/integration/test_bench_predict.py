@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from _small_predictor import GENERATOR
+from helpers.small_predictor import GENERATOR
 
 from talkinghead.models.checkpoint import build, save_release
 from talkinghead.types import AVSpec

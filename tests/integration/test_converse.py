@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _predicting import make_files, messages, predict, write_speech
+from helpers.predict_command import make_files, messages, predict, write_speech
 
 from talkinghead.cli.main import main
 from talkinghead.errors import DependencyError
@@ -28,10 +28,10 @@ from talkinghead.speech.voice import Voice
 from talkinghead.types import AudioClip
 
 TESTS = Path(__file__).parents[1]
-TONES = ("~tts", "+tts={_target_: _speaking.Tones}")
+TONES = ("~tts", "+tts={_target_: helpers.speech_services.ToneTextToSpeech}")
 EARS = (
     "~stt",
-    "+stt={_target_: _speaking.Ears, "
+    "+stt={_target_: helpers.speech_services.FixedSpeechToText, "
     "transcript: {_target_: talkinghead.speech.protocols.Transcript, text: 'Who is it?'}}",
 )
 

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _openai_server import END, KEY, OpenAIServer, chat, pcm, refusal, said, serving
-from _predicting import make_files
+from helpers.openai_server import (
+    END,
+    KEY,
+    OpenAIServer,
+    chat_response,
+    error_response,
+    pcm_response,
+    run_openai_server,
+    transcript_response,
+)
+from helpers.predict_command import make_files
 
 from talkinghead.cli.main import main
 from talkinghead.media.audio_decoding import read_audio
@@ -25,7 +34,7 @@ GROUPS = ("stt", "llm", "tts")
 
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
-    with serving() as server:
+    with run_openai_server() as server:
         yield server
 
 
@@ -65,11 +74,11 @@ def test_conversation(
     sentence = read_audio(DEMO_SPEECH, 24_000).samples[:24_000]
     speech = np.rint(sentence * 32_767).astype("<i2").tobytes()
     server.answers += [
-        said("Who are you?"),
-        refusal(500, f"oh: {KEY}"),
-        chat("I am ", "Ada. ", "And you?", *END),
-        pcm(speech[:9999], speech[9999:]),
-        pcm(speech),
+        transcript_response("Who are you?"),
+        error_response(500, f"oh: {KEY}"),
+        chat_response("I am ", "Ada. ", "And you?", *END),
+        pcm_response(speech[:9999], speech[9999:]),
+        pcm_response(speech),
     ]
     assert converse(files, server) == 0
     heard, _, asked, *spoken = server.requests
@@ -94,7 +103,7 @@ def test_refused_key(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    server.answers.append(refusal(401, f"Incorrect API key provided: {KEY}"))
+    server.answers.append(error_response(401, f"Incorrect API key provided: {KEY}"))
     assert converse(files, server) == 1
     output = "".join(capfd.readouterr())
     assert "OPENAI_API_KEY" in output

@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from _tiny import EXPERT, GENERATOR, SPEC, TRAINER
+from helpers.tiny_training import EXPERT, GENERATOR, SPEC, TRAINER
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from _predicting import make_files, messages, predict, write_speech
+from helpers.predict_command import make_files, messages, predict, write_speech
 from skimage.data import astronaut
 
 from talkinghead.media.reader import probe, read_video

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _tiny import EXPERT as SMALL
-from _tiny import SPEC
+from helpers.tiny_training import EXPERT as SMALL
+from helpers.tiny_training import SPEC
 
 from talkinghead.cli.main import main
 from talkinghead.models.checkpoint import EXPERT, build, save_release

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from _predicting import make_files, messages, predict
+from helpers.predict_command import make_files, messages, predict
 
 from talkinghead.cli.main import main
 from talkinghead.media.reader import probe, read_video

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from _predicting import make_files, messages, predict, write_speech
+from helpers.predict_command import make_files, messages, predict, write_speech
 
 from talkinghead.media.reader import probe, read_audio, read_image, read_video
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from _listeners import Loud
+from helpers.lip_priors import LoudnessLipPrior
 from torch import Tensor
 
 from talkinghead.data.clip_file import ClipData, encode_face, write_clip
@@ -204,7 +204,7 @@ def test_a_deaf_model_is_found_out(deaf: Scored) -> None:
 
 
 def test_a_deaf_model_hears_what_a_listener_tells_it(corpus: Path) -> None:
-    values = score(corpus, BarModel(deaf=True), lip_prior=Loud()).values
+    values = score(corpus, BarModel(deaf=True), lip_prior=LoudnessLipPrior()).values
     assert values["r_own"] > 0.9
     assert values["r_other"] < 0.7
     assert values["opening_silence"] == 0

@@ -6,7 +6,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from _small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
+from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.streaming import RealtimeLipSync

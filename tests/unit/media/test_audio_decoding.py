@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from _media_making import quadrants, tone, write_media
+from helpers.media_files import quadrants, tone, write_media
 
 from talkinghead.errors import MediaError
 from talkinghead.media.reader import read_audio, stream_audio

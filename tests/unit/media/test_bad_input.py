@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from _media_making import quadrants, tone, write_media
+from helpers.media_files import quadrants, tone, write_media
 from PIL import Image
 
 from talkinghead.errors import MediaError

@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 import av
 import numpy as np
 import pytest
-from _media_making import (
+from helpers.media_files import (
     QUADRANTS,
     corners,
     quadrants,

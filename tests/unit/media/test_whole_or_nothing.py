@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from _media_making import leftovers, smooth, tone
+from helpers.media_files import leftovers, smooth, tone
 from PIL import Image
 
 from talkinghead.errors import MediaError

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from _media_making import leftovers, quadrants, smooth, tone
+from helpers.media_files import leftovers, quadrants, smooth, tone
 
 from talkinghead.errors import MediaError
 from talkinghead.media.reader import probe, read_audio, read_image, read_video

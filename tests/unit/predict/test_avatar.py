@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from _small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
+from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
 
 from talkinghead.errors import FaceNotFoundError, UsageError
 from talkinghead.predict import avatar as avatar_module

@@ -6,7 +6,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from _small_predictor import (
+from helpers.small_predictor import (
     BOX,
     HEIGHT,
     SPEC,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from _small_predictor import GENERATOR, SPEC
+from helpers.small_predictor import GENERATOR, SPEC
 
 from talkinghead.errors import CheckpointError
 from talkinghead.models.checkpoint import build, load_generator, save_release

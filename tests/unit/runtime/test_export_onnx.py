@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from _small_predictor import GENERATOR, HEIGHT, SPEC, WIDTH, Detector, speech
+from helpers.small_predictor import GENERATOR, HEIGHT, SPEC, WIDTH, Detector, speech
 from safetensors.torch import load_file, save_file
 
 from talkinghead.cli.main import main

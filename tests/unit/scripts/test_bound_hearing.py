@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from _tiny import GENERATOR, SPEC
+from helpers.tiny_training import GENERATOR, SPEC
 
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.models.checkpoint import build, save_release

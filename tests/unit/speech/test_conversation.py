@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from _small_predictor import make_predictor, probe_output
-from _speaking import Ears, Mind, Tones
+from helpers.small_predictor import make_predictor, probe_output
+from helpers.speech_services import FixedSpeechToText, RecordingEcho, ToneTextToSpeech
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.media.writer import write_audio_file
@@ -37,8 +37,8 @@ def question(duration_s=1.0, level=0.3):
 
 def test_a_spoken_question_is_answered_and_written_down(avatar, output, tmp_path):
     words = (Word("Who", 0.1, 0.3), Word("is it?", 0.3, 0.7))
-    ears, voice = Ears(Transcript("Who is it?", "en", words)), Tones()
-    conversation = Conversation(avatar, Mind("You ask: {} It is me."), voice, ears)
+    ears, voice = FixedSpeechToText(Transcript("Who is it?", "en", words)), ToneTextToSpeech()
+    conversation = Conversation(avatar, RecordingEcho("You ask: {} It is me."), voice, ears)
     file = tmp_path / "question.wav"
     write_audio_file(file, question())
     report = conversation.answer(file, output, crf=30)
@@ -63,8 +63,10 @@ def test_a_spoken_question_is_answered_and_written_down(avatar, output, tmp_path
 
 
 def test_each_turn_knows_those_before(avatar, output):
-    mind = Mind("I hear {}")
-    conversation = Conversation(avatar, mind, Tones(), system_prompt="Be brief.", max_history=4)
+    mind = RecordingEcho("I hear {}")
+    conversation = Conversation(
+        avatar, mind, ToneTextToSpeech(), system_prompt="Be brief.", max_history=4
+    )
     for text in ("one.", "two.", "three."):
         conversation.answer_text(text, output)
     assert conversation.history[-2:] == [
@@ -86,8 +88,8 @@ def test_each_turn_knows_those_before(avatar, output):
 
 
 def test_the_first_frame_comes_long_before_the_whole_answer(avatar, output):
-    mind = Mind(tokens_per_second=20)
-    conversation = Conversation(avatar, mind, Tones(), max_reply_chars=10_000)
+    mind = RecordingEcho(tokens_per_second=20)
+    conversation = Conversation(avatar, mind, ToneTextToSpeech(), max_reply_chars=10_000)
     taken = []
 
     def progress(done, total):
@@ -103,9 +105,9 @@ def test_the_first_frame_comes_long_before_the_whole_answer(avatar, output):
 
 
 def test_a_sentence_is_spoken_while_the_next_is_written(avatar, output):
-    mind, written = Mind(tokens_per_second=40), []
+    mind, written = RecordingEcho(tokens_per_second=40), []
 
-    class Voice(Tones):
+    class Voice(ToneTextToSpeech):
         def speak(self, text, cancel=None):
             written.append(mind.num_taken)
             return super().speak(text, cancel)
@@ -118,7 +120,7 @@ def test_a_sentence_is_spoken_while_the_next_is_written(avatar, output):
 
 
 def test_an_interruption_stops_everything_and_keeps_what_was_spoken(avatar, output):
-    mind, voice = Mind(), Tones()
+    mind, voice = RecordingEcho(), ToneTextToSpeech()
     conversation = Conversation(avatar, mind, voice, max_reply_chars=10_000)
     at = []
 
@@ -142,8 +144,8 @@ def test_an_interruption_stops_everything_and_keeps_what_was_spoken(avatar, outp
 
 
 def test_what_is_stuck_does_not_hold_up_an_interruption(avatar, output):
-    mind = Mind(breaks_at=0, stuck=threading.Event())
-    conversation = Conversation(avatar, mind, Tones())
+    mind = RecordingEcho(breaks_at=0, stuck=threading.Event())
+    conversation = Conversation(avatar, mind, ToneTextToSpeech())
     threading.Timer(0.3, conversation.interrupt).start()
     started = time.monotonic()
     report = conversation.answer_text("Hello there.", output)
@@ -158,12 +160,12 @@ def test_what_is_stuck_does_not_hold_up_an_interruption(avatar, output):
 
 
 def test_hearing_is_interrupted_too(avatar, output):
-    class Deaf(Ears):
+    class Deaf(FixedSpeechToText):
         def transcribe(self, audio, cancel=None):
             cancel.wait(20)
             return Transcript("too late")
 
-    conversation = Conversation(avatar, Mind(), Tones(), Deaf(None))
+    conversation = Conversation(avatar, RecordingEcho(), ToneTextToSpeech(), Deaf(None))
     threading.Timer(0.2, conversation.interrupt).start()
     report = conversation.answer(question(), output)
     assert report.interrupted
@@ -172,8 +174,8 @@ def test_hearing_is_interrupted_too(avatar, output):
 
 
 def test_a_model_that_breaks_off_is_heard_to_its_last_word(avatar, output):
-    mind = Mind(breaks_at=5)
-    conversation = Conversation(avatar, mind, Tones())
+    mind = RecordingEcho(breaks_at=5)
+    conversation = Conversation(avatar, mind, ToneTextToSpeech())
     report = conversation.answer_text("I begin well. But then I fail here.", output)
     assert [sentence.text for sentence in report.reply] == ["I begin well.", "But then"]
     assert report.video.num_frames == 13
@@ -183,7 +185,7 @@ def test_a_model_that_breaks_off_is_heard_to_its_last_word(avatar, output):
 
 
 def test_a_voice_that_breaks_off_is_heard_to_its_last_word(avatar, output):
-    conversation = Conversation(avatar, Mind(), Tones(breaks_at="fail"))
+    conversation = Conversation(avatar, RecordingEcho(), ToneTextToSpeech(breaks_at="fail"))
     report = conversation.answer_text("I begin well. But then I fail here. Later.", output)
     assert report.video.duration_s == pytest.approx(0.6)
     assert str(report.error) == "the voice broke"
@@ -192,9 +194,9 @@ def test_a_voice_that_breaks_off_is_heard_to_its_last_word(avatar, output):
 @pytest.mark.parametrize(
     ("mind", "voice", "text", "message"),
     [
-        (Mind(breaks_at=0), Tones(), "Hello.", "the line went dead"),
-        (Mind(), Tones(breaks_at="Hello."), "Hello.", "the voice broke"),
-        (Mind(), Tones(), "😀 !", "nothing that can be said"),
+        (RecordingEcho(breaks_at=0), ToneTextToSpeech(), "Hello.", "the line went dead"),
+        (RecordingEcho(), ToneTextToSpeech(breaks_at="Hello."), "Hello.", "the voice broke"),
+        (RecordingEcho(), ToneTextToSpeech(), "😀 !", "nothing that can be said"),
     ],
 )
 def test_where_nothing_can_be_spoken_nothing_is_written(avatar, output, mind, voice, text, message):
@@ -206,7 +208,7 @@ def test_where_nothing_can_be_spoken_nothing_is_written(avatar, output, mind, vo
 
 
 def test_silence_is_asked_again_and_spends_no_call(avatar, output):
-    mind, voice, ears = Mind(), Tones(), Ears(Transcript(""))
+    mind, voice, ears = RecordingEcho(), ToneTextToSpeech(), FixedSpeechToText(Transcript(""))
     conversation = Conversation(avatar, mind, voice, ears, ask_again="What did you say?")
     for level, num_heard in ((0.001, 0), (0.3, 1)):
         report = conversation.answer(question(level=level), output)
@@ -219,8 +221,8 @@ def test_silence_is_asked_again_and_spends_no_call(avatar, output):
 def test_a_question_that_is_too_long_is_refused(avatar, output, tmp_path):
     file = tmp_path / "long.wav"
     write_audio_file(file, question(3.0))
-    ears = Ears(Transcript("Yes?"))
-    conversation = Conversation(avatar, Mind(), Tones(), ears, max_question_s=2)
+    ears = FixedSpeechToText(Transcript("Yes?"))
+    conversation = Conversation(avatar, RecordingEcho(), ToneTextToSpeech(), ears, max_question_s=2)
     for audio in (file, question(3.0)):
         with pytest.raises(MediaError, match=r"longer than 2 s.* max_question_s"):
             conversation.answer(audio, output)
@@ -228,7 +230,7 @@ def test_a_question_that_is_too_long_is_refused(avatar, output, tmp_path):
 
 
 def test_a_question_must_be_there_and_be_heard(avatar, output):
-    conversation = Conversation(avatar, Mind(), Tones())
+    conversation = Conversation(avatar, RecordingEcho(), ToneTextToSpeech())
     with pytest.raises(UsageError, match="question is empty"):
         conversation.answer_text("  ", output)
     with pytest.raises(UsageError, match="give an stt"):
@@ -236,7 +238,7 @@ def test_a_question_must_be_there_and_be_heard(avatar, output):
 
 
 def test_a_reply_is_bounded(avatar, output):
-    mind, voice = Mind(), Tones(word_s=0.02)
+    mind, voice = RecordingEcho(), ToneTextToSpeech(word_s=0.02)
     conversation = Conversation(avatar, mind, voice, max_reply_chars=100)
     report = conversation.answer_text("This is a sentence. " * 5000, output)
     assert [sentence.text for sentence in report.reply] == ["This is a sentence."] * 5
@@ -244,7 +246,7 @@ def test_a_reply_is_bounded(avatar, output):
 
 
 def test_a_long_text_is_spoken_as_a_stream(avatar):
-    voice = Tones()
+    voice = ToneTextToSpeech()
     stream = speak_text("No full stop in it " * 5300, voice, "en")
     with avatar.predictor.predict(avatar, stream) as prediction:
         for _ in range(50):
@@ -255,7 +257,7 @@ def test_a_long_text_is_spoken_as_a_stream(avatar):
 
 def test_a_text_must_not_be_empty():
     with pytest.raises(UsageError, match="text is empty"):
-        speak_text(" \n", Tones())
+        speak_text(" \n", ToneTextToSpeech())
 
 
 def test_subtitles_count_hours():

@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _openai_server import END, KEY, OpenAIServer, chat, event, pcm, said, samples, serving
+from helpers.openai_server import (
+    END,
+    KEY,
+    OpenAIServer,
+    chat_event,
+    chat_response,
+    pcm_bytes,
+    pcm_response,
+    run_openai_server,
+    transcript_response,
+)
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.media.audio_decoding import read_audio
@@ -37,7 +47,7 @@ RATE = 16_000
 
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
-    with serving() as server:
+    with run_openai_server() as server:
         yield server
 
 
@@ -64,7 +74,7 @@ def test_protocols(server: OpenAIServer) -> None:
 
 
 def test_sound_is_sent_as_it_is(server: OpenAIServer, speech: FloatArray) -> None:
-    server.answers.append(said(" Hello there. ", languages=[{"code": "en"}]))
+    server.answers.append(transcript_response(" Hello there. ", languages=[{"code": "en"}]))
     heard = OpenAISpeechToText(base_url=server.url, prompt="Ada").transcribe(
         AudioClip(speech, RATE)
     )
@@ -86,7 +96,7 @@ def test_words_are_timed_from_the_clips_beginning(server: OpenAIServer, speech: 
         {"word": "Hello", "start": 0.5, "end": 0.75},
         {"word": " there", "start": 1, "end": 1.5},
     ]
-    server.answers += [said("Hello there", language="english", words=words)] * 2
+    server.answers += [transcript_response("Hello there", language="english", words=words)] * 2
     stt = OpenAISpeechToText("whisper-1", word_times=True, base_url=server.url)
     soon = stt.transcribe(AudioClip(speech, RATE))
     late = stt.transcribe(AudioClip(np.concatenate([silence(3.2), speech]), RATE))
@@ -100,7 +110,7 @@ def test_words_are_timed_from_the_clips_beginning(server: OpenAIServer, speech: 
 
 
 def test_rate_is_that_of_the_server(server: OpenAIServer, speech: FloatArray) -> None:
-    server.answers.append(said("Hallo."))
+    server.answers.append(transcript_response("Hallo."))
     clip = AudioClip(np.repeat(speech, 3), 48_000)
     assert OpenAISpeechToText(base_url=server.url, language="de").transcribe(clip) == Transcript(
         "Hallo.", "de"
@@ -125,7 +135,7 @@ def test_long_speech_is_cut(
 ) -> None:
     monkeypatch.setattr("talkinghead.speech.stt.openai_stt._LONGEST_S", 4.0)
     word = {"word": "a", "start": 0, "end": 0.1}
-    server.answers += [said("a", words=[word]) for _ in range(20)]
+    server.answers += [transcript_response("a", words=[word]) for _ in range(20)]
     stt = OpenAISpeechToText(word_times=True, base_url=server.url)
     heard = stt.transcribe(AudioClip(speech, RATE))
     lengths = [len(sent_sound(request.form)[0]) / RATE for request in server.requests]
@@ -137,7 +147,7 @@ def test_long_speech_is_cut(
 
 
 def test_stream_is_heard_utterance_by_utterance(server: OpenAIServer, speech: FloatArray) -> None:
-    server.answers += [said(f"Sentence {i}.") for i in range(10)]
+    server.answers += [transcript_response(f"Sentence {i}.") for i in range(10)]
     sound = np.concatenate([speech, silence(1)])
     num_requests = []
 
@@ -171,7 +181,7 @@ MESSAGES = [Message("system", "Be brief."), Message("user", "Hi"), Message("assi
 
 
 def test_conversation_is_sent(server: OpenAIServer) -> None:
-    server.answers.append(chat("", "Hel", "lo.", *END))
+    server.answers.append(chat_response("", "Hel", "lo.", *END))
     llm = OpenAIChat("gpt", options={"temperature": 0.5, "max_tokens": 9}, base_url=server.url)
     assert list(llm.reply(MESSAGES)) == ["Hel", "lo."]
     (request,) = server.requests
@@ -188,20 +198,20 @@ def test_conversation_is_sent(server: OpenAIServer) -> None:
 def test_usage_is_no_piece(server: OpenAIServer) -> None:
     usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
     last = f"data: {json.dumps(usage)}\n\n".encode()
-    server.answers.append(chat(b": a comment\n\n", "One.", END[0], last, END[1]))
+    server.answers.append(chat_response(b": a comment\n\n", "One.", END[0], last, END[1]))
     assert list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES)) == ["One."]
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
 def test_reply_without_a_word(finish: str, server: OpenAIServer) -> None:
-    server.answers.append(chat(event(finish=finish)))
+    server.answers.append(chat_response(chat_event(finish=finish)))
     with pytest.raises(SpeechError, match=f"without a word.*{finish}"):
         list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES))
     assert len(server.requests) == 1
 
 
 def test_reply_may_be_cut_at_its_longest(server: OpenAIServer) -> None:
-    server.answers.append(chat("One two", event(finish="length")))
+    server.answers.append(chat_response("One two", chat_event(finish="length")))
     assert list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES)) == ["One two"]
 
 
@@ -236,7 +246,7 @@ def test_llama_cpps_server_answers(llama_server: Any, server: OpenAIServer) -> N
 def test_speech_is_whole_however_it_is_sent(server: OpenAIServer) -> None:
     expected = np.arange(-3000, 3000, dtype="<i2")
     sent = expected.tobytes()
-    server.answers.append(pcm(sent[:1], sent[1:2], sent[2:1001], sent[1001:]))
+    server.answers.append(pcm_response(sent[:1], sent[1:2], sent[2:1001], sent[1001:]))
     tts = OpenAITextToSpeech(voice="coral", instructions="Whisper.", speed=1.5, base_url=server.url)
     pieces = list(tts.speak("Hello, world."))
     assert tts.sample_rate == 24_000
@@ -255,7 +265,7 @@ def test_speech_is_whole_however_it_is_sent(server: OpenAIServer) -> None:
 
 
 def test_what_is_not_said_is_not_sent(server: OpenAIServer) -> None:
-    server.answers.append(pcm(samples(1)))
+    server.answers.append(pcm_response(pcm_bytes(1)))
     tts = OpenAITextToSpeech(voice={"id": "voice_1"}, base_url=server.url)
     list(tts.speak("Hi"))
     assert server.requests[0].json == {
@@ -274,7 +284,7 @@ def test_nothing_to_say_spends_no_call(text: str, server: OpenAIServer) -> None:
 
 def test_long_text_is_cut_at_its_sentences(server: OpenAIServer) -> None:
     sentences = [f"This is sentence number {i} of a long text." for i in range(300)]
-    server.answers += [pcm(samples(i)) for i in range(10)]
+    server.answers += [pcm_response(pcm_bytes(i)) for i in range(10)]
     spoken = list(OpenAITextToSpeech(base_url=server.url).speak(" ".join(sentences)))
     parts = [request.json["input"] for request in server.requests]
     assert len(spoken) == len(parts) == 4
@@ -285,7 +295,7 @@ def test_long_text_is_cut_at_its_sentences(server: OpenAIServer) -> None:
 
 def test_text_without_sentences_is_cut(server: OpenAIServer) -> None:
     text = "word " * 2000 + "x" * 5000
-    server.answers += [pcm(samples(1))] * 10
+    server.answers += [pcm_response(pcm_bytes(1))] * 10
     list(OpenAITextToSpeech(base_url=server.url).speak(text))
     parts = [request.json["input"] for request in server.requests]
     assert max(map(len, parts)) <= MAX_LENGTH

@@ -12,19 +12,26 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from _openai_asking import GOOD, Ask, anyone, hear, speak, think
-from _openai_server import (
+from helpers.openai_requests import (
+    GOOD,
+    Ask,
+    for_each_adapter,
+    request_reply,
+    request_speech,
+    request_transcript,
+)
+from helpers.openai_server import (
+    CLOSE_CONNECTION,
     END,
-    HANG_UP,
     KEY,
     STALL,
-    Answer,
+    CannedResponse,
     OpenAIServer,
-    chat,
-    pcm,
-    refusal,
-    samples,
-    serving,
+    chat_response,
+    error_response,
+    pcm_bytes,
+    pcm_response,
+    run_openai_server,
 )
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
@@ -35,18 +42,20 @@ pytest.importorskip("faster_whisper", reason="its detector hears when somebody s
 
 # `transcribe` gives nothing before the end.
 streaming = pytest.mark.parametrize(
-    ("ask", "answer", "first"), [(think, chat, "One "), (speak, pcm, 1)], ids=["think", "speak"]
+    ("ask", "answer", "first"),
+    [(request_reply, chat_response, "One "), (request_speech, pcm_response, 1)],
+    ids=["think", "speak"],
 )
 
 
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
-    with serving() as server:
+    with run_openai_server() as server:
         yield server
 
 
 def beginning(first: str | int) -> str | bytes:
-    return first if isinstance(first, str) else samples(first)
+    return first if isinstance(first, str) else pcm_bytes(first)
 
 
 def taken(pieces: Iterator[Any]) -> tuple[list[Any], str]:
@@ -67,7 +76,7 @@ def cancel_once_asked(server: OpenAIServer, cancel: Event) -> None:
     Thread(target=wait, daemon=True).start()
 
 
-@anyone
+@for_each_adapter
 def test_key_and_model_are_sent(ask: Ask, server: OpenAIServer) -> None:
     answer, expected = GOOD[ask]
     server.answers.append(answer)
@@ -75,19 +84,19 @@ def test_key_and_model_are_sent(ask: Ask, server: OpenAIServer) -> None:
     assert server.requests[0].authorization == f"Bearer {KEY}"
 
 
-@anyone
+@for_each_adapter
 def test_refused_key(ask: Ask, server: OpenAIServer) -> None:
-    server.answers.append(refusal(401, f"Incorrect API key provided: {KEY[:7]}***"))
+    server.answers.append(error_response(401, f"Incorrect API key provided: {KEY[:7]}***"))
     with pytest.raises(DependencyError, match=r"OPENAI_API_KEY.*works offline") as failure:
         list(ask(server))
     assert KEY[:7] not in str(failure.value)
     assert len(server.requests) == 1
 
 
-@anyone
+@for_each_adapter
 def test_busy_server_is_asked_again_when_it_says(ask: Ask, server: OpenAIServer) -> None:
     answer, expected = GOOD[ask]
-    server.answers += [refusal(429, "slow down", retry_after="0.3"), answer]
+    server.answers += [error_response(429, "slow down", retry_after="0.3"), answer]
     assert list(ask(server)) == expected
     first, second = server.requests
     assert second.time_s - first.time_s >= 0.3
@@ -97,14 +106,14 @@ def test_busy_server_is_asked_again_when_it_says(ask: Ask, server: OpenAIServer)
 def test_busy_server_may_name_a_date(server: OpenAIServer) -> None:
     date = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
     told = format_datetime(date, usegmt=True)
-    server.answers += [refusal(429, "slow down", retry_after=told), GOOD[think][0]]
-    assert list(think(server)) == GOOD[think][1]
+    server.answers += [error_response(429, "slow down", retry_after=told), GOOD[request_reply][0]]
+    assert list(request_reply(server)) == GOOD[request_reply][1]
     assert datetime.now(UTC) >= date
 
 
-@anyone
+@for_each_adapter
 def test_busy_server_is_not_asked_for_ever(ask: Ask, server: OpenAIServer) -> None:
-    server.answers += [refusal(429, "slow down", retry_after="0.05")] * 5
+    server.answers += [error_response(429, "slow down", retry_after="0.05")] * 5
     assert taken(ask(server, max_retries=2)) == (
         [],
         f"{server.url[:-3]}: Error code: 429 - slow down: it asks to be left alone for 0.05 s",
@@ -115,15 +124,15 @@ def test_busy_server_is_not_asked_for_ever(ask: Ask, server: OpenAIServer) -> No
 @pytest.mark.parametrize(
     "answer",
     [
-        refusal(429, "slow down", retry_after="3600"),
-        refusal(429, "no credit", "insufficient_quota"),
-        refusal(400, "unknown voice: bob"),
-        refusal(404, "no such model"),
+        error_response(429, "slow down", retry_after="3600"),
+        error_response(429, "no credit", "insufficient_quota"),
+        error_response(400, "unknown voice: bob"),
+        error_response(404, "no such model"),
     ],
     ids=["an hour", "no credit", "bad request", "unknown model"],
 )
-@anyone
-def test_what_no_other_try_helps(ask: Ask, answer: Answer, server: OpenAIServer) -> None:
+@for_each_adapter
+def test_what_no_other_try_helps(ask: Ask, answer: CannedResponse, server: OpenAIServer) -> None:
     server.answers.append(answer)
     given, words = taken(ask(server))
     assert not given
@@ -132,13 +141,17 @@ def test_what_no_other_try_helps(ask: Ask, answer: Answer, server: OpenAIServer)
 
 
 def test_unknown_model_is_named(server: OpenAIServer) -> None:
-    server.answers.append(refusal(404, "no such model"))
-    assert "no model 'gpt'" in taken(think(server))[1]
+    server.answers.append(error_response(404, "no such model"))
+    assert "no model 'gpt'" in taken(request_reply(server))[1]
 
 
-@pytest.mark.parametrize("broken", [refusal(500, "oh"), refusal(503, "oh"), pcm(HANG_UP)])
-@anyone
-def test_broken_server_is_asked_again(ask: Ask, broken: Answer, server: OpenAIServer) -> None:
+@pytest.mark.parametrize(
+    "broken", [error_response(500, "oh"), error_response(503, "oh"), pcm_response(CLOSE_CONNECTION)]
+)
+@for_each_adapter
+def test_broken_server_is_asked_again(
+    ask: Ask, broken: CannedResponse, server: OpenAIServer
+) -> None:
     answer, expected = GOOD[ask]
     server.answers += [broken, broken, answer]
     assert list(ask(server)) == expected
@@ -149,10 +162,10 @@ def test_broken_server_is_asked_again(ask: Ask, broken: Answer, server: OpenAISe
 
 @streaming
 def test_pieces_come_as_they_are_sent(
-    ask: Ask, answer: Callable[..., Answer], first: Any, server: OpenAIServer
+    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
 ) -> None:
     seen = Event()
-    rest = ["two.", *END] if ask is think else [samples(2)]
+    rest = ["two.", *END] if ask is request_reply else [pcm_bytes(2)]
     server.answers.append(answer(beginning(first), seen, *rest))
     pieces = ask(server)
     assert next(pieces) == first
@@ -162,9 +175,9 @@ def test_pieces_come_as_they_are_sent(
 
 @streaming
 def test_hang_up_loses_nothing_and_repeats_nothing(
-    ask: Ask, answer: Callable[..., Answer], first: Any, server: OpenAIServer
+    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
 ) -> None:
-    server.answers += [answer(beginning(first), HANG_UP), GOOD[ask][0]]
+    server.answers += [answer(beginning(first), CLOSE_CONNECTION), GOOD[ask][0]]
     given, words = taken(ask(server))
     assert given == [first]
     assert "peer closed connection" in words
@@ -172,22 +185,22 @@ def test_hang_up_loses_nothing_and_repeats_nothing(
 
 
 def test_reply_without_an_end_has_broken_off(server: OpenAIServer) -> None:
-    server.answers.append(chat("One "))
-    given, words = taken(think(server))
+    server.answers.append(chat_response("One "))
+    given, words = taken(request_reply(server))
     assert given == ["One "]
     assert "broke off" in words
 
 
 def test_error_among_the_pieces(server: OpenAIServer) -> None:
-    server.answers.append(chat("One ", b'data: {"error": {"message": "overloaded"}}\n\n'))
-    given, words = taken(think(server))
+    server.answers.append(chat_response("One ", b'data: {"error": {"message": "overloaded"}}\n\n'))
+    given, words = taken(request_reply(server))
     assert given == ["One "]
     assert "overloaded" in words
 
 
-@anyone
+@for_each_adapter
 def test_nothing_comes(ask: Ask, server: OpenAIServer) -> None:
-    server.answers.append(pcm(STALL))
+    server.answers.append(pcm_response(STALL))
     given, words = taken(ask(server, timeout_s=0.2))
     assert not given
     assert "nothing came for 0.2 s" in words
@@ -197,7 +210,7 @@ def test_nothing_comes(ask: Ask, server: OpenAIServer) -> None:
 
 @streaming
 def test_nothing_more_comes(
-    ask: Ask, answer: Callable[..., Answer], first: Any, server: OpenAIServer
+    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
 ) -> None:
     server.answers.append(answer(beginning(first), STALL))
     given, words = taken(ask(server, timeout_s=0.5))
@@ -208,18 +221,18 @@ def test_nothing_more_comes(
 @pytest.mark.parametrize(
     ("ask", "answer"),
     [
-        (hear, Answer([b'{"text": "One'])),
-        (hear, Answer([b"[1, 2]"])),
-        (hear, Answer([b"<html>"], "text/html")),
-        (think, chat(b'data: {"choices": [\n\n')),
-        (think, chat(b"data: 5\n\n")),
-        (think, chat(b'data: {"choices": [{"index": 0}]}\n\n')),
-        (think, chat(b"data: \xff\n\n")),
-        (speak, Answer([b'{"audio": 1}'])),
-        (speak, Answer([b"<html>"], "text/html")),
+        (request_transcript, CannedResponse([b'{"text": "One'])),
+        (request_transcript, CannedResponse([b"[1, 2]"])),
+        (request_transcript, CannedResponse([b"<html>"], "text/html")),
+        (request_reply, chat_response(b'data: {"choices": [\n\n')),
+        (request_reply, chat_response(b"data: 5\n\n")),
+        (request_reply, chat_response(b'data: {"choices": [{"index": 0}]}\n\n')),
+        (request_reply, chat_response(b"data: \xff\n\n")),
+        (request_speech, CannedResponse([b'{"audio": 1}'])),
+        (request_speech, CannedResponse([b"<html>"], "text/html")),
     ],
 )
-def test_nonsense(ask: Ask, answer: Answer, server: OpenAIServer) -> None:
+def test_nonsense(ask: Ask, answer: CannedResponse, server: OpenAIServer) -> None:
     server.answers.append(answer)
     given, words = taken(ask(server))
     assert not given
@@ -228,18 +241,18 @@ def test_nonsense(ask: Ask, answer: Answer, server: OpenAIServer) -> None:
 
 
 def test_nothing_but_a_page(server: OpenAIServer) -> None:
-    server.answers += [Answer([b"<html>sign in</html>"], "text/html")] * 2
-    assert "broke off" in taken(think(server, max_retries=1))[1]
+    server.answers += [CannedResponse([b"<html>sign in</html>"], "text/html")] * 2
+    assert "broke off" in taken(request_reply(server, max_retries=1))[1]
 
 
 def test_nonsense_among_the_pieces(server: OpenAIServer) -> None:
-    server.answers.append(chat("One ", b"data: {\n\n"))
-    given, words = taken(think(server))
+    server.answers.append(chat_response("One ", b"data: {\n\n"))
+    given, words = taken(request_reply(server))
     assert given == ["One "]
     assert "something else than expected" in words
 
 
-@anyone
+@for_each_adapter
 def test_no_server(ask: Ask, server: OpenAIServer) -> None:
     server.shutdown()
     server.server_close()
@@ -249,10 +262,10 @@ def test_no_server(ask: Ask, server: OpenAIServer) -> None:
     assert "check that it can be reached" in words
 
 
-@anyone
+@for_each_adapter
 def test_cancelled_while_nothing_comes(ask: Ask, server: OpenAIServer) -> None:
     cancel = Event()
-    server.answers.append(pcm(STALL))
+    server.answers.append(pcm_response(STALL))
     cancel_once_asked(server, cancel)
     start_s = time.monotonic()
     assert [piece for piece in ask(server, cancel) if piece] == []
@@ -262,7 +275,7 @@ def test_cancelled_while_nothing_comes(ask: Ask, server: OpenAIServer) -> None:
 
 @streaming
 def test_cancelled_among_the_pieces(
-    ask: Ask, answer: Callable[..., Answer], first: Any, server: OpenAIServer
+    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
 ) -> None:
     cancel = Event()
     server.answers.append(answer(beginning(first), STALL))
@@ -275,7 +288,7 @@ def test_cancelled_among_the_pieces(
 
 @streaming
 def test_left_among_the_pieces(
-    ask: Ask, answer: Callable[..., Answer], first: Any, server: OpenAIServer
+    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
 ) -> None:
     server.answers.append(answer(beginning(first), STALL))
     pieces = ask(server)
@@ -284,10 +297,10 @@ def test_left_among_the_pieces(
     assert server.left.wait(2)
 
 
-@anyone
+@for_each_adapter
 def test_cancelled_before_another_try(ask: Ask, server: OpenAIServer) -> None:
     cancel = Event()
-    server.answers += [refusal(429, "slow down", retry_after="30")]
+    server.answers += [error_response(429, "slow down", retry_after="30")]
     cancel_once_asked(server, cancel)
     start_s = time.monotonic()
     assert [piece for piece in ask(server, cancel) if piece] == []
@@ -295,7 +308,7 @@ def test_cancelled_before_another_try(ask: Ask, server: OpenAIServer) -> None:
     assert len(server.requests) == 1
 
 
-@anyone
+@for_each_adapter
 def test_cancelled_before_it_began(ask: Ask, server: OpenAIServer) -> None:
     cancel = Event()
     cancel.set()
@@ -305,14 +318,14 @@ def test_cancelled_before_it_began(ask: Ask, server: OpenAIServer) -> None:
 
 def test_caller_may_have_an_event_loop(server: OpenAIServer) -> None:
     async def asked() -> list[str]:
-        return list(think(server))
+        return list(request_reply(server))
 
-    server.answers.append(GOOD[think][0])
-    assert asyncio.run(asked()) == GOOD[think][1]
+    server.answers.append(GOOD[request_reply][0])
+    assert asyncio.run(asked()) == GOOD[request_reply][1]
 
 
 @pytest.mark.parametrize("module", ["openai", "httpx2"])
-@anyone
+@for_each_adapter
 def test_package_is_missing(
     ask: Ask, module: str, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

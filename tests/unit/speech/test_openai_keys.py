@@ -7,8 +7,18 @@ import traceback
 from collections.abc import Iterator
 
 import pytest
-from _openai_asking import GOOD, HELLO, Ask, anyone, think
-from _openai_server import HANG_UP, KEY, STALL, Answer, OpenAIServer, chat, pcm, refusal, serving
+from helpers.openai_requests import GOOD, HELLO, Ask, for_each_adapter, request_reply
+from helpers.openai_server import (
+    CLOSE_CONNECTION,
+    KEY,
+    STALL,
+    CannedResponse,
+    OpenAIServer,
+    chat_response,
+    error_response,
+    pcm_response,
+    run_openai_server,
+)
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -22,11 +32,11 @@ pytest.importorskip("faster_whisper", reason="its detector hears when somebody s
 
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
-    with serving() as server:
+    with run_openai_server() as server:
         yield server
 
 
-@anyone
+@for_each_adapter
 def test_missing_key(ask: Ask, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(DependencyError, match=r"OPENAI_API_KEY is not set.*works offline"):
@@ -35,7 +45,7 @@ def test_missing_key(ask: Ask, server: OpenAIServer, monkeypatch: pytest.MonkeyP
         list(ask(server, api_key_env="MY_KEY"))
 
 
-@anyone
+@for_each_adapter
 def test_server_without_keys_is_told_none(ask: Ask, server: OpenAIServer) -> None:
     answer, expected = GOOD[ask]
     server.answers.append(answer)
@@ -44,20 +54,20 @@ def test_server_without_keys_is_told_none(ask: Ask, server: OpenAIServer) -> Non
 
 
 def test_server_wants_a_key_after_all(server: OpenAIServer) -> None:
-    server.answers.append(refusal(401, "no key"))
+    server.answers.append(error_response(401, "no key"))
     with pytest.raises(DependencyError, match="name its variable in api_key_env"):
-        list(think(server, api_key_env=None))
+        list(request_reply(server, api_key_env=None))
 
 
 def everything_that_fails(server: OpenAIServer) -> Iterator[TalkingHeadError]:
     """Errors of every kind, from a server that repeats the key wherever it can."""
     answers = [
-        *(refusal(status, f"no: {KEY}") for status in (400, 401, 404, 429, 500)),
-        Answer([b"not JSON: " + KEY.encode()]),
-        chat("One ", f'data: {{"error": {{"message": "{KEY}"}}}}\n\n'.encode()),
-        chat("One ", f"data: {KEY}\n\n".encode()),
-        pcm(HANG_UP),
-        pcm(KEY.encode(), STALL),
+        *(error_response(status, f"no: {KEY}") for status in (400, 401, 404, 429, 500)),
+        CannedResponse([b"not JSON: " + KEY.encode()]),
+        chat_response("One ", f'data: {{"error": {{"message": "{KEY}"}}}}\n\n'.encode()),
+        chat_response("One ", f"data: {KEY}\n\n".encode()),
+        pcm_response(CLOSE_CONNECTION),
+        pcm_response(KEY.encode(), STALL),
     ]
     for ask in GOOD:
         for answer in answers:
@@ -81,7 +91,7 @@ def test_key_is_nowhere(
     for error in everything_that_fails(server):
         seen += [repr(error), *traceback.format_exception(error)]
     assert len(seen) > 20
-    server.answers += [refusal(500, KEY), GOOD[think][0]]
+    server.answers += [error_response(500, KEY), GOOD[request_reply][0]]
     llm = OpenAIChat("gpt", base_url=server.url)
     list(llm.reply(HELLO))
     seen += [repr(llm), repr(vars(llm)), repr(llm._client), caplog.text, *capfd.readouterr()]

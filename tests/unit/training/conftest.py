@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from _tiny import SPEC
+from helpers.tiny_training import SPEC
 
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from _tiny import GENERATOR, fit, make_data, make_module
+from helpers.tiny_training import GENERATOR, fit, make_data, make_module
 from safetensors.numpy import load_file, save_file
 
 from talkinghead.data.manifest import Manifest

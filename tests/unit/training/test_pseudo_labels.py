@@ -3,8 +3,8 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from _listeners import Loud
-from _speaking import Tones
+from helpers.lip_priors import LoudnessLipPrior
+from helpers.speech_services import ToneTextToSpeech
 
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.datamodule import LipSyncDataModule
@@ -36,7 +36,7 @@ def book(tmp_path):
 
 
 def voices():
-    return {"first": Tones(word_s=0.6), "second": Tones(word_s=0.7)}
+    return {"first": ToneTextToSpeech(word_s=0.6), "second": ToneTextToSpeech(word_s=0.7)}
 
 
 def opening(motion):
@@ -44,7 +44,7 @@ def opening(motion):
 
 
 def test_sound_and_lips_of_every_voice(book, tmp_path):
-    manifest = pseudo_label(book, tmp_path / "spoken", SPEC, voices(), Loud(), OPTIONS)
+    manifest = pseudo_label(book, tmp_path / "spoken", SPEC, voices(), LoudnessLipPrior(), OPTIONS)
     assert manifest == Manifest.load(tmp_path / "spoken")
     assert {clip.speaker for clip in manifest.clips} == {"first", "second"}
     for name in voices():
@@ -66,7 +66,7 @@ def test_what_is_done_is_kept_and_other_options_make_it_anew(book, tmp_path):
         (PseudoLabelOptions(0.1, 2.0, 10), True),
     ):
         cast = voices()
-        pseudo_label(book, tmp_path / "spoken", SPEC, cast, Loud(), options)
+        pseudo_label(book, tmp_path / "spoken", SPEC, cast, LoudnessLipPrior(), options)
         assert all(bool(voice.spoken) is spoken for voice in cast.values())
 
 
@@ -81,7 +81,7 @@ def test_whisper_itself(book, tmp_path):
 
 
 def test_batches_have_windows_of_it(corpus, book, tmp_path):
-    pseudo_label(book, tmp_path / "spoken", SPEC, voices(), Loud(), OPTIONS)
+    pseudo_label(book, tmp_path / "spoken", SPEC, voices(), LoudnessLipPrior(), OPTIONS)
     spoken = PseudoLabelDataset(tmp_path / "spoken", **WINDOWS)
     item = spoken[3]
     assert item["spoken_lips"].shape == (11, 20, 2)
@@ -99,7 +99,7 @@ def test_batches_have_windows_of_it(corpus, book, tmp_path):
 
 def test_bad_books_and_options(book, tmp_path):
     with pytest.raises(UsageError, match="voices is empty"):
-        pseudo_label(book, tmp_path / "spoken", SPEC, {}, Loud(), OPTIONS)
+        pseudo_label(book, tmp_path / "spoken", SPEC, {}, LoudnessLipPrior(), OPTIONS)
     with pytest.raises(UsageError, match="choose lip_prior=whisper"):
         pseudo_label(book, tmp_path / "spoken", SPEC, voices(), None, OPTIONS)
     with pytest.raises(UsageError, match="minutes=0"):

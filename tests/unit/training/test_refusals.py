@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from _tiny import EXPERT, SPEC, fit, make_data, make_module
+from helpers.tiny_training import EXPERT, SPEC, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
 from talkinghead.data.manifest import Manifest

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from _tiny import GENERATOR, SPEC
+from helpers.tiny_training import GENERATOR, SPEC
 from torch import Tensor
 
 from talkinghead.errors import UsageError

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from _small_predictor import lip_generator
+from helpers.small_predictor import lip_generator
 
 from talkinghead.models.lipsync.lip_warp import lip_gaps
 from talkinghead.predict.audio.articulation import articulate

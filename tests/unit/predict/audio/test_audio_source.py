@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from _small_predictor import make_predictor, probe_output, speech
+from helpers.small_predictor import make_predictor, probe_output, speech
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.media.reader import read_audio, read_video

@@ -3,8 +3,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from _listeners import Loud
-from _small_predictor import lip_generator, speech
+from helpers.lip_priors import LoudnessLipPrior
+from helpers.small_predictor import lip_generator, speech
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.audio.lip_prior import LipPriorStream, predict_lip_motion
@@ -46,19 +46,21 @@ def streamed(model, reference, samples, chunk, lip_prior, fps=SPEC.fps):
 
 @pytest.mark.parametrize("chunk", [333, 4000, 16_000, 10**6])
 def test_lips_are_the_same_however_the_speech_comes(samples, chunk):
-    stream = LipPriorStream(Loud(), SPEC)
+    stream = LipPriorStream(LoudnessLipPrior(), SPEC)
     for part in np.split(samples, range(chunk, len(samples), chunk)):
         stream.push(part)
     stream.finish()
     lips = stream.at(0, stream.num_frames)
-    assert torch.equal(lips, torch.from_numpy(predict_lip_motion(Loud(), samples, SPEC)))
+    assert torch.equal(
+        lips, torch.from_numpy(predict_lip_motion(LoudnessLipPrior(), samples, SPEC))
+    )
     assert len(lips) == 80  # 3.13 s, eight blocks.
     level = np.abs(np.pad(samples, (0, 80 * 640 - len(samples)))).reshape(80, 640).mean(1)
     assert np.corrcoef(lips[:, 0, 0], level)[0, 1] > 0.99
 
 
 def test_lips_that_were_never_heard_are_unknown(samples):
-    stream = LipPriorStream(Loud(), SPEC)
+    stream = LipPriorStream(LoudnessLipPrior(), SPEC)
     stream.push(samples[: stream.samples_for(9) - 1])
     assert stream.num_frames == 0
     stream.push(samples[stream.samples_for(9) - 1 : stream.samples_for(9)])
@@ -70,12 +72,12 @@ def test_lips_that_were_never_heard_are_unknown(samples):
 @torch.inference_mode()
 @pytest.mark.parametrize("chunk", [333, 16_000, 10**6])
 def test_tokens_move_the_lips_as_the_listener_says(model, reference, samples, chunk):
-    told = predict_lip_motion(Loud(), samples, SPEC)[:78]
-    tokens, _ = streamed(model, reference, samples, chunk, Loud())
+    told = predict_lip_motion(LoudnessLipPrior(), samples, SPEC)[:78]
+    tokens, _ = streamed(model, reference, samples, chunk, LoudnessLipPrior())
     assert np.allclose(model.decode_lip_motion(tokens), told, atol=1e-3)
     alone, _ = streamed(model, reference, samples, chunk, None)
     assert np.abs(model.decode_lip_motion(alone).numpy() - told).mean() > 0.1
-    half = Loud()
+    half = LoudnessLipPrior()
     half.share = 0.5
     between, _ = streamed(model, reference, samples, chunk, half)
     assert torch.allclose(between, (tokens + alone) / 2, atol=1e-4)
@@ -94,14 +96,14 @@ def test_what_does_not_move_lips_stays(model, reference, samples):
 
 @torch.inference_mode()
 def test_memory_does_not_grow_with_the_length(model, reference, samples):
-    tokens, kept = streamed(model, reference, np.tile(samples, 4), 4000, Loud())
+    tokens, kept = streamed(model, reference, np.tile(samples, 4), 4000, LoudnessLipPrior())
     assert len(tokens) > 300
     assert kept <= 30
 
 
 @pytest.mark.parametrize(("fps", "on_grid"), [(25, True), (30, False), (60, False)])
 def test_no_frame_waits_longer_than_promised(model, fps, on_grid):
-    stream = TokenStream(model, SPEC, lip_prior=Loud())
+    stream = TokenStream(model, SPEC, lip_prior=LoudnessLipPrior())
     middles_s = [(frame + Fraction(1, 2)) / fps for frame in range(10 * fps)]
     waits_s = [Fraction(stream.samples_for(m), 16_000) - m for m in middles_s]
     promised_s = stream.lookahead_s(on_grid)
@@ -110,7 +112,7 @@ def test_no_frame_waits_longer_than_promised(model, fps, on_grid):
 
 
 def test_a_listener_that_does_not_fit_is_refused(model):
-    slow = Loud()
+    slow = LoudnessLipPrior()
     slow.sample_rate = 8000
     with pytest.raises(UsageError, match="hears 8000 Hz"):
         LipSyncPredictor(model, SPEC, lip_prior=slow)

@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from _small_predictor import HEIGHT, WIDTH, make_predictor, probe_output, speech, write_video
+from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, probe_output, speech, write_video
 
 from talkinghead.media.colour import ColourTags
 from talkinghead.media.reader import probe, read_image

@@ -4,14 +4,14 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
-from _small_predictor import Detector, make_predictor, speech, write_video
+from helpers.small_predictor import Detector, make_predictor, speech, write_video
 
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import FeatherRenderer
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.mouth_generator import GeneratedFrame
-from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
 from talkinghead.predict.source import tracks
+from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()

@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 from skimage.data import astronaut
 
+from talkinghead.predict.source import references as module
 from talkinghead.predict.source.references import with_references
 from talkinghead.predict.source.source_frame import SourceFrame
-from talkinghead.predict.source import references as module
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()

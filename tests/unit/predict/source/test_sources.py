@@ -15,10 +15,10 @@ from talkinghead.features.faces.alignment import (
     lip_points,
 )
 from talkinghead.predict.source import playback
+from talkinghead.predict.source import references as reference
 from talkinghead.predict.source.playback import play
 from talkinghead.predict.source.references import with_references
 from talkinghead.predict.source.source_frame import SourceFrame, SourceOptions
-from talkinghead.predict.source import references as reference
 from talkinghead.predict.source.sources import photo_frames, video_frames
 from talkinghead.predict.source.tracks import aligned, faded, layered, one_track
 from talkinghead.types import AVSpec, Box, Face, VideoFrame

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _tiny import fit, make_data, make_module
+from helpers.tiny_training import fit, make_data, make_module
 
 from talkinghead.training.callbacks.monitors import CostMonitor, OpeningMonitor, peak_memory_mib
 from talkinghead.types import Box, Face, UInt8Array

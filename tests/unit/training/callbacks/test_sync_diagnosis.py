@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _tiny import EXPERT, SPEC
+from helpers.tiny_training import EXPERT, SPEC
 from safetensors.numpy import load_file, save_file
 
 from talkinghead.data.datamodule import LipSyncDataModule

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from _tiny import EXPERT, GENERATOR, OPTIMIZER, SPEC, fit, make_data, make_module
+from helpers.tiny_training import EXPERT, GENERATOR, OPTIMIZER, SPEC, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
 from talkinghead.errors import CheckpointError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from _tiny import EXPERT, SPEC
+from helpers.tiny_training import EXPERT, SPEC
 
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest

@@ -9,7 +9,7 @@ from talkinghead.errors import SpeechError
 from talkinghead.speech.llm.echo import Echo
 
 
-class Tones:
+class ToneTextToSpeech:
     """A voice: a tone for each word. It breaks at the word `breaks_at`, and serves one at a time.
 
     Attributes:
@@ -43,7 +43,7 @@ class Tones:
         return (0.3 * np.sin(2 * np.pi * (150 + 10 * len(word)) * times)).astype(np.float32)
 
 
-class Ears:
+class FixedSpeechToText:
     """Hears what it was told beforehand, and keeps what it got."""
 
     def __init__(self, transcript):
@@ -58,7 +58,7 @@ class Ears:
         yield from (self.transcribe(chunk, cancel) for chunk in chunks)
 
 
-class Mind(Echo):
+class RecordingEcho(Echo):
     """An echo that keeps what it was told and how much of its reply was taken.
 
     It breaks before its word number `breaks_at`, or is stuck there until `stuck` is set.

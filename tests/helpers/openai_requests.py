@@ -7,8 +7,15 @@ from threading import Event
 from typing import Any
 
 import pytest
-from _openai_server import END, OpenAIServer, chat, pcm, said, samples
 
+from helpers.openai_server import (
+    END,
+    OpenAIServer,
+    chat_response,
+    pcm_bytes,
+    pcm_response,
+    transcript_response,
+)
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.speech.llm.openai_llm import OpenAIChat
@@ -22,22 +29,28 @@ HELLO = [Message("user", "Hello?")]
 Ask = Callable[..., Iterator[Any]]
 
 
-def hear(server: OpenAIServer, cancel: Event | None = None, **options: Any) -> Iterator[Any]:
+def request_transcript(
+    server: OpenAIServer, cancel: Event | None = None, **options: Any
+) -> Iterator[Any]:
     yield OpenAISpeechToText(base_url=server.url, **options).transcribe(SPEECH, cancel).text
 
 
-def think(server: OpenAIServer, cancel: Event | None = None, **options: Any) -> Iterator[Any]:
+def request_reply(
+    server: OpenAIServer, cancel: Event | None = None, **options: Any
+) -> Iterator[Any]:
     yield from OpenAIChat("gpt", base_url=server.url, **options).reply(HELLO, cancel)
 
 
-def speak(server: OpenAIServer, cancel: Event | None = None, **options: Any) -> Iterator[Any]:
+def request_speech(
+    server: OpenAIServer, cancel: Event | None = None, **options: Any
+) -> Iterator[Any]:
     for piece in OpenAITextToSpeech(base_url=server.url, **options).speak("Hello.", cancel):
         yield from (piece * 32_768).astype(int).tolist()
 
 
 GOOD = {
-    hear: (said("One two."), ["One two."]),
-    think: (chat("One ", "two.", *END), ["One ", "two."]),
-    speak: (pcm(samples(1), samples(2)), [1, 2]),
+    request_transcript: (transcript_response("One two."), ["One two."]),
+    request_reply: (chat_response("One ", "two.", *END), ["One ", "two."]),
+    request_speech: (pcm_response(pcm_bytes(1), pcm_bytes(2)), [1, 2]),
 }
 anyone = pytest.mark.parametrize("ask", GOOD)

@@ -6,9 +6,9 @@ from fractions import Fraction
 import av
 import numpy as np
 import torch
-from _small_predictor import GENERATOR
 from skimage.data import astronaut
 
+from helpers.small_predictor import GENERATOR
 from talkinghead.cli.main import main
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.models.checkpoint import build, save_release

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 
 
-class Loud:
+class LoudnessLipPrior:
     """Opens the mouth as loud as it is, in a block, and a little as loud as it was and will be."""
 
     past_s, block_s, ahead_s = Fraction(1), Fraction(2, 5), Fraction(1, 5)

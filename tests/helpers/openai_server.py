@@ -22,17 +22,17 @@ import pytest
 from talkinghead.speech import openai_client
 
 KEY = "sk-test-5up3r53cr3t"
-HANG_UP = "hang up"
+CLOSE_CONNECTION = "hang up"
 STALL = "stall"
 # No test waits so long: a server that does has not seen what it waits for.
 _PATIENCE_S = 5
 
 
 @dataclass
-class Answer:
+class CannedResponse:
     """What a request gets: its pieces, each as soon as the one before is sent.
 
-    Among them, an Event is waited for, HANG_UP closes the connection at once, and STALL sends
+    Among them, an Event is waited for, CLOSE_CONNECTION closes the connection at once, and STALL sends
     nothing more until the client leaves.
     """
 
@@ -65,12 +65,12 @@ class Request:
         }
 
 
-def said(text: str, **more: Any) -> Answer:
+def transcript_response(text: str, **more: Any) -> CannedResponse:
     """A transcript."""
-    return Answer([json.dumps({"text": text, **more}).encode()])
+    return CannedResponse([json.dumps({"text": text, **more}).encode()])
 
 
-def event(text: str | None = None, finish: str | None = None) -> bytes:
+def chat_event(text: str | None = None, finish: str | None = None) -> bytes:
     """A piece of a chat's reply."""
     choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
     chunk = {
@@ -83,33 +83,37 @@ def event(text: str | None = None, finish: str | None = None) -> bytes:
     return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
-END = (event(finish="stop"), b"data: [DONE]\n\n")
+END = (chat_event(finish="stop"), b"data: [DONE]\n\n")
 
 
-def chat(*pieces: str | bytes | Event) -> Answer:
+def chat_response(*pieces: str | bytes | Event) -> CannedResponse:
     """A chat's reply as it is written: text as events, and what else `Answer` takes."""
     sent = [
-        event(piece) if isinstance(piece, str) and piece not in (HANG_UP, STALL) else piece
+        chat_event(piece)
+        if isinstance(piece, str) and piece not in (CLOSE_CONNECTION, STALL)
+        else piece
         for piece in pieces
     ]
-    return Answer(sent, "text/event-stream")
+    return CannedResponse(sent, "text/event-stream")
 
 
-def pcm(*pieces: bytes | Event | str) -> Answer:
+def pcm_response(*pieces: bytes | Event | str) -> CannedResponse:
     """Speech."""
-    return Answer(pieces, "audio/pcm")
+    return CannedResponse(pieces, "audio/pcm")
 
 
-def samples(*values: int) -> bytes:
+def pcm_bytes(*values: int) -> bytes:
     """Of speech, in 16 bits."""
     return np.array(values, "<i2").tobytes()
 
 
-def refusal(status: int, message: str, code: str | None = None, **headers: str) -> Answer:
+def error_response(
+    status: int, message: str, code: str | None = None, **headers: str
+) -> CannedResponse:
     """An error as OpenAI words it; an underscore in a header's name is a hyphen."""
     body = {"error": {"message": message, "type": "error", "param": None, "code": code}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer([json.dumps(body).encode()], status=status, headers=named)
+    return CannedResponse([json.dumps(body).encode()], status=status, headers=named)
 
 
 class OpenAIServer(ThreadingHTTPServer):
@@ -119,7 +123,7 @@ class OpenAIServer(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: deque[Answer] = deque()
+        self.answers: deque[CannedResponse] = deque()
         self.requests: list[Request] = []
         self.left = Event()
 
@@ -129,7 +133,7 @@ class OpenAIServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Iterator[OpenAIServer]:
+def run_openai_server() -> Iterator[OpenAIServer]:
     """A server, KEY alone in the environment, and short pauses between tries."""
     with pytest.MonkeyPatch.context() as monkeypatch, OpenAIServer() as server:
         for name in [name for name in os.environ if name.startswith("OPENAI_")]:
@@ -155,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(Request(*head, body, time.monotonic()))
         self._send(self.server.answers.popleft())
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: CannedResponse) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Transfer-Encoding", "chunked")
@@ -167,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             elif piece == STALL:
                 self._wait_until_left()
-            if piece in (HANG_UP, STALL) or (
+            if piece in (CLOSE_CONNECTION, STALL) or (
                 isinstance(piece, Event) and not piece.wait(_PATIENCE_S)
             ):
                 self.close_connection = True
