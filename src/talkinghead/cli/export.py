@@ -1,4 +1,4 @@
-"""`talkinghead export`: a checkpoint to files for other runtimes."""
+"""`talkinghead export`: export a checkpoint to files for other runtimes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def main(cfg: DictConfig) -> None:
-    """Writes the files that `conf/export.yaml` describes."""
+    """Export the checkpoint that `conf/export.yaml` names."""
     report = export_generator(cfg.checkpoint, cfg.output, cfg.format, cfg.quantize)
     log.info(
         "%s: %.1f MiB; pixels differ from torch's by up to %.1e (of 1), PSNR %.1f dB",

@@ -24,13 +24,12 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
-from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.articulation import articulate
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.token_stream import TokenStream
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
-from talkinghead.runtime.backend import GeneratorBackend
+from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 
 PRECISIONS = ("auto", "32", "16-mixed", "bf16-mixed")
@@ -222,7 +221,7 @@ class MouthGenerator:
         self, faces: Tensor, features: ReferenceFeatures, frames: list[SourceFrame]
     ) -> ContextFeatures:
         around = masked_face(faces, self._spec)
-        if not isinstance(self._model, LipSyncGenerator) or self._model.pose is None:
+        if not self._model.needs_head_pose:
             return self._model.encode_context(around, features)
         turns = torch.from_numpy(np.stack([_turn(frame) for frame in frames]))
         return self._model.encode_context(around, features, turns.to(self._device))

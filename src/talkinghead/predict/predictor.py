@@ -35,7 +35,7 @@ from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.source.source_frame import SourceFrame, SourceOptions
 from talkinghead.predict.source.sources import photo_frames, video_frames
-from talkinghead.runtime.backend import GeneratorBackend
+from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
 

@@ -1,1 +1,1 @@
-"""Load a checkpoint on a device and backend; export it to other runtimes."""
+"""Load a checkpoint for a device and a backend, and export it to other runtimes."""

@@ -1,4 +1,4 @@
-"""From what a user names (a checkpoint, a backend, a device) to a generator that runs."""
+"""Load a generator from a checkpoint or an export, for a backend and a device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from talkinghead.errors import UsageError
 from talkinghead.models.checkpoint import load_generator, resolve_checkpoint
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.mouth_generator import resolve_device, resolve_precision
-from talkinghead.runtime.backend import (
+from talkinghead.runtime.exported_generator import (
     EXPORT_VERSION,
     METADATA,
     RUNTIMES,
     ExportedGenerator,
-    GeneratorBackend,
     read_metadata,
 )
+from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,14 @@ BACKENDS = ("auto", "torch", "onnx", "openvino")
 
 
 def load_backend(checkpoint: str | Path, backend: str = "auto") -> tuple[GeneratorBackend, AVSpec]:
-    """A generator on the CPU and the AVSpec it was trained for.
+    """Load a generator on the CPU, and the AVSpec that it was trained for.
 
     Args:
         checkpoint: a `.ckpt` or `.safetensors` file, "default", or a folder that `talkinghead
             export` wrote.
         backend: "torch"; "onnx" or "openvino", for which a checkpoint is exported once and kept in
-            the user's cache; "auto" is torch, or what reads the folder.
+            the user's cache; "auto" selects torch for a file, and for a folder the runtime of its
+            format.
 
     Raises:
         CheckpointError: the file or the folder cannot be used.
@@ -63,14 +64,14 @@ def load_backend(checkpoint: str | Path, backend: str = "auto") -> tuple[Generat
 def place(
     generator: GeneratorBackend, device: str, precision: str
 ) -> tuple[GeneratorBackend, torch.dtype | None]:
-    """A generator where it is to run, and its autocast type (None is full precision).
+    """Move a generator to a device, and return it with its autocast dtype (None: full precision).
 
     Raises:
-        UsageError: the device or the precision is unknown, or not to be had with this generator.
+        UsageError: the device or the precision is unknown, or the generator does not support it.
     """
     if isinstance(generator, LipSyncGenerator):
-        where = resolve_device(device)
-        return generator.to(where).eval(), resolve_precision(precision, where)
+        resolved = resolve_device(device)
+        return generator.to(resolved).eval(), resolve_precision(precision, resolved)
     if device not in ("auto", "cpu") or precision not in ("auto", "32"):
         raise UsageError(
             f"device={device} precision={precision}: an exported generator runs on the CPU in full "
@@ -80,7 +81,7 @@ def place(
 
 
 def cached_export(checkpoint: Path) -> Path:
-    """The folder in the user's cache with a checkpoint as ONNX files, which are made once.
+    """Return the folder of a checkpoint's ONNX files in the user's cache; export on first use.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -92,20 +93,24 @@ def cached_export(checkpoint: Path) -> Path:
     from talkinghead.runtime.export.exporter import export_generator
 
     log.info("exporting %s to %s, once: this takes a while", checkpoint, folder)
-    own = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
-    export_generator(checkpoint, own, "onnx")
+    temporary = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
+    export_generator(checkpoint, temporary, "onnx")
     try:
-        own.rename(folder)
-    except OSError:  # Another process was as quick; its files are the same.
-        shutil.rmtree(own)
+        temporary.rename(folder)
+    except OSError:  # Another process has finished the same export.
+        shutil.rmtree(temporary)
     return folder
 
 
 def cached_export_folder(checkpoint: Path) -> Path:
-    """Named after the checkpoint's content, the code of the model and the versions."""
+    """Return the cache folder for a checkpoint.
+
+    Its name is a digest of the checkpoint's content, the source code of the models, and the
+    versions of talkinghead, torch and the exported files.
+    """
     versions = (talkinghead.__version__, EXPORT_VERSION, torch.__version__)
     digest = hashlib.sha256(repr(versions).encode())
-    for path in (checkpoint, *sorted(Path(models.__path__[0]).glob("*.py"))):
+    for path in (checkpoint, *sorted(Path(models.__path__[0]).rglob("*.py"))):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

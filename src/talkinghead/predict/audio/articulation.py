@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from talkinghead.models.lipsync.lip_warp import lip_gaps
-from talkinghead.runtime.backend import GeneratorBackend
+from talkinghead.runtime.generator_backend import GeneratorBackend
 
 _RAISED = 0.3
 """How far the upper lip rises, of an opening that is as far again as learnt.

@@ -16,7 +16,7 @@ from talkinghead.features.audio_features import AudioFeatures, StreamingAudioFea
 from talkinghead.media.timing import mel_window_start, num_frames_for
 from talkinghead.models.lipsync.decoder import ReferenceFeatures
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
-from talkinghead.runtime.backend import GeneratorBackend
+from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 
 

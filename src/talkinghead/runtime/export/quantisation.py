@@ -1,4 +1,4 @@
-"""An ONNX export with 8-bit numbers, by ONNX Runtime's tools."""
+"""Quantise an ONNX export to int8 with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from talkinghead.runtime.backend import PARTS, read_metadata
+from talkinghead.runtime.exported_generator import PARTS, read_metadata
 
 
 def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> None:
-    """Replaces the files of an ONNX export by quantised ones.
+    """Replace the files of an ONNX export by int8 ones.
 
-    Convolutions are calibrated: their activations get the range that they have on the inputs. The
-    transformer's products take each input's own range as it comes, for speech has no typical one.
-    The decoder's head stays in full precision: what it draws would show the steps.
+    Convolutions are quantised statically: the inputs calibrate the range of their activations. The
+    matrix products of the transformer are quantised dynamically, because the range of speech
+    varies. The decoder's head stays in full precision: quantisation steps would be visible in its
+    output.
 
     Args:
-        folder: a whole export, in full precision.
-        inputs: what each part is calibrated with; see `example_inputs`.
+        folder: an export in full precision.
+        inputs: calibration inputs of each part; see `example_inputs`.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
@@ -30,26 +31,26 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
     shared: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
     for part in PARTS:
         path, small = folder / f"{part}.onnx", folder / f"{part}.int8.onnx"
-        with _without_warnings():  # It advises to prepare the graph: torch's exporter has.
+        with _warnings_disabled():  # They ask for a preparation that torch's exporter has done.
             if part == "encode_audio":
                 quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
             else:
                 arrays = (tensor.numpy() for tensor in inputs[part])
-                examples = _one_example(dict(zip(parts[part]["inputs"], arrays, strict=True)))
+                examples = _calibration_reader(dict(zip(parts[part]["inputs"], arrays, strict=True)))
                 quantize_static(
                     path,
                     small,
                     examples,
                     op_types_to_quantize=["Conv", "Gemm"],
-                    nodes_to_exclude=_head(path),
-                    activation_type=QuantType.QUInt8,  # x86's products take one of each sign.
+                    nodes_to_exclude=_head_nodes(path),
+                    activation_type=QuantType.QUInt8,  # x86 multiplies unsigned activations by signed weights.
                     **shared,
                 )
         small.replace(path)
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def _warnings_disabled() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -58,16 +59,16 @@ def _without_warnings() -> Iterator[None]:
         logging.disable(before)
 
 
-def _head(path: Path) -> list[str]:
-    """The nodes that hold the decoder's head."""
+def _head_nodes(path: Path) -> list[str]:
+    """Return the names of the nodes of the decoder's head."""
     import onnx
 
     nodes = onnx.load(path).graph.node
     return [node.name for node in nodes if any("decoder.head." in name for name in node.input)]
 
 
-def _one_example(example: dict[str, Any]) -> Any:
-    """A batch as ONNX Runtime's calibration reads it."""
+def _calibration_reader(example: dict[str, Any]) -> Any:
+    """Return a calibration data reader of a single batch."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):

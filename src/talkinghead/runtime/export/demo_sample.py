@@ -1,4 +1,4 @@
-"""What an export is traced with and checked on: the demonstration's face and speech.
+"""Inputs that an export is traced with and checked on: the demo photo and the demo speech.
 
 Shape suffixes: N frames, W audio windows, C feature rows, K mel frames of a window.
 """
@@ -16,10 +16,10 @@ from talkinghead.features.audio_features import AudioFeatures, mel_windows
 from talkinghead.features.faces.alignment import as_tensor, masked_face, warp_face
 from talkinghead.media.reader import read_audio, read_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
-from talkinghead.runtime.backend import GeneratorBackend
+from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec
 
-# Where the detector finds the demonstration's face and lips, for 256 pixels: it is not needed here.
+# Face alignment and lips of the demo photo at a face size of 256, so that no detector is needed.
 _DEMO_TRANSFORM = np.array([[1.589, 0.082, -237.3], [-0.082, 1.589, -52.0]], dtype=np.float32)
 # fmt: off
 _DEMO_LIPS = (
@@ -29,41 +29,48 @@ _DEMO_LIPS = (
 )
 # fmt: on
 _SHIFT_PIXELS = 12
+_TURN_DEG = (15.0, 5.0, 3.0)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A reference and a second of speech, the head moving to and fro.
+    """Generator inputs for N frames of speech with a head that moves from side to side.
 
-    `face` [1, 3, face_size, face_size] and `masked_face` [N, 3, face_size / 2, face_size / 2] in
-    [0, 1]; `lips` [1, 20, 2] of the face, canonical pixels; `audio` [1, W, C, K] with the context
-    and the look-ahead that N frames need.
+    Attributes:
+        face: reference face, [1, 3, face_size, face_size] in [0, 1].
+        lips: lip landmarks of the reference face, [1, 20, 2] in canonical pixels.
+        masked_face: [N, 3, face_size / 2, face_size / 2] in [0, 1].
+        audio: [1, W, C, K], with the context and look-ahead windows that N frames need.
+        head_turn: turn relative to the reference, degrees [N, 3]; used by models with head pose.
     """
 
     face: Tensor
     lips: Tensor
     masked_face: Tensor
     audio: Tensor
+    head_turn: Tensor
 
 
 def demo_sample(spec: AVSpec, generator: GeneratorBackend, num_frames: int = 25) -> Sample:
-    """The demonstration's photo and the beginning of its speech.
+    """Return generator inputs made from the demo photo and the start of the demo speech.
 
     Raises:
-        DependencyError: scikit-image, which has the photo, is missing.
+        DependencyError: scikit-image, which contains the photo, is missing.
     """
     photo = read_image(demo_face())
     scale = spec.face_size / 256
-    shifts = _SHIFT_PIXELS * np.sin(np.arange(num_frames) * 2 * np.pi / num_frames)
+    sway = np.sin(np.arange(num_frames) * 2 * np.pi / num_frames)
+    shifts = _SHIFT_PIXELS * sway
     transforms = [np.add(_DEMO_TRANSFORM, [[0, 0, s], [0, 0, 0]]) * scale for s in shifts]
     faces = [warp_face(photo, t.astype(np.float32), spec.face_size) for t in transforms]
     samples = torch.from_numpy(read_audio(DEMO_SPEECH, spec.sample_rate).samples)
     features = AudioFeatures(spec, generator.needs_prosody)(samples)
-    start = math.ceil(spec.fps)  # It begins with a breath: the next second is speech.
+    start = math.ceil(spec.fps)  # Speech starts in the second after an initial breath.
     frames = range(
         start - generator.context_frames, start + num_frames + generator.lookahead_frames
     )
     images = as_tensor(np.stack(faces))
     audio = mel_windows(features, frames, spec.fps, spec)[None]
     lips = torch.tensor([_DEMO_LIPS], dtype=torch.float32) * scale
-    return Sample(images[:1], lips, masked_face(images, spec), audio)
+    head_turn = torch.from_numpy(np.outer(sway, _TURN_DEG).astype(np.float32))
+    return Sample(images[:1], lips, masked_face(images, spec), audio, head_turn)

@@ -1,0 +1,69 @@
+"""The interface between the prediction code and a generator, whichever runtime executes it.
+
+Shape suffixes: N frames, W audio windows, D token dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
+
+
+class GeneratorBackend(Protocol):
+    """A generator that predictions can run: a `LipSyncGenerator` or an `ExportedGenerator`.
+
+    `LipSyncGenerator` documents the shapes of the calls. To support another runtime, add a loader
+    to `talkinghead.runtime.inference_runtimes`.
+    """
+
+    @property
+    def context_frames(self) -> int:
+        """Number of audio windows before the first frame that its tokens depend on."""
+
+    @property
+    def lookahead_frames(self) -> int:
+        """Number of audio windows after a frame that its token depends on."""
+
+    @property
+    def needs_prosody(self) -> bool:
+        """Whether the audio windows must contain the prosody rows below the mel rows."""
+
+    @property
+    def needs_head_pose(self) -> bool:
+        """Whether `encode_context` uses `head_turn`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device that the inputs must be on."""
+
+    def encode_reference(
+        self, reference_face: Tensor, reference_lips: Tensor, emotion: Tensor | None = None, /
+    ) -> ReferenceFeatures:
+        """Encode a reference face, once per reference."""
+
+    def encode_context(
+        self,
+        masked_face: Tensor,
+        reference: ReferenceFeatures,
+        head_turn: Tensor | None = None,
+        /,
+    ) -> ContextFeatures:
+        """Encode the masked faces of N frames."""
+
+    def encode_audio(self, audio: Tensor, reference: ReferenceFeatures, /) -> Tensor:
+        """Encode audio windows as tokens."""
+
+    def decode_lip_motion(self, tokens: Tensor, /) -> Tensor:
+        """Return the lip motion that tokens encode, relative to closed lips."""
+
+    def set_lip_motion(self, tokens: Tensor, lips: Tensor, blend_weight: float = 1.0, /) -> Tensor:
+        """Return the tokens, changed to encode the given lip motion."""
+
+    def decode(
+        self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures, /
+    ) -> GeneratorOutput:
+        """Decode tokens into mouth images."""
