@@ -53,4 +53,4 @@ GOOD = {
     request_reply: (chat_response("One ", "two.", *END), ["One ", "two."]),
     request_speech: (pcm_response(pcm_bytes(1), pcm_bytes(2)), [1, 2]),
 }
-anyone = pytest.mark.parametrize("ask", GOOD)
+for_each_adapter = pytest.mark.parametrize("ask", GOOD)
