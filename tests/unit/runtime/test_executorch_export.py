@@ -1,4 +1,4 @@
-"""ExecuTorch is called frame by frame and stretch by stretch, and its errors are told as ours."""
+"""ExecuTorch programs: one call per frame, segments of audio, and errors of the runtime."""
 
 import json
 import sys
@@ -7,32 +7,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.small_predictor import GENERATOR, SPEC
+from helpers.small_predictor import SPEC
 
 from talkinghead.errors import CheckpointError
-from talkinghead.models.checkpoint import build, load_generator, save_release
-from talkinghead.runtime import backend
-from talkinghead.runtime.backend import METADATA, ExportedGenerator
-from talkinghead.runtime.export.example_inputs import demo_sample
-from talkinghead.runtime.export.exporter import TOLERANCE, compare, example_inputs, export_generator
+from talkinghead.models.checkpoint import load_generator
+from talkinghead.runtime.export.demo_sample import demo_sample
+from talkinghead.runtime.export.exporter import export_generator
+from talkinghead.runtime.export.generator_calls import example_inputs
+from talkinghead.runtime.export.verification import MAX_PIXEL_DIFFERENCE, compare
+from talkinghead.runtime.exported_generator import METADATA, ExportedGenerator
+from talkinghead.runtime.inference_runtimes import file_loader
 from talkinghead.runtime.loading import load_backend
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    arguments = {**GENERATOR, "emotions": ["calm", "joy"], "head_pose": True}
-    model = build("generator", arguments, SPEC)
-    for weight in (model.decoder.head.weight, model.emotion.table.weight):
-        torch.nn.init.normal_(weight, std=0.1)
-    meta = {"generator": arguments, "av": SPEC.to_dict(), "license": "none"}
-    path = tmp_path_factory.mktemp("release") / "tiny.safetensors"
-    save_release(path, "generator", model, {**meta, "trained_on": "nothing"})
-    return path
-
-
 class FakeMethod:
-    """Adds its inputs up; takes one frame [1, 2] at a time, as a method planned for that does."""
+    """Add up the inputs, of one frame [1, 2] only, as a method planned for one frame does."""
 
     def execute(self, inputs):
         if inputs[0].shape != (1, 2):
@@ -41,8 +30,8 @@ class FakeMethod:
 
 
 @pytest.fixture
-def opened(monkeypatch, tmp_path):
-    """Opens a file with a stand-in for ExecuTorch's runtime, which refuses `broken.pte`."""
+def load(monkeypatch, tmp_path):
+    """The loader, with a replacement for ExecuTorch's runtime that refuses `broken.pte`."""
 
     def load_program(path):
         if path.name == "broken.pte":
@@ -54,30 +43,30 @@ def opened(monkeypatch, tmp_path):
     runtime = SimpleNamespace(get=lambda: SimpleNamespace(load_program=load_program))
     for name in ("executorch", "executorch.runtime"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(Runtime=runtime))
-    return backend.loader_of("executorch")
+    return file_loader("executorch")
 
 
-def test_a_part_is_called_once_a_frame(opened, tmp_path):
+def test_program_is_called_once_per_frame(load, tmp_path):
     frames, reference = np.arange(6.0).reshape(3, 2), np.full((1, 2), 10.0)
-    (output,) = opened(tmp_path / "decode.pte")([frames, reference])
+    (output,) = load(tmp_path / "decode.pte")([frames, reference])
     assert np.array_equal(output, frames + reference)
 
 
-def test_what_the_runtime_refuses_is_a_checkpoint_error(opened, tmp_path):
+def test_runtime_errors_become_checkpoint_errors(load, tmp_path):
     with pytest.raises(CheckpointError, match=r"broken\.pte cannot be loaded .*0x23.*again"):
-        opened(tmp_path / "broken.pte")
+        load(tmp_path / "broken.pte")
     (tmp_path / "foreign.pte").write_bytes(bytes(range(120, 140)))
     with pytest.raises(CheckpointError, match=r"foreign\.pte is no ExecuTorch program"):
-        opened(tmp_path / "foreign.pte")
+        load(tmp_path / "foreign.pte")
     with pytest.raises(CheckpointError, match=r"missing\.pte cannot be read .*export it again"):
-        opened(tmp_path / "missing.pte")
+        load(tmp_path / "missing.pte")
     with pytest.raises(CheckpointError, match=r"decode\.pte on \[1, 3\] .*0x10"):
-        opened(tmp_path / "decode.pte")([np.zeros((1, 3))])
+        load(tmp_path / "decode.pte")([np.zeros((1, 3))])
 
 
-def test_stretches_of_audio_give_what_the_whole_gives(checkpoint, tmp_path, monkeypatch):
-    export_generator(checkpoint, tmp_path / "script", "torchscript")
-    path, model = tmp_path / "script" / METADATA, load_generator(checkpoint).model
+def test_audio_segments_give_the_tokens_of_the_whole(conditioned_checkpoint, tmp_path, monkeypatch):
+    export_generator(conditioned_checkpoint, tmp_path / "script", "torchscript")
+    path, model = tmp_path / "script" / METADATA, load_generator(conditioned_checkpoint).model
     path.write_text(json.dumps({**json.loads(path.read_text()), "max_windows": 12}))
     generator = ExportedGenerator(path.parent, "torch")
     encode, lengths = generator._parts["encode_audio"], []
@@ -97,15 +86,16 @@ def test_stretches_of_audio_give_what_the_whole_gives(checkpoint, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_executorchs_frames_are_torchs(checkpoint, tmp_path):
+def test_executorch_frames_match_torch(conditioned_checkpoint, tmp_path):
     pytest.importorskip("executorch.runtime")
-    report = export_generator(checkpoint, tmp_path / "out", "executorch")
-    assert report.max_difference <= TOLERANCE
+    report = export_generator(conditioned_checkpoint, tmp_path / "out", "executorch")
+    assert report.max_difference <= MAX_PIXEL_DIFFERENCE
     metadata = json.loads((tmp_path / "out" / METADATA).read_text())
-    model, (generator, spec) = load_generator(checkpoint).model, load_backend(tmp_path / "out")
+    model = load_generator(conditioned_checkpoint).model
+    generator, spec = load_backend(tmp_path / "out")
     assert spec == SPEC
     assert metadata["max_frames"] == 1
-    # More frames than a call takes, and more windows.
+    # More frames, and more audio windows, than one call accepts.
     sample = demo_sample(SPEC, model, 70)
     assert sample.audio.shape[1] > metadata["max_windows"] - 1
-    assert compare(generator, model, sample)[0] <= TOLERANCE
+    assert compare(generator, model, sample)[0] <= MAX_PIXEL_DIFFERENCE

@@ -1,0 +1,47 @@
+"""Checkpoints of small random generators, and their exports."""
+
+import pytest
+import torch
+from helpers.small_predictor import GENERATOR, SPEC
+
+from talkinghead.models.checkpoint import build, load_generator, save_release
+from talkinghead.runtime.export.exporter import export_generator
+
+
+def make_checkpoint(path, **arguments):
+    """Save a random generator whose zero-initialised layers have random weights."""
+    torch.manual_seed(0)
+    arguments = {**GENERATOR, **arguments}
+    model = build("generator", arguments, SPEC)
+    weights = [model.decoder.head.weight]
+    if model.emotion:
+        weights += [model.emotion.table.weight, model.pose.layers[-1].weight]
+    for weight in weights:
+        torch.nn.init.normal_(weight, std=0.1)
+    meta = {"generator": arguments, "av": SPEC.to_dict(), "license": "none"}
+    save_release(path, "generator", model, {**meta, "trained_on": "nothing"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("release") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def conditioned_checkpoint(tmp_path_factory):
+    """A generator with emotions and head pose."""
+    path = tmp_path_factory.mktemp("release") / "conditioned.safetensors"
+    return make_checkpoint(path, emotions=["calm", "joy"], head_pose=True)
+
+
+@pytest.fixture
+def model(checkpoint):
+    return load_generator(checkpoint).model.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def torchscript_folder(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "script"
+    export_generator(checkpoint, folder, "torchscript")
+    return folder

@@ -1,0 +1,149 @@
+"""Exports in the format that needs no other package, and errors of the exporter."""
+
+import json
+import shutil
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from helpers.small_predictor import GENERATOR, SPEC, Detector, speech
+from safetensors.torch import load_file, save_file
+
+from talkinghead.cli.main import main
+from talkinghead.errors import CheckpointError, DependencyError, UsageError
+from talkinghead.models.checkpoint import load_generator
+from talkinghead.models.lipsync.conditioning import choose_emotion
+from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.source.source_frame import Reference, SourceFrame
+from talkinghead.runtime import loading
+from talkinghead.runtime.export import verification
+from talkinghead.runtime.export.demo_sample import demo_sample
+from talkinghead.runtime.export.exporter import export_generator
+from talkinghead.runtime.exported_generator import LIP_HEAD, METADATA
+
+
+def test_command_exports_torchscript_and_replaces_earlier_export(checkpoint, tmp_path, capsys):
+    output = tmp_path / "new" / "script"
+    arguments = [f"checkpoint={checkpoint}", f"output={output}", "format=torchscript"]
+    assert main(["export", *arguments]) == 0
+    assert "MiB; pixels differ from torch's by up to" in capsys.readouterr().out
+    generator, spec = loading.load_backend(output)
+    model = load_generator(checkpoint).model
+    assert spec == SPEC
+    difference, _ = verification.compare(generator, model, demo_sample(SPEC, model, 4))
+    assert difference <= verification.MAX_PIXEL_DIFFERENCE
+    export_generator(checkpoint, output, "torchscript")
+    with pytest.raises(UsageError, match="torchscript, which backend=onnx does not read"):
+        loading.load_backend(output, "onnx")
+    with pytest.raises(UsageError, match="runs on the CPU in full precision"):
+        LipSyncPredictor.from_checkpoint(output, "cpu", "bf16-mixed")
+
+
+def test_exported_generator_reads_and_sets_lip_motion(torchscript_folder, model, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(torchscript_folder, copy)
+    head = load_file(copy / LIP_HEAD)
+    assert all(torch.equal(head[name], t) for name, t in model.lip_head.state_dict().items())
+    torch.nn.init.normal_(model.lip_head.weight, std=0.1)
+    save_file(model.lip_head.state_dict(), copy / LIP_HEAD)
+    tokens, lips = torch.randn(2, 5, GENERATOR["dim"]), torch.randn(2, 5, 20, 2)
+    exported = loading.load_backend(copy)[0]
+    assert torch.allclose(
+        exported.decode_lip_motion(tokens), model.decode_lip_motion(tokens), atol=1e-5
+    )
+    changed = exported.set_lip_motion(tokens, lips, 0.5)
+    assert torch.allclose(changed, model.set_lip_motion(tokens, lips, 0.5), atol=1e-5)
+    assert (changed - tokens).abs().max() > 0.01
+    (copy / LIP_HEAD).unlink()
+    with pytest.raises(CheckpointError, match=r"lip_head\.safetensors cannot be read"):
+        loading.load_backend(copy)
+
+
+def test_exported_generator_uses_head_pose_and_emotion(conditioned_checkpoint, tmp_path):
+    export_generator(conditioned_checkpoint, tmp_path / "script", "torchscript")
+    metadata = json.loads((tmp_path / "script" / METADATA).read_text())
+    assert metadata["parts"]["encode_context"]["inputs"][-1] == "head_turn"
+    assert metadata["parts"]["encode_reference"]["inputs"][-1] == "emotion"
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    transform = np.eye(2, 3, dtype=np.float32)
+    lips = demo_sample(SPEC, load_generator(conditioned_checkpoint).model, 1).lips[0].numpy()
+    reference = Reference(image, transform, lips, np.zeros(3, np.float32))
+
+    def mouth(path, yaw_deg, emotion):
+        """Return the RGB field of a frame, generated as a predictor does it."""
+        generator, spec = loading.load_backend(path)
+        choose_emotion(generator.emotion, emotion)
+        mouths = MouthGenerator(generator, spec)
+        pose = np.float32([yaw_deg, 0, 0])
+        frame = SourceFrame(
+            image.copy(), Fraction(0), Fraction(1, 25), transform, reference, pose=pose
+        )
+        mouths.tokens.push(speech(0.5).samples)
+        mouths.tokens.finish()
+        (generated,) = mouths.generate([frame])
+        return generated.fields.rgb
+
+    expected = [
+        mouth(conditioned_checkpoint, *condition)
+        for condition in ((0, "calm"), (25, "calm"), (0, "joy"))
+    ]
+    for other in expected[1:]:
+        assert np.abs(other - expected[0]).max() > 0.01
+    for condition, rgb in zip(((0, "calm"), (25, "calm"), (0, "joy")), expected, strict=True):
+        assert np.abs(mouth(tmp_path / "script", *condition) - rgb).max() < 1e-3
+    with pytest.raises(UsageError, match="emotion=anger"):
+        LipSyncPredictor.from_checkpoint(
+            tmp_path / "script", emotion="anger", detector=Detector(), lip_prior=None
+        )
+
+
+def test_inaccurate_export_is_refused_and_removed(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "MAX_PIXEL_DIFFERENCE", -1.0)
+    with pytest.raises(CheckpointError, match=r"pixels differ from torch's by up to .*expected"):
+        export_generator(checkpoint, tmp_path / "out", "torchscript")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_of_an_earlier_version_is_refused(torchscript_folder, tmp_path):
+    metadata = json.loads((torchscript_folder / METADATA).read_text())
+    (tmp_path / METADATA).write_text(json.dumps({**metadata, "export_version": 3}))
+    with pytest.raises(CheckpointError, match=r"export_version 3, this version reads 4: export"):
+        loading.load_backend(tmp_path)
+
+
+def test_unknown_settings_and_occupied_folder_are_refused(checkpoint, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    for arguments, message in (
+        ((tmp_path / "out", "tensorrt"), "format=tensorrt is unknown: choose one of onnx"),
+        ((tmp_path / "out", "onnx", "int4"), "quantize=int4 is unknown"),
+        ((tmp_path / "out", "torchscript", "int8"), "int8 needs format=onnx"),
+        ((tmp_path / "full", "torchscript"), "has other contents"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            export_generator(checkpoint, *arguments)
+    with pytest.raises(CheckpointError, match=r"without a readable talkinghead\.json"):
+        loading.load_backend(tmp_path / "full")
+    with pytest.raises(UsageError, match="backend=tflite is unknown"):
+        loading.load_backend(checkpoint, "tflite")
+
+
+@pytest.mark.parametrize(
+    ("format", "package"), [("onnx", r"talkinghead\[export\]"), ("executorch", "executorch")]
+)
+def test_missing_export_package_is_named(checkpoint, tmp_path, monkeypatch, format, package):
+    for module in ("onnx", "executorch", "executorch.exir"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DependencyError, match=f"pip install '?{package}.*format=torchscript"):
+        export_generator(checkpoint, tmp_path / "out", format)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_missing_runtime_is_named(torchscript_folder, monkeypatch, name):
+    for module in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[export\]'"):
+        loading.load_backend(torchscript_folder, name)
