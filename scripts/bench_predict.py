@@ -194,7 +194,7 @@ def stage_times(
         lips = torch.from_numpy(transform_points(reference.lips, reference.transform))[None]
         where = predictor.device
         predictor.model.encode_reference(face.to(where), lips.to(where)).token.cpu()
-    features = AudioFeatures(spec, predictor.model.needs_prosody)
+    features = AudioFeatures(spec, predictor.model.input_features)
     samples = clip.samples[: round((count + 10) * step * spec.sample_rate)]
     with timed("mel"):
         features(torch.from_numpy(samples))

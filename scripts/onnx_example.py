@@ -85,8 +85,10 @@ def mouths(
     """Generate mouths uint8 [N, size, size, 3] from an aligned face uint8 [H, W, 3] and a mel."""
     meta = json.loads((folder / "talkinghead.json").read_text())
     av = meta["av"]
-    if meta["needs_prosody"]:
-        raise SystemExit(f"{folder}: this model needs prosody features, which this example does not compute")
+    if meta["input_features"] != ["mel"]:
+        raise SystemExit(
+            f"{folder}: this model needs {meta['input_features']}, this example computes only mel"
+        )
     run = {name: open_part(folder, name, part["outputs"]) for name, part in meta["parts"].items()}
     pixels = face.transpose(2, 0, 1)[None].astype(np.float32) / 255
     arrays: Arrays = {"face": pixels, "masked_face": masked_face(pixels, av)}

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from talkinghead.data.clip_features import ClipFeatureReader
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.errors import CorpusError, TalkingHeadError
@@ -35,10 +35,7 @@ SEGMENT_FRAMES = 25
 def clip_distances(expert: SyncDiscriminator, path: Path, spec: AVSpec) -> FloatArray:
     """A clip's windows against the eleven shifts, float32 [N, 11]."""
     clip = ClipFile(path)
-    features = torch.from_numpy(clip.mel())
-    if expert.audio_encoder.needs_prosody:
-        prosody = torch.from_numpy(clip.tensor("prosody").astype(np.float32))
-        features = torch.cat([features, prosody])
+    features = ClipFeatureReader(spec, expert.audio_encoder.input_features).read(clip)
     mean_mouth = clip.tensor("mean_mouth")
     heard, seen = embed_clip(expert, clip.faces, len(clip), mean_mouth, features, spec)
     return distances_by_shift(heard, seen, MAX_SHIFT)

@@ -36,6 +36,9 @@ from talkinghead.media.writer import atomic_path
 from talkinghead.types import FloatArray, UInt8Array
 
 JPEG_QUALITY = 95
+STORED_FEATURES = ("mel", "prosody")
+"""Audio features that clip files store; others are computed from `audio`."""
+
 _VOICES = "voices"
 """The metadata's entry of their names."""
 _ENCODE = [
@@ -164,7 +167,7 @@ class ClipFile:
         Raises:
             CorpusError: the clip has none of that name.
         """
-        if name not in self._file.keys():  # noqa: SIM118 - the file itself cannot be searched
+        if not self.has(name):
             raise CorpusError(
                 f"clip {self.path} has no {name}: an older version made it; run `talkinghead "
                 "prepare` again"
@@ -176,18 +179,22 @@ class ClipFile:
         """Log-mel, float32 [num_mels, M]."""
         return self.tensor("mel").astype(np.float32)
 
-    def columns(self, name: str, start: int, stop: int, voice: int | None = None) -> FloatArray:
-        """Columns `start` to `stop` of "mel" or "prosody", as far as they exist: float32.
+    def has(self, name: str) -> bool:
+        """Return whether the file stores a tensor of this name."""
+        return name in self._file.keys()  # noqa: SIM118 - the file itself cannot be searched
 
-        `voice` counts in `voices`; None is the clip's own sound.
-        """
-        part = self._file.get_slice(name if voice is None else f"voice_{name}")
-        *_, num_rows, num_columns = part.get_shape()
+    def num_columns(self, name: str) -> int:
+        """Return the size of a stored tensor's last axis."""
+        return int(self._file.get_slice(name).get_shape()[-1])
+
+    def columns(self, name: str, start: int, stop: int) -> FloatArray:
+        """Return columns `start` to `stop` of a stored feature, as far as they exist: float32."""
+        part = self._file.get_slice(name)
+        num_rows, num_columns = part.get_shape()
         start, stop = max(0, start), min(stop, num_columns)
         if start >= stop:
             return np.empty((num_rows, 0), np.float32)
-        array = part[:, start:stop] if voice is None else part[voice, :, start:stop]
-        return np.asarray(array, np.float32)
+        return np.asarray(part[:, start:stop], np.float32)
 
     def faces(self, start: int, stop: int) -> UInt8Array:
         """Aligned faces of frames `start` to `stop`, uint8 [stop - start, face, face, 3] RGB.

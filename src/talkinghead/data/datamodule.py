@@ -55,7 +55,7 @@ class LipSyncDataModule(LightningDataModule):
         iterations_per_epoch: batches of a training epoch.
         val_windows: windows of each validation split.
         val_splits: splits to validate on, a loader each.
-        prosody: adds the prosody's rows to the mel.
+        audio_features: see `ClipDataset`.
         emotions: see `ClipDataset`.
         head_pose: see `ClipDataset`.
         mouths_only: batches of `finish_mouths` in place of `finish_batch`.
@@ -82,7 +82,7 @@ class LipSyncDataModule(LightningDataModule):
         iterations_per_epoch: int = 100,
         val_windows: int = 64,
         val_splits: Sequence[str] = ("val",),
-        prosody: bool = False,
+        audio_features: Sequence[str] = ("mel",),
         emotions: Sequence[str] = (),
         head_pose: bool = False,
         mouths_only: bool = False,
@@ -108,7 +108,7 @@ class LipSyncDataModule(LightningDataModule):
             "context_frames": context_frames,
             "lookahead_frames": lookahead_frames,
             "seed": seed,
-            "prosody": prosody,
+            "audio_features": audio_features,
             "emotions": emotions,
             "head_pose": head_pose,
             "reference_min_gap": reference_min_gap,
@@ -123,7 +123,7 @@ class LipSyncDataModule(LightningDataModule):
         self.augmentation: BatchAugmentation | None = None
         if augmentation is not None:
             options = AugmentationOptions.from_dict(augmentation)
-            self.augmentation = BatchAugmentation(self.spec, options, seed)
+            self.augmentation = BatchAugmentation(self.spec, options, seed, audio_features)
         self._sampler = IterationBatchSampler(batch_size, iterations_per_epoch)
 
     @property
@@ -214,7 +214,7 @@ class LipSyncDataModule(LightningDataModule):
     def _spoken(self) -> PseudoLabelDataset | None:
         if self.pseudo_label_dir is None:
             return None
-        names = ("num_frames", "context_frames", "lookahead_frames", "seed", "prosody")
+        names = ("num_frames", "context_frames", "lookahead_frames", "seed", "audio_features")
         return PseudoLabelDataset(
             self.pseudo_label_dir, **{name: self._options[name] for name in names}
         )

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from talkinghead.data.clip_features import ClipFeatureReader
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.data.window_sampling import clip_probabilities, make_rng, spread_windows
 from talkinghead.errors import CorpusError
-from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import lip_motion, lips_at
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.media.timing import frame_time_s, mel_window_start, seconds_to_samples
@@ -36,7 +36,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         context_frames: frames of audio before the first target frame.
         lookahead_frames: frames of audio after the last.
         seed: of every draw.
-        prosody: adds the prosody's rows below the mel's.
+        audio_features: names of the audio features that the model uses.
         emotions: adds the clip's emotion, as its number among these.
         head_pose: adds how far the targets' heads are turned from the reference's.
         windows_per_clip: so many consecutive items come from one clip (contrastive training wants
@@ -65,7 +65,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         lookahead_frames: int = 2,
         seed: int = 0,
         *,
-        prosody: bool = False,
+        audio_features: Sequence[str] = ("mel",),
         emotions: Sequence[str] = (),
         head_pose: bool = False,
         windows_per_clip: int = 1,
@@ -102,12 +102,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.revoiced_fraction = revoiced_fraction
         self.spoken = spoken
         self.negative_min_shift = negative_min_shift
-        self.prosody = prosody
+        self._features = ClipFeatureReader(self.spec, audio_features)
         num_windows = context_frames + num_frames + lookahead_frames
         mels_per_frame = self.spec.mels_per_second / self.spec.fps
         self._num_windows = num_windows
         self._num_mels = math.ceil((num_windows - 1) * mels_per_frame) + self.spec.mel_window
-        self._silence = AudioFeatures(self.spec, prosody).silence(1)
         self._cumulative = np.cumsum(
             clip_probabilities([c.speaker for c in self.clips], speaker_weights, temperature)
         )
@@ -218,10 +217,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         """What is to be heard in place of the clip's own voice, at times another."""
         if not self.revoiced_fraction:
             return {}
-        rng = make_rng(self.seed, _VOICE, index)
-        voices = clip.voices if rng.random() < self.revoiced_fraction else []
-        voice = int(rng.integers(len(voices))) if voices else None
-        return {"mel_heard": self._stretch(clip, first, voice)}
+        return {"mel_heard": self._stretch(clip, first)}
 
     def _negative(
         self, clip: ClipFile, clip_index: int, start: int, rng: np.random.Generator
@@ -247,13 +243,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _first_mel(self, start: int) -> int:
         return mel_window_start(start - self.context_frames, self.spec.fps, self.spec)
 
-    def _stretch(self, clip: ClipFile, first: int, voice: int | None = None) -> Tensor:
+    def _stretch(self, clip: ClipFile, first: int) -> Tensor:
         """Features `first` to `first + L`, float32 [rows, L], silence beyond the clip's ends."""
-        names = ("mel", "prosody") if self.prosody else ("mel",)
-        rows = [clip.columns(name, first, first + self._num_mels, voice) for name in names]
-        stretch = self._silence.repeat(1, self._num_mels)
+        rows = self._features.read(clip, first, first + self._num_mels)
+        stretch = self._features.silence(self._num_mels)
         inside = max(0, -first)
-        stretch[:, inside : inside + rows[0].shape[1]] = torch.from_numpy(np.concatenate(rows))
+        stretch[:, inside : inside + rows.shape[1]] = rows
         return stretch
 
 
@@ -271,7 +266,7 @@ class PseudoLabelDataset(ClipDataset):
         super().__init__(corpus_dir, "train", temperature=0.0, **options)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One window: spoken_mel, spoken_starts and spoken_lips.
+        """One window: pseudo_label_mel, pseudo_label_starts and pseudo_label_lips.
 
         As mel, window_starts and lips of a `ClipDataset`.
         """
@@ -280,9 +275,9 @@ class PseudoLabelDataset(ClipDataset):
         start = int(rng.integers(self.clips[clip_index].num_frames - self.num_frames + 1))
         clip, frames = self.open(clip_index), self._frames(start)
         return {
-            "spoken_mel": self._stretch(clip, self._first_mel(start)),
-            "spoken_starts": self._window_starts(frames),
-            "spoken_lips": _within(clip.tensor("lip_motion"), frames),
+            "pseudo_label_mel": self._stretch(clip, self._first_mel(start)),
+            "pseudo_label_starts": self._window_starts(frames),
+            "pseudo_label_lips": _within(clip.tensor("lip_motion"), frames),
         }
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from talkinghead.data.clip_file import ClipData, encode_face, write_clip
+from talkinghead.data.clip_file import STORED_FEATURES, ClipData, encode_face, write_clip
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.data.preparation.clip_maker import CODE_VERSION
 from talkinghead.data.window_sampling import make_rng
 from talkinghead.errors import UsageError
-from talkinghead.features.audio_features import LogMel, Prosody
+from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import as_tensor, mouth_crop
 from talkinghead.media.timing import frame_time_s, round_half_up, seconds_to_samples
 from talkinghead.media.writer import VideoWriter
@@ -243,11 +243,12 @@ def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: in
     faces = np.stack([draw_face(character, float(value), spec.face_size) for value in values])
     mean_face = np.rint(faces.mean(axis=0)).astype(np.uint8)
     mean_mouth = (mouth_crop(as_tensor(mean_face[None]), spec)[0] * 255).round().clamp(0, 255)
-    waveform = torch.from_numpy(samples)
+    audio = AudioFeatures(spec, STORED_FEATURES)
+    rows = audio.split(audio(torch.from_numpy(samples)))
     return ClipData(
         [encode_face(face) for face in faces],
-        LogMel(spec)(waveform).numpy(),
-        Prosody(spec)(waveform).numpy(),
+        rows["mel"].numpy(),
+        rows["prosody"].numpy(),
         samples,
         (values * _WIDEST_OPENING).astype(np.float32),
         np.stack([_lips(character, float(value), spec.face_size) for value in values]),

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
+from talkinghead.data.clip_features import ClipFeatureReader
 from talkinghead.data.manifest import SPLITS, ClipEntry, Manifest
 from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
 from talkinghead.errors import CorpusError, UsageError
@@ -196,8 +197,8 @@ def _score(
     options: EvaluationOptions,
 ) -> list[Scored]:
     trained = {clip.speaker for clip in manifest.split("train")}
-    prosody = scorer.generator.model.audio_encoder.needs_prosody or scorer.scorers.needs_prosody
-    load = partial(load_clip, corpus_dir, prosody=prosody, max_frames=options.max_frames)
+    reader = ClipFeatureReader(scorer.spec, scorer.audio_features)
+    load = partial(load_clip, corpus_dir, reader=reader, max_frames=options.max_frames)
     clips: list[Scored] = []
     for number, entry in enumerate(entries, start=1):
         other = choose_other(entry, manifest)

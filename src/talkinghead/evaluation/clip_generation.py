@@ -191,7 +191,8 @@ class ClipGenerator:
         """One token a frame, [T, D], with the model's past and look-ahead around them."""
         before, after = self.model.context_frames, self.model.lookahead_frames
         frames = range(-before, num_frames + after)
-        windows = mel_windows(features, frames, self.spec.fps, self.spec)
+        names = self.model.input_features
+        windows = mel_windows(features, frames, self.spec.fps, self.spec, names)
         windows = windows.to(reference.token.device)
         return self.model.encode_audio(windows[None], reference)[0, before : before + num_frames]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkinghead.data.clip_features import ClipFeatureReader
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import ClipEntry
 from talkinghead.evaluation import metrics
@@ -21,6 +23,7 @@ from talkinghead.evaluation.clip_generation import (
 from talkinghead.evaluation.report.clip_visuals import make_clip_visuals
 from talkinghead.evaluation.report.summary import Scored
 from talkinghead.evaluation.scorers.clip_scorers import Scorers
+from talkinghead.features.audio_features import input_features, select_features
 from talkinghead.media.timing import mel_centre
 from talkinghead.models.lipsync.decoder import lip_mask_prior
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
@@ -46,7 +49,11 @@ class RealClip:
 
 
 def load_clip(
-    corpus_dir: Path, entry: ClipEntry, *, prosody: bool = False, max_frames: int | None = None
+    corpus_dir: Path,
+    entry: ClipEntry,
+    *,
+    reader: ClipFeatureReader | None = None,
+    max_frames: int | None = None,
 ) -> RealClip:
     """Reads a clip, or its first `max_frames` frames (and all of its sound).
 
@@ -55,10 +62,7 @@ def load_clip(
     """
     file = ClipFile(corpus_dir / entry.path)
     num_frames = min(len(file), max_frames or len(file))
-    features = torch.from_numpy(file.mel())
-    if prosody:
-        rows = torch.from_numpy(file.tensor("prosody").astype(np.float32))
-        features = torch.cat([features, rows])
+    features = torch.from_numpy(file.mel()) if reader is None else reader.read(file)
     opening = file.tensor("mouth_opening")[:num_frames].astype(np.float32)
     lips = file.tensor("lips")[:num_frames].astype(np.float32)
     samples = file.tensor("audio").astype(np.float32) / np.float32(32_767)
@@ -77,6 +81,8 @@ class ClipScorer:
         self.generator = generator
         self.spec = generator.spec
         self.scorers = scorers
+        own, expert = generator.model.input_features, scorers.input_features
+        self.audio_features = input_features((*own, *expert))
 
     def score(self, clip: RealClip, other: RealClip | None, column: str = "clips") -> Scored:
         """All scores of a clip.
@@ -99,7 +105,12 @@ class ClipScorer:
                 repeated = _repeat_to(features, len(clip.faces), self.spec)
                 times = repeated.shape[1] // max(1, features.shape[1])
                 sounds[name] = repeated, samples.repeat(times).numpy()
-        takes = {name: self.generator.speak(encoded, *sound) for name, sound in sounds.items()}
+        takes = {
+            name: self.generator.speak(
+                encoded, self._select(features, self.generator.model.input_features), samples
+            )
+            for name, (features, samples) in sounds.items()
+        }
         detector, topology = self.scorers.detector, self.scorers.detector.topology
         points = {n: metrics.track_landmarks(t.faces, detector) for n, t in takes.items()}
         points["real"] = metrics.track_landmarks(clip.faces, detector)
@@ -183,10 +194,13 @@ class ClipScorer:
     def _sync(self, clip: RealClip, own: GeneratedClip) -> dict[str, float]:
         """LSE-D, LSE-C and offset of the generated and the real mouth."""
         real = real_mouths(clip.faces, self.spec)
-        sound = clip.features, clip.samples
+        sound = self._select(clip.features, self.scorers.input_features), clip.samples
         values = self.scorers.sync(own.faces, own.mouths, *sound)
         theirs = self.scorers.sync(clip.faces, real, *sound)
         return values | {f"real_{name}": value for name, value in theirs.items()}
+
+    def _select(self, features: Tensor, names: Sequence[str]) -> Tensor:
+        return select_features(features, self.spec, self.audio_features, names)
 
     def _features(self, clip: RealClip, own: GeneratedClip) -> tuple[FloatArray, FloatArray] | None:
         if self.scorers.inception is None:

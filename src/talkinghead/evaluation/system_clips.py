@@ -5,7 +5,7 @@ Shape suffixes: T video frames, P landmarks, C feature rows, M mel frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -74,7 +74,7 @@ def read_clip(
     detector: FaceDetector,
     spec: AVSpec,
     *,
-    prosody: bool = False,
+    audio_features: Sequence[str] = ("mel",),
     max_frames: int | None = None,
     reference: MediaClip | None = None,
 ) -> MediaClip:
@@ -84,7 +84,7 @@ def read_clip(
         path: the file.
         detector: finds the face.
         spec: the canonical face and the frame grid.
-        prosody: whether the features hold it.
+        audio_features: names of the features to compute; see `AudioFeatures`.
         max_frames: at most so many frames from the start; all if None.
         reference: the real clip. Where the sizes agree the faces are aligned by its transforms, so
             that what has moved in the picture shows; else by the file's own.
@@ -107,7 +107,7 @@ def read_clip(
     samples = read_audio(path, spec.sample_rate).samples if info.has_audio else None
     features = None
     if samples is not None:
-        features = AudioFeatures(spec, prosody)(torch.from_numpy(samples))
+        features = AudioFeatures(spec, audio_features)(torch.from_numpy(samples))
     return MediaClip(
         path,
         faces,

@@ -164,7 +164,7 @@ def _read(
         path,
         scorers.detector,
         scorers.spec,
-        prosody=scorers.needs_prosody,
+        audio_features=scorers.input_features,
         max_frames=options.max_frames,
         reference=reference,
     )

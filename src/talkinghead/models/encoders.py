@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.errors import DependencyError, UsageError
-from talkinghead.features.audio_features import NUM_MFCC, NUM_PROSODY, Mfcc
+from talkinghead.features.audio_features import check_names, input_features, num_feature_rows
+from talkinghead.features.feature_registry import feature_class
 from talkinghead.types import AVSpec
 
-AUDIO_FEATURES = ("mel", "mfcc", "prosody")
 STRUCTURE_ONLY = "structure"
 """As `weights`: a pretrained encoder's frozen batch norms, whose values a checkpoint will bring."""
 
@@ -55,15 +55,14 @@ class AudioEncoder(nn.Module):
         dim: int = 512,
     ) -> None:
         super().__init__()
-        unknown = sorted(set(features) - set(AUDIO_FEATURES))
-        if unknown or not features:
-            raise UsageError(
-                f"audio features {unknown or 'none'}: choose among {', '.join(AUDIO_FEATURES)}"
-            )
-        self.features = tuple(features)
-        self.num_mels = num_mels
-        rows = {"mel": num_mels, "mfcc": NUM_MFCC, "prosody": NUM_PROSODY}
-        self.mfcc = Mfcc(AVSpec(num_mels=num_mels)) if "mfcc" in features else None
+        features = check_names(features)
+        spec = AVSpec(num_mels=num_mels)
+        self.input_features = input_features(features)
+        self._input_rows = num_feature_rows(spec, self.input_features)
+        self._from_mel = nn.ModuleDict(
+            {n: feature_class(n)(spec) for n in features if n not in self.input_features}
+        )
+        rows = dict(zip(features, num_feature_rows(spec, features), strict=True))
         self.branches = nn.ModuleDict({name: _audio_cnn(rows[name], channels) for name in features})
         with torch.no_grad():
             sizes = [
@@ -72,17 +71,20 @@ class AudioEncoder(nn.Module):
             ]
         self.project = nn.Sequential(nn.Linear(sum(sizes), dim), nn.LayerNorm(dim))
 
-    @property
-    def needs_prosody(self) -> bool:
-        """Whether the windows must have the prosody's rows below the mel's."""
-        return "prosody" in self.features
-
     def forward(self, audio_NCK: Tensor) -> Tensor:
-        """Windows [N, C, K], the mel's rows and then prosody's where used, to tokens [N, dim]."""
-        mel = audio_NCK[:, : self.num_mels]
-        inputs = {"mel": mel, "prosody": audio_NCK[:, self.num_mels :]}
-        if self.mfcc is not None:
-            inputs["mfcc"] = self.mfcc(mel)
+        """Encode windows [N, C, K], whose rows are those of `input_features`, to tokens [N, dim].
+
+        Raises:
+            ValueError: the number of rows is another.
+        """
+        if audio_NCK.shape[1] != sum(self._input_rows):
+            raise ValueError(
+                f"audio windows have {audio_NCK.shape[1]} feature rows, expected "
+                f"{sum(self._input_rows)}: {', '.join(self.input_features)}"
+            )
+        parts = audio_NCK.split(self._input_rows, dim=1)
+        inputs = dict(zip(self.input_features, parts, strict=True))
+        inputs |= {name: feature(parts[0]) for name, feature in self._from_mel.items()}
         hidden = [cnn(inputs[name].unsqueeze(1)).flatten(1) for name, cnn in self.branches.items()]
         return self.project(torch.cat(hidden, dim=1))
 

@@ -193,7 +193,7 @@ class MouthGenerator:
     def _encode_silence(self, reference: ReferenceFeatures) -> Tensor:
         """The token [D] of silence that has lasted, as this face's."""
         past, ahead = self._model.context_frames, self._model.lookahead_frames
-        features = AudioFeatures(self._spec, prosody=self._model.needs_prosody)
+        features = AudioFeatures(self._spec, self._model.input_features)
         window = features.silence(self._spec.mel_window).to(self._device)
         audio = window.expand(1, past + 1 + ahead, -1, -1)
         return self._model.encode_audio(audio, reference)[0, past]

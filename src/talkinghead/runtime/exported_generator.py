@@ -87,7 +87,7 @@ class ExportedGenerator:
     Attributes:
         spec: the AVSpec that the model was trained for.
         emotion: the model's emotions, None for a model without.
-        context_frames, lookahead_frames, needs_prosody, needs_head_pose, device: see
+        context_frames, lookahead_frames, input_features, needs_head_pose, device: see
             `GeneratorBackend`.
 
     Raises:
@@ -102,7 +102,7 @@ class ExportedGenerator:
         self.spec = AVSpec.from_dict(metadata["av"])
         self.context_frames: int = metadata["context_frames"]
         self.lookahead_frames: int = metadata["lookahead_frames"]
-        self.needs_prosody: bool = metadata["needs_prosody"]
+        self.input_features: tuple[str, ...] = tuple(metadata["input_features"])
         self.needs_head_pose: bool = metadata["needs_head_pose"]
         self.emotion = ExportedEmotions(names) if (names := metadata["emotions"]) else None
         self.device = torch.device("cpu")

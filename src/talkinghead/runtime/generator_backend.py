@@ -29,8 +29,8 @@ class GeneratorBackend(Protocol):
         """Number of audio windows after a frame that its token depends on."""
 
     @property
-    def needs_prosody(self) -> bool:
-        """Whether the audio windows must contain the prosody rows below the mel rows."""
+    def input_features(self) -> tuple[str, ...]:
+        """Names of the audio features in the rows of the audio windows, in order."""
 
     @property
     def needs_head_pose(self) -> bool:

@@ -115,7 +115,7 @@ def embed_clip(
             `ClipFile.faces`; so a long clip is never decoded whole.
         num_frames: T, at least S.
         mean_mouth: uint8 [3, mouth, mouth], the mouth region of the clip's mean face.
-        features_CM: the mel, and the prosody below it where the expert hears it.
+        features_CM: the rows of `expert.audio_encoder.input_features`.
         spec: the clip's.
 
     Returns:
@@ -130,7 +130,8 @@ def embed_clip(
         count = min(_CHUNK_WINDOWS, num_windows - first)
         frames = range(first, first + count + size - 1)
         mouths = mouth_crop(as_tensor(read_faces(frames.start, frames.stop)), spec)
-        sound = mel_windows(features_CM, frames, spec.fps, spec)
+        names = expert.audio_encoder.input_features
+        sound = mel_windows(features_CM, frames, spec.fps, spec, names)
         index = torch.arange(count)[:, None] + torch.arange(size)
         seen.append(expert.embed_video(mouths[index], mean.expand(count, -1, -1, -1)))
         heard.append(expert.embed_audio(sound[index]))

@@ -23,7 +23,7 @@ import torch
 from rich.progress import track
 from safetensors.numpy import save
 
-from talkinghead.data.clip_file import ClipFile, read_metadata
+from talkinghead.data.clip_file import STORED_FEATURES, ClipFile, read_metadata
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.data.window_sampling import make_rng
 from talkinghead.errors import CorpusError, UsageError
@@ -32,7 +32,7 @@ from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream, predict_lip_motion
 from talkinghead.speech.protocols import TextToSpeech
-from talkinghead.speech.sentences import cut_sentences
+from talkinghead.speech.sentences import split_sentences
 from talkinghead.speech.voice_activity import SAMPLE_RATE
 from talkinghead.types import AVSpec, FloatArray
 
@@ -135,7 +135,7 @@ def read_sentences(path: Path, options: PseudoLabelOptions) -> list[str]:
         {
             sentence.strip()
             for paragraph in paragraphs
-            for sentence in cut_sentences([paragraph])
+            for sentence in split_sentences([paragraph])
             if _can_be_said(sentence.strip(), options)
         }
     )
@@ -161,7 +161,7 @@ class _Stage:
     ) -> None:
         LipPriorStream(lip_prior, spec)  # Says so at once where they do not go together.
         self.output, self.spec, self.lip_prior, self.options = output, spec, lip_prior, options
-        self.features = AudioFeatures(spec, prosody=True)
+        self.features = AudioFeatures(spec, STORED_FEATURES)
 
     def perform(self, name: str, voice: TextToSpeech, sentences: Sequence[str]) -> list[ClipEntry]:
         """A voice's clips; all of them are in memory until the last is spoken."""

@@ -13,7 +13,8 @@ from talkinghead.data.dataset import ClipDataset, EvenClipDataset
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError
-from talkinghead.features.audio_features import SILENCE, mel_windows
+from talkinghead.features.audio_features import mel_windows
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.types import AVSpec
 
@@ -94,11 +95,11 @@ def test_lips_move_with_the_frames_and_are_unknown_beyond_the_ends(corpus):
 def test_silence_lies_beyond_the_ends(corpus):
     _dataset, drawn = items(corpus, 60)
     early = next(item for item in drawn if item["start"] < 4)
-    assert (early["mel"][:, :20] == SILENCE).all()
+    assert (early["mel"][:, :20] == MEL_SILENCE).all()
 
 
 def test_prosody_adds_rows(corpus):
-    _, (item,) = items(corpus, 1, prosody=True)
+    _, (item,) = items(corpus, 1, audio_features=("mel", "prosody"))
     assert item["mel"].shape == (83, 80)
     _, (plain,) = items(corpus, 1)
     assert torch.equal(item["mel"][:80], plain["mel"])

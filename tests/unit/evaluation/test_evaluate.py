@@ -35,8 +35,9 @@ from talkinghead.evaluation.report.clip_visuals import ClipVisuals
 from talkinghead.evaluation.report.summary import Scored, drop_unused_visuals
 from talkinghead.evaluation.scorers import clip_scorers as judges_module
 from talkinghead.evaluation.scorers.clip_scorers import Scorers, embed_windows
-from talkinghead.features.audio_features import SILENCE, mel_windows
+from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.faces.alignment import as_tensor, masked_face, paste_mouth
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.models.checkpoint import save_release
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.sync_expert import SyncDiscriminator
@@ -86,7 +87,7 @@ class BarModel:
 
     def __init__(self, deaf: bool = False) -> None:
         self.deaf = deaf
-        self.audio_encoder = SimpleNamespace(needs_prosody=False)
+        self.input_features = ("mel",)
         self.contexts: list[Tensor] = []
 
     def parameters(self):
@@ -119,7 +120,7 @@ def make_clip(folder: Path, name: str, speaker: str, split: str, seed: int) -> C
     rng = np.random.default_rng(seed)
     num_mels = int(NUM_FRAMES * 3.2) + 1
     syllables = np.repeat(rng.uniform(-3, 2, 1 + num_mels // 16), 16)[:num_mels]
-    syllables[:16] = SILENCE
+    syllables[:16] = MEL_SILENCE
     mel = torch.from_numpy(syllables).float().expand(80, -1).half().float()
     gaps = gaps_of(mel, NUM_FRAMES)
     faces = paste_mouth(torch.full((NUM_FRAMES, 3, 256, 256), 0.6), draw_mouths(gaps), SPEC)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from talkinghead.evaluation import metrics
-from talkinghead.features.audio_features import SILENCE
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.types import AVSpec, Box, Face, UInt8Array
 
 SPEC = AVSpec()
@@ -98,7 +98,7 @@ def test_pauses_are_long_enough_to_close_a_mouth() -> None:
 
 
 def test_speech_frames() -> None:
-    mel = torch.full((80, 240), SILENCE)
+    mel = torch.full((80, 240), MEL_SILENCE)
     mel[:, 80:160] = 1.0
     speech = metrics.speech_frames(mel, 75, SPEC.fps, SPEC)
     assert speech[28:47].all()
@@ -106,7 +106,7 @@ def test_speech_frames() -> None:
     assert not speech[55:].any()
     noisy = mel + 0.3 * torch.rand(80, 240) + 1.0  # A noise floor changes nothing.
     assert (metrics.speech_frames(noisy, 75, SPEC.fps, SPEC) == speech).mean() > 0.95
-    silent = torch.full((80, 240), SILENCE)
+    silent = torch.full((80, 240), MEL_SILENCE)
     assert not metrics.speech_frames(silent, 75, SPEC.fps, SPEC).any()
     assert metrics.speech_frames(silent + 4, 73, SPEC.fps, SPEC).all()
 

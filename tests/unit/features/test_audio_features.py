@@ -1,4 +1,4 @@
-"""Audio features: the same in chunks as in one piece, in fixed ranges, windows in their place."""
+"""Audio features: registry, ranges, streaming and windows."""
 
 from __future__ import annotations
 
@@ -7,131 +7,181 @@ from fractions import Fraction
 import pytest
 import torch
 
+from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import (
-    SILENCE,
     AudioFeatures,
-    LogMel,
-    Mfcc,
-    Prosody,
     StreamingAudioFeatures,
+    input_features,
     mel_windows,
+    select_features,
 )
+from talkinghead.features.feature_registry import AUDIO_FEATURES, AudioFeature, register
+from talkinghead.features.mel import MEL_SILENCE
+from talkinghead.media.timing import mel_window_start
+from talkinghead.models.encoders import AudioEncoder
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
+MEL = AudioFeatures(SPEC)
+PROSODY = AudioFeatures(SPEC, ("prosody",))
 
 
-def _speech(seconds: float, pitch_hz: float = 140.0) -> torch.Tensor:
-    """A buzz that comes and goes, with some noise."""
-    time = torch.arange(int(seconds * SPEC.sample_rate)) / SPEC.sample_rate
-    buzz = sum(torch.sin(2 * torch.pi * pitch_hz * k * time) / k for k in range(1, 20))
+def make_speech(duration_s: float, pitch_hz: float = 140.0) -> torch.Tensor:
+    """Return a harmonic tone that is switched on and off, with some noise."""
+    time = torch.arange(int(duration_s * SPEC.sample_rate)) / SPEC.sample_rate
+    tone = sum(torch.sin(2 * torch.pi * pitch_hz * k * time) / k for k in range(1, 20))
     loud = (torch.sin(2 * torch.pi * 3 * time) > 0).float()
     noise = torch.randn(len(time), generator=torch.Generator().manual_seed(0))
-    return 0.1 * loud * buzz + 0.001 * noise
+    return 0.1 * loud * tone + 0.001 * noise
 
 
-@pytest.mark.parametrize("prosody", [False, True])
-@pytest.mark.parametrize("chunk", [1, 160, 640, 799, 5000])
-def test_chunks_give_what_the_whole_gives(chunk: int, prosody: bool) -> None:
-    samples = _speech(0.3 if chunk == 1 else 1.3)
-    features = AudioFeatures(SPEC, prosody)
-    stream = StreamingAudioFeatures(features)
-    parts = [stream.push(part) for part in samples.split(chunk)]
-    streamed = torch.cat([*parts, stream.flush()], dim=-1)
+@pytest.fixture
+def peak_feature(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Register a feature of one row, the frame's peak amplitude, for one test."""
+    monkeypatch.setitem(AUDIO_FEATURES, "peak", AudioFeature)  # Restored after the test.
+
+    @register
+    class Peak(AudioFeature):
+        name = "peak"
+
+        @classmethod
+        def silence(cls, spec: AVSpec) -> list[float]:
+            return [0.0]
+
+        def forward(self, source: torch.Tensor) -> torch.Tensor:
+            return source.abs().amax(-1).unsqueeze(-2)
+
+    return Peak.name
+
+
+def stream(features: AudioFeatures, samples: torch.Tensor, chunk: int) -> torch.Tensor:
+    """Push samples in chunks and return all features."""
+    streaming = StreamingAudioFeatures(features)
+    parts = [streaming.push(part) for part in samples.split(chunk)]
+    return torch.cat([*parts, streaming.flush()], dim=-1)
+
+
+def test_registered_feature_works_in_stack_stream_and_encoder(peak_feature: str) -> None:
+    names = ("mel", peak_feature, "mfcc")
+    samples = make_speech(1.0)
+    features = AudioFeatures(SPEC, names)
+    rows = features(samples)
+    assert rows.shape == (80 + 1 + 13, 81)
+    assert features.split(rows)[peak_feature][0, 40] == samples[40 * 200 - 400 :][:800].abs().max()
+    torch.testing.assert_close(stream(features, samples, 640), rows, atol=1e-5, rtol=1e-5)
+    encoder = AudioEncoder(names, channels=(4, 4, 8, 8), dim=24)
+    assert encoder.input_features == ("mel", peak_feature)
+    inputs = select_features(rows, SPEC, names, encoder.input_features)
+    windows = mel_windows(inputs, range(-9, 3), SPEC.fps, SPEC, encoder.input_features)
+    assert encoder(windows).shape == (12, 24)
+    assert (windows[0, 80] == 0).all()
+    with pytest.raises(ValueError, match="expected 81: mel, peak"):
+        encoder(windows[:, :80])
+
+
+def test_unknown_feature_lists_the_registered_ones() -> None:
+    with pytest.raises(UsageError, match="'whisper' is unknown: choose among mel, mfcc, prosody"):
+        AudioFeatures(SPEC, ("mel", "whisper"))
+
+
+def test_empty_feature_list_is_refused() -> None:
+    with pytest.raises(UsageError, match="audio_features is empty"):
+        AudioFeatures(SPEC, ())
+
+
+def test_encoder_input_starts_with_mel_and_omits_derived_features() -> None:
+    assert input_features(("prosody", "mfcc")) == ("mel", "prosody")
+
+
+@pytest.mark.parametrize("chunk", [1, 640, 799, 5000])
+def test_stream_gives_the_features_of_the_whole_recording(chunk: int) -> None:
+    samples = make_speech(0.3 if chunk == 1 else 1.3)
+    features = AudioFeatures(SPEC, ("mel", "prosody", "mfcc"))
+    streamed = stream(features, samples, chunk)
     torch.testing.assert_close(streamed, features(samples), atol=1e-5, rtol=1e-5)
 
 
-def test_a_stream_can_begin_again() -> None:
-    features = AudioFeatures(SPEC)
-    stream = StreamingAudioFeatures(features)
-    first = torch.cat([stream.push(_speech(0.5)), stream.flush()], dim=-1)
-    second = torch.cat([stream.push(_speech(0.5)), stream.flush()], dim=-1)
+def test_stream_starts_again_after_flush() -> None:
+    streaming = StreamingAudioFeatures(MEL)
+    first, second = (
+        torch.cat([streaming.push(make_speech(0.5)), streaming.flush()], dim=-1) for _ in range(2)
+    )
     assert torch.equal(first, second)
 
 
-def test_a_pushed_frame_is_complete_half_a_window_after_its_centre() -> None:
-    stream = StreamingAudioFeatures(AudioFeatures(SPEC))
-    assert stream.push(torch.zeros(399)).shape[-1] == 0
-    assert stream.push(torch.zeros(1)).shape[-1] == 1
-    assert stream.push(torch.zeros(200)).shape[-1] == 1
+def test_streamed_frame_is_complete_half_a_window_after_its_centre() -> None:
+    streaming = StreamingAudioFeatures(MEL)
+    assert streaming.push(torch.zeros(399)).shape[-1] == 0
+    assert streaming.push(torch.zeros(1)).shape[-1] == 1
+    assert streaming.push(torch.zeros(200)).shape[-1] == 1
 
 
-def test_mel_range_count_and_silence() -> None:
-    mel = LogMel(SPEC)(torch.zeros(16_000))
-    assert mel.shape == (80, 81)
-    assert torch.all(mel == SILENCE)
-    loud = LogMel(SPEC)(torch.randn(16_000))
+def test_mel_is_in_range_for_loud_audio() -> None:
+    loud = MEL(torch.randn(16_000))
+    assert loud.shape == (80, 81)
     assert loud.min() >= -4
     assert loud.max() <= 4
 
 
-def test_mel_does_not_depend_on_what_comes_later() -> None:
-    quiet, loud = 0.01 * _speech(1.0), torch.cat([0.01 * _speech(1.0), _speech(1.0)])
-    mel = LogMel(SPEC)
-    torch.testing.assert_close(mel(quiet)[:, :78], mel(loud)[:, :78])
+def test_mel_does_not_depend_on_later_audio() -> None:
+    quiet, loud = 0.01 * make_speech(1.0), torch.cat([0.01 * make_speech(1.0), make_speech(1.0)])
+    torch.testing.assert_close(MEL(quiet)[:, :78], MEL(loud)[:, :78])
 
 
-def test_mel_of_a_tone_peaks_in_its_bin() -> None:
-    def peak(hz: float) -> int:
-        time = torch.arange(8000) / SPEC.sample_rate
-        return int(LogMel(SPEC)(torch.sin(2 * torch.pi * hz * time))[:, 20].argmax())
-
-    bins = [peak(hz) for hz in (200, 500, 1000, 2000, 4000, 7000)]
-    assert bins == sorted(bins)
-    assert len(set(bins)) == 6
-
-
-@pytest.mark.parametrize("pitch_hz", [90.0, 150.0, 220.0, 300.0])
-def test_prosody_finds_the_pitch(pitch_hz: float) -> None:
+def test_mel_peak_rises_with_the_frequency_of_a_tone() -> None:
     time = torch.arange(8000) / SPEC.sample_rate
-    buzz = sum(torch.sin(2 * torch.pi * pitch_hz * k * time) for k in range(1, 8))
-    pitch, energy, voicing = Prosody(SPEC)(0.05 * buzz)[:, 20]
+    tones = [torch.sin(2 * torch.pi * hz * time) for hz in (200, 500, 1000, 2000, 4000, 7000)]
+    bins = [int(MEL(tone)[:, 20].argmax()) for tone in tones]
+    assert bins == sorted(set(bins))
+
+
+@pytest.mark.parametrize("pitch_hz", [90.0, 150.0, 300.0])
+def test_prosody_measures_the_pitch(pitch_hz: float) -> None:
+    time = torch.arange(8000) / SPEC.sample_rate
+    tone = sum(torch.sin(2 * torch.pi * pitch_hz * k * time) for k in range(1, 8))
+    pitch, energy, voicing = PROSODY(0.05 * tone)[:, 20]
     assert 150 * 2**pitch == pytest.approx(pitch_hz, rel=0.02)
     assert energy > -1
     assert voicing > 0.8
 
 
-def test_prosody_of_silence_and_of_noise() -> None:
-    silence = AudioFeatures(SPEC, prosody=True)
-    assert torch.equal(silence(torch.zeros(4000)), silence.silence(21))
+def test_prosody_of_noise_is_unvoiced() -> None:
     noise = torch.randn(16_000, generator=torch.Generator().manual_seed(1)) * 0.1
-    assert Prosody(SPEC)(noise)[2].mean() < 0.5
+    assert PROSODY(noise)[2].mean() < 0.5
+
+
+def test_silence_equals_the_features_of_zeros() -> None:
+    features = AudioFeatures(SPEC, ("mel", "prosody", "mfcc"))
+    torch.testing.assert_close(features(torch.zeros(4000)), features.silence(21), atol=1e-4, rtol=0)
 
 
 def test_mfcc_is_the_cosine_transform_of_the_mel() -> None:
-    mel = torch.randn(80, 7)
     bins = torch.arange(80) + 0.5
     basis = torch.stack([torch.cos(torch.pi * k * bins / 80) for k in range(13)])
     basis *= (2 / 80) ** 0.5
     basis[0] /= 2**0.5
-    torch.testing.assert_close(Mfcc(SPEC)(mel), basis @ mel, atol=1e-4, rtol=1e-4)
+    samples = make_speech(0.2)
+    mfcc = AudioFeatures(SPEC, ("mfcc",))(samples)
+    torch.testing.assert_close(mfcc, basis @ MEL(samples), atol=1e-3, rtol=1e-4)
 
 
-def test_a_click_lies_in_the_middle_of_its_frames_window() -> None:
-    """Else there is a skew: the middle of a frame must light up the middle of its window."""
-    for frame in (0, 10, 31):
-        samples = torch.zeros(32_000)
-        samples[int((frame + 0.5) / 25 * 16_000)] = 1.0
-        window = mel_windows(LogMel(SPEC)(samples), [frame], Fraction(25), SPEC)[0]
-        lit = (window > SILENCE).any(0).nonzero().flatten().float()
-        assert lit.mean() == pytest.approx(8, abs=0.6)
+@pytest.mark.parametrize("frame", [0, 31])
+def test_window_is_centred_on_its_frame(frame: int) -> None:
+    samples = torch.zeros(32_000)
+    samples[int((frame + 0.5) / 25 * 16_000)] = 1.0
+    window = mel_windows(MEL(samples), [frame], Fraction(25), SPEC)[0]
+    loud = (window > MEL_SILENCE).any(0).nonzero().flatten().float()
+    assert loud.mean() == pytest.approx(8, abs=0.6)
 
 
-def test_windows_outside_the_audio_hear_silence() -> None:
-    windows = mel_windows(LogMel(SPEC)(torch.randn(16_000)), range(-20, 60), Fraction(25), SPEC)
+def test_windows_outside_the_audio_contain_silence() -> None:
+    windows = mel_windows(MEL(torch.randn(16_000)), range(-20, 60), Fraction(25), SPEC)
     assert windows.shape == (80, 80, 16)
-    assert torch.all(windows[0] == SILENCE)
-    assert torch.all(windows[-1] == SILENCE)
-    assert windows[20].max() > SILENCE
+    assert torch.all(windows[[0, -1]] == MEL_SILENCE)
+    assert windows[20].max() > MEL_SILENCE
 
 
-def test_windows_keep_time_at_29_97_fps() -> None:
-    """An hour in, a frame's window is still centred on it."""
-    fps = Fraction(30_000, 1001)
-    frame = 107_892
-    mel = torch.full((80, 20), SILENCE).expand(80, 20)
-    from talkinghead.media.timing import mel_window_start
-
+def test_windows_stay_centred_after_an_hour_at_29_97_fps() -> None:
+    fps, frame = Fraction(30_000, 1001), 107_892
     centre_s = (mel_window_start(frame, fps, SPEC) + 8) / SPEC.mels_per_second
     assert abs(centre_s - (frame + Fraction(1, 2)) / fps) <= Fraction(1, 160)
-    assert mel_windows(mel, [frame], fps, SPEC).shape == (1, 80, 16)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers.small_predictor import GENERATOR, HEIGHT, SPEC, WIDTH, Detector, speech
 
-from talkinghead.features.audio_features import LogMel
+from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.media.reader import read_image
 from talkinghead.media.writer import write_image
 from talkinghead.models.checkpoint import load_generator
@@ -169,7 +169,7 @@ def test_example_script_runs_without_torch(exported, model, tmp_path):
     example = runpy.run_path(str(EXAMPLE))
     waveform = torch.from_numpy(samples.astype(np.float32) / 32768)
     mel = example["log_mel"](waveform.numpy(), SPEC.to_dict())
-    assert np.abs(mel - LogMel(SPEC)(waveform).numpy()).max() < 1e-3
+    assert np.abs(mel - AudioFeatures(SPEC)(waveform).numpy()).max() < 1e-3
     metadata = json.loads((exported / METADATA).read_text())
     still = replace(
         sample,

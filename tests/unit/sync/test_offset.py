@@ -19,7 +19,7 @@ from talkinghead.data.preparation.clip_maker import ClipMaker, ClipRules, ClipTa
 from talkinghead.data.synthetic_clips import Character, draw_face, make_synthetic_corpus, speak
 from talkinghead.data.window_sampling import make_rng
 from talkinghead.errors import CheckpointError, UsageError
-from talkinghead.features.audio_features import LogMel
+from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, save_release
@@ -88,7 +88,7 @@ def late(samples, frames):
 
 def offset_of(clip, network, spec, frames=0):
     samples = late(clip.tensor("audio").astype(np.float32) / 32767, frames)
-    mel = LogMel(spec)(torch.from_numpy(samples))
+    mel = AudioFeatures(spec)(torch.from_numpy(samples))
     mean = clip.tensor("mean_mouth")
     return find_offset(*embed_clip(network, clip.faces, len(clip), mean, mel, spec), 15)
 

@@ -14,7 +14,7 @@ frames of a stretch, S video frames of a stretch, K mel frames of a window.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,11 +29,12 @@ from talkinghead.data.augmentation.joint_transform import JointTransform
 from talkinghead.data.augmentation.random_streams import Draws
 from talkinghead.data.augmentation.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
-from talkinghead.features.audio_features import SILENCE
+from talkinghead.features.audio_features import input_features, num_feature_rows
 from talkinghead.features.faces.alignment import NOSE_LINE, masked_face, mouth_crop
+from talkinghead.features.feature_registry import feature_class
+from talkinghead.features.mel import MEL_PER_DB, MEL_SILENCE
 from talkinghead.types import LUMA, AVSpec
 
-_MEL_PER_DB = 8.0 / 100.0
 _ELASTIC_KNOTS = 6
 # The height of closed lips in the canonical face, in [-1, 1].
 _LIP_LINE = 0.345
@@ -133,10 +134,17 @@ class BatchAugmentation:
         seed: of every draw.
     """
 
-    def __init__(self, spec: AVSpec, options: AugmentationOptions, seed: int = 0) -> None:
+    def __init__(
+        self,
+        spec: AVSpec,
+        options: AugmentationOptions,
+        seed: int = 0,
+        audio_features: Sequence[str] = ("mel",),
+    ) -> None:
         self.spec = spec
         self.options = options
         self.seed = seed
+        self.audio_features = input_features(audio_features)
 
     def draws(self, batch: Mapping[str, Any], stream: int = 0) -> Draws:
         """The random numbers of a batch of items: pictures' 0, sound's 1."""
@@ -155,14 +163,14 @@ class BatchAugmentation:
     def told(self, lips: Tensor, audio: Mapping[str, Tensor], draw: Draws) -> dict[str, Tensor]:
         """What decoders are told: `teacher_forced_lips` [B, W, 20, 2], NaN for samples that are told nothing.
 
-        And `told_mel` [B, W, C, K] where some of the told are `mismatched_audio`.
+        And `decoder_mel` [B, W, C, K] where some of the told are `mismatched_audio`.
         """
         known = draw.chosen(self.options.teacher_forced_lips).to(lips.device)[:, None, None, None]
         told = {"teacher_forced_lips": torch.where(known, lips, torch.nan)}
         if self.options.mismatched_audio > 0:
             other = draw.chosen(self.options.mismatched_audio).to(lips.device)[:, None, None, None]
             heard = audio.get("mel_heard", audio["mel"])
-            told["told_mel"] = torch.where(known & other, audio["mel_negative"], heard)
+            told["decoder_mel"] = torch.where(known & other, audio["mel_negative"], heard)
         return told
 
     def pose(self, joint: JointTransform, still: Tensor, draw: Draws) -> JointTransform:
@@ -217,26 +225,28 @@ class BatchAugmentation:
     def mel(self, features_BCL: Tensor, draw: Draws) -> Tensor:
         """The sound's part, alike for all of a sample's: float [B, rows, L], mel rows first."""
         options, device, num_mels = self.options, features_BCL.device, self.spec.num_mels
-        mel, rest = features_BCL[:, :num_mels], features_BCL[:, num_mels:].clone()
+        parts = features_BCL.split(num_feature_rows(self.spec, self.audio_features), dim=1)
+        mel = parts[0]
         factor = torch.exp(draw.symmetric(math.log1p(options.vocal_tract)))
         mel = warp_vocal_tract(mel, factor.to(device), self.spec)
         gain = draw.symmetric(options.gain_db).to(device)
         tilt = draw.symmetric(options.tilt_db / 2).to(device)
         slope = torch.linspace(-1.0, 1.0, num_mels, device=device)
-        shift = (gain[:, None] + tilt[:, None] * slope)[:, :, None] * _MEL_PER_DB
+        shift = (gain[:, None] + tilt[:, None] * slope)[:, :, None] * MEL_PER_DB
         # What lies at the floor is silence at any gain: a model must know it again.
-        mel = torch.where(mel > SILENCE, mel + shift, mel)
-        rest[:, 1:2] = torch.where(
-            rest[:, 1:2] > SILENCE, rest[:, 1:2] + gain[:, None, None] * _MEL_PER_DB, rest[:, 1:2]
-        )
+        mel = torch.where(mel > MEL_SILENCE, mel + shift, mel)
+        rest = [
+            feature_class(name).change_gain(rows, gain)
+            for name, rows in zip(self.audio_features[1:], parts[1:], strict=True)
+        ]
         chosen = draw.chosen(options.mel_noise).to(device)
-        level = draw.uniform(SILENCE + 0.5, SILENCE + 3.0).to(device)
+        level = draw.uniform(MEL_SILENCE + 0.5, MEL_SILENCE + 3.0).to(device)
         colour = draw.symmetric(0.8).to(device)
         floor = level[:, None] + colour[:, None] * slope
         grain = draw.normal(num_mels, mel.shape[-1]).to(device) * 0.3
         noisy = _add_power(mel, floor[:, :, None] + grain)
         mel = torch.where(chosen[:, None, None], noisy, mel)
-        return torch.cat([mel, rest], 1).clamp_(SILENCE, -SILENCE)
+        return torch.cat([mel.clamp(MEL_SILENCE, -MEL_SILENCE), *rest], 1)
 
     def _grid(self, draw: Draws, strength: Tensor, size: int, device: torch.device) -> Tensor:
         """Where each output pixel is taken from: float [B, H, W, 2] in [-1, 1]."""
@@ -303,13 +313,13 @@ def finish_batch(
     Returns:
         reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], masked_face [B, T,
         3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth] in [0, 1]; mel, mel_negative and,
-        where the items have them, mel_heard and spoken_mel float [B, W, rows, mel_window]; lips
-        and spoken_lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points [B, T, 20,
-        2], canonical pixels of these pictures; teacher_forced_lips and told_mel by choice (see `told`);
+        where the items have them, mel_heard and pseudo_label_mel float [B, W, rows, mel_window]; lips
+        and pseudo_label_lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points [B, T, 20,
+        2], canonical pixels of these pictures; teacher_forced_lips and decoder_mel by choice (see `told`);
         index, clip_index, start int64 [B]; clip and speaker; by choice emotion int64 [B] and
         head_turn float [B, T, 3]; not augmented also faces float [B, T, 3, face, face].
     """
-    names = ("lips", "reference_lips", "lip_points", "spoken_lips", "emotion", "head_turn")
+    names = ("lips", "reference_lips", "lip_points", "pseudo_label_lips", "emotion", "head_turn")
     rest = {name: batch[name] for name in names if name in batch}
     if augmentation is None:
         faces = batch["faces"].float() / 255.0
@@ -364,9 +374,9 @@ def finish_mouths(
 def _finish_audio(
     batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None
 ) -> dict[str, Any]:
-    names = ("mel", "mel_negative", "mel_heard", "spoken_mel")
+    names = ("mel", "mel_negative", "mel_heard", "pseudo_label_mel")
     sounds = [name for name in names if name in batch]
-    starts = {"spoken_mel": batch.get("spoken_starts")}
+    starts = {"pseudo_label_mel": batch.get("pseudo_label_starts")}
     mels = torch.cat([batch[name] for name in sounds], -1)
     if augmentation is not None:
         mels = augmentation.mel(mels, augmentation.draws(batch, stream=1))
@@ -389,7 +399,7 @@ def _cut_windows(features_BCL: Tensor, starts_BS: Tensor, spec: AVSpec) -> Tenso
 
 def _add_power(a: Tensor, b: Tensor) -> Tensor:
     """The level of two sounds together: log-mels are logarithms of magnitudes, and powers add."""
-    nepers = math.log(10.0) / 10.0 / _MEL_PER_DB
+    nepers = math.log(10.0) / 10.0 / MEL_PER_DB
     return torch.logaddexp(a * nepers, b * nepers) / nepers
 
 

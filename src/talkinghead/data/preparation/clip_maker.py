@@ -15,10 +15,16 @@ import cv2
 import numpy as np
 import torch
 
-from talkinghead.data.clip_file import ClipData, encode_face, read_metadata, write_clip
+from talkinghead.data.clip_file import (
+    STORED_FEATURES,
+    ClipData,
+    encode_face,
+    read_metadata,
+    write_clip,
+)
 from talkinghead.data.manifest import write_json
 from talkinghead.errors import FaceNotFoundError, MediaError
-from talkinghead.features.audio_features import LogMel, Prosody
+from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import (
     as_tensor,
     lip_points,
@@ -134,8 +140,7 @@ class ClipMaker:
             checkpoint = hashlib.sha256(weights).hexdigest()
             recipe.append({**vars(self.sync), "checkpoint": checkpoint})
         self._recipe = json.dumps(recipe, sort_keys=True)
-        self._mel = LogMel(spec)
-        self._prosody = Prosody(spec)
+        self._features = AudioFeatures(spec, STORED_FEATURES)
 
     def run(self, task: ClipTask) -> ClipResult:
         """Makes the clip, or finds it made, or says why not. Either is remembered on disk."""
@@ -210,16 +215,17 @@ class ClipMaker:
         duration_s = frame_time_s(num_frames, self.spec.fps)
         samples = _fit(samples, seconds_to_samples(duration_s, self.spec.sample_rate))
         waveform = torch.from_numpy(samples)
-        return self._mel(waveform).numpy(), self._prosody(waveform).numpy(), samples
+        rows = self._features.split(self._features(waveform))
+        return rows["mel"].numpy(), rows["prosody"].numpy(), samples
 
     def _measure(self, data: ClipData, expert: SyncDiscriminator) -> Offset:
         """How far the sound is from the picture, if that is near enough and sure enough."""
         num_frames, rules = len(data.jpegs), self.sync
         if num_frames < 2 * expert.num_frames:
             raise _BadClip("too short", f"{num_frames} frames are too few to measure its offset")
-        features = torch.from_numpy(data.mel)
-        if expert.audio_encoder.needs_prosody:
-            features = torch.cat([features, torch.from_numpy(data.prosody)])
+        features = AudioFeatures(self.spec, expert.audio_encoder.input_features)(
+            torch.from_numpy(data.audio)
+        )
 
         def read_faces(start: int, stop: int) -> UInt8Array:
             return np.stack([_decode(jpeg) for jpeg in data.jpegs[start:stop]])

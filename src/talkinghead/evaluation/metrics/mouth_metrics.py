@@ -11,7 +11,8 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
-from talkinghead.features.audio_features import SILENCE, mel_windows
+from talkinghead.features.audio_features import mel_windows
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.features.faces.mouth_motion import BoolArray, pearson
 from talkinghead.types import AVSpec, FloatArray
 
@@ -87,7 +88,7 @@ def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> 
     level = mel_windows(mel, range(num_frames), fps, spec).mean(dim=(1, 2)).numpy()
     low, high = np.percentile(level, [5, 95])
     if high - low < _MIN_RANGE:
-        return np.full(num_frames, low > SILENCE + _MIN_RANGE)
+        return np.full(num_frames, low > MEL_SILENCE + _MIN_RANGE)
     return np.asarray(level > low + _SPEECH_LEVEL * (high - low))
 
 

@@ -113,9 +113,9 @@ class Scorers:
         return cls(spec, detector, expert, lip_reader, lpips, recogniser, inception, notes)
 
     @property
-    def needs_prosody(self) -> bool:
-        """Whether the expert wants more than the mel."""
-        return self.expert is not None and self.expert.audio_encoder.needs_prosody
+    def input_features(self) -> tuple[str, ...]:
+        """Names of the audio features that `sync` takes, in order."""
+        return ("mel",) if self.expert is None else self.expert.audio_encoder.input_features
 
     def speech(self, features: Tensor, num_frames: int) -> metrics.BoolArray:
         """In which frames somebody speaks, bool [T], from features [C, M], mel rows first."""
@@ -167,12 +167,14 @@ class Scorers:
         Args:
             faces: uint8 [T, face, face, 3], canonical.
             mouths: float [T, 3, mouth, mouth] in [0, 1].
-            features: float [C, M], the sound from the first frame on.
+            features: float [C, M], the rows of `input_features` from the first frame on.
             samples: float [num_samples], the same.
         """
         embedded: dict[str, tuple[FloatArray, FloatArray]] = {}
         if self.expert is not None and len(mouths) >= self.expert.num_frames:
-            sound = mel_windows(features, range(len(mouths)), self.spec.fps, self.spec)
+            sound = mel_windows(
+                features, range(len(mouths)), self.spec.fps, self.spec, self.input_features
+            )
             embedded[""] = embed_windows(self.expert, mouths, sound)
         if self.syncnet is not None and self.spec.fps == syncnet.FPS:
             embedded["syncnet_"] = syncnet.embed_clip(self.syncnet, faces, samples)

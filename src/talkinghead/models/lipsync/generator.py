@@ -37,7 +37,7 @@ class LipSyncGenerator(nn.Module):
 
     Args:
         dim: width of the tokens.
-        audio_features: what the audio encoder hears: "mel", "mfcc", "prosody", one or several.
+        audio_features: one or several registered audio features: "mel", "mfcc", "prosody".
         audio_channels: the audio encoder's four widths.
         face_encoder: backbone of the reference's encoder; see `FaceEncoder`.
         face_encoder_weights: None, "imagenet" or a path.
@@ -111,9 +111,9 @@ class LipSyncGenerator(nn.Module):
         return self.transformer.context_frames
 
     @property
-    def needs_prosody(self) -> bool:
-        """Whether the audio windows must have the prosody's rows below the mel's."""
-        return self.audio_encoder.needs_prosody
+    def input_features(self) -> tuple[str, ...]:
+        """Names of the audio features in the rows of the audio windows, in order."""
+        return self.audio_encoder.input_features
 
     @property
     def needs_head_pose(self) -> bool:
@@ -135,7 +135,7 @@ class LipSyncGenerator(nn.Module):
         head_turn: Tensor | None = None,
         spoken: Tensor | None = None,
         teacher_forced_lips: Tensor | None = None,
-        told_audio: Tensor | None = None,
+        decoder_audio: Tensor | None = None,
     ) -> GeneratorOutput:
         """A stretch of frames for training.
 
@@ -148,7 +148,7 @@ class LipSyncGenerator(nn.Module):
             head_turn: [B, T, 3], degrees (see `talkinghead.features.faces.head_pose`).
             spoken: windows as `audio`'s, of which the lips' motion alone is wanted.
             teacher_forced_lips: [B, W, 20, 2], how the decoder is told that lips move, see `set_lip_motion`.
-            told_audio: windows as `audio`'s, which the decoder hears instead of them.
+            decoder_audio: windows as `audio`'s, which the decoder hears instead of them.
 
         Returns:
             GeneratorOutput with leading axes [B, T].
@@ -159,7 +159,7 @@ class LipSyncGenerator(nn.Module):
         other = (
             None if spoken is None else self.decode_lip_motion(self.encode_audio(spoken, reference))
         )
-        shown = tokens if told_audio is None else self.encode_audio(told_audio, reference)
+        shown = tokens if decoder_audio is None else self.encode_audio(decoder_audio, reference)
         first = tokens.shape[1] - num_frames - self.lookahead_frames
         reference = reference.expand(num_frames)
         turn = None if head_turn is None else head_turn.flatten(0, 1)

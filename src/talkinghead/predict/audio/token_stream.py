@@ -42,7 +42,7 @@ class TokenStream:
         self._model = model
         self._spec = spec
         self._chunk_frames = chunk_frames
-        self._features = AudioFeatures(spec, prosody=model.needs_prosody)
+        self._features = AudioFeatures(spec, model.input_features)
         self._streaming = StreamingAudioFeatures(self._features)
         self._listener = lip_prior
         self._lips = None if lip_prior is None else LipPriorStream(lip_prior, spec)
@@ -168,7 +168,9 @@ class TokenStream:
         past = self._model.context_frames
         first, last = start - past, stop + self._model.lookahead_frames
         frames = range(first - self._mel_frame, last - self._mel_frame)
-        windows = mel_windows(self._mel_CM, frames, self._spec.fps, self._spec).to(self._device)
+        windows = mel_windows(
+            self._mel_CM, frames, self._spec.fps, self._spec, self._features.names
+        ).to(self._device)
         tokens_WD = self._model.encode_audio(windows[None], reference)[
             0, past : past + stop - start
         ]

@@ -78,7 +78,7 @@ class Speakers:
         spec: AVSpec,
     ) -> None:
         self._expert, self._spec = expert, spec
-        self._features = AudioFeatures(spec, prosody=expert.audio_encoder.needs_prosody)
+        self._features = AudioFeatures(spec, expert.audio_encoder.input_features)
         self._sound = _Sound(path, spec.sample_rate)
         self._shots = [_Shot(Fraction(0))]
         self._watching = self._watch(path, fps, detector)

@@ -64,13 +64,13 @@ def demo_sample(spec: AVSpec, generator: GeneratorBackend, num_frames: int = 25)
     transforms = [np.add(_DEMO_TRANSFORM, [[0, 0, s], [0, 0, 0]]) * scale for s in shifts]
     faces = [warp_face(photo, t.astype(np.float32), spec.face_size) for t in transforms]
     samples = torch.from_numpy(read_audio(DEMO_SPEECH, spec.sample_rate).samples)
-    features = AudioFeatures(spec, generator.needs_prosody)(samples)
+    features = AudioFeatures(spec, generator.input_features)(samples)
     start = math.ceil(spec.fps)  # Speech starts in the second after an initial breath.
     frames = range(
         start - generator.context_frames, start + num_frames + generator.lookahead_frames
     )
     images = as_tensor(np.stack(faces))
-    audio = mel_windows(features, frames, spec.fps, spec)[None]
+    audio = mel_windows(features, frames, spec.fps, spec, generator.input_features)[None]
     lips = torch.tensor([_DEMO_LIPS], dtype=torch.float32) * scale
     head_turn = torch.from_numpy(np.outer(sway, _TURN_DEG).astype(np.float32))
     return Sample(images[:1], lips, masked_face(images, spec), audio, head_turn)

@@ -116,7 +116,7 @@ def _call_metadata(
     return {
         "context_frames": model.context_frames,
         "lookahead_frames": model.lookahead_frames,
-        "needs_prosody": model.needs_prosody,
+        "input_features": model.input_features,
         "needs_head_pose": model.needs_head_pose,
         "emotions": model.emotion.names if model.emotion else [],
         **(limits if format == "executorch" else {}),

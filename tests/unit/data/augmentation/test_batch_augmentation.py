@@ -12,7 +12,8 @@ from talkinghead.data.augmentation.batch_augmentation import (
 )
 from talkinghead.data.augmentation.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
-from talkinghead.features.audio_features import SILENCE, LogMel
+from talkinghead.features.audio_features import AudioFeatures
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.features.faces.alignment import MIRRORED_LIPS, NOSE_LINE, masked_face, mouth_crop
 from talkinghead.types import AVSpec
 
@@ -26,7 +27,7 @@ def make_batch(size=3, frames=2):
     portrait = torch.from_numpy(data.astronaut()[:256, 96:352]).permute(2, 0, 1)
     starts = torch.arange(0, 64, 3)[:21].expand(size, -1)
     mel = torch.rand(size, 80, 80) * 4 - 2
-    mel[:, :, :10] = SILENCE
+    mel[:, :, :10] = MEL_SILENCE
     return {
         "reference_face": portrait.expand(size, -1, -1, -1),
         "mean_face": portrait.expand(size, -1, -1, -1),
@@ -63,7 +64,7 @@ def test_full_augmentation_keeps_shapes_and_ranges():
     for name in PICTURES:
         assert full[name].min() >= 0
         assert full[name].max() <= 1
-    assert full["mel"].min() >= SILENCE
+    assert full["mel"].min() >= MEL_SILENCE
     assert full["mel"].max() <= 4
     assert full["mel"].shape == (3, 21, 80, 16)
 
@@ -223,13 +224,13 @@ def test_some_who_are_told_hear_another_sound():
     finished = augment(batch=batch, teacher_forced_lips=0.5, mismatched_audio=0.5)
     known = finished["teacher_forced_lips"].isfinite().flatten(1)[:, 0]
     own, other = (
-        (finished["told_mel"] == finished[name]).flatten(1).all(1)
+        (finished["decoder_mel"] == finished[name]).flatten(1).all(1)
         for name in ("mel", "mel_negative")
     )
     assert (own ^ other).all()
     assert own[~known].all()
     assert 3 < other.sum() < 20
-    assert "told_mel" not in augment(batch=batch, teacher_forced_lips=0.5)
+    assert "decoder_mel" not in augment(batch=batch, teacher_forced_lips=0.5)
 
 
 def test_around_a_photo_s_mouth_nothing_moves():
@@ -277,9 +278,9 @@ def test_gain_and_tilt_shift_sound_but_not_silence():
     batch = make_batch()
     plain = finish_batch(batch, SPEC)["mel"]
     loud = augment(batch=batch, gain_db=8.0)["mel"]
-    shift = (loud - plain)[plain > SILENCE].view(-1)
+    shift = (loud - plain)[plain > MEL_SILENCE].view(-1)
     assert shift.abs().max() <= 8.0 * 0.08 + 1e-5
-    assert torch.equal(loud[plain == SILENCE], plain[plain == SILENCE])
+    assert torch.equal(loud[plain == MEL_SILENCE], plain[plain == MEL_SILENCE])
     tilted = augment(batch=batch, tilt_db=8.0)["mel"] - plain
     assert (tilted[:, -1].amin((1, 2)) * tilted[:, -1].amax((1, 2)) < 0).any()
 
@@ -294,7 +295,7 @@ def test_sound_and_negative_are_changed_alike():
 @pytest.mark.parametrize("factor", [0.85, 1.18])
 def test_vocal_tract_moves_a_tone_by_its_factor(factor):
     time_s = torch.arange(16_000) / 16_000
-    mel = LogMel(SPEC)
+    mel = AudioFeatures(SPEC)
     tone, moved = (mel(0.3 * torch.sin(2 * torch.pi * f * time_s)) for f in (1500, 1500 * factor))
     warped = warp_vocal_tract(tone[None], torch.tensor([factor]), SPEC)[0]
     assert abs(int(warped[:, 40].argmax()) - int(moved[:, 40].argmax())) <= 1
@@ -307,7 +308,7 @@ def test_noise_raises_the_floor_and_hides_nothing_loud():
     batch = make_batch()
     plain, noisy = augment(batch=batch)["mel"], augment(batch=batch, mel_noise=1.0)["mel"]
     assert (noisy >= plain - 1e-3).all()
-    assert (noisy[plain == SILENCE] > SILENCE).all()
+    assert (noisy[plain == MEL_SILENCE] > MEL_SILENCE).all()
 
 
 def test_mouths_alone_are_the_mouths_of_the_faces():

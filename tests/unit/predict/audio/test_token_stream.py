@@ -44,11 +44,11 @@ def samples():
 
 def whole(model, reference, samples):
     """Every grid frame's token, from the whole file in one pass."""
-    features = AudioFeatures(SPEC, prosody=True)(torch.from_numpy(samples))
+    features = AudioFeatures(SPEC, ("mel", "prosody"))(torch.from_numpy(samples))
     count = num_frames_for(Fraction(len(samples), SPEC.sample_rate), SPEC.fps)
     past = model.context_frames
     frames = range(-past, count + model.lookahead_frames)
-    windows = mel_windows(features, frames, SPEC.fps, SPEC)
+    windows = mel_windows(features, frames, SPEC.fps, SPEC, ("mel", "prosody"))
     return model.encode_audio(windows[None], reference)[0, past : past + count]
 
 

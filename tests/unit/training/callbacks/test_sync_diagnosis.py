@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
-from talkinghead.features.audio_features import SILENCE
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.training.callbacks.sync_diagnosis import (
     Evidence,
     SyncDiagnosis,
@@ -101,7 +101,7 @@ def test_a_shifted_sound_is_named(
 def test_silent_clips_are_named(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    muted = with_mel(corpus, tmp_path / "muted", lambda mel: np.full_like(mel, SILENCE))
+    muted = with_mel(corpus, tmp_path / "muted", lambda mel: np.full_like(mel, MEL_SILENCE))
     fit(muted, 4, augmented=False)
     assert "100% of the windows are silent: take clips in which somebody speaks" in caplog.text
 

@@ -15,7 +15,7 @@ from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CheckpointError, CorpusError, UsageError
-from talkinghead.features.audio_features import SILENCE
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.models.checkpoint import EXPERT as EXPERT_KEY
 from talkinghead.models.checkpoint import default_checkpoint, load_expert, save_release
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
@@ -82,7 +82,7 @@ def test_one_batch_is_learned(loss: Any, num_frames: int) -> None:
 def test_windows_that_are_silent_alike_are_no_negatives(loss: Any) -> None:
     """With everything silent there is nothing to tell apart, and no gradient that says there is."""
     module, batch = make_module(loss=loss), make_batch()
-    batch["mel"].fill_(SILENCE)
+    batch["mel"].fill_(MEL_SILENCE)
     value, measured = module._loss(batch)
     assert measured["silent"] == 1
     if loss == "info_nce":

@@ -1,0 +1,93 @@
+"""Registry of audio features: one class per feature, selected by name.
+
+Shape suffixes: M mel frames, S samples of an analysis frame, C feature rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, TypeVar
+
+from torch import Tensor, nn
+
+from talkinghead.errors import UsageError
+from talkinghead.types import AVSpec
+
+Source = Literal["samples", "emphasised_samples", "log_mel"]
+
+
+class AudioFeature(nn.Module):
+    """Base class of audio features.
+
+    A feature is a function of one analysis frame (`spec.n_fft` samples) and uses no statistics of
+    the recording, so audio in chunks gives the same values as the whole file. To add one, write a
+    module with a registered subclass and import it in `talkinghead.features.audio_features`.
+
+    Attributes:
+        name: the name in `audio_features=[...]`.
+        source: the input of `forward`: "samples" and "emphasised_samples" are float frames
+            [..., M, S] without and with pre-emphasis; "log_mel" is [..., num_mels, M]. Features of
+            the log-mel are computed inside `AudioEncoder`, after augmentation, and need no rows in
+            its input.
+
+    Example:
+        >>> @register
+        ... class Energy(AudioFeature):
+        ...     name = "energy"
+        ...
+        ...     @classmethod
+        ...     def silence(cls, spec):
+        ...         return [0.0]
+        ...
+        ...     def forward(self, source):
+        ...         return source.square().mean(-1).unsqueeze(-2)
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[Source] = "samples"
+
+    def __init__(self, spec: AVSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @classmethod
+    def silence(cls, spec: AVSpec) -> Sequence[float]:
+        """Return the value of each row in digital silence; its length is the number of rows."""
+        raise NotImplementedError
+
+    @classmethod
+    def change_gain(cls, rows_BCM: Tensor, gain_db_B: Tensor) -> Tensor:
+        """Return the rows [B, C, M] of the same audio amplified by `gain_db_B`, for augmentation.
+
+        By default the rows do not depend on loudness and are returned unchanged.
+        """
+        return rows_BCM
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Return the rows float [..., C, M] of the input that `source` names."""
+        raise NotImplementedError
+
+
+AUDIO_FEATURES: dict[str, type[AudioFeature]] = {}
+"""The registered classes by name."""
+
+_Feature = TypeVar("_Feature", bound=type[AudioFeature])
+
+
+def register(feature: _Feature) -> _Feature:
+    """Add a class to `AUDIO_FEATURES` under its name; use as a class decorator."""
+    AUDIO_FEATURES[feature.name] = feature
+    return feature
+
+
+def feature_class(name: str) -> type[AudioFeature]:
+    """Return the class of a feature.
+
+    Raises:
+        UsageError: the name is not registered.
+    """
+    if name not in AUDIO_FEATURES:
+        raise UsageError(
+            f"audio feature {name!r} is unknown: choose among {', '.join(AUDIO_FEATURES)}"
+        )
+    return AUDIO_FEATURES[name]

@@ -1,0 +1,70 @@
+"""Log-mel spectrogram in a fixed range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torchaudio.functional as taf
+from torch import Tensor
+
+from talkinghead.features.feature_registry import AudioFeature, register
+from talkinghead.types import AVSpec
+
+MEL_SILENCE = -4.0
+"""The value of every mel bin in digital silence, the lowest possible one."""
+
+MEL_PER_DB = 8.0 / 100.0
+"""Mel units per decibel."""
+
+_MIN_DB = -100.0
+_REFERENCE_DB = 20.0
+
+
+def scale_decibels(decibel: Tensor) -> Tensor:
+    """Map [-100, 0] dB to [-4, 4]; values outside are clamped."""
+    mel = (decibel - _MIN_DB) * (2 * -MEL_SILENCE / -_MIN_DB) + MEL_SILENCE
+    return mel.clamp(MEL_SILENCE, -MEL_SILENCE)
+
+
+@register
+class LogMel(AudioFeature):
+    """Log-mel spectrogram [num_mels, M] in [-4, 4].
+
+    Magnitudes in dB relative to 20 dB, floored at -100 dB, scaled so that -100 dB is -4 and 0 dB is
+    4.
+
+    Paper: Shen et al., "Natural TTS Synthesis by Conditioning WaveNet on Mel Spectrogram
+        Predictions", 2018, arXiv:1712.05884, for the scaling; Prajwal et al., 2020,
+        arXiv:2008.10010, for the constants.
+    """
+
+    name = "mel"
+    source = "emphasised_samples"
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, spec: AVSpec) -> None:
+        super().__init__(spec)
+        filters = taf.melscale_fbanks(
+            spec.n_fft // 2 + 1,
+            spec.fmin,
+            spec.fmax,
+            spec.num_mels,
+            spec.sample_rate,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
+
+    @classmethod
+    def silence(cls, spec: AVSpec) -> Sequence[float]:
+        """Return the lowest value for every bin."""
+        return [MEL_SILENCE] * spec.num_mels
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Return the log-mel [..., num_mels, M] of pre-emphasised frames [..., M, n_fft]."""
+        magnitude = torch.fft.rfft(source * self.window).abs()
+        decibel = 20.0 * torch.log10((magnitude @ self.filters).clamp_min(1e-5)) - _REFERENCE_DB
+        return scale_decibels(decibel).transpose(-1, -2)

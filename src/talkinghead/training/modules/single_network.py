@@ -1,0 +1,82 @@
+"""Base class of the LightningModules that train one network with one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from talkinghead.models.checkpoint import SCHEMA_VERSION, build
+from talkinghead.training.optim import OptimizerConfig, clip_gradients, require_finite
+from talkinghead.types import AVSpec
+
+
+class SingleNetworkModule(L.LightningModule):
+    """Optimizer, iteration count and checkpoint entries of a single network.
+
+    Args:
+        kind: the network's kind in the checkpoint, and its attribute of this module.
+        av: the AVSpec, or its fields.
+        arguments: arguments of the network.
+        optimizer: fields of `OptimizerConfig`.
+        gradient_clip: maximum norm of the gradients; 0 for none.
+        max_iterations: iterations after which training ends.
+        license: license of the weights, written into the checkpoint.
+        trained_on: description of the training data, written into the checkpoint.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        av: AVSpec | Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        gradient_clip: float,
+        max_iterations: int,
+        license: str,
+        trained_on: str,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.spec = av if isinstance(av, AVSpec) else AVSpec.from_dict(av)
+        self.arguments = dict(arguments)
+        self.add_module(kind, build(kind, self.arguments, self.spec))
+        self.optimizer_config = OptimizerConfig(**optimizer)
+        self.gradient_clip, self.max_iterations = gradient_clip, max_iterations
+        self.meta = {"license": license, "trained_on": trained_on}
+        self.iteration = 0
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained."""
+        return self.get_submodule(self.kind)
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.optimizer_config.build(self.network.parameters())
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.log(f"train/grad_norm/{self.kind}", clip_gradients(optimizer, self.gradient_clip))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"schema_version": SCHEMA_VERSION, self.kind: self.arguments}
+        checkpoint |= {"av": self.spec.to_dict(), "iteration": self.iteration, **self.meta}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.iteration = checkpoint["iteration"]
+
+    def apply_learning_rate(self) -> None:
+        """Set and log the learning rate of this iteration."""
+        optimizer = self.optimizers().optimizer  # type: ignore[union-attr]
+        lr = self.optimizer_config.apply(optimizer, self.iteration)
+        self.log(f"train/lr/{self.kind}", lr)
+
+    def finish_iteration(self, name: str, loss: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Check, log and return a loss, count the iteration and end training after the last."""
+        require_finite(loss, name, self.iteration, batch)
+        self.log(name, loss, prog_bar=True)
+        self.iteration += 1
+        self.trainer.should_stop = self.trainer.should_stop or self.iteration >= self.max_iterations
+        return loss
