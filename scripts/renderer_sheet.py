@@ -18,7 +18,7 @@ from talkinghead.features.faces.alignment import estimate_transform
 from talkinghead.media.reader import read_image
 from talkinghead.media.writer import write_image
 from talkinghead.predict.audio.whisper_prior import whisper_lip_prior_if_available
-from talkinghead.predict.compositing.mouth_region import mouth_region
+from talkinghead.predict.compositing.mouth_region import find_mouth_region
 from talkinghead.predict.compositing.renderers import (
     FeatherRenderer,
     LaplacianRenderer,
@@ -43,15 +43,15 @@ def block_of(
     found = predictor.detector.detect(picture)[0]
     transform = estimate_transform(found.points, found.topology, predictor.spec)
     height, width = picture.shape[:2]
-    region = mouth_region(transform, height, width, predictor.spec)
+    region = find_mouth_region(transform, height, width, predictor.spec)
     assert region is not None
     chosen: list[int] = []
     rows = []
     for name, renderer in RENDERERS.items():
         predictor.renderer = renderer()
         with predictor.predict(face, audio) as prediction:
-            mouths = [region.of(image) for image, _ in islice(prediction, num_frames)]
-        own = region.of(picture)
+            mouths = [region.crop(image) for image, _ in islice(prediction, num_frames)]
+        own = region.crop(picture)
         if not chosen:
             change = np.array([np.abs(mouth.astype(float) - own).mean() for mouth in mouths])
             order = np.argsort(change)

@@ -1,1 +1,1 @@
-"""Blend generated mouths into source frames."""
+"""Composite generated mouths into source frames."""

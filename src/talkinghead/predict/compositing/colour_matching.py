@@ -1,10 +1,9 @@
-"""Making a generated mouth look as if the picture's own camera had taken it.
+"""Match the colour, sharpness and grain of a generated mouth to the image.
 
-Colour, sharpness and grain are measured in the picture around or under the mouth. What is measured
-is smoothed over time: a camera does not change from frame to frame, and a correction that does is
-seen as flicker.
+All three are measured in the image around or under the mouth. The corrections are smoothed over
+time, because a correction that changes from frame to frame is visible as flicker.
 
-Shape suffixes: H and W are the picture's, h and w the region's.
+Shape suffixes: H and W are the image's, h and w the region's.
 """
 
 from __future__ import annotations
@@ -25,75 +24,78 @@ _RING_INNER = 0.75
 _RING_BOTTOM = 0.55
 _MIN_PIXELS = 16
 _STATISTICS_SIDE = 96
-# Green less red, in levels: of teeth in white light, and by how much theirs, and that of paint as
-# yellow as the skin, may exceed the skin's.
+# Limits of green minus red, in levels: of teeth in white light, and how far teeth and pixels as
+# yellow as the skin may exceed the skin's value.
 _WHITE_TEETH, _GREENER_TEETH, _GREENER_SKIN = -8.0, 20.0, 8.0
-# Skin with a smaller share of yellow than this is not told from teeth by it.
+# Lower bound of the skin's yellow fraction, by which skin is distinguished from teeth.
 _MIN_YELLOW = 0.08
 _MAX_LOG_GAIN = 0.25
 _QUIET_LOG_GAIN = 0.1
 _QUIET_SHIFT = 0.5
 _SLOW_HZ = 0.7
 
-# Less paint than this is not seen.
-_MIN_SHARE = 0.02
+# A smaller RGB weight is invisible.
+_MIN_RGB_WEIGHT = 0.02
 _MAX_SHARPENING = 2.5
-# The energy, in squared grey levels, below which structure tells nothing about sharpness.
+# Regularises the sharpness of areas without structure, in squared grey levels.
 _FAINT = 4.0
-# Rounding to whole levels is noise too, and is done to the composite as well.
+# Variance of rounding to integer levels. The composite is rounded too, so it is not counted.
 _ROUNDING_NOISE = 1 / 12
 _TILE = 256
 _UNCHANGED = 0.999
-# A texture with less of the picture's noise than this gets grain too, not its paint alone.
-_CLEAN = 0.9
+# A warped texture with less than this fraction of the image's noise gets grain too.
+_CLEAN_TEXTURE = 0.9
 _NOISE_KERNEL: FloatArray = (np.outer([1, -2, 1], [1, -2, 1]) / 6).astype(np.float32)
 
 
 def skin_ring(region: MouthRegion) -> tuple[int, npt.NDArray[np.bool_]]:
-    """Skin around the mouth: every how many-th pixel to look at, and which of those, bool [n, m].
+    """Select skin around the mouth for statistics.
 
-    The ring leaves out its lower part: the chin moves there, and what is behind it is not skin.
+    The lower part of the ring is excluded: the chin moves there and uncovers the background.
+
+    Returns:
+        The subsampling step, and a mask bool [n, m] of the subsampled region.
     """
-    step = max(1, round(region.side / _STATISTICS_SIDE))
-    places = region.places[::step, ::step]
-    across = (places - _RING_CENTRE) / _RING_RADII
-    distance = np.hypot(across[..., 0], across[..., 1])
-    ring = (distance > _RING_INNER) & (distance < 1.0) & (places[..., 1] < _RING_BOTTOM)
-    if region.visible is not None:
-        ring &= region.visible[::step, ::step] > 0.99
+    step = max(1, round(region.side_px / _STATISTICS_SIDE))
+    box_xy = region.box_xy[::step, ::step]
+    ellipse_xy = (box_xy - _RING_CENTRE) / _RING_RADII
+    distance = np.hypot(ellipse_xy[..., 0], ellipse_xy[..., 1])
+    ring = (distance > _RING_INNER) & (distance < 1.0) & (box_xy[..., 1] < _RING_BOTTOM)
+    if region.visibility is not None:
+        ring &= region.visibility[::step, ::step] > 0.99
     return step, ring
 
 
-def without_green(mouth: PaintedMouth, picture: UInt8Array, region: MouthRegion) -> PaintedMouth:
-    """The mouth, with paint that is greener than any teeth, or than skin, as white or red as they.
+def remove_green_cast(mouth: PaintedMouth, image: UInt8Array, region: MouthRegion) -> PaintedMouth:
+    """Limit the green of the model's RGB to what teeth or skin can have in the image's light.
 
-    The skin says what light there is. On skin that is far from what it was trained with, a
-    generator may paint green teeth, or a green haze around the lips. Teeth are told from skin by
-    how little yellow is in them.
+    On skin unlike that of its training data, a generator may produce green teeth or a green haze
+    around the lips. The skin ring gives the colour of the light. Teeth are distinguished from skin
+    by their smaller yellow fraction.
     """
     step, ring = skin_ring(region)
-    skin = region.of(picture)[::step, ::step][ring].astype(np.float32)
+    skin = region.crop(image)[::step, ::step][ring].astype(np.float32)
     if len(skin) < _MIN_PIXELS:
         return mouth
-    skin_light, skin_green, skin_yellow = (float(v.mean()) for v in _light_and_colour(skin))
-    light, green, yellow = _light_and_colour(mouth.image)
-    teeth = max(_WHITE_TEETH, skin_green * skin_light + _GREENER_TEETH)
-    like_skin = np.clip(2 * yellow / max(skin_yellow, _MIN_YELLOW) - 1, 0, 1)
-    allowed = np.minimum(teeth, skin_green * light + _GREENER_SKIN)
-    allowed = teeth + like_skin * (allowed - teeth)
-    excess = np.maximum((green * light - allowed) * np.minimum(2 * mouth.share, 1), 0)
+    skin_level, skin_green, skin_yellow = (float(v.mean()) for v in _level_green_yellow(skin))
+    level, green, yellow = _level_green_yellow(mouth.image)
+    teeth_limit = max(_WHITE_TEETH, skin_green * skin_level + _GREENER_TEETH)
+    skin_likeness = np.clip(2 * yellow / max(skin_yellow, _MIN_YELLOW) - 1, 0, 1)
+    limit = np.minimum(teeth_limit, skin_green * level + _GREENER_SKIN)
+    limit = teeth_limit + skin_likeness * (limit - teeth_limit)
+    excess = np.maximum((green * level - limit) * np.minimum(2 * mouth.rgb_weight, 1), 0)
     if not excess.any():
         return mouth
-    image = mouth.image.copy()
-    image[..., 0] += excess / 2
-    image[..., 1] -= excess / 2
-    return replace(mouth, image=image)
+    corrected = mouth.image.copy()
+    corrected[..., 0] += excess / 2
+    corrected[..., 1] -= excess / 2
+    return replace(mouth, image=corrected)
 
 
-def _light_and_colour(image: FloatArray) -> tuple[npt.NDArray[np.floating], ...]:
-    """Of float32 [..., 3] RGB: the level of red and green, and how much green and yellow it has.
+def _level_green_yellow(image: FloatArray) -> tuple[npt.NDArray[np.floating], ...]:
+    """Return the mean level of red and green, and the green and yellow fractions of RGB [..., 3].
 
-    The latter are shares of it: green less red, and the level less blue.
+    Green is green minus red, yellow is the level minus blue, both divided by the level.
     """
     red, green, blue = (image[..., i] for i in range(3))
     level = np.maximum((red + green) / 2, 1)
@@ -101,7 +103,7 @@ def _light_and_colour(image: FloatArray) -> tuple[npt.NDArray[np.floating], ...]
 
 
 class ColourMatcher:
-    """Gives generated skin the mean and spread, in Lab, of the skin in a ring around the mouth.
+    """Matches the Lab mean and deviation of generated skin to the skin ring around the mouth.
 
     Paper: Reinhard et al., "Color Transfer between Images", IEEE CG&A 2001.
     """
@@ -110,21 +112,23 @@ class ColourMatcher:
         self._filter = OneEuroFilter(min_cutoff_hz=_SLOW_HZ, speed_coefficient=0.0)
 
     def reset(self) -> None:
-        """Forgets earlier frames."""
+        """Clear temporal state."""
         self._filter.reset()
 
     def match(
-        self, mouth: FloatArray, picture: UInt8Array, region: MouthRegion, time_s: float
+        self, mouth: FloatArray, image: UInt8Array, region: MouthRegion, time_s: float
     ) -> FloatArray:
-        """The corrected mouth, float32 [h, w, 3] in [0, 255]."""
+        """Return the corrected mouth, float32 [h, w, 3] in [0, 255]."""
         step, ring = skin_ring(region)
-        original = region.of(picture)[::step, ::step].astype(np.float32)
+        original = region.crop(image)[::step, ::step].astype(np.float32)
         if ring.sum() < _MIN_PIXELS:
             return mouth
-        wanted, given = (_statistics(pixels[ring]) for pixels in (original, mouth[::step, ::step]))
-        log_gain = np.log(wanted[1] / given[1]).clip(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
+        target, current = (
+            _statistics(pixels[ring]) for pixels in (original, mouth[::step, ::step])
+        )
+        log_gain = np.log(target[1] / current[1]).clip(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
         correction = np.stack(
-            [_shrink(log_gain, _QUIET_LOG_GAIN), _shrink(wanted[0] - given[0], _QUIET_SHIFT)]
+            [_shrink(log_gain, _QUIET_LOG_GAIN), _shrink(target[0] - current[0], _QUIET_SHIFT)]
         )
         log_gain, shift = self._filter(correction, time_s)
         if not (log_gain.any() or shift.any()):
@@ -132,17 +136,17 @@ class ColourMatcher:
         gain = np.exp(log_gain)
         lab = _to_lab(mouth)
         lab *= gain
-        lab += given[0] * (1 - gain) + shift
+        lab += current[0] * (1 - gain) + shift
         return _from_lab(lab)
 
 
-def _shrink(value: FloatArray, quiet: float) -> FloatArray:
-    """Towards zero by `quiet`: so small a difference is motion in the ring, not colour."""
-    return np.sign(value) * np.maximum(np.abs(value) - np.float32(quiet), 0)
+def _shrink(value: FloatArray, threshold: float) -> FloatArray:
+    """Soft-threshold differences that motion in the ring can cause."""
+    return np.sign(value) * np.maximum(np.abs(value) - np.float32(threshold), 0)
 
 
 def _statistics(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and deviation of each Lab channel of pixels [n, 3]."""
+    """Return mean and standard deviation of each Lab channel of pixels [n, 3]."""
     lab = _to_lab(pixels[None])[0]
     return lab.mean(0), lab.std(0) + np.float32(1.0)
 
@@ -156,21 +160,21 @@ def _from_lab(lab: FloatArray) -> FloatArray:
 
 
 class DetailMatcher:
-    """Sharpens what is painted as far as the picture is sharp, and gives it the picture's grain.
+    """Matches the sharpness and grain of the generated mouth to the image.
 
-    Paint comes from a few pixels (96 x 96) made larger, so it is softer and cleaner than what is
-    around it. *Sharpness* is fine detail against coarser structure, of the picture's mouth and of
-    the painted one: a ratio, because an open mouth has more of both than a closed one. Paint is
-    never made sharper than the picture, and never blurred.
+    The model's RGB is enlarged from 96 x 96 pixels, so it is softer and has less noise than the
+    image. *Sharpness* is the ratio of fine detail to coarser structure: both are larger in an open
+    mouth than in a closed one. The RGB is sharpened at most to the image's sharpness, and never
+    blurred.
 
-    *Grain* is added as strong as the noise on the picture's flat skin, to the paint, and to texture
-    whose own noise was averaged out. It changes from frame to frame as much as that noise does:
-    film's grain is new in every frame, that of a compressed video now and then, a photo's never.
+    *Grain* with the noise level of the image's flat skin is added to the RGB, and to warped texture
+    whose noise was averaged out. It has the temporal correlation of the image's noise: new in every
+    frame of film, partly kept in compressed video, constant in a photo.
 
     Args:
-        sharpen: whether to.
-        grain: whether to.
-        seed: of the grain.
+        sharpen: sharpen the model's RGB.
+        grain: add grain.
+        seed: seed of the grain.
 
     Paper: Immerkaer, "Fast Noise Variance Estimation", CVIU 1996.
     """
@@ -186,96 +190,98 @@ class DetailMatcher:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets earlier frames, and begins the grain again."""
+        """Clear temporal state and restart the grain from its seed."""
         self._gain.reset()
         self._level.reset()
         self._random = np.random.default_rng(self._seed)
         self._tile = self._bank
-        self._previous: UInt8Array | None = None
+        self._previous_image: UInt8Array | None = None
 
     def match(
-        self, mouth: PaintedMouth, picture: UInt8Array, region: MouthRegion, time_s: float
+        self, mouth: PaintedMouth, image: UInt8Array, region: MouthRegion, time_s: float
     ) -> FloatArray:
-        """The mouth's image with its paint matched: float32 [h, w, 3] about [0, 255]."""
-        noise, texture_noise, changing = self._noise(mouth.image, picture, region)
+        """Return the matched mouth, float32 [h, w, 3], approximately in [0, 255]."""
+        noise, texture_noise, correlation = self._noise(mouth.image, image, region)
         levels = np.array([noise, min(texture_noise, noise)], np.float32)
         noise, texture_noise = self._level(levels, time_s).tolist()
-        is_clean = texture_noise < _CLEAN * noise
-        x, y, width, height = cv2.boundingRect((mouth.share > _MIN_SHARE).view(np.uint8))
-        is_painted = width * height >= _MIN_PIXELS
-        if not (self._sharpen or self._grain) or not (is_painted or is_clean):
+        is_clean = texture_noise < _CLEAN_TEXTURE * noise
+        x, y, width, height = cv2.boundingRect((mouth.rgb_weight > _MIN_RGB_WEIGHT).view(np.uint8))
+        has_rgb = width * height >= _MIN_PIXELS
+        if not (self._sharpen or self._grain) or not (has_rgb or is_clean):
             return mouth.image
-        image, part = mouth.image.copy(), (slice(y, y + height), slice(x, x + width))
-        share = mouth.share[part]
-        if self._sharpen and is_painted:
-            original = _grey(region.of(picture)[part].astype(np.float32))
-            detail = self._missing_detail(image[part], original, share, mouth.pitch, noise, time_s)
-            image[part] += (share * detail)[..., None]
+        output, part = mouth.image.copy(), (slice(y, y + height), slice(x, x + width))
+        weight = mouth.rgb_weight[part]
+        if self._sharpen and has_rgb:
+            original = _grey(region.crop(image)[part].astype(np.float32))
+            sigma = max(0.8, 0.7 * mouth.rgb_pixel_px)
+            detail = self._missing_detail(output[part], original, weight, sigma, noise, time_s)
+            output[part] += (weight * detail)[..., None]
         if self._grain:
-            self._stir(changing)
+            self._update_grain(correlation)
             if is_clean:
-                part, share = (slice(None), slice(None)), mouth.share
+                part, weight = (slice(None), slice(None)), mouth.rgb_weight
             rows = np.arange(region.rows.start, region.rows.stop)[part[0]] % _TILE
             columns = np.arange(region.columns.start, region.columns.stop)[part[1]] % _TILE
-            # The rest, 1 - share, is the reference's and has its own: variances add up.
-            missing = noise**2 - (texture_noise * (1 - share)) ** 2
-            image[part] += (np.sqrt(missing) * self._tile[np.ix_(rows, columns)])[..., None]
-        return image
+            # The warped texture, of weight 1 - weight, has noise already; variances add up.
+            missing = noise**2 - (texture_noise * (1 - weight)) ** 2
+            output[part] += (np.sqrt(missing) * self._tile[np.ix_(rows, columns)])[..., None]
+        return output
 
     def _missing_detail(
         self,
-        painted: FloatArray,
+        mouth: FloatArray,
         original: FloatArray,
-        share: FloatArray,
-        pitch: float,
+        weight: FloatArray,
+        sigma: float,
         noise: float,
         time_s: float,
     ) -> FloatArray:
-        """What to add to the paint's brightness, float32 [n, m]."""
-        sigma = max(0.8, 0.7 * pitch)
-        given_detail, given = _sharpness(_grey(painted), share, sigma, 0)
-        _, wanted = _sharpness(original, share, sigma, noise)
-        log_gain = np.log(np.array([wanted / given], np.float32)).clip(0, np.log(_MAX_SHARPENING))
-        return given_detail * (np.exp(self._gain(log_gain, time_s)) - 1)
+        """Return the detail to add to the mouth's brightness, float32 [n, m]."""
+        detail, current = _detail_and_sharpness(_grey(mouth), weight, sigma, 0)
+        _, target = _detail_and_sharpness(original, weight, sigma, noise)
+        log_gain = np.log(np.array([target / current], np.float32)).clip(0, np.log(_MAX_SHARPENING))
+        return detail * (np.exp(self._gain(log_gain, time_s)) - 1)
 
     def _noise(
-        self, mouth: FloatArray, picture: UInt8Array, region: MouthRegion
+        self, mouth: FloatArray, image: UInt8Array, region: MouthRegion
     ) -> tuple[float, float, float]:
-        """Deviation of the noise on flat skin, in grey levels, and its correlation in time.
+        """Measure the noise on flat skin.
 
-        The picture's, the mouth's, and how much the picture's keeps from the frame before.
+        Returns:
+            The standard deviations of the image's and the mouth's noise, in grey levels; and the
+            correlation of the image's noise with that of the previous frame.
         """
-        previous, self._previous = self._previous, picture
+        previous_image, self._previous_image = self._previous_image, image
         step, ring = skin_ring(region)
         if ring.sum() < _MIN_PIXELS:
             return 0.0, 0.0, 1.0
-        now, drawn = (
-            _residual(pixels)[::step, ::step][ring] for pixels in (region.of(picture), mouth)
+        current, generated = (
+            _residual(pixels)[::step, ::step][ring] for pixels in (region.crop(image), mouth)
         )
-        noise, texture_noise = _deviation(now, _ROUNDING_NOISE), _deviation(drawn, 0)
-        if noise == 0 or previous is None or previous is picture:
+        noise, texture_noise = _deviation(current, _ROUNDING_NOISE), _deviation(generated, 0)
+        if noise == 0 or previous_image is None or previous_image is image:
             return noise, texture_noise, 1.0
-        before = _residual(region.of(previous))[::step, ::step][ring]
-        power = float(np.sqrt((now @ now) * (before @ before)))
-        return noise, texture_noise, float(now @ before) / max(power, 1e-6)
+        previous = _residual(region.crop(previous_image))[::step, ::step][ring]
+        power = float(np.sqrt((current @ current) * (previous @ previous)))
+        return noise, texture_noise, float(current @ previous) / max(power, 1e-6)
 
-    def _stir(self, correlation: float) -> None:
-        """The next frame's grain, which has this correlation with the last one's."""
+    def _update_grain(self, correlation: float) -> None:
+        """Generate the next frame's grain with the given correlation to the last frame's."""
         if correlation >= _UNCHANGED:
             return
         kept = np.float32(max(correlation, 0))
-        fresh = np.roll(self._bank, self._random.integers(_TILE, size=2), (0, 1))
-        self._tile = kept * self._tile + np.sqrt(1 - kept * kept) * fresh
+        new = np.roll(self._bank, self._random.integers(_TILE, size=2), (0, 1))
+        self._tile = kept * self._tile + np.sqrt(1 - kept * kept) * new
 
 
 def _grey(rgb: FloatArray) -> FloatArray:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), dtype=np.float32)
 
 
-def _sharpness(
+def _detail_and_sharpness(
     grey: FloatArray, weight: FloatArray, sigma: float, noise: float
 ) -> tuple[FloatArray, float]:
-    """Fine detail [n, m] of grey levels [n, m], and its strength against coarser structure."""
+    """Return the fine detail [n, m] of grey levels [n, m], and its ratio to coarser structure."""
     smooth = cv2.GaussianBlur(grey, (0, 0), sigma)
     detail, structure = grey - smooth, smooth - cv2.GaussianBlur(smooth, (0, 0), 2 * sigma)
     fine, coarse = (float((weight * b * b).sum() / weight.sum()) for b in (detail, structure))
@@ -283,15 +289,15 @@ def _sharpness(
 
 
 def _deviation(residual: FloatArray, rounding: float) -> float:
-    """Of noise, from what it leaves, less the variance `rounding`; by the median of it.
+    """Return the standard deviation of noise from its residual, less the variance `rounding`.
 
-    For hairs and folds are few but strong.
+    The median is robust against the few large residuals of hairs and folds.
     """
     variance = (1.4826 * float(np.median(np.abs(residual)))) ** 2 - rounding
     return float(np.sqrt(max(variance, 0)))
 
 
 def _residual(pixels: UInt8Array | FloatArray) -> FloatArray:
-    """What smooth shades and straight edges leave nothing of: float32 [h, w] of [h, w, 3]."""
+    """Filter out smooth gradients and straight edges: float32 [h, w] of [h, w, 3]."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.filter2D(grey, cv2.CV_32F, _NOISE_KERNEL))

@@ -1,9 +1,10 @@
-"""Generated fields to finished pictures, frame by frame."""
+"""Composite generated mouths into the source frames."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -12,8 +13,8 @@ from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
     Texture,
-    box_to_picture,
-    mouth_region,
+    box_to_image,
+    find_mouth_region,
     paint_mouth,
 )
 from talkinghead.predict.compositing.occlusion import OcclusionGuard
@@ -23,18 +24,22 @@ from talkinghead.predict.mouth_generator import GeneratedFrame
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
-# From so many degrees on, and wholly at so many, a head has turned its jaw out of the region.
-_TURNED_DEG = (8.0, 18.0)
+# Yaw relative to the reference at which the background beside the jaw begins to be masked, and at
+# which it is masked completely.
+_BACKGROUND_MASK_DEG = (8.0, 18.0)
+
+_PainterKey: TypeAlias = tuple[int, Reference | None]
+"""A face's slot and its reference."""
 
 
 class Compositor:
-    """Puts the mouths of all its faces into each picture.
+    """Composites the mouths of all faces into each frame.
 
     Args:
-        renderer: blends; each face's references work with copies of it.
-        spec: the generator's.
-        stabilise: whether mouths are smoothed over time.
-        occlusion_guard: whether what covers the mouth in a video stays before it.
+        renderer: the blending method; every pair of a face and a reference gets a copy of it.
+        spec: the generator's AVSpec.
+        stabilise: smooth the mouths over time.
+        occlusion_guard: keep objects in front of the mouth, such as a microphone, visible.
     """
 
     def __init__(
@@ -46,42 +51,44 @@ class Compositor:
     ) -> None:
         self._renderer, self._spec, self._stabilise = renderer, spec, stabilise
         self._occlusion_guard = occlusion_guard
-        self._painters: dict[_Key, _Painter] = {}
-        self._finished: tuple[UInt8Array, bool] | None = None
-        self._used: set[_Key] = set()
+        self._painters: dict[_PainterKey, _MouthPainter] = {}
+        self._unfinished: tuple[UInt8Array, bool] | None = None
+        self._used: set[_PainterKey] = set()
 
     def composite(self, frame: GeneratedFrame) -> tuple[UInt8Array, bool]:
-        """The picture uint8 [H, W, 3] so far, and whether a mouth was put into it.
+        """Add one face's mouth to the current frame.
 
-        It is finished when `frame.source.is_last`.
+        Returns:
+            The image uint8 [H, W, 3] with the mouths so far, complete if `frame.source.is_last`;
+            and whether it contains a generated mouth.
         """
         source = frame.source
-        image, has_face = self._finished or (source.image, False)
+        image, has_mouth = self._unfinished or (source.image, False)
         painted = self._painter(source).paint(image, frame)
         if (
             painted is not None
             and frame.previous_reference is not None
             and source.previous_reference is not None
         ):
-            before = self._painter(frame.previous_reference.source).paint(
+            previous = self._painter(frame.previous_reference.source).paint(
                 image, frame.previous_reference
             )
-            if before is not None:
-                share = source.previous_reference.share
-                painted = np.asarray(cv2.addWeighted(before, share, painted, 1 - share, 0))
-        finished = (image, has_face) if painted is None else (painted, True)
-        self._finished = None if source.is_last else finished
+            if previous is not None:
+                weight = source.previous_reference.weight
+                painted = np.asarray(cv2.addWeighted(previous, weight, painted, 1 - weight, 0))
+        result = (image, has_mouth) if painted is None else (painted, True)
+        self._unfinished = None if source.is_last else result
         if source.is_last:
-            # What a painter remembers is of the frame before, or it is nothing.
+            # Filter state is valid only for consecutive frames.
             self._painters = {key: self._painters[key] for key in self._used}
             self._used.clear()
-        return finished
+        return result
 
-    def _painter(self, source: SourceFrame) -> _Painter:
+    def _painter(self, source: SourceFrame) -> _MouthPainter:
         key = source.slot, source.reference
         self._used.add(key)
         if key not in self._painters:
-            self._painters[key] = _Painter(
+            self._painters[key] = _MouthPainter(
                 deepcopy(self._renderer),
                 self._spec,
                 MouthStabiliser() if self._stabilise else None,
@@ -90,14 +97,10 @@ class Compositor:
         return self._painters[key]
 
 
-_Key = tuple[int, Reference | None]
-"""A face's slot, and its reference."""
+class _MouthPainter:
+    """Stabilises, paints and blends the mouth of one face with one reference.
 
-
-class _Painter:
-    """One face's mouth, of one reference: stabilised, painted and blended.
-
-    It starts afresh at cuts and wherever the face was lost.
+    Its filters are reset at cuts and wherever the face was lost.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class _Painter:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets earlier frames."""
+        """Clear the state of all temporal filters."""
         self._renderer.reset()
         if self._stabiliser:
             self._stabiliser.reset()
@@ -123,7 +126,7 @@ class _Painter:
             self._guard.reset()
 
     def paint(self, image: UInt8Array, frame: GeneratedFrame) -> UInt8Array | None:
-        """A copy of the picture with the mouth in it; None where there is none to paint."""
+        """Return a copy of the image with the mouth, None if the frame has no mouth to paint."""
         source, fields = frame.source, frame.fields
         if fields is None or source.transform is None or source.reference is None:
             self.reset()
@@ -137,48 +140,45 @@ class _Painter:
         time_s = float(source.time_s)
         if self._stabiliser:
             fields = self._stabiliser(fields, time_s)
-        texture = self._find_texture(source.reference)
+        if self._texture is None:
+            reference = source.reference
+            self._texture = Texture(reference.image, box_to_image(reference.transform, self._spec))
         if self._guard:
-            visible = self._guard(source.image, region, texture, time_s)
-            region = replace(region, visible=visible)
-        region = _without_background(region, source)
-        mouth = paint_mouth(fields, texture, region)
+            visibility = self._guard(source.image, region, self._texture, time_s)
+            region = replace(region, visibility=visibility)
+        region = _mask_background(region, source)
+        mouth = paint_mouth(fields, self._texture, region)
         painted = self._renderer.render(image, mouth, region, time_s)
         return _fade(image, painted, region, source.strength)
 
     def _find_region(self, image: UInt8Array, transform: FloatArray) -> MouthRegion | None:
         if transform is not self._transform:
             self._transform = transform
-            self._region = mouth_region(transform, image.shape[0], image.shape[1], self._spec)
+            self._region = find_mouth_region(transform, *image.shape[:2], self._spec)
         return self._region
 
-    def _find_texture(self, reference: Reference) -> Texture:
-        if self._texture is None:
-            self._texture = Texture(
-                reference.image, box_to_picture(reference.transform, self._spec)
-            )
-        return self._texture
 
-
-def _without_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
-    """Leaves alone what is beside a head that has turned since its reference."""
-    then = None if source.reference is None else source.reference.pose
-    if source.outline is None or source.pose is None or then is None:
+def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
+    """Exclude the background beside a head that has turned away from its reference's pose."""
+    reference_pose = None if source.reference is None else source.reference.pose
+    if source.outline is None or source.pose is None or reference_pose is None:
         return region
-    turn = abs(float(head_turn(source.pose, then)[0]))
-    share = np.interp(turn, _TURNED_DEG, (0.0, 1.0))
-    if share == 0:
+    yaw_deg = abs(float(head_turn(source.pose, reference_pose)[0]))
+    weight = np.interp(yaw_deg, _BACKGROUND_MASK_DEG, (0.0, 1.0))
+    if weight == 0:
         return region
-    kept = 1 - np.float32(share) * (1 - region.inside(source.outline))
-    return replace(region, visible=kept if region.visible is None else kept * region.visible)
+    visibility = 1 - np.float32(weight) * (1 - region.polygon_mask(source.outline))
+    if region.visibility is not None:
+        visibility = visibility * region.visibility
+    return replace(region, visibility=visibility)
 
 
 def _fade(
     image: UInt8Array, painted: UInt8Array, region: MouthRegion, strength: float
 ) -> UInt8Array:
-    """So much of what was painted, where a face comes or goes."""
+    """Blend the painted region with the original where a face fades in or out."""
     if strength < 1:
-        before = region.of(image).astype(np.float32)
-        mixed = before + np.float32(strength) * (region.of(painted) - before)
+        original = region.crop(image).astype(np.float32)
+        mixed = original + np.float32(strength) * (region.crop(painted) - original)
         painted[region.rows, region.columns] = np.rint(mixed).astype(np.uint8)
     return painted

@@ -1,14 +1,14 @@
-"""From the generator's small fields to pixels at the source's resolution.
+"""The mouth region of a frame, and the generated mouth at the frame's resolution.
 
-Everything is computed on the pixels of the picture around the mouth. For each of them
-the flow says where in the *reference picture itself* its colour comes from, so the texture is
-resampled once: where the flow is zero on a photo, the pixel is the photo's own.
+The region that a renderer may change is the ellipse `ELLIPSE_CENTRE`, `ELLIPSE_RADII` within the
+mouth box. To change its shape, edit these two constants. The box itself (`mouth_x`, `mouth_y`,
+`mouth_side`) and the top edge of the model's input mask (`mask_top`) are fields of
+`talkinghead.types.AVSpec`: a model must be trained again after they change.
 
-Coordinates: *box* units run from (0, 0) at the box's upper left corner to (1, 1) at its lower
-    right; pictures count
-from the middle of their first pixel.
+Coordinates: *box* units run from (0, 0) at the upper left corner of the mouth box to (1, 1) at its
+    lower right corner; image coordinates have their origin at the centre of the first pixel.
 
-Shape suffixes: H and W are the picture's, h and w the region's.
+Shape suffixes: H and W are the image's, h and w the region's.
 """
 
 from __future__ import annotations
@@ -24,60 +24,62 @@ from talkinghead.features.faces.alignment import invert
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
-# The ellipse that may be replaced, in box units: without the nose, which speech does not move, and
-# without what is beside the face.
-OUTLINE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
-OUTLINE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
-# How far around it there is something to compare with.
+# The ellipse excludes the nose, which speech does not move, and the background beside the face.
+ELLIPSE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
+ELLIPSE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
+# The region exceeds the ellipse by this factor, so that renderers see its surroundings.
 _MARGIN = 1.06
-# How soft the edge of a face is, in sides of the box.
-_EDGE = 0.03
+# Blur of the face's outline, as a fraction of the box side.
+_OUTLINE_BLUR = 0.03
 
 
 @dataclass(frozen=True)
 class MouthRegion:
-    """The pixels of a picture around the ellipse that may be replaced.
+    """The pixels of an image around the ellipse that may be changed.
 
-    `rows` and `columns` cut the region out of the picture; `places` float32 [h, w, 2] are each
-    pixel's (x, y) in box units; `box_to_picture` float32 [2, 3]; `radius` float32 [h, w] is the
-    distance from the middle of the ellipse that may be replaced, 1 at its outline; `visible`
-    float32 [h, w] in [0, 1] is what nothing covers, None where all is visible.
+    Attributes:
+        rows, columns: the region's slices of the image.
+        box_xy: (x, y) of each pixel in box units, float32 [h, w, 2].
+        box_to_image: transform from box units to image pixels, float32 [2, 3].
+        radius: distance from the ellipse's centre, 1 at its edge, float32 [h, w].
+        visibility: 1 where the mouth is visible, 0 where it is occluded, float32 [h, w]; None if
+            all of it is visible.
     """
 
     rows: slice
     columns: slice
-    places: FloatArray
-    box_to_picture: FloatArray
+    box_xy: FloatArray
+    box_to_image: FloatArray
     radius: FloatArray
-    visible: FloatArray | None = None
+    visibility: FloatArray | None = None
 
     @property
-    def side(self) -> float:
-        """The box's side in pixels of the picture."""
-        return float(np.hypot(self.box_to_picture[0, 0], self.box_to_picture[1, 0]))
+    def side_px(self) -> float:
+        """The side of the mouth box in image pixels."""
+        return float(np.hypot(self.box_to_image[0, 0], self.box_to_image[1, 0]))
 
-    def of(self, picture: UInt8Array) -> UInt8Array:
-        """A view of the region in a picture: uint8 [h, w, 3]."""
-        return picture[self.rows, self.columns]
+    def crop(self, image: UInt8Array) -> UInt8Array:
+        """Return a view of the region in an image, uint8 [h, w, 3]."""
+        return image[self.rows, self.columns]
 
-    def inside(self, outline: FloatArray) -> FloatArray:
-        """What a convex outline holds, [P, 2] pixels of the picture; soft outside of its edge.
+    def polygon_mask(self, polygon: FloatArray) -> FloatArray:
+        """Return a mask of a convex polygon, [P, 2] image pixels, with a soft outer edge.
 
         Returns:
             float32 [h, w] in [0, 1].
         """
         corner = [self.columns.start, self.rows.start]
-        held = np.zeros(self.radius.shape, np.float32)
-        cv2.fillConvexPoly(held, np.rint(outline - corner).astype(np.int32), 2.0)
-        return cv2.GaussianBlur(held, (0, 0), max(0.5, _EDGE * self.side)).clip(0, 1)
+        mask = np.zeros(self.radius.shape, np.float32)
+        cv2.fillConvexPoly(mask, np.rint(polygon - corner).astype(np.int32), 2.0)
+        return cv2.GaussianBlur(mask, (0, 0), max(0.5, _OUTLINE_BLUR * self.side_px)).clip(0, 1)
 
-    def spread(self, field: FloatArray, interpolation: int = cv2.INTER_CUBIC) -> FloatArray:
-        """A field over the box, [n, m] or [n, m, C], at each of the region's pixels."""
-        if self.side < 0.75 * field.shape[1]:
-            size = max(8, round(self.side))
+    def resample(self, field: FloatArray, interpolation: int = cv2.INTER_CUBIC) -> FloatArray:
+        """Resample a field over the box, [n, m] or [n, m, C], at the pixels of the region."""
+        if self.side_px < 0.75 * field.shape[1]:
+            size = max(8, round(self.side_px))
             field = np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_AREA))
         size_xy = np.array([[field.shape[1]], [field.shape[0]]])
-        to_field = invert(self.box_to_picture).astype(np.float64) * size_xy
+        to_field = invert(self.box_to_image).astype(np.float64) * size_xy
         to_field[:, 2] += to_field[:, :2] @ [self.columns.start, self.rows.start] - 0.5
         height, width = self.radius.shape
         return cv2.warpAffine(  # type: ignore[return-value]
@@ -91,80 +93,93 @@ class MouthRegion:
 
 @dataclass(frozen=True)
 class PaintedMouth:
-    """The generated mouth at the picture's resolution.
+    """The generated mouth at the image's resolution.
 
-    `image` float32 [h, w, 3] RGB about [0, 255]; `share` float32 [h, w] in [0, 1] says how much of
-    it is painted rather than warped; `pitch` is how many pixels a painted one was spread over.
+    Attributes:
+        image: float32 [h, w, 3] RGB, approximately in [0, 255].
+        rgb_weight: weight of the model's RGB against the warped texture, float32 [h, w] in [0, 1].
+        rgb_pixel_px: size of a pixel of the model's RGB in image pixels.
     """
 
     image: FloatArray
-    share: FloatArray
-    pitch: float
+    rgb_weight: FloatArray
+    rgb_pixel_px: float
 
 
 @dataclass(frozen=True)
 class Texture:
-    """The picture that texture is taken from, uint8 [H, W, 3], and where its box lies in it."""
+    """A reference image, uint8 [H, W, 3], and the position of the mouth box in it."""
 
-    picture: UInt8Array
-    box_to_picture: FloatArray
+    image: UInt8Array
+    box_to_image: FloatArray
 
 
-def sample(
-    image: npt.NDArray[Any], places: npt.NDArray[np.floating], interpolation: int
+def sample_pixels(
+    image: npt.NDArray[Any], xy: npt.NDArray[np.floating], interpolation: int
 ) -> FloatArray:
-    """An image [n, m(, C)] at pixels (x, y), [h, w, 2]: [h, w(, C)] of the image's own type."""
+    """Sample an image [n, m(, C)] at pixel coordinates [h, w, 2]: [h, w(, C)] of the same dtype."""
     return cv2.remap(  # type: ignore[call-overload]
         image,
-        places.astype(np.float32, copy=False),
+        xy.astype(np.float32, copy=False),
         None,
         interpolation,
         borderMode=cv2.BORDER_REPLICATE,
     )
 
 
-def box_to_picture(transform: FloatArray, spec: AVSpec) -> FloatArray:
-    """From box units to pixels of the picture that `transform` aligns: float32 [2, 3]."""
+def box_to_image(transform: FloatArray, spec: AVSpec) -> FloatArray:
+    """Return the transform from box units to pixels of the image that `transform` aligns.
+
+    Args:
+        transform: from image pixels to the canonical face, float32 [2, 3].
+        spec: the AVSpec that defines the mouth box.
+
+    Returns:
+        float32 [2, 3].
+    """
     inverse = invert(transform).astype(np.float64)
     corner = np.array([spec.mouth_x, spec.mouth_y]) - 0.5
     offset = inverse[:, :2] @ corner + inverse[:, 2]
     return np.hstack([inverse[:, :2] * spec.mouth_side, offset[:, None]]).astype(np.float32)
 
 
-def mouth_region(
+def find_mouth_region(
     transform: FloatArray, height: int, width: int, spec: AVSpec
 ) -> MouthRegion | None:
-    """Where the mouth lies in a picture; None when it is wholly outside."""
-    to_picture = box_to_picture(transform, spec)
-    middle = to_picture[:, :2] @ OUTLINE_CENTRE + to_picture[:, 2]
-    reach = _MARGIN * np.linalg.norm(to_picture[:, :2] * OUTLINE_RADII, axis=1)
-    x0, y0 = np.clip(np.floor(middle - reach).astype(int), 0, [width, height])
-    x1, y1 = np.clip(np.ceil(middle + reach).astype(int) + 1, 0, [width, height])
+    """Return the mouth region of an image, None if it is completely outside the image."""
+    to_image = box_to_image(transform, spec)
+    centre = to_image[:, :2] @ ELLIPSE_CENTRE + to_image[:, 2]
+    reach = _MARGIN * np.linalg.norm(to_image[:, :2] * ELLIPSE_RADII, axis=1)
+    x0, y0 = np.clip(np.floor(centre - reach).astype(int), 0, [width, height])
+    x1, y1 = np.clip(np.ceil(centre + reach).astype(int) + 1, 0, [width, height])
     if x1 <= x0 or y1 <= y0:
         return None
     pixels = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), -1).astype(np.float32)
-    to_box = invert(to_picture)
-    to_ellipse = to_box - np.array([[0, 0, x] for x in OUTLINE_CENTRE], dtype=np.float32)
-    unit = cv2.transform(pixels, to_ellipse / OUTLINE_RADII[:, None])
+    to_box = invert(to_image)
+    to_ellipse = to_box - np.array([[0, 0, x] for x in ELLIPSE_CENTRE], dtype=np.float32)
+    unit = cv2.transform(pixels, to_ellipse / ELLIPSE_RADII[:, None])
     radius = np.asarray(cv2.magnitude(unit[..., 0], unit[..., 1]), dtype=np.float32)
-    places = np.asarray(cv2.transform(pixels, to_box), dtype=np.float32)
-    return MouthRegion(slice(y0, y1), slice(x0, x1), places, to_picture, radius)
+    box_xy = np.asarray(cv2.transform(pixels, to_box), dtype=np.float32)
+    return MouthRegion(slice(y0, y1), slice(x0, x1), box_xy, to_image, radius)
 
 
 def paint_mouth(fields: MouthFields, texture: Texture, region: MouthRegion) -> PaintedMouth:
-    """The generated mouth at the picture's resolution.
+    """Warp the reference texture and blend in the model's RGB at the image's resolution.
+
+    The flow is evaluated per image pixel and gives a position in the reference image, so the
+    texture is resampled once. Where the flow of a photo is zero, its pixels are unchanged.
 
     Args:
-        fields: the generator's, over the box.
-        texture: what the flow moves.
-        region: the pixels to paint.
+        fields: output of the generator over the box.
+        texture: the image that the flow warps.
+        region: the pixels to compute.
     """
-    wanted = region.places + region.spread(fields.flow)
-    source = np.asarray(cv2.transform(wanted, texture.box_to_picture), dtype=np.float32)
-    image = sample(texture.picture, source, cv2.INTER_CUBIC).astype(np.float32)
-    share = region.spread(fields.mask, cv2.INTER_LINEAR)
-    x, y, width, height = cv2.boundingRect((share > 0).view(np.uint8))
+    source_xy = region.box_xy + region.resample(fields.flow)
+    pixels = np.asarray(cv2.transform(source_xy, texture.box_to_image), dtype=np.float32)
+    image = sample_pixels(texture.image, pixels, cv2.INTER_CUBIC).astype(np.float32)
+    weight = region.resample(fields.mask, cv2.INTER_LINEAR)
+    x, y, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
     part = slice(y, y + height), slice(x, x + width)
-    painted = region.spread(fields.rgb)[part] * np.float32(255)
-    image[part] += share[part][..., None] * (painted - image[part])
-    return PaintedMouth(image, share, region.side / fields.rgb.shape[1])
+    rgb = region.resample(fields.rgb)[part] * np.float32(255)
+    image[part] += weight[part][..., None] * (rgb - image[part])
+    return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])

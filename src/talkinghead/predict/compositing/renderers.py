@@ -1,9 +1,10 @@
-"""Putting a generated mouth into a picture so that no box shows.
+"""Renderers: blend a generated mouth into an image without a visible seam.
 
-Every renderer first matches the mouth to the picture (`talkinghead.predict.compositing.colour_matching`), then blends
-it in, and changes the mouth's region alone: every other pixel of the result is the picture's own.
+To add a renderer, write a class with the methods of `Renderer` and a file
+`conf/renderer/NAME.yaml` with its `_target_`. The renderers in this module first match colour,
+sharpness and grain (`talkinghead.predict.compositing.colour_matching`) and then blend.
 
-Shape suffixes: H and W are the picture's, h and w the region's.
+Shape suffixes: H and W are the image's, h and w the region's.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import numpy.typing as npt
 from talkinghead.predict.compositing.colour_matching import (
     ColourMatcher,
     DetailMatcher,
-    without_green,
+    remove_green_cast,
 )
 from talkinghead.predict.compositing.mouth_region import (
-    OUTLINE_CENTRE,
-    OUTLINE_RADII,
+    ELLIPSE_CENTRE,
+    ELLIPSE_RADII,
     MouthRegion,
     PaintedMouth,
-    sample,
+    sample_pixels,
 )
 from talkinghead.predict.compositing.stabiliser import OneEuroFilter
 from talkinghead.types import FloatArray, UInt8Array
@@ -36,96 +37,115 @@ _MAX_DIFFERENCE = 40
 
 
 class Renderer(Protocol):
-    """How a generated mouth gets into a picture."""
+    """A method of blending a generated mouth into an image.
+
+    Example::
+
+        class HardEdgeRenderer:
+            def reset(self):
+                pass
+
+            def render(self, image, mouth, region, time_s):
+                output = image.copy()
+                inside = region.radius < 1
+                region.crop(output)[inside] = mouth.image[inside].clip(0, 255)
+                return output
+
+
+        predictor = LipSyncPredictor.from_checkpoint("default", renderer=HardEdgeRenderer())
+    """
 
     def reset(self) -> None:
-        """Forgets earlier frames: called at a cut and before every video."""
+        """Clear temporal state; called at cuts and before every video."""
 
     def render(
-        self, picture: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
+        self, image: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> UInt8Array:
-        """The composite.
+        """Return a copy of the image with the mouth.
 
         Args:
-            picture: uint8 [H, W, 3] RGB; not changed.
-            mouth: from `paint_mouth`.
-            region: where it belongs.
-            time_s: the frame's time, for temporal smoothing.
+            image: uint8 [H, W, 3] RGB; must not be modified.
+            mouth: the generated mouth over the region.
+            region: position of the mouth in the image.
+            time_s: time of the frame, for temporal filters.
 
         Returns:
-            uint8 [H, W, 3], equal to `picture` outside the region and where that is covered.
+            uint8 [H, W, 3], equal to `image` outside the region and where it is occluded.
         """
 
 
 class _MatchingRenderer(ABC):
-    """Colour, sharpness and grain, the same for every way of blending.
+    """Base class of renderers that match colour, sharpness and grain before blending."""
 
-    Args:
-        feather: the edge's width as a fraction of the mouth's box.
-        sharpen: whether paint is sharpened as far as the picture is sharp.
-        grain: whether paint gets the picture's grain.
-        seed: of the grain.
-    """
-
-    def __init__(
-        self, feather: float, sharpen: bool = True, grain: bool = True, seed: int = 0
-    ) -> None:
+    def __init__(self, feather: float, sharpen: bool, grain: bool, seed: int) -> None:
         self.feather = feather
         self._colour = ColourMatcher()
         self._detail = DetailMatcher(sharpen, grain, seed)
 
     def reset(self) -> None:
-        """Forgets earlier frames."""
+        """Clear temporal state."""
         self._colour.reset()
         self._detail.reset()
 
     def render(
-        self, picture: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
+        self, image: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> UInt8Array:
-        """See `Renderer.render`."""
-        mouth = without_green(mouth, picture, region)
-        image = self._colour.match(mouth.image, picture, region, time_s)
-        image = self._detail.match(replace(mouth, image=image), picture, region, time_s)
-        original = region.of(picture)
-        change = self._blend(image - original, region, time_s)
-        if region.visible is not None:
-            change *= region.visible[..., None]
-        composite = picture.copy()
-        region.of(composite)[:] = np.rint(original + change).clip(0, 255)
-        return composite
+        """Return a copy of the image with the mouth: see `Renderer.render`."""
+        mouth = remove_green_cast(mouth, image, region)
+        matched = self._colour.match(mouth.image, image, region, time_s)
+        matched = self._detail.match(replace(mouth, image=matched), image, region, time_s)
+        original = region.crop(image)
+        change = self._blend(matched - original, region, time_s)
+        if region.visibility is not None:
+            change *= region.visibility[..., None]
+        output = image.copy()
+        region.crop(output)[:] = np.rint(original + change).clip(0, 255)
+        return output
 
     @abstractmethod
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
-        """Of the mouth's difference from the picture, [h, w, 3], what is added to the picture."""
+        """Return the change of the image for the mouth's difference from it, both [h, w, 3]."""
 
 
-def _fade(radius: FloatArray, feather: float) -> FloatArray:
-    """From 0 at the outline to 1, over `feather` sides of the box: [h, w, 1] of [h, w]."""
-    width = np.float32(feather / OUTLINE_RADII.mean())
+def _edge_weights(radius: FloatArray, feather: float) -> FloatArray:
+    """Return weights [h, w, 1] that rise from 0 at the ellipse's edge to 1 over `feather`."""
+    width = np.float32(feather / ELLIPSE_RADII.mean())
     ramp = ((1 - radius) / width).clip(0, 1)
     return (ramp * ramp * (3 - 2 * ramp))[..., None]
 
 
 class FeatherRenderer(_MatchingRenderer):
-    """A soft edge."""
+    """Alpha blending with a soft edge; the fastest renderer.
+
+    Args:
+        feather: Width of the edge, as a fraction of the mouth box.
+        sharpen: Sharpen the generated mouth up to the sharpness of the image.
+        grain: Add the image's noise to the generated mouth.
+        seed: Seed of the grain.
+    """
 
     def __init__(
         self, feather: float = 0.08, sharpen: bool = True, grain: bool = True, seed: int = 0
     ) -> None:
-        """See `_MatchingRenderer`."""
         super().__init__(feather, sharpen, grain, seed)
 
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
-        return _fade(region.radius, self.feather) * difference
+        return _edge_weights(region.radius, self.feather) * difference
 
 
 class LaplacianRenderer(_MatchingRenderer):
-    """Pyramid blending: the coarser the difference, the wider the edge that it fades over.
+    """Pyramid blending: coarse differences fade over a wide edge, fine detail over a narrow one.
 
-    Fine detail changes over a narrow edge, where doubled texture would be seen; shades change over
-    a wide one. The pyramid of the *difference* is taken, which is one instead of two, and on a grid
-    that is fixed in the face: its cells do not slide over the skin when the head moves, so nothing
-    flickers. What is finer than the grid fades over `feather`, each level below over twice as much.
+    One pyramid is built, of the difference between mouth and image. Its grid is fixed to the face,
+    so it does not flicker when the head moves. Detail finer than the grid fades over `feather`, and
+    each coarser level over twice the width of the one before.
+
+    Args:
+        feather: Width of the narrowest edge, as a fraction of the mouth box.
+        levels: Number of pyramid levels.
+        sharpen: Sharpen the generated mouth up to the sharpness of the image.
+        grain: Add the image's noise to the generated mouth.
+        seed: Seed of the grain.
 
     Paper: Burt and Adelson, "A Multiresolution Spline with Application to Image Mosaics", ACM
         Transactions on Graphics 1983.
@@ -139,49 +159,59 @@ class LaplacianRenderer(_MatchingRenderer):
         grain: bool = True,
         seed: int = 0,
     ) -> None:
-        """`feather`: the narrowest edge; `levels`: of the pyramid, the last takes the rest."""
         super().__init__(feather, sharpen, grain, seed)
         steps = (np.arange(_GRID) + 0.5) / _GRID
-        self._places = np.stack(np.meshgrid(steps, steps), -1)
-        radius = np.linalg.norm((self._places - OUTLINE_CENTRE) / OUTLINE_RADII, axis=-1)
-        narrow, *wider = (_fade(radius, feather * 2**level) for level in range(levels + 1))
-        self._faded = [
+        self._grid_xy = np.stack(np.meshgrid(steps, steps), -1)
+        radius = np.linalg.norm((self._grid_xy - ELLIPSE_CENTRE) / ELLIPSE_RADII, axis=-1)
+        narrow, *wider = (_edge_weights(radius, feather * 2**level) for level in range(levels + 1))
+        self._corrections = [
             np.divide(wide, narrow, out=np.full_like(wide, 4.0**-level), where=narrow > 0) - 1
             for level, wide in enumerate(wider, 1)
         ]
 
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
-        coarse = _around(difference, self._places, region, 1 / _GRID)
-        bands = zip(self._faded, _bands(coarse, len(self._faded)), strict=True)
-        # What the narrow edge, which comes last, leaves too much of.
-        excess = np.asarray(sum(faded * band for faded, band in bands), dtype=np.float32)
+        coarse = _local_means(difference, self._grid_xy, region, 1 / _GRID)
+        levels = zip(
+            self._corrections, _laplacian_pyramid(coarse, len(self._corrections)), strict=True
+        )
+        # The narrow edge is applied to all levels below; this converts it to each level's width.
+        excess = np.asarray(
+            sum(correction * level for correction, level in levels), dtype=np.float32
+        )
         if excess.any():
-            difference = difference + region.spread(excess, cv2.INTER_LINEAR)
-        return _fade(region.radius, self.feather) * difference
+            difference = difference + region.resample(excess, cv2.INTER_LINEAR)
+        return _edge_weights(region.radius, self.feather) * difference
 
 
-def _bands(field: FloatArray, levels: int) -> list[FloatArray]:
-    """A Laplacian pyramid, every level brought back to the field's size: their sum is the field."""
-    bands, rest = [], field
-    for level in range(1, levels):
+def _laplacian_pyramid(field: FloatArray, num_levels: int) -> list[FloatArray]:
+    """Return the levels of a Laplacian pyramid at the field's size; their sum is the field."""
+    levels, rest = [], field
+    for level in range(1, num_levels):
         smooth = field
         for _ in range(level):
             smooth = np.asarray(cv2.pyrDown(smooth), dtype=np.float32)
         for _ in range(level):
             smooth = np.asarray(cv2.pyrUp(smooth), dtype=np.float32)
-        bands.append(rest - smooth)
+        levels.append(rest - smooth)
         rest = smooth
-    return [*bands, rest]
+    return [*levels, rest]
 
 
 class PoissonRenderer(_MatchingRenderer):
-    """Gradient-domain blending: the mouth's gradients, the picture's colours along the outline.
+    """Gradient-domain blending for uneven light: keeps the mouth's gradients.
 
-    What must be added to the mouth so that it meets the picture along the outline and keeps its
-    gradients inside is harmonic, hence smooth. On a disc it has a closed form, Poisson's integral:
-    the difference around the outline as a Fourier series, whose terms fade towards the middle. It
-    is smoothed in time (from each frame's own, the mouth would flicker) and bounded, for where the
-    head has turned it is not skin against skin.
+    The correction that makes the mouth meet the image along the ellipse and keeps its gradients is
+    a harmonic function. On a disc it has a closed form, Poisson's integral: the Fourier series of
+    the difference along the edge, whose terms decay towards the centre. The difference is smoothed
+    over time against flicker, and clipped, because on a turned head the edge can be beside the
+    face.
+
+    Args:
+        feather: Width of the edge, as a fraction of the mouth box.
+        harmonics: Number of Fourier harmonics along the edge: how finely the light may vary.
+        sharpen: Sharpen the generated mouth up to the sharpness of the image.
+        grain: Add the image's noise to the generated mouth.
+        seed: Seed of the grain.
 
     Paper: Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003.
     """
@@ -194,48 +224,52 @@ class PoissonRenderer(_MatchingRenderer):
         grain: bool = True,
         seed: int = 0,
     ) -> None:
-        """`harmonics`: of the series around the outline."""
         super().__init__(feather, sharpen, grain, seed)
-        self._outline = OneEuroFilter(min_cutoff_hz=1.5, speed_coefficient=0.0)
+        self._filter = OneEuroFilter(min_cutoff_hz=1.5, speed_coefficient=0.0)
         angle = np.arange(8 * harmonics) * (2 * np.pi / (8 * harmonics))
-        self._places = OUTLINE_CENTRE + OUTLINE_RADII * np.stack([np.cos(angle), np.sin(angle)], -1)
-        self._kernel = _disc_kernel(angle, harmonics)
+        self._edge_xy = ELLIPSE_CENTRE + ELLIPSE_RADII * np.stack(
+            [np.cos(angle), np.sin(angle)], -1
+        )
+        self._kernel = _poisson_kernel(angle, harmonics)
 
     def reset(self) -> None:
-        """Forgets earlier frames."""
+        """Clear temporal state."""
         super().reset()
-        self._outline.reset()
+        self._filter.reset()
 
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
-        if region.visible is not None:
-            difference = difference * region.visible[..., None]
-        around = _around(difference, self._places[None], region, 1 / 20)[0]
-        around = around.clip(-_MAX_DIFFERENCE, _MAX_DIFFERENCE)
-        outline = self._outline(around, time_s)
-        if outline.any():
-            difference = difference - region.spread(self._kernel @ outline, cv2.INTER_LINEAR)
-        return _fade(region.radius, self.feather) * difference
+        if region.visibility is not None:
+            difference = difference * region.visibility[..., None]
+        edge = _local_means(difference, self._edge_xy[None], region, 1 / 20)[0]
+        edge = self._filter(edge.clip(-_MAX_DIFFERENCE, _MAX_DIFFERENCE), time_s)
+        if edge.any():
+            difference = difference - region.resample(self._kernel @ edge, cv2.INTER_LINEAR)
+        return _edge_weights(region.radius, self.feather) * difference
 
 
-def _around(
-    field: FloatArray, places: npt.NDArray[np.floating], region: MouthRegion, width: float
+def _local_means(
+    field: FloatArray, box_xy: npt.NDArray[np.floating], region: MouthRegion, width: float
 ) -> FloatArray:
-    """The mean of a field over the region, [h, w, 3], around places in box units, [n, m, 2].
+    """Return the local means of a field [h, w, 3] at positions [n, m, 2] in box units.
 
-    `width`, in sides of the box, is that of the squares that are averaged.
+    `width` is the side of the averaging window as a fraction of the mouth box.
     """
-    size = max(1, round(region.side * width)) | 1
+    size = max(1, round(region.side_px * width)) | 1
     smooth = cv2.blur(field, (size, size), borderType=cv2.BORDER_REPLICATE)
-    linear, offset = region.box_to_picture[:, :2], region.box_to_picture[:, 2]
-    pixels = places @ linear.T + offset - [region.columns.start, region.rows.start]
-    return sample(smooth, pixels, cv2.INTER_LINEAR)
+    linear, offset = region.box_to_image[:, :2], region.box_to_image[:, 2]
+    pixels = box_xy @ linear.T + offset - [region.columns.start, region.rows.start]
+    return sample_pixels(smooth, pixels, cv2.INTER_LINEAR)
 
 
-def _disc_kernel(angle: npt.NDArray[np.floating], harmonics: int) -> FloatArray:
-    """From values around the outline to the harmonic function: float32 [grid, grid, len(angle)]."""
+def _poisson_kernel(angle: npt.NDArray[np.floating], harmonics: int) -> FloatArray:
+    """Return the matrix from values on the edge to the harmonic function on the grid.
+
+    Returns:
+        float32 [grid, grid, len(angle)].
+    """
     steps = (np.arange(_GRID) + 0.5) / _GRID
-    x = (steps[None, :] - OUTLINE_CENTRE[0]) / OUTLINE_RADII[0]
-    y = (steps[:, None] - OUTLINE_CENTRE[1]) / OUTLINE_RADII[1]
+    x = (steps[None, :] - ELLIPSE_CENTRE[0]) / ELLIPSE_RADII[0]
+    y = (steps[:, None] - ELLIPSE_CENTRE[1]) / ELLIPSE_RADII[1]
     radius = np.minimum(np.hypot(x, y), 1)[..., None]
     turn = np.arctan2(y, x)[..., None] - angle
     terms = (2 * radius**k * np.cos(k * turn) for k in range(1, harmonics + 1))

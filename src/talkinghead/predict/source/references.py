@@ -92,9 +92,9 @@ class _Shot:
         reference = self._known[-1].reference
         if self._outgoing is None:
             return replace(frame, reference=reference)
-        share = 1 - self._num_shown / (self._fade_frames + 1)
+        weight = 1 - self._num_shown / (self._fade_frames + 1)
         return replace(
-            frame, reference=reference, previous_reference=PreviousReference(self._outgoing, share)
+            frame, reference=reference, previous_reference=PreviousReference(self._outgoing, weight)
         )
 
     def _choose(self, faced: list[SourceFrame]) -> None:

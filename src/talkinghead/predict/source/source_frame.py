@@ -78,13 +78,16 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class PreviousReference:
-    """The reference before, of which `share` in (0, 1) is still to be seen.
+    """The reference that the current one replaces, blended in during the transition.
 
-    `context` are the features of what surrounds the mouth beside it, None until they are encoded.
+    Attributes:
+        reference: the previous reference.
+        weight: its blend weight, in (0, 1).
+        context: context features for this reference, None until they are encoded.
     """
 
     reference: Reference
-    share: float
+    weight: float
     context: ContextFeatures | None = None
 
 

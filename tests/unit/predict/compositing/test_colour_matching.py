@@ -5,12 +5,12 @@ import cv2
 import numpy as np
 import pytest
 
-from talkinghead.predict.compositing.colour_matching import DetailMatcher, without_green
-from talkinghead.predict.compositing.mouth_region import PaintedMouth, mouth_region
+from talkinghead.predict.compositing.colour_matching import DetailMatcher, remove_green_cast
+from talkinghead.predict.compositing.mouth_region import PaintedMouth, find_mouth_region
 from talkinghead.types import AVSpec
 
 SIZE = 256
-REGION = mouth_region(np.float32([[1, 0, 0], [0, 1, 0]]), SIZE, SIZE, AVSpec())
+REGION = find_mouth_region(np.float32([[1, 0, 0], [0, 1, 0]]), SIZE, SIZE, AVSpec())
 INSIDE = REGION.radius < 0.6
 
 
@@ -27,7 +27,7 @@ def picture(noise=0.0, detail=12.0, seed=0):
 
 def painted(image, sigma=0.0, share=1.0):
     """The region of a picture as paint, blurred."""
-    mouth = REGION.of(image).astype(np.float32)
+    mouth = REGION.crop(image).astype(np.float32)
     mouth = cv2.GaussianBlur(mouth, (0, 0), sigma) if sigma else mouth
     return PaintedMouth(mouth, np.full(mouth.shape[:2], share, np.float32), 1.5)
 
@@ -45,7 +45,7 @@ def match(matcher, mouth, image, time_s=0.0):
 def test_soft_paint_is_sharpened_towards_the_picture_and_not_beyond():
     image = picture()
     mouth = painted(image, sigma=1.2)
-    wanted, given = detail(REGION.of(image)), detail(mouth.image)
+    wanted, given = detail(REGION.crop(image)), detail(mouth.image)
     got = detail(match(DetailMatcher(grain=False), mouth, image))
     assert given < 0.6 * wanted
     assert 1.3 * given < got <= wanted
@@ -71,7 +71,7 @@ def test_only_paint_is_touched():
     assert np.array_equal(match(DetailMatcher(grain=False), warped, image), warped.image)
     assert np.array_equal(match(DetailMatcher(), noisy, image), noisy.image)
     half = painted(image, sigma=2.0)
-    half.share[:, :60] = 0
+    half.rgb_weight[:, :60] = 0
     got = match(DetailMatcher(grain=False), half, image)
     assert np.array_equal(got[:, :60], half.image[:, :60])
     off = painted(image, sigma=2.0)
@@ -165,33 +165,33 @@ def coloured(red, green, blue):
 def test_green_teeth_become_white_and_nothing_else_changes():
     skin = coloured(210, 150, 130)
     mouth = painted(coloured(175, 225, 185))
-    mouth.share[:, :60] = 0
-    got = without_green(mouth, skin, REGION).image
+    mouth.rgb_weight[:, :60] = 0
+    got = remove_green_cast(mouth, skin, REGION).image
     assert np.allclose(got[:, 60:], (204, 196, 185))
     assert np.array_equal(got[:, :60], mouth.image[:, :60])
     for colour in ((235, 225, 200), (190, 60, 60), (30, 20, 20)):
         same = painted(coloured(*colour))
-        assert without_green(same, skin, REGION) is same
+        assert remove_green_cast(same, skin, REGION) is same
 
 
 def test_a_green_haze_on_skin_gets_the_skin_s_colour():
     skin = coloured(200, 167, 90)
     mouth = painted(coloured(185, 190, 88))
-    mouth.share[:, :60] = 0
-    got = without_green(mouth, skin, REGION).image
+    mouth.rgb_weight[:, :60] = 0
+    got = remove_green_cast(mouth, skin, REGION).image
     assert np.array_equal(got[:, :60], mouth.image[:, :60])
     assert np.allclose(got[:, 60:] @ (1, -1, 0), 187.5 * 33 / 183.5 - 8, atol=0.1)
     assert np.allclose(got.mean(-1), mouth.image.mean(-1))
     for colour in ((150, 125, 68), (210, 175, 110), (90, 75, 40), (170, 120, 75)):
         same = painted(coloured(*colour))
-        assert without_green(same, skin, REGION) is same
+        assert remove_green_cast(same, skin, REGION) is same
 
 
 def test_in_green_light_teeth_are_green():
     teeth = painted(coloured(170, 200, 160))
-    assert without_green(teeth, coloured(120, 140, 90), REGION) is teeth
+    assert remove_green_cast(teeth, coloured(120, 140, 90), REGION) is teeth
 
 
 def test_in_a_grey_picture_grey_paint_is_left():
     teeth = painted(coloured(190, 190, 190))
-    assert without_green(teeth, coloured(150, 150, 150), REGION) is teeth
+    assert remove_green_cast(teeth, coloured(150, 150, 150), REGION) is teeth

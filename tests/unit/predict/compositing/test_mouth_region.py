@@ -3,8 +3,8 @@ import pytest
 
 from talkinghead.predict.compositing.mouth_region import (
     Texture,
-    box_to_picture,
-    mouth_region,
+    box_to_image,
+    find_mouth_region,
     paint_mouth,
 )
 from talkinghead.predict.compositing.stabiliser import MouthFields
@@ -36,45 +36,45 @@ def fields(flow=(0.0, 0.0), mask=0.0, rgb=(0.0, 0.0, 0.0)):
 def test_without_flow_a_photo_keeps_its_own_pixels(scale, degrees):
     image = picture()
     transform = similarity(scale, degrees, 200, 150)
-    region = mouth_region(transform, *image.shape[:2], SPEC)
-    texture = Texture(image, box_to_picture(transform, SPEC))
-    assert np.array_equal(paint_mouth(fields(), texture, region).image, region.of(image))
+    region = find_mouth_region(transform, *image.shape[:2], SPEC)
+    texture = Texture(image, box_to_image(transform, SPEC))
+    assert np.array_equal(paint_mouth(fields(), texture, region).image, region.crop(image))
 
 
 def test_flow_counts_in_sides_of_the_box_and_says_where_to_look():
     image = picture()
     transform = similarity(1.0, 0, 200, 100)
-    region = mouth_region(transform, *image.shape[:2], SPEC)
-    texture = Texture(image, box_to_picture(transform, SPEC))
+    region = find_mouth_region(transform, *image.shape[:2], SPEC)
+    texture = Texture(image, box_to_image(transform, SPEC))
     moved = paint_mouth(fields(flow=(6 / SPEC.mouth_side, 0)), texture, region).image
     inside = moved[5:-5, 5:-15]
-    assert np.abs(inside - region.of(image)[5:-5, 11:-9]).max() < 1.0
+    assert np.abs(inside - region.crop(image)[5:-5, 11:-9]).max() < 1.0
 
 
 def test_the_mask_is_the_share_of_rgb():
     image = picture()
     transform = similarity(1.0, 10, 200, 150)
-    region = mouth_region(transform, *image.shape[:2], SPEC)
-    texture = Texture(image, box_to_picture(transform, SPEC))
+    region = find_mouth_region(transform, *image.shape[:2], SPEC)
+    texture = Texture(image, box_to_image(transform, SPEC))
     painted = paint_mouth(fields(mask=1.0, rgb=(1.0, 0.5, 0.0)), texture, region)
     assert np.allclose(painted.image, [255, 127.5, 0], atol=1e-3)
-    assert painted.share.shape == region.radius.shape
-    assert np.allclose(painted.share, 1)
-    assert painted.pitch == pytest.approx(SPEC.mouth_side / 96)
+    assert painted.rgb_weight.shape == region.radius.shape
+    assert np.allclose(painted.rgb_weight, 1)
+    assert painted.rgb_pixel_px == pytest.approx(SPEC.mouth_side / 96)
 
 
 def test_the_box_of_the_aligned_face_is_the_specs():
-    region = mouth_region(similarity(1.0, 0, 128, 128), 256, 256, SPEC)
+    region = find_mouth_region(similarity(1.0, 0, 128, 128), 256, 256, SPEC)
     rows, columns = np.indices(region.radius.shape)
     pixels = np.stack([columns + region.columns.start, rows + region.rows.start], -1) + 0.5
     box = (pixels - [SPEC.mouth_x, SPEC.mouth_y]) / SPEC.mouth_side
-    assert np.allclose(region.places, box, atol=1e-4)
-    assert region.side == pytest.approx(SPEC.mouth_side, abs=1e-3)
+    assert np.allclose(region.box_xy, box, atol=1e-4)
+    assert region.side_px == pytest.approx(SPEC.mouth_side, abs=1e-3)
 
 
 @pytest.mark.parametrize("degrees", [0, 30])
 def test_the_region_holds_the_ellipse_and_little_else(degrees):
-    region = mouth_region(similarity(1.0, degrees, 200, 150), 300, 400, SPEC)
+    region = find_mouth_region(similarity(1.0, degrees, 200, 150), 300, 400, SPEC)
     inside = region.radius < 1
     assert not inside[[0, -1]].any()
     assert not inside[:, [0, -1]].any()
@@ -83,19 +83,19 @@ def test_the_region_holds_the_ellipse_and_little_else(degrees):
 
 
 def test_a_box_over_the_border_is_cut_and_one_beyond_it_is_none():
-    cut = mouth_region(similarity(1.0, 0, 0, 0), 100, 100, SPEC)
+    cut = find_mouth_region(similarity(1.0, 0, 0, 0), 100, 100, SPEC)
     assert cut.rows.start == 0
     assert cut.columns.start == 0
-    assert mouth_region(similarity(1.0, 0, 900, 900), 100, 100, SPEC) is None
+    assert find_mouth_region(similarity(1.0, 0, 900, 900), 100, 100, SPEC) is None
     image = picture(100, 100)
-    texture = Texture(image, box_to_picture(similarity(1.0, 0, 0, 0), SPEC))
-    assert paint_mouth(fields(), texture, cut).image.shape == (*cut.places.shape[:2], 3)
+    texture = Texture(image, box_to_image(similarity(1.0, 0, 0, 0), SPEC))
+    assert paint_mouth(fields(), texture, cut).image.shape == (*cut.box_xy.shape[:2], 3)
 
 
 def test_another_frames_texture_is_brought_to_where_the_face_is_now():
     image = picture()
     before, now = similarity(1.0, 0, 200, 120), similarity(1.0, 0, 207, 131)
-    region = mouth_region(now, *image.shape[:2], SPEC)
-    painted = paint_mouth(fields(), Texture(image, box_to_picture(before, SPEC)), region).image
-    there = mouth_region(before, *image.shape[:2], SPEC).of(image)
+    region = find_mouth_region(now, *image.shape[:2], SPEC)
+    painted = paint_mouth(fields(), Texture(image, box_to_image(before, SPEC)), region).image
+    there = find_mouth_region(before, *image.shape[:2], SPEC).crop(image)
     assert np.array_equal(painted[:80, :80], there[:80, :80])

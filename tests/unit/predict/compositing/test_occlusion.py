@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from talkinghead.predict.compositing.mouth_region import Texture, box_to_picture, mouth_region
+from talkinghead.predict.compositing.mouth_region import Texture, box_to_image, find_mouth_region
 from talkinghead.predict.compositing.occlusion import OcclusionGuard
 from talkinghead.types import AVSpec
 
@@ -15,8 +15,8 @@ SPEC = AVSpec()
 PHOTO = astronaut()
 # As `estimate_transform` finds it.
 FACE = np.float32([[1.589, 0.0824, -237.3], [-0.0824, 1.589, -52.01]])
-BOX = box_to_picture(FACE, SPEC)
-REGION = mouth_region(FACE, *PHOTO.shape[:2], SPEC)
+BOX = box_to_image(FACE, SPEC)
+REGION = find_mouth_region(FACE, *PHOTO.shape[:2], SPEC)
 INSIDE = REGION.radius < 1
 BLUE = np.array([60, 80, 160])
 
@@ -35,11 +35,11 @@ def at(x, y):
 def with_microphone(colour):
     """The photo with a rough ball before the mouth, on a handle; and where in the region."""
     mask = np.zeros(PHOTO.shape[:2], np.uint8)
-    cv2.circle(mask, at(0.5, 0.5), round(0.25 * REGION.side), 255, -1)
-    cv2.line(mask, at(0.5, 0.5), at(1.5, 0.5), 255, round(0.16 * REGION.side))
+    cv2.circle(mask, at(0.5, 0.5), round(0.25 * REGION.side_px), 255, -1)
+    cv2.line(mask, at(0.5, 0.5), at(1.5, 0.5), 255, round(0.16 * REGION.side_px))
     rough = np.random.default_rng(0).normal(0, 6, (*mask.shape, 1)) + colour
     covered = np.where(mask[..., None] > 0, rough, PHOTO).clip(0, 255).astype(np.uint8)
-    return covered, INSIDE & (REGION.of(mask) > 0)
+    return covered, INSIDE & (REGION.crop(mask) > 0)
 
 
 def shaded(image):
@@ -76,7 +76,7 @@ def darker(image):
 def test_what_is_held_before_the_mouth_is_found(colour, light):
     image, covered = with_microphone(colour)
     seen = visible(OcclusionGuard(), light(image))
-    assert seen[covered & (REGION.places[..., 1] < 0.6)].mean() < 0.1
+    assert seen[covered & (REGION.box_xy[..., 1] < 0.6)].mean() < 0.1
     assert seen[INSIDE & ~covered].mean() > 0.55
 
 
@@ -95,7 +95,7 @@ def test_a_beard_is_the_faces_own():
 @pytest.mark.parametrize("move", [(3, 2), (-2, 4), (4, -3)])
 def test_a_face_that_is_tracked_a_little_wrongly_is_still_a_face(move):
     transform = FACE + np.float32([[0, 0, move[0]], [0, 0, move[1]]])
-    region = mouth_region(transform, *PHOTO.shape[:2], SPEC)
+    region = find_mouth_region(transform, *PHOTO.shape[:2], SPEC)
     assert visible(OcclusionGuard(), PHOTO.copy(), region=region).all()
 
 

@@ -122,7 +122,7 @@ def test_of_faces_turned_alike_the_closed_mouth_is_the_reference():
 def test_one_reference_goes_over_into_the_next():
     got = referred([turned(i, yaw) for i, yaw in enumerate([0] * 40 + [20] * 40)])
     fading = [f for f in got if f.previous_reference]
-    shares = [f.previous_reference.share for f in fading]
+    shares = [f.previous_reference.weight for f in fading]
     assert len(shares) >= 2
     assert all(0 < after < before < 1 for before, after in pairwise(shares))
     assert {f.previous_reference.reference for f in fading} == {got[0].reference}

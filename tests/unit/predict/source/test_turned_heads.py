@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from talkinghead.predict.compositing.compositor import Compositor
-from talkinghead.predict.compositing.mouth_region import mouth_region
+from talkinghead.predict.compositing.mouth_region import find_mouth_region
 from talkinghead.predict.compositing.renderers import FeatherRenderer
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.mouth_generator import GeneratedFrame
@@ -17,11 +17,11 @@ from talkinghead.types import AVSpec
 SPEC = AVSpec()
 TRANSFORM = np.float32([[1, 0, 0], [0, 1, 0]])
 PICTURE = np.full((256, 256, 3), 120, np.uint8)
-REGION = mouth_region(TRANSFORM, 256, 256, SPEC)
+REGION = find_mouth_region(TRANSFORM, 256, 256, SPEC)
 OUTLINE = np.float32([[40, 20], [125, 20], [125, 250], [40, 250]])
 """The face ends at column 125, and at 128 is the middle of the mouth."""
 COLUMNS = np.arange(REGION.columns.start, REGION.columns.stop) + 0 * REGION.radius
-MIDDLE = np.hypot(*(REGION.places - [0.5, 0.62]).transpose(2, 0, 1)) < 0.15
+MIDDLE = np.hypot(*(REGION.box_xy - [0.5, 0.62]).transpose(2, 0, 1)) < 0.15
 
 
 def composite(degrees, outline=OUTLINE):
@@ -47,7 +47,7 @@ def composite(degrees, outline=OUTLINE):
     )
     compositor = Compositor(FeatherRenderer(), SPEC, stabilise=False)
     image, _ = compositor.composite(GeneratedFrame(frame, fields))
-    return REGION.of(image)[..., 0].astype(int) - 120
+    return REGION.crop(image)[..., 0].astype(int) - 120
 
 
 @pytest.mark.parametrize("degrees", [-45, 20, 45])
@@ -71,7 +71,7 @@ def test_in_between_there_is_no_jump():
 
 
 def test_the_edge_of_the_face_is_soft():
-    row = REGION.inside(OUTLINE)[len(REGION.radius) // 2]
+    row = REGION.polygon_mask(OUTLINE)[len(REGION.radius) // 2]
     assert row.max() == 1
     assert row.min() == 0
     assert np.abs(np.diff(row)).max() < 0.25
