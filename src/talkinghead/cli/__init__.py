@@ -1,1 +1,1 @@
-"""The command line: a dispatcher, and a Hydra app of a few lines for each command."""
+"""Command line: a dispatcher and one short module per command."""

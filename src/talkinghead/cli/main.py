@@ -1,6 +1,7 @@
-"""`talkinghead <command> [key=value ...]`: every failure is one line and an exit status.
+"""Entry point of `talkinghead <command> [key=value ...]`.
 
-Nothing heavy is imported before a command is chosen: `--help` answers at once.
+Every failure is one line on stderr and an exit status. Heavy modules are imported only when a
+command runs, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import talkinghead
 from talkinghead.errors import TalkingHeadError, UsageError
 
 COMMANDS = {
-    "prepare": "raw videos to a corpus for training",
-    "pseudo_label": "other speech to learn from, with the lips that Whisper gives it",
-    "shard": "a corpus to shards for an object store",
-    "train": "a corpus to a checkpoint",
-    "predict": "a face and speech, or a text, to a talking video",
-    "converse": "a question to a video that answers it",
-    "evaluate": "a checkpoint's scores on a corpus",
-    "export": "a checkpoint to files for other runtimes",
-    "score": "any system's videos against the real ones",
+    "prepare": "make a training corpus from raw videos",
+    "pseudo_label": "make a corpus of synthetic speech with lip motion predicted by Whisper",
+    "shard": "pack a corpus into shards for an object store",
+    "train": "train the generator or the sync expert on a corpus",
+    "predict": "make a talking video from a face and speech, or a text",
+    "converse": "answer a spoken or typed question with a talking video",
+    "evaluate": "score a checkpoint on a corpus",
+    "export": "convert a checkpoint for other runtimes",
+    "score": "compare the videos of any lip-sync system with real ones",
     "setup": "install the packages that pip alone cannot (once, after pip install)",
 }
 
@@ -37,10 +38,10 @@ usage: talkinghead <command> [key=value ...] [-m] [--debug]
 commands:
 {commands}
 
-  talkinghead <command> --help      what the command takes, with the defaults
-  talkinghead <command> --cfg job   the configuration it would run with
+  talkinghead <command> --help      the keys of the command, with their defaults
+  talkinghead <command> --cfg job   the configuration that it would run with
   talkinghead <command> -m a=1,2    one run for each value
-  talkinghead <command> --debug     the traceback when something fails
+  talkinghead <command> --debug     the traceback of a failure
 
 examples:
   talkinghead predict face=photo.jpg audio=speech.wav output=talking.mp4
@@ -51,14 +52,14 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line.
+    """Run one command line.
 
     Args:
-        arguments: without the program's name; by default the process's own.
+        arguments: The arguments without the program's name; None takes those of the process.
 
     Returns:
         0; 1 for an error (one line on stderr); 2 for a wrong command line or configuration;
-        130 when interrupted.
+        130 after an interruption.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -66,18 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _dispatch(given)
     except KeyboardInterrupt:
-        _complain("interrupted", debug)
+        _report("interrupted", debug)
         return _EXIT_INTERRUPTED
     except TalkingHeadError as error:
-        _complain(_one_line(error), debug)
+        _report(_one_line(error), debug)
         return _EXIT_USAGE if isinstance(error, UsageError) else _EXIT_ERROR
     except BrokenPipeError:
-        # The reader (`| head`) has left. Python would complain again when it flushes at exit.
+        # The reader of the pipe (`| head`) has closed it. Python would fail again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_ERROR
-    except Exception as error:  # noqa: BLE001 - the outermost handler: whatever it is, the user gets one line
-        hint = "" if debug else " (--debug shows where)"
-        _complain(f"{type(error).__name__}: {_one_line(error)}{hint}", debug)
+    except Exception as error:  # noqa: BLE001 - the outermost handler: any failure is one line
+        hint = "" if debug else " (--debug shows the traceback)"
+        _report(f"{type(error).__name__}: {_one_line(error)}{hint}", debug)
         return _EXIT_ERROR
     return 0
 
@@ -98,26 +99,30 @@ def _dispatch(arguments: list[str]) -> None:
         from talkinghead.cli.setup import main as setup
 
         setup(rest)
-        return
-    from talkinghead.cli.hydra_app.app import run_app
+    elif {"-h", "--help"} & set(rest):
+        from talkinghead.cli.hydra_app.command_help import format_help
 
-    run_app(command, rest)
+        sys.stdout.write(format_help(command, rest))
+    else:
+        from talkinghead.cli.hydra_app.app import run_app
+
+        run_app(command, rest)
 
 
 def _show_usage() -> None:
-    commands = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
-    summary = (talkinghead.__doc__ or "").strip()
+    commands = "\n".join(f"  {name:<14}{summary}" for name, summary in COMMANDS.items())
+    summary = (talkinghead.__doc__ or "").partition("\n")[0].strip()
     sys.stdout.write(
         _USAGE.format(version=talkinghead.__version__, summary=summary, commands=commands)
     )
 
 
 def _one_line(error: BaseException) -> str:
-    """An error's message without its line breaks."""
+    """Return an error's message without line breaks."""
     return "; ".join(line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
 
 
-def _complain(message: str, debug: bool) -> None:
+def _report(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     sys.stderr.write(f"talkinghead: {message}\n")

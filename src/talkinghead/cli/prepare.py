@@ -1,4 +1,4 @@
-"""`talkinghead prepare`: raw videos to a corpus."""
+"""`talkinghead prepare`: make a training corpus from raw videos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from talkinghead.types import AVSpec
 
 
 def main(cfg: DictConfig) -> None:
-    """Prepares the corpus that `conf/prepare.yaml` describes."""
+    """Prepare the corpus that `conf/prepare.yaml` describes."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     input_dir, output_dir, av, detector, rules, sync = (
         values.pop(key) for key in ("input", "output", "av", "detector", "rules", "sync")

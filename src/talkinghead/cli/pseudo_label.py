@@ -1,4 +1,4 @@
-"""`talkinghead pseudo_label`: other speech to learn from, with the lips that Whisper gives it."""
+"""`talkinghead pseudo_label`: label speech recordings with predicted lip motion."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.training.pseudo_labels import PseudoLabelOptions, pseudo_label
+from talkinghead.training.pseudo_labels import pseudo_label
 from talkinghead.types import AVSpec
 
 
 def main(cfg: DictConfig) -> None:
-    """Makes the corpus that `conf/pseudo_label.yaml` describes."""
-    options = PseudoLabelOptions(**cfg.options)
-    voices = {str(name): instantiate(tts) for name, tts in (cfg.voices or {}).items()}
+    """Make the corpus that `conf/pseudo_label.yaml` describes."""
     av: Any = OmegaConf.to_container(cfg.av, resolve=True)
-    spec = AVSpec.from_dict(av)
-    pseudo_label(cfg.book, cfg.output, spec, voices, instantiate(cfg.lip_prior), options)
+    spec, lip_prior = AVSpec.from_dict(av), instantiate(cfg.lip_prior)
+    pseudo_label(cfg.input, cfg.output, spec, lip_prior, cfg.spread_px)

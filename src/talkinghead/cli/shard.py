@@ -1,4 +1,4 @@
-"""`talkinghead shard`: a prepared corpus to shards."""
+"""`talkinghead shard`: pack a corpus into shards for an object store."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from talkinghead.data.shards import write_shards
 
 
 def main(cfg: DictConfig) -> None:
-    """Writes the shards that `conf/shard.yaml` describes."""
+    """Write the shards that `conf/shard.yaml` describes."""
     write_shards(cfg.input, cfg.output, cfg.shard_mb)

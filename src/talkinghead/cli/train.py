@@ -1,4 +1,4 @@
-"""`talkinghead train`: fits the sync expert or the generator."""
+"""`talkinghead train`: train the generator, the sync expert or the lip regressor."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.training.distributed import other_processes
+from talkinghead.training.resume import resolve_resume
 from talkinghead.training.sweeps.pruning import require_metric
-from talkinghead.training.training_run import build_trainer, resolve_resume, train
+from talkinghead.training.training_run import build_trainer, train
 
 
 def main(cfg: DictConfig) -> float | None:
-    """One run, as `conf/train.yaml` describes it; its last metrics are left in `metrics.json`.
-
-    Returns:
-        In a sweep, the objective.
-    """
+    """Run one training and write its last metrics to `metrics.json`; return a sweep's objective."""
     run_dir = Path(cfg.run_dir)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     ckpt_path = resolve_resume(cfg.ckpt_path, run_dir)

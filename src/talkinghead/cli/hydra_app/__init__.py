@@ -1,1 +1,1 @@
-"""Run a command as a Hydra application."""
+"""Hydra application that runs a command: overrides, help and error messages."""

@@ -1,4 +1,4 @@
-"""Runs a command's function as a Hydra app: literal paths and texts in, our own errors out."""
+"""Run a command as a Hydra application, with literal paths and one-line errors."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.paths import conf_dir
 
 _PLUGINS = ("hydra/sweeper/optuna", "hydra/launcher/submitit_")
-"""Choices of Hydra's that come with the extra `sweep`."""
+"""Hydra plugins that the extra `sweep` installs."""
 
 
 class _JobFailedError(BaseException):
-    """Carries a job's error past Hydra, which catches every Exception and prints its own lines."""
+    """Wrapper of a job's error. Hydra would catch an `Exception` and print its own lines."""
 
 
 def run_app(command: str, arguments: Sequence[str]) -> None:
-    """Runs `main(cfg)` of `talkinghead.cli.<command>` under Hydra: once, or with `-m` once a value.
+    """Run `main(cfg)` of `talkinghead.cli.<command>` under Hydra.
 
     Args:
-        command: the module in `talkinghead.cli`, and the configuration's name.
+        command: The module in `talkinghead.cli`, which is also the name of the configuration.
         arguments: Hydra's arguments; the values of path and text keys are taken literally.
 
     Raises:
-        UsageError: the arguments or the configuration are wrong.
-        Exception: whatever the command raised; with `-m` the first such error, after all have run.
+        UsageError: The arguments or the configuration are wrong.
+        Exception: The error of the command; with `-m` the first one, after all runs.
     """
-    # Hydra would otherwise print a job's traceback and exit by itself.
+    # Without this, Hydra prints a job's traceback and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     command_line = sys.argv
     overrides = to_hydra(arguments, command)
@@ -48,9 +48,9 @@ def run_app(command: str, arguments: Sequence[str]) -> None:
         app(_make_task(command, command_line))()
     except _JobFailedError as failure:
         assert failure.__cause__ is not None
-        raise _as_ours(failure.__cause__, command, overrides) from failure.__cause__
+        raise _translate_error(failure.__cause__, command, overrides) from failure.__cause__
     except (HydraException, OmegaConfBaseException) as error:
-        raise _as_ours(error, command, overrides) from error
+        raise _translate_error(error, command, overrides) from error
     finally:
         sys.argv = command_line
 
@@ -58,7 +58,7 @@ def run_app(command: str, arguments: Sequence[str]) -> None:
 def _make_task(command: str, command_line: list[str]) -> Callable[[DictConfig], object]:
     def task(cfg: DictConfig) -> object:
         try:
-            # Imported here: --help, --cfg and a wrong key are answered without loading torch.
+            # Imported late, so that --cfg and a wrong key need not load torch.
             main = importlib.import_module(f"talkinghead.cli.{command}").main
             if HydraConfig.get().mode == RunMode.RUN:
                 # Lightning starts the other processes of a distributed run from sys.argv.
@@ -69,13 +69,13 @@ def _make_task(command: str, command_line: list[str]) -> Callable[[DictConfig], 
                 raise
             raise _JobFailedError from error
 
-    # Hydra names the job after the function's module.
+    # Hydra names the job after this module.
     task.__module__ = f"talkinghead.cli.{command}"
     return task
 
 
-def _as_ours(error: BaseException, command: str, overrides: Sequence[str]) -> BaseException:
-    """Our own error where one is at the root; a configuration's error as a UsageError."""
+def _translate_error(error: BaseException, command: str, overrides: Sequence[str]) -> BaseException:
+    """Return the `TalkingHeadError` in the chain of causes, or a `UsageError` for Hydra's own."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TalkingHeadError):

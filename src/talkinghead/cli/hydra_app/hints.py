@@ -1,4 +1,4 @@
-"""Says in one line what is wrong with a configuration, and what the user may have meant."""
+"""Explain configuration errors in one line, with the nearest valid key or choice."""
 
 from __future__ import annotations
 
@@ -21,17 +21,15 @@ _MAX_SUGGESTIONS = 3
 def explain(
     error: HydraException | OmegaConfBaseException, command: str, overrides: Sequence[str]
 ) -> str:
-    """One line for a person about an error of Hydra's or OmegaConf's.
+    """Return one line that explains an error of Hydra or OmegaConf.
 
     Args:
-        error: what was raised.
-        command: the command, which is its configuration's name.
-        overrides: Hydra's arguments as given.
+        error: The error.
+        command: The command, which is the name of its configuration.
+        overrides: Hydra's arguments.
     """
     if isinstance(error, MissingMandatoryValue):
-        return (
-            f"{command} needs {error.full_key}=... (talkinghead {command} --help says what it is)"
-        )
+        return f"{command} needs {error.full_key}=... (talkinghead {command} --help explains it)"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         return _explain_choice(error)
     if isinstance(error, OverrideParseException):
@@ -46,7 +44,7 @@ def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or [])
     hint = _did_you_mean(choice, options)
-    return f"{group}={choice}: there is no such choice{hint} ({', '.join(options)})"
+    return f"{group}={choice}: no such choice{hint} ({', '.join(options)})"
 
 
 def _explain_syntax(error: OverrideParseException, command: str, overrides: Sequence[str]) -> str:
@@ -56,15 +54,13 @@ def _explain_syntax(error: OverrideParseException, command: str, overrides: Sequ
     known = _known_keys(command, overrides)
     if key.lstrip("+~") not in known:
         return _explain_key(key.lstrip("+~"), command, known)
-    return (
-        f"{error.override!r} cannot be read; put quotes around special characters: {key}=\"'...'\""
-    )
+    return f"cannot parse {error.override!r}: put quotes around special characters: {key}=\"'...'\""
 
 
 def _explain_key(key: str, command: str, known: Sequence[str]) -> str:
     same_end = [name for name in known if name.rpartition(".")[2] == key][:_MAX_SUGGESTIONS]
     hint = f", did you mean {' or '.join(same_end)}?" if same_end else _did_you_mean(key, known)
-    return f"{command} has no key {key}{hint} (talkinghead {command} --cfg job shows them all)"
+    return f"{command} has no key {key}{hint} (talkinghead {command} --help lists the keys)"
 
 
 def _did_you_mean(word: str, candidates: Iterable[str]) -> str:
@@ -73,7 +69,7 @@ def _did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
-    """Every key of a configuration with the user's choices of groups, and the groups themselves."""
+    """Return every key of a configuration with the selected group choices, and the groups."""
     folder = conf_dir()
     groups = [
         path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_dir()

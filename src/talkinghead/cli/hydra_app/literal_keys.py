@@ -1,0 +1,89 @@
+"""Keys whose values are paths or free text. Made by scripts/generate_config.py."""
+
+PATH_KEYS = frozenset(
+    {
+        "audio",
+        "book",
+        "callbacks.best.dirpath",
+        "callbacks.last.dirpath",
+        "checkpoint",
+        "corpus",
+        "data.cache_dir",
+        "data.corpus_dir",
+        "data.pseudo_label_dir",
+        "face",
+        "generated",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+        "identity.path",
+        "inception_path",
+        "input",
+        "jobs",
+        "landmark.checkpoint",
+        "lip_prior.map_path",
+        "lip_prior.whisper.model",
+        "llm.model",
+        "loss.landmark.checkpoint",
+        "model.generator.face_encoder_weights",
+        "model.init_from",
+        "model.sync_expert",
+        "output",
+        "reference",
+        "run_dir",
+        "stt.model",
+        "sync.checkpoint",
+        "sync.syncnet_path",
+        "tts.config_path",
+        "tts.model",
+        "tts.speaker_wav",
+        "tts.voice",
+    }
+)
+"""Their types admit a path."""
+NAMED_PATHS_KEYS = frozenset(
+    {
+        "model.sync_expert",
+        "tts.voice",
+    }
+)
+"""Paths, or named ones in braces: `{a: PATH, b: PATH}`."""
+TEXT_KEYS = frozenset(
+    {
+        "text",
+        "label",
+        "system_prompt",
+        "detector.name",
+        "emotions",
+        "format",
+        "lip_prior.whisper.device",
+        "llm.api_key_env",
+        "llm.base_url",
+        "llm.template",
+        "logger.wandb.group",
+        "logger.wandb.name",
+        "logger.wandb.save_dir",
+        "model.license",
+        "model.trained_on",
+        "provenance.certificate_path",
+        "provenance.key_path",
+        "provenance.label",
+        "provenance.timestamp_url",
+        "quantize",
+        "split_by",
+        "stt.api_key_env",
+        "stt.base_url",
+        "stt.compute_type",
+        "stt.device",
+        "stt.language",
+        "stt.prompt",
+        "tts.api_key_env",
+        "tts.base_url",
+        "tts.device",
+        "tts.install",
+        "tts.instructions",
+        "tts.language",
+        "tts.speaker",
+        "tts.voice_pattern",
+    }
+)
+"""Their types are text, and not one of a fixed set of words."""

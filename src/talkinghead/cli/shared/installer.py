@@ -1,0 +1,28 @@
+"""Find the package installer of this environment."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.util import find_spec
+
+from talkinghead.errors import DependencyError
+from talkinghead.paths import NODEPS_REQUIREMENTS
+
+
+def installer_command() -> list[str]:
+    """Return the start of an install command for hashed files: pip's, or uv's without pip.
+
+    Raises:
+        DependencyError: There is neither pip nor uv.
+    """
+    options = ["--no-deps", "--require-hashes"]
+    if find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "install", *options]
+    uv = shutil.which("uv")
+    if uv is not None:
+        return [uv, "pip", "install", "--python", sys.executable, *options]
+    raise DependencyError(
+        f"this Python has no pip: run {sys.executable} -m ensurepip, "
+        f"or install {NODEPS_REQUIREMENTS} with --no-deps yourself"
+    )
