@@ -1,4 +1,4 @@
-"""Small parts for conversations: a voice of tones, ears that know what they hear, a slow mind."""
+"""Small speech providers for tests of conversations."""
 
 import threading
 import time
@@ -10,33 +10,32 @@ from talkinghead.speech.llm.echo import Echo
 
 
 class ToneTextToSpeech:
-    """A voice: a tone for each word. It breaks at the word `breaks_at`, and serves one at a time.
+    """A voice that plays a tone for each word, fails at `fails_at` and refuses concurrent callers.
 
     Attributes:
-        spoken: the sentences it was given, and when.
+        spoken: the sentences received, with their times.
     """
 
     sample_rate = 16_000
 
-    def __init__(self, word_s=0.1, breaks_at=None, wait_s=0.0):
-        self.word_s, self.breaks_at, self.wait_s = word_s, breaks_at, wait_s
+    def __init__(self, word_s=0.1, fails_at=None):
+        self.word_s, self.fails_at = word_s, fails_at
         self.spoken = []
-        self._alone = threading.Lock()
+        self._lock = threading.Lock()
 
     def speak(self, text, cancel=None):
-        assert self._alone.acquire(blocking=False), "two callers at a time"
+        assert self._lock.acquire(blocking=False), "two callers at a time"
         try:
             self.spoken.append((text, time.monotonic()))
             for word in text.split():
                 if cancel is not None and cancel.is_set():
                     return
-                if word == self.breaks_at:
-                    raise SpeechError("the voice broke")
+                if word == self.fails_at:
+                    raise SpeechError("the voice failed")
                 if any(letter.isalnum() for letter in word):
-                    time.sleep(self.wait_s)
                     yield self._tone(word)
         finally:
-            self._alone.release()
+            self._lock.release()
 
     def _tone(self, word):
         times = np.arange(round(self.word_s * self.sample_rate)) / self.sample_rate
@@ -44,14 +43,14 @@ class ToneTextToSpeech:
 
 
 class FixedSpeechToText:
-    """Hears what it was told beforehand, and keeps what it got."""
+    """Speech to text that always returns the same transcript and keeps the audio it received."""
 
     def __init__(self, transcript):
         self.transcript = transcript
-        self.heard = []
+        self.received = []
 
     def transcribe(self, audio, cancel=None):
-        self.heard.append(audio)
+        self.received.append(audio)
         return self.transcript
 
     def stream(self, chunks, sample_rate, cancel=None):
@@ -59,26 +58,26 @@ class FixedSpeechToText:
 
 
 class RecordingEcho(Echo):
-    """An echo that keeps what it was told and how much of its reply was taken.
+    """An `Echo` that records its requests and how many words of its replies were taken.
 
-    It breaks before its word number `breaks_at`, or is stuck there until `stuck` is set.
+    It fails before word number `fails_at`, or blocks there until `unblock` is set.
     """
 
-    def __init__(self, template="{}", tokens_per_second=None, breaks_at=None, stuck=None):
+    def __init__(self, template="{}", tokens_per_second=None, fails_at=None, unblock=None):
         super().__init__(template, tokens_per_second)
-        self.breaks_at, self.stuck = breaks_at, stuck
-        self.told, self.num_taken, self.num_running = [], 0, 0
+        self.fails_at, self.unblock = fails_at, unblock
+        self.requests, self.num_taken, self.num_running = [], 0, 0
 
     def reply(self, messages, cancel=None):
-        self.told.append([(message.role, message.content) for message in messages])
+        self.requests.append([(message.role, message.content) for message in messages])
         self.num_running += 1
         assert self.num_running == 1, "two callers at a time"
         try:
             for number, word in enumerate(super().reply(messages, cancel)):
-                if number == self.breaks_at and self.stuck is None:
-                    raise SpeechError("the line went dead")
-                if number == self.breaks_at:
-                    self.stuck.wait(20)
+                if number == self.fails_at and self.unblock is None:
+                    raise SpeechError("the connection was lost")
+                if number == self.fails_at:
+                    self.unblock.wait(20)
                 self.num_taken += 1
                 yield word
         finally:

@@ -1,1 +1,1 @@
-"""Real-time streaming."""
+"""Real-time streaming: speech in chunks to video frames."""

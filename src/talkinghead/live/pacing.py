@@ -1,4 +1,4 @@
-"""Showing frames when their sound is heard."""
+"""Release frames in time with the audio playback."""
 
 from __future__ import annotations
 
@@ -9,40 +9,39 @@ from talkinghead.live.streaming import RealtimeFrame
 
 
 class AudioClock:
-    """How much of the speech a lip_prior has heard, in seconds; negative before it begins.
+    """Playback position of the speech in seconds, by the wall clock; negative before the start.
 
-    It runs with the wall's clock from the moment that it is made. Where a sound card plays the
-    speech, count the samples that it has played instead: that is the clock that matters.
+    It starts when it is constructed. If a sound card plays the speech, use the number of samples
+    that it has played instead: sound cards drift from the wall clock.
 
     Args:
-        delay_s: how long after it came speech is played: a stream's `playback_delay_s`.
-        now: seconds, which never run back.
+        delay_s: Time in seconds until playback starts: the stream's `playback_delay_s`.
+        now: Monotonic clock in seconds.
     """
 
     def __init__(self, delay_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._begins_s = now() + delay_s
+        self._playback_start_s = now() + delay_s
 
     def __call__(self) -> float:
-        """Seconds of the speech."""
-        return self._now() - self._begins_s
+        """Return the playback position in seconds."""
+        return self._now() - self._playback_start_s
 
 
 class FramePacer:
-    """Gives out each frame when the clock reaches its time, and at once where that has passed.
+    """Release each frame when the audio clock reaches its time, and late frames at once.
 
-    The wait is always for the clock and never for a period after the frame before, so errors do not
-    add up.
+    Each wait is relative to the clock, not to the frame before, so timing errors do not accumulate.
 
     Args:
-        clock: seconds of the speech that were heard, such as an `AudioClock`.
-        sleep: waits so many seconds.
+        clock: Playback position of the speech in seconds, such as an `AudioClock`.
+        sleep: Function that waits for a number of seconds.
 
     Attributes:
-        num_released: frames given out.
-        num_late: of these, those that came after their time.
-        last_delay_s: how long after its time the last frame was given out.
-        max_delay_s: the longest such delay.
+        num_released: Number of released frames.
+        num_late: Number of frames released after their time.
+        last_delay_s: Delay of the last frame relative to its time.
+        max_delay_s: Maximum delay of a frame.
     """
 
     def __init__(
@@ -53,13 +52,13 @@ class FramePacer:
         self.last_delay_s = self.max_delay_s = 0.0
 
     def release(self, frames: Iterable[RealtimeFrame]) -> Iterator[RealtimeFrame]:
-        """The same frames, each in its time."""
+        """Yield the frames, each at its time."""
         for frame in frames:
             self.wait(float(frame.time_s))
             yield frame
 
     def wait(self, time_s: float) -> None:
-        """Waits until the clock reaches this time of the speech, and counts."""
+        """Wait until the clock reaches this time of the speech, and update the counts."""
         delay_s = self._clock() - time_s
         self.num_late += delay_s > 0
         while delay_s < 0:

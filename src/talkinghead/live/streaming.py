@@ -1,4 +1,4 @@
-"""Speech in chunks of any size to finished frames, the same as from the whole file."""
+"""Real-time lip-sync: speech in chunks of any size to the frames that the whole file would give."""
 
 from __future__ import annotations
 
@@ -6,50 +6,88 @@ import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
-from typing import NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from talkinghead.errors import MediaError, UsageError
-from talkinghead.live.stream_stats import Meter, RealtimeStats
+from talkinghead.live.stream_stats import RealtimeStats, StreamMeter
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import FloatArray, UInt8Array
 
-# Frames made at once where many can be: quicker than one by one, and few enough to come soon.
-_BATCH = 8
-_LIVE_LATENCY_S = 0.2
+# Frames generated together if several are due: faster than one by one, without a long delay.
+_BATCH_SIZE = 8
+# Decoders and resamplers overshoot full scale a little; more means another scale.
+_MAX_AMPLITUDE = 2.0
 
 
 class RealtimeFrame(NamedTuple):
-    """A picture uint8 [H, W, 3] RGB, to be shown from `time_s` of the speech on."""
+    """An image, uint8 [H, W, 3] RGB, to be shown from `time_s` of the speech on."""
 
     image: UInt8Array
     time_s: Fraction
 
 
 class RealtimeLipSync:
-    """Makes an avatar speak while the speech still comes.
+    """Generate an avatar's video frames while the speech is still arriving.
 
-    The speech is the clock: a frame's time is counted in samples, so it cannot drift. A frame comes
-    out of the `push` that brings the last speech it needs. The work is done in the caller's thread;
-    one stream belongs to one thread at a time, while its avatar may serve many.
+    Frame times are counted in samples of the speech, so they cannot drift. A frame is returned by
+    the `push` that completes the speech it needs, `lookahead_s` after the frame's own speech.
+
+    Audio is played by the application. Begin to play `playback_delay_s` after the first chunk was
+    pushed, and show each frame when the player reaches the frame's `time_s`. Where the speech
+    arrives faster than it is played (text to speech), frames are ready early and wait in a
+    `FramePacer`; where it arrives in real time (a call), the delay leaves time to make them.
+
+    No frames are made while no speech is pushed. For a pause of known length push zeros, which
+    close the mouth and keep the avatar moving. At the end of a reply call `flush`, which returns
+    the frames that still waited for later speech, and `reset` before the next one. `close`, or
+    leaving the `with` block, ends the stream.
+
+    Work is done in the caller's thread. Use a stream from one thread at a time; its avatar may
+    serve several streams.
 
     Args:
-        avatar: who speaks.
-        max_latency_s: a frame that is finished later than this after its speech came is counted as
-            late.
+        avatar: The avatar to animate.
+        max_latency_s: Time in seconds allowed for generating a frame; slower frames count as late.
 
     Attributes:
-        sample_rate: of the speech, in Hz.
-        lookahead_s: how far beyond the middle of a frame, the moment that it stands for, speech
-            must at the most have been heard: half the audio window and the model's look-ahead. A
-            frame off the model's time grid (of a video at another rate) waits for the next on it.
-        playback_delay_s: how long after it came speech is to be played, so that a frame that is not
-            late is there in its time.
+        sample_rate: Sample rate of the speech in Hz.
+        lookahead_s: How much speech after the middle of a frame is needed at most: half the audio
+            window and the model's look-ahead. A frame between two of the model's time steps (a
+            video at another frame rate) needs one step more.
+
+    Example:
+        Speak sentences with a text-to-speech voice. `player` is the application's audio output,
+        with `write(chunk)` and `position_s`, the seconds of speech that were played; `show`
+        displays an image.
+
+        >>> from talkinghead import LipSyncPredictor, RealtimeLipSync
+        >>> from talkinghead.live.pacing import FramePacer
+        >>> from talkinghead.speech.sentence_speech import stream_sentences
+        >>> from talkinghead.speech.tts.piper import Piper
+        >>> from talkinghead.speech.voice import Voice
+        >>> avatar = LipSyncPredictor.from_checkpoint("default").avatar("photo.jpg")
+        >>> with RealtimeLipSync(avatar) as stream:
+        ...     def frames(sentences):
+        ...         speech = stream_sentences(
+        ...             sentences, Voice(Piper()), sample_rate=stream.sample_rate
+        ...         )
+        ...         for chunk in speech:
+        ...             player.write(chunk)
+        ...             yield from stream.push(chunk)
+        ...         yield from stream.flush()
+        ...     for reply in (["Hello. ", "How are you?"], ["Good bye."]):
+        ...         pacer = FramePacer(lambda: player.position_s)
+        ...         for image, time_s in pacer.release(frames(reply)):
+        ...             show(image)
+        ...         stream.reset()
     """
 
-    def __init__(self, avatar: Avatar, max_latency_s: float = _LIVE_LATENCY_S) -> None:
+    def __init__(self, avatar: Avatar, max_latency_s: float = 0.2) -> None:
         self.avatar = avatar
         spec = avatar.predictor.spec
         self.sample_rate = spec.sample_rate
@@ -58,78 +96,113 @@ class RealtimeLipSync:
         self.lookahead_s = float(
             self._mouths.tokens.lookahead_s(on_grid=durations_s == {1 / spec.fps})
         )
-        self.playback_delay_s = self.lookahead_s + float(max(durations_s)) / 2 + max_latency_s
+        self._max_frame_s = float(max(durations_s))
         self._max_latency_s = max_latency_s
+        self._is_closed = False
         self.reset()
 
+    @property
+    def playback_delay_s(self) -> float:
+        """Seconds between the arrival of speech and its playback that keep frames on time.
+
+        The sum of the look-ahead, half a frame, and `max_latency_s`.
+        """
+        return self.lookahead_s + self._max_frame_s / 2 + self._max_latency_s
+
+    @property
+    def stats(self) -> RealtimeStats:
+        """Statistics since the last `reset`; may be read from any thread."""
+        return self._meter.snapshot()
+
+    def __enter__(self) -> RealtimeLipSync:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def reset(self) -> None:
-        """Begins a new stream, at time 0 and with the avatar's first picture."""
+        """Start a new stream at time 0, with the avatar's first image.
+
+        Raises:
+            UsageError: The stream is closed.
+        """
+        self._refuse_if_closed()
         self._mouths.tokens.reset()
         self._compositor = self.avatar.predictor.compositor()
         self._frames = self.avatar.source.play()
         self._next = next(self._frames)
-        self._meter = Meter(self._max_latency_s)
+        self._meter = StreamMeter(self._max_latency_s)
 
-    @property
-    def stats(self) -> RealtimeStats:
-        """Figures of the stream since the last `reset`; may be read from any thread."""
-        return self._meter.read()
+    def close(self) -> None:
+        """End the stream and release its buffers; may be called twice. The avatar stays usable."""
+        self._is_closed = True
+        self._frames.close()
+        self._mouths.tokens.reset()
 
     def push(
         self,
-        audio: FloatArray,
+        audio: NDArray[Any],
         *,
         arrived_s: float | None = None,
         skip_before_s: float | Fraction = 0,
     ) -> list[RealtimeFrame]:
-        """Takes more speech and gives the frames that can be made now, in order.
+        """Add speech and return the frames that can be generated now, in order.
 
         Args:
-            audio: float32 [num_samples] in [-1, 1], mono, at `sample_rate`; as many as there are.
-            arrived_s: when it came, on `time.monotonic`'s clock; by default now. For who hands it
-                on later than it came, so that the latency is told as it is.
-            skip_before_s: frames that should have been shown before this time of the speech are
-                left out: so an application that has fallen behind its sound catches up.
+            audio: Mono samples, [num_samples] or [num_samples, 1], at `sample_rate`, of any length:
+                float32 or float64 in [-1, 1], or int16. NaN counts as silence.
+            arrived_s: When the chunk arrived, on the clock of `time.monotonic`; now by default. Set
+                it if the chunk was queued, so that the measured latency includes the queue.
+            skip_before_s: Frames due before this time of the speech are dropped, so that an
+                application that has fallen behind its audio can catch up.
 
         Raises:
-            MediaError: the audio is not float mono.
-            UsageError: the stream was flushed; `reset` begins a new one.
+            MediaError: The audio has another type, shape or range.
+            UsageError: The stream was flushed, and needs `reset`; or it is closed.
         """
         self._refuse_after_end()
         arrived_s = time.monotonic() if arrived_s is None else arrived_s
-        self._mouths.tokens.push(_checked(audio))
-        return list(self._make(arrived_s, skip_before_s))
+        self._mouths.tokens.push(to_mono_float32(audio))
+        return list(self._generate(arrived_s, skip_before_s))
 
     def flush(self) -> list[RealtimeFrame]:
-        """Ends the speech and gives the frames that are left; after it only `reset` may follow.
+        """End the speech and return the remaining frames; only `reset` or `close` may follow.
 
         Raises:
-            UsageError: the stream was flushed before.
+            UsageError: The stream was flushed before, or is closed.
         """
         self._refuse_after_end()
         self._mouths.tokens.finish()
-        return list(self._make(time.monotonic(), 0))
+        return list(self._generate(time.monotonic(), 0))
 
-    def stream(self, chunks: Iterable[FloatArray]) -> Iterator[RealtimeFrame]:
-        """Pushes all of the chunks, as they come, and flushes."""
+    def stream(self, chunks: Iterable[NDArray[Any]]) -> Iterator[RealtimeFrame]:
+        """Push each chunk as it arrives, then flush."""
         for chunk in chunks:
             yield from self.push(chunk)
         yield from self.flush()
 
-    def _make(self, arrived_s: float, skip_before_s: float | Fraction) -> Iterator[RealtimeFrame]:
-        heard = list(self._take())
-        waiting = [frame for frame in heard if frame.time_s >= skip_before_s]
-        num_pictures, num_waiting = (sum(f.is_last for f in some) for some in (heard, waiting))
-        self._meter.speech(arrived_s, num_waiting, num_pictures - num_waiting)
-        for start in range(0, len(waiting), _BATCH):
-            for frame in self._mouths.generate(waiting[start : start + _BATCH]):
+    def _generate(
+        self, arrived_s: float, skip_before_s: float | Fraction
+    ) -> Iterator[RealtimeFrame]:
+        ready = list(self._ready_frames())
+        kept = [frame for frame in ready if frame.time_s >= skip_before_s]
+        # An image with several faces has a frame for each; the last one completes the image.
+        num_ready, num_kept = (sum(f.is_last for f in frames) for frames in (ready, kept))
+        self._meter.record_speech(arrived_s, num_kept, num_ready - num_kept)
+        for start in range(0, len(kept), _BATCH_SIZE):
+            for frame in self._mouths.generate(kept[start : start + _BATCH_SIZE]):
                 image, _ = self._compositor.composite(frame)
                 if frame.source.is_last:
-                    self._meter.frame(arrived_s, time.monotonic())
+                    self._meter.record_frame(arrived_s, time.monotonic())
                     yield RealtimeFrame(image, frame.source.time_s)
 
-    def _take(self) -> Iterator[SourceFrame]:
-        """The avatar's next frames whose speech was heard."""
+    def _ready_frames(self) -> Iterator[SourceFrame]:
+        """Take the avatar's next frames whose speech is complete."""
         tokens = self._mouths.tokens
         while tokens.has(self._next.middle_s):
             if tokens.duration_s is not None and self._next.time_s >= tokens.duration_s:
@@ -137,15 +210,49 @@ class RealtimeLipSync:
             yield self._next
             self._next = next(self._frames)
 
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise UsageError("the stream is closed: make another RealtimeLipSync")
+
     def _refuse_after_end(self) -> None:
+        self._refuse_if_closed()
         if self._mouths.tokens.duration_s is not None:
             raise UsageError("the stream has ended with flush(): call reset() to begin another")
 
 
-def _checked(audio: FloatArray) -> FloatArray:
-    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+def to_mono_float32(audio: NDArray[Any]) -> FloatArray:
+    """Convert samples to float32 [num_samples] in [-1, 1]; NaN becomes 0.
+
+    Args:
+        audio: Floating-point samples in [-1, 1] or int16, [num_samples] or [num_samples, 1].
+
+    Raises:
+        MediaError: The audio has another type, shape or range.
+    """
+    if isinstance(audio, bytes | bytearray | memoryview):
         raise MediaError(
-            f"the audio is {audio.dtype} {list(audio.shape)}; expected float32 [num_samples], mono "
-            "in [-1, 1]: mix its channels, and divide int16 by 32768"
+            f"the audio is {type(audio).__name__}; expected an array: for 16-bit PCM use "
+            "np.frombuffer(audio, np.int16)"
+        )
+    audio = np.asarray(audio)
+    if audio.ndim == 2 and audio.shape[1] == 1:
+        audio = audio[:, 0]
+    if audio.ndim != 1:
+        raise MediaError(
+            f"the audio has the shape {list(audio.shape)}; expected mono, [num_samples] or "
+            "[num_samples, 1]: mix the channels first, such as with audio.mean(axis=1)"
+        )
+    if audio.dtype == np.int16:
+        return audio.astype(np.float32) / np.float32(32_768)
+    if not np.issubdtype(audio.dtype, np.floating):
+        raise MediaError(
+            f"the audio is {audio.dtype}; expected float32 or float64 in [-1, 1], or int16: "
+            "divide other integers by their full scale"
+        )
+    peak = np.nanmax(np.abs(audio), initial=0)
+    if peak > _MAX_AMPLITUDE:
+        raise MediaError(
+            f"the audio has samples of {peak:g}; expected [-1, 1]: divide samples on the scale of "
+            "int16 by 32768"
         )
     return np.nan_to_num(audio.astype(np.float32, copy=False))

@@ -1,1 +1,1 @@
-"""Hears, thinks and speaks: speech to text, language models, text to speech, and conversations."""
+"""Speech to text, language models, text to speech, and conversations built from them."""

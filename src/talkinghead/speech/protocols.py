@@ -1,12 +1,18 @@
-"""What hears, thinks and speaks: three protocols, whoever provides them.
+"""Protocols of speech providers: speech to text, language models and text to speech.
 
-Every adapter is a class in a file of its own (`speech/stt/`, `speech/llm/`, `speech/tts/`), made by
-Hydra from `conf/stt`, `conf/llm` and `conf/tts`. It imports its provider's library when it is made,
-and what it raises is a `SpeechError` or a `DependencyError`. All may be used from any thread, by
-one caller at a time.
+To add a provider, write one class in one file and one YAML file:
 
-Cancelling is a `threading.Event`: once it is set, iterators end at their next piece, and
-`transcribe` gives what it has heard so far.
+1. `speech/tts/NAME.py` (or `stt/`, `llm/`): a class with the protocol's methods, without a base
+   class. It imports its provider's library when it is constructed, so that a missing package is a
+   `DependencyError` that names what to install.
+2. `conf/tts/NAME.yaml`: `_target_` with the class, and the options that differ from the defaults.
+
+It is then available as `tts=NAME` on the command line and, in Python, as the `voice` of a
+`Conversation`.
+
+All adapters raise `SpeechError` or `DependencyError` and may be used from any thread, by one caller
+at a time. `cancel` is a `threading.Event`: once it is set, iterators end at their next item, and
+`transcribe` returns the text recognised so far.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from talkinghead.types import AudioClip, FloatArray
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a transcript, in seconds from the beginning of its sound."""
+    """A word of a transcript; times are in seconds from the start of the audio."""
 
     text: str
     start_s: float
@@ -30,10 +36,12 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said. `text` is empty where nobody spoke.
+    """Recognised text.
 
-    `language` is a two-letter code (ISO 639-1), None where it is not known; `words` are empty where
-    the provider gives no times.
+    Attributes:
+        text: The text; empty if the audio holds no speech.
+        language: Two-letter code (ISO 639-1); None if unknown.
+        words: The words with their times; empty if the provider gives no times.
     """
 
     text: str
@@ -43,7 +51,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Message:
-    """A part of a conversation."""
+    """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -51,61 +59,95 @@ class Message:
 
 @runtime_checkable
 class SpeechToText(Protocol):
-    """Hears."""
+    """Speech recognition.
+
+    Example of a provider, in `speech/stt/fixed.py`, with `conf/stt/fixed.yaml` holding
+    `_target_: talkinghead.speech.stt.fixed.FixedTranscript`:
+
+        >>> class FixedTranscript:
+        ...     def transcribe(self, audio, cancel=None):
+        ...         return Transcript("Hello.", "en")
+        ...
+        ...     def stream(self, chunks, sample_rate, cancel=None):
+        ...         for utterance in stream_utterances(chunks, sample_rate, cancel=cancel):
+        ...             yield self.transcribe(AudioClip(utterance.samples, 16_000), cancel)
+    """
 
     def transcribe(self, audio: AudioClip, cancel: Event | None = None) -> Transcript:
-        """What is said in a clip.
+        """Transcribe a clip.
 
         Raises:
-            SpeechError: the provider failed, or took longer than its timeout.
+            SpeechError: The provider failed, or exceeded its timeout.
         """
         ...
 
     def stream(
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
-        """One transcript for each utterance of a stream, as soon as it has ended.
+        """Yield one transcript per utterance of a stream, as soon as the utterance has ended.
 
         Args:
             chunks: float32 [num_samples] in [-1, 1], mono, of any length.
-            sample_rate: theirs, in Hz.
-            cancel: ends it early.
+            sample_rate: Sample rate of the chunks in Hz.
+            cancel: Ends the iteration early.
 
         Raises:
-            SpeechError: as `transcribe`.
+            SpeechError: See `transcribe`.
         """
         ...
 
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Thinks."""
+    """A language model that writes the replies of a conversation.
+
+    Example of a provider, in `speech/llm/shout.py`, with `conf/llm/shout.yaml` holding
+    `_target_: talkinghead.speech.llm.shout.Shout`:
+
+        >>> class Shout:
+        ...     def reply(self, messages, cancel=None):
+        ...         for word in messages[-1].content.upper().split():
+        ...             if cancel is not None and cancel.is_set():
+        ...                 return
+        ...             yield f"{word} "
+    """
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """The next message, piece by piece as it is written.
+        """Yield the next message in pieces, as they are generated.
 
         Raises:
-            SpeechError: the provider failed, or nothing came for longer than its timeout. What came
-                before was given.
+            SpeechError: The provider failed, or produced nothing for longer than its timeout. The
+                pieces before the failure were yielded.
         """
         ...
 
 
 @runtime_checkable
 class TextToSpeech(Protocol):
-    """Speaks. `sample_rate`: of what `speak` gives, in Hz."""
+    """Speech synthesis.
+
+    Example of a provider, in `speech/tts/beep.py`, with `conf/tts/beep.yaml` holding
+    `_target_: talkinghead.speech.tts.beep.Beep`:
+
+        >>> class Beep:
+        ...     sample_rate = 16_000
+        ...
+        ...     def speak(self, text, cancel=None):
+        ...         for _ in text.split():
+        ...             yield 0.1 * np.sin(np.arange(4000) * 0.2).astype(np.float32)
+    """
 
     @property
     def sample_rate(self) -> int:
-        """Of what `speak` gives, in Hz."""
+        """Sample rate of the speech in Hz."""
         ...
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """A text, spoken: float32 [num_samples] in [-1, 1], mono, piece by piece.
+        """Yield the speech of a text in chunks: float32 [num_samples] in [-1, 1], mono.
 
-        Nothing where the text holds nothing that can be said.
+        Yields nothing if the text holds nothing that can be spoken.
 
         Raises:
-            SpeechError: the provider failed, or nothing came for longer than its timeout.
+            SpeechError: The provider failed, or produced nothing for longer than its timeout.
         """
         ...

@@ -1,43 +1,44 @@
-"""Sentences spoken as they come: each while the next is being written."""
+"""Synthesise text sentence by sentence while the text is still being written."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
 
 from talkinghead.errors import UsageError
+from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.speech.protocols import TextToSpeech
-from talkinghead.speech.sentences import cut_sentences
+from talkinghead.speech.sentences import split_sentences
 from talkinghead.types import FloatArray
 
-_WAITING_SENTENCES, _WAITING_CHUNKS = 4, 8
-# Whoever cancels hears no more than this of what was made already.
-_PIECE_S = 0.1
+_QUEUED_SENTENCES, _QUEUED_CHUNKS = 4, 8
+# Short chunks, so that little audio still plays after a cancellation.
+_CHUNK_S = 0.1
 
 
 @dataclass
 class SpokenSentence:
-    """A sentence, and when it is heard: seconds from the beginning of the speech."""
+    """A sentence and its time span, in seconds from the start of the speech."""
 
     text: str
     start_s: float
     end_s: float
 
 
-class SpokenText:
-    """The speech of sentences, which are written and spoken in threads of their own.
+class SentenceSynthesizer:
+    """Synthesise sentences as they arrive; text and voice run in threads with bounded queues.
 
     Args:
-        sentences: as they come.
-        voice: who speaks.
-        cancel: once it is set nothing more is written, spoken or given.
+        sentences: Sentences in order, from any iterator.
+        voice: The text-to-speech voice.
+        cancel: Once set, nothing more is read, synthesised or yielded.
 
     Attributes:
-        spoken: what was heard so far; the last sentence perhaps not to its end.
+        spoken: The sentences yielded so far; the last one may be incomplete.
     """
 
     def __init__(
@@ -47,52 +48,94 @@ class SpokenText:
         self.spoken: list[SpokenSentence] = []
 
     def chunks(self) -> Generator[FloatArray]:
-        """The speech, once: float32 [num_samples] in [-1, 1] at the voice's rate.
+        """Yield the speech once: float32 [num_samples] in [-1, 1] at the voice's sample rate.
 
         Raises:
-            SpeechError: the voice failed; what it said before was given.
+            SpeechError: The voice failed; the audio before the failure was yielded.
         """
         rate, cancel = self._voice.sample_rate, self._cancel
-        step, heard = max(1, round(_PIECE_S * rate)), 0
-        sentences = in_thread(self._sentences, _WAITING_SENTENCES, "write", cancel)
-        with closing(in_thread(self._speak(sentences), _WAITING_CHUNKS, "speak", cancel)) as spoken:
-            for number, text, chunk in spoken:
-                for start in range(0, len(chunk), step):
+        step, num_samples = max(1, round(_CHUNK_S * rate)), 0
+        sentences = in_thread(self._sentences, _QUEUED_SENTENCES, "sentences", cancel)
+        synthesis = in_thread(self._synthesise(sentences), _QUEUED_CHUNKS, "speech", cancel)
+        with closing(synthesis):
+            for number, text, audio in synthesis:
+                for start in range(0, len(audio), step):
                     if cancel.is_set():
                         return
                     if number == len(self.spoken):
-                        self.spoken.append(SpokenSentence(text, heard / rate, heard / rate))
-                    piece = chunk[start : start + step]
-                    heard += len(piece)
-                    self.spoken[-1].end_s = heard / rate
-                    yield piece
+                        start_s = num_samples / rate
+                        self.spoken.append(SpokenSentence(text, start_s, start_s))
+                    chunk = audio[start : start + step]
+                    num_samples += len(chunk)
+                    self.spoken[-1].end_s = num_samples / rate
+                    yield chunk
 
-    def _speak(self, sentences: Generator[str]) -> Iterator[tuple[int, str, FloatArray]]:
-        """Each chunk with its sentence, and how many were spoken before that."""
+    def _synthesise(self, sentences: Generator[str]) -> Iterator[tuple[int, str, FloatArray]]:
+        """Yield each chunk with its sentence and that sentence's index among the audible ones."""
         number = 0
         with closing(sentences):
             for text in sentences:
-                silent = True
+                is_audible = False
                 for chunk in self._voice.speak(text, self._cancel):
                     if len(chunk):
                         yield number, text, chunk
-                        silent = False
-                number += not silent
+                        is_audible = True
+                number += is_audible
 
 
 def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> SpeechStream:
-    """A text's speech, sentence by sentence, for `LipSyncPredictor.render` and `predict`.
+    """Return a text's speech as a stream for `LipSyncPredictor.render` and `predict`.
 
     Args:
-        text: of any length.
-        voice: who speaks.
-        language: the text's, a two-letter code.
+        text: Text of any length.
+        voice: The text-to-speech voice.
+        language: Two-letter code of the text's language, for splitting it into sentences.
 
     Raises:
-        UsageError: the text is empty.
+        UsageError: The text is empty.
     """
     if not text.strip():
         raise UsageError("the text is empty: give some words to speak")
     cancel = Event()
-    spoken = SpokenText(cut_sentences([text], language), voice, cancel)
-    return SpeechStream(spoken.chunks(), voice.sample_rate, cancel)
+    synthesizer = SentenceSynthesizer(split_sentences([text], language), voice, cancel)
+    return SpeechStream(synthesizer.chunks(), voice.sample_rate, cancel)
+
+
+def stream_sentences(
+    text_pieces: Iterable[str],
+    voice: TextToSpeech,
+    *,
+    sample_rate: int | None = None,
+    language: str | None = None,
+    cancel: Event | None = None,
+) -> Generator[FloatArray]:
+    """Yield speech for text that is still being written, in chunks for `RealtimeLipSync.push`.
+
+    Each sentence is synthesised in a thread while the next is being written. Wrap the provider in
+    `talkinghead.speech.voice.Voice` for a constant loudness and pauses between the sentences.
+
+    Args:
+        text_pieces: Text in pieces of any length, such as `LanguageModel.reply` yields.
+        voice: The text-to-speech voice.
+        sample_rate: Rate of the chunks in Hz, such as `RealtimeLipSync.sample_rate`; None for the
+            voice's own.
+        language: Two-letter code of the text's language, for splitting it into sentences.
+        cancel: Ends the stream early, from any thread.
+
+    Yields:
+        float32 [num_samples] in [-1, 1], mono.
+
+    Raises:
+        SpeechError: The voice failed; the audio before the failure was yielded.
+
+    Example:
+        >>> for chunk in stream_sentences(["Hello. ", "How are you?"], Voice(Piper()),
+        ...                               sample_rate=stream.sample_rate):
+        ...     frames = stream.push(chunk)
+    """
+    resampler = Resampler(voice.sample_rate, sample_rate or voice.sample_rate)
+    synthesizer = SentenceSynthesizer(split_sentences(text_pieces, language), voice, cancel)
+    with closing(synthesizer.chunks()) as chunks:
+        for chunk in chunks:
+            yield from resampler.push(chunk)
+    yield from resampler.flush()

@@ -1,6 +1,6 @@
-"""Text as it is written to sentences, each as soon as the next has begun."""
+"""Split text into sentences while it is still being written."""
 
-# ruff: noqa: RUF001 - the marks of other scripts look like ours.
+# ruff: noqa: RUF001 - punctuation of other scripts resembles ASCII.
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Any
 
 from talkinghead.errors import DependencyError
 
-MAX_LENGTH = 250
-"""Characters: some twenty seconds of speech, and what most voices take at once."""
+MAX_SENTENCE_CHARS = 250
+"""About twenty seconds of speech, and as much as most voices accept at once."""
 
-# Where a sentence may end: pysbd is asked. The first character of the next must be there.
-_MAY_END = re.compile(r"[.!?…]++[\"'”’»)\]]*+(?=\s+\S)")
-# Where it surely does: marks that mean nothing else (no space need follow), an empty line, a list.
-_ENDS = re.compile(
+# A possible end of a sentence, checked with pysbd. The first character of the next is required.
+_POSSIBLE_END = re.compile(r"[.!?…]++[\"'”’»)\]]*+(?=\s+\S)")
+# A certain end: unambiguous punctuation (no space need follow), an empty line, or a list item.
+_CERTAIN_END = re.compile(
     r"[。！？｡।॥؟۔።]++[\"'”’»」』）)\]]*+(?=\s*\S)|(?=\n\s*(?:\n|[-*•]\s|\d+[.)]\s))"
 )
-# The best places in a sentence that is too long, the best first.
+# Where to split a sentence that is too long, best first.
 _BREAKS = (re.compile(r"[;:—–,、，；]\s*"), re.compile(r"\s+"))
 
 
-def cut_sentences(
-    pieces: Iterable[str], language: str | None = "en", max_length: int = MAX_LENGTH
+def split_sentences(
+    pieces: Iterable[str], language: str | None = "en", max_length: int = MAX_SENTENCE_CHARS
 ) -> Iterator[str]:
-    """Cuts a text into sentences while it comes.
+    """Yield each sentence as soon as the next one begins.
 
-    The full stops of abbreviations and numbers ("Dr. Smith paid 3.5 dollars.") do not end one. One
-    that does not end within `max_length` is cut at its last comma, else at its last space, else
-    there. Nothing but spaces is lost.
+    Full stops of abbreviations and numbers ("Dr. Smith paid 3.5 dollars.") do not end a sentence. A
+    sentence longer than `max_length` is split at its last comma, else at its last space, else
+    exactly there. All characters but whitespace are kept.
 
     Args:
-        pieces: the text, in pieces of any length.
-        language: a two-letter code, for its abbreviations; English's where it is unknown.
-        max_length: characters of the longest sentence.
+        pieces: The text, in pieces of any length.
+        language: Two-letter code that selects the abbreviations; English if unknown.
+        max_length: Maximum number of characters of a sentence.
 
     Raises:
         DependencyError: pysbd is not installed.
@@ -43,10 +43,10 @@ def cut_sentences(
     segmenter = _segmenter(language)
     text = ""
     for piece in pieces:
-        # A long piece goes in by and by: what has gone out is then not moved each time.
+        # Add a long piece in parts: slicing the remaining text stays cheap.
         for start in range(0, len(piece), max_length):
             text = (text + piece[start : start + max_length]).lstrip()
-            while end := _end(text, segmenter, max_length):
+            while end := _first_end(text, segmenter, max_length):
                 yield _one_line(text[:end])
                 text = text[end:].lstrip()
     if text := _one_line(text):
@@ -59,35 +59,30 @@ def _segmenter(language: str | None) -> Any:
         from pysbd.languages import LANGUAGE_CODES
     except ImportError as error:
         raise DependencyError(
-            "pysbd, which cuts text into sentences, is not installed: "
+            "splitting text into sentences needs pysbd, which is not installed: "
             "pip install 'talkinghead[offline]' (or [speech])"
         ) from error
     return pysbd.Segmenter(language if language in LANGUAGE_CODES else "en", clean=False)
 
 
-def _end(text: str, segmenter: Any, max_length: int) -> int:
-    """The length of the text's first sentence, 0 where it has not ended yet."""
-    certain = _ENDS.search(text, 1, max_length)
+def _first_end(text: str, segmenter: Any, max_length: int) -> int:
+    """Return the length of the first sentence, 0 if it is incomplete."""
+    certain = _CERTAIN_END.search(text, 1, max_length)
     limit = certain.end() if certain else max_length
-    for match in _MAY_END.finditer(text, 0, limit):
-        if _is_end(text, match.end(), segmenter):
+    for match in _POSSIBLE_END.finditer(text, 0, limit):
+        sentence = _one_line(text[: match.end()])
+        found = segmenter.segment(f"{sentence} {text[match.end() :].lstrip()[0]}")
+        if found and found[0].strip() == sentence:
             return match.end()
     if certain:
         return certain.end()
     return _forced_end(text, max_length) if len(text) > max_length else 0
 
 
-def _is_end(text: str, end: int, segmenter: Any) -> bool:
-    """Whether a sentence ends here, by what comes before and the first letter after."""
-    sentence = _one_line(text[:end])
-    found = segmenter.segment(f"{sentence} {text[end:].lstrip()[0]}")
-    return bool(found) and found[0].strip() == sentence
-
-
 def _forced_end(text: str, max_length: int) -> int:
     for pattern in _BREAKS:
         breaks = [match.end() for match in pattern.finditer(text, 1, max_length)]
-        # Not after a few words: so short a piece would sound like a sentence.
+        # A fragment of a few words would be spoken like a sentence.
         if breaks and breaks[-1] > max_length // 3:
             return breaks[-1]
     return max_length

@@ -1,4 +1,4 @@
-"""A voice that suits a face: one loudness, one rate, and true silence where nothing is said."""
+"""Post-processing of a text-to-speech voice: loudness, sample rate, and pauses."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ import numpy as np
 
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
-from talkinghead.speech.loudness import DEFAULT_LUFS, Loudness
+from talkinghead.speech.loudness import DEFAULT_LUFS, LoudnessNormalizer
 from talkinghead.speech.protocols import TextToSpeech
 from talkinghead.types import FloatArray
 
 
 class Voice:
-    """Speaks sentence by sentence: a stream gives what the whole gives, cut at the same sentences.
+    """A text-to-speech voice with constant loudness, one sample rate and silent pauses.
 
-    Each sentence is silence, its sound, and silence. The silence is digital (zeros), for what a
-    voice breathes between its words may move a mouth.
+    Each sentence is preceded and followed by digital silence (zeros): breath noise of a synthetic
+    voice could move the mouth. A `Voice` is itself a `TextToSpeech`.
 
     Args:
-        tts: who speaks.
-        sample_rate: of what `speak` gives, in Hz; by default the voice's own.
-        loudness_lufs: see `Loudness`; None leaves the voice as it is.
-        peak_dbfs: no sample is beyond it, in dB of full scale.
-        lead_s: silence before a sentence, so that its first phoneme is not cut and the mouth opens
-            from rest.
-        pause_s: silence after it, in which the mouth closes. With the next sentence's `lead_s` it
-            is the pause between the two.
+        tts: The text-to-speech provider.
+        sample_rate: Sample rate of the output in Hz; None uses the provider's own.
+        loudness_lufs: Target loudness in LUFS (EBU R 128); None leaves the loudness unchanged.
+        peak_dbfs: Maximum sample peak in dB relative to full scale.
+        lead_s: Silence in seconds before a sentence, so that its first phoneme is not cut off.
+        pause_s: Silence in seconds after a sentence, during which the mouth closes.
 
     Raises:
         DependencyError: pyloudnorm is missing.
-        UsageError: an option is out of its range.
+        UsageError: An option is out of range.
+
+    Example:
+        >>> voice = Voice(Piper(), sample_rate=16_000)
+        >>> chunks = list(voice.speak("Hello."))
     """
 
     def __init__(
@@ -55,31 +57,26 @@ class Voice:
         self._lead, self._pause = (
             np.zeros(round(seconds * self.sample_rate), np.float32) for seconds in (lead_s, pause_s)
         )
-        self._loudness = (
-            None if loudness_lufs is None else Loudness(self.sample_rate, loudness_lufs, peak_dbfs)
+        self._normalizer = (
+            None
+            if loudness_lufs is None
+            else LoudnessNormalizer(self.sample_rate, loudness_lufs, peak_dbfs)
         )
 
-    def speak(self, sentence: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """A sentence, spoken: float32 [num_samples] in [-1, 1], mono, piece by piece.
-
-        Nothing where it holds nothing that can be said. Once `cancel` is set it ends at the next
-        piece.
-
-        Raises:
-            SpeechError: the voice failed, or took longer than its timeout.
-        """
-        chunks: Iterable[FloatArray] = self._resampled(self.tts.speak(sentence, cancel))
-        if self._loudness is not None:
-            chunks = self._loudness.sentence(chunks)
-        spoken = False
+    def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
+        """Yield the speech of one sentence with its pauses; see `TextToSpeech.speak`."""
+        chunks: Iterable[FloatArray] = self._resampled(self.tts.speak(text, cancel))
+        if self._normalizer is not None:
+            chunks = self._normalizer.normalize(chunks)
+        has_spoken = False
         for chunk in chunks:
             if cancel is not None and cancel.is_set():
                 return
-            if not spoken:
+            if not has_spoken:
                 yield self._lead.copy()
-            spoken = True
+            has_spoken = True
             yield chunk
-        if spoken and not (cancel is not None and cancel.is_set()):
+        if has_spoken and not (cancel is not None and cancel.is_set()):
             yield self._pause.copy()
 
     def _resampled(self, chunks: Iterator[FloatArray]) -> Iterator[FloatArray]:

@@ -1,4 +1,4 @@
-"""Is anybody speaking? Silero's detector on a stream, and the stream cut into utterances."""
+"""Voice activity detection with Silero VAD, and splitting of a stream into utterances."""
 
 from __future__ import annotations
 
@@ -16,130 +16,133 @@ from talkinghead.types import FloatArray
 
 SAMPLE_RATE = 16_000
 WINDOW_SIZE = 512
-"""Samples that are judged together: 32 ms."""
+"""Samples of one detection window: 32 ms."""
 _CONTEXT_SIZE = 64
 _STATE_SHAPE = (1, 1, 128)
 _DETECTOR = "assets/silero_vad_v6.onnx"
-# Speech begins where it is likely, and goes on until it is unlikely.
-_BEGINS, _GOES_ON = 0.5, 0.35
+# Hysteresis: speech starts above the first probability and ends below the second.
+_START_THRESHOLD, _END_THRESHOLD = 0.5, 0.35
 
 
 class Utterance(NamedTuple):
-    """What is said between two silences: float32 [num_samples] at 16 kHz, and where it begins."""
+    """Speech between two silences: float32 [num_samples] at 16 kHz, and its start in the stream."""
 
     samples: FloatArray
     start_s: float
 
 
-def voice_activity(chunks: Iterable[FloatArray]) -> Iterator[tuple[FloatArray, float]]:
-    """Each window of 32 ms of a stream, and how likely it is that somebody speaks in it.
+def speech_probabilities(chunks: Iterable[FloatArray]) -> Iterator[tuple[FloatArray, float]]:
+    """Yield each window of 32 ms of a stream with the probability that it holds speech.
 
-    By Silero VAD (MIT), as faster-whisper brings it.
+    The model is Silero VAD (MIT), as distributed with faster-whisper.
 
     Args:
         chunks: float32 [num_samples] in [-1, 1] at 16 kHz, of any length.
 
     Yields:
-        float32 [512], the last one padded with silence, and a number in [0, 1].
+        float32 [512], the last one padded with zeros, and a probability in [0, 1].
 
     Raises:
-        DependencyError: faster-whisper is not installed, or brings another detector.
+        DependencyError: faster-whisper is not installed, or has another detector.
     """
     session = _detector()
     state = [np.zeros(_STATE_SHAPE, np.float32)] * 2
-    # A window is judged with the end of the one before it.
-    held = np.zeros(_CONTEXT_SIZE, np.float32)
+    # The model takes each window together with the last samples of the window before.
+    pending = np.zeros(_CONTEXT_SIZE, np.float32)
 
-    def judge(samples: FloatArray) -> Iterator[tuple[FloatArray, float]]:
-        nonlocal held
-        samples = np.concatenate([held, samples])
+    def detect(samples: FloatArray) -> Iterator[tuple[FloatArray, float]]:
+        nonlocal pending
+        samples = np.concatenate([pending, samples])
         size = _CONTEXT_SIZE + WINDOW_SIZE
         if len(samples) < size:
-            held = samples
+            pending = samples
             return
         windows = np.lib.stride_tricks.sliding_window_view(samples, size)[::WINDOW_SIZE]
-        held = samples[len(windows) * WINDOW_SIZE :]
-        likely, *state[:] = session.run(
+        pending = samples[len(windows) * WINDOW_SIZE :]
+        probabilities, *state[:] = session.run(
             None, {"input": np.ascontiguousarray(windows), "h": state[0], "c": state[1]}
         )
-        yield from zip(windows[:, _CONTEXT_SIZE:], likely.tolist(), strict=True)
+        yield from zip(windows[:, _CONTEXT_SIZE:], probabilities.tolist(), strict=True)
 
     for chunk in chunks:
-        yield from judge(chunk)
-    if rest := len(held) - _CONTEXT_SIZE:
-        yield from judge(np.zeros(WINDOW_SIZE - rest, np.float32))
+        yield from detect(chunk)
+    if num_left := len(pending) - _CONTEXT_SIZE:
+        yield from detect(np.zeros(WINDOW_SIZE - num_left, np.float32))
 
 
-def utterances(
+def split_utterances(
     chunks: Iterable[FloatArray],
     min_silence_s: float = 0.5,
     max_s: float = 28.0,
     padding_s: float = 0.2,
     min_speech_s: float = 0.1,
 ) -> Iterator[Utterance]:
-    """A stream cut at its silences, each utterance as soon as it has ended, in bounded memory.
+    """Split a stream at its silences; yield each utterance once it has ended, in bounded memory.
 
     Args:
-        chunks: as of `voice_activity`.
-        min_silence_s: an utterance ends with so long a silence.
-        max_s: a longer one is cut in its second half, where speech is least likely.
-        padding_s: what is kept of the silence on both sides.
-        min_speech_s: what is shorter is a noise.
+        chunks: float32 [num_samples] in [-1, 1] at 16 kHz, of any length.
+        min_silence_s: Silence in seconds that ends an utterance.
+        max_s: Maximum length in seconds; a longer utterance is split in its second half, at the
+            lowest probability of speech.
+        padding_s: Silence in seconds kept before and after an utterance.
+        min_speech_s: Shorter speech, in seconds, is dropped as noise.
 
     Raises:
-        DependencyError: as `voice_activity`.
+        DependencyError: See `speech_probabilities`.
     """
-    min_silence, longest, padding, min_speech = (
+    min_silence, max_windows, padding, min_speech = (
         max(1, round(seconds * SAMPLE_RATE / WINDOW_SIZE))
         for seconds in (min_silence_s, max_s, padding_s, min_speech_s)
     )
-    held: list[FloatArray] = []
-    likely: list[float] = []
-    first, num_silent, speaking = 0, 0, False
+    windows: list[FloatArray] = []
+    probabilities: list[float] = []
+    first_window, num_silent, is_speech = 0, 0, False
 
     def take(count: int) -> Iterator[Utterance]:
-        """Lets go of the first windows: an utterance, if anybody speaks in them."""
-        nonlocal first
-        if sum(p >= _BEGINS for p in likely[:count]) >= min_speech:
-            yield Utterance(np.concatenate(held[:count]), first * WINDOW_SIZE / SAMPLE_RATE)
-        del held[:count], likely[:count]
-        first += count
+        """Remove the first windows; yield them as an utterance if they hold enough speech."""
+        nonlocal first_window
+        if sum(p >= _START_THRESHOLD for p in probabilities[:count]) >= min_speech:
+            start_s = first_window * WINDOW_SIZE / SAMPLE_RATE
+            yield Utterance(np.concatenate(windows[:count]), start_s)
+        del windows[:count], probabilities[:count]
+        first_window += count
 
-    for window, p in voice_activity(chunks):
-        held.append(window)
-        likely.append(p)
-        num_silent = 0 if p >= (_GOES_ON if speaking else _BEGINS) else num_silent + 1
-        speaking = speaking or num_silent == 0
-        if not speaking:
-            yield from take(max(0, len(held) - padding))
+    for window, p in speech_probabilities(chunks):
+        windows.append(window)
+        probabilities.append(p)
+        threshold = _END_THRESHOLD if is_speech else _START_THRESHOLD
+        num_silent = 0 if p >= threshold else num_silent + 1
+        is_speech = is_speech or num_silent == 0
+        if not is_speech:
+            yield from take(max(0, len(windows) - padding))
         elif num_silent >= min_silence:
-            yield from take(len(held) - max(0, num_silent - padding))
-            speaking = False
-        elif len(held) >= longest:
-            half = len(held) // 2
-            yield from take(half + int(np.argmin(likely[half:])))
-    if speaking:
-        yield from take(len(held) - max(0, num_silent - padding))
+            yield from take(len(windows) - max(0, num_silent - padding))
+            is_speech = False
+        elif len(windows) >= max_windows:
+            half = len(windows) // 2
+            yield from take(half + int(np.argmin(probabilities[half:])))
+    if is_speech:
+        yield from take(len(windows) - max(0, num_silent - padding))
 
 
-def listen(
+def stream_utterances(
     chunks: Iterable[FloatArray],
     sample_rate: int,
     min_silence_s: float = 0.5,
     max_s: float = 28.0,
     cancel: Event | None = None,
 ) -> Iterator[Utterance]:
-    """The utterances of a stream at any rate, until it is cancelled.
+    """Yield the utterances of a stream at any sample rate until it ends or is cancelled.
 
     Args:
-        chunks: float32 [num_samples] in [-1, 1], mono, of any length; NaN is silence.
-        sample_rate: theirs, in Hz.
-        min_silence_s: see `utterances`.
-        max_s: see `utterances`.
-        cancel: ends it early.
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length; NaN counts as silence.
+        sample_rate: Sample rate of the chunks in Hz.
+        min_silence_s: See `split_utterances`.
+        max_s: See `split_utterances`.
+        cancel: Ends the iteration early.
 
     Raises:
-        DependencyError: as `voice_activity`.
+        DependencyError: See `speech_probabilities`.
     """
 
     def resampled() -> Iterator[FloatArray]:
@@ -150,7 +153,7 @@ def listen(
             yield from resampler.push(np.nan_to_num(chunk).astype(np.float32, copy=False))
         yield from resampler.flush()
 
-    for utterance in utterances(resampled(), min_silence_s, max_s):
+    for utterance in split_utterances(resampled(), min_silence_s, max_s):
         if cancel is not None and cancel.is_set():
             return
         yield utterance
@@ -161,7 +164,7 @@ def _detector() -> Any:
     path = Path(spec.origin).parent / _DETECTOR if spec and spec.origin else None
     if path is None or not path.is_file():
         raise DependencyError(
-            "to hear whether somebody speaks needs faster-whisper 1.2 or later: "
+            "voice activity detection needs faster-whisper 1.2 or later: "
             "pip install 'talkinghead[offline]'"
         )
     import onnxruntime

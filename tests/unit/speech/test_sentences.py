@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from talkinghead.speech.sentences import cut_sentences
+from talkinghead.speech.sentences import split_sentences
 
 TEXTS = {
     "abbreviations": (
@@ -43,10 +43,10 @@ TEXTS = {
 
 @pytest.mark.parametrize(("language", "text", "sentences"), TEXTS.values(), ids=TEXTS)
 def test_a_text_is_cut_the_same_however_it_comes(language, text, sentences):
-    assert list(cut_sentences([text], language)) == sentences
-    assert list(cut_sentences(text, language)) == sentences
+    assert list(split_sentences([text], language)) == sentences
+    assert list(split_sentences(text, language)) == sentences
     words = text.replace(" ", " |").split("|")
-    assert list(cut_sentences(words, language)) == sentences
+    assert list(split_sentences(words, language)) == sentences
 
 
 def test_a_sentence_comes_when_the_next_begins():
@@ -57,7 +57,7 @@ def test_a_sentence_comes_when_the_next_begins():
             taken.append(piece)
             yield piece
 
-    sentences = cut_sentences(write())
+    sentences = split_sentences(write())
     assert next(sentences) == "Hello."
     assert taken[-1] == "How "
     assert next(sentences) == "How are you?"
@@ -66,7 +66,7 @@ def test_a_sentence_comes_when_the_next_begins():
 
 @pytest.mark.parametrize("text", ["word " * 20_000, "x" * 100_000, "one, two " * 11_000])
 def test_a_text_without_a_full_stop_flows(text):
-    sentences = cut_sentences(itertools.chain([text], ["more " * 50] * 4))
+    sentences = split_sentences(itertools.chain([text], ["more " * 50] * 4))
     first = next(sentences)
     assert 80 < len(first) <= 250
     rest = list(sentences)
@@ -76,7 +76,7 @@ def test_a_text_without_a_full_stop_flows(text):
 
 def test_one_that_is_too_long_is_cut_at_a_comma():
     text = "It goes on and on and on, it goes on and on and on and on and on and on and on"
-    assert list(cut_sentences([text], max_length=60)) == [
+    assert list(split_sentences([text], max_length=60)) == [
         "It goes on and on and on,",
         "it goes on and on and on and on and on and on and on",
     ]

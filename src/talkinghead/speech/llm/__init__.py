@@ -1,1 +1,1 @@
-"""Language models: an adapter a file."""
+"""Language models: one adapter per file."""

@@ -1,4 +1,4 @@
-"""No model at all: says again what was said, for demonstrations and tests."""
+"""A stand-in for a language model that repeats the question, for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from talkinghead.speech.protocols import Message
 
 
 class Echo:
-    """Replies to the last thing that the user said, word by word.
+    """Repeat the user's last message, word by word.
 
     Args:
-        template: the reply; `{}` in it stands for what was said.
-        tokens_per_second: how fast it is written; None is at once.
+        template: The reply, in which `{}` is replaced by the user's last message.
+        tokens_per_second: Rate at which words are produced; None produces them at once.
 
     Raises:
         UsageError: `tokens_per_second` is not above 0.
@@ -33,13 +33,13 @@ class Echo:
         self._period_s = 0.0 if tokens_per_second is None else 1 / tokens_per_second
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """See `LanguageModel.reply`. Nothing where the user said nothing."""
-        said = next((m.content.strip() for m in reversed(messages) if m.role == "user"), "")
+        """See `LanguageModel.reply`. Yields nothing if the user's message is empty."""
+        text = next((m.content.strip() for m in reversed(messages) if m.role == "user"), "")
         cancel = Event() if cancel is None else cancel
-        began = time.monotonic()
-        words = re.findall(r"\S+\s*", self._template.replace("{}", said)) if said else []
+        started_s = time.monotonic()
+        words = re.findall(r"\S+\s*", self._template.replace("{}", text)) if text else []
         for number, word in enumerate(words, start=1):
-            # Due by the clock, as from a model that goes on writing while its reader is busy.
-            if cancel.wait(max(0.0, began + number * self._period_s - time.monotonic())):
+            # Scheduled from the start: a slow consumer does not slow down the rate.
+            if cancel.wait(max(0.0, started_s + number * self._period_s - time.monotonic())):
                 return
             yield word

@@ -1,4 +1,4 @@
-"""A GGUF file in process, by llama.cpp: a language model that needs no network."""
+"""A language model in this process: a GGUF file run by llama.cpp, without a network."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.runtime.packaged_weights import smollm2
 from talkinghead.speech.protocols import Message
 
+# How often cancellation is checked while nothing arrives.
 _POLL_S = 0.05
-"""How long cancelling may go unseen while nothing comes."""
 
 
 class Llama:
-    """Any model that llama.cpp knows, with the chat template that its file brings.
+    """A model that llama.cpp supports, with the chat template stored in its file.
 
     Args:
-        model: "packaged" (SmolLM2-135M: it shows that everything works, and knows little), or the
-            path of a GGUF file.
-        context_size: tokens of the messages and the reply together.
-        max_tokens: the longest reply.
-        temperature: 0 always takes the likeliest token.
-        seed: the same gives the same reply; None draws one.
-        num_threads: None is half of the cores. llama.cpp's threads spin while they wait for one
-            another: where the voice and the face keep a core busy, all of them come to a stop.
-        timeout_s: the longest wait for the next piece, and for the first.
+        model: "packaged" (SmolLM2-135M, for demonstrations only), or the path of a GGUF file.
+        context_size: Maximum number of tokens of the messages and the reply together.
+        max_tokens: Maximum number of tokens of a reply.
+        temperature: Sampling temperature; 0 always selects the most likely token.
+        seed: Random seed of the sampling; None draws a new one for each reply.
+        num_threads: Number of CPU threads; None uses half of the cores, since llama.cpp's threads
+            wait actively and would slow down speech synthesis and rendering.
+        timeout_s: Maximum wait in seconds for each piece of the reply, including the first.
 
     Raises:
-        DependencyError: xllamacpp or the file is missing, or llama.cpp cannot load it.
-        UsageError: an option is out of its range.
+        DependencyError: xllamacpp or the file is missing, or llama.cpp cannot load the file.
+        UsageError: An option is out of range.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Llama:
 
         def take(chunk: dict[str, Any]) -> bool:
             chunks.put(chunk)
-            return ended.is_set()  # which makes llama.cpp stop
+            return ended.is_set()  # True stops llama.cpp.
 
         def write() -> None:
             try:
@@ -91,7 +90,7 @@ class Llama:
     def _next(
         self, chunks: SimpleQueue[dict[str, Any] | None], cancel: Event | None
     ) -> dict[str, Any] | None:
-        """What llama.cpp says next; None at the end, and once it is cancelled."""
+        """Return the next chunk of the response; None at its end and after cancellation."""
         deadline = time.monotonic() + self._timeout_s
         while cancel is None or not cancel.is_set():
             try:
@@ -107,7 +106,7 @@ class Llama:
     def _failure(self, error: dict[str, Any]) -> SpeechError:
         advice = ""
         if error.get("type") == "exceed_context_size_error":
-            advice = f": raise llm.context_size={self._context_size}, or say less"
+            advice = f": raise llm.context_size={self._context_size}, or shorten the messages"
         return SpeechError(f"llm=llama failed: {error.get('message')}{advice}")
 
 
@@ -127,21 +126,21 @@ def _load(model: str | Path, context_size: int, num_threads: int | None) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx, params.n_parallel = context_size, 1
-    # Prompts that were used before would be kept in up to 8 GB.
+    # By default up to 8 GB of earlier prompts would be cached.
     params.cache_ram_mib = 0
     params.verbosity = -1
     num_threads = num_threads or max(1, (os.cpu_count() or 1) // 2)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads
-    # It also listens on a port of the loopback device, where nobody else is to be answered.
+    # The server also opens a loopback port; a random key keeps other programs out.
     params.api_keys, params.ui, params.cors_origins = [secrets.token_hex()], False, ""
     params.endpoint_metrics = True
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise DependencyError(
-            f"llm.model={model}: llama.cpp cannot load it; expected a whole GGUF file of a model "
-            "that it knows and that fits into memory, or model=packaged"
+            f"llm.model={model}: llama.cpp cannot load it; expected a whole GGUF file of a "
+            "supported model that fits into memory, or model=packaged"
         ) from error
-    # Dropped before its thread works on its queue, it would wait for that thread for ever.
+    # Wait until the server's thread runs: destroying it earlier would block forever.
     server.handle_metrics()
     return server

@@ -1,4 +1,4 @@
-"""Language models on a server: OpenAI's, or any that speaks their protocol."""
+"""Language models on a server: OpenAI's, or any with a compatible API."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class OpenAIChat:
-    """A chat model of OpenAI's, or of Ollama, llama.cpp's server, vLLM and their like.
+    """A chat model of OpenAI, Ollama, llama.cpp's server, vLLM or a similar server.
 
     Args:
-        model: its name on the server.
-        options: what else a request says, such as `temperature` or `max_completion_tokens`; names
-            differ between servers and models.
-        base_url: see `OpenAIClient`.
-        api_key_env: see `OpenAIClient`.
-        timeout_s: see `OpenAIClient`.
-        max_retries: see `OpenAIClient`.
+        model: Name of the model on the server.
+        options: Further fields of each request, such as `temperature` or `max_completion_tokens`;
+            their names depend on the server and the model.
+        base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
+        api_key_env: Name of the environment variable that holds the key; None sends no key.
+        timeout_s: Maximum wait in seconds for a connection, and for each part of the reply.
+        max_retries: How often a failed request is repeated.
 
     Raises:
-        DependencyError: the package openai or the key is missing.
-        UsageError: see `OpenAIClient`.
+        DependencyError: The package openai or the key is missing.
+        UsageError: See `OpenAIClient`.
     """
 
     def __init__(
@@ -49,25 +49,25 @@ class OpenAIChat:
         )
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """See `LanguageModel.reply`. A DependencyError says that the key was refused."""
+        """See `LanguageModel.reply`. Raises a DependencyError if the key is refused."""
         return self._client.stream(partial(self._pieces, [asdict(m) for m in messages]), cancel)
 
     async def _pieces(self, messages: list[Any], client: AsyncOpenAI) -> AsyncIterator[str]:
-        finish, spoken = None, False
-        answer = await client.chat.completions.create(
+        finish, has_text = None, False
+        response = await client.chat.completions.create(
             model=self._client.model, messages=messages, stream=True, extra_body=self._options
         )
-        async with answer:
-            async for chunk in answer:
+        async with response:
+            async for chunk in response:
                 for choice in chunk.choices or ():
                     finish = choice.finish_reason or finish
                     if choice.delta.content:
-                        spoken = True
+                        has_text = True
                         yield choice.delta.content
         if finish is None:
-            raise ConnectionError("the answer broke off")
-        if not spoken:
+            raise ConnectionError("the response ended early")
+        if not has_text:
             raise SpeechError(
-                f"{self._client.model} ended without a word (finish_reason: {finish}): it may not "
-                "answer this, or need more tokens than options allows"
+                f"{self._client.model} returned no text (finish_reason: {finish}): it may refuse "
+                "this question, or need more tokens than options allows"
             )

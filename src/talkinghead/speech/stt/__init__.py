@@ -1,1 +1,1 @@
-"""Speech to text: an adapter a file."""
+"""Speech to text: one adapter per file."""

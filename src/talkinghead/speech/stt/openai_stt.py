@@ -1,4 +1,4 @@
-"""Speech to text on a server: OpenAI's, or any that speaks their protocol."""
+"""Speech to text on a server: OpenAI's, or any with a compatible API."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ import numpy as np
 from talkinghead.errors import UsageError
 from talkinghead.speech.openai_client import OpenAIClient
 from talkinghead.speech.protocols import Transcript, Word
-from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, listen
+from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
 from talkinghead.types import AudioClip, FloatArray
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-# OpenAI takes 25 MB: thirteen minutes of 16 kHz in 16 bits. Nobody pauses so long in one thought.
-_LONGEST_S, _LONG_SILENCE_S = 600.0, 5.0
+# OpenAI accepts 25 MB: thirteen minutes of 16 kHz in 16 bits. Clips are split at long silences.
+_MAX_REQUEST_S, _CLIP_SILENCE_S = 600.0, 5.0
 
 
 class OpenAISpeechToText:
-    """A model of OpenAI's that hears, or of another server that speaks their protocol.
+    """A speech-to-text model of OpenAI, or of another server with a compatible API.
 
-    Silence is found here, and never sent.
+    Silence is detected locally and never sent.
 
     Args:
-        model: its name on the server.
-        language: a two-letter code (ISO 639-1), as a hint; None lets the model find out.
-        prompt: words that may occur, such as names.
-        word_times: ask for the words' times: whisper-1 and most other servers give them.
-        min_silence_s: an utterance of a stream ends with so long a silence.
-        base_url: see `OpenAIClient`.
-        api_key_env: see `OpenAIClient`.
-        timeout_s: see `OpenAIClient`; sending the sound is included.
-        max_retries: see `OpenAIClient`.
+        model: Name of the model on the server.
+        language: Two-letter code (ISO 639-1), as a hint; None lets the model detect the language.
+        prompt: Words that may occur, such as names.
+        word_times: Whether to request word times; whisper-1 and most other servers support them.
+        min_silence_s: Silence in seconds that ends an utterance of a stream.
+        base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
+        api_key_env: Name of the environment variable that holds the key; None sends no key.
+        timeout_s: Maximum wait in seconds for a connection, and for the transcript.
+        max_retries: How often a failed request is repeated.
 
     Raises:
-        DependencyError: the package openai or the key is missing.
+        DependencyError: The package openai or the key is missing.
         UsageError: `min_silence_s` is not above 0; see `OpenAIClient`.
     """
 
@@ -74,58 +74,62 @@ class OpenAISpeechToText:
         )
 
     def transcribe(self, audio: AudioClip, cancel: Event | None = None) -> Transcript:
-        """See `SpeechToText.transcribe`. One request, unless it is long or has a long silence.
+        """See `SpeechToText.transcribe`. Clips that are long or hold a long silence are split.
 
-        A DependencyError says that the key was refused, or that faster-whisper, which finds the
+        Raises a DependencyError if the key is refused, or if faster-whisper, which detects the
         silence, is missing.
         """
-        sound = [audio.samples], audio.sample_rate
-        heard = list(self._hear(listen(*sound, _LONG_SILENCE_S, _LONGEST_S, cancel), cancel))
+        utterances = stream_utterances(
+            [audio.samples], audio.sample_rate, _CLIP_SILENCE_S, _MAX_REQUEST_S, cancel
+        )
+        parts = list(self._transcribe(utterances, cancel))
         return Transcript(
-            " ".join(part.text for part in heard),
-            next((part.language for part in heard if part.language), None),
-            tuple(word for part in heard for word in part.words),
+            " ".join(part.text for part in parts),
+            next((part.language for part in parts if part.language), None),
+            tuple(word for part in parts for word in part.words),
         )
 
     def stream(
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
         """See `SpeechToText.stream`, and `transcribe`."""
-        parts = listen(chunks, sample_rate, self._min_silence_s, cancel=cancel)
-        return self._hear(parts, cancel)
+        utterances = stream_utterances(chunks, sample_rate, self._min_silence_s, cancel=cancel)
+        return self._transcribe(utterances, cancel)
 
-    def _hear(self, parts: Iterable[Utterance], cancel: Event | None) -> Iterator[Transcript]:
-        for part in parts:
-            for heard in self._client.stream(partial(self._transcripts, part), cancel):
-                if heard.text:
-                    yield heard
+    def _transcribe(
+        self, utterances: Iterable[Utterance], cancel: Event | None
+    ) -> Iterator[Transcript]:
+        for utterance in utterances:
+            for transcript in self._client.stream(partial(self._send, utterance), cancel):
+                if transcript.text:
+                    yield transcript
 
-    async def _transcripts(self, part: Utterance, client: AsyncOpenAI) -> AsyncIterator[Transcript]:
-        answer = await client.audio.transcriptions.create(
-            file=("speech.wav", _wav(part.samples), "audio/wav"), **self._request
+    async def _send(self, utterance: Utterance, client: AsyncOpenAI) -> AsyncIterator[Transcript]:
+        response = await client.audio.transcriptions.create(
+            file=("speech.wav", _wav(utterance.samples), "audio/wav"), **self._request
         )
-        if not isinstance(getattr(answer, "text", None), str):
-            raise ValueError("no transcript in it")
-        timed = getattr(answer, "words", None) if self._word_times else None
+        if not isinstance(getattr(response, "text", None), str):
+            raise ValueError("it holds no transcript")
+        start_s = utterance.start_s
         words = (
-            Word(word.word.strip(), part.start_s + word.start, part.start_s + word.end)
-            for word in timed or ()
+            Word(word.word.strip(), start_s + word.start, start_s + word.end)
+            for word in (self._word_times and getattr(response, "words", None)) or ()
         )
-        found = getattr(answer, "language", None) or next(
-            (one.code for one in getattr(answer, "languages", None) or ()), ""
+        detected = getattr(response, "language", None) or next(
+            (one.code for one in getattr(response, "languages", None) or ()), ""
         )
-        # whisper-1 names it in full ("english").
-        language = self._language or (found if len(found) == 2 else None)
-        yield Transcript(answer.text.strip(), language, tuple(words))
+        # whisper-1 returns a full name ("english") instead of a code.
+        language = self._language or (detected if len(detected) == 2 else None)
+        yield Transcript(response.text.strip(), language, tuple(words))
 
 
 def _wav(samples: FloatArray) -> bytes:
-    """A file of 16 bits, mono, at 16 kHz."""
+    """Encode samples as a 16-bit mono WAV file at 16 kHz."""
     pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2")
-    held = io.BytesIO()
-    with wave.open(held, "wb") as file:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
         file.writeframes(pcm.tobytes())
-    return held.getvalue()
+    return buffer.getvalue()

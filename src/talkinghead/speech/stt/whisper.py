@@ -1,4 +1,4 @@
-"""Whisper in process, by faster-whisper: the hearing that needs no network.
+"""Speech to text by Whisper in this process, with faster-whisper and without a network.
 
 Paper: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022,
 arXiv:2212.04356.
@@ -18,7 +18,7 @@ import numpy as np
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.runtime import packaged_weights as packaged
 from talkinghead.speech.protocols import Transcript, Word
-from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, listen
+from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
 from talkinghead.types import AudioClip, FloatArray
 
 log = logging.getLogger(__name__)
@@ -28,29 +28,30 @@ ENCODED_HZ = 50
 
 _COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
 _MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
-# A clip is cut only where it is silent for so long: Whisper hears up to 30 s at the price of one.
+# Split clips at long silences only: Whisper pads to 30 s, so short parts cost as much as long ones.
 _CLIP_SILENCE_S = 2.0
 
 
 class Whisper:
-    """Hears speech alone: what Silero VAD takes for silence or noise never reaches the model.
+    """A Whisper model. Parts that Silero VAD classifies as silence or noise are not transcribed.
 
     Args:
-        model: "packaged" (the base model of the `offline` extra), the folder of a model that
-            ct2-transformers-converter wrote, or a name such as "small" or "large-v3", which is
-            downloaded from the Hugging Face hub once.
-        language: two letters; None listens for it, which takes as long again.
-        device: "cpu", or "cuda" (CTranslate2 wants CUDA 12's cuBLAS).
-        compute_type: None is int8 on a CPU and float16 on CUDA.
-        beam_size: how many hypotheses are followed.
-        num_threads: on a CPU; None is OMP_NUM_THREADS, or up to four.
-        min_silence_s: an utterance of a stream ends with so long a silence.
-        timeout_s: for each piece of speech, which has 28 s or less. It is looked at between two
-            sentences: one that is being heard is heard to its end.
+        model: "packaged" (the base model of the `offline` extra), a folder written by
+            ct2-transformers-converter, or a name such as "small" or "large-v3", which is downloaded
+            once from the Hugging Face hub.
+        language: Two-letter code; None detects the language, which doubles the time.
+        device: "cpu", or "cuda" (needs cuBLAS of CUDA 12).
+        compute_type: CTranslate2 number format, such as "int8"; None is int8 on a CPU and float16
+            on CUDA.
+        beam_size: Number of hypotheses of the beam search; 1 is fastest.
+        num_threads: Number of CPU threads; None is OMP_NUM_THREADS, or up to four.
+        min_silence_s: Silence in seconds that ends an utterance of a stream.
+        timeout_s: Maximum time in seconds for each part of at most 28 s, checked after each
+            segment.
 
     Raises:
         DependencyError: faster-whisper or the model is missing, or the model cannot be used.
-        UsageError: the model does not know the language, or an option is out of its range.
+        UsageError: The model does not support the language, or an option is out of range.
     """
 
     def __init__(
@@ -79,32 +80,34 @@ class Whisper:
         self._model = _load(model, options)
         if language is not None and language not in self._model.supported_languages:
             raise UsageError(
-                f"stt.language={language}: the model {model} knows "
+                f"stt.language={language}: the model {model} supports "
                 f"{', '.join(self._model.supported_languages)}"
             )
         self._language, self._beam_size = language, beam_size
         self._min_silence_s, self._timeout_s = min_silence_s, timeout_s
 
     def transcribe(self, audio: AudioClip, cancel: Event | None = None) -> Transcript:
-        """See `SpeechToText.transcribe`. The first piece's language is taken for all of them."""
+        """See `SpeechToText.transcribe`. The language of the first part is used for all parts."""
         samples, step = audio.samples, audio.sample_rate
         seconds = (samples[start : start + step] for start in range(0, len(samples), step))
-        language, pieces = self._language, []
-        for utterance in listen(seconds, audio.sample_rate, _CLIP_SILENCE_S, cancel=cancel):
-            piece = self._hear(utterance, language, cancel)
-            pieces.append(piece)
-            language = language or piece.language
-        text = " ".join(piece.text for piece in pieces if piece.text)
-        return Transcript(text, language, tuple(word for piece in pieces for word in piece.words))
+        language, parts = self._language, []
+        for utterance in stream_utterances(
+            seconds, audio.sample_rate, _CLIP_SILENCE_S, cancel=cancel
+        ):
+            part = self._transcribe(utterance, language, cancel)
+            parts.append(part)
+            language = language or part.language
+        text = " ".join(part.text for part in parts if part.text)
+        return Transcript(text, language, tuple(word for part in parts for word in part.words))
 
     def stream(
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
-        """See `SpeechToText.stream`. Each utterance may be in a language of its own."""
-        for utterance in listen(chunks, sample_rate, self._min_silence_s, cancel=cancel):
-            heard = self._hear(utterance, self._language, cancel)
-            if heard.text:
-                yield heard
+        """See `SpeechToText.stream`. The language is detected for each utterance."""
+        for utterance in stream_utterances(chunks, sample_rate, self._min_silence_s, cancel=cancel):
+            transcript = self._transcribe(utterance, self._language, cancel)
+            if transcript.text:
+                yield transcript
 
     def encode(self, sounds: FloatArray) -> FloatArray:
         """What the encoder makes of sounds of one length: float32 [N, 50 a second, D].
@@ -129,7 +132,9 @@ class Whisper:
             raise SpeechError(f"stt=whisper failed: {error}") from error
         return np.asarray(features).astype(np.float32)
 
-    def _hear(self, utterance: Utterance, language: str | None, cancel: Event | None) -> Transcript:
+    def _transcribe(
+        self, utterance: Utterance, language: str | None, cancel: Event | None
+    ) -> Transcript:
         began, text, words = time.monotonic(), "", []
         try:
             segments, info = self._model.transcribe(
@@ -145,12 +150,13 @@ class Whisper:
                 if cancel is not None and cancel.is_set():
                     break
                 if time.monotonic() - began > self._timeout_s:
+                    duration_s = len(utterance.samples) / SAMPLE_RATE
                     raise SpeechError(
-                        f"stt=whisper was still hearing {len(utterance.samples) / SAMPLE_RATE:.1f} "
-                        f"s of speech after timeout_s={self._timeout_s:g}; raise it, or choose a "
-                        f"smaller model or beam_size=1. Heard so far: {text.strip()!r}"
+                        f"stt=whisper had not transcribed {duration_s:.1f} s of speech after "
+                        f"timeout_s={self._timeout_s:g}; raise it, or choose a smaller model or "
+                        f"beam_size=1. Text so far: {text.strip()!r}"
                     )
-        except RuntimeError as error:  # CTranslate2's: no memory, no library of CUDA's
+        except RuntimeError as error:  # CTranslate2: out of memory, or a missing CUDA library
             raise SpeechError(f"stt=whisper failed: {error}") from error
         return Transcript(text.strip(), info.language, tuple(words))
 
@@ -178,7 +184,7 @@ def _load(model: str | Path, options: dict[str, Any]) -> Any:
                 "model=packaged"
             )
     else:
-        log.info("stt.model=%s: from the Hugging Face hub, unless it is here already", model)
+        log.info("stt.model=%s: downloading from the Hugging Face hub unless it is cached", model)
     try:
         return WhisperModel(str(model), files=files, **options)
     except (OSError, ValueError, RuntimeError) as error:

@@ -1,1 +1,1 @@
-"""Text to speech: an adapter a file."""
+"""Text to speech: one adapter per file."""

@@ -1,4 +1,4 @@
-"""Any program that writes sound, such as eSpeak NG or Flite, as a voice."""
+"""Text to speech by an external program that writes audio, such as eSpeak NG or Flite."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from threading import Event
 
 from talkinghead.errors import DependencyError, MediaError, SpeechError, UsageError
 from talkinghead.media.audio_decoding import read_audio
-from talkinghead.speech.tts.speakable import Speakable
+from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
-# How often it is asked whether a running sentence has been cancelled.
+# How often cancellation is checked while the program runs.
 _POLL_S = 0.02
-# A WAV file's header, before any sound.
+# Size of a WAV file without samples.
 _HEADER_BYTES = 48
 
 
-class Command:
-    """Runs a program for each sentence: text goes in by its standard input, never as an option.
+class CommandTextToSpeech:
+    """Run a program for each sentence, with the text on its standard input, never as an argument.
 
     Args:
-        command: the program and its arguments; `{voice}` and `{output}`, the WAV file to write,
-            are replaced. Without `{output}` the sound is read from its standard output.
-        sample_rate: of what `speak` gives, in Hz; what the program writes is brought to it.
-        voice: one of the program's voices.
-        list_voices: the program and its arguments that list them; None takes any.
-        voice_pattern: a regular expression whose group is a voice's name in that list.
-        language: a code of what the voice speaks, see `Speakable`.
-        install: how the program is installed, for who has not.
-        timeout_s: for each sentence.
+        command: Program and arguments; `{voice}` and `{output}`, the WAV file to write, are
+            replaced. Without `{output}` the audio is read from the program's standard output.
+        sample_rate: Sample rate of the speech in Hz; the program's audio is resampled to it.
+        voice: Name of one of the program's voices.
+        list_voices: Program and arguments that list the voices; None accepts any voice.
+        voice_pattern: Regular expression whose group is a voice's name in that list.
+        language: Language code of the voice, see `TextCleaner`.
+        install: Installation instructions, for the error if the program is missing.
+        timeout_s: Maximum time in seconds for each sentence.
 
     Raises:
-        DependencyError: the program is missing.
-        UsageError: the program does not know the voice, or an option is out of its range.
+        DependencyError: The program is missing.
+        UsageError: The program has no such voice, or an option is out of range.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class Command:
             _check_voice(voice, list_voices, voice_pattern, timeout_s)
         self.sample_rate = sample_rate
         self._command = [word.replace("{voice}", voice) for word in command]
-        self._text, self._timeout_s = Speakable(language), timeout_s
+        self._cleaner, self._timeout_s = TextCleaner(language), timeout_s
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """See `TextToSpeech.speak`: a piece a sentence.
+        """See `TextToSpeech.speak`. Yields one chunk per sentence.
 
         Raises:
-            SpeechError: the program failed, took longer than the timeout, or wrote no sound.
+            SpeechError: The program failed, exceeded the timeout, or wrote no audio.
         """
-        for sentence in self._text.sentences(text):
+        for sentence in self._cleaner.sentences(text):
             with tempfile.TemporaryDirectory(prefix="talkinghead-") as folder:
                 output = Path(folder) / "speech.wav"
                 if not self._run(sentence, output, cancel):
@@ -86,19 +86,19 @@ class Command:
                 yield samples
 
     def _run(self, sentence: str, output: Path, cancel: Event | None) -> bool:
-        """Writes a sentence's sound to a file; False where it was cancelled."""
+        """Write the speech of a sentence to a file; return False if cancelled."""
         command = [word.replace("{output}", str(output)) for word in self._command]
         with subprocess.Popen(  # noqa: S603 - a list, never a shell
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
-            given: bytes | None = f"{sentence}\n".encode()
+            stdin: bytes | None = f"{sentence}\n".encode()
             until_s = time.monotonic() + self._timeout_s
             while True:
                 try:
-                    sound, told = process.communicate(given, timeout=_POLL_S)
+                    audio, errors = process.communicate(stdin, timeout=_POLL_S)
                     break
                 except subprocess.TimeoutExpired:
-                    given = None
+                    stdin = None
                 cancelled = cancel is not None and cancel.is_set()
                 if cancelled or time.monotonic() > until_s:
                     process.kill()
@@ -106,23 +106,23 @@ class Command:
                         return False
                     raise SpeechError(
                         f"{command[0]} took longer than {self._timeout_s:g} s for "
-                        f"{sentence[:40]!r}: give it more with tts.timeout_s"
+                        f"{sentence[:40]!r}: raise tts.timeout_s"
                     )
         if process.returncode:
-            raise SpeechError(f"{command[0]} failed ({process.returncode}): {_last_line(told)}")
-        if sound and not output.exists():
-            output.write_bytes(sound)
+            raise SpeechError(f"{command[0]} failed ({process.returncode}): {_last_line(errors)}")
+        if audio and not output.exists():
+            output.write_bytes(audio)
         return True
 
     def _read(self, output: Path) -> FloatArray | None:
-        """The sound in a file; None where nothing was said."""
+        """Return the audio of a file; None if it holds no samples."""
         try:
             if output.stat().st_size <= _HEADER_BYTES:
                 return None
             return read_audio(output, self.sample_rate).samples
         except (OSError, MediaError) as error:
             raise SpeechError(
-                f"{self._command[0]} wrote no sound ({error}); expected a WAV file in {{output}}, "
+                f"{self._command[0]} wrote no audio ({error}); expected a WAV file in {{output}}, "
                 "or on its standard output"
             ) from error
 
@@ -140,12 +140,12 @@ def _check_voice(voice: str, command: Sequence[str], pattern: str, timeout_s: fl
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise SpeechError(f"{' '.join(command)}: cannot list the voices ({error})") from error
-    # A variant of eSpeak's: en-us+f3. And Flite takes the file of a voice.
+    # eSpeak accepts variants such as en-us+f3; Flite accepts the path of a voice file.
     if voice.partition("+")[0] not in listed.split() and not Path(voice).is_file():
         known = ", ".join(dict.fromkeys(re.findall(pattern, listed, re.MULTILINE)))
         raise UsageError(f"tts.voice={voice}: {command[0]} has {known}")
 
 
-def _last_line(told: bytes) -> str:
-    lines = told.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it did not say why"
+def _last_line(errors: bytes) -> str:
+    lines = errors.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "without a message"

@@ -1,4 +1,4 @@
-"""Coqui's models in process, by coqui-tts: many languages, many voices, and cloned ones.
+"""Text to speech by Coqui models in this process: many languages and voices, and voice cloning.
 
 Papers: Kim et al., VITS, 2021, arXiv:2106.06103; Casanova et al., "XTTS: a Massively Multilingual
 Zero-Shot Text-to-Speech Model", 2024, arXiv:2406.04904.
@@ -19,7 +19,7 @@ import numpy as np
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.predict.mouth_generator import resolve_device
-from talkinghead.speech.tts.speakable import Speakable
+from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 _CPML = "https://tts-hub.github.io/cpml"
 _NON_COMMERCIAL = re.compile(r"\bNC\b|CPML", re.IGNORECASE)
-# Meta's MMS voices, over a thousand of them: they are not in the catalogue, and share a licence.
+# Licence of Meta's MMS voices, over a thousand, which are not in the catalogue.
 _FAIRSEQ_LICENCE = "CC BY-NC 4.0"
-# What a network, its configuration and the files of either may raise.
+# Errors that a model, its configuration or their files may raise.
 _ERRORS = (
     *(OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError),
     *(LookupError, EOFError, ImportError, pickle.UnpicklingError),
@@ -40,29 +40,27 @@ _ERRORS = (
 
 
 class Coqui:
-    """A voice of Coqui's catalogue, or of a model on the disk.
+    """A voice of Coqui's catalogue, or of a local model.
 
-    It runs in this process, so it is looked at whether it was cancelled between two sentences: one
-    that is being spoken, of 250 characters at most, is spoken to its end.
-
-    Where a model's licence forbids commercial use (XTTS, YourTTS, the fast_pitch of VCTK, all of
-    fairseq) a warning says so.
+    Cancellation is checked between sentences; a sentence, of at most 250 characters, is always
+    completed. A warning is logged if the model's licence forbids commercial use (XTTS, YourTTS,
+    the fast_pitch model of VCTK, all of fairseq).
 
     Args:
-        model: a name such as "tts_models/en/ljspeech/vits", which is downloaded once, or the path
-            of a checkpoint or a folder with one.
-        config_path: of a model on the disk; None is config.json beside it.
-        speaker: of a model with several; see the error that an unknown one gives.
-        language: of a model with several, a code.
-        speaker_wav: recordings of a voice to be cloned, where the model can; its mood is cloned
-            with it. No model of theirs takes an emotion by name.
-        device: "auto", "cpu", "cuda" ...
-        options: what else the model takes, such as XTTS's {"speed": 1.1, "temperature": 0.7}.
+        model: Name such as "tts_models/en/ljspeech/vits", which is downloaded once, or the path of
+            a checkpoint or of a folder with one.
+        config_path: Configuration of a local model; None uses config.json beside the model.
+        speaker: Speaker of a model with several; the error for an unknown one lists them.
+        language: Language code, for a model with several languages.
+        speaker_wav: Path or list of paths of recordings of a voice to clone, with its mood, for
+            models that support it; no model takes an emotion by name.
+        device: Device to run on: "auto", "cpu", "cuda" or another torch device.
+        options: Further arguments of the model, such as XTTS's {"speed": 1.1, "temperature": 0.7}.
 
     Raises:
         DependencyError: coqui-tts is missing, or the model cannot be downloaded.
-        UsageError: the model, the speaker or the language is not known, a file is missing or cannot
-            be loaded, or the model's terms were not agreed to.
+        UsageError: The model, the speaker or the language is unknown, a file is missing or cannot
+            be loaded, or the model's terms were not accepted.
     """
 
     def __init__(
@@ -80,7 +78,7 @@ class Coqui:
         if missing := [str(path) for path in samples if not Path(path).is_file()]:
             raise UsageError(f"tts.speaker_wav: there is no file {', '.join(missing)}")
         self._tts = _load(model, config_path).to(resolve_device(device))
-        self._how = {
+        self._arguments = {
             "speaker": speaker,
             "language": language,
             "speaker_wav": [str(path) for path in samples] or None,
@@ -90,28 +88,28 @@ class Coqui:
         _check_choice("language", language, self._tts.languages)
         synthesizer: Any = self._tts.synthesizer
         self.sample_rate = int(synthesizer.output_sample_rate)
-        spoken = language or synthesizer.tts_config.get("phoneme_language")
-        self._text = Speakable(spoken or _language_of(str(model)))
+        code = language or synthesizer.tts_config.get("phoneme_language")
+        self._cleaner = TextCleaner(code or _language_of(str(model)))
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """See `TextToSpeech.speak`: a piece a sentence.
+        """See `TextToSpeech.speak`. Yields one chunk per sentence.
 
         Raises:
-            SpeechError: the model failed.
+            SpeechError: The model failed.
         """
         from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
 
-        for sentence in self._text.sentences(text):
+        for sentence in self._cleaner.sentences(text):
             if cancel is not None and cancel.is_set():
                 return
             try:
-                samples = self._tts.tts(sentence, split_sentences=False, **self._how)
+                samples = self._tts.tts(sentence, split_sentences=False, **self._arguments)
             except _ERRORS as error:
                 raise SpeechError(
-                    f"tts=coqui failed on {sentence[:40]!r}: {_reason(error)}; another model, or "
-                    "other options, may do it"
+                    f"tts=coqui failed on {sentence[:40]!r}: {_reason(error)}; try another "
+                    "model or other options"
                 ) from error
-            # Half a second of silence is added to every sentence.
+            # Remove the half second of silence that coqui-tts adds to each sentence.
             yield np.asarray(samples, np.float32)[:-PAD_SILENCE_SAMPLES]
 
 
@@ -125,7 +123,7 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
             "'talkinghead[speech]', or choose tts=piper, which works offline"
         ) from error
     if not Path(model).exists():
-        # It logs what it raises, with the whole stack.
+        # It logs each exception with its traceback before raising it.
         logging.getLogger("TTS.utils.manage").setLevel(logging.CRITICAL)
         _check_licence(str(model), ModelManager(progress_bar=False))
         try:
@@ -143,7 +141,7 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
         tts = TTS(model_path=str(model), config_path=str(config), progress_bar=False)
     except _ERRORS as error:
         raise UsageError(
-            f"{model}: cannot be loaded as a model of Coqui's ({_reason(error)})"
+            f"{model}: cannot be loaded as a model of Coqui ({_reason(error)})"
         ) from error
     if "xtts" in str(getattr(tts.config, "model", "")):
         _warn(str(model), "CPML")
@@ -151,7 +149,7 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
 
 
 def _check_licence(name: str, manager: ModelManager) -> None:
-    """Refuses names that are not in the catalogue, and terms that were not agreed to."""
+    """Refuse names that are not in the catalogue, and terms that were not accepted."""
     kind, language, dataset, model = ([*name.split("/"), "", "", ""])[:4]
     if kind == "tts_models" and language and (dataset, model) == ("fairseq", "vits"):
         _warn(name, _FAIRSEQ_LICENCE)
@@ -182,7 +180,7 @@ def _warn(model: str, licence: str) -> None:
 def _check_choice(
     key: str, chosen: str | None, known: Sequence[str] | None, optional: bool = False
 ) -> None:
-    """`known` is None where there is nothing to choose."""
+    """Refuse an unknown choice; `known` is None if there is nothing to choose."""
     if known is None and chosen is not None:
         raise UsageError(f"tts.{key}={chosen}: the model has one {key} only; leave it out")
     if known and not optional and chosen not in known:
@@ -190,12 +188,12 @@ def _check_choice(
 
 
 def _language_of(model: str) -> str | None:
-    """Of a name in the catalogue: a language's code, if it is not of several."""
+    """Return the language code in a catalogue name; None for multilingual models."""
     kind, _, rest = model.partition("/")
     language = rest.partition("/")[0]
     return language if kind == "tts_models" and language != "multilingual" else None
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of what an error says, and no more than fits one."""
+    """Return the last line of an error's message, shortened."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:160]

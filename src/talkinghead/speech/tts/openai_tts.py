@@ -1,4 +1,4 @@
-"""Voices on a server: OpenAI's, or any that speaks their protocol."""
+"""Text to speech on a server: OpenAI's, or any with a compatible API."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ import numpy as np
 
 from talkinghead.errors import UsageError
 from talkinghead.speech.openai_client import OpenAIClient
-from talkinghead.speech.sentences import cut_sentences
+from talkinghead.speech.sentences import split_sentences
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-MAX_LENGTH = 4096
-"""Characters that OpenAI takes in one request."""
-# The range of `speed`.
-_SLOWEST, _FASTEST = 0.25, 4.0
+MAX_REQUEST_CHARS = 4096
+"""Maximum number of characters that OpenAI accepts in one request."""
+_MIN_SPEED, _MAX_SPEED = 0.25, 4.0
 
 
 class OpenAITextToSpeech:
-    """A voice of OpenAI's, or of another server that speaks their protocol, as PCM while it speaks.
+    """A voice of OpenAI, or of another server with a compatible API, received as a PCM stream.
 
     Args:
-        model: its name on the server.
-        voice: its name, or `{"id": ...}` for a custom one.
-        instructions: how to speak: an emotion, an accent, a tempo (not for tts-1).
-        speed: 0.25 to 4; None is as the model would.
-        sample_rate: of the server's PCM, in Hz; OpenAI's is 24 kHz.
-        base_url: see `OpenAIClient`.
-        api_key_env: see `OpenAIClient`.
-        timeout_s: see `OpenAIClient`.
-        max_retries: see `OpenAIClient`.
+        model: Name of the model on the server.
+        voice: Name of the voice, or `{"id": ...}` for a custom one.
+        instructions: Speaking style: an emotion, an accent, a tempo (not supported by tts-1).
+        speed: Speaking rate, 0.25 to 4; None uses the model's default.
+        sample_rate: Sample rate of the server's PCM in Hz; OpenAI's is 24 kHz.
+        base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
+        api_key_env: Name of the environment variable that holds the key; None sends no key.
+        timeout_s: Maximum wait in seconds for a connection, and for each part of the audio.
+        max_retries: How often a failed request is repeated.
 
     Raises:
-        DependencyError: the package openai or the key is missing.
-        UsageError: `speed` is out of its range; see `OpenAIClient`.
+        DependencyError: The package openai or the key is missing.
+        UsageError: `speed` is out of range; see `OpenAIClient`.
     """
 
     def __init__(
@@ -55,36 +54,36 @@ class OpenAITextToSpeech:
         timeout_s: float = 30.0,
         max_retries: int = 2,
     ) -> None:
-        if speed is not None and not _SLOWEST <= speed <= _FASTEST:
-            raise UsageError(f"speed={speed}: expected {_SLOWEST:g} to {_FASTEST:g}")
+        if speed is not None and not _MIN_SPEED <= speed <= _MAX_SPEED:
+            raise UsageError(f"speed={speed}: expected {_MIN_SPEED:g} to {_MAX_SPEED:g}")
         self.sample_rate = sample_rate
-        manner = {"instructions": instructions, "speed": speed}
+        style = {"instructions": instructions, "speed": speed}
         self._request: dict[str, Any] = {
             "model": model,
             "voice": voice,
             "response_format": "pcm",
-            **{name: value for name, value in manner.items() if value is not None},
+            **{name: value for name, value in style.items() if value is not None},
         }
         self._client = OpenAIClient(
             model, base_url, api_key_env, timeout_s, max_retries, "tts=piper"
         )
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """See `TextToSpeech.speak`. What is too long for one request is cut at its sentences.
+        """See `TextToSpeech.speak`. A text too long for one request is split at its sentences.
 
-        A DependencyError says that the key was refused.
+        Raises a DependencyError if the key is refused.
         """
         for part in _parts(text):
             yield from self._client.stream(partial(self._pieces, part), cancel)
 
     async def _pieces(self, text: str, client: AsyncOpenAI) -> AsyncIterator[FloatArray]:
         speech = client.audio.speech.with_streaming_response
-        async with speech.create(input=text, **self._request) as answer:
-            kind = answer.headers.get("content-type", "")
+        async with speech.create(input=text, **self._request) as response:
+            kind = response.headers.get("content-type", "")
             if kind.startswith(("text/", "application/json")):
                 raise ValueError(f"{kind} instead of PCM")
             half_sample = b""
-            async for data in answer.iter_bytes():
+            async for data in response.iter_bytes():
                 data = half_sample + data
                 end = len(data) - len(data) % 2
                 half_sample = data[end:]
@@ -93,12 +92,16 @@ class OpenAITextToSpeech:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """A text in parts of whole sentences, each short enough for a request."""
+    """Split a text into parts of whole sentences, each short enough for one request."""
     if not any(map(str.isalnum, text)):
         return
     part = ""
-    for sentence in cut_sentences([text], max_length=MAX_LENGTH) if text[MAX_LENGTH:] else [text]:
-        if part and len(part) + 1 + len(sentence) > MAX_LENGTH:
+    for sentence in (
+        split_sentences([text], max_length=MAX_REQUEST_CHARS)
+        if text[MAX_REQUEST_CHARS:]
+        else [text]
+    ):
+        if part and len(part) + 1 + len(sentence) > MAX_REQUEST_CHARS:
             yield part
             part = ""
         part = f"{part} {sentence}" if part else sentence

@@ -1,4 +1,4 @@
-"""Piper: natural voices that need no network, in a process of their own.
+"""Text to speech by Piper in a separate process: natural voices without a network.
 
 Paper: Kim et al., "Conditional Variational Autoencoder with Adversarial Learning for End-to-End
 Text-to-Speech" (VITS), 2021, arXiv:2106.06103.
@@ -27,39 +27,39 @@ import numpy as np
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.runtime import packaged_weights as packaged
-from talkinghead.speech.tts.speakable import Speakable
+from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
 PACKAGED = "packaged"
-# How often a sentence is asked after, and whether it has been cancelled.
+# How often output and cancellation are checked.
 _POLL_S = 0.02
 
 
 class Piper:
-    """Speaks with Piper (GPL-3), which is never imported: it runs as a process of its own.
+    """A Piper voice. Piper is GPL-3: it is never imported and runs as a separate process.
 
-    The process starts with this object and loads its voice once. It is given a sentence a line,
-    writes the sound of each as a file of its own, and says when it has: the raw sound that it can
-    write to a pipe would not tell where a sentence ends. It ends with this object, with `close`,
-    with the interpreter, and with a sentence that is cancelled or takes too long; where there is
-    more to say, another is started.
+    The process starts with this object and loads its voice once. It reads one sentence per line,
+    writes one WAV file per sentence and reports each file (its raw output stream would not mark
+    where a sentence ends). The process ends with this object, with `close`, with the interpreter,
+    and after a sentence that is cancelled or exceeds the timeout; it is restarted when needed.
 
     Args:
         voice: "packaged" (Joe, American English, of the `offline` extra), or the path of a voice's
-            .onnx file, with its configuration, .onnx.json, beside it.
-        speaker: of a voice with several: a name or a number; None is its first.
-        length_scale: how long phonemes last: 1.25 speaks slower, 0.8 faster; None is the voice's.
-        noise_scale: how much the sound varies; None is the voice's.
-        noise_w_scale: how much the phonemes' lengths vary; None is the voice's.
+            .onnx file with its configuration, .onnx.json, beside it.
+        speaker: Name or number of a speaker, for a voice with several; None is the first.
+        length_scale: Phoneme duration relative to normal: 1.25 is slower, 0.8 faster; None is the
+            voice's default.
+        noise_scale: Variation of the audio; None is the voice's default.
+        noise_w_scale: Variation of the phoneme durations; None is the voice's default.
         device: "cpu", or "cuda" (needs onnxruntime-gpu).
-        command: a Piper that is installed apart, such as ["/opt/piper/bin/piper"]; None is this
-            interpreter's.
-        timeout_s: for each sentence, and for the voice's loading before the first.
+        command: Command of another Piper installation, such as ["/opt/piper/bin/piper"]; None is
+            the one of this Python environment.
+        timeout_s: Maximum time in seconds for each sentence, including loading before the first.
 
     Raises:
         DependencyError: Piper or the packaged voice is missing.
-        UsageError: the voice's files are missing or cannot be read, it has no such speaker, or an
-            option is out of its range.
+        UsageError: The voice's files are missing or cannot be read, the voice has no such speaker,
+            or an option is out of range.
     """
 
     def __init__(
@@ -86,48 +86,48 @@ class Piper:
                 f"tts=piper got device={device}, timeout_s={timeout_s} and {given}; expected cpu "
                 "or cuda, and numbers above zero (noise may be zero)"
             )
-        # Not resolved: a hub's cache holds links to files with other names.
+        # Not resolved: a hub cache holds symbolic links to files with other names.
         path = packaged.voice("joe") if str(voice) == PACKAGED else Path(voice).absolute()
         config = _read_config(path)
         self.sample_rate = int(config["audio"]["sample_rate"])
         self._command = [
             *(_installed() if command is None else command),
             *("--model", str(path)),
-            # Otherwise each sentence is brought to full scale: short ones would be the loudest.
+            # Normalisation would scale each sentence to full scale, and short ones would be louder.
             "--no-normalize",
             *(("--speaker", str(_speaker(speaker, config, path))) if speaker is not None else ()),
             *(word for option, scale in given.items() for word in (option, str(scale))),
             *(("--cuda",) if device == "cuda" else ()),
         ]
         self._timeout_s = timeout_s
-        self._text = Speakable(config.get("espeak", {}).get("voice"))
+        self._cleaner = TextCleaner(config.get("espeak", {}).get("voice"))
         self._process = _Process(self._command)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """See `TextToSpeech.speak`: a piece a sentence.
+        """See `TextToSpeech.speak`. Yields one chunk per sentence.
 
         Raises:
-            SpeechError: Piper ended, or a sentence took longer than the timeout.
+            SpeechError: Piper ended, or a sentence exceeded the timeout.
         """
-        for sentence in self._text.sentences(text):
-            samples = None if cancel and cancel.is_set() else self._say(sentence, cancel)
+        for sentence in self._cleaner.sentences(text):
+            samples = None if cancel and cancel.is_set() else self._synthesise(sentence, cancel)
             if samples is None:
                 return
             yield samples
 
     def close(self) -> None:
-        """Ends the process. Who speaks after that starts another."""
+        """End the process; a later `speak` starts another one."""
         self._process.end()
 
-    def _say(self, sentence: str, cancel: Event | None) -> FloatArray | None:
-        """A sentence's sound; None where it was cancelled."""
+    def _synthesise(self, sentence: str, cancel: Event | None) -> FloatArray | None:
+        """Return the speech of a sentence; None if cancelled."""
         if not self._process.is_running:
             self._process = _Process(self._command)
         self._process.write(sentence)
         until_s = time.monotonic() + self._timeout_s
         while time.monotonic() < until_s:
             if cancel and cancel.is_set():
-                # The next is loading its voice while the user still speaks.
+                # Start the next process now, so that its voice is loaded when it is needed.
                 self._process.end()
                 self._process = _Process(self._command)
                 return None
@@ -136,13 +136,13 @@ class Piper:
                 return samples
         self._process.end()
         raise SpeechError(
-            f"piper took longer than {self._timeout_s:g} s for {sentence[:40]!r}: give it more "
-            "with tts.timeout_s, or a smaller voice"
+            f"piper took longer than {self._timeout_s:g} s for {sentence[:40]!r}: raise "
+            "tts.timeout_s, or choose a smaller voice"
         )
 
 
 class _Process:
-    """Piper, running: lines in, a file of sound for each out."""
+    """A running Piper process: lines of text in, one audio file per line out."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="talkinghead-")
@@ -156,52 +156,52 @@ class _Process:
                 env={**os.environ, "PYTHONUTF8": "1"},
                 encoding="utf-8",
                 errors="replace",
-                # Ctrl-C is for whoever speaks with it.
+                # Ctrl-C must not end Piper before the caller.
                 start_new_session=True,
             )
         except OSError as error:
             self._folder.cleanup()
             raise DependencyError(f"{command[0]}: cannot be run ({error.strerror})") from error
-        self._told: SimpleQueue[str | None] = SimpleQueue()
-        self._last = ""
+        self._messages: SimpleQueue[str | None] = SimpleQueue()
+        self._last_message = ""
         assert self._popen.stderr is not None
-        Thread(target=_listen, args=(self._popen.stderr, self._told), daemon=True).start()
+        Thread(target=_read_lines, args=(self._popen.stderr, self._messages), daemon=True).start()
         self.end = weakref.finalize(self, _end, self._popen, self._folder)
 
     @property
     def is_running(self) -> bool:
-        """Whether it can be given a sentence."""
+        """Whether the process accepts sentences."""
         return self.end.alive and self._popen.poll() is None
 
     def write(self, sentence: str) -> None:
-        """Gives it a sentence to say."""
+        """Send a sentence."""
         assert self._popen.stdin is not None
-        # Where it has ended `read` tells why.
+        # If the process has ended, `read` raises its last message.
         with suppress(BrokenPipeError):
             self._popen.stdin.write(sentence + "\n")
             self._popen.stdin.flush()
 
     def read(self, timeout_s: float) -> FloatArray | None:
-        """The next sentence's sound, None where it is not there yet."""
+        """Return the next sentence's speech, None if it is not complete yet."""
         try:
-            line = self._told.get(timeout=timeout_s)
+            line = self._messages.get(timeout=timeout_s)
         except Empty:
             return None
         if line is None:
             self.end()
             raise SpeechError(
-                f"piper ended: {self._last or 'it did not say why'}; check the voice, "
+                f"piper ended: {self._last_message or 'without a message'}; check the voice, "
                 "or choose tts=espeak"
             )
-        self._last = line.strip()
+        self._last_message = line.strip()
         path = self._path.search(line)
         return _read_wav(Path(path[0])) if path else None
 
 
-def _listen(stream: IO[str], told: SimpleQueue[str | None]) -> None:
+def _read_lines(stream: IO[str], messages: SimpleQueue[str | None]) -> None:
     for line in stream:
-        told.put(line)
-    told.put(None)
+        messages.put(line)
+    messages.put(None)
 
 
 def _end(process: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str]) -> None:
@@ -228,28 +228,30 @@ def _installed() -> list[str]:
             "the package piper-tts (GPL-3) is not installed: pip install 'talkinghead[offline]', "
             "or choose tts=espeak, a program of the system"
         ) from error
-    # -P: a file named piper.py in the folder where somebody works is not meant.
+    # -P: do not import a file named piper.py from the working directory.
     return [sys.executable, "-P", "-m", "piper"]
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    beside = path.with_name(f"{path.name}.json")
-    for file in (path, beside):
+    config_path = path.with_name(f"{path.name}.json")
+    for file in (path, config_path):
         if not file.is_file():
             raise UsageError(
-                f"{file}: there is no such file; expected a voice of Piper, .onnx, with its "
+                f"{file}: there is no such file; expected a Piper voice, .onnx, with its "
                 f".onnx.json beside it, or {PACKAGED}"
             )
     try:
-        config = json.loads(beside.read_text("utf-8"))
+        config = json.loads(config_path.read_text("utf-8"))
         int(config["audio"]["sample_rate"])
     except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"{beside}: is no configuration of a voice of Piper ({error})") from error
+        raise UsageError(
+            f"{config_path}: is not the configuration of a Piper voice ({error})"
+        ) from error
     return config
 
 
 def _speaker(speaker: str | int, config: dict[str, Any], path: Path) -> int:
-    """A speaker's number."""
+    """Return the number of a speaker given by name or number."""
     names: dict[str, int] = config.get("speaker_id_map") or {}
     num_speakers = int(config.get("num_speakers", 1))
     number = names.get(str(speaker), speaker)

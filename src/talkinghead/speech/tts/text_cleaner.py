@@ -1,0 +1,93 @@
+"""Remove characters that a voice cannot speak, and split text into sentences."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from talkinghead.speech.sentences import split_sentences
+
+log = logging.getLogger(__name__)
+
+# Scripts per language, as the first word of their letters' Unicode names. Other languages use Latin
+# letters, which all voices can read.
+_SCRIPTS = {
+    **dict.fromkeys(("be", "bg", "kk", "ky", "mk", "mn", "ru", "sr", "tg", "uk"), ("CYRILLIC",)),
+    **dict.fromkeys(("ar", "fa", "ur"), ("ARABIC",)),
+    **dict.fromkeys(("hi", "mr", "ne"), ("DEVANAGARI",)),
+    **dict.fromkeys(("cmn", "yue", "zh"), ("CJK", "BOPOMOFO", "FULLWIDTH")),
+    "am": ("ETHIOPIC",),
+    "bn": ("BENGALI",),
+    "el": ("GREEK",),
+    "gu": ("GUJARATI",),
+    "he": ("HEBREW",),
+    "hy": ("ARMENIAN",),
+    "ja": ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "KATAKANA-HIRAGANA"),
+    "ka": ("GEORGIAN",),
+    "kn": ("KANNADA",),
+    "ko": ("HANGUL", "CJK"),
+    "ml": ("MALAYALAM",),
+    "pa": ("GURMUKHI",),
+    "ta": ("TAMIL",),
+    "te": ("TELUGU",),
+    "th": ("THAI",),
+}
+# The first character after the Latin block, and the first arrow or pictogram.
+_LATIN_END, _SYMBOLS_START = "\u0250", "\u2190"
+# Markdown emphasis and code; an asterisk between numbers is a product.
+_EMPHASIS = re.compile(r"(?<!\d )\*|\*(?! \d)|[`~]|\b_|_\b|^\s*#+\s", re.MULTILINE)
+# Table borders, joined words, and brackets, which Piper would parse as phonemes.
+_DIVIDERS = re.compile(r"[|_\[\]{}]")
+# Zero-width joiners are meaningful in some scripts only.
+_JOINERS = "\u200c\u200d"
+
+
+class TextCleaner:
+    """Remove pictograms, markup, and letters of other scripts; log a warning the first time.
+
+    A voice would spell such characters out ("Chinese letter") or fail.
+
+    Args:
+        language: Language code such as "en", "en-us" or "pt_BR"; None keeps letters of all scripts.
+    """
+
+    def __init__(self, language: str | None) -> None:
+        self._code = re.split("[^a-zA-Z]", language)[0].lower() if language else None
+        self._has_warned = False
+
+    def sentences(self, text: str) -> Iterator[str]:
+        """Yield sentences of one line each that hold a letter or digit; long ones are split."""
+        dropped = {character for character in set(text) if not self._is_speakable(character)}
+        kept = text.translate({ord(character): _replacement(character) for character in dropped})
+        self._warn({character for character in dropped if _replacement(character)})
+        plain = _DIVIDERS.sub(" ", _EMPHASIS.sub("", kept))
+        for sentence in split_sentences([plain], self._code):
+            if any(map(str.isalnum, sentence)):
+                yield " ".join(sentence.split())
+
+    def _is_speakable(self, character: str) -> bool:
+        category = unicodedata.category(character)
+        if category in ("Cf", "Cc"):
+            return character.isspace() or (character in _JOINERS and self._code in _SCRIPTS)
+        if character < _LATIN_END or (self._code is None and category[0] in "LM"):
+            return True
+        script = unicodedata.name(character, "").partition(" ")[0]
+        if category[0] in "LM":
+            latin = "LATIN" if category[0] == "L" else "COMBINING"
+            return script in (latin, *_SCRIPTS.get(self._code or "", ()))
+        return category[0] != "C" and not (category in ("So", "Sk") and character >= _SYMBOLS_START)
+
+    def _warn(self, dropped: set[str]) -> None:
+        if dropped and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "characters that the voice cannot speak are left out, such as %s",
+                " ".join(sorted(dropped)[:10]),
+            )
+
+
+def _replacement(character: str) -> str:
+    """Return a space for a visible character, nothing for an invisible one."""
+    return "" if unicodedata.category(character)[0] in "CM" else " "
