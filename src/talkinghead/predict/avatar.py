@@ -121,12 +121,12 @@ def _one_pass(source: Source) -> Iterator[Picture]:
 def _play(pictures: tuple[Picture, ...], extend: str) -> Generator[SourceFrame]:
     """The pictures, and on as `SourceOptions.extend` says; times run on."""
     time_s = Fraction(0)
-    for number, (index, opens_shot) in enumerate(_order(pictures, extend)):
+    for number, (index, starts_shot) in enumerate(_order(pictures, extend)):
         for frame in pictures[index]:
             yield replace(
                 frame,
                 time_s=time_s,
-                opens_shot=opens_shot,
+                starts_shot=starts_shot,
                 is_extension=frame.is_extension or number >= len(pictures),
             )
         time_s += pictures[index][0].duration_s
@@ -135,7 +135,7 @@ def _play(pictures: tuple[Picture, ...], extend: str) -> Generator[SourceFrame]:
 def _order(pictures: tuple[Picture, ...], extend: str) -> Iterator[tuple[int, bool]]:
     """Which picture comes next, and whether there is a cut before it."""
     last = len(pictures) - 1
-    cuts = [picture[0].opens_shot for picture in pictures]
+    cuts = [picture[0].starts_shot for picture in pictures]
     yield from enumerate(cuts)
     if extend == "hold" or last == 0:
         yield from repeat((last, False))

@@ -34,7 +34,7 @@ from talkinghead.predict.output.mux import Progress, refuse_overwriting, write_v
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.source.source_frame import SourceFrame, SourceOptions
-from talkinghead.predict.source.sources import photo_frames, video_frames
+from talkinghead.predict.source.frame_sources import photo_frames, video_frames
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
@@ -105,7 +105,7 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]]):
 
 
 class LipSyncPredictor:
-    """Makes faces speak. Loaded once, it serves any number of predictions.
+    """Makes faces speak. LoadedNetwork once, it serves any number of predictions.
 
     Of files one at a time; of avatars any number, in as many threads.
 

@@ -65,7 +65,7 @@ def test_a_video_goes_on_as_asked(predictor, tmp_path, extend, order):
     assert [next(i for i, p in enumerate(pictures) if p is f.image) for f in played] == order
     assert [frame.time_s for frame in played] == [Fraction(i, 25) for i in range(len(order))]
     assert [frame.is_extension for frame in played] == [False] * 4 + [True] * 8
-    cuts = [number for number, frame in enumerate(played) if number and frame.opens_shot]
+    cuts = [number for number, frame in enumerate(played) if number and frame.starts_shot]
     assert cuts == ([4, 8] if extend == "loop" else [])
 
 

@@ -1,4 +1,4 @@
-"""Who speaks in a video: in each shot the face whose mouth goes best with the video's own sound."""
+"""Active-speaker selection: the face whose mouth is best in sync with the video's audio."""
 
 from __future__ import annotations
 
@@ -18,36 +18,48 @@ from talkinghead.features.faces.tracker import MultiTracker, centre, largest
 from talkinghead.media.reader import stream_audio
 from talkinghead.media.timing import round_half_up, seconds_to_samples
 from talkinghead.models.sync_expert import SyncDiscriminator
-from talkinghead.predict.source.playback import stored_frames
+from talkinghead.predict.source.face_tracks import (
+    MAX_FACES,
+    align_faces,
+    interleave_tracks,
+    track_faces,
+)
+from talkinghead.predict.source.playback import decode_frames
 from talkinghead.predict.source.source_frame import SourceFrame
-from talkinghead.predict.source.tracks import MAX_FACES, aligned, layered, many_tracks
 from talkinghead.sync.offset import embed_clip, find_offset
 from talkinghead.types import AVSpec, Face, FloatArray, UInt8Array
 
-# So much of a shot is looked at; who begins to speak later in it is not noticed.
-_LISTEN_S = 10
+# Only the beginning of each shot is analysed; later changes of the speaker are ignored.
+_MAX_ANALYSED_S = 10
 _MAX_OFFSET = 5
 _MIN_WINDOWS = 12
 
 
 @dataclass
 class _Candidate:
-    """A face at the beginning of a shot: where it was when, and its mouth at the spec's frames.
+    """A face at the beginning of a shot.
 
-    `mouths` are uint8 [side, side, 3], cut out of the canonical face; while the face is not seen,
-    what was seen before.
+    Attributes:
+        times_s: times at which the face was seen.
+        centres_xy: the face's centre in the image at these times.
+        mouths: mouth box of the canonical face, uint8 [side, side, 3], at the frame rate of the
+            AVSpec. While the face is not visible, its last image is repeated.
     """
 
     times_s: list[Fraction] = field(default_factory=list)
-    places: list[FloatArray] = field(default_factory=list)
+    centres_xy: list[FloatArray] = field(default_factory=list)
     mouths: list[UInt8Array] = field(default_factory=list)
 
 
 @dataclass
 class _Shot:
-    """A shot, and the faces in its slots; `speaker` is one of them, None where nobody can be told.
+    """A shot and the faces in it, by slot.
 
-    `is_open` until that is decided.
+    Attributes:
+        start_s: time of the first frame.
+        candidates: faces by slot.
+        speaker: the selected face, None if the shot is too short to select one.
+        is_open: the speaker has not been selected yet.
     """
 
     start_s: Fraction
@@ -56,17 +68,17 @@ class _Shot:
     is_open: bool = True
 
 
-class Speakers:
-    """Chooses the face that speaks, wherever a video's tracker follows nobody (see `Choice`).
+class ActiveSpeakerSelector:
+    """Selects the speaking face for a tracker; a `Choice` function.
 
-    For it the video is read once more, shot by shot, ahead of the pictures that are shown.
+    The video is decoded a second time, ahead of the frames that are being tracked, shot by shot.
 
     Args:
-        path: a video with sound.
-        fps: its nominal rate.
+        path: a video with audio.
+        fps: its nominal frame rate.
         detector: finds and follows faces.
-        expert: tells mouths that go with a sound.
-        spec: the expert's.
+        expert: the sync expert.
+        spec: AVSpec of the expert.
     """
 
     def __init__(
@@ -79,80 +91,80 @@ class Speakers:
     ) -> None:
         self._expert, self._spec = expert, spec
         self._features = AudioFeatures(spec, expert.audio_encoder.input_features)
-        self._sound = _Sound(path, spec.sample_rate)
+        self._audio = _AudioSegments(path, spec.sample_rate)
         self._shots = [_Shot(Fraction(0))]
-        self._watching = self._watch(path, fps, detector)
-        self._known_s: Fraction | None = Fraction(-1)
+        self._analysis = self._analyse(path, fps, detector)
+        self._analysed_s: Fraction | None = Fraction(-1)
 
     def __call__(self, faces: list[Face], time_s: Fraction) -> Face | None:
-        """The face nearest to where the speaker was at a moment of the file."""
-        while self._known_s is not None and self._known_s < time_s:
-            self._known_s = next(self._watching, None)
+        """Return the face nearest to the speaker's position at a time of the file."""
+        while self._analysed_s is not None and self._analysed_s < time_s:
+            self._analysed_s = next(self._analysis, None)
         shot = next(shot for shot in reversed(self._shots) if shot.start_s <= time_s)
         if shot.speaker is None or not faces:
             return largest(faces, time_s)
-        gaps_s = [abs(then_s - time_s) for then_s in shot.speaker.times_s]
-        place = shot.speaker.places[gaps_s.index(min(gaps_s))]
-        return min(faces, key=lambda face: float(np.linalg.norm(centre(face.box) - place)))
+        gaps_s = [abs(seen_s - time_s) for seen_s in shot.speaker.times_s]
+        speaker_xy = shot.speaker.centres_xy[gaps_s.index(min(gaps_s))]
+        return min(faces, key=lambda face: float(np.linalg.norm(centre(face.box) - speaker_xy)))
 
-    def _watch(self, path: Path, fps: Fraction, detector: FaceDetector) -> Iterator[Fraction]:
-        """Goes through the file; gives each moment whose speaker is known."""
+    def _analyse(self, path: Path, fps: Fraction, detector: FaceDetector) -> Iterator[Fraction]:
+        """Decode the file and yield each time up to which the speaker is known."""
         tracker = MultiTracker(detector, MAX_FACES)
-        slots = many_tracks(stored_frames(path, fps), tracker, MAX_FACES)
-        pictures = layered([aligned(slot, self._spec, fps) for slot in slots])
-        for time_s, group in groupby(pictures, key=lambda frame: frame.time_s):
+        tracks = track_faces(decode_frames(path, fps), tracker, MAX_FACES)
+        merged = interleave_tracks([align_faces(track, self._spec, fps) for track in tracks])
+        for time_s, group in groupby(merged, key=lambda frame: frame.time_s):
             frames = list(group)
-            if frames[0].opens_shot:
-                self._decide(self._shots[-1])
+            if frames[0].starts_shot:
+                self._select_speaker(self._shots[-1])
                 self._shots.append(_Shot(time_s))
             shot = self._shots[-1]
-            if time_s - shot.start_s >= _LISTEN_S:
-                self._decide(shot)
+            if time_s - shot.start_s >= _MAX_ANALYSED_S:
+                self._select_speaker(shot)
             if shot.is_open:
-                self._note(shot, frames)
+                self._add_frames(shot, frames)
             else:
                 yield time_s
-        self._decide(self._shots[-1])
+        self._select_speaker(self._shots[-1])
 
-    def _note(self, shot: _Shot, frames: list[SourceFrame]) -> None:
-        """Adds a picture's faces to the shot's candidates."""
+    def _add_frames(self, shot: _Shot, frames: list[SourceFrame]) -> None:
+        """Add the faces of one image to the candidates of its shot."""
         x0, y0, x1, y1 = (int(v) for v in self._spec.mouth_box)
-        middle = np.full(2, self._spec.face_size / 2, np.float32)
-        passed_s = frames[0].time_s + frames[0].duration_s - shot.start_s
+        face_centre = np.full(2, self._spec.face_size / 2, np.float32)
+        elapsed_s = frames[0].time_s + frames[0].duration_s - shot.start_s
         for frame in frames:
             if frame.transform is None:
                 continue
             inverse = invert(frame.transform)
             candidate = shot.candidates.setdefault(frame.slot, _Candidate())
             candidate.times_s.append(frame.time_s)
-            candidate.places.append(inverse[:, :2] @ middle + inverse[:, 2])
+            candidate.centres_xy.append(inverse[:, :2] @ face_centre + inverse[:, 2])
             face = warp_face(frame.image, frame.transform, self._spec.face_size)
             mouth = face[y0:y1, x0:x1].copy()
-            # Whatever the video's rate is, so many of the spec's frames have passed.
-            missing = round_half_up(passed_s * self._spec.fps) - len(candidate.mouths)
-            candidate.mouths += [(candidate.mouths or [mouth])[-1]] * (missing - 1)
-            candidate.mouths += [mouth] * (missing > 0)
+            # Resample from the video's frame rate to that of the AVSpec.
+            num_missing = round_half_up(elapsed_s * self._spec.fps) - len(candidate.mouths)
+            candidate.mouths += [(candidate.mouths or [mouth])[-1]] * (num_missing - 1)
+            candidate.mouths += [mouth] * (num_missing > 0)
 
     @torch.inference_mode()
-    def _decide(self, shot: _Shot) -> None:
-        """The speaker of a shot is the candidate of which the expert is the surest."""
+    def _select_speaker(self, shot: _Shot) -> None:
+        """Select the candidate with the highest sync confidence."""
         if not shot.is_open:
             return
         shot.is_open = False
-        longest = max((len(c.mouths) for c in shot.candidates.values()), default=0)
-        if longest < self._expert.num_frames + _MIN_WINDOWS:
+        num_frames = max((len(c.mouths) for c in shot.candidates.values()), default=0)
+        if num_frames < self._expert.num_frames + _MIN_WINDOWS:
             return
         first, last = (
             seconds_to_samples(time_s, self._spec.sample_rate)
-            for time_s in (shot.start_s, shot.start_s + longest / self._spec.fps)
+            for time_s in (shot.start_s, shot.start_s + num_frames / self._spec.fps)
         )
-        features_CM = self._features(torch.from_numpy(self._sound.read(first, last)))
-        shot.speaker = max(shot.candidates.values(), key=lambda c: self._score(c, features_CM))
+        features_CM = self._features(torch.from_numpy(self._audio.read(first, last)))
+        shot.speaker = max(shot.candidates.values(), key=lambda c: self._confidence(c, features_CM))
         for candidate in shot.candidates.values():
             candidate.mouths.clear()
 
-    def _score(self, candidate: _Candidate, features_CM: torch.Tensor) -> float:
-        """LSE-C of a mouth and the sound; -1 where too little of it was seen."""
+    def _confidence(self, candidate: _Candidate, features_CM: torch.Tensor) -> float:
+        """Return LSE-C of a candidate and the audio, -1 if the face was visible too briefly."""
         mouths, spec = candidate.mouths, self._spec
         if len(mouths) < self._expert.num_frames + _MIN_WINDOWS:
             return -1.0
@@ -166,28 +178,32 @@ class Speakers:
         mean = faces(0, 1)
         mean[0, y0:y1, x0:x1] = np.mean(mouths, axis=0).round()
         mean_mouth = (mouth_crop(as_tensor(mean), spec)[0] * 255).round().to(torch.uint8).numpy()
-        heard_ND, seen_ND = embed_clip(
+        audio_ND, video_ND = embed_clip(
             self._expert, faces, len(mouths), mean_mouth, features_CM, spec
         )
-        return find_offset(heard_ND, seen_ND, _MAX_OFFSET).confidence
+        return find_offset(audio_ND, video_ND, _MAX_OFFSET).confidence
 
 
-class _Sound:
-    """Stretches of a file's sound, each after the one before."""
+class _AudioSegments:
+    """Reads successive segments of a file's audio."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         self._chunks = stream_audio(path, sample_rate)
-        self._held = np.zeros(0, np.float32)
-        self._first = 0
+        self._buffer = np.zeros(0, np.float32)
+        self._buffer_start = 0
 
     def read(self, first: int, last: int) -> FloatArray:
-        """Samples float32 [last - first]; silence where the sound has ended."""
-        while self._first + len(self._held) < last:
+        """Return samples float32 [last - first], padded with zeros after the end of the audio.
+
+        `first` must not decrease between calls.
+        """
+        while self._buffer_start + len(self._buffer) < last:
             chunk = next(self._chunks, None)
             if chunk is None:
                 break
-            self._held = np.concatenate([self._held, chunk])
-            passed = max(0, min(first - self._first, len(self._held)))
-            self._held, self._first = self._held[passed:], self._first + passed
-        stretch = self._held[first - self._first : last - self._first]
-        return np.pad(stretch, (0, last - first - len(stretch)))
+            self._buffer = np.concatenate([self._buffer, chunk])
+            num_passed = max(0, min(first - self._buffer_start, len(self._buffer)))
+            self._buffer = self._buffer[num_passed:]
+            self._buffer_start += num_passed
+        segment = self._buffer[first - self._buffer_start : last - self._buffer_start]
+        return np.pad(segment, (0, last - first - len(segment)))

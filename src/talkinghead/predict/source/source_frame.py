@@ -1,4 +1,4 @@
-"""What a source gives, and what may be asked of it."""
+"""Frames of a source with a face and its reference."""
 
 from __future__ import annotations
 
@@ -62,11 +62,14 @@ class SourceOptions:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A picture uint8 [H, W, 3] whose face is the model's reference, and its transform [2, 3].
+    """A reference face: the image that supplies identity and texture.
 
-    `lips` [20, 2] are where they are in the picture, pixels (see `lip_points`). `pose` is its
-    head's (see `talkinghead.features.faces.head_pose`), None where it was not measured;
-    `features` are the model's, None until it is encoded.
+    Attributes:
+        image: uint8 [H, W, 3] RGB.
+        transform: from image pixels to the canonical face, float32 [2, 3].
+        lips: lip landmarks in image pixels, [20, 2] (see `lip_points`).
+        pose: head pose (see `talkinghead.features.faces.head_pose`), None if not measured.
+        features: the model's features, None until they are encoded.
     """
 
     image: UInt8Array
@@ -93,27 +96,28 @@ class PreviousReference:
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """A picture on its way, and one face in it: uint8 [H, W, 3], shown from `time_s` on.
+    """An image to be processed, and one face in it.
 
-    Where several faces are to speak, a picture comes once for each of them, the last time with
-    `is_last`.
+    If several faces speak, there is one source frame per face and image; the last has `is_last`.
 
     Attributes:
-        duration_s: how long it is shown.
-        stored_s: its time in the file, which differs from `time_s` where a video is played again.
-        transform: float32 [2, 3], None where no face is to speak.
-        reference: None likewise.
-        opening: the mouth's in this picture.
-        lips: as the reference's; None where no face is to speak.
-        pose: the head's, as the reference's.
-        outline: a convex one around the face, float32 [P, 2] pixels; None in a photo.
-        strength: how much of the new mouth is to be seen, in [0, 1].
-        opens_shot: nothing may be carried over from the picture before.
-        is_extension: it is shown only because the speech goes on.
-        slot: which of the picture's faces.
-        is_last: no other face of the same picture follows.
-        context: the model's features of what surrounds the mouth, None until they are encoded.
-        previous_reference: None where the reference is the only one.
+        image: uint8 [H, W, 3] RGB.
+        time_s: start time of the frame in the output.
+        duration_s: duration of the frame.
+        transform: from image pixels to the canonical face, float32 [2, 3]; None without a face.
+        reference: the face's reference, None without a face.
+        opening: mouth opening in this image (see `mouth_opening`).
+        lips: lip landmarks in image pixels, None without a face.
+        pose: head pose, None if not measured.
+        outline: convex outline of the face in image pixels, float32 [P, 2]; None in a photo.
+        starts_shot: the frame is the first after a cut, so temporal state must be reset.
+        strength: opacity of the generated mouth, in [0, 1].
+        file_time_s: time in the file. It differs from `time_s` when a video is repeated.
+        is_extension: the frame extends the source beyond its end, for speech that is longer.
+        slot: index of the face among the faces of the image.
+        is_last: no other face of the same image follows.
+        context: the model's context features, None until they are encoded.
+        previous_reference: the reference that is being replaced, None outside transitions.
     """
 
     image: UInt8Array
@@ -125,9 +129,9 @@ class SourceFrame:
     lips: FloatArray | None = None
     pose: FloatArray | None = None
     outline: FloatArray | None = None
-    opens_shot: bool = False
+    starts_shot: bool = False
     strength: float = 1.0
-    stored_s: Fraction = Fraction(0)
+    file_time_s: Fraction = Fraction(0)
     is_extension: bool = False
     slot: int = 0
     is_last: bool = True
@@ -136,7 +140,7 @@ class SourceFrame:
 
     @property
     def with_previous_reference(self) -> SourceFrame | None:
-        """The frame as the reference before has it."""
+        """The frame with its previous reference as the reference, None outside transitions."""
         if self.previous_reference is None:
             return None
         reference, context = self.previous_reference.reference, self.previous_reference.context
@@ -144,5 +148,5 @@ class SourceFrame:
 
     @property
     def middle_s(self) -> Fraction:
-        """The moment that the frame stands for."""
+        """Midpoint of the frame in time, at which the speech is sampled."""
         return self.time_s + self.duration_s / 2

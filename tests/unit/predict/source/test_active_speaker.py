@@ -16,9 +16,9 @@ from talkinghead.media.reader import read_audio
 from talkinghead.media.writer import VideoWriter, write_audio_file
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.source.active_speaker import _Sound
+from talkinghead.predict.source.active_speaker import _AudioSegments
 from talkinghead.predict.source.source_frame import SourceOptions
-from talkinghead.predict.source.sources import video_frames
+from talkinghead.predict.source.frame_sources import video_frames
 from talkinghead.types import AudioClip, AVSpec
 
 SIDE = 240
@@ -103,7 +103,7 @@ def test_without_a_sound_the_largest_face_is_taken(detector, talking, tmp_path, 
 def test_stretches_of_a_sound(tmp_path):
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 50_000).astype(np.float32)
     write_audio_file(tmp_path / "a.wav", AudioClip(samples, 16_000))
-    sound = _Sound(tmp_path / "a.wav", 16_000)
+    sound = _AudioSegments(tmp_path / "a.wav", 16_000)
     assert np.abs(sound.read(0, 10_000) - samples[:10_000]).max() < 1e-4
     assert np.abs(sound.read(30_000, 45_000) - samples[30_000:45_000]).max() < 1e-4
     end = sound.read(45_000, 60_000)

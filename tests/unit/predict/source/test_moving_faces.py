@@ -19,14 +19,14 @@ from talkinghead.features.faces.alignment import (
 from talkinghead.features.faces.head_pose import _FACE_CM as MODEL
 from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.features.faces.tracker import FaceTracker, FromTheLeft, MultiTracker
-from talkinghead.predict.source.references import with_references
+from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import SourceFrame
-from talkinghead.predict.source.tracks import (
-    aligned,
-    faded,
-    layered,
-    many_tracks,
-    one_track,
+from talkinghead.predict.source.face_tracks import (
+    align_faces,
+    fade_faces,
+    interleave_tracks,
+    track_faces,
+    track_face,
 )
 from talkinghead.types import AVSpec, Box, Face
 
@@ -81,13 +81,13 @@ def paste(room, astronaut, *moves):
 
 def as_frames(pictures):
     return [
-        SourceFrame(image, i / FPS, 1 / FPS, stored_s=i / FPS) for i, image in enumerate(pictures)
+        SourceFrame(image, i / FPS, 1 / FPS, file_time_s=i / FPS) for i, image in enumerate(pictures)
     ]
 
 
 def follow(detector, pictures, **options):
-    sightings = one_track(as_frames(pictures), FaceTracker(detector, **options))
-    return list(with_references(faded(aligned(sightings, SPEC, FPS), FPS), SPEC, FPS))
+    sightings = track_face(as_frames(pictures), FaceTracker(detector, **options))
+    return list(add_references(fade_faces(align_faces(sightings, SPEC, FPS), FPS), SPEC, FPS))
 
 
 def error(frame, move, truth):
@@ -113,7 +113,7 @@ def test_the_transform_follows_the_head(detector, astronaut, truth, room, motion
     moves = [placed(*place) for place in motion]
     got = follow(detector, [paste(room, astronaut, move) for move in moves])
     assert all(frame.strength == 1 for frame in got)
-    assert not any(frame.opens_shot for frame in got)
+    assert not any(frame.starts_shot for frame in got)
     errors = [error(frame, move, truth) for frame, move in zip(got, moves, strict=True)]
     assert max(errors) < percent, errors
 
@@ -167,9 +167,9 @@ def test_two_people_are_followed_side_by_side(detector, astronaut, truth, room):
         paste(room, astronaut, *([b] if i in away else [a, b]))
         for i, (a, b) in enumerate(zip(left, right, strict=True))
     ]
-    slots = many_tracks(as_frames(pictures), MultiTracker(detector))
-    tracks = [with_references(faded(aligned(slot, SPEC, FPS), FPS), SPEC, FPS) for slot in slots]
-    for index, (_, group) in enumerate(groupby(layered(tracks), key=lambda frame: frame.time_s)):
+    slots = track_faces(as_frames(pictures), MultiTracker(detector))
+    tracks = [add_references(fade_faces(align_faces(slot, SPEC, FPS), FPS), SPEC, FPS) for slot in slots]
+    for index, (_, group) in enumerate(groupby(interleave_tracks(tracks), key=lambda frame: frame.time_s)):
         layers = list(group)
         assert [frame.slot for frame in layers] == ([0] if index in away else [0, 1])
         assert [frame.is_last for frame in layers][-1]
@@ -206,5 +206,5 @@ def test_a_head_that_turns_keeps_its_size():
 
     frames = as_frames([np.zeros((400, 400, 3), np.uint8)] * 51)
     sightings = zip(frames, [face(angle) for angle in np.linspace(0, 50, 51)], strict=True)
-    scales = [transform_scale(frame.transform) for frame in aligned(sightings, SPEC, FPS)]
+    scales = [transform_scale(frame.transform) for frame in align_faces(sightings, SPEC, FPS)]
     assert np.ptp(scales) < 0.1 * scales[0]

@@ -10,7 +10,7 @@ from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import FeatherRenderer
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.mouth_generator import GeneratedFrame
-from talkinghead.predict.source import tracks
+from talkinghead.predict.source import face_tracks
 from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
 from talkinghead.types import AVSpec
 
@@ -33,7 +33,7 @@ def test_an_avatar_that_turns_gives_what_its_video_gives(tmp_path, monkeypatch):
     def turn(points, _):
         return np.float32([0 if points[FOREHEAD, 0] < 130 else 20, 0, 0])
 
-    monkeypatch.setattr(tracks, "head_pose", turn)
+    monkeypatch.setattr(face_tracks, "head_pose", turn)
     predictor = make_predictor(renderer=FeatherRenderer(grain=False), detector=Turning())
     path = write_video(tmp_path / "turn.mp4", [Fraction(i, 25) for i in range(NUM_FRAMES)])
     avatar = predictor.avatar(path)

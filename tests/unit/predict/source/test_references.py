@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 from skimage.data import astronaut
 
-from talkinghead.predict.source import references as module
-from talkinghead.predict.source.references import with_references
+from talkinghead.predict.source import reference_policy as module
+from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec
 
@@ -39,7 +39,7 @@ def frame(index, opening=1.0, aside=0, noise=6):
 
 
 def reference_of(frames):
-    return next(iter(with_references(frames, SPEC, FPS))).reference
+    return next(iter(add_references(frames, SPEC, FPS))).reference
 
 
 def error(image):
@@ -86,7 +86,7 @@ def turned(index, yaw, opening=0.0):
 
 
 def referred(frames):
-    return list(with_references(frames, SPEC, FPS))
+    return list(add_references(frames, SPEC, FPS))
 
 
 def test_a_head_that_turns_gets_a_reference_that_is_turned_alike():

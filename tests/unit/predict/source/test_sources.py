@@ -15,12 +15,12 @@ from talkinghead.features.faces.alignment import (
     lip_points,
 )
 from talkinghead.predict.source import playback
-from talkinghead.predict.source import references as reference
+from talkinghead.predict.source import reference_policy as reference
 from talkinghead.predict.source.playback import play
-from talkinghead.predict.source.references import with_references
+from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import SourceFrame, SourceOptions
-from talkinghead.predict.source.sources import photo_frames, video_frames
-from talkinghead.predict.source.tracks import aligned, faded, layered, one_track
+from talkinghead.predict.source.frame_sources import photo_frames, video_frames
+from talkinghead.predict.source.face_tracks import align_faces, fade_faces, interleave_tracks, track_face
 from talkinghead.types import AVSpec, Box, Face, VideoFrame
 
 SPEC = AVSpec()
@@ -72,7 +72,7 @@ def frames(pictures, fps=FPS):
 
 
 def track_frames(frames, tracker, spec, fps):
-    return aligned(one_track(frames, tracker), spec, fps)
+    return align_faces(track_face(frames, tracker), spec, fps)
 
 
 @pytest.fixture
@@ -152,12 +152,12 @@ def test_transforms_are_smoothed_and_reset_at_cuts():
     # A shake of one pixel is gone, a cut is not smeared.
     assert np.ptp(x[5:25]) < 0.2
     assert np.allclose(x[30:], -90, atol=1e-3)
-    assert [f.opens_shot for f in got].index(True) == 30
+    assert [f.starts_shot for f in got].index(True) == 30
 
 
 def test_frames_without_a_face_have_no_transform():
     pictures = [picture(10 if i != 7 else 0) for i in range(40)]
-    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
+    got = list(add_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
     assert [i for i, f in enumerate(got) if f.transform is None] == [7]
     assert [i for i, f in enumerate(got) if f.reference is None] == [7]
 
@@ -178,26 +178,26 @@ def test_the_reference_is_the_first_seconds_most_closed_mouth():
     openings = [9] * 60
     openings[12], openings[40] = 2, 0
     pictures = [picture(5, opening) for opening in openings]
-    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
+    got = list(add_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
     assert len(got) == 60
     assert {int(f.reference.image[0, 0, 1]) for f in got} == {2}
 
 
 def test_every_shot_has_a_reference_of_its_own():
     pictures = [picture(5)] * 10 + [picture(50, cut=1)] + [picture(50)] * 40
-    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
+    got = list(add_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
     assert [int(f.reference.image[0, 0, 0]) for f in got] == [5] * 10 + [50] * 41
 
 
 def test_who_comes_back_after_a_second_is_looked_at_afresh():
     pictures = [picture(5)] * 30 + [picture(0)] * 40 + [picture(60)] * 30
-    got = list(with_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
+    got = list(add_references(track_frames(frames(pictures), Tracker(), SPEC, FPS), SPEC, FPS))
     assert len(got) == 100
     assert [int(f.reference.image[0, 0, 0]) for f in got if f.reference] == [5] * 30 + [60] * 30
 
 
 def test_large_pictures_are_not_hoarded(monkeypatch):
-    monkeypatch.setattr(reference, "_REFERENCE_BYTES", 3 * 48)
+    monkeypatch.setattr(reference, "_MAX_REFERENCE_BYTES", 3 * 48)
     taken = []
 
     def tracked():
@@ -207,7 +207,7 @@ def test_large_pictures_are_not_hoarded(monkeypatch):
             lips = lip_points(face().points, "mesh468")
             yield replace(frame, transform=transform, lips=lips)
 
-    next(with_references(tracked(), SPEC, FPS))
+    next(add_references(tracked(), SPEC, FPS))
     assert len(taken) == 3
 
 
@@ -216,7 +216,7 @@ def test_a_video_may_hold_its_last_picture_or_begin_again(video):
     assert numbers(7, "hold") == [0, 1, 2, 2, 2, 2, 2]
     assert numbers(7, "loop") == [0, 1, 2, 0, 1, 2, 0]
     looped = list(islice(play(Path("v"), FPS, "loop"), 7))
-    assert [frame.opens_shot for frame in looped] == [i in (3, 6) for i in range(7)]
+    assert [frame.starts_shot for frame in looped] == [i in (3, 6) for i in range(7)]
     for extend in ("pingpong", "hold", "loop"):
         frames = list(islice(play(Path("v"), FPS, extend), 9))
         assert [frame.is_extension for frame in frames] == [i > 2 for i in range(9)]
@@ -230,7 +230,7 @@ def test_the_mouth_is_faded_where_a_face_comes_and_goes():
             SourceFrame(picture(), i / FPS, 1 / FPS, transform if p else None, strength=float(p))
             for i, p in enumerate(present)
         ]
-        got = list(faded(given, FPS))
+        got = list(fade_faces(given, FPS))
         assert [frame.time_s for frame in got] == [frame.time_s for frame in given]
         return [frame.strength if frame.transform is not None else None for frame in got]
 
@@ -250,9 +250,9 @@ def test_a_cut_is_not_faded():
     transform = np.eye(2, 3, dtype=np.float32)
     given = [SourceFrame(picture(), i / FPS, 1 / FPS, strength=0.0) for i in range(5)]
     given += [
-        SourceFrame(picture(), i / FPS, 1 / FPS, transform, opens_shot=i == 5) for i in range(5, 10)
+        SourceFrame(picture(), i / FPS, 1 / FPS, transform, starts_shot=i == 5) for i in range(5, 10)
     ]
-    assert [frame.strength for frame in faded(given, FPS)] == [0] * 5 + [1] * 5
+    assert [frame.strength for frame in fade_faces(given, FPS)] == [0] * 5 + [1] * 5
 
 
 def test_a_head_that_turns_away_is_trusted_less():
@@ -297,7 +297,7 @@ def test_pictures_come_once_for_every_face():
     left = frames([picture()] * 3)
     seen = [replace(frame, transform=np.eye(2, 3, dtype=np.float32)) for frame in left]
     tracks = [[left[0], seen[1], seen[2]], [left[0], seen[1], left[2]]]
-    got = list(layered(tracks))
+    got = list(interleave_tracks(tracks))
     assert [frame.time_s for frame in got] == [0, Fraction(1, 25), Fraction(1, 25), Fraction(2, 25)]
     assert [frame.is_last for frame in got] == [True, False, True, True]
 

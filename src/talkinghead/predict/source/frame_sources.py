@@ -1,4 +1,4 @@
-"""The picture's side of a prediction: frames without end, with a transform and a reference."""
+"""Frame sources: endless frames of a photo or a video, each with a transform and a reference."""
 
 from __future__ import annotations
 
@@ -28,22 +28,20 @@ from talkinghead.features.faces.tracker import (
 from talkinghead.media.reader import probe
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.sync_expert import SyncDiscriminator
-from talkinghead.predict.source.active_speaker import Speakers
-from talkinghead.predict.source.head_motion import IdleMotion
-from talkinghead.predict.source.playback import play
-from talkinghead.predict.source.references import with_references
-from talkinghead.predict.source.source_frame import Reference, SourceFrame, SourceOptions
-from talkinghead.predict.source.tracks import (
+from talkinghead.predict.source.active_speaker import ActiveSpeakerSelector
+from talkinghead.predict.source.face_tracks import (
     MAX_FACES,
-    aligned,
-    faded,
-    layered,
-    many_tracks,
-    one_track,
+    align_faces,
+    fade_faces,
+    interleave_tracks,
+    track_face,
+    track_faces,
 )
+from talkinghead.predict.source.idle_motion import IdleMotion
+from talkinghead.predict.source.playback import play
+from talkinghead.predict.source.reference_policy import add_references
+from talkinghead.predict.source.source_frame import Reference, SourceFrame, SourceOptions
 from talkinghead.types import AVSpec, Face, UInt8Array
-
-__all__ = ["Reference", "SourceFrame", "SourceOptions", "photo_frames", "video_frames"]
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +53,13 @@ def photo_frames(
     spec: AVSpec,
     options: SourceOptions | None = None,
 ) -> Generator[SourceFrame]:
-    """The same photo for ever, still or alive, on the spec's own time grid.
+    """Return endless frames of a photo at the frame rate of the AVSpec.
 
     Raises:
-        FaceNotFoundError: the photo shows no face, or not the one asked for.
+        FaceNotFoundError: the photo contains no face, or not the selected one.
     """
     options = options or SourceOptions()
-    faces = _faces_of_photo(detector.detect(image), name, options)
+    faces = _select_photo_faces(detector.detect(image), name, options)
     references = [
         Reference(
             image,
@@ -77,18 +75,18 @@ def photo_frames(
 def _photo_frames(
     image: UInt8Array, references: list[Reference], motion: IdleMotion | None, spec: AVSpec
 ) -> Generator[SourceFrame]:
-    picture, transforms = image, [reference.transform for reference in references]
+    moved, transforms = image, [reference.transform for reference in references]
     for index in count():
         time_s = index / spec.fps
         if motion is not None:
-            picture, moves = motion.at(float(time_s))
+            moved, moves = motion.at(float(time_s))
             transforms = [
                 chain_transforms(invert(move), reference.transform)
                 for move, reference in zip(moves, references, strict=True)
             ]
         for slot, reference in enumerate(references):
             yield SourceFrame(
-                picture,
+                moved,
                 time_s,
                 1 / spec.fps,
                 transforms[slot],
@@ -99,8 +97,8 @@ def _photo_frames(
             )
 
 
-def _faces_of_photo(faces: list[Face], name: str, options: SourceOptions) -> list[Face]:
-    """Those that are to speak, the largest first."""
+def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) -> list[Face]:
+    """Return the selected faces, the largest first."""
     if not faces:
         raise FaceNotFoundError(
             f"{name}: no face was found in this photo; expected one that looks towards the camera, "
@@ -109,7 +107,7 @@ def _faces_of_photo(faces: list[Face], name: str, options: SourceOptions) -> lis
     if options.face_select == "all":
         return faces[:MAX_FACES]
     if options.face_select == "speaking":
-        log.warning("%s: a photo has no sound to tell who speaks; the largest face is taken", name)
+        log.warning("%s: a photo has no audio to select a speaker by; using the largest face", name)
     choose = FromTheLeft(options.face_index) if options.face_select == "index" else largest
     face = choose(faces, Fraction(0))
     if face is None:
@@ -127,30 +125,34 @@ def video_frames(
     spec: AVSpec,
     options: SourceOptions | None = None,
 ) -> Generator[SourceFrame]:
-    """A video's frames for ever, with smoothed transforms and a reference for each shot.
+    """Yield a video's frames without end, with smoothed transforms and references.
 
     Raises:
-        MediaError: the video cannot be read (some faults show only on the way).
+        MediaError: the video cannot be read (possibly only during iteration).
     """
     options = options or SourceOptions()
     with closing(play(path, fps, options.extend)) as frames:
         if options.face_select == "all":
-            sightings = many_tracks(frames, MultiTracker(detector, MAX_FACES))
+            tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
         else:
-            choose = _choice(path, fps, detector, options)
-            sightings = [one_track(frames, FaceTracker(detector, choose=choose))]
-        yield from layered(
-            with_references(faded(aligned(seen, spec, fps), fps), spec, fps) for seen in sightings
+            choose = _face_choice(path, fps, detector, options)
+            tracks = [track_face(frames, FaceTracker(detector, choose=choose))]
+        yield from interleave_tracks(
+            add_references(fade_faces(align_faces(track, spec, fps), fps), spec, fps)
+            for track in tracks
         )
 
 
-def _choice(path: Path, fps: Fraction, detector: FaceDetector, options: SourceOptions) -> Choice:
+def _face_choice(
+    path: Path, fps: Fraction, detector: FaceDetector, options: SourceOptions
+) -> Choice:
+    """Return the function that selects the face to track."""
     if options.face_select == "index":
         return FromTheLeft(options.face_index)
     if options.face_select == "speaking":
         if probe(path).has_audio:
             loaded = load_expert("default")
             expert = cast(SyncDiscriminator, loaded.model)
-            return Speakers(path, fps, detector, expert, loaded.spec)
-        log.warning("%s: has no sound to tell who speaks; the largest face is taken", path)
+            return ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
+        log.warning("%s: has no audio to select a speaker by; using the largest face", path)
     return largest

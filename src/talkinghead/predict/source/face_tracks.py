@@ -1,0 +1,173 @@
+"""Follow faces through a video: tracking, smoothed alignment, and fading in and out.
+
+All stages are streams. Smoothing needs a look-ahead of half a second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import tee
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+
+from talkinghead.features.faces.alignment import (
+    NOSE_LINE,
+    TransformSmoother,
+    estimate_transform,
+    frontality,
+    lip_points,
+    mouth_opening,
+)
+from talkinghead.features.faces.head_pose import head_pose
+from talkinghead.features.faces.tracker import FaceTracker, MultiTracker
+from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.types import AVSpec, Face, FloatArray
+
+Sighting: TypeAlias = tuple[SourceFrame, Face | None]
+"""A frame and the tracked face in it, if it was found."""
+
+MAX_FACES = 4
+"""Number of faces that are tracked at the same time, the largest first."""
+
+_FADE_S = Fraction(12, 100)
+# Visible fraction of the face at which its mouth is opaque, and transparent.
+_OPAQUE_FRACTION, _TRANSPARENT_FRACTION = 0.85, 0.6
+
+
+def track_face(frames: Iterable[SourceFrame], tracker: FaceTracker) -> Iterator[Sighting]:
+    """Yield every frame with the face that the tracker follows."""
+    for frame in frames:
+        if frame.starts_shot:
+            tracker.reset()
+        face = tracker.update(frame.image, frame.file_time_s)
+        yield replace(frame, starts_shot=frame.starts_shot or tracker.cut), face
+
+
+def track_faces(
+    frames: Iterable[SourceFrame], tracker: MultiTracker, max_faces: int = MAX_FACES
+) -> list[Iterator[Sighting]]:
+    """Return one iterator of sightings per face slot.
+
+    Advance the iterators together: frames that one has read are kept until all have read them.
+    """
+
+    def update() -> Iterator[tuple[SourceFrame, list[Face | None]]]:
+        for frame in frames:
+            if frame.starts_shot:
+                tracker.reset()
+            faces = tracker.update(frame.image)
+            yield replace(frame, starts_shot=frame.starts_shot or tracker.cut), faces
+
+    def slot_sightings(
+        slot: int, updates: Iterable[tuple[SourceFrame, list[Face | None]]]
+    ) -> Iterator[Sighting]:
+        return ((replace(frame, slot=slot), faces[slot]) for frame, faces in updates)
+
+    return [slot_sightings(slot, copy) for slot, copy in enumerate(tee(update(), max_faces))]
+
+
+def align_faces(
+    sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction
+) -> Generator[SourceFrame]:
+    """Add the face's measurements and a transform smoothed with a fixed lag to each frame.
+
+    Frames without a face keep `transform` None.
+    """
+    smoother = TransformSmoother(fps, spec)
+    waiting: deque[SourceFrame] = deque()
+
+    def ready(transforms: list[FloatArray]) -> Iterator[SourceFrame]:
+        for transform in transforms:
+            frame = waiting.popleft()
+            yield frame if frame.transform is None else replace(frame, transform=transform)
+
+    for frame, face in sightings:
+        if frame.starts_shot:
+            yield from ready(smoother.flush())
+        if face is None:
+            waiting.append(replace(frame, strength=0.0))
+        else:
+            pose = head_pose(face.points, face.topology)
+            transform = estimate_transform(face.points, face.topology, spec)
+            waiting.append(
+                replace(
+                    frame,
+                    transform=_correct_yaw_scale(transform, pose, spec),
+                    opening=mouth_opening(face.points, face.topology),
+                    lips=lip_points(face.points, face.topology),
+                    pose=pose,
+                    outline=cv2.convexHull(face.points)[:, 0].astype(np.float32),
+                    strength=min(
+                        frontality(face.points, face.topology), _visible_strength(frame, face)
+                    ),
+                )
+            )
+        yield from ready(smoother.push(waiting[-1].transform))
+    yield from ready(smoother.flush())
+
+
+def _correct_yaw_scale(transform: FloatArray, pose: FloatArray, spec: AVSpec) -> FloatArray:
+    """Undo the scale error of a turned head: its eyes are closer together in the image."""
+    scale = np.cos(np.radians(np.nan_to_num(pose[0])))
+    nose = np.array([0.5, NOSE_LINE]) * spec.face_size
+    scaled = scale * transform
+    scaled[:, 2] += (1 - scale) * nose
+    return scaled.astype(np.float32)
+
+
+def _visible_strength(frame: SourceFrame, face: Face) -> float:
+    """Return 1 for a face inside the image, falling to 0 as it leaves the image."""
+    height, width = frame.image.shape[:2]
+    box = face.box
+    inside_x = min(box.x1, width) - max(box.x0, 0)
+    inside_y = min(box.y1, height) - max(box.y0, 0)
+    visible = min(inside_x / box.width, inside_y / box.height)
+    ramp = (visible - _TRANSPARENT_FRACTION) / (_OPAQUE_FRACTION - _TRANSPARENT_FRACTION)
+    return min(1.0, max(0.0, ramp))
+
+
+def fade_faces(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceFrame]:
+    """Limit the change of `strength` per frame, so that mouths fade in and out.
+
+    With its look-ahead, a mouth fades out before its face is lost. There is no fade at the start
+    and the end of a shot, where the whole image changes.
+    """
+    reach = max(1, round(_FADE_S * fps))
+    near: deque[SourceFrame] = deque()
+    done = 0
+
+    def ready(count: int) -> Iterator[SourceFrame]:
+        nonlocal done
+        while done < count:
+            strength = min(
+                frame.strength + abs(index - done) / (reach + 1) for index, frame in enumerate(near)
+            )
+            is_shown = near[done].transform is not None and strength > 0
+            transform = near[done].transform if is_shown else None
+            yield replace(near[done], strength=min(1.0, strength), transform=transform)
+            done += 1
+        while done > reach:
+            near.popleft()
+            done -= 1
+
+    for frame in frames:
+        if frame.starts_shot:
+            yield from ready(len(near))
+            near.clear()
+            done = 0
+        near.append(frame)
+        yield from ready(len(near) - reach)
+    yield from ready(len(near))
+
+
+def interleave_tracks(tracks: Iterable[Iterable[SourceFrame]]) -> Iterator[SourceFrame]:
+    """Merge the tracks of a video: each image once per face, or once if it has no face."""
+    for frames in zip(*tracks, strict=True):
+        with_face = [frame for frame in frames if frame.transform is not None] or frames[:1]
+        for number, frame in enumerate(with_face, 1):
+            yield replace(frame, is_last=number == len(with_face))

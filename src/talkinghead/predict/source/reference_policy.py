@@ -1,0 +1,200 @@
+"""Select the reference of each video frame: the image of the face that the generator works from.
+
+To replace the policy, write a class with the methods of `ReferencePolicy` and name it in
+`DEFAULT_POLICY`.
+
+Memory is bounded: a second of frames and a limited number of references are kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+
+from talkinghead.features.faces.alignment import chain_transforms, invert, transform_points
+from talkinghead.features.faces.head_pose import head_turn
+from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
+from talkinghead.features.faces.tracker import FORGET_FRAMES
+from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
+
+_MAX_REFERENCE_BYTES = 128 * 2**20
+_MAX_REFERENCES = 12
+_WINDOW_S = 1
+# A reference is compared with the head pose of this much of the upcoming video.
+_POSE_WINDOW_S = Fraction(2, 5)
+# A turn below the measurement error of the head pose is ignored.
+_MIN_TURN_DEG = 2.0
+# Cost of a mouth opening of 1, in degrees of head turn.
+_OPENING_COST_DEG = 120.0
+# A reference is replaced only by one whose cost is this much lower.
+_MIN_GAIN_DEG = 2.0
+_FADE_S = Fraction(3, 25)
+
+
+class ReferencePolicy(Protocol):
+    """Selects the reference of each frame in one shot of one face."""
+
+    def select(self, upcoming: Sequence[SourceFrame]) -> tuple[Reference, PreviousReference | None]:
+        """Return the reference of the first frame.
+
+        Args:
+            upcoming: the frame and those of the next second in the same shot that contain the
+                face. Successive calls advance by one frame.
+
+        Returns:
+            The reference, and during a transition the previous reference with its blend weight.
+        """
+
+
+class ClosestPosePolicy:
+    """Selects a reference with a similar head pose and a closed mouth.
+
+    The candidates are the upcoming frames and earlier references of the shot. The reference changes
+    when the head turns, because a warp cannot reveal parts of the face that were hidden; the
+    previous reference fades out. Noise in a new reference is reduced by averaging it with upcoming
+    frames of similar lips.
+
+    Args:
+        spec: the generator's AVSpec.
+        fps: frame rate of the video.
+    """
+
+    def __init__(self, spec: AVSpec, fps: Fraction) -> None:
+        self._spec = spec
+        self._num_pose_frames = max(1, round(_POSE_WINDOW_S * fps))
+        self._num_fade_frames = round(_FADE_S * fps)
+        self._references: list[SourceFrame] = []
+        self._previous: Reference | None = None
+        self._num_shown = self._num_fade_frames
+
+    def select(self, upcoming: Sequence[SourceFrame]) -> tuple[Reference, PreviousReference | None]:
+        """Return the reference of the first frame: see `ReferencePolicy.select`."""
+        self._num_shown += 1
+        if self._num_shown > self._num_fade_frames:
+            self._previous = None
+            self._update(upcoming)
+        reference = self._references[-1].reference
+        assert reference is not None
+        if self._previous is None:
+            return reference, None
+        weight = 1 - self._num_shown / (self._num_fade_frames + 1)
+        return reference, PreviousReference(self._previous, weight)
+
+    def _update(self, upcoming: Sequence[SourceFrame]) -> None:
+        """Move the best candidate to the end of the references, if it is better by enough."""
+        current = self._references[-1] if self._references else None
+        if current is not None and self._turn_deg(current, upcoming) < _MIN_GAIN_DEG:
+            return
+        min_strength = max(f.strength for f in upcoming) if current is None else current.strength
+        visible = [frame for frame in upcoming if frame.strength >= min_strength]
+        best = min([*self._references, *visible], key=lambda f: self._cost_deg(f, upcoming))
+        if current is not None:
+            gain_deg = self._cost_deg(current, upcoming) - _MIN_GAIN_DEG
+            if self._cost_deg(best, upcoming) > gain_deg:
+                return
+            self._previous, self._num_shown = current.reference, 1
+        if best in self._references:
+            self._references.remove(best)
+        else:
+            best = _as_reference(best, visible, self._spec)
+        max_references = min(_MAX_REFERENCES, max(2, _max_images(best)))
+        self._references = [*self._references, best][-max_references:]
+
+    def _cost_deg(self, candidate: SourceFrame, upcoming: Sequence[SourceFrame]) -> float:
+        return self._turn_deg(candidate, upcoming) + _OPENING_COST_DEG * candidate.opening
+
+    def _turn_deg(self, candidate: SourceFrame, upcoming: Sequence[SourceFrame]) -> float:
+        """Return the mean head turn between the candidate and the first upcoming frames."""
+        poses = [f.pose for f in upcoming[: self._num_pose_frames] if f.pose is not None]
+        if candidate.pose is None or not poses:
+            return 0.0
+        turn_deg = np.linalg.norm(head_turn(np.stack(poses), candidate.pose)[:, :2], axis=1)
+        return float((turn_deg - _MIN_TURN_DEG).clip(0).mean())
+
+
+DEFAULT_POLICY = ClosestPosePolicy
+
+
+def add_references(
+    frames: Iterable[SourceFrame],
+    spec: AVSpec,
+    fps: Fraction,
+    make_policy: Callable[[AVSpec, Fraction], ReferencePolicy] = DEFAULT_POLICY,
+) -> Iterator[SourceFrame]:
+    """Add a reference to every frame that contains the face.
+
+    A new policy object is made for each shot, and when a face returns after the tracker has
+    discarded it, because it may be another person.
+
+    Args:
+        frames: frames of one face.
+        spec: the generator's AVSpec.
+        fps: frame rate of the video.
+        make_policy: class of the policy.
+    """
+    policy = make_policy(spec, fps)
+    upcoming: deque[SourceFrame] = deque()
+    num_missing = 0
+
+    def pop_frame() -> SourceFrame:
+        with_face = [frame for frame in upcoming if frame.transform is not None]
+        frame = upcoming.popleft()
+        if frame.transform is None:
+            return frame
+        reference, previous = policy.select(with_face)
+        return replace(frame, reference=reference, previous_reference=previous)
+
+    for frame in frames:
+        num_missing = num_missing + 1 if frame.transform is None else 0
+        if frame.starts_shot or num_missing > FORGET_FRAMES:
+            while upcoming:
+                yield pop_frame()
+            policy = make_policy(spec, fps)
+        upcoming.append(frame)
+        if len(upcoming) >= min(round(_WINDOW_S * fps), max(1, _max_images(frame))):
+            yield pop_frame()
+    while upcoming:
+        yield pop_frame()
+
+
+def _max_images(frame: SourceFrame) -> int:
+    """Return the number of images of this size that may be kept."""
+    return _MAX_REFERENCE_BYTES // frame.image.nbytes
+
+
+def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) -> SourceFrame:
+    """Return a frame with a reference made from itself."""
+    assert best.transform is not None
+    assert best.lips is not None
+    image = _reduce_noise(best, [f for f in frames if f.strength == best.strength], spec)
+    reference = Reference(image, best.transform, best.lips, best.pose)
+    return replace(best, image=image, reference=reference)
+
+
+def _reduce_noise(best: SourceFrame, frames: Sequence[SourceFrame], spec: AVSpec) -> UInt8Array:
+    """Return the frame's image, its face averaged with those of frames with similar lips."""
+    transforms = [_not_none(frame.transform) for frame in frames]
+    lips = [transform_points(_not_none(f.lips), t) for f, t in zip(frames, transforms, strict=True)]
+    index = frames.index(best)
+    near = nearest_lips(np.stack(lips), index)
+    to_image = invert(transforms[index])
+    square = np.array([(x, y) for x in (0, spec.face_size) for y in (0, spec.face_size)])
+    corners = transform_points(square.astype(np.float32), to_image)
+    limits = np.array(best.image.shape[1::-1])
+    (x0, y0), (x1, y1) = np.clip([corners.min(0), corners.max(0)], 0, limits).astype(int)
+    origin = np.array([[0, 0, x0], [0, 0, y0]], np.float32)
+    others = ((frames[i].image, chain_transforms(transforms[i], to_image) - origin) for i in near)
+    image = best.image.copy()
+    image[y0:y1, x0:x1] = average_onto(best.image[y0:y1, x0:x1], others)
+    return image
+
+
+def _not_none(points: FloatArray | None) -> FloatArray:
+    assert points is not None
+    return points
