@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a virtual environment with pip in it, also where Debian and Ubuntu ship Python without ensurepip.
+# Make a virtual environment with pip, also on Debian and Ubuntu, where Python lacks ensurepip.
 # usage: scripts/make_venv.sh PYTHON FOLDER
 set -eu
 python=$1

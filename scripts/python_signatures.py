@@ -180,7 +180,7 @@ def _function_parameters(node: ast.FunctionDef, module: str, doc: str) -> dict[s
     return {
         argument.arg: Parameter(
             argument.arg,
-            ast.unparse(argument.annotation) if argument.annotation else "",
+            _annotation(argument.annotation, module),
             _evaluate(default, module),
             descriptions.get(argument.arg, ""),
             module,
@@ -196,7 +196,7 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Parameter]:
     for item, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue
-        annotation = ast.unparse(item.annotation)
+        annotation = _annotation(item.annotation, module)
         if annotation.startswith("ClassVar"):
             continue
         below = following.value if isinstance(following, ast.Expr) else None
@@ -206,6 +206,21 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Parameter]:
         default = _evaluate(item.value, module)
         found[name] = Parameter(name, annotation, default, description, module)
     return found
+
+
+def _annotation(node: ast.expr | None, module: str) -> str:
+    """The type as written, with a type alias of the module in the place of its name."""
+    if node is None:
+        return ""
+    if isinstance(node, ast.Name):
+        for item in _tree(module).body:
+            if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == node.id:
+                return ast.unparse(item.value)
+        imported = resolve(node.id, module)
+        if imported is not None and not is_definition(imported):
+            owner, _, name = imported.rpartition(".")
+            return _annotation(ast.Name(name), owner)
+    return ast.unparse(node)
 
 
 def _evaluate(node: ast.expr | None, module: str) -> Any:

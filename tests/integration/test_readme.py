@@ -1,11 +1,11 @@
-"""The README's ```bash blocks run, one after another, in a folder that looks like a fresh checkout.
+"""Tests that run the ```bash blocks of the README in a folder like a fresh checkout.
 
-In that folder `photo.jpg`, `video.mp4`, `speech.wav`, `videos/` (raw clips) and `corpora/mine`
-(prepared) exist. A block may be preceded by HTML comments, each on a line of its own:
+The folder has `photo.jpg`, `video.mp4`, `speech.wav`, `videos/` (raw clips) and `corpora/mine`
+(a prepared corpus). HTML comments, each on its own line, may precede a block:
 
-    <!-- readme: skip: why -->          it is not run (installation, a download, hours of training)
-    <!-- readme: slow -->               it is run by `make test-all` only
-    <!-- readme: OLD => NEW -->         NEW stands in for OLD when it is run
+    <!-- readme: skip: why -->          not run (installation, download, long training)
+    <!-- readme: slow -->               run by `make test-all` only
+    <!-- readme: OLD => NEW -->         run with NEW in place of OLD
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _COMMENT = re.compile(r"<!-- readme: (.*?) -->")
 
 @dataclass(frozen=True)
 class Block:
-    """One ```bash block: what to run, and why not."""
+    """One ```bash block, and the reason to skip it if there is one."""
 
     code: str
     skip: str = ""
@@ -50,7 +50,7 @@ def _parse(text: str) -> list[Block]:
         for comment in _COMMENT.findall(match["comments"]):
             old, arrow, new = comment.partition(" => ")
             if arrow:
-                assert old in code, f"the stand-in's {old!r} is not in the block:\n{code}"
+                assert old in code, f"{old!r} to replace is not in the block:\n{code}"
                 code = code.replace(old, new)
             elif comment == "slow":
                 slow = True
@@ -78,7 +78,7 @@ def _params() -> list[object]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Links to the project, an environment that `make` finds up to date, and media to work on."""
+    """Make a folder with links to the project, an up-to-date environment, and media."""
     from talkinghead.data.synthetic_clips import make_synthetic_corpus
     from talkinghead.media.reader import read_audio, read_image
     from talkinghead.media.writer import write_audio_file, write_image
@@ -93,8 +93,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
     (folder / ".venv/.installed").touch()
     speech = read_audio(DEMO_SPEECH, 16_000)
-    few = AudioClip(speech.samples[: 3 * speech.sample_rate // 2], speech.sample_rate)
-    write_audio_file(folder / "speech.wav", few)
+    short = AudioClip(speech.samples[: 3 * speech.sample_rate // 2], speech.sample_rate)
+    write_audio_file(folder / "speech.wav", short)
     photo = read_image(demo_face())
     write_image(folder / "photo.jpg", photo)
     make_synthetic_corpus(folder / "corpora/mine", AVSpec())
@@ -104,7 +104,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write_videos(folder: Path, photo: UInt8Array, speech: AudioClip) -> None:
-    """Three clips of two speakers: a photo that sways. Two go to "train", one to "val"."""
+    """Write three clips of two speakers from a shifted photo; one belongs to "val"."""
     from talkinghead.data.manifest import assign_split
     from talkinghead.media.writer import VideoWriter
 
@@ -154,13 +154,13 @@ def test_readme_shows_every_command() -> None:
         assert command in code, f"the README has no bash block with {command}"
 
 
-def test_files_that_the_readme_links_to_exist() -> None:
+def test_linked_files_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", text)
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
-def test_markers_are_understood() -> None:
+def test_block_markers_are_parsed() -> None:
     text = (
         "<!-- readme: slow -->\n<!-- readme: b => c -->\n```bash\na b\n```\n\n"
         "<!-- readme: skip: big -->\n```bash\nx\n```\n"

@@ -1,4 +1,4 @@
-"""The wheel is whole: installed in another place, it runs from any folder."""
+"""Tests of the wheel, installed in another environment."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment's bin/, with the wheel, and with this environment's packages behind it."""
+    """Return the bin/ of an environment with the wheel and this environment's packages."""
     folder = tmp_path_factory.mktemp("elsewhere") / "venv"
     venv.create(folder, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python")]
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
     (site_packages,) = folder.glob("lib/python*/site-packages")
-    (site_packages / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site_packages / "parent_environment.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 
 
 def _run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # The coverage of the checkout is measured, not of the wheel.
+    # Coverage measures the checkout, not the wheel.
     clean = {
         key: value
         for key, value in os.environ.items()
@@ -56,7 +56,7 @@ def _run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedPro
     )
 
 
-def test_wheel_carries_everything(wheel: Path) -> None:
+def test_wheel_contains_package_configuration_and_assets(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"talkinghead/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     package = {
@@ -88,7 +88,7 @@ def test_command_runs_from_another_folder(installed: Path, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
-def test_it_is_the_wheels_package_that_runs(installed: Path, tmp_path: Path) -> None:
+def test_package_of_the_wheel_is_imported(installed: Path, tmp_path: Path) -> None:
     code = "from talkinghead.paths import *; print(conf_dir(), DEMO_SPEECH.is_file())"
     done = subprocess.run(
         [str(installed / "python"), "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True

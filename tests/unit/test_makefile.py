@@ -1,4 +1,4 @@
-"""The Makefile, on a copy of the project's outside with stand-ins for Python and pip."""
+"""Tests of the Makefile on a copy of the project files, with replacements of Python and pip."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TARGETS = [
     *("help", "install", "infer", "prepare", "train", "sweep", "evaluate"),
-    *("test", "test-all", "lint", "typecheck", "format", "clean"),
+    *("test", "test-all", "lint", "typecheck", "format", "docs", "clean"),
 ]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
-# Says what it was called with, one argument a line, and answers the questions that scripts/ asks.
+# Logs its arguments, one per line, and answers the queries of scripts/.
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
   *"import ensurepip"*) exit "${FAKE_NO_ENSUREPIP:-0}";;
@@ -55,7 +55,7 @@ def project(tmp_path: Path) -> Path:
 def _make(
     project: Path, *arguments: str, **environment: str
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """The finished make, and every argument that Python was called with."""
+    """Return the finished process and all arguments of its calls of Python."""
     log = project / "log"
     log.write_text("")
     clean = {
@@ -81,7 +81,7 @@ def test_help_has_a_line_for_each_target(project: Path) -> None:
     assert all(len(line) > 3 for line in lines)
 
 
-def test_environment_is_made_once_and_again_when_older(project: Path) -> None:
+def test_environment_is_rebuilt_when_its_inputs_are_newer(project: Path) -> None:
     _, calls = _make(project, "install")
     assert calls[:4] == ["./fakepython", "-m", "venv", ".venv"]
     assert ".[offline,dev]" in calls
@@ -98,12 +98,12 @@ def test_environment_is_made_once_and_again_when_older(project: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [name for name in TARGETS if name not in ("help", "clean")])
-def test_every_target_makes_the_environment(project: Path, target: str) -> None:
+def test_every_target_needs_the_environment(project: Path, target: str) -> None:
     done, _ = _make(project, "-n", target)
     assert "make_venv.sh" in done.stdout
 
 
-def test_infer_without_arguments_is_the_demonstration(project: Path) -> None:
+def test_infer_without_arguments_runs_the_demonstration(project: Path) -> None:
     _, calls = _make(project, "infer")
     assert calls[-6:] == [
         "-m",
@@ -115,24 +115,24 @@ def test_infer_without_arguments_is_the_demonstration(project: Path) -> None:
     ]
 
 
-def test_infer_speaks_a_text(project: Path) -> None:
+def test_infer_passes_a_text(project: Path) -> None:
     text = """It's "new", isn't it? $HOME; touch pwned"""
     _, calls = _make(project, "infer", TEXT=text)
     assert calls[-3:] == ["face=/assets/astronaut.png", f"text={text}", "output=outputs/demo.mp4"]
-    # Of two the command says that it takes one.
+    # The command itself refuses both.
     _, calls = _make(project, "infer", TEXT=text, AUDIO="a b.wav")
     assert calls[-3:-1] == [f"text={text}", "audio=a b.wav"]
 
 
 @pytest.mark.parametrize("where", ["argument", "environment"])
-def test_infer_passes_values_as_they_are(project: Path, where: str) -> None:
+def test_infer_passes_values_unchanged(project: Path, where: str) -> None:
     values = {
         "FACE": """a "best" photo's (1), $(shell touch pwned) `touch pwned` $HOME; touch pwned""",
         "AUDIO": "a b=c.wav",
         "OUTPUT": "out put/${x}.mp4",
     }
     if where == "argument":
-        # `make NAME=value` reads `$` its own way, as every make does: `$$` is one.
+        # In `make NAME=value`, make itself reads `$$` as `$`.
         _, calls = _make(project, "infer", *(f"{name}={value}" for name, value in values.items()))
     else:
         _, calls = _make(project, "infer", **values)
@@ -140,13 +140,13 @@ def test_infer_passes_values_as_they_are(project: Path, where: str) -> None:
     assert not (project / "pwned").exists()
 
 
-def test_sweep_takes_joblib_unless_another_is_named(project: Path) -> None:
+def test_sweep_uses_joblib_by_default(project: Path) -> None:
     done, _ = _make(project, "-n", "sweep", "ARGS=seed=1,2")
     assert "train -m sweep=joblib seed=1,2" in done.stdout
     assert "train -m sweep=optuna" in _make(project, "-n", "sweep", "SWEEP=optuna")[0].stdout
 
 
-def test_python_that_is_too_old_or_missing_is_named(project: Path) -> None:
+def test_old_or_missing_python_is_reported(project: Path) -> None:
     done, calls = _make(project, "install", FAKE_TOO_OLD="1")
     assert done.returncode
     assert "Python 3.9.2; Python 3.11 or later is needed" in done.stderr
@@ -162,7 +162,7 @@ def _fake_command(project: Path, name: str, script: str) -> None:
     command.chmod(0o755)
 
 
-def test_without_ensurepip_debian_installs_it_where_it_may(project: Path) -> None:
+def test_missing_ensurepip_is_installed_with_sudo(project: Path) -> None:
     path = f"{project / 'bin'}:{os.environ['PATH']}"
     _fake_command(project, "id", "echo 1000")
     _fake_command(project, "sudo", 'shift; exec "$@"')
@@ -174,7 +174,7 @@ def test_without_ensurepip_debian_installs_it_where_it_may(project: Path) -> Non
     assert calls[8:12] == ["./fakepython", "-m", "venv", ".venv"]
 
 
-def test_without_ensurepip_and_rights_it_says_what_to_do(project: Path) -> None:
+def test_missing_ensurepip_without_sudo_is_reported(project: Path) -> None:
     path = f"{project / 'bin'}:{os.environ['PATH']}"
     _fake_command(project, "id", "echo 1000")
     _fake_command(project, "sudo", "exit 1")
@@ -185,7 +185,7 @@ def test_without_ensurepip_and_rights_it_says_what_to_do(project: Path) -> None:
     assert not calls
 
 
-def test_clean_keeps_what_the_user_made(project: Path) -> None:
+def test_clean_keeps_outputs(project: Path) -> None:
     (project / "outputs").mkdir()
     (project / "tests").mkdir()
     (project / "build").mkdir()

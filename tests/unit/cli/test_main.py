@@ -1,8 +1,8 @@
-"""Whatever goes wrong, a user gets one line and the exit status that says whose fault it was."""
+"""Tests of the command line: help, error messages and exit statuses."""
 
 from __future__ import annotations
 
-import contextlib
+import re
 import subprocess
 import sys
 import types
@@ -12,16 +12,14 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import talkinghead
-from talkinghead.cli.hydra_app import app, hints
+from talkinghead.cli.hydra_app import app, command_help, hints
 from talkinghead.cli.main import COMMANDS, main
 from talkinghead.errors import MediaError, UsageError
-
-HEAVY = ("torch", "numpy", "cv2", "av", "hydra", "omegaconf", "lightning", "wandb")
 
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A command named `prepare` with a configuration of its own; it raises `toy.error` if set."""
+    """Replace `prepare` by a small command that records its configuration and raises `toy.error`."""
     conf = tmp_path / "conf"
     (conf / "model").mkdir(parents=True)
     (conf / "model" / "base.yaml").write_text("width: 8\n")
@@ -29,7 +27,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     (conf / "prepare.yaml").write_text(
         "defaults: [{model: base}, _self_,\n"
         "  {override hydra/job_logging: none}, {override hydra/hydra_logging: none}]\n"
-        "face: null\nneeded: ???\nnumber: 1\noptimizer: {learning_rate: 0.1}\n"
+        "# The photo.\nface: null\nneeded: ???\nnumber: 1\noptimizer: {learning_rate: 0.1}\n"
         "hydra: {run: {dir: .}, sweep: {dir: sweep}, output_subdir: null}\n"
     )
     module = types.ModuleType("talkinghead.cli.prepare")
@@ -45,30 +43,21 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
     module.main = run
     monkeypatch.setitem(sys.modules, "talkinghead.cli.prepare", module)
-    for user in (app, hints):
+    for user in (app, command_help, hints):
         monkeypatch.setattr(user, "conf_dir", lambda: conf)
     monkeypatch.chdir(tmp_path)
     return module
 
 
 def _error(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr."""
+    """Return the only line on stderr."""
     error = capsys.readouterr().err
     assert error.startswith("talkinghead: ")
     assert error.count("\n") == 1
     return error
 
 
-def test_import_is_light_and_quick() -> None:
-    code = (
-        "import sys, time; start = time.perf_counter(); import talkinghead.cli.main\n"
-        "assert time.perf_counter() - start < 0.3\n"
-        f"assert not {set(HEAVY)!r} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_help_lists_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     shown = capsys.readouterr().out
@@ -87,24 +76,24 @@ def test_python_dash_m() -> None:
     assert talkinghead.__version__ in shown.stdout.decode()
 
 
-def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pridict"]) == 2
     assert "did you mean predict?" in _error(capsys)
     assert main(["xyzzy"]) == 2
     assert ", ".join(COMMANDS) in _error(capsys)
 
 
-def test_a_command_runs_and_leaves_no_folder(toy: types.ModuleType, tmp_path: Path) -> None:
+def test_command_runs_without_leaving_files(toy: types.ModuleType, tmp_path: Path) -> None:
     assert main(["prepare", "face=photo (1), it's me.jpg", "number=3"]) == 0
     assert toy.seen[0]["face"] == "photo (1), it's me.jpg"
     assert toy.seen[0]["number"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]
 
 
-def test_argv_is_the_command_line_while_it_runs(
+def test_argv_is_the_command_line_during_a_run(
     toy: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lightning starts the other processes of a distributed run from it."""
+    """Lightning starts the other processes of a distributed run from `sys.argv`."""
     monkeypatch.setattr(sys, "argv", ["/bin/talkinghead", "prepare", "face=a, b"])
     toy.main = lambda cfg: toy.seen.append(list(sys.argv))
     assert main() == 0
@@ -115,24 +104,21 @@ def test_argv_is_the_command_line_while_it_runs(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["fcae=a"], "did you mean face?"),
         (["fcae=photo (1).jpg"], "did you mean face?"),
         (["optimizer.learning_rat=1"], "did you mean optimizer.learning_rate?"),
         (["learning_rate=1"], "did you mean optimizer.learning_rate?"),
-        (["modle=base"], "did you mean model?"),
         (["model=compact", "model.dpeth=1"], "did you mean model.depth?"),
-        (["model=nothing", "fcae=a"], "there is no such choice"),
         (["~nmuber"], "did you mean number?"),
-        (["model=bse"], "did you mean base? (base, compact)"),
+        (["model=bse"], "no such choice, did you mean base? (base, compact)"),
         (["photo.jpg"], "'photo.jpg' is not key=value"),
         (["number={"], "put quotes around"),
         (["number=1,2"], "Ambiguous value"),
         (["+number=1"], "An item is already at 'number'"),
-        (["qqqqqqqq=1"], "prepare has no key qqqqqqqq (talkinghead prepare --cfg job"),
+        (["qqqqqqqq=1"], "prepare has no key qqqqqqqq (talkinghead prepare --help"),
         (["-m", "fcae=1,2"], "did you mean face?"),
     ],
 )
-def test_wrong_configuration_is_one_line_and_2(
+def test_configuration_error_is_one_line_with_status_2(
     toy: types.ModuleType, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     assert main(["prepare", *arguments]) == 2
@@ -155,11 +141,15 @@ def test_missing_required_value(toy: types.ModuleType, capsys: pytest.CaptureFix
             "talkinghead: photo.jpg is missing; check the name\n",
         ),
         (UsageError("number is odd"), 2, "talkinghead: number is odd\n"),
-        (ZeroDivisionError("oh"), 1, "talkinghead: ZeroDivisionError: oh (--debug shows where)\n"),
+        (
+            ZeroDivisionError("oh"),
+            1,
+            "talkinghead: ZeroDivisionError: oh (--debug shows the traceback)\n",
+        ),
         (KeyboardInterrupt(), 130, "talkinghead: interrupted\n"),
     ],
 )
-def test_errors_of_a_command(
+def test_command_error_is_one_line_with_its_status(
     toy: types.ModuleType,
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
@@ -171,7 +161,7 @@ def test_errors_of_a_command(
     assert _error(capsys) == expected
 
 
-def test_our_error_is_found_below_hydras(
+def test_error_in_instantiation_keeps_its_message(
     toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from hydra.utils import instantiate
@@ -192,7 +182,7 @@ def test_debug_shows_the_traceback(
     assert error.endswith("talkinghead: photo.jpg is missing\n")
 
 
-def test_multirun_runs_every_value_and_reports_the_first_error(
+def test_multirun_reports_the_first_error_after_all_runs(
     toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["prepare", "number=1,2", "-m"]) == 0
@@ -204,24 +194,44 @@ def test_multirun_runs_every_value_and_reports_the_first_error(
     assert message == "talkinghead: number -1 is negative"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
-def test_hydras_own_options(
-    toy: types.ModuleType, capsys: pytest.CaptureFixture[str], arguments: list[str]
+def test_command_help_explains_keys_and_selected_choices(
+    toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with contextlib.suppress(SystemExit):  # Hydra ends the process after its help
-        assert main(["prepare", *arguments]) == 0
+    assert main(["prepare", "--help", "model=compact"]) == 0
+    shown = capsys.readouterr().out
+    assert "  # The photo.\n  face: null\n" in shown
+    assert "  model=compact   (or base)\n    model.depth: 2\n" in shown
+    assert "hydra:" not in shown
+    assert not toy.seen
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"setup"}))
+def test_command_help_has_a_comment_above_every_key(command: str) -> None:
+    previous = ""
+    in_keys = False
+    for line in command_help.format_help(command).splitlines():
+        in_keys = in_keys or line.startswith("keys")
+        if in_keys and re.match(r"  [\w.]+:( |$)", line):
+            assert previous.lstrip().startswith("#"), f"{command} --help does not explain {line}"
+        previous = line
+
+
+def test_configuration_is_printed_without_running(
+    toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", "--cfg", "job"]) == 0
     assert "learning_rate: 0.1" in capsys.readouterr().out
     assert not toy.seen
 
 
-def test_a_closed_pipe_is_no_traceback() -> None:
+def test_closed_pipe_gives_no_traceback() -> None:
     command = f"{sys.executable} -m talkinghead prepare --help | true"
     shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     assert b"Traceback" not in shown.stderr
 
 
 @pytest.mark.slow
-def test_our_error_comes_back_from_a_parallel_sweep(tmp_path: Path) -> None:
+def test_error_of_a_parallel_sweep_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "talkinghead", "prepare", "-m", "hydra/launcher=joblib"]
     done = subprocess.run(
         [*command, "input=no (where)", "output=o", "workers=0,1"],

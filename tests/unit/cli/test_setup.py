@@ -1,4 +1,4 @@
-"""`talkinghead setup` installs hashed files and nothing else."""
+"""Tests of `talkinghead setup`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from talkinghead.cli import setup
 from talkinghead.cli.main import main
+from talkinghead.cli.shared import installer
 from talkinghead.paths import NODEPS_REQUIREMENTS, OFFLINE_REQUIREMENTS
 
 
@@ -23,7 +23,7 @@ def test_every_requirement_is_pinned_and_hashed(file: Path, num_packages: int) -
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_runs_pip_without_dependencies(
+def test_pip_installs_hashed_files_without_dependencies(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], offline: bool
 ) -> None:
     commands = []
@@ -46,7 +46,7 @@ def test_runs_pip_without_dependencies(
     assert "set up" in capsys.readouterr().out
 
 
-def test_failure_is_one_error(
+def test_pip_failure_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
@@ -56,13 +56,13 @@ def test_failure_is_one_error(
     assert "pip failed" in capsys.readouterr().err
 
 
-def test_without_pip_it_takes_uv_or_says_what_to_do(
+def test_uv_replaces_a_missing_pip(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(setup, "find_spec", lambda name: None)
-    monkeypatch.setattr(setup.shutil, "which", lambda name: "/bin/uv")
-    assert setup._installer()[:4] == ["/bin/uv", "pip", "install", "--python"]
-    monkeypatch.setattr(setup.shutil, "which", lambda name: None)
+    monkeypatch.setattr(installer, "find_spec", lambda name: None)
+    monkeypatch.setattr(installer.shutil, "which", lambda name: "/bin/uv")
+    assert installer.installer_command()[:4] == ["/bin/uv", "pip", "install", "--python"]
+    monkeypatch.setattr(installer.shutil, "which", lambda name: None)
     assert main(["setup"]) == 1
     assert "ensurepip" in capsys.readouterr().err
 

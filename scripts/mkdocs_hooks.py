@@ -1,0 +1,61 @@
+"""Hooks of the documentation site: pages made from the README and the public API."""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from python_signatures import resolve
+
+ROOT = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md"}
+"""Pages of the site that are files at the root of the repository."""
+
+_LINK = re.compile(
+    r"(!?)\[(?P<text>[^\]]*)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<rest>[^)]*)\)"
+)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not in docs/."""
+    from mkdocs.structure.files import File
+
+    pages = {name: (ROOT / source).read_text(encoding="utf-8") for name, source in PAGES.items()}
+    pages["reference.md"] = reference()
+    for name, content in pages.items():
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: object, files: Files, **_: object) -> str:
+    """Point links at pages of the site, and keep only the text of links to other files."""
+    at_root = page.file.src_uri in PAGES  # type: ignore[attr-defined]
+    sources = {source: name for name, source in PAGES.items()}
+
+    def rewrite(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join("" if at_root else "docs", match["target"]))
+        name = sources.get(path, path.removeprefix("docs/"))
+        if files.get_file_from_path(name) is None:
+            return match["text"]
+        return f"{match[1]}[{match['text']}]({name}{match['rest']})"
+
+    return _LINK.sub(rewrite, markdown)
+
+
+def reference() -> str:
+    """Return the page of the names that `import talkinghead` offers."""
+    tree = ast.parse((ROOT / "src/talkinghead/__init__.py").read_text(encoding="utf-8"))
+    public: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            public = [ast.literal_eval(item) for item in node.value.elts]  # type: ignore[attr-defined]
+    targets = [resolve(name, "talkinghead") for name in public]
+    entries = [f"::: {target}\n" for target in targets if target is not None]
+    return "\n".join(["# API reference\n", "Names to import from `talkinghead`.\n", *entries])
