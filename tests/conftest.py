@@ -1,4 +1,4 @@
-"""What every test leans on: no network, one thread, and skips for what is not here."""
+"""Settings of all tests: no network, one thread, and skips for missing hardware and data."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from absl import logging as absl_logging
 
-# It comes with TensorBoard, holds on to the stderr of the test that first needs it, and closes that
-# when Hydra configures logging. This one it never closes.
+# TensorBoard's logging keeps the captured stderr of the test that first uses it, and closes it when
+# Hydra configures logging. It does not close this stream.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
-# Before torch is imported. Two workers of pytest-xdist on two cores are quicker with a thread each,
-# and one thread makes sums come out the same everywhere.
+# Set before torch is imported. One thread suits parallel test workers and makes sums reproducible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -25,7 +24,7 @@ _CORPUS_VARIABLE = "TALKINGHEAD_CORPUS"
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: the collector need not go through it again and again."""
+    """Exclude imported modules from garbage collection, which makes it faster."""
     gc.collect()
     gc.freeze()
 
@@ -43,7 +42,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever connects to another machine gets the error of a machine without a network."""
+    """Make connections to other machines fail as on a machine without a network."""
     if request.node.get_closest_marker("network"):
         return
     connect = socket.socket.connect

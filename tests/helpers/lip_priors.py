@@ -1,4 +1,4 @@
-"""Listeners for tests."""
+"""Lip priors for tests."""
 
 from fractions import Fraction
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class LoudnessLipPrior:
-    """Opens the mouth as loud as it is, in a block, and a little as loud as it was and will be."""
+    """Open the mouth in proportion to the loudness in the block, and slightly that around it."""
 
     past_s, block_s, ahead_s = Fraction(1), Fraction(2, 5), Fraction(1, 5)
     sample_rate, fps, share = 16_000, Fraction(25), 1.0

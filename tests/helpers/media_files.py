@@ -1,4 +1,4 @@
-"""Media for the tests of media/: made with PyAV in a temporary folder."""
+"""Media files for tests, written with PyAV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUADRANTS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40))
 
 
 def quadrants(height: int = 48, width: int = 64) -> np.ndarray:
-    """A picture whose four quarters (top left, top right, bottom left, bottom right) differ."""
+    """Return an image with different quarters: top left, top right, bottom left, bottom right."""
     image = np.empty((height, width, 3), np.uint8)
     middle, centre = height // 2, width // 2
     image[:middle, :centre], image[:middle, centre:] = QUADRANTS[0], QUADRANTS[1]
@@ -22,7 +22,7 @@ def quadrants(height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def corners(image: np.ndarray) -> list[int]:
-    """Which of `QUADRANTS` each quarter's middle shows, in the same order."""
+    """Return the index in `QUADRANTS` of the colour in the middle of each quarter."""
     height, width = image.shape[:2]
     ys, xs = (height // 4, 3 * height // 4), (width // 4, 3 * width // 4)
     seen = [image[y, x].astype(int) for y in ys for x in xs]
@@ -53,9 +53,9 @@ def write_media(
     sound_start_ms: int = 0,
     video_start_ms: int = 0,
 ) -> Path:
-    """Write pictures (uint8 RGB or RGBA) and sound float32 [channels, samples] with these codecs.
+    """Write images (uint8 RGB or RGBA) and audio (float32 [channels, samples]) with these codecs.
 
-    `colour` is (matrix, range) in FFmpeg's numbers, used for the conversion and as the tag.
+    `colour` is (matrix, range) in FFmpeg's numbering, for the conversion and the tag.
     """
     with av.open(str(path), "w") as container:
         video = audio = None
@@ -108,10 +108,10 @@ def _write_sound(container, stream, sound, sample_rate, layout, sound_format, st
 
 
 def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
-    """Write a, b, c, d into the display matrix of an MP4's (first) video track, in place."""
+    """Write a, b, c and d into the display matrix of the first video track of an MP4."""
     data = bytearray(path.read_bytes())
     a, b, c, d = (value << 16 for value in matrix)
-    # Type, version and flags, five times and numbers, reserved, layer, group, volume, reserved.
+    # The matrix follows the 40 bytes of the other fields of the track header.
     start = data.index(b"tkhd") + 4 + 40
     data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Inputs for `talkinghead predict`, good and bad, and the command as typed."""
+"""Valid and invalid inputs of `talkinghead predict`, and calls of the command."""
 
 import wave
 from fractions import Fraction
@@ -18,7 +18,7 @@ ARGUMENTS = {**GENERATOR, "num_layers": 2}
 
 
 def make_files(folder):
-    """A checkpoint, a face and speech, and everything that can be wrong with them."""
+    """Write a checkpoint, a face, speech, and broken versions of them."""
     torch.manual_seed(0)
     model = build("generator", ARGUMENTS, AVSpec())
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
@@ -36,7 +36,7 @@ def make_files(folder):
     write_video(folder / "video.mp4", 16_000)
     content = (folder / "video.mp4").read_bytes()
     (folder / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
-    (folder / "text.mp4").write_text("This is no video.\n" * 50)
+    (folder / "text.mp4").write_text("This is not a video.\n" * 50)
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "folder.mp4").mkdir()
     return folder
@@ -74,6 +74,6 @@ def predict(files, *overrides, **keys):
 
 
 def messages(capfd):
-    """What the user is told, without the detector's library's own greeting."""
+    """Return the lines of the program on stderr, without those of the detector library."""
     lines = capfd.readouterr().err.splitlines()
     return [line for line in lines if line.startswith("talkinghead")]

@@ -1,4 +1,4 @@
-"""A small random model, a detector that needs no weights, and what to feed them."""
+"""A small random model, a detector without weights, and inputs for them."""
 
 from fractions import Fraction
 
@@ -24,11 +24,11 @@ GENERATOR = {
 }
 HEIGHT, WIDTH = 160, 192
 BOX = (slice(70, 160), slice(51, 142))
-"""Of the face that `Detector` finds: every pixel that may change lies in it."""
+"""Region of the face of `Detector` that contains every pixel that may change."""
 
 
 class Detector:
-    """Finds the same face in every picture that is not black."""
+    """Find the same face in every image that is not black."""
 
     topology = "mesh468"
 
@@ -47,7 +47,7 @@ class Detector:
 def make_predictor(seed=0, **options):
     torch.manual_seed(seed)
     model = LipSyncGenerator(**{**GENERATOR, "num_layers": 2})
-    # Random heads: with fresh ones nothing moves.
+    # Fresh heads are zero and give no motion.
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
     torch.nn.init.normal_(model.lip_head.weight, std=0.3)
     options = {"device": "cpu", "detector": Detector(), **options}
@@ -55,7 +55,7 @@ def make_predictor(seed=0, **options):
 
 
 def lip_generator():
-    """A random model with more numbers in a token than its lips have."""
+    """Return a random model whose tokens have more values than its lips."""
     torch.manual_seed(0)
     model = LipSyncGenerator(**{**GENERATOR, "dim": 64, "num_layers": 2}).eval()
     torch.nn.init.normal_(model.lip_head.weight, std=0.1)
@@ -85,7 +85,7 @@ def write_video(path, times_s, black=(), fps=25):
 
 
 def probe_output(path):
-    """(frame times, sound's duration in s, metadata) of a written file, decoded."""
+    """Return the frame times, the audio duration in s and the metadata of a file."""
     with av.open(str(path)) as container:
         times = [frame.time for frame in container.decode(video=0)]
     with av.open(str(path)) as container:

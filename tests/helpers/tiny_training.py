@@ -1,4 +1,4 @@
-"""Networks and runs that are small enough for tests."""
+"""Small networks, data and trainers for tests of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small corpus of drawn faces."""
+"""Fixtures of the tests of training."""
 
 from __future__ import annotations
 
