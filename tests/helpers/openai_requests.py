@@ -1,4 +1,4 @@
-"""Hearing, thinking and speaking by OpenAI's protocol, each asked for one answer."""
+"""One request by each adapter of OpenAI's API, with a valid response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from talkinghead.speech.tts.openai_tts import OpenAITextToSpeech
 SPEECH = read_audio(DEMO_SPEECH, 16_000)
 HELLO = [Message("user", "Hello?")]
 
-Ask = Callable[..., Iterator[Any]]
+AdapterRequest = Callable[..., Iterator[Any]]
 
 
 def request_transcript(
@@ -44,13 +44,14 @@ def request_reply(
 def request_speech(
     server: OpenAIServer, cancel: Event | None = None, **options: Any
 ) -> Iterator[Any]:
-    for piece in OpenAITextToSpeech(base_url=server.url, **options).speak("Hello.", cancel):
-        yield from (piece * 32_768).astype(int).tolist()
+    for chunk in OpenAITextToSpeech(base_url=server.url, **options).speak("Hello.", cancel):
+        yield from (chunk * 32_768).astype(int).tolist()
 
 
-GOOD = {
+VALID = {
     request_transcript: (transcript_response("One two."), ["One two."]),
     request_reply: (chat_response("One ", "two.", *END), ["One ", "two."]),
     request_speech: (pcm_response(pcm_bytes(1), pcm_bytes(2)), [1, 2]),
 }
-for_each_adapter = pytest.mark.parametrize("ask", GOOD)
+"""Each request's valid response and the result."""
+for_each_adapter = pytest.mark.parametrize("request_adapter", VALID)

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks OpenAI's protocol, and fails as it is told."""
+"""A loopback server with OpenAI's API that sends canned responses and failures."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talkinghead.speech import openai_client
-
 KEY = "sk-test-5up3r53cr3t"
-CLOSE_CONNECTION = "hang up"
+CLOSE_CONNECTION = "close connection"
 STALL = "stall"
-# No test waits so long: a server that does has not seen what it waits for.
-_PATIENCE_S = 5
+# Longer than any test waits: the expected event has not happened.
+_TIMEOUT_S = 5
 
 
 @dataclass
 class CannedResponse:
-    """What a request gets: its pieces, each as soon as the one before is sent.
+    """A response in pieces.
 
-    Among them, an Event is waited for, CLOSE_CONNECTION closes the connection at once, and STALL sends
-    nothing more until the client leaves.
+    Besides bytes, an Event is waited for, CLOSE_CONNECTION closes the connection at once, and STALL
+    sends nothing more until the client disconnects.
     """
 
     pieces: Sequence[bytes | Event | str]
@@ -56,7 +54,7 @@ class Request:
 
     @property
     def form(self) -> dict[str, Any]:
-        """A multipart form's fields; a list has its name with [] and comes as its last value."""
+        """The fields of a multipart form; a list is named with [] and holds its last value."""
         head = f"Content-Type: {self.content_type}\r\n\r\n".encode()
         parts = message_from_bytes(head + self.body).get_payload()
         return {
@@ -66,12 +64,11 @@ class Request:
 
 
 def transcript_response(text: str, **more: Any) -> CannedResponse:
-    """A transcript."""
     return CannedResponse([json.dumps({"text": text, **more}).encode()])
 
 
 def chat_event(text: str | None = None, finish: str | None = None) -> bytes:
-    """A piece of a chat's reply."""
+    """Return one server-sent event of a chat reply."""
     choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
     chunk = {
         "id": "chat-1",
@@ -87,7 +84,7 @@ END = (chat_event(finish="stop"), b"data: [DONE]\n\n")
 
 
 def chat_response(*pieces: str | bytes | Event) -> CannedResponse:
-    """A chat's reply as it is written: text as events, and what else `Answer` takes."""
+    """Return a streamed chat reply: text becomes events, other pieces are sent unchanged."""
     sent = [
         chat_event(piece)
         if isinstance(piece, str) and piece not in (CLOSE_CONNECTION, STALL)
@@ -98,34 +95,33 @@ def chat_response(*pieces: str | bytes | Event) -> CannedResponse:
 
 
 def pcm_response(*pieces: bytes | Event | str) -> CannedResponse:
-    """Speech."""
     return CannedResponse(pieces, "audio/pcm")
 
 
 def pcm_bytes(*values: int) -> bytes:
-    """Of speech, in 16 bits."""
+    """Return 16-bit samples."""
     return np.array(values, "<i2").tobytes()
 
 
 def error_response(
     status: int, message: str, code: str | None = None, **headers: str
 ) -> CannedResponse:
-    """An error as OpenAI words it; an underscore in a header's name is a hyphen."""
+    """Return an error in OpenAI's format; underscores in header names become hyphens."""
     body = {"error": {"message": message, "type": "error", "param": None, "code": code}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return CannedResponse([json.dumps(body).encode()], status=status, headers=named)
 
 
 class OpenAIServer(ThreadingHTTPServer):
-    """Gives its `answers` in turn, keeps the `requests`, and knows when a client has `left`."""
+    """Send `responses` in turn, record `requests`, and set `disconnected` when a client leaves."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: deque[CannedResponse] = deque()
+        self.responses: deque[CannedResponse] = deque()
         self.requests: list[Request] = []
-        self.left = Event()
+        self.disconnected = Event()
 
     @property
     def url(self) -> str:
@@ -134,13 +130,13 @@ class OpenAIServer(ThreadingHTTPServer):
 
 @contextmanager
 def run_openai_server() -> Iterator[OpenAIServer]:
-    """A server, KEY alone in the environment, and short pauses between tries."""
+    """Run a server, with only KEY in the environment and short pauses between retries."""
     with pytest.MonkeyPatch.context() as monkeypatch, OpenAIServer() as server:
         for name in [name for name in os.environ if name.startswith("OPENAI_")]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(openai_client, "_FIRST_PAUSE_S", 0.02)
+        monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
@@ -157,28 +153,28 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         head = (self.path, self.headers["Authorization"], self.headers["Content-Type"])
         self.server.requests.append(Request(*head, body, time.monotonic()))
-        self._send(self.server.answers.popleft())
+        self._send(self.server.responses.popleft())
 
-    def _send(self, answer: CannedResponse) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
+    def _send(self, response: CannedResponse) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
         self.send_header("Transfer-Encoding", "chunked")
-        for name, value in answer.headers.items():
+        for name, value in response.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        for piece in (*answer.pieces, b""):
+        for piece in (*response.pieces, b""):
             if isinstance(piece, bytes):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             elif piece == STALL:
-                self._wait_until_left()
+                self._wait_until_disconnected()
             if piece in (CLOSE_CONNECTION, STALL) or (
-                isinstance(piece, Event) and not piece.wait(_PATIENCE_S)
+                isinstance(piece, Event) and not piece.wait(_TIMEOUT_S)
             ):
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
 
-    def _wait_until_left(self) -> None:
-        if select.select([self.connection], [], [], _PATIENCE_S)[0]:
+    def _wait_until_disconnected(self) -> None:
+        if select.select([self.connection], [], [], _TIMEOUT_S)[0]:
             assert self.connection.recv(1) == b""
-            self.server.left.set()
+            self.server.disconnected.set()

@@ -1,4 +1,4 @@
-"""A conversation by OpenAI's protocol, from end to end: what it leaves has no trace of the key."""
+"""A whole conversation by OpenAI's API, whose files and output never hold the key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from talkinghead.media.reader import probe
 from talkinghead.paths import DEMO_SPEECH
 
 pytest.importorskip("openai", reason="needs the extra speech")
-pytest.importorskip("faster_whisper", reason="its detector hears when somebody speaks")
+pytest.importorskip("faster_whisper", reason="its detector finds the speech to send")
 pytest.importorskip("pyloudnorm", reason="needs the extra speech")
 
 GROUPS = ("stt", "llm", "tts")
@@ -58,12 +58,11 @@ def converse(files: Path, server: OpenAIServer) -> int:
     )
 
 
-def traces(folder: Path) -> list[str]:
-    """The files that the key is in."""
+def files_with_key(folder: Path) -> list[str]:
     return [str(p) for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 
 
-def test_conversation(
+def test_conversation_writes_video_without_key(
     files: Path,
     server: OpenAIServer,
     tmp_path: Path,
@@ -71,9 +70,9 @@ def test_conversation(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sentence = read_audio(DEMO_SPEECH, 24_000).samples[:24_000]
-    speech = np.rint(sentence * 32_767).astype("<i2").tobytes()
-    server.answers += [
+    samples = read_audio(DEMO_SPEECH, 24_000).samples[:24_000]
+    speech = np.rint(samples * 32_767).astype("<i2").tobytes()
+    server.responses += [
         transcript_response("Who are you?"),
         error_response(500, f"oh: {KEY}"),
         chat_response("I am ", "Ada. ", "And you?", *END),
@@ -81,21 +80,21 @@ def test_conversation(
         pcm_response(speech),
     ]
     assert converse(files, server) == 0
-    heard, _, asked, *spoken = server.requests
-    assert heard.path.endswith("/transcriptions")
-    assert asked.json["messages"][-1] == {"role": "user", "content": "Who are you?"}
-    assert [request.json["input"] for request in spoken] == ["I am Ada.", "And you?"]
+    transcription, _, reply, *speech_requests = server.requests
+    assert transcription.path.endswith("/transcriptions")
+    assert reply.json["messages"][-1] == {"role": "user", "content": "Who are you?"}
+    assert [request.json["input"] for request in speech_requests] == ["I am Ada.", "And you?"]
     assert probe(tmp_path / "answer.mp4").duration_s > 2
     written = json.dumps(json.loads((tmp_path / "answer.json").read_text()))
     assert "Who are you?" in written
     assert "I am Ada." in written
     output = "".join(capfd.readouterr())
-    assert "Sending HTTP Request" in output  # The library's own log was on.
+    assert "Sending HTTP Request" in output  # The library's debug log is included.
     assert KEY not in output
-    assert traces(tmp_path) == []
+    assert files_with_key(tmp_path) == []
 
 
-def test_refused_key(
+def test_refused_key_is_an_error(
     files: Path,
     server: OpenAIServer,
     tmp_path: Path,
@@ -103,9 +102,9 @@ def test_refused_key(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    server.answers.append(error_response(401, f"Incorrect API key provided: {KEY}"))
+    server.responses.append(error_response(401, f"Incorrect API key provided: {KEY}"))
     assert converse(files, server) == 1
     output = "".join(capfd.readouterr())
     assert "OPENAI_API_KEY" in output
     assert KEY not in output
-    assert traces(tmp_path) == []
+    assert files_with_key(tmp_path) == []

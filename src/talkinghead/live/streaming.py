@@ -249,10 +249,11 @@ def to_mono_float32(audio: NDArray[Any]) -> FloatArray:
             f"the audio is {audio.dtype}; expected float32 or float64 in [-1, 1], or int16: "
             "divide other integers by their full scale"
         )
-    peak = np.nanmax(np.abs(audio), initial=0)
+    samples = np.nan_to_num(audio.astype(np.float32), posinf=np.inf, neginf=-np.inf)
+    peak = np.abs(samples).max(initial=0)
     if peak > _MAX_AMPLITUDE:
         raise MediaError(
             f"the audio has samples of {peak:g}; expected [-1, 1]: divide samples on the scale of "
             "int16 by 32768"
         )
-    return np.nan_to_num(audio.astype(np.float32, copy=False))
+    return samples

@@ -1,4 +1,4 @@
-"""Frames are shown when their sound is heard: on a clock of the test's own, and on the real one."""
+"""Frames are released in time with the audio, on a simulated clock and on the real one."""
 
 import time
 from fractions import Fraction
@@ -10,8 +10,8 @@ from talkinghead.live.pacing import AudioClock, FramePacer
 from talkinghead.live.streaming import RealtimeFrame
 
 
-class Clock:
-    """Time that passes only while somebody sleeps or works; a sleep takes a little too long."""
+class SimulatedClock:
+    """Time that passes only during sleep and work; each sleep is a little too long."""
 
     def __init__(self, oversleep_s=1e-6):
         self.now_s = 100.0
@@ -31,8 +31,8 @@ def frames(count, work=lambda number: None, fps=25):
         yield RealtimeFrame(np.zeros((2, 2, 3), np.uint8), Fraction(number, fps))
 
 
-def test_each_frame_is_released_in_its_time_and_errors_do_not_add_up():
-    wall = Clock(oversleep_s=0.003)
+def test_timing_errors_do_not_accumulate():
+    wall = SimulatedClock(oversleep_s=0.003)
     clock = AudioClock(0.4, wall)
     pacer = FramePacer(clock, wall.sleep)
     delays_s = [clock() - float(frame.time_s) for frame in pacer.release(frames(15_000))]
@@ -42,8 +42,8 @@ def test_each_frame_is_released_in_its_time_and_errors_do_not_add_up():
     assert pacer.last_delay_s == pytest.approx(0.003)
 
 
-def test_late_frames_are_released_at_once_and_counted_and_the_next_are_in_time():
-    wall = Clock()
+def test_late_frames_are_released_at_once_and_counted():
+    wall = SimulatedClock()
 
     def work(number):
         wall.now_s += 0.2 if number == 10 else 0.01
@@ -51,31 +51,31 @@ def test_late_frames_are_released_at_once_and_counted_and_the_next_are_in_time()
     clock = AudioClock(0.1, wall)
     pacer = FramePacer(clock, wall.sleep)
     delays_s = [clock() - float(f.time_s) for f in pacer.release(frames(50, work))]
-    # 200 ms of work are 160 more than there is time for; each frame after it makes up for 30.
+    # Frame 10 takes 160 ms longer than available; each later frame recovers 30 ms.
     assert pacer.num_late == sum(delay_s > 1e-3 for delay_s in delays_s) == 6
     assert pacer.max_delay_s == pytest.approx(0.16, abs=1e-4)
     assert delays_s[10:16] == pytest.approx([0.16, 0.13, 0.10, 0.07, 0.04, 0.01], abs=1e-4)
     assert delays_s[16:] == pytest.approx([0.0] * 34, abs=1e-4)
 
 
-def test_a_clock_that_stands_holds_the_frames_back():
-    wall = Clock()
+def test_frames_wait_while_playback_stalls():
+    wall = SimulatedClock()
     clock = AudioClock(0.0, wall)
-    stalled = 0
+    num_after_stall = 0
 
-    def sound_card():
-        """A second into the speech the sound stops for a second, as where a network stalls."""
+    def stalling_playback():
+        """Stop for a second after one second of speech, as with a stalled network."""
         return clock() if clock() < 1 else max(1.0, clock() - 1)
 
-    pacer = FramePacer(sound_card, wall.sleep)
+    pacer = FramePacer(stalling_playback, wall.sleep)
     for frame in pacer.release(frames(60)):
-        stalled += frame.time_s > 1
-        assert sound_card() == pytest.approx(float(frame.time_s), abs=1e-4)
-    assert stalled == 34
+        num_after_stall += frame.time_s > 1
+        assert stalling_playback() == pytest.approx(float(frame.time_s), abs=1e-4)
+    assert num_after_stall == 34
     assert wall.now_s == pytest.approx(100 + 59 / 25 + 1, abs=1e-2)
 
 
-def test_on_the_real_clock():
+def test_frames_are_paced_by_the_wall_clock():
     started_s = time.monotonic()
     pacer = FramePacer(AudioClock(0.05))
     shown_s = [time.monotonic() - started_s for _ in pacer.release(frames(6))]

@@ -1,4 +1,4 @@
-"""A stream gives the frames that the whole file gives, when they are due, and says how it fares."""
+"""A stream gives the frames of the whole file, each when it is due, and measures itself."""
 
 import time
 from fractions import Fraction
@@ -9,7 +9,7 @@ import pytest
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
 
 from talkinghead.errors import MediaError, UsageError
-from talkinghead.live.streaming import RealtimeLipSync
+from talkinghead.live.streaming import RealtimeLipSync, to_mono_float32
 from talkinghead.predict.compositing.renderers import PoissonRenderer
 from talkinghead.types import AudioClip
 
@@ -24,7 +24,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def photo():
-    # Smooth: between neighbouring pixels of white noise a rounded place is many levels.
+    # Smooth: in white noise a rounded coordinate changes a pixel by many levels.
     noise = np.random.default_rng(0).standard_normal((HEIGHT, WIDTH, 3)).astype(np.float32)
     return (130 + 200 * cv2.GaussianBlur(noise, (0, 0), 3)).clip(40, 255).astype(np.uint8)
 
@@ -34,78 +34,80 @@ def avatar(predictor, photo):
     return predictor.avatar(photo)
 
 
+@pytest.fixture
+def video_avatar(predictor, tmp_path):
+    """An avatar whose frames are between the model's time steps and are played back and forth."""
+    times_s = [Fraction(i, 30) for i in range(20)]
+    return predictor.avatar(write_video(tmp_path / "face.mp4", times_s, fps=30))
+
+
 def chunked(samples, kind):
     if kind == "one":
         return [samples]
     if kind == "40 ms":
         return np.split(samples, range(CHUNK, len(samples), CHUNK))
     cuts = np.random.default_rng(1).integers(0, len(samples), 40)
-    return np.split(samples, np.sort(cuts))  # Some of them empty, some long.
+    return np.split(samples, np.sort(cuts))  # Some are empty, some long.
 
 
 @pytest.mark.parametrize("kind", [pytest.param("one", marks=pytest.mark.slow), "40 ms", "random"])
-@pytest.mark.parametrize("moving", [False, True])
-def test_a_stream_gives_what_the_file_gives(predictor, avatar, tmp_path, kind, moving):
-    if moving:  # Between the model's frames, to and fro.
-        times_s = [Fraction(i, 30) for i in range(20)]
-        avatar = predictor.avatar(write_video(tmp_path / "face.mp4", times_s, fps=30))
+@pytest.mark.parametrize("face", ["avatar", "video_avatar"])
+def test_stream_gives_the_frames_of_the_file(predictor, kind, face, request):
+    avatar = request.getfixturevalue(face)
     samples = speech(1.7).samples
     whole = list(predictor.predict(avatar, AudioClip(samples, RATE)))
     frames = list(RealtimeLipSync(avatar).stream(chunked(samples, kind)))
     assert [frame.time_s for frame in frames] == [time_s for _, time_s in whole]
     streamed, expected = (np.stack([image for image, _ in f]).astype(int) for f in (frames, whole))
-    difference = int(np.abs(streamed - expected).max())
-    assert difference <= 1
+    assert int(np.abs(streamed - expected).max()) <= 1
     assert np.abs(streamed - streamed[0]).max() > 1
 
 
-def test_every_frame_comes_with_the_last_speech_it_needs(avatar):
-    stream = RealtimeLipSync(avatar)
+def test_frames_are_returned_after_the_lookahead(avatar):
+    stream = RealtimeLipSync(avatar, max_latency_s=0.1)
     assert 0.15 < stream.lookahead_s <= 0.2
-    heard, waits_s = 0, []
+    assert stream.playback_delay_s == pytest.approx(stream.lookahead_s + 0.02 + 0.1)
+    num_samples, waits_s = 0, []
     for chunk in np.split(speech(2.0).samples, range(40, 2 * RATE, 40)):
-        heard += len(chunk)
+        num_samples += len(chunk)
         for frame in stream.push(chunk):
-            waits_s.append(heard / RATE - float(frame.time_s) - 0.02)
+            waits_s.append(num_samples / RATE - float(frame.time_s) - 0.02)
     assert len(waits_s) == 45
     assert max(waits_s) <= stream.lookahead_s + 1e-9
     assert min(waits_s) > stream.lookahead_s - 0.0125 - 40 / RATE
     assert len(stream.flush()) == 5
 
 
-def test_a_video_at_another_rate_waits_one_frame_of_the_grid_longer(predictor, avatar, tmp_path):
-    times_s = [Fraction(i, 30) for i in range(10)]
-    moving = predictor.avatar(write_video(tmp_path / "face.mp4", times_s, fps=30))
-    one, other = RealtimeLipSync(avatar), RealtimeLipSync(moving)
+def test_other_frame_rates_need_one_more_time_step(avatar, video_avatar):
+    one, other = RealtimeLipSync(avatar), RealtimeLipSync(video_avatar)
     assert other.lookahead_s == pytest.approx(one.lookahead_s + 0.04)
-    heard = 0
+    num_samples = 0
     for chunk in np.split(speech(2.0).samples, range(40, 2 * RATE, 40)):
-        heard += len(chunk)
+        num_samples += len(chunk)
         for frame in other.push(chunk):
-            wait_s = heard / RATE - float(frame.time_s) - 1 / 60
+            wait_s = num_samples / RATE - float(frame.time_s) - 1 / 60
             assert wait_s <= other.lookahead_s + 40 / RATE
 
 
-def test_times_rise_without_drift_and_memory_stays(avatar):
+def test_times_do_not_drift_and_memory_is_bounded(avatar):
     stream = RealtimeLipSync(avatar)
     samples = speech(0.04).samples
-    kept, times_s = [], []
+    sizes, times_s = [], []
     for _ in range(120):
         times_s += [frame.time_s for frame in stream.push(samples)]
-        kept.append(stream._mouths.tokens._mel_CM.shape[1])
+        sizes.append(stream._mouths.tokens._mel_CM.shape[1])
     assert times_s == [Fraction(i, 25) for i in range(len(times_s))]
-    # The look-ahead alone lies between what came and what was made, at the end as at the beginning.
+    # Only the look-ahead is pending, at the end as at the start.
     assert 120 - len(times_s) == 5
-    assert max(kept[40:80]) == max(kept[80:])
+    assert max(sizes[40:80]) == max(sizes[80:])
 
 
-def test_reset_begins_again(avatar):
+def test_reset_starts_a_new_stream(avatar):
     stream = RealtimeLipSync(avatar)
     first = list(stream.stream([speech(0.6).samples]))
-    with pytest.raises(UsageError, match=r"reset\(\)"):
-        stream.push(np.zeros(CHUNK, np.float32))
-    with pytest.raises(UsageError, match=r"reset\(\)"):
-        stream.flush()
+    for use in (lambda: stream.push(np.zeros(CHUNK, np.float32)), stream.flush):
+        with pytest.raises(UsageError, match=r"reset\(\)"):
+            use()
     stream.reset()
     stream.push(speech(0.5, seed=5).samples)
     stream.reset()
@@ -115,29 +117,67 @@ def test_reset_begins_again(avatar):
     assert all(np.array_equal(a.image, b.image) for a, b in zip(again, first, strict=True))
 
 
-def test_no_speech_no_frames(avatar):
+def test_closed_stream_refuses_speech_and_leaves_the_avatar_usable(avatar):
+    with RealtimeLipSync(avatar) as stream:
+        stream.push(speech(0.5).samples)
+    stream.close()
+    for use in (lambda: stream.push(np.zeros(CHUNK, np.float32)), stream.flush, stream.reset):
+        with pytest.raises(UsageError, match="the stream is closed"):
+            use()
+    assert stream.stats.num_frames > 0
+    assert len(list(RealtimeLipSync(avatar).stream([speech(0.2).samples]))) == 5
+
+
+def test_silence_between_sentences_continues_the_video(avatar):
+    stream = RealtimeLipSync(avatar)
+    sentence, pause = speech(0.6).samples, np.zeros(RATE // 2, np.float32)
+    frames = list(stream.stream([sentence, pause, sentence]))
+    assert [frame.time_s for frame in frames] == [Fraction(i, 25) for i in range(43)]
+
+
+def test_empty_stream_has_no_frames(avatar):
     stream = RealtimeLipSync(avatar)
     assert stream.push(np.zeros(0, np.float32)) == []
     assert stream.flush() == []
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.int16])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_push_accepts_float64_and_int16_and_one_channel(avatar, dtype, shape):
+    samples = np.round(speech(0.4).samples * 32_768).clip(-32_768, 32_767)
+    scale = 1 if dtype == np.int16 else 32_768
+    given = (samples / scale).astype(dtype).reshape(shape)
+    converted = to_mono_float32(given)
+    assert converted.dtype == np.float32
+    np.testing.assert_array_equal(converted * 32_768, samples)
+    assert len(RealtimeLipSync(avatar).push(given)) == 5
+
+
 @pytest.mark.parametrize(
-    "audio", [np.zeros((2, 9), np.float32), np.zeros(9, np.int16), np.zeros((), np.float32)]
+    ("audio", "message"),
+    [
+        (np.zeros((9, 2), np.float32), r"shape \[9, 2\].*mix the channels"),
+        (np.zeros((), np.float32), r"shape \[\]"),
+        (np.zeros(9, np.int32), "is int32; expected float32 or float64"),
+        (np.full(9, 1000.0), r"samples of 1000; expected \[-1, 1\].*32768"),
+        (np.full(9, -np.inf, np.float32), "samples of inf"),
+        (b"\0\0", r"is bytes.*np\.frombuffer\(audio, np\.int16\)"),
+    ],
+    ids=["stereo", "scalar", "int32", "range", "infinite", "bytes"],
 )
-def test_audio_that_is_not_float_mono_is_refused(avatar, audio):
-    with pytest.raises(MediaError, match="expected float32"):
+def test_push_refuses_other_audio(avatar, audio, message):
+    with pytest.raises(MediaError, match=message):
         RealtimeLipSync(avatar).push(audio)
 
 
-def test_what_is_no_number_is_silence(avatar):
-    stream, silent = RealtimeLipSync(avatar), RealtimeLipSync(avatar)
-    broken = stream.push(np.full(8000, np.nan, np.float32))
-    still = silent.push(np.zeros(8000, np.float32))
-    assert len(broken) == len(still) > 0
-    assert all(np.array_equal(a.image, b.image) for a, b in zip(broken, still, strict=True))
+def test_nan_counts_as_silence(avatar):
+    broken = RealtimeLipSync(avatar).push(np.full(8000, np.nan, np.float32))
+    silent = RealtimeLipSync(avatar).push(np.zeros(8000, np.float32))
+    assert len(broken) == len(silent) > 0
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(broken, silent, strict=True))
 
 
-def test_figures_tell_how_it_fares(avatar):
+def test_stats_count_frames_and_measure_latency(avatar):
     stream = RealtimeLipSync(avatar, max_latency_s=30)
     assert np.isnan(stream.stats.latency_p95_s)
     for chunk in chunked(speech(1.0).samples, "40 ms"):
@@ -154,7 +194,7 @@ def test_figures_tell_how_it_fares(avatar):
     assert late.latency_p95_s > 60 > late.latency_p50_s
 
 
-def test_who_has_fallen_behind_skips_to_the_sound(predictor, avatar):
+def test_frames_before_skip_time_are_dropped(predictor, avatar):
     samples = speech(1.2).samples
     whole = list(predictor.predict(avatar, AudioClip(samples, RATE)))
     stream = RealtimeLipSync(avatar)

@@ -1,4 +1,4 @@
-"""What hears, thinks and speaks says what it should to OpenAI, and understands the answers."""
+"""Requests and responses of the adapters of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from talkinghead.speech.protocols import (
     Transcript,
 )
 from talkinghead.speech.stt.openai_stt import OpenAISpeechToText
-from talkinghead.speech.tts.openai_tts import MAX_LENGTH, OpenAITextToSpeech
+from talkinghead.speech.tts.openai_tts import MAX_REQUEST_CHARS, OpenAITextToSpeech
 from talkinghead.types import AudioClip, FloatArray
 
 pytest.importorskip("openai", reason="needs the extra speech")
-pytest.importorskip("faster_whisper", reason="its detector hears when somebody speaks")
+pytest.importorskip("faster_whisper", reason="its detector finds the speech to send")
 
 RATE = 16_000
 
@@ -60,21 +60,21 @@ def silence(duration_s: float) -> FloatArray:
     return np.zeros(round(duration_s * RATE), np.float32)
 
 
-def sent_sound(form: dict[str, bytes]) -> tuple[FloatArray, int]:
+def sent_audio(form: dict[str, bytes]) -> tuple[FloatArray, int]:
     with wave.open(io.BytesIO(form["file"])) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
         pcm16 = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         return pcm16.astype(np.float32) / 32_768, file.getframerate()
 
 
-def test_protocols(server: OpenAIServer) -> None:
+def test_adapters_implement_protocols(server: OpenAIServer) -> None:
     assert isinstance(OpenAISpeechToText(), SpeechToText)
     assert isinstance(OpenAIChat("gpt"), LanguageModel)
     assert isinstance(OpenAITextToSpeech(), TextToSpeech)
 
 
-def test_sound_is_sent_as_it_is(server: OpenAIServer, speech: FloatArray) -> None:
-    server.answers.append(transcript_response(" Hello there. ", languages=[{"code": "en"}]))
+def test_speech_is_sent_unchanged(server: OpenAIServer, speech: FloatArray) -> None:
+    server.responses.append(transcript_response(" Hello there. ", languages=[{"code": "en"}]))
     heard = OpenAISpeechToText(base_url=server.url, prompt="Ada").transcribe(
         AudioClip(speech, RATE)
     )
@@ -85,18 +85,18 @@ def test_sound_is_sent_as_it_is(server: OpenAIServer, speech: FloatArray) -> Non
     assert (form["model"], form["response_format"]) == (b"gpt-transcribe", b"json")
     assert form["prompt"] == b"Ada"
     assert "language" not in form
-    sound, rate = sent_sound(form)
+    audio, rate = sent_audio(form)
     assert rate == RATE
-    start = int(np.abs(speech).argmax() - np.abs(sound).argmax())
-    np.testing.assert_allclose(sound, speech[start : start + len(sound)], atol=1e-4)
+    start = int(np.abs(speech).argmax() - np.abs(audio).argmax())
+    np.testing.assert_allclose(audio, speech[start : start + len(audio)], atol=1e-4)
 
 
-def test_words_are_timed_from_the_clips_beginning(server: OpenAIServer, speech: FloatArray) -> None:
+def test_word_times_are_relative_to_clip_start(server: OpenAIServer, speech: FloatArray) -> None:
     words = [
         {"word": "Hello", "start": 0.5, "end": 0.75},
         {"word": " there", "start": 1, "end": 1.5},
     ]
-    server.answers += [transcript_response("Hello there", language="english", words=words)] * 2
+    server.responses += [transcript_response("Hello there", language="english", words=words)] * 2
     stt = OpenAISpeechToText("whisper-1", word_times=True, base_url=server.url)
     soon = stt.transcribe(AudioClip(speech, RATE))
     late = stt.transcribe(AudioClip(np.concatenate([silence(3.2), speech]), RATE))
@@ -109,36 +109,36 @@ def test_words_are_timed_from_the_clips_beginning(server: OpenAIServer, speech: 
     assert form["timestamp_granularities[]"] == b"word"
 
 
-def test_rate_is_that_of_the_server(server: OpenAIServer, speech: FloatArray) -> None:
-    server.answers.append(transcript_response("Hallo."))
+def test_speech_is_sent_at_16_khz(server: OpenAIServer, speech: FloatArray) -> None:
+    server.responses.append(transcript_response("Hallo."))
     clip = AudioClip(np.repeat(speech, 3), 48_000)
     assert OpenAISpeechToText(base_url=server.url, language="de").transcribe(clip) == Transcript(
         "Hallo.", "de"
     )
     form = server.requests[0].form
     assert form["language"] == b"de"
-    sound, rate = sent_sound(form)
+    audio, rate = sent_audio(form)
     assert rate == RATE
-    assert len(sound) <= len(speech)
+    assert len(audio) <= len(speech)
 
 
-def test_silence_spends_no_call(server: OpenAIServer) -> None:
+def test_silence_sends_no_request(server: OpenAIServer) -> None:
     stt = OpenAISpeechToText(base_url=server.url)
-    for sound in (silence(0), silence(3), silence(3) + np.nan):
-        assert stt.transcribe(AudioClip(sound, RATE)) == Transcript("")
-        assert list(stt.stream([sound], RATE)) == []
+    for samples in (silence(0), silence(3), silence(3) + np.nan):
+        assert stt.transcribe(AudioClip(samples, RATE)) == Transcript("")
+        assert list(stt.stream([samples], RATE)) == []
     assert not server.requests
 
 
-def test_long_speech_is_cut(
+def test_long_speech_is_split(
     server: OpenAIServer, speech: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("talkinghead.speech.stt.openai_stt._LONGEST_S", 4.0)
+    monkeypatch.setattr("talkinghead.speech.stt.openai_stt._MAX_REQUEST_S", 4.0)
     word = {"word": "a", "start": 0, "end": 0.1}
-    server.answers += [transcript_response("a", words=[word]) for _ in range(20)]
+    server.responses += [transcript_response("a", words=[word]) for _ in range(20)]
     stt = OpenAISpeechToText(word_times=True, base_url=server.url)
     heard = stt.transcribe(AudioClip(speech, RATE))
-    lengths = [len(sent_sound(request.form)[0]) / RATE for request in server.requests]
+    lengths = [len(sent_audio(request.form)[0]) / RATE for request in server.requests]
     assert len(lengths) > 1
     assert max(lengths) <= 4.1
     assert heard.text == " ".join("a" * len(lengths))
@@ -146,24 +146,24 @@ def test_long_speech_is_cut(
     assert starts == sorted(set(starts))
 
 
-def test_stream_is_heard_utterance_by_utterance(server: OpenAIServer, speech: FloatArray) -> None:
-    server.answers += [transcript_response(f"Sentence {i}.") for i in range(10)]
-    sound = np.concatenate([speech, silence(1)])
+def test_stream_is_transcribed_per_utterance(server: OpenAIServer, speech: FloatArray) -> None:
+    server.responses += [transcript_response(f"Sentence {i}.") for i in range(10)]
+    samples = np.concatenate([speech, silence(1)])
     num_requests = []
 
     def chunks() -> Iterator[FloatArray]:
-        for start in range(0, len(sound), 1600):
+        for start in range(0, len(samples), 1600):
             num_requests.append(len(server.requests))
-            yield sound[start : start + 1600]
+            yield samples[start : start + 1600]
 
     heard = [one.text for one in OpenAISpeechToText(base_url=server.url).stream(chunks(), RATE)]
     assert heard == [f"Sentence {i}." for i in range(len(server.requests))]
-    # Each had been sent before the next was heard.
+    # Each request was sent before the next utterance was read.
     assert sorted(set(num_requests)) == list(range(len(heard) + 1))
     assert len(heard) > 1
 
 
-def test_stream_is_cancelled_while_nobody_speaks(server: OpenAIServer) -> None:
+def test_stream_is_cancelled_during_silence(server: OpenAIServer) -> None:
     cancel, num_taken = Event(), 0
 
     def chunks() -> Iterator[FloatArray]:
@@ -180,8 +180,8 @@ def test_stream_is_cancelled_while_nobody_speaks(server: OpenAIServer) -> None:
 MESSAGES = [Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Yes?")]
 
 
-def test_conversation_is_sent(server: OpenAIServer) -> None:
-    server.answers.append(chat_response("", "Hel", "lo.", *END))
+def test_messages_and_options_are_sent(server: OpenAIServer) -> None:
+    server.responses.append(chat_response("", "Hel", "lo.", *END))
     llm = OpenAIChat("gpt", options={"temperature": 0.5, "max_tokens": 9}, base_url=server.url)
     assert list(llm.reply(MESSAGES)) == ["Hel", "lo."]
     (request,) = server.requests
@@ -195,29 +195,29 @@ def test_conversation_is_sent(server: OpenAIServer) -> None:
     }
 
 
-def test_usage_is_no_piece(server: OpenAIServer) -> None:
+def test_usage_statistics_are_ignored(server: OpenAIServer) -> None:
     usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
     last = f"data: {json.dumps(usage)}\n\n".encode()
-    server.answers.append(chat_response(b": a comment\n\n", "One.", END[0], last, END[1]))
+    server.responses.append(chat_response(b": a comment\n\n", "One.", END[0], last, END[1]))
     assert list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES)) == ["One."]
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
-def test_reply_without_a_word(finish: str, server: OpenAIServer) -> None:
-    server.answers.append(chat_response(chat_event(finish=finish)))
-    with pytest.raises(SpeechError, match=f"without a word.*{finish}"):
+def test_empty_reply_is_an_error(finish: str, server: OpenAIServer) -> None:
+    server.responses.append(chat_response(chat_event(finish=finish)))
+    with pytest.raises(SpeechError, match=f"returned no text.*{finish}"):
         list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES))
     assert len(server.requests) == 1
 
 
-def test_reply_may_be_cut_at_its_longest(server: OpenAIServer) -> None:
-    server.answers.append(chat_response("One two", chat_event(finish="length")))
+def test_reply_cut_at_maximum_tokens_is_accepted(server: OpenAIServer) -> None:
+    server.responses.append(chat_response("One two", chat_event(finish="length")))
     assert list(OpenAIChat("gpt", base_url=server.url).reply(MESSAGES)) == ["One two"]
 
 
 @pytest.fixture(scope="module")
 def llama_server() -> Any:
-    """llama.cpp's own server, which wants a key."""
+    """The llama.cpp server, which requires a key."""
     xllamacpp = pytest.importorskip("xllamacpp", reason="needs the extra llama")
     params = xllamacpp.CommonParams()
     try:
@@ -230,7 +230,7 @@ def llama_server() -> Any:
     return xllamacpp.Server(params)
 
 
-def test_llama_cpps_server_answers(llama_server: Any, server: OpenAIServer) -> None:
+def test_llama_cpp_server_is_supported(llama_server: Any, server: OpenAIServer) -> None:
     url = f"{llama_server.listening_address}/v1"
     options = {"max_tokens": 16, "temperature": 0}
     llm = OpenAIChat("any", options=options, base_url=url)
@@ -238,15 +238,15 @@ def test_llama_cpps_server_answers(llama_server: Any, server: OpenAIServer) -> N
     assert 3 < len(pieces) <= 16
     with pytest.raises(SpeechError, match=r"400.*exceeds the available context size"):
         list(llm.reply([Message("user", "Hi " * 1000)]))
-    stranger = OpenAIChat("any", base_url=url, api_key_env=None)
+    without_key = OpenAIChat("any", base_url=url, api_key_env=None)
     with pytest.raises(DependencyError, match="refused the key"):
-        list(stranger.reply([Message("user", "Hi")]))
+        list(without_key.reply([Message("user", "Hi")]))
 
 
-def test_speech_is_whole_however_it_is_sent(server: OpenAIServer) -> None:
+def test_speech_does_not_depend_on_chunk_boundaries(server: OpenAIServer) -> None:
     expected = np.arange(-3000, 3000, dtype="<i2")
     sent = expected.tobytes()
-    server.answers.append(pcm_response(sent[:1], sent[1:2], sent[2:1001], sent[1001:]))
+    server.responses.append(pcm_response(sent[:1], sent[1:2], sent[2:1001], sent[1001:]))
     tts = OpenAITextToSpeech(voice="coral", instructions="Whisper.", speed=1.5, base_url=server.url)
     pieces = list(tts.speak("Hello, world."))
     assert tts.sample_rate == 24_000
@@ -264,8 +264,8 @@ def test_speech_is_whole_however_it_is_sent(server: OpenAIServer) -> None:
     }
 
 
-def test_what_is_not_said_is_not_sent(server: OpenAIServer) -> None:
-    server.answers.append(pcm_response(pcm_bytes(1)))
+def test_unset_options_are_not_sent(server: OpenAIServer) -> None:
+    server.responses.append(pcm_response(pcm_bytes(1)))
     tts = OpenAITextToSpeech(voice={"id": "voice_1"}, base_url=server.url)
     list(tts.speak("Hi"))
     assert server.requests[0].json == {
@@ -276,38 +276,35 @@ def test_what_is_not_said_is_not_sent(server: OpenAIServer) -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["", " \n", "🙂🙂", "... !? —"])
-def test_nothing_to_say_spends_no_call(text: str, server: OpenAIServer) -> None:
+@pytest.mark.parametrize("text", ["", "🙂🙂", "... !? —"])
+def test_unspeakable_text_sends_no_request(text: str, server: OpenAIServer) -> None:
     assert list(OpenAITextToSpeech(base_url=server.url).speak(text)) == []
     assert not server.requests
 
 
-def test_long_text_is_cut_at_its_sentences(server: OpenAIServer) -> None:
+def test_long_text_is_split_at_sentences(server: OpenAIServer) -> None:
     sentences = [f"This is sentence number {i} of a long text." for i in range(300)]
-    server.answers += [pcm_response(pcm_bytes(i)) for i in range(10)]
+    server.responses += [pcm_response(pcm_bytes(i)) for i in range(10)]
     spoken = list(OpenAITextToSpeech(base_url=server.url).speak(" ".join(sentences)))
     parts = [request.json["input"] for request in server.requests]
     assert len(spoken) == len(parts) == 4
-    assert max(map(len, parts)) <= MAX_LENGTH
+    assert max(map(len, parts)) <= MAX_REQUEST_CHARS
     assert all(part.endswith(".") for part in parts)
     assert " ".join(parts) == " ".join(sentences)
 
 
-def test_text_without_sentences_is_cut(server: OpenAIServer) -> None:
+def test_long_text_without_sentences_is_split(server: OpenAIServer) -> None:
     text = "word " * 2000 + "x" * 5000
-    server.answers += [pcm_response(pcm_bytes(1))] * 10
+    server.responses += [pcm_response(pcm_bytes(1))] * 10
     list(OpenAITextToSpeech(base_url=server.url).speak(text))
     parts = [request.json["input"] for request in server.requests]
-    assert max(map(len, parts)) <= MAX_LENGTH
+    assert max(map(len, parts)) <= MAX_REQUEST_CHARS
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
-@pytest.mark.parametrize("speed", [0.1, 5])
-def test_speed_has_a_range(speed: float, server: OpenAIServer) -> None:
-    with pytest.raises(UsageError, match=r"expected 0.25 to 4"):
-        OpenAITextToSpeech(speed=speed)
-
-
-def test_silence_has_a_length(server: OpenAIServer) -> None:
+def test_options_out_of_range_are_refused(server: OpenAIServer) -> None:
+    for speed in (0.1, 5):
+        with pytest.raises(UsageError, match=r"expected 0.25 to 4"):
+            OpenAITextToSpeech(speed=speed)
     with pytest.raises(UsageError, match="min_silence_s=0"):
         OpenAISpeechToText(min_silence_s=0)

@@ -1,4 +1,4 @@
-"""A server that refuses, fails, hangs up, stalls or talks nonsense."""
+"""The OpenAI client against servers that refuse, fail, disconnect, stall or respond wrongly."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 from helpers.openai_requests import (
-    GOOD,
-    Ask,
+    VALID,
+    AdapterRequest,
     for_each_adapter,
     request_reply,
     request_speech,
@@ -38,13 +36,13 @@ from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.speech.llm.openai_llm import OpenAIChat
 
 pytest.importorskip("openai", reason="needs the extra speech")
-pytest.importorskip("faster_whisper", reason="its detector hears when somebody speaks")
+pytest.importorskip("faster_whisper", reason="its detector finds the speech to send")
 
-# `transcribe` gives nothing before the end.
-streaming = pytest.mark.parametrize(
-    ("ask", "answer", "first"),
+# Transcripts arrive as a whole, so only replies and speech can fail between two pieces.
+for_each_stream = pytest.mark.parametrize(
+    ("request_adapter", "respond", "first"),
     [(request_reply, chat_response, "One "), (request_speech, pcm_response, 1)],
-    ids=["think", "speak"],
+    ids=["reply", "speech"],
 )
 
 
@@ -54,172 +52,166 @@ def server() -> Iterator[OpenAIServer]:
         yield server
 
 
-def beginning(first: str | int) -> str | bytes:
+def first_piece(first: str | int) -> str | bytes:
     return first if isinstance(first, str) else pcm_bytes(first)
 
 
-def taken(pieces: Iterator[Any]) -> tuple[list[Any], str]:
-    """What was given before it failed, and how it did."""
-    given = []
+def collect_until_error(pieces: Iterator[Any]) -> tuple[list[Any], str]:
+    collected = []
     with pytest.raises(SpeechError) as failure:
-        given.extend(pieces)
-    return given, str(failure.value)
+        collected.extend(pieces)
+    return collected, str(failure.value)
 
 
-def cancel_once_asked(server: OpenAIServer, cancel: Event) -> None:
+def cancel_after_request(server: OpenAIServer, cancel: Event) -> None:
     def wait() -> None:
         while not server.requests:
             time.sleep(0.01)
-        time.sleep(0.1)  # in which its refusal comes, where it has one
+        time.sleep(0.1)  # An error response arrives in the meantime.
         cancel.set()
 
     Thread(target=wait, daemon=True).start()
 
 
 @for_each_adapter
-def test_key_and_model_are_sent(ask: Ask, server: OpenAIServer) -> None:
-    answer, expected = GOOD[ask]
-    server.answers.append(answer)
-    assert list(ask(server)) == expected
+def test_key_is_sent_and_result_returned(
+    request_adapter: AdapterRequest, server: OpenAIServer
+) -> None:
+    response, expected = VALID[request_adapter]
+    server.responses.append(response)
+    assert list(request_adapter(server)) == expected
     assert server.requests[0].authorization == f"Bearer {KEY}"
 
 
-@for_each_adapter
-def test_refused_key(ask: Ask, server: OpenAIServer) -> None:
-    server.answers.append(error_response(401, f"Incorrect API key provided: {KEY[:7]}***"))
+def test_refused_key_names_variable_without_key(server: OpenAIServer) -> None:
+    server.responses.append(error_response(401, f"Incorrect API key provided: {KEY[:7]}***"))
     with pytest.raises(DependencyError, match=r"OPENAI_API_KEY.*works offline") as failure:
-        list(ask(server))
+        list(request_reply(server))
     assert KEY[:7] not in str(failure.value)
     assert len(server.requests) == 1
 
 
 @for_each_adapter
-def test_busy_server_is_asked_again_when_it_says(ask: Ask, server: OpenAIServer) -> None:
-    answer, expected = GOOD[ask]
-    server.answers += [error_response(429, "slow down", retry_after="0.3"), answer]
-    assert list(ask(server)) == expected
+def test_retry_waits_as_the_server_asks(
+    request_adapter: AdapterRequest, server: OpenAIServer
+) -> None:
+    response, expected = VALID[request_adapter]
+    server.responses += [error_response(429, "slow down", retry_after="0.3"), response]
+    assert list(request_adapter(server)) == expected
     first, second = server.requests
     assert second.time_s - first.time_s >= 0.3
     assert len(first.body) == len(second.body)
 
 
-def test_busy_server_may_name_a_date(server: OpenAIServer) -> None:
-    date = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
-    told = format_datetime(date, usegmt=True)
-    server.answers += [error_response(429, "slow down", retry_after=told), GOOD[request_reply][0]]
-    assert list(request_reply(server)) == GOOD[request_reply][1]
-    assert datetime.now(UTC) >= date
-
-
-@for_each_adapter
-def test_busy_server_is_not_asked_for_ever(ask: Ask, server: OpenAIServer) -> None:
-    server.answers += [error_response(429, "slow down", retry_after="0.05")] * 5
-    assert taken(ask(server, max_retries=2)) == (
+def test_retries_end_at_their_maximum(server: OpenAIServer) -> None:
+    server.responses += [error_response(429, "slow down", retry_after="0.05")] * 5
+    assert collect_until_error(request_reply(server, max_retries=2)) == (
         [],
-        f"{server.url[:-3]}: Error code: 429 - slow down: it asks to be left alone for 0.05 s",
+        f"{server.url[:-3]}: Error code: 429 - slow down: the server asks to wait "
+        "(Retry-After: 0.05)",
     )
     assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         error_response(429, "slow down", retry_after="3600"),
-        error_response(429, "no credit", "insufficient_quota"),
         error_response(400, "unknown voice: bob"),
         error_response(404, "no such model"),
     ],
-    ids=["an hour", "no credit", "bad request", "unknown model"],
+    ids=["an hour", "bad request", "unknown model"],
 )
-@for_each_adapter
-def test_what_no_other_try_helps(ask: Ask, answer: CannedResponse, server: OpenAIServer) -> None:
-    server.answers.append(answer)
-    given, words = taken(ask(server))
-    assert not given
-    assert f"Error code: {answer.status} - " in words
+def test_permanent_errors_are_not_retried(response: CannedResponse, server: OpenAIServer) -> None:
+    server.responses.append(response)
+    collected, message = collect_until_error(request_reply(server))
+    assert not collected
+    assert f"Error code: {response.status} - " in message
+    assert ("no model 'gpt'" in message) == (response.status == 404)
     assert len(server.requests) == 1
 
 
-def test_unknown_model_is_named(server: OpenAIServer) -> None:
-    server.answers.append(error_response(404, "no such model"))
-    assert "no model 'gpt'" in taken(request_reply(server))[1]
-
-
-@pytest.mark.parametrize(
-    "broken", [error_response(500, "oh"), error_response(503, "oh"), pcm_response(CLOSE_CONNECTION)]
-)
 @for_each_adapter
-def test_broken_server_is_asked_again(
-    ask: Ask, broken: CannedResponse, server: OpenAIServer
-) -> None:
-    answer, expected = GOOD[ask]
-    server.answers += [broken, broken, answer]
-    assert list(ask(server)) == expected
-    server.answers += [broken] * 2
-    assert taken(ask(server, max_retries=1))[0] == []
-    assert len(server.requests) == 5
+def test_server_errors_are_retried(request_adapter: AdapterRequest, server: OpenAIServer) -> None:
+    response, expected = VALID[request_adapter]
+    server.responses += [error_response(500, "oh"), error_response(503, "oh"), response]
+    assert list(request_adapter(server)) == expected
+    assert len(server.requests) == 3
 
 
-@streaming
-def test_pieces_come_as_they_are_sent(
-    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
+@for_each_stream
+def test_pieces_are_yielded_as_they_arrive(
+    request_adapter: AdapterRequest,
+    respond: Callable[..., CannedResponse],
+    first: Any,
+    server: OpenAIServer,
 ) -> None:
-    seen = Event()
-    rest = ["two.", *END] if ask is request_reply else [pcm_bytes(2)]
-    server.answers.append(answer(beginning(first), seen, *rest))
-    pieces = ask(server)
+    received = Event()
+    rest = ["two.", *END] if request_adapter is request_reply else [pcm_bytes(2)]
+    server.responses.append(respond(first_piece(first), received, *rest))
+    pieces = request_adapter(server)
     assert next(pieces) == first
-    seen.set()
-    assert [first, *pieces] == GOOD[ask][1]
+    received.set()
+    assert [first, *pieces] == VALID[request_adapter][1]
 
 
-@streaming
-def test_hang_up_loses_nothing_and_repeats_nothing(
-    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
+@for_each_stream
+def test_disconnection_keeps_pieces_and_is_not_retried(
+    request_adapter: AdapterRequest,
+    respond: Callable[..., CannedResponse],
+    first: Any,
+    server: OpenAIServer,
 ) -> None:
-    server.answers += [answer(beginning(first), CLOSE_CONNECTION), GOOD[ask][0]]
-    given, words = taken(ask(server))
-    assert given == [first]
-    assert "peer closed connection" in words
+    server.responses += [respond(first_piece(first), CLOSE_CONNECTION), VALID[request_adapter][0]]
+    collected, message = collect_until_error(request_adapter(server))
+    assert collected == [first]
+    assert "peer closed connection" in message
     assert len(server.requests) == 1
-
-
-def test_reply_without_an_end_has_broken_off(server: OpenAIServer) -> None:
-    server.answers.append(chat_response("One "))
-    given, words = taken(request_reply(server))
-    assert given == ["One "]
-    assert "broke off" in words
-
-
-def test_error_among_the_pieces(server: OpenAIServer) -> None:
-    server.answers.append(chat_response("One ", b'data: {"error": {"message": "overloaded"}}\n\n'))
-    given, words = taken(request_reply(server))
-    assert given == ["One "]
-    assert "overloaded" in words
-
-
-@for_each_adapter
-def test_nothing_comes(ask: Ask, server: OpenAIServer) -> None:
-    server.answers.append(pcm_response(STALL))
-    given, words = taken(ask(server, timeout_s=0.2))
-    assert not given
-    assert "nothing came for 0.2 s" in words
-    assert server.left.wait(2)
-    assert len(server.requests) == 1
-
-
-@streaming
-def test_nothing_more_comes(
-    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
-) -> None:
-    server.answers.append(answer(beginning(first), STALL))
-    given, words = taken(ask(server, timeout_s=0.5))
-    assert given == [first]
-    assert "nothing came for 0.5 s" in words
 
 
 @pytest.mark.parametrize(
-    ("ask", "answer"),
+    ("pieces", "expected"),
+    [
+        ([], "ended early"),
+        ([b'data: {"error": {"message": "overloaded"}}\n\n'], "overloaded"),
+        ([b"data: {\n\n"], "unexpected response"),
+    ],
+    ids=["no end", "error event", "not JSON"],
+)
+def test_incomplete_reply_keeps_its_pieces(
+    pieces: list[bytes], expected: str, server: OpenAIServer
+) -> None:
+    server.responses.append(chat_response("One ", *pieces))
+    collected, message = collect_until_error(request_reply(server))
+    assert collected == ["One "]
+    assert expected in message
+
+
+@for_each_adapter
+def test_stalled_server_times_out(request_adapter: AdapterRequest, server: OpenAIServer) -> None:
+    server.responses.append(pcm_response(STALL))
+    collected, message = collect_until_error(request_adapter(server, timeout_s=0.2, max_retries=0))
+    assert not collected
+    assert "nothing arrived for 0.2 s" in message
+    assert server.disconnected.wait(2)
+
+
+@for_each_stream
+def test_stall_between_pieces_times_out(
+    request_adapter: AdapterRequest,
+    respond: Callable[..., CannedResponse],
+    first: Any,
+    server: OpenAIServer,
+) -> None:
+    server.responses.append(respond(first_piece(first), STALL))
+    collected, message = collect_until_error(request_adapter(server, timeout_s=0.5))
+    assert collected == [first]
+    assert "nothing arrived for 0.5 s" in message
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_adapter", "response"),
     [
         (request_transcript, CannedResponse([b'{"text": "One'])),
         (request_transcript, CannedResponse([b"[1, 2]"])),
@@ -232,115 +224,101 @@ def test_nothing_more_comes(
         (request_speech, CannedResponse([b"<html>"], "text/html")),
     ],
 )
-def test_nonsense(ask: Ask, answer: CannedResponse, server: OpenAIServer) -> None:
-    server.answers.append(answer)
-    given, words = taken(ask(server))
-    assert not given
-    assert "something else than expected" in words
+def test_malformed_responses_are_errors(
+    request_adapter: AdapterRequest, response: CannedResponse, server: OpenAIServer
+) -> None:
+    server.responses.append(response)
+    collected, message = collect_until_error(request_adapter(server))
+    assert not collected
+    assert "unexpected response" in message
     assert len(server.requests) == 1
 
 
-def test_nothing_but_a_page(server: OpenAIServer) -> None:
-    server.answers += [CannedResponse([b"<html>sign in</html>"], "text/html")] * 2
-    assert "broke off" in taken(request_reply(server, max_retries=1))[1]
-
-
-def test_nonsense_among_the_pieces(server: OpenAIServer) -> None:
-    server.answers.append(chat_response("One ", b"data: {\n\n"))
-    given, words = taken(request_reply(server))
-    assert given == ["One "]
-    assert "something else than expected" in words
-
-
 @for_each_adapter
-def test_no_server(ask: Ask, server: OpenAIServer) -> None:
+def test_unreachable_server_is_named(request_adapter: AdapterRequest, server: OpenAIServer) -> None:
     server.shutdown()
     server.server_close()
-    given, words = taken(ask(server, max_retries=1))
-    assert not given
-    assert server.url[:-3] in words
-    assert "check that it can be reached" in words
+    collected, message = collect_until_error(request_adapter(server, max_retries=1))
+    assert not collected
+    assert server.url[:-3] in message
+    assert "check that it can be reached" in message
 
 
+@pytest.mark.parametrize(
+    "response",
+    [pcm_response(STALL), error_response(429, "slow down", retry_after="30")],
+    ids=["stalled", "before a retry"],
+)
 @for_each_adapter
-def test_cancelled_while_nothing_comes(ask: Ask, server: OpenAIServer) -> None:
-    cancel = Event()
-    server.answers.append(pcm_response(STALL))
-    cancel_once_asked(server, cancel)
-    start_s = time.monotonic()
-    assert [piece for piece in ask(server, cancel) if piece] == []
-    assert time.monotonic() - start_s < 10
-    assert server.left.wait(2)
-
-
-@streaming
-def test_cancelled_among_the_pieces(
-    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
+def test_cancel_ends_a_waiting_request(
+    request_adapter: AdapterRequest, response: CannedResponse, server: OpenAIServer
 ) -> None:
     cancel = Event()
-    server.answers.append(answer(beginning(first), STALL))
-    pieces = ask(server, cancel)
-    assert next(pieces) == first
-    cancel.set()
-    assert list(pieces) == []
-    assert server.left.wait(2)
-
-
-@streaming
-def test_left_among_the_pieces(
-    ask: Ask, answer: Callable[..., CannedResponse], first: Any, server: OpenAIServer
-) -> None:
-    server.answers.append(answer(beginning(first), STALL))
-    pieces = ask(server)
-    assert next(pieces) == first
-    pieces.close()
-    assert server.left.wait(2)
-
-
-@for_each_adapter
-def test_cancelled_before_another_try(ask: Ask, server: OpenAIServer) -> None:
-    cancel = Event()
-    server.answers += [error_response(429, "slow down", retry_after="30")]
-    cancel_once_asked(server, cancel)
+    server.responses.append(response)
+    cancel_after_request(server, cancel)
     start_s = time.monotonic()
-    assert [piece for piece in ask(server, cancel) if piece] == []
+    assert [piece for piece in request_adapter(server, cancel) if piece] == []
     assert time.monotonic() - start_s < 10
     assert len(server.requests) == 1
+    if response.status == 200:
+        assert server.disconnected.wait(2)
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+@for_each_stream
+def test_ended_stream_disconnects(
+    request_adapter: AdapterRequest,
+    respond: Callable[..., CannedResponse],
+    first: Any,
+    end: str,
+    server: OpenAIServer,
+) -> None:
+    cancel = Event()
+    server.responses.append(respond(first_piece(first), STALL))
+    pieces: Any = request_adapter(server, cancel)
+    assert next(pieces) == first
+    if end == "cancel":
+        cancel.set()
+        assert list(pieces) == []
+    else:
+        pieces.close()
+    assert server.disconnected.wait(2)
 
 
 @for_each_adapter
-def test_cancelled_before_it_began(ask: Ask, server: OpenAIServer) -> None:
+def test_cancelled_request_is_not_sent(
+    request_adapter: AdapterRequest, server: OpenAIServer
+) -> None:
     cancel = Event()
     cancel.set()
-    assert [piece for piece in ask(server, cancel) if piece] == []
+    assert [piece for piece in request_adapter(server, cancel) if piece] == []
     assert not server.requests
 
 
-def test_caller_may_have_an_event_loop(server: OpenAIServer) -> None:
-    async def asked() -> list[str]:
+def test_requests_work_inside_an_event_loop(server: OpenAIServer) -> None:
+    async def collect() -> list[str]:
         return list(request_reply(server))
 
-    server.answers.append(GOOD[request_reply][0])
-    assert asyncio.run(asked()) == GOOD[request_reply][1]
+    server.responses.append(VALID[request_reply][0])
+    assert asyncio.run(collect()) == VALID[request_reply][1]
 
 
 @pytest.mark.parametrize("module", ["openai", "httpx2"])
-@for_each_adapter
-def test_package_is_missing(
-    ask: Ask, module: str, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+def test_missing_package_is_named(
+    module: str, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[speech\]'.*offline"):
-        list(ask(server))
+        list(request_reply(server))
 
 
 @pytest.mark.parametrize("url", ["localhost:11434/v1", "ftp://there/v1", "http://", "http://a:b"])
-def test_address_that_is_none(url: str, server: OpenAIServer) -> None:
+def test_invalid_addresses_are_refused(url: str, server: OpenAIServer) -> None:
     with pytest.raises(UsageError, match="base_url="):
         OpenAIChat("gpt", base_url=url)
 
 
 @pytest.mark.parametrize("options", [{"timeout_s": 0}, {"max_retries": -1}])
-def test_numbers_have_a_range(options: dict[str, Any], server: OpenAIServer) -> None:
+def test_numbers_out_of_range_are_refused(options: dict[str, Any], server: OpenAIServer) -> None:
     with pytest.raises(UsageError, match="expected a time above 0"):
         OpenAIChat("gpt", **options)

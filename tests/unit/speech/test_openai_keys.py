@@ -1,4 +1,4 @@
-"""The key comes from the environment, and nobody sees it but the server."""
+"""The API key is read from the environment and sent to the server only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import traceback
 from collections.abc import Iterator
 
 import pytest
-from helpers.openai_requests import GOOD, HELLO, Ask, for_each_adapter, request_reply
+from helpers.openai_requests import (
+    HELLO,
+    VALID,
+    AdapterRequest,
+    for_each_adapter,
+    request_reply,
+)
 from helpers.openai_server import (
     CLOSE_CONNECTION,
     KEY,
@@ -27,7 +33,7 @@ from talkinghead.paths import conf_dir
 from talkinghead.speech.llm.openai_llm import OpenAIChat
 
 pytest.importorskip("openai", reason="needs the extra speech")
-pytest.importorskip("faster_whisper", reason="its detector hears when somebody speaks")
+pytest.importorskip("faster_whisper", reason="its detector finds the speech to send")
 
 
 @pytest.fixture
@@ -37,31 +43,35 @@ def server() -> Iterator[OpenAIServer]:
 
 
 @for_each_adapter
-def test_missing_key(ask: Ask, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_is_an_error(
+    request_adapter: AdapterRequest, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(DependencyError, match=r"OPENAI_API_KEY is not set.*works offline"):
-        list(ask(server))
+        list(request_adapter(server))
     with pytest.raises(DependencyError, match="MY_KEY is not set"):
-        list(ask(server, api_key_env="MY_KEY"))
+        list(request_adapter(server, api_key_env="MY_KEY"))
 
 
 @for_each_adapter
-def test_server_without_keys_is_told_none(ask: Ask, server: OpenAIServer) -> None:
-    answer, expected = GOOD[ask]
-    server.answers.append(answer)
-    assert list(ask(server, api_key_env=None)) == expected
+def test_no_key_is_sent_without_api_key_env(
+    request_adapter: AdapterRequest, server: OpenAIServer
+) -> None:
+    response, expected = VALID[request_adapter]
+    server.responses.append(response)
+    assert list(request_adapter(server, api_key_env=None)) == expected
     assert KEY not in str(server.requests[0].authorization)
 
 
-def test_server_wants_a_key_after_all(server: OpenAIServer) -> None:
-    server.answers.append(error_response(401, "no key"))
+def test_server_that_requires_a_key_is_an_error(server: OpenAIServer) -> None:
+    server.responses.append(error_response(401, "no key"))
     with pytest.raises(DependencyError, match="name its variable in api_key_env"):
         list(request_reply(server, api_key_env=None))
 
 
-def everything_that_fails(server: OpenAIServer) -> Iterator[TalkingHeadError]:
-    """Errors of every kind, from a server that repeats the key wherever it can."""
-    answers = [
+def failures_quoting_key(server: OpenAIServer) -> Iterator[TalkingHeadError]:
+    """Yield errors of every kind, from a server that repeats the key wherever it can."""
+    responses = [
         *(error_response(status, f"no: {KEY}") for status in (400, 401, 404, 429, 500)),
         CannedResponse([b"not JSON: " + KEY.encode()]),
         chat_response("One ", f'data: {{"error": {{"message": "{KEY}"}}}}\n\n'.encode()),
@@ -69,40 +79,40 @@ def everything_that_fails(server: OpenAIServer) -> Iterator[TalkingHeadError]:
         pcm_response(CLOSE_CONNECTION),
         pcm_response(KEY.encode(), STALL),
     ]
-    for ask in GOOD:
-        for answer in answers:
-            server.answers.append(answer)
+    for request_adapter in VALID:
+        for response in responses:
+            server.responses.append(response)
             try:
-                list(ask(server, max_retries=0, timeout_s=0.2))
+                list(request_adapter(server, max_retries=0, timeout_s=0.2))
             except TalkingHeadError as error:
                 yield error
 
 
-def test_key_is_nowhere(
+def test_key_is_in_no_error_log_or_repr(
     server: OpenAIServer,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # A handler that another test left, its stream closed, would print the error being handled.
+    # A handler left by another test, with a closed stream, would print the current exception.
     monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     caplog.set_level(logging.DEBUG)
-    seen = []
-    for error in everything_that_fails(server):
-        seen += [repr(error), *traceback.format_exception(error)]
-    assert len(seen) > 20
-    server.answers += [error_response(500, KEY), GOOD[request_reply][0]]
+    texts = []
+    for error in failures_quoting_key(server):
+        texts += [repr(error), *traceback.format_exception(error)]
+    assert len(texts) > 20
+    server.responses += [error_response(500, KEY), VALID[request_reply][0]]
     llm = OpenAIChat("gpt", base_url=server.url)
     list(llm.reply(HELLO))
-    seen += [repr(llm), repr(vars(llm)), repr(llm._client), caplog.text, *capfd.readouterr()]
-    assert "trying again" in caplog.text
-    assert "Sending HTTP Request" in caplog.text  # The library's own logging was on.
-    assert not [text for text in seen if KEY in text]
+    texts += [repr(llm), repr(vars(llm)), repr(llm._client), caplog.text, *capfd.readouterr()]
+    assert "Retrying request" in caplog.text
+    assert "Sending HTTP Request" in caplog.text  # The library's debug log is included.
+    assert not [text for text in texts if KEY in text]
     assert all(request.authorization == f"Bearer {KEY}" for request in server.requests)
 
 
-@pytest.mark.parametrize("value", [f"{KEY}\nX: 1", f"{KEY} 1", f"{KEY}é"])
-def test_key_that_no_header_can_hold(
+@pytest.mark.parametrize("value", [f"{KEY}\nX: 1", f"{KEY}é"])
+def test_key_invalid_in_a_header_is_refused_and_not_quoted(
     value: str, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", value)
@@ -111,7 +121,7 @@ def test_key_that_no_header_can_hold(
     assert KEY not in "".join(traceback.format_exception(failure.value))
 
 
-def test_key_in_place_of_its_name_is_not_repeated(server: OpenAIServer) -> None:
+def test_key_given_as_variable_name_is_not_quoted(server: OpenAIServer) -> None:
     with pytest.raises(UsageError, match="never the key itself") as failure:
         OpenAIChat("gpt", base_url=server.url, api_key_env=KEY)
     assert KEY not in "".join(traceback.format_exception(failure.value))
@@ -120,7 +130,7 @@ def test_key_in_place_of_its_name_is_not_repeated(server: OpenAIServer) -> None:
 @pytest.mark.parametrize(
     "option", ["stt/openai", "llm/openai", "llm/openai_compatible", "tts/openai"]
 )
-def test_configuration(option: str, server: OpenAIServer) -> None:
+def test_configurations_hold_no_key(option: str, server: OpenAIServer) -> None:
     cfg = OmegaConf.load(conf_dir() / f"{option}.yaml")
     assert instantiate(cfg) is not None
     assert KEY not in OmegaConf.to_yaml(cfg, resolve=True)

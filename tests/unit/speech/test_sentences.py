@@ -1,6 +1,6 @@
-"""Sentences come whole, as soon as they can, and no letter is lost."""
+"""Splitting of text into sentences, independent of the pieces it arrives in."""
 
-# ruff: noqa: RUF001 - the marks of other scripts look like ours.
+# ruff: noqa: RUF001 - punctuation of other scripts resembles ASCII.
 
 import itertools
 
@@ -35,21 +35,21 @@ TEXTS = {
     ),
     "Chinese": ("zh", "你好。「你好吗？」我很好！", ["你好。", "「你好吗？」", "我很好！"]),
     "Hindi": ("hi", "यह एक वाक्य है। यह दूसरा है।", ["यह एक वाक्य है।", "यह दूसरा है।"]),
-    "no rules for it": ("tlh", "Hello. Dr. Who? Yes.", ["Hello.", "Dr. Who?", "Yes."]),
+    "unknown language": ("tlh", "Hello. Dr. Who? Yes.", ["Hello.", "Dr. Who?", "Yes."]),
     "emoji": (None, "😀 Hello! How are you? 👍", ["😀 Hello!", "How are you?", "👍"]),
     "nothing": ("en", " \n ", []),
 }
 
 
 @pytest.mark.parametrize(("language", "text", "sentences"), TEXTS.values(), ids=TEXTS)
-def test_a_text_is_cut_the_same_however_it_comes(language, text, sentences):
+def test_sentences_do_not_depend_on_pieces(language, text, sentences):
     assert list(split_sentences([text], language)) == sentences
     assert list(split_sentences(text, language)) == sentences
     words = text.replace(" ", " |").split("|")
     assert list(split_sentences(words, language)) == sentences
 
 
-def test_a_sentence_comes_when_the_next_begins():
+def test_sentence_is_yielded_when_the_next_begins():
     taken = []
 
     def write():
@@ -65,7 +65,7 @@ def test_a_sentence_comes_when_the_next_begins():
 
 
 @pytest.mark.parametrize("text", ["word " * 20_000, "x" * 100_000, "one, two " * 11_000])
-def test_a_text_without_a_full_stop_flows(text):
+def test_text_without_full_stops_is_split(text):
     sentences = split_sentences(itertools.chain([text], ["more " * 50] * 4))
     first = next(sentences)
     assert 80 < len(first) <= 250
@@ -74,7 +74,7 @@ def test_a_text_without_a_full_stop_flows(text):
     assert "".join("".join([first, *rest]).split()) == "".join(text.split()) + "more" * 200
 
 
-def test_one_that_is_too_long_is_cut_at_a_comma():
+def test_long_sentence_is_split_at_a_comma():
     text = "It goes on and on and on, it goes on and on and on and on and on and on and on"
     assert list(split_sentences([text], max_length=60)) == [
         "It goes on and on and on,",

@@ -1,4 +1,4 @@
-"""A voice's sentences: silence around them, one rate, one loudness, and an end when cancelled."""
+"""Post-processing of a voice: pauses, sample rate, loudness and cancellation."""
 
 from __future__ import annotations
 
@@ -15,85 +15,84 @@ from talkinghead.types import FloatArray
 RATE = 22_050
 
 
-class Humming:
-    """Hums a tenth of a second for each letter; `size` samples at a time."""
+class HummingTextToSpeech:
+    """A voice that hums 0.1 s per letter, in chunks of `size` samples."""
 
     sample_rate = RATE
 
     def __init__(self, size: int = 1000) -> None:
         self._size = size
-        self.given = 0
+        self.num_chunks = 0
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         letters = sum(map(str.isalpha, text))
         hum = 0.1 * np.sin(np.arange(letters * RATE // 10) * 2 * np.pi * 220 / RATE)
         for start in range(0, len(hum), self._size):
-            self.given += 1
+            self.num_chunks += 1
             yield hum[start : start + self._size].astype(np.float32)
 
 
-def _say(voice: Voice, *sentences: str) -> FloatArray:
+def _speak(voice: Voice, *sentences: str) -> FloatArray:
     chunks = [chunk for sentence in sentences for chunk in voice.speak(sentence)]
     return np.concatenate([*chunks, np.zeros(0, np.float32)])
 
 
-def test_silence_is_true_and_as_long_as_asked() -> None:
-    said = _say(Voice(Humming(), lead_s=0.2, pause_s=0.5), "aaaaaaaaaa", "b" * 10)
+def test_pauses_are_digital_silence_of_the_given_length() -> None:
+    speech = _speak(Voice(HummingTextToSpeech(), lead_s=0.2, pause_s=0.5), "aaaaaaaaaa", "b" * 10)
     lead, hum, pause = RATE // 5, RATE, RATE // 2
-    assert len(said) == 2 * (lead + hum + pause)
+    assert len(speech) == 2 * (lead + hum + pause)
     for start in (0, lead + hum + pause):
-        assert not said[start : start + lead].any()
-        assert np.abs(said[start + lead : start + lead + hum]).max() > 0.05
-        assert not said[start + lead + hum : start + lead + hum + pause].any()
+        assert not speech[start : start + lead].any()
+        assert np.abs(speech[start + lead : start + lead + hum]).max() > 0.05
+        assert not speech[start + lead + hum : start + lead + hum + pause].any()
 
 
-@pytest.mark.parametrize("text", ["", "  ", "...", "\N{GRINNING FACE}"])
-def test_nothing_to_say_is_nothing(text: str) -> None:
-    assert not list(Voice(Humming()).speak(text))
+def test_text_without_letters_is_silent() -> None:
+    assert not list(Voice(HummingTextToSpeech()).speak("..."))
 
 
-@pytest.mark.parametrize("sample_rate", [16_000, 22_050, 24_000, 48_000])
-def test_one_rate(sample_rate: int) -> None:
-    voice = Voice(Humming(), sample_rate=sample_rate, lead_s=0, pause_s=0)
-    said = _say(voice, "a" * 10)
+@pytest.mark.parametrize("sample_rate", [16_000, 22_050, 48_000])
+def test_speech_is_resampled(sample_rate: int) -> None:
+    voice = Voice(HummingTextToSpeech(), sample_rate=sample_rate, lead_s=0, pause_s=0)
+    speech = _speak(voice, "a" * 10)
     assert voice.sample_rate == sample_rate
-    assert len(said) == pytest.approx(sample_rate, abs=32)
-    spectrum = np.abs(np.fft.rfft(said))
-    assert np.argmax(spectrum) * sample_rate / len(said) == pytest.approx(220, abs=1)
+    assert len(speech) == pytest.approx(sample_rate, abs=32)
+    spectrum = np.abs(np.fft.rfft(speech))
+    assert np.argmax(spectrum) * sample_rate / len(speech) == pytest.approx(220, abs=1)
 
 
-def test_chunks_change_nothing() -> None:
+def test_result_does_not_depend_on_chunks() -> None:
     sentences = ("a short one", "and one that is a good deal longer than it", "no")
-    expected = _say(Voice(Humming(10**6), sample_rate=16_000), *sentences)
+    expected = _speak(Voice(HummingTextToSpeech(10**6), sample_rate=16_000), *sentences)
     for size in (777, 5000):
-        cut = _say(Voice(Humming(size), sample_rate=16_000), *sentences)
+        cut = _speak(Voice(HummingTextToSpeech(size), sample_rate=16_000), *sentences)
         np.testing.assert_allclose(cut, expected, atol=1e-6)
 
 
-def test_loudness_may_be_left_as_it_is() -> None:
-    said = _say(Voice(Humming(), loudness_lufs=None, lead_s=0), "aaaa")
-    assert np.abs(said).max() == pytest.approx(0.1, abs=1e-3)
-    assert np.abs(_say(Voice(Humming(), loudness_lufs=-14.0), "a" * 20)).max() > 0.2
+def test_loudness_normalisation_is_optional() -> None:
+    speech = _speak(Voice(HummingTextToSpeech(), loudness_lufs=None, lead_s=0), "aaaa")
+    assert np.abs(speech).max() == pytest.approx(0.1, abs=1e-3)
+    assert np.abs(_speak(Voice(HummingTextToSpeech(), loudness_lufs=-14.0), "a" * 20)).max() > 0.2
 
 
-def test_cancelling_ends_at_the_next_piece() -> None:
-    tts, cancel = Humming(), Event()
+def test_cancellation_ends_at_the_next_chunk() -> None:
+    tts, cancel = HummingTextToSpeech(), Event()
     spoken = Voice(tts, loudness_lufs=None).speak("a" * 100, cancel)
     next(spoken)
     cancel.set()
     assert len(list(spoken)) <= 1
-    assert tts.given <= 3
-    assert not list(Voice(Humming()).speak("a" * 100, cancel))
+    assert tts.num_chunks <= 3
+    assert not list(Voice(HummingTextToSpeech()).speak("a" * 100, cancel))
 
 
-def test_what_is_no_number_is_silence() -> None:
-    class Broken(Humming):
+def test_nan_counts_as_silence() -> None:
+    class NanTextToSpeech(HummingTextToSpeech):
         def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
             for chunk in super().speak(text, cancel):
                 chunk[::7] = np.nan
                 yield chunk
 
-    assert np.isfinite(_say(Voice(Broken()), "aaaaaaaaa")).all()
+    assert np.isfinite(_speak(Voice(NanTextToSpeech()), "aaaaaaaaa")).all()
 
 
 @pytest.mark.parametrize(
@@ -101,4 +100,4 @@ def test_what_is_no_number_is_silence() -> None:
 )
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="expected"):
-        Voice(Humming(), **options)  # type: ignore[arg-type]
+        Voice(HummingTextToSpeech(), **options)  # type: ignore[arg-type]

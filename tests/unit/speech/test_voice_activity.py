@@ -1,4 +1,4 @@
-"""Silero VAD on a stream, and the utterances it is cut into."""
+"""Voice activity detection on a stream, and splitting into utterances."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from talkinghead.paths import DEMO_SPEECH
 from talkinghead.speech import voice_activity as va
 from talkinghead.types import FloatArray
 
-pytest.importorskip("faster_whisper", reason="needs faster-whisper, whose detector it is")
+pytest.importorskip("faster_whisper", reason="needs the detector of faster-whisper")
 
 
 @pytest.fixture(scope="module")
 def speech() -> FloatArray:
-    """Three sentences, with silence around each."""
+    """Return three sentences separated by silence."""
     return read_audio(DEMO_SPEECH, va.SAMPLE_RATE).samples
 
 
@@ -32,18 +32,18 @@ def _pieces(samples: FloatArray, *sizes: int) -> Iterator[FloatArray]:
             return
 
 
-def test_stream_is_judged_like_the_whole(speech: FloatArray) -> None:
+def test_probabilities_do_not_depend_on_chunks(speech: FloatArray) -> None:
     from faster_whisper.vad import get_vad_model
 
     padded = np.pad(speech, (0, -len(speech) % va.WINDOW_SIZE))
     expected = get_vad_model()(padded.copy())
-    judged = list(va.voice_activity(_pieces(speech, 1, 700, 90, 5000)))
-    np.testing.assert_allclose([p for _, p in judged], expected, atol=1e-5)
-    np.testing.assert_array_equal(np.concatenate([window for window, _ in judged]), padded)
+    windows = list(va.speech_probabilities(_pieces(speech, 1, 700, 90, 5000)))
+    np.testing.assert_allclose([p for _, p in windows], expected, atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate([window for window, _ in windows]), padded)
 
 
-def test_sentences_come_apart_with_their_times(speech: FloatArray) -> None:
-    found = list(va.utterances(_pieces(speech, 1600), min_silence_s=0.3))
+def test_sentences_are_split_with_their_times(speech: FloatArray) -> None:
+    found = list(va.split_utterances(_pieces(speech, 1600), min_silence_s=0.3))
     assert len(found) == 3
     for utterance in found:
         start = round(utterance.start_s * va.SAMPLE_RATE)
@@ -56,24 +56,24 @@ def test_sentences_come_apart_with_their_times(speech: FloatArray) -> None:
     assert not loud.any()
 
 
-def test_an_utterance_comes_as_soon_as_it_has_ended(speech: FloatArray) -> None:
-    heard = 0
+def test_utterance_is_yielded_once_it_has_ended(speech: FloatArray) -> None:
+    num_samples = 0
 
     def live() -> Iterator[FloatArray]:
-        nonlocal heard
+        nonlocal num_samples
         for piece in _pieces(speech, 160):
-            heard += len(piece)
+            num_samples += len(piece)
             yield piece
 
-    first = next(va.utterances(live(), min_silence_s=0.3))
+    first = next(va.split_utterances(live(), min_silence_s=0.3))
     end_s = first.start_s + len(first.samples) / va.SAMPLE_RATE
-    assert heard / va.SAMPLE_RATE < end_s + 0.3
+    assert num_samples / va.SAMPLE_RATE < end_s + 0.3
 
 
-def test_speech_without_a_pause_is_cut_in_bounded_memory(speech: FloatArray) -> None:
+def test_speech_without_pauses_is_split_at_the_maximum_length(speech: FloatArray) -> None:
     sentence = speech[26_112:74_752]
     endless = (sentence for _ in range(20))
-    found = list(va.utterances(endless, min_silence_s=1.0, max_s=5.0))
+    found = list(va.split_utterances(endless, min_silence_s=1.0, max_s=5.0))
     lengths_s = [len(u.samples) / va.SAMPLE_RATE for u in found]
     assert len(found) > 10
     assert max(lengths_s) <= 5.0
@@ -83,13 +83,13 @@ def test_speech_without_a_pause_is_cut_in_bounded_memory(speech: FloatArray) -> 
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_nobody_speaks(noise: float) -> None:
+def test_silence_and_noise_have_no_utterances(noise: float) -> None:
     samples = np.random.default_rng(0).normal(0, noise, 5 * va.SAMPLE_RATE).astype(np.float32)
-    assert list(va.utterances(_pieces(samples, 1600))) == []
-    assert list(va.utterances([])) == []
+    assert list(va.split_utterances(_pieces(samples, 1600))) == []
+    assert list(va.split_utterances([])) == []
 
 
-def test_a_missing_detector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_detector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(va, "find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"faster-whisper 1\.2.*talkinghead\[offline\]"):
-        next(va.voice_activity([]))
+        next(va.speech_probabilities([]))

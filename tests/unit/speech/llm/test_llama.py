@@ -1,4 +1,4 @@
-"""The packaged language model answers, in pieces, and stops when it is told to."""
+"""The packaged language model: replies, cancellation, limits and errors."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ def llama() -> Llama:
     return Llama(context_size=512, max_tokens=48, temperature=0.0, num_threads=1)
 
 
-def _is_writing() -> bool:
+def _is_running() -> bool:
     return any(thread.name == "llama" for thread in threading.enumerate())
 
 
 def _ends(timeout_s: float = 30.0) -> bool:
     deadline = time.monotonic() + timeout_s
-    while _is_writing() and time.monotonic() < deadline:
+    while _is_running() and time.monotonic() < deadline:
         time.sleep(0.01)
-    return not _is_writing()
+    return not _is_running()
 
 
-def test_answers_in_pieces(llama: Llama) -> None:
+def test_reply_depends_on_the_whole_conversation(llama: Llama) -> None:
     assert isinstance(llama, LanguageModel)
     pieces = list(llama.reply(FRANCE))
     assert "Paris" in "".join(pieces)
     assert len(pieces) > 3
-    # Greedy, and the conversation counts.
+    # Greedy decoding is deterministic.
     assert list(llama.reply(FRANCE)) == pieces
-    talk = [*FRANCE, Message("assistant", "Paris."), Message("user", "And of Italy?")]
-    assert "Rome" in "".join(llama.reply(talk))
+    messages = [*FRANCE, Message("assistant", "Paris."), Message("user", "And of Italy?")]
+    assert "Rome" in "".join(llama.reply(messages))
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_reply(llama: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seed_determines_the_reply(llama: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
     story = [Message("user", "Begin a story.")]
 
     def reply(seed: int) -> str:
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_reply(llama: Llama, monkeypatch: pytest.Mo
     assert reply(1) == reply(1) != reply(2)
 
 
-def test_cancelled_or_closed_it_stops_writing(llama: Llama) -> None:
+def test_cancelling_or_closing_stops_generation(llama: Llama) -> None:
     cancel = Event()
     pieces = llama.reply([Message("user", "Tell a very long story about a fox.")], cancel)
     assert next(pieces)
@@ -79,7 +79,7 @@ def test_cancelled_or_closed_it_stops_writing(llama: Llama) -> None:
     assert _ends()
 
 
-def test_too_long_and_too_slow_say_what_to_change(
+def test_exceeded_limits_name_the_option_to_raise(
     llama: Llama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SpeechError, match=r"exceeds .*: raise llm\.context_size=512"):
@@ -90,7 +90,7 @@ def test_too_long_and_too_slow_say_what_to_change(
     assert _ends()
 
 
-def test_its_port_answers_nobody_else(llama: Llama) -> None:
+def test_port_requires_a_key(llama: Llama) -> None:
     address = llama._server.listening_address
     assert address.startswith("http://127.0.0.1:")
     request = urllib.request.Request(f"{address}/v1/chat/completions", data=b"{}")
@@ -98,7 +98,7 @@ def test_its_port_answers_nobody_else(llama: Llama) -> None:
         urllib.request.urlopen(request, timeout=5)
 
 
-def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_invalid_options_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="max_tokens=128, context_size=100"):
         Llama(context_size=100)
     with pytest.raises(DependencyError, match=r"no such file; give a GGUF file, or model=packaged"):
@@ -108,9 +108,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         Llama(tmp_path / "broken.gguf")
 
 
-def test_without_the_library_the_extra_and_the_echo_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(DependencyError, match=r"'talkinghead\[llama\]', or choose llm=echo"):

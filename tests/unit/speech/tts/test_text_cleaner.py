@@ -1,4 +1,4 @@
-"""What of a text is spoken, and that it is told when something is not."""
+"""Removal of characters that a voice cannot speak, with a warning."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import logging
 
 import pytest
 
-from talkinghead.speech.tts.speakable import Speakable
+from talkinghead.speech.tts.text_cleaner import TextCleaner
 
 
-def _said(text: str, language: str | None = "en") -> str:
-    return " ".join(Speakable(language).sentences(text))
+def _cleaned(text: str, language: str | None = "en") -> str:
+    return " ".join(TextCleaner(language).sentences(text))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("Hello \N{GRINNING FACE}\N{VARIATION SELECTOR-16} there!", "Hello there!"),
         ("one\N{WAVING HAND SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-5}two", "one two"),
@@ -28,8 +28,8 @@ def _said(text: str, language: str | None = "en") -> str:
         ("\u2026 \u2192 !", ""),
     ],
 )
-def test_english(text: str, said: str | None) -> None:
-    assert _said(text) == (text if said is None else said)
+def test_english_text_is_cleaned(text: str, expected: str | None) -> None:
+    assert _cleaned(text) == (text if expected is None else expected)
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ def test_english(text: str, said: str | None) -> None:
         (None, "\u4f60\u597d and \u041f\u0440\u0438"),
     ],
 )
-def test_each_language_keeps_its_letters(language: str | None, text: str) -> None:
-    assert _said(text, language) == text
-    assert language is None or "\u10d0" not in _said(f"{text} \u10d0", language)
+def test_letters_of_the_language_are_kept(language: str | None, text: str) -> None:
+    assert _cleaned(text, language) == text
+    assert language is None or "\u10d0" not in _cleaned(f"{text} \u10d0", language)
 
 
-def test_what_is_left_out_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    speakable = Speakable("en")
+def test_removed_characters_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    cleaner = TextCleaner("en")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            list(speakable.sentences("Hi \N{GRINNING FACE} \u4f60. **Bold**\u200d."))
+            list(cleaner.sentences("Hi \N{GRINNING FACE} \u4f60. **Bold**\u200d."))
     assert [record.getMessage() for record in caplog.records] == [
-        "what the voice cannot say is left out, such as \u4f60 \N{GRINNING FACE}"
+        "characters that the voice cannot speak are left out, such as \u4f60 \N{GRINNING FACE}"
     ]
 
 
 def test_sentences_are_single_lines_of_bounded_length() -> None:
-    sentences = list(Speakable("en").sentences("One\ntwo\u2028three\rfour. " + "word " * 20_000))
+    sentences = list(TextCleaner("en").sentences("One\ntwo\u2028three\rfour. " + "word " * 20_000))
     assert sentences[0] == "One two three four."
     assert len(sentences) > 100
     assert all(len(s) <= 250 and s.isprintable() for s in sentences)
