@@ -15,11 +15,11 @@ import torch
 from talkinghead.models.checkpoint import (
     EXPERT,
     GENERATOR,
-    LIPS,
+    LIP_REGRESSOR,
     default_checkpoint,
     load_expert,
     load_generator,
-    load_lips,
+    load_lip_regressor,
     save_release,
 )
 
@@ -28,12 +28,14 @@ def main() -> None:
     """Drops everything but the network (its moving average) and what describes it."""
     parser = argparse.ArgumentParser(description="Export release weights.")
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--kind", choices=[GENERATOR, EXPERT, LIPS], default=GENERATOR)
+    parser.add_argument("--kind", choices=[GENERATOR, EXPERT, LIP_REGRESSOR], default=GENERATOR)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--blend", type=Path, help="weights of the same network to average with")
     parser.add_argument("--share", type=float, default=0.5, help="what the checkpoint counts then")
     options = parser.parse_args()
-    load = {GENERATOR: load_generator, EXPERT: load_expert, LIPS: load_lips}[options.kind]
+    load = {GENERATOR: load_generator, EXPERT: load_expert, LIP_REGRESSOR: load_lip_regressor}[
+        options.kind
+    ]
     loaded = load(options.checkpoint)
     if options.blend is not None:
         other = load(options.blend).model.state_dict()

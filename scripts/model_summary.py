@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from talkinghead.features.faces.alignment import NUM_LIP_POINTS, masked_face
-from talkinghead.models.checkpoint import EXPERT, GENERATOR, LIPS, build
+from talkinghead.models.checkpoint import EXPERT, GENERATOR, LIP_REGRESSOR, build
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.paths import conf_dir
 from talkinghead.types import AVSpec
@@ -36,8 +36,10 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
         cfg = compose("train", [f"model={name}", "data.corpus_dir=none"])
     spec = AVSpec()
     mouths = torch.rand(1, 3, spec.mouth_size, spec.mouth_size)
-    if LIPS in cfg.model:
-        regressor = build(LIPS, OmegaConf.to_container(cfg.model.lip_regressor), spec).eval()  # type: ignore[arg-type]
+    if LIP_REGRESSOR in cfg.model:
+        regressor = build(
+            LIP_REGRESSOR, OmegaConf.to_container(cfg.model.lip_regressor), spec
+        ).eval()  # type: ignore[arg-type]
         return [("lip regressor", regressor, gflop(regressor, mouths), "mouth")]
     if GENERATOR not in cfg.model:
         options: Any = OmegaConf.to_container(cfg.model.sync_expert)

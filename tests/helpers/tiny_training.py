@@ -52,6 +52,7 @@ def make_module(**options: Any) -> LipSyncGANModule:
         "loss": {"weights": {"l1": 1.0, "gradient": 0.5}},
         "optimizer": OPTIMIZER,
         "discriminator_optimizer": OPTIMIZER,
+        "balance_every": 0,
         "max_iterations": 4,
     }
     return LipSyncGANModule(**{**defaults, **options})

@@ -19,7 +19,7 @@ from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcess
 
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
-from talkinghead.training.fsdp import ShardedStrategy, whole
+from talkinghead.training.fsdp import ShardedStrategy, full_tensor
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 from talkinghead.training.training_run import build_trainer, train
@@ -46,6 +46,7 @@ def make_gan() -> LipSyncGANModule:
         OPTIMIZER,
         sync_discriminator="joint",
         sync_arguments=EXPERT,
+        balance_every=0,
         max_iterations=ITERATIONS,
     )
 
@@ -65,7 +66,7 @@ class Recorder(Callback):
         wanted = [k for k in sorted(losses) if not k.startswith(("train/lr", "train/weight"))]
         row = {k: float(trainer.strategy.reduce(losses[k].clone())) for k in wanted}
         for name, network in pl_module.named_children():
-            weights = [whole(p.detach()) for p in network.parameters()]
+            weights = [full_tensor(p.detach()) for p in network.parameters()]
             row[name] = sum(float(w.double().square().sum()) for w in weights)
         self.rows.append(row)
 

@@ -1,1 +1,1 @@
-"""What training minimises: each loss is plain torch, on its own."""
+"""Training losses in plain torch."""

@@ -1,4 +1,4 @@
-"""The two sides of a GAN, on logits, what keeps them in balance, and feature matching."""
+"""Adversarial losses on logits, gradient penalty and feature matching."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def _average(terms: Sequence[Tensor]) -> Tensor:
 
 
 class AdversarialLoss:
-    """Hinge, least squares or relativistic, for discriminators that give logits (no sigmoid).
+    """Adversarial losses of discriminator and generator, for discriminators that return logits.
 
-    Logits may have any shape. Several discriminators, or scales of one, are given as a list and
-    averaged. The relativistic one asks which of a pair is real: where a pair is the same frame,
-    generated and real, all that the two have in common drops out, and a discriminator learns much
-    faster what tells them apart (docs/training.md).
+    Logits may have any shape. Several discriminators or scales are given as a list and averaged.
+    The relativistic loss compares a generated frame with the real frame of the same moment, so
+    differences in content cancel and the discriminator learns faster (docs/research-log.md).
 
     Args:
         kind: "hinge" (Lim and Ye, 2017, arXiv:1705.02894), "least_squares" (Mao et al., 2017,
@@ -37,7 +36,7 @@ class AdversarialLoss:
             (Jolicoeur-Martineau, 2018, arXiv:1807.00734).
 
     Raises:
-        UsageError: `kind` is another.
+        UsageError: `kind` is unknown.
     """
 
     def __init__(self, kind: AdversarialKind = "relativistic") -> None:
@@ -47,7 +46,7 @@ class AdversarialLoss:
         self.kind = kind
 
     def discriminator(self, real: Logits, fake: Logits) -> Tensor:
-        """What the discriminator minimises, a scalar; the fake logits come from detached images."""
+        """Return the discriminator's loss, a scalar; fake logits must come from detached images."""
         pairs = list(zip(_as_list(real), _as_list(fake), strict=True))
         if self.kind == "relativistic":
             return _average([F.softplus(f - r).mean() for r, f in pairs])
@@ -58,7 +57,7 @@ class AdversarialLoss:
         return 0.5 * _average(terms)
 
     def generator(self, fake: Logits, real: Logits) -> Tensor:
-        """What the generator minimises, a scalar; only the relativistic one looks at `real`."""
+        """Return the generator's loss, a scalar; only the relativistic kind uses `real`."""
         if self.kind == "relativistic":
             return self.discriminator(fake, real)
         if self.kind == "hinge":
@@ -66,28 +65,28 @@ class AdversarialLoss:
         return _average([(f - 1).square().mean() for f in _as_list(fake)])
 
 
-def gradient_penalty(logits: Logits, pictures: Sequence[Tensor]) -> Tensor:
-    """How steep discriminators are where they look: squared gradient of a logit, a scalar.
+def gradient_penalty(logits: Logits, images: Sequence[Tensor]) -> Tensor:
+    """Return the mean squared norm of the gradient of logits by their images, a scalar.
 
     Args:
-        logits: of pictures that require gradients, [N, 1, h, w] for each discriminator.
-        pictures: one for each discriminator, [N, ...]; more are left alone.
+        logits: [N, 1, h, w] for each discriminator, of images that require gradients.
+        images: [N, ...] for each discriminator; further ones are ignored.
 
-    Paper: Mescheder et al., 2018, arXiv:1801.04406 (R1 on real pictures, R2 on generated ones).
+    Paper: Mescheder et al., 2018, arXiv:1801.04406 (R1 on real images, R2 on generated ones).
     """
     logits = _as_list(logits)
-    seen = pictures[: len(logits)]
-    gradients = torch.autograd.grad([x.sum() for x in logits], seen, create_graph=True)
-    steep = [g.square().sum() / x.numel() for g, x in zip(gradients, logits, strict=True)]
-    return _average(steep)
+    inputs = images[: len(logits)]
+    gradients = torch.autograd.grad([x.sum() for x in logits], inputs, create_graph=True)
+    penalties = [g.square().sum() / x.numel() for g, x in zip(gradients, logits, strict=True)]
+    return _average(penalties)
 
 
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """L1 between a discriminator's inner features of fake and real images, averaged over layers.
+    """Return L1 between discriminator features of fake and real images, averaged over layers.
 
     Args:
-        fake: features of the generated images, one tensor a layer.
-        real: features of the real ones, the same shapes; no gradient goes through them.
+        fake: features of the generated images, one tensor per layer.
+        real: features of the real images, the same shapes; they are detached.
 
     Paper: Wang et al., 2018, arXiv:1711.11585.
     """

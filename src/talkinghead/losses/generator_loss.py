@@ -1,4 +1,4 @@
-"""What the generator minimises, term by term, and how much each term counts when.
+"""Loss terms of the generator and their scheduled weights.
 
 Shape suffixes: B clips, T frames, C channels, H and W pixels.
 """
@@ -33,26 +33,29 @@ TERMS = (
     "rgb",
     "warped",
     "lips",
-    "spoken",
+    "pseudo_label",
     "flow",
     "mask",
 )
 
 
 class GeneratorLoss(nn.Module):
-    """The unweighted terms of a batch, and their weights at an iteration.
+    """Unweighted loss terms of a batch, and their weights at an iteration.
 
     Args:
-        mouth_size: side of the mouth in pixels.
-        weights: for each of `TERMS` a number or a schedule (see `build_schedule`); a term that is
-            not named weighs 0.
+        mouth_size: side of the mouth image in pixels.
+        weights: a number or a schedule (see `build_schedule`) for each of `TERMS`; missing terms
+            have weight 0.
         reconstruction: arguments of `ReconstructionLoss`.
-        perceptual, landmark, identity: arguments of `PerceptualLoss`, `LandmarkLoss` and
-            `IdentityLoss`; each is built where its weight is not 0.
+        perceptual: arguments of `PerceptualLoss`, which is built if its weight is not 0.
+        landmark: arguments of `LandmarkLoss`, which is built if its weight is not 0.
+        identity: arguments of `IdentityLoss`, which is built if its weight is not 0.
         adversarial_kind: "hinge", "least_squares" or "relativistic"; see `AdversarialLoss`.
-        sync_rgb_gradient: how much of the sync loss's gradient reaches the painted colours and
-            their mask; the rest goes through the flow. Where it may paint freely to please the
-            expert, it paints smudges.
+        sync_rgb_gradient: fraction of the sync loss's gradient that reaches the painted colours
+            and their mask; the rest goes through the flow. High values cause smudges.
+
+    Raises:
+        UsageError: `weights` names an unknown term.
     """
 
     prior: Tensor
@@ -66,7 +69,7 @@ class GeneratorLoss(nn.Module):
         landmark: Mapping[str, Any] | None = None,
         identity: Mapping[str, Any] | None = None,
         adversarial_kind: AdversarialKind = "relativistic",
-        sync_rgb_gradient: float = 0.2,
+        sync_rgb_gradient: float = 0.7,
     ) -> None:
         super().__init__()
         unknown = sorted(set(weights) - set(TERMS))
@@ -76,16 +79,16 @@ class GeneratorLoss(nn.Module):
             name: build_schedule(weights.get(name, 0.0)) for name in TERMS
         }
         self.reconstruction = ReconstructionLoss(mouth_size, **(reconstruction or {}))
-        wanted = {name for name, weight in weights.items() if weight != 0}
-        self.perceptual = PerceptualLoss(**(perceptual or {})) if "perceptual" in wanted else None
-        self.landmark = LandmarkLoss(**(landmark or {})) if "landmark" in wanted else None
-        self.identity = IdentityLoss(**(identity or {})) if "identity" in wanted else None
+        used = {name for name, weight in weights.items() if weight != 0}
+        self.perceptual = PerceptualLoss(**(perceptual or {})) if "perceptual" in used else None
+        self.landmark = LandmarkLoss(**(landmark or {})) if "landmark" in used else None
+        self.identity = IdentityLoss(**(identity or {})) if "identity" in used else None
         self.register_buffer("prior", lip_mask_prior(mouth_size), persistent=False)
         self.adversarial = AdversarialLoss(adversarial_kind)
         self.sync_rgb_gradient = sync_rgb_gradient
 
     def weights_at(self, iteration: int) -> dict[str, float]:
-        """The weight of every term at an iteration, counted from 0."""
+        """Return the weight of every term at an iteration, counted from 0."""
         return {name: schedule(iteration) for name, schedule in self._schedules.items()}
 
     def forward(
@@ -95,14 +98,14 @@ class GeneratorLoss(nn.Module):
         weights: Mapping[str, float],
         batch: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """The terms that need no other network, scalars.
+        """Return the terms that need neither discriminator nor sync expert, as scalars.
 
         Args:
-            output: the generator's.
-            target: the real mouths, float [B, T, 3, H, W] in [0, 1].
-            weights: from `weights_at`.
-            batch: what else is known of the targets: mean_mouth, lips and lip_points (see
-                `finish_batch`), the latter two NaN where unknown.
+            output: output of the generator.
+            target: real mouths, float [B, T, 3, H, W] in [0, 1].
+            weights: weights from `weights_at`.
+            batch: mean_mouth, lips and lip_points of the targets (see `finish_batch`), the latter
+                two NaN where unknown.
         """
         motion = self.reconstruction.motion_weights(target, batch["mean_mouth"])
         terms = self.reconstruction.terms(output.mouth, target, motion)
@@ -110,25 +113,26 @@ class GeneratorLoss(nn.Module):
             terms["perceptual"] = self.perceptual(output.mouth, target)
         if self.landmark is not None and weights["landmark"] > 0:
             terms["landmark"] = self.landmark(output.mouth, target)
-        # Under a mask that is still shut the painted mouth would never learn to be worth showing.
-        off = (output.rgb - target).abs() * self.prior * motion
-        terms["rgb"] = off.mean() / self.prior.mean()
+        # RGB and warp are also compared on their own: where the mask hides one of them, the loss on
+        # the blended mouth gives it no gradient.
+        difference = (output.rgb - target).abs() * self.prior * motion
+        terms["rgb"] = difference.mean() / self.prior.mean()
+        terms["warped"] = (output.warped - target).abs().mean()
         if output.motion is not None and output.points is not None and weights["lips"] > 0:
             terms["lips"] = lip_distance(output.motion, batch["lips"])
             terms["lips"] += lip_distance(output.points, batch["lip_points"])
-        if output.spoken is not None and weights["spoken"] > 0:
-            terms["spoken"] = lip_distance(output.spoken, batch["spoken_lips"])
-        # Nor would the flow stay true where paint covers what it does.
-        terms["warped"] = (output.warped - target).abs().mean()
+        if output.pseudo_label_motion is not None and weights["pseudo_label"] > 0:
+            predicted = output.pseudo_label_motion
+            terms["pseudo_label"] = lip_distance(predicted, batch["pseudo_label_lips"])
         assert output.residual is not None
-        terms["flow"] = roughness(output.residual)
+        terms["flow"] = flow_roughness(output.residual)
         terms["mask"] = output.mask.mean()
         return terms
 
     def adversarial_terms(
         self, discriminator: nn.Module, fake: Sequence[Tensor], real: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """What the discriminator makes of generated pictures, its arguments, beside real ones."""
+        """Return the adversarial and feature-matching terms of generated and real inputs."""
         fake_logits, fake_features = discriminator(*fake)
         with torch.no_grad():
             real_logits, real_features = discriminator(*real)
@@ -138,30 +142,30 @@ class GeneratorLoss(nn.Module):
         }
 
     def identity_term(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Whether generated faces [N, 3, H, W] are the real ones'; nothing without the loss."""
+        """Return the identity term of faces [N, 3, H, W], or nothing if its weight is 0."""
         return {} if self.identity is None else {"identity": self.identity(fake, real)}
 
-    def for_sync(self, output: GeneratorOutput) -> Tensor:
-        """The mouths, with the gradient of RGB and mask scaled down by `sync_rgb_gradient`."""
+    def mouths_for_sync(self, output: GeneratorOutput) -> Tensor:
+        """Return the mouths with the gradient of RGB and mask scaled by `sync_rgb_gradient`."""
         rgb = scale_gradient(output.rgb, self.sync_rgb_gradient)
         mask = scale_gradient(output.mask, self.sync_rgb_gradient)
         return mask * rgb + (1 - mask) * output.warped
 
 
 def lip_distance(predicted: Tensor, lips: Tensor) -> Tensor:
-    """Mean smooth L1 over the known among [..., 20, 2], canonical pixels, quadratic below one."""
+    """Return mean smooth L1 of lips [..., 20, 2] in canonical pixels; NaN targets are ignored."""
     known = torch.isfinite(lips)
     difference = torch.where(known, predicted - torch.nan_to_num(lips), 0.0)
     total = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="sum")
     return total / known.sum().clamp_min(1)
 
 
-def roughness(flow: Tensor) -> Tensor:
-    """Mean squared difference of neighbours in a flow [..., 2, h, w], half widths, times 1000."""
+def flow_roughness(flow: Tensor) -> Tensor:
+    """Return 1000 times the mean squared difference of neighbours in a flow [..., 2, h, w]."""
     across, down = flow.diff(dim=-1), flow.diff(dim=-2)
     return 1000 * (across.square().mean() + down.square().mean())
 
 
 def scale_gradient(value: Tensor, factor: float) -> Tensor:
-    """The same value, with `factor` times its gradient."""
+    """Return the same value with its gradient scaled by `factor`."""
     return value * factor + value.detach() * (1 - factor)

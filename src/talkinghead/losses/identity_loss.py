@@ -1,4 +1,4 @@
-"""Is it still the same person?"""
+"""Identity loss."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from talkinghead.models.encoders import FaceEncoder
 
 
 class IdentityLoss(nn.Module):
-    """One less the cosine of two faces in a frozen face encoder's last map, averaged over places.
+    """1 minus the cosine similarity of two faces' features in a frozen face encoder.
+
+    The similarity is averaged over the positions of the last feature map.
 
     Args:
         backbone: see `FaceEncoder`.
-        weights: "imagenet" (torchvision downloads them) or the path of a torchvision state dict,
-            as of a network that was trained to tell faces apart.
+        weights: "imagenet" (downloaded by torchvision) or the path of a torchvision state dict,
+            for example of a face recognition network.
 
     Raises:
         UsageError: the backbone is unknown.
-        DependencyError: the weights cannot be had.
+        DependencyError: the weights are not available.
 
     Paper: Deng et al., "ArcFace", 2019, arXiv:1801.07698, for the cosine of embeddings.
     """
@@ -29,19 +31,19 @@ class IdentityLoss(nn.Module):
         self.encoder = FaceEncoder(backbone, dim=1, weights=weights).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> IdentityLoss:
-        """It is always in evaluation mode, whatever Lightning sets the rest to."""
+        """Stay in evaluation mode regardless of `mode`."""
         return super().train(False)
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """A scalar in [0, 2].
+        """Return the loss, a scalar in [0, 2].
 
         Args:
             predicted: faces, float [N, 3, H, W] in [0, 1].
-            target: the same shape; no gradient goes through it.
+            target: the same shape; it is detached.
         """
         with torch.no_grad():
-            wanted = self._embed(target)
-        return 1 - F.cosine_similarity(self._embed(predicted), wanted, dim=1).mean()
+            expected = self._embed(target)
+        return 1 - F.cosine_similarity(self._embed(predicted), expected, dim=1).mean()
 
     def _embed(self, faces: Tensor) -> Tensor:
         return self.encoder(faces).maps[-1].mean(dim=(2, 3))

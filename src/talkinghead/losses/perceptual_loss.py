@@ -1,4 +1,4 @@
-"""A perceptual loss on VGG features, with weights that need no network.
+"""Perceptual loss on VGG features, with weights that need no network access.
 
 Shape suffixes: N images, C channels, H height, W width.
 """
@@ -22,7 +22,7 @@ from talkinghead.errors import CheckpointError, DependencyError, UsageError
 
 logger = logging.getLogger(__name__)
 
-# Convolutions in each of the five blocks, by how many there are in all: VGG16 has 13, VGG19 16.
+# Convolutions of the five blocks by their total number: 13 in VGG16, 16 in VGG19.
 BLOCK_LAYOUTS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}
 _CONV_KEY = re.compile(r"(?:^|\.)(?:features|slice\d)\.(\d+)\.(weight|bias)$")
 
@@ -36,10 +36,9 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VGGTrunk(nn.Module):
-    """The convolutional blocks of a VGG16 or VGG19, frozen.
+    """Convolutional blocks of a VGG16 or VGG19, frozen.
 
-    The weights are buffers that no checkpoint stores and no optimizer sees: they come back from
-    where they came from.
+    The weights are non-persistent buffers: no checkpoint stores them and no optimizer sees them.
 
     Paper: Simonyan and Zisserman, 2015, arXiv:1409.1556; blur pooling (Zhang, 2019,
     arXiv:1904.11486) as in Ghildyal and Liu, 2022, arXiv:2207.13686: the maximum at stride 1, two
@@ -80,7 +79,7 @@ class VGGTrunk(nn.Module):
         return F.conv2d(x_NCHW, self.blur.expand(channels, 1, 3, 3), stride=2, groups=channels)
 
     def forward(self, x_NCHW: Tensor) -> list[Tensor]:
-        """Features after each block's last ReLU, of an image normalised as for ImageNet."""
+        """Return the features after each block's last ReLU, for ImageNet-normalised images."""
         features, index = [], 0
         for block, num_convs in enumerate(self.layout):
             if block > 0:
@@ -96,23 +95,21 @@ class VGGTrunk(nn.Module):
 class PerceptualLoss(nn.Module):
     """L1 between the VGG features of two images, block by block.
 
-    Each block's distance is divided by the mean of the target's features in it, so that the blocks
-    count alike and the loss has the same size whichever trunk it stands on: 0 for equal images,
-    about 1 for unrelated ones.
+    Each block's distance is divided by the mean of the target's features, so blocks count equally
+    and the scale does not depend on the network: 0 for equal images, about 1 for unrelated ones.
 
     Args:
-        weights: "offline" (a VGG16-shaped trunk from the installed package stlpips-pytorch),
-            "torchvision" (VGG19, downloaded at first use), "auto" (offline where that package is
-            installed, else torchvision), or the path of a state dict of either kind. Never random.
-        num_blocks: how deep to look, 1 to 5. On CPUs two are what one can afford.
-        block_weights: weight of each block; equal and summing to one if not given.
-        max_images: look at no more than this many images of a batch, evenly spaced; all if not
-            given.
+        weights: "offline" (a VGG16 from the package stlpips-pytorch), "torchvision" (VGG19,
+            downloaded at first use), "auto" (offline if that package is installed, else
+            torchvision), or the path of a state dict of either kind.
+        num_blocks: number of blocks, 1 to 5; two are affordable on a CPU.
+        block_weights: weight of each block; None for equal weights that sum to one.
+        max_images: maximum number of images of a batch to use, evenly spaced; None for all.
 
     Raises:
         DependencyError: the weights are not installed and cannot be downloaded.
-        CheckpointError: the weight file is missing, damaged or no VGG.
-        UsageError: `num_blocks` or `block_weights` make no sense.
+        CheckpointError: the weight file is missing, damaged or not of a VGG.
+        UsageError: `num_blocks`, `block_weights` or `max_images` are invalid.
 
     Paper: Johnson et al., 2016, arXiv:1603.08155.
     """
@@ -141,12 +138,12 @@ class PerceptualLoss(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Features of float [N, 3, H, W] in [0, 1]: one [N, C, h, w] a block, non-negative."""
+        """Return the features [N, C, h, w] of each block for images [N, 3, H, W] in [0, 1]."""
         x_NCHW = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.trunk(x_NCHW)
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """The loss, a scalar. Gradients reach `predicted` alone.
+        """Return the loss, a scalar; only `predicted` gets gradients.
 
         Args:
             predicted: float [..., 3, H, W] in [0, 1].
@@ -154,9 +151,9 @@ class PerceptualLoss(nn.Module):
         """
         predicted, target = predicted.flatten(0, -4), target.flatten(0, -4)
         if self.max_images is not None and len(predicted) > self.max_images:
-            chosen = torch.linspace(0, len(predicted) - 1, self.max_images).round().long()
-            chosen = chosen.to(predicted.device)
-            predicted, target = predicted[chosen], target[chosen]
+            index = torch.linspace(0, len(predicted) - 1, self.max_images).round().long()
+            index = index.to(predicted.device)
+            predicted, target = predicted[index], target[index]
         with torch.no_grad():
             target_features = self.features(target)
         loss = predicted.new_zeros(())
@@ -168,11 +165,11 @@ class PerceptualLoss(nn.Module):
 
 
 def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:
-    """Builds the trunk from "auto", "offline", "torchvision" or a file; see `PerceptualLoss`."""
+    """Build the trunk from "auto", "offline", "torchvision" or a file; see `PerceptualLoss`."""
     choice = str(weights)
     if choice == "auto":
         choice = "offline" if importlib.util.find_spec(_OFFLINE_PACKAGE) else "torchvision"
-        logger.info("perceptual loss: weights=auto takes %s", choice)
+        logger.info("perceptual loss: weights=auto uses %s", choice)
     if choice == "offline":
         path = _offline_path()
         return _trunk_from_state(_read_state(path), str(path), num_blocks)
@@ -182,9 +179,9 @@ def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:
 
 
 def load_lpips_heads() -> list[Tensor]:
-    """The weights that LPIPS gives the channels of each block: five of [1, C, 1, 1], none negative.
+    """Return LPIPS's non-negative channel weights of the five blocks, each [1, C, 1, 1].
 
-    They belong to the trunk of `load_trunk("offline", 5)`.
+    They belong to `load_trunk("offline", 5)`.
 
     Raises:
         DependencyError: the package stlpips-pytorch is not installed.
@@ -197,7 +194,7 @@ def load_lpips_heads() -> list[Tensor]:
 
 
 def _offline_path() -> Path:
-    """The packaged weight file; the package is not imported, as its code wants other ones."""
+    """Return the package's weight file without importing it: its code needs further packages."""
     found = importlib.util.find_spec(_OFFLINE_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise DependencyError(
@@ -243,13 +240,13 @@ def _download_vgg19() -> Mapping[str, Tensor]:
         )
     except (OSError, RuntimeError) as error:
         raise DependencyError(
-            f"perceptual loss: torchvision's VGG19 could not be fetched from {url} ({error}); "
+            f"perceptual loss: torchvision's VGG19 could not be downloaded from {url} ({error}); "
             f"without a network, {_OFFLINE_HINT}"
         ) from error
 
 
 def _trunk_from_state(state: Mapping[str, Tensor], source: str, num_blocks: int) -> VGGTrunk:
-    """Picks the convolutions out of a state dict, in their order; heads and classifiers stay."""
+    """Build the trunk from a state dict's convolutions, ignoring heads and classifiers."""
     layers: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         if (match := _CONV_KEY.search(key)) and isinstance(value, Tensor):

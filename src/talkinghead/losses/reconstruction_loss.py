@@ -1,4 +1,4 @@
-"""How far a generated mouth is from the real one, pixel by pixel.
+"""Pixel-wise reconstruction loss of the mouth.
 
 Shape suffixes: N images, C channels, H height, W width.
 """
@@ -18,13 +18,13 @@ def soft_weight_map(
     centre: tuple[float, float],
     sigma: tuple[float, float],
 ) -> Tensor:
-    """A bump over the lips on a floor of one, scaled to a mean of one: float [1, size, size].
+    """Return a weight map with a Gaussian on the lips and mean 1: float [1, size, size].
 
     Args:
         size: side of the mouth image in pixels.
-        peak: how much more a pixel in the bump's middle counts than one in the corner; 1 is flat.
-        centre: the middle of the lips (x, y), in fractions of the box.
-        sigma: the bump's standard deviations (x, y), in fractions of the box.
+        peak: weight at the Gaussian's centre relative to the corners; 1 is flat.
+        centre: centre of the lips (x, y), as fractions of the image.
+        sigma: standard deviations of the Gaussian (x, y), as fractions of the image.
     """
     along = (torch.arange(size, dtype=torch.float32) + 0.5) / size
     bump_x, bump_y = (
@@ -36,20 +36,20 @@ def soft_weight_map(
 
 
 class ReconstructionLoss(nn.Module):
-    """L1 that counts the lips more than the cheeks, plus L1 of the image's gradients.
+    """L1 with higher weights on the lips, plus L1 of the image gradients.
 
-    The gradients' term keeps edges of lips and teeth, which plain L1 blurs at no cost. What moves
-    counts more than what is still, where the clip's mean is given: an open mouth is a small part of
-    few frames, and without that the mouth learns to open half.
+    The gradient term preserves edges of lips and teeth, which plain L1 blurs. Moving pixels can be
+    weighted up: an open mouth covers few pixels of few frames, and without this the generator
+    underestimates the opening.
 
     Args:
         mouth_size: side of the mouth image in pixels.
-        gradient_weight: what the gradients' term is multiplied by.
+        gradient_weight: weight of the gradient term.
         peak: see `soft_weight_map`.
         centre: see `soft_weight_map`.
         sigma: see `soft_weight_map`.
-        motion_gain: how much more a pixel counts for each unit (in the range [0, 1]) that it is
-            from the clip's mean.
+        motion_gain: additional weight of a pixel per unit of its distance, in [0, 1], from the
+            clip's mean.
 
     Raises:
         UsageError: a weight or the gain is negative, or `peak` is below one.
@@ -78,11 +78,11 @@ class ReconstructionLoss(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def motion_weights(self, target: Tensor, mean: Tensor | None) -> Tensor:
-        """How much each pixel of [B, T, 3, H, W] counts for its motion: [B, T, 1, H, W], from 1 up.
+        """Return the motion weights of pixels, float [B, T, 1, H, W], at least 1.
 
         Args:
-            target: the real mouths, float in [0, 1].
-            mean: of their clips, float [B, 3, H, W]; None for no such weights: a 1.
+            target: real mouths, float [B, T, 3, H, W] in [0, 1].
+            mean: mean mouths of their clips, float [B, 3, H, W]; None gives a scalar 1.
         """
         if mean is None or not self.motion_gain:
             return target.new_ones(())
@@ -93,12 +93,12 @@ class ReconstructionLoss(nn.Module):
     def terms(
         self, predicted: Tensor, target: Tensor, motion: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The unweighted terms, scalars, as `l1` and `gradient`.
+        """Return the unweighted terms `l1` and `gradient`, scalars.
 
         Args:
-            predicted: as for `forward`.
+            predicted: see `forward`.
             target: the same shape.
-            motion: from `motion_weights`.
+            motion: weights from `motion_weights`.
         """
         difference = predicted - target
         weights = self.weights
@@ -112,7 +112,7 @@ class ReconstructionLoss(nn.Module):
         return {"l1": (difference.abs() * weights).mean(), "gradient": across + down}
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """The loss, a scalar.
+        """Return the loss, a scalar.
 
         Args:
             predicted: float [..., 3, mouth_size, mouth_size] in [0, 1].

@@ -13,14 +13,15 @@ from torch.nn import functional as F
 def info_nce(
     video_BD: Tensor, audio_AD: Tensor, scale: Tensor, ignore_BA: Tensor | None = None
 ) -> Tensor:
-    """Every window of the batch that is not a video's own audio is a negative.
+    """Return InfoNCE between video and audio embeddings of a batch.
+
+    All audio windows but a video's own are its negatives.
 
     Args:
         video_BD: unit vectors.
-        audio_AD: unit vectors; row i belongs to video i, rows from B on are further negatives.
+        audio_AD: unit vectors; row i belongs to video i, rows from B on are additional negatives.
         scale: inverse temperature.
-        ignore_BA: bool, pairs that are no fair negatives (neighbouring shifts, windows that are
-            silent alike).
+        ignore_BA: bool, pairs to exclude from the negatives, such as two silent windows.
 
     Returns:
         Scalar: cross entropy of video to audio and audio to video. Chance is about log(A).
@@ -39,18 +40,22 @@ def info_nce(
 
 
 def cosine_bce(video_BD: Tensor, audio_BD: Tensor, target_B: Tensor, scale: Tensor) -> Tensor:
-    """Binary cross entropy on the scaled cosine as a logit.
+    """Return binary cross entropy with the scaled cosine as the logit.
 
-    `target_B` is 1 for pairs in sync, 0 else.
+    Args:
+        video_BD: unit vectors.
+        audio_BD: unit vectors.
+        target_B: 1 for pairs in sync, else 0.
+        scale: factor of the cosine.
 
     Paper: Prajwal et al., 2020, arXiv:2008.10010, who use the cosine of rectified embeddings as a
-        probability; as a logit it can express both answers.
+        probability.
     """
     cosine = (video_BD.float() * audio_BD.float()).sum(1)
     return F.binary_cross_entropy_with_logits(scale * (cosine - 0.5), target_B.float())
 
 
-def silent(audio_BTCK: Tensor, num_mels: int, threshold: float = -2.5) -> Tensor:
-    """Which windows hold no speech: bool [B], from the mel's mean over its louder half of bins."""
+def silent_windows(audio_BTCK: Tensor, num_mels: int, threshold: float = -2.5) -> Tensor:
+    """Return which windows are silent, bool [B], by the mean of the louder half of the mel bins."""
     mel = audio_BTCK[:, :, :num_mels].mean(dim=(1, 3))
     return mel.topk(max(1, num_mels // 2), dim=1).values.mean(1) < threshold

@@ -1,6 +1,6 @@
-"""Weights of losses as functions of the iteration, from configuration.
+"""Loss weights as functions of the iteration.
 
-The iteration is the project's own count of generator steps, not Lightning's `global_step`.
+Iterations are the training module's own count, not Lightning's `global_step`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from talkinghead.errors import UsageError
 
 
 class Schedule(Protocol):
-    """A weight for every iteration, counted from 0."""
+    """Function from an iteration, counted from 0, to a weight."""
 
     def __call__(self, iteration: int) -> float:
-        """The weight at an iteration."""
+        """Return the weight at an iteration."""
 
 
 @dataclass(frozen=True)
 class ConstantSchedule:
-    """Always the same."""
+    """A constant weight."""
 
     value: float
 
     def __call__(self, iteration: int) -> float:
-        """The weight at an iteration."""
+        """Return the weight at an iteration."""
         return float(self.value)
 
 
 @dataclass(frozen=True)
 class LinearSchedule:
-    """`start` until `start_iteration`, then a straight line to `end` at `end_iteration`."""
+    """`start` until `start_iteration`, then linear to `end` at `end_iteration`."""
 
     start: float
     end: float
@@ -47,7 +47,7 @@ class LinearSchedule:
             )
 
     def __call__(self, iteration: int) -> float:
-        """The weight at an iteration."""
+        """Return the weight at an iteration."""
         if iteration >= self.end_iteration:
             return float(self.end)
         if iteration <= self.start_iteration:
@@ -58,7 +58,7 @@ class LinearSchedule:
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """`values[0]` until the first milestone, `values[1]` from it until the second, and so on."""
+    """`values[0]` before the first milestone, `values[1]` before the second, and so on."""
 
     values: Sequence[float]
     milestones: Sequence[int]
@@ -73,7 +73,7 @@ class StepSchedule:
             raise UsageError(f"schedule step: milestones must rise, got {list(self.milestones)}")
 
     def __call__(self, iteration: int) -> float:
-        """The weight at an iteration."""
+        """Return the weight at an iteration."""
         return float(self.values[sum(iteration >= milestone for milestone in self.milestones)])
 
 
@@ -85,12 +85,12 @@ _KINDS: dict[str, type[ConstantSchedule | LinearSchedule | StepSchedule]] = {
 
 
 def build_schedule(config: float | Mapping[str, Any]) -> Schedule:
-    """A schedule from a number (constant) or a mapping with `kind` and the fields of that kind.
+    """Build a schedule from a number or from a mapping with `kind` and that kind's fields.
 
     Example: `{kind: linear, start: 0, end: 0.03, start_iteration: 500, end_iteration: 1500}`.
 
     Raises:
-        UsageError: the kind or a field is unknown, missing or makes no sense.
+        UsageError: the kind or a field is unknown, missing or invalid.
     """
     if isinstance(config, (int, float)) and not isinstance(config, bool):
         return ConstantSchedule(float(config))

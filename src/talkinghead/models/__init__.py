@@ -1,1 +1,1 @@
-"""Networks in plain torch, and the checkpoint that they are rebuilt from."""
+"""Networks in plain torch, and the checkpoint format."""

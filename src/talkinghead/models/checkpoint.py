@@ -1,12 +1,12 @@
-"""The file in which training and inference meet: its schema, and a model built from it.
+"""Checkpoint format shared by training and inference.
 
-A training checkpoint is Lightning's file with these plain entries beside its own; a release is a
+A training checkpoint is Lightning's file with these additional plain entries; a release is a
 safetensors file with the same entries as JSON in its metadata:
 
     {"schema_version": 1, "generator": {...}, "av": {...}, "license": "...", "trained_on": "..."}
 
-Nothing is unpickled: `torch.load(weights_only=True)` or safetensors, and the state dict must fit
-    exactly.
+Nothing is unpickled: files are read with `torch.load(weights_only=True)` or safetensors, and the
+state dict must fit exactly.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.types import AVSpec
 
 SCHEMA_VERSION = 1
-GENERATOR, EXPERT, LIPS = "generator", "sync_expert", "lip_regressor"
+GENERATOR, EXPERT, LIP_REGRESSOR = "generator", "sync_expert", "lip_regressor"
 _NETWORKS: dict[str, type[nn.Module]] = {
     GENERATOR: LipSyncGenerator,
     EXPERT: SyncDiscriminator,
-    LIPS: LipRegressor,
+    LIP_REGRESSOR: LipRegressor,
 }
 
 
 @dataclass
-class Loaded:
-    """A network in evaluation mode, the AVSpec it was trained for and what else its file says."""
+class LoadedNetwork:
+    """A network in evaluation mode, the AVSpec it was trained for and its file's other entries."""
 
     model: nn.Module
     spec: AVSpec
@@ -51,13 +51,13 @@ class Loaded:
 
 
 def default_checkpoint(kind: str = GENERATOR) -> Path:
-    """The weights that come with the package."""
+    """Return the path of the packaged weights."""
     name = "compact" if kind == GENERATOR else kind
     return Path(str(resources.files("talkinghead") / "weights" / f"{name}.safetensors"))
 
 
 def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
-    """A path, or the packaged file for "default".
+    """Return the path of a checkpoint, for "default" that of the packaged weights.
 
     Raises:
         CheckpointError: there is no such file.
@@ -78,7 +78,7 @@ def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
 
 
 def spec_arguments(spec: AVSpec) -> dict[str, Any]:
-    """The keyword arguments that a generator takes from the AVSpec."""
+    """Return the arguments that a generator takes from the AVSpec."""
     return {
         "num_mels": spec.num_mels,
         "mel_window": spec.mel_window,
@@ -90,47 +90,50 @@ def spec_arguments(spec: AVSpec) -> dict[str, Any]:
 
 
 def build(kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> nn.Module:
-    """A network with random weights, from what a checkpoint holds."""
+    """Build a network with random weights from a checkpoint's arguments."""
     fixed = spec_arguments(spec)
-    taken = {GENERATOR: tuple(fixed), EXPERT: ("num_mels", "mel_window"), LIPS: ()}[kind]
-    return _NETWORKS[kind](**{**arguments, **{name: fixed[name] for name in taken}})
+    used = {GENERATOR: tuple(fixed), EXPERT: ("num_mels", "mel_window"), LIP_REGRESSOR: ()}[kind]
+    return _NETWORKS[kind](**{**arguments, **{name: fixed[name] for name in used}})
 
 
-def load_generator(path: str | Path = "default") -> Loaded:
-    """The generator of a release or of a training checkpoint: the EMA's weights, CPU, float32.
+def load_generator(path: str | Path = "default") -> LoadedNetwork:
+    """Load the generator, with averaged weights, in float32 on the CPU.
+
+    Args:
+        path: a release or a training checkpoint, or "default" for the packaged weights.
 
     Raises:
-        CheckpointError: missing, truncated, of another schema, or its weights do not fit its model.
+        CheckpointError: the file is missing, truncated or of another schema, or its weights do not
+            fit its model.
     """
     return _load(resolve_checkpoint(path, GENERATOR), GENERATOR)
 
 
-def load_expert(path: str | Path = "default") -> Loaded:
-    """The sync expert of a release or of a training checkpoint; frozen.
-
-    Raises as `load_generator` does.
-    """
+def load_expert(path: str | Path = "default") -> LoadedNetwork:
+    """Load a sync expert, frozen; see `load_generator`."""
     loaded = _load(resolve_checkpoint(path, EXPERT), EXPERT)
     loaded.model.requires_grad_(False)
     return loaded
 
 
-def load_lips(path: str | Path = "default") -> Loaded:
-    """The lip regressor of a release or of a training checkpoint; frozen.
-
-    Raises as `load_generator` does.
-    """
-    loaded = _load(resolve_checkpoint(path, LIPS), LIPS)
+def load_lip_regressor(path: str | Path = "default") -> LoadedNetwork:
+    """Load a lip regressor, frozen; see `load_generator`."""
+    loaded = _load(resolve_checkpoint(path, LIP_REGRESSOR), LIP_REGRESSOR)
     loaded.model.requires_grad_(False)
     return loaded
 
 
 def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[str, Any]) -> None:
-    """Half-precision safetensors without optimizer state.
+    """Write a network as half-precision safetensors.
 
-    `meta` holds `kind`'s arguments, `av`, license and data.
+    Args:
+        path: file to write.
+        kind: the network's kind, such as `GENERATOR`.
+        model: the network.
+        meta: entries: the arguments under `kind`, `av`, `license` and `trained_on`.
 
     Raises:
+        CheckpointError: an entry is missing.
         MediaError: the file cannot be written.
     """
     state = {name: t.detach().half().contiguous() for name, t in model.state_dict().items()}
@@ -142,24 +145,23 @@ def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[st
         temporary.write_bytes(save(state, {"talkinghead": json.dumps(entries)}))
 
 
-def _load(path: Path, kind: str) -> Loaded:
+def _load(path: Path, kind: str) -> LoadedNetwork:
     state, entries = _read_release(path) if path.suffix == ".safetensors" else _read_training(path)
     _check_schema(path, kind, entries)
     if path.suffix != ".safetensors":
         state = _select(path, kind, state)
     try:
         spec = AVSpec.from_dict(entries["av"])
-        # The weights are all here: what they were initialised from need not be.
+        # All weights are in the file: the pretrained ones they started from are not needed.
         model = build(kind, {**entries[kind], **_without_pretrained(entries[kind])}, spec)
         model.load_state_dict({name: t.float() for name, t in state.items()}, strict=True)
     except (TypeError, RuntimeError, TalkingHeadError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"checkpoint {path} does not fit this version's {kind} ({reason}): use the version "
-            "that wrote it, or "
-            "export it again"
+            "that wrote it, or export it again"
         ) from error
-    return Loaded(model.eval(), spec, entries)
+    return LoadedNetwork(model.eval(), spec, entries)
 
 
 def _without_pretrained(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,9 +202,8 @@ def _check_schema(path: Path, kind: str, entries: Mapping[str, Any]) -> None:
     if version != SCHEMA_VERSION:
         found = "no schema_version" if version is None else f"schema_version {version}"
         raise CheckpointError(
-            f"checkpoint {path} has {found}, this version reads {SCHEMA_VERSION}: it is another "
-            "program's or another "
-            "version's; use checkpoint=default or one that this version trained"
+            f"checkpoint {path} has {found}, this version reads {SCHEMA_VERSION}: it was written "
+            "by another program or version; use checkpoint=default or one that this version trained"
         )
     for key in (kind, "av"):
         if not isinstance(entries.get(key), Mapping):
@@ -210,7 +211,7 @@ def _check_schema(path: Path, kind: str, entries: Mapping[str, Any]) -> None:
 
 
 def _select(path: Path, kind: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's own weights out of a LightningModule's: the EMA's where there is one."""
+    """Return the network's weights from a LightningModule's, averaged ones if there are any."""
     prefixes = (f"ema.{kind}.", f"{kind}.") if kind == GENERATOR else (f"{kind}.",)
     for prefix in prefixes:
         chosen = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Real or generated, patch by patch.
+"""Patch discriminator of real and generated images.
 
 Shape suffixes: N frames, C channels, H and W pixels.
 """
@@ -10,22 +10,20 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_REACH = 4
+_RADIUS = 4
 _GAIN = 3.0
-"""Local contrast: how many pixels around make up the mean, and what the difference is times."""
+"""Local contrast: radius of the mean in pixels, and the factor of the difference."""
 
 
 class Discriminator(nn.Module):
-    """Patch logits on the mouth and, by choice, on the whole face with that mouth in it.
+    """Patch discriminator on the mouth and, optionally, on the whole face with that mouth.
 
-    The mouth's sees skin and teeth, the face's whether the mouth belongs there. Both see how each
-    pixel differs from those around it, so that no light or colour of a face hides what they are to
-    learn: whether its edges are a camera's. Both also give the activations that feature matching
-    compares.
+    Its inputs are reduced to local contrast, so it cannot rely on the lighting or colour of a face.
+    It also returns the activations for feature matching.
 
     Args:
-        channels: widths of the mouth's network, a stage each.
-        face_channels: of the face's; None for none.
+        channels: channel widths of the mouth network, one per stage.
+        face_channels: channel widths of the face network; None for no such network.
 
     Paper: Isola et al., 2017, arXiv:1611.07004.
     """
@@ -40,21 +38,20 @@ class Discriminator(nn.Module):
         self.face = _Patches(face_channels) if face_channels else None
 
     def forward(self, mouth: Tensor, face: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What it makes of mouths and of the faces that they were put into.
+        """Return logits and activations of mouths and of the faces that contain them.
 
         Args:
             mouth: RGB float [N, 3, H, W] in [0, 1].
-            face: RGB float [N, 3, H', W'] in [0, 1]; not looked at where there is no network for
-                it.
+            face: RGB float [N, 3, H', W'] in [0, 1]; ignored without a face network.
 
         Returns:
-            Logits [N, 1, h, w], one tensor a network, and all networks' activations.
+            Logits [N, 1, h, w] of each network, and all networks' activations.
         """
         logits, features = self.mouth(mouth)
         if self.face is None:
             return [logits], features
-        more, seen = self.face(face)
-        return [logits, more], [*features, *seen]
+        face_logits, face_features = self.face(face)
+        return [logits, face_logits], [*features, *face_features]
 
 
 class _Patches(nn.Module):
@@ -69,7 +66,7 @@ class _Patches(nn.Module):
         self.head = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = _GAIN * local_contrast(image, _REACH)
+        x = _GAIN * local_contrast(image, _RADIUS)
         features = []
         for stage in self.stages:
             x = stage(x)
@@ -77,7 +74,7 @@ class _Patches(nn.Module):
         return self.head(x), features
 
 
-def local_contrast(image: Tensor, reach: int) -> Tensor:
-    """An image [N, C, H, W] less its mean over 2 * reach + 1 pixels each way."""
-    around = F.pad(image, (reach,) * 4, mode="replicate")
-    return image - F.avg_pool2d(around, 2 * reach + 1, 1)
+def local_contrast(image: Tensor, radius: int) -> Tensor:
+    """Subtract from an image [N, C, H, W] its mean over squares of 2 * radius + 1 pixels."""
+    around = F.pad(image, (radius,) * 4, mode="replicate")
+    return image - F.avg_pool2d(around, 2 * radius + 1, 1)

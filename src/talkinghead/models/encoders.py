@@ -1,8 +1,7 @@
-"""What hears and what sees: the audio, face and context encoders.
+"""Encoders of audio, reference face and masked face.
 
 Shape suffixes: B batch, N batch x time, W audio windows, C channels or feature rows, K mel frames
-    of a window, D model
-width, H and W pixels (always together).
+of a window, D model width, H and W pixels.
 """
 
 from __future__ import annotations
@@ -24,26 +23,32 @@ from talkinghead.features.feature_registry import feature_class
 from talkinghead.types import AVSpec
 
 STRUCTURE_ONLY = "structure"
-"""As `weights`: a pretrained encoder's frozen batch norms, whose values a checkpoint will bring."""
+"""Value of `weights` for the structure of a pretrained encoder without loading its weights."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm of up to 8 groups.
-
-    It needs no batch statistics, so one frame gives what a batch gives.
-    """
+    """Return a GroupNorm of up to 8 groups: unlike batch norm it does not depend on the batch."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
 class AudioEncoder(nn.Module):
-    """One 200 ms window of audio features to one token.
+    """Encodes a 200 ms window of audio features as one token.
 
-    A 4-layer CNN for each feature, then a fully connected layer.
+    One 4-layer CNN per feature, then a fully connected layer. There are no normalisation layers, as
+    loudness separates speech from silence.
 
-    Without normalisation layers: how loud it is says whether anybody speaks.
+    Args:
+        features: names of registered audio features.
+        num_mels: number of mel bins.
+        window: mel frames of a window.
+        channels: channel widths of the four layers.
+        dim: width of the token.
+
+    Raises:
+        UsageError: a feature is unknown or there is none.
     """
 
     def __init__(
@@ -103,17 +108,17 @@ def _audio_cnn(rows: int, channels: Sequence[int]) -> nn.Sequential:
 
 @dataclass
 class FaceFeatures:
-    """A face as the generator sees it.
-
-    `embedding` [B, dim] and `maps`, [B, C, H, W] at strides 4, 8, 16 and 32.
-    """
+    """Features of a face: `embedding` [B, dim] and `maps` [B, C, H, W] at strides 4, 8, 16, 32."""
 
     embedding: Tensor
     maps: list[Tensor]
 
 
 class FaceEncoder(nn.Module):
-    """A face, 256 x 256, to an embedding and its spatial features, which an embedding cannot hold.
+    """Encodes a face as an embedding and spatial feature maps.
+
+    With ImageNet weights the batch norms are frozen; otherwise group norms replace them, as
+    references are encoded one at a time.
 
     Args:
         backbone: "resnet50", "mobilenet_v3", "efficientnet_b0" (torchvision's) or "small" (four
@@ -122,8 +127,9 @@ class FaceEncoder(nn.Module):
         weights: None (random), "imagenet" (torchvision downloads them) or the path of a torchvision
             state dict.
 
-    With ImageNet weights the batch norms are frozen; without, they are group norms: single
-    references are all there is.
+    Raises:
+        UsageError: the backbone is unknown.
+        DependencyError: the weights are not available.
 
     Paper: He et al., 2015, arXiv:1512.03385; Howard et al., 2019, arXiv:1905.02244; Tan and Le,
         2019, arXiv:1905.11946.
@@ -144,16 +150,13 @@ class FaceEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, face: Tensor) -> FaceFeatures:
-        """RGB float [B, 3, 256, 256] in [0, 1]."""
+        """Encode faces, RGB float [B, 3, 256, 256] in [0, 1]."""
         maps = list(self.backbone((face - self.mean) / self.std).values())
         return FaceFeatures(self.project(maps[-1].mean(dim=(2, 3))), maps)
 
 
 class _Small(nn.Module):
-    """Four stages of two convolutions at strides 4, 8, 16 and 32.
-
-    Quick where depthwise convolutions are slow.
-    """
+    """Four stages of two plain convolutions, faster on CPUs than depthwise ones."""
 
     def __init__(self, channels: Sequence[int] = (32, 64, 96, 160)) -> None:
         super().__init__()
@@ -220,8 +223,7 @@ def _pretrained(name: str, weights: str) -> dict[str, Tensor]:
     except OSError as error:
         raise DependencyError(
             f"ImageNet weights for {name} could not be downloaded ({error}): connect, give the "
-            "path of a "
-            "torchvision state dict, or train without (face_encoder_weights=null)"
+            "path of a torchvision state dict, or train without (face_encoder_weights=null)"
         ) from error
 
 
@@ -244,13 +246,14 @@ _BACKBONES: dict[str, Callable[[str | None], tuple[nn.Module, list[int]]]] = {
 
 
 class ContextEncoder(nn.Module):
-    """What the mask leaves of the current face.
+    """Encodes the current frame outside the mouth mask: pose, lighting and jaw outline.
 
-    Its pose, its light and where the jaw leaves the box.
+    Its first layer adds features of the masked reference, so that it can compare the head poses.
+    It runs for every frame of a video, so it is small and takes half the resolution.
 
-    It is seen beside the same part of the reference, so that the first layers can tell how the head
-    has moved between the two. It runs for every frame of a video (once for a still), so it is small
-    and sees half the resolution.
+    Args:
+        channels: four channel widths.
+        dim: width of the embedding.
     """
 
     def __init__(self, channels: Sequence[int] = (24, 48, 96, 128), dim: int = 256) -> None:
@@ -267,7 +270,7 @@ class ContextEncoder(nn.Module):
             )
             for in_channels, out_channels in pairwise(channels)
         )
-        # At a thirty-second: now the middle of the black box sees what is around it.
+        # At 1/32 this reaches from the mask's border to its centre.
         self.spread = nn.Sequential(
             nn.Conv2d(channels[-1], channels[-1], 3, padding=1),
             group_norm(channels[-1]),
@@ -276,11 +279,11 @@ class ContextEncoder(nn.Module):
         self.project = nn.Linear(channels[-1] * 16, dim)
 
     def forward(self, masked_face: Tensor, reference: Tensor) -> FaceFeatures:
-        """Maps at strides 4, 8, 16 and 32 of the face.
+        """Return an embedding and maps at strides 4, 8, 16 and 32 of the face.
 
         Args:
-            masked_face: RGB float [N, 3, 128, 128] in [0, 1], the mouth's box black.
-            reference: [N or 1, C, 64, 64], `self.reference` of the reference's.
+            masked_face: RGB float [N, 3, 128, 128] in [0, 1], black inside the mask.
+            reference: [N or 1, C, 64, 64], `self.reference` of the masked reference.
         """
         x = F.silu(self.norm(self.current(masked_face - 0.5) + reference))
         maps = [x]

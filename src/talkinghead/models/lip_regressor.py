@@ -1,6 +1,6 @@
-"""Where the lips are in a picture of a mouth, so that a gradient can be taken of it.
+"""Differentiable lip landmark regressor.
 
-Shape suffixes: N pictures, P points, H and W pixels.
+Shape suffixes: N images, P points, H and W pixels.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from talkinghead.models.encoders import group_norm
 
 
 class LipRegressor(nn.Module):
-    """A mouth to its twenty lip points, each the mean place of a heat map.
+    """Regressor of the twenty lip landmarks of a mouth image, for losses.
 
-    Detectors run outside torch, so nothing can be learnt through them; this one is for losses. A
-    heat map moves with the picture, and so its mean does, wherever the mouth lies.
+    The landmark detectors run outside torch and give no gradient. Each point is the mean position
+    of a heat map, so predictions follow a shifted image.
 
     Args:
-        channels: three widths: at a half and twice at a quarter of the picture.
+        channels: three channel widths: at 1/2 and twice at 1/4 of the image.
 
     Paper: Nibali et al., "Numerical coordinate regression with convolutional neural networks",
         2018, arXiv:1801.07372.
@@ -32,7 +32,7 @@ class LipRegressor(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         widths = (3, *channels, channels[-1], channels[-1])
-        # The last ones look far: each point must know the mouth around it.
+        # The last layers are dilated: each point depends on the whole mouth.
         for index, (stride, dilation) in enumerate(((2, 1), (2, 1), (1, 1), (1, 2), (1, 4))):
             layers += [
                 nn.Conv2d(widths[index], widths[index + 1], 3, stride, dilation, dilation),
@@ -43,16 +43,16 @@ class LipRegressor(nn.Module):
         self.heat = nn.Conv2d(channels[-1], NUM_LIP_POINTS, 1)
 
     def forward(self, mouths: Tensor) -> Tensor:
-        """Points [N, 20, 2], (x, y) as fractions of the picture.
+        """Return points [N, 20, 2], (x, y) as fractions of the image.
 
         Args:
             mouths: RGB float [N, 3, H, W] in [0, 1].
         """
         heat_NPHW = self.heat(self.trunk(mouths - 0.5)).float()
         height, width = heat_NPHW.shape[-2:]
-        share_NPHW = F.softmax(heat_NPHW.flatten(2), dim=2).unflatten(2, (height, width))
+        weight_NPHW = F.softmax(heat_NPHW.flatten(2), dim=2).unflatten(2, (height, width))
         x, y = (_centres(size, heat_NPHW.device) for size in (width, height))
-        return torch.stack([share_NPHW.sum(2) @ x, share_NPHW.sum(3) @ y], dim=-1)
+        return torch.stack([weight_NPHW.sum(2) @ x, weight_NPHW.sum(3) @ y], dim=-1)
 
 
 def _centres(size: int, device: torch.device) -> Tensor:

@@ -1,8 +1,7 @@
-"""The sync expert: do this mouth and this speech belong together?
+"""The sync expert, which embeds mouth motion and speech in one space.
 
 Shape suffixes: B batch, T video frames of a window, C channels or feature rows, K mel frames, D
-    embedding width, H and W
-pixels.
+embedding width, H and W pixels.
 """
 
 from __future__ import annotations
@@ -20,19 +19,21 @@ _MAX_SCALE = 100.0
 
 
 class SyncDiscriminator(nn.Module):
-    """Mouth and audio windows to one space of unit vectors.
+    """Embeds windows of mouth images and of audio as unit vectors in one space.
 
-    It sees grey frames less the clip's mean frame, scaled to unit size: the mean takes away who it
-    is and leaves what moves. The embeddings are not rectified, so a cosine can be anything in [-1,
-    1].
+    Mouths are converted to grey, the clip's mean image is subtracted and the result normalised,
+    which removes identity and keeps motion. Embeddings are not rectified, so cosines cover [-1, 1].
 
     Args:
-        num_frames: video frames in a window.
-        dim: width of the embedding.
-        image_size: what the mouth is shrunk to.
-        image_channels: three widths, at a half, a quarter and an eighth of `image_size`.
-        audio_features, audio_channels, audio_dim, num_mels, mel_window: see `AudioEncoder`; one
-            window a frame.
+        num_frames: video frames of a window.
+        dim: width of the embeddings.
+        image_size: size to which mouth images are resized.
+        image_channels: three channel widths, at 1/2, 1/4 and 1/8 of `image_size`.
+        audio_features: audio features; see `AudioEncoder`.
+        audio_channels: four channel widths of the audio encoder.
+        audio_dim: width of a frame's audio token.
+        num_mels: see `AVSpec`.
+        mel_window: see `AVSpec`.
 
     Paper: Chung and Zisserman, "Out of time", 2016; Prajwal et al., 2020, arXiv:2008.10010; van den
         Oord et al., 2018, arXiv:1807.03748, for the contrastive use.
@@ -76,26 +77,26 @@ class SyncDiscriminator(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The inverse temperature of the contrastive loss."""
+        """Inverse temperature of the contrastive loss."""
         return self.log_scale.exp().clamp(max=_MAX_SCALE)
 
     def forward(
         self, mouths_BTCHW: Tensor, mean_mouth_BCHW: Tensor, audio_BTCK: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Windows of `num_frames` frames and audio windows to embeddings [B, D] and [B, D]."""
+        """Return the video and audio embeddings of windows, both [B, D]."""
         return self.embed_video(mouths_BTCHW, mean_mouth_BCHW), self.embed_audio(audio_BTCK)
 
     def embed_video(self, mouths_BTCHW: Tensor, mean_mouth_BCHW: Tensor) -> Tensor:
-        """Mouths [B, T, 3, H, W] in [0, 1] and their clip's mean, to unit vectors [B, D]."""
+        """Embed mouths [B, T, 3, H, W] in [0, 1] and their clip's mean as unit vectors [B, D]."""
         frames = self._grey(mouths_BTCHW.flatten(0, 1)).unflatten(0, mouths_BTCHW.shape[:2])
         moving = (frames - self._grey(mean_mouth_BCHW).unsqueeze(1)).squeeze(2)
         size = moving.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        # The floor keeps a still mouth's noise from being blown up into speech.
+        # The constant prevents amplification of a still mouth's noise.
         embedding = self.image_project(self.image_encoder(moving / (size + 0.01)))
         return F.normalize(embedding, dim=1)
 
     def embed_audio(self, audio_BTCK: Tensor) -> Tensor:
-        """Audio windows [B, T, C, K], one a frame, to [B, D], unit size."""
+        """Embed audio windows [B, T, C, K], one per frame, as unit vectors [B, D]."""
         tokens = self.audio_encoder(audio_BTCK.flatten(0, 1))
         embedding = self.audio_project(tokens.view(audio_BTCK.shape[0], -1))
         return F.normalize(embedding, dim=1)

@@ -1,1 +1,1 @@
-"""LightningModules, callbacks and the runner."""
+"""LightningModules, callbacks, sweeps and the training run."""

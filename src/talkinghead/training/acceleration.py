@@ -1,4 +1,4 @@
-"""What makes a step quicker or smaller, by choice: which of it pays depends on the machine."""
+"""Options that trade memory, start-up time and speed of training; the results stay the same."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from talkinghead.models.lipsync.generator import LipSyncGenerator
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """How the generator is run in training; the weights and their names stay the same.
+    """Execution options of the generator in training.
 
     Attributes:
-        channels_last: convolutions' weights with the channels innermost, as GPUs' tensor cores like
-            them.
-        compile: `torch.compile`, which needs a C++ compiler and some minutes at the start.
-        checkpoint_activations: the face encoder's and the decoder's stages and the transformer's
-            layers are computed again in the backward pass in place of being kept: less memory for
-            a third more work.
+        channels_last: stores convolution weights channels last, which suits GPU tensor cores.
+        compile: uses `torch.compile`, which needs a C++ compiler and minutes at the start.
+        checkpoint_activations: recomputes activations of encoders, transformer and decoder in the
+            backward pass: less memory for about a third more computation.
 
     Paper: Chen et al., "Training deep nets with sublinear memory cost", 2016, arXiv:1604.06174.
     """
@@ -33,7 +31,7 @@ class SpeedOptions:
     checkpoint_activations: bool = False
 
     def apply(self, generator: LipSyncGenerator) -> None:
-        """Changes a generator in place.
+        """Apply the options to a generator in place.
 
         Raises:
             DependencyError: `compile` without a compiler.
@@ -41,15 +39,15 @@ class SpeedOptions:
         if self.channels_last:
             generator.to(memory_format=torch.channels_last)
         if self.checkpoint_activations:
-            for part in _parts(generator):
+            for part in _checkpointed_parts(generator):
                 part.forward = partial(checkpoint, part.forward, use_reentrant=False)
         if self.compile:
             _require_compiler()
             generator.compile()
 
 
-def _parts(generator: LipSyncGenerator) -> list[nn.Module]:
-    """What keeps much between the passes, and is called with tensors alone."""
+def _checkpointed_parts(generator: LipSyncGenerator) -> list[nn.Module]:
+    """Return the modules with large activations, which take only tensors."""
     return [
         generator.face_encoder.backbone,
         generator.context_encoder,

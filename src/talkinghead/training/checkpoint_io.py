@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole or not at all."""
+"""Atomic writing of checkpoints."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from talkinghead.errors import MediaError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to the disk and renames.
+    """Writes a temporary file next to the target, flushes it to the disk and renames it.
 
-    The old file survives a full disk and a kill -9.
-
-    Lightning's own writer stages in the temporary directory, from where a move to another file
-    system is a copy.
+    A full disk or a killed process leaves the previous file intact. Lightning's own writer stages
+    in the temporary directory, from which a move to another file system is a copy.
     """
 
     def save_checkpoint(

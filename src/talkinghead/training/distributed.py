@@ -1,4 +1,4 @@
-"""Several processes that train one model: how they are started, and what they share."""
+"""Launching and communication of processes that train one model together."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SILENT = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_lo
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows [B, ...] of all P processes below one another, [P * B, ...], with their gradients.
+    """Concatenate the rows [B, ...] of all P processes to [P * B, ...], keeping gradients.
 
-    A contrastive loss over them is the same in every process, and the averaged gradients are those
-    of one process with the whole batch. Without gradients (in validation all processes look at the
-    same windows) and with one process the rows stay as they are.
+    A contrastive loss over the result is the same in every process, and the averaged gradients
+    equal those of one process with the whole batch. Without gradients (all processes validate on
+    the same windows) and with one process the rows are returned unchanged.
     """
     if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
         return rows
@@ -43,7 +43,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Every process's loss depends on these rows.
+        # The loss of every process depends on these rows.
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
@@ -51,20 +51,19 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def other_processes(run_dir: Path, command: str) -> Iterator[None]:
-    """Lets Lightning start this machine's other processes, in a sweep too, and clears up after it.
+    """Let Lightning start this machine's other processes, and restore this one's state afterwards.
 
     Lightning repeats the command line, which in a sweep is not the run's. Here the other processes
-    run the configuration that Hydra has saved. Afterwards the next run of a sweep finds this
-    process as if it were new.
+    get the configuration that Hydra saved, so each run of a sweep can use several processes.
 
     Args:
         run_dir: the run's folder.
-        command: `talkinghead`'s, whose configuration it is.
+        command: subcommand of `talkinghead` to run.
     """
     hydra_config, main = HydraConfig.instance(), sys.modules["__main__"]
     before = hydra_config.cfg, sys.argv, main.__spec__
     environment = {name: os.environ.get(name) for name in _LAUNCHER_VARIABLES}
-    # With a configuration of Hydra's Lightning would add overrides of its own.
+    # If Hydra's configuration were set, Lightning would add overrides to the command line.
     hydra_config.cfg, main.__spec__ = None, find_spec("talkinghead.__main__")
     saved = ["--config-path", str((run_dir / ".hydra").resolve()), "--config-name", "config"]
     sys.argv = [before[1][0], command, *saved, f"hydra.run.dir={run_dir}", *_SILENT]

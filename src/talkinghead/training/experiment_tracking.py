@@ -1,4 +1,4 @@
-"""A run in Weights & Biases: its place, its configuration, the code's state and its checkpoint."""
+"""Logging to Weights & Biases and CSV."""
 
 from __future__ import annotations
 
@@ -11,9 +11,28 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
-from talkinghead.training.callbacks.previews import LastCheckpoint
+from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
+
+
+def csv_logger(save_dir: str) -> CSVLogger:
+    """Return a logger that appends to `csv/metrics.csv` of a run's folder.
+
+    Lightning's own logger deletes the file of the run that is resumed.
+
+    Args:
+        save_dir: folder of the run.
+    """
+    path = Path(save_dir) / "csv" / "metrics.csv"
+    earlier = path.read_text() if rank_zero_only.rank == 0 and path.is_file() else ""
+    logger = CSVLogger(save_dir, name="csv", version="")
+    if earlier:
+        writer = logger.experiment  # Deletes the file.
+        path.write_text(earlier)
+        writer.metrics_keys = earlier.splitlines()[0].split(",")
+    return logger
 
 
 def wandb_logger(
@@ -23,17 +42,17 @@ def wandb_logger(
     offline: bool | None = None,
     **options: Any,
 ) -> WandbLogger:
-    """W&B, offline when there is no key: `wandb sync` uploads such a run later.
+    """Return a W&B logger; `wandb sync` uploads an offline run later.
 
     Args:
-        save_dir: the run's folder.
-        name: of the run; the folder's by default.
-        group: of the run; by default what its folder lies in, so a sweep's runs are a group.
-        offline: None decides by WANDB_API_KEY.
-        **options: of `WandbLogger`.
+        save_dir: folder of the run.
+        name: name of the run; None takes the folder's.
+        group: group of the run; None takes the parent folder's name, so a sweep is one group.
+        offline: whether to stay offline; None does so unless WANDB_API_KEY is set.
+        **options: arguments of `WandbLogger`.
     """
     folder = Path(save_dir).resolve()
-    # W&B would make the folder only when it is first written to, and warn that it is missing.
+    # Otherwise W&B warns that the folder is missing.
     folder.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         save_dir=save_dir,
@@ -45,13 +64,13 @@ def wandb_logger(
 
 
 def track_config(trainer: L.Trainer, config: Mapping[str, Any]) -> None:
-    """Gives W&B a run's resolved configuration, and as `git` the state of the code."""
+    """Log a run's resolved configuration to W&B, with the state of the code as `git`."""
     for logger in _wandb_loggers(trainer):
         logger.log_hyperparams({**config, "git": git_state()})
 
 
 def track_checkpoint(trainer: L.Trainer) -> None:
-    """Gives W&B the best checkpoint, or the last where nothing was validated, as an artifact."""
+    """Log the best checkpoint to W&B as an artifact, or the last if nothing was validated."""
     best = [
         c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)
     ]
@@ -68,22 +87,22 @@ def track_checkpoint(trainer: L.Trainer) -> None:
 
 
 def git_state() -> dict[str, Any]:
-    """The commit of the repository that this code lies in, and whether files were changed since.
+    """Return the commit of this code's repository and whether tracked files were changed.
 
-    Empty where there is no git or no repository.
+    The result is empty without git or a repository.
     """
     git = shutil.which("git")
     folder = str(Path(__file__).parent)
 
-    def ask(*arguments: str) -> str | None:
+    def run(*arguments: str) -> str | None:
         command = [str(git), "-C", folder, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         return done.stdout.strip() if done.returncode == 0 else None
 
-    commit = ask("rev-parse", "HEAD") if git else None
+    commit = run("rev-parse", "HEAD") if git else None
     if commit is None:
         return {}
-    return {"commit": commit, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    return {"commit": commit, "dirty": bool(run("status", "--porcelain", "--untracked-files=no"))}
 
 
 def _wandb_loggers(trainer: L.Trainer) -> list[WandbLogger]:

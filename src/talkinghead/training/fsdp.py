@@ -1,4 +1,4 @@
-"""FSDP2 through Lightning: every process keeps a share of the weights."""
+"""Sharding of networks among processes with FSDP2."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.distributed.tensor import DTensor
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, over all processes of all machines; whole checkpoints.
+    """Lightning's FSDP2 strategy over all processes of all machines, with unsharded checkpoints.
 
-    Lightning's strategy for the first FSDP cannot run optimizers by hand
+    Lightning's FSDP1 strategy does not support manual optimization
     (https://github.com/Lightning-AI/pytorch-lightning/issues/19685).
 
     Args:
-        **options: of `ModelParallelStrategy`.
+        **options: arguments of `ModelParallelStrategy`.
 
     Paper: Zhao et al., "PyTorch FSDP", 2023, arXiv:2304.11277.
     """
@@ -36,14 +36,14 @@ class ShardedStrategy(ModelParallelStrategy):
 def shard_networks(
     module: L.LightningModule, large: Sequence[nn.Module], small: Sequence[nn.Module | None]
 ) -> None:
-    """Divides networks among the processes under `ShardedStrategy`, else does nothing.
+    """Shard networks among the processes under `ShardedStrategy`, else do nothing.
 
-    For `configure_model`: Lightning calls it before it builds the optimizers.
+    Call this in `configure_model`, which Lightning runs before it builds the optimizers.
 
     Args:
-        module: whose networks they are.
-        large: are divided. Only their `forward` may be called.
-        small: stay whole in every process; their gradients are averaged.
+        module: owner of the networks.
+        large: networks to shard. Only their `forward` may be called.
+        small: networks that are replicated; their gradients are averaged.
     """
     if module.device_mesh is None:
         return
@@ -54,8 +54,8 @@ def shard_networks(
             parameter.register_post_accumulate_grad_hook(_average_gradient)
 
 
-def whole(values: Tensor) -> Tensor:
-    """A tensor that may be divided among the processes, whole: all of them must ask for it."""
+def full_tensor(values: Tensor) -> Tensor:
+    """Return a possibly sharded tensor unsharded; every process must call this."""
     return values.full_tensor() if isinstance(values, DTensor) else values
 
 

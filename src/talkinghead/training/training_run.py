@@ -1,8 +1,9 @@
-"""One training run: put together, resumed where it stopped, and left whole."""
+"""One training run: its trainer, its loop and its result."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,44 +15,24 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.errors import UsageError
+from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
+from talkinghead.training.callbacks.progress import IterationProgress
+from talkinghead.training.checkpoint_io import AtomicCheckpointIO
 from talkinghead.training.experiment_tracking import track_checkpoint, track_config
+from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
+from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 
 logger = logging.getLogger(__name__)
 
-LAST = "checkpoints/last.ckpt"
-
 
 def resolve_precision(precision: str) -> str:
-    """Turns "auto" into bf16-mixed where the GPU has it, 16-mixed on other GPUs, 32 on CPUs."""
+    """Resolve "auto": bf16-mixed if the GPU supports it, 16-mixed on other GPUs, 32 on CPUs."""
     if precision != "auto":
         return precision
     if not torch.cuda.is_available():
         return "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-
-
-def resolve_resume(ckpt_path: str | None, run_dir: Path) -> str | None:
-    """The checkpoint to go on from: a path, or "last" for the newest run beside this one.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    if ckpt_path is None:
-        return None
-    if ckpt_path != "last":
-        if not Path(ckpt_path).is_file():
-            raise CheckpointError(
-                f"ckpt_path {ckpt_path} does not exist: give a checkpoint's path, or last"
-            )
-        return ckpt_path
-    found = [*run_dir.glob(LAST), *run_dir.parent.glob(f"*/{LAST}")]
-    if not found:
-        raise CheckpointError(
-            f"ckpt_path=last, but no run under {run_dir.parent} has left a {LAST}: train first, or "
-            "give a path"
-        )
-    return str(max(found, key=lambda path: path.stat().st_mtime))
 
 
 def train(
@@ -61,57 +42,104 @@ def train(
     ckpt_path: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Fits, and returns the last value of everything that was logged.
+    """Fit a module and return the last value of every logged metric.
 
     Args:
-        module: a `LipSyncGANModule` or a `SyncExpertModule`.
+        module: a `LipSyncGANModule`, `SyncExpertModule` or `LipRegressorModule`.
         datamodule: its data.
-        trainer: Lightning's, complete.
-        ckpt_path: where to go on from.
+        trainer: the trainer from `build_trainer`.
+        ckpt_path: checkpoint to resume from.
         config: the run's resolved configuration, for W&B.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted; the last checkpoint has been written.
     """
     if getattr(module, "sync", True) is None:
         logger.warning(
             "no sync expert: the sync loss's weight is 0. Train one (experiment=sync_expert) and "
             "give model.sync_expert=PATH, or model.sync_discriminator=joint"
         )
+    if ckpt_path is not None:
+        logger.info("resuming from %s", ckpt_path)
     try:
         track_config(trainer, config or {})
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
-        interrupted = trainer.interrupted
         track_checkpoint(trainer)
+    except SystemExit:
+        # Lightning turns an interruption into an exit.
+        if not trainer.interrupted:
+            raise
     finally:
-        # Or a multirun's runs would go on in the first one's.
+        # Without this all runs of a sweep would be logged as the first one.
         if any(isinstance(one, WandbLogger) for one in trainer.loggers):
             import wandb
 
             wandb.finish()
-    if interrupted:
+    _log_result(trainer, module)
+    if trainer.interrupted:
         raise KeyboardInterrupt
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _log_result(trainer: L.Trainer, module: Any) -> None:
+    """Log the checkpoint that was written, and the commands that use it."""
+    paths = [one.path for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)]
+    if not paths or not trainer.is_global_zero:
+        return
+    iteration, total, path = module.iteration, module.max_iterations, paths[0]
+    if trainer.interrupted:
+        logger.info(
+            "interrupted after iteration %d of %d: %s is saved; the same command with "
+            "ckpt_path=last resumes",
+            *(iteration, total, path),
+        )
+        return
+    logger.info("finished after iteration %d of %d: %s is saved", iteration, total, path)
+    for command in _next_commands(module, path, getattr(trainer, "datamodule", None)):
+        logger.info("next: %s", command)
+
+
+def _next_commands(module: Any, path: Path, datamodule: Any) -> list[str]:
+    corpus = getattr(datamodule, "corpus_dir", "CORPUS")
+    checkpoint = shlex.quote(str(path))
+    if isinstance(module, SyncExpertModule):
+        return [f"talkinghead train data.corpus_dir={corpus} model.sync_expert={checkpoint}"]
+    if isinstance(module, LipSyncGANModule):
+        return [
+            f"talkinghead evaluate corpus={corpus} checkpoint={checkpoint}",
+            f"talkinghead predict face=FACE audio=AUDIO output=out.mp4 checkpoint={checkpoint}",
+        ]
+    return [
+        f"talkinghead train data.corpus_dir={corpus} loss.weights.landmark=0.1 "
+        f"loss.landmark.checkpoint={checkpoint}"
+    ]
 
 
 def build_trainer(
     options: dict[str, Any], loggers: Sequence[Logger], callbacks: Sequence[Callback]
 ) -> L.Trainer:
-    """Lightning's Trainer with what our modules need.
+    """Build a trainer with the project's sampler, progress bar and atomic checkpoints.
 
-    Their own sampler, and checkpoints written whole.
+    Args:
+        options: arguments of `lightning.Trainer`; `precision` may be "auto".
+        loggers: the run's loggers.
+        callbacks: the run's callbacks.
 
     Raises:
-        UsageError: Lightning refuses the options, or several processes and the strategy do not go
-            together.
+        UsageError: Lightning refuses the options, or the number of processes does not fit the
+            strategy.
     """
-    from talkinghead.training.checkpoint_io import AtomicCheckpointIO
-
     options = {**options, "precision": resolve_precision(str(options.get("precision", "auto")))}
-    _quieten_lightning()
+    _silence_lightning()
+    callbacks = list(callbacks)
+    if options.get("enable_progress_bar", True):
+        callbacks.append(IterationProgress())
     options.setdefault("enable_checkpointing", any(isinstance(c, Checkpoint) for c in callbacks))
     try:
         trainer = L.Trainer(
             **options,
             logger=list(loggers) or False,
-            callbacks=list(callbacks),
+            callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             use_distributed_sampler=False,
         )
@@ -122,14 +150,14 @@ def build_trainer(
 
 
 def _require_processes(trainer: L.Trainer, options: Mapping[str, Any]) -> None:
-    """Several processes need a strategy that knows of our optimizers, and such a strategy them."""
-    wants_many = options.get("strategy", "auto") != "auto"
-    if trainer.world_size > 1 and not wants_many:
+    """Require a distributed strategy for several processes, and several processes for one."""
+    distributed = options.get("strategy", "auto") != "auto"
+    if trainer.world_size > 1 and not distributed:
         raise UsageError(
             f"trainer.devices={options.get('devices')} makes {trainer.world_size} processes: "
             "choose trainer=ddp, trainer=multinode or trainer=fsdp for them"
         )
-    if trainer.world_size == 1 and wants_many:
+    if trainer.world_size == 1 and distributed:
         raise UsageError(
             f"trainer=ddp, multinode and fsdp divide the work among several devices, but with "
             f"trainer.accelerator={options.get('accelerator')} and "
@@ -138,17 +166,18 @@ def _require_processes(trainer: L.Trainer, options: Mapping[str, Any]) -> None:
         )
 
 
-def _quieten_lightning() -> None:
-    """Drops what Lightning says of itself: a run's own lines are what a user looks for."""
+def _silence_lightning() -> None:
+    """Suppress Lightning's own log lines and warnings that do not concern the user."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*in eval mode at the start of training.*",  # The moving average and the frozen expert.
+        ".*in eval mode at the start of training.*",  # Moving average and frozen expert.
         ".*smaller than the logging interval.*",
         ".*does not have many workers.*",
         ".*LeafSpec.*",
-        ".*sync_dist=True.*",  # Every process validates the same windows.
-        ".*FSDP2-wrapped module .* returned a view.*",  # Nobody changes outputs in place.
+        ".*sync_dist=True.*",  # All processes validate the same windows.
+        ".*FSDP2-wrapped module .* returned a view.*",  # Outputs are not changed in place.
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*Experiment logs directory .* exists and is not empty.*",  # See `csv_logger`.
     ):
         warnings.filterwarnings("ignore", message)

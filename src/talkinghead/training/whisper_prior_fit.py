@@ -87,7 +87,7 @@ def _clip_features(whisper: Encoder, file: ClipFile) -> Tensor:
 
 
 def _weighted_rows(features: Tensor, motion: Tensor, weight: float) -> Tensor:
-    """Return rows of (features, motion, 1) where lips are known; squared weights sum to `weight`."""
+    """Return rows of (features, motion, 1) with known lips, of total weight `weight`."""
     known = torch.isfinite(motion).all(1)
     rows = torch.cat([features, motion, features.new_ones(len(features), 1)], 1)[known]
     return rows * math.sqrt(weight / max(1, len(rows)))

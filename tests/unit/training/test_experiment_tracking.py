@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from wandb.proto import wandb_internal_pb2
 
 from talkinghead.training import experiment_tracking as tracking
-from talkinghead.training.callbacks.previews import LastCheckpoint
+from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.experiment_tracking import git_state, wandb_logger
 from talkinghead.training.training_run import build_trainer, train
 

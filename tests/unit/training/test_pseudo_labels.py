@@ -84,7 +84,7 @@ def test_batches_have_windows_of_it(corpus, book, tmp_path):
     pseudo_label(book, tmp_path / "spoken", SPEC, voices(), LoudnessLipPrior(), OPTIONS)
     spoken = PseudoLabelDataset(tmp_path / "spoken", **WINDOWS)
     item = spoken[3]
-    assert item["spoken_lips"].shape == (11, 20, 2)
+    assert item["pseudo_label_lips"].shape == (11, 20, 2)
     for name, value in spoken[3].items():
         assert torch.equal(torch.nan_to_num(item[name]), torch.nan_to_num(value))
     module = LipSyncDataModule(
@@ -93,8 +93,8 @@ def test_batches_have_windows_of_it(corpus, book, tmp_path):
     module.setup()
     batch = next(iter(module.train_dataloader()))
     batch = module.on_after_batch_transfer(batch, 0)
-    assert batch["spoken_mel"].shape == batch["mel"].shape
-    assert batch["spoken_lips"].shape == batch["lips"].shape
+    assert batch["pseudo_label_mel"].shape == batch["mel"].shape
+    assert batch["pseudo_label_lips"].shape == batch["lips"].shape
 
 
 def test_bad_books_and_options(book, tmp_path):

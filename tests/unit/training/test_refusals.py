@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from talkinghead.data.manifest import Manifest
 from talkinghead.errors import CheckpointError, CorpusError, MediaError, TalkingHeadError
 from talkinghead.models.checkpoint import build, default_checkpoint, save_release
-from talkinghead.training.callbacks.previews import LastCheckpoint
+from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 
 
 def saved_iteration(folder: Path) -> int:

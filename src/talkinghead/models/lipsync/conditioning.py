@@ -1,6 +1,6 @@
-"""What the generator may be told beside a face and speech, by choice: emotion, head pose.
+"""Optional conditioning of the generator on emotion and head pose.
 
-Both begin at nothing: weights that were trained without them go on where they were.
+Both start from zero, so weights that were trained without them can be fine-tuned.
 
 Shape suffixes: B batch, N frames, D width.
 """
@@ -15,19 +15,18 @@ from torch import Tensor, nn
 from talkinghead.errors import UsageError
 
 _TURN_UNIT = 30.0
-"""Degrees that count as one."""
+"""Degrees per unit of the network's input."""
 
 
 class EmotionEncoder(nn.Module):
-    """A vector for each emotion, added to the token of whoever speaks.
+    """Adds a learned vector for each emotion to the reference token.
 
     Args:
-        names: the emotions.
+        names: emotion labels.
         dim: width of the token.
 
     Attributes:
-        default: the number of the one that is taken where none is given: the first, or what
-            `choose_emotion` says.
+        default: index of the emotion that is used if none is given; see `choose_emotion`.
     """
 
     def __init__(self, names: Sequence[str], dim: int) -> None:
@@ -37,14 +36,18 @@ class EmotionEncoder(nn.Module):
         nn.init.zeros_(self.table.weight)
 
     def forward(self, token_BD: Tensor, emotion_B: Tensor | None) -> Tensor:
-        """Tokens [B, D] with emotions, int64 [B], numbers in `names`."""
+        """Condition tokens [B, D] on emotions, int64 [B], indices into `names`."""
         if emotion_B is None:
             emotion_B = torch.full((len(token_BD),), self.default, device=token_BD.device)
         return token_BD + self.table(emotion_B)
 
 
 class PoseEncoder(nn.Module):
-    """How far the head is turned from the reference's, added to the token of each frame."""
+    """Adds an embedding of the head's rotation relative to the reference to each frame's token.
+
+    Args:
+        dim: width of the token.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -53,19 +56,19 @@ class PoseEncoder(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, token_ND: Tensor, turn_N3: Tensor | None) -> Tensor:
-        """Tokens [N, D] with turns [N, 3], degrees; None is no turn."""
+        """Condition tokens [N, D] on rotations [N, 3] in degrees; None is no rotation."""
         if turn_N3 is None:
             turn_N3 = torch.zeros(len(token_ND), 3, device=token_ND.device)
         return token_ND + self.layers(turn_N3 / _TURN_UNIT)
 
 
 def choose_emotion(encoder: EmotionEncoder | None, name: str) -> None:
-    """What a generator, whose `emotion` this is, shows from now on where nothing else is given.
+    """Set the default emotion of a generator's encoder.
 
     Raises:
-        UsageError: it does not know the emotion.
+        UsageError: the generator does not have this emotion.
     """
     if encoder is None or name not in encoder.names:
-        known = f"it knows {', '.join(encoder.names)}" if encoder else "it knows no emotions"
-        raise UsageError(f"emotion={name} means nothing to this checkpoint: {known}")
+        known = f"it has {', '.join(encoder.names)}" if encoder else "it has none"
+        raise UsageError(f"this checkpoint has no emotion {name}: {known}")
     encoder.default = encoder.names.index(name)

@@ -1,4 +1,4 @@
-"""The picture's side of the generator: tokens and face features to the mouth's frames.
+"""Decoder of the generator: tokens and face features to mouth images.
 
 Shape suffixes: B batch, T video frames, N = B x T, C channels, D width, H and W pixels.
 """
@@ -24,25 +24,29 @@ from talkinghead.models.lipsync.lip_warp import (
 from talkinghead.models.lipsync.mouth_interior import mouth_interior
 
 MAX_FLOW = 0.35
-"""The longest displacement beside the lips' own, in half widths of the mouth's box."""
+"""Maximum displacement in addition to the lips' own, in half widths of the mouth's box."""
 
 _LIP_STAGES = 2
-_PAINT_INSIDE = 4.0
-"""How much readier to paint between the lips than beside them, as a logit."""
+_INSIDE_LOGIT = 4.0
+"""Added to the mask's logit between the lips."""
 
 _TINT, _SHADOW = 0.2, 3.0
-"""How much of the paint counts between the lips; the shadow in which drawn teeth lie, a logit."""
+"""Weight of the painted colour between the lips; darkening of the drawn interior's rim, a logit."""
 
-_LEAST_GAP, _TORN = 0.01, 0.3
-"""In half widths; and the share of the gap that is too little to be drawn out."""
+_MIN_GAP, _MIN_GAP_RATIO = 0.01, 0.3
+"""Half widths; and the ratio of gaps below which the reference's mouth interior is not warped."""
 
 
 @dataclass
 class ReferenceFeatures:
-    """A face encoded once.
+    """Features of a reference face, encoded once.
 
-    Its token [B, D], its mouth [B, 3, H, W], its lips [B, 20, 2] in half widths of the mouth's box
-    from its middle, its share of the context [B, C, H, W] and one map a decoder stage [B, C, H, W].
+    Attributes:
+        token: [B, D].
+        mouth: mouth image [B, 3, H, W].
+        lips: lip landmarks [B, 20, 2], relative to the centre of the mouth's box in half widths.
+        masked_face: features [B, C, H, W] of the masked reference for the context encoder.
+        maps: one map [B, C, H, W] per decoder stage.
     """
 
     token: Tensor
@@ -52,15 +56,15 @@ class ReferenceFeatures:
     maps: list[Tensor]
 
     def expand(self, count: int) -> ReferenceFeatures:
-        """Each face `count` times over: [B * count, ...], for as many frames of it."""
-        one = (self.token, self.mouth, self.lips, self.masked_face, *self.maps)
-        token, mouth, lips, masked_face, *maps = (t.repeat_interleave(count, 0) for t in one)
+        """Repeat each face for `count` frames: [B * count, ...]."""
+        features = (self.token, self.mouth, self.lips, self.masked_face, *self.maps)
+        token, mouth, lips, masked_face, *maps = (t.repeat_interleave(count, 0) for t in features)
         return ReferenceFeatures(token, mouth, lips, masked_face, maps)
 
 
 @dataclass
 class ContextFeatures:
-    """The masked_face of N mouths: tokens [N, D] and maps for the first three decoder stages."""
+    """Features of N masked faces: tokens [N, D] and maps for the first three decoder stages."""
 
     token: Tensor
     maps: list[Tensor]
@@ -68,16 +72,21 @@ class ContextFeatures:
 
 @dataclass
 class GeneratorOutput:
-    """Mouths in [0, 1] and what they were made of: mouth = mask * rgb + (1 - mask) * warped.
+    """Mouth images in [0, 1] and their parts: mouth = mask * rgb + (1 - mask) * warped.
 
-    `mouth`, `rgb`, `warped` [..., 3, H, W]; `mask` [..., 1, H, W]; `flow` [..., 2, H / 2, W / 2]:
-    where in the reference mouth each pixel comes from, less where it is, (x, y) in half widths of
-    the box, and zero at its edge.
+    Attributes from `points` on are for training, and None in exports.
 
-    For training, and None in exports: `points` [..., 20, 2], where the lips go, canonical pixels;
-    `residual`, the part of the flow that the lips do not bring about; `motion` [B, W, 20, 2], what
-    the speech alone does to lips, canonical pixels, for every audio window of a stretch; `spoken`
-    likewise, for other speech.
+    Attributes:
+        mouth: [..., 3, H, W].
+        rgb: painted colours [..., 3, H, W].
+        warped: warped reference mouth [..., 3, H, W].
+        mask: [..., 1, H, W].
+        flow: [..., 2, H / 2, W / 2], position in the reference minus position in the output, (x, y)
+            in half widths of the box, zero at its edge.
+        points: generated lip landmarks [..., 20, 2] in canonical pixels.
+        residual: the part of the flow that is not caused by the lip landmarks.
+        motion: lip motion [B, W, 20, 2] of every audio window, in canonical pixels.
+        pseudo_label_motion: lip motion of the pseudo-labelled audio, likewise.
     """
 
     mouth: Tensor
@@ -88,10 +97,10 @@ class GeneratorOutput:
     points: Tensor | None = None
     residual: Tensor | None = None
     motion: Tensor | None = None
-    spoken: Tensor | None = None
+    pseudo_label_motion: Tensor | None = None
 
     def unflatten(self, batch: int) -> GeneratorOutput:
-        """[B * T, ...] to [B, T, ...]."""
+        """Reshape [B * T, ...] to [B, T, ...]."""
         values = (
             self.mouth,
             self.rgb,
@@ -105,9 +114,17 @@ class GeneratorOutput:
 
 
 class Decoder(nn.Module):
-    """Upsampling CNN, 6 x 6 to 48 x 48: FiLM by the tokens, face features at every stage.
+    """Upsampling CNN, 6 x 6 to 48 x 48, with FiLM by the tokens and face features at every stage.
 
-    The lips' own motion is a warp to begin with, and a cue where to paint; see `LipWarper`.
+    The lip landmarks define an initial warp, which is also an input of the last stages; see
+    `LipWarper`.
+
+    Args:
+        dim: width of the tokens.
+        channels: channel widths of the four stages.
+        reference_channels: channel widths of the face encoder's maps.
+        context_channels: channel widths of the context encoder's maps.
+        mouth_size: side of the mouth image in pixels.
     """
 
     fade: Tensor
@@ -125,7 +142,7 @@ class Decoder(nn.Module):
         self.sizes = [mouth_size // 16, mouth_size // 8, mouth_size // 4, mouth_size // 2]
         self.start = nn.Linear(dim, channels[0] * self.sizes[0] ** 2)
         widths = [*reversed(reference_channels)]
-        widths[-1] += 12  # The last stage also sees the mouth's own pixels, four to a place.
+        widths[-1] += 12  # The last stage also takes the mouth image, 2 x 2 pixels per position.
         self.reference_maps = nn.ModuleList(
             nn.Conv2d(c, out, 1) for c, out in zip(widths, channels, strict=True)
         )
@@ -148,6 +165,7 @@ class Decoder(nn.Module):
         self.register_buffer("prior", lip_mask_prior(mouth_size), persistent=False)
 
     def _start_as_copy(self) -> None:
+        """Initialise the head so that the output equals the reference."""
         assert self.head.bias is not None
         with torch.no_grad():
             self.head.weight[: 2 + 12] = 0
@@ -157,20 +175,24 @@ class Decoder(nn.Module):
                 nn.init.zeros_(cast(nn.Conv2d, layer).weight)
 
     def project_reference(self, maps: list[Tensor], mouth: Tensor) -> list[Tensor]:
-        """The reference's share of every stage, computed once."""
+        """Return the reference's input of every stage."""
         maps = [*maps[:-1], torch.cat([maps[-1], F.pixel_unshuffle(mouth, 2)], dim=1)]
         return [layer(m) for layer, m in zip(self.reference_maps, maps, strict=True)]
 
     def project_context(self, maps: list[Tensor]) -> list[Tensor]:
-        """The context's share of the first three stages."""
+        """Return the context's input of the first three stages."""
         return [layer(m) for layer, m in zip(self.context_maps, maps, strict=True)]
 
     def forward(
         self, tokens: Tensor, motion: Tensor, reference: ReferenceFeatures, context: ContextFeatures
     ) -> GeneratorOutput:
-        """Tokens [N, D], with projected reference and context maps, to frames [N, ...].
+        """Decode tokens to frames [N, ...].
 
-        `motion` [N, 20, 2] is what the speech does to closed lips, in half widths.
+        Args:
+            tokens: [N, D].
+            motion: displacement [N, 20, 2] of closed lips by speech, in half widths.
+            reference: N references or one, with projected maps.
+            context: N contexts or one, with projected maps.
         """
         hidden = self.condition(tokens + reference.token + context.token)
         points = self.lips(motion, hidden, reference.lips)
@@ -192,33 +214,34 @@ class Decoder(nn.Module):
         steps = grid_steps(2 * self.sizes[-1], points.device)
         inside = inside_lips(steps, points)
         warped = warp(reference.mouth, flow)
-        # Painted over the warped skin, not from nothing: only what no warp brings must be learnt.
-        # Of a mouth that the reference shows closed, or much less open, what every mouth has inside
-        # is drawn. Inside, paint but tints: it was learnt of few people's teeth.
-        kept = _kept(reference.lips, points)[:, None]
-        bare = inside * (1 - F.interpolate(lips.shown * kept, scale_factor=2, mode="bilinear"))
-        mask = torch.sigmoid(painted[:, 3:] + _PAINT_INSIDE * inside)
-        mask = torch.lerp(mask, torch.ones_like(mask), bare) * self.prior
+        # RGB is relative to the warped skin, or to a drawn mouth interior where the reference's
+        # mouth is closed or much less open. Between the lips the painted colour has little weight:
+        # teeth learnt from few people look wrong on others.
+        usable = _interior_weight(reference.lips, points)[:, None]
+        shown = F.interpolate(lips.shown * usable, scale_factor=2, mode="bilinear")
+        hidden_interior = inside * (1 - shown)
+        mask = torch.sigmoid(painted[:, 3:] + _INSIDE_LOGIT * inside)
+        mask = torch.lerp(mask, torch.ones_like(mask), hidden_interior) * self.prior
         closed = self.lips.closed(reference.lips)
         drawn = torch.logit(mouth_interior(steps, closed, reference.mouth, self.prior))
-        skin = torch.logit(_full(warped), eps=0.02)
-        shadow = _SHADOW * bare * (1 - bare)
+        skin = torch.logit(_at_least_float32(warped), eps=0.02)
+        shadow = _SHADOW * hidden_interior * (1 - hidden_interior)
         near = F.interpolate((2 * lips.maps[:, :1]).clamp(max=1), scale_factor=2, mode="bilinear")
         paint = painted[:, :3] * (1 - (1 - _TINT) * near)
-        rgb = torch.sigmoid(torch.lerp(skin, drawn, bare) + paint - shadow)
+        rgb = torch.sigmoid(torch.lerp(skin, drawn, hidden_interior) + paint - shadow)
         mouth = mask * rgb + (1 - mask) * warped
         return GeneratorOutput(mouth, rgb, warped, mask, flow, points, residual)
 
 
-def _kept(reference: Tensor, moved: Tensor) -> Tensor:
-    """How far the gap between a reference's lips lasts for that between the moved: [N, 1, 1]."""
-    before, now = (lip_gaps(lips).mean(1) for lips in (reference, moved))
-    share = (before + _LEAST_GAP) / (now + _LEAST_GAP)
-    return ((share - _TORN) / _TORN).clamp(0, 1)[:, None, None]
+def _interior_weight(reference: Tensor, moved: Tensor) -> Tensor:
+    """Return the weight [N, 1, 1] of the reference's interior, by the ratio of the lips' gaps."""
+    before, after = (lip_gaps(lips).mean(1) for lips in (reference, moved))
+    ratio = (before + _MIN_GAP) / (after + _MIN_GAP)
+    return ((ratio - _MIN_GAP_RATIO) / _MIN_GAP_RATIO).clamp(0, 1)[:, None, None]
 
 
 class _Stage(nn.Module):
-    """Upsample where the skip is larger, convolve, add the skip, modulate, convolve."""
+    """Convolution, upsampling to the skip's size, sum with the skip, FiLM, convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, dim: int) -> None:
         super().__init__()
@@ -234,62 +257,59 @@ class _Stage(nn.Module):
         if skip.shape[-1] != x.shape[-1]:
             x = F.interpolate(x, skip.shape[-2:], mode="nearest")
         scale, shift = self.film(hidden)[:, :, None, None].chunk(2, dim=1)
-        # In this order: OpenVINO 2026.4 loses all frames but one where what a convolution gives
-        # meets first a map that all of them share, as `skip` may be.
+        # The order matters: OpenVINO 2026.4 drops all frames but one if a convolution's output is
+        # first added to a map that all frames share, as `skip` may be.
         x = x + skip if lips is None else x + skip + lips
         x = F.silu(self.norm1(x) * (1 + scale) + shift)
         return x + F.silu(self.norm2(self.conv2(x)))
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Image [N or 1, C, H, W] seen through a flow [N, 2, h, w] in half widths, upsampled."""
+    """Sample an image [N or 1, C, H, W] at a flow [N, 2, h, w] in half widths."""
     size = image.shape[-1]
     if flow.shape[-1] != size:
         flow = F.interpolate(flow, (size, size), mode="bilinear")
-    grid = identity_grid(size, flow.device) + _full(flow).permute(0, 2, 3, 1)
+    grid = identity_grid(size, flow.device) + _at_least_float32(flow).permute(0, 2, 3, 1)
     image = image.expand(grid.shape[0], -1, -1, -1)
     return F.grid_sample(image, grid.to(image.dtype), align_corners=False, padding_mode="border")
 
 
-def _full(values: Tensor) -> Tensor:
-    """Half precision to full; more stays as it is."""
+def _at_least_float32(values: Tensor) -> Tensor:
+    """Convert half precision to float32; leave other types unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def grid_steps(size: int, device: torch.device) -> Tensor:
-    """The middles of `size` pixels that fill [-1, 1]."""
+    """Return the centres of `size` pixels that fill [-1, 1]."""
     return (torch.arange(size, device=device) + 0.5) * 2 / size - 1
 
 
 def identity_grid(size: int, device: torch.device) -> Tensor:
-    """The sampling grid [1, size, size, 2] in [-1, 1] that changes nothing."""
+    """Return the identity sampling grid [1, size, size, 2] in [-1, 1]."""
     steps = grid_steps(size, device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     return torch.stack([x, y], dim=-1).unsqueeze(0)
 
 
 def edge_fade(size: int, border: float = 0.12) -> Tensor:
-    """[size, size]: 0 at the edge, 1 from `border` inwards, a raised cosine between."""
-    place = (torch.arange(size) + 0.5) / size
-    depth = torch.minimum(place, 1 - place).div(border).clamp(0, 1)
+    """Return weights [size, size]: 0 at the edge, a raised cosine to 1 at `border`."""
+    position = (torch.arange(size) + 0.5) / size
+    depth = torch.minimum(position, 1 - position).div(border).clamp(0, 1)
     ramp = 0.5 - 0.5 * torch.cos(torch.pi * depth)
     return ramp[:, None] * ramp[None, :]
 
 
 def lip_mask_prior(size: int) -> Tensor:
-    """[size, size]: where RGB may paint.
-
-    An ellipse around the lips, open or closed, soft at its rim.
-    """
-    place = (torch.arange(size) + 0.5) / size
+    """Return the region [size, size] that RGB may paint: a soft ellipse around the lips."""
+    position = (torch.arange(size) + 0.5) / size
     radius = torch.sqrt(
-        ((place[None, :] - 0.5) / 0.38).square() + ((place[:, None] - 0.44) / 0.36).square()
+        ((position[None, :] - 0.5) / 0.38).square() + ((position[:, None] - 0.44) / 0.36).square()
     )
     return ((1 - radius) / 0.3).clamp(0, 1)
 
 
 def lip_box(size: int) -> tuple[slice, slice]:
-    """The rows and columns in which `lip_mask_prior` lets RGB paint."""
+    """Return the rows and columns of the region of `lip_mask_prior`."""
     painted = lip_mask_prior(size) > 0
     rows, columns = (painted.any(axis).nonzero() for axis in (1, 0))
     return (

@@ -1,8 +1,7 @@
-"""The lip-sync generator: a face, speech and what surrounds the mouth to the mouth's frames.
+"""The lip-sync generator: a reference face, speech and the masked frames to mouth images.
 
 Shape suffixes: B batch, T video frames, N = B x T, W audio windows (context + T + look-ahead), C
-    feature rows or
-channels, K mel frames of a window, D width, H and W pixels.
+feature rows or channels, K mel frames of a window, D width, H and W pixels.
 """
 
 from __future__ import annotations
@@ -27,31 +26,48 @@ from talkinghead.models.lipsync.transformer import TemporalTransformer
 
 
 class LipSyncGenerator(nn.Module):
-    """Audio and face tokens -> transformer over time -> decoder -> warp, RGB and mask.
+    """Generator of mouth images: audio and face tokens, transformer over time, decoder.
 
-    Warping the reference's own texture keeps an unseen person's skin sharp; the RGB paints teeth
-    and the dark of the mouth, within a fixed prior around the lips. At the start of training the
-    output is the reference. A linear head reads the lips' motion off the tokens: it drives the warp
-    (see `LipWarper`), and a loss on it teaches the speech side at next to no cost, long before the
-    pictures do.
+    The decoder warps the reference's own texture, which keeps skin sharp for unseen faces, and
+    paints teeth and the mouth interior within a fixed region around the lips. Before training the
+    output equals the reference. A linear head reads the lip motion off the tokens. It drives the
+    warp (see `LipWarper`), and a loss on it trains the audio encoder cheaply.
 
     Args:
         dim: width of the tokens.
         audio_features: one or several registered audio features: "mel", "mfcc", "prosody".
-        audio_channels: the audio encoder's four widths.
-        face_encoder: backbone of the reference's encoder; see `FaceEncoder`.
-        face_encoder_weights: None, "imagenet" or a path.
-        num_layers, num_heads, past_frames, lookahead_frames: see `TemporalTransformer`.
-        decoder_channels: widths at a sixteenth, an eighth, a quarter and a half of `mouth_size`.
-        context_channels: the context encoder's four widths.
-        dropout: in the transformer.
-        emotions: names of those that it can be told to show; see `EmotionEncoder`.
-        head_pose: whether it is told how far each frame's head is turned; see `PoseEncoder`.
-        num_mels, mel_window, face_size, mouth_size, mouth_box, mask_top: from the AVSpec; the box
-            is (x, y, side).
+        audio_channels: four channel widths of the audio encoder.
+        face_encoder: backbone of the reference encoder: "resnet50", "mobilenet_v3",
+            "efficientnet_b0" or "small".
+        face_encoder_weights: None (random, with group norms), "imagenet" (downloaded by
+            torchvision) or the path of a torchvision state dict.
+        num_layers: layers of the transformer.
+        num_heads: attention heads of the transformer.
+        past_frames: past tokens that each layer attends to.
+        lookahead_frames: future tokens that the whole transformer depends on.
+        decoder_channels: channel widths at 1/16, 1/8, 1/4 and 1/2 of `mouth_size`.
+        context_channels: four channel widths of the context encoder.
+        dropout: dropout probability in the transformer.
+        emotions: emotion labels to condition on, the default first; experimental.
+        head_pose: whether to condition on the head's rotation relative to the reference;
+            experimental.
+        num_mels: see `AVSpec`.
+        mel_window: see `AVSpec`.
+        face_size: see `AVSpec`.
+        mouth_size: see `AVSpec`.
+        mouth_box: the mouth's box (x, y, side) in the canonical face; see `AVSpec`.
+        mask_top: see `AVSpec`.
 
     Paper: Siarohin et al., 2019, arXiv:2003.00196, for flow with an occlusion mask; Perez et al.,
         2018, arXiv:1709.07871, for FiLM.
+
+    Example:
+        >>> model = LipSyncGenerator(face_encoder="small").eval()
+        >>> reference = model.encode_reference(torch.rand(1, 3, 256, 256), torch.rand(1, 20, 2))
+        >>> tokens = model.encode_audio(torch.randn(1, 40, 80, 16), reference)[0, 30:35]
+        >>> context = model.encode_context(torch.rand(5, 3, 128, 128), reference)
+        >>> model.decode(tokens, reference, context).mouth.shape
+        torch.Size([5, 3, 96, 96])
     """
 
     _box_centre: Tensor
@@ -107,7 +123,7 @@ class LipSyncGenerator(nn.Module):
 
     @property
     def context_frames(self) -> int:
-        """Audio windows before the first frame that its tokens depend on."""
+        """Number of audio windows before a frame that its token depends on."""
         return self.transformer.context_frames
 
     @property
@@ -122,7 +138,7 @@ class LipSyncGenerator(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are, and its inputs must be."""
+        """Device of the weights."""
         return self._box_centre.device
 
     def forward(
@@ -133,54 +149,58 @@ class LipSyncGenerator(nn.Module):
         audio: Tensor,
         emotion: Tensor | None = None,
         head_turn: Tensor | None = None,
-        spoken: Tensor | None = None,
+        pseudo_label_audio: Tensor | None = None,
         teacher_forced_lips: Tensor | None = None,
         decoder_audio: Tensor | None = None,
     ) -> GeneratorOutput:
-        """A stretch of frames for training.
+        """Generate consecutive frames for training.
 
         Args:
             reference_face: [B, 3, H, W] in [0, 1].
-            reference_lips: [B, 20, 2], where its lips are, canonical pixels (see `lip_points`).
-            masked_face: [B, T, 3, H / 2, W / 2] in [0, 1], of the current faces.
+            reference_lips: [B, 20, 2], lip landmarks in canonical pixels (see `lip_points`).
+            masked_face: [B, T, 3, H / 2, W / 2] in [0, 1], of the current frames.
             audio: windows [B, W, C, K], W = context_frames + T + lookahead_frames.
-            emotion: int64 [B], numbers in `emotions`.
+            emotion: int64 [B], indices into `emotions`.
             head_turn: [B, T, 3], degrees (see `talkinghead.features.faces.head_pose`).
-            spoken: windows as `audio`'s, of which the lips' motion alone is wanted.
-            teacher_forced_lips: [B, W, 20, 2], how the decoder is told that lips move, see `set_lip_motion`.
-            decoder_audio: windows as `audio`'s, which the decoder hears instead of them.
+            pseudo_label_audio: further windows shaped as `audio`, for which only the lip motion is
+                returned.
+            teacher_forced_lips: [B, W, 20, 2], lip motion that replaces the predicted one in the
+                decoder; see `set_lip_motion`.
+            decoder_audio: windows shaped as `audio` that replace it in the decoder.
 
         Returns:
             GeneratorOutput with leading axes [B, T].
         """
         batch, num_frames = masked_face.shape[:2]
         reference = self.encode_reference(reference_face, reference_lips, emotion)
-        tokens = self.encode_audio(audio, reference)
-        other = (
-            None if spoken is None else self.decode_lip_motion(self.encode_audio(spoken, reference))
-        )
-        shown = tokens if decoder_audio is None else self.encode_audio(decoder_audio, reference)
+        tokens = decoder_tokens = self.encode_audio(audio, reference)
+        pseudo_label_motion = None
+        if pseudo_label_audio is not None:
+            other_tokens = self.encode_audio(pseudo_label_audio, reference)
+            pseudo_label_motion = self.decode_lip_motion(other_tokens)
+        if decoder_audio is not None:
+            decoder_tokens = self.encode_audio(decoder_audio, reference)
+        if teacher_forced_lips is not None:
+            decoder_tokens = self.set_lip_motion(decoder_tokens, teacher_forced_lips)
         first = tokens.shape[1] - num_frames - self.lookahead_frames
+        decoder_tokens = decoder_tokens[:, first : first + num_frames].flatten(0, 1)
         reference = reference.expand(num_frames)
         turn = None if head_turn is None else head_turn.flatten(0, 1)
         context = self.encode_context(masked_face.flatten(0, 1), reference, turn)
-        shown = (
-            shown
-            if teacher_forced_lips is None
-            else self.set_lip_motion(shown, teacher_forced_lips)
-        )
-        shown = shown[:, first : first + num_frames].flatten(0, 1)
-        output = self.decode(shown, reference, context).unflatten(batch)
-        output.motion, output.spoken = self.decode_lip_motion(tokens), other
+        output = self.decode(decoder_tokens, reference, context).unflatten(batch)
+        output.motion = self.decode_lip_motion(tokens)
+        output.pseudo_label_motion = pseudo_label_motion
         return output
 
     def encode_reference(
         self, reference_face: Tensor, reference_lips: Tensor, emotion: Tensor | None = None
     ) -> ReferenceFeatures:
-        """Faces [B, 3, H, W] in [0, 1]: all that can be computed before anybody speaks.
+        """Encode reference faces once for all frames.
 
-        `reference_lips` [B, 20, 2] are theirs, canonical pixels in ibug68's order.
-        `emotion`, int64 [B], counts where the generator has emotions; None is the first of them.
+        Args:
+            reference_face: [B, 3, H, W] in [0, 1].
+            reference_lips: [B, 20, 2], lip landmarks in canonical pixels, in ibug68's order.
+            emotion: int64 [B], used if the generator has emotions; None is the first of them.
         """
         features = self.face_encoder(reference_face)
         token = features.embedding
@@ -195,12 +215,12 @@ class LipSyncGenerator(nn.Module):
         )
         sizes = self.decoder.sizes
         maps = [self._crop(m, s) for m, s in zip(reversed(features.maps), sizes, strict=True)]
-        around = self.context_encoder.reference(
+        masked = self.context_encoder.reference(
             (F.avg_pool2d(reference_face, 2) * self._outside) - 0.5
         )
         maps = self.decoder.project_reference(maps, mouth)
-        middle = reference_lips.new_tensor([x + side / 2, y + side / 2])
-        return ReferenceFeatures(token, mouth, (reference_lips - middle) * 2 / side, around, maps)
+        centre = reference_lips.new_tensor([x + side / 2, y + side / 2])
+        return ReferenceFeatures(token, mouth, (reference_lips - centre) * 2 / side, masked, maps)
 
     def encode_context(
         self,
@@ -208,9 +228,12 @@ class LipSyncGenerator(nn.Module):
         reference: ReferenceFeatures,
         head_turn: Tensor | None = None,
     ) -> ContextFeatures:
-        """Current faces [N, 3, H / 2, W / 2] in [0, 1], masked; N references, or one for all.
+        """Encode the masked current faces.
 
-        `head_turn`, degrees [N, 3], counts where the generator has `head_pose`; None is no turn.
+        Args:
+            masked_face: [N, 3, H / 2, W / 2] in [0, 1].
+            reference: N references, or one for all.
+            head_turn: [N, 3], degrees, used if the generator has `head_pose`; None is no turn.
         """
         features = self.context_encoder(masked_face, reference.masked_face)
         token = features.embedding
@@ -223,52 +246,52 @@ class LipSyncGenerator(nn.Module):
         return ContextFeatures(token, self.decoder.project_context(maps))
 
     def encode_audio(self, audio: Tensor, reference: ReferenceFeatures) -> Tensor:
-        """Windows [B, W, C, K] and the faces who speak to tokens [B, W, D], one for each window."""
+        """Encode audio windows [B, W, C, K] of B references to tokens [B, W, D]."""
         tokens = self.audio_encoder(audio.flatten(0, 1)).unflatten(0, audio.shape[:2])
         return self.transformer(tokens, reference.token)
 
     def decode_lip_motion(self, tokens: Tensor) -> Tensor:
-        """What the speech does to closed lips: [..., 20, 2], canonical pixels."""
+        """Return the displacement of closed lips by speech, [..., 20, 2] in canonical pixels."""
         return self.lip_head(tokens).unflatten(-1, (NUM_LIP_POINTS, 2))
 
-    def set_lip_motion(self, tokens: Tensor, lips: Tensor, share: float = 1.0) -> Tensor:
-        """Tokens whose lips move as told: see the function of this name."""
+    def set_lip_motion(self, tokens: Tensor, lips: Tensor, blend_weight: float = 1.0) -> Tensor:
+        """Change tokens so that their lip motion is `lips`; see the function of this name."""
         weight, bias = self.lip_head.weight.detach(), self.lip_head.bias.detach()
-        return set_lip_motion(tokens, lips, share, weight, bias)
+        return set_lip_motion(tokens, lips, blend_weight, weight, bias)
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures
     ) -> GeneratorOutput:
-        """Tokens [N, D] to frames; `reference` and `context` hold N entries, or one for all."""
+        """Decode tokens [N, D], with N references and contexts or one for all, to frames."""
         x, y, side = self._mouth_box
         output = self.decoder(tokens, self.decode_lip_motion(tokens) * 2 / side, reference, context)
-        middle = output.points.new_tensor([x + side / 2, y + side / 2])
-        output.points = output.points * side / 2 + middle
+        centre = output.points.new_tensor([x + side / 2, y + side / 2])
+        output.points = output.points * side / 2 + centre
         return output
 
     def _crop(self, maps: Tensor, size: int) -> Tensor:
-        """The mouth's box out of a map of the whole face, resampled to size x size."""
+        """Crop the mouth's box from a map of the whole face and resample it to size x size."""
         grid = identity_grid(size, maps.device).to(maps.dtype) * self._box_scale + self._box_centre
         grid = grid.to(maps.dtype).expand(maps.shape[0], -1, -1, -1)
         return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")
 
 
 def set_lip_motion(
-    tokens: Tensor, lips: Tensor, share: float, weight: Tensor, bias: Tensor
+    tokens: Tensor, lips: Tensor, blend_weight: float, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """The nearest tokens whose lips move as told: somebody knows better than the speech side.
+    """Return the nearest tokens whose lip motion is blended towards `lips`.
 
     Args:
         tokens: [..., D].
-        lips: [..., 20, 2], what the speech does to closed lips, canonical pixels; tokens whose
-            lips are NaN stay.
-        share: how far the lips go from where the tokens have them to where they are told to be.
-        weight: [40, D], which reads the lips off the tokens.
-        bias: [40], likewise.
+        lips: [..., 20, 2], displacement of closed lips in canonical pixels; tokens with NaN lips
+            are unchanged.
+        blend_weight: 0 keeps the tokens' own lip motion, 1 replaces it.
+        weight: [40, D], weight of the linear head that reads the lip motion.
+        bias: [40], its bias.
 
     Returns:
         [..., D].
     """
     change = lips.flatten(-2) - F.linear(tokens, weight, bias)
     change = torch.where(change.isfinite().all(-1, keepdim=True), change, 0.0)
-    return tokens + share * F.linear(change, torch.linalg.pinv(weight))
+    return tokens + blend_weight * F.linear(change, torch.linalg.pinv(weight))

@@ -1,14 +1,14 @@
-"""Lips that move as landmarks do: what carries a mouth's motion over to a face never seen before.
+"""Warp of the reference's mouth by lip landmarks.
 
-A network that has met few faces does not know where a stranger's lips are. A detector does. So the
-reference's lips are given, the speech says where they go, and the skin around follows by
-interpolation, the upper lip's by itself and the lower lip's by itself: between them the mouth
-opens, whoever's it is. The decoder adds what this leaves out (jaw, cheeks, teeth).
+A network trained on few faces does not locate the lips of unseen ones reliably, but a landmark
+detector does. The reference's detected lips are displaced by the lip motion, and the surrounding
+skin follows by interpolation, separately for the upper and the lower lip, so the mouth opens
+between them. The decoder adds the rest: jaw, cheeks and teeth.
 
-Coordinates (x, y) are half widths of the mouth's box, from its middle; points are in ibug68's
-order.
+Coordinates (x, y) are relative to the centre of the mouth's box, in half widths of the box; points
+are in ibug68's order.
 
-Shape suffixes: N frames, P = 20 points, H and W places of the flow.
+Shape suffixes: N frames, P = 20 points, H and W positions of the flow, S positions per axis.
 """
 
 from __future__ import annotations
@@ -22,29 +22,31 @@ from talkinghead.features.faces.alignment import NUM_LIP_POINTS
 
 NUM_LIP_MAPS = 4
 MAX_SHIFT = 0.15
-"""How far a face's own lips are taken from where the speech alone puts them, in half widths."""
+"""Maximum displacement of a face's lips from the predicted motion, in half widths."""
 
 _UPPER = (0, 1, 2, 3, 4, 5, 6, 12, 13, 14, 15, 16)
 _LOWER = (0, 6, 7, 8, 9, 10, 11, 12, 16, 17, 18, 19)
 UPPER_EDGE, _LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
-# Which of the three gaps (right, middle, left) between the inner lips closes below a point, and how
-# much of it: the jaw moves more than the upper lip.
+# For each point, the gap (right, middle, left) between the inner lips that it closes, and the
+# fraction of the gap in quarters: the jaw moves more than the upper lip.
 _GAP = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
-_SHARE = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
-_REACH = 0.14
-_NEAR = 0.05
+_GAP_QUARTERS = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
+_SIGMA = 0.14
+_NORM_OFFSET = 0.05
 _SOFT, _SHARP = 0.03, 0.012
-_SHORTEST = 0.02
-"""Between two points of an edge, a pixel: over less it would jump where rounding decides."""
+_MIN_LENGTH = 0.02
+"""Minimum distance between two points of an edge, about a pixel, for numerical stability."""
 
 
 @dataclass
 class LipWarp:
-    """`flow` [N, 2, H, W]; `maps` [N, NUM_LIP_MAPS, H, W] tell the decoder about it.
+    """A warp and its description for the decoder.
 
-    The maps: how far a place is inside the mouth; how far what is warped there is; ten times the
-    flow. `shown` [N, 1, H, W] in [0, 1]: whether the reference shows a mouth's inside there, which
-    it does not between closed lips.
+    Attributes:
+        flow: [N, 2, H, W].
+        maps: [N, NUM_LIP_MAPS, H, W]: depth of the position inside the mouth, depth of its source
+            inside the reference's mouth, and ten times the flow.
+        shown: [N, 1, H, W] in [0, 1], whether the reference shows a mouth interior there.
     """
 
     flow: Tensor
@@ -53,16 +55,16 @@ class LipWarp:
 
 
 class LipWarper(nn.Module):
-    """From a reference's lips and a token to where they go.
+    """Predicts the displaced lip landmarks of a reference.
 
     Args:
-        dim: width of the token.
+        dim: width of the tokens.
 
     Paper: Nadaraya, "On estimating regression", 1964, for the interpolation.
     """
 
     _gap: Tensor
-    _share: Tensor
+    _fraction: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -70,20 +72,20 @@ class LipWarper(nn.Module):
         nn.init.zeros_(self.shift.weight)
         nn.init.zeros_(self.shift.bias)
         self.register_buffer("_gap", torch.tensor(_GAP), persistent=False)
-        self.register_buffer("_share", torch.tensor(_SHARE) / 4, persistent=False)
+        self.register_buffer("_fraction", torch.tensor(_GAP_QUARTERS) / 4, persistent=False)
 
     def closed(self, lips: Tensor) -> Tensor:
-        """Lips [N, 20, 2] with the gap between them shut."""
+        """Return lips [N, 20, 2] with the gap between them closed."""
         gaps = lip_gaps(lips)
-        return torch.stack([lips[..., 0], lips[..., 1] + gaps[:, self._gap] * self._share], -1)
+        return torch.stack([lips[..., 0], lips[..., 1] + gaps[:, self._gap] * self._fraction], -1)
 
     def forward(self, motion: Tensor, hidden: Tensor, lips: Tensor) -> Tensor:
-        """Where the lips go: [N, 20, 2].
+        """Return the displaced lips [N, 20, 2].
 
         Args:
-            motion: [N, 20, 2], what the speech alone does to closed lips.
-            hidden: [N, D], of speech, face and masked_face.
-            lips: [N or 1, 20, 2], the reference's.
+            motion: displacement [N, 20, 2] of closed lips by speech.
+            hidden: features [N, D] of speech, reference and masked face.
+            lips: the reference's lips [N or 1, 20, 2].
         """
         lips = lips.expand(hidden.shape[0], -1, -1)
         shift = self.shift(torch.cat([hidden, lips.flatten(1).to(hidden.dtype)], 1))
@@ -92,56 +94,59 @@ class LipWarper(nn.Module):
 
 
 def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
-    """The flow that takes each place to where the reference shows what belongs there.
+    """Return the warp that moves the reference's lips.
 
     Args:
-        steps: [S], the places' coordinates, across as well as down.
-        lips: [N or 1, 20, 2], the reference's.
-        moved: [N, 20, 2], where they go.
+        steps: [S], coordinates of the positions on both axes.
+        lips: the reference's lips [N or 1, 20, 2].
+        moved: displaced lips [N, 20, 2].
     """
     lips = lips.expand(moved.shape[0], -1, -1)
     inside, below = _inside(steps[None, None], steps[None, :, None], moved)
-    upper, lower = (_carry(steps, lips, moved, points) for points in (_UPPER, _LOWER))
+    upper, lower = (_interpolate(steps, lips, moved, points) for points in (_UPPER, _LOWER))
     flow = torch.lerp(upper, lower, below[:, None])
-    known = flow.detach()  # A cue: nothing is to be learnt through it.
-    depth, _ = _depth(steps + known[:, 0], steps[:, None] + known[:, 1], lips)
+    detached = flow.detach()  # The maps are inputs without gradient.
+    depth, _ = _depth(steps + detached[:, 0], steps[:, None] + detached[:, 1], lips)
     maps = torch.stack([inside, torch.sigmoid(depth / _SOFT)], 1)
     shown = torch.sigmoid((depth - 2 * _SHARP) / _SHARP)[:, None]
-    return LipWarp(flow, torch.cat([maps, 10 * known], 1), shown)
+    return LipWarp(flow, torch.cat([maps, 10 * detached], 1), shown)
 
 
 def lip_gaps(lips: Tensor) -> Tensor:
-    """The gaps between lips [N, 20, 2], right, middle and left: [N, 3]."""
+    """Return the gaps between lips [N, 20, 2], right, middle and left: [N, 3]."""
     return (lips[:, [19, 18, 17], 1] - lips[:, [13, 14, 15], 1]).clamp_min(0)
 
 
 def inside_lips(steps: Tensor, lips: Tensor) -> Tensor:
-    """How far each place is well between lips [N, 20, 2]: [N, 1, S, S], in [0, 1]."""
+    """Return the interior of lips [N, 20, 2] as weights [N, 1, S, S] in [0, 1]."""
     depth, _ = _depth(steps[None, None], steps[None, :, None], lips)
     return torch.sigmoid((depth - _SHARP) / _SHARP)[:, None]
 
 
-def _carry(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) -> Tensor:
-    """The displacement [N, 2, S, S] that some points bring about."""
-    place, path = moved[:, points, :, None], (lips - moved)[:, points]
-    near = torch.exp((steps - place).square() / (-2 * _REACH**2))
-    across, down = near[:, :, 0], near[:, :, 1].mT  # A Gaussian is a product.
-    total = (down @ across).to(moved.dtype) + _NEAR
+def _interpolate(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) -> Tensor:
+    """Return the displacement [N, 2, S, S] interpolated from some of the points."""
+    position, path = moved[:, points, :, None], (lips - moved)[:, points]
+    near = torch.exp((steps - position).square() / (-2 * _SIGMA**2))
+    across, down = near[:, :, 0], near[:, :, 1].mT  # The Gaussian is separable.
+    total = (down @ across).to(moved.dtype) + _NORM_OFFSET
     sums = [((down * path[:, None, :, i]) @ across).to(moved.dtype) for i in (0, 1)]
     return torch.stack(sums, 1) / total[:, None]
 
 
 def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
-    """How far places are between the lips, and below their line: [N, H, W].
+    """Return soft indicators [N, H, W] of being between the lips and of being below their line.
 
-    `x` [N or 1, H or 1, W] and `y` [N or 1, H, W or 1].
+    Args:
+        x: [N or 1, H or 1, W].
+        y: [N or 1, H, W or 1].
+        lips: [N, 20, 2].
     """
     depth, below = _depth(x, y, lips)
     return torch.sigmoid(depth / _SOFT), torch.sigmoid(below / _SOFT)
 
 
 def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
-    """How deep between the lips, and how far below their line: [N, H, W], half widths."""
+    """Return the depth between the lips and the distance below their line, [N, H, W] each."""
     top, bottom = (lip_edge(x, lips[:, points]) for points in (UPPER_EDGE, _LOWER_EDGE))
     right, left = lips[:, 12, 0, None, None], lips[:, 16, 0, None, None]
     depth = torch.minimum(torch.minimum(y - top, bottom - y), torch.minimum(x - right, left - x))
@@ -149,21 +154,24 @@ def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lip_edge(x: Tensor, points: Tensor) -> Tensor:
-    """The height of a lip's edge at x [N or 1, H, W]: [N, H, W].
+    """Return the height [N, H, W] of a lip's edge, a monotone cubic spline, at x.
 
-    `points` [N, 5, 2] go from corner to corner, left to right. A cubic leads from one to the next,
-    round at either corner, as smooth as monotone; beyond the corners it is level.
+    The edge is rounded at the corners and level beyond them.
+
+    Args:
+        x: [N or 1, H, W].
+        points: [N, 5, 2], from corner to corner, left to right.
 
     Paper: Fritsch & Butland, "A method for constructing local monotone piecewise cubic
-    interpolants", 1984.
+        interpolants", 1984.
     """
-    place, height = points[:, None, None].unbind(-1)
-    length, rise = place.diff(dim=-1).clamp_min(_SHORTEST), height.diff(dim=-1)
+    position, height = points[:, None, None].unbind(-1)
+    length, rise = position.diff(dim=-1).clamp_min(_MIN_LENGTH), height.diff(dim=-1)
     slope = rise / length
     before, after = slope[..., :-1], slope[..., 1:]
     steep = before.abs() + after.abs() + 1e-6
     inner = 2 * (before * after).clamp_min(0) / steep * before.sign()
     slopes = torch.cat([3 * slope[..., :1], inner, 3 * slope[..., -1:]], -1)
-    s = ((x[..., None] - place[..., :-1]) / length).clamp(0, 1)
+    s = ((x[..., None] - position[..., :-1]) / length).clamp(0, 1)
     bend = (slopes[..., :-1] * (1 - s) - slopes[..., 1:] * s) * length
     return height[..., 0] + (s * s * (3 - 2 * s) * rise + s * (1 - s) * bend).sum(-1)

@@ -1,6 +1,4 @@
-"""A transformer over time that can be streamed.
-
-Each token sees a window of the past and a frame or two of future.
+"""Streamable transformer over time.
 
 Shape suffixes: B batch, L tokens, D width, A heads.
 """
@@ -13,12 +11,19 @@ from torch.nn import functional as F
 
 
 class TemporalTransformer(nn.Module):
-    """Pre-norm encoder: banded attention, relative positions, one prefix token that all may see.
+    """Pre-norm encoder with banded attention, relative positions and a prefix token.
 
-    Every layer attends to `past_frames` tokens of the past; `lookahead_frames` of future are shared
-    out over the first layers, one each, so that the whole stack sees that many and no more.
-    Relative positions make it indifferent to where a chunk begins: a chunk with `num_layers *
-    past_frames` tokens of context gives what the whole gives.
+    Every layer attends to the prefix and to `past_frames` past tokens; the first layers attend to
+    `lookahead_frames` future tokens in total. Positions are relative, so a chunk with `num_layers *
+    past_frames` tokens of context gives the same output as the whole sequence.
+
+    Args:
+        dim: width of the tokens.
+        num_layers: number of layers.
+        num_heads: attention heads per layer.
+        past_frames: past tokens that each layer attends to.
+        lookahead_frames: future tokens that the output depends on.
+        dropout: dropout probability.
 
     Paper: Vaswani et al., 2017, arXiv:1706.03762; Shaw et al., 2018, arXiv:1803.02155, for relative
         positions.
@@ -44,11 +49,11 @@ class TemporalTransformer(nn.Module):
 
     @property
     def context_frames(self) -> int:
-        """How many tokens of the past can reach one token's output."""
+        """Number of past tokens that an output token depends on."""
         return self.past_frames * len(self.layers)
 
     def forward(self, tokens_BLD: Tensor, prefix_BD: Tensor) -> Tensor:
-        """Tokens [B, L, D] and a prefix [B, D] (a face) to [B, L, D]."""
+        """Transform tokens [B, L, D] with a prefix [B, D], the face, to [B, L, D]."""
         x = torch.cat([prefix_BD.unsqueeze(1), tokens_BLD], dim=1)
         for layer in self.layers:
             x = layer(x)
@@ -64,7 +69,7 @@ class _Layer(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
         )
-        # One bias a head for each relative position, and one for the prefix.
+        # Per head one bias for each relative position and one for the prefix.
         self.position = nn.Parameter(torch.zeros(num_heads, past + ahead + 2))
 
     def forward(self, x_BLD: Tensor) -> Tensor:
@@ -77,9 +82,9 @@ class _Layer(nn.Module):
         return x_BLD + self.mlp(self.norm2(x_BLD))
 
     def _bias(self, length: int) -> Tensor:
-        """Additive attention bias [A, length, length].
+        """Return the additive attention bias [A, length, length].
 
-        The prefix is token 0 and sees itself alone.
+        The prefix is token 0 and attends only to itself.
         """
         index = torch.arange(length, device=self.position.device)
         offset = index[None, :] - index[:, None]

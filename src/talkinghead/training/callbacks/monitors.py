@@ -1,4 +1,4 @@
-"""What a dashboard needs beside the losses: does it lip-sync, and what does it cost.
+"""Callbacks that log speed, memory and the agreement of generated with real mouth motion.
 
 Shape suffixes: B windows, T frames.
 """
@@ -26,11 +26,11 @@ _SMOOTHING = 0.9
 
 
 class CostMonitor(Callback):
-    """Logs `cost/samples_per_s`, `cost/loader_share` and `cost/memory_mib`.
+    """Logs `cost/samples_per_s`, `cost/loader_wait_fraction` and `cost/memory_mib`.
 
-    The loader's share is how much of an iteration training waits for its batch: near 0 unless
-    `data.num_workers` is too small. Memory is the process's greatest, on a GPU the device's.
-    Rates are averaged over the last ten iterations or so.
+    `loader_wait_fraction` is the part of an iteration in which training waits for its batch; it is
+    near 0 unless `data.num_workers` is too small. `memory_mib` is the peak of the GPU, or of the
+    process on a CPU. Rates are exponential averages over about ten iterations.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class CostMonitor(Callback):
         self._waited_s = self._iteration_s = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # What lies between two epochs is validation, not waiting.
+        # The time between two epochs is spent in validation, not waiting.
         self._ended_s = None
 
     def on_train_batch_start(
@@ -56,38 +56,38 @@ class CostMonitor(Callback):
     ) -> None:
         now_s = time.monotonic()
         if self._ended_s is not None:
-            self._waited_s = _blend(self._waited_s, self._started_s - self._ended_s)
-            self._iteration_s = _blend(self._iteration_s, now_s - self._ended_s)
+            self._waited_s = _smooth(self._waited_s, self._started_s - self._ended_s)
+            self._iteration_s = _smooth(self._iteration_s, now_s - self._ended_s)
             samples = len(batch["index"]) * trainer.world_size
             pl_module.log("cost/samples_per_s", samples / self._iteration_s)
-            pl_module.log("cost/loader_share", self._waited_s / self._iteration_s)
+            pl_module.log("cost/loader_wait_fraction", self._waited_s / self._iteration_s)
             pl_module.log("cost/memory_mib", peak_memory_mib(pl_module.device))
         self._ended_s = time.monotonic()
 
 
-def _blend(average: float, value: float) -> float:
+def _smooth(average: float, value: float) -> float:
     return _SMOOTHING * average + (1 - _SMOOTHING) * value if average else value
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """The most memory that was in use so far: the GPU's, or the process's on a CPU."""
+    """Return the peak memory so far, of the GPU or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 class OpeningMonitor(Callback):
-    """After every validation: does the generated mouth open when the real one does?
+    """Logs after every validation how well the generated mouth opening follows the real one.
 
-    Stretches of the first validation split are generated with their own sound and with their
-    neighbour's, and the detector measures all mouths. Logs Pearson's r over their frames, averaged:
-    `val/opening_r`, `val/audit/opening_r_other_audio` (what is right without listening) and
-    `val/opening_motion`, the generated opening's deviation over the real one's.
+    Clips of the first validation split are generated with their own audio and with another clip's;
+    the detector measures all mouths. Logs averages over the clips: `val/opening_r` (Pearson's r
+    over frames), `val/audit/opening_r_other_audio` (the r that does not depend on the audio) and
+    `val/opening_motion` (standard deviation of the generated opening over that of the real one).
 
     Args:
-        num_clips: stretches, of different clips where there are so many; at least two.
-        num_frames: their length.
-        detector: which one measures; see `build_detector`.
+        num_clips: number of clips, from different files if possible; at least two.
+        num_frames: length of each clip.
+        detector: face detector; see `build_detector`.
     """
 
     def __init__(self, num_clips: int = 6, num_frames: int = 60, detector: str = "litert") -> None:
@@ -121,21 +121,21 @@ _NAMES = ("opening_r", "audit/opening_r_other_audio", "opening_motion")
 def _score(
     module: LipSyncGANModule, clip: Mapping[str, Tensor], other: Tensor, detector: FaceDetector
 ) -> tuple[float, float, float]:
-    """Pearson's r with the own sound, with `other` [1, W, C, K], and the share of the motion."""
-    wanted = ("reference_face", "reference_lips", "masked_face", "mel", "emotion", "head_turn")
-    inputs = {k: clip[k].to(module.device) for k in wanted if k in clip}
+    """Return r with the clip's own audio, r with `other` [1, W, C, K], and the motion ratio."""
+    names = ("reference_face", "reference_lips", "masked_face", "mel", "emotion", "head_turn")
+    inputs = {k: clip[k].to(module.device) for k in names if k in clip}
     real = _opening(clip["faces"][0], detector)
-    takes = []
+    openings = []
     for audio in (inputs["mel"], other.to(module.device)):
         mouths = module(inputs, audio).mouth.float().cpu().clamp(0, 1)
-        takes.append(_opening(paste_mouth(clip["faces"], mouths, module.spec)[0], detector))
-    own, wrong = takes
+        openings.append(_opening(paste_mouth(clip["faces"], mouths, module.spec)[0], detector))
+    own, unrelated = openings
     known = np.isfinite(real) & np.isfinite(own)
     motion = own[known].std() / max(real[known].std(), 1e-6) if known.any() else np.nan
-    return pearson(own, real), pearson(wrong, real), float(motion)
+    return pearson(own, real), pearson(unrelated, real), float(motion)
 
 
 def _opening(faces: Tensor, detector: FaceDetector) -> FloatArray:
-    """The opening in each of float faces [T, 3, H, W] in [0, 1]; NaN where none is found."""
+    """Return the mouth opening in faces, float [T, 3, H, W] in [0, 1]; NaN without a detection."""
     images: UInt8Array = (faces * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     return opening_series(track_landmarks(images, detector), detector.topology)

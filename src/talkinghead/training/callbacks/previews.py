@@ -1,11 +1,7 @@
-"""What a run leaves behind to be looked at and resumed from.
-
-Checkpoints, strips of frames, clips with sound.
-"""
+"""Callback that writes generated images and clips during training."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +9,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
@@ -21,61 +17,17 @@ from talkinghead.features.faces.alignment import mouth_crop, paste_mouth
 from talkinghead.media.timing import frame_time_s, seconds_to_samples
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
-from talkinghead.training.optim import require_finite_weights
 from talkinghead.types import FloatArray, UInt8Array
 
 
-class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` at most so many minutes old, and writes it when training ends.
-
-    Weights that are no numbers end the run, and the file stays as it was.
-
-    Lightning's step count moves once for every optimizer, and its own callback has no interval in
-    time for manual optimisation.
-    """
-
-    def __init__(self, dirpath: str, minutes: float = 5.0) -> None:
-        self.path = Path(dirpath) / "last.ckpt"
-        self.interval_s = 60 * minutes
-        self._saved_s = 0.0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._saved_s = time.monotonic()
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        # Between the batches of one step there are gradients that no checkpoint holds.
-        whole = pl_module.iteration % getattr(pl_module, "accumulate", 1) == 0
-        due = whole and time.monotonic() - self._saved_s >= self.interval_s
-        # Every process saves, or none does.
-        if trainer.strategy.broadcast(due):
-            self._save(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        # After any other exception the last file is what is known to be good.
-        if isinstance(exception, KeyboardInterrupt):
-            self._save(trainer)
-
-    def _save(self, trainer: L.Trainer) -> None:
-        module: Any = trainer.lightning_module
-        require_finite_weights(module, module.iteration)
-        trainer.save_checkpoint(self.path)
-        self._saved_s = time.monotonic()
-
-
 class Preview(Callback):
-    """Every so many iterations.
+    """Writes a strip of reference, target and generated frames, and a short clip with audio.
 
-    A strip of reference, target and generated frames, and a short clip with sound.
+    TensorBoard and W&B get the strips, W&B the clips as well.
 
     Args:
-        output_dir: `strips/` and `clips/` are made in it; TensorBoard and W&B get the strips, W&B
-            the clips as well.
-        every_n_iterations: how often; once more when training ends.
+        output_dir: folder in which `strips/` and `clips/` are made.
+        every_n_iterations: iterations between previews; one more is written when training ends.
         num_rows: windows in the strip.
         clip_frames: length of the clip.
     """
@@ -113,13 +65,9 @@ class Preview(Callback):
         write_image(self.output_dir / "strips" / f"{name}.png", strip)
         batch = datamodule.preview_batch(1, self.clip_frames)
         mouths = module(_to_device(batch, module.device)).mouth.cpu()
+        faces = paste_mouth(batch["faces"], mouths, module.spec)[0]
         clip = self.output_dir / "clips" / f"{name}.mp4"
-        write_preview(
-            clip,
-            paste_mouth(batch["faces"], mouths, module.spec)[0],
-            batch["audio"][0].numpy(),
-            module,
-        )
+        write_clip(clip, faces, batch["audio"][0].numpy(), module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("preview", strip, module.iteration, dataformats="HWC")
@@ -129,20 +77,20 @@ class Preview(Callback):
 
 
 def make_strip(batch: Mapping[str, Tensor], mouths: Tensor, module: LipSyncGANModule) -> UInt8Array:
-    """Two rows a window, the real frames above the generated, with the reference before each.
+    """Return an image, uint8 [H, W, 3], with two rows per window.
 
-    Uint8 [H, W, 3].
+    The real frames are above the generated ones, each row begins with the reference.
     """
     reference = mouth_crop(batch["reference_face"], module.spec).unsqueeze(1)
     real = torch.cat([reference, batch["mouths"]], dim=1)
     generated = torch.cat([reference, mouths], dim=1)
     rows = torch.stack([real, generated], dim=1).flatten(0, 1)
-    picture = rows.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
-    return (picture * 255).round().byte().cpu().numpy()
+    image = rows.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    return (image * 255).round().byte().cpu().numpy()
 
 
-def write_preview(path: Path, faces: Tensor, audio: FloatArray, module: LipSyncGANModule) -> None:
-    """Faces float [T, 3, H, W] in [0, 1] and mono samples as a video."""
+def write_clip(path: Path, faces: Tensor, audio: FloatArray, module: LipSyncGANModule) -> None:
+    """Write faces, float [T, 3, H, W] in [0, 1], and mono samples as a video."""
     spec = module.spec
     frames = (faces * 255).round().byte().permute(0, 2, 3, 1).numpy()
     num_samples = seconds_to_samples(frame_time_s(len(frames), spec.fps), spec.sample_rate)

@@ -1,4 +1,4 @@
-"""Why a sync expert's loss stays at chance: the likely cause, from what is measured."""
+"""Diagnosis of a sync expert whose loss stays at chance."""
 
 from __future__ import annotations
 
@@ -26,25 +26,27 @@ logger = logging.getLogger(__name__)
 
 _MIN_WINDOWS = 64
 _MAX_SILENT = 0.5
-_MAX_STEP = 0.2  # A healthy step moves the weights by a hundredth or less.
-_MAX_EXCESS = 3.0  # Nats above chance: an expert that guesses with confidence.
+_MAX_STEP = 0.2  # Usual steps change the weights by at most 1 %.
+_MAX_EXCESS = 3.0  # In nats: the loss of confident wrong answers.
 _MIN_SPREAD = 1e-4
 _MAX_OFFSET = 2
-_MIN_IN_STEP = 0.5
+_MIN_IN_SYNC = 0.5
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured over the last iterations, and of the corpus.
+    """Figures of the last iterations and of the corpus.
 
     Attributes:
-        loss, chance: means; `chance` is the loss of an expert that cannot tell windows apart.
+        loss: mean loss.
+        chance: mean loss of an expert that cannot distinguish windows.
         num_windows: windows of a batch.
-        silent: share of them without speech.
-        spread_video, spread_audio: variance of the embeddings over a batch, in [0, 1].
-        step_size: how far the largest step so far moved the weights, as a fraction of their norm.
-        grad_norm: of the gradients, before they are clipped.
-        offsets: for some clips, the frames by which their sound comes late, by the lips' motion.
+        silent: fraction of windows without speech.
+        spread_video: variance of the video embeddings over a batch, in [0, 1].
+        spread_audio: variance of the audio embeddings over a batch, in [0, 1].
+        step_size: change of the weights by the largest step so far, as a fraction of their norm.
+        grad_norm: norm of the gradients before clipping.
+        offsets: frames by which the audio of some clips lags behind the lip motion.
     """
 
     loss: float
@@ -59,18 +61,18 @@ class Evidence:
 
 
 def diagnose(evidence: Evidence) -> str:
-    """The likeliest cause of a loss at chance, and what to change, in one line.
+    """Return the likeliest cause of a loss at chance and the remedy, in one line.
 
-    What would bring about other signs by itself comes first: a wild step also kills embeddings, and
-    of silent clips nothing else can be told.
+    Causes with side effects come first: a too large step also collapses embeddings, and silent
+    clips hide everything else.
     """
     e = evidence
     if e.silent > _MAX_SILENT:
         return (
-            f"{e.silent:.0%} of the windows are silent: take clips in which somebody speaks, raise "
-            "the level of their sound, or cut the pauses"
+            f"{e.silent:.0%} of the windows are silent: use clips with speech, raise their audio "
+            "level, or cut the pauses"
         )
-    slower = f"(gradient norm now {e.grad_norm:.2g}): begin again with a tenth of optimizer.lr"
+    slower = f"(gradient norm now {e.grad_norm:.2g}): start again with a tenth of optimizer.lr"
     if e.step_size > _MAX_STEP:
         return (
             f"the learning rate is too high: a step moved the weights by {e.step_size:.0%} of "
@@ -79,57 +81,56 @@ def diagnose(evidence: Evidence) -> str:
     for name, spread in (("video", e.spread_video), ("audio", e.spread_audio)):
         if spread < _MIN_SPREAD:
             return (
-                f"the {name} embedding is dead: its variance over a batch is {spread:.1g} "
-                f"(gradient norm {e.grad_norm:.2g}): begin again from new weights (another seed), "
+                f"the {name} embedding has collapsed: its variance over a batch is {spread:.1g} "
+                f"(gradient norm {e.grad_norm:.2g}): start again from new weights (another seed), "
                 "with a lower optimizer.lr"
             )
     if e.loss > e.chance + _MAX_EXCESS:
         return f"the learning rate is too high: the loss jumps far above chance {slower}"
-    return _out_of_step(e.offsets) or _too_few(e)
+    return _diagnose_offsets(e.offsets) or _diagnose_batch(e)
 
 
-def _out_of_step(offsets: Sequence[int]) -> str | None:
+def _diagnose_offsets(offsets: Sequence[int]) -> str | None:
     if not offsets:
         return None
-    advice = "prepare the corpus again with sync.checkpoint=default, or mend the videos"
+    advice = "prepare the corpus again with sync.checkpoint=default, or correct the videos"
     median = round(float(np.median(offsets)))
     if abs(median) > _MAX_OFFSET:
         return (
-            f"the sound is {abs(median)} frames {'late' if median > 0 else 'early'}, by the lips "
-            f"of {len(offsets)} clips: {advice}"
+            f"the audio is {abs(median)} frames {'late' if median > 0 else 'early'}, measured on "
+            f"the lips of {len(offsets)} clips: {advice}"
         )
-    in_step = float(np.mean(np.abs(offsets) <= _MAX_OFFSET))
-    if in_step < _MIN_IN_STEP:
+    in_sync = float(np.mean(np.abs(offsets) <= _MAX_OFFSET))
+    if in_sync < _MIN_IN_SYNC:
         return (
-            f"sound and lips are in step in {in_step:.0%} of {len(offsets)} clips alone: {advice}; "
-            "is the sound that of the face?"
+            f"audio and lips are in sync in only {in_sync:.0%} of {len(offsets)} clips: {advice}; "
+            "check that the audio belongs to the face"
         )
     return None
 
 
-def _too_few(e: Evidence) -> str:
+def _diagnose_batch(e: Evidence) -> str:
     if e.num_windows < _MIN_WINDOWS:
         return (
-            f"the batch is too small: {e.num_windows} windows, so that each is told from few "
-            f"others: raise data.batch_size or data.num_frames to {_MIN_WINDOWS} windows or more"
+            f"the batch is too small: {e.num_windows} windows give few negatives: raise "
+            f"data.batch_size or data.num_frames to {_MIN_WINDOWS} windows or more"
         )
     return (
-        f"no cause was found in what is measured (steps of at most {e.step_size:.1%} of the "
+        f"the measurements show no cause (steps of at most {e.step_size:.1%} of the "
         f"weights, gradient norm {e.grad_norm:.2g}, {e.silent:.0%} silent, {e.num_windows} "
-        "windows): train on, raise optimizer.lr three times, or widen model.sync_expert"
+        "windows): train longer, triple optimizer.lr, or widen model.sync_expert"
     )
 
 
 class SyncDiagnosis(Callback):
-    """Looks every so many iterations whether a sync expert is still at chance, and says why.
+    """Warns about a sync expert whose loss is at chance, with the likely cause.
 
-    It warns in one line and lets the run go on; an expert that learns hears nothing from it, nor
-    does any other module.
+    The run continues. Other modules are ignored.
 
     Args:
-        every_n_iterations: how often; the figures are means over the last quarter of them.
-        margin: a loss above this share of chance is at chance.
-        num_clips: of the split "train", whose offset is measured where the loss is at chance.
+        every_n_iterations: iterations between checks; figures are means over the last quarter.
+        margin: fraction of the chance loss above which a loss counts as chance.
+        num_clips: training clips whose audio offset is measured for the diagnosis.
     """
 
     def __init__(
@@ -157,29 +158,29 @@ class SyncDiagnosis(Callback):
     ) -> None:
         if not isinstance(pl_module, SyncExpertModule):
             return
-        if self._before:  # There is none where gradients are still being accumulated.
+        if self._before:  # Empty while gradients are being accumulated.
             self._measured.append(self._measure(trainer.callback_metrics, pl_module))
             self._before = []
         due = pl_module.iteration % self.every_n_iterations == 0
         if due and self._measured and trainer.is_global_zero:
             num_windows = trainer.world_size * pl_module.num_windows(batch)
-            self._look(trainer, pl_module, num_windows)
+            self._check(trainer, pl_module, num_windows)
 
     def _measure(
         self, metrics: Mapping[str, Tensor], module: SyncExpertModule
     ) -> dict[str, Tensor]:
-        """This iteration's figures, as tensors: reading them would wait for the device."""
+        """Return this iteration's figures as tensors: reading them would wait for the device."""
         prefix = "train/sync_expert/"
         names = ("loss", "chance", "silent", "spread_video", "spread_audio")
         change = torch._foreach_sub(_weights(module), self._before)
         moved = torch.stack(torch._foreach_norm(change)).norm()
         step = moved / torch.stack(torch._foreach_norm(self._before)).norm()
-        # Weights that a wild step has made huge are moved little by the next.
+        # After a step that made the weights huge, later steps look small.
         self._largest_step = torch.maximum(self._largest_step.to(step), step)
         figures = {name: metrics[prefix + name].detach() for name in names}
         return {**figures, "grad_norm": metrics["train/grad_norm/sync_expert"].detach()}
 
-    def _look(self, trainer: L.Trainer, module: SyncExpertModule, num_windows: int) -> None:
+    def _check(self, trainer: L.Trainer, module: SyncExpertModule, num_windows: int) -> None:
         means = {
             name: float(torch.stack([one[name].float().cpu() for one in self._measured]).mean())
             for name in self._measured[0]
@@ -204,16 +205,16 @@ class SyncDiagnosis(Callback):
 
 
 def _weights(module: SyncExpertModule) -> list[Tensor]:
-    """The expert's weights, or this process's part of them where they are sharded."""
-    weights = [p.detach() for p in module.sync_expert.parameters()]
+    """Return the expert's weights, or this process's part of them if they are sharded."""
+    weights = [p.detach() for p in module.expert.parameters()]
     return [w.to_local() if isinstance(w, DTensor) else w for w in weights]
 
 
 def corpus_offsets(corpus_dir: Path, num_clips: int) -> list[int]:
-    """By how many frames the sound comes late in clips of the split "train", spread over it."""
+    """Return the frames by which the audio lags in clips spread over the split "train"."""
     manifest = Manifest.load(corpus_dir)
     clips = manifest.split("train")
-    chosen = np.linspace(0, len(clips) - 1, min(num_clips, len(clips))).round().astype(int)
-    files = [ClipFile(corpus_dir / clips[index].path) for index in chosen]
+    indices = np.linspace(0, len(clips) - 1, min(num_clips, len(clips))).round().astype(int)
+    files = [ClipFile(corpus_dir / clips[index].path) for index in indices]
     found = [lip_offset(f.tensor("mouth_opening"), f.mel(), manifest.spec) for f in files]
     return [offset for offset in found if offset is not None]

@@ -15,28 +15,20 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.features.audio_features import select_features, silence_column
 from talkinghead.features.faces.alignment import fill_mouth, mouth_crop
 from talkinghead.losses.adversarial_loss import gradient_penalty
 from talkinghead.losses.generator_loss import GeneratorLoss
 from talkinghead.losses.sync_loss import info_nce, silent_windows
-from talkinghead.models.checkpoint import (
-    EXPERT,
-    GENERATOR,
-    SCHEMA_VERSION,
-    build,
-    load_expert,
-    load_generator,
-)
+from talkinghead.models.checkpoint import GENERATOR, SCHEMA_VERSION, build
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.models.lipsync.decoder import GeneratorOutput, lip_box
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.training.acceleration import SpeedOptions
 from talkinghead.training.distributed import gather
 from talkinghead.training.fsdp import shard_networks
 from talkinghead.training.gan_options import GANOptions
+from talkinghead.training.initial_weights import build_sync_discriminator, load_initial_weights
 from talkinghead.training.optim import (
     MovingAverage,
     OptimizerConfig,
@@ -93,18 +85,16 @@ class LipSyncGANModule(L.LightningModule):
         self.arguments = {**generator}
         self.generator = cast(LipSyncGenerator, build(GENERATOR, generator, self.spec))
         if self.options.init_from is not None:
-            _load_weights(self.generator, self.options.init_from)
+            load_initial_weights(self.generator, self.options.init_from)
         self.ema = MovingAverage(GENERATOR, self.generator, self.options.ema_decay)
         self.discriminator = Discriminator(**discriminator)
-        self.sync: Any = _build_sync(self.options, self.spec)
-        if self.sync is not None:
-            _require_features(self.generator, self.sync)
+        self.sync: Any = build_sync_discriminator(self.options, self.spec, self.generator)
         self.losses = GeneratorLoss(self.spec.mouth_size, **loss)
         configs = [optimizer, discriminator_optimizer]
         if self.options.joint:
             configs.append(discriminator_optimizer)
         self.optimizer_configs = [OptimizerConfig(**config) for config in configs]
-        SpeedOptions(**self.options.speed).apply(self.generator)
+        cast(SpeedOptions, self.options.speed).apply(self.generator)
         self.iteration = 0
 
     @property
@@ -333,47 +323,6 @@ class LipSyncGANModule(L.LightningModule):
         both_silent = silent[: len(video), None] & silent[None, :]
         both_silent.diagonal().fill_(False)
         return info_nce(video, audio, self.sync.scale, both_silent)
-
-
-def _build_sync(options: GANOptions, spec: AVSpec) -> nn.Module | None:
-    """Load or build the sync discriminator, or return None."""
-    if options.sync_expert is not None:
-        loaded = load_expert(options.sync_expert)
-        if difference := loaded.spec.difference(spec):
-            raise CheckpointError(
-                f"sync expert {options.sync_expert} was made for another AVSpec ({difference}, its "
-                "value first): train one with this av (experiment=sync_expert), or change the av "
-                "config"
-            )
-        return loaded.model.requires_grad_(options.joint)
-    return build(EXPERT, options.sync_arguments, spec) if options.joint else None
-
-
-def _require_features(generator: LipSyncGenerator, sync: SyncDiscriminator) -> None:
-    """Raise UsageError unless a batch for the generator has the sync discriminator's features."""
-    missing = set(sync.audio_encoder.input_features) - set(generator.input_features)
-    if missing:
-        raise UsageError(
-            f"the sync discriminator needs the audio features {', '.join(sorted(missing))}, which "
-            "the generator does not use: add them to model.generator.audio_features, or use "
-            "another sync discriminator"
-        )
-
-
-def _load_weights(generator: LipSyncGenerator, path: str) -> None:
-    """Copy a checkpoint's weights into a generator."""
-    # Conditioning starts from zero, so it may be missing from the checkpoint.
-    conditioning = {
-        name: value
-        for name, value in generator.state_dict().items()
-        if name.startswith(("emotion.", "pose."))
-    }
-    try:
-        generator.load_state_dict({**conditioning, **load_generator(path).model.state_dict()})
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"init_from {path} holds another generator: give the model that it was trained with"
-        ) from error
 
 
 def _generate(

@@ -1,10 +1,11 @@
-"""What a run of a sweep tells the others, and when it gives up."""
+"""Early stopping of unpromising runs of a sweep, with Optuna's pruners."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
-import statistics
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,31 +15,33 @@ from lightning.pytorch.callbacks import Callback
 from talkinghead.errors import UsageError
 from talkinghead.media.atomic_file import atomic_path
 
+logger = logging.getLogger(__name__)
+
 PROGRESS_NAME = "progress.json"
 
 Direction = Literal["minimize", "maximize"]
 
 
-class StopHopeless(Callback):
-    """Stops a run whose best value so far is worse than the median of the finished runs.
+class SweepPruning(Callback):
+    """Stops a run that Optuna's pruner gives up, judged by the other runs of the sweep.
 
-    They are compared at the same iteration. Every run leaves its values in `progress.json` in its
-    folder, where the others of the sweep, which lie beside it, find them. Runs that were stopped
-    themselves do not count.
+    Every run writes its values to `progress.json` in its folder; the folders of a sweep's runs are
+    siblings, also on several machines. Hydra's Optuna sweeper gives its runs no access to its own
+    study, and other sweepers have none, so a study is rebuilt from these files. Without Optuna
+    nothing is stopped.
 
     Args:
         run_dir: this run's folder.
-        metric: what is logged in validation.
+        metric: name of a validation metric.
         direction: "minimize" or "maximize" it.
-        startup_runs: so many runs must have finished.
-        warmup_iterations: nothing is stopped before.
+        startup_runs: number of finished runs before any run is stopped.
+        warmup_iterations: iterations of a run before it may be stopped.
+        pruner: an `optuna.pruners.BasePruner`; None takes `MedianPruner`, which compares a run's
+            best value with the median of the finished runs at the same iteration.
 
     Raises:
-        UsageError: `direction` is another, or (after the first validation) nothing of that name is
+        UsageError: `direction` is unknown, or (after the first validation) the metric is not
             logged.
-
-    Paper: Golovin et al., "Google Vizier", 2017, for the median rule; this is Optuna's variant of
-        it (`optuna.pruners.MedianPruner`), which its sweeper for Hydra cannot reach.
     """
 
     def __init__(
@@ -48,22 +51,31 @@ class StopHopeless(Callback):
         direction: Direction = "minimize",
         startup_runs: int = 4,
         warmup_iterations: int = 0,
+        pruner: Any = None,
     ) -> None:
-        require_direction(direction)
+        if direction not in ("minimize", "maximize"):
+            raise UsageError(f"objective.direction={direction}: choose minimize or maximize")
         self.run_dir, self.metric, self.direction = Path(run_dir), metric, direction
-        self.startup_runs, self.warmup_iterations = startup_runs, warmup_iterations
         self.values: dict[int, float] = {}
         self.stopped = False
+        self.pruner = pruner
+        if find_spec("optuna") is None:
+            logger.info(
+                "optuna is not installed, so no run of the sweep is stopped early: "
+                "pip install 'talkinghead[sweep]'"
+            )
+        elif pruner is None:
+            from optuna.pruners import MedianPruner
+
+            self.pruner = MedianPruner(startup_runs, warmup_iterations)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
         value = require_metric(trainer.callback_metrics, self.metric)
-        iteration = int(pl_module.iteration)  # type: ignore[arg-type]
-        self.values[iteration] = float(value)
-        hopeless = iteration >= self.warmup_iterations and self._is_hopeless(iteration)
-        # The folder may look different from another machine: one process decides.
-        self.stopped = trainer.strategy.broadcast(hopeless)
+        self.values[int(pl_module.iteration)] = float(value)  # type: ignore[arg-type]
+        # One process decides: another machine may see the other runs' files later.
+        self.stopped = trainer.strategy.broadcast(trainer.is_global_zero and self._should_prune())
         if self.stopped:
             trainer.should_stop = True
         self._write(trainer, "stopped" if self.stopped else "running")
@@ -78,48 +90,42 @@ class StopHopeless(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.values = {int(iteration): v for iteration, v in state_dict["values"].items()}
 
-    def _is_hopeless(self, iteration: int) -> bool:
-        finished = [p["values"] for p in self._others() if p["state"] == "finished"]
-        theirs = [values[str(iteration)] for values in finished if str(iteration) in values]
-        if len(finished) < self.startup_runs or not theirs:
+    def _should_prune(self) -> bool:
+        if self.pruner is None:
             return False
-        known = [value for value in self.values.values() if not math.isnan(value)]
-        if not known:
-            return True
-        median = statistics.median(theirs)
-        return max(known) < median if self.direction == "maximize" else min(known) > median
+        import optuna
 
-    def _others(self) -> list[dict[str, Any]]:
-        mine = (self.run_dir / PROGRESS_NAME).resolve()
-        paths = mine.parent.parent.glob(f"*/{PROGRESS_NAME}")
-        return [json.loads(path.read_text()) for path in paths if path != mine]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(direction=self.direction, pruner=self.pruner)
+        for path in self.run_dir.resolve().parent.glob(f"*/{PROGRESS_NAME}"):
+            run = json.loads(path.read_text())
+            values = {int(iteration): value for iteration, value in run["values"].items()}
+            if run["state"] == "finished" and values and path.parent != self.run_dir.resolve():
+                last = values[max(values)]
+                if not math.isnan(last):
+                    trial = optuna.trial.create_trial(value=last, intermediate_values=values)
+                    study.add_trial(trial)
+        trial = study.ask()
+        for iteration, value in self.values.items():
+            trial.report(value, iteration)
+        return bool(trial.should_prune())
 
     def _write(self, trainer: L.Trainer, state: str) -> None:
         if trainer.is_global_zero:
-            # The others may read it at any moment.
+            # Other runs may read the file at any time.
             with atomic_path(self.run_dir / PROGRESS_NAME) as temporary:
                 temporary.write_text(json.dumps({"state": state, "values": self.values}))
 
 
 def require_metric(metrics: Any, name: str) -> Any:
-    """A metric of a run, by name.
+    """Return a run's metric.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: it was not logged.
     """
     if name not in metrics:
-        there = ", ".join(sorted(name for name in metrics if name.startswith("val")))
+        known = ", ".join(sorted(name for name in metrics if name.startswith("val")))
         raise UsageError(
-            f"objective.metric={name} is not measured; validation gives {there or 'nothing here'}"
+            f"objective.metric={name} is not measured; validation gives {known or 'nothing here'}"
         )
     return metrics[name]
-
-
-def require_direction(direction: str) -> None:
-    """Checks a direction.
-
-    Raises:
-        UsageError: it is neither minimize nor maximize.
-    """
-    if direction not in ("minimize", "maximize"):
-        raise UsageError(f"objective.direction={direction}: choose minimize or maximize")

@@ -1,4 +1,4 @@
-"""The table of a sweep's runs. Imports nothing heavy: Hydra loads it before a command runs."""
+"""Table of a sweep's runs. Imports nothing heavy: Hydra loads it before a command runs."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ TABLE_NAME = "sweep.csv"
 
 
 class SweepTable(Callback):
-    """Writes `sweep.csv` into a sweep's folder whenever a run ends: a row a run, the best first.
+    """Hydra callback that writes `sweep.csv` into a sweep's folder whenever a run ends.
 
-    Its columns: `run` (the folder's name), `state` (finished, stopped as hopeless, or unfinished:
-    still running, or failed), the objective, what the run was given, and its other metrics.
+    It has one row per run, best first. Columns: `run` (the folder's name), `state` (finished,
+    stopped by the pruner, or unfinished: running or failed), the objective, the run's overrides and
+    its other metrics.
     """
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Update the table after a run of a sweep."""
         if config.hydra.mode == RunMode.MULTIRUN:
             _write(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write the final table."""
         _write(config)
-        logger.info("%s has the runs, the best first", Path(config.hydra.sweep.dir) / TABLE_NAME)
+        logger.info("%s lists the runs, best first", Path(config.hydra.sweep.dir) / TABLE_NAME)
 
 
 def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, Any]]:
-    """Writes the table of the runs in a folder and returns its rows.
+    """Write the table of the runs in a folder and return its rows.
 
     Args:
-        sweep_dir: has a folder for each run.
-        metric: what decides.
+        sweep_dir: folder with a subfolder for each run.
+        metric: name of the objective.
         direction: "minimize" or "maximize".
     """
     folders = [path.parents[1] for path in sweep_dir.glob("*/.hydra/overrides.yaml")]
@@ -51,12 +54,12 @@ def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, 
 
     def rank(row: dict[str, Any]) -> tuple[bool, float, int, str]:
         value = row[metric]
-        # A run without a value, or with one that is no number, is the worst.
+        # Runs without a value or with NaN come last.
         known = value != "" and not math.isnan(value)
         return not known, sign * value if known else 0.0, len(row["run"]), row["run"]
 
     rows.sort(key=rank)
-    # What all rows have in the order of the first; the other keys after them.
+    # The first row's columns in its order, then those of the other rows.
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with (
         atomic_path(sweep_dir / TABLE_NAME) as temporary,
@@ -70,7 +73,7 @@ def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, 
 
 def _read_run(folder: Path, metric: str) -> dict[str, Any]:
     overrides = OmegaConf.load(folder / ".hydra/overrides.yaml")
-    given = [str(override).partition("=") for override in overrides]
+    pairs = [str(override).partition("=") for override in overrides]
     metrics = _read_json(folder / "metrics.json")
     stopped = _read_json(folder / "progress.json").get("state") == "stopped"
     state = "unfinished" if not metrics else "stopped" if stopped else "finished"
@@ -78,7 +81,7 @@ def _read_run(folder: Path, metric: str) -> dict[str, Any]:
         "run": folder.name,
         "state": state,
         metric: metrics.get(metric, ""),
-        **{key.lstrip("+"): value.strip("'") for key, _, value in given},
+        **{key.lstrip("+"): value.strip("'") for key, _, value in pairs},
         **metrics,
     }
 

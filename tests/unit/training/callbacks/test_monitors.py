@@ -34,7 +34,7 @@ def test_the_loaders_share_is_the_time_between_batches() -> None:
         monitor.on_train_batch_start(trainer, module, batch, 0)
         time.sleep(0.01)
         monitor.on_train_batch_end(trainer, module, None, batch, 0)
-    assert module.values["cost/loader_share"] == pytest.approx(0.75, abs=0.1)
+    assert module.values["cost/loader_wait_fraction"] == pytest.approx(0.75, abs=0.1)
     assert module.values["cost/samples_per_s"] == pytest.approx(6 / 0.04, rel=0.2)
     assert module.values["cost/memory_mib"] == pytest.approx(
         peak_memory_mib(module.device), rel=0.1
@@ -71,7 +71,7 @@ def test_a_mouth_that_opens_with_the_real_one_is_seen(corpus: Path, tmp_path: Pa
     metrics = trainer.callback_metrics
     # Untrained, it hands the reference on: nothing moves, so there is no correlation to speak of.
     assert metrics["val/opening_motion"] < 0.3
-    assert "cost/loader_share" in metrics
+    assert "cost/loader_wait_fraction" in metrics
     assert metrics["train/balance/l1"] > 0
     assert metrics["train/balance/gradient"] > 0
 

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from talkinghead.errors import CheckpointError
 from talkinghead.features.faces.alignment import mouth_crop
 from talkinghead.models.checkpoint import load_expert, load_generator
-from talkinghead.training.callbacks.previews import LastCheckpoint
+from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.modules.lip_regressor_module import LipRegressorModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 from talkinghead.training.training_run import resolve_resume

@@ -1,0 +1,82 @@
+"""Progress of a run, counted in the project's own iterations."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+
+_LINE_INTERVAL_S = 60.0
+
+
+class IterationProgress(ProgressBar):
+    """Shows iterations of `max_iterations`: a bar in a terminal, else a log line every minute.
+
+    Lightning's own bars count the batches of an epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Progress | None = None
+        self._enabled = True
+        self._logged_s = self._started_s = 0.0
+        self._first = 0
+
+    def disable(self) -> None:
+        """Show nothing: called in all processes but the first."""
+        self._enabled = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._started_s = self._logged_s = time.monotonic()
+        self._first = pl_module.iteration
+        if self._enabled and sys.stderr.isatty():
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
+            self._bar = Progress(*columns)
+            self._bar.start()
+            self._bar.add_task("", total=pl_module.max_iterations, completed=self._first)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        if not self._enabled:
+            return
+        iteration, total, now_s = pl_module.iteration, pl_module.max_iterations, time.monotonic()
+        if self._bar is not None:
+            figures = self._figures(trainer, pl_module)
+            self._bar.update(self._bar.task_ids[0], completed=iteration, description=figures)
+        elif now_s - self._logged_s >= _LINE_INTERVAL_S or iteration >= total:
+            self._logged_s = now_s
+            per_s = (iteration - self._first) / max(now_s - self._started_s, 1e-9)
+            left_min = (total - iteration) / max(per_s, 1e-9) / 60
+            figures = self._figures(trainer, pl_module)
+            message = "iteration %d of %d, about %.0f min left: %s"
+            logger.info(message, iteration, total, left_min, figures)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._stop()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _figures(self, trainer: L.Trainer, module: L.LightningModule) -> str:
+        metrics = self.get_metrics(trainer, module)
+        return ", ".join(
+            f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float)
+        )
