@@ -135,7 +135,7 @@ class _MouthPainter:
         if region is None:
             self.reset()
             return None
-        if source.opens_shot:
+        if source.starts_shot:
             self.reset()
         time_s = float(source.time_s)
         if self._stabiliser:

@@ -14,7 +14,7 @@ import torch
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import as_tensor, invert, mouth_crop, warp_face
 from talkinghead.features.faces.detector import FaceDetector
-from talkinghead.features.faces.tracker import MultiTracker, centre, largest
+from talkinghead.features.faces.tracker import MultiTracker, box_centre, select_largest_face
 from talkinghead.media.reader import stream_audio
 from talkinghead.media.timing import round_half_up, seconds_to_samples
 from talkinghead.models.sync_expert import SyncDiscriminator
@@ -69,7 +69,7 @@ class _Shot:
 
 
 class ActiveSpeakerSelector:
-    """Selects the speaking face for a tracker; a `Choice` function.
+    """Selects the speaking face for a tracker; a `FaceSelector` function.
 
     The video is decoded a second time, ahead of the frames that are being tracked, shot by shot.
 
@@ -102,10 +102,10 @@ class ActiveSpeakerSelector:
             self._analysed_s = next(self._analysis, None)
         shot = next(shot for shot in reversed(self._shots) if shot.start_s <= time_s)
         if shot.speaker is None or not faces:
-            return largest(faces, time_s)
+            return select_largest_face(faces, time_s)
         gaps_s = [abs(seen_s - time_s) for seen_s in shot.speaker.times_s]
         speaker_xy = shot.speaker.centres_xy[gaps_s.index(min(gaps_s))]
-        return min(faces, key=lambda face: float(np.linalg.norm(centre(face.box) - speaker_xy)))
+        return min(faces, key=lambda face: float(np.linalg.norm(box_centre(face.box) - speaker_xy)))
 
     def _analyse(self, path: Path, fps: Fraction, detector: FaceDetector) -> Iterator[Fraction]:
         """Decode the file and yield each time up to which the speaker is known."""

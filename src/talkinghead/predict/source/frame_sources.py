@@ -19,11 +19,11 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import (
-    Choice,
+    FaceSelector,
     FaceTracker,
-    FromTheLeft,
+    SelectFaceFromLeft,
     MultiTracker,
-    largest,
+    select_largest_face,
 )
 from talkinghead.media.reader import probe
 from talkinghead.models.checkpoint import load_expert
@@ -108,7 +108,11 @@ def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) ->
         return faces[:MAX_FACES]
     if options.face_select == "speaking":
         log.warning("%s: a photo has no audio to select a speaker by; using the largest face", name)
-    choose = FromTheLeft(options.face_index) if options.face_select == "index" else largest
+    choose = (
+        SelectFaceFromLeft(options.face_index)
+        if options.face_select == "index"
+        else select_largest_face
+    )
     face = choose(faces, Fraction(0))
     if face is None:
         raise FaceNotFoundError(
@@ -145,14 +149,14 @@ def video_frames(
 
 def _face_choice(
     path: Path, fps: Fraction, detector: FaceDetector, options: SourceOptions
-) -> Choice:
+) -> FaceSelector:
     """Return the function that selects the face to track."""
     if options.face_select == "index":
-        return FromTheLeft(options.face_index)
+        return SelectFaceFromLeft(options.face_index)
     if options.face_select == "speaking":
         if probe(path).has_audio:
             loaded = load_expert("default")
             expert = cast(SyncDiscriminator, loaded.model)
             return ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
         log.warning("%s: has no audio to select a speaker by; using the largest face", path)
-    return largest
+    return select_largest_face

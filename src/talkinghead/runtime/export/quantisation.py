@@ -36,14 +36,17 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
                 quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
             else:
                 arrays = (tensor.numpy() for tensor in inputs[part])
-                examples = _calibration_reader(dict(zip(parts[part]["inputs"], arrays, strict=True)))
+                examples = _calibration_reader(
+                    dict(zip(parts[part]["inputs"], arrays, strict=True))
+                )
                 quantize_static(
                     path,
                     small,
-                    examples,
+                    _calibration_reader(named),
                     op_types_to_quantize=["Conv", "Gemm"],
                     nodes_to_exclude=_head_nodes(path),
-                    activation_type=QuantType.QUInt8,  # x86 multiplies unsigned activations by signed weights.
+                    # x86 multiplies unsigned activations by signed weights.
+                    activation_type=QuantType.QUInt8,
                     **shared,
                 )
         small.replace(path)

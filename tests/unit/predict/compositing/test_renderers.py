@@ -128,7 +128,9 @@ def test_what_covers_the_mouth_stays(renderer, region):
     mouth = region.crop(picture).astype(np.float32)
     mouth[40:] -= 60
     visible = (region.box_xy[..., 0] > 0.5).astype(np.float32)
-    composite = renderer().render(picture, mouth_of(mouth), replace(region, visibility=visible), 0.0)
+    composite = renderer().render(
+        picture, mouth_of(mouth), replace(region, visibility=visible), 0.0
+    )
     covered = visible == 0
     assert np.array_equal(region.crop(composite)[covered], region.crop(picture)[covered])
     assert not np.array_equal(composite, picture)

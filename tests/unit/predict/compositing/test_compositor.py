@@ -1,0 +1,130 @@
+"""Compositing with turned heads and with changes of the reference."""
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from helpers.small_predictor import Detector, make_predictor, speech, write_video
+
+from talkinghead.predict.compositing.compositor import Compositor
+from talkinghead.predict.compositing.mouth_region import find_mouth_region
+from talkinghead.predict.compositing.renderers import FeatherRenderer
+from talkinghead.predict.compositing.stabiliser import MouthFields
+from talkinghead.predict.mouth_generator import GeneratedFrame
+from talkinghead.predict.source import face_tracks
+from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+SIZE = SPEC.mouth_size
+TRANSFORM = np.eye(2, 3, dtype=np.float32)
+LIPS = np.zeros((20, 2), np.float32)
+IMAGE = np.full((256, 256, 3), 120, np.uint8)
+REGION = find_mouth_region(TRANSFORM, 256, 256, SPEC)
+OUTLINE = np.float32([[40, 20], [125, 20], [125, 250], [40, 250]])
+"""The face ends at column 125; the centre of the mouth is at column 128."""
+COLUMNS = np.arange(REGION.columns.start, REGION.columns.stop) + 0 * REGION.radius
+CENTRE = np.hypot(*(REGION.box_xy - [0.5, 0.62]).transpose(2, 0, 1)) < 0.15
+
+
+def make_fields(rgb, mask):
+    return MouthFields(np.zeros((SIZE // 2, SIZE // 2, 2), np.float32), rgb, mask)
+
+
+def change_at_yaw(yaw_deg, outline=OUTLINE):
+    """Return the change of each pixel of the region when a white disc is painted."""
+    rows, columns = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
+    disc = (np.hypot(columns - 0.5, rows - 0.62) < 0.2).astype(np.float32)
+    frame = SourceFrame(
+        IMAGE,
+        time_s=Fraction(0),
+        duration_s=Fraction(1, 25),
+        transform=TRANSFORM,
+        reference=Reference(IMAGE, TRANSFORM, LIPS, np.zeros(3, np.float32)),
+        pose=None if yaw_deg is None else np.float32([yaw_deg, 0, 0]),
+        outline=outline,
+    )
+    fields = make_fields(np.ones((SIZE, SIZE, 3), np.float32), disc)
+    compositor = Compositor(FeatherRenderer(), SPEC, stabilise=False)
+    image, _ = compositor.composite(GeneratedFrame(frame, fields))
+    return REGION.crop(image)[..., 0].astype(int) - 120
+
+
+@pytest.mark.parametrize("yaw_deg", [-20, 45])
+def test_background_beside_turned_head_is_unchanged(yaw_deg):
+    change = change_at_yaw(yaw_deg)
+    assert not change[COLUMNS > 140].any()
+    assert change[CENTRE & (COLUMNS < 125)].min() > 60
+
+
+@pytest.mark.parametrize("yaw_deg", [5, -5, None, np.nan])
+def test_whole_mouth_is_painted_without_a_turn(yaw_deg):
+    change = change_at_yaw(yaw_deg)
+    assert np.array_equal(change, change_at_yaw(yaw_deg, outline=None))
+    assert change[CENTRE].min() > 60
+
+
+def test_background_mask_changes_gradually_with_yaw():
+    changes = [change_at_yaw(float(yaw_deg)) for yaw_deg in range(7, 20)]
+    steps = [np.abs(after - before).max() for before, after in pairwise(changes)]
+    assert 0 < max(steps) < 0.15 * changes[0].max()
+
+
+def test_polygon_mask_has_a_soft_edge():
+    row = REGION.polygon_mask(OUTLINE)[len(REGION.radius) // 2]
+    assert row.max() == 1
+    assert row.min() == 0
+    assert np.abs(np.diff(row)).max() < 0.25
+
+
+def test_previous_reference_is_blended_by_its_weight():
+    rng = np.random.default_rng(0)
+
+    def random_reference():
+        return Reference(rng.integers(90, 150, IMAGE.shape, np.uint8), TRANSFORM, LIPS)
+
+    def random_fields():
+        rgb = rng.random((SIZE, SIZE, 3), np.float32)
+        return make_fields(rgb, np.zeros((SIZE, SIZE), np.float32))
+
+    def composite(generated):
+        compositor = Compositor(FeatherRenderer(grain=False), SPEC)
+        return compositor.composite(generated)[0].astype(float)
+
+    old = SourceFrame(IMAGE, Fraction(0), Fraction(1, 25), TRANSFORM, random_reference())
+    previous = PreviousReference(old.reference, 0.25)
+    new = replace(old, reference=random_reference(), previous_reference=previous)
+    frame = GeneratedFrame(new, random_fields(), GeneratedFrame(old, random_fields()))
+    before = composite(GeneratedFrame(old, frame.previous_reference.fields))
+    after = composite(GeneratedFrame(replace(new, previous_reference=None), frame.fields))
+    assert np.abs(before - after).max() > 20
+    assert np.abs(composite(frame) - 0.25 * before - 0.75 * after).max() <= 1
+
+
+def test_avatar_and_video_change_references_alike(tmp_path, monkeypatch):
+    """The head pose follows the brightness of the frames."""
+    num_frames, forehead = 50, 10
+
+    class TurningDetector(Detector):
+        def detect(self, image):
+            faces = super().detect(image)
+            for face in faces:
+                face.points[forehead] = image.mean()
+            return faces
+
+    def head_pose(points, _):
+        return np.float32([0 if points[forehead, 0] < 130 else 20, 0, 0])
+
+    monkeypatch.setattr(face_tracks, "head_pose", head_pose)
+    predictor = make_predictor(renderer=FeatherRenderer(grain=False), detector=TurningDetector())
+    path = write_video(tmp_path / "turn.mp4", [Fraction(i, 25) for i in range(num_frames)])
+    avatar = predictor.avatar(path)
+    assert sum(faces[0].previous_reference is not None for faces in avatar.pictures) == 3
+    images = [
+        np.stack([image for image, _ in predictor.predict(face, speech(num_frames / 25))])
+        for face in (avatar, path)
+    ]
+    assert len(images[0]) == num_frames
+    assert np.abs(images[0].astype(int) - images[1]).max() <= 1

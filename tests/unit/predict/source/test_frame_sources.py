@@ -1,0 +1,102 @@
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkinghead.errors import FaceNotFoundError, UsageError
+from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
+from talkinghead.predict.source import playback
+from talkinghead.predict.source.frame_sources import photo_frames, video_frames
+from talkinghead.predict.source.source_frame import SourceOptions
+from talkinghead.types import AVSpec, Box, Face, VideoFrame
+
+SPEC = AVSpec()
+IMAGE = np.ones((4, 4, 3), np.uint8)
+
+
+def face(x=0.0, size=1.0):
+    points = np.zeros((468, 2), np.float32)
+    points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC)
+    points[4] = 128, 120  # The tip of the nose.
+    return Face(Box(x, 0, x + size, size), points + np.float32([x, 0]), 1.0, "mesh468")
+
+
+class Detector:
+    topology = "mesh468"
+
+    def __init__(self, *faces):
+        self.faces = list(faces)
+
+    def detect(self, image):
+        return self.faces
+
+    def track(self, image, previous):
+        return previous
+
+
+def photo(*faces, **options):
+    return photo_frames(IMAGE, "p.jpg", Detector(*faces), SPEC, SourceOptions(**options))
+
+
+def test_photo_is_repeated_at_the_spec_frame_rate():
+    frames = list(islice(photo(face()), 3))
+    assert [f.time_s for f in frames] == [0, Fraction(1, 25), Fraction(2, 25)]
+    assert all(f.image is IMAGE and f.reference is frames[0].reference for f in frames)
+    assert frames[0].transform is frames[1].transform
+
+
+def test_photo_without_face_is_an_error():
+    with pytest.raises(FaceNotFoundError, match=r"p\.jpg"):
+        photo()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [60]),
+        ({"face_select": "index"}, [10]),
+        ({"face_select": "index", "face_index": 2}, [200]),
+        ({"face_select": "all"}, [60, 10, 200]),
+    ],
+)
+def test_face_selection_in_a_photo(options, expected):
+    frames = list(islice(photo(face(60, 50), face(10, 40), face(200, 30), **options), 4))
+    assert [-round(f.transform[0, 2]) for f in frames if f.time_s == 0] == expected
+
+
+def test_missing_face_index_is_an_error():
+    with pytest.raises(FaceNotFoundError, match="face_index=3, but 1 faces"):
+        photo(face(), face_select="index", face_index=3)
+
+
+def test_photo_has_no_active_speaker(caplog):
+    next(photo(face(), face_select="speaking"))
+    assert "p.jpg: a photo has no audio" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"face_select": "left"}, {"extend": "x"}, {"motion": "walk"}, {"face_index": -1}],
+)
+def test_unknown_options_are_refused(options):
+    with pytest.raises(UsageError, match=next(iter(options))):
+        SourceOptions(**options)
+
+
+def test_closing_video_frames_closes_the_decoder(monkeypatch):
+    closed = []
+
+    def read(path):
+        try:
+            while True:
+                yield VideoFrame(IMAGE, Fraction(0))
+        finally:
+            closed.append(path)
+
+    monkeypatch.setattr(playback, "read_video", read)
+    frames = video_frames(Path("v"), Fraction(25), Detector(face()), SPEC)
+    next(frames)
+    frames.close()
+    assert closed == [Path("v")]

@@ -1,0 +1,183 @@
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+from skimage.data import astronaut
+
+from talkinghead.predict.source import reference_policy
+from talkinghead.predict.source.reference_policy import ClosestPosePolicy, add_references
+from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.types import AVSpec
+
+SPEC = AVSpec()
+FPS = Fraction(25)
+PHOTO = astronaut()
+LIPS = np.stack([np.linspace(205, 245, 20), np.full(20, 160)], axis=1).astype(np.float32)
+TRANSFORM = np.float32([[1.6, 0, -230], [0, 1.6, -60]])
+
+
+def noisy_frame(index, opening=1.0, shift=0):
+    """Return the astronaut with camera noise, `shift` pixels to the right."""
+    noise = np.random.default_rng(index).normal(0, 6, PHOTO.shape)
+    lips = LIPS + np.float32([shift, 0])
+    lips[10:, 1] += 10 * opening
+    return SourceFrame(
+        np.clip(np.roll(PHOTO, shift, axis=1) + noise, 0, 255).astype(np.uint8),
+        index / FPS,
+        1 / FPS,
+        transform=TRANSFORM - np.float32([[0, 0, 1.6 * shift], [0, 0, 0]]),
+        opening=opening,
+        lips=lips,
+    )
+
+
+def small_frame(index, yaw_deg=0.0, opening=0.0):
+    """Return a frame whose pixels are its index."""
+    lips = LIPS.copy()
+    lips[10:, 1] += 10 * opening
+    return SourceFrame(
+        np.full((4, 4, 3), index, np.uint8),
+        index / FPS,
+        1 / FPS,
+        transform=TRANSFORM,
+        opening=opening,
+        lips=lips,
+        pose=np.float32([yaw_deg, 0, 0]),
+    )
+
+
+def referenced(frames):
+    return list(add_references(frames, SPEC, FPS))
+
+
+def reference_of(frames):
+    return referenced(frames)[0].reference
+
+
+def errors(image):
+    """Return the mean differences from the photo in the face and beside it."""
+    difference = np.abs(image.astype(float) - PHOTO)
+    return difference[60:180, 160:290].mean(), difference[300:, :100].mean()
+
+
+def test_noise_of_reference_is_reduced_in_the_face():
+    frames = [noisy_frame(i, opening=0.1 * i / 30, shift=3 * (i % 5)) for i in range(30)]
+    face, beside = errors(reference_of(frames).image)
+    single_face, single_beside = errors(frames[0].image)
+    assert face < 0.55 * single_face
+    assert beside == single_beside
+
+
+def test_frames_with_other_lips_and_fading_frames_are_not_averaged():
+    first = noisy_frame(0)
+    open_mouths = [noisy_frame(i, opening=2.0) for i in range(1, 30)]
+    fading = [replace(noisy_frame(i), strength=0.5) for i in range(1, 30)]
+    for others in (open_mouths, fading):
+        assert (reference_of([first, *others]).image == first.image).all()
+
+
+def test_noise_is_reduced_in_a_face_at_the_image_border():
+    def crop(frame):
+        shift = np.float32([[0, 0, 1.6 * 200], [0, 0, 1.6 * 30]])
+        return replace(
+            frame,
+            image=frame.image[30:, 200:].copy(),
+            transform=frame.transform + shift,
+            lips=frame.lips - [200, 30],
+        )
+
+    frames = [crop(noisy_frame(i)) for i in range(30)]
+    reference = reference_of(frames)
+    truth = PHOTO[30:, 200:].astype(float)
+    inside = (slice(40, 150), slice(0, 80))
+    before = np.abs(frames[0].image - truth)[inside].mean()
+    assert np.abs(reference.image - truth)[inside].mean() < 0.55 * before
+
+
+def test_reference_follows_head_pose():
+    frames = referenced([small_frame(i, np.clip(i - 25, 0, 25)) for i in range(75)])
+    turns_deg = np.array([f.pose[0] - f.reference.pose[0] for f in frames])
+    assert np.abs(turns_deg).max() < 10
+    assert np.abs(turns_deg[-10:]).max() < 5
+    assert len({id(f.reference) for f in frames}) > 2
+
+
+def test_reference_of_a_still_head_does_not_change():
+    yaws_deg = np.random.default_rng(0).normal(0, 1, 75)
+    frames = [small_frame(i, yaw, i != 60) for i, yaw in enumerate(yaws_deg)]
+    assert len({id(f.reference) for f in referenced(frames)}) == 1
+
+
+def test_earlier_reference_is_used_again_when_head_turns_back():
+    yaws_deg = [0] * 40 + [20] * 40 + [0] * 40
+    frames = referenced([small_frame(i, yaw) for i, yaw in enumerate(yaws_deg)])
+    assert len({id(f.reference) for f in frames}) == 2
+    assert frames[-1].reference is frames[0].reference
+
+
+def test_most_closed_mouth_of_the_window_becomes_the_reference():
+    """Within the first second, and among frames of the same pose after a turn."""
+    openings = {12: 0.1, 40: 0.0}
+    frames = referenced([small_frame(i, 0, openings.get(i, 0.9)) for i in range(60)])
+    assert {f.reference.image[0, 0, 0] for f in frames} == {12}
+    yaws_deg = [0] * 40 + [20] * 40
+    frames = [small_frame(i, yaw, 0.2 * (i != 50)) for i, yaw in enumerate(yaws_deg)]
+    assert referenced(frames)[-1].reference.image[0, 0, 0] == 50
+
+
+def test_previous_reference_fades_out():
+    yaws_deg = [0] * 40 + [20] * 40
+    frames = referenced([small_frame(i, yaw) for i, yaw in enumerate(yaws_deg)])
+    fading = [f for f in frames if f.previous_reference]
+    weights = [f.previous_reference.weight for f in fading]
+    assert len(weights) >= 2
+    assert all(0 < after < before < 1 for before, after in pairwise(weights))
+    assert {f.previous_reference.reference for f in fading} == {frames[0].reference}
+    assert {f.reference for f in fading} == {frames[-1].reference}
+    assert fading[0].with_previous_reference.reference is frames[0].reference
+
+
+def test_reference_is_selected_again_after_a_cut_and_a_long_absence():
+    cut = [replace(small_frame(i), starts_shot=i == 10) for i in range(51)]
+    assert [f.reference.image[0, 0, 0] for f in referenced(cut)] == [0] * 10 + [10] * 41
+    absent = range(30, 70)
+    frames = [
+        SourceFrame(PHOTO[:4, :4], i / FPS, 1 / FPS) if i in absent else small_frame(i)
+        for i in range(100)
+    ]
+    references = [f.reference.image[0, 0, 0] for f in referenced(frames) if f.reference]
+    assert references == [0] * 30 + [70] * 30
+
+
+def test_number_of_stored_images_is_limited(monkeypatch):
+    monkeypatch.setattr(reference_policy, "_MAX_REFERENCE_BYTES", 3 * 48)
+    num_read = 0
+
+    def frames():
+        nonlocal num_read
+        for index in range(50):
+            num_read += 1
+            yield small_frame(index)
+
+    next(add_references(frames(), SPEC, FPS))
+    assert num_read == 3
+    policy = ClosestPosePolicy(SPEC, FPS)
+    for index in range(8):
+        for _ in range(5):
+            policy.select([small_frame(index, 20 * index)])
+    assert len(policy._references) == 3
+
+
+def test_custom_policy_replaces_the_default():
+    class FirstFramePolicy:
+        def __init__(self, spec, fps):
+            self.reference = None
+
+        def select(self, upcoming):
+            self.reference = self.reference or (upcoming[0].image, len(upcoming))
+            return self.reference, None
+
+    frames = list(add_references(map(small_frame, range(40)), SPEC, FPS, FirstFramePolicy))
+    assert {id(f.reference) for f in frames} == {id(frames[0].reference)}
+    assert frames[0].reference[1] == FPS
