@@ -43,6 +43,14 @@ CONF = ROOT / "conf"
 LITERAL_KEYS = ROOT / "src/talkinghead/cli/hydra_app/literal_keys.py"
 WIDTH = 118
 
+VARIANT_FILES = {
+    "detector/face_alignment.yaml": "selects the other detector",
+    "llm/openai_compatible.yaml": "connects to a local server",
+    "provenance/none.yaml": "leaves the comment out",
+    "tts/espeak.yaml": "runs the program espeak-ng",
+    "tts/flite.yaml": "runs the program flite",
+}
+"""Files whose values and comments are written by hand, each with the reason."""
 HYDRA_PATHS = {"hydra.run.dir", "hydra.sweep.dir", "run_dir"}
 """Keys of Hydra, or of Hydra's values, that are paths."""
 OMITTED = {
@@ -96,8 +104,10 @@ def generate() -> dict[Path, str]:
     texts, bound = {}, []
     for path in sorted(CONF.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        texts[path], keys = update(text, _prefix(path, text))
+        generated, keys = update(text, _prefix(path, text))
         bound += keys
+        if path.relative_to(CONF).as_posix() not in VARIANT_FILES:
+            texts[path] = generated
     texts[LITERAL_KEYS] = _literal_keys(bound)
     return texts
 
@@ -116,7 +126,8 @@ def update(text: str, prefix: str) -> tuple[str, list[BoundKey]]:
     edits: list[Edit] = []
     if isinstance(root, yaml.MappingNode):
         for mapping, name in _mappings(root, prefix):
-            keys = _bind(mapping, name, lines)
+            known = {key.key for key in bound}
+            keys = [key for key in _bind(mapping, name, lines) if key.key not in known]
             bound += keys
             if not extends:
                 edits += [_update_key(key, lines) for key in keys]
@@ -150,17 +161,27 @@ def _target(mapping: yaml.MappingNode) -> str | None:
 def _section(line: int, lines: list[str]) -> str | None:
     """The target of the comment that opens the block of lines around a line, if it has one."""
     indent = len(lines[line]) - len(lines[line].lstrip())
-    while line >= 0 and lines[line].strip():
-        match = _DIRECTIVE.fullmatch(lines[line])
-        if match and len(lines[line]) - len(lines[line].lstrip()) == indent:
-            return match["target"]
+    is_next_key = True
+    while line and lines[line - 1].strip():
         line -= 1
+        depth = len(lines[line]) - len(lines[line].lstrip())
+        if depth < indent:
+            return None
+        if depth > indent:
+            continue
+        match = _DIRECTIVE.fullmatch(lines[line])
+        if match is not None:  # One that names a parameter is for the next key only.
+            target = match["target"]
+            return target if is_next_key or is_definition(target) else None
+        is_next_key = is_next_key and lines[line].lstrip().startswith("#")
     return None
 
 
 def _bind(mapping: yaml.MappingNode, prefix: str, lines: list[str]) -> list[BoundKey]:
     target = _target(mapping)
-    bound = []
+    bound: list[BoundKey] = []
+    if mapping.flow_style and target is None:
+        return bound
     for key, value in mapping.value:
         owner = target or _section(key.start_mark.line, lines)
         if owner is None or key.value.startswith("_") or key.value == "defaults":
@@ -246,11 +267,14 @@ def _missing_keys(mapping: yaml.MappingNode, lines: list[str]) -> list[Edit]:
     """The parameters that a mapping lacks, below its last bound key."""
     owners: dict[str, list[yaml.Node]] = {}
     target = _target(mapping)
+    if mapping.flow_style:
+        return []
     for key, value in mapping.value:
         owner = target or _section(key.start_mark.line, lines)
         if owner is not None:
             owners.setdefault(owner, []).append(value)
     present = {key.value for key, _ in mapping.value}
+    present |= set(re.findall(r"^  - (\w+): ", "\n".join(lines), re.MULTILINE))  # config groups
     edits = []
     for owner, values in owners.items():
         if owner in OMITTED or not (target or (is_definition(owner) and is_dataclass(owner))):

@@ -81,7 +81,10 @@ def read_parameters(target: str) -> dict[str, Parameter]:
     if constructor is not None:
         doc = f"{ast.get_docstring(node) or ''}\n{ast.get_docstring(constructor) or ''}"
         own = _function_parameters(constructor, module, doc)
-        return {**_inherited(node, module), **own} if constructor.args.kwarg else own
+        if constructor.args.kwarg is None:
+            return own
+        passed_on = _passed_on(constructor, module)
+        return {**(passed_on or _inherited(node, module)), **own}
     return {**_inherited(node, module), **_fields(node, module)}
 
 
@@ -166,6 +169,16 @@ def _inherited(node: ast.ClassDef, module: str) -> dict[str, Parameter]:
         if target is not None:
             found |= read_parameters(target)
     return found
+
+
+def _passed_on(function: ast.FunctionDef, module: str) -> dict[str, Parameter]:
+    """The fields of the option dataclass that is built from `**options`, if there is one."""
+    for call in ast.walk(function):
+        if isinstance(call, ast.Call) and any(keyword.arg is None for keyword in call.keywords):
+            target = resolve(ast.unparse(call.func), module)
+            if target is not None and is_definition(target) and is_dataclass(target):
+                return read_parameters(target)
+    return {}
 
 
 def _function_parameters(node: ast.FunctionDef, module: str, doc: str) -> dict[str, Parameter]:

@@ -22,7 +22,10 @@ COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml"))
 OPTIONS = sorted(
     path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*/*.yaml")
 )
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(
+    path.stem for path in (CONF / "experiment").glob("*.yaml") if "\nname:" in path.read_text()
+)
+"""Without files that only hold settings of several experiments."""
 HYDRA_WORDS = ("_target_", "_convert_", "_partial_", "_recursive_")
 
 
