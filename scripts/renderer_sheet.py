@@ -1,7 +1,7 @@
-"""The renderers side by side: python scripts/renderer_sheet.py sheet.jpg --faces FOLDER.
+"""Compare the renderers in one image: python scripts/renderer_sheet.py sheet.jpg --faces FOLDER.
 
-A block for each face, the astronaut's first. Its rows are the renderers; its columns the source's
-own mouth, and the moments at which the new one is furthest from it, and less and less far.
+The sheet has one block per face, the demo photo first. Its rows are the renderers. Its columns are
+the original mouth and three frames at fixed quantiles of the difference from it.
 """
 
 from __future__ import annotations
@@ -32,46 +32,45 @@ RENDERERS = {
     "laplacian": LaplacianRenderer,
     "poisson": PoissonRenderer,
 }
-MOMENTS = (1.0, 0.85, 0.6)
+QUANTILES = (1.0, 0.85, 0.6)
 
 
 def block_of(
     predictor: LipSyncPredictor, face: Path, audio: Path, num_frames: int, side: int
 ) -> UInt8Array:
-    """A face's block: uint8 [3 * side, (1 + moments) * side, 3]."""
-    picture = read_image(face)
-    found = predictor.detector.detect(picture)[0]
-    transform = estimate_transform(found.points, found.topology, predictor.spec)
-    height, width = picture.shape[:2]
-    region = find_mouth_region(transform, height, width, predictor.spec)
+    """Return the block of a face, uint8 [num_renderers * side, num_columns * side, 3]."""
+    image = read_image(face)
+    detected = predictor.detector.detect(image)[0]
+    transform = estimate_transform(detected.points, detected.topology, predictor.spec)
+    region = find_mouth_region(transform, *image.shape[:2], predictor.spec)
     assert region is not None
-    chosen: list[int] = []
+    original = region.crop(image)
+    indices: list[int] = []
     rows = []
     for name, renderer in RENDERERS.items():
         predictor.renderer = renderer()
         with predictor.predict(face, audio) as prediction:
-            mouths = [region.crop(image) for image, _ in islice(prediction, num_frames)]
-        own = region.crop(picture)
-        if not chosen:
-            change = np.array([np.abs(mouth.astype(float) - own).mean() for mouth in mouths])
+            mouths = [region.crop(frame) for frame, _ in islice(prediction, num_frames)]
+        if not indices:
+            change = np.array([np.abs(mouth.astype(float) - original).mean() for mouth in mouths])
             order = np.argsort(change)
-            chosen = [int(order[round(moment * (len(order) - 1))]) for moment in MOMENTS]
-        shown = [own, *(mouths[index] for index in chosen)]
-        row = np.hstack([cv2.resize(m, (side, side), interpolation=cv2.INTER_CUBIC) for m in shown])
+            indices = [int(order[round(q * (len(order) - 1))]) for q in QUANTILES]
+        cells = [original, *(mouths[index] for index in indices)]
+        row = np.hstack([cv2.resize(m, (side, side), interpolation=cv2.INTER_CUBIC) for m in cells])
         cv2.putText(row, name, (6, side - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
         rows.append(row)
     return np.vstack(rows)
 
 
 def main() -> None:
-    """Writes the sheet."""
-    parser = argparse.ArgumentParser(description="The three renderers on the same mouths.")
-    parser.add_argument("sheet", type=Path)
-    parser.add_argument("--faces", type=Path, help="a folder with photos or videos of faces")
-    parser.add_argument("--audio", type=Path, default=paths.DEMO_SPEECH, help="the speech")
-    parser.add_argument("--checkpoint", default="default", help="the generator's")
-    parser.add_argument("--frames", type=int, default=75, help="how many to choose moments from")
-    parser.add_argument("--side", type=int, default=200, help="of a mouth, in pixels")
+    """Write the sheet."""
+    parser = argparse.ArgumentParser(description="Compare the renderers on the same mouths.")
+    parser.add_argument("sheet", type=Path, help="image file to write")
+    parser.add_argument("--faces", type=Path, help="folder with photos or videos of faces")
+    parser.add_argument("--audio", type=Path, default=paths.DEMO_SPEECH, help="speech file")
+    parser.add_argument("--checkpoint", default="default", help="checkpoint of the generator")
+    parser.add_argument("--frames", type=int, default=75, help="number of frames to select from")
+    parser.add_argument("--side", type=int, default=200, help="side of a mouth, in pixels")
     options = parser.parse_args()
     predictor = LipSyncPredictor.from_checkpoint(
         options.checkpoint, articulation=2.0, lip_prior=whisper_lip_prior_if_available()

@@ -14,13 +14,13 @@ SPEC = AVSpec()
 
 
 def similarity(scale, degrees, x, y):
-    """Source to canonical, so that source (x, y) comes to the middle of the canonical face."""
+    """Return a transform that maps image (x, y) to the centre of the canonical face."""
     a = np.deg2rad(degrees)
     linear = scale * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
     return np.hstack([linear, (np.array([128, 128]) - linear @ [x, y])[:, None]]).astype(np.float32)
 
 
-def picture(height=300, width=400, seed=0):
+def noise_image(height=300, width=400, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -33,16 +33,16 @@ def fields(flow=(0.0, 0.0), mask=0.0, rgb=(0.0, 0.0, 0.0)):
 
 
 @pytest.mark.parametrize(("scale", "degrees"), [(1.0, 0), (0.7, 20), (1.9, -35)])
-def test_without_flow_a_photo_keeps_its_own_pixels(scale, degrees):
-    image = picture()
+def test_zero_flow_keeps_the_pixels_of_a_photo(scale, degrees):
+    image = noise_image()
     transform = similarity(scale, degrees, 200, 150)
     region = find_mouth_region(transform, *image.shape[:2], SPEC)
     texture = Texture(image, box_to_image(transform, SPEC))
     assert np.array_equal(paint_mouth(fields(), texture, region).image, region.crop(image))
 
 
-def test_flow_counts_in_sides_of_the_box_and_says_where_to_look():
-    image = picture()
+def test_flow_is_in_box_sides_and_points_to_the_source():
+    image = noise_image()
     transform = similarity(1.0, 0, 200, 100)
     region = find_mouth_region(transform, *image.shape[:2], SPEC)
     texture = Texture(image, box_to_image(transform, SPEC))
@@ -51,8 +51,8 @@ def test_flow_counts_in_sides_of_the_box_and_says_where_to_look():
     assert np.abs(inside - region.crop(image)[5:-5, 11:-9]).max() < 1.0
 
 
-def test_the_mask_is_the_share_of_rgb():
-    image = picture()
+def test_mask_is_the_weight_of_rgb():
+    image = noise_image()
     transform = similarity(1.0, 10, 200, 150)
     region = find_mouth_region(transform, *image.shape[:2], SPEC)
     texture = Texture(image, box_to_image(transform, SPEC))
@@ -63,7 +63,7 @@ def test_the_mask_is_the_share_of_rgb():
     assert painted.rgb_pixel_px == pytest.approx(SPEC.mouth_side / 96)
 
 
-def test_the_box_of_the_aligned_face_is_the_specs():
+def test_box_of_an_aligned_face_is_that_of_the_spec():
     region = find_mouth_region(similarity(1.0, 0, 128, 128), 256, 256, SPEC)
     rows, columns = np.indices(region.radius.shape)
     pixels = np.stack([columns + region.columns.start, rows + region.rows.start], -1) + 0.5
@@ -73,7 +73,7 @@ def test_the_box_of_the_aligned_face_is_the_specs():
 
 
 @pytest.mark.parametrize("degrees", [0, 30])
-def test_the_region_holds_the_ellipse_and_little_else(degrees):
+def test_region_encloses_the_ellipse_tightly(degrees):
     region = find_mouth_region(similarity(1.0, degrees, 200, 150), 300, 400, SPEC)
     inside = region.radius < 1
     assert not inside[[0, -1]].any()
@@ -82,20 +82,20 @@ def test_the_region_holds_the_ellipse_and_little_else(degrees):
     assert inside.sum() == pytest.approx(np.pi * 0.40 * 0.45 * SPEC.mouth_side**2, rel=0.01)
 
 
-def test_a_box_over_the_border_is_cut_and_one_beyond_it_is_none():
+def test_region_is_clipped_at_the_border_and_none_outside():
     cut = find_mouth_region(similarity(1.0, 0, 0, 0), 100, 100, SPEC)
     assert cut.rows.start == 0
     assert cut.columns.start == 0
     assert find_mouth_region(similarity(1.0, 0, 900, 900), 100, 100, SPEC) is None
-    image = picture(100, 100)
+    image = noise_image(100, 100)
     texture = Texture(image, box_to_image(similarity(1.0, 0, 0, 0), SPEC))
     assert paint_mouth(fields(), texture, cut).image.shape == (*cut.box_xy.shape[:2], 3)
 
 
-def test_another_frames_texture_is_brought_to_where_the_face_is_now():
-    image = picture()
+def test_texture_of_another_frame_is_aligned_to_the_face():
+    image = noise_image()
     before, now = similarity(1.0, 0, 200, 120), similarity(1.0, 0, 207, 131)
     region = find_mouth_region(now, *image.shape[:2], SPEC)
     painted = paint_mouth(fields(), Texture(image, box_to_image(before, SPEC)), region).image
-    there = find_mouth_region(before, *image.shape[:2], SPEC).crop(image)
-    assert np.array_equal(painted[:80, :80], there[:80, :80])
+    expected = find_mouth_region(before, *image.shape[:2], SPEC).crop(image)
+    assert np.array_equal(painted[:80, :80], expected[:80, :80])

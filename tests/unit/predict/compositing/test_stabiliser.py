@@ -1,11 +1,7 @@
-from fractions import Fraction
-
 import numpy as np
 import pytest
 
-from talkinghead.features.faces.alignment import invert, smooth_transforms
 from talkinghead.predict.compositing.stabiliser import MouthFields, MouthStabiliser, OneEuroFilter
-from talkinghead.types import AVSpec
 
 
 def _fields(seed=0, level=0.0):
@@ -19,28 +15,28 @@ def _fields(seed=0, level=0.0):
 
 def test_jitter_is_smoothed():
     stabiliser = MouthStabiliser()
-    given = [_fields(seed) for seed in range(50)]
-    got = [stabiliser(fields, i / 25).flow for i, fields in enumerate(given)]
-    before = np.std([fields.flow for fields in given[10:]])
-    assert np.std(got[10:]) < 0.75 * before
+    inputs = [_fields(seed) for seed in range(50)]
+    outputs = [stabiliser(fields, i / 25).flow for i, fields in enumerate(inputs)]
+    before = np.std([fields.flow for fields in inputs[10:]])
+    assert np.std(outputs[10:]) < 0.75 * before
 
 
-def test_an_opening_mouth_is_not_held_back():
+def test_opening_mouth_is_not_delayed():
     stabiliser = MouthStabiliser()
     stabiliser(_fields(level=0.0), 0.0)
     moved = stabiliser(_fields(level=0.1), 0.04).flow.mean()
     assert moved > 0.08
 
 
-def test_what_stands_still_is_kept_exactly():
+def test_constant_fields_are_unchanged():
     fields = _fields()
     stabiliser = MouthStabiliser()
     for i in range(5):
-        got = stabiliser(fields, i / 25)
-    assert np.array_equal(got.flow, fields.flow)
+        outputs = stabiliser(fields, i / 25)
+    assert np.array_equal(outputs.flow, fields.flow)
 
 
-def test_reset_lets_the_next_frame_through_unchanged():
+def test_first_frame_after_reset_is_unchanged():
     stabiliser = MouthStabiliser()
     stabiliser(_fields(level=0.0), 0.0)
     stabiliser.reset()
@@ -48,7 +44,7 @@ def test_reset_lets_the_next_frame_through_unchanged():
     assert np.array_equal(stabiliser(fields, 0.04).flow, fields.flow)
 
 
-def test_the_cut_off_does_not_depend_on_the_frame_rate():
+def test_cutoff_does_not_depend_on_frame_rate():
     def after_a_second(fps):
         one_euro = OneEuroFilter(min_cutoff_hz=0.2, speed_coefficient=0.0)
         one_euro(np.zeros(1, np.float32), 0.0)
@@ -59,32 +55,19 @@ def test_the_cut_off_does_not_depend_on_the_frame_rate():
     assert abs(after_a_second(25) - after_a_second(60)) < 0.02
 
 
-def _lag_ms(given, got, hz, fps):
-    """How far the oscillation of one series is behind that of another."""
-    wave = np.exp(-2j * np.pi * hz * np.arange(len(given)) / fps)
-    turn = np.angle(np.vdot(wave, got - got.mean()) / np.vdot(wave, given - given.mean()))
+def _delay_ms(inputs, outputs, hz, fps):
+    """Return the delay of one oscillation relative to another."""
+    wave = np.exp(-2j * np.pi * hz * np.arange(len(inputs)) / fps)
+    turn = np.angle(np.vdot(wave, outputs - outputs.mean()) / np.vdot(wave, inputs - inputs.mean()))
     return 1000 * turn / (2 * np.pi * hz)
 
 
-@pytest.mark.parametrize("hz", [2, 4, 6])
-def test_the_mouths_lag_at_the_rates_of_speech_is_a_small_part_of_a_frame(hz):
-    """Amplitude: a flow that varies by 0.5 % of the box, as in the clips of docs/rendering.md."""
+@pytest.mark.parametrize("hz", [2, 6])
+def test_delay_of_speech_motion_is_a_fraction_of_a_frame(hz):
+    """The flow varies by 0.5 % of the box, as in the clips of docs/rendering.md."""
     stabiliser = MouthStabiliser()
-    given = 0.005 * np.sqrt(2) * np.sin(2 * np.pi * hz * np.arange(100) / 25)
-    got = [stabiliser(_fields(i, level), i / 25).flow.mean() for i, level in enumerate(given)]
-    lag_ms = _lag_ms(given[25:], np.array(got[25:]), hz, 25)
-    assert 0 < lag_ms < 15
-    assert np.std(got[25:]) > 0.85 * np.std(given[25:])
-
-
-def test_the_faces_filter_has_no_lag():
-    """It is centred, and its look-ahead waited for: box and landmarks reach the picture through it
-    alone.
-    """
-    spec, hz = AVSpec(), 0.5
-    x = 20 * np.sin(2 * np.pi * hz * np.arange(150) / 25)
-    transforms = np.float32([[[1, 0, v], [0, 1, 0.3 * v]] for v in x])
-    smoothed = smooth_transforms(transforms, Fraction(25), spec)
-    got = np.array([-invert(t)[0, 2] for t in smoothed])
-    assert abs(_lag_ms(x[25:-25], got[25:-25], hz, 25)) < 0.5
-    assert np.std(got[25:-25]) > 0.95 * np.std(x[25:-25])
+    inputs = 0.005 * np.sqrt(2) * np.sin(2 * np.pi * hz * np.arange(100) / 25)
+    outputs = [stabiliser(_fields(i, level), i / 25).flow.mean() for i, level in enumerate(inputs)]
+    delay_ms = _delay_ms(inputs[25:], np.array(outputs[25:]), hz, 25)
+    assert 0 < delay_ms < 15
+    assert np.std(outputs[25:]) > 0.85 * np.std(inputs[25:])

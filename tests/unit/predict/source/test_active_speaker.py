@@ -17,8 +17,8 @@ from talkinghead.media.writer import VideoWriter, write_audio_file
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.active_speaker import _AudioSegments
-from talkinghead.predict.source.source_frame import SourceOptions
 from talkinghead.predict.source.frame_sources import video_frames
+from talkinghead.predict.source.source_frame import SourceOptions
 from talkinghead.types import AudioClip, AVSpec
 
 SIDE = 240

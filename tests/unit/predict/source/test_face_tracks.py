@@ -19,7 +19,7 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import _FACE_CM as MODEL
 from talkinghead.features.faces.litert_detector import LiteRtDetector
-from talkinghead.features.faces.tracker import FaceTracker, SelectFaceFromLeft, MultiTracker
+from talkinghead.features.faces.tracker import FaceTracker, MultiTracker, SelectFaceFromLeft
 from talkinghead.predict.source.face_tracks import (
     align_faces,
     fade_faces,
@@ -207,9 +207,9 @@ def test_new_face_gets_a_slot_and_index_counts_from_the_left(detector, astronaut
     assert counts[:3] == [1] * 3
     assert counts[-1] == 2
     for index, x in ((0, 300), (1, 650)):
-        face = FaceTracker(detector, choose=SelectFaceFromLeft(index)).update(two)
+        face = FaceTracker(detector, select=SelectFaceFromLeft(index)).update(two)
         assert abs((face.box.x0 + face.box.x1) / 2 - x) < 20
-    assert FaceTracker(detector, choose=SelectFaceFromLeft(2)).update(two) is None
+    assert FaceTracker(detector, select=SelectFaceFromLeft(2)).update(two) is None
 
 
 def test_turning_head_keeps_its_scale():
@@ -283,13 +283,6 @@ def test_transforms_are_smoothed_and_reset_at_cuts():
     assert np.ptp(x[5:25]) < 0.2
     assert np.allclose(x[30:], -90, atol=1e-3)
     assert [f.starts_shot for f in frames].index(True) == 30
-
-
-def test_frames_without_a_face_have_no_transform_and_no_reference():
-    images = [image_of(10 if i != 7 else 0) for i in range(40)]
-    frames = list(add_references(align(as_frames(images)), SPEC, FPS))
-    assert [i for i, f in enumerate(frames) if f.transform is None] == [7]
-    assert [i for i, f in enumerate(frames) if f.reference is None] == [7]
 
 
 def test_alignment_reads_half_a_second_ahead():
