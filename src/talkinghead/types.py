@@ -1,7 +1,4 @@
-"""Value types that every layer shares.
-
-Imports numpy alone, so that importing the package stays instant.
-"""
+"""Value types shared by all layers; imports only NumPy, to keep `import talkinghead` fast."""
 
 from __future__ import annotations
 
@@ -19,11 +16,11 @@ UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
 LUMA = (0.299, 0.587, 0.114)
-"""How much red, green and blue count in brightness: ITU-R BT.601."""
+"""Weights of red, green and blue in luma: ITU-R BT.601."""
 
 
 class Box(NamedTuple):
-    """An axis-aligned box in pixels; `x1` and `y1` are exclusive."""
+    """Axis-aligned box in pixels; `x1` and `y1` are exclusive."""
 
     x0: float
     y0: float
@@ -32,25 +29,50 @@ class Box(NamedTuple):
 
     @property
     def width(self) -> float:
-        """In pixels."""
+        """Width in pixels."""
         return self.x1 - self.x0
 
     @property
     def height(self) -> float:
-        """In pixels."""
+        """Height in pixels."""
         return self.y1 - self.y0
 
 
 @dataclass(frozen=True)
 class AVSpec:
-    """The one place for sample rate, hop, mel bins, frame rate, face and mouth size.
+    """Audio and video constants that a corpus and a model must share.
 
-    It is stored in a corpus's manifest and in every checkpoint: training refuses a corpus whose
-    spec differs from its own, and prediction takes the spec from the checkpoint.
+    The spec is stored in a corpus's manifest and in every checkpoint. Training refuses a corpus
+    with another spec; prediction uses the checkpoint's.
 
-    The audio features follow Wav2Lip's (Prajwal et al., 2020, arXiv:2008.10010): 16 kHz, 50 ms
-    windows every 12.5 ms, 80 mel bins from 55 to 7600 Hz; 16 mel frames (200 ms) belong to one
-    video frame at 25 Hz.
+    The audio constants are those of Wav2Lip (Prajwal et al., 2020, arXiv:2008.10010).
+
+    Attributes:
+        sample_rate: audio sample rate in Hz.
+        n_fft: samples of an analysis frame (50 ms).
+        hop_length: samples between analysis frames (12.5 ms).
+        num_mels: mel bins.
+        fmin: lowest mel frequency in Hz.
+        fmax: highest mel frequency in Hz.
+        preemphasis: coefficient of the first-order pre-emphasis filter.
+        mel_window: mel frames per video frame (200 ms).
+        fps_num: numerator of the model's frame rate.
+        fps_den: denominator of the model's frame rate.
+        face_size: side of the canonical face in pixels.
+        mouth_size: side of the generated mouth in pixels.
+        mouth_x: left edge of the mouth box in the canonical face.
+        mouth_y: top edge of the mouth box. The box's edges are multiples of 8, so that they do not
+            cut JPEG blocks.
+        mouth_side: side of the mouth box.
+        mask_top: first row hidden from the generator in the current face, below the nose: the nose
+            shows the head's direction and does not move with speech.
+
+    Raises:
+        UsageError: a value is not positive, or the boxes do not fit.
+
+    Example:
+        >>> AVSpec(fps_num=30).mels_per_second / 30
+        Fraction(8, 3)
     """
 
     sample_rate: int = 16_000
@@ -65,13 +87,9 @@ class AVSpec:
     fps_den: int = 1
     face_size: int = 256
     mouth_size: int = 96
-    # The mouth's box in the canonical face: (x0, y0, side). Multiples of 8, so that no JPEG block
-    # crosses its edge.
     mouth_x: int = 56
     mouth_y: int = 112
     mouth_side: int = 144
-    # What the generator may not see of the current face begins here within the box: below the nose,
-    # which speech leaves alone and which shows where the head has turned.
     mask_top: int = 144
 
     def __post_init__(self) -> None:
@@ -86,7 +104,7 @@ class AVSpec:
             )
         if not self.mouth_y <= self.mask_top < self.mouth_y + self.mouth_side:
             raise UsageError(
-                f"AVSpec: mask_top {self.mask_top} lies outside the mouth box, rows {self.mouth_y} "
+                f"AVSpec: mask_top {self.mask_top} is outside the mouth box, rows {self.mouth_y} "
                 f"to {self.mouth_y + self.mouth_side}"
             )
         for name in (
@@ -103,17 +121,17 @@ class AVSpec:
 
     @property
     def fps(self) -> Fraction:
-        """Frames per second of the model's time grid, exact."""
+        """Exact frame rate of the model's time grid."""
         return Fraction(self.fps_num, self.fps_den)
 
     @property
     def mels_per_second(self) -> Fraction:
-        """Mel frames per second, exact."""
+        """Exact number of mel frames per second."""
         return Fraction(self.sample_rate, self.hop_length)
 
     @property
     def mouth_box(self) -> Box:
-        """The mouth's box in the canonical face, in pixels."""
+        """Mouth box in the canonical face, in pixels."""
         return Box(
             self.mouth_x,
             self.mouth_y,
@@ -123,16 +141,16 @@ class AVSpec:
 
     @property
     def mask_box(self) -> Box:
-        """What is black in the masked_face: the mouth's box from `mask_top` down, in pixels."""
+        """Box that is black in a masked face: the mouth box below `mask_top`, in pixels."""
         return self.mouth_box._replace(y0=self.mask_top)
 
     def to_dict(self) -> dict[str, int | float]:
-        """Plain numbers: what a manifest and a checkpoint store."""
+        """Return the fields as plain numbers, for a manifest or a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AVSpec:
-        """Inverse of `to_dict`.
+        """Build a spec from the result of `to_dict`.
 
         Raises:
             UsageError: a key is unknown.
@@ -146,12 +164,10 @@ class AVSpec:
         return cls(**values)
 
     def difference(self, other: AVSpec) -> str:
-        """The fields in which two specs differ, as `name: mine != theirs`.
-
-        Empty when they agree.
-        """
-        mine, theirs = self.to_dict(), other.to_dict()
-        return ", ".join(f"{k}: {v} != {theirs[k]}" for k, v in mine.items() if v != theirs[k])
+        """Return the fields in which two specs differ as `name: own != other`, or ""."""
+        theirs = other.to_dict()
+        own = self.to_dict().items()
+        return ", ".join(f"{k}: {v} != {theirs[k]}" for k, v in own if v != theirs[k])
 
 
 @dataclass(frozen=True)
@@ -163,16 +179,13 @@ class AudioClip:
 
     @property
     def duration_s(self) -> Fraction:
-        """Exact duration in seconds."""
+        """Exact duration."""
         return Fraction(len(self.samples), self.sample_rate)
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One decoded picture: `image` uint8 [height, width, 3] RGB, upright.
-
-    `time_s` from the stream's first frame.
-    """
+    """Decoded frame: `image` uint8 [H, W, 3] RGB, upright; `time_s` from the first frame."""
 
     image: UInt8Array
     time_s: Fraction
@@ -180,7 +193,7 @@ class VideoFrame:
 
 @dataclass(frozen=True)
 class Face:
-    """A face found in one picture.
+    """Face found in one image.
 
     `points` float32 [num_points, 2] are pixels (x, y) in the order of `topology`: "mesh468"
     (MediaPipe's FaceMesh) or "ibug68" (the 68-point scheme). `score` in [0, 1].
@@ -194,7 +207,7 @@ class Face:
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """One face through a clip.
+    """One face in all frames of a clip.
 
     `transforms` float32 [num_frames, 2, 3] map source pixels to the canonical face (smoothed);
     `points` float32 [num_frames, num_points, 2] are source pixels, NaN where the face was not

@@ -78,7 +78,7 @@ VIDEO_INPUTS = {
     "an empty audio": ({"audio": "empty.mp4"}, "empty.mp4: the file is empty"),
     "text as audio": ({"audio": "text.mp4"}, "text.mp4: not a media file"),
     "a truncated audio": ({"audio": "cut.mp4"}, "cut.mp4: "),
-    "a video without sound": ({"audio": "silent.mp4"}, "silent.mp4: has no sound"),
+    "a video without sound": ({"audio": "silent.mp4"}, "silent.mp4: has no audio"),
     "no samples": ({"audio": "nothing.wav"}, "nothing.wav: "),
     "all NaN": ({"audio": "nan.wav"}, "nan.wav: "),
     "no face": ({"face": "wall.mp4"}, "wall.mp4: no face was found in any of"),

@@ -1,1 +1,1 @@
-"""What is computed from sound and pictures: audio features, faces and their geometry."""
+"""Features of audio and images: mel, MFCC and prosody; faces and their geometry."""

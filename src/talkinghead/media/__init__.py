@@ -1,1 +1,1 @@
-"""Reading and writing of pictures, video and sound as streams, and every conversion of time."""
+"""Reading and writing of images, video and audio as streams, and conversions of time."""

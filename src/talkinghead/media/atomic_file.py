@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from pathlib import Path
 
 from talkinghead.errors import MediaError
 
-# What a full or failing disk answers to a write, which names no file.
+# Errors of a full or failing disk, which carry no file name.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Write a file so that it appears whole or not at all.
+    """Yield a temporary path that replaces the target when the body succeeds.
 
-    The body writes to the path it is given: hidden, in the target's own folder (which is made when
-    missing), with the target's suffix. At the end the file is flushed to the disk and renamed over
-    the target; on any exception, Ctrl-C included, it is removed and the target stays as it was.
+    The temporary file is hidden, in the target's folder (created when missing), with the target's
+    suffix. On success it is flushed to disk and renamed over the target; on any exception,
+    KeyboardInterrupt included, it is removed and the target is unchanged.
 
     Args:
-        path: where the file is to be; a symbolic link is followed.
+        path: the target; a symbolic link is followed.
 
     Yields:
-        The temporary path, where no file is yet.
+        The temporary path; the body creates the file.
 
     Raises:
-        MediaError: the target is a directory or a device, the folder cannot be made or written, the
-            disk is full.
+        MediaError: the target is a directory or a device, the folder cannot be created or written,
+            or the disk is full.
+
+    Example:
+        >>> with atomic_path("results.json") as temporary:
+        ...     temporary.write_text("{}")
     """
     target = Path(path)
     temporary: Path | None = None
     try:
         target = _checked(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Not the target's name and more: that may be too long.
+        # A name derived from the target's could exceed the file system's limit.
         temporary = target.with_name(f".{secrets.token_hex(8)}.tmp{target.suffix}")
         yield temporary
         _flush_to_disk(temporary)
@@ -52,7 +56,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def unwritable(path: Path | str, error: BaseException) -> MediaError:
-    """The error for a user whose file cannot be written."""
+    """Return the error for a file that cannot be written."""
     why = getattr(error, "strerror", None) or " ".join(str(error).split())
     return MediaError(
         f"{path}: cannot be written ({why}); free space there, or choose another folder"
@@ -68,7 +72,7 @@ def _checked(target: Path) -> Path:
 
 
 def _is_about(error: OSError, target: Path, temporary: Path | None) -> bool:
-    """Whether an error comes from writing the target, not from something else that the body did."""
+    """Return whether an error comes from writing the target and not from other work of the body."""
     if error.filename is None:
         return error.errno in _DISK_ERRORS
     return Path(os.fsdecode(error.filename)) in {target, temporary, *target.parents}

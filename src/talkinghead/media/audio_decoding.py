@@ -1,4 +1,4 @@
-"""Reading sound: any layout and rate to mono float32, in step with the video."""
+"""Audio decoding: any layout and rate to mono float32, aligned with the video."""
 
 from __future__ import annotations
 
@@ -22,55 +22,51 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-# ITU-R BS.775 shares of the channels in a mono sum (brought to a sum of one): speech is in the
-# centre, no LFE.
-_SHARES = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
-_OTHER_SHARE = 0.5
-# Timestamps jitter by less than this; a longer gap is lost sound and becomes silence.
+# ITU-R BS.775 weights of the channels in a mono sum (normalised to 1): speech is in the centre.
+_CHANNEL_WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
+_OTHER_WEIGHT = 0.5
+# Timestamps jitter by less than this; a longer gap is lost audio and becomes silence.
 _GAP_S = Fraction(1, 10)
-# The longest believable gap in a file that does not state its length.
-# The longest believable gap in a file that does not state its length.
+# The longest plausible gap in a file that does not state its duration.
 _LONGEST_GAP_S = 60
 
 
 def read_audio(path: Path | str, sample_rate: int) -> AudioClip:
-    """The first sound of a file, whole.
+    """Read the first audio stream of a file.
 
-    Sample 0 is the moment of the first picture: sound that starts later is padded with silence,
-    sound that starts earlier is cut. A file without pictures begins with its first sample.
+    Sample 0 is at the time of the first video frame: audio that starts later is padded with
+    silence, audio that starts earlier is cut. A file without video starts with its first sample.
 
     Args:
-        path: a video or sound file.
-        sample_rate: Hz wanted.
+        path: a video or audio file.
+        sample_rate: output sample rate in Hz.
 
     Returns:
         Mono float32 in [-1, 1].
 
     Raises:
-        MediaError: the file cannot be read, has no sound, has no samples or nothing but NaN, or is
-            truncated.
+        MediaError: the file cannot be read, has no audio, no samples or only NaN, or is truncated.
     """
     chunks = list(stream_audio(path, sample_rate))
     return AudioClip(np.concatenate(chunks), sample_rate)
 
 
 def stream_audio(path: Path | str, sample_rate: int, chunk_s: float = 1.0) -> Iterator[FloatArray]:
-    """The samples of `read_audio`, bit for bit, in chunks of `chunk_s` s (the last is shorter).
+    """Return an iterator over the samples of `read_audio`, bit-identical, in chunks.
 
     Args:
-        path: a video or sound file.
-        sample_rate: Hz wanted.
-        chunk_s: seconds of a chunk.
+        path: a video or audio file.
+        sample_rate: output sample rate in Hz.
+        chunk_s: duration of a chunk in seconds; the last is shorter.
 
     Raises:
-        MediaError: as `read_audio`; at once when the file has no sound, else when the reading comes
-            to the fault.
+        MediaError: as `read_audio`; on calling if the file has no audio, else while iterating.
     """
     container = open_input(path)
     if not container.streams.audio:
         container.close()
         raise MediaError(
-            f"{path}: has no sound, and speech is needed; give a file with an audio track"
+            f"{path}: has no audio, and speech is needed; give a file with an audio track"
         )
     return _rechunk(_resampled(container, path, sample_rate), max(1, round(chunk_s * sample_rate)))
 
@@ -106,17 +102,21 @@ def _resampled(
             yield from resampler.push(np.where(finite, samples, np.float32(0)))
         yield from resampler.flush() if resampler else ()
     if not num_samples:
-        raise MediaError(f"{path}: its sound has a length of zero; give a file with speech in it")
+        raise MediaError(f"{path}: its audio has a duration of zero; give a file with speech in it")
     if not any_finite:
-        raise MediaError(f"{path}: its sound is nothing but NaN; write the file again")
+        raise MediaError(f"{path}: its audio is only NaN; write the file again")
 
 
 class Resampler:
-    """Mono float32 from one rate to another, with state: chunks give what the whole gives.
+    """Streaming resampler of mono float32; chunks give the same samples as the whole.
 
     Args:
-        source_rate: of what is pushed, in Hz.
-        sample_rate: of what comes out, in Hz.
+        source_rate: input sample rate in Hz.
+        sample_rate: output sample rate in Hz.
+
+    Example:
+        >>> resampler = Resampler(48_000, 16_000)
+        >>> pieces = [*resampler.push(samples), *resampler.flush()]
     """
 
     def __init__(self, source_rate: int, sample_rate: int) -> None:
@@ -126,14 +126,14 @@ class Resampler:
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
 
     def push(self, samples: FloatArray) -> Iterator[FloatArray]:
-        """Samples [num_samples], of any number, to pieces in [-1, 1]."""
+        """Yield the output in [-1, 1] that samples [num_samples] complete."""
         if self._resampler is None:
             yield np.clip(samples, -1, 1)
         elif len(samples):
             yield from self._convert(mono_frame(samples, self.source_rate))
 
     def flush(self) -> Iterator[FloatArray]:
-        """What is left when all has been pushed."""
+        """Yield the remaining output at the end of the input."""
         if self._resampler is not None:
             yield from self._convert(None)
 
@@ -144,7 +144,7 @@ class Resampler:
 
 
 def mono_frame(samples: FloatArray, sample_rate: int) -> AudioFrame:
-    """PyAV's frame of mono float32 samples."""
+    """Return a PyAV frame of mono float32 samples."""
     frame = av.AudioFrame.from_ndarray(
         np.ascontiguousarray(samples, dtype=np.float32)[None], format="flt", layout="mono"
     )
@@ -153,7 +153,7 @@ def mono_frame(samples: FloatArray, sample_rate: int) -> AudioFrame:
 
 
 def _aligned(container: InputContainer, path: Path | str) -> Iterator[tuple[FloatArray, int]]:
-    """Mono samples at the stored rate, with silence where timestamps say that sound is missing."""
+    """Yield mono samples at the stored rate, with silence in gaps between timestamps."""
     video = find_video(container, path)
     position_s: Fraction | None = None
     if video is not None and video.start_time is not None and video.time_base:
@@ -175,7 +175,7 @@ def _aligned(container: InputContainer, path: Path | str) -> Iterator[tuple[Floa
             silence = np.zeros(round_half_up(gap_s * rate), np.float32)
             samples = np.concatenate([silence, samples])
         elif abs(gap_s) > _GAP_S:
-            # The clock jumped (a stream's wrapped or reset): go on from where it is now.
+            # The clock wrapped or was reset: continue from the new time.
             position_s = start_s
         position_s = (position_s or 0) + Fraction(len(samples), rate)
         started = True
@@ -185,7 +185,7 @@ def _aligned(container: InputContainer, path: Path | str) -> Iterator[tuple[Floa
 
 
 def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | None:
-    """Where sound ends by its header: a codec's last frame is padded, and MP4 says by how much."""
+    """Return the end of the audio by an MP4 header, without the padding of the last frame."""
     if (
         stream.duration is None
         or stream.time_base is None
@@ -196,7 +196,7 @@ def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | N
 
 
 def _to_mono(frame: AudioFrame) -> FloatArray:
-    """One frame's channels brought to float32 and summed: float32 [num_samples]."""
+    """Return the weighted sum of a frame's channels: float32 [num_samples]."""
     raw: npt.NDArray[Any] = frame.to_ndarray()
     channels = frame.layout.channels
     if not frame.format.is_planar:
@@ -206,11 +206,11 @@ def _to_mono(frame: AudioFrame) -> FloatArray:
         scaled = (scaled - 128) / np.float32(128)
     elif raw.dtype.kind == "i":
         scaled /= 2.0 ** (8 * raw.itemsize - 1)
-    return _shares(channels) @ scaled
+    return _mono_weights(channels) @ scaled
 
 
-def _shares(channels: tuple[AudioChannel, ...]) -> npt.NDArray[np.float32]:
-    shares = np.array([_SHARES.get(c.name, _OTHER_SHARE) for c in channels], np.float32)
-    if not shares.any():
-        shares[:] = 1
-    return shares / shares.sum()
+def _mono_weights(channels: tuple[AudioChannel, ...]) -> FloatArray:
+    weights = np.array([_CHANNEL_WEIGHTS.get(c.name, _OTHER_WEIGHT) for c in channels], np.float32)
+    if not weights.any():
+        weights[:] = 1
+    return weights / weights.sum()

@@ -1,4 +1,4 @@
-"""How a video's numbers stand for colours, carried from what is read to what is written."""
+"""Colour tags of video: matrix, range, primaries and transfer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame as AVFrame
 
 _UNSPECIFIED = 2
-# AVCOL_SPC_SMPTE170M: the same numbers as ITU601 (BT.470 BG), a tag of its own.
+# AVCOL_SPC_SMPTE170M: the same matrix as ITU601 (BT.470 BG) under another tag.
 _SMPTE170M = 6
 _MATRICES = {*map(int, Colorspace), _SMPTE170M}
 _HD_LINES = 720
@@ -19,10 +19,10 @@ _HD_LINES = 720
 
 @dataclass(frozen=True)
 class ColourTags:
-    """Matrix, range, primaries and transfer in FFmpeg's numbers; by default BT.709, limited.
+    """Matrix, range, primaries and transfer as FFmpeg's numbers; limited BT.709 by default.
 
-    Pictures are converted by matrix and range alone. Primaries and transfer are only told on, for
-    the RGB that is worked on is the video's own.
+    Images are converted by matrix and range only. Primaries and transfer are copied to the output,
+    as processing stays in the video's own RGB space.
     """
 
     matrix: int = Colorspace.ITU709
@@ -32,9 +32,9 @@ class ColourTags:
 
     @classmethod
     def of(cls, frame: AVFrame) -> ColourTags:
-        """The tags of a decoded picture; of one that is RGB, or none that can be written, BT.709.
+        """Return the tags of a decoded frame.
 
-        An untagged picture has the matrix that players assume.
+        Frames that are RGB or have a matrix that cannot be written get BT.709.
         """
         matrix = guess_matrix(frame)
         if frame.format.is_rgb or frame.format.has_palette or matrix not in _MATRICES:
@@ -49,11 +49,11 @@ class ColourTags:
 
 
 BT709 = ColourTags()
-"""What is written where nothing else is known."""
+"""The tags of output without a video source."""
 
 
 def guess_matrix(frame: AVFrame) -> int:
-    """A picture's matrix; where it has no tag, BT.601 below 720 lines and BT.709 from there."""
+    """Return a frame's matrix; without a tag, BT.601 below 720 lines and BT.709 from 720 on."""
     if frame.colorspace != _UNSPECIFIED or frame.format.is_rgb:
         return int(frame.colorspace)
     return Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601

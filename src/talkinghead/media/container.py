@@ -1,4 +1,4 @@
-"""Opening any media file safely, and decoding one of its streams with an eye on damage."""
+"""Safe opening of media files, and decoding with detection of damage and truncation."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_PIXELS = 1 << 27
-"""Pictures of more pixels (134 million, about 11,500 x 11,500) are refused, undecoded."""
+"""Larger images (134 million pixels, about 11,500 x 11,500) are refused before decoding."""
 
 _MICROSECOND = Fraction(1, 1_000_000)
-# Demuxers that draw plain text as pictures, or that open further files named in the one they are
-# given.
+# Demuxers that render plain text as video, or that open other files named in the input.
 _REFUSED_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat", "imf", "sdp"}
-# Containers whose header states the length; elsewhere FFmpeg guesses it from the bit rate.
+# Containers whose header states the duration; for others FFmpeg estimates it from the bit rate.
 _EXACT_FORMATS = {"mov", "matroska", "avi", "flac", "asf", "flv"}
-# How much may be missing at the end before a file counts as truncated.
+# A file is truncated when more than this is missing at the end.
 _SLACK_S = Fraction(1, 4)
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _STILL_BRANDS = {"avif", "heic", "heix", "heif", "mif1"}
 
 
 def check_readable(path: Path | str) -> Path:
-    """The path, when something that is not empty is there.
+    """Return the path if it is a non-empty file.
 
     Raises:
-        MediaError: it is missing, a directory, empty or may not be read.
+        MediaError: the file is missing, a directory, empty or not accessible.
     """
     path = Path(path)
     try:
@@ -54,38 +53,36 @@ def check_readable(path: Path | str) -> Path:
 
 
 def open_input(path: Path | str) -> InputContainer:
-    """Open a media file of any kind that FFmpeg's libraries know.
+    """Open a media file of any format that FFmpeg supports.
 
     Raises:
-        MediaError: the file is missing, a directory, empty, or no media.
+        MediaError: the file is missing, a directory, empty, or not a media file.
     """
     path = check_readable(path)
-    # The prefix keeps a name such as `a:b.mp4` from being taken for a protocol, `pattern_type`
-    # keeps `100%d.png` one file, and the white list keeps a playlist in disguise from fetching
-    # anything.
+    # `file:` allows names such as `a:b.mp4`, `pattern_type` allows `100%d.png`, and the whitelist
+    # keeps a disguised playlist from fetching anything.
     options = {"protocol_whitelist": "file", "pattern_type": "none"}
     try:
         container = av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(
             f"{path}: not a media file that can be read ({reason(error)}); "
-            "give an intact video, sound or picture"
+            "give an intact video, audio or image file"
         ) from error
     named = set(container.format.name.split(","))
     if named & _REFUSED_FORMATS or not (container.streams.video or container.streams.audio):
         container.close()
         raise MediaError(
-            f"{path}: holds neither pictures nor sound; give a video, a sound or a picture"
+            f"{path}: holds neither video nor audio; give a video, audio or image file"
         )
     return container
 
 
 def find_video(container: InputContainer, path: Path | str) -> VideoStream | None:
-    """The first stream of moving or still pictures, cover art aside; None without one.
+    """Return the first video or image stream, except cover art; None without one.
 
     Raises:
-        MediaError: its pictures have more than `MAX_PIXELS` or no size, or are the tiles of a
-            larger one.
+        MediaError: the frames have more than `MAX_PIXELS` or no size, or are tiles of one image.
     """
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
@@ -93,7 +90,7 @@ def find_video(container: InputContainer, path: Path | str) -> VideoStream | Non
         return None
     if _has_still_brand(container) and len(streams) > 1:
         raise MediaError(
-            f"{path}: a HEIF picture in tiles, which are not joined here; convert it to JPEG or PNG"
+            f"{path}: a tiled HEIF image, which is not supported; convert it to JPEG or PNG"
         )
     width, height = streams[0].codec_context.width, streams[0].codec_context.height
     if width * height > MAX_PIXELS:
@@ -102,16 +99,16 @@ def find_video(container: InputContainer, path: Path | str) -> VideoStream | Non
         )
     if not width * height:
         raise MediaError(
-            f"{path}: its pictures cannot be read (damaged, or more than {MAX_PIXELS:,} pixels); "
+            f"{path}: its frames cannot be read (damaged, or more than {MAX_PIXELS:,} pixels); "
             "give an intact and smaller file"
         )
-    # The decoder holds the limit too: the header may say less than the pictures have.
+    # The decoder checks the limit too, as the header may be wrong.
     streams[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return streams[0]
 
 
 def is_still(container: InputContainer, stream: VideoStream | None, path: Path | str) -> bool:
-    """Whether an open file is one picture rather than a video."""
+    """Return whether an open file is a still image."""
     name = container.format.name
     if stream is None or container.streams.audio:
         return False
@@ -125,15 +122,15 @@ def is_still(container: InputContainer, stream: VideoStream | None, path: Path |
 
 
 def decode(container: InputContainer, stream: Stream, path: Path | str) -> Iterator[Any]:
-    """Decode one stream, and notice on the way that the file is damaged or stops short.
+    """Decode one stream and detect damage and truncation.
 
     Yields:
-        PyAV's frames, of pictures or of sound.
+        PyAV's video or audio frames.
 
     Raises:
-        MediaError: the data are damaged, or stop before the length that the header states (WAV,
-            MP3, Ogg and MPEG streams state none that can be trusted); what came before that has
-            been yielded by then.
+        MediaError: the data are damaged, or end before the duration in the header (that of WAV,
+            MP3, Ogg and MPEG streams is not reliable and not checked). The frames before the fault
+            have been yielded.
     """
     end_s, num_frames = Fraction(0), 0
     exact = container.format.name.split(",")[0] in _EXACT_FORMATS
@@ -148,8 +145,7 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
             try:
                 frames = decoder.decode(packet)
             except av.error.InvalidDataError:
-                # A recording may begin between two key frames; after the first picture everything
-                # must be sound.
+                # A recording may start between two key frames; later errors are damage.
                 if num_frames:
                     raise
                 continue
@@ -166,7 +162,7 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
 
 
 def _alpha_decoder(stream: Stream) -> CodecContext | None:
-    """FFmpeg's own decoders of VP8 and VP9 ignore transparency; libvpx does not."""
+    """Return a libvpx decoder for a VP8 or VP9 stream with alpha, which FFmpeg's own ignore."""
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
     tagged = {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1"
     if not tagged or name not in av.codecs_available:
@@ -175,7 +171,7 @@ def _alpha_decoder(stream: Stream) -> CodecContext | None:
 
 
 def container_duration_s(container: InputContainer) -> Fraction:
-    """Length of the longest stream as far as the header tells; 0 where it does not."""
+    """Return the duration of the longest stream by the header; 0 if unknown."""
     streams = [
         stream.duration * stream.time_base
         for stream in (*container.streams.video, *container.streams.audio)
@@ -185,7 +181,7 @@ def container_duration_s(container: InputContainer) -> Fraction:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of FFmpeg or the system says, without the path that the message has already."""
+    """Return the text of an FFmpeg or system error, without the path."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
@@ -193,7 +189,7 @@ def _end_s(packet: Packet, container: InputContainer) -> Fraction:
     time = packet.dts if packet.pts is None else packet.pts
     if time is None or not packet.time_base:
         return Fraction(0)
-    # Matroska counts its length from 0, others from the first timestamp: the lenient reading.
+    # Matroska counts the duration from 0, others from the first timestamp; accept both.
     start_s = min(0, container.start_time or 0) * _MICROSECOND
     return (time + (packet.duration or 0)) * packet.time_base - start_s
 

@@ -1,4 +1,4 @@
-"""From a decoded picture of any format to upright 8-bit RGB."""
+"""Conversion of decoded frames to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from av.buffer import Buffer
     from av.video.frame import VideoFrame as AVFrame
 
-# EXIF's eight ways to hold a camera, as matrices.
+# EXIF's eight orientations as matrices.
 _ORIENTATIONS = {
     1: ((1, 0), (0, 1)),
     2: ((-1, 0), (0, 1)),
@@ -29,26 +29,26 @@ _ORIENTATIONS = {
     7: ((0, -1), (-1, 0)),
     8: ((0, -1), (1, 0)),
 }
-# swscale's fast path darkens every picture by 1 to 2 levels; this one is unbiased, for a
-# millisecond at 512 x 512.
+# swscale's default path darkens images by 1 to 2 levels. This one does not and costs 1 ms at
+# 512 x 512.
 _UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 class RGBConverter:
-    """Turns one stream's frames into upright uint8 RGB of one size.
+    """Converter of one stream's frames to upright uint8 RGB of one size.
 
-    Pictures keep their own colour matrix and range on the way; where a file names none, it is
-    BT.601 below 720 lines and BT.709 from there, as players assume. High dynamic range is not tone-
-    mapped. Alpha is composited over white. All pictures get the size of the first, since a
-    recording may change its resolution on the way.
+    Each frame's colour matrix and range are used; untagged frames are BT.601 below 720 lines and
+    BT.709 from 720 on, as players assume. High dynamic range is not tone-mapped. Alpha is
+    composited over white. All images get the size of the first, as a stream may change its
+    resolution.
 
     Args:
-        pixel_aspect: width of a stored pixel over its height; pictures are widened so that pixels
-            become square.
-        matrix: how they are to be shown; by default what each frame says (see `display_matrix`).
+        pixel_aspect: width of a stored pixel divided by its height; images are resized to square
+            pixels.
+        matrix: orientation of all frames as in `display_matrix`; read from each frame if None.
 
     Attributes:
-        colour: the first picture's tags.
+        colour: tags of the first frame.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class RGBConverter:
 
     @property
     def rotation(self) -> int:
-        """Degrees clockwise that turn the last picture upright: 0, 90, 180 or 270."""
+        """Clockwise rotation in degrees applied to the last frame: 0, 90, 180 or 270."""
         (a, b), _ = self._matrix
         return (round(np.degrees(np.arctan2(b, a))) + 360) % 360
 
     def __call__(self, frame: AVFrame) -> UInt8Array:
-        """The picture, uint8 [height, width, 3] RGB."""
+        """Return the image uint8 [height, width, 3] RGB of a decoded frame."""
         if not self._is_fixed and frame.rotation != self._rotation:
-            # The matrix is read again only when it changes: reading it costs more than the angle.
+            # Reading the matrix is slow, so it is read only when the angle changes.
             self._rotation, self._matrix = frame.rotation, display_matrix(frame)
         if self._size is None:
             width = (
@@ -92,18 +92,18 @@ class RGBConverter:
             format="rgba" if has_alpha else "rgb24",
             src_colorspace=None if matrix == frame.colorspace else matrix,
             interpolation=_UNBIASED,
-            threads=1,  # more cost more in waiting than they save
+            threads=1,  # More threads are slower.
         )
         image = cast(UInt8Array, shown.to_ndarray())
         return over_white(image) if has_alpha else image
 
 
 def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:
-    """How a video's picture is to be shown.
+    """Return the orientation of a video frame.
 
     Returns:
-        float64 [2, 2] `m` such that a stored pixel (x, y) is shown at (x, y) @ m, up to a shift; y
-        points down.
+        float64 [2, 2] `m` such that a stored pixel (x, y) is displayed at (x, y) @ m, up to a
+        shift; y points down.
     """
     data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
     if data is None:
@@ -114,10 +114,10 @@ def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:
 
 
 def exif_matrix(path: Path | str) -> npt.NDArray[np.float64]:
-    """How a still is to be shown, from EXIF: as `display_matrix`.
+    """Return the EXIF orientation of a still image, in the form of `display_matrix`.
 
-    From Pillow, which reads no more than the header: where a picture carries EXIF or a colour
-    profile, PyAV 18 cannot list its side data, or crashes after it has.
+    Pillow reads it from the header: PyAV 18 fails or crashes on the side data of images with EXIF
+    or a colour profile.
     """
     try:
         with warnings.catch_warnings():
@@ -142,5 +142,5 @@ def over_white(image: UInt8Array) -> UInt8Array:
     if alpha.min() == 255:
         return np.ascontiguousarray(image[..., :3])
     blended = image[..., :3] * alpha + 255 * (255 - alpha)
-    # Exact division by 255 with rounding, which a shift by 8 is not.
+    # Exact division by 255 with rounding; a shift by 8 would not be exact.
     return ((blended + 127) // 255).astype(np.uint8)

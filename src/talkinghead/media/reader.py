@@ -1,6 +1,6 @@
-"""Reading media: what a file is, its pictures as upright RGB, its sound as mono float32.
+"""Reading of media files: properties, video frames as upright RGB, audio as mono float32.
 
-Anything that FFmpeg's libraries decode can be read. Nothing is held but what is being decoded.
+All formats that FFmpeg decodes are supported. Files are streamed, not held in memory.
 """
 
 from __future__ import annotations
@@ -43,27 +43,26 @@ __all__ = [
 ]
 
 MAX_FPS = 1000
-"""Videos that claim more frames a second are refused: a second of speech would take hours."""
+"""Videos with a higher frame rate are refused: a second of speech would take hours."""
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file's header and its first picture say.
+    """Properties of a media file, from its header and its first frame.
 
     Attributes:
-        width: pixels, upright and with square pixels, as `read_video` gives them; 0 without
-            pictures.
-        height: likewise.
-        fps: frames per second, exact (the mean where the rate varies); None for a still and for
-            sound alone.
-        duration_s: of the longest stream; 0 for a still, or where the file does not say.
-        num_frames_estimate: pictures, by the header; 1 for a still, 0 without pictures.
-        has_video: it has pictures, moving or still (cover art in a sound file does not count).
-        has_audio: it has sound.
-        is_image: it is a still.
-        sample_rate: of the sound as stored, in Hz; None without sound.
-        rotation: degrees clockwise that turn the stored pictures upright: 0, 90, 180 or 270.
-        colour: how a video's pictures stand for colours; of a still, what is written for it.
+        width: width of upright frames with square pixels, as `read_video` returns them; 0 without
+            video.
+        height: height of the same frames.
+        fps: exact frame rate (the mean of a variable rate); None for still images and audio.
+        duration_s: duration of the longest stream; 0 for still images and where it is unknown.
+        num_frames_estimate: number of frames by the header; 1 for a still image, 0 without video.
+        has_video: whether the file has video or is an image (cover art does not count).
+        has_audio: whether the file has audio.
+        is_image: whether the file is a still image.
+        sample_rate: stored sample rate in Hz; None without audio.
+        rotation: clockwise rotation in degrees that makes stored frames upright: 0, 90, 180 or 270.
+        colour: colour tags of a video; the default output tags for an image.
     """
 
     width: int
@@ -80,10 +79,10 @@ class MediaInfo:
 
 
 def probe(path: Path | str) -> MediaInfo:
-    """Look at a file, decoding one picture at most.
+    """Read the properties of a file; at most one frame is decoded.
 
     Raises:
-        MediaError: the file is missing, a directory, empty, damaged or no media.
+        MediaError: the file is missing, a directory, empty, damaged or not a media file.
     """
     with open_input(path) as container:
         stream = find_video(container, path)
@@ -115,7 +114,7 @@ def probe(path: Path | str) -> MediaInfo:
 
 
 def is_image(path: Path | str) -> bool:
-    """Whether a file is a still picture: JPEG, PNG, WebP, TIFF, AVIF, a GIF with one picture in it.
+    """Return whether a file is a still image: JPEG, PNG, WebP, TIFF, AVIF or a GIF of one frame.
 
     Raises:
         MediaError: the file cannot be opened.
@@ -125,27 +124,30 @@ def is_image(path: Path | str) -> bool:
 
 
 def read_video(path: Path | str) -> Iterator[VideoFrame]:
-    """Decode the pictures of a video one by one; a still gives one.
+    """Decode the frames of a video one by one; a still image gives one.
 
-    Every picture is uint8 RGB, upright (the container's rotation or EXIF applied), with square
-    pixels, of the size of the first, and comes with its own exact time, so that variable rates stay
-    what they are.
+    Frames are uint8 RGB, upright (container rotation or EXIF applied), with square pixels, and of
+    the size of the first. Each has its exact timestamp, also at variable frame rates.
 
     Args:
-        path: a video or a picture.
+        path: a video or an image.
 
     Returns:
-        An iterator of `VideoFrame`; times begin at 0 and rise strictly.
+        An iterator of `VideoFrame`; times start at 0 and rise strictly.
 
     Raises:
-        MediaError: at once when the file cannot be opened or has no pictures, while reading when it
-            is truncated or damaged (the pictures before that have been given by then).
+        MediaError: on calling, the file cannot be opened or has no video; while iterating, it is
+            truncated or damaged (earlier frames have been yielded).
+
+    Example:
+        >>> for frame in read_video("speaker.mp4"):
+        ...     process(frame.image, frame.time_s)
     """
     container = open_input(path)
     try:
         stream = find_video(container, path)
         if stream is None:
-            raise MediaError(f"{path}: has sound but no pictures; give a video or a picture")
+            raise MediaError(f"{path}: has audio but no video; give a video or an image")
         still = is_still(container, stream, path)
         step_s = 1 / (_frame_rate(stream, path) or Fraction(25))
     except MediaError:
@@ -155,13 +157,13 @@ def read_video(path: Path | str) -> Iterator[VideoFrame]:
 
 
 def read_image(path: Path | str) -> UInt8Array:
-    """A still, or the first picture of a video.
+    """Read a still image, or the first frame of a video.
 
     Returns:
         uint8 [height, width, 3] RGB, upright.
 
     Raises:
-        MediaError: the file cannot be read or has no pictures.
+        MediaError: the file cannot be read or has no video.
     """
     return next(read_video(path)).image
 
@@ -181,33 +183,33 @@ def _frames(
             time_s = first_s + last_s + step_s if frame.pts is None else frame.pts * frame.time_base
             if index == 0:
                 first_s = time_s
-            # Some old recordings repeat a timestamp or have none.
+            # Some recordings have repeated or missing timestamps.
             last_s = time_s - first_s if time_s - first_s > last_s else last_s + step_s
             yield VideoFrame(convert(frame), last_s)
 
 
 def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConverter:
-    # Frame threads: most codecs then decode on all cores.
+    # Frame threading uses all cores with most codecs.
     stream.thread_type = "AUTO"
     if still and stream.codec_context.name == "mjpeg":
-        # Else a photo cut short would be half grey.
+        # Without it, the missing part of a truncated photo would be grey.
         stream.codec_context.options |= {"err_detect": "explode"}
-    # The densities written into stills are rarely meant.
+    # Pixel densities in still images are rarely meaningful.
     if still:
         return RGBConverter(matrix=exif_matrix(path))
     return RGBConverter(float(stream.sample_aspect_ratio or 1))
 
 
 def _frame_rate(stream: VideoStream, path: Path | str) -> Fraction | None:
-    """Mean frames per second, or the nominal rate where they agree (30000/1001, not 29.96)."""
+    """Return the nominal frame rate if the mean agrees (30000/1001, not 29.96), else the mean."""
     mean, nominal = stream.average_rate, stream.base_rate
     agree = mean and nominal and abs(nominal / mean - 1) < Fraction(1, 100)
     rate = nominal if agree else mean or nominal
     if rate and 0 < rate <= MAX_FPS:
         return Fraction(rate)
-    # The nominal rate alone may be the unit of time; a single picture's is anything.
+    # A nominal rate without a mean may be the time unit; that of a single frame is arbitrary.
     if mean and mean > MAX_FPS and stream.frames != 1:
         raise MediaError(
-            f"{path}: claims {round(mean):,} frames/s; at most {MAX_FPS:,} are read, convert it"
+            f"{path}: has {round(mean):,} frames/s; at most {MAX_FPS:,} are supported, convert it"
         )
     return None

@@ -1,4 +1,4 @@
-"""Writing media: H.264 and AAC in MP4 as a stream, WAV, PNG, JPEG; each whole or not at all."""
+"""Atomic writing of media files: MP4 (H.264 and AAC) as a stream, WAV, PNG and JPEG."""
 
 from __future__ import annotations
 
@@ -30,70 +30,52 @@ if TYPE_CHECKING:
 __all__ = ["VideoWriter", "atomic_path", "write_audio_file", "write_image"]
 
 _AAC_RATES = {
-    96_000,
-    88_200,
-    64_000,
-    48_000,
-    44_100,
-    32_000,
-    24_000,
-    22_050,
-    16_000,
-    12_000,
-    11_025,
-    8_000,
-    7_350,
+    *(96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000),
+    *(22_050, 16_000, 12_000, 11_025, 8_000, 7_350),
 }
 _FALLBACK_RATE = 48_000
-# MP4 has a place for these names alone; others go into the comment, lest they be dropped without a
-# word.
+# MP4 drops all other tags silently, so those are written into the comment.
 _MP4_KEYS = {
-    *(
-        "title",
-        "artist",
-        "album_artist",
-        "composer",
-        "album",
-        "date",
-        "comment",
-        "genre",
-        "copyright",
-        "grouping",
-    ),
-    *("description", "synopsis", "show", "lyrics", "keywords", "encoding_tool"),
+    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
+    *("copyright", "grouping", "description", "synopsis", "show", "lyrics", "keywords"),
+    "encoding_tool",
 }
-# Without the second swscale rounds down: a bias of a level.
+# Without ACCURATE_RND swscale rounds down, a bias of one level.
 _UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 
 
 class VideoWriter:
-    """Writes an MP4 (H.264 and AAC, the index in front, so that it plays while it loads).
+    """Context manager that writes an MP4 file (H.264 and AAC, with the index first).
 
-    A context manager: at its end the file is put in place; on any exception, Ctrl-C included,
-    nothing is left behind. Sound and pictures may be given in any order and in pieces of any size;
-    both begin at time 0 and are interleaved in the file.
+    On exit the file is put in place; on any exception, KeyboardInterrupt included, no file is left.
+    Audio and video may be written in any order and in chunks of any size; both start at time 0 and
+    are interleaved.
 
-    The file has exactly the size asked for. For even sizes the pixel format is yuv420p, which plays
-    everywhere. Neither it nor H.264's cropping (in steps of two pixels) can express an odd width or
-    height: those are written as yuv444p ("High 4:4:4"), which FFmpeg, VLC and Chrome play but
-    hardware decoders and QuickTime do not. Who needs those gives even sizes.
+    Even sizes are written as yuv420p, which plays everywhere. Odd sizes need yuv444p ("High
+    4:4:4"), which FFmpeg, VLC and Chrome play, but hardware decoders and QuickTime do not.
 
     Args:
-        path: where the file is to be; its folder is made when missing.
-        width: pixels.
-        height: pixels.
+        path: the file; its folder is created when missing.
+        width: width in pixels.
+        height: height in pixels.
         fps: frames per second; frame n is shown at n / fps unless `write` gets a time.
-        sample_rate: Hz of the sound, or None for a silent video. Rates that AAC lacks are resampled
-            to 48 kHz.
-        crf: x264's quality, from 0 (lossless) to 51; 18 can hardly be told from the source.
-        preset: x264's speed against size, from "ultrafast" to "veryslow".
-        metadata: tags (title, artist, comment, ...); keys that MP4 does not know go into the
-            comment as `key=value`.
-        colour: how the pictures are converted and tagged; by default BT.709 in limited range.
-        seal: told of the finished file, and of where it is going to be, before it is put in place.
+        sample_rate: audio sample rate in Hz, or None for no audio. Rates that AAC does not support
+            are resampled to 48 kHz.
+        crf: x264 quality from 0 (lossless) to 51; 18 is visually near the source.
+        preset: x264 trade-off of speed and size, from "ultrafast" to "veryslow".
+        metadata: tags (title, artist, comment, ...); tags that MP4 does not support are written
+            into the comment as `key=value`.
+        colour: colour conversion and tags; limited BT.709 by default.
+        seal: called with the finished temporary file and the target path before the file is put in
+            place, for example to sign it.
 
     Raises:
         MediaError: bad size, rate, crf or preset; on entering, the file cannot be written.
+
+    Example:
+        >>> with VideoWriter("out.mp4", 512, 512, Fraction(25), 16_000) as writer:
+        ...     writer.write(image)
+        ...     writer.write_audio(samples)
     """
 
     def __init__(
@@ -120,30 +102,29 @@ class VideoWriter:
         ):
             raise MediaError(
                 f"{path}: cannot write {width} x {height} pixels at {fps} frames/s, "
-                f"sound at {sample_rate} Hz; sizes must be at least 2, rates positive"
+                f"audio at {sample_rate} Hz; sizes must be at least 2, rates positive"
             )
         if not 0 <= crf <= 51:
-            raise MediaError(f"{path}: crf is {crf}; x264 takes 0 (lossless) to 51")
+            raise MediaError(f"{path}: crf is {crf}; it must be from 0 (lossless) to 51")
         self._options = {"crf": str(crf), "preset": preset}
         self._metadata = _mp4_metadata(metadata or {})
         self._colour = colour or ColourTags()
         self._seal = seal
         self._stack = ExitStack()
         self._reformatter = VideoReformatter()
-        # One clock in which both the constant rate and (to 11 microseconds) any other time are
-        # whole numbers.
+        # A time base in which frames at the constant rate fall on whole ticks and any other time
+        # is within 11 microseconds of one.
         self._ticks_per_s = self.fps.numerator * max(1, -(-90_000 // self.fps.numerator))
         self._step = int(self._ticks_per_s / self.fps)
         self._next_pts = 0
         self._num_samples = 0
-        self._sound: deque[Packet] = deque()
+        self._audio_packets: deque[Packet] = deque()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._temporary = stack.enter_context(atomic_path(self.path))
             with self._reported():
-                # Where frames are reordered, durations are counted in the movie's own unit, which
-                # is a millisecond unless it is told: 17 frames at 24 a second are no whole number.
+                # By default durations of reordered frames are rounded to milliseconds.
                 unit = {"movie_timescale": str(self._ticks_per_s)}
                 self._container = av.open(
                     f"file:{self._temporary}",
@@ -172,18 +153,18 @@ class VideoWriter:
             self._stack.__exit__(kind, error, trace)
 
     def write(self, image: UInt8Array, time_s: Fraction | None = None) -> None:
-        """Append a picture.
+        """Append a frame.
 
         Args:
             image: uint8 [height, width, 3] RGB.
-            time_s: when it is shown; a frame after the one before when not given.
+            time_s: presentation time; one frame after the previous one if None.
 
         Raises:
-            MediaError: wrong shape or type, a time that does not rise, or a disk that is full.
+            MediaError: wrong shape or type, a time that does not rise, or a full disk.
         """
         if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
             raise MediaError(
-                f"{self.path}: got a picture of {image.dtype} {image.shape}, "
+                f"{self.path}: got an image of {image.dtype} {image.shape}, "
                 f"needs uint8 ({self.height}, {self.width}, 3)"
             )
         pts = (
@@ -193,7 +174,7 @@ class VideoWriter:
         )
         if pts <= self._next_pts - self._step or pts < 0:
             raise MediaError(
-                f"{self.path}: got a picture for {time_s} s, which is not after the one before it"
+                f"{self.path}: got a frame for {time_s} s, which is not after the previous one"
             )
         frame = self._reformatter.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
@@ -209,17 +190,19 @@ class VideoWriter:
             self._mux_video(self._video.encode(frame))
 
     def write_audio(self, samples: FloatArray) -> None:
-        """Append sound: float32 [num_samples], mono, in [-1, 1] (clipped), any number of samples.
+        """Append mono audio, float32 [num_samples] in [-1, 1] (clipped).
 
         Raises:
-            MediaError: the writer was made without a sample rate, the samples are not one row of
-                finite numbers, or the disk is full.
+            MediaError: the writer has no sample rate, the samples are not one row of finite
+                numbers, or the disk is full.
         """
         if self._audio is None:
-            raise MediaError(f"{self.path}: got sound for a silent video; give a sample rate")
+            raise MediaError(
+                f"{self.path}: got audio for a video without audio; give a sample rate"
+            )
         if samples.ndim != 1 or not np.isfinite(samples).all():
             raise MediaError(
-                f"{self.path}: got sound of shape {samples.shape}, needs one row of finite samples"
+                f"{self.path}: got audio of shape {samples.shape}, needs one row of finite samples"
             )
         if not len(samples):
             return
@@ -227,7 +210,7 @@ class VideoWriter:
         frame.pts, frame.time_base = self._num_samples, Fraction(1, self.sample_rate or 1)
         self._num_samples += len(samples)
         with self._reported():
-            self._sound.extend(self._audio.encode(frame))
+            self._audio_packets.extend(self._audio.encode(frame))
 
     def _add_video(self) -> VideoStream:
         stream = self._container.add_stream("libx264", rate=self.fps, options=self._options)
@@ -242,30 +225,29 @@ class VideoWriter:
 
     def _add_audio(self) -> AudioStream:
         rate = self.sample_rate if self.sample_rate in _AAC_RATES else _FALLBACK_RATE
-        # Its other search takes twice as long, and the sound is no nearer to the original.
+        # The default coder takes twice as long without better quality.
         options = {"aac_coder": "fast"}
         stream = self._container.add_stream("aac", rate=rate, layout="mono", options=options)
-        # 128 kbit/s, or the most that a frame of 1024 samples may have at low rates.
+        # 128 kbit/s, or the limit of a frame of 1024 samples at low rates.
         stream.codec_context.bit_rate = min(128_000, 6 * rate)
         return stream
 
     def _mux_video(self, packets: list[Packet]) -> None:
         for packet in packets:
             time_s = _decode_time_s(packet)
-            # Sound is held (encoded, so small) until the pictures are as far: players need the two
-            # side by side.
-            while self._sound and _decode_time_s(self._sound[0]) <= time_s:
-                self._container.mux_one(self._sound.popleft())
+            # Encoded audio waits for the video, as players need the two interleaved.
+            while self._audio_packets and _decode_time_s(self._audio_packets[0]) <= time_s:
+                self._container.mux_one(self._audio_packets.popleft())
             self._container.mux_one(packet)
 
     def _finish(self) -> None:
         if not self._next_pts:
-            raise MediaError(f"{self.path}: no picture was written; give at least one")
+            raise MediaError(f"{self.path}: no frame was written; give at least one")
         with self._reported():
             self._mux_video(self._video.encode(None))
             if self._audio is not None and self._num_samples:
-                self._sound.extend(self._audio.encode(None))
-            for packet in self._sound:
+                self._audio_packets.extend(self._audio.encode(None))
+            for packet in self._audio_packets:
                 self._container.mux_one(packet)
             self._container.close()
         if self._seal:
@@ -284,13 +266,13 @@ class VideoWriter:
 
 
 def write_audio_file(path: Path | str, clip: AudioClip) -> None:
-    """Write a 16-bit mono WAV.
+    """Write a 16-bit mono WAV file.
 
     Raises:
         MediaError: the samples are not finite, or the file cannot be written.
     """
     if not np.isfinite(clip.samples).all():
-        raise MediaError(f"{path}: the sound to write holds NaN or infinity; give finite samples")
+        raise MediaError(f"{path}: the audio to write holds NaN or infinity; give finite samples")
     pcm = np.clip(np.rint(clip.samples * 32_768.0), -32_768, 32_767).astype("<i2")
     with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
         file.setnchannels(1)
@@ -300,10 +282,10 @@ def write_audio_file(path: Path | str, clip: AudioClip) -> None:
 
 
 def write_image(path: Path | str, image: UInt8Array) -> None:
-    """Write a PNG or, by the suffix `.jpg` or `.jpeg`, a JPEG of high quality.
+    """Write a PNG or a high-quality JPEG file.
 
     Args:
-        path: ends in .png, .jpg or .jpeg.
+        path: ends in .png, .jpg or .jpeg, which selects the format.
         image: uint8 [height, width, 3] RGB.
 
     Raises:
@@ -311,10 +293,10 @@ def write_image(path: Path | str, image: UInt8Array) -> None:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in {".png", ".jpg", ".jpeg"}:
-        raise MediaError(f"{path}: pictures are written as .png or .jpg; change the name's ending")
+        raise MediaError(f"{path}: images are written as .png or .jpg; change the file name")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise MediaError(
-            f"{path}: got a picture of {image.dtype} {image.shape}, needs uint8 (height, width, 3)"
+            f"{path}: got an image of {image.dtype} {image.shape}, needs uint8 (height, width, 3)"
         )
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
     encoder = av.CodecContext.create("png" if suffix == ".png" else "mjpeg", "w")

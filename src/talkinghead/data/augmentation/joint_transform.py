@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkinghead.features.faces.alignment import MIRRORED_LIPS, black_mouth
+from talkinghead.features.faces.alignment import MIRRORED_LIPS, mask_mouth
 from talkinghead.features.faces.head_pose import MIRRORED
 from talkinghead.types import AVSpec
 
@@ -77,7 +77,7 @@ class JointTransform:
     def masked_face(self, images: Tensor) -> Tensor:
         """Their masked_face [B, N, 3, H / 2, W / 2], the mouth's box black."""
         half = F.avg_pool2d(self.grid.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-        return black_mouth(self._sample(images, half), self.spec)
+        return mask_mouth(self._sample(images, half), self.spec)
 
     def _sample(self, images: Tensor, grid: Tensor) -> Tensor:
         (batch, num), (height, width) = images.shape[:2], grid.shape[1:3]

@@ -1,1 +1,1 @@
-"""Finding and following faces: detectors behind one protocol, and the tracker that uses them."""
+"""Face detection, landmarks, tracking and alignment."""

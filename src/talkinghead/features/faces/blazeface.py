@@ -1,4 +1,4 @@
-"""BlazeFace's arithmetic: anchors, decoding, suppression; the network runs in `litert.py`.
+"""Anchors, decoding and suppression of BlazeFace; `litert_detector` runs the network.
 
 Paper: Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019,
 arXiv:1907.05047.
@@ -17,7 +17,7 @@ SCORE = 4 + 2 * NUM_KEYPOINTS
 
 
 def make_anchors(grids: list[tuple[int, int]]) -> FloatArray:
-    """The anchors' centres, in the order of the network's output rows.
+    """Return the centres of the anchors, in the order of the network's output rows.
 
     Args:
         grids: (cells along a side, anchors per cell) of each feature map.
@@ -36,15 +36,15 @@ def make_anchors(grids: list[tuple[int, int]]) -> FloatArray:
 def decode(
     regressors: FloatArray, logits: FloatArray, anchors: FloatArray, size: int, threshold: float
 ) -> FloatArray:
-    """Turn the network's output into boxes, key points and scores.
+    """Decode the network's output to boxes, key points and scores.
 
     Args:
         regressors: float32 [num_anchors, 16]: centre, width and height, 6 key points, in input
             pixels from the anchor.
         logits: float32 [num_anchors].
         anchors: float32 [num_anchors, 2], from `make_anchors`.
-        size: the input's side in pixels.
-        threshold: rows of a lower score are dropped.
+        size: side of the input in pixels.
+        threshold: minimum score.
 
     Returns:
         float32 [num_kept, 17] in input pixels; see `SCORE` for the columns.
@@ -58,7 +58,7 @@ def decode(
 
 
 def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
-    """Intersection over union of a box [4] with others [num_boxes, 4+]: [num_boxes] in [0, 1]."""
+    """Return the intersection over union [num_boxes] of a box [4] with boxes [num_boxes, 4+]."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:4], boxes[:, 2:4])
     shared = np.prod(np.clip(high - low, 0, None), axis=1)
     areas = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1) + np.prod(box[2:4] - box[:2])
@@ -66,14 +66,14 @@ def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
 
 
 def suppress(rows: FloatArray, threshold: float = 0.3) -> FloatArray:
-    """Merge overlapping rows into their mean weighted by score: steadier than taking the best.
+    """Merge overlapping rows into their score-weighted mean, which is steadier than the best row.
 
     Args:
         rows: float32 [num_rows, 17], from `decode`.
-        threshold: rows that overlap the best one by more are the same face.
+        threshold: minimum overlap with the best row for rows of the same face.
 
     Returns:
-        float32 [num_faces, 17], best score first; the score is the best row's.
+        float32 [num_faces, 17], highest score first; a merged row has the highest score.
     """
     merged = []
     rows = rows[np.argsort(-rows[:, SCORE], kind="stable")]

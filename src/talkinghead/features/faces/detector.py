@@ -1,4 +1,4 @@
-"""The face detectors' protocol, and the registry that builds one by name. Imports nothing heavy."""
+"""Face detector protocol, and construction of a detector by name, without heavy imports."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ DETECTORS = ("litert", "face_alignment")
 
 
 class FaceDetector(Protocol):
-    """Finds faces with landmarks in a picture. One object serves one thread at a time."""
+    """Detector of faces with landmarks; an instance may be used by one thread at a time.
+
+    Attributes:
+        topology: order of the landmarks, "mesh468" or "ibug68".
+    """
 
     topology: str
 
     def detect(self, image: UInt8Array) -> list[Face]:
-        """Search the whole picture.
+        """Detect the faces in an image.
 
         Args:
             image: uint8 [H, W, 3] RGB.
 
         Returns:
-            The faces, largest first; empty when there is none.
+            The faces, largest first.
         """
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
-        """Find a face seen in the frame before again, in its region alone: far cheaper.
+        """Find a face of the previous frame near its region, which is much faster than `detect`.
 
         Args:
             image: uint8 [H, W, 3] RGB.
-            previous: the face in the frame before.
+            previous: the face in the previous frame.
 
         Returns:
-            The face, or None when the region no longer shows one.
+            The face, or None if the region shows none.
         """
 
 
@@ -41,13 +45,12 @@ def build_detector(name: str = "litert", **options: Any) -> FaceDetector:
     """Build a detector by name.
 
     Args:
-        name: "litert" (468 points, offline, the default) or "face_alignment" (68 points, downloads
-            its weights).
+        name: "litert" (468 points, offline) or "face_alignment" (68 points, downloads weights).
         **options: keyword arguments of the detector's class.
 
     Raises:
         UsageError: the name is unknown.
-        DependencyError: what the detector needs is not installed.
+        DependencyError: a package or weight file of the detector is missing.
     """
     if name not in DETECTORS:
         raise UsageError(f"detector={name} is unknown; choose one of {', '.join(DETECTORS)}")
@@ -56,7 +59,7 @@ def build_detector(name: str = "litert", **options: Any) -> FaceDetector:
             from talkinghead.features.faces.litert_detector import LiteRtDetector
         except ImportError as error:
             raise DependencyError(
-                f"detector=litert needs a package that is missing ({error}): "
+                f"detector=litert needs a missing package ({error}): "
                 "pip install ai-edge-litert opencv-python-headless"
             ) from error
         return LiteRtDetector(**options)

@@ -1,4 +1,4 @@
-"""Adapter for the package face-alignment: S3FD finds faces, FAN finds 68 points on each.
+"""Face detector of the package face-alignment: S3FD detects faces, FAN finds 68 landmarks.
 
 Paper: Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?",
 2017, arXiv:1703.07332.
@@ -19,18 +19,18 @@ from talkinghead.types import Box, Face, FloatArray, UInt8Array
 
 
 class FanDetector:
-    """S3FD and FAN: the detector where there is a GPU, or where 68 points are wanted.
+    """Detector with S3FD and FAN, for GPUs or where 68 points are needed.
 
-    The weights (about 180 MB) are downloaded at first use into torch hub's folder of checkpoints;
-    files of the same names that lie there already are used without a network.
+    The weights (about 180 MB) are downloaded at first use into torch hub's checkpoint folder; files
+    of these names that are already there are used offline.
 
     Args:
-        device: torch's name of the device.
-        flip_input: average with the mirrored face: steadier, at twice the cost.
-        min_score: the least mean peak of the points' heat maps for a tracked face.
+        device: torch device.
+        flip_input: average with the mirrored face, which is more stable at twice the cost.
+        min_score: minimum mean peak of the landmark heat maps of a tracked face.
 
     Raises:
-        DependencyError: the weights are not there and cannot be downloaded.
+        DependencyError: the weights are missing and cannot be downloaded.
     """
 
     topology = "ibug68"
@@ -45,7 +45,7 @@ class FanDetector:
             device=device,
             flip_input=flip_input,
             compile=False,
-            # A path, so that the file is loaded as weights alone: else it would be unpickled.
+            # A path is loaded with weights_only; otherwise the file would be unpickled.
             face_detector_kwargs={"path_to_detector": str(detector_weights)},
         )
         self.min_score = min_score
@@ -62,7 +62,7 @@ class FanDetector:
         return faces[0] if faces else None
 
     def _fit(self, image: UInt8Array, boxes: list[FloatArray]) -> list[Face]:
-        """Run FAN in each box; what shows no face is left out."""
+        """Run FAN in each box and return the faces with a sufficient score."""
         found, scores, _ = self._network.get_landmarks_from_image(
             image, detected_faces=boxes, return_landmark_score=True
         )
@@ -76,13 +76,13 @@ class FanDetector:
 
 
 def _face_box(points: FloatArray) -> Box:
-    """What S3FD would find: the points begin at the brows, its boxes on the forehead."""
+    """Return a box like S3FD's, which includes the forehead above the landmarks."""
     (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     return Box(x0, y0 - 0.2 * (y1 - y0), x1, y1)
 
 
 def _fetch(url: str) -> Path:
-    """The file of a URL in torch hub's folder; where missing, downloaded and its hash checked."""
+    """Return the path of a weight file, downloaded with a hash check if missing."""
     name = url.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():

@@ -1,9 +1,7 @@
-"""How a head is turned, from points that speech does not move.
+"""Head pose from points that do not move with speech.
 
-Angles are degrees, (yaw, pitch, roll): positive where the nose points to the right of the picture,
-where it points down, and where the head leans clockwise.
-
-Shape suffixes: P points.
+Angles are (yaw, pitch, roll) in degrees: positive if the nose points to the right of the image, if
+it points down, and if the head leans clockwise.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ from talkinghead.types import FloatArray
 
 _FACE_CM = {
     # MediaPipe's canonical face model (geometry_pipeline_metadata_landmarks.pbtxt, Apache-2.0):
-    # eye corners, the nose's bridge, its base and its tip. x to the right of the picture, y down,
-    # z away from the camera.
+    # eye corners, bridge, base and tip of the nose. x right, y down, z away from the camera.
     33: (-4.445859, -2.663991, -3.173422),
     133: (-1.856432, -2.585245, -3.757904),
     362: (1.856432, -2.585245, -3.757904),
@@ -31,20 +28,20 @@ _MODEL = np.array(list(_FACE_CM.values()))
 _DISTANCE_CM = 100.0
 
 MIRRORED = (-1.0, 1.0, -1.0)
-"""What a mirror does to the angles."""
+"""Signs of the angles in a mirrored image."""
 
 
 def head_pose(points: FloatArray, topology: str) -> FloatArray:
-    """The head's angles to the line of sight.
+    """Return the head's angles relative to the line of sight.
 
-    How long the camera's lens was is not known: it is taken to be a metre away.
+    The focal length is unknown; a distance of one metre is assumed.
 
     Args:
-        points: float [num_points, 2], source pixels; NaN for unknown.
+        points: float [num_points, 2] in source pixels; NaN where unknown.
         topology: "mesh468" or "ibug68".
 
     Returns:
-        float32 [3], degrees (yaw, pitch, roll); NaN where the points are unknown or no face's.
+        float32 [3], (yaw, pitch, roll) in degrees; NaN where the points are unknown or degenerate.
 
     Paper: Terzakis and Lourakis, "A consistently fast and globally optimal solution to the
         perspective-n-point problem", 2020.
@@ -52,7 +49,7 @@ def head_pose(points: FloatArray, topology: str) -> FloatArray:
     unknown = np.full(3, np.nan, np.float32)
     image = points[_POINTS[topology]].astype(np.float64)
     image -= image.mean(0)
-    # The root of the mean square is a size that no turn of the head makes much smaller.
+    # The root mean square is a size that depends little on the pose.
     focal = np.sqrt(np.square(image).mean() / np.square(_MODEL[:, :2]).mean()) * _DISTANCE_CM
     if not np.isfinite(focal) or focal <= 0:
         return unknown
@@ -68,15 +65,13 @@ def head_pose(points: FloatArray, topology: str) -> FloatArray:
 
 
 def head_turn(poses: FloatArray, reference: FloatArray) -> FloatArray:
-    """How far heads are turned from the reference's.
-
-    The difference is nearly free of what a person's own proportions do to the angles.
+    """Return head poses relative to the reference's, which removes most of the person's bias.
 
     Args:
         poses: float [..., 3], from `head_pose`.
-        reference: float [3], the reference picture's.
+        reference: float [3], the pose in the reference image.
 
     Returns:
-        float32 [..., 3], degrees; 0 where it is unknown.
+        float32 [..., 3] in degrees; 0 where unknown.
     """
     return np.nan_to_num(poses - reference).astype(np.float32)

@@ -1,7 +1,6 @@
-"""One picture of a face with less noise than the camera and the codec left in it.
+"""Noise reduction of a reference image by averaging aligned images of the same face.
 
-A reference's noise is copied into every frame that its texture is warped into, where it stands
-still; that of a few more pictures of the same face, each moved onto it, averages out.
+The reference's texture is warped into every frame, so its noise would appear as a static pattern.
 """
 
 from __future__ import annotations
@@ -15,23 +14,23 @@ from talkinghead.features.faces.alignment import invert, transform_points
 from talkinghead.types import FloatArray, UInt8Array
 
 _FLOW_BLUR = 1 / 64
-"""Of the picture's width: what moves within less is noise, and no movement."""
+"""Standard deviation of the blur of the optical flow, as a fraction of the image width."""
 
 _LIKENESS, _LIKENESS_BLUR = 8.0, 1.5
-"""Grey levels of 255 and pixels: what differs by more is something else, and no noise."""
+"""Grey levels (of 255) above which a difference is not noise, and the blur of it in pixels."""
 
 _LEAST_SIZE = 32
 
 
 def nearest_lips(lips: FloatArray, chosen: int, count: int = 15, reach: float = 4.0) -> list[int]:
-    """The pictures whose lips lie as the chosen one's do, without itself, nearest first.
+    """Return the frames whose lips are most similar to those of the chosen frame, nearest first.
 
     Args:
-        lips: float [T, 20, 2], canonical pixels; NaN for unknown.
-        chosen: one of the T.
-        count: so many at most.
-        reach: canonical pixels that a point may lie apart, on average: more than noise, for what
-            the flow does not bring over is left out place by place (see `average_onto`).
+        lips: float [T, 20, 2] in canonical pixels; NaN where unknown.
+        chosen: number of the frame, which is not returned.
+        count: maximum number of frames.
+        reach: maximum mean distance of the points in canonical pixels. It may exceed the noise, as
+            `average_onto` ignores regions that do not match.
     """
     apart = np.linalg.norm(lips - lips[chosen], axis=-1).mean(-1)
     apart[chosen] = np.inf
@@ -39,16 +38,17 @@ def nearest_lips(lips: FloatArray, chosen: int, count: int = 15, reach: float = 
 
 
 def average_onto(image: UInt8Array, others: Iterable[tuple[UInt8Array, FloatArray]]) -> UInt8Array:
-    """A picture averaged with others of the same face, each moved onto it by its optical flow.
+    """Average an image with others of the same face, each aligned to it by optical flow.
 
-    Where another picture shows something else (a hand, a tooth), it does not count.
+    Regions where another image shows something else (a hand, a tooth) are ignored.
 
     Args:
         image: uint8 [H, W, 3].
-        others: uint8 [h, w, 3] each, with the map from its pixels to the picture's, float [2, 3].
+        others: pairs of an image uint8 [h, w, 3] and the affine map float [2, 3] from its pixels to
+            those of `image`.
 
     Returns:
-        uint8 [H, W, 3]; the picture itself where a side has less than 32 pixels.
+        uint8 [H, W, 3]; `image` itself if a side has less than 32 pixels.
 
     Paper: Kroeger et al., "Fast optical flow using dense inverse search", 2016.
     """

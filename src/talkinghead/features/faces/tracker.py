@@ -1,4 +1,4 @@
-"""Follows faces through a video: stays with the same people, starts afresh at cuts."""
+"""Tracking of faces through a video, with resets at shot cuts."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ import numpy as np
 import numpy.typing as npt
 
 from talkinghead.errors import FaceNotFoundError
-from talkinghead.features.faces.alignment import RIGID_POINTS, estimate_transform, smooth_transforms
+from talkinghead.features.faces.alignment import RIGID_POINTS, estimate_transform
 from talkinghead.features.faces.blazeface import overlap
 from talkinghead.features.faces.detector import FaceDetector
+from talkinghead.features.faces.transform_smoothing import smooth_transforms
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
-# A cut changes the whole picture at once, in mean grey levels of a thumbnail. Measured: a talking
-# head before a still background stays below 1, a moving camera below 13; shots of one scene differ
-# by 9 or more, of different ones by 20.
-CUT_FLOOR, CUT_CEILING = 8.0, 20.0
-CUT_RATIO, CUT_RATIO_ABOVE = 10.0, 3.0
-USUAL_AT_FIRST = 2.0
+# Thresholds of the mean difference of thumbnails in grey levels. Measured: a talking head before a
+# still background stays below 1, a moving camera below 13; shots of one scene differ by 9 or more,
+# shots of different scenes by 20.
+_CUT_MIN, _CUT_MAX = 8.0, 20.0
+_CUT_RATIO, _CUT_RATIO_ABOVE = 10.0, 3.0
+_INITIAL_DIFFERENCE = 2.0
 _THUMBNAIL_SAMPLES = 180
-# A person who has been gone for this many frames is forgotten: the largest face is then taken,
-# wherever it is, and the picture is searched less often, for a search that finds nothing is slow.
 FORGET_FRAMES = 25
-SEARCH_EVERY = 5
+"""Frames after which a lost face is given up and another face may be selected."""
+# Then only every fifth frame is searched, as detection without a result is slow.
+_SEARCH_EVERY = 5
 
 
 class CutDetector:
-    """Tells a cut from motion: the difference of thumbnails against what was usual just before."""
+    """Detector of shot cuts: compares the frame difference with that of the preceding frames."""
 
     def __init__(self) -> None:
         self._previous: FloatArray | None = None
-        self._usual = USUAL_AT_FIRST
+        self._usual = _INITIAL_DIFFERENCE
 
     def update(self, image: UInt8Array) -> bool:
-        """True when `image`, uint8 [H, W, 3], opens a new shot; the first frame of all does not."""
-        # Of a large picture every so many pixels will do: averaging all of them is slow.
+        """Return whether `image` uint8 [H, W, 3] starts a new shot; the first frame does not."""
+        # Large images are subsampled first, as averaging all pixels is slow.
         step = max(1, min(image.shape[:2]) // _THUMBNAIL_SAMPLES)
         thumbnail = cv2.resize(
             image[::step, ::step], (32, 32), interpolation=cv2.INTER_AREA
@@ -50,38 +51,38 @@ class CutDetector:
             return False
         difference = float(np.abs(thumbnail - previous).mean())
         threshold = max(
-            CUT_FLOOR, min(CUT_RATIO * self._usual, CUT_CEILING), CUT_RATIO_ABOVE * self._usual
+            _CUT_MIN, min(_CUT_RATIO * self._usual, _CUT_MAX), _CUT_RATIO_ABOVE * self._usual
         )
         if difference > threshold:
-            self._usual = USUAL_AT_FIRST
+            self._usual = _INITIAL_DIFFERENCE
             return True
         self._usual += 0.3 * (difference - self._usual)
         return False
 
 
-Choice: TypeAlias = Callable[[list[Face], Fraction], Face | None]
-"""Picks the face to follow from those that are seen, largest first, at a moment of the video."""
+FaceSelector: TypeAlias = Callable[[list[Face], Fraction], Face | None]
+"""Selects the face to track from the faces (largest first) at a time of the video."""
 
 
-def largest(faces: list[Face], time_s: Fraction) -> Face | None:
-    """The largest face."""
+def select_largest_face(faces: list[Face], time_s: Fraction) -> Face | None:
+    """Select the largest face."""
     return faces[0] if faces else None
 
 
-class FromTheLeft:
-    """The face of a number, counted from the left, from 0; None where fewer are seen."""
+class SelectFaceFromLeft:
+    """Selects the face at an index from the left, or None if there are fewer faces."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
     def __call__(self, faces: list[Face], time_s: Fraction) -> Face | None:
-        """See `Choice`."""
-        ordered = sorted(faces, key=lambda face: centre(face.box))
+        """Return the face at the index."""
+        ordered = sorted(faces, key=lambda face: box_centre(face.box))
         return ordered[self.index] if self.index < len(ordered) else None
 
 
 class _Person:
-    """Where somebody was last seen, and for how many frames they have been gone."""
+    """Last known face of a tracked person, and the number of frames since it was lost."""
 
     def __init__(self) -> None:
         self.last: Face | None = None
@@ -90,18 +91,20 @@ class _Person:
 
     @property
     def expected(self) -> Face:
-        """The face where it will be if it goes on as it did: landmarks err where it is not."""
+        """Face at the position extrapolated to the next frame, for more accurate landmarks."""
         assert self.last is not None
         (x, y), box = self._step.tolist(), self.last.box
         ahead = Box(box.x0 + x, box.y0 + y, box.x1 + x, box.y1 + y)
         return replace(self.last, box=ahead, points=self.last.points + self._step)
 
-    def see(self, face: Face | None) -> None:
-        """Takes the next frame's face, None where the person is not seen."""
+    def update(self, face: Face | None) -> None:
+        """Set the face of the next frame; None if it is not visible."""
         if face is not None:
-            goes_on = self.last is not None and not self.missed
-            before = self.last.points if goes_on and self.last is not None else face.points
-            self._step = _steady(face.points, face.topology) - _steady(before, face.topology)
+            is_continued = self.last is not None and not self.missed
+            before = self.last.points if is_continued and self.last is not None else face.points
+            self._step = _rigid_centre(face.points, face.topology) - _rigid_centre(
+                before, face.topology
+            )
             self.last, self.missed = face, 0
             return
         self.missed += 1
@@ -109,7 +112,7 @@ class _Person:
             self.last = None
 
     def find(self, faces: list[Face]) -> Face | None:
-        """The person among others: who moved by up to a face's width while unseen."""
+        """Return the nearest face within one face width of the last position, or None."""
         assert self.last is not None
         last = self.last.box
         reach = Box(
@@ -120,44 +123,51 @@ class _Person:
 
 
 class FaceTracker:
-    """Gives the chosen face of each frame in turn: the largest at first, then the same person's.
+    """Tracker of one face through a video.
 
     Args:
-        detector: finds and follows faces.
-        redetect_every: after so many frames the whole picture is searched again, lest the landmarks
-            have slid onto something that is no face.
-        choose: picks the person, wherever nobody is followed.
+        detector: detects and tracks faces.
+        redetect_every: frames between detections in the whole image, which notice landmarks that
+            have drifted off the face.
+        select: selects the face to track at the start of a shot and after a loss.
 
     Attributes:
-        cut: whether the last frame opened a new shot, so that all smoothing must start afresh.
+        cut: whether the last frame started a new shot, so that smoothing must be reset.
+
+    Example:
+        >>> tracker = FaceTracker(build_detector())
+        >>> faces = [tracker.update(frame.image) for frame in read_video("speaker.mp4")]
     """
 
     def __init__(
-        self, detector: FaceDetector, redetect_every: int = 50, choose: Choice = largest
+        self,
+        detector: FaceDetector,
+        redetect_every: int = 50,
+        select: FaceSelector = select_largest_face,
     ) -> None:
         self.detector = detector
         self.redetect_every = redetect_every
         self.cut = False
-        self._choose = choose
+        self._select = select
         self._cuts = CutDetector()
         self._since_detection = 0
         self.reset()
 
     def reset(self) -> None:
-        """Forgets the person: the next frame opens a new shot."""
+        """Forget the tracked face and start a new shot."""
         self._person = _Person()
 
     def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> Face | None:
-        """The chosen face in the next frame, uint8 [H, W, 3] RGB; None when it is not seen."""
+        """Return the tracked face in the next frame uint8 [H, W, 3] RGB; None if not visible."""
         self.cut = self._cuts.update(image)
         if self.cut:
             self.reset()
         face = self._follow(image) or self._find(image, time_s)
-        self._person.see(face)
+        self._person.update(face)
         return face
 
     def _follow(self, image: UInt8Array) -> Face | None:
-        """The face from its last region; None when it is lost, or a search finds others only."""
+        """Return the face near its last region; None if it is lost or not among detected faces."""
         if self._person.last is None or self._person.missed:
             return None
         face = self.detector.track(image, self._person.expected)
@@ -170,28 +180,28 @@ class FaceTracker:
         return face
 
     def _find(self, image: UInt8Array, time_s: Fraction) -> Face | None:
-        """The followed person among all faces, or the chosen one where nobody is followed."""
+        """Detect faces and return the tracked one, or the selected one if none is tracked."""
         self._since_detection = 0
         missed = self._person.missed
-        if missed > FORGET_FRAMES and missed % SEARCH_EVERY:
+        if missed > FORGET_FRAMES and missed % _SEARCH_EVERY:
             return None
         faces = self.detector.detect(image)
         if self._person.last is None:
-            return self._choose(faces, time_s)
+            return self._select(faces, time_s)
         return self._person.find(faces)
 
 
 class MultiTracker:
-    """Follows several people side by side, each in a slot of its own until forgotten.
+    """Tracker of several faces, each in a fixed slot until it is forgotten.
 
     Args:
-        detector: finds and follows faces.
-        max_faces: slots; the largest faces come first.
-        redetect_every: after so many frames the whole picture is searched, for who has come and for
-            landmarks that have slid off.
+        detector: detects and tracks faces.
+        max_faces: number of slots; the largest faces are tracked.
+        redetect_every: frames between detections in the whole image, for new faces and landmarks
+            that have drifted off.
 
     Attributes:
-        cut: whether the last frame opened a new shot.
+        cut: whether the last frame started a new shot.
     """
 
     def __init__(
@@ -205,12 +215,12 @@ class MultiTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everybody: the next frame opens a new shot."""
+        """Forget all faces and start a new shot."""
         self._people = [_Person() for _ in self._people]
         self._since_detection = self.redetect_every
 
     def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> list[Face | None]:
-        """Each slot's face in the next frame, uint8 [H, W, 3] RGB; None where it is not seen."""
+        """Return each slot's face in the next frame uint8 [H, W, 3] RGB; None if not visible."""
         self.cut = self._cuts.update(image)
         if self.cut:
             self.reset()
@@ -224,21 +234,21 @@ class MultiTracker:
             self._since_detection = 0
             self._search(image, faces)
         for person, face in zip(self._people, faces, strict=True):
-            person.see(face)
+            person.update(face)
         return faces
 
     def _follow(self, image: UInt8Array) -> list[Face | None]:
-        """Everybody from their last regions; of two in one place the first stays."""
+        """Track the faces near their last regions; of two at one place the first is kept."""
         faces: list[Face | None] = []
         for person in self._people:
-            seen = person.last is not None and not person.missed
-            face = self.detector.track(image, person.expected) if seen else None
-            twice = face is not None and _is_among(face, faces, 0.5)
-            faces.append(None if twice else face)
+            visible = person.last is not None and not person.missed
+            face = self.detector.track(image, person.expected) if visible else None
+            is_duplicate = face is not None and _is_among(face, faces, 0.5)
+            faces.append(None if is_duplicate else face)
         return faces
 
     def _search(self, image: UInt8Array, faces: list[Face | None]) -> None:
-        """Drops what has slid off, finds the lost again, and gives newcomers the free slots."""
+        """Detect faces: drop drifted ones, find lost ones, and put new ones into free slots."""
         found = self.detector.detect(image)
         for slot, face in enumerate(faces):
             if face and found and not _is_among(face, found):
@@ -253,16 +263,16 @@ class MultiTracker:
 def track_clip(
     frames: Iterable[VideoFrame | UInt8Array], detector: FaceDetector, spec: AVSpec, fps: Fraction
 ) -> FaceTrack:
-    """Follow the chosen face through a whole clip. Only landmarks are kept, never pictures.
+    """Track the largest face through a clip; frames are processed one at a time.
 
     Args:
-        frames: the clip's pictures, uint8 [H, W, 3] RGB, or `VideoFrame`s.
-        detector: finds and follows faces.
-        spec: the canonical face.
+        frames: images uint8 [H, W, 3] RGB or `VideoFrame`s.
+        detector: detects and tracks faces.
+        spec: geometry of the canonical face.
         fps: frames per second, for the smoothing.
 
     Returns:
-        The track. Frames without the face get a transform interpolated from the rest of the shot.
+        The track. Transforms of frames without the face are interpolated within the shot.
 
     Raises:
         FaceNotFoundError: no frame shows a face, or there is no frame.
@@ -293,7 +303,7 @@ def track_clip(
 
 
 def _interpolate(transforms: FloatArray, edges: list[int]) -> FloatArray:
-    """Fill in NaN linearly within each shot; one without a face is filled from its neighbours."""
+    """Interpolate NaN linearly within each shot; a shot without a face is filled from others."""
     known = np.isfinite(transforms[:, 0, 0])
     filled = transforms.copy()
     for start, stop in pairwise(edges):
@@ -307,33 +317,33 @@ def _interpolate(transforms: FloatArray, edges: list[int]) -> FloatArray:
 def _fill(
     times: npt.NDArray[np.int_], known: npt.NDArray[np.int_], transforms: FloatArray
 ) -> FloatArray:
-    # Entry by entry will do: what lies between two similarities is a similarity.
+    # Linear interpolation of the entries of two similarities gives a similarity.
     columns = [
         np.interp(times, known, column) for column in transforms[known].reshape(len(known), 6).T
     ]
     return np.stack(columns, axis=1).reshape(-1, 2, 3).astype(np.float32)
 
 
-def _steady(points: FloatArray, topology: str) -> FloatArray:
-    """The middle of the points that speech does not move: float32 [2]."""
+def _rigid_centre(points: FloatArray, topology: str) -> FloatArray:
+    """Return the centre float32 [2] of the points that do not move with speech."""
     return np.asarray(points[list(RIGID_POINTS[topology])].mean(0), dtype=np.float32)
 
 
 def _is_among(face: Face, others: Sequence[Face | None], least: float = 0.1) -> bool:
-    """Whether a face's box shares so much (intersection over union) with one of the others'."""
+    """Return whether a face's box overlaps one of the others by `least` (IoU) or more."""
     boxes = [other.box for other in others if other]
     return bool(boxes) and float(overlap(np.array(face.box), np.array(boxes)).max()) >= least
 
 
-def centre(box: Box) -> tuple[float, float]:
-    """The middle (x, y) of a box, in pixels."""
+def box_centre(box: Box) -> tuple[float, float]:
+    """Return the centre (x, y) of a box in pixels."""
     return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
 
 
 def _inside(box: Box, reach: Box) -> bool:
-    x, y = centre(box)
+    x, y = box_centre(box)
     return reach.x0 <= x <= reach.x1 and reach.y0 <= y <= reach.y1
 
 
 def _distance(box: Box, other: Box) -> float:
-    return float(np.hypot(*np.subtract(centre(box), centre(other))))
+    return float(np.hypot(*np.subtract(box_centre(box), box_centre(other))))

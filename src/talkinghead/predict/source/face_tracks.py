@@ -17,7 +17,6 @@ import numpy as np
 
 from talkinghead.features.faces.alignment import (
     NOSE_LINE,
-    TransformSmoother,
     estimate_transform,
     frontality,
     lip_points,
@@ -25,6 +24,7 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.tracker import FaceTracker, MultiTracker
+from talkinghead.features.faces.transform_smoothing import TransformSmoother
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, Face, FloatArray
 

@@ -21,8 +21,8 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import (
     FaceSelector,
     FaceTracker,
-    SelectFaceFromLeft,
     MultiTracker,
+    SelectFaceFromLeft,
     select_largest_face,
 )
 from talkinghead.media.reader import probe
@@ -140,7 +140,7 @@ def video_frames(
             tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
         else:
             choose = _face_choice(path, fps, detector, options)
-            tracks = [track_face(frames, FaceTracker(detector, choose=choose))]
+            tracks = [track_face(frames, FaceTracker(detector, select=choose))]
         yield from interleave_tracks(
             add_references(fade_faces(align_faces(track, spec, fps), fps), spec, fps)
             for track in tracks

@@ -1,0 +1,141 @@
+"""Temporal smoothing of face alignment transforms with a fixed lag."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from talkinghead.features.faces.alignment import NOSE_LINE, invert, transform_scale
+from talkinghead.types import AVSpec, FloatArray
+
+_SCALE_SIGMA_S = 0.4
+_POSITION_SIGMA_S = 0.06
+_PARABOLA_REGULARISATION = 0.02
+_LAG_S = Fraction(1, 2)
+
+
+class TransformSmoother:
+    """Streaming smoother of similarity transforms with a lag of half a second.
+
+    Centred Gaussian windows are used, truncated at the ends of a shot. The scale is averaged over
+    about a second, as it is correlated with the mouth opening. Position and angle follow the head:
+    a parabola is fitted to a fifth of a second, as a mean would flatten nods. Frames without a face
+    have no weight and are filled in. As the lag is fixed, a stream gives the same as a file.
+
+    Args:
+        fps: frames per second.
+        spec: size of the canonical face.
+
+    Paper: Cleveland, "Robust Locally Weighted Regression and Smoothing Scatterplots", 1979.
+    """
+
+    def __init__(self, fps: Fraction, spec: AVSpec) -> None:
+        self.lag = max(1, int(_LAG_S * fps))
+        self._centre = np.array([0.5, NOSE_LINE]) * spec.face_size
+        sigmas_s = np.array(
+            [_SCALE_SIGMA_S, _POSITION_SIGMA_S, _POSITION_SIGMA_S, _POSITION_SIGMA_S]
+        )
+        self._sigmas = sigmas_s * float(fps)
+        self._states: deque[npt.NDArray[np.float64]] = deque(maxlen=2 * self.lag + 1)
+        self._pending = 0
+
+    def push(self, transform: FloatArray | None) -> list[FloatArray]:
+        """Add a frame's transform and return the smoothed transform of the frame `lag` frames ago.
+
+        Args:
+            transform: float32 [2, 3], or None for a frame without a face.
+
+        Returns:
+            A list of one transform float32 [2, 3], or an empty list during the first `lag` frames.
+            The transform is NaN if no frame within the window has a face.
+        """
+        self._states.append(self._to_state(transform))
+        self._pending += 1
+        if self._pending <= self.lag:
+            return []
+        self._pending -= 1
+        return [self._smoothed(len(self._states) - 1 - self.lag)]
+
+    def flush(self) -> list[FloatArray]:
+        """Return the smoothed transforms of the remaining frames of a shot, and reset."""
+        first = len(self._states) - self._pending
+        rest = [self._smoothed(i) for i in range(first, len(self._states))]
+        self._states.clear()
+        self._pending = 0
+        return rest
+
+    def _to_state(self, transform: FloatArray | None) -> npt.NDArray[np.float64]:
+        """Return (log scale, angle, x, y), where (x, y) is the source point of the nose's base.
+
+        With this point as the origin, smoothing the scale does not move the nose.
+        """
+        if transform is None:
+            return np.full(4, np.nan)
+        x, y = invert(transform).astype(np.float64) @ np.array([*self._centre, 1.0])
+        angle = np.arctan2(transform[1, 0], transform[0, 0])
+        previous = next((s[1] for s in reversed(self._states) if not np.isnan(s[1])), angle)
+        angle += 2 * np.pi * np.round((previous - angle) / (2 * np.pi))
+        return np.array([np.log(transform_scale(transform)), angle, x, y])
+
+    def _smoothed(self, index: int) -> FloatArray:
+        states = np.array(self._states)
+        offsets = np.arange(len(states))[:, None] - index
+        # The floor gives weight to distant frames if all near ones have no face.
+        kernel = (np.exp(-0.5 * (offsets / self._sigmas) ** 2) + 1e-12) * (abs(offsets) <= self.lag)
+        weights = kernel * ~np.isnan(states)
+        total = weights.sum(0)
+        if not total.all():
+            return np.full((2, 3), np.nan, dtype=np.float32)
+        log_scale, angle, x, y = np.nansum(weights * np.nan_to_num(states), 0) / total
+        if not np.isnan(states[index, 0]):
+            angle, x, y = _fit_parabola(
+                offsets[:, 0] / self._sigmas[1], weights[:, 1], states[:, 1:]
+            )
+        a, b = np.exp(log_scale) * np.cos(angle), np.exp(log_scale) * np.sin(angle)
+        linear = np.array([[a, -b], [b, a]])
+        return np.hstack([linear, (self._centre - linear @ [x, y])[:, None]]).astype(np.float32)
+
+
+def _fit_parabola(
+    offsets: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Return the value [k] at offset 0 of a parabola fitted to weighted values [n, k].
+
+    Slope and curvature are regularised, so that few values give about their mean.
+    """
+    powers = np.vander(offsets, 3, increasing=True)
+    weighted = powers.T * weights
+    normal = weighted @ powers + np.diag([0, 1, 1]) * _PARABOLA_REGULARISATION * weights.sum()
+    middle = values[weights.argmax()]
+    deviation = np.nan_to_num(values - middle)
+    return np.asarray(middle + np.linalg.solve(normal, weighted @ deviation)[0])
+
+
+def smooth_transforms(
+    transforms: FloatArray, fps: Fraction, spec: AVSpec, cuts: Collection[int] = ()
+) -> FloatArray:
+    """Smooth a whole clip with `TransformSmoother`, which is reset at every cut.
+
+    Args:
+        transforms: float32 [T, 2, 3], NaN where no face was found.
+        fps: frames per second.
+        spec: size of the canonical face.
+        cuts: the first frames of new shots.
+
+    Returns:
+        float32 [T, 2, 3]; NaN where no frame within half a second has a face.
+    """
+    smoother = TransformSmoother(fps, spec)
+    smoothed: list[FloatArray] = []
+    for frame, transform in enumerate(transforms):
+        if frame in cuts:
+            smoothed += smoother.flush()
+        smoothed += smoother.push(None if np.isnan(transform).any() else transform)
+    smoothed += smoother.flush()
+    return np.stack(smoothed)
