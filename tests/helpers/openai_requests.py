@@ -1,21 +1,8 @@
 """One request by each adapter of OpenAI's API, with a valid response."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from threading import Event
-from typing import Any
-
 import pytest
 
-from helpers.openai_server import (
-    END,
-    OpenAIServer,
-    chat_response,
-    pcm_bytes,
-    pcm_response,
-    transcript_response,
-)
+from helpers.openai_server import END, chat_response, pcm_bytes, pcm_response, transcript_response
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.speech.llm.openai_llm import OpenAIChat
@@ -26,24 +13,16 @@ from talkinghead.speech.tts.openai_tts import OpenAITextToSpeech
 SPEECH = read_audio(DEMO_SPEECH, 16_000)
 HELLO = [Message("user", "Hello?")]
 
-AdapterRequest = Callable[..., Iterator[Any]]
 
-
-def request_transcript(
-    server: OpenAIServer, cancel: Event | None = None, **options: Any
-) -> Iterator[Any]:
+def request_transcript(server, cancel=None, **options):
     yield OpenAISpeechToText(base_url=server.url, **options).transcribe(SPEECH, cancel).text
 
 
-def request_reply(
-    server: OpenAIServer, cancel: Event | None = None, **options: Any
-) -> Iterator[Any]:
+def request_reply(server, cancel=None, **options):
     yield from OpenAIChat("gpt", base_url=server.url, **options).reply(HELLO, cancel)
 
 
-def request_speech(
-    server: OpenAIServer, cancel: Event | None = None, **options: Any
-) -> Iterator[Any]:
+def request_speech(server, cancel=None, **options):
     for chunk in OpenAITextToSpeech(base_url=server.url, **options).speak("Hello.", cancel):
         yield from (chunk * 32_768).astype(int).tolist()
 
@@ -54,4 +33,4 @@ VALID = {
     request_speech: (pcm_response(pcm_bytes(1), pcm_bytes(2)), [1, 2]),
 }
 """Each request's valid response and the result."""
-for_each_adapter = pytest.mark.parametrize("request_adapter", VALID)
+for_each_adapter = pytest.mark.parametrize("send", VALID)

@@ -1,9 +1,8 @@
-"""`talkinghead converse`, and a text for `predict`, as typed: offline, with a voice of tones."""
+"""The commands `converse`, and `predict` with a text, offline and with a voice of tones."""
 
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.predict_command import make_files, messages, predict, write_speech
+from helpers.word_errors import word_error_rate
 
 from talkinghead.cli.main import main
 from talkinghead.errors import DependencyError
@@ -29,7 +29,7 @@ from talkinghead.types import AudioClip
 
 TESTS = Path(__file__).parents[1]
 TONES = ("~tts", "+tts={_target_: helpers.speech_services.ToneTextToSpeech}")
-EARS = (
+TRANSCRIPT = (
     "~stt",
     "+stt={_target_: helpers.speech_services.FixedSpeechToText, "
     "transcript: {_target_: talkinghead.speech.protocols.Transcript, text: 'Who is it?'}}",
@@ -37,7 +37,7 @@ EARS = (
 
 
 def is_packaged():
-    """Whether the extra `offline` is here."""
+    """Return whether the extra `offline` is installed."""
     try:
         return bool(voice("joe") and whisper_base())
     except DependencyError:
@@ -54,26 +54,27 @@ def converse(files, *overrides):
     return main(["converse", *keys, *TONES, *overrides])
 
 
-def type_in(monkeypatch, *lines):
+def set_stdin(monkeypatch, *lines):
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
-def test_a_question_is_answered(files, tmp_path, capfd):
+def test_spoken_question_is_answered(files, tmp_path, capfd):
     output = tmp_path / "it's, (a) = b.mp4"
-    assert converse(files, f"audio={files / 'speech.wav'}", f"output={output}", *EARS) == 0
+    assert converse(files, f"audio={files / 'speech.wav'}", f"output={output}", *TRANSCRIPT) == 0
     assert abs(probe(output).duration_s - Fraction("0.85")) <= Fraction(1, 25)
     assert {path.suffix for path in tmp_path.iterdir()} == {".mp4", ".srt", ".json"}
-    told = capfd.readouterr().out
-    assert "question: Who is it?" in told
-    assert "answer: You said: Who is it?" in told
-    assert "first frame" in told
+    log = capfd.readouterr().out
+    assert "question: Who is it?" in log
+    assert "answer: You said: Who is it?" in log
+    assert "first frame" in log
 
 
-def test_silence_is_asked_again(files, tmp_path):
+def test_silence_gets_the_configured_reply(files, tmp_path):
     write_speech(tmp_path / "silence.wav", 1.0, level=0)
     output = tmp_path / "answer.mp4"
-    arguments = (f"audio={tmp_path / 'silence.wav'}", f"output={output}", "ask_again=Pardon, sir?")
-    assert converse(files, *arguments, *EARS) == 0
+    audio = f"audio={tmp_path / 'silence.wav'}"
+    reply = "no_speech_reply=Pardon, sir?"
+    assert converse(files, audio, f"output={output}", reply, *TRANSCRIPT) == 0
     reply = json.loads(output.with_suffix(".json").read_text())["reply"]
     assert [sentence["text"] for sentence in reply] == ["Pardon, sir?"]
 
@@ -89,21 +90,21 @@ def test_silence_is_asked_again(files, tmp_path):
         (["output={files}/face.png", "audio={files}/speech.wav"], "would be overwritten", 2),
     ],
 )
-def test_a_wrong_question_has_one_line(
+def test_wrong_arguments_give_one_line(
     files, tmp_path, monkeypatch, capfd, overrides, named, status
 ):
     monkeypatch.chdir(tmp_path)
     given = [override.format(files=files) for override in overrides]
-    assert converse(files, *given, *EARS) == status
+    assert converse(files, *given, *TRANSCRIPT) == status
     lines = messages(capfd)
     assert len(lines) == 1
     assert named in lines[0]
     assert not list(tmp_path.iterdir())
 
 
-def test_each_typed_line_has_a_clip(files, tmp_path, monkeypatch):
-    (tmp_path / "turn_007.mp4").write_text("of another day")
-    type_in(monkeypatch, "One, two.", "", "Three $HOME?")
+def test_each_typed_line_gives_a_clip(files, tmp_path, monkeypatch):
+    (tmp_path / "turn_007.mp4").write_text("existing")
+    set_stdin(monkeypatch, "One, two.", "", "Three $HOME?")
     assert converse(files, "interactive=true", f"output={tmp_path}") == 0
     replies = [
         json.loads((tmp_path / f"turn_00{number}.json").read_text())["reply"] for number in (8, 9)
@@ -114,17 +115,16 @@ def test_each_typed_line_has_a_clip(files, tmp_path, monkeypatch):
     ]
 
 
-def test_a_turn_that_fails_is_told_and_the_next_goes_on(files, tmp_path, monkeypatch, capfd):
-    type_in(monkeypatch, "😀", "I am well.")
+def test_failed_turn_is_reported_and_the_next_continues(files, tmp_path, monkeypatch, capfd):
+    set_stdin(monkeypatch, "😀", "I am well.")
     assert converse(files, "interactive=true", f"output={tmp_path}", "llm.template='{}'") == 1
     captured = capfd.readouterr()
-    assert "nothing that can be said" in captured.out
+    assert "nothing that can be spoken" in captured.out
     assert "1 of 2 turns failed" in captured.err
     assert (tmp_path / "turn_002.mp4").is_file()
 
 
-def test_ctrl_c_breaks_off_the_turn_and_ctrl_d_ends(files, tmp_path):
-    """In a process of its own, whose signals are its own."""
+def test_ctrl_c_interrupts_the_turn_and_ctrl_d_ends(files, tmp_path):
     command = (
         *(sys.executable, "-m", "talkinghead", "converse", *TONES, "interactive=true"),
         *(f"checkpoint={files / 'good.safetensors'}", f"face={files / 'face.png'}"),
@@ -154,26 +154,26 @@ def test_ctrl_c_breaks_off_the_turn_and_ctrl_d_ends(files, tmp_path):
             assert process.poll() is None
             time.sleep(0.05)
         assert time.monotonic() - interrupted_s < 3
-        told, _ = process.communicate("And now?\n")
+        log, _ = process.communicate("And now?\n")
     finally:
         killer.cancel()
         process.kill()
-    assert process.returncode == 0, told
-    assert "answer (interrupted): This is a long one." in told
-    assert "answer: And now?" in told
+    assert process.returncode == 0, log
+    assert "answer (interrupted): This is a long one." in log
+    assert "answer: And now?" in log
     assert Fraction(1, 2) < probe(tmp_path / "clips" / "turn_001.mp4").duration_s < 10
 
 
-def test_a_configuration_shows_no_key(monkeypatch, capfd):
+def test_printed_configuration_shows_no_key(monkeypatch, capfd):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     groups = ("stt=openai", "llm=openai", "tts=openai")
     assert main(["converse", "--cfg", "job", "--resolve", *groups]) == 0
-    told = capfd.readouterr().out
-    assert "api_key_env: OPENAI_API_KEY" in told
-    assert "sk-secret" not in told
+    log = capfd.readouterr().out
+    assert "api_key_env: OPENAI_API_KEY" in log
+    assert "sk-secret" not in log
 
 
-def test_a_text_becomes_a_video(files, tmp_path):
+def test_text_is_spoken_and_rendered(files, tmp_path):
     output = tmp_path / "hello.mp4"
     text = "text=Hello, Dr. Smith! How are you today? 😀"
     assert predict(files, f"output={output}", text, *TONES, audio=None) == 0
@@ -181,7 +181,7 @@ def test_a_text_becomes_a_video(files, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_list_may_hold_texts(files, tmp_path, capfd, workers):
+def test_job_list_may_hold_texts(files, tmp_path, capfd, workers):
     rows = ("a.mp4,Hello there.,", f"b.mp4,,{files / 'speech.wav'}")
     listed = tmp_path / "jobs.csv"
     listed.write_text(
@@ -204,7 +204,7 @@ def test_a_list_may_hold_texts(files, tmp_path, capfd, workers):
         ({"text": "😀 ...", "audio": None}, "nothing in it can be heard", 1),
     ],
 )
-def test_a_wrong_text_has_one_line(files, tmp_path, capfd, keys, named, status):
+def test_wrong_texts_give_one_line(files, tmp_path, capfd, keys, named, status):
     text = f"text={keys.pop('text')}"
     assert predict(files, f"output={tmp_path / 'out.mp4'}", text, *TONES, **keys) == status
     lines = messages(capfd)
@@ -213,30 +213,15 @@ def test_a_wrong_text_has_one_line(files, tmp_path, capfd, keys, named, status):
     assert not list(tmp_path.iterdir())
 
 
-def words_of(text):
-    return re.sub(r"[^a-z' ]", " ", text.lower()).split()
-
-
-def word_error_rate(heard, said):
-    """Insertions, deletions and substitutions over the number of words."""
-    heard, said = words_of(heard), words_of(said)
-    row = range(len(said) + 1)
-    for i, word in enumerate(heard, 1):
-        last, row = row, [i]
-        for j, other in enumerate(said, 1):
-            row.append(min(last[j] + 1, row[-1] + 1, last[j - 1] + (word != other)))
-    return row[-1] / len(said)
-
-
 def transcribe(path):
     return Whisper().transcribe(read_audio(path, 16_000)).text
 
 
 @pytest.mark.slow
-def test_the_benchmark_times_every_stage(files, tmp_path):
+def test_benchmark_times_every_stage(files, tmp_path):
     script = TESTS.parent / "scripts" / "bench_conversation.py"
     times = tmp_path / "times.json"
-    command = (sys.executable, script, "--turns", "2", "--json", times, *TONES, *EARS)
+    command = (sys.executable, script, "--turns", "2", "--json", times, *TONES, *TRANSCRIPT)
     checkpoint = f"checkpoint={files / 'good.safetensors'}"
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     subprocess.run([*command, checkpoint], env=environment, check=True)
@@ -248,32 +233,32 @@ def test_the_benchmark_times_every_stage(files, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_packaged(), reason="needs the extra offline")
-def test_a_text_is_heard_again_in_its_video(files, tmp_path):
-    said = "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised."
-    output = tmp_path / "said.mp4"
+def test_text_is_recognised_in_its_video(files, tmp_path):
+    text = "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised."
+    output = tmp_path / "speech.mp4"
     face = ("predict", f"face={files / 'face.png'}")
-    assert main([*face, f"text={said}", f"output={output}"]) == 0
-    assert word_error_rate(transcribe(output), said) <= 0.1
+    assert main([*face, f"text={text}", f"output={output}"]) == 0
+    assert word_error_rate(transcribe(output), text) <= 0.1
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_packaged(), reason="needs the extra offline")
-def test_a_spoken_question_is_heard_answered_and_spoken(files, tmp_path):
+def test_packaged_models_hold_a_conversation(files, tmp_path):
     asked = "Could you tell me where the nearest railway station is?"
-    question, output = tmp_path / "question.wav", tmp_path / "answer.mp4"
+    file, output = tmp_path / "question.wav", tmp_path / "answer.mp4"
     spoken = speak_text(asked, Voice(Piper()))
     samples = np.concatenate(list(spoken.read(16_000)))
-    write_audio_file(question, AudioClip(samples, 16_000))
-    arguments = (f"face={files / 'face.png'}", f"audio={question}", f"output={output}")
+    write_audio_file(file, AudioClip(samples, 16_000))
+    arguments = (f"face={files / 'face.png'}", f"audio={file}", f"output={output}")
     assert main(["converse", *arguments]) == 0
     written = json.loads(output.with_suffix(".json").read_text())
-    heard = written["question"]
-    assert word_error_rate(heard["text"], asked) <= 0.1
-    assert heard["language"] == "en"
-    starts = [word["start_s"] for word in heard["words"]]
+    question = written["question"]
+    assert word_error_rate(question["text"], asked) <= 0.1
+    assert question["language"] == "en"
+    starts = [word["start_s"] for word in question["words"]]
     assert len(starts) == 10
     assert starts == sorted(starts)
     reply = " ".join(sentence["text"] for sentence in written["reply"])
-    assert reply == f"You said: {heard['text']}"
+    assert reply == f"You said: {question['text']}"
     assert word_error_rate(transcribe(output), reply) <= 0.1
     assert probe(output).duration_s == pytest.approx(written["reply"][-1]["end_s"], abs=0.04)

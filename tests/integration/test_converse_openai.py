@@ -1,17 +1,12 @@
 """A whole conversation by OpenAI's API, whose files and output never hold the key."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.openai_server import (
     END,
     KEY,
-    OpenAIServer,
     chat_response,
     error_response,
     pcm_response,
@@ -33,17 +28,17 @@ GROUPS = ("stt", "llm", "tts")
 
 
 @pytest.fixture
-def server() -> Iterator[OpenAIServer]:
+def server():
     with run_openai_server() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(tmp_path_factory):
     return make_files(tmp_path_factory.mktemp("inputs"))
 
 
-def converse(files: Path, server: OpenAIServer) -> int:
+def converse(files, server):
     return main(
         [
             "converse",
@@ -58,17 +53,11 @@ def converse(files: Path, server: OpenAIServer) -> int:
     )
 
 
-def files_with_key(folder: Path) -> list[str]:
+def files_with_key(folder):
     return [str(p) for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 
 
-def test_conversation_writes_video_without_key(
-    files: Path,
-    server: OpenAIServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_conversation_writes_video_without_key(files, server, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     samples = read_audio(DEMO_SPEECH, 24_000).samples[:24_000]
     speech = np.rint(samples * 32_767).astype("<i2").tobytes()
@@ -94,13 +83,7 @@ def test_conversation_writes_video_without_key(
     assert files_with_key(tmp_path) == []
 
 
-def test_refused_key_is_an_error(
-    files: Path,
-    server: OpenAIServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_refused_key_is_an_error(files, server, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     server.responses.append(error_response(401, f"Incorrect API key provided: {KEY}"))
     assert converse(files, server) == 1

@@ -1,9 +1,5 @@
 """Loudness normalisation: target loudness, independence of chunking, and limited peaks."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from pyloudnorm import Meter
@@ -11,12 +7,11 @@ from scipy.signal import resample_poly
 
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.speech.loudness import LoudnessNormalizer
-from talkinghead.types import FloatArray
 
 RATE = 16_000
 
 
-def _speech(seed: int, duration_s: float, level: float = 0.1) -> FloatArray:
+def _speech(seed, duration_s, level=0.1):
     """Return noise with the level of four syllables per second."""
     rng = np.random.default_rng(seed)
     times = np.arange(round(duration_s * RATE)) / RATE
@@ -24,7 +19,7 @@ def _speech(seed: int, duration_s: float, level: float = 0.1) -> FloatArray:
     return (level * syllables * rng.standard_normal(len(times)).clip(-3, 3)).astype(np.float32)
 
 
-def _chunks(samples: FloatArray, seed: int) -> Iterator[FloatArray]:
+def _chunks(samples, seed):
     """Yield chunks of 1 to 5000 samples."""
     rng, start = np.random.default_rng(seed), 0
     while start < len(samples):
@@ -33,26 +28,24 @@ def _chunks(samples: FloatArray, seed: int) -> Iterator[FloatArray]:
         start = end
 
 
-def _normalize(
-    normalizer: LoudnessNormalizer, samples: FloatArray, seed: int | None = None
-) -> FloatArray:
+def _normalize(normalizer, samples, seed=None):
     chunks = [samples] if seed is None else _chunks(samples, seed)
     return np.concatenate([*normalizer.normalize(chunks), np.zeros(0, np.float32)])
 
 
-def _lufs(samples: FloatArray) -> float:
+def _lufs(samples):
     return float(Meter(RATE).integrated_loudness(samples.astype(np.float64)))
 
 
 @pytest.mark.parametrize(("level", "target"), [(0.02, -19.0), (0.6, -23.0)])
-def test_sentences_reach_the_target(level: float, target: float) -> None:
+def test_sentences_reach_the_target(level, target):
     normalizer = LoudnessNormalizer(RATE, target)
     spoken = [_normalize(normalizer, _speech(seed, 2.5, level)) for seed in range(4)]
     assert _lufs(spoken[0]) == pytest.approx(target, abs=1.5)
     assert _lufs(np.concatenate(spoken)) == pytest.approx(target, abs=0.5)
 
 
-def test_result_does_not_depend_on_chunks() -> None:
+def test_result_does_not_depend_on_chunks():
     sentences = [_speech(seed, duration_s) for seed, duration_s in enumerate((0.3, 0.8, 4.0, 1.3))]
     whole, chunked = LoudnessNormalizer(RATE), LoudnessNormalizer(RATE)
     for number, sentence in enumerate(sentences):
@@ -61,10 +54,10 @@ def test_result_does_not_depend_on_chunks() -> None:
         np.testing.assert_array_equal(_normalize(chunked, sentence, number), expected)
 
 
-def test_only_the_first_sentence_is_delayed() -> None:
+def test_only_the_first_sentence_is_delayed():
     normalizer, taken = LoudnessNormalizer(RATE), 0
 
-    def chunks() -> Iterator[FloatArray]:
+    def chunks():
         nonlocal taken
         for chunk in np.split(_speech(1, 3.0), 30):
             taken += 1
@@ -79,7 +72,7 @@ def test_only_the_first_sentence_is_delayed() -> None:
     assert taken == 1
 
 
-def test_gain_is_constant_within_a_sentence() -> None:
+def test_gain_is_constant_within_a_sentence():
     samples = _speech(2, 2.0, 0.05)
     normalized = _normalize(LoudnessNormalizer(RATE), samples)
     quiet = np.abs(normalized) < 0.5
@@ -88,7 +81,7 @@ def test_gain_is_constant_within_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("duration_s", [0.05, 0.399])
-def test_sentences_shorter_than_a_block_reach_the_target(duration_s: float) -> None:
+def test_sentences_shorter_than_a_block_reach_the_target(duration_s):
     rng = np.random.default_rng(0)
     noise = (0.02 * rng.standard_normal(round(2 * RATE))).astype(np.float32)
     short = _normalize(LoudnessNormalizer(RATE), noise[: round(duration_s * RATE)])
@@ -96,7 +89,7 @@ def test_sentences_shorter_than_a_block_reach_the_target(duration_s: float) -> N
     assert 20 * np.log10(np.std(short) / np.std(long)) == pytest.approx(0, abs=1)
 
 
-def test_loudness_differences_between_sentences_are_kept() -> None:
+def test_loudness_differences_between_sentences_are_kept():
     normalizer = LoudnessNormalizer(RATE)
     for seed in range(3):
         _normalize(normalizer, _speech(seed, 3.0, 0.1))
@@ -104,7 +97,7 @@ def test_loudness_differences_between_sentences_are_kept() -> None:
     assert _lufs(loud) - _lufs(quiet) == pytest.approx(6, abs=1)
 
 
-def test_silence_is_unchanged() -> None:
+def test_silence_is_unchanged():
     normalizer = LoudnessNormalizer(RATE)
     silence = np.zeros(RATE, np.float32)
     assert not _normalize(normalizer, silence).any()
@@ -114,14 +107,14 @@ def test_silence_is_unchanged() -> None:
     assert not _normalize(normalizer, silence).any()
 
 
-def test_noise_is_not_amplified_beyond_the_maximum_gain() -> None:
+def test_noise_is_not_amplified_beyond_the_maximum_gain():
     hiss = _speech(4, 2.0, 1e-4)
     normalized = _normalize(LoudnessNormalizer(RATE), hiss)
     assert np.abs(normalized).max() <= 10.001 * np.abs(hiss).max()
 
 
 @pytest.mark.parametrize("peak_dbfs", [-1.0, -6.0])
-def test_peaks_are_limited(peak_dbfs: float) -> None:
+def test_peaks_are_limited(peak_dbfs):
     clicks = _speech(5, 3.0, 0.02)
     clicks[::4000] = 1.0
     normalized = _normalize(LoudnessNormalizer(RATE, -14.0, peak_dbfs), clicks)
@@ -131,18 +124,18 @@ def test_peaks_are_limited(peak_dbfs: float) -> None:
     assert np.corrcoef(normalized[np.abs(clicks) < 0.1], clicks[np.abs(clicks) < 0.1])[0, 1] > 0.999
 
 
-def test_peaks_between_samples_are_limited() -> None:
+def test_peaks_between_samples_are_limited():
     normalized = _normalize(LoudnessNormalizer(RATE), _speech(6, 3.0, 0.3))
     assert np.abs(resample_poly(normalized.astype(np.float64), 4, 1)).max() < 1
 
 
 @pytest.mark.parametrize("options", [{"target_lufs": 3}, {"peak_dbfs": 1}, {"target_lufs": -90}])
-def test_targets_out_of_range_are_refused(options: dict[str, float]) -> None:
+def test_targets_out_of_range_are_refused(options):
     with pytest.raises(UsageError, match="expected at most 0"):
         LoudnessNormalizer(RATE, **options)
 
 
-def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyloudnorm", None)
     with pytest.raises(DependencyError, match=r"talkinghead\[speech\].*loudness_lufs=null"):
         LoudnessNormalizer(RATE)

@@ -1,18 +1,14 @@
 """The OpenAI client against servers that refuse, fail, disconnect, stall or respond wrongly."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 from helpers.openai_requests import (
     VALID,
-    AdapterRequest,
     for_each_adapter,
     request_reply,
     request_speech,
@@ -24,47 +20,36 @@ from helpers.openai_server import (
     KEY,
     STALL,
     CannedResponse,
-    OpenAIServer,
     chat_response,
     error_response,
     pcm_bytes,
     pcm_response,
-    run_openai_server,
 )
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.speech.llm.openai_llm import OpenAIChat
 
-pytest.importorskip("openai", reason="needs the extra speech")
-pytest.importorskip("faster_whisper", reason="its detector finds the speech to send")
-
 # Transcripts arrive as a whole, so only replies and speech can fail between two pieces.
 for_each_stream = pytest.mark.parametrize(
-    ("request_adapter", "respond", "first"),
+    ("send", "respond", "first"),
     [(request_reply, chat_response, "One "), (request_speech, pcm_response, 1)],
     ids=["reply", "speech"],
 )
 
 
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with run_openai_server() as server:
-        yield server
-
-
-def first_piece(first: str | int) -> str | bytes:
+def first_piece(first):
     return first if isinstance(first, str) else pcm_bytes(first)
 
 
-def collect_until_error(pieces: Iterator[Any]) -> tuple[list[Any], str]:
+def collect_until_error(pieces):
     collected = []
     with pytest.raises(SpeechError) as failure:
         collected.extend(pieces)
     return collected, str(failure.value)
 
 
-def cancel_after_request(server: OpenAIServer, cancel: Event) -> None:
-    def wait() -> None:
+def cancel_after_request(server, cancel):
+    def wait():
         while not server.requests:
             time.sleep(0.01)
         time.sleep(0.1)  # An error response arrives in the meantime.
@@ -74,16 +59,14 @@ def cancel_after_request(server: OpenAIServer, cancel: Event) -> None:
 
 
 @for_each_adapter
-def test_key_is_sent_and_result_returned(
-    request_adapter: AdapterRequest, server: OpenAIServer
-) -> None:
-    response, expected = VALID[request_adapter]
+def test_key_is_sent_and_result_returned(send, server):
+    response, expected = VALID[send]
     server.responses.append(response)
-    assert list(request_adapter(server)) == expected
+    assert list(send(server)) == expected
     assert server.requests[0].authorization == f"Bearer {KEY}"
 
 
-def test_refused_key_names_variable_without_key(server: OpenAIServer) -> None:
+def test_refused_key_names_variable_without_key(server):
     server.responses.append(error_response(401, f"Incorrect API key provided: {KEY[:7]}***"))
     with pytest.raises(DependencyError, match=r"OPENAI_API_KEY.*works offline") as failure:
         list(request_reply(server))
@@ -92,18 +75,16 @@ def test_refused_key_names_variable_without_key(server: OpenAIServer) -> None:
 
 
 @for_each_adapter
-def test_retry_waits_as_the_server_asks(
-    request_adapter: AdapterRequest, server: OpenAIServer
-) -> None:
-    response, expected = VALID[request_adapter]
+def test_retry_waits_as_the_server_asks(send, server):
+    response, expected = VALID[send]
     server.responses += [error_response(429, "slow down", retry_after="0.3"), response]
-    assert list(request_adapter(server)) == expected
+    assert list(send(server)) == expected
     first, second = server.requests
     assert second.time_s - first.time_s >= 0.3
     assert len(first.body) == len(second.body)
 
 
-def test_retries_end_at_their_maximum(server: OpenAIServer) -> None:
+def test_retries_end_at_their_maximum(server):
     server.responses += [error_response(429, "slow down", retry_after="0.05")] * 5
     assert collect_until_error(request_reply(server, max_retries=2)) == (
         [],
@@ -122,7 +103,7 @@ def test_retries_end_at_their_maximum(server: OpenAIServer) -> None:
     ],
     ids=["an hour", "bad request", "unknown model"],
 )
-def test_permanent_errors_are_not_retried(response: CannedResponse, server: OpenAIServer) -> None:
+def test_permanent_errors_are_not_retried(response, server):
     server.responses.append(response)
     collected, message = collect_until_error(request_reply(server))
     assert not collected
@@ -132,38 +113,28 @@ def test_permanent_errors_are_not_retried(response: CannedResponse, server: Open
 
 
 @for_each_adapter
-def test_server_errors_are_retried(request_adapter: AdapterRequest, server: OpenAIServer) -> None:
-    response, expected = VALID[request_adapter]
+def test_server_errors_are_retried(send, server):
+    response, expected = VALID[send]
     server.responses += [error_response(500, "oh"), error_response(503, "oh"), response]
-    assert list(request_adapter(server)) == expected
+    assert list(send(server)) == expected
     assert len(server.requests) == 3
 
 
 @for_each_stream
-def test_pieces_are_yielded_as_they_arrive(
-    request_adapter: AdapterRequest,
-    respond: Callable[..., CannedResponse],
-    first: Any,
-    server: OpenAIServer,
-) -> None:
+def test_pieces_are_yielded_as_they_arrive(send, respond, first, server):
     received = Event()
-    rest = ["two.", *END] if request_adapter is request_reply else [pcm_bytes(2)]
+    rest = ["two.", *END] if send is request_reply else [pcm_bytes(2)]
     server.responses.append(respond(first_piece(first), received, *rest))
-    pieces = request_adapter(server)
+    pieces = send(server)
     assert next(pieces) == first
     received.set()
-    assert [first, *pieces] == VALID[request_adapter][1]
+    assert [first, *pieces] == VALID[send][1]
 
 
 @for_each_stream
-def test_disconnection_keeps_pieces_and_is_not_retried(
-    request_adapter: AdapterRequest,
-    respond: Callable[..., CannedResponse],
-    first: Any,
-    server: OpenAIServer,
-) -> None:
-    server.responses += [respond(first_piece(first), CLOSE_CONNECTION), VALID[request_adapter][0]]
-    collected, message = collect_until_error(request_adapter(server))
+def test_disconnection_keeps_pieces_and_is_not_retried(send, respond, first, server):
+    server.responses += [respond(first_piece(first), CLOSE_CONNECTION), VALID[send][0]]
+    collected, message = collect_until_error(send(server))
     assert collected == [first]
     assert "peer closed connection" in message
     assert len(server.requests) == 1
@@ -178,9 +149,7 @@ def test_disconnection_keeps_pieces_and_is_not_retried(
     ],
     ids=["no end", "error event", "not JSON"],
 )
-def test_incomplete_reply_keeps_its_pieces(
-    pieces: list[bytes], expected: str, server: OpenAIServer
-) -> None:
+def test_incomplete_reply_keeps_its_pieces(pieces, expected, server):
     server.responses.append(chat_response("One ", *pieces))
     collected, message = collect_until_error(request_reply(server))
     assert collected == ["One "]
@@ -188,30 +157,25 @@ def test_incomplete_reply_keeps_its_pieces(
 
 
 @for_each_adapter
-def test_stalled_server_times_out(request_adapter: AdapterRequest, server: OpenAIServer) -> None:
+def test_stalled_server_times_out(send, server):
     server.responses.append(pcm_response(STALL))
-    collected, message = collect_until_error(request_adapter(server, timeout_s=0.2, max_retries=0))
+    collected, message = collect_until_error(send(server, timeout_s=0.2, max_retries=0))
     assert not collected
     assert "nothing arrived for 0.2 s" in message
     assert server.disconnected.wait(2)
 
 
 @for_each_stream
-def test_stall_between_pieces_times_out(
-    request_adapter: AdapterRequest,
-    respond: Callable[..., CannedResponse],
-    first: Any,
-    server: OpenAIServer,
-) -> None:
+def test_stall_between_pieces_times_out(send, respond, first, server):
     server.responses.append(respond(first_piece(first), STALL))
-    collected, message = collect_until_error(request_adapter(server, timeout_s=0.5))
+    collected, message = collect_until_error(send(server, timeout_s=0.5))
     assert collected == [first]
     assert "nothing arrived for 0.5 s" in message
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("request_adapter", "response"),
+    ("send", "response"),
     [
         (request_transcript, CannedResponse([b'{"text": "One'])),
         (request_transcript, CannedResponse([b"[1, 2]"])),
@@ -224,21 +188,19 @@ def test_stall_between_pieces_times_out(
         (request_speech, CannedResponse([b"<html>"], "text/html")),
     ],
 )
-def test_malformed_responses_are_errors(
-    request_adapter: AdapterRequest, response: CannedResponse, server: OpenAIServer
-) -> None:
+def test_malformed_responses_are_errors(send, response, server):
     server.responses.append(response)
-    collected, message = collect_until_error(request_adapter(server))
+    collected, message = collect_until_error(send(server))
     assert not collected
     assert "unexpected response" in message
     assert len(server.requests) == 1
 
 
 @for_each_adapter
-def test_unreachable_server_is_named(request_adapter: AdapterRequest, server: OpenAIServer) -> None:
+def test_unreachable_server_is_named(send, server):
     server.shutdown()
     server.server_close()
-    collected, message = collect_until_error(request_adapter(server, max_retries=1))
+    collected, message = collect_until_error(send(server, max_retries=1))
     assert not collected
     assert server.url[:-3] in message
     assert "check that it can be reached" in message
@@ -250,14 +212,12 @@ def test_unreachable_server_is_named(request_adapter: AdapterRequest, server: Op
     ids=["stalled", "before a retry"],
 )
 @for_each_adapter
-def test_cancel_ends_a_waiting_request(
-    request_adapter: AdapterRequest, response: CannedResponse, server: OpenAIServer
-) -> None:
+def test_cancel_ends_a_waiting_request(send, response, server):
     cancel = Event()
     server.responses.append(response)
     cancel_after_request(server, cancel)
     start_s = time.monotonic()
-    assert [piece for piece in request_adapter(server, cancel) if piece] == []
+    assert [piece for piece in send(server, cancel) if piece] == []
     assert time.monotonic() - start_s < 10
     assert len(server.requests) == 1
     if response.status == 200:
@@ -266,16 +226,10 @@ def test_cancel_ends_a_waiting_request(
 
 @pytest.mark.parametrize("end", ["cancel", "close"])
 @for_each_stream
-def test_ended_stream_disconnects(
-    request_adapter: AdapterRequest,
-    respond: Callable[..., CannedResponse],
-    first: Any,
-    end: str,
-    server: OpenAIServer,
-) -> None:
+def test_ended_stream_disconnects(send, respond, first, end, server):
     cancel = Event()
     server.responses.append(respond(first_piece(first), STALL))
-    pieces: Any = request_adapter(server, cancel)
+    pieces: Any = send(server, cancel)
     assert next(pieces) == first
     if end == "cancel":
         cancel.set()
@@ -286,17 +240,15 @@ def test_ended_stream_disconnects(
 
 
 @for_each_adapter
-def test_cancelled_request_is_not_sent(
-    request_adapter: AdapterRequest, server: OpenAIServer
-) -> None:
+def test_cancelled_request_is_not_sent(send, server):
     cancel = Event()
     cancel.set()
-    assert [piece for piece in request_adapter(server, cancel) if piece] == []
+    assert [piece for piece in send(server, cancel) if piece] == []
     assert not server.requests
 
 
-def test_requests_work_inside_an_event_loop(server: OpenAIServer) -> None:
-    async def collect() -> list[str]:
+def test_requests_work_inside_an_event_loop(server):
+    async def collect():
         return list(request_reply(server))
 
     server.responses.append(VALID[request_reply][0])
@@ -304,21 +256,19 @@ def test_requests_work_inside_an_event_loop(server: OpenAIServer) -> None:
 
 
 @pytest.mark.parametrize("module", ["openai", "httpx2"])
-def test_missing_package_is_named(
-    module: str, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_package_is_named(module, server, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[speech\]'.*offline"):
         list(request_reply(server))
 
 
 @pytest.mark.parametrize("url", ["localhost:11434/v1", "ftp://there/v1", "http://", "http://a:b"])
-def test_invalid_addresses_are_refused(url: str, server: OpenAIServer) -> None:
+def test_invalid_addresses_are_refused(url, server):
     with pytest.raises(UsageError, match="base_url="):
         OpenAIChat("gpt", base_url=url)
 
 
 @pytest.mark.parametrize("options", [{"timeout_s": 0}, {"max_retries": -1}])
-def test_numbers_out_of_range_are_refused(options: dict[str, Any], server: OpenAIServer) -> None:
+def test_numbers_out_of_range_are_refused(options, server):
     with pytest.raises(UsageError, match="expected a time above 0"):
         OpenAIChat("gpt", **options)

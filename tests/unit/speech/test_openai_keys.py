@@ -1,29 +1,18 @@
 """The API key is read from the environment and sent to the server only."""
 
-from __future__ import annotations
-
 import logging
 import traceback
-from collections.abc import Iterator
 
 import pytest
-from helpers.openai_requests import (
-    HELLO,
-    VALID,
-    AdapterRequest,
-    for_each_adapter,
-    request_reply,
-)
+from helpers.openai_requests import HELLO, VALID, for_each_adapter, request_reply
 from helpers.openai_server import (
     CLOSE_CONNECTION,
     KEY,
     STALL,
     CannedResponse,
-    OpenAIServer,
     chat_response,
     error_response,
     pcm_response,
-    run_openai_server,
 )
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -32,44 +21,31 @@ from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.paths import conf_dir
 from talkinghead.speech.llm.openai_llm import OpenAIChat
 
-pytest.importorskip("openai", reason="needs the extra speech")
-pytest.importorskip("faster_whisper", reason="its detector finds the speech to send")
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with run_openai_server() as server:
-        yield server
-
 
 @for_each_adapter
-def test_missing_key_is_an_error(
-    request_adapter: AdapterRequest, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_key_is_an_error(send, server, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(DependencyError, match=r"OPENAI_API_KEY is not set.*works offline"):
-        list(request_adapter(server))
+        list(send(server))
     with pytest.raises(DependencyError, match="MY_KEY is not set"):
-        list(request_adapter(server, api_key_env="MY_KEY"))
+        list(send(server, api_key_env="MY_KEY"))
 
 
 @for_each_adapter
-def test_no_key_is_sent_without_api_key_env(
-    request_adapter: AdapterRequest, server: OpenAIServer
-) -> None:
-    response, expected = VALID[request_adapter]
+def test_no_key_is_sent_without_api_key_env(send, server):
+    response, expected = VALID[send]
     server.responses.append(response)
-    assert list(request_adapter(server, api_key_env=None)) == expected
+    assert list(send(server, api_key_env=None)) == expected
     assert KEY not in str(server.requests[0].authorization)
 
 
-def test_server_that_requires_a_key_is_an_error(server: OpenAIServer) -> None:
+def test_server_that_requires_a_key_is_an_error(server):
     server.responses.append(error_response(401, "no key"))
     with pytest.raises(DependencyError, match="name its variable in api_key_env"):
         list(request_reply(server, api_key_env=None))
 
 
-def failures_quoting_key(server: OpenAIServer) -> Iterator[TalkingHeadError]:
+def failures_quoting_key(server):
     """Yield errors of every kind, from a server that repeats the key wherever it can."""
     responses = [
         *(error_response(status, f"no: {KEY}") for status in (400, 401, 404, 429, 500)),
@@ -79,21 +55,16 @@ def failures_quoting_key(server: OpenAIServer) -> Iterator[TalkingHeadError]:
         pcm_response(CLOSE_CONNECTION),
         pcm_response(KEY.encode(), STALL),
     ]
-    for request_adapter in VALID:
+    for send in VALID:
         for response in responses:
             server.responses.append(response)
             try:
-                list(request_adapter(server, max_retries=0, timeout_s=0.2))
+                list(send(server, max_retries=0, timeout_s=0.2))
             except TalkingHeadError as error:
                 yield error
 
 
-def test_key_is_in_no_error_log_or_repr(
-    server: OpenAIServer,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_key_is_in_no_error_log_or_repr(server, caplog, capfd, monkeypatch):
     # A handler left by another test, with a closed stream, would print the current exception.
     monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     caplog.set_level(logging.DEBUG)
@@ -112,16 +83,14 @@ def test_key_is_in_no_error_log_or_repr(
 
 
 @pytest.mark.parametrize("value", [f"{KEY}\nX: 1", f"{KEY}é"])
-def test_key_invalid_in_a_header_is_refused_and_not_quoted(
-    value: str, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_invalid_in_a_header_is_refused_and_not_quoted(value, server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", value)
     with pytest.raises(DependencyError, match="OPENAI_API_KEY holds") as failure:
         OpenAIChat("gpt", base_url=server.url)
     assert KEY not in "".join(traceback.format_exception(failure.value))
 
 
-def test_key_given_as_variable_name_is_not_quoted(server: OpenAIServer) -> None:
+def test_key_given_as_variable_name_is_not_quoted(server):
     with pytest.raises(UsageError, match="never the key itself") as failure:
         OpenAIChat("gpt", base_url=server.url, api_key_env=KEY)
     assert KEY not in "".join(traceback.format_exception(failure.value))
@@ -130,7 +99,7 @@ def test_key_given_as_variable_name_is_not_quoted(server: OpenAIServer) -> None:
 @pytest.mark.parametrize(
     "option", ["stt/openai", "llm/openai", "llm/openai_compatible", "tts/openai"]
 )
-def test_configurations_hold_no_key(option: str, server: OpenAIServer) -> None:
+def test_configurations_hold_no_key(option, server):
     cfg = OmegaConf.load(conf_dir() / f"{option}.yaml")
     assert instantiate(cfg) is not None
     assert KEY not in OmegaConf.to_yaml(cfg, resolve=True)

@@ -1,8 +1,5 @@
 """Post-processing of a voice: pauses, sample rate, loudness and cancellation."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from threading import Event
 
 import numpy as np
@@ -10,7 +7,6 @@ import pytest
 
 from talkinghead.errors import UsageError
 from talkinghead.speech.voice import Voice
-from talkinghead.types import FloatArray
 
 RATE = 22_050
 
@@ -20,11 +16,11 @@ class HummingTextToSpeech:
 
     sample_rate = RATE
 
-    def __init__(self, size: int = 1000) -> None:
+    def __init__(self, size=1000):
         self._size = size
         self.num_chunks = 0
 
-    def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
+    def speak(self, text, cancel=None):
         letters = sum(map(str.isalpha, text))
         hum = 0.1 * np.sin(np.arange(letters * RATE // 10) * 2 * np.pi * 220 / RATE)
         for start in range(0, len(hum), self._size):
@@ -32,12 +28,12 @@ class HummingTextToSpeech:
             yield hum[start : start + self._size].astype(np.float32)
 
 
-def _speak(voice: Voice, *sentences: str) -> FloatArray:
+def _speak(voice, *sentences):
     chunks = [chunk for sentence in sentences for chunk in voice.speak(sentence)]
     return np.concatenate([*chunks, np.zeros(0, np.float32)])
 
 
-def test_pauses_are_digital_silence_of_the_given_length() -> None:
+def test_pauses_are_digital_silence_of_the_given_length():
     speech = _speak(Voice(HummingTextToSpeech(), lead_s=0.2, pause_s=0.5), "aaaaaaaaaa", "b" * 10)
     lead, hum, pause = RATE // 5, RATE, RATE // 2
     assert len(speech) == 2 * (lead + hum + pause)
@@ -47,12 +43,12 @@ def test_pauses_are_digital_silence_of_the_given_length() -> None:
         assert not speech[start + lead + hum : start + lead + hum + pause].any()
 
 
-def test_text_without_letters_is_silent() -> None:
+def test_text_without_letters_is_silent():
     assert not list(Voice(HummingTextToSpeech()).speak("..."))
 
 
 @pytest.mark.parametrize("sample_rate", [16_000, 22_050, 48_000])
-def test_speech_is_resampled(sample_rate: int) -> None:
+def test_speech_is_resampled(sample_rate):
     voice = Voice(HummingTextToSpeech(), sample_rate=sample_rate, lead_s=0, pause_s=0)
     speech = _speak(voice, "a" * 10)
     assert voice.sample_rate == sample_rate
@@ -61,7 +57,7 @@ def test_speech_is_resampled(sample_rate: int) -> None:
     assert np.argmax(spectrum) * sample_rate / len(speech) == pytest.approx(220, abs=1)
 
 
-def test_result_does_not_depend_on_chunks() -> None:
+def test_result_does_not_depend_on_chunks():
     sentences = ("a short one", "and one that is a good deal longer than it", "no")
     expected = _speak(Voice(HummingTextToSpeech(10**6), sample_rate=16_000), *sentences)
     for size in (777, 5000):
@@ -69,13 +65,13 @@ def test_result_does_not_depend_on_chunks() -> None:
         np.testing.assert_allclose(cut, expected, atol=1e-6)
 
 
-def test_loudness_normalisation_is_optional() -> None:
+def test_loudness_normalisation_is_optional():
     speech = _speak(Voice(HummingTextToSpeech(), loudness_lufs=None, lead_s=0), "aaaa")
     assert np.abs(speech).max() == pytest.approx(0.1, abs=1e-3)
     assert np.abs(_speak(Voice(HummingTextToSpeech(), loudness_lufs=-14.0), "a" * 20)).max() > 0.2
 
 
-def test_cancellation_ends_at_the_next_chunk() -> None:
+def test_cancellation_ends_at_the_next_chunk():
     tts, cancel = HummingTextToSpeech(), Event()
     spoken = Voice(tts, loudness_lufs=None).speak("a" * 100, cancel)
     next(spoken)
@@ -85,9 +81,9 @@ def test_cancellation_ends_at_the_next_chunk() -> None:
     assert not list(Voice(HummingTextToSpeech()).speak("a" * 100, cancel))
 
 
-def test_nan_counts_as_silence() -> None:
+def test_nan_counts_as_silence():
     class NanTextToSpeech(HummingTextToSpeech):
-        def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
+        def speak(self, text, cancel=None):
             for chunk in super().speak(text, cancel):
                 chunk[::7] = np.nan
                 yield chunk
@@ -98,6 +94,6 @@ def test_nan_counts_as_silence() -> None:
 @pytest.mark.parametrize(
     "options", [{"lead_s": -1}, {"pause_s": 60}, {"sample_rate": 0}, {"loudness_lufs": 6}]
 )
-def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
+def test_options_out_of_range_are_refused(options):
     with pytest.raises(UsageError, match="expected"):
-        Voice(HummingTextToSpeech(), **options)  # type: ignore[arg-type]
+        Voice(HummingTextToSpeech(), **options)

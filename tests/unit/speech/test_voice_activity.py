@@ -1,28 +1,15 @@
 """Voice activity detection on a stream, and splitting into utterances."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 from talkinghead.errors import DependencyError
-from talkinghead.media.audio_decoding import read_audio
-from talkinghead.paths import DEMO_SPEECH
 from talkinghead.speech import voice_activity as va
-from talkinghead.types import FloatArray
 
 pytest.importorskip("faster_whisper", reason="needs the detector of faster-whisper")
 
 
-@pytest.fixture(scope="module")
-def speech() -> FloatArray:
-    """Return three sentences separated by silence."""
-    return read_audio(DEMO_SPEECH, va.SAMPLE_RATE).samples
-
-
-def _pieces(samples: FloatArray, *sizes: int) -> Iterator[FloatArray]:
+def _pieces(samples, *sizes):
     start = 0
     for turn in range(len(samples)):
         size = sizes[turn % len(sizes)]
@@ -32,7 +19,7 @@ def _pieces(samples: FloatArray, *sizes: int) -> Iterator[FloatArray]:
             return
 
 
-def test_probabilities_do_not_depend_on_chunks(speech: FloatArray) -> None:
+def test_probabilities_do_not_depend_on_chunks(speech):
     from faster_whisper.vad import get_vad_model
 
     padded = np.pad(speech, (0, -len(speech) % va.WINDOW_SIZE))
@@ -42,7 +29,7 @@ def test_probabilities_do_not_depend_on_chunks(speech: FloatArray) -> None:
     np.testing.assert_array_equal(np.concatenate([window for window, _ in windows]), padded)
 
 
-def test_sentences_are_split_with_their_times(speech: FloatArray) -> None:
+def test_sentences_are_split_with_their_times(speech):
     found = list(va.split_utterances(_pieces(speech, 1600), min_silence_s=0.3))
     assert len(found) == 3
     for utterance in found:
@@ -56,10 +43,10 @@ def test_sentences_are_split_with_their_times(speech: FloatArray) -> None:
     assert not loud.any()
 
 
-def test_utterance_is_yielded_once_it_has_ended(speech: FloatArray) -> None:
+def test_utterance_is_yielded_once_it_has_ended(speech):
     num_samples = 0
 
-    def live() -> Iterator[FloatArray]:
+    def live():
         nonlocal num_samples
         for piece in _pieces(speech, 160):
             num_samples += len(piece)
@@ -70,7 +57,7 @@ def test_utterance_is_yielded_once_it_has_ended(speech: FloatArray) -> None:
     assert num_samples / va.SAMPLE_RATE < end_s + 0.3
 
 
-def test_speech_without_pauses_is_split_at_the_maximum_length(speech: FloatArray) -> None:
+def test_speech_without_pauses_is_split_at_the_maximum_length(speech):
     sentence = speech[26_112:74_752]
     endless = (sentence for _ in range(20))
     found = list(va.split_utterances(endless, min_silence_s=1.0, max_s=5.0))
@@ -83,13 +70,13 @@ def test_speech_without_pauses_is_split_at_the_maximum_length(speech: FloatArray
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_silence_and_noise_have_no_utterances(noise: float) -> None:
+def test_silence_and_noise_have_no_utterances(noise):
     samples = np.random.default_rng(0).normal(0, noise, 5 * va.SAMPLE_RATE).astype(np.float32)
     assert list(va.split_utterances(_pieces(samples, 1600))) == []
     assert list(va.split_utterances([])) == []
 
 
-def test_missing_detector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_detector_is_named(monkeypatch):
     monkeypatch.setattr(va, "find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"faster-whisper 1\.2.*talkinghead\[offline\]"):
         next(va.speech_probabilities([]))

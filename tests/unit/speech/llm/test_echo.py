@@ -1,7 +1,5 @@
 """The echo model repeats the last message, at a given rate."""
 
-from __future__ import annotations
-
 import time
 from threading import Event
 
@@ -19,7 +17,7 @@ MESSAGES = [
 ]
 
 
-def test_last_user_message_is_repeated() -> None:
+def test_last_user_message_is_repeated():
     echo = Echo()
     assert isinstance(echo, LanguageModel)
     pieces = list(echo.reply(MESSAGES))
@@ -30,14 +28,14 @@ def test_last_user_message_is_repeated() -> None:
     assert list(echo.reply([Message("user", "  ")])) == []
 
 
-def test_rate_does_not_depend_on_a_slow_consumer() -> None:
+def test_rate_does_not_depend_on_a_slow_consumer():
     began = time.monotonic()
     for _ in Echo(tokens_per_second=20).reply([Message("user", "a b c d e f g h")]):
         time.sleep(0.05)
     assert 0.5 <= time.monotonic() - began < 0.8
 
 
-def test_cancellation_ends_the_wait() -> None:
+def test_cancellation_ends_the_wait():
     cancel = Event()
     pieces = Echo(tokens_per_second=5).reply([Message("user", "a b c")], cancel)
     assert next(pieces) == "You "
@@ -47,6 +45,6 @@ def test_cancellation_ends_the_wait() -> None:
     assert time.monotonic() - began < 0.1
 
 
-def test_rate_of_zero_is_refused() -> None:
+def test_rate_of_zero_is_refused():
     with pytest.raises(UsageError, match="tokens_per_second=0"):
         Echo(tokens_per_second=0)

