@@ -1,0 +1,126 @@
+"""Embeddings of a clip's audio and mouth from a sync expert.
+
+Shape suffixes: T video frames, N windows of S frames (one starts at every frame), D embedding
+width, C feature rows, M mel frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from talkinghead.errors import CheckpointError
+from talkinghead.features.audio_features import mel_windows
+from talkinghead.features.faces.alignment import as_tensor, mouth_crop
+from talkinghead.models.checkpoint import load_expert
+from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
+
+_CLIP_CHUNK_WINDOWS = 64
+
+
+def load_sync_expert(path: str | Path, spec: AVSpec) -> SyncDiscriminator:
+    """Load a sync expert for clips of an AVSpec, with frozen weights.
+
+    Args:
+        path: a checkpoint, or "default" for the packaged one.
+        spec: AVSpec of the clips.
+
+    Raises:
+        CheckpointError: it is missing, broken, not a sync expert, or was trained for another
+            AVSpec.
+    """
+    advice = (
+        "give a checkpoint of `talkinghead train experiment=sync_expert`, or default for the "
+        "packaged one, or null for none"
+    )
+    try:
+        loaded = load_expert(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"no sync expert: {error}; {advice}") from error
+    if difference := loaded.spec.difference(spec):
+        raise CheckpointError(
+            f"sync expert {path} was trained for another AVSpec ({difference}, expert first); "
+            f"{advice}"
+        )
+    return cast(SyncDiscriminator, loaded.model)
+
+
+def embed_clip(
+    expert: SyncDiscriminator,
+    read_faces: Callable[[int, int], UInt8Array],
+    num_frames: int,
+    mean_mouth: UInt8Array,
+    features_CM: Tensor,
+    spec: AVSpec,
+) -> tuple[FloatArray, FloatArray]:
+    """Embed a clip whose faces are read in chunks, one window of S frames starting at each frame.
+
+    Args:
+        expert: sync expert on the CPU; defines S.
+        read_faces: returns frames [start, stop) as uint8 [stop - start, face, face, 3] RGB; see
+            `ClipFile.faces`.
+        num_frames: number of frames T, at least S.
+        mean_mouth: mouth region of the clip's mean face, uint8 [3, mouth, mouth].
+        features_CM: rows of `expert.audio_encoder.input_features`.
+        spec: AVSpec of the clip.
+
+    Returns:
+        Audio and video embeddings, unit vectors, each float32 [T - S + 1, D].
+    """
+    names = expert.audio_encoder.input_features
+    mean = torch.from_numpy(mean_mouth).float() / 255.0
+    num_windows = num_frames - expert.num_frames + 1
+    chunks = []
+    for first in range(0, num_windows, _CLIP_CHUNK_WINDOWS):
+        count = min(_CLIP_CHUNK_WINDOWS, num_windows - first)
+        frames = range(first, first + count + expert.num_frames - 1)
+        mouths = mouth_crop(as_tensor(read_faces(frames.start, frames.stop)), spec)
+        windows = mel_windows(features_CM, frames, spec.fps, spec, names)
+        chunks.append(_embed(expert, mouths, windows, mean, range(count)))
+    audio, video = zip(*chunks, strict=True)
+    return torch.cat(audio).numpy(), torch.cat(video).numpy()
+
+
+def embed_windows(
+    expert: SyncDiscriminator, mouths: Tensor, audio_windows: Tensor, chunk_windows: int = 25
+) -> tuple[FloatArray, FloatArray]:
+    """Embed a clip that is in memory, one window of S frames starting at each frame.
+
+    Args:
+        expert: sync expert on any device; defines S.
+        mouths: float [T, 3, mouth, mouth] in [0, 1].
+        audio_windows: float [T, C, mel_window].
+        chunk_windows: number of windows embedded at a time.
+
+    Returns:
+        Audio and video embeddings, unit vectors, each float32 [T - S + 1, D].
+    """
+    starts = range(len(mouths) - expert.num_frames + 1)
+    mean = mouths.mean(dim=0)
+    chunks = [
+        _embed(expert, mouths, audio_windows, mean, starts[first : first + chunk_windows])
+        for first in range(0, len(starts), chunk_windows)
+    ]
+    audio, video = zip(*chunks, strict=True)
+    return torch.cat(audio).numpy(), torch.cat(video).numpy()
+
+
+@torch.inference_mode()
+def _embed(
+    expert: SyncDiscriminator,
+    mouths: Tensor,
+    audio_windows: Tensor,
+    mean_mouth: Tensor,
+    starts: range,
+) -> tuple[Tensor, Tensor]:
+    """Return the audio and video embeddings of the windows at some start frames."""
+    device = next(expert.parameters()).device
+    index = torch.tensor(starts)[:, None] + torch.arange(expert.num_frames)
+    means = mean_mouth.expand(len(starts), -1, -1, -1)
+    video = expert.embed_video(mouths[index].to(device), means.to(device))
+    return expert.embed_audio(audio_windows[index].to(device)).cpu(), video.cpu()
