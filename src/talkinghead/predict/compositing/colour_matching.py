@@ -18,6 +18,7 @@ from talkinghead.predict.compositing.mouth_region import MouthRegion, PaintedMou
 from talkinghead.predict.compositing.stabiliser import OneEuroFilter
 from talkinghead.types import FloatArray, UInt8Array
 
+# The skin ring, in box units.
 _RING_CENTRE: FloatArray = np.array([0.5, 0.32], dtype=np.float32)
 _RING_RADII: FloatArray = np.array([0.36, 0.30], dtype=np.float32)
 _RING_INNER = 0.75
@@ -30,19 +31,19 @@ _WHITE_TEETH, _GREENER_TEETH, _GREENER_SKIN = -8.0, 20.0, 8.0
 # Lower bound of the skin's yellow fraction, by which skin is distinguished from teeth.
 _MIN_YELLOW = 0.08
 _MAX_LOG_GAIN = 0.25
-_QUIET_LOG_GAIN = 0.1
-_QUIET_SHIFT = 0.5
-_SLOW_HZ = 0.7
+_LOG_GAIN_THRESHOLD = 0.1
+_SHIFT_THRESHOLD = 0.5
+_CUTOFF_HZ = 0.7
 
 # A smaller RGB weight is invisible.
 _MIN_RGB_WEIGHT = 0.02
 _MAX_SHARPENING = 2.5
 # Regularises the sharpness of areas without structure, in squared grey levels.
-_FAINT = 4.0
+_MIN_ENERGY = 4.0
 # Variance of rounding to integer levels. The composite is rounded too, so it is not counted.
 _ROUNDING_NOISE = 1 / 12
 _TILE = 256
-_UNCHANGED = 0.999
+_CONSTANT_NOISE = 0.999
 # A warped texture with less than this fraction of the image's noise gets grain too.
 _CLEAN_TEXTURE = 0.9
 _NOISE_KERNEL: FloatArray = (np.outer([1, -2, 1], [1, -2, 1]) / 6).astype(np.float32)
@@ -109,7 +110,7 @@ class ColourMatcher:
     """
 
     def __init__(self) -> None:
-        self._filter = OneEuroFilter(min_cutoff_hz=_SLOW_HZ, speed_coefficient=0.0)
+        self._filter = OneEuroFilter(min_cutoff_hz=_CUTOFF_HZ, speed_coefficient=0.0)
 
     def reset(self) -> None:
         """Clear temporal state."""
@@ -128,7 +129,10 @@ class ColourMatcher:
         )
         log_gain = np.log(target[1] / current[1]).clip(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
         correction = np.stack(
-            [_shrink(log_gain, _QUIET_LOG_GAIN), _shrink(target[0] - current[0], _QUIET_SHIFT)]
+            [
+                _shrink(log_gain, _LOG_GAIN_THRESHOLD),
+                _shrink(target[0] - current[0], _SHIFT_THRESHOLD),
+            ]
         )
         log_gain, shift = self._filter(correction, time_s)
         if not (log_gain.any() or shift.any()):
@@ -183,8 +187,8 @@ class DetailMatcher:
         self._sharpen = sharpen
         self._grain = grain
         self._seed = seed
-        self._gain = OneEuroFilter(min_cutoff_hz=_SLOW_HZ, speed_coefficient=0.0)
-        self._level = OneEuroFilter(min_cutoff_hz=_SLOW_HZ, speed_coefficient=0.0)
+        self._gain = OneEuroFilter(min_cutoff_hz=_CUTOFF_HZ, speed_coefficient=0.0)
+        self._level = OneEuroFilter(min_cutoff_hz=_CUTOFF_HZ, speed_coefficient=0.0)
         bank = np.random.default_rng(seed).standard_normal((_TILE, _TILE))
         self._bank = bank.astype(np.float32)
         self.reset()
@@ -267,7 +271,7 @@ class DetailMatcher:
 
     def _update_grain(self, correlation: float) -> None:
         """Generate the next frame's grain with the given correlation to the last frame's."""
-        if correlation >= _UNCHANGED:
+        if correlation >= _CONSTANT_NOISE:
             return
         kept = np.float32(max(correlation, 0))
         new = np.roll(self._bank, self._random.integers(_TILE, size=2), (0, 1))
@@ -285,7 +289,7 @@ def _detail_and_sharpness(
     smooth = cv2.GaussianBlur(grey, (0, 0), sigma)
     detail, structure = grey - smooth, smooth - cv2.GaussianBlur(smooth, (0, 0), 2 * sigma)
     fine, coarse = (float((weight * b * b).sum() / weight.sum()) for b in (detail, structure))
-    return detail, float(np.sqrt((max(fine - noise * noise, 0) + 1e-3) / (coarse + _FAINT)))
+    return detail, float(np.sqrt((max(fine - noise * noise, 0) + 1e-3) / (coarse + _MIN_ENERGY)))
 
 
 def _deviation(residual: FloatArray, rounding: float) -> float:

@@ -154,7 +154,7 @@ class _MouthPainter:
     def _find_region(self, image: UInt8Array, transform: FloatArray) -> MouthRegion | None:
         if transform is not self._transform:
             self._transform = transform
-            self._region = find_mouth_region(transform, *image.shape[:2], self._spec)
+            self._region = find_mouth_region(transform, image.shape[0], image.shape[1], self._spec)
         return self._region
 
 

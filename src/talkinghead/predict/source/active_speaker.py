@@ -26,7 +26,8 @@ from talkinghead.predict.source.face_tracks import (
 )
 from talkinghead.predict.source.playback import decode_frames
 from talkinghead.predict.source.source_frame import SourceFrame
-from talkinghead.sync.offset import embed_clip, find_offset
+from talkinghead.sync.embeddings import embed_clip
+from talkinghead.sync.offset import find_offset
 from talkinghead.types import AVSpec, Face, FloatArray, UInt8Array
 
 # Only the beginning of each shot is analysed; later changes of the speaker are ignored.

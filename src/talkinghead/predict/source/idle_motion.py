@@ -18,8 +18,8 @@ from talkinghead.types import Face, FloatArray, UInt8Array
 
 Floats = npt.NDArray[np.float64]
 
-# Landmarks of the eye on the image's left and of the eye on its right: upper lid and lower lid, each
-# from left to right, and the brow.
+# Landmarks of the eye on the image's left and of the other eye: upper lid and lower lid, each from
+# left to right, and the brow.
 _EYES = {
     "mesh468": (
         (

@@ -19,19 +19,17 @@ MOTION = ("none", "idle")
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Whose mouth speaks, and how a photo or a video is played.
+    """Selection of the speaking face, and playback of the photo or video.
 
     Attributes:
-        face_select: "largest"; "index", by `face_index`; "all", the speech goes into every face;
-            "speaking", in each shot of a video whose mouth goes best with the video's own sound.
-        face_index: counts the faces from the left, from 0, where a photo or a shot of a video shows
-            them first.
-        extend: how a video goes on where the speech is longer: "pingpong" (back again, and so on),
-            "hold" (its last picture stays) or "loop" (from the beginning, which is seen as a cut).
-        trim: end with the speech. Else a video is shown to its end, with a closed mouth and silence
-            after the speech.
-        motion: "none", or "idle": a photo blinks and sways a little.
-        seed: of the idle motion.
+        face_select: "largest"; "index" (see `face_index`); "all"; or "speaking", the face of each
+            shot of a video that is best in sync with the video's own audio.
+        face_index: Index of the face, counted from the left from 0, for face_select=index.
+        extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
+            "hold" (its last frame) or "loop" (from the start, with a cut).
+        trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
+        motion: "none", or "idle" to add blinks and slight head sway to a photo.
+        seed: Seed of the idle motion.
 
     Raises:
         UsageError: a value is unknown.
@@ -50,13 +48,13 @@ class SourceOptions:
                 raise UsageError(f"{name}={value} is unknown: choose one of {', '.join(known)}")
         if type(self.face_index) is not int or self.face_index < 0:
             raise UsageError(
-                f"face_index={self.face_index} is no number of a face: they are counted from the "
-                "left, from 0"
+                f"face_index={self.face_index} is not a face index: expected a whole number of 0 or "
+                "more, counted from the left"
             )
 
     @property
     def wanted(self) -> str:
-        """Which face, for a message that it was not found."""
+        """Description of the selected face for error messages."""
         return f" of face_index={self.face_index}" if self.face_select == "index" else ""
 
 

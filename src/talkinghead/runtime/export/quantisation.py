@@ -36,9 +36,7 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
                 quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
             else:
                 arrays = (tensor.numpy() for tensor in inputs[part])
-                examples = _calibration_reader(
-                    dict(zip(parts[part]["inputs"], arrays, strict=True))
-                )
+                named = dict(zip(parts[part]["inputs"], arrays, strict=True))
                 quantize_static(
                     path,
                     small,
