@@ -80,4 +80,4 @@ docs: $(STAMP)  ## build the documentation site in site/
 
 clean:  ## remove .venv, caches and build products; outputs/ and corpora stay
 	rm -rf $(VENV) build dist site .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +

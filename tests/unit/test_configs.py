@@ -93,6 +93,9 @@ def test_every_command_has_a_configuration() -> None:
 def test_command_composes(command: str) -> None:
     cfg = _compose(command)
     _check_targets(cfg)
+    groups = [group for group in _choices(command) if not group.startswith("hydra/")]
+    overwritten = [group for group in groups if isinstance(cfg.get(group), str)]
+    assert not overwritten, "a key of the command hides a config group"
     directory = OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"]
     if command == "train":
         assert directory.startswith("outputs/train/")

@@ -19,7 +19,7 @@ from talkinghead.errors import MediaError, UsageError
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """Replace `prepare` by a small command that records its configuration and raises `toy.error`."""
+    """Replace `prepare` by a small command that records its configuration."""
     conf = tmp_path / "conf"
     (conf / "model").mkdir(parents=True)
     (conf / "model" / "base.yaml").write_text("width: 8\n")

@@ -1,0 +1,85 @@
+"""Tests that run the programs in examples/."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.small_predictor import probe_output
+
+from talkinghead.media.audio_decoding import read_audio
+from talkinghead.media.reader import read_image
+from talkinghead.media.writer import VideoWriter, write_audio_file, write_image
+from talkinghead.paths import DEMO_SPEECH, demo_face
+from talkinghead.types import AudioClip
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SPEECH_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write photo.jpg, speech.wav, video.mp4 and three clips in videos/."""
+    folder = tmp_path_factory.mktemp("media")
+    photo, speech = read_image(demo_face()), read_audio(DEMO_SPEECH, 16_000)
+    write_image(folder / "photo.jpg", photo)
+    samples = speech.samples[8000 : 8000 + round(SPEECH_S * speech.sample_rate)]
+    write_audio_file(folder / "speech.wav", AudioClip(samples, speech.sample_rate))
+    for name in ("video.mp4", "videos/anna/0.mp4", "videos/anna/1.mp4", "videos/ben/0.mp4"):
+        with VideoWriter(folder / name, 400, 400, Fraction(25), speech.sample_rate) as writer:
+            writer.write_audio(speech.samples[6400 : 6400 + 2 * speech.sample_rate])
+            for frame in range(50):
+                shift = abs(frame % 20 - 10)
+                writer.write(np.ascontiguousarray(photo[:400, shift : shift + 400]))
+    return folder
+
+
+def _run(example: str, media: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{example}.py"), *arguments],
+        cwd=media,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("example", ["photo_to_video", "custom_renderer"])
+def test_photo_examples_write_a_video(media: Path, example: str) -> None:
+    _run(example, media, "photo.jpg", "speech.wav", f"{example}.mp4")
+    times, duration_s, _ = probe_output(media / f"{example}.mp4")
+    assert len(times) == 25
+    assert duration_s == pytest.approx(SPEECH_S, abs=0.05)
+
+
+def test_dub_video(media: Path) -> None:
+    assert "25 frames at 25 per second" in _run(
+        "dub_video", media, "video.mp4", "speech.wav", "dubbed.mp4"
+    )
+
+
+def test_stream_chunks(media: Path) -> None:
+    shown = _run("stream_chunks", media, "photo.jpg", "frames", "speech.wav", "speech.wav")
+    assert shown.count("25 frames") == 2
+    assert len(list((media / "frames").glob("*.png"))) == 50
+
+
+def test_conversation(media: Path) -> None:
+    pytest.importorskip("piper", reason="needs the extra offline")
+    shown = _run("conversation", media, "photo.jpg", "answers", "Hi.")
+    assert "answer_1.mp4: You said: Hi." in shown
+    assert (media / "answers/answer_1.mp4").is_file()
+
+
+@pytest.mark.slow
+def test_fine_tune(media: Path) -> None:
+    quick = ["data.batch_size=2", "data.iterations_per_epoch=2", "model.max_iterations=2"]
+    _run("fine_tune", media, "videos", "work", *quick, "data.val_windows=2", "trainer=default")
+    assert (media / "work/run/checkpoints/last.ckpt").is_file()
+    assert (media / "work/scores/report.html").is_file()
