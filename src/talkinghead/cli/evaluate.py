@@ -1,4 +1,4 @@
-"""`talkinghead evaluate`: a checkpoint's scores on a corpus or on raw videos."""
+"""`talkinghead evaluate`: score a checkpoint on a corpus or on raw videos."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.cli.score import judge_arguments
+from talkinghead.cli.score import scorer_arguments
 from talkinghead.errors import UsageError
 from talkinghead.evaluation.checkpoint_evaluation import EvaluationOptions, evaluate, evaluate_video
 
 
 def main(cfg: DictConfig) -> None:
-    """Writes the scores that `conf/evaluate.yaml` describes."""
+    """Write the scores that `conf/evaluate.yaml` describes."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    checkpoint, corpus, videos, output = (
-        values.pop(key) for key in ("checkpoint", "corpus", "input", "output")
+    checkpoint, corpus, videos, output, lip_prior = (
+        values.pop(key) for key in ("checkpoint", "corpus", "input", "output", "lip_prior")
     )
-    lip_prior = instantiate(values.pop("lip_prior")) or None
     if (corpus is None) == (videos is None):
         raise UsageError(
             "evaluate: give corpus= (a prepared corpus) or input= (a folder of videos)"
         )
-    options = EvaluationOptions(**judge_arguments(values))
+    options = EvaluationOptions(**scorer_arguments(values))
+    prior = instantiate(lip_prior) or None if options.generation == "product" else None
     run = evaluate if videos is None else evaluate_video
-    run(checkpoint, corpus or videos, output, options, lip_prior)
+    run(checkpoint, corpus or videos, output, options, prior)

@@ -1,4 +1,4 @@
-"""`talkinghead score`: any system's videos against the real ones."""
+"""`talkinghead score`: score any system's videos against real videos."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from talkinghead.evaluation.scorers.clip_scorers import IdentityOptions, SyncNetworkOptions
 from talkinghead.evaluation.system_scores import ScoreOptions, score_systems
 
 
 def main(cfg: DictConfig) -> None:
-    """Writes the scores that `conf/score.yaml` describes."""
+    """Write the scores that `conf/score.yaml` describes."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     generated, reference, output = (values.pop(k) for k in ("generated", "reference", "output"))
-    score_systems(generated, reference, output, ScoreOptions(**judge_arguments(values)))
+    score_systems(generated, reference, output, ScoreOptions(**scorer_arguments(values)))
 
 
-def judge_arguments(values: dict[str, Any]) -> dict[str, Any]:
-    """The options' arguments from a configuration's nested values."""
-    detector, sync, identity, inception = (
-        values.pop(key) for key in ("detector", "sync", "identity", "inception_path")
-    )
+def scorer_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `ScorerOptions` for the values of a configuration."""
     return {
-        "detector": detector["name"],
-        "expert": sync["checkpoint"],
-        "syncnet": sync["syncnet_path"],
-        "identity": identity["path"],
-        "identity_mean": identity["mean"],
-        "identity_scale": identity["scale"],
-        "inception": inception,
         **values,
+        "detector": values["detector"]["name"],
+        "sync": SyncNetworkOptions(**values["sync"]),
+        "identity": IdentityOptions(**values["identity"]),
     }

@@ -1,1 +1,1 @@
-"""Scores of a checkpoint: metrics, rebuilt clips and the report."""
+"""Evaluation of checkpoints and of any system's videos: metrics, scorers and reports."""

@@ -1,4 +1,4 @@
-"""Does a model depend on its sound at all? One that does not has learned nothing about speech."""
+"""Check that generated mouths depend on the audio."""
 
 from __future__ import annotations
 
@@ -12,59 +12,74 @@ import numpy as np
 
 from talkinghead.errors import TalkingHeadError
 from talkinghead.evaluation.metrics import Interval, bootstrap_interval
-from talkinghead.evaluation.report.summary import Scored
+from talkinghead.evaluation.metrics.statistics import MIN_CLIPS
+from talkinghead.evaluation.report.results import ClipResult, Verdict
 
 logger = logging.getLogger(__name__)
 
 
 class AudioIndependentModelError(TalkingHeadError):
-    """A checkpoint makes the same of its own and of another clip's sound."""
+    """A checkpoint generates the same from its own and from another clip's audio."""
 
 
 @dataclass(frozen=True)
 class AudioDependence:
-    """What another clip's sound changes, over all clips, with 95 % bootstrap intervals.
+    """The effect of wrong audio over all clips, with 95 % bootstrap intervals.
 
     Attributes:
-        pixels: `l1_ratio` less 1: how much further off the mouth's pixels are.
-        motion: `r_own` less `r_other`: how much worse the mouth's opening follows the real one.
+        pixels: `l1_ratio` minus 1, the relative increase of the mouth's pixel error.
+        motion: `r_own` minus `r_other`, the decrease of the correlation with the real opening.
     """
 
     pixels: Interval
     motion: Interval
 
     @property
-    def is_known(self) -> bool:
-        """Whether any clip had another's sound put to it."""
-        return self.pixels.num_clips + self.motion.num_clips > 0
+    def depends_on_audio(self) -> bool | None:
+        """Whether either effect is significantly above 0; None with fewer than `MIN_CLIPS` clips.
 
-    @property
-    def listens(self) -> bool:
-        """Whether either is above 0 by more than its interval."""
-        return self.pixels.low > 0 or self.motion.low > 0
+        The interval of a single clip has zero width, so it would always exclude 0.
+        """
+        effects = [effect for effect in (self.pixels, self.motion) if effect.has_enough_clips]
+        return any(effect.low > 0 for effect in effects) if effects else None
 
     def describe(self) -> str:
-        """Both figures in a sentence."""
-        if not self.is_known:
-            return "There was no other clip whose sound could have been put to these."
+        """Return both effects in a sentence."""
         ratio, r = self.pixels, self.motion
+        num_clips = max(ratio.num_clips, r.num_clips)
+        if num_clips == 0:
+            return "There is no other clip whose audio could be used for comparison."
+        if self.depends_on_audio is None:
+            return (
+                f"Audio from other clips was compared on {num_clips} clip"
+                f"{'' if num_clips == 1 else 's'}; at least {MIN_CLIPS} are needed."
+            )
         return (
-            f"With another clip's sound the mouth's L1 is {ratio.mean:+.1%} "
+            f"With another clip's audio the mouth's L1 changes by {ratio.mean:+.1%} "
             f"({ratio.low:+.1%} to {ratio.high:+.1%}), and r with the real opening falls by "
             f"{r.mean:.2f} ({r.low:.2f} to {r.high:.2f})."
         )
 
+    def verdict(self) -> Verdict:
+        """Return the statement for the page."""
+        if self.depends_on_audio is None:
+            title = "Too few clips to tell whether the model depends on its audio."
+            return Verdict(title, self.describe(), "unknown")
+        if self.depends_on_audio:
+            return Verdict("The model depends on its audio.", self.describe(), "good")
+        return Verdict("The model does not depend on its audio.", self.describe(), "bad")
+
     def to_dict(self) -> dict[str, Any]:
-        """What scores.json holds."""
+        """Return the entry of scores.json."""
         return {
             "l1_ratio_minus_1": asdict(self.pixels),
             "r_own_minus_r_other": asdict(self.motion),
-            "listens": self.listens if self.is_known else None,
+            "depends_on_audio": self.depends_on_audio,
         }
 
 
-def measure_audio_dependence(clips: Sequence[Scored]) -> AudioDependence:
-    """The verdict over all clips of an evaluation."""
+def measure_audio_dependence(clips: Sequence[ClipResult]) -> AudioDependence:
+    """Return the effect of wrong audio over all clips of an evaluation."""
 
     def column(name: str) -> np.ndarray:
         return np.array([clip.values.get(name, math.nan) for clip in clips])
@@ -75,16 +90,21 @@ def measure_audio_dependence(clips: Sequence[Scored]) -> AudioDependence:
     )
 
 
-def require_audio_dependence(listening: AudioDependence, checkpoint: str) -> None:
-    """Refuses a model that does not depend on its sound; warns where that cannot be told.
+def require_audio_dependence(dependence: AudioDependence, checkpoint: str) -> None:
+    """Reject a model that does not depend on its audio; warn if there are too few clips to tell.
 
     Raises:
-        AudioIndependentModelError: neither figure is above 0 by more than its interval.
+        AudioIndependentModelError: neither effect is significantly above 0.
     """
-    if not listening.is_known:
-        logger.warning("whether %s listens is not known: %s", checkpoint, listening.describe())
-    elif not listening.listens:
+    if dependence.depends_on_audio is None:
+        logger.warning(
+            "too few clips to tell whether %s depends on its audio: %s",
+            checkpoint,
+            dependence.describe(),
+        )
+    elif not dependence.depends_on_audio:
         raise AudioIndependentModelError(
-            f"checkpoint {checkpoint} does not depend on its audio. {listening.describe()} Train "
-            "it on, with the sync loss; require_audio_dependence=false reports without this check"
+            f"checkpoint {checkpoint} does not depend on its audio. {dependence.describe()} "
+            "Continue training with the sync loss, or set require_audio_dependence=false to report "
+            "without this check"
         )

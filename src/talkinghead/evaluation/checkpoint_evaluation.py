@@ -1,4 +1,4 @@
-"""Scores of a checkpoint on the clips of a prepared corpus, or on raw videos."""
+"""Evaluation of a checkpoint on the clips of a prepared corpus or on raw videos."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from talkinghead.data.clip_features import ClipFeatureReader
 from talkinghead.data.manifest import SPLITS, ClipEntry, Manifest
 from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
 from talkinghead.errors import CorpusError, UsageError
@@ -19,55 +18,51 @@ from talkinghead.evaluation.audio_dependence import (
     measure_audio_dependence,
     require_audio_dependence,
 )
-from talkinghead.evaluation.clip_generation import ClipGenerator, Mode
+from talkinghead.evaluation.clip_generation import ClipGenerator, Generation, Mode
 from talkinghead.evaluation.clip_scores import ClipScorer, load_clip
-from talkinghead.evaluation.report.summary import RANK_BY, Report, Scored, drop_unused_visuals
+from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
+from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.whisper_prior import whisper_lip_prior_if_available
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EvaluationOptions(ScorerOptions):
-    """How to score.
+    """Options of `evaluate`.
 
     Attributes:
-        splits: of the corpus.
-        max_clips: at most so many of each split, the speakers taking turns; all if None.
-        max_frames: of each clip, from its start; all if None.
-        mode: "video" (the current frames, masked, with the reference's mouth) or "still" (as for a
-            photo: the reference in every frame).
-        reference_frame: the frame of each clip that is the reference face.
-        num_strips: how many of each group's best and worst clips the report shows.
-        require_audio_dependence: fail, after the report is written, where the sound makes no difference.
+        splits: Splits of the corpus. Speakers with clips in "train" form the group "seen", the
+            others "unseen".
+        max_clips: Number of clips per split, alternating between speakers; None for all.
+        generation: "product" generates as `talkinghead predict` does; "model" measures the
+            generator alone, without articulation, lip prior, reference policy and compositing.
+        mode: "video" (the current frames with a masked mouth) or "still" (one frame throughout, as
+            for a photo).
+        reference_frame: Index of the reference frame of each clip. The reference policy chooses in
+            product videos.
+        articulation: Scale of the lip motion relative to silence, 0 to 3; only for "product".
+        require_audio_dependence: Fail, after writing the report, if another clip's audio makes no
+            difference.
     """
 
     splits: Sequence[str] = ("val", "test")
     max_clips: int | None = 12
-    max_frames: int | None = 250
+    generation: Generation = "product"
     mode: Mode = "video"
     reference_frame: int = 0
-    num_strips: int = 2
+    articulation: float = 2.0
     require_audio_dependence: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        unknown = sorted(set(self.splits) - set(SPLITS))
-        if unknown or not self.splits:
+        if not self.splits or set(self.splits) - set(SPLITS):
             raise UsageError(
                 f"splits: got {list(self.splits)}, expected some of {', '.join(SPLITS)}"
-            )
-        for name in ("max_clips", "max_frames"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1 or null, got {value}")
-        if self.reference_frame < 0 or self.num_strips < 0:
-            raise UsageError(
-                "reference_frame and num_strips must not be negative, "
-                f"got {self.reference_frame} and {self.num_strips}"
             )
 
 
@@ -76,27 +71,26 @@ def evaluate(
     corpus_dir: str | Path,
     output_dir: str | Path,
     options: EvaluationOptions | None = None,
-    lip_prior: LipPrior | None = None,
+    lip_prior: LipPrior | Literal["auto"] | None = "auto",
 ) -> dict[str, Any]:
-    """Rebuilds clips of a corpus and scores them; see docs/metrics.md.
-
-    Speakers who have clips in the corpus's split "train" are the group "seen", the others "unseen".
+    """Generate clips of a prepared corpus and score them (see docs/metrics.md).
 
     Args:
         checkpoint: a generator's file, or "default".
         corpus_dir: a prepared corpus.
-        output_dir: gets scores.json, clips.csv, report.html and strips/*.png.
+        output_dir: folder for scores.json, clips.csv, report.html and strips/*.png.
         options: see `EvaluationOptions`.
-        lip_prior: who else tells how lips move, beside the checkpoint.
+        lip_prior: additional prediction of the lip motion; "auto" is Whisper, if it is installed.
+            Not used with `generation="model"`.
 
     Returns:
-        What scores.json holds.
+        The content of scores.json.
 
     Raises:
-        CheckpointError: the checkpoint, or a file to judge by, cannot be used.
-        CorpusError: the corpus is missing, broken, of another AVSpec, or has no such clip.
-        DependencyError: what the detector needs is not installed.
-        AudioIndependentModelError: the sound makes no difference (after the report is written).
+        CheckpointError: the checkpoint or a scorer's file cannot be used.
+        CorpusError: the corpus is missing, broken, of another AVSpec or without suitable clips.
+        DependencyError: the detector's package is not installed.
+        AudioIndependentModelError: the audio makes no difference (after the report is written).
     """
     options = options or EvaluationOptions()
     corpus_dir = Path(corpus_dir)
@@ -105,25 +99,34 @@ def evaluate(
     manifest.require_spec(loaded.spec, corpus_dir)
     entries = _choose_entries(manifest, corpus_dir, options)
     model = cast(LipSyncGenerator, loaded.model.to(options.device))
-    generator = ClipGenerator(model, loaded.spec, options.mode, options.reference_frame, lip_prior)
+    if options.generation == "model":
+        lip_prior = None
+    elif lip_prior == "auto":
+        lip_prior = whisper_lip_prior_if_available()
+    generator = ClipGenerator(
+        model,
+        loaded.spec,
+        options.mode,
+        options.reference_frame,
+        options.generation,
+        options.articulation if options.generation == "product" else 1.0,
+        lip_prior,
+    )
     scorer = ClipScorer(generator, Scorers.build(options, loaded.spec))
-    clips = _score(scorer, corpus_dir, manifest, entries, options)
-    listening = measure_audio_dependence(clips)
+    clips = _score_clips(scorer, corpus_dir, manifest, entries, options)
+    dependence = measure_audio_dependence(clips)
     header = {
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
-        "options": {**asdict(options), "splits": list(options.splits)},
-        "lip_prior": None
-        if lip_prior is None
-        else f"{type(lip_prior).__name__}, {lip_prior.share:g}",
-        "listening": listening.to_dict(),
+        "options": {**asdict(options), "articulation": generator.articulation},
+        "lip_prior": _describe(lip_prior),
+        "audio_dependence": dependence.to_dict(),
         "left_out": scorer.scorers.notes,
     }
-    verdict = (listening.describe(), listening.listens) if listening.is_known else None
-    report = Report("groups", header, clips, loaded.spec.fps, verdict=verdict)
-    content = report.write(Path(output_dir), options.num_strips)
+    report = Report("groups", header, clips, loaded.spec.fps, verdict=dependence.verdict())
+    content = write_report(report, Path(output_dir), options.num_strips)
     if options.require_audio_dependence:
-        require_audio_dependence(listening, str(checkpoint))
+        require_audio_dependence(dependence, str(checkpoint))
     return content
 
 
@@ -132,12 +135,12 @@ def evaluate_video(
     input_dir: str | Path,
     output_dir: str | Path,
     options: EvaluationOptions | None = None,
-    lip_prior: LipPrior | None = None,
+    lip_prior: LipPrior | Literal["auto"] | None = "auto",
 ) -> dict[str, Any]:
-    """Scores a checkpoint on a folder of raw videos, which nobody trained on: all are "unseen".
+    """Score a checkpoint on a folder of raw videos, all of unseen speakers.
 
-    They are prepared into `output_dir/corpus`, where a second run finds them. Arguments and errors
-    are otherwise those of `evaluate`; the options' `splits` are ignored.
+    The videos are prepared into `output_dir/corpus`, which later runs reuse. Arguments and errors
+    are those of `evaluate`; `options.splits` is ignored.
     """
     options = options or EvaluationOptions()
     corpus_dir = Path(output_dir) / "corpus"
@@ -148,7 +151,7 @@ def evaluate_video(
 
 
 def choose_clips(entries: Sequence[ClipEntry], max_clips: int | None) -> list[ClipEntry]:
-    """Some clips of a split, always the same: the speakers take turns, in no order of clips."""
+    """Return clips of a split in a fixed random order, alternating between speakers."""
     by_speaker: dict[str, list[ClipEntry]] = {}
     for entry in sorted(entries, key=lambda e: hashlib.sha256(e.id.encode()).digest()):
         by_speaker.setdefault(entry.speaker, []).append(entry)
@@ -157,11 +160,11 @@ def choose_clips(entries: Sequence[ClipEntry], max_clips: int | None) -> list[Cl
     return in_turn[:max_clips]
 
 
-def choose_other(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
-    """The clip whose sound is the wrong one: of the same split, if possible by the same speaker.
+def choose_other_clip(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
+    """Return a clip whose audio is wrong for this one; None if the corpus has no other clip.
 
-    Where the split has no other clip, one of another split is taken: its sound was perhaps trained
-    on, its pairing with this face was not. None where the corpus has no other clip at all.
+    A clip of the same split and speaker is preferred, then of the same split, then any. The audio
+    of another split may have been trained on, but not together with this face.
     """
     split = sorted(manifest.split(entry.split), key=lambda clip: clip.id)
     pools = (
@@ -171,8 +174,8 @@ def choose_other(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
     )
     for pool in pools:
         if len(pool) > 1:
-            place = next(i for i, clip in enumerate(pool) if clip.id == entry.id)
-            return pool[(place + 1) % len(pool)]
+            index = next(i for i, clip in enumerate(pool) if clip.id == entry.id)
+            return pool[(index + 1) % len(pool)]
     return None
 
 
@@ -189,29 +192,38 @@ def _choose_entries(
     return entries
 
 
-def _score(
+def _score_clips(
     scorer: ClipScorer,
     corpus_dir: Path,
     manifest: Manifest,
     entries: Sequence[ClipEntry],
     options: EvaluationOptions,
-) -> list[Scored]:
+) -> list[ClipResult]:
     trained = {clip.speaker for clip in manifest.split("train")}
-    reader = ClipFeatureReader(scorer.spec, scorer.audio_features)
-    load = partial(load_clip, corpus_dir, reader=reader, max_frames=options.max_frames)
-    clips: list[Scored] = []
+    load = partial(
+        load_clip,
+        corpus_dir,
+        spec=scorer.spec,
+        audio_features=scorer.audio_features,
+        max_frames=options.max_frames,
+    )
+    clips: list[ClipResult] = []
     for number, entry in enumerate(entries, start=1):
-        other = choose_other(entry, manifest)
+        other = choose_other_clip(entry, manifest)
         group = "seen" if entry.speaker in trained else "unseen"
-        scores = scorer.score(load(entry), load(other) if other else None, group)
-        clips = drop_unused_visuals([*clips, scores], options.num_strips)
+        result = scorer.score(load(entry), load(other) if other else None, group)
+        clips = drop_unused_visuals([*clips, result], options.num_strips)
         logger.info(
-            "%d of %d: %s r %.2f, on speech %.2f, other sound %.2f",
+            "%d of %d: %s r %.2f, during speech %.2f, with other audio %.2f",
             number,
             len(entries),
             entry.id,
-            scores.values["r_own"],
-            scores.values[RANK_BY],
-            scores.values.get("r_other", float("nan")),
+            result.values["r_own"],
+            result.values[RANK_BY],
+            result.values.get("r_other", float("nan")),
         )
     return clips
+
+
+def _describe(lip_prior: LipPrior | None) -> str | None:
+    return lip_prior and f"{type(lip_prior).__name__}, {lip_prior.share:g}"

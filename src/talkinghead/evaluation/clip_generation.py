@@ -1,67 +1,71 @@
-"""Whole clips through a generator, in the canonical face: what evaluation measures.
+"""Generation of whole clips in the canonical face, with the mouth generator of `predict`.
 
-No tracking or encoding comes between, so that the scores are the model's own; `shown` is what the
-product's stabiliser and renderer make of them.
-
-Shape suffixes: T video frames, C feature rows, M mel frames, H and W pixels.
+Shape suffixes: T video frames, H and W pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from talkinghead.errors import UsageError
-from talkinghead.features.audio_features import mel_windows
-from talkinghead.features.faces.alignment import (
-    as_tensor,
-    lips_at,
-    masked_face,
-    mouth_crop,
-    paste_mouth,
-)
+from talkinghead.evaluation.clip_audio import ClipAudio
+from talkinghead.evaluation.metrics import opening_series
+from talkinghead.evaluation.scorers.clip_scorers import CHUNK_FRAMES
+from talkinghead.features.faces.alignment import as_tensor, lips_at, mouth_crop, paste_mouth
+from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
 from talkinghead.media.timing import frame_time_s
-from talkinghead.models.lipsync.decoder import ContextFeatures, ReferenceFeatures
+from talkinghead.models.lipsync.decoder import warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.predict.audio.lip_prior import LipPrior, predict_lip_motion
+from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import LaplacianRenderer
 from talkinghead.predict.compositing.stabiliser import MouthFields
-from talkinghead.predict.mouth_generator import GeneratedFrame, to_fields
+from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
+from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
+Generation = Literal["product", "model"]
 Mode = Literal["video", "still"]
-CHUNK_FRAMES = 25
+
+# Frames without known lips must not become references.
+_UNKNOWN_OPENING = 10.0
+_IDENTITY = np.eye(2, 3, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """A clip as the generator sees it before anybody speaks; several sounds can be put to it.
+    """A clip with everything that does not depend on the audio.
 
-    `faces` uint8 [T, H, W, 3] are what mouths are pasted into; `reference_face` uint8 [H, W, 3] has
-    the lips `reference_lips` float32 [20, 2], canonical pixels.
+    Attributes:
+        frames: source frames with encoded references and contexts.
+        reference_frames: index of the frame that supplies each frame's reference, int [T].
     """
 
-    faces: UInt8Array
-    reference_face: UInt8Array
-    reference_lips: FloatArray
-    reference: ReferenceFeatures
-    contexts: list[ContextFeatures]
+    frames: list[SourceFrame]
+    reference_frames: list[int]
+
+    def __len__(self) -> int:
+        return len(self.frames)
 
 
 @dataclass(frozen=True)
 class GeneratedClip:
-    """`mouths` float [T, 3, mouth, mouth] in [0, 1]; `faces` uint8 [T, face, face, 3] hold them.
+    """A generated clip.
 
-    `shown` uint8 [T, face, face, 3] are the faces as `talkinghead predict` would show them.
+    Attributes:
+        mouths: the scored mouths, float [T, 3, mouth, mouth] in [0, 1].
+        faces: the scored faces, uint8 [T, face, face, 3].
+        shown: the faces after stabilising and compositing; `faces` itself for the product.
     """
 
     mouths: Tensor
@@ -70,19 +74,26 @@ class GeneratedClip:
 
 
 class ClipGenerator:
-    """Rebuilds clips in the canonical face.
+    """Generates clips from their aligned faces and any audio.
+
+    With `generation="product"` the audio, references, lip motion and compositing are those of
+    `talkinghead predict`. With "model" the generator is measured alone: features as stored in the
+    corpus, one reference per clip, mouths without stabiliser and compositing.
 
     Args:
-        model: in evaluation mode.
-        spec: the model's.
-        mode: "video" (the current frames, masked, with the reference's mouth) or "still" (the
-            reference itself in every frame, as for a photo).
-        reference_frame: the frame of the clip that is the reference. A video's is averaged with
-            those of the second from it on that have the same lips, as `talkinghead predict` does.
-        lip_prior: who else tells how lips move.
+        model: generator in evaluation mode.
+        spec: the model's AVSpec.
+        mode: "video" (the current frames, masked) or "still" (one frame throughout, as for a
+            photo).
+        reference_frame: index of the reference frame. In product videos the reference policy
+            chooses instead. A video's reference is averaged with frames of similar lips.
+        generation: "product" or "model".
+        articulation: scale of the lip motion relative to silence.
+        lip_prior: additional prediction of the lip motion.
 
     Raises:
-        UsageError: the mode is another, or the lip_prior does not work at the spec's rates.
+        UsageError: `mode` or `generation` is unknown, or the lip prior's rates differ from the
+            spec's.
     """
 
     def __init__(
@@ -91,134 +102,160 @@ class ClipGenerator:
         spec: AVSpec,
         mode: Mode = "video",
         reference_frame: int = 0,
+        generation: Generation = "model",
+        articulation: float = 1.0,
         lip_prior: LipPrior | None = None,
     ) -> None:
         if mode not in ("video", "still"):
             raise UsageError(f"evaluation: mode must be video or still, got {mode!r}")
+        if generation not in ("product", "model"):
+            raise UsageError(f"evaluation: generation must be product or model, got {generation!r}")
         self.model = model
         self.spec = spec
         self.mode = mode
         self.reference_frame = reference_frame
+        self.is_product = generation == "product"
+        self.articulation = articulation
         self.lip_prior = lip_prior
+        self._mouth_generator(1)  # Checks the rates of the lip prior.
 
-    @torch.inference_mode()
-    def encode(self, faces: UInt8Array, lips: FloatArray) -> EncodedClip:
-        """All that does not depend on the sound.
-
-        Args:
-            faces: uint8 [T, H, W, 3] RGB, a clip's canonical faces.
-            lips: float [T, 20, 2], where they are, NaN where unknown.
-        """
-        chosen = min(self.reference_frame, len(faces) - 1)
-        known = lips_at(lips, chosen)
-        reference = faces[chosen][None]
-        if self.mode == "video":
-            reference = self._averaged(faces, lips, chosen)[None]
-        targets = np.repeat(reference, len(faces), axis=0) if self.mode == "still" else faces
-        encoded = self.model.encode_reference(
-            self._tensor(reference), torch.from_numpy(known)[None].to(self.model.device)
-        )
-        contexts = [
-            self.model.encode_context(
-                masked_face(self._tensor(targets[start:stop]), self.spec), encoded
-            )
-            for start, stop in _chunks(len(targets))
-        ]
-        return EncodedClip(targets, reference[0], known, encoded, contexts)
-
-    @torch.inference_mode()
-    def speak(
+    def encode(
         self,
-        clip: EncodedClip,
-        features: Tensor,
-        samples: FloatArray | None = None,
-        told: Tensor | None = None,
-    ) -> GeneratedClip:
-        """The clip's face saying something.
+        faces: UInt8Array,
+        lips: FloatArray,
+        points: FloatArray | None = None,
+        topology: str = "mesh468",
+    ) -> EncodedClip:
+        """Encode everything that does not depend on the audio.
 
         Args:
-            clip: from `encode`.
-            features: float [C, M], the sound from the clip's first frame on; silence follows it.
-            samples: float32 [num_samples], the same sound for the lip_prior, where there is one.
-            told: float [T, 20, 2], how the lips move (see `lip_motion`), instead of the lip_prior's
-                opinion; NaN leaves it to the model.
+            faces: uint8 [T, H, W, 3] RGB, canonical faces.
+            lips: lip landmarks, float [T, 20, 2], NaN where unknown.
+            points: all landmarks, float [T, P, 2], NaN where unknown; needed for product videos.
+            topology: of the landmarks.
         """
-        num_frames = len(clip.faces)
-        tokens = self._tokens(clip.reference, features, num_frames)
-        if told is not None:
-            tokens = self.model.set_lip_motion(tokens, told.to(tokens))
-        elif self.lip_prior is not None and samples is not None:
-            tokens = self._listen(tokens, samples, self.lip_prior)
-        mouths, faces, fields = [], [], []
-        for (start, stop), context in zip(_chunks(num_frames), clip.contexts, strict=True):
-            output = self.model.decode(tokens[start:stop], clip.reference, context)
-            mouth = output.mouth.float().cpu().clamp(0, 1)
-            pasted = paste_mouth(as_tensor(clip.faces[start:stop]), mouth, self.spec)
-            mouths.append(mouth)
-            faces.append(_to_images(pasted))
-            fields += to_fields(output)
-        shown = self._composite(clip, fields)
+        generator = self._mouth_generator(len(faces))
+        if self.is_product and self.mode == "video" and points is not None:
+            frames = self._product_frames(faces, lips, points, topology)
+            return EncodedClip(generator.encode(frames), _reference_frames(frames))
+        chosen = min(self.reference_frame, len(faces) - 1)
+        is_still = self.mode == "still"
+        image = faces[chosen] if is_still else self._averaged(faces, lips, chosen)
+        reference = Reference(image, _IDENTITY, lips_at(lips, chosen))
+        (first,) = generator.encode([self._frame(image, 0, reference)])
+        frames = [
+            replace(self._frame(image if is_still else face, number), reference=first.reference)
+            for number, face in enumerate(faces)
+        ]
+        if is_still:
+            frames = [replace(frame, context=first.context) for frame in frames]
+        return EncodedClip(frames, [chosen] * len(faces))
+
+    @torch.inference_mode()
+    def generate(self, clip: EncodedClip, audio: ClipAudio) -> GeneratedClip:
+        """Generate the clip with some audio, followed by silence if it is shorter than the clip."""
+        generator = self._mouth_generator(len(clip))
+        num_samples = math.ceil(len(clip) * self.spec.sample_rate / self.spec.fps)
+        samples = np.pad(audio.samples, (0, max(0, num_samples - len(audio.samples))))
+        stored = None if self.is_product else audio.select(self.model.input_features)
+        generator.tokens.push(samples, stored)
+        generator.tokens.finish()
+        frames: list[GeneratedFrame] = []
+        for start in range(0, len(clip), CHUNK_FRAMES):
+            frames += generator.generate(clip.frames[start : start + CHUNK_FRAMES])
+        shown = self._composite(frames)
+        if self.is_product:
+            return GeneratedClip(real_mouths(shown, self.spec), shown, shown)
+        mouths, faces = zip(*(self._paste(chunk) for chunk in _chunks(frames)), strict=True)
         return GeneratedClip(torch.cat(mouths), np.concatenate(faces), shown)
 
-    def show_reference(self, clip: EncodedClip) -> UInt8Array:
-        """The reference's own mouth shown in every frame: uint8 [T, face, face, 3]."""
+    def copy_reference(self, clip: EncodedClip) -> UInt8Array:
+        """Composite each frame's unchanged reference mouth: uint8 [T, face, face, 3]."""
         size = self.spec.mouth_size
-        still = MouthFields(
+        unchanged = MouthFields(
             np.zeros((size, size, 2), np.float32),
             np.zeros((size, size, 3), np.float32),
             np.zeros((size, size), np.float32),
         )
-        return self._composite(clip, [still] * len(clip.faces))
+        return self._composite(GeneratedFrame(frame, unchanged) for frame in clip.frames)
+
+    def _mouth_generator(self, num_frames: int) -> MouthGenerator:
+        return MouthGenerator(
+            self.model,
+            self.spec,
+            chunk_frames=num_frames,
+            articulation=self.articulation,
+            lip_prior=self.lip_prior,
+        )
+
+    def _frame(
+        self, image: UInt8Array, number: int, reference: Reference | None = None
+    ) -> SourceFrame:
+        time_s = frame_time_s(number, self.spec.fps)
+        return SourceFrame(image, time_s, 1 / self.spec.fps, _IDENTITY, reference)
+
+    def _product_frames(
+        self, faces: UInt8Array, lips: FloatArray, points: FloatArray, topology: str
+    ) -> list[SourceFrame]:
+        """Return the frames with the landmarks and references that `predict` would use."""
+        frames = []
+        for number, opening in enumerate(opening_series(points, topology)):
+            is_known = bool(np.isfinite(opening))
+            frames.append(
+                replace(
+                    self._frame(faces[number], number),
+                    opening=float(opening) if is_known else _UNKNOWN_OPENING,
+                    lips=lips_at(lips, number),
+                    pose=head_pose(points[number], topology) if is_known else None,
+                    outline=cv2.convexHull(points[number])[:, 0] if is_known else None,
+                )
+            )
+        return list(add_references(frames, self.spec, self.spec.fps))
 
     def _averaged(self, faces: UInt8Array, lips: FloatArray, chosen: int) -> UInt8Array:
+        """Return a frame averaged with those of the next second that have the same lips."""
         second = slice(chosen, chosen + round(self.spec.fps))
         near = nearest_lips(lips[second], 0)
-        still = np.eye(2, 3, dtype=np.float32)
-        return average_onto(faces[chosen], ((faces[second][i], still) for i in near))
+        return average_onto(faces[chosen], ((faces[second][i], _IDENTITY) for i in near))
 
-    def _composite(self, clip: EncodedClip, fields: Sequence[MouthFields]) -> UInt8Array:
-        compositor = Compositor(LaplacianRenderer(), self.spec)
-        still = np.eye(2, 3, dtype=np.float32)
-        reference = Reference(clip.reference_face, still, clip.reference_lips)
-        shown = []
-        for number, (face, field) in enumerate(zip(clip.faces, fields, strict=True)):
-            time_s = frame_time_s(number, self.spec.fps)
-            source = SourceFrame(face, time_s, 1 / self.spec.fps, reference.transform, reference)
-            shown.append(compositor.composite(GeneratedFrame(source, field))[0])
-        return np.stack(shown)
+    def _paste(self, frames: Sequence[GeneratedFrame]) -> tuple[Tensor, UInt8Array]:
+        """Return the generator's mouths and the faces that contain them, without compositing."""
+        fields = [frame.fields for frame in frames if frame.fields is not None]
+        reference = frames[0].source.reference
+        assert reference is not None
+        assert reference.features is not None
+        flow = torch.from_numpy(np.stack([f.flow for f in fields])).permute(0, 3, 1, 2)
+        rgb = torch.from_numpy(np.stack([f.rgb for f in fields])).permute(0, 3, 1, 2)
+        mask = torch.from_numpy(np.stack([f.mask for f in fields]))[:, None]
+        # The model's flow is in half widths of the mouth box, that of the fields in widths.
+        warped = warp(reference.features.mouth.float().cpu(), 2 * flow)
+        mouths = (mask * rgb + (1 - mask) * warped).clamp(0, 1)
+        faces = as_tensor(np.stack([frame.source.image for frame in frames]))
+        pasted = (paste_mouth(faces, mouths, self.spec) * 255).round_().to(torch.uint8)
+        return mouths, pasted.movedim(-3, -1).contiguous().numpy()
 
-    def _tokens(self, reference: ReferenceFeatures, features: Tensor, num_frames: int) -> Tensor:
-        """One token a frame, [T, D], with the model's past and look-ahead around them."""
-        before, after = self.model.context_frames, self.model.lookahead_frames
-        frames = range(-before, num_frames + after)
-        names = self.model.input_features
-        windows = mel_windows(features, frames, self.spec.fps, self.spec, names)
-        windows = windows.to(reference.token.device)
-        return self.model.encode_audio(windows[None], reference)[0, before : before + num_frames]
-
-    def _listen(self, tokens: Tensor, samples: FloatArray, lip_prior: LipPrior) -> Tensor:
-        """Tokens [T, D], moved to where the lip_prior hears the lips."""
-        missing = math.ceil(len(tokens) * self.spec.sample_rate / self.spec.fps) - len(samples)
-        heard = np.pad(samples, (0, max(0, missing)))
-        told = predict_lip_motion(lip_prior, heard, self.spec)[: len(tokens)]
-        return self.model.set_lip_motion(tokens, torch.from_numpy(told).to(tokens), lip_prior.share)
-
-    def _tensor(self, faces: UInt8Array) -> Tensor:
-        return as_tensor(faces).to(next(self.model.parameters()).device)
+    def _composite(self, frames: Iterable[GeneratedFrame]) -> UInt8Array:
+        compositor = Compositor(LaplacianRenderer(), self.spec, occlusion_guard=self.is_product)
+        return np.stack([compositor.composite(frame)[0] for frame in frames])
 
 
 def real_mouths(faces: UInt8Array, spec: AVSpec) -> Tensor:
-    """The mouths of canonical faces uint8 [T, H, W, 3]: float [T, 3, mouth, mouth] in [0, 1]."""
-    chunks = _chunks(len(faces))
-    return torch.cat([mouth_crop(as_tensor(faces[start:stop]), spec) for start, stop in chunks])
+    """Return the mouths [T, 3, mouth, mouth] in [0, 1] of canonical faces uint8 [T, H, W, 3]."""
+    return torch.cat([mouth_crop(as_tensor(chunk), spec) for chunk in _chunks(faces)])
 
 
-def _chunks(num_frames: int) -> Iterator[tuple[int, int]]:
-    """Bounds of stretches short enough for memory."""
-    for start in range(0, num_frames, CHUNK_FRAMES):
-        yield start, min(start + CHUNK_FRAMES, num_frames)
+def _chunks(items: Sequence) -> Iterable:
+    """Split a sequence into chunks that bound the memory."""
+    return (items[start : start + CHUNK_FRAMES] for start in range(0, len(items), CHUNK_FRAMES))
 
 
-def _to_images(faces: Tensor) -> UInt8Array:
-    """Float [T, 3, H, W] in [0, 1] to uint8 [T, H, W, 3]."""
-    return (faces * 255).round_().to(torch.uint8).movedim(-3, -1).contiguous().numpy()
+def _reference_frames(frames: Sequence[SourceFrame]) -> list[int]:
+    """Return the index of the frame whose lips each frame's reference has."""
+    found: dict[Reference | None, int] = {}
+    for frame in frames:
+        reference = frame.reference
+        if reference is not None and reference not in found:
+            found[reference] = next(
+                i for i, f in enumerate(frames) if np.array_equal(f.lips, reference.lips)
+            )
+    return [found[frame.reference] for frame in frames]

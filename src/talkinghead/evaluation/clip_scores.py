@@ -1,8 +1,8 @@
-"""One clip's scores: rebuilt with its own sound, with another clip's, and with silence."""
+"""Scores of a prepared clip: generated with its own audio, with other audio and with silence."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from talkinghead.data.clip_features import ClipFeatureReader
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import ClipEntry
 from talkinghead.evaluation import metrics
+from talkinghead.evaluation.clip_audio import ClipAudio
 from talkinghead.evaluation.clip_generation import (
     ClipGenerator,
     EncodedClip,
@@ -21,210 +22,203 @@ from talkinghead.evaluation.clip_generation import (
     real_mouths,
 )
 from talkinghead.evaluation.report.clip_visuals import make_clip_visuals
-from talkinghead.evaluation.report.summary import Scored
+from talkinghead.evaluation.report.results import ClipResult
 from talkinghead.evaluation.scorers.clip_scorers import Scorers
-from talkinghead.features.audio_features import input_features, select_features
-from talkinghead.media.timing import mel_centre
+from talkinghead.features.audio_features import input_features
 from talkinghead.models.lipsync.decoder import lip_mask_prior
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
-_WRONG = {"other": "", "elsewhere": "_elsewhere"}
-"""Wrong sounds, and how their scores end."""
+_WRONG_AUDIO = {"other": "", "elsewhere": "_elsewhere"}
+"""Versions with wrong audio, and the suffix of their ratios."""
 
 
 @dataclass(frozen=True)
 class RealClip:
     """A prepared clip in memory.
 
-    `faces` uint8 [T, H, W, 3]; `features` float [C, M], mel rows first; `opening` float32 [T];
-    `lips` float32 [T, 20, 2], canonical pixels; `samples` float32 [num_samples].
+    Attributes:
+        entry: its line of the manifest.
+        faces: canonical faces, uint8 [T, H, W, 3].
+        audio: starts with the first frame, and may be longer than the faces.
+        opening: mouth opening, float32 [T].
+        lips: lip landmarks, float32 [T, 20, 2], canonical pixels.
     """
 
     entry: ClipEntry
     faces: UInt8Array
-    features: Tensor
+    audio: ClipAudio
     opening: FloatArray
     lips: FloatArray
-    samples: FloatArray
 
 
 def load_clip(
     corpus_dir: Path,
     entry: ClipEntry,
-    *,
-    reader: ClipFeatureReader | None = None,
+    spec: AVSpec,
+    audio_features: Sequence[str] = ("mel",),
     max_frames: int | None = None,
 ) -> RealClip:
-    """Reads a clip, or its first `max_frames` frames (and all of its sound).
+    """Read the first `max_frames` frames of a clip (all if None), and all of its audio.
 
     Raises:
         CorpusError: the clip's file is missing or broken.
     """
     file = ClipFile(corpus_dir / entry.path)
+    reader = ClipFeatureReader(spec, audio_features)
     num_frames = min(len(file), max_frames or len(file))
-    features = torch.from_numpy(file.mel()) if reader is None else reader.read(file)
-    opening = file.tensor("mouth_opening")[:num_frames].astype(np.float32)
-    lips = file.tensor("lips")[:num_frames].astype(np.float32)
     samples = file.tensor("audio").astype(np.float32) / np.float32(32_767)
-    return RealClip(entry, file.faces(0, num_frames), features, opening, lips, samples)
+    return RealClip(
+        entry,
+        file.faces(0, num_frames),
+        ClipAudio(samples, reader.read(file), reader.names, spec),
+        file.tensor("mouth_opening")[:num_frames].astype(np.float32),
+        file.tensor("lips")[:num_frames].astype(np.float32),
+    )
 
 
 class ClipScorer:
-    """Scores clips, one by one.
+    """Scores clips one by one.
 
     Args:
-        generator: rebuilds them.
+        generator: generates the clips.
         scorers: measure real and generated faces alike.
+
+    Attributes:
+        audio_features: names of the audio features that the clips must have.
     """
 
     def __init__(self, generator: ClipGenerator, scorers: Scorers) -> None:
         self.generator = generator
         self.spec = generator.spec
         self.scorers = scorers
-        own, expert = generator.model.input_features, scorers.input_features
-        self.audio_features = input_features((*own, *expert))
+        needed = (*generator.model.input_features, *scorers.input_features)
+        self.audio_features = input_features(needed)
 
-    def score(self, clip: RealClip, other: RealClip | None, column: str = "clips") -> Scored:
-        """All scores of a clip.
+    def score(self, clip: RealClip, other: RealClip | None, column: str = "clips") -> ClipResult:
+        """Return all scores of a clip.
 
         Args:
-            clip: the real one.
-            other: the clip whose sound is put to it, to see whether the model listens; None where
-                there is none.
-            column: of the report, where the clip belongs.
+            clip: the real clip.
+            other: a clip whose audio is wrong for this one; None to skip these scores.
+            column: column of the report that the result belongs to.
         """
-        encoded = self.generator.encode(clip.faces, clip.lips)
-        # An empty sound is followed by silence, like any other.
-        sounds = {"own": (clip.features, clip.samples)}
-        sounds["silence"] = clip.features[:, :0], clip.samples[:0]
-        if other is not None:
-            sound = other.features, torch.from_numpy(other.samples)
-            # Sentences begin and end alike: from the middle on, even their timing is another.
-            turned = [_turn(part) for part in sound]
-            for name, (features, samples) in {"other": sound, "elsewhere": turned}.items():
-                repeated = _repeat_to(features, len(clip.faces), self.spec)
-                times = repeated.shape[1] // max(1, features.shape[1])
-                sounds[name] = repeated, samples.repeat(times).numpy()
-        takes = {
-            name: self.generator.speak(
-                encoded, self._select(features, self.generator.model.input_features), samples
-            )
-            for name, (features, samples) in sounds.items()
-        }
         detector, topology = self.scorers.detector, self.scorers.detector.topology
-        points = {n: metrics.track_landmarks(t.faces, detector) for n, t in takes.items()}
-        points["real"] = metrics.track_landmarks(clip.faces, detector)
-        opening = {name: metrics.opening_series(p, topology) for name, p in points.items()}
-        speech = self.scorers.speech(clip.features, len(clip.faces))
-        own = takes["own"]
-        values = self.scorers.motion(opening["own"], clip.opening, speech)
-        values |= self._listening(clip, other, opening)
-        values["lmd"] = metrics.landmark_distance(points["own"], points["real"], topology)
-        values |= self._pixels(clip, encoded, takes, speech)
-        values |= self.scorers.likeness(own.shown, clip.faces)
-        values |= self._sync(clip, own)
-        drawn = [name for name in takes if name != "elsewhere"]
-        rows = {"real": clip.faces} | {name: takes[name].faces for name in drawn}
-        shown = {"real": clip.faces, "generated": own.shown}
-        curves = {"real": clip.opening, "own": opening["own"]}
-        curves |= {name: opening[name] for name in ("silence", "other") if name in opening}
-        visuals = make_clip_visuals(rows, shown, curves, speech, clip.samples, self.spec)
-        return Scored(
-            clip.entry.id, column, _facts(clip, other), values, visuals, self._features(clip, own)
-        )
-
-    def _listening(
-        self, clip: RealClip, other: RealClip | None, opening: dict[str, FloatArray]
-    ) -> dict[str, float]:
-        """What the mouth does with the wrong sound and with none."""
-        real, silent = clip.opening, opening["silence"]
-        values = {
-            "r_silence": metrics.agreement(silent, real),
-            "r_ceiling": metrics.pearson(opening["real"], real),
-            "opening_silence": float(np.nanmean(silent)) if np.isfinite(silent).any() else np.nan,
-            "opening_closed": float(np.nanpercentile(real, 5)),
-            "openness_silence": metrics.openness(silent, real),
+        points = {"real": metrics.track_landmarks(clip.faces, detector)}
+        encoded = self.generator.encode(clip.faces, clip.lips, points["real"], topology)
+        versions = {
+            name: self.generator.generate(encoded, audio)
+            for name, audio in _audio_versions(clip, other).items()
         }
-        if other is not None:
-            common = min(len(real), len(other.opening))
-            heard = opening["other"]
-            values["r_other"] = metrics.agreement(heard, real)
-            values["r_elsewhere"] = metrics.agreement(opening["elsewhere"], real)
-            values["r_follows_other"] = metrics.agreement(heard[:common], other.opening[:common])
-        return values
+        points |= {n: metrics.track_landmarks(v.faces, detector) for n, v in versions.items()}
+        opening = {name: metrics.opening_series(p, topology) for name, p in points.items()}
+        speech = self.scorers.speech(clip.audio, len(clip.faces))
+        own = versions["own"]
+        values = self.scorers.motion(opening["own"], clip.opening, speech)
+        values |= _audio_dependence(clip, other, opening)
+        values["lmd"] = metrics.landmark_distance(points["own"], points["real"], topology)
+        values |= self._pixels(clip, encoded, versions, speech)
+        values |= self.scorers.likeness(own.shown, clip.faces)
+        values |= self.scorers.sync(own.faces, own.mouths, clip.audio)
+        real = self.scorers.sync(clip.faces, real_mouths(clip.faces, self.spec), clip.audio)
+        values |= {f"real_{name}": value for name, value in real.items()}
+        drawn = [name for name in ("own", "silence", "other") if name in versions]
+        rows = {"real": clip.faces} | {name: versions[name].faces for name in drawn}
+        shown = {"real": clip.faces, "generated": own.shown}
+        curves = {"real": clip.opening} | {name: opening[name] for name in drawn}
+        visuals = make_clip_visuals(rows, shown, curves, speech, clip.audio.samples, self.spec)
+        features = None
+        if self.scorers.inception is not None:
+            extract = self.scorers.inception.features
+            features = extract(own.shown), extract(clip.faces)
+        return ClipResult(clip.entry.id, column, _facts(clip, other), values, visuals, features)
 
     def _pixels(
         self,
         clip: RealClip,
         encoded: EncodedClip,
-        takes: dict[str, GeneratedClip],
+        versions: Mapping[str, GeneratedClip],
         speech: metrics.BoolArray,
     ) -> dict[str, float]:
-        """How near the mouth's pixels come. The reference frame is left out: it could be copied."""
+        """Return image scores of the mouth, without the reference frames: they could be copied."""
         real = real_mouths(clip.faces, self.spec)
-        chosen = min(self.generator.reference_frame, len(real) - 1)
-        kept = (
-            torch.arange(len(real)) != chosen if len(real) > 1 else torch.ones(1, dtype=torch.bool)
+        kept = torch.ones(len(real), dtype=torch.bool)
+        if len(real) > 1:
+            kept[encoded.reference_frames] = False
+        target, is_speech = real[kept], torch.from_numpy(speech)[kept]
+        mouths = {name: version.mouths[kept] for name, version in versions.items()}
+        mouths["reference"] = real[encoded.reference_frames][kept]
+        shown = {n: real_mouths(v.shown, self.spec)[kept] for n, v in versions.items()}
+        copied = self.generator.copy_reference(encoded)
+        shown["reference"] = real_mouths(copied, self.spec)[kept]
+        lip_weights = lip_mask_prior(self.spec.mouth_size)
+        return (
+            self.scorers.pixels(mouths["own"], target)
+            | _l1_scores("", mouths, target, is_speech)
+            | _l1_scores("lips_", mouths, target, is_speech, lip_weights)
+            | _l1_scores("shown_", shown, target, is_speech)
         )
-        target, spoken = real[kept], torch.from_numpy(speech)[kept]
-        values = self.scorers.pixels(takes["own"].mouths[kept], target)
-        mouths = {name: take.mouths[kept] for name, take in takes.items()}
-        mouths["reference"] = real[chosen].expand_as(target)
-        shown = {n: real_mouths(t.shown, self.spec)[kept] for n, t in takes.items()}
-        shown["reference"] = real_mouths(self.generator.show_reference(encoded), self.spec)[kept]
-        for prefix, pictures, weights in (
-            ("", mouths, None),
-            ("lips_", mouths, lip_mask_prior(self.spec.mouth_size)),
-            ("shown_", shown, None),
-        ):
-            for name in ("own", *_WRONG, "reference"):
-                if name in pictures:
-                    values[f"{prefix}l1_{name}"] = metrics.l1(pictures[name], target, weights)
-            for name, suffix in _WRONG.items():
-                if name in pictures:
-                    own, other = pictures["own"], pictures[name]
-                    values[f"{prefix}l1_ratio{suffix}"] = metrics.l1_ratio(
-                        other, own, target, weights
-                    )
-                    values[f"{prefix}l1_ratio{suffix}_speech"] = metrics.l1_ratio(
-                        other[spoken], own[spoken], target[spoken], weights
-                    )
-        return values
 
-    def _sync(self, clip: RealClip, own: GeneratedClip) -> dict[str, float]:
-        """LSE-D, LSE-C and offset of the generated and the real mouth."""
-        real = real_mouths(clip.faces, self.spec)
-        sound = self._select(clip.features, self.scorers.input_features), clip.samples
-        values = self.scorers.sync(own.faces, own.mouths, *sound)
-        theirs = self.scorers.sync(clip.faces, real, *sound)
-        return values | {f"real_{name}": value for name, value in theirs.items()}
 
-    def _select(self, features: Tensor, names: Sequence[str]) -> Tensor:
-        return select_features(features, self.spec, self.audio_features, names)
+def _audio_versions(clip: RealClip, other: RealClip | None) -> dict[str, ClipAudio]:
+    """Return the audio of each generated version."""
+    versions = {"own": clip.audio, "silence": clip.audio.silenced()}
+    if other is not None:
+        # Sentences start and end alike; rotated audio also differs in its timing.
+        versions["other"] = other.audio.repeated(len(clip.faces))
+        versions["elsewhere"] = other.audio.rotated().repeated(len(clip.faces))
+    return versions
 
-    def _features(self, clip: RealClip, own: GeneratedClip) -> tuple[FloatArray, FloatArray] | None:
-        if self.scorers.inception is None:
-            return None
-        features = self.scorers.inception.features
-        return features(own.shown), features(clip.faces)
+
+def _audio_dependence(
+    clip: RealClip, other: RealClip | None, opening: Mapping[str, FloatArray]
+) -> dict[str, float]:
+    """Return scores of the mouth motion with silence and with wrong audio."""
+    real, silent = clip.opening, opening["silence"]
+    values = {
+        "r_silence": metrics.opening_correlation(silent, real),
+        "r_ceiling": metrics.pearson(opening["real"], real),
+        "opening_silence": float(np.nanmean(silent)) if np.isfinite(silent).any() else np.nan,
+        "opening_closed": float(np.nanpercentile(real, 5)),
+        "openness_silence": metrics.relative_opening(silent, real),
+    }
+    if other is not None:
+        common = min(len(real), len(other.opening))
+        values["r_other"] = metrics.opening_correlation(opening["other"], real)
+        values["r_elsewhere"] = metrics.opening_correlation(opening["elsewhere"], real)
+        values["r_follows_other"] = metrics.opening_correlation(
+            opening["other"][:common], other.opening[:common]
+        )
+    return values
+
+
+def _l1_scores(
+    prefix: str,
+    images: Mapping[str, Tensor],
+    target: Tensor,
+    is_speech: Tensor,
+    weights: Tensor | None = None,
+) -> dict[str, float]:
+    """Return the L1 of each version, and the ratios of wrong to own audio."""
+    values = {
+        f"{prefix}l1_{name}": metrics.l1(images[name], target, weights)
+        for name in ("own", *_WRONG_AUDIO, "reference")
+        if name in images
+    }
+    own = images["own"]
+    for name, suffix in _WRONG_AUDIO.items():
+        if name in images:
+            ratio, other = f"{prefix}l1_ratio{suffix}", images[name]
+            values[ratio] = metrics.l1_ratio(other, own, target, weights)
+            values[f"{ratio}_speech"] = metrics.l1_ratio(
+                other[is_speech], own[is_speech], target[is_speech], weights
+            )
+    return values
 
 
 def _facts(clip: RealClip, other: RealClip | None) -> dict[str, str | bool | None]:
-    same = other.entry.speaker == clip.entry.speaker if other else None
     return {
         "speaker": clip.entry.speaker,
         "split": clip.entry.split,
         "other": other.entry.id if other else None,
-        "other_same_speaker": same,
+        "other_same_speaker": other.entry.speaker == clip.entry.speaker if other else None,
     }
-
-
-def _turn(sound: Tensor) -> Tensor:
-    """Features [C, M] or samples [N] from their middle on, round to their beginning."""
-    return sound.roll(-(sound.shape[-1] // 2), -1)
-
-
-def _repeat_to(features: Tensor, num_frames: int, spec: AVSpec) -> Tensor:
-    """A sound repeated until it covers so many frames: its end is not heard as silence."""
-    needed = mel_centre(num_frames, spec.fps, spec) + spec.mel_window
-    return features.repeat(1, -(-needed // max(1, features.shape[1])))

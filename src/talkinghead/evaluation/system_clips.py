@@ -1,12 +1,12 @@
-"""Any system's video files as aligned faces, landmarks and sound; and which file belongs to which.
+"""Reading and pairing of the videos that `score` compares.
 
-Shape suffixes: T video frames, P landmarks, C feature rows, M mel frames.
+Shape suffixes: T video frames, P landmarks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from talkinghead.data.preparation.clip_maker import grid_frames
 from talkinghead.data.preparation.corpus import VIDEO_SUFFIXES
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.evaluation import metrics
+from talkinghead.evaluation.clip_audio import ClipAudio
 from talkinghead.evaluation.clip_generation import real_mouths
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import warp_face
@@ -29,12 +30,16 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array, VideoFrame
 
 @dataclass(frozen=True)
 class MediaClip:
-    """A video as it is judged, on the AVSpec's frame grid.
+    """A video prepared for scoring, on the AVSpec's frame grid.
 
-    `faces` uint8 [T, face, face, 3], canonical; `points` float32 [T, P, 2] in canonical pixels, NaN
-    where no face was found; `opening` float32 [T] likewise; `transforms` float32 [T, 2, 3] from the
-    source's pixels; `size` the source's (height, width). `samples` float32 [num_samples] and
-    `features` float [C, M] are the sound's, None for a silent file.
+    Attributes:
+        path: the file.
+        faces: canonical faces, uint8 [T, face, face, 3].
+        points: landmarks in canonical pixels, float32 [T, P, 2], NaN without a face.
+        opening: mouth opening, float32 [T], NaN without a face.
+        transforms: from source pixels to the canonical face, float32 [T, 2, 3].
+        size: (height, width) of the source.
+        audio: None for a silent file.
     """
 
     path: Path
@@ -43,29 +48,24 @@ class MediaClip:
     opening: FloatArray
     transforms: FloatArray
     size: tuple[int, int]
-    samples: FloatArray | None
-    features: Tensor | None
+    audio: ClipAudio | None
 
     def __len__(self) -> int:
-        """Number of video frames."""
         return len(self.faces)
 
     def mouths(self, spec: AVSpec) -> Tensor:
-        """Float [T, 3, mouth, mouth] in [0, 1]."""
+        """Return the mouths, float [T, 3, mouth, mouth] in [0, 1]."""
         return real_mouths(self.faces, spec)
 
     def first(self, num_frames: int) -> MediaClip:
-        """The clip's beginning, with all of its sound."""
+        """Return the first frames, with all of the audio."""
         n = num_frames
-        return MediaClip(
-            self.path,
-            self.faces[:n],
-            self.points[:n],
-            self.opening[:n],
-            self.transforms[:n],
-            self.size,
-            self.samples,
-            self.features,
+        return replace(
+            self,
+            faces=self.faces[:n],
+            points=self.points[:n],
+            opening=self.opening[:n],
+            transforms=self.transforms[:n],
         )
 
 
@@ -78,24 +78,24 @@ def read_clip(
     max_frames: int | None = None,
     reference: MediaClip | None = None,
 ) -> MediaClip:
-    """Reads a video and follows its face.
+    """Read a video and track its face.
 
     Args:
         path: the file.
-        detector: finds the face.
-        spec: the canonical face and the frame grid.
+        detector: face detector.
+        spec: canonical face and frame grid.
         audio_features: names of the features to compute; see `AudioFeatures`.
-        max_frames: at most so many frames from the start; all if None.
-        reference: the real clip. Where the sizes agree the faces are aligned by its transforms, so
-            that what has moved in the picture shows; else by the file's own.
+        max_frames: number of frames to read; all if None.
+        reference: the real clip. If the sizes are equal, its transforms align the faces, so that
+            motion relative to the real video remains visible.
 
     Raises:
-        MediaError: the file cannot be read or is a still.
-        FaceNotFoundError: no frame shows a face.
+        MediaError: the file cannot be read or is a still image.
+        FaceNotFoundError: no frame contains a face.
     """
     info = probe(path)
     if not info.has_video or info.is_image:
-        raise MediaError(f"{path}: is no video; give one with moving pictures")
+        raise MediaError(f"{path}: is not a video; give a file with more than one frame")
     limit = max_frames if reference is None else len(reference)
     track = track_clip(_frames(path, spec, limit), detector, spec, spec.fps)
     size = (info.height, info.width)
@@ -104,30 +104,24 @@ def read_clip(
         transforms = reference.transforms[: len(transforms)]
     pairs = zip(_frames(path, spec, limit), transforms, strict=True)
     faces = np.stack([warp_face(frame.image, t, spec.face_size) for frame, t in pairs])
-    samples = read_audio(path, spec.sample_rate).samples if info.has_audio else None
-    features = None
-    if samples is not None:
-        features = AudioFeatures(spec, audio_features)(torch.from_numpy(samples))
-    return MediaClip(
-        path,
-        faces,
-        _canonical(track.points, transforms),
-        metrics.opening_series(track.points, track.topology),
-        transforms,
-        size,
-        samples,
-        features,
-    )
+    audio = None
+    if info.has_audio:
+        samples, features = read_audio(path, spec.sample_rate).samples, tuple(audio_features)
+        rows = AudioFeatures(spec, features)(torch.from_numpy(samples))
+        audio = ClipAudio(samples, rows, features, spec)
+    opening = metrics.opening_series(track.points, track.topology)
+    points = _canonical(track.points, transforms)
+    return MediaClip(path, faces, points, opening, transforms, size, audio)
 
 
 def find_videos(path: str | Path) -> dict[str, Path]:
-    """Videos by the name that pairs them: the path below the folder, without its suffix.
+    """Return videos by name: their paths below the folder, without suffix.
 
     Args:
-        path: a video, or a folder that is searched to its depth.
+        path: a video, or a folder that is searched recursively.
 
     Raises:
-        UsageError: nothing is there.
+        UsageError: there is no video.
     """
     root = Path(path)
     if root.is_file():
@@ -136,22 +130,22 @@ def find_videos(path: str | Path) -> dict[str, Path]:
         raise UsageError(f"{root} does not exist: give a video, or a folder of videos")
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
     if not files:
-        raise UsageError(f"{root} holds no video; expected files such as clip.mp4")
+        raise UsageError(f"{root} contains no video; expected files such as clip.mp4")
     return {p.relative_to(root).with_suffix("").as_posix(): p for p in files}
 
 
 def pair_videos(generated: str | Path, reference: str | Path) -> dict[str, tuple[Path, Path]]:
-    """Generated and real files that belong together, by the real ones' names.
+    """Return pairs of generated and real files, by the names of the real ones.
 
-    Two single files are a pair whatever their names. In folders a file's path below the folder
-    counts or, where that finds none, its name alone.
+    Two single files always form a pair. In folders, files are paired by their paths below the
+    folder or else by their file names.
 
     Args:
         generated: a video or a folder.
-        reference: likewise.
+        reference: a video or a folder.
 
     Raises:
-        UsageError: no file has a partner.
+        UsageError: no files can be paired.
     """
     ours, real = find_videos(generated), find_videos(reference)
     if Path(generated).is_file() and Path(reference).is_file():
@@ -165,7 +159,7 @@ def pair_videos(generated: str | Path, reference: str | Path) -> dict[str, tuple
     if not pairs:
         raise UsageError(
             f"no file of {generated} has the name of one of {reference}: {_some(ours)} against "
-            f"{_some(real)}; name the generated files as the real ones"
+            f"{_some(real)}; give the generated files the names of the real ones"
         )
     return pairs
 
@@ -185,6 +179,6 @@ def _frames(path: Path, spec: AVSpec, limit: int | None) -> Iterable[VideoFrame]
 
 
 def _canonical(points: FloatArray, transforms: FloatArray) -> FloatArray:
-    """Landmarks [T, P, 2] from the source's pixels to the canonical face's."""
+    """Transform landmarks [T, P, 2] from source pixels to canonical pixels."""
     turned = np.einsum("tpx,tyx->tpy", points, transforms[:, :, :2])
     return np.asarray(turned + transforms[:, None, :, 2], dtype=np.float32)

@@ -1,12 +1,21 @@
-"""The scores: pure functions of pictures, landmarks, mels and embeddings. See docs/metrics.md."""
+"""Evaluation metrics: functions of images, landmarks, mels and embeddings (see docs/metrics.md).
+
+`lip_sync_metrics` holds the lip-sync scores as `torchmetrics.Metric`s.
+"""
 
 from talkinghead.evaluation.metrics.image_metrics import jitter, l1, l1_ratio, psnr, sharpness, ssim
+from talkinghead.evaluation.metrics.lip_sync_metrics import (
+    LipLandmarkDistance,
+    LipSyncError,
+    MouthOpeningCorrelation,
+    RelativeMouthOpening,
+)
 from talkinghead.evaluation.metrics.mouth_metrics import (
     MOUTH_POINTS,
-    agreement,
     landmark_distance,
-    openness,
-    pauses,
+    opening_correlation,
+    pause_frames,
+    relative_opening,
     speech_frames,
 )
 from talkinghead.evaluation.metrics.statistics import (
@@ -26,19 +35,23 @@ __all__ = [
     "MOUTH_POINTS",
     "BoolArray",
     "Interval",
+    "LipLandmarkDistance",
+    "LipSyncError",
+    "MouthOpeningCorrelation",
+    "RelativeMouthOpening",
     "SyncScores",
-    "agreement",
     "bootstrap_interval",
     "jitter",
     "l1",
     "l1_ratio",
     "landmark_distance",
+    "opening_correlation",
     "opening_series",
-    "openness",
     "paired_difference",
-    "pauses",
+    "pause_frames",
     "pearson",
     "psnr",
+    "relative_opening",
     "sharpness",
     "speech_frames",
     "ssim",

@@ -1,4 +1,4 @@
-"""How near pictures come to the real ones, and how sharp and steady they are.
+"""Image quality: pixel errors, PSNR, SSIM, sharpness and temporal jitter.
 
 Shape suffixes: T video frames, H and W pixels.
 """
@@ -9,17 +9,22 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from talkinghead.types import LUMA, Box, UInt8Array
 
+_MAX_PSNR_DB = 100.0
+
 
 def l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
-    """Mean absolute difference of images [..., 3, H, W] in [0, 1]; in [0, 1], lower is better.
+    """Return the mean absolute difference of images [..., 3, H, W] in [0, 1].
 
-    `weights` [H, W] say how much each place counts; all alike if not given.
+    `weights` [H, W] weight the pixels; uniform if None.
     """
     difference = (predicted - target).abs()
     if weights is None:
@@ -28,31 +33,34 @@ def l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> floa
 
 
 def l1_ratio(other: Tensor, own: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
-    """How much further off `other` is than `own`, both as `l1` says; NaN without images."""
+    """Return the `l1` of `other` divided by that of `own`; NaN without images."""
     return l1(other, target, weights) / max(l1(own, target, weights), 1e-8)
 
 
 def psnr(predicted: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB, mean over images [T, 3, H, W] in [0, 1]; at most 100."""
-    error = (predicted - target).square().flatten(1).mean(dim=1).clamp_min(1e-10)
-    return float((-10 * torch.log10(error)).mean())
+    """Return the mean PSNR in dB of images [T, 3, H, W] in [0, 1]; at most 100 per image."""
+    values = peak_signal_noise_ratio(
+        predicted, target, data_range=1.0, reduction="none", dim=(1, 2, 3)
+    )
+    return float(values.clamp(max=_MAX_PSNR_DB).mean())
 
 
 def ssim(predicted: Tensor, target: Tensor) -> float:
-    """Structural similarity of images [T, 3, H, W] in [0, 1], at most 1.
+    """Return the mean structural similarity of images [T, 3, H, W] in [0, 1], at most 1.
 
-    The window is a Gaussian of 11 x 11 pixels (sigma 1.5); the mean is over pixels and colours.
+    The window is a Gaussian of 11 x 11 pixels (sigma 1.5).
 
     Paper: Wang et al., "Image quality assessment: from error visibility to structural similarity",
         2004.
     """
-    return float(ssim_map(predicted, target, window_size=11).mean())
+    return float(structural_similarity_index_measure(predicted, target, data_range=1.0))
 
 
 def sharpness(images: Tensor) -> float:
-    """Variance of the luma's Laplacian, averaged over images [T, 3, H, W] in [0, 1].
+    """Return the variance of the luma's Laplacian, averaged over images [T, 3, H, W] in [0, 1].
 
-    In squared grey levels of 255: it grows with contrast, so compare it with the real mouth's.
+    The unit is squared grey levels (0 to 255). It grows with contrast: compare it with that of the
+    real images.
     """
     luma = torch.tensor(LUMA, dtype=images.dtype).view(1, 3, 1, 1) * 255
     grey = (images * luma).sum(dim=1, keepdim=True)
@@ -61,22 +69,22 @@ def sharpness(images: Tensor) -> float:
 
 
 def jitter(predicted: UInt8Array, target: UInt8Array, box: Box) -> float:
-    """What moves outside the mouth that does not move in the target, or the other way round.
+    """Return the difference in motion outside the mouth between two videos.
 
     Args:
         predicted: uint8 [T, H, W, 3], aligned faces.
-        target: the same.
-        box: the mouth's, left out.
+        target: uint8 [T, H, W, 3].
+        box: the mouth's box, which is excluded.
 
     Returns:
-        The mean absolute difference of the two videos' changes from frame to frame, in grey levels
-        of 255; NaN with fewer than two frames.
+        The mean absolute difference between the frame-to-frame changes of the two videos, in grey
+        levels (0 to 255); NaN with fewer than two frames.
     """
     if len(predicted) < 2:
         return float("nan")
     outside = np.ones(predicted.shape[1:3], dtype=np.bool_)
     outside[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = False
-    # How the difference of the two videos changes: a frame at a time, for memory.
+    # One frame at a time, to bound the memory.
     differences = (
         p[outside].astype(np.int16) - t[outside] for p, t in zip(predicted, target, strict=True)
     )

@@ -1,4 +1,4 @@
-"""What the mouth does, by landmarks: its opening, and how far the lips are from where they were.
+"""Mouth motion measured on landmarks: opening, speech and pauses, landmark distance.
 
 Shape suffixes: T video frames, P landmarks.
 """
@@ -12,8 +12,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from talkinghead.features.audio_features import mel_windows
-from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.features.faces.mouth_motion import BoolArray, pearson
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.types import AVSpec, FloatArray
 
 # fmt: off
@@ -28,7 +28,7 @@ MOUTH_POINTS: dict[str, tuple[int, ...]] = {
     "mesh468": (*_OUTER_LIPS, *_INNER_LIPS),
     "ibug68": tuple(range(48, 68)),
 }
-"""The lips' landmarks, outer and inner."""
+"""Indices of the outer and inner lip landmarks, by topology."""
 
 _EYE_CORNERS = {"mesh468": (33, 263), "ibug68": (36, 45)}
 _SPEECH_LEVEL = 0.4
@@ -36,11 +36,13 @@ _MIN_RANGE = 0.8  # 10 dB on the mel's scale.
 _MIN_PAUSE = 5
 
 
-def agreement(generated: FloatArray, real: FloatArray, mask: BoolArray | None = None) -> float:
-    """Pearson's r of a generated and the real opening, as `pearson`; 0 where nothing is generated.
+def opening_correlation(
+    generated: FloatArray, real: FloatArray, mask: BoolArray | None = None
+) -> float:
+    """Return Pearson's r of the generated and the real mouth opening [T].
 
-    A mouth that stays as it is follows nothing: were that unknown, a system that does not move in
-    the hard clips would be judged by the easy ones.
+    It is 0 rather than NaN for a generated mouth that does not move where the real one does, so
+    that a static system does not drop its hard clips from the mean.
     """
     r = pearson(generated, real, mask)
     if not np.isnan(r):
@@ -51,16 +53,16 @@ def agreement(generated: FloatArray, real: FloatArray, mask: BoolArray | None = 
     return 0.0 if known.sum() >= 3 and np.ptp(real[known]) > np.ptp(generated[known]) else r
 
 
-def openness(generated: FloatArray, real: FloatArray) -> float:
-    """Where a mouth's median opening lies in the real clip's range.
+def relative_opening(generated: FloatArray, real: FloatArray) -> float:
+    """Return the median generated opening relative to the range of the real opening.
 
     Args:
-        generated: float [T], its opening, NaN where unknown.
-        real: likewise, the real mouth's.
+        generated: float [T], NaN where unknown.
+        real: float [T], NaN where unknown.
 
     Returns:
-        0 at the real opening's 5th percentile, 1 at its 95th, and beyond them less or more; NaN
-        where either opening is unknown throughout, or the real one does not vary.
+        0 at the 5th percentile of the real opening and 1 at its 95th, extrapolated beyond; NaN
+        where an opening is unknown throughout, or the real one is constant.
     """
     generated, real = (series[np.isfinite(series)] for series in (generated, real))
     if not len(generated) or not len(real):
@@ -70,20 +72,17 @@ def openness(generated: FloatArray, real: FloatArray) -> float:
 
 
 def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> BoolArray:
-    """In which video frames somebody speaks: those well above the clip's quietest.
+    """Return the video frames that contain speech, bool [T].
 
-    The level of a frame is the mean over its mel window (so: of dB, over 200 ms). Speech is what
-    exceeds the clip's 5th percentile by 40 % of the way to the 95th. In a clip that varies by less
-    than 10 dB, all frames are speech unless it is silent throughout.
+    The level of a frame is the mean of its mel window (200 ms). Frames with speech exceed the
+    clip's 5th percentile by more than 40 % of the distance to the 95th. In a clip with a range of
+    less than 10 dB, all frames are speech unless the clip is silent.
 
     Args:
-        mel: float [num_mels, M], the clip's log-mel in [-4, 4].
+        mel: float [num_mels, M], log-mel in [-4, 4].
         num_frames: T.
         fps: video frames per second.
-        spec: the mel's.
-
-    Returns:
-        bool [T].
+        spec: layout of the mel.
     """
     level = mel_windows(mel, range(num_frames), fps, spec).mean(dim=(1, 2)).numpy()
     low, high = np.percentile(level, [5, 95])
@@ -92,27 +91,27 @@ def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> 
     return np.asarray(level > low + _SPEECH_LEVEL * (high - low))
 
 
-def pauses(speech: BoolArray) -> BoolArray:
-    """The frames bool [T] of silence: those without speech for at least 200 ms on end at 25 Hz.
+def pause_frames(speech: BoolArray) -> BoolArray:
+    """Return the frames bool [T] of pauses: at least 5 consecutive frames without speech.
 
-    Shorter gaps are part of speech: the mouth is on its way from one sound to the next.
+    Within shorter gaps (200 ms at 25 Hz) the mouth moves from one sound to the next.
     """
     closed: BoolArray = ndimage.binary_opening(~speech, np.ones(_MIN_PAUSE))
     return closed
 
 
 def landmark_distance(predicted: FloatArray, target: FloatArray, topology: str) -> float:
-    """LMD: mean distance of the lips' landmarks, in units of the target's outer eye distance.
+    """Return LMD: the mean distance of the lip landmarks, in outer-eye distances of the target.
 
-    The two must lie in the same picture coordinates (here: the canonical face); nothing is aligned.
+    Both must be in the same coordinates (here: the canonical face); they are not aligned further.
 
     Args:
         predicted: float [T, P, 2], NaN where unknown.
-        target: the same.
+        target: float [T, P, 2], NaN where unknown.
         topology: "mesh468" or "ibug68".
 
     Returns:
-        The mean over lips and known frames, in eye distances; NaN where no frame is known.
+        The mean over lip landmarks and known frames; NaN where no frame is known.
     """
     if predicted.shape[1] == 0 or target.shape[1] == 0:
         return float("nan")

@@ -1,4 +1,4 @@
-"""From one value per clip to a mean and what it is worth."""
+"""Means over clips with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import numpy as np
 from talkinghead.types import FloatArray
 
 MIN_CLIPS = 6
-"""With fewer, no difference is called one: values of one sign come by chance too often."""
+"""Fewest clips for a statement about a difference.
+
+With five or fewer clips, all values have the same sign by chance in over 5 % of cases, and with up
+to three the bootstrap interval merely spans the smallest and the largest value.
+"""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over clips with its bootstrap interval; `num_clips` had a value."""
+    """A mean over `num_clips` clips, with a bootstrap interval."""
 
     mean: float
     low: float
@@ -22,21 +26,26 @@ class Interval:
     num_clips: int
 
     @property
-    def leaves_out_zero(self) -> bool:
-        """Whether the mean differs from 0 by more than its interval, on `MIN_CLIPS` at least."""
-        return self.num_clips >= MIN_CLIPS and (self.low > 0 or self.high < 0)
+    def has_enough_clips(self) -> bool:
+        """Whether there are at least `MIN_CLIPS` clips."""
+        return self.num_clips >= MIN_CLIPS
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there are enough clips and 0 is outside the interval."""
+        return self.has_enough_clips and (self.low > 0 or self.high < 0)
 
 
 def bootstrap_interval(
     values: FloatArray, level: float = 0.95, num_samples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Mean of one value per clip, and the interval that resampling the clips gives (percentiles).
+    """Return the mean of one value per clip with its percentile bootstrap interval.
 
     Args:
-        values: float [num_clips]; NaN means that the clip has none.
-        level: the interval's coverage.
-        num_samples: resamplings.
-        seed: of the resampling.
+        values: float [num_clips]; NaN for clips without a value.
+        level: coverage of the interval.
+        num_samples: number of resamplings.
+        seed: seed of the resampling.
 
     Returns:
         All NaN where no clip has a value.
@@ -52,13 +61,12 @@ def bootstrap_interval(
 
 
 def paired_difference(values: FloatArray, others: FloatArray) -> Interval:
-    """Mean of `values - others`, clip by clip, with its bootstrap interval.
+    """Return the mean of `values - others` over the same clips, with its bootstrap interval.
 
-    Clips differ far more from one another than systems do: only the difference on the same clips
-    tells whether one system is the better. An interval that holds 0 says: not by these clips.
+    Clips differ far more from one another than systems do, so systems are compared clip by clip.
 
     Args:
-        values: float [num_clips], NaN where a clip has none.
-        others: another system's, for the same clips in the same order.
+        values: float [num_clips], NaN for clips without a value.
+        others: float [num_clips], another system's values for the same clips in the same order.
     """
     return bootstrap_interval(np.asarray(values) - np.asarray(others))

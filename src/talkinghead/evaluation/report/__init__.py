@@ -1,1 +1,1 @@
-"""Summaries, tables and the HTML report."""
+"""Report files: JSON, CSV, strips of frames and an HTML page."""

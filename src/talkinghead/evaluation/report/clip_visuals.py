@@ -1,4 +1,4 @@
-"""What a person looks at: frames in a row, two faces side by side with sound, the mouth's curve."""
+"""Visuals of a scored clip: a strip of frames, a side-by-side video and opening curves."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ _CRF = 26
 
 @dataclass(frozen=True)
 class ClipVisuals:
-    """One clip to look at.
+    """Visuals of one clip.
 
-    `strip` uint8 [H, W, 3]; `video` an MP4 with sound, and `poster` a JPEG of its middle;
-    `curves` the mouth's opening in eye distances by take, float32 [T] each, NaN where unknown;
-    `speech` bool [T].
+    Attributes:
+        strip: uint8 [H, W, 3].
+        video: MP4 with audio.
+        poster: JPEG of the middle frame of the video.
+        curves: mouth opening in eye distances of each version, float32 [T], NaN where unknown.
+        speech: frames with speech, bool [T].
     """
 
     strip: UInt8Array
@@ -46,15 +49,15 @@ def make_clip_visuals(
     samples: FloatArray | None,
     spec: AVSpec,
 ) -> ClipVisuals:
-    """Draws the strip and encodes the video.
+    """Draw the strip and encode the video of a clip.
 
     Args:
-        rows: canonical faces uint8 [T, face, face, 3] by take: the strip's rows.
-        shown: likewise, what the video shows side by side.
+        rows: canonical faces uint8 [T, face, face, 3] of each version, the rows of the strip.
+        shown: the versions that the video shows side by side.
         curves: see `ClipVisuals`.
-        speech: the frames with speech; the strip's are chosen from them.
-        samples: float32 [num_samples], the video's sound; silent if None.
-        spec: for the mouth's box, the frame and the sample rate.
+        speech: frames with speech, from which the strip's frames are chosen.
+        samples: float32 [num_samples], audio of the video; silent if None.
+        spec: mouth box, frame rate and sample rate.
     """
     frames = np.flatnonzero(speech) if speech is not None else np.arange(0)
     middle = side_by_side(shown, min(VIDEO_FRAMES, *map(len, shown.values())) // 2)
@@ -70,12 +73,12 @@ def make_clip_visuals(
 def draw_strip(
     rows: Mapping[str, UInt8Array], frames: npt.NDArray[np.intp], spec: AVSpec
 ) -> UInt8Array:
-    """Frames side by side, a row for each take, its name in the corner.
+    """Draw evenly spaced mouths side by side, one labelled row per version.
 
     Args:
-        rows: takes by name, uint8 [T, face, face, 3], all of the same T.
-        frames: the frames to choose from (all, if empty); `STRIP_FRAMES` are drawn, evenly spaced.
-        spec: for the mouth's box.
+        rows: versions by name, uint8 [T, face, face, 3], of equal T.
+        frames: frames to choose `STRIP_FRAMES` from; all if empty.
+        spec: mouth box.
 
     Returns:
         uint8 [H, W, 3].
@@ -93,36 +96,38 @@ def draw_strip(
 
 
 def encode_video(
-    takes: Mapping[str, UInt8Array], samples: FloatArray | None, spec: AVSpec
+    versions: Mapping[str, UInt8Array], samples: FloatArray | None, spec: AVSpec
 ) -> bytes:
-    """Takes side by side as an MP4 (H.264, and AAC where there is sound), at most 6 s at 25 Hz.
+    """Encode versions side by side as MP4 (H.264, AAC), at most 6 s at 25 Hz.
 
     Args:
-        takes: uint8 [T, face, face, 3] by name, all of the same T.
-        samples: float32 [num_samples] at the spec's rate, or None.
-        spec: for the rates.
+        versions: uint8 [T, face, face, 3] by name.
+        samples: float32 [num_samples] at the spec's rate; without an audio track if None.
+        spec: frame rate and sample rate.
     """
-    num_frames = min(VIDEO_FRAMES, *(len(faces) for faces in takes.values()))
-    width = len(takes) * spec.face_size
+    num_frames = min(VIDEO_FRAMES, *(len(faces) for faces in versions.values()))
+    width = len(versions) * spec.face_size
     rate = None if samples is None else spec.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         with VideoWriter(path, width, spec.face_size, spec.fps, rate, crf=_CRF) as writer:
             for frame in range(num_frames):
-                writer.write(side_by_side(takes, frame))
+                writer.write(side_by_side(versions, frame))
             if samples is not None:
                 end_s = frame_time_s(num_frames, spec.fps)
                 writer.write_audio(samples[: seconds_to_samples(end_s, spec.sample_rate)])
         return path.read_bytes()
 
 
-def side_by_side(takes: Mapping[str, UInt8Array], frame: int) -> UInt8Array:
-    """One frame of every take, uint8 [T, face, face, 3] by name: uint8 [face, n * face, 3]."""
-    return np.concatenate([_with_name(faces[frame], name) for name, faces in takes.items()], axis=1)
+def side_by_side(versions: Mapping[str, UInt8Array], frame: int) -> UInt8Array:
+    """Return one frame of every version, side by side: uint8 [face, n * face, 3]."""
+    return np.concatenate(
+        [_with_name(faces[frame], name) for name, faces in versions.items()], axis=1
+    )
 
 
 def _with_name(image: UInt8Array, name: str) -> UInt8Array:
-    """White in a black outline, which is the text itself, shifted: thicker letters are wider."""
+    """Return the image labelled in white with a black outline, drawn by shifted copies."""
     named, black, white = image.copy(), (0, 0, 0), (255, 255, 255)
     shifts = ((-1, 0, black), (1, 0, black), (0, -1, black), (0, 1, black), (0, 0, white))
     for x, y, colour in shifts:

@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs nothing else: no network, no script, no other file."""
+"""HTML report: one self-contained page without scripts or external files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,14 +17,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import talkinghead
 from talkinghead.evaluation.report.clip_visuals import ClipVisuals
+from talkinghead.evaluation.report.results import ClipResult, Report
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE, ScoreInfo
 from talkinghead.types import FloatArray, UInt8Array
 
-if TYPE_CHECKING:
-    from talkinghead.evaluation.report.summary import Report, Scored
-
 TEMPLATE = "report.html.j2"
-# Okabe and Ito's, told apart by people who see colours differently too; the real is the text's.
+# Okabe and Ito's palette is safe for colour-blind readers. Real clips use the text colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _ARROWS = {"higher": "↑", "lower": "↓", "one": "→ 1", "zero": "→ 0", "": ""}
 _WIDTH, _HEIGHT, _MARGIN_LEFT, _MARGIN_BOTTOM, _MARGIN_TOP = 960, 190, 44, 26, 8
@@ -33,7 +31,7 @@ _DASH = "\N{EM DASH}"
 
 @dataclass(frozen=True)
 class Cell:
-    """A score in one column: its mean and its interval, as text."""
+    """One table cell: mean and interval of a score, as text."""
 
     mean: str
     interval: str
@@ -42,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A score through all columns."""
+    """One table row: a score in all columns."""
 
     name: str
     info: ScoreInfo
@@ -52,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves as SVG: `paths` are (name, colour, what to draw), `bands` the pauses (x, width)."""
+    """Curves in SVG: `paths` are (name, colour, path data), `bands` are pauses (x, width)."""
 
     width: int
     height: int
@@ -68,16 +66,16 @@ class Plot:
 def render_page(
     report: Report,
     content: Mapping[str, Any],
-    visuals: Sequence[tuple[str, Scored]],
+    visuals: Sequence[tuple[str, ClipResult]],
     winners: Mapping[str, str],
 ) -> str:
-    """The page.
+    """Return the HTML page.
 
     Args:
-        report: what was scored.
-        content: what scores.json holds.
-        visuals: the clips to show, by name.
-        winners: the system that is the best beyond its interval, by score.
+        report: the results.
+        content: the content of scores.json.
+        visuals: the clips to show, with their names.
+        winners: the significantly best system of each score.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -106,7 +104,7 @@ def _colours(report: Report) -> dict[str, str]:
 
 
 def _facts(header: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The header's plain entries, for the page's head."""
+    """Return the header entries that the page shows."""
     facts = []
     for key, value in header.items():
         if isinstance(value, Mapping) and key == "generated":
@@ -144,11 +142,11 @@ def _number(value: float, info: ScoreInfo) -> str:
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
 
 
-def _show(name: str, clip: Scored, fps: Fraction, colours: Mapping[str, str]) -> dict[str, Any]:
-    """What the template needs of an visuals."""
+def _show(name: str, clip: ClipResult, fps: Fraction, colours: Mapping[str, str]) -> dict[str, Any]:
+    """Return the template variables of one clip."""
     visuals = clip.visuals
     assert visuals is not None
-    told = [
+    scores = [
         (CATALOGUE[key].label, _number(clip.values[key], CATALOGUE[key]))
         for key in ("r_own_speech", "r_own", "lmd", "psnr", "lse_d", "sync_offset")
         if key in clip.values and not math.isnan(clip.values[key])
@@ -160,7 +158,7 @@ def _show(name: str, clip: Scored, fps: Fraction, colours: Mapping[str, str]) ->
         "clip": clip.clip,
         "column": clip.column,
         "colour": colours[clip.column],
-        "scores": told,
+        "scores": scores,
         "strip": _data_uri("image/png", _png(visuals.strip)),
         "poster": _data_uri("image/jpeg", visuals.poster),
         "video": _data_uri("video/mp4", visuals.video),
@@ -169,7 +167,7 @@ def _show(name: str, clip: Scored, fps: Fraction, colours: Mapping[str, str]) ->
 
 
 def make_plot(visuals: ClipVisuals, fps: Fraction, colour: str) -> Plot:
-    """The curves of an visuals: the real one in the text's colour, the others in `colour`."""
+    """Return the opening curves of a clip; the first (real) one uses the text colour."""
     num_frames = max(len(curve) for curve in visuals.curves.values())
     tops = [np.nanmax(c) for c in visuals.curves.values() if np.isfinite(c).any()]
     top = max(0.05, *(float(t) for t in tops)) * 1.05
@@ -208,7 +206,7 @@ def make_plot(visuals: ClipVisuals, fps: Fraction, colour: str) -> Plot:
 
 
 def _bands(quiet: Any, x_of: Any) -> list[tuple[float, float]]:
-    """Stretches without speech, as (x, width)."""
+    """Return stretches without speech as (x, width)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
     last = len(quiet) - 1
     pairs = zip(edges[::2], edges[1::2], strict=True)

@@ -1,12 +1,12 @@
-"""Scores of many clips to a summary, JSON, CSV, strips of frames and one page to look at."""
+"""Summary of an evaluation: means, differences between systems, and the report files."""
 
 from __future__ import annotations
 
 import csv
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,125 +15,76 @@ import numpy as np
 
 from talkinghead.data.manifest import write_json
 from talkinghead.evaluation.metrics import Interval, bootstrap_interval, paired_difference
-from talkinghead.evaluation.report.clip_visuals import ClipVisuals
 from talkinghead.evaluation.report.page import render_page
+from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
 from talkinghead.evaluation.scorers.fid import frechet_distance
 from talkinghead.media.writer import atomic_path, write_image
 from talkinghead.types import FloatArray
 
-RANK_BY = "r_own_speech"
-"""The score that says which clips are the best and the worst."""
+logger = logging.getLogger(__name__)
+
+PAGE_NAME = "report.html"
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One clip's scores in one column of the report: a group of speakers, or a system.
-
-    `facts` are further columns of clips.csv; `values` the scores by the names in docs/metrics.md;
-    `features` the generated and the real frames' for FID, each float32 [n, D].
-    """
-
-    clip: str
-    column: str
-    facts: dict[str, Any]
-    values: dict[str, float]
-    visuals: ClipVisuals | None = None
-    features: tuple[FloatArray, FloatArray] | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `write` puts into files.
-
-    Attributes:
-        kind: what the columns are, "groups" or "systems". Systems have the same clips, so their
-            differences are given, clip by clip.
-        header: what was scored and how; goes first into the JSON.
-        clips: the scored clips.
-        fps: of the visuals.
-        reference_column: the column that is no system.
-        verdict: a sentence at the head of the page, and whether it is good news.
-    """
-
-    kind: str
-    header: Mapping[str, Any]
-    clips: Sequence[Scored]
-    fps: Fraction
-    reference_column: str | None = None
-    verdict: tuple[str, bool] | None = None
-    columns: list[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        columns = list(dict.fromkeys(clip.column for clip in self.clips))
-        ordered = columns if self.kind == "systems" else sorted(columns)
-        object.__setattr__(self, "columns", ordered)
-
-    @property
-    def _systems(self) -> list[str]:
-        """Whom clip by clip comparison is fair to: none where the columns have other clips."""
-        if self.kind != "systems":
-            return []
-        return [column for column in self.columns if column != self.reference_column]
-
-    def content(self) -> dict[str, Any]:
-        """What scores.json holds; NaN is null, for JSON knows no NaN."""
-        content: dict[str, Any] = {**self.header, self.kind: summarise(self.clips, self.columns)}
-        if self.kind == "systems":
-            content["differences"] = differences(self.clips, self._systems)
-        rows = [
-            {"id": c.clip, self.kind.rstrip("s"): c.column, **c.facts, **c.values}
-            for c in self.clips
-        ]
-        cleaned: dict[str, Any] = without_nan({**content, "clips": rows})
-        return cleaned
-
-    def write(self, output_dir: Path, num_strips: int) -> dict[str, Any]:
-        """Writes scores.json, clips.csv, strips/*.png and report.html, each whole or not at all.
-
-        Args:
-            output_dir: made if it is missing.
-            num_strips: how many of each column's best and worst clips are shown.
-
-        Returns:
-            What scores.json holds.
-
-        Raises:
-            MediaError: a file cannot be written.
-        """
-        content = self.content()
-        write_json(output_dir / "scores.json", content)
-        _write_table(output_dir / "clips.csv", content["clips"])
-        visuals = self.visuals(num_strips)
-        for name, clip in visuals:
-            assert clip.visuals is not None
-            file_name = f"{clip.column}_{name}".replace("/", "-")
-            write_image(output_dir / "strips" / f"{file_name}.png", clip.visuals.strip)
-        page = render_page(self, content, visuals, winners(self.clips, self._systems))
-        with atomic_path(output_dir / "report.html") as temporary:
-            temporary.write_text(page, encoding="utf-8")
-        return content
-
-    def visuals(self, num_strips: int) -> list[tuple[str, Scored]]:
-        """The best and the worst clips of each column that have something to show, by name."""
-        return [
-            (name, clip)
-            for column in self.columns
-            for name, clip in _best_and_worst(self.clips, column, num_strips)
-            if clip.visuals is not None
-        ]
-
-
-def summarise(clips: Sequence[Scored], columns: Sequence[str]) -> dict[str, Any]:
-    """Means over clips with 95 % bootstrap intervals, for each column.
+def write_report(report: Report, output_dir: Path, num_strips: int) -> dict[str, Any]:
+    """Write scores.json, clips.csv, strips/*.png and report.html, each atomically.
 
     Args:
-        clips: the scored clips.
-        columns: in the order wanted.
+        report: the results.
+        output_dir: created if it is missing.
+        num_strips: number of best and of worst clips shown per column.
+
+    Returns:
+        The content of scores.json.
+
+    Raises:
+        MediaError: a file cannot be written.
+    """
+    content = report_content(report)
+    write_json(output_dir / "scores.json", content)
+    _write_table(output_dir / "clips.csv", content["clips"])
+    visuals = [
+        (name, clip)
+        for column in report.columns
+        for name, clip in _best_and_worst(report.clips, column, num_strips)
+        if clip.visuals is not None
+    ]
+    for name, clip in visuals:
+        assert clip.visuals is not None
+        file_name = f"{clip.column}_{name}".replace("/", "-")
+        write_image(output_dir / "strips" / f"{file_name}.png", clip.visuals.strip)
+    page = render_page(report, content, visuals, winners(report.clips, report.systems))
+    with atomic_path(output_dir / PAGE_NAME) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    logger.info("report: %s", output_dir / PAGE_NAME)
+    return content
+
+
+def report_content(report: Report) -> dict[str, Any]:
+    """Return the content of scores.json; NaN becomes null."""
+    summary = summarise(report.clips, report.columns)
+    content: dict[str, Any] = {**report.header, report.kind: summary}
+    if report.kind == "systems":
+        content["differences"] = differences(report.clips, report.systems)
+    rows = [
+        {"id": c.clip, report.kind.rstrip("s"): c.column, **c.facts, **c.values}
+        for c in report.clips
+    ]
+    cleaned: dict[str, Any] = as_json({**content, "clips": rows})
+    return cleaned
+
+
+def summarise(clips: Sequence[ClipResult], columns: Sequence[str]) -> dict[str, Any]:
+    """Return means over clips with 95 % bootstrap intervals, for each column.
+
+    Args:
+        clips: the results.
+        columns: the columns, in output order.
 
     Returns:
         `{column: {num_clips, [speakers], scores: {name: {mean, low, high, num_clips}}}}`. FID is
-        one figure of all frames, and has no interval.
+        computed over all frames and has no interval.
     """
     summary: dict[str, Any] = {}
     for column in columns:
@@ -155,12 +106,12 @@ def summarise(clips: Sequence[Scored], columns: Sequence[str]) -> dict[str, Any]
     return summary
 
 
-def differences(clips: Sequence[Scored], systems: Sequence[str]) -> dict[str, Any]:
-    """Each pair of systems, score by score, on the clips that both have.
+def differences(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str, Any]:
+    """Return the differences of each pair of systems on their common clips.
 
     Returns:
-        `{"a - b": {name: {mean, low, high, num_clips, differs}}}`: `differs` where the interval
-        leaves out 0, and there are clips enough.
+        `{"a - b": {name: {mean, low, high, num_clips, differs}}}`; `differs` is true if the
+        interval excludes 0 and there are enough clips.
     """
     found: dict[str, Any] = {}
     for first, second in combinations(systems, 2):
@@ -168,28 +119,28 @@ def differences(clips: Sequence[Scored], systems: Sequence[str]) -> dict[str, An
         pairs = {}
         for name in names:
             interval = paired_difference(*paired_values(clips, first, second, name))
-            pairs[name] = {**asdict(interval), "differs": interval.leaves_out_zero}
+            pairs[name] = {**asdict(interval), "differs": interval.excludes_zero}
         found[f"{first} - {second}"] = pairs
     return found
 
 
-def winners(clips: Sequence[Scored], systems: Sequence[str]) -> dict[str, str]:
-    """For each score the system that is better than every other one beyond its interval."""
+def winners(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str, str]:
+    """Return, for each score, the system that is significantly better than every other one."""
     best: dict[str, str] = {}
     for name, info in CATALOGUE.items():
         for system in systems if info.better else ():
             rivals = [other for other in systems if other != system]
             pairs = (paired_values(clips, system, other, name) for other in rivals)
             leads = [paired_difference(info.badness(a), info.badness(b)) for a, b in pairs]
-            if leads and all(lead.leaves_out_zero and lead.high < 0 for lead in leads):
+            if leads and all(lead.excludes_zero and lead.high < 0 for lead in leads):
                 best[name] = system
     return best
 
 
 def paired_values(
-    clips: Sequence[Scored], first: str, second: str, name: str
+    clips: Sequence[ClipResult], first: str, second: str, name: str
 ) -> tuple[FloatArray, FloatArray]:
-    """A score of two columns on the clips that both have: float [num_clips] each."""
+    """Return a score of two columns on their common clips, float [num_clips] each."""
     ours, theirs = (
         {clip.clip: clip.values.get(name, math.nan) for clip in clips if clip.column == column}
         for column in (first, second)
@@ -198,8 +149,8 @@ def paired_values(
     return np.array([ours[c] for c in common]), np.array([theirs[c] for c in common])
 
 
-def drop_unused_visuals(clips: Sequence[Scored], num_strips: int) -> list[Scored]:
-    """Forgets what will not be shown, so that memory does not grow with the clips."""
+def drop_unused_visuals(clips: Sequence[ClipResult], num_strips: int) -> list[ClipResult]:
+    """Drop visuals that the page will not show, to bound the memory."""
     kept = {
         (clip.column, clip.clip)
         for column in {clip.column for clip in clips}
@@ -210,12 +161,14 @@ def drop_unused_visuals(clips: Sequence[Scored], num_strips: int) -> list[Scored
     ]
 
 
-def without_nan(value: Any) -> Any:
-    """NaN becomes null: JSON knows no NaN."""
+def as_json(value: Any) -> Any:
+    """Convert to JSON types; NaN becomes None, and paths become strings."""
     if isinstance(value, Mapping):
-        return {key: without_nan(entry) for key, entry in value.items()}
+        return {key: as_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(entry) for entry in value]
+        return [as_json(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -227,10 +180,12 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _best_and_worst(clips: Sequence[Scored], column: str, count: int) -> list[tuple[str, Scored]]:
-    """Names such as `worst1_s1-bbaf2n`; a clip that cannot be ranked counts as the worst."""
+def _best_and_worst(
+    clips: Sequence[ClipResult], column: str, count: int
+) -> list[tuple[str, ClipResult]]:
+    """Return clips with names such as `worst1_s1-bbaf2n`; unrankable clips rank last."""
 
-    def rank(clip: Scored) -> float:
+    def rank(clip: ClipResult) -> float:
         value = clip.values.get(RANK_BY, math.nan)
         return -math.inf if math.isnan(value) else value
 

@@ -1,1 +1,1 @@
-"""Scorers that need a network: sync, LPIPS, identity, FID."""
+"""Scorers that need a network: sync experts, LPIPS, identity and FID."""

@@ -1,9 +1,10 @@
-"""What every video is judged by, whoever made it: the same for `evaluate` and `score`."""
+"""Scores of one clip, shared by `evaluate` and `score`."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -12,61 +13,96 @@ from torch import Tensor
 
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.evaluation import metrics
-from talkinghead.evaluation.clip_generation import CHUNK_FRAMES
+from talkinghead.evaluation.clip_audio import ClipAudio
 from talkinghead.evaluation.scorers import syncnet
 from talkinghead.evaluation.scorers.fid import Inception
 from talkinghead.evaluation.scorers.identity import FaceRecogniser
 from talkinghead.evaluation.scorers.lpips import Lpips
-from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.lipsync.decoder import lip_mask_prior
 from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.sync.embeddings import embed_windows
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 logger = logging.getLogger(__name__)
 
+CHUNK_FRAMES = 25
 _MIN_SYNC_WINDOWS = 6
 
 
 @dataclass(frozen=True)
-class ScorerOptions:
-    """By what to judge.
+class SyncNetworkOptions:
+    """Networks for LSE-D and LSE-C.
 
     Attributes:
-        detector: measures the mouths; "litert" or "face_alignment".
-        expert: a sync expert's checkpoint, or "default", for LSE-D and LSE-C; none if None.
-        syncnet: the published file of SyncNet, for its own LSE-D and LSE-C; none if None.
-        lpips: measure LPIPS, where its package is installed.
-        identity: a face recogniser's ONNX file; none if None.
-        identity_mean: what it takes from the pixels, and
-        identity_scale: what it divides them by; see `FaceRecogniser`.
-        inception: torchvision's weight file of Inception v3, for FID; none if None.
-        device: torch's name.
-        num_threads: torch's threads; None leaves them as they are.
+        checkpoint: A sync expert's checkpoint, or "default" for the packaged one; None skips it.
+        syncnet_path: The authors' weights of SyncNet (syncnet_v2.model), for its own LSE-D and
+            LSE-C; None skips it.
+    """
+
+    checkpoint: str | Path | None = "default"
+    syncnet_path: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class IdentityOptions:
+    """Face recogniser for the identity score.
+
+    Attributes:
+        path: An ArcFace-style ONNX file; None skips the score.
+        mean: Subtracted from the pixel values (0 to 255); OpenCV's SFace needs 0.
+        scale: Divisor of the pixel values afterwards; OpenCV's SFace needs 1.
+    """
+
+    path: str | Path | None = None
+    mean: float = 127.5
+    scale: float = 127.5
+
+    def __post_init__(self) -> None:
+        if self.scale == 0:
+            raise UsageError("identity.scale must not be 0: pixel values are divided by it")
+
+
+@dataclass(frozen=True)
+class ScorerOptions:
+    """Selection of the scores and of the networks that they need.
+
+    Attributes:
+        detector: Face detector that measures the mouths, "litert" or "face_alignment".
+        sync: Networks for LSE-D and LSE-C.
+        lpips: Compute LPIPS, if stlpips-pytorch is installed (talkinghead[offline]).
+        identity: Face recogniser for the identity score.
+        inception_path: torchvision's inception_v3_google-0cc3c7bd.pth for FID; None skips it.
+        max_frames: Number of frames scored per clip, from its start; None for all.
+        num_strips: Number of best and of worst clips in the report, per group or system.
+        device: Device of the networks, such as cpu or cuda.
+        num_threads: Number of torch threads; None for torch's default.
     """
 
     detector: str = "litert"
-    expert: str | None = None
-    syncnet: str | None = None
+    sync: SyncNetworkOptions = SyncNetworkOptions()
     lpips: bool = True
-    identity: str | None = None
-    identity_mean: float = 127.5
-    identity_scale: float = 127.5
-    inception: str | None = None
+    identity: IdentityOptions = IdentityOptions()
+    inception_path: str | Path | None = None
+    max_frames: int | None = 250
+    num_strips: int = 2
     device: str = "cpu"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_threads is not None and self.num_threads < 1:
-            raise UsageError(f"num_threads must be at least 1 or null, got {self.num_threads}")
-        if self.identity_scale == 0:
-            raise UsageError("identity.scale must not be 0: pixels are divided by it")
+        for name in ("max_clips", "max_frames", "num_threads"):
+            value = getattr(self, name, None)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1 or null, got {value}")
+        for name in ("num_strips", "reference_frame"):
+            if getattr(self, name, 0) < 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class Scorers:
-    """The measures, with what they need loaded. `notes` say which were left out, and why."""
+    """The selected scores with their networks; `notes` explain which scores are left out."""
 
     spec: AVSpec
     detector: FaceDetector
@@ -79,69 +115,66 @@ class Scorers:
 
     @classmethod
     def build(cls, options: ScorerOptions, spec: AVSpec | None = None) -> Scorers:
-        """Loads what the options name.
+        """Load the networks that the options name.
 
         Args:
-            options: by what to judge.
-            spec: of the clips; the sync expert's own if None, the default without one.
+            options: selects the scores.
+            spec: AVSpec of the clips; the sync expert's if None, or the default without an expert.
 
         Raises:
             CheckpointError: a file cannot be used.
-            DependencyError: what the detector needs is not installed.
-            UsageError: the expert's AVSpec is another than `spec`.
+            DependencyError: the detector's package is not installed.
+            UsageError: the expert's AVSpec differs from `spec`.
         """
         if options.num_threads:
             torch.set_num_threads(options.num_threads)
         expert, spec = _load_expert(options, spec)
-        notes = _left_out(options)
-        lpips, recogniser, lip_reader, inception = None, None, None, None
+        notes = _skipped_scores(options)
+        lpips, sync_network, recogniser, inception = None, None, None, None
         if options.lpips:
             try:
                 lpips = Lpips(options.device)
             except DependencyError as error:
                 notes.append(f"LPIPS is left out: {error}")
                 logger.warning("LPIPS is left out: %s", error)
-        if options.syncnet is not None:
-            lip_reader = syncnet.load_syncnet(options.syncnet).to(options.device)
-        if options.identity is not None:
-            recogniser = FaceRecogniser(
-                options.identity, options.identity_mean, options.identity_scale
-            )
-        if options.inception is not None:
-            inception = Inception(options.inception, options.device)
+        if options.sync.syncnet_path is not None:
+            sync_network = syncnet.load_syncnet(options.sync.syncnet_path).to(options.device)
+        if options.identity.path is not None:
+            recogniser = FaceRecogniser(**vars(options.identity))
+        if options.inception_path is not None:
+            inception = Inception(options.inception_path, options.device)
         detector = build_detector(options.detector)
-        return cls(spec, detector, expert, lip_reader, lpips, recogniser, inception, notes)
+        return cls(spec, detector, expert, sync_network, lpips, recogniser, inception, notes)
 
     @property
     def input_features(self) -> tuple[str, ...]:
         """Names of the audio features that `sync` takes, in order."""
         return ("mel",) if self.expert is None else self.expert.audio_encoder.input_features
 
-    def speech(self, features: Tensor, num_frames: int) -> metrics.BoolArray:
-        """In which frames somebody speaks, bool [T], from features [C, M], mel rows first."""
-        mel = features[: self.spec.num_mels]
-        return metrics.speech_frames(mel, num_frames, self.spec.fps, self.spec)
+    def speech(self, audio: ClipAudio, num_frames: int) -> metrics.BoolArray:
+        """Return the frames with speech, bool [num_frames]."""
+        return metrics.speech_frames(audio.mel, num_frames, self.spec.fps, self.spec)
 
     def motion(
         self, generated: FloatArray, real: FloatArray, speech: metrics.BoolArray | None
     ) -> dict[str, float]:
-        """What the openings [T] of a generated and the real mouth say; NaN where unknown."""
+        """Return scores of the mouth openings [T] of a generated and the real video."""
         values = {
-            "r_own": metrics.agreement(generated, real),
+            "r_own": metrics.opening_correlation(generated, real),
             "motion_ratio": float(_known(generated).std() / max(_known(real).std(), 1e-8)),
             "opening_own": float(_known(generated).mean()),
             "opening_real": float(_known(real).mean()),
             "found": float(np.isfinite(generated).mean()),
         }
         if speech is not None:
-            pauses = metrics.pauses(speech)
-            values["r_own_speech"] = metrics.agreement(generated, real, speech)
+            pauses = metrics.pause_frames(speech)
+            values["r_own_speech"] = metrics.opening_correlation(generated, real, speech)
             values["opening_pauses"] = float(_known(generated[pauses]).mean())
             values["opening_pauses_real"] = float(_known(real[pauses]).mean())
         return values
 
     def pixels(self, mouths: Tensor, target: Tensor) -> dict[str, float]:
-        """How near mouths float [T, 3, H, W] in [0, 1] come to the real ones."""
+        """Return image scores of mouths float [T, 3, H, W] in [0, 1]."""
         values = {
             "psnr": metrics.psnr(mouths, target),
             "ssim": metrics.ssim(mouths, target),
@@ -154,35 +187,30 @@ class Scorers:
         return values
 
     def likeness(self, faces: UInt8Array, target: UInt8Array) -> dict[str, float]:
-        """Whether canonical faces uint8 [T, face, face, 3] still show the same person."""
+        """Return the identity score of canonical faces uint8 [T, face, face, 3]."""
         if self.identity is None:
             return {}
         return {"identity": self.identity.similarity(faces, target)}
 
-    def sync(
-        self, faces: UInt8Array, mouths: Tensor, features: Tensor, samples: FloatArray
-    ) -> dict[str, float]:
-        """LSE-D, LSE-C and the offset of a clip, in the space of each expert that is here.
+    def sync(self, faces: UInt8Array, mouths: Tensor, audio: ClipAudio) -> dict[str, float]:
+        """Return LSE-D, LSE-C and the offset of a clip, for each available sync network.
 
         Args:
             faces: uint8 [T, face, face, 3], canonical.
             mouths: float [T, 3, mouth, mouth] in [0, 1].
-            features: float [C, M], the rows of `input_features` from the first frame on.
-            samples: float [num_samples], the same.
+            audio: starts with the first frame; has the features of `input_features`.
         """
         embedded: dict[str, tuple[FloatArray, FloatArray]] = {}
         if self.expert is not None and len(mouths) >= self.expert.num_frames:
-            sound = mel_windows(
-                features, range(len(mouths)), self.spec.fps, self.spec, self.input_features
-            )
-            embedded[""] = embed_windows(self.expert, mouths, sound)
+            windows = audio.windows(len(mouths), self.input_features)
+            embedded[""] = embed_windows(self.expert, mouths, windows)
         if self.syncnet is not None and self.spec.fps == syncnet.FPS:
-            embedded["syncnet_"] = syncnet.embed_clip(self.syncnet, faces, samples)
+            embedded["syncnet_"] = syncnet.embed_clip(self.syncnet, faces, audio.samples)
         values: dict[str, float] = {}
-        for prefix, (heard, seen) in embedded.items():
-            if len(seen) < _MIN_SYNC_WINDOWS:
+        for prefix, (audio_embeddings, video_embeddings) in embedded.items():
+            if len(video_embeddings) < _MIN_SYNC_WINDOWS:
                 continue
-            scores = metrics.sync_scores(heard, seen)
+            scores = metrics.sync_scores(audio_embeddings, video_embeddings)
             values[f"{prefix}lse_d"] = scores.lse_d
             values[f"{prefix}lse_c"] = scores.lse_c
             values[f"{prefix}sync_offset"] = float(scores.offset)
@@ -190,60 +218,34 @@ class Scorers:
         return values
 
 
-@torch.inference_mode()
-def embed_windows(
-    expert: SyncDiscriminator, mouths: Tensor, sound: Tensor
-) -> tuple[FloatArray, FloatArray]:
-    """A clip in a sync expert's space, one window starting at every frame.
-
-    Args:
-        expert: see `SyncDiscriminator`; its windows have S frames.
-        mouths: float [T, 3, H, W] in [0, 1].
-        sound: float [T, C, mel_window], one window a frame.
-
-    Returns:
-        Embeddings of the sound and of the mouth, each float32 [T - S + 1, D].
-    """
-    device = next(expert.parameters()).device
-    starts = range(len(mouths) - expert.num_frames + 1)
-    mean = mouths.mean(dim=0)
-    heard, seen = [], []
-    for first in range(0, len(starts), CHUNK_FRAMES):
-        chunk = starts[first : first + CHUNK_FRAMES]
-        index = torch.tensor(chunk)[:, None] + torch.arange(expert.num_frames)
-        means = mean.expand(len(chunk), -1, -1, -1)
-        seen.append(expert.embed_video(mouths[index].to(device), means.to(device)).cpu())
-        heard.append(expert.embed_audio(sound[index].to(device)).cpu())
-    return torch.cat(heard).numpy(), torch.cat(seen).numpy()
-
-
 def _load_expert(
     options: ScorerOptions, spec: AVSpec | None
 ) -> tuple[SyncDiscriminator | None, AVSpec]:
-    """The sync expert, if one is named, and the AVSpec to work by."""
-    if options.expert is None:
+    """Return the sync expert, if one is named, and the AVSpec to use."""
+    if options.sync.checkpoint is None:
         return None, spec or AVSpec()
-    loaded = load_expert(options.expert)
+    loaded = load_expert(options.sync.checkpoint)
     if difference := loaded.spec.difference(spec or loaded.spec):
         raise UsageError(
-            f"sync.checkpoint={options.expert} was made for another AVSpec ({difference}, expert "
-            "first); give one that was trained for this one, or sync.checkpoint=null"
+            f"sync.checkpoint={options.sync.checkpoint} was trained for another AVSpec "
+            f"({difference}, expert first); give an expert trained for this one, or "
+            "sync.checkpoint=null"
         )
     return cast(SyncDiscriminator, loaded.model.to(options.device)), loaded.spec
 
 
-def _left_out(options: ScorerOptions) -> list[str]:
-    """What is not measured because no file for it was named."""
+def _skipped_scores(options: ScorerOptions) -> list[str]:
+    """Return a note for each score without a weight file."""
     files = (
-        ("LSE by this project's expert", options.expert, "sync.checkpoint"),
-        ("LSE by SyncNet", options.syncnet, "sync.syncnet_path"),
-        ("Identity", options.identity, "identity.path"),
-        ("FID", options.inception, "inception_path"),
+        ("LSE by this project's expert", options.sync.checkpoint, "sync.checkpoint"),
+        ("LSE by SyncNet", options.sync.syncnet_path, "sync.syncnet_path"),
+        ("Identity", options.identity.path, "identity.path"),
+        ("FID", options.inception_path, "inception_path"),
     )
     return [f"{name} is left out: {key} names no file" for name, path, key in files if not path]
 
 
 def _known(series: FloatArray) -> FloatArray:
-    """The finite values, or one NaN where there are none."""
+    """Return the finite values, or one NaN if there are none."""
     known = series[np.isfinite(series)]
     return known if len(known) else np.array([np.nan], dtype=np.float32)

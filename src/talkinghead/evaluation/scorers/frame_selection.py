@@ -1,4 +1,4 @@
-"""Which frames the costly networks look at."""
+"""Selection of the frames that expensive networks score."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_FRAMES = 10
-"""Of each clip: LPIPS, identity and FID change little from frame to frame, and cost much."""
+"""Frames per clip: LPIPS, identity and FID vary little from frame to frame and are expensive."""
 
 
-def spread(num_frames: int, count: int = MAX_FRAMES) -> npt.NDArray[np.intp]:
-    """At most `count` frame numbers out of `num_frames`, evenly spaced, the ends included."""
+def evenly_spaced(num_frames: int, count: int = MAX_FRAMES) -> npt.NDArray[np.intp]:
+    """Return at most `count` evenly spaced frame indices, including the first and the last."""
     chosen = np.linspace(0, num_frames - 1, min(count, num_frames))
     return np.rint(chosen).astype(np.intp)

@@ -1,4 +1,4 @@
-"""Is it still the same person? By a face recogniser whose file the user names."""
+"""Identity preservation, measured by a face recogniser from a local ONNX file."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import cv2
 import numpy as np
 
 from talkinghead.errors import CheckpointError
-from talkinghead.evaluation.scorers.frame_selection import spread
+from talkinghead.evaluation.scorers.frame_selection import evenly_spaced
 from talkinghead.types import FloatArray, UInt8Array
 
 _SIDE = 112
-# ArcFace's template has the middles of the eyes at (38.3, 51.7) and (73.5, 51.5) of 112 pixels; in
-# the canonical face they lie at 0.358 and 0.642 of its width, 0.33 of its height.
+# Eye centres: (38.3, 51.7) and (73.5, 51.5) of 112 pixels in ArcFace's template; at 0.358 and 0.642
+# of the width and 0.33 of the height in the canonical face.
 _EYES_X, _EYES_Y, _EYES_APART = 55.9, 51.6, 35.2
 _CANONICAL_EYES_APART, _CANONICAL_EYE_LINE = 0.284, 0.33
 
 
 class FaceRecogniser:
-    """A network of ArcFace's kind as ONNX: aligned faces of 112 x 112 to embeddings.
+    """ArcFace-style recognition network in ONNX: aligned faces of 112 x 112 pixels to embeddings.
 
-    InsightFace's files (w600k_r50.onnx, ...) take the default `mean` and `scale`; OpenCV's SFace
-    takes 0 and 1.
+    InsightFace's files (w600k_r50.onnx, ...) use the default `mean` and `scale`; OpenCV's SFace
+    uses 0 and 1.
 
     Args:
-        path: the .onnx file; it is run by OpenCV.
-        mean: taken from the pixels' values of 0 to 255 (RGB).
-        scale: what they are divided by after that.
+        path: the .onnx file, executed by OpenCV.
+        mean: subtracted from the pixel values (RGB, 0 to 255).
+        scale: divisor applied afterwards.
 
     Raises:
         CheckpointError: the file is missing or cannot be read.
@@ -39,7 +39,7 @@ class FaceRecogniser:
         self.mean, self.scale = mean, scale
         if not Path(path).is_file():
             raise CheckpointError(
-                f"face recogniser {path} does not exist: give an ONNX file of ArcFace's kind, or "
+                f"face recogniser {path} does not exist: give an ArcFace-style ONNX file, or "
                 "identity.path=null"
             )
         try:
@@ -51,13 +51,13 @@ class FaceRecogniser:
             ) from error
 
     def similarity(self, predicted: UInt8Array, target: UInt8Array) -> float:
-        """The mean cosine of the embeddings of the same frames, in [-1, 1]; 1 for equal ones.
+        """Return the mean cosine similarity of corresponding frames, in [-1, 1].
 
         Args:
             predicted: uint8 [T, face, face, 3] RGB, canonical faces.
-            target: the same.
+            target: uint8 [T, face, face, 3] RGB.
         """
-        chosen = spread(len(predicted))
+        chosen = evenly_spaced(len(predicted))
         ours, theirs = self._embed(predicted[chosen]), self._embed(target[chosen])
         return float((ours * theirs).sum(axis=1).mean())
 
@@ -75,7 +75,7 @@ class FaceRecogniser:
 
 
 def _to_template(size: int) -> FloatArray:
-    """From a canonical face of `size` pixels to the recogniser's: float32 [2, 3]."""
+    """Return the transform [2, 3] from a canonical face of `size` pixels to ArcFace's template."""
     scale = _EYES_APART / (_CANONICAL_EYES_APART * size)
     shift_x = _EYES_X - scale * 0.5 * size
     shift_y = _EYES_Y - scale * _CANONICAL_EYE_LINE * size

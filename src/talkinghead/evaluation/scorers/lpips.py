@@ -1,4 +1,4 @@
-"""LPIPS: how different two pictures look, by a network that was taught what people see."""
+"""LPIPS: learned perceptual image similarity."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkinghead.evaluation.scorers.frame_selection import spread
+from talkinghead.evaluation.scorers.frame_selection import evenly_spaced
 from talkinghead.losses.perceptual_loss import PerceptualLoss, load_lpips_heads
 
 _NUM_BLOCKS = 5
 
 
 class Lpips:
-    """The shift-tolerant LPIPS on a VGG16, from the installed package stlpips-pytorch.
+    """Shift-tolerant LPIPS on VGG16, from the package stlpips-pytorch.
 
-    Its figures are not those of LPIPS on AlexNet or on an unchanged VGG: compare them within one
-    report.
+    Its values differ from LPIPS on AlexNet or on the original VGG: compare them within one report
+    only.
 
     Args:
-        device: torch's name.
+        device: torch device.
 
     Raises:
         DependencyError: the package is not installed.
@@ -36,13 +36,13 @@ class Lpips:
 
     @torch.inference_mode()
     def __call__(self, predicted: Tensor, target: Tensor) -> float:
-        """The mean over evenly spaced images; 0 for equal ones, lower is better.
+        """Return the mean over evenly spaced images; 0 for equal images, lower is better.
 
         Args:
             predicted: float [T, 3, H, W] in [0, 1].
-            target: the same.
+            target: float [T, 3, H, W] in [0, 1].
         """
-        chosen = spread(len(predicted))
+        chosen = evenly_spaced(len(predicted))
         device = self._heads[0].device
         pairs = zip(
             self._heads,

@@ -1,7 +1,7 @@
-"""SyncNet, whose figures the field calls LSE-D and LSE-C, from the published file of its authors.
+"""SyncNet, the network behind the published LSE-D and LSE-C, from its authors' weight file.
 
-The file (syncnet_v2.model) is the user's to fetch; its weights are for research. The network is
-built here as it was published, the cepstral coefficients are those that it was trained on.
+The user supplies the file (syncnet_v2.model); its weights are licensed for research. The network
+and the cepstral coefficients match the published ones.
 
 Shape suffixes: N windows, T video frames, F frames of coefficients.
 """
@@ -28,9 +28,8 @@ _COEFFICIENTS_PER_FRAME = 4
 _WINDOW_COEFFICIENTS = 20
 _BATCH = 10
 
-# Its crop, in units of the canonical face: about 2.8 distances of the outer eye corners wide, from
-# 0.7 of them above the eyes. The face's own box, which the published script crops by, has no place
-# here: it moves with the chin.
+# SyncNet's crop in units of the canonical face: about 2.8 outer-eye distances wide, starting 0.7
+# above the eyes. The published script crops by the face box, which moves with the chin.
 _CROP_LEFT, _CROP_TOP, _CROP_SIDE = -0.06, 0.05, 1.12
 
 _SAMPLE_RATE = 16_000
@@ -48,11 +47,11 @@ UNREADABLE = (
     AttributeError,
     pickle.UnpicklingError,
 )
-"""What a file that is not the state dict asked for makes of `torch.load` or `load_state_dict`."""
+"""Exceptions of `torch.load` and `load_state_dict` for files of unexpected content."""
 
 
 class SyncNet(nn.Module):
-    """SyncNet with the published file's names.
+    """SyncNet, with the parameter names of the published file.
 
     Paper: Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016.
     """
@@ -61,7 +60,7 @@ class SyncNet(nn.Module):
         super().__init__()
         self.netcnnaud = nn.Sequential(
             *_conv2d(1, 64, 3, 1),
-            nn.MaxPool2d(1, 1),  # It does nothing but keep the numbers of the layers.
+            nn.MaxPool2d(1, 1),  # Keeps the layer numbers of the published file.
             *_conv2d(64, 192, 3, 1),
             nn.MaxPool2d(3, (1, 2)),
             *_conv2d(192, 384, 3, 1),
@@ -84,23 +83,23 @@ class SyncNet(nn.Module):
         self.netfcaud, self.netfclip = _head(), _head()
 
     def embed_audio(self, coefficients: Tensor) -> Tensor:
-        """Coefficients [N, 1, 13, 20] to [N, 1024]."""
+        """Return embeddings [N, 1024] of coefficients [N, 1, 13, 20]."""
         embedding: Tensor = self.netfcaud(self.netcnnaud(coefficients).flatten(1))
         return embedding
 
     def embed_video(self, frames: Tensor) -> Tensor:
-        """Frames [N, 3, 5, 224, 224], BGR in [0, 255], to [N, 1024]."""
+        """Return embeddings [N, 1024] of frames [N, 3, 5, 224, 224], BGR in [0, 255]."""
         embedding: Tensor = self.netfclip(self.netcnnlip(frames).flatten(1))
         return embedding
 
 
 def load_syncnet(path: str | Path) -> SyncNet:
-    """The network of a file, in evaluation mode.
+    """Return the network of a file, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing or is no SyncNet.
+        CheckpointError: the file is missing or is not a SyncNet.
     """
-    # Without memory until the file's own tensors take their places.
+    # The meta device allocates no memory; the loaded tensors replace the parameters.
     with torch.device("meta"):
         network = SyncNet()
     try:
@@ -118,39 +117,37 @@ def load_syncnet(path: str | Path) -> SyncNet:
 def embed_clip(
     network: SyncNet, faces: UInt8Array, samples: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """A clip in SyncNet's space, one window of five frames starting at every frame.
+    """Embed a clip, one window of five frames starting at each frame.
 
     Args:
         network: see `load_syncnet`.
         faces: uint8 [T, face, face, 3] RGB, canonical faces at 25 Hz.
-        samples: float [num_samples] at 16 kHz, from the first frame on.
+        samples: float [num_samples] at 16 kHz, starting with the first frame.
 
     Returns:
-        Embeddings of the sound and of the mouth, each float32 [num_windows, 1024].
+        Audio and video embeddings, each float32 [num_windows, 1024].
     """
     device = next(network.parameters()).device
-    sound = torch.from_numpy(mfcc(samples)).float()
+    coefficients = torch.from_numpy(mfcc(samples)).float()
     frames = torch.from_numpy(_crop(faces)).permute(3, 0, 1, 2)
-    last_sound = (sound.shape[1] - _WINDOW_COEFFICIENTS) // _COEFFICIENTS_PER_FRAME
-    num_windows = max(0, min(len(faces) - WINDOW_FRAMES, last_sound) + 1)
-    heard, seen = [], []
+    last_start = (coefficients.shape[1] - _WINDOW_COEFFICIENTS) // _COEFFICIENTS_PER_FRAME
+    num_windows = max(0, min(len(faces) - WINDOW_FRAMES, last_start) + 1)
+    audio, video = [torch.empty(0, 1024)], [torch.empty(0, 1024)]
     for first in range(0, num_windows, _BATCH):
         starts = range(first, min(first + _BATCH, num_windows))
         mouths = torch.stack([frames[:, s : s + WINDOW_FRAMES] for s in starts])
         columns = [s * _COEFFICIENTS_PER_FRAME for s in starts]
-        sounds = torch.stack([sound[None, :, c : c + _WINDOW_COEFFICIENTS] for c in columns])
-        seen.append(network.embed_video(mouths.float().to(device)).cpu())
-        heard.append(network.embed_audio(sounds.to(device)).cpu())
-    if not seen:
-        return np.empty((0, 1024), np.float32), np.empty((0, 1024), np.float32)
-    return torch.cat(heard).numpy(), torch.cat(seen).numpy()
+        audio_windows = [coefficients[None, :, c : c + _WINDOW_COEFFICIENTS] for c in columns]
+        video.append(network.embed_video(mouths.float().to(device)).cpu())
+        audio.append(network.embed_audio(torch.stack(audio_windows).to(device)).cpu())
+    return torch.cat(audio).numpy(), torch.cat(video).numpy()
 
 
 def mfcc(samples: FloatArray) -> npt.NDArray[np.float64]:
-    """The thirteen cepstral coefficients that SyncNet hears, a hundred times a second.
+    """Return SyncNet's 13 cepstral coefficients at 100 Hz.
 
-    Boxes of 25 ms, 26 triangular filters from 0 to 8 kHz, the log of the energy in place of the
-    first coefficient, the others liftered: what `python_speech_features` gives for 16-bit samples.
+    Rectangular windows of 25 ms, 26 triangular filters from 0 to 8 kHz, the log energy as the first
+    coefficient and liftering of the others, equal to `python_speech_features` on 16-bit samples.
 
     Args:
         samples: float [num_samples] in [-1, 1] at 16 kHz.
@@ -175,7 +172,7 @@ def mfcc(samples: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def _filters() -> npt.NDArray[np.float64]:
-    """Triangles between evenly spaced mels, at whole bins of the spectrum: [26, 257]."""
+    """Return triangular mel filters [26, 257], with edges at whole bins of the spectrum."""
     top = 2595 * np.log10(1 + _SAMPLE_RATE / 2 / 700)
     edges_hz = 700 * (10 ** (np.linspace(0, top, _NUM_FILTERS + 2) / 2595) - 1)
     edges = np.floor((_NUM_FFT + 1) * edges_hz / _SAMPLE_RATE)
@@ -187,7 +184,7 @@ def _filters() -> npt.NDArray[np.float64]:
 
 
 def _crop(faces: UInt8Array) -> UInt8Array:
-    """Canonical faces RGB to [T, 224, 224, 3] BGR; what lies beyond the face's edge is repeated."""
+    """Crop canonical RGB faces to [T, 224, 224, 3] BGR, replicating the border."""
     size = faces.shape[1]
     scale = SIDE / (_CROP_SIDE * size)
     shift_x, shift_y = -_CROP_LEFT * size * scale, -_CROP_TOP * size * scale

@@ -1,12 +1,12 @@
-"""Twelve awkward inputs, and what becomes of them.
+"""Render twelve difficult inputs and show the results on one sheet.
 
-python scripts/awkward_sheet.py awkward --grid videos --glasses portrait.jpg --painting painting.jpg
+python scripts/difficult_inputs_sheet.py OUTPUT --grid videos --glasses a.jpg --painting b.jpg
 
-Makes each input (OUTPUT/inputs) from scikit-image's astronaut, from GRID's speakers (a folder with
-a folder of clips for each) and from two portraits, and lets it say the demonstration's first
-seconds. Writes OUTPUT/frames, the frame in the middle of a word and its neighbours, as PNG to be
-looked at; OUTPUT/sheet.jpg, that frame of every input, whole and at the face; OUTPUT/awkward.csv
-and, to the terminal, the same as a table. What needs media that were not given is left out.
+The inputs (OUTPUT/inputs) are made from scikit-image's astronaut, from speakers of GRID (a folder
+of clips per speaker) and from two portraits, and are rendered with the start of the demo speech.
+Writes OUTPUT/frames (a frame in the middle of a word and its neighbours), OUTPUT/sheet.jpg (that
+frame of every input, whole and cropped to the face) and OUTPUT/difficult_inputs.csv, which is also
+printed as a table. Inputs whose media are not given are skipped.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ from talkinghead.predict.source.source_frame import SourceOptions
 from talkinghead.types import AudioClip, Face, FloatArray, UInt8Array
 
 FPS = 25
-SECONDS = 3
-MOMENT = 45
-"""The frame that is shown: in the middle of a word of the demonstration."""
-CUT = 43
-GONE = (13, 38)
-"""The frames between which nobody is there."""
-TURN = 45
-TURNS = (26, 42, 52, 70)
-"""The frames at which the head begins to turn, is turned, begins to turn back, and is back."""
+DURATION_S = 3
+SHOWN_FRAME = 45
+"""The frame on the sheet, in the middle of a word of the demo speech."""
+CUT_FRAME = 43
+ABSENT_FRAMES = (13, 38)
+"""First and last frame without a person."""
+TURN_DEG = 45
+TURN_FRAMES = (26, 42, 52, 70)
+"""Frames where the head starts to turn, is turned, starts to turn back, and faces the camera."""
 DEPTHS_CM = {
-    # MediaPipe's canonical face model (Apache-2.0): eye corners, bridge, base and tip of the nose,
-    # lips, chin, forehead and the face's sides.
+    # Depths in MediaPipe's canonical face model (Apache-2.0): eye corners, bridge, base and tip of
+    # the nose, lips, chin, forehead and sides of the face.
     **{33: 3.17, 133: 3.76, 362: 3.76, 263: 3.17, 168: 5.24, 98: 5.24, 327: 5.24, 4: 7.59},
     **{0: 5.98, 61: 4.28, 291: 4.28, 152: 4.26, 10: 4.48, 234: -2.44, 454: -2.44},
 }
 HALF_WIDTH_CM = 7.66
-SMALL = 160
-COLUMNS = 6
+SMALL_FACE_PX = 160
+NUM_COLUMNS = 6
 
 
 @dataclass(frozen=True)
 class Media:
-    """What inputs are made from; `folder` is where they go."""
+    """Media that the inputs are made from, and the folder that they are written to."""
 
     folder: Path
     detector: FaceDetector
@@ -69,17 +69,17 @@ class Media:
     painting: Path | None
 
     def speaker(self, name: str) -> list[UInt8Array]:
-        """The pictures of a GRID speaker's first clip, uint8 [288, 360, 3]."""
-        return [frame.image for frame in islice(read_video(self.clip(name)), SECONDS * FPS)]
+        """Return the frames of a GRID speaker's first clip, uint8 [288, 360, 3]."""
+        return [frame.image for frame in islice(read_video(self.clip(name)), DURATION_S * FPS)]
 
     def clip(self, name: str) -> Path:
-        """A GRID speaker's first clip."""
+        """Return the path of a GRID speaker's first clip."""
         if self.grid is None or not (clips := sorted((self.grid / name).glob("*.m*"))):
             raise FileNotFoundError(f"clips of GRID's {name}: give --grid")
         return clips[0]
 
     def write(self, name: str, images: list[UInt8Array]) -> Path:
-        """A video, nearly without loss."""
+        """Write a nearly lossless video."""
         path = self.folder / f"{name}.mp4"
         height, width = images[0].shape[:2]
         with VideoWriter(path, width, height, Fraction(FPS), None, crf=8) as writer:
@@ -89,11 +89,11 @@ class Media:
 
 
 def rotated(media: Media) -> Path:
-    """A portrait that was stored lying, and says so in its display matrix."""
+    """Make a portrait video stored rotated, with a display matrix that corrects it."""
     upright = [image[:, 72:288] for image in media.speaker("s3")]
     path = media.write("rotated", [np.rot90(image) for image in upright])
     data = bytearray(path.read_bytes())
-    # The track's header: type, version and flags, times and numbers, then the matrix.
+    # The track header: type, version, flags, times and IDs, then the matrix.
     start = data.index(b"tkhd") + 4 + 40
     quarter = 1 << 16
     data[start : start + 36] = struct.pack(">9i", 0, quarter, 0, -quarter, 0, 0, 0, 0, 1 << 30)
@@ -102,7 +102,7 @@ def rotated(media: Media) -> Path:
 
 
 def alpha(media: Media) -> Path:
-    """A head and shoulders cut out, soft at the edge."""
+    """Make an image with an alpha channel: head and shoulders with a soft edge."""
     height, width = media.photo.shape[:2]
     kept = np.zeros((height, width), np.uint8)
     cv2.ellipse(kept, (225, 130), (105, 140), 0, 0, 360, 255, -1)
@@ -113,7 +113,7 @@ def alpha(media: Media) -> Path:
 
 
 def four_k(media: Media) -> Path:
-    """A photo of 3840 x 2160 pixels, enlarged."""
+    """Make an upscaled photo of 3840 x 2160 pixels."""
     path = media.folder / "four_k.png"
     large = cv2.resize(media.photo[:288], (3840, 2160), interpolation=cv2.INTER_CUBIC)
     write_image(path, large.astype(np.uint8))
@@ -121,10 +121,10 @@ def four_k(media: Media) -> Path:
 
 
 def small(media: Media) -> Path:
-    """A face of 160 x 160 pixels in a frame of 1920 x 1080, before a plain wall."""
+    """Make a video of 1920 x 1080 pixels with a face of 160 x 160 before a plain wall."""
     images = media.speaker("s23")
     box = media.detector.detect(images[0])[0].box
-    scale = SMALL / max(box.width, box.height)
+    scale = SMALL_FACE_PX / max(box.width, box.height)
     wall = np.full((1080, 1920, 3), np.median(images[0][:40], axis=(0, 1)), np.float32)
 
     def placed(image: UInt8Array) -> UInt8Array:
@@ -132,27 +132,27 @@ def small(media: Media) -> Path:
         height, width = person.shape[:2]
         inside = np.zeros((height + 100, width), np.float32)
         inside[30:, 40:-40] = 1
-        share = cv2.GaussianBlur(inside, (0, 0), 12)[:height, :, None]
-        picture = wall.copy()
-        corner = picture[-height:, 1200 : 1200 + width]
-        corner += share * (person - corner)
-        return np.rint(picture).astype(np.uint8)
+        weight = cv2.GaussianBlur(inside, (0, 0), 12)[:height, :, None]
+        composed = wall.copy()
+        corner = composed[-height:, 1200 : 1200 + width]
+        corner += weight * (person - corner)
+        return np.rint(composed).astype(np.uint8)
 
     return media.write("small", [placed(image) for image in images])
 
 
 def two(media: Media) -> Path:
-    """Two people, of whom the one on the right is to speak."""
+    """Make a video of two people; the one on the right speaks."""
     pairs = zip(media.speaker("s20"), media.speaker("s3"), strict=True)
     return media.write("two", [np.hstack(pair) for pair in pairs])
 
 
 def nobody(media: Media) -> Path:
-    """Somebody who slides out of the picture, and comes back a second later."""
+    """Make a video of a person who leaves the frame and returns a second later."""
 
     def slid(image: UInt8Array, number: int) -> UInt8Array:
-        near = max(GONE[0] - number, number - GONE[1], 0)
-        away = image.shape[1] * (1 - near / 5 if near < 5 else 0.0)
+        distance = max(ABSENT_FRAMES[0] - number, number - ABSENT_FRAMES[1], 0)
+        away = image.shape[1] * (1 - distance / 5 if distance < 5 else 0.0)
         shift = np.array([[1, 0, away], [0, 1, 0]])
         return cv2.warpAffine(  # type: ignore[return-value]
             image, shift, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE
@@ -162,22 +162,24 @@ def nobody(media: Media) -> Path:
 
 
 def cut(media: Media) -> Path:
-    """One person, then another."""
-    return media.write("cut", media.speaker("s32")[:CUT] + media.speaker("s23")[CUT:])
+    """Make a video with a cut from one person to another."""
+    return media.write("cut", media.speaker("s32")[:CUT_FRAME] + media.speaker("s23")[CUT_FRAME:])
 
 
 def turned(media: Media) -> Path:
-    """A photo laid over the relief of a head, which turns by 45 degrees and back."""
-    middle, depth, share = relief(media.photo, media.detector.detect(media.photo)[0])
-    angles = np.radians(np.interp(np.arange(SECONDS * FPS), TURNS, (0, TURN, TURN, 0)))
+    """Make a video of a head that turns by 45 degrees and back, from a photo and a depth map."""
+    middle, depth, weight = relief(media.photo, media.detector.detect(media.photo)[0])
+    angles = np.radians(
+        np.interp(np.arange(DURATION_S * FPS), TURN_FRAMES, (0, TURN_DEG, TURN_DEG, 0))
+    )
     columns = np.arange(media.photo.shape[1], dtype=np.float32)
     rows = np.arange(media.photo.shape[0], dtype=np.float32)
     down = np.repeat(rows[:, None], len(columns), axis=1)
     images = []
     for angle in angles:
         aside = (columns - middle) * (np.cos(angle) - 1) + depth * np.sin(angle)
-        # What a nearer part has been moved over is hidden.
-        places = np.maximum.accumulate(columns + share * aside, axis=1) + 1e-4 * columns
+        # Parts that a nearer part has moved over are hidden.
+        places = np.maximum.accumulate(columns + weight * aside, axis=1) + 1e-4 * columns
         origin = np.stack([np.interp(columns, row, columns) for row in places])
         image = cv2.remap(media.photo, origin.astype(np.float32), down, cv2.INTER_CUBIC)
         images.append(image.astype(np.uint8))
@@ -185,7 +187,7 @@ def turned(media: Media) -> Path:
 
 
 def relief(image: UInt8Array, face: Face) -> tuple[float, FloatArray, FloatArray]:
-    """A face's middle column; how near each pixel [H, W] is, in pixels; how much it is the head."""
+    """Return the middle column of a face, the depth [H, W] in pixels and the weight of the head."""
     half = face.box.width / 2
     middle = np.array([face.box.x0 + face.box.x1, face.box.y0 + face.box.y1]) / 2
     around = np.linspace(0, 2 * np.pi, 16, endpoint=False)
@@ -200,14 +202,14 @@ def relief(image: UInt8Array, face: Face) -> tuple[float, FloatArray, FloatArray
 
 
 def grey(media: Media) -> Path:
-    """A photo with one channel."""
+    """Make a photo with one channel."""
     path = media.folder / "grey.png"
     Image.fromarray(media.photo).convert("L").save(path)
     return path
 
 
 def given(name: str) -> Callable[[Media], Path]:
-    """A portrait that was named."""
+    """Return a function that returns the portrait given by the option `name`."""
 
     def find(media: Media) -> Path:
         path: Path | None = getattr(media, name)
@@ -232,13 +234,13 @@ CASES: dict[str, Callable[[Media], Path]] = {
     "grey": grey,
     "painting": given("painting"),
 }
-FACE = {"two": 1}
-"""Who speaks, counted from the left, where several do."""
+FACE_INDEX = {"two": 1}
+"""Index of the speaking face, counted from the left."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one input; `seconds` until the last frame was there."""
+    """Result of one input; `seconds` is the time until the last frame."""
 
     name: str
     width: int
@@ -248,8 +250,8 @@ class Row:
     seconds: float
 
 
-class Exhibitor:
-    """Lets faces speak, and keeps the frames in the middle of a word."""
+class SheetRenderer:
+    """Renders inputs and keeps the frames around `SHOWN_FRAME`."""
 
     def __init__(self, folder: Path, checkpoint: str, around: int, articulation: float) -> None:
         self.folder = folder
@@ -258,12 +260,12 @@ class Exhibitor:
         )
         rate = self.predictor.spec.sample_rate
         samples = read_audio(paths.DEMO_SPEECH, rate).samples
-        self._speech = AudioClip(samples[: SECONDS * rate], rate)
-        self._kept = range(MOMENT - around, MOMENT + around + 1)
+        self._speech = AudioClip(samples[: DURATION_S * rate], rate)
+        self._kept = range(SHOWN_FRAME - around, SHOWN_FRAME + around + 1)
 
-    def show(self, name: str, face: Path) -> tuple[Row, UInt8Array]:
-        """The figures, and the tile: uint8 [2 * side, side, 3]."""
-        index = FACE.get(name)
+    def render(self, name: str, face: Path) -> tuple[Row, UInt8Array]:
+        """Render an input; return its result and its tile uint8 [2 * side, side, 3]."""
+        index = FACE_INDEX.get(name)
         options = SourceOptions(
             face_select="largest" if index is None else "index", face_index=index or 0
         )
@@ -273,14 +275,14 @@ class Exhibitor:
         seconds = time.perf_counter() - started_s
         for number, image in kept.items():
             write_image(self.folder / f"{name}_{number}.png", image)
-        shown = kept[MOMENT]
+        shown = kept[SHOWN_FRAME]
         height, width = shown.shape[:2]
-        untouched = frames.num_frames_without_face
-        row = Row(name, width, height, frames.num_frames, untouched, round(seconds, 1))
-        return row, np.vstack([fit(shown), fit(self._close(shown, index or 0))])
+        num_without_face = frames.num_frames_without_face
+        row = Row(name, width, height, frames.num_frames, num_without_face, round(seconds, 1))
+        return row, np.vstack([fit(shown), fit(self._face(shown, index or 0))])
 
-    def _close(self, image: UInt8Array, index: int) -> UInt8Array:
-        """The face, with something around it."""
+    def _face(self, image: UInt8Array, index: int) -> UInt8Array:
+        """Return a crop around the face."""
         faces = self.predictor.detector.detect(image)
         box = sorted(faces, key=lambda face: face.box.x0)[index].box
         middle = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
@@ -290,29 +292,31 @@ class Exhibitor:
 
 
 def fit(image: UInt8Array, side: int = 240) -> UInt8Array:
-    """A picture made to fit into a square, black beside it."""
+    """Return an image scaled to fit a square, with black bars."""
     scale = side / max(image.shape[:2])
     size = [max(1, round(scale * length)) for length in image.shape[1::-1]]
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     square = np.zeros((side, side, 3), np.uint8)
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
-    square[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=way)
+    square[top : top + size[1], left : left + size[0]] = cv2.resize(
+        image, size, interpolation=interpolation
+    )
     return square
 
 
-def visuals(media: Media, exhibitor: Exhibitor) -> Iterator[tuple[Row, UInt8Array]]:
-    """Every input that can be made from the media."""
+def render_inputs(media: Media, renderer: SheetRenderer) -> Iterator[tuple[Row, UInt8Array]]:
+    """Render every input that can be made from the media."""
     for name, make in CASES.items():
         try:
             face = make(media)
         except FileNotFoundError as error:
-            print(f"{name} left out, it needs {error}")
+            print(f"{name} is left out, it needs {error}")
             continue
-        yield exhibitor.show(name, face)
+        yield renderer.render(name, face)
 
 
 def write_table(path: Path, rows: list[Row]) -> None:
-    """As CSV; as Markdown to the terminal."""
+    """Write the results as CSV and print them as a Markdown table."""
     names = list(Row.__dataclass_fields__)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -324,33 +328,33 @@ def write_table(path: Path, rows: list[Row]) -> None:
 
 
 def main() -> None:
-    """Writes the inputs, the frames, the sheet and the table."""
+    """Write the inputs, the frames, the sheet and the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("output", type=Path, help="folder")
-    parser.add_argument("--grid", type=Path, help="the folder of GRID's speakers")
-    parser.add_argument("--glasses", type=Path, help="a portrait of somebody with glasses")
+    parser.add_argument("output", type=Path, help="output folder")
+    parser.add_argument("--grid", type=Path, help="folder of GRID with a folder per speaker")
+    parser.add_argument("--glasses", type=Path, help="a portrait of a person with glasses")
     parser.add_argument("--painting", type=Path, help="a painted portrait")
-    parser.add_argument("--checkpoint", default="default", help="the generator's")
-    parser.add_argument("--around", type=int, default=2, help="neighbours written on either side")
+    parser.add_argument("--checkpoint", default="default", help="the generator's file")
     parser.add_argument(
-        "--articulation", type=float, default=2.0, help="`talkinghead predict`'s own: 2"
+        "--around", type=int, default=2, help="number of neighbouring frames written"
     )
+    parser.add_argument("--articulation", type=float, default=2.0, help="scale of the lip motion")
     args = parser.parse_args()
     for folder in ("inputs", "frames"):
         (args.output / folder).mkdir(parents=True, exist_ok=True)
     try:
-        exhibitor = Exhibitor(
+        renderer = SheetRenderer(
             args.output / "frames", args.checkpoint, args.around, args.articulation
         )
-        detector, photo = exhibitor.predictor.detector, read_image(paths.demo_face())
+        detector, photo = renderer.predictor.detector, read_image(paths.demo_face())
         media = Media(
             args.output / "inputs", detector, photo, args.grid, args.glasses, args.painting
         )
-        rows, tiles = zip(*visuals(media, exhibitor), strict=True)
-        tiles += (np.zeros_like(tiles[0]),) * (-len(tiles) % COLUMNS)
-        lines = [np.hstack(tiles[n : n + COLUMNS]) for n in range(0, len(tiles), COLUMNS)]
+        rows, tiles = zip(*render_inputs(media, renderer), strict=True)
+        tiles += (np.zeros_like(tiles[0]),) * (-len(tiles) % NUM_COLUMNS)
+        lines = [np.hstack(tiles[n : n + NUM_COLUMNS]) for n in range(0, len(tiles), NUM_COLUMNS)]
         write_image(args.output / "sheet.jpg", np.vstack(lines))
-        write_table(args.output / "awkward.csv", list(rows))
+        write_table(args.output / "difficult_inputs.csv", list(rows))
     except TalkingHeadError as error:
         parser.exit(1, f"{error}\n")
 

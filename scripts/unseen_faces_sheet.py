@@ -1,0 +1,216 @@
+"""Measure and show the mouth motion of unseen faces with unseen voices.
+
+python scripts/unseen_faces_sheet.py OUTPUT --faces photos/ video.mp4 --voices voices/ --videos v/
+
+Every face (a photo, or a video's first frame) is rendered with every voice. With `--videos` the
+first frame of each video is rendered with the video's own audio and compared with the real mouth.
+Writes OUTPUT/unseen_faces.csv and OUTPUT/sheet.jpg, one row per pair (with the real mouth below):
+the most closed mouth, the most open one, then evenly spaced frames.
+
+The spread is the 95th percentile of the mouth opening minus the 5th, in outer-eye distances;
+compare it with the spread of a seen speaker. The real mouth of a video may be out of sync with its audio:
+`late` is its delay in frames as measured by the packaged sync expert, and `r_in_sync` is r with the
+delay removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError
+from talkinghead.evaluation.metrics import opening_correlation, opening_series, track_landmarks
+from talkinghead.evaluation.report.clip_visuals import STRIP_FRAMES, draw_strip
+from talkinghead.evaluation.system_clips import MediaClip, read_clip
+from talkinghead.features.faces.alignment import estimate_transform, warp_face
+from talkinghead.features.faces.detector import FaceDetector, build_detector
+from talkinghead.media.reader import read_audio, read_image
+from talkinghead.media.writer import atomic_path, write_image
+from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.sync.embeddings import embed_windows, load_sync_expert
+from talkinghead.sync.offset import find_offset
+from talkinghead.types import AudioClip, FloatArray, UInt8Array
+
+_MAX_DELAY_FRAMES = 15
+
+
+@dataclass(frozen=True)
+class Row:
+    """Result of a pair; `ratio` is its spread divided by the reference's or the real video's."""
+
+    face: str
+    voice: str
+    num_frames: int
+    spread: float
+    ratio: float | None = None
+    r: float | None = None
+    late: int | None = None
+    r_in_sync: float | None = None
+
+
+class PairRenderer:
+    """Renders pairs of face and audio, and measures them in the canonical face."""
+
+    def __init__(
+        self,
+        checkpoint: str,
+        seconds: float,
+        reference_spread: float | None = None,
+        whisper_weight: float = 0.0,
+        articulation: float = 1.0,
+    ) -> None:
+        lip_prior = WhisperLipPrior(share=whisper_weight) if whisper_weight else None
+        self.predictor = LipSyncPredictor.from_checkpoint(
+            checkpoint, lip_prior=lip_prior, articulation=articulation
+        )
+        self.spec = self.predictor.spec
+        self.seconds, self.reference_spread = seconds, reference_spread
+        # A separate detector, because the predictor's runs in another thread.
+        self.detector: FaceDetector = build_detector()
+        self.expert = load_sync_expert("default", self.spec)
+
+    def render_pair(self, face: Path, voice: Path) -> tuple[Row, UInt8Array]:
+        """Render a face with a voice; return its result and its row of the sheet."""
+        audio = read_audio(voice, self.spec.sample_rate)
+        faces, opening = self._render(read_image(face), audio.samples)
+        row = measure(face.stem, voice.stem, opening, self.reference_spread)
+        return row, self._draw({f"{row.face}, {row.voice}": faces}, opening)
+
+    def render_video(self, video: Path) -> tuple[Row, UInt8Array]:
+        """Render a video's first frame with its own audio, and compare it with the real mouths."""
+        whole = read_clip(video, self.detector, self.spec)
+        real = whole.first(int(self.seconds * self.spec.fps))
+        if real.audio is None:
+            raise MediaError(f"{video}: has no audio; give a video with audio")
+        faces, opening = self._render(read_image(video), real.audio.samples)
+        count = min(len(faces), len(real))
+        faces, opening, truth = faces[:count], opening[:count], real.opening[:count]
+        row = measure(video.stem, "own audio", opening, opening_spread(truth))
+        late = self._delay_frames(whole)
+        r, in_sync = opening_correlation(opening, truth), delayed_correlation(late, opening, truth)
+        row = replace(row, r=r, late=late, r_in_sync=in_sync)
+        return row, self._draw({f"{row.face}, generated": faces, "real": real.faces}, opening)
+
+    def _delay_frames(self, clip: MediaClip) -> int:
+        """Return the delay of a clip's mouth relative to its audio."""
+        assert clip.audio is not None
+        windows = clip.audio.windows(len(clip), self.expert.audio_encoder.input_features)
+        embedded = embed_windows(self.expert, clip.mouths(self.spec), windows)
+        return -find_offset(*embedded, _MAX_DELAY_FRAMES).frames
+
+    def _render(self, image: UInt8Array, samples: FloatArray) -> tuple[UInt8Array, FloatArray]:
+        """Return the rendered canonical faces uint8 [T, face, face, 3] and their opening [T]."""
+        rate = self.spec.sample_rate
+        audio = AudioClip(samples[: int(self.seconds * rate)], rate)
+        with self.predictor.predict(image, audio) as frames:
+            face = self.detector.detect(image)[0]
+            transform = estimate_transform(face.points, face.topology, self.spec)
+            size = self.spec.face_size
+            faces = np.stack([warp_face(frame, transform, size) for frame, _ in frames])
+        points = track_landmarks(faces, self.detector)
+        return faces, opening_series(points, self.detector.topology)
+
+    def _draw(self, rows: dict[str, UInt8Array], opening: FloatArray) -> UInt8Array:
+        known = np.nan_to_num(opening, nan=float(np.nanmean(opening)))
+        moments = np.linspace(0, len(opening) - 1, STRIP_FRAMES).round().astype(int)[1:-1]
+        return draw_strip(rows, np.array([known.argmin(), known.argmax(), *moments]), self.spec)
+
+
+def measure(face: str, voice: str, opening: FloatArray, reference: float | None) -> Row:
+    """Return the result of a pair, from its opening [T] and the spread to compare with."""
+    spread = opening_spread(opening)
+    return Row(face, voice, len(opening), spread, spread / reference if reference else None)
+
+
+def opening_spread(opening: FloatArray) -> float:
+    """Return the 95th percentile of an opening [T] minus the 5th."""
+    low, high = np.nanpercentile(opening, [5, 95])
+    return float(high - low)
+
+
+def delayed_correlation(late: int, generated: FloatArray, real: FloatArray) -> float:
+    """Return r of two openings [T], of which the real one is delayed by `late` frames."""
+    first, second = max(0, -late), max(0, late)
+    count = len(real) - abs(late)
+    return opening_correlation(generated[first : first + count], real[second : second + count])
+
+
+def files_of(paths: Sequence[Path]) -> Iterator[Path]:
+    """Return the given files and the files of the given folders."""
+    for path in paths:
+        found = sorted(path.iterdir()) if path.is_dir() else [path]
+        yield from (file for file in found if file.is_dir() or not file.name.startswith("."))
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write the results as CSV and print them as a Markdown table."""
+    names = [field.name for field in fields(Row)]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows([getattr(row, name) for name in names] for row in rows)
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for row in rows:
+        print(f"| {' | '.join(format_cell(getattr(row, name)) for name in names)} |")
+
+
+def format_cell(value: Any) -> str:
+    """Return the text of a table cell."""
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Write the table and the sheet."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", type=Path, help="output folder")
+    for name in ("faces", "voices", "videos"):
+        parser.add_argument(f"--{name}", type=Path, nargs="+", default=[], help="files or folders")
+    parser.add_argument("--checkpoint", default="default", help="the generator's file")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="maximum duration of each voice"
+    )
+    parser.add_argument("--reference-spread", type=float, help="spread of a seen speaker")
+    parser.add_argument(
+        "--whisper-weight", type=float, default=0.0, help="blend weight of the Whisper lip prior"
+    )
+    parser.add_argument("--articulation", type=float, default=1.0, help="scale of the lip motion")
+    args = parser.parse_args()
+    pairs = list(product(files_of(args.faces), files_of(args.voices)))
+    videos = [(video,) for video in files_of(args.videos)]
+    if not pairs and not videos:
+        parser.error("there is nothing to render: give --faces and --voices, or --videos")
+    try:
+        renderer = PairRenderer(
+            args.checkpoint,
+            args.seconds,
+            args.reference_spread,
+            args.whisper_weight,
+            args.articulation,
+        )
+        jobs = [(renderer.render_pair, pair) for pair in pairs]
+        jobs += [(renderer.render_video, video) for video in videos]
+        done = []
+        for render, files in jobs:
+            try:
+                done.append(render(*files))
+            except (MediaError, FaceNotFoundError) as error:
+                print(f"{', '.join(map(str, files))} are left out: {error}")
+        if not done:
+            parser.exit(1, "no pair could be rendered\n")
+        rows, strips = zip(*done, strict=True)
+        write_image(args.output / "sheet.jpg", np.concatenate(strips))
+        write_table(args.output / "unseen_faces.csv", rows)
+    except TalkingHeadError as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
