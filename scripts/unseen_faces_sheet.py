@@ -8,8 +8,8 @@ Writes OUTPUT/unseen_faces.csv and OUTPUT/sheet.jpg, one row per pair (with the 
 the most closed mouth, the most open one, then evenly spaced frames.
 
 The spread is the 95th percentile of the mouth opening minus the 5th, in outer-eye distances;
-compare it with the spread of a seen speaker. The real mouth of a video may be out of sync with its audio:
-`late` is its delay in frames as measured by the packaged sync expert, and `r_in_sync` is r with the
+compare it with the spread of a seen speaker. The real mouth may be out of sync with its audio:
+`late` is its delay in frames measured by the packaged sync expert, and `r_in_sync` is r with the
 delay removed.
 """
 

@@ -68,10 +68,17 @@ class TokenStream:
         """How long the speech is: known when it has ended."""
         return Fraction(self._num_samples, self._spec.sample_rate) if self._ended else None
 
-    def push(self, samples: FloatArray) -> None:
-        """Takes more speech: float32 [n] in [-1, 1] at the spec's sample rate."""
+    def push(self, samples: FloatArray, features_CM: Tensor | None = None) -> None:
+        """Append speech.
+
+        Args:
+            samples: float32 [n] in [-1, 1] at the spec's sample rate.
+            features_CM: the features of a whole recording, if they were computed before.
+        """
         self._num_samples += len(samples)
-        self._add_mel(self._streaming.push(torch.from_numpy(samples)))
+        if features_CM is None:
+            features_CM = self._streaming.push(torch.from_numpy(samples))
+        self._add_mel(features_CM)
         if self._lips is not None:
             self._lips.push(samples)
 

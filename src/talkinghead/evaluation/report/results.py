@@ -1,0 +1,80 @@
+"""Results of an evaluation: scores per clip, and the report made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+from talkinghead.evaluation.report.clip_visuals import ClipVisuals
+from talkinghead.types import FloatArray
+
+RANK_BY = "r_own_speech"
+"""The score that ranks the clips from best to worst."""
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """Scores of one clip in one column of the report.
+
+    Attributes:
+        clip: the clip's ID.
+        column: a group of speakers or a system.
+        facts: further columns of clips.csv.
+        values: scores by the names in docs/metrics.md.
+        visuals: images and curves for the page.
+        features: Inception features of generated and real frames for FID, float32 [n, D] each.
+    """
+
+    clip: str
+    column: str
+    facts: dict[str, Any]
+    values: dict[str, float]
+    visuals: ClipVisuals | None = None
+    features: tuple[FloatArray, FloatArray] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A statement at the top of the page; `level` selects its colour."""
+
+    title: str
+    text: str
+    level: Literal["good", "bad", "unknown"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that `write_report` writes.
+
+    Attributes:
+        kind: what the columns are: "groups" or "systems". Systems have the same clips, so they are
+            compared clip by clip.
+        header: what was scored and how; the first entries of scores.json.
+        clips: results in the order of the tables.
+        fps: frame rate of the visuals.
+        reference_column: the column of the real videos.
+        verdict: shown at the top of the page.
+        columns: names of the columns, in order.
+    """
+
+    kind: Literal["groups", "systems"]
+    header: Mapping[str, Any]
+    clips: Sequence[ClipResult]
+    fps: Fraction
+    reference_column: str | None = None
+    verdict: Verdict | None = None
+    columns: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        columns = list(dict.fromkeys(clip.column for clip in self.clips))
+        ordered = columns if self.kind == "systems" else sorted(columns)
+        object.__setattr__(self, "columns", ordered)
+
+    @property
+    def systems(self) -> list[str]:
+        """The columns that may be compared clip by clip; none if the columns are groups."""
+        if self.kind != "systems":
+            return []
+        return [column for column in self.columns if column != self.reference_column]
