@@ -1,11 +1,11 @@
-"""How long an answer takes: from the end of a question to the first picture, stage by stage.
+"""Measure the time from the end of a question to the first frame of the answer, per stage.
 
 python scripts/bench_conversation.py [--turns 5] [--audio question.wav] [--face photo.jpg]
 python scripts/bench_conversation.py llm=llama tts=espeak stt.beam_size=1
 
-The rest are overrides of conf/converse.yaml. Where no --audio is given the voice itself asks. Each
-turn asks the same, with no memory of those before; the first, which also warms everything up, is
-shown apart.
+Further arguments are overrides of conf/converse.yaml. Without --audio the question is synthesised
+with the configured voice. Each turn asks the same question with an empty history; the first turn,
+which includes warm-up, is reported separately.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ SIDE = 512
 
 
 def main() -> None:
-    """Asks, times and prints the table."""
+    """Run the turns and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5, help="after the first")
-    parser.add_argument("--audio", type=Path, help="the question; by default the voice asks it")
-    parser.add_argument("--question", default=QUESTION, help="what the voice asks")
-    parser.add_argument("--face", type=Path, help="by default a photo of 512 x 512")
-    parser.add_argument("--json", type=Path, help="where to write the times of each turn")
+    parser.add_argument("--turns", type=int, default=5, help="number of turns after the first")
+    parser.add_argument("--audio", type=Path, help="a recorded question")
+    parser.add_argument("--question", default=QUESTION, help="text of the synthesised question")
+    parser.add_argument("--face", type=Path, help="default: a 512 x 512 photo")
+    parser.add_argument("--json", type=Path, help="file to write the times of each turn to")
     parser.add_argument("overrides", nargs="*", help="such as llm=llama")
     args = parser.parse_args()
     started = time.monotonic()
@@ -71,12 +71,12 @@ def main() -> None:
         args.json.write_text(json.dumps(turns, indent=1))
     groups = ", ".join(f"{name}={cfg[name]._target_.rpartition('.')[2]}" for name in ("stt", "llm"))
     voice = cfg.tts._target_.rpartition(".")[2]
-    show(turns, f"{groups}, tts={voice}; {float(question.duration_s):.1f} s of question")
+    show(turns, f"{groups}, tts={voice}; question of {float(question.duration_s):.1f} s")
     print(f"start-up {start_s:.2f} s")
 
 
 def measure(conversation: Conversation, question: AudioClip, output: Path) -> dict[str, float]:
-    """One turn's times, in seconds after the question, and what was said."""
+    """Return the times of one turn in seconds after the question, and the reply's length."""
     conversation.history.clear()
     report = conversation.answer(question, output)
     if report.error is not None or report.video is None:
@@ -86,8 +86,8 @@ def measure(conversation: Conversation, question: AudioClip, output: Path) -> di
 
 
 def show(turns: list[dict[str, float]], title: str) -> None:
-    """Prints the times, a row for each stage."""
-    columns = ("first turn", "median", "least", "most", "this stage alone")
+    """Print the times, one row per stage."""
+    columns = ("first turn", "median", "min", "max", "stage alone")
     table = Table("seconds after the question", *columns, title=title)
     first, *others = turns
     before = dict.fromkeys(range(len(others)), 0.0)

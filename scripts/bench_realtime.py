@@ -1,10 +1,10 @@
-"""How a stream keeps up: 40 ms chunks of speech onto a photo, at full speed and paced.
+"""Measure real-time streaming: 40 ms chunks of speech on a photo, at full speed and paced.
 
 python scripts/bench_realtime.py [--seconds 600] [--face photo.jpg] [--backend auto]
 
-Paced, chunks come and frames are shown by the clock, as in a call: it takes as long as the speech.
-Latency counts from the moment that the last speech a frame needs came, so it lies beyond the
-look-ahead. Memory is looked at after the first fifth and at the end.
+In the paced mode chunks arrive and frames are shown in real time, as in a call. Latency is measured
+from the arrival of the last speech that a frame needs; the look-ahead is not included. Memory is
+measured after the first fifth and at the end.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ SIDE = 512
 
 
 def main() -> None:
-    """Streams the demonstration's speech, over and over, both ways."""
+    """Stream the demonstration speech repeatedly in both modes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument(
-        "--face", type=Path, help="a photo or a video; by default a 512 x 512 photo"
-    )
+    parser.add_argument("--face", type=Path, help="a photo or a video; default: a 512 x 512 photo")
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--mode", choices=["full", "paced", "both"], default="both")
@@ -48,11 +46,11 @@ def main() -> None:
     avatar = predictor.avatar(args.face or cv2.resize(read_image(demo_face()), (SIDE, SIDE)))
     stream = RealtimeLipSync(avatar)
     print(
-        f"{torch.get_num_threads()} threads; look-ahead {1e3 * stream.lookahead_s:.1f} ms, speech "
-        f"is played {1e3 * stream.playback_delay_s:.1f} ms after it came"
+        f"{torch.get_num_threads()} threads; look-ahead {1e3 * stream.lookahead_s:.1f} ms, "
+        f"playback delay {1e3 * stream.playback_delay_s:.1f} ms"
     )
     speech = np.concatenate(list(Speech(DEMO_SPEECH).chunks(stream.sample_rate)))
-    RealtimeLipSync(avatar).push(speech[: stream.sample_rate])  # Warm.
+    RealtimeLipSync(avatar).push(speech[: stream.sample_rate])  # Warm-up.
     if args.mode != "paced":
         report("full speed", avatar, speech, args.seconds, paced=False)
     if args.mode != "full":
@@ -60,11 +58,13 @@ def main() -> None:
 
 
 def report(name: str, avatar: Avatar, speech: FloatArray, seconds: float, paced: bool) -> None:
-    """Runs one stream and prints its figures."""
+    """Run one stream and print its statistics."""
     stream = RealtimeLipSync(avatar)
     num_chunks = round(seconds / CHUNK_S)
     first_s = time.monotonic()
-    frames: Iterator[RealtimeFrame] = live(stream, speech, num_chunks, first_s if paced else None)
+    frames: Iterator[RealtimeFrame] = push_chunks(
+        stream, speech, num_chunks, first_s if paced else None
+    )
     pacer = FramePacer(AudioClock(CHUNK_S + stream.playback_delay_s))
     if paced:
         frames = pacer.release(in_thread(frames, 8, "lipsync"))
@@ -76,22 +76,22 @@ def report(name: str, avatar: Avatar, speech: FloatArray, seconds: float, paced:
     print(
         f"{name}: {count} frames, {stats.frames_per_second:.1f} frames/s, latency p50 "
         f"{1e3 * stats.latency_p50_s:.1f} ms, p95 {1e3 * stats.latency_p95_s:.1f} ms, "
-        f"{stats.num_late} made late, queue up to {stats.max_queue_depth}; memory "
+        f"{stats.num_late} generated late, queue up to {stats.max_queue_depth}; memory "
         f"{early_mib[0]:.0f} -> {late_mib[0]:.0f} MiB, peak {early_mib[1]:.0f} -> "
         f"{late_mib[1]:.0f} MiB"
     )
     if paced:
         drift = round((pacer.last_delay_s - early_delay_s) / CHUNK_S)
         print(
-            f"shown: {pacer.num_late} late, by {1e3 * pacer.max_delay_s:.1f} ms at the most; "
+            f"shown: {pacer.num_late} late, by at most {1e3 * pacer.max_delay_s:.1f} ms; "
             f"drift {drift} frames"
         )
 
 
-def live(
+def push_chunks(
     stream: RealtimeLipSync, speech: FloatArray, num_chunks: int, first_s: float | None
 ) -> Iterator[RealtimeFrame]:
-    """Pushes chunks: each when it would come from a microphone that was opened at `first_s`."""
+    """Push chunks, each when it would arrive from a microphone opened at `first_s`."""
     size = round(CHUNK_S * stream.sample_rate)
     for number in range(num_chunks):
         chunk = np.take(speech, range(number * size, (number + 1) * size), mode="wrap")
@@ -103,10 +103,10 @@ def live(
 
 
 def memory_mib() -> tuple[float, float]:
-    """What is held now, and the most that ever was."""
+    """Return the current and the peak resident memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    held = pages * resource.getpagesize() / 2**20
-    return held, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    resident = pages * resource.getpagesize() / 2**20
+    return resident, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 if __name__ == "__main__":

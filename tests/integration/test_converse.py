@@ -117,7 +117,7 @@ def test_each_typed_line_gives_a_clip(files, tmp_path, monkeypatch):
 
 def test_failed_turn_is_reported_and_the_next_continues(files, tmp_path, monkeypatch, capfd):
     set_stdin(monkeypatch, "😀", "I am well.")
-    assert converse(files, "interactive=true", f"output={tmp_path}", "llm.template='{}'") == 1
+    assert converse(files, "interactive=true", f"output={tmp_path}", "llm.template={}") == 1
     captured = capfd.readouterr()
     assert "nothing that can be spoken" in captured.out
     assert "1 of 2 turns failed" in captured.err
@@ -128,7 +128,7 @@ def test_ctrl_c_interrupts_the_turn_and_ctrl_d_ends(files, tmp_path):
     command = (
         *(sys.executable, "-m", "talkinghead", "converse", *TONES, "interactive=true"),
         *(f"checkpoint={files / 'good.safetensors'}", f"face={files / 'face.png'}"),
-        *("output=clips", "llm.template='{}'", "llm.tokens_per_second=8", "max_reply_chars=9999"),
+        *("output=clips", "llm.template={}", "llm.tokens_per_second=8", "max_reply_chars=9999"),
     )
     process = subprocess.Popen(
         command,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,36 +46,34 @@ class StreamMeter:
         self._latencies_s: deque[float] = deque(maxlen=_MAX_LATENCIES)
         self._started_s: float | None = None
         self._last_s = 0.0
-        self._num_frames = self._num_late = self._num_skipped = 0
-        self._queue_depth = self._max_queue_depth = 0
+        nan = float("nan")
+        self._stats = RealtimeStats(0, 0, 0, 0, 0, nan, nan, 0.0)
 
     def record_speech(self, arrived_s: float, num_due: int, num_skipped: int) -> None:
         """Record speech that arrived, and how many frames it makes due and how many are skipped."""
         if self._started_s is None:
             self._started_s = self._last_s = arrived_s
-        self._queue_depth = num_due
-        self._max_queue_depth = max(self._max_queue_depth, num_due)
-        self._num_skipped += num_skipped
+        stats = self._stats
+        self._stats = replace(
+            stats,
+            queue_depth=num_due,
+            max_queue_depth=max(stats.max_queue_depth, num_due),
+            num_skipped=stats.num_skipped + num_skipped,
+        )
 
     def record_frame(self, arrived_s: float, now_s: float) -> None:
         """Record a finished frame whose speech arrived at `arrived_s`."""
-        self._last_s = now_s
-        self._num_frames += 1
-        self._num_late += now_s - arrived_s > self._max_latency_s
-        self._latencies_s.append(now_s - arrived_s)
+        self._last_s, latency_s, stats = now_s, now_s - arrived_s, self._stats
+        self._latencies_s.append(latency_s)
+        num_late = stats.num_late + (latency_s > self._max_latency_s)
+        self._stats = replace(stats, num_frames=stats.num_frames + 1, num_late=num_late)
 
     def snapshot(self) -> RealtimeStats:
         """Return the statistics so far."""
-        latencies_s = list(self._latencies_s) or [float("nan")]
-        p50_s, p95_s = np.percentile(latencies_s, (50, 95))
+        stats, latencies_s = self._stats, list(self._latencies_s)
+        if not latencies_s:
+            return stats
+        p50_s, p95_s = (float(value) for value in np.percentile(latencies_s, (50, 95)))
         elapsed_s = self._last_s - (self._started_s or 0.0)
-        return RealtimeStats(
-            self._num_frames,
-            self._num_late,
-            self._num_skipped,
-            self._queue_depth,
-            self._max_queue_depth,
-            float(p50_s),
-            float(p95_s),
-            self._num_frames / elapsed_s if elapsed_s > 0 else 0.0,
-        )
+        rate = stats.num_frames / elapsed_s if elapsed_s > 0 else 0.0
+        return replace(stats, latency_p50_s=p50_s, latency_p95_s=p95_s, frames_per_second=rate)

@@ -35,6 +35,10 @@ from talkinghead.types import AudioClip, FloatArray
 
 log = logging.getLogger(__name__)
 
+DEFAULT_SYSTEM_PROMPT = (
+    "You are talking with somebody face to face. Answer in one to three short sentences of plain "
+    "spoken words, without lists, markup or emoji."
+)
 _SAMPLE_RATE = 16_000
 # Questions whose peak is below -50 dBFS hold no speech: speech to text is skipped.
 _SILENCE_PEAK = 10 ** (-50 / 20)
@@ -69,7 +73,7 @@ class Conversation:
         voice: Voice of the replies: a `TextToSpeech`, or one wrapped in `Voice` for pauses and a
             constant loudness.
         stt: Speech recognition; None is enough for typed questions.
-        system_prompt: Instructions placed before the history in each request to the language model.
+        system_prompt: Instructions to the language model, sent before the history; None sends none.
         language: Two-letter code of the replies, for splitting them into sentences; None uses the
             language of the question.
         max_reply_chars: Maximum length of a reply; it ends with the last sentence that fits.
@@ -94,7 +98,7 @@ class Conversation:
         voice: TextToSpeech,
         stt: SpeechToText | None = None,
         *,
-        system_prompt: str | None = None,
+        system_prompt: str | None = DEFAULT_SYSTEM_PROMPT,
         language: str | None = None,
         max_reply_chars: int = 1000,
         max_history: int = 20,

@@ -101,9 +101,7 @@ class OpenAIClient:
         self._malformed = (ValueError, TypeError, AttributeError)
 
     def stream(
-        self,
-        request: Callable[[AsyncOpenAI], AsyncIterator[T]],
-        cancel: Event | None = None,
+        self, request: Callable[[AsyncOpenAI], AsyncIterator[T]], cancel: Event | None = None
     ) -> Iterator[T]:
         """Yield the parts of a response as they arrive; they are read ahead of the consumer.
 

@@ -70,22 +70,26 @@ def speech_probabilities(chunks: Iterable[FloatArray]) -> Iterator[tuple[FloatAr
         yield from detect(np.zeros(WINDOW_SIZE - num_left, np.float32))
 
 
-def split_utterances(
+def stream_utterances(
     chunks: Iterable[FloatArray],
+    sample_rate: int,
     min_silence_s: float = 0.5,
     max_s: float = 28.0,
     padding_s: float = 0.2,
     min_speech_s: float = 0.1,
+    cancel: Event | None = None,
 ) -> Iterator[Utterance]:
     """Split a stream at its silences; yield each utterance once it has ended, in bounded memory.
 
     Args:
-        chunks: float32 [num_samples] in [-1, 1] at 16 kHz, of any length.
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length; NaN counts as silence.
+        sample_rate: Sample rate of the chunks in Hz.
         min_silence_s: Silence in seconds that ends an utterance.
         max_s: Maximum length in seconds; a longer utterance is split in its second half, at the
             lowest probability of speech.
         padding_s: Silence in seconds kept before and after an utterance.
         min_speech_s: Shorter speech, in seconds, is dropped as noise.
+        cancel: Ends the iteration early.
 
     Raises:
         DependencyError: See `speech_probabilities`.
@@ -101,13 +105,14 @@ def split_utterances(
     def take(count: int) -> Iterator[Utterance]:
         """Remove the first windows; yield them as an utterance if they hold enough speech."""
         nonlocal first_window
-        if sum(p >= _START_THRESHOLD for p in probabilities[:count]) >= min_speech:
+        num_speech = sum(p >= _START_THRESHOLD for p in probabilities[:count])
+        if num_speech >= min_speech and not _is_set(cancel):
             start_s = first_window * WINDOW_SIZE / SAMPLE_RATE
             yield Utterance(np.concatenate(windows[:count]), start_s)
         del windows[:count], probabilities[:count]
         first_window += count
 
-    for window, p in speech_probabilities(chunks):
+    for window, p in speech_probabilities(_resampled(chunks, sample_rate, cancel)):
         windows.append(window)
         probabilities.append(p)
         threshold = _END_THRESHOLD if is_speech else _START_THRESHOLD
@@ -125,38 +130,19 @@ def split_utterances(
         yield from take(len(windows) - max(0, num_silent - padding))
 
 
-def stream_utterances(
-    chunks: Iterable[FloatArray],
-    sample_rate: int,
-    min_silence_s: float = 0.5,
-    max_s: float = 28.0,
-    cancel: Event | None = None,
-) -> Iterator[Utterance]:
-    """Yield the utterances of a stream at any sample rate until it ends or is cancelled.
-
-    Args:
-        chunks: float32 [num_samples] in [-1, 1], mono, of any length; NaN counts as silence.
-        sample_rate: Sample rate of the chunks in Hz.
-        min_silence_s: See `split_utterances`.
-        max_s: See `split_utterances`.
-        cancel: Ends the iteration early.
-
-    Raises:
-        DependencyError: See `speech_probabilities`.
-    """
-
-    def resampled() -> Iterator[FloatArray]:
-        resampler = Resampler(sample_rate, SAMPLE_RATE)
-        for chunk in chunks:
-            if cancel is not None and cancel.is_set():
-                return
-            yield from resampler.push(np.nan_to_num(chunk).astype(np.float32, copy=False))
-        yield from resampler.flush()
-
-    for utterance in split_utterances(resampled(), min_silence_s, max_s):
-        if cancel is not None and cancel.is_set():
+def _resampled(
+    chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None
+) -> Iterator[FloatArray]:
+    resampler = Resampler(sample_rate, SAMPLE_RATE)
+    for chunk in chunks:
+        if _is_set(cancel):
             return
-        yield utterance
+        yield from resampler.push(np.nan_to_num(chunk).astype(np.float32, copy=False))
+    yield from resampler.flush()
+
+
+def _is_set(cancel: Event | None) -> bool:
+    return cancel is not None and cancel.is_set()
 
 
 def _detector() -> Any:

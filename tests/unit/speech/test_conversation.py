@@ -137,7 +137,7 @@ def test_interruption_stops_all_stages_and_keeps_spoken_part(avatar, output):
     assert json.loads(output.with_suffix(".json").read_text())["interrupted"]
     again = conversation.answer_text("Go on.", output)
     assert [sentence.text for sentence in again.reply] == ["Go on."]
-    assert llm.requests[-1][1] == ("assistant", conversation.history[1].content)
+    assert llm.requests[-1][2] == ("assistant", conversation.history[1].content)
 
 
 def test_blocked_language_model_does_not_delay_interruption(avatar, output):

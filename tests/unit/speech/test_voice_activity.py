@@ -30,7 +30,7 @@ def test_probabilities_do_not_depend_on_chunks(speech):
 
 
 def test_sentences_are_split_with_their_times(speech):
-    found = list(va.split_utterances(_pieces(speech, 1600), min_silence_s=0.3))
+    found = list(va.stream_utterances(_pieces(speech, 1600), va.SAMPLE_RATE, min_silence_s=0.3))
     assert len(found) == 3
     for utterance in found:
         start = round(utterance.start_s * va.SAMPLE_RATE)
@@ -52,7 +52,7 @@ def test_utterance_is_yielded_once_it_has_ended(speech):
             num_samples += len(piece)
             yield piece
 
-    first = next(va.split_utterances(live(), min_silence_s=0.3))
+    first = next(va.stream_utterances(live(), va.SAMPLE_RATE, min_silence_s=0.3))
     end_s = first.start_s + len(first.samples) / va.SAMPLE_RATE
     assert num_samples / va.SAMPLE_RATE < end_s + 0.3
 
@@ -60,7 +60,7 @@ def test_utterance_is_yielded_once_it_has_ended(speech):
 def test_speech_without_pauses_is_split_at_the_maximum_length(speech):
     sentence = speech[26_112:74_752]
     endless = (sentence for _ in range(20))
-    found = list(va.split_utterances(endless, min_silence_s=1.0, max_s=5.0))
+    found = list(va.stream_utterances(endless, va.SAMPLE_RATE, min_silence_s=1.0, max_s=5.0))
     lengths_s = [len(u.samples) / va.SAMPLE_RATE for u in found]
     assert len(found) > 10
     assert max(lengths_s) <= 5.0
@@ -72,8 +72,8 @@ def test_speech_without_pauses_is_split_at_the_maximum_length(speech):
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_silence_and_noise_have_no_utterances(noise):
     samples = np.random.default_rng(0).normal(0, noise, 5 * va.SAMPLE_RATE).astype(np.float32)
-    assert list(va.split_utterances(_pieces(samples, 1600))) == []
-    assert list(va.split_utterances([])) == []
+    assert list(va.stream_utterances(_pieces(samples, 1600), va.SAMPLE_RATE)) == []
+    assert list(va.stream_utterances([], va.SAMPLE_RATE)) == []
 
 
 def test_missing_detector_is_named(monkeypatch):

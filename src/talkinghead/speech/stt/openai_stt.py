@@ -80,7 +80,7 @@ class OpenAISpeechToText:
         silence, is missing.
         """
         utterances = stream_utterances(
-            [audio.samples], audio.sample_rate, _CLIP_SILENCE_S, _MAX_REQUEST_S, cancel
+            [audio.samples], audio.sample_rate, _CLIP_SILENCE_S, _MAX_REQUEST_S, cancel=cancel
         )
         parts = list(self._transcribe(utterances, cancel))
         return Transcript(
