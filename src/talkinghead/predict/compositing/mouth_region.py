@@ -27,7 +27,7 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # The ellipse excludes the nose, which speech does not move, and the background beside the face.
 ELLIPSE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
 ELLIPSE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
-# The region exceeds the ellipse by this factor, so that renderers see its surroundings.
+# The region exceeds the ellipse by this factor, so that renderers see pixels around it.
 _MARGIN = 1.06
 # Blur of the face's outline, as a fraction of the box side.
 _OUTLINE_BLUR = 0.03

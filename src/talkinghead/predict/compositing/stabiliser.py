@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from talkinghead.types import FloatArray
 
+_MIN_CUTOFF_HZ = 5.0
+
 
 @dataclass(frozen=True)
 class MouthFields:
@@ -72,18 +74,13 @@ class OneEuroFilter:
 
 
 class MouthStabiliser:
-    """One-Euro filters for the flow, RGB and mask of consecutive frames.
+    """One-Euro filters for the flow, RGB and mask of consecutive frames."""
 
-    Args:
-        min_cutoff_hz: see `OneEuroFilter`.
-        speed_coefficient: factor on the coefficients of the three fields, which have different
-            units.
-    """
-
-    def __init__(self, min_cutoff_hz: float = 5.0, speed_coefficient: float = 1.0) -> None:
-        self._flow = OneEuroFilter(min_cutoff_hz, 100.0 * speed_coefficient)
-        self._rgb = OneEuroFilter(min_cutoff_hz, 40.0 * speed_coefficient)
-        self._mask = OneEuroFilter(min_cutoff_hz, 40.0 * speed_coefficient)
+    def __init__(self) -> None:
+        # The speed coefficients depend on the units of the fields.
+        self._flow = OneEuroFilter(_MIN_CUTOFF_HZ, speed_coefficient=100.0)
+        self._rgb = OneEuroFilter(_MIN_CUTOFF_HZ, speed_coefficient=40.0)
+        self._mask = OneEuroFilter(_MIN_CUTOFF_HZ, speed_coefficient=40.0)
 
     def reset(self) -> None:
         """Clear the state; call it at cuts."""

@@ -110,8 +110,7 @@ class ActiveSpeakerSelector:
 
     def _analyse(self, path: Path, fps: Fraction, detector: FaceDetector) -> Iterator[Fraction]:
         """Decode the file and yield each time up to which the speaker is known."""
-        tracker = MultiTracker(detector, MAX_FACES)
-        tracks = track_faces(decode_frames(path, fps), tracker, MAX_FACES)
+        tracks = track_faces(decode_frames(path, fps), MultiTracker(detector, MAX_FACES))
         merged = interleave_tracks([align_faces(track, self._spec, fps) for track in tracks])
         for time_s, group in groupby(merged, key=lambda frame: frame.time_s):
             frames = list(group)

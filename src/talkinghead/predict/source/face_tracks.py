@@ -48,10 +48,8 @@ def track_face(frames: Iterable[SourceFrame], tracker: FaceTracker) -> Iterator[
         yield replace(frame, starts_shot=frame.starts_shot or tracker.cut), face
 
 
-def track_faces(
-    frames: Iterable[SourceFrame], tracker: MultiTracker, max_faces: int = MAX_FACES
-) -> list[Iterator[Sighting]]:
-    """Return one iterator of sightings per face slot.
+def track_faces(frames: Iterable[SourceFrame], tracker: MultiTracker) -> list[Iterator[Sighting]]:
+    """Return `MAX_FACES` iterators of sightings, one per face slot.
 
     Advance the iterators together: frames that one has read are kept until all have read them.
     """
@@ -68,7 +66,7 @@ def track_faces(
     ) -> Iterator[Sighting]:
         return ((replace(frame, slot=slot), faces[slot]) for frame, faces in updates)
 
-    return [slot_sightings(slot, copy) for slot, copy in enumerate(tee(update(), max_faces))]
+    return [slot_sightings(slot, copy) for slot, copy in enumerate(tee(update(), MAX_FACES))]
 
 
 def align_faces(

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from talkinghead.errors import UsageError
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.runtime.export.demo_sample import demo_sample
-from talkinghead.runtime.export.file_formats import call_writer
+from talkinghead.runtime.export.file_formats import CallWriter, call_writer
 from talkinghead.runtime.export.generator_calls import GeneratorCall, example_inputs
 from talkinghead.runtime.export.tracing import max_windows
 from talkinghead.runtime.export.verification import check_quality, compare
@@ -82,19 +83,11 @@ def export_generator(
     model = cast(LipSyncGenerator, loaded.model).requires_grad_(False)
     sample = demo_sample(loaded.spec, model)
     with _atomic_folder(output) as folder:
-        calls = {part: GeneratorCall(model, part) for part in PARTS}
-        inputs = example_inputs(model, sample, 3)
-        for part, call in calls.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Deprecations within the exporters.
-                write(call, inputs[part], folder / f"{part}{SUFFIXES[format]}")
-        head = {"weight": model.lip_head.weight, "bias": model.lip_head.bias}
-        save_file(head, folder / LIP_HEAD)
         metadata = {
             "export_version": EXPORT_VERSION,
             "format": format,
             "quantize": quantize,
-            **_call_metadata(model, calls, format),
+            **_write_calls(model, example_inputs(model, sample, 3), format, write, folder),
             **{key: loaded.meta.get(key) for key in ("av", "license", "trained_on", "generator")},
         }
         _write_metadata(folder, metadata)
@@ -109,9 +102,20 @@ def export_generator(
     return ExportReport(output, num_bytes, difference, psnr_db)
 
 
-def _call_metadata(
-    model: LipSyncGenerator, calls: Mapping[str, GeneratorCall], format: str
+def _write_calls(
+    model: LipSyncGenerator,
+    inputs: Mapping[str, tuple[Tensor, ...]],
+    format: str,
+    write: CallWriter,
+    folder: Path,
 ) -> dict[str, Any]:
+    """Write the calls and the lip head, and return the metadata of the calls."""
+    calls = {part: GeneratorCall(model, part) for part in PARTS}
+    for part, call in calls.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Deprecations within the exporters.
+            write(call, inputs[part], folder / f"{part}{SUFFIXES[format]}")
+    save_file({"weight": model.lip_head.weight, "bias": model.lip_head.bias}, folder / LIP_HEAD)
     limits = {"max_frames": 1, "max_windows": max_windows(model)}
     return {
         "context_frames": model.context_frames,
