@@ -1,4 +1,4 @@
-"""How fast training windows come: windows per second from the loader, and with the augmentation.
+"""Benchmark the data loader and the augmentation, in windows per second.
 
 python scripts/bench_loader.py CORPUS [--workers 2] [--batches 60] [--batch-size 12]
 """
@@ -20,7 +20,7 @@ from talkinghead.data.manifest import Manifest
 
 
 def main() -> None:
-    """Times the loader alone, then the augmentation alone."""
+    """Time the loader alone, then the augmentation alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus")
     parser.add_argument("--workers", type=int, default=2)
@@ -37,7 +37,7 @@ def main() -> None:
     )
     datamodule.setup("fit")
     loader = iter(datamodule.train_dataloader())
-    for _ in range(5):  # Workers start, files come into the page cache.
+    for _ in range(5):  # Workers start and files are cached.
         batch = next(loader)
     started = time.perf_counter()
     for _ in range(args.batches):

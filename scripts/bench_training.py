@@ -1,21 +1,19 @@
-"""How fast training is by each choice: windows a second, the wait for batches, the peak of memory.
+"""Benchmark training variants: windows per second, waiting time for batches, peak memory.
 
 python scripts/bench_training.py [--models compact base] [--corpus corpora/grid] [experiment=...]
 
-A variant is choices joined by +, such as fused+thp; "plain" is none of them. Real steps are
-timed (loader, augmentation, losses, the packaged sync expert), each measurement in a process of its
-own. The variants take turns, round after round, so that whatever else the machine does hits all
-alike. Further arguments are overrides of conf/train.yaml, for every variant.
+A variant is one or several choices joined by +, such as fused+thp; "plain" is none of them. Real
+training steps are timed (loader, augmentation, losses, packaged sync expert), each measurement in a
+new process. The variants alternate round by round, so that other load affects all of them.
+Further arguments are overrides of conf/train.yaml for every variant.
 
 - channels_last, checkpoint_activations, compile: see `SpeedOptions`
-- bf16: trainer.precision=bf16-mixed, which pays where the CPU, or the GPU, has instructions for it
-- accumulate: each step's windows as two batches of half the size
-- fused: AdamW in one kernel, as training does it wherever it may
-- malloc, thp: on Linux CPUs each large tensor is mapped anew, and the kernel must clear its pages
-  again. With malloc the C library keeps freed memory for the next step (glibc 2.36 rarely finds
-  aligned blocks again, so that the process may grow instead). With thp torch asks for pages of
-  2 MiB, which are cleared far quicker, where the kernel grants them: see
-  /sys/kernel/mm/transparent_hugepage/enabled.
+- bf16: trainer.precision=bf16-mixed
+- accumulate: two batches of half the size per step
+- fused: AdamW in one kernel, the default of training where it is possible
+- malloc: glibc keeps freed memory for the next step, instead of mapping large tensors anew
+- thp: torch requests pages of 2 MiB, which the kernel clears faster, if it grants them: see
+  /sys/kernel/mm/transparent_hugepage/enabled
 """
 
 from __future__ import annotations
@@ -52,9 +50,9 @@ CHOICES = (*SPEED, "bf16", "accumulate", "fused", *ENVIRONMENTS)
 
 @dataclass(frozen=True)
 class Job:
-    """One variant: how to configure a run, and the environment of its process.
+    """Configuration of a variant's run, and the environment of its process.
 
-    `accumulate` batches make a step; `warmup` and `steps` count steps.
+    `accumulate` is the number of batches per step; `warmup` and `steps` count steps.
     """
 
     overrides: list[str]
@@ -67,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each step, those of them spent waiting for batches, and the peak of memory."""
+    """Seconds per step, seconds of waiting for batches, and peak memory."""
 
     step_s: list[float]
     wait_s: list[float]
@@ -75,7 +73,7 @@ class Timing:
 
 
 class StepTimer(Callback):
-    """Times batches, from the end of one to the end of the next."""
+    """Times batches from the end of one to the end of the next."""
 
     def __init__(self, fused: bool) -> None:
         self.fused = fused
@@ -83,18 +81,18 @@ class StepTimer(Callback):
         self.wait_s: list[float] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begins; without `fused` the optimizers choose for themselves, as torch does."""
+        """Start timing; without `fused` reset the optimizers to torch's default."""
         for optimizer in () if self.fused else trainer.optimizers:
             for group in optimizer.param_groups:
                 group["fused"] = None
         self._ended_s = time.perf_counter()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """The batch is there."""
+        """Record the waiting time."""
         self.wait_s.append(time.perf_counter() - self._ended_s)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """The batch is done."""
+        """Record the batch's time."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now_s = time.perf_counter()
@@ -103,7 +101,7 @@ class StepTimer(Callback):
 
 
 def measure(job: Job) -> Timing:
-    """Trains for some steps in this process."""
+    """Train for some steps in this process."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", job.overrides)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -120,15 +118,15 @@ def measure(job: Job) -> Timing:
     return Timing(step_s, wait_s, peak_memory_mib(trainer.strategy.root_device))
 
 
-def job_of(variant: str, model: str, args: argparse.Namespace, folder: str) -> Job:
-    """What a variant's name means.
+def make_job(variant: str, model: str, args: argparse.Namespace, folder: str) -> Job:
+    """Return the job of a variant.
 
     Raises:
         ValueError: a choice is unknown.
     """
     choices = set(variant.split("+")) - {"plain"}
     if unknown := sorted(choices - set(CHOICES)):
-        raise ValueError(f"{unknown[0]} is no choice: join some of {', '.join(CHOICES)} by +")
+        raise ValueError(f"unknown choice {unknown[0]}: join some of {', '.join(CHOICES)} by +")
     accumulate = 2 if "accumulate" in choices else 1
     num_batches = (args.warmup + args.steps) * accumulate
     data = [f"data.corpus_dir={args.corpus}"]
@@ -153,7 +151,7 @@ def job_of(variant: str, model: str, args: argparse.Namespace, folder: str) -> J
 
 
 def run(job: Job) -> Timing | str:
-    """Measures in a new process; the error's line where it fails."""
+    """Measure in a new process; return the error's last line if it fails."""
     command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
     environment = {**os.environ, **job.environment}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -164,9 +162,9 @@ def run(job: Job) -> Timing | str:
 
 
 def table(results: Mapping[tuple[str, str], Sequence[Timing | str]], batch_size: int) -> list[str]:
-    """Lines of Markdown: medians over all steps; against a model's first variant, over rounds."""
+    """Return a Markdown table of medians, with ratios to the model's first variant."""
     lines = [
-        "| model | variant | windows/s | over the first | waiting | peak MiB |",
+        "| model | variant | windows/s | relative to the first | waiting | peak MiB |",
         "|---|---|---|---|---|---|",
     ]
     firsts: dict[str, np.ndarray] = {}
@@ -188,16 +186,16 @@ def table(results: Mapping[tuple[str, str], Sequence[Timing | str]], batch_size:
 
 
 def main() -> None:
-    """Runs the rounds and prints the table."""
+    """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("overrides", nargs="*", help="of conf/train.yaml")
     parser.add_argument("--models", nargs="+", default=["compact", "base"])
     parser.add_argument("--variants", nargs="+", default=["plain", *CHOICES, "fused+thp"])
-    parser.add_argument("--corpus", help="a prepared one; drawn faces if not given")
-    parser.add_argument("--batch-size", type=int, default=12, help="windows of a step, even")
+    parser.add_argument("--corpus", help="a prepared corpus; drawn faces if not given")
+    parser.add_argument("--batch-size", type=int, default=12, help="windows per step, even")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=2, help="steps before them, not timed")
+    parser.add_argument("--warmup", type=int, default=2, help="untimed steps before them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -205,10 +203,12 @@ def main() -> None:
         print(json.dumps(asdict(measure(Job(**json.loads(args.worker))))))
         return
     if args.batch_size % 2:
-        parser.error(f"--batch-size must be even, for accumulate halves it; got {args.batch_size}")
+        parser.error(f"--batch-size must be even, as accumulate halves it; got {args.batch_size}")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            jobs = {(m, v): job_of(v, m, args, folder) for m in args.models for v in args.variants}
+            jobs = {
+                (m, v): make_job(v, m, args, folder) for m in args.models for v in args.variants
+            }
         except ValueError as error:
             parser.error(str(error))
         results: dict[tuple[str, str], list[Timing | str]] = {key: [] for key in jobs}

@@ -1,8 +1,8 @@
-"""A training checkpoint to the half-precision file that ships with the package.
+"""Convert a training checkpoint to a half-precision release file.
 
 python scripts/export_release.py outputs/train/compact_grid/.../checkpoints/last.ckpt
 python scripts/export_release.py last.ckpt --kind sync_expert --output expert.safetensors
-python scripts/export_release.py last.ckpt --blend before.safetensors --share 0.6
+python scripts/export_release.py last.ckpt --blend before.safetensors --blend-weight 0.6
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from talkinghead.models.checkpoint import (
 
 
 def main() -> None:
-    """Drops everything but the network (its moving average) and what describes it."""
+    """Write the network's (averaged) weights and its description."""
     parser = argparse.ArgumentParser(description="Export release weights.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--kind", choices=[GENERATOR, EXPERT, LIP_REGRESSOR], default=GENERATOR)
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--blend", type=Path, help="weights of the same network to average with")
-    parser.add_argument("--share", type=float, default=0.5, help="what the checkpoint counts then")
+    parser.add_argument("--blend", type=Path, help="release of the same network to average with")
+    parser.add_argument("--blend-weight", type=float, default=0.5, help="of the checkpoint")
     options = parser.parse_args()
     load = {GENERATOR: load_generator, EXPERT: load_expert, LIP_REGRESSOR: load_lip_regressor}[
         options.kind
@@ -40,7 +40,7 @@ def main() -> None:
     if options.blend is not None:
         other = load(options.blend).model.state_dict()
         own = loaded.model.state_dict()
-        mixed = {name: torch.lerp(other[name], own[name], options.share) for name in own}
+        mixed = {name: torch.lerp(other[name], own[name], options.blend_weight) for name in own}
         loaded.model.load_state_dict(mixed)
     keys = ("av", "license", "trained_on", "iteration", options.kind)
     output = options.output or default_checkpoint(options.kind)

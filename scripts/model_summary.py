@@ -1,6 +1,6 @@
-"""Parameters and GFLOP a frame of the networks.
+"""Print parameters and GFLOP per frame of the networks.
 
-Python scripts/model_summary.py [compact base sync_expert ...].
+python scripts/model_summary.py [compact base sync_expert ...]
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from talkinghead.types import AVSpec
 
 
 def gflop(call: Any, *arguments: Any) -> float:
-    """What one call costs, in 10^9 floating-point operations (a multiply-add is two)."""
+    """Return the cost of a call in 10^9 floating-point operations (a multiply-add is two)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call(*arguments)
     return counter.get_total_flops() / 1e9
 
 
 def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
-    """(part, network, GFLOP, how often) of a configuration in conf/model."""
+    """Return (part, network, GFLOP, unit) for the parts of a configuration in conf/model."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", [f"model={name}", "data.corpus_dir=none"])
     spec = AVSpec()
@@ -57,32 +57,32 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
     audio = torch.zeros(1, 50, spec.num_mels, spec.mel_window)
     with torch.no_grad():
         reference = model.encode_reference(face, lips)
-        around = masked_face(face, spec)
-        context = model.encode_context(around, reference)
+        masked = masked_face(face, spec)
+        context = model.encode_context(masked, reference)
         tokens = model.encode_audio(audio, reference)[0, :1]
-    hearing = nn.ModuleList([model.audio_encoder, model.transformer])
+    audio_path = nn.ModuleList([model.audio_encoder, model.transformer])
     return [
         ("generator", model, float("nan"), ""),
         ("  face encoder", model.face_encoder, gflop(model.encode_reference, face, lips), "face"),
         (
             "  context encoder",
             model.context_encoder,
-            gflop(model.encode_context, around, reference),
+            gflop(model.encode_context, masked, reference),
             "pose",
         ),
         (
             "  audio encoder, transformer",
-            hearing,
+            audio_path,
             gflop(model.encode_audio, audio, reference) / 50,
             "frame",
         ),
         ("  decoder", model.decoder, gflop(model.decode, tokens, reference, context), "frame"),
-        ("discriminator", discriminator, gflop(discriminator, mouths, around), "frame"),
+        ("discriminator", discriminator, gflop(discriminator, mouths, masked), "frame"),
     ]
 
 
 def main(names: list[str]) -> None:
-    """Prints a table for each name."""
+    """Print a table for each name."""
     for name in names:
         table = Table("part", "parameters (M)", "GFLOP", "per", title=name)
         for part, network, cost, unit in rows_of(name):

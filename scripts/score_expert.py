@@ -1,9 +1,11 @@
-"""How well a sync expert finds the true sound among eleven: python scripts/score_expert.py CORPUS.
+"""Score a sync expert by how often it finds the true audio offset among eleven.
 
-The candidates are the clip's own sound shifted by -5 to +5 frames; what counts is a pick within
-one frame of the truth. Whole clips of speakers that were trained on (split "val"), and every
-stretch of 25 frames of speakers that were not (split "test"); the intervals are 95 %, from drawing
-the clips again.
+python scripts/score_expert.py CORPUS
+
+The candidates are a clip's own audio, shifted by -5 to +5 frames; a result within one frame of the
+truth counts as correct. Scored are whole clips and all segments of 25 frames, of training speakers
+(split "val") and held-out speakers (split "test"). Intervals are 95 % bootstrap intervals over
+clips.
 """
 
 from __future__ import annotations
@@ -19,12 +21,8 @@ from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.errors import CorpusError, TalkingHeadError
 from talkinghead.models.sync_expert import SyncDiscriminator
-from talkinghead.sync.offset import (
-    distances_by_shift,
-    embed_clip,
-    load_offset_expert,
-    measure_offset,
-)
+from talkinghead.sync.embeddings import embed_clip, load_sync_expert
+from talkinghead.sync.offset import distances_by_shift, measure_offset
 from talkinghead.types import AVSpec, FloatArray
 
 MAX_SHIFT = 5
@@ -33,36 +31,36 @@ SEGMENT_FRAMES = 25
 
 
 def clip_distances(expert: SyncDiscriminator, path: Path, spec: AVSpec) -> FloatArray:
-    """A clip's windows against the eleven shifts, float32 [N, 11]."""
+    """Return the distances of a clip's windows at eleven shifts, float32 [N, 11]."""
     clip = ClipFile(path)
     features = ClipFeatureReader(spec, expert.audio_encoder.input_features).read(clip)
     mean_mouth = clip.tensor("mean_mouth")
-    heard, seen = embed_clip(expert, clip.faces, len(clip), mean_mouth, features, spec)
-    return distances_by_shift(heard, seen, MAX_SHIFT)
+    audio, video = embed_clip(expert, clip.faces, len(clip), mean_mouth, features, spec)
+    return distances_by_shift(audio, video, MAX_SHIFT)
 
 
 def hits_of(distances: FloatArray, num_windows: int) -> list[bool]:
-    """Whether each stretch of so many windows is placed within a frame of where it belongs."""
+    """Return for each segment of windows whether its offset is found within one frame."""
     starts = range(len(distances) - num_windows + 1)
     found = [measure_offset(distances[first : first + num_windows]).frames for first in starts]
     return [abs(frames) <= TOLERANCE for frames in found]
 
 
 def describe(hits: Sequence[Sequence[bool]], seed: int = 0) -> str:
-    """The share of hits over all clips, its bootstrap interval, and how many there are."""
+    """Describe the fraction of hits over all clips with its bootstrap interval and counts."""
     right = np.array([sum(clip) for clip in hits])
     total = np.array([len(clip) for clip in hits])
     drawn = np.random.default_rng(seed).integers(len(hits), size=(2000, len(hits)))
-    shares = right[drawn].sum(axis=1) / total[drawn].sum(axis=1)
-    low, high = np.quantile(shares, [0.025, 0.975])
-    share = right.sum() / total.sum()
-    return f"{share:.1%} ({low:.1%} to {high:.1%}), {right.sum()} of {total.sum()}"
+    fractions = right[drawn].sum(axis=1) / total[drawn].sum(axis=1)
+    low, high = np.quantile(fractions, [0.025, 0.975])
+    fraction = right.sum() / total.sum()
+    return f"{fraction:.1%} ({low:.1%} to {high:.1%}), {right.sum()} of {total.sum()}"
 
 
 def score(
     expert: SyncDiscriminator, corpus: Path, clips: Sequence[ClipEntry], spec: AVSpec
 ) -> tuple[str, str]:
-    """Two lines: the share over whole clips, and over all their segments."""
+    """Return the results over whole clips and over all their segments, as text."""
     needed = max(SEGMENT_FRAMES, expert.num_frames)
     clips = [clip for clip in clips if clip.num_frames >= needed]
     if not clips:
@@ -74,14 +72,16 @@ def score(
 
 
 def main() -> None:
-    """Prints both figures."""
+    """Print the results of seen and unseen speakers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--checkpoint", default="default", help="the expert's; default: packaged")
+    parser.add_argument(
+        "--checkpoint", default="default", help="sync expert; the packaged one if not given"
+    )
     args = parser.parse_args()
     try:
         manifest = Manifest.load(args.corpus)
-        expert = load_offset_expert(args.checkpoint, manifest.spec)
+        expert = load_sync_expert(args.checkpoint, manifest.spec)
         trained = {clip.speaker for clip in manifest.split("train")}
         seen = [clip for clip in manifest.split("val") if clip.speaker in trained]
         unseen = [clip for clip in manifest.split("test") if clip.speaker not in trained]

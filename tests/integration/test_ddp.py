@@ -1,4 +1,4 @@
-"""Two CPU processes on gloo: what one process does with the double batch."""
+"""Training with two CPU processes on gloo, compared with one process and a double batch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def make_expert() -> SyncExpertModule:
 
 
 class Recorder(Callback):
-    """Every iteration's training losses, averaged over the processes, and the weights' sum."""
+    """Records the losses of every iteration, averaged over processes, and the weights' norms."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, []
@@ -76,7 +76,7 @@ class Recorder(Callback):
 
 
 class DoubleData(LipSyncDataModule):
-    """Batches in double precision: it tells mistakes from rounding, of which Adam makes much."""
+    """Batches in double precision, as Adam amplifies the rounding errors of single precision."""
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         finished = super().on_after_batch_transfer(batch, dataloader_idx)
@@ -87,7 +87,7 @@ class DoubleData(LipSyncDataModule):
 
 
 class ForkedLauncher(_MultiProcessingLauncher):
-    """Starts its processes in no time, and leaves their weights, which are divided, with them."""
+    """Forks its processes and does not collect their sharded weights."""
 
     def _recover_results_in_main_process(self, *args: Any) -> None:
         pass
@@ -99,8 +99,8 @@ class ForkedShardedStrategy(ShardedStrategy):
 
 
 def run(module: Any, corpus: Path, path: Path, batch_size: int, **trainer: Any) -> list[Any]:
-    # What earlier tests left of FFmpeg's filters waits for its threads when it is freed, and in a
-    # forked process these are not there.
+    # FFmpeg filters of earlier tests wait for their threads when they are freed, and a forked
+    # process does not have these threads.
     gc.collect()
     data = DoubleData(
         corpus,
@@ -110,7 +110,7 @@ def run(module: Any, corpus: Path, path: Path, batch_size: int, **trainer: Any) 
         num_frames=10 if isinstance(module, SyncExpertModule) else 5,
         iterations_per_epoch=2,
         val_windows=2,
-        # Its rounding depends on the size of the batch.
+        # The rounding of augmentation depends on the batch size.
         augmentation=None,
         **module.window,
     )
@@ -129,7 +129,7 @@ STRATEGIES = {"ddp": "ddp_fork_find_unused_parameters_true", "fsdp": ForkedShard
         *(pytest.param(make_gan, kind, marks=pytest.mark.slow) for kind in ("ddp", "fsdp")),
     ],
 )
-def test_two_processes_are_one_with_the_double_batch(
+def test_two_processes_equal_one_with_a_double_batch(
     make: Any, strategy: str, corpus: Path, tmp_path: Path
 ) -> None:
     kind = STRATEGIES[strategy]
@@ -163,7 +163,7 @@ def talkinghead(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_runs_of_two_processes_each(tmp_path: Path) -> None:
+def test_runs_of_a_sweep_can_use_two_processes(tmp_path: Path) -> None:
     folder = f"hydra.sweep.dir={tmp_path}/my sweep"
     done = talkinghead("train", "-m", "experiment=smoke", "trainer=ddp", *TINY, "seed=1,2", folder)
     assert done.returncode == 0, done.stderr
@@ -173,13 +173,13 @@ def test_a_sweep_of_runs_of_two_processes_each(tmp_path: Path) -> None:
     for folder_ in runs:
         saved = torch.load(folder_ / "checkpoints" / "last.ckpt", weights_only=True)
         assert saved["iteration"] == 2
-    # The second processes leave nothing of their own.
+    # The second processes leave no files.
     names = {path.name for path in (tmp_path / "my sweep").iterdir()}
     assert names == {"0", "1", "sweep.csv", "multirun.yaml"}
 
 
 @pytest.mark.slow
-def test_trainer_fsdp_takes_a_step(tmp_path: Path) -> None:
+def test_fsdp_trainer_takes_a_step(tmp_path: Path) -> None:
     run_dir = f"hydra.run.dir={tmp_path}"
     done = talkinghead("train", "experiment=smoke_expert", "trainer=fsdp", *TINY, run_dir)
     assert done.returncode == 0, done.stderr

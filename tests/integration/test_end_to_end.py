@@ -1,7 +1,8 @@
-"""The whole way on real parts: raw video, corpus, training, checkpoint, talking video."""
+"""From raw videos to a generated video: prepare, train, resume, predict."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -34,7 +35,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A swaying photo that "speaks", prepared and trained on for two iterations."""
+    """Make videos of a moving photo with speech, prepare them and train for two iterations."""
     folder = tmp_path_factory.mktemp("whole")
     photo, speech = read_image(demo_face()), read_audio(DEMO_SPEECH, 16_000)
     for number in range(4):
@@ -52,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_corpus_the_run_and_the_video(folder: Path) -> None:
+def test_corpus_run_and_video_are_written(folder: Path) -> None:
     manifest = json.loads((folder / "corpus" / "manifest.json").read_text())
     assert {clip["split"] for clip in manifest["clips"]} == {"train", "val"}
     assert len(manifest["clips"]) == 4
@@ -67,8 +68,7 @@ def test_the_corpus_the_run_and_the_video(folder: Path) -> None:
     assert info.has_audio
 
 
-def test_the_predictor_gives_the_modules_frames(folder: Path) -> None:
-    """From the file alone, the moving average's frames to the last bit."""
+def test_predictor_frames_equal_the_modules(folder: Path) -> None:
     checkpoint = folder / "run/checkpoints/last.ckpt"
     content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
     module = LipSyncGANModule(
@@ -94,8 +94,16 @@ def test_the_predictor_gives_the_modules_frames(folder: Path) -> None:
             assert np.array_equal(next(first)[0], next(second)[0])
 
 
-def test_a_resumed_run_goes_on_from_the_last(folder: Path) -> None:
-    more = [f"data.corpus_dir={folder / 'corpus'}", "model.max_iterations=4", "ckpt_path=last"]
-    assert main(["train", *TINY, *more, f"hydra.run.dir={folder / 'run2'}"]) == 0
-    saved = torch.load(folder / "run2/checkpoints/last.ckpt", weights_only=True)
+def test_a_resumed_run_continues_in_its_folder(folder: Path) -> None:
+    def run(max_iterations: int, *more: str) -> None:
+        options = [*TINY, "logger=tensorboard", f"data.corpus_dir={folder / 'corpus'}"]
+        arguments = [*options, f"model.max_iterations={max_iterations}", "name=resumed", *more]
+        assert main(["train", *arguments]) == 0
+
+    with contextlib.chdir(folder):
+        run(2)
+        run(4, "ckpt_path=last")
+        (run_dir,) = (folder / "outputs" / "train" / "resumed").iterdir()
+    saved = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["iteration"] == 4
+    assert len(list((run_dir / "tensorboard").glob("events*"))) == 2

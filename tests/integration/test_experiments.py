@@ -1,4 +1,4 @@
-"""Every experiment takes a step: with its own model and losses, on drawn faces."""
+"""Every experiment takes a step with its own model and losses, on drawn faces."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from talkinghead.cli.main import main
 from talkinghead.paths import conf_dir
 
-# `compact_gan` and `sync_expert` have all that the ones marked slow have, but for the size, and
-# test_end_to_end.py trains `smoke`.
-SLOW = ("base", "compact_grid", "compact_sharp", "smoke", "smoke_expert")
+# The other experiments cover the parts of the slow ones, and test_end_to_end.py trains `smoke`.
+FAST = ("compact_grid_gan", "finetune", "lip_regressor", "sync_expert")
+NAMES = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 EXPERIMENTS = [
-    pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
-    for path in sorted((conf_dir() / "experiment").glob("*.yaml"))
+    pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in NAMES
 ]
 NO_OPENINGS = ("lip_regressor", "smoke", "smoke_expert", "sync_expert")
 TINY = [
@@ -47,8 +47,17 @@ def test_experiment_takes_a_step(experiment: str, tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_two_values_make_two_results(tmp_path: Path) -> None:
+def test_a_multirun_has_one_result_per_value(tmp_path: Path) -> None:
     seeds = ["-m", "seed=1,2", "callbacks.preview=null"]
     assert main(["train", "experiment=smoke", *TINY, *seeds, f"hydra.sweep.dir={tmp_path}"]) == 0
     results = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in "01"]
     assert results[0] != results[1]
+
+
+@pytest.mark.parametrize("experiment", [e for e in NAMES if "grid" not in e])
+def test_only_grid_experiments_use_grids_speakers_and_license(experiment: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", [f"experiment={experiment}", "data.corpus_dir=corpora/mine"])
+    assert (cfg.license, cfg.trained_on) == ("unknown", "unknown")
+    assert cfg.data.get("speaker_weights") is None
+    assert list(cfg.data.get("val_splits") or ["val"]) == ["val"]

@@ -1,4 +1,4 @@
-"""Sweeps through the command line: their launchers, their table, what Optuna chooses."""
+"""Sweeps through the command line: launchers, table, Optuna."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY = [
 
 
 def _sweep(folder: Path, *arguments: str) -> list[dict[str, str]]:
-    """The rows of a sweep's table."""
+    """Run a sweep and return the rows of its table."""
     assert main(["train", "-m", *TINY, *arguments, f"hydra.sweep.dir={folder}"]) == 0
     with (folder / "sweep.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -38,7 +38,7 @@ def test_optuna_minimises_the_objective(tmp_path: Path) -> None:
     rates = {float(row["optimizer.lr"]) for row in rows}
     assert len(rates) == 2
     assert all(1e-4 <= rate <= 3e-3 for rate in rates)
-    # Optuna saw the same values.
+    # Optuna got the same values.
     found = (tmp_path / "optimization_results.yaml").read_text()
     assert rows[0]["val/loss"] in found
     assert {row["state"] for row in rows} == {"finished"}
@@ -46,9 +46,9 @@ def test_optuna_minimises_the_objective(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_launchers_run_what_is_given(tmp_path: Path, launcher: str) -> None:
+def test_launchers_run_every_value(tmp_path: Path, launcher: str) -> None:
     pytest.importorskip("submitit")
-    # submitit's other half, for machines without SLURM.
+    # submitit's local executor, for machines without SLURM.
     options = ["sweep=joblib"] if launcher == "joblib" else ["sweep=default"]
     options.append(f"hydra/launcher={launcher}")
     rows = _sweep(tmp_path, *options, "seed=1,2")
@@ -65,7 +65,7 @@ def test_launchers_run_what_is_given(tmp_path: Path, launcher: str) -> None:
         (["objective.direction=down"], "objective.direction=down"),
     ],
 )
-def test_a_wrong_objective_is_named(
+def test_an_invalid_objective_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     folder = f"hydra.sweep.dir={tmp_path}"

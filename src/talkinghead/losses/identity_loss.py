@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +28,7 @@ class IdentityLoss(nn.Module):
     Paper: Deng et al., "ArcFace", 2019, arXiv:1801.07698, for the cosine of embeddings.
     """
 
-    def __init__(self, backbone: str = "mobilenet_v3", weights: str = "imagenet") -> None:
+    def __init__(self, backbone: str = "mobilenet_v3", weights: str | Path = "imagenet") -> None:
         super().__init__()
         self.encoder = FaceEncoder(backbone, dim=1, weights=weights).requires_grad_(False).eval()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ class LandmarkLoss(nn.Module):
         CheckpointError: the file is missing, broken or holds another network.
     """
 
-    def __init__(self, checkpoint: str = "default") -> None:
+    def __init__(self, checkpoint: str | Path = "default") -> None:
         super().__init__()
         self.regressor = load_lip_regressor(checkpoint).model
 

@@ -139,7 +139,7 @@ class FaceEncoder(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: str = "resnet50", dim: int = 512, weights: str | None = None
+        self, backbone: str = "resnet50", dim: int = 512, weights: str | Path | None = None
     ) -> None:
         super().__init__()
         if backbone not in _BACKBONES:
@@ -188,14 +188,14 @@ class _Small(nn.Module):
         return maps
 
 
-def _small(weights: str | None) -> tuple[nn.Module, list[int]]:
+def _small(weights: str | Path | None) -> tuple[nn.Module, list[int]]:
     if weights is not None:
         raise UsageError(f"face encoder 'small' has no published weights, got weights={weights!r}")
     return _Small(), [32, 64, 96, 160]
 
 
 def _torchvision(name: str, nodes: Sequence[str], channels: Sequence[int]) -> Callable[..., Any]:
-    def build(weights: str | None) -> tuple[nn.Module, list[int]]:
+    def build(weights: str | Path | None) -> tuple[nn.Module, list[int]]:
         from torchvision import models, ops
         from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -209,7 +209,7 @@ def _torchvision(name: str, nodes: Sequence[str], channels: Sequence[int]) -> Ca
     return build
 
 
-def _pretrained(name: str, weights: str) -> dict[str, Tensor]:
+def _pretrained(name: str, weights: str | Path) -> dict[str, Tensor]:
     from torchvision import models
 
     if weights != "imagenet":
@@ -227,7 +227,7 @@ def _pretrained(name: str, weights: str) -> dict[str, Tensor]:
         ) from error
 
 
-_BACKBONES: dict[str, Callable[[str | None], tuple[nn.Module, list[int]]]] = {
+_BACKBONES: dict[str, Callable[[str | Path | None], tuple[nn.Module, list[int]]]] = {
     "small": _small,
     "resnet50": _torchvision(
         "resnet50", ("layer1", "layer2", "layer3", "layer4"), (256, 512, 1024, 2048)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from talkinghead.errors import UsageError
@@ -37,11 +38,11 @@ class GANOptions:
         UsageError: `sync_discriminator` is unknown.
     """
 
-    sync_expert: str | None = None
+    sync_expert: str | Path | None = None
     sync_discriminator: Literal["frozen", "joint"] = "frozen"
     sync_arguments: Mapping[str, Any] = field(default_factory=dict)
     discriminator_penalty: float = 1e-4
-    init_from: str | None = None
+    init_from: str | Path | None = None
     ema_decay: float = 0.996
     gradient_clip: float = 1.0
     accumulate: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 from talkinghead.errors import CheckpointError, UsageError
@@ -44,7 +45,7 @@ def build_sync_discriminator(
     return sync
 
 
-def load_initial_weights(generator: LipSyncGenerator, path: str) -> None:
+def load_initial_weights(generator: LipSyncGenerator, path: str | Path) -> None:
     """Copy a checkpoint's weights into a generator.
 
     Raises:

@@ -33,7 +33,7 @@ class ResumeDirectory(Callback):
                 config.hydra.run.dir = str(newest.parents[1])
 
 
-def resolve_resume(ckpt_path: str | None, run_dir: Path) -> str | None:
+def resolve_resume(ckpt_path: str | Path | None, run_dir: Path) -> str | Path | None:
     """Return the checkpoint to resume from, or None.
 
     Args:

@@ -39,7 +39,7 @@ def train(
     module: L.LightningModule,
     datamodule: L.LightningDataModule,
     trainer: L.Trainer,
-    ckpt_path: str | None = None,
+    ckpt_path: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Fit a module and return the last value of every logged metric.

@@ -1,4 +1,4 @@
-"""The benchmark of training times real steps, and its variants are what they are called."""
+"""The training benchmark."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ TINY = [
 ]
 
 
-def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
+def test_a_variant_changes_only_the_setting_that_it_names() -> None:
     script = runpy.run_path(SCRIPT)
     args = argparse.Namespace(
         corpus=None, batch_size=8, workers=0, steps=3, warmup=1, overrides=["seed=7"]
     )
-    plain = script["job_of"]("plain", "base", args, "drawn")
+    plain = script["make_job"]("plain", "base", args, "drawn")
     assert (plain.fused, plain.environment) == (False, {})
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         for choice in script["CHOICES"]:
-            job = script["job_of"](choice, "base", args, "drawn")
+            job = script["make_job"](choice, "base", args, "drawn")
             cfg = compose("train", job.overrides)
             halves = 2 if choice == "accumulate" else 1
             assert (cfg.model.accumulate, job.accumulate) == (halves, halves)
@@ -44,16 +44,16 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
             assert bool(job.environment) == (choice in ("malloc", "thp"))
             assert (cfg.data.corpus_dir, cfg.seed) == ("drawn", 7)
         args.corpus = "corpora/mine"
-        cfg = compose("train", script["job_of"]("fused+compile", "base", args, "").overrides)
+        cfg = compose("train", script["make_job"]("fused+compile", "base", args, "").overrides)
         assert cfg.data.corpus_dir == "corpora/mine"
-    with pytest.raises(ValueError, match="fuzed is no choice: join some of channels_last"):
-        script["job_of"]("malloc+fuzed", "base", args, "")
+    with pytest.raises(ValueError, match="unknown choice fuzed: join some of channels_last"):
+        script["make_job"]("malloc+fuzed", "base", args, "")
 
 
-def test_the_table_compares_round_by_round() -> None:
+def test_table_compares_variants_within_each_round() -> None:
     script = runpy.run_path(SCRIPT)
     timing = script["Timing"]
-    # The machine is half as quick in the second round; the variant always takes half the time.
+    # In the second round all steps take twice as long; the variant always takes half the time.
     first = [timing([2.0, 2.0, 9.0], [0.5, 0.5, 0.5], 100), timing([4.0] * 3, [1.0] * 3, 120)]
     second = [timing([1.0] * 3, [0.0] * 3, 90), timing([2.0] * 3, [0.0] * 3, 80)]
     results = {("a", "plain"): first, ("a", "quick"): second, ("b", "plain"): ["no compiler"]}
@@ -82,7 +82,7 @@ def test_real_steps_are_timed(
 
 
 @pytest.mark.slow
-def test_a_variant_that_cannot_run_says_why() -> None:
+def test_a_failing_variant_reports_its_error() -> None:
     script = runpy.run_path(SCRIPT)
     environment = {"CXX": "no-such-compiler"}
     job = script["Job"](["model.speed.compile=true", "data=synthetic"], 1, True, 1, 1, environment)

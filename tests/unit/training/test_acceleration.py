@@ -1,4 +1,4 @@
-"""What makes training quicker or smaller changes neither the results nor the weights' names."""
+"""Speed options change neither results nor parameter names."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def gradients(options: SpeedOptions) -> dict[str, torch.Tensor]:
     ],
     ids=str,
 )
-def test_gradients_stay_the_same(options: dict[str, bool]) -> None:
-    plain, quick = gradients(SpeedOptions()), gradients(SpeedOptions(**options))
-    assert plain.keys() == quick.keys()
+def test_gradients_are_unchanged(options: dict[str, bool]) -> None:
+    plain, accelerated = gradients(SpeedOptions()), gradients(SpeedOptions(**options))
+    assert plain.keys() == accelerated.keys()
     for name, gradient in plain.items():
-        torch.testing.assert_close(quick[name], gradient, atol=1e-6, rtol=1e-3)
+        torch.testing.assert_close(accelerated[name], gradient, atol=1e-6, rtol=1e-3)
 
 
-def test_checkpointed_activations_are_not_kept() -> None:
+def test_checkpointed_activations_are_not_stored() -> None:
     def kept(options: SpeedOptions) -> int:
         numbers = 0
 
@@ -78,7 +78,7 @@ def test_checkpointed_activations_are_not_kept() -> None:
     assert kept(SpeedOptions(checkpoint_activations=True)) < 0.7 * kept(SpeedOptions())
 
 
-def test_compiling_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 
     from talkinghead.errors import DependencyError

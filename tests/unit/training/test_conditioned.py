@@ -1,4 +1,4 @@
-"""Training with an emotion and the head's turn, and on corpora that lack them."""
+"""Training with conditioning on emotion and head pose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONDITIONED = {**GENERATOR, "emotions": ["calm", "angry"], "head_pose": True}
 
 @pytest.fixture
 def labelled(corpus: Path, tmp_path: Path) -> Path:
-    """The drawn speakers, of whom one is calm and the other angry."""
+    """Return a corpus with one calm and one angry speaker."""
     manifest = Manifest.load(corpus)
     labels = {"cartoon0": "calm", "cartoon1": "angry"}
     clips = tuple(replace(clip, emotion=labels[clip.speaker]) for clip in manifest.clips)
@@ -30,7 +30,7 @@ def labelled(corpus: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_both_are_learnt_from_weights_without_them(labelled: Path, tmp_path: Path) -> None:
+def test_conditioning_is_learnt_from_unconditioned_weights(labelled: Path, tmp_path: Path) -> None:
     plain = make_module(max_iterations=1)
     fit(plain, make_data(labelled, plain)).save_checkpoint(tmp_path / "plain.ckpt")
     start = str(tmp_path / "plain.ckpt")
@@ -41,14 +41,14 @@ def test_both_are_learnt_from_weights_without_them(labelled: Path, tmp_path: Pat
     batch = data.preview_batch(2)
     assert (batch["emotion"].tolist(), batch["head_turn"].shape) == ([0, 1], (2, 5, 3))
     trainer = fit(module, data)
-    trainer.save_checkpoint(tmp_path / "told.ckpt")
-    loaded: Any = load_generator(tmp_path / "told.ckpt").model
+    trainer.save_checkpoint(tmp_path / "conditioned.ckpt")
+    loaded: Any = load_generator(tmp_path / "conditioned.ckpt").model
     assert loaded.emotion.names == ["calm", "angry"]
     assert loaded.emotion.table.weight.abs().sum(1).min() > 0
     assert loaded.pose.layers[-1].bias.abs().max() > 0
-    # The way back would lose what was learnt.
+    # An unconditioned generator cannot hold these weights.
     with pytest.raises(CheckpointError, match="holds another generator"):
-        make_module(init_from=str(tmp_path / "told.ckpt"))
+        make_module(init_from=str(tmp_path / "conditioned.ckpt"))
 
 
 def test_a_corpus_without_labels_is_refused(corpus: Path) -> None:

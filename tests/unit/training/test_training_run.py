@@ -1,4 +1,4 @@
-"""A Trainer for one process or several, and what is refused."""
+"""The trainer for one or several processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build(**options: Any) -> Any:
     return build_trainer({"accelerator": "cpu", "devices": 1, **options}, [], [])
 
 
-def test_one_process_or_several() -> None:
+def test_strategies_determine_the_number_of_processes() -> None:
     assert isinstance(build().strategy, SingleDeviceStrategy)
     trainer = build(**DDP, devices=2)
     assert isinstance(trainer.strategy, DDPStrategy)
@@ -41,20 +41,19 @@ def test_one_process_or_several() -> None:
     ("options", "message"),
     [
         (DDP, "there is one: give more"),
-        ({**DDP, "devices": "auto"}, "trainer.devices=auto there is one"),
         ({"devices": 2}, "trainer.devices=2 makes 2 processes: choose trainer=ddp"),
         ({"devices": 0}, "trainer: "),
         ({"strategy": "dpp", "devices": 2}, "trainer: .*dpp"),
         ({"precision": "12"}, "trainer: .*12"),
     ],
 )
-def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:
+def test_inconsistent_trainer_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build(**options)
 
 
 @pytest.mark.parametrize("choice", [path.stem for path in (conf_dir() / "trainer").glob("*.yaml")])
-def test_every_trainer_builds(choice: str) -> None:
+def test_trainer_config_builds(choice: str) -> None:
     overrides = [f"trainer={choice}", "trainer.accelerator=cpu"]
     if choice != "default":
         overrides.append("trainer.devices=2")
@@ -66,17 +65,17 @@ def test_every_trainer_builds(choice: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
-def test_automatic_precision_is_full_on_a_cpu() -> None:
+def test_automatic_precision_is_float32_on_a_cpu() -> None:
     assert resolve_precision("auto") == "32-true"
     assert resolve_precision("bf16-mixed") == "bf16-mixed"
 
 
-def test_one_process_gathers_its_own_rows() -> None:
+def test_gather_with_one_process_returns_the_rows() -> None:
     rows = torch.randn(3, 2)
     assert gather(rows) is rows
 
 
-def test_other_processes_run_the_saved_configuration_and_leave_no_trace(
+def test_other_processes_use_the_saved_configuration_and_state_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["talkinghead", "-m", "seed=1,2"])

@@ -7,6 +7,7 @@ feature rows or channels, K mel frames of a window, D width, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class LipSyncGenerator(nn.Module):
         audio_features: Sequence[str] = ("mel",),
         audio_channels: Sequence[int] = (32, 64, 128, 256),
         face_encoder: str = "resnet50",
-        face_encoder_weights: str | None = None,
+        face_encoder_weights: str | Path | None = None,
         num_layers: int = 6,
         num_heads: int = 8,
         past_frames: int = 5,

@@ -24,7 +24,7 @@ class LastCheckpoint(Checkpoint):
         minutes: maximum age of the checkpoint.
     """
 
-    def __init__(self, dirpath: str, minutes: float = 5.0) -> None:
+    def __init__(self, dirpath: str | Path, minutes: float = 5.0) -> None:
         self.path = Path(dirpath) / "last.ckpt"
         self.interval_s = 60 * minutes
         self._saved_s = 0.0

@@ -34,7 +34,7 @@ class Preview(Callback):
 
     def __init__(
         self,
-        output_dir: str,
+        output_dir: str | Path,
         every_n_iterations: int = 500,
         num_rows: int = 4,
         clip_frames: int = 50,

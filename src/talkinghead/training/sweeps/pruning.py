@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +48,7 @@ class SweepPruning(Callback):
 
     def __init__(
         self,
-        run_dir: str,
+        run_dir: str | Path,
         metric: str = "val/loss",
         direction: Direction = "minimize",
         startup_runs: int = 4,
@@ -96,19 +98,26 @@ class SweepPruning(Callback):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(direction=self.direction, pruner=self.pruner)
-        for path in self.run_dir.resolve().parent.glob(f"*/{PROGRESS_NAME}"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # create_trial is marked experimental in Optuna 2.
+            study = optuna.create_study(direction=self.direction, pruner=self.pruner)
+            for values in self._finished_runs():
+                value = values[max(values)]
+                study.add_trial(optuna.trial.create_trial(value=value, intermediate_values=values))
+            trial = study.ask()
+            for iteration, value in self.values.items():
+                trial.report(value, iteration)
+            return bool(trial.should_prune())
+
+    def _finished_runs(self) -> Iterator[dict[int, float]]:
+        """Yield the values by iteration of the sweep's other finished runs."""
+        folder = self.run_dir.resolve()
+        for path in folder.parent.glob(f"*/{PROGRESS_NAME}"):
             run = json.loads(path.read_text())
             values = {int(iteration): value for iteration, value in run["values"].items()}
-            if run["state"] == "finished" and values and path.parent != self.run_dir.resolve():
-                last = values[max(values)]
-                if not math.isnan(last):
-                    trial = optuna.trial.create_trial(value=last, intermediate_values=values)
-                    study.add_trial(trial)
-        trial = study.ask()
-        for iteration, value in self.values.items():
-            trial.report(value, iteration)
-        return bool(trial.should_prune())
+            finished = run["state"] == "finished" and path.parent != folder and values
+            if finished and not math.isnan(values[max(values)]):
+                yield values
 
     def _write(self, trainer: L.Trainer, state: str) -> None:
         if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""The generator: shapes, what may reach what, and that it starts as a copy of the reference."""
+"""The generator: shapes, dependencies between inputs and outputs, initial state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def generator() -> LipSyncGenerator:
 
 
 def closed_lips(batch: int = 1) -> torch.Tensor:
-    """A mouth 60 canonical pixels wide in the middle of the box: [B, 20, 2]."""
+    """Return closed lips, 60 canonical pixels wide, in the centre of the box: [B, 20, 2]."""
     angle = torch.arange(12) * torch.pi / 6
     outer = torch.stack([128 - 30 * angle.cos(), 172 - 9 * angle.sin()], -1)
     x = torch.tensor([102.0, 115, 128, 141, 154, 141, 128, 115])
@@ -68,7 +68,7 @@ def test_shapes_and_ranges(generator: LipSyncGenerator) -> None:
     assert output.mouth.max() <= 1
 
 
-def test_untrained_is_close_to_the_reference_and_exactly_it_at_the_edge(
+def test_untrained_output_equals_the_reference_at_the_edge(
     generator: LipSyncGenerator,
 ) -> None:
     inputs = _inputs(generator)
@@ -80,7 +80,7 @@ def test_untrained_is_close_to_the_reference_and_exactly_it_at_the_edge(
     assert edge.abs().max() < 1e-4
 
 
-def test_tokens_depend_on_the_stated_past_and_future_alone(generator: LipSyncGenerator) -> None:
+def test_tokens_depend_only_on_context_and_lookahead_frames(generator: LipSyncGenerator) -> None:
     frames, frame = 20, 12
     torch.manual_seed(2)
     audio = torch.randn(1, frames, 80, 16)
@@ -95,7 +95,7 @@ def test_tokens_depend_on_the_stated_past_and_future_alone(generator: LipSyncGen
             assert reaches == inside, f"window {other} and token {frame}"
 
 
-def test_a_chunk_gives_what_the_whole_gives(generator: LipSyncGenerator) -> None:
+def test_a_chunk_with_context_equals_the_whole_sequence(generator: LipSyncGenerator) -> None:
     torch.manual_seed(3)
     audio = torch.randn(1, 40, 80, 16)
     with torch.inference_mode():
@@ -106,7 +106,7 @@ def test_a_chunk_gives_what_the_whole_gives(generator: LipSyncGenerator) -> None
     torch.testing.assert_close(chunk[:, inner], whole[:, 10:30][:, inner], atol=1e-5, rtol=1e-4)
 
 
-def test_a_reference_encoded_once_serves_every_frame(generator: LipSyncGenerator) -> None:
+def test_separate_encoding_and_decoding_equal_forward(generator: LipSyncGenerator) -> None:
     reference_face, lips, masked, audio = _inputs(generator, batch=1)
     with torch.inference_mode():
         whole = generator(reference_face, lips, masked, audio).mouth[0]
@@ -117,22 +117,22 @@ def test_a_reference_encoded_once_serves_every_frame(generator: LipSyncGenerator
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-4)
 
 
-def test_the_audio_moves_the_mouth_after_a_step() -> None:
+def test_audio_affects_the_mouth_after_one_step() -> None:
     torch.manual_seed(0)
     model = LipSyncGenerator(**TINY)
     inputs = _inputs(model)
     model(*inputs).mouth.mean().backward()
-    heard = model.audio_encoder.branches["mel"][0].weight.grad
+    gradient = model.audio_encoder.branches["mel"][0].weight.grad
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter -= 10 * parameter.grad
-    assert heard is not None
+    assert gradient is not None
     other = (*inputs[:3], inputs[3] + 1)
     assert not torch.allclose(model(*inputs).mouth, model(*other).mouth)
 
 
-def test_warp_moves_by_half_widths() -> None:
+def test_flow_is_in_half_widths() -> None:
     image = torch.zeros(1, 1, 96, 96)
     image[..., 48, 48] = 1
     flow = torch.zeros(1, 2, 48, 48)
@@ -141,7 +141,7 @@ def test_warp_moves_by_half_widths() -> None:
     assert moved[0, 0, 48, 38] > 0.9
 
 
-def test_the_prior_confines_rgb_to_the_lips() -> None:
+def test_rgb_is_confined_to_the_lip_region() -> None:
     prior = lip_mask_prior(96)
     assert prior[36, 48] == 1
     assert prior[50, 48] == 1
@@ -152,7 +152,7 @@ def test_the_prior_confines_rgb_to_the_lips() -> None:
 @pytest.mark.parametrize(
     "features", [("mel",), ("mfcc",), ("prosody",), ("mel", "mfcc", "prosody")]
 )
-def test_audio_encoder_takes_one_feature_or_several(features: tuple[str, ...]) -> None:
+def test_audio_encoder_accepts_combinations_of_features(features: tuple[str, ...]) -> None:
     encoder = AudioEncoder(features, channels=(4, 8, 8, 16), dim=24)
     rows = 83 if "prosody" in features else 80
     tokens = encoder(torch.randn(5, rows, 16))
@@ -174,7 +174,7 @@ def test_audio_encoder_names_the_features_there_are() -> None:
         ("resnet50", [256, 512, 1024, 2048]),
     ],
 )
-def test_face_encoders_give_maps_at_four_strides(backbone: str, channels: list[int]) -> None:
+def test_face_encoders_return_maps_at_four_strides(backbone: str, channels: list[int]) -> None:
     encoder = FaceEncoder(backbone, dim=16).eval()
     with torch.inference_mode():
         features = encoder(torch.rand(1, 3, 256, 256))
@@ -184,7 +184,7 @@ def test_face_encoders_give_maps_at_four_strides(backbone: str, channels: list[i
     ]
 
 
-def test_face_encoder_takes_weights_from_a_file(tmp_path: Any) -> None:
+def test_face_encoder_loads_weights_from_a_file(tmp_path: Any) -> None:
     from torchvision.models import mobilenet_v3_large
 
     torch.manual_seed(7)
@@ -196,41 +196,41 @@ def test_face_encoder_takes_weights_from_a_file(tmp_path: Any) -> None:
     torch.testing.assert_close(encoder.backbone.get_parameter(name), network.get_parameter(name))
 
 
-def test_face_encoder_says_which_file_is_missing() -> None:
+def test_face_encoder_names_a_missing_weight_file() -> None:
     with pytest.raises(DependencyError, match=r"nowhere\.pth"):
         FaceEncoder("mobilenet_v3", weights="nowhere.pth")
 
 
-def test_face_encoder_names_the_backbones_there_are() -> None:
+def test_face_encoder_lists_the_known_backbones() -> None:
     with pytest.raises(UsageError, match="resnet50"):
         FaceEncoder("vgg")
 
 
 @torch.inference_mode()
-def test_the_decoder_draws_the_lips_that_it_is_told(generator: LipSyncGenerator) -> None:
+def test_decoder_follows_teacher_forced_lips(generator: LipSyncGenerator) -> None:
     inputs = _inputs(generator)
     wider = torch.zeros(2, 11, 20, 2)
     wider[:, :, 13:16, 1], wider[:, :, 17:20, 1] = -4.0, 4.0
     wider[1] = torch.nan
-    alone, told = generator(*inputs), generator(*inputs, teacher_forced_lips=wider)
-    # The head reads nothing at first, so it is taught what to read.
-    assert torch.equal(alone.mouth, told.mouth)
+    plain, forced = generator(*inputs), generator(*inputs, teacher_forced_lips=wider)
+    # The lip head starts at zero, so teacher forcing has no effect yet.
+    assert torch.equal(plain.mouth, forced.mouth)
     torch.nn.init.orthogonal_(generator.lip_head.weight)
-    alone, told = generator(*inputs), generator(*inputs, teacher_forced_lips=wider)
-    assert torch.equal(alone.motion, told.motion)
-    assert torch.equal(alone.points[1], told.points[1])
-    assert torch.equal(alone.mouth[1], told.mouth[1])
-    opened = (told.points - alone.points)[0, :, 17:20, 1].mean()
-    assert (told.mouth - alone.mouth)[0].abs().max() > 0.01
+    plain, forced = generator(*inputs), generator(*inputs, teacher_forced_lips=wider)
+    assert torch.equal(plain.motion, forced.motion)
+    assert torch.equal(plain.points[1], forced.points[1])
+    assert torch.equal(plain.mouth[1], forced.mouth[1])
+    opened = (forced.points - plain.points)[0, :, 17:20, 1].mean()
+    assert (forced.mouth - plain.mouth)[0].abs().max() > 0.01
     assert opened.abs() > 0.1
 
 
 @torch.inference_mode()
-def test_the_decoder_may_hear_another_sound_than_the_lips_head(generator: LipSyncGenerator) -> None:
+def test_decoder_audio_replaces_the_audio_in_the_decoder_only(generator: LipSyncGenerator) -> None:
     torch.nn.init.orthogonal_(generator.lip_head.weight)
     inputs = _inputs(generator)
-    alone, other = generator(*inputs), generator(*inputs[:3], -inputs[3])
-    mismatched_audio = generator(*inputs, decoder_audio=-inputs[3])
-    assert torch.equal(mismatched_audio.motion, alone.motion)
-    assert torch.equal(mismatched_audio.mouth, other.mouth)
-    assert not torch.equal(mismatched_audio.mouth, alone.mouth)
+    plain, other = generator(*inputs), generator(*inputs[:3], -inputs[3])
+    mixed = generator(*inputs, decoder_audio=-inputs[3])
+    assert torch.equal(mixed.motion, plain.motion)
+    assert torch.equal(mixed.mouth, other.mouth)
+    assert not torch.equal(mixed.mouth, plain.mouth)

@@ -1,4 +1,4 @@
-"""Behind parted lips are teeth and the dark, in the face's light, and only where it showed none."""
+"""The drawn mouth interior."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIDDLE = SIZE // 2
 
 
 def drawn(lips: torch.Tensor, colour: tuple[float, ...] = (0.8, 0.6, 0.5)) -> torch.Tensor:
-    """The inside [3, S, S] of a mouth in a face of one colour."""
+    """Draw the interior [3, S, S] of a mouth in a face of one colour."""
     face = torch.tensor(colour)[None, :, None, None].expand(1, 3, SIZE, SIZE)
     return mouth_interior(STEPS, lips, face, lip_mask_prior(SIZE))[0]
 
@@ -27,7 +27,7 @@ def row_of(y: torch.Tensor) -> int:
     return int((STEPS - y).abs().argmin())
 
 
-def test_upper_teeth_end_in_the_dark_a_little_below_closed_lips() -> None:
+def test_upper_teeth_end_just_below_the_closed_lips() -> None:
     lips = half_widths(closed_lips())
     line = row_of(lips[0, 14, 1])
     column = drawn(lips)[:, :, MIDDLE + 3].mean(0)  # Beside the gap between the incisors.
@@ -37,7 +37,7 @@ def test_upper_teeth_end_in_the_dark_a_little_below_closed_lips() -> None:
     assert column[int(below[0]) :].max() < 0.3
 
 
-def test_teeth_are_whiter_than_the_face_and_in_its_light() -> None:
+def test_teeth_are_whiter_than_the_face_and_scale_with_its_brightness() -> None:
     lips = half_widths(closed_lips())
     line = row_of(lips[0, 14, 1])
     bright, dim = (
@@ -47,20 +47,22 @@ def test_teeth_are_whiter_than_the_face_and_in_its_light() -> None:
     assert bright[0] / bright[2] < 1.3 < 0.8 / 0.5
 
 
-def test_they_move_with_the_head_and_never_leave_the_range() -> None:
+def test_interior_moves_with_the_head_and_stays_in_range() -> None:
     lips = half_widths(closed_lips())
     moved = drawn(lips + 2 * 4 / SIZE)
     assert torch.allclose(moved[:, 4:, 4:], drawn(lips)[:, :-4, :-4], atol=1e-3)
     for colour in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
         assert 0 < drawn(lips, colour).min() <= drawn(lips, colour).max() < 1
-    assert drawn(torch.zeros(1, 20, 2)).isfinite().all()  # A profile's lips have no width.
+    assert drawn(torch.zeros(1, 20, 2)).isfinite().all()  # Lips seen in profile have no width.
 
 
 @torch.inference_mode()
 def shown_between(reference_lips: torch.Tensor, paint: float | None = None) -> torch.Tensor:
-    """The middle column of what a generator shows when it opens a mouth.
+    """Return the middle column of the mouth that an untrained generator opens.
 
-    It cannot paint, or paints the same everywhere, a logit.
+    Args:
+        reference_lips: the reference's lips.
+        paint: a constant logit of the painted colour; None paints nothing.
     """
     generator = LipSyncGenerator(**TINY).eval()
     if paint is not None:
@@ -74,7 +76,7 @@ def shown_between(reference_lips: torch.Tensor, paint: float | None = None) -> t
     return output.mouth[0, :, :, MIDDLE + 3].mean(0)
 
 
-def test_it_is_seen_where_closed_lips_part_and_not_where_the_face_shows_its_own() -> None:
+def test_interior_is_drawn_only_if_the_reference_shows_none() -> None:
     lips = closed_lips()
     shut = shown_between(lips)
     line = row_of(half_widths(lips)[0, 14, 1])
@@ -83,14 +85,14 @@ def test_it_is_seen_where_closed_lips_part_and_not_where_the_face_shows_its_own(
     assert wide[line + 8 : line + 12].min() > 0.5
 
 
-def test_lips_that_were_a_little_apart_are_not_drawn_out() -> None:
+def test_a_narrow_gap_is_not_stretched() -> None:
     line = row_of(half_widths(closed_lips())[0, 14, 1])
     shut = shown_between(closed_lips())[line + 8 : line + 12]
     slit = shown_between(opened(closed_lips(), 4))[line + 8 : line + 12]
     assert torch.allclose(slit, shut, atol=0.05)
 
 
-def test_between_the_lips_paint_but_tints() -> None:
+def test_paint_has_little_weight_between_the_lips() -> None:
     lips = opened(closed_lips(), 24)
     line = row_of(half_widths(lips)[0, 14, 1])
     inside = torch.logit(shown_between(lips, paint=2.0)[line + 8 : line + 12]) - math.log(0.6 / 0.4)

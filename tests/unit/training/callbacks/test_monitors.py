@@ -1,4 +1,4 @@
-"""What the dashboard shows beside the losses."""
+"""Monitors of cost and mouth opening."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from talkinghead.training.callbacks.monitors import CostMonitor, OpeningMonitor,
 from talkinghead.types import Box, Face, UInt8Array
 
 
-class Logged(SimpleNamespace):
-    """A module that only logs."""
+class RecordingModule(SimpleNamespace):
+    """A module that only records what is logged."""
 
     def __init__(self) -> None:
         super().__init__(device=torch.device("cpu"), values={})
@@ -26,8 +26,8 @@ class Logged(SimpleNamespace):
         self.values[name] = value
 
 
-def test_the_loaders_share_is_the_time_between_batches() -> None:
-    monitor, module, trainer = CostMonitor(), Logged(), SimpleNamespace(world_size=2)
+def test_loader_wait_is_the_time_between_batches() -> None:
+    monitor, module, trainer = CostMonitor(), RecordingModule(), SimpleNamespace(world_size=2)
     batch = {"index": torch.arange(3)}
     for _ in range(8):
         time.sleep(0.03)
@@ -43,11 +43,11 @@ def test_the_loaders_share_is_the_time_between_batches() -> None:
     module.values.clear()
     monitor.on_train_batch_start(trainer, module, batch, 0)
     monitor.on_train_batch_end(trainer, module, None, batch, 0)
-    assert not module.values, "validation would be counted as waiting"
+    assert not module.values, "validation was counted as waiting"
 
 
-class DrawnMouths:
-    """Reads the dark mouth of a drawn face: FaceMesh does not take drawings for faces."""
+class DrawnMouthDetector:
+    """Detects the dark mouth of a drawn face, in which FaceMesh finds no face."""
 
     topology = "ibug68"
 
@@ -62,14 +62,14 @@ class DrawnMouths:
         return Face(Box(0, 0, 160, 160), points, 1.0, self.topology)
 
 
-def test_a_mouth_that_opens_with_the_real_one_is_seen(corpus: Path, tmp_path: Path) -> None:
+def test_opening_monitor_compares_with_the_real_mouth(corpus: Path, tmp_path: Path) -> None:
     module = make_module(max_iterations=2, balance_every=1)
     data = make_data(corpus, module, num_frames=5)
     monitor = OpeningMonitor(num_clips=2, num_frames=20)
-    monitor._detector = DrawnMouths()
+    monitor._detector = DrawnMouthDetector()
     trainer = fit(module, data, monitor, CostMonitor())
     metrics = trainer.callback_metrics
-    # Untrained, it hands the reference on: nothing moves, so there is no correlation to speak of.
+    # An untrained generator copies the reference, so its mouth hardly moves.
     assert metrics["val/opening_motion"] < 0.3
     assert "cost/loader_wait_fraction" in metrics
     assert metrics["train/balance/l1"] > 0
@@ -77,7 +77,11 @@ def test_a_mouth_that_opens_with_the_real_one_is_seen(corpus: Path, tmp_path: Pa
 
     class Perfect(torch.nn.Module):
         def forward(
-            self, reference: torch.Tensor, around: torch.Tensor, audio: torch.Tensor, *told: Any
+            self,
+            reference: torch.Tensor,
+            around: torch.Tensor,
+            audio: torch.Tensor,
+            *conditions: Any,
         ) -> Any:
             return SimpleNamespace(mouth=next(mouths))
 

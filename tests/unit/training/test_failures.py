@@ -1,4 +1,4 @@
-"""What a run is stopped by, and what is left of it."""
+"""Failures of runs, and the checkpoint that remains."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 
 
 def saved_iteration(folder: Path) -> int:
-    """Of the only file, which is whole."""
+    """Return the iteration of the only file, a valid checkpoint."""
     (path,) = folder.iterdir()
     assert path.name == "last.ckpt"
     return int(torch.load(path, weights_only=True)["iteration"])
 
 
 class Before(Callback):
-    """Does something to the batch of an iteration, counted from 0, before it is trained on."""
+    """Calls a function with the batch of an iteration, counted from 0, before the step."""
 
     def __init__(self, iteration: int, act: Any) -> None:
         self.iteration, self.act = iteration, act
@@ -40,7 +40,7 @@ class Before(Callback):
             self.act(batch)
 
 
-def test_a_loss_that_is_no_number_names_its_clips_and_keeps_the_last_checkpoint(
+def test_a_non_finite_loss_names_its_clips_and_keeps_the_checkpoint(
     corpus: Path, tmp_path: Path
 ) -> None:
     named: list[str] = []
@@ -58,11 +58,11 @@ def test_a_loss_that_is_no_number_names_its_clips_and_keeps_the_last_checkpoint(
     assert saved_iteration(tmp_path) == 2
 
 
-def test_weights_that_are_no_numbers_replace_no_checkpoint(corpus: Path, tmp_path: Path) -> None:
+def test_non_finite_weights_keep_the_checkpoint(corpus: Path, tmp_path: Path) -> None:
     module = make_module(max_iterations=1)
     fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path)))
     module = make_module(optimizer={"lr": float("inf"), "warmup_iterations": 0})
-    with pytest.raises(TalkingHeadError, match=r"no numbers after iteration 1 .*ckpt_path=last"):
+    with pytest.raises(TalkingHeadError, match=r"not finite after iteration 1 .*ckpt_path=last"):
         fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path), minutes=0.0))
     assert saved_iteration(tmp_path) == 1
 
@@ -77,9 +77,7 @@ def file_limit() -> Iterator[Any]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_checkpoint_that_cannot_be_written_to_its_end_leaves_the_last_one(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_a_failed_write_keeps_the_previous_checkpoint(corpus: Path, tmp_path: Path) -> None:
     """As on a full disk: some of it is written, and then no more."""
     module, last = make_module(), tmp_path / "last.ckpt"
     with file_limit() as limit:
@@ -90,14 +88,14 @@ def test_a_checkpoint_that_cannot_be_written_to_its_end_leaves_the_last_one(
     assert saved_iteration(tmp_path) == 1
 
 
-def test_a_corpus_of_another_spec(corpus: Path) -> None:
+def test_a_corpus_of_another_spec_is_refused(corpus: Path) -> None:
     module = make_module(av={**SPEC.to_dict(), "fmin": 60.0})
     with pytest.raises(CorpusError, match=r"fmin: 55\.0 != 60\.0"):
         fit(module, make_data(corpus, module, av=module.spec))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_corpus_with_an_empty_split(corpus: Path, tmp_path: Path, split: str) -> None:
+def test_a_corpus_with_an_empty_split_is_refused(corpus: Path, tmp_path: Path, split: str) -> None:
     manifest = Manifest.load(corpus)
     left = tuple(clip for clip in manifest.clips if clip.split != split)
     replace(manifest, clips=left).save(tmp_path / "corpus")
@@ -108,7 +106,7 @@ def test_a_corpus_with_an_empty_split(corpus: Path, tmp_path: Path, split: str) 
     assert not (tmp_path / "run").exists()
 
 
-def test_an_expert_that_is_missing_or_foreign(tmp_path: Path) -> None:
+def test_an_unusable_sync_expert_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist"):
         make_module(sync_expert=str(tmp_path / "gone.ckpt"))
     with pytest.raises(CheckpointError, match="holds no sync_expert"):

@@ -1,4 +1,4 @@
-"""Weighted L1 and the L1 of gradients."""
+"""Weighted L1 and L1 of image gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from talkinghead.errors import UsageError
 from talkinghead.losses.reconstruction_loss import ReconstructionLoss, soft_weight_map
 
 
-def test_weight_map_peaks_on_the_lips_and_keeps_the_scale() -> None:
+def test_weight_map_peaks_on_the_lips_with_mean_one() -> None:
     weights = soft_weight_map(96, 4.0, (0.5, 0.45), (0.22, 0.2))[0]
     row, column = divmod(int(weights.argmax()), 96)
     assert abs(row - 43) <= 1
@@ -18,14 +18,14 @@ def test_weight_map_peaks_on_the_lips_and_keeps_the_scale() -> None:
     assert float(weights[0, 0]) < float(weights.max()) / 3
 
 
-def test_a_constant_error_costs_itself_and_has_no_gradient() -> None:
+def test_a_constant_error_has_its_l1_and_no_gradient_term() -> None:
     target = torch.rand(2, 3, 3, 96, 96) * 0.5
     terms = ReconstructionLoss().terms(target + 0.1, target)
     assert float(terms["l1"]) == pytest.approx(0.1, abs=1e-5)
     assert float(terms["gradient"]) == pytest.approx(0, abs=1e-5)
 
 
-def test_an_error_on_the_lips_costs_more_than_in_the_corner() -> None:
+def test_errors_on_the_lips_weigh_more_than_in_a_corner() -> None:
     loss = ReconstructionLoss()
     target = torch.zeros(1, 3, 96, 96)
     lips, corner = target.clone(), target.clone()
@@ -34,7 +34,7 @@ def test_an_error_on_the_lips_costs_more_than_in_the_corner() -> None:
     assert loss(lips, target) > 2 * loss(corner, target)
 
 
-def test_blur_costs_gradients() -> None:
+def test_gradient_term_penalises_blur() -> None:
     target = torch.zeros(1, 3, 96, 96)
     target[..., ::8] = 1
     blurred = torch.nn.functional.avg_pool2d(target, 9, 1, 4)
@@ -44,7 +44,7 @@ def test_blur_costs_gradients() -> None:
     torch.testing.assert_close(flat(blurred, target), terms["l1"])
 
 
-def test_what_moves_counts_more_and_what_is_still_as_before() -> None:
+def test_motion_gain_weights_moving_pixels_up() -> None:
     loss = ReconstructionLoss(motion_gain=10)
     mean = torch.full((1, 3, 96, 96), 0.5)
     still, moved = mean[:, None].expand(1, 2, -1, -1, -1), mean[:, None].repeat(1, 2, 1, 1, 1)
@@ -60,7 +60,7 @@ def test_what_moves_counts_more_and_what_is_still_as_before() -> None:
     assert loss.motion_weights(moved, None).ndim == 0
 
 
-def test_other_sizes_and_bad_weights() -> None:
+def test_other_image_sizes_and_invalid_weights() -> None:
     loss = ReconstructionLoss(mouth_size=96)
     assert float(loss(torch.ones(1, 3, 48, 48), torch.zeros(1, 3, 48, 48))) == pytest.approx(
         1, abs=0.01

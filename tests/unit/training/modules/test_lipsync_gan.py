@@ -1,7 +1,4 @@
-"""Both modules for real, on drawn faces.
-
-They learn, resume exactly, and leave whole checkpoints.
-"""
+"""Training of the generator: learning, exact resumption, checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from talkinghead.models.checkpoint import load_expert, load_generator
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.modules.lip_regressor_module import LipRegressorModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
-from talkinghead.training.training_run import resolve_resume
 
 INPUTS = ("reference_face", "reference_lips", "masked_face", "mel")
 FULL_GAN = {
@@ -50,7 +46,7 @@ def test_loss_falls_on_one_batch(corpus: Path) -> None:
 
 
 class Recorder(Callback):
-    """The generator's weights after every batch."""
+    """Records the sum of all weights after every batch."""
 
     def __init__(self) -> None:
         self.norms: list[float] = []
@@ -60,7 +56,7 @@ class Recorder(Callback):
 
 
 class StopAfter(Callback):
-    """Ends a run as a user would, after a batch in the middle of an epoch, and saves it."""
+    """Saves a checkpoint and ends the run after an iteration."""
 
     def __init__(self, iteration: int, path: Path) -> None:
         self.iteration, self.path = iteration, path
@@ -89,41 +85,41 @@ def test_resumed_training_equals_uninterrupted(corpus: Path, tmp_path: Path, sto
     assert [*first.norms[:stop], *second.norms] == pytest.approx(whole.norms, abs=0, rel=1e-12)
 
 
-def test_two_batches_make_the_step_of_one_of_both(corpus: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(corpus: Path) -> None:
     class Gradients(Callback):
         def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
             named = module.generator.named_parameters()
             steps.append({n: p.grad.clone() for n, p in named if p.grad is not None})
 
-    taken = []
+    gradients = []
     for accumulate, batch_size in ((1, 4), (2, 2)):
         steps: list[dict[str, torch.Tensor]] = []
         module = make_module(accumulate=accumulate, max_iterations=accumulate)
         data = make_data(corpus, module, augmentation=None, batch_size=batch_size)
         fit(module, data, Gradients())
         assert (module.iteration, len(steps)) == (accumulate, 1)
-        taken.append(steps[0])
-    assert taken[0].keys() == taken[1].keys()
-    # L1's gradient jumps where a pixel is right, so rounding shows in single entries.
-    whole, halves = (torch.cat([g.flatten() for g in step.values()]) for step in taken)
+        gradients.append(steps[0])
+    assert gradients[0].keys() == gradients[1].keys()
+    # L1's gradient is discontinuous at 0, so single entries may differ by rounding.
+    whole, halves = (torch.cat([g.flatten() for g in step.values()]) for step in gradients)
     assert (halves - whole).norm() < 0.02 * whole.norm()
 
 
-def test_lips_are_learnt_and_then_a_loss_that_survives_resuming(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_lip_regressor_learns_and_serves_as_landmark_loss(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     arguments = {"channels": [8, 8, 16]}
     optimizer = {"lr": 5e-3, "warmup_iterations": 0}
     module = LipRegressorModule(SPEC, arguments, optimizer, max_iterations=30)
-    still = dict.fromkeys(("flip", "rotation", "scale", "shift", "elastic"), 0.0)
+    no_geometry = dict.fromkeys(("flip", "rotation", "scale", "shift", "elastic"), 0.0)
     distances: list[float] = []
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
             distances.append(float(trainer.callback_metrics["train/lips/distance_px"]))
 
-    trainer = fit(module, make_data(corpus, module, augmentation=still, batch_size=4), Watch())
+    trainer = fit(
+        module, make_data(corpus, module, augmentation=no_geometry, batch_size=4), Watch()
+    )
     assert distances[-1] < 0.5 * distances[0]
     path = tmp_path / "lips.ckpt"
     trainer.save_checkpoint(path)
@@ -144,7 +140,7 @@ def test_lips_are_learnt_and_then_a_loss_that_survives_resuming(
     assert resumed.iteration == 2
 
 
-def test_joint_trains_three_networks_and_frozen_two(corpus: Path, tmp_path: Path) -> None:
+def test_joint_sync_discriminator_adds_a_third_optimizer(corpus: Path, tmp_path: Path) -> None:
     module = make_module(**FULL_GAN)
     assert len(module.configure_optimizers()) == 3
     before = [p.clone() for p in module.parameters()]
@@ -158,7 +154,7 @@ def test_joint_trains_three_networks_and_frozen_two(corpus: Path, tmp_path: Path
     assert len(make_module().configure_optimizers()) == 2
 
 
-def test_expert_trains_and_then_stays_frozen_in_the_gan(corpus: Path, tmp_path: Path) -> None:
+def test_sync_expert_is_frozen_and_not_in_the_checkpoint(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = SyncExpertModule(SPEC, EXPERT, OPTIMIZER, max_iterations=2, license="MIT")
     data = make_data(corpus, module, num_frames=10)
@@ -179,7 +175,7 @@ def test_expert_trains_and_then_stays_frozen_in_the_gan(corpus: Path, tmp_path: 
     assert not [name for name in state if name.startswith("sync.")]
 
 
-def test_without_an_expert_the_sync_weight_is_zero_and_the_log_says_so(
+def test_without_an_expert_the_sync_weight_is_zero(
     corpus: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     module = make_module(loss={"weights": {"l1": 1.0, "sync": 1.0}}, max_iterations=1)
@@ -188,9 +184,7 @@ def test_without_an_expert_the_sync_weight_is_zero_and_the_log_says_so(
     assert "no sync expert: the sync loss's weight is 0" in caplog.text
 
 
-def test_the_checkpoint_rebuilds_the_generator_without_lightning(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_checkpoint_loads_without_lightning(corpus: Path, tmp_path: Path) -> None:
     module = make_module(license="CC-BY-4.0", trained_on="drawn faces")
     data = make_data(corpus, module)
     trainer = fit(module, data)
@@ -205,7 +199,7 @@ def test_the_checkpoint_rebuilds_the_generator_without_lightning(
     torch.testing.assert_close(mouth, expected)
 
 
-def test_starting_from_another_checkpoint(corpus: Path, tmp_path: Path) -> None:
+def test_init_from_loads_averaged_weights(corpus: Path, tmp_path: Path) -> None:
     module = make_module(max_iterations=1)
     fit(module, make_data(corpus, module)).save_checkpoint(tmp_path / "first.ckpt")
     second = make_module(init_from=str(tmp_path / "first.ckpt"))
@@ -215,14 +209,14 @@ def test_starting_from_another_checkpoint(corpus: Path, tmp_path: Path) -> None:
         make_module(init_from=str(tmp_path / "first.ckpt"), generator={**GENERATOR, "dim": 48})
 
 
-def test_the_last_checkpoint_is_as_fresh_as_asked(corpus: Path, tmp_path: Path) -> None:
+def test_last_checkpoint_is_written_at_its_interval(corpus: Path, tmp_path: Path) -> None:
     seen: list[bool] = []
 
     class Watch(Callback):
         def on_train_batch_end(self, *args: Any) -> None:
             seen.append((tmp_path / "last.ckpt").is_file())
 
-    # Lightning calls checkpoints after all other callbacks.
+    # Lightning calls checkpoint callbacks last.
     for minutes, expected in ((0.0, [False, True]), (60.0, [False, False])):
         module = make_module(max_iterations=2)
         seen.clear()
@@ -231,16 +225,3 @@ def test_the_last_checkpoint_is_as_fresh_as_asked(corpus: Path, tmp_path: Path) 
         assert seen == expected
         saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
         assert saved["iteration"] == 2
-
-
-def test_resuming_from_the_newest_run(tmp_path: Path) -> None:
-    assert resolve_resume(None, tmp_path) is None
-    with pytest.raises(CheckpointError, match=r"no run under .* has left"):
-        resolve_resume("last", tmp_path / "new")
-    with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist"):
-        resolve_resume("gone.ckpt", tmp_path)
-    for name in ("a", "b"):
-        path = tmp_path / name / "checkpoints" / "last.ckpt"
-        path.parent.mkdir(parents=True)
-        path.touch()
-    assert resolve_resume("last", tmp_path / "new") == str(path)

@@ -1,4 +1,4 @@
-"""Losses that look through a frozen network: lips and identity."""
+"""Losses on the output of frozen networks: lip landmarks and identity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from talkinghead.features.faces.alignment import as_tensor, mouth_crop
 from talkinghead.losses.generator_loss import GeneratorLoss
 from talkinghead.losses.identity_loss import IdentityLoss
 from talkinghead.losses.landmark_loss import LandmarkLoss
-from talkinghead.models.checkpoint import LIPS, save_release
+from talkinghead.models.checkpoint import LIP_REGRESSOR, save_release
 from talkinghead.models.lip_regressor import LipRegressor
 from talkinghead.types import AVSpec
 
@@ -27,12 +27,17 @@ def regressor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "lips.safetensors"
     arguments = {"channels": [8, 8, 16]}
-    meta = {LIPS: arguments, "av": AVSpec().to_dict(), "license": "MIT", "trained_on": "nothing"}
-    save_release(path, LIPS, LipRegressor(**arguments), meta)
+    meta = {
+        LIP_REGRESSOR: arguments,
+        "av": AVSpec().to_dict(),
+        "license": "MIT",
+        "trained_on": "nothing",
+    }
+    save_release(path, LIP_REGRESSOR, LipRegressor(**arguments), meta | {LIP_REGRESSOR: arguments})
     return path
 
 
-def test_lips_cost_nothing_where_they_are_and_their_gradient_is_the_pictures(
+def test_landmark_loss_grows_with_displacement_and_has_image_gradients(
     regressor: Path,
 ) -> None:
     loss = LandmarkLoss(str(regressor))
@@ -49,7 +54,7 @@ def test_lips_cost_nothing_where_they_are_and_their_gradient_is_the_pictures(
 
 
 @pytest.mark.corpus
-def test_the_packaged_regressor_finds_the_lips_of_its_corpus() -> None:
+def test_packaged_regressor_is_accurate_on_its_corpus() -> None:
     corpus = Path(os.environ["TALKINGHEAD_CORPUS"])
     manifest = Manifest.load(corpus)
     spec, distances = manifest.spec, []
@@ -63,14 +68,14 @@ def test_the_packaged_regressor_finds_the_lips_of_its_corpus() -> None:
     assert np.mean(distances) < 2
 
 
-def test_only_a_lip_regressor_will_do() -> None:
+def test_another_network_is_refused() -> None:
     from talkinghead.models.checkpoint import default_checkpoint
 
     with pytest.raises(CheckpointError, match="holds no lip_regressor"):
         LandmarkLoss(str(default_checkpoint("sync_expert")))
 
 
-def test_identity_is_zero_for_the_same_face_and_not_for_another(tmp_path: Path) -> None:
+def test_identity_loss_is_zero_for_the_same_face_only(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(mobilenet_v3_large().state_dict(), tmp_path / "net.pth")
     loss = IdentityLoss("mobilenet_v3", str(tmp_path / "net.pth"))
@@ -85,7 +90,7 @@ def test_identity_is_zero_for_the_same_face_and_not_for_another(tmp_path: Path) 
     assert predicted.grad.abs().max() > 0
 
 
-def test_they_are_built_where_they_weigh(regressor: Path) -> None:
+def test_losses_are_built_only_with_a_weight(regressor: Path) -> None:
     losses = GeneratorLoss(96, {"landmark": 0.1}, landmark={"checkpoint": str(regressor)})
     assert losses.landmark is not None
     assert losses.identity is None

@@ -1,4 +1,4 @@
-"""The perceptual loss: where its weights come from, and whether it sees what matters."""
+"""The perceptual loss and the sources of its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTHS = (4, 6, 8, 8, 8)
 
 
 def vgg_state(num_convs: int, prefix: str = "features") -> dict[str, torch.Tensor]:
-    """A narrow VGG's state dict, numbered as torchvision numbers it: ReLUs and pools count."""
+    """Return a narrow VGG's state dict with torchvision's layer numbers."""
     torch.manual_seed(0)
     state, number, channels = {}, 0, 3
     for width, convs in zip(WIDTHS, BLOCK_LAYOUTS[num_convs], strict=True):
@@ -43,7 +43,7 @@ def vgg_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_features_are_those_of_a_vgg(vgg_file: Path) -> None:
+def test_features_equal_a_reference_vgg(vgg_file: Path) -> None:
     loss = PerceptualLoss(vgg_file, num_blocks=2)
     state = vgg_state(16)
     image = torch.rand(2, 3, 16, 16)
@@ -67,7 +67,7 @@ def test_frozen_weights_stay_out_of_checkpoints_and_optimizers(vgg_file: Path) -
     assert loss.state_dict() == {}
 
 
-def test_gradient_reaches_the_prediction_alone(vgg_file: Path) -> None:
+def test_only_the_prediction_gets_gradients(vgg_file: Path) -> None:
     loss = PerceptualLoss(vgg_file)
     predicted = torch.rand(1, 2, 3, 16, 16, requires_grad=True)
     target = torch.rand(1, 2, 3, 16, 16, requires_grad=True)
@@ -77,7 +77,7 @@ def test_gradient_reaches_the_prediction_alone(vgg_file: Path) -> None:
     assert target.grad is None
 
 
-def test_max_images_looks_at_some(vgg_file: Path) -> None:
+def test_max_images_uses_evenly_spaced_images(vgg_file: Path) -> None:
     loss = PerceptualLoss(vgg_file, max_images=2)
     predicted, target = torch.rand(5, 3, 16, 16), torch.rand(5, 3, 16, 16)
     expected = PerceptualLoss(vgg_file)(predicted[[0, 4]], target[[0, 4]])
@@ -92,12 +92,12 @@ def test_max_images_looks_at_some(vgg_file: Path) -> None:
         ({"max_images": 0}, UsageError, "max_images"),
     ],
 )
-def test_senseless_arguments(vgg_file: Path, arguments, error, message) -> None:
+def test_invalid_arguments_are_refused(vgg_file: Path, arguments, error, message) -> None:
     with pytest.raises(error, match=message):
         PerceptualLoss(vgg_file, **arguments)
 
 
-def test_bad_files_are_named(tmp_path: Path) -> None:
+def test_unusable_weight_files_are_named(tmp_path: Path) -> None:
     missing, text, foreign = (tmp_path / name for name in ("no.pth", "text.pth", "foreign.pth"))
     text.write_text("not weights")
     torch.save({"features.0.weight": torch.zeros(4, 3, 3, 3)}, foreign)
@@ -106,7 +106,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
             PerceptualLoss(path)
 
 
-def test_without_network_names_the_offline_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_offline_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise URLError("no network")
 
@@ -115,7 +115,7 @@ def test_without_network_names_the_offline_choice(monkeypatch: pytest.MonkeyPatc
         PerceptualLoss("torchvision")
 
 
-def test_without_package_auto_downloads_and_offline_says_what_to_install(
+def test_without_the_package_auto_downloads_and_offline_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda _: None)
@@ -126,14 +126,14 @@ def test_without_package_auto_downloads_and_offline_says_what_to_install(
 
 
 @offline
-def test_offline_weights_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_weights_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perceptual, "_OFFLINE_SHA256", "0" * 64)
     with pytest.raises(CheckpointError, match="SHA-256"):
         PerceptualLoss("offline")
 
 
 @offline
-def test_offline_trunk_has_the_shape_it_was_trained_in(caplog: pytest.LogCaptureFixture) -> None:
+def test_offline_features_have_the_expected_shapes(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         loss = PerceptualLoss("auto", num_blocks=5)
     assert "offline" in caplog.text
@@ -143,7 +143,7 @@ def test_offline_trunk_has_the_shape_it_was_trained_in(caplog: pytest.LogCapture
 
 
 @offline
-def test_offline_features_see_what_people_see() -> None:
+def test_offline_loss_ranks_distortions_as_people_do() -> None:
     data = pytest.importorskip("skimage.data")
     face = torch.from_numpy(data.astronaut()[40:136, 180:276].copy()).permute(2, 0, 1)[None] / 255
     cat = torch.from_numpy(data.cat()[60:156, 100:196].copy()).permute(2, 0, 1)[None] / 255
@@ -152,7 +152,7 @@ def test_offline_features_see_what_people_see() -> None:
     same, brighter = loss(face, face), loss((face + 0.05).clamp(0, 1), face)
     blur, other = loss(blurred, face), loss(cat, face)
     assert same == 0
-    # In pixels the brighter face is further off than the blurred one.
+    # By pixel differences the brighter face would be further away than the blurred one.
     assert (face - blurred).abs().mean() < 0.05
     assert brighter < blur / 2
     assert blur < other
