@@ -1,4 +1,4 @@
-"""What comes with the package is found."""
+"""Paths of packaged files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ def test_demo_files_are_small_and_readable() -> None:
     assert 6 <= info.duration_s <= 9
 
 
-def test_conf_is_the_checkouts_or_the_wheels(
+def test_conf_dir_is_that_of_the_checkout_or_the_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (paths.conf_dir() / "prepare.yaml").is_file()
     package = tmp_path / "site-packages" / "talkinghead"
     monkeypatch.setattr(paths, "_PACKAGE", package)
     assert paths.conf_dir() == package / "conf"
-    # A stranger's conf/ two folders up is not ours.
+    # An unrelated conf/ two folders up is ignored.
     (tmp_path / "conf").mkdir()
     assert paths.conf_dir() == package / "conf"
 
 
-def test_missing_photo_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_photo_error_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paths, "find_spec", lambda name: None)
     with pytest.raises(DependencyError, match="pip install scikit-image"):
         paths.demo_face()

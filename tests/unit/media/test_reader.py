@@ -1,4 +1,4 @@
-"""Pictures of every kind come out as upright RGB of the right colour, size and time."""
+"""Decoding of video and images to upright RGB with exact colours, sizes and times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.media_files import (
     QUADRANTS,
-    corners,
+    quadrant_centres,
     quadrants,
     set_display_matrix,
     tone,
@@ -27,10 +27,13 @@ LIMITED, FULL = 1, 2
 
 
 def assert_quadrants(image: np.ndarray, tolerance: float = 6.0) -> None:
-    height, width = image.shape[:2]
-    for index, colour in enumerate(QUADRANTS):
-        y, x = (height // 4, 3 * height // 4)[index // 2], (width // 4, 3 * width // 4)[index % 2]
-        assert np.abs(image[y, x].astype(int) - colour).max() <= tolerance, (index, image[y, x])
+    assert np.abs(quadrant_centres(image) - QUADRANTS).max() <= tolerance
+
+
+def nearest_quadrants(image: np.ndarray) -> list[int]:
+    """Return the index in `QUADRANTS` of the colour nearest to each quadrant's centre."""
+    distances = np.abs(quadrant_centres(image)[:, None] - np.array(QUADRANTS)).sum(-1)
+    return distances.argmin(1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def assert_quadrants(image: np.ndarray, tolerance: float = 6.0) -> None:
         ("a.gif", "gif", "rgb8", 60),
     ],
 )
-def test_any_codec_gives_the_same_picture(tmp_path, name, codec, pix_fmt, tolerance):
+def test_codecs_and_pixel_formats_give_the_same_image(tmp_path, name, codec, pix_fmt, tolerance):
     path = write_media(tmp_path / name, [quadrants()] * 5, codec=codec, pix_fmt=pix_fmt)
     frames = list(read_video(path))
     assert len(frames) == 5
@@ -63,7 +66,7 @@ def test_any_codec_gives_the_same_picture(tmp_path, name, codec, pix_fmt, tolera
 
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "gray16le"])
-def test_grey_video(tmp_path, pix_fmt):
+def test_grey_video_is_converted_to_rgb(tmp_path, pix_fmt):
     ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 3, 2)
     images = [np.ascontiguousarray(np.repeat(ramp, 48, 0))] * 2
     path = write_media(tmp_path / "a.mkv", images, codec="ffv1", pix_fmt=pix_fmt)
@@ -72,8 +75,8 @@ def test_grey_video(tmp_path, pix_fmt):
     assert np.abs(image.astype(int) - images[0]).max() <= 2
 
 
-@pytest.mark.parametrize(("height", "width"), [(47, 63), (1, 1), (33, 32), (250, 5)])
-def test_odd_sizes(tmp_path, height, width):
+@pytest.mark.parametrize(("height", "width"), [(47, 63), (1, 1), (250, 5)])
+def test_odd_sizes_are_read(tmp_path, height, width):
     image = np.full((height, width, 3), 90, np.uint8)
     path = write_media(tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="yuv420p")
     assert read_image(path).shape == (height, width, 3)
@@ -83,7 +86,7 @@ def test_odd_sizes(tmp_path, height, width):
 
 @pytest.mark.parametrize("matrix", [BT709, BT601])
 @pytest.mark.parametrize("colour_range", [LIMITED, FULL])
-def test_the_files_own_colour_matrix_and_range_are_used(tmp_path, matrix, colour_range):
+def test_tagged_colour_matrix_and_range_are_used(tmp_path, matrix, colour_range):
     path = write_media(
         tmp_path / "a.mkv", [quadrants()] * 2, colour=(matrix, colour_range), options={"crf": "1"}
     )
@@ -91,7 +94,7 @@ def test_the_files_own_colour_matrix_and_range_are_used(tmp_path, matrix, colour
 
 
 @pytest.mark.parametrize(("height", "matrix"), [(480, BT601), (720, BT709)])
-def test_an_unnamed_matrix_is_what_players_assume(tmp_path, height, matrix):
+def test_untagged_matrix_depends_on_the_height(tmp_path, height, matrix):
     frame = av.VideoFrame.from_ndarray(quadrants(height, 64), "rgb24").reformat(
         format="yuv420p", dst_colorspace=matrix, dst_color_range=LIMITED
     )
@@ -105,7 +108,7 @@ def test_an_unnamed_matrix_is_what_players_assume(tmp_path, height, matrix):
 
 
 def test_decoding_does_not_darken(tmp_path):
-    # swscale's quick path is off by 1 to 2 levels everywhere.
+    # swscale's default path is off by 1 to 2 levels.
     rng = np.random.default_rng(0)
     coarse = rng.integers(40, 215, (6, 8, 3)).astype(np.uint8)
     image = np.ascontiguousarray(np.kron(coarse, np.ones((16, 16, 1), np.uint8)))
@@ -114,13 +117,13 @@ def test_decoding_does_not_darken(tmp_path):
     assert np.abs((read_image(path)[inner].astype(float) - image[inner]).mean((0, 1))).max() < 0.8
 
 
-def test_variable_frame_rate_keeps_each_time(tmp_path):
+def test_variable_frame_times_are_exact(tmp_path):
     times = [0, 10, 50, 51, 400, 1000, 1040]
     path = write_media(tmp_path / "a.mkv", [quadrants()] * 7, times_ms=times)
     assert [frame.time_s for frame in read_video(path)] == [Fraction(t, 1000) for t in times]
 
 
-def test_times_count_from_the_first_picture(tmp_path):
+def test_times_start_at_the_first_frame(tmp_path):
     path = write_media(tmp_path / "a.mkv", [quadrants()] * 3, times_ms=[700, 740, 780])
     assert [frame.time_s for frame in read_video(path)] == [0, Fraction(1, 25), Fraction(2, 25)]
 
@@ -131,15 +134,15 @@ def test_ntsc_times_are_exact(tmp_path):
     assert [frame.time_s for frame in read_video(path)][30] == Fraction(30 * 1001, 30_000)
 
 
-def test_pictures_without_timestamps(tmp_path):
-    # A bare H.264 stream has none.
+def test_frames_without_timestamps_get_rising_times(tmp_path):
+    # A raw H.264 stream has no timestamps.
     path = write_media(tmp_path / "a.h264", [quadrants()] * 10)
     times = [frame.time_s for frame in read_video(path)]
     assert len(times) == 10
     assert all(a < b for a, b in pairwise(times))
 
 
-# (a, b, c, d), and the stored quarter that is shown at each corner of the upright picture.
+# (a, b, c, d), and the stored quadrants in the order of the upright image.
 ORIENTATIONS = {
     1: ((1, 0, 0, 1), [0, 1, 2, 3]),
     2: ((-1, 0, 0, 1), [1, 0, 3, 2]),
@@ -153,29 +156,31 @@ ORIENTATIONS = {
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_a_videos_display_matrix(tmp_path, orientation):
+def test_display_matrix_of_videos_is_applied(tmp_path, orientation):
     matrix, expected = ORIENTATIONS[orientation]
     path = write_media(tmp_path / "a.mp4", [quadrants()] * 2)
     set_display_matrix(path, matrix)
     info, image = probe(path), read_image(path)
-    assert corners(image) == expected
+    assert nearest_quadrants(image) == expected
     assert image.shape == ((48, 64, 3) if orientation < 5 else (64, 48, 3))
     assert (info.height, info.width) == image.shape[:2]
     assert info.rotation == {3: 180, 5: 90, 6: 90, 7: 270, 8: 270, 2: 180}.get(orientation, 0)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_exif_orientation_of_stills(tmp_path, suffix, orientation):
+@pytest.mark.parametrize(
+    ("suffix", "orientation"),
+    [*(("jpg", n) for n in ORIENTATIONS), ("png", 6), ("webp", 6), ("tiff", 6)],
+)
+def test_exif_orientation_of_images_is_applied(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x112] = orientation
     path = tmp_path / f"a.{suffix}"
     options = {"lossless": True} if suffix == "webp" else {}
     Image.fromarray(quadrants()).save(path, exif=exif, **options)
     image = read_image(path)
-    assert corners(image) == ORIENTATIONS[orientation][1]
-    with Image.open(path) as picture:
-        assert np.abs(image.astype(int) - np.asarray(ImageOps.exif_transpose(picture))).max() <= 2
+    assert nearest_quadrants(image) == ORIENTATIONS[orientation][1]
+    with Image.open(path) as stored:
+        assert np.abs(image.astype(int) - np.asarray(ImageOps.exif_transpose(stored))).max() <= 2
 
 
 def half_transparent() -> np.ndarray:
@@ -196,7 +201,7 @@ def assert_over_white(image: np.ndarray, tolerance: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tiff"])
-def test_alpha_of_stills_is_composited_over_white(tmp_path, name):
+def test_alpha_of_images_is_composited_over_white(tmp_path, name):
     options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
     Image.fromarray(half_transparent()).save(tmp_path / name, **options)
     assert_over_white(read_image(tmp_path / name), 1)
@@ -220,14 +225,11 @@ def test_alpha_of_videos_is_composited_over_white(tmp_path, name, codec, pix_fmt
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
-def test_every_kind_of_still(tmp_path, mode):
+def test_image_modes_are_converted(tmp_path, mode):
     grey = Image.fromarray(np.full((20, 30), 255, np.uint8))
-    if mode == "I;16":
-        picture = Image.fromarray(np.full((20, 30), 65_535, np.uint16))
-    else:
-        picture = grey.convert(mode)
+    deep = Image.fromarray(np.full((20, 30), 65_535, np.uint16))
     path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
-    picture.save(path)
+    (deep if mode == "I;16" else grey.convert(mode)).save(path)
     image = read_image(path)
     assert image.shape == (20, 30, 3)
     assert image.min() >= 254
@@ -238,10 +240,10 @@ def test_every_kind_of_still(tmp_path, mode):
     assert len(list(read_video(path))) == 1
 
 
-def test_a_moving_gif_is_a_video_and_a_single_one_a_still(tmp_path):
-    pictures = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (0, 120, 240)]
-    pictures[0].save(tmp_path / "one.gif")
-    pictures[0].save(tmp_path / "three.gif", save_all=True, append_images=pictures[1:], duration=80)
+def test_animated_gif_is_a_video_and_a_single_frame_an_image(tmp_path):
+    images = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (0, 120, 240)]
+    images[0].save(tmp_path / "one.gif")
+    images[0].save(tmp_path / "three.gif", save_all=True, append_images=images[1:], duration=80)
     assert is_image(tmp_path / "one.gif")
     assert not is_image(tmp_path / "three.gif")
     times = [frame.time_s for frame in read_video(tmp_path / "three.gif")]
@@ -249,13 +251,13 @@ def test_a_moving_gif_is_a_video_and_a_single_one_a_still(tmp_path):
 
 
 def test_pixels_become_square(tmp_path):
-    # PAL's 720 x 576 shown as 16:9, a quarter of the size.
+    # A quarter of PAL's 720 x 576, displayed as 16:9.
     path = write_media(tmp_path / "a.mp4", [quadrants(144, 180)] * 2, aspect=Fraction(64, 45))
     assert read_image(path).shape == (144, 256, 3)
     assert probe(path).width == 256
 
 
-def test_a_change_of_size_on_the_way_keeps_the_first_size(tmp_path):
+def test_frames_get_the_size_of_the_first(tmp_path):
     small = write_media(tmp_path / "s.ts", [quadrants(48, 64)] * 3, codec="mpeg2video")
     large = write_media(tmp_path / "l.ts", [quadrants(96, 128)] * 3, codec="mpeg2video")
     (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
@@ -265,28 +267,27 @@ def test_a_change_of_size_on_the_way_keeps_the_first_size(tmp_path):
     assert all(a.time_s < b.time_s for a, b in pairwise(frames))
 
 
-def test_cover_art_is_no_video(tmp_path):
+def test_cover_art_is_not_video(tmp_path):
     with av.open(str(tmp_path / "a.mp3"), "w") as container:
-        sound = container.add_stream("libmp3lame", rate=16_000, layout="mono")
+        audio = container.add_stream("libmp3lame", rate=16_000, layout="mono")
         cover = container.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
         cover.disposition = av.stream.Disposition.attached_pic
-        picture = av.VideoFrame.from_ndarray(quadrants(), "rgb24")
-        container.mux(cover.encode(picture))
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(quadrants(), "rgb24")))
         container.mux(cover.encode(None))
         frame = av.AudioFrame.from_ndarray(tone(1, 16_000)[None], "fltp", "mono")
         frame.sample_rate = 16_000
-        container.mux(sound.encode(frame))
-        container.mux(sound.encode(None))
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
     info = probe(tmp_path / "a.mp3")
     assert info.has_audio
     assert not info.has_video
     assert not info.is_image
 
 
-def test_probe_of_a_video_with_sound(tmp_path):
+def test_probe_returns_the_properties_of_a_video(tmp_path):
     path = write_media(
-        tmp_path / "a.mp4", [quadrants()] * 50, sound=tone(2, 44_100), sample_rate=44_100
+        tmp_path / "a.mp4", [quadrants()] * 50, audio=tone(2, 44_100), sample_rate=44_100
     )
     info = probe(path)
     assert (info.width, info.height, info.fps, info.rotation) == (64, 48, 25, 0)
@@ -295,28 +296,28 @@ def test_probe_of_a_video_with_sound(tmp_path):
     assert abs(info.duration_s - 2) < Fraction(1, 20)
 
 
-@pytest.mark.parametrize("name", ["a:b, 'c' (1)=50%03d \".mp4", "-i.mp4", "ünï.mp4", "http:x.mp4"])
-def test_strange_names(tmp_path, name):
+@pytest.mark.parametrize("name", ["a:b, 'c' (1)=50%03d \".mp4", "-i.mp4", "http:x.mp4"])
+def test_unusual_file_names_are_read(tmp_path, name):
     write_media(tmp_path / "a.mp4", [quadrants()] * 2).rename(tmp_path / name)
     assert read_image(tmp_path / name).shape == (48, 64, 3)
     assert probe(str(tmp_path / name)).width == 64
 
 
-def test_a_still_named_like_a_sequence(tmp_path):
+def test_image_named_like_a_sequence_is_one_file(tmp_path):
     Image.fromarray(quadrants()).save(tmp_path / "shot%03d.png")
     assert is_image(tmp_path / "shot%03d.png")
 
 
-def test_reading_streams(tmp_path):
-    # Taking two pictures must not decode the rest: a damaged rest does no harm yet.
+def test_frames_are_decoded_on_demand(tmp_path):
+    # The end of the file is damaged, which must not matter for the first two frames.
     path = write_media(tmp_path / "a.mp4", [quadrants()] * 400, options={"bf": "0"})
     data = path.read_bytes()
     path.write_bytes(data[:-20])
     assert len(list(islice(read_video(path), 2))) == 2
 
 
-def test_a_photo_with_a_colour_profile_leaves_no_crash_behind(tmp_path):
-    """PyAV 18 crashes in the garbage collector once the side data of such a picture was listed."""
+def test_photo_with_a_colour_profile_does_not_crash_the_process(tmp_path):
+    # PyAV 18 crashes in garbage collection after listing the side data of such an image.
     path = tmp_path / "profile.png"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(quadrants()).save(path, icc_profile=profile)

@@ -1,0 +1,176 @@
+"""Atomic writing: interruptions, full disks and impossible targets leave no partial file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.media_files import file_names, smooth
+
+from talkinghead.errors import MediaError
+from talkinghead.media.reader import probe
+from talkinghead.media.writer import VideoWriter, atomic_path, write_image
+
+FPS = Fraction(25)
+FRAME = np.zeros((16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_exception_removes_the_partial_file_and_keeps_the_old_one(tmp_path, error):
+    (tmp_path / "a.mp4").write_bytes(b"old")
+
+    def write() -> None:
+        with VideoWriter(tmp_path / "a.mp4", 16, 16, FPS, None) as writer:
+            for _ in range(60):
+                writer.write(FRAME)
+            assert any(".tmp" in name for name in file_names(tmp_path))
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert file_names(tmp_path) == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == b"old"
+
+
+_ENDLESS = """
+import signal, sys
+from fractions import Fraction
+import numpy as np
+from talkinghead.media.writer import VideoWriter
+# A background process inherits an ignored SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+rng = np.random.default_rng(0)
+with VideoWriter(sys.argv[1], 64, 64, Fraction(25), None) as writer:
+    while True:
+        writer.write(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+        print(".", end="", flush=True)
+"""
+
+
+def test_ctrl_c_leaves_no_file(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ENDLESS, str(tmp_path / "a.mp4")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    process.stdout.read(100)
+    assert len(file_names(tmp_path)) == 1
+    process.send_signal(signal.SIGINT)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert file_names(tmp_path) == []
+
+
+# RLIMIT_FSIZE simulates a full disk. The limit also applies to the output of the process, so the
+# script runs by itself and exits with 0 only if every expectation holds.
+_FULL_DISK = """
+import resource, signal, sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+from talkinghead.errors import MediaError
+from talkinghead.media.writer import VideoWriter, write_audio_file, write_image
+from talkinghead.types import AudioClip
+
+folder = Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+rng = np.random.default_rng(0)
+images = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(12)]
+samples = rng.uniform(-0.5, 0.5, 7680).astype(np.float32)
+
+def write_video():
+    with VideoWriter(folder / "a.mp4", 64, 64, Fraction(25), 16_000) as writer:
+        writer.write_audio(samples)
+        for image in images:
+            writer.write(image)
+
+def fails(write, name, limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        write()
+    except MediaError as error:
+        return f"{name}: cannot be written" in str(error) and not list(folder.iterdir())
+    return False
+
+write_video()
+size = (folder / "a.mp4").stat().st_size
+(folder / "a.mp4").unlink()
+# At the start, half-way, and while the index is moved to the front.
+results = [fails(write_video, "a.mp4", n) for n in (0, 1_000, size // 2, size - 1_000, size - 1)]
+clip = AudioClip(samples, 16_000)
+results.append(fails(lambda: write_audio_file(folder / "a.wav", clip), "a.wav", 500))
+results.append(fails(lambda: write_image(folder / "a.png", images[0]), "a.png", 500))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+write_video()
+sys.exit(not (all(results) and (folder / "a.mp4").stat().st_size == size))
+"""
+
+
+def test_full_disk_is_an_error_and_leaves_no_file(tmp_path):
+    subprocess.run([sys.executable, "-c", _FULL_DISK, str(tmp_path)], check=True)
+
+
+def test_missing_folders_are_created(tmp_path):
+    write_image(tmp_path / "new" / "er" / "a.png", FRAME)
+    assert file_names(tmp_path / "new" / "er") == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a:b, 'c' (1)=50%03d \".mp4", "-i.mp4", "n" * 251 + ".mp4", "no suffix"]
+)
+def test_unusual_file_names_are_written(tmp_path, name):
+    with VideoWriter(tmp_path / name, 16, 16, FPS, None) as writer:
+        writer.write(FRAME)
+    assert probe(tmp_path / name).num_frames_estimate == 1
+
+
+def test_impossible_targets_are_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    too_long = tmp_path / ("n" * 300)
+    below_file = tmp_path / "file" / "a.mp4"
+    for target in (tmp_path, below_file, Path("/dev/null"), Path("/proc/a.mp4"), too_long):
+        with pytest.raises(MediaError), VideoWriter(target, 16, 16, FPS, None):
+            pass
+    assert file_names(tmp_path) == ["file"]
+
+
+def test_other_errors_of_the_body_pass_through(tmp_path):
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError), atomic_path(tmp_path / "a.txt") as temporary:
+        fail(temporary)
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        (tmp_path / "another").read_text()
+    assert file_names(tmp_path) == []
+
+
+def test_target_is_replaced_at_the_end_and_links_are_followed(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    with atomic_path(tmp_path / "link.txt") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".txt"
+        temporary.write_text("new")
+        assert (tmp_path / "real.txt").read_text() == "old"
+    assert (tmp_path / "real.txt").read_text() == "new"
+    assert (tmp_path / "link.txt").is_symlink()
+    assert file_names(tmp_path) == ["link.txt", "real.txt"]
+
+
+def test_file_has_the_default_permissions(tmp_path):
+    umask = os.umask(0o022)
+    try:
+        write_image(tmp_path / "a.png", smooth(8, 8))
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o644
