@@ -61,28 +61,28 @@ class RealtimeLipSync:
             video at another frame rate) needs one step more.
 
     Example:
-        Speak sentences with a text-to-speech voice. `player` is the application's audio output,
-        with `write(chunk)` and `position_s`, the seconds of speech that were played; `show`
-        displays an image.
+        Speak two replies with a text-to-speech voice. `Player` is the application's audio output:
+        it starts to play `delay_s` after the first `write`, and `position_s()` is the number of
+        seconds played so far, negative before the start. `show` displays an image.
 
         >>> from talkinghead import LipSyncPredictor, RealtimeLipSync
         >>> from talkinghead.live.pacing import FramePacer
+        >>> from talkinghead.predict.pipeline import in_thread
         >>> from talkinghead.speech.sentence_speech import stream_sentences
         >>> from talkinghead.speech.tts.piper import Piper
         >>> from talkinghead.speech.voice import Voice
         >>> avatar = LipSyncPredictor.from_checkpoint("default").avatar("photo.jpg")
+        >>> voice = Voice(Piper())
         >>> with RealtimeLipSync(avatar) as stream:
-        ...     def frames(sentences):
-        ...         speech = stream_sentences(
-        ...             sentences, Voice(Piper()), sample_rate=stream.sample_rate
-        ...         )
-        ...         for chunk in speech:
+        ...     def frames(reply, player):
+        ...         for chunk in stream_sentences(reply, voice, sample_rate=stream.sample_rate):
         ...             player.write(chunk)
         ...             yield from stream.push(chunk)
         ...         yield from stream.flush()
         ...     for reply in (["Hello. ", "How are you?"], ["Good bye."]):
-        ...         pacer = FramePacer(lambda: player.position_s)
-        ...         for image, time_s in pacer.release(frames(reply)):
+        ...         player = Player(stream.sample_rate, delay_s=stream.playback_delay_s)
+        ...         generated = in_thread(frames(reply, player), 25, "lip-sync")
+        ...         for image, time_s in FramePacer(player.position_s).release(generated):
         ...             show(image)
         ...         stream.reset()
     """

@@ -82,22 +82,12 @@ def test_each_sentence_is_one_chunk(voice):
     assert all(piece[-100:].any() for piece in pieces)
 
 
-def test_unspeakable_text_gives_no_chunks(voice):
-    assert not list(voice.speak("\N{GRINNING FACE}"))
-
-
 def test_cancellation_ends_after_the_sentence(voice):
     cancel = Event()
     spoken = voice.speak("One is here. Two is here. Three is here.", cancel)
     next(spoken)
     cancel.set()
     assert not list(spoken)
-
-
-def test_long_text_is_synthesised_incrementally(voice):
-    spoken = voice.speak("This is a sentence among very many others. " * 2400)
-    assert len(next(spoken))
-    spoken.close()
 
 
 def test_speakers_are_selected_by_name(tmp_path):

@@ -163,18 +163,6 @@ def test_broken_voice_gives_the_message_of_piper(voice_file):
 
 
 @needs_piper
-def test_long_text_is_synthesised_incrementally(joe):
-    text = "This is a sentence among very many others. " * 2400
-    assert len(text) > 100_000
-    started_s = time.monotonic()
-    spoken = joe.speak(text)
-    first = [next(spoken), next(spoken)]
-    spoken.close()
-    assert time.monotonic() - started_s < 10
-    assert all(1 < len(piece) / joe.sample_rate < 5 for piece in first)
-
-
-@needs_piper
 @pytest.mark.parametrize("ending", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), 9)"])
 def test_process_ends_with_the_interpreter(ending):
     code = (
