@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument(
-        "--checkpoint", default="default", help="sync expert; the packaged one if not given"
+        "--checkpoint", default="default", help="path of the sync expert"
     )
     args = parser.parse_args()
     try:

@@ -63,8 +63,8 @@ class Recorder(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         losses = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        wanted = [k for k in sorted(losses) if not k.startswith(("train/lr", "train/weight"))]
-        row = {k: float(trainer.strategy.reduce(losses[k].clone())) for k in wanted}
+        names = [k for k in sorted(losses) if not k.startswith(("train/lr", "train/weight"))]
+        row = {k: float(trainer.strategy.reduce(losses[k].clone())) for k in names}
         for name, network in pl_module.named_children():
             weights = [full_tensor(p.detach()) for p in network.parameters()]
             row[name] = sum(float(w.double().square().sum()) for w in weights)

@@ -26,7 +26,7 @@ def csv_logger(save_dir: str) -> CSVLogger:
         save_dir: folder of the run.
     """
     path = Path(save_dir) / "csv" / "metrics.csv"
-    earlier = path.read_text() if rank_zero_only.rank == 0 and path.is_file() else ""
+    earlier = path.read_text() if getattr(rank_zero_only, "rank", 0) == 0 and path.is_file() else ""
     logger = CSVLogger(save_dir, name="csv", version="")
     if earlier:
         writer = logger.experiment  # Deletes the file.

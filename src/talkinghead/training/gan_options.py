@@ -13,7 +13,7 @@ from talkinghead.training.acceleration import SpeedOptions
 
 @dataclass(frozen=True)
 class GANOptions:
-    """Options of `LipSyncGANModule` beside its networks, loss and optimizers.
+    """Options of `LipSyncGANModule` other than its networks, loss and optimizers.
 
     Attributes:
         sync_expert: path of the sync expert, "default" for the packaged one, or None: a frozen

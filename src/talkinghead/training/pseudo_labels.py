@@ -197,7 +197,7 @@ class _Labeller:
         self, path: Path, samples: FloatArray, motion: FloatArray, metadata: dict[str, str]
     ) -> None:
         features = self.features.split(self.features(torch.from_numpy(samples)))
-        tensors = {
+        tensors: dict[str, Any] = {
             "offsets": np.zeros(len(motion) + 1, np.int64),
             "lip_motion": motion.astype(np.float32),
             **{

@@ -87,6 +87,9 @@ def _log_result(trainer: L.Trainer, module: Any) -> None:
     if not paths or not trainer.is_global_zero:
         return
     iteration, total, path = module.iteration, module.max_iterations, paths[0]
+    if trainer.interrupted and not path.is_file():
+        logger.info("interrupted before a checkpoint was written")
+        return
     if trainer.interrupted:
         logger.info(
             "interrupted after iteration %d of %d: %s is saved; the same command with "

@@ -69,7 +69,7 @@ def test_non_finite_weights_keep_the_checkpoint(corpus: Path, tmp_path: Path) ->
 
 @contextmanager
 def file_limit() -> Iterator[Any]:
-    """Gives a function after which no file may become larger than so many bytes."""
+    """Yield a function that limits the size of files to a number of bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))

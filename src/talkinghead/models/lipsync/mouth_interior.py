@@ -1,8 +1,8 @@
 """Procedural mouth interior (teeth and dark cavity) for references that show none.
 
 No warp can fill the gap between lips that are closed in the reference, and a network that learnt
-interiors of few people paints a haze on unseen faces. Interiors look alike in everybody, so they
-are drawn and only tinted by the network.
+interiors of few people paints a haze on unseen faces. Interiors differ little between people, so
+they are drawn and only tinted by the network.
 
 Coordinates are those of `lip_warp`. Shape suffixes: B references, S positions per axis.
 """

@@ -25,7 +25,7 @@ Direction = Literal["minimize", "maximize"]
 
 
 class SweepPruning(Callback):
-    """Stops a run that Optuna's pruner gives up, judged by the other runs of the sweep.
+    """Stops unpromising runs of a sweep with one of Optuna's pruners.
 
     Every run writes its values to `progress.json` in its folder; the folders of a sweep's runs are
     siblings, also on several machines. Hydra's Optuna sweeper gives its runs no access to its own
@@ -97,7 +97,7 @@ class SweepPruning(Callback):
             return False
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # create_trial is marked experimental in Optuna 2.
             study = optuna.create_study(direction=self.direction, pruner=self.pruner)

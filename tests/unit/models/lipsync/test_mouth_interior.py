@@ -30,7 +30,7 @@ def row_of(y: torch.Tensor) -> int:
 def test_upper_teeth_end_just_below_the_closed_lips() -> None:
     lips = half_widths(closed_lips())
     line = row_of(lips[0, 14, 1])
-    column = drawn(lips)[:, :, MIDDLE + 3].mean(0)  # Beside the gap between the incisors.
+    column = drawn(lips)[:, :, MIDDLE + 3].mean(0)  # Next to the gap between the incisors.
     assert column[line] > 0.6
     below = (column < 0.3).nonzero().flatten()
     assert line < int(below[0]) <= line + 6
