@@ -48,8 +48,8 @@ class SourceOptions:
                 raise UsageError(f"{name}={value} is unknown: choose one of {', '.join(known)}")
         if type(self.face_index) is not int or self.face_index < 0:
             raise UsageError(
-                f"face_index={self.face_index} is not a face index: expected 0, 1, ..., counted from "
-                "the left"
+                f"face_index={self.face_index} is not a face index: expected 0 or more, counted "
+                "from the left"
             )
 
     @property
