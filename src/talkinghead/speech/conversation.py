@@ -76,9 +76,10 @@ class Conversation:
         system_prompt: Instructions to the language model, sent before the history; None sends none.
         language: Two-letter code of the replies, for splitting them into sentences; None uses the
             language of the question.
-        max_reply_chars: Maximum length of a reply; it ends with the last sentence that fits.
+        max_reply_chars: Maximum length of a reply in characters (English: about 15 per second); it
+            ends with the last sentence that fits.
         max_history: Maximum number of earlier messages sent to the language model.
-        max_question_s: Maximum length of a spoken question; a longer one is refused.
+        max_question_s: Maximum length of a spoken question in seconds; a longer one is refused.
         no_speech_reply: Reply to a recording without speech; the language model is not called.
 
     Attributes:

@@ -24,7 +24,7 @@ from talkinghead.types import AudioClip, FloatArray
 log = logging.getLogger(__name__)
 
 ENCODED_HZ = 50
-"""Of what `Whisper.encode` gives."""
+"""Frame rate of the features returned by `Whisper.encode`."""
 
 _COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
 _MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
@@ -109,22 +109,22 @@ class Whisper:
             if transcript.text:
                 yield transcript
 
-    def encode(self, sounds: FloatArray) -> FloatArray:
-        """What the encoder makes of sounds of one length: float32 [N, 50 a second, D].
+    def encode(self, clips: FloatArray) -> FloatArray:
+        """Return the encoder's features of audio clips of equal length: float32 [N, 50 per second, D].
 
-        Nothing is put behind them, so that 3 s cost a tenth of 30.
+        The clips are not padded to 30 s, so the cost is proportional to their length.
 
         Args:
-            sounds: float32 [N, num_samples] in [-1, 1], mono, 16 kHz, up to 30 s.
+            clips: float32 [N, num_samples] in [-1, 1], mono, 16 kHz, up to 30 s.
 
         Raises:
-            SpeechError: the encoder failed, such as for want of memory.
+            SpeechError: The encoder failed, for instance because memory is exhausted.
         """
         from ctranslate2 import StorageView
 
         extract = self._model.feature_extractor
-        num_frames = 2 * (sounds.shape[1] * ENCODED_HZ // SAMPLE_RATE)
-        mels = np.stack([extract(sound, padding=0)[:, :num_frames] for sound in sounds])
+        num_frames = 2 * (clips.shape[1] * ENCODED_HZ // SAMPLE_RATE)
+        mels = np.stack([extract(clip, padding=0)[:, :num_frames] for clip in clips])
         try:
             mels = StorageView.from_array(np.ascontiguousarray(mels, np.float32))
             features = self._model.model.encode(mels, to_cpu=True)
