@@ -110,7 +110,7 @@ class Whisper:
                 yield transcript
 
     def encode(self, clips: FloatArray) -> FloatArray:
-        """Return the encoder's features of audio clips of equal length: float32 [N, 50 per second, D].
+        """Return encoder features of audio clips of equal length: float32 [N, 50 per second, D].
 
         The clips are not padded to 30 s, so the cost is proportional to their length.
 
