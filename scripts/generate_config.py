@@ -145,7 +145,7 @@ def _prefix(path: Path, text: str) -> str:
 
 
 def _mappings(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[yaml.MappingNode, str]]:
-    """The mapping and those in it, each with the dotted prefix of its keys."""
+    """Yield a mapping and those in it, each with the dotted prefix of its keys."""
     yield node, prefix
     for key, value in node.value:
         if isinstance(value, yaml.MappingNode) and key.value != "hydra":
@@ -159,7 +159,7 @@ def _target(mapping: yaml.MappingNode) -> str | None:
 
 
 def _section(line: int, lines: list[str]) -> str | None:
-    """The target of the comment that opens the block of lines around a line, if it has one."""
+    """Return the target that a comment above a key names, None without one."""
     indent = len(lines[line]) - len(lines[line].lstrip())
     is_next_key = True
     while line and lines[line - 1].strip():
@@ -195,7 +195,7 @@ def _bind(mapping: yaml.MappingNode, prefix: str, lines: list[str]) -> list[Boun
 
 
 def _parameter(owner: str, key: str) -> Parameter | None:
-    """The owner of a key: a parameter of that name, or the one that the comment names."""
+    """Return the owner of a key: a parameter of that name, or the one that the comment names."""
     if not is_definition(owner):
         owner, _, key = owner.rpartition(".")
     parameter = read_parameters(owner).get(key)
@@ -205,7 +205,7 @@ def _parameter(owner: str, key: str) -> Parameter | None:
 
 
 def _bind_nested(value: yaml.Node, parameter: Parameter, prefix: str) -> list[BoundKey]:
-    """The keys of a mapping whose parameter is an option dataclass."""
+    """Return the bound keys of a mapping whose parameter is an option dataclass."""
     if not isinstance(value, yaml.MappingNode) or _target(value):
         return []
     owner = resolve(parameter.annotation.partition(" |")[0], parameter.module)
@@ -222,7 +222,7 @@ def _bind_nested(value: yaml.Node, parameter: Parameter, prefix: str) -> list[Bo
 
 
 def _update_key(bound: BoundKey, lines: list[str]) -> Edit:
-    """The lines of a key with its description and its value."""
+    """Return the edit of a key's lines to its description and its value."""
     key, value = bound.node
     line, indent = key.start_mark.line, " " * key.start_mark.column
     if lines[line][: key.start_mark.column].strip():  # in braces, with others on the line
@@ -237,7 +237,7 @@ def _update_key(bound: BoundKey, lines: list[str]) -> Edit:
     comment = _comment(description, indent) if description else lines[start:line]
     if isinstance(value, yaml.MappingNode) and not value.flow_style:
         return Edit(start, line, comment)
-    stop = max(line + 1, value.end_mark.line + (value.end_mark.column > 0))
+    stop = max(line + 1, _stop(value, lines))
     return Edit(start, stop, [*comment, *_value_lines(bound, lines[line:stop], indent)])
 
 
@@ -264,7 +264,7 @@ def _require_equal(bound: BoundKey, value: yaml.Node) -> None:
 
 
 def _missing_keys(mapping: yaml.MappingNode, lines: list[str]) -> list[Edit]:
-    """The parameters that a mapping lacks, below its last bound key."""
+    """Return edits that add missing parameters below the last bound key of a mapping."""
     owners: dict[str, list[yaml.Node]] = {}
     target = _target(mapping)
     if mapping.flow_style:
@@ -280,7 +280,7 @@ def _missing_keys(mapping: yaml.MappingNode, lines: list[str]) -> list[Edit]:
         if owner in OMITTED or not (target or (is_definition(owner) and is_dataclass(owner))):
             continue
         column = mapping.value[0][0].start_mark.column
-        stop = max(value.end_mark.line + (value.end_mark.column > 0) for value in values)
+        stop = max(_stop(value, lines) for value in values)
         for parameter in read_parameters(owner).values():
             if parameter.name in present or not parameter.is_plain or not parameter.description:
                 continue
@@ -292,8 +292,17 @@ def _missing_keys(mapping: yaml.MappingNode, lines: list[str]) -> list[Edit]:
     return edits[::-1]
 
 
+def _stop(value: yaml.Node, lines: list[str]) -> int:
+    """Return the line after a value. YAML itself counts comments after a block as part of it."""
+    stop = value.end_mark.line + (value.end_mark.column > 0)
+    while stop and (not lines[stop - 1].strip() or lines[stop - 1].lstrip().startswith("#")):
+        stop -= 1
+    return stop
+
+
 def _comment(description: str, indent: str) -> list[str]:
-    text = description[0].upper() + description[1:]
+    first = description.split()[0]
+    text = description[0].upper() + description[1:] if first.isalpha() else description
     text = text if text[-1] in ".:!?" else f"{text}."
     text = text.replace("`", "").replace("None", "null")
     prefix = f"{indent}# "
@@ -309,7 +318,7 @@ def _load(node: yaml.Node | None) -> Any:
 
 
 def _resolve_scalars(node: Any, loader: Any) -> Any:
-    """OmegaConf reads some scalars, such as 1e-4, as numbers that YAML takes for text."""
+    """Tag scalars as OmegaConf does: YAML itself reads 1e-4 as text."""
     if isinstance(node, yaml.ScalarNode):
         plain = node.style is None
         node.tag = loader.resolve(yaml.ScalarNode, node.value, (plain, not plain))

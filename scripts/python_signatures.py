@@ -109,11 +109,14 @@ def is_definition(target: str) -> bool:
 
 @cache
 def passes_on_keywords(target: str) -> bool:
-    """Return whether a function or a class takes `**options` for another one."""
+    """Return whether a function or a class takes `**options` for one that cannot be found."""
     module, _, name = target.rpartition(".")
-    node, _ = _find(module, name)
+    node, module = _find(module, name)
     function = _method(node, "__init__") if isinstance(node, ast.ClassDef) else node
-    return function is not None and function.args.kwarg is not None
+    if function is None or function.args.kwarg is None:
+        return False
+    inherited = _inherited(node, module) if isinstance(node, ast.ClassDef) else {}
+    return not (_passed_on(function, module) or inherited)
 
 
 def resolve(name: str, module: str) -> str | None:
@@ -172,7 +175,7 @@ def _inherited(node: ast.ClassDef, module: str) -> dict[str, Parameter]:
 
 
 def _passed_on(function: ast.FunctionDef, module: str) -> dict[str, Parameter]:
-    """The fields of the option dataclass that is built from `**options`, if there is one."""
+    """Return the fields of the option dataclass that is built from `**options`, if any."""
     for call in ast.walk(function):
         if isinstance(call, ast.Call) and any(keyword.arg is None for keyword in call.keywords):
             target = resolve(ast.unparse(call.func), module)
@@ -222,7 +225,7 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Parameter]:
 
 
 def _annotation(node: ast.expr | None, module: str) -> str:
-    """The type as written, with a type alias of the module in the place of its name."""
+    """Return the type as written, with a type alias replaced by its value."""
     if node is None:
         return ""
     if isinstance(node, ast.Name):
@@ -267,7 +270,7 @@ def _constant(name: str, module: str) -> Any:
 
 
 def _descriptions(doc: str) -> dict[str, str]:
-    """The entries of a Google-style docstring's `Args:` and `Attributes:` sections."""
+    """Return the entries of the `Args:` and `Attributes:` sections of a docstring."""
     found: dict[str, str] = {}
     section, name, indent = False, "", 0
     for line in doc.splitlines():

@@ -71,7 +71,7 @@ def _describe_group(group: str, package: str | None, choice: str | None) -> str:
 
 
 def _option_body(path: Path, group: str) -> str:
-    """The keys of a group's option after those of the options that it extends."""
+    """Return the keys of a group's option after those of the options that it extends."""
     text = path.read_text(encoding="utf-8")
     config = yaml.safe_load(text) or {}
     bases = [path.with_name(f"{entry}.yaml") for entry in config.get("defaults", [])]
@@ -89,13 +89,16 @@ def _summary(path: Path) -> str:
 
 
 def _body(text: str) -> str:
-    """A file's text without its defaults list, its Hydra settings and its targets."""
+    """Return a file's text without its defaults list, its Hydra settings and its targets."""
     lines = text.splitlines()
     root = yaml.compose(text)
     keys = root.value if isinstance(root, yaml.MappingNode) else []
     for key, value in reversed(keys):
         if key.value in ("defaults", "hydra"):
-            end = value.end_mark
-            del lines[key.start_mark.line : end.line + (end.column > 0)]
+            start, stop = key.start_mark.line, value.end_mark.line + (value.end_mark.column > 0)
+            # YAML counts the comments before the next key as a part of the value.
+            while stop > start + 1 and not lines[stop - 1].startswith((" ", "-")):
+                stop -= 1
+            del lines[start:stop]
     body = "\n".join(line for line in lines if not line.startswith("# @package")) + "\n"
     return re.sub(r"\n{3,}", "\n\n", _HIDDEN.sub("", body)).strip("\n")

@@ -11,7 +11,7 @@ from talkinghead.errors import CorpusError
 FOLDER = "folder"
 
 
-def read_emotions(source: str | None, clip_ids: Collection[str]) -> dict[str, str]:
+def read_emotions(source: str | Path | None, clip_ids: Collection[str]) -> dict[str, str]:
     """The emotion of each clip that has one.
 
     Args:

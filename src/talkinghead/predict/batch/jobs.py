@@ -36,21 +36,23 @@ class Job:
 
 
 def make_jobs(
-    face: str | None,
-    audio: str | None,
-    output: str | None,
+    face: str | Path | None,
+    audio: str | Path | None,
+    output: str | Path | None,
     jobs: str | Path | Sequence[Mapping[str, str]] | None,
     text: str | None = None,
 ) -> list[Job]:
-    """What a command line asks for: one job, or those of a CSV file or a list.
+    """Return the jobs of a command line: one, or those of a CSV file or a list.
 
     Args:
-        face: of the one job.
-        audio: of the one job.
-        output: of the one job.
-        jobs: a CSV file with the columns face, audio and output (paths relative to its own folder),
-            or a list of mappings with these keys. A column text may stand in the place of audio.
-        text: of the one job, to be spoken, in the place of `audio`.
+        face: Photo or video of the face.
+        audio: Any file with speech.
+        output: MP4 file to write.
+        jobs: Several jobs in place of face, audio and output: a CSV file with these columns (paths
+            relative to its own folder), or a list of mappings with these keys; a column text may
+            replace audio. A failed job does not stop the others, and a second run makes only
+            missing outputs (docs/batches.md).
+        text: Text to be spoken by the voice, in place of audio.
 
     Raises:
         UsageError: neither or both were given, a column is missing or the text is empty, there is
@@ -83,11 +85,16 @@ def make_jobs(
     return listed
 
 
-def take_shard(jobs: Sequence[Job], shard: int, num_shards: int) -> list[Job]:
-    """Every `num_shards`-th job from number `shard` on, so that several runs share one list.
+def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list[Job]:
+    """Return every `num_shards`-th job from number `shard` on, so that several runs share a list.
+
+    Args:
+        jobs: All jobs.
+        shard: Part of the list for this run, 0 to num_shards - 1.
+        num_shards: Number of runs or machines that share the list.
 
     Raises:
-        UsageError: there is no such shard.
+        UsageError: There is no such shard.
     """
     if not 0 <= shard < num_shards:
         raise UsageError(
@@ -160,7 +167,7 @@ def _read_rows(
         ) from error
 
 
-def _job(row: Mapping[str, str | None], name: str, folder: Path) -> Job:
+def _job(row: Mapping[str, str | Path | None], name: str, folder: Path) -> Job:
     face, audio, output, text = (str(row.get(c) or "").strip() for c in (*COLUMNS, TEXT))
     values = {"face": face, "audio": audio or text, "output": output}
     missing = [column for column, value in values.items() if not value]

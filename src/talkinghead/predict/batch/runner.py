@@ -48,10 +48,10 @@ def run_jobs(
         make_predictor: called when the first job needs it, in each process; with several it must be
             something that can be sent there.
         jobs: what to render.
-        workers: processes, each with a predictor and its share of the cores; 1 works in this one.
+        workers: Number of processes, each with a predictor and a part of the cores.
         settings: what outputs depend on besides their inputs. Where given, a job whose output was
             made from the same is left as it is.
-        overwrite: render those all the same.
+        overwrite: Make existing outputs again.
         make_speak: as `make_predictor`, for jobs with a text.
         **options: of `LipSyncPredictor.render`.
 

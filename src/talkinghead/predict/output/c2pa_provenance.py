@@ -55,8 +55,8 @@ class SignedProvenance(Provenance):
         C2PA, Technical Specification 2.2, 2025.
     """
 
-    certificate_path: str | None = None
-    key_path: str | None = None
+    certificate_path: str | Path | None = None
+    key_path: str | Path | None = None
     timestamp_url: str | None = None
 
     def __post_init__(self) -> None:
@@ -196,7 +196,7 @@ def _algorithm(key: bytes) -> str:
     )
 
 
-def _read(path: str) -> bytes:
+def _read(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
