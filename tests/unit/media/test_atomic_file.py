@@ -124,9 +124,9 @@ def test_missing_folders_are_created(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["a:b, 'c' (1)=50%03d \".mp4", "-i.mp4", "n" * 251 + ".mp4", "no suffix"]
+    "name", ["a:b, 'c' (1)=50%03d \".mp4", "-i.mp4", "http:x.mp4", "n" * 251 + ".mp4", "no suffix"]
 )
-def test_unusual_file_names_are_written(tmp_path, name):
+def test_unusual_file_names_are_written_and_read(tmp_path, name):
     with VideoWriter(tmp_path / name, 16, 16, FPS, None) as writer:
         writer.write(FRAME)
     assert probe(tmp_path / name).num_frames_estimate == 1

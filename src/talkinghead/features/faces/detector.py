@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.types import Face, UInt8Array
 
-DETECTORS = ("litert", "face_alignment")
+# Module, class, and advice if a package is missing.
+_DETECTORS = {
+    "litert": (
+        "litert_detector",
+        "LiteRtDetector",
+        "pip install ai-edge-litert opencv-python-headless",
+    ),
+    "face_alignment": (
+        "face_alignment_detector",
+        "FaceAlignmentDetector",
+        "run `talkinghead setup`, or choose detector=litert, which works offline",
+    ),
+}
 
 
 class FaceDetector(Protocol):
@@ -52,22 +65,13 @@ def build_detector(name: str = "litert", **options: Any) -> FaceDetector:
         UsageError: the name is unknown.
         DependencyError: a package or weight file of the detector is missing.
     """
-    if name not in DETECTORS:
-        raise UsageError(f"detector={name} is unknown; choose one of {', '.join(DETECTORS)}")
-    if name == "litert":
-        try:
-            from talkinghead.features.faces.litert_detector import LiteRtDetector
-        except ImportError as error:
-            raise DependencyError(
-                f"detector=litert needs a missing package ({error}): "
-                "pip install ai-edge-litert opencv-python-headless"
-            ) from error
-        return LiteRtDetector(**options)
+    if name not in _DETECTORS:
+        raise UsageError(f"detector={name} is unknown; choose one of {', '.join(_DETECTORS)}")
+    module, class_name, advice = _DETECTORS[name]
     try:
-        from talkinghead.features.faces.face_alignment_detector import FanDetector
+        detector = getattr(import_module(f"talkinghead.features.faces.{module}"), class_name)
     except ImportError as error:
         raise DependencyError(
-            f"detector=face_alignment needs the package face-alignment ({error}): "
-            "run `talkinghead setup`, or choose detector=litert, which works offline"
+            f"detector={name} needs a missing package ({error}): {advice}"
         ) from error
-    return FanDetector(**options)
+    return cast(FaceDetector, detector(**options))

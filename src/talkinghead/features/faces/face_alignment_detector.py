@@ -18,7 +18,7 @@ from talkinghead.errors import DependencyError
 from talkinghead.types import Box, Face, FloatArray, UInt8Array
 
 
-class FanDetector:
+class FaceAlignmentDetector:
     """Detector with S3FD and FAN, for GPUs or where 68 points are needed.
 
     The weights (about 180 MB) are downloaded at first use into torch hub's checkpoint folder; files
