@@ -25,7 +25,7 @@ SPEC = AVSpec()
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipFile:
     corpus = tmp_path_factory.mktemp("corpus")
-    make_synthetic_corpus(corpus, num_speakers=1, clips_per_speaker=1, seconds=1.0)
+    make_synthetic_corpus(corpus, SPEC, num_speakers=1, clips_per_speaker=2, seconds=1.0)
     return ClipFile(corpus / Manifest.load(corpus).clips[0].path)
 
 

@@ -219,7 +219,7 @@ class MultiTracker:
         self._people = [_Person() for _ in self._people]
         self._since_detection = self.redetect_every
 
-    def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> list[Face | None]:
+    def update(self, image: UInt8Array) -> list[Face | None]:
         """Return each slot's face in the next frame uint8 [H, W, 3] RGB; None if not visible."""
         self.cut = self._cuts.update(image)
         if self.cut:
