@@ -349,19 +349,16 @@ def _literal_keys(bound: list[BoundKey]) -> str:
     paths = {key.key for key in bound if key.parameter.is_path} | HYDRA_PATHS
     named = {key.key for key in bound if key.key in paths and "Mapping" in key.parameter.types}
     texts = {key.key for key in bound if key.parameter.is_text} - paths
-    parts = ['"""Keys whose values are paths or free text. Made by scripts/generate_config.py."""']
+    text = '"""Keys whose values are paths or free text. Made by scripts/generate_config.py."""\n'
     for name, keys, doc in (
         ("PATH_KEYS", paths, "Their types admit a path."),
-        (
-            "NAMED_PATHS_KEYS",
-            named,
-            "Paths, or named ones in braces: `{a: PATH, b: PATH}`.",
-        ),
+        ("NAMED_PATHS_KEYS", named, "Paths, or named ones in braces: `{a: PATH, b: PATH}`."),
         ("TEXT_KEYS", texts, "Their types are text, and not one of a fixed set of words."),
     ):
-        items = "".join(f'        "{key}",\n' for key in sorted(keys))
-        parts.append(f'{name} = frozenset(\n    {{\n{items}    }}\n)\n"""{doc}"""')
-    return "\n\n".join([parts[0], "\n".join(parts[1:])]) + "\n"
+        lines = textwrap.wrap(" ".join(sorted(keys)), 96, break_on_hyphens=False)
+        words = "".join(f"    {line}\n" for line in lines)
+        text += f'\n{name} = frozenset(\n    """\n{words}    """.split()\n)\n"""{doc}"""\n'
+    return text
 
 
 if __name__ == "__main__":

@@ -91,11 +91,7 @@ def write_media(
             container.mux(stream.encode(frame))
             streams.append(stream)
         for index, image in enumerate(images or []):
-            frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
-            if colour:
-                frame = frame.reformat(
-                    format=pix_fmt, dst_colorspace=colour[0], dst_color_range=colour[1]
-                )
+            frame = _video_frame(image, pix_fmt, colour)
             frame.pts, frame.time_base = index + round(video_start_ms * fps / 1000), 1 / fps
             if times_ms:
                 frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
@@ -103,6 +99,13 @@ def write_media(
         for stream in streams:
             container.mux(stream.encode(None))
     return path
+
+
+def _video_frame(image, pix_fmt, colour):
+    frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
+    if colour is None:
+        return frame
+    return frame.reformat(format=pix_fmt, dst_colorspace=colour[0], dst_color_range=colour[1])
 
 
 def _audio_frame(

@@ -187,7 +187,8 @@ def test_missing_ensurepip_without_sudo_is_reported(project: Path) -> None:
 
 def test_clean_keeps_outputs(project: Path) -> None:
     (project / "outputs").mkdir()
-    (project / "tests").mkdir()
+    for name in ("tests", "examples"):
+        (project / name).mkdir()
     (project / "build").mkdir()
     done, _ = _make(project, "clean")
     assert done.returncode == 0

@@ -241,4 +241,4 @@ def test_error_of_a_parallel_sweep_is_one_line(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("talkinghead: no (where) is not a folder")
+    assert done.stderr.splitlines()[-1].startswith("talkinghead: input=no (where) is not a folder")

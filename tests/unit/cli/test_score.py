@@ -1,4 +1,4 @@
-"""`talkinghead score` from the command line to the files."""
+"""Commands `score` and `evaluate`, from the command line to the files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from talkinghead.cli.hydra_app.overrides import to_hydra
 from talkinghead.cli.main import main
-from talkinghead.cli.score import judge_arguments
+from talkinghead.cli.score import scorer_arguments
 from talkinghead.data.synthetic_clips import write_synthetic_clip
-from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions
+from talkinghead.evaluation.checkpoint_evaluation import EvaluationOptions
 from talkinghead.evaluation.system_scores import ScoreOptions
 from talkinghead.paths import conf_dir
 
@@ -22,8 +23,8 @@ QUICK = ["lpips=false", "num_strips=1", "detector=litert"]
 
 
 @pytest.fixture(autouse=True)
-def _no_handlers_are_left() -> Iterator[None]:
-    """Hydra's handlers would go on writing to this test's output when it is closed."""
+def _remove_log_handlers() -> Iterator[None]:
+    """Remove Hydra's handlers, which write to the captured output of this test."""
     root = logging.getLogger()
     before = list(root.handlers)
     yield
@@ -39,12 +40,14 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _values(*arguments: str):
+def _values(*arguments: str, command: str = "score"):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("score", to_hydra(arguments))
+        return compose(command, to_hydra(arguments))
 
 
-def test_systems_are_named_on_the_command_line(media: Path, tmp_path: Path) -> None:
+def test_score_of_named_systems_prints_the_page(
+    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "out (1)"
     systems = f"generated={{ours: '{media}/other.mp4', theirs: '{media}/real.mp4'}}"
     arguments = [systems, f"reference={media}/real.mp4", f"output={output}", *QUICK]
@@ -55,16 +58,17 @@ def test_systems_are_named_on_the_command_line(media: Path, tmp_path: Path) -> N
     assert report["systems"]["ours"]["scores"]["psnr"]["mean"] < 60
     assert "lse_d" in report["systems"]["ours"]["scores"]
     assert "<video" in (output / "report.html").read_text()
+    assert f"{output}/report.html" in capsys.readouterr().out
 
 
-def test_one_path_needs_no_quotes_of_its_own() -> None:
+def test_paths_need_no_quotes() -> None:
     assert _values("generated=my media, 1/a.mp4").generated == "my media, 1/a.mp4"
     assert _values("generated=[a,b]").generated == ["a", "b"]
     assert _values("generated={a: x, b: y/z.mp4}").generated == {"a": "x", "b": "y/z.mp4"}
     assert _values("reference={a: x}").reference == "{a: x}"
 
 
-def test_a_file_named_like_names_in_braces_is_a_file(
+def test_existing_file_with_braces_is_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -72,15 +76,15 @@ def test_a_file_named_like_names_in_braces_is_a_file(
     assert _values("generated={a: x}").generated == "{a: x}"
 
 
-def test_the_configurations_defaults_are_the_codes() -> None:
-    from omegaconf import OmegaConf
-
-    values = OmegaConf.to_container(_values())
+@pytest.mark.parametrize(
+    ("command", "options"), [("score", ScoreOptions()), ("evaluate", EvaluationOptions())]
+)
+def test_configuration_has_the_defaults_of_the_options(command: str, options) -> None:
+    values = OmegaConf.to_container(_values(command=command))
     assert isinstance(values, dict)
-    for key in ("generated", "reference", "output"):
-        values.pop(key)
-    assert ScoreOptions(**judge_arguments(values)) == ScoreOptions()
-    assert ScorerOptions() == ScorerOptions(**vars(ScorerOptions()))
+    chosen = {key: values[key] for key in values if hasattr(options, key)}
+    made = type(options)(**scorer_arguments(chosen))
+    assert {**vars(made), "splits": ()} == {**vars(options), "splits": ()}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_the_configurations_defaults_are_the_codes() -> None:
         (["generated=x", "reference=y", "refrence=z"], "did you mean reference?"),
     ],
 )
-def test_wrong_command_lines_are_one_line_and_2(
+def test_usage_errors_are_one_line_and_exit_with_2(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["score", *arguments]) == 2
@@ -101,7 +105,7 @@ def test_wrong_command_lines_are_one_line_and_2(
     assert error.count("\n") == 1
 
 
-def test_evaluate_takes_its_corpus_as_data_too(
+def test_evaluate_accepts_data_for_corpus(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expert = "sync.checkpoint=null"

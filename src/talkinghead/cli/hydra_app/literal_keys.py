@@ -1,108 +1,36 @@
 """Keys whose values are paths or free text. Made by scripts/generate_config.py."""
 
 PATH_KEYS = frozenset(
-    {
-        "audio",
-        "callbacks.last.dirpath",
-        "callbacks.preview.output_dir",
-        "callbacks.pruning.run_dir",
-        "checkpoint",
-        "ckpt_path",
-        "corpus",
-        "data.cache_dir",
-        "data.corpus_dir",
-        "data.pseudo_label_dir",
-        "emotions",
-        "face",
-        "generated",
-        "hydra.run.dir",
-        "hydra.sweep.dir",
-        "identity.path",
-        "inception_path",
-        "input",
-        "jobs",
-        "lip_prior.map_path",
-        "lip_prior.whisper.model",
-        "llm.model",
-        "loss.identity.weights",
-        "loss.landmark.checkpoint",
-        "loss.perceptual.weights",
-        "model.generator.face_encoder_weights",
-        "model.init_from",
-        "model.sync_expert",
-        "output",
-        "provenance.certificate_path",
-        "provenance.key_path",
-        "reference",
-        "run_dir",
-        "stt.model",
-        "sync.checkpoint",
-        "sync.syncnet_path",
-        "tts.config_path",
-        "tts.model",
-        "tts.speaker_wav",
-        "tts.voice",
-    }
+    """
+    audio callbacks.last.dirpath callbacks.preview.output_dir callbacks.pruning.run_dir checkpoint
+    ckpt_path corpus data.cache_dir data.corpus_dir data.pseudo_label_dir face generated
+    hydra.run.dir hydra.sweep.dir identity.path inception_path input jobs lip_prior.map_path
+    lip_prior.whisper.model llm.model loss.identity.weights loss.landmark.checkpoint
+    loss.perceptual.weights model.generator.face_encoder_weights model.init_from model.sync_expert
+    output provenance.certificate_path provenance.key_path reference run_dir stt.model
+    sync.checkpoint sync.syncnet_path tts.config_path tts.model tts.speaker_wav tts.voice
+    """.split()
 )
 """Their types admit a path."""
+
 NAMED_PATHS_KEYS = frozenset(
-    {
-        "generated",
-        "model.sync_expert",
-        "tts.voice",
-    }
+    """
+    generated model.sync_expert tts.voice
+    """.split()
 )
 """Paths, or named ones in braces: `{a: PATH, b: PATH}`."""
+
 TEXT_KEYS = frozenset(
-    {
-        "callbacks.opening.detector",
-        "callbacks.pruning.metric",
-        "detector.name",
-        "device",
-        "extend",
-        "face_select",
-        "format",
-        "label",
-        "language",
-        "license",
-        "lip_prior.whisper.compute_type",
-        "lip_prior.whisper.device",
-        "lip_prior.whisper.language",
-        "llm.api_key_env",
-        "llm.base_url",
-        "llm.template",
-        "logger.csv.save_dir",
-        "logger.wandb.group",
-        "logger.wandb.name",
-        "logger.wandb.save_dir",
-        "loss.identity.backbone",
-        "model.generator.face_encoder",
-        "model.license",
-        "model.trained_on",
-        "motion",
-        "no_speech_reply",
-        "preset",
-        "provenance.label",
-        "provenance.timestamp_url",
-        "quantize",
-        "split_by",
-        "stt.api_key_env",
-        "stt.base_url",
-        "stt.compute_type",
-        "stt.device",
-        "stt.language",
-        "stt.prompt",
-        "system_prompt",
-        "text",
-        "trained_on",
-        "tts.api_key_env",
-        "tts.base_url",
-        "tts.device",
-        "tts.install",
-        "tts.instructions",
-        "tts.language",
-        "tts.speaker",
-        "tts.voice_pattern",
-    }
+    """
+    callbacks.opening.detector callbacks.pruning.metric detector.name device emotions extend
+    face_select format label language license lip_prior.whisper.compute_type
+    lip_prior.whisper.device lip_prior.whisper.language llm.api_key_env llm.base_url llm.template
+    logger.csv.save_dir logger.wandb.group logger.wandb.name logger.wandb.save_dir
+    loss.identity.backbone model.generator.face_encoder model.license model.trained_on motion
+    no_speech_reply preset provenance.label provenance.timestamp_url quantize stt.api_key_env
+    stt.base_url stt.compute_type stt.device stt.language stt.prompt system_prompt text trained_on
+    tts.api_key_env tts.base_url tts.device tts.install tts.instructions tts.language tts.speaker
+    tts.voice_pattern
+    """.split()
 )
 """Their types are text, and not one of a fixed set of words."""
