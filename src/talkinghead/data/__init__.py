@@ -1,1 +1,1 @@
-"""From raw video to batches: preparing, clip files, sampling, augmentation, the data module."""
+"""Corpora: preparation, clip files, sampling, augmentation and the data module."""

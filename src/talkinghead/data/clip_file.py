@@ -1,25 +1,22 @@
-"""The clip file: what training reads of a clip, so that a random window is a few short reads.
+"""The clip file: a prepared clip from which a random window is a few short reads.
 
 A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and `N` audio samples:
 
-- `jpeg` uint8 [bytes]: the aligned faces as JPEGs, one after another (quality 95, 4:4:4, so that no
-  chroma sample mixes pixels across the mouth box's edge); `offsets` int64 [T + 1]
+- `jpeg` uint8 [bytes]: the aligned faces as concatenated JPEGs (quality 95; 4:4:4, so that no
+  chroma sample mixes pixels across the edge of the mouth box); `offsets` int64 [T + 1]
 - `mel` float16 [num_mels, M]; `prosody` float16 [3, M]; `audio` int16 [N]
-- `mouth_opening` float32 [T] and `lips` float32 [T, 20, 2] (canonical pixels), NaN where the face
-  was not found; `transforms` float32 [T, 2, 3]
-- `head_pose` float32 [T, 3], where it was measured: degrees, NaN where the face was not found (see
+- `mouth_opening` float32 [T] and `lips` float32 [T, 20, 2] (canonical pixels), NaN where no face
+  was found; `transforms` float32 [T, 2, 3]
+- `head_pose` float32 [T, 3], in clips that have it: degrees, NaN where no face was found (see
   `talkinghead.features.faces.head_pose`)
-- `mean_face` uint8 [3, face, face]: the mean of all frames, and `mean_mouth` uint8 [3, mouth,
+- `mean_face` uint8 [3, face, face], the mean of all frames, and `mean_mouth` uint8 [3, mouth,
   mouth], its mouth region
-- `voice_mel` float16 [V, num_mels, M] and `voice_prosody` float16 [V, 3, M], where the clip was
-  re-voiced (see `talkinghead.speech.revoice`): others who say the same at the same time
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,18 +26,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from talkinghead.errors import CorpusError
-from talkinghead.media.writer import atomic_path
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.types import FloatArray, UInt8Array
 
 JPEG_QUALITY = 95
 STORED_FEATURES = ("mel", "prosody")
-"""Audio features that clip files store; others are computed from `audio`."""
+"""Audio features stored in clip files; others are computed from `audio`."""
 
-_VOICES = "voices"
-"""The metadata's entry of their names."""
 _ENCODE = [
     cv2.IMWRITE_JPEG_QUALITY,
     JPEG_QUALITY,
@@ -51,7 +46,7 @@ _ENCODE = [
 
 @dataclass(frozen=True)
 class ClipData:
-    """What goes into a clip file; see the head of this module for shapes."""
+    """Content of a clip file; see this module for shapes."""
 
     jpegs: list[bytes]
     mel: FloatArray
@@ -66,18 +61,18 @@ class ClipData:
 
 
 def encode_face(image: UInt8Array) -> bytes:
-    """JPEG of a face, uint8 [height, width, 3] RGB."""
+    """Return the JPEG of a face, uint8 [height, width, 3] RGB."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _ENCODE)
     return data.tobytes()
 
 
 def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
-    """Writes a clip file, whole or not at all.
+    """Write a clip file atomically.
 
     Args:
-        path: where; its folder is made.
+        path: the file; its folder is created.
         data: the clip.
-        metadata: strings to find again with `read_metadata`.
+        metadata: strings that `read_metadata` returns.
     """
     lengths = np.array([0, *map(len, data.jpegs)], np.int64)
     tensors = {
@@ -99,45 +94,32 @@ def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
         temporary.write_bytes(blob)
 
 
-def add_voices(path: Path, names: Sequence[str], mel: FloatArray, prosody: FloatArray) -> None:
-    """Gives a clip file other voices, in place of those that it had; whole or not at all.
-
-    Args:
-        path: of a clip file.
-        names: V of them.
-        mel: float [V, num_mels, M].
-        prosody: float [V, 3, M].
-    """
-    metadata = read_metadata(path) or {}
-    tensors = load_file(path)
-    tensors["voice_mel"] = np.ascontiguousarray(mel, np.float16)
-    tensors["voice_prosody"] = np.ascontiguousarray(prosody, np.float16)
-    blob = save(tensors, {**metadata, _VOICES: json.dumps(list(names))})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(blob)
-
-
 def read_metadata(path: Path) -> dict[str, str] | None:
-    """A clip file's metadata, or None where the file is missing or not whole."""
+    """Return a clip file's metadata, or None if the file is missing or incomplete."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(size, 1 << 20)))
         end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
-        whole = path.stat().st_size == 8 + size + end
+        complete = path.stat().st_size == 8 + size + end
     except (OSError, struct.error, ValueError, KeyError, TypeError):
         return None
-    return header.get("__metadata__", {}) if whole else None
+    return header.get("__metadata__", {}) if complete else None
 
 
 class ClipFile:
-    """Random access to one clip file. Opening maps it; what is not asked for is not read.
+    """Random access to a clip file, which is memory-mapped.
 
     Args:
         path: the clip file.
 
     Raises:
         CorpusError: the file is missing or broken.
+
+    Example:
+        >>> clip = ClipFile("corpora/mine/clips/anna/take 1.safetensors")
+        >>> clip.faces(0, 5).shape
+        (5, 256, 256, 3)
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -148,24 +130,18 @@ class ClipFile:
         except (OSError, SafetensorError) as error:
             raise CorpusError(
                 f"clip {path} is missing or broken ({error}); "
-                "run `talkinghead prepare` again, it makes only what is missing"
+                "run `talkinghead prepare` again, it prepares only missing clips"
             ) from error
 
     def __len__(self) -> int:
-        """Number of video frames."""
+        """Return the number of video frames."""
         return len(self._offsets) - 1
 
-    @property
-    def voices(self) -> list[str]:
-        """Names of the other voices that it has."""
-        names: list[str] = json.loads((self._file.metadata() or {}).get(_VOICES, "[]"))
-        return names
-
     def tensor(self, name: str) -> npt.NDArray[Any]:
-        """A whole tensor, by name, as stored.
+        """Return a stored tensor by name.
 
         Raises:
-            CorpusError: the clip has none of that name.
+            CorpusError: the clip has no tensor of that name.
         """
         if not self.has(name):
             raise CorpusError(
@@ -176,7 +152,7 @@ class ClipFile:
         return array
 
     def mel(self) -> FloatArray:
-        """Log-mel, float32 [num_mels, M]."""
+        """Return the log-mel, float32 [num_mels, M]."""
         return self.tensor("mel").astype(np.float32)
 
     def has(self, name: str) -> bool:
@@ -188,7 +164,7 @@ class ClipFile:
         return int(self._file.get_slice(name).get_shape()[-1])
 
     def columns(self, name: str, start: int, stop: int) -> FloatArray:
-        """Return columns `start` to `stop` of a stored feature, as far as they exist: float32."""
+        """Return the existing columns of [start, stop) of a stored feature, float32."""
         part = self._file.get_slice(name)
         num_rows, num_columns = part.get_shape()
         start, stop = max(0, start), min(stop, num_columns)
@@ -197,10 +173,10 @@ class ClipFile:
         return np.asarray(part[:, start:stop], np.float32)
 
     def faces(self, start: int, stop: int) -> UInt8Array:
-        """Aligned faces of frames `start` to `stop`, uint8 [stop - start, face, face, 3] RGB.
+        """Return the aligned faces of frames [start, stop), uint8 [num_frames, face, face, 3] RGB.
 
         Raises:
-            CorpusError: a picture cannot be decoded.
+            CorpusError: an image cannot be decoded.
         """
         begin, end = int(self._offsets[start]), int(self._offsets[stop])
         data = self._file.get_slice("jpeg")[begin:end]
@@ -208,11 +184,11 @@ class ClipFile:
         return np.stack([self._decode(data[a:b]) for a, b in pairwise(edges)])
 
     def _decode(self, data: UInt8Array) -> UInt8Array:
-        # One call that uses no threads: OpenCV's do not survive the fork of a loader's workers.
+        # This call uses no threads; those of OpenCV do not survive the fork of loader processes.
         image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise CorpusError(
-                f"clip {self.path} holds a broken picture; "
+                f"clip {self.path} has a broken image; "
                 "delete the file and run `talkinghead prepare` again"
             )
         return np.asarray(image)

@@ -1,16 +1,15 @@
-"""What a prepared corpus holds: `manifest.json`, and the stable splits."""
+"""The manifest of a prepared corpus."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from talkinghead.errors import CorpusError, UsageError
-from talkinghead.media.writer import atomic_path
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.types import AVSpec
 
 SCHEMA_VERSION = 1
@@ -22,10 +21,12 @@ SPLITS = ("train", "val", "test")
 class ClipEntry:
     """One prepared clip.
 
-    `path` is relative to the corpus; `source` and `sha256` name the file it was made from.
-    `offset_frames` is by how many frames the source's sound comes late, and `sync_confidence` how
-    sure that is, as a sync expert measured them; None where none did. `emotion` is its label, None
-    where none was given.
+    Attributes:
+        path: the clip file, relative to the corpus.
+        source: the video, relative to the input folder; `sha256` is its hash.
+        offset_frames: frames by which the source's audio is late, as measured by a sync expert, and
+            `sync_confidence` its LSE-C; None if not measured.
+        emotion: label, None without.
     """
 
     id: str
@@ -43,7 +44,7 @@ class ClipEntry:
 
 @dataclass(frozen=True)
 class SkippedClip:
-    """A source that gave no clip: `reason` can be counted, `detail` is for the reader."""
+    """A source without a clip: `reason` is one of a few categories, `detail` a message."""
 
     source: str
     reason: str
@@ -52,7 +53,7 @@ class SkippedClip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A corpus: its AVSpec, how it was made, its clips, and the sources that were skipped."""
+    """Content of a corpus: AVSpec, origin, clips and skipped sources."""
 
     spec: AVSpec
     detector: str
@@ -61,11 +62,11 @@ class Manifest:
     skipped: tuple[SkippedClip, ...] = ()
 
     def split(self, name: str) -> list[ClipEntry]:
-        """The clips of split "train", "val" or "test", in the manifest's order."""
+        """Return the clips of split "train", "val" or "test", in the manifest's order."""
         return [clip for clip in self.clips if clip.split == name]
 
     def save(self, corpus_dir: Path) -> None:
-        """Writes `manifest.json`, whole or not at all."""
+        """Write `manifest.json` atomically."""
         values = {
             "schema_version": SCHEMA_VERSION,
             "av": self.spec.to_dict(),
@@ -78,10 +79,10 @@ class Manifest:
 
     @classmethod
     def load(cls, corpus_dir: Path | str) -> Manifest:
-        """Reads the manifest of a prepared corpus.
+        """Load the manifest of a prepared corpus.
 
         Raises:
-            CorpusError: there is none, it is broken, or it has another schema.
+            CorpusError: it is missing, broken or of another schema.
         """
         path = Path(corpus_dir) / MANIFEST_NAME
         if not path.is_file():
@@ -94,8 +95,8 @@ class Manifest:
             version = values["schema_version"]
             if version != SCHEMA_VERSION:
                 raise CorpusError(
-                    f"{path} has schema version {version}, "
-                    f"this code reads {SCHEMA_VERSION}; prepare the corpus again"
+                    f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}; "
+                    "run `talkinghead prepare` again"
                 )
             return cls(
                 AVSpec.from_dict(values["av"]),
@@ -106,57 +107,27 @@ class Manifest:
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, UsageError) as error:
             raise CorpusError(
-                f"{path} is broken ({error!r}); prepare the corpus again, finished clips are kept"
+                f"{path} is broken ({error!r}); run `talkinghead prepare` again, finished clips are "
+                "kept"
             ) from error
 
     def require_spec(self, spec: AVSpec, corpus_dir: Path | str) -> None:
-        """Refuses a corpus that was prepared for another AVSpec.
+        """Require the corpus to have been prepared for an AVSpec.
 
         Raises:
-            CorpusError: names the fields that differ.
+            CorpusError: it was prepared for another one; the message names the differences.
         """
         difference = self.spec.difference(spec)
         if difference:
             raise CorpusError(
                 f"{corpus_dir} was prepared with another AVSpec ({difference}, corpus first); "
-                "prepare it again with these settings or change the av config"
+                "run `talkinghead prepare` again with these settings, or change the av config"
             )
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes JSON atomically, readable by people."""
+    """Write indented JSON atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(
             json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-
-
-def assign_split(
-    clip_id: str,
-    speaker: str,
-    *,
-    val_fraction: float,
-    test_fraction: float = 0.0,
-    split_by: str = "clip",
-    holdout_speakers: Iterable[str] = (),
-) -> str:
-    """The split of a clip: a pure function of its name, so that added files never move old ones.
-
-    Args:
-        clip_id: the clip's id.
-        speaker: its speaker.
-        val_fraction: expected share of the clips (or speakers) in "val".
-        test_fraction: expected share in "test".
-        split_by: "clip", or "speaker" to keep all clips of one speaker together.
-        holdout_speakers: speakers that always go to "test".
-
-    Returns:
-        "train", "val" or "test".
-    """
-    if speaker in set(holdout_speakers):
-        return "test"
-    name = speaker if split_by == "speaker" else clip_id
-    draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    if draw < val_fraction:
-        return "val"
-    return "test" if draw < val_fraction + test_fraction else "train"

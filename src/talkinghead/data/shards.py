@@ -1,8 +1,7 @@
-"""A corpus as a few large files, in a folder or an object store, read through LitData.
+"""A corpus as a few large files, in a folder or an object store, read with LitData.
 
-LitData rather than WebDataset, because a sample of ours is a random window of a random clip, and
-must be the same however one got there: LitData finds item `i` by itself, where a tar archive is
-read from its beginning.
+A sample is a random window of a random clip and depends on its number only. LitData provides access
+to item `i`, whereas a tar archive (WebDataset) is read from its beginning.
 """
 
 from __future__ import annotations
@@ -11,35 +10,31 @@ import hashlib
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.datamodule import LipSyncDataModule
-from talkinghead.data.dataset import ClipDataset, EvenClipDataset
 from talkinghead.data.manifest import MANIFEST_NAME, Manifest
 from talkinghead.errors import CorpusError, DependencyError, UsageError
 from talkinghead.media.atomic_file import atomic_path
 
 logger = logging.getLogger(__name__)
 
-_Clips = TypeVar("_Clips", bound=ClipDataset)
-
 _MANIFEST_ITEM = 0
 """Item 0 is the manifest; the clips follow in its order."""
 
 
 def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: int = 64) -> None:
-    """Packs a prepared corpus into shards.
+    """Pack a prepared corpus into shards.
 
     Args:
         corpus_dir: a prepared corpus.
-        output: a folder that is not there yet, or empty. Copy it to an object store with the
-            store's own tool.
+        output: a new or empty folder. Copy it to an object store with the store's own tool.
         shard_mb: size of a shard, in millions of bytes.
 
     Raises:
         CorpusError: the corpus is missing or broken.
-        UsageError: the folder holds something.
+        UsageError: the folder is not empty, or the size is less than 1.
         DependencyError: LitData is not installed.
     """
     _require_litdata()
@@ -50,31 +45,31 @@ def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: int = 64)
     if output.is_dir() and any(output.iterdir()):
         raise UsageError(f"output={output} is not empty: give a new folder")
     if shard_mb < 1:
-        raise UsageError(f"shard_mb={shard_mb}: a shard has a million bytes or more")
+        raise UsageError(f"shard_mb={shard_mb}: a shard needs a million bytes or more")
     paths = [corpus_dir / MANIFEST_NAME, *(corpus_dir / clip.path for clip in manifest.clips)]
     output.mkdir(parents=True, exist_ok=True)
     writer = Cache(str(output), chunk_bytes=shard_mb * 1_000_000)
     for number, path in enumerate(paths):
         if number > _MANIFEST_ITEM:
-            ClipFile(path)
+            ClipFile(path)  # Raises an error if the clip is broken.
         writer[number] = path.read_bytes()
-    # The index comes last: what an interruption leaves behind is not taken for shards.
+    # The index is written last, so that the rest of an interrupted run is not valid.
     writer.done()
     writer.merge()
-    logger.info("%s holds %d clips in shards of %d MB", output, len(manifest.clips), shard_mb)
+    logger.info("%s has %d clips in shards of %d MB", output, len(manifest.clips), shard_mb)
 
 
 class ShardedCorpus:
-    """Clips of a corpus in shards: each is copied to a folder of this machine at first use.
+    """Clips of a sharded corpus, each copied to a local folder when it is first used.
 
     Args:
-        url: a folder, or `s3://`, `gs://` and whatever else LitData reads.
-        cache_dir: where the copies lie, a folder for each state of the corpus; they may take as
-            much room as the corpus.
-        storage_options: LitData's, such as credentials.
+        url: a folder, or a URL of s3://, gs:// or azure://.
+        cache_dir: folder of the copies, with a subfolder for each state of the corpus. They may
+            take as much space as the corpus.
+        storage_options: LitData's options of the store, such as credentials.
 
     Attributes:
-        directory: a prepared corpus, of which the clips come when they are opened.
+        directory: a prepared corpus; its clips appear when they are opened.
 
     Raises:
         CorpusError: the shards are missing or cannot be read.
@@ -94,9 +89,9 @@ class ShardedCorpus:
                 url, cache_dir=str(cache / "litdata"), storage_options=storage_options
             )
             manifest: bytes = self._items[_MANIFEST_ITEM]
-        except Exception as error:  # every store has errors of its own
+        except Exception as error:  # Each store raises other errors.
             raise CorpusError(
-                f"{url} holds no shards that can be read ({type(error).__name__}: {error}); make "
+                f"{url} has no readable shards ({type(error).__name__}: {error}); make "
                 "them with `talkinghead shard input=CORPUS output=SHARDS`"
             ) from error
         self.directory = cache / hashlib.sha256(manifest).hexdigest()[:16]
@@ -105,7 +100,7 @@ class ShardedCorpus:
         self._numbers = {clip.path: number for number, clip in enumerate(clips, start=1)}
 
     def open(self, path: str) -> ClipFile:
-        """A clip by its path in the manifest.
+        """Open a clip by its path in the manifest.
 
         Raises:
             CorpusError: it cannot be read.
@@ -114,7 +109,7 @@ class ShardedCorpus:
         if not copy.is_file():
             try:
                 data: bytes = self._items[self._numbers[path]]
-            except Exception as error:  # every store has errors of its own
+            except Exception as error:  # Each store raises other errors.
                 raise CorpusError(
                     f"clip {path} of {self.url} cannot be read ({type(error).__name__}: {error})"
                 ) from error
@@ -122,28 +117,15 @@ class ShardedCorpus:
         return ClipFile(copy)
 
 
-class ShardedClipDataset(ClipDataset):
-    """`ClipDataset` of shards, which whoever makes it puts in."""
-
-    shards: ShardedCorpus
-
-    def open(self, clip_index: int) -> ClipFile:
-        """A clip, copied from its shard if need be."""
-        return self.shards.open(self.clips[clip_index].path)
-
-
-class ShardedEvenClipDataset(ShardedClipDataset, EvenClipDataset):
-    """`EvenClipDataset` of shards."""
-
-
 class ShardedDataModule(LipSyncDataModule):
-    """`LipSyncDataModule` of shards: the same batches as from the corpus they were made of.
+    """Batches of a sharded corpus, identical to those of the original corpus.
 
     Args:
-        corpus_dir: where the shards are, see `ShardedCorpus`.
-        cache_dir: see `ShardedCorpus`.
-        storage_options: see `ShardedCorpus`.
-        **options: those of `LipSyncDataModule`.
+        corpus_dir: folder or URL (s3://, gs:// or azure://) of the shards.
+        cache_dir: folder to which clips are copied when they are first used.
+        storage_options: LitData's options of the store, such as credentials, null for the store's
+            environment variables.
+        **options: arguments of `LipSyncDataModule`.
     """
 
     def __init__(
@@ -153,19 +135,13 @@ class ShardedDataModule(LipSyncDataModule):
         storage_options: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self._corpus = ShardedCorpus(str(corpus_dir), cache_dir, storage_options)
-        super().__init__(self._corpus.directory, **options)
-
-    def _dataset(self, kind: type[_Clips], split: str, **options: Any) -> _Clips:
-        even = issubclass(kind, EvenClipDataset)
-        sharded: Any = ShardedEvenClipDataset if even else ShardedClipDataset
-        dataset = super()._dataset(sharded, split, **options)
-        dataset.shards = self._corpus
-        return dataset
+        corpus = ShardedCorpus(str(corpus_dir), cache_dir, storage_options)
+        super().__init__(corpus.directory, **options)
+        self.open_clip = corpus.open
 
 
 def _copy(data: bytes, path: Path) -> None:
-    """Writes a file unless it is there; several processes may do so at the same time."""
+    """Write a file unless it exists; several processes may do so at the same time."""
     if not path.is_file():
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)

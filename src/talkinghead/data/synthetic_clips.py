@@ -1,4 +1,4 @@
-"""Drawn faces whose mouths follow synthetic vowels: a corpus in seconds, for tests and trials."""
+"""Drawn faces whose mouths follow synthetic vowels, for tests and smoke runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ _WIDEST_OPENING = 0.3
 
 @dataclass(frozen=True)
 class Character:
-    """How a drawn speaker looks (colours are RGB, `width` is the mouth's) and sounds."""
+    """Appearance and voice of a drawn speaker.
+
+    Attributes:
+        skin, lips, background: RGB colours.
+        width: half of the mouth's width, as a fraction of the face size.
+        pitch_hz: fundamental frequency of the voice.
+    """
 
     skin: tuple[int, int, int]
     lips: tuple[int, int, int]
@@ -40,7 +46,7 @@ class Character:
 
     @classmethod
     def of(cls, speaker: int, seed: int = 0) -> Character:
-        """The character of speaker number `speaker`, always the same."""
+        """Return the character of speaker number `speaker`."""
         rng = make_rng(seed, _SPEAKER, speaker)
         red = rng.uniform(140, 240)
         return cls(
@@ -53,16 +59,16 @@ class Character:
 
 
 _MOUTH_LINE, _LIP, _GAP = 0.68, 0.022, 0.065
-"""Where closed lips meet, how thick they are, and half of the widest gap, in faces."""
+"""Height of closed lips, their thickness and half of the widest gap, in face sizes."""
 
 
 def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
-    """A canonical face.
+    """Draw a canonical face.
 
     Args:
-        character: who.
-        opening: of the mouth, in [0, 1].
-        size: side in pixels.
+        character: the speaker.
+        opening: mouth opening in [0, 1].
+        size: width and height in pixels.
 
     Returns:
         uint8 [size, size, 3] RGB.
@@ -73,17 +79,15 @@ def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
         x: float, y: float, width: float, height: float, colour: tuple[int, int, int]
     ) -> None:
         unit = size * 2**_SUBPIXEL_BITS
-        centre, axes = (
-            (round(x * unit), round(y * unit)),
-            (round(width * unit), round(height * unit)),
-        )
+        centre = round(x * unit), round(y * unit)
+        axes = round(width * unit), round(height * unit)
         cv2.ellipse(image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
 
     dark = _scaled(character.skin, 0.35)
     shade = _scaled(character.skin, 0.85)
     ellipse(0.5, 1.05, 0.3, 0.25, shade)
     ellipse(0.5, 0.42, 0.3, 0.38, character.skin)
-    # The jaw falls inside the mouth's box: nothing outside tells how open the mouth is.
+    # The jaw moves inside the mouth box only: pixels outside must not reveal the mouth opening.
     ellipse(0.5, 0.66 + 0.03 * opening, 0.24, 0.2, character.skin)
     for side in (-1, 1):
         ellipse(0.5 + side * 0.13, 0.345, 0.055, 0.028, (245, 245, 245))
@@ -105,16 +109,16 @@ def _scaled(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]
 def speak(
     character: Character, duration_s: Fraction, sample_rate: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Vowels: the wider the mouth, the louder the voice and the more its higher harmonics.
+    """Synthesise vowels; a wider mouth is louder and has stronger high harmonics.
 
     Args:
-        character: whose voice.
-        duration_s: how long.
-        sample_rate: of the result, Hz.
-        rng: of the syllables.
+        character: the speaker.
+        duration_s: duration.
+        sample_rate: sample rate of the result, in Hz.
+        rng: random numbers of the syllables.
 
     Returns:
-        The samples in [-1, 1] and the mouth's opening in [0, 1] at each sample, both float32
+        The samples in [-1, 1] and the mouth opening in [0, 1] at each sample, both float32
         [num_samples].
     """
     num_samples = seconds_to_samples(duration_s, sample_rate)
@@ -145,32 +149,29 @@ def write_synthetic_clip(
     speaker: int = 0,
     seed: int = 0,
 ) -> None:
-    """A raw video of a drawn face that speaks.
+    """Write a raw video of a drawn face that speaks.
 
     Args:
-        path: the file to write; its suffix must be one that the writer knows.
-        seconds: how long.
-        width: of the video, pixels.
-        height: of the video, pixels.
-        fps: of the video.
-        sample_rate: of the sound, Hz; None leaves it out.
-        speaker: which character.
-        seed: of the syllables.
+        path: the file; its suffix selects the container.
+        seconds: duration.
+        width: width of the video in pixels.
+        height: height of the video in pixels.
+        fps: frame rate of the video.
+        sample_rate: sample rate of the audio in Hz; None for no audio.
+        speaker: number of the character.
+        seed: seed of the syllables.
     """
     character = Character.of(speaker)
     duration_s = Fraction(seconds).limit_denominator(1000)
-    samples, opening = speak(
-        character, duration_s, sample_rate or 16_000, make_rng(seed, _SPEECH, speaker)
-    )
+    rate = sample_rate or 16_000
+    samples, opening = speak(character, duration_s, rate, make_rng(seed, _SPEECH, speaker))
     side = min(width, height)
+    top, left = (height - side) // 2, (width - side) // 2
     with VideoWriter(Path(path), width, height, fps, sample_rate) as writer:
-        for value in _at_frames(
-            opening, round_half_up(duration_s * fps), fps, sample_rate or 16_000
-        ):
-            picture = np.full((height, width, 3), character.background, np.uint8)
-            top, left = (height - side) // 2, (width - side) // 2
-            picture[top : top + side, left : left + side] = draw_face(character, float(value), side)
-            writer.write(picture)
+        for value in _at_frames(opening, round_half_up(duration_s * fps), fps, rate):
+            image = np.full((height, width, 3), character.background, np.uint8)
+            image[top : top + side, left : left + side] = draw_face(character, float(value), side)
+            writer.write(image)
         if sample_rate is not None:
             writer.write_audio(samples)
 
@@ -183,51 +184,46 @@ def make_synthetic_corpus(
     seconds: float = 2.0,
     seed: int = 0,
 ) -> Manifest:
-    """A prepared corpus: each speaker's last clip is in "val", the one before in "test".
+    """Write a prepared corpus, with each speaker's last clip in "val" and the one before in "test".
 
     Args:
-        directory: the corpus to write.
+        directory: folder of the corpus.
         spec: its AVSpec.
-        num_speakers: how many characters.
-        clips_per_speaker: clips of each; with fewer than three there is no "test".
-        seconds: length of a clip.
-        seed: of everything.
+        num_speakers: number of characters.
+        clips_per_speaker: clips of each; "test" has none if there are fewer than three.
+        seconds: duration of a clip.
+        seed: seed of the characters and the syllables.
 
     Raises:
-        UsageError: fewer than two clips per speaker, which leaves nothing to train or to validate
-            on.
+        UsageError: there are fewer than two clips per speaker.
     """
     if clips_per_speaker < 2 or num_speakers < 1:
         raise UsageError(
-            f"a synthetic corpus needs a speaker and two clips of each, "
-            f"got num_speakers={num_speakers} and clips_per_speaker={clips_per_speaker}"
+            f"a synthetic corpus needs at least one speaker with two clips, but num_speakers is "
+            f"{num_speakers} and clips_per_speaker={clips_per_speaker}"
         )
     directory = Path(directory)
     clips = []
+    last_splits = ["test", "val"] if clips_per_speaker > 2 else ["val"]
+    splits = ["train"] * (clips_per_speaker - len(last_splits)) + last_splits
     for speaker in range(num_speakers):
-        for number in range(clips_per_speaker):
-            left = clips_per_speaker - number
-            split = (
-                "val" if left == 1 else "test" if left == 2 and clips_per_speaker > 2 else "train"
-            )
+        for number, split in enumerate(splits):
             clip_id = f"cartoon{speaker}/clip{number}"
             data = _make_clip(spec, speaker, number, seconds, seed)
+            num_frames = len(data.jpegs)
             path = f"clips/{clip_id}.safetensors"
-            write_clip(directory / path, data, {"num_frames": str(len(data.jpegs))})
-            sha256 = hashlib.sha256(b"".join(data.jpegs)).hexdigest()
-            duration_s = float(len(data.jpegs) / spec.fps)
-            clips.append(
-                ClipEntry(
-                    clip_id,
-                    f"cartoon{speaker}",
-                    path,
-                    len(data.jpegs),
-                    duration_s,
-                    split,
-                    "drawn",
-                    sha256,
-                )
+            write_clip(directory / path, data, {"num_frames": str(num_frames)})
+            entry = ClipEntry(
+                id=clip_id,
+                speaker=f"cartoon{speaker}",
+                path=path,
+                num_frames=num_frames,
+                duration_s=float(num_frames / spec.fps),
+                split=split,
+                source="drawn",
+                sha256=hashlib.sha256(b"".join(data.jpegs)).hexdigest(),
             )
+            clips.append(entry)
     manifest = Manifest(spec, "drawn", CODE_VERSION, tuple(clips))
     manifest.save(directory)
     return manifest
@@ -246,21 +242,21 @@ def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: in
     audio = AudioFeatures(spec, STORED_FEATURES)
     rows = audio.split(audio(torch.from_numpy(samples)))
     return ClipData(
-        [encode_face(face) for face in faces],
-        rows["mel"].numpy(),
-        rows["prosody"].numpy(),
-        samples,
-        (values * _WIDEST_OPENING).astype(np.float32),
-        np.stack([_lips(character, float(value), spec.face_size) for value in values]),
-        np.tile(np.eye(2, 3, dtype=np.float32), (num_frames, 1, 1)),
-        np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
-        mean_mouth.to(torch.uint8).numpy(),
-        np.zeros((num_frames, 3), np.float32),
+        jpegs=[encode_face(face) for face in faces],
+        mel=rows["mel"].numpy(),
+        prosody=rows["prosody"].numpy(),
+        audio=samples,
+        mouth_opening=(values * _WIDEST_OPENING).astype(np.float32),
+        lips=np.stack([_lips(character, float(value), spec.face_size) for value in values]),
+        transforms=np.tile(np.eye(2, 3, dtype=np.float32), (num_frames, 1, 1)),
+        mean_face=np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
+        mean_mouth=mean_mouth.to(torch.uint8).numpy(),
+        head_pose=np.zeros((num_frames, 3), np.float32),
     )
 
 
 def _lips(character: Character, opening: float, size: int) -> FloatArray:
-    """The twenty points of drawn lips, as `lip_points` orders them: float32 [20, 2] pixels."""
+    """Return the lips float32 [20, 2] in pixels, in the order of `lip_points`."""
     gap = _GAP * opening
     rings = []
     for count, width, height in (
@@ -276,6 +272,6 @@ def _lips(character: Character, opening: float, size: int) -> FloatArray:
 def _at_frames(
     opening: FloatArray, num_frames: int, fps: Fraction, sample_rate: int
 ) -> npt.NDArray[np.float32]:
-    """The opening at the middle of each frame."""
+    """Return the opening at the middle of each frame."""
     middles = [float((n + Fraction(1, 2)) / fps * sample_rate) for n in range(num_frames)]
     return np.interp(middles, np.arange(len(opening)), opening).astype(np.float32)

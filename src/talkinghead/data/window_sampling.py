@@ -1,6 +1,6 @@
-"""What is drawn when: pure functions of (seed, sample number).
+"""Deterministic sampling: each draw depends only on (seed, sample number).
 
-So resuming is exact, and the number of workers does not matter.
+Resuming is therefore exact, and independent of the number of workers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from talkinghead.errors import UsageError
 
 
 def make_rng(seed: int, stream: int, number: int) -> np.random.Generator:
-    """One sample's generator; `stream` keeps apart draws that must not depend on one another."""
+    """Return a sample's random generator; draws of different `stream`s are independent."""
     return np.random.default_rng((seed, stream, number))
 
 
@@ -26,73 +26,72 @@ def clip_probabilities(
     speaker_weights: Mapping[str, float] | None = None,
     temperature: float = 0.5,
 ) -> npt.NDArray[np.float64]:
-    """How probable each clip is, so that a speaker of many clips does not drown the others.
+    """Return the probability of each clip, balanced between speakers.
 
     Args:
         speakers: each clip's speaker.
-        speaker_weights: shares of speakers, in all at most 1. Speakers that are not named divide
-            what is left.
-        temperature: a speaker's weight is its number of clips to this power: 1 draws clips evenly,
-            0 speakers.
+        speaker_weights: fractions of the samples for some speakers, in total at most 1. The others
+            divide the rest.
+        temperature: the weight of another speaker is its number of clips to this power.
 
     Returns:
-        float64 [num_clips], summing to 1.
+        float64 [num_clips], with a sum of 1.
 
     Raises:
-        UsageError: a weight is negative, or names exceed 1, or a named speaker has no clips, or
-            nothing has weight.
+        UsageError: a weight is negative, the sum exceeds 1, a named speaker has no clips, or all
+            weights are 0.
     """
     counts = Counter(speakers)
     named = dict(speaker_weights or {})
     missing = sorted(set(named) - set(counts))
     if missing:
         raise UsageError(
-            f"speaker_weights names {', '.join(missing)}, without clips; "
+            f"speaker_weights names {', '.join(missing)}, who have no clips; "
             f"there are {', '.join(counts)}"
         )
     left = 1.0 - sum(named.values())
     if min(named.values(), default=0.0) < 0 or left < -1e-6:
         raise UsageError(
-            f"speaker_weights are shares of at least 0 and in all at most 1, got {named}"
+            f"speaker_weights must be at least 0 and in total at most 1, but they are {named}"
         )
     others = {name: count**temperature for name, count in counts.items() if name not in named}
     total = sum(others.values())
-    shares = named | {name: max(0.0, left) * weight / total for name, weight in others.items()}
-    probabilities = np.array([shares[name] / counts[name] for name in speakers])
+    weights = named | {name: max(0.0, left) * weight / total for name, weight in others.items()}
+    probabilities = np.array([weights[name] / counts[name] for name in speakers])
     if not probabilities.sum() > 0:
-        raise UsageError(f"speaker_weights leave no clip to draw, got {named}")
+        raise UsageError(f"speaker_weights leave no clip to draw: they are {named}")
     return np.asarray(probabilities / probabilities.sum())
 
 
 def spread_windows(num_starts: Sequence[int], num_windows: int) -> list[tuple[int, int]]:
-    """Windows spread evenly over clips and over the time within: (clip, start) pairs.
+    """Return windows spread evenly over clips and over their time, as (clip, start) pairs.
 
     Args:
-        num_starts: how many windows each clip has room for.
-        num_windows: how many are wanted.
+        num_starts: number of possible starts in each clip.
+        num_windows: number of windows.
     """
     windows = []
     for number in range(num_windows):
         position = (number + 0.5) / num_windows * len(num_starts)
         clip = math.floor(position)
-        # The golden ratio spreads the starts where every clip is visited once.
-        inside = (position - clip + number * 0.6180339887) % 1.0
-        windows.append((clip, math.floor(inside * num_starts[clip])))
+        # Multiples of the golden ratio spread the starts if each clip has one window.
+        fraction = (position - clip + number * 0.6180339887) % 1.0
+        windows.append((clip, math.floor(fraction * num_starts[clip])))
     return windows
 
 
 class IterationBatchSampler(Sampler[list[int]]):
-    """Sample numbers of the iterations from `iteration` on, the same however one got there.
+    """Batches of sample numbers that depend on the iteration only.
 
     Args:
         batch_size: samples of a batch, per process.
         iterations_per_epoch: batches of one pass through the loader.
         rank: this process's number.
-        world_size: how many processes train together.
+        world_size: number of processes that train together.
 
     Attributes:
-        iteration: where the next pass begins. Whoever trains sets it as batches are consumed:
-            loaders fetch ahead.
+        iteration: first iteration of the next pass. The caller sets it as batches are consumed,
+            because loaders fetch ahead.
     """
 
     def __init__(
@@ -113,5 +112,5 @@ class IterationBatchSampler(Sampler[list[int]]):
             yield list(range(first, first + self.batch_size))
 
     def iteration_of(self, index: int) -> int:
-        """The iteration that a sample number belongs to."""
+        """Return the iteration that a sample number belongs to."""
         return index // (self.batch_size * self.world_size)

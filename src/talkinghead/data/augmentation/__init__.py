@@ -1,1 +1,1 @@
-"""Augment batches on their device."""
+"""Augmentation of whole batches on their device."""

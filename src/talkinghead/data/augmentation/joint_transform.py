@@ -1,6 +1,6 @@
-"""One warp and one change of colour for all pictures of a sample, for whole batches.
+"""Warp and colour change that all images of a sample share, for whole batches.
 
-Shape suffixes: B samples, N pictures of a sample, H and W pixels.
+Shape suffixes: B samples, N images of a sample, H and W pixels.
 """
 
 from __future__ import annotations
@@ -20,10 +20,16 @@ _STRIDE = 2
 
 @dataclass(frozen=True)
 class JointTransform:
-    """What happens alike to all pictures of a sample, computed for the pixels that are asked for.
+    """Warp and colour change of all images of each sample.
 
-    `grid` [B, H, W, 2] in [-1, 1], `matrix` [B, 3, 3] and `offset` [B, 3] of RGB in [0, 1].
-    Pictures go in as uint8 faces [B, N, 3, H, W] and come out as float in [0, 1].
+    Methods take uint8 faces [B, N, 3, H, W], return float images in [0, 1], and compute only the
+    pixels that they return.
+
+    Attributes:
+        grid: sampling positions, float [B, H, W, 2] in [-1, 1].
+        matrix: linear part of the map of RGB in [0, 1], float [B, 3, 3].
+        offset: its constant part, float [B, 3].
+        spec: size and mouth box of the faces.
     """
 
     grid: Tensor
@@ -32,14 +38,14 @@ class JointTransform:
     spec: AVSpec
 
     def turn(self, angles: Tensor) -> Tensor:
-        """How far heads are turned, degrees [B, T, 3]: in a mirror to the other side."""
+        """Return the head angles in degrees [B, T, 3], mirrored where the sample is."""
         mirrored = self._mirrored[:, None, None]
         return angles * torch.where(mirrored, angles.new_tensor(MIRRORED), 1.0)
 
     def points(self, lips: Tensor) -> Tensor:
-        """Where lips [B, N, 20, 2], canonical pixels, go; NaN stays NaN.
+        """Return the warped positions of lips [B, N, 20, 2] in canonical pixels; NaN stays NaN.
 
-        Each is the mean place of the pixels that are sampled from near it.
+        Each is the mean position of the output pixels that are sampled from near the point.
         """
         size = self.grid.shape[1]
         x0, y0, x1, y1 = (int(v) for v in self.spec.mouth_box)
@@ -49,12 +55,12 @@ class JointTransform:
             *(torch.arange(a, b, _STRIDE, device=grid.device) for a, b in ((y0, y1), (x0, x1))),
             indexing="ij",
         )
-        places = torch.stack([x, y], -1).flatten(0, 1).double()
-        # By differences, in doubles: else the rounding depends on the batch's size.
+        positions = torch.stack([x, y], -1).flatten(0, 1).double()
+        # In double precision and from differences, as rounding would depend on the batch size.
         exact = "donot_use_mm_for_euclid_dist"
         distance = torch.cdist(lips.flatten(1, 2).double(), sampled.double(), compute_mode=exact)
         near = distance.square() / (-2 * _STRIDE**2)
-        moved = (torch.softmax(near, -1) @ places).unflatten(1, lips.shape[1:3]).to(lips)
+        moved = (torch.softmax(near, -1) @ positions).unflatten(1, lips.shape[1:3]).to(lips)
         mirrored = self._mirrored[:, None, None, None]
         return torch.where(mirrored, moved[:, :, MIRRORED_LIPS], moved)
 
@@ -63,11 +69,11 @@ class JointTransform:
         return self.grid[:, 0, 0, 0] > self.grid[:, 0, -1, 0]
 
     def faces(self, images: Tensor) -> Tensor:
-        """Whole faces [B, N, 3, H, W]."""
+        """Return whole faces [B, N, 3, H, W]."""
         return self._sample(images, self.grid)
 
     def mouths(self, images: Tensor) -> Tensor:
-        """Their mouths [B, N, 3, mouth, mouth], filtered as `mouth_crop` does."""
+        """Return the mouths [B, N, 3, mouth, mouth], filtered like those of `mouth_crop`."""
         x0, y0, x1, y1 = (int(v) for v in self.spec.mouth_box)
         boxes = self._sample(images, self.grid[:, y0:y1, x0:x1])
         size = (self.spec.mouth_size, self.spec.mouth_size)
@@ -75,7 +81,7 @@ class JointTransform:
         return flat.unflatten(0, images.shape[:2])
 
     def masked_face(self, images: Tensor) -> Tensor:
-        """Their masked_face [B, N, 3, H / 2, W / 2], the mouth's box black."""
+        """Return the masked faces [B, N, 3, H / 2, W / 2]."""
         half = F.avg_pool2d(self.grid.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
         return mask_mouth(self._sample(images, half), self.spec)
 

@@ -1,4 +1,4 @@
-"""Random numbers for the samples of a batch, each from a stream of its own."""
+"""Random numbers of a batch, from one generator per sample."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ import torch
 from torch import Tensor
 
 
-class Draws:
-    """A batch's random numbers, drawn on the CPU so that every device gets the same."""
+class RandomStreams:
+    """Random numbers of a batch, drawn on the CPU so that every device gets the same ones.
+
+    Args:
+        seed: seed of all streams.
+        indices: the samples' numbers; a sample's stream depends on the seed and its number only.
+    """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
-        # A prime keeps neighbouring seeds from sharing streams.
+        # With a large prime factor, neighbouring seeds have no streams in common.
         seeds = [(seed * 1_000_003 + index) % 2**63 for index in indices]
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.batch = len(indices)
+        self.batch_size = len(indices)
 
     def uniform(self, low: float, high: float) -> Tensor:
-        """[B], in [low, high)."""
+        """Return values [B] in [low, high)."""
         return low + (high - low) * self._rand()
 
     def symmetric(self, limit: float) -> Tensor:
-        """[B], in [-limit, limit)."""
+        """Return values [B] in [-limit, limit)."""
         return self.uniform(-limit, limit)
 
-    def chosen(self, probability: float) -> Tensor:
-        """Bool [B]."""
+    def bernoulli(self, probability: float) -> Tensor:
+        """Return bool [B], true with a probability."""
         return self._rand() < probability
 
-    def normal(self, *shape: int, chosen: Tensor | None = None) -> Tensor:
-        """Standard normal [B, *shape], or for the `chosen` samples alone, bool [B]."""
-        which = [True] * self.batch if chosen is None else chosen.tolist()
-        drawn = zip(self._generators, which, strict=True)
-        return torch.stack([torch.randn(shape, generator=g) for g, wanted in drawn if wanted])
+    def normal(self, *shape: int, selected: Tensor | None = None) -> Tensor:
+        """Return standard normal [B, *shape], or the rows of the `selected` samples, bool [B]."""
+        mask = [True] * self.batch_size if selected is None else selected.tolist()
+        pairs = zip(self._generators, mask, strict=True)
+        return torch.stack([torch.randn(shape, generator=g) for g, use in pairs if use])
 
     def _rand(self) -> Tensor:
         return torch.cat([torch.rand(1, generator=g) for g in self._generators])

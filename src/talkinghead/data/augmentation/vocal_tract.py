@@ -1,4 +1,4 @@
-"""Vocal-tract-length perturbation of log-mels: other voices without other speakers."""
+"""Vocal-tract-length perturbation of log-mels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from talkinghead.types import AVSpec
 
+# Slaney's mel scale, which the log-mel uses: linear up to 1 kHz, logarithmic above.
 _LINEAR_HZ = 200.0 / 3.0
 _KNEE_HZ = 1000.0
 _KNEE_MEL = _KNEE_HZ / _LINEAR_HZ
@@ -16,15 +17,15 @@ _LOG_STEP = math.log(6.4) / 27.0
 
 
 def warp_vocal_tract(mel_BCL: Tensor, factor_B: Tensor, spec: AVSpec) -> Tensor:
-    """Stretches the frequency axis: what was at f is then at factor * f.
+    """Scale the frequency axis: energy at f moves to factor * f.
 
     Args:
         mel_BCL: log-mel, float [B, num_mels, L].
-        factor_B: float [B]; above 1 is a shorter vocal tract, a higher voice.
-        spec: for the bins' frequencies.
+        factor_B: float [B]; above 1 for a shorter vocal tract, a higher voice.
+        spec: frequencies of the mel bins.
 
     Returns:
-        float [B, num_mels, L]. Bins beyond the old range repeat its last one.
+        float [B, num_mels, L]. Bins beyond the original range repeat its last bin.
 
     Paper: Jaitly and Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition",
         2013.
@@ -36,22 +37,16 @@ def warp_vocal_tract(mel_BCL: Tensor, factor_B: Tensor, spec: AVSpec) -> Tensor:
     centres_hz = _mel_to_hz(ends[0] + step * (bins + 1))
     source = (_hz_to_mel(centres_hz / factor_B[:, None]) - ends[0]) / step - 1
     source = source.clamp(0, num_mels - 1)
-    # Linear interpolation as one small matrix per sample: a hat function around each source
-    # position.
+    # Linear interpolation as a matrix per sample, with a hat function around each source position.
     weights = (1.0 - (source[:, :, None] - bins).abs()).clamp_min(0.0)
     return torch.bmm(weights, mel_BCL)
 
 
 def _hz_to_mel(hz: Tensor) -> Tensor:
-    """Slaney's scale, which the log-mel uses: linear up to 1 kHz, logarithmic above."""
-    return torch.where(
-        hz < _KNEE_HZ,
-        hz / _LINEAR_HZ,
-        _KNEE_MEL + torch.log(hz.clamp_min(1.0) / _KNEE_HZ) / _LOG_STEP,
-    )
+    logarithmic = _KNEE_MEL + torch.log(hz.clamp_min(1.0) / _KNEE_HZ) / _LOG_STEP
+    return torch.where(hz < _KNEE_HZ, hz / _LINEAR_HZ, logarithmic)
 
 
 def _mel_to_hz(mel: Tensor) -> Tensor:
-    return torch.where(
-        mel < _KNEE_MEL, mel * _LINEAR_HZ, _KNEE_HZ * torch.exp((mel - _KNEE_MEL) * _LOG_STEP)
-    )
+    logarithmic = _KNEE_HZ * torch.exp((mel - _KNEE_MEL) * _LOG_STEP)
+    return torch.where(mel < _KNEE_MEL, mel * _LINEAR_HZ, logarithmic)

@@ -1,1 +1,1 @@
-"""Turn raw videos into a prepared corpus."""
+"""Preparation of corpora from raw videos."""

@@ -1,4 +1,4 @@
-"""One source video to one clip file: the part of preparing that a worker process does."""
+"""Preparation of one video: from a source file to a clip file or a reason to skip it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,35 +37,32 @@ from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.tracker import track_clip
 from talkinghead.media.reader import probe, read_audio, read_video
 from talkinghead.media.timing import frame_time_s, num_frames_for, seconds_to_samples
+from talkinghead.media.video_input import grid_frames
 from talkinghead.models.checkpoint import EXPERT, resolve_checkpoint
 from talkinghead.models.sync_expert import SyncDiscriminator
-from talkinghead.sync.offset import (
-    Offset,
-    SyncRules,
-    embed_clip,
-    find_offset,
-    load_offset_expert,
-    shift_audio,
-)
+from talkinghead.sync.embeddings import embed_clip, load_sync_expert
+from talkinghead.sync.offset import Offset, SyncRules, find_offset, shift_audio
 from talkinghead.types import AVSpec, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
 CODE_VERSION = "6"
-"""Raised when the clips come out differently: clips made by other versions are made again."""
+"""Increased when clips change; clips of other versions are prepared again."""
 
-_NUM_FACE_CHECKS = 8
+_NUM_SECOND_FACE_CHECKS = 8
 _COMPARABLE_AREA = 0.5
 
 
 @dataclass(frozen=True)
 class ClipRules:
-    """What a source must be like to become a clip.
+    """Requirements of a video.
 
     Attributes:
-        min_duration_s: shorter ones are "too short".
-        min_face_px: a canonical face that spans fewer source pixels than this is "too small".
-        max_lost_fraction: with the face lost in a larger share of the frames it is "face lost".
-        max_second_face_fraction: with a second face of comparable size in a larger share of the
-            frames looked at it is "several faces".
+        min_duration_s: shorter videos are skipped as "too short".
+        min_face_px: videos whose canonical face spans fewer source pixels are skipped as "too
+            small".
+        max_lost_fraction: videos without a face in a larger fraction of the frames are skipped as
+            "face lost".
+        max_second_face_fraction: videos with a second face of comparable size in a larger fraction
+            of the checked frames are skipped as "several faces".
     """
 
     min_duration_s: float = 1.0
@@ -77,7 +73,7 @@ class ClipRules:
 
 @dataclass(frozen=True)
 class ClipTask:
-    """One source to prepare: `clip_path` is the file to write."""
+    """A source to prepare, and the clip file to write."""
 
     source: Path
     clip_id: str
@@ -86,9 +82,16 @@ class ClipTask:
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What became of a task. `reason` is empty for a good clip.
+    """Result of a task.
 
-    `offset` is what a sync expert found in a good clip, before anything was corrected.
+    Attributes:
+        task: the task.
+        sha256: hash of the source.
+        num_frames: length of the clip.
+        reason: category of the reason to skip the source, empty for a good clip.
+        detail: the reason as a message.
+        reused: whether the result is that of an earlier run.
+        offset: audio-video offset of a good clip before correction, if it was measured.
     """
 
     task: ClipTask
@@ -100,21 +103,21 @@ class ClipResult:
     offset: Offset | None = None
 
 
-class _BadClip(Exception):
+class _SkipError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
 
 class ClipMaker:
-    """Makes clip files. One per process.
+    """Prepares clip files, in one process.
 
     Args:
-        detector: finds faces.
-        detector_name: what to remember it by.
+        detector: face detector.
+        detector_name: its name; clips of other detectors are prepared again.
         spec: the corpus's AVSpec.
-        rules: which sources are good enough.
-        sync: how well their sound and picture must go together.
+        rules: requirements of the videos.
+        sync: required agreement of audio and video.
 
     Raises:
         CheckpointError: the sync expert cannot be used.
@@ -135,7 +138,7 @@ class ClipMaker:
         self.expert: SyncDiscriminator | None = None
         recipe: list[Any] = [CODE_VERSION, detector_name, spec.to_dict(), vars(rules)]
         if self.sync.checkpoint is not None:
-            self.expert = load_offset_expert(self.sync.checkpoint, spec)
+            self.expert = load_sync_expert(self.sync.checkpoint, spec)
             weights = resolve_checkpoint(self.sync.checkpoint, EXPERT).read_bytes()
             checkpoint = hashlib.sha256(weights).hexdigest()
             recipe.append({**vars(self.sync), "checkpoint": checkpoint})
@@ -143,86 +146,84 @@ class ClipMaker:
         self._features = AudioFeatures(spec, STORED_FEATURES)
 
     def run(self, task: ClipTask) -> ClipResult:
-        """Makes the clip, or finds it made, or says why not. Either is remembered on disk."""
+        """Prepare a clip, or return the stored result of an earlier run with the same settings."""
         with task.source.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         key = hashlib.sha256(f"{self._recipe}{sha256}".encode()).hexdigest()
-        refusal = task.clip_path.with_suffix(".skipped.json")
-        known = _known_result(task, sha256, key, refusal)
-        if known is not None:
-            return known
+        skip_path = task.clip_path.with_suffix(".skipped.json")
+        earlier = _earlier_result(task, sha256, key, skip_path)
+        if earlier is not None:
+            return earlier
         try:
             data, offset = self._make(task.source)
-        except _BadClip as bad:
-            write_json(refusal, {"key": key, "reason": bad.reason, "detail": str(bad)})
+        except _SkipError as skip:
+            write_json(skip_path, {"key": key, "reason": skip.reason, "detail": str(skip)})
             task.clip_path.unlink(missing_ok=True)
-            return ClipResult(task, sha256, reason=bad.reason, detail=str(bad))
+            return ClipResult(task, sha256, reason=skip.reason, detail=str(skip))
         num_frames = len(data.jpegs)
         metadata = {"key": key, "num_frames": str(num_frames), "sha256": sha256}
         if offset is not None:
             metadata["offset"] = json.dumps(vars(offset))
         write_clip(task.clip_path, data, metadata)
-        refusal.unlink(missing_ok=True)
+        skip_path.unlink(missing_ok=True)
         return ClipResult(task, sha256, num_frames, offset=offset)
 
     def _make(self, source: Path) -> tuple[ClipData, Offset | None]:
         try:
-            info = probe(source)
-            if not info.has_video or info.is_image:
-                raise _BadClip("corrupt", "it is not a video")
-            if not info.has_audio:
-                raise _BadClip("no audio", "it has no audio stream")
-            audio = read_audio(source, self.spec.sample_rate)
-            if not np.any(audio.samples):
-                raise _BadClip("no audio", "its audio is digital silence")
-            limit = num_frames_for(audio.duration_s, self.spec.fps)
-            track, num_second = self._track(source, limit)
-            self._judge(track, num_second)
+            samples, limit = self._read_audio(source)
+            track = self._track(source, limit)
             frames = islice(grid_frames(read_video(source), self.spec.fps), limit)
             jpegs, mean_face = self._crop(frames, track)
         except MediaError as error:
-            raise _BadClip("corrupt", str(error)) from error
-        opening = [mouth_opening(points, track.topology) for points in track.points]
+            raise _SkipError("corrupt", str(error)) from error
+        points = track.points
         lips = [
-            lip_points(points, track.topology, transform)
-            for points, transform in zip(track.points, track.transforms, strict=True)
+            lip_points(p, track.topology, transform)
+            for p, transform in zip(points, track.transforms, strict=True)
         ]
-        poses = [head_pose(points, track.topology) for points in track.points]
-        mel, prosody, samples = self._hear(audio.samples, len(jpegs))
         data = ClipData(
             jpegs,
-            mel,
-            prosody,
-            samples,
-            np.array(opening, np.float32),
-            np.array(lips, np.float32),
-            track.transforms,
-            np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
-            _to_uint8(mouth_crop(as_tensor(mean_face[None]), self.spec)[0]),
-            np.array(poses, np.float32),
+            **self._audio_tensors(samples, len(jpegs)),
+            mouth_opening=np.array([mouth_opening(p, track.topology) for p in points], np.float32),
+            lips=np.array(lips, np.float32),
+            transforms=track.transforms,
+            mean_face=np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
+            mean_mouth=_to_uint8(mouth_crop(as_tensor(mean_face[None]), self.spec)[0]),
+            head_pose=np.array([head_pose(p, track.topology) for p in points], np.float32),
         )
         if self.expert is None:
             return data, None
-        offset = self._measure(data, self.expert)
+        offset = self._measure_offset(data, self.expert)
         if offset.frames and self.sync.correct:
-            data = self._correct(data, audio.samples, offset)
+            data = self._correct_offset(data, samples, offset)
         return data, offset
 
-    def _hear(
-        self, samples: FloatArray, num_frames: int
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Mel, prosody and the samples themselves, for so many frames."""
-        duration_s = frame_time_s(num_frames, self.spec.fps)
-        samples = _fit(samples, seconds_to_samples(duration_s, self.spec.sample_rate))
-        waveform = torch.from_numpy(samples)
-        rows = self._features.split(self._features(waveform))
-        return rows["mel"].numpy(), rows["prosody"].numpy(), samples
+    def _read_audio(self, source: Path) -> tuple[FloatArray, int]:
+        """Return the samples, and the number of frames that they cover."""
+        info = probe(source)
+        if not info.has_video or info.is_image:
+            raise _SkipError("corrupt", "it is not a video")
+        if not info.has_audio:
+            raise _SkipError("no audio", "it has no audio stream")
+        audio = read_audio(source, self.spec.sample_rate)
+        if not np.any(audio.samples):
+            raise _SkipError("no audio", "its audio is digital silence")
+        return audio.samples, num_frames_for(audio.duration_s, self.spec.fps)
 
-    def _measure(self, data: ClipData, expert: SyncDiscriminator) -> Offset:
-        """How far the sound is from the picture, if that is near enough and sure enough."""
+    def _audio_tensors(self, samples: FloatArray, num_frames: int) -> dict[str, FloatArray]:
+        """Return mel, prosody and audio, cut or padded with silence to the length of the video."""
+        duration_s = frame_time_s(num_frames, self.spec.fps)
+        length = seconds_to_samples(duration_s, self.spec.sample_rate)
+        padded = np.pad(samples[:length], (0, max(0, length - len(samples))))
+        audio = np.ascontiguousarray(padded, dtype=np.float32)
+        rows = self._features.split(self._features(torch.from_numpy(audio)))
+        return {"mel": rows["mel"].numpy(), "prosody": rows["prosody"].numpy(), "audio": audio}
+
+    def _measure_offset(self, data: ClipData, expert: SyncDiscriminator) -> Offset:
+        """Return the audio-video offset if it is within the rules."""
         num_frames, rules = len(data.jpegs), self.sync
         if num_frames < 2 * expert.num_frames:
-            raise _BadClip("too short", f"{num_frames} frames are too few to measure its offset")
+            raise _SkipError("too short", f"{num_frames} frames are too few to measure its offset")
         features = AudioFeatures(self.spec, expert.audio_encoder.input_features)(
             torch.from_numpy(data.audio)
         )
@@ -230,81 +231,75 @@ class ClipMaker:
         def read_faces(start: int, stop: int) -> UInt8Array:
             return np.stack([_decode(jpeg) for jpeg in data.jpegs[start:stop]])
 
-        heard, seen = embed_clip(
+        audio, video = embed_clip(
             expert, read_faces, num_frames, data.mean_mouth, features, self.spec
         )
-        offset = find_offset(heard, seen, rules.max_offset_frames)
+        offset = find_offset(audio, video, rules.max_offset_frames)
         if offset.confidence < rules.min_confidence:
-            raise _BadClip(
+            raise _SkipError(
                 "low confidence",
-                f"sound and mouth agree with a confidence of {offset.confidence:.2f} at best (with "
+                f"audio and mouth agree with a confidence of {offset.confidence:.2f} at best (with "
                 f"an offset of {offset.frames:+d} frames), {rules.min_confidence} is needed",
             )
         if abs(offset.frames) > rules.max_offset_frames:
-            raise _BadClip(
+            raise _SkipError(
                 "out of sync",
-                f"its offset is {offset.frames:+d} frames (positive: the sound comes late), "
+                f"its offset is {offset.frames:+d} frames (positive: the audio is late), "
                 f"at most {rules.max_offset_frames} are allowed",
             )
         return offset
 
-    def _correct(self, data: ClipData, samples: FloatArray, offset: Offset) -> ClipData:
-        """The clip with its sound where it belongs, without the frames that then have none."""
+    def _correct_offset(self, data: ClipData, samples: FloatArray, offset: Offset) -> ClipData:
+        """Return the clip with shifted audio, without the frames that are left without audio."""
         kept, samples = shift_audio(samples, len(data.jpegs), offset.frames, self.spec)
         assert data.head_pose is not None
         num_frames = kept.stop - kept.start
         self._require_duration(num_frames)
-        mel, prosody, samples = self._hear(samples, num_frames)
         return replace(
             data,
             jpegs=data.jpegs[kept],
-            mel=mel,
-            prosody=prosody,
-            audio=samples,
+            **self._audio_tensors(samples, num_frames),
             mouth_opening=data.mouth_opening[kept],
             lips=data.lips[kept],
             transforms=data.transforms[kept],
             head_pose=data.head_pose[kept],
         )
 
-    def _track(self, source: Path, limit: int) -> tuple[FaceTrack, float]:
-        """The largest face's track, and the share of frames with a second one as large."""
+    def _track(self, source: Path, limit: int) -> FaceTrack:
+        """Return the track of the largest face if it is within the rules."""
         frames = islice(grid_frames(read_video(source), self.spec.fps), limit)
-        tap = _SecondFaceTap(self.detector, max(1, limit // _NUM_FACE_CHECKS))
+        check = _SecondFaceCheck(self.detector, max(1, limit // _NUM_SECOND_FACE_CHECKS))
         try:
-            track = track_clip(tap(frames), self.detector, self.spec, self.spec.fps)
+            track = track_clip(check(frames), self.detector, self.spec, self.spec.fps)
         except FaceNotFoundError as error:
-            raise _BadClip("no face", str(error)) from error
-        return track, tap.share
-
-    def _judge(self, track: FaceTrack, second_face_share: float) -> None:
+            raise _SkipError("no face", str(error)) from error
         rules = self.rules
         self._require_duration(len(track.found))
         lost = 1.0 - float(track.found.mean())
         if lost > rules.max_lost_fraction:
-            raise _BadClip("face lost", f"the face is lost in {lost:.0%} of its frames")
-        if second_face_share > rules.max_second_face_fraction:
-            raise _BadClip(
+            raise _SkipError("face lost", f"the face is lost in {lost:.0%} of its frames")
+        if check.fraction > rules.max_second_face_fraction:
+            raise _SkipError(
                 "several faces",
-                f"a second face as large is in {second_face_share:.0%} of the frames looked at",
+                f"{check.fraction:.0%} of the checked frames show a second face of comparable size",
             )
-        size = self.spec.face_size / float(
-            np.median([transform_scale(t) for t in track.transforms])
-        )
+        scale = float(np.median([transform_scale(t) for t in track.transforms]))
+        size = self.spec.face_size / scale
         if size < rules.min_face_px:
-            raise _BadClip(
+            raise _SkipError(
                 "too small", f"its face spans {size:.0f} pixels, {rules.min_face_px:.0f} are needed"
             )
+        return track
 
     def _require_duration(self, num_frames: int) -> None:
         duration_s, needed_s = float(num_frames / self.spec.fps), self.rules.min_duration_s
         if duration_s < needed_s:
-            raise _BadClip("too short", f"it has {duration_s:.2f} s, {needed_s} s are needed")
+            raise _SkipError("too short", f"it has {duration_s:.2f} s, {needed_s} s are needed")
 
     def _crop(
         self, frames: Iterable[VideoFrame], track: FaceTrack
     ) -> tuple[list[bytes], UInt8Array]:
-        """The aligned faces as JPEGs, and the mean of those where the face was found."""
+        """Return the aligned faces as JPEGs, and the mean of those in which the face was found."""
         jpegs = []
         total = np.zeros((self.spec.face_size, self.spec.face_size, 3))
         for frame, transform, found in zip(frames, track.transforms, track.found, strict=True):
@@ -315,77 +310,41 @@ class ClipMaker:
         return jpegs, np.rint(total / track.found.sum()).astype(np.uint8)
 
 
-class _SecondFaceTap:
-    """Passes frames on, looking at every `step`-th for a second face of comparable size."""
+class _SecondFaceCheck:
+    """Passes frames through, and searches every `step`-th for a second face of comparable size."""
 
     def __init__(self, detector: FaceDetector, step: int) -> None:
         self._detector = detector
         self._step = step
-        self._num_looked = 0
-        self._num_second = 0
+        self._found: list[bool] = []
 
     def __call__(self, frames: Iterable[VideoFrame]) -> Iterator[UInt8Array]:
         for number, frame in enumerate(frames):
             if number % self._step == 0:
-                areas = [
-                    face.box.width * face.box.height for face in self._detector.detect(frame.image)
-                ]
-                self._num_looked += 1
-                self._num_second += len(areas) > 1 and sorted(areas)[-2] > _COMPARABLE_AREA * max(
-                    areas
-                )
+                boxes = [face.box for face in self._detector.detect(frame.image)]
+                areas = sorted(box.width * box.height for box in boxes)
+                self._found.append(len(areas) > 1 and areas[-2] > _COMPARABLE_AREA * areas[-1])
             yield frame.image
 
     @property
-    def share(self) -> float:
-        return self._num_second / max(1, self._num_looked)
+    def fraction(self) -> float:
+        """Fraction of the checked frames with a second face."""
+        return sum(self._found) / max(1, len(self._found))
 
 
-def grid_frames(frames: Iterable[VideoFrame], fps: Fraction) -> Iterator[VideoFrame]:
-    """Video on a constant grid: for each grid frame the picture that is on screen at its middle.
-
-    A video that already has this rate passes unchanged, however its timestamps are rounded.
-
-    Args:
-        frames: pictures in order of time, at any and even a varying rate.
-        fps: the grid's rate.
-
-    Yields:
-        Frame `k` at time `k / fps`. The last picture is taken to last as long as the one before it.
-    """
-    number, previous, length = 0, None, 1 / fps
-    for frame in frames:
-        if previous is not None:
-            length = frame.time_s - previous.time_s
-            while (number + Fraction(1, 2)) / fps < frame.time_s:
-                yield VideoFrame(previous.image, number / fps)
-                number += 1
-        previous = frame
-    while previous is not None and (number + Fraction(1, 2)) / fps < previous.time_s + length:
-        yield VideoFrame(previous.image, number / fps)
-        number += 1
-
-
-def _known_result(task: ClipTask, sha256: str, key: str, refusal: Path) -> ClipResult | None:
-    """The outcome of an earlier run with the same source, spec, detector, rules and code."""
+def _earlier_result(task: ClipTask, sha256: str, key: str, skip_path: Path) -> ClipResult | None:
+    """Return the stored result with a key of source, settings and code version."""
     metadata = read_metadata(task.clip_path)
     if metadata is not None and metadata.get("key") == key:
         offset = Offset(**json.loads(metadata["offset"])) if "offset" in metadata else None
         return ClipResult(task, sha256, int(metadata["num_frames"]), reused=True, offset=offset)
     try:
-        values = json.loads(refusal.read_text(encoding="utf-8"))
+        values = json.loads(skip_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if values.get("key") != key:
         return None
     return ClipResult(task, sha256, reason=values["reason"], detail=values["detail"], reused=True)
-
-
-def _fit(samples: FloatArray, length: int) -> FloatArray:
-    """Cut, or padded with silence, to a length."""
-    return np.ascontiguousarray(
-        np.pad(samples[:length], (0, max(0, length - len(samples)))), dtype=np.float32
-    )
 
 
 def _decode(jpeg: bytes) -> UInt8Array:

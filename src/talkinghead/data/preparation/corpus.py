@@ -1,15 +1,17 @@
-"""A folder of videos to a corpus: parallel, resumable, every refusal counted and explained."""
+"""Preparation of a folder of videos, in parallel and resumable."""
 
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -23,7 +25,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from talkinghead.data.manifest import ClipEntry, Manifest, SkippedClip, assign_split, write_json
+from talkinghead.data.manifest import (
+    MANIFEST_NAME,
+    SPLITS,
+    ClipEntry,
+    Manifest,
+    SkippedClip,
+    write_json,
+)
 from talkinghead.data.preparation.clip_maker import (
     CODE_VERSION,
     ClipMaker,
@@ -32,74 +41,51 @@ from talkinghead.data.preparation.clip_maker import (
     ClipTask,
 )
 from talkinghead.data.preparation.labels import read_emotions
+from talkinghead.data.preparation.splits import SplitOptions, assign_splits
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.detector import build_detector
-from talkinghead.sync.offset import SyncRules, load_offset_expert
+from talkinghead.media.video_input import VIDEO_SUFFIXES, list_video_files
+from talkinghead.sync.embeddings import load_sync_expert
+from talkinghead.sync.offset import SyncRules
 from talkinghead.types import AVSpec
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 REPORT_NAME = "report.json"
-_ONE_SPEAKER = "speaker"
-"""Whoever speaks in videos that lie in the input folder itself."""
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4",
-        ".mkv",
-        ".mov",
-        ".avi",
-        ".webm",
-        ".m4v",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".flv",
-        ".wmv",
-        ".3gp",
-        ".ogv",
-        ".mts",
-    }
-)
+_DEFAULT_SPEAKER = "speaker"
+"""Speaker of the videos in the input folder itself."""
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
-    """How to prepare a corpus.
+class PrepareOptions(SplitOptions):
+    """Options of `prepare_corpus`, with those of the splits.
 
     Attributes:
         detector: "litert" or "face_alignment".
-        workers: processes; 0 works in this one.
-        val_fraction: expected share of clips (or speakers) in "val".
-        test_fraction: expected share in "test".
-        split_by: "clip" or "speaker".
-        holdout_speakers: speakers that go to "test" whole.
-        emotions: where the clips' emotion labels come from; see `read_emotions`.
-        max_bad_fraction: with a larger share of bad sources the run fails.
-        rules: what makes a source bad.
-        sync: how well sound and picture must go together, and what measures it.
+        workers: number of processes; 0 works in the main process.
+        emotions: source of the clips' emotion labels: null for none, "folder" for the names of the
+            folders below those of the speakers, or the path of a CSV file with the columns clip and
+            emotion.
+        max_bad_fraction: the run fails if a larger fraction of the videos is skipped.
+        rules: requirements of the videos.
+        sync: required agreement of audio and video.
     """
 
     detector: str = "litert"
     workers: int = 2
-    val_fraction: float = 0.1
-    test_fraction: float = 0.0
-    split_by: str = "clip"
-    holdout_speakers: Sequence[str] = ()
-    emotions: str | None = None
+    emotions: Path | str | None = None
     max_bad_fraction: float = 0.2
     rules: ClipRules = field(default_factory=ClipRules)
     sync: SyncRules = field(default_factory=SyncRules)
 
     def __post_init__(self) -> None:
-        if self.split_by not in ("clip", "speaker"):
-            raise UsageError(f"split_by is {self.split_by!r}; it must be clip or speaker")
+        super().__post_init__()
         if not isinstance(self.workers, int) or self.workers < 0:
             raise UsageError(f"workers is {self.workers!r}; it must be a whole number, at least 0")
-        for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
-        if self.val_fraction + self.test_fraction > 1.0:
-            raise UsageError("val_fraction and test_fraction together exceed 1; make them smaller")
+        if not 0.0 <= self.max_bad_fraction <= 1.0:
+            raise UsageError(
+                f"max_bad_fraction is {self.max_bad_fraction}; it must be between 0 and 1"
+            )
 
 
 def prepare_corpus(
@@ -108,15 +94,15 @@ def prepare_corpus(
     spec: AVSpec,
     options: PrepareOptions | None = None,
 ) -> Manifest:
-    """Prepares every video under a folder; `input_dir/<speaker>/...` names the speaker.
+    """Prepare every video in a folder; `input_dir/<speaker>/...` names the speaker.
 
-    Killed and run again, it goes on where it stopped: each clip's file is written whole or not at
-    all, and carries a key of its source's content, the AVSpec, the detector, the rules, the sync
-    expert and the code's version.
+    An interrupted run is resumed by the same call. Clip files are written atomically, each with a
+    key of its source's content, the AVSpec, the detector, the rules, the sync expert and the code
+    version. Added videos do not move earlier clips between splits.
 
     Args:
-        input_dir: folder of videos.
-        output_dir: the corpus: `clips/`, `manifest.json` and `report.json`.
+        input_dir: folder of videos, with one subfolder per speaker.
+        output_dir: folder of the corpus: `clips/`, `manifest.json` and `report.json`.
         spec: the corpus's AVSpec.
         options: see `PrepareOptions`.
 
@@ -124,100 +110,80 @@ def prepare_corpus(
         The manifest, as written.
 
     Raises:
-        CorpusError: no videos, too many bad ones (the report is written all the same), too few
-            speakers to be split, emotion labels that do not fit, or a worker that died.
-        CheckpointError: the sync expert is missing, none, or was made for another AVSpec.
+        CorpusError: there are no videos, too many bad ones (the report is still written), too few
+            speakers for the splits, emotion labels that do not fit, or a worker process died.
+        CheckpointError: the sync expert cannot be used.
+
+    Example:
+        >>> manifest = prepare_corpus("videos", "corpora/mine", AVSpec())
+        >>> len(manifest.split("val"))
+        1
     """
     options = options or PrepareOptions()
     input_dir, output_dir = Path(input_dir), Path(output_dir)
-    started = time.monotonic()
+    started_s = time.monotonic()
     tasks, duplicates = _find_tasks(input_dir, output_dir)
     _require_speakers(tasks, input_dir, options)
     emotions = read_emotions(options.emotions, [task.clip_id for task in tasks])
     if options.sync.checkpoint is not None:
-        load_offset_expert(options.sync.checkpoint, spec)  # Here, rather than in every worker.
+        load_sync_expert(options.sync.checkpoint, spec)  # Raises an error before any work.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
-    skipped = [*_refused(results, input_dir), *duplicates]
-    clips = [
-        replace(
-            _entry(r, input_dir, output_dir, spec, options), emotion=emotions.get(r.task.clip_id)
-        )
-        for r in results
-        if not r.reason
+    entries = [
+        _entry(result, input_dir, output_dir, spec, emotions.get(result.task.clip_id))
+        for result in results
+        if not result.reason
     ]
+    clips = assign_splits(entries, options, _earlier_clips(output_dir))
+    skipped = [*_skipped(results, input_dir), *duplicates]
     manifest = Manifest(spec, options.detector, CODE_VERSION, tuple(clips), tuple(skipped))
-    reused = sum(r.reused for r in results)
-    _write_report(output_dir, manifest, reused, time.monotonic() - started)
+    num_reused = sum(result.reused for result in results)
+    _write_report(output_dir, manifest, num_reused, time.monotonic() - started_s)
     for clip in skipped:
-        log.warning("skipped %s: %s (%s)", clip.source, clip.reason, clip.detail)
+        logger.warning("skipped %s: %s (%s)", clip.source, clip.reason, clip.detail)
     _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
     manifest.save(output_dir)
-    for split in _empty_splits({clip.split for clip in clips}, options):
-        log.warning("no clip fell into split %s: add videos, or enlarge its share", split)
-    told = (len(clips), reused, len(skipped), output_dir)
-    log.info("%d clips (%d kept from before), %d skipped: %s", *told)
+    logger.info(
+        "%s: %d clips (%s), %d of them from earlier runs; %d videos skipped",
+        *(output_dir, len(clips), _split_sizes(manifest), num_reused, len(skipped)),
+    )
     return manifest
 
 
-def _refused(results: Sequence[ClipResult], input_dir: Path) -> list[SkippedClip]:
-    return [
-        SkippedClip(r.task.source.relative_to(input_dir).as_posix(), r.reason, r.detail)
-        for r in results
-        if r.reason
-    ]
-
-
-def _empty_splits(filled: set[str], options: PrepareOptions) -> list[str]:
-    """The splits that were to have a share and are not among those with a clip."""
-    shares = {"val": options.val_fraction, "test": options.test_fraction}
-    shares["train"] = 1.0 - sum(shares.values())
-    return [name for name, share in shares.items() if share > 1e-9 and name not in filled]
-
-
-def _require_speakers(tasks: list[ClipTask], input_dir: Path, options: PrepareOptions) -> None:
-    """Refuses so few speakers that a split would have none, before any work is done."""
-    speakers = {_speaker(task, input_dir) for task in tasks}
-    if missing := sorted(set(options.holdout_speakers) - speakers):
-        log.warning("holdout_speakers: %s has no video of %s", input_dir, ", ".join(missing))
-    empty = _empty_splits({_split("", speaker, options) for speaker in speakers}, options)
-    cause = "split_by=speaker" if options.split_by == "speaker" else ""
-    remedy = "change val_fraction or test_fraction, or take split_by=clip"
-    if speakers <= set(options.holdout_speakers):
-        cause, remedy = "holdout_speakers", "or hold out fewer"
-    if cause and empty:
-        raise CorpusError(
-            f"{cause} leaves {' and '.join(empty)} without a speaker: {input_dir} has "
-            f"{len(speakers)} ({', '.join(sorted(speakers)[:5])}); add speakers (a folder each), "
-            f"{remedy}"
+def next_steps(manifest: Manifest, corpus_dir: Path | str) -> list[str]:
+    """Return the lines that `talkinghead prepare` ends with: problems and the next command."""
+    corpus, lines = shlex.quote(str(corpus_dir)), []
+    if not manifest.split("train"):
+        return [f"next: talkinghead evaluate corpus={corpus} checkpoint=default output=scores"]
+    if len(manifest.clips) == 1:
+        lines.append(
+            "with a single clip there is none for validation, so training validates on the clip "
+            "it trains on. Add videos and run the same command again"
         )
-
-
-def _require_good(
-    manifest: Manifest, max_bad_fraction: float, input_dir: Path, output_dir: Path
-) -> None:
-    skipped, total = manifest.skipped, len(manifest.clips) + len(manifest.skipped)
-    if manifest.clips and len(skipped) <= max_bad_fraction * total:
-        return
-    counts = Counter(clip.reason for clip in skipped).most_common()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
-    raise CorpusError(
-        f"{len(skipped)} of {total} videos in {input_dir} are bad ({reasons}), "
-        f"more than max_bad_fraction={max_bad_fraction} allows; "
-        f"see {output_dir / REPORT_NAME}, mend them or raise max_bad_fraction"
-    )
+    elif not manifest.split("val"):
+        lines.append(
+            "there is no clip for validation, which training needs: run the same command with "
+            "val_fraction=0.1"
+        )
+    return [*lines, f"next: talkinghead train experiment=finetune data.corpus_dir={corpus}"]
 
 
 def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list[SkippedClip]]:
+    command = f"`talkinghead prepare input=VIDEOS output={output_dir}`"
     if not input_dir.is_dir():
         raise CorpusError(
-            f"{input_dir} is not a folder; give input= a folder of videos, one folder per speaker"
+            f"input={input_dir} is not a folder; run {command} with a folder of videos, one "
+            "subfolder per speaker"
         )
-    sources = sorted(
-        p for p in input_dir.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()
-    )
+    sources = list_video_files(input_dir)
+    if not sources and (input_dir / MANIFEST_NAME).is_file():
+        raise CorpusError(
+            f"input={input_dir} is a prepared corpus, not a folder of videos; train on it with "
+            f"`talkinghead train experiment=finetune data.corpus_dir={input_dir}`"
+        )
     if not sources:
         raise CorpusError(
-            f"{input_dir} holds no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); check input="
+            f"input={input_dir} has no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); run "
+            f"{command} with a folder that has some"
         )
     tasks: dict[str, ClipTask] = {}
     duplicates = []
@@ -228,18 +194,58 @@ def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list
             detail = f"it has the same name as {tasks[clip_id].source.name}; rename one"
             duplicates.append(SkippedClip(relative.as_posix(), "duplicate name", detail))
             continue
-        folder = (
-            output_dir / "clips" / (relative.parent if len(relative.parts) > 1 else _ONE_SPEAKER)
-        )
-        tasks[clip_id] = ClipTask(source, clip_id, folder / f"{relative.stem}.safetensors")
+        folder = relative.parent if len(relative.parts) > 1 else Path(_DEFAULT_SPEAKER)
+        clip_path = output_dir / "clips" / folder / f"{relative.stem}.safetensors"
+        tasks[clip_id] = ClipTask(source, clip_id, clip_path)
     return list(tasks.values()), duplicates
+
+
+def _speaker(task: ClipTask, input_dir: Path) -> str:
+    parts = task.source.relative_to(input_dir).parts
+    return parts[0] if len(parts) > 1 else _DEFAULT_SPEAKER
+
+
+def _require_speakers(tasks: list[ClipTask], input_dir: Path, options: PrepareOptions) -> None:
+    """Require enough speakers for the splits, before any work is done."""
+    speakers = {_speaker(task, input_dir) for task in tasks}
+    held_out = set(options.holdout_speakers)
+    if missing := sorted(held_out - speakers):
+        logger.warning("holdout_speakers: %s has no video of %s", input_dir, ", ".join(missing))
+    num_free = len(speakers - held_out)
+    required = [name for name in options.required if name != "test" or not held_out & speakers]
+    empty = required[num_free:]
+    if not empty or (num_free and options.split_by == "clip"):
+        return
+    cause = "split_by=speaker" if num_free else "holdout_speakers"
+    remedy = "run the same command with split_by=clip" if num_free else "hold out fewer"
+    raise CorpusError(
+        f"{cause} leaves {' and '.join(empty)} without a speaker: {input_dir} has {len(speakers)} "
+        f"({', '.join(sorted(speakers)[:5])}); add speakers (one subfolder each), or {remedy}"
+    )
+
+
+def _require_good(
+    manifest: Manifest, max_bad_fraction: float, input_dir: Path, output_dir: Path
+) -> None:
+    num_skipped, total = len(manifest.skipped), len(manifest.clips) + len(manifest.skipped)
+    if manifest.clips and num_skipped <= max_bad_fraction * total:
+        return
+    counts = Counter(clip.reason for clip in manifest.skipped).most_common()
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
+    needed = math.ceil(100 * num_skipped / total) / 100
+    remedy = f", or run the same command with max_bad_fraction={needed}" if manifest.clips else ""
+    raise CorpusError(
+        f"{num_skipped} of {total} videos in {input_dir} are bad ({reasons}), more than "
+        f"max_bad_fraction={max_bad_fraction} allows; see {output_dir / REPORT_NAME} and replace "
+        f"them{remedy}"
+    )
 
 
 _maker: ClipMaker | None = None
 
 
 def _start_worker(spec: AVSpec, options: PrepareOptions) -> None:
-    """Each process works on one clip with one thread; more would fight over the cores."""
+    """Limit a worker process to one thread, as each has a clip of its own, and load its models."""
     global _maker
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -257,12 +263,11 @@ def _work(task: ClipTask) -> ClipResult:
 
 
 def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> Iterator[ClipResult]:
-    """Results as they come, from worker processes or from this one."""
+    """Yield results as they are completed, in worker processes or in this one."""
     if options.workers <= 0:
         yield from map(_build_maker(spec, options).run, tasks)
         return
-    # Spawned, not forked: the parent may hold threads (torch, a progress bar), and a fork would
-    # copy their locks.
+    # Forked processes would copy the locks of this one's threads (torch, the progress bar).
     with ProcessPoolExecutor(
         min(options.workers, len(tasks)),
         multiprocessing.get_context("spawn"),
@@ -276,14 +281,14 @@ def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> It
         except BrokenProcessPool as error:
             raise CorpusError(
                 "a worker process died (killed, or out of memory); run the same command again, "
-                "finished clips are kept, or lower workers="
+                "finished clips are kept. A smaller workers= needs less memory"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[ClipResult]:
-    """All results, behind a progress bar with the time left and the number of bad ones."""
+    """Return all results; a progress bar shows the time left and the number of bad videos."""
     columns = (
         TextColumn("preparing"),
         BarColumn(),
@@ -303,47 +308,51 @@ def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[C
 
 
 def _entry(
-    result: ClipResult, input_dir: Path, output_dir: Path, spec: AVSpec, options: PrepareOptions
+    result: ClipResult, input_dir: Path, output_dir: Path, spec: AVSpec, emotion: str | None
 ) -> ClipEntry:
-    relative = result.task.source.relative_to(input_dir)
-    speaker = _speaker(result.task, input_dir)
+    """Return the manifest's entry of a good clip; its split is assigned later."""
     offset = result.offset
     return ClipEntry(
-        result.task.clip_id,
-        speaker,
-        result.task.clip_path.relative_to(output_dir).as_posix(),
-        result.num_frames,
-        float(result.num_frames / spec.fps),
-        _split(result.task.clip_id, speaker, options),
-        relative.as_posix(),
-        result.sha256,
-        offset.frames if offset else None,
-        round(offset.confidence, 4) if offset else None,
+        id=result.task.clip_id,
+        speaker=_speaker(result.task, input_dir),
+        path=result.task.clip_path.relative_to(output_dir).as_posix(),
+        num_frames=result.num_frames,
+        duration_s=float(result.num_frames / spec.fps),
+        split="train",
+        source=result.task.source.relative_to(input_dir).as_posix(),
+        sha256=result.sha256,
+        offset_frames=offset.frames if offset else None,
+        sync_confidence=round(offset.confidence, 4) if offset else None,
+        emotion=emotion,
     )
 
 
-def _speaker(task: ClipTask, input_dir: Path) -> str:
-    parts = task.source.relative_to(input_dir).parts
-    return parts[0] if len(parts) > 1 else _ONE_SPEAKER
+def _skipped(results: Sequence[ClipResult], input_dir: Path) -> list[SkippedClip]:
+    return [
+        SkippedClip(r.task.source.relative_to(input_dir).as_posix(), r.reason, r.detail)
+        for r in results
+        if r.reason
+    ]
 
 
-def _split(clip_id: str, speaker: str, options: PrepareOptions) -> str:
-    return assign_split(
-        clip_id,
-        speaker,
-        val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction,
-        split_by=options.split_by,
-        holdout_speakers=options.holdout_speakers,
-    )
+def _earlier_clips(output_dir: Path) -> tuple[ClipEntry, ...]:
+    """Return the clips of the corpus's previous manifest, if there is one."""
+    try:
+        return Manifest.load(output_dir).clips
+    except CorpusError:
+        return ()
 
 
-def _write_report(output_dir: Path, manifest: Manifest, reused: int, seconds: float) -> None:
-    """What a person wants to know about a run; `manifest.json` is for the code."""
+def _split_sizes(manifest: Manifest) -> str:
+    return ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
+
+
+def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds: float) -> None:
+    """Write a summary of the run for the user; `manifest.json` is for the code."""
     offsets = Counter(c.offset_frames for c in manifest.clips if c.offset_frames is not None)
     report = {
         "num_clips": len(manifest.clips),
-        "num_reused": reused,
+        "num_reused": num_reused,
         "num_skipped": len(manifest.skipped),
         "seconds": round(seconds, 1),
         "hours_of_video": round(sum(clip.duration_s for clip in manifest.clips) / 3600, 3),

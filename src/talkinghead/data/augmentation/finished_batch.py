@@ -1,0 +1,118 @@
+"""Conversion of collated dataset items to the inputs of a model.
+
+Shape suffixes: B samples, C feature rows, L mel frames of a segment, S video frames, K mel frames
+of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation
+from talkinghead.features.faces.alignment import masked_face, mouth_crop
+from talkinghead.types import AVSpec
+
+_AUDIO = ("mel", "mel_negative", "pseudo_label_mel")
+_KEPT = ("lips", "reference_lips", "lip_points", "pseudo_label_lips", "emotion", "head_turn")
+
+
+def finish_batch(
+    batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None = None
+) -> dict[str, Any]:
+    """Convert collated items to the inputs of the generator, with or without augmentation.
+
+    Args:
+        batch: collated `ClipDataset` items, on any device.
+        spec: the corpus's AVSpec.
+        augmentation: None for plain batches.
+
+    Returns:
+        - reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], masked_face
+          [B, T, 3, face / 2, face / 2] and mean_mouth [B, 3, mouth, mouth], in [0, 1]
+        - mel, mel_negative and pseudo_label_mel float [B, W, rows, mel_window]
+        - lips and pseudo_label_lips float [B, W, 20, 2]; reference_lips [B, 20, 2] and lip_points
+          [B, T, 20, 2] in canonical pixels of these images
+        - teacher_forced_lips and decoder_mel; see `BatchAugmentation.teacher_forcing`
+        - index, clip_index, start int64 [B]; clip and speaker
+        - with these conditions, emotion int64 [B] and head_turn float [B, T, 3]
+        - without augmentation, faces float [B, T, 3, face, face].
+    """
+    rest = {name: batch[name] for name in _KEPT if name in batch}
+    if augmentation is None:
+        faces = batch["faces"].float() / 255.0
+        images = {
+            "reference_face": batch["reference_face"].float() / 255.0,
+            "faces": faces,
+            "masked_face": masked_face(faces, spec),
+        }
+        return {**images, **finish_mouths(batch, spec), **rest}
+    streams = augmentation.image_streams(batch)
+    joint = augmentation.transform(streams, spec.face_size, batch["faces"].device)
+    still = augmentation.still(streams, joint.grid.device)
+    posed = augmentation.change_pose(joint, still, streams)
+    reference_face = batch["reference_face"][:, None]
+    visible = torch.where(still[:, None, None, None, None], reference_face, batch["faces"])
+    images = {
+        "reference_face": augmentation.degrade(posed.faces(reference_face)[:, 0], streams),
+        "masked_face": joint.masked_face(visible),
+    }
+    rest["lip_points"] = joint.points(batch["lip_points"])
+    rest["reference_lips"] = posed.points(batch["reference_lips"][:, None])[:, 0]
+    if "head_turn" in rest:
+        rest["head_turn"] = joint.turn(rest["head_turn"])
+    finished = {**images, **finish_mouths(batch, spec, augmentation), **rest}
+    if augmentation.options.teacher_forced_lips > 0:
+        finished |= augmentation.teacher_forcing(batch["lips"], finished, streams)
+    return finished
+
+
+def finish_mouths(
+    batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None = None
+) -> dict[str, Any]:
+    """Convert collated items to the inputs of models of the mouth alone; see `finish_batch`.
+
+    Returns:
+        mouths, mean_mouth, mel, mel_negative, the numbers and names, and lip_points float
+        [B, T, 20, 2] as in the items, without any warp.
+    """
+    images = torch.cat([batch["mean_face"][:, None], batch["faces"]], 1)
+    if augmentation is None:
+        images = mouth_crop(images.float() / 255.0, spec)
+    else:
+        streams = augmentation.image_streams(batch)
+        images = augmentation.transform(streams, spec.face_size, images.device).mouths(images)
+    return {
+        "mouths": images[:, 1:],
+        "mean_mouth": images[:, 0],
+        "lip_points": batch["lip_points"],
+        **_finish_audio(batch, spec, augmentation),
+        **{name: batch[name] for name in ("index", "clip_index", "start", "clip", "speaker")},
+    }
+
+
+def _finish_audio(
+    batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None
+) -> dict[str, Tensor]:
+    names = [name for name in _AUDIO if name in batch]
+    segments = torch.cat([batch[name] for name in names], -1)
+    if augmentation is not None:
+        segments = augmentation.audio(segments, augmentation.audio_streams(batch))
+    starts = dict.fromkeys(names, batch["window_starts"])
+    if "pseudo_label_mel" in starts:
+        starts["pseudo_label_mel"] = batch["pseudo_label_starts"]
+    parts = segments.chunk(len(names), -1)
+    return {
+        name: _cut_windows(part, starts[name], spec)
+        for name, part in zip(names, parts, strict=True)
+    }
+
+
+def _cut_windows(features_BCL: Tensor, starts_BS: Tensor, spec: AVSpec) -> Tensor:
+    """Return the windows [B, S, C, K] of a segment."""
+    index_BSK = starts_BS[:, :, None] + torch.arange(spec.mel_window, device=starts_BS.device)
+    rows = torch.arange(len(features_BCL), device=features_BCL.device)[:, None, None]
+    return features_BCL.transpose(1, 2)[rows, index_BSK].transpose(2, 3).contiguous()

@@ -1,0 +1,122 @@
+"""Assignment of clips to the splits "train", "val" and "test"."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from talkinghead.data.manifest import ClipEntry
+from talkinghead.errors import UsageError
+
+_LONG_FRAMES = 20
+"""Frames of the longest training windows (experiment=sync_expert)."""
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Division of a corpus into splits.
+
+    Attributes:
+        val_fraction: expected fraction of clips (or speakers) in "val", which gets at least one.
+        test_fraction: expected fraction in "test", which gets at least one if above 0.
+        split_by: "clip", or "speaker" to keep all clips of a speaker in one split.
+        holdout_speakers: speakers all of whose clips are in "test".
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    val_fraction: float = 0.1
+    test_fraction: float = 0.0
+    split_by: Literal["clip", "speaker"] = "clip"
+    holdout_speakers: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.split_by not in ("clip", "speaker"):
+            raise UsageError(f"split_by is {self.split_by!r}; it must be clip or speaker")
+        for name in ("val_fraction", "test_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.val_fraction + self.test_fraction > 1.0:
+            raise UsageError("val_fraction and test_fraction together exceed 1; make them smaller")
+
+    @property
+    def required(self) -> list[str]:
+        """The splits with a fraction above 0, the most important one first."""
+        fractions = {
+            "train": 1.0 - self.val_fraction - self.test_fraction,
+            "val": self.val_fraction,
+            "test": self.test_fraction,
+        }
+        return [name for name, fraction in fractions.items() if fraction > 1e-9]
+
+
+def assign_splits(
+    clips: Sequence[ClipEntry], options: SplitOptions, earlier: Iterable[ClipEntry] = ()
+) -> list[ClipEntry]:
+    """Return the clips with their splits.
+
+    The split of a clip (or speaker) is a function of its name, so that added videos do not move
+    others. If a split with a fraction above 0 would be empty, it gets one clip (or speaker) of the
+    largest split, while there are enough.
+
+    Args:
+        clips: the prepared clips.
+        options: fractions of the splits.
+        earlier: clips of the corpus's previous manifest. What was alone in its split stays there,
+            as it may have been moved; new clips are moved before earlier ones.
+    """
+    unit_of = _speaker if options.split_by == "speaker" else _clip_id
+    free = [clip for clip in clips if clip.speaker not in options.holdout_speakers]
+    splits = {unit_of(clip): _split_of(unit_of(clip), options) for clip in free}
+    before = {unit_of(clip): clip.split for clip in earlier}
+    sizes = Counter(before.values())
+    for unit, split in before.items():
+        if unit in splits and sizes[split] == 1 and split in options.required:
+            splits[unit] = split
+    long = {unit_of(clip) for clip in free if clip.num_frames >= _LONG_FRAMES} or set(splits)
+    _fill_empty_splits(splits, long, before, options.required)
+    return [replace(clip, split=splits.get(unit_of(clip), "test")) for clip in clips]
+
+
+def _fill_empty_splits(
+    splits: dict[str, str], long: set[str], before: Mapping[str, str], required: Sequence[str]
+) -> None:
+    """Move one of the `long` units into each required split that has none, in place."""
+    targets = required[: len(long)]
+    for target in targets:
+        sizes = Counter(splits[unit] for unit in long)
+        if sizes[target]:
+            continue
+        movable = [u for u in long if sizes[splits[u]] > 1 or splits[u] not in targets]
+        largest = max((splits[unit] for unit in movable), key=lambda split: (sizes[split], split))
+        # The order in which changing fractions would move them.
+        sign = 1 if largest == "train" else -1
+        chosen = min(
+            (unit for unit in movable if splits[unit] == largest),
+            key=lambda unit: (unit in before, sign * _draw(unit)),
+        )
+        splits[chosen] = target
+
+
+def _split_of(name: str, options: SplitOptions) -> str:
+    draw = _draw(name)
+    if draw < options.val_fraction:
+        return "val"
+    return "test" if draw < options.val_fraction + options.test_fraction else "train"
+
+
+def _draw(name: str) -> float:
+    """Return a number in [0, 1) that depends on the name only."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def _clip_id(clip: ClipEntry) -> str:
+    return clip.id
+
+
+def _speaker(clip: ClipEntry) -> str:
+    return clip.speaker
