@@ -78,11 +78,11 @@ VIDEO_INPUTS = {
     "an empty audio": ({"audio": "empty.mp4"}, "empty.mp4: the file is empty"),
     "text as audio": ({"audio": "text.mp4"}, "text.mp4: not a media file"),
     "a truncated audio": ({"audio": "cut.mp4"}, "cut.mp4: "),
-    "a video without sound": ({"audio": "silent.mp4"}, "silent.mp4: has no audio"),
+    "a video without audio": ({"audio": "silent.mp4"}, "silent.mp4: has no audio"),
     "no samples": ({"audio": "nothing.wav"}, "nothing.wav: "),
     "all NaN": ({"audio": "nan.wav"}, "nan.wav: "),
     "no face": ({"face": "wall.mp4"}, "wall.mp4: no face was found in any of"),
-    "a million frames a second": ({"face": "fast.mp4"}, "fast.mp4: claims 1,000,000 frames/s"),
+    "a million frames a second": ({"face": "fast.mp4"}, "fast.mp4: has 1,000,000 frames/s"),
     "900 million pixels": ({"face": "bomb.png"}, "more than 134,217,728 pixels"),
     "a header of 3.6 billion": ({"face": "giant.avi"}, "more than 134,217,728 pixels"),
 }
