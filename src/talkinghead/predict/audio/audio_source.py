@@ -165,7 +165,7 @@ class Speech:
             self._path = Path(audio)
             info = probe(self._path)
             if not info.sample_rate:
-                raise MediaError(f"{audio}: has no sound; expected speech: use another file")
+                raise MediaError(f"{audio}: has no audio; expected speech: use another file")
             self.sample_rate, self.estimated_duration_s = info.sample_rate, info.duration_s
 
     def chunks(self, sample_rate: int) -> Generator[FloatArray] | SpeechReader:
