@@ -76,9 +76,9 @@ def evaluate(
     """Generate clips of a prepared corpus and score them (see docs/metrics.md).
 
     Args:
-        checkpoint: a generator's file, or "default".
-        corpus_dir: a prepared corpus.
-        output_dir: folder for scores.json, clips.csv, report.html and strips/*.png.
+        checkpoint: A generator's .ckpt or .safetensors file, or "default" for the packaged weights.
+        corpus_dir: A prepared corpus.
+        output_dir: Folder for scores.json, clips.csv, report.html and strips/*.png.
         options: see `EvaluationOptions`.
         lip_prior: additional prediction of the lip motion; "auto" is Whisper, if it is installed.
             Not used with `generation="model"`.
@@ -139,8 +139,14 @@ def evaluate_video(
 ) -> dict[str, Any]:
     """Score a checkpoint on a folder of raw videos, all of unseen speakers.
 
-    The videos are prepared into `output_dir/corpus`, which later runs reuse. Arguments and errors
-    are those of `evaluate`; `options.splits` is ignored.
+    The other arguments and the errors are those of `evaluate`; `options.splits` is ignored.
+
+    Args:
+        checkpoint: see `evaluate`.
+        input_dir: Folder of raw videos; they are prepared into OUTPUT/corpus, which later runs use.
+        output_dir: see `evaluate`.
+        options: see `EvaluationOptions`.
+        lip_prior: see `evaluate`.
     """
     options = options or EvaluationOptions()
     corpus_dir = Path(output_dir) / "corpus"

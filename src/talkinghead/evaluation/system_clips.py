@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkinghead.data.preparation.clip_maker import grid_frames
-from talkinghead.data.preparation.corpus import VIDEO_SUFFIXES
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.evaluation import metrics
 from talkinghead.evaluation.clip_audio import ClipAudio
@@ -25,6 +23,7 @@ from talkinghead.features.faces.alignment import warp_face
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import track_clip
 from talkinghead.media.reader import probe, read_audio, read_video
+from talkinghead.media.video_input import grid_frames, list_video_files
 from talkinghead.types import AVSpec, FloatArray, UInt8Array, VideoFrame
 
 
@@ -128,7 +127,7 @@ def find_videos(path: str | Path) -> dict[str, Path]:
         return {root.stem: root}
     if not root.is_dir():
         raise UsageError(f"{root} does not exist: give a video, or a folder of videos")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    files = list_video_files(root)
     if not files:
         raise UsageError(f"{root} contains no video; expected files such as clip.mp4")
     return {p.relative_to(root).with_suffix("").as_posix(): p for p in files}

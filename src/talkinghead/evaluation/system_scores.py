@@ -60,7 +60,7 @@ def score_systems(
     Args:
         generated: a video or a folder, several of them, or a mapping of names to them.
         reference: the real video, or a folder of real videos.
-        output_dir: folder for scores.json, clips.csv, report.html and strips/*.png.
+        output_dir: Folder for scores.json, clips.csv, report.html and strips/*.png.
         options: see `ScoreOptions`.
 
     Returns:

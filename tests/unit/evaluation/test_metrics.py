@@ -1,10 +1,11 @@
-"""The scores, on series and pictures whose values are known."""
+"""Metrics on series and images with known values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import kornia
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ NAN = float("nan")
 
 
 class ScriptedDetector:
-    """Finds a face wherever the picture's first pixel is not black; its gap is that pixel."""
+    """Finds a face in images whose first pixel is not black; its mouth opening is that pixel."""
 
     topology = "ibug68"
 
@@ -39,17 +40,17 @@ class ScriptedDetector:
         return Face(Box(0, 0, 8, 8), points, 1.0, self.topology)
 
 
-def pictures(values: Sequence[int]) -> UInt8Array:
+def images(values: Sequence[int]) -> UInt8Array:
     return np.array(values, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
 
 
-def test_opening_series_follows_the_face_and_marks_where_it_is_lost() -> None:
+def test_opening_series_is_nan_without_a_face() -> None:
     detector = ScriptedDetector()
-    points = metrics.track_landmarks(pictures([10, 20, 0, 30]), detector)
+    points = metrics.track_landmarks(images([10, 20, 0, 30]), detector)
     opening = metrics.opening_series(points, detector.topology)
     np.testing.assert_allclose(opening, [0.1, 0.2, NAN, 0.3], rtol=1e-6)
-    assert detector.num_detected == 3  # At the start, where it was lost, and after.
-    nobody = metrics.track_landmarks(pictures([0, 0]), detector)
+    assert detector.num_detected == 3  # At the start, in the frame without a face, and after it.
+    nobody = metrics.track_landmarks(images([0, 0]), detector)
     assert np.isnan(metrics.opening_series(nobody, detector.topology)).all()
 
 
@@ -67,34 +68,36 @@ def test_pearson() -> None:
     assert math.isnan(metrics.pearson(wave[:2], wave[:2]))
 
 
-def test_a_mouth_that_does_not_move_agrees_with_nothing() -> None:
+def test_correlation_of_a_static_mouth_is_zero() -> None:
     wave = np.sin(np.arange(50, dtype=np.float32))
-    assert metrics.agreement(wave, wave) == pytest.approx(1)
-    assert metrics.agreement(np.full(50, 0.1, np.float32), wave) == 0
-    assert math.isnan(metrics.agreement(wave, np.full(50, 0.1, np.float32)))
-    assert math.isnan(metrics.agreement(np.full(50, NAN, np.float32), wave))
-    assert math.isnan(metrics.agreement(wave, wave, mask=np.zeros(50, dtype=bool)))
+    assert metrics.opening_correlation(wave, wave) == pytest.approx(1)
+    assert metrics.opening_correlation(np.full(50, 0.1, np.float32), wave) == 0
+    assert math.isnan(metrics.opening_correlation(wave, np.full(50, 0.1, np.float32)))
+    assert math.isnan(metrics.opening_correlation(np.full(50, NAN, np.float32), wave))
+    assert math.isnan(metrics.opening_correlation(wave, wave, mask=np.zeros(50, dtype=bool)))
 
 
-def test_openness_is_a_place_in_the_real_range() -> None:
+def test_relative_opening_is_measured_in_the_real_range() -> None:
     real = np.linspace(0, 1, 101, dtype=np.float32)
     real[0] = NAN
     low, high = 0.0595, 0.9505  # The 5th and the 95th of 0.01, 0.02 ... 1.
-    place = {v: metrics.openness(np.float32([NAN, v, v, 9]), real) for v in (0.0, low, 0.5, high)}
+    place = {
+        v: metrics.relative_opening(np.float32([NAN, v, v, 9]), real) for v in (0.0, low, 0.5, high)
+    }
     assert place[low] == pytest.approx(0, abs=1e-6)
     assert place[high] == pytest.approx(1, abs=1e-6)
     assert place[0.5] == pytest.approx((0.5 - low) / (high - low))
     assert place[0.0] < 0
-    assert math.isnan(metrics.openness(np.full(3, NAN, np.float32), real))
-    assert math.isnan(metrics.openness(real, np.full(3, NAN, np.float32)))
-    assert math.isnan(metrics.openness(real, np.full(3, 0.1, np.float32)))
+    assert math.isnan(metrics.relative_opening(np.full(3, NAN, np.float32), real))
+    assert math.isnan(metrics.relative_opening(real, np.full(3, NAN, np.float32)))
+    assert math.isnan(metrics.relative_opening(real, np.full(3, 0.1, np.float32)))
 
 
-def test_pauses_are_long_enough_to_close_a_mouth() -> None:
+def test_pauses_have_a_minimum_duration() -> None:
     speech = np.array([0] * 6 + [1] * 5 + [0] * 4 + [1] * 5 + [0] * 5, dtype=bool)
     expected = np.zeros(25, dtype=bool)
     expected[:6] = expected[20:] = True
-    assert (metrics.pauses(speech) == expected).all()
+    assert (metrics.pause_frames(speech) == expected).all()
 
 
 def test_speech_frames() -> None:
@@ -127,30 +130,23 @@ def test_pixel_scores() -> None:
     assert metrics.ssim(image.flip(-1), image) < noisy < 0.99
 
 
-def test_ssim_is_the_published_one() -> None:
-    skimage = pytest.importorskip("skimage.metrics")
+def test_psnr_and_ssim_equal_kornia() -> None:
     torch.manual_seed(0)
-    a = torch.nn.functional.avg_pool2d(torch.rand(1, 3, 64, 64), 3, 1)
+    a = torch.nn.functional.avg_pool2d(torch.rand(3, 3, 64, 64), 3, 1)
     b = (a + 0.05 * torch.randn_like(a)).clamp(0, 1)
-    theirs = skimage.structural_similarity(
-        a[0].numpy(),
-        b[0].numpy(),
-        channel_axis=0,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-        data_range=1.0,
-    )
-    assert metrics.ssim(a, b) == pytest.approx(theirs, abs=0.01)
+    ssim = kornia.metrics.ssim(a, b, window_size=11).mean()
+    assert metrics.ssim(a, b) == pytest.approx(float(ssim), abs=1e-4)
+    per_image = [float(kornia.metrics.psnr(x, y, 1.0)) for x, y in zip(a, b, strict=True)]
+    assert metrics.psnr(a, b) == pytest.approx(np.mean(per_image), abs=1e-4)
 
 
-def test_jitter_is_what_moves_outside_the_mouth() -> None:
+def test_jitter_measures_motion_outside_the_mouth() -> None:
     rng = np.random.default_rng(0)
     box = Box(4, 4, 12, 12)
     real = rng.integers(0, 200, (6, 16, 16, 3)).astype(np.uint8)
     assert metrics.jitter(real, real, box) == 0
     brighter = real + np.uint8(20)
-    assert metrics.jitter(brighter, real, box) == 0  # Another colour is no motion.
+    assert metrics.jitter(brighter, real, box) == 0  # A constant colour offset is not motion.
     mouth = real.copy()
     mouth[:, 4:12, 4:12] = rng.integers(0, 200, (6, 8, 8, 3))
     assert metrics.jitter(mouth, real, box) == 0
@@ -189,7 +185,7 @@ def test_landmark_distance_is_in_eye_distances(topology: str) -> None:
 def test_sync_scores_find_the_offset(late: int) -> None:
     rng = np.random.default_rng(0)
     video = rng.normal(size=(80, 16)).astype(np.float32)
-    audio = np.roll(video, late, axis=0)  # What is seen at t is heard at t + late.
+    audio = np.roll(video, late, axis=0)  # The frame at t matches the audio at t + late.
     scores = metrics.sync_scores(audio, video)
     assert scores.offset == late
     assert scores.lse_d == pytest.approx(0, abs=1e-4)
@@ -197,11 +193,24 @@ def test_sync_scores_find_the_offset(late: int) -> None:
     assert (scores.distance_at_zero < 1e-4) == (late == 0)
 
 
-def test_sync_scores_of_strangers_and_of_short_clips() -> None:
+def test_sync_scores_of_unrelated_and_of_short_clips() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 80, 16)).astype(np.float32)
     assert metrics.sync_scores(a, b).lse_c < 0.5
     assert metrics.sync_scores(a[:4], a[:4]).offset == 0
+
+
+def test_torchmetrics_average_over_clips() -> None:
+    wave = torch.sin(torch.arange(50.0))
+    correlation = metrics.MouthOpeningCorrelation()
+    correlation.update(wave, wave)
+    correlation.update(-wave, wave, mask=wave > 0)
+    correlation.update(wave, torch.full_like(wave, 0.1))  # NaN: the real mouth does not move.
+    assert float(correlation.compute()) == pytest.approx(0)
+    error = metrics.LipSyncError()
+    error.update(torch.eye(40), torch.eye(40))
+    expected = metrics.sync_scores(np.eye(40, dtype=np.float32), np.eye(40, dtype=np.float32))
+    assert error.compute()["lse_c"] == pytest.approx(expected.lse_c)
 
 
 def test_bootstrap_interval() -> None:
@@ -216,20 +225,20 @@ def test_bootstrap_interval() -> None:
     assert metrics.bootstrap_interval(np.array([NAN])).num_clips == 0
 
 
-def test_paired_differences_see_what_single_means_do_not() -> None:
+def test_paired_difference_is_more_sensitive_than_means() -> None:
     rng = np.random.default_rng(2)
     clips = rng.normal(0, 1, size=40)  # Clips differ by far more than the systems do.
     ours, theirs = clips + 0.1, clips + rng.normal(0, 0.05, size=40)
     apart = metrics.bootstrap_interval(ours), metrics.bootstrap_interval(theirs)
     assert apart[0].low < apart[1].high
     difference = metrics.paired_difference(ours, theirs)
-    assert difference.leaves_out_zero
+    assert difference.excludes_zero
     assert difference.mean == pytest.approx(0.1, abs=0.03)
-    assert not metrics.paired_difference(clips, clips).leaves_out_zero
+    assert not metrics.paired_difference(clips, clips).excludes_zero
     noise = metrics.paired_difference(clips + rng.normal(0, 0.3, size=40), clips)
     assert noise.low < 0 < noise.high
 
 
-def test_few_clips_tell_no_difference() -> None:
-    assert metrics.bootstrap_interval(np.full(6, 0.2)).leaves_out_zero
-    assert not metrics.bootstrap_interval(np.full(5, 0.2)).leaves_out_zero
+def test_difference_needs_a_minimum_number_of_clips() -> None:
+    assert metrics.bootstrap_interval(np.full(6, 0.2)).excludes_zero
+    assert not metrics.bootstrap_interval(np.full(5, 0.2)).excludes_zero

@@ -1,4 +1,4 @@
-"""The page is one file that needs nothing else, and says no more than the intervals do."""
+"""HTML report: self-contained, and highlights significant differences only."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 
 from talkinghead.evaluation.report.clip_visuals import make_clip_visuals
 from talkinghead.evaluation.report.page import make_plot
+from talkinghead.evaluation.report.results import ClipResult, Report, Verdict
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
-from talkinghead.evaluation.report.summary import Report, Scored, winners
+from talkinghead.evaluation.report.summary import winners, write_report
 from talkinghead.media.reader import probe
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
@@ -24,7 +25,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
 class Page(HTMLParser):
-    """Every tag with its attributes, and what was left open."""
+    """Collects tags with their attributes, and unclosed tags."""
 
     VOID = frozenset({"meta", "img", "br", "line", "rect", "path"})
 
@@ -53,29 +54,31 @@ def faces(level: int) -> UInt8Array:
     return np.full((30, 256, 256, 3), level, np.uint8)
 
 
-def scored(clip: str, column: str, value: float, *, shown: bool = False) -> Scored:
+def scored(clip: str, column: str, value: float, *, shown: bool = False) -> ClipResult:
     values = {"r_own_speech": value, "r_own": value, "lmd": 0.1 - value / 20, "jitter": 1.0}
     if not shown:
-        return Scored(clip, column, {}, values)
+        return ClipResult(clip, column, {}, values)
     wave: FloatArray = np.linspace(0, 0.2, 30, dtype=np.float32)
     broken = np.where(np.arange(30) == 10, np.nan, wave / 2).astype(np.float32)
-    takes = {"real": faces(90), column: faces(160)}
+    versions = {"real": faces(90), column: faces(160)}
     speech = np.arange(30) > 12
     samples = np.zeros(30 * 640, np.float32)
-    visuals = make_clip_visuals(takes, takes, {"real": wave, column: broken}, speech, samples, SPEC)
-    return Scored(clip, column, {}, values, visuals)
+    visuals = make_clip_visuals(
+        versions, versions, {"real": wave, column: broken}, speech, samples, SPEC
+    )
+    return ClipResult(clip, column, {}, values, visuals)
 
 
 @pytest.fixture
-def clips() -> list[Scored]:
+def clips() -> list[ClipResult]:
     good = [scored(f"c{i}", "good", 0.7 + 0.02 * i, shown=i < 1) for i in range(8)]
     bad = [scored(f"c{i}", "<b>bad", 0.3 + 0.02 * i) for i in range(8)]
     return [*good, *bad]
 
 
-def test_the_page_is_one_file(clips: list[Scored], tmp_path: Path) -> None:
+def test_page_is_self_contained(clips: list[ClipResult], tmp_path: Path) -> None:
     header = {"reference": "real & true", "left_out": ["FID is left out"], "skipped": []}
-    Report("systems", header, clips, Fraction(25)).write(tmp_path, 8)
+    write_report(Report("systems", header, clips, Fraction(25)), tmp_path, 8)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
@@ -101,18 +104,21 @@ def test_the_page_is_one_file(clips: list[Scored], tmp_path: Path) -> None:
     assert 'class="best">0.77' in text
 
 
-def test_a_difference_inside_its_interval_is_none(clips: list[Scored]) -> None:
+def test_insignificant_differences_have_no_winner(clips: list[ClipResult]) -> None:
     best = winners(clips, ["good", "<b>bad"])
     assert best == {"r_own": "good", "r_own_speech": "good", "lmd": "good"}  # Not jitter.
     few = [clip for clip in clips if clip.clip in ("c0", "c1", "c2")]
     assert winners(few, ["good", "<b>bad"]) == {}
-    lead = {"a": (0.3, -0.2), "b": (0.0, 0.0)}  # Ahead on the mean, by turns far behind.
+    lead = {
+        "a": (0.3, -0.2),
+        "b": (0.0, 0.0),
+    }  # Better in the mean, but worse in half of the clips.
     alike = [scored(f"c{i}", s, 0.5 + lead[s][i % 2]) for i in range(20) for s in "ab"]
     assert winners(alike, ["a", "b"]) == {}
     assert winners(alike, ["a"]) == {}
 
 
-def test_what_is_good_differs_from_score_to_score() -> None:
+def test_badness_follows_the_direction_of_the_score() -> None:
     values: FloatArray = np.array([0.5, 1.0, 2.0], np.float32)
     assert CATALOGUE["r_own"].badness(values).argmin() == 2
     assert CATALOGUE["lmd"].badness(values).argmin() == 0
@@ -120,15 +126,19 @@ def test_what_is_good_differs_from_score_to_score() -> None:
     assert CATALOGUE["sync_offset"].badness(values - 1).argmin() == 1
 
 
-def test_groups_are_not_compared(clips: list[Scored], tmp_path: Path) -> None:
-    content = Report("groups", {}, clips, Fraction(25), verdict=("Why.", False)).write(tmp_path, 0)
+def test_groups_are_not_compared_and_verdict_is_shown(
+    clips: list[ClipResult], tmp_path: Path
+) -> None:
+    verdict = Verdict("It fails.", "Why.", "bad")
+    report = Report("groups", {}, clips, Fraction(25), verdict=verdict)
+    content = write_report(report, tmp_path, 0)
     assert "differences" not in content
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "It does not listen." in text
+    assert '<p class="verdict bad"><strong>It fails.</strong> Why.' in text
     assert 'class="best"' not in text
 
 
-def test_curves_are_drawn_to_scale_with_gaps() -> None:
+def test_curves_are_to_scale_with_gaps() -> None:
     visuals = scored("c", "ours", 0.5, shown=True).visuals
     assert visuals is not None
     plot = make_plot(visuals, Fraction(25), "#123456")
@@ -144,9 +154,9 @@ def test_curves_are_drawn_to_scale_with_gaps() -> None:
     assert [text for _, text in plot.x_ticks] == ["0 s", "1 s"]
 
 
-def test_every_score_is_defined_in_the_documentation() -> None:
+def test_documentation_defines_every_score() -> None:
     text = DOCS.read_text(encoding="utf-8")
     named = set(re.findall(r"`([a-z0-9_]+)`", text))
-    # The real mouth's and SyncNet's figures are described once, by their prefixes.
-    plain = {name.removeprefix("real_").removeprefix("syncnet_") for name in CATALOGUE}
+    # Scores with these prefixes are documented by the prefix.
+    plain = {re.sub(r"^(real_|syncnet_|lips_|shown_)+", "", name) for name in CATALOGUE}
     assert plain <= named

@@ -1,4 +1,4 @@
-"""Scores of files: a reference against itself, against its shifted sound, against a still."""
+"""Scores of video files: a real video against itself, with late audio and as a still."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic_clips import Character, draw_face, speak
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
+from talkinghead.evaluation.scorers.clip_scorers import SyncNetworkOptions
 from talkinghead.evaluation.system_clips import pair_videos
 from talkinghead.evaluation.system_scores import (
     REFERENCE,
@@ -41,7 +42,7 @@ def write(path: Path, frames: UInt8Array, samples: FloatArray | None) -> Path:
     return path
 
 
-def late(samples: FloatArray, num_frames: int = SHIFT) -> FloatArray:
+def delayed(samples: FloatArray, num_frames: int = SHIFT) -> FloatArray:
     delay = np.zeros(num_frames * RATE // 25, np.float32)
     return np.concatenate([delay, samples])[: len(samples)]
 
@@ -56,13 +57,13 @@ def drawn(seconds: float, size: int = 256, speaker: int = 0) -> tuple[UInt8Array
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same clip as real, the same, with late sound, as a still, and at twice the size."""
+    """A real clip, a copy, one with late audio, and a still."""
     folder = tmp_path_factory.mktemp("media")
     frames, samples = drawn(2.4)
     write(folder / "real/ann/one.mp4", frames, samples)
     (folder / "same/ann").mkdir(parents=True)
     shutil.copy(folder / "real/ann/one.mp4", folder / "same/ann/one.mp4")
-    write(folder / "late/one.mp4", frames, late(samples))
+    write(folder / "late/one.mp4", frames, delayed(samples))
     write(folder / "still/one.mp4", np.repeat(frames[:1], len(frames), axis=0), samples)
     return folder
 
@@ -71,7 +72,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scores")
     systems = {name: media / name for name in ("same", "late", "still")}
-    # LPIPS takes longer than all the rest; test_judges.py has it.
+    # LPIPS is slow and is tested in test_clip_scorers.py.
     score_systems(systems, media / "real", folder, ScoreOptions(lpips=False))
     return folder
 
@@ -86,12 +87,12 @@ def means(report: dict[str, Any], system: str) -> dict[str, float]:
     return {n: s["mean"] for n, s in report["systems"][system]["scores"].items()}
 
 
-def test_a_reference_against_itself_is_perfect(report: dict[str, Any]) -> None:
+def test_real_video_against_itself_is_perfect(report: dict[str, Any]) -> None:
     assert list(report["systems"]) == [REFERENCE, "same", "late", "still"]
     for system in (REFERENCE, "same"):
         values = means(report, system)
         for name in ("r_own", "r_own_speech", "motion_ratio", "ssim", "sharpness_ratio", "found"):
-            assert values[name] == pytest.approx(1, abs=1e-5), name
+            assert values[name] == pytest.approx(1, abs=1e-4), name
         for name in ("lmd", "l1_own", "lips_l1_own", "jitter", "sync_offset"):
             assert values[name] == 0, name
         assert values["psnr"] == pytest.approx(100)
@@ -101,7 +102,7 @@ def test_a_reference_against_itself_is_perfect(report: dict[str, Any]) -> None:
     assert means(report, "same") == means(report, REFERENCE)
 
 
-def test_late_sound_is_found_and_nothing_else_changes(report: dict[str, Any]) -> None:
+def test_late_audio_changes_only_the_sync_scores(report: dict[str, Any]) -> None:
     values, real = means(report, "late"), means(report, REFERENCE)
     assert values["sync_offset"] == SHIFT
     assert values["lse_d"] == pytest.approx(real["lse_d"], abs=0.05)
@@ -112,7 +113,7 @@ def test_late_sound_is_found_and_nothing_else_changes(report: dict[str, Any]) ->
     }
 
 
-def test_a_still_follows_nothing(report: dict[str, Any]) -> None:
+def test_still_has_no_correlation(report: dict[str, Any]) -> None:
     values, real = means(report, "still"), means(report, REFERENCE)
     assert abs(values["r_own"]) < 0.3
     assert values["motion_ratio"] < 0.2
@@ -122,14 +123,14 @@ def test_a_still_follows_nothing(report: dict[str, Any]) -> None:
     assert values["lmd"] > 0.005
 
 
-def test_one_clip_tells_no_difference(report: dict[str, Any]) -> None:
+def test_one_clip_gives_no_significant_difference(report: dict[str, Any]) -> None:
     assert list(report["differences"]) == ["same - late", "same - still", "late - still"]
     difference = report["differences"]["same - still"]["r_own"]
     assert difference["mean"] > 0.7
     assert difference["differs"] is False
 
 
-def test_the_table_has_a_row_for_each_file(output: Path, report: dict[str, Any]) -> None:
+def test_table_has_a_row_per_file(output: Path, report: dict[str, Any]) -> None:
     with (output / "clips.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["id"], row["system"]) for row in rows] == [
@@ -140,30 +141,31 @@ def test_the_table_has_a_row_for_each_file(output: Path, report: dict[str, Any])
     assert len(list((output / "strips").iterdir())) == 3
 
 
-def test_files_of_other_sizes_are_aligned_by_their_own_faces(media: Path, tmp_path: Path) -> None:
+def test_files_of_other_sizes_are_aligned_separately(media: Path, tmp_path: Path) -> None:
     frames, _ = drawn(2)
     write(tmp_path / "real.mp4", frames, None)
     large = np.pad(drawn(2, 384)[0], ((0, 0), (20, 28), (40, 8), (0, 0)), mode="edge")
     write(tmp_path / "large.mp4", large, None)
-    options = ScoreOptions(lpips=False, expert=None)
+    options = ScoreOptions(lpips=False, sync=SyncNetworkOptions(checkpoint=None))
     report = score_systems(tmp_path / "large.mp4", tmp_path / "real.mp4", tmp_path / "o", options)
     values = means(report, "large")
     assert values["r_own"] > 0.9
     assert values["ssim"] > 0.8
     assert values["lmd"] < 0.02
-    # Without sound nobody knows when somebody speaks.
+    # Without audio there are no speech frames.
     assert not {"r_own_speech", "lse_d", "opening_pauses"} & set(values)
     assert report["left_out"][0].startswith("LSE by this project's expert")
 
 
-def test_a_bad_file_is_named_and_does_not_stop_the_others(media: Path, tmp_path: Path) -> None:
+def test_bad_file_is_reported_and_skipped(media: Path, tmp_path: Path) -> None:
     frames, samples = drawn(1)
     for name in ("a", "b", "c"):
         write(tmp_path / f"real/{name}.mp4", frames, samples)
     write(tmp_path / "made/a.mp4", frames, samples)
     (tmp_path / "made/b.mp4").write_bytes(b"no video")
     write(tmp_path / "made/c.mp4", np.full_like(frames, 90), samples)
-    options = ScoreOptions(lpips=False, expert=None, num_strips=0)
+    no_expert = SyncNetworkOptions(checkpoint=None)
+    options = ScoreOptions(lpips=False, sync=no_expert, num_strips=0)
     report = score_systems(tmp_path / "made", tmp_path / "real", tmp_path / "o", options)
     assert report["systems"]["made"]["num_clips"] == 1
     assert [(entry["system"], entry["clip"]) for entry in report["skipped"]] == [
@@ -191,42 +193,36 @@ def test_files_are_paired_by_their_names(tmp_path: Path) -> None:
     assert pair_videos(flat, real) == {"ben/b": (flat / "b.MP4", real / "ben/b.mkv")}
     single = pair_videos(flat / "other.mp4", real / "ann/a.mkv")
     assert single == {"a": (flat / "other.mp4", real / "ann/a.mkv")}
-    with pytest.raises(UsageError, match="other against ann/a, ben/a, ben/b; name the"):
+    with pytest.raises(UsageError, match="other against ann/a, ben/a, ben/b; give the"):
         pair_videos(touch(tmp_path / "foreign", "other.mp4"), real)
-    with pytest.raises(UsageError, match="holds no video"):
+    with pytest.raises(UsageError, match="contains no video"):
         pair_videos(touch(tmp_path / "empty", "a.txt"), real)
     with pytest.raises(UsageError, match="does not exist"):
         pair_videos(tmp_path / "nowhere", real)
 
 
-def test_systems_have_names() -> None:
+def test_names_of_systems() -> None:
     assert name_systems("out/ours") == {"ours": Path("out/ours")}
     assert name_systems("out/ours.v2.mp4") == {"ours.v2": Path("out/ours.v2.mp4")}
     assert list(name_systems(["a/x", "b/y"])) == ["x", "y"]
     assert name_systems({"new": "a"}) == {"new": Path("a")}
     with pytest.raises(UsageError, match="have the same name"):
         name_systems(["a/x", "b/x"])
-    with pytest.raises(UsageError, match="cannot be called 'reference'"):
+    with pytest.raises(UsageError, match="cannot be named 'reference'"):
         name_systems({"reference": "a"})
     for nothing in ([], {}):
         with pytest.raises(UsageError, match="names no file"):
             name_systems(nothing)
 
 
-@pytest.mark.parametrize("options", [{"max_clips": 0}, {"max_frames": -1}, {"num_strips": -1}])
-def test_senseless_options(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
-        ScoreOptions(**options)
-
-
 @pytest.mark.corpus
-def test_late_sound_is_found_on_a_real_speaker(tmp_path: Path) -> None:
+def test_late_audio_of_a_real_speaker_is_measured(tmp_path: Path) -> None:
     corpus = Path(os.environ["TALKINGHEAD_CORPUS"])
     entry = Manifest.load(corpus).split("val")[0]
     clip = ClipFile(corpus / entry.path)
     faces, samples = clip.faces(0, len(clip)), clip.tensor("audio").astype(np.float32) / 32_767
     real = write(tmp_path / "real.mp4", faces, samples)
-    shifted = write(tmp_path / "late.mp4", faces, late(samples))
+    shifted = write(tmp_path / "late.mp4", faces, delayed(samples))
     report = score_systems(shifted, real, tmp_path / "o", ScoreOptions(lpips=False))
     assert means(report, REFERENCE)["sync_offset"] == 0
     assert means(report, "late")["sync_offset"] == SHIFT

@@ -1,0 +1,202 @@
+"""Generation and scores of clips whose mouths follow the audio by construction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.bar_clips import (
+    EYE_DISTANCE_PX,
+    SMALL_GENERATOR,
+    SPEC,
+    BarDetector,
+    BarModel,
+    draw_mouths,
+    gaps_of,
+)
+from helpers.lip_priors import LoudnessLipPrior
+
+from talkinghead.data.manifest import Manifest
+from talkinghead.errors import UsageError
+from talkinghead.evaluation.clip_generation import ClipGenerator
+from talkinghead.evaluation.clip_scores import ClipScorer, RealClip, load_clip
+from talkinghead.evaluation.report.results import ClipResult
+from talkinghead.evaluation.scorers.clip_scorers import Scorers
+from talkinghead.features.faces.alignment import as_tensor, masked_face
+from talkinghead.models.checkpoint import build
+from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.sync_expert import SyncDiscriminator
+
+_X0, _Y0, _X1, _Y1 = (int(v) for v in SPEC.mouth_box)
+MOUTH = slice(_Y0, _Y1), slice(_X0, _X1)
+
+
+def score(clip: RealClip, other: RealClip | None, model: BarModel, **options) -> ClipResult:
+    generator = ClipGenerator(model, SPEC, **options)
+    return ClipScorer(generator, Scorers(SPEC, BarDetector())).score(clip, other)
+
+
+def test_scores_of_a_model_that_follows_the_audio(bar_clips: list[RealClip]) -> None:
+    values = score(*bar_clips, BarModel()).values
+    for name in ("r_own", "r_own_speech", "r_ceiling", "r_follows_other", "ssim"):
+        assert values[name] > 0.9, name
+    assert max(values["r_other"], values["r_elsewhere"]) < 0.7
+    assert min(values["l1_ratio"], values["l1_ratio_elsewhere"]) > 3
+    assert values["shown_l1_ratio"] > 2
+    assert values["shown_l1_own"] < values["shown_l1_reference"] / 2
+    assert values["l1_own"] < values["l1_reference"] / 3
+    assert values["opening_silence"] == 0
+    # The real clip starts with a closed mouth, which is its 5th percentile.
+    assert values["openness_silence"] == pytest.approx(0, abs=0.1)
+    assert values["opening_own"] == pytest.approx(values["opening_real"], abs=0.03)
+    assert values["motion_ratio"] == pytest.approx(1, abs=0.1)
+    assert values["sharpness_ratio"] > 1  # The real bar was resampled, the generated one was not.
+    assert values["psnr"] > 20
+    assert values["lmd"] < 0.01
+    assert values["found"] == 1
+
+
+def test_scores_of_a_model_that_ignores_the_audio(bar_clips: list[RealClip]) -> None:
+    values = score(*bar_clips, BarModel(ignores_audio=True)).values
+    assert values["r_own"] == values["r_other"] == values["motion_ratio"] == 0
+    for name in ("l1_ratio", "shown_l1_ratio", "l1_ratio_speech"):
+        assert values[name] == pytest.approx(1), name
+    assert values["openness_silence"] > 0.25
+    assert values["opening_silence"] == pytest.approx(values["opening_own"])
+
+
+def test_lip_prior_makes_the_mouth_follow_the_audio(bar_clips: list[RealClip]) -> None:
+    model = BarModel(ignores_audio=True)
+    values = score(*bar_clips, model, lip_prior=LoudnessLipPrior()).values
+    assert values["r_own"] > 0.9
+    assert values["r_other"] < 0.7
+    assert values["opening_silence"] == 0
+
+
+def test_rotated_audio_scores_worse_than_own_audio(bar_clips: list[RealClip]) -> None:
+    values = score(bar_clips[0], bar_clips[0], BarModel()).values
+    assert values["r_other"] == pytest.approx(values["r_own"])
+    assert values["l1_ratio"] == pytest.approx(1)
+    assert values["r_elsewhere"] < 0.7
+    assert values["l1_ratio_elsewhere"] > 2
+
+
+def test_speech_ratio_excludes_pauses(bar_corpus: Path) -> None:
+    entry = Manifest.load(bar_corpus).split("val")[0]
+    clip = load_clip(bar_corpus, entry, SPEC, max_frames=30)
+    features = clip.audio.features.clone()
+    features[:, :4] = 2.0  # Differs only in the silence at the start of the clip.
+    other = replace(clip, audio=replace(clip.audio, features=features))
+    values = score(clip, other, BarModel()).values
+    for prefix in ("", "lips_"):
+        assert values[f"{prefix}l1_ratio"] > 1.2
+        assert values[f"{prefix}l1_ratio_speech"] == pytest.approx(1)
+
+
+def test_compositing_changes_only_the_mouth(bar_clips: list[RealClip]) -> None:
+    clip = bar_clips[0]
+    generator = ClipGenerator(BarModel(ignores_audio=True), SPEC)
+    # Lips that differ in all frames, so that the reference is not averaged.
+    lips = np.arange(len(clip.faces) * 40, dtype=np.float32).reshape(-1, 20, 2)
+    encoded = generator.encode(clip.faces, lips)
+    shown = generator.generate(encoded, clip.audio.silenced()).shown
+    inside = np.zeros(shown.shape[1:3], dtype=bool)
+    inside[MOUTH] = True
+    inside[MOUTH][:20, :20] = False  # Inside the box, but outside the blended region.
+    assert (shown[:, ~inside] == clip.faces[:, ~inside]).all()
+    assert np.abs(generator.copy_reference(encoded)[0].astype(int) - clip.faces[0]).max() <= 2
+
+
+def test_generator_receives_masked_frames(bar_clips: list[RealClip]) -> None:
+    clip, model = bar_clips[0], BarModel()
+    generator = ClipGenerator(model, SPEC)
+    encoded = generator.encode(clip.faces, clip.lips)
+    model.contexts.clear()
+    generator.generate(encoded, clip.audio)
+    seen = torch.cat(model.contexts)
+    torch.testing.assert_close(seen, masked_face(as_tensor(clip.faces), SPEC))
+    x0, y0, x1, y1 = (int(v) // 2 for v in SPEC.mask_box)
+    assert float(seen[..., y0:y1, x0:x1].max()) == 0
+
+
+def test_reference_is_averaged_in_videos_only(bar_clips: list[RealClip]) -> None:
+    clip = bar_clips[0]
+    noise = np.random.default_rng(0).normal(0, 4, clip.faces.shape)
+    faces = np.clip(clip.faces + noise, 0, 255).astype(np.uint8)
+    error = {}
+    for mode in ("video", "still"):
+        frames = ClipGenerator(BarModel(), SPEC, mode).encode(faces, clip.lips).frames
+        image = frames[0].reference.image[:100].astype(float)
+        error[mode] = np.abs(image - clip.faces[0, :100]).mean()
+    assert error["video"] < 0.5 * error["still"]
+
+
+def test_still_mode_uses_only_the_reference_frame(bar_clips: list[RealClip]) -> None:
+    clip, model = bar_clips[0], BarModel()
+    generator = ClipGenerator(model, SPEC, mode="still", reference_frame=7)
+    encoded = generator.encode(clip.faces, clip.lips)
+    assert all((frame.image == clip.faces[7]).all() for frame in encoded.frames)
+    mouths = generator.generate(encoded, clip.audio).mouths
+    expected = draw_mouths(gaps_of(clip.audio.mel, len(clip.faces)))
+    torch.testing.assert_close(mouths, expected, rtol=0, atol=1e-4)
+    assert len(model.contexts) == 1
+    for options in ({"mode": "photo"}, {"generation": "raw"}):
+        with pytest.raises(UsageError, match="must be"):
+            ClipGenerator(model, SPEC, **options)
+
+
+def test_sync_scores_of_generated_and_real_mouths(bar_clips: list[RealClip]) -> None:
+    torch.manual_seed(0)
+    expert = SyncDiscriminator(dim=8, image_channels=(8, 8, 8), audio_dim=8).eval()
+    scorers = Scorers(SPEC, BarDetector(), expert)
+    values = ClipScorer(ClipGenerator(BarModel(), SPEC), scorers).score(bar_clips[0], None).values
+    assert {"lse_d", "lse_c", "sync_offset", "real_lse_d", "real_lse_c"} <= set(values)
+    assert "r_other" not in values
+
+
+@pytest.fixture(scope="module")
+def network() -> LipSyncGenerator:
+    torch.manual_seed(0)
+    model = build("generator", SMALL_GENERATOR, SPEC)
+    assert isinstance(model, LipSyncGenerator)
+    torch.nn.init.normal_(model.lip_head.weight, std=0.05)
+    return model
+
+
+def test_product_uses_samples_and_model_uses_stored_features(
+    bar_clips: list[RealClip], network: LipSyncGenerator
+) -> None:
+    clip = bar_clips[0]
+    silent = replace(clip.audio, features=torch.full_like(clip.audio.features, -4))
+    loud = np.random.default_rng(0).normal(0, 0.1, len(clip.audio.samples)).astype(np.float32)
+    noisy = replace(clip.audio, samples=loud)
+    for generation, changed in (("model", silent), ("product", noisy)):
+        generator = ClipGenerator(network, SPEC, generation=generation)
+        encoded = generator.encode(clip.faces, clip.lips)
+        own, silent_, noisy_ = (
+            generator.generate(encoded, audio).mouths for audio in (clip.audio, silent, noisy)
+        )
+        assert torch.equal(own, silent_) == (changed is noisy)
+        assert torch.equal(own, noisy_) == (changed is silent)
+
+
+def test_product_selects_references_and_scores_composited_frames(
+    bar_clips: list[RealClip], network: LipSyncGenerator
+) -> None:
+    clip = bar_clips[0]
+    points = np.random.default_rng(0).uniform(50, 200, (1, 68, 2)).astype(np.float32)
+    points = np.repeat(points, len(clip.faces), axis=0)
+    points[:, 36], points[:, 45] = (50, 50), (50 + EYE_DISTANCE_PX, 50)
+    points[:, 62], points[:, 66] = (128, 180), (128, 190)
+    points[9, 66] = (128, 181)  # The only closed mouth, which the reference policy prefers.
+    lips = points[:, 48:68] + np.arange(len(points), dtype=np.float32)[:, None, None] / 10
+    product = ClipGenerator(network, SPEC, generation="product", articulation=2.0)
+    encoded = product.encode(clip.faces, lips, points, "ibug68")
+    assert set(encoded.reference_frames) == {9}
+    generated = product.generate(encoded, clip.audio)
+    assert generated.faces is generated.shown
+    learnt = ClipGenerator(network, SPEC, generation="product").generate(encoded, clip.audio)
+    assert not np.array_equal(generated.shown, learnt.shown)
