@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers.sample_media import write_sample_media
 from helpers.small_predictor import probe_output
-
-from talkinghead.media.audio_decoding import read_audio
-from talkinghead.media.reader import read_image
-from talkinghead.media.writer import VideoWriter, write_audio_file, write_image
-from talkinghead.paths import DEMO_SPEECH, demo_face
-from talkinghead.types import AudioClip
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SPEECH_S = 1.0
@@ -23,18 +16,8 @@ SPEECH_S = 1.0
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write photo.jpg, speech.wav, video.mp4 and three clips in videos/."""
     folder = tmp_path_factory.mktemp("media")
-    photo, speech = read_image(demo_face()), read_audio(DEMO_SPEECH, 16_000)
-    write_image(folder / "photo.jpg", photo)
-    samples = speech.samples[8000 : 8000 + round(SPEECH_S * speech.sample_rate)]
-    write_audio_file(folder / "speech.wav", AudioClip(samples, speech.sample_rate))
-    for name in ("video.mp4", "videos/anna/0.mp4", "videos/anna/1.mp4", "videos/ben/0.mp4"):
-        with VideoWriter(folder / name, 400, 400, Fraction(25), speech.sample_rate) as writer:
-            writer.write_audio(speech.samples[6400 : 6400 + 2 * speech.sample_rate])
-            for frame in range(50):
-                shift = abs(frame % 20 - 10)
-                writer.write(np.ascontiguousarray(photo[:400, shift : shift + 400]))
+    write_sample_media(folder, SPEECH_S)
     return folder
 
 

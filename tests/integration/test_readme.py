@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers.sample_media import write_sample_media
 
-from talkinghead.types import AudioClip, UInt8Array
+from talkinghead.data.synthetic_clips import make_synthetic_corpus
+from talkinghead.types import AVSpec
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 300
@@ -79,12 +78,6 @@ def _params() -> list[object]:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder with links to the project, an up-to-date environment, and media."""
-    from talkinghead.data.synthetic_clips import make_synthetic_corpus
-    from talkinghead.media.reader import read_audio, read_image
-    from talkinghead.media.writer import write_audio_file, write_image
-    from talkinghead.paths import DEMO_SPEECH, demo_face
-    from talkinghead.types import AVSpec
-
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "src", "conf", "scripts"):
         (folder / name).symlink_to(ROOT / name)
@@ -92,33 +85,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
     (folder / ".venv/.installed").touch()
-    speech = read_audio(DEMO_SPEECH, 16_000)
-    short = AudioClip(speech.samples[: 3 * speech.sample_rate // 2], speech.sample_rate)
-    write_audio_file(folder / "speech.wav", short)
-    photo = read_image(demo_face())
-    write_image(folder / "photo.jpg", photo)
+    write_sample_media(folder, speech_s=1.5)
     make_synthetic_corpus(folder / "corpora/mine", AVSpec())
-    _write_videos(folder / "videos", photo, speech)
-    shutil.copy(folder / "videos/anna/0.mp4", folder / "video.mp4")
     return folder
-
-
-def _write_videos(folder: Path, photo: UInt8Array, speech: AudioClip) -> None:
-    """Write three clips of two speakers from a shifted photo; one belongs to "val"."""
-    from talkinghead.data.manifest import assign_split
-    from talkinghead.media.writer import VideoWriter
-
-    numbers = range(100)
-    held_out = next(
-        n for n in numbers if assign_split(f"ben/{n}", "ben", val_fraction=0.1) == "val"
-    )
-    for name in ("anna/0.mp4", "ben/0.mp4", f"ben/{held_out}.mp4"):
-        samples = speech.samples[6400 : 6400 + 2 * speech.sample_rate]
-        with VideoWriter(folder / name, 400, 400, Fraction(25), speech.sample_rate) as writer:
-            writer.write_audio(samples)
-            for frame in range(50):
-                shift = abs(frame % 20 - 10)
-                writer.write(np.ascontiguousarray(photo[:400, shift : shift + 400]))
 
 
 @pytest.mark.parametrize("code", _params())

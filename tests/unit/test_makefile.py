@@ -97,10 +97,9 @@ def test_environment_is_rebuilt_when_its_inputs_are_newer(project: Path) -> None
         os.utime(project / ".venv/.installed", (later + 5, later + 5))
 
 
-@pytest.mark.parametrize("target", [name for name in TARGETS if name not in ("help", "clean")])
-def test_every_target_needs_the_environment(project: Path, target: str) -> None:
-    done, _ = _make(project, "-n", target)
-    assert "make_venv.sh" in done.stdout
+def test_every_target_needs_the_environment(project: Path) -> None:
+    for target in sorted(set(TARGETS) - {"help", "clean"}):
+        assert "make_venv.sh" in _make(project, "-n", target)[0].stdout, target
 
 
 def test_infer_without_arguments_runs_the_demonstration(project: Path) -> None:

@@ -119,7 +119,8 @@ def _show_usage() -> None:
 
 def _one_line(error: BaseException) -> str:
     """Return an error's message without line breaks."""
-    return "; ".join(line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
+    lines = (line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
+    return "; ".join(lines).replace(":; ", ": ")
 
 
 def _report(message: str, debug: bool) -> None:
