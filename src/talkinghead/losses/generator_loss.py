@@ -108,7 +108,7 @@ class GeneratorLoss(nn.Module):
                 two NaN where unknown.
         """
         motion = self.reconstruction.motion_weights(target, batch["mean_mouth"])
-        terms = self.reconstruction.terms(output.mouth, target, motion)
+        terms = self.reconstruction(output.mouth, target, motion)
         if self.perceptual is not None and weights["perceptual"] > 0:
             terms["perceptual"] = self.perceptual(output.mouth, target)
         if self.landmark is not None and weights["landmark"] > 0:

@@ -103,13 +103,12 @@ class PerceptualLoss(nn.Module):
             downloaded at first use), "auto" (offline if that package is installed, else
             torchvision), or the path of a state dict of either kind.
         num_blocks: number of blocks, 1 to 5; two are affordable on a CPU.
-        block_weights: weight of each block; None for equal weights that sum to one.
         max_images: maximum number of images of a batch to use, evenly spaced; None for all.
 
     Raises:
         DependencyError: the weights are not installed and cannot be downloaded.
         CheckpointError: the weight file is missing, damaged or not of a VGG.
-        UsageError: `num_blocks`, `block_weights` or `max_images` are invalid.
+        UsageError: `num_blocks` or `max_images` are invalid.
 
     Paper: Johnson et al., 2016, arXiv:1603.08155.
     """
@@ -121,18 +120,12 @@ class PerceptualLoss(nn.Module):
         self,
         weights: str | Path = "auto",
         num_blocks: int = 2,
-        block_weights: Sequence[float] | None = None,
         max_images: int | None = None,
     ) -> None:
         super().__init__()
         self.trunk = load_trunk(weights, num_blocks)
-        if block_weights is not None and len(block_weights) != num_blocks:
-            raise UsageError(
-                f"PerceptualLoss: {num_blocks} block_weights expected, got {len(block_weights)}"
-            )
         if max_images is not None and max_images < 1:
             raise UsageError(f"PerceptualLoss: max_images must be at least 1, got {max_images}")
-        self.block_weights = list(block_weights or [1 / num_blocks] * num_blocks)
         self.max_images = max_images
         for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -156,12 +149,13 @@ class PerceptualLoss(nn.Module):
             predicted, target = predicted[index], target[index]
         with torch.no_grad():
             target_features = self.features(target)
-        loss = predicted.new_zeros(())
-        pairs = zip(self.block_weights, self.features(predicted), target_features, strict=True)
-        for weight, predicted_NCHW, target_NCHW in pairs:
-            scale = target_NCHW.mean().clamp_min(1e-6)
-            loss = loss + weight * F.l1_loss(predicted_NCHW, target_NCHW) / scale
-        return loss
+        distances = [
+            F.l1_loss(predicted_NCHW, target_NCHW) / target_NCHW.mean().clamp_min(1e-6)
+            for predicted_NCHW, target_NCHW in zip(
+                self.features(predicted), target_features, strict=True
+            )
+        ]
+        return torch.stack(distances).mean()
 
 
 def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:

@@ -44,7 +44,6 @@ class ReconstructionLoss(nn.Module):
 
     Args:
         mouth_size: side of the mouth image in pixels.
-        gradient_weight: weight of the gradient term.
         peak: see `soft_weight_map`.
         centre: see `soft_weight_map`.
         sigma: see `soft_weight_map`.
@@ -52,7 +51,7 @@ class ReconstructionLoss(nn.Module):
             clip's mean.
 
     Raises:
-        UsageError: a weight or the gain is negative, or `peak` is below one.
+        UsageError: the gain is negative, or `peak` is below one.
     """
 
     weights: Tensor
@@ -60,19 +59,17 @@ class ReconstructionLoss(nn.Module):
     def __init__(
         self,
         mouth_size: int = 96,
-        gradient_weight: float = 0.5,
         peak: float = 4.0,
         centre: tuple[float, float] = (0.5, 0.45),
         sigma: tuple[float, float] = (0.22, 0.2),
         motion_gain: float = 0.0,
     ) -> None:
         super().__init__()
-        if gradient_weight < 0 or peak < 1 or motion_gain < 0:
+        if peak < 1 or motion_gain < 0:
             raise UsageError(
-                "ReconstructionLoss: gradient_weight and motion_gain must be >= 0 and peak >= 1, "
-                f"got {gradient_weight}, {motion_gain} and {peak}"
+                "ReconstructionLoss: motion_gain must be >= 0 and peak >= 1, "
+                f"got {motion_gain} and {peak}"
             )
-        self.gradient_weight = gradient_weight
         self.motion_gain = motion_gain
         weights = soft_weight_map(mouth_size, peak, (centre[0], centre[1]), (sigma[0], sigma[1]))
         self.register_buffer("weights", weights, persistent=False)
@@ -90,13 +87,13 @@ class ReconstructionLoss(nn.Module):
         size = 2 * (target.shape[-1] // 24) + 1
         return 1 + self.motion_gain * F.avg_pool2d(moved, size, 1, size // 2).unsqueeze(2)
 
-    def terms(
+    def forward(
         self, predicted: Tensor, target: Tensor, motion: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the unweighted terms `l1` and `gradient`, scalars.
 
         Args:
-            predicted: see `forward`.
+            predicted: float [..., 3, mouth_size, mouth_size] in [0, 1].
             target: the same shape.
             motion: weights from `motion_weights`.
         """
@@ -110,13 +107,3 @@ class ReconstructionLoss(nn.Module):
         across = (difference.diff(dim=-1).abs() * weights[..., :, 1:]).mean()
         down = (difference.diff(dim=-2).abs() * weights[..., 1:, :]).mean()
         return {"l1": (difference.abs() * weights).mean(), "gradient": across + down}
-
-    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar.
-
-        Args:
-            predicted: float [..., 3, mouth_size, mouth_size] in [0, 1].
-            target: the same shape.
-        """
-        terms = self.terms(predicted, target)
-        return terms["l1"] + self.gradient_weight * terms["gradient"]

@@ -88,7 +88,6 @@ def test_max_images_uses_evenly_spaced_images(vgg_file: Path) -> None:
     ("arguments", "error", "message"),
     [
         ({"num_blocks": 6}, UsageError, "num_blocks"),
-        ({"block_weights": [1.0]}, UsageError, "2 block_weights"),
         ({"max_images": 0}, UsageError, "max_images"),
     ],
 )

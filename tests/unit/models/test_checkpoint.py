@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.tiny_training import GENERATOR as TINY_GENERATOR
+from helpers.tiny_training import SPEC
 
 from talkinghead.errors import CheckpointError
 from talkinghead.models.checkpoint import (
@@ -18,18 +20,8 @@ from talkinghead.models.checkpoint import (
     load_generator,
     save_release,
 )
-from talkinghead.types import AVSpec
 
-SPEC = AVSpec()
-ARGUMENTS: dict[str, Any] = {
-    "dim": 32,
-    "audio_channels": [4, 8, 8, 16],
-    "face_encoder": "small",
-    "num_layers": 1,
-    "num_heads": 2,
-    "decoder_channels": [16, 16, 8, 8],
-    "context_channels": [4, 8, 8, 8],
-}
+ARGUMENTS = TINY_GENERATOR
 META = {GENERATOR: ARGUMENTS, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
 
 

@@ -6,31 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.tiny_training import GENERATOR, SPEC
 
-from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.checkpoint import build
 from talkinghead.training.acceleration import SpeedOptions
-
-TINY: dict[str, Any] = {
-    "dim": 32,
-    "audio_channels": (4, 8, 8, 16),
-    "face_encoder": "small",
-    "num_layers": 2,
-    "num_heads": 2,
-    "past_frames": 3,
-    "decoder_channels": (16, 16, 8, 8),
-    "context_channels": (4, 8, 8, 8),
-}
 
 
 def gradients(options: SpeedOptions) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    model = LipSyncGenerator(**TINY)
+    model: Any = build("generator", GENERATOR, SPEC)
     options.apply(model)
     windows = model.context_frames + 2 + model.lookahead_frames
     inputs = (
-        torch.rand(2, 3, 256, 256),
+        torch.rand(2, 3, SPEC.face_size, SPEC.face_size),
         100 + 60 * torch.rand(2, 20, 2),
-        torch.rand(2, 2, 3, 128, 128),
+        torch.rand(2, 2, 3, 80, 80),
         torch.randn(2, windows, 80, 16),
     )
     output = model(*inputs)
@@ -65,12 +55,12 @@ def test_checkpointed_activations_are_not_stored() -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             torch.manual_seed(0)
-            model = LipSyncGenerator(**TINY)
+            model: Any = build("generator", GENERATOR, SPEC)
             options.apply(model)
             model(
-                torch.rand(1, 3, 256, 256),
+                torch.rand(1, 3, 160, 160),
                 100 + 60 * torch.rand(1, 20, 2),
-                torch.rand(1, 4, 3, 128, 128),
+                torch.rand(1, 4, 3, 80, 80),
                 torch.randn(1, model.context_frames + 4 + model.lookahead_frames, 80, 16),
             )
         return numbers
@@ -85,4 +75,4 @@ def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
     with pytest.raises(DependencyError, match=r"apt install g\+\+"):
-        SpeedOptions(compile=True).apply(LipSyncGenerator(**TINY))
+        SpeedOptions(compile=True).apply(build("generator", GENERATOR, SPEC))

@@ -12,6 +12,7 @@ from helpers.lip_priors import LoudnessLipPrior
 
 from talkinghead.cli.main import main
 from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.data_options import WindowOptions
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.dataset import PseudoLabelDataset
 from talkinghead.data.manifest import Manifest
@@ -94,16 +95,15 @@ def test_a_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path
 def test_training_batches_contain_pseudo_labels(recordings: Path, tmp_path: Path) -> None:
     pseudo_label(recordings, tmp_path / "pseudo", SPEC, LoudnessLipPrior())
     make_synthetic_corpus(tmp_path / "corpus", SPEC, 2, 3, 2.0)
-    item = PseudoLabelDataset(tmp_path / "pseudo", **WINDOWS)[3]
+    item = PseudoLabelDataset(tmp_path / "pseudo", WindowOptions(**WINDOWS))[3]
     assert item["pseudo_label_lips"].shape == (11, 20, 2)
     module = LipSyncDataModule(
         tmp_path / "corpus",
         SPEC,
-        2,
-        0,
-        **WINDOWS,
         augmentation={},
         pseudo_label_dir=tmp_path / "pseudo",
+        num_workers=0,
+        **WINDOWS,
     )
     module.setup()
     batch = next(iter(module.train_dataloader()))

@@ -340,7 +340,7 @@ def _generate(
         batch["reference_face"],
         batch["reference_lips"],
         batch["masked_face"],
-        batch.get("mel_heard", batch["mel"]) if audio is None else audio,
+        batch["mel"] if audio is None else audio,
         *(batch.get(name) for name in names),
     )
     return output

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny_training import EXPERT, SPEC
+from helpers.tiny_training import TRAINER as TINY_TRAINER
 from safetensors.numpy import load_file, save_file
 
 from talkinghead.data.datamodule import LipSyncDataModule
@@ -25,14 +26,7 @@ from talkinghead.training.callbacks.sync_diagnosis import (
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 from talkinghead.training.training_run import build_trainer, train
 
-TRAINER = {
-    "accelerator": "cpu",
-    "max_epochs": -1,
-    "num_sanity_val_steps": 0,
-    "limit_val_batches": 0,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
+TRAINER = {**TINY_TRAINER, "limit_val_batches": 0}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +70,7 @@ def fit(
         for parameter in (*expert.image_project.parameters(), *expert.audio_project.parameters()):
             torch.nn.init.zeros_(parameter)
     options = {**module.window, "num_frames": num_frames, "augmentation": {} if augmented else None}
-    data = LipSyncDataModule(corpus, SPEC, batch_size, 0, **options)
+    data = LipSyncDataModule(corpus, SPEC, batch_size=batch_size, num_workers=0, **options)
     trainer = {**TRAINER, "accumulate_grad_batches": accumulate}
     train(module, data, build_trainer(trainer, [], [SyncDiagnosis(iterations)]))
 
@@ -106,11 +100,8 @@ def test_silent_clips_are_diagnosed(
     assert "100% of the windows are silent: use clips with speech" in caplog.text
 
 
-@pytest.mark.parametrize("loss", ["info_nce", "bce"])
-def test_a_collapsed_embedding_is_diagnosed(
-    corpus: Path, caplog: pytest.LogCaptureFixture, loss: str
-) -> None:
-    fit(corpus, 4, collapsed=True, loss=loss)
+def test_a_collapsed_embedding_is_diagnosed(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit(corpus, 4, collapsed=True, loss="bce")
     assert "the video embedding has collapsed: its variance over a batch is 0 " in caplog.text
     assert "start again from new weights" in caplog.text
 
