@@ -53,13 +53,18 @@ class SkippedClip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Content of a corpus: AVSpec, origin, clips and skipped sources."""
+    """Content of a corpus: AVSpec, origin, clips and skipped sources.
+
+    `split_options` are the fields of the `SplitOptions` that the clips' splits were assigned with,
+    None if unknown.
+    """
 
     spec: AVSpec
     detector: str
     code_version: str
     clips: tuple[ClipEntry, ...]
     skipped: tuple[SkippedClip, ...] = ()
+    split_options: Mapping[str, Any] | None = None
 
     def split(self, name: str) -> list[ClipEntry]:
         """Return the clips of split "train", "val" or "test", in the manifest's order."""
@@ -72,6 +77,7 @@ class Manifest:
             "av": self.spec.to_dict(),
             "detector": self.detector,
             "code_version": self.code_version,
+            "split_options": self.split_options,
             "clips": [asdict(clip) for clip in self.clips],
             "skipped": [asdict(clip) for clip in self.skipped],
         }
@@ -104,6 +110,7 @@ class Manifest:
                 values["code_version"],
                 tuple(ClipEntry(**clip) for clip in values["clips"]),
                 tuple(SkippedClip(**clip) for clip in values["skipped"]),
+                values.get("split_options"),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, UsageError) as error:
             raise CorpusError(

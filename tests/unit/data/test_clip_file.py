@@ -1,4 +1,4 @@
-"""The clip file."""
+"""Tests of the clip file."""
 
 from dataclasses import replace
 
@@ -35,20 +35,20 @@ def clip_path(tmp_path):
     return path, data, faces
 
 
-def test_everything_comes_back(clip_path):
+def test_written_clip_is_read_back(clip_path):
     path, data, faces = clip_path
     clip = ClipFile(path)
     assert len(clip) == 7
     assert np.abs(clip.mel() - data.mel).max() < 3e-3
     np.testing.assert_array_equal(clip.tensor("transforms"), data.transforms)
     np.testing.assert_array_equal(clip.tensor("lips"), data.lips)
-    # Overload is clipped, never wrapped round.
+    # Samples out of range are clipped.
     np.testing.assert_array_equal(clip.tensor("audio"), [0, 32767, -32767, 32767, 16384])
     assert np.abs(clip.faces(0, 7).astype(int) - np.stack(faces)).mean() < 3
     assert read_metadata(path) == {"key": "k"}
 
 
-def test_a_head_pose_is_kept_and_missed_where_there_is_none(clip_path, tmp_path):
+def test_head_pose_is_optional(clip_path, tmp_path):
     path, data, _ = clip_path
     with pytest.raises(CorpusError, match=r"has no head_pose: .* run `talkinghead prepare` again"):
         ClipFile(path).tensor("head_pose")
@@ -57,7 +57,7 @@ def test_a_head_pose_is_kept_and_missed_where_there_is_none(clip_path, tmp_path)
     np.testing.assert_array_equal(ClipFile(tmp_path / "c.safetensors").tensor("head_pose"), poses)
 
 
-def test_window_equals_the_same_frames_of_the_whole(clip_path):
+def test_face_window_equals_the_frames_of_the_whole_clip(clip_path):
     clip = ClipFile(clip_path[0])
     whole = clip.faces(0, 7)
     for start, stop in [(0, 1), (2, 5), (6, 7)]:
@@ -66,15 +66,15 @@ def test_window_equals_the_same_frames_of_the_whole(clip_path):
 
 @pytest.mark.parametrize(
     ("start", "stop", "inside"),
-    [(3, 9, (3, 9)), (-4, 2, (0, 2)), (20, 40, (20, 25)), (30, 40, (25, 25)), (-9, -2, (0, 0))],
+    [(3, 9, (3, 9)), (-4, 40, (0, 25)), (30, 40, (25, 25)), (-9, -2, (0, 0))],
 )
-def test_columns_are_those_that_exist(clip_path, start, stop, inside):
+def test_columns_outside_the_clip_are_omitted(clip_path, start, stop, inside):
     clip = ClipFile(clip_path[0])
     np.testing.assert_array_equal(clip.columns("mel", start, stop), clip.mel()[:, slice(*inside)])
 
 
-@pytest.mark.parametrize("keep", [0, 4, 100, 3000])
-def test_truncated_file_is_neither_valid_nor_opened(clip_path, keep):
+@pytest.mark.parametrize("keep", [0, 100, 3000])
+def test_truncated_file_is_refused(clip_path, keep):
     path = clip_path[0]
     path.write_bytes(path.read_bytes()[:keep])
     assert read_metadata(path) is None
@@ -82,22 +82,22 @@ def test_truncated_file_is_neither_valid_nor_opened(clip_path, keep):
         ClipFile(path)
 
 
-def test_missing_file(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     assert read_metadata(tmp_path / "no") is None
     with pytest.raises(CorpusError, match="prepare` again"):
         ClipFile(tmp_path / "no")
 
 
-def test_broken_picture_is_named(clip_path, tmp_path):
+def test_broken_image_is_refused_with_the_path(clip_path, tmp_path):
     _, data, _ = clip_path
-    data.jpegs[3] = b"not a picture"
+    data.jpegs[3] = b"not an image"
     write_clip(tmp_path / "c.safetensors", data, {})
-    with pytest.raises(CorpusError, match=r"c\.safetensors holds a broken picture"):
+    with pytest.raises(CorpusError, match=r"c\.safetensors has a broken image"):
         ClipFile(tmp_path / "c.safetensors").faces(3, 4)
 
 
-def test_compression_carries_nothing_of_the_mouth_over_the_edge_of_its_box(clip_path, tmp_path):
-    """Outside the mouth's box, decoded pixels do not depend on what is inside."""
+def test_compression_does_not_leak_across_the_mouth_box(clip_path, tmp_path):
+    """Decoded pixels outside the mouth box do not depend on those inside."""
     _, data, faces = clip_path
     x0, y0, x1, y1 = (int(v) for v in AVSpec().mouth_box)
     changed = faces[0].copy()

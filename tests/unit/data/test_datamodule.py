@@ -1,4 +1,6 @@
-"""Loaders whose batches depend on the seed and the iteration alone."""
+"""Tests of the data modules: batches depend on the seed and the iteration only."""
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,22 +10,14 @@ from lightning import LightningModule, Trainer
 
 from talkinghead.data.datamodule import LipSyncDataModule, SyntheticDataModule
 from talkinghead.data.manifest import Manifest
-from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("corpus")
-    make_synthetic_corpus(directory, SPEC, num_speakers=2, clips_per_speaker=3, seconds=1.0)
-    return directory
-
-
 class Recorder(LightningModule):
-    """Remembers what it was given."""
+    """Records its batches."""
 
     def __init__(self):
         super().__init__()
@@ -42,11 +36,16 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(corpus, tmp_path, max_steps, ckpt_path=None, **options):
-    settings = {"batch_size": 2, "num_workers": 0, "num_frames": 2, "iterations_per_epoch": 3}
-    augmentation = {"rotation": 10.0, "mel_noise": 1.0}
+def fit(corpus, tmp_path, max_steps, ckpt_path=None, num_workers=0):
     datamodule = LipSyncDataModule(
-        corpus, SPEC, augmentation=augmentation, val_windows=4, **(settings | options)
+        corpus,
+        SPEC,
+        augmentation={"rotation": 10.0, "mel_noise": 1.0},
+        batch_size=2,
+        num_workers=num_workers,
+        num_frames=2,
+        iterations_per_epoch=3,
+        val_windows=4,
     )
     trainer = Trainer(
         accelerator="cpu",
@@ -72,7 +71,7 @@ def assert_same(a, b):
             assert value == b[name], name
 
 
-def test_training_counts_iterations_and_validation_is_plain(corpus, tmp_path):
+def test_training_counts_iterations_and_validation_is_not_augmented(corpus, tmp_path):
     model, datamodule = fit(corpus, tmp_path, 5)
     assert datamodule.iteration == 5
     assert torch.cat([b["index"] for b in model.train_batches]).tolist() == list(range(10))
@@ -83,22 +82,14 @@ def test_training_counts_iterations_and_validation_is_plain(corpus, tmp_path):
     assert batch["lips"].shape == (2, 20, 20, 2)
     assert batch["mel"].shape == batch["mel_negative"].shape == (2, 20, 80, 16)
     assert batch["mean_mouth"].shape == (2, 3, 96, 96)
-    # Sanity check, and after the first epoch: the same windows, without augmentation.
+    # The sanity check and the first epoch validate the same windows.
     assert_same(model.val_batches[0], model.val_batches[2])
     fractions = [(b["reference_face"] * 255).frac() for b in (model.val_batches[0], batch)]
     assert [bool((f.minimum(1 - f) < 1e-3).all()) for f in fractions] == [True, False]
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_nothing(corpus, tmp_path, num_workers):
-    expected, _ = fit(corpus, tmp_path, 3)
-    model, _ = fit(corpus, tmp_path, 3, num_workers=num_workers)
-    for a, b in zip(expected.train_batches, model.train_batches, strict=True):
-        assert_same(a, b)
-
-
-def test_workers_start_after_opencv_has_started_its_threads(corpus):
-    """In a forked worker OpenCV's thread pool is a ruin: whatever touches it waits for ever."""
+def test_opencv_threads_do_not_block_loader_processes(corpus):
+    """A forked process inherits OpenCV's thread pool without its threads."""
     cv2.setNumThreads(2)
     cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 2)
     datamodule = LipSyncDataModule(corpus, num_frames=2, num_workers=1, batch_size=2)
@@ -112,9 +103,9 @@ def test_workers_start_after_opencv_has_started_its_threads(corpus):
     "stop", [3, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (2, 4))]
 )
 def test_resumed_batches_equal_uninterrupted_ones(corpus, tmp_path, stop, recwarn):
-    """Stopped within an epoch, at its end, and within the next."""
+    """Interrupted at the end of an epoch, within it and within the next; also by loaders."""
     whole, _ = fit(corpus, tmp_path, 7)
-    first, _ = fit(corpus, tmp_path, stop)
+    first, _ = fit(corpus, tmp_path, stop, num_workers=2)
     rest, datamodule = fit(corpus, tmp_path, 7, tmp_path / "last.ckpt", num_workers=1)
     assert datamodule.iteration == 7
     for a, b in zip(whole.train_batches, first.train_batches + rest.train_batches, strict=True):
@@ -122,20 +113,22 @@ def test_resumed_batches_equal_uninterrupted_ones(corpus, tmp_path, stop, recwar
     assert not [w for w in recwarn if "not resumable" in str(w.message)]
 
 
-def test_corpus_of_another_spec_is_refused(corpus):
-    datamodule = LipSyncDataModule(corpus, {"mouth_side": 128})
+def test_unusable_corpora_and_options_are_refused(corpus, tmp_path):
     with pytest.raises(CorpusError, match="mouth_side: 144 != 128"):
-        datamodule.setup("fit")
-
-
-def test_missing_corpus_is_refused(tmp_path):
+        LipSyncDataModule(corpus, {"mouth_side": 128}).setup("fit")
     with pytest.raises(CorpusError, match="not a prepared corpus"):
         LipSyncDataModule(tmp_path).setup("fit")
-
-
-def test_unknown_augmentation_is_refused(corpus):
     with pytest.raises(UsageError, match="augmentation has no blur"):
         LipSyncDataModule(corpus, augmentation={"blur": 1.0})
+
+
+def test_single_clip_is_trained_and_validated_on_with_a_warning(corpus, tmp_path, caplog):
+    manifest = Manifest.load(corpus)
+    replace(manifest, clips=(manifest.split("train")[0],)).save(tmp_path)
+    (tmp_path / "clips").symlink_to(corpus / "clips")
+    model, _ = fit(tmp_path, tmp_path, 1)
+    assert set(model.train_batches[0]["clip"] + model.val_batches[0]["clip"]) == {"cartoon0/clip0"}
+    assert "single clip, which is used for training and for validation" in caplog.text
 
 
 def test_several_validation_splits_and_test(corpus):
@@ -145,27 +138,28 @@ def test_several_validation_splits_and_test(corpus):
     assert {clip.split for clip in datamodule.test_dataloader().dataset.clips} == {"test"}
 
 
-def test_preview_has_the_sound_of_its_frames(corpus):
+def test_preview_batch_has_the_audio_of_its_frames(corpus):
     datamodule = LipSyncDataModule(corpus, num_frames=2, num_workers=0)
-    batch = datamodule.preview_batch(3, num_frames=40)
-    assert batch["faces"].shape[:2] == (3, 25)
-    assert batch["audio"].shape == (3, 16_000)
+    batch = datamodule.preview_batch(3, num_frames=90)
+    assert batch["faces"].shape[:2] == (3, 50)
+    assert batch["audio"].shape == (3, 32_000)
     assert batch["audio"].abs().max() > 0.01
     assert datamodule.preview_batch(1)["audio"].shape == (1, 2 * 640)
 
 
-def test_mouths_alone(corpus):
+def test_mouths_only_batches_have_no_faces(corpus):
     datamodule = LipSyncDataModule(corpus, mouths_only=True, num_frames=2, num_workers=0)
     datamodule.setup("fit")
     batch = datamodule.on_after_batch_transfer(next(iter(datamodule.train_dataloader())), 0)
-    assert batch["mouths"].shape == (8, 2, 3, 96, 96)
+    assert batch["mouths"].shape[1:] == (2, 3, 96, 96)
+    assert "reference_face" not in batch
 
 
-def test_synthetic_corpus_is_made_once_and_again_for_another_spec(tmp_path):
+def test_synthetic_corpus_is_generated_once_per_spec(tmp_path):
     options = {"num_speakers": 1, "clips_per_speaker": 2, "seconds": 0.6, "num_workers": 0}
     SyntheticDataModule(tmp_path / "c", **options).prepare_data()
-    made = (tmp_path / "c" / "manifest.json").stat().st_mtime_ns
+    written_ns = (tmp_path / "c" / "manifest.json").stat().st_mtime_ns
     SyntheticDataModule(tmp_path / "c", **options).prepare_data()
-    assert (tmp_path / "c" / "manifest.json").stat().st_mtime_ns == made
+    assert (tmp_path / "c" / "manifest.json").stat().st_mtime_ns == written_ns
     SyntheticDataModule(tmp_path / "c", av={"fmin": 80.0}, **options).prepare_data()
     assert Manifest.load(tmp_path / "c").spec.fmin == 80.0

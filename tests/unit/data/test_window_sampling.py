@@ -1,4 +1,4 @@
-"""What is drawn when."""
+"""Tests of deterministic sampling."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from talkinghead.errors import UsageError
 SPEAKERS = ["a"] * 64 + ["b"] * 4 + ["c"]
 
 
-def shares(**options):
+def fractions(**options):
     probabilities = clip_probabilities(SPEAKERS, **options)
     assert probabilities.sum() == pytest.approx(1.0)
     names = np.array(SPEAKERS)
@@ -21,23 +21,25 @@ def shares(**options):
 
 
 def test_temperature_balances_speakers():
-    assert shares(temperature=1.0)["a"] == pytest.approx(64 / 69)
-    assert shares(temperature=0.0) == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
-    assert shares() == pytest.approx({"a": 8 / 11, "b": 2 / 11, "c": 1 / 11})
+    assert fractions(temperature=1.0)["a"] == pytest.approx(64 / 69)
+    assert fractions(temperature=0.0) == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
+    assert fractions() == pytest.approx({"a": 8 / 11, "b": 2 / 11, "c": 1 / 11})
 
 
-def test_named_weights_are_shares_and_the_rest_divide_what_is_left():
-    assert shares(speaker_weights={"a": 0.5}) == pytest.approx({"a": 0.5, "b": 1 / 3, "c": 1 / 6})
-    assert shares(speaker_weights={"b": 1.0}) == pytest.approx({"a": 0.0, "b": 1.0, "c": 0.0})
+def test_speakers_without_a_weight_divide_the_rest():
+    expected = {"a": 0.5, "b": 1 / 3, "c": 1 / 6}
+    assert fractions(speaker_weights={"a": 0.5}) == pytest.approx(expected)
+    expected = {"a": 0.0, "b": 1.0, "c": 0.0}
+    assert fractions(speaker_weights={"b": 1.0}) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("weights", [{"a": 1.2}, {"a": -0.1}, {"d": 0.1}, {"a": 0, "b": 0, "c": 0}])
-def test_impossible_weights_are_refused(weights):
+def test_invalid_weights_are_refused(weights):
     with pytest.raises(UsageError, match="speaker_weights"):
         clip_probabilities(SPEAKERS, weights)
 
 
-def test_batches_go_on_where_the_iteration_says():
+def test_batches_depend_on_the_iteration():
     sampler = IterationBatchSampler(3, 4)
     first = list(sampler)
     assert first[0] == [0, 1, 2]
@@ -47,7 +49,7 @@ def test_batches_go_on_where_the_iteration_says():
     assert sampler.iteration_of(first[3][0]) == 3
 
 
-def test_processes_share_an_iteration_without_overlap():
+def test_processes_divide_an_iteration_without_overlap():
     ranks = [IterationBatchSampler(2, 5, rank, 3) for rank in range(3)]
     for iteration, batches in enumerate(zip(*ranks, strict=True)):
         drawn = sorted(index for batch in batches for index in batch)
@@ -55,8 +57,8 @@ def test_processes_share_an_iteration_without_overlap():
         assert {ranks[0].iteration_of(batch[0]) for batch in batches} == {iteration}
 
 
-@pytest.mark.parametrize("num_windows", [1, 5, 64])
-def test_spread_windows_visit_clips_evenly(num_windows):
+@pytest.mark.parametrize("num_windows", [5, 64])
+def test_windows_are_spread_evenly_over_clips(num_windows):
     num_starts = [10, 1, 70, 30]
     windows = spread_windows(num_starts, num_windows)
     assert len(windows) == num_windows

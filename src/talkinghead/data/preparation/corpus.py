@@ -133,9 +133,11 @@ def prepare_corpus(
         for result in results
         if not result.reason
     ]
-    clips = assign_splits(entries, options, _earlier_clips(output_dir))
+    clips = assign_splits(entries, options, _earlier_manifest(output_dir))
     skipped = [*_skipped(results, input_dir), *duplicates]
-    manifest = Manifest(spec, options.detector, CODE_VERSION, tuple(clips), tuple(skipped))
+    manifest = Manifest(
+        spec, options.detector, CODE_VERSION, tuple(clips), tuple(skipped), options.to_dict()
+    )
     num_reused = sum(result.reused for result in results)
     _write_report(output_dir, manifest, num_reused, time.monotonic() - started_s)
     for clip in skipped:
@@ -335,12 +337,11 @@ def _skipped(results: Sequence[ClipResult], input_dir: Path) -> list[SkippedClip
     ]
 
 
-def _earlier_clips(output_dir: Path) -> tuple[ClipEntry, ...]:
-    """Return the clips of the corpus's previous manifest, if there is one."""
+def _earlier_manifest(output_dir: Path) -> Manifest | None:
     try:
-        return Manifest.load(output_dir).clips
-    except CorpusError:
-        return ()
+        return Manifest.load(output_dir)
+    except CorpusError:  # It is missing or unusable, and is written anew.
+        return None
 
 
 def _split_sizes(manifest: Manifest) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
-from talkinghead.data.manifest import ClipEntry
+from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.errors import UsageError
 
 _LONG_FRAMES = 20
@@ -43,6 +43,13 @@ class SplitOptions:
         if self.val_fraction + self.test_fraction > 1.0:
             raise UsageError("val_fraction and test_fraction together exceed 1; make them smaller")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options of the splits, as stored in the manifest."""
+        names = [item.name for item in fields(SplitOptions)]
+        return {name: getattr(self, name) for name in names} | {
+            "holdout_speakers": sorted(self.holdout_speakers)
+        }
+
     @property
     def required(self) -> list[str]:
         """The splits with a fraction above 0, the most important one first."""
@@ -55,28 +62,26 @@ class SplitOptions:
 
 
 def assign_splits(
-    clips: Sequence[ClipEntry], options: SplitOptions, earlier: Iterable[ClipEntry] = ()
+    clips: Sequence[ClipEntry], options: SplitOptions, earlier: Manifest | None = None
 ) -> list[ClipEntry]:
     """Return the clips with their splits.
 
-    The split of a clip (or speaker) is a function of its name, so that added videos do not move
-    others. If a split with a fraction above 0 would be empty, it gets one clip (or speaker) of the
-    largest split, while there are enough.
+    The split of a new clip (or speaker) depends on its name. If a split with a fraction above 0
+    would be empty, it gets one of the largest split, while there are enough.
 
     Args:
         clips: the prepared clips.
         options: fractions of the splits.
-        earlier: clips of the corpus's previous manifest. What was alone in its split stays there,
-            as it may have been moved; new clips are moved before earlier ones.
+        earlier: the corpus's previous manifest. If it has the same options, its clips keep their
+            splits.
     """
     unit_of = _speaker if options.split_by == "speaker" else _clip_id
     free = [clip for clip in clips if clip.speaker not in options.holdout_speakers]
     splits = {unit_of(clip): _split_of(unit_of(clip), options) for clip in free}
-    before = {unit_of(clip): clip.split for clip in earlier}
-    sizes = Counter(before.values())
-    for unit, split in before.items():
-        if unit in splits and sizes[split] == 1 and split in options.required:
-            splits[unit] = split
+    before: dict[str, str] = {}
+    if earlier is not None and earlier.split_options == options.to_dict():
+        before = {unit_of(clip): clip.split for clip in earlier.clips if unit_of(clip) in splits}
+    splits |= before
     long = {unit_of(clip) for clip in free if clip.num_frames >= _LONG_FRAMES} or set(splits)
     _fill_empty_splits(splits, long, before, options.required)
     return [replace(clip, split=splits.get(unit_of(clip), "test")) for clip in clips]

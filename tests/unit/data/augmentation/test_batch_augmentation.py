@@ -1,24 +1,21 @@
-"""Augmentation of batches."""
+"""Tests of batch augmentation."""
 
 import pytest
 import torch
 from skimage import data
 
-from talkinghead.data.augmentation.batch_augmentation import (
-    AugmentationOptions,
-    BatchAugmentation,
-    finish_batch,
-    finish_mouths,
-)
+from talkinghead.data.augmentation.augmentation_options import AugmentationOptions
+from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation
+from talkinghead.data.augmentation.finished_batch import finish_batch, finish_mouths
 from talkinghead.data.augmentation.vocal_tract import warp_vocal_tract
 from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import AudioFeatures
-from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.features.faces.alignment import MIRRORED_LIPS, NOSE_LINE, masked_face, mouth_crop
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
-# Twenty places in the mouth's box, the corners first and last of the outer lips.
+# Twenty points in the mouth box.
 LIPS = torch.stack([128 + 30 * torch.linspace(-1, 1, 20), torch.linspace(150, 190, 20)], -1)
 NOTHING = dict.fromkeys(AugmentationOptions.__dataclass_fields__, 0.0)
 
@@ -51,17 +48,17 @@ def augment(seed=0, batch=None, **options):
     return finish_batch(batch or make_batch(), SPEC, augmentation)
 
 
-PICTURES = ("reference_face", "masked_face", "mouths", "mean_mouth")
+IMAGES = ("reference_face", "masked_face", "mouths", "mean_mouth")
 FULL = {name: field.default for name, field in AugmentationOptions.__dataclass_fields__.items()}
 
 
 def test_full_augmentation_keeps_shapes_and_ranges():
     plain, full = finish_batch(make_batch(), SPEC), augment(**FULL)
-    for name in (*PICTURES, "mel", "mel_negative"):
+    for name in (*IMAGES, "mel", "mel_negative"):
         assert full[name].shape == plain[name].shape
         assert full[name].dtype == torch.float32
         assert not torch.allclose(full[name], plain[name], atol=0.01)
-    for name in PICTURES:
+    for name in IMAGES:
         assert full[name].min() >= 0
         assert full[name].max() <= 1
     assert full["mel"].min() >= MEL_SILENCE
@@ -69,14 +66,14 @@ def test_full_augmentation_keeps_shapes_and_ranges():
     assert full["mel"].shape == (3, 21, 80, 16)
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_zero_strength_changes_nothing():
     batch = make_batch()
     plain, same = finish_batch(batch, SPEC), augment(batch=batch)
-    for name in (*PICTURES, "mel"):
+    for name in (*IMAGES, "mel"):
         torch.testing.assert_close(same[name], plain[name], atol=2e-3, rtol=0)
 
 
-def test_seed_and_sample_numbers_decide():
+def test_result_depends_on_seed_and_sample_number():
     batch = make_batch()
     later = batch | {"index": batch["index"] + 3}
     first, again = augment(batch=batch, **FULL), augment(batch=batch, **FULL)
@@ -88,7 +85,7 @@ def test_seed_and_sample_numbers_decide():
     assert not torch.equal(first["mouths"], augment(0, later, **FULL)["mouths"])
 
 
-def test_global_random_state_is_neither_used_nor_moved():
+def test_global_random_state_is_neither_used_nor_changed():
     batch = make_batch()
     torch.manual_seed(5)
     first, after = augment(batch=batch, **FULL), torch.rand(1)
@@ -98,13 +95,13 @@ def test_global_random_state_is_neither_used_nor_moved():
     assert torch.equal(after, torch.rand(1))
 
 
-def test_reference_targets_and_mean_change_alike_and_samples_differ():
+def test_images_of_a_sample_change_alike_and_samples_differ():
     own = {"reference_blur": 0, "reference_noise": 0, "reference_jpeg": 0}
     batch = augment(**(FULL | own))
     reference = batch["reference_face"]
     torch.testing.assert_close(mouth_crop(reference[:, None], SPEC)[:, 0], batch["mouths"][:, 0])
     torch.testing.assert_close(batch["mean_mouth"], batch["mouths"][:, 0])
-    # Half the pixels are sampled between the others, not averaged from them.
+    # The masked face is sampled at half the size, not averaged.
     around = masked_face(reference, SPEC)
     assert (around - batch["masked_face"][:, 0]).abs().mean() < 0.01
     torch.testing.assert_close(batch["mouths"][:, 0], batch["mouths"][:, 1])
@@ -112,7 +109,7 @@ def test_reference_targets_and_mean_change_alike_and_samples_differ():
 
 
 @pytest.mark.parametrize("name", ["reference_blur", "reference_noise", "reference_jpeg"])
-def test_damage_is_the_references_alone(name):
+def test_degradation_affects_the_reference_only(name):
     batch = make_batch()
     plain, damaged = augment(batch=batch), augment(batch=batch, **{name: 1.0})
     assert torch.equal(plain["mouths"], damaged["mouths"])
@@ -122,18 +119,18 @@ def test_damage_is_the_references_alone(name):
     assert (difference > 1e-3).all()
 
 
-def test_geometry_alone_turns_and_mirrors():
+def test_rotation_and_flip():
     plain = augment()["mouths"]
     mirrored = augment(flip=1.0)["mouths"]
     torch.testing.assert_close(mirrored, plain.flip(-1), atol=2e-3, rtol=0)
     turned = augment(rotation=10.0)["mouths"]
     assert (turned - plain).abs().mean() > 0.01
-    # The mouth box's middle stays where it is.
+    # The middle of the mouth box is the centre of rotation.
     centre = slice(47, 49), slice(47, 49)
     assert (turned - plain)[..., centre[0], centre[1]].abs().max() < 0.1
 
 
-def test_a_mirror_turns_the_head_to_the_other_side():
+def test_flip_mirrors_the_head_turn():
     batch = make_batch() | {"head_turn": torch.tensor([[10.0, 20.0, 30.0]]).expand(3, 2, 3)}
     assert torch.equal(finish_batch(batch, SPEC)["head_turn"], batch["head_turn"])
     turned = {"rotation": 10.0, "scale": 0.15, "elastic": 0.015}
@@ -142,7 +139,7 @@ def test_a_mirror_turns_the_head_to_the_other_side():
     assert torch.equal(mirrored, torch.tensor([-10.0, 20.0, -30.0]).expand(3, 2, 3))
 
 
-def test_another_pose_is_the_references_alone_and_leaves_the_nose():
+def test_pose_change_affects_the_reference_only_about_the_nose():
     plain, posed = augment(), augment(reference_pose=0.1)
     for name in ("masked_face", "mouths", "mean_mouth"):
         assert torch.equal(posed[name], plain[name])
@@ -152,7 +149,7 @@ def test_another_pose_is_the_references_alone_and_leaves_the_nose():
     assert not torch.allclose(moved[0], moved[1])
 
 
-def test_a_turned_head_is_narrower_on_one_side():
+def test_turn_narrows_one_side():
     column = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)
     batch = make_batch() | {"reference_face": column.expand(3, -1, -1, -1).contiguous()}
     turned = augment(batch=batch, turn=0.5)["reference_face"][:, 0, 128] * 255
@@ -162,7 +159,7 @@ def test_a_turned_head_is_narrower_on_one_side():
     assert turned.diff(dim=-1).min() >= 0
 
 
-def test_a_smile_is_the_references_mouth_alone():
+def test_smile_affects_the_mouth_of_the_reference_only():
     plain, smiling = augment(), augment(reference_smile=1.0)
     for name in ("masked_face", "mouths", "mean_mouth"):
         assert torch.equal(smiling[name], plain[name])
@@ -174,7 +171,7 @@ def test_a_smile_is_the_references_mouth_alone():
 
 
 @pytest.mark.parametrize("options", [{}, FULL | {"turn": 0.5, "aspect": 0.25, "flip": 0.0}])
-def test_lips_are_where_their_pictures_show_them(options):
+def test_lip_points_follow_the_warp(options):
     batch = make_batch()
     x, y = LIPS[7].round().int().tolist()
     for name in ("reference_face", "faces"):
@@ -194,14 +191,14 @@ def test_lips_are_where_their_pictures_show_them(options):
     assert (warped["lip_points"][:, 0, 7] - seen).abs().max() < 1.5
 
 
-def test_a_mirror_changes_the_lips_sides():
+def test_flip_mirrors_the_lip_points():
     plain, mirrored = augment()["lip_points"], augment(flip=1.0)["lip_points"]
     assert torch.allclose(plain, LIPS.expand_as(plain), atol=0.1)
     assert torch.allclose(mirrored[..., MIRRORED_LIPS, 0], 255 - plain[..., 0], atol=0.1)
     assert torch.allclose(mirrored[..., MIRRORED_LIPS, 1], plain[..., 1], atol=0.1)
 
 
-def test_unknown_lips_stay_unknown():
+def test_unknown_lip_points_stay_nan():
     batch = make_batch()
     batch["lip_points"] = LIPS.expand(3, 2, -1, -1).clone()
     batch["lip_points"][1, 0] = torch.nan
@@ -209,17 +206,17 @@ def test_unknown_lips_stay_unknown():
     assert unknown.tolist() == [[False, False], [True, False], [False, False]]
 
 
-def test_some_samples_are_told_their_lips():
+def test_teacher_forced_lips_in_some_samples():
     batch = make_batch(size=40, frames=1)
-    told = augment(batch=batch, teacher_forced_lips=0.5)["teacher_forced_lips"]
-    known = told.isfinite().flatten(1)
+    forced = augment(batch=batch, teacher_forced_lips=0.5)["teacher_forced_lips"]
+    known = forced.isfinite().flatten(1)
     assert (known.all(1) | ~known.any(1)).all()
     assert 10 < known[:, 0].sum() < 30
-    assert torch.equal(told[known[:, 0]], batch["lips"][known[:, 0]])
+    assert torch.equal(forced[known[:, 0]], batch["lips"][known[:, 0]])
     assert "teacher_forced_lips" not in augment(batch=batch)
 
 
-def test_some_who_are_told_hear_another_sound():
+def test_mismatched_audio_in_some_teacher_forced_samples():
     batch = make_batch(size=40, frames=1)
     finished = augment(batch=batch, teacher_forced_lips=0.5, mismatched_audio=0.5)
     known = finished["teacher_forced_lips"].isfinite().flatten(1)[:, 0]
@@ -233,7 +230,7 @@ def test_some_who_are_told_hear_another_sound():
     assert "decoder_mel" not in augment(batch=batch, teacher_forced_lips=0.5)
 
 
-def test_around_a_photo_s_mouth_nothing_moves():
+def test_still_sample_has_the_masked_face_of_the_reference():
     batch = make_batch()
     batch["reference_face"] = batch["reference_face"].flip(-1)
     plain, still = augment(batch=batch), augment(batch=batch, still=1.0, reference_pose=0.1)
@@ -244,7 +241,7 @@ def test_around_a_photo_s_mouth_nothing_moves():
     assert not torch.allclose(plain["masked_face"][:, 0], still["masked_face"][:, 0], atol=0.1)
 
 
-def test_many_samples_stay_nearly_as_they_were():
+def test_min_strength_below_one_leaves_samples_nearly_unchanged():
     batch = make_batch(size=24, frames=1)
     plain = finish_batch(batch, SPEC)["mouths"]
     options = {"rotation": 10.0, "contrast": 0.25, "brightness": 0.12}
@@ -267,14 +264,14 @@ def test_elastic_warp_is_smooth_and_small():
     assert shift.diff(dim=-1).abs().max() < 0.5
 
 
-def test_colour_keeps_grey_grey_under_saturation_and_hue():
+def test_saturation_and_hue_keep_grey():
     grey = torch.full((3, 2, 3, 256, 256), 90, dtype=torch.uint8)
     batch = augment(batch=make_batch() | {"faces": grey}, saturation=0.4, hue=12.0)
     mouths = batch["mouths"]
     torch.testing.assert_close(mouths, torch.full_like(mouths, 90 / 255))
 
 
-def test_gain_and_tilt_shift_sound_but_not_silence():
+def test_gain_and_tilt_do_not_change_silence():
     batch = make_batch()
     plain = finish_batch(batch, SPEC)["mel"]
     loud = augment(batch=batch, gain_db=8.0)["mel"]
@@ -285,7 +282,7 @@ def test_gain_and_tilt_shift_sound_but_not_silence():
     assert (tilted[:, -1].amin((1, 2)) * tilted[:, -1].amax((1, 2)) < 0).any()
 
 
-def test_sound_and_negative_are_changed_alike():
+def test_audio_and_negative_audio_change_alike():
     batch = make_batch() | {"mel_negative": None}
     batch["mel_negative"] = batch["mel"]
     changed = augment(batch=batch, gain_db=8.0, tilt_db=8.0, vocal_tract=0.18)
@@ -293,7 +290,7 @@ def test_sound_and_negative_are_changed_alike():
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.18])
-def test_vocal_tract_moves_a_tone_by_its_factor(factor):
+def test_vocal_tract_factor_scales_the_frequency_of_a_tone(factor):
     time_s = torch.arange(16_000) / 16_000
     mel = AudioFeatures(SPEC)
     tone, moved = (mel(0.3 * torch.sin(2 * torch.pi * f * time_s)) for f in (1500, 1500 * factor))
@@ -304,14 +301,14 @@ def test_vocal_tract_moves_a_tone_by_its_factor(factor):
     torch.testing.assert_close(same, tone, atol=1e-3, rtol=0)
 
 
-def test_noise_raises_the_floor_and_hides_nothing_loud():
+def test_noise_raises_the_floor_only():
     batch = make_batch()
     plain, noisy = augment(batch=batch)["mel"], augment(batch=batch, mel_noise=1.0)["mel"]
     assert (noisy >= plain - 1e-3).all()
     assert (noisy[plain == MEL_SILENCE] > MEL_SILENCE).all()
 
 
-def test_mouths_alone_are_the_mouths_of_the_faces():
+def test_mouth_batches_equal_the_mouths_of_full_batches():
     own = {"reference_blur": 0, "reference_noise": 0, "reference_jpeg": 0}
     batch = make_batch()
     for augmentation in (None, BatchAugmentation(SPEC, AugmentationOptions(**(FULL | own)))):
@@ -323,7 +320,7 @@ def test_mouths_alone_are_the_mouths_of_the_faces():
     torch.testing.assert_close(whole["mouths"], mouth_crop(whole["faces"], SPEC))
 
 
-def test_unknown_or_negative_options_are_refused():
+def test_unknown_and_negative_options_are_refused():
     with pytest.raises(UsageError, match="has no rotate; it has min_strength"):
         AugmentationOptions.from_dict({"rotate": 3})
     with pytest.raises(UsageError, match="hue must not be negative"):

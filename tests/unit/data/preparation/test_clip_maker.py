@@ -1,4 +1,4 @@
-"""One source to one clip, or to the reason why not."""
+"""Tests of the preparation of one video."""
 
 from fractions import Fraction
 
@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from talkinghead.data.clip_file import ClipFile
-from talkinghead.data.preparation.clip_maker import ClipMaker, ClipRules, ClipTask, grid_frames
+from talkinghead.data.preparation.clip_maker import ClipMaker, ClipRules, ClipTask
 from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
 from talkinghead.media.writer import VideoWriter
-from talkinghead.types import AVSpec, Box, Face, VideoFrame
+from talkinghead.types import AVSpec, Box, Face
 
 SPEC = AVSpec()
 TONE = 0.3 * np.sin(np.arange(64_000) * 0.2).astype(np.float32)
 
 
-class FakeDetector:
-    """Sees a face of a known size wherever the picture is not dark; its mouth moves as told."""
+class FixedDetector:
+    """Detects a face of a given size in images that are not dark; its mouth moves by `mouth`."""
 
     topology = "mesh468"
 
@@ -50,8 +50,8 @@ def write_video(path, num_frames=50, fps=Fraction(25), audio=TONE, dark=()):
     texture = np.kron(rng.integers(90, 255, (16, 16, 3)), np.ones((10, 10, 1))).astype(np.uint8)
     with VideoWriter(path, 160, 160, fps, None if audio is None else 16_000) as writer:
         for number in range(num_frames):
-            picture = np.roll(texture, 10 * number, axis=1)
-            writer.write(np.zeros_like(picture) if number in dark else picture)
+            image = np.roll(texture, 10 * number, axis=1)
+            writer.write(np.zeros_like(image) if number in dark else image)
         if audio is not None:
             writer.write_audio(audio[: int(num_frames / fps * 16_000)])
 
@@ -60,12 +60,12 @@ def make(tmp_path, detector=None, rules=None, **video):
     source = tmp_path / "raw, 1.mp4"
     if video.pop("write", True):
         write_video(source, **video)
-    maker = ClipMaker(detector or FakeDetector(), "fake", SPEC, rules or ClipRules())
+    maker = ClipMaker(detector or FixedDetector(), "fake", SPEC, rules or ClipRules())
     task = ClipTask(source, "a/raw", tmp_path / "out" / "clip.safetensors")
     return maker.run(task), task
 
 
-def test_good_clip(tmp_path):
+def test_prepared_clip_has_all_tensors(tmp_path):
     result, task = make(tmp_path)
     assert (result.reason, result.num_frames, result.reused) == ("", 50, False)
     clip = ClipFile(task.clip_path)
@@ -94,46 +94,42 @@ def test_good_clip(tmp_path):
         ("too small", {"size": 60.0}, {}),
     ],
 )
-def test_bad_clip_has_its_reason_and_leaves_no_clip(tmp_path, reason, detector, video):
-    result, task = make(tmp_path, FakeDetector(**detector), **video)
+def test_bad_video_is_skipped_with_its_reason(tmp_path, reason, detector, video):
+    result, task = make(tmp_path, FixedDetector(**detector), **video)
     assert result.reason == reason
     assert result.detail
     assert not task.clip_path.exists()
-    again, _ = make(tmp_path, FakeDetector(**detector), write=False)
+    again, _ = make(tmp_path, FixedDetector(**detector), write=False)
     assert (again.reason, again.detail, again.reused) == (reason, result.detail, True)
 
 
-def test_a_few_lost_frames_are_forgiven_and_marked(tmp_path):
+def test_few_lost_frames_are_accepted_and_marked(tmp_path):
     result, task = make(tmp_path, dark=range(20, 24))
     assert result.reason == ""
     clip = ClipFile(task.clip_path)
     assert np.flatnonzero(np.isnan(clip.tensor("mouth_opening"))).tolist() == [20, 21, 22, 23]
     assert np.isnan(clip.tensor("head_pose")).any(1).sum() == 4
     assert np.isfinite(clip.tensor("transforms")).all()
-    # What shows no face has no part in the mean.
+    # Frames without a face do not count in the mean.
     assert clip.tensor("mean_face").mean() > 120
 
 
-def test_a_much_smaller_second_face_is_no_harm(tmp_path):
-    assert make(tmp_path, FakeDetector(second=60.0))[0].reason == ""
+def test_much_smaller_second_face_is_accepted(tmp_path):
+    assert make(tmp_path, FixedDetector(second=60.0))[0].reason == ""
 
 
-@pytest.mark.parametrize("content", [b"", b"this is not a video\n" * 100])
-def test_corrupt_file(tmp_path, content):
-    (tmp_path / "raw, 1.mp4").write_bytes(content)
-    result, _ = make(tmp_path, write=False)
-    assert result.reason == "corrupt"
-    assert "raw, 1.mp4" in result.detail
+def test_corrupt_file_is_skipped(tmp_path):
+    source = tmp_path / "raw, 1.mp4"
+    write_video(source)
+    whole = source.read_bytes()
+    for content in (b"this is not a video\n" * 100, whole[: len(whole) // 2]):
+        source.write_bytes(content)
+        result, _ = make(tmp_path, write=False)
+        assert result.reason == "corrupt"
+        assert "raw, 1.mp4" in result.detail
 
 
-def test_truncated_file_is_corrupt(tmp_path):
-    write_video(tmp_path / "raw, 1.mp4")
-    whole = (tmp_path / "raw, 1.mp4").read_bytes()
-    (tmp_path / "raw, 1.mp4").write_bytes(whole[: len(whole) // 2])
-    assert make(tmp_path, write=False)[0].reason == "corrupt"
-
-
-def test_done_work_is_known_again_until_something_changes(tmp_path):
+def test_clip_is_reused_until_rules_or_source_change(tmp_path):
     _, task = make(tmp_path)
     made = task.clip_path.stat().st_mtime_ns
     assert make(tmp_path, write=False)[0].reused
@@ -143,12 +139,12 @@ def test_done_work_is_known_again_until_something_changes(tmp_path):
     other_source, _ = make(tmp_path, num_frames=40)
     assert not other_source.reused
     assert other_source.num_frames == 40
-    # A clip that became bad does not linger.
+    # The clip of a source that became bad is deleted.
     assert make(tmp_path, audio=None)[0].reason == "no audio"
     assert not task.clip_path.exists()
 
 
-def test_half_a_clip_file_is_made_again(tmp_path):
+def test_incomplete_clip_file_is_prepared_again(tmp_path):
     _, task = make(tmp_path)
     whole = task.clip_path.read_bytes()
     task.clip_path.write_bytes(whole[:-100])
@@ -156,12 +152,12 @@ def test_half_a_clip_file_is_made_again(tmp_path):
     assert len(task.clip_path.read_bytes()) == len(whole)
 
 
-def test_crops_do_not_depend_on_the_mouth(tmp_path):
-    """Moving all but the rigid points, the mouth above all, leaves each crop as it is."""
+def test_crop_does_not_depend_on_the_mouth(tmp_path):
+    """Crops stay the same if all points but the rigid ones move."""
     clips = []
     for name, mouth in (("still", 0.0), ("moving", 12.0)):
         (tmp_path / name).mkdir()
-        _, task = make(tmp_path / name, FakeDetector(mouth=mouth))
+        _, task = make(tmp_path / name, FixedDetector(mouth=mouth))
         clips.append(ClipFile(task.clip_path))
     still, moving = clips
     assert not np.allclose(still.tensor("mouth_opening"), moving.tensor("mouth_opening"))
@@ -170,37 +166,9 @@ def test_crops_do_not_depend_on_the_mouth(tmp_path):
     np.testing.assert_array_equal(still.tensor("head_pose"), moving.tensor("head_pose"))
 
 
-def test_other_rates_come_onto_the_grid_with_their_sound(tmp_path):
+def test_clip_is_on_the_frame_grid_and_ends_with_its_audio(tmp_path):
     result, task = make(tmp_path, num_frames=60, fps=Fraction(30000, 1001))
     assert result.num_frames == 50
     assert ClipFile(task.clip_path).mel().shape == (80, 161)
-
-
-def test_clip_ends_with_its_sound(tmp_path):
     result, _ = make(tmp_path, num_frames=75, audio=TONE[:32_000])
     assert 50 <= result.num_frames <= 53
-
-
-def frames_at(times):
-    return [VideoFrame(np.full((1, 1, 3), n, np.uint8), Fraction(t)) for n, t in enumerate(times)]
-
-
-def on_grid(times, fps=25):
-    frames = list(grid_frames(frames_at(times), Fraction(fps)))
-    assert [f.time_s for f in frames] == [Fraction(n, fps) for n in range(len(frames))]
-    return [int(frame.image[0, 0, 0]) for frame in frames]
-
-
-def test_grid_passes_its_own_rate_unchanged_even_with_rounded_times():
-    assert on_grid([Fraction(n, 25) for n in range(40)]) == list(range(40))
-    millis = [Fraction(round(n * 1000 / 30), 1000) for n in range(40)]
-    assert on_grid(millis, 30) == list(range(40))
-
-
-def test_grid_takes_what_is_on_screen_at_each_middle():
-    assert on_grid([Fraction(n, 50) for n in range(8)]) == [1, 3, 5, 7]
-    assert on_grid([Fraction(n, 10) for n in range(4)]) == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
-    # A varying rate: a picture that stays for a quarter of a second.
-    assert on_grid(["0", "1/25", "7/25", "8/25"]) == [0] + [1] * 6 + [2, 3]
-    assert on_grid([]) == []
-    assert on_grid(["0"]) == [0]

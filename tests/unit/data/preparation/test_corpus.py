@@ -1,4 +1,4 @@
-"""A folder of videos to a corpus."""
+"""Tests of the preparation of a folder of videos."""
 
 import json
 import os
@@ -31,14 +31,14 @@ INLINE = PrepareOptions(workers=0, val_fraction=0.0)
 
 
 def write_portrait(path, num_frames=26, seed=0, blank=False):
-    """A real face (NASA's portrait of Eileen Collins) that drifts a little, with a tone."""
+    """Write a real face (NASA's portrait of Eileen Collins) that moves a little, with a tone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     portrait = data.astronaut()[0:256, 96:352]
     rng = np.random.default_rng(seed)
     with VideoWriter(path, 256, 256, Fraction(25), 16_000) as writer:
         for _ in range(num_frames):
-            picture = np.roll(portrait, int(rng.integers(-1, 2)), axis=1)
-            writer.write(np.zeros_like(picture) if blank else picture)
+            image = np.roll(portrait, int(rng.integers(-1, 2)), axis=1)
+            writer.write(np.zeros_like(image) if blank else image)
         tone = 0.2 * np.sin(np.arange(num_frames * 640) * rng.uniform(0.1, 0.3))
         writer.write_audio(tone.astype(np.float32))
 
@@ -57,7 +57,7 @@ def inputs(videos, tmp_path):
     return shutil.copytree(videos, tmp_path / "in")
 
 
-def test_corpus_of_real_faces(videos, tmp_path, caplog):
+def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
     (tmp_path / "labels.csv").write_text("clip,emotion\nanna/take 0.mp4,happy\n")
     options = PrepareOptions(
         workers=2,
@@ -78,10 +78,10 @@ def test_corpus_of_real_faces(videos, tmp_path, caplog):
     assert [clip.id for clip in manifest.split("test")] == ["ben/take 0"]
     clip = ClipFile(tmp_path / manifest.clips[0].path)
     assert len(clip) == 26
-    # The same face in each frame, upright and in its place: little differs from the mean.
+    # The aligned face is the same in each frame.
     difference = clip.faces(0, 26).astype(int) - clip.tensor("mean_face").transpose(1, 2, 0)
     assert np.abs(difference).mean() < 8
-    # She looks into the camera and holds still.
+    # She looks into the camera.
     poses = clip.tensor("head_pose")
     assert np.abs(poses.mean(0)).max() < 25
     assert poses.std(0).max() < 3
@@ -91,11 +91,13 @@ def test_corpus_of_real_faces(videos, tmp_path, caplog):
     assert report["num_clips"] == 4
 
 
-def test_bad_clips_are_listed_counted_and_bounded(inputs, tmp_path):
+def test_bad_videos_are_reported_and_limited(inputs, tmp_path):
     write_portrait(inputs / "anna" / "blank.mp4", blank=True)
     (inputs / "ben" / "text.mp4").write_text("not a video")
     (inputs / "ben" / "notes.txt").write_text("ignored")
-    with pytest.raises(CorpusError, match=r"2 of 6 videos .* max_bad_fraction=0\.2"):
+    with pytest.raises(
+        CorpusError, match=r"2 of 6 videos .* max_bad_fraction=0\.2 .* with max_bad_fraction=0\.34"
+    ):
         prepare_corpus(inputs, tmp_path / "out", SPEC, INLINE)
     assert not (tmp_path / "out" / "manifest.json").exists()
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -105,58 +107,50 @@ def test_bad_clips_are_listed_counted_and_bounded(inputs, tmp_path):
     lenient = PrepareOptions(workers=0, max_bad_fraction=0.4)
     manifest = prepare_corpus(inputs, tmp_path / "out", SPEC, lenient)
     assert (len(manifest.clips), len(manifest.skipped)) == (4, 2)
-    # Neither the good ones nor the bad ones were worked on again.
+    # Results of good and of bad videos are reused.
     assert json.loads((tmp_path / "out" / "report.json").read_text())["num_reused"] == 6
 
 
-def test_added_files_are_made_and_old_ones_kept(inputs, tmp_path):
-    first = prepare_corpus(
-        inputs, tmp_path / "out", SPEC, PrepareOptions(workers=0, val_fraction=0.5)
-    )
+def test_added_videos_are_prepared_and_earlier_clips_kept(inputs, tmp_path):
+    options = PrepareOptions(workers=0, val_fraction=0.5)
+    first = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
     times = {c.id: (tmp_path / "out" / c.path).stat().st_mtime_ns for c in first.clips}
     write_portrait(inputs / "carl" / "new.mp4", seed=9)
-    second = prepare_corpus(
-        inputs, tmp_path / "out", SPEC, PrepareOptions(workers=0, val_fraction=0.5)
-    )
+    second = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
     assert len(second.clips) == 5
     assert set(first.clips) < set(second.clips)
     for clip in first.clips:
         assert (tmp_path / "out" / clip.path).stat().st_mtime_ns == times[clip.id]
 
 
-def test_files_of_the_same_name_are_told_apart(inputs, tmp_path):
+def test_second_video_of_a_name_is_skipped(inputs, tmp_path):
     shutil.copy(inputs / "ben" / "take 0.mp4", inputs / "ben" / "take 0.mkv")
     shutil.move(inputs / "anna" / "take 2.mp4", inputs / "loose.mp4")
-    manifest = prepare_corpus(
-        inputs, tmp_path / "out", SPEC, PrepareOptions(workers=0, max_bad_fraction=0.5)
-    )
-    assert [(s.source, s.reason) for s in manifest.skipped] == [
-        ("ben/take 0.mp4", "duplicate name")
-    ]
+    options = PrepareOptions(workers=0, max_bad_fraction=0.5)
+    manifest = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
+    assert [skip.source for skip in manifest.skipped] == ["ben/take 0.mp4"]
+    assert manifest.skipped[0].reason == "duplicate name"
     assert {clip.id: clip.speaker for clip in manifest.clips}["loose"] == "speaker"
     assert len(manifest.clips) == 4
 
 
-@pytest.mark.parametrize(
-    "make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()]
-)
-def test_no_videos_is_an_error(tmp_path, make):
-    make(tmp_path / "in")
-    with pytest.raises(CorpusError, match="input="):
-        prepare_corpus(tmp_path / "in", tmp_path / "out", SPEC, INLINE)
+def test_input_without_videos_is_refused_with_a_command(tmp_path):
+    def message():
+        with pytest.raises(CorpusError) as caught:
+            prepare_corpus(tmp_path / "in", tmp_path / "out", SPEC, INLINE)
+        return str(caught.value)
+
+    assert "is not a folder; run `talkinghead prepare input=VIDEOS output=" in message()
+    (tmp_path / "in").mkdir()
+    assert "has no video files (" in message()
+    Manifest(SPEC, "", "", ()).save(tmp_path / "in")
+    assert "`talkinghead train experiment=finetune data.corpus_dir=" in message()
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"split_by": "day"},
-        {"val_fraction": 1.5},
-        {"val_fraction": 0.7, "test_fraction": 0.7},
-        {"workers": "many"},
-        {"workers": -1},
-    ],
+    "options", [{"max_bad_fraction": 1.5}, {"workers": "many"}, {"workers": -1}]
 )
-def test_impossible_options_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(UsageError):
         PrepareOptions(**options)
 
@@ -165,26 +159,39 @@ def test_impossible_options_are_refused(options):
     ("options", "empty"),
     [
         ({"split_by": "speaker"}, "split_by=speaker leaves val"),
-        ({"split_by": "speaker", "val_fraction": 0.999}, "split_by=speaker leaves train"),
-        ({"holdout_speakers": ["anna"]}, "holdout_speakers leaves val and train"),
-        ({"split_by": "speaker", "holdout_speakers": ["anna"]}, "holdout_speakers leaves val and"),
+        ({"holdout_speakers": ["anna"]}, "holdout_speakers leaves train and val"),
     ],
 )
-def test_too_few_speakers_to_split_are_refused_at_once(inputs, tmp_path, options, empty):
+def test_too_few_speakers_are_refused_before_any_work(inputs, tmp_path, options, empty):
     shutil.rmtree(inputs / "ben")
-    with pytest.raises(CorpusError, match=f"{empty}.* without a speaker: .* has 1 .anna.; "):
+    with pytest.raises(CorpusError, match=f"{empty} without a speaker: .* has 1 .anna.; "):
         prepare_corpus(inputs, tmp_path / "out", SPEC, PrepareOptions(**options))
     assert not (tmp_path / "out").exists()
 
 
-def test_an_empty_split_is_warned_of(videos, tmp_path, caplog):
-    prepare_corpus(videos, tmp_path, SPEC, PrepareOptions(workers=0, val_fraction=0.01))
-    assert "no clip fell into split val: add videos, or enlarge its share" in caplog.text
+def test_command_guarantees_a_validation_clip_and_names_the_next_command(inputs, tmp_path, capsys):
+    """A corpus of one clip, to which a second one is added."""
+    out = tmp_path / "my corpus"
+    added = inputs / "anna/take 1.mp4"
+    content = added.read_bytes()
+    for path in (added, inputs / "anna/take 2.mp4", inputs / "ben/take 0.mp4"):
+        path.unlink()
+    command = ["prepare", f"input={inputs}", f"output={out}", "workers=0"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "1 clips (1 train, 0 val, 0 test)" in printed
+    assert "training validates on the clip it trains on. Add videos" in printed
+    added.write_bytes(content)
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "2 clips (1 train, 1 val, 0 test), 1 of them from earlier runs; 0 videos skip" in printed
+    assert f"next: talkinghead train experiment=finetune data.corpus_dir='{out}'" in printed
+    assert [clip.split for clip in Manifest.load(out).clips] == ["train", "val"]
 
 
 @pytest.mark.slow
-def test_offsets_are_measured_written_and_counted(videos, tmp_path):
-    """A still face and a tone: what is found means nothing, but it is found."""
+def test_offsets_are_measured_and_reported(videos, tmp_path):
+    """The offset of a still face and a tone is arbitrary, but it is recorded."""
     sync = SyncRules("default", min_confidence=0.0, correct=False)
     options = PrepareOptions(workers=0, val_fraction=0.0, sync=sync)
     manifest = prepare_corpus(videos, tmp_path, SPEC, options)
@@ -195,7 +202,7 @@ def test_offsets_are_measured_written_and_counted(videos, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert sum(report["offset_frames"].values()) == 4
     assert set(report["offset_frames"]) == set(map(str, offsets))
-    # The same again from what is on disk.
+    # A second run reuses the results.
     assert prepare_corpus(videos, tmp_path, SPEC, options) == manifest
     strict = PrepareOptions(workers=0, sync=SyncRules("default", min_confidence=1.9))
     with pytest.raises(CorpusError, match=r"4 of 4 videos .* are bad \(4 low confidence\)"):
@@ -209,7 +216,7 @@ def test_offsets_are_measured_written_and_counted(videos, tmp_path):
         ("compact.safetensors", "no sync expert: checkpoint {} has no 'sync_expert'"),
     ],
 )
-def test_a_wrong_expert_is_one_line_before_any_work(videos, tmp_path, capsys, name, line):
+def test_unusable_sync_expert_is_refused_before_any_work(videos, tmp_path, capsys, name, line):
     path = tmp_path / name
     if name == "compact.safetensors":
         shutil.copy(default_checkpoint(), path)
@@ -221,7 +228,7 @@ def test_a_wrong_expert_is_one_line_before_any_work(videos, tmp_path, capsys, na
     assert not (tmp_path / "out").exists()
 
 
-def test_dead_worker_is_an_error_that_says_what_to_do(inputs, tmp_path, monkeypatch):
+def test_dead_worker_process_is_an_error_with_advice(inputs, tmp_path, monkeypatch):
     class DyingPool(ThreadPoolExecutor):
         def __init__(self, workers, *_):
             super().__init__(workers)
@@ -236,7 +243,7 @@ def test_dead_worker_is_an_error_that_says_what_to_do(inputs, tmp_path, monkeypa
         prepare_corpus(inputs, tmp_path / "out", SPEC, PrepareOptions(workers=1))
 
 
-def test_killed_run_goes_on_where_it_stopped(inputs, tmp_path):
+def test_killed_run_is_resumed(inputs, tmp_path):
     for number in range(3, 6):
         write_portrait(inputs / "anna" / f"take {number}.mp4", seed=number)
     code = (
