@@ -3,7 +3,7 @@
 PATH_KEYS = frozenset(
     """
     audio callbacks.last.dirpath callbacks.preview.output_dir callbacks.pruning.run_dir checkpoint
-    ckpt_path corpus data.cache_dir data.corpus_dir data.pseudo_label_dir face generated
+    ckpt_path corpus data.cache_dir data.corpus_dir data.pseudo_label_dir emotions face generated
     hydra.run.dir hydra.sweep.dir identity.path inception_path input jobs lip_prior.map_path
     lip_prior.whisper.model llm.model loss.identity.weights loss.landmark.checkpoint
     loss.perceptual.weights model.generator.face_encoder_weights model.init_from model.sync_expert
@@ -22,13 +22,13 @@ NAMED_PATHS_KEYS = frozenset(
 
 TEXT_KEYS = frozenset(
     """
-    callbacks.opening.detector callbacks.pruning.metric detector.name device emotions extend
+    backend callbacks.opening.detector callbacks.pruning.metric detector.name device emotion extend
     face_select format label language license lip_prior.whisper.compute_type
-    lip_prior.whisper.device lip_prior.whisper.language llm.api_key_env llm.base_url llm.template
-    logger.csv.save_dir logger.wandb.group logger.wandb.name logger.wandb.save_dir
-    loss.identity.backbone model.generator.face_encoder model.license model.trained_on motion
-    no_speech_reply preset provenance.label provenance.timestamp_url quantize stt.api_key_env
-    stt.base_url stt.compute_type stt.device stt.language stt.prompt system_prompt text trained_on
+    lip_prior.whisper.device llm.api_key_env llm.base_url llm.template logger.csv.save_dir
+    logger.wandb.group logger.wandb.name logger.wandb.save_dir loss.identity.backbone
+    model.generator.face_encoder model.license model.trained_on motion no_speech_reply precision
+    preset provenance.label provenance.timestamp_url quantize stt.api_key_env stt.base_url
+    stt.compute_type stt.device stt.language stt.prompt system_prompt text trained_on
     tts.api_key_env tts.base_url tts.device tts.install tts.instructions tts.language tts.speaker
     tts.voice_pattern
     """.split()
