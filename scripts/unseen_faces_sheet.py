@@ -67,7 +67,7 @@ class PairRenderer:
         whisper_weight: float = 0.0,
         articulation: float = 1.0,
     ) -> None:
-        lip_prior = WhisperLipPrior(share=whisper_weight) if whisper_weight else None
+        lip_prior = WhisperLipPrior(blend_weight=whisper_weight) if whisper_weight else None
         self.predictor = LipSyncPredictor.from_checkpoint(
             checkpoint, lip_prior=lip_prior, articulation=articulation
         )

@@ -36,15 +36,15 @@ class GivenLipMotion:
     """Lip prior that returns given lip motion float32 [T, 20, 2], regardless of the audio."""
 
     past_s = ahead_s = Fraction(0)
-    share = 1.0
+    blend_weight = 1.0
 
     def __init__(self, motion: FloatArray, spec: AVSpec) -> None:
         self.sample_rate, self.fps = spec.sample_rate, spec.fps
         self.block_s = len(motion) / spec.fps
         self.motion = motion
 
-    def hear(self, windows: FloatArray) -> FloatArray:
-        """Return the motion, once per window."""
+    def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
+        """Return the motion, which is that of the first block, for each window."""
         return np.repeat(self.motion[None], len(windows), axis=0)
 
 

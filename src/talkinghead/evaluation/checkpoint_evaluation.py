@@ -26,7 +26,8 @@ from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.lip_prior import LipPrior
-from talkinghead.predict.audio.whisper_prior import whisper_lip_prior_if_available
+from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
+from talkinghead.predict.options import PredictOptions
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class EvaluationOptions(ScorerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        PredictOptions(articulation=self.articulation)  # Checks the range.
         if not self.splits or set(self.splits) - set(SPLITS):
             raise UsageError(
                 f"splits: got {list(self.splits)}, expected some of {', '.join(SPLITS)}"
@@ -99,18 +101,16 @@ def evaluate(
     manifest.require_spec(loaded.spec, corpus_dir)
     entries = _choose_entries(manifest, corpus_dir, options)
     model = cast(LipSyncGenerator, loaded.model.to(options.device))
-    if options.generation == "model":
-        lip_prior = None
-    elif lip_prior == "auto":
-        lip_prior = whisper_lip_prior_if_available()
+    is_product = options.generation == "product"
+    prior = resolve_lip_prior(lip_prior) if is_product else None
     generator = ClipGenerator(
         model,
         loaded.spec,
         options.mode,
         options.reference_frame,
         options.generation,
-        options.articulation if options.generation == "product" else 1.0,
-        lip_prior,
+        options.articulation if is_product else 1.0,
+        prior,
     )
     scorer = ClipScorer(generator, Scorers.build(options, loaded.spec))
     clips = _score_clips(scorer, corpus_dir, manifest, entries, options)
@@ -119,7 +119,7 @@ def evaluate(
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
         "options": {**asdict(options), "articulation": generator.articulation},
-        "lip_prior": _describe(lip_prior),
+        "lip_prior": prior and f"{type(prior).__name__}, {prior.blend_weight:g}",
         "audio_dependence": dependence.to_dict(),
         "left_out": scorer.scorers.notes,
     }
@@ -229,7 +229,3 @@ def _score_clips(
             result.values.get("r_other", float("nan")),
         )
     return clips
-
-
-def _describe(lip_prior: LipPrior | None) -> str | None:
-    return lip_prior and f"{type(lip_prior).__name__}, {lip_prior.share:g}"

@@ -38,6 +38,7 @@ from talkinghead.evaluation.scorers.clip_scorers import (
     SyncNetworkOptions,
 )
 from talkinghead.models.checkpoint import build, save_release
+from talkinghead.predict.options import PredictOptions
 
 NO_EXPERT = SyncNetworkOptions(checkpoint=None)
 
@@ -154,7 +155,8 @@ def test_product_is_the_default(bar_corpus: Path, checkpoint: Path, tmp_path: Pa
         max_frames=8, max_clips=1, num_strips=0, lpips=False, sync=NO_EXPERT
     )
     report = evaluate(checkpoint, bar_corpus, tmp_path, options, lip_prior=None)
-    assert (report["options"]["generation"], report["options"]["articulation"]) == ("product", 2)
+    assert report["options"]["generation"] == "product"
+    assert report["options"]["articulation"] == PredictOptions().articulation
     scores = report["groups"]["seen"]["scores"]
     assert scores["l1_own"] == scores["shown_l1_own"]  # The composited frames are scored.
     assert not (tmp_path / "strips").exists()
@@ -189,6 +191,7 @@ def test_unusable_corpora_are_rejected(bar_corpus: Path, checkpoint: Path, tmp_p
         (EvaluationOptions, {"splits": ["dev"]}),
         (EvaluationOptions, {"splits": []}),
         (EvaluationOptions, {"max_clips": 0}),
+        (EvaluationOptions, {"articulation": 4}),
         (EvaluationOptions, {"reference_frame": -1}),
         (ScorerOptions, {"num_threads": 0}),
         (ScorerOptions, {"num_strips": -1}),

@@ -1,4 +1,4 @@
-"""The sheet of awkward inputs, by the packaged weights on a real portrait."""
+"""The sheet of difficult inputs, with the packaged weights on a real portrait."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.media.reader import probe, read_image, read_video
 from talkinghead.media.writer import VideoWriter
 
-SCRIPT = str(Path(__file__).parents[3] / "scripts" / "awkward_sheet.py")
+SCRIPT = str(Path(__file__).parents[3] / "scripts" / "difficult_inputs_sheet.py")
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> dict:
-    """The script's names, its inputs reduced to a few that are quick."""
+    """The names of the script, with a few quick inputs only."""
     names = runpy.run_path(SCRIPT)
     for name in names["CASES"].keys() - {"rotated", "grey", "two", "painting"}:
         monkeypatch.delitem(names["CASES"], name)
@@ -31,7 +31,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> dict:
 
 
 @pytest.mark.slow
-def test_inputs_are_made_shown_and_counted(
+def test_inputs_are_rendered_and_counted(
     script: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     speaker = tmp_path / "grid" / "s3" / "clip.mp4"
@@ -43,7 +43,7 @@ def test_inputs_are_made_shown_and_counted(
     arguments = [SCRIPT, output, "--grid", tmp_path / "grid", "--around", 1]
     monkeypatch.setattr(sys, "argv", [*map(str, arguments)])
     script["main"]()
-    with (output / "awkward.csv").open() as file:
+    with (output / "difficult_inputs.csv").open() as file:
         rotated, grey = csv.DictReader(file)
     assert probe(output / "inputs" / "rotated.mp4").rotation == 90
     assert (rotated["name"], rotated["width"], rotated["height"]) == ("rotated", "216", "288")
@@ -52,9 +52,9 @@ def test_inputs_are_made_shown_and_counted(
         "75",
         "0",
     )
-    said = capsys.readouterr().out
-    assert "two left out, it needs clips of GRID's s20: give --grid" in said
-    assert "painting left out, it needs a portrait: give --painting" in said
+    printed = capsys.readouterr().out
+    assert "two is left out, it needs clips of GRID's s20: give --grid" in printed
+    assert "painting is left out, it needs a portrait: give --painting" in printed
     shown = sorted(path.name for path in (output / "frames").iterdir())
     assert shown == [f"{name}_{n}.png" for name in ("grey", "rotated") for n in (44, 45, 46)]
     upright, stored = read_image(output / "frames" / "rotated_45.png"), portrait[:, 72:288]
@@ -65,12 +65,13 @@ def test_inputs_are_made_shown_and_counted(
     assert sheet[:, 480:].max() < 10
 
 
-def test_a_photo_over_a_relief_looks_like_a_head_that_turns(script: dict, tmp_path: Path) -> None:
+def test_depth_map_turns_the_head(script: dict, tmp_path: Path) -> None:
     detector = LiteRtDetector()
     media = script["Media"](tmp_path, detector, data.astronaut(), None, None, None)
     images = [frame.image for frame in read_video(script["turned"](media))]
     (yaw, *_), *_ = (
-        head_pose(detector.detect(images[n])[0].points, "mesh468") for n in (script["MOMENT"], 0)
+        head_pose(detector.detect(images[n])[0].points, "mesh468")
+        for n in (script["SHOWN_FRAME"], 0)
     )
     assert 30 < yaw < 60
     assert np.abs(images[0].astype(int) - data.astronaut()).mean() < 3

@@ -6,7 +6,8 @@
 from talkinghead.evaluation.metrics.image_metrics import jitter, l1, l1_ratio, psnr, sharpness, ssim
 from talkinghead.evaluation.metrics.lip_sync_metrics import (
     LipLandmarkDistance,
-    LipSyncError,
+    LipSyncConfidence,
+    LipSyncDistance,
     MouthOpeningCorrelation,
     RelativeMouthOpening,
 )
@@ -36,7 +37,8 @@ __all__ = [
     "BoolArray",
     "Interval",
     "LipLandmarkDistance",
-    "LipSyncError",
+    "LipSyncConfidence",
+    "LipSyncDistance",
     "MouthOpeningCorrelation",
     "RelativeMouthOpening",
     "SyncScores",

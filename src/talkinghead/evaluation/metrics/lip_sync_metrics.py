@@ -1,9 +1,13 @@
 """Lip-sync scores as `torchmetrics.Metric`s, for training loops and other projects.
 
-Each metric averages one value per clip; clips whose value is NaN are not counted.
+`update` takes the tensors of one clip, in the order of the function that the class names. `compute`
+returns the mean over clips; clips whose value is NaN are not counted.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,36 +19,41 @@ from talkinghead.evaluation.metrics.mouth_metrics import (
     relative_opening,
 )
 from talkinghead.evaluation.metrics.sync_metrics import sync_scores
+from talkinghead.types import FloatArray
 
 
 class ClipMean(Metric):
-    """Base class: the mean of one or several named values per clip."""
+    """Base class: the mean over clips of a function of arrays.
+
+    Args:
+        function: returns the score of one clip.
+        options: further arguments of the function.
+    """
 
     full_state_update = False
     total: Tensor
     num_clips: Tensor
 
-    def __init__(self, num_values: int = 1) -> None:
+    def __init__(self, function: Callable[..., float], **options: Any) -> None:
         super().__init__()
-        zeros = torch.zeros(num_values, dtype=torch.float64)
-        self.add_state("total", zeros, dist_reduce_fx="sum")
-        self.add_state("num_clips", zeros.clone(), dist_reduce_fx="sum")
+        self.function, self.options = function, options
+        for name in ("total", "num_clips"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def add_clip(self, *values: float) -> None:
-        """Add the values of one clip."""
-        row = torch.tensor(values, dtype=torch.float64, device=self.total.device)
+    def update(self, *clip: Tensor) -> None:
+        """Add a clip."""
+        value = self.function(*(part.cpu().numpy() for part in clip), **self.options)
+        row = torch.tensor(value, dtype=torch.float64, device=self.total.device)
         self.total += row.nan_to_num()
         self.num_clips += row.isfinite()
 
-    def compute(self) -> Tensor | dict[str, Tensor]:
+    def compute(self) -> Tensor:
         """Return the mean over clips; NaN without clips."""
-        return (self.total / self.num_clips)[0]
+        return self.total / self.num_clips
 
 
 class MouthOpeningCorrelation(ClipMean):
-    """Pearson's r of the generated and the real mouth opening; see `opening_correlation`.
-
-    `update` takes float [T] openings, NaN where unknown, and optionally a bool [T] mask.
+    """Pearson's r of generated and real mouth opening [T]; see `opening_correlation`.
 
     Example:
         >>> metric = MouthOpeningCorrelation()
@@ -56,79 +65,78 @@ class MouthOpeningCorrelation(ClipMean):
 
     higher_is_better = True
 
-    def update(self, generated: Tensor, real: Tensor, mask: Tensor | None = None) -> None:
-        """Add a clip."""
-        kept = None if mask is None else mask.cpu().numpy()
-        self.add_clip(opening_correlation(generated.cpu().numpy(), real.cpu().numpy(), kept))
+    def __init__(self) -> None:
+        super().__init__(opening_correlation)
 
 
 class RelativeMouthOpening(ClipMean):
-    """Median generated opening relative to the real range; see `relative_opening`.
+    """Median generated opening [T] in the range of the real one [T]; see `relative_opening`.
 
-    With the openings generated from silence it measures closure: 0 is a closed mouth.
+    With openings generated from silence it measures closure: 0 is a closed mouth.
 
     Example:
         >>> metric = RelativeMouthOpening()
         >>> metric.update(torch.full((5,), 0.5), torch.linspace(0, 1, 101))
-        >>> metric.compute()
-        tensor(0.5000, dtype=torch.float64)
+        >>> round(float(metric.compute()), 3)
+        0.5
     """
 
-    def update(self, generated: Tensor, real: Tensor) -> None:
-        """Add a clip, by its openings float [T]."""
-        self.add_clip(relative_opening(generated.cpu().numpy(), real.cpu().numpy()))
+    def __init__(self) -> None:
+        super().__init__(relative_opening)
 
 
 class LipLandmarkDistance(ClipMean):
-    """LMD in outer-eye distances; see `landmark_distance`.
-
-    Args:
-        topology: "mesh468" or "ibug68".
+    """LMD of generated and real landmarks [T, P, 2]; see `landmark_distance`.
 
     Example:
         >>> metric = LipLandmarkDistance("ibug68")
         >>> target = torch.arange(68.0).view(1, 68, 1).expand(3, 68, 2)
         >>> metric.update(target, target)
-        >>> metric.compute()
-        tensor(0., dtype=torch.float64)
+        >>> float(metric.compute())
+        0.0
     """
 
     higher_is_better = False
 
     def __init__(self, topology: str = "mesh468") -> None:
-        super().__init__()
-        self.topology = topology
-
-    def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Add a clip, by its landmarks float [T, P, 2] in common coordinates."""
-        arrays = predicted.cpu().numpy(), target.cpu().numpy()
-        self.add_clip(landmark_distance(*arrays, self.topology))
+        super().__init__(landmark_distance, topology=topology)
 
 
-class LipSyncError(ClipMean):
-    """LSE-D, LSE-C and the distance without a shift; see `sync_scores`.
-
-    Args:
-        max_shift: largest shift in frames that is tried.
+class LipSyncDistance(ClipMean):
+    """LSE-D of audio and video embeddings [T, D]; see `sync_scores`.
 
     Example:
-        >>> metric = LipSyncError()
-        >>> embeddings = torch.eye(40)
-        >>> metric.update(embeddings, embeddings)
-        >>> {name: round(float(value), 2) for name, value in metric.compute().items()}
-        {'lse_d': 0.0, 'lse_c': 1.41, 'lse_d_at_zero': 0.0}
+        >>> metric = LipSyncDistance()
+        >>> metric.update(torch.eye(40), torch.eye(40))
+        >>> float(metric.compute())
+        0.0
     """
 
+    higher_is_better = False
+
     def __init__(self, max_shift: int = 15) -> None:
-        super().__init__(num_values=3)
-        self.max_shift = max_shift
+        super().__init__(_lse_d, max_shift=max_shift)
 
-    def update(self, audio: Tensor, video: Tensor) -> None:
-        """Add a clip, by its embeddings float [T, D] of audio and of video."""
-        scores = sync_scores(audio.cpu().numpy(), video.cpu().numpy(), self.max_shift)
-        self.add_clip(scores.lse_d, scores.lse_c, scores.distance_at_zero)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return the means over clips by name."""
-        names = ("lse_d", "lse_c", "lse_d_at_zero")
-        return dict(zip(names, self.total / self.num_clips, strict=True))
+class LipSyncConfidence(ClipMean):
+    """LSE-C of audio and video embeddings [T, D]; see `sync_scores`.
+
+    Example:
+        >>> metric = LipSyncConfidence()
+        >>> metric.update(torch.eye(40), torch.eye(40))
+        >>> round(float(metric.compute()), 2)
+        1.41
+    """
+
+    higher_is_better = True
+
+    def __init__(self, max_shift: int = 15) -> None:
+        super().__init__(_lse_c, max_shift=max_shift)
+
+
+def _lse_d(audio: FloatArray, video: FloatArray, max_shift: int) -> float:
+    return sync_scores(audio, video, max_shift).lse_d
+
+
+def _lse_c(audio: FloatArray, video: FloatArray, max_shift: int) -> float:
+    return sync_scores(audio, video, max_shift).lse_c

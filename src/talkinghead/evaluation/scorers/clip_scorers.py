@@ -73,8 +73,8 @@ class ScorerOptions:
         sync: Networks for LSE-D and LSE-C.
         lpips: Compute LPIPS, if stlpips-pytorch is installed (talkinghead[offline]).
         identity: Face recogniser for the identity score.
-        inception_path: Inception v3 weights of torchvision (inception_v3_google-0cc3c7bd.pth) for FID;
-            None skips it.
+        inception_path: Inception v3 weights of torchvision (inception_v3_google-0cc3c7bd.pth), for
+            FID; None skips it.
         max_frames: Number of frames scored per clip, from its start; None for all.
         num_strips: Number of best and of worst clips in the report, per group or system.
         device: Device of the networks, such as cpu or cuda.
