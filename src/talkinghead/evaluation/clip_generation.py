@@ -161,12 +161,12 @@ class ClipGenerator:
         generator.tokens.push(samples, stored)
         generator.tokens.finish()
         frames: list[GeneratedFrame] = []
-        for start in range(0, len(clip), CHUNK_FRAMES):
-            frames += generator.generate(clip.frames[start : start + CHUNK_FRAMES])
+        for chunk in _chunks(len(clip)):
+            frames += generator.generate(clip.frames[chunk])
         shown = self._composite(frames)
         if self.is_product:
             return GeneratedClip(real_mouths(shown, self.spec), shown, shown)
-        mouths, faces = zip(*(self._paste(chunk) for chunk in _chunks(frames)), strict=True)
+        mouths, faces = zip(*(self._paste(frames[c]) for c in _chunks(len(frames))), strict=True)
         return GeneratedClip(torch.cat(mouths), np.concatenate(faces), shown)
 
     def copy_reference(self, clip: EncodedClip) -> UInt8Array:
@@ -241,12 +241,14 @@ class ClipGenerator:
 
 def real_mouths(faces: UInt8Array, spec: AVSpec) -> Tensor:
     """Return the mouths [T, 3, mouth, mouth] in [0, 1] of canonical faces uint8 [T, H, W, 3]."""
-    return torch.cat([mouth_crop(as_tensor(chunk), spec) for chunk in _chunks(faces)])
+    chunks = _chunks(len(faces))
+    return torch.cat([mouth_crop(as_tensor(faces[chunk]), spec) for chunk in chunks])
 
 
-def _chunks(items: Sequence) -> Iterable:
-    """Split a sequence into chunks that bound the memory."""
-    return (items[start : start + CHUNK_FRAMES] for start in range(0, len(items), CHUNK_FRAMES))
+def _chunks(num_frames: int) -> list[slice]:
+    """Return slices of the frames that bound the memory."""
+    starts = range(0, num_frames, CHUNK_FRAMES)
+    return [slice(start, start + CHUNK_FRAMES) for start in starts]
 
 
 def _reference_frames(frames: Sequence[SourceFrame]) -> list[int]:
@@ -256,6 +258,8 @@ def _reference_frames(frames: Sequence[SourceFrame]) -> list[int]:
         reference = frame.reference
         if reference is not None and reference not in found:
             found[reference] = next(
-                i for i, f in enumerate(frames) if np.array_equal(f.lips, reference.lips)
+                i
+                for i, other in enumerate(frames)
+                if other.lips is not None and np.array_equal(other.lips, reference.lips)
             )
     return [found[frame.reference] for frame in frames]

@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from talkinghead.types import LUMA, Box, UInt8Array
 
@@ -54,9 +52,10 @@ def ssim(predicted: Tensor, target: Tensor) -> float:
     Paper: Wang et al., "Image quality assessment: from error visibility to structural similarity",
         2004.
     """
-    chunks = zip(predicted.split(_CHUNK_IMAGES), target.split(_CHUNK_IMAGES), strict=True)
-    means = [structural_similarity_index_measure(p, t, data_range=1.0) * len(p) for p, t in chunks]
-    return float(sum(means) / len(predicted))
+    metric = StructuralSimilarityIndexMeasure(data_range=1.0)
+    for chunk in zip(predicted.split(_CHUNK_IMAGES), target.split(_CHUNK_IMAGES), strict=True):
+        metric.update(*chunk)
+    return float(metric.compute())
 
 
 def sharpness(images: Tensor) -> float:
