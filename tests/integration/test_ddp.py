@@ -19,9 +19,9 @@ from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcess
 
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
-from talkinghead.training.fsdp import ShardedStrategy, full_tensor
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
+from talkinghead.training.parallel.fsdp import ShardedStrategy, full_tensor
 from talkinghead.training.training_run import build_trainer, train
 
 ITERATIONS = 3

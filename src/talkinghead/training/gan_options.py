@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from talkinghead.errors import UsageError
-from talkinghead.training.acceleration import SpeedOptions
+from talkinghead.training.parallel.acceleration import SpeedOptions
 
 
 @dataclass(frozen=True)

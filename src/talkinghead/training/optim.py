@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from talkinghead.errors import TalkingHeadError
-from talkinghead.training.fsdp import full_tensor
+from talkinghead.training.parallel.fsdp import full_tensor
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from talkinghead.errors import UsageError
 from talkinghead.paths import conf_dir
-from talkinghead.training.distributed import gather, other_processes
-from talkinghead.training.fsdp import ShardedStrategy
+from talkinghead.training.parallel.distributed import gather, other_processes
+from talkinghead.training.parallel.fsdp import ShardedStrategy
 from talkinghead.training.training_run import build_trainer, resolve_precision
 
 DDP = {"strategy": "ddp_find_unused_parameters_true", "accelerator": "cpu"}

@@ -24,9 +24,6 @@ from talkinghead.models.checkpoint import GENERATOR, SCHEMA_VERSION, build
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.models.lipsync.decoder import GeneratorOutput, lip_box
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.training.acceleration import SpeedOptions
-from talkinghead.training.distributed import gather
-from talkinghead.training.fsdp import shard_networks
 from talkinghead.training.gan_options import GANOptions
 from talkinghead.training.initial_weights import build_sync_discriminator, load_initial_weights
 from talkinghead.training.optim import (
@@ -36,6 +33,9 @@ from talkinghead.training.optim import (
     clip_gradients,
     require_finite,
 )
+from talkinghead.training.parallel.acceleration import SpeedOptions
+from talkinghead.training.parallel.distributed import gather
+from talkinghead.training.parallel.fsdp import shard_networks
 from talkinghead.types import AVSpec
 
 _OPTIMIZER_NAMES = ("generator", "discriminator", "sync_discriminator")

@@ -17,9 +17,9 @@ from talkinghead.errors import UsageError
 from talkinghead.losses.sync_loss import cosine_bce, info_nce, silent_windows
 from talkinghead.models.checkpoint import EXPERT
 from talkinghead.models.sync_expert import SyncDiscriminator
-from talkinghead.training.distributed import gather
-from talkinghead.training.fsdp import shard_networks
 from talkinghead.training.modules.single_network import SingleNetworkModule
+from talkinghead.training.parallel.distributed import gather
+from talkinghead.training.parallel.fsdp import shard_networks
 from talkinghead.types import AVSpec
 
 

@@ -9,7 +9,7 @@ import torch
 from helpers.tiny_training import GENERATOR, SPEC
 
 from talkinghead.models.checkpoint import build
-from talkinghead.training.acceleration import SpeedOptions
+from talkinghead.training.parallel.acceleration import SpeedOptions
 
 
 def gradients(options: SpeedOptions) -> dict[str, torch.Tensor]:
