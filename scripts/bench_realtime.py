@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--mode", choices=["full", "paced", "both"], default="both")
     args = parser.parse_args()
-    predictor = LipSyncPredictor.from_checkpoint(args.checkpoint, backend=args.backend)
+    predictor = LipSyncPredictor.from_checkpoint(
+        args.checkpoint, backend=args.backend, articulation=1.0, lip_prior=None
+    )
     avatar = predictor.avatar(args.face or cv2.resize(read_image(demo_face()), (SIDE, SIDE)))
     stream = RealtimeLipSync(avatar)
     print(

@@ -32,8 +32,8 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.reader import read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, atomic_path, write_image
 from talkinghead.predict.audio.whisper_prior import whisper_lip_prior_if_available
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.source.source_frame import SourceOptions
 from talkinghead.types import AudioClip, Face, FloatArray, UInt8Array
 
 FPS = 25
@@ -147,10 +147,10 @@ def two(media: Media) -> Path:
     return media.write("two", [np.hstack(pair) for pair in pairs])
 
 
-def nobody(media: Media) -> Path:
+def absent(media: Media) -> Path:
     """Make a video of a person who leaves the frame and returns a second later."""
 
-    def slid(image: UInt8Array, number: int) -> UInt8Array:
+    def shifted(image: UInt8Array, number: int) -> UInt8Array:
         distance = max(ABSENT_FRAMES[0] - number, number - ABSENT_FRAMES[1], 0)
         away = image.shape[1] * (1 - distance / 5 if distance < 5 else 0.0)
         shift = np.array([[1, 0, away], [0, 1, 0]])
@@ -158,7 +158,7 @@ def nobody(media: Media) -> Path:
             image, shift, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE
         )
 
-    return media.write("nobody", [slid(i, n) for n, i in enumerate(media.speaker("s20"))])
+    return media.write("absent", [shifted(i, n) for n, i in enumerate(media.speaker("s20"))])
 
 
 def cut(media: Media) -> Path:
@@ -226,7 +226,7 @@ CASES: dict[str, Callable[[Media], Path]] = {
     "four_k": four_k,
     "small": small,
     "two": two,
-    "nobody": nobody,
+    "absent": absent,
     "cut": cut,
     "turned": turned,
     "beard": lambda media: media.clip("s26"),

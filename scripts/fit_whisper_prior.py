@@ -11,7 +11,7 @@ from pathlib import Path
 
 from talkinghead.errors import TalkingHeadError
 from talkinghead.predict.audio.whisper_prior import PACKAGED
-from talkinghead.speech.stt.whisper import Whisper
+from talkinghead.runtime.whisper_encoder import WhisperEncoder
 from talkinghead.training.whisper_prior_fit import fit_whisper_lip_prior
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     if options.whisper != "packaged" and options.output == PACKAGED:
         parser.error("the packaged map belongs to the packaged Whisper: give another --output")
     try:
-        fit_whisper_lip_prior(options.corpus, Whisper(options.whisper), options.output)
+        fit_whisper_lip_prior(options.corpus, WhisperEncoder(options.whisper), options.output)
     except TalkingHeadError as error:
         parser.exit(1, f"{error}\n")
 

@@ -1,6 +1,13 @@
 """Lip-sync for real faces: train it with PyTorch Lightning and Hydra, ship it as a predictor.
 
-The names below are imported when they are first used, so that `import talkinghead` is fast.
+This is the stable public API. The names are imported when they are first used, so that
+`import talkinghead` is fast. With default options, the Python API and `talkinghead predict` give
+the same frames.
+
+Example:
+    >>> from talkinghead import LipSyncPredictor, PredictOptions
+    >>> predictor = LipSyncPredictor.from_checkpoint("default", PredictOptions(device="cpu"))
+    >>> predictor.render("photo.jpg", "speech.wav", "talking.mp4")
 """
 
 from __future__ import annotations
@@ -10,10 +17,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from talkinghead.errors import TalkingHeadError
+    from talkinghead.live.pacing import FramePacer
     from talkinghead.live.streaming import RealtimeFrame, RealtimeLipSync
+    from talkinghead.predict.audio.audio_source import SpeechStream
+    from talkinghead.predict.audio.lip_prior import LipPrior
     from talkinghead.predict.avatar import Avatar
+    from talkinghead.predict.compositing.renderers import Renderer
+    from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
+    from talkinghead.predict.output.provenance import Provenance
+    from talkinghead.predict.prediction import Prediction, RenderReport
     from talkinghead.predict.predictor import LipSyncPredictor
-    from talkinghead.predict.source.source_frame import SourceOptions
     from talkinghead.speech.conversation import Conversation
     from talkinghead.types import AudioClip
 
@@ -21,10 +34,19 @@ __all__ = [
     "AudioClip",
     "Avatar",
     "Conversation",
+    "EncodeOptions",
+    "FramePacer",
+    "LipPrior",
     "LipSyncPredictor",
+    "PredictOptions",
+    "Prediction",
+    "Provenance",
     "RealtimeFrame",
     "RealtimeLipSync",
+    "RenderReport",
+    "Renderer",
     "SourceOptions",
+    "SpeechStream",
     "TalkingHeadError",
 ]
 __version__ = "0.1.0"
@@ -33,10 +55,19 @@ _MODULES = {
     "AudioClip": "types",
     "Avatar": "predict.avatar",
     "Conversation": "speech.conversation",
+    "EncodeOptions": "predict.options",
+    "FramePacer": "live.pacing",
+    "LipPrior": "predict.audio.lip_prior",
     "LipSyncPredictor": "predict.predictor",
+    "PredictOptions": "predict.options",
+    "Prediction": "predict.prediction",
+    "Provenance": "predict.output.provenance",
     "RealtimeFrame": "live.streaming",
     "RealtimeLipSync": "live.streaming",
-    "SourceOptions": "predict.source.source_frame",
+    "RenderReport": "predict.prediction",
+    "Renderer": "predict.compositing.renderers",
+    "SourceOptions": "predict.options",
+    "SpeechStream": "predict.audio.audio_source",
     "TalkingHeadError": "errors",
 }
 

@@ -9,9 +9,9 @@ class LoudnessLipPrior:
     """Open the mouth in proportion to the loudness in the block, and slightly that around it."""
 
     past_s, block_s, ahead_s = Fraction(1), Fraction(2, 5), Fraction(1, 5)
-    sample_rate, fps, share = 16_000, Fraction(25), 1.0
+    sample_rate, fps, blend_weight = 16_000, Fraction(25), 1.0
 
-    def hear(self, windows):
+    def predict_motion(self, windows, first_frame):
         assert windows.dtype == np.float32
         level = np.abs(windows).reshape(len(windows), -1, 640).mean(-1)
         around = level[:, :25].mean(1, keepdims=True) + level[:, 35:].mean(1, keepdims=True)

@@ -50,8 +50,8 @@ def make_predictor(seed=0, **options):
     # Fresh heads are zero and give no motion.
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
     torch.nn.init.normal_(model.lip_head.weight, std=0.3)
-    options = {"device": "cpu", "detector": Detector(), **options}
-    return LipSyncPredictor(model, SPEC, **options)
+    defaults = {"device": "cpu", "detector": Detector(), "articulation": 1.0, "lip_prior": None}
+    return LipSyncPredictor(model, SPEC, **{**defaults, **options})
 
 
 def lip_generator():

@@ -82,8 +82,8 @@ def test_predictor_frames_equal_the_modules(folder: Path) -> None:
     module.load_state_dict(content["state_dict"], strict=False)
     detector = build_detector("litert")
     predictors = [
-        LipSyncPredictor(module.ema.network, module.spec, detector=detector),  # type: ignore[arg-type]
-        LipSyncPredictor.from_checkpoint(checkpoint, detector=detector),
+        LipSyncPredictor(module.ema.network, module.spec, detector=detector, lip_prior=None),  # type: ignore[arg-type]
+        LipSyncPredictor.from_checkpoint(checkpoint, detector=detector, lip_prior=None),
     ]
     speech = read_audio(DEMO_SPEECH, 16_000)
     for predictor in predictors:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from talkinghead.cli.shared.builders import build_conversation
 from talkinghead.cli.shared.typed_conversation import answer_typed_lines
 from talkinghead.errors import UsageError
+from talkinghead.predict.options import EncodeOptions
 
 
 def main(cfg: DictConfig) -> None:
@@ -22,8 +23,7 @@ def main(cfg: DictConfig) -> None:
         )
     conversation = build_conversation(cfg)
     options = {
-        "crf": cfg.crf,
-        "preset": cfg.preset,
+        "encode": EncodeOptions(cfg.crf, cfg.preset),
         "provenance": instantiate(cfg.provenance),
     }
     if cfg.interactive:

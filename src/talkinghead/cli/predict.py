@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.cli.shared.builders import build_predictor, build_source_options, build_speaker
 from talkinghead.predict.batch.jobs import make_jobs, take_shard
 from talkinghead.predict.batch.runner import run_jobs
+from talkinghead.predict.options import EncodeOptions
 
 # Settings that do not change the content of an output.
 _NOT_IN_OUTPUTS = {"face", "audio", "text", "output", "jobs", "device"} | {
@@ -29,9 +30,8 @@ def main(cfg: DictConfig) -> None:
         workers=cfg.workers,
         settings=None if cfg.jobs is None else settings,
         overwrite=cfg.overwrite,
-        make_speak=partial(build_speaker, cfg),
+        make_speaker=partial(build_speaker, cfg),
         options=build_source_options(cfg),
-        crf=cfg.crf,
-        preset=cfg.preset,
+        encode=EncodeOptions(cfg.crf, cfg.preset),
         provenance=instantiate(cfg.provenance),
     )

@@ -1,19 +1,20 @@
-"""Real-time lip-sync: speech in chunks of any size to the frames that the whole file would give."""
+"""Real-time lip-sync: speech in chunks of any size gives the same frames as the whole file."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
-from types import TracebackType
+from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from talkinghead.errors import MediaError, UsageError
-from talkinghead.live.stream_stats import RealtimeStats, StreamMeter
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import FloatArray, UInt8Array
@@ -22,6 +23,8 @@ from talkinghead.types import FloatArray, UInt8Array
 _BATCH_SIZE = 8
 # Decoders and resamplers overshoot full scale a little; more means another scale.
 _MAX_AMPLITUDE = 2.0
+# Ten minutes at 25 frames/s, so that the memory of a long stream stays bounded.
+_MAX_LATENCIES = 15_000
 
 
 class RealtimeFrame(NamedTuple):
@@ -29,6 +32,32 @@ class RealtimeFrame(NamedTuple):
 
     image: UInt8Array
     time_s: Fraction
+
+
+@dataclass(frozen=True)
+class RealtimeStats:
+    """Statistics of a stream.
+
+    Attributes:
+        num_frames: Number of generated frames.
+        num_late: Frames generated later than `max_latency_s` after their speech arrived.
+        num_skipped: Frames dropped because they were already due.
+        queue_depth: Number of frames due when the last speech arrived.
+        max_queue_depth: Maximum of `queue_depth`.
+        latency_p50_s, latency_p95_s: Median and 95th percentile of the time from the arrival of the
+            last speech that a frame needs to the finished image, over the last 15,000 frames; NaN
+            before the first.
+        frames_per_second: Mean rate since the first speech arrived.
+    """
+
+    num_frames: int = 0
+    num_late: int = 0
+    num_skipped: int = 0
+    queue_depth: int = 0
+    max_queue_depth: int = 0
+    latency_p50_s: float = nan
+    latency_p95_s: float = nan
+    frames_per_second: float = 0.0
 
 
 class RealtimeLipSync:
@@ -43,12 +72,11 @@ class RealtimeLipSync:
     `FramePacer`; where it arrives in real time (a call), the delay leaves time to make them.
 
     No frames are made while no speech is pushed. For a pause of known length push zeros, which
-    close the mouth and keep the avatar moving. At the end of a reply call `flush`, which returns
-    the frames that still waited for later speech, and `reset` before the next one. `close`, or
-    leaving the `with` block, ends the stream.
+    close the mouth and keep the avatar moving. At the end of a reply call `flush`, and `reset`
+    before the next one. `close`, or leaving the `with` block, ends the stream.
 
-    Work is done in the caller's thread. Use a stream from one thread at a time; its avatar may
-    serve several streams.
+    Frames are generated in the caller's thread. Use a stream from one thread at a time; several
+    streams may use one avatar.
 
     Args:
         avatar: The avatar to animate.
@@ -91,7 +119,7 @@ class RealtimeLipSync:
         self.avatar = avatar
         spec = avatar.predictor.spec
         self.sample_rate = spec.sample_rate
-        durations_s = {frame.duration_s for frame in chain(*avatar.pictures)}
+        durations_s = {frame.duration_s for frame in chain(*avatar.face_frames)}
         self._mouths = avatar.predictor.mouth_generator()
         self.lookahead_s = float(
             self._mouths.tokens.lookahead_s(on_grid=durations_s == {1 / spec.fps})
@@ -117,12 +145,7 @@ class RealtimeLipSync:
     def __enter__(self) -> RealtimeLipSync:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def reset(self) -> None:
@@ -131,12 +154,12 @@ class RealtimeLipSync:
         Raises:
             UsageError: The stream is closed.
         """
-        self._refuse_if_closed()
+        self._require_open()
         self._mouths.tokens.reset()
         self._compositor = self.avatar.predictor.compositor()
         self._frames = self.avatar.source.play()
         self._next = next(self._frames)
-        self._meter = StreamMeter(self._max_latency_s)
+        self._meter = _StreamMeter(self._max_latency_s)
 
     def close(self) -> None:
         """End the stream and release its buffers; may be called twice. The avatar stays usable."""
@@ -158,14 +181,14 @@ class RealtimeLipSync:
                 float32 or float64 in [-1, 1], or int16. NaN counts as silence.
             arrived_s: When the chunk arrived, on the clock of `time.monotonic`; now by default. Set
                 it if the chunk was queued, so that the measured latency includes the queue.
-            skip_before_s: Frames due before this time of the speech are dropped, so that an
-                application that has fallen behind its audio can catch up.
+            skip_before_s: Frames due before this time of the speech are dropped, for an application
+                that is behind its audio.
 
         Raises:
             MediaError: The audio has another type, shape or range.
             UsageError: The stream was flushed, and needs `reset`; or it is closed.
         """
-        self._refuse_after_end()
+        self._require_unfinished()
         arrived_s = time.monotonic() if arrived_s is None else arrived_s
         self._mouths.tokens.push(to_mono_float32(audio))
         return list(self._generate(arrived_s, skip_before_s))
@@ -176,7 +199,7 @@ class RealtimeLipSync:
         Raises:
             UsageError: The stream was flushed before, or is closed.
         """
-        self._refuse_after_end()
+        self._require_unfinished()
         self._mouths.tokens.finish()
         return list(self._generate(time.monotonic(), 0))
 
@@ -210,25 +233,55 @@ class RealtimeLipSync:
             yield self._next
             self._next = next(self._frames)
 
-    def _refuse_if_closed(self) -> None:
+    def _require_open(self) -> None:
         if self._is_closed:
             raise UsageError("the stream is closed: make another RealtimeLipSync")
 
-    def _refuse_after_end(self) -> None:
-        self._refuse_if_closed()
+    def _require_unfinished(self) -> None:
+        self._require_open()
         if self._mouths.tokens.duration_s is not None:
             raise UsageError("the stream has ended with flush(): call reset() to begin another")
 
 
+class _StreamMeter:
+    """Count and time the frames of one stream."""
+
+    def __init__(self, max_latency_s: float) -> None:
+        self._max_latency_s = max_latency_s
+        self._latencies_s: deque[float] = deque(maxlen=_MAX_LATENCIES)
+        self._started_s: float | None = None
+        self._last_s = 0.0
+        self._stats = RealtimeStats()
+
+    def record_speech(self, arrived_s: float, num_due: int, num_skipped: int) -> None:
+        if self._started_s is None:
+            self._started_s = self._last_s = arrived_s
+        stats = self._stats
+        self._stats = replace(
+            stats,
+            queue_depth=num_due,
+            max_queue_depth=max(stats.max_queue_depth, num_due),
+            num_skipped=stats.num_skipped + num_skipped,
+        )
+
+    def record_frame(self, arrived_s: float, now_s: float) -> None:
+        self._last_s, latency_s, stats = now_s, now_s - arrived_s, self._stats
+        self._latencies_s.append(latency_s)
+        num_late = stats.num_late + (latency_s > self._max_latency_s)
+        self._stats = replace(stats, num_frames=stats.num_frames + 1, num_late=num_late)
+
+    def snapshot(self) -> RealtimeStats:
+        stats, latencies_s = self._stats, list(self._latencies_s)
+        if not latencies_s:
+            return stats
+        p50_s, p95_s = (float(value) for value in np.percentile(latencies_s, (50, 95)))
+        elapsed_s = self._last_s - (self._started_s or 0.0)
+        rate = stats.num_frames / elapsed_s if elapsed_s > 0 else 0.0
+        return replace(stats, latency_p50_s=p50_s, latency_p95_s=p95_s, frames_per_second=rate)
+
+
 def to_mono_float32(audio: NDArray[Any]) -> FloatArray:
-    """Convert samples to float32 [num_samples] in [-1, 1]; NaN becomes 0.
-
-    Args:
-        audio: Floating-point samples in [-1, 1] or int16, [num_samples] or [num_samples, 1].
-
-    Raises:
-        MediaError: The audio has another type, shape or range.
-    """
+    """Convert the samples that `RealtimeLipSync.push` accepts to float32 [num_samples]."""
     if isinstance(audio, bytes | bytearray | memoryview):
         raise MediaError(
             f"the audio is {type(audio).__name__}; expected an array: for 16-bit PCM use "

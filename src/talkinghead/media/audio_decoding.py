@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +68,11 @@ def stream_audio(path: Path | str, sample_rate: int, chunk_s: float = 1.0) -> It
         raise MediaError(
             f"{path}: has no audio, and speech is needed; give a file with an audio track"
         )
-    return _rechunk(_resampled(container, path, sample_rate), max(1, round(chunk_s * sample_rate)))
+    return rechunk(_resampled(container, path, sample_rate), max(1, round(chunk_s * sample_rate)))
 
 
-def _rechunk(pieces: Iterator[FloatArray], size: int) -> Iterator[FloatArray]:
+def rechunk(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
+    """Yield the samples of all pieces in chunks of `size`; the last is shorter."""
     held: list[FloatArray] = []
     for piece in pieces:
         held.append(piece)

@@ -19,6 +19,7 @@ from talkinghead.errors import MediaError
 from talkinghead.media.atomic_file import atomic_path, unwritable
 from talkinghead.media.audio_decoding import mono_frame
 from talkinghead.media.colour import ColourTags
+from talkinghead.media.encode_options import EncodeOptions
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
@@ -61,8 +62,8 @@ class VideoWriter:
         fps: frames per second; frame n is shown at n / fps unless `write` gets a time.
         sample_rate: audio sample rate in Hz, or None for no audio. Rates that AAC does not support
             are resampled to 48 kHz.
-        crf: x264 quality from 0 (lossless) to 51; 18 is visually near the source.
-        preset: x264 trade-off of speed and size, from "ultrafast" to "veryslow".
+        crf: see `EncodeOptions`.
+        preset: see `EncodeOptions`.
         metadata: tags (title, artist, comment, ...); tags that MP4 does not support are written
             into the comment as `key=value`.
         colour: colour conversion and tags; limited BT.709 by default.
@@ -86,8 +87,8 @@ class VideoWriter:
         fps: Fraction,
         sample_rate: int | None,
         *,
-        crf: int = 18,
-        preset: str = "veryfast",
+        crf: int = EncodeOptions.crf,
+        preset: str = EncodeOptions.preset,
         metadata: Mapping[str, str] | None = None,
         colour: ColourTags | None = None,
         seal: Callable[[Path, Path], None] | None = None,

@@ -1,4 +1,4 @@
-"""A face that is found, aligned and encoded once, and speaks as often as one likes."""
+"""Avatars: faces that are detected and encoded once, for many predictions and streams."""
 
 from __future__ import annotations
 
@@ -9,108 +9,99 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, repeat
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from talkinghead.errors import FaceNotFoundError
-from talkinghead.media.colour import BT709, ColourTags
-from talkinghead.predict.source.source_frame import SourceFrame, SourceOptions
-
-if TYPE_CHECKING:
-    from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.compositing.compositor import Compositor
+from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.prediction import Prediction, RenderReport
+from talkinghead.predict.source.face_source import FaceSource
+from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.types import AVSpec
 
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 2**30
-"""Of an avatar's pictures: 15 s of 1280 x 720 at 25 frames/s."""
+"""Maximum size of an avatar's images in memory: 15 s of 1280 x 720 at 25 frames/s."""
+
+FaceFrames = tuple[SourceFrame, ...]
+"""The source frames of one image, one for each speaking face."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A face to be animated.
+class AvatarPredictor(Protocol):
+    """The part of `LipSyncPredictor` that avatars and their users need."""
 
-    Attributes:
-        play: its frames without end, from the first one, each time that it is called.
-        name: for messages.
-        ready: whether they are there at once, with nothing to decode or to find.
-        width, height: of every picture.
-        fps: the nominal frame rate.
-        options: whose mouth speaks, and how the pictures go on.
-        duration_s: about how long they last before they come again; 0 for a photo.
-        colour: how a file's pictures stood for colours, and how a new one's may.
-    """
+    spec: AVSpec
+    detector_lock: Lock
 
-    play: Callable[[], Generator[SourceFrame]]
-    name: str
-    ready: bool
-    width: int
-    height: int
-    fps: Fraction
-    options: SourceOptions
-    duration_s: Fraction = Fraction(0)
-    colour: ColourTags = BT709
+    def mouth_generator(self) -> MouthGenerator:
+        """See `LipSyncPredictor.mouth_generator`."""
 
-    def without_face(self, num_frames: int) -> FaceNotFoundError:
-        """The error that none of so many frames shows the face asked for."""
-        return FaceNotFoundError(
-            f"{self.name}: no face{self.options.wanted} was found in any of {num_frames} frames; "
-            "expected one that looks towards the camera: use another video, or crop it closer to "
-            "the face"
-        )
+    def compositor(self) -> Compositor:
+        """See `LipSyncPredictor.compositor`."""
 
+    @property
+    def predict(self) -> Callable[..., Prediction]:
+        """See `LipSyncPredictor.predict`."""
 
-Picture = tuple[SourceFrame, ...]
-"""One picture: a frame for each face in it that speaks."""
+    @property
+    def render(self) -> Callable[..., RenderReport]:
+        """See `LipSyncPredictor.render`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Avatar:
-    """A photo, or a video that is looped, ready to speak.
+    """A face that was detected, aligned and encoded once. Made by `LipSyncPredictor.avatar`.
 
-    Nothing in it changes, so it may speak in several predictions, streams and threads at once.
+    It is immutable, so it may be used in several predictions, streams and threads at once.
 
     Attributes:
-        predictor: that made it; another cannot use its features.
-        source: whose frames come with the features of reference and masked_face.
-        pictures: of one pass.
+        predictor: the predictor that made it; its features fit no other.
+        source: a source whose frames have encoded references and contexts.
+        face_frames: the frames of one pass over the source.
+
+    Example:
+        >>> avatar = LipSyncPredictor.from_checkpoint("default").avatar("photo.jpg")
+        >>> avatar.predictor.render(avatar, "speech.wav", "talking.mp4")
     """
 
-    predictor: LipSyncPredictor
-    source: Source
-    pictures: tuple[Picture, ...]
-
-    @classmethod
-    def of(cls, predictor: LipSyncPredictor, source: Source) -> Avatar:
-        """Plays the source once and encodes it.
-
-        Raises:
-            FaceNotFoundError: no picture shows the face asked for.
-            MediaError: the source cannot be read.
-        """
-        seen = list(_one_pass(source))
-        if not any(frame.reference for frame in chain(*seen)):
-            raise source.without_face(len(seen))
-        encoded = iter(predictor.mouth_generator().encode(chain(*seen)))
-        pictures = tuple(tuple(next(encoded) for _ in picture) for picture in seen)
-        if source.options.motion == "none":
-            ready = replace(source, play=lambda: _play(pictures, source.options.extend), ready=True)
-        else:
-            ready = replace(source, play=lambda: _move(source, pictures[0], predictor.detecting))
-        return cls(predictor, ready, pictures)
+    predictor: AvatarPredictor
+    source: FaceSource
+    face_frames: tuple[FaceFrames, ...]
 
 
-def _one_pass(source: Source) -> Iterator[Picture]:
-    """Each picture once, the beginning alone where that is too much to keep."""
-    slots: list[SourceFrame] = []
+def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
+    """Play a source once and encode its frames.
+
+    Raises:
+        FaceNotFoundError: No image shows the selected face.
+        MediaError: The source cannot be read.
+    """
+    played = list(_one_pass(source))
+    if not any(frame.reference for frame in chain(*played)):
+        raise source.missing_face(len(played))
+    encoded = iter(predictor.mouth_generator().encode(chain(*played)))
+    face_frames = tuple(tuple(next(encoded) for _ in frames) for frames in played)
+    if source.options.motion == "none":
+        extend = source.options.extend
+        play = lambda: _play(face_frames, extend)  # noqa: E731
+        return Avatar(predictor, replace(source, play=play, is_immediate=True), face_frames)
+    play = lambda: _play_moving(source, face_frames[0], predictor.detector_lock)  # noqa: E731
+    return Avatar(predictor, replace(source, play=play), face_frames)
+
+
+def _one_pass(source: FaceSource) -> Iterator[FaceFrames]:
+    """Yield the frames of each image once, of a long video only those that fit in memory."""
+    faces: list[SourceFrame] = []
     num_bytes = 0
     with closing(source.play()) as frames:
         for frame in frames:
             if num_bytes and frame.is_extension:
                 return
-            slots.append(frame)
+            faces.append(frame)
             if not frame.is_last:
                 continue
-            yield tuple(slots)
-            slots = []
+            yield tuple(faces)
+            faces = []
             num_bytes += frame.image.nbytes
             if num_bytes + frame.image.nbytes > MAX_BYTES:
                 end_s = float(frame.time_s + frame.duration_s)
@@ -118,24 +109,24 @@ def _one_pass(source: Source) -> Iterator[Picture]:
                 return
 
 
-def _play(pictures: tuple[Picture, ...], extend: str) -> Generator[SourceFrame]:
-    """The pictures, and on as `SourceOptions.extend` says; times run on."""
+def _play(face_frames: tuple[FaceFrames, ...], extend: str) -> Generator[SourceFrame]:
+    """Yield the frames, and repeat them as `SourceOptions.extend` says, with increasing times."""
     time_s = Fraction(0)
-    for number, (index, starts_shot) in enumerate(_order(pictures, extend)):
-        for frame in pictures[index]:
+    for number, (index, starts_shot) in enumerate(_order(face_frames, extend)):
+        for frame in face_frames[index]:
             yield replace(
                 frame,
                 time_s=time_s,
                 starts_shot=starts_shot,
-                is_extension=frame.is_extension or number >= len(pictures),
+                is_extension=frame.is_extension or number >= len(face_frames),
             )
-        time_s += pictures[index][0].duration_s
+        time_s += face_frames[index][0].duration_s
 
 
-def _order(pictures: tuple[Picture, ...], extend: str) -> Iterator[tuple[int, bool]]:
-    """Which picture comes next, and whether there is a cut before it."""
-    last = len(pictures) - 1
-    cuts = [picture[0].starts_shot for picture in pictures]
+def _order(face_frames: tuple[FaceFrames, ...], extend: str) -> Iterator[tuple[int, bool]]:
+    """Yield the index of each following image, and whether there is a cut before it."""
+    last = len(face_frames) - 1
+    cuts = [frames[0].starts_shot for frames in face_frames]
     yield from enumerate(cuts)
     if extend == "hold" or last == 0:
         yield from repeat((last, False))
@@ -147,10 +138,12 @@ def _order(pictures: tuple[Picture, ...], extend: str) -> Iterator[tuple[int, bo
             yield from ((index, cuts[index]) for index in range(1, last + 1))
 
 
-def _move(source: Source, picture: Picture, detecting: Lock) -> Generator[SourceFrame]:
-    """A photo that lives: its pictures are new each time, the references are those encoded."""
-    references = {frame.slot: frame.reference for frame in picture}
-    with detecting:
+def _play_moving(
+    source: FaceSource, encoded: FaceFrames, detector_lock: Lock
+) -> Generator[SourceFrame]:
+    """Yield the frames of a photo with idle motion, with the references that were encoded."""
+    references = {frame.slot: frame.reference for frame in encoded}
+    with detector_lock:
         frames = source.play()
     with closing(frames):
         yield from (replace(frame, reference=references[frame.slot]) for frame in frames)

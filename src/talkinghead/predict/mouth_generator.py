@@ -1,4 +1,4 @@
-"""The model's side of a prediction: source frames and speech to the mouth's fields, in batches.
+"""Generation of mouths: source frames and speech to mouth fields, in batches.
 
 Shape suffixes: N frames, D token dimension.
 """
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import (
     as_tensor,
@@ -32,55 +31,16 @@ from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 
-PRECISIONS = ("auto", "32", "16-mixed", "bf16-mixed")
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"device={name} cannot be used here: choose auto, cpu, or cuda where there is a GPU"
-        ) from error
-    return device
-
-
-def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type of a precision; None is full precision.
-
-    Raises:
-        UsageError: the precision is unknown, or this device has not got it.
-    """
-    if name not in PRECISIONS:
-        raise UsageError(f"precision={name} is unknown: choose one of {', '.join(PRECISIONS)}")
-    if name == "auto":
-        if device.type != "cuda":
-            return None
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
-    if name == "16-mixed" and device.type == "cpu":
-        raise UsageError(
-            "precision=16-mixed needs a GPU, but the device is the CPU: choose precision=32"
-        )
-    return {"32": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}[name]
-
 
 @dataclass
 class GeneratedFrame:
-    """A source frame and its new mouth: `fields` is None where it passes untouched.
+    """A source frame and its generated mouth.
 
-    `previous_reference` is the same of the reference before, where that is still to be seen.
+    Attributes:
+        source: the source frame.
+        fields: the mouth; None leaves the frame unchanged.
+        previous_reference: the same frame generated with the previous reference, during a
+            transition.
     """
 
     source: SourceFrame
@@ -88,15 +48,21 @@ class GeneratedFrame:
     previous_reference: GeneratedFrame | None = None
 
     @classmethod
-    def to_be(cls, source: SourceFrame) -> GeneratedFrame:
-        """A frame whose mouths are not there yet."""
+    def pending(cls, source: SourceFrame) -> GeneratedFrame:
+        """Return a frame whose mouths are not generated yet."""
         before = source.with_previous_reference
         return cls(source, None, None if before is None else cls(before, None))
 
 
 @dataclass
-class _Encoded:
-    """What a reference gives: its features, silence's token, a still picture's masked_face."""
+class _EncodedReference:
+    """Cached encodings for a reference.
+
+    Attributes:
+        features: of the reference.
+        silence: token of silence, [D].
+        still: context features of an image that does not change, with its frame.
+    """
 
     features: ReferenceFeatures
     silence: Tensor | None = None
@@ -104,7 +70,19 @@ class _Encoded:
 
 
 class MouthGenerator:
-    """Runs the generator for one prediction: what does not change is encoded once."""
+    """Runs the generator for one prediction or stream; unchanged inputs are encoded once.
+
+    Args:
+        model: the generator.
+        spec: its AVSpec.
+        autocast: dtype of mixed precision, None for full precision.
+        chunk_frames: number of tokens that are encoded at once.
+        articulation: scale of the lip motion relative to silence (see `articulate`).
+        lip_prior: see `TokenStream`.
+
+    Attributes:
+        tokens: the audio tokens; push speech here before `generate`.
+    """
 
     def __init__(
         self,
@@ -115,23 +93,18 @@ class MouthGenerator:
         articulation: float = 1.0,
         lip_prior: LipPrior | None = None,
     ) -> None:
-        """`autocast`: None for full precision. `chunk_frames`: tokens encoded at once.
-
-        `articulation`: how far the mouth moves, times what it does of itself; see `articulate`.
-        `lip_prior`: see `TokenStream`.
-        """
         self._model = model
         self._spec = spec
         self._device = model.device
         self._autocast = autocast
         self._articulation = articulation
         self.tokens = TokenStream(model, spec, chunk_frames, lip_prior)
-        self._encoded: dict[Reference, _Encoded] = {}
+        self._encoded: dict[Reference, _EncodedReference] = {}
 
     @torch.inference_mode()
     def generate(self, frames: list[SourceFrame]) -> Iterator[GeneratedFrame]:
-        """The fields of consecutive frames, whose tokens must be there (`self.tokens.has`)."""
-        generated = [GeneratedFrame.to_be(frame) for frame in frames]
+        """Return consecutive frames with mouths; their tokens must be available (`tokens.has`)."""
+        generated = [GeneratedFrame.pending(frame) for frame in frames]
         batches: dict[Reference, list[GeneratedFrame]] = {}
         for frame in chain.from_iterable((frame, frame.previous_reference) for frame in generated):
             if frame is not None and frame.source.reference is not None:
@@ -146,7 +119,7 @@ class MouthGenerator:
 
     @torch.inference_mode()
     def encode(self, frames: Iterable[SourceFrame]) -> list[SourceFrame]:
-        """The same frames with all that `generate` would have to encode for them."""
+        """Return the frames with encoded references and contexts, so that `generate` is faster."""
         references: dict[Reference, Reference] = {}
         with self._mixed_precision():
             return [self._encode(frame, references) for frame in frames]
@@ -181,7 +154,7 @@ class MouthGenerator:
     def _fields(self, batch: list[SourceFrame], reference: Reference) -> list[MouthFields]:
         encoded = self._encoded.get(reference)
         if encoded is None:
-            encoded = self._encoded[reference] = _Encoded(self._features_of(reference))
+            encoded = self._encoded[reference] = _EncodedReference(self._features_of(reference))
         tokens_ND = self.tokens.at([frame.middle_s for frame in batch], encoded.features)
         if self._articulation != 1:
             if encoded.silence is None:
@@ -191,18 +164,20 @@ class MouthGenerator:
         return to_fields(self._model.decode(tokens_ND, encoded.features, context))
 
     def _encode_silence(self, reference: ReferenceFeatures) -> Tensor:
-        """The token [D] of silence that has lasted, as this face's."""
+        """Return the token [D] of continuous silence."""
         past, ahead = self._model.context_frames, self._model.lookahead_frames
         features = AudioFeatures(self._spec, self._model.input_features)
         window = features.silence(self._spec.mel_window).to(self._device)
         audio = window.expand(1, past + 1 + ahead, -1, -1)
         return self._model.encode_audio(audio, reference)[0, past]
 
-    def _encode_context(self, batch: list[SourceFrame], encoded: _Encoded) -> ContextFeatures:
-        """The masked_face of every frame's mouth, or one for all where the picture stays."""
+    def _encode_context(
+        self, batch: list[SourceFrame], encoded: _EncodedReference
+    ) -> ContextFeatures:
+        """Return the context features of every frame, or one for all if the image is the same."""
         known = [frame.context for frame in batch if frame.context is not None]
         if len(known) == len(batch):
-            return known[0] if all(c is known[0] for c in known) else _side_by_side(known)
+            return known[0] if all(c is known[0] for c in known) else _concatenate(known)
         first = batch[0]
         still = all(
             frame.image is first.image and frame.transform is first.transform for frame in batch
@@ -220,14 +195,14 @@ class MouthGenerator:
     def _context_of(
         self, faces: Tensor, features: ReferenceFeatures, frames: list[SourceFrame]
     ) -> ContextFeatures:
-        around = masked_face(faces, self._spec)
+        masked = masked_face(faces, self._spec)
         if not self._model.needs_head_pose:
-            return self._model.encode_context(around, features)
-        turns = torch.from_numpy(np.stack([_turn(frame) for frame in frames]))
-        return self._model.encode_context(around, features, turns.to(self._device))
+            return self._model.encode_context(masked, features)
+        turns = torch.from_numpy(np.stack([_head_turn(frame) for frame in frames]))
+        return self._model.encode_context(masked, features, turns.to(self._device))
 
     def _faces(self, images: list, transforms: list[FloatArray]) -> Tensor:
-        """Canonical faces: float32 [N, 3, face_size, face_size] in [0, 1], on the device."""
+        """Return canonical faces float32 [N, 3, face_size, face_size] in [0, 1] on the device."""
         size = self._spec.face_size
         faces = [warp_face(i, t, size) for i, t in zip(images, transforms, strict=True)]
         return as_tensor(np.stack(faces)).to(self._device)
@@ -238,21 +213,21 @@ class MouthGenerator:
         return torch.autocast(self._device.type, dtype=self._autocast)
 
 
-def _side_by_side(contexts: list[ContextFeatures]) -> ContextFeatures:
+def _concatenate(contexts: list[ContextFeatures]) -> ContextFeatures:
     maps = zip(*(context.maps for context in contexts), strict=True)
     tokens = [context.token for context in contexts]
     return ContextFeatures(torch.cat(tokens), [torch.cat(stage) for stage in maps])
 
 
-def _turn(frame: SourceFrame) -> FloatArray:
-    """How far a head is turned from its reference's: degrees [3], 0 where it was not measured."""
+def _head_turn(frame: SourceFrame) -> FloatArray:
+    """Return the rotation from the reference's head pose in degrees [3], 0 if not measured."""
     if frame.pose is None or frame.reference is None or frame.reference.pose is None:
         return np.zeros(3, np.float32)
     return head_turn(frame.pose, frame.reference.pose)
 
 
 def to_fields(output: GeneratorOutput) -> list[MouthFields]:
-    """A batch's tensors to each frame's arrays. The model's flow is in half widths of the box."""
+    """Return the arrays of each frame. The model's flow is in half widths of the mouth box."""
     flow = output.flow.float().mul(0.5).permute(0, 2, 3, 1).cpu().numpy()
     rgb = output.rgb.float().permute(0, 2, 3, 1).cpu().numpy()
     mask = output.mask.float()[:, 0].cpu().numpy()

@@ -1,4 +1,4 @@
-"""Running the stages of a pipeline side by side, with bounded queues between them."""
+"""Pipelines: stages that run in threads, with bounded queues between them."""
 
 from __future__ import annotations
 
@@ -13,41 +13,45 @@ from weakref import WeakSet
 T = TypeVar("T")
 
 _POLL_S = 0.1
-# How long the interpreter waits at its end for stages that were left behind.
-_PATIENCE_S = 5.0
-# An item, whether it is the end, and the error that the stage ended with.
+# Time that the interpreter's exit waits for abandoned stages.
+_EXIT_TIMEOUT_S = 5.0
+# An item, whether it is the end, and the exception that ended the stage.
 _Entry: TypeAlias = tuple[T | None, bool, BaseException | None]
-_Waiting: TypeAlias = "queue.Queue[_Entry[T]]"
-_left_behind: WeakSet[threading.Thread] = WeakSet()
+_Queue: TypeAlias = "queue.Queue[_Entry[T]]"
+_abandoned: WeakSet[threading.Thread] = WeakSet()
 
 
 def in_thread(
     stage: Iterator[T], depth: int, name: str, cancel: threading.Event | None = None
 ) -> Generator[T]:
-    """Runs an iterator in a thread of its own, at most `depth` items ahead.
+    """Run an iterator in a thread, at most `depth` items ahead of its consumer.
 
-    An exception of the stage is raised here, in its turn. When this generator is closed, the stage
-    is told to stop, and the thread has ended before `close` returns, so files that the stage holds
-    open are free again.
+    An exception of the stage is raised here after the items before it. Closing this generator stops
+    the stage, and the thread has ended when `close` returns, so that its files are closed.
 
     Args:
-        stage: what to run; if it is a generator it is closed in its own thread.
-        depth: items that may wait.
-        name: the thread's name.
-        cancel: for a stage that may wait for a network. Once it is set this ends, whatever waits
-            is dropped, and the stage is left to end by itself, at its next item.
+        stage: the iterator; a generator is closed in the thread.
+        depth: maximum number of waiting items.
+        name: name of the thread.
+        cancel: for a stage that may block on a network. Once it is set, this generator ends without
+            the waiting items, and the stage is abandoned: it stops at its next item.
 
     Yields:
-        The stage's items, in order.
+        The items of the stage, in order.
+
+    Example:
+        >>> with closing(in_thread(read_video("face.mp4"), 8, "decode")) as frames:
+        ...     for frame in frames:
+        ...         process(frame)
     """
-    waiting: _Waiting[T] = queue.Queue(maxsize=depth)
+    items: _Queue[T] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
-    thread = threading.Thread(target=_work, args=(stage, waiting, stopped), name=name, daemon=True)
+    thread = threading.Thread(target=_work, args=(stage, items, stopped), name=name, daemon=True)
     thread.start()
     try:
         while cancel is None or not cancel.is_set():
             try:
-                item, is_last, error = waiting.get(timeout=_POLL_S if cancel else None)
+                item, is_last, error = items.get(timeout=_POLL_S if cancel else None)
             except queue.Empty:
                 continue
             if error is not None:
@@ -60,37 +64,37 @@ def in_thread(
         if cancel is None:
             thread.join()
         else:
-            _left_behind.add(thread)
+            _abandoned.add(thread)
 
 
-def _work(stage: Iterator[T], waiting: _Waiting[T], stopped: threading.Event) -> None:
+def _work(stage: Iterator[T], items: _Queue[T], stopped: threading.Event) -> None:
     failure: BaseException | None = None
     try:
         for item in stage:
-            _put((item, False, None), waiting, stopped)
+            _put((item, False, None), items, stopped)
             if stopped.is_set():
                 break
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the consumer.
+    except BaseException as error:  # noqa: BLE001 - raised in the consumer.
         failure = error
     finally:
         if isinstance(stage, Generator):
             stage.close()
-        _put((None, True, failure), waiting, stopped)
+        _put((None, True, failure), items, stopped)
 
 
-def _put(entry: _Entry[T], waiting: _Waiting[T], stopped: threading.Event) -> None:
-    """Waits for room, but not for a consumer that has left."""
+def _put(entry: _Entry[T], items: _Queue[T], stopped: threading.Event) -> None:
+    """Wait for space in the queue until the consumer stops the stage."""
     while not stopped.is_set():
         try:
-            waiting.put(entry, timeout=_POLL_S)
+            items.put(entry, timeout=_POLL_S)
         except queue.Full:
             continue
         return
 
 
 @atexit.register
-def _wait_for_left_behind() -> None:
-    """A thread that is in a library's C++ when the interpreter ends would abort it."""
-    until_s = time.monotonic() + _PATIENCE_S
-    for thread in list(_left_behind):
-        thread.join(max(0.0, until_s - time.monotonic()))
+def _join_abandoned() -> None:
+    """Wait for threads that may be in native code, which would abort the interpreter's exit."""
+    deadline_s = time.monotonic() + _EXIT_TIMEOUT_S
+    for thread in list(_abandoned):
+        thread.join(max(0.0, deadline_s - time.monotonic()))

@@ -1,233 +1,161 @@
-"""A checkpoint, a face and speech to a talking video, as streams.
+"""Lip-sync prediction: a checkpoint, a face and speech to a talking video, as streams.
 
-Four stages run side by side with short queues between them: decode (and track) | generate |
-    composite | encode. No stage
-keeps more than it needs, so an hour's video takes the memory of a minute's.
+The stages run in threads with short queues between them: decode and track, generate, composite,
+encode. Memory does not grow with the duration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from talkinghead.errors import MediaError, UsageError
+from talkinghead.errors import UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
-from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
-from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
-from talkinghead.predict.avatar import Avatar, Source
+from talkinghead.predict.audio.lip_prior import LipPriorStream
+from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
+from talkinghead.predict.avatar import Avatar, encode_avatar
 from talkinghead.predict.compositing.compositor import Compositor
-from talkinghead.predict.compositing.renderers import LaplacianRenderer, Renderer
+from talkinghead.predict.compositing.renderers import LaplacianRenderer
 from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
+from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
 from talkinghead.predict.output.mux import Progress, refuse_overwriting, write_video
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.pipeline import in_thread
-from talkinghead.predict.source.source_frame import SourceFrame, SourceOptions
-from talkinghead.predict.source.frame_sources import photo_frames, video_frames
+from talkinghead.predict.prediction import Prediction, RenderReport
+from talkinghead.predict.source.face_source import FaceSource, open_face
+from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
 
 FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
-"""A photo or a video, a picture uint8 [H, W, 3] RGB, or an avatar of one of them."""
+"""A photo or a video file, an image uint8 [H, W, 3] RGB, or an avatar."""
 
-MAX_ARTICULATION = 3
 _QUEUE_FRAMES = 8
-# Where frames or speech come by and by.
-_SHORT_BATCH = 8
-# OpenCV counts a picture's pixels in 16 bits.
-_MAX_SIDE = 32_766
-
-
-@dataclass(frozen=True)
-class RenderReport:
-    """What was written; frames without a face were passed through untouched."""
-
-    path: Path
-    num_frames: int
-    num_frames_without_face: int
-    duration_s: Fraction
-    fps: Fraction
-
-
-class Prediction(Iterator[tuple[UInt8Array, Fraction]]):
-    """The frames of one prediction: an iterator of (image uint8 [height, width, 3] RGB, time_s).
-
-    Attributes:
-        width, height: of every frame.
-        fps: the source's (nominal) frame rate.
-        colour: how a file's pictures stood for colours, and how a new one's may.
-        video_s: about how long the pictures go on at least, where they do not end with the speech.
-        num_frames, num_frames_without_face: how many came so far, and how many of them passed
-            untouched.
-    """
-
-    def __init__(
-        self, frames: Generator[tuple[UInt8Array, Fraction, bool]], source: Source
-    ) -> None:
-        self._frames = frames
-        self.width, self.height, self.fps = source.width, source.height, source.fps
-        self.colour = source.colour
-        self.video_s = None if source.options.trim else source.duration_s
-        self.num_frames = self.num_frames_without_face = 0
-
-    def __next__(self) -> tuple[UInt8Array, Fraction]:
-        image, time_s, has_face = next(self._frames)
-        self.num_frames += 1
-        self.num_frames_without_face += not has_face
-        return image, time_s
-
-    def close(self) -> None:
-        """Stops every stage. Called by itself at the end, and when used as a context manager."""
-        self._frames.close()
-
-    def __enter__(self) -> Prediction:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+# Batch size where the frames or the speech arrive one after another.
+_STREAM_BATCH_SIZE = 8
 
 
 class LipSyncPredictor:
-    """Makes faces speak. LoadedNetwork once, it serves any number of predictions.
+    """Animates faces with speech. It is loaded once and used for any number of predictions.
 
-    Of files one at a time; of avatars any number, in as many threads.
+    Predictions from files run one at a time; those of avatars may run in any number of threads.
 
     Args:
-        model: a `LipSyncGenerator`, which is moved to `device`, or another backend's.
-        spec: that the model was trained for.
-        device: "auto", "cpu", "cuda" or any other of torch's.
-        precision: "auto" (mixed on a GPU, full on a CPU), "32", "16-mixed" or "bf16-mixed".
-        detector: finds the face; by default the offline one.
-        renderer: puts the mouth into the picture; by default `LaplacianRenderer`.
-        stabilise: whether the generated mouths are smoothed over time.
-        occlusion_guard: whether what covers the mouth in a video stays before it.
-        chunk_frames: how many frames of a photo are generated at once.
-        emotion: that a model shows which was trained with some; by default its first.
-        articulation: how far the mouth moves, 0 (as in silence) to 3: 1 as the model has learnt it.
-        lip_prior: who else tells how lips move, such as `talkinghead.predict.audio.whisper_prior`.
+        model: a `LipSyncGenerator`, which is moved to the device, or another backend.
+        spec: the AVSpec that the model was trained for.
+        options: see `PredictOptions`.
+        **changes: fields of `PredictOptions`, in place of those of `options`.
 
     Attributes:
-        detecting: held while a face is found for an avatar: a detector serves one at a time.
+        model: the generator on its device.
+        spec: its AVSpec.
+        options: the options, with the lip prior resolved.
+        device: the device.
+        renderer: compositing of the mouth into the image.
+        detector_lock: held while an avatar's face is detected: detectors are not thread-safe.
 
     Raises:
-        UsageError: the device or the precision is unknown or not to be had, the articulation out
-            of range, or the lip_prior works at other rates.
+        UsageError: The device or the precision is unknown or not available, an option is out of
+            range, or the lip prior has other rates than the model.
+
+    Example:
+        >>> predictor = LipSyncPredictor.from_checkpoint("default")
+        >>> predictor.render("photo.jpg", "speech.wav", "talking.mp4")
+        >>> for image, time_s in predictor.predict("photo.jpg", "speech.wav"):
+        ...     show(image)
     """
 
     def __init__(
         self,
         model: GeneratorBackend,
         spec: AVSpec,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        detector: FaceDetector | None = None,
-        renderer: Renderer | None = None,
-        stabilise: bool = True,
-        occlusion_guard: bool = True,
-        chunk_frames: int = 25,
-        emotion: str | None = None,
-        articulation: float = 1.0,
-        lip_prior: LipPrior | None = None,
+        options: PredictOptions | None = None,
+        **changes: Any,
     ) -> None:
-        if not 0 <= articulation <= MAX_ARTICULATION:
-            raise UsageError(
-                f"articulation={articulation:g}: choose 0 to {MAX_ARTICULATION}, 1 as it was learnt"
-            )
-        self.model, self._autocast = place(model, device, precision)
-        if emotion is not None:
-            choose_emotion(getattr(self.model, "emotion", None), emotion)
+        options = replace(options or PredictOptions(), **changes)
+        self._lip_prior = resolve_lip_prior(options.lip_prior)
+        self.options = options = replace(options, lip_prior=self._lip_prior)
+        self.model, self._autocast = place(model, options.device, options.precision)
+        if options.emotion is not None:
+            choose_emotion(getattr(self.model, "emotion", None), options.emotion)
         self.device = self.model.device
         self.spec = spec
-        self.renderer = renderer or LaplacianRenderer()
-        self._detector = detector
-        self.detecting = Lock()
-        self._stabilise = stabilise
-        self._occlusion_guard = occlusion_guard
-        self._chunk_frames = chunk_frames
-        self._articulation = articulation
-        if lip_prior is not None:
-            LipPriorStream(lip_prior, spec)  # Says so at once where they do not go together.
-        self._listener = lip_prior
+        self.renderer = options.renderer or LaplacianRenderer()
+        self._detector = options.detector
+        self.detector_lock = Lock()
+        if self._lip_prior is not None:
+            LipPriorStream(self._lip_prior, spec)  # Checks its rates.
 
     @classmethod
     def from_checkpoint(
-        cls,
-        path: str | Path = "default",
-        device: str = "auto",
-        precision: str = "auto",
-        *,
-        backend: str = "auto",
-        **options: Any,
+        cls, path: str | Path = "default", options: PredictOptions | None = None, **changes: Any
     ) -> LipSyncPredictor:
-        """The predictor of a `.ckpt` or `.safetensors` file; "default" is the packaged one.
+        """Load a predictor.
 
-        `backend` and what else `path` may be: see `load_backend`. `options`: the class's others.
+        Args:
+            path: A .ckpt or .safetensors file, or a folder of talkinghead export; "default" is the
+                packaged model.
+            options: see `PredictOptions`.
+            **changes: fields of `PredictOptions`, in place of those of `options`.
 
         Raises:
-            CheckpointError: the file is missing, broken or of another schema.
-            DependencyError: the backend's package is missing.
-            UsageError: the backend, the device or the precision is not to be had.
+            CheckpointError: The file is missing, broken or of another schema.
+            DependencyError: The package of the backend is missing.
+            UsageError: The backend, the device or the precision is not available.
+
+        Example:
+            >>> LipSyncPredictor.from_checkpoint("runs/mine/last.ckpt", articulation=1.0)
         """
-        model, spec = load_backend(path, backend)
-        return cls(model, spec, device=device, precision=precision, **options)
+        options = replace(options or PredictOptions(), **changes)
+        # First, since Whisper loads in the background.
+        options = replace(options, lip_prior=resolve_lip_prior(options.lip_prior))
+        model, spec = load_backend(path, options.backend)
+        return cls(model, spec, options)
 
     def avatar(self, face: str | Path | UInt8Array, options: SourceOptions | None = None) -> Avatar:
-        """The face, found and encoded once, for `predict`, `render` and `RealtimeLipSync`.
+        """Detect and encode a face once, for `predict`, `render` and `RealtimeLipSync`.
 
         Args:
-            face: a photo, or a video of seconds: its pictures are kept in memory. A longer one is
-                not read beyond `avatar.MAX_BYTES`.
-            options: whose mouth speaks, and how a photo or a video is played.
+            face: A photo, or a video of seconds: its images are kept in memory. Of a longer one the
+                first `avatar.MAX_BYTES` are used.
+            options: see `SourceOptions`.
 
         Raises:
-            MediaError: the file cannot be read.
-            FaceNotFoundError: no face was found.
+            MediaError: The file cannot be read.
+            FaceNotFoundError: No face was found.
         """
-        with self.detecting:
-            return Avatar.of(self, self._open_face(face, options or SourceOptions()))
+        with self.detector_lock:
+            return encode_avatar(self, self._open_face(face, options))
 
     def predict(
-        self,
-        face: FaceInput,
-        audio: SpeechInput,
-        options: SourceOptions | None = None,
+        self, face: FaceInput, audio: SpeechInput, options: SourceOptions | None = None
     ) -> Prediction:
-        """The frames of the face saying the speech, as a stream.
+        """Return the frames of the face speaking, as a stream.
 
         Args:
-            face: a photo or a video, a picture uint8 [H, W, 3] RGB, or an avatar.
-            audio: a file with sound, mono speech, or speech that is still being made: its first
-                frame then comes as soon as enough was heard for it.
-            options: whose mouth speaks, and how a photo or a video is played; an avatar has its
-                own.
+            face: a photo or a video, an image uint8 [H, W, 3] RGB, or an avatar.
+            audio: a file with audio, mono speech in memory, or a stream. Of a stream the first
+                frame is returned as soon as enough speech for it has arrived.
+            options: see `SourceOptions`; an avatar has its own.
 
         Returns:
-            An iterator of (image, time_s): a photo's at the spec's frame rate, a video's at its
-            own. Together they last as long as the speech, within a frame, or as `options` says.
-            Close it to stop early.
+            An iterator over (image, time_s). A photo is played at the frame rate of the spec, a
+            video at its own. The frames last as long as the speech, within a frame, or as `options`
+            says. Close it to stop early.
 
         Raises:
-            MediaError: a file cannot be read (some faults show only on the way).
-            FaceNotFoundError: a photo without a face; at the end, a video without any.
-            UsageError: an avatar of another predictor, or one and `options`.
+            MediaError: A file cannot be read (possibly during iteration).
+            FaceNotFoundError: The photo has no face; at the end, no frame of the video has one.
+            UsageError: The avatar is that of another predictor, or `options` was also given.
         """
         speech = Speech(audio)
         if isinstance(face, Avatar):
@@ -238,7 +166,7 @@ class LipSyncPredictor:
                 )
             source = face.source
         else:
-            source = self._open_face(face, options or SourceOptions())
+            source = self._open_face(face, options)
         return Prediction(self._run(source, source.play(), speech), source)
 
     def render(
@@ -248,33 +176,31 @@ class LipSyncPredictor:
         output: str | Path,
         options: SourceOptions | None = None,
         *,
-        crf: int = 18,
-        preset: str = "veryfast",
+        encode: EncodeOptions | None = None,
         provenance: Provenance | None = None,
         tags: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> RenderReport:
-        """Writes the prediction and its sound to an MP4 file, which appears whole or not at all.
+        """Write the prediction and its audio to an MP4 file, which is complete or does not appear.
 
         Args:
             face: as for `predict`.
             audio: as for `predict`.
-            output: the file; its folder is made.
-            options: as for `predict`.
-            crf: quality of the H.264 stream, 0 (lossless) to 51.
-            preset: the encoder's.
-            provenance: how the file says that it was made by AI; by default in its metadata.
-            tags: more for the metadata.
-            progress: told about every frame.
+            output: The MP4 file to write; its folder is created.
+            options: see `SourceOptions`; an avatar has its own.
+            encode: quality and speed of the video encoder.
+            provenance: marks of AI generation; by default a comment in the metadata.
+            tags: further metadata.
+            progress: called for every frame with the number of frames written and of all frames.
 
         Raises:
-            MediaError: a file cannot be read or written.
-            FaceNotFoundError: no face was found.
-            UsageError: the output would overwrite an input.
+            MediaError: A file cannot be read or written.
+            FaceNotFoundError: No face was found.
+            UsageError: The output would overwrite an input.
         """
         output = Path(output)
         refuse_overwriting(output, face.source.name if isinstance(face, Avatar) else face, audio)
-        provenance = provenance or Provenance()
+        provenance, encode = provenance or Provenance(), encode or EncodeOptions()
         speech = Speech(audio)
         with self.predict(face, audio, options) as prediction:
             writer = VideoWriter(
@@ -283,18 +209,16 @@ class LipSyncPredictor:
                 prediction.height,
                 prediction.fps,
                 speech.sample_rate,
-                crf=crf,
-                preset=preset,
+                crf=encode.crf,
+                preset=encode.preset,
                 metadata={**provenance.tags, **(tags or {})},
                 colour=prediction.colour,
                 seal=provenance.seal,
             )
             with writer:
-                duration_s = write_video(
-                    prediction, speech, writer, progress, provenance.label, prediction.video_s
-                )
-        num_frames, untouched = prediction.num_frames, prediction.num_frames_without_face
-        return RenderReport(output, num_frames, untouched, duration_s, prediction.fps)
+                duration_s = write_video(prediction, speech, writer, progress, provenance.label)
+        num_frames, unchanged = prediction.num_frames, prediction.num_frames_without_face
+        return RenderReport(output, num_frames, unchanged, duration_s, prediction.fps)
 
     @property
     def detector(self) -> FaceDetector:
@@ -304,47 +228,34 @@ class LipSyncPredictor:
         return self._detector
 
     def mouth_generator(self) -> MouthGenerator:
-        """A new one, for one prediction or stream."""
+        """Return a new mouth generator, for one prediction or stream."""
         return MouthGenerator(
             self.model,
             self.spec,
             self._autocast,
-            self._chunk_frames,
-            self._articulation,
-            self._listener,
+            self.options.chunk_frames,
+            self.options.articulation,
+            self._lip_prior,
         )
 
     def compositor(self) -> Compositor:
-        """A new one, for one prediction or stream."""
-        return Compositor(self.renderer, self.spec, self._stabilise, self._occlusion_guard)
+        """Return a new compositor, for one prediction or stream."""
+        options = self.options
+        return Compositor(self.renderer, self.spec, options.stabilise, options.occlusion_guard)
 
-    def _open_face(self, face: str | Path | UInt8Array, options: SourceOptions) -> Source:
-        still = isinstance(face, np.ndarray) or is_image(face)
-        picture = face if isinstance(face, np.ndarray) else read_image(face)
-        height, width = picture.shape[:2]
-        name = "the picture" if isinstance(face, np.ndarray) else str(face)
-        if max(height, width) > _MAX_SIDE:
-            raise MediaError(
-                f"{name}: {width} x {height} pixels; at most {_MAX_SIDE:,} a side can be painted "
-                "on: crop it closer to the face"
-            )
-        if still:
-            play = partial(photo_frames, picture, name, self.detector, self.spec, options)
-            is_one_picture = options.motion == "none"
-            return Source(play, name, is_one_picture, width, height, self.spec.fps, options)
-        info = probe(name)
-        fps = info.fps or self.spec.fps
-        play = partial(video_frames, Path(name), fps, self.detector, self.spec, options)
-        return Source(play, name, False, width, height, fps, options, info.duration_s, info.colour)
+    def _open_face(
+        self, face: str | Path | UInt8Array, options: SourceOptions | None
+    ) -> FaceSource:
+        return open_face(face, self.detector, self.spec, options or SourceOptions())
 
     def _run(
-        self, source: Source, frames: Generator[SourceFrame], speech: Speech
+        self, source: FaceSource, frames: Generator[SourceFrame], speech: Speech
     ) -> Generator[tuple[UInt8Array, Fraction, bool]]:
-        """The stages, chained: closing the last closes them all."""
-        decoded = frames if source.ready else in_thread(frames, _QUEUE_FRAMES, "decode")
-        comes_at_once = source.ready and speech.estimated_duration_s is not None
-        batch_size = self._chunk_frames if comes_at_once else _SHORT_BATCH
-        # A batch comes at once: so much room lets the next be generated while it is composited.
+        """Run the stages; closing this generator closes them all."""
+        decoded = frames if source.is_immediate else in_thread(frames, _QUEUE_FRAMES, "decode")
+        is_known = source.is_immediate and speech.estimated_duration_s is not None
+        batch_size = self.options.chunk_frames if is_known else _STREAM_BATCH_SIZE
+        # A queue as long as a batch: the next is generated while this one is composited.
         mouths = self._generate(decoded, speech, batch_size, source.options)
         generated = in_thread(mouths, batch_size, "generate")
         composited = in_thread(self._composite(generated), _QUEUE_FRAMES, "composite")
@@ -355,7 +266,7 @@ class LipSyncPredictor:
                 any_face |= has_face
                 yield image, time_s, has_face
         if not any_face:
-            raise source.without_face(num_frames)
+            raise source.missing_face(num_frames)
 
     def _generate(
         self,
@@ -364,14 +275,14 @@ class LipSyncPredictor:
         batch_size: int,
         options: SourceOptions,
     ) -> Generator[GeneratedFrame]:
-        """Until the speech ends and, where it is not to be trimmed, the video."""
+        """Yield frames until the speech ends and, without `trim`, the video."""
         mouths = self.mouth_generator()
         batch: list[SourceFrame] = []
         sample_rate = self.spec.sample_rate
         with closing(speech.chunks(sample_rate)) as chunks, closing(frames):
-            samples = SpeechChunks(chunks, sample_rate, goes_on=not options.trim)
+            samples = SpeechChunks(chunks, sample_rate, endless=not options.trim)
             for frame in frames:
-                mouths.tokens.listen(samples, frame.middle_s)
+                mouths.tokens.pull_until(samples, frame.middle_s)
                 is_over = samples.duration_s is not None and frame.time_s >= samples.duration_s
                 if is_over and (options.trim or frame.is_extension):
                     break

@@ -17,7 +17,7 @@ from talkinghead import models
 from talkinghead.errors import UsageError
 from talkinghead.models.checkpoint import load_generator, resolve_checkpoint
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.predict.mouth_generator import resolve_device, resolve_precision
+from talkinghead.runtime.device import resolve_device, resolve_precision
 from talkinghead.runtime.exported_generator import (
     EXPORT_VERSION,
     METADATA,

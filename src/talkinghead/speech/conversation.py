@@ -19,7 +19,7 @@ from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.output.mux import refuse_overwriting
 from talkinghead.predict.pipeline import in_thread
-from talkinghead.predict.predictor import RenderReport
+from talkinghead.predict.prediction import RenderReport
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,
@@ -29,8 +29,7 @@ from talkinghead.speech.protocols import (
 )
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import split_sentences
-from talkinghead.speech.transcript import write_transcript
-from talkinghead.speech.turn_report import TurnReport, TurnTimes
+from talkinghead.speech.turn_report import TurnReport, TurnTimes, write_transcript
 from talkinghead.types import AudioClip, FloatArray
 
 log = logging.getLogger(__name__)

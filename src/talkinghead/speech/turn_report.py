@@ -1,11 +1,15 @@
-"""What a conversation reports about each turn."""
+"""Report of a conversation turn, and the files written beside its video."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from talkinghead.errors import TalkingHeadError
-from talkinghead.predict.predictor import RenderReport
+from talkinghead.media.atomic_file import atomic_path
+from talkinghead.predict.prediction import RenderReport
 from talkinghead.speech.protocols import Transcript
 from talkinghead.speech.sentence_speech import SpokenSentence
 
@@ -42,7 +46,7 @@ class TurnReport:
     Attributes:
         question: The transcribed or typed question.
         reply: The spoken sentences, with their times in the video.
-        times: When each stage was complete.
+        times: Completion time of each stage.
         video: The video that was written; None if the turn was interrupted before any speech.
         interrupted: Whether `Conversation.interrupt` ended the turn.
         error: The error that ended the reply early; the speech before it was kept.
@@ -54,3 +58,42 @@ class TurnReport:
     video: RenderReport | None
     interrupted: bool = False
     error: TalkingHeadError | None = None
+
+
+def write_transcript(report: TurnReport, video: Path) -> None:
+    """Write a turn's subtitles, `.srt`, and its JSON transcript beside its video.
+
+    The subtitles are the reply's sentences. The JSON file holds the question with its language and,
+    where known, the times of its words; the reply's sentences with their times in the video; and
+    the times of the turn's stages.
+
+    Raises:
+        MediaError: A file cannot be written.
+    """
+    subtitles = "\n".join(
+        f"{number}\n{_timestamp(sentence.start_s)} --> {_timestamp(sentence.end_s)}\n"
+        f"{sentence.text}\n"
+        for number, sentence in enumerate(report.reply, 1)
+    )
+    values = {
+        "question": asdict(report.question, dict_factory=_rounded),
+        "reply": [asdict(sentence, dict_factory=_rounded) for sentence in report.reply],
+        "times": asdict(report.times, dict_factory=_rounded),
+        "interrupted": report.interrupted,
+        "error": None if report.error is None else str(report.error),
+    }
+    transcript = json.dumps(values, indent=2, ensure_ascii=False)
+    for suffix, text in ((".srt", subtitles), (".json", transcript)):
+        with atomic_path(video.with_suffix(suffix)) as path:
+            path.write_text(text, encoding="utf-8")
+
+
+def _timestamp(time_s: float) -> str:
+    """Format seconds as HH:MM:SS,mmm."""
+    seconds, ms = divmod(round(time_s * 1000), 1000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02},{ms:03}"
+
+
+def _rounded(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Round a dataclass's times to milliseconds."""
+    return {name: round(v, 3) if isinstance(v, float) else v for name, v in items}

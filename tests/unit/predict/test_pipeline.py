@@ -1,3 +1,7 @@
+"""Stages in threads: order, errors, depth, closing and abandoned stages."""
+
+import subprocess
+import sys
 import threading
 import time
 
@@ -6,11 +10,11 @@ import pytest
 from talkinghead.predict.pipeline import in_thread
 
 
-def test_items_come_in_order():
+def test_items_keep_their_order():
     assert list(in_thread(iter(range(100)), 3, "count")) == list(range(100))
 
 
-def test_an_exception_comes_in_its_turn():
+def test_exception_follows_the_items_before_it():
     def stage():
         yield 1
         raise ValueError("broken")
@@ -21,7 +25,7 @@ def test_an_exception_comes_in_its_turn():
         next(items)
 
 
-def test_a_stage_runs_ahead_by_its_depth_and_no_more():
+def test_stage_is_at_most_depth_items_ahead():
     taken = []
 
     def stage():
@@ -32,20 +36,13 @@ def test_a_stage_runs_ahead_by_its_depth_and_no_more():
     items = in_thread(stage(), 4, "bounded")
     next(items)
     time.sleep(0.3)
-    # One was handed over, four wait, one is in the stage's hand.
+    # One was consumed, four wait, one is on its way into the queue.
     assert len(taken) == 6
     items.close()
 
 
-def test_closing_stops_the_thread_and_closes_every_stage_before_it():
+def test_closing_ends_the_threads_and_closes_all_stages():
     closed = []
-
-    def stage(name, items):
-        try:
-            yield from items
-        finally:
-            items.close()
-            closed.append(name)
 
     def numbers():
         try:
@@ -54,22 +51,41 @@ def test_closing_stops_the_thread_and_closes_every_stage_before_it():
         finally:
             closed.append("numbers")
 
+    def stage(name, items):
+        try:
+            yield from items
+        finally:
+            items.close()
+            closed.append(name)
+
     before = threading.active_count()
     first = in_thread(stage("first", numbers()), 2, "first")
     last = in_thread(stage("last", first), 2, "last")
     next(last)
-    last.close()
+    with pytest.raises(ZeroDivisionError):
+        last.throw(ZeroDivisionError)
     assert closed == ["numbers", "first", "last"]
     assert threading.active_count() == before
 
 
-def test_closing_while_the_consumer_fails_does_not_hang():
-    def stage():
-        while True:
-            yield 0
+def test_exit_of_the_interpreter_waits_for_abandoned_stages(tmp_path):
+    program = f"""
+import pathlib, threading, time
+from contextlib import closing
+from talkinghead.predict.pipeline import in_thread
 
-    items = in_thread(stage(), 1, "endless")
+def stage():
+    yield 1
+    time.sleep(1)
+    pathlib.Path({str(tmp_path / "ended")!r}).touch()
+
+cancel = threading.Event()
+with closing(in_thread(stage(), 1, "slow", cancel)) as items:
     next(items)
-    with pytest.raises(ZeroDivisionError):
-        items.throw(ZeroDivisionError)
-    assert not [thread for thread in threading.enumerate() if thread.name == "endless"]
+    cancel.set()
+    assert next(items, None) is None
+"""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / "ended").exists()
+    assert time.monotonic() - started < 5

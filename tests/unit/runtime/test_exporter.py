@@ -39,7 +39,7 @@ def test_command_exports_torchscript_and_replaces_earlier_export(checkpoint, tmp
     with pytest.raises(UsageError, match="torchscript, which backend=onnx does not read"):
         loading.load_backend(output, "onnx")
     with pytest.raises(UsageError, match="runs on the CPU in full precision"):
-        LipSyncPredictor.from_checkpoint(output, "cpu", "bf16-mixed")
+        LipSyncPredictor.from_checkpoint(output, device="cpu", precision="bf16-mixed", lip_prior=None)
 
 
 def test_exported_generator_reads_and_sets_lip_motion(torchscript_folder, model, tmp_path):

@@ -11,6 +11,7 @@ from helpers.speech_services import FixedSpeechToText, RecordingEcho, ToneTextTo
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.media.writer import write_audio_file
+from talkinghead.predict.options import EncodeOptions
 from talkinghead.speech.conversation import Conversation
 from talkinghead.speech.protocols import Message, Transcript, Word
 from talkinghead.speech.sentence_speech import SpokenSentence
@@ -42,7 +43,7 @@ def test_spoken_question_gives_video_and_transcript(avatar, output, tmp_path):
     conversation = Conversation(avatar, RecordingEcho("You ask: {} It is me."), voice, stt)
     file = tmp_path / "question.wav"
     write_audio_file(file, question())
-    report = conversation.answer(file, output, crf=30)
+    report = conversation.answer(file, output, encode=EncodeOptions(crf=30))
     assert len(stt.received[0].samples) == 16_000
     assert [text for text, _ in voice.spoken] == ["You ask: Who is it?", "It is me."]
     times, audio_s, _ = probe_output(output)

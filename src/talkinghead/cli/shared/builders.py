@@ -5,38 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.options import PredictOptions, SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.source.source_frame import SourceOptions
 from talkinghead.speech.conversation import Conversation
 from talkinghead.speech.sentence_speech import speak_text
 
 
 def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
     """Return the predictor. Each process of a batch builds its own."""
-    return LipSyncPredictor.from_checkpoint(
-        cfg.checkpoint,
-        cfg.device,
-        cfg.precision,
-        backend=cfg.backend,
+    options = PredictOptions(
+        **_fields_of(PredictOptions, cfg),
         detector=instantiate(cfg.detector),
         renderer=instantiate(cfg.renderer),
-        stabilise=cfg.stabilise,
-        occlusion_guard=cfg.occlusion_guard,
-        chunk_frames=cfg.chunk_frames,
-        emotion=cfg.emotion,
-        articulation=cfg.articulation,
         lip_prior=instantiate(cfg.lip_prior) or None,
     )
+    return LipSyncPredictor.from_checkpoint(cfg.checkpoint, options)
 
 
 def build_source_options(cfg: DictConfig) -> SourceOptions:
     """Return the options of the face's source."""
-    return SourceOptions(**{field.name: cfg[field.name] for field in fields(SourceOptions)})
+    return SourceOptions(**_fields_of(SourceOptions, cfg))
 
 
 def build_speaker(cfg: DictConfig) -> Callable[[str], SpeechStream]:
@@ -59,3 +53,9 @@ def build_conversation(cfg: DictConfig) -> Conversation:
         max_question_s=cfg.max_question_s,
         no_speech_reply=cfg.no_speech_reply,
     )
+
+
+def _fields_of(options: type[PredictOptions | SourceOptions], cfg: DictConfig) -> dict[str, Any]:
+    """Return the values of an option dataclass that are not objects."""
+    names = {field.name for field in fields(options)} - {"detector", "renderer", "lip_prior"}
+    return {name: cfg[name] for name in names}

@@ -1,4 +1,4 @@
-"""How far a mouth moves: lips less far from silence than speech takes them, or further.
+"""Scaling of the amplitude of lip motion relative to silence.
 
 Shape suffixes: N frames, D token dimension.
 """
@@ -10,24 +10,28 @@ from torch import Tensor
 from talkinghead.models.lipsync.lip_warp import lip_gaps
 from talkinghead.runtime.generator_backend import GeneratorBackend
 
-_RAISED = 0.3
-"""How far the upper lip rises, of an opening that is as far again as learnt.
-
-The packaged model has learnt from readers with small mouths, whose upper lip comes down with the
-jaw. Who speaks up raises it, and shows teeth.
-"""
-
-_UPPER = (0, 0.5, 1, 1, 1, 0.5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0)
-"""How much each of ibug68's lip points is the upper lip's."""
+# Rise of the upper lip per pixel of added mouth opening. The speakers of the packaged model's
+# training data read with little motion, and their upper lip moves down with the jaw. In clearer
+# articulation the upper lip rises and shows teeth.
+_UPPER_LIP_RISE = 0.3
+# Weight of each ibug68 lip point in the motion of the upper lip.
+_UPPER_LIP_WEIGHTS = (0, 0.5, 1, 1, 1, 0.5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0)
 
 
 def articulate(
     model: GeneratorBackend, tokens_ND: Tensor, silence_D: Tensor, articulation: float
 ) -> Tensor:
-    """Tokens [N, D] whose lips are `articulation` times as far from silence's as they are.
+    """Return tokens whose lip motion relative to silence is scaled by `articulation`.
 
-    Over 1 the upper lip rises with the opening besides, and what else a token says is kept: a
-    shadow below the lip is not to be twice as dark.
+    Up to 1 the tokens are interpolated with the token of silence. Above 1 only the lip motion is
+    extrapolated, since the tokens also control shading, which would become too dark; the upper lip
+    additionally rises with the opening.
+
+    Args:
+        model: the generator.
+        tokens_ND: tokens, float [N, D].
+        silence_D: token of silence, float [D].
+        articulation: scale, 0 or more.
     """
     tokens_ND = silence_D.lerp(tokens_ND, min(1.0, articulation))
     if articulation <= 1:
@@ -35,5 +39,6 @@ def articulate(
     silent = model.decode_lip_motion(silence_D)
     lips = silent.lerp(model.decode_lip_motion(tokens_ND), articulation)
     opening = lip_gaps(lips - silent).mean(1, keepdim=True)
-    lips[..., 1] -= (articulation - 1) * _RAISED * opening * lips.new_tensor(_UPPER)
+    weights = lips.new_tensor(_UPPER_LIP_WEIGHTS)
+    lips[..., 1] -= (articulation - 1) * _UPPER_LIP_RISE * opening * weights
     return model.set_lip_motion(tokens_ND, lips)

@@ -1,37 +1,40 @@
-"""The speech's side of a prediction: a file, samples or a stream, as chunks at any rate."""
+"""Speech for a prediction: a file, samples in memory, or a stream, as chunks at any sample rate."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from threading import Event, Lock
 from typing import TypeAlias
 
 import numpy as np
-import torch
-from torchaudio.functional import resample
 
 from talkinghead.errors import MediaError, UsageError
-from talkinghead.media.audio_decoding import Resampler
+from talkinghead.media.audio_decoding import Resampler, rechunk
 from talkinghead.media.reader import probe, stream_audio
 from talkinghead.media.timing import samples_to_seconds
 from talkinghead.types import AudioClip, FloatArray
 
 
 class SpeechStream:
-    """Speech that is still being made, heard once, by several readers side by side.
+    """Speech that is still being made, for several readers at different speeds.
 
-    Whoever needs more asks the source for it, and every reader gets it; what one has had and
-    another has not yet is kept. A prediction's sound follows its pictures, so that is what its
-    short queues hold.
+    The reader that first needs more takes the next chunk from the source and appends it to the
+    queues of all readers. In a prediction the readers are the generator and the audio track, which
+    are at most the pipeline's short queues apart.
 
     Args:
-        chunks: float32 [num_samples] in [-1, 1], mono, of any length. If it can be closed, it is,
-            with its last reader. Its errors are its readers' errors.
-        sample_rate: theirs, in Hz.
-        cancel: set when a reader leaves before the end, for a source that waits for others.
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length. A generator is closed with
+            its last reader. Its exceptions are raised in the readers.
+        sample_rate: sample rate in Hz.
+        cancel: set when a reader leaves before the end, for a source that waits for something.
+
+    Example:
+        >>> stream = SpeechStream(voice.stream("Hello."), 22_050)
+        >>> predictor.render("photo.jpg", stream, "hello.mp4")
     """
 
     def __init__(
@@ -47,38 +50,38 @@ class SpeechStream:
         self._failure: BaseException | None = None
 
     def read(self, sample_rate: int) -> SpeechReader:
-        """A new reader, at this rate.
+        """Return a new reader that resamples to `sample_rate`.
 
         Raises:
-            UsageError: others have begun to read: it would miss what they have had.
+            UsageError: Reading has begun, so that the reader would miss the start.
         """
         with self._lock:
             if self._has_begun:
                 raise UsageError(
-                    "a stream of speech can be heard once, and this one was: make another stream, "
+                    "a speech stream can be read once, and this one was: make another stream, "
                     "or keep its chunks in an AudioClip"
                 )
             reader = SpeechReader(self, Resampler(self.sample_rate, sample_rate))
             self._readers.append(reader)
             return reader
 
-    def hand_out(self, reader: SpeechReader) -> bool:
-        """Gives every reader the next chunk, unless another did while this one waited for its turn.
+    def advance(self, reader: SpeechReader) -> bool:
+        """Append the next chunk to all readers, unless another thread just did.
 
         Returns:
             Whether there may be more.
         """
         with self._lock:
-            if reader.waiting:
+            if reader.queue:
                 return True
             if self._failure is not None:
                 raise self._failure
             if not self._has_ended:
-                self._take()
+                self._take_chunk()
             return not self._has_ended
 
-    def leave(self, reader: SpeechReader) -> None:
-        """A reader wants no more."""
+    def remove(self, reader: SpeechReader) -> None:
+        """Remove a reader; the source is closed with the last one."""
         if not self._has_ended:
             self._cancel.set()
         with self._lock:
@@ -87,119 +90,119 @@ class SpeechStream:
             if not self._readers and isinstance(self._chunks, Generator):
                 self._chunks.close()
 
-    def _take(self) -> None:
+    def _take_chunk(self) -> None:
         self._has_begun = True
         try:
             chunk = next(self._chunks, None)
             if chunk is not None:
-                chunk = _checked(chunk)
+                chunk = _checked_chunk(chunk)
                 self._num_samples += len(chunk)
             elif not self._num_samples:
-                raise MediaError("the speech ended before it began: nothing in it can be heard")
+                raise MediaError("the speech ended before its first sample: give some speech")
         except BaseException as error:
             self._failure, self._has_ended = error, True
             raise
         self._has_ended = chunk is None
         for reader in self._readers:
-            reader.take(chunk)
+            reader.append(chunk)
 
 
 class SpeechReader(Iterator[FloatArray]):
-    """One of those who hear a `SpeechStream`: chunks float32 [num_samples] in [-1, 1].
+    """Iterator over the chunks of a `SpeechStream`: float32 [num_samples] in [-1, 1].
 
     Attributes:
-        waiting: what others have had already.
+        queue: chunks that other readers caused to be read.
     """
 
     def __init__(self, stream: SpeechStream, resampler: Resampler) -> None:
         self._stream, self._resampler = stream, resampler
-        self.waiting: deque[FloatArray] = deque()
+        self.queue: deque[FloatArray] = deque()
 
     def __next__(self) -> FloatArray:
-        while not self.waiting and self._stream.hand_out(self):
+        while not self.queue and self._stream.advance(self):
             pass
-        if not self.waiting:
+        if not self.queue:
             raise StopIteration
-        return self.waiting.popleft()
+        return self.queue.popleft()
 
-    def take(self, chunk: FloatArray | None) -> None:
-        """The stream's next chunk, None at its end."""
+    def append(self, chunk: FloatArray | None) -> None:
+        """Add the next chunk of the stream, None at its end."""
         if chunk is None:
-            self.waiting.extend(self._resampler.flush())
+            self.queue.extend(self._resampler.flush())
         elif len(chunk):
-            self.waiting.extend(self._resampler.push(chunk))
+            self.queue.extend(self._resampler.push(chunk))
 
     def close(self) -> None:
-        """Wants no more."""
-        self._stream.leave(self)
+        """Stop reading."""
+        self._stream.remove(self)
 
 
 SpeechInput: TypeAlias = str | Path | AudioClip | SpeechStream
-"""A file with sound, mono speech in memory, or speech that is still being made."""
+"""A file with audio, mono speech in memory, or speech that is still being made."""
 
 
 class Speech:
-    """A file with sound, or mono speech in memory or still to come.
+    """The speech of one prediction.
 
     Attributes:
-        sample_rate: its own, in Hz.
-        estimated_duration_s: what the file says of its length; the exact one is known when it has
-            been decoded. None of a stream.
+        sample_rate: its own sample rate in Hz.
+        estimated_duration_s: duration by the file's header, which may be inexact; None of a stream.
 
     Raises:
-        MediaError: the file is missing or has no sound; the samples are none or all NaN.
+        MediaError: The file is missing or has no audio; there are no samples, or all are NaN.
     """
 
     sample_rate: int
     estimated_duration_s: Fraction | None
 
     def __init__(self, audio: SpeechInput) -> None:
-        self._clip = audio if isinstance(audio, AudioClip) else None
-        self._stream = audio if isinstance(audio, SpeechStream) else None
+        self._audio = audio
         if isinstance(audio, SpeechStream):
             self.sample_rate, self.estimated_duration_s = audio.sample_rate, None
         elif isinstance(audio, AudioClip):
             _check_samples(audio.samples)
             self.sample_rate, self.estimated_duration_s = audio.sample_rate, audio.duration_s
         else:
-            self._path = Path(audio)
-            info = probe(self._path)
+            info = probe(audio)
             if not info.sample_rate:
                 raise MediaError(f"{audio}: has no audio; expected speech: use another file")
             self.sample_rate, self.estimated_duration_s = info.sample_rate, info.duration_s
 
     def chunks(self, sample_rate: int) -> Generator[FloatArray] | SpeechReader:
-        """Mono float32 [n] in [-1, 1] at this rate, piece by piece.
+        """Return the samples at a sample rate in chunks: mono float32 [num_samples] in [-1, 1].
 
         Raises:
-            MediaError: the file cannot be decoded, or holds nothing.
+            MediaError: The file cannot be decoded, or has no samples.
         """
-        return self._stream.read(sample_rate) if self._stream else self._whole(sample_rate)
+        if isinstance(self._audio, SpeechStream):
+            return self._audio.read(sample_rate)
+        return self._whole(self._audio, sample_rate)
 
-    def _whole(self, sample_rate: int) -> Generator[FloatArray]:
-        if self._clip is None:
-            yield from stream_audio(self._path, sample_rate)
+    def _whole(self, audio: str | Path | AudioClip, sample_rate: int) -> Generator[FloatArray]:
+        if not isinstance(audio, AudioClip):
+            yield from stream_audio(audio, sample_rate)
             return
-        samples = np.nan_to_num(self._clip.samples.astype(np.float32))
-        if self._clip.sample_rate != sample_rate:
-            samples = resample(
-                torch.from_numpy(samples), self._clip.sample_rate, sample_rate
-            ).numpy()
-        for start in range(0, len(samples), sample_rate):
-            yield samples[start : start + sample_rate]
+        # The same resampler as for files, so that a file and its samples give the same frames.
+        samples = np.nan_to_num(audio.samples.astype(np.float32))
+        resampler = Resampler(audio.sample_rate, sample_rate)
+        starts = range(0, len(samples), audio.sample_rate)
+        pieces = (resampler.push(samples[i : i + audio.sample_rate]) for i in starts)
+        # `flush` is a generator, so it runs after the last piece.
+        resampled = chain(chain.from_iterable(pieces), resampler.flush())
+        yield from rechunk(resampled, sample_rate)
 
 
 class SpeechChunks(Iterator[FloatArray]):
-    """Chunks of speech and, where it `goes_on`, silence after them without end.
+    """Chunks of speech, optionally followed by endless silence.
 
     Attributes:
-        duration_s: how long the speech is; known when it has ended.
+        duration_s: duration of the speech, None until it has ended.
     """
 
     def __init__(
-        self, chunks: Iterator[FloatArray], sample_rate: int, goes_on: bool = False
+        self, chunks: Iterator[FloatArray], sample_rate: int, endless: bool = False
     ) -> None:
-        self._chunks, self._sample_rate, self._goes_on = chunks, sample_rate, goes_on
+        self._chunks, self._sample_rate, self._endless = chunks, sample_rate, endless
         self._num_samples = 0
         self.duration_s: Fraction | None = None
 
@@ -209,12 +212,12 @@ class SpeechChunks(Iterator[FloatArray]):
             self._num_samples += len(chunk)
             return chunk
         self.duration_s = samples_to_seconds(self._num_samples, self._sample_rate)
-        if not self._goes_on:
+        if not self._endless:
             raise StopIteration
         return np.zeros(self._sample_rate, np.float32)
 
 
-def _checked(chunk: FloatArray) -> FloatArray:
+def _checked_chunk(chunk: FloatArray) -> FloatArray:
     if chunk.ndim != 1 or not np.issubdtype(chunk.dtype, np.floating):
         raise MediaError(
             f"a chunk of the speech is {chunk.dtype} {list(chunk.shape)}; expected float32 "

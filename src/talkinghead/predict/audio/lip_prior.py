@@ -1,4 +1,4 @@
-"""A second opinion on how lips move, beside the model's own: the same whole or chunk by chunk.
+"""Lip priors: a second prediction of the lip motion, the same for a file and for a stream.
 
 Shape suffixes: N blocks, S samples, T grid frames.
 """
@@ -20,14 +20,32 @@ _MAX_BLOCKS = 16
 
 
 class LipPrior(Protocol):
-    """Who tells how lips move from a block of speech and what surrounds it, and nothing else.
+    """Source of lip motion besides the generator's own audio encoder.
 
-    So it makes no difference how the speech comes in.
+    Speech is divided into blocks of equal length. The motion of a block depends only on its
+    position, its samples, and a fixed amount of speech before and after it, so the division of the
+    speech into chunks makes no difference. A source that needs no audio, such as the phoneme times
+    of a voice or an edited curve, sets `past_s` and `ahead_s` to 0 and uses `first_frame`.
 
     Attributes:
-        past_s, block_s, ahead_s: what is heard before the block, in it and after it.
-        sample_rate, fps: of what it hears, and of the lips that it tells.
-        share: of its opinion, 0 to 1; the rest is the model's.
+        past_s: seconds of speech before a block that it depends on.
+        block_s: seconds of a block, a whole number of frames.
+        ahead_s: seconds of speech after a block that it depends on.
+        sample_rate: sample rate of the speech in Hz.
+        fps: frame rate of the lip motion.
+        blend_weight: weight in [0, 1]; the rest is that of the generator's motion.
+
+    Example:
+        >>> class Curve:
+        ...     past_s, block_s, ahead_s = Fraction(0), Fraction(2, 5), Fraction(0)
+        ...     sample_rate, fps, blend_weight = 16_000, Fraction(25), 1.0
+        ...
+        ...     def __init__(self, motion):  # float32 [T, 20, 2], a multiple of ten frames
+        ...         self.motion = motion
+        ...
+        ...     def predict_motion(self, windows, first_frame):
+        ...         motion = self.motion[first_frame : first_frame + 10 * len(windows)]
+        ...         return motion.reshape(len(windows), 10, 20, 2)
     """
 
     past_s: Fraction
@@ -35,91 +53,98 @@ class LipPrior(Protocol):
     ahead_s: Fraction
     sample_rate: int
     fps: Fraction
-    share: float
+    blend_weight: float
 
-    def hear(self, windows: FloatArray) -> FloatArray:
-        """Float32 [N, S] in [-1, 1], S samples of past, block and ahead, to motion [N, T, 20, 2].
+    def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
+        """Return the lip motion of consecutive blocks.
 
-        In canonical pixels (see `lip_motion`), for the T frames of each block.
+        Args:
+            windows: float32 [N, S] in [-1, 1], the samples of past, block and ahead.
+            first_frame: index of the first frame of the first block.
+
+        Returns:
+            float32 [N, T, 20, 2] in canonical pixels (see `lip_motion`), for the T frames of each
+            block. NaN leaves the generator's motion.
         """
 
 
 class LipPriorStream:
-    """A lip_prior's lips, as speech comes.
+    """Lip motion of a lip prior while speech arrives.
 
     Raises:
-        UsageError: the lip_prior hears at another sample rate, or tells at another frame rate.
+        UsageError: The sample rate or frame rate of the prior differs from the spec's.
     """
 
     def __init__(self, lip_prior: LipPrior, spec: AVSpec) -> None:
         if (lip_prior.sample_rate, lip_prior.fps) != (spec.sample_rate, spec.fps):
             raise UsageError(
-                f"the lip_prior hears {lip_prior.sample_rate} Hz and tells lips at {lip_prior.fps} "
-                f"frames/s; the model works at {spec.sample_rate} Hz and {spec.fps}: choose "
-                "lip_prior=none"
+                f"the lip prior works at {lip_prior.sample_rate} Hz and {lip_prior.fps} frames/s, "
+                f"the model at {spec.sample_rate} Hz and {spec.fps}: choose lip_prior=none"
             )
-        self._listener = lip_prior
+        self._lip_prior = lip_prior
         spans = (lip_prior.past_s, lip_prior.block_s, lip_prior.ahead_s)
         self._past, self._block, self._ahead = (int(span * spec.sample_rate) for span in spans)
         self.block_frames = int(lip_prior.block_s * spec.fps)
         self.reset()
 
     def reset(self) -> None:
-        """Begins a new stream."""
+        """Start a new stream."""
         self._samples = np.zeros(self._past, np.float32)
-        self._heard = 0
-        self._lips = torch.empty(0, 20, 2)
-        self._first = 0  # The grid frame of the first of `_lips`.
+        self._num_samples = 0
+        self._motion = torch.empty(0, 20, 2)
+        self._first_frame = 0  # Grid frame of the first entry of `_motion`.
 
     @property
     def num_frames(self) -> int:
-        """For how many grid frames lips can be had."""
-        return self._first + len(self._lips)
+        """Number of grid frames with known motion, including those that were dropped."""
+        return self._first_frame + len(self._motion)
 
     def samples_for(self, frame: int) -> int:
-        """How much speech must be heard before a frame's lips can be had."""
+        """Return the number of samples needed before a grid frame's motion is known."""
         return (frame // self.block_frames + 1) * self._block + self._ahead
 
     def push(self, samples: FloatArray) -> None:
-        """Takes more speech: float32 [n] in [-1, 1]."""
-        self._heard += len(samples)
+        """Append speech: float32 [num_samples] in [-1, 1]."""
+        self._num_samples += len(samples)
         self._samples = np.concatenate([self._samples, samples.astype(np.float32)])
         length = self._past + self._block + self._ahead
         while len(self._samples) >= length:
             count = min(_MAX_BLOCKS, (len(self._samples) - length) // self._block + 1)
             windows = np.lib.stride_tricks.sliding_window_view(self._samples, length)
-            told = self._listener.hear(windows[: count * self._block : self._block])
-            self._lips = torch.cat([self._lips, torch.from_numpy(told).flatten(0, 1)])
+            motion = self._lip_prior.predict_motion(
+                windows[: count * self._block : self._block], self.num_frames
+            )
+            self._motion = torch.cat([self._motion, torch.from_numpy(motion).flatten(0, 1)])
             self._samples = self._samples[count * self._block :]
 
     def finish(self) -> None:
-        """Says that the speech has ended; silence is heard after it."""
-        blocks = max(1, math.ceil(self._heard / self._block))
-        self.push(np.zeros(blocks * self._block + self._ahead - self._heard, np.float32))
+        """End the speech; silence follows."""
+        blocks = max(1, math.ceil(self._num_samples / self._block))
+        self.push(np.zeros(blocks * self._block + self._ahead - self._num_samples, np.float32))
 
     def at(self, first: int, stop: int) -> Tensor:
-        """The lips [stop - first, 20, 2] of grid frames; NaN for those that were never heard."""
-        lips = torch.full((stop - first, 20, 2), torch.nan)
-        known = range(max(first, self._first), min(stop, self.num_frames))
+        """Return the motion [stop - first, 20, 2] of grid frames, NaN where it is not known."""
+        motion = torch.full((stop - first, 20, 2), torch.nan)
+        known = range(max(first, self._first_frame), min(stop, self.num_frames))
         if known:
-            lips[known.start - first : known.stop - first] = self._lips[
-                known.start - self._first : known.stop - self._first
+            motion[known.start - first : known.stop - first] = self._motion[
+                known.start - self._first_frame : known.stop - self._first_frame
             ]
-        return lips
+        return motion
 
-    def forget(self, frame: int) -> None:
-        """Drops what no frame from `frame` on needs."""
-        dropped = min(max(0, frame - self._first), len(self._lips))
-        self._lips, self._first = self._lips[dropped:], self._first + dropped
+    def drop_before(self, frame: int) -> None:
+        """Free the memory of earlier grid frames."""
+        dropped = min(max(0, frame - self._first_frame), len(self._motion))
+        self._motion, self._first_frame = self._motion[dropped:], self._first_frame + dropped
 
 
 def predict_lip_motion(lip_prior: LipPrior, samples: FloatArray, spec: AVSpec) -> FloatArray:
-    """A whole sound's lips: float32 [T, 20, 2], T the blocks' frames, as many as cover it.
+    """Return the motion of a whole recording, float32 [T, 20, 2], in whole blocks.
 
     Args:
-        lip_prior: who tells.
-        samples: float32 [n] in [-1, 1], at the spec's sample rate.
-        spec: the model's.
+        lip_prior: the prior.
+        samples: float32 [num_samples] in [-1, 1] at the sample rate of the spec.
+        spec: the model's AVSpec.
     """
     stream = LipPriorStream(lip_prior, spec)
     stream.push(samples)

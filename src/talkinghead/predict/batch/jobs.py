@@ -1,4 +1,4 @@
-"""Lists of predictions: reading them, sharing them out, and telling what is done already."""
+"""Lists of jobs: reading, sharding, and detection of finished outputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from talkinghead.models.checkpoint import resolve_checkpoint
 
 COLUMNS = ("face", "audio", "output")
 TEXT = "text"
-"""The column that may stand in the place of audio."""
+"""Column that may replace audio."""
 VOICE_SETTINGS = frozenset({"language", "tts", "voice"})
-"""What only a text's output depends on."""
+"""Settings that only the outputs of texts depend on."""
 KEY_TAG = "job"
-"""What a job's key is called in its output's metadata."""
+"""Name of the key in the metadata of an output."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video to make: a face's file, a speech's file (or a text) and the file to write."""
+    """One video to render: files of the face and the speech (or a text), and the file to write."""
 
     face: Path
     audio: Path | None
@@ -55,7 +55,7 @@ def make_jobs(
         text: Text to be spoken by the voice, in place of audio.
 
     Raises:
-        UsageError: neither or both were given, a column is missing or the text is empty, there is
+        UsageError: Neither or both were given, a column is missing or the text is empty, there is
             no job, or two write the same file.
     """
     single = {"face": face, "audio": audio, "output": output}
@@ -77,11 +77,11 @@ def make_jobs(
     rows, name, folder = _read_rows(jobs)
     listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(rows, 1)]
     if not listed:
-        raise UsageError(f"{name}: there is no job in it; expected rows of {', '.join(COLUMNS)}")
+        raise UsageError(f"{name}: contains no job; expected rows of {', '.join(COLUMNS)}")
     outputs = [job.output.resolve() for job in listed]
     twice = next((path for path in outputs if outputs.count(path) > 1), None)
     if twice is not None:
-        raise UsageError(f"{name}: two jobs write to {twice}; give each job an output of its own")
+        raise UsageError(f"{name}: two jobs write to {twice}; give each job its own output")
     return listed
 
 
@@ -106,14 +106,14 @@ def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list
 
 
 def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
-    """What a job's output depends on: its inputs' content, the settings, this version of the code.
+    """Return a hash of all that determines a job's output: inputs, settings and package version.
 
     Args:
-        job: whose inputs are hashed.
-        settings: of any kind that JSON can hold; of `checkpoint` the file's content counts.
+        job: the job; the content of its files is hashed.
+        settings: JSON values; the content of the file `checkpoint` is hashed.
 
     Returns:
-        Hexadecimal digits, or None where a file cannot be read.
+        Hexadecimal digits, or None if a file cannot be read.
     """
     try:
         speech = job.text if job.audio is None else _digest(job.audio)
@@ -128,7 +128,7 @@ def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
 
 
 def is_done(job: Job, key: str | None) -> bool:
-    """Whether the job's output is there and was made from just this (see `job_key`)."""
+    """Return whether the output exists and has this key (see `job_key`)."""
     if key is None or not job.output.is_file():
         return False
     try:
@@ -145,7 +145,7 @@ def _digest_of(path: Path, size: int, changed_ns: int) -> str:
 
 
 def _digest(path: Path) -> str:
-    """A file's hash; one that many jobs share (a face, the checkpoint) is not read each time."""
+    """Return the hash of a file, cached for files that many jobs share."""
     status = path.stat()
     return _digest_of(path, status.st_size, status.st_mtime_ns)
 
@@ -153,7 +153,7 @@ def _digest(path: Path) -> str:
 def _read_rows(
     jobs: str | Path | Sequence[Mapping[str, str]],
 ) -> tuple[Sequence[Mapping[str, str | None]], str, Path]:
-    """The rows, what to call them in errors, and the folder that their paths are relative to."""
+    """Return the rows, their name in errors, and the folder that their paths are relative to."""
     if not isinstance(jobs, str | Path):
         return jobs, "jobs", Path()
     path = Path(jobs)
@@ -161,7 +161,7 @@ def _read_rows(
         with path.open(newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file)), str(path), path.parent
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no CSV text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not CSV text"
         raise UsageError(
             f"jobs={path} cannot be read ({reason}); expected a CSV of {', '.join(COLUMNS)}"
         ) from error
@@ -173,8 +173,8 @@ def _job(row: Mapping[str, str | Path | None], name: str, folder: Path) -> Job:
     missing = [column for column, value in values.items() if not value]
     if missing:
         raise UsageError(
-            f"{name}: {', '.join(missing)} is missing; expected {', '.join(COLUMNS)} (or {TEXT} in "
-            "the place of audio)"
+            f"{name}: {', '.join(missing)} is missing; expected {', '.join(COLUMNS)} (or {TEXT} "
+            "instead of audio)"
         )
     if audio and text:
         raise UsageError(f"{name}: audio and text were both given; give one of them")

@@ -1,4 +1,4 @@
-"""Several predictions in one run: a failed one does not stop the others."""
+"""Rendering of a list of jobs, with progress bars."""
 
 from __future__ import annotations
 
@@ -24,8 +24,15 @@ from rich.text import Text
 
 from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.predict.batch.jobs import Job
-from talkinghead.predict.batch.workers import JobRunner, Outcome, Speak, run_in_workers
-from talkinghead.predict.predictor import LipSyncPredictor, RenderReport
+from talkinghead.predict.batch.workers import (
+    JobProgress,
+    JobRunner,
+    Outcome,
+    Speaker,
+    run_in_workers,
+)
+from talkinghead.predict.prediction import RenderReport
+from talkinghead.predict.predictor import LipSyncPredictor
 
 log = logging.getLogger(__name__)
 
@@ -39,33 +46,39 @@ def run_jobs(
     workers: int = 1,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    make_speak: Callable[[], Speak] | None = None,
+    make_speaker: Callable[[], Speaker] | None = None,
     **options: Any,
 ) -> list[RenderReport]:
-    """Renders every job, with a progress bar for each that is at work.
+    """Render every job, with a progress bar for each one that is running.
+
+    A failed job does not stop the others.
 
     Args:
-        make_predictor: called when the first job needs it, in each process; with several it must be
-            something that can be sent there.
-        jobs: what to render.
+        make_predictor: returns the predictor; called when the first job of a process needs it. With
+            several workers it must be picklable.
+        jobs: the jobs.
         workers: Number of processes, each with a predictor and a part of the cores.
-        settings: what outputs depend on besides their inputs. Where given, a job whose output was
-            made from the same is left as it is.
+        settings: settings that determine an output besides its inputs. If given, outputs are kept
+            that were made from the same inputs and settings.
         overwrite: Make existing outputs again.
-        make_speak: as `make_predictor`, for jobs with a text.
-        **options: of `LipSyncPredictor.render`.
+        make_speaker: returns the function that speaks the texts of jobs; as `make_predictor`.
+        **options: keyword arguments of `LipSyncPredictor.render`.
 
     Returns:
-        Of those that were rendered, in their order.
+        The reports of the jobs that were rendered, in their order.
 
     Raises:
-        TalkingHeadError: no predictor can be made; the job's own error where there is one job; of
-            several, how many failed, after all were tried.
-        UsageError: fewer than one worker.
+        TalkingHeadError: No predictor can be made; the error of a single job; the number of failed
+            jobs of several, after all were tried.
+        UsageError: `workers` is less than 1.
+
+    Example:
+        >>> jobs = make_jobs(None, None, None, "jobs.csv")
+        >>> run_jobs(LipSyncPredictor.from_checkpoint, jobs, workers=2)
     """
     if workers < 1:
         raise UsageError(f"workers is {workers}; expected at least 1")
-    runner = JobRunner(make_predictor, options, settings, overwrite, make_speak)
+    runner = JobRunner(make_predictor, options, settings, overwrite, make_speaker)
     outcomes: dict[int, Outcome] = {}
     with _Bars(jobs) as bars:
         ends = (
@@ -80,24 +93,24 @@ def run_jobs(
                 if outcome.error is not None and len(jobs) == 1:
                     raise outcome.error
                 with bars.hidden():
-                    _tell(jobs[number], outcome)
+                    _log_outcome(jobs[number], outcome)
     return _reports([outcomes[number] for number in sorted(outcomes)])
 
 
 def _run_here(
-    runner: JobRunner, jobs: Sequence[Job], progress: Callable[[int, int, int], None]
+    runner: JobRunner, jobs: Sequence[Job], progress: JobProgress
 ) -> Generator[tuple[int, Outcome]]:
     for number, job in enumerate(jobs):
         progress(number, 0, 0)
         yield number, runner.run(job, partial(progress, number))
 
 
-def _tell(job: Job, outcome: Outcome) -> None:
+def _log_outcome(job: Job, outcome: Outcome) -> None:
     report = outcome.report
     if outcome.error is not None:
         log.error("%s failed: %s", job.output, " ".join(str(outcome.error).split()))
     elif report is None:
-        log.info("%s: is there already, from the same inputs and settings", job.output)
+        log.info("%s: exists already, from the same inputs and settings", job.output)
     else:
         speed = report.num_frames / max(outcome.elapsed_s, 1e-6)
         log.info(
@@ -109,7 +122,7 @@ def _tell(job: Job, outcome: Outcome) -> None:
         )
         if report.num_frames_without_face:
             log.warning(
-                "%s: no face in %d of %d frames; they were passed through untouched",
+                "%s: no face in %d of %d frames; they were left unchanged",
                 job.face,
                 report.num_frames_without_face,
                 report.num_frames,
@@ -121,13 +134,13 @@ def _reports(outcomes: Sequence[Outcome]) -> list[RenderReport]:
     if num_failed:
         raise TalkingHeadError(
             f"{num_failed} of {len(outcomes)} jobs failed (see above), the others are done: "
-            "mend those and run the same command again, it does only what is missing"
+            "correct those and run the same command again, which renders only missing outputs"
         )
     return [outcome.report for outcome in outcomes if outcome.report is not None]
 
 
 class _Bars:
-    """On stderr: a bar for each job at work, and one for the whole list where there are several."""
+    """Progress bars on stderr: one for each running job, and one for a list of several."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         columns = (
@@ -155,21 +168,21 @@ class _Bars:
         self._progress.stop()
 
     def advance(self, number: int, done: int, total: int) -> None:
-        """A job has written so many of its frames; of 0 the number is not known yet."""
+        """Show a job's number of written frames; a total of 0 is not known yet."""
         if number not in self._bars:
             name = self._jobs[number].output.name
             self._bars[number] = self._progress.add_task(name, total=None)
         self._progress.update(self._bars[number], completed=done, total=total or None)
 
     def finish(self, number: int) -> None:
-        """A job has ended, however that was."""
+        """Remove the bar of a job that has ended."""
         if number in self._bars:
             self._progress.remove_task(self._bars.pop(number))
         self._progress.advance(self._all)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Lines that are logged in here do not run into the bars."""
+        """Hide the bars while lines are logged."""
         self._progress.stop()
         try:
             yield
@@ -178,7 +191,7 @@ class _Bars:
 
 
 class _FramesPerSecond(ProgressColumn):
-    """The speed of a job."""
+    """Speed of a job."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.description == _ALL else f"{task.speed or 0:.0f} frames/s")

@@ -1,4 +1,4 @@
-"""Several processes, each with a predictor of its own, that take jobs from one list."""
+"""Rendering of jobs, in this process or in a pool of processes that have a predictor each."""
 
 from __future__ import annotations
 
@@ -6,33 +6,38 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from ctypes import Array, c_longlong
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from typing import Any, TypeAlias
 
 import cv2
+import pebble
 import torch
 
 from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.predict.audio.audio_source import SpeechInput, SpeechStream
 from talkinghead.predict.batch.jobs import KEY_TAG, Job, is_done, job_key
 from talkinghead.predict.output.mux import Progress
-from talkinghead.predict.predictor import LipSyncPredictor, RenderReport
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.prediction import RenderReport
 
-Speak: TypeAlias = Callable[[str], SpeechStream]
-"""Speaks a text."""
+Speaker: TypeAlias = Callable[[str], SpeechStream]
+"""Function that speaks a text."""
+JobProgress: TypeAlias = Callable[[int, int, int], None]
+"""Called with the index of a job, its number of frames written and of all frames."""
 
-_PATIENCE_S = 20
-"""How long a process may take to remove its unfinished file."""
+_POLL_S = 0.1
+# Time that a process may take to remove its unfinished file.
+_STOP_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: what was written in what time, or None of it for what was there already."""
+    """Result of a job: a report, an error, or neither if the output existed already."""
 
     report: RenderReport | None = None
     elapsed_s: float = 0.0
@@ -41,32 +46,31 @@ class Outcome:
 
 @dataclass
 class JobRunner:
-    """Does one job after another with one predictor, which is made when it is first needed.
-
-    So is the voice, for jobs with a text.
+    """Renders jobs with one predictor and one voice, made when they are first needed.
 
     Attributes:
-        make_predictor: can be sent to another process.
-        make_speak: so can this; None where no job has a text.
-        options: of `LipSyncPredictor.render`.
-        settings: what outputs depend on besides their inputs (see `job_key`); None leaves no key in
-            them.
-        overwrite: whether what is done already is done again.
+        make_predictor: returns the predictor; must be picklable for other processes.
+        options: keyword arguments of `LipSyncPredictor.render`.
+        settings: settings that determine an output besides its inputs (see `job_key`); None writes
+            no key into outputs.
+        overwrite: render outputs again that exist already.
+        make_speaker: returns the function that speaks texts, picklable too; None if no job has a
+            text.
     """
 
     make_predictor: Callable[[], LipSyncPredictor]
     options: Mapping[str, Any]
     settings: Mapping[str, Any] | None = None
     overwrite: bool = False
-    make_speak: Callable[[], Speak] | None = None
+    make_speaker: Callable[[], Speaker] | None = None
     predictor: LipSyncPredictor | None = None
-    speak: Speak | None = None
+    speaker: Speaker | None = None
 
     def run(self, job: Job, progress: Progress) -> Outcome:
-        """Does the job; an error that another job need not have is its outcome.
+        """Render a job; errors that concern only this job are returned.
 
         Raises:
-            TalkingHeadError: the predictor, or the voice, cannot be made.
+            TalkingHeadError: The predictor, or the voice, cannot be made.
         """
         key = None if self.settings is None else job_key(job, self.settings)
         if not self.overwrite and is_done(job, key):
@@ -89,143 +93,130 @@ class JobRunner:
     def _speech(self, job: Job) -> SpeechInput:
         if job.audio is not None:
             return job.audio
-        if self.speak is None:
-            if self.make_speak is None:
-                raise UsageError(f"{job.output}: has a text, and there is nothing that speaks")
-            self.speak = self.make_speak()
-        return self.speak(job.text or "")
+        if self.speaker is None:
+            if self.make_speaker is None:
+                raise UsageError(f"{job.output}: has a text, but no voice was given")
+            self.speaker = self.make_speaker()
+        return self.speaker(job.text or "")
 
 
 def run_in_workers(
-    runner: JobRunner,
-    jobs: Sequence[Job],
-    num_workers: int,
-    progress: Callable[[int, int, int], None],
+    runner: JobRunner, jobs: Sequence[Job], num_workers: int, progress: JobProgress
 ) -> Generator[tuple[int, Outcome]]:
-    """Does the jobs in processes that share the cores.
+    """Render jobs in a pool of processes that share the cores.
 
-    Closed early, by Ctrl-C too, it stops them all, and each removes its unfinished file.
+    When the generator is closed early, all processes are stopped and remove their unfinished files.
 
     Args:
         runner: sent to every process; without a predictor.
-        jobs: in the order in which they are begun.
-        num_workers: processes at a time, at least 1.
-        progress: told a job's number in `jobs`, its frames written, and all its frames.
+        jobs: the jobs, in the order in which they are started.
+        num_workers: number of processes.
+        progress: called when a job has advanced.
 
     Yields:
-        A job's number and how it ended, in the order in which they end. A process that dies takes
-        its job with it, and another takes its place.
+        Index and outcome of each job, in the order in which they end. If a process dies, its job
+        fails and another process is started.
 
     Raises:
-        TalkingHeadError: a predictor cannot be made.
-        RuntimeError: something else went wrong in a process: a bug.
+        TalkingHeadError: A predictor cannot be made.
+        RuntimeError: An unexpected exception in a process.
     """
+    # Spawned, not forked: this process has threads (a progress bar), whose locks would be copied.
+    context = multiprocessing.get_context("spawn")
+    counts = context.RawArray(c_longlong, 2 * len(jobs))
     num_threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
-    waiting = deque(enumerate(jobs))
-    workers: dict[Connection, _Worker] = {}
+    pebble.CONSTS.term_timeout = _STOP_TIMEOUT_S
+    pool = pebble.ProcessPool(
+        num_workers,
+        initializer=_start_worker,
+        initargs=(runner, counts, num_threads),
+        context=context,
+    )
     try:
-        while waiting or workers:
-            while waiting and len(workers) < num_workers:
-                worker = _Worker(runner, num_threads)
-                workers[worker.connection] = worker
-                worker.begin(*waiting.popleft())
-            for connection in wait(list(workers)):
-                worker = workers[connection]  # type: ignore[index]
-                message = worker.receive()
-                if isinstance(message, Exception):
-                    raise message
-                if not isinstance(message, Outcome):
-                    progress(worker.number, *message)
-                    continue
-                number = worker.number
-                if waiting and worker.is_alive:
-                    worker.begin(*waiting.popleft())
-                else:
-                    workers.pop(worker.connection).dismiss()
-                yield number, message
+        with _blocked_sigint():
+            numbers: dict[Future[Outcome], int] = {
+                pool.schedule(_run_job, (number, job)): number for number, job in enumerate(jobs)
+            }
+        while numbers:
+            ended, _ = wait(numbers, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            for number in numbers.values():
+                if counts[2 * number]:
+                    progress(number, counts[2 * number], counts[2 * number + 1])
+            for future in ended:
+                yield numbers.pop(future), _outcome(future)
     finally:
-        for worker in workers.values():
-            worker.process.terminate()
-        for worker in workers.values():
-            worker.dismiss()
+        pool.stop()
+        pool.join()
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except (pebble.ProcessExpired, BrokenProcessPool):
+        return Outcome(
+            error=TalkingHeadError(
+                "its process died (killed, or out of memory); run it again with fewer workers="
+            )
+        )
+
+
+@contextmanager
+def _blocked_sigint() -> Iterator[None]:
+    """Block SIGINT, which processes and threads that are started here inherit.
+
+    A terminal's Ctrl-C goes to every process. This one handles it and stops the others, which would
+    print tracebacks.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class _Worker:
-    """A process, this side's end of the pipe to it, and the number of the job that it is at."""
+    """State of a worker process.
 
-    def __init__(self, runner: JobRunner, num_threads: int) -> None:
-        # Spawned, not forked: this process holds threads (a progress bar), whose locks would be
-        # copied.
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, runner, num_threads))
-        self.number, self.is_alive = -1, True
-        # A terminal's Ctrl-C goes to every process; this one then tells the others, which would
-        # print tracebacks of their own. What is blocked here is blocked in the new process too.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        # The end of the process is then the end of the pipe.
-        theirs.close()
+    Attributes:
+        runner: renders its jobs.
+        counts: numbers of frames, written and all, of each job; shared with the parent.
+    """
 
-    def begin(self, number: int, job: Job) -> None:
-        self.number = number
-        with suppress(BrokenPipeError):  # `receive` tells of its death
-            self.connection.send(job)
-
-    def receive(self) -> Outcome | tuple[int, int] | Exception:
-        """How far the job is, how it ended, or why no job can be done."""
-        try:
-            return self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            self.is_alive = False
-            return Outcome(
-                error=TalkingHeadError(
-                    "its process died (killed, or out of memory); run it again with fewer workers="
-                )
-            )
-
-    def dismiss(self) -> None:
-        """Without a pipe it ends by itself."""
-        self.connection.close()
-        self.process.join(_PATIENCE_S)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+    runner: JobRunner
+    counts: Array[c_longlong]
 
 
-def _serve(connection: Connection, runner: JobRunner, num_threads: int) -> None:
-    """A worker's life: jobs come through the pipe until it is closed."""
-    # Raised wherever it is, so that an unfinished file is removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _start_worker(runner: JobRunner, counts: Array[c_longlong], num_threads: int) -> None:
+    """Prepare a worker process. Workers write `counts` without a lock: each job has its own."""
+    _Worker.runner, _Worker.counts = runner, counts
     torch.set_num_threads(num_threads)
     cv2.setNumThreads(num_threads)
 
+
+def _run_job(number: int, job: Job) -> Outcome:
+    """Render a job in a worker process."""
+    parent = multiprocessing.parent_process()
+
     def progress(done: int, total: int) -> None:
-        try:
-            connection.send((done, total))
-        except OSError as error:  # whoever wanted the file has gone
-            raise KeyboardInterrupt from error
+        _Worker.counts[2 * number + 1], _Worker.counts[2 * number] = total, done
+        if parent is not None and not parent.is_alive():
+            raise KeyboardInterrupt
 
-    with suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
-        while True:
-            job = connection.recv()
-            try:
-                answer: Outcome | Exception = runner.run(job, progress)
-            except Exception as error:  # noqa: BLE001 - to be raised where it is seen
-                answer = _to_send(error)
-            connection.send(answer)
+    # SIGTERM raises an exception, so that the unfinished file is removed.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _Worker.runner.run(job, progress)
+    except Exception as error:
+        raise _picklable(error) from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _to_send(error: Exception) -> Exception:
-    """Our own error where one is at the root; else what can be sent of a bug."""
+def _picklable(error: Exception) -> Exception:
+    """Return the TalkingHeadError that caused an exception, or a RuntimeError with its text."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TalkingHeadError):
             return cause
         cause = cause.__cause__
-    bug = RuntimeError(f"{type(error).__name__}: {error}")
-    bug.add_note("".join(traceback.format_exception(error)))
-    return bug
+    return RuntimeError(f"{type(error).__name__}: {error}")

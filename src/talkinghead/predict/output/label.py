@@ -1,4 +1,4 @@
-"""A visible label: a line of text in the corner of every picture."""
+"""A visible label: a line of text in the corner of every image."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ import numpy as np
 from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray, UInt8Array
 
-# Of the picture's height and width.
-_HEIGHT, _WIDTH = 0.035, 0.9
+# Height of the letters as a fraction of the image's height, and the maximum width.
+_HEIGHT, _MAX_WIDTH = 0.035, 0.9
 _MIN_PIXELS = 8
-# What is left of the picture behind the letters: white can be read on it even where all is white.
-_BEHIND = 0.35
+# Brightness of the image behind the letters: white text stays legible on a white image.
+_DIMMING = 0.35
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class Label:
-    """A line of text in the upper left corner: white, the picture behind it darkened.
+    """A white line of text in the upper left corner, on a darkened background.
 
-    Never on the mouth: above a mouth there are eyes, or no face would have been found.
+    It cannot cover the mouth, since a detected face has its eyes above the mouth.
 
     Args:
-        text: a line.
-        width: pixels of the pictures.
-        height: likewise.
+        text: one line.
+        width: width of the images in pixels.
+        height: height of the images in pixels.
 
     Raises:
-        UsageError: the text is empty, has several lines, or is too long for a picture of this size.
+        UsageError: The text is empty, has several lines, or is too long for images of this size.
+
+    Example:
+        >>> labelled = Label("AI generated", 640, 360)(image)
     """
 
     def __init__(self, text: str, width: int, height: int) -> None:
         letters = _draw(text, round(_HEIGHT * height))
-        shrink = _WIDTH * width / letters.shape[1]
+        shrink = _MAX_WIDTH * width / letters.shape[1]
         if shrink < 1:
             letters = _draw(text, int(shrink * _HEIGHT * height))
         if not text.strip() or "\n" in text or letters.shape[1] > width:
@@ -40,17 +43,17 @@ class Label:
                 f"label={text!r} is empty, has several lines or is too long for {width} x {height} "
                 "pixels; give a short line such as 'AI generated', or null for none"
             )
-        self._keep = _BEHIND * (1 - letters[..., None])
+        self._keep = _DIMMING * (1 - letters[..., None])
         self._add = 255 * letters[..., None]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width in pixels of the corner that it takes."""
+        """Height and width of the label in pixels."""
         height, width, _ = self._add.shape
         return height, width
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
-        """A copy with the label: uint8 [height, width, 3] RGB."""
+        """Return a copy of the image with the label: uint8 [height, width, 3] RGB."""
         height, width = self.shape
         labelled = image.copy()
         corner = labelled[:height, :width]
@@ -59,7 +62,7 @@ class Label:
 
 
 def _draw(text: str, height: int) -> FloatArray:
-    """How much of each pixel is letter, in [0, 1], with a margin: float32 [height, width]."""
+    """Return the opacity of the letters with a margin: float32 [height, width] in [0, 1]."""
     height = max(_MIN_PIXELS, height)
     scale = cv2.getFontScaleFromHeight(_FONT, height, 1)
     (width, ascent), descent = cv2.getTextSize(text, _FONT, scale, 1)

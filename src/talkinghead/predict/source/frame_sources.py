@@ -28,6 +28,7 @@ from talkinghead.features.faces.tracker import (
 from talkinghead.media.reader import probe
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.active_speaker import ActiveSpeakerSelector
 from talkinghead.predict.source.face_tracks import (
     MAX_FACES,
@@ -40,7 +41,7 @@ from talkinghead.predict.source.face_tracks import (
 from talkinghead.predict.source.idle_motion import IdleMotion
 from talkinghead.predict.source.playback import play
 from talkinghead.predict.source.reference_policy import add_references
-from talkinghead.predict.source.source_frame import Reference, SourceFrame, SourceOptions
+from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, Face, UInt8Array
 
 log = logging.getLogger(__name__)
@@ -51,14 +52,13 @@ def photo_frames(
     name: str,
     detector: FaceDetector,
     spec: AVSpec,
-    options: SourceOptions | None = None,
+    options: SourceOptions,
 ) -> Generator[SourceFrame]:
     """Return endless frames of a photo at the frame rate of the AVSpec.
 
     Raises:
         FaceNotFoundError: the photo contains no face, or not the selected one.
     """
-    options = options or SourceOptions()
     faces = _select_photo_faces(detector.detect(image), name, options)
     references = [
         Reference(
@@ -127,14 +127,13 @@ def video_frames(
     fps: Fraction,
     detector: FaceDetector,
     spec: AVSpec,
-    options: SourceOptions | None = None,
+    options: SourceOptions,
 ) -> Generator[SourceFrame]:
     """Yield a video's frames without end, with smoothed transforms and references.
 
     Raises:
         MediaError: the video cannot be read (possibly only during iteration).
     """
-    options = options or SourceOptions()
     with closing(play(path, fps, options.extend)) as frames:
         if options.face_select == "all":
             tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))

@@ -6,56 +6,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     from talkinghead.models.lipsync.decoder import ContextFeatures, ReferenceFeatures
-
-FACE_SELECT = ("largest", "index", "all", "speaking")
-EXTEND = ("pingpong", "hold", "loop")
-MOTION = ("none", "idle")
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """Selection of the speaking face, and playback of the photo or video.
-
-    Attributes:
-        face_select: "largest"; "index" (see `face_index`); "all"; or "speaking", the face of each
-            shot of a video that is best in sync with the video's own audio.
-        face_index: Index of the face, counted from the left from 0, for face_select=index.
-        extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
-            "hold" (its last frame) or "loop" (from the start, with a cut).
-        trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
-        motion: "none", or "idle" to add blinks and slight head sway to a photo.
-        seed: Seed of the idle motion.
-
-    Raises:
-        UsageError: a value is unknown.
-    """
-
-    face_select: str = "largest"
-    face_index: int = 0
-    extend: str = "pingpong"
-    trim: bool = True
-    motion: str = "none"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, known in (("face_select", FACE_SELECT), ("extend", EXTEND), ("motion", MOTION)):
-            if (value := getattr(self, name)) not in known:
-                raise UsageError(f"{name}={value} is unknown: choose one of {', '.join(known)}")
-        if type(self.face_index) is not int or self.face_index < 0:
-            raise UsageError(
-                f"face_index={self.face_index} is not a face index: expected 0 or more, counted "
-                "from the left"
-            )
-
-    @property
-    def wanted(self) -> str:
-        """Description of the selected face for error messages."""
-        return f" of face_index={self.face_index}" if self.face_select == "index" else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +33,10 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class PreviousReference:
-    """The reference that the current one replaces, blended in during the transition.
+    """The reference that the current one replaces.
 
     Attributes:
-        reference: the previous reference.
-        weight: its blend weight, in (0, 1).
+        weight: its blend weight during the transition, in (0, 1).
         context: context features for this reference, None until they are encoded.
     """
 

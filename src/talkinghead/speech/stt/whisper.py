@@ -6,28 +6,18 @@ arXiv:2212.04356.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
-
-from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.runtime import packaged_weights as packaged
+from talkinghead.errors import SpeechError, UsageError
+from talkinghead.runtime.whisper_encoder import COMPUTE_TYPES, load_whisper
 from talkinghead.speech.protocols import Transcript, Word
 from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
 from talkinghead.types import AudioClip, FloatArray
 
-log = logging.getLogger(__name__)
-
-ENCODED_HZ = 50
-"""Frame rate of the features returned by `Whisper.encode`."""
-
-_COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
-_MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
 # Split clips at long silences only: Whisper pads to 30 s, so short parts cost as much as long ones.
 _CLIP_SILENCE_S = 2.0
 
@@ -66,18 +56,13 @@ class Whisper:
         min_silence_s: float = 0.5,
         timeout_s: float = 60.0,
     ) -> None:
-        if device not in _COMPUTE_TYPES or beam_size < 1 or min_silence_s <= 0 or timeout_s <= 0:
+        if device not in COMPUTE_TYPES or beam_size < 1 or min_silence_s <= 0 or timeout_s <= 0:
             raise UsageError(
                 f"stt=whisper got device={device}, beam_size={beam_size}, "
                 f"min_silence_s={min_silence_s}, timeout_s={timeout_s}; expected cpu or cuda, and "
                 "numbers above zero"
             )
-        options = {
-            "device": device,
-            "compute_type": compute_type or _COMPUTE_TYPES[device],
-            "cpu_threads": num_threads or 0,
-        }
-        self._model = _load(model, options)
+        self._model = load_whisper(model, device, compute_type, num_threads)
         if language is not None and language not in self._model.supported_languages:
             raise UsageError(
                 f"stt.language={language}: the model {model} supports "
@@ -108,29 +93,6 @@ class Whisper:
             transcript = self._transcribe(utterance, self._language, cancel)
             if transcript.text:
                 yield transcript
-
-    def encode(self, clips: FloatArray) -> FloatArray:
-        """Return encoder features of audio clips of equal length: float32 [N, 50 per second, D].
-
-        The clips are not padded to 30 s, so the cost is proportional to their length.
-
-        Args:
-            clips: float32 [N, num_samples] in [-1, 1], mono, 16 kHz, up to 30 s.
-
-        Raises:
-            SpeechError: The encoder failed, for instance because memory is exhausted.
-        """
-        from ctranslate2 import StorageView
-
-        extract = self._model.feature_extractor
-        num_frames = 2 * (clips.shape[1] * ENCODED_HZ // SAMPLE_RATE)
-        mels = np.stack([extract(clip, padding=0)[:, :num_frames] for clip in clips])
-        try:
-            mels = StorageView.from_array(np.ascontiguousarray(mels, np.float32))
-            features = self._model.model.encode(mels, to_cpu=True)
-        except RuntimeError as error:
-            raise SpeechError(f"stt=whisper failed: {error}") from error
-        return np.asarray(features).astype(np.float32)
 
     def _transcribe(
         self, utterance: Utterance, language: str | None, cancel: Event | None
@@ -163,34 +125,3 @@ class Whisper:
 
 def _word(word: Any, offset_s: float) -> Word:
     return Word(word.word.strip(), offset_s + float(word.start), offset_s + float(word.end))
-
-
-def _load(model: str | Path, options: dict[str, Any]) -> Any:
-    try:
-        from faster_whisper import WhisperModel
-    except ImportError as error:
-        raise DependencyError(
-            f"stt=whisper needs faster-whisper ({error}): pip install 'talkinghead[offline]'"
-        ) from error
-    files = None
-    if str(model) == "packaged":
-        files = packaged.whisper_base()
-    elif Path(model).is_dir():
-        missing = [name for name in _MODEL_FILES if not (Path(model) / name).is_file()]
-        if missing:
-            raise DependencyError(
-                f"stt.model={model} has no {', '.join(missing)}; expected what "
-                "ct2-transformers-converter writes with --copy_files tokenizer.json, or "
-                "model=packaged"
-            )
-    else:
-        log.info("stt.model=%s: downloading from the Hugging Face hub unless it is cached", model)
-    try:
-        return WhisperModel(str(model), files=files, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise DependencyError(
-            f"stt.model={model} cannot be used with device={options['device']} and compute_type="
-            f"{options['compute_type']} ({reason}); a name is downloaded once from the Hugging "
-            "Face hub. Offline: model=packaged or a folder, and device=cpu"
-        ) from error

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.predict.mouth_generator import resolve_device
+from talkinghead.runtime.device import resolve_device
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 

@@ -1,3 +1,5 @@
+"""Job lists: reading, keys and sharding."""
+
 from pathlib import Path
 
 import pytest
@@ -6,47 +8,28 @@ from talkinghead.errors import UsageError
 from talkinghead.predict.batch.jobs import Job, job_key, make_jobs, take_shard
 
 
-def test_one_job_from_the_command_line():
-    assert make_jobs("f.jpg", "a.wav", "o.mp4", None) == [
-        Job(Path("f.jpg"), Path("a.wav"), Path("o.mp4"))
+def test_single_job_and_list():
+    job = Job(Path("f"), Path("a"), Path("o"))
+    assert make_jobs("f", "a", "o", None) == [job]
+    assert make_jobs(None, None, None, [{"face": "f", "audio": "a", "output": "o"}]) == [job]
+    assert make_jobs("f", None, "o", None, "Hello, you.") == [
+        Job(Path("f"), None, Path("o"), "Hello, you.")
     ]
 
 
-def test_a_csv_is_read_relative_to_its_folder(tmp_path):
+def test_csv_paths_are_relative_to_its_folder(tmp_path):
     path = tmp_path / "list.csv"
     path.write_bytes(
-        '﻿face,audio,output,note\n"a, b.jpg", s.wav ,out/1.mp4,x\n/c.png,t.wav,2.mp4,\n'.encode()
+        '\ufefftext,face,audio,output,note\n,"a, b.jpg", s.wav ,out/1.mp4,x\n'
+        '"Hello, you.",/c.png,,2.mp4,\n'.encode()
     )
     assert make_jobs(None, None, None, str(path)) == [
         Job(tmp_path / "a, b.jpg", tmp_path / "s.wav", tmp_path / "out/1.mp4"),
-        Job(Path("/c.png"), tmp_path / "t.wav", tmp_path / "2.mp4"),
+        Job(Path("/c.png"), None, tmp_path / "2.mp4", "Hello, you."),
     ]
 
 
-def test_a_list_is_read():
-    assert make_jobs(None, None, None, [{"face": "f", "audio": "a", "output": "o"}]) == [
-        Job(Path("f"), Path("a"), Path("o"))
-    ]
-
-
-def test_a_text_may_stand_in_the_place_of_audio(tmp_path):
-    assert make_jobs("f.jpg", None, "o.mp4", None, "Hello, you.") == [
-        Job(Path("f.jpg"), None, Path("o.mp4"), "Hello, you.")
-    ]
-    path = tmp_path / "list.csv"
-    path.write_text('face,text,audio,output\nf.jpg,"Hello, you.",,1.mp4\nf.jpg,,a.wav,2.mp4\n')
-    assert make_jobs(None, None, None, path) == [
-        Job(tmp_path / "f.jpg", None, tmp_path / "1.mp4", "Hello, you."),
-        Job(tmp_path / "f.jpg", tmp_path / "a.wav", tmp_path / "2.mp4"),
-    ]
-    for audio, text, message in (("a", "Hi", "give one of them"), (None, " ", "text= is empty")):
-        with pytest.raises(UsageError, match=message):
-            make_jobs("f", audio, "o", None, text)
-    with pytest.raises(UsageError, match="both were given"):
-        make_jobs(None, None, None, path, "Hi")
-
-
-def test_a_voice_counts_for_a_text_alone(tmp_path):
+def test_voice_settings_change_only_the_keys_of_texts(tmp_path):
     for name in ("face", "speech", "checkpoint"):
         (tmp_path / name).write_text(name)
     face, audio, output = (tmp_path / name for name in ("face", "speech", "out.mp4"))
@@ -55,31 +38,36 @@ def test_a_voice_counts_for_a_text_alone(tmp_path):
     def keys(job):
         return [job_key(job, {**base, "tts": tts}) for tts in ("joe", "amy")]
 
-    heard = keys(Job(face, audio, output))
+    recorded = keys(Job(face, audio, output))
     spoken = keys(Job(face, None, output, "Hi."))
     other = keys(Job(face, None, output, "Ho."))
-    assert heard[0] == heard[1]
-    assert len({heard[0], *spoken, *other}) == 5
+    assert recorded[0] == recorded[1]
+    assert len({recorded[0], *spoken, *other}) == 5
+
+
+ROW = {"face": "f", "audio": "a", "output": "o"}
 
 
 @pytest.mark.parametrize(
-    ("single", "listed", "message"),
+    ("arguments", "message"),
     [
-        (("f", None, None), None, "audio=FILE and output=FILE must be given"),
-        ((None, None, None), None, "face=FILE and audio=FILE"),
-        (("f", "a", "o"), [{"face": "f", "audio": "a", "output": "o"}], "both were given"),
-        ((None, None, None), [], "no job"),
-        ((None, None, None), [{"face": "f", "audio": "a"}], "job 1: output is missing"),
-        ((None, None, None), [{"face": "f", "audio": "a", "output": "o"}] * 2, "two jobs write to"),
-        ((None, None, None), "missing.csv", r"missing\.csv cannot be read \(No such file"),
+        (("f", None, None, None), "audio=FILE and output=FILE must be given"),
+        (("f", "a", "o", None, "Hi"), "give one of them"),
+        (("f", None, "o", None, " "), "text= is empty"),
+        (("f", "a", "o", [ROW]), "both were given"),
+        ((None, None, None, [ROW], "Hi"), "both were given"),
+        ((None, None, None, []), "no job"),
+        ((None, None, None, [{"face": "f", "audio": "a"}]), "job 1: output is missing"),
+        ((None, None, None, [ROW] * 2), "two jobs write to"),
+        ((None, None, None, "missing.csv"), r"missing\.csv cannot be read \(No such file"),
     ],
 )
-def test_a_wrong_list_is_refused(single, listed, message):
+def test_invalid_jobs_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
-        make_jobs(*single, listed)
+        make_jobs(*arguments)
 
 
-def test_a_csv_that_is_none_is_refused(tmp_path):
+def test_binary_file_as_csv_is_refused(tmp_path):
     path = tmp_path / "list.csv"
     path.write_bytes(b"\xff\xfe\x00\x81\x00")
     with pytest.raises(UsageError, match=r"list\.csv"):
@@ -91,7 +79,7 @@ def test_shards_divide_a_list():
     shards = [take_shard(listed, shard, 3) for shard in range(3)]
     assert [len(shard) for shard in shards] == [2, 2, 1]
     assert {job for shard in shards for job in shard} == set(listed)
-    assert take_shard(listed, 0, 1) == listed
+    assert take_shard(listed) == listed
     for shard, num_shards in ((3, 3), (-1, 3), (0, 0)):
         with pytest.raises(UsageError, match="shard"):
             take_shard(listed, shard, num_shards)

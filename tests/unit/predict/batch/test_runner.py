@@ -1,4 +1,4 @@
-"""Lists of jobs, here and in several processes: failures, deaths, stopping, and going on."""
+"""Rendering of job lists in one and several processes: failures, interruption, repetition."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ from talkinghead.predict.predictor import RenderReport
 
 
 class Predictor:
-    """Fails for faces called `bad...`, and in other ways by their names."""
+    """Succeeds, or fails in the way that the name of the face says."""
 
     def __init__(self):
         self.seen = []
@@ -54,18 +54,18 @@ class Predictor:
         )
 
 
-def test_a_text_is_spoken_by_one_voice(tmp_path):
+def test_texts_share_one_voice(tmp_path):
     predictor, made = Predictor(), []
 
-    def make_speak():
+    def make_speaker():
         made.append(1)
         return str.upper
 
     listed = [Job(Path("a.jpg"), None, tmp_path / f"{n}.mp4", f"hello {n}") for n in range(2)]
-    run_jobs(lambda: predictor, [*listed, *jobs(tmp_path, "b.jpg")], make_speak=make_speak)
+    run_jobs(lambda: predictor, [*listed, *jobs(tmp_path, "b.jpg")], make_speaker=make_speaker)
     assert [audio for _, audio, *_ in predictor.seen] == ["HELLO 0", "HELLO 1", Path("a.wav")]
     assert made == [1]
-    with pytest.raises(UsageError, match="nothing that speaks"):
+    with pytest.raises(UsageError, match="no voice was given"):
         run_jobs(lambda: predictor, listed[:1])
 
 
@@ -81,16 +81,16 @@ def written(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_failed_job_does_not_stop_the_others(tmp_path, caplog):
+def test_failed_job_does_not_stop_the_others(tmp_path, caplog):
     predictor = Predictor()
     listed = jobs(tmp_path, "a.jpg", "bad1.jpg", "bad2.jpg", "b.jpg")
     with (
         caplog.at_level(logging.INFO),
         pytest.raises(TalkingHeadError, match="2 of 4 jobs failed"),
     ):
-        run_jobs(lambda: predictor, listed, crf=20, preset="fast")
+        run_jobs(lambda: predictor, listed, provenance=None)
     assert [face.name for face, *_ in predictor.seen] == ["a.jpg", "bad1.jpg", "bad2.jpg", "b.jpg"]
-    assert predictor.seen[0][3] == {"crf": 20, "preset": "fast"}
+    assert predictor.seen[0][3] == {"provenance": None}
     errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     assert errors == [
         f"{tmp_path}/bad1.jpg.out failed: bad1.jpg: no face",
@@ -98,35 +98,35 @@ def test_a_failed_job_does_not_stop_the_others(tmp_path, caplog):
     ]
 
 
-def test_a_single_jobs_error_is_its_own(tmp_path):
+def test_error_of_a_single_job_is_raised(tmp_path):
     with pytest.raises(FaceNotFoundError, match=r"bad\.jpg: no face"):
         run_jobs(Predictor, jobs(tmp_path, "bad.jpg"))
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_bug_is_not_taken_for_a_bad_file(tmp_path, workers):
+def test_unexpected_exception_is_raised(tmp_path, workers):
     with pytest.raises((TypeError, RuntimeError), match="a bug"):
         run_jobs(Predictor, jobs(tmp_path, "bug.jpg", "b.jpg"), workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_without_a_predictor_no_job_is_tried(tmp_path, workers):
+def test_error_of_the_predictor_is_raised(tmp_path, workers):
     with pytest.raises(CheckpointError, match=r"missing\.ckpt"):
         run_jobs(no_predictor, jobs(tmp_path, "a.jpg", "b.jpg"), workers=workers)
 
 
-def test_frames_without_a_face_are_told(tmp_path, caplog):
+def test_frames_without_a_face_are_logged(tmp_path, caplog):
     run_jobs(Predictor, jobs(tmp_path, "half.mp4"))
     assert "half.mp4: no face in 3 of 50 frames" in caplog.text
 
 
-def test_nothing_to_do_and_nobody_to_do_it(tmp_path):
+def test_empty_list_and_zero_workers(tmp_path):
     assert run_jobs(no_predictor, []) == []
     with pytest.raises(UsageError, match="workers is 0"):
         run_jobs(Predictor, jobs(tmp_path, "a.jpg"), workers=0)
 
 
-def test_processes_share_jobs_and_cores_and_one_may_die(tmp_path, caplog):
+def test_processes_share_cores_and_a_killed_one_fails_only_its_job(tmp_path, caplog):
     faces = ("a.jpg", "killed.jpg", "bad.jpg", "b.jpg", "c.jpg")
     with pytest.raises(TalkingHeadError, match="2 of 5 jobs failed"):
         run_jobs(Predictor, jobs(tmp_path, *faces), workers=2)
@@ -140,7 +140,7 @@ def test_processes_share_jobs_and_cores_and_one_may_die(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_stopped_processes_remove_what_is_unfinished(tmp_path):
+def test_interrupted_processes_remove_unfinished_files(tmp_path):
     def interrupt():
         while len(written(tmp_path)) < 2:
             time.sleep(0.05)
@@ -159,7 +159,7 @@ def test_stopped_processes_remove_what_is_unfinished(tmp_path):
 
 
 class Writer:
-    """Writes a real file with the tags that it gets."""
+    """Writes a real file with its tags."""
 
     def render(self, face, audio, output, *, tags, progress, **options):
         if not face.exists():
@@ -181,7 +181,7 @@ def listed(tmp_path):
     ]
 
 
-def test_a_second_run_does_only_what_is_missing(tmp_path, listed):
+def test_second_run_renders_only_missing_outputs(tmp_path, listed):
     def run(**options):
         settings = {"checkpoint": str(tmp_path / "model"), "crf": 18, **options.pop("changed", {})}
         return [r.path.name for r in run_jobs(Writer, listed, settings=settings, **options)]
@@ -194,7 +194,7 @@ def test_a_second_run_does_only_what_is_missing(tmp_path, listed):
     assert run(overwrite=True) == ["0.mp4", "1.mp4", "2.mp4"]
     assert run(changed={"crf": 20}) == ["0.mp4", "1.mp4", "2.mp4"]
     assert run() == ["0.mp4", "1.mp4", "2.mp4"]
-    # The content counts, not when it was written.
+    # The content of the files counts, not their times.
     for name in ("face", "speech", "model"):
         os.utime(tmp_path / name)
     assert run() == []
@@ -207,12 +207,12 @@ def test_a_second_run_does_only_what_is_missing(tmp_path, listed):
     assert run() == ["0.mp4", "1.mp4"]
 
 
-def test_without_settings_every_job_is_done(listed):
+def test_without_settings_outputs_are_made_again(listed):
     for _ in range(2):
         assert len(run_jobs(Writer, listed[:1])) == 1
 
 
-def test_a_signed_file_keeps_its_key(listed, tmp_path):
+def test_signed_file_keeps_its_key(listed, tmp_path):
     pytest.importorskip("c2pa")
     settings = {"checkpoint": str(tmp_path / "model")}
 
@@ -224,5 +224,5 @@ def test_a_signed_file_keeps_its_key(listed, tmp_path):
 
     assert len(run_jobs(Signing, listed[:1], settings=settings)) == 1
     assert (
-        run_jobs(partial(pytest.fail, "needed no predictor"), listed[:1], settings=settings) == []
+        run_jobs(partial(pytest.fail, "made a predictor"), listed[:1], settings=settings) == []
     )

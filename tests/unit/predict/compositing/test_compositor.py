@@ -121,7 +121,7 @@ def test_avatar_and_video_change_references_alike(tmp_path, monkeypatch):
     predictor = make_predictor(renderer=FeatherRenderer(grain=False), detector=TurningDetector())
     path = write_video(tmp_path / "turn.mp4", [Fraction(i, 25) for i in range(num_frames)])
     avatar = predictor.avatar(path)
-    assert sum(faces[0].previous_reference is not None for faces in avatar.pictures) == 3
+    assert sum(faces[0].previous_reference is not None for faces in avatar.face_frames) == 3
     images = [
         np.stack([image for image, _ in predictor.predict(face, speech(num_frames / 25))])
         for face in (avatar, path)

@@ -7,9 +7,9 @@ import pytest
 
 from talkinghead.errors import FaceNotFoundError, UsageError
 from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source import playback
 from talkinghead.predict.source.frame_sources import photo_frames, video_frames
-from talkinghead.predict.source.source_frame import SourceOptions
 from talkinghead.types import AVSpec, Box, Face, VideoFrame
 
 SPEC = AVSpec()

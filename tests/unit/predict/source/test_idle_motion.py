@@ -11,9 +11,9 @@ from skimage.data import astronaut
 
 from talkinghead.features.faces.alignment import estimate_transform, invert
 from talkinghead.features.faces.litert_detector import LiteRtDetector
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import photo_frames
 from talkinghead.predict.source.idle_motion import IdleMotion
-from talkinghead.predict.source.source_frame import SourceOptions
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()

@@ -1,0 +1,112 @@
+"""Options of prediction, with the defaults of the Python API and of `talkinghead predict`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from talkinghead.errors import UsageError
+from talkinghead.media.encode_options import EncodeOptions
+
+if TYPE_CHECKING:
+    from talkinghead.features.faces.detector import FaceDetector
+    from talkinghead.predict.audio.lip_prior import LipPrior
+    from talkinghead.predict.compositing.renderers import Renderer
+
+__all__ = ["EncodeOptions", "PredictOptions", "SourceOptions"]
+
+FACE_SELECT = ("largest", "index", "all", "speaking")
+EXTEND = ("pingpong", "hold", "loop")
+MOTION = ("none", "idle")
+MAX_ARTICULATION = 3
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Runtime, lip motion and compositing of a `LipSyncPredictor`.
+
+    Attributes:
+        backend: Runtime: auto, torch, onnx or openvino. The last two run on a CPU; the checkpoint
+            is exported once and cached.
+        device: auto, cpu, cuda, cuda:1 ...
+        precision: "auto" (mixed on a GPU, full on a CPU), 32, 16-mixed or bf16-mixed.
+        emotion: Emotion to show, for models trained with emotions (docs/training.md); None uses the
+            first one.
+        articulation: Scale of the lip motion relative to silence, 0 to 3. 1 is the motion of the
+            training data, whose speakers read with little motion, hence the default of 2; use 1 for
+            models trained on your own corpus.
+        stabilise: Smooth the generated mouth over time.
+        occlusion_guard: Keep objects in front of the mouth in a video, such as a microphone.
+        chunk_frames: Number of frames of a photo that are generated at once.
+        lip_prior: Second prediction of the lip motion that is blended with the generator's; "auto"
+            is Whisper if it is installed and fits the model.
+        renderer: Compositing of the mouth into the image; None is `LaplacianRenderer`.
+        detector: Face detector; None is the packaged one.
+
+    Raises:
+        UsageError: `articulation` is out of range.
+
+    Example:
+        >>> options = PredictOptions(device="cuda", articulation=1.0)
+        >>> predictor = LipSyncPredictor.from_checkpoint("default", options)
+    """
+
+    backend: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    emotion: str | None = None
+    articulation: float = 2.0
+    stabilise: bool = True
+    occlusion_guard: bool = True
+    chunk_frames: int = 25
+    lip_prior: LipPrior | Literal["auto"] | None = "auto"
+    renderer: Renderer | None = None
+    detector: FaceDetector | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.articulation <= MAX_ARTICULATION:
+            raise UsageError(
+                f"articulation={self.articulation:g}: choose 0 to {MAX_ARTICULATION}; 1 is the "
+                "motion of the training data"
+            )
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Selection of the speaking face, and playback of the photo or video.
+
+    Attributes:
+        face_select: "largest"; "index" (see `face_index`); "all"; or "speaking", the face of each
+            shot of a video that is best in sync with the video's own audio.
+        face_index: Index of the face, counted from the left from 0, for face_select=index.
+        extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
+            "hold" (its last frame) or "loop" (from the start, with a cut).
+        trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
+        motion: "none", or "idle" to add blinks and slight head sway to a photo.
+        seed: Seed of the idle motion.
+
+    Raises:
+        UsageError: A value is unknown.
+    """
+
+    face_select: str = "largest"
+    face_index: int = 0
+    extend: str = "pingpong"
+    trim: bool = True
+    motion: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("face_select", FACE_SELECT), ("extend", EXTEND), ("motion", MOTION)):
+            if (value := getattr(self, name)) not in known:
+                raise UsageError(f"{name}={value} is unknown: choose one of {', '.join(known)}")
+        if type(self.face_index) is not int or self.face_index < 0:
+            raise UsageError(
+                f"face_index={self.face_index} is not a face index: expected 0 or more, counted "
+                "from the left"
+            )
+
+    @property
+    def wanted(self) -> str:
+        """Description of the selected face for error messages."""
+        return f" of face_index={self.face_index}" if self.face_select == "index" else ""

@@ -1,0 +1,78 @@
+"""Results of predictions: the stream of frames, and the report of a written file."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+from talkinghead.predict.source.face_source import FaceSource
+from talkinghead.types import UInt8Array
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """Summary of a written file.
+
+    Attributes:
+        path: the file.
+        num_frames: number of video frames.
+        num_frames_without_face: how many of them are unchanged, since they show no face.
+        duration_s: duration of the audio in seconds.
+        fps: nominal frame rate.
+    """
+
+    path: Path
+    num_frames: int
+    num_frames_without_face: int
+    duration_s: Fraction
+    fps: Fraction
+
+
+class Prediction(Iterator[tuple[UInt8Array, Fraction]]):
+    """Iterator over the frames of a prediction: (image uint8 [height, width, 3] RGB, time_s).
+
+    Use it as a context manager, or call `close`, to stop before the end.
+
+    Attributes:
+        width: of every frame in pixels.
+        height: of every frame in pixels.
+        fps: nominal frame rate of the source.
+        colour: colour conversion and tags of the source.
+        video_s: approximate minimum duration of the video in seconds; None if it ends with the
+            speech.
+        num_frames: number of frames so far.
+        num_frames_without_face: how many of them are unchanged, since they show no face.
+    """
+
+    def __init__(
+        self, frames: Generator[tuple[UInt8Array, Fraction, bool]], source: FaceSource
+    ) -> None:
+        self._frames = frames
+        self.width, self.height, self.fps = source.width, source.height, source.fps
+        self.colour = source.colour
+        self.video_s = None if source.options.trim else source.duration_s
+        self.num_frames = self.num_frames_without_face = 0
+
+    def __next__(self) -> tuple[UInt8Array, Fraction]:
+        image, time_s, has_face = next(self._frames)
+        self.num_frames += 1
+        self.num_frames_without_face += not has_face
+        return image, time_s
+
+    def close(self) -> None:
+        """Stop all stages."""
+        self._frames.close()
+
+    def __enter__(self) -> Prediction:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

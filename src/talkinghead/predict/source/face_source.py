@@ -1,0 +1,90 @@
+"""Opening of a photo or a video as a face source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from talkinghead.errors import FaceNotFoundError, MediaError
+from talkinghead.features.faces.detector import FaceDetector
+from talkinghead.media.colour import BT709, ColourTags
+from talkinghead.media.reader import is_image, probe, read_image
+from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.source.frame_sources import photo_frames, video_frames
+from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.types import AVSpec, UInt8Array
+
+# OpenCV stores the coordinates of remapped pixels in 16 bits.
+_MAX_SIDE = 32_766
+
+
+@dataclass(frozen=True)
+class FaceSource:
+    """A photo or a video with a face to be animated.
+
+    Attributes:
+        play: returns its endless source frames from the start, at each call.
+        name: its name in messages.
+        is_immediate: the frames need no decoding and no detection.
+        width: of every image in pixels.
+        height: of every image in pixels.
+        fps: nominal frame rate.
+        options: selection of the face, and playback.
+        duration_s: approximate duration before frames are repeated, 0 for a photo.
+        colour: colour conversion and tags of the file.
+    """
+
+    play: Callable[[], Generator[SourceFrame]]
+    name: str
+    is_immediate: bool
+    width: int
+    height: int
+    fps: Fraction
+    options: SourceOptions
+    duration_s: Fraction = Fraction(0)
+    colour: ColourTags = BT709
+
+    def missing_face(self, num_frames: int) -> FaceNotFoundError:
+        """Return the error for a source without the selected face in any of its frames."""
+        return FaceNotFoundError(
+            f"{self.name}: no face{self.options.wanted} was found in any of {num_frames} frames; "
+            "expected one that looks towards the camera: use another video, or crop it closer to "
+            "the face"
+        )
+
+
+def open_face(
+    face: str | Path | UInt8Array, detector: FaceDetector, spec: AVSpec, options: SourceOptions
+) -> FaceSource:
+    """Open a photo or a video.
+
+    Args:
+        face: a file, or an image uint8 [H, W, 3] RGB.
+        detector: finds the face.
+        spec: the model's AVSpec; a photo is played at its frame rate.
+        options: selection of the face, and playback.
+
+    Raises:
+        MediaError: The file cannot be read, or the image is too large.
+    """
+    is_photo = isinstance(face, np.ndarray) or is_image(face)
+    image = face if isinstance(face, np.ndarray) else read_image(face)
+    height, width = image.shape[:2]
+    name = "the image" if isinstance(face, np.ndarray) else str(face)
+    if max(height, width) > _MAX_SIDE:
+        raise MediaError(
+            f"{name}: {width} x {height} pixels; each side may have at most {_MAX_SIDE:,}: "
+            "crop it closer to the face"
+        )
+    if is_photo:
+        play = partial(photo_frames, image, name, detector, spec, options)
+        return FaceSource(play, name, options.motion == "none", width, height, spec.fps, options)
+    info = probe(name)
+    fps = info.fps or spec.fps
+    play = partial(video_frames, Path(name), fps, detector, spec, options)
+    return FaceSource(play, name, False, width, height, fps, options, info.duration_s, info.colour)

