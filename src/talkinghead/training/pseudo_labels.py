@@ -81,18 +81,17 @@ def pseudo_label(
         labelled, refused = labeller.label(name, files)
         clips += labelled
         skipped += refused
-    reasons = Counter(one.reason for one in skipped)
-    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    counts = Counter(one.reason for one in skipped)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     if not clips:
-        raise CorpusError(f"{input_dir} has no file with usable speech ({counts})")
+        raise CorpusError(f"{input_dir} has no file with usable speech ({reasons})")
     manifest = Manifest(spec, "whisper", CODE_VERSION, tuple(clips), tuple(skipped))
     manifest.save(output_dir)
-    num_speakers = len({clip.speaker for clip in clips})
-    minutes = sum(clip.duration_s for clip in clips) / 60
     logger.info(
         "%s: %d clips, %.1f minutes, %d speakers; %d files skipped%s",
-        *(output_dir, len(clips), minutes, num_speakers, len(skipped)),
-        f" ({counts})" if counts else "",
+        *(output_dir, len(clips), sum(clip.duration_s for clip in clips) / 60),
+        *(len({clip.speaker for clip in clips}), len(skipped)),
+        f" ({reasons})" if reasons else "",
     )
     return manifest
 
