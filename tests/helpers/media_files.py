@@ -69,8 +69,7 @@ def write_media(
 ) -> Path:
     """Write images (uint8 RGB or RGBA) and audio float32 [channels, samples] with these codecs.
 
-    `colour` is (matrix, range) in FFmpeg's numbers, for the conversion and the tags.
-    """
+    `colour` is (matrix, range) in FFmpeg's numbers, for the conversion and the tags."""
     with av.open(str(path), "w") as container:
         streams = []
         if images is not None:
