@@ -1,4 +1,4 @@
-"""Avatars: encoded once, the same frames as from the file, in any number of threads."""
+"""Avatars: the same frames as from the file, without encoding again, in several threads."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write
 from talkinghead.errors import FaceNotFoundError, UsageError
 from talkinghead.predict import avatar as avatar_module
 from talkinghead.predict.compositing.renderers import PoissonRenderer
-from talkinghead.predict.source.source_frame import SourceOptions
+from talkinghead.predict.options import SourceOptions
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +34,13 @@ def images(predictor, face, given, options=None):
     return np.stack([image for image, _ in predictor.predict(face, given, options)]).astype(int)
 
 
-def test_an_avatar_of_a_photo_gives_what_the_photo_gives(predictor, photo):
-    given = speech(1.2)
-    assert np.array_equal(
-        images(predictor, predictor.avatar(photo), given), images(predictor, photo, given)
-    )
-
-
-def test_an_avatar_of_a_video_gives_what_the_video_gives(predictor, video):
-    given = speech(1.6)
-    expected = images(predictor, video, given)
-    assert len(expected) == 40
-    assert np.abs(images(predictor, predictor.avatar(video), given) - expected).max() <= 1
+@pytest.mark.parametrize(("kind", "duration_s"), [("photo", 1.2), ("video", 1.6)])
+def test_avatar_gives_the_frames_of_its_source(predictor, request, kind, duration_s):
+    face, given = request.getfixturevalue(kind), speech(duration_s)
+    expected = images(predictor, face, given)
+    assert len(expected) == 25 * duration_s
+    tolerance = 0 if kind == "photo" else 1
+    assert np.abs(images(predictor, predictor.avatar(face), given) - expected).max() <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -56,26 +51,26 @@ def test_an_avatar_of_a_video_gives_what_the_video_gives(predictor, video):
         ("hold", [0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3]),
     ],
 )
-def test_a_video_goes_on_as_asked(predictor, tmp_path, extend, order):
+def test_video_is_extended(predictor, tmp_path, extend, order):
     short = write_video(tmp_path / "short.mp4", [Fraction(i, 25) for i in range(4)])
     avatar = predictor.avatar(short, SourceOptions(extend=extend))
     frames = avatar.source.play()
     played = [next(frames) for _ in order]
-    pictures = [picture[0].image for picture in avatar.pictures]
-    assert [next(i for i, p in enumerate(pictures) if p is f.image) for f in played] == order
+    kept = [frames[0].image for frames in avatar.face_frames]
+    assert [next(i for i, p in enumerate(kept) if p is f.image) for f in played] == order
     assert [frame.time_s for frame in played] == [Fraction(i, 25) for i in range(len(order))]
     assert [frame.is_extension for frame in played] == [False] * 4 + [True] * 8
     cuts = [number for number, frame in enumerate(played) if number and frame.starts_shot]
     assert cuts == ([4, 8] if extend == "loop" else [])
 
 
-def test_nothing_is_encoded_or_detected_again(photo, monkeypatch):
+def test_face_is_detected_and_encoded_once(photo, monkeypatch):
     predictor = make_predictor()
     avatar = predictor.avatar(photo)
     expected = images(predictor, avatar, speech(0.4))
 
     def refuse(*_):
-        raise AssertionError("this was done before")
+        raise AssertionError("called again")
 
     for name in ("encode_reference", "encode_context"):
         monkeypatch.setattr(predictor.model, name, refuse)
@@ -99,13 +94,13 @@ def test_threads_share_an_avatar(predictor, photo):
     assert not np.array_equal(one_by_one[0], one_by_one[1])
 
 
-def test_of_a_long_video_the_beginning_is_kept(predictor, video, monkeypatch, caplog):
+def test_long_video_is_cut(predictor, video, monkeypatch, caplog):
     monkeypatch.setattr(avatar_module, "MAX_BYTES", 10 * HEIGHT * WIDTH * 3)
-    assert len(predictor.avatar(video).pictures) == 10
+    assert len(predictor.avatar(video).face_frames) == 10
     assert "its first 0.4 s are used" in caplog.text
 
 
-def test_an_avatar_needs_a_face(predictor, tmp_path):
+def test_source_without_a_face_is_an_error(predictor, tmp_path):
     with pytest.raises(FaceNotFoundError, match="in this photo"):
         predictor.avatar(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     dark = write_video(tmp_path / "dark.mp4", [Fraction(i, 25) for i in range(5)], range(5))
@@ -113,7 +108,7 @@ def test_an_avatar_needs_a_face(predictor, tmp_path):
         predictor.avatar(dark)
 
 
-def test_an_avatar_has_its_own_predictor_and_options(predictor, photo):
+def test_other_predictor_or_options_are_refused(predictor, photo):
     avatar = predictor.avatar(photo)
     with pytest.raises(UsageError, match="its own predictor"):
         make_predictor(1).predict(avatar, speech())
@@ -121,7 +116,7 @@ def test_an_avatar_has_its_own_predictor_and_options(predictor, photo):
         predictor.predict(avatar, speech(), SourceOptions())
 
 
-def test_render_takes_an_avatar(predictor, photo, tmp_path):
+def test_render_accepts_an_avatar(predictor, photo, tmp_path):
     report = predictor.render(predictor.avatar(photo), speech(0.4), tmp_path / "out.mp4")
     assert report.num_frames == 10
     assert report.path.stat().st_size > 0

@@ -1,3 +1,5 @@
+"""The Whisper lip prior, its map and its options."""
+
 import importlib.util
 import logging
 
@@ -8,10 +10,11 @@ from safetensors.numpy import load_file, save_file
 from talkinghead.cli.main import main
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.media.audio_decoding import read_audio
-from talkinghead.predict.audio import whisper_prior as whisper_lips
 from talkinghead.predict.audio.lip_prior import predict_lip_motion
 from talkinghead.predict.audio.whisper_prior import (
+    PACKAGED,
     WhisperLipPrior,
+    resolve_lip_prior,
     whisper_lip_prior_if_available,
 )
 from talkinghead.types import AVSpec
@@ -22,14 +25,14 @@ needs_whisper = pytest.mark.skipif(not HAS_WHISPER, reason="needs the offline ex
 
 
 class Encoder:
-    """Hears what lips do: features that are a fixed random map of the loudness around."""
+    """Encoder whose features are a fixed random map of the loudness."""
 
     def __init__(self, size=8):
         self.map = np.random.default_rng(0).normal(size=(1, size)).astype(np.float32)
 
-    def encode(self, sounds):
-        level = np.abs(sounds[:, : sounds.shape[1] // 320 * 320])
-        return level.reshape(len(sounds), -1, 320).mean(2)[:, :, None] @ self.map
+    def encode(self, clips):
+        level = np.abs(clips[:, : clips.shape[1] // 320 * 320])
+        return level.reshape(len(clips), -1, 320).mean(2)[:, :, None] @ self.map
 
 
 def opening(motion):
@@ -37,9 +40,9 @@ def opening(motion):
 
 
 @needs_whisper
-def test_whisper_moves_the_lips_with_speech_and_not_without():
+def test_lips_move_with_speech_and_rest_in_silence():
     lip_prior = WhisperLipPrior()
-    demo = read_audio(whisper_lips.PACKAGED.parents[1] / "assets" / "demo.flac", 16_000)
+    demo = read_audio(PACKAGED.parents[1] / "assets" / "demo.flac", 16_000)
     lips = opening(predict_lip_motion(lip_prior, demo.samples, SPEC))
     assert lips.std() > 1
     silent = opening(predict_lip_motion(lip_prior, np.zeros(32_000, np.float32), SPEC))
@@ -50,20 +53,23 @@ def test_whisper_moves_the_lips_with_speech_and_not_without():
 
 
 @needs_whisper
-def test_where_it_is_installed_it_is_there():
-    assert whisper_lip_prior_if_available(0.3).share == 0.3
+def test_auto_is_whisper_if_installed():
+    assert whisper_lip_prior_if_available(0.3).blend_weight == 0.3
+    assert resolve_lip_prior("auto").blend_weight == 0.75
 
 
-def test_where_it_is_not_installed_the_log_says_so(monkeypatch, caplog):
+def test_auto_is_none_and_logged_if_not_installed(monkeypatch, caplog):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with caplog.at_level(logging.INFO):
-        assert whisper_lip_prior_if_available() is None
+        assert resolve_lip_prior("auto") is None
     assert "pip install 'talkinghead[offline]'" in caplog.text
+    with pytest.raises(UsageError, match='choose "auto"'):
+        resolve_lip_prior("whisper")
 
 
-def test_bad_maps_and_shares(tmp_path):
-    with pytest.raises(UsageError, match="share=2"):
-        WhisperLipPrior(Encoder(), share=2)
+def test_invalid_maps_and_weights_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="blend_weight=2"):
+        WhisperLipPrior(Encoder(), blend_weight=2)
     with pytest.raises(CheckpointError, match=r"map_path=.*missing"):
         WhisperLipPrior(Encoder(), tmp_path / "missing.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"{}")
@@ -72,17 +78,17 @@ def test_bad_maps_and_shares(tmp_path):
     save_file({"weight": np.zeros((8, 40), np.float16)}, tmp_path / "half.safetensors")
     with pytest.raises(CheckpointError, match="'bias'"):
         WhisperLipPrior(Encoder(), tmp_path / "half.safetensors")
-    with pytest.raises(CheckpointError, match=r"rows, this Whisper gives 55 numbers"):
-        WhisperLipPrior(Encoder(size=5)).hear(np.zeros((1, 41_600), np.float32))
+    with pytest.raises(CheckpointError, match=r"rows, this Whisper model gives 55 features"):
+        WhisperLipPrior(Encoder(size=5)).predict_motion(np.zeros((1, 41_600), np.float32), 0)
 
 
-def test_the_packaged_map_is_small():
-    tensors = load_file(whisper_lips.PACKAGED)
+def test_packaged_map_is_small():
+    tensors = load_file(PACKAGED)
     assert tensors["weight"].shape == (11 * 512, 40)
-    assert whisper_lips.PACKAGED.stat().st_size < 1_000_000
+    assert PACKAGED.stat().st_size < 1_000_000
 
 
-def test_a_share_out_of_range_is_refused_on_the_command_line(capsys):
+def test_blend_weight_out_of_range_is_a_usage_error(capsys):
     files = ["face=a.png", "audio=b.wav", "output=c.mp4"]
-    assert main(["predict", "lip_prior=auto", "lip_prior.share=3", *files]) == 2
-    assert "share=3" in capsys.readouterr().err
+    assert main(["predict", "lip_prior=auto", "lip_prior.blend_weight=3", *files]) == 2
+    assert "blend_weight=3" in capsys.readouterr().err
