@@ -50,8 +50,8 @@ def test_opening_series_is_nan_without_a_face() -> None:
     opening = metrics.opening_series(points, detector.topology)
     np.testing.assert_allclose(opening, [0.1, 0.2, NAN, 0.3], rtol=1e-6)
     assert detector.num_detected == 3  # At the start, in the frame without a face, and after it.
-    nobody = metrics.track_landmarks(images([0, 0]), detector)
-    assert np.isnan(metrics.opening_series(nobody, detector.topology)).all()
+    no_face = metrics.track_landmarks(images([0, 0]), detector)
+    assert np.isnan(metrics.opening_series(no_face, detector.topology)).all()
 
 
 def test_pearson() -> None:
@@ -177,8 +177,8 @@ def test_landmark_distance_is_in_eye_distances(topology: str) -> None:
     predicted[:, list(metrics.MOUTH_POINTS[topology])] += (3, 4)
     predicted[1] = NAN
     assert metrics.landmark_distance(predicted, target, topology) == pytest.approx(0.1, rel=1e-4)
-    nobody = np.zeros((4, 0, 2), dtype=np.float32)
-    assert math.isnan(metrics.landmark_distance(nobody, target, topology))
+    no_face = np.zeros((4, 0, 2), dtype=np.float32)
+    assert math.isnan(metrics.landmark_distance(no_face, target, topology))
 
 
 @pytest.mark.parametrize("late", [0, 3, -4])

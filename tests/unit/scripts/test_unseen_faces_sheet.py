@@ -32,10 +32,11 @@ def test_pairs_and_videos_are_measured_and_shown(
 ) -> None:
     faces, video = tmp_path / "faces", tmp_path / "talking.mp4"
     write_image(faces / "astronaut.png", data.astronaut()[0:256, 96:352])
-    write_image(faces / "nobody.png", np.zeros((64, 64, 3), np.uint8))
+    write_image(faces / "no_face.png", np.zeros((64, 64, 3), np.uint8))
     demo = read_audio(DEMO_SPEECH, 16_000)
     audio = AudioClip(demo.samples[: int(SECONDS * 16_000)], 16_000)
-    LipSyncPredictor.from_checkpoint().render(faces / "astronaut.png", audio, video)
+    predictor = LipSyncPredictor.from_checkpoint(articulation=1.0, lip_prior=None)
+    predictor.render(faces / "astronaut.png", audio, video)
     output = tmp_path / "sheet"
     options = ("--seconds", SECONDS, "--reference-spread", 0.1)
     run(monkeypatch, output, "--faces", faces, "--voices", DEMO_SPEECH, "--videos", video, *options)
@@ -51,7 +52,7 @@ def test_pairs_and_videos_are_measured_and_shown(
     assert abs(float(dubbed["r_in_sync"]) - float(dubbed["r"])) < 0.3
     assert 0.3 < float(dubbed["ratio"]) < 2
     printed = capsys.readouterr().out
-    assert "nobody.png, " in printed
+    assert "no_face.png, " in printed
     assert "are left out" in printed
     assert f"| astronaut | demo | 40 | {float(photo['spread']):.3f} |" in printed
     sheet = cv2.imread(str(output / "sheet.jpg"))

@@ -1,7 +1,7 @@
 """Lip-sync scores as `torchmetrics.Metric`s, for training loops and other projects.
 
-`update` takes the tensors of one clip, in the order of the function that the class names. `compute`
-returns the mean over clips; clips whose value is NaN are not counted.
+`update` takes the tensors of one clip, with the meaning and order of the arguments of the function
+named in the class. `compute` returns the mean over clips; clips whose value is NaN are skipped.
 """
 
 from __future__ import annotations
