@@ -53,9 +53,7 @@ def skin_ring(region: MouthRegion) -> tuple[int, npt.NDArray[np.bool_]]:
     """Select skin around the mouth for statistics.
 
     The lower part of the ring is excluded: the chin moves there and uncovers the background.
-
-    Returns:
-        The subsampling step, and a mask bool [n, m] of the subsampled region.
+    Returns the subsampling step, and a mask bool [n, m] of the subsampled region.
     """
     step = max(1, round(region.side_px / _STATISTICS_SIDE))
     box_xy = region.box_xy[::step, ::step]
@@ -110,7 +108,7 @@ class ColourMatcher:
     """
 
     def __init__(self) -> None:
-        self._filter = OneEuroFilter(min_cutoff_hz=_CUTOFF_HZ, speed_coefficient=0.0)
+        self._filter = OneEuroFilter(_CUTOFF_HZ)
 
     def reset(self) -> None:
         """Clear temporal state."""
@@ -128,20 +126,16 @@ class ColourMatcher:
             _statistics(pixels[ring]) for pixels in (original, mouth[::step, ::step])
         )
         log_gain = np.log(target[1] / current[1]).clip(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
-        correction = np.stack(
-            [
-                _shrink(log_gain, _LOG_GAIN_THRESHOLD),
-                _shrink(target[0] - current[0], _SHIFT_THRESHOLD),
-            ]
-        )
-        log_gain, shift = self._filter(correction, time_s)
+        log_gain = _shrink(log_gain, _LOG_GAIN_THRESHOLD)
+        shift = _shrink(target[0] - current[0], _SHIFT_THRESHOLD)
+        log_gain, shift = self._filter(np.stack([log_gain, shift]), time_s)
         if not (log_gain.any() or shift.any()):
             return mouth
         gain = np.exp(log_gain)
         lab = _to_lab(mouth)
         lab *= gain
         lab += current[0] * (1 - gain) + shift
-        return _from_lab(lab)
+        return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB).clip(0, 1) * np.float32(255)
 
 
 def _shrink(value: FloatArray, threshold: float) -> FloatArray:
@@ -157,10 +151,6 @@ def _statistics(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _to_lab(rgb: FloatArray) -> FloatArray:
     return np.asarray(cv2.cvtColor(rgb.clip(0, 255) / np.float32(255), cv2.COLOR_RGB2Lab))
-
-
-def _from_lab(lab: FloatArray) -> FloatArray:
-    return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB).clip(0, 1) * np.float32(255)
 
 
 class DetailMatcher:
@@ -184,11 +174,8 @@ class DetailMatcher:
     """
 
     def __init__(self, sharpen: bool = True, grain: bool = True, seed: int = 0) -> None:
-        self._sharpen = sharpen
-        self._grain = grain
-        self._seed = seed
-        self._gain = OneEuroFilter(min_cutoff_hz=_CUTOFF_HZ, speed_coefficient=0.0)
-        self._level = OneEuroFilter(min_cutoff_hz=_CUTOFF_HZ, speed_coefficient=0.0)
+        self._sharpen, self._grain, self._seed = sharpen, grain, seed
+        self._gain, self._level = OneEuroFilter(_CUTOFF_HZ), OneEuroFilter(_CUTOFF_HZ)
         bank = np.random.default_rng(seed).standard_normal((_TILE, _TILE))
         self._bank = bank.astype(np.float32)
         self.reset()
@@ -218,8 +205,11 @@ class DetailMatcher:
         if self._sharpen and has_rgb:
             original = _grey(region.crop(image)[part].astype(np.float32))
             sigma = max(0.8, 0.7 * mouth.rgb_pixel_px)
-            detail = self._missing_detail(output[part], original, weight, sigma, noise, time_s)
-            output[part] += (weight * detail)[..., None]
+            detail, current = _detail_and_sharpness(_grey(output[part]), weight, sigma, 0)
+            _, target = _detail_and_sharpness(original, weight, sigma, noise)
+            log_gain = np.log(np.array([target / current], np.float32))
+            gain = np.exp(self._gain(log_gain.clip(0, np.log(_MAX_SHARPENING)), time_s))
+            output[part] += (weight * (detail * (gain - 1)))[..., None]
         if self._grain:
             self._update_grain(correlation)
             if is_clean:
@@ -230,21 +220,6 @@ class DetailMatcher:
             missing = noise**2 - (texture_noise * (1 - weight)) ** 2
             output[part] += (np.sqrt(missing) * self._tile[np.ix_(rows, columns)])[..., None]
         return output
-
-    def _missing_detail(
-        self,
-        mouth: FloatArray,
-        original: FloatArray,
-        weight: FloatArray,
-        sigma: float,
-        noise: float,
-        time_s: float,
-    ) -> FloatArray:
-        """Return the detail to add to the mouth's brightness, float32 [n, m]."""
-        detail, current = _detail_and_sharpness(_grey(mouth), weight, sigma, 0)
-        _, target = _detail_and_sharpness(original, weight, sigma, noise)
-        log_gain = np.log(np.array([target / current], np.float32)).clip(0, np.log(_MAX_SHARPENING))
-        return detail * (np.exp(self._gain(log_gain, time_s)) - 1)
 
     def _noise(
         self, mouth: FloatArray, image: UInt8Array, region: MouthRegion

@@ -65,14 +65,9 @@ class Compositor:
         source = frame.source
         image, has_mouth = self._unfinished or (source.image, False)
         painted = self._painter(source).paint(image, frame)
-        if (
-            painted is not None
-            and frame.previous_reference is not None
-            and source.previous_reference is not None
-        ):
-            previous = self._painter(frame.previous_reference.source).paint(
-                image, frame.previous_reference
-            )
+        if painted is not None and frame.previous_reference and source.previous_reference:
+            previous_source = frame.previous_reference.source
+            previous = self._painter(previous_source).paint(image, frame.previous_reference)
             if previous is not None:
                 weight = source.previous_reference.weight
                 painted = np.asarray(cv2.addWeighted(previous, weight, painted, 1 - weight, 0))
@@ -88,12 +83,8 @@ class Compositor:
         key = source.slot, source.reference
         self._used.add(key)
         if key not in self._painters:
-            self._painters[key] = _MouthPainter(
-                deepcopy(self._renderer),
-                self._spec,
-                MouthStabiliser() if self._stabilise else None,
-                OcclusionGuard() if self._occlusion_guard else None,
-            )
+            filters = self._stabilise, self._occlusion_guard
+            self._painters[key] = _MouthPainter(deepcopy(self._renderer), self._spec, *filters)
         return self._painters[key]
 
 
@@ -103,15 +94,10 @@ class _MouthPainter:
     Its filters are reset at cuts and wherever the face was lost.
     """
 
-    def __init__(
-        self,
-        renderer: Renderer,
-        spec: AVSpec,
-        stabiliser: MouthStabiliser | None,
-        guard: OcclusionGuard | None,
-    ) -> None:
+    def __init__(self, renderer: Renderer, spec: AVSpec, stabilise: bool, guard: bool) -> None:
         self._renderer, self._spec = renderer, spec
-        self._stabiliser, self._guard = stabiliser, guard
+        self._stabiliser = MouthStabiliser() if stabilise else None
+        self._guard = OcclusionGuard() if guard else None
         self._texture: Texture | None = None
         self._transform: FloatArray | None = None
         self._region: MouthRegion | None = None
@@ -128,11 +114,13 @@ class _MouthPainter:
     def paint(self, image: UInt8Array, frame: GeneratedFrame) -> UInt8Array | None:
         """Return a copy of the image with the mouth, None if the frame has no mouth to paint."""
         source, fields = frame.source, frame.fields
-        if fields is None or source.transform is None or source.reference is None:
-            self.reset()
-            return None
-        region = self._find_region(image, source.transform)
-        if region is None:
+        if source.transform is None:
+            self._transform = self._region = None
+        elif source.transform is not self._transform:
+            self._transform = source.transform
+            self._region = find_mouth_region(self._transform, *image.shape[:2], self._spec)
+        region = self._region
+        if fields is None or region is None or source.reference is None:
             self.reset()
             return None
         if source.starts_shot:
@@ -149,13 +137,11 @@ class _MouthPainter:
         region = _mask_background(region, source)
         mouth = paint_mouth(fields, self._texture, region)
         painted = self._renderer.render(image, mouth, region, time_s)
-        return _fade(image, painted, region, source.strength)
-
-    def _find_region(self, image: UInt8Array, transform: FloatArray) -> MouthRegion | None:
-        if transform is not self._transform:
-            self._transform = transform
-            self._region = find_mouth_region(transform, image.shape[0], image.shape[1], self._spec)
-        return self._region
+        if source.strength < 1:
+            original = region.crop(image).astype(np.float32)
+            mixed = original + np.float32(source.strength) * (region.crop(painted) - original)
+            region.crop(painted)[:] = np.rint(mixed).astype(np.uint8)
+        return painted
 
 
 def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
@@ -171,14 +157,3 @@ def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
     if region.visibility is not None:
         visibility = visibility * region.visibility
     return replace(region, visibility=visibility)
-
-
-def _fade(
-    image: UInt8Array, painted: UInt8Array, region: MouthRegion, strength: float
-) -> UInt8Array:
-    """Blend the painted region with the original where a face fades in or out."""
-    if strength < 1:
-        original = region.crop(image).astype(np.float32)
-        mixed = original + np.float32(strength) * (region.crop(painted) - original)
-        painted[region.rows, region.columns] = np.rint(mixed).astype(np.uint8)
-    return painted

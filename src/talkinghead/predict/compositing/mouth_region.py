@@ -63,11 +63,7 @@ class MouthRegion:
         return image[self.rows, self.columns]
 
     def polygon_mask(self, polygon: FloatArray) -> FloatArray:
-        """Return a mask of a convex polygon, [P, 2] image pixels, with a soft outer edge.
-
-        Returns:
-            float32 [h, w] in [0, 1].
-        """
+        """Return a soft mask, float32 [h, w] in [0, 1], of a convex polygon [P, 2] in pixels."""
         corner = [self.columns.start, self.rows.start]
         mask = np.zeros(self.radius.shape, np.float32)
         cv2.fillConvexPoly(mask, np.rint(polygon - corner).astype(np.int32), 2.0)
@@ -118,24 +114,14 @@ def sample_pixels(
     image: npt.NDArray[Any], xy: npt.NDArray[np.floating], interpolation: int
 ) -> FloatArray:
     """Sample an image [n, m(, C)] at pixel coordinates [h, w, 2]: [h, w(, C)] of the same dtype."""
-    return cv2.remap(  # type: ignore[call-overload]
-        image,
-        xy.astype(np.float32, copy=False),
-        None,
-        interpolation,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    xy = xy.astype(np.float32, copy=False)
+    return cv2.remap(image, xy, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
 
 def box_to_image(transform: FloatArray, spec: AVSpec) -> FloatArray:
-    """Return the transform from box units to pixels of the image that `transform` aligns.
+    """Return the transform from box units to image pixels, float32 [2, 3].
 
-    Args:
-        transform: from image pixels to the canonical face, float32 [2, 3].
-        spec: the AVSpec that defines the mouth box.
-
-    Returns:
-        float32 [2, 3].
+    `transform` maps image pixels to the canonical face.
     """
     inverse = invert(transform).astype(np.float64)
     corner = np.array([spec.mouth_x, spec.mouth_y]) - 0.5
@@ -168,11 +154,6 @@ def paint_mouth(fields: MouthFields, texture: Texture, region: MouthRegion) -> P
 
     The flow is evaluated per image pixel and gives a position in the reference image, so the
     texture is resampled once. Where the flow of a photo is zero, its pixels are unchanged.
-
-    Args:
-        fields: output of the generator over the box.
-        texture: the image that the flow warps.
-        region: the pixels to compute.
     """
     source_xy = region.box_xy + region.resample(fields.flow)
     pixels = np.asarray(cv2.transform(source_xy, texture.box_to_image), dtype=np.float32)

@@ -29,6 +29,8 @@ _OFFSET = 16
 _LUMINANCE: FloatArray = np.array([0.30, 0.59, 0.11], dtype=np.float32)
 # Tolerated change of the log luminance. Shadows and lamps hardly change the colour ratios.
 _LUMINANCE_TOLERANCE = 0.5
+# Hysteresis thresholds, in natural logarithms of colour ratios.
+_LOW, _HIGH = 0.12, 0.22
 _MIN_SEEDS = 5
 _RELEASE_S = 0.15
 _ADAPT_S = 2.0
@@ -45,15 +47,10 @@ class OcclusionGuard:
 
     A bare hand is detected only where its colour differs from the face's.
 
-    Args:
-        low, high: hysteresis thresholds, in natural logarithms of colour ratios.
-
     Paper: Canny, "A Computational Approach to Edge Detection", PAMI 1986 (for the two thresholds).
     """
 
-    def __init__(self, low: float = 0.12, high: float = 0.22) -> None:
-        self.low = low
-        self.high = high
+    def __init__(self) -> None:
         steps = (np.arange(_GRID) + 0.5) / _GRID
         grid_xy = np.stack(np.meshgrid(steps, steps), -1)
         self._inside = np.linalg.norm((grid_xy - ELLIPSE_CENTRE) / ELLIPSE_RADII, axis=-1) < 1
@@ -71,16 +68,10 @@ class OcclusionGuard:
     def __call__(
         self, image: UInt8Array, region: MouthRegion, reference: Texture, time_s: float
     ) -> FloatArray | None:
-        """Return the visibility of the mouth region.
+        """Return the visibility of the mouth region in an image uint8 [H, W, 3] RGB.
 
-        Args:
-            image: uint8 [H, W, 3] RGB.
-            region: the mouth region of the image.
-            reference: the face without occlusion.
-            time_s: time of the frame.
-
-        Returns:
-            float32 [h, w] in [0, 1] over the region; None if all of it is visible, as in a photo.
+        It is float32 [h, w] in [0, 1], or None if all of the region is visible, as in a photo. The
+        reference shows the face without occlusion.
         """
         if image is reference.image:
             return None
@@ -128,13 +119,13 @@ class OcclusionGuard:
         excess = np.maximum(np.maximum(self._least - colours, colours - self._most), 0)
         excess[..., 2] = np.maximum(excess[..., 2] - _LUMINANCE_TOLERANCE, 0)
         distance = np.linalg.norm(excess, axis=-1)
-        likely = self._inside & (distance > self.low)
-        seeds = likely & self._outside_lips & ((distance > self.high) | (self._covered > 0.5))
+        likely = self._inside & (distance > _LOW)
+        seeds = likely & self._outside_lips & ((distance > _HIGH) | (self._covered > 0.5))
         if seeds.sum() < _MIN_SEEDS:
             return np.zeros_like(self._covered)
         # An object's luminance varies more than its colour.
         difference = (colours - np.median(colours[seeds], axis=0)) / np.array([1, 1, 3], np.float32)
-        likely |= self._inside & self._lips & (np.linalg.norm(difference, axis=-1) < self.high)
+        likely |= self._inside & self._lips & (np.linalg.norm(difference, axis=-1) < _HIGH)
         count, labels = cv2.connectedComponents(likely.astype(np.uint8))
         enough = np.bincount(labels[seeds], minlength=count) >= _MIN_SEEDS
         covering = enough[labels].astype(np.float32)
@@ -147,12 +138,9 @@ def _cell_colours(image: UInt8Array, box_to_image: FloatArray) -> FloatArray:
     size = _SAMPLES_PER_CELL * _GRID
     to_image = box_to_image.astype(np.float64) / [size, size, 1]
     to_image[:, 2] += to_image[:, :2] @ [0.5, 0.5]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     box = cv2.warpAffine(
-        image,
-        to_image,
-        (size, size),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
+        image, to_image, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
     cells = cv2.resize(box, (_GRID, _GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
     logs = np.log(cells + _OFFSET)

@@ -10,7 +10,7 @@ Shape suffixes: H and W are the image's, h and w the region's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -74,13 +74,24 @@ class Renderer(Protocol):
         """
 
 
+@dataclass(eq=False, kw_only=True)
 class _MatchingRenderer(ABC):
-    """Base class of renderers that match colour, sharpness and grain before blending."""
+    """Base class of renderers that match colour, sharpness and grain before blending.
 
-    def __init__(self, feather: float, sharpen: bool, grain: bool, seed: int) -> None:
-        self.feather = feather
+    Attributes:
+        sharpen: Sharpen the generated mouth up to the sharpness of the image.
+        grain: Add the image's noise to the generated mouth.
+        seed: Seed of the grain.
+    """
+
+    feather: float
+    sharpen: bool = True
+    grain: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         self._colour = ColourMatcher()
-        self._detail = DetailMatcher(sharpen, grain, seed)
+        self._detail = DetailMatcher(self.sharpen, self.grain, self.seed)
 
     def reset(self) -> None:
         """Clear temporal state."""
@@ -90,7 +101,7 @@ class _MatchingRenderer(ABC):
     def render(
         self, image: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> UInt8Array:
-        """Return a copy of the image with the mouth: see `Renderer.render`."""
+        """Return a copy of the image with the mouth."""
         mouth = remove_green_cast(mouth, image, region)
         matched = self._colour.match(mouth.image, image, region, time_s)
         matched = self._detail.match(replace(mouth, image=matched), image, region, time_s)
@@ -114,25 +125,21 @@ def _edge_weights(radius: FloatArray, feather: float) -> FloatArray:
     return (ramp * ramp * (3 - 2 * ramp))[..., None]
 
 
+@dataclass(eq=False)
 class FeatherRenderer(_MatchingRenderer):
     """Alpha blending with a soft edge; the fastest renderer.
 
-    Args:
+    Attributes:
         feather: Width of the edge, as a fraction of the mouth box.
-        sharpen: Sharpen the generated mouth up to the sharpness of the image.
-        grain: Add the image's noise to the generated mouth.
-        seed: Seed of the grain.
     """
 
-    def __init__(
-        self, feather: float = 0.08, sharpen: bool = True, grain: bool = True, seed: int = 0
-    ) -> None:
-        super().__init__(feather, sharpen, grain, seed)
+    feather: float = 0.08
 
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
         return _edge_weights(region.radius, self.feather) * difference
 
 
+@dataclass(eq=False)
 class LaplacianRenderer(_MatchingRenderer):
     """Pyramid blending: coarse differences fade over a wide edge, fine detail over a narrow one.
 
@@ -140,30 +147,25 @@ class LaplacianRenderer(_MatchingRenderer):
     so it does not flicker when the head moves. Detail finer than the grid fades over `feather`, and
     each coarser level over twice the width of the one before.
 
-    Args:
+    Attributes:
         feather: Width of the narrowest edge, as a fraction of the mouth box.
         levels: Number of pyramid levels.
-        sharpen: Sharpen the generated mouth up to the sharpness of the image.
-        grain: Add the image's noise to the generated mouth.
-        seed: Seed of the grain.
 
     Paper: Burt and Adelson, "A Multiresolution Spline with Application to Image Mosaics", ACM
         Transactions on Graphics 1983.
     """
 
-    def __init__(
-        self,
-        feather: float = 0.03,
-        levels: int = 3,
-        sharpen: bool = True,
-        grain: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(feather, sharpen, grain, seed)
+    feather: float = 0.03
+    levels: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         steps = (np.arange(_GRID) + 0.5) / _GRID
         self._grid_xy = np.stack(np.meshgrid(steps, steps), -1)
         radius = np.linalg.norm((self._grid_xy - ELLIPSE_CENTRE) / ELLIPSE_RADII, axis=-1)
-        narrow, *wider = (_edge_weights(radius, feather * 2**level) for level in range(levels + 1))
+        narrow, *wider = (
+            _edge_weights(radius, self.feather * 2**level) for level in range(self.levels + 1)
+        )
         self._corrections = [
             np.divide(wide, narrow, out=np.full_like(wide, 4.0**-level), where=narrow > 0) - 1
             for level, wide in enumerate(wider, 1)
@@ -171,13 +173,10 @@ class LaplacianRenderer(_MatchingRenderer):
 
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
         coarse = _local_means(difference, self._grid_xy, region, 1 / _GRID)
-        levels = zip(
-            self._corrections, _laplacian_pyramid(coarse, len(self._corrections)), strict=True
-        )
+        pyramid = _laplacian_pyramid(coarse, self.levels)
         # The narrow edge is applied to all levels below; this converts it to each level's width.
-        excess = np.asarray(
-            sum(correction * level for correction, level in levels), dtype=np.float32
-        )
+        terms = (c * level for c, level in zip(self._corrections, pyramid, strict=True))
+        excess = np.asarray(sum(terms), dtype=np.float32)
         if excess.any():
             difference = difference + region.resample(excess, cv2.INTER_LINEAR)
         return _edge_weights(region.radius, self.feather) * difference
@@ -197,6 +196,7 @@ def _laplacian_pyramid(field: FloatArray, num_levels: int) -> list[FloatArray]:
     return [*levels, rest]
 
 
+@dataclass(eq=False)
 class PoissonRenderer(_MatchingRenderer):
     """Gradient-domain blending for uneven light: keeps the mouth's gradients.
 
@@ -206,31 +206,23 @@ class PoissonRenderer(_MatchingRenderer):
     over time against flicker, and clipped, because on a turned head the edge can be beside the
     face.
 
-    Args:
+    Attributes:
         feather: Width of the edge, as a fraction of the mouth box.
         harmonics: Number of Fourier harmonics along the edge: how finely the light may vary.
-        sharpen: Sharpen the generated mouth up to the sharpness of the image.
-        grain: Add the image's noise to the generated mouth.
-        seed: Seed of the grain.
 
     Paper: Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003.
     """
 
-    def __init__(
-        self,
-        feather: float = 0.05,
-        harmonics: int = 8,
-        sharpen: bool = True,
-        grain: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(feather, sharpen, grain, seed)
-        self._filter = OneEuroFilter(min_cutoff_hz=1.5, speed_coefficient=0.0)
-        angle = np.arange(8 * harmonics) * (2 * np.pi / (8 * harmonics))
-        self._edge_xy = ELLIPSE_CENTRE + ELLIPSE_RADII * np.stack(
-            [np.cos(angle), np.sin(angle)], -1
-        )
-        self._kernel = _poisson_kernel(angle, harmonics)
+    feather: float = 0.05
+    harmonics: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._filter = OneEuroFilter(min_cutoff_hz=1.5)
+        angle = np.arange(8 * self.harmonics) * (2 * np.pi / (8 * self.harmonics))
+        circle_xy = np.stack([np.cos(angle), np.sin(angle)], -1)
+        self._edge_xy = ELLIPSE_CENTRE + ELLIPSE_RADII * circle_xy
+        self._kernel = _poisson_kernel(angle, self.harmonics)
 
     def reset(self) -> None:
         """Clear temporal state."""
@@ -264,8 +256,7 @@ def _local_means(
 def _poisson_kernel(angle: npt.NDArray[np.floating], harmonics: int) -> FloatArray:
     """Return the matrix from values on the edge to the harmonic function on the grid.
 
-    Returns:
-        float32 [grid, grid, len(angle)].
+    It is float32 [grid, grid, len(angle)].
     """
     steps = (np.arange(_GRID) + 0.5) / _GRID
     x = (steps[None, :] - ELLIPSE_CENTRE[0]) / ELLIPSE_RADII[0]

@@ -1,4 +1,4 @@
-"""Temporal smoothing of the generated mouth: removes jitter and keeps articulation.
+"""Temporal smoothing of the generated mouth, against jitter.
 
 The filters are causal and process one frame at a time, so a stream and a file give the same frames.
 
@@ -16,6 +16,8 @@ import numpy.typing as npt
 from talkinghead.types import FloatArray
 
 _MIN_CUTOFF_HZ = 5.0
+# They depend on the units of the fields.
+_SPEED_COEFFICIENTS = {"flow": 100.0, "rgb": 40.0, "mask": 40.0}
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class OneEuroFilter:
         Input", CHI 2012.
     """
 
-    def __init__(self, min_cutoff_hz: float, speed_coefficient: float) -> None:
+    def __init__(self, min_cutoff_hz: float, speed_coefficient: float = 0.0) -> None:
         self.min_cutoff_hz = min_cutoff_hz
         self.speed_coefficient = speed_coefficient
         self.reset()
@@ -77,20 +79,18 @@ class MouthStabiliser:
     """One-Euro filters for the flow, RGB and mask of consecutive frames."""
 
     def __init__(self) -> None:
-        # The speed coefficients depend on the units of the fields.
-        self._flow = OneEuroFilter(_MIN_CUTOFF_HZ, speed_coefficient=100.0)
-        self._rgb = OneEuroFilter(_MIN_CUTOFF_HZ, speed_coefficient=40.0)
-        self._mask = OneEuroFilter(_MIN_CUTOFF_HZ, speed_coefficient=40.0)
+        self._filters = {
+            name: OneEuroFilter(_MIN_CUTOFF_HZ, speed_coefficient)
+            for name, speed_coefficient in _SPEED_COEFFICIENTS.items()
+        }
 
     def reset(self) -> None:
         """Clear the state; call it at cuts."""
-        for field in (self._flow, self._rgb, self._mask):
-            field.reset()
+        for one_euro in self._filters.values():
+            one_euro.reset()
 
     def __call__(self, fields: MouthFields, time_s: float) -> MouthFields:
         """Return the smoothed fields of the frame at `time_s`."""
         return MouthFields(
-            flow=self._flow(fields.flow, time_s),
-            rgb=self._rgb(fields.rgb, time_s),
-            mask=self._mask(fields.mask, time_s),
+            **{name: f(getattr(fields, name), time_s) for name, f in self._filters.items()}
         )

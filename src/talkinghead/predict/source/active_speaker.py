@@ -54,14 +54,7 @@ class _Candidate:
 
 @dataclass
 class _Shot:
-    """A shot and the faces in it, by slot.
-
-    Attributes:
-        start_s: time of the first frame.
-        candidates: faces by slot.
-        speaker: the selected face, None if the shot is too short to select one.
-        is_open: the speaker has not been selected yet.
-    """
+    """A shot and the faces in it, by slot; `speaker` stays None if the shot is too short."""
 
     start_s: Fraction
     candidates: dict[int, _Candidate] = field(default_factory=dict)
@@ -76,8 +69,8 @@ class ActiveSpeakerSelector:
 
     Args:
         path: a video with audio.
-        fps: its nominal frame rate.
-        detector: finds and follows faces.
+        fps: nominal frame rate of the video.
+        detector: detects and tracks faces.
         expert: the sync expert.
         spec: AVSpec of the expert.
     """
@@ -109,7 +102,7 @@ class ActiveSpeakerSelector:
         return min(faces, key=lambda face: float(np.linalg.norm(box_centre(face.box) - speaker_xy)))
 
     def _analyse(self, path: Path, fps: Fraction, detector: FaceDetector) -> Iterator[Fraction]:
-        """Decode the file and yield each time up to which the speaker is known."""
+        """Decode the file and yield each time up to which the speaker has been selected."""
         tracks = track_faces(decode_frames(path, fps), MultiTracker(detector, MAX_FACES))
         merged = interleave_tracks([align_faces(track, self._spec, fps) for track in tracks])
         for time_s, group in groupby(merged, key=lambda frame: frame.time_s):
@@ -154,10 +147,8 @@ class ActiveSpeakerSelector:
         num_frames = max((len(c.mouths) for c in shot.candidates.values()), default=0)
         if num_frames < self._expert.num_frames + _MIN_WINDOWS:
             return
-        first, last = (
-            seconds_to_samples(time_s, self._spec.sample_rate)
-            for time_s in (shot.start_s, shot.start_s + num_frames / self._spec.fps)
-        )
+        end_s = shot.start_s + num_frames / self._spec.fps
+        first, last = (seconds_to_samples(t, self._spec.sample_rate) for t in (shot.start_s, end_s))
         features_CM = self._features(torch.from_numpy(self._audio.read(first, last)))
         shot.speaker = max(shot.candidates.values(), key=lambda c: self._confidence(c, features_CM))
         for candidate in shot.candidates.values():

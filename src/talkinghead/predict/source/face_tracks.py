@@ -120,8 +120,7 @@ def _correct_yaw_scale(transform: FloatArray, pose: FloatArray, spec: AVSpec) ->
 
 def _visible_strength(frame: SourceFrame, face: Face) -> float:
     """Return 1 for a face inside the image, falling to 0 as it leaves the image."""
-    height, width = frame.image.shape[:2]
-    box = face.box
+    height, width, box = *frame.image.shape[:2], face.box
     inside_x = min(box.x1, width) - max(box.x0, 0)
     inside_y = min(box.y1, height) - max(box.y0, 0)
     visible = min(inside_x / box.width, inside_y / box.height)

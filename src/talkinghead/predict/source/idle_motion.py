@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from talkinghead.features.faces.alignment import invert
+from talkinghead.features.faces.tracker import box_centre
 from talkinghead.types import Face, FloatArray, UInt8Array
 
 Floats = npt.NDArray[np.float64]
@@ -96,7 +97,7 @@ class _Head:
         self._hz = self._rng.uniform(*_SWAY_HZ, (3, _WAVES))
         self._phase = self._rng.uniform(0, 2 * np.pi, (3, _WAVES))
         size = np.array([face.box.width, face.box.height])
-        centre = np.array([face.box.x0 + face.box.x1, face.box.y0 + face.box.y1]) / 2
+        centre = np.array(box_centre(face.box))
         self._neck = centre + np.array([0, 0.8 * size[1]])
         still = min(_STILL, _free_extent(image, centre, size, others))
         rigid = min(_RIGID, 0.5 + 0.5 * still)
@@ -125,13 +126,7 @@ class _Head:
         back = invert(moved)
         source_xy = self._xy @ back[:, :2].T + back[:, 2]
         source_xy = self._xy + self._weight[..., None] * (source_xy - self._xy)
-        image[self._rows, self._columns] = cv2.remap(
-            image,
-            source_xy,
-            None,
-            cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,  # type: ignore[call-overload]
-        )
+        image[self._rows, self._columns] = _sample(image, source_xy)
         return moved
 
     def _closure(self, time_s: float) -> float:
@@ -143,9 +138,8 @@ class _Head:
         opening_s = since_s - _CLOSING_S - _CLOSED_S
         if since_s < 0 or opening_s > _OPENING_S:
             return 0.0
-        return float(
-            min(_smooth_step(since_s / _CLOSING_S), 1 - _smooth_step(opening_s / _OPENING_S))
-        )
+        closing = _smooth_step(since_s / _CLOSING_S)
+        return float(min(closing, 1 - _smooth_step(opening_s / _OPENING_S)))
 
 
 @dataclass(frozen=True)
@@ -175,7 +169,7 @@ class _Eye:
         # 0 at the upper end of the stretched skin, 1 at the lid's edge, which is not stretched.
         stretch = _smooth_step((self.depth + self.skin) / (travel + self.skin))
         source_xy = self.xy - (travel * stretch)[..., None] * self.down
-        lid = cv2.remap(image, source_xy, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        lid = _sample(image, source_xy)
         original = image[self.rows, self.columns]
         covered = ((travel - self.depth) + np.float32(0.5)).clip(0, 1)[..., None]
         mixed = original + covered * (lid.astype(np.float32) - original)
@@ -193,9 +187,7 @@ def _make_eye(
 
     def line(indexes: tuple[int, ...]) -> Floats:
         """Return landmarks as (along the eye, below its corners); the first strictly increases."""
-        xy = np.stack(
-            [(points[list(indexes)] - left) @ across, (points[list(indexes)] - left) @ down]
-        )
+        xy = np.stack([(points[list(indexes)] - left) @ axis for axis in (across, down)])
         xy[0] = np.maximum.accumulate(xy[0]) + 1e-3 * np.arange(len(indexes))
         return xy
 
@@ -236,8 +228,8 @@ def _free_extent(image: UInt8Array, centre: Floats, size: Floats, others: list[F
     limit = np.array(image.shape[1::-1]) - 1
     extent = float((2 * np.minimum(centre, limit - centre) / size).min())
     for other in others:
-        other_centre = np.array([other.box.x0 + other.box.x1, other.box.y0 + other.box.y1]) / 2
-        extent = min(extent, float(np.linalg.norm((other_centre - centre) / size)))
+        apart = (np.array(box_centre(other.box)) - centre) / size
+        extent = min(extent, float(np.linalg.norm(apart)))
     return extent
 
 
@@ -252,13 +244,16 @@ def _motion_field(
     limit = np.array(image.shape[1::-1])
     low = np.floor(centre - still * size / 2).astype(int).clip(0, limit - 1)
     high = np.ceil(centre + still * size / 2).astype(int).clip(0, limit - 1) + 1
-    xy = np.stack(
-        np.meshgrid(*(np.arange(a, b, dtype=np.float32) for a, b in zip(low, high, strict=True))),
-        -1,
-    )
+    axes = (np.arange(a, b, dtype=np.float32) for a, b in zip(low, high, strict=True))
+    xy = np.stack(np.meshgrid(*axes), -1)
     distance = np.linalg.norm((xy - centre) * 2 / size, axis=-1)
     weight = _smooth_step((still - distance) / max(still - rigid, 1e-6)).astype(np.float32)
     return slice(low[1], high[1]), slice(low[0], high[0]), weight, xy
+
+
+def _sample(image: UInt8Array, xy: FloatArray) -> UInt8Array:
+    """Sample an image at pixel coordinates [h, w, 2]."""
+    return cv2.remap(image, xy, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
 
 def _smooth_step(x: npt.ArrayLike) -> Floats:

@@ -22,10 +22,7 @@ _BLOCK_BYTES = 256 * 2**20
 def play(path: Path, fps: Fraction, extend: str = "pingpong") -> Generator[SourceFrame]:
     """Yield a video's frames, then further frames without end; `time_s` always increases.
 
-    Args:
-        path: the video.
-        fps: its nominal frame rate.
-        extend: how the video continues: see `SourceOptions`.
+    `fps` is the nominal frame rate, and `SourceOptions` documents `extend`.
 
     Raises:
         MediaError: the video has no frames, or cannot be read (possibly only during iteration).

@@ -1,18 +1,14 @@
 """Select the reference of each video frame: the image of the face that the generator works from.
 
-To replace the policy, write a class with the methods of `ReferencePolicy` and name it in
-`DEFAULT_POLICY`.
-
 Memory is bounded: a second of frames and a limited number of references are kept.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +17,7 @@ from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
 from talkinghead.features.faces.tracker import FORGET_FRAMES
 from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
-from talkinghead.types import AVSpec, FloatArray, UInt8Array
+from talkinghead.types import AVSpec, FloatArray
 
 _MAX_REFERENCE_BYTES = 128 * 2**20
 _MAX_REFERENCES = 12
@@ -37,23 +33,8 @@ _MIN_GAIN_DEG = 2.0
 _FADE_S = Fraction(3, 25)
 
 
-class ReferencePolicy(Protocol):
-    """Selects the reference of each frame in one shot of one face."""
-
-    def select(self, upcoming: Sequence[SourceFrame]) -> tuple[Reference, PreviousReference | None]:
-        """Return the reference of the first frame.
-
-        Args:
-            upcoming: the frame and those of the next second in the same shot that contain the
-                face. Successive calls advance by one frame.
-
-        Returns:
-            The reference, and during a transition the previous reference with its blend weight.
-        """
-
-
 class ClosestPosePolicy:
-    """Selects a reference with a similar head pose and a closed mouth.
+    """Selects references with a similar head pose and a closed mouth, in one shot of one face.
 
     The candidates are the upcoming frames and earlier references of the shot. The reference changes
     when the head turns, because a warp cannot reveal parts of the face that were hidden; the
@@ -74,7 +55,15 @@ class ClosestPosePolicy:
         self._num_shown = self._num_fade_frames
 
     def select(self, upcoming: Sequence[SourceFrame]) -> tuple[Reference, PreviousReference | None]:
-        """Return the reference of the first frame: see `ReferencePolicy.select`."""
+        """Return the reference of the first frame.
+
+        Args:
+            upcoming: the frame and those of the next second in the same shot that contain the
+                face. Successive calls advance by one frame.
+
+        Returns:
+            The reference, and during a transition the previous reference with its blend weight.
+        """
         self._num_shown += 1
         if self._num_shown > self._num_fade_frames:
             self._previous = None
@@ -118,27 +107,15 @@ class ClosestPosePolicy:
         return float((turn_deg - _MIN_TURN_DEG).clip(0).mean())
 
 
-DEFAULT_POLICY = ClosestPosePolicy
-
-
 def add_references(
-    frames: Iterable[SourceFrame],
-    spec: AVSpec,
-    fps: Fraction,
-    make_policy: Callable[[AVSpec, Fraction], ReferencePolicy] = DEFAULT_POLICY,
+    frames: Iterable[SourceFrame], spec: AVSpec, fps: Fraction
 ) -> Iterator[SourceFrame]:
-    """Add a reference to every frame that contains the face.
+    """Add a reference to every frame of one face that contains the face.
 
-    A new policy object is made for each shot, and when a face returns after the tracker has
-    discarded it, because it may be another person.
-
-    Args:
-        frames: frames of one face.
-        spec: the generator's AVSpec.
-        fps: frame rate of the video.
-        make_policy: class of the policy.
+    The references start anew in each shot, and when a face returns after the tracker has discarded
+    it, because it may be another person.
     """
-    policy = make_policy(spec, fps)
+    policy = ClosestPosePolicy(spec, fps)
     upcoming: deque[SourceFrame] = deque()
     num_missing = 0
 
@@ -155,7 +132,7 @@ def add_references(
         if frame.starts_shot or num_missing > FORGET_FRAMES:
             while upcoming:
                 yield pop_frame()
-            policy = make_policy(spec, fps)
+            policy = ClosestPosePolicy(spec, fps)
         upcoming.append(frame)
         if len(upcoming) >= min(round(_WINDOW_S * fps), max(1, _max_images(frame))):
             yield pop_frame()
@@ -169,16 +146,8 @@ def _max_images(frame: SourceFrame) -> int:
 
 
 def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) -> SourceFrame:
-    """Return a frame with a reference made from itself."""
-    assert best.transform is not None
-    assert best.lips is not None
-    image = _reduce_noise(best, [f for f in frames if f.strength == best.strength], spec)
-    reference = Reference(image, best.transform, best.lips, best.pose)
-    return replace(best, image=image, reference=reference)
-
-
-def _reduce_noise(best: SourceFrame, frames: Sequence[SourceFrame], spec: AVSpec) -> UInt8Array:
-    """Return the frame's image, its face averaged with those of frames with similar lips."""
+    """Return a frame with a reference made from itself, averaged with frames of similar lips."""
+    frames = [frame for frame in frames if frame.strength == best.strength]
     transforms = [_not_none(frame.transform) for frame in frames]
     lips = [transform_points(_not_none(f.lips), t) for f, t in zip(frames, transforms, strict=True)]
     index = frames.index(best)
@@ -192,7 +161,8 @@ def _reduce_noise(best: SourceFrame, frames: Sequence[SourceFrame], spec: AVSpec
     others = ((frames[i].image, chain_transforms(transforms[i], to_image) - origin) for i in near)
     image = best.image.copy()
     image[y0:y1, x0:x1] = average_onto(best.image[y0:y1, x0:x1], others)
-    return image
+    reference = Reference(image, transforms[index], _not_none(best.lips), best.pose)
+    return replace(best, image=image, reference=reference)
 
 
 def _not_none(points: FloatArray | None) -> FloatArray:
