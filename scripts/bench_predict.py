@@ -45,8 +45,7 @@ from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
-from talkinghead.runtime.export.demo_sample import demo_sample
-from talkinghead.runtime.export.verification import generate_mouths
+from talkinghead.runtime.export.verification import demo_sample, generate_mouths
 from talkinghead.runtime.loading import place
 from talkinghead.types import AudioClip, UInt8Array
 

@@ -148,9 +148,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}): export it again"
-        ) from error
+        message = f"{path} cannot be read ({error.strerror}): export it again"
+        raise CheckpointError(message) from error
 
 
 _LOADERS: dict[str, Callable[[], FileLoader]] = {
@@ -159,10 +158,5 @@ _LOADERS: dict[str, Callable[[], FileLoader]] = {
     "openvino": _openvino_loader,
     "executorch": _executorch_loader,
 }
-READABLE_SUFFIXES = {
-    "torch": ".pt",
-    "onnx": ".onnx",
-    "openvino": ".onnx",
-    "executorch": ".pte",
-}
+READABLE_SUFFIXES = {"torch": ".pt", "onnx": ".onnx", "openvino": ".onnx", "executorch": ".pte"}
 """File suffix that each runtime reads."""

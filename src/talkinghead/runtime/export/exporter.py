@@ -21,11 +21,9 @@ from torch import Tensor
 from talkinghead.errors import UsageError
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.runtime.export.demo_sample import demo_sample
-from talkinghead.runtime.export.file_formats import CallWriter, call_writer
+from talkinghead.runtime.export.file_formats import CallWriter, call_writer, max_windows
 from talkinghead.runtime.export.generator_calls import GeneratorCall, example_inputs
-from talkinghead.runtime.export.tracing import max_windows
-from talkinghead.runtime.export.verification import check_quality, compare
+from talkinghead.runtime.export.verification import check_quality, compare, demo_sample
 from talkinghead.runtime.exported_generator import (
     EXPORT_VERSION,
     LIP_HEAD,
@@ -36,7 +34,6 @@ from talkinghead.runtime.exported_generator import (
     ExportedGenerator,
 )
 
-FORMATS = tuple(SUFFIXES)
 QUANTIZE = ("none", "int8")
 
 
@@ -58,10 +55,7 @@ class ExportReport:
 
 
 def export_generator(
-    checkpoint: str | Path,
-    output: str | Path,
-    format: str = "onnx",
-    quantize: str = "none",
+    checkpoint: str | Path, output: str | Path, format: str = "onnx", quantize: str = "none"
 ) -> ExportReport:
     """Export the calls of a generator and their metadata to a folder.
 
@@ -129,8 +123,8 @@ def _write_calls(
 
 
 def _check_arguments(output: Path, format: str, quantize: str) -> None:
-    if format not in FORMATS:
-        raise UsageError(f"format={format} is unknown: choose one of {', '.join(FORMATS)}")
+    if format not in SUFFIXES:
+        raise UsageError(f"format={format} is unknown: choose one of {', '.join(SUFFIXES)}")
     if quantize not in QUANTIZE:
         raise UsageError(f"quantize={quantize} is unknown: choose one of {', '.join(QUANTIZE)}")
     if quantize != "none" and format != "onnx":

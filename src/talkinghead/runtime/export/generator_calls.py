@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from talkinghead.models.lipsync.decoder import ContextFeatures, ReferenceFeatures
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.runtime.export.demo_sample import Sample
+from talkinghead.runtime.export.verification import Sample
 
 PER_FRAME_PREFIXES = ("masked_face", "head_turn", "tokens", "context")
 """Name prefixes of the inputs that hold one entry per frame."""

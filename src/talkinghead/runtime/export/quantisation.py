@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -40,7 +42,7 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
                 quantize_static(
                     path,
                     small,
-                    _calibration_reader(named),
+                    SimpleNamespace(get_next=partial(next, iter([named]), None)),
                     op_types_to_quantize=["Conv", "Gemm"],
                     nodes_to_exclude=_head_nodes(path),
                     # x86 multiplies unsigned activations by signed weights.
@@ -66,17 +68,3 @@ def _head_nodes(path: Path) -> list[str]:
 
     nodes = onnx.load(path).graph.node
     return [node.name for node in nodes if any("decoder.head." in name for name in node.input)]
-
-
-def _calibration_reader(example: dict[str, Any]) -> Any:
-    """Return a calibration data reader of a single batch."""
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.examples = iter([example])
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self.examples, None)
-
-    return Reader()
