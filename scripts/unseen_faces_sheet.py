@@ -1,8 +1,8 @@
 """Measure and show the mouth motion of unseen faces with unseen voices.
 
-python scripts/unseen_faces_sheet.py OUTPUT --faces photos/ video.mp4 --voices voices/ --videos v/
+python scripts/unseen_faces_sheet.py OUTPUT --faces photos/ video.mp4 --voices voices/ --own-audio v/
 
-Every face (a photo, or a video's first frame) is rendered with every voice. With `--videos` the
+Every face (a photo, or a video's first frame) is rendered with every voice. With `--own-audio` the
 first frame of each video is rendered with the video's own audio and compared with the real mouth.
 Writes OUTPUT/unseen_faces.csv and OUTPUT/sheet.jpg, one row per pair (with the real mouth below):
 the most closed mouth, the most open one, then evenly spaced frames.
@@ -64,10 +64,10 @@ class PairRenderer:
         checkpoint: str,
         seconds: float,
         reference_spread: float | None = None,
-        whisper_weight: float = 0.0,
+        blend_weight: float = 0.0,
         articulation: float = 1.0,
     ) -> None:
-        lip_prior = WhisperLipPrior(blend_weight=whisper_weight) if whisper_weight else None
+        lip_prior = WhisperLipPrior(blend_weight=blend_weight) if blend_weight else None
         self.predictor = LipSyncPredictor.from_checkpoint(
             checkpoint, lip_prior=lip_prior, articulation=articulation
         )
@@ -171,7 +171,7 @@ def main() -> None:
     """Write the table and the sheet."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path, help="output folder")
-    for name in ("faces", "voices", "videos"):
+    for name in ("faces", "voices", "own-audio"):
         parser.add_argument(f"--{name}", type=Path, nargs="+", default=[], help="files or folders")
     parser.add_argument("--checkpoint", default="default", help="the generator's file")
     parser.add_argument(
@@ -179,20 +179,20 @@ def main() -> None:
     )
     parser.add_argument("--reference-spread", type=float, help="spread of a seen speaker")
     parser.add_argument(
-        "--whisper-weight", type=float, default=0.0, help="blend weight of the Whisper lip prior"
+        "--blend-weight", type=float, default=0.0, help="blend weight of the Whisper lip prior"
     )
     parser.add_argument("--articulation", type=float, default=1.0, help="scale of the lip motion")
     args = parser.parse_args()
     pairs = list(product(files_of(args.faces), files_of(args.voices)))
-    videos = [(video,) for video in files_of(args.videos)]
+    videos = [(video,) for video in files_of(args.own_audio)]
     if not pairs and not videos:
-        parser.error("there is nothing to render: give --faces and --voices, or --videos")
+        parser.error("there is nothing to render: give --faces and --voices, or --own-audio")
     try:
         renderer = PairRenderer(
             args.checkpoint,
             args.seconds,
             args.reference_spread,
-            args.whisper_weight,
+            args.blend_weight,
             args.articulation,
         )
         jobs = [(renderer.render_pair, pair) for pair in pairs]

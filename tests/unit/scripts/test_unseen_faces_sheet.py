@@ -39,7 +39,17 @@ def test_pairs_and_videos_are_measured_and_shown(
     predictor.render(faces / "astronaut.png", audio, video)
     output = tmp_path / "sheet"
     options = ("--seconds", SECONDS, "--reference-spread", 0.1)
-    run(monkeypatch, output, "--faces", faces, "--voices", DEMO_SPEECH, "--videos", video, *options)
+    run(
+        monkeypatch,
+        output,
+        "--faces",
+        faces,
+        "--voices",
+        DEMO_SPEECH,
+        "--own-audio",
+        video,
+        *options,
+    )
     with (output / "unseen_faces.csv").open() as file:
         photo, dubbed = csv.DictReader(file)
     assert (photo["face"], photo["voice"], photo["r"]) == ("astronaut", "demo", "")
@@ -68,8 +78,8 @@ def test_missing_inputs_are_reported(
 ) -> None:
     with pytest.raises(SystemExit):
         run(monkeypatch, tmp_path, "--faces", tmp_path)
-    assert "give --faces and --voices, or --videos" in capsys.readouterr().err
+    assert "give --faces and --voices, or --own-audio" in capsys.readouterr().err
     (tmp_path / "video.mp4").write_text("not a video")
     with pytest.raises(SystemExit):
-        run(monkeypatch, tmp_path, "--videos", tmp_path, "--checkpoint", tmp_path / "none.ckpt")
+        run(monkeypatch, tmp_path, "--own-audio", tmp_path, "--checkpoint", tmp_path / "none.ckpt")
     assert "none.ckpt" in capsys.readouterr().err
