@@ -1,6 +1,6 @@
 """Measure and show the mouth motion of unseen faces with unseen voices.
 
-python scripts/unseen_faces_sheet.py OUTPUT --faces photos/ video.mp4 --voices voices/ --own-audio v/
+python scripts/unseen_faces_sheet.py OUTPUT --faces photos/ --voices voices/ --own-audio v/
 
 Every face (a photo, or a video's first frame) is rendered with every voice. With `--own-audio` the
 first frame of each video is rendered with the video's own audio and compared with the real mouth.
