@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from helpers.tiny_training import EXPERT, SPEC, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
 from talkinghead.data.manifest import Manifest
-from talkinghead.errors import CheckpointError, CorpusError, MediaError, TalkingHeadError
+from talkinghead.errors import CheckpointError, CorpusError, TalkingHeadError
 from talkinghead.models.checkpoint import build, default_checkpoint, save_release
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 
@@ -67,24 +67,37 @@ def test_non_finite_weights_keep_the_checkpoint(corpus: Path, tmp_path: Path) ->
     assert saved_iteration(tmp_path) == 1
 
 
-@contextmanager
-def file_limit() -> Iterator[Any]:
-    """Yield a function that limits the size of files to a number of bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+# RLIMIT_FSIZE simulates a full disk. It also limits the output of the process, so the training runs
+# in its own process, with its output in a pipe.
+_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+from helpers.tiny_training import fit, make_data, make_module
+from lightning.pytorch.callbacks import Callback
+from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
+
+corpus, folder = map(Path, sys.argv[1:3])
+
+class FillDisk(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if pl_module.iteration == 1:
+            half = (folder / "last.ckpt").stat().st_size // 2
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (half, hard))
+
+module = make_module()
+fit(module, make_data(corpus, module), LastCheckpoint(str(folder), minutes=0.0), FillDisk())
+"""
 
 
 def test_a_failed_write_keeps_the_previous_checkpoint(corpus: Path, tmp_path: Path) -> None:
-    """As on a full disk: some of it is written, and then no more."""
-    module, last = make_module(), tmp_path / "last.ckpt"
-    with file_limit() as limit:
-        fill = Before(1, lambda batch: limit(last.stat().st_size // 2))
-        callbacks = LastCheckpoint(str(tmp_path), minutes=0.0), fill
-        with pytest.raises(MediaError, match=r"last\.ckpt could not be written .*ckpt_path=last"):
-            fit(module, make_data(corpus, module), *callbacks)
+    command = [sys.executable, "-c", _FULL_DISK, str(corpus), str(tmp_path)]
+    command.append(str(Path(__file__).parents[2]))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "MediaError" in done.stderr
+    assert re.search(r"last\.ckpt could not be written .*ckpt_path=last", done.stderr)
     assert saved_iteration(tmp_path) == 1
 
 
