@@ -55,7 +55,7 @@ def ssim(predicted: Tensor, target: Tensor) -> float:
     metric = StructuralSimilarityIndexMeasure(data_range=1.0)
     for chunk in zip(predicted.split(_CHUNK_IMAGES), target.split(_CHUNK_IMAGES), strict=True):
         metric.update(*chunk)
-    return float(metric.compute())
+    return float(torch.as_tensor(metric.compute()))
 
 
 def sharpness(images: Tensor) -> float:
