@@ -166,9 +166,8 @@ class LipSyncDataModule(LightningDataModule):
         self._sampler.iteration = int(state_dict["iteration"])
 
     def _clip_dataset(self, split: str) -> ClipDataset:
-        dataset = ClipDataset(
-            self.corpus_dir, self._split_to_read(split), self.options, self.options
-        )
+        split = self._split_to_read(split)
+        dataset = ClipDataset(self.corpus_dir, split, self.options, self.options)
         dataset.open_clip = self.open_clip
         return dataset
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,23 +284,16 @@ def _long_clips(
             "add videos and run `talkinghead prepare` again, with val_fraction or test_fraction "
             "above 0 for these splits, or give a smaller data.num_frames"
         )
-    if windows.emotions:
-        _require_labels(clips, windows.emotions, corpus_dir)
-    return clips
-
-
-def _require_labels(
-    clips: Sequence[ClipEntry], emotions: Sequence[str], corpus_dir: Path | str
-) -> None:
-    others = [clip for clip in clips if clip.emotion not in emotions]
+    others = [clip for clip in clips if windows.emotions and clip.emotion not in windows.emotions]
     if others:
         found = ", ".join(sorted({str(clip.emotion) for clip in others}))
         raise CorpusError(
-            f"model.generator.emotions is {', '.join(emotions)}, but {len(others)} of {len(clips)} "
-            f"clips of {corpus_dir} have other labels or None ({found}; for example "
+            f"model.generator.emotions is {', '.join(windows.emotions)}, but {len(others)} of "
+            f"{len(clips)} clips of {corpus_dir} have other labels or None ({found}; for example "
             f"{others[0].id}): prepare it with emotions=folder or emotions=LABELS.csv, or change "
             "model.generator.emotions"
         )
+    return clips
 
 
 def _pad_with_nan(motion: npt.NDArray[np.float32], frames: range) -> Tensor:

@@ -114,8 +114,8 @@ class Manifest:
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, UsageError) as error:
             raise CorpusError(
-                f"{path} is broken ({error!r}); run `talkinghead prepare` again, finished clips are "
-                "kept"
+                f"{path} is broken ({error!r}); run `talkinghead prepare` again, it keeps what is "
+                "finished"
             ) from error
 
     def require_spec(self, spec: AVSpec, corpus_dir: Path | str) -> None:

@@ -208,25 +208,26 @@ def make_synthetic_corpus(
     splits = ["train"] * (clips_per_speaker - len(last_splits)) + last_splits
     for speaker in range(num_speakers):
         for number, split in enumerate(splits):
-            clip_id = f"cartoon{speaker}/clip{number}"
             data = _make_clip(spec, speaker, number, seconds, seed)
-            num_frames = len(data.jpegs)
-            path = f"clips/{clip_id}.safetensors"
-            write_clip(directory / path, data, {"num_frames": str(num_frames)})
-            entry = ClipEntry(
-                id=clip_id,
-                speaker=f"cartoon{speaker}",
-                path=path,
-                num_frames=num_frames,
-                duration_s=float(num_frames / spec.fps),
-                split=split,
-                source="drawn",
-                sha256=hashlib.sha256(b"".join(data.jpegs)).hexdigest(),
-            )
+            entry = _entry(data, f"cartoon{speaker}", f"clip{number}", split, spec)
+            write_clip(directory / entry.path, data, {"num_frames": str(entry.num_frames)})
             clips.append(entry)
     manifest = Manifest(spec, "drawn", CODE_VERSION, tuple(clips))
     manifest.save(directory)
     return manifest
+
+
+def _entry(data: ClipData, speaker: str, name: str, split: str, spec: AVSpec) -> ClipEntry:
+    return ClipEntry(
+        id=f"{speaker}/{name}",
+        speaker=speaker,
+        path=f"clips/{speaker}/{name}.safetensors",
+        num_frames=len(data.jpegs),
+        duration_s=float(len(data.jpegs) / spec.fps),
+        split=split,
+        source="drawn",
+        sha256=hashlib.sha256(b"".join(data.jpegs)).hexdigest(),
+    )
 
 
 def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: int) -> ClipData:

@@ -20,7 +20,8 @@ from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
-_CLIP_CHUNK_WINDOWS = 64
+_CLIP_CHUNK_WINDOWS, _CHUNK_WINDOWS = 64, 25
+"""Windows that are embedded at a time, from clip files and from memory."""
 
 
 def load_sync_expert(path: str | Path, spec: AVSpec) -> SyncDiscriminator:
@@ -82,12 +83,11 @@ def embed_clip(
         mouths = mouth_crop(as_tensor(read_faces(frames.start, frames.stop)), spec)
         windows = mel_windows(features_CM, frames, spec.fps, spec, names)
         chunks.append(_embed(expert, mouths, windows, mean, range(count)))
-    audio, video = zip(*chunks, strict=True)
-    return torch.cat(audio).numpy(), torch.cat(video).numpy()
+    return _join(chunks)
 
 
 def embed_windows(
-    expert: SyncDiscriminator, mouths: Tensor, audio_windows: Tensor, chunk_windows: int = 25
+    expert: SyncDiscriminator, mouths: Tensor, audio_windows: Tensor
 ) -> tuple[FloatArray, FloatArray]:
     """Embed a clip that is in memory, one window of S frames starting at each frame.
 
@@ -95,7 +95,6 @@ def embed_windows(
         expert: sync expert on any device; defines S.
         mouths: float [T, 3, mouth, mouth] in [0, 1].
         audio_windows: float [T, C, mel_window].
-        chunk_windows: number of windows embedded at a time.
 
     Returns:
         Audio and video embeddings, unit vectors, each float32 [T - S + 1, D].
@@ -103,11 +102,10 @@ def embed_windows(
     starts = range(len(mouths) - expert.num_frames + 1)
     mean = mouths.mean(dim=0)
     chunks = [
-        _embed(expert, mouths, audio_windows, mean, starts[first : first + chunk_windows])
-        for first in range(0, len(starts), chunk_windows)
+        _embed(expert, mouths, audio_windows, mean, starts[first : first + _CHUNK_WINDOWS])
+        for first in range(0, len(starts), _CHUNK_WINDOWS)
     ]
-    audio, video = zip(*chunks, strict=True)
-    return torch.cat(audio).numpy(), torch.cat(video).numpy()
+    return _join(chunks)
 
 
 @torch.inference_mode()
@@ -124,3 +122,8 @@ def _embed(
     means = mean_mouth.expand(len(starts), -1, -1, -1)
     video = expert.embed_video(mouths[index].to(device), means.to(device))
     return expert.embed_audio(audio_windows[index].to(device)).cpu(), video.cpu()
+
+
+def _join(chunks: list[tuple[Tensor, Tensor]]) -> tuple[FloatArray, FloatArray]:
+    audio, video = zip(*chunks, strict=True)
+    return torch.cat(audio).numpy(), torch.cat(video).numpy()

@@ -8,6 +8,7 @@ Shape suffixes: T video frames, N windows, D embedding width, M mel frames.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class SyncRules:
         UsageError: a value is out of range.
     """
 
-    checkpoint: str | None = None
+    checkpoint: str | Path | None = None
     max_offset_frames: int = 15
     min_confidence: float = 0.25
     correct: bool = True

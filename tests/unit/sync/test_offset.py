@@ -1,4 +1,4 @@
-"""How far a sound is from its picture: with a small expert on drawn faces, and on a corpus."""
+"""Tests of offsets and sync embeddings, with a small expert that is trained on drawn faces."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from talkinghead.data.preparation.clip_maker import ClipMaker, ClipRules, ClipTa
 from talkinghead.data.synthetic_clips import Character, draw_face, make_synthetic_corpus, speak
 from talkinghead.data.window_sampling import make_rng
 from talkinghead.errors import CheckpointError, UsageError
-from talkinghead.features.audio_features import AudioFeatures
-from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
+from talkinghead.features.audio_features import AudioFeatures, mel_windows
+from talkinghead.features.faces.alignment import (
+    RIGID_POINTS,
+    as_tensor,
+    canonical_points,
+    mouth_crop,
+)
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.checkpoint import EXPERT, GENERATOR, save_release
 from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.sync.embeddings import embed_clip, embed_windows, load_sync_expert
 from talkinghead.sync.offset import (
     SyncRules,
     distances_by_shift,
-    embed_clip,
     find_offset,
     lip_offset,
-    load_offset_expert,
     measure_offset,
     shift_audio,
 )
@@ -67,11 +71,13 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expert(corpus, tmp_path_factory):
-    """The file of an expert that has learned drawn mouths: some seconds of training."""
+    """Train an expert for some seconds and return its file."""
     torch.manual_seed(0)
     optimizer = {"lr": 5e-3, "warmup_iterations": 5}
     module = SyncExpertModule(SPEC, ARGUMENTS, optimizer, max_iterations=70)
-    data = LipSyncDataModule(corpus, SPEC, 8, 0, **module.window, num_frames=10)
+    data = LipSyncDataModule(
+        corpus, SPEC, batch_size=8, num_workers=0, num_frames=10, **module.window
+    )
     train(module, data, build_trainer(TRAINER, [], []))
     path = tmp_path_factory.mktemp("expert") / "expert.safetensors"
     meta = {EXPERT: ARGUMENTS, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "drawn faces"}
@@ -80,7 +86,7 @@ def expert(corpus, tmp_path_factory):
 
 
 def late(samples, frames):
-    """A sound that comes so many frames later, or earlier below 0: as long as before."""
+    """Delay samples by a number of frames, without a change of length; negative to advance."""
     num = frames * 640
     padded = np.pad(samples, (max(0, num), max(0, -num)))
     return padded[max(0, -num) :][: len(samples)]
@@ -93,8 +99,8 @@ def offset_of(clip, network, spec, frames=0):
     return find_offset(*embed_clip(network, clip.faces, len(clip), mean, mel, spec), 15)
 
 
-def test_shifts_of_drawn_clips_are_found(corpus, expert):
-    network = load_offset_expert(expert, SPEC)
+def test_offsets_of_drawn_clips_are_found(corpus, expert):
+    network = load_sync_expert(expert, SPEC)
     for entry, shifts in zip(Manifest.load(corpus).split("val"), (SHIFTS, ()), strict=True):
         clip = ClipFile(corpus / entry.path)
         own = offset_of(clip, network, SPEC)
@@ -104,13 +110,27 @@ def test_shifts_of_drawn_clips_are_found(corpus, expert):
         assert found == [own.frames + shift for shift in shifts]
 
 
-def test_an_expert_is_scored_by_a_script(corpus, expert, tmp_path, monkeypatch, capsys):
+def test_clips_in_memory_have_the_same_embeddings(corpus, expert):
+    network = load_sync_expert(expert, SPEC)
+    clip = ClipFile(corpus / Manifest.load(corpus).clips[0].path)
+    features, mean = torch.from_numpy(clip.mel()), clip.tensor("mean_mouth")
+    expected = embed_clip(network, clip.faces, len(clip), mean, features, SPEC)
+    mouths = mouth_crop(as_tensor(clip.faces(0, len(clip))), SPEC)
+    windows = mel_windows(features, range(len(clip)), SPEC.fps, SPEC)
+    audio, video = embed_windows(network, mouths, windows)
+    assert audio.shape == video.shape == (len(clip) - network.num_frames + 1, ARGUMENTS["dim"])
+    np.testing.assert_allclose(audio, expected[0], atol=1e-5)
+    # The mean mouth of a clip file is rounded.
+    np.testing.assert_allclose(video, expected[1], atol=0.01)
+
+
+def test_script_scores_an_expert(corpus, expert, tmp_path, monkeypatch, capsys):
     script = str(Path(__file__).parents[3] / "scripts" / "score_expert.py")
     monkeypatch.setattr(sys, "argv", [script, str(corpus), "--checkpoint", str(expert)])
     runpy.run_path(script, run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "seen speakers, whole clips: 100.0% (100.0% to 100.0%), 2 of 2 clips"
-    # 51 stretches of 25 frames in each of two clips of 75.
+    # 51 segments of 25 frames in each of two clips of 75.
     assert lines[1].endswith("of 102 segments of 2 clips")
     assert lines[2:] == [
         "unseen speakers, whole clips: no clips",
@@ -123,10 +143,10 @@ def test_an_expert_is_scored_by_a_script(corpus, expert, tmp_path, monkeypatch, 
 
 
 @pytest.mark.corpus
-def test_shifts_of_real_clips_are_found():
+def test_offsets_of_real_clips_are_found():
     corpus = Path(os.environ["TALKINGHEAD_CORPUS"])
     manifest = Manifest.load(corpus)
-    network = load_offset_expert("default", manifest.spec)
+    network = load_sync_expert("default", manifest.spec)
     for entry in [*manifest.split("val")[:3], *manifest.split("test")[:3]]:
         clip = ClipFile(corpus / entry.path)
         own = offset_of(clip, network, manifest.spec)
@@ -137,7 +157,7 @@ def test_shifts_of_real_clips_are_found():
 
 
 class DrawnDetector:
-    """Knows where a drawn face has its points: it fills the picture."""
+    """Returns the points of a drawn face, which fills the image."""
 
     topology = "mesh468"
 
@@ -152,12 +172,12 @@ class DrawnDetector:
         return self.detect(image)[0]
 
 
-def write_video(path, frames_late=0, seed=100, sound_seed=None, seconds=3):
-    """A drawn speaker; with another `sound_seed` the sound is that of other syllables."""
+def write_video(path, frames_late=0, seed=100, audio_seed=None, seconds=3):
+    """Write a drawn speaker; with an `audio_seed` the audio is that of other syllables."""
     character = Character.of(0)
     samples, opening = speak(character, Fraction(seconds), 16_000, make_rng(seed, 1, 0))
-    if sound_seed is not None:
-        samples, _ = speak(character, Fraction(seconds), 16_000, make_rng(sound_seed, 1, 0))
+    if audio_seed is not None:
+        samples, _ = speak(character, Fraction(seconds), 16_000, make_rng(audio_seed, 1, 0))
     with VideoWriter(path, SIZE, SIZE, Fraction(25), 16_000) as writer:
         for value in opening[320::640]:
             writer.write(draw_face(character, float(value), SIZE))
@@ -175,8 +195,8 @@ def make(tmp_path, expert, sync=None, write=True, **video):
 
 
 @pytest.mark.parametrize("shift", [3, -4])
-def test_prepare_measures_an_offset_and_corrects_it(tmp_path, expert, shift):
-    network = load_offset_expert(expert, SPEC)
+def test_prepare_corrects_the_offset(tmp_path, expert, shift):
+    network = load_sync_expert(expert, SPEC)
     result, task = make(tmp_path, expert, frames_late=shift)
     assert result.reason == ""
     assert abs(result.offset.frames - shift) <= 1
@@ -187,7 +207,7 @@ def test_prepare_measures_an_offset_and_corrects_it(tmp_path, expert, shift):
     for name in ("mouth_opening", "lips", "transforms"):
         assert len(clip.tensor(name)) == len(clip)
     assert abs(offset_of(clip, network, SPEC).frames) <= 1
-    # Pictures are those that the sound is left for.
+    # The frames that still have audio are kept.
     uncorrected, raw = make(tmp_path, expert, {"correct": False}, write=False)
     assert (uncorrected.offset, uncorrected.num_frames) == (result.offset, 75)
     first = max(0, -result.offset.frames)
@@ -196,7 +216,7 @@ def test_prepare_measures_an_offset_and_corrects_it(tmp_path, expert, shift):
     np.testing.assert_array_equal(ClipFile(task.clip_path).faces(0, 1), whole)
 
 
-def test_what_is_out_of_sync_or_uncertain_is_refused_with_its_reason(tmp_path, expert):
+def test_videos_out_of_sync_or_of_low_confidence_are_skipped(tmp_path, expert):
     result, task = make(tmp_path, expert, {"max_offset_frames": 3}, frames_late=6)
     assert result.reason == "out of sync"
     assert "its offset is +" in result.detail
@@ -205,13 +225,13 @@ def test_what_is_out_of_sync_or_uncertain_is_refused_with_its_reason(tmp_path, e
     own, _ = make(tmp_path, expert)
     needed = {"min_confidence": round(0.9 * own.offset.confidence, 2)}
     assert make(tmp_path, expert, needed, write=False)[0].reason == ""
-    result, _ = make(tmp_path, expert, needed, sound_seed=7)
+    result, _ = make(tmp_path, expert, needed, audio_seed=7)
     assert result.reason == "low confidence"
     assert f"{needed['min_confidence']} is needed" in result.detail
     assert make(tmp_path, expert, needed, write=False)[0].reused
 
 
-def test_other_sync_settings_make_a_clip_again(tmp_path, expert):
+def test_clip_is_prepared_again_with_other_sync_settings(tmp_path, expert):
     plain, _ = make(tmp_path, None)
     assert plain.offset is None
     measured, _ = make(tmp_path, expert, write=False)
@@ -221,7 +241,7 @@ def test_other_sync_settings_make_a_clip_again(tmp_path, expert):
     assert again.offset == measured.offset
     for sync in ({"correct": False}, {"max_offset_frames": 9}, {"min_confidence": 0.1}):
         assert not make(tmp_path, expert, sync, write=False)[0].reused
-    # Another expert of the same name is another expert.
+    # Experts are compared by content, not by name.
     other = tmp_path / "expert.safetensors"
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -230,7 +250,7 @@ def test_other_sync_settings_make_a_clip_again(tmp_path, expert):
         assert not make(tmp_path, other, {"min_confidence": 0.0}, write=False)[0].reused
 
 
-def test_a_clip_that_is_too_short_when_corrected_is_refused(tmp_path, expert):
+def test_clip_that_is_too_short_after_correction_is_skipped(tmp_path, expert):
     length = Fraction(26, 25)
     sure = {"min_confidence": 0.0}
     assert make(tmp_path, expert, {**sure, "correct": False}, seconds=length)[0].reason == ""
@@ -239,51 +259,55 @@ def test_a_clip_that_is_too_short_when_corrected_is_refused(tmp_path, expert):
     assert "1.0 s are needed" in result.detail
 
 
-def test_an_expert_must_be_one_and_of_this_spec(tmp_path, expert):
-    with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist.*sync_expert` left"):
-        load_offset_expert(tmp_path / "gone.ckpt", SPEC)
+def test_unusable_experts_are_refused(tmp_path, expert):
+    with pytest.raises(
+        CheckpointError, match=r"gone\.ckpt does not exist.*experiment=sync_expert`"
+    ):
+        load_sync_expert(tmp_path / "gone.ckpt", SPEC)
     meta = {GENERATOR: {}, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
     save_release(tmp_path / "gen.safetensors", GENERATOR, torch.nn.Linear(1, 1), meta)
-    with pytest.raises(CheckpointError, match=r"no sync expert: .*holds no sync_expert; give one"):
-        load_offset_expert(tmp_path / "gen.safetensors", SPEC)
+    with pytest.raises(
+        CheckpointError, match=r"no sync expert: .*no sync_expert.*; give a checkpoint"
+    ):
+        load_sync_expert(tmp_path / "gen.safetensors", SPEC)
     with pytest.raises(CheckpointError, match=r"another AVSpec \(.*face_size: 160 != 256"):
-        load_offset_expert(expert, AVSpec())
+        load_sync_expert(expert, AVSpec())
 
 
 @pytest.mark.parametrize(
     "rules", [{"max_offset_frames": -1}, {"max_offset_frames": 2.5}, {"min_confidence": 3.0}]
 )
-def test_impossible_rules_are_refused(rules):
+def test_invalid_rules_are_refused(rules):
     with pytest.raises(UsageError, match="it must"):
         SyncRules(**rules)
 
 
 @pytest.mark.parametrize("shift", [-3, 0, 5])
-def test_the_least_distance_tells_the_shift(shift):
-    """Random unit vectors, of which the mouth's repeat the sound's `shift` frames before."""
+def test_offset_is_the_shift_with_the_smallest_distance(shift):
+    """The video embeddings repeat the audio embeddings of `shift` frames before."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((60, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    heard, seen = vectors[10:50], vectors[10 + shift : 50 + shift]
-    offset = find_offset(heard, seen, 8)
+    audio, video = vectors[10:50], vectors[10 + shift : 50 + shift]
+    offset = find_offset(audio, video, 8)
     assert offset.frames == shift
     assert offset.confidence == pytest.approx(np.sqrt(2), abs=0.1)
-    distances = distances_by_shift(heard, seen, 8)
+    distances = distances_by_shift(audio, video, 8)
     assert np.isnan(distances[:, 0]).sum() == 8
     assert measure_offset(distances[8:30]).frames == shift
 
 
-def test_a_corrected_sound_keeps_the_frames_that_have_one():
+def test_frames_without_audio_are_dropped():
     samples = np.arange(20 * 640, dtype=np.float32)
     kept, shifted = shift_audio(samples, 20, 3, SPEC)
     assert (kept, shifted[0]) == (slice(0, 17), 3 * 640)
     kept, shifted = shift_audio(samples, 20, -3, SPEC)
     assert (kept, shifted[0]) == (slice(3, 20), 0)
-    # The sound went on after the picture: nothing is lost.
+    # Audio that continues after the video covers all of its frames.
     assert shift_audio(samples, 15, 3, SPEC)[0] == slice(0, 15)
 
 
-def test_the_lips_alone_tell_an_offset(corpus):
+def test_lip_offset_of_a_shifted_clip(corpus):
     entry = Manifest.load(corpus).split("train")[0]
     clip = ClipFile(corpus / entry.path)
     opening, mel = clip.tensor("mouth_opening"), clip.mel()

@@ -73,11 +73,16 @@ class ClipRules:
 
 @dataclass(frozen=True)
 class ClipTask:
-    """A source to prepare, and the clip file to write."""
+    """A source to prepare, and the clip file to write.
+
+    `name` is the source's path relative to the input folder.
+    """
 
     source: Path
     clip_id: str
     clip_path: Path
+    name: str = ""
+    speaker: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,9 +186,12 @@ class ClipMaker:
             lip_points(p, track.topology, transform)
             for p, transform in zip(points, track.transforms, strict=True)
         ]
+        mel, prosody, audio = self._audio_tensors(samples, len(jpegs))
         data = ClipData(
-            jpegs,
-            **self._audio_tensors(samples, len(jpegs)),
+            jpegs=jpegs,
+            mel=mel,
+            prosody=prosody,
+            audio=audio,
             mouth_opening=np.array([mouth_opening(p, track.topology) for p in points], np.float32),
             lips=np.array(lips, np.float32),
             transforms=track.transforms,
@@ -210,14 +218,16 @@ class ClipMaker:
             raise _SkipError("no audio", "its audio is digital silence")
         return audio.samples, num_frames_for(audio.duration_s, self.spec.fps)
 
-    def _audio_tensors(self, samples: FloatArray, num_frames: int) -> dict[str, FloatArray]:
+    def _audio_tensors(
+        self, samples: FloatArray, num_frames: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return mel, prosody and audio, cut or padded with silence to the length of the video."""
         duration_s = frame_time_s(num_frames, self.spec.fps)
         length = seconds_to_samples(duration_s, self.spec.sample_rate)
         padded = np.pad(samples[:length], (0, max(0, length - len(samples))))
         audio = np.ascontiguousarray(padded, dtype=np.float32)
         rows = self._features.split(self._features(torch.from_numpy(audio)))
-        return {"mel": rows["mel"].numpy(), "prosody": rows["prosody"].numpy(), "audio": audio}
+        return rows["mel"].numpy(), rows["prosody"].numpy(), audio
 
     def _measure_offset(self, data: ClipData, expert: SyncDiscriminator) -> Offset:
         """Return the audio-video offset if it is within the rules."""
@@ -255,10 +265,13 @@ class ClipMaker:
         assert data.head_pose is not None
         num_frames = kept.stop - kept.start
         self._require_duration(num_frames)
+        mel, prosody, audio = self._audio_tensors(samples, num_frames)
         return replace(
             data,
             jpegs=data.jpegs[kept],
-            **self._audio_tensors(samples, num_frames),
+            mel=mel,
+            prosody=prosody,
+            audio=audio,
             mouth_opening=data.mouth_opening[kept],
             lips=data.lips[kept],
             transforms=data.transforms[kept],

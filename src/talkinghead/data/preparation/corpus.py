@@ -8,7 +8,7 @@ import multiprocessing
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -16,14 +16,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from talkinghead.data.manifest import (
     MANIFEST_NAME,
@@ -96,18 +89,14 @@ def prepare_corpus(
 ) -> Manifest:
     """Prepare every video in a folder; `input_dir/<speaker>/...` names the speaker.
 
-    An interrupted run is resumed by the same call. Clip files are written atomically, each with a
-    key of its source's content, the AVSpec, the detector, the rules, the sync expert and the code
-    version. Added videos do not move earlier clips between splits.
+    The same call resumes an interrupted run: clip files are written atomically, with a key of their
+    source's content and of all settings. Added videos do not move earlier clips between splits.
 
     Args:
         input_dir: folder of videos, with one subfolder per speaker.
         output_dir: folder of the corpus: `clips/`, `manifest.json` and `report.json`.
         spec: the corpus's AVSpec.
         options: see `PrepareOptions`.
-
-    Returns:
-        The manifest, as written.
 
     Raises:
         CorpusError: there are no videos, too many bad ones (the report is still written), too few
@@ -116,38 +105,30 @@ def prepare_corpus(
 
     Example:
         >>> manifest = prepare_corpus("videos", "corpora/mine", AVSpec())
-        >>> len(manifest.split("val"))
-        1
     """
     options = options or PrepareOptions()
     input_dir, output_dir = Path(input_dir), Path(output_dir)
     started_s = time.monotonic()
     tasks, duplicates = _find_tasks(input_dir, output_dir)
-    _require_speakers(tasks, input_dir, options)
+    _require_speakers({task.speaker for task in tasks}, input_dir, options)
     emotions = read_emotions(options.emotions, [task.clip_id for task in tasks])
     if options.sync.checkpoint is not None:
         load_sync_expert(options.sync.checkpoint, spec)  # Raises an error before any work.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
     entries = [
-        _entry(result, input_dir, output_dir, spec, emotions.get(result.task.clip_id))
-        for result in results
-        if not result.reason
+        _entry(result, output_dir, spec, emotions) for result in results if not result.reason
     ]
     clips = assign_splits(entries, options, _earlier_manifest(output_dir))
-    skipped = [*_skipped(results, input_dir), *duplicates]
+    skipped = [SkippedClip(r.task.name, r.reason, r.detail) for r in results if r.reason]
+    skipped += duplicates
     manifest = Manifest(
         spec, options.detector, CODE_VERSION, tuple(clips), tuple(skipped), options.to_dict()
     )
     num_reused = sum(result.reused for result in results)
     _write_report(output_dir, manifest, num_reused, time.monotonic() - started_s)
-    for clip in skipped:
-        logger.warning("skipped %s: %s (%s)", clip.source, clip.reason, clip.detail)
     _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
     manifest.save(output_dir)
-    logger.info(
-        "%s: %d clips (%s), %d of them from earlier runs; %d videos skipped",
-        *(output_dir, len(clips), _split_sizes(manifest), num_reused, len(skipped)),
-    )
+    _log_summary(manifest, output_dir, num_reused)
     return manifest
 
 
@@ -198,18 +179,12 @@ def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list
             continue
         folder = relative.parent if len(relative.parts) > 1 else Path(_DEFAULT_SPEAKER)
         clip_path = output_dir / "clips" / folder / f"{relative.stem}.safetensors"
-        tasks[clip_id] = ClipTask(source, clip_id, clip_path)
+        tasks[clip_id] = ClipTask(source, clip_id, clip_path, relative.as_posix(), folder.parts[0])
     return list(tasks.values()), duplicates
 
 
-def _speaker(task: ClipTask, input_dir: Path) -> str:
-    parts = task.source.relative_to(input_dir).parts
-    return parts[0] if len(parts) > 1 else _DEFAULT_SPEAKER
-
-
-def _require_speakers(tasks: list[ClipTask], input_dir: Path, options: PrepareOptions) -> None:
+def _require_speakers(speakers: set[str], input_dir: Path, options: PrepareOptions) -> None:
     """Require enough speakers for the splits, before any work is done."""
-    speakers = {_speaker(task, input_dir) for task in tasks}
     held_out = set(options.holdout_speakers)
     if missing := sorted(held_out - speakers):
         logger.warning("holdout_speakers: %s has no video of %s", input_dir, ", ".join(missing))
@@ -229,6 +204,8 @@ def _require_speakers(tasks: list[ClipTask], input_dir: Path, options: PrepareOp
 def _require_good(
     manifest: Manifest, max_bad_fraction: float, input_dir: Path, output_dir: Path
 ) -> None:
+    for clip in manifest.skipped:
+        logger.warning("skipped %s: %s (%s)", clip.source, clip.reason, clip.detail)
     num_skipped, total = len(manifest.skipped), len(manifest.clips) + len(manifest.skipped)
     if manifest.clips and num_skipped <= max_bad_fraction * total:
         return
@@ -291,17 +268,9 @@ def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> It
 
 def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[ClipResult]:
     """Return all results; a progress bar shows the time left and the number of bad videos."""
-    columns = (
-        TextColumn("preparing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[bad]} bad"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
+    counts = TextColumn("{task.completed} of {task.total}, {task.fields[bad]} bad; left")
     results = []
-    with Progress(*columns) as progress:
+    with Progress(TextColumn("preparing"), BarColumn(), counts, TimeRemainingColumn()) as progress:
         bar = progress.add_task("preparing", total=len(tasks), bad=0)
         for result in _results(tasks, spec, options):
             results.append(result)
@@ -310,31 +279,32 @@ def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[C
 
 
 def _entry(
-    result: ClipResult, input_dir: Path, output_dir: Path, spec: AVSpec, emotion: str | None
+    result: ClipResult, output_dir: Path, spec: AVSpec, emotions: Mapping[str, str]
 ) -> ClipEntry:
     """Return the manifest's entry of a good clip; its split is assigned later."""
     offset = result.offset
     return ClipEntry(
         id=result.task.clip_id,
-        speaker=_speaker(result.task, input_dir),
+        speaker=result.task.speaker,
         path=result.task.clip_path.relative_to(output_dir).as_posix(),
         num_frames=result.num_frames,
         duration_s=float(result.num_frames / spec.fps),
         split="train",
-        source=result.task.source.relative_to(input_dir).as_posix(),
+        source=result.task.name,
         sha256=result.sha256,
         offset_frames=offset.frames if offset else None,
         sync_confidence=round(offset.confidence, 4) if offset else None,
-        emotion=emotion,
+        emotion=emotions.get(result.task.clip_id),
     )
 
 
-def _skipped(results: Sequence[ClipResult], input_dir: Path) -> list[SkippedClip]:
-    return [
-        SkippedClip(r.task.source.relative_to(input_dir).as_posix(), r.reason, r.detail)
-        for r in results
-        if r.reason
-    ]
+def _log_summary(manifest: Manifest, output_dir: Path, num_reused: int) -> None:
+    num_skipped = len(manifest.skipped)
+    sizes = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
+    logger.info(
+        "%s: %d clips (%s), %d videos skipped; %d results are from earlier runs",
+        *(output_dir, len(manifest.clips), sizes, num_skipped, num_reused),
+    )
 
 
 def _earlier_manifest(output_dir: Path) -> Manifest | None:
@@ -342,10 +312,6 @@ def _earlier_manifest(output_dir: Path) -> Manifest | None:
         return Manifest.load(output_dir)
     except CorpusError:  # It is missing or unusable, and is written anew.
         return None
-
-
-def _split_sizes(manifest: Manifest) -> str:
-    return ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
 
 
 def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds: float) -> None:

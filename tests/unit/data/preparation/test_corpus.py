@@ -184,7 +184,9 @@ def test_command_guarantees_a_validation_clip_and_names_the_next_command(inputs,
     added.write_bytes(content)
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "2 clips (1 train, 1 val, 0 test), 1 of them from earlier runs; 0 videos skip" in printed
+    assert (
+        "2 clips (1 train, 1 val, 0 test), 0 videos skipped; 1 results are from earlier" in printed
+    )
     assert f"next: talkinghead train experiment=finetune data.corpus_dir='{out}'" in printed
     assert [clip.split for clip in Manifest.load(out).clips] == ["train", "val"]
 
