@@ -27,11 +27,7 @@ from talkinghead.predict.compositing.renderers import (
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import UInt8Array
 
-RENDERERS = {
-    "feather": FeatherRenderer,
-    "laplacian": LaplacianRenderer,
-    "poisson": PoissonRenderer,
-}
+RENDERERS = {"feather": FeatherRenderer, "laplacian": LaplacianRenderer, "poisson": PoissonRenderer}
 QUANTILES = (1.0, 0.85, 0.6)
 
 

@@ -61,12 +61,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class ExportedEmotions:
-    """Emotions of an exported generator, as `choose_emotion` expects them.
-
-    Attributes:
-        names: the emotions that the model was trained with.
-        default: index of the emotion that is used when none is given.
-    """
+    """Emotions of an exported generator, with the index of the default, for `choose_emotion`."""
 
     names: list[str]
     default: int = 0
@@ -87,8 +82,6 @@ class ExportedGenerator:
     Attributes:
         spec: the AVSpec that the model was trained for.
         emotion: the model's emotions, None for a model without.
-        context_frames, lookahead_frames, input_features, needs_head_pose, device: see
-            `GeneratorBackend`.
 
     Raises:
         CheckpointError: the folder is not an export, has another version, or a file is broken.
@@ -109,18 +102,17 @@ class ExportedGenerator:
         self._max_windows: int | None = metadata.get("max_windows")
         load, suffix = file_loader(runtime), SUFFIXES[metadata["format"]]
         if suffix != READABLE_SUFFIXES[runtime]:
+            readable = next(f for f, s in SUFFIXES.items() if s == READABLE_SUFFIXES[runtime])
             raise UsageError(
-                f"checkpoint {folder} is in the format {metadata['format']}, which "
-                f"backend={runtime} does not read: choose backend=auto, or export it as "
-                f"{next(f for f, s in SUFFIXES.items() if s == READABLE_SUFFIXES[runtime])}"
+                f"checkpoint {folder} is in the format {metadata['format']}, which backend="
+                f"{runtime} does not read: choose backend=auto, or export it as {readable}"
             )
         try:
             head = load_file(folder / LIP_HEAD)
             self._lip_head = head["weight"], head["bias"]
         except (OSError, SafetensorError, KeyError) as error:
-            raise CheckpointError(
-                f"{folder / LIP_HEAD} cannot be read ({error}): export it again"
-            ) from error
+            message = f"{folder / LIP_HEAD} cannot be read ({error}): export it again"
+            raise CheckpointError(message) from error
         self._parts = {part: load(folder / f"{part}{suffix}") for part in PARTS}
 
     def encode_reference(
@@ -137,10 +129,7 @@ class ExportedGenerator:
         return ReferenceFeatures(token, mouth, lips, masked_face, maps)
 
     def encode_context(
-        self,
-        masked_face: Tensor,
-        reference: ReferenceFeatures,
-        head_turn: Tensor | None = None,
+        self, masked_face: Tensor, reference: ReferenceFeatures, head_turn: Tensor | None = None
     ) -> ContextFeatures:
         """Encode masked faces [N, 3, H / 2, W / 2] in [0, 1].
 

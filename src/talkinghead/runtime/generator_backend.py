@@ -46,11 +46,7 @@ class GeneratorBackend(Protocol):
         """Encode a reference face, once per reference."""
 
     def encode_context(
-        self,
-        masked_face: Tensor,
-        reference: ReferenceFeatures,
-        head_turn: Tensor | None = None,
-        /,
+        self, masked_face: Tensor, reference: ReferenceFeatures, head_turn: Tensor | None = None, /
     ) -> ContextFeatures:
         """Encode the masked faces of N frames."""
 

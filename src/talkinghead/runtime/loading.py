@@ -81,12 +81,7 @@ def place(
 
 
 def cached_export(checkpoint: Path) -> Path:
-    """Return the folder of a checkpoint's ONNX files in the user's cache; export on first use.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read.
-        DependencyError: a package that the export needs is missing.
-    """
+    """Return the folder of a checkpoint's ONNX files in the user's cache; export on first use."""
     folder = cached_export_folder(checkpoint)
     if (folder / METADATA).is_file():
         return folder

@@ -50,11 +50,9 @@ def whisper_base() -> dict[str, bytes]:
     def read(*paths: str) -> bytes:
         return b"".join(_checked(path, how).read_bytes() for path in paths)
 
-    whole = {
-        name: read(f"{_WHISPER}/{name}")
-        for name in ("config.json", "tokenizer.json", "vocabulary.txt")
-    }
-    return {**whole, "model.bin": read(f"{_WHISPER}/model.bin.part1", _WHISPER_REST)}
+    names = ("config.json", "tokenizer.json", "vocabulary.txt")
+    model = read(f"{_WHISPER}/model.bin.part1", _WHISPER_REST)
+    return {**{name: read(f"{_WHISPER}/{name}") for name in names}, "model.bin": model}
 
 
 def smollm2() -> Path:

@@ -1,9 +1,8 @@
 """The mouth region of a frame, and the generated mouth at the frame's resolution.
 
-The region that a renderer may change is the ellipse `ELLIPSE_CENTRE`, `ELLIPSE_RADII` within the
-mouth box. To change its shape, edit these two constants. The box itself (`mouth_x`, `mouth_y`,
-`mouth_side`) and the top edge of the model's input mask (`mask_top`) are fields of
-`talkinghead.types.AVSpec`: a model must be trained again after they change.
+Renderers change only the ellipse `ELLIPSE_CENTRE`, `ELLIPSE_RADII` within the mouth box. The box
+and the model's input mask are fields of `talkinghead.types.AVSpec`: a model must be trained again
+after they change.
 
 Coordinates: *box* units run from (0, 0) at the upper left corner of the mouth box to (1, 1) at its
     lower right corner; image coordinates have their origin at the centre of the first pixel.
@@ -78,13 +77,8 @@ class MouthRegion:
         to_field = invert(self.box_to_image).astype(np.float64) * size_xy
         to_field[:, 2] += to_field[:, :2] @ [self.columns.start, self.rows.start] - 0.5
         height, width = self.radius.shape
-        return cv2.warpAffine(  # type: ignore[return-value]
-            field,
-            to_field,
-            (width, height),
-            flags=interpolation | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        flags, border = interpolation | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+        return cv2.warpAffine(field, to_field, (width, height), flags=flags, borderMode=border)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

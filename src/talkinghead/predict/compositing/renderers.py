@@ -37,23 +37,7 @@ _MAX_DIFFERENCE = 40
 
 
 class Renderer(Protocol):
-    """A method of blending a generated mouth into an image.
-
-    Example::
-
-        class HardEdgeRenderer:
-            def reset(self):
-                pass
-
-            def render(self, image, mouth, region, time_s):
-                output = image.copy()
-                inside = region.radius < 1
-                region.crop(output)[inside] = mouth.image[inside].clip(0, 255)
-                return output
-
-
-        predictor = LipSyncPredictor.from_checkpoint("default", renderer=HardEdgeRenderer())
-    """
+    """A method of blending a generated mouth into an image; see `examples/custom_renderer.py`."""
 
     def reset(self) -> None:
         """Clear temporal state; called at cuts and before every video."""

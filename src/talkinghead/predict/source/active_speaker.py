@@ -38,13 +38,10 @@ _MIN_WINDOWS = 12
 
 @dataclass
 class _Candidate:
-    """A face at the beginning of a shot.
+    """A face at the beginning of a shot: its times, and its centres in the image at these times.
 
-    Attributes:
-        times_s: times at which the face was seen.
-        centres_xy: the face's centre in the image at these times.
-        mouths: mouth box of the canonical face, uint8 [side, side, 3], at the frame rate of the
-            AVSpec. While the face is not visible, its last image is repeated.
+    `mouths` are crops of the mouth box, uint8 [side, side, 3], at the frame rate of the AVSpec.
+    While the face is not visible, its last crop is repeated.
     """
 
     times_s: list[Fraction] = field(default_factory=list)
@@ -63,16 +60,10 @@ class _Shot:
 
 
 class ActiveSpeakerSelector:
-    """Selects the speaking face for a tracker; a `FaceSelector` function.
+    """Selects the speaking face of a video with audio for a tracker; a `FaceSelector` function.
 
     The video is decoded a second time, ahead of the frames that are being tracked, shot by shot.
-
-    Args:
-        path: a video with audio.
-        fps: nominal frame rate of the video.
-        detector: detects and tracks faces.
-        expert: the sync expert.
-        spec: AVSpec of the expert.
+    `fps` is its nominal frame rate, and `spec` the AVSpec of the sync expert.
     """
 
     def __init__(
@@ -169,10 +160,8 @@ class ActiveSpeakerSelector:
         mean = faces(0, 1)
         mean[0, y0:y1, x0:x1] = np.mean(mouths, axis=0).round()
         mean_mouth = (mouth_crop(as_tensor(mean), spec)[0] * 255).round().to(torch.uint8).numpy()
-        audio_ND, video_ND = embed_clip(
-            self._expert, faces, len(mouths), mean_mouth, features_CM, spec
-        )
-        return find_offset(audio_ND, video_ND, _MAX_OFFSET).confidence
+        embeddings = embed_clip(self._expert, faces, len(mouths), mean_mouth, features_CM, spec)
+        return find_offset(*embeddings, _MAX_OFFSET).confidence
 
 
 class _AudioSegments:

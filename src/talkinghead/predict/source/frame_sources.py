@@ -48,11 +48,7 @@ log = logging.getLogger(__name__)
 
 
 def photo_frames(
-    image: UInt8Array,
-    name: str,
-    detector: FaceDetector,
-    spec: AVSpec,
-    options: SourceOptions,
+    image: UInt8Array, name: str, detector: FaceDetector, spec: AVSpec, options: SourceOptions
 ) -> Generator[SourceFrame]:
     """Return endless frames of a photo at the frame rate of the AVSpec.
 
@@ -97,6 +93,11 @@ def _photo_frames(
             )
 
 
+def _face_selector(options: SourceOptions) -> FaceSelector:
+    is_index = options.face_select == "index"
+    return SelectFaceFromLeft(options.face_index) if is_index else select_largest_face
+
+
 def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) -> list[Face]:
     """Return the selected faces, the largest first."""
     if not faces:
@@ -108,12 +109,7 @@ def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) ->
         return faces[:MAX_FACES]
     if options.face_select == "speaking":
         log.warning("%s: a photo has no audio to select a speaker by; using the largest face", name)
-    choose = (
-        SelectFaceFromLeft(options.face_index)
-        if options.face_select == "index"
-        else select_largest_face
-    )
-    face = choose(faces, Fraction(0))
+    face = _face_selector(options)(faces, Fraction(0))
     if face is None:
         raise FaceNotFoundError(
             f"{name}: face_index={options.face_index}, but {len(faces)} faces were found, counted "
@@ -123,11 +119,7 @@ def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) ->
 
 
 def video_frames(
-    path: Path,
-    fps: Fraction,
-    detector: FaceDetector,
-    spec: AVSpec,
-    options: SourceOptions,
+    path: Path, fps: Fraction, detector: FaceDetector, spec: AVSpec, options: SourceOptions
 ) -> Generator[SourceFrame]:
     """Yield a video's frames without end, with smoothed transforms and references.
 
@@ -138,7 +130,7 @@ def video_frames(
         if options.face_select == "all":
             tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
         else:
-            choose = _face_choice(path, fps, detector, options)
+            choose = _video_face_selector(path, fps, detector, options)
             tracks = [track_face(frames, FaceTracker(detector, select=choose))]
         yield from interleave_tracks(
             add_references(fade_faces(align_faces(track, spec, fps), fps), spec, fps)
@@ -146,16 +138,13 @@ def video_frames(
         )
 
 
-def _face_choice(
+def _video_face_selector(
     path: Path, fps: Fraction, detector: FaceDetector, options: SourceOptions
 ) -> FaceSelector:
-    """Return the function that selects the face to track."""
-    if options.face_select == "index":
-        return SelectFaceFromLeft(options.face_index)
     if options.face_select == "speaking":
         if probe(path).has_audio:
             loaded = load_expert("default")
             expert = cast(SyncDiscriminator, loaded.model)
             return ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
         log.warning("%s: has no audio to select a speaker by; using the largest face", path)
-    return select_largest_face
+    return _face_selector(options)

@@ -27,6 +27,7 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
         folder: an export in full precision.
         inputs: calibration inputs of each part; see `example_inputs`.
     """
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
     parts = read_metadata(folder)["parts"]
@@ -39,12 +40,15 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
             else:
                 arrays = (tensor.numpy() for tensor in inputs[part])
                 named = dict(zip(parts[part]["inputs"], arrays, strict=True))
+                nodes = onnx.load(path).graph.node
                 quantize_static(
                     path,
                     small,
                     SimpleNamespace(get_next=partial(next, iter([named]), None)),
                     op_types_to_quantize=["Conv", "Gemm"],
-                    nodes_to_exclude=_head_nodes(path),
+                    nodes_to_exclude=[
+                        node.name for node in nodes if any("decoder.head." in i for i in node.input)
+                    ],
                     # x86 multiplies unsigned activations by signed weights.
                     activation_type=QuantType.QUInt8,
                     **shared,
@@ -60,11 +64,3 @@ def _warnings_disabled() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _head_nodes(path: Path) -> list[str]:
-    """Return the names of the nodes of the decoder's head."""
-    import onnx
-
-    nodes = onnx.load(path).graph.node
-    return [node.name for node in nodes if any("decoder.head." in name for name in node.input)]

@@ -71,9 +71,8 @@ def demo_sample(spec: AVSpec, generator: GeneratorBackend, num_frames: int = 25)
     samples = torch.from_numpy(read_audio(DEMO_SPEECH, spec.sample_rate).samples)
     features = AudioFeatures(spec, generator.input_features)(samples)
     start = math.ceil(spec.fps)  # Speech starts in the second after an initial breath.
-    frames = range(
-        start - generator.context_frames, start + num_frames + generator.lookahead_frames
-    )
+    stop = start + num_frames + generator.lookahead_frames
+    frames = range(start - generator.context_frames, stop)
     images = as_tensor(np.stack(faces))
     audio = mel_windows(features, frames, spec.fps, spec, generator.input_features)[None]
     lips = torch.tensor([_DEMO_LIPS], dtype=torch.float32) * scale
@@ -83,10 +82,7 @@ def demo_sample(spec: AVSpec, generator: GeneratorBackend, num_frames: int = 25)
 
 @torch.inference_mode()
 def generate_mouths(generator: GeneratorBackend, sample: Sample) -> Tensor:
-    """Generate the mouths [M, 3, H, W] of a sample.
-
-    They are those of a single frame, of a still face and of a moving head, in this order.
-    """
+    """Generate the mouths [M, 3, H, W] of one frame, of a still face and of a moving head."""
     parts = (sample.face, sample.lips, sample.masked_face, sample.audio, sample.head_turn)
     face, lips, masked_face, audio, turn = (tensor.to(generator.device) for tensor in parts)
     past = generator.context_frames
@@ -96,12 +92,9 @@ def generate_mouths(generator: GeneratorBackend, sample: Sample) -> Tensor:
         generator.encode_context(masked_face[:count], reference, turn[:count])
         for count in (1, len(masked_face))
     )
-    outputs = (
-        generator.decode(tokens[:1], reference, still),
-        generator.decode(tokens, reference, still),
-        generator.decode(tokens, reference, moving),
-    )
-    return torch.cat([output.mouth for output in outputs]).cpu()
+    calls = ((tokens[:1], still), (tokens, still), (tokens, moving))
+    outputs = [generator.decode(tokens, reference, context).mouth for tokens, context in calls]
+    return torch.cat(outputs).cpu()
 
 
 def compare(
