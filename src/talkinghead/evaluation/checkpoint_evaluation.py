@@ -23,7 +23,7 @@ from talkinghead.evaluation.clip_scores import ClipScorer, load_clip
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
-from talkinghead.models.checkpoint import load_generator
+from talkinghead.models.checkpoint import LoadedNetwork, load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
@@ -100,18 +100,7 @@ def evaluate(
     manifest = Manifest.load(corpus_dir)
     manifest.require_spec(loaded.spec, corpus_dir)
     entries = _choose_entries(manifest, corpus_dir, options)
-    model = cast(LipSyncGenerator, loaded.model.to(options.device))
-    is_product = options.generation == "product"
-    prior = resolve_lip_prior(lip_prior) if is_product else None
-    generator = ClipGenerator(
-        model,
-        loaded.spec,
-        options.mode,
-        options.reference_frame,
-        options.generation,
-        options.articulation if is_product else 1.0,
-        prior,
-    )
+    generator = _make_generator(loaded, options, lip_prior)
     scorer = ClipScorer(generator, Scorers.build(options, loaded.spec))
     clips = _score_clips(scorer, corpus_dir, manifest, entries, options)
     dependence = measure_audio_dependence(clips)
@@ -119,7 +108,7 @@ def evaluate(
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
         "options": {**asdict(options), "articulation": generator.articulation},
-        "lip_prior": prior and f"{type(prior).__name__}, {prior.blend_weight:g}",
+        "lip_prior": _describe(generator.lip_prior),
         "audio_dependence": dependence.to_dict(),
         "left_out": scorer.scorers.notes,
     }
@@ -183,6 +172,27 @@ def choose_other_clip(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
             index = next(i for i, clip in enumerate(pool) if clip.id == entry.id)
             return pool[(index + 1) % len(pool)]
     return None
+
+
+def _make_generator(
+    loaded: LoadedNetwork,
+    options: EvaluationOptions,
+    lip_prior: LipPrior | Literal["auto"] | None,
+) -> ClipGenerator:
+    is_product = options.generation == "product"
+    return ClipGenerator(
+        cast(LipSyncGenerator, loaded.model.to(options.device)),
+        loaded.spec,
+        options.mode,
+        options.reference_frame,
+        options.generation,
+        options.articulation if is_product else 1.0,
+        resolve_lip_prior(lip_prior) if is_product else None,
+    )
+
+
+def _describe(prior: LipPrior | None) -> str | None:
+    return None if prior is None else f"{type(prior).__name__}, {prior.blend_weight:g}"
 
 
 def _choose_entries(
