@@ -1,11 +1,11 @@
-"""Where a prediction's time goes: each stage, the whole way, memory, for backends and precisions.
+"""Benchmark of prediction: time of each stage, end-to-end speed and memory.
 
 python scripts/bench_predict.py [--media photo video] [--backends torch onnx openvino]
 python scripts/bench_predict.py --device cuda --precisions 32 16-mixed bf16-mixed
 
-A photo (512 x 512) and a video (1280 x 720, a moving head) are made where no --photo or --video is
-given. Each column is a process of its own. The stages are timed one by one; the whole way runs them
-side by side, as `talkinghead predict` does.
+Without --photo and --video, a photo (512 x 512) and a video (1280 x 720, a moving head) are made.
+Each column is measured in its own process. Stages are timed one at a time; end to end they run in
+parallel, as in `talkinghead predict`. The generator runs without a lip prior, with articulation 1.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FPS = 25
 
 
 def main() -> None:
-    """Runs each column in a process and prints the table."""
+    """Measure each column in a process and print the table."""
     args = parse_arguments()
     if args.column:
         print(json.dumps(measure(args)))
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line's; --column and --started are this script's own."""
+    """Return the arguments; --column and --started are set for the processes of the columns."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--media", nargs="+", choices=["photo", "video"], default=["photo", "video"]
@@ -83,20 +83,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--video", type=Path)
     parser.add_argument("--speech", type=Path, default=DEMO_SPEECH)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of speech")
-    parser.add_argument("--height", type=int, default=720, help="of the video that is made")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of the speech")
+    parser.add_argument("--height", type=int, default=720, help="height of the video that is made")
     parser.add_argument("--backends", nargs="+", default=["torch"])
     parser.add_argument("--precisions", nargs="+", default=["32"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--checkpoint", default="default")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     parser.add_argument("--column", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def make_media(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """The files given, or the demonstration's photo and a video of it that moves about."""
+    """Return the given files, or the demo photo and a video in which it moves."""
     photo = cv2.resize(read_image(demo_face()), (512, 512), interpolation=cv2.INTER_AREA)
     if args.photo is None and "photo" in args.media:
         write_image(folder / "photo.png", photo)
@@ -120,10 +120,9 @@ def make_media(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """One column: a model, a medium."""
+    """Measure one column."""
     backend, precision = args.backends[0], args.precisions[0]
-    options = {"device": args.device, "backend": backend}
-    predictor = LipSyncPredictor.from_checkpoint(args.checkpoint, precision=precision, **options)
+    predictor = load_predictor(args, precision, backend)
     row = {"start-up, s": time.time() - args.started}
     clip = read_audio(args.speech, predictor.spec.sample_rate)
     samples = np.resize(clip.samples, round(args.seconds * clip.sample_rate))
@@ -136,21 +135,33 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         started = time.perf_counter()
         report = predictor.render(args.column, clip, Path(folder) / "out.mp4")
         elapsed_s = time.perf_counter() - started
-        row["the whole way, frames/s"] = report.num_frames / elapsed_s
+        row["end to end, frames/s"] = report.num_frames / elapsed_s
         row["real-time factor"] = elapsed_s / args.seconds
         row["peak memory, MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if predictor.device.type == "cuda":
             row["peak GPU memory, MiB"] = torch.cuda.max_memory_allocated() / 2**20
         row |= stage_times(predictor, args, clip, Path(folder) / "stages.mp4")
     if (backend, precision) not in (("torch", "32"), ("auto", "32")):
-        row["mouths against torch's in fp32, PSNR dB"] = psnr_of_mouths(predictor, args)
+        row["mouths relative to torch in fp32, PSNR dB"] = psnr_of_mouths(predictor, args)
     return row
+
+
+def load_predictor(args: argparse.Namespace, precision: str, backend: str) -> LipSyncPredictor:
+    """Load the predictor without a lip prior."""
+    return LipSyncPredictor.from_checkpoint(
+        args.checkpoint,
+        device=args.device,
+        precision=precision,
+        backend=backend,
+        articulation=1.0,
+        lip_prior=None,
+    )
 
 
 def stage_times(
     predictor: LipSyncPredictor, args: argparse.Namespace, clip: AudioClip, output: Path
 ) -> dict[str, float]:
-    """Milliseconds a frame of each stage alone, over the first two seconds."""
+    """Return the milliseconds per frame of each stage alone, over the first two seconds."""
     spec, still = predictor.spec, is_image(args.column)
     count = max(1, min(STAGE_FRAMES, round(args.seconds * FPS)))
     row: dict[str, float] = {}
@@ -170,7 +181,7 @@ def stage_times(
     tracker = FaceTracker(predictor.detector)
     with timed("detect", len(images)):
         faces = [tracker.update(image) for image in images]
-    pictures = [
+    aligned = [
         (
             image,
             estimate_transform(face.points, face.topology, spec),
@@ -179,13 +190,13 @@ def stage_times(
         for image, face in zip(images, faces, strict=True)
         if face is not None
     ]
-    if not pictures:
+    if not aligned:
         raise SystemExit(f"{args.column}: no face was found in the first {count} frames")
-    reference = Reference(*pictures[0])
+    reference = Reference(*aligned[0])
     step = Fraction(1, FPS)
     frames = [
         SourceFrame(image, i * step, step, transform=transform, reference=reference)
-        for i, (image, transform, _) in enumerate(pictures * count if still else pictures)
+        for i, (image, transform, _) in enumerate(aligned * count if still else aligned)
     ]
     _, autocast = place(predictor.model, args.device, args.precisions[0])
     with timed("encode face", 1), torch.inference_mode():
@@ -202,12 +213,12 @@ def stage_times(
     mouths.tokens.finish()
     batch = 25 if still else 8
     with timed("generate"):
-        made = [
+        generated = [
             m for i in range(0, len(frames), batch) for m in mouths.generate(frames[i : i + batch])
         ]
     compositor = Compositor(predictor.renderer, spec)
     with timed("composite"):
-        finished = [compositor.composite(frame)[0] for frame in made]
+        finished = [compositor.composite(frame)[0] for frame in generated]
     height, width = images[0].shape[:2]
     with timed("encode"), VideoWriter(output, width, height, Fraction(FPS), None) as writer:
         for frame, image in zip(frames, finished, strict=True):
@@ -216,8 +227,8 @@ def stage_times(
 
 
 def psnr_of_mouths(predictor: LipSyncPredictor, args: argparse.Namespace) -> float:
-    """Of the 96 x 96 mouths of a second of the demonstration, against torch's in full precision."""
-    exact = LipSyncPredictor.from_checkpoint(args.checkpoint, args.device, "32", backend="torch")
+    """Return the PSNR of a second of demo mouths in dB, relative to torch in full precision."""
+    exact = load_predictor(args, "32", "torch")
     sample = demo_sample(exact.spec, exact.model)
     _, autocast = place(predictor.model, args.device, args.precisions[0])
     kind = predictor.device.type
@@ -228,7 +239,7 @@ def psnr_of_mouths(predictor: LipSyncPredictor, args: argparse.Namespace) -> flo
 
 
 def show(columns: dict[str, dict[str, float]], args: argparse.Namespace) -> None:
-    """Prints the figures, a column for each run."""
+    """Print the table."""
     title = f"{args.checkpoint} on {args.device}, {args.seconds:g} s of speech"
     table = Table("", *columns, title=title)
     for name in dict.fromkeys(name for column in columns.values() for name in column):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# `make infer`: a face and speech (or a text) from the environment, or the demonstration's.
+# `make infer`: predict with the face, speech or text in the environment variables, or the demo files.
 # usage: scripts/infer.sh PYTHON
 set -eu
 python=$1

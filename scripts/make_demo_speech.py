@@ -1,4 +1,4 @@
-"""Makes src/talkinghead/assets/demo.flac again; needs `flite` (Debian: apt install flite)."""
+"""Synthesise src/talkinghead/assets/demo.flac with `flite` (Debian: apt install flite)."""
 
 from __future__ import annotations
 
@@ -18,26 +18,14 @@ SENTENCES = (
 )
 SAMPLE_RATE = 16_000
 PAUSE_S = 0.4
-"""Of digital silence around each sentence: the mouth must close there."""
+"""Digital silence around each sentence in seconds, in which the mouth must close."""
 
 
 def speak(text: str, folder: Path) -> np.ndarray:
-    """Flite's `slt` voice: int16 [num_samples] at 16 kHz, without its own silence at the ends."""
+    """Return a text in Flite's voice `slt`, trimmed: int16 [num_samples] at 16 kHz."""
     target = folder / "speech.wav"
-    subprocess.run(
-        [
-            "flite",
-            "-voice",
-            "slt",
-            "--setf",
-            "duration_stretch=1.05",
-            "-t",
-            text,
-            "-o",
-            str(target),
-        ],
-        check=True,
-    )
+    voice = ["-voice", "slt", "--setf", "duration_stretch=1.05"]
+    subprocess.run(["flite", *voice, "-t", text, "-o", str(target)], check=True)
     with av.open(str(target)) as container:
         samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     loud = np.flatnonzero(np.abs(samples) > 300)
@@ -45,7 +33,7 @@ def speak(text: str, folder: Path) -> np.ndarray:
 
 
 def main() -> None:
-    """Writes the FLAC file."""
+    """Write the FLAC file."""
     silence = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.int16)
     with tempfile.TemporaryDirectory() as folder:
         parts = [part for text in SENTENCES for part in (silence, speak(text, Path(folder)))]

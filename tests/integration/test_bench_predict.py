@@ -1,4 +1,4 @@
-"""The benchmark's table, with a small model and a short photo and video."""
+"""The benchmark of prediction with a small model, a photo and a short video."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ STAGES = ("decode", "detect", "encode face", "mel", "generate", "composite", "en
 
 
 @pytest.mark.slow
-def test_the_benchmark_times_every_stage(tmp_path):
+def test_benchmark_times_every_stage(tmp_path):
     torch.manual_seed(0)
     meta = {"generator": GENERATOR, "av": AVSpec().to_dict(), "license": "", "trained_on": ""}
     save_release(
@@ -37,7 +37,7 @@ def test_the_benchmark_times_every_stage(tmp_path):
         assert all(figures[f"{stage}, ms"] > 0 for stage in STAGES)
         assert figures["real-time factor"] > 0
         assert figures["peak memory, MiB"] > 100
-        psnr = figures.get("mouths against torch's in fp32, PSNR dB")
+        psnr = figures.get("mouths relative to torch in fp32, PSNR dB")
         assert (psnr is None) == name.endswith("32")
         assert psnr is None or psnr > 30
-    assert "the whole way, frames/s" in done.stdout
+    assert "end to end, frames/s" in done.stdout

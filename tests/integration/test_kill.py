@@ -1,4 +1,4 @@
-"""kill -9 in the second stage: what is resumed equals what was never interrupted."""
+"""SIGKILL in adversarial training: the resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SECOND_STAGE = [
 
 
 def losses(run: Path) -> dict[int, dict[str, str]]:
-    """What training logged, by iterations counted from 0, to the last digit.
+    """Return the logged losses as text, by iteration counted from 0.
 
-    In the first iteration of an epoch, and the first that is resumed, Lightning forgets what was
-    logged before a second optimizer's step: the generator's own losses are always there.
+    In the first iteration of an epoch and after resuming, Lightning drops values that were logged
+    before the step of the second optimizer; the losses of the generator are always present.
     """
     with (run / "csv" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["train/generator/loss"]]
@@ -48,7 +48,7 @@ def losses(run: Path) -> dict[int, dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     expert, meta = build(EXPERT, SMALL, SPEC), {EXPERT: SMALL}
     meta |= {"av": SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
     save_release(tmp_path / "expert.safetensors", EXPERT, expert, meta)
@@ -57,7 +57,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     killed, resumed, whole = (tmp_path / "runs" / n for n in ("killed", "resumed", "whole"))
     last = killed / "checkpoints" / "last.ckpt"
 
-    # A few iterations lie between two checkpoints, so that some are lost and made again.
+    # There are a few iterations between checkpoints, so some are lost and repeated.
     endless = [*common, "model.max_iterations=100000", "callbacks.last.minutes=0.01"]
     endless.append(f"hydra.run.dir={killed}")
     process = subprocess.Popen(
