@@ -72,13 +72,6 @@ def test_background_mask_changes_gradually_with_yaw():
     assert 0 < max(steps) < 0.15 * changes[0].max()
 
 
-def test_polygon_mask_has_a_soft_edge():
-    row = REGION.polygon_mask(OUTLINE)[len(REGION.radius) // 2]
-    assert row.max() == 1
-    assert row.min() == 0
-    assert np.abs(np.diff(row)).max() < 0.25
-
-
 def test_previous_reference_is_blended_by_its_weight():
     rng = np.random.default_rng(0)
 

@@ -20,10 +20,6 @@ def similarity(scale, degrees, x, y):
     return np.hstack([linear, (np.array([128, 128]) - linear @ [x, y])[:, None]]).astype(np.float32)
 
 
-def noise_image(height=300, width=400, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
 def fields(flow=(0.0, 0.0), mask=0.0, rgb=(0.0, 0.0, 0.0)):
     return MouthFields(
         flow=np.full((48, 48, 2), flow, np.float32),
@@ -32,35 +28,41 @@ def fields(flow=(0.0, 0.0), mask=0.0, rgb=(0.0, 0.0, 0.0)):
     )
 
 
+def paint(transform, mouth, reference_transform=None):
+    """Return an image, its mouth region and the mouth painted from the same image."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    region = find_mouth_region(transform, *image.shape[:2], SPEC)
+    source = transform if reference_transform is None else reference_transform
+    return image, region, paint_mouth(mouth, Texture(image, box_to_image(source, SPEC)), region)
+
+
 @pytest.mark.parametrize(("scale", "degrees"), [(1.0, 0), (0.7, 20), (1.9, -35)])
 def test_zero_flow_keeps_the_pixels_of_a_photo(scale, degrees):
-    image = noise_image()
-    transform = similarity(scale, degrees, 200, 150)
-    region = find_mouth_region(transform, *image.shape[:2], SPEC)
-    texture = Texture(image, box_to_image(transform, SPEC))
-    assert np.array_equal(paint_mouth(fields(), texture, region).image, region.crop(image))
+    image, region, painted = paint(similarity(scale, degrees, 200, 150), fields())
+    assert np.array_equal(painted.image, region.crop(image))
 
 
 def test_flow_is_in_box_sides_and_points_to_the_source():
-    image = noise_image()
-    transform = similarity(1.0, 0, 200, 100)
-    region = find_mouth_region(transform, *image.shape[:2], SPEC)
-    texture = Texture(image, box_to_image(transform, SPEC))
-    moved = paint_mouth(fields(flow=(6 / SPEC.mouth_side, 0)), texture, region).image
-    inside = moved[5:-5, 5:-15]
-    assert np.abs(inside - region.crop(image)[5:-5, 11:-9]).max() < 1.0
+    flow = (6 / SPEC.mouth_side, 0)
+    image, region, painted = paint(similarity(1.0, 0, 200, 100), fields(flow))
+    expected = region.crop(image)[5:-5, 11:-9]
+    assert np.abs(painted.image[5:-5, 5:-15] - expected).max() < 1.0
 
 
 def test_mask_is_the_weight_of_rgb():
-    image = noise_image()
-    transform = similarity(1.0, 10, 200, 150)
-    region = find_mouth_region(transform, *image.shape[:2], SPEC)
-    texture = Texture(image, box_to_image(transform, SPEC))
-    painted = paint_mouth(fields(mask=1.0, rgb=(1.0, 0.5, 0.0)), texture, region)
+    mouth = fields(mask=1.0, rgb=(1.0, 0.5, 0.0))
+    _, region, painted = paint(similarity(1.0, 10, 200, 150), mouth)
     assert np.allclose(painted.image, [255, 127.5, 0], atol=1e-3)
     assert painted.rgb_weight.shape == region.radius.shape
     assert np.allclose(painted.rgb_weight, 1)
     assert painted.rgb_pixel_px == pytest.approx(SPEC.mouth_side / 96)
+
+
+def test_texture_of_another_frame_is_aligned_to_the_face():
+    before, now = similarity(1.0, 0, 200, 120), similarity(1.0, 0, 207, 131)
+    image, _, painted = paint(now, fields(), before)
+    expected = find_mouth_region(before, *image.shape[:2], SPEC).crop(image)
+    assert np.array_equal(painted.image[:80, :80], expected[:80, :80])
 
 
 def test_box_of_an_aligned_face_is_that_of_the_spec():
@@ -87,15 +89,3 @@ def test_region_is_clipped_at_the_border_and_none_outside():
     assert cut.rows.start == 0
     assert cut.columns.start == 0
     assert find_mouth_region(similarity(1.0, 0, 900, 900), 100, 100, SPEC) is None
-    image = noise_image(100, 100)
-    texture = Texture(image, box_to_image(similarity(1.0, 0, 0, 0), SPEC))
-    assert paint_mouth(fields(), texture, cut).image.shape == (*cut.box_xy.shape[:2], 3)
-
-
-def test_texture_of_another_frame_is_aligned_to_the_face():
-    image = noise_image()
-    before, now = similarity(1.0, 0, 200, 120), similarity(1.0, 0, 207, 131)
-    region = find_mouth_region(now, *image.shape[:2], SPEC)
-    painted = paint_mouth(fields(), Texture(image, box_to_image(before, SPEC)), region).image
-    expected = find_mouth_region(before, *image.shape[:2], SPEC).crop(image)
-    assert np.array_equal(painted[:80, :80], expected[:80, :80])

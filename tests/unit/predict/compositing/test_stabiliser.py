@@ -21,27 +21,13 @@ def test_jitter_is_smoothed():
     assert np.std(outputs[10:]) < 0.75 * before
 
 
-def test_opening_mouth_is_not_delayed():
-    stabiliser = MouthStabiliser()
-    stabiliser(_fields(level=0.0), 0.0)
-    moved = stabiliser(_fields(level=0.1), 0.04).flow.mean()
-    assert moved > 0.08
-
-
-def test_constant_fields_are_unchanged():
-    fields = _fields()
-    stabiliser = MouthStabiliser()
-    for i in range(5):
-        outputs = stabiliser(fields, i / 25)
-    assert np.array_equal(outputs.flow, fields.flow)
-
-
-def test_first_frame_after_reset_is_unchanged():
+def test_first_frame_after_reset_and_constant_fields_are_unchanged():
     stabiliser = MouthStabiliser()
     stabiliser(_fields(level=0.0), 0.0)
     stabiliser.reset()
     fields = _fields(level=0.004)
-    assert np.array_equal(stabiliser(fields, 0.04).flow, fields.flow)
+    for time_s in (0.04, 0.08):
+        assert np.array_equal(stabiliser(fields, time_s).flow, fields.flow)
 
 
 def test_cutoff_does_not_depend_on_frame_rate():
@@ -55,19 +41,13 @@ def test_cutoff_does_not_depend_on_frame_rate():
     assert abs(after_a_second(25) - after_a_second(60)) < 0.02
 
 
-def _delay_ms(inputs, outputs, hz, fps):
-    """Return the delay of one oscillation relative to another."""
-    wave = np.exp(-2j * np.pi * hz * np.arange(len(inputs)) / fps)
-    turn = np.angle(np.vdot(wave, outputs - outputs.mean()) / np.vdot(wave, inputs - inputs.mean()))
-    return 1000 * turn / (2 * np.pi * hz)
-
-
 @pytest.mark.parametrize("hz", [2, 6])
 def test_delay_of_speech_motion_is_a_fraction_of_a_frame(hz):
     """The flow varies by 0.5 % of the box, as in the clips of docs/rendering.md."""
     stabiliser = MouthStabiliser()
     inputs = 0.005 * np.sqrt(2) * np.sin(2 * np.pi * hz * np.arange(100) / 25)
     outputs = [stabiliser(_fields(i, level), i / 25).flow.mean() for i, level in enumerate(inputs)]
-    delay_ms = _delay_ms(inputs[25:], np.array(outputs[25:]), hz, 25)
-    assert 0 < delay_ms < 15
+    wave = np.exp(-2j * np.pi * hz * np.arange(75) / 25)
+    before, after = (np.vdot(wave, x[25:] - np.mean(x[25:])) for x in (inputs, outputs))
+    assert 0 < 1000 * np.angle(after / before) / (2 * np.pi * hz) < 15
     assert np.std(outputs[25:]) > 0.85 * np.std(inputs[25:])

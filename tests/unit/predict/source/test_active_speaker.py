@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from fractions import Fraction
 from itertools import islice
 
@@ -13,11 +14,10 @@ from skimage.data import astronaut
 from talkinghead.features.faces.alignment import invert
 from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.media.reader import read_audio
-from talkinghead.media.writer import VideoWriter, write_audio_file
+from talkinghead.media.writer import VideoWriter
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
-from talkinghead.predict.source.active_speaker import _AudioSegments
 from talkinghead.predict.source.frame_sources import video_frames
 from talkinghead.types import AudioClip, AVSpec
 
@@ -66,9 +66,8 @@ def side(frame):
 @pytest.mark.parametrize("speaks", [0, 1])
 def test_face_in_sync_with_the_audio_is_selected(detector, talking, speeches, tmp_path, speaks):
     video = write_pair(tmp_path / "a.mp4", zip(*talking, strict=True), speeches[speaks])
-    frames = video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)
-    assert {side(frame) for frame in islice(frames, 80)} == {speaks}
-    frames.close()
+    with closing(video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)) as frames:
+        assert {side(frame) for frame in islice(frames, 80)} == {speaks}
 
 
 @pytest.mark.slow
@@ -81,9 +80,9 @@ def test_speaker_is_selected_per_shot(detector, talking, speeches, tmp_path):
     samples = np.concatenate([speeches[0].samples, np.zeros(3 * 640, np.float32)] * 2)
     shots = [*pairs, *between, *((b, a) for a, b in pairs), *between]
     video = write_pair(tmp_path / "a.mp4", shots, AudioClip(samples, 16_000))
-    frames = video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)
-    sides = [None if f.transform is None else side(f) for f in islice(frames, 2 * len(shots) - 1)]
-    frames.close()
+    with closing(video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)) as frames:
+        played = list(islice(frames, 2 * len(shots) - 1))
+    sides = [None if frame.transform is None else side(frame) for frame in played]
     half, shot = len(shots) // 2, len(pairs)
     assert set(sides[:shot]) == {0}
     assert set(sides[half : half + shot]) == {1}
@@ -94,19 +93,6 @@ def test_largest_face_is_selected_without_audio(detector, talking, tmp_path, cap
     small = np.full((SIDE, SIDE, 3), 128, np.uint8)
     small[40:200, 40:200] = cv2.resize(talking[0][0], (160, 160), interpolation=cv2.INTER_AREA)
     video = write_pair(tmp_path / "a.mp4", [(small, talking[0][0])] * 4, None)
-    frames = video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)
-    assert side(next(frames)) == 1
+    with closing(video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)) as frames:
+        assert side(next(frames)) == 1
     assert "has no audio to select a speaker by" in caplog.text
-    frames.close()
-
-
-def test_audio_segments(tmp_path):
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 50_000).astype(np.float32)
-    write_audio_file(tmp_path / "a.wav", AudioClip(samples, 16_000))
-    segments = _AudioSegments(tmp_path / "a.wav", 16_000)
-    assert np.abs(segments.read(0, 10_000) - samples[:10_000]).max() < 1e-4
-    assert np.abs(segments.read(30_000, 45_000) - samples[30_000:45_000]).max() < 1e-4
-    end = segments.read(45_000, 60_000)
-    assert len(end) == 15_000
-    assert np.abs(end[:5_000] - samples[45_000:]).max() < 1e-4
-    assert not end[5_000:].any()

@@ -47,11 +47,6 @@ def test_photo_is_repeated_at_the_spec_frame_rate():
     assert frames[0].transform is frames[1].transform
 
 
-def test_photo_without_face_is_an_error():
-    with pytest.raises(FaceNotFoundError, match=r"p\.jpg"):
-        photo()
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -66,23 +61,20 @@ def test_face_selection_in_a_photo(options, expected):
     assert [-round(f.transform[0, 2]) for f in frames if f.time_s == 0] == expected
 
 
-def test_missing_face_index_is_an_error():
+def test_missing_faces_and_unknown_options_are_refused():
+    with pytest.raises(FaceNotFoundError, match=r"p\.jpg"):
+        photo()
     with pytest.raises(FaceNotFoundError, match="face_index=3, but 1 faces"):
         photo(face(), face_select="index", face_index=3)
+    unknown = {"face_select": "left", "extend": "x", "motion": "walk", "face_index": -1}
+    for name, value in unknown.items():
+        with pytest.raises(UsageError, match=name):
+            SourceOptions(**{name: value})
 
 
 def test_photo_has_no_active_speaker(caplog):
     next(photo(face(), face_select="speaking"))
     assert "p.jpg: a photo has no audio" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"face_select": "left"}, {"extend": "x"}, {"motion": "walk"}, {"face_index": -1}],
-)
-def test_unknown_options_are_refused(options):
-    with pytest.raises(UsageError, match=next(iter(options))):
-        SourceOptions(**options)
 
 
 def test_closing_video_frames_closes_the_decoder(monkeypatch):
@@ -96,7 +88,7 @@ def test_closing_video_frames_closes_the_decoder(monkeypatch):
             closed.append(path)
 
     monkeypatch.setattr(playback, "read_video", read)
-    frames = video_frames(Path("v"), Fraction(25), Detector(face()), SPEC)
+    frames = video_frames(Path("v"), Fraction(25), Detector(face()), SPEC, SourceOptions())
     next(frames)
     frames.close()
     assert closed == [Path("v")]
