@@ -29,21 +29,18 @@ def skin(size=256, seed=0):
     return np.clip([190, 150, 130] + 200 * shade + 2 * grain, 0, 255).astype(np.uint8)
 
 
-def mouth_of(image, rgb_weight=0.0):
-    return PaintedMouth(image, np.full(image.shape[:2], rgb_weight, np.float32), 1.5)
+IMAGE = skin()
+REGION = find_mouth_region(np.eye(2, 3, dtype=np.float32), 256, 256, SPEC)
+CROP = REGION.crop(IMAGE)
+INNER = REGION.radius < 0.7
+GREY_IMAGE = np.full((256, 256, 3), 128, np.uint8)
+GREY = REGION.crop(GREY_IMAGE)
 
 
-@pytest.fixture
-def region():
-    transform = np.float32([[1, 0, 0], [0, 1, 0]])
-    return find_mouth_region(transform, 256, 256, SPEC)
-
-
-def seam(composite, truth, region):
-    """Return the mean gradient of the composite's error along the edge, in levels."""
-    error = cv2.blur(region.crop(composite).astype(np.float32) - region.crop(truth), (5, 5))
-    gradient = np.hypot(cv2.Sobel(error, -1, 1, 0), cv2.Sobel(error, -1, 0, 1)).mean(-1)
-    return gradient[(region.radius > 0.75) & (region.radius < 1.05)].mean()
+def render(renderer, mouth, time_s=0.0, region=REGION, image=IMAGE):
+    """Return the region of the image with a mouth."""
+    mouth = PaintedMouth(mouth.astype(np.float32), np.zeros(mouth.shape[:2], np.float32), 1.5)
+    return region.crop(renderer.render(image, mouth, region, time_s)).astype(np.float32)
 
 
 def moving_head_frames(num_frames=4):
@@ -78,124 +75,95 @@ def test_pixels_outside_the_ellipse_are_unchanged(renderer):
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
-def test_mouth_equal_to_the_image_changes_nothing(renderer, region):
-    image = skin()
-    mouth = region.crop(image).astype(np.float32)
-    assert np.array_equal(renderer().render(image, mouth_of(mouth), region, 0.0), image)
+def test_mouth_equal_to_the_image_and_occluded_pixels_change_nothing(renderer):
+    assert np.array_equal(render(renderer(), CROP), CROP)
+    mouth = CROP.astype(np.float32)
+    mouth[40:] -= 60
+    visibility = (REGION.box_xy[..., 0] > 0.5).astype(np.float32)
+    composite = render(renderer(), mouth, region=replace(REGION, visibility=visibility))
+    assert np.array_equal(composite[visibility == 0], CROP[visibility == 0])
+    assert not np.array_equal(composite, CROP)
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
-def test_colour_shift_is_corrected(renderer, region):
-    image = skin()
-    mouth = region.crop(image) * np.float32(0.9) + np.float32([0, 10, 18])
-    composite = renderer().render(image, mouth_of(mouth), region, 0.0)
-    inside = region.radius < 0.7
-    error = np.abs(region.crop(composite).astype(float) - region.crop(image))[inside].mean()
-    assert error < 0.25 * np.abs(mouth - region.crop(image))[inside].mean()
+def test_colour_shift_is_corrected(renderer):
+    mouth = CROP * np.float32(0.9) + np.float32([0, 10, 18])
+    error = np.abs(render(renderer(), mouth) - CROP)[INNER].mean()
+    assert error < 0.25 * np.abs(mouth - CROP)[INNER].mean()
 
 
-def test_seam_in_uneven_light_is_weaker_than_with_feather(region):
-    image = skin()
-    light = 40 * (region.box_xy[..., :1] - np.float32(0.5))
-    mouth = region.crop(image) + light
-    feather, laplacian, poisson = (
-        seam(renderer().render(image, mouth_of(mouth), region, 0.0), image, region)
-        for renderer in RENDERERS
-    )
+def test_seam_in_uneven_light_is_weaker_than_with_feather():
+    light = 40 * (REGION.box_xy[..., :1] - np.float32(0.5))
+
+    def seam(renderer):
+        """Return the mean gradient of the composite's error along the edge, in levels."""
+        error = cv2.blur(render(renderer(), CROP + light) - CROP, (5, 5))
+        gradient = np.hypot(cv2.Sobel(error, -1, 1, 0), cv2.Sobel(error, -1, 0, 1)).mean(-1)
+        return gradient[(REGION.radius > 0.75) & (REGION.radius < 1.05)].mean()
+
+    feather, laplacian, poisson = map(seam, RENDERERS)
     assert poisson < 0.6 * feather
     assert laplacian < 0.8 * feather
 
 
-def test_laplacian_blends_coarse_differences_over_a_wider_edge(region):
-    image = np.full((256, 256, 3), 128, np.uint8)
-    stripes = 40 * np.sign(np.sin(2 * np.pi * 40 * region.box_xy[..., 0]))
-    near_edge = (region.radius > 0.75) & (region.radius < 0.9)
+def test_laplacian_blends_coarse_differences_over_a_wider_edge():
+    near_edge = (REGION.radius > 0.75) & (REGION.radius < 0.9)
 
     def kept(difference):
-        mouth = (region.crop(image) + difference).astype(np.float32)
-        composite = LaplacianRenderer().render(image, mouth_of(mouth), region, 0.0)
-        changed = np.abs(region.crop(composite).astype(float) - 128).mean(-1)
-        return changed[near_edge].mean() / changed[region.radius < 0.4].mean()
+        composite = render(LaplacianRenderer(), GREY + difference, image=GREY_IMAGE)
+        changed = np.abs(composite - 128).mean(-1)
+        return changed[near_edge].mean() / changed[REGION.radius < 0.4].mean()
 
-    shade = 30 * np.float32([[[1, -1, 0]]]) * np.sign(region.box_xy[..., 1:] - 0.5)
-    assert kept(stripes[..., None]) > kept(shade) + 0.2
-
-
-@pytest.mark.parametrize("renderer", RENDERERS)
-def test_occluded_pixels_are_unchanged(renderer, region):
-    image = skin()
-    mouth = region.crop(image).astype(np.float32)
-    mouth[40:] -= 60
-    visibility = (region.box_xy[..., 0] > 0.5).astype(np.float32)
-    composite = renderer().render(
-        image, mouth_of(mouth), replace(region, visibility=visibility), 0.0
-    )
-    occluded = visibility == 0
-    assert np.array_equal(region.crop(composite)[occluded], region.crop(image)[occluded])
-    assert not np.array_equal(composite, image)
+    stripes = 40 * np.sign(np.sin(2 * np.pi * 40 * REGION.box_xy[..., :1]))
+    shade = 30 * np.float32([[[1, -1, 0]]]) * np.sign(REGION.box_xy[..., 1:] - 0.5)
+    assert kept(stripes) > kept(shade) + 0.2
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_subpixel_motion_of_the_head_causes_no_flicker(renderer):
-    image = np.full((256, 256, 3), 128, np.uint8)
     without_grain = renderer(grain=False)
     levels = []
     for frame in range(20):
         transform = np.float32([[1, 0, 0.37 * frame], [0, 1, -0.21 * frame]])
         region = find_mouth_region(transform, 256, 256, SPEC)
-        across = (region.box_xy - 0.5)[..., 0, None]
-        mouth = np.repeat(128 + 60 * across + 20, 3, -1).astype(np.float32)
-        composite = without_grain.render(image, mouth_of(mouth), region, frame / 25)
-        levels.append(region.crop(composite).astype(float)[region.radius < 0.8].mean())
+        mouth = np.repeat(148 + 60 * (region.box_xy - 0.5)[..., 0, None], 3, -1)
+        composite = render(without_grain, mouth, frame / 25, region, GREY_IMAGE)
+        levels.append(composite[region.radius < 0.8].mean())
     assert np.std(levels) < 0.25
 
 
-def test_poisson_keeps_gradients_of_the_mouth(region):
-    image = skin()
-    mouth = region.crop(image).astype(np.float32) + 12
-    x, y = SPEC.mouth_x - region.columns.start, SPEC.mouth_y - region.rows.start
+def test_poisson_keeps_gradients_of_the_mouth():
+    mouth = CROP.astype(np.float32) + 12
+    x, y = SPEC.mouth_x - REGION.columns.start, SPEC.mouth_y - REGION.rows.start
     mouth[y + 60 : y + 76, x + 60 : x + 84] -= 80  # Within the ring that colours are measured in.
-    composite = PoissonRenderer().render(image, mouth_of(mouth), region, 0.0)
+    composite = render(PoissonRenderer(), mouth)
     inside, outside = (y + 68, x + 70), (y + 68, x + 40)
-    step = region.crop(composite)[inside].astype(float) - region.crop(composite)[outside]
+    step = composite[inside] - composite[outside]
     assert np.allclose(step, mouth[inside] - mouth[outside], atol=12)
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
-def test_colour_correction_does_not_flicker(renderer, region):
-    image = skin()
+def test_colour_correction_does_not_flicker_and_is_cleared_by_reset(renderer):
     rng = np.random.default_rng(2)
-    flickering = renderer()
+    used = renderer()
     levels = []
     for frame in range(40):
-        mouth = region.crop(image) + np.float32(6 * rng.standard_normal())
-        composite = flickering.render(image, mouth_of(mouth), region, frame / 25)
-        difference = region.crop(composite).astype(float) - mouth
-        levels.append(difference[region.radius < 0.7].mean())
+        mouth = CROP + np.float32(6 * rng.standard_normal())
+        levels.append((render(used, mouth, frame / 25) - mouth)[INNER].mean())
     # The correction is nearly constant although its target changes in every frame.
     assert np.std(levels[10:]) < 3.0
-
-
-@pytest.mark.parametrize("renderer", RENDERERS)
-def test_reset_clears_the_colour_correction(renderer, region):
-    image = skin()
-    mouth = region.crop(image).astype(np.float32)
-    used = renderer()
-    for frame in range(5):
-        used.render(image, mouth_of(mouth + 30), region, frame / 25)
     used.reset()
-    assert np.array_equal(
-        used.render(image, mouth_of(mouth - 20), region, 0.2),
-        renderer().render(image, mouth_of(mouth - 20), region, 0.2),
-    )
+    darker = CROP.astype(np.float32) - 20
+    assert np.array_equal(render(used, darker, 0.2), render(renderer(), darker, 0.2))
 
 
 def test_clipped_and_tiny_regions_are_rendered():
-    image = skin()
     for transform in ([[1, 0, 90], [0, 1, 20]], [[20, 0, -2000], [0, 20, -1000]]):
         region = find_mouth_region(np.float32(transform), 256, 256, SPEC)
-        mouth = np.zeros((*region.box_xy.shape[:2], 3), np.float32)
+        shape = region.radius.shape
         for renderer in RENDERERS:
             for weight in (0.0, 1.0):
-                composite = renderer().render(image, mouth_of(mouth, weight), region, 0.0)
-                assert composite.shape == image.shape
+                mouth = PaintedMouth(
+                    np.zeros((*shape, 3), np.float32), np.full(shape, weight, np.float32), 1.5
+                )
+                assert renderer().render(IMAGE, mouth, region, 0.0).shape == IMAGE.shape
