@@ -1,4 +1,4 @@
-"""A loopback server with OpenAI's API that sends canned responses and failures."""
+"""A loopback server with OpenAI's API that sends canned responses, and requests to it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from talkinghead.media.audio_decoding import read_audio
+from talkinghead.paths import DEMO_SPEECH
+from talkinghead.speech.llm.openai_llm import OpenAIChat
+from talkinghead.speech.protocols import Message
+from talkinghead.speech.stt.openai_stt import OpenAISpeechToText
+from talkinghead.speech.tts.openai_tts import OpenAITextToSpeech
 
 KEY = "sk-test-5up3r53cr3t"
 CLOSE_CONNECTION = "close connection"
@@ -70,14 +77,7 @@ def transcript_response(text: str, **more: Any) -> CannedResponse:
 def chat_event(text: str | None = None, finish: str | None = None) -> bytes:
     """Return one server-sent event of a chat reply."""
     choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
-    chunk = {
-        "id": "chat-1",
-        "object": "chat.completion.chunk",
-        "created": 0,
-        "model": "gpt",
-        "choices": [choice],
-    }
-    return f"data: {json.dumps(chunk)}\n\n".encode()
+    return f"data: {json.dumps({'choices': [choice]})}\n\n".encode()
 
 
 END = (chat_event(finish="stop"), b"data: [DONE]\n\n")
@@ -103,13 +103,11 @@ def pcm_bytes(*values: int) -> bytes:
     return np.array(values, "<i2").tobytes()
 
 
-def error_response(
-    status: int, message: str, code: str | None = None, **headers: str
-) -> CannedResponse:
-    """Return an error in OpenAI's format; underscores in header names become hyphens."""
-    body = {"error": {"message": message, "type": "error", "param": None, "code": code}}
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return CannedResponse([json.dumps(body).encode()], status=status, headers=named)
+def error_response(status: int, message: str, retry_after: str = "") -> CannedResponse:
+    """Return an error in OpenAI's format."""
+    body = {"error": {"message": message, "type": "error", "param": None, "code": None}}
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return CannedResponse([json.dumps(body).encode()], status=status, headers=headers)
 
 
 class OpenAIServer(ThreadingHTTPServer):
@@ -178,3 +176,29 @@ class _Handler(BaseHTTPRequestHandler):
         if select.select([self.connection], [], [], _TIMEOUT_S)[0]:
             assert self.connection.recv(1) == b""
             self.server.disconnected.set()
+
+
+SPEECH = read_audio(DEMO_SPEECH, 16_000)
+
+
+def request_transcript(server, cancel=None, **options):
+    yield OpenAISpeechToText(base_url=server.url, **options).transcribe(SPEECH, cancel).text
+
+
+def request_reply(server, cancel=None, **options):
+    llm = OpenAIChat("gpt", base_url=server.url, **options)
+    yield from llm.reply([Message("user", "Hello?")], cancel)
+
+
+def request_speech(server, cancel=None, **options):
+    for chunk in OpenAITextToSpeech(base_url=server.url, **options).speak("Hello.", cancel):
+        yield from (chunk * 32_768).astype(int).tolist()
+
+
+VALID = {
+    request_transcript: (transcript_response("One two."), ["One two."]),
+    request_reply: (chat_response("One ", "two.", *END), ["One ", "two."]),
+    request_speech: (pcm_response(pcm_bytes(1), pcm_bytes(2)), [1, 2]),
+}
+"""Each request's valid response and the result."""
+for_each_adapter = pytest.mark.parametrize("send", VALID)

@@ -1,7 +1,7 @@
-"""Small speech providers for tests of conversations."""
+"""Small speech providers for tests of conversations, and the word error rate."""
 
+import re
 import threading
-import time
 
 import numpy as np
 
@@ -13,7 +13,7 @@ class ToneTextToSpeech:
     """A voice that plays a tone for each word, fails at `fails_at` and refuses concurrent callers.
 
     Attributes:
-        spoken: the sentences received, with their times.
+        spoken: The sentences received.
     """
 
     sample_rate = 16_000
@@ -26,7 +26,7 @@ class ToneTextToSpeech:
     def speak(self, text, cancel=None):
         assert self._lock.acquire(blocking=False), "two callers at a time"
         try:
-            self.spoken.append((text, time.monotonic()))
+            self.spoken.append(text)
             for word in text.split():
                 if cancel is not None and cancel.is_set():
                     return
@@ -82,3 +82,14 @@ class RecordingEcho(Echo):
                 yield word
         finally:
             self.num_running -= 1
+
+
+def word_error_rate(text, reference):
+    """Return insertions, deletions and substitutions relative to the reference's words."""
+    words, expected = (re.sub(r"[^a-z' ]", " ", t.lower()).split() for t in (text, reference))
+    row = range(len(expected) + 1)
+    for i, word in enumerate(words, 1):
+        last, row = row, [i]
+        for j, other in enumerate(expected, 1):
+            row.append(min(last[j] + 1, row[-1] + 1, last[j - 1] + (word != other)))
+    return row[-1] / len(expected)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.predict_command import make_files, messages, predict, write_speech
-from helpers.word_errors import word_error_rate
+from helpers.speech_services import word_error_rate
 
 from talkinghead.cli.main import main
 from talkinghead.errors import DependencyError

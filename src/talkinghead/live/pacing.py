@@ -12,7 +12,7 @@ class AudioClock:
     """Playback position of the speech in seconds, by the wall clock; negative before the start.
 
     It starts when it is constructed. If a sound card plays the speech, use the number of samples
-    that it has played instead: sound cards drift from the wall clock.
+    played instead: sound cards drift from the wall clock.
 
     Args:
         delay_s: Time in seconds until playback starts: the stream's `playback_delay_s`.

@@ -62,15 +62,13 @@ class _Turn:
 class Conversation:
     """Question-and-answer turns with an avatar, one turn at a time, with a shared history.
 
-    The language model's text is split into sentences as it arrives, each sentence is synthesised
-    while the next is written, and video is rendered from the first audio on. The stages run in
-    threads with short queues between them.
+    The stages run in threads with short queues between them: each sentence is synthesised while the
+    language model writes the next, and the video is rendered from the first audio on.
 
     Args:
         avatar: Avatar that gives the answers.
         llm: Language model that writes the replies.
-        voice: Voice of the replies: a `TextToSpeech`, or one wrapped in `Voice` for pauses and a
-            constant loudness.
+        voice: Voice of the replies; `Voice` adds pauses and a constant loudness.
         stt: Speech recognition; None is enough for typed questions.
         system_prompt: Instructions to the language model, sent before the history; None sends none.
         language: Two-letter code of the replies, for splitting them into sentences; None uses the
@@ -118,8 +116,7 @@ class Conversation:
     def interrupt(self) -> None:
         """Stop the current turn, if there is one; call this from another thread.
 
-        Every stage stops and every queue is emptied. What was spoken before is kept in the video,
-        the transcript and the history.
+        The speech until then is kept in the video, the transcript and the history.
         """
         self._turn.interrupted = True
         self._turn.cancel.set()
@@ -155,10 +152,10 @@ class Conversation:
             return self._reply(turn, transcript, output, options)
 
     def answer_text(self, text: str, output: str | Path, **options: Any) -> TurnReport:
-        """Answer a typed question; see `answer`.
+        """Answer a typed question with a video and a transcript, as `answer` does.
 
         Raises:
-            SpeechError: See `answer`.
+            SpeechError: A provider failed before anything was spoken.
             UsageError: The text is empty.
         """
         if not text.strip():
@@ -209,7 +206,6 @@ class Conversation:
         return report
 
     def _record(self, report: TurnReport) -> None:
-        """Add the turn to the history, write its transcript and log it."""
         reply = " ".join(sentence.text for sentence in report.reply)
         if report.question.text and reply:
             self.history.append(Message("user", report.question.text))

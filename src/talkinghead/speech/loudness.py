@@ -32,14 +32,14 @@ _KNEE = 0.7
 class LoudnessNormalizer:
     """Normalise sentences to one loudness, with one gain per sentence, and limit their peaks.
 
-    The gain is the mean of R 128's gated blocks over the earlier sentences, so a sentence is not
-    delayed. Only until one second of speech is known, the first second of a sentence is buffered
-    and measured too. Loud sentences stay louder than quiet ones, and the output does not depend on
-    how the audio is divided into chunks.
+    The gain follows from the mean of R 128's gated blocks over the earlier sentences, so a sentence
+    is not delayed. Until one second of speech has been measured, the first second of a sentence is
+    buffered and measured too. Loud sentences stay louder than quiet ones, and the output does not
+    depend on how the audio is divided into chunks.
 
     The default of -19 LUFS is the -16 recommended for streaming (AES TD1004), for a mono signal:
-    two loudspeakers play it 3 dB louder than it measures. It is also close to the speech that the
-    packaged weights were trained with. Broadcast uses -23.
+    two loudspeakers play it 3 dB louder than it measures. It is close to the training speech of the
+    packaged weights. Broadcast uses -23.
 
     Args:
         sample_rate: Sample rate in Hz.
@@ -73,11 +73,7 @@ class LoudnessNormalizer:
         self._known_blocks: deque[float] = deque(maxlen=_MAX_BLOCKS)
 
     def normalize(self, chunks: Iterable[FloatArray]) -> Iterator[FloatArray]:
-        """Yield one sentence at the target loudness: float32 [num_samples], chunk by chunk.
-
-        Args:
-            chunks: float32 [num_samples] in [-1, 1], mono, of any length.
-        """
+        """Yield the chunks of one sentence, mono float32 in [-1, 1], at the target loudness."""
         chunks = iter(chunks)
         new_blocks: list[float] = []
         if len(self._known_blocks) < _ENOUGH_BLOCKS:
@@ -93,11 +89,11 @@ class LoudnessNormalizer:
 
     def _first_second(self, chunks: Iterator[FloatArray]) -> tuple[FloatArray, list[float]]:
         """Buffer chunks with one second of speech; return them and that second's loudness."""
-        head, num_samples = np.zeros(0, np.float32), round(_MEASURED_S * self._sample_rate)
-        end = None
+        head, end = np.zeros(0, np.float32), None
         for chunk in chunks:
             head = np.concatenate([head, chunk])
-            end = next(iter(np.flatnonzero(np.abs(head) > _ONSET_AMPLITUDE) + num_samples), None)
+            onsets = np.flatnonzero(np.abs(head) > _ONSET_AMPLITUDE)
+            end = onsets[0] + round(_MEASURED_S * self._sample_rate) if len(onsets) else None
             if end is not None and len(head) >= end:
                 break
         return head, self._blocks(head[:end])
@@ -128,7 +124,6 @@ def _mean_db(levels: np.ndarray) -> float:
 def _limit(samples: FloatArray, ceiling: float) -> FloatArray:
     """Compress samples below the ceiling: linear up to the knee, smooth beyond it."""
     knee = _KNEE * ceiling
-    room = ceiling - knee
-    excess = np.abs(samples) - knee
+    room, excess = ceiling - knee, np.abs(samples) - knee
     limited = np.copysign(knee + room * np.tanh(excess / room), samples)
     return np.where(excess > 0, limited, samples).astype(np.float32)

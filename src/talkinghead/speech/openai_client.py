@@ -33,23 +33,21 @@ class OpenAIClient:
     Requests run in a background thread, so that the consumer of a response can stop at any time;
     the connection is then closed. The key never appears in an error, a log line or a repr.
 
-    Retries are those of the official client: connection errors, timeouts and the statuses 408, 409,
-    429 and 5xx, with its pauses, or the server's `Retry-After` up to two minutes. A response that
-    has begun is never requested again.
+    The official client retries connection errors, timeouts and the statuses 408, 409, 429 and 5xx,
+    after its own pauses or the server's `Retry-After` of at most two minutes. A response that has
+    begun is never requested again.
 
     Args:
         model: Name of the model on the server.
         base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
-        api_key_env: Name of the environment variable that holds the key; None for a server that
-            needs no key.
+        api_key_env: Name of the environment variable that holds the key; None sends no key.
         timeout_s: Maximum time in seconds to connect, and to wait for each part of a response.
-        max_retries: How often a failed request is repeated.
+        max_retries: Maximum number of repetitions of a failed request.
         offline: Alternative that needs neither network nor key, named in errors.
 
     Raises:
         DependencyError: The package openai or the key is missing.
-        UsageError: `base_url` is not an address, `api_key_env` is not the name of a variable, or a
-            number is out of range.
+        UsageError: An option is out of range or malformed.
     """
 
     def __init__(
@@ -74,9 +72,8 @@ class OpenAIClient:
                 f"timeout_s={timeout_s}, max_retries={max_retries}: expected a time above 0 and no "
                 "less than 0 retries"
             )
-        self.model = model
+        self.model, self._timeout_s = model, timeout_s
         self._offline, self._api_key_env = offline, api_key_env
-        self._timeout_s = timeout_s
         # The library requires a key; a server that needs none ignores it.
         self._key = _read_key(api_key_env, offline) if api_key_env is not None else ""
         try:
@@ -114,13 +111,14 @@ class OpenAIClient:
             SpeechError: The server refused the request, failed, closed the connection or exceeded
                 `timeout_s`. The parts before the failure were yielded.
         """
-        if cancel is not None and cancel.is_set():
+        cancel = cancel or Event()
+        if cancel.is_set():
             return
         arrived: SimpleQueue[T | Future[None]] = SimpleQueue()
         response = asyncio.run_coroutine_threadsafe(self._read(request, arrived.put), _event_loop())
         response.add_done_callback(arrived.put)
         try:
-            while not (cancel is not None and cancel.is_set()):
+            while not cancel.is_set():
                 try:
                     part = arrived.get(timeout=_POLL_S)
                 except Empty:
@@ -148,7 +146,6 @@ class OpenAIClient:
         raise failure
 
     def _explained(self, error: Exception) -> TalkingHeadError:
-        """Return the error to raise for a failed request."""
         status, reason = getattr(error, "status_code", None), self._reason(error)
         if status == 401:  # Without the server's message, which often quotes a part of the key.
             name = self._api_key_env
@@ -160,8 +157,7 @@ class OpenAIClient:
         if status == 404:
             hint = f": it may have no model {self.model!r} (model=), or another path (base_url=)"
         elif status is not None:
-            wait = getattr(error, "response", None)
-            wait = None if wait is None else wait.headers.get("retry-after")
+            wait = getattr(getattr(error, "response", None), "headers", {}).get("retry-after")
             hint = f": the server asks to wait (Retry-After: {wait})" if wait else ""
         elif isinstance(error, self._timeouts):
             reason = f"nothing arrived for {self._timeout_s:g} s"

@@ -5,14 +5,12 @@ To add a provider, write one class in one file and one YAML file:
 1. `speech/tts/NAME.py` (or `stt/`, `llm/`): a class with the protocol's methods, without a base
    class. It imports its provider's library when it is constructed, so that a missing package is a
    `DependencyError` that names what to install.
-2. `conf/tts/NAME.yaml`: `_target_` with the class, and the options that differ from the defaults.
-
-It is then available as `tts=NAME` on the command line and, in Python, as the `voice` of a
-`Conversation`.
+2. `conf/tts/NAME.yaml`: `_target_` with the class, such as `talkinghead.speech.tts.beep.Beep`, and
+   the options that differ from the defaults. The command line option is then `tts=NAME`.
 
 All adapters raise `SpeechError` or `DependencyError` and may be used from any thread, by one caller
-at a time. `cancel` is a `threading.Event`: once it is set, iterators end at their next item, and
-`transcribe` returns the text recognised so far.
+at a time. Once `cancel` is set, iterators end at their next item, and `transcribe` returns the text
+recognised so far.
 """
 
 from __future__ import annotations
@@ -61,9 +59,7 @@ class Message:
 class SpeechToText(Protocol):
     """Speech recognition.
 
-    Example of a provider, in `speech/stt/fixed.py`, with `conf/stt/fixed.yaml` holding
-    `_target_: talkinghead.speech.stt.fixed.FixedTranscript`:
-
+    Example:
         >>> class FixedTranscript:
         ...     def transcribe(self, audio, cancel=None):
         ...         return Transcript("Hello.", "en")
@@ -92,7 +88,7 @@ class SpeechToText(Protocol):
             cancel: Ends the iteration early.
 
         Raises:
-            SpeechError: See `transcribe`.
+            SpeechError: The provider failed, or exceeded its timeout.
         """
         ...
 
@@ -101,9 +97,7 @@ class SpeechToText(Protocol):
 class LanguageModel(Protocol):
     """A language model that writes the replies of a conversation.
 
-    Example of a provider, in `speech/llm/shout.py`, with `conf/llm/shout.yaml` holding
-    `_target_: talkinghead.speech.llm.shout.Shout`:
-
+    Example:
         >>> class Shout:
         ...     def reply(self, messages, cancel=None):
         ...         for word in messages[-1].content.upper().split():
@@ -126,9 +120,7 @@ class LanguageModel(Protocol):
 class TextToSpeech(Protocol):
     """Speech synthesis.
 
-    Example of a provider, in `speech/tts/beep.py`, with `conf/tts/beep.yaml` holding
-    `_target_: talkinghead.speech.tts.beep.Beep`:
-
+    Example:
         >>> class Beep:
         ...     sample_rate = 16_000
         ...

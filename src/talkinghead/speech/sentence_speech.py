@@ -33,7 +33,7 @@ class SentenceSynthesizer:
     """Synthesise sentences as they arrive; text and voice run in threads with bounded queues.
 
     Args:
-        sentences: Sentences in order, from any iterator.
+        sentences: Sentences in order.
         voice: The text-to-speech voice.
         cancel: Once set, nothing more is read, synthesised or yielded.
 
@@ -111,12 +111,10 @@ def stream_sentences(
 ) -> Generator[FloatArray]:
     """Yield speech for text that is still being written, in chunks for `RealtimeLipSync.push`.
 
-    Each sentence is synthesised in a thread while the next is being written. Wrap the provider in
-    `talkinghead.speech.voice.Voice` for a constant loudness and pauses between the sentences.
-
     Args:
         text_pieces: Text in pieces of any length, such as `LanguageModel.reply` yields.
-        voice: The text-to-speech voice.
+        voice: The text-to-speech voice; `talkinghead.speech.voice.Voice` adds pauses and a constant
+            loudness.
         sample_rate: Rate of the chunks in Hz, such as `RealtimeLipSync.sample_rate`; None for the
             voice's own.
         language: Two-letter code of the text's language, for splitting it into sentences.

@@ -43,7 +43,7 @@ def split_sentences(
     segmenter = _segmenter(language)
     text = ""
     for piece in pieces:
-        # Add a long piece in parts: slicing the remaining text stays cheap.
+        # A long piece is added in parts, so that slicing the remaining text stays cheap.
         for start in range(0, len(piece), max_length):
             text = (text + piece[start : start + max_length]).lstrip()
             while end := _first_end(text, segmenter, max_length):

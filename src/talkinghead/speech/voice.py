@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from threading import Event
 
 import numpy as np
@@ -57,26 +57,24 @@ class Voice:
         self._lead, self._pause = (
             np.zeros(round(seconds * self.sample_rate), np.float32) for seconds in (lead_s, pause_s)
         )
-        self._normalizer = (
-            None
-            if loudness_lufs is None
-            else LoudnessNormalizer(self.sample_rate, loudness_lufs, peak_dbfs)
-        )
+        self._normalizer = None
+        if loudness_lufs is not None:
+            self._normalizer = LoudnessNormalizer(self.sample_rate, loudness_lufs, peak_dbfs)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of one sentence with its pauses; see `TextToSpeech.speak`."""
-        chunks: Iterable[FloatArray] = self._resampled(self.tts.speak(text, cancel))
+        chunks = self._resampled(self.tts.speak(text, cancel))
         if self._normalizer is not None:
             chunks = self._normalizer.normalize(chunks)
-        has_spoken = False
+        cancel, has_spoken = cancel or Event(), False
         for chunk in chunks:
-            if cancel is not None and cancel.is_set():
+            if cancel.is_set():
                 return
             if not has_spoken:
                 yield self._lead.copy()
             has_spoken = True
             yield chunk
-        if has_spoken and not (cancel is not None and cancel.is_set()):
+        if has_spoken and not cancel.is_set():
             yield self._pause.copy()
 
     def _resampled(self, chunks: Iterator[FloatArray]) -> Iterator[FloatArray]:

@@ -18,10 +18,10 @@ SAMPLE_RATE = 16_000
 WINDOW_SIZE = 512
 """Samples of one detection window: 32 ms."""
 _CONTEXT_SIZE = 64
-_STATE_SHAPE = (1, 1, 128)
-_DETECTOR = "assets/silero_vad_v6.onnx"
 # Hysteresis: speech starts above the first probability and ends below the second.
 _START_THRESHOLD, _END_THRESHOLD = 0.5, 0.35
+# Silence kept before and after an utterance. Shorter speech than the minimum is dropped as noise.
+_PADDING_S, _MIN_SPEECH_S = 0.2, 0.1
 
 
 class Utterance(NamedTuple):
@@ -46,7 +46,7 @@ def speech_probabilities(chunks: Iterable[FloatArray]) -> Iterator[tuple[FloatAr
         DependencyError: faster-whisper is not installed, or has another detector.
     """
     session = _detector()
-    state = [np.zeros(_STATE_SHAPE, np.float32)] * 2
+    state = [np.zeros((1, 1, 128), np.float32)] * 2
     # The model takes each window together with the last samples of the window before.
     pending = np.zeros(_CONTEXT_SIZE, np.float32)
 
@@ -75,8 +75,6 @@ def stream_utterances(
     sample_rate: int,
     min_silence_s: float = 0.5,
     max_s: float = 28.0,
-    padding_s: float = 0.2,
-    min_speech_s: float = 0.1,
     cancel: Event | None = None,
 ) -> Iterator[Utterance]:
     """Split a stream at its silences; yield each utterance once it has ended, in bounded memory.
@@ -87,8 +85,6 @@ def stream_utterances(
         min_silence_s: Silence in seconds that ends an utterance.
         max_s: Maximum length in seconds; a longer utterance is split in its second half, at the
             lowest probability of speech.
-        padding_s: Silence in seconds kept before and after an utterance.
-        min_speech_s: Shorter speech, in seconds, is dropped as noise.
         cancel: Ends the iteration early.
 
     Raises:
@@ -96,8 +92,9 @@ def stream_utterances(
     """
     min_silence, max_windows, padding, min_speech = (
         max(1, round(seconds * SAMPLE_RATE / WINDOW_SIZE))
-        for seconds in (min_silence_s, max_s, padding_s, min_speech_s)
+        for seconds in (min_silence_s, max_s, _PADDING_S, _MIN_SPEECH_S)
     )
+    cancel = cancel or Event()
     windows: list[FloatArray] = []
     probabilities: list[float] = []
     first_window, num_silent, is_speech = 0, 0, False
@@ -106,7 +103,7 @@ def stream_utterances(
         """Remove the first windows; yield them as an utterance if they hold enough speech."""
         nonlocal first_window
         num_speech = sum(p >= _START_THRESHOLD for p in probabilities[:count])
-        if num_speech >= min_speech and not _is_set(cancel):
+        if num_speech >= min_speech and not cancel.is_set():
             start_s = first_window * WINDOW_SIZE / SAMPLE_RATE
             yield Utterance(np.concatenate(windows[:count]), start_s)
         del windows[:count], probabilities[:count]
@@ -131,24 +128,20 @@ def stream_utterances(
 
 
 def _resampled(
-    chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None
+    chunks: Iterable[FloatArray], sample_rate: int, cancel: Event
 ) -> Iterator[FloatArray]:
     resampler = Resampler(sample_rate, SAMPLE_RATE)
     for chunk in chunks:
-        if _is_set(cancel):
+        if cancel.is_set():
             return
         yield from resampler.push(np.nan_to_num(chunk).astype(np.float32, copy=False))
     yield from resampler.flush()
 
 
-def _is_set(cancel: Event | None) -> bool:
-    return cancel is not None and cancel.is_set()
-
-
 def _detector() -> Any:
     spec = find_spec("faster_whisper")
-    path = Path(spec.origin).parent / _DETECTOR if spec and spec.origin else None
-    if path is None or not path.is_file():
+    path = Path((spec and spec.origin) or "").parent / "assets/silero_vad_v6.onnx"
+    if spec is None or not path.is_file():
         raise DependencyError(
             "voice activity detection needs faster-whisper 1.2 or later: "
             "pip install 'talkinghead[offline]'"

@@ -14,8 +14,6 @@ from talkinghead.media.writer import write_audio_file
 from talkinghead.predict.options import EncodeOptions
 from talkinghead.speech.conversation import Conversation
 from talkinghead.speech.protocols import Message, Transcript, Word
-from talkinghead.speech.sentence_speech import SpokenSentence
-from talkinghead.speech.transcript import subtitles
 from talkinghead.speech.turn_report import TurnTimes
 from talkinghead.types import AudioClip
 
@@ -45,7 +43,7 @@ def test_spoken_question_gives_video_and_transcript(avatar, output, tmp_path):
     write_audio_file(file, question())
     report = conversation.answer(file, output, encode=EncodeOptions(crf=30))
     assert len(stt.received[0].samples) == 16_000
-    assert [text for text, _ in voice.spoken] == ["You ask: Who is it?", "It is me."]
+    assert voice.spoken == ["You ask: Who is it?", "It is me."]
     times, audio_s, _ = probe_output(output)
     assert len(times) == report.video.num_frames == 20
     assert audio_s == pytest.approx(0.8, abs=0.1)
@@ -85,36 +83,26 @@ def test_history_is_sent_up_to_its_maximum(avatar, output):
     ]
 
 
-def test_first_frame_precedes_end_of_reply(avatar, output):
-    llm = RecordingEcho(tokens_per_second=20)
-    conversation = Conversation(avatar, llm, ToneTextToSpeech(), max_reply_chars=10_000)
-    taken = []
-
-    def progress(done, total):
-        if done == 1:
-            taken.append(llm.num_taken)
-            conversation.interrupt()
-
-    text = " ".join(f"Word {n} of it." for n in range(1, 26))
-    assert len(text.split()) == 100
-    report = conversation.answer_text(text, output, progress=progress)
-    assert report.times.first_frame_s < report.times.first_sentence_s + 2
-    assert taken[0] < 60
-
-
-def test_sentence_is_spoken_while_next_is_written(avatar, output):
-    llm, written = RecordingEcho(tokens_per_second=40), []
+def test_stages_overlap(avatar, output):
+    llm, num_written, num_rendered = RecordingEcho(tokens_per_second=20), [], []
 
     class Voice(ToneTextToSpeech):
         def speak(self, text, cancel=None):
-            written.append(llm.num_taken)
+            num_written.append(llm.num_taken)
             return super().speak(text, cancel)
 
-    Conversation(avatar, llm, Voice()).answer_text("One is here. " * 12, output)
-    assert len(written) == 12
-    assert written[0] < 12
-    assert written[5] < 30
-    assert llm.num_taken == 36
+    conversation = Conversation(avatar, llm, Voice(), max_reply_chars=10_000)
+
+    def progress(done, total):
+        num_rendered.append(llm.num_taken)
+        if len(num_written) > 5:
+            conversation.interrupt()
+
+    conversation.answer_text("One is here. " * 40, output, progress=progress)
+    assert num_written[0] < 12
+    assert num_written[5] < 30
+    assert num_rendered[0] < 60
+    assert llm.num_taken < 120
 
 
 def test_interruption_stops_all_stages_and_keeps_spoken_part(avatar, output):
@@ -163,9 +151,8 @@ def test_transcription_can_be_interrupted(avatar, output):
             cancel.wait(20)
             return Transcript("too late")
 
-    conversation = Conversation(
-        avatar, RecordingEcho(), ToneTextToSpeech(), BlockedTranscriber(None)
-    )
+    stt = BlockedTranscriber(None)
+    conversation = Conversation(avatar, RecordingEcho(), ToneTextToSpeech(), stt)
     threading.Timer(0.2, conversation.interrupt).start()
     report = conversation.answer(question(), output)
     assert report.interrupted
@@ -173,7 +160,7 @@ def test_transcription_can_be_interrupted(avatar, output):
     assert not list(output.parent.iterdir())
 
 
-def test_text_before_language_model_failure_is_spoken(avatar, output):
+def test_speech_before_a_failure_is_rendered(avatar, output):
     conversation = Conversation(avatar, RecordingEcho(fails_at=5), ToneTextToSpeech())
     report = conversation.answer_text("I begin well. But then I fail here.", output)
     assert [sentence.text for sentence in report.reply] == ["I begin well.", "But then"]
@@ -182,9 +169,6 @@ def test_text_before_language_model_failure_is_spoken(avatar, output):
     written = json.loads(output.with_suffix(".json").read_text())
     assert written["error"] == "the connection was lost"
     assert conversation.history[-1].content == "I begin well. But then"
-
-
-def test_speech_before_voice_failure_is_rendered(avatar, output):
     conversation = Conversation(avatar, RecordingEcho(), ToneTextToSpeech(fails_at="fail"))
     report = conversation.answer_text("I begin well. But then I fail here. Later.", output)
     assert report.video.duration_s == pytest.approx(0.6)
@@ -220,7 +204,7 @@ def test_question_without_speech_gets_fixed_reply(avatar, output):
     assert conversation.history == []
 
 
-def test_question_beyond_maximum_length_is_refused(avatar, output, tmp_path):
+def test_invalid_questions_are_refused(avatar, output, tmp_path):
     file = tmp_path / "long.wav"
     write_audio_file(file, question(3.0))
     stt = FixedSpeechToText(Transcript("Yes?"))
@@ -229,14 +213,10 @@ def test_question_beyond_maximum_length_is_refused(avatar, output, tmp_path):
         with pytest.raises(MediaError, match=r"longer than 2 s.* max_question_s"):
             conversation.answer(audio, output)
     assert stt.received == []
-
-
-def test_empty_question_and_missing_stt_are_refused(avatar, output):
-    conversation = Conversation(avatar, RecordingEcho(), ToneTextToSpeech())
     with pytest.raises(UsageError, match="question is empty"):
         conversation.answer_text("  ", output)
     with pytest.raises(UsageError, match="give an stt"):
-        conversation.answer(question(), output)
+        Conversation(avatar, RecordingEcho(), ToneTextToSpeech()).answer(question(), output)
 
 
 def test_reply_is_limited_to_max_reply_chars(avatar, output):
@@ -245,9 +225,3 @@ def test_reply_is_limited_to_max_reply_chars(avatar, output):
     report = conversation.answer_text("This is a sentence. " * 5000, output)
     assert [sentence.text for sentence in report.reply] == ["This is a sentence."] * 5
     assert llm.num_taken < 100
-
-
-def test_subtitles_format_hours():
-    assert subtitles([SpokenSentence("Late.", 3661.5, 36_000.0004)]) == (
-        "1\n01:01:01,500 --> 10:00:00,000\nLate.\n"
-    )

@@ -1,4 +1,4 @@
-"""A stand-in for a language model that repeats the question, for demonstrations and tests."""
+"""A replacement for a language model that repeats the question, for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ class Echo:
         self._period_s = 0.0 if tokens_per_second is None else 1 / tokens_per_second
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """See `LanguageModel.reply`. Yields nothing if the user's message is empty."""
+        """Yield the reply word by word; nothing if the user's message is empty."""
         text = next((m.content.strip() for m in reversed(messages) if m.role == "user"), "")
-        cancel = Event() if cancel is None else cancel
-        started_s = time.monotonic()
+        cancel, started_s = cancel or Event(), time.monotonic()
         words = re.findall(r"\S+\s*", self._template.replace("{}", text)) if text else []
         for number, word in enumerate(words, start=1):
             # Scheduled from the start: a slow consumer does not slow down the rate.

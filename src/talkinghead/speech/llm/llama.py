@@ -62,7 +62,7 @@ class Llama:
             self._request["seed"] = seed
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """See `LanguageModel.reply`."""
+        """Yield the reply in pieces, as they are generated."""
         request = {**self._request, "messages": [asdict(message) for message in messages]}
         chunks: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         ended = Event()
@@ -81,7 +81,11 @@ class Llama:
         try:
             while (chunk := self._next(chunks, cancel)) is not None:
                 if "error" in chunk:
-                    raise self._failure(chunk["error"])
+                    error, advice = chunk["error"], ""
+                    if error.get("type") == "exceed_context_size_error":
+                        size = f"llm.context_size={self._context_size}"
+                        advice = f": raise {size}, or shorten the messages"
+                    raise SpeechError(f"llm=llama failed: {error.get('message')}{advice}")
                 if text := chunk["choices"][0]["delta"].get("content"):
                     yield text
         finally:
@@ -91,23 +95,17 @@ class Llama:
         self, chunks: SimpleQueue[dict[str, Any] | None], cancel: Event | None
     ) -> dict[str, Any] | None:
         """Return the next chunk of the response; None at its end and after cancellation."""
-        deadline = time.monotonic() + self._timeout_s
+        until_s = time.monotonic() + self._timeout_s
         while cancel is None or not cancel.is_set():
             try:
                 return chunks.get(timeout=_POLL_S)
             except Empty:
-                if time.monotonic() > deadline:
+                if time.monotonic() > until_s:
                     raise SpeechError(
                         f"llm=llama wrote nothing for timeout_s={self._timeout_s:g}; raise it, or "
                         "choose a smaller model"
                     ) from None
         return None
-
-    def _failure(self, error: dict[str, Any]) -> SpeechError:
-        advice = ""
-        if error.get("type") == "exceed_context_size_error":
-            advice = f": raise llm.context_size={self._context_size}, or shorten the messages"
-        return SpeechError(f"llm=llama failed: {error.get('message')}{advice}")
 
 
 def _load(model: str | Path, context_size: int, num_threads: int | None) -> Any:
@@ -125,10 +123,9 @@ def _load(model: str | Path, context_size: int, num_threads: int | None) -> Any:
         ) from error
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.n_ctx, params.n_parallel = context_size, 1
+    params.n_ctx, params.n_parallel, params.verbosity = context_size, 1, -1
     # By default up to 8 GB of earlier prompts would be cached.
     params.cache_ram_mib = 0
-    params.verbosity = -1
     num_threads = num_threads or max(1, (os.cpu_count() or 1) // 2)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads
     # The server also opens a loopback port; a random key keeps other programs out.

@@ -26,7 +26,7 @@ class OpenAIChat:
         base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
         api_key_env: Name of the environment variable that holds the key; None sends no key.
         timeout_s: Maximum wait in seconds for a connection, and for each part of the reply.
-        max_retries: How often a failed request is repeated.
+        max_retries: Maximum number of repetitions of a failed request.
 
     Raises:
         DependencyError: The package openai or the key is missing.
@@ -49,7 +49,7 @@ class OpenAIChat:
         )
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """See `LanguageModel.reply`. Raises a DependencyError if the key is refused."""
+        """Yield the reply as it arrives. Raises a DependencyError if the key is refused."""
         return self._client.stream(partial(self._pieces, [asdict(m) for m in messages]), cancel)
 
     async def _pieces(self, messages: list[Any], client: AsyncOpenAI) -> AsyncIterator[str]:

@@ -38,7 +38,7 @@ class OpenAISpeechToText:
         base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
         api_key_env: Name of the environment variable that holds the key; None sends no key.
         timeout_s: Maximum wait in seconds for a connection, and for the transcript.
-        max_retries: How often a failed request is repeated.
+        max_retries: Maximum number of repetitions of a failed request.
 
     Raises:
         DependencyError: The package openai or the key is missing.
@@ -61,20 +61,21 @@ class OpenAISpeechToText:
         if min_silence_s <= 0:
             raise UsageError(f"min_silence_s={min_silence_s}: expected a time above 0")
         self._language, self._min_silence_s = language, min_silence_s
-        hints = {"language": language, "prompt": prompt}
-        times = {"response_format": "verbose_json", "timestamp_granularities": ["word"]}
         self._word_times = word_times
-        self._request: dict[str, Any] = {
+        request = {
             "model": model,
-            **{name: value for name, value in hints.items() if value is not None},
-            **(times if word_times else {"response_format": "json"}),
+            "language": language,
+            "prompt": prompt,
+            "response_format": "verbose_json" if word_times else "json",
+            "timestamp_granularities": ["word"] if word_times else None,
         }
+        self._request: Any = {name: value for name, value in request.items() if value is not None}
         self._client = OpenAIClient(
             model, base_url, api_key_env, timeout_s, max_retries, "stt=whisper"
         )
 
     def transcribe(self, audio: AudioClip, cancel: Event | None = None) -> Transcript:
-        """See `SpeechToText.transcribe`. Clips that are long or hold a long silence are split.
+        """Transcribe a clip, in parts if it is long or holds a long silence.
 
         Raises a DependencyError if the key is refused, or if faster-whisper, which detects the
         silence, is missing.
@@ -92,7 +93,7 @@ class OpenAISpeechToText:
     def stream(
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
-        """See `SpeechToText.stream`, and `transcribe`."""
+        """Yield one transcript per utterance. Raises the errors of `transcribe`."""
         utterances = stream_utterances(chunks, sample_rate, self._min_silence_s, cancel=cancel)
         return self._transcribe(utterances, cancel)
 
@@ -125,11 +126,9 @@ class OpenAISpeechToText:
 
 def _wav(samples: FloatArray) -> bytes:
     """Encode samples as a 16-bit mono WAV file at 16 kHz."""
-    pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2")
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(pcm.tobytes())
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767)
+        file.writeframes(pcm.astype("<i2").tobytes())
     return buffer.getvalue()

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from talkinghead.errors import SpeechError, UsageError
 from talkinghead.runtime.whisper_encoder import COMPUTE_TYPES, load_whisper
@@ -72,7 +71,7 @@ class Whisper:
         self._min_silence_s, self._timeout_s = min_silence_s, timeout_s
 
     def transcribe(self, audio: AudioClip, cancel: Event | None = None) -> Transcript:
-        """See `SpeechToText.transcribe`. The language of the first part is used for all parts."""
+        """Transcribe a clip; the language of the first part is used for all parts."""
         samples, step = audio.samples, audio.sample_rate
         seconds = (samples[start : start + step] for start in range(0, len(samples), step))
         language, parts = self._language, []
@@ -88,7 +87,7 @@ class Whisper:
     def stream(
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
-        """See `SpeechToText.stream`. The language is detected for each utterance."""
+        """Yield one transcript per utterance; the language is detected for each."""
         for utterance in stream_utterances(chunks, sample_rate, self._min_silence_s, cancel=cancel):
             transcript = self._transcribe(utterance, self._language, cancel)
             if transcript.text:
@@ -97,7 +96,7 @@ class Whisper:
     def _transcribe(
         self, utterance: Utterance, language: str | None, cancel: Event | None
     ) -> Transcript:
-        began, text, words = time.monotonic(), "", []
+        began_s, start_s, text, words = time.monotonic(), utterance.start_s, "", []
         try:
             segments, info = self._model.transcribe(
                 utterance.samples,
@@ -108,10 +107,13 @@ class Whisper:
             )
             for segment in segments:
                 text += segment.text
-                words += [_word(word, utterance.start_s) for word in segment.words or ()]
+                words += [
+                    Word(word.word.strip(), start_s + float(word.start), start_s + float(word.end))
+                    for word in segment.words or ()
+                ]
                 if cancel is not None and cancel.is_set():
                     break
-                if time.monotonic() - began > self._timeout_s:
+                if time.monotonic() - began_s > self._timeout_s:
                     duration_s = len(utterance.samples) / SAMPLE_RATE
                     raise SpeechError(
                         f"stt=whisper had not transcribed {duration_s:.1f} s of speech after "
@@ -121,7 +123,3 @@ class Whisper:
         except RuntimeError as error:  # CTranslate2: out of memory, or a missing CUDA library
             raise SpeechError(f"stt=whisper failed: {error}") from error
         return Transcript(text.strip(), info.language, tuple(words))
-
-
-def _word(word: Any, offset_s: float) -> Word:
-    return Word(word.word.strip(), offset_s + float(word.start), offset_s + float(word.end))

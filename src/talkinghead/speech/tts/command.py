@@ -16,9 +16,9 @@ from talkinghead.media.audio_decoding import read_audio
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
-# How often cancellation is checked while the program runs.
+# Interval at which cancellation is checked while the program runs.
 _POLL_S = 0.02
-# Size of a WAV file without samples.
+# Maximum size of a WAV file without samples.
 _HEADER_BYTES = 48
 
 
@@ -71,22 +71,20 @@ class CommandTextToSpeech:
         self._cleaner, self._timeout_s = TextCleaner(language), timeout_s
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """See `TextToSpeech.speak`. Yields one chunk per sentence.
-
-        Raises:
-            SpeechError: The program failed, exceeded the timeout, or wrote no audio.
-        """
+        """Yield one chunk per sentence."""
+        cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
             with tempfile.TemporaryDirectory(prefix="talkinghead-") as folder:
                 output = Path(folder) / "speech.wav"
-                if not self._run(sentence, output, cancel):
+                self._run(sentence, output, cancel)
+                if cancel.is_set():
                     return
                 samples = self._read(output)
             if samples is not None:
                 yield samples
 
-    def _run(self, sentence: str, output: Path, cancel: Event | None) -> bool:
-        """Write the speech of a sentence to a file; return False if cancelled."""
+    def _run(self, sentence: str, output: Path, cancel: Event) -> None:
+        """Write the speech of a sentence to a file, unless cancelled."""
         command = [word.replace("{output}", str(output)) for word in self._command]
         with subprocess.Popen(  # noqa: S603 - a list, never a shell
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -99,20 +97,22 @@ class CommandTextToSpeech:
                     break
                 except subprocess.TimeoutExpired:
                     stdin = None
-                cancelled = cancel is not None and cancel.is_set()
-                if cancelled or time.monotonic() > until_s:
+                if cancel.is_set():
                     process.kill()
-                    if cancelled:
-                        return False
+                    return
+                if time.monotonic() > until_s:
+                    process.kill()
                     raise SpeechError(
                         f"{command[0]} took longer than {self._timeout_s:g} s for "
                         f"{sentence[:40]!r}: raise tts.timeout_s"
                     )
         if process.returncode:
-            raise SpeechError(f"{command[0]} failed ({process.returncode}): {_last_line(errors)}")
+            message = errors.decode(errors="replace").strip() or "without a message"
+            raise SpeechError(
+                f"{command[0]} failed ({process.returncode}): {message.splitlines()[-1]}"
+            )
         if audio and not output.exists():
             output.write_bytes(audio)
-        return True
 
     def _read(self, output: Path) -> FloatArray | None:
         """Return the audio of a file; None if it holds no samples."""
@@ -144,8 +144,3 @@ def _check_voice(voice: str, command: Sequence[str], pattern: str, timeout_s: fl
     if voice.partition("+")[0] not in listed.split() and not Path(voice).is_file():
         known = ", ".join(dict.fromkeys(re.findall(pattern, listed, re.MULTILINE)))
         raise UsageError(f"tts.voice={voice}: {command[0]} has {known}")
-
-
-def _last_line(errors: bytes) -> str:
-    lines = errors.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "without a message"

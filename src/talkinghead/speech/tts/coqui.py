@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CPML = "https://tts-hub.github.io/cpml"
 _NON_COMMERCIAL = re.compile(r"\bNC\b|CPML", re.IGNORECASE)
-# Licence of Meta's MMS voices, over a thousand, which are not in the catalogue.
-_FAIRSEQ_LICENCE = "CC BY-NC 4.0"
 # Errors that a model, its configuration or their files may raise.
 _ERRORS = (
     *(OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError),
@@ -42,9 +39,9 @@ _ERRORS = (
 class Coqui:
     """A voice of Coqui's catalogue, or of a local model.
 
-    Cancellation is checked between sentences; a sentence, of at most 250 characters, is always
-    completed. A warning is logged if the model's licence forbids commercial use (XTTS, YourTTS,
-    the fast_pitch model of VCTK, all of fairseq).
+    Cancellation is checked between sentences of at most 250 characters. A warning is logged if the
+    model's licence forbids commercial use (XTTS, YourTTS, the fast_pitch model of VCTK, all of
+    fairseq).
 
     Args:
         model: Name such as "tts_models/en/ljspeech/vits", which is downloaded once, or the path of
@@ -89,14 +86,12 @@ class Coqui:
         synthesizer: Any = self._tts.synthesizer
         self.sample_rate = int(synthesizer.output_sample_rate)
         code = language or synthesizer.tts_config.get("phoneme_language")
-        self._cleaner = TextCleaner(code or _language_of(str(model)))
+        if not code and (name := re.match("tts_models/([^/]+)/", str(model))):
+            code = name[1] if name[1] != "multilingual" else None
+        self._cleaner = TextCleaner(code)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """See `TextToSpeech.speak`. Yields one chunk per sentence.
-
-        Raises:
-            SpeechError: The model failed.
-        """
+        """Yield one chunk per sentence."""
         from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
 
         for sentence in self._cleaner.sentences(text):
@@ -123,7 +118,7 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
             "'talkinghead[speech]', or choose tts=piper, which works offline"
         ) from error
     if not Path(model).exists():
-        # It logs each exception with its traceback before raising it.
+        # The library logs each exception with its traceback before raising it.
         logging.getLogger("TTS.utils.manage").setLevel(logging.CRITICAL)
         _check_licence(str(model), ModelManager(progress_bar=False))
         try:
@@ -140,9 +135,8 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
     try:
         tts = TTS(model_path=str(model), config_path=str(config), progress_bar=False)
     except _ERRORS as error:
-        raise UsageError(
-            f"{model}: cannot be loaded as a model of Coqui ({_reason(error)})"
-        ) from error
+        reason = _reason(error)
+        raise UsageError(f"{model}: cannot be loaded as a model of Coqui ({reason})") from error
     if "xtts" in str(getattr(tts.config, "model", "")):
         _warn(str(model), "CPML")
     return tts
@@ -152,7 +146,8 @@ def _check_licence(name: str, manager: ModelManager) -> None:
     """Refuse names that are not in the catalogue, and terms that were not accepted."""
     kind, language, dataset, model = ([*name.split("/"), "", "", ""])[:4]
     if kind == "tts_models" and language and (dataset, model) == ("fairseq", "vits"):
-        _warn(name, _FAIRSEQ_LICENCE)
+        # Meta's MMS voices, over a thousand, which are not in the catalogue.
+        _warn(name, "CC BY-NC 4.0")
         return
     entry = manager.models_dict["tts_models"].get(language, {}).get(dataset, {}).get(model)
     if kind != "tts_models" or entry is None:
@@ -163,8 +158,9 @@ def _check_licence(name: str, manager: ModelManager) -> None:
         )
     if not manager.tos_agreed(entry, Path(manager.output_prefix) / name.replace("/", "--")):
         raise UsageError(
-            f"tts.model={name}: its terms (CPML, {_CPML}) forbid commercial use; read them, and "
-            "agree by setting COQUI_TOS_AGREED=1 in the environment, or choose another model"
+            f"tts.model={name}: its terms (CPML, https://tts-hub.github.io/cpml) forbid commercial "
+            "use; read them, and agree by setting COQUI_TOS_AGREED=1 in the environment, or choose "
+            "another model"
         )
     licence = entry.get("license") or "not stated"
     if _NON_COMMERCIAL.search(licence):
@@ -185,13 +181,6 @@ def _check_choice(
         raise UsageError(f"tts.{key}={chosen}: the model has one {key} only; leave it out")
     if known and not optional and chosen not in known:
         raise UsageError(f"tts.{key}={chosen}: the model has {', '.join(known)}")
-
-
-def _language_of(model: str) -> str | None:
-    """Return the language code in a catalogue name; None for multilingual models."""
-    kind, _, rest = model.partition("/")
-    language = rest.partition("/")[0]
-    return language if kind == "tts_models" and language != "multilingual" else None
 
 
 def _reason(error: BaseException) -> str:

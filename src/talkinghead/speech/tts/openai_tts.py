@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_CHARS = 4096
 """Maximum number of characters that OpenAI accepts in one request."""
-_MIN_SPEED, _MAX_SPEED = 0.25, 4.0
 
 
 class OpenAITextToSpeech:
@@ -34,7 +33,7 @@ class OpenAITextToSpeech:
         base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
         api_key_env: Name of the environment variable that holds the key; None sends no key.
         timeout_s: Maximum wait in seconds for a connection, and for each part of the audio.
-        max_retries: How often a failed request is repeated.
+        max_retries: Maximum number of repetitions of a failed request.
 
     Raises:
         DependencyError: The package openai or the key is missing.
@@ -54,22 +53,17 @@ class OpenAITextToSpeech:
         timeout_s: float = 30.0,
         max_retries: int = 2,
     ) -> None:
-        if speed is not None and not _MIN_SPEED <= speed <= _MAX_SPEED:
-            raise UsageError(f"speed={speed}: expected {_MIN_SPEED:g} to {_MAX_SPEED:g}")
+        if speed is not None and not 0.25 <= speed <= 4:
+            raise UsageError(f"speed={speed}: expected 0.25 to 4")
         self.sample_rate = sample_rate
-        style = {"instructions": instructions, "speed": speed}
-        self._request: dict[str, Any] = {
-            "model": model,
-            "voice": voice,
-            "response_format": "pcm",
-            **{name: value for name, value in style.items() if value is not None},
-        }
+        request = {"model": model, "voice": voice, "instructions": instructions, "speed": speed}
+        self._request: Any = {name: value for name, value in request.items() if value is not None}
         self._client = OpenAIClient(
             model, base_url, api_key_env, timeout_s, max_retries, "tts=piper"
         )
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """See `TextToSpeech.speak`. A text too long for one request is split at its sentences.
+        """Yield the speech; a text too long for one request is split at its sentences.
 
         Raises a DependencyError if the key is refused.
         """
@@ -78,7 +72,7 @@ class OpenAITextToSpeech:
 
     async def _pieces(self, text: str, client: AsyncOpenAI) -> AsyncIterator[FloatArray]:
         speech = client.audio.speech.with_streaming_response
-        async with speech.create(input=text, **self._request) as response:
+        async with speech.create(input=text, response_format="pcm", **self._request) as response:
             kind = response.headers.get("content-type", "")
             if kind.startswith(("text/", "application/json")):
                 raise ValueError(f"{kind} instead of PCM")
@@ -95,12 +89,8 @@ def _parts(text: str) -> Iterator[str]:
     """Split a text into parts of whole sentences, each short enough for one request."""
     if not any(map(str.isalnum, text)):
         return
-    part = ""
-    for sentence in (
-        split_sentences([text], max_length=MAX_REQUEST_CHARS)
-        if text[MAX_REQUEST_CHARS:]
-        else [text]
-    ):
+    part, is_long = "", len(text) > MAX_REQUEST_CHARS
+    for sentence in split_sentences([text], max_length=MAX_REQUEST_CHARS) if is_long else [text]:
         if part and len(part) + 1 + len(sentence) > MAX_REQUEST_CHARS:
             yield part
             part = ""

@@ -30,8 +30,7 @@ from talkinghead.runtime import packaged_weights as packaged
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
-PACKAGED = "packaged"
-# How often output and cancellation are checked.
+# Interval at which output and cancellation are checked.
 _POLL_S = 0.02
 
 
@@ -39,9 +38,9 @@ class Piper:
     """A Piper voice. Piper is GPL-3: it is never imported and runs as a separate process.
 
     The process starts with this object and loads its voice once. It reads one sentence per line,
-    writes one WAV file per sentence and reports each file (its raw output stream would not mark
-    where a sentence ends). The process ends with this object, with `close`, with the interpreter,
-    and after a sentence that is cancelled or exceeds the timeout; it is restarted when needed.
+    writes one WAV file per sentence and reports each file: its raw output stream does not mark the
+    end of a sentence. The process ends with this object, with `close`, with the interpreter, and
+    after a sentence that is cancelled or exceeds the timeout; it is restarted when needed.
 
     Args:
         voice: "packaged" (Joe, American English, of the `offline` extra), or the path of a voice's
@@ -64,7 +63,7 @@ class Piper:
 
     def __init__(
         self,
-        voice: str | Path = PACKAGED,
+        voice: str | Path = "packaged",
         *,
         speaker: str | int | None = None,
         length_scale: float | None = None,
@@ -74,12 +73,9 @@ class Piper:
         command: Sequence[str] | None = None,
         timeout_s: float = 60.0,
     ) -> None:
-        scales = {
-            "--length-scale": length_scale,
-            "--noise-scale": noise_scale,
-            "--noise-w-scale": noise_w_scale,
-        }
-        given = {option: scale for option, scale in scales.items() if scale is not None}
+        options = ("--length-scale", "--noise-scale", "--noise-w-scale")
+        scales = zip(options, (length_scale, noise_scale, noise_w_scale), strict=True)
+        given = {option: scale for option, scale in scales if scale is not None}
         too_small = length_scale == 0 or min(given.values(), default=1) < 0 or timeout_s <= 0
         if device not in ("cpu", "cuda") or too_small:
             raise UsageError(
@@ -87,7 +83,7 @@ class Piper:
                 "or cuda, and numbers above zero (noise may be zero)"
             )
         # Not resolved: a hub cache holds symbolic links to files with other names.
-        path = packaged.voice("joe") if str(voice) == PACKAGED else Path(voice).absolute()
+        path = packaged.voice("joe") if str(voice) == "packaged" else Path(voice).absolute()
         config = _read_config(path)
         self.sample_rate = int(config["audio"]["sample_rate"])
         self._command = [
@@ -104,13 +100,10 @@ class Piper:
         self._process = _Process(self._command)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """See `TextToSpeech.speak`. Yields one chunk per sentence.
-
-        Raises:
-            SpeechError: Piper ended, or a sentence exceeded the timeout.
-        """
+        """Yield one chunk per sentence."""
+        cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
-            samples = None if cancel and cancel.is_set() else self._synthesise(sentence, cancel)
+            samples = None if cancel.is_set() else self._synthesise(sentence, cancel)
             if samples is None:
                 return
             yield samples
@@ -119,14 +112,14 @@ class Piper:
         """End the process; a later `speak` starts another one."""
         self._process.end()
 
-    def _synthesise(self, sentence: str, cancel: Event | None) -> FloatArray | None:
+    def _synthesise(self, sentence: str, cancel: Event) -> FloatArray | None:
         """Return the speech of a sentence; None if cancelled."""
         if not self._process.is_running:
             self._process = _Process(self._command)
         self._process.write(sentence)
         until_s = time.monotonic() + self._timeout_s
         while time.monotonic() < until_s:
-            if cancel and cancel.is_set():
+            if cancel.is_set():
                 # Start the next process now, so that its voice is loaded when it is needed.
                 self._process.end()
                 self._process = _Process(self._command)
@@ -170,11 +163,9 @@ class _Process:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process accepts sentences."""
         return self.end.alive and self._popen.poll() is None
 
     def write(self, sentence: str) -> None:
-        """Send a sentence."""
         assert self._popen.stdin is not None
         # If the process has ended, `read` raises its last message.
         with suppress(BrokenPipeError):
@@ -194,8 +185,14 @@ class _Process:
                 "or choose tts=espeak"
             )
         self._last_message = line.strip()
-        path = self._path.search(line)
-        return _read_wav(Path(path[0])) if path else None
+        match = self._path.search(line)
+        if match is None:
+            return None
+        path = Path(match[0])
+        with wave.open(str(path)) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        path.unlink()
+        return samples.astype(np.float32) / np.float32(2**15)
 
 
 def _read_lines(stream: IO[str], messages: SimpleQueue[str | None]) -> None:
@@ -211,13 +208,6 @@ def _end(process: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str
         if process.stdin is not None:
             process.stdin.close()
     folder.cleanup()
-
-
-def _read_wav(path: Path) -> FloatArray:
-    with wave.open(str(path)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-    path.unlink()
-    return samples.astype(np.float32) / np.float32(2**15)
 
 
 def _installed() -> list[str]:
@@ -238,14 +228,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         if not file.is_file():
             raise UsageError(
                 f"{file}: there is no such file; expected a Piper voice, .onnx, with its "
-                f".onnx.json beside it, or {PACKAGED}"
+                f".onnx.json beside it, or packaged"
             )
     try:
         config = json.loads(config_path.read_text("utf-8"))
         int(config["audio"]["sample_rate"])
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
-            f"{config_path}: is not the configuration of a Piper voice ({error})"
+            f"{config_path}: no Piper voice's configuration ({error})"
         ) from error
     return config
 

@@ -65,7 +65,7 @@ class TextCleaner:
         plain = _DIVIDERS.sub(" ", _EMPHASIS.sub("", kept))
         for sentence in split_sentences([plain], self._code):
             if any(map(str.isalnum, sentence)):
-                yield " ".join(sentence.split())
+                yield sentence
 
     def _is_speakable(self, character: str) -> bool:
         category = unicodedata.category(character)
@@ -82,10 +82,8 @@ class TextCleaner:
     def _warn(self, dropped: set[str]) -> None:
         if dropped and not self._has_warned:
             self._has_warned = True
-            log.warning(
-                "characters that the voice cannot speak are left out, such as %s",
-                " ".join(sorted(dropped)[:10]),
-            )
+            examples = " ".join(sorted(dropped)[:10])
+            log.warning("characters that the voice cannot speak are left out, such as %s", examples)
 
 
 def _replacement(character: str) -> str:

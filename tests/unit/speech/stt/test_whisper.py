@@ -6,7 +6,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from helpers.word_errors import word_error_rate
+from helpers.speech_services import word_error_rate
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.media.audio_decoding import read_audio
