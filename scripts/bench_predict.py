@@ -41,13 +41,11 @@ from talkinghead.features.faces.tracker import FaceTracker
 from talkinghead.media.reader import is_image, read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
-from talkinghead.predict.compositing.compositor import Compositor
-from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.export.verification import demo_sample, generate_mouths
 from talkinghead.runtime.loading import place
-from talkinghead.types import AudioClip, UInt8Array
+from talkinghead.types import AudioClip
 
 STAGE_FRAMES = 50
 FPS = 25
@@ -162,68 +160,74 @@ def stage_times(
     predictor: LipSyncPredictor, args: argparse.Namespace, clip: AudioClip, output: Path
 ) -> dict[str, float]:
     """Return the milliseconds per frame of each stage alone, over the first two seconds."""
-    spec, still = predictor.spec, is_image(args.column)
+    spec, is_photo = predictor.spec, is_image(args.column)
     count = max(1, min(STAGE_FRAMES, round(args.seconds * FPS)))
     row: dict[str, float] = {}
-
-    @contextmanager
-    def timed(stage: str, per: int = count) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        row[f"{stage}, ms"] = 1000 * (time.perf_counter() - started) / per
-
-    with timed("decode", 1 if still else count):
-        images: list[UInt8Array] = (
-            [read_image(args.column)]
-            if still
-            else [frame.image for frame in islice(read_video(args.column), count)]
-        )
-    tracker = FaceTracker(predictor.detector)
-    with timed("detect", len(images)):
-        faces = [tracker.update(image) for image in images]
-    aligned = [
-        (
-            image,
-            estimate_transform(face.points, face.topology, spec),
-            lip_points(face.points, face.topology),
-        )
-        for image, face in zip(images, faces, strict=True)
-        if face is not None
-    ]
-    if not aligned:
-        raise SystemExit(f"{args.column}: no face was found in the first {count} frames")
-    reference = Reference(*aligned[0])
-    step = Fraction(1, FPS)
-    frames = [
-        SourceFrame(image, i * step, step, transform=transform, reference=reference)
-        for i, (image, transform, _) in enumerate(aligned * count if still else aligned)
-    ]
-    _, autocast = place(predictor.model, args.device, args.precisions[0])
-    with timed("encode face", 1), torch.inference_mode():
+    frames = source_frames(predictor, args.column, count, row)
+    reference = frames[0].reference
+    assert reference is not None
+    with timed(row, "encode face", 1), torch.inference_mode():
         face = as_tensor(warp_face(reference.image, reference.transform, spec.face_size)[None])
         lips = torch.from_numpy(transform_points(reference.lips, reference.transform))[None]
-        where = predictor.device
-        predictor.model.encode_reference(face.to(where), lips.to(where)).token.cpu()
-    features = AudioFeatures(spec, predictor.model.input_features)
-    samples = clip.samples[: round((count + 10) * step * spec.sample_rate)]
-    with timed("mel"):
-        features(torch.from_numpy(samples))
-    mouths = MouthGenerator(predictor.model, spec, autocast)
+        device = predictor.device
+        predictor.model.encode_reference(face.to(device), lips.to(device)).token.cpu()
+    samples = clip.samples[: round((count + 10) * spec.sample_rate / FPS)]
+    with timed(row, "mel", count):
+        AudioFeatures(spec, predictor.model.input_features)(torch.from_numpy(samples))
+    mouths = predictor.mouth_generator()
     mouths.tokens.push(samples)
     mouths.tokens.finish()
-    batch = 25 if still else 8
-    with timed("generate"):
-        generated = [
-            m for i in range(0, len(frames), batch) for m in mouths.generate(frames[i : i + batch])
-        ]
-    compositor = Compositor(predictor.renderer, spec)
-    with timed("composite"):
-        finished = [compositor.composite(frame)[0] for frame in generated]
+    size = 25 if is_photo else 8
+    batches = [frames[start : start + size] for start in range(0, len(frames), size)]
+    with timed(row, "generate", count):
+        generated = [frame for batch in batches for frame in mouths.generate(batch)]
+    compositor = predictor.compositor()
+    with timed(row, "composite", count):
+        images = [compositor.composite(frame)[0] for frame in generated]
     height, width = images[0].shape[:2]
-    with timed("encode"), VideoWriter(output, width, height, Fraction(FPS), None) as writer:
-        for frame, image in zip(frames, finished, strict=True):
+    writer = VideoWriter(output, width, height, Fraction(FPS), None)
+    with timed(row, "encode", count), writer:
+        for frame, image in zip(frames, images, strict=True):
             writer.write(image, frame.time_s)
     return row
+
+
+def source_frames(
+    predictor: LipSyncPredictor, path: Path, count: int, row: dict[str, float]
+) -> list[SourceFrame]:
+    """Return source frames with the first one as the reference, and time their stages."""
+    is_photo = is_image(path)
+    with timed(row, "decode", 1 if is_photo else count):
+        images = (
+            [read_image(path)]
+            if is_photo
+            else [frame.image for frame in islice(read_video(path), count)]
+        )
+    tracker = FaceTracker(predictor.detector)
+    with timed(row, "detect", len(images)):
+        faces = [tracker.update(image) for image in images]
+    found = [(image, face) for image, face in zip(images, faces, strict=True) if face is not None]
+    if not found:
+        raise SystemExit(f"{path}: no face was found in the first {count} frames")
+    aligned = [
+        (image, estimate_transform(face.points, face.topology, predictor.spec))
+        for image, face in found
+    ]
+    first = found[0][1]
+    reference = Reference(*aligned[0], lip_points(first.points, first.topology))
+    step = Fraction(1, FPS)
+    return [
+        SourceFrame(image, i * step, step, transform=transform, reference=reference)
+        for i, (image, transform) in enumerate(aligned * count if is_photo else aligned)
+    ]
+
+
+@contextmanager
+def timed(row: dict[str, float], stage: str, num_frames: int) -> Iterator[None]:
+    """Store the milliseconds per frame that the block takes."""
+    started = time.perf_counter()
+    yield
+    row[f"{stage}, ms"] = 1000 * (time.perf_counter() - started) / num_frames
 
 
 def psnr_of_mouths(predictor: LipSyncPredictor, args: argparse.Namespace) -> float:

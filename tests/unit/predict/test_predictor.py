@@ -78,17 +78,6 @@ def test_articulation_scales_the_motion(photo):
         make_predictor(articulation=4.0)
 
 
-@pytest.mark.parametrize("fps", [Fraction(24), Fraction(30_000, 1001)])
-def test_video_keeps_its_rate_and_lasts_as_long_as_the_speech(predictor, tmp_path, fps):
-    video = write_video(tmp_path / "face.mp4", [i / fps for i in range(round(1.2 * fps))], fps=fps)
-    for duration_s in (0.7, 2.0):  # Shorter than the video, and longer.
-        with predictor.predict(video, speech(duration_s)) as prediction:
-            times = [time_s for _, time_s in prediction]
-        assert prediction.fps == fps
-        assert times == [i / fps for i in range(len(times))]
-        assert len(times) == -(-Fraction(str(duration_s)) * fps // 1)
-
-
 def test_render_writes_video_and_audio_of_equal_duration(predictor, photo, tmp_path):
     output = tmp_path / "new folder" / "talking.mp4"
     seen = []

@@ -49,17 +49,13 @@ def run_jobs(
     make_speaker: Callable[[], Speaker] | None = None,
     **options: Any,
 ) -> list[RenderReport]:
-    """Render every job, with a progress bar for each one that is running.
-
-    A failed job does not stop the others.
+    """Render every job with progress bars; a failed one does not stop the others.
 
     Args:
-        make_predictor: returns the predictor; called when the first job of a process needs it. With
-            several workers it must be picklable.
+        make_predictor: returns a process's predictor; with several workers it must be picklable.
         jobs: the jobs.
         workers: Number of processes, each with a predictor and a part of the cores.
-        settings: settings that determine an output besides its inputs. If given, outputs are kept
-            that were made from the same inputs and settings.
+        settings: if given, outputs are kept that were made from the same inputs and settings.
         overwrite: Make existing outputs again.
         make_speaker: returns the function that speaks the texts of jobs; as `make_predictor`.
         **options: keyword arguments of `LipSyncPredictor.render`.
@@ -68,8 +64,7 @@ def run_jobs(
         The reports of the jobs that were rendered, in their order.
 
     Raises:
-        TalkingHeadError: No predictor can be made; the error of a single job; the number of failed
-            jobs of several, after all were tried.
+        TalkingHeadError: The predictor's error; that of a single job; the number of failed jobs.
         UsageError: `workers` is less than 1.
 
     Example:
@@ -81,13 +76,10 @@ def run_jobs(
     runner = JobRunner(make_predictor, options, settings, overwrite, make_speaker)
     outcomes: dict[int, Outcome] = {}
     with _Bars(jobs) as bars:
-        ends = (
-            run_in_workers(runner, jobs, min(workers, len(jobs)), bars.advance)
-            if min(workers, len(jobs)) > 1
-            else _run_here(runner, jobs, bars.advance)
-        )
-        with closing(ends):
-            for number, outcome in ends:
+        num_workers = min(workers, len(jobs))
+        run = partial(run_in_workers, num_workers=num_workers) if num_workers > 1 else _run_here
+        with closing(run(runner, jobs, progress=bars.advance)) as ended:
+            for number, outcome in ended:
                 outcomes[number] = outcome
                 bars.finish(number)
                 if outcome.error is not None and len(jobs) == 1:

@@ -22,8 +22,8 @@ from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.predict.audio.audio_source import SpeechInput, SpeechStream
 from talkinghead.predict.batch.jobs import KEY_TAG, Job, is_done, job_key
 from talkinghead.predict.output.mux import Progress
-from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.prediction import RenderReport
+from talkinghead.predict.predictor import LipSyncPredictor
 
 Speaker: TypeAlias = Callable[[str], SpeechStream]
 """Function that speaks a text."""

@@ -223,6 +223,4 @@ def test_signed_file_keeps_its_key(listed, tmp_path):
             return report
 
     assert len(run_jobs(Signing, listed[:1], settings=settings)) == 1
-    assert (
-        run_jobs(partial(pytest.fail, "made a predictor"), listed[:1], settings=settings) == []
-    )
+    assert run_jobs(partial(pytest.fail, "made a predictor"), listed[:1], settings=settings) == []

@@ -108,10 +108,8 @@ def test_progress_total_is_the_longer_of_speech_and_video(predictor, tmp_path):
 COLOURS = {
     "bt709": ColourTags(1, 1, 1, 1),
     "bt709 full": ColourTags(1, 2, 1, 1),
-    "bt601 PAL": ColourTags(5, 1, 5, 6),
     "bt601 NTSC": ColourTags(6, 1, 6, 6),
     "bt2020": ColourTags(9, 1, 9, 14),
-    "no primaries": ColourTags(6, 1, 2, 2),
 }
 
 
