@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.small_predictor import GENERATOR, HEIGHT, SPEC, WIDTH, Detector, speech
+from helpers.small_predictor import HEIGHT, SPEC, WIDTH, Detector, speech
 
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.media.reader import read_image
@@ -30,7 +30,6 @@ from talkinghead.runtime.export.verification import (
     generate_mouths,
 )
 from talkinghead.runtime.exported_generator import LIP_HEAD, METADATA, PARTS, ExportedGenerator
-from talkinghead.types import AVSpec
 
 EXAMPLE = Path(__file__).parents[3] / "scripts" / "onnx_example.py"
 pytestmark = pytest.mark.slow
@@ -79,22 +78,11 @@ def test_checkpoint_is_exported_to_the_cache_once(conditioned_checkpoint, export
     assert loading.cached_export(conditioned_checkpoint) == exported
     assert (exported / METADATA).stat().st_mtime_ns == before
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
-
-
-def test_metadata_describes_the_export(exported, model):
-    metadata = json.loads((exported / METADATA).read_text())
-    assert AVSpec.from_dict(metadata["av"]) == SPEC
-    assert metadata["license"] == "none"
-    assert metadata["generator"]["dim"] == GENERATOR["dim"]
-    assert metadata["context_frames"] == model.context_frames == 3
-    assert metadata["max_difference"] <= MAX_PIXEL_DIFFERENCE
-    files = {METADATA, LIP_HEAD, *(f"{p}.onnx" for p in PARTS)}
+    files = {METADATA, LIP_HEAD, *(f"{part}.onnx" for part in PARTS)}
     assert {path.name for path in exported.iterdir()} == files
-    session = pytest.importorskip("onnxruntime").InferenceSession(str(exported / "decode.onnx"))
-    decode = metadata["parts"]["decode"]
-    assert [tensor.name for tensor in session.get_inputs()] == decode["inputs"]
-    assert [tensor.name for tensor in session.get_outputs()] == decode["outputs"]
-    assert isinstance(session.get_inputs()[0].shape[0], str)  # A dynamic axis.
+    metadata = json.loads((exported / METADATA).read_text())
+    assert metadata["license"] == "none"
+    assert metadata["max_difference"] <= MAX_PIXEL_DIFFERENCE
 
 
 def test_int8_export_is_close_to_torch(exported, model, tmp_path):

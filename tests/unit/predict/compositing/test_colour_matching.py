@@ -89,7 +89,7 @@ def test_sharpening_does_not_flicker():
 
 
 @pytest.mark.parametrize(
-    ("level", "texture_level", "rgb_weight"), [(2.0, 0.0, 1.0), (6.0, 3.0, 0.0), (6.0, 3.0, 0.5)]
+    ("level", "texture_level", "rgb_weight"), [(0, 0, 1), (2, 0, 1), (6, 3, 0), (6, 3, 0.5)]
 )
 def test_missing_grain_is_added_to_rgb_and_texture(level, texture_level, rgb_weight):
     image = skin_image(noise=level, detail=0.0)
@@ -98,15 +98,8 @@ def test_missing_grain_is_added_to_rgb_and_texture(level, texture_level, rgb_wei
     # The RGB has no noise.
     mouth = replace(painted(image, rgb_weight=rgb_weight), image=clean + (1 - rgb_weight) * noise)
     grain = (match(DetailMatcher(sharpen=False), mouth, image) - clean)[INSIDE]
-    assert grain.std() == pytest.approx(level, rel=0.25)
-    assert abs(grain.mean()) < 0.1 * level
-
-
-def test_clean_image_gives_no_grain():
-    image = skin_image(detail=0.0)
-    mouth = painted(image)
-    grain = match(DetailMatcher(sharpen=False), mouth, image) - mouth.image
-    assert np.abs(grain).max() < 1.0
+    assert grain.std() == pytest.approx(level, rel=0.25, abs=0.2)
+    assert abs(grain.mean()) < 0.2
 
 
 def grains(images, matcher=None):
@@ -150,34 +143,32 @@ def coloured(red, green, blue):
     return np.full((SIZE, SIZE, 3), (red, green, blue), np.uint8)
 
 
-def test_green_teeth_become_white():
-    skin = coloured(210, 150, 130)
-    mouth = painted(coloured(175, 225, 185))
-    mouth.rgb_weight[:, :60] = 0
-    got = remove_green_cast(mouth, skin, REGION).image
-    assert np.allclose(got[:, 60:], (204, 196, 185))
-    assert np.array_equal(got[:, :60], mouth.image[:, :60])
-    for colour in ((235, 225, 200), (190, 60, 60), (30, 20, 20)):
-        same = painted(coloured(*colour))
-        assert remove_green_cast(same, skin, REGION) is same
-
-
-def test_green_haze_on_skin_gets_the_colour_of_the_skin():
-    skin = coloured(200, 167, 90)
-    mouth = painted(coloured(185, 190, 88))
-    mouth.rgb_weight[:, :60] = 0
-    got = remove_green_cast(mouth, skin, REGION).image
-    assert np.array_equal(got[:, :60], mouth.image[:, :60])
-    assert np.allclose(got[:, 60:] @ (1, -1, 0), 187.5 * 33 / 183.5 - 8, atol=0.1)
-    assert np.allclose(got.mean(-1), mouth.image.mean(-1))
-    for colour in ((150, 125, 68), (210, 175, 110), (90, 75, 40), (170, 120, 75)):
-        same = painted(coloured(*colour))
-        assert remove_green_cast(same, skin, REGION) is same
-
-
 @pytest.mark.parametrize(
-    ("colour", "skin"), [((170, 200, 160), (120, 140, 90)), ((190, 190, 190), (150, 150, 150))]
+    ("skin", "green", "corrected", "unchanged"),
+    [
+        (  # Green teeth become white.
+            (210, 150, 130),
+            (175, 225, 185),
+            (204, 196, 185),
+            ((235, 225, 200), (190, 60, 60), (30, 20, 20)),
+        ),
+        (  # A green haze on skin gets the green of the skin: 187.5 * 33 / 183.5 - 8.
+            (200, 167, 90),
+            (185, 190, 88),
+            (200.36, 174.64, 88),
+            ((150, 125, 68), (210, 175, 110), (90, 75, 40), (170, 120, 75)),
+        ),
+        ((120, 140, 90), None, None, [(170, 200, 160)]),  # Green light.
+        ((150, 150, 150), None, None, [(190, 190, 190)]),  # A grey image.
+    ],
 )
-def test_teeth_in_green_light_and_in_a_grey_image_are_unchanged(colour, skin):
-    teeth = painted(coloured(*colour))
-    assert remove_green_cast(teeth, coloured(*skin), REGION) is teeth
+def test_green_of_rgb_is_limited(skin, green, corrected, unchanged):
+    if green:
+        mouth = painted(coloured(*green))
+        mouth.rgb_weight[:, :60] = 0
+        got = remove_green_cast(mouth, coloured(*skin), REGION).image
+        assert np.array_equal(got[:, :60], mouth.image[:, :60])
+        assert np.allclose(got[:, 60:], corrected, atol=0.1)
+    for colour in unchanged:
+        same = painted(coloured(*colour))
+        assert remove_green_cast(same, coloured(*skin), REGION) is same
