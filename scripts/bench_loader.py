@@ -10,11 +10,9 @@ import time
 
 import torch
 
-from talkinghead.data.augmentation.batch_augmentation import (
-    AugmentationOptions,
-    BatchAugmentation,
-    finish_batch,
-)
+from talkinghead.data.augmentation.augmentation_options import AugmentationOptions
+from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation
+from talkinghead.data.augmentation.finished_batch import finish_batch
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
 
@@ -31,8 +29,8 @@ def main() -> None:
     datamodule = LipSyncDataModule(
         args.corpus,
         spec,
-        args.batch_size,
-        args.workers,
+        batch_size=args.batch_size,
+        num_workers=args.workers,
         iterations_per_epoch=args.batches + 5,
     )
     datamodule.setup("fit")

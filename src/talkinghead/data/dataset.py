@@ -213,7 +213,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 
 class PseudoLabelDataset(ClipDataset):
-    """Windows of a corpus of audio and lip motion without images, drawn evenly from its voices.
+    """Windows of a corpus of audio and lip motion without images, drawn evenly from its speakers.
 
     Args:
         corpus_dir: a corpus of `talkinghead pseudo_label`.

@@ -89,14 +89,8 @@ class ClipTask:
 class ClipResult:
     """Result of a task.
 
-    Attributes:
-        task: the task.
-        sha256: hash of the source.
-        num_frames: length of the clip.
-        reason: category of the reason to skip the source, empty for a good clip.
-        detail: the reason as a message.
-        reused: whether the result is that of an earlier run.
-        offset: audio-video offset of a good clip before correction, if it was measured.
+    A skipped source has a `reason`, which is one of a few categories, and a message as `detail`.
+    `offset` is the audio-video offset of a good clip before correction, if it was measured.
     """
 
     task: ClipTask

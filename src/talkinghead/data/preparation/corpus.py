@@ -151,7 +151,7 @@ def next_steps(manifest: Manifest, corpus_dir: Path | str) -> list[str]:
 
 
 def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list[SkippedClip]]:
-    command = f"`talkinghead prepare input=VIDEOS output={output_dir}`"
+    command = f"`talkinghead prepare input=VIDEOS output={shlex.quote(str(output_dir))}`"
     if not input_dir.is_dir():
         raise CorpusError(
             f"input={input_dir} is not a folder; run {command} with a folder of videos, one "
@@ -161,7 +161,7 @@ def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list
     if not sources and (input_dir / MANIFEST_NAME).is_file():
         raise CorpusError(
             f"input={input_dir} is a prepared corpus, not a folder of videos; train on it with "
-            f"`talkinghead train experiment=finetune data.corpus_dir={input_dir}`"
+            f"`talkinghead train experiment=finetune data.corpus_dir={shlex.quote(str(input_dir))}`"
         )
     if not sources:
         raise CorpusError(
@@ -224,7 +224,7 @@ _maker: ClipMaker | None = None
 
 
 def _start_worker(spec: AVSpec, options: PrepareOptions) -> None:
-    """Limit a worker process to one thread, as each has a clip of its own, and load its models."""
+    """Load a worker's models, and limit it to one thread, as each worker has its own clip."""
     global _maker
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -73,24 +73,18 @@ def test_zero_strength_changes_nothing():
         torch.testing.assert_close(same[name], plain[name], atol=2e-3, rtol=0)
 
 
-def test_result_depends_on_seed_and_sample_number():
+def test_result_depends_on_seed_and_sample_number_only():
     batch = make_batch()
     later = batch | {"index": batch["index"] + 3}
-    first, again = augment(batch=batch, **FULL), augment(batch=batch, **FULL)
-    assert torch.equal(first["mouths"], again["mouths"])
-    assert torch.equal(first["masked_face"], again["masked_face"])
-    assert torch.equal(first["reference_face"], again["reference_face"])
-    assert torch.equal(first["mel"], again["mel"])
-    assert not torch.equal(first["mouths"], augment(1, batch, **FULL)["mouths"])
-    assert not torch.equal(first["mouths"], augment(0, later, **FULL)["mouths"])
-
-
-def test_global_random_state_is_neither_used_nor_changed():
-    batch = make_batch()
     torch.manual_seed(5)
     first, after = augment(batch=batch, **FULL), torch.rand(1)
     torch.manual_seed(6)
-    assert torch.equal(first["mouths"], augment(batch=batch, **FULL)["mouths"])
+    again = augment(batch=batch, **FULL)
+    for name in ("mouths", "masked_face", "reference_face", "mel"):
+        assert torch.equal(first[name], again[name])
+    assert not torch.equal(first["mouths"], augment(1, batch, **FULL)["mouths"])
+    assert not torch.equal(first["mouths"], augment(0, later, **FULL)["mouths"])
+    # The global random state is not changed either.
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(1))
 
@@ -130,13 +124,16 @@ def test_rotation_and_flip():
     assert (turned - plain)[..., centre[0], centre[1]].abs().max() < 0.1
 
 
-def test_flip_mirrors_the_head_turn():
+def test_flip_mirrors_head_turn_and_lip_points():
     batch = make_batch() | {"head_turn": torch.tensor([[10.0, 20.0, 30.0]]).expand(3, 2, 3)}
-    assert torch.equal(finish_batch(batch, SPEC)["head_turn"], batch["head_turn"])
     turned = {"rotation": 10.0, "scale": 0.15, "elastic": 0.015}
     assert torch.equal(augment(batch=batch, **turned)["head_turn"], batch["head_turn"])
     mirrored = augment(batch=batch, flip=1.0, **turned)["head_turn"]
     assert torch.equal(mirrored, torch.tensor([-10.0, 20.0, -30.0]).expand(3, 2, 3))
+    plain, mirrored = augment()["lip_points"], augment(flip=1.0)["lip_points"]
+    assert torch.allclose(plain, LIPS.expand_as(plain), atol=0.1)
+    assert torch.allclose(mirrored[..., MIRRORED_LIPS, 0], 255 - plain[..., 0], atol=0.1)
+    assert torch.allclose(mirrored[..., MIRRORED_LIPS, 1], plain[..., 1], atol=0.1)
 
 
 def test_pose_change_affects_the_reference_only_about_the_nose():
@@ -149,7 +146,7 @@ def test_pose_change_affects_the_reference_only_about_the_nose():
     assert not torch.allclose(moved[0], moved[1])
 
 
-def test_turn_narrows_one_side():
+def test_turn_narrows_one_side_and_elastic_warp_is_smooth():
     column = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)
     batch = make_batch() | {"reference_face": column.expand(3, -1, -1, -1).contiguous()}
     turned = augment(batch=batch, turn=0.5)["reference_face"][:, 0, 128] * 255
@@ -157,6 +154,10 @@ def test_turn_narrows_one_side():
     assert ((left - right).abs() > 0.5).all()
     assert (turned[:, 128] - 128).abs().max() < 1
     assert turned.diff(dim=-1).min() >= 0
+    warped = augment(batch=batch, elastic=0.015)["reference_face"][:, 0] * 255
+    shift = (warped - column[0])[:, 20:-20, 20:-20]
+    assert 0.5 < shift.abs().max() < 0.015 * 256 * 4
+    assert shift.diff(dim=-1).abs().max() < 0.5
 
 
 def test_smile_affects_the_mouth_of_the_reference_only():
@@ -191,13 +192,6 @@ def test_lip_points_follow_the_warp(options):
     assert (warped["lip_points"][:, 0, 7] - seen).abs().max() < 1.5
 
 
-def test_flip_mirrors_the_lip_points():
-    plain, mirrored = augment()["lip_points"], augment(flip=1.0)["lip_points"]
-    assert torch.allclose(plain, LIPS.expand_as(plain), atol=0.1)
-    assert torch.allclose(mirrored[..., MIRRORED_LIPS, 0], 255 - plain[..., 0], atol=0.1)
-    assert torch.allclose(mirrored[..., MIRRORED_LIPS, 1], plain[..., 1], atol=0.1)
-
-
 def test_unknown_lip_points_stay_nan():
     batch = make_batch()
     batch["lip_points"] = LIPS.expand(3, 2, -1, -1).clone()
@@ -206,20 +200,15 @@ def test_unknown_lip_points_stay_nan():
     assert unknown.tolist() == [[False, False], [True, False], [False, False]]
 
 
-def test_teacher_forced_lips_in_some_samples():
-    batch = make_batch(size=40, frames=1)
-    forced = augment(batch=batch, teacher_forced_lips=0.5)["teacher_forced_lips"]
-    known = forced.isfinite().flatten(1)
-    assert (known.all(1) | ~known.any(1)).all()
-    assert 10 < known[:, 0].sum() < 30
-    assert torch.equal(forced[known[:, 0]], batch["lips"][known[:, 0]])
-    assert "teacher_forced_lips" not in augment(batch=batch)
-
-
-def test_mismatched_audio_in_some_teacher_forced_samples():
+def test_some_samples_have_teacher_forced_lips_and_some_of_them_mismatched_audio():
     batch = make_batch(size=40, frames=1)
     finished = augment(batch=batch, teacher_forced_lips=0.5, mismatched_audio=0.5)
-    known = finished["teacher_forced_lips"].isfinite().flatten(1)[:, 0]
+    forced = finished["teacher_forced_lips"]
+    known = forced.isfinite().flatten(1)
+    assert (known.all(1) | ~known.any(1)).all()
+    known = known[:, 0]
+    assert 10 < known.sum() < 30
+    assert torch.equal(forced[known], batch["lips"][known])
     own, other = (
         (finished["decoder_mel"] == finished[name]).flatten(1).all(1)
         for name in ("mel", "mel_negative")
@@ -228,6 +217,7 @@ def test_mismatched_audio_in_some_teacher_forced_samples():
     assert own[~known].all()
     assert 3 < other.sum() < 20
     assert "decoder_mel" not in augment(batch=batch, teacher_forced_lips=0.5)
+    assert "teacher_forced_lips" not in augment(batch=batch)
 
 
 def test_still_sample_has_the_masked_face_of_the_reference():
@@ -255,15 +245,6 @@ def test_min_strength_below_one_leaves_samples_nearly_unchanged():
     assert change[0.0].min() < 0.3 * change[1.0].min() + 0.01
 
 
-def test_elastic_warp_is_smooth_and_small():
-    column = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)
-    batch = make_batch() | {"reference_face": column.expand(3, -1, -1, -1).contiguous()}
-    warped = augment(batch=batch, elastic=0.015)["reference_face"][:, 0] * 255
-    shift = (warped - column[0])[:, 20:-20, 20:-20]
-    assert 0.5 < shift.abs().max() < 0.015 * 256 * 4
-    assert shift.diff(dim=-1).abs().max() < 0.5
-
-
 def test_saturation_and_hue_keep_grey():
     grey = torch.full((3, 2, 3, 256, 256), 90, dtype=torch.uint8)
     batch = augment(batch=make_batch() | {"faces": grey}, saturation=0.4, hue=12.0)
@@ -271,7 +252,7 @@ def test_saturation_and_hue_keep_grey():
     torch.testing.assert_close(mouths, torch.full_like(mouths, 90 / 255))
 
 
-def test_gain_and_tilt_do_not_change_silence():
+def test_audio_changes_alike_and_silence_stays():
     batch = make_batch()
     plain = finish_batch(batch, SPEC)["mel"]
     loud = augment(batch=batch, gain_db=8.0)["mel"]
@@ -280,10 +261,6 @@ def test_gain_and_tilt_do_not_change_silence():
     assert torch.equal(loud[plain == MEL_SILENCE], plain[plain == MEL_SILENCE])
     tilted = augment(batch=batch, tilt_db=8.0)["mel"] - plain
     assert (tilted[:, -1].amin((1, 2)) * tilted[:, -1].amax((1, 2)) < 0).any()
-
-
-def test_audio_and_negative_audio_change_alike():
-    batch = make_batch() | {"mel_negative": None}
     batch["mel_negative"] = batch["mel"]
     changed = augment(batch=batch, gain_db=8.0, tilt_db=8.0, vocal_tract=0.18)
     torch.testing.assert_close(changed["mel"], changed["mel_negative"])
