@@ -27,6 +27,14 @@ BOX = (slice(70, 160), slice(51, 142))
 """Region of the face of `Detector` that contains every pixel that may change."""
 
 
+def aligned_face(x=0.0, size=1.0):
+    """Return a face whose pixels are those of the canonical face, `x` pixels to the right."""
+    points = np.zeros((468, 2), np.float32)
+    points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC)
+    points[4] = 128, 120  # The tip of the nose.
+    return Face(Box(x, 0, x + size, size), points + np.float32([x, 0]), 1.0, "mesh468")
+
+
 class Detector:
     """Find the same face in every image that is not black."""
 

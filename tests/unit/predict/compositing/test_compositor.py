@@ -37,15 +37,10 @@ def change_at_yaw(yaw_deg, outline=OUTLINE):
     """Return the change of each pixel of the region when a white disc is painted."""
     rows, columns = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
     disc = (np.hypot(columns - 0.5, rows - 0.62) < 0.2).astype(np.float32)
-    frame = SourceFrame(
-        IMAGE,
-        time_s=Fraction(0),
-        duration_s=Fraction(1, 25),
-        transform=TRANSFORM,
-        reference=Reference(IMAGE, TRANSFORM, LIPS, np.zeros(3, np.float32)),
-        pose=None if yaw_deg is None else np.float32([yaw_deg, 0, 0]),
-        outline=outline,
-    )
+    reference = Reference(IMAGE, TRANSFORM, LIPS, np.zeros(3, np.float32))
+    pose = None if yaw_deg is None else np.float32([yaw_deg, 0, 0])
+    frame = SourceFrame(IMAGE, Fraction(0), Fraction(1, 25), TRANSFORM, reference)
+    frame = replace(frame, pose=pose, outline=outline)
     fields = make_fields(np.ones((SIZE, SIZE, 3), np.float32), disc)
     compositor = Compositor(FeatherRenderer(), SPEC, stabilise=False)
     image, _ = compositor.composite(GeneratedFrame(frame, fields))

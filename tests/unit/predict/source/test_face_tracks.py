@@ -7,12 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from helpers.small_predictor import aligned_face
 
 from talkinghead.features.faces.alignment import (
     RIGID_POINTS,
-    canonical_points,
     estimate_transform,
-    frontality,
     invert,
     transform_scale,
 )
@@ -37,8 +36,7 @@ EYES, MOUTH = np.array([128, 85, 1.0]), np.array([128, 190, 1.0])
 """In the canonical face."""
 FACE_WIDTH = 96
 """Of the astronaut, in pixels of the photo."""
-IDENTITY = np.eye(2, 3, dtype=np.float32)
-IMAGE = np.zeros((4, 4, 3), np.uint8)
+IMAGE = np.zeros((4, 100, 3), np.uint8)
 SECONDS = np.arange(50) / 25
 
 
@@ -181,7 +179,7 @@ def test_new_face_gets_a_slot(scene):
     assert counts[-1] == 2
 
 
-def test_turning_head_keeps_its_scale():
+def test_turning_head_keeps_its_scale_and_fades():
     """With the eye distance alone the scale would fall to two thirds."""
     known = {**MODEL, 6: (0.0, -2.6, -5.3)}
     model = np.array([known[i] for i in RIGID_POINTS["mesh468"]] + [MODEL[4]])
@@ -193,38 +191,18 @@ def test_turning_head_keeps_its_scale():
         points[[*RIGID_POINTS["mesh468"], 4]] = 12 * turned + 200
         return Face(Box(100, 100, 300, 300), points, 1.0, "mesh468")
 
-    frames = as_frames([np.zeros((400, 400, 3), np.uint8)] * 51)
-    sightings = zip(frames, [face(angle) for angle in np.linspace(0, 50, 51)], strict=True)
-    scales = [transform_scale(frame.transform) for frame in align_faces(sightings, SPEC, FPS)]
+    images = [np.zeros((400, 400, 3), np.uint8)] * 71
+    sightings = zip(as_frames(images), map(face, range(71)), strict=True)
+    frames = list(align_faces(sightings, SPEC, FPS))
+    scales = [transform_scale(frame.transform) for frame in frames[:46]]
     assert np.ptp(scales) < 0.1 * scales[0]
-
-
-def test_frontality_falls_as_head_turns():
-    """Eye corners and nose base of MediaPipe's canonical face, turned."""
-    points = np.zeros((468, 3))
-    points[[33, 263]] = (-4.446, -2.664, -3.173), (4.446, -2.664, -3.173)
-    points[[98, 327]] = (-1.406, 1.714, -5.241), (1.406, 1.714, -5.241)
-
-    def at(degrees):
-        angle = np.radians(degrees)
-        across = np.array([np.cos(angle), 0, np.sin(angle)])
-        turned = np.stack([points @ across, points[:, 1]], axis=1).astype(np.float32)
-        return frontality(turned, "mesh468")
-
-    assert at(0) == at(45) == 1
-    assert 0.2 < at(-56) < 0.8
-    assert at(70) == at(-85) == 0
-
-
-def face_at(x):
-    points = np.zeros((468, 2), np.float32)
-    points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC)
-    points[4] = 128, 120  # The tip of the nose.
-    return Face(Box(0, 0, 1, 1), points + np.float32([x, 0]), 1.0, "mesh468")
+    assert all(frame.strength == 1 for frame in frames[:46])
+    assert 0.2 < frames[56].strength < 0.8
+    assert frames[70].strength == 0
 
 
 def test_transforms_are_smoothed_and_mouths_do_not_fade_at_cuts():
-    faces = [face_at(10 + i % 2) for i in range(30)] + [None] * 10 + [face_at(90)] * 20
+    faces = [aligned_face(10 + i % 2) for i in range(30)] + [None] * 10 + [aligned_face(90)] * 20
     sightings = zip(as_frames([IMAGE] * 60, cuts=(30, 40)), faces, strict=True)
     frames = list(fade_faces(align_faces(sightings, SPEC, FPS), FPS))
     assert [frame.time_s for frame in frames] == [i / FPS for i in range(60)]
@@ -236,5 +214,5 @@ def test_transforms_are_smoothed_and_mouths_do_not_fade_at_cuts():
 
 def test_alignment_reads_half_a_second_ahead():
     frames = iter(as_frames([IMAGE] * 50))
-    next(align_faces(((frame, face_at(0)) for frame in frames), SPEC, FPS))
+    next(align_faces(((frame, aligned_face(0)) for frame in frames), SPEC, FPS))
     assert len(list(frames)) == 50 - 13

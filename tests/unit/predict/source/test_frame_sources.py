@@ -4,25 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.small_predictor import aligned_face
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
-from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source import playback
 from talkinghead.predict.source.frame_sources import photo_frames, video_frames
 from talkinghead.predict.source.playback import play
-from talkinghead.types import AVSpec, Box, Face, VideoFrame
+from talkinghead.types import AVSpec, VideoFrame
 
 SPEC = AVSpec()
 FPS = Fraction(25)
 IMAGE = np.ones((4, 4, 3), np.uint8)
-
-
-def face(x=0.0, size=1.0):
-    points = np.zeros((468, 2), np.float32)
-    points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC)
-    points[4] = 128, 120  # The tip of the nose.
-    return Face(Box(x, 0, x + size, size), points + np.float32([x, 0]), 1.0, "mesh468")
 
 
 class Detector:
@@ -43,7 +36,7 @@ def photo(*faces, **options):
 
 
 def test_photo_is_repeated_at_the_spec_frame_rate():
-    frames = list(islice(photo(face()), 3))
+    frames = list(islice(photo(aligned_face()), 3))
     assert [f.time_s for f in frames] == [0, Fraction(1, 25), Fraction(2, 25)]
     assert all(f.image is IMAGE and f.reference is frames[0].reference for f in frames)
     assert frames[0].transform is frames[1].transform
@@ -59,7 +52,11 @@ def test_photo_is_repeated_at_the_spec_frame_rate():
     ],
 )
 def test_face_selection_in_a_photo(options, expected):
-    frames = list(islice(photo(face(60, 50), face(10, 40), face(200, 30), **options), 4))
+    frames = list(
+        islice(
+            photo(aligned_face(60, 50), aligned_face(10, 40), aligned_face(200, 30), **options), 4
+        )
+    )
     assert [-round(f.transform[0, 2]) for f in frames if f.time_s == 0] == expected
 
 
@@ -67,7 +64,7 @@ def test_missing_faces_and_unknown_options_are_refused():
     with pytest.raises(FaceNotFoundError, match=r"p\.jpg"):
         photo()
     with pytest.raises(FaceNotFoundError, match="face_index=3, but 1 faces"):
-        photo(face(), face_select="index", face_index=3)
+        photo(aligned_face(), face_select="index", face_index=3)
     unknown = {"face_select": "left", "extend": "x", "motion": "walk", "face_index": -1}
     for name, value in unknown.items():
         with pytest.raises(UsageError, match=name):
@@ -75,7 +72,7 @@ def test_missing_faces_and_unknown_options_are_refused():
 
 
 def test_photo_has_no_active_speaker(caplog):
-    next(photo(face(), face_select="speaking"))
+    next(photo(aligned_face(), face_select="speaking"))
     assert "p.jpg: a photo has no audio" in caplog.text
 
 
@@ -90,7 +87,7 @@ def test_closing_video_frames_closes_the_decoder(monkeypatch):
             closed.append(path)
 
     monkeypatch.setattr(playback, "read_video", read)
-    frames = video_frames(Path("v"), Fraction(25), Detector(face()), SPEC, SourceOptions())
+    frames = video_frames(Path("v"), Fraction(25), Detector(aligned_face()), SPEC, SourceOptions())
     next(frames)
     frames.close()
     assert closed == [Path("v")]

@@ -18,6 +18,7 @@ from talkinghead.predict.source.idle_motion import IdleMotion
 from talkinghead.types import AVSpec, Box, Face
 
 SPEC = AVSpec()
+PHOTO = astronaut()
 FPS = 25
 CORNERS = ((33, 133, 159, 145), (362, 263, 386, 374))
 """Corners and lid centres of each eye."""
@@ -29,19 +30,14 @@ def detector():
 
 
 @pytest.fixture(scope="module")
-def photo():
-    return astronaut()
+def faces(detector):
+    return detector.detect(PHOTO)
 
 
 @pytest.fixture(scope="module")
-def faces(detector, photo):
-    return detector.detect(photo)
-
-
-@pytest.fixture(scope="module")
-def frames(photo, faces):
+def frames(faces):
     """Eight seconds of frames."""
-    motion = IdleMotion(photo, faces, seed=1)
+    motion = IdleMotion(PHOTO, faces, seed=1)
     return [motion.at(index / FPS) for index in range(8 * FPS)]
 
 
@@ -49,25 +45,25 @@ def edge(image):
     return np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
 
 
-def test_only_the_head_moves_and_only_gradually_outside_blinks(photo, faces, frames):
-    closure = IdleMotion(photo, faces, seed=1)._heads[0]._closure
-    before = photo
+def test_only_the_head_moves_and_only_gradually_outside_blinks(faces, frames):
+    closure = IdleMotion(PHOTO, faces, seed=1)._heads[0]._closure
+    before = PHOTO
     for index, (image, _) in enumerate(frames):
-        assert np.array_equal(edge(image), edge(photo))
-        assert np.array_equal(image[400:], photo[400:])
+        assert np.array_equal(edge(image), edge(PHOTO))
+        assert np.array_equal(image[400:], PHOTO[400:])
         change = np.abs(image.astype(int) - (before if index else image))
         assert change.mean() < 0.5
         is_blink = closure((index - 1) / FPS) or closure(index / FPS)
         assert is_blink or np.percentile(change, 99.5) < 16
         before = image
-    assert not np.array_equal(image, photo)
+    assert not np.array_equal(image, PHOTO)
 
 
-def test_frames_depend_on_seed_and_time_only(photo, faces, frames):
-    again = IdleMotion(photo, faces, seed=1)
+def test_frames_depend_on_seed_and_time_only(faces, frames):
+    again = IdleMotion(PHOTO, faces, seed=1)
     for index in (150, 20, 151, 0):
         assert np.array_equal(again.at(index / FPS)[0], frames[index][0])
-    other = IdleMotion(photo, faces, seed=2)
+    other = IdleMotion(PHOTO, faces, seed=2)
     assert not np.allclose(other.at(2.0)[1][0], frames[50][1][0], atol=1e-3)
 
 
@@ -81,8 +77,8 @@ def test_head_sways_smoothly_by_a_few_pixels(faces, frames):
     assert np.abs(np.diff(steps)).max() < 0.02
 
 
-def test_eyes_blink(detector, photo, faces):
-    motion = IdleMotion(photo, faces, seed=1)
+def test_eyes_blink(detector, faces):
+    motion = IdleMotion(PHOTO, faces, seed=1)
     start_s = motion._heads[0]._blinks_s[0]
 
     def contrast(time_s):
@@ -101,13 +97,13 @@ def test_eyes_blink(detector, photo, faces):
     assert opened == pytest.approx(still, rel=0.2)
 
 
-def test_transform_follows_the_head(detector, photo, faces):
+def test_transform_follows_the_head(detector, faces):
     options = SourceOptions(motion="idle", seed=1)
-    frames = photo_frames(photo, "photo", detector, SPEC, options)
+    frames = photo_frames(PHOTO, "photo", detector, SPEC, options)
     still = estimate_transform(faces[0].points, "mesh468", SPEC)
     tracked = faces[0]
     for frame in islice(frames, 0, 100, 4):
-        assert np.array_equal(frame.reference.image, photo)
+        assert np.array_equal(frame.reference.image, PHOTO)
         tracked = detector.track(frame.image, tracked)
         measured = estimate_transform(tracked.points, "mesh468", SPEC)
         mouths = [invert(t) @ np.array([128, 190, 1]) for t in (frame.transform, measured)]
@@ -115,9 +111,9 @@ def test_transform_follows_the_head(detector, photo, faces):
     assert np.abs(frame.transform - still).max() > 0.5
 
 
-def test_face_at_the_image_border_does_not_sway(photo, faces):
+def test_face_at_the_image_border_does_not_sway(faces):
     box = faces[0].box
-    tight = np.ascontiguousarray(photo[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)])
+    tight = np.ascontiguousarray(PHOTO[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)])
     points = faces[0].points - np.float32([int(box.x0), int(box.y0)])
     face = Face(Box(0, 0, tight.shape[1], tight.shape[0]), points, 1.0, "mesh468")
     motion = IdleMotion(tight, [face], seed=1)
