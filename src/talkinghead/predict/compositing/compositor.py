@@ -118,7 +118,8 @@ class _MouthPainter:
             self._transform = self._region = None
         elif source.transform is not self._transform:
             self._transform = source.transform
-            self._region = find_mouth_region(self._transform, *image.shape[:2], self._spec)
+            height, width = image.shape[:2]
+            self._region = find_mouth_region(self._transform, height, width, self._spec)
         region = self._region
         if fields is None or region is None or source.reference is None:
             self.reset()

@@ -238,10 +238,7 @@ def _local_means(
 
 
 def _poisson_kernel(angle: npt.NDArray[np.floating], harmonics: int) -> FloatArray:
-    """Return the matrix from values on the edge to the harmonic function on the grid.
-
-    It is float32 [grid, grid, len(angle)].
-    """
+    """Return the map from edge values to the harmonic function: [grid, grid, len(angle)]."""
     steps = (np.arange(_GRID) + 0.5) / _GRID
     x = (steps[None, :] - ELLIPSE_CENTRE[0]) / ELLIPSE_RADII[0]
     y = (steps[:, None] - ELLIPSE_CENTRE[1]) / ELLIPSE_RADII[1]

@@ -1,8 +1,6 @@
 """Temporal smoothing of the generated mouth, against jitter.
 
 The filters are causal and process one frame at a time, so a stream and a file give the same frames.
-
-Shape suffixes: H and W rows and columns of a field, C channels.
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ def _motion_field(
     return slice(low[1], high[1]), slice(low[0], high[0]), weight, xy
 
 
-def _sample(image: UInt8Array, xy: FloatArray) -> UInt8Array:
+def _sample(image: UInt8Array, xy: npt.NDArray[np.floating]) -> UInt8Array:
     """Sample an image at pixel coordinates [h, w, 2]."""
     return cv2.remap(image, xy, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 

@@ -27,10 +27,7 @@ _MAX_FRAMES = 64
 
 
 def call_writer(format: str) -> CallWriter:
-    """Return the function that writes calls in a format.
-
-    Args:
-        format: "onnx", "torchscript" or "executorch".
+    """Return the function that writes calls as "onnx", "torchscript" or "executorch".
 
     Raises:
         DependencyError: a package that the format needs is missing.

@@ -107,11 +107,7 @@ def compare(
 
 
 def check_quality(max_difference: float, psnr_db: float, quantize: str) -> None:
-    """Check the figures of `compare`.
-
-    Raises:
-        CheckpointError: the exported mouths differ too much from torch's.
-    """
+    """Raise a CheckpointError if the figures of `compare` show too large a difference."""
     if quantize == "none" and not max_difference <= MAX_PIXEL_DIFFERENCE:
         raise CheckpointError(
             f"the exported model's pixels differ from torch's by up to {max_difference:.2g}, "
