@@ -25,8 +25,8 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
-from talkinghead.cli.converse import make_conversation
 from talkinghead.cli.hydra_app.overrides import to_hydra
+from talkinghead.cli.shared.builders import build_conversation
 from talkinghead.media.reader import read_audio, read_image
 from talkinghead.media.writer import write_image
 from talkinghead.paths import conf_dir, demo_face
@@ -56,7 +56,7 @@ def main() -> None:
             write_image(face, np.asarray(cv2.resize(read_image(demo_face()), (SIDE, SIDE))))
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("converse", to_hydra([f"face={face}", *args.overrides], "converse"))
-        conversation = make_conversation(cfg)
+        conversation = build_conversation(cfg)
         start_s = time.monotonic() - started
         if args.audio is None:
             speech = speak_text(args.question, instantiate(cfg.voice)).read(SAMPLE_RATE)

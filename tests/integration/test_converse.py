@@ -1,4 +1,4 @@
-"""The commands `converse`, and `predict` with a text, offline and with a voice of tones."""
+"""The commands `converse`, and `predict` with a text, offline and by OpenAI's API."""
 
 import io
 import json
@@ -13,19 +13,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.predict_command import make_files, messages, predict, write_speech
+from helpers.openai_server import (
+    END,
+    KEY,
+    SPEECH,
+    chat_response,
+    error_response,
+    pcm_response,
+    run_openai_server,
+    transcript_response,
+)
+from helpers.predict_command import make_files, messages, predict
 from helpers.speech_services import word_error_rate
 
 from talkinghead.cli.main import main
 from talkinghead.errors import DependencyError
 from talkinghead.media.reader import probe, read_audio
-from talkinghead.media.writer import write_audio_file
+from talkinghead.paths import DEMO_SPEECH
 from talkinghead.runtime.packaged_weights import voice, whisper_base
-from talkinghead.speech.sentence_speech import speak_text
 from talkinghead.speech.stt.whisper import Whisper
-from talkinghead.speech.tts.piper import Piper
-from talkinghead.speech.voice import Voice
-from talkinghead.types import AudioClip
 
 TESTS = Path(__file__).parents[1]
 TONES = ("~tts", "+tts={_target_: helpers.speech_services.ToneTextToSpeech}")
@@ -54,10 +60,6 @@ def converse(files, *overrides):
     return main(["converse", *keys, *TONES, *overrides])
 
 
-def set_stdin(monkeypatch, *lines):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-
-
 def test_spoken_question_is_answered(files, tmp_path, capfd):
     output = tmp_path / "it's, (a) = b.mp4"
     assert converse(files, f"audio={files / 'speech.wav'}", f"output={output}", *TRANSCRIPT) == 0
@@ -69,25 +71,12 @@ def test_spoken_question_is_answered(files, tmp_path, capfd):
     assert "first frame" in log
 
 
-def test_silence_gets_the_configured_reply(files, tmp_path):
-    write_speech(tmp_path / "silence.wav", 1.0, level=0)
-    output = tmp_path / "answer.mp4"
-    audio = f"audio={tmp_path / 'silence.wav'}"
-    reply = "no_speech_reply=Pardon, sir?"
-    assert converse(files, audio, f"output={output}", reply, *TRANSCRIPT) == 0
-    reply = json.loads(output.with_suffix(".json").read_text())["reply"]
-    assert [sentence["text"] for sentence in reply] == ["Pardon, sir?"]
-
-
 @pytest.mark.parametrize(
     ("overrides", "named", "status"),
     [
         ([], "audio=... and output=...", 2),
-        (["interactive=true"], "output=...", 2),
         (["output=a.mp4", "audio={files}/nothing.wav"], "nothing.wav", 1),
-        (["output=a.mp4", "audio={files}/speech.wav", "max_question_s=1"], "max_question_s", 1),
         (["output={files}/video.mp4", "audio={files}/video.mp4"], "would be overwritten", 2),
-        (["output={files}/face.png", "audio={files}/speech.wav"], "would be overwritten", 2),
     ],
 )
 def test_wrong_arguments_give_one_line(
@@ -96,32 +85,22 @@ def test_wrong_arguments_give_one_line(
     monkeypatch.chdir(tmp_path)
     given = [override.format(files=files) for override in overrides]
     assert converse(files, *given, *TRANSCRIPT) == status
-    lines = messages(capfd)
-    assert len(lines) == 1
-    assert named in lines[0]
+    (line,) = messages(capfd)
+    assert named in line
     assert not list(tmp_path.iterdir())
 
 
-def test_each_typed_line_gives_a_clip(files, tmp_path, monkeypatch):
+def test_each_typed_line_gives_a_clip(files, tmp_path, monkeypatch, capfd):
     (tmp_path / "turn_007.mp4").write_text("existing")
-    set_stdin(monkeypatch, "One, two.", "", "Three $HOME?")
-    assert converse(files, "interactive=true", f"output={tmp_path}") == 0
-    replies = [
-        json.loads((tmp_path / f"turn_00{number}.json").read_text())["reply"] for number in (8, 9)
-    ]
-    assert [[sentence["text"] for sentence in reply] for reply in replies] == [
-        ["You said: One, two."],
-        ["You said: Three $HOME?"],
-    ]
-
-
-def test_failed_turn_is_reported_and_the_next_continues(files, tmp_path, monkeypatch, capfd):
-    set_stdin(monkeypatch, "😀", "I am well.")
+    lines = ("One, two.", "", "😀", "Three $HOME?")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
     assert converse(files, "interactive=true", f"output={tmp_path}", "llm.template={}") == 1
     captured = capfd.readouterr()
     assert "nothing that can be spoken" in captured.out
-    assert "1 of 2 turns failed" in captured.err
-    assert (tmp_path / "turn_002.mp4").is_file()
+    assert "1 of 3 turns failed" in captured.err
+    for name, line in (("turn_008", "One, two."), ("turn_010", "Three $HOME?")):
+        written = json.loads((tmp_path / f"{name}.json").read_text())
+        assert [sentence["text"] for sentence in written["reply"]] == [line]
 
 
 def test_ctrl_c_interrupts_the_turn_and_ctrl_d_ends(files, tmp_path):
@@ -139,20 +118,22 @@ def test_ctrl_c_interrupts_the_turn_and_ctrl_d_ends(files, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    killer = threading.Timer(60, process.kill)
+    killer, clips = threading.Timer(60, process.kill), tmp_path / "clips"
     killer.start()
+
+    def wait_for(pattern):
+        while not list(clips.glob(pattern)):
+            assert process.poll() is None
+            time.sleep(0.05)
+
     try:
         process.stdin.write("This is a long one. " * 100 + "\n")
         process.stdin.flush()
-        while not list((tmp_path / "clips").glob(".*.tmp.mp4")):
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_for(".*.tmp.mp4")
         time.sleep(2)
         interrupted_s = time.monotonic()
         process.send_signal(signal.SIGINT)
-        while not (tmp_path / "clips" / "turn_001.json").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_for("turn_001.json")
         assert time.monotonic() - interrupted_s < 3
         log, _ = process.communicate("And now?\n")
     finally:
@@ -161,7 +142,7 @@ def test_ctrl_c_interrupts_the_turn_and_ctrl_d_ends(files, tmp_path):
     assert process.returncode == 0, log
     assert "answer (interrupted): This is a long one." in log
     assert "answer: And now?" in log
-    assert Fraction(1, 2) < probe(tmp_path / "clips" / "turn_001.mp4").duration_s < 10
+    assert Fraction(1, 2) < probe(clips / "turn_001.mp4").duration_s < 10
 
 
 def test_printed_configuration_shows_no_key(monkeypatch, capfd):
@@ -173,6 +154,57 @@ def test_printed_configuration_shows_no_key(monkeypatch, capfd):
     assert "sk-secret" not in log
 
 
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    for package in ("openai", "faster_whisper", "pyloudnorm"):
+        pytest.importorskip(package, reason="needs the extra speech")
+    monkeypatch.chdir(tmp_path)
+    with run_openai_server() as server:
+        yield server
+
+
+def converse_by_openai(files, server, capfd):
+    """Return the status and the output, neither of which, like the files, holds the key."""
+    groups = ("stt", "llm", "tts")
+    options = [f"{group}.base_url={server.url}" for group in groups]
+    options += [f"checkpoint={files / 'good.safetensors'}", f"face={files / 'face.png'}"]
+    options += [f"audio={DEMO_SPEECH}", "output=answer.mp4", "hydra.verbose=true"]
+    status = main(["converse", *(f"{group}=openai" for group in groups), *options])
+    output = "".join(capfd.readouterr())
+    assert KEY not in output
+    paths = [path for path in Path.cwd().rglob("*") if path.is_file()]
+    assert not [path for path in paths if KEY.encode() in path.read_bytes()]
+    return status, output
+
+
+def test_conversation_by_openai_does_not_reveal_the_key(files, server, tmp_path, capfd):
+    speech = np.rint(SPEECH.samples[:24_000] * 32_767).astype("<i2").tobytes()
+    server.responses += [
+        transcript_response("Who are you?"),
+        error_response(500, f"oh: {KEY}"),
+        chat_response("I am ", "Ada. ", "And you?", *END),
+        pcm_response(speech[:9999], speech[9999:]),
+        pcm_response(speech),
+    ]
+    status, output = converse_by_openai(files, server, capfd)
+    assert status == 0
+    assert "Sending HTTP Request" in output  # The library's debug log is included.
+    transcription, _, reply, *speech_requests = server.requests
+    assert transcription.path.endswith("/transcriptions")
+    assert reply.json["messages"][-1] == {"role": "user", "content": "Who are you?"}
+    assert [request.json["input"] for request in speech_requests] == ["I am Ada.", "And you?"]
+    assert probe(tmp_path / "answer.mp4").duration_s > 2
+    written = json.loads((tmp_path / "answer.json").read_text())
+    assert written["question"]["text"] == "Who are you?"
+
+
+def test_refused_key_is_an_error(files, server, capfd):
+    server.responses.append(error_response(401, f"Incorrect API key provided: {KEY}"))
+    status, output = converse_by_openai(files, server, capfd)
+    assert status == 1
+    assert "OPENAI_API_KEY" in output
+
+
 def test_text_is_spoken_and_rendered(files, tmp_path):
     output = tmp_path / "hello.mp4"
     text = "text=Hello, Dr. Smith! How are you today? 😀"
@@ -182,39 +214,30 @@ def test_text_is_spoken_and_rendered(files, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_job_list_may_hold_texts(files, tmp_path, capfd, workers):
-    rows = ("a.mp4,Hello there.,", f"b.mp4,,{files / 'speech.wav'}")
-    listed = tmp_path / "jobs.csv"
-    listed.write_text(
-        "output,text,audio,face\n" + "".join(f"{row},{files / 'face.png'}\n" for row in rows)
-    )
+    listed, face = tmp_path / "jobs.csv", files / "face.png"
+    rows = (f"a.mp4,Hello there.,,{face}", f"b.mp4,,{files / 'speech.wav'},{face}")
+    listed.write_text("\n".join(("output,text,audio,face", *rows)))
     checkpoint = f"checkpoint={files / 'good.safetensors'}"
-    arguments = ("predict", f"jobs={listed}", f"workers={workers}", checkpoint, *TONES)
-    assert main(arguments) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"jobs.csv", "a.mp4", "b.mp4"}
-    capfd.readouterr()
-    assert main(arguments) == 0
-    assert capfd.readouterr().out.count("is there already") == 2
+    for num_existing in (0, 2):
+        assert main(("predict", f"jobs={listed}", f"workers={workers}", checkpoint, *TONES)) == 0
+        assert {path.name for path in tmp_path.iterdir()} == {"jobs.csv", "a.mp4", "b.mp4"}
+        assert capfd.readouterr().out.count("exists already") == num_existing
 
 
 @pytest.mark.parametrize(
-    ("keys", "named", "status"),
+    ("text", "audio", "named", "status"),
     [
-        ({"text": "", "audio": None}, "text= is empty", 2),
-        ({"text": "Hello."}, "give one of them", 2),
-        ({"text": "😀 ...", "audio": None}, "nothing in it can be heard", 1),
+        ("", None, "text= is empty", 2),
+        ("Hello.", "speech.wav", "give one of them", 2),
+        ("😀 ...", None, "ended before its first sample", 1),
     ],
 )
-def test_wrong_texts_give_one_line(files, tmp_path, capfd, keys, named, status):
-    text = f"text={keys.pop('text')}"
-    assert predict(files, f"output={tmp_path / 'out.mp4'}", text, *TONES, **keys) == status
-    lines = messages(capfd)
-    assert len(lines) == 1
-    assert named in lines[0]
+def test_wrong_texts_give_one_line(files, tmp_path, capfd, text, audio, named, status):
+    output = f"output={tmp_path / 'out.mp4'}"
+    assert predict(files, output, f"text={text}", *TONES, audio=audio) == status
+    (line,) = messages(capfd)
+    assert named in line
     assert not list(tmp_path.iterdir())
-
-
-def transcribe(path):
-    return Whisper().transcribe(read_audio(path, 16_000)).text
 
 
 @pytest.mark.slow
@@ -233,24 +256,11 @@ def test_benchmark_times_every_stage(files, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_packaged(), reason="needs the extra offline")
-def test_text_is_recognised_in_its_video(files, tmp_path):
-    text = "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised."
-    output = tmp_path / "speech.mp4"
-    face = ("predict", f"face={files / 'face.png'}")
-    assert main([*face, f"text={text}", f"output={output}"]) == 0
-    assert word_error_rate(transcribe(output), text) <= 0.1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not is_packaged(), reason="needs the extra offline")
-def test_packaged_models_hold_a_conversation(files, tmp_path):
-    asked = "Could you tell me where the nearest railway station is?"
-    file, output = tmp_path / "question.wav", tmp_path / "answer.mp4"
-    spoken = speak_text(asked, Voice(Piper()))
-    samples = np.concatenate(list(spoken.read(16_000)))
-    write_audio_file(file, AudioClip(samples, 16_000))
-    arguments = (f"face={files / 'face.png'}", f"audio={file}", f"output={output}")
-    assert main(["converse", *arguments]) == 0
+def test_packaged_models_speak_and_hold_a_conversation(files, tmp_path):
+    asked, face = "Could you tell me where the nearest railway station is?", files / "face.png"
+    question, output = tmp_path / "question.mp4", tmp_path / "answer.mp4"
+    assert main(["predict", f"face={face}", f"text={asked}", f"output={question}"]) == 0
+    assert main(["converse", f"face={face}", f"audio={question}", f"output={output}"]) == 0
     written = json.loads(output.with_suffix(".json").read_text())
     question = written["question"]
     assert word_error_rate(question["text"], asked) <= 0.1
@@ -260,5 +270,6 @@ def test_packaged_models_hold_a_conversation(files, tmp_path):
     assert starts == sorted(starts)
     reply = " ".join(sentence["text"] for sentence in written["reply"])
     assert reply == f"You said: {question['text']}"
-    assert word_error_rate(transcribe(output), reply) <= 0.1
+    transcript = Whisper().transcribe(read_audio(output, 16_000))
+    assert word_error_rate(transcript.text, reply) <= 0.1
     assert probe(output).duration_s == pytest.approx(written["reply"][-1]["end_s"], abs=0.04)

@@ -1,6 +1,5 @@
-"""Frames are released in time with the audio, on a simulated clock and on the real one."""
+"""Frames are released in time with the audio, on a simulated clock."""
 
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -14,8 +13,7 @@ class SimulatedClock:
     """Time that passes only during sleep and work; each sleep is a little too long."""
 
     def __init__(self, oversleep_s=1e-6):
-        self.now_s = 100.0
-        self.oversleep_s = oversleep_s
+        self.now_s, self.oversleep_s = 100.0, oversleep_s
 
     def __call__(self):
         return self.now_s
@@ -73,11 +71,3 @@ def test_frames_wait_while_playback_stalls():
         assert stalling_playback() == pytest.approx(float(frame.time_s), abs=1e-4)
     assert num_after_stall == 34
     assert wall.now_s == pytest.approx(100 + 59 / 25 + 1, abs=1e-2)
-
-
-def test_frames_are_paced_by_the_wall_clock():
-    started_s = time.monotonic()
-    pacer = FramePacer(AudioClock(0.05))
-    shown_s = [time.monotonic() - started_s for _ in pacer.release(frames(6))]
-    assert all(s >= 0.05 + number / 25 for number, s in enumerate(shown_s))
-    assert pacer.num_released == 6

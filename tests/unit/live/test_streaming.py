@@ -81,12 +81,10 @@ def test_frames_are_returned_after_the_lookahead(avatar):
 def test_other_frame_rates_need_one_more_time_step(avatar, video_avatar):
     one, other = RealtimeLipSync(avatar), RealtimeLipSync(video_avatar)
     assert other.lookahead_s == pytest.approx(one.lookahead_s + 0.04)
-    num_samples = 0
-    for chunk in np.split(speech(2.0).samples, range(40, 2 * RATE, 40)):
-        num_samples += len(chunk)
+    for num_pushed, chunk in enumerate(np.split(speech(2.0).samples, 400), 1):
         for frame in other.push(chunk):
-            wait_s = num_samples / RATE - float(frame.time_s) - 1 / 60
-            assert wait_s <= other.lookahead_s + 40 / RATE
+            wait_s = 0.005 * num_pushed - float(frame.time_s) - 1 / 60
+            assert wait_s <= other.lookahead_s + 0.005
 
 
 def test_times_do_not_drift_and_memory_is_bounded(avatar):
@@ -113,14 +111,13 @@ def test_reset_starts_a_new_stream(avatar):
     stream.reset()
     assert stream.stats.num_frames == 0
     again = list(stream.stream([speech(0.6).samples]))
-    assert [frame.time_s for frame in again] == [frame.time_s for frame in first]
+    assert all(a.time_s == b.time_s for a, b in zip(again, first, strict=True))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(again, first, strict=True))
 
 
 def test_closed_stream_refuses_speech_and_leaves_the_avatar_usable(avatar):
     with RealtimeLipSync(avatar) as stream:
         stream.push(speech(0.5).samples)
-    stream.close()
     for use in (lambda: stream.push(np.zeros(CHUNK, np.float32)), stream.flush, stream.reset):
         with pytest.raises(UsageError, match="the stream is closed"):
             use()
@@ -128,25 +125,10 @@ def test_closed_stream_refuses_speech_and_leaves_the_avatar_usable(avatar):
     assert len(list(RealtimeLipSync(avatar).stream([speech(0.2).samples]))) == 5
 
 
-def test_silence_between_sentences_continues_the_video(avatar):
-    stream = RealtimeLipSync(avatar)
-    sentence, pause = speech(0.6).samples, np.zeros(RATE // 2, np.float32)
-    frames = list(stream.stream([sentence, pause, sentence]))
-    assert [frame.time_s for frame in frames] == [Fraction(i, 25) for i in range(43)]
-
-
-def test_empty_stream_has_no_frames(avatar):
-    stream = RealtimeLipSync(avatar)
-    assert stream.push(np.zeros(0, np.float32)) == []
-    assert stream.flush() == []
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.int16])
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+@pytest.mark.parametrize(("dtype", "shape"), [(np.float64, (-1,)), (np.int16, (-1, 1))])
 def test_push_accepts_float64_and_int16_and_one_channel(avatar, dtype, shape):
     samples = np.round(speech(0.4).samples * 32_768).clip(-32_768, 32_767)
-    scale = 1 if dtype == np.int16 else 32_768
-    given = (samples / scale).astype(dtype).reshape(shape)
+    given = (samples / (1 if dtype == np.int16 else 32_768)).astype(dtype).reshape(shape)
     converted = to_mono_float32(given)
     assert converted.dtype == np.float32
     np.testing.assert_array_equal(converted * 32_768, samples)
@@ -170,16 +152,14 @@ def test_push_refuses_other_audio(avatar, audio, message):
         RealtimeLipSync(avatar).push(audio)
 
 
-def test_nan_counts_as_silence(avatar):
-    broken = RealtimeLipSync(avatar).push(np.full(8000, np.nan, np.float32))
-    silent = RealtimeLipSync(avatar).push(np.zeros(8000, np.float32))
-    assert len(broken) == len(silent) > 0
-    assert all(np.array_equal(a.image, b.image) for a, b in zip(broken, silent, strict=True))
+def test_nan_counts_as_silence():
+    np.testing.assert_array_equal(to_mono_float32(np.array([np.nan, 0.5])), [0, 0.5])
 
 
 def test_stats_count_frames_and_measure_latency(avatar):
     stream = RealtimeLipSync(avatar, max_latency_s=30)
     assert np.isnan(stream.stats.latency_p95_s)
+    assert stream.push(np.zeros(0, np.float32)) == []
     for chunk in chunked(speech(1.0).samples, "40 ms"):
         stream.push(chunk)
     stats = stream.stats

@@ -5,7 +5,6 @@ import pytest
 from pyloudnorm import Meter
 from scipy.signal import resample_poly
 
-from talkinghead.errors import DependencyError, UsageError
 from talkinghead.speech.loudness import LoudnessNormalizer
 
 RATE = 16_000
@@ -19,18 +18,8 @@ def _speech(seed, duration_s, level=0.1):
     return (level * syllables * rng.standard_normal(len(times)).clip(-3, 3)).astype(np.float32)
 
 
-def _chunks(samples, seed):
-    """Yield chunks of 1 to 5000 samples."""
-    rng, start = np.random.default_rng(seed), 0
-    while start < len(samples):
-        end = start + int(rng.integers(1, 5000))
-        yield samples[start:end]
-        start = end
-
-
-def _normalize(normalizer, samples, seed=None):
-    chunks = [samples] if seed is None else _chunks(samples, seed)
-    return np.concatenate([*normalizer.normalize(chunks), np.zeros(0, np.float32)])
+def _normalize(normalizer, samples, chunks=None):
+    return np.concatenate([*normalizer.normalize(chunks or [samples]), np.zeros(0, np.float32)])
 
 
 def _lufs(samples):
@@ -48,10 +37,11 @@ def test_sentences_reach_the_target(level, target):
 def test_result_does_not_depend_on_chunks():
     sentences = [_speech(seed, duration_s) for seed, duration_s in enumerate((0.3, 0.8, 4.0, 1.3))]
     whole, chunked = LoudnessNormalizer(RATE), LoudnessNormalizer(RATE)
-    for number, sentence in enumerate(sentences):
+    for size, sentence in zip((1, 4999, 777, 10), sentences, strict=True):
         expected = _normalize(whole, sentence)
         assert len(expected) == len(sentence)
-        np.testing.assert_array_equal(_normalize(chunked, sentence, number), expected)
+        chunks = np.split(sentence, range(size, len(sentence), size))
+        np.testing.assert_array_equal(_normalize(chunked, sentence, chunks), expected)
 
 
 def test_only_the_first_sentence_is_delayed():
@@ -72,21 +62,12 @@ def test_only_the_first_sentence_is_delayed():
     assert taken == 1
 
 
-def test_gain_is_constant_within_a_sentence():
-    samples = _speech(2, 2.0, 0.05)
-    normalized = _normalize(LoudnessNormalizer(RATE), samples)
-    quiet = np.abs(normalized) < 0.5
-    gains = normalized[quiet & (samples != 0)] / samples[quiet & (samples != 0)]
-    assert np.ptp(gains) < 1e-4
-
-
-@pytest.mark.parametrize("duration_s", [0.05, 0.399])
-def test_sentences_shorter_than_a_block_reach_the_target(duration_s):
-    rng = np.random.default_rng(0)
-    noise = (0.02 * rng.standard_normal(round(2 * RATE))).astype(np.float32)
-    short = _normalize(LoudnessNormalizer(RATE), noise[: round(duration_s * RATE)])
+def test_sentences_shorter_than_a_block_reach_the_target():
+    noise = (0.02 * np.random.default_rng(0).standard_normal(2 * RATE)).astype(np.float32)
     long = _normalize(LoudnessNormalizer(RATE), noise)
-    assert 20 * np.log10(np.std(short) / np.std(long)) == pytest.approx(0, abs=1)
+    for duration_s in (0.05, 0.399):
+        short = _normalize(LoudnessNormalizer(RATE), noise[: round(duration_s * RATE)])
+        assert 20 * np.log10(np.std(short) / np.std(long)) == pytest.approx(0, abs=1)
 
 
 def test_loudness_differences_between_sentences_are_kept():
@@ -97,20 +78,14 @@ def test_loudness_differences_between_sentences_are_kept():
     assert _lufs(loud) - _lufs(quiet) == pytest.approx(6, abs=1)
 
 
-def test_silence_is_unchanged():
-    normalizer = LoudnessNormalizer(RATE)
-    silence = np.zeros(RATE, np.float32)
+def test_silence_is_unchanged_and_noise_is_not_amplified_beyond_the_maximum_gain():
+    normalizer, silence = LoudnessNormalizer(RATE), np.zeros(RATE, np.float32)
     assert not _normalize(normalizer, silence).any()
     assert not len(_normalize(normalizer, silence[:0]))
-    normalized = _normalize(normalizer, _speech(3, 2.0))
-    assert _lufs(normalized) == pytest.approx(-19, abs=1.5)
+    hiss = _speech(4, 2.0, 0.002)
+    normalized = _normalize(normalizer, hiss)
+    np.testing.assert_allclose(normalized, 10 * hiss, rtol=1e-4)
     assert not _normalize(normalizer, silence).any()
-
-
-def test_noise_is_not_amplified_beyond_the_maximum_gain():
-    hiss = _speech(4, 2.0, 1e-4)
-    normalized = _normalize(LoudnessNormalizer(RATE), hiss)
-    assert np.abs(normalized).max() <= 10.001 * np.abs(hiss).max()
 
 
 @pytest.mark.parametrize("peak_dbfs", [-1.0, -6.0])
@@ -127,15 +102,3 @@ def test_peaks_are_limited(peak_dbfs):
 def test_peaks_between_samples_are_limited():
     normalized = _normalize(LoudnessNormalizer(RATE), _speech(6, 3.0, 0.3))
     assert np.abs(resample_poly(normalized.astype(np.float64), 4, 1)).max() < 1
-
-
-@pytest.mark.parametrize("options", [{"target_lufs": 3}, {"peak_dbfs": 1}, {"target_lufs": -90}])
-def test_targets_out_of_range_are_refused(options):
-    with pytest.raises(UsageError, match="expected at most 0"):
-        LoudnessNormalizer(RATE, **options)
-
-
-def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyloudnorm", None)
-    with pytest.raises(DependencyError, match=r"talkinghead\[speech\].*loudness_lufs=null"):
-        LoudnessNormalizer(RATE)

@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF001 - punctuation of other scripts resembles ASCII.
 
-import itertools
-
 import pytest
 
 from talkinghead.speech.sentences import split_sentences
@@ -11,11 +9,8 @@ from talkinghead.speech.sentences import split_sentences
 TEXTS = {
     "abbreviations": (
         "en",
-        "Dr. Smith paid 3.5 dollars. He left at 5 p.m. Then he slept, e.g. here. No. 5 is alive.",
-        [
-            *("Dr. Smith paid 3.5 dollars.", "He left at 5 p.m.", "Then he slept, e.g. here."),
-            "No. 5 is alive.",
-        ],
+        "Dr. Smith paid 3.5 dollars. He left at 5 p.m. Then he slept, e.g. here.",
+        ["Dr. Smith paid 3.5 dollars.", "He left at 5 p.m.", "Then he slept, e.g. here."],
     ),
     "quotes": (
         "en",
@@ -66,17 +61,12 @@ def test_sentence_is_yielded_when_the_next_begins():
 
 @pytest.mark.parametrize("text", ["word " * 20_000, "x" * 100_000, "one, two " * 11_000])
 def test_text_without_full_stops_is_split(text):
-    sentences = split_sentences(itertools.chain([text], ["more " * 50] * 4))
-    first = next(sentences)
-    assert 80 < len(first) <= 250
-    rest = list(sentences)
-    assert max(map(len, rest)) <= 250
-    assert "".join("".join([first, *rest]).split()) == "".join(text.split()) + "more" * 200
+    sentences = list(split_sentences([text, *["more " * 50] * 4]))
+    assert 80 < len(sentences[0]) <= 250
+    assert max(map(len, sentences)) <= 250
+    assert "".join("".join(sentences).split()) == "".join(text.split()) + "more" * 200
 
 
 def test_long_sentence_is_split_at_a_comma():
-    text = "It goes on and on and on, it goes on and on and on and on and on and on and on"
-    assert list(split_sentences([text], max_length=60)) == [
-        "It goes on and on and on,",
-        "it goes on and on and on and on and on and on and on",
-    ]
+    text = "It is long and long and long, it is long and long and long and long and long"
+    assert list(split_sentences([text], max_length=60)) == text.replace(", ", ",|").split("|")

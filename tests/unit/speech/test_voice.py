@@ -5,7 +5,6 @@ from threading import Event
 import numpy as np
 import pytest
 
-from talkinghead.errors import UsageError
 from talkinghead.speech.voice import Voice
 
 RATE = 22_050
@@ -43,11 +42,7 @@ def test_pauses_are_digital_silence_of_the_given_length():
         assert not speech[start + lead + hum : start + lead + hum + pause].any()
 
 
-def test_text_without_letters_is_silent():
-    assert not list(Voice(HummingTextToSpeech()).speak("..."))
-
-
-@pytest.mark.parametrize("sample_rate", [16_000, 22_050, 48_000])
+@pytest.mark.parametrize("sample_rate", [16_000, 48_000])
 def test_speech_is_resampled(sample_rate):
     voice = Voice(HummingTextToSpeech(), sample_rate=sample_rate, lead_s=0, pause_s=0)
     speech = _speak(voice, "a" * 10)
@@ -79,6 +74,7 @@ def test_cancellation_ends_at_the_next_chunk():
     assert len(list(spoken)) <= 1
     assert tts.num_chunks <= 3
     assert not list(Voice(HummingTextToSpeech()).speak("a" * 100, cancel))
+    assert not list(Voice(HummingTextToSpeech()).speak("..."))
 
 
 def test_nan_counts_as_silence():
@@ -89,11 +85,3 @@ def test_nan_counts_as_silence():
                 yield chunk
 
     assert np.isfinite(_speak(Voice(NanTextToSpeech()), "aaaaaaaaa")).all()
-
-
-@pytest.mark.parametrize(
-    "options", [{"lead_s": -1}, {"pause_s": 60}, {"sample_rate": 0}, {"loudness_lufs": 6}]
-)
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(UsageError, match="expected"):
-        Voice(HummingTextToSpeech(), **options)

@@ -235,7 +235,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         int(config["audio"]["sample_rate"])
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
-            f"{config_path}: no Piper voice's configuration ({error})"
+            f"{config_path}: is not the configuration of a Piper voice ({error})"
         ) from error
     return config
 

@@ -1,17 +1,15 @@
 """The packaged language model: replies, cancellation, limits and errors."""
 
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from importlib.util import find_spec
 from threading import Event
 
 import pytest
 
-from talkinghead.errors import DependencyError, SpeechError, UsageError
+from talkinghead.errors import DependencyError, SpeechError
 from talkinghead.speech.llm.llama import Llama
+from talkinghead.speech.llm.openai_llm import OpenAIChat
 from talkinghead.speech.protocols import LanguageModel, Message
 
 pytest.importorskip("xllamacpp", reason="needs the llama extra")
@@ -86,25 +84,17 @@ def test_exceeded_limits_name_the_option_to_raise(llama, monkeypatch):
 
 
 def test_port_requires_a_key(llama):
+    pytest.importorskip("openai", reason="needs the extra speech")
     address = llama._server.listening_address
     assert address.startswith("http://127.0.0.1:")
-    request = urllib.request.Request(f"{address}/v1/chat/completions", data=b"{}")
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=5)
+    client = OpenAIChat("any", base_url=f"{address}/v1", api_key_env=None)
+    with pytest.raises(DependencyError, match="refused the key"):
+        list(client.reply(FRANCE))
 
 
-def test_invalid_options_and_files_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="max_tokens=128, context_size=100"):
-        Llama(context_size=100)
+def test_missing_and_broken_files_are_errors(tmp_path):
     with pytest.raises(DependencyError, match=r"no such file; give a GGUF file, or model=packaged"):
         Llama(tmp_path / "nothing.gguf")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(1000))
     with pytest.raises(DependencyError, match=r"broken\.gguf: llama\.cpp cannot load it"):
         Llama(tmp_path / "broken.gguf")
-
-
-def test_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(DependencyError, match=r"'talkinghead\[llama\]', or choose llm=echo"):
-        Llama(tmp_path / "model.gguf")

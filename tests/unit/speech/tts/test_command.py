@@ -37,14 +37,8 @@ def hum(tmp_path):
     program.write_text(_HUM)
 
     def make(voice="hum", output="{output}", **options):
-        command = [
-            sys.executable,
-            "-S",
-            str(program),
-            "{voice}",
-            output,
-            str(tmp_path / "received"),
-        ]
+        arguments = ["-S", str(program), "{voice}", output, str(tmp_path / "received")]
+        command = [sys.executable, *arguments]
         return CommandTextToSpeech(command, voice=voice, language="en", **options)
 
     return make
@@ -62,13 +56,9 @@ def test_each_sentence_is_one_chunk(hum, output, tmp_path):
     assert np.abs(pieces[0]).max() == pytest.approx(8000 / 2**15, abs=0.02)
 
 
-@pytest.mark.parametrize("text", ["", "\N{GRINNING FACE}"])
-def test_unspeakable_text_does_not_run_the_program(hum, text, tmp_path):
-    assert not list(hum().speak(text))
+def test_unspeakable_text_and_audio_without_samples_are_skipped(hum, tmp_path):
+    assert not list(hum().speak("\N{GRINNING FACE}"))
     assert not (tmp_path / "received").exists()
-
-
-def test_audio_without_samples_is_skipped(hum):
     assert not list(hum().speak("123"))
 
 
@@ -103,19 +93,10 @@ def test_unknown_voice_lists_the_available_ones():
         CommandTextToSpeech([sys.executable], list_voices=[sys.executable, "-c", "exit(1)"])
 
 
-@pytest.mark.parametrize(
-    "options", [{"command": []}, {"voice": "-w"}, {"sample_rate": 0}, {"timeout_s": -1}]
-)
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(UsageError, match="expected a program"):
-        CommandTextToSpeech(**{"command": [sys.executable], **options})
-
-
 @pytest.mark.parametrize(("name", "voice"), [("espeak", "en-us"), ("flite", "slt")])
 def test_configured_programs_produce_speech(name, voice):
-    cfg = OmegaConf.to_container(OmegaConf.load(conf_dir() / "tts" / f"{name}.yaml"), resolve=True)
-    assert isinstance(cfg, dict)
-    options = {str(key): value for key, value in cfg.items() if not str(key).startswith("_")}
+    cfg = OmegaConf.to_object(OmegaConf.load(conf_dir() / "tts" / f"{name}.yaml"))
+    options = {key: value for key, value in cfg.items() if key[0] != "_"}
     if shutil.which(options["command"][0]) is None:
         with pytest.raises(DependencyError, match=f"apt install .*{name}.*tts=piper"):
             CommandTextToSpeech(**options)

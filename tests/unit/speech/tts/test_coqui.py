@@ -1,7 +1,6 @@
 """The Coqui adapter with a small random VITS model, and checks of Coqui's catalogue."""
 
 import logging
-import sys
 from threading import Event
 
 import numpy as np
@@ -37,15 +36,13 @@ def _save_vits(folder, speakers=()):
         resblock_dilation_sizes_decoder=[[1, 3]],
         use_speaker_embedding=bool(speakers),
     )
+    empty = dict.fromkeys(("eos", "bos", "blank", "phonemes"), "")
     letters = CharactersConfig(
         characters_class="TTS.tts.models.vits.VitsCharacters",
         pad="_",
-        eos="",
-        bos="",
-        blank="",
         characters="abcdefghijklmnopqrstuvwxyz",
         punctuations="!'(),-.:;? ",
-        phonemes="",
+        **empty,
     )
     config = VitsConfig(
         model_args=small,
@@ -76,8 +73,7 @@ def test_each_sentence_is_one_chunk(voice):
     assert voice.sample_rate == 16_000
     pieces = list(voice.speak("Hello, how are you? I am rather a long sentence. \N{GRINNING FACE}"))
     assert [piece.dtype for piece in pieces] == [np.float32] * 2
-    assert all(len(piece) and np.isfinite(piece).all() for piece in pieces)
-    assert all(np.abs(piece).max() <= 1 for piece in pieces)
+    assert all(0 < np.abs(piece).max() <= 1 for piece in pieces)
     # The silence added by coqui-tts is removed.
     assert all(piece[-100:].any() for piece in pieces)
 
@@ -93,15 +89,11 @@ def test_cancellation_ends_after_the_sentence(voice):
 def test_speakers_are_selected_by_name(tmp_path):
     model = _save_vits(tmp_path, ["ann", "bob"])
     assert next(Coqui(model, speaker="bob", device="cpu").speak("Hello.")).any()
+    with pytest.raises(UsageError, match="has one language only"):
+        Coqui(model, speaker="bob", language="x", device="cpu")
     for speaker in ("cid", None):
         with pytest.raises(UsageError, match=rf"tts\.speaker={speaker}: the model has ann, bob"):
             Coqui(model, speaker=speaker, device="cpu")
-
-
-@pytest.mark.parametrize("key", ["speaker", "language"])
-def test_options_the_model_lacks_are_refused(model, key):
-    with pytest.raises(UsageError, match=f"has one {key} only"):
-        Coqui(model, device="cpu", **{key: "x"})
 
 
 def test_missing_and_broken_files_are_errors(model, tmp_path):
@@ -120,25 +112,22 @@ def test_model_failure_is_an_error(model):
         list(voice.speak("Hello."))
 
 
-def test_unknown_model_lists_similar_names():
-    with pytest.raises(UsageError, match=r"it has .*tts_models/en/ljspeech/vits"):
-        Coqui("tts_models/en/ljspeech/vist")
-    with pytest.raises(UsageError, match="no such model"):
-        Coqui("xtts")
-
-
-def test_terms_of_use_are_named_without_a_prompt(monkeypatch, tmp_path):
+def test_unknown_models_and_terms_of_use_are_refused_without_a_prompt(monkeypatch, tmp_path):
     monkeypatch.setenv("TTS_HOME", str(tmp_path))
     monkeypatch.delenv("COQUI_TOS_AGREED", raising=False)
-    with pytest.raises(UsageError, match=r"CPML.*commercial.*COQUI_TOS_AGREED=1"):
-        Coqui("tts_models/multilingual/multi-dataset/xtts_v2")
+    for model, message in (
+        ("tts_models/en/ljspeech/vist", r"it has .*tts_models/en/ljspeech/vits"),
+        ("xtts", "no such model"),
+        ("tts_models/multilingual/multi-dataset/xtts_v2", r"CPML.*commercial.*COQUI_TOS_AGREED=1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Coqui(model)
 
 
 @pytest.mark.parametrize(
     ("name", "licence"),
     [
         ("tts_models/multilingual/multi-dataset/your_tts", "CC BY-NC-ND 4.0"),
-        ("tts_models/en/vctk/fast_pitch", "CC BY-NC-ND 4.0"),
         ("tts_models/deu/fairseq/vits", "CC BY-NC 4.0"),
         ("tts_models/en/ljspeech/vits", None),
     ],
@@ -154,9 +143,3 @@ def test_licence_warning_precedes_download(name, licence, monkeypatch, tmp_path,
     assert messages == (
         [f"{name}: its licence, {licence}, forbids commercial use"] if licence else []
     )
-
-
-def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "TTS.api", None)
-    with pytest.raises(DependencyError, match=r"talkinghead\[speech\].*tts=piper"):
-        Coqui()

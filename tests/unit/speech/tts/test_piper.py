@@ -18,7 +18,6 @@ from talkinghead.errors import DependencyError, SpeechError, TalkingHeadError, U
 from talkinghead.runtime import packaged_weights as packaged
 from talkinghead.speech.protocols import TextToSpeech
 from talkinghead.speech.tts.piper import Piper
-from talkinghead.speech.voice import Voice
 
 
 def _installed():
@@ -47,15 +46,9 @@ def voice_file(tmp_path):
     """Return a voice with three speakers whose network cannot be loaded."""
     path = tmp_path / "a voice.onnx"
     path.write_bytes(b"no network")
-    config = {
-        "audio": {"sample_rate": 16_000},
-        "num_speakers": 3,
-        "num_symbols": 3,
-        "phoneme_id_map": {},
-        "speaker_id_map": {"ann": 0, "bob": 1, "cid": 2},
-        "espeak": {"voice": "en-us"},
-    }
-    path.with_name("a voice.onnx.json").write_text(json.dumps(config))
+    config = {"audio": {"sample_rate": 16_000}, "espeak": {"voice": "en-us"}, "num_symbols": 3}
+    config |= {"num_speakers": 3, "speaker_id_map": {"ann": 0, "bob": 1, "cid": 2}}
+    path.with_name("a voice.onnx.json").write_text(json.dumps({**config, "phoneme_id_map": {}}))
     return path
 
 
@@ -76,17 +69,9 @@ def test_one_process_synthesises_one_chunk_per_sentence(joe):
     assert [piece.dtype for piece in pieces] == [np.float32] * 2
     assert all(0.5 < len(piece) / joe.sample_rate < 6 for piece in pieces)
     assert 0.05 < max(np.abs(piece).max() for piece in pieces) <= 1
-    assert len(longer) == 1
-    assert len(longer[0]) > len(pieces[0])
+    assert [len(piece) > len(pieces[0]) for piece in longer] == [True]
     assert _pid(joe) == pid
     assert not list(Path(joe._process._folder.name).iterdir())
-
-
-@needs_piper
-@pytest.mark.parametrize("text", ["", "-- !?", "你好"])
-def test_unspeakable_text_gives_no_chunks(joe, text):
-    assert not list(joe.speak(text))
-    assert len(list(joe.speak("And on."))) == 1
 
 
 @needs_piper
@@ -96,34 +81,20 @@ def test_unspeakable_text_gives_no_chunks(joe, text):
 def test_unusual_text_does_not_end_the_process(joe, text):
     pid = _pid(joe)
     assert sum(map(len, joe.speak(text))) > 0
+    assert not list(joe.speak("-- !? 你好"))
     assert _pid(joe) == pid
-
-
-@needs_piper
-def test_post_processed_voice_reaches_its_loudness(joe):
-    from pyloudnorm import Meter
-
-    voice = Voice(joe, sample_rate=16_000)
-    sentences = ("Hello there, how are you today?", "Set white with P two now.", "No!")
-    speech = np.concatenate([chunk for text in sentences for chunk in voice.speak(text)])
-    assert Meter(16_000).integrated_loudness(speech.astype(np.float64)) == pytest.approx(
-        -19, abs=1.5
-    )
-    assert not speech[:1600].any()
-    assert not speech[-4000:].any()
 
 
 @needs_piper
 def test_length_scale_slows_speech(joe):
     slow = Piper(length_scale=2.0)
-    text = "This is spoken slowly."
-    spoken, slowly = (sum(map(len, piper.speak(text))) for piper in (joe, slow))
+    normal, slowed = (sum(map(len, p.speak("This is spoken slowly."))) for p in (joe, slow))
     slow.close()
-    assert slowly > 1.5 * spoken
+    assert slowed > 1.5 * normal
 
 
 @needs_piper
-def test_cancellation_restarts_the_process():
+def test_cancelled_and_killed_processes_are_replaced():
     piper, cancel = Piper(), Event()
     pid = _pid(piper)
     Timer(0.1, cancel.set).start()
@@ -135,16 +106,10 @@ def test_cancellation_restarts_the_process():
     piper.close()
     assert not _is_running(pid)
     assert len(list(piper.speak("Again."))) == 1
+    os.kill(_pid(piper), signal.SIGKILL)
+    piper._process._popen.wait()
+    assert len(list(piper.speak("Again."))) == 1
     piper.close()
-
-
-@needs_piper
-@pytest.mark.slow
-def test_killed_process_is_replaced(joe):
-    list(joe.speak("Hello."))
-    os.kill(_pid(joe), signal.SIGKILL)
-    joe._process._popen.wait()
-    assert len(list(joe.speak("Hello again."))) == 1
 
 
 @needs_piper
@@ -192,20 +157,14 @@ def test_piper_is_never_imported():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize(
-    ("speaker", "found"), [("dan", "dan: .*ann, bob, cid"), (3, "3: "), (-1, "-1: ")]
-)
-def test_unknown_speaker_lists_the_available_ones(voice_file, speaker, found):
-    with pytest.raises(UsageError, match=found):
-        Piper(voice_file, speaker=speaker, command=["piper"])
-
-
-@pytest.mark.parametrize(("speaker", "number"), [("bob", "1"), (2, "2")])
-def test_speakers_are_selected_by_name_and_number(voice_file, speaker, number):
-    piper = Piper(voice_file, speaker=speaker, command=[sys.executable, "-c", "input()"])
-    command = piper._command
-    piper.close()
-    assert command[command.index("--speaker") + 1] == number
+def test_speakers_are_selected_by_name_and_number(voice_file):
+    for speaker, number in (("bob", "1"), (2, "2")):
+        piper = Piper(voice_file, speaker=speaker, command=[sys.executable, "-c", "input()"])
+        assert piper._command[piper._command.index("--speaker") + 1] == number
+        piper.close()
+    for speaker in ("dan", 3, -1):
+        with pytest.raises(UsageError, match=f"speaker={speaker}: .*ann, bob, cid"):
+            Piper(voice_file, speaker=speaker, command=["piper"])
 
 
 def test_voice_may_be_a_symbolic_link(voice_file, tmp_path):
@@ -229,14 +188,6 @@ def test_missing_voice_is_an_error(tmp_path, voice_file):
     beside.unlink()
     with pytest.raises(UsageError, match=r"a voice\.onnx\.json: there is no such file"):
         Piper(voice_file)
-
-
-@pytest.mark.parametrize(
-    "options", [{"device": "tpu"}, {"timeout_s": 0}, {"length_scale": 0.0}, {"noise_scale": -1}]
-)
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(UsageError, match="tts=piper got"):
-        Piper(**options)
 
 
 def test_missing_program_is_named(voice_file, monkeypatch):
