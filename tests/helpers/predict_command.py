@@ -1,60 +1,49 @@
 """Valid and invalid inputs of `talkinghead predict`, and calls of the command."""
 
-import wave
 from fractions import Fraction
 
-import av
 import numpy as np
 import torch
 from skimage.data import astronaut
 
+from helpers.media_files import write_media
 from helpers.small_predictor import GENERATOR
 from talkinghead.cli.main import main
-from talkinghead.media.writer import VideoWriter, write_image
+from talkinghead.media.writer import VideoWriter, write_audio_file, write_image
 from talkinghead.models.checkpoint import build, save_release
-from talkinghead.types import AVSpec
+from talkinghead.types import AudioClip, AVSpec
 
 ARGUMENTS = {**GENERATOR, "num_layers": 2}
 
 
-def make_files(folder):
-    """Write a checkpoint, a face, speech, and broken versions of them."""
+def write_checkpoint(path):
+    """Write a small random generator."""
     torch.manual_seed(0)
     model = build("generator", ARGUMENTS, AVSpec())
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
     meta = {"generator": ARGUMENTS, "av": AVSpec().to_dict(), "license": "", "trained_on": ""}
-    save_release(folder / "good.safetensors", "generator", model, meta)
-    save_release(folder / "other.safetensors", "generator", model, {**meta, "schema_version": 99})
-    content = (folder / "good.safetensors").read_bytes()
-    (folder / "cut.safetensors").write_bytes(content[: len(content) // 2])
+    save_release(path, "generator", model, meta)
+
+
+def make_files(folder):
+    """Write a checkpoint, faces and speech, valid and invalid ones."""
+    write_checkpoint(folder / "good.safetensors")
     write_image(folder / "face.png", np.ascontiguousarray(astronaut()[:256, 100:356]))
     write_image(folder / "wall.png", np.full((200, 200, 3), 128, np.uint8))
     write_speech(folder / "speech.wav", 1.2)
     write_speech(folder / "nothing.wav", 0)
-    write_nan(folder / "nan.wav")
+    nan = np.full((1, 8000), np.nan, np.float32)
+    write_media(folder / "nan.wav", audio=nan, audio_codec="pcm_f32le", audio_format="flt")
     write_video(folder / "silent.mp4", None)
     write_video(folder / "video.mp4", 16_000)
     content = (folder / "video.mp4").read_bytes()
     (folder / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
-    (folder / "text.mp4").write_text("This is not a video.\n" * 50)
-    (folder / "empty.mp4").write_bytes(b"")
-    (folder / "folder.mp4").mkdir()
     return folder
 
 
-def write_speech(path, duration_s, rate=16_000, level=8000):
-    samples = level * np.random.default_rng(0).standard_normal(round(duration_s * rate))
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, rate, 0, "NONE", ""))
-        file.writeframes(samples.clip(-32_000, 32_000).astype("<i2").tobytes())
-
-
-def write_nan(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.full((1, 8000), np.nan, np.float32), "flt", "mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
+def write_speech(path, duration_s):
+    samples = 0.25 * np.random.default_rng(0).standard_normal(round(duration_s * 16_000))
+    write_audio_file(path, AudioClip(samples.clip(-1, 1).astype(np.float32), 16_000))
 
 
 def write_video(path, sample_rate):

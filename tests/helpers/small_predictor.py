@@ -62,10 +62,10 @@ def make_predictor(seed=0, **options):
     return LipSyncPredictor(model, SPEC, **{**defaults, **options})
 
 
-def lip_generator():
+def lip_generator(**arguments):
     """Return a random model whose tokens have more values than its lips."""
     torch.manual_seed(0)
-    model = LipSyncGenerator(**{**GENERATOR, "dim": 64, "num_layers": 2}).eval()
+    model = LipSyncGenerator(**{**GENERATOR, "dim": 64, "num_layers": 2, **arguments}).eval()
     torch.nn.init.normal_(model.lip_head.weight, std=0.1)
     return model
 

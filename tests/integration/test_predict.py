@@ -1,19 +1,31 @@
-"""`talkinghead predict` with a real detector and a real face, and its error messages."""
+"""`talkinghead predict` with a real detector and a real face: files, options and job lists."""
 
+import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
-from helpers.predict_command import make_files, messages, predict
+from helpers.predict_command import make_files, messages, predict, write_speech
 
 from talkinghead.cli.main import main
-from talkinghead.media.reader import probe, read_video
+from talkinghead.media.reader import probe, read_image, read_video
 from talkinghead.predict.predictor import LipSyncPredictor
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("inputs"))
+    """Return the folder of the inputs; video.mp4 has 24 frames at 30 frames/s."""
+    folder = make_files(tmp_path_factory.mktemp("inputs"))
+    write_speech(folder / "short.wav", 0.3)
+    return folder
+
+
+def read_frames(path):
+    return np.stack([frame.image for frame in read_video(path)]).astype(int)
 
 
 def test_photo(files, tmp_path):
@@ -23,10 +35,10 @@ def test_photo(files, tmp_path):
     assert (info.width, info.height, info.fps) == (256, 256, 25)
     assert info.sample_rate == 16_000
     assert abs(info.duration_s - Fraction(6, 5)) <= Fraction(1, 25)
-    frames = [frame.image.astype(int) for frame in read_video(output)]
+    frames = read_frames(output)
     assert len(frames) == 30
     # Away from the mouth only the rounding of the encoder differs.
-    motion = np.abs(np.stack(frames) - frames[0]).mean((0, 3))
+    motion = np.abs(frames - frames[0]).mean((0, 3))
     assert motion[:60].mean() < 0.5
     assert motion[130:170, 90:150].mean() > 2 * motion[:60].mean()
 
@@ -37,86 +49,127 @@ def test_python_api_and_command_have_the_same_defaults(files, tmp_path):
     assert main(["predict", f"face={face}", f"audio={audio}", f"output={command}"]) == 0
     LipSyncPredictor.from_checkpoint("default").render(face, audio, api)
     LipSyncPredictor.from_checkpoint(articulation=1.0, lip_prior=None).render(face, audio, plain)
-    expected, found, other = (
-        np.stack([frame.image for frame in read_video(path)]) for path in (command, api, plain)
-    )
+    expected, found, other = (read_frames(path) for path in (command, api, plain))
     assert np.array_equal(found, expected)
     assert not np.array_equal(other, expected)
 
 
-@pytest.mark.parametrize("renderer", ["feather", "poisson"])
-def test_video_keeps_its_rate(files, tmp_path, renderer):
+@pytest.mark.parametrize(
+    ("audio", "options", "num_frames"),
+    [
+        ("speech.wav", ["renderer=feather", "extend=hold"], 36),
+        ("short.wav", ["renderer=poisson", "trim=false"], 24),
+    ],
+)
+def test_options_of_a_video(files, tmp_path, audio, options, num_frames):
     output = tmp_path / "out.mp4"
-    assert predict(files, f"output={output}", f"renderer={renderer}", face="video.mp4") == 0
-    info = probe(output)
-    assert info.fps == 30
-    assert sum(1 for _ in read_video(output)) == 36
+    assert predict(files, f"output={output}", *options, face="video.mp4", audio=audio) == 0
+    assert probe(output).fps == 30
+    frames = read_frames(output)
+    assert len(frames) == num_frames
+    assert num_frames == 24 or np.abs(frames[24] - frames[23])[:100].mean() < 1.5
 
 
-BAD_INPUTS = {
-    "no face file": ({"face": "missing.jpg"}, "missing.jpg"),
-    "no audio file": ({"audio": "missing.wav"}, "missing.wav"),
-    "a folder as face": ({"face": "folder.mp4"}, "folder.mp4"),
-    "an empty face": ({"face": "empty.mp4"}, "empty.mp4"),
-    "text as a video": ({"face": "text.mp4"}, "text.mp4"),
-    "a truncated face": ({"face": "cut.mp4"}, "cut.mp4"),
-    "a truncated audio": ({"audio": "cut.mp4"}, "cut.mp4"),
-    "a video without audio": ({"audio": "silent.mp4"}, "silent.mp4"),
-    "a photo as audio": ({"audio": "face.png"}, "face.png"),
-    "audio as a face": ({"face": "speech.wav"}, "speech.wav"),
-    "no samples": ({"audio": "nothing.wav"}, "nothing.wav"),
-    "all NaN": ({"audio": "nan.wav"}, "nan.wav"),
-    "a photo without a face": ({"face": "wall.png"}, "wall.png"),
-    "no checkpoint": ({"checkpoint": "missing.ckpt"}, "missing.ckpt"),
-    "a truncated checkpoint": ({"checkpoint": "cut.safetensors"}, "cut.safetensors"),
-    "another schema": ({"checkpoint": "other.safetensors"}, "other.safetensors"),
-    "a text as checkpoint": ({"checkpoint": "text.mp4"}, "text.mp4"),
+def test_photo_with_idle_motion(files, tmp_path):
+    output = tmp_path / "out.mp4"
+    arguments = ("motion=idle", "seed=3", "face_select=index", "face_index=0")
+    assert predict(files, f"output={output}", *arguments) == 0
+    frames = read_frames(output)
+    moved = np.abs(frames[0] - frames[-1]).mean(-1)
+    # The head moves, the corners of the photo do not.
+    assert moved[60:110, 80:170].mean() > 3 * moved[-30:, -30:].mean()
+    corner = read_image(files / "face.png")[-30:, -30:].astype(int)
+    assert np.abs(frames[-1][-30:, -30:] - corner).mean() < 4
+
+
+BAD_KEYS = {
+    "unknown key": (["fase=a.png"], 2, "face"),
+    "unknown renderer": (["renderer=magic"], 2, "poisson"),
+    "unknown precision": (["precision=64"], 2, "bf16-mixed"),
+    "unknown device": (["device=abacus"], 2, "abacus"),
+    "no output": (["output=null"], 2, "output=FILE"),
+    "unknown selection": (["face_select=left"], 2, "largest, index, all, speaking"),
+    "certificate without key": (
+        ["provenance=c2pa", "provenance.certificate_path=chain, mine.pem"],
+        2,
+        "provenance.key_path=",
+    ),
+    "face that is not there": (
+        ["face_select=index", "face_index=1"],
+        1,
+        "face_index=1, but 1 face",
+    ),
 }
 
 
-@pytest.mark.parametrize(("keys", "named"), BAD_INPUTS.values(), ids=BAD_INPUTS)
-def test_invalid_input_gives_one_line_and_leaves_no_file(files, tmp_path, capfd, keys, named):
-    assert predict(files, f"output={tmp_path / 'out.mp4'}", **keys) == 1
-    lines = messages(capfd)
-    assert len(lines) == 1
-    assert named in lines[0]
+@pytest.mark.parametrize(("overrides", "status", "named"), BAD_KEYS.values(), ids=BAD_KEYS)
+def test_wrong_setting_gives_one_line(files, tmp_path, capfd, overrides, status, named):
+    assert predict(files, f"output={tmp_path / 'out.mp4'}", *overrides) == status
+    (line,) = messages(capfd)
+    assert named in line
     assert not list(tmp_path.iterdir())
 
 
-def test_unwritable_output_is_an_error(files, tmp_path, capfd):
-    (tmp_path / "file").write_text("not a folder")
-    assert predict(files, f"output={tmp_path / 'file' / 'out.mp4'}") == 1
-    lines = messages(capfd)
-    assert len(lines) == 1
-    assert str(tmp_path / "file") in lines[0]
+def test_provenance_is_selectable(files, tmp_path):
+    c2pa = pytest.importorskip("c2pa")
+    for choice, is_marked in {"metadata": True, "none": False, "c2pa": True}.items():
+        path = tmp_path / f"{choice}.mp4"
+        label = "label=Made by AI, 2026" if choice == "none" else "label=null"
+        assert predict(files, f"output={path}", f"provenance={choice}", label) == 0
+        with av.open(str(path)) as container:
+            assert ("Generated by AI" in container.metadata.get("comment", "")) is is_marked
+        # White letters on a darkened background.
+        corner = read_frames(path)[0, :10, :60]
+        assert bool(corner.max() - corner.min() > 120) is (choice == "none")
+    with c2pa.Reader(str(tmp_path / "c2pa.mp4")) as reader:
+        assert reader.get_validation_state() == "Valid"
+        assert "c2pa.created" in json.dumps(json.loads(reader.json()))
+    with pytest.raises(c2pa.C2paError):
+        c2pa.Reader(str(tmp_path / "metadata.mp4"))
 
 
-@pytest.mark.parametrize(
-    ("overrides", "named"),
-    [
-        (["fase=a.png"], "face"),
-        (["renderer=magic"], "poisson"),
-        (["precision=64"], "bf16-mixed"),
-        (["device=abacus"], "abacus"),
-        (["output=null"], "output=FILE"),
-    ],
-)
-def test_wrong_key_or_value_is_a_usage_error(files, tmp_path, capfd, overrides, named):
-    assert predict(files, f"output={tmp_path / 'out.mp4'}", *overrides) == 2
-    lines = messages(capfd)
-    assert len(lines) == 1
-    assert named in lines[0]
-    assert not list(tmp_path.iterdir())
-
-
-def test_one_of_several_jobs_may_fail(files, tmp_path, capfd):
-    listed = tmp_path / "jobs.csv"
+@pytest.fixture
+def batch(files, tmp_path):
+    """Return the arguments for a list of three jobs, of which b fails."""
     faces = {"a": "face.png", "b": "wall.png", "c": "video.mp4"}
     rows = [f"{files}/{face},{files}/speech.wav,{name}.mp4" for name, face in faces.items()]
-    listed.write_text("\n".join(["face,audio,output", *rows]))
-    code = main(["predict", f"jobs={listed}", f"checkpoint={files / 'good.safetensors'}"])
-    assert code == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"jobs.csv", "a.mp4", "c.mp4"}
+    (tmp_path / "jobs.csv").write_text("\n".join(["face,audio,output", *rows]))
+    return [f"jobs={tmp_path / 'jobs.csv'}", f"checkpoint={files / 'good.safetensors'}"]
+
+
+def written_ns(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.mp4")}
+
+
+def test_second_run_renders_only_missing_outputs(batch, tmp_path, capfd):
+    assert main(["predict", *batch]) == 1
+    before = written_ns(tmp_path)
+    assert set(before) == {"a.mp4", "c.mp4"}
     captured = capfd.readouterr()
     assert "wall.png" in captured.out + captured.err
     assert "1 of 3 jobs failed" in captured.err
+    (tmp_path / "c.mp4").unlink()
+    # Device and shards do not change an output, the quality does.
+    assert main(["predict", *batch, "device=cpu", "num_shards=1"]) == 1
+    assert "a.mp4: exists already" in capfd.readouterr().out
+    after = written_ns(tmp_path)
+    assert after["a.mp4"] == before["a.mp4"]
+    assert after["c.mp4"] > before["c.mp4"]
+    assert main(["predict", *batch, "crf=30"]) == 1
+    assert written_ns(tmp_path)["a.mp4"] > after["a.mp4"]
+
+
+@pytest.mark.slow
+def test_joblib_launcher_divides_a_list(batch, files, tmp_path):
+    # The failing job, b, is not in either shard.
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "num_shards=3", "shard=0,2"]
+    command = [sys.executable, "-m", "talkinghead", "predict", "-m", *batch, *launcher]
+    done = subprocess.run(
+        [*command, f"hydra.sweep.dir={tmp_path / 'sweep'}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(written_ns(tmp_path)) == {"a.mp4", "c.mp4"}

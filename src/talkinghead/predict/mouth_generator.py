@@ -23,9 +23,8 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
-from talkinghead.predict.audio.articulation import articulate
 from talkinghead.predict.audio.lip_prior import LipPrior
-from talkinghead.predict.audio.token_stream import TokenStream
+from talkinghead.predict.audio.token_stream import TokenStream, articulate
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.generator_backend import GeneratorBackend

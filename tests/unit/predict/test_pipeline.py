@@ -1,5 +1,6 @@
 """Stages in threads: order, errors, depth, closing and abandoned stages."""
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -10,30 +11,20 @@ import pytest
 from talkinghead.predict.pipeline import in_thread
 
 
-def test_items_keep_their_order():
-    assert list(in_thread(iter(range(100)), 3, "count")) == list(range(100))
-
-
-def test_exception_follows_the_items_before_it():
+def test_items_keep_their_order_and_exceptions_follow_them():
     def stage():
-        yield 1
+        yield from range(100)
         raise ValueError("broken")
 
     items = in_thread(stage(), 3, "fails")
-    assert next(items) == 1
+    assert [next(items) for _ in range(100)] == list(range(100))
     with pytest.raises(ValueError, match="broken"):
         next(items)
 
 
 def test_stage_is_at_most_depth_items_ahead():
     taken = []
-
-    def stage():
-        for item in range(1000):
-            taken.append(item)
-            yield item
-
-    items = in_thread(stage(), 4, "bounded")
+    items = in_thread((taken.append(item) for item in range(1000)), 4, "bounded")
     next(items)
     time.sleep(0.3)
     # One was consumed, four wait, one is on its way into the queue.
@@ -44,27 +35,22 @@ def test_stage_is_at_most_depth_items_ahead():
 def test_closing_ends_the_threads_and_closes_all_stages():
     closed = []
 
-    def numbers():
-        try:
-            while True:
-                yield 0
-        finally:
-            closed.append("numbers")
-
     def stage(name, items):
         try:
             yield from items
         finally:
-            items.close()
+            if name != "source":
+                items.close()
             closed.append(name)
 
     before = threading.active_count()
-    first = in_thread(stage("first", numbers()), 2, "first")
-    last = in_thread(stage("last", first), 2, "last")
-    next(last)
+    items = stage("source", itertools.count())
+    for name in ("first", "last"):
+        items = in_thread(stage(name, items), 2, name)
+    next(items)
     with pytest.raises(ZeroDivisionError):
-        last.throw(ZeroDivisionError)
-    assert closed == ["numbers", "first", "last"]
+        items.throw(ZeroDivisionError)
+    assert closed == ["source", "first", "last"]
     assert threading.active_count() == before
 
 

@@ -1,6 +1,6 @@
 """Audio tokens on the model's time grid from speech in chunks, the same as from the whole file.
 
-Shape suffixes: W windows (grid frames), C feature rows, M mel frames, D token dimension.
+Shape suffixes: W windows (grid frames), C feature rows, M mel frames, D token dimension, N frames.
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ from torch import Tensor
 from talkinghead.features.audio_features import AudioFeatures, StreamingAudioFeatures, mel_windows
 from talkinghead.media.timing import mel_window_start, num_frames_for
 from talkinghead.models.lipsync.decoder import ReferenceFeatures
+from talkinghead.models.lipsync.lip_warp import lip_gaps
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
+
+# Rise of the upper lip per pixel of added mouth opening. The speakers of the packaged model's
+# training data read with little motion, and their upper lip moves down with the jaw. In clearer
+# articulation the upper lip rises and shows teeth.
+_UPPER_LIP_RISE = 0.3
+# Weight of each ibug68 lip point in the motion of the upper lip.
+_UPPER_LIP_WEIGHTS = (0, 0.5, 1, 1, 1, 0.5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0)
 
 
 class TokenStream:
@@ -216,3 +224,29 @@ class TokenStream:
         if first > self._mel_frame:
             self._mel_CM = self._mel_CM[:, int((first - self._mel_frame) * self._mels_per_frame) :]
             self._mel_frame = first
+
+
+def articulate(
+    model: GeneratorBackend, tokens_ND: Tensor, silence_D: Tensor, articulation: float
+) -> Tensor:
+    """Return tokens whose lip motion relative to silence is scaled by `articulation`.
+
+    Up to 1 the tokens are interpolated with the token of silence. Above 1 only the lip motion is
+    extrapolated, since the tokens also control shading, which would become too dark; the upper lip
+    additionally rises with the opening.
+
+    Args:
+        model: the generator.
+        tokens_ND: tokens, float [N, D].
+        silence_D: token of silence, float [D].
+        articulation: scale, 0 or more.
+    """
+    tokens_ND = silence_D.lerp(tokens_ND, min(1.0, articulation))
+    if articulation <= 1:
+        return tokens_ND
+    silent = model.decode_lip_motion(silence_D)
+    lips = silent.lerp(model.decode_lip_motion(tokens_ND), articulation)
+    opening = lip_gaps(lips - silent).mean(1, keepdim=True)
+    weights = lips.new_tensor(_UPPER_LIP_WEIGHTS)
+    lips[..., 1] -= (articulation - 1) * _UPPER_LIP_RISE * opening * weights
+    return model.set_lip_motion(tokens_ND, lips)

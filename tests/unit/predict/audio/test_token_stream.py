@@ -1,128 +1,166 @@
-"""Tokens of streams: equal to those of the whole recording, with bounded memory."""
+"""Tokens of streams: equal to those of the whole recording, with bounded memory and lip motion."""
 
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from helpers.lip_priors import LoudnessLipPrior
+from helpers.small_predictor import lip_generator, speech
 
 from talkinghead.features.audio_features import AudioFeatures, mel_windows
 from talkinghead.media.timing import num_frames_for
-from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.predict.audio.token_stream import TokenStream
+from talkinghead.models.lipsync.lip_warp import lip_gaps
+from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.token_stream import TokenStream, articulate
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
+FEATURES = ("mel", "prosody")
+SAMPLES = speech(3.13).samples
+MIDDLES_S = [(frame + Fraction(1, 2)) / 25 for frame in range(78)]
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    return LipSyncGenerator(
-        dim=32,
-        audio_features=("mel", "prosody"),
-        audio_channels=(4, 4, 8, 8),
-        face_encoder="small",
-        num_layers=2,
-        num_heads=2,
-        past_frames=3,
-        decoder_channels=(16, 16, 8, 8),
-        context_channels=(4, 4, 8, 8),
-    ).eval()
+    return lip_generator(audio_features=FEATURES).requires_grad_(False)
+
+
+def encode(model, face):
+    return model.encode_reference(face, torch.zeros(1, 20, 2))
 
 
 @pytest.fixture(scope="module")
 def reference(model):
-    with torch.inference_mode():
-        return model.encode_reference(torch.rand(1, 3, 256, 256), torch.zeros(1, 20, 2))
+    return encode(model, torch.rand(1, 3, 256, 256))
 
 
-@pytest.fixture(scope="module")
-def samples():
-    rng = np.random.default_rng(0)
-    envelope = np.sin(np.arange(50_123) / 3000) ** 2
-    return (0.3 * envelope * rng.standard_normal(50_123)).astype(np.float32)
-
-
-def whole(model, reference, samples):
+def whole(model, reference):
     """Return the tokens of all grid frames, encoded in one pass."""
-    features = AudioFeatures(SPEC, ("mel", "prosody"))(torch.from_numpy(samples))
-    count = num_frames_for(Fraction(len(samples), SPEC.sample_rate), SPEC.fps)
     past = model.context_frames
-    frames = range(-past, count + model.lookahead_frames)
-    windows = mel_windows(features, frames, SPEC.fps, SPEC, ("mel", "prosody"))
-    return model.encode_audio(windows[None], reference)[0, past : past + count]
+    frames = range(-past, 79 + model.lookahead_frames)
+    features = AudioFeatures(SPEC, FEATURES)(torch.from_numpy(SAMPLES))
+    windows = mel_windows(features, frames, SPEC.fps, SPEC, FEATURES)
+    return model.encode_audio(windows[None], reference)[0, past : past + 79]
 
 
-def streamed(model, reference, samples, chunk, chunk_frames, fps=SPEC.fps):
-    stream = TokenStream(model, SPEC, chunk_frames)
+def streamed(
+    model, reference, *, samples=SAMPLES, chunk=16_000, chunk_frames=7, fps=SPEC.fps, lip_prior=None
+):
+    """Return the tokens, and the maximum numbers of mel frames and lip motions in memory."""
+    stream = TokenStream(model, SPEC, chunk_frames, lip_prior)
     chunks = iter(np.split(samples, range(chunk, len(samples), chunk)))
     duration_s = Fraction(len(samples), SPEC.sample_rate)
-    tokens, kept = [], 0
+    tokens, mels, lips = [], 0, 0
     for frame in range(num_frames_for(duration_s, fps)):
         middle_s = (frame + Fraction(1, 2)) / fps
         stream.pull_until(chunks, middle_s)
         tokens.append(stream.at([middle_s], reference))
-        kept = max(kept, stream._mel_CM.shape[1])
+        mels = max(mels, stream._mel_CM.shape[1])
+        lips = max(lips, 0 if lip_prior is None else len(stream._lip_motion._motion))
     stream.pull_until(chunks, duration_s + 1)
     assert stream.duration_s == duration_s
-    return torch.cat(tokens), kept
+    return torch.cat(tokens), mels, lips
 
 
-@torch.inference_mode()
 @pytest.mark.parametrize(("chunk", "chunk_frames"), [(333, 1), (16_000, 7), (10**6, 25)])
-def test_stream_equals_the_whole_recording(model, reference, samples, chunk, chunk_frames):
-    expected = whole(model, reference, samples)
-    got, _ = streamed(model, reference, samples, chunk, chunk_frames)
+def test_stream_equals_the_whole_recording(model, reference, chunk, chunk_frames):
+    expected = whole(model, reference)
+    got, *_ = streamed(model, reference, chunk=chunk, chunk_frames=chunk_frames)
     assert torch.allclose(got, expected, atol=1e-5)
     assert expected.std(0).mean() > 0.01
 
 
-@torch.inference_mode()
 @pytest.mark.parametrize("fps", [Fraction(30_000, 1001), Fraction(60)])
-def test_tokens_between_grid_frames_are_interpolated(model, reference, samples, fps):
-    grid = whole(model, reference, samples).numpy()
-    got, _ = streamed(model, reference, samples, 16_000, 25, fps)
+def test_tokens_between_grid_frames_are_interpolated(model, reference, fps):
+    grid = whole(model, reference).numpy()
+    got, *_ = streamed(model, reference, fps=fps)
     positions = (np.arange(len(got)) + 0.5) / float(fps) * 25 - 0.5
     for column in range(grid.shape[1]):
         expected = np.interp(positions, np.arange(len(grid)), grid[:, column])
         assert np.allclose(got[:, column], expected, atol=1e-4)
 
 
-@torch.inference_mode()
-def test_tokens_after_a_change_of_reference_are_those_of_the_new_one(model, reference, samples):
-    other = model.encode_reference(torch.zeros(1, 3, 256, 256), torch.zeros(1, 20, 2))
-    stream = TokenStream(model, SPEC)
-    stream.push(samples)
-    stream.finish()
-    middles_s = [(frame + Fraction(1, 2)) / 25 for frame in range(60)]
-    assert torch.allclose(
-        stream.at(middles_s[:30], reference), whole(model, reference, samples)[:30], atol=1e-5
-    )
-    assert torch.allclose(
-        stream.at(middles_s[30:], other), whole(model, other, samples)[30:60], atol=1e-5
-    )
-
-
-@torch.inference_mode()
-def test_memory_does_not_grow_with_duration(model, reference, samples):
-    _, short = streamed(model, reference, samples, 4000, 5)
-    _, long = streamed(model, reference, np.tile(samples, 4), 4000, 5)
-    assert long == short
-
-
-@torch.inference_mode()
-def test_speech_shorter_than_a_window_gives_one_token(model, reference):
-    got, _ = streamed(model, reference, np.full(100, 0.1, np.float32), 50, 25)
-    assert got.shape == (1, 32)
-
-
-@torch.inference_mode()
-def test_frames_may_be_skipped(model, reference, samples):
+def test_frames_may_be_skipped_and_the_reference_may_change(model, reference):
+    other = encode(model, torch.zeros(1, 3, 256, 256))
     stream = TokenStream(model, SPEC, 5)
-    stream.push(samples)
+    stream.push(SAMPLES)
     stream.finish()
-    middles_s = [(frame + Fraction(1, 2)) / 25 for frame in (2, 3, 40, 41, 70)]
-    expected = whole(model, reference, samples)[[2, 3, 40, 41, 70]]
-    first, rest = stream.at(middles_s[:2], reference), stream.at(middles_s[2:], reference)
-    assert torch.allclose(torch.cat([first, rest]), expected, atol=1e-5)
+    for indices, face in (([2, 3], reference), ([40, 41], reference), ([41, 42, 70], other)):
+        tokens = stream.at([MIDDLES_S[index] for index in indices], face)
+        assert torch.allclose(tokens, whole(model, face)[indices], atol=1e-5)
+
+
+def test_memory_does_not_grow_with_duration(model, reference):
+    prior = LoudnessLipPrior()
+    _, short, _ = streamed(model, reference, chunk=4000, lip_prior=prior)
+    _, long, lips = streamed(
+        model, reference, samples=np.tile(SAMPLES, 4), chunk=4000, lip_prior=prior
+    )
+    assert long == short
+    assert lips <= 30
+
+
+def test_speech_shorter_than_a_window_gives_one_token(model, reference):
+    got, *_ = streamed(model, reference, samples=np.full(100, 0.1, np.float32), chunk=50)
+    assert got.shape == (1, 64)
+
+
+@pytest.mark.parametrize("chunk", [333, 10**6])
+def test_tokens_have_the_motion_of_the_lip_prior(model, reference, chunk):
+    expected = predict_lip_motion(LoudnessLipPrior(), SAMPLES, SPEC)[:79]
+    half = LoudnessLipPrior()
+    half.blend_weight = 0.5
+    tokens, alone, between = (
+        streamed(model, reference, chunk=chunk, lip_prior=prior)[0]
+        for prior in (LoudnessLipPrior(), None, half)
+    )
+    assert np.allclose(model.decode_lip_motion(tokens), expected, atol=1e-3)
+    assert np.abs(model.decode_lip_motion(alone).numpy() - expected).mean() > 0.1
+    assert torch.allclose(between, (tokens + alone) / 2, atol=1e-4)
+    unknown = torch.full((79, 20, 2), torch.nan)
+    assert torch.equal(model.set_lip_motion(alone, unknown), alone)
+
+
+@pytest.mark.parametrize(("fps", "on_grid"), [(25, True), (30, False), (60, False)])
+def test_lookahead_is_the_longest_wait(model, fps, on_grid):
+    stream = TokenStream(model, SPEC, lip_prior=LoudnessLipPrior())
+    middles_s = [(frame + Fraction(1, 2)) / fps for frame in range(10 * fps)]
+    waits_s = [Fraction(stream.samples_for(m), 16_000) - m for m in middles_s]
+    longest_s = stream.lookahead_s(on_grid)
+    assert longest_s - Fraction(1, 25) < max(waits_s) <= longest_s
+
+
+SILENCE = torch.randn(64, generator=torch.Generator().manual_seed(1))
+TOKENS = torch.randn(5, 64, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("articulation", [0.0, 0.5])
+def test_up_to_one_tokens_are_interpolated_with_silence(model, articulation):
+    expected = SILENCE + articulation * (TOKENS - SILENCE)
+    assert torch.allclose(articulate(model, TOKENS, SILENCE, articulation), expected, atol=1e-5)
+
+
+def test_above_one_only_lip_motion_is_extrapolated(model):
+    moved = articulate(model, TOKENS, SILENCE, 2.0) - TOKENS
+    other_directions = torch.linalg.svd(model.lip_head.weight)[2][40:]
+    assert moved.norm() > 1
+    assert (moved @ other_directions.T).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("jaw", [5, 0, -5])
+def test_above_one_the_upper_lip_rises_with_the_opening(model, jaw):
+    rest = model.decode_lip_motion(SILENCE)[None]
+    lips = rest.clone()
+    lips[:, [7, 8, 9, 10, 11, 17, 18, 19], 1] += jaw
+    tokens = articulate(model, model.set_lip_motion(SILENCE[None], lips), SILENCE, 2.0)
+    moved = (model.decode_lip_motion(tokens) - rest)[0]
+    upper, corners = moved[[2, 3, 4, 13, 14, 15]], moved[[0, 6, 12, 16]]
+    assert torch.allclose(moved[[7, 9, 17, 18, 19], 1], torch.tensor(2.0 * jaw), atol=1e-3)
+    assert corners.abs().max() < 1e-3
+    if jaw > 0:
+        assert (upper[:, 1] < -2).all()
+        assert moved[:, 0].abs().max() < 1e-3
+        assert lip_gaps(moved[None]).mean() > 12
+    else:
+        assert upper.abs().max() < 1e-3

@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save
 
 from talkinghead.cli.main import main
 from talkinghead.errors import CheckpointError, UsageError
@@ -15,7 +15,6 @@ from talkinghead.predict.audio.whisper_prior import (
     PACKAGED,
     WhisperLipPrior,
     resolve_lip_prior,
-    whisper_lip_prior_if_available,
 )
 from talkinghead.types import AVSpec
 
@@ -25,14 +24,10 @@ needs_whisper = pytest.mark.skipif(not HAS_WHISPER, reason="needs the offline ex
 
 
 class Encoder:
-    """Encoder whose features are a fixed random map of the loudness."""
-
-    def __init__(self, size=8):
-        self.map = np.random.default_rng(0).normal(size=(1, size)).astype(np.float32)
+    """Encoder with five features."""
 
     def encode(self, clips):
-        level = np.abs(clips[:, : clips.shape[1] // 320 * 320])
-        return level.reshape(len(clips), -1, 320).mean(2)[:, :, None] @ self.map
+        return np.zeros((len(clips), clips.shape[1] // 320, 5), np.float32)
 
 
 def opening(motion):
@@ -41,7 +36,8 @@ def opening(motion):
 
 @needs_whisper
 def test_lips_move_with_speech_and_rest_in_silence():
-    lip_prior = WhisperLipPrior()
+    lip_prior = resolve_lip_prior("auto")
+    assert lip_prior.blend_weight == 0.75
     demo = read_audio(PACKAGED.parents[1] / "assets" / "demo.flac", 16_000)
     lips = opening(predict_lip_motion(lip_prior, demo.samples, SPEC))
     assert lips.std() > 1
@@ -50,12 +46,6 @@ def test_lips_move_with_speech_and_rest_in_silence():
     for quiet in (silent, opening(predict_lip_motion(lip_prior, noise, SPEC))):
         assert quiet.std() < lips.std() / 3
         assert quiet.mean() < lips.mean()
-
-
-@needs_whisper
-def test_auto_is_whisper_if_installed():
-    assert whisper_lip_prior_if_available(0.3).blend_weight == 0.3
-    assert resolve_lip_prior("auto").blend_weight == 0.75
 
 
 def test_auto_is_none_and_logged_if_not_installed(monkeypatch, caplog):
@@ -67,25 +57,24 @@ def test_auto_is_none_and_logged_if_not_installed(monkeypatch, caplog):
         resolve_lip_prior("whisper")
 
 
-def test_invalid_maps_and_weights_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="blend_weight=2"):
-        WhisperLipPrior(Encoder(), blend_weight=2)
-    with pytest.raises(CheckpointError, match=r"map_path=.*missing"):
-        WhisperLipPrior(Encoder(), tmp_path / "missing.safetensors")
-    (tmp_path / "broken.safetensors").write_bytes(b"{}")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        WhisperLipPrior(Encoder(), tmp_path / "broken.safetensors")
-    save_file({"weight": np.zeros((8, 40), np.float16)}, tmp_path / "half.safetensors")
-    with pytest.raises(CheckpointError, match="'bias'"):
-        WhisperLipPrior(Encoder(), tmp_path / "half.safetensors")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"map_path=.*lips"),
+        (b"{}", "cannot be read"),
+        (save({"weight": np.zeros((8, 40), np.float16)}), "'bias'"),
+    ],
+)
+def test_invalid_map_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "lips").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        WhisperLipPrior(Encoder(), tmp_path / "lips")
+
+
+def test_map_of_another_whisper_model_is_refused():
     with pytest.raises(CheckpointError, match=r"rows, this Whisper model gives 55 features"):
-        WhisperLipPrior(Encoder(size=5)).predict_motion(np.zeros((1, 41_600), np.float32), 0)
-
-
-def test_packaged_map_is_small():
-    tensors = load_file(PACKAGED)
-    assert tensors["weight"].shape == (11 * 512, 40)
-    assert PACKAGED.stat().st_size < 1_000_000
+        WhisperLipPrior(Encoder()).predict_motion(np.zeros((1, 41_600), np.float32), 0)
 
 
 def test_blend_weight_out_of_range_is_a_usage_error(capsys):

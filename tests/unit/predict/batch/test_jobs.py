@@ -5,24 +5,23 @@ from pathlib import Path
 import pytest
 
 from talkinghead.errors import UsageError
+from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.batch.jobs import Job, job_key, make_jobs, take_shard
 
+ROW = {"face": "f", "audio": "a", "output": "o"}
 
-def test_single_job_and_list():
+
+def test_job_of_a_command_line_a_list_and_a_csv_file(tmp_path):
     job = Job(Path("f"), Path("a"), Path("o"))
     assert make_jobs("f", "a", "o", None) == [job]
-    assert make_jobs(None, None, None, [{"face": "f", "audio": "a", "output": "o"}]) == [job]
-    assert make_jobs("f", None, "o", None, "Hello, you.") == [
-        Job(Path("f"), None, Path("o"), "Hello, you.")
-    ]
-
-
-def test_csv_paths_are_relative_to_its_folder(tmp_path):
+    assert make_jobs(None, None, None, [ROW]) == [job]
+    assert make_jobs("f", None, "o", None, "Hi.") == [Job(Path("f"), None, Path("o"), "Hi.")]
     path = tmp_path / "list.csv"
     path.write_bytes(
         '\ufefftext,face,audio,output,note\n,"a, b.jpg", s.wav ,out/1.mp4,x\n'
         '"Hello, you.",/c.png,,2.mp4,\n'.encode()
     )
+    # Its paths are relative to its folder.
     assert make_jobs(None, None, None, str(path)) == [
         Job(tmp_path / "a, b.jpg", tmp_path / "s.wav", tmp_path / "out/1.mp4"),
         Job(Path("/c.png"), None, tmp_path / "2.mp4", "Hello, you."),
@@ -45,9 +44,6 @@ def test_voice_settings_change_only_the_keys_of_texts(tmp_path):
     assert len({recorded[0], *spoken, *other}) == 5
 
 
-ROW = {"face": "f", "audio": "a", "output": "o"}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -60,18 +56,12 @@ ROW = {"face": "f", "audio": "a", "output": "o"}
         ((None, None, None, [{"face": "f", "audio": "a"}]), "job 1: output is missing"),
         ((None, None, None, [ROW] * 2), "two jobs write to"),
         ((None, None, None, "missing.csv"), r"missing\.csv cannot be read \(No such file"),
+        ((None, None, None, DEMO_SPEECH), r"cannot be read \(it is not CSV text"),
     ],
 )
 def test_invalid_jobs_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         make_jobs(*arguments)
-
-
-def test_binary_file_as_csv_is_refused(tmp_path):
-    path = tmp_path / "list.csv"
-    path.write_bytes(b"\xff\xfe\x00\x81\x00")
-    with pytest.raises(UsageError, match=r"list\.csv"):
-        make_jobs(None, None, None, path)
 
 
 def test_shards_divide_a_list():
