@@ -10,9 +10,9 @@ import time
 
 import torch
 
-from talkinghead.data.augmentation.augmentation_options import AugmentationOptions
 from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation
 from talkinghead.data.augmentation.finished_batch import finish_batch
+from talkinghead.data.data_options import AugmentationOptions
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
 

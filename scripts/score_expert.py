@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from talkinghead.data.clip_features import ClipFeatureReader
-from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.clip_file import ClipFeatureReader, ClipFile
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.errors import CorpusError, TalkingHeadError
 from talkinghead.models.sync_expert import SyncDiscriminator
@@ -75,9 +74,7 @@ def main() -> None:
     """Print the results of seen and unseen speakers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path)
-    parser.add_argument(
-        "--checkpoint", default="default", help="path of the sync expert"
-    )
+    parser.add_argument("--checkpoint", default="default", help="path of the sync expert")
     args = parser.parse_args()
     try:
         manifest = Manifest.load(args.corpus)

@@ -1,4 +1,4 @@
-"""The clip file: a prepared clip from which a random window is a few short reads.
+"""The clip file: a prepared clip from which windows are read at random.
 
 A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and `N` audio samples:
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,12 +26,16 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from torch import Tensor
 
 from talkinghead.errors import CorpusError
+from talkinghead.features.audio_features import AudioFeatures, input_features
+from talkinghead.features.faces.alignment import as_tensor, mouth_crop
 from talkinghead.media.atomic_file import atomic_path
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 JPEG_QUALITY = 95
 STORED_FEATURES = ("mel", "prosody")
@@ -66,14 +71,30 @@ def encode_face(image: UInt8Array) -> bytes:
     return data.tobytes()
 
 
-def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
-    """Write a clip file atomically.
+def decode_face(jpeg: UInt8Array) -> UInt8Array:
+    """Return the image of a JPEG, uint8 [height, width, 3] RGB.
 
-    Args:
-        path: the file; its folder is created.
-        data: the clip.
-        metadata: strings that `read_metadata` returns.
+    Raises:
+        ValueError: it cannot be decoded.
     """
+    # This call uses no threads; those of OpenCV do not survive the fork of loader processes.
+    image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError("broken image")
+    return np.asarray(image)
+
+
+def mean_images(mean_face: UInt8Array, spec: AVSpec) -> dict[str, UInt8Array]:
+    """Return a clip file's `mean_face` and `mean_mouth` from a mean face uint8 [face, face, 3]."""
+    mouth = mouth_crop(as_tensor(mean_face[None]), spec)[0] * 255.0
+    return {
+        "mean_face": np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
+        "mean_mouth": mouth.round().clamp(0, 255).to(torch.uint8).numpy(),
+    }
+
+
+def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
+    """Write a clip file atomically, and its folder; `read_metadata` returns its metadata."""
     lengths = np.array([0, *map(len, data.jpegs)], np.int64)
     tensors = {
         "jpeg": np.frombuffer(b"".join(data.jpegs), np.uint8),
@@ -110,9 +131,6 @@ def read_metadata(path: Path) -> dict[str, str] | None:
 class ClipFile:
     """Random access to a clip file, which is memory-mapped.
 
-    Args:
-        path: the clip file.
-
     Raises:
         CorpusError: the file is missing or broken.
 
@@ -138,10 +156,10 @@ class ClipFile:
         return len(self._offsets) - 1
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
-        """Return a stored tensor by name.
+        """Return a stored tensor.
 
         Raises:
-            CorpusError: the clip has no tensor of that name.
+            CorpusError: the clip does not have it.
         """
         if not self.has(name):
             raise CorpusError(
@@ -181,14 +199,67 @@ class ClipFile:
         begin, end = int(self._offsets[start]), int(self._offsets[stop])
         data = self._file.get_slice("jpeg")[begin:end]
         edges = self._offsets[start : stop + 1] - begin
-        return np.stack([self._decode(data[a:b]) for a, b in pairwise(edges)])
-
-    def _decode(self, data: UInt8Array) -> UInt8Array:
-        # This call uses no threads; those of OpenCV do not survive the fork of loader processes.
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-        if image is None:
+        try:
+            return np.stack([decode_face(data[a:b]) for a, b in pairwise(edges)])
+        except ValueError as error:
             raise CorpusError(
                 f"clip {self.path} has a broken image; "
                 "delete the file and run `talkinghead prepare` again"
+            ) from error
+
+
+class ClipFeatureReader:
+    """Reads the features that a model needs from clip files.
+
+    Features that a clip file stores (the log-mel and prosody) are read; others are computed from
+    its audio.
+
+    Args:
+        spec: the corpus's AVSpec.
+        names: the model's audio features.
+
+    Attributes:
+        names: the features in the returned rows, in order; see `input_features`.
+    """
+
+    def __init__(self, spec: AVSpec, names: Sequence[str] = ("mel",)) -> None:
+        self.names = input_features(names)
+        self._spec = spec
+        self._features = {name: AudioFeatures(spec, (name,)) for name in self.names}
+
+    def read(self, clip: ClipFile, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return mel frames `start` to `stop` (the clip's end if None), as far as they exist.
+
+        Returns:
+            float32 [num_rows, num_frames].
+
+        Raises:
+            CorpusError: the clip stores neither a feature nor audio to compute it from.
+        """
+        stop = clip.num_columns("mel") if stop is None else min(stop, clip.num_columns("mel"))
+        start = min(max(0, start), max(0, stop))
+        return torch.cat(
+            [self._rows(clip, name, start, max(start, stop)) for name in self._features]
+        )
+
+    def silence(self, num_frames: int) -> Tensor:
+        """Return the features [num_rows, num_frames] of digital silence."""
+        return torch.cat([features.silence(num_frames) for features in self._features.values()])
+
+    def _rows(self, clip: ClipFile, name: str, start: int, stop: int) -> Tensor:
+        if clip.has(name):
+            return torch.from_numpy(clip.columns(name, start, stop))
+        if not clip.has("audio"):
+            raise CorpusError(
+                f"clip {clip.path} stores neither {name} nor audio to compute it from: use other "
+                "model.generator.audio_features, or run `talkinghead prepare` again"
             )
-        return np.asarray(image)
+        features, spec = self._features[name], self._spec
+        if start == stop:
+            return features.silence(0)
+        samples = torch.from_numpy(clip.tensor("audio").astype(np.float32) / 32767)
+        half = spec.n_fft // 2
+        padded = torch.nn.functional.pad(samples, (half + 1, half))
+        first = start * spec.hop_length
+        size = (stop - start - 1) * spec.hop_length + spec.n_fft + 1
+        return features.from_segment(padded[first : first + size])

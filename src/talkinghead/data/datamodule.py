@@ -12,11 +12,10 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, default_collate
 
-from talkinghead.data.augmentation.augmentation_options import AugmentationOptions
 from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation
 from talkinghead.data.augmentation.finished_batch import finish_batch, finish_mouths
 from talkinghead.data.clip_file import ClipFile
-from talkinghead.data.data_options import DataOptions
+from talkinghead.data.data_options import AugmentationOptions, DataOptions
 from talkinghead.data.dataset import ClipDataset, EvenClipDataset, PseudoLabelDataset
 from talkinghead.data.manifest import MANIFEST_NAME, Manifest
 from talkinghead.data.preparation.clip_maker import CODE_VERSION

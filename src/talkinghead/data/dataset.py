@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from talkinghead.data.clip_features import ClipFeatureReader
-from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.clip_file import ClipFeatureReader, ClipFile
 from talkinghead.data.data_options import SamplingOptions, WindowOptions
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.data.window_sampling import clip_probabilities, make_rng, spread_windows

@@ -12,13 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from talkinghead.data.clip_file import STORED_FEATURES, ClipData, encode_face, write_clip
+from talkinghead.data.clip_file import (
+    STORED_FEATURES,
+    ClipData,
+    encode_face,
+    mean_images,
+    write_clip,
+)
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.data.preparation.clip_maker import CODE_VERSION
 from talkinghead.data.window_sampling import make_rng
 from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import AudioFeatures
-from talkinghead.features.faces.alignment import as_tensor, mouth_crop
 from talkinghead.media.timing import frame_time_s, round_half_up, seconds_to_samples
 from talkinghead.media.writer import VideoWriter
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
@@ -30,12 +35,10 @@ _WIDEST_OPENING = 0.3
 
 @dataclass(frozen=True)
 class Character:
-    """Appearance and voice of a drawn speaker.
+    """Appearance (RGB colours) and voice of a drawn speaker.
 
-    Attributes:
-        skin, lips, background: RGB colours.
-        width: half of the mouth's width, as a fraction of the face size.
-        pitch_hz: fundamental frequency of the voice.
+    `width` is half of the mouth's width, as a fraction of the face size, and `pitch_hz` the
+    fundamental frequency of the voice.
     """
 
     skin: tuple[int, int, int]
@@ -63,16 +66,7 @@ _MOUTH_LINE, _LIP, _GAP = 0.68, 0.022, 0.065
 
 
 def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
-    """Draw a canonical face.
-
-    Args:
-        character: the speaker.
-        opening: mouth opening in [0, 1].
-        size: width and height in pixels.
-
-    Returns:
-        uint8 [size, size, 3] RGB.
-    """
+    """Draw a canonical face, uint8 [size, size, 3] RGB, with a mouth opening in [0, 1]."""
     image = np.full((size, size, 3), character.background, np.uint8)
 
     def ellipse(
@@ -83,8 +77,9 @@ def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
         axes = round(width * unit), round(height * unit)
         cv2.ellipse(image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
 
-    dark = _scaled(character.skin, 0.35)
-    shade = _scaled(character.skin, 0.85)
+    red, green, blue = character.skin
+    dark = int(red * 0.35), int(green * 0.35), int(blue * 0.35)
+    shade = int(red * 0.85), int(green * 0.85), int(blue * 0.85)
     ellipse(0.5, 1.05, 0.3, 0.25, shade)
     ellipse(0.5, 0.42, 0.3, 0.38, character.skin)
     # The jaw moves inside the mouth box only: pixels outside must not reveal the mouth opening.
@@ -101,21 +96,10 @@ def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
     return image
 
 
-def _scaled(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
-    red, green, blue = (int(c * factor) for c in colour)
-    return red, green, blue
-
-
 def speak(
     character: Character, duration_s: Fraction, sample_rate: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Synthesise vowels; a wider mouth is louder and has stronger high harmonics.
-
-    Args:
-        character: the speaker.
-        duration_s: duration.
-        sample_rate: sample rate of the result, in Hz.
-        rng: random numbers of the syllables.
+    """Synthesise random vowels; a wider mouth is louder and has stronger high harmonics.
 
     Returns:
         The samples in [-1, 1] and the mouth opening in [0, 1] at each sample, both float32
@@ -123,13 +107,13 @@ def speak(
     """
     num_samples = seconds_to_samples(duration_s, sample_rate)
     opening = np.zeros(num_samples)
-    at = int(rng.uniform(0.0, 0.2) * sample_rate)
-    while at < num_samples:
+    start = int(rng.uniform(0.0, 0.2) * sample_rate)
+    while start < num_samples:
         length = int(rng.uniform(0.16, 0.4) * sample_rate)
         loudness = 0.0 if rng.random() < 0.2 else rng.uniform(0.4, 1.0)
-        part = opening[at : at + length]
+        part = opening[start : start + length]
         part += (loudness * np.sin(np.linspace(0, np.pi, length)) ** 2)[: len(part)]
-        at += length
+        start += length
     time_s = np.arange(num_samples) / sample_rate
     phase = 2 * np.pi * character.pitch_hz * (time_s + 0.002 * np.sin(2 * np.pi * 3 * time_s))
     harmonics = np.arange(1, 1 + int(4000 / character.pitch_hz))
@@ -202,32 +186,27 @@ def make_synthetic_corpus(
             f"a synthetic corpus needs at least one speaker with two clips, but num_speakers is "
             f"{num_speakers} and clips_per_speaker={clips_per_speaker}"
         )
-    directory = Path(directory)
-    clips = []
+    directory, clips = Path(directory), []
     last_splits = ["test", "val"] if clips_per_speaker > 2 else ["val"]
     splits = ["train"] * (clips_per_speaker - len(last_splits)) + last_splits
     for speaker in range(num_speakers):
         for number, split in enumerate(splits):
             data = _make_clip(spec, speaker, number, seconds, seed)
-            entry = _entry(data, f"cartoon{speaker}", f"clip{number}", split, spec)
+            entry = ClipEntry(
+                id=f"cartoon{speaker}/clip{number}",
+                speaker=f"cartoon{speaker}",
+                path=f"clips/cartoon{speaker}/clip{number}.safetensors",
+                num_frames=len(data.jpegs),
+                duration_s=float(len(data.jpegs) / spec.fps),
+                split=split,
+                source="drawn",
+                sha256=hashlib.sha256(b"".join(data.jpegs)).hexdigest(),
+            )
             write_clip(directory / entry.path, data, {"num_frames": str(entry.num_frames)})
             clips.append(entry)
     manifest = Manifest(spec, "drawn", CODE_VERSION, tuple(clips))
     manifest.save(directory)
     return manifest
-
-
-def _entry(data: ClipData, speaker: str, name: str, split: str, spec: AVSpec) -> ClipEntry:
-    return ClipEntry(
-        id=f"{speaker}/{name}",
-        speaker=speaker,
-        path=f"clips/{speaker}/{name}.safetensors",
-        num_frames=len(data.jpegs),
-        duration_s=float(len(data.jpegs) / spec.fps),
-        split=split,
-        source="drawn",
-        sha256=hashlib.sha256(b"".join(data.jpegs)).hexdigest(),
-    )
 
 
 def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: int) -> ClipData:
@@ -239,7 +218,6 @@ def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: in
     values = _at_frames(opening, num_frames, spec.fps, spec.sample_rate)
     faces = np.stack([draw_face(character, float(value), spec.face_size) for value in values])
     mean_face = np.rint(faces.mean(axis=0)).astype(np.uint8)
-    mean_mouth = (mouth_crop(as_tensor(mean_face[None]), spec)[0] * 255).round().clamp(0, 255)
     audio = AudioFeatures(spec, STORED_FEATURES)
     rows = audio.split(audio(torch.from_numpy(samples)))
     return ClipData(
@@ -250,9 +228,8 @@ def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: in
         mouth_opening=(values * _WIDEST_OPENING).astype(np.float32),
         lips=np.stack([_lips(character, float(value), spec.face_size) for value in values]),
         transforms=np.tile(np.eye(2, 3, dtype=np.float32), (num_frames, 1, 1)),
-        mean_face=np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
-        mean_mouth=mean_mouth.to(torch.uint8).numpy(),
         head_pose=np.zeros((num_frames, 3), np.float32),
+        **mean_images(mean_face, spec),
     )
 
 
@@ -260,10 +237,8 @@ def _lips(character: Character, opening: float, size: int) -> FloatArray:
     """Return the lips float32 [20, 2] in pixels, in the order of `lip_points`."""
     gap = _GAP * opening
     rings = []
-    for count, width, height in (
-        (12, character.width, _LIP + gap),
-        (8, 0.85 * character.width, gap),
-    ):
+    outer, inner = (12, character.width, _LIP + gap), (8, 0.85 * character.width, gap)
+    for count, width, height in (outer, inner):
         angle = np.pi + 2 * np.pi * np.arange(count) / count
         ring = np.stack([width * np.cos(angle), height * np.sin(angle)], axis=1)
         rings.append(ring + np.array([0.5, _MOUTH_LINE + gap / 2]))

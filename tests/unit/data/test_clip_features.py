@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from talkinghead.data.clip_features import ClipFeatureReader
-from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.clip_file import ClipFeatureReader, ClipFile
 from talkinghead.data.manifest import Manifest
 from talkinghead.errors import CorpusError
 from talkinghead.features.audio_features import AudioFeatures

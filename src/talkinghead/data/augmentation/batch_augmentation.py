@@ -24,10 +24,8 @@ from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import get_affine_matrix2d
 from torch import Tensor
 
-from talkinghead.data.augmentation.augmentation_options import AugmentationOptions
 from talkinghead.data.augmentation.joint_transform import JointTransform
-from talkinghead.data.augmentation.random_streams import RandomStreams
-from talkinghead.data.augmentation.vocal_tract import warp_vocal_tract
+from talkinghead.data.data_options import AugmentationOptions
 from talkinghead.features.audio_features import input_features, num_feature_rows
 from talkinghead.features.faces.alignment import NOSE_LINE
 from talkinghead.features.feature_registry import feature_class
@@ -37,6 +35,47 @@ from talkinghead.types import LUMA, AVSpec
 _ELASTIC_KNOTS = 6
 _LIP_LINE = 0.345
 """Height of closed lips in the canonical face, in [-1, 1]."""
+# Slaney's mel scale, which the log-mel uses: linear up to 1 kHz, logarithmic above.
+_LINEAR_HZ = 200.0 / 3.0
+_KNEE_HZ = 1000.0
+_KNEE_MEL = _KNEE_HZ / _LINEAR_HZ
+_LOG_STEP = math.log(6.4) / 27.0
+
+
+class RandomStreams:
+    """Random numbers of a batch, drawn on the CPU so that every device gets the same ones.
+
+    Args:
+        seed: seed of all streams.
+        indices: the samples' numbers; a sample's stream depends on the seed and its number only.
+    """
+
+    def __init__(self, seed: int, indices: Sequence[int]) -> None:
+        # With a large prime factor, neighbouring seeds have no streams in common.
+        seeds = [(seed * 1_000_003 + index) % 2**63 for index in indices]
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.batch_size = len(indices)
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """Return values [B] in [low, high)."""
+        return low + (high - low) * self._rand()
+
+    def symmetric(self, limit: float) -> Tensor:
+        """Return values [B] in [-limit, limit)."""
+        return self.uniform(-limit, limit)
+
+    def bernoulli(self, probability: float) -> Tensor:
+        """Return bool [B], true with a probability."""
+        return self._rand() < probability
+
+    def normal(self, *shape: int, selected: Tensor | None = None) -> Tensor:
+        """Return standard normal [B, *shape], or the rows of the `selected` samples, bool [B]."""
+        mask = [True] * self.batch_size if selected is None else selected.tolist()
+        pairs = zip(self._generators, mask, strict=True)
+        return torch.stack([torch.randn(shape, generator=g) for g, use in pairs if use])
+
+    def _rand(self) -> Tensor:
+        return torch.cat([torch.rand(1, generator=g) for g in self._generators])
 
 
 class BatchAugmentation:
@@ -245,3 +284,39 @@ def _hue_rotation(angle: Tensor) -> Tensor:
     axis = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3.0)
     cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
     return cos * torch.eye(3) + sin * axis + (1 - cos) / 3.0
+
+
+def warp_vocal_tract(mel_BCL: Tensor, factor_B: Tensor, spec: AVSpec) -> Tensor:
+    """Scale the frequency axis: energy at f moves to factor * f.
+
+    Args:
+        mel_BCL: log-mel, float [B, num_mels, L].
+        factor_B: float [B]; above 1 for a shorter vocal tract, a higher voice.
+        spec: frequencies of the mel bins.
+
+    Returns:
+        float [B, num_mels, L]. Bins beyond the original range repeat its last bin.
+
+    Paper: Jaitly and Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition",
+        2013.
+    """
+    num_mels = spec.num_mels
+    ends = _hz_to_mel(torch.tensor([spec.fmin, spec.fmax], device=mel_BCL.device))
+    step = (ends[1] - ends[0]) / (num_mels + 1)
+    bins = torch.arange(num_mels, device=mel_BCL.device)
+    centres_hz = _mel_to_hz(ends[0] + step * (bins + 1))
+    source = (_hz_to_mel(centres_hz / factor_B[:, None]) - ends[0]) / step - 1
+    source = source.clamp(0, num_mels - 1)
+    # Linear interpolation as a matrix per sample, with a hat function around each source position.
+    weights = (1.0 - (source[:, :, None] - bins).abs()).clamp_min(0.0)
+    return torch.bmm(weights, mel_BCL)
+
+
+def _hz_to_mel(hz: Tensor) -> Tensor:
+    logarithmic = _KNEE_MEL + torch.log(hz.clamp_min(1.0) / _KNEE_HZ) / _LOG_STEP
+    return torch.where(hz < _KNEE_HZ, hz / _LINEAR_HZ, logarithmic)
+
+
+def _mel_to_hz(mel: Tensor) -> Tensor:
+    logarithmic = _KNEE_HZ * torch.exp((mel - _KNEE_MEL) * _LOG_STEP)
+    return torch.where(mel < _KNEE_MEL, mel * _LINEAR_HZ, logarithmic)

@@ -10,14 +10,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from talkinghead.data.clip_file import (
     STORED_FEATURES,
     ClipData,
+    decode_face,
     encode_face,
+    mean_images,
     read_metadata,
     write_clip,
 )
@@ -25,9 +26,7 @@ from talkinghead.data.manifest import write_json
 from talkinghead.errors import FaceNotFoundError, MediaError
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import (
-    as_tensor,
     lip_points,
-    mouth_crop,
     mouth_opening,
     transform_scale,
     warp_face,
@@ -35,9 +34,8 @@ from talkinghead.features.faces.alignment import (
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.tracker import track_clip
-from talkinghead.media.reader import probe, read_audio, read_video
+from talkinghead.media.reader import grid_frames, probe, read_audio, read_video
 from talkinghead.media.timing import frame_time_s, num_frames_for, seconds_to_samples
-from talkinghead.media.video_input import grid_frames
 from talkinghead.models.checkpoint import EXPERT, resolve_checkpoint
 from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.sync.embeddings import embed_clip, load_sync_expert
@@ -175,23 +173,16 @@ class ClipMaker:
             jpegs, mean_face = self._crop(frames, track)
         except MediaError as error:
             raise _SkipError("corrupt", str(error)) from error
-        points = track.points
-        lips = [
-            lip_points(p, track.topology, transform)
-            for p, transform in zip(points, track.transforms, strict=True)
-        ]
-        mel, prosody, audio = self._audio_tensors(samples, len(jpegs))
+        points, topology, transforms = track.points, track.topology, track.transforms
+        lips = [lip_points(p, topology, t) for p, t in zip(points, transforms, strict=True)]
         data = ClipData(
             jpegs=jpegs,
-            mel=mel,
-            prosody=prosody,
-            audio=audio,
-            mouth_opening=np.array([mouth_opening(p, track.topology) for p in points], np.float32),
+            mouth_opening=np.array([mouth_opening(p, topology) for p in points], np.float32),
             lips=np.array(lips, np.float32),
-            transforms=track.transforms,
-            mean_face=np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
-            mean_mouth=_to_uint8(mouth_crop(as_tensor(mean_face[None]), self.spec)[0]),
-            head_pose=np.array([head_pose(p, track.topology) for p in points], np.float32),
+            transforms=transforms,
+            head_pose=np.array([head_pose(p, topology) for p in points], np.float32),
+            **self._audio_tensors(samples, len(jpegs)),
+            **mean_images(mean_face, self.spec),
         )
         if self.expert is None:
             return data, None
@@ -212,28 +203,26 @@ class ClipMaker:
             raise _SkipError("no audio", "its audio is digital silence")
         return audio.samples, num_frames_for(audio.duration_s, self.spec.fps)
 
-    def _audio_tensors(
-        self, samples: FloatArray, num_frames: int
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return mel, prosody and audio, cut or padded with silence to the length of the video."""
+    def _audio_tensors(self, samples: FloatArray, num_frames: int) -> dict[str, FloatArray]:
+        """Return `mel`, `prosody` and `audio`, cut or padded with silence to the video's length."""
         duration_s = frame_time_s(num_frames, self.spec.fps)
         length = seconds_to_samples(duration_s, self.spec.sample_rate)
         padded = np.pad(samples[:length], (0, max(0, length - len(samples))))
         audio = np.ascontiguousarray(padded, dtype=np.float32)
         rows = self._features.split(self._features(torch.from_numpy(audio)))
-        return rows["mel"].numpy(), rows["prosody"].numpy(), audio
+        return {"audio": audio} | {name: rows[name].numpy() for name in STORED_FEATURES}
 
     def _measure_offset(self, data: ClipData, expert: SyncDiscriminator) -> Offset:
         """Return the audio-video offset if it is within the rules."""
         num_frames, rules = len(data.jpegs), self.sync
         if num_frames < 2 * expert.num_frames:
             raise _SkipError("too short", f"{num_frames} frames are too few to measure its offset")
-        features = AudioFeatures(self.spec, expert.audio_encoder.input_features)(
-            torch.from_numpy(data.audio)
-        )
+        extract = AudioFeatures(self.spec, expert.audio_encoder.input_features)
+        features = extract(torch.from_numpy(data.audio))
 
         def read_faces(start: int, stop: int) -> UInt8Array:
-            return np.stack([_decode(jpeg) for jpeg in data.jpegs[start:stop]])
+            jpegs = (np.frombuffer(jpeg, np.uint8) for jpeg in data.jpegs[start:stop])
+            return np.stack([decode_face(jpeg) for jpeg in jpegs])
 
         audio, video = embed_clip(
             expert, read_faces, num_frames, data.mean_mouth, features, self.spec
@@ -256,21 +245,11 @@ class ClipMaker:
     def _correct_offset(self, data: ClipData, samples: FloatArray, offset: Offset) -> ClipData:
         """Return the clip with shifted audio, without the frames that are left without audio."""
         kept, samples = shift_audio(samples, len(data.jpegs), offset.frames, self.spec)
-        assert data.head_pose is not None
         num_frames = kept.stop - kept.start
         self._require_duration(num_frames)
-        mel, prosody, audio = self._audio_tensors(samples, num_frames)
-        return replace(
-            data,
-            jpegs=data.jpegs[kept],
-            mel=mel,
-            prosody=prosody,
-            audio=audio,
-            mouth_opening=data.mouth_opening[kept],
-            lips=data.lips[kept],
-            transforms=data.transforms[kept],
-            head_pose=data.head_pose[kept],
-        )
+        of_frames = ("jpegs", "mouth_opening", "lips", "transforms", "head_pose")
+        values: dict[str, Any] = {name: getattr(data, name)[kept] for name in of_frames}
+        return replace(data, **values, **self._audio_tensors(samples, num_frames))
 
     def _track(self, source: Path, limit: int) -> FaceTrack:
         """Return the track of the largest face if it is within the rules."""
@@ -280,9 +259,8 @@ class ClipMaker:
             track = track_clip(check(frames), self.detector, self.spec, self.spec.fps)
         except FaceNotFoundError as error:
             raise _SkipError("no face", str(error)) from error
-        rules = self.rules
         self._require_duration(len(track.found))
-        lost = 1.0 - float(track.found.mean())
+        rules, lost = self.rules, 1.0 - float(track.found.mean())
         if lost > rules.max_lost_fraction:
             raise _SkipError("face lost", f"the face is lost in {lost:.0%} of its frames")
         if check.fraction > rules.max_second_face_fraction:
@@ -318,7 +296,7 @@ class ClipMaker:
 
 
 class _SecondFaceCheck:
-    """Passes frames through, and searches every `step`-th for a second face of comparable size."""
+    """Iterator over frames that searches every `step`-th for a second face of similar size."""
 
     def __init__(self, detector: FaceDetector, step: int) -> None:
         self._detector = detector
@@ -352,11 +330,3 @@ def _earlier_result(task: ClipTask, sha256: str, key: str, skip_path: Path) -> C
     if values.get("key") != key:
         return None
     return ClipResult(task, sha256, reason=values["reason"], detail=values["detail"], reused=True)
-
-
-def _decode(jpeg: bytes) -> UInt8Array:
-    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB))
-
-
-def _to_uint8(image: torch.Tensor) -> UInt8Array:
-    return (image * 255.0).round().clamp(0, 255).to(torch.uint8).numpy()

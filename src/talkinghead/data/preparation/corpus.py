@@ -37,7 +37,7 @@ from talkinghead.data.preparation.labels import read_emotions
 from talkinghead.data.preparation.splits import SplitOptions, assign_splits
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.detector import build_detector
-from talkinghead.media.video_input import VIDEO_SUFFIXES, list_video_files
+from talkinghead.media.reader import VIDEO_SUFFIXES, list_video_files
 from talkinghead.sync.embeddings import load_sync_expert
 from talkinghead.sync.offset import SyncRules
 from talkinghead.types import AVSpec

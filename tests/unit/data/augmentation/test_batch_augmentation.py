@@ -4,10 +4,9 @@ import pytest
 import torch
 from skimage import data
 
-from talkinghead.data.augmentation.augmentation_options import AugmentationOptions
-from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation
+from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation, warp_vocal_tract
 from talkinghead.data.augmentation.finished_batch import finish_batch, finish_mouths
-from talkinghead.data.augmentation.vocal_tract import warp_vocal_tract
+from talkinghead.data.data_options import AugmentationOptions
 from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import MIRRORED_LIPS, NOSE_LINE, masked_face, mouth_crop
