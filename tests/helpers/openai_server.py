@@ -85,12 +85,8 @@ END = (chat_event(finish="stop"), b"data: [DONE]\n\n")
 
 def chat_response(*pieces: str | bytes | Event) -> CannedResponse:
     """Return a streamed chat reply: text becomes events, other pieces are sent unchanged."""
-    sent = [
-        chat_event(piece)
-        if isinstance(piece, str) and piece not in (CLOSE_CONNECTION, STALL)
-        else piece
-        for piece in pieces
-    ]
+    control = (CLOSE_CONNECTION, STALL)
+    sent = [chat_event(p) if isinstance(p, str) and p not in control else p for p in pieces]
     return CannedResponse(sent, "text/event-stream")
 
 

@@ -58,29 +58,24 @@ class SentenceSynthesizer:
         sentences = in_thread(self._sentences, _QUEUED_SENTENCES, "sentences", cancel)
         synthesis = in_thread(self._synthesise(sentences), _QUEUED_CHUNKS, "speech", cancel)
         with closing(synthesis):
-            for number, text, audio in synthesis:
+            for sentence, audio in synthesis:
                 for start in range(0, len(audio), step):
                     if cancel.is_set():
                         return
-                    if number == len(self.spoken):
-                        start_s = num_samples / rate
-                        self.spoken.append(SpokenSentence(text, start_s, start_s))
+                    if not self.spoken or self.spoken[-1] is not sentence:
+                        sentence.start_s = num_samples / rate
+                        self.spoken.append(sentence)
                     chunk = audio[start : start + step]
                     num_samples += len(chunk)
-                    self.spoken[-1].end_s = num_samples / rate
+                    sentence.end_s = num_samples / rate
                     yield chunk
 
-    def _synthesise(self, sentences: Generator[str]) -> Iterator[tuple[int, str, FloatArray]]:
-        """Yield each chunk with its sentence and that sentence's index among the audible ones."""
-        number = 0
+    def _synthesise(self, sentences: Generator[str]) -> Iterator[tuple[SpokenSentence, FloatArray]]:
         with closing(sentences):
             for text in sentences:
-                is_audible = False
+                sentence = SpokenSentence(text, 0.0, 0.0)
                 for chunk in self._voice.speak(text, self._cancel):
-                    if len(chunk):
-                        yield number, text, chunk
-                        is_audible = True
-                number += is_audible
+                    yield sentence, chunk
 
 
 def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> SpeechStream:

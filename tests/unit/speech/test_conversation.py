@@ -6,11 +6,11 @@ import time
 
 import numpy as np
 import pytest
+from helpers.media_files import write_wav
 from helpers.small_predictor import make_predictor, probe_output
 from helpers.speech_services import FixedSpeechToText, RecordingEcho, ToneTextToSpeech
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
-from talkinghead.media.writer import write_audio_file
 from talkinghead.predict.options import EncodeOptions
 from talkinghead.speech.conversation import Conversation
 from talkinghead.speech.protocols import Message, Transcript, Word
@@ -40,7 +40,7 @@ def test_spoken_question_gives_video_and_transcript(avatar, output, tmp_path):
     stt, voice = FixedSpeechToText(Transcript("Who is it?", "en", words)), ToneTextToSpeech()
     conversation = Conversation(avatar, RecordingEcho("You ask: {} It is me."), voice, stt)
     file = tmp_path / "question.wav"
-    write_audio_file(file, question())
+    write_wav(file, question())
     report = conversation.answer(file, output, encode=EncodeOptions(crf=30))
     assert len(stt.received[0].samples) == 16_000
     assert voice.spoken == ["You ask: Who is it?", "It is me."]
@@ -64,21 +64,15 @@ def test_spoken_question_gives_video_and_transcript(avatar, output, tmp_path):
 
 def test_history_is_sent_up_to_its_maximum(avatar, output):
     llm = RecordingEcho("I hear {}")
-    conversation = Conversation(
-        avatar, llm, ToneTextToSpeech(), system_prompt="Be brief.", max_history=4
-    )
+    options = {"system_prompt": "Be brief.", "max_history": 4}
+    conversation = Conversation(avatar, llm, ToneTextToSpeech(), **options)
     for text in ("one.", "two.", "three.", "four."):
         conversation.answer_text(text, output)
-    assert conversation.history[-2:] == [
-        Message("user", "four."),
-        Message("assistant", "I hear four."),
-    ]
+    assert conversation.history[-1] == Message("assistant", "I hear four.")
     assert llm.requests[3] == [
         ("system", "Be brief."),
-        ("user", "two."),
-        ("assistant", "I hear two."),
-        ("user", "three."),
-        ("assistant", "I hear three."),
+        *(("user", "two."), ("assistant", "I hear two.")),
+        *(("user", "three."), ("assistant", "I hear three.")),
         ("user", "four."),
     ]
 
@@ -206,7 +200,7 @@ def test_question_without_speech_gets_fixed_reply(avatar, output):
 
 def test_invalid_questions_are_refused(avatar, output, tmp_path):
     file = tmp_path / "long.wav"
-    write_audio_file(file, question(3.0))
+    write_wav(file, question(3.0))
     stt = FixedSpeechToText(Transcript("Yes?"))
     conversation = Conversation(avatar, RecordingEcho(), ToneTextToSpeech(), stt, max_question_s=2)
     for audio in (file, question(3.0)):

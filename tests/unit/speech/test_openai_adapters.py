@@ -122,18 +122,14 @@ MESSAGES = [Message("system", "Be brief."), Message("user", "Hi"), Message("assi
 
 def test_messages_and_options_are_sent(server):
     server.responses.append(chat_response("", "Hel", "lo.", *END))
-    llm = OpenAIChat("gpt", options={"temperature": 0.5, "max_tokens": 9}, base_url=server.url)
+    options = {"temperature": 0.5, "max_tokens": 9}
+    llm = OpenAIChat("gpt", options=options, base_url=server.url)
     assert isinstance(llm, LanguageModel)
     assert list(llm.reply(MESSAGES)) == ["Hel", "lo."]
     (request,) = server.requests
     assert request.path == "/v1/chat/completions"
-    assert request.json == {
-        "model": "gpt",
-        "stream": True,
-        "temperature": 0.5,
-        "max_tokens": 9,
-        "messages": [{"role": m.role, "content": m.content} for m in MESSAGES],
-    }
+    messages = [{"role": m.role, "content": m.content} for m in MESSAGES]
+    assert request.json == {"model": "gpt", "stream": True, "messages": messages, **options}
 
 
 def test_usage_event_is_ignored_and_empty_reply_is_an_error(server):

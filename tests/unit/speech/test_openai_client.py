@@ -24,11 +24,8 @@ from helpers.openai_server import (
     request_speech,
     request_transcript,
 )
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from talkinghead.errors import DependencyError, SpeechError, TalkingHeadError, UsageError
-from talkinghead.paths import conf_dir
 from talkinghead.speech.llm.openai_llm import OpenAIChat
 
 # Transcripts arrive as a whole, so only replies and speech can fail between two pieces.
@@ -63,10 +60,11 @@ def test_requests_are_retried_when_the_server_asks(send, server):
 
 def test_retries_end_at_their_maximum(server):
     server.responses += [error_response(429, "slow down", retry_after="0.05")] * 5
-    assert collect_until_error(request_reply(server, max_retries=2)) == (
-        [],
+    collected, message = collect_until_error(request_reply(server, max_retries=2))
+    assert collected == []
+    assert message == (
         f"{server.url[:-3]}: Error code: 429 - slow down: the server asks to wait "
-        "(Retry-After: 0.05)",
+        "(Retry-After: 0.05)"
     )
     assert len(server.requests) == 3
 
@@ -103,23 +101,11 @@ OVERLOADED = b'data: {"error": {"message": "overloaded"}}\n\n'
 )
 def test_failed_response_keeps_its_pieces(send, response, expected, cause, server):
     server.responses.append(response)
-    collected, message = collect_until_error(send(server, timeout_s=0.5, max_retries=0))
+    # Without a response the request would be repeated.
+    options = {"max_retries": 0} if STALL in response.pieces else {}
+    collected, message = collect_until_error(send(server, timeout_s=0.5, **options))
     assert collected == expected
     assert re.search(cause, message)
-
-
-@pytest.mark.parametrize(
-    ("send", "response"),
-    [
-        (request_reply, error_response(429, "busy", "3600")),
-        (request_reply, error_response(404, "not found")),
-        (request_reply, chat_response("One ", CLOSE_CONNECTION)),
-        (request_speech, pcm_response(ONE, CLOSE_CONNECTION)),
-    ],
-)
-def test_permanent_errors_and_begun_responses_are_not_retried(send, response, server):
-    server.responses += [response, VALID[send][0]]
-    collect_until_error(send(server))
     assert len(server.requests) == 1
 
 
@@ -264,12 +250,3 @@ def test_key_is_in_no_error_log_or_repr(server, caplog, capfd, monkeypatch):
     assert "Sending HTTP Request" in caplog.text  # The library's debug log is included.
     assert not [text for text in texts if KEY in text]
     assert all(request.authorization == f"Bearer {KEY}" for request in server.requests)
-
-
-@pytest.mark.parametrize(
-    "option", ["stt/openai", "llm/openai", "llm/openai_compatible", "tts/openai"]
-)
-def test_configurations_hold_no_key(option, server):
-    cfg = OmegaConf.load(conf_dir() / f"{option}.yaml")
-    assert instantiate(cfg) is not None
-    assert KEY not in OmegaConf.to_yaml(cfg, resolve=True)

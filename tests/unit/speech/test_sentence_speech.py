@@ -5,7 +5,6 @@ import pytest
 from helpers.small_predictor import make_predictor
 from helpers.speech_services import ToneTextToSpeech
 
-from talkinghead.errors import SpeechError
 from talkinghead.live.streaming import RealtimeLipSync
 from talkinghead.speech.sentence_speech import speak_text, stream_sentences
 
@@ -48,9 +47,3 @@ def test_sentence_is_streamed_while_text_is_written():
     next(speech)
     assert len(written) < 30
     speech.close()
-
-
-def test_streamed_speech_ends_with_the_voices_error():
-    speech = stream_sentences(["It is fine. It will fail. No."], ToneTextToSpeech(fails_at="fail."))
-    with pytest.raises(SpeechError, match="the voice failed"):
-        list(speech)

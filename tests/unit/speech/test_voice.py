@@ -52,14 +52,6 @@ def test_speech_is_resampled(sample_rate):
     assert np.argmax(spectrum) * sample_rate / len(speech) == pytest.approx(220, abs=1)
 
 
-def test_result_does_not_depend_on_chunks():
-    sentences = ("a short one", "and one that is a good deal longer than it", "no")
-    expected = _speak(Voice(HummingTextToSpeech(10**6), sample_rate=16_000), *sentences)
-    for size in (777, 5000):
-        cut = _speak(Voice(HummingTextToSpeech(size), sample_rate=16_000), *sentences)
-        np.testing.assert_allclose(cut, expected, atol=1e-6)
-
-
 def test_loudness_normalisation_is_optional():
     speech = _speak(Voice(HummingTextToSpeech(), loudness_lufs=None, lead_s=0), "aaaa")
     assert np.abs(speech).max() == pytest.approx(0.1, abs=1e-3)
@@ -80,8 +72,7 @@ def test_cancellation_ends_at_the_next_chunk():
 def test_nan_counts_as_silence():
     class NanTextToSpeech(HummingTextToSpeech):
         def speak(self, text, cancel=None):
-            for chunk in super().speak(text, cancel):
-                chunk[::7] = np.nan
-                yield chunk
+            yield np.full(4000, np.nan, np.float32)
+            yield from super().speak(text)
 
     assert np.isfinite(_speak(Voice(NanTextToSpeech()), "aaaaaaaaa")).all()

@@ -35,20 +35,6 @@ def test_sentences_are_split_with_their_times(speech):
     assert not loud.any()
 
 
-def test_utterance_is_yielded_once_it_has_ended(speech):
-    num_samples = 0
-
-    def live():
-        nonlocal num_samples
-        for piece in _pieces(speech, 160):
-            num_samples += len(piece)
-            yield piece
-
-    first = next(va.stream_utterances(live(), va.SAMPLE_RATE, min_silence_s=0.3))
-    end_s = first.start_s + len(first.samples) / va.SAMPLE_RATE
-    assert num_samples / va.SAMPLE_RATE < end_s + 0.3
-
-
 def test_speech_without_pauses_is_split_at_the_maximum_length(speech):
     sentence = speech[26_112:74_752]
     endless = (sentence for _ in range(20))

