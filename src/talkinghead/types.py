@@ -93,29 +93,18 @@ class AVSpec:
     mask_top: int = 144
 
     def __post_init__(self) -> None:
-        if (
-            self.mouth_x + self.mouth_side > self.face_size
-            or self.mouth_y + self.mouth_side > self.face_size
-        ):
+        if max(self.mouth_x, self.mouth_y) + self.mouth_side > self.face_size:
             raise UsageError(
                 f"AVSpec: the mouth box ({self.mouth_x}, {self.mouth_y}) + {self.mouth_side} "
-                "leaves the face of "
-                f"{self.face_size} pixels; make it smaller or move it"
+                f"leaves the face of {self.face_size} pixels; make it smaller or move it"
             )
         if not self.mouth_y <= self.mask_top < self.mouth_y + self.mouth_side:
             raise UsageError(
                 f"AVSpec: mask_top {self.mask_top} is outside the mouth box, rows {self.mouth_y} "
                 f"to {self.mouth_y + self.mouth_side}"
             )
-        for name in (
-            "sample_rate",
-            "n_fft",
-            "hop_length",
-            "num_mels",
-            "mel_window",
-            "fps_num",
-            "fps_den",
-        ):
+        sizes = ("sample_rate", "n_fft", "hop_length", "num_mels", "mel_window")
+        for name in (*sizes, "fps_num", "fps_den"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"AVSpec: {name} must be positive, got {getattr(self, name)}")
 
@@ -132,12 +121,8 @@ class AVSpec:
     @property
     def mouth_box(self) -> Box:
         """Mouth box in the canonical face, in pixels."""
-        return Box(
-            self.mouth_x,
-            self.mouth_y,
-            self.mouth_x + self.mouth_side,
-            self.mouth_y + self.mouth_side,
-        )
+        x, y, side = self.mouth_x, self.mouth_y, self.mouth_side
+        return Box(x, y, x + side, y + side)
 
     @property
     def mask_box(self) -> Box:
@@ -155,19 +140,16 @@ class AVSpec:
         Raises:
             UsageError: a key is unknown.
         """
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise UsageError(
-                f"AVSpec has no {', '.join(unknown)}; it has "
-                f"{', '.join(f.name for f in fields(cls))}"
-            )
+        names = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(names)):
+            raise UsageError(f"AVSpec has no {', '.join(unknown)}; it has {', '.join(names)}")
         return cls(**values)
 
     def difference(self, other: AVSpec) -> str:
         """Return the fields in which two specs differ as `name: own != other`, or ""."""
-        theirs = other.to_dict()
+        others = other.to_dict()
         own = self.to_dict().items()
-        return ", ".join(f"{k}: {v} != {theirs[k]}" for k, v in own if v != theirs[k])
+        return ", ".join(f"{k}: {v} != {others[k]}" for k, v in own if v != others[k])
 
 
 @dataclass(frozen=True)
@@ -189,6 +171,19 @@ class VideoFrame:
 
     image: UInt8Array
     time_s: Fraction
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """Quality and speed of the H.264 encoder.
+
+    Attributes:
+        crf: x264 quality from 0 (lossless) to 51; 18 is visually near the source.
+        preset: x264 trade-off of speed and size, from "ultrafast" to "veryslow".
+    """
+
+    crf: int = 18
+    preset: str = "veryfast"
 
 
 @dataclass(frozen=True)

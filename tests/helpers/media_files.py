@@ -8,6 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from scipy.io import wavfile
+
+from talkinghead.types import AudioClip
 
 QUADRANTS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40))
 """Colours of `quadrants`: top left, top right, bottom left, bottom right."""
@@ -98,6 +101,12 @@ def write_media(
         for stream in streams:
             container.mux(stream.encode(None))
     return path
+
+
+def write_wav(path: Path, clip: AudioClip) -> None:
+    """Write a 16-bit mono WAV file."""
+    pcm = np.clip(np.rint(clip.samples * 32_768.0), -32_768, 32_767).astype(np.int16)
+    wavfile.write(path, clip.sample_rate, pcm)
 
 
 def _video_frame(image, pix_fmt, colour):

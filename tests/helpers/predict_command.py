@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from skimage.data import astronaut
 
-from helpers.media_files import write_media
+from helpers.media_files import write_media, write_wav
 from helpers.small_predictor import GENERATOR
 from talkinghead.cli.main import main
-from talkinghead.media.writer import VideoWriter, write_audio_file, write_image
+from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.models.checkpoint import build, save_release
 from talkinghead.types import AudioClip, AVSpec
 
@@ -43,7 +43,7 @@ def make_files(folder):
 
 def write_speech(path, duration_s):
     samples = 0.25 * np.random.default_rng(0).standard_normal(round(duration_s * 16_000))
-    write_audio_file(path, AudioClip(samples.clip(-1, 1).astype(np.float32), 16_000))
+    write_wav(path, AudioClip(samples.clip(-1, 1).astype(np.float32), 16_000))
 
 
 def write_video(path, sample_rate):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.media_files import write_wav
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.media.reader import read_image
-from talkinghead.media.writer import VideoWriter, write_audio_file, write_image
+from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.types import AudioClip
 
@@ -22,7 +23,7 @@ def write_sample_media(folder: Path, speech_s: float) -> None:
     write_image(folder / "photo.jpg", photo)
     start = rate // 2
     samples = speech.samples[start : start + round(speech_s * rate)]
-    write_audio_file(folder / "speech.wav", AudioClip(samples, rate))
+    write_wav(folder / "speech.wav", AudioClip(samples, rate))
     for name in ("anna/0.mp4", "anna/1.mp4", "ben/0.mp4"):
         path = folder / "videos" / name
         with VideoWriter(path, 400, 400, Fraction(25), rate) as writer:

@@ -20,14 +20,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path that replaces the target when the body succeeds.
 
     The temporary file is hidden, in the target's folder (created when missing), with the target's
-    suffix. On success it is flushed to disk and renamed over the target; on any exception,
-    KeyboardInterrupt included, it is removed and the target is unchanged.
-
-    Args:
-        path: the target; a symbolic link is followed.
-
-    Yields:
-        The temporary path; the body creates the file.
+    suffix. The body creates it. On success it is flushed to disk and renamed over the target, where
+    a symbolic link is followed; on any exception, KeyboardInterrupt included, it is removed and the
+    target is unchanged.
 
     Raises:
         MediaError: the target is a directory or a device, the folder cannot be created or written,
@@ -40,12 +35,17 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     temporary: Path | None = None
     try:
-        target = _checked(target)
+        if target.is_dir():
+            raise MediaError(f"{target}: is a directory; give the name of a file to write")
+        if target.exists() and not target.is_file():
+            raise MediaError(f"{target}: is a device or a pipe; give the name of a file to write")
+        target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         # A name derived from the target's could exceed the file system's limit.
         temporary = target.with_name(f".{secrets.token_hex(8)}.tmp{target.suffix}")
         yield temporary
-        _flush_to_disk(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException as error:
         if temporary is not None:
@@ -57,18 +57,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 def unwritable(path: Path | str, error: BaseException) -> MediaError:
     """Return the error for a file that cannot be written."""
-    why = getattr(error, "strerror", None) or " ".join(str(error).split())
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return MediaError(
-        f"{path}: cannot be written ({why}); free space there, or choose another folder"
+        f"{path}: cannot be written ({reason}); free space there, or choose another folder"
     )
-
-
-def _checked(target: Path) -> Path:
-    if target.is_dir():
-        raise MediaError(f"{target}: is a directory; give the name of a file to write")
-    if target.exists() and not target.is_file():
-        raise MediaError(f"{target}: is a device or a pipe; give the name of a file to write")
-    return target.resolve()
 
 
 def _is_about(error: OSError, target: Path, temporary: Path | None) -> bool:
@@ -76,8 +68,3 @@ def _is_about(error: OSError, target: Path, temporary: Path | None) -> bool:
     if error.filename is None:
         return error.errno in _DISK_ERRORS
     return Path(os.fsdecode(error.filename)) in {target, temporary, *target.parents}
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

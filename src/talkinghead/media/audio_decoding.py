@@ -18,7 +18,6 @@ from talkinghead.types import AudioClip, FloatArray
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
-    from av.audio.layout import AudioChannel
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
@@ -37,27 +36,17 @@ def read_audio(path: Path | str, sample_rate: int) -> AudioClip:
     Sample 0 is at the time of the first video frame: audio that starts later is padded with
     silence, audio that starts earlier is cut. A file without video starts with its first sample.
 
-    Args:
-        path: a video or audio file.
-        sample_rate: output sample rate in Hz.
-
     Returns:
-        Mono float32 in [-1, 1].
+        Mono float32 in [-1, 1], resampled to `sample_rate` Hz.
 
     Raises:
         MediaError: the file cannot be read, has no audio, no samples or only NaN, or is truncated.
     """
-    chunks = list(stream_audio(path, sample_rate))
-    return AudioClip(np.concatenate(chunks), sample_rate)
+    return AudioClip(np.concatenate(list(stream_audio(path, sample_rate))), sample_rate)
 
 
 def stream_audio(path: Path | str, sample_rate: int, chunk_s: float = 1.0) -> Iterator[FloatArray]:
-    """Return an iterator over the samples of `read_audio`, bit-identical, in chunks.
-
-    Args:
-        path: a video or audio file.
-        sample_rate: output sample rate in Hz.
-        chunk_s: duration of a chunk in seconds; the last is shorter.
+    """Return an iterator over the samples of `read_audio`, bit-identical, in chunks of `chunk_s`.
 
     Raises:
         MediaError: as `read_audio`; on calling if the file has no audio, else while iterating.
@@ -110,10 +99,6 @@ def _resampled(
 
 class Resampler:
     """Streaming resampler of mono float32; chunks give the same samples as the whole.
-
-    Args:
-        source_rate: input sample rate in Hz.
-        sample_rate: output sample rate in Hz.
 
     Example:
         >>> resampler = Resampler(48_000, 16_000)
@@ -187,11 +172,8 @@ def _aligned(container: InputContainer, path: Path | str) -> Iterator[tuple[Floa
 
 def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | None:
     """Return the end of the audio by an MP4 header, without the padding of the last frame."""
-    if (
-        stream.duration is None
-        or stream.time_base is None
-        or not container.format.name.startswith("mov")
-    ):
+    is_mp4 = container.format.name.startswith("mov")
+    if stream.duration is None or stream.time_base is None or not is_mp4:
         return None
     return (stream.duration + (stream.start_time or 0)) * stream.time_base
 
@@ -207,11 +189,7 @@ def _to_mono(frame: AudioFrame) -> FloatArray:
         scaled = (scaled - 128) / np.float32(128)
     elif raw.dtype.kind == "i":
         scaled /= 2.0 ** (8 * raw.itemsize - 1)
-    return _mono_weights(channels) @ scaled
-
-
-def _mono_weights(channels: tuple[AudioChannel, ...]) -> FloatArray:
     weights = np.array([_CHANNEL_WEIGHTS.get(c.name, _OTHER_WEIGHT) for c in channels], np.float32)
     if not weights.any():
         weights[:] = 1
-    return weights / weights.sum()
+    return (weights / weights.sum()) @ scaled

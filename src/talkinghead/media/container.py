@@ -33,13 +33,7 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _STILL_BRANDS = {"avif", "heic", "heix", "heif", "mif1"}
 
 
-def check_readable(path: Path | str) -> Path:
-    """Return the path if it is a non-empty file.
-
-    Raises:
-        MediaError: the file is missing, a directory, empty or not accessible.
-    """
-    path = Path(path)
+def _check_readable(path: Path) -> None:
     try:
         if path.is_dir():
             raise MediaError(f"{path}: is a directory; give a media file")
@@ -49,7 +43,6 @@ def check_readable(path: Path | str) -> Path:
             raise MediaError(f"{path}: the file is empty; give a media file")
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    return path
 
 
 def open_input(path: Path | str) -> InputContainer:
@@ -58,7 +51,8 @@ def open_input(path: Path | str) -> InputContainer:
     Raises:
         MediaError: the file is missing, a directory, empty, or not a media file.
     """
-    path = check_readable(path)
+    path = Path(path)
+    _check_readable(path)
     # `file:` allows names such as `a:b.mp4`, `pattern_type` allows `100%d.png`, and the whitelist
     # keeps a disguised playlist from fetching anything.
     options = {"protocol_whitelist": "file", "pattern_type": "none"}
@@ -113,19 +107,14 @@ def is_still(container: InputContainer, stream: VideoStream | None, path: Path |
     if stream is None or container.streams.audio:
         return False
     if name in {"gif", "apng", "webp_anim"}:
-        return _count_packets(path, 2) < 2
-    return (
-        name == "image2"
-        or name.endswith("_pipe")
-        or (_has_still_brand(container) and stream.frames <= 1)
-    )
+        with open_input(path) as copy:
+            return sum(packet.size > 0 for packet in islice(copy.demux(), 2)) < 2
+    is_photo = _has_still_brand(container) and stream.frames <= 1
+    return is_photo or name == "image2" or name.endswith("_pipe")
 
 
 def decode(container: InputContainer, stream: Stream, path: Path | str) -> Iterator[Any]:
-    """Decode one stream and detect damage and truncation.
-
-    Yields:
-        PyAV's video or audio frames.
+    """Yield PyAV's frames of one stream, and detect damage and truncation.
 
     Raises:
         MediaError: the data are damaged, or end before the duration in the header (that of WAV,
@@ -195,20 +184,15 @@ def _end_s(packet: Packet, container: InputContainer) -> Fraction:
 
 
 def _truncated(
-    path: Path | str, end_s: Fraction, container: InputContainer, why: str
+    path: Path | str, end_s: Fraction, container: InputContainer, cause: str
 ) -> MediaError:
     duration_s = container_duration_s(container)
     of = f" of {float(duration_s):.2f}" if duration_s > end_s else ""
     return MediaError(
-        f"{path}: truncated or damaged, {float(end_s):.2f}{of} s could be read ({why}); "
+        f"{path}: truncated or damaged, {float(end_s):.2f}{of} s could be read ({cause}); "
         "give an intact file"
     )
 
 
 def _has_still_brand(container: InputContainer) -> bool:
     return container.metadata.get("major_brand", "").strip() in _STILL_BRANDS
-
-
-def _count_packets(path: Path | str, limit: int) -> int:
-    with open_input(path) as container:
-        return sum(packet.size > 0 for packet in islice(container.demux(), limit))

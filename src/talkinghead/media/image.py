@@ -1,17 +1,24 @@
-"""Conversion of decoded frames to upright 8-bit RGB."""
+"""Conversion of decoded frames to upright 8-bit RGB, and colour tags of video."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import (
+    ColorPrimaries,
+    ColorRange,
+    Colorspace,
+    ColorTrc,
+    Interpolation,
+    VideoReformatter,
+)
 from PIL import ExifTags, Image
 
-from talkinghead.media.colour import ColourTags, guess_matrix
 from talkinghead.types import UInt8Array
 
 if TYPE_CHECKING:
@@ -32,6 +39,46 @@ _ORIENTATIONS = {
 # swscale's default path darkens images by 1 to 2 levels. This one does not and costs 1 ms at
 # 512 x 512.
 _UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_UNSPECIFIED = 2
+# AVCOL_SPC_SMPTE170M: the same matrix as ITU601 (BT.470 BG) under another tag.
+_SMPTE170M = 6
+_MATRICES = {*map(int, Colorspace), _SMPTE170M}
+_HD_LINES = 720
+
+
+@dataclass(frozen=True)
+class ColourTags:
+    """Matrix, range, primaries and transfer as FFmpeg's numbers; limited BT.709 by default.
+
+    Images are converted by matrix and range only. Primaries and transfer are copied to the output,
+    as processing stays in the video's own RGB space.
+    """
+
+    matrix: int = Colorspace.ITU709
+    range: int = ColorRange.MPEG
+    primaries: int = ColorPrimaries.BT709
+    transfer: int = ColorTrc.BT709
+
+    @classmethod
+    def of(cls, frame: AVFrame) -> ColourTags:
+        """Return a frame's tags; BT.709 if it is RGB or its matrix cannot be written."""
+        matrix = guess_matrix(frame)
+        if frame.format.is_rgb or frame.format.has_palette or matrix not in _MATRICES:
+            return cls()
+        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        colour_range = ColorRange.JPEG if full else ColorRange.MPEG
+        return cls(matrix, colour_range, int(frame.color_primaries), int(frame.color_trc))
+
+
+BT709 = ColourTags()
+"""The tags of output without a video source."""
+
+
+def guess_matrix(frame: AVFrame) -> int:
+    """Return a frame's matrix; without a tag, BT.601 below 720 lines and BT.709 from 720 on."""
+    if frame.colorspace != _UNSPECIFIED or frame.format.is_rgb:
+        return int(frame.colorspace)
+    return Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
 
 
 class RGBConverter:
@@ -62,26 +109,19 @@ class RGBConverter:
         self._reformatter = VideoReformatter()
         self.colour = ColourTags()
 
-    @property
-    def rotation(self) -> int:
-        """Clockwise rotation in degrees applied to the last frame: 0, 90, 180 or 270."""
-        (a, b), _ = self._matrix
-        return (round(np.degrees(np.arctan2(b, a))) + 360) % 360
-
     def __call__(self, frame: AVFrame) -> UInt8Array:
         """Return the image uint8 [height, width, 3] RGB of a decoded frame."""
         if not self._is_fixed and frame.rotation != self._rotation:
             # Reading the matrix is slow, so it is read only when the angle changes.
             self._rotation, self._matrix = frame.rotation, display_matrix(frame)
         if self._size is None:
-            width = (
-                frame.width
-                if self._aspect == 1
-                else 2 * max(1, round(frame.width * self._aspect / 2))
-            )
-            self._size = (width, frame.height)
+            even_width = 2 * max(1, round(frame.width * self._aspect / 2))
+            self._size = (frame.width if self._aspect == 1 else even_width, frame.height)
             self.colour = ColourTags.of(frame)
-        return np.ascontiguousarray(_upright(self._to_rgb(frame), self._matrix))
+        image, ((a, b), (c, d)) = self._to_rgb(frame), self._matrix
+        if abs(b) > abs(a):
+            image, a, d = image.transpose(1, 0, 2), c, b
+        return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
     def _to_rgb(self, frame: AVFrame) -> UInt8Array:
         has_alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
@@ -95,15 +135,13 @@ class RGBConverter:
             threads=1,  # More threads are slower.
         )
         image = cast(UInt8Array, shown.to_ndarray())
-        return over_white(image) if has_alpha else image
+        return _over_white(image) if has_alpha else image
 
 
 def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:
-    """Return the orientation of a video frame.
+    """Return a frame's orientation: float64 [2, 2].
 
-    Returns:
-        float64 [2, 2] `m` such that a stored pixel (x, y) is displayed at (x, y) @ m, up to a
-        shift; y points down.
+    A stored pixel (x, y), with y pointing down, is displayed at (x, y) @ matrix, up to a shift.
     """
     data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
     if data is None:
@@ -129,14 +167,7 @@ def exif_matrix(path: Path | str) -> npt.NDArray[np.float64]:
     return np.array(_ORIENTATIONS.get(orientation, _ORIENTATIONS[1]), dtype=np.float64)
 
 
-def _upright(image: UInt8Array, matrix: npt.NDArray[np.float64]) -> UInt8Array:
-    (a, b), (c, d) = matrix
-    if abs(b) > abs(a):
-        image, a, d = image.transpose(1, 0, 2), c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def over_white(image: UInt8Array) -> UInt8Array:
+def _over_white(image: UInt8Array) -> UInt8Array:
     """Composite straight alpha over white: uint8 [H, W, 4] to uint8 [H, W, 3]."""
     alpha = image[..., 3:].astype(np.uint16)
     if alpha.min() == 255:

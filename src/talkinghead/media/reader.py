@@ -5,7 +5,7 @@ All formats that FFmpeg decodes are supported. Files are streamed, not held in m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from talkinghead.errors import MediaError
 from talkinghead.media.audio_decoding import read_audio, stream_audio
-from talkinghead.media.colour import BT709, ColourTags
 from talkinghead.media.container import (
     MAX_PIXELS,
     container_duration_s,
@@ -22,8 +21,7 @@ from talkinghead.media.container import (
     is_still,
     open_input,
 )
-from talkinghead.media.image import RGBConverter, exif_matrix
-from talkinghead.media.timing import round_half_up
+from talkinghead.media.image import BT709, ColourTags, RGBConverter, exif_matrix
 from talkinghead.types import UInt8Array, VideoFrame
 
 if TYPE_CHECKING:
@@ -33,8 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_FPS",
     "MAX_PIXELS",
+    "VIDEO_SUFFIXES",
     "MediaInfo",
+    "grid_frames",
     "is_image",
+    "list_video_files",
     "probe",
     "read_audio",
     "read_image",
@@ -44,6 +45,13 @@ __all__ = [
 
 MAX_FPS = 1000
 """Videos with a higher frame rate are refused: a second of speech would take hours."""
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv"),
+        *(".wmv", ".3gp", ".ogv", ".mts"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,10 @@ class MediaInfo:
         height: height of the same frames.
         fps: exact frame rate (the mean of a variable rate); None for still images and audio.
         duration_s: duration of the longest stream; 0 for still images and where it is unknown.
-        num_frames_estimate: number of frames by the header; 1 for a still image, 0 without video.
         has_video: whether the file has video or is an image (cover art does not count).
         has_audio: whether the file has audio.
         is_image: whether the file is a still image.
         sample_rate: stored sample rate in Hz; None without audio.
-        rotation: clockwise rotation in degrees that makes stored frames upright: 0, 90, 180 or 270.
         colour: colour tags of a video; the default output tags for an image.
     """
 
@@ -69,12 +75,10 @@ class MediaInfo:
     height: int
     fps: Fraction | None
     duration_s: Fraction
-    num_frames_estimate: int
     has_video: bool
     has_audio: bool
     is_image: bool
     sample_rate: int | None
-    rotation: int
     colour: ColourTags = BT709
 
 
@@ -90,25 +94,21 @@ def probe(path: Path | str) -> MediaInfo:
         still = is_still(container, stream, path)
         fps = None if stream is None or still else _frame_rate(stream, path)
         duration_s = Fraction(0) if still else container_duration_s(container)
-        width = height = rotation = num_frames = 0
+        width = height = 0
         colour = BT709
         if stream is not None:
-            num_frames = 1 if still else stream.frames or round_half_up(duration_s * (fps or 0))
             convert = _converter(stream, path, still=still)
-            image = convert(next(decode(container, stream, path)))
-            height, width, rotation = *image.shape[:2], convert.rotation
+            height, width, _ = convert(next(decode(container, stream, path))).shape
             colour = colour if still else convert.colour
         return MediaInfo(
             width=width,
             height=height,
             fps=fps,
             duration_s=duration_s,
-            num_frames_estimate=num_frames,
             has_video=stream is not None,
             has_audio=bool(audio),
             is_image=still,
             sample_rate=audio[0].sample_rate if audio else None,
-            rotation=rotation,
             colour=colour,
         )
 
@@ -127,13 +127,8 @@ def read_video(path: Path | str) -> Iterator[VideoFrame]:
     """Decode the frames of a video one by one; a still image gives one.
 
     Frames are uint8 RGB, upright (container rotation or EXIF applied), with square pixels, and of
-    the size of the first. Each has its exact timestamp, also at variable frame rates.
-
-    Args:
-        path: a video or an image.
-
-    Returns:
-        An iterator of `VideoFrame`; times start at 0 and rise strictly.
+    the size of the first. Each has its exact timestamp, also at variable frame rates; times start
+    at 0 and rise strictly.
 
     Raises:
         MediaError: on calling, the file cannot be opened or has no video; while iterating, it is
@@ -157,15 +152,39 @@ def read_video(path: Path | str) -> Iterator[VideoFrame]:
 
 
 def read_image(path: Path | str) -> UInt8Array:
-    """Read a still image, or the first frame of a video.
-
-    Returns:
-        uint8 [height, width, 3] RGB, upright.
+    """Read a still image, or the first frame of a video: uint8 [height, width, 3] RGB, upright.
 
     Raises:
         MediaError: the file cannot be read or has no video.
     """
     return next(read_video(path)).image
+
+
+def list_video_files(folder: Path) -> list[Path]:
+    """Return the video files in a folder and its subfolders, sorted by path."""
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()
+    )
+
+
+def grid_frames(frames: Iterable[VideoFrame], fps: Fraction) -> Iterator[VideoFrame]:
+    """Yield, for each frame of a constant-rate grid, the image that is displayed at its middle.
+
+    Frame `k` is at time `k / fps`. The input may have any rate, also a variable one; a video of the
+    same rate is unchanged, however its timestamps are rounded. The last image is displayed as long
+    as the one before it.
+    """
+    number, previous, length = 0, None, 1 / fps
+    for frame in frames:
+        if previous is not None:
+            length = frame.time_s - previous.time_s
+            while (number + Fraction(1, 2)) / fps < frame.time_s:
+                yield VideoFrame(previous.image, number / fps)
+                number += 1
+        previous = frame
+    while previous is not None and (number + Fraction(1, 2)) / fps < previous.time_s + length:
+        yield VideoFrame(previous.image, number / fps)
+        number += 1
 
 
 def _frames(

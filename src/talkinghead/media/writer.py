@@ -1,8 +1,7 @@
-"""Atomic writing of media files: MP4 (H.264 and AAC) as a stream, WAV, PNG and JPEG."""
+"""Atomic writing of media files: MP4 (H.264 and AAC) as a stream, PNG and JPEG."""
 
 from __future__ import annotations
 
-import wave
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,17 +17,16 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from talkinghead.errors import MediaError
 from talkinghead.media.atomic_file import atomic_path, unwritable
 from talkinghead.media.audio_decoding import mono_frame
-from talkinghead.media.colour import ColourTags
-from talkinghead.media.encode_options import EncodeOptions
+from talkinghead.media.image import ColourTags
 from talkinghead.media.timing import round_half_up
-from talkinghead.types import AudioClip, FloatArray, UInt8Array
+from talkinghead.types import EncodeOptions, FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["VideoWriter", "atomic_path", "write_audio_file", "write_image"]
+__all__ = ["VideoWriter", "atomic_path", "write_image"]
 
 _AAC_RATES = {
     *(96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000),
@@ -96,11 +94,8 @@ class VideoWriter:
         self.path = Path(path)
         self.width, self.height = int(width), int(height)
         self.fps, self.sample_rate = Fraction(fps), sample_rate
-        if (
-            min(self.width, self.height) < 2
-            or self.fps <= 0
-            or (sample_rate is not None and sample_rate <= 0)
-        ):
+        is_bad_rate = self.fps <= 0 or (sample_rate is not None and sample_rate <= 0)
+        if min(self.width, self.height) < 2 or is_bad_rate:
             raise MediaError(
                 f"{path}: cannot write {width} x {height} pixels at {fps} frames/s, "
                 f"audio at {sample_rate} Hz; sizes must be at least 2, rates positive"
@@ -127,12 +122,9 @@ class VideoWriter:
             with self._reported():
                 # By default durations of reordered frames are rounded to milliseconds.
                 unit = {"movie_timescale": str(self._ticks_per_s)}
-                self._container = av.open(
-                    f"file:{self._temporary}",
-                    "w",
-                    format="mp4",
-                    options={"movflags": "+faststart", **unit},
-                )
+                options = {"movflags": "+faststart", **unit}
+                file = f"file:{self._temporary}"
+                self._container = av.open(file, "w", format="mp4", options=options)
                 stack.callback(self._close_quietly)
                 self._container.metadata.update(self._metadata)
                 self._video = self._add_video()
@@ -168,11 +160,9 @@ class VideoWriter:
                 f"{self.path}: got an image of {image.dtype} {image.shape}, "
                 f"needs uint8 ({self.height}, {self.width}, 3)"
             )
-        pts = (
-            self._next_pts
-            if time_s is None
-            else round_half_up(Fraction(time_s) * self._ticks_per_s)
-        )
+        pts = self._next_pts
+        if time_s is not None:
+            pts = round_half_up(Fraction(time_s) * self._ticks_per_s)
         if pts <= self._next_pts - self._step or pts < 0:
             raise MediaError(
                 f"{self.path}: got a frame for {time_s} s, which is not after the previous one"
@@ -264,22 +254,6 @@ class VideoWriter:
             yield
         except (av.FFmpegError, OSError) as error:
             raise unwritable(self.path, error) from error
-
-
-def write_audio_file(path: Path | str, clip: AudioClip) -> None:
-    """Write a 16-bit mono WAV file.
-
-    Raises:
-        MediaError: the samples are not finite, or the file cannot be written.
-    """
-    if not np.isfinite(clip.samples).all():
-        raise MediaError(f"{path}: the audio to write holds NaN or infinity; give finite samples")
-    pcm = np.clip(np.rint(clip.samples * 32_768.0), -32_768, 32_767).astype("<i2")
-    with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(clip.sample_rate)
-        file.writeframes(pcm.tobytes())
 
 
 def write_image(path: Path | str, image: UInt8Array) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from talkinghead.errors import UsageError
-from talkinghead.media.encode_options import EncodeOptions
+from talkinghead.types import EncodeOptions
 
 if TYPE_CHECKING:
     from talkinghead.features.faces.detector import FaceDetector

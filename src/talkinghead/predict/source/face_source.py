@@ -12,7 +12,7 @@ import numpy as np
 
 from talkinghead.errors import FaceNotFoundError, MediaError
 from talkinghead.features.faces.detector import FaceDetector
-from talkinghead.media.colour import BT709, ColourTags
+from talkinghead.media.image import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import photo_frames, video_frames
