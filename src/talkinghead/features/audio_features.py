@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from talkinghead.errors import UsageError
 
 # Importing a feature's module registers it.
-from talkinghead.features import mel, mfcc, prosody  # noqa: F401
+from talkinghead.features import mel, prosody  # noqa: F401
 from talkinghead.features.feature_registry import feature_class
 from talkinghead.media.timing import mel_window_start
 from talkinghead.types import AVSpec
@@ -22,10 +22,6 @@ from talkinghead.types import AVSpec
 
 class AudioFeatures(nn.Module):
     """The rows of one or several audio features, stacked in the order of their names.
-
-    Args:
-        spec: sample rate, analysis frame and hop.
-        names: registered names, see `AUDIO_FEATURES`.
 
     Raises:
         UsageError: a name is unknown or there is none.
@@ -50,21 +46,18 @@ class AudioFeatures(nn.Module):
         return sum(num_feature_rows(self.spec, self.names))
 
     def forward(self, samples: Tensor) -> Tensor:
-        """Return the features of samples float [..., N] in [-1, 1] at the spec's sample rate.
+        """Return the features [..., num_rows, M] of samples float [..., N] in [-1, 1].
 
-        Returns:
-            float32 [..., num_rows, M] with M = N // hop_length + 1; frame m is centred on sample m
-            * hop_length, with silence before the first sample and after the last.
+        M = N // hop_length + 1; frame m is centred on sample m * hop_length, with silence before
+        the first sample and after the last.
         """
         half = self.spec.n_fft // 2
         return self.from_segment(nn.functional.pad(samples, (half + 1, half)))
 
     def from_segment(self, samples: Tensor) -> Tensor:
-        """Return the features of all complete analysis frames, without padding.
+        """Return the features of all complete analysis frames of [..., 1 + N], without padding.
 
-        Args:
-            samples: float [..., 1 + N]; the first sample precedes the first frame and is used by
-                the pre-emphasis only.
+        The first sample precedes the first frame and is used by the pre-emphasis only.
         """
         spec = self.spec
         inputs = {
@@ -79,8 +72,7 @@ class AudioFeatures(nn.Module):
 
     def split(self, rows: Tensor) -> dict[str, Tensor]:
         """Return the rows [..., C, M] of each feature by name."""
-        parts = rows.split(num_feature_rows(self.spec, self.names), dim=-2)
-        return dict(zip(self.names, parts, strict=True))
+        return _split(rows, self.spec, self.names)
 
     def silence(self, num_frames: int) -> Tensor:
         """Return the features [num_rows, num_frames] of digital silence."""
@@ -155,18 +147,15 @@ def silence_column(spec: AVSpec, names: Sequence[str]) -> Tensor:
 def select_features(
     rows: Tensor, spec: AVSpec, names: Sequence[str], selected: Sequence[str]
 ) -> Tensor:
-    """Return the rows [..., C', K] of some of the features that rows [..., C, K] hold.
-
-    Args:
-        rows: the stacked features.
-        spec: gives the number of mel rows.
-        names: the features in `rows`, in order.
-        selected: the features to return, in order.
-    """
+    """Return the rows of the `selected` features from rows [..., C, K] of the features `names`."""
     if tuple(names) == tuple(selected):
         return rows
-    parts = dict(zip(names, rows.split(num_feature_rows(spec, names), dim=-2), strict=True))
+    parts = _split(rows, spec, names)
     return torch.cat([parts[name] for name in selected], dim=-2)
+
+
+def _split(rows: Tensor, spec: AVSpec, names: Sequence[str]) -> dict[str, Tensor]:
+    return dict(zip(names, rows.split(num_feature_rows(spec, names), dim=-2), strict=True))
 
 
 def mel_windows(
@@ -176,17 +165,9 @@ def mel_windows(
     spec: AVSpec,
     names: Sequence[str] = ("mel",),
 ) -> Tensor:
-    """Return the window of features centred on each video frame.
+    """Return the windows [T, C, mel_window] of features [C, M] centred on T video frames.
 
-    Args:
-        features: float [C, M], from the stream's first sample.
-        frames: T video frame numbers; windows outside the audio contain silence.
-        fps: frame rate of the frame numbers.
-        spec: window length and feature rate.
-        names: the features in the rows, in order.
-
-    Returns:
-        float [T, C, mel_window].
+    Windows outside the audio contain silence.
     """
     starts = [mel_window_start(frame, fps, spec) for frame in frames]
     before = max(0, -min(starts))

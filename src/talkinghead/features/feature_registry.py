@@ -81,11 +81,7 @@ def register(feature: _Feature) -> _Feature:
 
 
 def feature_class(name: str) -> type[AudioFeature]:
-    """Return the class of a feature.
-
-    Raises:
-        UsageError: the name is not registered.
-    """
+    """Return the class of a feature; a `UsageError` lists the registered names."""
     if name not in AUDIO_FEATURES:
         raise UsageError(
             f"audio feature {name!r} is unknown: choose among {', '.join(AUDIO_FEATURES)}"

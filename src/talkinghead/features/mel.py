@@ -1,4 +1,4 @@
-"""Log-mel spectrogram in a fixed range."""
+"""Log-mel spectrogram in a fixed range, and mel-frequency cepstral coefficients."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ MEL_PER_DB = 8.0 / 100.0
 
 _MIN_DB = -100.0
 _REFERENCE_DB = 20.0
+_NUM_MFCC = 13
 
 
 def scale_decibels(decibel: Tensor) -> Tensor:
@@ -68,3 +69,26 @@ class LogMel(AudioFeature):
         magnitude = torch.fft.rfft(source * self.window).abs()
         decibel = 20.0 * torch.log10((magnitude @ self.filters).clamp_min(1e-5)) - _REFERENCE_DB
         return scale_decibels(decibel).transpose(-1, -2)
+
+
+@register
+class Mfcc(AudioFeature):
+    """The first 13 coefficients of the log-mel's orthonormal cosine transform, [13, M]."""
+
+    name = "mfcc"
+    source = "log_mel"
+    dct: Tensor
+
+    def __init__(self, spec: AVSpec) -> None:
+        super().__init__(spec)
+        dct = taf.create_dct(_NUM_MFCC, spec.num_mels, norm="ortho")
+        self.register_buffer("dct", dct, persistent=False)
+
+    @classmethod
+    def silence(cls, spec: AVSpec) -> Sequence[float]:
+        """Return the transform of a silent log-mel."""
+        return [MEL_SILENCE * spec.num_mels**0.5] + [0.0] * (_NUM_MFCC - 1)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Return the coefficients [..., 13, M] of a log-mel [..., num_mels, M]."""
+        return (source.transpose(-1, -2) @ self.dct).transpose(-1, -2)

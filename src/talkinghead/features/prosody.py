@@ -62,9 +62,8 @@ class Prosody(AudioFeature):
         correlation = _autocorrelation(source * self.window)
         power = correlation[..., 0]
         normalised = correlation / power.clamp_min(_ENERGY_FLOOR).unsqueeze(-1)
-        normalised = normalised / (self.window_correlation / self.window_correlation[0]).clamp_min(
-            0.05
-        )
+        window = self.window_correlation / self.window_correlation[0]
+        normalised = normalised / window.clamp_min(0.05)
         candidates = normalised[..., self.min_lag : self.max_lag + 1]
         # Multiples of the period correlate equally well: the cost selects the shortest.
         lag = (candidates - self.lag_cost).argmax(dim=-1)

@@ -72,24 +72,15 @@ NOSE_LINE = _EYE_LINE + 0.52 * _EYE_DISTANCE
 def canonical_points(topology: str, spec: AVSpec) -> FloatArray:
     """Return the rigid points float32 [P, 2] in the canonical face, in pixels."""
     unit = np.array(list(RIGID_POINTS[topology].values()), dtype=np.float32)
-    return (unit * _EYE_DISTANCE + np.array([0.5, _EYE_LINE], np.float32)) * np.float32(
-        spec.face_size
-    )
+    eyes = np.array([0.5, _EYE_LINE], np.float32)
+    return (unit * _EYE_DISTANCE + eyes) * np.float32(spec.face_size)
 
 
 def estimate_transform(points: FloatArray, topology: str, spec: AVSpec) -> FloatArray:
-    """Estimate the similarity transform from source pixels to the canonical face.
+    """Estimate the similarity transform float32 [2, 3] from source pixels to the canonical face.
 
     Scale and angle minimise the squared error of eyes and bridge; the translation aligns the nose's
-    base.
-
-    Args:
-        points: float [num_points, 2] in source pixels.
-        topology: "mesh468" or "ibug68".
-        spec: size of the canonical face.
-
-    Returns:
-        float32 [2, 3].
+    base. `points` are float [P, 2].
 
     Paper: Umeyama, "Least-squares estimation of transformation parameters between two point
         patterns", 1991; in two dimensions it is one complex division.
@@ -145,12 +136,7 @@ def mouth_opening(points: FloatArray, topology: str) -> float:
 
 
 def frontality(points: FloatArray, topology: str) -> float:
-    """Return the visibility of the mouth: 1 up to 50 degrees of yaw, falling to 0 at 61.
-
-    Args:
-        points: float [num_points, 2] in source pixels.
-        topology: "mesh468" or "ibug68".
-    """
+    """Return the visibility of the mouth: 1 up to 50 degrees of yaw, falling to 0 at 61."""
     left, right = (points[index] for index in _OUTER_EYES[topology])
     across = right - left
     nose = points[list(RIGID_POINTS[topology])[-_NUM_NOSE:]].mean(0)
@@ -160,15 +146,10 @@ def frontality(points: FloatArray, topology: str) -> float:
 
 
 def lip_motion(lips: FloatArray) -> FloatArray:
-    """Return the motion of the lips relative to their median, averaged over both sides of the face.
+    """Return the motion of lips [T, 20, 2] relative to their median, averaged over both sides.
 
-    Position and asymmetry of the mouth are removed, as they cannot be predicted from speech.
-
-    Args:
-        lips: float [T, 20, 2] of one clip, from `lip_points`; NaN where unknown.
-
-    Returns:
-        float32 [T, 20, 2] in canonical pixels.
+    Position and asymmetry of the mouth are removed, as they cannot be predicted from speech. NaN
+    where unknown.
     """
     known = np.isfinite(lips[:, 0, 0])
     if not known.any():
@@ -181,15 +162,9 @@ def lip_motion(lips: FloatArray) -> FloatArray:
 def lip_points(
     points: FloatArray, topology: str, transform: FloatArray | None = None
 ) -> FloatArray:
-    """Return the lip points in the order of ibug68.
+    """Return the lip points float32 [20, 2] in the order of ibug68.
 
-    Args:
-        points: float [num_points, 2] in source pixels; NaN where unknown.
-        topology: "mesh468" or "ibug68".
-        transform: float [2, 3], source to canonical pixels.
-
-    Returns:
-        float32 [20, 2] in canonical pixels, or in source pixels without a transform.
+    They are in canonical pixels with `transform`, else in source pixels.
     """
     lips = points[list(LIP_POINTS[topology])]
     return lips if transform is None else transform_points(lips, transform)
@@ -209,23 +184,13 @@ def transform_points(points: FloatArray, transform: FloatArray) -> FloatArray:
 def mouth_crop(faces: Tensor, spec: AVSpec) -> Tensor:
     """Crop canonical faces float [..., 3, face, face] to mouths [..., 3, mouth, mouth]."""
     x0, y0, x1, y1 = (int(v) for v in spec.mouth_box)
-    box = faces[..., y0:y1, x0:x1]
-    flat = F.interpolate(
-        box.flatten(0, -4), (spec.mouth_size, spec.mouth_size), mode="bilinear", antialias=True
-    )
-    return flat.view(*faces.shape[:-2], spec.mouth_size, spec.mouth_size)
+    box, size = faces[..., y0:y1, x0:x1].flatten(0, -4), (spec.mouth_size, spec.mouth_size)
+    flat = F.interpolate(box, size, mode="bilinear", antialias=True)
+    return flat.view(*faces.shape[:-2], *size)
 
 
 def masked_face(faces: Tensor, spec: AVSpec) -> Tensor:
-    """Return the faces at half the size with the mouth masked, the generator's view of a frame.
-
-    Args:
-        faces: canonical faces, float [..., 3, face_size, face_size] in [0, 1].
-        spec: position of the mask.
-
-    Returns:
-        float [..., 3, face_size / 2, face_size / 2].
-    """
+    """Return canonical faces [..., 3, face_size, face_size] at half the size, the mouth masked."""
     flat = F.avg_pool2d(faces.flatten(0, -4), 2)
     return mask_mouth(flat.view(*faces.shape[:-2], *flat.shape[-2:]), spec)
 
@@ -240,11 +205,9 @@ def mask_mouth(halves: Tensor, spec: AVSpec) -> Tensor:
 def fill_mouth(masked_face: Tensor, mouths: Tensor, spec: AVSpec) -> Tensor:
     """Return copies of half-size faces with mouths [..., 3, mouth, mouth] pasted in."""
     x0, y0, x1, y1 = (int(v) // 2 for v in spec.mouth_box)
-    filled = masked_face.clone()
-    small = F.interpolate(
-        mouths.flatten(0, -4), (y1 - y0, x1 - x0), mode="bilinear", antialias=True
-    )
-    filled[..., y0:y1, x0:x1] = small.view(*masked_face.shape[:-2], y1 - y0, x1 - x0)
+    filled, size = masked_face.clone(), (y1 - y0, x1 - x0)
+    small = F.interpolate(mouths.flatten(0, -4), size, mode="bilinear", antialias=True)
+    filled[..., y0:y1, x0:x1] = small.view(*masked_face.shape[:-2], *size)
     return filled
 
 

@@ -17,13 +17,10 @@ SCORE = 4 + 2 * NUM_KEYPOINTS
 
 
 def make_anchors(grids: list[tuple[int, int]]) -> FloatArray:
-    """Return the centres of the anchors, in the order of the network's output rows.
+    """Return the anchors' centres float32 [num_anchors, 2]: (x, y) in [0, 1] of the input.
 
-    Args:
-        grids: (cells along a side, anchors per cell) of each feature map.
-
-    Returns:
-        float32 [num_anchors, 2], (x, y) in [0, 1] of the input.
+    `grids` are (cells along a side, anchors per cell) of each feature map. The order is that of the
+    network's output rows.
     """
     levels = []
     for cells, repeats in grids:
@@ -36,7 +33,7 @@ def make_anchors(grids: list[tuple[int, int]]) -> FloatArray:
 def decode(
     regressors: FloatArray, logits: FloatArray, anchors: FloatArray, size: int, threshold: float
 ) -> FloatArray:
-    """Decode the network's output to boxes, key points and scores.
+    """Decode the network's output to rows [num_kept, 17] in input pixels; see `SCORE`.
 
     Args:
         regressors: float32 [num_anchors, 16]: centre, width and height, 6 key points, in input
@@ -45,9 +42,6 @@ def decode(
         anchors: float32 [num_anchors, 2], from `make_anchors`.
         size: side of the input in pixels.
         threshold: minimum score.
-
-    Returns:
-        float32 [num_kept, 17] in input pixels; see `SCORE` for the columns.
     """
     scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
     keep = scores >= threshold
@@ -68,12 +62,8 @@ def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
 def suppress(rows: FloatArray, threshold: float = 0.3) -> FloatArray:
     """Merge overlapping rows into their score-weighted mean, which is steadier than the best row.
 
-    Args:
-        rows: float32 [num_rows, 17], from `decode`.
-        threshold: minimum overlap with the best row for rows of the same face.
-
-    Returns:
-        float32 [num_faces, 17], highest score first; a merged row has the highest score.
+    Rows [num_rows, 17] that overlap the best one by more than `threshold` (IoU) are of the same
+    face. The merged rows [num_faces, 17] are in order of their highest score, which they keep.
     """
     merged = []
     rows = rows[np.argsort(-rows[:, SCORE], kind="stable")]

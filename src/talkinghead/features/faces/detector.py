@@ -11,13 +11,11 @@ from talkinghead.types import Face, UInt8Array
 # Module, class, and advice if a package is missing.
 _DETECTORS = {
     "litert": (
-        "litert_detector",
-        "LiteRtDetector",
+        *("litert_detector", "LiteRtDetector"),
         "pip install ai-edge-litert opencv-python-headless",
     ),
     "face_alignment": (
-        "face_alignment_detector",
-        "FaceAlignmentDetector",
+        *("face_alignment_detector", "FaceAlignmentDetector"),
         "run `talkinghead setup`, or choose detector=litert, which works offline",
     ),
 }
@@ -33,24 +31,12 @@ class FaceDetector(Protocol):
     topology: str
 
     def detect(self, image: UInt8Array) -> list[Face]:
-        """Detect the faces in an image.
-
-        Args:
-            image: uint8 [H, W, 3] RGB.
-
-        Returns:
-            The faces, largest first.
-        """
+        """Return the faces in an image uint8 [H, W, 3] RGB, largest first."""
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
-        """Find a face of the previous frame near its region, which is much faster than `detect`.
+        """Return a face of the previous frame in the next one, or None if its region shows none.
 
-        Args:
-            image: uint8 [H, W, 3] RGB.
-            previous: the face in the previous frame.
-
-        Returns:
-            The face, or None if the region shows none.
+        This is much faster than `detect`.
         """
 
 

@@ -71,14 +71,11 @@ class FaceAlignmentDetector:
             score = float(np.clip(np.mean(peaks), 0, 1))
             if score >= self.min_score:
                 xy = np.asarray(points, dtype=np.float32)[:, :2]
-                faces.append(Face(_face_box(xy), xy, score, self.topology))
+                (x0, y0), (x1, y1) = xy.min(axis=0).tolist(), xy.max(axis=0).tolist()
+                # Like S3FD's box, with the forehead above the landmarks.
+                box = Box(x0, y0 - 0.2 * (y1 - y0), x1, y1)
+                faces.append(Face(box, xy, score, self.topology))
         return faces
-
-
-def _face_box(points: FloatArray) -> Box:
-    """Return a box like S3FD's, which includes the forehead above the landmarks."""
-    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    return Box(x0, y0 - 0.2 * (y1 - y0), x1, y1)
 
 
 def _fetch(url: str) -> Path:

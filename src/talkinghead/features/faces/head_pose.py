@@ -32,16 +32,10 @@ MIRRORED = (-1.0, 1.0, -1.0)
 
 
 def head_pose(points: FloatArray, topology: str) -> FloatArray:
-    """Return the head's angles relative to the line of sight.
+    """Return the head's angles float32 [3] relative to the line of sight.
 
-    The focal length is unknown; a distance of one metre is assumed.
-
-    Args:
-        points: float [num_points, 2] in source pixels; NaN where unknown.
-        topology: "mesh468" or "ibug68".
-
-    Returns:
-        float32 [3], (yaw, pitch, roll) in degrees; NaN where the points are unknown or degenerate.
+    The focal length is unknown; a distance of one metre is assumed. The angles are NaN where the
+    points are unknown or degenerate.
 
     Paper: Terzakis and Lourakis, "A consistently fast and globally optimal solution to the
         perspective-n-point problem", 2020.
@@ -65,13 +59,8 @@ def head_pose(points: FloatArray, topology: str) -> FloatArray:
 
 
 def head_turn(poses: FloatArray, reference: FloatArray) -> FloatArray:
-    """Return head poses relative to the reference's, which removes most of the person's bias.
+    """Return head poses [..., 3] relative to the reference image's pose [3]; 0 where unknown.
 
-    Args:
-        poses: float [..., 3], from `head_pose`.
-        reference: float [3], the pose in the reference image.
-
-    Returns:
-        float32 [..., 3] in degrees; 0 where unknown.
+    This removes most of the person's bias.
     """
     return np.nan_to_num(poses - reference).astype(np.float32)

@@ -13,24 +13,18 @@ import numpy as np
 from talkinghead.features.faces.alignment import invert, transform_points
 from talkinghead.types import FloatArray, UInt8Array
 
+# Standard deviation of the blur of the optical flow, as a fraction of the image width.
 _FLOW_BLUR = 1 / 64
-"""Standard deviation of the blur of the optical flow, as a fraction of the image width."""
-
-_LIKENESS, _LIKENESS_BLUR = 8.0, 1.5
-"""Grey levels (of 255) above which a difference is not noise, and the blur of it in pixels."""
-
-_LEAST_SIZE = 32
+# Grey levels (of 255) above which a difference is not noise, and its blur in pixels.
+_MAX_NOISE, _NOISE_BLUR = 8.0, 1.5
+_MIN_SIZE = 32
 
 
 def nearest_lips(lips: FloatArray, chosen: int, count: int = 15, reach: float = 4.0) -> list[int]:
-    """Return the frames whose lips are most similar to those of the chosen frame, nearest first.
+    """Return the other frames whose lips [T, 20, 2] are like the chosen frame's, nearest first.
 
-    Args:
-        lips: float [T, 20, 2] in canonical pixels; NaN where unknown.
-        chosen: number of the frame, which is not returned.
-        count: maximum number of frames.
-        reach: maximum mean distance of the points in canonical pixels. It may exceed the noise, as
-            `average_onto` ignores regions that do not match.
+    The mean distance of the points is at most `reach` canonical pixels. That may exceed the noise,
+    as `average_onto` ignores regions that do not match.
     """
     apart = np.linalg.norm(lips - lips[chosen], axis=-1).mean(-1)
     apart[chosen] = np.inf
@@ -43,17 +37,14 @@ def average_onto(image: UInt8Array, others: Iterable[tuple[UInt8Array, FloatArra
     Regions where another image shows something else (a hand, a tooth) are ignored.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: uint8 [H, W, 3]; returned unchanged if a side has less than 32 pixels.
         others: pairs of an image uint8 [h, w, 3] and the affine map float [2, 3] from its pixels to
             those of `image`.
-
-    Returns:
-        uint8 [H, W, 3]; `image` itself if a side has less than 32 pixels.
 
     Paper: Kroeger et al., "Fast optical flow using dense inverse search", 2016.
     """
     height, width = image.shape[:2]
-    if min(height, width) < _LEAST_SIZE:
+    if min(height, width) < _MIN_SIZE:
         return image
     dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -61,17 +52,14 @@ def average_onto(image: UInt8Array, others: Iterable[tuple[UInt8Array, FloatArra
     start = np.zeros_like(here)
     total, weights = image.astype(np.float32), np.ones((height, width, 1), np.float32)
     for other, transform in others:
-        near = cv2.warpAffine(
-            cv2.cvtColor(other, cv2.COLOR_RGB2GRAY),
-            transform,
-            (width, height),
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        other_grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
+        edge = {"borderMode": cv2.BORDER_REPLICATE}
+        near = cv2.warpAffine(other_grey, transform, (width, height), **edge)
         flow = cv2.GaussianBlur(dense.calc(grey, near, start), (0, 0), _FLOW_BLUR * width)
         x, y = cv2.split(transform_points(here + flow, invert(transform)))
-        moved = cv2.remap(other, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        apart = cv2.GaussianBlur(moved.astype(np.float32) - image, (0, 0), _LIKENESS_BLUR)
-        weight = np.exp(-(apart**2).mean(-1, keepdims=True) / (2 * _LIKENESS**2))
+        moved = cv2.remap(other, x, y, cv2.INTER_CUBIC, **edge)
+        apart = cv2.GaussianBlur(moved.astype(np.float32) - image, (0, 0), _NOISE_BLUR)
+        weight = np.exp(-(apart**2).mean(-1, keepdims=True) / (2 * _MAX_NOISE**2))
         total += weight * moved
         weights += weight
     return (total / weights).round().astype(np.uint8)

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -56,6 +56,7 @@ OFF_SIDE, OFF_ANGLE = 0.03, 0.05
 REGION_SCALE = 1.5
 
 Matrix = npt.NDArray[np.float64]
+_BlazeFace: TypeAlias = tuple[Interpreter, FloatArray, int]
 
 
 class Region(NamedTuple):
@@ -101,11 +102,10 @@ class LiteRtDetector:
         full, short, mesh = (
             _load(folder / f"{name}.tflite", num_threads) for name in WEIGHTS_SHA256
         )
-        self._full_range, self._short_range, self._mesh = full, short, mesh
-        self._full_anchors, self._short_anchors = (
-            make_anchors(FULL_RANGE_GRIDS),
-            make_anchors(SHORT_RANGE_GRIDS),
-        )
+        self._mesh = mesh
+        # Network, anchors, and side of the input in pixels.
+        self._full_range = full, make_anchors(FULL_RANGE_GRIDS), 192
+        self._short_range = short, make_anchors(SHORT_RANGE_GRIDS), 128
         self.min_score, self.min_presence = min_score, min_presence
         self.min_face, self.max_faces = min_face, max_faces
 
@@ -114,14 +114,13 @@ class LiteRtDetector:
         _check(image)
         height, width = image.shape[:2]
         whole = Region((width - 1) / 2, (height - 1) / 2, max(width, height))
-        faces = self._search(image, [whole], short_range=False) or self._search(
-            image, [whole], short_range=True
-        )
+        faces = self._search(image, [whole], self._full_range)
+        faces = faces or self._search(image, [whole], self._short_range)
         side = whole.side
         # BlazeFace does not find faces narrower than about a twelfth of its input.
         while not faces and side > 12 * self.min_face:
             side = max(side / 2, 12 * self.min_face)
-            faces = self._search(image, _tiles(width, height, side), short_range=False)
+            faces = self._search(image, _tiles(width, height, side), self._full_range)
         return faces
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
@@ -129,30 +128,28 @@ class LiteRtDetector:
         _check(image)
         return self._fit_mesh(image, _region_of_mesh(previous.points))
 
-    def _search(self, image: UInt8Array, regions: list[Region], *, short_range: bool) -> list[Face]:
+    def _search(self, image: UInt8Array, regions: list[Region], network: _BlazeFace) -> list[Face]:
         """Run BlazeFace in the regions and FaceMesh on the detected faces."""
-        rows = suppress(
-            np.concatenate([self._blazeface(image, region, short_range) for region in regions])
-        )
+        found = [self._blazeface(image, region, *network) for region in regions]
         faces: list[Face] = []
-        for row in rows[: 2 * self.max_faces]:
+        for row in suppress(np.concatenate(found))[: 2 * self.max_faces]:
             rough = self._fit_mesh(image, _region_of_detection(row), steady=False)
             # The second pass uses the region that `track` would use, so that their points agree.
             face = rough and self._fit_mesh(image, _region_of_mesh(rough.points))
-            if face and not any(
-                overlap(np.array(face.box), np.array([f.box]))[0] > 0.5 for f in faces
-            ):
+            boxes = np.array([f.box for f in faces]).reshape(-1, 4)
+            if face and not (overlap(np.array(face.box), boxes) > 0.5).any():
                 faces.append(face)
         return sorted(faces, key=lambda f: -f.box.width * f.box.height)[: self.max_faces]
 
-    def _blazeface(self, image: UInt8Array, region: Region, short_range: bool) -> FloatArray:
+    def _blazeface(
+        self,
+        image: UInt8Array,
+        region: Region,
+        network: Interpreter,
+        anchors: FloatArray,
+        size: int,
+    ) -> FloatArray:
         """Return BlazeFace's decoded rows [num_rows, 17] in image pixels."""
-        network, anchors = (
-            (self._short_range, self._short_anchors)
-            if short_range
-            else (self._full_range, self._full_anchors)
-        )
-        size = 128 if short_range else 192
         crop, to_image = _cut(image, region, size)
         regressors, logits = _run(network, crop / np.float32(127.5) - 1)
         rows = decode(regressors[0], logits[0, :, 0], anchors, size, self.min_score)
@@ -262,9 +259,7 @@ def _check(image: UInt8Array) -> None:
 def _cut(image: UInt8Array, region: Region, size: int) -> tuple[FloatArray, Matrix]:
     """Resample a region of an image, black outside the image.
 
-    Returns:
-        The crop float32 [size, size, 3] in [0, 255], and the matrix [2, 3] from crop pixels to
-        image pixels.
+    The crop is float32 [size, size, 3] in [0, 255]; the matrix [2, 3] maps its pixels to the image.
     """
     scale = region.side / size
     cos, sin = math.cos(region.angle) * scale, math.sin(region.angle) * scale
@@ -275,9 +270,8 @@ def _cut(image: UInt8Array, region: Region, size: int) -> tuple[FloatArray, Matr
     to_source = to_image
     if scale >= 2:  # Average pixels first, as bilinear sampling would skip some.
         factor = int(scale)
-        half = (
-            region.side * (abs(math.cos(region.angle)) + abs(math.sin(region.angle))) / 2 + factor
-        )
+        diagonal = abs(math.cos(region.angle)) + abs(math.sin(region.angle))
+        half = region.side * diagonal / 2 + factor
         x0, x1 = np.clip([region.x - half, region.x + half + 1], 0, image.shape[1]).astype(int)
         y0, y1 = np.clip([region.y - half, region.y + half + 1], 0, image.shape[0]).astype(int)
         x1, y1 = x0 + (x1 - x0) // factor * factor, y0 + (y1 - y0) // factor * factor

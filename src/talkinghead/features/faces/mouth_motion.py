@@ -16,14 +16,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 def track_landmarks(images: UInt8Array, detector: FaceDetector) -> FloatArray:
-    """Return the landmarks of the largest face in each frame of a clip.
+    """Return the landmarks of the largest face in each frame uint8 [T, H, W, 3] of one shot.
 
-    Args:
-        images: uint8 [T, H, W, 3] RGB, one shot.
-        detector: detects and tracks the face.
-
-    Returns:
-        float32 [T, P, 2] pixels, NaN in frames without a face; [T, 0, 2] if no frame shows one.
+    They are float32 [T, P, 2] in pixels, NaN in frames without a face; [T, 0, 2] if no frame shows
+    one.
     """
     faces: list[Face | None] = []
     face: Face | None = None
@@ -38,15 +34,7 @@ def track_landmarks(images: UInt8Array, detector: FaceDetector) -> FloatArray:
 
 
 def opening_series(points: FloatArray, topology: str) -> FloatArray:
-    """Return the mouth opening in every frame; see `mouth_opening`.
-
-    Args:
-        points: float [T, P, 2], NaN where unknown.
-        topology: "mesh468" or "ibug68".
-
-    Returns:
-        float32 [T], NaN where unknown.
-    """
+    """Return `mouth_opening` float32 [T] of landmarks [T, P, 2]; NaN where unknown."""
     if points.shape[1] == 0:
         return np.full(len(points), np.nan, dtype=np.float32)
     return np.array([mouth_opening(p, topology) for p in points], dtype=np.float32)

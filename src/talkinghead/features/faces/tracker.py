@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.alignment import RIGID_POINTS, estimate_transform
@@ -43,17 +42,14 @@ class CutDetector:
         """Return whether `image` uint8 [H, W, 3] starts a new shot; the first frame does not."""
         # Large images are subsampled first, as averaging all pixels is slow.
         step = max(1, min(image.shape[:2]) // _THUMBNAIL_SAMPLES)
-        thumbnail = cv2.resize(
-            image[::step, ::step], (32, 32), interpolation=cv2.INTER_AREA
-        ).astype(np.float32)
+        small = cv2.resize(image[::step, ::step], (32, 32), interpolation=cv2.INTER_AREA)
+        thumbnail = small.astype(np.float32)
         previous, self._previous = self._previous, thumbnail
         if previous is None:
             return False
         difference = float(np.abs(thumbnail - previous).mean())
-        threshold = max(
-            _CUT_MIN, min(_CUT_RATIO * self._usual, _CUT_MAX), _CUT_RATIO_ABOVE * self._usual
-        )
-        if difference > threshold:
+        threshold = max(_CUT_MIN, min(_CUT_RATIO * self._usual, _CUT_MAX))
+        if difference > max(threshold, _CUT_RATIO_ABOVE * self._usual):
             self._usual = _INITIAL_DIFFERENCE
             return True
         self._usual += 0.3 * (difference - self._usual)
@@ -101,10 +97,8 @@ class _Person:
         """Set the face of the next frame; None if it is not visible."""
         if face is not None:
             is_continued = self.last is not None and not self.missed
-            before = self.last.points if is_continued and self.last is not None else face.points
-            self._step = _rigid_centre(face.points, face.topology) - _rigid_centre(
-                before, face.topology
-            )
+            before = self.last if is_continued and self.last is not None else face
+            self._step = _rigid_centre(face) - _rigid_centre(before)
             self.last, self.missed = face, 0
             return
         self.missed += 1
@@ -226,10 +220,8 @@ class MultiTracker:
             self.reset()
         self._since_detection += 1
         faces = self._follow(image)
-        is_lost = any(
-            person.last is not None and face is None
-            for person, face in zip(self._people, faces, strict=True)
-        )
+        people = zip(self._people, faces, strict=True)
+        is_lost = any(person.last is not None and face is None for person, face in people)
         if is_lost or self._since_detection >= self.redetect_every:
             self._since_detection = 0
             self._search(image, faces)
@@ -265,14 +257,7 @@ def track_clip(
 ) -> FaceTrack:
     """Track the largest face through a clip; frames are processed one at a time.
 
-    Args:
-        frames: images uint8 [H, W, 3] RGB or `VideoFrame`s.
-        detector: detects and tracks faces.
-        spec: geometry of the canonical face.
-        fps: frames per second, for the smoothing.
-
-    Returns:
-        The track. Transforms of frames without the face are interpolated within the shot.
+    Transforms are smoothed, and interpolated within the shot in frames without the face.
 
     Raises:
         FaceNotFoundError: no frame shows a face, or there is no frame.
@@ -308,25 +293,16 @@ def _interpolate(transforms: FloatArray, edges: list[int]) -> FloatArray:
     filled = transforms.copy()
     for start, stop in pairwise(edges):
         shot = slice(start, stop) if known[start:stop].any() else slice(None)
-        filled[start:stop] = _fill(
-            np.arange(start, stop), np.arange(len(known))[shot][known[shot]], transforms
-        )
+        frames, times = np.arange(len(known))[shot][known[shot]], np.arange(start, stop)
+        # Linear interpolation of the entries of two similarities gives a similarity.
+        columns = [np.interp(times, frames, c) for c in transforms[frames].reshape(-1, 6).T]
+        filled[start:stop] = np.stack(columns, axis=1).reshape(-1, 2, 3)
     return filled
 
 
-def _fill(
-    times: npt.NDArray[np.int_], known: npt.NDArray[np.int_], transforms: FloatArray
-) -> FloatArray:
-    # Linear interpolation of the entries of two similarities gives a similarity.
-    columns = [
-        np.interp(times, known, column) for column in transforms[known].reshape(len(known), 6).T
-    ]
-    return np.stack(columns, axis=1).reshape(-1, 2, 3).astype(np.float32)
-
-
-def _rigid_centre(points: FloatArray, topology: str) -> FloatArray:
+def _rigid_centre(face: Face) -> FloatArray:
     """Return the centre float32 [2] of the points that do not move with speech."""
-    return np.asarray(points[list(RIGID_POINTS[topology])].mean(0), dtype=np.float32)
+    return np.asarray(face.points[list(RIGID_POINTS[face.topology])].mean(0), dtype=np.float32)
 
 
 def _is_among(face: Face, others: Sequence[Face | None], least: float = 0.1) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ _SCALE_SIGMA_S = 0.4
 _POSITION_SIGMA_S = 0.06
 _PARABOLA_REGULARISATION = 0.02
 _LAG_S = Fraction(1, 2)
+_Array: TypeAlias = npt.NDArray[np.float64]
 
 
 class TransformSmoother:
@@ -36,22 +38,15 @@ class TransformSmoother:
     def __init__(self, fps: Fraction, spec: AVSpec) -> None:
         self.lag = max(1, int(_LAG_S * fps))
         self._centre = np.array([0.5, NOSE_LINE]) * spec.face_size
-        sigmas_s = np.array(
-            [_SCALE_SIGMA_S, _POSITION_SIGMA_S, _POSITION_SIGMA_S, _POSITION_SIGMA_S]
-        )
-        self._sigmas = sigmas_s * float(fps)
-        self._states: deque[npt.NDArray[np.float64]] = deque(maxlen=2 * self.lag + 1)
+        self._sigmas = np.array([_SCALE_SIGMA_S, *3 * [_POSITION_SIGMA_S]]) * float(fps)
+        self._states: deque[_Array] = deque(maxlen=2 * self.lag + 1)
         self._pending = 0
 
     def push(self, transform: FloatArray | None) -> list[FloatArray]:
-        """Add a frame's transform and return the smoothed transform of the frame `lag` frames ago.
+        """Add a frame's transform, and return the smoothed one of `lag` frames ago in a list.
 
-        Args:
-            transform: float32 [2, 3], or None for a frame without a face.
-
-        Returns:
-            A list of one transform float32 [2, 3], or an empty list during the first `lag` frames.
-            The transform is NaN if no frame within the window has a face.
+        The list is empty during the first `lag` frames. `transform` is None for a frame without a
+        face; the smoothed one is NaN if no frame within the window has a face.
         """
         self._states.append(self._to_state(transform))
         self._pending += 1
@@ -68,7 +63,7 @@ class TransformSmoother:
         self._pending = 0
         return rest
 
-    def _to_state(self, transform: FloatArray | None) -> npt.NDArray[np.float64]:
+    def _to_state(self, transform: FloatArray | None) -> _Array:
         """Return (log scale, angle, x, y), where (x, y) is the source point of the nose's base.
 
         With this point as the origin, smoothing the scale does not move the nose.
@@ -92,19 +87,14 @@ class TransformSmoother:
             return np.full((2, 3), np.nan, dtype=np.float32)
         log_scale, angle, x, y = np.nansum(weights * np.nan_to_num(states), 0) / total
         if not np.isnan(states[index, 0]):
-            angle, x, y = _fit_parabola(
-                offsets[:, 0] / self._sigmas[1], weights[:, 1], states[:, 1:]
-            )
+            times = offsets[:, 0] / self._sigmas[1]
+            angle, x, y = _fit_parabola(times, weights[:, 1], states[:, 1:])
         a, b = np.exp(log_scale) * np.cos(angle), np.exp(log_scale) * np.sin(angle)
         linear = np.array([[a, -b], [b, a]])
         return np.hstack([linear, (self._centre - linear @ [x, y])[:, None]]).astype(np.float32)
 
 
-def _fit_parabola(
-    offsets: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-    values: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
+def _fit_parabola(offsets: _Array, weights: _Array, values: _Array) -> _Array:
     """Return the value [k] at offset 0 of a parabola fitted to weighted values [n, k].
 
     Slope and curvature are regularised, so that few values give about their mean.
@@ -120,16 +110,10 @@ def _fit_parabola(
 def smooth_transforms(
     transforms: FloatArray, fps: Fraction, spec: AVSpec, cuts: Collection[int] = ()
 ) -> FloatArray:
-    """Smooth a whole clip with `TransformSmoother`, which is reset at every cut.
+    """Smooth a clip's transforms [T, 2, 3] with `TransformSmoother`, which is reset at each cut.
 
-    Args:
-        transforms: float32 [T, 2, 3], NaN where no face was found.
-        fps: frames per second.
-        spec: size of the canonical face.
-        cuts: the first frames of new shots.
-
-    Returns:
-        float32 [T, 2, 3]; NaN where no frame within half a second has a face.
+    They are NaN where no face was found, and smoothed NaN where no frame within half a second has
+    one. `cuts` are the first frames of new shots.
     """
     smoother = TransformSmoother(fps, spec)
     smoothed: list[FloatArray] = []
