@@ -162,7 +162,7 @@ class RealtimeLipSync:
         self._meter = _StreamMeter(self._max_latency_s)
 
     def close(self) -> None:
-        """End the stream and release its buffers; may be called twice. The avatar stays usable."""
+        """End the stream and release its buffers; the avatar stays usable."""
         self._is_closed = True
         self._frames.close()
         self._mouths.tokens.reset()
@@ -250,34 +250,32 @@ class _StreamMeter:
         self._max_latency_s = max_latency_s
         self._latencies_s: deque[float] = deque(maxlen=_MAX_LATENCIES)
         self._started_s: float | None = None
-        self._last_s = 0.0
         self._stats = RealtimeStats()
 
     def record_speech(self, arrived_s: float, num_due: int, num_skipped: int) -> None:
-        if self._started_s is None:
-            self._started_s = self._last_s = arrived_s
-        stats = self._stats
+        self._started_s = arrived_s if self._started_s is None else self._started_s
         self._stats = replace(
-            stats,
+            self._stats,
             queue_depth=num_due,
-            max_queue_depth=max(stats.max_queue_depth, num_due),
-            num_skipped=stats.num_skipped + num_skipped,
+            max_queue_depth=max(self._stats.max_queue_depth, num_due),
+            num_skipped=self._stats.num_skipped + num_skipped,
         )
 
     def record_frame(self, arrived_s: float, now_s: float) -> None:
-        self._last_s, latency_s, stats = now_s, now_s - arrived_s, self._stats
+        latency_s, elapsed_s = now_s - arrived_s, now_s - (self._started_s or 0.0)
         self._latencies_s.append(latency_s)
-        num_late = stats.num_late + (latency_s > self._max_latency_s)
-        self._stats = replace(stats, num_frames=stats.num_frames + 1, num_late=num_late)
+        num_frames = self._stats.num_frames + 1
+        self._stats = replace(
+            self._stats,
+            num_frames=num_frames,
+            num_late=self._stats.num_late + (latency_s > self._max_latency_s),
+            frames_per_second=num_frames / elapsed_s if elapsed_s > 0 else 0.0,
+        )
 
     def snapshot(self) -> RealtimeStats:
-        stats, latencies_s = self._stats, list(self._latencies_s)
-        if not latencies_s:
-            return stats
-        p50_s, p95_s = (float(value) for value in np.percentile(latencies_s, (50, 95)))
-        elapsed_s = self._last_s - (self._started_s or 0.0)
-        rate = stats.num_frames / elapsed_s if elapsed_s > 0 else 0.0
-        return replace(stats, latency_p50_s=p50_s, latency_p95_s=p95_s, frames_per_second=rate)
+        latencies_s = list(self._latencies_s)
+        p50_s, p95_s = np.percentile(latencies_s, (50, 95)) if latencies_s else (nan, nan)
+        return replace(self._stats, latency_p50_s=float(p50_s), latency_p95_s=float(p95_s))
 
 
 def to_mono_float32(audio: NDArray[Any]) -> FloatArray:

@@ -123,6 +123,12 @@ class Resampler:
         if self._resampler is not None:
             yield from self._convert(None)
 
+    def stream(self, chunks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+        """Yield the output of all chunks."""
+        for chunk in chunks:
+            yield from self.push(chunk)
+        yield from self.flush()
+
     def _convert(self, frame: AudioFrame | None) -> Iterator[FloatArray]:
         assert self._resampler is not None
         for converted in self._resampler.resample(frame):

@@ -202,21 +202,17 @@ class Conversation:
         turn.mark("end_s")
         spoken = tuple(synthesizer.spoken)
         report = TurnReport(question, spoken, turn.times, video, turn.interrupted, turn.error)
-        self._record(report)
-        return report
-
-    def _record(self, report: TurnReport) -> None:
-        reply = " ".join(sentence.text for sentence in report.reply)
-        if report.question.text and reply:
-            self.history.append(Message("user", report.question.text))
-            self.history.append(Message("assistant", reply))
+        reply = " ".join(sentence.text for sentence in spoken)
         log.info("answer%s: %s", " (interrupted)" if report.interrupted else "", reply)
-        if report.video is not None:
-            write_transcript(report, report.video.path)
-            log.info("%s: %.2f s", report.video.path, report.video.duration_s)
         log.info("after the question: %s", report.times)
+        if question.text and reply:
+            self.history += [Message("user", question.text), Message("assistant", reply)]
+        if video is not None:
+            write_transcript(report, video.path)
+            log.info("%s: %.2f s", video.path, video.duration_s)
         if report.error is not None:
             log.error("the answer ended early: %s", report.error)
+        return report
 
     def _read(self, audio: str | Path | AudioClip) -> AudioClip:
         """Read the question; stop as soon as it exceeds the maximum length."""

@@ -37,13 +37,8 @@ class OpenAIClient:
     after its own pauses or the server's `Retry-After` of at most two minutes. A response that has
     begun is never requested again.
 
-    Args:
-        model: Name of the model on the server.
-        base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
-        api_key_env: Name of the environment variable that holds the key; None sends no key.
-        timeout_s: Maximum time in seconds to connect, and to wait for each part of a response.
-        max_retries: Maximum number of repetitions of a failed request.
-        offline: Alternative that needs neither network nor key, named in errors.
+    The arguments are those of the adapters, such as `OpenAIChat`, and `offline`: the alternative
+    that needs neither network nor key, named in errors.
 
     Raises:
         DependencyError: The package openai or the key is missing.

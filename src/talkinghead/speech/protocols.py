@@ -82,10 +82,7 @@ class SpeechToText(Protocol):
     ) -> Iterator[Transcript]:
         """Yield one transcript per utterance of a stream, as soon as the utterance has ended.
 
-        Args:
-            chunks: float32 [num_samples] in [-1, 1], mono, of any length.
-            sample_rate: Sample rate of the chunks in Hz.
-            cancel: Ends the iteration early.
+        The chunks are mono, float32 [num_samples] in [-1, 1], of any length, at `sample_rate` Hz.
 
         Raises:
             SpeechError: The provider failed, or exceeded its timeout.

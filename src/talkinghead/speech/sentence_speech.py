@@ -129,6 +129,4 @@ def stream_sentences(
     resampler = Resampler(voice.sample_rate, sample_rate or voice.sample_rate)
     synthesizer = SentenceSynthesizer(split_sentences(text_pieces, language), voice, cancel)
     with closing(synthesizer.chunks()) as chunks:
-        for chunk in chunks:
-            yield from resampler.push(chunk)
-    yield from resampler.flush()
+        yield from resampler.stream(chunks)

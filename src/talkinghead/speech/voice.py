@@ -63,7 +63,8 @@ class Voice:
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of one sentence with its pauses; see `TextToSpeech.speak`."""
-        chunks = self._resampled(self.tts.speak(text, cancel))
+        spoken = (np.nan_to_num(chunk) for chunk in self.tts.speak(text, cancel) if len(chunk))
+        chunks = Resampler(self.tts.sample_rate, self.sample_rate).stream(spoken)
         if self._normalizer is not None:
             chunks = self._normalizer.normalize(chunks)
         cancel, has_spoken = cancel or Event(), False
@@ -76,10 +77,3 @@ class Voice:
             yield chunk
         if has_spoken and not cancel.is_set():
             yield self._pause.copy()
-
-    def _resampled(self, chunks: Iterator[FloatArray]) -> Iterator[FloatArray]:
-        resampler = Resampler(self.tts.sample_rate, self.sample_rate)
-        for chunk in chunks:
-            if len(chunk):
-                yield from resampler.push(np.nan_to_num(chunk))
-        yield from resampler.flush()

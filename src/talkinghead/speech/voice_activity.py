@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -109,7 +110,11 @@ def stream_utterances(
         del windows[:count], probabilities[:count]
         first_window += count
 
-    for window, p in speech_probabilities(_resampled(chunks, sample_rate, cancel)):
+    finite = (
+        np.nan_to_num(chunk).astype(np.float32, copy=False)
+        for chunk in takewhile(lambda _: not cancel.is_set(), chunks)
+    )
+    for window, p in speech_probabilities(Resampler(sample_rate, SAMPLE_RATE).stream(finite)):
         windows.append(window)
         probabilities.append(p)
         threshold = _END_THRESHOLD if is_speech else _START_THRESHOLD
@@ -125,17 +130,6 @@ def stream_utterances(
             yield from take(half + int(np.argmin(probabilities[half:])))
     if is_speech:
         yield from take(len(windows) - max(0, num_silent - padding))
-
-
-def _resampled(
-    chunks: Iterable[FloatArray], sample_rate: int, cancel: Event
-) -> Iterator[FloatArray]:
-    resampler = Resampler(sample_rate, SAMPLE_RATE)
-    for chunk in chunks:
-        if cancel.is_set():
-            return
-        yield from resampler.push(np.nan_to_num(chunk).astype(np.float32, copy=False))
-    yield from resampler.flush()
 
 
 def _detector() -> Any:
