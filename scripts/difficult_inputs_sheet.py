@@ -15,15 +15,16 @@ import argparse
 import csv
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.interpolate import RBFInterpolator
 
 from talkinghead import paths
@@ -54,12 +55,12 @@ DEPTHS_CM = {
 }
 HALF_WIDTH_CM = 7.66
 SMALL_FACE_PX = 160
-NUM_COLUMNS = 6
+NUM_COLUMNS, TILE_PX = 6, 240
 
 
 @dataclass(frozen=True)
 class Media:
-    """Media that the inputs are made from, and the folder that they are written to."""
+    """Media that the inputs are made from, and the folder that the inputs are written to."""
 
     folder: Path
     detector: FaceDetector
@@ -67,6 +68,13 @@ class Media:
     grid: Path | None
     glasses: Path | None
     painting: Path | None
+
+    def portrait(self, name: str) -> Path:
+        """Return the portrait given by the option `name`."""
+        path: Path | None = getattr(self, name)
+        if path is None:
+            raise FileNotFoundError(f"a portrait: give --{name}")
+        return path
 
     def speaker(self, name: str) -> list[UInt8Array]:
         """Return the frames of a GRID speaker's first clip, uint8 [288, 360, 3]."""
@@ -208,18 +216,6 @@ def grey(media: Media) -> Path:
     return path
 
 
-def given(name: str) -> Callable[[Media], Path]:
-    """Return a function that returns the portrait given by the option `name`."""
-
-    def find(media: Media) -> Path:
-        path: Path | None = getattr(media, name)
-        if path is None:
-            raise FileNotFoundError(f"a portrait: give --{name}")
-        return path
-
-    return find
-
-
 CASES: dict[str, Callable[[Media], Path]] = {
     "rotated": rotated,
     "alpha": alpha,
@@ -230,28 +226,16 @@ CASES: dict[str, Callable[[Media], Path]] = {
     "cut": cut,
     "turned": turned,
     "beard": lambda media: media.clip("s26"),
-    "glasses": given("glasses"),
+    "glasses": lambda media: media.portrait("glasses"),
     "grey": grey,
-    "painting": given("painting"),
+    "painting": lambda media: media.portrait("painting"),
 }
 FACE_INDEX = {"two": 1}
 """Index of the speaking face, counted from the left."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """Result of one input; `seconds` is the time until the last frame."""
-
-    name: str
-    width: int
-    height: int
-    num_frames: int
-    num_frames_without_face: int
-    seconds: float
-
-
 class SheetRenderer:
-    """Renders inputs and keeps the frames around `SHOWN_FRAME`."""
+    """Renders inputs and writes the frames around `SHOWN_FRAME`."""
 
     def __init__(self, folder: Path, checkpoint: str, around: int, articulation: float) -> None:
         self.folder = folder
@@ -263,12 +247,11 @@ class SheetRenderer:
         self._speech = AudioClip(samples[: DURATION_S * rate], rate)
         self._kept = range(SHOWN_FRAME - around, SHOWN_FRAME + around + 1)
 
-    def render(self, name: str, face: Path) -> tuple[Row, UInt8Array]:
+    def render(self, name: str, face: Path) -> tuple[dict[str, Any], UInt8Array]:
         """Render an input; return its result and its tile uint8 [2 * side, side, 3]."""
-        index = FACE_INDEX.get(name)
-        options = SourceOptions(
-            face_select="largest" if index is None else "index", face_index=index or 0
-        )
+        index = FACE_INDEX.get(name, 0)
+        select = "index" if name in FACE_INDEX else "largest"
+        options = SourceOptions(face_select=select, face_index=index)
         started_s = time.perf_counter()
         with self.predictor.predict(face, self._speech, options) as frames:
             kept = {n: image for n, (image, _) in enumerate(frames) if n in self._kept}
@@ -276,10 +259,16 @@ class SheetRenderer:
         for number, image in kept.items():
             write_image(self.folder / f"{name}_{number}.png", image)
         shown = kept[SHOWN_FRAME]
-        height, width = shown.shape[:2]
-        num_without_face = frames.num_frames_without_face
-        row = Row(name, width, height, frames.num_frames, num_without_face, round(seconds, 1))
-        return row, np.vstack([fit(shown), fit(self._face(shown, index or 0))])
+        row = {
+            "name": name,
+            "width": shown.shape[1],
+            "height": shown.shape[0],
+            "num_frames": frames.num_frames,
+            "num_frames_without_face": frames.num_frames_without_face,
+            "seconds": round(seconds, 1),
+        }
+        tiles = (Image.fromarray(image) for image in (shown, self._face(shown, index)))
+        return row, np.vstack([ImageOps.pad(tile, (TILE_PX, TILE_PX)) for tile in tiles])
 
     def _face(self, image: UInt8Array, index: int) -> UInt8Array:
         """Return a crop around the face."""
@@ -291,40 +280,15 @@ class SheetRenderer:
         return image[y0:y1, x0:x1]
 
 
-def fit(image: UInt8Array, side: int = 240) -> UInt8Array:
-    """Return an image scaled to fit a square, with black bars."""
-    scale = side / max(image.shape[:2])
-    size = [max(1, round(scale * length)) for length in image.shape[1::-1]]
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    square = np.zeros((side, side, 3), np.uint8)
-    left, top = (side - size[0]) // 2, (side - size[1]) // 2
-    square[top : top + size[1], left : left + size[0]] = cv2.resize(
-        image, size, interpolation=interpolation
-    )
-    return square
-
-
-def render_inputs(media: Media, renderer: SheetRenderer) -> Iterator[tuple[Row, UInt8Array]]:
-    """Render every input that can be made from the media."""
-    for name, make in CASES.items():
-        try:
-            face = make(media)
-        except FileNotFoundError as error:
-            print(f"{name} is left out, it needs {error}")
-            continue
-        yield renderer.render(name, face)
-
-
-def write_table(path: Path, rows: list[Row]) -> None:
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write the results as CSV and print them as a Markdown table."""
-    names = list(Row.__dataclass_fields__)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows([getattr(row, name) for name in names] for row in rows)
-    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
     for row in rows:
-        print(f"| {' | '.join(str(getattr(row, name)) for name in names)} |")
+        print(f"| {' | '.join(map(str, row.values()))} |")
 
 
 def main() -> None:
@@ -335,26 +299,26 @@ def main() -> None:
     parser.add_argument("--glasses", type=Path, help="a portrait of a person with glasses")
     parser.add_argument("--painting", type=Path, help="a painted portrait")
     parser.add_argument("--checkpoint", default="default", help="the generator's file")
-    parser.add_argument(
-        "--around", type=int, default=2, help="number of neighbouring frames written"
-    )
+    parser.add_argument("--around", type=int, default=2, help="neighbouring frames to write")
     parser.add_argument("--articulation", type=float, default=2.0, help="scale of the lip motion")
     args = parser.parse_args()
-    for folder in ("inputs", "frames"):
-        (args.output / folder).mkdir(parents=True, exist_ok=True)
+    inputs, shown = args.output / "inputs", args.output / "frames"
+    inputs.mkdir(parents=True, exist_ok=True)
     try:
-        renderer = SheetRenderer(
-            args.output / "frames", args.checkpoint, args.around, args.articulation
-        )
+        renderer = SheetRenderer(shown, args.checkpoint, args.around, args.articulation)
         detector, photo = renderer.predictor.detector, read_image(paths.demo_face())
-        media = Media(
-            args.output / "inputs", detector, photo, args.grid, args.glasses, args.painting
-        )
-        rows, tiles = zip(*render_inputs(media, renderer), strict=True)
+        media = Media(inputs, detector, photo, args.grid, args.glasses, args.painting)
+        results = []
+        for name, make in CASES.items():
+            try:
+                results.append(renderer.render(name, make(media)))
+            except FileNotFoundError as error:
+                print(f"{name} is left out, it needs {error}")
+        rows, tiles = zip(*results, strict=True)
         tiles += (np.zeros_like(tiles[0]),) * (-len(tiles) % NUM_COLUMNS)
         lines = [np.hstack(tiles[n : n + NUM_COLUMNS]) for n in range(0, len(tiles), NUM_COLUMNS)]
         write_image(args.output / "sheet.jpg", np.vstack(lines))
-        write_table(args.output / "difficult_inputs.csv", list(rows))
+        write_table(args.output / "difficult_inputs.csv", rows)
     except TalkingHeadError as error:
         parser.exit(1, f"{error}\n")
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError
+from talkinghead.evaluation.clip_generation import real_mouths
 from talkinghead.evaluation.metrics import opening_correlation, opening_series, track_landmarks
 from talkinghead.evaluation.report.clip_visuals import STRIP_FRAMES, draw_strip
 from talkinghead.evaluation.system_clips import MediaClip, read_clip
@@ -40,51 +40,34 @@ from talkinghead.sync.offset import find_offset
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
 _MAX_DELAY_FRAMES = 15
-
-
-@dataclass(frozen=True)
-class Row:
-    """Result of a pair; `ratio` is its spread divided by the reference's or the real video's."""
-
-    face: str
-    voice: str
-    num_frames: int
-    spread: float
-    ratio: float | None = None
-    r: float | None = None
-    late: int | None = None
-    r_in_sync: float | None = None
+COLUMNS = ("face", "voice", "num_frames", "spread", "ratio", "r", "late", "r_in_sync")
+"""Columns of the table; `ratio` is the spread divided by the reference's or the real video's."""
 
 
 class PairRenderer:
     """Renders pairs of face and audio, and measures them in the canonical face."""
 
-    def __init__(
-        self,
-        checkpoint: str,
-        seconds: float,
-        reference_spread: float | None = None,
-        blend_weight: float = 0.0,
-        articulation: float = 1.0,
-    ) -> None:
-        lip_prior = WhisperLipPrior(blend_weight=blend_weight) if blend_weight else None
+    def __init__(self, args: argparse.Namespace) -> None:
+        weight = args.blend_weight
         self.predictor = LipSyncPredictor.from_checkpoint(
-            checkpoint, lip_prior=lip_prior, articulation=articulation
+            args.checkpoint,
+            lip_prior=WhisperLipPrior(blend_weight=weight) if weight else None,
+            articulation=args.articulation,
         )
         self.spec = self.predictor.spec
-        self.seconds, self.reference_spread = seconds, reference_spread
+        self.seconds, self.reference_spread = args.seconds, args.reference_spread
         # A separate detector, because the predictor's runs in another thread.
         self.detector: FaceDetector = build_detector()
         self.expert = load_sync_expert("default", self.spec)
 
-    def render_pair(self, face: Path, voice: Path) -> tuple[Row, UInt8Array]:
+    def render_pair(self, face: Path, voice: Path) -> tuple[dict[str, Any], UInt8Array]:
         """Render a face with a voice; return its result and its row of the sheet."""
         audio = read_audio(voice, self.spec.sample_rate)
         faces, opening = self._render(read_image(face), audio.samples)
         row = measure(face.stem, voice.stem, opening, self.reference_spread)
-        return row, self._draw({f"{row.face}, {row.voice}": faces}, opening)
+        return row, self._draw({f"{face.stem}, {voice.stem}": faces}, opening)
 
-    def render_video(self, video: Path) -> tuple[Row, UInt8Array]:
+    def render_video(self, video: Path) -> tuple[dict[str, Any], UInt8Array]:
         """Render a video's first frame with its own audio, and compare it with the real mouths."""
         whole = read_clip(video, self.detector, self.spec)
         real = whole.first(int(self.seconds * self.spec.fps))
@@ -93,17 +76,20 @@ class PairRenderer:
         faces, opening = self._render(read_image(video), real.audio.samples)
         count = min(len(faces), len(real))
         faces, opening, truth = faces[:count], opening[:count], real.opening[:count]
-        row = measure(video.stem, "own audio", opening, opening_spread(truth))
         late = self._delay_frames(whole)
-        r, in_sync = opening_correlation(opening, truth), delayed_correlation(late, opening, truth)
-        row = replace(row, r=r, late=late, r_in_sync=in_sync)
-        return row, self._draw({f"{row.face}, generated": faces, "real": real.faces}, opening)
+        row = {
+            **measure(video.stem, "own audio", opening, opening_spread(truth)),
+            "r": opening_correlation(opening, truth),
+            "late": late,
+            "r_in_sync": delayed_correlation(late, opening, truth),
+        }
+        return row, self._draw({f"{video.stem}, generated": faces, "real": real.faces}, opening)
 
     def _delay_frames(self, clip: MediaClip) -> int:
         """Return the delay of a clip's mouth relative to its audio."""
         assert clip.audio is not None
         windows = clip.audio.windows(len(clip), self.expert.audio_encoder.input_features)
-        embedded = embed_windows(self.expert, clip.mouths(self.spec), windows)
+        embedded = embed_windows(self.expert, real_mouths(clip.faces, self.spec), windows)
         return -find_offset(*embedded, _MAX_DELAY_FRAMES).frames
 
     def _render(self, image: UInt8Array, samples: FloatArray) -> tuple[UInt8Array, FloatArray]:
@@ -124,10 +110,12 @@ class PairRenderer:
         return draw_strip(rows, np.array([known.argmin(), known.argmax(), *moments]), self.spec)
 
 
-def measure(face: str, voice: str, opening: FloatArray, reference: float | None) -> Row:
+def measure(face: str, voice: str, opening: FloatArray, reference: float | None) -> dict[str, Any]:
     """Return the result of a pair, from its opening [T] and the spread to compare with."""
     spread = opening_spread(opening)
-    return Row(face, voice, len(opening), spread, spread / reference if reference else None)
+    ratio = spread / reference if reference else None
+    values = (face, voice, len(opening), spread, ratio)
+    return dict(zip(COLUMNS, values, strict=False))
 
 
 def opening_spread(opening: FloatArray) -> float:
@@ -150,21 +138,17 @@ def files_of(paths: Sequence[Path]) -> Iterator[Path]:
         yield from (file for file in found if file.is_dir() or not file.name.startswith("."))
 
 
-def write_table(path: Path, rows: Sequence[Row]) -> None:
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write the results as CSV and print them as a Markdown table."""
-    names = [field.name for field in fields(Row)]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows([getattr(row, name) for name in names] for row in rows)
-    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for row in rows:
-        print(f"| {' | '.join(format_cell(getattr(row, name)) for name in names)} |")
-
-
-def format_cell(value: Any) -> str:
-    """Return the text of a table cell."""
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        cells = (row.get(name) for name in COLUMNS)
+        texts = ("" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells)
+        print(f"| {' | '.join(texts)} |")
 
 
 def main() -> None:
@@ -174,9 +158,7 @@ def main() -> None:
     for name in ("faces", "voices", "own-audio"):
         parser.add_argument(f"--{name}", type=Path, nargs="+", default=[], help="files or folders")
     parser.add_argument("--checkpoint", default="default", help="the generator's file")
-    parser.add_argument(
-        "--seconds", type=float, default=10.0, help="maximum duration of each voice"
-    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="longest duration of a voice")
     parser.add_argument("--reference-spread", type=float, help="spread of a seen speaker")
     parser.add_argument(
         "--blend-weight", type=float, default=0.0, help="blend weight of the Whisper lip prior"
@@ -188,13 +170,7 @@ def main() -> None:
     if not pairs and not videos:
         parser.error("there is nothing to render: give --faces and --voices, or --own-audio")
     try:
-        renderer = PairRenderer(
-            args.checkpoint,
-            args.seconds,
-            args.reference_spread,
-            args.blend_weight,
-            args.articulation,
-        )
+        renderer = PairRenderer(args)
         jobs = [(renderer.render_pair, pair) for pair in pairs]
         jobs += [(renderer.render_video, video) for video in videos]
         done = []

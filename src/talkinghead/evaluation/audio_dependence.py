@@ -50,9 +50,9 @@ class AudioDependence:
         if num_clips == 0:
             return "There is no other clip whose audio could be used for comparison."
         if self.depends_on_audio is None:
+            clips = "1 clip" if num_clips == 1 else f"{num_clips} clips"
             return (
-                f"Audio from other clips was compared on {num_clips} clip"
-                f"{'' if num_clips == 1 else 's'}; at least {MIN_CLIPS} are needed."
+                f"Audio from other clips was compared on {clips}; at least {MIN_CLIPS} are needed."
             )
         return (
             f"With another clip's audio the mouth's L1 changes by {ratio.mean:+.1%} "

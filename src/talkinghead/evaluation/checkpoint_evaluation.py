@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,7 +18,7 @@ from talkinghead.evaluation.audio_dependence import (
     require_audio_dependence,
 )
 from talkinghead.evaluation.clip_generation import ClipGenerator, Generation, Mode
-from talkinghead.evaluation.clip_scores import ClipScorer, load_clip
+from talkinghead.evaluation.clip_scores import ClipScorer, RealClip, load_clip
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
@@ -104,11 +103,12 @@ def evaluate(
     scorer = ClipScorer(generator, Scorers.build(options, loaded.spec))
     clips = _score_clips(scorer, corpus_dir, manifest, entries, options)
     dependence = measure_audio_dependence(clips)
+    prior = generator.lip_prior
     header = {
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
         "options": {**asdict(options), "articulation": generator.articulation},
-        "lip_prior": _describe(generator.lip_prior),
+        "lip_prior": prior and f"{type(prior).__name__}, {prior.blend_weight:g}",
         "audio_dependence": dependence.to_dict(),
         "left_out": scorer.scorers.notes,
     }
@@ -161,16 +161,12 @@ def choose_other_clip(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
     A clip of the same split and speaker is preferred, then of the same split, then any. The audio
     of another split may have been trained on, but not together with this face.
     """
-    split = sorted(manifest.split(entry.split), key=lambda clip: clip.id)
-    pools = (
-        [clip for clip in split if clip.speaker == entry.speaker],
-        split,
-        sorted(manifest.clips, key=lambda clip: clip.id),
-    )
-    for pool in pools:
+    split = manifest.split(entry.split)
+    for pool in ([c for c in split if c.speaker == entry.speaker], split, manifest.clips):
         if len(pool) > 1:
-            index = next(i for i, clip in enumerate(pool) if clip.id == entry.id)
-            return pool[(index + 1) % len(pool)]
+            ids = sorted(clip.id for clip in pool)
+            chosen = ids[(ids.index(entry.id) + 1) % len(ids)]
+            return next(clip for clip in pool if clip.id == chosen)
     return None
 
 
@@ -189,10 +185,6 @@ def _make_generator(
         options.articulation if is_product else 1.0,
         resolve_lip_prior(lip_prior) if is_product else None,
     )
-
-
-def _describe(prior: LipPrior | None) -> str | None:
-    return None if prior is None else f"{type(prior).__name__}, {prior.blend_weight:g}"
 
 
 def _choose_entries(
@@ -216,26 +208,21 @@ def _score_clips(
     options: EvaluationOptions,
 ) -> list[ClipResult]:
     trained = {clip.speaker for clip in manifest.split("train")}
-    load = partial(
-        load_clip,
-        corpus_dir,
-        spec=scorer.spec,
-        audio_features=scorer.audio_features,
-        max_frames=options.max_frames,
-    )
+
+    def load(entry: ClipEntry) -> RealClip:
+        features = scorer.audio_features
+        return load_clip(corpus_dir, entry, scorer.spec, features, options.max_frames)
+
     clips: list[ClipResult] = []
     for number, entry in enumerate(entries, start=1):
         other = choose_other_clip(entry, manifest)
         group = "seen" if entry.speaker in trained else "unseen"
         result = scorer.score(load(entry), load(other) if other else None, group)
         clips = drop_unused_visuals([*clips, result], options.num_strips)
+        names = ("r_own", RANK_BY, "r_other")
         logger.info(
             "%d of %d: %s r %.2f, during speech %.2f, with other audio %.2f",
-            number,
-            len(entries),
-            entry.id,
-            result.values["r_own"],
-            result.values[RANK_BY],
-            result.values.get("r_other", float("nan")),
+            *(number, len(entries), entry.id),
+            *(result.values.get(name, float("nan")) for name in names),
         )
     return clips

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 import cv2
@@ -18,7 +19,6 @@ from torch import Tensor
 from talkinghead.errors import UsageError
 from talkinghead.evaluation.clip_audio import ClipAudio
 from talkinghead.evaluation.metrics import opening_series
-from talkinghead.evaluation.scorers.clip_scorers import CHUNK_FRAMES
 from talkinghead.features.faces.alignment import as_tensor, lips_at, mouth_crop, paste_mouth
 from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
@@ -40,6 +40,7 @@ Mode = Literal["video", "still"]
 # Frames without known lips must not become references.
 _UNKNOWN_OPENING = 10.0
 _IDENTITY = np.eye(2, 3, dtype=np.float32)
+_CHUNK_FRAMES = 25
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,6 @@ class EncodedClip:
 
     frames: list[SourceFrame]
     reference_frames: list[int]
-
-    def __len__(self) -> int:
-        return len(self.frames)
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,8 @@ class ClipGenerator:
         spec: the model's AVSpec.
         mode: "video" (the current frames, masked) or "still" (one frame throughout, as for a
             photo).
-        reference_frame: index of the reference frame. In product videos the reference policy
-            chooses instead. A video's reference is averaged with frames of similar lips.
+        reference_frame: index of the reference frame; not used in product videos, where the
+            reference policy chooses. A video's reference is averaged with frames of similar lips.
         generation: "product" or "model".
         articulation: scale of the lip motion relative to silence.
         lip_prior: additional prediction of the lip motion.
@@ -154,29 +152,25 @@ class ClipGenerator:
     @torch.inference_mode()
     def generate(self, clip: EncodedClip, audio: ClipAudio) -> GeneratedClip:
         """Generate the clip with some audio, followed by silence if it is shorter than the clip."""
-        generator = self._mouth_generator(len(clip))
-        num_samples = math.ceil(len(clip) * self.spec.sample_rate / self.spec.fps)
+        num_frames = len(clip.frames)
+        generator = self._mouth_generator(num_frames)
+        num_samples = math.ceil(num_frames * self.spec.sample_rate / self.spec.fps)
         samples = np.pad(audio.samples, (0, max(0, num_samples - len(audio.samples))))
         stored = None if self.is_product else audio.select(self.model.input_features)
         generator.tokens.push(samples, stored)
         generator.tokens.finish()
-        frames: list[GeneratedFrame] = []
-        for chunk in _chunks(len(clip)):
-            frames += generator.generate(clip.frames[chunk])
-        shown = self._composite(frames)
+        chunks = [list(generator.generate(clip.frames[chunk])) for chunk in _chunks(num_frames)]
+        shown = self._composite(chain.from_iterable(chunks))
         if self.is_product:
             return GeneratedClip(real_mouths(shown, self.spec), shown, shown)
-        mouths, faces = zip(*(self._paste(frames[c]) for c in _chunks(len(frames))), strict=True)
+        mouths, faces = zip(*map(self._paste, chunks), strict=True)
         return GeneratedClip(torch.cat(mouths), np.concatenate(faces), shown)
 
     def copy_reference(self, clip: EncodedClip) -> UInt8Array:
         """Composite each frame's unchanged reference mouth: uint8 [T, face, face, 3]."""
-        size = self.spec.mouth_size
-        unchanged = MouthFields(
-            np.zeros((size, size, 2), np.float32),
-            np.zeros((size, size, 3), np.float32),
-            np.zeros((size, size), np.float32),
-        )
+        shape = self.spec.mouth_size, self.spec.mouth_size
+        flow, rgb = np.zeros((*shape, 2), np.float32), np.zeros((*shape, 3), np.float32)
+        unchanged = MouthFields(flow, rgb, np.zeros(shape, np.float32))
         return self._composite(GeneratedFrame(frame, unchanged) for frame in clip.frames)
 
     def _mouth_generator(self, num_frames: int) -> MouthGenerator:
@@ -200,23 +194,20 @@ class ClipGenerator:
         """Return the frames with the landmarks and references that `predict` would use."""
         frames = []
         for number, opening in enumerate(opening_series(points, topology)):
-            is_known = bool(np.isfinite(opening))
-            frames.append(
-                replace(
-                    self._frame(faces[number], number),
-                    opening=float(opening) if is_known else _UNKNOWN_OPENING,
-                    lips=lips_at(lips, number),
-                    pose=head_pose(points[number], topology) if is_known else None,
-                    outline=cv2.convexHull(points[number])[:, 0] if is_known else None,
-                )
-            )
+            frame = replace(self._frame(faces[number], number), lips=lips_at(lips, number))
+            frame = replace(frame, opening=_UNKNOWN_OPENING)
+            if np.isfinite(opening):
+                pose = head_pose(points[number], topology)
+                outline = cv2.convexHull(points[number])[:, 0]
+                frame = replace(frame, opening=float(opening), pose=pose, outline=outline)
+            frames.append(frame)
         return list(add_references(frames, self.spec, self.spec.fps))
 
     def _averaged(self, faces: UInt8Array, lips: FloatArray, chosen: int) -> UInt8Array:
         """Return a frame averaged with those of the next second that have the same lips."""
         second = slice(chosen, chosen + round(self.spec.fps))
-        near = nearest_lips(lips[second], 0)
-        return average_onto(faces[chosen], ((faces[second][i], _IDENTITY) for i in near))
+        similar = nearest_lips(lips[second], 0)
+        return average_onto(faces[chosen], ((faces[second][i], _IDENTITY) for i in similar))
 
     def _paste(self, frames: Sequence[GeneratedFrame]) -> tuple[Tensor, UInt8Array]:
         """Return the generator's mouths and the faces that contain them, without compositing."""
@@ -241,25 +232,17 @@ class ClipGenerator:
 
 def real_mouths(faces: UInt8Array, spec: AVSpec) -> Tensor:
     """Return the mouths [T, 3, mouth, mouth] in [0, 1] of canonical faces uint8 [T, H, W, 3]."""
-    chunks = _chunks(len(faces))
-    return torch.cat([mouth_crop(as_tensor(faces[chunk]), spec) for chunk in chunks])
+    return torch.cat([mouth_crop(as_tensor(faces[chunk]), spec) for chunk in _chunks(len(faces))])
 
 
 def _chunks(num_frames: int) -> list[slice]:
-    """Return slices of the frames that bound the memory."""
-    starts = range(0, num_frames, CHUNK_FRAMES)
-    return [slice(start, start + CHUNK_FRAMES) for start in starts]
+    """Return slices of the frames, to bound the memory."""
+    return [slice(n, n + _CHUNK_FRAMES) for n in range(0, num_frames, _CHUNK_FRAMES)]
 
 
 def _reference_frames(frames: Sequence[SourceFrame]) -> list[int]:
     """Return the index of the frame whose lips each frame's reference has."""
-    found: dict[Reference | None, int] = {}
-    for frame in frames:
-        reference = frame.reference
-        if reference is not None and reference not in found:
-            found[reference] = next(
-                i
-                for i, other in enumerate(frames)
-                if other.lips is not None and np.array_equal(other.lips, reference.lips)
-            )
-    return [found[frame.reference] for frame in frames]
+    references = {frame.reference for frame in frames if frame.reference is not None}
+    lips = np.stack([frame.lips for frame in frames if frame.lips is not None])
+    found = {r: int((lips == r.lips).all(axis=(1, 2)).argmax()) for r in references}
+    return [found[frame.reference] for frame in frames if frame.reference is not None]

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkinghead.data.clip_features import ClipFeatureReader
-from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.clip_file import ClipFeatureReader, ClipFile
 from talkinghead.data.manifest import ClipEntry
 from talkinghead.evaluation import metrics
 from talkinghead.evaluation.clip_audio import ClipAudio
@@ -126,11 +125,14 @@ class ClipScorer:
         shown = {"real": clip.faces, "generated": own.shown}
         curves = {"real": clip.opening} | {name: opening[name] for name in drawn}
         visuals = make_clip_visuals(rows, shown, curves, speech, clip.audio.samples, self.spec)
-        features = None
-        if self.scorers.inception is not None:
-            extract = self.scorers.inception.features
-            features = extract(own.shown), extract(clip.faces)
-        return ClipResult(clip.entry.id, column, _facts(clip, other), values, visuals, features)
+        features = self.scorers.inception_features(own.shown, clip.faces)
+        facts = {
+            "speaker": clip.entry.speaker,
+            "split": clip.entry.split,
+            "other": other.entry.id if other else None,
+            "other_same_speaker": other.entry.speaker == clip.entry.speaker if other else None,
+        }
+        return ClipResult(clip.entry.id, column, facts, values, visuals, features)
 
     def _pixels(
         self,
@@ -213,12 +215,3 @@ def _l1_scores(
                 other[is_speech], own[is_speech], target[is_speech], weights
             )
     return values
-
-
-def _facts(clip: RealClip, other: RealClip | None) -> dict[str, str | bool | None]:
-    return {
-        "speaker": clip.entry.speaker,
-        "split": clip.entry.split,
-        "other": other.entry.id if other else None,
-        "other_same_speaker": other.entry.speaker == clip.entry.speaker if other else None,
-    }

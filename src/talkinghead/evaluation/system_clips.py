@@ -5,6 +5,7 @@ Shape suffixes: T video frames, P landmarks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,18 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.evaluation import metrics
 from talkinghead.evaluation.clip_audio import ClipAudio
-from talkinghead.evaluation.clip_generation import real_mouths
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import warp_face
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import track_clip
-from talkinghead.media.reader import probe, read_audio, read_video
-from talkinghead.media.video_input import grid_frames, list_video_files
+from talkinghead.media.reader import grid_frames, list_video_files, probe, read_audio, read_video
 from talkinghead.types import AVSpec, FloatArray, UInt8Array, VideoFrame
 
 
@@ -52,20 +50,10 @@ class MediaClip:
     def __len__(self) -> int:
         return len(self.faces)
 
-    def mouths(self, spec: AVSpec) -> Tensor:
-        """Return the mouths, float [T, 3, mouth, mouth] in [0, 1]."""
-        return real_mouths(self.faces, spec)
-
     def first(self, num_frames: int) -> MediaClip:
         """Return the first frames, with all of the audio."""
-        n = num_frames
-        return replace(
-            self,
-            faces=self.faces[:n],
-            points=self.points[:n],
-            opening=self.opening[:n],
-            transforms=self.transforms[:n],
-        )
+        names = ("faces", "points", "opening", "transforms")
+        return replace(self, **{name: getattr(self, name)[:num_frames] for name in names})
 
 
 def read_clip(
@@ -96,12 +84,16 @@ def read_clip(
     if not info.has_video or info.is_image:
         raise MediaError(f"{path}: is not a video; give a file with more than one frame")
     limit = max_frames if reference is None else len(reference)
-    track = track_clip(_frames(path, spec, limit), detector, spec, spec.fps)
+
+    def frames() -> Iterable[VideoFrame]:
+        return islice(grid_frames(read_video(path), spec.fps), limit)
+
+    track = track_clip(frames(), detector, spec, spec.fps)
     size = (info.height, info.width)
     transforms = track.transforms
     if reference is not None and reference.size == size:
         transforms = reference.transforms[: len(transforms)]
-    pairs = zip(_frames(path, spec, limit), transforms, strict=True)
+    pairs = zip(frames(), transforms, strict=True)
     faces = np.stack([warp_face(frame.image, t, spec.face_size) for frame, t in pairs])
     audio = None
     if info.has_audio:
@@ -109,28 +101,9 @@ def read_clip(
         rows = AudioFeatures(spec, features)(torch.from_numpy(samples))
         audio = ClipAudio(samples, rows, features, spec)
     opening = metrics.opening_series(track.points, track.topology)
-    points = _canonical(track.points, transforms)
+    turned = np.einsum("tpx,tyx->tpy", track.points, transforms[:, :, :2])
+    points = (turned + transforms[:, None, :, 2]).astype(np.float32)
     return MediaClip(path, faces, points, opening, transforms, size, audio)
-
-
-def find_videos(path: str | Path) -> dict[str, Path]:
-    """Return videos by name: their paths below the folder, without suffix.
-
-    Args:
-        path: a video, or a folder that is searched recursively.
-
-    Raises:
-        UsageError: there is no video.
-    """
-    root = Path(path)
-    if root.is_file():
-        return {root.stem: root}
-    if not root.is_dir():
-        raise UsageError(f"{root} does not exist: give a video, or a folder of videos")
-    files = list_video_files(root)
-    if not files:
-        raise UsageError(f"{root} contains no video; expected files such as clip.mp4")
-    return {p.relative_to(root).with_suffix("").as_posix(): p for p in files}
 
 
 def pair_videos(generated: str | Path, reference: str | Path) -> dict[str, tuple[Path, Path]]:
@@ -144,17 +117,15 @@ def pair_videos(generated: str | Path, reference: str | Path) -> dict[str, tuple
         reference: a video or a folder.
 
     Raises:
-        UsageError: no files can be paired.
+        UsageError: a path is missing or contains no video, or no files can be paired.
     """
-    ours, real = find_videos(generated), find_videos(reference)
+    ours, real = _find_videos(Path(generated)), _find_videos(Path(reference))
     if Path(generated).is_file() and Path(reference).is_file():
         return {name: (next(iter(ours.values())), path) for name, path in real.items()}
-    by_name = _unique_names(ours)
-    pairs = {}
-    for name, path in real.items():
-        found = ours.get(name) or by_name.get(Path(name).name)
-        if found is not None:
-            pairs[name] = (found, path)
+    count = Counter(Path(key).name for key in ours)
+    unique = {Path(key).name: path for key, path in ours.items() if count[Path(key).name] == 1}
+    found = {name: ours.get(name) or unique.get(Path(name).name) for name in real}
+    pairs = {name: (path, real[name]) for name, path in found.items() if path is not None}
     if not pairs:
         raise UsageError(
             f"no file of {generated} has the name of one of {reference}: {_some(ours)} against "
@@ -163,21 +134,18 @@ def pair_videos(generated: str | Path, reference: str | Path) -> dict[str, tuple
     return pairs
 
 
-def _unique_names(files: dict[str, Path]) -> dict[str, Path]:
-    names = [Path(key).name for key in files]
-    return {Path(key).name: path for key, path in files.items() if names.count(Path(key).name) == 1}
+def _find_videos(root: Path) -> dict[str, Path]:
+    """Return a video or the videos of a folder by name: the path below it, without suffix."""
+    if root.is_file():
+        return {root.stem: root}
+    if not root.is_dir():
+        raise UsageError(f"{root} does not exist: give a video, or a folder of videos")
+    files = list_video_files(root)
+    if not files:
+        raise UsageError(f"{root} contains no video; expected files such as clip.mp4")
+    return {p.relative_to(root).with_suffix("").as_posix(): p for p in files}
 
 
 def _some(names: Iterable[str]) -> str:
     first = list(islice(names, 4))
     return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
-
-
-def _frames(path: Path, spec: AVSpec, limit: int | None) -> Iterable[VideoFrame]:
-    return islice(grid_frames(read_video(path), spec.fps), limit)
-
-
-def _canonical(points: FloatArray, transforms: FloatArray) -> FloatArray:
-    """Transform landmarks [T, P, 2] from source pixels to canonical pixels."""
-    turned = np.einsum("tpx,tyx->tpy", points, transforms[:, :, :2])
-    return np.asarray(turned + transforms[:, None, :, 2], dtype=np.float32)

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
+from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError, UsageError
 from talkinghead.evaluation import metrics
+from talkinghead.evaluation.clip_generation import real_mouths
 from talkinghead.evaluation.report.clip_visuals import make_clip_visuals
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
@@ -34,19 +35,6 @@ class ScoreOptions(ScorerOptions):
     """
 
     max_clips: int | None = None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that could not be scored."""
-
-    system: str
-    clip: str
-    error: MediaError | FaceNotFoundError
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the entry of scores.json."""
-        return {"system": self.system, "clip": self.clip, "reason": str(self.error)}
 
 
 def score_systems(
@@ -79,7 +67,7 @@ def score_systems(
     scorers = Scorers.build(options)
     keys = sorted(set().union(*pairs.values()))[: options.max_clips]
     clips: list[ClipResult] = []
-    skipped: list[Skipped] = []
+    skipped: list[tuple[str, str, TalkingHeadError]] = []
     for number, key in enumerate(keys, start=1):
         logger.info("%d of %d: %s", number, len(keys), key)
         files = {name: found[key][0] for name, found in pairs.items() if key in found}
@@ -87,12 +75,12 @@ def score_systems(
         clips += _score_clip(key, {REFERENCE: real, **files}, scorers, options, skipped)
         clips = drop_unused_visuals(clips, options.num_strips)
     if all(clip.column == REFERENCE for clip in clips):
-        raise skipped[-1].error
+        raise skipped[-1][2]
     header = {
         "reference": str(reference),
         "generated": {name: str(path) for name, path in systems.items()},
         "options": asdict(options),
-        "skipped": [entry.to_dict() for entry in skipped],
+        "skipped": [{"system": s, "clip": c, "reason": str(error)} for s, c, error in skipped],
         "left_out": scorers.notes,
     }
     report = Report("systems", header, clips, scorers.spec.fps, reference_column=REFERENCE)
@@ -105,15 +93,13 @@ def name_systems(generated: Systems) -> dict[str, Path]:
     Raises:
         UsageError: there is no system, or two have the same name.
     """
-    if isinstance(generated, str | Path):
-        generated = [generated]
     if not isinstance(generated, Mapping):
-        named = [(Path(path).resolve().stem, path) for path in generated]
-        generated = dict(named)
-        if len(generated) < len(named):
+        listed = [generated] if isinstance(generated, str | Path) else generated
+        generated = {Path(path).resolve().stem: path for path in listed}
+        if len(generated) < len(listed):
             raise UsageError(
-                f"two of {', '.join(str(path) for _, path in named)} have the same name; give them "
-                "names: generated={a: PATH, b: PATH}"
+                f"two of {', '.join(map(str, listed))} have the same name; give them names: "
+                "generated={a: PATH, b: PATH}"
             )
     if not generated:
         raise UsageError("generated names no file: give a video, a folder or several of them")
@@ -129,7 +115,7 @@ def _score_clip(
     files: Mapping[str, Path],
     scorers: Scorers,
     options: ScoreOptions,
-    skipped: list[Skipped],
+    skipped: list[tuple[str, str, TalkingHeadError]],
 ) -> list[ClipResult]:
     """Score one clip of every system, starting with the real one, which the others need."""
     clips: list[ClipResult] = []
@@ -147,7 +133,7 @@ def _score_clip(
             real = real or clip
             clips.append(_compare(system, key, clip, real, scorers))
         except (MediaError, FaceNotFoundError) as error:
-            skipped.append(Skipped(system, key, error))
+            skipped.append((system, key, error))
             logger.warning("%s: left out: %s", system, error)
             if real is None:
                 break
@@ -158,14 +144,14 @@ def _compare(
     system: str, key: str, clip: MediaClip, real: MediaClip, scorers: Scorers
 ) -> ClipResult:
     """Return all scores of one file."""
-    spec, topology = scorers.spec, scorers.detector.topology
+    spec = scorers.spec
     num_frames = min(len(clip), len(real))
     clip, real = clip.first(num_frames), real.first(num_frames)
     speech_audio = real.audio or clip.audio
     speech = None if speech_audio is None else scorers.speech(speech_audio, num_frames)
-    mouths, target = clip.mouths(spec), real.mouths(spec)
+    mouths, target = real_mouths(clip.faces, spec), real_mouths(real.faces, spec)
     values = scorers.motion(clip.opening, real.opening, speech)
-    values["lmd"] = metrics.landmark_distance(clip.points, real.points, topology)
+    values["lmd"] = metrics.landmark_distance(clip.points, real.points, scorers.detector.topology)
     values |= scorers.pixels(mouths, target)
     values["jitter"] = metrics.jitter(clip.faces, real.faces, spec.mouth_box)
     values |= scorers.likeness(clip.faces, real.faces)
@@ -174,9 +160,7 @@ def _compare(
     if audio is not None:
         values |= scorers.sync(clip.faces, mouths, audio)
     versions = {"real": real.faces, system: clip.faces}
-    visuals = features = None
-    if scorers.inception is not None:
-        features = scorers.inception.features(clip.faces), scorers.inception.features(real.faces)
+    visuals = None
     if system != REFERENCE:
         curves = {"real": real.opening, system: clip.opening}
         samples = None if audio is None else audio.samples
@@ -184,4 +168,5 @@ def _compare(
         r, r_speech = values["r_own"], values.get(RANK_BY, math.nan)
         logger.info("%s: r %.2f, during speech %.2f", system, r, r_speech)
     facts = {"file": str(clip.path), "num_frames": num_frames}
+    features = scorers.inception_features(clip.faces, real.faces)
     return ClipResult(key, system, facts, values, visuals, features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,44 +15,42 @@ import pytest
 
 from talkinghead.evaluation.report.clip_visuals import make_clip_visuals
 from talkinghead.evaluation.report.page import make_plot
-from talkinghead.evaluation.report.results import ClipResult, Report, Verdict
+from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report, Verdict
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
-from talkinghead.evaluation.report.summary import winners, write_report
+from talkinghead.evaluation.report.summary import drop_unused_visuals, winners, write_report
 from talkinghead.media.reader import probe
-from talkinghead.types import AVSpec, FloatArray, UInt8Array
+from talkinghead.types import AVSpec, FloatArray
 
 SPEC = AVSpec()
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
 class Page(HTMLParser):
-    """Collects tags with their attributes, and unclosed tags."""
+    """Collects the attributes of tags by name, and unclosed tags."""
 
     VOID = frozenset({"meta", "img", "br", "line", "rect", "path"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: dict[str, list[dict[str, str | None]]] = {}
         self.open: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs) -> None:
-        self.tags.append((tag, dict(attrs)))
+        self.handle_startendtag(tag, attrs)
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs) -> None:
-        self.tags.append((tag, dict(attrs)))
+        self.tags.setdefault(tag, []).append(dict(attrs))
 
     def handle_endtag(self, tag) -> None:
         assert self.open.pop() == tag
 
-    def sources(self, wanted: str, attribute: str = "src") -> list[str]:
-        return [str(attributes[attribute]) for tag, attributes in self.tags if tag == wanted]
-
-
-def faces(level: int) -> UInt8Array:
-    return np.full((30, 256, 256, 3), level, np.uint8)
+    def data(self, tag: str, attribute: str = "src") -> bytes:
+        """Return the content of the data URI of the only such tag."""
+        (attributes,) = self.tags[tag]
+        return base64.b64decode(str(attributes[attribute]).partition(";base64,")[2])
 
 
 def scored(clip: str, column: str, value: float, *, shown: bool = False) -> ClipResult:
@@ -60,48 +59,43 @@ def scored(clip: str, column: str, value: float, *, shown: bool = False) -> Clip
         return ClipResult(clip, column, {}, values)
     wave: FloatArray = np.linspace(0, 0.2, 30, dtype=np.float32)
     broken = np.where(np.arange(30) == 10, np.nan, wave / 2).astype(np.float32)
-    versions = {"real": faces(90), column: faces(160)}
-    speech = np.arange(30) > 12
-    samples = np.zeros(30 * 640, np.float32)
-    visuals = make_clip_visuals(
-        versions, versions, {"real": wave, column: broken}, speech, samples, SPEC
-    )
+    faces = {n: np.full((30, 256, 256, 3), v, np.uint8) for n, v in (("real", 90), (column, 160))}
+    curves, samples = {"real": wave, column: broken}, np.zeros(30 * 640, np.float32)
+    visuals = make_clip_visuals(faces, faces, curves, np.arange(30) > 12, samples, SPEC)
     return ClipResult(clip, column, {}, values, visuals)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def clips() -> list[ClipResult]:
-    good = [scored(f"c{i}", "good", 0.7 + 0.02 * i, shown=i < 1) for i in range(8)]
-    bad = [scored(f"c{i}", "<b>bad", 0.3 + 0.02 * i) for i in range(8)]
+    good = [scored(f"c{i}", "good", 0.7 + 0.02 * i, shown=i < 1) for i in range(12)]
+    bad = [scored(f"c{i}", "<b>bad", 0.3 + 0.02 * i) for i in range(12)]
     return [*good, *bad]
 
 
 def test_page_is_self_contained(clips: list[ClipResult], tmp_path: Path) -> None:
-    header = {"reference": "real & true", "left_out": ["FID is left out"], "skipped": []}
-    write_report(Report("systems", header, clips, Fraction(25)), tmp_path, 8)
+    header = {
+        "reference": "real & true",
+        "generated": {"good": "g"},
+        "left_out": ["FID is left out"],
+        "skipped": [],
+    }
+    write_report(Report("systems", header, clips, Fraction(25)), tmp_path, 12)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
-    assert not re.search(r"https?://|@import|url\(", text)
-    assert "real &amp; true" in text
-    assert "<b>bad" not in text
-    assert "FID is left out" in text
-    (video,), (image,) = page.sources("video"), page.sources("img")
-    (tmp_path / "clip.mp4").write_bytes(
-        base64.b64decode(video.removeprefix("data:video/mp4;base64,"))
-    )
+    assert not page.tags.keys() & {"script", "link", "iframe", "object"}
+    assert not re.search(r"https?://|@import|url\(|<b>bad", text)
+    for expected in ("real &amp; true", "good: g", "FID is left out", ">best 12<", 'best">0.81'):
+        assert expected in text
+    (tmp_path / "clip.mp4").write_bytes(page.data("video"))
     info = probe(tmp_path / "clip.mp4")
-    assert (info.width, info.height, info.fps) == (512, 256, 25)
-    assert info.has_audio
+    assert (info.width, info.height, info.fps, info.has_audio) == (512, 256, 25, True)
     assert float(info.duration_s) == pytest.approx(30 / 25, abs=0.05)
-    (poster,) = page.sources("video", "poster")
-    jpeg = base64.b64decode(poster.removeprefix("data:image/jpeg;base64,"))
-    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (256, 512, 3)
-    png = base64.b64decode(image.removeprefix("data:image/png;base64,"))
-    strip = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    assert strip.shape == (2 * 160, 10 * 176, 3)
-    assert 'class="best">0.77' in text
+    for data, shape in (
+        (page.data("video", "poster"), (256, 512, 3)),
+        (page.data("img"), (2 * 160, 10 * 176, 3)),
+    ):
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == shape
 
 
 def test_insignificant_differences_have_no_winner(clips: list[ClipResult]) -> None:
@@ -109,21 +103,16 @@ def test_insignificant_differences_have_no_winner(clips: list[ClipResult]) -> No
     assert best == {"r_own": "good", "r_own_speech": "good", "lmd": "good"}  # Not jitter.
     few = [clip for clip in clips if clip.clip in ("c0", "c1", "c2")]
     assert winners(few, ["good", "<b>bad"]) == {}
-    lead = {
-        "a": (0.3, -0.2),
-        "b": (0.0, 0.0),
-    }  # Better in the mean, but worse in half of the clips.
+    # Better in the mean, but worse in half of the clips.
+    lead = {"a": (0.3, -0.2), "b": (0.0, 0.0)}
     alike = [scored(f"c{i}", s, 0.5 + lead[s][i % 2]) for i in range(20) for s in "ab"]
-    assert winners(alike, ["a", "b"]) == {}
-    assert winners(alike, ["a"]) == {}
+    assert winners(alike, ["a", "b"]) == winners(alike, ["a"]) == {}
 
 
 def test_badness_follows_the_direction_of_the_score() -> None:
-    values: FloatArray = np.array([0.5, 1.0, 2.0], np.float32)
-    assert CATALOGUE["r_own"].badness(values).argmin() == 2
-    assert CATALOGUE["lmd"].badness(values).argmin() == 0
-    assert CATALOGUE["motion_ratio"].badness(values).argmin() == 1
-    assert CATALOGUE["sync_offset"].badness(values - 1).argmin() == 1
+    values: FloatArray = np.array([-1.0, 0.0, 1.0, 2.0])
+    for score, best in (("r_own", 2), ("lmd", -1), ("motion_ratio", 1), ("sync_offset", 0)):
+        assert values[CATALOGUE[score].badness(values).argmin()] == best, score
 
 
 def test_groups_are_not_compared_and_verdict_is_shown(
@@ -131,27 +120,31 @@ def test_groups_are_not_compared_and_verdict_is_shown(
 ) -> None:
     verdict = Verdict("It fails.", "Why.", "bad")
     report = Report("groups", {}, clips, Fraction(25), verdict=verdict)
-    content = write_report(report, tmp_path, 0)
-    assert "differences" not in content
+    assert "differences" not in write_report(report, tmp_path, 0)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert '<p class="verdict bad"><strong>It fails.</strong> Why.' in text
     assert 'class="best"' not in text
 
 
-def test_curves_are_to_scale_with_gaps() -> None:
-    visuals = scored("c", "ours", 0.5, shown=True).visuals
-    assert visuals is not None
-    plot = make_plot(visuals, Fraction(25), "#123456")
+def test_curves_are_to_scale_with_gaps(clips: list[ClipResult]) -> None:
+    assert clips[0].visuals is not None
+    plot = make_plot(clips[0].visuals, Fraction(25), "#123456")
     (_, _, real), (name, colour, ours) = plot.paths
-    assert (name, colour) == ("ours", "#123456")
-    assert real.count("M") == 1
-    assert ours.count("M") == 2
+    assert (name, colour) == ("good", "#123456")
+    assert (real.count("M"), ours.count("M")) == (1, 2)
     numbers = np.array(re.findall(r"[ML]([\d.]+) ([\d.]+)", real), dtype=float)
     assert numbers[0].tolist() == [plot.left, plot.bottom]
     assert numbers[-1][0] == pytest.approx(plot.width)
     assert numbers[:, 1].min() >= plot.top
     assert plot.bands == [(plot.left, pytest.approx(13 / 29 * (plot.width - plot.left), abs=0.2))]
     assert [text for _, text in plot.x_ticks] == ["0 s", "1 s"]
+
+
+def test_only_visuals_that_the_page_shows_are_kept(clips: list[ClipResult]) -> None:
+    scores = (0.1, 0.9, float("nan"), 0.5, 0.4)
+    rows = [replace(clips[0], clip=f"{n}", values={RANK_BY: v}) for n, v in enumerate(scores)]
+    left = drop_unused_visuals(rows, 1)
+    assert [clip.visuals is not None for clip in left] == [False, True, True, False, False]
 
 
 def test_documentation_defines_every_score() -> None:

@@ -10,21 +10,17 @@ from talkinghead.evaluation.metrics.lip_sync_metrics import (
     LipSyncDistance,
     MouthOpeningCorrelation,
     RelativeMouthOpening,
+    SyncScores,
+    sync_scores,
 )
 from talkinghead.evaluation.metrics.mouth_metrics import (
-    MOUTH_POINTS,
     landmark_distance,
     opening_correlation,
     pause_frames,
     relative_opening,
     speech_frames,
 )
-from talkinghead.evaluation.metrics.statistics import (
-    Interval,
-    bootstrap_interval,
-    paired_difference,
-)
-from talkinghead.evaluation.metrics.sync_metrics import SyncScores, sync_scores
+from talkinghead.evaluation.metrics.statistics import Interval, bootstrap_interval
 from talkinghead.features.faces.mouth_motion import (
     BoolArray,
     opening_series,
@@ -33,7 +29,6 @@ from talkinghead.features.faces.mouth_motion import (
 )
 
 __all__ = [
-    "MOUTH_POINTS",
     "BoolArray",
     "Interval",
     "LipLandmarkDistance",
@@ -49,7 +44,6 @@ __all__ = [
     "landmark_distance",
     "opening_correlation",
     "opening_series",
-    "paired_difference",
     "pause_frames",
     "pearson",
     "psnr",

@@ -71,7 +71,7 @@ def sharpness(images: Tensor) -> float:
 
 
 def jitter(predicted: UInt8Array, target: UInt8Array, box: Box) -> float:
-    """Return the difference in motion outside the mouth between two videos.
+    """Return the mean absolute difference of the frame-to-frame changes of two aligned videos.
 
     Args:
         predicted: uint8 [T, H, W, 3], aligned faces.
@@ -79,8 +79,7 @@ def jitter(predicted: UInt8Array, target: UInt8Array, box: Box) -> float:
         box: the mouth's box, which is excluded.
 
     Returns:
-        The mean absolute difference between the frame-to-frame changes of the two videos, in grey
-        levels (0 to 255); NaN with fewer than two frames.
+        Grey levels (0 to 255); NaN with fewer than two frames.
     """
     if len(predicted) < 2:
         return float("nan")

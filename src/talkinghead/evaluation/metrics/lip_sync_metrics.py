@@ -1,28 +1,70 @@
-"""Lip-sync scores as `torchmetrics.Metric`s, for training loops and other projects.
+"""Lip-sync scores from the embeddings of a sync expert, and lip-sync metrics of torchmetrics.
 
-`update` takes the tensors of one clip, with the meaning and order of the arguments of the function
-named in the class. `compute` returns the mean over clips; clips whose value is NaN are skipped.
+The `update` of a metric takes the tensors of one clip, with the meaning and order of the arguments
+of the function named in the class. `compute` returns the mean over clips; clips whose value is NaN
+are skipped.
+
+Shape suffixes: T video frames, D embedding width, P landmarks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanMetric
 
 from talkinghead.evaluation.metrics.mouth_metrics import (
     landmark_distance,
     opening_correlation,
     relative_opening,
 )
-from talkinghead.evaluation.metrics.sync_metrics import sync_scores
+from talkinghead.sync.offset import distances_by_shift, measure_offset
 from talkinghead.types import FloatArray
 
 
-class ClipMean(Metric):
+@dataclass(frozen=True)
+class SyncScores:
+    """Agreement of audio and lips in the embedding space of a sync expert.
+
+    Attributes:
+        lse_d: the smallest mean distance over all shifts; lower is better.
+        lse_c: the median over shifts minus the smallest; higher is better.
+        offset: the shift with the smallest distance, in frames; positive if the audio is late.
+        distance_at_zero: the mean distance without a shift.
+    """
+
+    lse_d: float
+    lse_c: float
+    offset: int
+    distance_at_zero: float
+
+
+def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> SyncScores:
+    """Return LSE-D, LSE-C and the offset of a clip.
+
+    Each shift is averaged over the frames that overlap; nothing is padded.
+
+    Args:
+        audio: float [T, D], embeddings of the audio around each frame.
+        video: float [T, D], embeddings of the mouth.
+        max_shift: largest shift in frames, in both directions (at most T - 1).
+
+    Paper: Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016; Prajwal et al.,
+        2020, arXiv:2008.10010, for the names.
+    """
+    num_frames = min(len(audio), len(video))
+    max_shift = min(max_shift, num_frames - 1)
+    distances = distances_by_shift(audio[:num_frames], video[:num_frames], max_shift)
+    mean, best = np.nanmean(distances, axis=0), measure_offset(distances)
+    return SyncScores(float(mean.min()), best.confidence, best.frames, float(mean[max_shift]))
+
+
+class ClipMean(MeanMetric):
     """Base class: the mean over clips of a function of arrays.
 
     Args:
@@ -30,26 +72,14 @@ class ClipMean(Metric):
         options: further arguments of the function.
     """
 
-    full_state_update = False
-    total: Tensor
-    num_clips: Tensor
-
     def __init__(self, function: Callable[..., float], **options: Any) -> None:
-        super().__init__()
+        super().__init__(nan_strategy="ignore")
         self.function, self.options = function, options
-        for name in ("total", "num_clips"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
 
     def update(self, *clip: Tensor) -> None:
         """Add a clip."""
-        value = self.function(*(part.cpu().numpy() for part in clip), **self.options)
-        row = torch.tensor(value, dtype=torch.float64, device=self.total.device)
-        self.total += row.nan_to_num()
-        self.num_clips += row.isfinite()
-
-    def compute(self) -> Tensor:
-        """Return the mean over clips; NaN without clips."""
-        return self.total / self.num_clips
+        super().update(self.function(*(part.cpu().numpy() for part in clip), **self.options))
 
 
 class MouthOpeningCorrelation(ClipMean):
@@ -115,7 +145,7 @@ class LipSyncDistance(ClipMean):
     higher_is_better = False
 
     def __init__(self, max_shift: int = 15) -> None:
-        super().__init__(_lse_d, max_shift=max_shift)
+        super().__init__(_sync_score, name="lse_d", max_shift=max_shift)
 
 
 class LipSyncConfidence(ClipMean):
@@ -131,12 +161,8 @@ class LipSyncConfidence(ClipMean):
     higher_is_better = True
 
     def __init__(self, max_shift: int = 15) -> None:
-        super().__init__(_lse_c, max_shift=max_shift)
+        super().__init__(_sync_score, name="lse_c", max_shift=max_shift)
 
 
-def _lse_d(audio: FloatArray, video: FloatArray, max_shift: int) -> float:
-    return sync_scores(audio, video, max_shift).lse_d
-
-
-def _lse_c(audio: FloatArray, video: FloatArray, max_shift: int) -> float:
-    return sync_scores(audio, video, max_shift).lse_c
+def _sync_score(audio: FloatArray, video: FloatArray, max_shift: int, name: str) -> float:
+    return float(getattr(sync_scores(audio, video, max_shift), name))

@@ -54,15 +54,10 @@ def opening_correlation(
 
 
 def relative_opening(generated: FloatArray, real: FloatArray) -> float:
-    """Return the median generated opening relative to the range of the real opening.
+    """Return the median generated opening [T] relative to the range of the real opening [T].
 
-    Args:
-        generated: float [T], NaN where unknown.
-        real: float [T], NaN where unknown.
-
-    Returns:
-        0 at the 5th percentile of the real opening and 1 at its 95th, extrapolated beyond; NaN
-        where an opening is unknown throughout, or the real one is constant.
+    It is 0 at the 5th percentile of the real opening and 1 at its 95th, extrapolated beyond; NaN if
+    no frame of either is known, or the real opening is constant.
     """
     generated, real = (series[np.isfinite(series)] for series in (generated, real))
     if not len(generated) or not len(real):
@@ -104,14 +99,12 @@ def landmark_distance(predicted: FloatArray, target: FloatArray, topology: str) 
     """Return LMD: the mean distance of the lip landmarks, in outer-eye distances of the target.
 
     Both must be in the same coordinates (here: the canonical face); they are not aligned further.
+    Frames without known landmarks are left out; NaN if no frame is known.
 
     Args:
         predicted: float [T, P, 2], NaN where unknown.
         target: float [T, P, 2], NaN where unknown.
         topology: "mesh468" or "ibug68".
-
-    Returns:
-        The mean over lip landmarks and known frames; NaN where no frame is known.
     """
     if predicted.shape[1] == 0 or target.shape[1] == 0:
         return float("nan")

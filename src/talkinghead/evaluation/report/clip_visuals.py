@@ -17,7 +17,7 @@ from talkinghead.media.writer import VideoWriter
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 STRIP_FRAMES = 10
-VIDEO_FRAMES = 150
+_VIDEO_FRAMES = 150
 _STRIP_MARGIN = 16
 _CRF = 26
 
@@ -60,28 +60,22 @@ def make_clip_visuals(
         spec: mouth box, frame rate and sample rate.
     """
     frames = np.flatnonzero(speech) if speech is not None else np.arange(0)
-    middle = side_by_side(shown, min(VIDEO_FRAMES, *map(len, shown.values())) // 2)
-    return ClipVisuals(
-        draw_strip(rows, frames, spec),
-        encode_video(shown, samples, spec),
-        encode_face(middle),
-        curves,
-        speech,
-    )
+    num_frames = min(_VIDEO_FRAMES, *map(len, shown.values()))
+    video = [_side_by_side(shown, frame) for frame in range(num_frames)]
+    poster = encode_face(video[num_frames // 2])
+    strip = draw_strip(rows, frames, spec)
+    return ClipVisuals(strip, _encode_video(video, samples, spec), poster, curves, speech)
 
 
 def draw_strip(
     rows: Mapping[str, UInt8Array], frames: npt.NDArray[np.intp], spec: AVSpec
 ) -> UInt8Array:
-    """Draw evenly spaced mouths side by side, one labelled row per version.
+    """Draw mouths of evenly spaced frames side by side, one labelled row per version.
 
     Args:
         rows: versions by name, uint8 [T, face, face, 3], of equal T.
         frames: frames to choose `STRIP_FRAMES` from; all if empty.
         spec: mouth box.
-
-    Returns:
-        uint8 [H, W, 3].
     """
     if len(frames) == 0:
         frames = np.arange(len(next(iter(rows.values()))))
@@ -95,31 +89,22 @@ def draw_strip(
     return np.concatenate(drawn)
 
 
-def encode_video(
-    versions: Mapping[str, UInt8Array], samples: FloatArray | None, spec: AVSpec
-) -> bytes:
-    """Encode versions side by side as MP4 (H.264, AAC), at most 6 s at 25 Hz.
-
-    Args:
-        versions: uint8 [T, face, face, 3] by name.
-        samples: float32 [num_samples] at the spec's rate; without an audio track if None.
-        spec: frame rate and sample rate.
-    """
-    num_frames = min(VIDEO_FRAMES, *(len(faces) for faces in versions.values()))
-    width = len(versions) * spec.face_size
+def _encode_video(images: list[UInt8Array], samples: FloatArray | None, spec: AVSpec) -> bytes:
+    """Encode images and audio as MP4 (H.264, AAC)."""
+    height, width = images[0].shape[:2]
     rate = None if samples is None else spec.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        with VideoWriter(path, width, spec.face_size, spec.fps, rate, crf=_CRF) as writer:
-            for frame in range(num_frames):
-                writer.write(side_by_side(versions, frame))
+        with VideoWriter(path, width, height, spec.fps, rate, crf=_CRF) as writer:
+            for image in images:
+                writer.write(image)
             if samples is not None:
-                end_s = frame_time_s(num_frames, spec.fps)
+                end_s = frame_time_s(len(images), spec.fps)
                 writer.write_audio(samples[: seconds_to_samples(end_s, spec.sample_rate)])
         return path.read_bytes()
 
 
-def side_by_side(versions: Mapping[str, UInt8Array], frame: int) -> UInt8Array:
+def _side_by_side(versions: Mapping[str, UInt8Array], frame: int) -> UInt8Array:
     """Return one frame of every version, side by side: uint8 [face, n * face, 3]."""
     return np.concatenate(
         [_with_name(faces[frame], name) for name, faces in versions.items()], axis=1

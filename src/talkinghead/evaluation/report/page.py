@@ -19,33 +19,13 @@ import talkinghead
 from talkinghead.evaluation.report.clip_visuals import ClipVisuals
 from talkinghead.evaluation.report.results import ClipResult, Report
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE, ScoreInfo
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.types import FloatArray
 
 TEMPLATE = "report.html.j2"
 # Okabe and Ito's palette is safe for colour-blind readers. Real clips use the text colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _ARROWS = {"higher": "↑", "lower": "↓", "one": "→ 1", "zero": "→ 0", "": ""}
 _WIDTH, _HEIGHT, _MARGIN_LEFT, _MARGIN_BOTTOM, _MARGIN_TOP = 960, 190, 44, 26, 8
-_DASH = "\N{EM DASH}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One table cell: mean and interval of a score, as text."""
-
-    mean: str
-    interval: str
-    is_best: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """One table row: a score in all columns."""
-
-    name: str
-    info: ScoreInfo
-    arrow: str
-    cells: list[Cell]
 
 
 @dataclass(frozen=True)
@@ -74,7 +54,7 @@ def render_page(
     Args:
         report: the results.
         content: the content of scores.json.
-        visuals: the clips to show, with their names.
+        visuals: the clips to show, with their ranks, such as "best 1".
         winners: the significantly best system of each score.
     """
     environment = Environment(
@@ -84,57 +64,44 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    colours = _colours(report)
+    systems = [column for column in report.columns if column != report.reference_column]
+    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(systems)}
+    colours |= {name: "currentColor" for name in report.columns if name not in colours}
+    facts = {key: value for key, value in report.header.items() if isinstance(value, str)}
+    if generated := report.header.get("generated"):
+        facts["generated"] = ", ".join(f"{name}: {path}" for name, path in generated.items())
     return environment.get_template(TEMPLATE).render(
         version=talkinghead.__version__,
         report=report,
-        facts=_facts(report.header),
+        facts=facts,
         columns=[(name, colours[name], content[report.kind][name]) for name in report.columns],
         sections=_sections(report, content[report.kind], winners),
         notes=report.header.get("left_out", ()),
         skipped=report.header.get("skipped", ()),
-        visuals=[_show(name, clip, report.fps, colours) for name, clip in visuals],
+        visuals=[_show(rank, clip, report.fps, colours) for rank, clip in visuals],
     )
-
-
-def _colours(report: Report) -> dict[str, str]:
-    systems = [column for column in report.columns if column != report.reference_column]
-    chosen = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(systems)}
-    return {column: chosen.get(column, "currentColor") for column in report.columns}
-
-
-def _facts(header: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the header entries that the page shows."""
-    facts = []
-    for key, value in header.items():
-        if isinstance(value, Mapping) and key == "generated":
-            facts.append((key, ", ".join(f"{name}: {path}" for name, path in value.items())))
-        elif isinstance(value, str):
-            facts.append((key, value))
-    return facts
 
 
 def _sections(
     report: Report, summary: Mapping[str, Any], winners: Mapping[str, str]
-) -> list[tuple[str, list[Row]]]:
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the rows of the table by section, for each score that has a value."""
     rows = []
     for name, info in CATALOGUE.items():
         found = {column: summary[column]["scores"].get(name) for column in report.columns}
-        if not any(found.values()):
-            continue
-        cells = [
-            _cell(found[column], info, winners.get(name) == column) for column in report.columns
-        ]
-        rows.append(Row(name, info, _ARROWS[info.better], cells))
-    return [(key, list(members)) for key, members in groupby(rows, lambda row: row.info.section)]
+        if any(found.values()):
+            cells = [_cell(found[c], info, winners.get(name) == c) for c in report.columns]
+            arrow = _ARROWS[info.better]
+            rows.append({"name": name, "info": info, "arrow": arrow, "cells": cells})
+    return [(key, list(part)) for key, part in groupby(rows, lambda row: row["info"].section)]
 
 
-def _cell(interval: Mapping[str, Any] | None, info: ScoreInfo, is_best: bool) -> Cell:
+def _cell(interval: Mapping[str, Any] | None, info: ScoreInfo, is_best: bool) -> dict[str, Any]:
     if interval is None or interval["mean"] is None:
-        return Cell(_DASH, "", False)
+        return {"mean": "\N{EM DASH}", "interval": "", "is_best": False}
     mean, low, high = (interval[key] for key in ("mean", "low", "high"))
     between = "" if low is None else f"{_number(low, info)} … {_number(high, info)}"
-    return Cell(_number(mean, info), between, is_best)
+    return {"mean": _number(mean, info), "interval": between, "is_best": is_best}
 
 
 def _number(value: float, info: ScoreInfo) -> str:
@@ -142,7 +109,7 @@ def _number(value: float, info: ScoreInfo) -> str:
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
 
 
-def _show(name: str, clip: ClipResult, fps: Fraction, colours: Mapping[str, str]) -> dict[str, Any]:
+def _show(rank: str, clip: ClipResult, fps: Fraction, colours: Mapping[str, str]) -> dict[str, Any]:
     """Return the template variables of one clip."""
     visuals = clip.visuals
     assert visuals is not None
@@ -151,15 +118,15 @@ def _show(name: str, clip: ClipResult, fps: Fraction, colours: Mapping[str, str]
         for key in ("r_own_speech", "r_own", "lmd", "psnr", "lse_d", "sync_offset")
         if key in clip.values and not math.isnan(clip.values[key])
     ]
-    kind, place = name.partition("_")[0][:-1], name.partition("_")[0][-1]
+    png = cv2.imencode(".png", visuals.strip[..., ::-1])[1].tobytes()
     return {
-        "title": f"{kind} {place}",
-        "kind": kind,
+        "title": rank,
+        "kind": rank.split()[0],
         "clip": clip.clip,
         "column": clip.column,
         "colour": colours[clip.column],
         "scores": scores,
-        "strip": _data_uri("image/png", _png(visuals.strip)),
+        "strip": _data_uri("image/png", png),
         "poster": _data_uri("image/jpeg", visuals.poster),
         "video": _data_uri("video/mp4", visuals.video),
         "plot": make_plot(visuals, fps, colours[clip.column]),
@@ -212,11 +179,6 @@ def _bands(quiet: Any, x_of: Any) -> list[tuple[float, float]]:
     pairs = zip(edges[::2], edges[1::2], strict=True)
     spans = [(x_of(int(start)), x_of(min(int(stop), last))) for start, stop in pairs]
     return [(start, round(stop - start, 1)) for start, stop in spans]
-
-
-def _png(image: UInt8Array) -> bytes:
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return data.tobytes()
 
 
 def _data_uri(kind: str, data: bytes) -> str:

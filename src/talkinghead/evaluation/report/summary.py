@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
@@ -14,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from talkinghead.data.manifest import write_json
-from talkinghead.evaluation.metrics import Interval, bootstrap_interval, paired_difference
+from talkinghead.evaluation.metrics import Interval, bootstrap_interval
 from talkinghead.evaluation.report.page import render_page
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
-from talkinghead.evaluation.scorers.fid import frechet_distance
+from talkinghead.evaluation.scorers.image_scorers import frechet_distance
 from talkinghead.media.writer import atomic_path, write_image
 from talkinghead.types import FloatArray
 
@@ -36,60 +38,48 @@ def write_report(report: Report, output_dir: Path, num_strips: int) -> dict[str,
         num_strips: number of best and of worst clips shown per column.
 
     Returns:
-        The content of scores.json.
+        The content of scores.json; NaN becomes None.
 
     Raises:
         MediaError: a file cannot be written.
     """
-    content = report_content(report)
+    content: dict[str, Any] = {**report.header, report.kind: summarise(report)}
+    if report.kind == "systems":
+        content["differences"] = differences(report.clips, report.systems)
+    content["clips"] = [
+        {"id": c.clip, report.kind.rstrip("s"): c.column, **c.facts, **c.values}
+        for c in report.clips
+    ]
+    content = json.loads(json.dumps(content, default=os.fspath), parse_constant=lambda _: None)
     write_json(output_dir / "scores.json", content)
     _write_table(output_dir / "clips.csv", content["clips"])
-    visuals = [
-        (name, clip)
+    shown = [
+        entry
         for column in report.columns
-        for name, clip in _best_and_worst(report.clips, column, num_strips)
-        if clip.visuals is not None
+        for entry in _best_and_worst(report.clips, column, num_strips)
+        if entry[1].visuals is not None
     ]
-    for name, clip in visuals:
+    for rank, clip in shown:
         assert clip.visuals is not None
-        file_name = f"{clip.column}_{name}".replace("/", "-")
-        write_image(output_dir / "strips" / f"{file_name}.png", clip.visuals.strip)
-    page = render_page(report, content, visuals, winners(report.clips, report.systems))
+        name = f"{clip.column}_{rank.replace(' ', '')}_{clip.clip}".replace("/", "-")
+        write_image(output_dir / "strips" / f"{name}.png", clip.visuals.strip)
+    page = render_page(report, content, shown, winners(report.clips, report.systems))
     with atomic_path(output_dir / PAGE_NAME) as temporary:
         temporary.write_text(page, encoding="utf-8")
     logger.info("report: %s", output_dir / PAGE_NAME)
     return content
 
 
-def report_content(report: Report) -> dict[str, Any]:
-    """Return the content of scores.json; NaN becomes null."""
-    summary = summarise(report.clips, report.columns)
-    content: dict[str, Any] = {**report.header, report.kind: summary}
-    if report.kind == "systems":
-        content["differences"] = differences(report.clips, report.systems)
-    rows = [
-        {"id": c.clip, report.kind.rstrip("s"): c.column, **c.facts, **c.values}
-        for c in report.clips
-    ]
-    cleaned: dict[str, Any] = as_json({**content, "clips": rows})
-    return cleaned
-
-
-def summarise(clips: Sequence[ClipResult], columns: Sequence[str]) -> dict[str, Any]:
+def summarise(report: Report) -> dict[str, Any]:
     """Return means over clips with 95 % bootstrap intervals, for each column.
 
-    Args:
-        clips: the results.
-        columns: the columns, in output order.
-
-    Returns:
-        `{column: {num_clips, [speakers], scores: {name: {mean, low, high, num_clips}}}}`. FID is
-        computed over all frames and has no interval.
+    The entries are `{num_clips, [speakers], scores: {name: {mean, low, high, num_clips}}}`. FID is
+    computed over the frames of all clips and has no interval.
     """
     summary: dict[str, Any] = {}
-    for column in columns:
-        members = [clip for clip in clips if clip.column == column]
-        names = list(dict.fromkeys(name for clip in members for name in clip.values))
+    for column in report.columns:
+        members = [clip for clip in report.clips if clip.column == column]
+        names = dict.fromkeys(name for clip in members for name in clip.values)
         values = {n: np.array([c.values.get(n, math.nan) for c in members]) for n in names}
         scores = {n: asdict(bootstrap_interval(v)) for n, v in values.items()}
         pairs = [clip.features for clip in members if clip.features is not None]
@@ -97,17 +87,16 @@ def summarise(clips: Sequence[ClipResult], columns: Sequence[str]) -> dict[str, 
             ours, real = (np.concatenate(side) for side in zip(*pairs, strict=True))
             fid = Interval(frechet_distance(ours, real), math.nan, math.nan, len(pairs))
             scores["fid"] = asdict(fid)
-        speakers = sorted({clip.facts["speaker"] for clip in members if "speaker" in clip.facts})
-        summary[column] = {
-            "num_clips": len(members),
-            **({"speakers": speakers} if speakers else {}),
-            "scores": scores,
-        }
+        summary[column] = {"num_clips": len(members), "scores": scores}
+        if speakers := {clip.facts["speaker"] for clip in members if "speaker" in clip.facts}:
+            summary[column]["speakers"] = sorted(speakers)
     return summary
 
 
 def differences(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str, Any]:
     """Return the differences of each pair of systems on their common clips.
+
+    Clips differ far more from one another than systems do, so systems are compared clip by clip.
 
     Returns:
         `{"a - b": {name: {mean, low, high, num_clips, differs}}}`; `differs` is true if the
@@ -115,12 +104,10 @@ def differences(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str
     """
     found: dict[str, Any] = {}
     for first, second in combinations(systems, 2):
-        names = list(dict.fromkeys(n for clip in clips for n in clip.values))
-        pairs = {}
-        for name in names:
-            interval = paired_difference(*paired_values(clips, first, second, name))
+        pairs = found[f"{first} - {second}"] = {}
+        for name in dict.fromkeys(n for clip in clips for n in clip.values):
+            interval = bootstrap_interval(np.subtract(*paired_values(clips, first, second, name)))
             pairs[name] = {**asdict(interval), "differs": interval.excludes_zero}
-        found[f"{first} - {second}"] = pairs
     return found
 
 
@@ -131,7 +118,7 @@ def winners(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str, st
         for system in systems if info.better else ():
             rivals = [other for other in systems if other != system]
             pairs = (paired_values(clips, system, other, name) for other in rivals)
-            leads = [paired_difference(info.badness(a), info.badness(b)) for a, b in pairs]
+            leads = [bootstrap_interval(info.badness(a) - info.badness(b)) for a, b in pairs]
             if leads and all(lead.excludes_zero and lead.high < 0 for lead in leads):
                 best[name] = system
     return best
@@ -152,24 +139,11 @@ def paired_values(
 def drop_unused_visuals(clips: Sequence[ClipResult], num_strips: int) -> list[ClipResult]:
     """Drop visuals that the page will not show, to bound the memory."""
     kept = {
-        (clip.column, clip.clip)
+        id(clip)
         for column in {clip.column for clip in clips}
         for _, clip in _best_and_worst(clips, column, num_strips)
     }
-    return [
-        clip if (clip.column, clip.clip) in kept else replace(clip, visuals=None) for clip in clips
-    ]
-
-
-def as_json(value: Any) -> Any:
-    """Convert to JSON types; NaN becomes None, and paths become strings."""
-    if isinstance(value, Mapping):
-        return {key: as_json(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(entry) for entry in value]
-    if isinstance(value, Path):
-        return str(value)
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return [clip if id(clip) in kept else replace(clip, visuals=None) for clip in clips]
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -183,17 +157,15 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _best_and_worst(
     clips: Sequence[ClipResult], column: str, count: int
 ) -> list[tuple[str, ClipResult]]:
-    """Return clips with names such as `worst1_s1-bbaf2n`; unrankable clips rank last."""
+    """Return clips with ranks such as "worst 1"; clips without the ranking score rank last."""
 
-    def rank(clip: ClipResult) -> float:
+    def score(clip: ClipResult) -> float:
         value = clip.values.get(RANK_BY, math.nan)
         return -math.inf if math.isnan(value) else value
 
-    ranked = sorted((c for c in clips if c.column == column), key=rank, reverse=True)
-    best = ranked[:count]
-    worst = ranked[count:][::-1][:count]
+    ranked = sorted((c for c in clips if c.column == column), key=score, reverse=True)
     return [
-        (f"{kind}{place}_{clip.clip.replace('/', '-')}", clip)
-        for kind, chosen in (("best", best), ("worst", worst))
+        (f"{kind} {place}", clip)
+        for kind, chosen in (("best", ranked[:count]), ("worst", ranked[count:][::-1][:count]))
         for place, clip in enumerate(chosen, start=1)
     ]

@@ -15,9 +15,7 @@ from talkinghead.errors import DependencyError, UsageError
 from talkinghead.evaluation import metrics
 from talkinghead.evaluation.clip_audio import ClipAudio
 from talkinghead.evaluation.scorers import syncnet
-from talkinghead.evaluation.scorers.fid import Inception
-from talkinghead.evaluation.scorers.identity import FaceRecogniser
-from talkinghead.evaluation.scorers.lpips import Lpips
+from talkinghead.evaluation.scorers.image_scorers import FaceRecogniser, Inception, Lpips
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.lipsync.decoder import lip_mask_prior
@@ -27,7 +25,6 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 logger = logging.getLogger(__name__)
 
-CHUNK_FRAMES = 25
 _MIN_SYNC_WINDOWS = 6
 
 
@@ -130,7 +127,15 @@ class Scorers:
         if options.num_threads:
             torch.set_num_threads(options.num_threads)
         expert, spec = _load_expert(options, spec)
-        notes = _skipped_scores(options)
+        files = {
+            "LSE by this project's expert": ("sync.checkpoint", options.sync.checkpoint),
+            "LSE by SyncNet": ("sync.syncnet_path", options.sync.syncnet_path),
+            "Identity": ("identity.path", options.identity.path),
+            "FID": ("inception_path", options.inception_path),
+        }
+        notes = [
+            f"{n} is left out: {key} names no file" for n, (key, path) in files.items() if not path
+        ]
         lpips, sync_network, recogniser, inception = None, None, None, None
         if options.lpips:
             try:
@@ -189,17 +194,23 @@ class Scorers:
 
     def likeness(self, faces: UInt8Array, target: UInt8Array) -> dict[str, float]:
         """Return the identity score of canonical faces uint8 [T, face, face, 3]."""
-        if self.identity is None:
-            return {}
-        return {"identity": self.identity.similarity(faces, target)}
+        return {} if self.identity is None else {"identity": self.identity(faces, target)}
+
+    def inception_features(
+        self, faces: UInt8Array, target: UInt8Array
+    ) -> tuple[FloatArray, FloatArray] | None:
+        """Return the features of generated and real faces for FID, if it is selected."""
+        if self.inception is None:
+            return None
+        return self.inception.features(faces), self.inception.features(target)
 
     def sync(self, faces: UInt8Array, mouths: Tensor, audio: ClipAudio) -> dict[str, float]:
         """Return LSE-D, LSE-C and the offset of a clip, for each available sync network.
 
         Args:
-            faces: uint8 [T, face, face, 3], canonical.
+            faces: canonical faces, uint8 [T, face, face, 3].
             mouths: float [T, 3, mouth, mouth] in [0, 1].
-            audio: starts with the first frame; has the features of `input_features`.
+            audio: starts with the first frame, with at least the features of `input_features`.
         """
         embedded: dict[str, tuple[FloatArray, FloatArray]] = {}
         if self.expert is not None and len(mouths) >= self.expert.num_frames:
@@ -233,17 +244,6 @@ def _load_expert(
             "sync.checkpoint=null"
         )
     return cast(SyncDiscriminator, loaded.model.to(options.device)), loaded.spec
-
-
-def _skipped_scores(options: ScorerOptions) -> list[str]:
-    """Return a note for each score without a weight file."""
-    files = (
-        ("LSE by this project's expert", options.sync.checkpoint, "sync.checkpoint"),
-        ("LSE by SyncNet", options.sync.syncnet_path, "sync.syncnet_path"),
-        ("Identity", options.identity.path, "identity.path"),
-        ("FID", options.inception_path, "inception_path"),
-    )
-    return [f"{name} is left out: {key} names no file" for name, path, key in files if not path]
 
 
 def _known(series: FloatArray) -> FloatArray:

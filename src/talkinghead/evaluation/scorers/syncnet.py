@@ -8,8 +8,11 @@ Shape suffixes: N windows, T video frames, F frames of coefficients.
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from pickle import PickleError
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,6 +20,7 @@ import numpy.typing as npt
 import torch
 from scipy.fft import dct
 from torch import Tensor, nn
+from torchvision.ops.misc import Conv2dNormActivation, Conv3dNormActivation
 
 from talkinghead.errors import CheckpointError
 from talkinghead.types import FloatArray, UInt8Array
@@ -37,17 +41,10 @@ _FRAME, _HOP, _NUM_FFT = 400, 160, 512
 _NUM_FILTERS, _NUM_COEFFICIENTS, _LIFTER = 26, 13, 22
 _PREEMPHASIS = 0.97
 
-
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    pickle.UnpicklingError,
-)
-"""Exceptions of `torch.load` and `load_state_dict` for files of unexpected content."""
+Network = TypeVar("Network", bound=nn.Module)
+_UNREADABLE = (OSError, EOFError, RuntimeError, TypeError, ValueError, AttributeError, PickleError)
+_conv2d = partial(Conv2dNormActivation, bias=True)
+_conv3d = partial(Conv3dNormActivation, bias=True)
 
 
 class SyncNet(nn.Module):
@@ -59,24 +56,24 @@ class SyncNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.netcnnaud = nn.Sequential(
-            *_conv2d(1, 64, 3, 1),
+            *_conv2d(1, 64, 3),
             nn.MaxPool2d(1, 1),  # Keeps the layer numbers of the published file.
-            *_conv2d(64, 192, 3, 1),
+            *_conv2d(64, 192, 3),
             nn.MaxPool2d(3, (1, 2)),
-            *_conv2d(192, 384, 3, 1),
-            *_conv2d(384, 256, 3, 1),
-            *_conv2d(256, 256, 3, 1),
+            *_conv2d(192, 384, 3),
+            *_conv2d(384, 256, 3),
+            *_conv2d(256, 256, 3),
             nn.MaxPool2d(3, 2),
-            *_conv2d(256, 512, (5, 4), 0),
+            *_conv2d(256, 512, (5, 4), padding=0),
         )
         self.netcnnlip = nn.Sequential(
-            *_conv3d(3, 96, (5, 7, 7), 2, 0),
+            *_conv3d(3, 96, (5, 7, 7), (1, 2, 2), 0),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_conv3d(96, 256, (1, 5, 5), 2, 1),
+            *_conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1)),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-            *_conv3d(256, 256, (1, 3, 3), 1, 1),
-            *_conv3d(256, 256, (1, 3, 3), 1, 1),
-            *_conv3d(256, 256, (1, 3, 3), 1, 1),
+            *_conv3d(256, 256, (1, 3, 3)),
+            *_conv3d(256, 256, (1, 3, 3)),
+            *_conv3d(256, 256, (1, 3, 3)),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
             *_conv3d(256, 512, (1, 6, 6), 1, 0),
         )
@@ -93,24 +90,33 @@ class SyncNet(nn.Module):
         return embedding
 
 
+def load_weights(build: Callable[[], Network], path: str | Path, expected: str) -> Network:
+    """Build a network and load a state dict into it; return it in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing or does not fit; the message asks for `expected`.
+    """
+    # The meta device allocates no memory; the loaded tensors replace the parameters.
+    with torch.device("meta"):
+        network = build()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state, assign=True)
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"weights {path} cannot be used ({reason}): give {expected}"
+        ) from error
+    return network.eval()
+
+
 def load_syncnet(path: str | Path) -> SyncNet:
     """Return the network of a file, in evaluation mode.
 
     Raises:
         CheckpointError: the file is missing or is not a SyncNet.
     """
-    # The meta device allocates no memory; the loaded tensors replace the parameters.
-    with torch.device("meta"):
-        network = SyncNet()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state, assign=True)
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"SyncNet's weights {path} cannot be used ({str(error).splitlines()[0]}): give its "
-            "authors' syncnet_v2.model, or sync.syncnet_path=null"
-        ) from error
-    return network.eval()
+    return load_weights(SyncNet, path, "its authors' syncnet_v2.model, or sync.syncnet_path=null")
 
 
 @torch.inference_mode()
@@ -120,7 +126,7 @@ def embed_clip(
     """Embed a clip, one window of five frames starting at each frame.
 
     Args:
-        network: see `load_syncnet`.
+        network: the network.
         faces: uint8 [T, face, face, 3] RGB, canonical faces at 25 Hz.
         samples: float [num_samples] at 16 kHz, starting with the first frame.
 
@@ -179,8 +185,7 @@ def _filters() -> npt.NDArray[np.float64]:
     bins = np.arange(_NUM_FFT // 2 + 1)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - low) / (middle - low), (high - bins) / (high - middle)
-    inside = (bins >= low) & (bins < high)
-    return np.where(inside, np.where(bins < middle, rising, falling), 0.0)
+    return np.minimum(rising, falling).clip(0)
 
 
 def _crop(faces: UInt8Array) -> UInt8Array:
@@ -189,25 +194,10 @@ def _crop(faces: UInt8Array) -> UInt8Array:
     scale = SIDE / (_CROP_SIDE * size)
     shift_x, shift_y = -_CROP_LEFT * size * scale, -_CROP_TOP * size * scale
     matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]], dtype=np.float32)
-    crops = [
-        cv2.warpAffine(face[..., ::-1], matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
-        for face in np.ascontiguousarray(faces)
-    ]
-    return np.stack(crops)
-
-
-def _conv2d(
-    in_channels: int, out_channels: int, kernel: int | tuple[int, int], padding: int
-) -> list[nn.Module]:
-    layer = nn.Conv2d(in_channels, out_channels, kernel, padding=padding)
-    return [layer, nn.BatchNorm2d(out_channels), nn.ReLU()]
-
-
-def _conv3d(
-    in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: int, padding: int
-) -> list[nn.Module]:
-    layer = nn.Conv3d(in_channels, out_channels, kernel, (1, stride, stride), (0, padding, padding))
-    return [layer, nn.BatchNorm3d(out_channels), nn.ReLU()]
+    size_px, border = (SIDE, SIDE), cv2.BORDER_REPLICATE
+    return np.stack(
+        [cv2.warpAffine(f[..., ::-1], matrix, size_px, borderMode=border) for f in faces]
+    )
 
 
 def _head() -> nn.Sequential:
