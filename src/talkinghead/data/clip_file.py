@@ -15,8 +15,6 @@ A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -118,14 +116,10 @@ def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
 def read_metadata(path: Path) -> dict[str, str] | None:
     """Return a clip file's metadata, or None if the file is missing or incomplete."""
     try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(size, 1 << 20)))
-        end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
-        complete = path.stat().st_size == 8 + size + end
-    except (OSError, struct.error, ValueError, KeyError, TypeError):
+        with safe_open(str(path), framework="numpy") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
         return None
-    return header.get("__metadata__", {}) if complete else None
 
 
 class ClipFile:

@@ -71,16 +71,12 @@ class LipSyncDataModule(LightningDataModule):
         self.val_splits = tuple(self.options.val_splits)
         self.open_clip: Callable[[str], ClipFile] | None = None
         self.augmentation: BatchAugmentation | None = None
+        seed, features = self.options.seed, self.options.audio_features
         if augmentation is not None:
-            self.augmentation = BatchAugmentation(
-                self.spec,
-                AugmentationOptions.from_dict(augmentation),
-                self.options.seed,
-                self.options.audio_features,
-            )
-        self._sampler = IterationBatchSampler(
-            self.options.batch_size, self.options.iterations_per_epoch
-        )
+            strength = AugmentationOptions.from_dict(augmentation)
+            self.augmentation = BatchAugmentation(self.spec, strength, seed, features)
+        batch_size, num_batches = self.options.batch_size, self.options.iterations_per_epoch
+        self._sampler = IterationBatchSampler(batch_size, num_batches)
 
     @property
     def iteration(self) -> int:
@@ -106,14 +102,14 @@ class LipSyncDataModule(LightningDataModule):
             )
         if self.options.head_pose:
             # Checked here, because an error in a loader process comes with a long traceback.
-            self._clip_dataset("train").open(0).tensor("head_pose")
+            self._dataset("train").open(0).tensor("head_pose")
         if self.trainer is not None:
             self._sampler.rank = self.trainer.global_rank
             self._sampler.world_size = self.trainer.world_size
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return random windows of split "train", from `iteration` on."""
-        dataset = self._clip_dataset("train")
+        """Return random windows of split "train", starting with those of `iteration`."""
+        dataset = self._dataset("train")
         if self.pseudo_label_dir is not None:
             dataset.pseudo_labels = PseudoLabelDataset(self.pseudo_label_dir, self.options)
         return self._loader(dataset, _TrainLoader, batch_sampler=self._sampler)
@@ -142,7 +138,7 @@ class LipSyncDataModule(LightningDataModule):
             clips = Manifest.load(self.corpus_dir).split(self._split_to_read(self.val_splits[0]))
             shortest = min([num_frames, *(clip.num_frames for clip in clips)])
             options = replace(options, num_frames=shortest)
-        dataset = self._even_clip_dataset(self.val_splits[0], options, num_windows)
+        dataset = self._dataset(self.val_splits[0], num_windows, options)
         items = [dataset[index] for index in range(num_windows)]
         batch = finish_batch(default_collate(items), self.spec)
         audio = [dataset.audio(item["clip_index"], item["start"]) for item in items]
@@ -164,17 +160,16 @@ class LipSyncDataModule(LightningDataModule):
         """Resume from a saved iteration."""
         self._sampler.iteration = int(state_dict["iteration"])
 
-    def _clip_dataset(self, split: str) -> ClipDataset:
-        split = self._split_to_read(split)
-        dataset = ClipDataset(self.corpus_dir, split, self.options, self.options)
-        dataset.open_clip = self.open_clip
-        return dataset
-
-    def _even_clip_dataset(
-        self, split: str, options: DataOptions, num_windows: int
-    ) -> EvenClipDataset:
-        split = self._split_to_read(split)
-        dataset = EvenClipDataset(self.corpus_dir, split, options, num_windows)
+    def _dataset(
+        self, split: str, num_windows: int | None = None, options: DataOptions | None = None
+    ) -> ClipDataset:
+        """Return random windows of a split, or `num_windows` fixed ones."""
+        options, split = options or self.options, self._split_to_read(split)
+        dataset = (
+            ClipDataset(self.corpus_dir, split, options, options)
+            if num_windows is None
+            else EvenClipDataset(self.corpus_dir, split, options, num_windows)
+        )
         dataset.open_clip = self.open_clip
         return dataset
 
@@ -184,7 +179,7 @@ class LipSyncDataModule(LightningDataModule):
         return clips[0].split if len(clips) == 1 else split
 
     def _even_loader(self, split: str) -> DataLoader[dict[str, Any]]:
-        dataset = self._even_clip_dataset(split, self.options, self.options.val_windows)
+        dataset = self._dataset(split, self.options.val_windows)
         return self._loader(dataset, batch_size=self.options.batch_size, shuffle=False)
 
     def _loader(

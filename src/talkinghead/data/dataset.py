@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -31,16 +30,16 @@ _OPEN_QUANTILE = 0.85
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Random windows of a split, without end: item `index` depends on (seed, index) only.
+    """Unlimited random windows of a split: item `index` depends on (seed, index) only.
 
     Args:
         corpus_dir: a prepared corpus.
         split: "train", "val" or "test".
         windows: content of a window.
         sampling: distribution of the windows over the clips.
-        pseudo_labels: adds a window of another corpus, with audio and lip motion, to every item.
 
     Attributes:
+        pseudo_labels: adds a window of another corpus, with audio and lip motion, to every item.
         open_clip: opens a clip by its path in the manifest, for corpora that are not in a folder.
 
     Raises:
@@ -59,23 +58,20 @@ class ClipDataset(Dataset[dict[str, Any]]):
         split: str = "train",
         windows: WindowOptions | None = None,
         sampling: SamplingOptions | None = None,
-        pseudo_labels: PseudoLabelDataset | None = None,
     ) -> None:
         self.windows, sampling = windows or WindowOptions(), sampling or SamplingOptions()
         self.corpus_dir = Path(corpus_dir)
         manifest = Manifest.load(corpus_dir)
         self.spec = manifest.spec
         self.clips = _long_clips(manifest, split, self.windows, corpus_dir)
-        self.pseudo_labels = pseudo_labels
+        self.pseudo_labels: PseudoLabelDataset | None = None
         self.open_clip: Callable[[str], ClipFile] | None = None
         self.windows_per_clip = sampling.windows_per_clip
         self._features = ClipFeatureReader(self.spec, self.windows.audio_features)
-        mels_per_frame = self.spec.mels_per_second / self.spec.fps
-        last_frame = len(self._frames(0)) - 1
-        self._num_mels = math.ceil(last_frame * mels_per_frame) + self.spec.mel_window
-        speakers = [clip.speaker for clip in self.clips]
-        weights, temperature = sampling.speaker_weights, sampling.temperature
-        self._cumulative = np.cumsum(clip_probabilities(speakers, weights, temperature))
+        last_frame_s = frame_time_s(len(self._frames(0)) - 1, self.spec.fps)
+        self._num_mels = math.ceil(last_frame_s * self.spec.mels_per_second) + self.spec.mel_window
+        speakers, weights = [clip.speaker for clip in self.clips], sampling.speaker_weights
+        self._cumulative = np.cumsum(clip_probabilities(speakers, weights, sampling.temperature))
 
     def open(self, clip_index: int) -> ClipFile:
         """Open a clip's file."""
@@ -173,8 +169,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         candidates = np.flatnonzero(far & ~np.isnan(opening))
         if not len(candidates):
             candidates = np.flatnonzero(gap == gap.max())
-        wants_open = rng.random() < self.windows.open_reference_fraction
-        if wants_open and not np.isnan(opening[candidates]).any():
+        prefer_open = rng.random() < self.windows.open_reference_fraction
+        if prefer_open and not np.isnan(opening[candidates]).any():
             widest = np.quantile(opening[candidates], _OPEN_QUANTILE)
             candidates = candidates[opening[candidates] >= widest]
         return int(rng.choice(candidates))
@@ -212,11 +208,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 
 class PseudoLabelDataset(ClipDataset):
-    """Windows of a corpus of audio and lip motion without images, drawn evenly from its speakers.
+    """Windows of a corpus of `talkinghead pseudo_label`, drawn evenly from its speakers.
 
-    Args:
-        corpus_dir: a corpus of `talkinghead pseudo_label`.
-        windows: length, audio features and seed of the windows.
+    The corpus has audio and lip motion, but no images.
     """
 
     def __init__(self, corpus_dir: Path | str, windows: WindowOptions | None = None) -> None:
@@ -241,14 +235,7 @@ class PseudoLabelDataset(ClipDataset):
 
 
 class EvenClipDataset(ClipDataset):
-    """A fixed number of windows, spread evenly over a split's clips, for validation.
-
-    Args:
-        corpus_dir: a prepared corpus.
-        split: "train", "val" or "test".
-        windows: content of a window.
-        num_windows: number of windows.
-    """
+    """A fixed number of windows, spread evenly over a split's clips, for validation."""
 
     def __init__(
         self,
@@ -295,7 +282,7 @@ def _long_clips(
     return clips
 
 
-def _pad_with_nan(motion: npt.NDArray[np.float32], frames: range) -> Tensor:
+def _pad_with_nan(motion: FloatArray, frames: range) -> Tensor:
     """Return [W, 20, 2], some frames of [T, 20, 2], NaN outside the clip."""
     lips = np.full((len(frames), *motion.shape[1:]), np.nan, np.float32)
     first, stop = max(0, frames.start), min(len(motion), frames.stop)

@@ -98,8 +98,7 @@ class Manifest:
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            version = values["schema_version"]
-            if version != SCHEMA_VERSION:
+            if (version := values["schema_version"]) != SCHEMA_VERSION:
                 raise CorpusError(
                     f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}; "
                     "run `talkinghead prepare` again"
@@ -119,13 +118,8 @@ class Manifest:
             ) from error
 
     def require_spec(self, spec: AVSpec, corpus_dir: Path | str) -> None:
-        """Require the corpus to have been prepared for an AVSpec.
-
-        Raises:
-            CorpusError: it was prepared for another one; the message names the differences.
-        """
-        difference = self.spec.difference(spec)
-        if difference:
+        """Raise a CorpusError if the corpus was prepared for another AVSpec."""
+        if difference := self.spec.difference(spec):
             raise CorpusError(
                 f"{corpus_dir} was prepared with another AVSpec ({difference}, corpus first); "
                 "run `talkinghead prepare` again with these settings, or change the av config"
@@ -134,7 +128,6 @@ class Manifest:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write indented JSON atomically."""
+    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
 """A corpus as a few large files, in a folder or an object store, read with LitData.
 
-A sample is a random window of a random clip and depends on its number only. LitData provides access
-to item `i`, whereas a tar archive (WebDataset) is read from its beginning.
+LitData gives random access to items, whereas a tar archive (WebDataset) is read from its beginning.
 """
 
 from __future__ import annotations
@@ -62,11 +61,8 @@ def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: int = 64)
 class ShardedCorpus:
     """Clips of a sharded corpus, each copied to a local folder when it is first used.
 
-    Args:
-        url: a folder, or a URL of s3://, gs:// or azure://.
-        cache_dir: folder of the copies, with a subfolder for each state of the corpus. They may
-            take as much space as the corpus.
-        storage_options: LitData's options of the store, such as credentials.
+    The arguments are those of `ShardedDataModule`. Each state of the corpus has a subfolder of
+    `cache_dir`, which may become as large as the corpus.
 
     Attributes:
         directory: a prepared corpus; its clips appear when they are opened.
@@ -82,12 +78,10 @@ class ShardedCorpus:
         _require_litdata()
         from litdata import StreamingDataset
 
-        cache = Path(cache_dir).expanduser()
-        self.url = url
+        cache, self.url = Path(cache_dir).expanduser(), url
+        copies = str(cache / "litdata")
         try:
-            self._items = StreamingDataset(
-                url, cache_dir=str(cache / "litdata"), storage_options=storage_options
-            )
+            self._items = StreamingDataset(url, copies, storage_options=storage_options)
             manifest: bytes = self._items[_MANIFEST_ITEM]
         except Exception as error:  # Each store raises other errors.
             raise CorpusError(
@@ -100,11 +94,7 @@ class ShardedCorpus:
         self._numbers = {clip.path: number for number, clip in enumerate(clips, start=1)}
 
     def open(self, path: str) -> ClipFile:
-        """Open a clip by its path in the manifest.
-
-        Raises:
-            CorpusError: it cannot be read.
-        """
+        """Open a clip by its path in the manifest; a CorpusError is raised if it cannot be read."""
         copy = self.directory / path
         if not copy.is_file():
             try:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from talkinghead.data.clip_file import (
@@ -133,17 +132,9 @@ def write_synthetic_clip(
     speaker: int = 0,
     seed: int = 0,
 ) -> None:
-    """Write a raw video of a drawn face that speaks.
+    """Write a raw video of a drawn face that speaks, without audio if `sample_rate` is None.
 
-    Args:
-        path: the file; its suffix selects the container.
-        seconds: duration.
-        width: width of the video in pixels.
-        height: height of the video in pixels.
-        fps: frame rate of the video.
-        sample_rate: sample rate of the audio in Hz; None for no audio.
-        speaker: number of the character.
-        seed: seed of the syllables.
+    The suffix of the path selects the container; `seed` is that of the syllables.
     """
     character = Character.of(speaker)
     duration_s = Fraction(seconds).limit_denominator(1000)
@@ -170,13 +161,7 @@ def make_synthetic_corpus(
 ) -> Manifest:
     """Write a prepared corpus, with each speaker's last clip in "val" and the one before in "test".
 
-    Args:
-        directory: folder of the corpus.
-        spec: its AVSpec.
-        num_speakers: number of characters.
-        clips_per_speaker: clips of each; "test" has none if there are fewer than three.
-        seconds: duration of a clip.
-        seed: seed of the characters and the syllables.
+    With two clips per speaker, "test" has none. `seconds` is the duration of a clip.
 
     Raises:
         UsageError: there are fewer than two clips per speaker.
@@ -245,9 +230,7 @@ def _lips(character: Character, opening: float, size: int) -> FloatArray:
     return (np.concatenate(rings) * size).astype(np.float32)
 
 
-def _at_frames(
-    opening: FloatArray, num_frames: int, fps: Fraction, sample_rate: int
-) -> npt.NDArray[np.float32]:
+def _at_frames(opening: FloatArray, num_frames: int, fps: Fraction, rate: int) -> FloatArray:
     """Return the opening at the middle of each frame."""
-    middles = [float((n + Fraction(1, 2)) / fps * sample_rate) for n in range(num_frames)]
+    middles = [float((n + Fraction(1, 2)) / fps * rate) for n in range(num_frames)]
     return np.interp(middles, np.arange(len(opening)), opening).astype(np.float32)

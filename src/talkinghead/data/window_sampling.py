@@ -17,7 +17,7 @@ from talkinghead.errors import UsageError
 
 
 def make_rng(seed: int, stream: int, number: int) -> np.random.Generator:
-    """Return a sample's random generator; draws of different `stream`s are independent."""
+    """Return the random generator of a sample; different streams are independent."""
     return np.random.default_rng((seed, stream, number))
 
 
@@ -30,12 +30,8 @@ def clip_probabilities(
 
     Args:
         speakers: each clip's speaker.
-        speaker_weights: fractions of the samples for some speakers, in total at most 1. The others
-            divide the rest.
-        temperature: the weight of another speaker is its number of clips to this power.
-
-    Returns:
-        float64 [num_clips], with a sum of 1.
+        speaker_weights: see `SamplingOptions`, like `temperature`.
+        temperature: the weight of a speaker without one is its number of clips to this power.
 
     Raises:
         UsageError: a weight is negative, the sum exceeds 1, a named speaker has no clips, or all
@@ -64,12 +60,7 @@ def clip_probabilities(
 
 
 def spread_windows(num_starts: Sequence[int], num_windows: int) -> list[tuple[int, int]]:
-    """Return windows spread evenly over clips and over their time, as (clip, start) pairs.
-
-    Args:
-        num_starts: number of possible starts in each clip.
-        num_windows: number of windows.
-    """
+    """Return (clip, start) pairs spread evenly over clips, and over the `num_starts` of each."""
     windows = []
     for number in range(num_windows):
         position = (number + 0.5) / num_windows * len(num_starts)
@@ -83,11 +74,7 @@ def spread_windows(num_starts: Sequence[int], num_windows: int) -> list[tuple[in
 class IterationBatchSampler(Sampler[list[int]]):
     """Batches of sample numbers that depend on the iteration only.
 
-    Args:
-        batch_size: samples of a batch, per process.
-        iterations_per_epoch: batches of one pass through the loader.
-        rank: this process's number.
-        world_size: number of processes that train together.
+    Each of `world_size` processes has its own batches of `batch_size` samples.
 
     Attributes:
         iteration: first iteration of the next pass. The caller sets it as batches are consumed,

@@ -25,15 +25,11 @@ _CLIP_CHUNK_WINDOWS, _CHUNK_WINDOWS = 64, 25
 
 
 def load_sync_expert(path: str | Path, spec: AVSpec) -> SyncDiscriminator:
-    """Load a sync expert for clips of an AVSpec, with frozen weights.
-
-    Args:
-        path: a checkpoint, or "default" for the packaged one.
-        spec: AVSpec of the clips.
+    """Load a sync expert ("default" is the packaged one) with frozen weights.
 
     Raises:
-        CheckpointError: it is missing, broken, not a sync expert, or was trained for another
-            AVSpec.
+        CheckpointError: it is missing, broken, not a sync expert, or was trained for an AVSpec
+            other than `spec`.
     """
     advice = (
         "give a checkpoint of `talkinghead train experiment=sync_expert`, or default for the "

@@ -67,10 +67,9 @@ class SyncRules:
 class Offset:
     """Measured audio-video offset.
 
-    Attributes:
-        frames: number of frames by which the audio is late.
-        confidence: LSE-C, the median over all shifts of the mean embedding distance minus the
-            smallest one; from 0, if all shifts are equally good, to 2.
+    `frames` is the number of frames by which the audio is late. `confidence` is LSE-C, the median
+    over all shifts of the mean embedding distance minus the smallest one; from 0, if all shifts are
+    equally good, to 2.
     """
 
     frames: int
@@ -79,11 +78,6 @@ class Offset:
 
 def distances_by_shift(audio_ND: FloatArray, video_ND: FloatArray, max_shift: int) -> FloatArray:
     """Return the embedding distance of each video window to the audio at each shift.
-
-    Args:
-        audio_ND: audio embeddings.
-        video_ND: video embeddings.
-        max_shift: largest shift in frames, in both directions.
 
     Returns:
         float32 [N, 2 * max_shift + 1] in [0, 2], from audio `max_shift` frames early to late; NaN
@@ -124,12 +118,6 @@ def shift_audio(
     Frames at either end that are left without audio are dropped, as their mouths would move in
     silence.
 
-    Args:
-        samples: float32 [num_samples] at the spec's rate.
-        num_frames: number of frames of the video.
-        offset: offset in whole frames.
-        spec: AVSpec of the clip.
-
     Returns:
         The frames to keep, and the samples from the first of them on.
     """
@@ -143,8 +131,8 @@ def shift_audio(
 def lip_offset(opening: FloatArray, mel: FloatArray, spec: AVSpec) -> int | None:
     """Return the shift at which the audio level correlates best with the mouth opening.
 
-    This needs no sync expert, and so can explain why one does not learn. It is a rough estimate for
-    one clip; the median over many clips is a good one.
+    This needs no sync expert, and can therefore show why one does not learn. The estimate is rough
+    for one clip, and good as the median of many clips.
 
     Args:
         opening: float [T], NaN where no face was found.

@@ -45,9 +45,7 @@ _LOG_STEP = math.log(6.4) / 27.0
 class RandomStreams:
     """Random numbers of a batch, drawn on the CPU so that every device gets the same ones.
 
-    Args:
-        seed: seed of all streams.
-        indices: the samples' numbers; a sample's stream depends on the seed and its number only.
+    A sample's numbers depend on the seed and on its entry of `indices` only.
     """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
@@ -104,13 +102,9 @@ class BatchAugmentation:
         self.seed = seed
         self.audio_features = input_features(audio_features)
 
-    def image_streams(self, batch: Mapping[str, Any]) -> RandomStreams:
-        """Return the random numbers for the images of a batch of items."""
-        return RandomStreams(2 * self.seed, batch["index"].tolist())
-
-    def audio_streams(self, batch: Mapping[str, Any]) -> RandomStreams:
-        """Return the random numbers for the audio of a batch of items."""
-        return RandomStreams(2 * self.seed + 1, batch["index"].tolist())
+    def streams(self, batch: Mapping[str, Any], audio: bool = False) -> RandomStreams:
+        """Return the random numbers for the images, or for the audio, of a batch of items."""
+        return RandomStreams(2 * self.seed + audio, batch["index"].tolist())
 
     def transform(self, streams: RandomStreams, size: int, device: torch.device) -> JointTransform:
         """Draw the warp and colour change that all images of a sample share."""
@@ -118,23 +112,14 @@ class BatchAugmentation:
         grid = self._grid(streams, strength, size, device)
         return JointTransform(grid, *self._colour(streams, strength, device), self.spec)
 
-    def still(self, streams: RandomStreams, device: torch.device) -> Tensor:
-        """Draw which samples are photos: bool [B]."""
-        return streams.bernoulli(self.options.still).to(device)
-
     def teacher_forcing(
         self, lips: Tensor, audio: Mapping[str, Tensor], streams: RandomStreams
     ) -> dict[str, Tensor]:
-        """Draw the decoder inputs of samples whose lip motion is given.
-
-        Args:
-            lips: true lip motion, float [B, W, 20, 2].
-            audio: `mel` and `mel_negative` [B, W, C, K].
-            streams: the batch's random numbers.
+        """Draw the decoder inputs of samples whose true lip motion [B, W, 20, 2] is given.
 
         Returns:
             teacher_forced_lips [B, W, 20, 2], NaN in samples without; with mismatched audio also
-            decoder_mel [B, W, C, K].
+            decoder_mel, drawn from `mel` and `mel_negative` [B, W, C, K] of `audio`.
         """
 
         def choose(probability: float) -> Tensor:
@@ -152,10 +137,7 @@ class BatchAugmentation:
     ) -> JointTransform:
         """Return the joint transform with the reference's change of pose and its smile.
 
-        Args:
-            joint: transform of all images.
-            still: bool [B], samples that keep their pose, as no other one is visible.
-            streams: the batch's random numbers.
+        The samples in `still`, bool [B], keep their pose, as no other one is visible.
         """
         limit = torch.where(still, 0.0, self.options.reference_pose)[:, None, None]
         signs = (streams.symmetric(1.0).to(limit)[:, None, None] for _ in range(3))
@@ -204,8 +186,7 @@ class BatchAugmentation:
     def audio(self, features_BCL: Tensor, streams: RandomStreams) -> Tensor:
         """Augment audio features [B, rows, L], log-mel rows first, alike for a whole sample."""
         options, device, num_mels = self.options, features_BCL.device, self.spec.num_mels
-        parts = features_BCL.split(num_feature_rows(self.spec, self.audio_features), dim=1)
-        mel = parts[0]
+        mel, *others = features_BCL.split(num_feature_rows(self.spec, self.audio_features), dim=1)
         factor = torch.exp(streams.symmetric(math.log1p(options.vocal_tract)))
         mel = warp_vocal_tract(mel, factor.to(device), self.spec)
         gain = streams.symmetric(options.gain_db).to(device)
@@ -216,14 +197,16 @@ class BatchAugmentation:
         mel = torch.where(mel > MEL_SILENCE, mel + shift, mel)
         rest = [
             feature_class(name).change_gain(rows, gain)
-            for name, rows in zip(self.audio_features[1:], parts[1:], strict=True)
+            for name, rows in zip(self.audio_features[1:], others, strict=True)
         ]
         noisy = streams.bernoulli(options.mel_noise).to(device)
         level = streams.uniform(MEL_SILENCE + 0.5, MEL_SILENCE + 3.0).to(device)
         colour = streams.symmetric(0.8).to(device)
         floor = level[:, None] + colour[:, None] * slope
         grain = streams.normal(num_mels, mel.shape[-1]).to(device) * 0.3
-        mixed = _add_power(mel, floor[:, :, None] + grain)
+        # Log-mels are logarithms of magnitudes.
+        nepers = math.log(10.0) / 10.0 / MEL_PER_DB
+        mixed = torch.logaddexp(mel * nepers, (floor[:, :, None] + grain) * nepers) / nepers
         mel = torch.where(noisy[:, None, None], mixed, mel)
         return torch.cat([mel.clamp(MEL_SILENCE, -MEL_SILENCE), *rest], 1)
 
@@ -273,12 +256,6 @@ class BatchAugmentation:
         return matrix.to(device), offset[:, None].expand(-1, 3).to(device)
 
 
-def _add_power(a: Tensor, b: Tensor) -> Tensor:
-    """Return the log-mel of the sum of two signals; log-mels are logarithms of magnitudes."""
-    nepers = math.log(10.0) / 10.0 / MEL_PER_DB
-    return torch.logaddexp(a * nepers, b * nepers) / nepers
-
-
 def _hue_rotation(angle: Tensor) -> Tensor:
     """Return rotations [B, 3, 3] of RGB about the grey axis by angles [B] in radians."""
     axis = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3.0)
@@ -287,15 +264,10 @@ def _hue_rotation(angle: Tensor) -> Tensor:
 
 
 def warp_vocal_tract(mel_BCL: Tensor, factor_B: Tensor, spec: AVSpec) -> Tensor:
-    """Scale the frequency axis: energy at f moves to factor * f.
+    """Scale the frequency axis of log-mels [B, num_mels, L]: energy at f moves to factor * f.
 
-    Args:
-        mel_BCL: log-mel, float [B, num_mels, L].
-        factor_B: float [B]; above 1 for a shorter vocal tract, a higher voice.
-        spec: frequencies of the mel bins.
-
-    Returns:
-        float [B, num_mels, L]. Bins beyond the original range repeat its last bin.
+    A factor above 1 gives the higher voice of a shorter vocal tract. Bins beyond the original range
+    repeat its last bin.
 
     Paper: Jaitly and Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition",
         2013.

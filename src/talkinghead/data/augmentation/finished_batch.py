@@ -23,12 +23,7 @@ _KEPT = ("lips", "reference_lips", "lip_points", "pseudo_label_lips", "emotion",
 def finish_batch(
     batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None = None
 ) -> dict[str, Any]:
-    """Convert collated items to the inputs of the generator, with or without augmentation.
-
-    Args:
-        batch: collated `ClipDataset` items, on any device.
-        spec: the corpus's AVSpec.
-        augmentation: None for plain batches.
+    """Convert collated `ClipDataset` items to the inputs of the generator, on their device.
 
     Returns:
         - reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], masked_face
@@ -43,16 +38,12 @@ def finish_batch(
     """
     rest = {name: batch[name] for name in _KEPT if name in batch}
     if augmentation is None:
-        faces = batch["faces"].float() / 255.0
-        images = {
-            "reference_face": batch["reference_face"].float() / 255.0,
-            "faces": faces,
-            "masked_face": masked_face(faces, spec),
-        }
+        images = {name: batch[name].float() / 255.0 for name in ("reference_face", "faces")}
+        images["masked_face"] = masked_face(images["faces"], spec)
         return {**images, **finish_mouths(batch, spec), **rest}
-    streams = augmentation.image_streams(batch)
+    streams = augmentation.streams(batch)
     joint = augmentation.transform(streams, spec.face_size, batch["faces"].device)
-    still = augmentation.still(streams, joint.grid.device)
+    still = streams.bernoulli(augmentation.options.still).to(joint.grid.device)
     posed = augmentation.change_pose(joint, still, streams)
     reference_face = batch["reference_face"][:, None]
     visible = torch.where(still[:, None, None, None, None], reference_face, batch["faces"])
@@ -83,7 +74,7 @@ def finish_mouths(
     if augmentation is None:
         images = mouth_crop(images.float() / 255.0, spec)
     else:
-        streams = augmentation.image_streams(batch)
+        streams = augmentation.streams(batch)
         images = augmentation.transform(streams, spec.face_size, images.device).mouths(images)
     return {
         "mouths": images[:, 1:],
@@ -100,19 +91,15 @@ def _finish_audio(
     names = [name for name in _AUDIO if name in batch]
     segments = torch.cat([batch[name] for name in names], -1)
     if augmentation is not None:
-        segments = augmentation.audio(segments, augmentation.audio_streams(batch))
+        segments = augmentation.audio(segments, augmentation.streams(batch, audio=True))
     starts = dict.fromkeys(names, batch["window_starts"])
     if "pseudo_label_mel" in starts:
         starts["pseudo_label_mel"] = batch["pseudo_label_starts"]
-    parts = segments.chunk(len(names), -1)
-    return {
-        name: _cut_windows(part, starts[name], spec)
-        for name, part in zip(names, parts, strict=True)
-    }
-
-
-def _cut_windows(features_BCL: Tensor, starts_BS: Tensor, spec: AVSpec) -> Tensor:
-    """Return the windows [B, S, C, K] of a segment."""
-    index_BSK = starts_BS[:, :, None] + torch.arange(spec.mel_window, device=starts_BS.device)
-    rows = torch.arange(len(features_BCL), device=features_BCL.device)[:, None, None]
-    return features_BCL.transpose(1, 2)[rows, index_BSK].transpose(2, 3).contiguous()
+    window = torch.arange(spec.mel_window, device=segments.device)
+    samples = torch.arange(len(segments), device=segments.device)[:, None, None]
+    windows = {}
+    for name, features_BCL in zip(names, segments.chunk(len(names), -1), strict=True):
+        index_BSK = starts[name][:, :, None] + window
+        windows_BSKC = features_BCL.transpose(1, 2)[samples, index_BSK]
+        windows[name] = windows_BSKC.transpose(2, 3).contiguous()
+    return windows

@@ -39,8 +39,8 @@ class JointTransform:
 
     def turn(self, angles: Tensor) -> Tensor:
         """Return the head angles in degrees [B, T, 3], mirrored where the sample is."""
-        mirrored = self._mirrored[:, None, None]
-        return angles * torch.where(mirrored, angles.new_tensor(MIRRORED), 1.0)
+        signs = angles.new_tensor(MIRRORED)
+        return angles * torch.where(self._mirrored[:, None, None], signs, 1.0)
 
     def points(self, lips: Tensor) -> Tensor:
         """Return the warped positions of lips [B, N, 20, 2] in canonical pixels; NaN stays NaN.

@@ -71,10 +71,7 @@ class ClipRules:
 
 @dataclass(frozen=True)
 class ClipTask:
-    """A source to prepare, and the clip file to write.
-
-    `name` is the source's path relative to the input folder.
-    """
+    """A source, whose path relative to the input folder is `name`, and the clip file to write."""
 
     source: Path
     clip_id: str
@@ -107,14 +104,7 @@ class _SkipError(Exception):
 
 
 class ClipMaker:
-    """Prepares clip files, in one process.
-
-    Args:
-        detector: face detector.
-        detector_name: its name; clips of other detectors are prepared again.
-        spec: the corpus's AVSpec.
-        rules: requirements of the videos.
-        sync: required agreement of audio and video.
+    """Preparation of clips in one process; clips of other settings are prepared again.
 
     Raises:
         CheckpointError: the sync expert cannot be used.
@@ -148,8 +138,7 @@ class ClipMaker:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         key = hashlib.sha256(f"{self._recipe}{sha256}".encode()).hexdigest()
         skip_path = task.clip_path.with_suffix(".skipped.json")
-        earlier = _earlier_result(task, sha256, key, skip_path)
-        if earlier is not None:
+        if earlier := _earlier_result(task, sha256, key, skip_path):
             return earlier
         try:
             data, offset = self._make(task.source)
@@ -224,10 +213,8 @@ class ClipMaker:
             jpegs = (np.frombuffer(jpeg, np.uint8) for jpeg in data.jpegs[start:stop])
             return np.stack([decode_face(jpeg) for jpeg in jpegs])
 
-        audio, video = embed_clip(
-            expert, read_faces, num_frames, data.mean_mouth, features, self.spec
-        )
-        offset = find_offset(audio, video, rules.max_offset_frames)
+        embedded = embed_clip(expert, read_faces, num_frames, data.mean_mouth, features, self.spec)
+        offset = find_offset(*embedded, rules.max_offset_frames)
         if offset.confidence < rules.min_confidence:
             raise _SkipError(
                 "low confidence",
@@ -254,22 +241,23 @@ class ClipMaker:
     def _track(self, source: Path, limit: int) -> FaceTrack:
         """Return the track of the largest face if it is within the rules."""
         frames = islice(grid_frames(read_video(source), self.spec.fps), limit)
-        check = _SecondFaceCheck(self.detector, max(1, limit // _NUM_SECOND_FACE_CHECKS))
+        step, second_face = max(1, limit // _NUM_SECOND_FACE_CHECKS), list[bool]()
+        images = _check_second_face(frames, self.detector, step, second_face)
         try:
-            track = track_clip(check(frames), self.detector, self.spec, self.spec.fps)
+            track = track_clip(images, self.detector, self.spec, self.spec.fps)
         except FaceNotFoundError as error:
             raise _SkipError("no face", str(error)) from error
         self._require_duration(len(track.found))
         rules, lost = self.rules, 1.0 - float(track.found.mean())
         if lost > rules.max_lost_fraction:
             raise _SkipError("face lost", f"the face is lost in {lost:.0%} of its frames")
-        if check.fraction > rules.max_second_face_fraction:
+        fraction = float(np.mean(second_face))
+        if fraction > rules.max_second_face_fraction:
             raise _SkipError(
                 "several faces",
-                f"{check.fraction:.0%} of the checked frames show a second face of comparable size",
+                f"{fraction:.0%} of the checked frames show a second face of comparable size",
             )
-        scale = float(np.median([transform_scale(t) for t in track.transforms]))
-        size = self.spec.face_size / scale
+        size = self.spec.face_size / np.median([transform_scale(t) for t in track.transforms])
         if size < rules.min_face_px:
             raise _SkipError(
                 "too small", f"its face spans {size:.0f} pixels, {rules.min_face_px:.0f} are needed"
@@ -295,38 +283,28 @@ class ClipMaker:
         return jpegs, np.rint(total / track.found.sum()).astype(np.uint8)
 
 
-class _SecondFaceCheck:
-    """Iterator over frames that searches every `step`-th for a second face of similar size."""
-
-    def __init__(self, detector: FaceDetector, step: int) -> None:
-        self._detector = detector
-        self._step = step
-        self._found: list[bool] = []
-
-    def __call__(self, frames: Iterable[VideoFrame]) -> Iterator[UInt8Array]:
-        for number, frame in enumerate(frames):
-            if number % self._step == 0:
-                boxes = [face.box for face in self._detector.detect(frame.image)]
-                areas = sorted(box.width * box.height for box in boxes)
-                self._found.append(len(areas) > 1 and areas[-2] > _COMPARABLE_AREA * areas[-1])
-            yield frame.image
-
-    @property
-    def fraction(self) -> float:
-        """Fraction of the checked frames with a second face."""
-        return sum(self._found) / max(1, len(self._found))
+def _check_second_face(
+    frames: Iterable[VideoFrame], detector: FaceDetector, step: int, found: list[bool]
+) -> Iterator[UInt8Array]:
+    """Yield the images; append to `found` whether every `step`-th shows two similar faces."""
+    for number, frame in enumerate(frames):
+        if number % step == 0:
+            boxes = [face.box for face in detector.detect(frame.image)]
+            areas = sorted(box.width * box.height for box in boxes)
+            found.append(len(areas) > 1 and areas[-2] > _COMPARABLE_AREA * areas[-1])
+        yield frame.image
 
 
 def _earlier_result(task: ClipTask, sha256: str, key: str, skip_path: Path) -> ClipResult | None:
-    """Return the stored result with a key of source, settings and code version."""
+    """Return the stored result that has this key, None if there is none."""
     metadata = read_metadata(task.clip_path)
-    if metadata is not None and metadata.get("key") == key:
+    if metadata and metadata.get("key") == key:
         offset = Offset(**json.loads(metadata["offset"])) if "offset" in metadata else None
         return ClipResult(task, sha256, int(metadata["num_frames"]), reused=True, offset=offset)
     try:
         values = json.loads(skip_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if values.get("key") != key:
+    if values.pop("key", None) != key:
         return None
-    return ClipResult(task, sha256, reason=values["reason"], detail=values["detail"], reused=True)
+    return ClipResult(task, sha256, **values, reused=True)

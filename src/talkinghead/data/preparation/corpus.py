@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
 import multiprocessing
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import torch
@@ -33,7 +35,6 @@ from talkinghead.data.preparation.clip_maker import (
     ClipRules,
     ClipTask,
 )
-from talkinghead.data.preparation.labels import read_emotions
 from talkinghead.data.preparation.splits import SplitOptions, assign_splits
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.detector import build_detector
@@ -115,10 +116,11 @@ def prepare_corpus(
     if options.sync.checkpoint is not None:
         load_sync_expert(options.sync.checkpoint, spec)  # Raises an error before any work.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
-    entries = [
-        _entry(result, output_dir, spec, emotions) for result in results if not result.reason
-    ]
-    clips = assign_splits(entries, options, _earlier_manifest(output_dir))
+    entries = [_entry(r, output_dir, spec, emotions) for r in results if not r.reason]
+    earlier = None
+    with suppress(CorpusError):  # It is missing or unusable, and is written anew.
+        earlier = Manifest.load(output_dir)
+    clips = assign_splits(entries, options, earlier)
     skipped = [SkippedClip(r.task.name, r.reason, r.detail) for r in results if r.reason]
     skipped += duplicates
     manifest = Manifest(
@@ -128,7 +130,11 @@ def prepare_corpus(
     _write_report(output_dir, manifest, num_reused, time.monotonic() - started_s)
     _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
     manifest.save(output_dir)
-    _log_summary(manifest, output_dir, num_reused)
+    sizes = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
+    logger.info(
+        "%s: %d clips (%s), %d videos skipped; %d results are from earlier runs",
+        *(output_dir, len(clips), sizes, len(skipped), num_reused),
+    )
     return manifest
 
 
@@ -298,22 +304,6 @@ def _entry(
     )
 
 
-def _log_summary(manifest: Manifest, output_dir: Path, num_reused: int) -> None:
-    num_skipped = len(manifest.skipped)
-    sizes = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
-    logger.info(
-        "%s: %d clips (%s), %d videos skipped; %d results are from earlier runs",
-        *(output_dir, len(manifest.clips), sizes, num_skipped, num_reused),
-    )
-
-
-def _earlier_manifest(output_dir: Path) -> Manifest | None:
-    try:
-        return Manifest.load(output_dir)
-    except CorpusError:  # It is missing or unusable, and is written anew.
-        return None
-
-
 def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds: float) -> None:
     """Write a summary of the run for the user; `manifest.json` is for the code."""
     offsets = Counter(c.offset_frames for c in manifest.clips if c.offset_frames is not None)
@@ -331,3 +321,49 @@ def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds
         "skipped": [asdict(clip) for clip in manifest.skipped],
     }
     write_json(output_dir / REPORT_NAME, report)
+
+
+def read_emotions(source: str | Path | None, clip_ids: Collection[str]) -> dict[str, str]:
+    """Return the emotion labels by clip id; see `PrepareOptions.emotions`.
+
+    A table gives the path of each video relative to the input folder, with or without its suffix.
+
+    Raises:
+        CorpusError: the file is missing or is no such table, names an unknown video, or labels no
+            clip.
+    """
+    if source is None:
+        return {}
+    folders = {clip_id: PurePosixPath(clip_id).parts[:-1] for clip_id in clip_ids}
+    if source == "folder":
+        labels = {clip_id: parts[-1] for clip_id, parts in folders.items() if len(parts) > 1}
+    else:
+        labels = _read_table(Path(source), clip_ids)
+        if unknown := sorted(set(labels) - set(clip_ids)):
+            raise CorpusError(
+                f"emotions={source} names {unknown[0]}, which is not among the {len(clip_ids)} "
+                "videos: give paths relative to the input folder, such as SPEAKER/CLIP"
+            )
+    if not labels:
+        raise CorpusError(
+            f"emotions={source} labels none of {len(clip_ids)} videos: emotions=folder needs them "
+            "in SPEAKER/EMOTION/, a CSV file must name them"
+        )
+    return labels
+
+
+def _read_table(path: Path, clip_ids: Collection[str]) -> dict[str, str]:
+    """Return the column `emotion` by the column `clip`; unknown clips are returned as written."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(row["clip"].strip(), row["emotion"].strip()) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
+        raise CorpusError(
+            f"{path} is not a table of clips ({error!r}): give a CSV file with the columns clip "
+            "and emotion"
+        ) from error
+    known, labels = set(clip_ids), {}
+    for clip, emotion in rows:
+        without_suffix = PurePosixPath(clip).with_suffix("").as_posix()
+        labels[without_suffix if clip not in known and without_suffix in known else clip] = emotion
+    return labels

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any, Literal
 
 from talkinghead.data.manifest import ClipEntry, Manifest
@@ -45,10 +46,8 @@ class SplitOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options of the splits, as stored in the manifest."""
-        names = [item.name for item in fields(SplitOptions)]
-        return {name: getattr(self, name) for name in names} | {
-            "holdout_speakers": sorted(self.holdout_speakers)
-        }
+        values = {item.name: getattr(self, item.name) for item in fields(SplitOptions)}
+        return values | {"holdout_speakers": sorted(self.holdout_speakers)}
 
     @property
     def required(self) -> list[str]:
@@ -66,16 +65,11 @@ def assign_splits(
 ) -> list[ClipEntry]:
     """Return the clips with their splits.
 
-    The split of a new clip (or speaker) depends on its name. If a split with a fraction above 0
+    The split of a new clip (or speaker) depends on its name. The clips of an `earlier` manifest of
+    the corpus keep their splits, if it has the same options. If a split with a fraction above 0
     would be empty, it gets one of the largest split, while there are enough.
-
-    Args:
-        clips: the prepared clips.
-        options: fractions of the splits.
-        earlier: the corpus's previous manifest. If it has the same options, its clips keep their
-            splits.
     """
-    unit_of = _speaker if options.split_by == "speaker" else _clip_id
+    unit_of = attrgetter("speaker" if options.split_by == "speaker" else "id")
     free = [clip for clip in clips if clip.speaker not in options.holdout_speakers]
     splits = {unit_of(clip): _split_of(unit_of(clip), options) for clip in free}
     before: dict[str, str] = {}
@@ -117,11 +111,3 @@ def _split_of(name: str, options: SplitOptions) -> str:
 def _draw(name: str) -> float:
     """Return a number in [0, 1) that depends on the name only."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-
-
-def _clip_id(clip: ClipEntry) -> str:
-    return clip.id
-
-
-def _speaker(clip: ClipEntry) -> str:
-    return clip.speaker

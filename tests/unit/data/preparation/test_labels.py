@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from talkinghead.data.preparation.labels import read_emotions
+from talkinghead.data.preparation.corpus import read_emotions
 from talkinghead.errors import CorpusError
 
 CLIPS = ["anna/happy/take 1", "anna/sad/take 1", "ben/take.2"]
