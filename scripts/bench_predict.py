@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice, product
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -54,30 +54,23 @@ FPS = 25
 def main() -> None:
     """Measure each column in a process and print the table."""
     args = parse_arguments()
-    if args.column:
-        print(json.dumps(measure(args)))
-        return
     columns: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         media = make_media(args, Path(folder))
         for kind, backend, precision in product(args.media, args.backends, args.precisions):
-            shared = ["--checkpoint", args.checkpoint, "--device", args.device, "--seconds"]
-            command = [sys.executable, __file__, "--column", str(media[kind]), *shared]
-            command += [str(args.seconds), "--backends", backend, "--precisions", precision]
-            command += ["--speech", str(args.speech), "--started", str(time.time())]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            columns[f"{kind}\n{backend}\n{precision}"] = json.loads(done.stdout.splitlines()[-1])
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                column = pool.submit(measure, args, media[kind], backend, precision, time.time())
+                columns[f"{kind}\n{backend}\n{precision}"] = column.result()
     show(columns, args)
     if args.json:
         args.json.write_text(json.dumps(columns, indent=1))
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the arguments; --column and --started are set for the processes of the columns."""
+    """Return the arguments."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--media", nargs="+", choices=["photo", "video"], default=["photo", "video"]
-    )
+    kinds = ["photo", "video"]
+    parser.add_argument("--media", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--video", type=Path)
     parser.add_argument("--speech", type=Path, default=DEMO_SPEECH)
@@ -88,59 +81,56 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--json", type=Path, help="file for the measurements")
-    parser.add_argument("--column", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def make_media(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
     """Return the given files, or the demo photo and a video in which it moves."""
     photo = cv2.resize(read_image(demo_face()), (512, 512), interpolation=cv2.INTER_AREA)
+    photo_path, video_path = args.photo or folder / "photo.png", args.video or folder / "video.mp4"
     if args.photo is None and "photo" in args.media:
-        write_image(folder / "photo.png", photo)
+        write_image(photo_path, photo)
     if args.video is None and "video" in args.media:
         height, width = args.height, round(args.height * 16 / 18) * 2
-        with VideoWriter(folder / "video.mp4", width, height, Fraction(FPS), None) as writer:
+        with VideoWriter(video_path, width, height, Fraction(FPS), None) as writer:
             for number in range(round(args.seconds * FPS)):
                 time_s = number / FPS
                 angle, scale = 6 * np.sin(2 * time_s), height / 512 * (1.2 + 0.1 * np.sin(time_s))
                 move = cv2.getRotationMatrix2D((224.0, 150.0), float(angle), float(scale))
-                move[:, 2] += [
-                    width / 2 - 224 + width / 12 * np.sin(1.3 * time_s),
-                    height / 2 - 150 + height / 20 * np.cos(time_s),
-                ]
+                move[0, 2] += width / 2 - 224 + width / 12 * np.sin(1.3 * time_s)
+                move[1, 2] += height / 2 - 150 + height / 20 * np.cos(time_s)
                 image = cv2.warpAffine(photo, move, (width, height), borderMode=cv2.BORDER_REFLECT)
                 writer.write(np.asarray(image, dtype=np.uint8), Fraction(number, FPS))
-    return {
-        "photo": args.photo or folder / "photo.png",
-        "video": args.video or folder / "video.mp4",
-    }
+    return {"photo": photo_path, "video": video_path}
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Measure one column."""
-    backend, precision = args.backends[0], args.precisions[0]
+def measure(
+    args: argparse.Namespace, face: Path, backend: str, precision: str, started_s: float
+) -> dict[str, float]:
+    """Measure one column; `started_s` is the time at which its process was started."""
     predictor = load_predictor(args, precision, backend)
-    row = {"start-up, s": time.time() - args.started}
+    row = {"start-up, s": time.time() - started_s}
     clip = read_audio(args.speech, predictor.spec.sample_rate)
     samples = np.resize(clip.samples, round(args.seconds * clip.sample_rate))
     clip = AudioClip(samples, clip.sample_rate)
     started = time.perf_counter()
-    with predictor.predict(args.column, clip) as prediction:
+    with predictor.predict(face, clip) as prediction:
         next(prediction)
     row["to the first frame, s"] = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        report = predictor.render(args.column, clip, Path(folder) / "out.mp4")
+        report = predictor.render(face, clip, Path(folder) / "out.mp4")
         elapsed_s = time.perf_counter() - started
         row["end to end, frames/s"] = report.num_frames / elapsed_s
         row["real-time factor"] = elapsed_s / args.seconds
         row["peak memory, MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if predictor.device.type == "cuda":
             row["peak GPU memory, MiB"] = torch.cuda.max_memory_allocated() / 2**20
-        row |= stage_times(predictor, args, clip, Path(folder) / "stages.mp4")
+        num_frames = max(1, min(STAGE_FRAMES, round(args.seconds * FPS)))
+        row |= stage_times(predictor, face, num_frames, clip, Path(folder) / "stages.mp4")
     if (backend, precision) not in (("torch", "32"), ("auto", "32")):
-        row["mouths relative to torch in fp32, PSNR dB"] = psnr_of_mouths(predictor, args)
+        exact = load_predictor(args, "32", "torch")
+        row["mouths relative to torch in fp32, PSNR dB"] = psnr_of_mouths(predictor, exact)
     return row
 
 
@@ -157,13 +147,12 @@ def load_predictor(args: argparse.Namespace, precision: str, backend: str) -> Li
 
 
 def stage_times(
-    predictor: LipSyncPredictor, args: argparse.Namespace, clip: AudioClip, output: Path
+    predictor: LipSyncPredictor, face_path: Path, count: int, clip: AudioClip, output: Path
 ) -> dict[str, float]:
-    """Return the milliseconds per frame of each stage alone, over the first two seconds."""
-    spec, is_photo = predictor.spec, is_image(args.column)
-    count = max(1, min(STAGE_FRAMES, round(args.seconds * FPS)))
+    """Return the milliseconds per frame of each stage alone, over the first `count` frames."""
+    spec, is_photo = predictor.spec, is_image(face_path)
     row: dict[str, float] = {}
-    frames = source_frames(predictor, args.column, count, row)
+    frames = source_frames(predictor, face_path, count, row)
     reference = frames[0].reference
     assert reference is not None
     with timed(row, "encode face", 1), torch.inference_mode():
@@ -198,11 +187,10 @@ def source_frames(
     """Return source frames with the first one as the reference, and time their stages."""
     is_photo = is_image(path)
     with timed(row, "decode", 1 if is_photo else count):
-        images = (
-            [read_image(path)]
-            if is_photo
-            else [frame.image for frame in islice(read_video(path), count)]
-        )
+        if is_photo:
+            images = [read_image(path)]
+        else:
+            images = [frame.image for frame in islice(read_video(path), count)]
     tracker = FaceTracker(predictor.detector)
     with timed(row, "detect", len(images)):
         faces = [tracker.update(image) for image in images]
@@ -230,13 +218,11 @@ def timed(row: dict[str, float], stage: str, num_frames: int) -> Iterator[None]:
     row[f"{stage}, ms"] = 1000 * (time.perf_counter() - started) / num_frames
 
 
-def psnr_of_mouths(predictor: LipSyncPredictor, args: argparse.Namespace) -> float:
-    """Return the PSNR of a second of demo mouths in dB, relative to torch in full precision."""
-    exact = load_predictor(args, "32", "torch")
+def psnr_of_mouths(predictor: LipSyncPredictor, exact: LipSyncPredictor) -> float:
+    """Return the PSNR of a second of demo mouths in dB, relative to another predictor."""
     sample = demo_sample(exact.spec, exact.model)
-    _, autocast = place(predictor.model, args.device, args.precisions[0])
-    kind = predictor.device.type
-    with torch.autocast(kind, dtype=autocast) if autocast else nullcontext():
+    _, autocast = place(predictor.model, predictor.options.device, predictor.options.precision)
+    with torch.autocast(predictor.device.type, autocast, enabled=autocast is not None):
         mouths = generate_mouths(predictor.model, sample)
     error = mouths.float() - generate_mouths(exact.model, sample)
     return float(-10 * torch.log10(error.double().square().mean().clamp_min(1e-20)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import wave
 from pathlib import Path
 
 import av
@@ -26,8 +27,8 @@ def speak(text: str, folder: Path) -> np.ndarray:
     target = folder / "speech.wav"
     voice = ["-voice", "slt", "--setf", "duration_stretch=1.05"]
     subprocess.run(["flite", *voice, "-t", text, "-o", str(target)], check=True)
-    with av.open(str(target)) as container:
-        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    with wave.open(str(target)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     loud = np.flatnonzero(np.abs(samples) > 300)
     return samples[max(0, loud[0] - 400) : loud[-1] + 800]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import chain, repeat
 from threading import Lock
 from typing import Protocol
@@ -28,24 +29,24 @@ FaceFrames = tuple[SourceFrame, ...]
 
 
 class AvatarPredictor(Protocol):
-    """The part of `LipSyncPredictor` that avatars and their users need."""
+    """The methods of `LipSyncPredictor` that avatars and their users need."""
 
     spec: AVSpec
     detector_lock: Lock
 
     def mouth_generator(self) -> MouthGenerator:
-        """See `LipSyncPredictor.mouth_generator`."""
+        """Return a new mouth generator."""
 
     def compositor(self) -> Compositor:
-        """See `LipSyncPredictor.compositor`."""
+        """Return a new compositor."""
 
     @property
     def predict(self) -> Callable[..., Prediction]:
-        """See `LipSyncPredictor.predict`."""
+        """Predict the frames."""
 
     @property
     def render(self) -> Callable[..., RenderReport]:
-        """See `LipSyncPredictor.render`."""
+        """Write a video file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +83,9 @@ def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
     encoded = iter(predictor.mouth_generator().encode(chain(*played)))
     face_frames = tuple(tuple(next(encoded) for _ in frames) for frames in played)
     if source.options.motion == "none":
-        extend = source.options.extend
-        play = lambda: _play(face_frames, extend)  # noqa: E731
+        play = partial(_play, face_frames, source.options.extend)
         return Avatar(predictor, replace(source, play=play, is_immediate=True), face_frames)
-    play = lambda: _play_moving(source, face_frames[0], predictor.detector_lock)  # noqa: E731
+    play = partial(_play_moving, source, face_frames[0], predictor.detector_lock)
     return Avatar(predictor, replace(source, play=play), face_frames)
 
 

@@ -6,7 +6,6 @@ Shape suffixes: N frames, D token dimension.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -43,25 +42,13 @@ class GeneratedFrame:
     """
 
     source: SourceFrame
-    fields: MouthFields | None
+    fields: MouthFields | None = None
     previous_reference: GeneratedFrame | None = None
-
-    @classmethod
-    def pending(cls, source: SourceFrame) -> GeneratedFrame:
-        """Return a frame whose mouths are not generated yet."""
-        before = source.with_previous_reference
-        return cls(source, None, None if before is None else cls(before, None))
 
 
 @dataclass
 class _EncodedReference:
-    """Cached encodings for a reference.
-
-    Attributes:
-        features: of the reference.
-        silence: token of silence, [D].
-        still: context features of an image that does not change, with its frame.
-    """
+    """Cached encodings of a reference: its features, the token [D] of silence, a still image."""
 
     features: ReferenceFeatures
     silence: Tensor | None = None
@@ -103,16 +90,19 @@ class MouthGenerator:
     @torch.inference_mode()
     def generate(self, frames: list[SourceFrame]) -> Iterator[GeneratedFrame]:
         """Return consecutive frames with mouths; their tokens must be available (`tokens.has`)."""
-        generated = [GeneratedFrame.pending(frame) for frame in frames]
+        generated = [GeneratedFrame(frame) for frame in frames]
+        for frame in generated:
+            if (before := frame.source.with_previous_reference) is not None:
+                frame.previous_reference = GeneratedFrame(before)
         batches: dict[Reference, list[GeneratedFrame]] = {}
-        for frame in chain.from_iterable((frame, frame.previous_reference) for frame in generated):
-            if frame is not None and frame.source.reference is not None:
-                batches.setdefault(frame.source.reference, []).append(frame)
+        for mouth in chain.from_iterable((frame, frame.previous_reference) for frame in generated):
+            if mouth is not None and mouth.source.reference is not None:
+                batches.setdefault(mouth.source.reference, []).append(mouth)
         with self._mixed_precision():
             for reference, batch in batches.items():
                 fields = self._fields([frame.source for frame in batch], reference)
-                for frame, mouth in zip(batch, fields, strict=True):
-                    frame.fields = mouth
+                for mouth, mouth_fields in zip(batch, fields, strict=True):
+                    mouth.fields = mouth_fields
         self._encoded = {reference: self._encoded[reference] for reference in batches}
         return iter(generated)
 
@@ -151,8 +141,7 @@ class MouthGenerator:
         return self._model.encode_reference(face, torch.from_numpy(lips)[None].to(self._device))
 
     def _fields(self, batch: list[SourceFrame], reference: Reference) -> list[MouthFields]:
-        encoded = self._encoded.get(reference)
-        if encoded is None:
+        if (encoded := self._encoded.get(reference)) is None:
             encoded = self._encoded[reference] = _EncodedReference(self._features_of(reference))
         tokens_ND = self.tokens.at([frame.middle_s for frame in batch], encoded.features)
         if self._articulation != 1:
@@ -160,7 +149,7 @@ class MouthGenerator:
                 encoded.silence = self._encode_silence(encoded.features)
             tokens_ND = articulate(self._model, tokens_ND, encoded.silence, self._articulation)
         context = self._encode_context(batch, encoded)
-        return to_fields(self._model.decode(tokens_ND, encoded.features, context))
+        return _to_fields(self._model.decode(tokens_ND, encoded.features, context))
 
     def _encode_silence(self, reference: ReferenceFeatures) -> Tensor:
         """Return the token [D] of continuous silence."""
@@ -176,12 +165,13 @@ class MouthGenerator:
         """Return the context features of every frame, or one for all if the image is the same."""
         known = [frame.context for frame in batch if frame.context is not None]
         if len(known) == len(batch):
-            return known[0] if all(c is known[0] for c in known) else _concatenate(known)
+            if all(context is known[0] for context in known):
+                return known[0]
+            maps = zip(*(context.maps for context in known), strict=True)
+            token = torch.cat([context.token for context in known])
+            return ContextFeatures(token, [torch.cat(stage) for stage in maps])
         first = batch[0]
-        still = all(
-            frame.image is first.image and frame.transform is first.transform for frame in batch
-        )
-        if not still:
+        if any(f.image is not first.image or f.transform is not first.transform for f in batch):
             transforms = [frame.transform for frame in batch if frame.transform is not None]
             faces = self._faces([frame.image for frame in batch], transforms)
             return self._context_of(faces, encoded.features, batch)
@@ -206,16 +196,9 @@ class MouthGenerator:
         faces = [warp_face(i, t, size) for i, t in zip(images, transforms, strict=True)]
         return as_tensor(np.stack(faces)).to(self._device)
 
-    def _mixed_precision(self) -> AbstractContextManager[None]:
-        if self._autocast is None:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._autocast)
-
-
-def _concatenate(contexts: list[ContextFeatures]) -> ContextFeatures:
-    maps = zip(*(context.maps for context in contexts), strict=True)
-    tokens = [context.token for context in contexts]
-    return ContextFeatures(torch.cat(tokens), [torch.cat(stage) for stage in maps])
+    def _mixed_precision(self) -> torch.autocast:
+        enabled = self._autocast is not None
+        return torch.autocast(self._device.type, self._autocast, enabled)
 
 
 def _head_turn(frame: SourceFrame) -> FloatArray:
@@ -225,7 +208,7 @@ def _head_turn(frame: SourceFrame) -> FloatArray:
     return head_turn(frame.pose, frame.reference.pose)
 
 
-def to_fields(output: GeneratorOutput) -> list[MouthFields]:
+def _to_fields(output: GeneratorOutput) -> list[MouthFields]:
     """Return the arrays of each frame. The model's flow is in half widths of the mouth box."""
     flow = output.flow.float().mul(0.5).permute(0, 2, 3, 1).cpu().numpy()
     rgb = output.rgb.float().permute(0, 2, 3, 1).cpu().numpy()

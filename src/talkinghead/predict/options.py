@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodeOptions", "PredictOptions", "SourceOptions"]
 
-FACE_SELECT = ("largest", "index", "all", "speaking")
-EXTEND = ("pingpong", "hold", "loop")
-MOTION = ("none", "idle")
-MAX_ARTICULATION = 3
+_MAX_ARTICULATION = 3
+_CHOICES = {
+    "face_select": ("largest", "index", "all", "speaking"),
+    "extend": ("pingpong", "hold", "loop"),
+    "motion": ("none", "idle"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class PredictOptions:
     detector: FaceDetector | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.articulation <= MAX_ARTICULATION:
+        if not 0 <= self.articulation <= _MAX_ARTICULATION:
             raise UsageError(
-                f"articulation={self.articulation:g}: choose 0 to {MAX_ARTICULATION}; 1 is the "
+                f"articulation={self.articulation:g}: choose 0 to {_MAX_ARTICULATION}; 1 is the "
                 "motion of the training data"
             )
 
@@ -97,7 +99,7 @@ class SourceOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in (("face_select", FACE_SELECT), ("extend", EXTEND), ("motion", MOTION)):
+        for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"{name}={value} is unknown: choose one of {', '.join(known)}")
         if type(self.face_index) is not int or self.face_index < 0:

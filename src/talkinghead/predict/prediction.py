@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.types import UInt8Array
@@ -31,7 +31,7 @@ class RenderReport:
     fps: Fraction
 
 
-class Prediction(Iterator[tuple[UInt8Array, Fraction]]):
+class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["Prediction"]):
     """Iterator over the frames of a prediction: (image uint8 [height, width, 3] RGB, time_s).
 
     Use it as a context manager, or call `close`, to stop before the end.
@@ -66,13 +66,5 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]]):
         """Stop all stages."""
         self._frames.close()
 
-    def __enter__(self) -> Prediction:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -83,12 +83,11 @@ class LipSyncPredictor:
     ) -> None:
         options = replace(options or PredictOptions(), **changes)
         self._lip_prior = resolve_lip_prior(options.lip_prior)
-        self.options = options = replace(options, lip_prior=self._lip_prior)
+        self.options = replace(options, lip_prior=self._lip_prior)
         self.model, self._autocast = place(model, options.device, options.precision)
         if options.emotion is not None:
             choose_emotion(getattr(self.model, "emotion", None), options.emotion)
-        self.device = self.model.device
-        self.spec = spec
+        self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
         self._detector = options.detector
         self.detector_lock = Lock()
@@ -217,8 +216,8 @@ class LipSyncPredictor:
             )
             with writer:
                 duration_s = write_video(prediction, speech, writer, progress, provenance.label)
-        num_frames, unchanged = prediction.num_frames, prediction.num_frames_without_face
-        return RenderReport(output, num_frames, unchanged, duration_s, prediction.fps)
+        unchanged = prediction.num_frames_without_face
+        return RenderReport(output, prediction.num_frames, unchanged, duration_s, prediction.fps)
 
     @property
     def detector(self) -> FaceDetector:

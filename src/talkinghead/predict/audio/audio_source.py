@@ -66,10 +66,9 @@ class SpeechStream:
             return reader
 
     def advance(self, reader: SpeechReader) -> bool:
-        """Append the next chunk to all readers, unless another thread just did.
+        """Append the next chunk to all readers, and return whether there may be more.
 
-        Returns:
-            Whether there may be more.
+        Nothing is read if another thread just did.
         """
         with self._lock:
             if reader.queue:
@@ -152,13 +151,11 @@ class Speech:
         MediaError: The file is missing or has no audio; there are no samples, or all are NaN.
     """
 
-    sample_rate: int
-    estimated_duration_s: Fraction | None
-
     def __init__(self, audio: SpeechInput) -> None:
         self._audio = audio
+        self.estimated_duration_s: Fraction | None = None
         if isinstance(audio, SpeechStream):
-            self.sample_rate, self.estimated_duration_s = audio.sample_rate, None
+            self.sample_rate = audio.sample_rate
         elif isinstance(audio, AudioClip):
             _check_samples(audio.samples)
             self.sample_rate, self.estimated_duration_s = audio.sample_rate, audio.duration_s

@@ -84,7 +84,7 @@ class LipPriorStream:
         self._lip_prior = lip_prior
         spans = (lip_prior.past_s, lip_prior.block_s, lip_prior.ahead_s)
         self._past, self._block, self._ahead = (int(span * spec.sample_rate) for span in spans)
-        self.block_frames = int(lip_prior.block_s * spec.fps)
+        self._block_frames = int(lip_prior.block_s * spec.fps)
         self.reset()
 
     def reset(self) -> None:
@@ -101,7 +101,7 @@ class LipPriorStream:
 
     def samples_for(self, frame: int) -> int:
         """Return the number of samples needed before a grid frame's motion is known."""
-        return (frame // self.block_frames + 1) * self._block + self._ahead
+        return (frame // self._block_frames + 1) * self._block + self._ahead
 
     def push(self, samples: FloatArray) -> None:
         """Append speech: float32 [num_samples] in [-1, 1]."""
@@ -141,10 +141,7 @@ class LipPriorStream:
 def predict_lip_motion(lip_prior: LipPrior, samples: FloatArray, spec: AVSpec) -> FloatArray:
     """Return the motion of a whole recording, float32 [T, 20, 2], in whole blocks.
 
-    Args:
-        lip_prior: the prior.
-        samples: float32 [num_samples] in [-1, 1] at the sample rate of the spec.
-        spec: the model's AVSpec.
+    `samples` are float32 [num_samples] in [-1, 1] at the sample rate of the spec.
     """
     stream = LipPriorStream(lip_prior, spec)
     stream.push(samples)

@@ -84,11 +84,9 @@ class TokenStream:
         return Fraction(self._num_samples, self._spec.sample_rate) if self._ended else None
 
     def push(self, samples: FloatArray, features_CM: Tensor | None = None) -> None:
-        """Append speech.
+        """Append speech: float32 [num_samples] in [-1, 1] at the spec's sample rate.
 
-        Args:
-            samples: float32 [n] in [-1, 1] at the spec's sample rate.
-            features_CM: the features of a whole recording, if they were computed before.
+        `features_CM` are its features, if it is a whole recording and they are known.
         """
         self._num_samples += len(samples)
         if features_CM is None:

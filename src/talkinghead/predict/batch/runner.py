@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -78,7 +77,7 @@ def run_jobs(
     with _Bars(jobs) as bars:
         num_workers = min(workers, len(jobs))
         run = partial(run_in_workers, num_workers=num_workers) if num_workers > 1 else _run_here
-        with closing(run(runner, jobs, progress=bars.advance)) as ended:
+        with closing(run(runner, jobs, progress=bars.show)) as ended:
             for number, outcome in ended:
                 outcomes[number] = outcome
                 bars.finish(number)
@@ -104,21 +103,12 @@ def _log_outcome(job: Job, outcome: Outcome) -> None:
     elif report is None:
         log.info("%s: exists already, from the same inputs and settings", job.output)
     else:
-        speed = report.num_frames / max(outcome.elapsed_s, 1e-6)
-        log.info(
-            "%s: %d frames, %.2f s, %.0f frames/s",
-            report.path,
-            report.num_frames,
-            report.duration_s,
-            speed,
-        )
-        if report.num_frames_without_face:
-            log.warning(
-                "%s: no face in %d of %d frames; they were left unchanged",
-                job.face,
-                report.num_frames_without_face,
-                report.num_frames,
-            )
+        frames, duration_s = report.num_frames, report.duration_s
+        fps = frames / max(outcome.elapsed_s, 1e-6)
+        log.info("%s: %d frames, %.2f s, %.0f frames/s", report.path, frames, duration_s, fps)
+        if unchanged := report.num_frames_without_face:
+            text = "%s: no face in %d of %d frames; they were left unchanged"
+            log.warning(text, job.face, unchanged, frames)
 
 
 def _reports(outcomes: Sequence[Outcome]) -> list[RenderReport]:
@@ -131,55 +121,43 @@ def _reports(outcomes: Sequence[Outcome]) -> list[RenderReport]:
     return [outcome.report for outcome in outcomes if outcome.report is not None]
 
 
-class _Bars:
+class _Bars(Progress):
     """Progress bars on stderr: one for each running job, and one for a list of several."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        columns = (
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             _FramesPerSecond(),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
         )
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._jobs = jobs
         self._bars: dict[int, TaskID] = {}
-        self._all = self._progress.add_task(_ALL, total=len(jobs), visible=len(jobs) > 1)
+        self._all = self.add_task(_ALL, total=len(jobs), visible=len(jobs) > 1)
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def advance(self, number: int, done: int, total: int) -> None:
+    def show(self, number: int, done: int, total: int) -> None:
         """Show a job's number of written frames; a total of 0 is not known yet."""
         if number not in self._bars:
-            name = self._jobs[number].output.name
-            self._bars[number] = self._progress.add_task(name, total=None)
-        self._progress.update(self._bars[number], completed=done, total=total or None)
+            self._bars[number] = self.add_task(self._jobs[number].output.name, total=None)
+        self.update(self._bars[number], completed=done, total=total or None)
 
     def finish(self, number: int) -> None:
         """Remove the bar of a job that has ended."""
         if number in self._bars:
-            self._progress.remove_task(self._bars.pop(number))
-        self._progress.advance(self._all)
+            self.remove_task(self._bars.pop(number))
+        self.advance(self._all)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Hide the bars while lines are logged."""
-        self._progress.stop()
+        self.stop()
         try:
             yield
         finally:
-            self._progress.start()
+            self.start()
 
 
 class _FramesPerSecond(ProgressColumn):

@@ -111,7 +111,7 @@ def run_in_workers(
         runner: sent to every process; without a predictor.
         jobs: the jobs, in the order in which they are started.
         num_workers: number of processes.
-        progress: called when a job has advanced.
+        progress: called while jobs run.
 
     Yields:
         Index and outcome of each job, in the order in which they end. If a process dies, its job
@@ -123,6 +123,7 @@ def run_in_workers(
     """
     # Spawned, not forked: this process has threads (a progress bar), whose locks would be copied.
     context = multiprocessing.get_context("spawn")
+    # Numbers of frames, written and all, of each job; without a lock, since each has its own.
     counts = context.RawArray(c_longlong, 2 * len(jobs))
     num_threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
     pebble.CONSTS.term_timeout = _STOP_TIMEOUT_S
@@ -143,21 +144,16 @@ def run_in_workers(
                 if counts[2 * number]:
                     progress(number, counts[2 * number], counts[2 * number + 1])
             for future in ended:
-                yield numbers.pop(future), _outcome(future)
+                try:
+                    outcome = future.result()
+                except (pebble.ProcessExpired, BrokenProcessPool):
+                    reason = "its process died (killed, or out of memory)"
+                    error = TalkingHeadError(f"{reason}; run it again with fewer workers=")
+                    outcome = Outcome(error=error)
+                yield numbers.pop(future), outcome
     finally:
         pool.stop()
         pool.join()
-
-
-def _outcome(future: Future[Outcome]) -> Outcome:
-    try:
-        return future.result()
-    except (pebble.ProcessExpired, BrokenProcessPool):
-        return Outcome(
-            error=TalkingHeadError(
-                "its process died (killed, or out of memory); run it again with fewer workers="
-            )
-        )
 
 
 @contextmanager
@@ -175,19 +171,13 @@ def _blocked_sigint() -> Iterator[None]:
 
 
 class _Worker:
-    """State of a worker process.
-
-    Attributes:
-        runner: renders its jobs.
-        counts: numbers of frames, written and all, of each job; shared with the parent.
-    """
+    """State of a worker process."""
 
     runner: JobRunner
     counts: Array[c_longlong]
 
 
 def _start_worker(runner: JobRunner, counts: Array[c_longlong], num_threads: int) -> None:
-    """Prepare a worker process. Workers write `counts` without a lock: each job has its own."""
     _Worker.runner, _Worker.counts = runner, counts
     torch.set_num_threads(num_threads)
     cv2.setNumThreads(num_threads)
@@ -206,6 +196,8 @@ def _run_job(number: int, job: Job) -> Outcome:
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _Worker.runner.run(job, progress)
+    except KeyboardInterrupt:
+        os._exit(1)  # The pool would catch it and start the next job.
     except Exception as error:
         raise _picklable(error) from error
     finally:

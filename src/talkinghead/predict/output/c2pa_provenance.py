@@ -129,10 +129,7 @@ def make_trial_certificate() -> tuple[bytes, bytes]:
 
 
 def _certificate(
-    name: str,
-    key: EllipticCurvePrivateKey,
-    issuer: str,
-    issuer_key: EllipticCurvePrivateKey,
+    name: str, key: EllipticCurvePrivateKey, issuer: str, issuer_key: EllipticCurvePrivateKey
 ) -> Certificate:
     """Return a certificate of the C2PA profile; an authority's if it is its own issuer."""
     from cryptography import x509
@@ -185,13 +182,13 @@ def _algorithm(key: bytes) -> str:
             "provenance.key_path is not a readable private key file "
             f"({' '.join(str(error).split())}); expected PEM, not encrypted"
         ) from error
-    curves = {256: "es256", 384: "es384", 521: "es512"}
-    if isinstance(private, ec.EllipticCurvePrivateKey) and private.key_size in curves:
-        return curves[private.key_size]
-    if isinstance(private, rsa.RSAPrivateKey):
-        return "ps256"
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        return "ed25519"
+    match private:
+        case rsa.RSAPrivateKey():
+            return "ps256"
+        case ed25519.Ed25519PrivateKey():
+            return "ed25519"
+        case ec.EllipticCurvePrivateKey(key_size=256 | 384 | 521 as size):
+            return {256: "es256", 384: "es384", 521: "es512"}[size]
     raise UsageError(
         f"provenance.key_path contains a {type(private).__name__}; "
         "expected RSA, P-256, P-384, P-521 or Ed25519"

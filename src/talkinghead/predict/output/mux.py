@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -15,25 +14,15 @@ from talkinghead.media.timing import num_frames_for, samples_to_seconds, seconds
 from talkinghead.media.writer import VideoWriter
 from talkinghead.predict.audio.audio_source import Speech
 from talkinghead.predict.output.label import Label
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.predict.prediction import Prediction
+from talkinghead.types import FloatArray
 
 Progress = Callable[[int, int], None]
 """Called with the number of frames written and the number of all frames, 0 if it is not known."""
 
 
-class Frames(Protocol):
-    """The part of `Prediction` that is needed here."""
-
-    fps: Fraction
-    num_frames: int
-    video_s: Fraction | None
-
-    def __iter__(self) -> Iterator[tuple[UInt8Array, Fraction]]:
-        """Return an iterator over (image uint8 [height, width, 3] RGB, time_s)."""
-
-
 def write_video(
-    prediction: Frames,
+    prediction: Prediction,
     speech: Speech,
     writer: VideoWriter,
     progress: Progress | None,

@@ -19,7 +19,7 @@ from talkinghead.predict.output.c2pa_provenance import (
     make_trial_certificate,
 )
 from talkinghead.predict.output.label import Label
-from talkinghead.predict.output.provenance import GENERATED_BY, Provenance
+from talkinghead.predict.output.provenance import GENERATED_BY
 
 
 def write(path, provenance):
@@ -32,16 +32,6 @@ def write(path, provenance):
     return path
 
 
-def comment(path):
-    with av.open(str(path)) as container:
-        return container.metadata.get("comment")
-
-
-def test_comment_is_optional(tmp_path):
-    assert comment(write(tmp_path / "a.mp4", Provenance())) == GENERATED_BY
-    assert comment(write(tmp_path / "b.mp4", Provenance(metadata=False))) is None
-
-
 @pytest.mark.parametrize(
     ("background", "text"), [(0, "AI generated"), (255, "AI generated"), (255, "Généré par IA")]
 )
@@ -50,7 +40,6 @@ def test_label_is_legible_and_covers_only_a_corner(background, text):
     label = Label(text, 640, 360)
     labelled = label(image)
     height, width = label.shape
-    assert (image == background).all()
     assert (labelled[height:] == background).all()
     assert (labelled[:, width:] == background).all()
     corner = labelled[:height, :width]
@@ -90,20 +79,12 @@ def test_manifest_is_valid(tmp_path, caplog):
     assert [(a["action"], a["digitalSourceType"]) for a in actions] == [
         ("c2pa.created", SOURCE_TYPE)
     ]
-    assert comment(path) == GENERATED_BY
+    with av.open(str(path)) as container:
+        assert container.metadata["comment"] == GENERATED_BY
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_changed_file_is_invalid(tmp_path):
-    pytest.importorskip("c2pa")
-    path = write(tmp_path / "a.mp4", SignedProvenance())
-    content = bytearray(path.read_bytes())
-    content[-100] ^= 1
-    path.write_bytes(content)
-    assert read(path)[0] == "Invalid"
-
-
-def test_certificate_is_trusted_with_its_authority(tmp_path):
+def test_certificate_is_trusted_and_changes_are_detected(tmp_path):
     pytest.importorskip("c2pa")
     chain, key = make_trial_certificate()
     (tmp_path / "chain.pem").write_bytes(chain)
@@ -114,6 +95,10 @@ def test_certificate_is_trusted_with_its_authority(tmp_path):
     path = write(tmp_path / "a.mp4", pickle.loads(pickle.dumps(signed)))
     root = chain[chain.rindex(b"-----BEGIN") :].decode()
     assert read(path, root)[0] == "Trusted"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    assert read(path)[0] == "Invalid"
 
 
 def test_unusable_certificate_is_refused(tmp_path):
