@@ -1,6 +1,5 @@
 """Tests of drawn faces."""
 
-import json
 from fractions import Fraction
 
 import numpy as np
@@ -21,7 +20,7 @@ from talkinghead.types import AVSpec
 SPEC = AVSpec()
 
 
-def test_corpus_has_a_manifest_splits_and_clips(corpus):
+def test_corpus_has_splits_and_mouths_that_follow_the_audio(corpus):
     manifest = Manifest.load(corpus)
     splits = sorted(clip.split for clip in manifest.clips)
     assert splits == ["test"] * 2 + ["train"] * 4 + ["val"] * 2
@@ -30,14 +29,9 @@ def test_corpus_has_a_manifest_splits_and_clips(corpus):
         assert len(clip) == entry.num_frames == 50
         assert clip.mel().shape == (80, 161)
         assert clip.tensor("mean_mouth").shape == (3, 96, 96)
-
-
-def test_mouth_opening_correlates_with_audio_level(corpus):
-    for entry in Manifest.load(corpus).clips:
-        clip = ClipFile(corpus / entry.path)
-        energy = clip.mel().mean(axis=0)
         middles = np.round((np.arange(len(clip)) + 0.5) * 3.2).astype(int)
-        assert np.corrcoef(energy[middles], clip.tensor("mouth_opening"))[0, 1] > 0.7
+        level = clip.mel().mean(axis=0)[middles]
+        assert np.corrcoef(level, clip.tensor("mouth_opening"))[0, 1] > 0.7
 
 
 def test_opening_changes_the_mouth_only():
@@ -49,20 +43,17 @@ def test_opening_changes_the_mouth_only():
     np.testing.assert_array_equal(closed[:100], wide[:100])
 
 
-def test_corpus_depends_on_the_seed_only(corpus, tmp_path):
-    make_synthetic_corpus(tmp_path / "a", SPEC, 2, 4, 2.0)
-    make_synthetic_corpus(tmp_path / "b", SPEC, 2, 4, 2.0, seed=1)
-    read = lambda path: json.loads((path / "manifest.json").read_text())["clips"]  # noqa: E731
-    assert read(tmp_path / "a") == read(corpus)
-    assert read(tmp_path / "b") != read(corpus)
-
-
-def test_too_few_clips_are_refused(tmp_path):
+def test_corpus_depends_on_the_seed_only(tmp_path):
+    corpora = [
+        make_synthetic_corpus(tmp_path / str(number), SPEC, 1, 2, 0.4, seed=seed).clips
+        for number, seed in enumerate((0, 0, 1))
+    ]
+    assert corpora[0] == corpora[1] != corpora[2]
     with pytest.raises(UsageError, match="clips_per_speaker=1"):
         make_synthetic_corpus(tmp_path, SPEC, clips_per_speaker=1)
 
 
-def test_raw_clip_is_a_video_with_audio(tmp_path):
+def test_raw_clip_is_a_video_with_or_without_audio(tmp_path):
     path, fps = tmp_path / "raw.mp4", Fraction(30000, 1001)
     write_synthetic_clip(path, 1.0, width=160, height=128, fps=fps)
     info = probe(path)
@@ -71,8 +62,5 @@ def test_raw_clip_is_a_video_with_audio(tmp_path):
     audio = read_audio(path, 16_000)
     assert float(audio.duration_s) == pytest.approx(1.0, abs=0.1)
     assert np.abs(audio.samples).max() > 0.02
-
-
-def test_raw_clip_without_audio(tmp_path):
-    write_synthetic_clip(tmp_path / "raw.mp4", 0.2, sample_rate=None)
-    assert not probe(tmp_path / "raw.mp4").has_audio
+    write_synthetic_clip(path, 0.2, sample_rate=None)
+    assert not probe(path).has_audio
