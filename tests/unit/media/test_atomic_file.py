@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.media_files import file_names, smooth
+from helpers.media_files import file_names
 
 from talkinghead.errors import MediaError
 from talkinghead.media.reader import probe
@@ -21,8 +21,7 @@ FPS = Fraction(25)
 FRAME = np.zeros((16, 16, 3), np.uint8)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_exception_removes_the_partial_file_and_keeps_the_old_one(tmp_path, error):
+def test_exception_removes_the_partial_file_and_keeps_the_old_one(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"old")
 
     def write() -> None:
@@ -30,9 +29,9 @@ def test_exception_removes_the_partial_file_and_keeps_the_old_one(tmp_path, erro
             for _ in range(60):
                 writer.write(FRAME)
             assert any(".tmp" in name for name in file_names(tmp_path))
-            raise error
+            raise RuntimeError
 
-    with pytest.raises(error):
+    with pytest.raises(RuntimeError):
         write()
     assert file_names(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
@@ -77,8 +76,7 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from talkinghead.errors import MediaError
-from talkinghead.media.writer import VideoWriter, write_audio_file, write_image
-from talkinghead.types import AudioClip
+from talkinghead.media.writer import VideoWriter, write_image
 
 folder = Path(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -105,8 +103,6 @@ size = (folder / "a.mp4").stat().st_size
 (folder / "a.mp4").unlink()
 # At the start, half-way, and while the index is moved to the front.
 results = [fails(write_video, "a.mp4", n) for n in (0, 1_000, size // 2, size - 1_000, size - 1)]
-clip = AudioClip(samples, 16_000)
-results.append(fails(lambda: write_audio_file(folder / "a.wav", clip), "a.wav", 500))
 results.append(fails(lambda: write_image(folder / "a.png", images[0]), "a.png", 500))
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 write_video()
@@ -118,9 +114,14 @@ def test_full_disk_is_an_error_and_leaves_no_file(tmp_path):
     subprocess.run([sys.executable, "-c", _FULL_DISK, str(tmp_path)], check=True)
 
 
-def test_missing_folders_are_created(tmp_path):
-    write_image(tmp_path / "new" / "er" / "a.png", FRAME)
-    assert file_names(tmp_path / "new" / "er") == ["a.png"]
+def test_folders_are_created_and_permissions_are_the_default(tmp_path):
+    path = tmp_path / "new" / "er" / "a.png"
+    umask = os.umask(0o022)
+    try:
+        write_image(path, FRAME)
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
@@ -129,26 +130,19 @@ def test_missing_folders_are_created(tmp_path):
 def test_unusual_file_names_are_written_and_read(tmp_path, name):
     with VideoWriter(tmp_path / name, 16, 16, FPS, None) as writer:
         writer.write(FRAME)
-    assert probe(tmp_path / name).num_frames_estimate == 1
+    assert probe(tmp_path / name).width == 16
 
 
 def test_impossible_targets_are_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    too_long = tmp_path / ("n" * 300)
-    below_file = tmp_path / "file" / "a.mp4"
+    too_long, below_file = tmp_path / ("n" * 300), tmp_path / "file" / "a.mp4"
     for target in (tmp_path, below_file, Path("/dev/null"), Path("/proc/a.mp4"), too_long):
         with pytest.raises(MediaError), VideoWriter(target, 16, 16, FPS, None):
             pass
     assert file_names(tmp_path) == ["file"]
 
 
-def test_other_errors_of_the_body_pass_through(tmp_path):
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise ConnectionError
-
-    with pytest.raises(ConnectionError), atomic_path(tmp_path / "a.txt") as temporary:
-        fail(temporary)
+def test_unrelated_errors_of_the_body_pass_through(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
         (tmp_path / "another").read_text()
     assert file_names(tmp_path) == []
@@ -158,19 +152,9 @@ def test_target_is_replaced_at_the_end_and_links_are_followed(tmp_path):
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
     with atomic_path(tmp_path / "link.txt") as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.suffix == ".txt"
+        assert (temporary.parent, temporary.suffix) == (tmp_path, ".txt")
         temporary.write_text("new")
         assert (tmp_path / "real.txt").read_text() == "old"
     assert (tmp_path / "real.txt").read_text() == "new"
     assert (tmp_path / "link.txt").is_symlink()
     assert file_names(tmp_path) == ["link.txt", "real.txt"]
-
-
-def test_file_has_the_default_permissions(tmp_path):
-    umask = os.umask(0o022)
-    try:
-        write_image(tmp_path / "a.png", smooth(8, 8))
-    finally:
-        os.umask(umask)
-    assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o644

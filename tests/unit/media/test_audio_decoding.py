@@ -7,18 +7,17 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from helpers.media_files import quadrants, tone, write_media
+from helpers.media_files import quadrants, tone, write_media, write_wav
 
 from talkinghead.errors import MediaError
 from talkinghead.media.reader import read_audio, stream_audio
-from talkinghead.media.writer import write_audio_file
 from talkinghead.types import AudioClip
 
 RATE = 16_000
 PCM = {"audio_codec": "pcm_s16le", "audio_format": "s16"}
 
 
-def click(at_s: float, duration_s: float, sample_rate: int = RATE) -> np.ndarray:
+def click(at_s, duration_s, sample_rate=RATE):
     """Return silence with a click of 3 ms, tapered to avoid ringing."""
     samples = np.zeros(round(duration_s * sample_rate), np.float32)
     width = round(0.003 * sample_rate)
@@ -27,20 +26,19 @@ def click(at_s: float, duration_s: float, sample_rate: int = RATE) -> np.ndarray
     return samples
 
 
-def centre_s(samples: np.ndarray, sample_rate: int = RATE) -> float:
+def centre_s(samples, sample_rate=RATE):
     """Return the centre of the energy in seconds."""
     energy = samples.astype(np.float64) ** 2
     return float((energy * np.arange(len(energy))).sum() / energy.sum() / sample_rate)
 
 
-@pytest.mark.parametrize("sample_rate", [7_350, 11_025, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize("sample_rate", [7_350, 44_100, 192_000])
 def test_sample_rate_is_converted(tmp_path, sample_rate):
     path = write_media(
         tmp_path / "a.wav", audio=tone(1, sample_rate), sample_rate=sample_rate, **PCM
     )
     clip = read_audio(path, RATE)
-    assert clip.sample_rate == RATE
-    assert clip.samples.dtype == np.float32
+    assert (clip.sample_rate, clip.samples.dtype) == (RATE, np.float32)
     assert abs(len(clip.samples) - RATE) <= 1
     inner = slice(400, -400)
     assert np.abs(clip.samples[inner] - tone(1, RATE)[: len(clip.samples)][inner]).max() < 0.01
@@ -48,13 +46,7 @@ def test_sample_rate_is_converted(tmp_path, sample_rate):
 
 @pytest.mark.parametrize(
     ("codec", "audio_format"),
-    [
-        ("pcm_u8", "u8"),
-        ("pcm_s16le", "s16"),
-        ("pcm_s32le", "s32"),
-        ("pcm_f64le", "dbl"),
-        ("flac", "s32"),
-    ],
+    [("pcm_u8", "u8"), ("pcm_s16le", "s16"), ("pcm_f64le", "dbl"), ("flac", "s32")],
 )
 def test_sample_format_is_converted(tmp_path, codec, audio_format):
     path = write_media(
@@ -66,11 +58,7 @@ def test_sample_format_is_converted(tmp_path, codec, audio_format):
 
 @pytest.mark.parametrize(
     ("layout", "weights"),
-    [
-        ("mono", [1.0]),
-        ("stereo", [0.5, 0.5]),
-        ("5.1", [0.2071, 0.2071, 0.2929, 0.0, 0.1464, 0.1464]),
-    ],
+    [("stereo", [0.5, 0.5]), ("5.1", [0.2071, 0.2071, 0.2929, 0.0, 0.1464, 0.1464])],
 )
 def test_channels_are_summed_with_weights(tmp_path, layout, weights):
     for channel, weight in enumerate(weights):
@@ -90,29 +78,25 @@ def test_chunks_equal_the_whole_file(tmp_path, chunk_s):
     assert 0 < len(chunks[-1]) <= size
 
 
-@pytest.mark.parametrize("sample_rate", [RATE, 44_100])
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_late_audio_is_padded(tmp_path, name, sample_rate):
-    path = write_media(
-        tmp_path / name,
-        [quadrants()] * 50,
-        audio=click(0.5, 1, sample_rate),
-        sample_rate=sample_rate,
-        audio_start_ms=400,
-    )
+@pytest.mark.parametrize(
+    ("audio", "starts_ms", "click_s", "duration_s"),
+    [
+        (click(0.5, 1), {"audio_start_ms": 400}, 0.9, 1.4),
+        (click(0.9, 1.4), {"video_start_ms": 400}, 0.5, 1.0),
+    ],
+    ids=["late audio is padded", "early audio is cut"],
+)
+def test_audio_is_aligned_with_the_video(tmp_path, name, audio, starts_ms, click_s, duration_s):
+    path = write_media(tmp_path / name, [quadrants()] * 50, audio=audio, **starts_ms)
     samples = read_audio(path, RATE).samples
-    assert abs(centre_s(samples) - 0.9) < 0.002
-    assert abs(len(samples) / RATE - 1.4) < 0.07
+    assert abs(centre_s(samples) - click_s) < 0.002
+    assert abs(len(samples) / RATE - duration_s) < 0.07
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_early_audio_is_cut(tmp_path, name):
-    path = write_media(
-        tmp_path / name, [quadrants()] * 25, audio=click(0.9, 1.4), video_start_ms=400
-    )
-    samples = read_audio(path, RATE).samples
-    assert abs(centre_s(samples) - 0.5) < 0.002
-    assert abs(len(samples) / RATE - 1) < 0.07
+def test_audio_without_video_starts_with_its_first_sample(tmp_path):
+    path = write_media(tmp_path / "a.mkv", audio=click(0.5, 1), audio_start_ms=700)
+    assert abs(centre_s(read_audio(path, RATE).samples) - 0.5) < 0.002
 
 
 def test_gap_between_timestamps_becomes_silence(tmp_path):
@@ -125,26 +109,20 @@ def test_gap_between_timestamps_becomes_silence(tmp_path):
             container.mux(stream.encode(frame))
     samples = read_audio(tmp_path / "a.mkv", RATE).samples
     assert len(samples) == 2.5 * RATE
-    assert samples[:RATE].min() > 0.3
+    assert min(samples[:RATE].min(), samples[2 * RATE :].min()) > 0.3
     assert np.abs(samples[RATE + 1 : 2 * RATE - 1]).max() == 0
-    assert samples[2 * RATE :].min() > 0.3
-
-
-def test_audio_without_video_starts_with_its_first_sample(tmp_path):
-    path = write_media(tmp_path / "a.mkv", audio=click(0.5, 1), audio_start_ms=700)
-    assert abs(centre_s(read_audio(path, RATE).samples) - 0.5) < 0.002
 
 
 def test_resampling_does_not_shift_the_audio(tmp_path):
     path = write_media(tmp_path / "a.wav", audio=click(0.5, 1, 48_000), sample_rate=48_000, **PCM)
-    for sample_rate in (8_000, 16_000, 44_100):
+    for sample_rate in (16_000, 44_100):
         samples = read_audio(path, sample_rate).samples
         assert abs(centre_s(samples, sample_rate) - 0.5) < 1e-4
 
 
 def test_wav_without_a_length_in_its_header_is_read(tmp_path):
     path = tmp_path / "a.wav"
-    write_audio_file(path, AudioClip(tone(1, RATE), RATE))
+    write_wav(path, AudioClip(tone(1, RATE), RATE))
     data = bytearray(path.read_bytes())
     data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
@@ -160,25 +138,20 @@ def test_non_finite_samples_become_silence_and_loud_ones_are_clipped(tmp_path):
     audio[100:200], audio[300], audio[400] = np.nan, np.inf, 7.0
     path = write_float_wav(tmp_path / "a.wav", audio)
     samples = read_audio(path, RATE).samples
-    assert (samples[100:200] == 0).all()
-    assert samples[300] == 0
+    assert not samples[[*range(100, 200), 300]].any()
     assert samples[400] == 1
     assert np.isfinite(read_audio(path, 8_000).samples).all()
 
 
-@pytest.mark.parametrize(("num_samples", "reason"), [(RATE, "only NaN"), (0, "empty or damaged")])
-def test_audio_without_valid_samples_is_refused(tmp_path, num_samples, reason):
-    path = tmp_path / "a.wav"
-    if num_samples:
-        write_float_wav(path, np.full(num_samples, np.nan, np.float32))
-    else:
-        write_audio_file(path, AudioClip(np.zeros(0, np.float32), RATE))
-    with pytest.raises(MediaError, match=rf"a\.wav.*{reason}"):
-        read_audio(path, RATE)
-
-
-def test_missing_audio_is_refused_on_calling(tmp_path):
-    path = write_media(tmp_path / "a.mp4", [quadrants()] * 3)
-    for read in (read_audio, stream_audio):
-        with pytest.raises(MediaError, match=r"a\.mp4: has no audio"):
+def test_missing_or_invalid_audio_is_refused(tmp_path):
+    nan = write_float_wav(tmp_path / "nan.wav", np.full(RATE, np.nan, np.float32))
+    write_wav(tmp_path / "empty.wav", AudioClip(np.zeros(0, np.float32), RATE))
+    silent = write_media(tmp_path / "a.mp4", [quadrants()] * 3)
+    for read, path, reason in (
+        (read_audio, nan, "only NaN"),
+        (read_audio, tmp_path / "empty.wav", "empty or damaged"),
+        (read_audio, silent, "has no audio"),
+        (stream_audio, silent, "has no audio"),  # On calling.
+    ):
+        with pytest.raises(MediaError, match=rf"{path.name}: .*{reason}"):
             read(path, RATE)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import av
 import numpy as np
@@ -29,7 +27,7 @@ from talkinghead.media.reader import (
 from talkinghead.media.writer import VideoWriter
 
 RATE = 16_000
-READERS: dict[str, Callable] = {
+READERS = {
     "probe": probe,
     "is_image": is_image,
     "read_image": read_image,
@@ -39,12 +37,12 @@ READERS: dict[str, Callable] = {
 
 
 @pytest.fixture(params=READERS)
-def reader(request) -> Callable:
+def reader(request):
     return READERS[request.param]
 
 
 @contextmanager
-def media_error(path: Path, match: str | None = None) -> Iterator[pytest.ExceptionInfo]:
+def media_error(path, match=None):
     """Expect a one-line MediaError that starts with the path and ends with advice."""
     with pytest.raises(MediaError, match=match) as caught:
         yield caught
@@ -70,13 +68,12 @@ def test_missing_file_directory_and_empty_file_are_named(tmp_path, reader):
 @pytest.mark.parametrize(
     "content",
     [
-        b"It was a dark and stormy night.\n" * 50,
         b"1\n00:00:01,000 --> 00:00:02,000\nHello\n\n",
         b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nother.ts\n#EXT-X-ENDLIST\n",
         b"ffconcat version 1.0\nfile 'other.ts'\n",
         np.random.default_rng(0).bytes(50_000),
     ],
-    ids=["prose", "subtitles", "playlist", "list", "noise"],
+    ids=["subtitles", "playlist", "list", "noise"],
 )
 def test_other_content_under_a_media_suffix_is_refused(tmp_path, content):
     write_media(tmp_path / "other.ts", [quadrants()] * 3, codec="mpeg2video")
@@ -89,7 +86,7 @@ def test_other_content_under_a_media_suffix_is_refused(tmp_path, content):
 
 
 @pytest.fixture(scope="module")
-def intact_file(tmp_path_factory) -> Path:
+def intact_file(tmp_path_factory):
     """Two seconds of incompressible noise with the index first."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("intact") / "a.mp4"
@@ -100,7 +97,7 @@ def intact_file(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("fraction", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize("fraction", [0.5, 0.999])
 def test_truncated_mp4_yields_the_intact_frames_first(tmp_path, intact_file, fraction):
     path = tmp_path / "cut.mp4"
     path.write_bytes(intact_file.read_bytes()[: int(intact_file.stat().st_size * fraction)])
@@ -114,40 +111,35 @@ def test_truncated_mp4_yields_the_intact_frames_first(tmp_path, intact_file, fra
         read_audio(path, RATE)
 
 
-@pytest.mark.parametrize("name", ["probe", "read_image", "read_video", "read_audio"])
-def test_mp4_without_its_index_is_refused(tmp_path, name):
+def test_mp4_without_its_index_is_refused(tmp_path):
     path = write_media(tmp_path / "a.mp4", [quadrants()] * 20)
     path.write_bytes(path.read_bytes()[:-100])
-    with media_error(path):
-        READERS[name](path)
-
-
-@pytest.mark.parametrize("name", ["a.mkv", "a.avi"])
-def test_other_truncated_containers_are_refused(tmp_path, name):
-    path = write_media(tmp_path / name, [quadrants()] * 50, audio=tone(2, RATE))
-    assert len(list(read_video(path))) == 50
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with media_error(path, "truncated"):
-        list(read_video(path))
+    for name in ("probe", "read_image", "read_video", "read_audio"):
+        with media_error(path):
+            READERS[name](path)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "flv", "ts", "mpg", "webm"])
-def test_intact_containers_are_not_called_truncated(tmp_path, suffix):
+def test_containers_are_read_and_refused_if_truncated(tmp_path, suffix):
     codecs = {"webm": ("libvpx-vp9", "libopus"), "mpg": ("mpeg1video", "mp2")}
     codec, audio_codec = codecs.get(suffix, ("libx264", "aac"))
     formats = {"libopus": "flt", "mp2": "s16"}
     rate = 48_000 if audio_codec in formats else 44_100
     path = write_media(
         tmp_path / f"a.{suffix}",
-        [quadrants()] * 25,
+        [quadrants()] * 50,
         codec=codec,
         audio=tone(1.7, rate),
         sample_rate=rate,
         audio_codec=audio_codec,
         audio_format=formats.get(audio_codec, "fltp"),
     )
-    assert len(list(read_video(path))) == 25
+    assert len(list(read_video(path))) == 50
     assert abs(len(read_audio(path, RATE).samples) / RATE - 1.7) < 0.08
+    if suffix in ("mkv", "avi"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with media_error(path, "truncated"):
+            list(read_video(path))
 
 
 def test_damage_in_the_middle_is_reported(tmp_path, intact_file):
@@ -161,7 +153,7 @@ def test_damage_in_the_middle_is_reported(tmp_path, intact_file):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.9])
+@pytest.mark.parametrize("fraction", [0.01, 0.9])
 def test_truncated_photo_is_refused(tmp_path, suffix, fraction):
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / f"a.{suffix}"
@@ -171,44 +163,33 @@ def test_truncated_photo_is_refused(tmp_path, suffix, fraction):
         read_image(path)
 
 
-def test_audio_file_is_refused_where_video_is_needed(tmp_path):
-    path = write_media(tmp_path / "a.m4a", audio=tone(1, RATE))
+def test_missing_stream_is_refused(tmp_path):
+    speech = write_media(tmp_path / "a.m4a", audio=tone(1, RATE))
+    assert not is_image(speech)
     for read in (read_image, read_video):
-        with media_error(path, "no video"):
-            read(path)
-    assert not is_image(path)
-
-
-def test_image_is_refused_where_audio_is_needed(tmp_path):
-    path = tmp_path / "a.png"
-    Image.fromarray(quadrants()).save(path)
+        with media_error(speech, "no video"):
+            read(speech)
+    Image.fromarray(quadrants()).save(tmp_path / "a.png")
     for read in (read_audio, stream_audio):
-        with media_error(path, "has no audio"):
-            read(path, RATE)
+        with media_error(tmp_path / "a.png", "has no audio"):
+            read(tmp_path / "a.png", RATE)
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
+def png_chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-@pytest.fixture(scope="module", params=[12_000, 30_000, 70_000])
-def decompression_bomb(request, tmp_path_factory) -> Path:
-    """A black one-bit PNG of up to 70,000 x 70,000 pixels in less than a megabyte."""
-    side = request.param
+@pytest.mark.parametrize("side", [12_000, 70_000])
+def test_decompression_bomb_is_refused(tmp_path, side):
+    # A black one-bit PNG in less than a megabyte.
     rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 6) if side < 40_000 else b""
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    path = tmp_path_factory.mktemp("bomb") / "a.png"
     chunks = (png_chunk(b"IHDR", header), png_chunk(b"IDAT", rows), png_chunk(b"IEND", b""))
+    path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-    return path
-
-
-def test_decompression_bomb_is_refused(decompression_bomb, reader):
-    assert decompression_bomb.stat().st_size < 1_000_000
-    with media_error(decompression_bomb) as caught:
-        reader(decompression_bomb)
-    if reader is probe:
-        assert f"{MAX_PIXELS:,}" in str(caught.value)
+    for reader in READERS.values():
+        with media_error(path, f"{MAX_PIXELS:,}" if reader is probe else None):
+            reader(path)
 
 
 def test_decoder_has_the_pixel_limit_too(tmp_path):
