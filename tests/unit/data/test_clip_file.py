@@ -84,7 +84,7 @@ def test_missing_or_truncated_file_is_refused(tmp_path, keep):
     if keep is not None:
         path.write_bytes(content[:keep])
     assert read_metadata(path) is None
-    with pytest.raises(CorpusError, match="missing or broken .* run `talkinghead prepare` again"):
+    with pytest.raises(CorpusError, match=r"missing or broken .* run `talkinghead prepare` again"):
         ClipFile(path)
 
 

@@ -22,29 +22,21 @@ SPEC = AVSpec()
 CONTEXT, FRAMES, LOOKAHEAD = 16, 3, 2
 
 
-def make_dataset(corpus, sampling=None, **options):
-    return ClipDataset(corpus, "train", WindowOptions(FRAMES, CONTEXT, **options), sampling)
-
-
 def items(corpus, count, sampling=None, **options):
-    dataset = make_dataset(corpus, sampling, **options)
+    dataset = ClipDataset(corpus, "train", WindowOptions(FRAMES, CONTEXT, **options), sampling)
     return dataset, [dataset[index] for index in range(count)]
 
 
-def same(a, b):
-    return all(
-        torch.allclose(a[k].float(), b[k].float(), rtol=0, atol=0, equal_nan=True)
-        if torch.is_tensor(a[k])
-        else a[k] == b[k]
-        for k in a
-    )
+def arrays(item):
+    return {key: np.asarray(value) for key, value in item.items()}
 
 
 def test_items_depend_on_seed_and_index_only(corpus):
     first, again, other = (items(corpus, 6, seed=seed)[1] for seed in (0, 0, 1))
-    assert all(same(a, b) for a, b in zip(first, again, strict=True))
-    assert not all(same(a, b) for a, b in zip(first, other, strict=True))
-    assert not same(first[0] | {"index": 1}, first[1])
+    np.testing.assert_equal([*map(arrays, again)], [*map(arrays, first)])
+    draws = [[(item["clip"], item["start"]) for item in drawn] for drawn in (first, other)]
+    assert draws[0] != draws[1]
+    assert len(set(draws[0])) > 1
 
 
 def test_faces_audio_and_lips_belong_to_the_same_frames(corpus):
@@ -68,17 +60,13 @@ def test_faces_audio_and_lips_belong_to_the_same_frames(corpus):
     starts = [item["start"] for item in drawn]
     assert min(starts) < 4
     assert max(starts) > 40
-
-
-def test_audio_features_add_rows(corpus):
     _, (item,) = items(corpus, 1, audio_features=("mel", "prosody"))
     assert item["mel"].shape == (83, 80)
-    _, (plain,) = items(corpus, 1)
-    assert torch.equal(item["mel"][:80], plain["mel"])
+    assert torch.equal(item["mel"][:80], drawn[0]["mel"])
 
 
 def test_reference_is_far_from_the_targets_and_often_open(corpus):
-    dataset = make_dataset(corpus, open_reference_fraction=1.0)
+    dataset, _ = items(corpus, 0, open_reference_fraction=1.0)
     rng = np.random.default_rng(0)
     opening = np.linspace(0, 1, 50, dtype=np.float32)
     for start in range(48):
@@ -87,12 +75,7 @@ def test_reference_is_far_from_the_targets_and_often_open(corpus):
         assert start > 27 or opening[frame] > 0.8
     # In a clip that is too short for the gap, the most distant frame is the reference.
     assert dataset._draw_reference(opening[:12], 0, rng) == 11
-
-
-def test_reference_and_targets_avoid_frames_without_a_face(corpus):
-    dataset = make_dataset(corpus, open_reference_fraction=0.0)
-    rng = np.random.default_rng(0)
-    opening = np.full(50, 0.1, np.float32)
+    # Reference and targets avoid frames without a face.
     opening[10:40] = np.nan
     for _ in range(30):
         start = dataset._draw_start(opening, rng)
@@ -122,21 +105,17 @@ def test_sampling_options_choose_the_clips(corpus):
 
 
 def test_even_windows_are_fixed_and_cover_every_clip(corpus):
-    first, again = (
-        EvenClipDataset(corpus, "val", WindowOptions(FRAMES, seed=3), num_windows=8)
-        for _ in range(2)
-    )
+    windows = WindowOptions(FRAMES, seed=3)
+    first, again = (EvenClipDataset(corpus, "val", windows, num_windows=8) for _ in range(2))
     assert len(first) == 8
     assert {first[n]["clip_index"] for n in range(8)} == {0, 1}
-    assert same(first[5], again[5])
+    np.testing.assert_equal(arrays(again[5]), arrays(first[5]))
 
 
-def test_emotions_are_numbered_in_the_order_of_the_option(corpus, tmp_path):
+def test_emotions_are_numbered_and_unusable_clips_refused(corpus, tmp_path):
     manifest = Manifest.load(corpus)
-    clips = [
-        replace(clip, emotion="calm" if clip.speaker == "cartoon0" else "angry")
-        for clip in manifest.clips
-    ]
+    labels = {"cartoon0": "calm", "cartoon1": "angry"}
+    clips = [replace(clip, emotion=labels[clip.speaker]) for clip in manifest.clips]
     replace(manifest, clips=tuple(clips)).save(tmp_path)
     (tmp_path / "clips").symlink_to(corpus / "clips")
     dataset, drawn = items(tmp_path, 20, emotions=["calm", "angry"])
@@ -147,6 +126,8 @@ def test_emotions_are_numbered_in_the_order_of_the_option(corpus, tmp_path):
         items(tmp_path, 1, emotions=["calm"])
     with pytest.raises(CorpusError, match=r"4 of 4 clips .* None .*emotions=folder"):
         items(corpus, 1, emotions=["calm"])
+    with pytest.raises(CorpusError, match=r"no clip of 51 frames or more in split val; .*prepare"):
+        ClipDataset(corpus, "val", WindowOptions(51))
 
 
 def test_head_turn_is_relative_to_the_reference(corpus, tmp_path):
@@ -168,10 +149,5 @@ def test_head_turn_is_relative_to_the_reference(corpus, tmp_path):
             reference = first - turn[0, 0]
             expected = np.nan_to_num(poses[first : first + FRAMES, 0] - reference)
             np.testing.assert_array_equal(turn[:, 0], expected)
-        assert same(other, {name: item[name] for name in other})
+        np.testing.assert_equal(arrays(item | {"head_turn": 0}), arrays(other | {"head_turn": 0}))
     assert any(item["head_turn"].any() for item in drawn)
-
-
-def test_split_without_long_clips_is_refused(corpus):
-    with pytest.raises(CorpusError, match=r"no clip of 51 frames or more in split val; .*prepare"):
-        ClipDataset(corpus, "val", WindowOptions(51))
