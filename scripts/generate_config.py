@@ -1,15 +1,14 @@
 """Bring the YAML files in conf/ into line with the Python signatures that own the settings.
 
     python scripts/generate_config.py            rewrite the files
-    python scripts/generate_config.py --check    fail where one would change
+    python scripts/generate_config.py --check    fail if one would change
 
-Two kinds of YAML mappings are bound to Python: one with `_target_`, and the keys below a comment
-such as `# [talkinghead.predict.options.PredictOptions]`, up to the next blank line. Where key and
-parameter differ in name, the comment names the parameter too. A bound key has the description of
-its parameter as a comment, and its default as a value. A value that differs on purpose says so
-behind it: `num_frames: 4  # instead of 5: the reason`. Values of parameters without a default,
-`${...}`, `???`, and comments of parameters without a description are kept. A file that extends
-another one in its defaults list holds only what differs and is not generated.
+A mapping with `_target_` is bound to that function or class, and a value whose parameter is an
+option dataclass to that. Other keys are bound by a comment, `# [talkinghead.types.EncodeOptions]`,
+up to the next blank line; one that names a parameter too binds only the next key. A bound key gets
+the parameter's description as a comment and its default as a value. A value that differs on
+purpose says so behind it: `num_frames: 4  # instead of 5: the reason`. Values without a default,
+`${...}` and `???` are kept, and so are files that extend others in their defaults list.
 
 The keys whose values are paths or free text are written to `cli/hydra_app/literal_keys.py`.
 """
@@ -17,73 +16,33 @@ The keys whose values are paths or free text are written to `cli/hydra_app/liter
 from __future__ import annotations
 
 import argparse
+import pydoc
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf._utils import get_yaml_loader
-from python_signatures import (
-    NO_DEFAULT,
-    UNKNOWN,
-    Parameter,
-    is_dataclass,
-    is_definition,
-    passes_on_keywords,
-    read_parameters,
-    resolve,
-)
+from omegaconf import OmegaConf
+from python_signatures import NO_DEFAULT, Parameter, admits_path, read_parameters
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 LITERAL_KEYS = ROOT / "src/talkinghead/cli/hydra_app/literal_keys.py"
 WIDTH = 118
 
-VARIANT_FILES = {
-    "detector/face_alignment.yaml": "selects the other detector",
-    "llm/openai_compatible.yaml": "connects to a local server",
-    "provenance/none.yaml": "leaves the comment out",
-    "tts/espeak.yaml": "runs the program espeak-ng",
-    "tts/flite.yaml": "runs the program flite",
-}
-"""Files whose values and comments are written by hand, each with the reason."""
+HAND_WRITTEN = {"llm/openai_compatible.yaml", "tts/espeak.yaml", "tts/flite.yaml"}
+"""Files whose comments describe one server or program rather than the class."""
 HYDRA_PATHS = {"hydra.run.dir", "hydra.sweep.dir", "run_dir"}
 """Keys of Hydra, or of Hydra's values, that are paths."""
-OMITTED = {
-    "talkinghead.data.datamodule.LipSyncDataModule": "the module gives the rest of its windows",
-}
-"""Targets whose YAML lists only some of the parameters, each with the reason."""
+INCOMPLETE = {"talkinghead.data.datamodule.LipSyncDataModule"}
+"""Targets whose YAML lists only some parameters: `talkinghead train` gives the others."""
 
-_DIRECTIVE = re.compile(r"\s*# \[(?P<target>[\w.]+)\]\s*")
-_VARIANT = re.compile(r"  # instead of (?P<default>.+?): (?P<reason>.+)$")
-
-
-@dataclass(frozen=True)
-class BoundKey:
-    """A YAML key with the Python parameter that owns it.
-
-    Attributes:
-        key: its dotted name on the command line.
-        parameter: the owner.
-        node: its YAML key and value.
-    """
-
-    key: str
-    parameter: Parameter
-    node: tuple[yaml.Node, yaml.Node]
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Replacement of the lines `start` to `stop` (exclusive)."""
-
-    start: int
-    stop: int
-    lines: list[str]
+_DIRECTIVE = re.compile(r"\s*# \[([\w.]+)\]\s*")
+_VARIANT = re.compile(r"  # instead of (.+?): .+$")
 
 
 def main() -> None:
@@ -91,11 +50,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, fail if one would")
     check = parser.parse_args().check
-    outdated = [path for path, text in generate().items() if path.read_text() != text]
+    outdated = {path: text for path, text in generate().items() if path.read_text() != text}
     if check and outdated:
         names = ", ".join(str(path.relative_to(ROOT)) for path in outdated)
         sys.exit(f"run scripts/generate_config.py, these differ from the Python source: {names}")
-    for path, text in generate().items():
+    for path, text in outdated.items():
         path.write_text(text, encoding="utf-8")
 
 
@@ -103,204 +62,137 @@ def generate() -> dict[Path, str]:
     """Return the content that each generated file should have."""
     texts, bound = {}, []
     for path in sorted(CONF.rglob("*.yaml")):
-        text = path.read_text(encoding="utf-8")
-        generated, keys = update(text, _prefix(path, text))
-        bound += keys
-        if path.relative_to(CONF).as_posix() not in VARIANT_FILES:
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(CONF)
+        is_global = len(name.parts) == 1 or text.startswith("# @package _global_")
+        prefix = "" if is_global else f"{'.'.join(name.parent.parts)}."
+        generated, parameters = update(text, prefix)
+        bound += parameters
+        if name.as_posix() not in HAND_WRITTEN:
             texts[path] = generated
     texts[LITERAL_KEYS] = _literal_keys(bound)
     return texts
 
 
-def update(text: str, prefix: str) -> tuple[str, list[BoundKey]]:
-    """Return a file's text with comments and values from Python, and its bound keys.
+def update(text: str, prefix: str) -> tuple[str, list[tuple[str, Parameter]]]:
+    """Return a file's text with comments and values from Python, and the parameters of its keys.
 
     Args:
-        text: the YAML file.
-        prefix: what its keys have before their names on the command line, with a dot at the end.
+        text: The YAML file.
+        prefix: What its keys have before their names on the command line, with a dot at the end.
     """
-    lines = text.splitlines()
     root = yaml.compose(text)
-    extends = re.search(r"^  - (?!_self_|override)[\w/]+$", text, re.MULTILINE) is not None
-    bound: list[BoundKey] = []
-    edits: list[Edit] = []
-    if isinstance(root, yaml.MappingNode):
-        for mapping, name in _mappings(root, prefix):
-            known = {key.key for key in bound}
-            keys = [key for key in _bind(mapping, name, lines) if key.key not in known]
-            bound += keys
-            if not extends:
-                edits += [_update_key(key, lines) for key in keys]
-                edits += _missing_keys(mapping, lines)
-    for edit in sorted(edits, key=lambda item: (item.start, item.stop), reverse=True):
-        lines[edit.start : edit.stop] = edit.lines
-    return "\n".join(lines) + "\n", bound
+    if not isinstance(root, yaml.MappingNode):
+        return text, []
+    file, values = _File(text.splitlines()), OmegaConf.to_container(OmegaConf.create(text))
+    file.read(root, values, prefix, None)
+    extended = [e for e in values.get("defaults", ()) if isinstance(e, str) and e != "_self_"]
+    if not extended:
+        # Later edits first, and of those in one place the outer mapping's.
+        for start, stop, lines in sorted(file.edits, key=lambda edit: edit[:2])[::-1]:
+            file.lines[start:stop] = lines
+    return "\n".join(file.lines) + "\n", file.bound
 
 
-def _prefix(path: Path, text: str) -> str:
-    group = path.relative_to(CONF).parent.as_posix()
-    if group == "." or text.startswith("# @package _global_"):
-        return ""
-    return f"{group.replace('/', '.')}."
+@dataclass
+class _File:
+    """A YAML file, the parameters of its keys, and the edits (start, stop, lines) that it needs."""
 
+    lines: list[str]
+    bound: list[tuple[str, Parameter]] = field(default_factory=list)
+    edits: list[tuple[int, int, list[str]]] = field(default_factory=list)
 
-def _mappings(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[yaml.MappingNode, str]]:
-    """Yield a mapping and those in it, each with the dotted prefix of its keys."""
-    yield node, prefix
-    for key, value in node.value:
-        if isinstance(value, yaml.MappingNode) and key.value != "hydra":
-            yield from _mappings(value, f"{prefix}{key.value}.")
-
-
-def _target(mapping: yaml.MappingNode) -> str | None:
-    values = {key.value: value.value for key, value in mapping.value}
-    target = values.get("_target_")
-    return target if isinstance(target, str) and target.startswith("talkinghead.") else None
-
-
-def _section(line: int, lines: list[str]) -> str | None:
-    """Return the target that a comment above a key names, None without one."""
-    indent = len(lines[line]) - len(lines[line].lstrip())
-    is_next_key = True
-    while line and lines[line - 1].strip():
-        line -= 1
-        depth = len(lines[line]) - len(lines[line].lstrip())
-        if depth < indent:
-            return None
-        if depth > indent:
-            continue
-        match = _DIRECTIVE.fullmatch(lines[line])
-        if match is not None:  # One that names a parameter is for the next key only.
-            target = match["target"]
-            return target if is_next_key or is_definition(target) else None
-        is_next_key = is_next_key and lines[line].lstrip().startswith("#")
-    return None
-
-
-def _bind(mapping: yaml.MappingNode, prefix: str, lines: list[str]) -> list[BoundKey]:
-    target = _target(mapping)
-    bound: list[BoundKey] = []
-    if mapping.flow_style and target is None:
-        return bound
-    for key, value in mapping.value:
-        owner = target or _section(key.start_mark.line, lines)
-        if owner is None or key.value.startswith("_") or key.value == "defaults":
-            continue
-        parameter = _parameter(owner, key.value)
-        if parameter is None:
-            continue
-        bound.append(BoundKey(f"{prefix}{key.value}", parameter, (key, value)))
-        bound += _bind_nested(value, parameter, f"{prefix}{key.value}.")
-    return bound
-
-
-def _parameter(owner: str, key: str) -> Parameter | None:
-    """Return the owner of a key: a parameter of that name, or the one that the comment names."""
-    if not is_definition(owner):
-        owner, _, key = owner.rpartition(".")
-    parameter = read_parameters(owner).get(key)
-    if parameter is None and not passes_on_keywords(owner):
-        raise LookupError(f"{owner} has no parameter {key}")
-    return parameter
-
-
-def _bind_nested(value: yaml.Node, parameter: Parameter, prefix: str) -> list[BoundKey]:
-    """Return the bound keys of a mapping whose parameter is an option dataclass."""
-    if not isinstance(value, yaml.MappingNode) or _target(value):
-        return []
-    owner = resolve(parameter.annotation.partition(" |")[0], parameter.module)
-    if owner is None or not is_dataclass(owner):
-        return []
-    fields = read_parameters(owner)
-    bound = []
-    for key, inner in value.value:
-        if key.value not in fields:
-            raise LookupError(f"{owner} has no field {key.value}")
-        bound.append(BoundKey(f"{prefix}{key.value}", fields[key.value], (key, inner)))
-        bound += _bind_nested(inner, fields[key.value], f"{prefix}{key.value}.")
-    return bound
-
-
-def _update_key(bound: BoundKey, lines: list[str]) -> Edit:
-    """Return the edit of a key's lines to its description and its value."""
-    key, value = bound.node
-    line, indent = key.start_mark.line, " " * key.start_mark.column
-    if lines[line][: key.start_mark.column].strip():  # in braces, with others on the line
-        _require_equal(bound, value)
-        return Edit(line, line, [])
-    start = line
-    while start and lines[start - 1].startswith(f"{indent}#"):
-        if _DIRECTIVE.fullmatch(lines[start - 1]):
-            break
-        start -= 1
-    description = bound.parameter.description
-    comment = _comment(description, indent) if description else lines[start:line]
-    if isinstance(value, yaml.MappingNode) and not value.flow_style:
-        return Edit(start, line, comment)
-    stop = max(line + 1, _stop(value, lines))
-    return Edit(start, stop, [*comment, *_value_lines(bound, lines[line:stop], indent)])
-
-
-def _value_lines(bound: BoundKey, old: list[str], indent: str) -> list[str]:
-    _, value = bound.node
-    default, written = bound.parameter.default, _load(value)
-    variant = _VARIANT.search(old[-1])
-    if variant:
-        if default is not UNKNOWN and _load(yaml.compose(variant["default"])) != default:
-            raise ValueError(f"{bound.key}: the default is {default!r}, not {variant['default']}")
-        if written == default:
-            raise ValueError(f"{bound.key} is marked as a variant and has the default {default!r}")
-        return old
-    wired = isinstance(written, str) and ("${" in written or written == "???")
-    if default in (NO_DEFAULT, UNKNOWN) or wired or written == default:
-        return old
-    return [f"{indent}{bound.node[0].value}: {_dump(default)}"]
-
-
-def _require_equal(bound: BoundKey, value: yaml.Node) -> None:
-    default = bound.parameter.default
-    if default not in (NO_DEFAULT, UNKNOWN) and _load(value) != default:
-        raise ValueError(f"{bound.key}: write it on a line of its own: it differs from {default!r}")
-
-
-def _missing_keys(mapping: yaml.MappingNode, lines: list[str]) -> list[Edit]:
-    """Return edits that add missing parameters below the last bound key of a mapping."""
-    owners: dict[str, list[yaml.Node]] = {}
-    target = _target(mapping)
-    if mapping.flow_style:
-        return []
-    for key, value in mapping.value:
-        owner = target or _section(key.start_mark.line, lines)
-        if owner is not None:
-            owners.setdefault(owner, []).append(value)
-    present = {key.value for key, _ in mapping.value}
-    present |= set(re.findall(r"^  - (\w+): ", "\n".join(lines), re.MULTILINE))  # config groups
-    edits = []
-    for owner, values in owners.items():
-        if owner in OMITTED or not (target or (is_definition(owner) and is_dataclass(owner))):
-            continue
-        column = mapping.value[0][0].start_mark.column
-        stop = max(_stop(value, lines) for value in values)
-        for parameter in read_parameters(owner).values():
-            if parameter.name in present or not parameter.is_plain or not parameter.description:
+    def read(self, node: yaml.MappingNode, values: Any, prefix: str, owner: Any) -> None:
+        """Bind the keys of a mapping, and of those in it, to a function, a class or a comment's."""
+        if "_target_" in values:
+            target = values["_target_"]
+            owner = _find(target)[0] if target.startswith("talkinghead.") else None
+        section, ends = None, {owner: 0}
+        for key, value in node.value:
+            name, start, end = key.value, key.start_mark.line, self._end(value)
+            while start and self.lines[start - 1].startswith(f"{' ' * key.start_mark.column}#"):
+                start -= 1
+            if start and not self.lines[start - 1].strip():
+                section = None
+            own, parameter_name = section or owner, name
+            for number in range(start, key.start_mark.line):
+                if directive := _DIRECTIVE.fullmatch(self.lines[number]):
+                    start, (own, parameter_name) = number + 1, _find(directive[1])
+                    section = section if parameter_name else own
+            if name in ("defaults", "hydra") or name.startswith("_"):
                 continue
-            default = parameter.default
-            value = "???" if default in (NO_DEFAULT, UNKNOWN) else _dump(default)
-            added = [*_comment(parameter.description, " " * column)]
-            added.append(f"{' ' * column}{parameter.name}: {value}")
-            edits.append(Edit(stop, stop, added))
-    return edits[::-1]
+            given = values[name]
+            block = isinstance(value, yaml.MappingNode) and not value.flow_style
+            parameter = _parameter(own, parameter_name or name)
+            if parameter is not None:
+                if own in (section, owner):
+                    ends[own] = end
+                self.bound.append((f"{prefix}{name}", parameter))
+                self._edit(key, (start, end), parameter.default if block else given, parameter)
+            if block:
+                options = parameter.options if parameter else None
+                self.read(value, given, f"{prefix}{name}.", options)
+        defaults = values.get("defaults", ())
+        groups = {key for entry in defaults if isinstance(entry, dict) for key in entry}
+        for own, end in ends.items():
+            if own is owner or is_dataclass(own):
+                self._add_missing(own, values.keys() | groups, end, node.start_mark.column)
+
+    def _end(self, value: yaml.Node) -> int:
+        """Return the line after a value. YAML counts comments after a block as part of it."""
+        end = max(value.end_mark.line + (value.end_mark.column > 0), value.start_mark.line + 1)
+        while not self.lines[end - 1].strip() or self.lines[end - 1].lstrip().startswith("#"):
+            end -= 1
+        return end
+
+    def _edit(self, key: yaml.Node, span: tuple[int, int], given: Any, owner: Parameter) -> None:
+        """Note the change of a key's lines to its description and its default."""
+        line, indent, default = key.start_mark.line, " " * key.start_mark.column, owner.default
+        comment = _comment(owner.description, indent) or self.lines[span[0] : line]
+        is_wired = isinstance(given, str) and ("${" in given or given == "???")
+        if variant := _VARIANT.search(self.lines[line]):
+            expected = OmegaConf.to_container(OmegaConf.create(f"x: {variant[1]}"))["x"]
+            if expected != default or given == default:
+                raise ValueError(f"{key.value}: {given!r} {variant[0]}: the default is {default!r}")
+        if variant or is_wired or default in (NO_DEFAULT, given):
+            self.edits.append((span[0], line, comment))
+        else:
+            self.edits.append((*span, [*comment, f"{indent}{key.value}: {_dump(default)}"]))
+
+    def _add_missing(self, owner: Any, present: set[str], end: int, column: int) -> None:
+        """Note the addition of an owner's parameters that are not in the file."""
+        if owner is None or f"{owner.__module__}.{owner.__qualname__}" in INCOMPLETE:
+            return
+        indent = " " * column
+        for name, parameter in read_parameters(owner)[0].items():
+            if name not in present and (comment := _comment(parameter.description, indent)):
+                value = "???" if parameter.default is NO_DEFAULT else _dump(parameter.default)
+                self.edits.append((end, end, [*comment, f"{indent}{name}: {value}"]))
 
 
-def _stop(value: yaml.Node, lines: list[str]) -> int:
-    """Return the line after a value. YAML itself counts comments after a block as part of it."""
-    stop = value.end_mark.line + (value.end_mark.column > 0)
-    while stop and (not lines[stop - 1].strip() or lines[stop - 1].lstrip().startswith("#")):
-        stop -= 1
-    return stop
+def _find(target: str) -> tuple[Any, str]:
+    """Return the function or class that a dotted name names, and the name of its parameter."""
+    found: Any = pydoc.locate(target)
+    if callable(found):
+        return found, ""
+    owner, _, name = target.rpartition(".")
+    found = pydoc.locate(owner)
+    if not callable(found):
+        raise LookupError(f"there is no {target}")
+    return found, name
+
+
+def _parameter(owner: Any, name: str) -> Parameter | None:
+    if owner is None:
+        return None
+    parameters, accepts_others = read_parameters(owner)
+    if name not in parameters and not accepts_others:
+        raise LookupError(f"{owner.__qualname__} has no parameter {name}")
+    return parameters.get(name)
 
 
 def _comment(description: str, indent: str) -> list[str]:
+    if not description:
+        return []
     first = description.split()[0]
     text = description[0].upper() + description[1:] if first.isalpha() else description
     text = text if text[-1] in ".:!?" else f"{text}."
@@ -311,44 +203,15 @@ def _comment(description: str, indent: str) -> list[str]:
     )
 
 
-def _load(node: yaml.Node | None) -> Any:
-    loader = get_yaml_loader()("")
-    value = loader.construct_document(_resolve_scalars(node, loader))
-    return _as_tuples(value)
-
-
-def _resolve_scalars(node: Any, loader: Any) -> Any:
-    """Tag scalars as OmegaConf does: YAML itself reads 1e-4 as text."""
-    if isinstance(node, yaml.ScalarNode):
-        plain = node.style is None
-        node.tag = loader.resolve(yaml.ScalarNode, node.value, (plain, not plain))
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _resolve_scalars(item, loader)
-    elif isinstance(node, yaml.MappingNode):
-        for _, item in node.value:
-            _resolve_scalars(item, loader)
-    return node
-
-
-def _as_tuples(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_as_tuples(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _as_tuples(item) for key, item in value.items()}
-    return value
-
-
 def _dump(value: Any) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, allow_unicode=True)
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _literal_keys(bound: list[BoundKey]) -> str:
-    paths = {key.key for key in bound if key.parameter.is_path} | HYDRA_PATHS
-    named = {key.key for key in bound if key.key in paths and "Mapping" in key.parameter.types}
-    texts = {key.key for key in bound if key.parameter.is_text} - paths
+def _literal_keys(bound: list[tuple[str, Parameter]]) -> str:
+    paths = {key for key, parameter in bound if admits_path(parameter.annotation)} | HYDRA_PATHS
+    named = {key for key, parameter in bound if Mapping in parameter.types} & paths
+    texts = {key for key, parameter in bound if parameter.is_text} - paths
     text = '"""Keys whose values are paths or free text. Made by scripts/generate_config.py."""\n'
     for name, keys, doc in (
         ("PATH_KEYS", paths, "Their types admit a path."),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import posixpath
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from python_signatures import resolve
+import talkinghead
 
 ROOT = Path(__file__).parents[1]
 if TYPE_CHECKING:
@@ -51,11 +50,6 @@ def on_page_markdown(markdown: str, page: object, files: Files, **_: object) -> 
 
 def reference() -> str:
     """Return the page of the names that `import talkinghead` offers."""
-    tree = ast.parse((ROOT / "src/talkinghead/__init__.py").read_text(encoding="utf-8"))
-    public: list[str] = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            public = [ast.literal_eval(item) for item in node.value.elts]  # type: ignore[attr-defined]
-    targets = [resolve(name, "talkinghead") for name in public]
-    entries = [f"::: {target}\n" for target in targets if target is not None]
+    modules = talkinghead._MODULES
+    entries = [f"::: talkinghead.{modules[name]}.{name}\n" for name in talkinghead.__all__]
     return "\n".join(["# API reference\n", "Names to import from `talkinghead`.\n", *entries])

@@ -1,289 +1,122 @@
-"""Read parameters, defaults and their documentation from Python source without importing it."""
+"""Parameters of functions and classes, with their types, defaults and descriptions."""
 
 from __future__ import annotations
 
-import ast
+import builtins
+import inspect
 import re
-from dataclasses import dataclass
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
-SOURCE = Path(__file__).parents[1] / "src"
-NO_DEFAULT = object()
-"""The parameter must be given."""
-UNKNOWN = object()
-"""The default is an expression that only running the code would evaluate."""
+from griffe import Docstring
 
-_PLAIN_TYPES = {
-    *("str", "int", "float", "bool", "None", "Path", "Any", "list", "dict", "tuple", "Sequence"),
-    *("Mapping", "Literal", "StrPath", "PathLike"),
-}
+NO_DEFAULT = inspect.Parameter.empty
 
 
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a function, or a field of a dataclass.
 
-    Attributes:
-        name: its name.
-        annotation: its type as written, such as `str | Path | None`.
-        default: its value, `NO_DEFAULT` or `UNKNOWN`.
-        description: its line in `Args:` or `Attributes:`, joined; empty where there is none.
-        module: the module that defines it.
+    `annotation` is its evaluated type, `default` its value as YAML gives it (lists, not tuples) or
+    `NO_DEFAULT`, and `description` its entry in the docstring, empty if that is "see ...".
     """
 
     name: str
-    annotation: str
+    annotation: Any
     default: Any
     description: str
-    module: str
 
     @property
-    def types(self) -> set[str]:
-        """The members of the annotated union, without their type arguments."""
-        without_arguments = re.sub(r"\[[^\[\]]*\]", "", self.annotation)
-        while "[" in without_arguments:
-            without_arguments = re.sub(r"\[[^\[\]]*\]", "", without_arguments)
-        return {part.strip() for part in without_arguments.split("|")} - {""}
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether YAML can hold every value of the type."""
-        return self.types <= _PLAIN_TYPES
-
-    @property
-    def is_path(self) -> bool:
-        """Whether a value may be a path."""
-        return bool(re.search(r"\b(Path|StrPath|PathLike)\b", self.annotation))
+    def types(self) -> set[Any]:
+        """The members of the union, without their type arguments."""
+        is_union = get_origin(self.annotation) in (Union, UnionType)
+        members = get_args(self.annotation) if is_union else (self.annotation,)
+        return {get_origin(member) or member for member in members}
 
     @property
     def is_text(self) -> bool:
         """Whether a value is free text: a string that is not one of a fixed set."""
-        return "str" in self.types and self.types <= {"str", "None"}
+        return str in self.types and self.types <= {str, NoneType}
+
+    @property
+    def options(self) -> type | None:
+        """The option dataclass whose fields the value has."""
+        return next((kind for kind in self.types if is_dataclass(kind)), None)
 
 
 @cache
-def read_parameters(target: str) -> dict[str, Parameter]:
-    """Return the parameters of a function, class or dataclass by name.
+def read_parameters(owner: Callable[..., Any]) -> tuple[dict[str, Parameter], bool]:
+    """Return the parameters of a function or class by name, and whether it accepts others.
 
-    Args:
-        target: its dotted name, such as `talkinghead.types.AVSpec`.
-
-    Raises:
-        LookupError: the source has no such definition.
+    `**options` that the docstring describes as "fields of `X`" or "arguments of `X`" are replaced
+    by the parameters of X, if X is a class of this project.
     """
-    module, _, name = target.rpartition(".")
-    node, module = _find(module, name)
-    if isinstance(node, ast.FunctionDef):
-        return _function_parameters(node, module, ast.get_docstring(node) or "")
-    constructor = _method(node, "__init__")
-    if constructor is not None:
-        doc = f"{ast.get_docstring(node) or ''}\n{ast.get_docstring(constructor) or ''}"
-        own = _function_parameters(constructor, module, doc)
-        if constructor.args.kwarg is None:
-            return own
-        passed_on = _passed_on(constructor, module)
-        return {**(passed_on or _inherited(node, module)), **own}
-    return {**_inherited(node, module), **_fields(node, module)}
-
-
-@cache
-def is_dataclass(target: str) -> bool:
-    """Return whether a dotted name is that of a dataclass."""
-    module, _, name = target.rpartition(".")
-    node, _ = _find(module, name)
-    return any("dataclass" in ast.unparse(item) for item in node.decorator_list)
-
-
-@cache
-def is_definition(target: str) -> bool:
-    """Return whether a dotted name is that of a function, a method or a class."""
-    module, _, name = target.rpartition(".")
-    try:
-        _find(module, name)
-    except LookupError:
-        return False
-    return True
-
-
-@cache
-def passes_on_keywords(target: str) -> bool:
-    """Return whether a function or a class takes `**options` for one that cannot be found."""
-    module, _, name = target.rpartition(".")
-    node, module = _find(module, name)
-    function = _method(node, "__init__") if isinstance(node, ast.ClassDef) else node
-    if function is None or function.args.kwarg is None:
-        return False
-    inherited = _inherited(node, module) if isinstance(node, ast.ClassDef) else {}
-    return not (_passed_on(function, module) or inherited)
-
-
-def resolve(name: str, module: str) -> str | None:
-    """Return the dotted name of a class that a module defines or imports, None if neither."""
-    for item in _tree(module).body:
-        if isinstance(item, ast.ClassDef | ast.FunctionDef) and item.name == name:
-            return f"{module}.{name}"
-    for item in ast.walk(_tree(module)):
-        if isinstance(item, ast.ImportFrom) and (item.module or "").startswith("talkinghead"):
-            for alias in item.names:
-                if (alias.asname or alias.name) == name:
-                    return f"{item.module}.{alias.name}"
-    return None
-
-
-@cache
-def _tree(module: str) -> ast.Module:
-    path = SOURCE.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    if not path.is_file():
-        raise LookupError(f"there is no module {module}")
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def _find(module: str, name: str) -> tuple[ast.ClassDef | ast.FunctionDef, str]:
-    """Return the definition of a class, a function or a class's method, and its module."""
-    owner, _, class_name = module.rpartition(".")
-    if class_name[:1].isupper():
-        definition, owner = _find(owner, class_name)
-        method = _method(definition, name) if isinstance(definition, ast.ClassDef) else None
-        if method is None:
-            raise LookupError(f"{module} has no method {name}")
-        return method, owner
-    for item in _tree(module).body:
-        if isinstance(item, ast.ClassDef | ast.FunctionDef) and item.name == name:
-            return item, module
-    imported = resolve(name, module)
-    if imported is None:
-        raise LookupError(f"{module} has no class or function {name}")
-    owner, _, original = imported.rpartition(".")
-    return _find(owner, original)
-
-
-def _method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
-    methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
-    return next((item for item in methods if item.name == name), None)
-
-
-def _inherited(node: ast.ClassDef, module: str) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {}
-    for base in node.bases:
-        target = resolve(ast.unparse(base), module)
-        if target is not None:
-            found |= read_parameters(target)
-    return found
+    others: dict[str, Parameter] = {}
+    accepts_others = False
+    descriptions = _descriptions(owner)
+    for name, parameter in inspect.signature(owner).parameters.items():
+        description = descriptions.get(name, "")
+        if parameter.kind is parameter.VAR_KEYWORD:
+            match = re.match(r"(?i)(other )?(fields|arguments) of `(\w+)`", description)
+            target = vars(sys.modules[owner.__module__]).get(match[3]) if match else None
+            accepts_others = not getattr(target, "__module__", "").startswith("talkinghead.")
+            if not accepts_others:
+                others, accepts_others = read_parameters(target)
+        else:
+            default = _default(owner, parameter)
+            annotation = _annotation(owner, name, parameter.annotation)
+            found[name] = Parameter(name, annotation, default, description)
+    return {**others, **found}, accepts_others
 
 
-def _passed_on(function: ast.FunctionDef, module: str) -> dict[str, Parameter]:
-    """Return the fields of the option dataclass that is built from `**options`, if any."""
-    for call in ast.walk(function):
-        if isinstance(call, ast.Call) and any(keyword.arg is None for keyword in call.keywords):
-            target = resolve(ast.unparse(call.func), module)
-            if target is not None and is_definition(target) and is_dataclass(target):
-                return read_parameters(target)
-    return {}
+def _annotation(owner: Callable[..., Any], name: str, annotation: Any) -> Any:
+    """Return a type, evaluated in the module of the class that has the field.
+
+    Names imported for type checking only are replaced by `object`.
+    """
+    if not isinstance(annotation, str):
+        return annotation
+    bases = inspect.getmro(owner) if isinstance(owner, type) and is_dataclass(owner) else ()
+    origin = next((c for c in bases if name in vars(c).get("__annotations__", {})), owner)
+    names = vars(builtins) | vars(sys.modules[origin.__module__])
+    return eval(annotation, {}, defaultdict(lambda: object, names))  # noqa: S307 - our own source
 
 
-def _function_parameters(node: ast.FunctionDef, module: str, doc: str) -> dict[str, Parameter]:
-    arguments = node.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    pairs = [
-        *zip(positional, [*missing, *arguments.defaults], strict=True),
-        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
-    ]
-    descriptions = _descriptions(doc)
-    return {
-        argument.arg: Parameter(
-            argument.arg,
-            _annotation(argument.annotation, module),
-            _evaluate(default, module),
-            descriptions.get(argument.arg, ""),
-            module,
-        )
-        for argument, default in pairs
-        if argument.arg not in ("self", "cls")
-    }
+def _default(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    value = parameter.default
+    if is_dataclass(owner):
+        field = next(field for field in fields(owner) if field.name == parameter.name)
+        value = field.default_factory() if callable(field.default_factory) else value
+    return _as_yaml(value)
 
 
-def _fields(node: ast.ClassDef, module: str) -> dict[str, Parameter]:
-    descriptions = _descriptions(ast.get_docstring(node) or "")
+def _as_yaml(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_yaml(item) for key, item in value.items()}
+    return [_as_yaml(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def admits_path(annotation: Any) -> bool:
+    """Return whether a value of a type may be a path, or contain one."""
+    return annotation is Path or any(admits_path(item) for item in get_args(annotation))
+
+
+def _descriptions(owner: Callable[..., Any]) -> dict[str, str]:
+    """Return the entries of `Args:` and `Attributes:` of a function or of a class and its bases."""
+    documented = [owner]
+    if isinstance(owner, type):
+        documented = [item for c in reversed(owner.__mro__) for item in (c, c.__init__)]
     found = {}
-    for item, following in zip(node.body, [*node.body[1:], None], strict=True):
-        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
-            continue
-        annotation = _annotation(item.annotation, module)
-        if annotation.startswith("ClassVar"):
-            continue
-        below = following.value if isinstance(following, ast.Expr) else None
-        text = below.value if isinstance(below, ast.Constant) else ""
-        name = item.target.id
-        description = descriptions.get(name) or " ".join(str(text).split())
-        default = _evaluate(item.value, module)
-        found[name] = Parameter(name, annotation, default, description, module)
-    return found
-
-
-def _annotation(node: ast.expr | None, module: str) -> str:
-    """Return the type as written, with a type alias replaced by its value."""
-    if node is None:
-        return ""
-    if isinstance(node, ast.Name):
-        for item in _tree(module).body:
-            if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == node.id:
-                return ast.unparse(item.value)
-        imported = resolve(node.id, module)
-        if imported is not None and not is_definition(imported):
-            owner, _, name = imported.rpartition(".")
-            return _annotation(ast.Name(name), owner)
-    return ast.unparse(node)
-
-
-def _evaluate(node: ast.expr | None, module: str) -> Any:
-    if node is None:
-        return NO_DEFAULT
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "field":
-        keywords = {item.arg: item.value for item in node.keywords}
-        if "default" in keywords:
-            return _evaluate(keywords["default"], module)
-        factory = ast.unparse(keywords["default_factory"]) if keywords else ""
-        return {"dict": {}, "list": []}.get(factory, UNKNOWN)
-    if isinstance(node, ast.Name):
-        return _constant(node.id, module)
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return UNKNOWN
-
-
-def _constant(name: str, module: str) -> Any:
-    for item in _tree(module).body:
-        if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == name:
-            return _evaluate(item.value, module)
-        if isinstance(item, ast.AnnAssign) and ast.unparse(item.target) == name:
-            return _evaluate(item.value, module)
-    imported = resolve(name, module)
-    if imported is None:
-        return UNKNOWN
-    owner, _, original = imported.rpartition(".")
-    return _constant(original, owner)
-
-
-def _descriptions(doc: str) -> dict[str, str]:
-    """Return the entries of the `Args:` and `Attributes:` sections of a docstring."""
-    found: dict[str, str] = {}
-    section, name, indent = False, "", 0
-    for line in doc.splitlines():
-        depth = len(line) - len(line.lstrip())
-        if re.fullmatch(r"\s*(Args|Attributes):", line):
-            section, name, indent = True, "", depth
-        elif section and line.strip() and depth <= indent:
-            section = False
-        elif section:
-            entry = re.match(r"\s+\*{0,2}(\w+)(?: \([^)]*\))?:\s*(.*)", line)
-            if entry and depth <= indent + 4:
-                name = entry[1]
-                found[name] = entry[2]
-            elif name and line.strip():
-                found[name] = f"{found[name]} {line.strip()}".strip()
-    return {name: text for name, text in found.items() if not text.lower().startswith("see ")}
+    for doc in (inspect.cleandoc(item.__doc__ or "") for item in documented):
+        for section in Docstring(doc).parse("google", warnings=False):
+            if section.kind.value in ("parameters", "attributes"):
+                for item in section.value:
+                    found[item.name.lstrip("*")] = " ".join(item.description.split())
+    return {name: "" if d.lower().startswith("see ") else d for name, d in found.items()}
