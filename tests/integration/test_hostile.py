@@ -11,14 +11,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
+from helpers.media_files import write_media
 from helpers.predict_command import make_files, messages, predict, write_speech
 from skimage.data import astronaut
 
 from talkinghead.media.reader import probe, read_video
-from talkinghead.media.writer import VideoWriter
 from talkinghead.predict.predictor import LipSyncPredictor
 
 FACE = np.ascontiguousarray(astronaut()[:256, 100:356])
@@ -27,32 +26,20 @@ FACE = np.ascontiguousarray(astronaut()[:256, 100:356])
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = make_files(tmp_path_factory.mktemp("hostile"))
-    write(folder / "wall.mp4", Fraction(25), [np.full((128, 128, 3), 90, np.uint8)] * 5)
-    write(folder / "fast.mp4", Fraction(1_000_000), [FACE] * 24)
-    write(folder / "one.mp4", Fraction(25), [FACE])
-    write(folder / "instant.mp4", Fraction(1_000_000), [FACE])
+    write_media(folder / "wall.mp4", [np.full((128, 128, 3), 90, np.uint8)] * 5)
+    write_media(folder / "fast.mp4", [FACE] * 24, fps=Fraction(1_000_000))
+    write_media(folder / "one.mp4", [FACE])
+    write_media(folder / "instant.mp4", [FACE], fps=Fraction(1_000_000))
     write_giant(folder / "giant.avi", 60_000)
     shutil.copy(folder / "video.mp4", folder / "a, 'b' = \"c\" (1) ${d}.mp4")
     shutil.copy(folder / "speech.wav", folder / "e=f, {g: [h]}.wav")
     return folder
 
 
-def write(path, fps, images):
-    height, width, _ = images[0].shape
-    with VideoWriter(path, width, height, fps, None, preset="ultrafast") as writer:
-        for image in images:
-            writer.write(image)
-
-
 def write_giant(path, side):
     """Write a small video whose header claims side x side pixels."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("rawvideo", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        frame = av.VideoFrame.from_ndarray(FACE[:48, :64].copy()).reformat(format="yuv420p")
-        container.mux(stream.encode(frame))
+    content = write_media(path, [FACE[:48, :64]], codec="rawvideo").read_bytes()
     size, claimed = struct.pack("<II", 64, 48), struct.pack("<II", side, side)
-    content = path.read_bytes()
     assert size in content
     path.write_bytes(content.replace(size, claimed))
 

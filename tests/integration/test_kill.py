@@ -40,11 +40,11 @@ def losses(run: Path) -> dict[int, dict[str, str]]:
     before the step of the second optimizer; the losses of the generator are always present.
     """
     with (run / "csv" / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["train/generator/loss"]]
-    return {
-        int(row["step"]): {k: v for k, v in row.items() if k.startswith("train/") and v}
-        for row in rows
-    }
+        return {
+            int(row["step"]): {k: v for k, v in row.items() if k.startswith("train/") and v}
+            for row in csv.DictReader(file)
+            if row["train/generator/loss"]
+        }
 
 
 @pytest.mark.slow
@@ -54,15 +54,13 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     save_release(tmp_path / "expert.safetensors", EXPERT, expert, meta)
     common = [*SECOND_STAGE, f"data.corpus_dir={tmp_path / 'corpus'}"]
     common.append(f"model.sync_expert={tmp_path / 'expert.safetensors'}")
-    killed, resumed, whole = (tmp_path / "runs" / n for n in ("killed", "resumed", "whole"))
+    killed, resumed, whole = (tmp_path / name for name in ("killed", "resumed", "whole"))
     last = killed / "checkpoints" / "last.ckpt"
 
     # There are a few iterations between checkpoints, so some are lost and repeated.
-    endless = [*common, "model.max_iterations=100000", "callbacks.last.minutes=0.01"]
-    endless.append(f"hydra.run.dir={killed}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "talkinghead", "train", *endless], start_new_session=True
-    )
+    command = [sys.executable, "-m", "talkinghead", "train", *common, f"hydra.run.dir={killed}"]
+    command += ["model.max_iterations=100000", "callbacks.last.minutes=0.01"]
+    process = subprocess.Popen(command, start_new_session=True)
     try:
         while not last.is_file():
             assert process.poll() is None

@@ -1,6 +1,7 @@
-"""The predictor with a small random model and a detector without weights."""
+"""The predictor and avatars, with a small random model and a detector without weights."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import cv2
@@ -17,6 +18,8 @@ from helpers.small_predictor import (
 )
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
+from talkinghead.predict import avatar as avatar_module
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source import playback
 from talkinghead.types import AudioClip, VideoFrame
 
@@ -30,6 +33,12 @@ def predictor():
 def photo():
     noise = np.random.default_rng(0).standard_normal((HEIGHT, WIDTH, 3)).astype(np.float32)
     return (130 + 200 * cv2.GaussianBlur(noise, (0, 0), 3)).clip(40, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("predictor") / "face.mp4"
+    return write_video(path, [Fraction(i, 25) for i in range(40)])
 
 
 def images(predictor, face, given):
@@ -62,8 +71,6 @@ def test_articulation_scales_the_motion(photo):
     )
     assert none < 0.1 * full
     assert none < half < full < double
-    with pytest.raises(UsageError, match="articulation=4: choose 0 to 3"):
-        make_predictor(articulation=4.0)
 
 
 def test_render_writes_video_and_audio_of_equal_duration(predictor, photo, tmp_path):
@@ -84,33 +91,41 @@ def test_render_writes_video_and_audio_of_equal_duration(predictor, photo, tmp_p
 
 
 def test_frames_without_a_face_are_unchanged_and_counted(predictor, tmp_path):
-    black = range(20, 26)
-    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(50)], black)
+    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(50)], range(20, 26))
     with predictor.predict(video, speech(1.6)) as prediction:
-        images = [image for image, _ in prediction]
-    assert prediction.num_frames == 40
-    assert prediction.num_frames_without_face == 6
-    assert all(images[i].max() < 30 for i in black)
+        frames = [image for image, _ in prediction]
+    assert (prediction.num_frames, prediction.num_frames_without_face) == (40, 6)
+    assert np.max(frames[20:26]) < 30
 
 
 @pytest.mark.parametrize("kind", ["photo", "video"])
 def test_source_without_a_face_is_an_error_and_leaves_no_file(predictor, tmp_path, kind):
-    dark = write_video(tmp_path / "dark.mp4", [Fraction(i, 25) for i in range(20)], range(20))
-    face = dark if kind == "video" else np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    expected = "in this photo" if kind == "photo" else r"in any of 2\d"
-    with pytest.raises(FaceNotFoundError, match=f"no face was found {expected}"):
+    face = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    if kind == "video":
+        face = write_video(tmp_path / "dark.mp4", [Fraction(i, 25) for i in range(20)], range(20))
+    before = list(tmp_path.iterdir())
+    message = "no face was found in this photo" if kind == "photo" else r"in any of 2\d frames"
+    with pytest.raises(FaceNotFoundError, match=message):
         predictor.render(face, speech(), tmp_path / "out.mp4")
-    with pytest.raises(FaceNotFoundError, match=f"no face was found {expected}"):
+    with pytest.raises(FaceNotFoundError, match=message):
         predictor.avatar(face)
-    assert [path.name for path in tmp_path.iterdir()] == ["dark.mp4"]
+    assert list(tmp_path.iterdir()) == before
 
 
-def test_invalid_arrays_are_an_error(predictor, photo):
+def test_invalid_inputs_are_refused(predictor, photo, video):
     for samples in (np.zeros(0), np.full(99, np.nan), np.zeros((2, 99))):
         with pytest.raises(MediaError, match="the speech is"):
             predictor.predict(photo, AudioClip(samples.astype(np.float32), 16_000))
     with pytest.raises(MediaError, match="each side may have at most 32,766"):
-        predictor.predict(np.zeros((32_767, 2, 3), np.uint8), speech(0.2))
+        predictor.predict(np.zeros((32_767, 2, 3), np.uint8), speech())
+    avatar, before = predictor.avatar(photo), video.read_bytes()
+    with pytest.raises(UsageError, match="its own predictor"):
+        make_predictor(1).predict(avatar, speech())
+    with pytest.raises(UsageError, match="its own options"):
+        predictor.predict(avatar, speech(), SourceOptions())
+    with pytest.raises(UsageError, match="would be overwritten"):
+        predictor.render(video, speech(), video.parent / "." / video.name)
+    assert video.read_bytes() == before
 
 
 def test_failure_of_a_stage_leaves_no_file_and_no_thread(predictor, photo, tmp_path, monkeypatch):
@@ -124,24 +139,14 @@ def test_failure_of_a_stage_leaves_no_file_and_no_thread(predictor, photo, tmp_p
     assert not _pipeline_threads()
 
 
-def test_input_is_not_overwritten(predictor, tmp_path):
-    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(5)])
-    before = video.read_bytes()
-    with pytest.raises(UsageError, match="would be overwritten"):
-        predictor.render(video, speech(), tmp_path / "." / "face.mp4")
-    assert video.read_bytes() == before
-
-
-def test_closing_early_ends_all_threads(predictor, tmp_path):
-    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(60)])
+def test_closing_early_ends_all_threads(predictor, video):
     with predictor.predict(video, speech(30.0)) as prediction:
         next(prediction)
         assert _pipeline_threads()
     assert not _pipeline_threads()
 
 
-def test_long_video_is_not_kept_in_memory(predictor, monkeypatch, tmp_path):
-    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(5)])
+def test_long_video_is_not_kept_in_memory(predictor, video, monkeypatch):
     decoded = 0
 
     def endless(path):
@@ -159,17 +164,75 @@ def test_long_video_is_not_kept_in_memory(predictor, monkeypatch, tmp_path):
     assert ahead < 25 + 13 + 3 + 3 * 9 + 2 * 8 + 4
 
 
+def test_invalid_options_are_refused():
+    for name, value, message in (
+        ("precision", "64", "precision=64 is unknown"),
+        ("precision", "16-mixed", "needs a GPU"),
+        ("device", "abacus", "device=abacus cannot be used"),
+        ("articulation", 4.0, "articulation=4: choose 0 to 3"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            make_predictor(**{name: value})
+
+
+@pytest.mark.parametrize(("kind", "duration_s"), [("photo", 1.2), ("video", 1.6)])
+def test_avatar_gives_the_frames_of_its_source(predictor, request, kind, duration_s):
+    face, given = request.getfixturevalue(kind), speech(duration_s)
+    expected = images(predictor, face, given)
+    assert len(expected) == 25 * duration_s
+    difference = np.abs(images(predictor, predictor.avatar(face), given) - expected)
+    assert difference.max() <= (0 if kind == "photo" else 1)
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("extend", "order"),
     [
-        ({"precision": "64"}, "precision=64 is unknown"),
-        ({"precision": "16-mixed"}, "needs a GPU"),
-        ({"device": "abacus"}, "device=abacus cannot be used"),
+        ("pingpong", [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]),
+        ("loop", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]),
+        ("hold", [0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3]),
     ],
 )
-def test_unavailable_device_or_precision_is_refused(options, message):
-    with pytest.raises(UsageError, match=message):
-        make_predictor(**options)
+def test_video_is_extended(predictor, tmp_path, extend, order):
+    short = write_video(tmp_path / "short.mp4", [Fraction(i, 25) for i in range(4)])
+    avatar = predictor.avatar(short, SourceOptions(extend=extend))
+    frames = avatar.source.play()
+    played = [next(frames) for _ in order]
+    kept = [frames[0].image for frames in avatar.face_frames]
+    assert [next(i for i, p in enumerate(kept) if p is f.image) for f in played] == order
+    assert [frame.time_s for frame in played] == [Fraction(i, 25) for i in range(len(order))]
+    assert [frame.is_extension for frame in played] == [False] * 4 + [True] * 8
+    cuts = [number for number, frame in enumerate(played) if number and frame.starts_shot]
+    assert cuts == ([4, 8] if extend == "loop" else [])
+
+
+def test_face_is_detected_and_encoded_once(photo, monkeypatch):
+    predictor = make_predictor()
+    avatar = predictor.avatar(photo)
+    expected = images(predictor, avatar, speech(0.4))
+
+    def refuse(*_):
+        raise AssertionError("called again")
+
+    for name in ("encode_reference", "encode_context"):
+        monkeypatch.setattr(predictor.model, name, refuse)
+    monkeypatch.setattr(predictor.detector, "detect", refuse)
+    assert np.array_equal(images(predictor, avatar, speech(0.4)), expected)
+
+
+def test_threads_share_an_avatar(predictor, photo):
+    avatar = predictor.avatar(photo)
+    speeches = [speech(0.8, seed=seed) for seed in range(4)]
+    one_by_one = [images(predictor, avatar, given) for given in speeches]
+    with ThreadPoolExecutor(len(speeches)) as pool:
+        at_once = list(pool.map(lambda given: images(predictor, avatar, given), speeches))
+    assert np.array_equal(at_once, one_by_one)
+    assert not np.array_equal(one_by_one[0], one_by_one[1])
+
+
+def test_long_video_is_cut(predictor, video, monkeypatch, caplog):
+    monkeypatch.setattr(avatar_module, "MAX_BYTES", 10 * HEIGHT * WIDTH * 3)
+    assert len(predictor.avatar(video).face_frames) == 10
+    assert "its first 0.4 s are used" in caplog.text
 
 
 def test_bf16_is_close_to_full_precision(photo):

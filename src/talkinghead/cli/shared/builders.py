@@ -19,13 +19,10 @@ from talkinghead.speech.sentence_speech import speak_text
 
 def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
     """Return the predictor. Each process of a batch builds its own."""
-    options = PredictOptions(
-        **_fields_of(PredictOptions, cfg),
-        detector=instantiate(cfg.detector),
-        renderer=instantiate(cfg.renderer),
-        lip_prior=instantiate(cfg.lip_prior) or None,
-    )
-    return LipSyncPredictor.from_checkpoint(cfg.checkpoint, options)
+    values = _fields_of(PredictOptions, cfg)
+    for name in ("detector", "renderer", "lip_prior"):
+        values[name] = instantiate(cfg[name]) or None
+    return LipSyncPredictor.from_checkpoint(cfg.checkpoint, **values)
 
 
 def build_source_options(cfg: DictConfig) -> SourceOptions:
@@ -40,9 +37,8 @@ def build_speaker(cfg: DictConfig) -> Callable[[str], SpeechStream]:
 
 def build_conversation(cfg: DictConfig) -> Conversation:
     """Return the conversation."""
-    avatar = build_predictor(cfg).avatar(cfg.face, build_source_options(cfg))
     return Conversation(
-        avatar,
+        build_predictor(cfg).avatar(cfg.face, build_source_options(cfg)),
         instantiate(cfg.llm),
         instantiate(cfg.voice),
         None if cfg.interactive else instantiate(cfg.stt),
@@ -56,6 +52,4 @@ def build_conversation(cfg: DictConfig) -> Conversation:
 
 
 def _fields_of(options: type[PredictOptions | SourceOptions], cfg: DictConfig) -> dict[str, Any]:
-    """Return the values of an option dataclass that are not objects."""
-    names = {field.name for field in fields(options)} - {"detector", "renderer", "lip_prior"}
-    return {name: cfg[name] for name in names}
+    return {field.name: cfg[field.name] for field in fields(options)}

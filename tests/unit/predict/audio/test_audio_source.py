@@ -10,7 +10,7 @@ from helpers.small_predictor import make_predictor, probe_output, speech
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.media.reader import read_audio, read_video
-from talkinghead.predict.audio.audio_source import Speech, SpeechStream
+from talkinghead.predict.audio.audio_source import Speech, SpeechReader, SpeechStream
 from talkinghead.predict.pipeline import in_thread
 
 
@@ -57,23 +57,18 @@ def test_first_frame_is_returned_before_the_speech_ends(avatar):
 
 
 def test_queue_of_the_audio_track_is_bounded(avatar, tmp_path, monkeypatch):
-    clip, most = speech(8.0), []
-    stream = SpeechStream(cut(clip, 1600), 16_000)
-    read = stream.read
+    lengths, append = [], SpeechReader.append
 
-    def reading(rate):
-        reader = read(rate)
-        append = reader.append
-        monkeypatch.setattr(
-            reader, "append", lambda chunk: (append(chunk), most.append(len(reader.queue)))
-        )
-        return reader
+    def counted(reader, chunk):
+        append(reader, chunk)
+        lengths.append(len(reader.queue))
 
-    monkeypatch.setattr(stream, "read", reading)
+    monkeypatch.setattr(SpeechReader, "append", counted)
+    stream = SpeechStream(cut(speech(8.0), 1600), 16_000)
     avatar.predictor.render(avatar, stream, tmp_path / "out.mp4")
-    assert len(most) == 2 * 81
+    assert len(lengths) == 2 * 81
     # Two queues and two batches of eight frames, and the look-ahead: less than two seconds.
-    assert max(most) < 20
+    assert max(lengths) < 20
 
 
 def failing():

@@ -32,9 +32,7 @@ def write(path, provenance):
     return path
 
 
-@pytest.mark.parametrize(
-    ("background", "text"), [(0, "AI generated"), (255, "AI generated"), (255, "Généré par IA")]
-)
+@pytest.mark.parametrize(("background", "text"), [(0, "AI generated"), (255, "Généré par IA")])
 def test_label_is_legible_and_covers_only_a_corner(background, text):
     image = np.full((360, 640, 3), background, np.uint8)
     label = Label(text, 640, 360)
@@ -66,25 +64,7 @@ def read(path, root=None):
         return reader.get_validation_state(), json.loads(reader.json())
 
 
-def test_manifest_is_valid(tmp_path, caplog):
-    pytest.importorskip("c2pa")
-    path = write(tmp_path / "a.mp4", SignedProvenance())
-    assert "TEST certificate that no verifier trusts" in caplog.text
-    state, store = read(path)
-    assert state == "Valid"
-    manifest = store["manifests"][store["active_manifest"]]
-    assert manifest["claim_generator_info"][0]["name"] == "talkinghead"
-    assert "TEST" in manifest["signature_info"]["common_name"]
-    (actions,) = [a["data"]["actions"] for a in manifest["assertions"] if "actions" in a["label"]]
-    assert [(a["action"], a["digitalSourceType"]) for a in actions] == [
-        ("c2pa.created", SOURCE_TYPE)
-    ]
-    with av.open(str(path)) as container:
-        assert container.metadata["comment"] == GENERATED_BY
-    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
-
-
-def test_certificate_is_trusted_and_changes_are_detected(tmp_path):
+def test_manifest_is_valid_and_changes_are_detected(tmp_path):
     pytest.importorskip("c2pa")
     chain, key = make_trial_certificate()
     (tmp_path / "chain.pem").write_bytes(chain)
@@ -93,34 +73,44 @@ def test_certificate_is_trusted_and_changes_are_detected(tmp_path):
         certificate_path=str(tmp_path / "chain.pem"), key_path=str(tmp_path / "key.pem")
     )
     path = write(tmp_path / "a.mp4", pickle.loads(pickle.dumps(signed)))
-    root = chain[chain.rindex(b"-----BEGIN") :].decode()
-    assert read(path, root)[0] == "Trusted"
+    with av.open(str(path)) as container:
+        assert container.metadata["comment"] == GENERATED_BY
+    state, store = read(path, root=chain[chain.rindex(b"-----BEGIN") :].decode())
+    assert state == "Trusted"
+    manifest = store["manifests"][store["active_manifest"]]
+    assert manifest["claim_generator_info"][0]["name"] == "talkinghead"
+    (actions,) = [a["data"]["actions"] for a in manifest["assertions"] if "actions" in a["label"]]
+    (action,) = actions
+    assert (action["action"], action["digitalSourceType"]) == ("c2pa.created", SOURCE_TYPE)
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
     assert read(path)[0] == "Invalid"
 
 
+def test_trial_certificate_is_marked(tmp_path, caplog):
+    pytest.importorskip("c2pa")
+    state, store = read(write(tmp_path / "a.mp4", SignedProvenance()))
+    assert state == "Valid"
+    signature = store["manifests"][store["active_manifest"]]["signature_info"]
+    assert "TEST" in signature["common_name"]
+    assert "TEST certificate that no verifier trusts" in caplog.text
+
+
 def test_unusable_certificate_is_refused(tmp_path):
     pytest.importorskip("c2pa")
     chain, key = make_trial_certificate()
     _, other = make_trial_certificate()
-    files = {"chain": chain, "key": key, "other": other, "text": b"no PEM"}
-    for name, content in files.items():
+    for name, content in (("chain", chain), ("key", key), ("other", other), ("text", b"no PEM")):
         (tmp_path / name).write_bytes(content)
-    expected = {
-        ("chain", "other"): "cannot sign",
-        ("text", "key"): "cannot sign",
-        ("chain", "text"): "is not a readable private key",
-        ("chain", "missing"): "missing cannot be read",
-        ("chain", None): "or neither for a trial",
-    }
-    for (certificate, key_name), message in expected.items():
+    for certificate, key_name, message in (
+        ("chain", "other", "cannot sign"),
+        ("text", "key", "cannot sign"),
+        ("chain", "text", "is not a readable private key"),
+        ("chain", "missing", "missing cannot be read"),
+    ):
         with pytest.raises(UsageError, match=message):
-            SignedProvenance(
-                certificate_path=str(tmp_path / certificate),
-                key_path=key_name and str(tmp_path / key_name),
-            )
+            SignedProvenance(certificate_path=tmp_path / certificate, key_path=tmp_path / key_name)
 
 
 def test_file_that_cannot_be_signed_does_not_appear(tmp_path):
