@@ -41,6 +41,11 @@ TRAINER = {
     "enable_model_summary": False,
     "log_every_n_steps": 1,
 }
+SMALL_RUN = [
+    *("data.num_workers=0", "data.iterations_per_epoch=1", "data.val_windows=2"),
+    *("data.batch_size=2", "logger=none", "trainer.accelerator=cpu"),
+]
+"""Overrides of `talkinghead train` for a short run."""
 
 
 def make_module(**options: Any) -> LipSyncGANModule:
@@ -56,6 +61,28 @@ def make_module(**options: Any) -> LipSyncGANModule:
         "max_iterations": 4,
     }
     return LipSyncGANModule(**{**defaults, **options})
+
+
+class CurveModule(L.LightningModule):
+    """A module with one weight, whose validation loss takes given values.
+
+    Each batch counts as ten iterations.
+    """
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.values, self.iteration, self.max_iterations = values, 0, 10 * len(values)
+
+    def training_step(self, batch: Any) -> Any:
+        self.iteration += 10
+        return self.weight.sum()
+
+    def validation_step(self, batch: Any) -> None:
+        self.log("val/loss", self.values[self.iteration // 10 - 1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 def make_data(corpus: Path, module: Any, **options: Any) -> LipSyncDataModule:
@@ -75,3 +102,17 @@ def fit(module: Any, data: Any, *callbacks: Callback, ckpt_path: str | None = No
     trainer = build_trainer(TRAINER, [], callbacks)
     train(module, data, trainer, ckpt_path)
     return trainer
+
+
+def generator_inputs(
+    model: Any, batch: int = 2, frames: int = 3, spec: AVSpec = SPEC
+) -> tuple[torch.Tensor, ...]:
+    """Return random reference faces, lips, masked faces and audio windows for a generator."""
+    torch.manual_seed(1)
+    size, windows = spec.face_size, model.context_frames + frames + model.lookahead_frames
+    return (
+        torch.rand(batch, 3, size, size),
+        100 + 60 * torch.rand(batch, 20, 2),
+        torch.rand(batch, frames, 3, size // 2, size // 2),
+        torch.randn(batch, windows, spec.num_mels, spec.mel_window),
+    )

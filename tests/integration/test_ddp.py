@@ -13,19 +13,19 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from helpers.tiny_training import EXPERT, GENERATOR, SPEC, TRAINER
+from helpers.tiny_training import EXPERT, OPTIMIZER, SMALL_RUN, SPEC, TRAINER, make_module
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
+from talkinghead.training.distributed import ShardedStrategy, full_tensor
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
-from talkinghead.training.parallel.fsdp import ShardedStrategy, full_tensor
 from talkinghead.training.training_run import build_trainer, train
 
 ITERATIONS = 3
-OPTIMIZER = {"lr": 1e-3, "warmup_iterations": 2}
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +37,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_gan() -> LipSyncGANModule:
     weights = {"l1": 1, "gradient": 0.5, "adversarial": 0.1, "feature_matching": 0.1, "sync": 0.3}
-    return LipSyncGANModule(
-        SPEC,
-        GENERATOR,
-        {"channels": [4, 8, 8, 8]},
-        {"weights": weights},
-        OPTIMIZER,
-        OPTIMIZER,
-        sync_discriminator="joint",
-        sync_arguments=EXPERT,
-        balance_every=0,
-        max_iterations=ITERATIONS,
-    )
+    options = {"sync_discriminator": "joint", "sync_arguments": EXPERT}
+    return make_module(loss={"weights": weights}, max_iterations=ITERATIONS, **options)
 
 
 def make_expert() -> SyncExpertModule:
@@ -80,10 +70,9 @@ class DoubleData(LipSyncDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         finished = super().on_after_batch_transfer(batch, dataloader_idx)
-        return {
-            name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
-            for name, value in finished.items()
-        }
+        return apply_to_collection(
+            finished, torch.Tensor, lambda t: t.double() if t.is_floating_point() else t
+        )
 
 
 class ForkedLauncher(_MultiProcessingLauncher):
@@ -145,9 +134,8 @@ def test_two_processes_equal_one_with_a_double_batch(
 
 
 TINY = [
-    *("data.num_workers=0", "data.iterations_per_epoch=2", "data.val_windows=2"),
-    *("data.batch_size=2", "data.seconds=1.6", "model.max_iterations=2", "logger=none"),
-    *("trainer.accelerator=cpu", "trainer.devices=2", "callbacks.preview=null"),
+    *SMALL_RUN,
+    *("data.seconds=1.6", "model.max_iterations=2", "trainer.devices=2", "callbacks.preview=null"),
 ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_training import SMALL_RUN
 
 from talkinghead.cli.main import main
 from talkinghead.features.faces.detector import build_detector
@@ -21,15 +22,8 @@ from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 
 TINY = [
-    "experiment=smoke",
-    "data=corpus",
-    "data.val_windows=2",
-    "data.batch_size=2",
-    "data.num_workers=0",
-    "data.iterations_per_epoch=2",
-    "model.max_iterations=2",
-    "callbacks.preview=null",
-    "trainer.accelerator=cpu",
+    *("experiment=smoke", "data=corpus", *SMALL_RUN),
+    *("model.max_iterations=2", "callbacks.preview=null"),
 ]
 
 

@@ -7,18 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.tiny_training import SMALL_RUN
 
 from talkinghead.cli.main import main
 
 TINY = [
-    *(
-        "experiment=smoke",
-        "data.num_workers=0",
-        "data.iterations_per_epoch=1",
-        "data.val_windows=2",
-    ),
-    *("data.batch_size=1", "data.seconds=1.6", "model.max_iterations=1", "logger=none"),
-    *("trainer.accelerator=cpu", "callbacks.preview=null", "hydra/job_logging=none"),
+    *("experiment=smoke", *SMALL_RUN, "data.seconds=1.6", "model.max_iterations=1"),
+    *("callbacks.preview=null", "hydra/job_logging=none"),
 ]
 
 
@@ -44,15 +39,18 @@ def test_optuna_minimises_the_objective(tmp_path: Path) -> None:
     assert {row["state"] for row in rows} == {"finished"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+# `submitit_local` is submitit's local executor, for machines without SLURM.
+@pytest.mark.parametrize(
+    "launcher",
+    ["basic", *(pytest.param(n, marks=pytest.mark.slow) for n in ("joblib", "submitit_local"))],
+)
 def test_launchers_run_every_value(tmp_path: Path, launcher: str) -> None:
-    pytest.importorskip("submitit")
-    # submitit's local executor, for machines without SLURM.
-    options = ["sweep=joblib"] if launcher == "joblib" else ["sweep=default"]
-    options.append(f"hydra/launcher={launcher}")
-    rows = _sweep(tmp_path, *options, "seed=1,2")
+    if launcher == "submitit_local":
+        pytest.importorskip("submitit")
+    sweep = "joblib" if launcher == "joblib" else "default"
+    rows = _sweep(tmp_path, f"sweep={sweep}", f"hydra/launcher={launcher}", "seed=1,2")
     assert {row["seed"] for row in rows} == {"1", "2"}
+    assert rows[0]["val/loss"] != rows[1]["val/loss"]
     for row in rows:
         progress = json.loads((tmp_path / row["run"] / "progress.json").read_text())
         assert progress == {"state": "finished", "values": {"1": float(row["val/loss"])}}

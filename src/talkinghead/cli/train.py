@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.training.parallel.distributed import other_processes
+from talkinghead.training.distributed import other_processes
 from talkinghead.training.resume import resolve_resume
 from talkinghead.training.sweeps.pruning import require_metric
 from talkinghead.training.training_run import build_trainer, train

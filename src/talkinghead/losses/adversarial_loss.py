@@ -82,11 +82,7 @@ def gradient_penalty(logits: Logits, images: Sequence[Tensor]) -> Tensor:
 
 
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Return L1 between discriminator features of fake and real images, averaged over layers.
-
-    Args:
-        fake: features of the generated images, one tensor per layer.
-        real: features of the real images, the same shapes; they are detached.
+    """Return L1 between the features of fake and (detached) real images, averaged over layers.
 
     Paper: Wang et al., 2018, arXiv:1711.11585.
     """

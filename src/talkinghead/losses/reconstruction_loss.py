@@ -12,29 +12,6 @@ from torch import Tensor, nn
 from talkinghead.errors import UsageError
 
 
-def soft_weight_map(
-    size: int,
-    peak: float,
-    centre: tuple[float, float],
-    sigma: tuple[float, float],
-) -> Tensor:
-    """Return a weight map with a Gaussian on the lips and mean 1: float [1, size, size].
-
-    Args:
-        size: side of the mouth image in pixels.
-        peak: weight at the Gaussian's centre relative to the corners; 1 is flat.
-        centre: centre of the lips (x, y), as fractions of the image.
-        sigma: standard deviations of the Gaussian (x, y), as fractions of the image.
-    """
-    along = (torch.arange(size, dtype=torch.float32) + 0.5) / size
-    bump_x, bump_y = (
-        torch.exp(-0.5 * ((along - middle) / width) ** 2)
-        for middle, width in zip(centre, sigma, strict=True)
-    )
-    weights = 1 + (peak - 1) * torch.outer(bump_y, bump_x)
-    return (weights / weights.mean())[None]
-
-
 class ReconstructionLoss(nn.Module):
     """L1 with higher weights on the lips, plus L1 of the image gradients.
 
@@ -44,9 +21,9 @@ class ReconstructionLoss(nn.Module):
 
     Args:
         mouth_size: side of the mouth image in pixels.
-        peak: see `soft_weight_map`.
-        centre: see `soft_weight_map`.
-        sigma: see `soft_weight_map`.
+        peak: weight on the lips, a Gaussian, relative to the corners; 1 is flat.
+        centre: centre of the Gaussian (x, y), as fractions of the image.
+        sigma: standard deviations of the Gaussian (x, y), as fractions of the image.
         motion_gain: additional weight of a pixel per unit of its distance, in [0, 1], from the
             clip's mean.
 
@@ -71,17 +48,22 @@ class ReconstructionLoss(nn.Module):
                 f"got {motion_gain} and {peak}"
             )
         self.motion_gain = motion_gain
-        weights = soft_weight_map(mouth_size, peak, (centre[0], centre[1]), (sigma[0], sigma[1]))
-        self.register_buffer("weights", weights, persistent=False)
+        along = (torch.arange(mouth_size, dtype=torch.float32) + 0.5) / mouth_size
+        bump_x, bump_y = (
+            torch.exp(-0.5 * ((along - middle) / width) ** 2)
+            for middle, width in zip(centre, sigma, strict=True)
+        )
+        weights = 1 + (peak - 1) * torch.outer(bump_y, bump_x)
+        self.register_buffer("weights", (weights / weights.mean())[None], persistent=False)
 
-    def motion_weights(self, target: Tensor, mean: Tensor | None) -> Tensor:
-        """Return the motion weights of pixels, float [B, T, 1, H, W], at least 1.
+    def motion_weights(self, target: Tensor, mean: Tensor) -> Tensor:
+        """Return the weights of pixels by their motion: [B, T, 1, H, W], or 1 without a gain.
 
         Args:
             target: real mouths, float [B, T, 3, H, W] in [0, 1].
-            mean: mean mouths of their clips, float [B, 3, H, W]; None gives a scalar 1.
+            mean: mean mouths of their clips, float [B, 3, H, W].
         """
-        if mean is None or not self.motion_gain:
+        if not self.motion_gain:
             return target.new_ones(())
         moved = (target - mean.unsqueeze(1)).abs().mean(2)
         size = 2 * (target.shape[-1] // 24) + 1
@@ -100,8 +82,7 @@ class ReconstructionLoss(nn.Module):
         difference = predicted - target
         weights = self.weights
         if difference.shape[-2:] != weights.shape[-2:]:
-            size = (difference.shape[-2], difference.shape[-1])
-            weights = F.interpolate(weights[None], size=size, mode="bilinear")[0]
+            weights = F.interpolate(weights[None], difference.shape[-2:], mode="bilinear")[0]
         if motion is not None and motion.ndim:
             weights = weights * motion
         across = (difference.diff(dim=-1).abs() * weights[..., :, 1:]).mean()

@@ -13,18 +13,15 @@ from torch.nn import functional as F
 def info_nce(
     video_BD: Tensor, audio_AD: Tensor, scale: Tensor, ignore_BA: Tensor | None = None
 ) -> Tensor:
-    """Return InfoNCE between video and audio embeddings of a batch.
+    """Return InfoNCE: cross entropy of video to audio and audio to video, a scalar.
 
-    All audio windows but a video's own are its negatives.
+    All audio windows but a video's own are its negatives. Chance is about log(A).
 
     Args:
         video_BD: unit vectors.
         audio_AD: unit vectors; row i belongs to video i, rows from B on are additional negatives.
         scale: inverse temperature.
         ignore_BA: bool, pairs to exclude from the negatives, such as two silent windows.
-
-    Returns:
-        Scalar: cross entropy of video to audio and audio to video. Chance is about log(A).
 
     Paper: van den Oord et al., 2018, arXiv:1807.03748; Chung et al., "Perfect match", 2019,
         arXiv:1809.08001.
@@ -40,11 +37,11 @@ def info_nce(
 
 
 def cosine_bce(video_BD: Tensor, audio_BD: Tensor, target_B: Tensor, scale: Tensor) -> Tensor:
-    """Return binary cross entropy with the scaled cosine as the logit.
+    """Return binary cross entropy with the scaled cosine of unit vectors as the logit.
 
     Args:
-        video_BD: unit vectors.
-        audio_BD: unit vectors.
+        video_BD: embeddings of the video.
+        audio_BD: embeddings of the audio.
         target_B: 1 for pairs in sync, else 0.
         scale: factor of the cosine.
 

@@ -69,9 +69,9 @@ def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
                 f"the packaged weights {resolved} are missing: reinstall the package, or give "
                 "checkpoint=PATH"
             )
-        what = "is a folder" if resolved.is_dir() else "does not exist"
+        problem = "is a folder" if resolved.is_dir() else "does not exist"
         raise CheckpointError(
-            f"checkpoint {resolved} {what}: give a .ckpt or .safetensors file, or "
+            f"checkpoint {resolved} {problem}: give a .ckpt or .safetensors file, or "
             "checkpoint=default"
         )
     return resolved
@@ -111,16 +111,12 @@ def load_generator(path: str | Path = "default") -> LoadedNetwork:
 
 def load_expert(path: str | Path = "default") -> LoadedNetwork:
     """Load a sync expert, frozen; see `load_generator`."""
-    loaded = _load(resolve_checkpoint(path, EXPERT), EXPERT)
-    loaded.model.requires_grad_(False)
-    return loaded
+    return _load_frozen(path, EXPERT)
 
 
 def load_lip_regressor(path: str | Path = "default") -> LoadedNetwork:
     """Load a lip regressor, frozen; see `load_generator`."""
-    loaded = _load(resolve_checkpoint(path, LIP_REGRESSOR), LIP_REGRESSOR)
-    loaded.model.requires_grad_(False)
-    return loaded
+    return _load_frozen(path, LIP_REGRESSOR)
 
 
 def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[str, Any]) -> None:
@@ -128,7 +124,7 @@ def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[st
 
     Args:
         path: file to write.
-        kind: the network's kind, such as `GENERATOR`.
+        kind: `GENERATOR`, `EXPERT` or `LIP_REGRESSOR`.
         model: the network.
         meta: entries: the arguments under `kind`, `av`, `license` and `trained_on`.
 
@@ -145,6 +141,12 @@ def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[st
         temporary.write_bytes(save(state, {"talkinghead": json.dumps(entries)}))
 
 
+def _load_frozen(path: str | Path, kind: str) -> LoadedNetwork:
+    loaded = _load(resolve_checkpoint(path, kind), kind)
+    loaded.model.requires_grad_(False)
+    return loaded
+
+
 def _load(path: Path, kind: str) -> LoadedNetwork:
     state, entries = _read_release(path) if path.suffix == ".safetensors" else _read_training(path)
     _check_schema(path, kind, entries)
@@ -153,7 +155,9 @@ def _load(path: Path, kind: str) -> LoadedNetwork:
     try:
         spec = AVSpec.from_dict(entries["av"])
         # All weights are in the file: the pretrained ones they started from are not needed.
-        model = build(kind, {**entries[kind], **_without_pretrained(entries[kind])}, spec)
+        structure = {"face_encoder_weights": STRUCTURE_ONLY}
+        pretrained = entries[kind].get("face_encoder_weights")
+        model = build(kind, {**entries[kind], **(structure if pretrained else {})}, spec)
         model.load_state_dict({name: t.float() for name, t in state.items()}, strict=True)
     except (TypeError, RuntimeError, TalkingHeadError) as error:
         reason = str(error).splitlines()[0]
@@ -162,11 +166,6 @@ def _load(path: Path, kind: str) -> LoadedNetwork:
             "that wrote it, or export it again"
         ) from error
     return LoadedNetwork(model.eval(), spec, entries)
-
-
-def _without_pretrained(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    weights = arguments.get("face_encoder_weights")
-    return {"face_encoder_weights": STRUCTURE_ONLY} if weights else {}
 
 
 def _read_release(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -181,15 +180,24 @@ def _read_release(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def _read_training(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_plain_tensors(path: str | Path) -> Any:
+    """Read a file that `torch.save` wrote, to the CPU, without unpickling objects.
+
+    Raises:
+        CheckpointError: the file is truncated or contains other objects than plain tensors.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(
             f"checkpoint {path} is truncated or no checkpoint of plain tensors ({reason}): take an "
             "earlier one"
         ) from error
+
+
+def _read_training(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    content = read_plain_tensors(path)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CheckpointError(
             f"checkpoint {path} holds no state_dict: it is not a training checkpoint"

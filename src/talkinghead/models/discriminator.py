@@ -6,6 +6,7 @@ Shape suffixes: N frames, C channels, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,14 +39,11 @@ class Discriminator(nn.Module):
         self.face = _Patches(face_channels) if face_channels else None
 
     def forward(self, mouth: Tensor, face: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return logits and activations of mouths and of the faces that contain them.
+        """Return each network's logits [N, 1, h, w], and all activations.
 
         Args:
             mouth: RGB float [N, 3, H, W] in [0, 1].
             face: RGB float [N, 3, H', W'] in [0, 1]; ignored without a face network.
-
-        Returns:
-            Logits [N, 1, h, w] of each network, and all networks' activations.
         """
         logits, features = self.mouth(mouth)
         if self.face is None:
@@ -58,23 +56,17 @@ class _Patches(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)
-            )
-            for in_channels, out_channels in zip((3, *channels), channels, strict=False)
+            nn.Sequential(nn.Conv2d(before, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
+            for before, width in pairwise((3, *channels))
         )
         self.head = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = _GAIN * local_contrast(image, _RADIUS)
+        # Local contrast: the image minus its mean over squares around each pixel.
+        around = F.pad(image, (_RADIUS,) * 4, mode="replicate")
+        x = _GAIN * (image - F.avg_pool2d(around, 2 * _RADIUS + 1, 1))
         features = []
         for stage in self.stages:
             x = stage(x)
             features.append(x)
         return self.head(x), features
-
-
-def local_contrast(image: Tensor, radius: int) -> Tensor:
-    """Subtract from an image [N, C, H, W] its mean over squares of 2 * radius + 1 pixels."""
-    around = F.pad(image, (radius,) * 4, mode="replicate")
-    return image - F.avg_pool2d(around, 2 * radius + 1, 1)

@@ -34,6 +34,17 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
+def conv_layers(
+    in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1
+) -> list[nn.Module]:
+    """Return a 3 x 3 convolution, normalisation and activation."""
+    return [
+        nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation),
+        group_norm(out_channels),
+        nn.SiLU(),
+    ]
+
+
 class AudioEncoder(nn.Module):
     """Encodes a 200 ms window of audio features as one token.
 
@@ -70,18 +81,12 @@ class AudioEncoder(nn.Module):
         rows = dict(zip(features, num_feature_rows(spec, features), strict=True))
         self.branches = nn.ModuleDict({name: _audio_cnn(rows[name], channels) for name in features})
         with torch.no_grad():
-            sizes = [
-                self.branches[name](torch.zeros(1, 1, rows[name], window)).numel()
-                for name in features
-            ]
-        self.project = nn.Sequential(nn.Linear(sum(sizes), dim), nn.LayerNorm(dim))
+            windows = {name: torch.zeros(1, 1, rows[name], window) for name in features}
+            size = sum(cnn(windows[name]).numel() for name, cnn in self.branches.items())
+        self.project = nn.Sequential(nn.Linear(size, dim), nn.LayerNorm(dim))
 
     def forward(self, audio_NCK: Tensor) -> Tensor:
-        """Encode windows [N, C, K], whose rows are those of `input_features`, to tokens [N, dim].
-
-        Raises:
-            ValueError: the number of rows is another.
-        """
+        """Encode windows [N, C, K], with the rows of `input_features`, to tokens [N, dim]."""
         if audio_NCK.shape[1] != sum(self._input_rows):
             raise ValueError(
                 f"audio windows have {audio_NCK.shape[1]} feature rows, expected "
@@ -96,12 +101,9 @@ class AudioEncoder(nn.Module):
 
 def _audio_cnn(rows: int, channels: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    size = rows
-    for index, (in_channels, out_channels) in enumerate(
-        zip((1, *channels), channels, strict=False)
-    ):
-        stride = (2 if size > 4 else 1, 1 if index == 0 else 2)
-        size = -(-size // stride[0])
+    for index, (in_channels, out_channels) in enumerate(pairwise((1, *channels))):
+        stride = (2 if rows > 4 else 1, 1 if index == 0 else 2)
+        rows = -(-rows // stride[0])
         layers += [nn.Conv2d(in_channels, out_channels, 3, stride, padding=1), nn.SiLU()]
     return nn.Sequential(*layers)
 
@@ -158,26 +160,14 @@ class FaceEncoder(nn.Module):
 class _Small(nn.Module):
     """Four stages of two plain convolutions, faster on CPUs than depthwise ones."""
 
-    def __init__(self, channels: Sequence[int] = (32, 64, 96, 160)) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, channels[0], 4, stride=4)
         self.stages = nn.ModuleList()
-        for index, width in enumerate(channels):
-            down = (
-                nn.Identity()
-                if index == 0
-                else nn.Conv2d(channels[index - 1], width, 3, stride=2, padding=1)
-            )
-            self.stages.append(
-                nn.Sequential(
-                    down,
-                    group_norm(width),
-                    nn.SiLU(),
-                    nn.Conv2d(width, width, 3, padding=1),
-                    group_norm(width),
-                    nn.SiLU(),
-                )
-            )
+        for before, width in pairwise((0, *channels)):
+            down = conv_layers(before, width, stride=2) if before else [nn.Identity()]
+            norm = [] if before else [group_norm(width), nn.SiLU()]
+            self.stages.append(nn.Sequential(*down, *norm, *conv_layers(width, width)))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = self.stem(x)
@@ -191,7 +181,8 @@ class _Small(nn.Module):
 def _small(weights: str | Path | None) -> tuple[nn.Module, list[int]]:
     if weights is not None:
         raise UsageError(f"face encoder 'small' has no published weights, got weights={weights!r}")
-    return _Small(), [32, 64, 96, 160]
+    channels = [32, 64, 96, 160]
+    return _Small(channels), channels
 
 
 def _torchvision(name: str, nodes: Sequence[str], channels: Sequence[int]) -> Callable[..., Any]:
@@ -263,19 +254,10 @@ class ContextEncoder(nn.Module):
         self.reference = nn.Conv2d(3, channels[0], 3, stride=2, padding=1, bias=False)
         self.norm = group_norm(channels[0])
         self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
-                group_norm(out_channels),
-                nn.SiLU(),
-            )
-            for in_channels, out_channels in pairwise(channels)
+            nn.Sequential(*conv_layers(*widths, stride=2)) for widths in pairwise(channels)
         )
         # At 1/32 this reaches from the mask's border to its centre.
-        self.spread = nn.Sequential(
-            nn.Conv2d(channels[-1], channels[-1], 3, padding=1),
-            group_norm(channels[-1]),
-            nn.SiLU(),
-        )
+        self.spread = nn.Sequential(*conv_layers(channels[-1], channels[-1]))
         self.project = nn.Linear(channels[-1] * 16, dim)
 
     def forward(self, masked_face: Tensor, reference: Tensor) -> FaceFeatures:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.features.faces.alignment import NUM_LIP_POINTS
-from talkinghead.models.encoders import group_norm
+from talkinghead.models.encoders import conv_layers
 
 
 class LipRegressor(nn.Module):
@@ -34,26 +34,16 @@ class LipRegressor(nn.Module):
         widths = (3, *channels, channels[-1], channels[-1])
         # The last layers are dilated: each point depends on the whole mouth.
         for index, (stride, dilation) in enumerate(((2, 1), (2, 1), (1, 1), (1, 2), (1, 4))):
-            layers += [
-                nn.Conv2d(widths[index], widths[index + 1], 3, stride, dilation, dilation),
-                group_norm(widths[index + 1]),
-                nn.SiLU(),
-            ]
+            layers += conv_layers(widths[index], widths[index + 1], stride, dilation)
         self.trunk = nn.Sequential(*layers)
         self.heat = nn.Conv2d(channels[-1], NUM_LIP_POINTS, 1)
 
     def forward(self, mouths: Tensor) -> Tensor:
-        """Return points [N, 20, 2], (x, y) as fractions of the image.
-
-        Args:
-            mouths: RGB float [N, 3, H, W] in [0, 1].
-        """
+        """Return points [N, 20, 2] of mouths [N, 3, H, W] in [0, 1], (x, y) as fractions."""
         heat_NPHW = self.heat(self.trunk(mouths - 0.5)).float()
         height, width = heat_NPHW.shape[-2:]
         weight_NPHW = F.softmax(heat_NPHW.flatten(2), dim=2).unflatten(2, (height, width))
-        x, y = (_centres(size, heat_NPHW.device) for size in (width, height))
+        x, y = (
+            (torch.arange(size, device=heat_NPHW.device) + 0.5) / size for size in (width, height)
+        )
         return torch.stack([weight_NPHW.sum(2) @ x, weight_NPHW.sum(3) @ y], dim=-1)
-
-
-def _centres(size: int, device: torch.device) -> Tensor:
-    return (torch.arange(size, device=device) + 0.5) / size

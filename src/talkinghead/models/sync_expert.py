@@ -7,12 +7,13 @@ embedding width, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkinghead.models.encoders import AudioEncoder, group_norm
+from talkinghead.models.encoders import AudioEncoder, conv_layers
 from talkinghead.types import LUMA
 
 _MAX_SCALE = 100.0
@@ -54,17 +55,8 @@ class SyncDiscriminator(nn.Module):
         super().__init__()
         self.num_frames, self.image_size = num_frames, image_size
         layers: list[nn.Module] = []
-        for in_channels, out_channels in zip(
-            (num_frames, *image_channels), image_channels, strict=False
-        ):
-            layers += [
-                nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
-                group_norm(out_channels),
-                nn.SiLU(),
-                nn.Conv2d(out_channels, out_channels, 3, padding=1),
-                group_norm(out_channels),
-                nn.SiLU(),
-            ]
+        for before, width in pairwise((num_frames, *image_channels)):
+            layers += [*conv_layers(before, width, stride=2), *conv_layers(width, width)]
         self.image_encoder = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
         self.image_project = nn.Linear(image_channels[-1] * 9, dim)
         self.audio_encoder = AudioEncoder(
@@ -104,6 +96,4 @@ class SyncDiscriminator(nn.Module):
     def _grey(self, images: Tensor) -> Tensor:
         weights = torch.tensor(LUMA, device=images.device, dtype=images.dtype).view(3, 1, 1)
         grey = (images * weights).sum(1, keepdim=True)
-        return F.interpolate(
-            grey, (self.image_size, self.image_size), mode="bilinear", antialias=True
-        )
+        return F.interpolate(grey, (self.image_size,) * 2, mode="bilinear", antialias=True)

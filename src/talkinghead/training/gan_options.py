@@ -1,14 +1,69 @@
-"""Options of the generator's training."""
+"""Options of the generator's training, and the networks that they choose."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from talkinghead.errors import UsageError
-from talkinghead.training.parallel.acceleration import SpeedOptions
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from talkinghead.errors import CheckpointError, DependencyError, UsageError
+from talkinghead.models.checkpoint import EXPERT, build, load_expert, load_generator
+from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.types import AVSpec
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """Execution options of the generator in training.
+
+    Attributes:
+        channels_last: stores convolution weights channels last, which suits GPU tensor cores.
+        compile: uses `torch.compile`, which needs a C++ compiler and minutes at the start.
+        checkpoint_activations: recomputes activations of encoders, transformer and decoder in the
+            backward pass: less memory for about a third more computation.
+
+    Paper: Chen et al., "Training deep nets with sublinear memory cost", 2016, arXiv:1604.06174.
+    """
+
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_activations: bool = False
+
+    def apply(self, generator: LipSyncGenerator) -> None:
+        """Apply the options to a generator in place.
+
+        Raises:
+            DependencyError: `compile` without a compiler.
+        """
+        if self.channels_last:
+            generator.to(memory_format=torch.channels_last)
+        if self.checkpoint_activations:
+            # Modules with large activations that take only tensors.
+            parts = [generator.face_encoder.backbone, generator.context_encoder]
+            for part in (*parts, *generator.transformer.layers, *generator.decoder.stages):
+                part.forward = partial(checkpoint, part.forward, use_reentrant=False)
+        if self.compile:
+            _require_compiler()
+            generator.compile()
+
+
+def _require_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, RuntimeError) as error:
+        raise DependencyError(
+            "model.speed.compile=true needs a C++ compiler (Debian: apt install g++), or leave it "
+            "false"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -64,3 +119,55 @@ class GANOptions:
     def joint(self) -> bool:
         """Whether the sync discriminator is trained together with the generator."""
         return self.sync_discriminator == "joint"
+
+
+def build_sync_discriminator(
+    options: GANOptions, spec: AVSpec, generator: LipSyncGenerator
+) -> SyncDiscriminator | None:
+    """Load or build the sync discriminator; return None if the options ask for none.
+
+    Raises:
+        CheckpointError: the expert's checkpoint is unusable or was made for another AVSpec.
+        UsageError: it needs audio features that the generator does not use.
+    """
+    if options.sync_expert is not None:
+        loaded = load_expert(options.sync_expert)
+        if difference := loaded.spec.difference(spec):
+            raise CheckpointError(
+                f"sync expert {options.sync_expert} was made for another AVSpec ({difference}, its "
+                "value first): train one with this av (experiment=sync_expert), or change the av "
+                "config"
+            )
+        sync = cast(SyncDiscriminator, loaded.model.requires_grad_(options.joint))
+    elif options.joint:
+        sync = cast(SyncDiscriminator, build(EXPERT, options.sync_arguments, spec))
+    else:
+        return None
+    missing = set(sync.audio_encoder.input_features) - set(generator.input_features)
+    if missing:
+        raise UsageError(
+            f"the sync discriminator needs the audio features {', '.join(sorted(missing))}, which "
+            "the generator does not use: add them to model.generator.audio_features, or use "
+            "another sync discriminator"
+        )
+    return sync
+
+
+def load_initial_weights(generator: LipSyncGenerator, path: str | Path) -> None:
+    """Copy a checkpoint's weights into a generator.
+
+    Raises:
+        CheckpointError: the checkpoint is unusable or holds a generator of another shape.
+    """
+    # Conditioning starts from zero, so it may be missing from the checkpoint.
+    conditioning = {
+        name: value
+        for name, value in generator.state_dict().items()
+        if name.startswith(("emotion.", "pose."))
+    }
+    try:
+        generator.load_state_dict({**conditioning, **load_generator(path).model.state_dict()})
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"init_from {path} holds another generator: give the model that it was trained with"
+        ) from error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from talkinghead.errors import TalkingHeadError
-from talkinghead.training.parallel.fsdp import full_tensor
+from talkinghead.training.distributed import full_tensor
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,8 @@ class OptimizerConfig:
 
     def build(self, parameters: Iterable[nn.Parameter], fused: bool = False) -> Optimizer:
         """Build the optimizer; `fused` does all its arithmetic in one kernel."""
-        return AdamW(
-            parameters,
-            lr=self.lr,
-            betas=(self.betas[0], self.betas[1]),
-            weight_decay=self.weight_decay,
-            fused=fused,
-        )
+        betas, decay = (self.betas[0], self.betas[1]), self.weight_decay
+        return AdamW(parameters, lr=self.lr, betas=betas, weight_decay=decay, fused=fused)
 
     def lr_at(self, iteration: int) -> float:
         """Return the learning rate of an iteration, counted from 0."""
@@ -64,15 +59,6 @@ class OptimizerConfig:
         for group in optimizer.param_groups:
             group["lr"] = lr
         return lr
-
-
-def can_fuse(precision: str) -> bool:
-    """Return whether AdamW may be fused at one of Lightning's precisions.
-
-    With scaled losses a fused optimizer unscales inside its step, so gradients would be clipped
-    before they are unscaled.
-    """
-    return precision != "16-mixed"
 
 
 def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,11 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from talkinghead.errors import UsageError
+from talkinghead.errors import MediaError, UsageError
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.callbacks.progress import IterationProgress
-from talkinghead.training.checkpoint_io import AtomicCheckpointIO
 from talkinghead.training.experiment_tracking import track_checkpoint, track_config
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
@@ -86,36 +87,56 @@ def _log_result(trainer: L.Trainer, module: Any) -> None:
     paths = [one.path for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)]
     if not paths or not trainer.is_global_zero:
         return
-    iteration, total, path = module.iteration, module.max_iterations, paths[0]
+    path = paths[0]
     if trainer.interrupted and not path.is_file():
         logger.info("interrupted before a checkpoint was written")
         return
+    state = "interrupted" if trainer.interrupted else "finished"
+    progress = (state, module.iteration, module.max_iterations, path)
+    logger.info("%s after iteration %d of %d: %s is saved", *progress)
     if trainer.interrupted:
-        logger.info(
-            "interrupted after iteration %d of %d: %s is saved; the same command with "
-            "ckpt_path=last resumes",
-            *(iteration, total, path),
-        )
+        logger.info("the same command with ckpt_path=last resumes")
         return
-    logger.info("finished after iteration %d of %d: %s is saved", iteration, total, path)
-    for command in _next_commands(module, path, getattr(trainer, "datamodule", None)):
-        logger.info("next: %s", command)
-
-
-def _next_commands(module: Any, path: Path, datamodule: Any) -> list[str]:
-    corpus = getattr(datamodule, "corpus_dir", "CORPUS")
+    corpus = getattr(getattr(trainer, "datamodule", None), "corpus_dir", "CORPUS")
     checkpoint = shlex.quote(str(path))
+    train_command = f"talkinghead train data.corpus_dir={corpus}"
     if isinstance(module, SyncExpertModule):
-        return [f"talkinghead train data.corpus_dir={corpus} model.sync_expert={checkpoint}"]
-    if isinstance(module, LipSyncGANModule):
-        return [
-            f"talkinghead evaluate corpus={corpus} checkpoint={checkpoint}",
-            f"talkinghead predict face=FACE audio=AUDIO output=out.mp4 checkpoint={checkpoint}",
-        ]
-    return [
-        f"talkinghead train data.corpus_dir={corpus} loss.weights.landmark=0.1 "
-        f"loss.landmark.checkpoint={checkpoint}"
-    ]
+        logger.info("next: %s model.sync_expert=%s", train_command, checkpoint)
+    elif isinstance(module, LipSyncGANModule):
+        logger.info("next: talkinghead evaluate corpus=%s checkpoint=%s", corpus, checkpoint)
+        command = "talkinghead predict face=FACE audio=AUDIO output=out.mp4"
+        logger.info("next: %s checkpoint=%s", command, checkpoint)
+    else:
+        options = f"loss.weights.landmark=0.1 loss.landmark.checkpoint={checkpoint}"
+        logger.info("next: %s %s", train_command, options)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a temporary file next to the target, flushes it to the disk and renames it.
+
+    A full disk or a killed process leaves the previous file intact. Lightning's own writer stages
+    in the temporary directory, from which a move to another file system is a copy.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except (OSError, RuntimeError) as error:
+            raise MediaError(
+                f"checkpoint {target} could not be written ({error}): free some space and resume "
+                "with ckpt_path=last"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def build_trainer(

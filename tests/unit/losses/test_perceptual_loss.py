@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
@@ -61,14 +60,10 @@ def test_features_equal_a_reference_vgg(vgg_file: Path) -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-def test_frozen_weights_stay_out_of_checkpoints_and_optimizers(vgg_file: Path) -> None:
+def test_only_the_prediction_gets_gradients_and_weights_are_not_saved(vgg_file: Path) -> None:
     loss = PerceptualLoss(vgg_file)
     assert list(loss.parameters()) == []
     assert loss.state_dict() == {}
-
-
-def test_only_the_prediction_gets_gradients(vgg_file: Path) -> None:
-    loss = PerceptualLoss(vgg_file)
     predicted = torch.rand(1, 2, 3, 16, 16, requires_grad=True)
     target = torch.rand(1, 2, 3, 16, 16, requires_grad=True)
     loss(predicted, target).backward()
@@ -84,16 +79,10 @@ def test_max_images_uses_evenly_spaced_images(vgg_file: Path) -> None:
     torch.testing.assert_close(loss(predicted, target), expected)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"num_blocks": 6}, UsageError, "num_blocks"),
-        ({"max_images": 0}, UsageError, "max_images"),
-    ],
-)
-def test_invalid_arguments_are_refused(vgg_file: Path, arguments, error, message) -> None:
-    with pytest.raises(error, match=message):
-        PerceptualLoss(vgg_file, **arguments)
+def test_invalid_arguments_are_refused(vgg_file: Path) -> None:
+    for name, value in (("num_blocks", 6), ("max_images", 0)):
+        with pytest.raises(UsageError, match=name):
+            PerceptualLoss(vgg_file, **{name: value})
 
 
 def test_unusable_weight_files_are_named(tmp_path: Path) -> None:
@@ -125,20 +114,13 @@ def test_without_the_package_auto_downloads_and_offline_fails(
 
 
 @offline
-def test_offline_weights_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_weights_are_verified_and_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The blur pool pads by two: 96 -> 49.
+    features = PerceptualLoss("auto").features(torch.rand(1, 3, 96, 96))
+    assert [tuple(f.shape[1:]) for f in features] == [(64, 96, 96), (128, 49, 49)]
     monkeypatch.setattr(perceptual, "_OFFLINE_SHA256", "0" * 64)
     with pytest.raises(CheckpointError, match="SHA-256"):
         PerceptualLoss("offline")
-
-
-@offline
-def test_offline_features_have_the_expected_shapes(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        loss = PerceptualLoss("auto", num_blocks=5)
-    assert "offline" in caplog.text
-    # The blur pool pads by two: 96 -> 49 -> 25 -> 13 -> 7.
-    sizes = [tuple(f.shape[1:]) for f in loss.features(torch.rand(1, 3, 96, 96))]
-    assert sizes == [(64, 96, 96), (128, 49, 49), (256, 25, 25), (512, 13, 13), (512, 7, 7)]
 
 
 @offline

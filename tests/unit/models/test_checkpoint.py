@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_training import GENERATOR as TINY_GENERATOR
+from helpers.tiny_training import GENERATOR as ARGUMENTS
 from helpers.tiny_training import SPEC
 
 from talkinghead.errors import CheckpointError
@@ -16,12 +16,10 @@ from talkinghead.models.checkpoint import (
     GENERATOR,
     SCHEMA_VERSION,
     build,
-    load_expert,
     load_generator,
     save_release,
 )
 
-ARGUMENTS = TINY_GENERATOR
 META = {GENERATOR: ARGUMENTS, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
 
 
@@ -63,22 +61,6 @@ def test_training_checkpoint_gives_the_moving_average(tmp_path: Path) -> None:
     assert not torch.equal(loaded[name], state[f"generator.{name}"])
 
 
-def test_expert_round_trip_is_frozen(tmp_path: Path) -> None:
-    arguments = {"dim": 16, "image_channels": [4, 8, 8], "audio_channels": [4, 4, 8, 8]}
-    expert = build(EXPERT, arguments, SPEC)
-    meta = {EXPERT: arguments, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "nothing"}
-    save_release(tmp_path / "expert.safetensors", EXPERT, expert, meta)
-    loaded = load_expert(tmp_path / "expert.safetensors")
-    assert not any(p.requires_grad for p in loaded.model.parameters())
-
-
-def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nothing\.ckpt does not exist"):
-        load_generator(tmp_path / "nothing.ckpt")
-    with pytest.raises(CheckpointError, match="is a folder"):
-        load_generator(tmp_path)
-
-
 @pytest.mark.parametrize("keep", [0, 10, 2000])
 def test_truncated_files_are_refused(tmp_path: Path, keep: int) -> None:
     for path in (_release(tmp_path / "m.safetensors"), _training(tmp_path / "m.ckpt")):
@@ -87,28 +69,29 @@ def test_truncated_files_are_refused(tmp_path: Path, keep: int) -> None:
             load_generator(path)
 
 
-def test_another_schema_or_program_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="schema_version 99, this version reads 1"):
-        load_generator(_training(tmp_path / "new.ckpt", schema_version=99))
-    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    with pytest.raises(CheckpointError, match="no schema_version"):
-        load_generator(tmp_path / "foreign.ckpt")
+OTHER_NETWORK = {"state_dict": {}, "schema_version": SCHEMA_VERSION, EXPERT: {}, "av": {}}
 
 
-def test_an_expert_is_refused_as_generator(tmp_path: Path) -> None:
-    content = {"state_dict": {}, "schema_version": SCHEMA_VERSION, EXPERT: {}, "av": {}}
-    torch.save(content, tmp_path / "expert.ckpt")
-    with pytest.raises(CheckpointError, match="holds no generator"):
-        load_generator(tmp_path / "expert.ckpt")
-
-
-def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
-    path = _training(tmp_path / "odd.ckpt", generator={**ARGUMENTS, "dim": 48})
-    with pytest.raises(CheckpointError, match="does not fit"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"file\.ckpt does not exist"),
+        ("folder", "is a folder"),
+        ({"schema_version": 99}, "schema_version 99, this version reads 1"),
+        ({GENERATOR: {**ARGUMENTS, "dim": 48}}, "does not fit"),
+        (OTHER_NETWORK, "holds no generator"),
+        ({"state_dict": {}}, "no schema_version"),
+        # Nothing is unpickled.
+        ({"state_dict": {}, "payload": Path}, "no checkpoint of plain tensors"),
+    ],
+)
+def test_unusable_files_are_refused(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "file.ckpt"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None and "state_dict" in content:
+        torch.save(content, path)
+    elif content is not None:
+        _training(path, **content)
+    with pytest.raises(CheckpointError, match=message):
         load_generator(path)
-
-
-def test_nothing_is_unpickled(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}, "payload": Path}, tmp_path / "evil.ckpt")
-    with pytest.raises(CheckpointError, match="no checkpoint of plain tensors"):
-        load_generator(tmp_path / "evil.ckpt")

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import pytest
-import torch
+from helpers.tiny_training import TRAINER, CurveModule
 from torch.utils.data import DataLoader
 from wandb.proto import wandb_internal_pb2
 
@@ -19,20 +19,6 @@ from talkinghead.training import experiment_tracking as tracking
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.experiment_tracking import csv_logger, git_state, wandb_logger
 from talkinghead.training.training_run import build_trainer, train
-
-
-class Tiny(L.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.iteration, self.max_iterations = 0, 2
-
-    def training_step(self, batch: Any) -> Any:
-        self.log("train/loss", self.weight.sum())
-        return self.weight.sum()
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 class Data(L.LightningDataModule):
@@ -43,38 +29,31 @@ class Data(L.LightningDataModule):
 def fit(folder: Path) -> None:
     logger = wandb_logger(str(folder), project="tests")
     callback = LastCheckpoint(str(folder / "checkpoints"))
-    options = {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False}
-    trainer = build_trainer({**options, "enable_model_summary": False}, [logger], [callback])
-    train(Tiny(), Data(), trainer, config={"optimizer": {"lr": 0.5}, "seed": 1})
+    trainer = build_trainer({**TRAINER, "max_epochs": 1}, [logger], [callback])
+    train(CurveModule([0.0]), Data(), trainer, config={"optimizer": {"lr": 0.5}, "seed": 1})
 
 
-def records(folder: Path) -> list[Any]:
+def read_records(folder: Path) -> list[Any]:
     """Return all records of an offline run, whose file has LevelDB's log format."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    data, found, part, at = path.read_bytes(), [], b"", 7
-    while at + 7 <= len(data):
-        # Blocks of 32 KiB; a header holds a checksum, a length, and whether more parts follow.
-        if (left := -at % 32768) < 7 and left:
-            at += left
-            continue
-        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-        part += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):
-            found.append(wandb_internal_pb2.Record.FromString(part))
-            part = b""
-    return found
-
-
-def all_records(folder: Path) -> list[Any]:
-    """Return all records once W&B's process has written the last of them."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        found = records(folder)
-        if any(record.HasField("exit") for record in found):
-            return found
+    deadline, found = time.monotonic() + 30, []
+    # W&B writes the last record, `exit`, in another process.
+    while not any(record.HasField("exit") for record in found):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    raise AssertionError("W&B has not finished its file")
+        data, found, part, at = path.read_bytes(), [], b"", 7
+        while at + 7 <= len(data):
+            # Blocks of 32 KiB; a header holds a checksum, a length, and whether parts follow.
+            if (left := -at % 32768) < 7 and left:
+                at += left
+                continue
+            length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+            part += data[at + 7 : at + 7 + length]
+            at += 7 + length
+            if kind in (1, 4):
+                found.append(wandb_internal_pb2.Record.FromString(part))
+                part = b""
+    return found
 
 
 def test_runs_of_a_sweep_form_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +61,7 @@ def test_runs_of_a_sweep_form_one_group(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     for number in "01":
         fit(tmp_path / "my sweep" / number)
-    runs = [all_records(tmp_path / "my sweep" / number) for number in "01"]
+    runs = [read_records(tmp_path / "my sweep" / number) for number in "01"]
     started = [next(r.run for r in run if r.HasField("run")) for run in runs]
     assert [run.display_name for run in started] == ["0", "1"]
     assert {run.run_group for run in started} == {"my sweep"}

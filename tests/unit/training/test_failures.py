@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_training import EXPERT, SPEC, fit, make_data, make_module
+from helpers.tiny_training import SPEC, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
 from talkinghead.data.manifest import Manifest
-from talkinghead.errors import CheckpointError, CorpusError, TalkingHeadError
-from talkinghead.models.checkpoint import build, default_checkpoint, save_release
+from talkinghead.errors import CorpusError, TalkingHeadError
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 
 
@@ -117,14 +116,3 @@ def test_a_corpus_with_an_empty_split_is_refused(corpus: Path, tmp_path: Path, s
     with pytest.raises(CorpusError, match=f"no clip of 5 frames or more in split {split}; add"):
         fit(module, make_data(tmp_path / "corpus", module), LastCheckpoint(str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
-
-
-def test_an_unusable_sync_expert_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no sync_expert"):
-        make_module(sync_expert=str(default_checkpoint()))
-    other = replace(SPEC, fmin=60.0)
-    meta = {"sync_expert": EXPERT, "av": other.to_dict(), "license": "MIT", "trained_on": "nothing"}
-    path = tmp_path / "other.safetensors"
-    save_release(path, "sync_expert", build("sync_expert", EXPERT, other), meta)
-    with pytest.raises(CheckpointError, match=r"another AVSpec \(fmin: 60.0 != 55.0.*: train one"):
-        make_module(sync_expert=str(path))

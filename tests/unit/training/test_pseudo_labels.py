@@ -1,10 +1,12 @@
-"""Pseudo-labelling of speech recordings."""
+"""Pseudo-labelling of speech recordings, and fitting of the Whisper lip prior."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
+import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,42 +20,55 @@ from talkinghead.data.dataset import PseudoLabelDataset
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError, UsageError
+from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.paths import DEMO_SPEECH
+from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
 from talkinghead.training.pseudo_labels import pseudo_label
+from talkinghead.training.whisper_prior_fit import fit_whisper_lip_prior
 from talkinghead.types import AVSpec, FloatArray
 
 SPEC = AVSpec()
 WINDOWS = {"num_frames": 5, "context_frames": 4, "lookahead_frames": 2}
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("faster_whisper") is None, reason="needs voice activity detection"
-)
-
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two speakers, by sub-folder and by file name, and files without usable speech."""
+    pytest.importorskip("faster_whisper", reason="needs voice activity detection")
     folder = tmp_path_factory.mktemp("voices")
     (folder / "anna").mkdir()
     shutil.copy(DEMO_SPEECH, folder / "anna" / "first.flac")
     shutil.copy(DEMO_SPEECH, folder / "ben-0001.flac")
     (folder / "ben-notes.txt").write_text("no audio")
-    write_tone(folder / "ben-tone.wav", 3.0)
-    write_tone(folder / "ben-short.wav", 0.5)
+    for name, duration_s in (("tone", 3.0), ("short", 0.5)):
+        with wave.open(str(folder / f"ben-{name}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            samples = 8_000 * np.sin(np.arange(int(16_000 * duration_s)) / 5)
+            file.writeframes(samples.astype(np.int16).tobytes())
     return folder
-
-
-def write_tone(path: Path, duration_s: float) -> None:
-    import wave
-
-    samples = 8_000 * np.sin(np.arange(int(16_000 * duration_s)) / 5)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(samples.astype(np.int16).tobytes())
 
 
 def opening(motion: FloatArray) -> FloatArray:
     return motion[:, 17:20, 1].mean(1) - motion[:, 13:16, 1].mean(1)
+
+
+def check_training_batches(pseudo_label_dir: Path, tmp_path: Path) -> None:
+    make_synthetic_corpus(tmp_path / "corpus", SPEC, 2, 3, 2.0)
+    item = PseudoLabelDataset(pseudo_label_dir, WindowOptions(**WINDOWS))[3]
+    assert item["pseudo_label_lips"].shape == (11, 20, 2)
+    module = LipSyncDataModule(
+        *(tmp_path / "corpus", SPEC),
+        augmentation={},
+        pseudo_label_dir=pseudo_label_dir,
+        num_workers=0,
+        **WINDOWS,
+    )
+    module.setup()
+    batch = next(iter(module.train_dataloader()))
+    batch = module.on_after_batch_transfer(batch, 0)
+    assert batch["pseudo_label_mel"].shape == batch["mel"].shape
+    assert batch["pseudo_label_lips"].shape == batch["lips"].shape
 
 
 def test_each_speaker_gets_scaled_lip_motion_and_refusals_are_listed(
@@ -77,6 +92,7 @@ def test_each_speaker_gets_scaled_lip_motion_and_refusals_are_listed(
     assert opening(motion).std() == pytest.approx(3.2, rel=0.01)
     loudness = clip.mel().mean(0)[np.rint(np.arange(len(motion)) * 3.2).astype(int)]
     assert np.corrcoef(loudness, np.abs(opening(motion)))[0, 1] > 0.3
+    check_training_batches(tmp_path / "pseudo", tmp_path)
 
 
 def test_a_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path) -> None:
@@ -90,26 +106,6 @@ def test_a_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path
     assert ben.stat().st_mtime_ns == written_ns
     pseudo_label(recordings, output, SPEC, LoudnessLipPrior(), spread_px=2.0)
     assert ben.stat().st_mtime_ns != written_ns
-
-
-def test_training_batches_contain_pseudo_labels(recordings: Path, tmp_path: Path) -> None:
-    pseudo_label(recordings, tmp_path / "pseudo", SPEC, LoudnessLipPrior())
-    make_synthetic_corpus(tmp_path / "corpus", SPEC, 2, 3, 2.0)
-    item = PseudoLabelDataset(tmp_path / "pseudo", WindowOptions(**WINDOWS))[3]
-    assert item["pseudo_label_lips"].shape == (11, 20, 2)
-    module = LipSyncDataModule(
-        tmp_path / "corpus",
-        SPEC,
-        augmentation={},
-        pseudo_label_dir=tmp_path / "pseudo",
-        num_workers=0,
-        **WINDOWS,
-    )
-    module.setup()
-    batch = next(iter(module.train_dataloader()))
-    batch = module.on_after_batch_transfer(batch, 0)
-    assert batch["pseudo_label_mel"].shape == batch["mel"].shape
-    assert batch["pseudo_label_lips"].shape == batch["lips"].shape
 
 
 @pytest.mark.skipif(
@@ -133,3 +129,36 @@ def test_unusable_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no audio")
     with pytest.raises(CorpusError, match=r"no file with usable speech \(1 unreadable\)"):
         pseudo_label(tmp_path, output, SPEC, prior)
+
+
+class LoudnessEncoder:
+    """An encoder whose features are a fixed random map of the loudness, at 50 Hz."""
+
+    def __init__(self) -> None:
+        self.map = np.random.default_rng(0).normal(size=(1, 8)).astype(np.float32)
+
+    def encode(self, windows: FloatArray) -> FloatArray:
+        level = np.abs(windows[:, : windows.shape[1] // 320 * 320])
+        return level.reshape(len(windows), -1, 320).mean(2)[:, :, None] @ self.map
+
+
+def test_fit_recovers_a_linear_map_and_keeps_silent_lips_at_rest(tmp_path: Path) -> None:
+    make_synthetic_corpus(tmp_path, SPEC, num_speakers=2, clips_per_speaker=3, seconds=2.0)
+    encoder: Any = LoudnessEncoder()
+    fit_whisper_lip_prior(tmp_path, encoder, tmp_path / "lips.safetensors")
+    lip_prior = WhisperLipPrior(encoder, tmp_path / "lips.safetensors")
+    clip = ClipFile(tmp_path / Manifest.load(tmp_path).split("train")[0].path)
+    samples = (clip.tensor("audio") / 32_767).astype(np.float32)
+    real = opening(lip_motion(clip.tensor("lips")))
+    predicted = opening(predict_lip_motion(lip_prior, samples, SPEC))[: len(real)]
+    assert np.corrcoef(predicted, real)[0, 1] > 0.7
+    silent = opening(predict_lip_motion(lip_prior, np.zeros(32_000, np.float32), SPEC))
+    assert silent.max() < np.median(real)
+    assert np.ptp(silent) < 0.01
+
+
+def test_a_corpus_without_clips_is_refused(tmp_path: Path) -> None:
+    Manifest(SPEC, "x", "1", ()).save(tmp_path)
+    with pytest.raises(CorpusError, match="0 clips in split train"):
+        fit_whisper_lip_prior(tmp_path, LoudnessEncoder(), tmp_path / "lips.safetensors")
+    assert not (tmp_path / "lips.safetensors").exists()

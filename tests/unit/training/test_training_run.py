@@ -1,4 +1,4 @@
-"""The trainer for one or several processes."""
+"""The trainer for one or several processes, and the checkpoint that a run resumes from."""
 
 from __future__ import annotations
 
@@ -12,29 +12,15 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from omegaconf import OmegaConf
 
-from talkinghead.errors import UsageError
+from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.paths import conf_dir
-from talkinghead.training.parallel.distributed import gather, other_processes
-from talkinghead.training.parallel.fsdp import ShardedStrategy
+from talkinghead.training.distributed import other_processes
+from talkinghead.training.resume import LAST, ResumeDirectory, resolve_resume
 from talkinghead.training.training_run import build_trainer, resolve_precision
 
 DDP = {"strategy": "ddp_find_unused_parameters_true", "accelerator": "cpu"}
-
-
-def build(**options: Any) -> Any:
-    return build_trainer({"accelerator": "cpu", "devices": 1, **options}, [], [])
-
-
-def test_strategies_determine_the_number_of_processes() -> None:
-    assert isinstance(build().strategy, SingleDeviceStrategy)
-    trainer = build(**DDP, devices=2)
-    assert isinstance(trainer.strategy, DDPStrategy)
-    assert trainer.strategy._ddp_kwargs["find_unused_parameters"]
-    assert trainer.world_size == 2
-    assert build(**DDP, devices=2, num_nodes=3).world_size == 6
-    assert build(strategy=ShardedStrategy(), devices=2).world_size == 2
 
 
 @pytest.mark.parametrize(
@@ -49,7 +35,7 @@ def test_strategies_determine_the_number_of_processes() -> None:
 )
 def test_inconsistent_trainer_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        build(**options)
+        build_trainer({"accelerator": "cpu", "devices": 1, **options}, [], [])
 
 
 @pytest.mark.parametrize("choice", [path.stem for path in (conf_dir() / "trainer").glob("*.yaml")])
@@ -68,11 +54,6 @@ def test_trainer_config_builds(choice: str) -> None:
 def test_automatic_precision_is_float32_on_a_cpu() -> None:
     assert resolve_precision("auto") == "32-true"
     assert resolve_precision("bf16-mixed") == "bf16-mixed"
-
-
-def test_gather_with_one_process_returns_the_rows() -> None:
-    rows = torch.randn(3, 2)
-    assert gather(rows) is rows
 
 
 def test_other_processes_use_the_saved_configuration_and_state_is_restored(
@@ -94,3 +75,42 @@ def test_other_processes_use_the_saved_configuration_and_state_is_restored(
     assert (sys.modules["__main__"].__spec__, HydraConfig.instance().cfg) == (spec, config)
     assert "LOCAL_RANK" not in os.environ
     assert os.environ["MASTER_PORT"] == "1234"
+
+
+def make_runs(folder: Path) -> None:
+    for age_s, name in enumerate(("new", "old")):
+        path = folder / name / LAST
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1_000 - age_s, 1_000 - age_s))
+
+
+def run_dir(folder: Path, ckpt_path: str | None, *overrides: str) -> str:
+    config = OmegaConf.create(
+        {
+            "ckpt_path": ckpt_path,
+            "hydra": {"run": {"dir": f"{folder}/now"}, "overrides": {"hydra": list(overrides)}},
+        }
+    )
+    OmegaConf.set_readonly(config, True)
+    ResumeDirectory().on_run_start(config)
+    return Path(config.hydra.run.dir).name
+
+
+def test_last_continues_in_the_folder_of_the_newest_run(tmp_path: Path) -> None:
+    assert run_dir(tmp_path, "last") == "now"
+    make_runs(tmp_path)
+    assert run_dir(tmp_path, "last") == "new"
+    assert run_dir(tmp_path, None) == "now"
+    assert run_dir(tmp_path, "old/checkpoints/last.ckpt") == "now"
+    assert run_dir(tmp_path, "last", "hydra.run.dir=now") == "now"
+
+
+def test_last_is_never_the_checkpoint_of_another_run(tmp_path: Path) -> None:
+    make_runs(tmp_path)
+    assert resolve_resume(None, tmp_path) is None
+    assert resolve_resume("last", tmp_path / "old") == str(tmp_path / "old" / LAST)
+    with pytest.raises(CheckpointError, match=r"there is no .*other/checkpoints/last\.ckpt"):
+        resolve_resume("last", tmp_path / "other")
+    with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist"):
+        resolve_resume("gone.ckpt", tmp_path)

@@ -101,16 +101,8 @@ class GeneratorOutput:
 
     def unflatten(self, batch: int) -> GeneratorOutput:
         """Reshape [B * T, ...] to [B, T, ...]."""
-        values = (
-            self.mouth,
-            self.rgb,
-            self.warped,
-            self.mask,
-            self.flow,
-            self.points,
-            self.residual,
-        )
-        return GeneratorOutput(*(cast(Tensor, v).unflatten(0, (batch, -1)) for v in values))
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return GeneratorOutput(**{n: value.unflatten(0, (batch, -1)) for n, value in known.items()})
 
 
 class Decoder(nn.Module):

@@ -29,7 +29,7 @@ class LastCheckpoint(Checkpoint):
         self.interval_s = 60 * minutes
         self._saved_s = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         self._saved_s = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
@@ -40,12 +40,10 @@ class LastCheckpoint(Checkpoint):
         if trainer.strategy.broadcast(due):
             self._save(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         self._save(trainer)
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         # After any other exception the weights may be damaged: the last file stays.
         if isinstance(exception, KeyboardInterrupt):
             self._save(trainer)

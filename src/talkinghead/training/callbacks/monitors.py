@@ -37,22 +37,15 @@ class CostMonitor(Callback):
         self._ended_s: float | None = None
         self._waited_s = self._iteration_s = 0.0
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
         # The time between two epochs is spent in validation, not waiting.
         self._ended_s = None
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         self._started_s = time.monotonic()
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         now_s = time.monotonic()
         if self._ended_s is not None:
@@ -92,23 +85,21 @@ class OpeningMonitor(Callback):
 
     def __init__(self, num_clips: int = 6, num_frames: int = 60, detector: str = "litert") -> None:
         self.num_clips, self.num_frames = num_clips, num_frames
-        self._name = detector
-        self._detector: FaceDetector | None = None
+        self._detector: str | FaceDetector = detector
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not isinstance(pl_module, LipSyncGANModule) or trainer.sanity_checking:
             return
-        if self._detector is None:
-            self._detector = build_detector(self._name)
-        detector = self._detector
+        if isinstance(self._detector, str):
+            self._detector = build_detector(self._detector)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         batch = datamodule.preview_batch(self.num_clips, self.num_frames)
         scores = []
         for index in range(self.num_clips):
             clip = {k: v[index : index + 1] for k, v in batch.items() if isinstance(v, Tensor)}
             other = batch["mel"][(index + 1) % self.num_clips][None]
-            scores.append(_score(pl_module, clip, other, detector))
+            scores.append(_score(pl_module, clip, other, self._detector))
         for name, values in zip(_NAMES, np.array(scores).T, strict=True):
             known = values[np.isfinite(values)]
             if len(known):

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
@@ -43,14 +44,7 @@ class Preview(Callback):
         self.every_n_iterations, self.num_rows = every_n_iterations, num_rows
         self.clip_frames = clip_frames
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         if isinstance(pl_module, LipSyncGANModule) and trainer.is_global_zero:
             last = pl_module.iteration >= pl_module.max_iterations
             if last or pl_module.iteration % self.every_n_iterations == 0:
@@ -59,15 +53,15 @@ class Preview(Callback):
     @torch.no_grad()
     def _write(self, trainer: L.Trainer, module: LipSyncGANModule) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batch = _to_device(datamodule.preview_batch(self.num_rows), module.device)
-        strip = make_strip(batch, module(batch).mouth, module)
+        batch = move_data_to_device(datamodule.preview_batch(self.num_rows), module.device)
+        strip = _draw_strip(batch, module(batch).mouth, module)
         name = f"{module.iteration:07d}"
         write_image(self.output_dir / "strips" / f"{name}.png", strip)
         batch = datamodule.preview_batch(1, self.clip_frames)
-        mouths = module(_to_device(batch, module.device)).mouth.cpu()
+        mouths = module(move_data_to_device(batch, module.device)).mouth.cpu()
         faces = paste_mouth(batch["faces"], mouths, module.spec)[0]
         clip = self.output_dir / "clips" / f"{name}.mp4"
-        write_clip(clip, faces, batch["audio"][0].numpy(), module)
+        _write_clip(clip, faces, batch["audio"][0].numpy(), module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("preview", strip, module.iteration, dataformats="HWC")
@@ -76,7 +70,9 @@ class Preview(Callback):
                 logger.log_video("preview_clip", [str(clip)], module.iteration)
 
 
-def make_strip(batch: Mapping[str, Tensor], mouths: Tensor, module: LipSyncGANModule) -> UInt8Array:
+def _draw_strip(
+    batch: Mapping[str, Tensor], mouths: Tensor, module: LipSyncGANModule
+) -> UInt8Array:
     """Return an image, uint8 [H, W, 3], with two rows per window.
 
     The real frames are above the generated ones, each row begins with the reference.
@@ -89,7 +85,7 @@ def make_strip(batch: Mapping[str, Tensor], mouths: Tensor, module: LipSyncGANMo
     return (image * 255).round().byte().cpu().numpy()
 
 
-def write_clip(path: Path, faces: Tensor, audio: FloatArray, module: LipSyncGANModule) -> None:
+def _write_clip(path: Path, faces: Tensor, audio: FloatArray, module: LipSyncGANModule) -> None:
     """Write faces, float [T, 3, H, W] in [0, 1], and mono samples as a video."""
     spec = module.spec
     frames = (faces * 255).round().byte().permute(0, 2, 3, 1).numpy()
@@ -98,7 +94,3 @@ def write_clip(path: Path, faces: Tensor, audio: FloatArray, module: LipSyncGANM
         writer.write_audio(np.asarray(audio[:num_samples], dtype=np.float32))
         for frame in frames:
             writer.write(frame)
-
-
-def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}

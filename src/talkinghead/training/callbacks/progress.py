@@ -37,13 +37,8 @@ class IterationProgress(ProgressBar):
         self._started_s = self._logged_s = time.monotonic()
         self._first = pl_module.iteration
         if self._enabled and sys.stderr.isatty():
-            columns = (
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-            )
-            self._bar = Progress(*columns)
+            text = TextColumn("{task.description}")
+            self._bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text)
             self._bar.start()
             self._bar.add_task("", total=pl_module.max_iterations, completed=self._first)
 
@@ -62,15 +57,10 @@ class IterationProgress(ProgressBar):
             message = "iteration %d of %d, about %.0f min left: %s"
             logger.info(message, iteration, total, left_min, figures)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._stop()
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
+    def on_train_end(self, *_: Any) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

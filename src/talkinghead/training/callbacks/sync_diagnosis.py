@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
 
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import Manifest
@@ -87,7 +86,18 @@ def diagnose(evidence: Evidence) -> str:
             )
     if e.loss > e.chance + _MAX_EXCESS:
         return f"the learning rate is too high: the loss jumps far above chance {slower}"
-    return _diagnose_offsets(e.offsets) or _diagnose_batch(e)
+    if (cause := _diagnose_offsets(e.offsets)) is not None:
+        return cause
+    if e.num_windows < _MIN_WINDOWS:
+        return (
+            f"the batch is too small: {e.num_windows} windows give few negatives: raise "
+            f"data.batch_size or data.num_frames to {_MIN_WINDOWS} windows or more"
+        )
+    return (
+        f"the measurements show no cause (steps of at most {e.step_size:.1%} of the "
+        f"weights, gradient norm {e.grad_norm:.2g}, {e.silent:.0%} silent, {e.num_windows} "
+        "windows): train longer, triple optimizer.lr, or widen model.sync_expert"
+    )
 
 
 def _diagnose_offsets(offsets: Sequence[int]) -> str | None:
@@ -107,19 +117,6 @@ def _diagnose_offsets(offsets: Sequence[int]) -> str | None:
             "check that the audio belongs to the face"
         )
     return None
-
-
-def _diagnose_batch(e: Evidence) -> str:
-    if e.num_windows < _MIN_WINDOWS:
-        return (
-            f"the batch is too small: {e.num_windows} windows give few negatives: raise "
-            f"data.batch_size or data.num_frames to {_MIN_WINDOWS} windows or more"
-        )
-    return (
-        f"the measurements show no cause (steps of at most {e.step_size:.1%} of the "
-        f"weights, gradient norm {e.grad_norm:.2g}, {e.silent:.0%} silent, {e.num_windows} "
-        "windows): train longer, triple optimizer.lr, or widen model.sync_expert"
-    )
 
 
 class SyncDiagnosis(Callback):
@@ -142,19 +139,12 @@ class SyncDiagnosis(Callback):
         self._before: list[Tensor] = []
         self._largest_step = torch.zeros(())
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         if isinstance(pl_module, SyncExpertModule):
             self._before = [w.clone() for w in _weights(pl_module)]
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         if not isinstance(pl_module, SyncExpertModule):
             return
@@ -197,10 +187,7 @@ class SyncDiagnosis(Callback):
         )
         logger.warning(
             "the sync expert is at chance after %d iterations (loss %.2f, chance %.2f): %s",
-            module.iteration,
-            loss,
-            chance,
-            diagnose(evidence),
+            *(module.iteration, loss, chance, diagnose(evidence)),
         )
 
 

@@ -26,32 +26,22 @@ class LipRegressorModule(SingleNetworkModule):
         av: the AVSpec, or its fields.
         lip_regressor: arguments of `LipRegressor`.
         optimizer: fields of `OptimizerConfig`.
-        gradient_clip: maximum norm of the gradients; 0 for none.
         max_iterations: iterations after which training ends.
-        license: license of the weights, written into the checkpoint.
-        trained_on: description of the training data, written into the checkpoint.
+        **options: other arguments of `SingleNetworkModule`.
     """
+
+    kind = LIP_REGRESSOR
 
     def __init__(
         self,
         av: AVSpec | Mapping[str, Any],
         lip_regressor: Mapping[str, Any],
         optimizer: Mapping[str, Any],
-        gradient_clip: float = 1.0,
         max_iterations: int = 400,
-        license: str = "unknown",
-        trained_on: str = "unknown",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            LIP_REGRESSOR,
-            av,
-            lip_regressor,
-            optimizer,
-            gradient_clip,
-            max_iterations,
-            license,
-            trained_on,
-        )
+        super().__init__(av, optimizer, max_iterations=max_iterations, **options)
+        self.add_network(lip_regressor)
 
     @property
     def window(self) -> dict[str, Any]:

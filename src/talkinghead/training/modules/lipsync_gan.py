@@ -24,18 +24,19 @@ from talkinghead.models.checkpoint import GENERATOR, SCHEMA_VERSION, build
 from talkinghead.models.discriminator import Discriminator
 from talkinghead.models.lipsync.decoder import GeneratorOutput, lip_box
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.training.gan_options import GANOptions
-from talkinghead.training.initial_weights import build_sync_discriminator, load_initial_weights
+from talkinghead.training.distributed import gather, shard_networks
+from talkinghead.training.gan_options import (
+    GANOptions,
+    SpeedOptions,
+    build_sync_discriminator,
+    load_initial_weights,
+)
 from talkinghead.training.optim import (
     MovingAverage,
     OptimizerConfig,
-    can_fuse,
     clip_gradients,
     require_finite,
 )
-from talkinghead.training.parallel.acceleration import SpeedOptions
-from talkinghead.training.parallel.distributed import gather
-from talkinghead.training.parallel.fsdp import shard_networks
 from talkinghead.types import AVSpec
 
 _OPTIMIZER_NAMES = ("generator", "discriminator", "sync_discriminator")
@@ -132,7 +133,9 @@ class LipSyncGANModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         networks = [self.generator, self.discriminator, self.sync]
-        fused = self._trainer is not None and can_fuse(str(self._trainer.precision))
+        # With scaled losses a fused optimizer unscales inside its step, so gradients would be
+        # clipped before they are unscaled.
+        fused = self._trainer is not None and self._trainer.precision != "16-mixed"
         return [
             c.build(n.parameters(), fused)
             for c, n in zip(self.optimizer_configs, networks, strict=False)
@@ -140,9 +143,8 @@ class LipSyncGANModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         optimizers = self._optimizers()
-        for name, config, optimizer in zip(
-            _OPTIMIZER_NAMES, self.optimizer_configs, optimizers, strict=False
-        ):
+        named = zip(_OPTIMIZER_NAMES, self.optimizer_configs, optimizers, strict=False)
+        for name, config, optimizer in named:
             self.log(f"train/lr/{name}", config.apply(optimizer.optimizer, self.iteration))
         output = _generate(self.generator, batch)
         weights = self.losses.weights_at(self.iteration)
@@ -185,9 +187,8 @@ class LipSyncGANModule(L.LightningModule):
                 total = total + _PENALTY_EVERY * penalty * gradient_penalty(fake_logits, fake)
             self._step(optimizer, total, "discriminator", batch)
         self.log("train/discriminator/loss", loss)
-        for name, on_real, on_fake in zip(
-            ("mouth", "face"), real_logits, fake_logits, strict=False
-        ):
+        pairs = zip(("mouth", "face"), real_logits, fake_logits, strict=False)
+        for name, on_real, on_fake in pairs:
             self.log(f"train/discriminator/{name}_real", on_real.mean())
             self.log(f"train/discriminator/{name}_fake", on_fake.mean())
 
@@ -290,9 +291,10 @@ class LipSyncGANModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Frozen networks are loaded from their own files.
-        if not self.options.joint:
-            drop_prefix(checkpoint["state_dict"], "sync.")
-        drop_prefix(checkpoint["state_dict"], "losses.")
+        frozen = ("losses.",) if self.options.joint else ("losses.", "sync.")
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith(frozen)]:
+            del state[name]
         checkpoint |= {"schema_version": SCHEMA_VERSION, GENERATOR: self.arguments}
         checkpoint |= {"av": self.spec.to_dict(), "iteration": self.iteration}
         checkpoint |= {"license": self.options.license, "trained_on": self.options.trained_on}
@@ -329,13 +331,7 @@ def _generate(
     network: nn.Module, batch: Mapping[str, Tensor], audio: Tensor | None = None
 ) -> GeneratorOutput:
     """Run a generator on a batch, or on other `audio` windows [B, W, C, K]."""
-    names = (
-        "emotion",
-        "head_turn",
-        "pseudo_label_mel",
-        "teacher_forced_lips",
-        "decoder_mel",
-    )
+    names = ("emotion", "head_turn", "pseudo_label_mel", "teacher_forced_lips", "decoder_mel")
     output: GeneratorOutput = network(
         batch["reference_face"],
         batch["reference_lips"],
@@ -344,9 +340,3 @@ def _generate(
         *(batch.get(name) for name in names),
     )
     return output
-
-
-def drop_prefix(state: dict[str, Tensor], prefix: str) -> None:
-    """Remove a submodule's entries from a state dict."""
-    for name in [name for name in state if name.startswith(prefix)]:
-        del state[name]

@@ -18,9 +18,7 @@ class SingleNetworkModule(L.LightningModule):
     """Optimizer, iteration count and checkpoint entries of a single network.
 
     Args:
-        kind: the network's kind in the checkpoint, and its attribute of this module.
         av: the AVSpec, or its fields.
-        arguments: arguments of the network.
         optimizer: fields of `OptimizerConfig`.
         gradient_clip: maximum norm of the gradients; 0 for none.
         max_iterations: iterations after which training ends.
@@ -28,26 +26,29 @@ class SingleNetworkModule(L.LightningModule):
         trained_on: description of the training data, written into the checkpoint.
     """
 
+    kind: str
+    """The network's kind in the checkpoint, and its attribute of this module."""
+
     def __init__(
         self,
-        kind: str,
         av: AVSpec | Mapping[str, Any],
-        arguments: Mapping[str, Any],
         optimizer: Mapping[str, Any],
-        gradient_clip: float,
-        max_iterations: int,
-        license: str,
-        trained_on: str,
+        gradient_clip: float = 1.0,
+        max_iterations: int = 2000,
+        license: str = "unknown",
+        trained_on: str = "unknown",
     ) -> None:
         super().__init__()
-        self.kind = kind
         self.spec = av if isinstance(av, AVSpec) else AVSpec.from_dict(av)
-        self.arguments = dict(arguments)
-        self.add_module(kind, build(kind, self.arguments, self.spec))
         self.optimizer_config = OptimizerConfig(**optimizer)
         self.gradient_clip, self.max_iterations = gradient_clip, max_iterations
         self.meta = {"license": license, "trained_on": trained_on}
         self.iteration = 0
+
+    def add_network(self, arguments: Mapping[str, Any]) -> None:
+        """Build the network with its arguments; called once, by the constructor of a subclass."""
+        self.arguments = dict(arguments)
+        self.add_module(self.kind, build(self.kind, self.arguments, self.spec))
 
     @property
     def network(self) -> nn.Module:

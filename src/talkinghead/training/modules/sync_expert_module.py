@@ -17,9 +17,8 @@ from talkinghead.errors import UsageError
 from talkinghead.losses.sync_loss import cosine_bce, info_nce, silent_windows
 from talkinghead.models.checkpoint import EXPERT
 from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.training.distributed import gather, shard_networks
 from talkinghead.training.modules.single_network import SingleNetworkModule
-from talkinghead.training.parallel.distributed import gather
-from talkinghead.training.parallel.fsdp import shard_networks
 from talkinghead.types import AVSpec
 
 
@@ -35,15 +34,14 @@ class SyncExpertModule(SingleNetworkModule):
         optimizer: fields of `OptimizerConfig`.
         loss: "info_nce" over the batch, or "bce" on the scaled cosine with one shifted negative for
             each pair, as in Wav2Lip.
-        gradient_clip: maximum norm of the gradients; 0 for none.
-        max_iterations: iterations after which training ends.
-        license: license of the weights, written into the checkpoint.
-        trained_on: description of the training data, written into the checkpoint.
+        **options: other arguments of `SingleNetworkModule`.
 
     Raises:
         UsageError: `loss` is unknown, or (when training begins) a clip's frames are fewer than a
             window's.
     """
+
+    kind = EXPERT
 
     def __init__(
         self,
@@ -51,16 +49,12 @@ class SyncExpertModule(SingleNetworkModule):
         sync_expert: Mapping[str, Any],
         optimizer: Mapping[str, Any],
         loss: Literal["info_nce", "bce"] = "info_nce",
-        gradient_clip: float = 1.0,
-        max_iterations: int = 2000,
-        license: str = "unknown",
-        trained_on: str = "unknown",
+        **options: Any,
     ) -> None:
         if loss not in ("info_nce", "bce"):
             raise UsageError(f"loss={loss}: choose info_nce or bce")
-        super().__init__(
-            EXPERT, av, sync_expert, optimizer, gradient_clip, max_iterations, license, trained_on
-        )
+        super().__init__(av, optimizer, **options)
+        self.add_network(sync_expert)
         self.loss = loss
 
     @property
@@ -117,9 +111,8 @@ class SyncExpertModule(SingleNetworkModule):
         silent = gather(silent_windows(audio, self.spec.num_mels))
         both_silent = silent[:, None] & silent[None, :]
         both_silent.fill_diagonal_(False)
-        figures = _batch_figures(
-            video_D.detach().float(), audio_D.detach().float(), silent, both_silent
-        )
+        detached = (video_D.detach().float(), audio_D.detach().float())
+        figures = _batch_figures(*detached, silent, both_silent)
         if self.loss == "info_nce":
             return info_nce(video_D, audio_D, scale, both_silent), figures
         figures["chance"] = torch.full_like(figures["chance"], math.log(2))

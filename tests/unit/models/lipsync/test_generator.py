@@ -1,4 +1,4 @@
-"""The generator: shapes, dependencies between inputs and outputs, initial state."""
+"""The generator: dependencies between inputs and outputs, initial state, conditioning."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.tiny_training import GENERATOR, generator_inputs
+from helpers.tiny_training import SPEC as TINY_SPEC
+from torch import Tensor
 
 from talkinghead.errors import DependencyError, UsageError
-from talkinghead.features.faces.alignment import masked_face, mouth_crop
+from talkinghead.features.faces.alignment import mouth_crop
+from talkinghead.models.checkpoint import build
 from talkinghead.models.encoders import AudioEncoder, FaceEncoder
-from talkinghead.models.lipsync.decoder import lip_mask_prior, warp
+from talkinghead.models.lipsync.conditioning import choose_emotion
+from talkinghead.models.lipsync.decoder import warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
-TINY: dict[str, Any] = {
-    "dim": 32,
-    "audio_channels": (4, 8, 8, 16),
-    "face_encoder": "small",
-    "num_layers": 2,
-    "num_heads": 2,
-    "past_frames": 3,
-    "decoder_channels": (16, 16, 8, 8),
-    "context_channels": (4, 8, 8, 8),
-}
+TINY = {**GENERATOR, "num_layers": 2}
 
 
 @pytest.fixture
@@ -42,42 +38,28 @@ def closed_lips(batch: int = 1) -> torch.Tensor:
     return torch.cat([outer, inner]).expand(batch, -1, -1)
 
 
-def _inputs(model: LipSyncGenerator, batch: int = 2, frames: int = 3) -> tuple[torch.Tensor, ...]:
-    torch.manual_seed(1)
-    windows = model.context_frames + frames + model.lookahead_frames
-    faces = torch.rand(batch, frames, 3, 256, 256)
-    return (
-        torch.rand(batch, 3, 256, 256),
-        closed_lips(batch),
-        masked_face(faces, SPEC),
-        torch.randn(batch, windows, 80, 16),
-    )
+def _inputs(model: LipSyncGenerator, batch: int = 2) -> tuple[torch.Tensor, ...]:
+    face, _, masked, audio = generator_inputs(model, batch, spec=SPEC)
+    return face, closed_lips(batch), masked, audio
 
 
-def test_shapes_and_ranges(generator: LipSyncGenerator) -> None:
-    with torch.inference_mode():
-        output = generator(*_inputs(generator))
-    assert output.mouth.shape == output.rgb.shape == output.warped.shape == (2, 3, 3, 96, 96)
-    assert output.mask.shape == (2, 3, 1, 96, 96)
-    assert output.flow.shape == (2, 3, 2, 48, 48)
-    assert output.motion is not None
-    assert output.motion.shape == (2, 11, 20, 2)
-    assert output.points is not None
-    assert output.points.shape == (2, 3, 20, 2)
-    assert output.mouth.min() >= 0
-    assert output.mouth.max() <= 1
-
-
-def test_untrained_output_equals_the_reference_at_the_edge(
+@torch.inference_mode()
+def test_untrained_output_has_its_shapes_and_equals_the_reference_at_the_edge(
     generator: LipSyncGenerator,
 ) -> None:
     inputs = _inputs(generator)
-    with torch.inference_mode():
-        output = generator(*inputs)
+    output = generator(*inputs)
+    shapes = {name: tuple(value.shape) for name, value in vars(output).items() if value is not None}
+    image = (2, 3, 3, 96, 96)
+    assert shapes == {
+        **{"mouth": image, "rgb": image, "warped": image, "mask": (2, 3, 1, 96, 96)},
+        **{"flow": (2, 3, 2, 48, 48), "residual": (2, 3, 2, 48, 48)},
+        **{"motion": (2, 11, 20, 2), "points": (2, 3, 20, 2)},
+    }
+    assert 0 <= output.mouth.min() <= output.mouth.max() <= 1
     reference = mouth_crop(inputs[0], SPEC)[:, None]
     torch.testing.assert_close(output.warped, reference.expand_as(output.warped), atol=1e-4, rtol=0)
-    edge = output.mouth[..., :4, :] - reference[..., :4, :]
-    assert edge.abs().max() < 1e-4
+    assert (output.mouth[..., :4, :] - reference[..., :4, :]).abs().max() < 1e-4
 
 
 def test_tokens_depend_only_on_context_and_lookahead_frames(generator: LipSyncGenerator) -> None:
@@ -117,21 +99,6 @@ def test_separate_encoding_and_decoding_equal_forward(generator: LipSyncGenerato
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-4)
 
 
-def test_audio_affects_the_mouth_after_one_step() -> None:
-    torch.manual_seed(0)
-    model = LipSyncGenerator(**TINY)
-    inputs = _inputs(model)
-    model(*inputs).mouth.mean().backward()
-    gradient = model.audio_encoder.branches["mel"][0].weight.grad
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter -= 10 * parameter.grad
-    assert gradient is not None
-    other = (*inputs[:3], inputs[3] + 1)
-    assert not torch.allclose(model(*inputs).mouth, model(*other).mouth)
-
-
 def test_flow_is_in_half_widths() -> None:
     image = torch.zeros(1, 1, 96, 96)
     image[..., 48, 48] = 1
@@ -141,28 +108,13 @@ def test_flow_is_in_half_widths() -> None:
     assert moved[0, 0, 48, 38] > 0.9
 
 
-def test_rgb_is_confined_to_the_lip_region() -> None:
-    prior = lip_mask_prior(96)
-    assert prior[36, 48] == 1
-    assert prior[50, 48] == 1
-    assert prior[:4].max() == 0
-    assert prior[:, :4].max() == 0
-
-
-@pytest.mark.parametrize(
-    "features", [("mel",), ("mfcc",), ("prosody",), ("mel", "mfcc", "prosody")]
-)
+@pytest.mark.parametrize("features", [("mfcc",), ("prosody",), ("mel", "mfcc", "prosody")])
 def test_audio_encoder_accepts_combinations_of_features(features: tuple[str, ...]) -> None:
     encoder = AudioEncoder(features, channels=(4, 8, 8, 16), dim=24)
     rows = 83 if "prosody" in features else 80
     tokens = encoder(torch.randn(5, rows, 16))
     assert tokens.shape == (5, 24)
     assert encoder.input_features == (("mel", "prosody") if rows == 83 else ("mel",))
-
-
-def test_audio_encoder_names_the_features_there_are() -> None:
-    with pytest.raises(UsageError, match="choose among mel, mfcc, prosody"):
-        AudioEncoder(("whisper",))
 
 
 @pytest.mark.parametrize(
@@ -196,14 +148,15 @@ def test_face_encoder_loads_weights_from_a_file(tmp_path: Any) -> None:
     torch.testing.assert_close(encoder.backbone.get_parameter(name), network.get_parameter(name))
 
 
-def test_face_encoder_names_a_missing_weight_file() -> None:
-    with pytest.raises(DependencyError, match=r"nowhere\.pth"):
-        FaceEncoder("mobilenet_v3", weights="nowhere.pth")
-
-
-def test_face_encoder_lists_the_known_backbones() -> None:
+def test_unknown_encoders_and_missing_weights_are_refused() -> None:
+    with pytest.raises(UsageError, match="choose among mel, mfcc, prosody"):
+        AudioEncoder(("whisper",))
     with pytest.raises(UsageError, match="resnet50"):
         FaceEncoder("vgg")
+    with pytest.raises(UsageError, match="no published weights"):
+        FaceEncoder("small", weights="imagenet")
+    with pytest.raises(DependencyError, match=r"nowhere\.pth"):
+        FaceEncoder("mobilenet_v3", weights="nowhere.pth")
 
 
 @torch.inference_mode()
@@ -234,3 +187,71 @@ def test_decoder_audio_replaces_the_audio_in_the_decoder_only(generator: LipSync
     assert torch.equal(mixed.motion, plain.motion)
     assert torch.equal(mixed.mouth, other.mouth)
     assert not torch.equal(mixed.mouth, plain.mouth)
+
+
+CONDITIONED = {**GENERATOR, "emotions": ["neutral", "happy"], "head_pose": True}
+FRAMES = 3
+
+
+def make(arguments: dict[str, Any]) -> LipSyncGenerator:
+    torch.manual_seed(0)
+    model = build("generator", arguments, TINY_SPEC).eval()
+    assert isinstance(model, LipSyncGenerator)
+    # The head starts at zero, which would hide the effect of the tokens.
+    torch.manual_seed(1)
+    torch.nn.init.normal_(model.decoder.head.weight, std=0.1)
+    return model
+
+
+def make_conditioned() -> LipSyncGenerator:
+    """Return a generator with random conditioning weights."""
+    model = make(CONDITIONED)
+    assert model.emotion is not None
+    assert model.pose is not None
+    torch.nn.init.normal_(model.emotion.table.weight)
+    torch.nn.init.normal_(model.pose.layers[-1].weight)
+    return model
+
+
+@torch.no_grad()
+def mouths(model: LipSyncGenerator, *conditions: Tensor | None) -> Tensor:
+    return model(*generator_inputs(model, frames=FRAMES), *conditions).mouth
+
+
+def test_conditioning_is_off_by_default_and_starts_without_effect() -> None:
+    plain, conditioned = make(GENERATOR), make(CONDITIONED)
+    own, theirs = plain.state_dict(), conditioned.state_dict()
+    assert {name.split(".")[0] for name in theirs.keys() - own.keys()} == {"emotion", "pose"}
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
+    conditions = torch.tensor([1, 0]), torch.full((2, FRAMES, 3), 20.0)
+    assert torch.equal(mouths(conditioned, *conditions), mouths(plain))
+    assert torch.equal(mouths(plain, *conditions), mouths(plain))
+
+
+def test_each_sample_has_its_own_emotion() -> None:
+    model = make_conditioned()
+    first, mixed = mouths(model), mouths(model, torch.tensor([0, 1]))
+    assert mixed.shape == (2, FRAMES, 3, TINY_SPEC.mouth_size, TINY_SPEC.mouth_size)
+    torch.testing.assert_close(mixed[0], first[0])
+    assert (mixed[1] - first[1]).abs().max() > 1e-3
+
+
+def test_head_turn_affects_only_its_frame() -> None:
+    model = make_conditioned()
+    turn = torch.zeros(2, FRAMES, 3)
+    torch.testing.assert_close(mouths(model, None, turn), mouths(model))
+    turn[0, 1, 0] = 15.0
+    change = (mouths(model, None, turn) - mouths(model)).abs().amax((2, 3, 4))
+    assert change[0, 1] > 1e-3
+    assert change.flatten()[[0, 2, 3, 4, 5]].max() < 1e-5
+
+
+def test_choose_emotion_sets_the_default() -> None:
+    model = make_conditioned()
+    expected = mouths(model, torch.tensor([1, 1]))
+    choose_emotion(model.emotion, "happy")
+    torch.testing.assert_close(mouths(model), expected)
+    with pytest.raises(UsageError, match="no emotion sad: it has neutral, happy"):
+        choose_emotion(model.emotion, "sad")
+    with pytest.raises(UsageError, match="no emotion happy: it has none"):
+        choose_emotion(make(GENERATOR).emotion, "happy")

@@ -1,17 +1,20 @@
-"""The warp by lip landmarks."""
+"""The warp by lip landmarks and the drawn mouth interior."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
-from test_generator import closed_lips
+from test_generator import TINY, closed_lips
 
-from talkinghead.models.lipsync.decoder import grid_steps, warp
+from talkinghead.models.lipsync.decoder import grid_steps, lip_mask_prior, warp
+from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.lipsync.lip_warp import LipWarper, lip_edge, warp_lips
+from talkinghead.models.lipsync.mouth_interior import mouth_interior
 
-STEPS = grid_steps(48, torch.device("cpu"))
+STEPS, PIXELS = (grid_steps(size, torch.device("cpu")) for size in (48, 96))
 
 
 def half_widths(lips: torch.Tensor) -> torch.Tensor:
@@ -29,18 +32,16 @@ def opened(lips: torch.Tensor, gap: float) -> torch.Tensor:
 
 def centroid(image: torch.Tensor) -> torch.Tensor:
     """Return the centroid (x, y) of an image [1, 1, 96, 96], in half widths."""
-    steps = grid_steps(96, image.device)
     weight = image[0, 0] / image.sum()
-    return torch.stack([(weight.sum(0) * steps).sum(), (weight.sum(1) * steps).sum()])
+    return torch.stack([(weight.sum(0) * PIXELS).sum(), (weight.sum(1) * PIXELS).sum()])
 
 
 @pytest.mark.parametrize("index", [3, 9])
 def test_skin_follows_its_lip(index: int) -> None:
     lips = half_widths(closed_lips())
     moved = opened(lips, 0.2)
-    steps = grid_steps(96, torch.device("cpu"))
     x, y = lips[0, index]
-    spot = torch.exp(((steps - x)[None] ** 2 + (steps - y)[:, None] ** 2) / -0.001)[None, None]
+    spot = torch.exp(((PIXELS - x)[None] ** 2 + (PIXELS - y)[:, None] ** 2) / -0.001)[None, None]
     shown = warp(spot, warp_lips(STEPS, lips, moved).flow)
     assert (centroid(shown) - moved[0, index]).abs().max() < 0.04
 
@@ -52,7 +53,7 @@ def test_interior_map_covers_only_the_gap_between_open_lips() -> None:
     assert wide[0, row, column] > 0.9
     assert shut[0].max() < 0.6
     assert wide[0, 14, column] < 0.05
-    assert wide[1].max() < 0.6  # What is warped there is closed lips' skin.
+    assert wide[1].max() < 0.6  # The reference's lips are closed.
 
 
 def test_closing_removes_the_gap_and_keeps_the_corners() -> None:
@@ -71,7 +72,6 @@ def test_zero_motion_gives_zero_flow() -> None:
 
 
 EDGE = [[-0.4, 0.0], [-0.2, 0.1], [0.0, 0.12], [0.2, 0.1], [0.4, 0.0]]
-CROOKED = [[-0.23, -0.16], [-0.09, -0.05], [-0.01, -0.03], [0.09, -0.06], [0.4, -0.16]]
 
 
 def heights(x: Any, points: list[list[float]]) -> torch.Tensor:
@@ -87,8 +87,8 @@ def test_edge_passes_through_its_points_and_is_level_beyond_the_corners() -> Non
     torch.testing.assert_close(left, right)
 
 
-@pytest.mark.parametrize("points", [EDGE, CROOKED])
-def test_edge_is_smooth_and_monotone_on_each_side(points: list[list[float]]) -> None:
+def test_edge_is_smooth_and_monotone_on_each_side() -> None:
+    points = [[-0.23, -0.16], [-0.09, -0.05], [-0.01, -0.03], [0.09, -0.06], [0.4, -0.16]]
     x = torch.linspace(points[0][0] + 0.02, points[-1][0] - 0.02, 2001)
     slope = heights(x, points).diff() / x.diff()
     assert slope.diff().abs().max() < 0.02  # A polyline has kinks above 0.1.
@@ -102,3 +102,82 @@ def test_degenerate_edges_have_finite_gradients() -> None:
     lip_edge(torch.linspace(-1, 1, 9)[None, None], points).sum().backward()
     assert points.grad is not None
     assert points.grad.isfinite().all()
+
+
+SIZE = 96
+MIDDLE = SIZE // 2
+
+
+def drawn(lips: torch.Tensor, colour: tuple[float, ...] = (0.8, 0.6, 0.5)) -> torch.Tensor:
+    """Draw the interior [3, S, S] of a mouth in a face of one colour."""
+    face = torch.tensor(colour)[None, :, None, None].expand(1, 3, SIZE, SIZE)
+    return mouth_interior(PIXELS, lips, face, lip_mask_prior(SIZE))[0]
+
+
+def row_of(y: torch.Tensor) -> int:
+    return int((PIXELS - y).abs().argmin())
+
+
+def test_upper_teeth_end_just_below_the_closed_lips() -> None:
+    lips = half_widths(closed_lips())
+    line = row_of(lips[0, 14, 1])
+    column = drawn(lips)[:, :, MIDDLE + 3].mean(0)  # Next to the gap between the incisors.
+    assert column[line] > 0.6
+    below = (column < 0.3).nonzero().flatten()
+    assert line < int(below[0]) <= line + 6
+    assert column[int(below[0]) :].max() < 0.3
+
+
+def test_teeth_are_whiter_than_the_face_and_scale_with_its_brightness() -> None:
+    lips = half_widths(closed_lips())
+    line = row_of(lips[0, 14, 1])
+    bright, dim = (
+        drawn(lips, colour)[:, line, MIDDLE + 3] for colour in ((0.8, 0.6, 0.5), (0.4, 0.3, 0.25))
+    )
+    assert torch.allclose(dim, bright / 2, atol=1e-3)
+    assert bright[0] / bright[2] < 1.3 < 0.8 / 0.5
+
+
+def test_interior_moves_with_the_head_and_stays_in_range() -> None:
+    lips = half_widths(closed_lips())
+    moved = drawn(lips + 2 * 4 / SIZE)
+    assert torch.allclose(moved[:, 4:, 4:], drawn(lips)[:, :-4, :-4], atol=1e-3)
+    for colour in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
+        assert 0 < drawn(lips, colour).min() <= drawn(lips, colour).max() < 1
+    assert drawn(torch.zeros(1, 20, 2)).isfinite().all()  # Lips seen in profile have no width.
+
+
+@torch.inference_mode()
+def shown_between(reference_lips: torch.Tensor, paint: float | None = None) -> torch.Tensor:
+    """Return the middle column of the mouth that an untrained generator opens.
+
+    Args:
+        reference_lips: the reference's lips.
+        paint: a constant logit of the painted colour; None paints nothing.
+    """
+    generator = LipSyncGenerator(**TINY).eval()
+    if paint is not None:
+        generator.decoder.head.bias[2:14] = paint
+        generator.decoder.head.bias[14:] = 20.0  # The mask.
+    reference = generator.encode_reference(torch.full((1, 3, 256, 256), 0.6), reference_lips)
+    context = generator.encode_context(torch.zeros(1, 3, 128, 128), reference)
+    far = half_widths(opened(closed_lips(), 24)) - half_widths(closed_lips())
+    tokens = torch.zeros_like(reference.token)
+    output = generator.decoder(tokens, far, reference, context)
+    return output.mouth[0, :, :, MIDDLE + 3].mean(0)
+
+
+def test_interior_is_drawn_only_if_the_reference_shows_none() -> None:
+    rows = slice(row_of(half_widths(closed_lips())[0, 14, 1]) + 8, None)
+    shut, slit, wide = (shown_between(opened(closed_lips(), gap))[rows][:4] for gap in (0, 4, 24))
+    assert shut.max() < 0.35
+    assert torch.allclose(slit, shut, atol=0.05)  # A narrow gap is not stretched.
+    assert wide.min() > 0.5
+
+
+def test_paint_has_little_weight_between_the_lips() -> None:
+    lips = opened(closed_lips(), 24)
+    line = row_of(half_widths(lips)[0, 14, 1])
+    painted = torch.logit(shown_between(lips, paint=2.0)) - math.log(0.6 / 0.4)
+    assert torch.allclose(painted[line + 8 : line + 12], torch.tensor(0.4), atol=0.1)
+    assert painted[line - 12] > 1.5

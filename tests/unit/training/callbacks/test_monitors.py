@@ -1,7 +1,8 @@
-"""Monitors of cost and mouth opening."""
+"""Monitors of cost and mouth opening, and the progress of a run."""
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,40 +11,33 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_training import fit, make_data, make_module
+from helpers.tiny_training import TRAINER, fit, make_data, make_module
 
+from talkinghead.training.callbacks import progress
+from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.callbacks.monitors import CostMonitor, OpeningMonitor, peak_memory_mib
+from talkinghead.training.training_run import build_trainer, train
 from talkinghead.types import Box, Face, UInt8Array
 
 
-class RecordingModule(SimpleNamespace):
-    """A module that only records what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__(device=torch.device("cpu"), values={})
-
-    def log(self, name: str, value: float, **_: Any) -> None:
-        self.values[name] = value
-
-
 def test_loader_wait_is_the_time_between_batches() -> None:
-    monitor, module, trainer = CostMonitor(), RecordingModule(), SimpleNamespace(world_size=2)
+    logged: dict[str, float] = {}
+    monitor, trainer = CostMonitor(), SimpleNamespace(world_size=2)
+    module: Any = SimpleNamespace(device=torch.device("cpu"), log=logged.__setitem__)
     batch = {"index": torch.arange(3)}
     for _ in range(8):
         time.sleep(0.03)
         monitor.on_train_batch_start(trainer, module, batch, 0)
         time.sleep(0.01)
         monitor.on_train_batch_end(trainer, module, None, batch, 0)
-    assert module.values["cost/loader_wait_fraction"] == pytest.approx(0.75, abs=0.1)
-    assert module.values["cost/samples_per_s"] == pytest.approx(6 / 0.04, rel=0.2)
-    assert module.values["cost/memory_mib"] == pytest.approx(
-        peak_memory_mib(module.device), rel=0.1
-    )
+    assert logged["cost/loader_wait_fraction"] == pytest.approx(0.75, abs=0.1)
+    assert logged["cost/samples_per_s"] == pytest.approx(6 / 0.04, rel=0.2)
+    assert logged["cost/memory_mib"] == pytest.approx(peak_memory_mib(module.device), rel=0.1)
     monitor.on_train_epoch_start(trainer, module)
-    module.values.clear()
+    logged.clear()
     monitor.on_train_batch_start(trainer, module, batch, 0)
     monitor.on_train_batch_end(trainer, module, None, batch, 0)
-    assert not module.values, "validation was counted as waiting"
+    assert not logged, "validation was counted as waiting"
 
 
 class DrawnMouthDetector:
@@ -75,23 +69,30 @@ def test_opening_monitor_compares_with_the_real_mouth(corpus: Path, tmp_path: Pa
     assert metrics["train/balance/l1"] > 0
     assert metrics["train/balance/gradient"] > 0
 
-    class Perfect(torch.nn.Module):
-        def forward(
-            self,
-            reference: torch.Tensor,
-            around: torch.Tensor,
-            audio: torch.Tensor,
-            *conditions: Any,
-        ) -> Any:
-            return SimpleNamespace(mouth=next(mouths))
-
+    # The module returns the real mouths for their own audio, and reversed ones for other audio.
     batch = data.preview_batch(2, 20)["mouths"]
     mouths = iter([batch[:1], batch[:1].flip(1), batch[1:], batch[1:].flip(1)])
-    module.ema = torch.nn.ModuleDict({"network": Perfect()})
-    module.ema.network = module.ema["network"]
+    module.forward = lambda *_: SimpleNamespace(mouth=next(mouths))
     logged: dict[str, float] = {}
     module.log = lambda name, value, **_: logged.update({name: value})
     monitor.on_validation_epoch_end(trainer, module)
     assert logged["val/opening_r"] > 0.95
     assert logged["val/opening_motion"] == pytest.approx(1, abs=0.1)
     assert logged["val/audit/opening_r_other_audio"] < 0.9
+
+
+def test_a_piped_run_logs_iterations_and_the_next_commands(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_LINE_INTERVAL_S", 0.0)
+    module = make_module(max_iterations=3)
+    options = {**TRAINER, "enable_progress_bar": True}
+    trainer = build_trainer(options, [], [LastCheckpoint(str(tmp_path))])
+    with caplog.at_level(logging.INFO):
+        train(module, make_data(corpus, module), trainer)
+    for iteration in (1, 2, 3):
+        assert f"iteration {iteration} of 3, about" in caplog.text
+    checkpoint = tmp_path / "last.ckpt"
+    assert f"finished after iteration 3 of 3: {checkpoint} is saved" in caplog.text
+    assert f"talkinghead evaluate corpus={corpus} checkpoint={checkpoint}" in caplog.text
+    assert "talkinghead predict face=FACE audio=AUDIO" in caplog.text

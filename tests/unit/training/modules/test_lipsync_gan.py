@@ -1,4 +1,4 @@
-"""Training of the generator: learning, exact resumption, checkpoints."""
+"""Training of the generator: exact resumption, accumulation, frozen networks, checkpoints."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from talkinghead.features.faces.alignment import mouth_crop
 from talkinghead.models.checkpoint import load_expert, load_generator
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.modules.lip_regressor_module import LipRegressorModule
+from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 
 INPUTS = ("reference_face", "reference_lips", "masked_face", "mel")
@@ -25,24 +26,6 @@ FULL_GAN = {
     "sync_discriminator": "joint",
     "sync_arguments": EXPERT,
 }
-
-
-def test_loss_falls_on_one_batch(corpus: Path) -> None:
-    module = make_module()
-    data = make_data(corpus, module, augmentation=None, num_frames=5)
-    data.setup()
-    batch = data.preview_batch(2)
-    torch.testing.assert_close(batch["mouths"], mouth_crop(batch["faces"], SPEC))
-    optimizer = torch.optim.AdamW(module.generator.parameters(), lr=5e-3)
-    losses = []
-    for _ in range(40):
-        output = module.generator(*(batch[name] for name in INPUTS))
-        loss = (output.mouth - batch["mouths"]).abs().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
 
 
 class Recorder(Callback):
@@ -72,16 +55,18 @@ class StopAfter(Callback):
     [pytest.param(2, marks=pytest.mark.slow, id="end of epoch"), pytest.param(3, id="mid-epoch")],
 )
 def test_resumed_training_equals_uninterrupted(corpus: Path, tmp_path: Path, stop: int) -> None:
+    def run(callbacks: list[Callback], **resume: str) -> LipSyncGANModule:
+        module = make_module(**FULL_GAN, max_iterations=4)
+        fit(module, make_data(corpus, module), *callbacks, **resume)
+        return module
+
     whole, first, second = Recorder(), Recorder(), Recorder()
-    options = {**FULL_GAN, "max_iterations": 4}
-    module = make_module(**options)
-    fit(module, make_data(corpus, module), whole)
-    module = make_module(**options)
-    fit(module, make_data(corpus, module), first, StopAfter(stop, tmp_path / "stopped.ckpt"))
+    module, initial = run([whole]), make_module(**FULL_GAN).state_dict()
+    moved = {n.split(".")[0] for n, p in module.named_parameters() if not p.equal(initial[n])}
+    assert {"generator", "ema", "discriminator", "sync"} <= moved
+    run([first, StopAfter(stop, tmp_path / "stopped.ckpt")])
     torch.manual_seed(99)
-    resumed = make_module(**options)
-    fit(resumed, make_data(corpus, resumed), second, ckpt_path=str(tmp_path / "stopped.ckpt"))
-    assert resumed.iteration == 4
+    assert run([second], ckpt_path=str(tmp_path / "stopped.ckpt")).iteration == 4
     assert [*first.norms[:stop], *second.norms] == pytest.approx(whole.norms, abs=0, rel=1e-12)
 
 
@@ -107,9 +92,8 @@ def test_accumulated_batches_equal_one_large_batch(corpus: Path) -> None:
 
 def test_lip_regressor_learns_and_serves_as_landmark_loss(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    arguments = {"channels": [8, 8, 16]}
     optimizer = {"lr": 5e-3, "warmup_iterations": 0}
-    module = LipRegressorModule(SPEC, arguments, optimizer, max_iterations=30)
+    module = LipRegressorModule(SPEC, {"channels": [8, 8, 16]}, optimizer, max_iterations=30)
     no_geometry = dict.fromkeys(("flip", "rotation", "scale", "shift", "elastic"), 0.0)
     distances: list[float] = []
 
@@ -117,41 +101,20 @@ def test_lip_regressor_learns_and_serves_as_landmark_loss(corpus: Path, tmp_path
         def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
             distances.append(float(trainer.callback_metrics["train/lips/distance_px"]))
 
-    trainer = fit(
-        module, make_data(corpus, module, augmentation=no_geometry, batch_size=4), Watch()
-    )
+    data = make_data(corpus, module, augmentation=no_geometry, batch_size=4)
+    fit(module, data, Watch()).save_checkpoint(tmp_path / "lips.ckpt")
     assert distances[-1] < 0.5 * distances[0]
-    path = tmp_path / "lips.ckpt"
-    trainer.save_checkpoint(path)
-    options = {
-        "loss": {
-            "weights": {"l1": 1.0, "landmark": 0.1},
-            "landmark": {"checkpoint": str(path)},
-        },
-    }
-    gan = make_module(**options, max_iterations=1)
+    weights = {"l1": 1.0, "landmark": 0.1}
+    loss = {"weights": weights, "landmark": {"checkpoint": str(tmp_path / "lips.ckpt")}}
+    gan = make_module(loss=loss, max_iterations=1)
     trainer = fit(gan, make_data(corpus, gan))
     assert trainer.callback_metrics["train/generator/landmark"] > 0
     trainer.save_checkpoint(tmp_path / "gan.ckpt")
     state = torch.load(tmp_path / "gan.ckpt", weights_only=True)["state_dict"]
     assert not [name for name in state if name.startswith("losses.")]
-    resumed = make_module(**options, max_iterations=2)
+    resumed = make_module(loss=loss, max_iterations=2)
     fit(resumed, make_data(corpus, resumed), ckpt_path=str(tmp_path / "gan.ckpt"))
     assert resumed.iteration == 2
-
-
-def test_joint_sync_discriminator_adds_a_third_optimizer(corpus: Path, tmp_path: Path) -> None:
-    module = make_module(**FULL_GAN)
-    assert len(module.configure_optimizers()) == 3
-    before = [p.clone() for p in module.parameters()]
-    fit(module, make_data(corpus, module))
-    moved = {
-        name.split(".")[0]
-        for (name, p), old in zip(module.named_parameters(), before, strict=True)
-        if not torch.equal(p, old)
-    }
-    assert {"generator", "ema", "discriminator", "sync"} <= moved
-    assert len(make_module().configure_optimizers()) == 2
 
 
 def test_sync_expert_is_frozen_and_not_in_the_checkpoint(corpus: Path, tmp_path: Path) -> None:
@@ -184,29 +147,24 @@ def test_without_an_expert_the_sync_weight_is_zero(
     assert "no sync expert: the sync loss's weight is 0" in caplog.text
 
 
-def test_checkpoint_loads_without_lightning(corpus: Path, tmp_path: Path) -> None:
+def test_checkpoint_loads_without_lightning_and_initialises_training(
+    corpus: Path, tmp_path: Path
+) -> None:
     module = make_module(license="CC-BY-4.0", trained_on="drawn faces")
-    data = make_data(corpus, module)
-    trainer = fit(module, data)
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    loaded = load_generator(tmp_path / "last.ckpt")
+    data, path = make_data(corpus, module), tmp_path / "last.ckpt"
+    fit(module, data).save_checkpoint(path)
+    loaded = load_generator(path)
     assert loaded.meta["trained_on"] == "drawn faces"
     batch = data.preview_batch(2)
+    torch.testing.assert_close(batch["mouths"], mouth_crop(batch["faces"], SPEC))
     with torch.no_grad():
-        expected = module.eval()(batch).mouth
-        inputs = tuple(batch[name] for name in INPUTS)
-        mouth = loaded.model(*inputs).mouth
-    torch.testing.assert_close(mouth, expected)
-
-
-def test_init_from_loads_averaged_weights(corpus: Path, tmp_path: Path) -> None:
-    module = make_module(max_iterations=1)
-    fit(module, make_data(corpus, module)).save_checkpoint(tmp_path / "first.ckpt")
-    second = make_module(init_from=str(tmp_path / "first.ckpt"))
+        mouth = loaded.model(*(batch[name] for name in INPUTS)).mouth
+        torch.testing.assert_close(mouth, module.eval()(batch).mouth)
+    second = make_module(init_from=str(path))
     name = "decoder.head.weight"
     assert torch.equal(second.generator.get_parameter(name), module.ema.network.get_parameter(name))
     with pytest.raises(CheckpointError, match="another generator"):
-        make_module(init_from=str(tmp_path / "first.ckpt"), generator={**GENERATOR, "dim": 48})
+        make_module(init_from=str(path), generator={**GENERATOR, "dim": 48})
 
 
 def test_last_checkpoint_is_written_at_its_interval(corpus: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Losses and refusals of the sync expert's training."""
+"""The sync expert's losses, the learning rate, gradient clipping and weight averaging."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from helpers.tiny_training import EXPERT, SPEC
+from torch import nn
 
 from talkinghead.errors import UsageError
 from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
+from talkinghead.training.optim import MovingAverage, OptimizerConfig, clip_gradients
 
 
 def make_module(**options: Any) -> SyncExpertModule:
@@ -67,3 +69,46 @@ def test_an_unknown_loss_and_short_clips_are_refused() -> None:
     module = make_module(sync_expert={"num_frames": 16})
     with pytest.raises(UsageError, match=r"data\.num_frames=10 is shorter than a window"):
         module._loss(make_batch())
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_iterations=10, decay_iterations=110, final_lr=0.1)
+    assert config.lr_at(0) == pytest.approx(0.1)
+    assert config.lr_at(9) == pytest.approx(1.0)
+    assert config.lr_at(60) == pytest.approx(0.55)
+    assert config.lr_at(110) == config.lr_at(500) == pytest.approx(0.1)
+    rates = [config.lr_at(i) for i in range(10, 111)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_apply_sets_the_rate_of_every_group() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_iterations=4)
+    optimizer = config.build(nn.Linear(2, 2).parameters())
+    assert [config.apply(optimizer, i) for i in (1, 10**6)] == [0.5, 1.0]
+    assert [g["lr"] for g in optimizer.param_groups] == [1.0]
+
+
+def test_clipping_returns_the_norm_before_clipping() -> None:
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight.grad = torch.tensor([[3.0, 4.0, 0.0]])
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1)
+    assert clip_gradients(optimizer, 0.0) == pytest.approx(5.0)
+    assert layer.weight.grad.norm() == pytest.approx(5.0)
+    assert clip_gradients(optimizer, 1.0) == pytest.approx(5.0)
+    assert layer.weight.grad.norm() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_moving_average_follows_and_stays_in_evaluation_mode() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    network.weight.data.fill_(0.0)
+    average = MovingAverage("generator", network, decay=0.9)
+    network.weight.data.fill_(1.0)
+    average.train()
+    average.update(network, iteration=0)
+    assert average.network.weight.item() == pytest.approx(0.9)
+    for iteration in range(1000, 1003):
+        network.weight.data.fill_(2.0)
+        average.update(network, iteration)
+    assert average.network.weight.item() == pytest.approx(2 - 1.1 * 0.9**3)
+    assert not average.network.training
+    assert list(average.state_dict()) == ["generator.weight"]

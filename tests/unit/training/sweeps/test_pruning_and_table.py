@@ -1,18 +1,24 @@
-"""The table of a sweep's runs, and the plugins that sweeps need."""
+"""Pruning of a sweep's runs, their table, and the plugins that sweeps need."""
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.tiny_training import TRAINER, CurveModule
+from torch.utils.data import DataLoader
 
-from talkinghead.training.sweeps.pruning import PROGRESS_NAME
+from talkinghead.errors import UsageError
+from talkinghead.training.sweeps import pruning
+from talkinghead.training.sweeps.pruning import PROGRESS_NAME, SweepPruning
 from talkinghead.training.sweeps.sweep_table import TABLE_NAME, write_table
+from talkinghead.training.training_run import build_trainer
 
 
 def make_run(folder: Path, overrides: list[str], metrics: Any = None, state: str = "") -> None:
@@ -73,3 +79,47 @@ def test_a_missing_plugin_names_the_extra_to_install(
     assert done.returncode == 1, done.stdout + done.stderr
     assert "is not installed: pip install 'talkinghead[sweep]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def run(folder: Path, values: list[float], **options: Any) -> tuple[int, str]:
+    """Return the number of validations of a run, and its state."""
+    module = CurveModule(values)
+    loader = DataLoader([0])  # type: ignore[arg-type]
+    trainer_options = {**TRAINER, "max_epochs": len(values)}
+    trainer = build_trainer(trainer_options, [], [SweepPruning(str(folder), **options)])
+    trainer.fit(module, loader, loader)
+    state = json.loads((folder / PROGRESS_NAME).read_text())["state"]
+    return module.iteration // 10, state
+
+
+def test_runs_worse_than_the_median_of_finished_runs_are_stopped(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    for number, final in enumerate([1.0, 2.0, 3.0]):
+        assert run(tmp_path / str(number), [5.0, final], startup_runs=3) == (2, "finished")
+    # The median after two validations is 2; a run's best value so far is compared.
+    assert run(tmp_path / "worse", [5.0, 2.5, 1.0], startup_runs=3) == (2, "stopped")
+    assert run(tmp_path / "better", [5.0, 1.5, 9.0], startup_runs=3) == (3, "finished")
+    assert run(tmp_path / "early", [9.0, 9.0], startup_runs=3, warmup_iterations=21)[0] == 2
+    assert run(tmp_path / "higher", [6.0, 9.0], startup_runs=3, direction="maximize")[0] == 2
+    assert run(tmp_path / "lower", [4.0, 9.0], startup_runs=3, direction="maximize")[0] == 1
+    assert run(tmp_path / "nan", [float("nan"), 1.0], startup_runs=3) == (1, "stopped")
+    assert run(tmp_path / "few", [9.0, 9.0], startup_runs=30) == (2, "finished")
+    pruner = optuna.pruners.ThresholdPruner(upper=3.0)
+    assert run(tmp_path / "other", [2.0, 4.0, 1.0], pruner=pruner) == (2, "stopped")
+
+
+def test_without_optuna_no_run_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pruning, "find_spec", lambda name: None)
+    with caplog.at_level(logging.INFO):
+        run(tmp_path / "0", [1.0])
+        assert run(tmp_path / "1", [9.0, 9.0], startup_runs=1) == (2, "finished")
+    assert "pip install 'talkinghead[sweep]'" in caplog.text
+
+
+def test_an_unknown_metric_or_direction_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"objective\.metric=val/l2 is not measured.*val/loss"):
+        run(tmp_path / "0", [1.0], metric="val/l2")
+    with pytest.raises(UsageError, match=r"objective\.direction=down"):
+        SweepPruning(str(tmp_path), direction="down")  # type: ignore[arg-type]
