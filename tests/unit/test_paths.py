@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from talkinghead.errors import DependencyError
 from talkinghead.media.reader import probe
 
 
-def test_demo_files_are_small_and_readable() -> None:
+def test_demo_files_are_small_and_readable():
     assert paths.demo_face().read_bytes().startswith(b"\x89PNG")
     assert paths.DEMO_SPEECH.stat().st_size < 200_000
     info = probe(paths.DEMO_SPEECH)
@@ -20,26 +19,18 @@ def test_demo_files_are_small_and_readable() -> None:
     assert 6 <= info.duration_s <= 9
 
 
-def test_conf_dir_is_that_of_the_checkout_or_the_wheel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_conf_dir_is_that_of_the_checkout_or_the_wheel(tmp_path, monkeypatch):
     assert (paths.conf_dir() / "prepare.yaml").is_file()
     package = tmp_path / "site-packages" / "talkinghead"
     monkeypatch.setattr(paths, "_PACKAGE", package)
-    assert paths.conf_dir() == package / "conf"
-    # An unrelated conf/ two folders up is ignored.
-    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf").mkdir()  # Unrelated, so it is ignored.
     assert paths.conf_dir() == package / "conf"
 
 
-def test_missing_photo_error_names_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "find_spec", lambda name: None)
-    with pytest.raises(DependencyError, match="pip install scikit-image"):
-        paths.demo_face()
-    spec = importlib.util.spec_from_loader("skimage", None, is_package=True)
-    spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr(paths, "find_spec", lambda name: spec)
-    with pytest.raises(DependencyError, match="face="):
-        paths.demo_face()
+def test_missing_photo_error_names_the_package(tmp_path, monkeypatch):
+    empty = importlib.util.spec_from_loader("skimage", None, is_package=True)
+    empty.submodule_search_locations = [str(tmp_path)]
+    for spec in (None, empty):
+        monkeypatch.setattr(paths, "find_spec", lambda name, spec=spec: spec)
+        with pytest.raises(DependencyError, match=r"pip install scikit-image.*face="):
+            paths.demo_face()

@@ -128,9 +128,9 @@ class LiteRtDetector:
         _check(image)
         return self._fit_mesh(image, _region_of_mesh(previous.points))
 
-    def _search(self, image: UInt8Array, regions: list[Region], network: _BlazeFace) -> list[Face]:
+    def _search(self, image: UInt8Array, regions: list[Region], detector: _BlazeFace) -> list[Face]:
         """Run BlazeFace in the regions and FaceMesh on the detected faces."""
-        found = [self._blazeface(image, region, *network) for region in regions]
+        found = [self._blazeface(image, region, detector) for region in regions]
         faces: list[Face] = []
         for row in suppress(np.concatenate(found))[: 2 * self.max_faces]:
             rough = self._fit_mesh(image, _region_of_detection(row), steady=False)
@@ -141,15 +141,9 @@ class LiteRtDetector:
                 faces.append(face)
         return sorted(faces, key=lambda f: -f.box.width * f.box.height)[: self.max_faces]
 
-    def _blazeface(
-        self,
-        image: UInt8Array,
-        region: Region,
-        network: Interpreter,
-        anchors: FloatArray,
-        size: int,
-    ) -> FloatArray:
+    def _blazeface(self, image: UInt8Array, region: Region, detector: _BlazeFace) -> FloatArray:
         """Return BlazeFace's decoded rows [num_rows, 17] in image pixels."""
+        network, anchors, size = detector
         crop, to_image = _cut(image, region, size)
         regressors, logits = _run(network, crop / np.float32(127.5) - 1)
         rows = decode(regressors[0], logits[0, :, 0], anchors, size, self.min_score)

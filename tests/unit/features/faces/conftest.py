@@ -6,20 +6,19 @@ import pytest
 import skimage.data
 
 from talkinghead.features.faces.litert_detector import LiteRtDetector
-from talkinghead.types import UInt8Array
 
 
 @pytest.fixture(scope="session")
-def detector() -> LiteRtDetector:
+def detector():
     return LiteRtDetector()
 
 
 @pytest.fixture(scope="session")
-def astronaut() -> UInt8Array:
+def astronaut():
     return skimage.data.astronaut()
 
 
 @pytest.fixture(scope="session")
-def pan(astronaut: UInt8Array) -> list[UInt8Array]:
+def pan(astronaut):
     """Return 40 frames of a camera that pans over the face by one pixel per frame."""
     return [astronaut[:280, x : x + 360].copy() for x in range(40)]

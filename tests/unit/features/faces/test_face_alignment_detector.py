@@ -10,7 +10,6 @@ import pytest
 from talkinghead.errors import DependencyError
 from talkinghead.features.faces import face_alignment_detector as fan
 from talkinghead.features.faces.detector import build_detector
-from talkinghead.types import FloatArray, UInt8Array
 
 IMAGE = np.full((240, 320, 3), 96, np.uint8)
 
@@ -20,25 +19,21 @@ class FakeFaceAlignment:
 
     peaks = 0.8
 
-    def __init__(self, *_: object, face_detector_kwargs: dict[str, str], **__: object) -> None:
+    def __init__(self, *_, face_detector_kwargs, **__):
         assert Path(face_detector_kwargs["path_to_detector"]).name.startswith("s3fd")
         self.face_detector = self
 
-    def detect_from_image(self, image: UInt8Array) -> list[FloatArray]:
+    def detect_from_image(self, image):
         return [np.array([10, 10, 40, 50, 0.9]), np.array([60, 10, 160, 150, 0.9])]
 
-    def get_landmarks_from_image(
-        self, image: UInt8Array, detected_faces: list[FloatArray], **_: object
-    ) -> tuple[list[FloatArray], list[FloatArray], None]:
+    def get_landmarks_from_image(self, image, detected_faces, **_):
         grid = np.random.default_rng(0).random((68, 2))
         points = [box[:2] + grid * (box[2:4] - box[:2]) for box in detected_faces]
         return points, [np.full(68, self.peaks)] * len(points), None
 
 
-def test_missing_weights_without_a_network_name_the_alternative(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def fail(*_: object, **__: object) -> None:
+def test_missing_weights_without_a_network_name_the_alternative(monkeypatch, tmp_path):
+    def fail(*_, **__):
         raise OSError("no network")
 
     monkeypatch.setattr(fan.torch.hub, "get_dir", lambda: str(tmp_path))
@@ -47,9 +42,7 @@ def test_missing_weights_without_a_network_name_the_alternative(
         build_detector("face_alignment")
 
 
-def test_faces_are_ordered_by_size_and_filtered_by_score(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_faces_are_ordered_by_size_and_filtered_by_score(monkeypatch, tmp_path):
     monkeypatch.setattr(fan, "_fetch", lambda url: tmp_path / url.rsplit("/", 1)[-1])
     monkeypatch.setattr(fan, "FaceAlignment", FakeFaceAlignment)
     detector = build_detector("face_alignment")

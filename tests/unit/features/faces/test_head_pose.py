@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 
 from talkinghead.features.faces.head_pose import _FACE_CM, _POINTS, MIRRORED, head_pose, head_turn
-from talkinghead.types import FloatArray
-
-ANGLES = [(0, 0, 0), (25, 0, 0), (0, 20, 0), (0, 0, 30), (35, 10, -40)]
 
 
-def project(
-    angles: tuple[float, ...],
-    distance_cm: float = 100.0,
-    topology: str = "mesh468",
-    noise: float = 0,
-) -> FloatArray:
+def project(angles, distance_cm=100.0, topology="mesh468", noise=0):
     """Return the points of a head of about 200 pixels at a distance from the camera."""
     yaw, pitch, roll = np.radians(angles)
     axes = np.diag([pitch, -yaw, roll])
@@ -30,21 +22,19 @@ def project(
     return points
 
 
-@pytest.mark.parametrize("topology", ["mesh468", "ibug68"])
-@pytest.mark.parametrize("angles", ANGLES)
-def test_pose_is_recovered(angles: tuple[float, ...], topology: str) -> None:
-    found = head_pose(project(angles, topology=topology), topology)
-    assert found == pytest.approx(angles, abs=2)
-
-
-@pytest.mark.parametrize("distance_cm", [40.0, 1000.0])
-def test_pose_error_at_other_distances_is_limited(distance_cm: float) -> None:
-    for angles in ANGLES:
+@pytest.mark.parametrize("angles", [(0, 0, 0), (25, 0, 0), (0, 20, 0), (0, 0, 30), (35, 10, -40)])
+def test_pose_is_recovered(angles):
+    for topology in ("mesh468", "ibug68"):
+        found = head_pose(project(angles, topology=topology), topology)
+        assert found == pytest.approx(angles, abs=2)
+    for distance_cm in (40.0, 1000.0):
         found = head_pose(project(angles, distance_cm), "mesh468")
         assert found == pytest.approx(angles, abs=7)
+    found = head_pose(project(angles, noise=0.5), "mesh468")
+    assert found == pytest.approx(angles, abs=3)
 
 
-def test_signs_of_angles_and_mirroring() -> None:
+def test_signs_of_angles_and_mirroring():
     points, frontal = project((20, 15, 10)), project((0, 0, 0))
     # The nose points right and down, and the head leans clockwise.
     assert points[4][0] > points[[98, 327]].mean(0)[0]
@@ -57,19 +47,13 @@ def test_signs_of_angles_and_mirroring() -> None:
     assert head_pose(mirrored, "mesh468") == pytest.approx(expected, abs=0.1)
 
 
-def test_half_a_pixel_of_noise_changes_angles_by_less_than_three_degrees() -> None:
-    found = head_pose(project((10, 5, 0), noise=0.5), "mesh468")
-    assert found == pytest.approx((10, 5, 0), abs=3)
-
-
 @pytest.mark.parametrize("value", [np.nan, 1.0])
-def test_unknown_or_degenerate_points_give_nan(value: float) -> None:
+def test_unknown_or_degenerate_points_give_nan(value):
     assert np.isnan(head_pose(np.full((468, 2), value, np.float32), "mesh468")).all()
 
 
-def test_turn_is_relative_to_the_reference_and_zero_where_unknown() -> None:
+def test_turn_is_relative_to_the_reference_and_zero_where_unknown():
     poses = np.float32([[10, 5, 0], [np.nan] * 3])
     turn = head_turn(poses, np.float32([4, 5, 1]))
     np.testing.assert_array_equal(turn, np.float32([[6, 0, -1], [0, 0, 0]]))
     assert turn.dtype == np.float32
-    assert not head_turn(poses, np.float32([np.nan] * 3)).any()
