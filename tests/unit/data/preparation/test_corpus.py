@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from fractions import Fraction
@@ -19,7 +20,7 @@ import talkinghead.data.preparation.corpus as prepare_module
 from talkinghead.cli.main import main
 from talkinghead.data.clip_file import ClipFile, read_metadata
 from talkinghead.data.manifest import Manifest
-from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
+from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus, read_emotions
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.checkpoint import default_checkpoint
@@ -43,12 +44,16 @@ def write_portrait(path, num_frames=26, seed=0, blank=False):
         writer.write_audio(tone.astype(np.float32))
 
 
+def read_report(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    for speaker, count in (("anna", 3), ("ben", 1)):
-        for number in range(count):
-            write_portrait(folder / speaker / f"take {number}.mp4", seed=number)
+    for number in range(3):
+        write_portrait(folder / "anna" / f"take {number}.mp4", seed=number)
+    write_portrait(folder / "ben" / "take 0.mp4")
     return folder
 
 
@@ -58,24 +63,16 @@ def inputs(videos, tmp_path):
 
 
 def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
-    (tmp_path / "labels.csv").write_text("clip,emotion\nanna/take 0.mp4,happy\n")
-    options = PrepareOptions(
-        workers=2,
-        val_fraction=0.4,
-        holdout_speakers=("ben", "carl"),
-        emotions=str(tmp_path / "labels.csv"),
-    )
+    labels, held_out = tmp_path / "labels.csv", ("ben", "carl")
+    labels.write_text("clip,emotion\nanna/take 0.mp4,happy\n")
+    options = PrepareOptions(val_fraction=0.4, holdout_speakers=held_out, emotions=labels)
     manifest = prepare_corpus(videos, tmp_path, SPEC, options)
     assert manifest == Manifest.load(tmp_path)
     assert [clip.emotion for clip in manifest.clips] == ["happy", None, None, None]
     assert f"holdout_speakers: {videos} has no video of carl" in caplog.text
-    assert [clip.id for clip in manifest.clips] == [
-        "anna/take 0",
-        "anna/take 1",
-        "anna/take 2",
-        "ben/take 0",
-    ]
-    assert [clip.id for clip in manifest.split("test")] == ["ben/take 0"]
+    ids = [clip.id for clip in manifest.clips]
+    assert ids == ["anna/take 0", "anna/take 1", "anna/take 2", "ben/take 0"]
+    assert manifest.split("test") == [manifest.clips[3]]
     clip = ClipFile(tmp_path / manifest.clips[0].path)
     assert len(clip) == 26
     # The aligned face is the same in each frame.
@@ -85,22 +82,20 @@ def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
     poses = clip.tensor("head_pose")
     assert np.abs(poses.mean(0)).max() < 25
     assert poses.std(0).max() < 3
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["emotions"] == {"happy": 1}
+    report = read_report(tmp_path)
+    assert (report["num_clips"], report["emotions"]) == (4, {"happy": 1})
     assert report["speakers"] == {"anna": 3, "ben": 1}
-    assert report["num_clips"] == 4
 
 
 def test_bad_videos_are_reported_and_limited(inputs, tmp_path):
     write_portrait(inputs / "anna" / "blank.mp4", blank=True)
     (inputs / "ben" / "text.mp4").write_text("not a video")
     (inputs / "ben" / "notes.txt").write_text("ignored")
-    with pytest.raises(
-        CorpusError, match=r"2 of 6 videos .* max_bad_fraction=0\.2 .* with max_bad_fraction=0\.34"
-    ):
+    message = r"2 of 6 videos .* max_bad_fraction=0\.2 .* with max_bad_fraction=0\.34"
+    with pytest.raises(CorpusError, match=message):
         prepare_corpus(inputs, tmp_path / "out", SPEC, INLINE)
     assert not (tmp_path / "out" / "manifest.json").exists()
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = read_report(tmp_path / "out")
     assert report["skipped_by_reason"] == {"no face": 1, "corrupt": 1}
     assert [entry["source"] for entry in report["skipped"]] == ["anna/blank.mp4", "ben/text.mp4"]
     assert all(entry["detail"] for entry in report["skipped"])
@@ -108,30 +103,23 @@ def test_bad_videos_are_reported_and_limited(inputs, tmp_path):
     manifest = prepare_corpus(inputs, tmp_path / "out", SPEC, lenient)
     assert (len(manifest.clips), len(manifest.skipped)) == (4, 2)
     # Results of good and of bad videos are reused.
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["num_reused"] == 6
+    assert read_report(tmp_path / "out")["num_reused"] == 6
 
 
 def test_added_videos_are_prepared_and_earlier_clips_kept(inputs, tmp_path):
-    options = PrepareOptions(workers=0, val_fraction=0.5)
+    options = PrepareOptions(workers=0, val_fraction=0.5, max_bad_fraction=0.5)
     first = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
     times = {c.id: (tmp_path / "out" / c.path).stat().st_mtime_ns for c in first.clips}
-    write_portrait(inputs / "carl" / "new.mp4", seed=9)
+    # Of two videos with one name, the first in the order of file names is used.
+    shutil.copy(inputs / "ben" / "take 0.mp4", inputs / "ben" / "take 0.mpeg")
+    shutil.copy(inputs / "anna" / "take 2.mp4", inputs / "loose.mp4")
     second = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
-    assert len(second.clips) == 5
     assert set(first.clips) < set(second.clips)
+    assert [(clip.id, clip.speaker) for clip in second.clips[4:]] == [("loose", "speaker")]
     for clip in first.clips:
         assert (tmp_path / "out" / clip.path).stat().st_mtime_ns == times[clip.id]
-
-
-def test_second_video_of_a_name_is_skipped(inputs, tmp_path):
-    shutil.copy(inputs / "ben" / "take 0.mp4", inputs / "ben" / "take 0.mkv")
-    shutil.move(inputs / "anna" / "take 2.mp4", inputs / "loose.mp4")
-    options = PrepareOptions(workers=0, max_bad_fraction=0.5)
-    manifest = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
-    assert [skip.source for skip in manifest.skipped] == ["ben/take 0.mp4"]
-    assert manifest.skipped[0].reason == "duplicate name"
-    assert {clip.id: clip.speaker for clip in manifest.clips}["loose"] == "speaker"
-    assert len(manifest.clips) == 4
+    skipped = [(skip.source, skip.reason) for skip in second.skipped]
+    assert skipped == [("ben/take 0.mpeg", "duplicate name")]
 
 
 def test_input_without_videos_is_refused_with_a_command(tmp_path):
@@ -184,9 +172,7 @@ def test_command_guarantees_a_validation_clip_and_names_the_next_command(inputs,
     added.write_bytes(content)
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert (
-        "2 clips (1 train, 1 val, 0 test), 0 videos skipped; 1 results are from earlier" in printed
-    )
+    assert "2 clips (1 train, 1 val, 0 test), 0 videos skipped; 1 results are from" in printed
     assert f"next: talkinghead train experiment=finetune data.corpus_dir='{out}'" in printed
     assert [clip.split for clip in Manifest.load(out).clips] == ["train", "val"]
 
@@ -201,9 +187,8 @@ def test_offsets_are_measured_and_reported(videos, tmp_path):
     offsets = [clip.offset_frames for clip in manifest.clips]
     assert all(abs(offset) <= 15 for offset in offsets)
     assert all(0 <= clip.sync_confidence < 0.5 for clip in manifest.clips)
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert sum(report["offset_frames"].values()) == 4
-    assert set(report["offset_frames"]) == set(map(str, offsets))
+    report = read_report(tmp_path)
+    assert report["offset_frames"] == dict(Counter(map(str, offsets)))
     # A second run reuses the results.
     assert prepare_corpus(videos, tmp_path, SPEC, options) == manifest
     strict = PrepareOptions(workers=0, sync=SyncRules("default", min_confidence=1.9))
@@ -240,15 +225,11 @@ def test_killed_run_is_resumed(inputs, tmp_path):
         write_portrait(inputs / "anna" / f"take {number}.mp4", seed=number)
     code = (
         "import sys; from talkinghead.data.preparation.corpus import *\n"
-        "if __name__ == '__main__':\n"
-        "    prepare_corpus(sys.argv[1], sys.argv[2], AVSpec(), PrepareOptions(workers=0))"
+        "prepare_corpus(sys.argv[1], sys.argv[2], AVSpec(), PrepareOptions(workers=0))"
     )
-    script = tmp_path / "run.py"
-    script.write_text(code)
     out, clips = tmp_path / "out", "clips/*/[!.]*.safetensors"
-    process = subprocess.Popen(
-        [sys.executable, script, inputs, out], start_new_session=True, stdout=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-c", code, inputs, out]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not list(out.glob(clips)) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -261,4 +242,35 @@ def test_killed_run_is_resumed(inputs, tmp_path):
     manifest = prepare_corpus(inputs, out, SPEC, INLINE)
     assert len(manifest.clips) == 7
     assert all(path.stat().st_mtime_ns == made for path, made in finished.items())
-    assert json.loads((out / "report.json").read_text())["num_reused"] == len(finished)
+    assert read_report(out)["num_reused"] == len(finished)
+
+
+LABELLED = ["anna/happy/take 1", "anna/sad/take 1", "ben/take.2"]
+
+
+def test_emotions_are_read_from_folders_and_tables(tmp_path):
+    assert read_emotions(None, LABELLED) == {}
+    assert read_emotions("folder", LABELLED) == {LABELLED[0]: "happy", LABELLED[1]: "sad"}
+    table = tmp_path / "my, labels.csv"
+    table.write_text("emotion,clip\n happy ,anna/happy/take 1.mp4\nsad,ben/take.2\n", "utf-8-sig")
+    assert read_emotions(str(table), LABELLED) == {LABELLED[0]: "happy", LABELLED[2]: "sad"}
+    with pytest.raises(CorpusError, match="SPEAKER/EMOTION/"):
+        read_emotions("folder", ["anna/1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is not a table of clips"),
+        ("video,label\na,b\n", r"is not a table of clips \(KeyError\('clip'\)\)"),
+        ("clip,emotion\nanna/happy/take 1\n", "is not a table of clips"),
+        ("clip,emotion\nanna/joy/take 1,joy\n", "names anna/joy/take 1, which is not among the 3"),
+        ("clip,emotion\n", "labels none of 3 videos"),
+    ],
+)
+def test_unusable_emotion_table_is_refused(tmp_path, text, message):
+    table = tmp_path / "labels.csv"
+    if text is not None:
+        table.write_text(text)
+    with pytest.raises(CorpusError, match=message):
+        read_emotions(table, LABELLED)
