@@ -4,45 +4,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from helpers.fixed_detector import FixedDetector
 
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.preparation.clip_maker import ClipMaker, ClipRules, ClipTask
-from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
 from talkinghead.media.writer import VideoWriter
-from talkinghead.types import AVSpec, Box, Face
+from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
 TONE = 0.3 * np.sin(np.arange(64_000) * 0.2).astype(np.float32)
-
-
-class FixedDetector:
-    """Detects a face of a given size in images that are not dark; its mouth moves by `mouth`."""
-
-    topology = "mesh468"
-
-    def __init__(self, size=128.0, mouth=0.0, second=0.0):
-        self.size, self.mouth, self.second = size, mouth, second
-        self.frame = 0
-
-    def detect(self, image):
-        if image.mean() < 40:
-            return []
-        face = self._face(self.size)
-        return [face, self._face(self.second)] if self.second else [face]
-
-    def track(self, image, previous):
-        self.frame += 1
-        return next(iter(self.detect(image)), None)
-
-    def _face(self, size):
-        points = np.full((468, 2), size / 2, np.float32)
-        points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC) * size / 256
-        rigid = [*RIGID_POINTS["mesh468"], 4]
-        still = points[rigid].copy()
-        points += np.float32([0.0, self.mouth * np.sin(self.frame)])
-        points[rigid] = still
-        points[14] += np.float32([0.0, 5.0 + self.mouth])
-        return Face(Box(0, 0, size, size), points, 0.9, "mesh468")
 
 
 def write_video(path, num_frames=50, fps=Fraction(25), audio=TONE, dark=()):
