@@ -1,7 +1,6 @@
-"""`talkinghead predict` with broken and malicious inputs, a full disk and interruptions."""
+"""`talkinghead predict` with broken and malicious inputs, and interruptions."""
 
 import os
-import shutil
 import signal
 import struct
 import subprocess
@@ -31,8 +30,6 @@ def files(tmp_path_factory):
     write_media(folder / "one.mp4", [FACE])
     write_media(folder / "instant.mp4", [FACE], fps=Fraction(1_000_000))
     write_giant(folder / "giant.avi", 60_000)
-    shutil.copy(folder / "video.mp4", folder / "a, 'b' = \"c\" (1) ${d}.mp4")
-    shutil.copy(folder / "speech.wav", folder / "e=f, {g: [h]}.wav")
     return folder
 
 
@@ -80,39 +77,12 @@ def test_video_of_one_frame_is_a_photo(files, tmp_path, name):
     assert sum(1 for _ in read_video(tmp_path / "out.mp4")) == 30
 
 
-def test_special_characters_in_names(files, tmp_path):
-    output = tmp_path / "i=j, 'k' \"l\" ${m}.mp4"
-    names = {"face": "a, 'b' = \"c\" (1) ${d}.mp4", "audio": "e=f, {g: [h]}.wav"}
-    assert predict(files, f"output={output}", **names) == 0
-    assert [path.name for path in tmp_path.iterdir()] == [output.name]
-
-
 @pytest.mark.parametrize("folder", ["/proc", __file__])
 def test_unwritable_output_is_an_error(files, capfd, folder):
     assert predict(files, f"output={folder}/out.mp4") == 1
     (line,) = messages(capfd)
     assert folder in line
     assert "cannot be written" in line
-
-
-# RLIMIT_FSIZE simulates a full disk. It also limits the output of a process, here a pipe.
-_FULL_DISK = """
-import resource, signal, sys
-from talkinghead.cli.main import main
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-sys.exit(main(["predict", *sys.argv[1:]]))
-"""
-
-
-def test_full_disk_is_an_error_and_leaves_no_file(files, tmp_path):
-    keys = {"face": "video.mp4", "audio": "speech.wav", "checkpoint": "good.safetensors"}
-    arguments = [f"{key}={files / name}" for key, name in keys.items()]
-    command = [sys.executable, "-c", _FULL_DISK, *arguments, f"output={tmp_path / 'out.mp4'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "out.mp4: cannot be written (File too large)" in done.stderr
-    assert not list(tmp_path.iterdir())
 
 
 def test_two_runs_with_one_output_leave_the_last_complete_file(files, tmp_path):
@@ -141,11 +111,12 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def check_interruption(arguments, files, folder, num_files):
-    """Send SIGINT once there are `num_files` in a folder; return the seconds until the exit."""
-    command = [sys.executable, "-c", _COMMAND, "predict", *arguments]
+def test_ctrl_c_stops_and_leaves_no_file(files, tmp_path):
+    write_speech(files / "long.wav", 600)
+    arguments = [f"face={files / 'video.mp4'}", f"audio={files / 'long.wav'}"]
+    arguments += [f"checkpoint={files / 'good.safetensors'}", f"output={tmp_path / 'out.mp4'}"]
     process = subprocess.Popen(
-        [*command, f"checkpoint={files / 'good.safetensors'}"],
+        [sys.executable, "-c", _COMMAND, "predict", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,7 +124,7 @@ def check_interruption(arguments, files, folder, num_files):
     )
     try:
         deadline = time.monotonic() + 120
-        while len(list(folder.iterdir())) < num_files and time.monotonic() < deadline:
+        while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         started = time.monotonic()
@@ -161,29 +132,8 @@ def check_interruption(arguments, files, folder, num_files):
         _, error = process.communicate(timeout=60)
     finally:
         process.kill()
+    assert time.monotonic() - started < 20  # A second or two on an idle machine.
     assert process.returncode == 130
     assert error.splitlines()[-1] == "talkinghead: interrupted"
     assert "Traceback" not in error
-    assert not list(folder.iterdir())
-    return time.monotonic() - started
-
-
-@pytest.fixture(scope="module")
-def long_speech(files):
-    write_speech(files / "long.wav", 600)
-    return files / "long.wav"
-
-
-@pytest.mark.parametrize("face", [pytest.param("face.png", marks=pytest.mark.slow), "video.mp4"])
-def test_ctrl_c_stops_and_leaves_no_file(files, long_speech, tmp_path, face):
-    arguments = [f"face={files / face}", f"audio={long_speech}", f"output={tmp_path / 'out.mp4'}"]
-    # A second or two on an idle machine.
-    assert check_interruption(arguments, files, tmp_path, 1) < 20
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_all_worker_processes(files, long_speech, tmp_path):
-    (tmp_path / "out").mkdir()
-    rows = [f"{files}/face.png,{long_speech},out/{number}.mp4" for number in range(3)]
-    (tmp_path / "jobs.csv").write_text("\n".join(["face,audio,output", *rows]))
-    check_interruption([f"jobs={tmp_path / 'jobs.csv'}", "workers=2"], files, tmp_path / "out", 2)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """`talkinghead predict` with a real detector and a real face: files, options and job lists."""
 
 import os
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -27,9 +28,12 @@ def read_frames(path):
     return np.stack([frame.image for frame in read_video(path)]).astype(int)
 
 
-def test_photo(files, tmp_path):
-    output = tmp_path / "new folder" / "it's, (a) = b.mp4"
-    assert predict(files, f"output={output}") == 0
+def test_photo_with_special_characters_in_names(files, tmp_path):
+    output = tmp_path / "new folder" / "i=j, (a) 'k' \"l\" ${m}.mp4"
+    names = {"face": "a, 'b' = \"c\" (1) ${d}.png", "audio": "e=f, {g: [h]}.wav"}
+    shutil.copy(files / "face.png", files / names["face"])
+    shutil.copy(files / "speech.wav", files / names["audio"])
+    assert predict(files, f"output={output}", **names) == 0
     info = probe(output)
     assert (info.width, info.height, info.fps) == (256, 256, 25)
     assert info.sample_rate == 16_000
@@ -87,17 +91,14 @@ BAD_KEYS = {
     "unknown precision": (["precision=64"], 2, "bf16-mixed"),
     "unknown device": (["device=abacus"], 2, "abacus"),
     "no output": (["output=null"], 2, "output=FILE"),
+    "weight out of range": (["lip_prior=whisper", "lip_prior.blend_weight=3"], 2, "blend_weight=3"),
     "unknown selection": (["face_select=left"], 2, "largest, index, all, speaking"),
     "certificate without key": (
         ["provenance=c2pa", "provenance.certificate_path=chain, mine.pem"],
         2,
         "provenance.key_path=",
     ),
-    "face that is not there": (
-        ["face_select=index", "face_index=1"],
-        1,
-        "face_index=1, but 1 face",
-    ),
+    "missing face": (["face_select=index", "face_index=1"], 1, "face_index=1, but 1 face"),
 }
 
 

@@ -14,9 +14,8 @@ from talkinghead.predict.batch.runner import run_jobs
 from talkinghead.predict.options import EncodeOptions
 
 # Settings that do not change the content of an output.
-_NOT_IN_OUTPUTS = {"face", "audio", "text", "output", "jobs", "device"} | {
-    *("workers", "shard", "num_shards", "overwrite")
-}
+_NOT_IN_OUTPUTS = {"face", "audio", "text", "output", "jobs"}
+_NOT_IN_OUTPUTS |= {"device", "workers", "shard", "num_shards", "overwrite"}
 
 
 def main(cfg: DictConfig) -> None:

@@ -41,7 +41,7 @@ def test_stream_equals_the_whole_clip(avatar, tmp_path):
         assert np.abs(one.image.astype(int) - other.image).mean() < 1
 
 
-def test_first_frame_is_returned_before_the_speech_ends(avatar):
+def test_stream_is_read_once_and_as_it_arrives(avatar):
     given = []
 
     def chunks():
@@ -49,11 +49,14 @@ def test_first_frame_is_returned_before_the_speech_ends(avatar):
             given.append(chunk)
             yield chunk
 
-    with avatar.predictor.predict(avatar, SpeechStream(chunks(), 16_000)) as prediction:
+    stream = SpeechStream(chunks(), 16_000)
+    with avatar.predictor.predict(avatar, stream) as prediction:
         next(prediction)
         assert len(given) < 25
         assert sum(1 for _ in prediction) == 99
     assert len(given) == 40
+    with pytest.raises(UsageError, match="can be read once"):
+        next(avatar.predictor.predict(avatar, stream))
 
 
 def test_queue_of_the_audio_track_is_bounded(avatar, tmp_path, monkeypatch):
@@ -115,13 +118,6 @@ def test_closing_early_cancels_and_closes_the_source(avatar):
     prediction.close()
     assert time.monotonic() - started < 2
     assert closed.wait(2)
-
-
-def test_stream_is_read_once(avatar):
-    stream = SpeechStream(cut(speech(), 1600), 16_000)
-    list(avatar.predictor.predict(avatar, stream))
-    with pytest.raises(UsageError, match="can be read once"):
-        list(avatar.predictor.predict(avatar, stream))
 
 
 @pytest.mark.parametrize("layout", ["mono", "stereo"])

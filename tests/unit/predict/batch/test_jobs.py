@@ -31,17 +31,14 @@ def test_job_of_a_command_line_a_list_and_a_csv_file(tmp_path):
 def test_voice_settings_change_only_the_keys_of_texts(tmp_path):
     for name in ("face", "speech", "checkpoint"):
         (tmp_path / name).write_text(name)
-    face, audio, output = (tmp_path / name for name in ("face", "speech", "out.mp4"))
-    base = {"checkpoint": str(tmp_path / "checkpoint"), "crf": 18}
-
-    def keys(job):
-        return [job_key(job, {**base, "tts": tts}) for tts in ("joe", "amy")]
-
-    recorded = keys(Job(face, audio, output))
-    spoken = keys(Job(face, None, output, "Hi."))
-    other = keys(Job(face, None, output, "Ho."))
-    assert recorded[0] == recorded[1]
-    assert len({recorded[0], *spoken, *other}) == 5
+    jobs = [Job(tmp_path / "face", tmp_path / "speech", Path("o"))]
+    jobs += [Job(tmp_path / "face", None, Path("o"), text) for text in ("Hi.", "Ho.")]
+    settings = {"checkpoint": str(tmp_path / "checkpoint"), "crf": 18}
+    recorded, *spoken = (
+        {job_key(job, {**settings, "tts": tts}) for tts in ("joe", "amy")} for job in jobs
+    )
+    assert len(recorded) == 1
+    assert len(recorded.union(*spoken)) == 5
 
 
 @pytest.mark.parametrize(

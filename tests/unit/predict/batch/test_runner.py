@@ -1,5 +1,6 @@
 """Rendering of job lists in one and several processes: failures, interruption, repetition."""
 
+import logging
 import os
 import signal
 import threading
@@ -84,7 +85,8 @@ def test_failed_job_does_not_stop_the_others(tmp_path, caplog):
     with pytest.raises(TalkingHeadError, match="2 of 4 jobs failed"):
         run_jobs(lambda: predictor, listed, provenance=None)
     assert [face.name for face, *_ in predictor.seen] == [job.face.name for job in listed]
-    assert [record.message for record in caplog.records] == [
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.message for record in records] == [
         f"{tmp_path}/bad1.jpg.out failed: bad1.jpg: no face",
         f"{tmp_path}/bad2.jpg.out failed: bad2.jpg: no face",
         "half.mp4: no face in 3 of 50 frames; they were left unchanged",
@@ -92,16 +94,11 @@ def test_failed_job_does_not_stop_the_others(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    ("make_predictor", "error", "message"),
-    [
-        (Predictor, (TypeError, RuntimeError), "a bug"),
-        (no_predictor, CheckpointError, r"missing\.ckpt"),
-    ],
-)
-def test_exception_is_raised(tmp_path, workers, make_predictor, error, message):
-    with pytest.raises(error, match=message):
-        run_jobs(make_predictor, jobs(tmp_path, "bug.jpg", "b.jpg"), workers=workers)
+def test_exception_is_raised(tmp_path, workers):
+    with pytest.raises((TypeError, RuntimeError), match="a bug"):
+        run_jobs(Predictor, jobs(tmp_path, "bug.jpg", "b.jpg"), workers=workers)
+    with pytest.raises(CheckpointError, match=r"missing\.ckpt"):
+        run_jobs(no_predictor, jobs(tmp_path, "a.jpg", "b.jpg"), workers=workers)
 
 
 def test_single_job_empty_list_and_zero_workers(tmp_path):
