@@ -15,8 +15,6 @@ from talkinghead.types import AudioClip
 QUADRANTS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40))
 """Colours of `quadrants`: top left, top right, bottom left, bottom right."""
 
-_TYPES = {"s16": (np.int16, 32767), "s32": (np.int32, 2**31 - 1), "dbl": (np.float64, 1)}
-
 
 def quadrants(height: int = 48, width: int = 64) -> np.ndarray:
     """Return an image with the colours of `QUADRANTS`."""
@@ -88,12 +86,17 @@ def write_media(
         if audio is not None:
             stream = container.add_stream(audio_codec, rate=sample_rate, layout=layout)
             stream.codec_context.format = audio_format
-            frame = _audio_frame(audio, audio_format, layout, sample_rate)
+            samples = np.ascontiguousarray(np.atleast_2d(audio), np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, "fltp", layout)
+            frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
             frame.pts = round(audio_start_ms * sample_rate / 1000)
             container.mux(stream.encode(frame))
             streams.append(stream)
         for index, image in enumerate(images or []):
-            frame = _video_frame(image, pix_fmt, colour)
+            frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
+            if colour:
+                tags = {"dst_colorspace": colour[0], "dst_color_range": colour[1]}
+                frame = frame.reformat(format=pix_fmt, **tags)
             frame.pts, frame.time_base = index + round(video_start_ms * fps / 1000), 1 / fps
             if times_ms:
                 frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
@@ -107,31 +110,6 @@ def write_wav(path: Path, clip: AudioClip) -> None:
     """Write a 16-bit mono WAV file."""
     pcm = np.clip(np.rint(clip.samples * 32_768.0), -32_768, 32_767).astype(np.int16)
     wavfile.write(path, clip.sample_rate, pcm)
-
-
-def _video_frame(image, pix_fmt, colour):
-    frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
-    if colour is None:
-        return frame
-    return frame.reformat(format=pix_fmt, dst_colorspace=colour[0], dst_color_range=colour[1])
-
-
-def _audio_frame(
-    audio: np.ndarray, audio_format: str, layout: str, sample_rate: int
-) -> av.AudioFrame:
-    samples = np.atleast_2d(audio)
-    kind = audio_format.removesuffix("p")
-    if kind == "u8":
-        samples = np.round(samples * 127 + 128).astype(np.uint8)
-    elif kind in _TYPES:
-        dtype, scale = _TYPES[kind]
-        scaled = samples.astype(np.float64) * scale
-        samples = (np.round(scaled) if scale > 1 else scaled).astype(dtype)
-    if not audio_format.endswith("p"):
-        samples = samples.T.reshape(1, -1)
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), audio_format, layout)
-    frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
-    return frame
 
 
 def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:

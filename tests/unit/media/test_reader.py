@@ -48,45 +48,27 @@ def nearest_quadrants(image):
     ("name", "codec", "pix_fmt", "tolerance"),
     [
         ("a.mp4", "libx264", "yuv420p", 6),
-        ("a.mkv", "libx264", "yuv444p", 6),
         ("a.mp4", "libx265", "yuv420p10le", 6),
         ("a.webm", "libvpx-vp9", "yuv420p", 6),
         ("a.avi", "mjpeg", "yuvj422p", 12),
         ("a.ts", "mpeg2video", "yuv420p", 12),
         ("a.mov", "prores_ks", "yuv422p10le", 6),
+        ("a.mkv", "ffv1", "yuv420p", 6),
         ("a.mkv", "ffv1", "bgr0", 0),
         ("a.mkv", "ffv1", "gbrp10le", 1),
         ("a.gif", "gif", "rgb8", 60),
     ],
 )
 def test_codecs_and_pixel_formats_give_the_same_image(tmp_path, name, codec, pix_fmt, tolerance):
-    path = write_media(tmp_path / name, [quadrants()] * 5, codec=codec, pix_fmt=pix_fmt)
+    image = quadrants(47, 63) if codec == "ffv1" else quadrants()
+    path = write_media(tmp_path / name, [image] * 5, codec=codec, pix_fmt=pix_fmt)
     frames = list(read_video(path))
     assert len(frames) == 5
     assert frames[0].time_s == 0
     for frame in frames:
-        assert (frame.image.dtype, frame.image.shape) == (np.uint8, (48, 64, 3))
+        assert (frame.image.dtype, frame.image.shape) == (np.uint8, image.shape)
         assert frame.image.flags.c_contiguous
         assert_quadrants(frame.image, tolerance)
-
-
-@pytest.mark.parametrize("pix_fmt", ["gray", "gray16le"])
-def test_grey_video_is_converted_to_rgb(tmp_path, pix_fmt):
-    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 3, 2)
-    images = [np.ascontiguousarray(np.repeat(ramp, 48, 0))] * 2
-    path = write_media(tmp_path / "a.mkv", images, codec="ffv1", pix_fmt=pix_fmt)
-    image = read_image(path)
-    assert np.ptp(image.astype(int), axis=2).max() <= 1
-    assert np.abs(image.astype(int) - images[0]).max() <= 2
-
-
-@pytest.mark.parametrize(("height", "width"), [(47, 63), (1, 1)])
-def test_odd_sizes_are_read(tmp_path, height, width):
-    image = np.full((height, width, 3), 90, np.uint8)
-    path = write_media(tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="yuv420p")
-    assert read_image(path).shape == (height, width, 3)
-    assert (probe(path).width, probe(path).height) == (width, height)
-    assert np.abs(read_image(path).astype(int) - 90).max() <= 1
 
 
 @pytest.mark.parametrize("matrix", [BT709, BT601])
@@ -198,13 +180,14 @@ def test_alpha_is_composited_over_white(tmp_path, name, codec, pix_fmt, toleranc
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
 def test_image_modes_are_converted(tmp_path, mode):
-    grey = Image.fromarray(np.full((20, 30), 255, np.uint8))
-    deep = Image.fromarray(np.full((20, 30), 65_535, np.uint16))
+    level = 255 if mode == "1" else 90
+    grey = Image.fromarray(np.full((19, 31), level, np.uint8))
+    deep = Image.fromarray(np.full((19, 31), 257 * level, np.uint16))
     path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
     (deep if mode == "I;16" else grey.convert(mode)).save(path)
     image, info = read_image(path), probe(path)
-    assert image.shape == (20, 30, 3)
-    assert image.min() >= 254
+    assert image.shape == (info.height, info.width, 3) == (19, 31, 3)
+    assert np.abs(image.astype(int) - level).max() <= 1
     assert info.is_image
     assert (info.fps, info.duration_s, info.has_audio) == (None, 0, False)
     assert len(list(read_video(path))) == 1
@@ -213,8 +196,10 @@ def test_image_modes_are_converted(tmp_path, mode):
 def test_animated_gif_is_a_video_and_a_single_frame_an_image(tmp_path):
     images = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (0, 120, 240)]
     images[0].save(tmp_path / "one.gif")
+    images[0].save(tmp_path / "shot%03d.png")  # Not a sequence of images.
     images[0].save(tmp_path / "three.gif", save_all=True, append_images=images[1:], duration=80)
     assert is_image(tmp_path / "one.gif")
+    assert is_image(tmp_path / "shot%03d.png")
     assert not is_image(tmp_path / "three.gif")
     times = [frame.time_s for frame in read_video(tmp_path / "three.gif")]
     assert times == [0, Fraction(2, 25), Fraction(4, 25)]
@@ -251,21 +236,6 @@ def test_cover_art_is_not_video(tmp_path):
         container.mux(audio.encode(None))
     info = probe(tmp_path / "a.mp3")
     assert (info.has_video, info.has_audio, info.is_image) == (False, True, False)
-
-
-def test_probe_returns_the_properties_of_a_video(tmp_path):
-    path = write_media(
-        tmp_path / "a.mp4", [quadrants()] * 50, audio=tone(2, 44_100), sample_rate=44_100
-    )
-    info = probe(path)
-    assert (info.width, info.height, info.fps, info.sample_rate) == (64, 48, 25, 44_100)
-    assert (info.has_video, info.has_audio, info.is_image) == (True, True, False)
-    assert abs(info.duration_s - 2) < Fraction(1, 20)
-
-
-def test_image_named_like_a_sequence_is_one_file(tmp_path):
-    Image.fromarray(quadrants()).save(tmp_path / "shot%03d.png")
-    assert is_image(tmp_path / "shot%03d.png")
 
 
 def test_frames_are_decoded_on_demand(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import islice
+from itertools import zip_longest
 
 import av
 import numpy as np
@@ -127,36 +127,21 @@ def test_audio_keeps_its_position_and_length(tmp_path, sample_rate):
         assert abs(peak / sample_rate - second) < 0.001
 
 
-def write_in_order(path, order, chunk):
-    """Write a second of audio in chunks before, after or between 25 frames."""
-    audio = tone(1, RATE)
-    chunks = [audio[i : i + chunk] for i in range(0, len(audio), chunk)]
-    before = len(chunks) if order == "audio first" else 0
-    per_frame = -(-len(chunks) // 25) if order == "alternating" else 0
-    with VideoWriter(path, 16, 16, FPS, RATE) as writer:
-        remaining = iter(chunks)
-        for part in islice(remaining, before):
-            writer.write_audio(part)
-        for n in range(25):
-            writer.write(smooth(16, 16, n / 9))
-            for part in islice(remaining, per_frame):
-                writer.write_audio(part)
-        for part in remaining:
-            writer.write_audio(part)
-
-
-@pytest.mark.parametrize(
-    ("order", "chunk"), [("audio first", 333), ("video first", 1024), ("alternating", 7)]
-)
-def test_order_and_chunk_size_do_not_matter(tmp_path, order, chunk):
-    paths = tmp_path / "a.mp4", tmp_path / "b.mp4"
-    write_in_order(paths[0], order, chunk)
-    write_in_order(paths[1], "audio first", RATE)
-    first, second = (read_audio(path, RATE).samples for path in paths)
-    assert len(first) == RATE
-    assert np.array_equal(first, second)
-    for a, b in zip(*map(read_video, paths), strict=True):
-        assert np.array_equal(a.image, b.image)
+def test_order_and_chunk_size_do_not_matter(tmp_path):
+    audio, images = tone(1, RATE), [smooth(16, 16, n / 9) for n in range(25)]
+    expected = write(tmp_path / "a.mp4", images, FPS, audio, RATE)
+    chunks = np.split(audio, range(333, RATE, 333))
+    alternating = [part for pair in zip_longest(chunks, images) for part in pair]
+    for parts in ([*chunks, *images], [*images, *chunks], alternating):
+        with VideoWriter(tmp_path / "b.mp4", 16, 16, FPS, RATE) as writer:
+            for part in parts:
+                if part is not None:
+                    (writer.write_audio if part.ndim == 1 else writer.write)(part)
+        first, second = (read_audio(path, RATE).samples for path in (expected, writer.path))
+        assert np.array_equal(first, second)
+        # x264 does not always encode the same frames to the same bits.
+        for a, b in zip(read_video(expected), read_video(writer.path), strict=True):
+            assert np.abs(a.image.astype(int) - b.image).mean() < 4
 
 
 def test_audio_and_video_are_interleaved(tmp_path):
