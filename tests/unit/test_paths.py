@@ -1,7 +1,5 @@
 """Paths of packaged files."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import pytest

@@ -1,7 +1,5 @@
 """Audio features: registry, ranges, streaming and windows."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import pytest

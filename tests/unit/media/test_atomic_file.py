@@ -1,7 +1,5 @@
 """Atomic writing: interruptions, full disks and impossible targets leave no partial file."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Audio decoding to mono float32, aligned with the video."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import av

@@ -1,7 +1,5 @@
 """Unreadable, damaged and hostile files: readers raise a one-line error that names the file."""
 
-from __future__ import annotations
-
 import os
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """Decoding of video and images to upright RGB with exact colours, sizes and times."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from fractions import Fraction

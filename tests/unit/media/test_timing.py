@@ -1,7 +1,5 @@
 """Exact conversions of time."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import pytest

@@ -1,7 +1,5 @@
 """Written media files are read again: size, times, colours, audio, tags."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from itertools import zip_longest
 

@@ -1,7 +1,5 @@
 """Fixtures of face tests: a detector and a photo."""
 
-from __future__ import annotations
-
 import pytest
 import skimage.data
 

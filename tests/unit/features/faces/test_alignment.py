@@ -1,8 +1,7 @@
-"""Alignment to the canonical face, lip geometry, and mouth crops."""
-
-from __future__ import annotations
+"""Alignment to the canonical face, its smoothing, lip geometry, and mouth crops."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -23,14 +22,17 @@ from talkinghead.features.faces.alignment import (
     mouth_crop,
     mouth_opening,
     paste_mouth,
+    transform_scale,
     warp_face,
 )
+from talkinghead.features.faces.transform_smoothing import TransformSmoother, smooth_transforms
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
+FPS = Fraction(25)
 
 
-def similarity(scale, angle, x, y):
+def similarity(scale=1.0, angle=0.0, x=0.0, y=0.0):
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     return np.array([[c, -s, x], [s, c, y]], dtype=np.float32)
 
@@ -53,7 +55,7 @@ def test_warp_moves_a_mark_by_the_transform(scale):
     image = np.zeros((size, size, 3), np.uint8)
     centre = (int(0.4 * size), int(0.6 * size))
     cv2.circle(image, centre, max(1, int(4 / scale)), (255, 255, 255), -1)
-    transform = similarity(scale, 0.0, 0.0, 0.0)
+    transform = similarity(scale)
     y, x = np.argwhere(warp_face(image, transform, 256)[..., 0] > 100).mean(0)
     assert (x, y) == pytest.approx(tuple(transform @ np.array([*centre, 1.0])), abs=0.8)
 
@@ -61,7 +63,7 @@ def test_warp_moves_a_mark_by_the_transform(scale):
 def test_shrinking_warp_is_antialiased():
     stripes = np.zeros((2000, 2000, 3), np.uint8)
     stripes[::2] = 255
-    face = warp_face(stripes, similarity(0.128, 0, 0, 0), 256)
+    face = warp_face(stripes, similarity(0.128), 256)
     assert face[20:200, 20:200].std() < 4
 
 
@@ -108,6 +110,45 @@ def test_lip_points_have_the_same_order_in_both_topologies():
     points = np.random.default_rng(0).uniform(0, 100, (468, 2)).astype(np.float32)
     lips = lip_points(points, "mesh468", np.array([[2, 0, 5], [0, 2, -3]], np.float32))
     np.testing.assert_allclose(lips[[14, 18]], points[[13, 14]] * 2 + [5, -3], rtol=1e-5)
+
+
+def test_jitter_of_the_scale_is_reduced():
+    scales = 1.2 * np.exp(np.random.default_rng(0).normal(0, 0.03, 100))
+    smoothed = smooth_transforms(np.stack([similarity(s) for s in scales]), FPS, SPEC)
+    assert np.std([transform_scale(t) for t in smoothed]) < 0.25 * np.std(scales)
+
+
+def test_moving_head_is_followed_without_delay():
+    x = 40 * np.sin(2 * np.pi * 0.5 * np.arange(100) / 25)
+    smoothed = smooth_transforms(np.stack([similarity(x=v) for v in x]), FPS, SPEC)
+    assert np.abs(smoothed[10:90, 0, 2] - x[10:90]).max() < 1.5
+
+
+def test_cut_resets_the_smoother_and_gaps_are_filled():
+    shots = np.stack([similarity()] * 20 + [similarity(2.0, 0.2, 50, 50)] * 20)
+    shots[5:9] = np.nan
+    smoothed = smooth_transforms(shots, FPS, SPEC, cuts={20})
+    np.testing.assert_allclose(smoothed[:20], np.stack([shots[0]] * 20), atol=1e-3)
+    np.testing.assert_allclose(smoothed[20:], shots[20:], atol=1e-3)
+
+
+def test_stream_equals_the_whole_clip_with_a_fixed_lag():
+    rng = np.random.default_rng(2)
+    transforms = [similarity(rng.normal(1, 0.02), 0.1, *rng.normal(0, 5, 2)) for _ in range(80)]
+    smoother = TransformSmoother(FPS, SPEC)
+    streamed = []
+    for number, transform in enumerate(transforms):
+        streamed += smoother.push(transform)
+        assert len(streamed) == max(0, number + 1 - smoother.lag)
+    streamed += smoother.flush()
+    assert np.array_equal(np.stack(streamed), smooth_transforms(np.stack(transforms), FPS, SPEC))
+
+
+def test_angles_are_continuous_at_half_a_turn():
+    turning = np.stack([similarity(angle=a) for a in np.pi + np.linspace(-0.1, 0.1, 50)])
+    smoothed = smooth_transforms(turning, FPS, SPEC)
+    assert max(transform_scale(t) for t in smoothed) < 1.001
+    assert np.abs(smoothed[10:40] - turning[10:40]).max() < 1.0
 
 
 @pytest.mark.corpus

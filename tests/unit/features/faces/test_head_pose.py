@@ -1,7 +1,5 @@
 """Head pose from landmarks of a projected head model."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

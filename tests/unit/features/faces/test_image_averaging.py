@@ -1,7 +1,5 @@
 """Noise reduction of reference images."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

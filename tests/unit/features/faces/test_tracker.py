@@ -1,7 +1,5 @@
 """Face tracking: redetection, loss, shot cuts and whole clips."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import cv2

