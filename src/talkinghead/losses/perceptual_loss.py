@@ -144,16 +144,13 @@ class PerceptualLoss(nn.Module):
 
 def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:
     """Build the trunk from "auto", "offline", "torchvision" or a file; see `PerceptualLoss`."""
-    choice = str(weights)
-    if choice == "auto":
-        choice = "offline" if importlib.util.find_spec(_OFFLINE_PACKAGE) else "torchvision"
-        logger.info("perceptual loss: weights=auto uses %s", choice)
-    if choice == "offline":
-        path = _offline_path()
-        return _trunk_from_state(_read_state(path), str(path), num_blocks)
-    if choice == "torchvision":
+    if weights == "auto":
+        weights = "offline" if importlib.util.find_spec(_OFFLINE_PACKAGE) else "torchvision"
+        logger.info("perceptual loss: weights=auto uses %s", weights)
+    if weights == "torchvision":
         return _trunk_from_state(_download_vgg19(), "torchvision's VGG19", num_blocks)
-    return _trunk_from_state(_read_state(Path(choice)), choice, num_blocks)
+    path = _offline_path() if weights == "offline" else Path(weights)
+    return _trunk_from_state(_read_state(path), str(path), num_blocks)
 
 
 def load_lpips_heads() -> list[Tensor]:

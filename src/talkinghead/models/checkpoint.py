@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,11 @@ _NETWORKS: dict[str, type[nn.Module]] = {
 
 @dataclass
 class LoadedNetwork:
-    """A network in evaluation mode, the AVSpec it was trained for and its file's other entries."""
+    """A network in evaluation mode, the AVSpec it was trained for and its file's entries."""
 
     model: nn.Module
     spec: AVSpec
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any]
 
 
 def default_checkpoint(kind: str = GENERATOR) -> Path:

@@ -71,12 +71,10 @@ def track_config(trainer: L.Trainer, config: Mapping[str, Any]) -> None:
 
 def track_checkpoint(trainer: L.Trainer) -> None:
     """Log the best checkpoint to W&B as an artifact, or the last if nothing was validated."""
-    best = [
-        c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)
-    ]
-    last = [str(c.path) for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)]
-    paths = {"best": best, "last": last}
-    found = [(alias, path) for alias in paths for path in paths[alias] if Path(path).is_file()]
+    callbacks = trainer.checkpoint_callbacks
+    paths = [("best", c.best_model_path) for c in callbacks if isinstance(c, ModelCheckpoint)]
+    paths += [("last", str(c.path)) for c in callbacks if isinstance(c, LastCheckpoint)]
+    found = [(alias, path) for alias, path in paths if Path(path).is_file()]
     for logger in _wandb_loggers(trainer) if found else []:
         import wandb
 

@@ -124,12 +124,7 @@ class GANOptions:
 def build_sync_discriminator(
     options: GANOptions, spec: AVSpec, generator: LipSyncGenerator
 ) -> SyncDiscriminator | None:
-    """Load or build the sync discriminator; return None if the options ask for none.
-
-    Raises:
-        CheckpointError: the expert's checkpoint is unusable or was made for another AVSpec.
-        UsageError: it needs audio features that the generator does not use.
-    """
+    """Load or build the sync discriminator; return None if the options name none."""
     if options.sync_expert is not None:
         loaded = load_expert(options.sync_expert)
         if difference := loaded.spec.difference(spec):
@@ -154,11 +149,7 @@ def build_sync_discriminator(
 
 
 def load_initial_weights(generator: LipSyncGenerator, path: str | Path) -> None:
-    """Copy a checkpoint's weights into a generator.
-
-    Raises:
-        CheckpointError: the checkpoint is unusable or holds a generator of another shape.
-    """
+    """Copy a checkpoint's weights into a generator."""
     # Conditioning starts from zero, so it may be missing from the checkpoint.
     conditioning = {
         name: value

@@ -112,12 +112,7 @@ class MovingAverage(nn.Module):
 
 
 def require_finite(loss: Tensor, name: str, iteration: int, batch: Mapping[str, Any]) -> None:
-    """Stop a run whose loss is not finite, before it damages the weights.
-
-    Raises:
-        TalkingHeadError: names the loss, the iteration, and the clips of its batch with their first
-            frames.
-    """
+    """Stop a run whose loss is not finite, before it damages the weights."""
     if torch.isfinite(loss):
         return
     starts = zip(batch["clip"], batch["start"].tolist(), strict=True)
@@ -132,9 +127,6 @@ def require_finite_weights(network: nn.Module, iteration: int) -> None:
     """Stop a run whose weights are not finite, before they replace a valid checkpoint.
 
     A finite loss can have a gradient that is not finite.
-
-    Raises:
-        TalkingHeadError: names a weight and the iteration.
     """
     for name, parameter in network.named_parameters():
         if not torch.isfinite(full_tensor(parameter.detach())).all():

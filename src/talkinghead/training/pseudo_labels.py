@@ -141,12 +141,16 @@ class _Labeller:
             (one.get("key"), one.get("num_clips")) == (key, str(len(existing))) for one in metadata
         ):
             refused = [SkippedClip(**one) for one in json.loads(metadata[0]["skipped"])]
-            pairs = zip(existing, metadata, strict=True)
-            return [self._entry(speaker, path, one["source"]) for path, one in pairs], refused
+            known = zip(existing, metadata, strict=True)
+            return [self._entry(speaker, path, one["source"]) for path, one in known], refused
         for path in existing:
             path.unlink()
         recordings, refused = self._read(files)
-        motions = [self._predict(samples) for samples in recordings.values()]
+        motions = []
+        for samples in recordings.values():
+            num_frames = int(len(samples) / self.spec.sample_rate * self.spec.fps)
+            motion = predict_lip_motion(self.lip_prior, samples, self.spec)
+            motions.append(motion[:num_frames])
         opening = [m[:, 17:20, 1].mean(1) - m[:, 13:16, 1].mean(1) for m in motions]
         scale = self.spread_px / max(float(np.concatenate(opening).std()), 1e-3) if opening else 1.0
         common = {
@@ -155,9 +159,8 @@ class _Labeller:
             "skipped": json.dumps([asdict(one) for one in refused]),
         }
         entries = []
-        for number, ((source, samples), motion) in enumerate(
-            zip(recordings.items(), motions, strict=True)
-        ):
+        pairs = zip(recordings.items(), motions, strict=True)
+        for number, ((source, samples), motion) in enumerate(pairs):
             path = folder / f"{number:05}.safetensors"
             self._write(path, samples, motion * scale, {**common, "source": source})
             entries.append(self._entry(speaker, path, source))
@@ -187,10 +190,6 @@ class _Labeller:
 
     def _source(self, path: Path) -> str:
         return path.relative_to(self.input_dir).as_posix()
-
-    def _predict(self, samples: FloatArray) -> FloatArray:
-        num_frames = int(len(samples) / self.spec.sample_rate * self.spec.fps)
-        return predict_lip_motion(self.lip_prior, samples, self.spec)[:num_frames]
 
     def _write(
         self, path: Path, samples: FloatArray, motion: FloatArray, metadata: dict[str, str]

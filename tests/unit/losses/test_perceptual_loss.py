@@ -121,19 +121,3 @@ def test_offline_weights_are_verified_and_preferred(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(perceptual, "_OFFLINE_SHA256", "0" * 64)
     with pytest.raises(CheckpointError, match="SHA-256"):
         PerceptualLoss("offline")
-
-
-@offline
-def test_offline_loss_ranks_distortions_as_people_do() -> None:
-    data = pytest.importorskip("skimage.data")
-    face = torch.from_numpy(data.astronaut()[40:136, 180:276].copy()).permute(2, 0, 1)[None] / 255
-    cat = torch.from_numpy(data.cat()[60:156, 100:196].copy()).permute(2, 0, 1)[None] / 255
-    blurred = torch.nn.functional.avg_pool2d(face, 5, 1, 2, count_include_pad=False)
-    loss = PerceptualLoss("offline")
-    same, brighter = loss(face, face), loss((face + 0.05).clamp(0, 1), face)
-    blur, other = loss(blurred, face), loss(cat, face)
-    assert same == 0
-    # By pixel differences the brighter face would be further away than the blurred one.
-    assert (face - blurred).abs().mean() < 0.05
-    assert brighter < blur / 2
-    assert blur < other

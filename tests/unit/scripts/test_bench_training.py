@@ -79,11 +79,3 @@ def test_real_steps_are_timed(
         assert float(rate) > 0
         assert 0 < float(share.rstrip("%")) < 100
         assert float(memory) > 100
-
-
-@pytest.mark.slow
-def test_a_failing_variant_reports_its_error() -> None:
-    script = runpy.run_path(SCRIPT)
-    environment = {"CXX": "no-such-compiler"}
-    job = script["Job"](["model.speed.compile=true", "data=synthetic"], 1, True, 1, 1, environment)
-    assert "apt install g++" in script["run"](job)

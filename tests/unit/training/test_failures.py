@@ -100,19 +100,16 @@ def test_a_failed_write_keeps_the_previous_checkpoint(corpus: Path, tmp_path: Pa
     assert saved_iteration(tmp_path) == 1
 
 
-def test_a_corpus_of_another_spec_is_refused(corpus: Path) -> None:
+def test_an_unsuitable_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
     module = make_module(av={**SPEC.to_dict(), "fmin": 60.0})
     with pytest.raises(CorpusError, match=r"fmin: 55\.0 != 60\.0"):
         fit(module, make_data(corpus, module, av=module.spec))
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_corpus_with_an_empty_split_is_refused(corpus: Path, tmp_path: Path, split: str) -> None:
-    manifest = Manifest.load(corpus)
-    left = tuple(clip for clip in manifest.clips if clip.split != split)
-    replace(manifest, clips=left).save(tmp_path / "corpus")
-    (tmp_path / "corpus" / "clips").symlink_to(corpus / "clips")
-    module = make_module()
-    with pytest.raises(CorpusError, match=f"no clip of 5 frames or more in split {split}; add"):
-        fit(module, make_data(tmp_path / "corpus", module), LastCheckpoint(str(tmp_path / "run")))
+    manifest, module = Manifest.load(corpus), make_module()
+    for split in ("train", "val"):
+        left = tuple(clip for clip in manifest.clips if clip.split != split)
+        replace(manifest, clips=left).save(tmp_path / split)
+        (tmp_path / split / "clips").symlink_to(corpus / "clips")
+        callback = LastCheckpoint(str(tmp_path / "run"))
+        with pytest.raises(CorpusError, match=f"no clip of 5 frames or more in split {split}; add"):
+            fit(module, make_data(tmp_path / split, module), callback)
     assert not (tmp_path / "run").exists()

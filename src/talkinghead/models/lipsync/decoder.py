@@ -19,9 +19,9 @@ from talkinghead.models.lipsync.lip_warp import (
     LipWarper,
     inside_lips,
     lip_gaps,
+    mouth_interior,
     warp_lips,
 )
-from talkinghead.models.lipsync.mouth_interior import mouth_interior
 
 MAX_FLOW = 0.35
 """Maximum displacement in addition to the lips' own, in half widths of the mouth's box."""

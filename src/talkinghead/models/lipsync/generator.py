@@ -154,7 +154,7 @@ class LipSyncGenerator(nn.Module):
         teacher_forced_lips: Tensor | None = None,
         decoder_audio: Tensor | None = None,
     ) -> GeneratorOutput:
-        """Generate consecutive frames for training.
+        """Generate consecutive frames [B, T, ...] for training.
 
         Args:
             reference_face: [B, 3, H, W] in [0, 1].
@@ -168,9 +168,6 @@ class LipSyncGenerator(nn.Module):
             teacher_forced_lips: [B, W, 20, 2], lip motion that replaces the predicted one in the
                 decoder; see `set_lip_motion`.
             decoder_audio: windows shaped as `audio` that replace it in the decoder.
-
-        Returns:
-            GeneratorOutput with leading axes [B, T].
         """
         batch, num_frames = masked_face.shape[:2]
         reference = self.encode_reference(reference_face, reference_lips, emotion)
@@ -208,12 +205,8 @@ class LipSyncGenerator(nn.Module):
         if self.emotion is not None:
             token = self.emotion(token, emotion)
         x, y, side = self._mouth_box
-        mouth = F.interpolate(
-            reference_face[..., y : y + side, x : x + side],
-            (self.mouth_size, self.mouth_size),
-            mode="bilinear",
-            antialias=True,
-        )
+        box, size = reference_face[..., y : y + side, x : x + side], (self.mouth_size,) * 2
+        mouth = F.interpolate(box, size, mode="bilinear", antialias=True)
         sizes = self.decoder.sizes
         maps = [self._crop(m, s) for m, s in zip(reversed(features.maps), sizes, strict=True)]
         masked = self.context_encoder.reference(
@@ -224,10 +217,7 @@ class LipSyncGenerator(nn.Module):
         return ReferenceFeatures(token, mouth, (reference_lips - centre) * 2 / side, masked, maps)
 
     def encode_context(
-        self,
-        masked_face: Tensor,
-        reference: ReferenceFeatures,
-        head_turn: Tensor | None = None,
+        self, masked_face: Tensor, reference: ReferenceFeatures, head_turn: Tensor | None = None
     ) -> ContextFeatures:
         """Encode the masked current faces.
 
@@ -240,10 +230,8 @@ class LipSyncGenerator(nn.Module):
         token = features.embedding
         if self.pose is not None:
             token = self.pose(token, head_turn)
-        maps = [
-            self._crop(m, s)
-            for m, s in zip(reversed(features.maps), self.decoder.sizes[:3], strict=False)
-        ]
+        pairs = zip(reversed(features.maps), self.decoder.sizes[:3], strict=False)
+        maps = [self._crop(m, s) for m, s in pairs]
         return ContextFeatures(token, self.decoder.project_context(maps))
 
     def encode_audio(self, audio: Tensor, reference: ReferenceFeatures) -> Tensor:
@@ -280,7 +268,7 @@ class LipSyncGenerator(nn.Module):
 def set_lip_motion(
     tokens: Tensor, lips: Tensor, blend_weight: float, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """Return the nearest tokens whose lip motion is blended towards `lips`.
+    """Return the nearest tokens [..., D] whose lip motion is blended towards `lips`.
 
     Args:
         tokens: [..., D].
@@ -289,9 +277,6 @@ def set_lip_motion(
         blend_weight: 0 keeps the tokens' own lip motion, 1 replaces it.
         weight: [40, D], weight of the linear head that reads the lip motion.
         bias: [40], its bias.
-
-    Returns:
-        [..., D].
     """
     change = lips.flatten(-2) - F.linear(tokens, weight, bias)
     change = torch.where(change.isfinite().all(-1, keepdim=True), change, 0.0)

@@ -1,4 +1,4 @@
-"""Warp of the reference's mouth by lip landmarks.
+"""Warp of the reference's mouth by lip landmarks, and a drawn mouth interior.
 
 A network trained on few faces does not locate the lips of unseen ones reliably, but a landmark
 detector does. The reference's detected lips are displaced by the lip motion, and the surrounding
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from talkinghead.features.faces.alignment import NUM_LIP_POINTS
+from talkinghead.types import LUMA
 
 NUM_LIP_MAPS = 4
 MAX_SHIFT = 0.15
@@ -26,7 +27,7 @@ MAX_SHIFT = 0.15
 
 _UPPER = (0, 1, 2, 3, 4, 5, 6, 12, 13, 14, 15, 16)
 _LOWER = (0, 6, 7, 8, 9, 10, 11, 12, 16, 17, 18, 19)
-UPPER_EDGE, _LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
+_UPPER_EDGE, _LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
 # For each point, the gap (right, middle, left) between the inner lips that it closes, and the
 # fraction of the gap in quarters: the jaw moves more than the upper lip.
 _GAP = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
@@ -36,6 +37,23 @@ _NORM_OFFSET = 0.05
 _SOFT, _SHARP = 0.03, 0.012
 _MIN_LENGTH = 0.02
 """Minimum distance between two points of an edge, about a pixel, for numerical stability."""
+
+_TEETH_LENGTH, _TEETH_CURVE = 0.09, 0.6
+"""Visible length of the upper teeth in mouth widths, and its relative decrease at the sides."""
+
+_TEETH_EXTENT, _SIDE_DARKENING = 0.8, 0.45
+"""Half width of the teeth in half mouth widths, and their darkening at the mouth's corners."""
+
+_GAPS, _GAP_WIDTH, _GAP_DEPTH = (-0.6, -0.34, 0.0, 0.34, 0.6), 0.035, 0.1
+"""Positions between adjacent teeth in half mouth widths, width and darkening of the gaps."""
+
+_BRIGHTNESS, _GREYNESS = 1.25, 0.55
+"""Teeth relative to the face: brightness, and blend towards grey."""
+
+_CAVITY = (0.3, 0.16, 0.16)
+"""Red, green and blue of the cavity relative to the face."""
+
+_TEETH_SOFT = 0.006
 
 
 @dataclass
@@ -123,6 +141,38 @@ def inside_lips(steps: Tensor, lips: Tensor) -> Tensor:
     return torch.sigmoid((depth - _SHARP) / _SHARP)[:, None]
 
 
+def mouth_interior(steps: Tensor, closed: Tensor, mouth: Tensor, weight: Tensor) -> Tensor:
+    """Draw the upper teeth, which move with the head, and the cavity: [N, 3, S, S] in (0, 1).
+
+    For references that show no interior: no warp can fill the gap between closed lips, and a
+    network that learnt interiors of few people paints a haze on unseen faces. Interiors differ
+    little between people, so they are drawn and only tinted by the network.
+
+    Args:
+        steps: [S], coordinates of the positions on both axes.
+        closed: the face's closed lips [N, 20, 2].
+        mouth: the reference's mouth [N, 3, S, S] in [0, 1].
+        weight: [S, S], weights with which the face's colour is averaged.
+    """
+    across, down = steps[None, None], steps[None, :, None]
+    right, left = closed[:, 12, 0, None, None], closed[:, 16, 0, None, None]
+    width = (left - right).clamp_min(1e-3)
+    side = (across - (left + right) / 2) * 2 / width
+    length = width * _TEETH_LENGTH * (1 - _TEETH_CURVE * side.square())
+    bottom = lip_edge(across, closed[:, _UPPER_EDGE]) + length
+    teeth_mask = torch.sigmoid((bottom - down) / _TEETH_SOFT) * torch.sigmoid(
+        (_TEETH_EXTENT - side.abs()) * 20
+    )
+    light = 1 - _SIDE_DARKENING * side.square()
+    for gap in _GAPS:
+        light = light * (1 - _GAP_DEPTH * torch.exp(-(((side - gap) / _GAP_WIDTH) ** 2) / 2))
+    face = (mouth * weight).sum((2, 3), keepdim=True) / weight.sum()
+    grey = (face * face.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    teeth = torch.lerp(face, grey, _GREYNESS) * _BRIGHTNESS * light[:, None]
+    cavity = face * face.new_tensor(_CAVITY)[:, None, None]
+    return torch.lerp(cavity, teeth, teeth_mask[:, None]).clamp(0.02, 0.96)
+
+
 def _interpolate(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) -> Tensor:
     """Return the displacement [N, 2, S, S] interpolated from some of the points."""
     position, path = moved[:, points, :, None], (lips - moved)[:, points]
@@ -147,7 +197,7 @@ def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
     """Return the depth between the lips and the distance below their line, [N, H, W] each."""
-    top, bottom = (lip_edge(x, lips[:, points]) for points in (UPPER_EDGE, _LOWER_EDGE))
+    top, bottom = (lip_edge(x, lips[:, points]) for points in (_UPPER_EDGE, _LOWER_EDGE))
     right, left = lips[:, 12, 0, None, None], lips[:, 16, 0, None, None]
     depth = torch.minimum(torch.minimum(y - top, bottom - y), torch.minimum(x - right, left - x))
     return depth, y - (top + bottom) / 2

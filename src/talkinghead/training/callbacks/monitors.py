@@ -100,13 +100,11 @@ class OpeningMonitor(Callback):
             clip = {k: v[index : index + 1] for k, v in batch.items() if isinstance(v, Tensor)}
             other = batch["mel"][(index + 1) % self.num_clips][None]
             scores.append(_score(pl_module, clip, other, self._detector))
-        for name, values in zip(_NAMES, np.array(scores).T, strict=True):
+        names = ("opening_r", "audit/opening_r_other_audio", "opening_motion")
+        for name, values in zip(names, np.array(scores).T, strict=True):
             known = values[np.isfinite(values)]
             if len(known):
                 pl_module.log(f"val/{name}", float(known.mean()), sync_dist=True)
-
-
-_NAMES = ("opening_r", "audit/opening_r_other_audio", "opening_motion")
 
 
 def _score(

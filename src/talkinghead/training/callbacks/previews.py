@@ -18,7 +18,7 @@ from talkinghead.features.faces.alignment import mouth_crop, paste_mouth
 from talkinghead.media.timing import frame_time_s, seconds_to_samples
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 
 class Preview(Callback):
@@ -54,14 +54,14 @@ class Preview(Callback):
     def _write(self, trainer: L.Trainer, module: LipSyncGANModule) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         batch = move_data_to_device(datamodule.preview_batch(self.num_rows), module.device)
-        strip = _draw_strip(batch, module(batch).mouth, module)
+        strip = _draw_strip(batch, module(batch).mouth, module.spec)
         name = f"{module.iteration:07d}"
         write_image(self.output_dir / "strips" / f"{name}.png", strip)
         batch = datamodule.preview_batch(1, self.clip_frames)
         mouths = module(move_data_to_device(batch, module.device)).mouth.cpu()
         faces = paste_mouth(batch["faces"], mouths, module.spec)[0]
         clip = self.output_dir / "clips" / f"{name}.mp4"
-        _write_clip(clip, faces, batch["audio"][0].numpy(), module)
+        _write_clip(clip, faces, batch["audio"][0].numpy(), module.spec)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("preview", strip, module.iteration, dataformats="HWC")
@@ -70,24 +70,20 @@ class Preview(Callback):
                 logger.log_video("preview_clip", [str(clip)], module.iteration)
 
 
-def _draw_strip(
-    batch: Mapping[str, Tensor], mouths: Tensor, module: LipSyncGANModule
-) -> UInt8Array:
-    """Return an image, uint8 [H, W, 3], with two rows per window.
+def _draw_strip(batch: Mapping[str, Tensor], mouths: Tensor, spec: AVSpec) -> UInt8Array:
+    """Return an image, uint8 [H, W, 3]: per window a row of real frames and one of generated ones.
 
-    The real frames are above the generated ones, each row begins with the reference.
+    Each row begins with the reference.
     """
-    reference = mouth_crop(batch["reference_face"], module.spec).unsqueeze(1)
-    real = torch.cat([reference, batch["mouths"]], dim=1)
-    generated = torch.cat([reference, mouths], dim=1)
-    rows = torch.stack([real, generated], dim=1).flatten(0, 1)
+    reference = mouth_crop(batch["reference_face"], spec).unsqueeze(1)
+    both = [torch.cat([reference, frames], dim=1) for frames in (batch["mouths"], mouths)]
+    rows = torch.stack(both, dim=1).flatten(0, 1)
     image = rows.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     return (image * 255).round().byte().cpu().numpy()
 
 
-def _write_clip(path: Path, faces: Tensor, audio: FloatArray, module: LipSyncGANModule) -> None:
+def _write_clip(path: Path, faces: Tensor, audio: FloatArray, spec: AVSpec) -> None:
     """Write faces, float [T, 3, H, W] in [0, 1], and mono samples as a video."""
-    spec = module.spec
     frames = (faces * 255).round().byte().permute(0, 2, 3, 1).numpy()
     num_samples = seconds_to_samples(frame_time_s(len(frames), spec.fps), spec.sample_rate)
     with VideoWriter(path, spec.face_size, spec.face_size, spec.fps, spec.sample_rate) as writer:

@@ -59,8 +59,9 @@ class LipSyncGANModule(L.LightningModule):
         **options: fields of `GANOptions`.
 
     Raises:
-        UsageError: an option is unknown.
-        CheckpointError: a checkpoint is missing, broken or was made for another AVSpec.
+        UsageError: an option is unknown, or the sync discriminator needs audio features that the
+            generator does not use.
+        CheckpointError: a checkpoint is missing, broken, of another shape or for another AVSpec.
 
     Example:
         >>> module = LipSyncGANModule(
@@ -82,6 +83,7 @@ class LipSyncGANModule(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.options = GANOptions(**options)
+        self.max_iterations, self.accumulate = self.options.max_iterations, self.options.accumulate
         self.spec = av if isinstance(av, AVSpec) else AVSpec.from_dict(av)
         self.arguments = {**generator}
         self.generator = cast(LipSyncGenerator, build(GENERATOR, generator, self.spec))
@@ -97,16 +99,6 @@ class LipSyncGANModule(L.LightningModule):
         self.optimizer_configs = [OptimizerConfig(**config) for config in configs]
         cast(SpeedOptions, self.options.speed).apply(self.generator)
         self.iteration = 0
-
-    @property
-    def max_iterations(self) -> int:
-        """Iterations after which training ends."""
-        return self.options.max_iterations
-
-    @property
-    def accumulate(self) -> int:
-        """Batches of one optimizer step."""
-        return self.options.accumulate
 
     def forward(self, batch: Mapping[str, Tensor], audio: Tensor | None = None) -> GeneratorOutput:
         """Generate a batch's mouths with the averaged weights.
@@ -142,7 +134,7 @@ class LipSyncGANModule(L.LightningModule):
         ]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        optimizers = self._optimizers()
+        optimizers = cast(list[LightningOptimizer], self.optimizers())
         named = zip(_OPTIMIZER_NAMES, self.optimizer_configs, optimizers, strict=False)
         for name, config, optimizer in named:
             self.log(f"train/lr/{name}", config.apply(optimizer.optimizer, self.iteration))
@@ -164,11 +156,6 @@ class LipSyncGANModule(L.LightningModule):
     def steps_now(self) -> bool:
         """Whether this iteration ends a group of `accumulate` batches."""
         return (self.iteration + 1) % self.accumulate == 0
-
-    def _optimizers(self) -> list[LightningOptimizer]:
-        optimizers = self.optimizers()
-        assert isinstance(optimizers, list)
-        return optimizers
 
     def _discriminator_step(
         self, optimizer: LightningOptimizer, fake_mouths: Tensor, batch: dict[str, Tensor]
@@ -258,7 +245,8 @@ class LipSyncGANModule(L.LightningModule):
             optimizer.step()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        index = [o.optimizer for o in self._optimizers()].index(optimizer)
+        optimizers = cast(list[LightningOptimizer], self.optimizers())
+        index = [o.optimizer for o in optimizers].index(optimizer)
         norm = clip_gradients(optimizer, self.options.gradient_clip)
         self.log(f"train/grad_norm/{_OPTIMIZER_NAMES[index]}", norm)
 

@@ -89,11 +89,7 @@ class SyncExpertModule(SingleNetworkModule):
         self.log("val/sync_expert/accuracy", accuracy, prog_bar=True, batch_size=size)
 
     def num_windows(self, batch: Mapping[str, Tensor]) -> int:
-        """Return the number of windows in a batch.
-
-        Raises:
-            UsageError: the batch has fewer frames per clip than a window.
-        """
+        """Return the number of windows in a batch."""
         num_clips, num_frames = batch["mouths"].shape[:2]
         if num_frames < self.expert.num_frames:
             raise UsageError(
@@ -104,7 +100,6 @@ class SyncExpertModule(SingleNetworkModule):
         return num_clips * (num_frames // self.expert.num_frames)
 
     def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and the figures of `_batch_figures`."""
         mouths, means, audio = self._windows(batch)
         video_D, audio_D = (gather(e) for e in self.expert(mouths, means, audio))
         scale = self.expert.scale

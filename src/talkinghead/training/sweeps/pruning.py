@@ -127,11 +127,7 @@ class SweepPruning(Callback):
 
 
 def require_metric(metrics: Any, name: str) -> Any:
-    """Return a run's metric.
-
-    Raises:
-        UsageError: it was not logged.
-    """
+    """Return a run's metric; raise `UsageError` if it was not logged."""
     if name not in metrics:
         known = ", ".join(sorted(name for name in metrics if name.startswith("val")))
         raise UsageError(

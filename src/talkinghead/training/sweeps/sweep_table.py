@@ -41,13 +41,7 @@ class SweepTable(Callback):
 
 
 def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, Any]]:
-    """Write the table of the runs in a folder and return its rows.
-
-    Args:
-        sweep_dir: folder with a subfolder for each run.
-        metric: name of the objective.
-        direction: "minimize" or "maximize".
-    """
+    """Write the table of the runs in the subfolders of a folder and return its rows."""
     folders = [path.parents[1] for path in sweep_dir.glob("*/.hydra/overrides.yaml")]
     rows = [_read_run(folder, metric) for folder in folders]
     sign = -1 if direction == "maximize" else 1
@@ -74,8 +68,9 @@ def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, 
 def _read_run(folder: Path, metric: str) -> dict[str, Any]:
     overrides = OmegaConf.load(folder / ".hydra/overrides.yaml")
     pairs = [str(override).partition("=") for override in overrides]
-    metrics = _read_json(folder / "metrics.json")
-    stopped = _read_json(folder / "progress.json").get("state") == "stopped"
+    paths = (folder / "metrics.json", folder / "progress.json")
+    metrics, progress = (json.loads(p.read_text()) if p.is_file() else {} for p in paths)
+    stopped = progress.get("state") == "stopped"
     state = "unfinished" if not metrics else "stopped" if stopped else "finished"
     return {
         "run": folder.name,
@@ -84,11 +79,6 @@ def _read_run(folder: Path, metric: str) -> dict[str, Any]:
         **{key.lstrip("+"): value.strip("'") for key, _, value in pairs},
         **metrics,
     }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return values
 
 
 def _write(config: DictConfig) -> None:

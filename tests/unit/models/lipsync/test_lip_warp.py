@@ -56,14 +56,6 @@ def test_interior_map_covers_only_the_gap_between_open_lips() -> None:
     assert wide[1].max() < 0.6  # The reference's lips are closed.
 
 
-def test_closing_removes_the_gap_and_keeps_the_corners() -> None:
-    lips = half_widths(closed_lips())
-    closed = LipWarper(8).closed(opened(lips, 0.2))
-    assert torch.allclose(closed[:, [13, 14, 15], 1], closed[:, [19, 18, 17], 1], atol=1e-6)
-    corners = [0, 6, 12, 16]
-    assert torch.equal(closed[:, corners], lips[:, corners])
-
-
 def test_zero_motion_gives_zero_flow() -> None:
     lips = half_widths(closed_lips())
     points = LipWarper(8)(torch.zeros(3, 20, 2), torch.randn(3, 8), lips)
@@ -136,15 +128,6 @@ def test_teeth_are_whiter_than_the_face_and_scale_with_its_brightness() -> None:
     )
     assert torch.allclose(dim, bright / 2, atol=1e-3)
     assert bright[0] / bright[2] < 1.3 < 0.8 / 0.5
-
-
-def test_interior_moves_with_the_head_and_stays_in_range() -> None:
-    lips = half_widths(closed_lips())
-    moved = drawn(lips + 2 * 4 / SIZE)
-    assert torch.allclose(moved[:, 4:, 4:], drawn(lips)[:, :-4, :-4], atol=1e-3)
-    for colour in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
-        assert 0 < drawn(lips, colour).min() <= drawn(lips, colour).max() < 1
-    assert drawn(torch.zeros(1, 20, 2)).isfinite().all()  # Lips seen in profile have no width.
 
 
 @torch.inference_mode()

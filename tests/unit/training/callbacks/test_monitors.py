@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,25 +13,26 @@ import pytest
 import torch
 from helpers.tiny_training import TRAINER, fit, make_data, make_module
 
-from talkinghead.training.callbacks import progress
+from talkinghead.training.callbacks import monitors, progress
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.callbacks.monitors import CostMonitor, OpeningMonitor, peak_memory_mib
 from talkinghead.training.training_run import build_trainer, train
 from talkinghead.types import Box, Face, UInt8Array
 
 
-def test_loader_wait_is_the_time_between_batches() -> None:
+def test_loader_wait_is_the_time_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every batch is awaited for 3 s and processed in 1 s.
+    clock_s = itertools.accumulate(itertools.chain([0], itertools.cycle([1, 0, 3])))
+    monkeypatch.setattr(monitors.time, "monotonic", lambda: float(next(clock_s)))
     logged: dict[str, float] = {}
     monitor, trainer = CostMonitor(), SimpleNamespace(world_size=2)
     module: Any = SimpleNamespace(device=torch.device("cpu"), log=logged.__setitem__)
     batch = {"index": torch.arange(3)}
     for _ in range(8):
-        time.sleep(0.03)
         monitor.on_train_batch_start(trainer, module, batch, 0)
-        time.sleep(0.01)
         monitor.on_train_batch_end(trainer, module, None, batch, 0)
-    assert logged["cost/loader_wait_fraction"] == pytest.approx(0.75, abs=0.1)
-    assert logged["cost/samples_per_s"] == pytest.approx(6 / 0.04, rel=0.2)
+    assert logged["cost/loader_wait_fraction"] == pytest.approx(0.75)
+    assert logged["cost/samples_per_s"] == pytest.approx(6 / 4)
     assert logged["cost/memory_mib"] == pytest.approx(peak_memory_mib(module.device), rel=0.1)
     monitor.on_train_epoch_start(trainer, module)
     logged.clear()

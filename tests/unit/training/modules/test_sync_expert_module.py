@@ -33,19 +33,16 @@ def make_batch(num_clips: int = 4, num_frames: int = 10) -> dict[str, torch.Tens
     }
 
 
-@pytest.mark.parametrize(("loss", "num_frames"), [("info_nce", 5), ("bce", 8)])
-def test_loss_falls_on_one_batch(loss: Any, num_frames: int) -> None:
-    module = make_module(loss=loss, sync_expert={"num_frames": num_frames})
-    batch = make_batch(num_frames=2 * num_frames)
+def test_bce_falls_on_one_batch() -> None:
+    module, batch = make_module(loss="bce"), make_batch()
     optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
     for _ in range(60):
         value, figures = module._loss(batch)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    assert figures["chance"] == pytest.approx(math.log(8 if loss == "info_nce" else 2))
+    assert figures["chance"] == pytest.approx(math.log(2))
     assert value < 0.5 * figures["chance"]
-    assert loss == "bce" or figures["accuracy"] == 1
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "bce"])
@@ -54,13 +51,12 @@ def test_silent_windows_are_no_negatives(loss: Any) -> None:
     batch["mel"].fill_(MEL_SILENCE)
     value, figures = module._loss(batch)
     assert figures["silent"] == 1
-    if loss == "info_nce":
-        assert value == figures["chance"] == 0
-    else:
+    expected = torch.zeros(())
+    if loss == "bce":
         video, audio = module.sync_expert(*module._windows(batch))
-        cosine = (video * audio).sum(1)
-        expected = torch.nn.functional.softplus(-module.sync_expert.scale * (cosine - 0.5)).mean()
-        torch.testing.assert_close(value, expected)
+        logits = module.sync_expert.scale * ((video * audio).sum(1) - 0.5)
+        expected = torch.nn.functional.softplus(-logits).mean()
+    torch.testing.assert_close(value, expected)
 
 
 def test_an_unknown_loss_and_short_clips_are_refused() -> None:
@@ -73,19 +69,11 @@ def test_an_unknown_loss_and_short_clips_are_refused() -> None:
 
 def test_learning_rate_warms_up_and_decays() -> None:
     config = OptimizerConfig(lr=1.0, warmup_iterations=10, decay_iterations=110, final_lr=0.1)
-    assert config.lr_at(0) == pytest.approx(0.1)
-    assert config.lr_at(9) == pytest.approx(1.0)
-    assert config.lr_at(60) == pytest.approx(0.55)
-    assert config.lr_at(110) == config.lr_at(500) == pytest.approx(0.1)
-    rates = [config.lr_at(i) for i in range(10, 111)]
-    assert rates == sorted(rates, reverse=True)
-
-
-def test_apply_sets_the_rate_of_every_group() -> None:
-    config = OptimizerConfig(lr=1.0, warmup_iterations=4)
+    rates = [config.lr_at(iteration) for iteration in (0, 9, 60, 110, 500)]
+    assert rates == pytest.approx([0.1, 1.0, 0.55, 0.1, 0.1])
     optimizer = config.build(nn.Linear(2, 2).parameters())
-    assert [config.apply(optimizer, i) for i in (1, 10**6)] == [0.5, 1.0]
-    assert [g["lr"] for g in optimizer.param_groups] == [1.0]
+    assert config.apply(optimizer, 4) == optimizer.param_groups[0]["lr"] == 0.5
+    assert OptimizerConfig(lr=2.0).lr_at(10**6) == 2.0
 
 
 def test_clipping_returns_the_norm_before_clipping() -> None:
