@@ -41,6 +41,7 @@ from talkinghead.features.faces.tracker import FaceTracker
 from talkinghead.media.reader import is_image, read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
+from talkinghead.predict.options import PredictOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.export.verification import demo_sample, generate_mouths
@@ -110,9 +111,9 @@ def measure(
     """Measure one column; `started_s` is the time at which its process was started."""
     predictor = load_predictor(args, precision, backend)
     row = {"start-up, s": time.time() - started_s}
-    clip = read_audio(args.speech, predictor.spec.sample_rate)
-    samples = np.resize(clip.samples, round(args.seconds * clip.sample_rate))
-    clip = AudioClip(samples, clip.sample_rate)
+    rate = predictor.spec.sample_rate
+    samples = read_audio(args.speech, rate).samples
+    clip = AudioClip(np.resize(samples, round(args.seconds * rate)), rate)
     started = time.perf_counter()
     with predictor.predict(face, clip) as prediction:
         next(prediction)
@@ -136,14 +137,8 @@ def measure(
 
 def load_predictor(args: argparse.Namespace, precision: str, backend: str) -> LipSyncPredictor:
     """Load the predictor without a lip prior."""
-    return LipSyncPredictor.from_checkpoint(
-        args.checkpoint,
-        device=args.device,
-        precision=precision,
-        backend=backend,
-        articulation=1.0,
-        lip_prior=None,
-    )
+    options = PredictOptions(backend, args.device, precision, articulation=1.0, lip_prior=None)
+    return LipSyncPredictor.from_checkpoint(args.checkpoint, options)
 
 
 def stage_times(
@@ -233,8 +228,7 @@ def show(columns: dict[str, dict[str, float]], args: argparse.Namespace) -> None
     title = f"{args.checkpoint} on {args.device}, {args.seconds:g} s of speech"
     table = Table("", *columns, title=title)
     for name in dict.fromkeys(name for column in columns.values() for name in column):
-        figures = [f"{c[name]:.4g}" if name in c else "" for c in columns.values()]
-        table.add_row(name, *figures)
+        table.add_row(name, *(f"{c[name]:.4g}" if name in c else "" for c in columns.values()))
     Console(width=40 + 14 * len(columns)).print(table)
 
 

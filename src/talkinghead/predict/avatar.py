@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain, repeat
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.mouth_generator import MouthGenerator
@@ -40,12 +40,10 @@ class AvatarPredictor(Protocol):
     def compositor(self) -> Compositor:
         """Return a new compositor."""
 
-    @property
-    def predict(self) -> Callable[..., Prediction]:
+    def predict(self, *args: Any, **options: Any) -> Prediction:
         """Predict the frames."""
 
-    @property
-    def render(self) -> Callable[..., RenderReport]:
+    def render(self, *args: Any, **options: Any) -> RenderReport:
         """Write a video file."""
 
 
@@ -71,12 +69,7 @@ class Avatar:
 
 
 def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
-    """Play a source once and encode its frames.
-
-    Raises:
-        FaceNotFoundError: No image shows the selected face.
-        MediaError: The source cannot be read.
-    """
+    """Play a source once and encode its frames."""
     played = list(_one_pass(source))
     if not any(frame.reference for frame in chain(*played)):
         raise source.missing_face(len(played))

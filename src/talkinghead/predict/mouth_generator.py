@@ -120,8 +120,7 @@ class MouthGenerator:
         reference = references.setdefault(
             frame.reference, replace(frame.reference, features=features)
         )
-        face = self._faces([frame.image], [frame.transform])
-        context = self._context_of(face, features, [frame])
+        context = self._context_of([frame], features)
         previous_reference = frame.previous_reference
         if (before := frame.with_previous_reference) is not None and previous_reference is not None:
             before = self._encode(before, references)
@@ -172,19 +171,16 @@ class MouthGenerator:
             return ContextFeatures(token, [torch.cat(stage) for stage in maps])
         first = batch[0]
         if any(f.image is not first.image or f.transform is not first.transform for f in batch):
-            transforms = [frame.transform for frame in batch if frame.transform is not None]
-            faces = self._faces([frame.image for frame in batch], transforms)
-            return self._context_of(faces, encoded.features, batch)
+            return self._context_of(batch, encoded.features)
         if encoded.still is None or encoded.still[0].image is not first.image:
-            assert first.transform is not None
-            face = self._faces([first.image], [first.transform])
-            encoded.still = first, self._context_of(face, encoded.features, [first])
+            encoded.still = first, self._context_of([first], encoded.features)
         return encoded.still[1]
 
     def _context_of(
-        self, faces: Tensor, features: ReferenceFeatures, frames: list[SourceFrame]
+        self, frames: list[SourceFrame], features: ReferenceFeatures
     ) -> ContextFeatures:
-        masked = masked_face(faces, self._spec)
+        transforms = [frame.transform for frame in frames if frame.transform is not None]
+        masked = masked_face(self._faces([f.image for f in frames], transforms), self._spec)
         if not self._model.needs_head_pose:
             return self._model.encode_context(masked, features)
         turns = torch.from_numpy(np.stack([_head_turn(frame) for frame in frames]))

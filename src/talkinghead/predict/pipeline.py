@@ -36,9 +36,6 @@ def in_thread(
         cancel: for a stage that may block on a network. Once it is set, this generator ends without
             the waiting items, and the stage is abandoned: it stops at its next item.
 
-    Yields:
-        The items of the stage, in order.
-
     Example:
         >>> with closing(in_thread(read_video("face.mp4"), 8, "decode")) as frames:
         ...     for frame in frames:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
@@ -89,7 +90,6 @@ class LipSyncPredictor:
             choose_emotion(getattr(self.model, "emotion", None), options.emotion)
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
-        self._detector = options.detector
         self.detector_lock = Lock()
         if self._lip_prior is not None:
             LipPriorStream(self._lip_prior, spec)  # Checks its rates.
@@ -133,7 +133,8 @@ class LipSyncPredictor:
             FaceNotFoundError: No face was found.
         """
         with self.detector_lock:
-            return encode_avatar(self, self._open_face(face, options))
+            source = open_face(face, self.detector, self.spec, options or SourceOptions())
+            return encode_avatar(self, source)
 
     def predict(
         self, face: FaceInput, audio: SpeechInput, options: SourceOptions | None = None
@@ -165,7 +166,7 @@ class LipSyncPredictor:
                 )
             source = face.source
         else:
-            source = self._open_face(face, options)
+            source = open_face(face, self.detector, self.spec, options or SourceOptions())
         return Prediction(self._run(source, source.play(), speech), source)
 
     def render(
@@ -219,12 +220,10 @@ class LipSyncPredictor:
         unchanged = prediction.num_frames_without_face
         return RenderReport(output, prediction.num_frames, unchanged, duration_s, prediction.fps)
 
-    @property
+    @cached_property
     def detector(self) -> FaceDetector:
         """The face detector, built when it is first needed."""
-        if self._detector is None:
-            self._detector = build_detector()
-        return self._detector
+        return self.options.detector or build_detector()
 
     def mouth_generator(self) -> MouthGenerator:
         """Return a new mouth generator, for one prediction or stream."""
@@ -241,11 +240,6 @@ class LipSyncPredictor:
         """Return a new compositor, for one prediction or stream."""
         options = self.options
         return Compositor(self.renderer, self.spec, options.stabilise, options.occlusion_guard)
-
-    def _open_face(
-        self, face: str | Path | UInt8Array, options: SourceOptions | None
-    ) -> FaceSource:
-        return open_face(face, self.detector, self.spec, options or SourceOptions())
 
     def _run(
         self, source: FaceSource, frames: Generator[SourceFrame], speech: Speech

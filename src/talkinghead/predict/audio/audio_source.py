@@ -109,8 +109,7 @@ class SpeechStream:
 class SpeechReader(Iterator[FloatArray]):
     """Iterator over the chunks of a `SpeechStream`: float32 [num_samples] in [-1, 1].
 
-    Attributes:
-        queue: chunks that other readers caused to be read.
+    Its `queue` has the chunks that other readers caused to be read.
     """
 
     def __init__(self, stream: SpeechStream, resampler: Resampler) -> None:
@@ -166,11 +165,7 @@ class Speech:
             self.sample_rate, self.estimated_duration_s = info.sample_rate, info.duration_s
 
     def chunks(self, sample_rate: int) -> Generator[FloatArray] | SpeechReader:
-        """Return the samples at a sample rate in chunks: mono float32 [num_samples] in [-1, 1].
-
-        Raises:
-            MediaError: The file cannot be decoded, or has no samples.
-        """
+        """Return the samples at a sample rate in chunks: mono float32 [num_samples] in [-1, 1]."""
         if isinstance(self._audio, SpeechStream):
             return self._audio.read(sample_rate)
         return self._whole(self._audio, sample_rate)
@@ -181,12 +176,10 @@ class Speech:
             return
         # The same resampler as for files, so that a file and its samples give the same frames.
         samples = np.nan_to_num(audio.samples.astype(np.float32))
-        resampler = Resampler(audio.sample_rate, sample_rate)
-        starts = range(0, len(samples), audio.sample_rate)
-        pieces = (resampler.push(samples[i : i + audio.sample_rate]) for i in starts)
+        resampler, size = Resampler(audio.sample_rate, sample_rate), audio.sample_rate
+        pieces = (resampler.push(samples[i : i + size]) for i in range(0, len(samples), size))
         # `flush` is a generator, so it runs after the last piece.
-        resampled = chain(chain.from_iterable(pieces), resampler.flush())
-        yield from rechunk(resampled, sample_rate)
+        yield from rechunk(chain(chain.from_iterable(pieces), resampler.flush()), sample_rate)
 
 
 class SpeechChunks(Iterator[FloatArray]):
@@ -196,9 +189,7 @@ class SpeechChunks(Iterator[FloatArray]):
         duration_s: duration of the speech, None until it has ended.
     """
 
-    def __init__(
-        self, chunks: Iterator[FloatArray], sample_rate: int, endless: bool = False
-    ) -> None:
+    def __init__(self, chunks: Iterator[FloatArray], sample_rate: int, endless: bool) -> None:
         self._chunks, self._sample_rate, self._endless = chunks, sample_rate, endless
         self._num_samples = 0
         self.duration_s: Fraction | None = None

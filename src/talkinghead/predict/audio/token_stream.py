@@ -39,12 +39,6 @@ class TokenStream:
         spec: its AVSpec.
         chunk_frames: maximum number of grid frames that are encoded at once.
         lip_prior: second prediction of the lip motion, blended with the generator's.
-
-    Example:
-        >>> stream = TokenStream(model, spec)
-        >>> stream.push(samples)
-        >>> stream.finish()
-        >>> tokens_ND = stream.at([Fraction(1, 50), Fraction(3, 50)], reference)
     """
 
     def __init__(
@@ -122,15 +116,14 @@ class TokenStream:
         last = frame + self._model.lookahead_frames
         last_mel = mel_window_start(last, spec.fps, spec) + spec.mel_window - 1
         needed = last_mel * spec.hop_length + spec.n_fft // 2
-        return (
-            needed if self._lip_motion is None else max(needed, self._lip_motion.samples_for(frame))
-        )
+        if self._lip_motion is None:
+            return needed
+        return max(needed, self._lip_motion.samples_for(frame))
 
     def lookahead_s(self, on_grid: bool) -> Fraction:
         """Return the longest duration of speech after a time that its token depends on.
 
-        Args:
-            on_grid: all times are the middles of grid frames. Others are between two tokens.
+        If `on_grid`, all times are the middles of grid frames. Others are between two tokens.
         """
         spec = self._spec
         frames = self._model.lookahead_frames + (0 if on_grid else 1)
@@ -192,19 +185,16 @@ class TokenStream:
         past = self._model.context_frames
         first, last = start - past, stop + self._model.lookahead_frames
         frames = range(first - self._mel_frame, last - self._mel_frame)
-        windows = mel_windows(
-            self._mel_CM, frames, self._spec.fps, self._spec, self._features.names
-        ).to(self._device)
-        tokens_WD = self._model.encode_audio(windows[None], reference)[
-            0, past : past + stop - start
-        ]
+        spec, names = self._spec, self._features.names
+        windows = mel_windows(self._mel_CM, frames, spec.fps, spec, names).to(self._device)
+        tokens_WD = self._model.encode_audio(windows[None], reference)[0, past:][: stop - start]
         if self._lip_motion is not None and self._lip_prior is not None:
             lips = self._lip_motion.at(start, stop).to(self._device)
             weight = self._lip_prior.blend_weight
             tokens_WD = self._model.set_lip_motion(tokens_WD, lips, weight)
-        self._tokens_WD = (
-            torch.cat([self._tokens_WD, tokens_WD]) if len(self._tokens_WD) else tokens_WD
-        )
+        if len(self._tokens_WD):
+            tokens_WD = torch.cat([self._tokens_WD, tokens_WD])
+        self._tokens_WD = tokens_WD
 
     def _drop_before(self, frame: int, reference: ReferenceFeatures) -> None:
         """Free the memory of earlier grid frames, and the tokens of another reference."""
@@ -227,17 +217,11 @@ class TokenStream:
 def articulate(
     model: GeneratorBackend, tokens_ND: Tensor, silence_D: Tensor, articulation: float
 ) -> Tensor:
-    """Return tokens whose lip motion relative to silence is scaled by `articulation`.
+    """Return tokens whose lip motion relative to silence is scaled by `articulation`, 0 or more.
 
     Up to 1 the tokens are interpolated with the token of silence. Above 1 only the lip motion is
     extrapolated, since the tokens also control shading, which would become too dark; the upper lip
     additionally rises with the opening.
-
-    Args:
-        model: the generator.
-        tokens_ND: tokens, float [N, D].
-        silence_D: token of silence, float [D].
-        articulation: scale, 0 or more.
     """
     tokens_ND = silence_D.lerp(tokens_ND, min(1.0, articulation))
     if articulation <= 1:

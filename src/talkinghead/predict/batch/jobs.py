@@ -94,9 +94,7 @@ def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list
     """
     if not 0 <= shard < num_shards:
         raise UsageError(
-            f"shard is {shard} of num_shards={num_shards}; expected 0 to {num_shards - 1}"
-            if num_shards > 0
-            else f"num_shards is {num_shards}; expected at least 1"
+            f"shard={shard} of num_shards={num_shards}: expected 1 or more shards, numbered from 0"
         )
     return list(jobs[shard::num_shards])
 

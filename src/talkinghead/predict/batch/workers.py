@@ -6,10 +6,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from ctypes import Array, c_longlong
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -48,14 +47,8 @@ class Outcome:
 class JobRunner:
     """Renders jobs with one predictor and one voice, made when they are first needed.
 
-    Attributes:
-        make_predictor: returns the predictor; must be picklable for other processes.
-        options: keyword arguments of `LipSyncPredictor.render`.
-        settings: settings that determine an output besides its inputs (see `job_key`); None writes
-            no key into outputs.
-        overwrite: render outputs again that exist already.
-        make_speaker: returns the function that speaks texts, picklable too; None if no job has a
-            text.
+    The attributes are the arguments of `run_jobs`. For other processes, `make_predictor` and
+    `make_speaker` must be picklable.
     """
 
     make_predictor: Callable[[], LipSyncPredictor]
@@ -67,11 +60,7 @@ class JobRunner:
     speaker: Speaker | None = None
 
     def run(self, job: Job, progress: Progress) -> Outcome:
-        """Render a job; errors that concern only this job are returned.
-
-        Raises:
-            TalkingHeadError: The predictor, or the voice, cannot be made.
-        """
+        """Render a job; errors that concern only this job are returned."""
         key = None if self.settings is None else job_key(job, self.settings)
         if not self.overwrite and is_done(job, key):
             return Outcome()
@@ -107,12 +96,6 @@ def run_in_workers(
 
     When the generator is closed early, all processes are stopped and remove their unfinished files.
 
-    Args:
-        runner: sent to every process; without a predictor.
-        jobs: the jobs, in the order in which they are started.
-        num_workers: number of processes.
-        progress: called while jobs run.
-
     Yields:
         Index and outcome of each job, in the order in which they end. If a process dies, its job
         fails and another process is started.
@@ -133,11 +116,16 @@ def run_in_workers(
         initargs=(runner, counts, num_threads),
         context=context,
     )
+    numbers: dict[Future[Outcome], int] = {}
+    # A terminal's Ctrl-C goes to every process. This one handles it and stops the others, which
+    # would print tracebacks. Processes and threads that are started here inherit the blocking.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with _blocked_sigint():
-            numbers: dict[Future[Outcome], int] = {
-                pool.schedule(_run_job, (number, job)): number for number, job in enumerate(jobs)
-            }
+        try:
+            for number, job in enumerate(jobs):
+                numbers[pool.schedule(_run_job, (number, job))] = number
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         while numbers:
             ended, _ = wait(numbers, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             for number in numbers.values():
@@ -154,20 +142,6 @@ def run_in_workers(
     finally:
         pool.stop()
         pool.join()
-
-
-@contextmanager
-def _blocked_sigint() -> Iterator[None]:
-    """Block SIGINT, which processes and threads that are started here inherit.
-
-    A terminal's Ctrl-C goes to every process. This one handles it and stops the others, which would
-    print tracebacks.
-    """
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class _Worker:

@@ -76,11 +76,7 @@ class SignedProvenance(Provenance):
         self._sign("image/png", io.BytesIO(pixel), io.BytesIO())
 
     def seal(self, path: Path, target: Path) -> None:
-        """Sign the finished file.
-
-        Raises:
-            MediaError: It cannot be signed or written.
-        """
+        """Sign the finished file."""
         try:
             with atomic_path(path) as signed, path.open("rb") as plain, signed.open("w+b") as file:
                 self._sign("video/mp4", plain, file)
@@ -91,10 +87,15 @@ class SignedProvenance(Provenance):
         c2pa = _import_c2pa()
         certificates, key = self._credentials
         algorithm = _algorithm(key)
+        agent = {"name": "talkinghead", "version": talkinghead.__version__}
+        action = {"digitalSourceType": SOURCE_TYPE, "softwareAgent": agent}
+        data = {"actions": [{"action": "c2pa.created", **action}]}
+        actions = {"label": "c2pa.actions", "data": data}
+        manifest = json.dumps({"claim_generator_info": [agent], "assertions": [actions]})
         try:
             info = c2pa.C2paSignerInfo(algorithm, certificates, key, self.timestamp_url)
             with c2pa.Signer.from_info(info) as signer:
-                c2pa.Builder.from_json(_manifest()).sign(signer, kind, source, target)
+                c2pa.Builder.from_json(manifest).sign(signer, kind, source, target)
         except c2pa.C2paError as error:
             raise UsageError(
                 f"provenance=c2pa cannot sign ({error}); expected a certificate for signing with "
@@ -161,13 +162,6 @@ def _certificate(
         signing = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
         builder = builder.add_extension(signing, critical=False)
     return builder.sign(issuer_key, SHA256())
-
-
-def _manifest() -> str:
-    agent = {"name": "talkinghead", "version": talkinghead.__version__}
-    created = {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE, "softwareAgent": agent}
-    actions = {"label": "c2pa.actions", "data": {"actions": [created]}}
-    return json.dumps({"claim_generator_info": [agent], "assertions": [actions]})
 
 
 def _algorithm(key: bytes) -> str:

@@ -26,6 +26,9 @@ class Label:
         width: width of the images in pixels.
         height: height of the images in pixels.
 
+    Attributes:
+        shape: height and width of the label in pixels.
+
     Raises:
         UsageError: The text is empty, has several lines, or is too long for images of this size.
 
@@ -43,14 +46,9 @@ class Label:
                 f"label={text!r} is empty, has several lines or is too long for {width} x {height} "
                 "pixels; give a short line such as 'AI generated', or null for none"
             )
+        self.shape = letters.shape
         self._keep = _DIMMING * (1 - letters[..., None])
         self._add = 255 * letters[..., None]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the label in pixels."""
-        height, width, _ = self._add.shape
-        return height, width
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
         """Return a copy of the image with the label: uint8 [height, width, 3] RGB."""

@@ -30,14 +30,8 @@ def write_video(
 ) -> Fraction:
     """Encode frames and audio as they arrive, and return the duration of the audio in seconds.
 
-    If `prediction.video_s` is set, the audio is padded with silence to the end of the video.
-
-    Args:
-        prediction: the frames.
-        speech: the audio.
-        writer: an open writer.
-        progress: called for every frame.
-        label: text to draw into every frame.
+    If `prediction.video_s` is set, the audio is padded with silence to the end of the video. The
+    text `label` is drawn into every frame.
     """
     draw = Label(label, writer.width, writer.height) if label else None
     total, video_s = 0, prediction.video_s
@@ -94,13 +88,8 @@ class _AudioTrack:
 
 def refuse_overwriting(output: Path, *inputs: object) -> None:
     """Raise UsageError if the output is the file of an input."""
-    for given in inputs:
-        if (
-            isinstance(given, str | Path)
-            and output.exists()
-            and Path(given).exists()
-            and output.samefile(given)
-        ):
-            raise UsageError(
-                f"output={output} is also an input and would be overwritten: choose another name"
-            )
+    paths = [Path(given) for given in inputs if isinstance(given, str | Path)]
+    if output.exists() and any(path.exists() and output.samefile(path) for path in paths):
+        raise UsageError(
+            f"output={output} is also an input and would be overwritten: choose another name"
+        )
