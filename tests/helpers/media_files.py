@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,10 @@ import av
 import numpy as np
 from scipy.io import wavfile
 
+from talkinghead.media.audio_decoding import read_audio
+from talkinghead.media.reader import read_image
+from talkinghead.media.writer import VideoWriter, write_image
+from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.types import AudioClip
 
 QUADRANTS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40))
@@ -66,7 +71,6 @@ def write_media(
     audio_format: str = "fltp",
     layout: str = "mono",
     audio_start_ms: int = 0,
-    video_start_ms: int = 0,
 ) -> Path:
     """Write images (uint8 RGB or RGBA) and audio float32 [channels, samples] with these codecs.
 
@@ -97,7 +101,7 @@ def write_media(
             if colour:
                 tags = {"dst_colorspace": colour[0], "dst_color_range": colour[1]}
                 frame = frame.reformat(format=pix_fmt, **tags)
-            frame.pts, frame.time_base = index + round(video_start_ms * fps / 1000), 1 / fps
+            frame.pts, frame.time_base = index, 1 / fps
             if times_ms:
                 frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
             container.mux(video.encode(frame))
@@ -120,3 +124,21 @@ def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
     start = data.index(b"tkhd") + 4 + 40
     data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+
+
+def write_sample_media(folder: Path, speech_s: float) -> None:
+    """Write a user's photo.jpg, speech.wav, video.mp4, and videos/ with clips of two speakers."""
+    photo, speech = read_image(demo_face()), read_audio(DEMO_SPEECH, 16_000)
+    rate = speech.sample_rate
+    write_image(folder / "photo.jpg", photo)
+    start = rate // 2
+    samples = speech.samples[start : start + round(speech_s * rate)]
+    write_wav(folder / "speech.wav", AudioClip(samples, rate))
+    for name in ("anna/0.mp4", "anna/1.mp4", "ben/0.mp4"):
+        path = folder / "videos" / name
+        with VideoWriter(path, 400, 400, Fraction(25), rate) as writer:
+            writer.write_audio(speech.samples[6400 : 6400 + 2 * rate])
+            for frame in range(50):
+                shift = abs(frame % 20 - 10)
+                writer.write(np.ascontiguousarray(photo[:400, shift : shift + 400]))
+    shutil.copy(folder / "videos/anna/0.mp4", folder / "video.mp4")

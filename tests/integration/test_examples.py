@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.sample_media import write_sample_media
+from helpers.media_files import write_sample_media
 from helpers.small_predictor import probe_output
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers.sample_media import write_sample_media
+from helpers.media_files import write_sample_media
 
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.types import AVSpec

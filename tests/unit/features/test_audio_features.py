@@ -9,7 +9,6 @@ from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import (
     AudioFeatures,
     StreamingAudioFeatures,
-    input_features,
     mel_windows,
     select_features,
 )
@@ -37,9 +36,14 @@ def make_speech(duration_s):
     return 0.1 * loud * tone + 0.001 * noise
 
 
-@pytest.fixture
-def peak_feature(monkeypatch):
-    """Register a feature of one row, the frame's peak amplitude, for one test."""
+def stream(features, samples, chunk):
+    """Push samples in chunks and return all features."""
+    streaming = StreamingAudioFeatures(features)
+    parts = [streaming.push(part) for part in samples.split(chunk)]
+    return torch.cat([*parts, streaming.flush()], dim=-1)
+
+
+def test_registered_feature_works_in_stack_stream_and_encoder(monkeypatch):
     monkeypatch.setitem(AUDIO_FEATURES, "peak", AudioFeature)  # Restored after the test.
 
     @register
@@ -53,26 +57,15 @@ def peak_feature(monkeypatch):
         def forward(self, source):
             return source.abs().amax(-1).unsqueeze(-2)
 
-    return Peak.name
-
-
-def stream(features, samples, chunk):
-    """Push samples in chunks and return all features."""
-    streaming = StreamingAudioFeatures(features)
-    parts = [streaming.push(part) for part in samples.split(chunk)]
-    return torch.cat([*parts, streaming.flush()], dim=-1)
-
-
-def test_registered_feature_works_in_stack_stream_and_encoder(peak_feature):
-    names = ("mel", peak_feature, "mfcc")
+    names = ("mel", "peak", "mfcc")
     samples = make_speech(1.0)
     features = AudioFeatures(SPEC, names)
     rows = features(samples)
     assert rows.shape == (80 + 1 + 13, 81)
-    assert features.split(rows)[peak_feature][0, 40] == samples[40 * 200 - 400 :][:800].abs().max()
+    assert features.split(rows)["peak"][0, 40] == samples[40 * 200 - 400 :][:800].abs().max()
     torch.testing.assert_close(stream(features, samples, 640), rows, atol=1e-5, rtol=1e-5)
     encoder = AudioEncoder(names, channels=(4, 4, 8, 8), dim=24)
-    assert encoder.input_features == ("mel", peak_feature)
+    assert encoder.input_features == ("mel", "peak")
     inputs = select_features(rows, SPEC, names, encoder.input_features)
     windows = mel_windows(inputs, range(-9, 3), SPEC.fps, SPEC, encoder.input_features)
     assert encoder(windows).shape == (12, 24)
@@ -86,10 +79,6 @@ def test_unknown_or_no_feature_is_refused():
         AudioFeatures(SPEC, ("mel", "whisper"))
     with pytest.raises(UsageError, match="audio_features is empty"):
         AudioFeatures(SPEC, ())
-
-
-def test_encoder_input_starts_with_mel_and_omits_derived_features():
-    assert input_features(("prosody", "mfcc")) == ("mel", "prosody")
 
 
 @pytest.mark.parametrize("chunk", [1, 799, 5000])
@@ -128,9 +117,6 @@ def test_prosody_measures_the_pitch(pitch_hz):
     assert 150 * 2**pitch == pytest.approx(pitch_hz, rel=0.02)
     assert energy > -1
     assert voicing > 0.8
-
-
-def test_prosody_of_noise_is_unvoiced():
     noise = torch.randn(16_000, generator=torch.Generator().manual_seed(1)) * 0.1
     assert ALL.split(ALL(noise))["prosody"][2].mean() < 0.5
 

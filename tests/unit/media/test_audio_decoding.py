@@ -76,22 +76,21 @@ def test_chunks_equal_the_whole_file(tmp_path, chunk_s):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 @pytest.mark.parametrize(
-    ("audio", "starts_ms", "click_s", "duration_s"),
-    [
-        (click(0.5, 1), {"audio_start_ms": 400}, 0.9, 1.4),
-        (click(0.9, 1.4), {"video_start_ms": 400}, 0.5, 1.0),
-    ],
+    ("audio", "audio_start_ms", "video_start_ms", "click_s", "duration_s"),
+    [(click(0.5, 1), 400, 0, 0.9, 1.4), (click(0.9, 1.4), 0, 400, 0.5, 1.0)],
     ids=["late audio is padded", "early audio is cut"],
 )
-def test_audio_is_aligned_with_the_video(tmp_path, name, audio, starts_ms, click_s, duration_s):
-    path = write_media(tmp_path / name, [quadrants()] * 50, audio=audio, **starts_ms)
+def test_audio_is_aligned_with_the_video(
+    tmp_path, name, audio, audio_start_ms, video_start_ms, click_s, duration_s
+):
+    times_ms = list(range(video_start_ms, video_start_ms + 2000, 40))
+    options = {"audio": audio, "audio_start_ms": audio_start_ms, "times_ms": times_ms}
+    path = write_media(tmp_path / name, [quadrants()] * 50, **options)
     samples = read_audio(path, RATE).samples
     assert abs(centre_s(samples) - click_s) < 0.002
     assert abs(len(samples) / RATE - duration_s) < 0.07
-
-
-def test_audio_without_video_starts_with_its_first_sample(tmp_path):
-    path = write_media(tmp_path / "a.mkv", audio=click(0.5, 1), audio_start_ms=700)
+    # Without video the audio starts with its first sample.
+    path = write_media(tmp_path / name, audio=click(0.5, 1), audio_start_ms=audio_start_ms)
     assert abs(centre_s(read_audio(path, RATE).samples) - 0.5) < 0.002
 
 

@@ -34,11 +34,6 @@ READERS = {
 }
 
 
-@pytest.fixture(params=READERS)
-def reader(request):
-    return READERS[request.param]
-
-
 @contextmanager
 def media_error(path, match=None):
     """Expect a one-line MediaError that starts with the path and ends with advice."""
@@ -50,6 +45,7 @@ def media_error(path, match=None):
     assert ";" in message
 
 
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_missing_file_directory_and_empty_file_are_named(tmp_path, reader):
     (tmp_path / "empty.mp4").touch()
     for path, reason in {
@@ -197,8 +193,8 @@ def test_decoder_has_the_pixel_limit_too(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read all files")
-def test_missing_permission_is_reported(tmp_path, reader):
+def test_missing_permission_is_reported(tmp_path):
     path = write_media(tmp_path / "a.mp4", [quadrants()])
     path.chmod(0)
     with media_error(path, "ermission"):
-        reader(path)
+        probe(path)

