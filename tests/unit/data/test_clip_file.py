@@ -67,15 +67,6 @@ def test_written_clip_is_read_back(tmp_path):
     np.testing.assert_array_equal(posed.tensor("head_pose"), poses)
 
 
-@pytest.mark.parametrize(
-    ("start", "stop", "inside"),
-    [(3, 9, (3, 9)), (-4, 40, (0, 25)), (30, 40, (25, 25)), (-9, -2, (0, 0))],
-)
-def test_columns_outside_the_clip_are_omitted(tmp_path, start, stop, inside):
-    clip = ClipFile(write(tmp_path))
-    np.testing.assert_array_equal(clip.columns("mel", start, stop), clip.mel()[:, slice(*inside)])
-
-
 @pytest.mark.parametrize("keep", [None, 0, 100, 3000])
 def test_missing_or_truncated_file_is_refused(tmp_path, keep):
     path = write(tmp_path)

@@ -20,7 +20,6 @@ SPEAKERS = ["a"] * 64 + ["b"] * 4 + ["c"]
         ({"temperature": 0.0}, (1 / 3, 1 / 3, 1 / 3)),
         ({}, (8 / 11, 2 / 11, 1 / 11)),
         ({"speaker_weights": {"a": 0.5}}, (0.5, 1 / 3, 1 / 6)),
-        ({"speaker_weights": {"b": 1.0}}, (0.0, 1.0, 0.0)),
     ],
 )
 def test_speakers_have_the_expected_fractions(options, expected):

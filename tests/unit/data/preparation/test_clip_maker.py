@@ -35,7 +35,7 @@ def make(tmp_path, detector=None, rules=None, **video):
     return maker.run(task), task
 
 
-def test_prepared_clip_has_all_tensors(tmp_path):
+def test_prepared_clip_has_all_tensors_and_its_crop_does_not_depend_on_the_mouth(tmp_path):
     result, task = make(tmp_path)
     assert (result.reason, result.num_frames, result.reused) == ("", 50, False)
     clip = ClipFile(task.clip_path)
@@ -48,6 +48,12 @@ def test_prepared_clip_has_all_tensors(tmp_path):
     assert clip.faces(0, 2).shape == (2, 256, 256, 3)
     assert np.isfinite(clip.tensor("mouth_opening")).all()
     assert clip.tensor("head_pose").shape == (50, 3)
+    # All points but the rigid ones move.
+    _, task = make(tmp_path, FixedDetector(mouth=12.0), ClipRules(min_face_px=79.0), write=False)
+    moving = ClipFile(task.clip_path)
+    assert not np.allclose(clip.tensor("mouth_opening"), moving.tensor("mouth_opening"))
+    for name in ("transforms", "jpeg", "head_pose"):
+        np.testing.assert_array_equal(clip.tensor(name), moving.tensor(name))
 
 
 @pytest.mark.parametrize(
@@ -109,16 +115,6 @@ def test_clip_is_reused_until_file_rules_or_source_change(tmp_path):
     # The clip of a source that became bad is deleted.
     assert make(tmp_path, audio=None)[0].reason == "no audio"
     assert not task.clip_path.exists()
-
-
-def test_crop_does_not_depend_on_the_mouth(tmp_path):
-    """Crops stay the same if all points but the rigid ones move."""
-    still = ClipFile(make(tmp_path)[1].clip_path)
-    (tmp_path / "moving").mkdir()
-    moving = ClipFile(make(tmp_path / "moving", FixedDetector(mouth=12.0))[1].clip_path)
-    assert not np.allclose(still.tensor("mouth_opening"), moving.tensor("mouth_opening"))
-    for name in ("transforms", "jpeg", "head_pose"):
-        np.testing.assert_array_equal(still.tensor(name), moving.tensor(name))
 
 
 def test_clip_is_on_the_frame_grid_and_ends_with_its_audio(tmp_path):
