@@ -90,7 +90,7 @@ def test_audio_is_aligned_with_the_video(
     assert abs(centre_s(samples) - click_s) < 0.002
     assert abs(len(samples) / RATE - duration_s) < 0.07
     # Without video the audio starts with its first sample.
-    path = write_media(tmp_path / name, audio=click(0.5, 1), audio_start_ms=audio_start_ms)
+    path = write_media(tmp_path / "b.mkv", audio=click(0.5, 1), audio_start_ms=audio_start_ms)
     assert abs(centre_s(read_audio(path, RATE).samples) - 0.5) < 0.002
 
 
