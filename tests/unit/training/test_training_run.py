@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -18,7 +17,7 @@ from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.paths import conf_dir
 from talkinghead.training.distributed import other_processes
 from talkinghead.training.resume import LAST, ResumeDirectory, resolve_resume
-from talkinghead.training.training_run import build_trainer, resolve_precision
+from talkinghead.training.training_run import build_trainer
 
 DDP = {"strategy": "ddp_find_unused_parameters_true", "accelerator": "cpu"}
 
@@ -48,12 +47,6 @@ def test_trainer_config_builds(choice: str) -> None:
     trainer = build_trainer(instantiate(cfg.trainer, _convert_="all"), [], [])
     processes = {"default": 1, "ddp": 2, "fsdp": 2, "multinode": 4}
     assert trainer.world_size == processes[choice]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
-def test_automatic_precision_is_float32_on_a_cpu() -> None:
-    assert resolve_precision("auto") == "32-true"
-    assert resolve_precision("bf16-mixed") == "bf16-mixed"
 
 
 def test_other_processes_use_the_saved_configuration_and_state_is_restored(

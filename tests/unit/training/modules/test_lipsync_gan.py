@@ -138,21 +138,15 @@ def test_sync_expert_is_frozen_and_not_in_the_checkpoint(corpus: Path, tmp_path:
     assert not [name for name in state if name.startswith("sync.")]
 
 
-def test_without_an_expert_the_sync_weight_is_zero(
-    corpus: Path, caplog: pytest.LogCaptureFixture
+def test_checkpoint_loads_without_lightning_and_initialises_training(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    module = make_module(loss={"weights": {"l1": 1.0, "sync": 1.0}}, max_iterations=1)
-    trainer = fit(module, make_data(corpus, module))
+    module = make_module(loss={"weights": {"l1": 1.0, "sync": 1.0}}, trained_on="drawn faces")
+    data, path = make_data(corpus, module), tmp_path / "last.ckpt"
+    trainer = fit(module, data)
     assert trainer.callback_metrics["train/weight/sync"] == 0
     assert "no sync expert: the sync loss's weight is 0" in caplog.text
-
-
-def test_checkpoint_loads_without_lightning_and_initialises_training(
-    corpus: Path, tmp_path: Path
-) -> None:
-    module = make_module(license="CC-BY-4.0", trained_on="drawn faces")
-    data, path = make_data(corpus, module), tmp_path / "last.ckpt"
-    fit(module, data).save_checkpoint(path)
+    trainer.save_checkpoint(path)
     loaded = load_generator(path)
     assert loaded.meta["trained_on"] == "drawn faces"
     batch = data.preview_batch(2)
