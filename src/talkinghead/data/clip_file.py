@@ -82,7 +82,7 @@ def decode_face(jpeg: UInt8Array) -> UInt8Array:
     return np.asarray(image)
 
 
-def mean_images(mean_face: UInt8Array, spec: AVSpec) -> dict[str, UInt8Array]:
+def mean_images(mean_face: UInt8Array, spec: AVSpec) -> dict[str, Any]:
     """Return a clip file's `mean_face` and `mean_mouth` from a mean face uint8 [face, face, 3]."""
     mouth = mouth_crop(as_tensor(mean_face[None]), spec)[0] * 255.0
     return {

@@ -53,11 +53,7 @@ class SkippedClip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Content of a corpus: AVSpec, origin, clips and skipped sources.
-
-    `split_options` are the fields of the `SplitOptions` that the clips' splits were assigned with,
-    None if unknown.
-    """
+    """Content of a corpus; `split_options` are fields of its `SplitOptions`, None if unknown."""
 
     spec: AVSpec
     detector: str

@@ -79,9 +79,9 @@ class ShardedCorpus:
         from litdata import StreamingDataset
 
         cache, self.url = Path(cache_dir).expanduser(), url
-        copies = str(cache / "litdata")
         try:
-            self._items = StreamingDataset(url, copies, storage_options=storage_options)
+            options = {"cache_dir": str(cache / "litdata"), "storage_options": storage_options}
+            self._items = StreamingDataset(url, **options)
             manifest: bytes = self._items[_MANIFEST_ITEM]
         except Exception as error:  # Each store raises other errors.
             raise CorpusError(

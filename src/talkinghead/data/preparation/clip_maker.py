@@ -192,7 +192,7 @@ class ClipMaker:
             raise _SkipError("no audio", "its audio is digital silence")
         return audio.samples, num_frames_for(audio.duration_s, self.spec.fps)
 
-    def _audio_tensors(self, samples: FloatArray, num_frames: int) -> dict[str, FloatArray]:
+    def _audio_tensors(self, samples: FloatArray, num_frames: int) -> dict[str, Any]:
         """Return `mel`, `prosody` and `audio`, cut or padded with silence to the video's length."""
         duration_s = frame_time_s(num_frames, self.spec.fps)
         length = seconds_to_samples(duration_s, self.spec.sample_rate)

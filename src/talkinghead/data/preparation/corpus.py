@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -107,9 +106,8 @@ def prepare_corpus(
     Example:
         >>> manifest = prepare_corpus("videos", "corpora/mine", AVSpec())
     """
-    options = options or PrepareOptions()
+    options, started_s = options or PrepareOptions(), time.monotonic()
     input_dir, output_dir = Path(input_dir), Path(output_dir)
-    started_s = time.monotonic()
     tasks, duplicates = _find_tasks(input_dir, output_dir)
     _require_speakers({task.speaker for task in tasks}, input_dir, options)
     emotions = read_emotions(options.emotions, [task.clip_id for task in tasks])
@@ -117,15 +115,10 @@ def prepare_corpus(
         load_sync_expert(options.sync.checkpoint, spec)  # Raises an error before any work.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
     entries = [_entry(r, output_dir, spec, emotions) for r in results if not r.reason]
-    earlier = None
-    with suppress(CorpusError):  # It is missing or unusable, and is written anew.
-        earlier = Manifest.load(output_dir)
-    clips = assign_splits(entries, options, earlier)
-    skipped = [SkippedClip(r.task.name, r.reason, r.detail) for r in results if r.reason]
-    skipped += duplicates
-    manifest = Manifest(
-        spec, options.detector, CODE_VERSION, tuple(clips), tuple(skipped), options.to_dict()
-    )
+    clips = tuple(assign_splits(entries, options, _earlier_manifest(output_dir)))
+    bad = [SkippedClip(r.task.name, r.reason, r.detail) for r in results if r.reason]
+    skipped, splits = (*bad, *duplicates), options.to_dict()
+    manifest = Manifest(spec, options.detector, CODE_VERSION, clips, skipped, splits)
     num_reused = sum(result.reused for result in results)
     _write_report(output_dir, manifest, num_reused, time.monotonic() - started_s)
     _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
@@ -288,20 +281,27 @@ def _entry(
     result: ClipResult, output_dir: Path, spec: AVSpec, emotions: Mapping[str, str]
 ) -> ClipEntry:
     """Return the manifest's entry of a good clip; its split is assigned later."""
-    offset = result.offset
+    task, offset = result.task, result.offset
     return ClipEntry(
-        id=result.task.clip_id,
-        speaker=result.task.speaker,
-        path=result.task.clip_path.relative_to(output_dir).as_posix(),
+        id=task.clip_id,
+        speaker=task.speaker,
+        path=task.clip_path.relative_to(output_dir).as_posix(),
         num_frames=result.num_frames,
         duration_s=float(result.num_frames / spec.fps),
         split="train",
-        source=result.task.name,
+        source=task.name,
         sha256=result.sha256,
         offset_frames=offset.frames if offset else None,
         sync_confidence=round(offset.confidence, 4) if offset else None,
-        emotion=emotions.get(result.task.clip_id),
+        emotion=emotions.get(task.clip_id),
     )
+
+
+def _earlier_manifest(output_dir: Path) -> Manifest | None:
+    try:
+        return Manifest.load(output_dir)
+    except CorpusError:  # It is missing or unusable, and is written anew.
+        return None
 
 
 def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds: float) -> None:
