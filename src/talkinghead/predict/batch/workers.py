@@ -132,16 +132,18 @@ def run_in_workers(
                 if counts[2 * number]:
                     progress(number, counts[2 * number], counts[2 * number + 1])
             for future in ended:
-                try:
-                    outcome = future.result()
-                except (pebble.ProcessExpired, BrokenProcessPool):
-                    reason = "its process died (killed, or out of memory)"
-                    error = TalkingHeadError(f"{reason}; run it again with fewer workers=")
-                    outcome = Outcome(error=error)
-                yield numbers.pop(future), outcome
+                yield numbers.pop(future), _outcome(future)
     finally:
         pool.stop()
         pool.join()
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except (pebble.ProcessExpired, BrokenProcessPool):
+        reason = "its process died (killed, or out of memory)"
+        return Outcome(error=TalkingHeadError(f"{reason}; run it again with fewer workers="))
 
 
 class _Worker:
