@@ -46,10 +46,8 @@ class LinearSchedule:
 
     def __call__(self, iteration: int) -> float:
         """Return the weight at an iteration, counted from 0."""
-        if iteration >= self.end_iteration:
-            return float(self.end)
-        if iteration <= self.start_iteration:
-            return float(self.start)
+        if not self.start_iteration < iteration < self.end_iteration:
+            return float(self.end if iteration >= self.end_iteration else self.start)
         done = (iteration - self.start_iteration) / (self.end_iteration - self.start_iteration)
         return self.start + (self.end - self.start) * done
 

@@ -36,11 +36,7 @@ class SpeedOptions:
     checkpoint_activations: bool = False
 
     def apply(self, generator: LipSyncGenerator) -> None:
-        """Apply the options to a generator in place.
-
-        Raises:
-            DependencyError: `compile` without a compiler.
-        """
+        """Apply the options to a generator in place."""
         if self.channels_last:
             generator.to(memory_format=torch.channels_last)
         if self.checkpoint_activations:
