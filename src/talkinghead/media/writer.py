@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from talkinghead.errors import MediaError
+from talkinghead.errors import MediaError, UsageError
 from talkinghead.media.atomic_file import atomic_path, unwritable
 from talkinghead.media.audio_decoding import mono_frame
 from talkinghead.media.image import ColourTags
@@ -33,6 +33,7 @@ _AAC_RATES = {
     *(22_050, 16_000, 12_000, 11_025, 8_000, 7_350),
 }
 _FALLBACK_RATE = 48_000
+_MP4_SUFFIXES = (".mp4", ".m4v", "")
 # MP4 drops all other tags silently, so those are written into the comment.
 _MP4_KEYS = {
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
@@ -69,6 +70,7 @@ class VideoWriter:
             place, for example to sign it.
 
     Raises:
+        UsageError: the file name has a suffix other than .mp4 and .m4v.
         MediaError: bad size, rate, crf or preset; on entering, the file cannot be written.
 
     Example:
@@ -99,6 +101,10 @@ class VideoWriter:
             raise MediaError(
                 f"{path}: cannot write {width} x {height} pixels at {fps} frames/s, "
                 f"audio at {sample_rate} Hz; sizes must be at least 2, rates positive"
+            )
+        if self.path.suffix.lower() not in _MP4_SUFFIXES:
+            raise UsageError(
+                f"{path}: only MP4 can be written: give a name that ends in .mp4 or .m4v"
             )
         if not 0 <= crf <= 51:
             raise MediaError(f"{path}: crf is {crf}; it must be from 0 (lossless) to 51")

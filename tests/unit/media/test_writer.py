@@ -9,7 +9,7 @@ import pytest
 from helpers.media_files import file_names, quadrants, smooth, tone
 from PIL import Image
 
-from talkinghead.errors import MediaError
+from talkinghead.errors import MediaError, UsageError
 from talkinghead.media.reader import probe, read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, write_image
 
@@ -41,6 +41,13 @@ def test_size_is_kept(tmp_path, height, width, pix_fmt):
         context = container.streams.video[0].codec_context
         assert (context.name, context.pix_fmt) == ("h264", pix_fmt)
     assert np.abs(read_image(path).astype(int) - images[0][::-1, ::-1]).mean() < 3
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.png"])
+def test_other_containers_are_refused_before_anything_is_written(tmp_path, name):
+    with pytest.raises(UsageError, match="only MP4 can be written"):
+        write(tmp_path / name, [FRAME])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("fps", [FPS, Fraction(30_000, 1001), Fraction(15, 2)])
