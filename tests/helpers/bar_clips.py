@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +17,6 @@ from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.types import AVSpec, Box, Face, UInt8Array
 
 SPEC = AVSpec()
-SMALL_GENERATOR: dict[str, Any] = {
-    "dim": 16,
-    "audio_channels": [4, 4, 4, 4],
-    "face_encoder": "small",
-    "num_layers": 1,
-    "num_heads": 2,
-    "decoder_channels": [8, 8, 8, 8],
-    "context_channels": [4, 4, 4, 4],
-}
 NUM_FRAMES = 40
 EYE_DISTANCE_PX = 92.0
 
@@ -97,28 +87,26 @@ class BarModel:
 
 def write_bar_clip(folder: Path, name: str, speaker: str, split: str, seed: int) -> ClipEntry:
     """Write a clip: a grey face, syllables in the mel, and the bar that follows them."""
-    rng = np.random.default_rng(seed)
     num_mels = int(NUM_FRAMES * 3.2) + 1
-    syllables = np.repeat(rng.uniform(-3, 2, 1 + num_mels // 16), 16)[:num_mels]
+    levels = np.random.default_rng(seed).uniform(-3, 2, 1 + num_mels // 16)
+    syllables = np.repeat(levels, 16)[:num_mels]
     syllables[:16] = MEL_SILENCE
     mel = torch.from_numpy(syllables).float().expand(80, -1).half().float()
     gaps = gaps_of(mel, NUM_FRAMES)
     faces = paste_mouth(torch.full((NUM_FRAMES, 3, 256, 256), 0.6), draw_mouths(gaps), SPEC)
     images = (faces * 255).byte().permute(0, 2, 3, 1).numpy()
-    path = f"clips/{speaker}/{name}.safetensors"
     data = ClipData(
-        [encode_face(image) for image in images],
-        mel.numpy(),
-        np.zeros((3, num_mels), np.float32),
-        np.repeat(gaps.numpy() / 100, 640).astype(np.float32),
-        (gaps * 1.5 / EYE_DISTANCE_PX).numpy(),
-        np.zeros((NUM_FRAMES, 20, 2), np.float32),
-        np.tile(np.eye(2, 3, dtype=np.float32), (NUM_FRAMES, 1, 1)),
-        images[0].transpose(2, 0, 1).copy(),
-        np.zeros((3, 96, 96), np.uint8),
+        jpegs=[encode_face(image) for image in images],
+        mel=mel.numpy(),
+        prosody=np.zeros((3, num_mels), np.float32),
+        audio=np.repeat(gaps.numpy() / 100, 640).astype(np.float32),
+        mouth_opening=(gaps * 1.5 / EYE_DISTANCE_PX).numpy(),
+        lips=np.zeros((NUM_FRAMES, 20, 2), np.float32),
+        transforms=np.tile(np.eye(2, 3, dtype=np.float32), (NUM_FRAMES, 1, 1)),
+        mean_face=images[0].transpose(2, 0, 1).copy(),
+        mean_mouth=np.zeros((3, 96, 96), np.uint8),
     )
+    path = f"clips/{speaker}/{name}.safetensors"
     write_clip(folder / path, data, {})
-    duration_s = NUM_FRAMES / 25
-    return ClipEntry(
-        f"{speaker}/{name}", speaker, path, NUM_FRAMES, duration_s, split, "x.mp4", "0"
-    )
+    identity = f"{speaker}/{name}"
+    return ClipEntry(identity, speaker, path, NUM_FRAMES, NUM_FRAMES / 25, split, "x.mp4", "0")

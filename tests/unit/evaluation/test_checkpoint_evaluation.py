@@ -11,7 +11,8 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from helpers.bar_clips import SMALL_GENERATOR, SPEC, BarDetector
+from helpers.bar_clips import SPEC, BarDetector
+from helpers.small_predictor import GENERATOR
 
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.errors import CorpusError, UsageError
@@ -87,9 +88,9 @@ def test_other_clip_is_of_the_same_speaker_or_split_if_possible() -> None:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generator that copies the reference."""
-    meta = {"generator": SMALL_GENERATOR, "av": SPEC.to_dict(), "license": "MIT"}
+    meta = {"generator": GENERATOR, "av": SPEC.to_dict(), "license": "MIT"}
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    model = build("generator", SMALL_GENERATOR, SPEC)
+    model = build("generator", GENERATOR, SPEC)
     torch.nn.init.zeros_(model.decoder.head.weight)
     save_release(path, "generator", model, {**meta, "trained_on": "nothing"})
     return path

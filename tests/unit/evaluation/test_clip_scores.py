@@ -10,7 +10,6 @@ import pytest
 import torch
 from helpers.bar_clips import (
     EYE_DISTANCE_PX,
-    SMALL_GENERATOR,
     SPEC,
     BarDetector,
     BarModel,
@@ -18,6 +17,7 @@ from helpers.bar_clips import (
     gaps_of,
 )
 from helpers.lip_priors import LoudnessLipPrior
+from helpers.small_predictor import GENERATOR
 
 from talkinghead.errors import UsageError
 from talkinghead.evaluation.clip_generation import ClipGenerator
@@ -125,7 +125,7 @@ def test_still_mode_uses_only_the_reference_frame(bar_clips: list[RealClip]) -> 
 @pytest.fixture(scope="module")
 def network() -> LipSyncGenerator:
     torch.manual_seed(0)
-    model = build("generator", SMALL_GENERATOR, SPEC)
+    model = build("generator", GENERATOR, SPEC)
     torch.nn.init.normal_(model.lip_head.weight, std=0.05)
     return model
 
