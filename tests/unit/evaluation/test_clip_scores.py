@@ -49,9 +49,7 @@ def test_scores_of_a_model_that_follows_the_audio(bar_clips: list[RealClip]) -> 
     assert values["opening_own"] == pytest.approx(values["opening_real"], abs=0.03)
     assert values["motion_ratio"] == pytest.approx(1, abs=0.1)
     assert values["sharpness_ratio"] > 1  # The real bar was resampled, the generated one was not.
-    assert values["psnr"] > 20
     assert values["lmd"] < 0.01
-    assert values["found"] == 1
     # The clip's own audio is only wrong if it is rotated.
     values = score(bar_clips[0], bar_clips[0], BarModel()).values
     assert values["r_other"] == pytest.approx(values["r_own"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +27,7 @@ QUICK = ScoreOptions(lpips=False, sync=SyncNetworkOptions(checkpoint=None), num_
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The report on a copy of a real clip, one with late audio, and a still."""
     folder = tmp_path_factory.mktemp("media")
     character = Character.of(0)
@@ -43,13 +41,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "still": write_media(folder / "still.mp4", frames[:1] * len(frames), audio=samples),
     }
     # LPIPS is slow and is tested in test_clip_scorers.py.
-    score_systems(systems, real, folder / "scores", ScoreOptions(lpips=False))
-    return folder / "scores"
-
-
-@pytest.fixture(scope="module")
-def report(output: Path) -> dict[str, Any]:
-    return json.loads((output / "scores.json").read_text())
+    return score_systems(systems, real, folder / "scores", ScoreOptions(lpips=False))
 
 
 def means(report: dict[str, Any], system: str) -> dict[str, float]:
@@ -79,24 +71,19 @@ def test_late_audio_changes_only_the_sync_scores(report: dict[str, Any]) -> None
     assert changed <= {"lse_d", "lse_c", "sync_offset", "lse_d_at_zero"}
 
 
-def test_still_has_no_correlation(output: Path, report: dict[str, Any]) -> None:
+def test_still_has_no_correlation(report: dict[str, Any]) -> None:
     values, real = means(report, "still"), means(report, REFERENCE)
     assert abs(values["r_own"]) < 0.3
     assert values["motion_ratio"] < 0.2
     assert values["lse_c"] < real["lse_c"] / 2
-    assert values["psnr"] < 50
-    assert values["l1_own"] > 0
     assert values["lmd"] > 0.005
     # One clip gives no significant difference.
     assert list(report["differences"]) == ["same - late", "same - still", "late - still"]
     difference = report["differences"]["same - still"]["r_own"]
     assert difference["mean"] > 0.7
     assert difference["differs"] is False
-    with (output / "clips.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(r["id"], r["system"]) for r in rows] == [("one", s) for s in report["systems"]]
-    assert (float(rows[2]["sync_offset"]), rows[0]["num_frames"]) == (SHIFT, "60")
-    assert len(list((output / "strips").iterdir())) == 3
+    rows = [(row["id"], row["system"], row["num_frames"]) for row in report["clips"]]
+    assert rows == [("one", system, 60) for system in report["systems"]]
 
 
 def test_files_of_other_sizes_are_aligned_separately(tmp_path: Path) -> None:

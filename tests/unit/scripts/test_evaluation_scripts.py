@@ -31,32 +31,34 @@ from talkinghead.types import AudioClip
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 SECONDS = 1.6
 
-Run = Callable[..., dict[str, Any]]
+Run = Callable[..., None]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(script: str, *arguments: object) -> dict[str, Any]:
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        return runpy.run_path(str(SCRIPTS / script), run_name="__main__" if arguments else "script")
+    def run(main: Callable[[], None], *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        main()
 
     return run
 
 
+def load(script: str) -> dict[str, Any]:
+    return runpy.run_path(str(SCRIPTS / f"{script}.py"))
+
+
 @pytest.mark.slow
 def test_difficult_inputs_are_rendered_and_counted(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     portrait, output = np.ascontiguousarray(data.astronaut()[0:288, 60:420]), tmp_path / "sheet"
     with VideoWriter(tmp_path / "grid/s3/clip.mp4", 360, 288, Fraction(25), None) as writer:
         for _ in range(75):
             writer.write(portrait)
-    script = run("difficult_inputs_sheet.py")
+    script = load("difficult_inputs_sheet")
     for name in script["CASES"].keys() - {"rotated", "grey", "two", "painting"}:
         del script["CASES"][name]
-    arguments = [output, "--grid", tmp_path / "grid", "--around", 1]
-    monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
-    script["main"]()
+    run(script["main"], output, "--grid", tmp_path / "grid", "--around", 1)
     with (output / "difficult_inputs.csv").open() as file:
         rotated, grey = csv.DictReader(file)
     assert [*rotated.values()][:3] == ["rotated", "216", "288"]
@@ -74,8 +76,8 @@ def test_difficult_inputs_are_rendered_and_counted(
     assert sheet[:, 480:].max() < 10
 
 
-def test_depth_map_turns_the_head(tmp_path: Path, run: Run) -> None:
-    script, detector, photo = run("difficult_inputs_sheet.py"), LiteRtDetector(), data.astronaut()
+def test_depth_map_turns_the_head(tmp_path: Path) -> None:
+    script, detector, photo = load("difficult_inputs_sheet"), LiteRtDetector(), data.astronaut()
     media = script["Media"](tmp_path, detector, photo, None, None, None)
     images = [frame.image for frame in read_video(script["turned"](media))]
     face = detector.detect(images[script["SHOWN_FRAME"]])[0]
@@ -96,7 +98,7 @@ def test_unseen_faces_are_measured_and_shown(
     predictor.render(faces / "astronaut.png", audio, video)
     inputs = ("--faces", faces, "--voices", DEMO_SPEECH, "--own-audio", video)
     options = ("--seconds", SECONDS, "--reference-spread", 0.1)
-    run("unseen_faces_sheet.py", output, *inputs, *options)
+    run(load("unseen_faces_sheet")["main"], output, *inputs, *options)
     with (output / "unseen_faces.csv").open() as file:
         photo, dubbed = csv.DictReader(file)
     assert (photo["face"], photo["voice"], photo["r"]) == ("astronaut", "demo", "")
@@ -129,7 +131,7 @@ def test_true_lip_motion_distinguishes_audio_that_the_model_ignores(
     torch.nn.init.normal_(model.lip_head.weight, std=1e-4)
     meta = {"generator": GENERATOR, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "-"}
     save_release(checkpoint, "generator", model, meta)
-    run("upper_bound_lip_motion.py", corpus, "--checkpoint", checkpoint)
+    run(load("upper_bound_lip_motion")["main"], corpus, "--checkpoint", checkpoint)
     seen, unseen = capsys.readouterr().out.splitlines()
     assert unseen == "unseen speakers: no clips"
     predicted, true = (float(ratio) for ratio in re.findall(r"ratio ([\d.]+)", seen))
@@ -140,14 +142,14 @@ def test_true_lip_motion_distinguishes_audio_that_the_model_ignores(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["unseen_faces_sheet.py", "o", "--faces", "f"], "give --faces and --voices, or --own-a"),
-        (["unseen_faces_sheet.py", "o", "--own-audio", "v", "--checkpoint", "none.ckpt"], "none.c"),
-        (["upper_bound_lip_motion.py", "no corpus"], "upper_bound_lip_motion: "),
+        (["unseen_faces_sheet", "o", "--faces", "f"], "give --faces and --voices, or --own-audio"),
+        (["unseen_faces_sheet", "o", "--own-audio", "v", "--checkpoint", "none.ckpt"], "none.ckpt"),
+        (["upper_bound_lip_motion", "no corpus"], "upper_bound_lip_motion: "),
     ],
 )
 def test_missing_inputs_are_reported(
     arguments: list[str], expected: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        run(*arguments)
+        run(load(arguments[0])["main"], *arguments[1:])
     assert expected in capsys.readouterr().err

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 from talkinghead.evaluation.metrics.mouth_metrics import (
     landmark_distance,
@@ -64,7 +64,7 @@ def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> Sy
     return SyncScores(float(mean.min()), best.confidence, best.frames, float(mean[max_shift]))
 
 
-class ClipMean(MeanMetric):
+class ClipMean(Metric):
     """Base class: the mean over clips of a function of arrays.
 
     Args:
@@ -72,14 +72,26 @@ class ClipMean(MeanMetric):
         options: further arguments of the function.
     """
 
+    full_state_update = False
+    total: Tensor
+    num_clips: Tensor
+
     def __init__(self, function: Callable[..., float], **options: Any) -> None:
-        super().__init__(nan_strategy="ignore")
+        super().__init__()
         self.function, self.options = function, options
-        self.set_dtype(torch.float64)
+        for name in ("total", "num_clips"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, *clip: Tensor) -> None:
         """Add a clip."""
-        super().update(self.function(*(part.cpu().numpy() for part in clip), **self.options))
+        value = self.function(*(part.cpu().numpy() for part in clip), **self.options)
+        row = torch.tensor(value, dtype=torch.float64, device=self.total.device)
+        self.total += row.nan_to_num()
+        self.num_clips += row.isfinite()
+
+    def compute(self) -> Tensor:
+        """Return the mean over clips; NaN without clips."""
+        return self.total / self.num_clips
 
 
 class MouthOpeningCorrelation(ClipMean):

@@ -86,7 +86,7 @@ def _sections(
     report: Report, summary: Mapping[str, Any], winners: Mapping[str, str]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return the rows of the table by section, for each score that has a value."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, info in CATALOGUE.items():
         found = {column: summary[column]["scores"].get(name) for column in report.columns}
         if any(found.values()):
