@@ -64,7 +64,7 @@ def write_media(
     times_ms: list[int] | None = None,
     options: dict[str, str] | None = None,
     colour: tuple[int, int] | None = None,
-    aspect: Fraction | None = None,
+    aspect: Fraction = Fraction(1),
     audio: np.ndarray | None = None,
     sample_rate: int = 16_000,
     audio_codec: str = "aac",
@@ -72,21 +72,18 @@ def write_media(
     layout: str = "mono",
     audio_start_ms: int = 0,
 ) -> Path:
-    """Write images (uint8 RGB or RGBA) and audio float32 [channels, samples] with these codecs.
+    """Write images (uint8 RGB or RGBA) and audio float32 [channels, samples].
 
     `colour` is (matrix, range) in FFmpeg's numbers, for the conversion and the tags."""
     with av.open(str(path), "w") as container:
-        streams = []
         if images is not None:
             video = container.add_stream(codec, rate=fps, options=options or {})
             video.width, video.height = images[0].shape[1], images[0].shape[0]
             video.pix_fmt = pix_fmt
-            video.codec_context.time_base = Fraction(1, 1000) if times_ms else 1 / fps
+            video.codec_context.time_base = unit = Fraction(1, 1000) if times_ms else 1 / fps
             if colour:
                 video.codec_context.colorspace, video.codec_context.color_range = colour
-            if aspect:
-                video.codec_context.sample_aspect_ratio = aspect
-            streams.append(video)
+            video.codec_context.sample_aspect_ratio = aspect
         if audio is not None:
             stream = container.add_stream(audio_codec, rate=sample_rate, layout=layout)
             stream.codec_context.format = audio_format
@@ -95,17 +92,14 @@ def write_media(
             frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
             frame.pts = round(audio_start_ms * sample_rate / 1000)
             container.mux(stream.encode(frame))
-            streams.append(stream)
         for index, image in enumerate(images or []):
             frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
             if colour:
                 tags = {"dst_colorspace": colour[0], "dst_color_range": colour[1]}
                 frame = frame.reformat(format=pix_fmt, **tags)
-            frame.pts, frame.time_base = index, 1 / fps
-            if times_ms:
-                frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
+            frame.pts, frame.time_base = times_ms[index] if times_ms else index, unit
             container.mux(video.encode(frame))
-        for stream in streams:
+        for stream in container.streams:
             container.mux(stream.encode(None))
     return path
 

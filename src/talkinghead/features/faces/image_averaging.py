@@ -53,11 +53,11 @@ def average_onto(image: UInt8Array, others: Iterable[tuple[UInt8Array, FloatArra
     total, weights = image.astype(np.float32), np.ones((height, width, 1), np.float32)
     for other, transform in others:
         other_grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
-        edge = {"borderMode": cv2.BORDER_REPLICATE}
-        near = cv2.warpAffine(other_grey, transform, (width, height), **edge)
+        size, border = (width, height), cv2.BORDER_REPLICATE
+        near = cv2.warpAffine(other_grey, transform, size, borderMode=border)
         flow = cv2.GaussianBlur(dense.calc(grey, near, start), (0, 0), _FLOW_BLUR * width)
         x, y = cv2.split(transform_points(here + flow, invert(transform)))
-        moved = cv2.remap(other, x, y, cv2.INTER_CUBIC, **edge)
+        moved = cv2.remap(other, x, y, cv2.INTER_CUBIC, borderMode=border)
         apart = cv2.GaussianBlur(moved.astype(np.float32) - image, (0, 0), _NOISE_BLUR)
         weight = np.exp(-(apart**2).mean(-1, keepdims=True) / (2 * _MAX_NOISE**2))
         total += weight * moved
