@@ -1,4 +1,4 @@
-"""Lip-sync for real faces: train it with PyTorch Lightning and Hydra, ship it as a predictor.
+"""Lip-sync for real faces: training with PyTorch Lightning and Hydra, and inference.
 
 This is the stable public API. The names are imported when they are first used, so that
 `import talkinghead` is fast. With default options, the Python API and `talkinghead predict` give
@@ -82,5 +82,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the public names and those of the module."""
+    """Return the names of the module, including public names that are not imported yet."""
     return sorted({*globals(), *__all__})

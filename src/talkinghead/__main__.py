@@ -1,4 +1,4 @@
-"""`python -m talkinghead` is the `talkinghead` command."""
+"""Entry point of `python -m talkinghead`, which runs the `talkinghead` command."""
 
 from __future__ import annotations
 

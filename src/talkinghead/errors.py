@@ -1,35 +1,41 @@
-"""User errors. Messages state what was received, what was expected and what to do."""
+"""Exceptions for errors that the user can correct.
+
+Each message states the received value, the expected value and what to do.
+"""
 
 from __future__ import annotations
 
 
 class TalkingHeadError(ValueError):
-    """Base class of user errors; the command line prints one line and exits with 1."""
+    """Base class of user errors; the command line prints one line and exits with status 1."""
 
 
 class UsageError(TalkingHeadError):
-    """Invalid command or configuration; the command line exits with 2."""
+    """Error for an invalid command or configuration; the command line exits with status 2."""
 
 
 class MediaError(TalkingHeadError):
-    """Media file that is missing, unreadable, empty, corrupt or cannot be written."""
+    """Error for a media file that is missing, empty, corrupt or cannot be read or written."""
 
 
 class FaceNotFoundError(TalkingHeadError):
-    """No face, or not the requested one, was found where one is needed."""
+    """Error for an image or video without a face, or without the requested face."""
 
 
 class CheckpointError(TalkingHeadError):
-    """Checkpoint that is missing, truncated, not one of this project, or of another schema."""
+    """Error for a checkpoint that is missing, truncated or not supported by this version."""
 
 
 class CorpusError(TalkingHeadError):
-    """Prepared corpus that is missing, empty, broken or made for another AVSpec."""
+    """Error for a prepared corpus that is missing, empty, broken or made for another `AVSpec`."""
 
 
 class DependencyError(TalkingHeadError):
-    """Missing package, weight file or API key; the message names it and the offline alternative."""
+    """Error for a missing package, weight file or API key.
+
+    The message names the missing item and the offline alternative.
+    """
 
 
 class SpeechError(TalkingHeadError):
-    """Failure of a speech or language provider: a refusal, a dropped connection or a timeout."""
+    """Error of a speech or language provider: a refusal, a dropped connection or a timeout."""

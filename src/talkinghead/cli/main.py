@@ -52,10 +52,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line.
-
-    Args:
-        arguments: The arguments without the program's name; None takes those of the process.
+    """Run one command line, by default that of the process, without the program's name.
 
     Returns:
         0; 1 for an error (one line on stderr); 2 for a wrong command line or configuration;

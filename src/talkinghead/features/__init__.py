@@ -1,1 +1,1 @@
-"""Features of audio and images: mel, MFCC and prosody; faces and their geometry."""
+"""Audio features (mel, MFCC, prosody), and detection, tracking and alignment of faces."""

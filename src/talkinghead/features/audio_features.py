@@ -1,4 +1,4 @@
-"""Combinations of audio features, from whole recordings or from streams.
+"""Computation of one or several audio features, from whole recordings or from streams.
 
 Shape suffixes: N samples, M mel frames, C feature rows, T video frames, K mel frames of a window.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from talkinghead.errors import UsageError
 
-# Importing a feature's module registers it.
+# Importing the module of a feature registers the feature.
 from talkinghead.features import mel, prosody  # noqa: F401
 from talkinghead.features.feature_registry import feature_class
 from talkinghead.media.timing import mel_window_start
@@ -21,7 +21,7 @@ from talkinghead.types import AVSpec
 
 
 class AudioFeatures(nn.Module):
-    """The rows of one or several audio features, stacked in the order of their names.
+    """Module that computes audio features and stacks their rows in the order of `names`.
 
     Raises:
         UsageError: a name is unknown or there is none.
@@ -55,7 +55,7 @@ class AudioFeatures(nn.Module):
         return self.from_segment(nn.functional.pad(samples, (half + 1, half)))
 
     def from_segment(self, samples: Tensor) -> Tensor:
-        """Return the features of all complete analysis frames of [..., 1 + N], without padding.
+        """Return the features of all complete analysis frames of samples [..., 1 + N], unpadded.
 
         The first sample precedes the first frame and is used by the pre-emphasis only.
         """
@@ -71,7 +71,7 @@ class AudioFeatures(nn.Module):
         return torch.cat(rows, dim=-2)
 
     def split(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return the rows [..., C, M] of each feature by name."""
+        """Split stacked rows [..., C, M] into a dict with the rows of each feature."""
         return _split(rows, self.spec, self.names)
 
     def silence(self, num_frames: int) -> Tensor:
@@ -80,9 +80,9 @@ class AudioFeatures(nn.Module):
 
 
 class StreamingAudioFeatures:
-    """`AudioFeatures` of a stream: chunks of any size give the same values as the whole recording.
+    """Streaming version of `AudioFeatures`; the values do not depend on the chunk size.
 
-    A frame is returned once half a window (25 ms) after its centre has been pushed.
+    A frame is returned as soon as the 25 ms (half a window) after its centre have been pushed.
     """
 
     def __init__(self, features: AudioFeatures) -> None:
@@ -91,11 +91,11 @@ class StreamingAudioFeatures:
 
     def reset(self) -> None:
         """Start a new stream."""
-        # Half a window of silence, and one sample as the memory of the pre-emphasis.
+        # Half a window of silence before the audio, and one more sample for the pre-emphasis.
         self._tail = torch.zeros(self._features.spec.n_fft // 2 + 1)
 
     def push(self, samples: Tensor) -> Tensor:
-        """Return the features [num_rows, m] that samples float [n] complete; m may be 0."""
+        """Add samples float [n], and return the features [num_rows, m] of m >= 0 new frames."""
         spec = self._features.spec
         buffer = torch.cat([self._tail, samples.float()])
         count = max(0, (len(buffer) - 1 - spec.n_fft) // spec.hop_length + 1)
@@ -105,14 +105,14 @@ class StreamingAudioFeatures:
         return self._features.from_segment(buffer)
 
     def flush(self) -> Tensor:
-        """Return the remaining features, with silence after the last sample, and reset."""
+        """Return the features of the remaining frames, padded with silence, and reset the stream."""
         rest = self.push(torch.zeros(self._features.spec.n_fft // 2))
         self.reset()
         return rest
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names without repetitions.
+    """Check the names of audio features, and return them without repetitions.
 
     Raises:
         UsageError: a name is unknown or there is none.
@@ -125,7 +125,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def input_features(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the features whose rows an `AudioEncoder` of `names` takes as input, in order.
+    """Return the names of the input features of an `AudioEncoder` with the features `names`.
 
     The log-mel comes first, as augmentation, losses and features such as MFCC need it; features
     that are computed from the log-mel need no rows.
@@ -165,7 +165,7 @@ def mel_windows(
     spec: AVSpec,
     names: Sequence[str] = ("mel",),
 ) -> Tensor:
-    """Return the windows [T, C, mel_window] of features [C, M] centred on T video frames.
+    """Return windows [T, C, mel_window] of features [C, M], each centred on a video frame.
 
     Windows outside the audio contain silence.
     """

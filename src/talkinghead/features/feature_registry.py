@@ -52,36 +52,41 @@ class AudioFeature(nn.Module):
 
     @classmethod
     def silence(cls, spec: AVSpec) -> Sequence[float]:
-        """Return the value of each row in digital silence; its length is the number of rows."""
+        """Return the value of each feature row in digital silence, as a list with one item per row."""
         raise NotImplementedError
 
     @classmethod
     def change_gain(cls, rows_BCM: Tensor, gain_db_B: Tensor) -> Tensor:
-        """Return the rows [B, C, M] of the same audio amplified by `gain_db_B`, for augmentation.
+        """Return the rows [B, C, M] of the same audio amplified by `gain_db_B`, in decibels.
 
-        By default the rows do not depend on loudness and are returned unchanged.
+        This is used for augmentation. By default the rows do not depend on loudness and are returned
+        unchanged.
         """
         return rows_BCM
 
     def forward(self, source: Tensor) -> Tensor:
-        """Return the rows float [..., C, M] of the input that `source` names."""
+        """Compute the rows float [..., C, M] from the input selected by `source`."""
         raise NotImplementedError
 
 
 AUDIO_FEATURES: dict[str, type[AudioFeature]] = {}
-"""The registered classes by name."""
+"""Registered feature classes by name."""
 
 _Feature = TypeVar("_Feature", bound=type[AudioFeature])
 
 
 def register(feature: _Feature) -> _Feature:
-    """Add a class to `AUDIO_FEATURES` under its name; use as a class decorator."""
+    """Register a feature class in `AUDIO_FEATURES`; for use as a class decorator."""
     AUDIO_FEATURES[feature.name] = feature
     return feature
 
 
 def feature_class(name: str) -> type[AudioFeature]:
-    """Return the class of a feature; a `UsageError` lists the registered names."""
+    """Return the class of a feature.
+
+    Raises:
+        UsageError: the name is unknown; the message lists the registered names.
+    """
     if name not in AUDIO_FEATURES:
         raise UsageError(
             f"audio feature {name!r} is unknown: choose among {', '.join(AUDIO_FEATURES)}"

@@ -12,10 +12,10 @@ from talkinghead.features.feature_registry import AudioFeature, register
 from talkinghead.types import AVSpec
 
 MEL_SILENCE = -4.0
-"""The value of every mel bin in digital silence, the lowest possible one."""
+"""Value of every mel bin in digital silence; the lowest possible value."""
 
 MEL_PER_DB = 8.0 / 100.0
-"""Mel units per decibel."""
+"""Change of a log-mel value per decibel."""
 
 _MIN_DB = -100.0
 _REFERENCE_DB = 20.0
@@ -32,8 +32,8 @@ def scale_decibels(decibel: Tensor) -> Tensor:
 class LogMel(AudioFeature):
     """Log-mel spectrogram [num_mels, M] in [-4, 4].
 
-    Magnitudes in dB relative to 20 dB, floored at -100 dB, scaled so that -100 dB is -4 and 0 dB is
-    4.
+    Magnitudes are in dB relative to 20 dB, limited to at least -100 dB and scaled so that -100 dB
+    is -4 and 0 dB is 4.
 
     Paper: Shen et al., "Natural TTS Synthesis by Conditioning WaveNet on Mel Spectrogram
         Predictions", 2018, arXiv:1712.05884, for the scaling; Prajwal et al., 2020,
@@ -61,7 +61,7 @@ class LogMel(AudioFeature):
 
     @classmethod
     def silence(cls, spec: AVSpec) -> Sequence[float]:
-        """Return the lowest value for every bin."""
+        """Return the lowest log-mel value for every mel bin."""
         return [MEL_SILENCE] * spec.num_mels
 
     def forward(self, source: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class LogMel(AudioFeature):
 
 @register
 class Mfcc(AudioFeature):
-    """The first 13 coefficients of the log-mel's orthonormal cosine transform, [13, M]."""
+    """First 13 mel-frequency cepstral coefficients [13, M], from an orthonormal DCT."""
 
     name = "mfcc"
     source = "log_mel"
@@ -86,7 +86,7 @@ class Mfcc(AudioFeature):
 
     @classmethod
     def silence(cls, spec: AVSpec) -> Sequence[float]:
-        """Return the transform of a silent log-mel."""
+        """Return the cosine transform of the log-mel of silence."""
         return [MEL_SILENCE * spec.num_mels**0.5] + [0.0] * (_NUM_MFCC - 1)
 
     def forward(self, source: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ _ENERGY_FLOOR = 1e-10
 class Prosody(AudioFeature):
     """Pitch, energy and voicing, [3, M].
 
-    Rows: log2 of F0 relative to 150 Hz (0 where unvoiced); energy in dB, scaled as the mel is;
+    Rows: log2 of F0 relative to 150 Hz (0 where unvoiced); energy in dB, scaled like the log-mel;
     voicing in [0, 1], the height of the normalised autocorrelation's peak.
 
     Paper: Boersma, "Accurate short-term analysis of the fundamental frequency", 1993, for dividing
@@ -45,12 +45,12 @@ class Prosody(AudioFeature):
 
     @classmethod
     def silence(cls, spec: AVSpec) -> Sequence[float]:
-        """Return no pitch, the lowest energy and no voicing."""
+        """Return the values for silence: pitch 0, the lowest energy and voicing 0."""
         return [0.0, MEL_SILENCE, 0.0]
 
     @classmethod
     def change_gain(cls, rows_BCM: Tensor, gain_db_B: Tensor) -> Tensor:
-        """Return the rows with another energy; pitch and voicing do not depend on loudness."""
+        """Return the rows with changed energy; pitch and voicing do not depend on loudness."""
         pitch, energy, voicing = rows_BCM.unbind(1)
         louder = energy + gain_db_B[:, None] * MEL_PER_DB
         # Digital silence stays silence at any gain.
@@ -65,7 +65,7 @@ class Prosody(AudioFeature):
         window = self.window_correlation / self.window_correlation[0]
         normalised = normalised / window.clamp_min(0.05)
         candidates = normalised[..., self.min_lag : self.max_lag + 1]
-        # Multiples of the period correlate equally well: the cost selects the shortest.
+        # The correlation is equally high at multiples of the period; the cost favours the shortest.
         lag = (candidates - self.lag_cost).argmax(dim=-1)
         strength = candidates.gather(-1, lag.unsqueeze(-1)).squeeze(-1)
         voicing = strength.clamp(0.0, 1.0) * (power > 1e-4)

@@ -1,1 +1,1 @@
-"""Real-time streaming: speech in chunks to video frames."""
+"""Real-time lip-sync: generate video frames from a stream of speech."""

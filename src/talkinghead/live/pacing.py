@@ -1,4 +1,4 @@
-"""Release frames in time with the audio playback."""
+"""Release video frames in synchrony with the audio playback."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from talkinghead.live.streaming import RealtimeFrame
 
 
 class AudioClock:
-    """Playback position of the speech in seconds, by the wall clock; negative before the start.
+    """A wall clock for the playback position in seconds, which is negative before the start.
 
-    It starts when it is constructed. If a sound card plays the speech, use the number of samples
-    played instead: sound cards drift from the wall clock.
+    The clock starts when the object is constructed. If a sound card plays the speech, use the
+    number of samples played instead: sound cards drift from the wall clock.
 
     Args:
         delay_s: Time in seconds until playback starts: the stream's `playback_delay_s`.
@@ -29,7 +29,7 @@ class AudioClock:
 
 
 class FramePacer:
-    """Release each frame when the audio clock reaches its time, and late frames at once.
+    """A pacer that releases frames at their times on the audio clock, and late frames at once.
 
     Each wait is relative to the clock, not to the frame before, so timing errors do not accumulate.
 
@@ -52,13 +52,13 @@ class FramePacer:
         self.last_delay_s = self.max_delay_s = 0.0
 
     def release(self, frames: Iterable[RealtimeFrame]) -> Iterator[RealtimeFrame]:
-        """Yield the frames, each at its time."""
+        """Yield each frame when the clock reaches the time of the frame."""
         for frame in frames:
             self.wait(float(frame.time_s))
             yield frame
 
     def wait(self, time_s: float) -> None:
-        """Wait until the clock reaches this time of the speech, and update the counts."""
+        """Wait until the clock reaches a time of the speech, and update the statistics."""
         delay_s = self._clock() - time_s
         self.num_late += delay_s > 0
         while delay_s < 0:

@@ -1,4 +1,4 @@
-"""Real-time lip-sync: speech in chunks of any size gives the same frames as the whole file."""
+"""Real-time lip-sync: generate frames from chunks of speech, independent of the chunk size."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import FloatArray, UInt8Array
 
-# Frames generated together if several are due: faster than one by one, without a long delay.
+# Maximum number of frames generated together: faster than one by one, without a long delay.
 _BATCH_SIZE = 8
-# Decoders and resamplers overshoot full scale a little; more means another scale.
+# Decoders and resamplers may exceed full scale slightly; larger samples have the wrong scale.
 _MAX_AMPLITUDE = 2.0
-# Ten minutes at 25 frames/s, so that the memory of a long stream stays bounded.
+# Number of latencies kept: ten minutes at 25 frames/s, which bounds the memory of a long stream.
 _MAX_LATENCIES = 15_000
 
 
 class RealtimeFrame(NamedTuple):
-    """An image, uint8 [H, W, 3] RGB, to be shown from `time_s` of the speech on."""
+    """An image, uint8 [H, W, 3] RGB, and the time of the speech at which to show the image."""
 
     image: UInt8Array
     time_s: Fraction
@@ -36,7 +36,7 @@ class RealtimeFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class RealtimeStats:
-    """Statistics of a stream.
+    """Statistics of a real-time stream.
 
     Attributes:
         num_frames: Number of generated frames.
@@ -61,7 +61,7 @@ class RealtimeStats:
 
 
 class RealtimeLipSync:
-    """Generate an avatar's video frames while the speech is still arriving.
+    """A stream that generates an avatar's video frames while the speech is still arriving.
 
     Frame times are counted in samples of the speech, so they cannot drift. A frame is returned by
     the `push` that completes the speech it needs, `lookahead_s` after the frame's own speech.
@@ -84,9 +84,9 @@ class RealtimeLipSync:
 
     Attributes:
         sample_rate: Sample rate of the speech in Hz.
-        lookahead_s: How much speech after the middle of a frame is needed at most: half the audio
-            window and the model's look-ahead. A frame between two of the model's time steps (a
-            video at another frame rate) needs one step more.
+        lookahead_s: Maximum duration in seconds of the speech needed after the middle of a frame:
+            half the audio window and the model's look-ahead. A frame between two of the
+            model's time steps (a video at another frame rate) needs one step more.
 
     Example:
         Speak two replies with a text-to-speech voice. `Player` is the application's audio output:
@@ -131,7 +131,7 @@ class RealtimeLipSync:
 
     @property
     def playback_delay_s(self) -> float:
-        """Seconds between the arrival of speech and its playback that keep frames on time.
+        """Delay in seconds from the arrival to the playback of speech that keeps frames on time.
 
         The sum of the look-ahead, half a frame, and `max_latency_s`.
         """
@@ -139,7 +139,7 @@ class RealtimeLipSync:
 
     @property
     def stats(self) -> RealtimeStats:
-        """Statistics since the last `reset`; may be read from any thread."""
+        """Statistics since the last `reset`; this property may be read from any thread."""
         return self._meter.snapshot()
 
     def __enter__(self) -> RealtimeLipSync:
@@ -194,7 +194,7 @@ class RealtimeLipSync:
         return list(self._generate(arrived_s, skip_before_s))
 
     def flush(self) -> list[RealtimeFrame]:
-        """End the speech and return the remaining frames; only `reset` or `close` may follow.
+        """End the speech and return the remaining frames; then only call `reset` or `close`.
 
         Raises:
             UsageError: The stream was flushed before, or is closed.
@@ -204,7 +204,7 @@ class RealtimeLipSync:
         return list(self._generate(time.monotonic(), 0))
 
     def stream(self, chunks: Iterable[NDArray[Any]]) -> Iterator[RealtimeFrame]:
-        """Push each chunk as it arrives, then flush."""
+        """Yield the frames for a stream of speech: push each chunk as it arrives, then flush."""
         for chunk in chunks:
             yield from self.push(chunk)
         yield from self.flush()
@@ -214,7 +214,7 @@ class RealtimeLipSync:
     ) -> Iterator[RealtimeFrame]:
         ready = list(self._ready_frames())
         kept = [frame for frame in ready if frame.time_s >= skip_before_s]
-        # An image with several faces has a frame for each; the last one completes the image.
+        # An image with several faces has one frame per face; the last frame completes the image.
         num_ready, num_kept = (sum(f.is_last for f in frames) for frames in (ready, kept))
         self._meter.record_speech(arrived_s, num_kept, num_ready - num_kept)
         for start in range(0, len(kept), _BATCH_SIZE):
@@ -225,7 +225,7 @@ class RealtimeLipSync:
                     yield RealtimeFrame(image, frame.source.time_s)
 
     def _ready_frames(self) -> Iterator[SourceFrame]:
-        """Take the avatar's next frames whose speech is complete."""
+        """Yield the next frames of the avatar for which enough speech has arrived."""
         tokens = self._mouths.tokens
         while tokens.has(self._next.middle_s):
             if tokens.duration_s is not None and self._next.time_s >= tokens.duration_s:
@@ -244,7 +244,7 @@ class RealtimeLipSync:
 
 
 class _StreamMeter:
-    """Count and time the frames of one stream."""
+    """Frame counts and latencies of one stream."""
 
     def __init__(self, max_latency_s: float) -> None:
         self._max_latency_s = max_latency_s
@@ -279,7 +279,7 @@ class _StreamMeter:
 
 
 def to_mono_float32(audio: NDArray[Any]) -> FloatArray:
-    """Convert the samples that `RealtimeLipSync.push` accepts to float32 [num_samples]."""
+    """Convert samples accepted by `RealtimeLipSync.push` to float32 [num_samples]."""
     if isinstance(audio, bytes | bytearray | memoryview):
         raise MediaError(
             f"the audio is {type(audio).__name__}; expected an array: for 16-bit PCM use "

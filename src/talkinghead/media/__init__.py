@@ -1,1 +1,1 @@
-"""Reading and writing of images, video and audio as streams, and conversions of time."""
+"""Streaming input and output of images, video and audio, and time conversions."""

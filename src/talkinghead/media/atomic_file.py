@@ -11,13 +11,13 @@ from pathlib import Path
 
 from talkinghead.errors import MediaError
 
-# Errors of a full or failing disk, which carry no file name.
+# errno codes of a full or failing disk. An OSError with such a code may have no file name.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path that replaces the target when the body succeeds.
+    """Yield the path of a temporary file that replaces the target if the `with` body succeeds.
 
     The temporary file is hidden, in the target's folder (created when missing), with the target's
     suffix. The body creates it. On success it is flushed to disk and renamed over the target, where
@@ -41,7 +41,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             raise MediaError(f"{target}: is a device or a pipe; give the name of a file to write")
         target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A name derived from the target's could exceed the file system's limit.
+        # The name is random, as a name that extends the target's could be too long.
         temporary = target.with_name(f".{secrets.token_hex(8)}.tmp{target.suffix}")
         yield temporary
         with temporary.open("rb+") as file:
@@ -64,7 +64,7 @@ def unwritable(path: Path | str, error: BaseException) -> MediaError:
 
 
 def _is_about(error: OSError, target: Path, temporary: Path | None) -> bool:
-    """Return whether an error comes from writing the target and not from other work of the body."""
+    """Return whether an error was caused by writing the target, not by other code in the body."""
     if error.filename is None:
         return error.errno in _DISK_ERRORS
     return Path(os.fsdecode(error.filename)) in {target, temporary, *target.parents}

@@ -1,4 +1,4 @@
-"""Audio decoding: any layout and rate to mono float32, aligned with the video."""
+"""Decoding of audio with any channels and sample rate to mono float32, aligned with the video."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-# ITU-R BS.775 weights of the channels in a mono sum (normalised to 1): speech is in the centre.
+# Weights of the channels in the mono sum, from ITU-R BS.775; they are normalised to a sum of 1. The
+# centre channel has the highest weight because it contains the speech.
 _CHANNEL_WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
 _OTHER_WEIGHT = 0.5
-# Timestamps jitter by less than this; a longer gap is lost audio and becomes silence.
+# A shorter gap between timestamps is jitter; a longer gap is lost audio and is filled with silence.
 _GAP_S = Fraction(1, 10)
-# The longest plausible gap in a file that does not state its duration.
+# Maximum length of a plausible gap if the duration of the file is unknown.
 _LONGEST_GAP_S = 60
 
 
@@ -46,7 +47,7 @@ def read_audio(path: Path | str, sample_rate: int) -> AudioClip:
 
 
 def stream_audio(path: Path | str, sample_rate: int, chunk_s: float = 1.0) -> Iterator[FloatArray]:
-    """Return an iterator over the samples of `read_audio`, bit-identical, in chunks of `chunk_s`.
+    """Read audio in chunks of `chunk_s` seconds, with the same samples as `read_audio`.
 
     Raises:
         MediaError: as `read_audio`; on calling if the file has no audio, else while iterating.
@@ -61,7 +62,7 @@ def stream_audio(path: Path | str, sample_rate: int, chunk_s: float = 1.0) -> It
 
 
 def rechunk(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
-    """Yield the samples of all pieces in chunks of `size`; the last is shorter."""
+    """Yield the samples of all pieces in chunks of `size` samples; the last may be shorter."""
     held: list[FloatArray] = []
     for piece in pieces:
         held.append(piece)
@@ -98,7 +99,7 @@ def _resampled(
 
 
 class Resampler:
-    """Streaming resampler of mono float32; chunks give the same samples as the whole.
+    """Streaming resampler of mono float32 audio; the output does not depend on the chunk size.
 
     Example:
         >>> resampler = Resampler(48_000, 16_000)
@@ -112,19 +113,19 @@ class Resampler:
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
 
     def push(self, samples: FloatArray) -> Iterator[FloatArray]:
-        """Yield the output in [-1, 1] that samples [num_samples] complete."""
+        """Add samples [num_samples], and yield the resampled audio that is ready, in [-1, 1]."""
         if self._resampler is None:
             yield np.clip(samples, -1, 1)
         elif len(samples):
             yield from self._convert(mono_frame(samples, self.source_rate))
 
     def flush(self) -> Iterator[FloatArray]:
-        """Yield the remaining output at the end of the input."""
+        """Yield the remaining resampled audio at the end of the input."""
         if self._resampler is not None:
             yield from self._convert(None)
 
     def stream(self, chunks: Iterable[FloatArray]) -> Iterator[FloatArray]:
-        """Yield the output of all chunks."""
+        """Resample all chunks, and yield the resampled audio up to the end."""
         for chunk in chunks:
             yield from self.push(chunk)
         yield from self.flush()
@@ -145,7 +146,7 @@ def mono_frame(samples: FloatArray, sample_rate: int) -> AudioFrame:
 
 
 def _aligned(container: InputContainer, path: Path | str) -> Iterator[tuple[FloatArray, int]]:
-    """Yield mono samples at the stored rate, with silence in gaps between timestamps."""
+    """Yield mono samples and their sample rate, with silence in gaps between timestamps."""
     video = find_video(container, path)
     position_s: Fraction | None = None
     if video is not None and video.start_time is not None and video.time_base:
@@ -167,7 +168,7 @@ def _aligned(container: InputContainer, path: Path | str) -> Iterator[tuple[Floa
             silence = np.zeros(round_half_up(gap_s * rate), np.float32)
             samples = np.concatenate([silence, samples])
         elif abs(gap_s) > _GAP_S:
-            # The clock wrapped or was reset: continue from the new time.
+            # The timestamps wrapped around or were reset: continue from the new time.
             position_s = start_s
         position_s = (position_s or 0) + Fraction(len(samples), rate)
         started = True
@@ -177,7 +178,10 @@ def _aligned(container: InputContainer, path: Path | str) -> Iterator[tuple[Floa
 
 
 def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | None:
-    """Return the end of the audio by an MP4 header, without the padding of the last frame."""
+    """Return the end time of the audio from an MP4 header; None for other formats.
+
+    This time excludes the padding of the last encoded frame.
+    """
     is_mp4 = container.format.name.startswith("mov")
     if stream.duration is None or stream.time_base is None or not is_mp4:
         return None

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_PIXELS = 1 << 27
-"""Larger images (134 million pixels, about 11,500 x 11,500) are refused before decoding."""
+"""Maximum number of pixels of an image (134 million); larger images are refused undecoded."""
 
 _MICROSECOND = Fraction(1, 1_000_000)
 # Demuxers that render plain text as video, or that open other files named in the input.
 _REFUSED_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat", "imf", "sdp"}
-# Containers whose header states the duration; for others FFmpeg estimates it from the bit rate.
+# Containers whose header states the duration. For other containers FFmpeg estimates the duration
+# from the bit rate.
 _EXACT_FORMATS = {"mov", "matroska", "avi", "flac", "asf", "flv"}
-# A file is truncated when more than this is missing at the end.
+# A file counts as truncated if more than this duration is missing at the end.
 _SLACK_S = Fraction(1, 4)
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _STILL_BRANDS = {"avif", "heic", "heix", "heif", "mif1"}
@@ -53,8 +54,8 @@ def open_input(path: Path | str) -> InputContainer:
     """
     path = Path(path)
     _check_readable(path)
-    # `file:` allows names such as `a:b.mp4`, `pattern_type` allows `100%d.png`, and the whitelist
-    # keeps a disguised playlist from fetching anything.
+    # `file:` allows file names such as `a:b.mp4`, and `pattern_type` allows `100%d.png`. The
+    # whitelist prevents a disguised playlist from opening network addresses.
     options = {"protocol_whitelist": "file", "pattern_type": "none"}
     try:
         container = av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
@@ -73,7 +74,7 @@ def open_input(path: Path | str) -> InputContainer:
 
 
 def find_video(container: InputContainer, path: Path | str) -> VideoStream | None:
-    """Return the first video or image stream, except cover art; None without one.
+    """Return the first video or image stream that is not cover art; None if there is none.
 
     Raises:
         MediaError: the frames have more than `MAX_PIXELS` or no size, or are tiles of one image.
@@ -96,7 +97,7 @@ def find_video(container: InputContainer, path: Path | str) -> VideoStream | Non
             f"{path}: its frames cannot be read (damaged, or more than {MAX_PIXELS:,} pixels); "
             "give an intact and smaller file"
         )
-    # The decoder checks the limit too, as the header may be wrong.
+    # The decoder must check the limit too, as the size in the header may be wrong.
     streams[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return streams[0]
 
@@ -114,7 +115,7 @@ def is_still(container: InputContainer, stream: VideoStream | None, path: Path |
 
 
 def decode(container: InputContainer, stream: Stream, path: Path | str) -> Iterator[Any]:
-    """Yield PyAV's frames of one stream, and detect damage and truncation.
+    """Decode one stream and yield PyAV frames; raise an error for damage and truncation.
 
     Raises:
         MediaError: the data are damaged, or end before the duration in the header (that of WAV,
@@ -134,7 +135,8 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
             try:
                 frames = decoder.decode(packet)
             except av.error.InvalidDataError:
-                # A recording may start between two key frames; later errors are damage.
+                # A recording may start between two key frames, so errors before the first decoded
+                # frame are ignored.
                 if num_frames:
                     raise
                 continue
@@ -151,7 +153,10 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
 
 
 def _alpha_decoder(stream: Stream) -> CodecContext | None:
-    """Return a libvpx decoder for a VP8 or VP9 stream with alpha, which FFmpeg's own ignore."""
+    """Return a libvpx decoder for a VP8 or VP9 stream with alpha; None for other streams.
+
+    FFmpeg's own decoders ignore the alpha channel.
+    """
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
     tagged = {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1"
     if not tagged or name not in av.codecs_available:
@@ -160,7 +165,7 @@ def _alpha_decoder(stream: Stream) -> CodecContext | None:
 
 
 def container_duration_s(container: InputContainer) -> Fraction:
-    """Return the duration of the longest stream by the header; 0 if unknown."""
+    """Return the duration of the longest stream in seconds, from the header; 0 if unknown."""
     streams = [
         stream.duration * stream.time_base
         for stream in (*container.streams.video, *container.streams.audio)
@@ -170,7 +175,7 @@ def container_duration_s(container: InputContainer) -> Fraction:
 
 
 def reason(error: BaseException) -> str:
-    """Return the text of an FFmpeg or system error, without the path."""
+    """Return the message of an FFmpeg or system error, without the path."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
@@ -178,7 +183,7 @@ def _end_s(packet: Packet, container: InputContainer) -> Fraction:
     time = packet.dts if packet.pts is None else packet.pts
     if time is None or not packet.time_base:
         return Fraction(0)
-    # Matroska counts the duration from 0, others from the first timestamp; accept both.
+    # Matroska counts the duration from time 0, other formats from the first timestamp.
     start_s = min(0, container.start_time or 0) * _MICROSECOND
     return (time + (packet.duration or 0)) * packet.time_base - start_s
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from av.buffer import Buffer
     from av.video.frame import VideoFrame as AVFrame
 
-# EXIF's eight orientations as matrices.
+# The eight EXIF orientations as matrices in the format of `display_matrix`.
 _ORIENTATIONS = {
     1: ((1, 0), (0, 1)),
     2: ((-1, 0), (0, 1)),
@@ -36,11 +36,11 @@ _ORIENTATIONS = {
     7: ((0, -1), (-1, 0)),
     8: ((0, -1), (1, 0)),
 }
-# swscale's default path darkens images by 1 to 2 levels. This one does not and costs 1 ms at
-# 512 x 512.
+# With default flags, swscale darkens images by 1 to 2 levels. These flags prevent this; they cost
+# 1 ms at 512 x 512.
 _UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _UNSPECIFIED = 2
-# AVCOL_SPC_SMPTE170M: the same matrix as ITU601 (BT.470 BG) under another tag.
+# Tag AVCOL_SPC_SMPTE170M, which denotes the same matrix as ITU601 (BT.470 BG).
 _SMPTE170M = 6
 _MATRICES = {*map(int, Colorspace), _SMPTE170M}
 _HD_LINES = 720
@@ -48,7 +48,7 @@ _HD_LINES = 720
 
 @dataclass(frozen=True)
 class ColourTags:
-    """Matrix, range, primaries and transfer as FFmpeg's numbers; limited BT.709 by default.
+    """Colour tags of a video as FFmpeg constants; limited-range BT.709 by default.
 
     Images are converted by matrix and range only. Primaries and transfer are copied to the output,
     as processing stays in the video's own RGB space.
@@ -61,7 +61,7 @@ class ColourTags:
 
     @classmethod
     def of(cls, frame: AVFrame) -> ColourTags:
-        """Return a frame's tags; BT.709 if it is RGB or its matrix cannot be written."""
+        """Return the tags of a frame; BT.709 for RGB frames and for unsupported matrices."""
         matrix = guess_matrix(frame)
         if frame.format.is_rgb or frame.format.has_palette or matrix not in _MATRICES:
             return cls()
@@ -71,18 +71,21 @@ class ColourTags:
 
 
 BT709 = ColourTags()
-"""The tags of output without a video source."""
+"""Colour tags of output that has no source video."""
 
 
 def guess_matrix(frame: AVFrame) -> int:
-    """Return a frame's matrix; without a tag, BT.601 below 720 lines and BT.709 from 720 on."""
+    """Return the YUV-to-RGB matrix of a frame, as an FFmpeg constant.
+
+    Untagged frames use BT.601 below 720 lines and BT.709 from 720 lines on.
+    """
     if frame.colorspace != _UNSPECIFIED or frame.format.is_rgb:
         return int(frame.colorspace)
     return Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
 
 
 class RGBConverter:
-    """Converter of one stream's frames to upright uint8 RGB of one size.
+    """Converter of the frames of a stream to upright uint8 RGB images of equal size.
 
     Each frame's colour matrix and range are used; untagged frames are BT.601 below 720 lines and
     BT.709 from 720 on, as players assume. High dynamic range is not tone-mapped. Alpha is
@@ -112,7 +115,7 @@ class RGBConverter:
     def __call__(self, frame: AVFrame) -> UInt8Array:
         """Return the image uint8 [height, width, 3] RGB of a decoded frame."""
         if not self._is_fixed and frame.rotation != self._rotation:
-            # Reading the matrix is slow, so it is read only when the angle changes.
+            # Reading the matrix is slow, so this is done only when the rotation changes.
             self._rotation, self._matrix = frame.rotation, display_matrix(frame)
         if self._size is None:
             even_width = 2 * max(1, round(frame.width * self._aspect / 2))
@@ -139,7 +142,7 @@ class RGBConverter:
 
 
 def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:
-    """Return a frame's orientation: float64 [2, 2].
+    """Return the orientation of a frame as a matrix, float64 [2, 2].
 
     A stored pixel (x, y), with y pointing down, is displayed at (x, y) @ matrix, up to a shift.
     """
@@ -152,10 +155,10 @@ def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:
 
 
 def exif_matrix(path: Path | str) -> npt.NDArray[np.float64]:
-    """Return the EXIF orientation of a still image, in the form of `display_matrix`.
+    """Return the EXIF orientation of a still image as a matrix; see `display_matrix`.
 
-    Pillow reads it from the header: PyAV 18 fails or crashes on the side data of images with EXIF
-    or a colour profile.
+    Pillow reads the orientation from the header: PyAV 18 fails or crashes on the side data of
+    images with EXIF or a colour profile.
     """
     try:
         with warnings.catch_warnings():
@@ -168,7 +171,7 @@ def exif_matrix(path: Path | str) -> npt.NDArray[np.float64]:
 
 
 def _over_white(image: UInt8Array) -> UInt8Array:
-    """Composite straight alpha over white: uint8 [H, W, 4] to uint8 [H, W, 3]."""
+    """Composite an image uint8 [H, W, 4] with straight alpha over white: uint8 [H, W, 3]."""
     alpha = image[..., 3:].astype(np.uint16)
     if alpha.min() == 255:
         return np.ascontiguousarray(image[..., :3])

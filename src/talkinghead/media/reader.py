@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 MAX_FPS = 1000
-"""Videos with a higher frame rate are refused: a second of speech would take hours."""
+"""Maximum frame rate of a video; at higher rates one second of speech would take hours."""
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -124,7 +124,7 @@ def is_image(path: Path | str) -> bool:
 
 
 def read_video(path: Path | str) -> Iterator[VideoFrame]:
-    """Decode the frames of a video one by one; a still image gives one.
+    """Decode the frames of a video one by one; a still image has one frame.
 
     Frames are uint8 RGB, upright (container rotation or EXIF applied), with square pixels, and of
     the size of the first. Each has its exact timestamp, also at variable frame rates; times start
@@ -168,11 +168,11 @@ def list_video_files(folder: Path) -> list[Path]:
 
 
 def grid_frames(frames: Iterable[VideoFrame], fps: Fraction) -> Iterator[VideoFrame]:
-    """Yield, for each frame of a constant-rate grid, the image that is displayed at its middle.
+    """Yield frames at a constant rate, each with the image displayed at the middle of the frame.
 
-    Frame `k` is at time `k / fps`. The input may have any rate, also a variable one; a video of the
-    same rate is unchanged, however its timestamps are rounded. The last image is displayed as long
-    as the one before it.
+    Output frame `k` is at time `k / fps`. The input may have any constant or variable rate. A video
+    with the output rate is unchanged, even if its timestamps are rounded. The last image is
+    displayed as long as the image before it.
     """
     number, previous, length = 0, None, 1 / fps
     for frame in frames:
@@ -208,25 +208,29 @@ def _frames(
 
 
 def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConverter:
-    # Frame threading uses all cores with most codecs.
+    # With frame threading, most codecs use all cores.
     stream.thread_type = "AUTO"
     if still and stream.codec_context.name == "mjpeg":
-        # Without it, the missing part of a truncated photo would be grey.
+        # A truncated photo must be an error. By default its missing part would be decoded as grey.
         stream.codec_context.options |= {"err_detect": "explode"}
-    # Pixel densities in still images are rarely meaningful.
+    # The pixel density of a still image is ignored, as it is rarely meaningful.
     if still:
         return RGBConverter(matrix=exif_matrix(path))
     return RGBConverter(float(stream.sample_aspect_ratio or 1))
 
 
 def _frame_rate(stream: VideoStream, path: Path | str) -> Fraction | None:
-    """Return the nominal frame rate if the mean agrees (30000/1001, not 29.96), else the mean."""
+    """Return the nominal frame rate if it is within 1 % of the mean rate, else the mean rate.
+
+    Unlike the mean, the nominal rate is exact: 30000/1001, not 29.96. None if no rate is valid.
+    """
     mean, nominal = stream.average_rate, stream.base_rate
     agree = mean and nominal and abs(nominal / mean - 1) < Fraction(1, 100)
     rate = nominal if agree else mean or nominal
     if rate and 0 < rate <= MAX_FPS:
         return Fraction(rate)
-    # A nominal rate without a mean may be the time unit; that of a single frame is arbitrary.
+    # A nominal rate without a mean rate may be the time base, and the rate of a single frame is
+    # arbitrary. Neither is an error.
     if mean and mean > MAX_FPS and stream.frames != 1:
         raise MediaError(
             f"{path}: has {round(mean):,} frames/s; at most {MAX_FPS:,} are supported, convert it"

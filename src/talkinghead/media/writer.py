@@ -34,13 +34,13 @@ _AAC_RATES = {
 }
 _FALLBACK_RATE = 48_000
 _MP4_SUFFIXES = (".mp4", ".m4v", "")
-# MP4 drops all other tags silently, so those are written into the comment.
+# Tags that MP4 supports. MP4 drops all other tags silently, so those are written into the comment.
 _MP4_KEYS = {
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
     *("copyright", "grouping", "description", "synopsis", "show", "lyrics", "keywords"),
     "encoding_tool",
 }
-# Without ACCURATE_RND swscale rounds down, a bias of one level.
+# Without ACCURATE_RND, swscale rounds down, which darkens images by up to one level.
 _UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 
 
@@ -114,8 +114,8 @@ class VideoWriter:
         self._seal = seal
         self._stack = ExitStack()
         self._reformatter = VideoReformatter()
-        # A time base in which frames at the constant rate fall on whole ticks and any other time
-        # is within 11 microseconds of one.
+        # Time base in which frames at the constant rate have integer timestamps. Other times are
+        # rounded by less than 11 microseconds.
         self._ticks_per_s = self.fps.numerator * max(1, -(-90_000 // self.fps.numerator))
         self._step = int(self._ticks_per_s / self.fps)
         self._next_pts = 0
@@ -126,7 +126,7 @@ class VideoWriter:
         with ExitStack() as stack:
             self._temporary = stack.enter_context(atomic_path(self.path))
             with self._reported():
-                # By default durations of reordered frames are rounded to milliseconds.
+                # By default, the durations of reordered frames are rounded to milliseconds.
                 unit = {"movie_timescale": str(self._ticks_per_s)}
                 options = {"movflags": "+faststart", **unit}
                 file = f"file:{self._temporary}"
@@ -187,7 +187,7 @@ class VideoWriter:
             self._mux_video(self._video.encode(frame))
 
     def write_audio(self, samples: FloatArray) -> None:
-        """Append mono audio, float32 [num_samples] in [-1, 1] (clipped).
+        """Append mono audio, float32 [num_samples]; values outside [-1, 1] are clipped.
 
         Raises:
             MediaError: the writer has no sample rate, the samples are not one row of finite
@@ -222,17 +222,19 @@ class VideoWriter:
 
     def _add_audio(self) -> AudioStream:
         rate = self.sample_rate if self.sample_rate in _AAC_RATES else _FALLBACK_RATE
-        # The default coder takes twice as long without better quality.
+        # The default AAC coder takes twice as long and gives no better quality.
         options = {"aac_coder": "fast"}
         stream = self._container.add_stream("aac", rate=rate, layout="mono", options=options)
-        # 128 kbit/s, or the limit of a frame of 1024 samples at low rates.
+        # The limit of AAC is 6144 bits per frame of 1024 samples, that is 6 bits per sample. At low
+        # sample rates this is less than 128 kbit/s.
         stream.codec_context.bit_rate = min(128_000, 6 * rate)
         return stream
 
     def _mux_video(self, packets: list[Packet]) -> None:
         for packet in packets:
             time_s = _decode_time_s(packet)
-            # Encoded audio waits for the video, as players need the two interleaved.
+            # Encoded audio is queued until the video reaches its time, as players need interleaved
+            # audio and video.
             while self._audio_packets and _decode_time_s(self._audio_packets[0]) <= time_s:
                 self._container.mux_one(self._audio_packets.popleft())
             self._container.mux_one(packet)

@@ -1,1 +1,1 @@
-"""Inference: a checkpoint, a face and speech to a talking video."""
+"""Inference: generate a talking video from a checkpoint, a face and speech."""

@@ -29,7 +29,7 @@ FaceFrames = tuple[SourceFrame, ...]
 
 
 class AvatarPredictor(Protocol):
-    """The methods of `LipSyncPredictor` that avatars and their users need."""
+    """Interface of `LipSyncPredictor` for avatars and for code that uses avatars."""
 
     spec: AVSpec
     detector_lock: Lock
@@ -41,20 +41,20 @@ class AvatarPredictor(Protocol):
         """Return a new compositor."""
 
     def predict(self, *args: Any, **options: Any) -> Prediction:
-        """Predict the frames."""
+        """Return the predicted frames."""
 
     def render(self, *args: Any, **options: Any) -> RenderReport:
-        """Write a video file."""
+        """Write the prediction to a video file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Avatar:
-    """A face that was detected, aligned and encoded once. Made by `LipSyncPredictor.avatar`.
+    """A detected, aligned and encoded face, created by `LipSyncPredictor.avatar`.
 
-    It is immutable, so it may be used in several predictions, streams and threads at once.
+    An avatar is immutable, so several predictions, streams and threads may use it at once.
 
     Attributes:
-        predictor: the predictor that made it; its features fit no other.
+        predictor: the predictor that made the avatar; no other predictor can use the features.
         source: a source whose frames have encoded references and contexts.
         face_frames: the frames of one pass over the source.
 
@@ -83,7 +83,7 @@ def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
 
 
 def _one_pass(source: FaceSource) -> Iterator[FaceFrames]:
-    """Yield the frames of each image once, of a long video only those that fit in memory."""
+    """Yield the source frames of each image once, up to `MAX_BYTES` of images."""
     faces: list[SourceFrame] = []
     num_bytes = 0
     with closing(source.play()) as frames:
@@ -98,12 +98,12 @@ def _one_pass(source: FaceSource) -> Iterator[FaceFrames]:
             num_bytes += frame.image.nbytes
             if num_bytes + frame.image.nbytes > MAX_BYTES:
                 end_s = float(frame.time_s + frame.duration_s)
-                log.warning("%s: its first %.1f s are used; it is longer", source.name, end_s)
+                log.warning("%s: too long; only the first %.1f s are used", source.name, end_s)
                 return
 
 
 def _play(face_frames: tuple[FaceFrames, ...], extend: str) -> Generator[SourceFrame]:
-    """Yield the frames, and repeat them as `SourceOptions.extend` says, with increasing times."""
+    """Yield the frames, then repeat them according to `extend`, with increasing times."""
     time_s = Fraction(0)
     for number, (index, starts_shot) in enumerate(_order(face_frames, extend)):
         for frame in face_frames[index]:
@@ -117,7 +117,7 @@ def _play(face_frames: tuple[FaceFrames, ...], extend: str) -> Generator[SourceF
 
 
 def _order(face_frames: tuple[FaceFrames, ...], extend: str) -> Iterator[tuple[int, bool]]:
-    """Yield the index of each following image, and whether there is a cut before it."""
+    """Yield the index of each image to show, and whether a cut precedes the image."""
     last = len(face_frames) - 1
     cuts = [frames[0].starts_shot for frames in face_frames]
     yield from enumerate(cuts)
@@ -134,7 +134,7 @@ def _order(face_frames: tuple[FaceFrames, ...], extend: str) -> Iterator[tuple[i
 def _play_moving(
     source: FaceSource, encoded: FaceFrames, detector_lock: Lock
 ) -> Generator[SourceFrame]:
-    """Yield the frames of a photo with idle motion, with the references that were encoded."""
+    """Yield the frames of a photo with idle motion, using the encoded references."""
     references = {frame.slot: frame.reference for frame in encoded}
     with detector_lock:
         frames = source.play()

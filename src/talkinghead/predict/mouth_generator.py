@@ -1,4 +1,4 @@
-"""Generation of mouths: source frames and speech to mouth fields, in batches.
+"""Generate mouth fields from source frames and speech, in batches.
 
 Shape suffixes: N frames, D token dimension.
 """
@@ -48,7 +48,7 @@ class GeneratedFrame:
 
 @dataclass
 class _EncodedReference:
-    """Cached encodings of a reference: its features, the token [D] of silence, a still image."""
+    """Cached encodings of a reference: features, silence token [D], context of a still image."""
 
     features: ReferenceFeatures
     silence: Tensor | None = None
@@ -56,7 +56,7 @@ class _EncodedReference:
 
 
 class MouthGenerator:
-    """Runs the generator for one prediction or stream; unchanged inputs are encoded once.
+    """A generator for one prediction or stream that encodes unchanged inputs only once.
 
     Args:
         model: the generator.
@@ -89,7 +89,7 @@ class MouthGenerator:
 
     @torch.inference_mode()
     def generate(self, frames: list[SourceFrame]) -> Iterator[GeneratedFrame]:
-        """Return consecutive frames with mouths; their tokens must be available (`tokens.has`)."""
+        """Generate the mouths of consecutive frames, whose tokens must be available."""
         generated = [GeneratedFrame(frame) for frame in frames]
         for frame in generated:
             if (before := frame.source.with_previous_reference) is not None:
@@ -108,7 +108,7 @@ class MouthGenerator:
 
     @torch.inference_mode()
     def encode(self, frames: Iterable[SourceFrame]) -> list[SourceFrame]:
-        """Return the frames with encoded references and contexts, so that `generate` is faster."""
+        """Return the frames with encoded references and contexts, which speed up `generate`."""
         references: dict[Reference, Reference] = {}
         with self._mixed_precision():
             return [self._encode(frame, references) for frame in frames]
@@ -161,7 +161,7 @@ class MouthGenerator:
     def _encode_context(
         self, batch: list[SourceFrame], encoded: _EncodedReference
     ) -> ContextFeatures:
-        """Return the context features of every frame, or one for all if the image is the same."""
+        """Return the context features of every frame, or of one frame if all are identical."""
         known = [frame.context for frame in batch if frame.context is not None]
         if len(known) == len(batch):
             if all(context is known[0] for context in known):
@@ -198,14 +198,15 @@ class MouthGenerator:
 
 
 def _head_turn(frame: SourceFrame) -> FloatArray:
-    """Return the rotation from the reference's head pose in degrees [3], 0 if not measured."""
+    """Return the head rotation relative to the reference in degrees [3]; 0 if not measured."""
     if frame.pose is None or frame.reference is None or frame.reference.pose is None:
         return np.zeros(3, np.float32)
     return head_turn(frame.pose, frame.reference.pose)
 
 
 def _to_fields(output: GeneratorOutput) -> list[MouthFields]:
-    """Return the arrays of each frame. The model's flow is in half widths of the mouth box."""
+    """Convert the output of the model to the mouth fields of each frame."""
+    # The model's flow is in half widths of the mouth box, `MouthFields.flow` in widths.
     flow = output.flow.float().mul(0.5).permute(0, 2, 3, 1).cpu().numpy()
     rgb = output.rgb.float().permute(0, 2, 3, 1).cpu().numpy()
     mask = output.mask.float()[:, 0].cpu().numpy()

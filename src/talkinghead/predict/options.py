@@ -25,7 +25,7 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Runtime, lip motion and compositing of a `LipSyncPredictor`.
+    """Options for the runtime, lip motion and compositing of a `LipSyncPredictor`.
 
     Attributes:
         backend: Runtime: auto, torch, onnx or openvino. The last two run on a CPU; the checkpoint
@@ -75,7 +75,7 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Selection of the speaking face, and playback of the photo or video.
+    """Options for the selection of the speaking face and the playback of the photo or video.
 
     Attributes:
         face_select: "largest"; "index" (see `face_index`); "all"; or "speaking", the face of each

@@ -13,9 +13,9 @@ from weakref import WeakSet
 T = TypeVar("T")
 
 _POLL_S = 0.1
-# Time that the interpreter's exit waits for abandoned stages.
+# Maximum time that the interpreter waits for abandoned stages when it exits.
 _EXIT_TIMEOUT_S = 5.0
-# An item, whether it is the end, and the exception that ended the stage.
+# Queue entry: an item, a flag that marks the end, and the exception that ended the stage.
 _Entry: TypeAlias = tuple[T | None, bool, BaseException | None]
 _Queue: TypeAlias = "queue.Queue[_Entry[T]]"
 _abandoned: WeakSet[threading.Thread] = WeakSet()
@@ -26,15 +26,17 @@ def in_thread(
 ) -> Generator[T]:
     """Run an iterator in a thread, at most `depth` items ahead of its consumer.
 
-    An exception of the stage is raised here after the items before it. Closing this generator stops
-    the stage, and the thread has ended when `close` returns, so that its files are closed.
+    This generator yields all items that precede an exception of the stage, then raises the
+    exception. Closing this generator stops the stage and waits for the end of the thread, so that
+    the stage's files are closed.
 
     Args:
         stage: the iterator; a generator is closed in the thread.
         depth: maximum number of waiting items.
         name: name of the thread.
-        cancel: for a stage that may block on a network. Once it is set, this generator ends without
-            the waiting items, and the stage is abandoned: it stops at its next item.
+        cancel: event for a stage that may block on a network. Once the event is set, this generator
+            drops the waiting items and ends without waiting for the stage, which stops at its next
+            item.
 
     Example:
         >>> with closing(in_thread(read_video("face.mp4"), 8, "decode")) as frames:
@@ -71,7 +73,7 @@ def _work(stage: Iterator[T], items: _Queue[T], stopped: threading.Event) -> Non
             _put((item, False, None), items, stopped)
             if stopped.is_set():
                 break
-    except BaseException as error:  # noqa: BLE001 - raised in the consumer.
+    except BaseException as error:  # noqa: BLE001 - raised again in the consumer
         failure = error
     finally:
         if isinstance(stage, Generator):
@@ -80,7 +82,7 @@ def _work(stage: Iterator[T], items: _Queue[T], stopped: threading.Event) -> Non
 
 
 def _put(entry: _Entry[T], items: _Queue[T], stopped: threading.Event) -> None:
-    """Wait for space in the queue until the consumer stops the stage."""
+    """Put an entry into the queue, or give up if the consumer stops the stage."""
     while not stopped.is_set():
         try:
             items.put(entry, timeout=_POLL_S)
@@ -91,7 +93,7 @@ def _put(entry: _Entry[T], items: _Queue[T], stopped: threading.Event) -> None:
 
 @atexit.register
 def _join_abandoned() -> None:
-    """Wait for threads that may be in native code, which would abort the interpreter's exit."""
+    """Wait for abandoned threads, whose native code could crash the exiting interpreter."""
     deadline_s = time.monotonic() + _EXIT_TIMEOUT_S
     for thread in list(_abandoned):
         thread.join(max(0.0, deadline_s - time.monotonic()))

@@ -19,7 +19,7 @@ class RenderReport:
     Attributes:
         path: the file.
         num_frames: number of video frames.
-        num_frames_without_face: how many of them are unchanged, since they show no face.
+        num_frames_without_face: number of frames that show no face and are unchanged.
         duration_s: duration of the audio in seconds.
         fps: nominal frame rate.
     """
@@ -37,14 +37,14 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["
     Use it as a context manager, or call `close`, to stop before the end.
 
     Attributes:
-        width: of every frame in pixels.
-        height: of every frame in pixels.
+        width: width of every frame in pixels.
+        height: height of every frame in pixels.
         fps: nominal frame rate of the source.
         colour: colour conversion and tags of the source.
         video_s: approximate minimum duration of the video in seconds; None if it ends with the
             speech.
         num_frames: number of frames so far.
-        num_frames_without_face: how many of them are unchanged, since they show no face.
+        num_frames_without_face: number of those frames that show no face and are unchanged.
     """
 
     def __init__(

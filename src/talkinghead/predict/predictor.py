@@ -1,4 +1,4 @@
-"""Lip-sync prediction: a checkpoint, a face and speech to a talking video, as streams.
+"""Lip-sync prediction: generate a talking video from a checkpoint, a face and speech.
 
 The stages run in threads with short queues between them: decode and track, generate, composite,
 encode. Memory does not grow with the duration.
@@ -41,12 +41,12 @@ FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
 """A photo or a video file, an image uint8 [H, W, 3] RGB, or an avatar."""
 
 _QUEUE_FRAMES = 8
-# Batch size where the frames or the speech arrive one after another.
+# Batch size if the frames or the speech are not available at once.
 _STREAM_BATCH_SIZE = 8
 
 
 class LipSyncPredictor:
-    """Animates faces with speech. It is loaded once and used for any number of predictions.
+    """A predictor that animates faces with speech, loaded once for any number of predictions.
 
     Predictions from files run one at a time; those of avatars may run in any number of threads.
 
@@ -92,17 +92,17 @@ class LipSyncPredictor:
         self.renderer = options.renderer or LaplacianRenderer()
         self.detector_lock = Lock()
         if self._lip_prior is not None:
-            LipPriorStream(self._lip_prior, spec)  # Checks its rates.
+            LipPriorStream(self._lip_prior, spec)  # Checks the rates of the lip prior.
 
     @classmethod
     def from_checkpoint(
         cls, path: str | Path = "default", options: PredictOptions | None = None, **changes: Any
     ) -> LipSyncPredictor:
-        """Load a predictor.
+        """Load a predictor from a checkpoint.
 
         Args:
-            path: A .ckpt or .safetensors file, or a folder of talkinghead export; "default" is the
-                packaged model.
+            path: A .ckpt or .safetensors file, or a folder written by talkinghead export; "default"
+                is the packaged model.
             options: see `PredictOptions`.
             **changes: fields of `PredictOptions`, in place of those of `options`.
 
@@ -115,7 +115,7 @@ class LipSyncPredictor:
             >>> LipSyncPredictor.from_checkpoint("runs/mine/last.ckpt", articulation=1.0)
         """
         options = replace(options or PredictOptions(), **changes)
-        # First, since Whisper loads in the background.
+        # Resolve the lip prior first, because Whisper is loaded in the background.
         options = replace(options, lip_prior=resolve_lip_prior(options.lip_prior))
         model, spec = load_backend(path, options.backend)
         return cls(model, spec, options)
@@ -124,8 +124,8 @@ class LipSyncPredictor:
         """Detect and encode a face once, for `predict`, `render` and `RealtimeLipSync`.
 
         Args:
-            face: A photo, or a video of seconds: its images are kept in memory. Of a longer one the
-                first `avatar.MAX_BYTES` are used.
+            face: A photo or a short video. The images are kept in memory; of a longer video, only
+                the first `avatar.MAX_BYTES` of images are used.
             options: see `SourceOptions`.
 
         Raises:
@@ -139,31 +139,30 @@ class LipSyncPredictor:
     def predict(
         self, face: FaceInput, audio: SpeechInput, options: SourceOptions | None = None
     ) -> Prediction:
-        """Return the frames of the face speaking, as a stream.
+        """Return a stream of frames in which the face speaks.
 
         Args:
             face: a photo or a video, an image uint8 [H, W, 3] RGB, or an avatar.
-            audio: a file with audio, mono speech in memory, or a stream. Of a stream the first
-                frame is returned as soon as enough speech for it has arrived.
+            audio: a file with audio, mono speech in memory, or a stream. With a stream, the first
+                frame is returned as soon as enough speech for that frame has arrived.
             options: see `SourceOptions`; an avatar has its own.
 
         Returns:
             An iterator over (image, time_s). A photo is played at the frame rate of the spec, a
-            video at its own. The frames last as long as the speech, within a frame, or as `options`
-            says. Close it to stop early.
+            video at its own frame rate. The frames last as long as the speech, to within one frame,
+            unless `options` says otherwise. Close the iterator to stop early.
 
         Raises:
             MediaError: A file cannot be read (possibly during iteration).
             FaceNotFoundError: The photo has no face; at the end, no frame of the video has one.
-            UsageError: The avatar is that of another predictor, or `options` was also given.
+            UsageError: The avatar was made by another predictor, or `options` was also given.
         """
         speech = Speech(audio)
         if isinstance(face, Avatar):
             if face.predictor is not self or options is not None:
-                raise UsageError(
-                    f"the avatar of {face.source.name} comes with its own "
-                    f"{'options' if face.predictor is self else 'predictor'}: make another avatar"
-                )
+                is_own = face.predictor is self
+                fault = "has its own options" if is_own else "belongs to another predictor"
+                raise UsageError(f"the avatar of {face.source.name} {fault}: make another avatar")
             source = face.source
         else:
             source = open_face(face, self.detector, self.spec, options or SourceOptions())
@@ -181,7 +180,7 @@ class LipSyncPredictor:
         tags: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> RenderReport:
-        """Write the prediction and its audio to an MP4 file, which is complete or does not appear.
+        """Write the prediction and its audio to an MP4 file, which appears only when complete.
 
         Args:
             face: as for `predict`.
@@ -191,7 +190,8 @@ class LipSyncPredictor:
             encode: quality and speed of the video encoder.
             provenance: marks of AI generation; by default a comment in the metadata.
             tags: further metadata.
-            progress: called for every frame with the number of frames written and of all frames.
+            progress: callback for every frame that takes the number of written frames and the
+                number of all frames.
 
         Raises:
             MediaError: A file cannot be read or written.
@@ -244,11 +244,11 @@ class LipSyncPredictor:
     def _run(
         self, source: FaceSource, frames: Generator[SourceFrame], speech: Speech
     ) -> Generator[tuple[UInt8Array, Fraction, bool]]:
-        """Run the stages; closing this generator closes them all."""
+        """Run all stages; closing this generator closes the stages."""
         decoded = frames if source.is_immediate else in_thread(frames, _QUEUE_FRAMES, "decode")
         is_known = source.is_immediate and speech.estimated_duration_s is not None
         batch_size = self.options.chunk_frames if is_known else _STREAM_BATCH_SIZE
-        # A queue as long as a batch: the next is generated while this one is composited.
+        # The queue holds one batch, so that one batch is generated while another is composited.
         mouths = self._generate(decoded, speech, batch_size, source.options)
         generated = in_thread(mouths, batch_size, "generate")
         composited = in_thread(self._composite(generated), _QUEUE_FRAMES, "composite")
@@ -268,7 +268,7 @@ class LipSyncPredictor:
         batch_size: int,
         options: SourceOptions,
     ) -> Generator[GeneratedFrame]:
-        """Yield frames until the speech ends and, without `trim`, the video."""
+        """Yield frames until the speech has ended and, without `trim`, also the video."""
         mouths = self.mouth_generator()
         batch: list[SourceFrame] = []
         sample_rate = self.spec.sample_rate

@@ -10,7 +10,7 @@ PRECISIONS = ("auto", "32", "16-mixed", "bf16-mixed")
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is a GPU if there is one, else the CPU.
+    """Return the device with a given name; "auto" selects a GPU if there is one, else the CPU.
 
     Raises:
         UsageError: The device does not exist.
@@ -28,7 +28,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """Return the autocast dtype of a precision, None for full precision.
+    """Return the autocast dtype for a precision, or None for full precision.
 
     Raises:
         UsageError: The precision is unknown, or the device does not support it.

@@ -61,7 +61,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class ExportedEmotions:
-    """Emotions of an exported generator, with the index of the default, for `choose_emotion`."""
+    """Emotion names of an exported generator and the default's index, for `choose_emotion`."""
 
     names: list[str]
     default: int = 0
@@ -76,12 +76,12 @@ class ExportedGenerator:
         predictor = LipSyncPredictor(generator, generator.spec)
 
     Args:
-        folder: written by `talkinghead export`.
+        folder: folder written by `talkinghead export`.
         runtime: "onnx" (ONNX Runtime), "openvino", "torch" (for TorchScript) or "executorch".
 
     Attributes:
         spec: the AVSpec that the model was trained for.
-        emotion: the model's emotions, None for a model without.
+        emotion: the model's emotions, None for a model without emotions.
 
     Raises:
         CheckpointError: the folder is not an export, has another version, or a file is broken.
@@ -160,14 +160,14 @@ class ExportedGenerator:
         return F.linear(tokens, *self._lip_head).unflatten(-1, (-1, 2))
 
     def set_lip_motion(self, tokens: Tensor, lips: Tensor, blend_weight: float = 1.0) -> Tensor:
-        """Return tokens [..., D], changed to encode the lip motion [..., 20, 2]."""
+        """Return a copy of the tokens [..., D] that encodes the lip motion [..., 20, 2]."""
         return set_lip_motion(tokens, lips, blend_weight, *self._lip_head)
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures
     ) -> GeneratorOutput:
-        """Decode tokens [N, D]; `context` holds N entries, or one for all frames."""
-        # The exported graphs need one context entry per frame: an axis cannot be "1 or N".
+        """Decode tokens [N, D]; `context` has N entries, or one entry for all frames."""
+        # Expand to one context entry per frame: an exported axis cannot have the size "1 or N".
         contexts = (t.expand(len(tokens), *t.shape[1:]) for t in (context.token, *context.maps))
         references = (reference.token, reference.mouth, reference.lips, *reference.maps)
         return GeneratorOutput(*self._run("decode", tokens, *references, *contexts))

@@ -1,4 +1,4 @@
-"""The interface between the prediction code and a generator, whichever runtime executes it.
+"""The interface between the prediction code and the generators of all runtimes.
 
 Shape suffixes: N frames, W audio windows, D token dimension.
 """
@@ -14,7 +14,7 @@ from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput,
 
 
 class GeneratorBackend(Protocol):
-    """A generator that predictions can run: a `LipSyncGenerator` or an `ExportedGenerator`.
+    """Protocol of a generator: `LipSyncGenerator` and `ExportedGenerator` implement it.
 
     `LipSyncGenerator` documents the shapes of the calls. To support another runtime, add a loader
     to `talkinghead.runtime.inference_runtimes`.
@@ -22,11 +22,11 @@ class GeneratorBackend(Protocol):
 
     @property
     def context_frames(self) -> int:
-        """Number of audio windows before the first frame that its tokens depend on."""
+        """Number of audio windows before a frame on which the frame's token depends."""
 
     @property
     def lookahead_frames(self) -> int:
-        """Number of audio windows after a frame that its token depends on."""
+        """Number of audio windows after a frame on which the frame's token depends."""
 
     @property
     def input_features(self) -> tuple[str, ...]:
@@ -34,16 +34,16 @@ class GeneratorBackend(Protocol):
 
     @property
     def needs_head_pose(self) -> bool:
-        """Whether `encode_context` uses `head_turn`."""
+        """Return whether `encode_context` uses `head_turn`."""
 
     @property
     def device(self) -> torch.device:
-        """Device that the inputs must be on."""
+        """Device on which the inputs must be."""
 
     def encode_reference(
         self, reference_face: Tensor, reference_lips: Tensor, emotion: Tensor | None = None, /
     ) -> ReferenceFeatures:
-        """Encode a reference face, once per reference."""
+        """Encode a reference face; call this method once per reference."""
 
     def encode_context(
         self, masked_face: Tensor, reference: ReferenceFeatures, head_turn: Tensor | None = None, /
@@ -57,7 +57,7 @@ class GeneratorBackend(Protocol):
         """Return the lip motion that tokens encode, relative to closed lips."""
 
     def set_lip_motion(self, tokens: Tensor, lips: Tensor, blend_weight: float = 1.0, /) -> Tensor:
-        """Return the tokens, changed to encode the given lip motion."""
+        """Return a copy of the tokens that encodes the given lip motion."""
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures, /

@@ -19,10 +19,10 @@ from talkinghead.errors import CheckpointError, DependencyError
 from talkinghead.types import FloatArray
 
 RunFile: TypeAlias = Callable[[Sequence[FloatArray]], Sequence[FloatArray]]
-"""Run one exported call: arrays in, arrays out, in the order that the metadata lists."""
+"""Function that runs an exported call, with inputs and outputs in the order of the metadata."""
 
 FileLoader: TypeAlias = Callable[[Path], RunFile]
-"""Open one exported file."""
+"""Function that opens an exported file."""
 
 
 def file_loader(runtime: str) -> FileLoader:
@@ -50,7 +50,7 @@ def _onnx_loader() -> FileLoader:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Spinning threads would take the cores from the other stages of the pipeline.
+    # Busy-waiting threads would occupy CPU cores that other pipeline stages need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
 
@@ -76,7 +76,7 @@ def _openvino_loader() -> FileLoader:
 
     def load(path: Path) -> RunFile:
         compiled = core.compile_model(core.read_model(_read(path)), "CPU", options)
-        thread_local = threading.local()  # An inference request may be used by one thread only.
+        thread_local = threading.local()  # Only one thread may use an inference request.
 
         def run(inputs: Sequence[FloatArray]) -> Sequence[FloatArray]:
             if not hasattr(thread_local, "request"):
@@ -107,9 +107,9 @@ def _executorch_loader() -> FileLoader:
     from executorch.runtime import Runtime
 
     def load(path: Path) -> RunFile:
-        # On a file of another type ExecuTorch aborts the process instead of raising.
+        # ExecuTorch would abort the process for a file of another type instead of raising an error.
         if _read(path)[4:6] != b"ET":
-            raise CheckpointError(f"{path} is no ExecuTorch program: export it again")
+            raise CheckpointError(f"{path} is not an ExecuTorch program: export it again")
         try:
             method = Runtime.get().load_program(path).load_method("forward")
         except RuntimeError as error:
@@ -117,7 +117,7 @@ def _executorch_loader() -> FileLoader:
                 f"{path} cannot be loaded by ExecuTorch ({error}): export it again, with the "
                 "version of ExecuTorch that is installed"
             ) from error
-        lock = threading.Lock()  # A method's memory is planned for one call at a time.
+        lock = threading.Lock()  # The memory of a method allows one call at a time.
 
         def run_frame(inputs: Sequence[FloatArray]) -> list[FloatArray]:
             try:
@@ -132,7 +132,7 @@ def _executorch_loader() -> FileLoader:
             return [t.numpy() for t in outputs]
 
         def run(inputs: Sequence[FloatArray]) -> Sequence[FloatArray]:
-            # The program takes one frame per call; inputs hold N entries, or one for all frames.
+            # The program takes one frame per call; each input has N entries, or one for all frames.
             frames = (
                 run_frame([i[n : n + 1] if len(i) > 1 else i for i in inputs])
                 for n in range(max(map(len, inputs)))

@@ -34,7 +34,7 @@ BACKENDS = ("auto", "torch", "onnx", "openvino")
 
 
 def load_backend(checkpoint: str | Path, backend: str = "auto") -> tuple[GeneratorBackend, AVSpec]:
-    """Load a generator on the CPU, and the AVSpec that it was trained for.
+    """Load a generator on the CPU, and return it with the AVSpec used in training.
 
     Args:
         checkpoint: a `.ckpt` or `.safetensors` file, "default", or a folder that `talkinghead
@@ -64,7 +64,7 @@ def load_backend(checkpoint: str | Path, backend: str = "auto") -> tuple[Generat
 def place(
     generator: GeneratorBackend, device: str, precision: str
 ) -> tuple[GeneratorBackend, torch.dtype | None]:
-    """Move a generator to a device, and return it with its autocast dtype (None: full precision).
+    """Move a generator to a device; return it and the autocast dtype (None: full precision).
 
     Raises:
         UsageError: the device or the precision is unknown, or the generator does not support it.
@@ -81,7 +81,7 @@ def place(
 
 
 def cached_export(checkpoint: Path) -> Path:
-    """Return the folder of a checkpoint's ONNX files in the user's cache; export on first use."""
+    """Return the folder of a checkpoint's ONNX export in the user's cache; export on first use."""
     folder = cached_export_folder(checkpoint)
     if (folder / METADATA).is_file():
         return folder
@@ -92,15 +92,15 @@ def cached_export(checkpoint: Path) -> Path:
     export_generator(checkpoint, temporary, "onnx")
     try:
         temporary.rename(folder)
-    except OSError:  # Another process has finished the same export.
+    except OSError:  # Another process has already finished the same export.
         shutil.rmtree(temporary)
     return folder
 
 
 def cached_export_folder(checkpoint: Path) -> Path:
-    """Return the cache folder for a checkpoint.
+    """Return the cache folder for the export of a checkpoint.
 
-    Its name is a digest of the checkpoint's content, the source code of the models, and the
+    The folder name is a digest of the checkpoint's content, the source code of the models, and the
     versions of talkinghead, torch and the exported files.
     """
     versions = (talkinghead.__version__, EXPORT_VERSION, torch.__version__)

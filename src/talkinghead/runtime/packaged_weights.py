@@ -38,7 +38,7 @@ SHA256 = {
 
 
 def whisper_base() -> dict[str, bytes]:
-    """Return the files of faster-whisper's base model (MIT) by name.
+    """Return the contents of the files of faster-whisper's base model (MIT), keyed by file name.
 
     The weights are split over two packages; joined, they are the published file.
     """
@@ -53,7 +53,7 @@ def whisper_base() -> dict[str, bytes]:
 
 
 def smollm2() -> Path:
-    """Return the path of SmolLM2-135M-Instruct (Apache-2.0), a GGUF file."""
+    """Return the path of the GGUF file of SmolLM2-135M-Instruct (Apache-2.0)."""
     return _checked(_SMOLLM2, "run `talkinghead setup offline`, or choose llm=echo")
 
 
@@ -75,13 +75,13 @@ def voice(name: str) -> Path:
 
 @cache
 def _sha256(file: Path, size: int, time_ns: int) -> str:
-    """Return the SHA-256 of a file; size and modification time are part of the cache key."""
+    """Return the SHA-256 of a file, cached by path, size and modification time."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _checked(path: str, how: str) -> Path:
-    """Return the path of a file listed in `SHA256`; `how` ends the error messages."""
+    """Return the path of a file with the expected SHA-256; `how` is part of error messages."""
     module, _, inside = path.partition("/")
     package = module.replace("_", "-")
     spec = find_spec(module)

@@ -1,4 +1,4 @@
-"""Whisper models by faster-whisper: loading, and the encoder's features of speech.
+"""Load Whisper models with faster-whisper, and compute encoder features of speech.
 
 Paper: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022,
 arXiv:2212.04356.
@@ -59,7 +59,7 @@ class WhisperEncoder:
         self._model = load_whisper(model, device, compute_type, num_threads)
 
     def encode(self, clips: FloatArray) -> FloatArray:
-        """Return features of audio clips of equal length: float32 [N, 50 per second, D].
+        """Return the features of audio clips of equal length: float32 [N, num_frames, D], 50 Hz.
 
         The clips are not padded to 30 s, so the cost is proportional to their length.
 
@@ -103,8 +103,8 @@ def load_whisper(
         missing = [name for name in _MODEL_FILES if not (Path(model) / name).is_file()]
         if missing:
             raise DependencyError(
-                f"the Whisper model {model} has no {', '.join(missing)}; expected what "
-                "ct2-transformers-converter writes with --copy_files tokenizer.json, or "
+                f"the Whisper model {model} has no {', '.join(missing)}; expected the output of "
+                "ct2-transformers-converter with --copy_files tokenizer.json, or "
                 "model=packaged"
             )
     else:

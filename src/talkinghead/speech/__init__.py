@@ -1,1 +1,1 @@
-"""Speech to text, language models, text to speech, and conversations built from them."""
+"""Speech to text, language models, text to speech, and conversations that combine them."""

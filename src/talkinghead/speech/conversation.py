@@ -1,4 +1,4 @@
-"""Conversations: transcribe a question, generate a reply, and render it as a talking video."""
+"""Conversations: transcribe a question, generate a reply, and render a video of the reply."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ DEFAULT_SYSTEM_PROMPT = (
     "spoken words, without lists, markup or emoji."
 )
 _SAMPLE_RATE = 16_000
-# Questions whose peak is below -50 dBFS hold no speech: speech to text is skipped.
+# Questions with a peak of -50 dBFS or less contain no speech and are not transcribed.
 _SILENCE_PEAK = 10 ** (-50 / 20)
 
 
 @dataclass(eq=False)
 class _Turn:
-    """State shared by one turn's stages; all of them stop once `cancel` is set."""
+    """State shared by the stages of one turn; setting `cancel` stops all stages."""
 
     cancel: Event = field(default_factory=Event)
     times: TurnTimes = field(default_factory=TurnTimes)
@@ -54,16 +54,17 @@ class _Turn:
     started_s: float = field(default_factory=time.monotonic)
 
     def mark(self, name: str) -> None:
-        """Record the time of a stage's first completion."""
+        """Record the time at which a stage is completed for the first time."""
         if getattr(self.times, name) is None:
             setattr(self.times, name, time.monotonic() - self.started_s)
 
 
 class Conversation:
-    """Question-and-answer turns with an avatar, one turn at a time, with a shared history.
+    """A conversation with an avatar: question-and-answer turns with a shared history.
 
-    The stages run in threads with short queues between them: each sentence is synthesised while the
-    language model writes the next, and the video is rendered from the first audio on.
+    Only one turn may run at a time. The stages run in threads with short queues between them: each
+    sentence is synthesised while the language model writes the next, and rendering of the video
+    starts with the first audio.
 
     Args:
         avatar: Avatar that gives the answers.
@@ -109,14 +110,14 @@ class Conversation:
         self._system_prompt, self._language = system_prompt, language
         self._max_reply_chars, self._max_history = max_reply_chars, max_history
         self._max_question_s, self._no_speech_reply = max_question_s, no_speech_reply
-        # A provider serves one caller at a time, and a cancelled stage may hold it for a while.
+        # A provider serves one caller at a time, and a cancelled stage may still use the provider.
         self._stt_lock, self._llm_lock, self._voice_lock = Lock(), Lock(), Lock()
         self._turn = _Turn()
 
     def interrupt(self) -> None:
-        """Stop the current turn, if there is one; call this from another thread.
+        """Stop the current turn, if there is one; call this method from another thread.
 
-        The speech until then is kept in the video, the transcript and the history.
+        The speech before the interruption is kept in the video, the transcript and the history.
         """
         self._turn.interrupted = True
         self._turn.cancel.set()
@@ -124,7 +125,7 @@ class Conversation:
     def answer(
         self, audio: str | Path | AudioClip, output: str | Path, **options: Any
     ) -> TurnReport:
-        """Answer a spoken question with a video, and write the transcript beside it.
+        """Answer a spoken question with a video, and write a transcript to the same folder.
 
         Args:
             audio: A file with audio, or mono speech. A question without speech is answered with
@@ -152,7 +153,7 @@ class Conversation:
             return self._reply(turn, transcript, output, options)
 
     def answer_text(self, text: str, output: str | Path, **options: Any) -> TurnReport:
-        """Answer a typed question with a video and a transcript, as `answer` does.
+        """Answer a typed question with a video and a transcript; see `answer`.
 
         Raises:
             SpeechError: A provider failed before anything was spoken.
@@ -166,7 +167,7 @@ class Conversation:
 
     @contextmanager
     def _new_turn(self) -> Iterator[_Turn]:
-        """Start a turn whose stages are all stopped at the end of the context."""
+        """Start a turn, and stop all stages of the turn when the context exits."""
         turn = self._turn = _Turn()
         try:
             yield turn
@@ -196,7 +197,7 @@ class Conversation:
                 self.avatar, speech, output, progress=progress, **options
             )
         except MediaError:
-            # Expected when the turn was interrupted before the first audio: there is no speech.
+            # This error is expected if the turn was interrupted before any speech was synthesised.
             if not turn.interrupted or synthesizer.spoken:
                 raise
         turn.mark("end_s")
@@ -215,7 +216,7 @@ class Conversation:
         return report
 
     def _read(self, audio: str | Path | AudioClip) -> AudioClip:
-        """Read the question; stop as soon as it exceeds the maximum length."""
+        """Read the question; raise a MediaError as soon as the maximum length is exceeded."""
         if isinstance(audio, AudioClip):
             rate, chunks, name = audio.sample_rate, iter([audio.samples]), "the question"
         else:
@@ -238,7 +239,7 @@ class Conversation:
             yield stt.transcribe(clip, turn.cancel)
 
     def _generate(self, turn: _Turn, question: str) -> Generator[str]:
-        """Yield the reply's text; an error of the language model ends it and is kept."""
+        """Yield the text of the reply; if the language model fails, store the error in `turn`."""
         if not question:
             yield self._no_speech_reply
             return
@@ -254,7 +255,7 @@ class Conversation:
                 turn.error = error
 
     def _sentences(self, pieces: Generator[str], language: str | None) -> Iterator[str]:
-        """Yield the first sentence, and those after it that fit within `max_reply_chars`."""
+        """Yield the first sentence, and further sentences up to `max_reply_chars` in total."""
         num_chars = 0
         with closing(pieces):
             for sentence in split_sentences(pieces, language):
@@ -266,7 +267,7 @@ class Conversation:
 
 
 class _TurnVoice:
-    """The voice of one turn; waits until an earlier, cancelled turn has released the voice."""
+    """A voice for one turn that first waits until earlier, cancelled turns release the voice."""
 
     def __init__(self, voice: TextToSpeech, lock: Lock, turn: _Turn) -> None:
         self._voice, self._lock, self._turn = voice, lock, turn
@@ -281,12 +282,13 @@ class _TurnVoice:
 
 
 def _chunks_until_failure(synthesizer: SentenceSynthesizer, turn: _Turn) -> Iterator[FloatArray]:
-    """Yield speech until an error ends it; raise that error only if nothing was spoken."""
+    """Yield speech until an error occurs; raise the error only if nothing was spoken."""
     try:
         yield from synthesizer.chunks()
     except TalkingHeadError as error:
         turn.error = turn.error or error
     if not synthesizer.spoken and not turn.interrupted:
         raise turn.error or SpeechError(
-            "the reply holds nothing that can be spoken: ask something else, or choose another llm="
+            "the reply contains nothing that can be spoken: ask something else, or choose another "
+            "llm="
         )

@@ -17,20 +17,21 @@ from talkinghead.errors import DependencyError, UsageError
 from talkinghead.types import FloatArray
 
 DEFAULT_LUFS = -19.0
-# The level counts as known after the overlapping 0.4 s blocks of one second; 30 s are kept.
+# Loudness is measured in overlapping blocks of 0.4 s. The blocks of the first second of speech are
+# sufficient, and those of the last 30 s are kept.
 _BLOCK_S, _MEASURED_S, _ENOUGH_BLOCKS, _MAX_BLOCKS = 0.4, 1.0, 7, 300
-# BS.1770's absolute and relative gates: quieter blocks are not speech.
+# Absolute and relative gates of BS.1770: quieter blocks are not counted as speech.
 _SILENCE_LUFS, _RELATIVE_GATE_DB = -70.0, 10.0
-# Amplitude of the first sample that counts as speech.
+# Samples above this amplitude are counted as speech.
 _ONSET_AMPLITUDE = 0.001
-# Larger gains would amplify noise.
+# Maximum gain, because larger gains would amplify noise.
 _MAX_GAIN_DB = 20.0
-# Samples below this fraction of the ceiling are not compressed.
+# Samples below this fraction of the maximum peak are not compressed.
 _KNEE = 0.7
 
 
 class LoudnessNormalizer:
-    """Normalise sentences to one loudness, with one gain per sentence, and limit their peaks.
+    """A loudness normaliser for sentences, with one gain per sentence and limited peaks.
 
     The gain follows from the mean of R 128's gated blocks over the earlier sentences, so a sentence
     is not delayed. Until one second of speech has been measured, the first second of a sentence is
@@ -57,8 +58,8 @@ class LoudnessNormalizer:
     ) -> None:
         if not (_SILENCE_LUFS < target_lufs <= 0 and -60 < peak_dbfs <= 0):
             raise UsageError(
-                f"a loudness of {target_lufs} LUFS with peaks at {peak_dbfs} dBFS: expected at "
-                f"most 0 of both, such as {DEFAULT_LUFS} and -1"
+                f"loudness {target_lufs} LUFS, peak {peak_dbfs} dBFS: expected at most 0, "
+                f"and above {_SILENCE_LUFS:g} LUFS and -60 dBFS, such as {DEFAULT_LUFS} and -1"
             )
         try:
             from pyloudnorm import Meter
@@ -88,7 +89,7 @@ class LoudnessNormalizer:
         self._known_blocks.extend(self._blocks(np.concatenate(kept)) if kept else [])
 
     def _first_second(self, chunks: Iterator[FloatArray]) -> tuple[FloatArray, list[float]]:
-        """Buffer chunks with one second of speech; return them and that second's loudness."""
+        """Buffer chunks up to one second of speech; return the samples and the block loudness."""
         head, end = np.zeros(0, np.float32), None
         for chunk in chunks:
             head = np.concatenate([head, chunk])
@@ -99,7 +100,7 @@ class LoudnessNormalizer:
         return head, self._blocks(head[:end])
 
     def _blocks(self, samples: FloatArray) -> list[float]:
-        """Return the LUFS of each block that is not silent; audio below one block is repeated."""
+        """Return the LUFS of each block that is not silent; repeat audio shorter than one block."""
         if not samples.any():
             return []
         min_samples = math.ceil(_BLOCK_S * self._sample_rate)
@@ -108,7 +109,7 @@ class LoudnessNormalizer:
         return [block for block in self._meter.blockwise_loudness if block > _SILENCE_LUFS]
 
     def _gain(self, new_blocks: list[float]) -> np.float32:
-        """Return the gain from the measured loudness to the target; 1 for silence."""
+        """Return the gain that converts the measured loudness to the target, or 1 for silence."""
         blocks = np.array([*self._known_blocks, *new_blocks])
         if not len(blocks):
             return np.float32(1)
@@ -122,7 +123,7 @@ def _mean_db(levels: np.ndarray) -> float:
 
 
 def _limit(samples: FloatArray, ceiling: float) -> FloatArray:
-    """Compress samples below the ceiling: linear up to the knee, smooth beyond it."""
+    """Limit peaks to the ceiling: samples below the knee are unchanged, others are compressed."""
     knee = _KNEE * ceiling
     room, excess = ceiling - knee, np.abs(samples) - knee
     limited = np.copysign(knee + room * np.tanh(excess / room), samples)

@@ -1,4 +1,4 @@
-"""A client of OpenAI's API, shared by speech to text, language models and text to speech."""
+"""A client for OpenAI's API, shared by speech to text, language models and text to speech."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# How often cancellation is checked while nothing arrives.
+# Interval at which cancellation is checked while waiting for a response.
 _POLL_S = 0.05
 _MAX_QUOTED_CHARS = 300
 
 
 class OpenAIClient:
-    """A model on OpenAI's servers, or on another server with a compatible API.
+    """A client for a model on OpenAI's servers or on another server with a compatible API.
 
     Requests run in a background thread, so that the consumer of a response can stop at any time;
     the connection is then closed. The key never appears in an error, a log line or a repr.
@@ -64,12 +64,12 @@ class OpenAIClient:
             ) from error
         if timeout_s <= 0 or max_retries < 0:
             raise UsageError(
-                f"timeout_s={timeout_s}, max_retries={max_retries}: expected a time above 0 and no "
-                "less than 0 retries"
+                f"timeout_s={timeout_s}, max_retries={max_retries}: expected a time above 0 and 0 "
+                "or more retries"
             )
         self.model, self._timeout_s = model, timeout_s
         self._offline, self._api_key_env = offline, api_key_env
-        # The library requires a key; a server that needs none ignores it.
+        # The library requires a key; a server that needs no key ignores the placeholder.
         self._key = _read_key(api_key_env, offline) if api_key_env is not None else ""
         try:
             self._client = openai.AsyncOpenAI(
@@ -89,13 +89,13 @@ class OpenAIClient:
         self._server = f"{url.scheme}://{url.netloc.decode()}"
         self._timeouts = (openai.APITimeoutError, httpx2.TimeoutException)
         self._failures = (openai.OpenAIError, httpx2.HTTPError, OSError)
-        # The library does not validate responses: one of another shape fails where it is read.
+        # The library does not validate responses: reading a malformed response raises one of these.
         self._malformed = (ValueError, TypeError, AttributeError)
 
     def stream(
         self, request: Callable[[AsyncOpenAI], AsyncIterator[T]], cancel: Event | None = None
     ) -> Iterator[T]:
-        """Yield the parts of a response as they arrive; they are read ahead of the consumer.
+        """Yield the parts of a response as they arrive; a thread reads ahead of the consumer.
 
         Args:
             request: Sends the request and yields the parts of the response.
@@ -136,13 +136,13 @@ class OpenAIClient:
             raise
         except (*self._failures, *self._malformed) as error:
             failure = self._explained(error)
-        # Raised outside the `except` block: the original error, which may quote the key, must not
-        # appear in tracebacks.
+        # Raise outside the `except` block, so that the original error, which may quote the key,
+        # does not appear in tracebacks.
         raise failure
 
     def _explained(self, error: Exception) -> TalkingHeadError:
         status, reason = getattr(error, "status_code", None), self._reason(error)
-        if status == 401:  # Without the server's message, which often quotes a part of the key.
+        if status == 401:  # The server's message often quotes a part of the key.
             name = self._api_key_env
             fix = f"put a valid one into {name}" if name else "name its variable in api_key_env"
             return DependencyError(
@@ -165,8 +165,8 @@ class OpenAIClient:
         return SpeechError(f"{self._server}: {reason}{hint}")
 
     def _reason(self, error: Exception) -> str:
-        """Return the server's or the network's message in one line, without the key."""
-        # The cause of the library's "Connection error." is more specific.
+        """Return the message of the server or the network error as one line, without the key."""
+        # The library's message may be only "Connection error."; the cause is more specific.
         cause = error.__cause__ if getattr(error, "body", None) is None else None
         message = str(cause or error) or type(error).__name__
         if self._key:
@@ -176,7 +176,7 @@ class OpenAIClient:
 
 def _read_key(variable: str, offline: str) -> str:
     if not re.fullmatch("[A-Z_][A-Z0-9_]*", variable):
-        # The value is not repeated: it may be a key.
+        # The message does not quote the value, because the value may be a key.
         raise UsageError(
             "api_key_env is not the name of an environment variable: expected one in capitals, "
             "such as OPENAI_API_KEY, and never the key itself"
@@ -187,7 +187,8 @@ def _read_key(variable: str, offline: str) -> str:
             f"the environment variable {variable} is not set: put the provider's key into it, or "
             f"choose {offline}, which works offline"
         )
-    # Such a key cannot be sent in an HTTP header, and the library's error would quote it.
+    # A key with other characters cannot be sent in an HTTP header, and the library's error would
+    # quote the key.
     if not re.fullmatch("[!-~]+", key):
         raise DependencyError(
             f"the environment variable {variable} holds spaces or other characters that no key "
@@ -198,7 +199,7 @@ def _read_key(variable: str, offline: str) -> str:
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """Return the system's certificates; loading them takes some tenths of a second."""
+    """Return an SSL context with the system's certificates; cached, because loading is slow."""
     import httpx2
 
     return httpx2.create_ssl_context()
@@ -206,7 +207,7 @@ def _certificates() -> ssl.SSLContext:
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop of all requests, in a thread apart from any loop of the caller."""
+    """Return the event loop for all requests, which runs in a separate background thread."""
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, name="openai", daemon=True).start()
     return loop

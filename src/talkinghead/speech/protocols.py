@@ -25,7 +25,7 @@ from talkinghead.types import AudioClip, FloatArray
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a transcript; times are in seconds from the start of the audio."""
+    """A word of a transcript, with times in seconds from the start of the audio."""
 
     text: str
     start_s: float
@@ -34,7 +34,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """Recognised text.
+    """Recognised text, with the language and, if available, the times of the words.
 
     Attributes:
         text: The text; empty if the audio holds no speech.
@@ -49,7 +49,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a conversation."""
+    """A message of a conversation, with the role of the sender."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -57,7 +57,7 @@ class Message:
 
 @runtime_checkable
 class SpeechToText(Protocol):
-    """Speech recognition.
+    """Protocol of speech recognition.
 
     Example:
         >>> class FixedTranscript:
@@ -92,7 +92,7 @@ class SpeechToText(Protocol):
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """A language model that writes the replies of a conversation.
+    """Protocol of a language model that generates the replies of a conversation.
 
     Example:
         >>> class Shout:
@@ -104,7 +104,7 @@ class LanguageModel(Protocol):
     """
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """Yield the next message in pieces, as they are generated.
+        """Yield the pieces of the next message as they are generated.
 
         Raises:
             SpeechError: The provider failed, or produced nothing for longer than its timeout. The
@@ -115,7 +115,7 @@ class LanguageModel(Protocol):
 
 @runtime_checkable
 class TextToSpeech(Protocol):
-    """Speech synthesis.
+    """Protocol of speech synthesis.
 
     Example:
         >>> class Beep:
@@ -134,7 +134,7 @@ class TextToSpeech(Protocol):
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text in chunks: float32 [num_samples] in [-1, 1], mono.
 
-        Yields nothing if the text holds nothing that can be spoken.
+        Yields nothing if the text contains nothing that can be spoken.
 
         Raises:
             SpeechError: The provider failed, or produced nothing for longer than its timeout.

@@ -16,7 +16,7 @@ from talkinghead.speech.sentences import split_sentences
 from talkinghead.types import FloatArray
 
 _QUEUED_SENTENCES, _QUEUED_CHUNKS = 4, 8
-# Short chunks, so that little audio still plays after a cancellation.
+# Chunks are short, so that playback ends soon after a cancellation.
 _CHUNK_S = 0.1
 
 
@@ -30,7 +30,7 @@ class SpokenSentence:
 
 
 class SentenceSynthesizer:
-    """Synthesise sentences as they arrive; text and voice run in threads with bounded queues.
+    """A speech synthesiser for a stream of sentences, with threads and bounded queues.
 
     Args:
         sentences: Sentences in order.
@@ -48,7 +48,9 @@ class SentenceSynthesizer:
         self.spoken: list[SpokenSentence] = []
 
     def chunks(self) -> Generator[FloatArray]:
-        """Yield the speech once: float32 [num_samples] in [-1, 1] at the voice's sample rate.
+        """Yield the speech, float32 [num_samples] in [-1, 1] at the voice's sample rate.
+
+        This method may be called only once.
 
         Raises:
             SpeechError: The voice failed; the audio before the failure was yielded.
@@ -79,7 +81,7 @@ class SentenceSynthesizer:
 
 
 def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> SpeechStream:
-    """Return a text's speech as a stream for `LipSyncPredictor.render` and `predict`.
+    """Return the speech of a text as a stream for `LipSyncPredictor.render` and `predict`.
 
     Args:
         text: Text of any length.

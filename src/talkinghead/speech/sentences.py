@@ -13,13 +13,15 @@ from talkinghead.errors import DependencyError
 MAX_SENTENCE_CHARS = 250
 """About twenty seconds of speech, and as much as most voices accept at once."""
 
-# A possible end of a sentence, checked with pysbd. The first character of the next is required.
+# A possible end of a sentence, which is checked with pysbd. At least one character of the next
+# sentence must follow.
 _POSSIBLE_END = re.compile(r"[.!?…]++[\"'”’»)\]]*+(?=\s+\S)")
-# A certain end: unambiguous punctuation (no space need follow), an empty line, or a list item.
+# A certain end of a sentence: unambiguous punctuation, even without a space after it, or the start
+# of an empty line or a list item.
 _CERTAIN_END = re.compile(
     r"[。！？｡।॥؟۔።]++[\"'”’»」』）)\]]*+(?=\s*\S)|(?=\n\s*(?:\n|[-*•]\s|\d+[.)]\s))"
 )
-# Where to split a sentence that is too long, best first.
+# Patterns at which a sentence that is too long may be split, in order of preference.
 _BREAKS = (re.compile(r"[;:—–,、，；]\s*"), re.compile(r"\s+"))
 
 
@@ -30,7 +32,7 @@ def split_sentences(
 
     Full stops of abbreviations and numbers ("Dr. Smith paid 3.5 dollars.") do not end a sentence. A
     sentence longer than `max_length` is split at its last comma, else at its last space, else
-    exactly there. All characters but whitespace are kept.
+    after `max_length` characters. All characters but whitespace are kept.
 
     Args:
         pieces: The text, in pieces of any length.
@@ -66,7 +68,7 @@ def _segmenter(language: str | None) -> Any:
 
 
 def _first_end(text: str, segmenter: Any, max_length: int) -> int:
-    """Return the length of the first sentence, 0 if it is incomplete."""
+    """Return the length of the first sentence, or 0 if the sentence is incomplete."""
     certain = _CERTAIN_END.search(text, 1, max_length)
     limit = certain.end() if certain else max_length
     for match in _POSSIBLE_END.finditer(text, 0, limit):
@@ -82,7 +84,7 @@ def _first_end(text: str, segmenter: Any, max_length: int) -> int:
 def _forced_end(text: str, max_length: int) -> int:
     for pattern in _BREAKS:
         breaks = [match.end() for match in pattern.finditer(text, 1, max_length)]
-        # A fragment of a few words would be spoken like a sentence.
+        # Do not split after a few words: the fragment would be spoken like a whole sentence.
         if breaks and breaks[-1] > max_length // 3:
             return breaks[-1]
     return max_length

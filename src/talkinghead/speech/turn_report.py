@@ -1,4 +1,4 @@
-"""Report of a conversation turn, and the files written beside its video."""
+"""The report of a conversation turn, and the transcript files that are written for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from talkinghead.speech.sentence_speech import SpokenSentence
 
 @dataclass
 class TurnTimes:
-    """Completion time of each stage, in seconds after the end of the question; None if not reached.
+    """End times of the stages in seconds after the question; None for stages not completed.
 
     Attributes:
         transcript_s: The question is transcribed; 0 for a typed question.
@@ -41,7 +41,7 @@ class TurnTimes:
 
 @dataclass(frozen=True)
 class TurnReport:
-    """One question and its answer.
+    """The report of a conversation turn: the question, the reply and the end times of the stages.
 
     Attributes:
         question: The transcribed or typed question.
@@ -61,7 +61,7 @@ class TurnReport:
 
 
 def write_transcript(report: TurnReport, video: Path) -> None:
-    """Write a turn's subtitles, `.srt`, and its JSON transcript beside its video.
+    """Write the subtitles (`.srt`) and the transcript (`.json`) of a turn to the video's folder.
 
     The subtitles are the reply's sentences. The JSON file holds the question with its language and,
     where known, the times of its words; the reply's sentences with their times in the video; and
@@ -95,5 +95,5 @@ def _timestamp(time_s: float) -> str:
 
 
 def _rounded(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Round a dataclass's times to milliseconds."""
+    """Return the fields of a dataclass by name, with times rounded to milliseconds."""
     return {name: round(v, 3) if isinstance(v, float) else v for name, v in items}

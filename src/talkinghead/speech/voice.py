@@ -15,7 +15,7 @@ from talkinghead.types import FloatArray
 
 
 class Voice:
-    """A text-to-speech voice with constant loudness, one sample rate and silent pauses.
+    """A text-to-speech voice with constant loudness, a given sample rate and silent pauses.
 
     Each sentence is preceded and followed by digital silence (zeros): breath noise of a synthetic
     voice could move the mouth. A `Voice` is itself a `TextToSpeech`.
@@ -62,7 +62,7 @@ class Voice:
             self._normalizer = LoudnessNormalizer(self.sample_rate, loudness_lufs, peak_dbfs)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """Yield the speech of one sentence with its pauses; see `TextToSpeech.speak`."""
+        """Yield the speech of one sentence between two silences; see `TextToSpeech.speak`."""
         spoken = (np.nan_to_num(chunk) for chunk in self.tts.speak(text, cancel) if len(chunk))
         chunks = Resampler(self.tts.sample_rate, self.sample_rate).stream(spoken)
         if self._normalizer is not None:

@@ -17,23 +17,24 @@ from talkinghead.types import FloatArray
 
 SAMPLE_RATE = 16_000
 WINDOW_SIZE = 512
-"""Samples of one detection window: 32 ms."""
+"""Number of samples in a detection window of 32 ms."""
 _CONTEXT_SIZE = 64
 # Hysteresis: speech starts above the first probability and ends below the second.
 _START_THRESHOLD, _END_THRESHOLD = 0.5, 0.35
-# Silence kept before and after an utterance. Shorter speech than the minimum is dropped as noise.
+# Silence kept before and after an utterance. Utterances with less speech than the minimum are
+# discarded as noise.
 _PADDING_S, _MIN_SPEECH_S = 0.2, 0.1
 
 
 class Utterance(NamedTuple):
-    """Speech between two silences: float32 [num_samples] at 16 kHz, and its start in the stream."""
+    """Speech between two silences, float32 [num_samples] at 16 kHz, and the start time."""
 
     samples: FloatArray
     start_s: float
 
 
 def speech_probabilities(chunks: Iterable[FloatArray]) -> Iterator[tuple[FloatArray, float]]:
-    """Yield each window of 32 ms of a stream with the probability that it holds speech.
+    """Yield each 32 ms window of a stream with the probability that the window contains speech.
 
     The model is Silero VAD (MIT), as distributed with faster-whisper.
 
@@ -48,7 +49,7 @@ def speech_probabilities(chunks: Iterable[FloatArray]) -> Iterator[tuple[FloatAr
     """
     session = _detector()
     state = [np.zeros((1, 1, 128), np.float32)] * 2
-    # The model takes each window together with the last samples of the window before.
+    # The model's input is a window that is preceded by the last samples of the previous window.
     pending = np.zeros(_CONTEXT_SIZE, np.float32)
 
     def detect(samples: FloatArray) -> Iterator[tuple[FloatArray, float]]:
@@ -78,7 +79,7 @@ def stream_utterances(
     max_s: float = 28.0,
     cancel: Event | None = None,
 ) -> Iterator[Utterance]:
-    """Split a stream at its silences; yield each utterance once it has ended, in bounded memory.
+    """Split a stream at silences, and yield each utterance when it ends; memory is bounded.
 
     Args:
         chunks: float32 [num_samples] in [-1, 1], mono, of any length; NaN counts as silence.
@@ -101,7 +102,7 @@ def stream_utterances(
     first_window, num_silent, is_speech = 0, 0, False
 
     def take(count: int) -> Iterator[Utterance]:
-        """Remove the first windows; yield them as an utterance if they hold enough speech."""
+        """Remove the first windows; if they contain enough speech, yield them as an utterance."""
         nonlocal first_window
         num_speech = sum(p >= _START_THRESHOLD for p in probabilities[:count])
         if num_speech >= min_speech and not cancel.is_set():

@@ -47,17 +47,15 @@ def test_null_lists_and_empty_values_keep_their_meaning(conf: Path) -> None:
     assert (cfg.face, cfg.text) == (None, "")
     assert cfg.jobs == [{"face": "a", "audio": "b"}]
     assert cfg.generated == {"a": "x", "b": "y"}
+    assert _compose(conf, "face={a: x}").face == "{a: x}"
 
 
 def test_existing_file_in_brackets_is_a_file(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(conf)
     Path("[me]").touch()
-    assert _compose(conf, "face=[me]").face == "[me]"
-
-
-def test_other_arguments_are_unchanged() -> None:
-    arguments = ["x=[1,2]", "model=compact", "+trainer.x={a:1}", "~x", "--cfg", "job"]
-    assert to_hydra(arguments) == arguments
+    Path("{a: x}").touch()
+    cfg = _compose(conf, "face=[me]", "generated={a: x}")
+    assert (cfg.face, cfg.generated) == ("[me]", "{a: x}")
 
 
 def test_tilde_is_expanded_in_paths_only(conf: Path) -> None:
@@ -65,26 +63,22 @@ def test_tilde_is_expanded_in_paths_only(conf: Path) -> None:
     assert (cfg.face, cfg.text) == (str(Path.home() / "a photo.jpg"), "~/a")
 
 
-def test_multirun_splits_paths_at_commas(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multirun_splits_paths_at_commas_and_texts_without_spaces(
+    conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(conf)
+    Path("c.jpg,d.jpg").touch()
+    arguments = ["face=a.jpg,b (2).jpg", "audio=c.jpg,d.jpg", "output=glob(*)"]
     # Hydra does not find -m between two overrides.
-    assert to_hydra(["face=a.jpg,b (2).jpg", "-m"]) == ["-m", "face='a.jpg','b (2).jpg'"]
-    Path("a.jpg,b.jpg").touch()
-    assert to_hydra(["face=a.jpg,b.jpg", "--multirun"]) == ["-m", "face='a.jpg,b.jpg'"]
-    assert to_hydra(["-m", "face=glob(*)"]) == ["-m", "face=glob(*)"]
-
-
-def test_multirun_splits_texts_without_spaces() -> None:
-    assert to_hydra(["-m", "text=Yes, please", "stt.device=cpu,cuda"])[1:] == [
-        "text='Yes, please'",
-        "stt.device=cpu,cuda",
+    assert to_hydra([*arguments, "-m", "text=Yes, please", "stt.device=cpu,cuda"]) == [
+        *("-m", "face='a.jpg','b (2).jpg'", "audio='c.jpg,d.jpg'", "output=glob(*)"),
+        *("text='Yes, please'", "stt.device=cpu,cuda"),
     ]
 
 
-def test_named_voices_have_the_keys_of_tts() -> None:
-    assert to_hydra(["voices.joe.voice=my voice (1).onnx"]) == [
-        "voices.joe.voice='my voice (1).onnx'"
-    ]
+def test_other_arguments_are_unchanged() -> None:
+    arguments = ["x=[1,2]", "model=compact", "+trainer.x={a:1}", "~x", "--cfg", "job"]
+    assert to_hydra(arguments) == arguments
 
 
 def test_alias_of_a_key() -> None:

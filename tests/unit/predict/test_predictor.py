@@ -116,7 +116,7 @@ def test_invalid_inputs_are_refused(predictor, photo, video):
     with pytest.raises(MediaError, match="each side may have at most 32,766"):
         predictor.predict(np.zeros((32_767, 2, 3), np.uint8), speech())
     avatar, before = predictor.avatar(photo), video.read_bytes()
-    with pytest.raises(UsageError, match="its own predictor"):
+    with pytest.raises(UsageError, match="belongs to another predictor"):
         make_predictor(1).predict(avatar, speech())
     with pytest.raises(UsageError, match="its own options"):
         predictor.predict(avatar, speech(), SourceOptions())
@@ -228,7 +228,7 @@ def test_threads_share_an_avatar(predictor, photo):
 def test_long_video_is_cut(predictor, video, monkeypatch, caplog):
     monkeypatch.setattr(avatar_module, "MAX_BYTES", 10 * HEIGHT * WIDTH * 3)
     assert len(predictor.avatar(video).face_frames) == 10
-    assert "its first 0.4 s are used" in caplog.text
+    assert "only the first 0.4 s are used" in caplog.text
 
 
 def _pipeline_threads():

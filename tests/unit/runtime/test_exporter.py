@@ -176,7 +176,7 @@ def test_runtime_errors_become_checkpoint_errors(load, tmp_path):
     (tmp_path / "foreign.pte").write_bytes(bytes(range(120, 140)))
     for name, message in (
         ("broken.pte", "cannot be loaded .*0x23.*again"),
-        ("foreign.pte", "is no ExecuTorch program"),
+        ("foreign.pte", "is not an ExecuTorch program"),
         ("missing.pte", "cannot be read .*export it again"),
     ):
         with pytest.raises(CheckpointError, match=f"{name} {message}"):

@@ -28,11 +28,7 @@ class _JobFailedError(BaseException):
 
 
 def run_app(command: str, arguments: Sequence[str]) -> None:
-    """Run `main(cfg)` of `talkinghead.cli.<command>` under Hydra.
-
-    Args:
-        command: The module in `talkinghead.cli`, which is also the name of the configuration.
-        arguments: Hydra's arguments; the values of path and text keys are taken literally.
+    """Run `main(cfg)` of `talkinghead.cli.<command>`, with the configuration of that name.
 
     Raises:
         UsageError: The arguments or the configuration are wrong.
@@ -81,13 +77,12 @@ def _translate_error(error: BaseException, command: str, overrides: Sequence[str
         if isinstance(cause, TalkingHeadError):
             return cause
         cause = cause.__cause__
-    if isinstance(error, MissingConfigException):
-        missing = error.missing_cfg_file or ""
-        if missing.startswith(_PLUGINS):
-            return DependencyError(
-                f"{missing} is not installed: pip install 'talkinghead[sweep]', or choose "
-                "sweep=default or sweep=joblib"
-            )
+    missing = error.missing_cfg_file if isinstance(error, MissingConfigException) else None
+    if missing is not None and missing.startswith(_PLUGINS):
+        return DependencyError(
+            f"{missing} is not installed: pip install 'talkinghead[sweep]', or choose "
+            "sweep=default or sweep=joblib"
+        )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return UsageError(explain(error, command, overrides))
     return error

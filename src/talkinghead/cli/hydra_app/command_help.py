@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -17,8 +17,7 @@ talkinghead {command} -m KEY=1,2     one run for each value
 talkinghead {command} --hydra-help   Hydra's own options
 """
 _KEY = re.compile(r"^(?=\w+:)", re.MULTILINE)
-_HIDDEN = re.compile(r"^ *(# \[[\w.]+\]|_(target|convert)_:.*)\n", re.MULTILINE)
-_TITLE = re.compile(r"(?P<group>[\w/]+)(@(?P<package>[\w.]+))?")
+_HIDDEN = re.compile(r"^ *(# @package.*|# \[[\w.]+\]|_(target|convert)_:.*)\n", re.MULTILINE)
 
 
 def format_help(command: str, arguments: Sequence[str] = ()) -> str:
@@ -28,15 +27,18 @@ def format_help(command: str, arguments: Sequence[str] = ()) -> str:
         command: The command, which is its configuration's name.
         arguments: The other arguments; `group=choice` selects the choice that is described.
     """
-    text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
-    config = yaml.safe_load(text)
-    header = config.get("hydra", {}).get("help", {}).get("header", f"talkinghead {command}")
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    path = conf_dir() / f"{command}.yaml"
+    text = path.read_text(encoding="utf-8")
+    header = yaml.safe_load(text).get("hydra", {}).get("help", {}).get("header", command)
     parts = [header.rstrip(), "keys (KEY=VALUE), with their defaults:"]
     # The comment that opens the file says the same as the header.
     body = _body(text[max(text.find("defaults:"), 0) :])
     parts.append(textwrap.indent(body, "  "))
-    groups = list(_groups(config.get("defaults", []), given))
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    choices = _choices(path)
+    for group in choices.keys() & given:
+        choices |= _choices(conf_dir() / group / f"{given[group]}.yaml")
+    groups = [_describe_group(g, given.get(g, c)) for g, c in choices.items() if "hydra/" not in g]
     if groups:
         parts.append("choices (GROUP=NAME), with the keys of the selected one:")
     parts += [textwrap.indent(group, "  ") for group in groups]
@@ -44,37 +46,35 @@ def format_help(command: str, arguments: Sequence[str] = ()) -> str:
     return "\n\n".join(parts)
 
 
-def _groups(defaults: list[object], given: dict[str, str]) -> Iterator[str]:
-    for entry in defaults:
-        if not isinstance(entry, dict):
-            continue
-        ((name, choice),) = entry.items()
-        match = _TITLE.fullmatch(name)
-        if match is not None:
-            selected = given.get(name, choice)
-            yield _describe_group(match["group"], match["package"], selected)
+def _choices(path: Path) -> dict[str, str | None]:
+    """Return the choices of config groups that a file and those that it extends make."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found: dict[str, str | None] = {}
+    for entry in (config or {}).get("defaults", []):
+        if isinstance(entry, dict):
+            found |= {name.removeprefix("override /"): choice for name, choice in entry.items()}
+        else:
+            found |= _choices(path.with_name(f"{entry}.yaml"))
+    return found
 
 
-def _describe_group(group: str, package: str | None, choice: str | None) -> str:
+def _describe_group(group: str, choice: str | None) -> str:
     folder = conf_dir() / group
     names = sorted(path.stem for path in folder.glob("*.yaml"))
-    others = [name for name in names if name != choice]
-    title = f"{group}{f'@{package}' if package else ''}={choice or 'null'}"
-    title = f"{title}   (or {', '.join(others)})" if others else title
     path = folder / f"{choice}.yaml"
-    if package is not None:
-        return title
     if choice is None or not path.is_file():
         summaries = (f"  {name}: {_summary(folder / f'{name}.yaml')}" for name in names)
         return "\n".join([f"{group}=null", *summaries])
+    others = ", ".join(name for name in names if name != choice)
+    title = f"{group}={choice}   (or {others})" if others else f"{group}={choice}"
     return "\n".join([title, textwrap.indent(_option_body(path, group), "  ")])
 
 
 def _option_body(path: Path, group: str) -> str:
     """Return the keys of a group's option after those of the options that it extends."""
     text = path.read_text(encoding="utf-8")
-    config = yaml.safe_load(text) or {}
-    bases = [path.with_name(f"{entry}.yaml") for entry in config.get("defaults", [])]
+    defaults = (yaml.safe_load(text) or {}).get("defaults", [])
+    bases = [path.with_name(f"{entry}.yaml") for entry in defaults if isinstance(entry, str)]
     bodies = [_option_body(base, group) for base in bases if base.is_file()]
     body = _body(text)
     if not text.startswith("# @package _global_"):
@@ -83,9 +83,8 @@ def _option_body(path: Path, group: str) -> str:
 
 
 def _summary(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comments = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
-    return next((line for line in comments if not line.startswith("@package")), "")
+    text = _HIDDEN.sub("", path.read_text(encoding="utf-8"))
+    return text.partition("\n")[0].removeprefix("# ")
 
 
 def _body(text: str) -> str:
@@ -100,5 +99,4 @@ def _body(text: str) -> str:
             while stop > start + 1 and not lines[stop - 1].startswith((" ", "-")):
                 stop -= 1
             del lines[start:stop]
-    body = "\n".join(line for line in lines if not line.startswith("# @package")) + "\n"
-    return re.sub(r"\n{3,}", "\n\n", _HIDDEN.sub("", body)).strip("\n")
+    return re.sub(r"\n{3,}", "\n\n", _HIDDEN.sub("", "\n".join(lines) + "\n")).strip("\n")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, MissingMandatoryValue
+from omegaconf import MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from talkinghead.paths import conf_dir
@@ -21,39 +22,31 @@ _MAX_SUGGESTIONS = 3
 def explain(
     error: HydraException | OmegaConfBaseException, command: str, overrides: Sequence[str]
 ) -> str:
-    """Return one line that explains an error of Hydra or OmegaConf.
-
-    Args:
-        error: The error.
-        command: The command, which is the name of its configuration.
-        overrides: Hydra's arguments.
-    """
+    """Return one line that explains an error of a command with these overrides."""
     if isinstance(error, MissingMandatoryValue):
         return f"{command} needs {error.full_key}=... (talkinghead {command} --help explains it)"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         return _explain_choice(error)
     if isinstance(error, OverrideParseException):
         return _explain_syntax(error, command, overrides)
-    unknown = _UNKNOWN_KEY.search(str(error))
-    if unknown:
+    if unknown := _UNKNOWN_KEY.search(str(error)):
         return _explain_key(unknown["key"], command, _known_keys(command, overrides))
     return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
 
 
 def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    options = list(error.options or [])
-    hint = _did_you_mean(choice, options)
-    return f"{group}={choice}: no such choice{hint} ({', '.join(options)})"
+    names = list(error.options or [])
+    return f"{group}={choice}: no such choice{_did_you_mean(choice, names)} ({', '.join(names)})"
 
 
 def _explain_syntax(error: OverrideParseException, command: str, overrides: Sequence[str]) -> str:
     key, equals, _ = error.override.partition("=")
     if not equals:
         return f"{error.override!r} is not key=value (talkinghead {command} --help lists the keys)"
-    known = _known_keys(command, overrides)
-    if key.lstrip("+~") not in known:
-        return _explain_key(key.lstrip("+~"), command, known)
+    known, key = _known_keys(command, overrides), key.lstrip("+~")
+    if key not in known:
+        return _explain_key(key, command, known)
     return f"cannot parse {error.override!r}: put quotes around special characters: {key}=\"'...'\""
 
 
@@ -71,25 +64,19 @@ def _did_you_mean(word: str, candidates: Iterable[str]) -> str:
 def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
     """Return every key of a configuration with the selected group choices, and the groups."""
     folder = conf_dir()
-    groups = [
-        path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_dir()
-    ]
-    matches = [_GROUP_CHOICE.fullmatch(override) for override in overrides]
-    choices = [
-        m[0] for m in matches if m and (folder / m["group"] / f"{m['choice']}.yaml").is_file()
-    ]
+    groups = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()]
+    matches = filter(None, map(_GROUP_CHOICE.fullmatch, overrides))
+    choices = [m[0] for m in matches if (folder / m["group"] / f"{m['choice']}.yaml").is_file()]
     with initialize_config_dir(str(folder), version_base="1.3"):
         try:
             config = compose(command, choices)
         except HydraException:
             config = compose(command)
-    return [*_flatten(config), *groups]
+    return [*_flatten(OmegaConf.to_container(config)), *sorted(groups)]
 
 
-def _flatten(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        name = f"{prefix}{key!s}"
-        yield name
-        value = config._get_node(key)
-        if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
-            yield from _flatten(value, f"{name}.")
+def _flatten(value: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield f"{prefix}{key}"
+            yield from _flatten(inner, f"{prefix}{key}.")

@@ -16,33 +16,20 @@ ALIASES = {"evaluate": {"data": "corpus"}}
 _ASSIGNMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
 _WORDS = re.compile(r"[^\s,'\"]+(,[^\s,'\"]+)+")
-_NAMED_VOICE = re.compile(r"voices\.\w+\.")
-_MULTIRUN = ("-m", "--multirun")
 
 
 def to_hydra(arguments: Sequence[str], command: str = "") -> list[str]:
-    """Return Hydra's arguments, with the values of path and text keys quoted.
+    """Return Hydra's arguments for those of a command, with paths and texts quoted.
 
-    Commas, quotes, `=`, `$` and braces in such a value are plain characters. `null`, a list in
+    Commas, quotes, `=`, `$` and braces in their values are plain characters. `null`, a list in
     brackets, and for `NAMED_PATHS_KEYS` a mapping in braces keep their meaning. A leading `~/` of
     a path is the home folder. With `-m`, `choice(...)` and `glob(...)` keep their meaning, and a
     comma separates values: of a path unless a file has the whole name, of a text where there is no
-    space.
-
-    Args:
-        arguments: The command line without the program and the command.
-        command: The command, for `ALIASES`.
-
-    Returns:
-        The arguments. `-m` comes first because Hydra does not accept it between two overrides.
+    space. `-m` comes first because Hydra does not accept it between two overrides.
     """
-    multirun = any(argument in _MULTIRUN for argument in arguments)
-    rest = [
-        _quote_argument(argument, multirun, command)
-        for argument in arguments
-        if argument not in _MULTIRUN
-    ]
-    return ["-m", *rest] if multirun else rest
+    rest = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    multirun = len(rest) < len(arguments)
+    return ["-m"] * multirun + [_quote_argument(argument, multirun, command) for argument in rest]
 
 
 def quote(value: str) -> str:
@@ -56,26 +43,20 @@ def _quote_argument(argument: str, multirun: bool, command: str) -> str:
     if match is None:
         return argument
     key, value = ALIASES.get(command, {}).get(match["key"], match["key"]), match["value"]
-    kind = _NAMED_VOICE.sub("tts.", key)
     if value not in ("", "null") and not (multirun and _SWEEP.fullmatch(value)):
-        if kind in PATH_KEYS:
-            value = _quote_path(value, multirun, kind in NAMED_PATHS_KEYS)
-        elif kind in TEXT_KEYS and not (multirun and _WORDS.fullmatch(value)):
+        if key in PATH_KEYS:
+            value = _quote_path(value, multirun, key in NAMED_PATHS_KEYS)
+        elif key in TEXT_KEYS and not (multirun and _WORDS.fullmatch(value)):
             value = quote(value)
     return f"{match['prefix']}{key}={value}"
 
 
 def _quote_path(value: str, multirun: bool, may_be_named: bool) -> str:
-    if _is_wrapped(value, "[]") or (may_be_named and _is_wrapped(value, "{}")):
+    exists, ends = _exists(value), value[0] + value[-1]
+    if not exists and (ends == "[]" or (ends == "{}" and may_be_named)):
         return value
-    several = multirun and "," in value and not _exists(value)
-    parts = value.split(",") if several else [value]
+    parts = value.split(",") if multirun and not exists else [value]
     return ",".join(quote(_expand_home(part)) for part in parts)
-
-
-def _is_wrapped(value: str, brackets: str) -> bool:
-    """Return whether a value is a list or a mapping and not the name of an existing file."""
-    return value.startswith(brackets[0]) and value.endswith(brackets[1]) and not _exists(value)
 
 
 def _expand_home(value: str) -> str:

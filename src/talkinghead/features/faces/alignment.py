@@ -1,4 +1,4 @@
-"""Alignment to the canonical face by points that do not move with speech, and its mouth box.
+"""Alignment of faces to a canonical face by points that do not move with speech.
 
 Crops never depend on the mouth's landmarks: a crop that moves with the chin reveals the mouth
 opening, and a model would learn to use that instead of the audio.
@@ -42,9 +42,9 @@ RIGID_POINTS: dict[str, dict[int, tuple[float, float]]] = {
     },
 }
 _NUM_NOSE = 2
-"""The last two rigid points are the nose's base.
+"""Number of rigid points on the base of the nose; these are the last points of each list.
 
-They alone define the translation: noses differ in length, and the mouth position matters most.
+These points alone define the translation: noses differ in length, and the mouth position matters most.
 """
 LIP_POINTS: dict[str, tuple[int, ...]] = {
     # Twelve outer and eight inner points, clockwise from the mouth corner on the left.
@@ -58,19 +58,20 @@ NUM_LIP_POINTS = 20
 MIRRORED_LIPS = [*range(6, -1, -1), *range(11, 6, -1), *range(16, 11, -1), *range(19, 16, -1)]
 _INNER_LIPS = {"mesh468": (13, 14), "ibug68": (62, 66)}
 _OUTER_EYES = {"mesh468": (33, 263), "ibug68": (36, 45)}
-# Offset of the nose's base from the middle of the eyes, in distances of the outer eye corners: 0.23
-# times the tangent of the yaw. From 50 degrees on part of the mouth is hidden, from 61 all of it.
+# Offset of the base of the nose from the middle of the eyes, divided by the distance between the
+# outer eye corners: 0.23 times the tangent of the yaw. The values are for yaws of 50 degrees, from
+# which on part of the mouth is hidden, and 61 degrees, from which on all of it is hidden.
 _TURNED, _TURNED_AWAY = 0.28, 0.42
 
-# Position of the eyes in the canonical face, as fractions of its size. The chin of an open mouth is
-# inside.
+# Distance and height of the eyes in the canonical face, as fractions of its size. With these
+# values, the chin is inside the canonical face even if the mouth is open.
 _EYE_DISTANCE = 0.40
 _EYE_LINE = 0.33
 NOSE_LINE = _EYE_LINE + 0.52 * _EYE_DISTANCE
 
 
 def canonical_points(topology: str, spec: AVSpec) -> FloatArray:
-    """Return the rigid points float32 [P, 2] in the canonical face, in pixels."""
+    """Return the positions float32 [P, 2] of the rigid points in the canonical face, in pixels."""
     unit = np.array(list(RIGID_POINTS[topology].values()), dtype=np.float32)
     eyes = np.array([0.5, _EYE_LINE], np.float32)
     return (unit * _EYE_DISTANCE + eyes) * np.float32(spec.face_size)
@@ -106,7 +107,7 @@ def chain_transforms(first: FloatArray, second: FloatArray) -> FloatArray:
 
 
 def transform_scale(transform: FloatArray) -> float:
-    """Return the number of canonical pixels per source pixel."""
+    """Return the scale of a transform: the number of canonical pixels per source pixel."""
     return float(np.hypot(transform[0, 0], transform[1, 0]))
 
 
@@ -128,7 +129,10 @@ def warp_face(image: UInt8Array, transform: FloatArray, size: int) -> UInt8Array
 
 
 def mouth_opening(points: FloatArray, topology: str) -> float:
-    """Return the gap of the inner lips divided by the distance of the outer eye corners, or NaN."""
+    """Return the gap between the inner lips divided by the distance of the outer eye corners.
+
+    The result is NaN if the points are.
+    """
     upper, lower = _INNER_LIPS[topology]
     left, right = _OUTER_EYES[topology]
     gap = np.linalg.norm(points[upper] - points[lower])
@@ -136,7 +140,7 @@ def mouth_opening(points: FloatArray, topology: str) -> float:
 
 
 def frontality(points: FloatArray, topology: str) -> float:
-    """Return the visibility of the mouth: 1 up to 50 degrees of yaw, falling to 0 at 61."""
+    """Return the visibility of the mouth: 1 up to 50 degrees of yaw, decreasing to 0 at 61."""
     left, right = (points[index] for index in _OUTER_EYES[topology])
     across = right - left
     nose = points[list(RIGID_POINTS[topology])[-_NUM_NOSE:]].mean(0)
@@ -146,10 +150,10 @@ def frontality(points: FloatArray, topology: str) -> float:
 
 
 def lip_motion(lips: FloatArray) -> FloatArray:
-    """Return the motion of lips [T, 20, 2] relative to their median, averaged over both sides.
+    """Return the displacement of lips [T, 20, 2] from their median, made symmetric.
 
-    Position and asymmetry of the mouth are removed, as they cannot be predicted from speech. NaN
-    where unknown.
+    Position and asymmetry of the mouth are removed, as they cannot be predicted from speech. The
+    result is NaN where the lips are unknown.
     """
     known = np.isfinite(lips[:, 0, 0])
     if not known.any():
@@ -164,25 +168,25 @@ def lip_points(
 ) -> FloatArray:
     """Return the lip points float32 [20, 2] in the order of ibug68.
 
-    They are in canonical pixels with `transform`, else in source pixels.
+    The points are in canonical pixels if `transform` is given, else in source pixels.
     """
     lips = points[list(LIP_POINTS[topology])]
     return lips if transform is None else transform_points(lips, transform)
 
 
 def lips_at(lips: FloatArray, frame: int) -> FloatArray:
-    """Return the lips float32 [20, 2] of one frame of [T, 20, 2], or the median if unknown."""
+    """Return the lips float32 [20, 2] of one frame, or the median of all frames if unknown."""
     known = lips[frame] if np.isfinite(lips[frame]).all() else np.nanmedian(lips, axis=0)
     return np.asarray(known, dtype=np.float32)
 
 
 def transform_points(points: FloatArray, transform: FloatArray) -> FloatArray:
-    """Apply a transform [2, 3] to points [..., 2]; float32."""
+    """Apply an affine transform [2, 3] to points [..., 2], and return float32 points."""
     return (points @ transform[:, :2].T + transform[:, 2]).astype(np.float32)
 
 
 def mouth_crop(faces: Tensor, spec: AVSpec) -> Tensor:
-    """Crop canonical faces float [..., 3, face, face] to mouths [..., 3, mouth, mouth]."""
+    """Crop canonical faces to the mouth box, and resize to [..., 3, mouth_size, mouth_size]."""
     x0, y0, x1, y1 = (int(v) for v in spec.mouth_box)
     box, size = faces[..., y0:y1, x0:x1].flatten(0, -4), (spec.mouth_size, spec.mouth_size)
     flat = F.interpolate(box, size, mode="bilinear", antialias=True)
@@ -190,20 +194,20 @@ def mouth_crop(faces: Tensor, spec: AVSpec) -> Tensor:
 
 
 def masked_face(faces: Tensor, spec: AVSpec) -> Tensor:
-    """Return canonical faces [..., 3, face_size, face_size] at half the size, the mouth masked."""
+    """Return canonical faces [..., 3, face_size, face_size] at half size with a masked mouth."""
     flat = F.avg_pool2d(faces.flatten(0, -4), 2)
     return mask_mouth(flat.view(*faces.shape[:-2], *flat.shape[-2:]), spec)
 
 
 def mask_mouth(halves: Tensor, spec: AVSpec) -> Tensor:
-    """Mask faces at half the size, [..., 3, face_size / 2, face_size / 2], in place."""
+    """Mask the mouth in half-size faces [..., 3, face_size / 2, face_size / 2], in place."""
     x0, y0, x1, y1 = (int(v) // 2 for v in spec.mask_box)
     halves[..., y0:y1, x0:x1] = 0
     return halves
 
 
 def fill_mouth(masked_face: Tensor, mouths: Tensor, spec: AVSpec) -> Tensor:
-    """Return copies of half-size faces with mouths [..., 3, mouth, mouth] pasted in."""
+    """Return copies of half-size faces with mouths [..., 3, mouth_size, mouth_size] pasted in."""
     x0, y0, x1, y1 = (int(v) // 2 for v in spec.mouth_box)
     filled, size = masked_face.clone(), (y1 - y0, x1 - x0)
     small = F.interpolate(mouths.flatten(0, -4), size, mode="bilinear", antialias=True)
@@ -212,7 +216,7 @@ def fill_mouth(masked_face: Tensor, mouths: Tensor, spec: AVSpec) -> Tensor:
 
 
 def paste_mouth(faces: Tensor, mouths: Tensor, spec: AVSpec) -> Tensor:
-    """Return copies of canonical faces with mouths [..., 3, mouth, mouth] pasted in."""
+    """Return copies of canonical faces with mouths [..., 3, mouth_size, mouth_size] pasted in."""
     x0, y0, x1, y1 = (int(v) for v in spec.mouth_box)
     pasted = faces.clone()
     large = F.interpolate(mouths.flatten(0, -4), (y1 - y0, x1 - x0), mode="bicubic").clamp(0, 1)

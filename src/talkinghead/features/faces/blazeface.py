@@ -1,4 +1,6 @@
-"""Anchors, decoding and suppression of BlazeFace; `litert_detector` runs the network.
+"""Anchors, output decoding and non-maximum suppression of the face detector BlazeFace.
+
+The network is run by `litert_detector`.
 
 Paper: Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019,
 arXiv:1907.05047.
@@ -10,17 +12,17 @@ import numpy as np
 
 from talkinghead.types import FloatArray
 
-# A decoded row: x0, y0, x1, y1, then (x, y) of right eye, left eye, nose, mouth, right ear, left
-# ear, then the score.
+# Columns of a decoded row: x0, y0, x1, y1, then (x, y) of right eye, left eye, nose, mouth, right
+# ear and left ear, then the score.
 NUM_KEYPOINTS = 6
 SCORE = 4 + 2 * NUM_KEYPOINTS
 
 
 def make_anchors(grids: list[tuple[int, int]]) -> FloatArray:
-    """Return the anchors' centres float32 [num_anchors, 2]: (x, y) in [0, 1] of the input.
+    """Return the anchor centres float32 [num_anchors, 2]: (x, y) as fractions of the input.
 
-    `grids` are (cells along a side, anchors per cell) of each feature map. The order is that of the
-    network's output rows.
+    `grids` are (cells along a side, anchors per cell) of each feature map. The anchors are
+    in the order of the network's output rows.
     """
     levels = []
     for cells, repeats in grids:
@@ -33,7 +35,7 @@ def make_anchors(grids: list[tuple[int, int]]) -> FloatArray:
 def decode(
     regressors: FloatArray, logits: FloatArray, anchors: FloatArray, size: int, threshold: float
 ) -> FloatArray:
-    """Decode the network's output to rows [num_kept, 17] in input pixels; see `SCORE`.
+    """Decode the network's output to rows [num_kept, 17] in input pixels.
 
     Args:
         regressors: float32 [num_anchors, 16]: centre, width and height, 6 key points, in input
@@ -60,10 +62,13 @@ def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
 
 
 def suppress(rows: FloatArray, threshold: float = 0.3) -> FloatArray:
-    """Merge overlapping rows into their score-weighted mean, which is steadier than the best row.
+    """Merge the overlapping rows of each face into their score-weighted mean.
 
-    Rows [num_rows, 17] that overlap the best one by more than `threshold` (IoU) are of the same
-    face. The merged rows [num_faces, 17] are in order of their highest score, which they keep.
+    The mean is steadier over time than the row with the highest score.
+
+    Rows [num_rows, 17] that overlap the best row by more than `threshold` (IoU) are of the same
+    face. The merged rows [num_faces, 17] are in order of the highest score of
+    each face, which becomes the score of the merged row.
     """
     merged = []
     rows = rows[np.argsort(-rows[:, SCORE], kind="stable")]

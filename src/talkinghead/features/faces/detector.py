@@ -1,4 +1,7 @@
-"""Face detector protocol, and construction of a detector by name, without heavy imports."""
+"""Face detector protocol, and construction of a face detector by name.
+
+The packages of a detector are imported only when the detector is built.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any, Protocol, cast
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.types import Face, UInt8Array
 
-# Module, class, and advice if a package is missing.
+# Module and class of each detector, and the advice shown if a package is missing.
 _DETECTORS = {
     "litert": (
         *("litert_detector", "LiteRtDetector"),
@@ -22,7 +25,7 @@ _DETECTORS = {
 
 
 class FaceDetector(Protocol):
-    """Detector of faces with landmarks; an instance may be used by one thread at a time.
+    """Detector of faces and their landmarks; only one thread at a time may use an instance.
 
     Attributes:
         topology: order of the landmarks, "mesh468" or "ibug68".
@@ -34,7 +37,7 @@ class FaceDetector(Protocol):
         """Return the faces in an image uint8 [H, W, 3] RGB, largest first."""
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
-        """Return a face of the previous frame in the next one, or None if its region shows none.
+        """Return the face `previous` of the previous frame in the next frame, or None if lost.
 
         This is much faster than `detect`.
         """

@@ -1,4 +1,4 @@
-"""Face detector of the package face-alignment: S3FD detects faces, FAN finds 68 landmarks.
+"""Face detector of the package face-alignment: S3FD for faces and FAN for 68 landmarks.
 
 Paper: Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?",
 2017, arXiv:1703.07332.
@@ -19,7 +19,7 @@ from talkinghead.types import Box, Face, FloatArray, UInt8Array
 
 
 class FaceAlignmentDetector:
-    """Detector with S3FD and FAN, for GPUs or where 68 points are needed.
+    """Face detector with S3FD and FAN, for GPUs or where 68 landmarks are needed.
 
     The weights (about 180 MB) are downloaded at first use into torch hub's checkpoint folder; files
     of these names that are already there are used offline.
@@ -45,19 +45,19 @@ class FaceAlignmentDetector:
             device=device,
             flip_input=flip_input,
             compile=False,
-            # A path is loaded with weights_only; otherwise the file would be unpickled.
+            # With a path, the weights are loaded with weights_only=True instead of unpickled.
             face_detector_kwargs={"path_to_detector": str(detector_weights)},
         )
         self.min_score = min_score
 
     def detect(self, image: UInt8Array) -> list[Face]:
-        """See `FaceDetector.detect`."""
+        """Return the faces in an image, largest first; see `FaceDetector.detect`."""
         boxes = [box[:4] for box in self._network.face_detector.detect_from_image(image.copy())]
         faces = self._fit(image, boxes) if boxes else []
         return sorted(faces, key=lambda face: -face.box.width * face.box.height)
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
-        """See `FaceDetector.track`."""
+        """Return the face `previous` in the next frame, or None; see `FaceDetector.track`."""
         faces = self._fit(image, [np.array(previous.box)])
         return faces[0] if faces else None
 
@@ -72,14 +72,14 @@ class FaceAlignmentDetector:
             if score >= self.min_score:
                 xy = np.asarray(points, dtype=np.float32)[:, :2]
                 (x0, y0), (x1, y1) = xy.min(axis=0).tolist(), xy.max(axis=0).tolist()
-                # Like S3FD's box, with the forehead above the landmarks.
+                # Extend the box above the landmarks to include the forehead, as the boxes of S3FD do.
                 box = Box(x0, y0 - 0.2 * (y1 - y0), x1, y1)
                 faces.append(Face(box, xy, score, self.topology))
         return faces
 
 
 def _fetch(url: str) -> Path:
-    """Return the path of a weight file, downloaded with a hash check if missing."""
+    """Return the path of a weight file; download the file with a hash check if it is missing."""
     name = url.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():

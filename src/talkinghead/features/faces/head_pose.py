@@ -1,7 +1,7 @@
-"""Head pose from points that do not move with speech.
+"""Estimation of the head pose from points that do not move with speech.
 
-Angles are (yaw, pitch, roll) in degrees: positive if the nose points to the right of the image, if
-it points down, and if the head leans clockwise.
+Angles are (yaw, pitch, roll) in degrees. Yaw is positive if the nose points to the right of the
+image, pitch if the nose points down, and roll if the head leans clockwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from talkinghead.types import FloatArray
 
 _FACE_CM = {
     # MediaPipe's canonical face model (geometry_pipeline_metadata_landmarks.pbtxt, Apache-2.0):
-    # eye corners, bridge, base and tip of the nose. x right, y down, z away from the camera.
+    # eye corners, bridge, base and tip of the nose. Axes: x right, y down, z away from the camera.
     33: (-4.445859, -2.663991, -3.173422),
     133: (-1.856432, -2.585245, -3.757904),
     362: (1.856432, -2.585245, -3.757904),
@@ -28,11 +28,11 @@ _MODEL = np.array(list(_FACE_CM.values()))
 _DISTANCE_CM = 100.0
 
 MIRRORED = (-1.0, 1.0, -1.0)
-"""Signs of the angles in a mirrored image."""
+"""Factors that convert the angles of an image to the angles of the mirrored image."""
 
 
 def head_pose(points: FloatArray, topology: str) -> FloatArray:
-    """Return the head's angles float32 [3] relative to the line of sight.
+    """Return the angles float32 [3] of the head relative to the camera's line of sight.
 
     The focal length is unknown; a distance of one metre is assumed. The angles are NaN where the
     points are unknown or degenerate.
@@ -43,7 +43,7 @@ def head_pose(points: FloatArray, topology: str) -> FloatArray:
     unknown = np.full(3, np.nan, np.float32)
     image = points[_POINTS[topology]].astype(np.float64)
     image -= image.mean(0)
-    # The root mean square is a size that depends little on the pose.
+    # The root mean square of the coordinates is a measure of size that hardly depends on the pose.
     focal = np.sqrt(np.square(image).mean() / np.square(_MODEL[:, :2]).mean()) * _DISTANCE_CM
     if not np.isfinite(focal) or focal <= 0:
         return unknown
@@ -61,6 +61,6 @@ def head_pose(points: FloatArray, topology: str) -> FloatArray:
 def head_turn(poses: FloatArray, reference: FloatArray) -> FloatArray:
     """Return head poses [..., 3] relative to the reference image's pose [3]; 0 where unknown.
 
-    This removes most of the person's bias.
+    The difference removes most of the person-specific bias of the estimates.
     """
     return np.nan_to_num(poses - reference).astype(np.float32)

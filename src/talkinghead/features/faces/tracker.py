@@ -18,21 +18,21 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.transform_smoothing import smooth_transforms
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
-# Thresholds of the mean difference of thumbnails in grey levels. Measured: a talking head before a
-# still background stays below 1, a moving camera below 13; shots of one scene differ by 9 or more,
-# shots of different scenes by 20.
+# Thresholds of the mean difference between thumbnails, in grey levels. Measured differences: below 1
+# for a talking head before a still background, below 13 for a moving camera, at least 9 between
+# shots of one scene, at least 20 between shots of different scenes.
 _CUT_MIN, _CUT_MAX = 8.0, 20.0
 _CUT_RATIO, _CUT_RATIO_ABOVE = 10.0, 3.0
 _INITIAL_DIFFERENCE = 2.0
 _THUMBNAIL_SAMPLES = 180
 FORGET_FRAMES = 25
-"""Frames after which a lost face is given up and another face may be selected."""
-# Then only every fifth frame is searched, as detection without a result is slow.
+"""Number of frames without the tracked face after which another face may be selected."""
+# After FORGET_FRAMES only every fifth frame is searched, as detection is slow if it finds no face.
 _SEARCH_EVERY = 5
 
 
 class CutDetector:
-    """Detector of shot cuts: compares the frame difference with that of the preceding frames."""
+    """Detector of shot cuts: a cut is a frame difference much larger than the preceding ones."""
 
     def __init__(self) -> None:
         self._previous: FloatArray | None = None
@@ -57,22 +57,22 @@ class CutDetector:
 
 
 FaceSelector: TypeAlias = Callable[[list[Face], Fraction], Face | None]
-"""Selects the face to track from the faces (largest first) at a time of the video."""
+"""Function of the faces (largest first) and the video time that returns the face to track."""
 
 
 def select_largest_face(faces: list[Face], time_s: Fraction) -> Face | None:
-    """Select the largest face."""
+    """Return the largest face, or None if there is no face."""
     return faces[0] if faces else None
 
 
 class SelectFaceFromLeft:
-    """Selects the face at an index from the left, or None if there are fewer faces."""
+    """Face selector that returns the face at an index, counted from the left."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
     def __call__(self, faces: list[Face], time_s: Fraction) -> Face | None:
-        """Return the face at the index."""
+        """Return the face at the index, or None if there are fewer faces."""
         ordered = sorted(faces, key=lambda face: box_centre(face.box))
         return ordered[self.index] if self.index < len(ordered) else None
 
@@ -87,14 +87,14 @@ class _Person:
 
     @property
     def expected(self) -> Face:
-        """Face at the position extrapolated to the next frame, for more accurate landmarks."""
+        """Last face, moved to its extrapolated position in the next frame."""
         assert self.last is not None
         (x, y), box = self._step.tolist(), self.last.box
         ahead = Box(box.x0 + x, box.y0 + y, box.x1 + x, box.y1 + y)
         return replace(self.last, box=ahead, points=self.last.points + self._step)
 
     def update(self, face: Face | None) -> None:
-        """Set the face of the next frame; None if it is not visible."""
+        """Set the face of the next frame; None if the person is not visible."""
         if face is not None:
             is_continued = self.last is not None and not self.missed
             before = self.last if is_continued and self.last is not None else face
@@ -121,7 +121,7 @@ class FaceTracker:
 
     Args:
         detector: detects and tracks faces.
-        redetect_every: frames between detections in the whole image, which notice landmarks that
+        redetect_every: frames between detections in the whole image, which detect landmarks that
             have drifted off the face.
         select: selects the face to track at the start of a shot and after a loss.
 
@@ -152,7 +152,7 @@ class FaceTracker:
         self._person = _Person()
 
     def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> Face | None:
-        """Return the tracked face in the next frame uint8 [H, W, 3] RGB; None if not visible."""
+        """Return the tracked face in the next frame uint8 [H, W, 3] RGB, or None."""
         self.cut = self._cuts.update(image)
         if self.cut:
             self.reset()
@@ -161,7 +161,7 @@ class FaceTracker:
         return face
 
     def _follow(self, image: UInt8Array) -> Face | None:
-        """Return the face near its last region; None if it is lost or not among detected faces."""
+        """Track the face near its last position; return None if the face is lost."""
         if self._person.last is None or self._person.missed:
             return None
         face = self.detector.track(image, self._person.expected)
@@ -186,7 +186,7 @@ class FaceTracker:
 
 
 class MultiTracker:
-    """Tracker of several faces, each in a fixed slot until it is forgotten.
+    """Tracker of several faces; each face keeps the same slot until it is forgotten.
 
     Args:
         detector: detects and tracks faces.
@@ -214,7 +214,7 @@ class MultiTracker:
         self._since_detection = self.redetect_every
 
     def update(self, image: UInt8Array) -> list[Face | None]:
-        """Return each slot's face in the next frame uint8 [H, W, 3] RGB; None if not visible."""
+        """Return the face of each slot in the next frame uint8 [H, W, 3] RGB, or None."""
         self.cut = self._cuts.update(image)
         if self.cut:
             self.reset()
@@ -230,7 +230,7 @@ class MultiTracker:
         return faces
 
     def _follow(self, image: UInt8Array) -> list[Face | None]:
-        """Track the faces near their last regions; of two at one place the first is kept."""
+        """Track all faces near their last positions; drop faces that overlap an earlier one."""
         faces: list[Face | None] = []
         for person in self._people:
             visible = person.last is not None and not person.missed
@@ -240,7 +240,7 @@ class MultiTracker:
         return faces
 
     def _search(self, image: UInt8Array, faces: list[Face | None]) -> None:
-        """Detect faces: drop drifted ones, find lost ones, and put new ones into free slots."""
+        """Detect faces, drop drifted faces, find lost faces and put new faces into free slots."""
         found = self.detector.detect(image)
         for slot, face in enumerate(faces):
             if face and found and not _is_among(face, found):
@@ -288,13 +288,13 @@ def track_clip(
 
 
 def _interpolate(transforms: FloatArray, edges: list[int]) -> FloatArray:
-    """Interpolate NaN linearly within each shot; a shot without a face is filled from others."""
+    """Replace NaN by linear interpolation within a shot, or from other shots if all are NaN."""
     known = np.isfinite(transforms[:, 0, 0])
     filled = transforms.copy()
     for start, stop in pairwise(edges):
         shot = slice(start, stop) if known[start:stop].any() else slice(None)
         frames, times = np.arange(len(known))[shot][known[shot]], np.arange(start, stop)
-        # Linear interpolation of the entries of two similarities gives a similarity.
+        # Linear interpolation of the entries of two similarity transforms gives such a transform.
         columns = [np.interp(times, frames, c) for c in transforms[frames].reshape(-1, 6).T]
         filled[start:stop] = np.stack(columns, axis=1).reshape(-1, 2, 3)
     return filled
@@ -306,7 +306,7 @@ def _rigid_centre(face: Face) -> FloatArray:
 
 
 def _is_among(face: Face, others: Sequence[Face | None], least: float = 0.1) -> bool:
-    """Return whether a face's box overlaps one of the others by `least` (IoU) or more."""
+    """Return whether the box of a face overlaps another box with an IoU of at least `least`."""
     boxes = [other.box for other in others if other]
     return bool(boxes) and float(overlap(np.array(face.box), np.array(boxes)).max()) >= least
 

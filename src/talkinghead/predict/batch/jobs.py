@@ -20,13 +20,13 @@ from talkinghead.models.checkpoint import resolve_checkpoint
 KEY_TAG = "job"
 """Name of the key in the metadata of an output."""
 _COLUMNS = ("face", "audio", "output")
-# Settings that only the outputs of texts depend on.
+# Settings that affect only outputs made from text.
 _VOICE_SETTINGS = ("language", "tts", "voice")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video to render: files of the face and the speech (or a text), and the file to write."""
+    """One video to render: a file of a face, a file of speech (or a text), and an output file."""
 
     face: Path
     audio: Path | None
@@ -41,7 +41,7 @@ def make_jobs(
     jobs: str | Path | Sequence[Mapping[str, str]] | None,
     text: str | None = None,
 ) -> list[Job]:
-    """Return the jobs of a command line: one, or those of a CSV file or a list.
+    """Return one job for `face`, `audio` and `output`, or all jobs of a CSV file or a list.
 
     Args:
         face: Photo or video of the face.
@@ -54,8 +54,8 @@ def make_jobs(
         text: Text to be spoken by the voice, in place of audio.
 
     Raises:
-        UsageError: Neither or both were given, a column is missing or the text is empty, there is
-            no job, or two write the same file.
+        UsageError: Neither `jobs` nor a single job was given, or both were; a column is missing or
+            the text is empty; there is no job; or two jobs write the same file.
     """
     single = {"face": face, "audio": audio, "output": output}
     if jobs is None:
@@ -82,7 +82,7 @@ def make_jobs(
 
 
 def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list[Job]:
-    """Return every `num_shards`-th job from number `shard` on, so that several runs share a list.
+    """Return every `num_shards`-th job from index `shard` on, so that runs can share a list.
 
     Args:
         jobs: All jobs.
@@ -100,10 +100,11 @@ def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list
 
 
 def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
-    """Return a hash of all that determines a job's output: inputs, settings and package version.
+    """Return a hash of everything that determines a job's output; None if it cannot be computed.
 
-    The contents of the job's files and of the setting `checkpoint` are hashed, so None is returned
-    if one of them cannot be read. `settings` are JSON values.
+    The hash covers the contents of the input files and of the file of the setting `checkpoint`, the
+    other settings, and the package version. None is returned if one of the files cannot be read.
+    `settings` are JSON values.
     """
     try:
         files = [_digest(job.face), job.text if job.audio is None else _digest(job.audio)]
@@ -117,7 +118,7 @@ def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
 
 
 def is_done(job: Job, key: str | None) -> bool:
-    """Return whether the output exists and has this key (see `job_key`)."""
+    """Return whether the output exists and contains this key (see `job_key`)."""
     if key is None or not job.output.is_file():
         return False
     try:
@@ -134,7 +135,7 @@ def _digest_of(path: Path, size: int, changed_ns: int) -> str:
 
 
 def _digest(path: Path) -> str:
-    """Return the hash of a file, cached for files that many jobs share."""
+    """Return the hash of a file; hashes are cached for files that many jobs share."""
     status = path.stat()
     return _digest_of(path, status.st_size, status.st_mtime_ns)
 
@@ -142,7 +143,7 @@ def _digest(path: Path) -> str:
 def _read_rows(
     jobs: str | Path | Sequence[Mapping[str, str]],
 ) -> tuple[Sequence[Mapping[str, str | None]], str, Path]:
-    """Return the rows, their name in errors, and the folder that their paths are relative to."""
+    """Return the rows, the list's name for error messages, and the base folder of its paths."""
     if not isinstance(jobs, str | Path):
         return jobs, "jobs", Path()
     path = Path(jobs)

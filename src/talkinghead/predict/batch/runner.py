@@ -48,22 +48,24 @@ def run_jobs(
     make_speaker: Callable[[], Speaker] | None = None,
     **options: Any,
 ) -> list[RenderReport]:
-    """Render every job with progress bars; a failed one does not stop the others.
+    """Render every job with progress bars; a failed job does not stop the other jobs.
 
     Args:
         make_predictor: returns a process's predictor; with several workers it must be picklable.
         jobs: the jobs.
         workers: Number of processes, each with a predictor and a part of the cores.
-        settings: if given, outputs are kept that were made from the same inputs and settings.
+        settings: if given, existing outputs of the same inputs and settings are kept.
         overwrite: Make existing outputs again.
-        make_speaker: returns the function that speaks the texts of jobs; as `make_predictor`.
+        make_speaker: returns the function that speaks the texts of jobs; with several workers it
+            must be picklable.
         **options: keyword arguments of `LipSyncPredictor.render`.
 
     Returns:
-        The reports of the jobs that were rendered, in their order.
+        The reports of the rendered jobs, in the order of the jobs.
 
     Raises:
-        TalkingHeadError: The predictor's error; that of a single job; the number of failed jobs.
+        TalkingHeadError: The predictor cannot be made, the only job failed, or some of several jobs
+            failed.
         UsageError: `workers` is less than 1.
 
     Example:
@@ -122,7 +124,7 @@ def _reports(outcomes: Sequence[Outcome]) -> list[RenderReport]:
 
 
 class _Bars(Progress):
-    """Progress bars on stderr: one for each running job, and one for a list of several."""
+    """Progress bars on stderr: one for each running job, and one for a list of several jobs."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         super().__init__(
@@ -139,7 +141,7 @@ class _Bars(Progress):
         self._all = self.add_task(_ALL, total=len(jobs), visible=len(jobs) > 1)
 
     def show(self, number: int, done: int, total: int) -> None:
-        """Show a job's number of written frames; a total of 0 is not known yet."""
+        """Show the number of written frames of a job; a total of 0 means that it is unknown."""
         if number not in self._bars:
             self._bars[number] = self.add_task(self._jobs[number].output.name, total=None)
         self.update(self._bars[number], completed=done, total=total or None)
@@ -161,7 +163,7 @@ class _Bars(Progress):
 
 
 class _FramesPerSecond(ProgressColumn):
-    """Speed of a job."""
+    """A column for the speed of a job in frames per second."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.description == _ALL else f"{task.speed or 0:.0f} frames/s")

@@ -1,4 +1,4 @@
-"""Rendering of jobs, in this process or in a pool of processes that have a predictor each."""
+"""Rendering of jobs, in this process or in a pool of processes with one predictor each."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from talkinghead.predict.predictor import LipSyncPredictor
 Speaker: TypeAlias = Callable[[str], SpeechStream]
 """Function that speaks a text."""
 JobProgress: TypeAlias = Callable[[int, int, int], None]
-"""Called with the index of a job, its number of frames written and of all frames."""
+"""Callback that takes the index of a job, the number of written frames and of all frames."""
 
 _POLL_S = 0.1
-# Time that a process may take to remove its unfinished file.
+# Maximum time that a process may take to remove its unfinished file.
 _STOP_TIMEOUT_S = 20.0
 
 
@@ -45,7 +45,7 @@ class Outcome:
 
 @dataclass
 class JobRunner:
-    """Renders jobs with one predictor and one voice, made when they are first needed.
+    """A renderer of jobs that makes its predictor and its voice when they are first needed.
 
     The attributes are the arguments of `run_jobs`. For other processes, `make_predictor` and
     `make_speaker` must be picklable.
@@ -60,7 +60,7 @@ class JobRunner:
     speaker: Speaker | None = None
 
     def run(self, job: Job, progress: Progress) -> Outcome:
-        """Render a job; errors that concern only this job are returned."""
+        """Render a job, and return errors that concern only this job in the outcome."""
         key = None if self.settings is None else job_key(job, self.settings)
         if not self.overwrite and is_done(job, key):
             return Outcome()
@@ -92,7 +92,7 @@ class JobRunner:
 def run_in_workers(
     runner: JobRunner, jobs: Sequence[Job], num_workers: int, progress: JobProgress
 ) -> Generator[tuple[int, Outcome]]:
-    """Render jobs in a pool of processes that share the cores.
+    """Render jobs in a pool of processes that share the CPU cores.
 
     When the generator is closed early, all processes are stopped and remove their unfinished files.
 
@@ -104,9 +104,10 @@ def run_in_workers(
         TalkingHeadError: A predictor cannot be made.
         RuntimeError: An unexpected exception in a process.
     """
-    # Spawned, not forked: this process has threads (a progress bar), whose locks would be copied.
+    # Spawn processes: forking would copy locks that other threads hold, such as the progress bar.
     context = multiprocessing.get_context("spawn")
-    # Numbers of frames, written and all, of each job; without a lock, since each has its own.
+    # Number of written frames and number of all frames of each job. No lock is needed, because only
+    # one process writes the two numbers of a job.
     counts = context.RawArray(c_longlong, 2 * len(jobs))
     num_threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
     pebble.CONSTS.term_timeout = _STOP_TIMEOUT_S
@@ -117,8 +118,9 @@ def run_in_workers(
         context=context,
     )
     numbers: dict[Future[Outcome], int] = {}
-    # A terminal's Ctrl-C goes to every process. This one handles it and stops the others, which
-    # would print tracebacks. Processes and threads that are started here inherit the blocking.
+    # Ctrl-C in a terminal sends SIGINT to every process, and the workers would print tracebacks.
+    # The signal is therefore blocked while the workers start, because they inherit the signal mask.
+    # This process handles Ctrl-C and stops the workers.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         try:
@@ -143,7 +145,7 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         return future.result()
     except (pebble.ProcessExpired, BrokenProcessPool):
         reason = "its process died (killed, or out of memory)"
-        return Outcome(error=TalkingHeadError(f"{reason}; run it again with fewer workers="))
+        return Outcome(error=TalkingHeadError(f"{reason}; run the job again with fewer workers="))
 
 
 class _Worker:
@@ -168,12 +170,12 @@ def _run_job(number: int, job: Job) -> Outcome:
         if parent is not None and not parent.is_alive():
             raise KeyboardInterrupt
 
-    # SIGTERM raises an exception, so that the unfinished file is removed.
+    # Let SIGTERM raise an exception, so that the unfinished file is removed.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _Worker.runner.run(job, progress)
     except KeyboardInterrupt:
-        os._exit(1)  # The pool would catch it and start the next job.
+        os._exit(1)  # The pool would catch the exception and start the next job.
     except Exception as error:
         raise _picklable(error) from error
     finally:
@@ -181,7 +183,7 @@ def _run_job(number: int, job: Job) -> Outcome:
 
 
 def _picklable(error: Exception) -> Exception:
-    """Return the TalkingHeadError that caused an exception, or a RuntimeError with its text."""
+    """Return the `TalkingHeadError` that caused an error, or else a `RuntimeError`."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TalkingHeadError):

@@ -18,39 +18,40 @@ from talkinghead.predict.compositing.mouth_region import MouthRegion, PaintedMou
 from talkinghead.predict.compositing.stabiliser import OneEuroFilter
 from talkinghead.types import FloatArray, UInt8Array
 
-# The skin ring, in box units.
+# Geometry of the skin ring around the mouth; positions are in box units.
 _RING_CENTRE: FloatArray = np.array([0.5, 0.32], dtype=np.float32)
 _RING_RADII: FloatArray = np.array([0.36, 0.30], dtype=np.float32)
 _RING_INNER = 0.75
 _RING_BOTTOM = 0.55
 _MIN_PIXELS = 16
 _STATISTICS_SIDE = 96
-# Limits of green minus red, in levels: of teeth in white light, and how far teeth and pixels as
-# yellow as the skin may exceed the skin's value.
+# Limits of green minus red, in levels: the limit for teeth in white light, and the amounts by which
+# teeth and skin-coloured pixels may exceed the value of the skin.
 _WHITE_TEETH, _GREENER_TEETH, _GREENER_SKIN = -8.0, 20.0, 8.0
-# Lower bound of the skin's yellow fraction, by which skin is distinguished from teeth.
+# Lower bound of the skin's yellow fraction, which distinguishes skin from teeth.
 _MIN_YELLOW = 0.08
 _MAX_LOG_GAIN = 0.25
 _LOG_GAIN_THRESHOLD = 0.1
 _SHIFT_THRESHOLD = 0.5
 _CUTOFF_HZ = 0.7
 
-# A smaller RGB weight is invisible.
+# RGB with a smaller blend weight is not visible.
 _MIN_RGB_WEIGHT = 0.02
 _MAX_SHARPENING = 2.5
-# Regularises the sharpness of areas without structure, in squared grey levels.
+# Regularisation of the sharpness in areas without structure, in squared grey levels.
 _MIN_ENERGY = 4.0
-# Variance of rounding to integer levels. The composite is rounded too, so it is not counted.
+# Variance of rounding to integer levels. Subtracted from the measured noise, because the composite
+# is rounded too.
 _ROUNDING_NOISE = 1 / 12
 _TILE = 256
 _CONSTANT_NOISE = 0.999
-# A warped texture with less than this fraction of the image's noise gets grain too.
+# Grain is also added to warped texture with less than this fraction of the image's noise.
 _CLEAN_TEXTURE = 0.9
 _NOISE_KERNEL: FloatArray = (np.outer([1, -2, 1], [1, -2, 1]) / 6).astype(np.float32)
 
 
 def skin_ring(region: MouthRegion) -> tuple[int, npt.NDArray[np.bool_]]:
-    """Select skin around the mouth for statistics.
+    """Return a mask of the skin around the mouth, for colour and noise statistics.
 
     The lower part of the ring is excluded: the chin moves there and uncovers the background.
     Returns the subsampling step, and a mask bool [n, m] of the subsampled region.
@@ -66,7 +67,7 @@ def skin_ring(region: MouthRegion) -> tuple[int, npt.NDArray[np.bool_]]:
 
 
 def remove_green_cast(mouth: PaintedMouth, image: UInt8Array, region: MouthRegion) -> PaintedMouth:
-    """Limit the green of the model's RGB to what teeth or skin can have in the image's light.
+    """Limit the green of the model's RGB to the range of teeth and skin in the image's light.
 
     On skin unlike that of its training data, a generator may produce green teeth or a green haze
     around the lips. The skin ring gives the colour of the light. Teeth are distinguished from skin
@@ -102,7 +103,7 @@ def _level_green_yellow(image: FloatArray) -> tuple[npt.NDArray[np.floating], ..
 
 
 class ColourMatcher:
-    """Matches the Lab mean and deviation of generated skin to the skin ring around the mouth.
+    """A matcher for the Lab mean and deviation of generated skin and the skin around the mouth.
 
     Paper: Reinhard et al., "Color Transfer between Images", IEEE CG&A 2001.
     """
@@ -139,12 +140,12 @@ class ColourMatcher:
 
 
 def _shrink(value: FloatArray, threshold: float) -> FloatArray:
-    """Soft-threshold differences that motion in the ring can cause."""
+    """Soft-threshold a difference, to ignore small changes caused by motion in the ring."""
     return np.sign(value) * np.maximum(np.abs(value) - np.float32(threshold), 0)
 
 
 def _statistics(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of each Lab channel of pixels [n, 3]."""
+    """Return the mean and standard deviation of each Lab channel of pixels [n, 3]."""
     lab = _to_lab(pixels[None])[0]
     return lab.mean(0), lab.std(0) + np.float32(1.0)
 
@@ -154,7 +155,7 @@ def _to_lab(rgb: FloatArray) -> FloatArray:
 
 
 class DetailMatcher:
-    """Matches the sharpness and grain of the generated mouth to the image.
+    """A matcher for the sharpness and grain of the generated mouth and the image.
 
     The model's RGB is enlarged from 96 x 96 pixels, so it is softer and has less noise than the
     image. *Sharpness* is the ratio of fine detail to coarser structure: both are larger in an open
@@ -216,7 +217,7 @@ class DetailMatcher:
                 part, weight = (slice(None), slice(None)), mouth.rgb_weight
             rows = np.arange(region.rows.start, region.rows.stop)[part[0]] % _TILE
             columns = np.arange(region.columns.start, region.columns.stop)[part[1]] % _TILE
-            # The warped texture, of weight 1 - weight, has noise already; variances add up.
+            # The warped texture, with blend weight 1 - weight, already has noise; variances add up.
             missing = noise**2 - (texture_noise * (1 - weight)) ** 2
             output[part] += (np.sqrt(missing) * self._tile[np.ix_(rows, columns)])[..., None]
         return output
@@ -224,7 +225,7 @@ class DetailMatcher:
     def _noise(
         self, mouth: FloatArray, image: UInt8Array, region: MouthRegion
     ) -> tuple[float, float, float]:
-        """Measure the noise on flat skin.
+        """Return the noise levels on flat skin, and the correlation with the previous frame.
 
         Returns:
             The standard deviations of the image's and the mouth's noise, in grey levels; and the
@@ -245,7 +246,7 @@ class DetailMatcher:
         return noise, texture_noise, float(current @ previous) / max(power, 1e-6)
 
     def _update_grain(self, correlation: float) -> None:
-        """Generate the next frame's grain with the given correlation to the last frame's."""
+        """Generate the next frame's grain, with the given correlation to the current grain."""
         if correlation >= _CONSTANT_NOISE:
             return
         kept = np.float32(max(correlation, 0))
@@ -260,7 +261,7 @@ def _grey(rgb: FloatArray) -> FloatArray:
 def _detail_and_sharpness(
     grey: FloatArray, weight: FloatArray, sigma: float, noise: float
 ) -> tuple[FloatArray, float]:
-    """Return the fine detail [n, m] of grey levels [n, m], and its ratio to coarser structure."""
+    """Return the fine detail [n, m] of grey levels [n, m], and the ratio to coarser structure."""
     smooth = cv2.GaussianBlur(grey, (0, 0), sigma)
     detail, structure = grey - smooth, smooth - cv2.GaussianBlur(smooth, (0, 0), 2 * sigma)
     fine, coarse = (float((weight * b * b).sum() / weight.sum()) for b in (detail, structure))
@@ -268,7 +269,7 @@ def _detail_and_sharpness(
 
 
 def _deviation(residual: FloatArray, rounding: float) -> float:
-    """Return the standard deviation of noise from its residual, less the variance `rounding`.
+    """Return the standard deviation of a noise residual, after subtracting variance `rounding`.
 
     The median is robust against the few large residuals of hairs and folds.
     """
@@ -277,6 +278,6 @@ def _deviation(residual: FloatArray, rounding: float) -> float:
 
 
 def _residual(pixels: UInt8Array | FloatArray) -> FloatArray:
-    """Filter out smooth gradients and straight edges: float32 [h, w] of [h, w, 3]."""
+    """Return pixels [h, w, 3] without smooth gradients and straight edges, as float32 [h, w]."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.filter2D(grey, cv2.CV_32F, _NOISE_KERNEL))

@@ -24,16 +24,16 @@ from talkinghead.predict.mouth_generator import GeneratedFrame
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
-# Yaw relative to the reference at which the background beside the jaw begins to be masked, and at
-# which it is masked completely.
+# Yaw angles relative to the reference. Masking of the background beside the jaw starts at the first
+# angle and is complete at the second angle.
 _BACKGROUND_MASK_DEG = (8.0, 18.0)
 
 _PainterKey: TypeAlias = tuple[int, Reference | None]
-"""A face's slot and its reference."""
+"""Slot of a face, and the reference of the face."""
 
 
 class Compositor:
-    """Composites the mouths of all faces into each frame.
+    """A compositor that inserts the mouths of all faces into each frame.
 
     Args:
         renderer: the blending method; every pair of a face and a reference gets a copy of it.
@@ -56,7 +56,7 @@ class Compositor:
         self._used: set[_PainterKey] = set()
 
     def composite(self, frame: GeneratedFrame) -> tuple[UInt8Array, bool]:
-        """Add one face's mouth to the current frame.
+        """Add the mouth of one face to the current frame.
 
         Returns:
             The image uint8 [H, W, 3] with the mouths so far, complete if `frame.source.is_last`;
@@ -74,7 +74,7 @@ class Compositor:
         result = (image, has_mouth) if painted is None else (painted, True)
         self._unfinished = None if source.is_last else result
         if source.is_last:
-            # Filter state is valid only for consecutive frames.
+            # Discard unused painters: filter state is valid only for consecutive frames.
             self._painters = {key: self._painters[key] for key in self._used}
             self._used.clear()
         return result
@@ -89,9 +89,9 @@ class Compositor:
 
 
 class _MouthPainter:
-    """Stabilises, paints and blends the mouth of one face with one reference.
+    """The filters and the renderer for the mouth of one face with one reference.
 
-    Its filters are reset at cuts and wherever the face was lost.
+    The filters are reset at cuts and wherever the face was lost.
     """
 
     def __init__(self, renderer: Renderer, spec: AVSpec, stabilise: bool, guard: bool) -> None:
@@ -112,7 +112,7 @@ class _MouthPainter:
             self._guard.reset()
 
     def paint(self, image: UInt8Array, frame: GeneratedFrame) -> UInt8Array | None:
-        """Return a copy of the image with the mouth, None if the frame has no mouth to paint."""
+        """Return a copy of the image with the mouth, or None if the frame has no mouth."""
         source, fields = frame.source, frame.fields
         if source.transform is None:
             self._transform = self._region = None
@@ -146,7 +146,7 @@ class _MouthPainter:
 
 
 def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
-    """Exclude the background beside a head that has turned away from its reference's pose."""
+    """Exclude the background beside a head that is turned relative to the reference."""
     reference_pose = None if source.reference is None else source.reference.pose
     if source.outline is None or source.pose is None or reference_pose is None:
         return region

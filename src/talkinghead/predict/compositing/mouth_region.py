@@ -26,15 +26,15 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # The ellipse excludes the nose, which speech does not move, and the background beside the face.
 ELLIPSE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
 ELLIPSE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
-# The region exceeds the ellipse by this factor, so that renderers see pixels around it.
+# Size of the region relative to the ellipse, so that it includes pixels around the ellipse.
 _MARGIN = 1.06
-# Blur of the face's outline, as a fraction of the box side.
+# Blur of the edge of the face outline, as a fraction of the box side.
 _OUTLINE_BLUR = 0.03
 
 
 @dataclass(frozen=True)
 class MouthRegion:
-    """The pixels of an image around the ellipse that may be changed.
+    """The rectangle of an image around the ellipse in which the mouth may be changed.
 
     Attributes:
         rows, columns: the region's slices of the image.
@@ -54,7 +54,7 @@ class MouthRegion:
 
     @property
     def side_px(self) -> float:
-        """The side of the mouth box in image pixels."""
+        """Side length of the mouth box in image pixels."""
         return float(np.hypot(self.box_to_image[0, 0], self.box_to_image[1, 0]))
 
     def crop(self, image: UInt8Array) -> UInt8Array:
@@ -98,7 +98,7 @@ class PaintedMouth:
 
 @dataclass(frozen=True)
 class Texture:
-    """A reference image, uint8 [H, W, 3], and the position of the mouth box in it."""
+    """A reference image, uint8 [H, W, 3], and the position of the mouth box in the image."""
 
     image: UInt8Array
     box_to_image: FloatArray
@@ -107,7 +107,7 @@ class Texture:
 def sample_pixels(
     image: npt.NDArray[Any], xy: npt.NDArray[np.floating], interpolation: int
 ) -> FloatArray:
-    """Sample an image [n, m(, C)] at pixel coordinates [h, w, 2]: [h, w(, C)] of the same dtype."""
+    """Sample an image [n, m] or [n, m, C] at pixel coordinates [h, w, 2]; keep the dtype."""
     xy = xy.astype(np.float32, copy=False)
     return cv2.remap(image, xy, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
@@ -126,7 +126,7 @@ def box_to_image(transform: FloatArray, spec: AVSpec) -> FloatArray:
 def find_mouth_region(
     transform: FloatArray, height: int, width: int, spec: AVSpec
 ) -> MouthRegion | None:
-    """Return the mouth region of an image, None if it is completely outside the image."""
+    """Return the mouth region of an image, or None if it is completely outside the image."""
     to_image = box_to_image(transform, spec)
     centre = to_image[:, :2] @ ELLIPSE_CENTRE + to_image[:, 2]
     reach = _MARGIN * np.linalg.norm(to_image[:, :2] * ELLIPSE_RADII, axis=1)

@@ -20,14 +20,15 @@ from talkinghead.types import FloatArray, UInt8Array
 
 _GRID = 32
 _SAMPLES_PER_CELL = 4
-# How far facial features move by nods and the jaw, in cells in each direction.
+# Maximum motion of facial features due to nods and the jaw, in cells in each direction.
 _REACH = 3
-# The area in which speech itself changes colours, in box units.
+# Ellipse around the lips in which speech changes the colours, in box units.
 _LIPS_CENTRE, _LIPS_RADII = np.array([0.5, 0.47]), np.array([0.27, 0.22])
-# Added to every channel: the colour ratios of nearly black pixels are dominated by noise.
+# Offset added to every channel, because noise dominates the colour ratios of nearly black pixels.
 _OFFSET = 16
 _LUMINANCE: FloatArray = np.array([0.30, 0.59, 0.11], dtype=np.float32)
-# Tolerated change of the log luminance. Shadows and lamps hardly change the colour ratios.
+# Tolerated change of the log luminance: shadows and lamps change the luminance, but hardly change
+# the colour ratios.
 _LUMINANCE_TOLERANCE = 0.5
 # Hysteresis thresholds, in natural logarithms of colour ratios.
 _LOW, _HIGH = 0.12, 0.22
@@ -37,7 +38,7 @@ _ADAPT_S = 2.0
 
 
 class OcclusionGuard:
-    """Detects occlusions of the mouth region by their colour.
+    """A detector for occlusions of the mouth region, based on their colour.
 
     A grid cell is an outlier if its colour does not occur in the reference within `_REACH` cells.
     Colours are compared by the ratios of red, green and blue, which shadows do not change; a beard
@@ -70,8 +71,8 @@ class OcclusionGuard:
     ) -> FloatArray | None:
         """Return the visibility of the mouth region in an image uint8 [H, W, 3] RGB.
 
-        It is float32 [h, w] in [0, 1], or None if all of the region is visible, as in a photo. The
-        reference shows the face without occlusion.
+        The visibility is float32 [h, w] in [0, 1], or None if the whole region is visible, as in a
+        photo. The reference shows the face without occlusion.
         """
         if image is reference.image:
             return None
@@ -88,7 +89,7 @@ class OcclusionGuard:
         return 1 - region.resample(self._covered, cv2.INTER_LINEAR)
 
     def _measure_reference(self, reference: Texture) -> None:
-        """Store the range of colours within reach of each cell.
+        """Store the range of reference colours within `_REACH` cells of each cell.
 
         Colours of the lip area count for cells in that area only.
         """
@@ -109,13 +110,13 @@ class OcclusionGuard:
         colours = _cell_colours(image, region.box_to_image)
         free = self._outside_lips & (self._covered == 0)
         if free.any():
-            # Adapts to slow changes of the light only.
+            # Adapt only to slow changes of the light.
             shift = np.median((colours - self._face)[free], axis=0)
             self._shift += np.float32(min(elapsed_s / _ADAPT_S, 1.0)) * (shift - self._shift)
         return colours - self._shift
 
     def _find_occlusion(self, colours: FloatArray) -> FloatArray:
-        """Grow occluded areas from clear outliers by hysteresis: 0 or 1, float32 [grid, grid]."""
+        """Return a mask of occluded cells, 0 or 1, grown from clear outliers: [grid, grid]."""
         excess = np.maximum(np.maximum(self._least - colours, colours - self._most), 0)
         excess[..., 2] = np.maximum(excess[..., 2] - _LUMINANCE_TOLERANCE, 0)
         distance = np.linalg.norm(excess, axis=-1)
@@ -123,7 +124,7 @@ class OcclusionGuard:
         seeds = likely & self._outside_lips & ((distance > _HIGH) | (self._covered > 0.5))
         if seeds.sum() < _MIN_SEEDS:
             return np.zeros_like(self._covered)
-        # An object's luminance varies more than its colour.
+        # Scale the luminance down: within an object it varies more than the colour ratios.
         difference = (colours - np.median(colours[seeds], axis=0)) / np.array([1, 1, 3], np.float32)
         likely |= self._inside & self._lips & (np.linalg.norm(difference, axis=-1) < _HIGH)
         count, labels = cv2.connectedComponents(likely.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Renderers: blend a generated mouth into an image without a visible seam.
+"""Renderers that blend a generated mouth into an image without a visible seam.
 
 To add a renderer, write a class with the methods of `Renderer` and a file
 `conf/renderer/NAME.yaml` with its `_target_`. The renderers in this module first match colour,
@@ -37,15 +37,15 @@ _MAX_DIFFERENCE = 40
 
 
 class Renderer(Protocol):
-    """A method of blending a generated mouth into an image; see `examples/custom_renderer.py`."""
+    """Protocol of a blending method for generated mouths; see `examples/custom_renderer.py`."""
 
     def reset(self) -> None:
-        """Clear temporal state; called at cuts and before every video."""
+        """Clear temporal state; this method is called at cuts and before every video."""
 
     def render(
         self, image: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> UInt8Array:
-        """Return a copy of the image with the mouth.
+        """Return a copy of the image with the generated mouth.
 
         Args:
             image: uint8 [H, W, 3] RGB; must not be modified.
@@ -85,7 +85,7 @@ class _MatchingRenderer(ABC):
     def render(
         self, image: UInt8Array, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> UInt8Array:
-        """Return a copy of the image with the mouth."""
+        """Return a copy of the image with the generated mouth."""
         mouth = remove_green_cast(mouth, image, region)
         matched = self._colour.match(mouth.image, image, region, time_s)
         matched = self._detail.match(replace(mouth, image=matched), image, region, time_s)
@@ -99,11 +99,11 @@ class _MatchingRenderer(ABC):
 
     @abstractmethod
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
-        """Return the change of the image for the mouth's difference from it, both [h, w, 3]."""
+        """Return the image change for a difference of mouth and image, both [h, w, 3]."""
 
 
 def _edge_weights(radius: FloatArray, feather: float) -> FloatArray:
-    """Return weights [h, w, 1] that rise from 0 at the ellipse's edge to 1 over `feather`."""
+    """Return weights [h, w, 1] that rise from 0 at the ellipse's edge to 1 over a width."""
     width = np.float32(feather / ELLIPSE_RADII.mean())
     ramp = ((1 - radius) / width).clip(0, 1)
     return (ramp * ramp * (3 - 2 * ramp))[..., None]
@@ -125,7 +125,7 @@ class FeatherRenderer(_MatchingRenderer):
 
 @dataclass(eq=False)
 class LaplacianRenderer(_MatchingRenderer):
-    """Pyramid blending: coarse differences fade over a wide edge, fine detail over a narrow one.
+    """Pyramid blending: coarse differences fade over a wide edge, fine detail over a narrow edge.
 
     One pyramid is built, of the difference between mouth and image. Its grid is fixed to the face,
     so it does not flicker when the head moves. Detail finer than the grid fades over `feather`, and
@@ -158,7 +158,8 @@ class LaplacianRenderer(_MatchingRenderer):
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
         coarse = _local_means(difference, self._grid_xy, region, 1 / _GRID)
         pyramid = _laplacian_pyramid(coarse, self.levels)
-        # The narrow edge is applied to all levels below; this converts it to each level's width.
+        # The narrow edge is applied to the sum of all levels at the end. The corrections widen the
+        # edge of each level in advance.
         terms = (c * level for c, level in zip(self._corrections, pyramid, strict=True))
         excess = np.asarray(sum(terms), dtype=np.float32)
         if excess.any():
@@ -167,7 +168,7 @@ class LaplacianRenderer(_MatchingRenderer):
 
 
 def _laplacian_pyramid(field: FloatArray, num_levels: int) -> list[FloatArray]:
-    """Return the levels of a Laplacian pyramid at the field's size; their sum is the field."""
+    """Return the levels of a Laplacian pyramid, all of the field's size; their sum is the field."""
     levels, rest = [], field
     for level in range(1, num_levels):
         smooth = field
@@ -182,7 +183,7 @@ def _laplacian_pyramid(field: FloatArray, num_levels: int) -> list[FloatArray]:
 
 @dataclass(eq=False)
 class PoissonRenderer(_MatchingRenderer):
-    """Gradient-domain blending for uneven light: keeps the mouth's gradients.
+    """Gradient-domain blending, which keeps the gradients of the mouth in uneven light.
 
     The correction that makes the mouth meet the image along the ellipse and keeps its gradients is
     a harmonic function. On a disc it has a closed form, Poisson's integral: the Fourier series of
@@ -238,7 +239,7 @@ def _local_means(
 
 
 def _poisson_kernel(angle: npt.NDArray[np.floating], harmonics: int) -> FloatArray:
-    """Return the map from edge values to the harmonic function: [grid, grid, len(angle)]."""
+    """Return the matrix from edge values to the harmonic function: [grid, grid, len(angle)]."""
     steps = (np.arange(_GRID) + 0.5) / _GRID
     x = (steps[None, :] - ELLIPSE_CENTRE[0]) / ELLIPSE_RADII[0]
     y = (steps[:, None] - ELLIPSE_CENTRE[1]) / ELLIPSE_RADII[1]

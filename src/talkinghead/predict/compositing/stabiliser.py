@@ -1,4 +1,4 @@
-"""Temporal smoothing of the generated mouth, against jitter.
+"""Temporal smoothing of the generated mouth, which reduces jitter.
 
 The filters are causal and process one frame at a time, so a stream and a file give the same frames.
 """
@@ -14,13 +14,13 @@ import numpy.typing as npt
 from talkinghead.types import FloatArray
 
 _MIN_CUTOFF_HZ = 5.0
-# They depend on the units of the fields.
+# Speed coefficients of the filters, which depend on the units of the fields.
 _SPEED_COEFFICIENTS = {"flow": 100.0, "rgb": 40.0, "mask": 40.0}
 
 
 @dataclass(frozen=True)
 class MouthFields:
-    """Output of the generator for one mouth, over the mouth box.
+    """Output of the generator for one mouth, covering the mouth box.
 
     Attributes:
         flow: (x, y) displacements in sides of the box, float32 [h, w, 2]: each position takes the
@@ -35,7 +35,7 @@ class MouthFields:
 
 
 class OneEuroFilter:
-    """A low-pass filter whose cut-off frequency rises with the speed of its input.
+    """A One Euro filter: a low-pass filter whose cut-off frequency rises with the input's speed.
 
     The speed is that of the whole field instead of each element, so all elements of a field have
     the same delay.
@@ -54,12 +54,12 @@ class OneEuroFilter:
         self.reset()
 
     def reset(self) -> None:
-        """Clear the state: the next value passes unchanged."""
+        """Clear the state, so that the next value is returned unchanged."""
         self._previous: npt.NDArray[np.float32] | None = None
         self._time_s = 0.0
 
     def __call__(self, value: FloatArray, time_s: float) -> FloatArray:
-        """Return the filtered value. It passes unchanged if `time_s` has not increased."""
+        """Return the filtered value, or the unchanged value if `time_s` has not increased."""
         elapsed_s = time_s - self._time_s
         self._time_s = time_s
         if self._previous is None or self._previous.shape != value.shape or elapsed_s <= 0:
@@ -83,7 +83,7 @@ class MouthStabiliser:
         }
 
     def reset(self) -> None:
-        """Clear the state; call it at cuts."""
+        """Clear the state; call this method at cuts."""
         for one_euro in self._filters.values():
             one_euro.reset()
 

@@ -1,1 +1,1 @@
-"""Write the result: muxing, labels and provenance."""
+"""Output of predictions: muxing, labels and provenance."""

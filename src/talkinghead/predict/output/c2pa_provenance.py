@@ -1,4 +1,4 @@
-"""Signed provenance (C2PA): the file's signer and software, with detection of later changes."""
+"""Signed C2PA manifests: they state a file's signer and software and reveal later changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TRIAL_DAYS = 30
 
 @dataclass(frozen=True)
 class SignedProvenance(Provenance):
-    """A signed manifest of the Coalition for Content Provenance and Authenticity.
+    """Provenance in a signed manifest of the Coalition for Content Provenance and Authenticity.
 
     The constructor signs an image of one pixel, so that an unusable certificate is found before
     anything is rendered.
@@ -41,7 +41,8 @@ class SignedProvenance(Provenance):
     Attributes:
         certificate_path: PEM file of the signer's certificate, followed by those of its
             authorities. None creates a test certificate that no verifier trusts.
-        key_path: PEM file of its private key, not encrypted: RSA, P-256, P-384, P-521 or Ed25519.
+        key_path: PEM file of the certificate's private key, not encrypted: RSA, P-256, P-384, P-521
+            or Ed25519.
         timestamp_url: URL of a time-stamping authority; a timestamp keeps the signature valid after
             the certificate has expired.
 
@@ -114,7 +115,7 @@ def make_trial_certificate() -> tuple[bytes, bytes]:
     """Create a test certificate, valid for a month, that no verifier trusts.
 
     Returns:
-        PEM of the certificate and of its test authority, and PEM of its private key.
+        PEM of the certificate and of its test authority, and PEM of the certificate's private key.
     """
     _import_c2pa()
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -132,7 +133,7 @@ def make_trial_certificate() -> tuple[bytes, bytes]:
 def _certificate(
     name: str, key: EllipticCurvePrivateKey, issuer: str, issuer_key: EllipticCurvePrivateKey
 ) -> Certificate:
-    """Return a certificate of the C2PA profile; an authority's if it is its own issuer."""
+    """Return a C2PA certificate, which belongs to an authority if it is self-issued."""
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID

@@ -1,4 +1,4 @@
-"""A visible label: a line of text in the corner of every image."""
+"""A visible label: a line of text in a corner of every image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray, UInt8Array
 
-# Height of the letters as a fraction of the image's height, and the maximum width.
+# Letter height as a fraction of the image height, and maximum width as one of the image width.
 _HEIGHT, _MAX_WIDTH = 0.035, 0.9
 _MIN_PIXELS = 8
-# Brightness of the image behind the letters: white text stays legible on a white image.
+# Factor that darkens the image behind the letters, so that white text is legible on white.
 _DIMMING = 0.35
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -19,7 +19,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 class Label:
     """A white line of text in the upper left corner, on a darkened background.
 
-    It cannot cover the mouth, since a detected face has its eyes above the mouth.
+    The label cannot cover the mouth, because the eyes of a detected face are above the mouth.
 
     Args:
         text: one line.

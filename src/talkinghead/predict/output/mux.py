@@ -1,4 +1,4 @@
-"""Writing of a prediction's frames and audio to a file, interleaved."""
+"""Write the frames and the audio of a prediction to a file, interleaved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from talkinghead.predict.prediction import Prediction
 from talkinghead.types import FloatArray
 
 Progress = Callable[[int, int], None]
-"""Called with the number of frames written and the number of all frames, 0 if it is not known."""
+"""Callback that takes the number of written frames and the number of all frames (0: unknown)."""
 
 
 def write_video(
@@ -56,7 +56,7 @@ def write_video(
 
 
 class _AudioTrack:
-    """Writes the speech slightly ahead of the frames, for players that buffer little."""
+    """An audio track written slightly ahead of the frames, for players with small buffers."""
 
     def __init__(
         self, writer: VideoWriter, samples: Iterator[FloatArray], sample_rate: int
@@ -69,7 +69,7 @@ class _AudioTrack:
         return samples_to_seconds(self._num_samples, self._sample_rate)
 
     def write_until(self, time_s: Fraction | None) -> None:
-        """Write the speech up to a time, or all the rest."""
+        """Write the speech up to a time, or all remaining speech if the time is None."""
         while time_s is None or self.duration_s <= time_s:
             chunk = next(self._samples, None)
             if chunk is None:
@@ -77,7 +77,7 @@ class _AudioTrack:
             self._write(chunk)
 
     def pad_until(self, time_s: Fraction) -> None:
-        """Write silence up to a time if the speech has ended before."""
+        """Write silence up to a time if the speech ends before that time."""
         missing = seconds_to_samples(time_s, self._sample_rate) - self._num_samples
         self._write(np.zeros(max(0, missing), np.float32))
 
@@ -87,7 +87,7 @@ class _AudioTrack:
 
 
 def refuse_overwriting(output: Path, *inputs: object) -> None:
-    """Raise UsageError if the output is the file of an input."""
+    """Raise `UsageError` if the output is the same file as an input."""
     paths = [Path(given) for given in inputs if isinstance(given, str | Path)]
     if output.exists() and any(path.exists() and output.samefile(path) for path in paths):
         raise UsageError(

@@ -1,1 +1,1 @@
-"""Frames in: photos, videos, face tracks, reference frames and head motion."""
+"""Source frames: photos, videos, face tracks, references and idle motion."""

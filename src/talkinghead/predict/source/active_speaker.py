@@ -1,4 +1,4 @@
-"""Active-speaker selection: the face whose mouth is best in sync with the video's audio."""
+"""Select the speaking face: the one whose mouth is best synchronised with the video's audio."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MIN_WINDOWS = 12
 
 @dataclass
 class _Candidate:
-    """A face at the beginning of a shot: its times, and its centres in the image at these times.
+    """A face at the beginning of a shot, with its centre in the image at each frame time.
 
     `mouths` are crops of the mouth box, uint8 [side, side, 3], at the frame rate of the AVSpec.
     While the face is not visible, its last crop is repeated.
@@ -51,7 +51,7 @@ class _Candidate:
 
 @dataclass
 class _Shot:
-    """A shot and the faces in it, by slot; `speaker` stays None if the shot is too short."""
+    """A shot and its faces, keyed by slot; `speaker` remains None if the shot is too short."""
 
     start_s: Fraction
     candidates: dict[int, _Candidate] = field(default_factory=dict)
@@ -60,10 +60,10 @@ class _Shot:
 
 
 class ActiveSpeakerSelector:
-    """Selects the speaking face of a video with audio for a tracker; a `FaceSelector` function.
+    """A callable that selects the speaking face of a video with audio (a `FaceSelector`).
 
     The video is decoded a second time, ahead of the frames that are being tracked, shot by shot.
-    `fps` is its nominal frame rate, and `spec` the AVSpec of the sync expert.
+    `fps` is the nominal frame rate of the video, and `spec` the AVSpec of the sync expert.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ActiveSpeakerSelector:
         self._analysed_s: Fraction | None = Fraction(-1)
 
     def __call__(self, faces: list[Face], time_s: Fraction) -> Face | None:
-        """Return the face nearest to the speaker's position at a time of the file."""
+        """Return the face nearest to the speaker's position at a given time of the video."""
         while self._analysed_s is not None and self._analysed_s < time_s:
             self._analysed_s = next(self._analysis, None)
         shot = next(shot for shot in reversed(self._shots) if shot.start_s <= time_s)
@@ -93,7 +93,7 @@ class ActiveSpeakerSelector:
         return min(faces, key=lambda face: float(np.linalg.norm(box_centre(face.box) - speaker_xy)))
 
     def _analyse(self, path: Path, fps: Fraction, detector: FaceDetector) -> Iterator[Fraction]:
-        """Decode the file and yield each time up to which the speaker has been selected."""
+        """Decode and analyse the video; yield each time up to which the speaker is selected."""
         tracks = track_faces(decode_frames(path, fps), MultiTracker(detector, MAX_FACES))
         merged = interleave_tracks([align_faces(track, self._spec, fps) for track in tracks])
         for time_s, group in groupby(merged, key=lambda frame: frame.time_s):
@@ -111,7 +111,7 @@ class ActiveSpeakerSelector:
         self._select_speaker(self._shots[-1])
 
     def _add_frames(self, shot: _Shot, frames: list[SourceFrame]) -> None:
-        """Add the faces of one image to the candidates of its shot."""
+        """Add the faces of one image to the candidates of the shot."""
         x0, y0, x1, y1 = (int(v) for v in self._spec.mouth_box)
         face_centre = np.full(2, self._spec.face_size / 2, np.float32)
         elapsed_s = frames[0].time_s + frames[0].duration_s - shot.start_s
@@ -124,14 +124,14 @@ class ActiveSpeakerSelector:
             candidate.centres_xy.append(inverse[:, :2] @ face_centre + inverse[:, 2])
             face = warp_face(frame.image, frame.transform, self._spec.face_size)
             mouth = face[y0:y1, x0:x1].copy()
-            # Resample from the video's frame rate to that of the AVSpec.
+            # Resample from the video's frame rate to the frame rate of the AVSpec.
             num_missing = round_half_up(elapsed_s * self._spec.fps) - len(candidate.mouths)
             candidate.mouths += [(candidate.mouths or [mouth])[-1]] * (num_missing - 1)
             candidate.mouths += [mouth] * (num_missing > 0)
 
     @torch.inference_mode()
     def _select_speaker(self, shot: _Shot) -> None:
-        """Select the candidate with the highest sync confidence."""
+        """Select the candidate with the highest sync confidence as the speaker of the shot."""
         if not shot.is_open:
             return
         shot.is_open = False
@@ -146,7 +146,7 @@ class ActiveSpeakerSelector:
             candidate.mouths.clear()
 
     def _confidence(self, candidate: _Candidate, features_CM: torch.Tensor) -> float:
-        """Return LSE-C of a candidate and the audio, -1 if the face was visible too briefly."""
+        """Return the LSE-C of a candidate, or -1 if the face was visible too briefly."""
         mouths, spec = candidate.mouths, self._spec
         if len(mouths) < self._expert.num_frames + _MIN_WINDOWS:
             return -1.0
@@ -165,7 +165,7 @@ class ActiveSpeakerSelector:
 
 
 class _AudioSegments:
-    """Reads successive segments of a file's audio."""
+    """A reader of successive segments of a file's audio."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         self._chunks = stream_audio(path, sample_rate)
@@ -173,7 +173,7 @@ class _AudioSegments:
         self._buffer_start = 0
 
     def read(self, first: int, last: int) -> FloatArray:
-        """Return samples float32 [last - first], padded with zeros after the end of the audio.
+        """Return float32 samples `first` to `last - 1`; zeros follow the end of the audio.
 
         `first` must not decrease between calls.
         """

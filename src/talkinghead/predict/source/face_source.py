@@ -1,4 +1,4 @@
-"""Opening of a photo or a video as a face source."""
+"""Open a photo or a video as a source of face images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from talkinghead.predict.source.frame_sources import photo_frames, video_frames
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, UInt8Array
 
-# OpenCV stores the coordinates of remapped pixels in 16 bits.
+# Maximum side of an image in pixels: `cv2.remap` stores coordinates in 16 bits.
 _MAX_SIDE = 32_766
 
 
@@ -28,11 +28,11 @@ class FaceSource:
     """A photo or a video with a face to be animated.
 
     Attributes:
-        play: returns its endless source frames from the start, at each call.
-        name: its name in messages.
+        play: function that returns an endless generator of source frames from the start.
+        name: name of the source in messages.
         is_immediate: the frames need no decoding and no detection.
-        width: of every image in pixels.
-        height: of every image in pixels.
+        width: width of the images in pixels.
+        height: height of the images in pixels.
         fps: nominal frame rate.
         options: selection of the face, and playback.
         duration_s: approximate duration before frames are repeated, 0 for a photo.
@@ -50,7 +50,7 @@ class FaceSource:
     colour: ColourTags = BT709
 
     def missing_face(self, num_frames: int) -> FaceNotFoundError:
-        """Return the error for a source without the selected face in any of its frames."""
+        """Return the error for a source in which no frame contains the selected face."""
         return FaceNotFoundError(
             f"{self.name}: no face{self.options.wanted} was found in any of {num_frames} frames; "
             "expected one that looks towards the camera: use another video, or crop it closer to "
@@ -61,7 +61,7 @@ class FaceSource:
 def open_face(
     face: str | Path | UInt8Array, detector: FaceDetector, spec: AVSpec, options: SourceOptions
 ) -> FaceSource:
-    """Open a photo or a video.
+    """Open a photo or a video as a face source.
 
     Args:
         face: a file, or an image uint8 [H, W, 3] RGB.

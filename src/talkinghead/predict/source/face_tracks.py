@@ -32,15 +32,15 @@ Sighting: TypeAlias = tuple[SourceFrame, Face | None]
 """A frame and the tracked face in it, if it was found."""
 
 MAX_FACES = 4
-"""Number of faces that are tracked at the same time, the largest first."""
+"""Maximum number of faces that are tracked at the same time; the largest faces are selected."""
 
 _FADE_S = Fraction(12, 100)
-# Visible fraction of the face at which its mouth is opaque, and transparent.
+# Visible fractions of the face at which the generated mouth is opaque and transparent.
 _OPAQUE_FRACTION, _TRANSPARENT_FRACTION = 0.85, 0.6
 
 
 def track_face(frames: Iterable[SourceFrame], tracker: FaceTracker) -> Iterator[Sighting]:
-    """Yield every frame with the face that the tracker follows."""
+    """Yield every frame together with the tracked face."""
     for frame in frames:
         if frame.starts_shot:
             tracker.reset()
@@ -72,7 +72,7 @@ def track_faces(frames: Iterable[SourceFrame], tracker: MultiTracker) -> list[It
 def align_faces(
     sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction
 ) -> Generator[SourceFrame]:
-    """Add the face's measurements and a transform smoothed with a fixed lag to each frame.
+    """Add the face measurements and a smoothed transform to each frame, with a fixed delay.
 
     Frames without a face keep `transform` None.
     """
@@ -110,7 +110,7 @@ def align_faces(
 
 
 def _correct_yaw_scale(transform: FloatArray, pose: FloatArray, spec: AVSpec) -> FloatArray:
-    """Undo the scale error of a turned head: its eyes are closer together in the image."""
+    """Correct the scale for a turned head, where the eyes are closer together in the image."""
     scale = np.cos(np.radians(np.nan_to_num(pose[0])))
     nose = np.array([0.5, NOSE_LINE]) * spec.face_size
     scaled = scale * transform
@@ -119,7 +119,7 @@ def _correct_yaw_scale(transform: FloatArray, pose: FloatArray, spec: AVSpec) ->
 
 
 def _visible_strength(frame: SourceFrame, face: Face) -> float:
-    """Return 1 for a face inside the image, falling to 0 as it leaves the image."""
+    """Return the mouth opacity: 1 for a face inside the image, 0 for one outside."""
     height, width, box = *frame.image.shape[:2], face.box
     inside_x = min(box.x1, width) - max(box.x0, 0)
     inside_y = min(box.y1, height) - max(box.y0, 0)
@@ -131,7 +131,7 @@ def _visible_strength(frame: SourceFrame, face: Face) -> float:
 def fade_faces(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceFrame]:
     """Limit the change of `strength` per frame, so that mouths fade in and out.
 
-    With its look-ahead, a mouth fades out before its face is lost. There is no fade at the start
+    The look-ahead lets a mouth fade out before the face is lost. There is no fade at the start
     and the end of a shot, where the whole image changes.
     """
     reach = max(1, round(_FADE_S * fps))
@@ -163,7 +163,7 @@ def fade_faces(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceF
 
 
 def interleave_tracks(tracks: Iterable[Iterable[SourceFrame]]) -> Iterator[SourceFrame]:
-    """Merge the tracks of a video: each image once per face, or once if it has no face."""
+    """Merge the tracks of a video; yield each image once per face, or once without a face."""
     for frames in zip(*tracks, strict=True):
         with_face = [frame for frame in frames if frame.transform is not None] or frames[:1]
         for number, frame in enumerate(with_face, 1):

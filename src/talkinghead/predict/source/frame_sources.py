@@ -1,4 +1,4 @@
-"""Frame sources: endless frames of a photo or a video, each with a transform and a reference."""
+"""Endless frames of a photo or a video, each with a transform and a reference."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 def photo_frames(
     image: UInt8Array, name: str, detector: FaceDetector, spec: AVSpec, options: SourceOptions
 ) -> Generator[SourceFrame]:
-    """Return endless frames of a photo at the frame rate of the AVSpec.
+    """Return an endless generator of a photo's frames at the frame rate of the AVSpec.
 
     Raises:
         FaceNotFoundError: the photo contains no face, or not the selected one.
@@ -99,11 +99,11 @@ def _face_selector(options: SourceOptions) -> FaceSelector:
 
 
 def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) -> list[Face]:
-    """Return the selected faces, the largest first."""
+    """Return the selected faces, in order of decreasing size."""
     if not faces:
         raise FaceNotFoundError(
-            f"{name}: no face was found in this photo; expected one that looks towards the camera, "
-            "at least some 60 pixels wide: use another photo, or crop it closer to the face"
+            f"{name}: no face was found in this photo; expected a face that looks towards the "
+            "camera and is at least 60 pixels wide: use another photo, or crop the photo"
         )
     if options.face_select == "all":
         return faces[:MAX_FACES]
@@ -112,8 +112,8 @@ def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) ->
     face = _face_selector(options)(faces, Fraction(0))
     if face is None:
         raise FaceNotFoundError(
-            f"{name}: face_index={options.face_index}, but {len(faces)} faces were found, counted "
-            "from the left from 0: choose a smaller number"
+            f"{name}: face_index={options.face_index}, but only {len(faces)} faces were found; "
+            "faces are counted from the left, starting at 0: choose a smaller number"
         )
     return [face]
 
@@ -121,7 +121,7 @@ def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) ->
 def video_frames(
     path: Path, fps: Fraction, detector: FaceDetector, spec: AVSpec, options: SourceOptions
 ) -> Generator[SourceFrame]:
-    """Yield a video's frames without end, with smoothed transforms and references.
+    """Yield a video's frames endlessly, with smoothed transforms and references.
 
     Raises:
         MediaError: the video cannot be read (possibly only during iteration).
@@ -146,5 +146,5 @@ def _video_face_selector(
             loaded = load_expert("default")
             expert = cast(SyncDiscriminator, loaded.model)
             return ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
-        log.warning("%s: has no audio to select a speaker by; using the largest face", path)
+        log.warning("%s: it has no audio to select a speaker by; using the largest face", path)
     return _face_selector(options)

@@ -19,8 +19,8 @@ from talkinghead.types import Face, FloatArray, UInt8Array
 
 Floats = npt.NDArray[np.float64]
 
-# Landmarks of the eye on the image's left and of the other eye: upper lid and lower lid, each from
-# left to right, and the brow.
+# Landmarks of the left and the right eye in the image: the upper lid and the lower lid, each from
+# left to right, and a point of the eyebrow.
 _EYES = {
     "mesh468": (
         (
@@ -39,25 +39,26 @@ _EYES = {
         ((42, 43, 44, 45), (42, 47, 46, 45), 24),
     ),
 }
-# Amplitudes of the sway, in face widths and in radians about the neck, and its frequency range.
+# Amplitudes of the sway: translation in face widths, and rotation about the neck in radians.
 _SWAY_X, _SWAY_Y, _SWAY_ANGLE = 0.02, 0.012, 0.012
+# Range of the sway frequencies.
 _SWAY_HZ = (0.1, 0.3)
 _WAVES = 3
-# Extents in half sizes of the face: within the first the head moves rigidly, beyond the second (or
-# the image border) nothing moves.
+# Distances from the face centre in half face sizes: pixels within the first distance move rigidly,
+# and pixels beyond the second distance or the image border do not move.
 _RIGID, _STILL = 1.25, 2.4
-# Maximum gradient of the motion field, which prevents folds.
+# Maximum gradient of the motion field; a larger gradient would fold the image.
 _MAX_GRADIENT = 0.15
 _BLINK_EVERY_S = (2.0, 6.0)
 _CLOSING_S, _CLOSED_S, _OPENING_S = 0.1, 0.04, 0.2
-# An eye with a smaller ratio of height to width is already closed.
+# Eyes with a smaller ratio of height to width are treated as closed.
 _MIN_ASPECT = 0.12
-# How far the upper lid moves below the lower lid, in heights of the open eye.
+# Distance by which the upper lid moves below the lower lid, in heights of the open eye.
 _OVERSHOOT = 0.2
 
 
 class IdleMotion:
-    """Animates the heads and eyes of a photo.
+    """An animation of the heads and eyes in a photo.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -73,7 +74,7 @@ class IdleMotion:
         ]
 
     def at(self, time_s: float) -> tuple[UInt8Array, list[FloatArray]]:
-        """Return the frame at a time.
+        """Return the frame and the face transforms at a given time.
 
         Returns:
             uint8 [H, W, 3], and for each face the transform from pixels of the photo to pixels of
@@ -112,7 +113,7 @@ class _Head:
         )
 
     def move(self, image: UInt8Array, time_s: float) -> FloatArray:
-        """Move the head in an image, in place, and return the transform of its pixels."""
+        """Move the head in an image in place, and return the transform of the head's pixels."""
         closure = self._closure(time_s)
         if closure > 0:
             for eye in self._eyes:
@@ -130,10 +131,10 @@ class _Head:
         return moved
 
     def _closure(self, time_s: float) -> float:
-        """Return how far the eyes are closed at a time, in [0, 1]."""
+        """Return the closure of the eyes at a given time, from 0 (open) to 1 (closed)."""
         while self._blinks_s[-1] < time_s:
             self._blinks_s.append(self._blinks_s[-1] + float(self._rng.uniform(*_BLINK_EVERY_S)))
-        # Before the first blink the index is -1, which gives a negative time.
+        # Before the first blink, index -1 selects a blink in the future, so `since_s` is negative.
         since_s = time_s - self._blinks_s[bisect_right(self._blinks_s, time_s) - 1]
         opening_s = since_s - _CLOSING_S - _CLOSED_S
         if since_s < 0 or opening_s > _OPENING_S:
@@ -144,7 +145,7 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Eye:
-    """Geometry of an eye that closes.
+    """Geometry for closing one eye.
 
     Attributes:
         rows, columns: slices of the image.
@@ -164,9 +165,9 @@ class _Eye:
     skin: float
 
     def close(self, image: UInt8Array, closure: float) -> None:
-        """Close the eye in an image, in place; `closure` in [0, 1] is 1 for a closed eye."""
+        """Close the eye in an image in place; `closure` is between 0 (open) and 1 (closed)."""
         travel = np.float32(closure) * self.travel
-        # 0 at the upper end of the stretched skin, 1 at the lid's edge, which is not stretched.
+        # `stretch` is 0 at the upper end of the skin and 1 at the edge of the lid.
         stretch = _smooth_step((self.depth + self.skin) / (travel + self.skin))
         source_xy = self.xy - (travel * stretch)[..., None] * self.down
         lid = _sample(image, source_xy)
@@ -179,14 +180,14 @@ class _Eye:
 def _make_eye(
     image: UInt8Array, points: FloatArray, upper: tuple[int, ...], lower: tuple[int, ...], brow: int
 ) -> _Eye | None:
-    """Return the eye with these landmarks, None if it is closed or outside the image."""
+    """Return the eye at the given landmarks, or None if it is closed or outside the image."""
     left, right = points[upper[0]].astype(float), points[upper[-1]].astype(float)
     width = float(np.linalg.norm(right - left))
     across = (right - left) / max(width, 1e-6)
     down = np.array([-across[1], across[0]])
 
     def line(indexes: tuple[int, ...]) -> Floats:
-        """Return landmarks as (along the eye, below its corners); the first strictly increases."""
+        """Return landmarks as (x along the eye, y below the corners), with increasing x."""
         xy = np.stack([(points[list(indexes)] - left) @ axis for axis in (across, down)])
         xy[0] = np.maximum.accumulate(xy[0]) + 1e-3 * np.arange(len(indexes))
         return xy
@@ -204,11 +205,11 @@ def _make_eye(
     xy = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True))), -1)
     along, deep = (xy - left) @ across, (xy - left) @ down
     inside = (along > above[0, 0]) & (along < above[0, -1])
-    # Imported on demand, because the import takes half a second.
+    # Import scipy on demand, because the import takes half a second.
     from scipy.interpolate import PchipInterpolator
 
     upper_y, lower_y = (PchipInterpolator(*p, extrapolate=True)(along) for p in (above, below))
-    # The upper lid overshoots the lower one, except at the corners, to cover all of the white.
+    # Move the upper lid below the lower lid, except at the corners, to cover the whole eye.
     position = (along / width).clip(0, 1)
     overshoot = _OVERSHOOT * height * np.sqrt(4 * position * (1 - position))
     travel = np.where(inside, (lower_y - upper_y).clip(0) + overshoot, 0)
@@ -224,7 +225,7 @@ def _make_eye(
 
 
 def _free_extent(image: UInt8Array, centre: Floats, size: Floats, others: list[Face]) -> float:
-    """Return the distance to the image border or half way to another face, in half face sizes."""
+    """Return the extent that is limited by the image border and other faces, in half face sizes."""
     limit = np.array(image.shape[1::-1]) - 1
     extent = float((2 * np.minimum(centre, limit - centre) / size).min())
     for other in others:
@@ -236,7 +237,7 @@ def _free_extent(image: UInt8Array, centre: Floats, size: Floats, others: list[F
 def _motion_field(
     image: UInt8Array, centre: Floats, size: Floats, rigid: float, still: float
 ) -> tuple[slice, slice, FloatArray, FloatArray]:
-    """Return the area that a head moves in.
+    """Return the image area in which a head moves, and the weight of the motion.
 
     Returns:
         Its rows and columns, the weight of the motion [h, w] and the pixel coordinates [h, w, 2].
@@ -257,6 +258,6 @@ def _sample(image: UInt8Array, xy: npt.NDArray[np.floating]) -> UInt8Array:
 
 
 def _smooth_step(x: npt.ArrayLike) -> Floats:
-    """Return the cubic smoothstep function, from 0 at 0 to 1 at 1."""
+    """Return the cubic smoothstep function, which rises smoothly from 0 at 0 to 1 at 1."""
     x = np.clip(x, 0, 1)
     return np.asarray(x * x * (3 - 2 * x))

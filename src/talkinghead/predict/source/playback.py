@@ -14,13 +14,13 @@ from talkinghead.media.reader import read_video
 from talkinghead.media.timing import round_half_up
 from talkinghead.predict.source.source_frame import SourceFrame
 
-# The coarsest container format rounds times to a millisecond.
+# Maximum rounding error of frame times: the coarsest container format stores milliseconds.
 _ROUNDING_S = Fraction(1, 1000)
 _BLOCK_BYTES = 256 * 2**20
 
 
 def play(path: Path, fps: Fraction, extend: str = "pingpong") -> Generator[SourceFrame]:
-    """Yield a video's frames, then further frames without end; `time_s` always increases.
+    """Yield a video's frames, then extend the video endlessly; `time_s` always increases.
 
     `fps` is the nominal frame rate, and `SourceOptions` documents `extend`.
 
@@ -35,7 +35,7 @@ def play(path: Path, fps: Fraction, extend: str = "pingpong") -> Generator[Sourc
 
 
 def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFrame]:
-    """Yield frames as in `play`, with their times in the file. "pingpong" repeats no end frame."""
+    """Yield frames as in `play`, with file times; "pingpong" does not repeat the end frames."""
     num_frames = 0
     last: SourceFrame | None = None
     for last in decode_frames(path, fps):
@@ -60,7 +60,7 @@ def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFra
 
 
 def _backwards(path: Path, fps: Fraction, stop: int, block: int) -> Iterator[SourceFrame]:
-    """Yield frames stop - 1 down to 0.
+    """Yield the frames of a video in reverse order, from `stop - 1` down to 0.
 
     Decoders only run forwards, so the video is decoded once per block; one block is in memory.
     """

@@ -1,4 +1,4 @@
-"""Select the reference of each video frame: the image of the face that the generator works from.
+"""Select the reference of each video frame: the face image that is the generator's input.
 
 Memory is bounded: a second of frames and a limited number of references are kept.
 """
@@ -22,19 +22,19 @@ from talkinghead.types import AVSpec, FloatArray
 _MAX_REFERENCE_BYTES = 128 * 2**20
 _MAX_REFERENCES = 12
 _WINDOW_S = 1
-# A reference is compared with the head pose of this much of the upcoming video.
+# Duration of the upcoming video whose head poses are compared with a reference.
 _POSE_WINDOW_S = Fraction(2, 5)
-# A turn below the measurement error of the head pose is ignored.
+# Smaller head turns are ignored, because they are within the measurement error.
 _MIN_TURN_DEG = 2.0
 # Cost of a mouth opening of 1, in degrees of head turn.
 _OPENING_COST_DEG = 120.0
-# A reference is replaced only by one whose cost is this much lower.
+# Minimum reduction of the cost for which a reference is replaced.
 _MIN_GAIN_DEG = 2.0
 _FADE_S = Fraction(3, 25)
 
 
 class ClosestPosePolicy:
-    """Selects references with a similar head pose and a closed mouth, in one shot of one face.
+    """A policy that selects references with a similar head pose and a closed mouth in a shot.
 
     The candidates are the upcoming frames and earlier references of the shot. The reference changes
     when the head turns, because a warp cannot reveal parts of the face that were hidden; the
@@ -55,7 +55,7 @@ class ClosestPosePolicy:
         self._num_shown = self._num_fade_frames
 
     def select(self, upcoming: Sequence[SourceFrame]) -> tuple[Reference, PreviousReference | None]:
-        """Return the reference of the first frame.
+        """Return the reference for the first of the upcoming frames.
 
         Args:
             upcoming: the frame and those of the next second in the same shot that contain the
@@ -76,7 +76,7 @@ class ClosestPosePolicy:
         return reference, PreviousReference(self._previous, weight)
 
     def _update(self, upcoming: Sequence[SourceFrame]) -> None:
-        """Move the best candidate to the end of the references, if it is better by enough."""
+        """Make the best candidate the current reference if it is sufficiently better."""
         current = self._references[-1] if self._references else None
         if current is not None and self._turn_deg(current, upcoming) < _MIN_GAIN_DEG:
             return
@@ -99,7 +99,7 @@ class ClosestPosePolicy:
         return self._turn_deg(candidate, upcoming) + _OPENING_COST_DEG * candidate.opening
 
     def _turn_deg(self, candidate: SourceFrame, upcoming: Sequence[SourceFrame]) -> float:
-        """Return the mean head turn between the candidate and the first upcoming frames."""
+        """Return the mean head turn in degrees from the candidate to the first upcoming frames."""
         poses = [f.pose for f in upcoming[: self._num_pose_frames] if f.pose is not None]
         if candidate.pose is None or not poses:
             return 0.0
@@ -110,10 +110,10 @@ class ClosestPosePolicy:
 def add_references(
     frames: Iterable[SourceFrame], spec: AVSpec, fps: Fraction
 ) -> Iterator[SourceFrame]:
-    """Add a reference to every frame of one face that contains the face.
+    """Add a reference to every frame that contains the face.
 
-    The references start anew in each shot, and when a face returns after the tracker has discarded
-    it, because it may be another person.
+    The selection restarts in each shot, and when a face returns after the tracker has discarded it,
+    because the face may belong to another person.
     """
     policy = ClosestPosePolicy(spec, fps)
     upcoming: deque[SourceFrame] = deque()
@@ -141,12 +141,12 @@ def add_references(
 
 
 def _max_images(frame: SourceFrame) -> int:
-    """Return the number of images of this size that may be kept."""
+    """Return the maximum number of images of the frame's size that are kept in memory."""
     return _MAX_REFERENCE_BYTES // frame.image.nbytes
 
 
 def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) -> SourceFrame:
-    """Return a frame with a reference made from itself, averaged with frames of similar lips."""
+    """Return a frame whose reference is its image, averaged with frames of similar lips."""
     frames = [frame for frame in frames if frame.strength == best.strength]
     transforms = [_not_none(frame.transform) for frame in frames]
     lips = [transform_points(_not_none(f.lips), t) for f, t in zip(frames, transforms, strict=True)]

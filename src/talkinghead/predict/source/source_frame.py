@@ -1,4 +1,4 @@
-"""Frames of a source with a face and its reference."""
+"""Frames of a source, each with a face and a reference for the face."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class PreviousReference:
-    """The reference that the current one replaces.
+    """The reference that is being replaced during a transition.
 
     Attributes:
         weight: its blend weight during the transition, in (0, 1).
@@ -47,7 +47,7 @@ class PreviousReference:
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """An image to be processed, and one face in it.
+    """An image to be processed, and one face in the image.
 
     If several faces speak, there is one source frame per face and image; the last has `is_last`.
 
@@ -91,7 +91,7 @@ class SourceFrame:
 
     @property
     def with_previous_reference(self) -> SourceFrame | None:
-        """The frame with its previous reference as the reference, None outside transitions."""
+        """A copy of the frame that uses the previous reference, None outside transitions."""
         if self.previous_reference is None:
             return None
         reference, context = self.previous_reference.reference, self.previous_reference.context
@@ -99,5 +99,5 @@ class SourceFrame:
 
     @property
     def middle_s(self) -> Fraction:
-        """Midpoint of the frame in time, at which the speech is sampled."""
+        """Time of the middle of the frame, at which the speech is sampled."""
         return self.time_s + self.duration_s / 2

@@ -42,8 +42,8 @@ class ExportReport:
     """Result of an export.
 
     Attributes:
-        path: the folder.
-        num_bytes: total size of its files.
+        path: folder of the export.
+        num_bytes: total size of the files in the folder.
         max_difference: largest difference of a mouth pixel in [0, 1] from torch.
         psnr_db: PSNR of the mouths against torch.
     """
@@ -107,7 +107,7 @@ def _write_calls(
     calls = {part: GeneratorCall(model, part) for part in PARTS}
     for part, call in calls.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Deprecations within the exporters.
+            warnings.simplefilter("ignore")  # The exporters use deprecated functions.
             write(call, inputs[part], folder / f"{part}{SUFFIXES[format]}")
     save_file({"weight": model.lip_head.weight, "bias": model.lip_head.bias}, folder / LIP_HEAD)
     limits = {"max_frames": 1, "max_windows": max_windows(model)}

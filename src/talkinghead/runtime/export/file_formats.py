@@ -19,10 +19,10 @@ from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.runtime.export.generator_calls import PER_FRAME_PREFIXES, GeneratorCall
 
 CallWriter: TypeAlias = Callable[[GeneratorCall, tuple[Tensor, ...], Path], None]
-"""Write a call, traced with example inputs, to a file."""
+"""Function that traces a call with example inputs and writes the call to a file."""
 
 _OPSET = 20
-# Upper bound of the dynamic axes, in frames. ExecuTorch plans its memory for this size.
+# Maximum size of the dynamic axes, in frames. ExecuTorch allocates memory for this size.
 _MAX_FRAMES = 64
 
 
@@ -55,7 +55,7 @@ def call_writer(format: str) -> CallWriter:
 
 
 def _write_onnx(call: GeneratorCall, inputs: tuple[Tensor, ...], path: Path) -> None:
-    for name in ("onnx_ir", "onnxscript"):  # These log every step at INFO.
+    for name in ("onnx_ir", "onnxscript"):  # These packages log every step at INFO.
         logging.getLogger(name).setLevel(logging.WARNING)
     program = torch.onnx.export(
         _trace(call, inputs),
@@ -79,9 +79,9 @@ def _write_torchscript(call: GeneratorCall, inputs: tuple[Tensor, ...], path: Pa
 def _write_executorch(call: GeneratorCall, inputs: tuple[Tensor, ...], path: Path) -> None:
     """Write an ExecuTorch program for XNNPACK (ARM and x86 CPUs).
 
-    It takes one frame per call. With a dynamic number of frames, ExecuTorch 1.5.1 specialises the
-    decoder to the example's number while lowering the graph, and batches are hardly faster
-    (docs/export.md).
+    The program takes one frame per call. With a dynamic number of frames, ExecuTorch 1.5.1
+    specialises the decoder to the example's number of frames while lowering the graph, and batches
+    are hardly faster (docs/export.md).
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
@@ -89,7 +89,8 @@ def _write_executorch(call: GeneratorCall, inputs: tuple[Tensor, ...], path: Pat
     named = zip(call.inputs, inputs, strict=True)
     examples = [t[:1] if name.startswith(PER_FRAME_PREFIXES) else t for name, t in named]
     if "audio" in call.inputs:
-        # The dynamic bound can get lost, and memory is then planned for the example's size.
+        # ExecuTorch may ignore the bound of the dynamic axis and allocate memory for the example's
+        # size, so the example has the maximum size.
         windows = torch.arange(max_windows(call.model)) % examples[0].shape[1]
         examples[0] = examples[0][:, windows]
     try:
@@ -98,7 +99,7 @@ def _write_executorch(call: GeneratorCall, inputs: tuple[Tensor, ...], path: Pat
         path.write_bytes(edge.to_executorch().buffer)
     except RuntimeError as error:
         raise CheckpointError(
-            f"ExecuTorch cannot lower {path.stem} ({error}): try another version of it, or "
+            f"ExecuTorch cannot lower {path.stem} ({error}): try another version of ExecuTorch, or "
             "format=onnx"
         ) from error
 
@@ -113,7 +114,8 @@ def _trace(
 ) -> torch.export.ExportedProgram:
     """Return the graph of a call for one reference, traced with example inputs.
 
-    The numbers of audio windows and of frames are dynamic; `one_frame` fixes that of frames to one.
+    The numbers of audio windows and of frames are dynamic; with `one_frame` the number of frames is
+    fixed to one.
     """
     frames = None if one_frame else {0: torch.export.Dim("frames", min=1, max=_MAX_FRAMES)}
     windows = {1: torch.export.Dim("windows", min=1, max=max_windows(call.model))}
@@ -131,7 +133,7 @@ def _trace(
 def _resize_by_matrices(
     image: Tensor, size: Sequence[int], align_corners: bool, scales: Sequence[float] | None
 ) -> Tensor:
-    """Resize [..., H, W] with antialiasing by two matrix products.
+    """Resize an image [..., H, W] with antialiasing, by two matrix products.
 
     OpenVINO ignores the `antialias` attribute of ONNX's Resize.
     """
@@ -140,7 +142,7 @@ def _resize_by_matrices(
 
 
 def _resize_matrix(size: int, new_size: int) -> Tensor:
-    """Return triangle filters [new_size, size] whose rows sum to 1."""
+    """Return a matrix of triangle filters [new_size, size] in which each row sums to 1."""
     step = size / new_size
     centres = (torch.arange(new_size) + 0.5) * step
     distance = (torch.arange(size) + 0.5 - centres[:, None]).abs() / max(step, 1.0)

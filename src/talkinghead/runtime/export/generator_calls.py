@@ -1,4 +1,4 @@
-"""The calls of a generator as modules that exporters accept, and example inputs for them."""
+"""Modules that wrap the calls of a generator for exporters, and example inputs of the calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PER_FRAME_PREFIXES = ("masked_face", "head_turn", "tokens", "context")
 
 
 class GeneratorCall(nn.Module):
-    """One call of a generator with tensors as its only inputs and outputs.
+    """A module that wraps one call of a generator, with only tensors as inputs and outputs.
 
     Args:
         model: the generator.
@@ -82,7 +82,7 @@ class GeneratorCall(nn.Module):
 
 
 def _partial_reference(**features: Any) -> ReferenceFeatures:
-    """Return reference features with the given fields; a call does not use the others."""
+    """Return reference features with only the given fields; all others are empty."""
     unused = torch.empty(0)
     fields = dict.fromkeys(("token", "mouth", "lips", "masked_face"), unused)
     return ReferenceFeatures(**{**fields, "maps": [], **features})
@@ -108,7 +108,8 @@ def example_inputs(
         "encode_audio": (audio, reference.token),
         "decode": (tokens, *references, context.token, *context.maps),
     }
-    # Exporters refuse tensors made in inference mode, and ExecuTorch fixes the memory format of
-    # its example inputs: face crops would have their channels last.
+    # Clone the tensors, because exporters refuse tensors made in inference mode. Use the contiguous
+    # format, because ExecuTorch keeps the memory format of the example inputs, and face crops are
+    # channels-last.
     order = torch.contiguous_format
     return {p: tuple(t.clone(memory_format=order) for t in ts) for p, ts in inputs.items()}

@@ -1,4 +1,4 @@
-"""Compare the mouths of an exported generator with those of torch, for the demo photo and speech.
+"""Compare an exported generator with the torch generator on the demo photo and speech.
 
 Shape suffixes: N frames, W audio windows, C feature rows, K mel frames of a window.
 """
@@ -21,9 +21,9 @@ from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec
 
 MAX_PIXEL_DIFFERENCE = 1e-3
-"""Largest accepted difference of a pixel in [0, 1] from torch: a quarter of an 8-bit level."""
+"""Largest accepted difference from torch of pixels in [0, 1]: a quarter of an 8-bit level."""
 MIN_PSNR_DB = 30.0
-"""Smallest accepted PSNR of int8 mouths against torch."""
+"""Smallest accepted PSNR between the mouths of an int8 export and of torch."""
 # Face alignment and lips of the demo photo at a face size of 256, so that no detector is needed.
 _DEMO_TRANSFORM = np.array([[1.589, 0.082, -237.3], [-0.082, 1.589, -52.0]], dtype=np.float32)
 # fmt: off
@@ -70,7 +70,7 @@ def demo_sample(spec: AVSpec, generator: GeneratorBackend, num_frames: int = 25)
     faces = [warp_face(photo, t.astype(np.float32), spec.face_size) for t in transforms]
     samples = torch.from_numpy(read_audio(DEMO_SPEECH, spec.sample_rate).samples)
     features = AudioFeatures(spec, generator.input_features)(samples)
-    start = math.ceil(spec.fps)  # Speech starts in the second after an initial breath.
+    start = math.ceil(spec.fps)  # Skip the first second, which contains only a breath.
     stop = start + num_frames + generator.lookahead_frames
     frames = range(start - generator.context_frames, stop)
     images = as_tensor(np.stack(faces))
@@ -82,7 +82,7 @@ def demo_sample(spec: AVSpec, generator: GeneratorBackend, num_frames: int = 25)
 
 @torch.inference_mode()
 def generate_mouths(generator: GeneratorBackend, sample: Sample) -> Tensor:
-    """Generate the mouths [M, 3, H, W] of one frame, of a still face and of a moving head."""
+    """Generate the mouths [M, 3, H, W] for a single frame, a still face and a moving head."""
     parts = (sample.face, sample.lips, sample.masked_face, sample.audio, sample.head_turn)
     face, lips, masked_face, audio, turn = (tensor.to(generator.device) for tensor in parts)
     past = generator.context_frames
@@ -100,14 +100,14 @@ def generate_mouths(generator: GeneratorBackend, sample: Sample) -> Tensor:
 def compare(
     exported: GeneratorBackend, model: GeneratorBackend, sample: Sample
 ) -> tuple[float, float]:
-    """Return the largest pixel difference and the PSNR, in dB, of the mouths of two generators."""
+    """Return the largest pixel difference and the PSNR in dB between two generators' mouths."""
     error = (generate_mouths(exported, sample) - generate_mouths(model, sample)).double()
     psnr_db = -10 * torch.log10(error.square().mean().clamp_min(1e-20))
     return float(error.abs().max()), float(psnr_db)
 
 
 def check_quality(max_difference: float, psnr_db: float, quantize: str) -> None:
-    """Raise a CheckpointError if the figures of `compare` show too large a difference."""
+    """Raise a CheckpointError if the results of `compare` exceed the accepted difference."""
     if quantize == "none" and not max_difference <= MAX_PIXEL_DIFFERENCE:
         raise CheckpointError(
             f"the exported model's pixels differ from torch's by up to {max_difference:.2g}, "

@@ -1,1 +1,1 @@
-"""Language models: one adapter per file."""
+"""Adapters for language models, one per file."""

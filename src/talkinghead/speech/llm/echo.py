@@ -1,4 +1,4 @@
-"""A replacement for a language model that repeats the question, for demonstrations and tests."""
+"""A substitute for a language model, for demonstrations and tests: repeat the question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from talkinghead.speech.protocols import Message
 
 
 class Echo:
-    """Repeat the user's last message, word by word.
+    """A `LanguageModel` whose reply repeats the user's last message, one word at a time.
 
     Args:
         template: The reply, in which `{}` is replaced by the user's last message.
@@ -33,12 +33,12 @@ class Echo:
         self._period_s = 0.0 if tokens_per_second is None else 1 / tokens_per_second
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """Yield the reply word by word; nothing if the user's message is empty."""
+        """Yield the reply word by word; yield nothing if the user's message is empty."""
         text = next((m.content.strip() for m in reversed(messages) if m.role == "user"), "")
         cancel, started_s = cancel or Event(), time.monotonic()
         words = re.findall(r"\S+\s*", self._template.replace("{}", text)) if text else []
         for number, word in enumerate(words, start=1):
-            # Scheduled from the start: a slow consumer does not slow down the rate.
+            # Times are relative to the start, so that a slow consumer does not reduce the rate.
             if cancel.wait(max(0.0, started_s + number * self._period_s - time.monotonic())):
                 return
             yield word

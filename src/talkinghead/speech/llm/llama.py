@@ -1,4 +1,4 @@
-"""A language model in this process: a GGUF file run by llama.cpp, without a network."""
+"""A local language model: llama.cpp runs a GGUF file in this process, without a network."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.runtime.packaged_weights import smollm2
 from talkinghead.speech.protocols import Message
 
-# How often cancellation is checked while nothing arrives.
+# Interval at which cancellation is checked while waiting for the reply.
 _POLL_S = 0.05
 
 
 class Llama:
-    """A model that llama.cpp supports, with the chat template stored in its file.
+    """A language model in a GGUF file, with the chat template that is stored in the file.
 
     Args:
         model: "packaged" (SmolLM2-135M, for demonstrations only), or the path of a GGUF file.
@@ -62,14 +62,14 @@ class Llama:
             self._request["seed"] = seed
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """Yield the reply in pieces, as they are generated."""
+        """Yield the pieces of the reply as they are generated."""
         request = {**self._request, "messages": [asdict(message) for message in messages]}
         chunks: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         ended = Event()
 
         def take(chunk: dict[str, Any]) -> bool:
             chunks.put(chunk)
-            return ended.is_set()  # True stops llama.cpp.
+            return ended.is_set()  # Returning True stops llama.cpp.
 
         def write() -> None:
             try:
@@ -94,7 +94,7 @@ class Llama:
     def _next(
         self, chunks: SimpleQueue[dict[str, Any] | None], cancel: Event | None
     ) -> dict[str, Any] | None:
-        """Return the next chunk of the response; None at its end and after cancellation."""
+        """Return the next chunk of the response, or None at the end and after cancellation."""
         until_s = time.monotonic() + self._timeout_s
         while cancel is None or not cancel.is_set():
             try:
@@ -102,8 +102,8 @@ class Llama:
             except Empty:
                 if time.monotonic() > until_s:
                     raise SpeechError(
-                        f"llm=llama wrote nothing for timeout_s={self._timeout_s:g}; raise it, or "
-                        "choose a smaller model"
+                        f"llm=llama wrote nothing for timeout_s={self._timeout_s:g}; raise "
+                        "timeout_s, or choose a smaller model"
                     ) from None
         return None
 
@@ -124,20 +124,20 @@ def _load(model: str | Path, context_size: int, num_threads: int | None) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx, params.n_parallel, params.verbosity = context_size, 1, -1
-    # By default up to 8 GB of earlier prompts would be cached.
+    # By default, llama.cpp would cache up to 8 GB of earlier prompts.
     params.cache_ram_mib = 0
     num_threads = num_threads or max(1, (os.cpu_count() or 1) // 2)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads
-    # The server also opens a loopback port; a random key keeps other programs out.
+    # The server also listens on a loopback port; a random key denies access to other programs.
     params.api_keys, params.ui, params.cors_origins = [secrets.token_hex()], False, ""
     params.endpoint_metrics = True
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise DependencyError(
-            f"llm.model={model}: llama.cpp cannot load it; expected a whole GGUF file of a "
+            f"llm.model={model}: llama.cpp cannot load it; expected a complete GGUF file of a "
             "supported model that fits into memory, or model=packaged"
         ) from error
-    # Wait until the server's thread runs: destroying it earlier would block forever.
+    # Wait until the server's thread runs: destroying the server earlier would block forever.
     server.handle_metrics()
     return server

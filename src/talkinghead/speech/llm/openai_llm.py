@@ -1,4 +1,4 @@
-"""Language models on a server: OpenAI's, or any with a compatible API."""
+"""Language models on OpenAI's servers or on other servers with a compatible API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OpenAIChat:
-    """A chat model of OpenAI, Ollama, llama.cpp's server, vLLM or a similar server.
+    """A chat model on a server with OpenAI's API, such as OpenAI, Ollama, llama.cpp or vLLM.
 
     Args:
         model: Name of the model on the server.
@@ -49,7 +49,7 @@ class OpenAIChat:
         )
 
     def reply(self, messages: Sequence[Message], cancel: Event | None = None) -> Iterator[str]:
-        """Yield the reply as it arrives. Raises a DependencyError if the key is refused."""
+        """Yield the pieces of the reply; raise a DependencyError if the server refuses the key."""
         return self._client.stream(partial(self._pieces, [asdict(m) for m in messages]), cancel)
 
     async def _pieces(self, messages: list[Any], client: AsyncOpenAI) -> AsyncIterator[str]:

@@ -1,1 +1,1 @@
-"""Speech to text: one adapter per file."""
+"""Adapters for speech to text, one per file."""

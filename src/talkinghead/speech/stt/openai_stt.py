@@ -1,4 +1,4 @@
-"""Speech to text on a server: OpenAI's, or any with a compatible API."""
+"""Speech to text on OpenAI's servers or on other servers with a compatible API."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from talkinghead.types import AudioClip, FloatArray
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-# OpenAI accepts 25 MB: thirteen minutes of 16 kHz in 16 bits. Clips are split at long silences.
+# OpenAI accepts files up to 25 MB, thirteen minutes of 16-bit audio at 16 kHz. Clips are split at
+# long silences.
 _MAX_REQUEST_S, _CLIP_SILENCE_S = 600.0, 5.0
 
 
 class OpenAISpeechToText:
-    """A speech-to-text model of OpenAI, or of another server with a compatible API.
+    """A speech-to-text model on OpenAI's servers or on another server with a compatible API.
 
     Silence is detected locally and never sent.
 
@@ -75,7 +76,7 @@ class OpenAISpeechToText:
         )
 
     def transcribe(self, audio: AudioClip, cancel: Event | None = None) -> Transcript:
-        """Transcribe a clip, in parts if it is long or holds a long silence.
+        """Transcribe a clip; split the clip if it is long or contains a long silence.
 
         Raises a DependencyError if the key is refused, or if faster-whisper, which detects the
         silence, is missing.
@@ -93,7 +94,7 @@ class OpenAISpeechToText:
     def stream(
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
-        """Yield one transcript per utterance. Raises the errors of `transcribe`."""
+        """Yield one transcript per utterance; raise the same errors as `transcribe`."""
         utterances = stream_utterances(chunks, sample_rate, self._min_silence_s, cancel=cancel)
         return self._transcribe(utterances, cancel)
 
@@ -110,7 +111,7 @@ class OpenAISpeechToText:
             file=("speech.wav", _wav(utterance.samples), "audio/wav"), **self._request
         )
         if not isinstance(getattr(response, "text", None), str):
-            raise ValueError("it holds no transcript")
+            raise ValueError("it contains no transcript")
         start_s = utterance.start_s
         words = (
             Word(word.word.strip(), start_s + word.start, start_s + word.end)
@@ -119,7 +120,7 @@ class OpenAISpeechToText:
         detected = getattr(response, "language", None) or next(
             (one.code for one in getattr(response, "languages", None) or ()), ""
         )
-        # whisper-1 returns a full name ("english") instead of a code.
+        # whisper-1 returns the name of the language ("english") instead of a code.
         language = self._language or (detected if len(detected) == 2 else None)
         yield Transcript(response.text.strip(), language, tuple(words))
 

@@ -1,4 +1,4 @@
-"""Speech to text by Whisper in this process, with faster-whisper and without a network.
+"""Speech to text with Whisper in this process, run by faster-whisper without a network.
 
 Paper: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022,
 arXiv:2212.04356.
@@ -17,12 +17,13 @@ from talkinghead.speech.protocols import Transcript, Word
 from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
 from talkinghead.types import AudioClip, FloatArray
 
-# Split clips at long silences only: Whisper pads to 30 s, so short parts cost as much as long ones.
+# Clips are split only at long silences: Whisper pads every part to 30 s, so a short part takes as
+# much time as a long part.
 _CLIP_SILENCE_S = 2.0
 
 
 class Whisper:
-    """A Whisper model. Parts that Silero VAD classifies as silence or noise are not transcribed.
+    """A Whisper speech recogniser that skips silence and noise detected by Silero VAD.
 
     Args:
         model: "packaged" (the base model of the `offline` extra), a folder written by
@@ -87,7 +88,7 @@ class Whisper:
     def stream(
         self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
     ) -> Iterator[Transcript]:
-        """Yield one transcript per utterance; the language is detected for each."""
+        """Yield one transcript per utterance; detect each utterance's language if not given."""
         for utterance in stream_utterances(chunks, sample_rate, self._min_silence_s, cancel=cancel):
             transcript = self._transcribe(utterance, self._language, cancel)
             if transcript.text:
@@ -117,9 +118,9 @@ class Whisper:
                     duration_s = len(utterance.samples) / SAMPLE_RATE
                     raise SpeechError(
                         f"stt=whisper had not transcribed {duration_s:.1f} s of speech after "
-                        f"timeout_s={self._timeout_s:g}; raise it, or choose a smaller model or "
-                        f"beam_size=1. Text so far: {text.strip()!r}"
+                        f"timeout_s={self._timeout_s:g}; raise timeout_s, or choose a smaller "
+                        f"model or beam_size=1. Text so far: {text.strip()!r}"
                     )
-        except RuntimeError as error:  # CTranslate2: out of memory, or a missing CUDA library
+        except RuntimeError as error:  # Out of memory, or no CUDA library.
             raise SpeechError(f"stt=whisper failed: {error}") from error
         return Transcript(text.strip(), info.language, tuple(words))

@@ -1,1 +1,1 @@
-"""Text to speech: one adapter per file."""
+"""Adapters for text to speech, one per file."""

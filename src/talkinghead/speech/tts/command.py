@@ -18,12 +18,12 @@ from talkinghead.types import FloatArray
 
 # Interval at which cancellation is checked while the program runs.
 _POLL_S = 0.02
-# Maximum size of a WAV file without samples.
+# Maximum size in bytes of a WAV file without samples.
 _HEADER_BYTES = 48
 
 
 class CommandTextToSpeech:
-    """Run a program for each sentence, with the text on its standard input, never as an argument.
+    """A text-to-speech program that is run for each sentence, with the text on standard input.
 
     Args:
         command: Program and arguments; `{voice}` and `{output}`, the WAV file to write, are
@@ -71,7 +71,7 @@ class CommandTextToSpeech:
         self._cleaner, self._timeout_s = TextCleaner(language), timeout_s
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """Yield one chunk per sentence."""
+        """Yield the speech of a text, one chunk per sentence."""
         cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
             with tempfile.TemporaryDirectory(prefix="talkinghead-") as folder:
@@ -84,7 +84,7 @@ class CommandTextToSpeech:
                 yield samples
 
     def _run(self, sentence: str, output: Path, cancel: Event) -> None:
-        """Write the speech of a sentence to a file, unless cancelled."""
+        """Write the speech of a sentence to a file; write nothing after cancellation."""
         command = [word.replace("{output}", str(output)) for word in self._command]
         with subprocess.Popen(  # noqa: S603 - a list, never a shell
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -107,15 +107,16 @@ class CommandTextToSpeech:
                         f"{sentence[:40]!r}: raise tts.timeout_s"
                     )
         if process.returncode:
-            message = errors.decode(errors="replace").strip() or "without a message"
+            message = errors.decode(errors="replace").strip() or "no error message"
             raise SpeechError(
-                f"{command[0]} failed ({process.returncode}): {message.splitlines()[-1]}"
+                f"{command[0]} failed with exit status {process.returncode}: "
+                f"{message.splitlines()[-1]}"
             )
         if audio and not output.exists():
             output.write_bytes(audio)
 
     def _read(self, output: Path) -> FloatArray | None:
-        """Return the audio of a file; None if it holds no samples."""
+        """Return the audio of a file, or None if the file contains no samples."""
         try:
             if output.stat().st_size <= _HEADER_BYTES:
                 return None
@@ -143,4 +144,4 @@ def _check_voice(voice: str, command: Sequence[str], pattern: str, timeout_s: fl
     # eSpeak accepts variants such as en-us+f3; Flite accepts the path of a voice file.
     if voice.partition("+")[0] not in listed.split() and not Path(voice).is_file():
         known = ", ".join(dict.fromkeys(re.findall(pattern, listed, re.MULTILINE)))
-        raise UsageError(f"tts.voice={voice}: {command[0]} has {known}")
+        raise UsageError(f"tts.voice={voice}: unknown voice; {command[0]} has {known}")

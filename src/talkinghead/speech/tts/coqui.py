@@ -1,4 +1,4 @@
-"""Text to speech by Coqui models in this process: many languages and voices, and voice cloning.
+"""Text to speech by Coqui models in this process, with many languages and voice cloning.
 
 Papers: Kim et al., VITS, 2021, arXiv:2106.06103; Casanova et al., "XTTS: a Massively Multilingual
 Zero-Shot Text-to-Speech Model", 2024, arXiv:2406.04904.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NON_COMMERCIAL = re.compile(r"\bNC\b|CPML", re.IGNORECASE)
-# Errors that a model, its configuration or their files may raise.
+# Errors that may be raised by a model, or while the model and its configuration are read.
 _ERRORS = (
     *(OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError),
     *(LookupError, EOFError, ImportError, pickle.UnpicklingError),
@@ -37,7 +37,7 @@ _ERRORS = (
 
 
 class Coqui:
-    """A voice of Coqui's catalogue, or of a local model.
+    """A text-to-speech voice from Coqui's catalogue or from a local model.
 
     Cancellation is checked between sentences of at most 250 characters. A warning is logged if the
     model's licence forbids commercial use (XTTS, YourTTS, the fast_pitch model of VCTK, all of
@@ -91,7 +91,7 @@ class Coqui:
         self._cleaner = TextCleaner(code)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """Yield one chunk per sentence."""
+        """Yield the speech of a text, one chunk per sentence."""
         from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
 
         for sentence in self._cleaner.sentences(text):
@@ -118,7 +118,7 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
             "'talkinghead[speech]', or choose tts=piper, which works offline"
         ) from error
     if not Path(model).exists():
-        # The library logs each exception with its traceback before raising it.
+        # Suppress the tracebacks that the library logs before it raises an exception.
         logging.getLogger("TTS.utils.manage").setLevel(logging.CRITICAL)
         _check_licence(str(model), ModelManager(progress_bar=False))
         try:
@@ -131,7 +131,7 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
     config = folder / "config.json" if config_path is None else Path(config_path)
     if not config.is_file():
-        raise UsageError(f"{config}: there is no such file; give the model's with tts.config_path")
+        raise UsageError(f"{config}: there is no such file; give its path in tts.config_path")
     try:
         tts = TTS(model_path=str(model), config_path=str(config), progress_bar=False)
     except _ERRORS as error:
@@ -143,10 +143,10 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
 
 
 def _check_licence(name: str, manager: ModelManager) -> None:
-    """Refuse names that are not in the catalogue, and terms that were not accepted."""
+    """Raise a UsageError if the catalogue has no such name or its terms were not accepted."""
     kind, language, dataset, model = ([*name.split("/"), "", "", ""])[:4]
     if kind == "tts_models" and language and (dataset, model) == ("fairseq", "vits"):
-        # Meta's MMS voices, over a thousand, which are not in the catalogue.
+        # Meta's MMS voices, of which there are over a thousand, are not in the catalogue.
         _warn(name, "CC BY-NC 4.0")
         return
     entry = manager.models_dict["tts_models"].get(language, {}).get(dataset, {}).get(model)
@@ -176,7 +176,7 @@ def _warn(model: str, licence: str) -> None:
 def _check_choice(
     key: str, chosen: str | None, known: Sequence[str] | None, optional: bool = False
 ) -> None:
-    """Refuse an unknown choice; `known` is None if there is nothing to choose."""
+    """Raise a UsageError for an unknown choice; `known` is None if the model has no choices."""
     if known is None and chosen is not None:
         raise UsageError(f"tts.{key}={chosen}: the model has one {key} only; leave it out")
     if known and not optional and chosen not in known:

@@ -1,4 +1,4 @@
-"""Text to speech on a server: OpenAI's, or any with a compatible API."""
+"""Text to speech on OpenAI's servers or on other servers with a compatible API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_REQUEST_CHARS = 4096
 
 
 class OpenAITextToSpeech:
-    """A voice of OpenAI, or of another server with a compatible API, received as a PCM stream.
+    """A text-to-speech voice on OpenAI's servers or on another server with a compatible API.
 
     Args:
         model: Name of the model on the server.
@@ -63,7 +63,7 @@ class OpenAITextToSpeech:
         )
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """Yield the speech; a text too long for one request is split at its sentences.
+        """Yield the speech of a text; split a text that is too long for one request into sentences.
 
         Raises a DependencyError if the key is refused.
         """
@@ -86,7 +86,7 @@ class OpenAITextToSpeech:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Split a text into parts of whole sentences, each short enough for one request."""
+    """Split a text between sentences into parts that are short enough for one request."""
     if not any(map(str.isalnum, text)):
         return
     part, is_long = "", len(text) > MAX_REQUEST_CHARS

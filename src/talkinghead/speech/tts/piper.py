@@ -1,4 +1,4 @@
-"""Text to speech by Piper in a separate process: natural voices without a network.
+"""Text to speech by Piper in a separate process, without a network.
 
 Paper: Kim et al., "Conditional Variational Autoencoder with Adversarial Learning for End-to-End
 Text-to-Speech" (VITS), 2021, arXiv:2106.06103.
@@ -35,7 +35,7 @@ _POLL_S = 0.02
 
 
 class Piper:
-    """A Piper voice. Piper is GPL-3: it is never imported and runs as a separate process.
+    """A Piper voice. Piper (GPL-3) is never imported and runs as a separate process.
 
     The process starts with this object and loads its voice once. It reads one sentence per line,
     writes one WAV file per sentence and reports each file: its raw output stream does not mark the
@@ -82,14 +82,14 @@ class Piper:
                 f"tts=piper got device={device}, timeout_s={timeout_s} and {given}; expected cpu "
                 "or cuda, and numbers above zero (noise may be zero)"
             )
-        # Not resolved: a hub cache holds symbolic links to files with other names.
+        # Keep symbolic links: in a Hugging Face cache they point to files with other names.
         path = packaged.voice("joe") if str(voice) == "packaged" else Path(voice).absolute()
         config = _read_config(path)
         self.sample_rate = int(config["audio"]["sample_rate"])
         self._command = [
             *(_installed() if command is None else command),
             *("--model", str(path)),
-            # Normalisation would scale each sentence to full scale, and short ones would be louder.
+            # Otherwise Piper scales every sentence to full scale, so that short ones are louder.
             "--no-normalize",
             *(("--speaker", str(_speaker(speaker, config, path))) if speaker is not None else ()),
             *(word for option, scale in given.items() for word in (option, str(scale))),
@@ -100,7 +100,7 @@ class Piper:
         self._process = _Process(self._command)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
-        """Yield one chunk per sentence."""
+        """Yield the speech of a text, one chunk per sentence."""
         cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
             samples = None if cancel.is_set() else self._synthesise(sentence, cancel)
@@ -113,14 +113,14 @@ class Piper:
         self._process.end()
 
     def _synthesise(self, sentence: str, cancel: Event) -> FloatArray | None:
-        """Return the speech of a sentence; None if cancelled."""
+        """Return the speech of a sentence, or None after cancellation."""
         if not self._process.is_running:
             self._process = _Process(self._command)
         self._process.write(sentence)
         until_s = time.monotonic() + self._timeout_s
         while time.monotonic() < until_s:
             if cancel.is_set():
-                # Start the next process now, so that its voice is loaded when it is needed.
+                # Start the next process now, so that the voice is loaded before the next sentence.
                 self._process.end()
                 self._process = _Process(self._command)
                 return None
@@ -135,7 +135,7 @@ class Piper:
 
 
 class _Process:
-    """A running Piper process: lines of text in, one audio file per line out."""
+    """A running Piper process that reads lines of text and writes one audio file per line."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="talkinghead-")
@@ -167,13 +167,13 @@ class _Process:
 
     def write(self, sentence: str) -> None:
         assert self._popen.stdin is not None
-        # If the process has ended, `read` raises its last message.
+        # If the process has ended, `read` raises an error with the process's last message.
         with suppress(BrokenPipeError):
             self._popen.stdin.write(sentence + "\n")
             self._popen.stdin.flush()
 
     def read(self, timeout_s: float) -> FloatArray | None:
-        """Return the next sentence's speech, None if it is not complete yet."""
+        """Return the speech of the next sentence, or None if the speech is not complete yet."""
         try:
             line = self._messages.get(timeout=timeout_s)
         except Empty:
@@ -181,7 +181,7 @@ class _Process:
         if line is None:
             self.end()
             raise SpeechError(
-                f"piper ended: {self._last_message or 'without a message'}; check the voice, "
+                f"piper ended: {self._last_message or 'no error message'}; check the voice, "
                 "or choose tts=espeak"
             )
         self._last_message = line.strip()
@@ -247,5 +247,5 @@ def _speaker(speaker: str | int, config: dict[str, Any], path: Path) -> int:
     number = names.get(str(speaker), speaker)
     if not (isinstance(number, int) and 0 <= number < num_speakers):
         known = ", ".join(names) or f"0 to {num_speakers - 1}"
-        raise UsageError(f"tts.speaker={speaker}: {path.name} has {known}")
+        raise UsageError(f"tts.speaker={speaker}: unknown speaker; {path.name} has {known}")
     return number

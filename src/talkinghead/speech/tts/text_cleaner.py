@@ -11,8 +11,8 @@ from talkinghead.speech.sentences import split_sentences
 
 log = logging.getLogger(__name__)
 
-# Scripts per language, as the first word of their letters' Unicode names. Other languages use Latin
-# letters, which all voices can read.
+# Scripts of each language, given by the first word of the Unicode names of the letters. Languages
+# that are not listed use Latin letters, which all voices can read.
 _SCRIPTS = {
     **dict.fromkeys(("be", "bg", "kk", "ky", "mk", "mn", "ru", "sr", "tg", "uk"), ("CYRILLIC",)),
     **dict.fromkeys(("ar", "fa", "ur"), ("ARABIC",)),
@@ -34,20 +34,21 @@ _SCRIPTS = {
     "te": ("TELUGU",),
     "th": ("THAI",),
 }
-# The first character after the Latin block, and the first arrow or pictogram.
+# The first character after the Latin blocks, and the first arrow or pictogram.
 _LATIN_END, _SYMBOLS_START = "\u0250", "\u2190"
-# Markdown emphasis and code; an asterisk between numbers is a product.
+# Markdown markup of emphasis, code and headings. An asterisk between numbers is kept.
 _EMPHASIS = re.compile(r"(?<!\d )\*|\*(?! \d)|[`~]|\b_|_\b|^\s*#+\s", re.MULTILINE)
-# Table borders, joined words, and brackets, which Piper would parse as phonemes.
+# Table borders, underscores that join words, and brackets, which Piper would parse as phonemes.
 _DIVIDERS = re.compile(r"[|_\[\]{}]")
-# Zero-width joiners are meaningful in some scripts only.
+# The zero-width joiner and non-joiner, which are meaningful only in some scripts.
 _JOINERS = "\u200c\u200d"
 
 
 class TextCleaner:
-    """Remove pictograms, markup, and letters of other scripts; log a warning the first time.
+    """A text filter that removes pictograms, markup, and letters of other scripts.
 
-    A voice would spell such characters out ("Chinese letter") or fail.
+    A voice would spell out such characters ("Chinese letter") or fail. A warning is logged the
+    first time that characters are removed.
 
     Args:
         language: Language code such as "en", "en-us" or "pt_BR"; None keeps letters of all scripts.
@@ -58,7 +59,7 @@ class TextCleaner:
         self._has_warned = False
 
     def sentences(self, text: str) -> Iterator[str]:
-        """Yield sentences of one line each that hold a letter or digit; long ones are split."""
+        """Yield single-line sentences that contain a letter or digit; split long sentences."""
         dropped = {character for character in set(text) if not self._is_speakable(character)}
         kept = text.translate({ord(character): _replacement(character) for character in dropped})
         self._warn({character for character in dropped if _replacement(character)})
@@ -87,5 +88,5 @@ class TextCleaner:
 
 
 def _replacement(character: str) -> str:
-    """Return a space for a visible character, nothing for an invisible one."""
+    """Return a space for a visible character, an empty string for an invisible character."""
     return "" if unicodedata.category(character)[0] in "CM" else " "

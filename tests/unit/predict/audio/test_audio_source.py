@@ -55,7 +55,7 @@ def test_stream_is_read_once_and_as_it_arrives(avatar):
         assert len(given) < 25
         assert sum(1 for _ in prediction) == 99
     assert len(given) == 40
-    with pytest.raises(UsageError, match="can be read once"):
+    with pytest.raises(UsageError, match="has been read"):
         next(avatar.predictor.predict(avatar, stream))
 
 

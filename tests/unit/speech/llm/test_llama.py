@@ -65,7 +65,7 @@ def test_exceeded_limits_name_the_option_to_raise(llama, monkeypatch):
     with pytest.raises(SpeechError, match=r"exceeds .*: raise llm\.context_size=512"):
         list(llama.reply([Message("user", "word " * 600)]))
     monkeypatch.setattr(llama, "_timeout_s", 1e-3)
-    with pytest.raises(SpeechError, match=r"nothing for timeout_s=0\.001; raise it"):
+    with pytest.raises(SpeechError, match=r"nothing for timeout_s=0\.001; raise timeout_s"):
         list(llama.reply([Message("user", "word " * 100)]))
     assert _ends()
 
