@@ -105,7 +105,7 @@ class StreamingAudioFeatures:
         return self._features.from_segment(buffer)
 
     def flush(self) -> Tensor:
-        """Return the features of the remaining frames, padded with silence, and reset the stream."""
+        """Return the features of the remaining, silence-padded frames; reset the stream."""
         rest = self.push(torch.zeros(self._features.spec.n_fft // 2))
         self.reset()
         return rest

@@ -52,15 +52,15 @@ class AudioFeature(nn.Module):
 
     @classmethod
     def silence(cls, spec: AVSpec) -> Sequence[float]:
-        """Return the value of each feature row in digital silence, as a list with one item per row."""
+        """Return a list with the value of each feature row in digital silence."""
         raise NotImplementedError
 
     @classmethod
     def change_gain(cls, rows_BCM: Tensor, gain_db_B: Tensor) -> Tensor:
         """Return the rows [B, C, M] of the same audio amplified by `gain_db_B`, in decibels.
 
-        This is used for augmentation. By default the rows do not depend on loudness and are returned
-        unchanged.
+        Used for augmentation. By default the rows do not depend on loudness and are returned as
+        they are.
         """
         return rows_BCM
 

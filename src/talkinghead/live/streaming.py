@@ -194,7 +194,7 @@ class RealtimeLipSync:
         return list(self._generate(arrived_s, skip_before_s))
 
     def flush(self) -> list[RealtimeFrame]:
-        """End the speech and return the remaining frames; then only call `reset` or `close`.
+        """End the speech and return the remaining frames; afterwards, only call `reset` or `close`.
 
         Raises:
             UsageError: The stream was flushed before, or is closed.

@@ -1,1 +1,1 @@
-"""Load a checkpoint for a device and a backend, and export it to other runtimes."""
+"""Load generators for a device and a backend, and export generators to other runtimes."""

@@ -1,4 +1,4 @@
-"""Selection of the device and the numeric precision."""
+"""Select the device and the numeric precision."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput,
 
 
 class GeneratorBackend(Protocol):
-    """Protocol of a generator: `LipSyncGenerator` and `ExportedGenerator` implement it.
+    """Protocol of a generator, implemented by `LipSyncGenerator` and `ExportedGenerator`.
 
     `LipSyncGenerator` documents the shapes of the calls. To support another runtime, add a loader
     to `talkinghead.runtime.inference_runtimes`.

@@ -76,7 +76,7 @@ def _openvino_loader() -> FileLoader:
 
     def load(path: Path) -> RunFile:
         compiled = core.compile_model(core.read_model(_read(path)), "CPU", options)
-        thread_local = threading.local()  # Only one thread may use an inference request.
+        thread_local = threading.local()  # Each inference request may be used by only one thread.
 
         def run(inputs: Sequence[FloatArray]) -> Sequence[FloatArray]:
             if not hasattr(thread_local, "request"):

@@ -64,7 +64,7 @@ def load_backend(checkpoint: str | Path, backend: str = "auto") -> tuple[Generat
 def place(
     generator: GeneratorBackend, device: str, precision: str
 ) -> tuple[GeneratorBackend, torch.dtype | None]:
-    """Move a generator to a device; return it and the autocast dtype (None: full precision).
+    """Move a generator to a device; return the generator and the autocast dtype, if any.
 
     Raises:
         UsageError: the device or the precision is unknown, or the generator does not support it.

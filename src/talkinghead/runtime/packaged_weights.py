@@ -81,7 +81,7 @@ def _sha256(file: Path, size: int, time_ns: int) -> str:
 
 
 def _checked(path: str, how: str) -> Path:
-    """Return the path of a file with the expected SHA-256; `how` is part of error messages."""
+    """Return the path of a file with the expected SHA-256; errors end with `how`."""
     module, _, inside = path.partition("/")
     package = module.replace("_", "-")
     spec = find_spec(module)

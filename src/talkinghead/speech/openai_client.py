@@ -89,7 +89,7 @@ class OpenAIClient:
         self._server = f"{url.scheme}://{url.netloc.decode()}"
         self._timeouts = (openai.APITimeoutError, httpx2.TimeoutException)
         self._failures = (openai.OpenAIError, httpx2.HTTPError, OSError)
-        # The library does not validate responses: reading a malformed response raises one of these.
+        # Errors of reading a malformed response, because the library does not validate responses.
         self._malformed = (ValueError, TypeError, AttributeError)
 
     def stream(
@@ -142,7 +142,7 @@ class OpenAIClient:
 
     def _explained(self, error: Exception) -> TalkingHeadError:
         status, reason = getattr(error, "status_code", None), self._reason(error)
-        if status == 401:  # The server's message often quotes a part of the key.
+        if status == 401:  # Omit the server's message, which often quotes a part of the key.
             name = self._api_key_env
             fix = f"put a valid one into {name}" if name else "name its variable in api_key_env"
             return DependencyError(

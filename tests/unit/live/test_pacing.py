@@ -39,7 +39,7 @@ def test_timing_errors_do_not_accumulate():
     assert pacer.last_delay_s == pytest.approx(0.003)
 
 
-def test_late_frames_are_released_at_once_and_counted():
+def test_late_frames_are_released_immediately_and_counted():
     wall = SimulatedClock()
 
     def work(number):

@@ -44,7 +44,7 @@ def chunked(samples, kind):
 
 @pytest.mark.parametrize("kind", ["40 ms", "random"])
 @pytest.mark.parametrize("face", ["avatar", "video_avatar"])
-def test_stream_gives_the_frames_of_the_file(predictor, kind, face, request):
+def test_stream_and_file_give_the_same_frames(predictor, kind, face, request):
     avatar = request.getfixturevalue(face)
     samples = speech(1.7).samples
     whole = list(predictor.predict(avatar, AudioClip(samples, RATE)))
@@ -73,7 +73,7 @@ def test_frames_are_returned_after_the_lookahead(avatar, face, more_s, request):
         assert (len(waits_s), len(stream.flush())) == (45, 5)
 
 
-def test_times_do_not_drift_and_memory_is_bounded(avatar):
+def test_frame_times_do_not_drift_and_memory_is_bounded(avatar):
     stream, sizes, times_s = RealtimeLipSync(avatar), [], []
     for _ in range(120):
         times_s += [frame.time_s for frame in stream.push(speech(0.04).samples)]
@@ -127,7 +127,7 @@ def test_samples_are_converted_to_float32():
         (b"\0\0", r"is bytes.*np\.frombuffer\(audio, np\.int16\)"),
     ],
 )
-def test_push_refuses_other_audio(avatar, audio, message):
+def test_push_refuses_invalid_audio(avatar, audio, message):
     with pytest.raises(MediaError, match=message):
         RealtimeLipSync(avatar).push(audio)
 

@@ -129,7 +129,7 @@ def test_cache_folder_depends_on_checkpoint_and_export_version(
     assert loading.cached_export_folder(checkpoint) != folder
 
 
-def test_missing_packages_are_named(checkpoint, torchscript_folder, tmp_path, monkeypatch):
+def test_errors_name_missing_packages(checkpoint, torchscript_folder, tmp_path, monkeypatch):
     for module in ("onnx", "onnxruntime", "openvino", "executorch", "executorch.exir"):
         monkeypatch.setitem(sys.modules, module, None)
     for format, package in (("onnx", r"'talkinghead\[export\]'"), ("executorch", "executorch")):
@@ -166,7 +166,7 @@ def load(monkeypatch, tmp_path):
     return file_loader("executorch")
 
 
-def test_program_is_called_once_per_frame(load, tmp_path):
+def test_executorch_program_is_called_once_per_frame(load, tmp_path):
     frames, reference = np.arange(6.0).reshape(3, 2), np.full((1, 2), 10.0)
     (output,) = load(tmp_path / "decode.pte")([frames, reference])
     assert np.array_equal(output, frames + reference)
@@ -185,7 +185,7 @@ def test_runtime_errors_become_checkpoint_errors(load, tmp_path):
         load(tmp_path / "decode.pte")([np.zeros((1, 3))])
 
 
-def test_audio_segments_give_the_tokens_of_the_whole(checkpoint, torchscript_folder, monkeypatch):
+def test_segmented_audio_gives_the_same_tokens(checkpoint, torchscript_folder, monkeypatch):
     model, generator = (loading.load_backend(path)[0] for path in (checkpoint, torchscript_folder))
     encode, lengths = generator._parts["encode_audio"], []
 

@@ -77,7 +77,7 @@ def test_history_is_sent_up_to_its_maximum(avatar, output):
     ]
 
 
-def test_stages_overlap(avatar, output):
+def test_conversation_stages_run_concurrently(avatar, output):
     llm, num_written, num_rendered = RecordingEcho(tokens_per_second=20), [], []
 
     class Voice(ToneTextToSpeech):

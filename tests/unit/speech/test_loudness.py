@@ -26,14 +26,14 @@ def _lufs(samples):
 
 
 @pytest.mark.parametrize(("level", "target"), [(0.02, -19.0), (0.6, -23.0)])
-def test_sentences_reach_the_target(level, target):
+def test_sentences_reach_the_target_loudness(level, target):
     normalizer = LoudnessNormalizer(RATE, target)
     spoken = [_normalize(normalizer, _speech(seed, 2.5, level)) for seed in range(4)]
     assert _lufs(spoken[0]) == pytest.approx(target, abs=1.5)
     assert _lufs(np.concatenate(spoken)) == pytest.approx(target, abs=0.5)
 
 
-def test_result_does_not_depend_on_chunks():
+def test_normalised_speech_does_not_depend_on_chunks():
     sentences = [_speech(seed, duration_s) for seed, duration_s in enumerate((0.3, 0.8, 4.0, 1.3))]
     whole, chunked = LoudnessNormalizer(RATE), LoudnessNormalizer(RATE)
     for size, sentence in zip((1, 4999, 777, 10), sentences, strict=True):
@@ -61,7 +61,7 @@ def test_only_the_first_sentence_is_delayed():
     assert taken == 1
 
 
-def test_sentences_shorter_than_a_block_reach_the_target():
+def test_short_sentences_reach_the_target_loudness():
     noise = (0.02 * np.random.default_rng(0).standard_normal(2 * RATE)).astype(np.float32)
     long = _normalize(LoudnessNormalizer(RATE), noise)
     for duration_s in (0.05, 0.399):

@@ -78,7 +78,7 @@ def test_word_times_are_relative_to_clip_start(server, speech):
     assert form["timestamp_granularities[]"] == b"word"
 
 
-def test_silence_sends_no_request(server):
+def test_silence_is_not_sent(server):
     stt = OpenAISpeechToText(base_url=server.url)
     for samples in (silence(0), silence(3) + np.nan):
         assert stt.transcribe(AudioClip(samples, RATE)) == Transcript("")

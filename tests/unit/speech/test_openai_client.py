@@ -47,7 +47,7 @@ def collect_until_error(pieces):
 
 
 @for_each_adapter
-def test_requests_are_retried_when_the_server_asks(send, server):
+def test_requests_are_retried_if_the_server_is_overloaded(send, server):
     response, expected = VALID[send]
     refusals = error_response(429, "slow down", retry_after="0.3"), error_response(503, "oh")
     server.responses += [*refusals, response]
@@ -58,7 +58,7 @@ def test_requests_are_retried_when_the_server_asks(send, server):
     assert first.authorization == f"Bearer {KEY}"
 
 
-def test_retries_end_at_their_maximum(server):
+def test_number_of_retries_is_limited(server):
     server.responses += [error_response(429, "slow down", retry_after="0.05")] * 5
     collected, message = collect_until_error(request_reply(server, max_retries=2))
     assert collected == []
@@ -99,7 +99,7 @@ OVERLOADED = b'data: {"error": {"message": "overloaded"}}\n\n'
         (request_speech, pcm_response(ONE, STALL), [1], "nothing arrived for 0.5 s"),
     ],
 )
-def test_failed_response_keeps_its_pieces(send, response, expected, cause, server):
+def test_pieces_before_a_failure_are_yielded(send, response, expected, cause, server):
     server.responses.append(response)
     # Without a response the request would be repeated.
     options = {"max_retries": 0} if STALL in response.pieces else {}
@@ -120,7 +120,7 @@ def test_pieces_are_yielded_as_they_arrive(send, respond, sent, first, server):
     assert [first, *pieces] == VALID[send][1]
 
 
-def test_unreachable_server_is_named(server):
+def test_error_names_unreachable_server(server):
     server.shutdown()
     server.server_close()
     _, message = collect_until_error(request_reply(server, max_retries=1))
@@ -150,7 +150,7 @@ def test_cancellation_ends_a_waiting_request(send, response, server):
 
 @for_each_stream
 @pytest.mark.parametrize("end", ["cancel", "close"])
-def test_ended_stream_disconnects(send, respond, sent, first, end, server):
+def test_cancelled_and_closed_streams_close_the_connection(send, respond, sent, first, end, server):
     cancel = Event()
     server.responses.append(respond(sent, STALL))
     pieces = send(server, cancel)
@@ -189,7 +189,7 @@ def test_invalid_options_are_refused(options, message, server):
     assert KEY not in "".join(traceback.format_exception(failure.value))
 
 
-def test_missing_and_invalid_keys_are_errors(server, monkeypatch):
+def test_missing_and_invalid_keys_raise_errors(server, monkeypatch):
     with pytest.raises(DependencyError, match="MY_KEY is not set"):
         OpenAIChat("gpt", api_key_env="MY_KEY")
     # Neither value can be sent in a header.
@@ -204,7 +204,7 @@ def test_missing_and_invalid_keys_are_errors(server, monkeypatch):
 
 
 @for_each_adapter
-def test_refused_key_names_its_variable(send, server):
+def test_error_for_refused_key_names_the_variable(send, server):
     server.responses.append(error_response(401, f"Incorrect API key provided: {KEY[:7]}***"))
     with pytest.raises(DependencyError, match=r"OPENAI_API_KEY.*works offline") as failure:
         list(send(server))
@@ -234,7 +234,7 @@ def failures_quoting_key(server):
                 yield error
 
 
-def test_key_is_in_no_error_log_or_repr(server, caplog, capfd, monkeypatch):
+def test_key_does_not_appear_in_errors_logs_or_reprs(server, caplog, capfd, monkeypatch):
     # A handler left by another test, with a closed stream, would print the current exception.
     monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     caplog.set_level(logging.DEBUG)

@@ -64,7 +64,7 @@ def test_invalid_options_are_refused(make, arguments, options, message):
         ("httpx2", OpenAISpeechToText, r"talkinghead\[speech\].*stt=whisper, which works offline"),
     ],
 )
-def test_missing_package_is_named(module, use, message, monkeypatch):
+def test_error_names_missing_package(module, use, message, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DependencyError, match=message):
         use()

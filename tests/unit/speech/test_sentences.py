@@ -37,7 +37,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize(("language", "text", "sentences"), TEXTS.values(), ids=TEXTS)
-def test_sentences_do_not_depend_on_pieces(language, text, sentences):
+def test_sentences_do_not_depend_on_piece_boundaries(language, text, sentences):
     assert list(split_sentences([text], language)) == sentences
     assert list(split_sentences(text, language)) == sentences
     words = text.replace(" ", " |").split("|")

@@ -58,7 +58,7 @@ def test_loudness_normalisation_is_optional():
     assert np.abs(_speak(Voice(HummingTextToSpeech(), loudness_lufs=-14.0), "a" * 20)).max() > 0.2
 
 
-def test_cancellation_ends_at_the_next_chunk():
+def test_cancellation_stops_speech_at_the_next_chunk():
     tts, cancel = HummingTextToSpeech(), Event()
     spoken = Voice(tts, loudness_lufs=None).speak("a" * 100, cancel)
     next(spoken)

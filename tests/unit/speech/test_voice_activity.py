@@ -23,7 +23,7 @@ def test_probabilities_do_not_depend_on_chunks(speech):
     np.testing.assert_array_equal(np.concatenate([window for window, _ in windows]), padded)
 
 
-def test_sentences_are_split_with_their_times(speech):
+def test_utterances_contain_all_speech_with_start_times(speech):
     found = list(va.stream_utterances(_pieces(speech), va.SAMPLE_RATE, min_silence_s=0.3))
     assert len(found) == 3
     loud = np.abs(speech) > 0.02

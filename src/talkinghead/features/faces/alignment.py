@@ -44,7 +44,8 @@ RIGID_POINTS: dict[str, dict[int, tuple[float, float]]] = {
 _NUM_NOSE = 2
 """Number of rigid points on the base of the nose; these are the last points of each list.
 
-These points alone define the translation: noses differ in length, and the mouth position matters most.
+These points alone define the translation: noses differ in length, and the mouth position matters
+most.
 """
 LIP_POINTS: dict[str, tuple[int, ...]] = {
     # Twelve outer and eight inner points, clockwise from the mouth corner on the left.

@@ -72,7 +72,7 @@ class FaceAlignmentDetector:
             if score >= self.min_score:
                 xy = np.asarray(points, dtype=np.float32)[:, :2]
                 (x0, y0), (x1, y1) = xy.min(axis=0).tolist(), xy.max(axis=0).tolist()
-                # Extend the box above the landmarks to include the forehead, as the boxes of S3FD do.
+                # Extend the box above the landmarks to the forehead, as the boxes of S3FD do.
                 box = Box(x0, y0 - 0.2 * (y1 - y0), x1, y1)
                 faces.append(Face(box, xy, score, self.topology))
         return faces

@@ -18,8 +18,8 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.transform_smoothing import smooth_transforms
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
-# Thresholds of the mean difference between thumbnails, in grey levels. Measured differences: below 1
-# for a talking head before a still background, below 13 for a moving camera, at least 9 between
+# Thresholds of the mean difference between thumbnails, in grey levels. Measured differences: below
+# 1 for a talking head before a still background, below 13 for a moving camera, at least 9 between
 # shots of one scene, at least 20 between shots of different scenes.
 _CUT_MIN, _CUT_MAX = 8.0, 20.0
 _CUT_RATIO, _CUT_RATIO_ABOVE = 10.0, 3.0

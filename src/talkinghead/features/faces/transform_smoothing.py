@@ -44,7 +44,7 @@ class TransformSmoother:
         self._pending = 0
 
     def push(self, transform: FloatArray | None) -> list[FloatArray]:
-        """Add the transform of a frame, and return a list with the smoothed transform of frame t - lag.
+        """Add the transform of a frame; return a list with the smoothed transform of t - lag.
 
         The list is empty during the first `lag` frames. `transform` is None for a frame without a
         face; the smoothed transform is NaN if no frame within the window has a face.
@@ -65,7 +65,7 @@ class TransformSmoother:
         return rest
 
     def _to_state(self, transform: FloatArray | None) -> _Array:
-        """Return (log scale, angle, x, y), where (x, y) is the base of the nose in the source image.
+        """Return (log scale, angle, x, y), where (x, y) is the nose base in the source image.
 
         With this point as the origin, smoothing the scale does not move the nose.
         """

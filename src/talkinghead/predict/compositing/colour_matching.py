@@ -40,8 +40,8 @@ _MIN_RGB_WEIGHT = 0.02
 _MAX_SHARPENING = 2.5
 # Regularisation of the sharpness in areas without structure, in squared grey levels.
 _MIN_ENERGY = 4.0
-# Variance of rounding to integer levels. Subtracted from the measured noise, because the composite
-# is rounded too.
+# Variance of rounding to integer levels. It is subtracted from the measured noise, because the
+# composite is rounded too.
 _ROUNDING_NOISE = 1 / 12
 _TILE = 256
 _CONSTANT_NOISE = 0.999
@@ -103,7 +103,7 @@ def _level_green_yellow(image: FloatArray) -> tuple[npt.NDArray[np.floating], ..
 
 
 class ColourMatcher:
-    """A matcher for the Lab mean and deviation of generated skin and the skin around the mouth.
+    """A filter that matches the Lab mean and deviation of generated skin to the image.
 
     Paper: Reinhard et al., "Color Transfer between Images", IEEE CG&A 2001.
     """
@@ -155,7 +155,7 @@ def _to_lab(rgb: FloatArray) -> FloatArray:
 
 
 class DetailMatcher:
-    """A matcher for the sharpness and grain of the generated mouth and the image.
+    """A filter that matches the sharpness and grain of the generated mouth to the image.
 
     The model's RGB is enlarged from 96 x 96 pixels, so it is softer and has less noise than the
     image. *Sharpness* is the ratio of fine detail to coarser structure: both are larger in an open

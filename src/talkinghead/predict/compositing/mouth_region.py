@@ -26,7 +26,7 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # The ellipse excludes the nose, which speech does not move, and the background beside the face.
 ELLIPSE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
 ELLIPSE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
-# Size of the region relative to the ellipse, so that it includes pixels around the ellipse.
+# Size of the region relative to the ellipse, so that pixels around the ellipse are included.
 _MARGIN = 1.06
 # Blur of the edge of the face outline, as a fraction of the box side.
 _OUTLINE_BLUR = 0.03

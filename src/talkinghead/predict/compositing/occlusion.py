@@ -124,7 +124,7 @@ class OcclusionGuard:
         seeds = likely & self._outside_lips & ((distance > _HIGH) | (self._covered > 0.5))
         if seeds.sum() < _MIN_SEEDS:
             return np.zeros_like(self._covered)
-        # Scale the luminance down: within an object it varies more than the colour ratios.
+        # Reduce the luminance difference, because luminance varies more within an object.
         difference = (colours - np.median(colours[seeds], axis=0)) / np.array([1, 1, 3], np.float32)
         likely |= self._inside & self._lips & (np.linalg.norm(difference, axis=-1) < _HIGH)
         count, labels = cv2.connectedComponents(likely.astype(np.uint8))

@@ -103,7 +103,7 @@ class _MatchingRenderer(ABC):
 
 
 def _edge_weights(radius: FloatArray, feather: float) -> FloatArray:
-    """Return weights [h, w, 1] that rise from 0 at the ellipse's edge to 1 over a width."""
+    """Return weights [h, w, 1] that rise from 0 at the ellipse's edge to 1 over `feather`."""
     width = np.float32(feather / ELLIPSE_RADII.mean())
     ramp = ((1 - radius) / width).clip(0, 1)
     return (ramp * ramp * (3 - 2 * ramp))[..., None]

@@ -1,4 +1,4 @@
-"""Select the speaking face: the one whose mouth is best synchronised with the video's audio."""
+"""Select the speaking face, whose mouth is best synchronised with the video's audio."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _correct_yaw_scale(transform: FloatArray, pose: FloatArray, spec: AVSpec) ->
 
 
 def _visible_strength(frame: SourceFrame, face: Face) -> float:
-    """Return the mouth opacity: 1 for a face inside the image, 0 for one outside."""
+    """Return the mouth opacity: from 1 for a face inside the image to 0 for a face outside."""
     height, width, box = *frame.image.shape[:2], face.box
     inside_x = min(box.x1, width) - max(box.x0, 0)
     inside_y = min(box.y1, height) - max(box.y0, 0)

@@ -35,7 +35,10 @@ def play(path: Path, fps: Fraction, extend: str = "pingpong") -> Generator[Sourc
 
 
 def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFrame]:
-    """Yield frames as in `play`, with file times; "pingpong" does not repeat the end frames."""
+    """Yield the frames of `play` with their times in the file.
+
+    If `extend` is "pingpong", the first and the last frame are not repeated.
+    """
     num_frames = 0
     last: SourceFrame | None = None
     for last in decode_frames(path, fps):
@@ -73,7 +76,7 @@ def _backwards(path: Path, fps: Fraction, stop: int, block: int) -> Iterator[Sou
 
 
 def decode_frames(path: Path, fps: Fraction) -> Generator[SourceFrame]:
-    """Yield a video's frames once.
+    """Yield the frames of a video once.
 
     If the frame rate is constant, the container's rounding of times is removed.
     """

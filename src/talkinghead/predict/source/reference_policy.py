@@ -146,7 +146,7 @@ def _max_images(frame: SourceFrame) -> int:
 
 
 def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) -> SourceFrame:
-    """Return a frame whose reference is its image, averaged with frames of similar lips."""
+    """Return a copy of a frame with a reference averaged from frames of similar lips."""
     frames = [frame for frame in frames if frame.strength == best.strength]
     transforms = [_not_none(frame.transform) for frame in frames]
     lips = [transform_points(_not_none(f.lips), t) for f, t in zip(frames, transforms, strict=True)]

@@ -91,7 +91,7 @@ class SourceFrame:
 
     @property
     def with_previous_reference(self) -> SourceFrame | None:
-        """A copy of the frame that uses the previous reference, None outside transitions."""
+        """A copy of the frame that uses the previous reference, or None outside transitions."""
         if self.previous_reference is None:
             return None
         reference, context = self.previous_reference.reference, self.previous_reference.context

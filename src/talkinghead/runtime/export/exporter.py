@@ -61,7 +61,7 @@ def export_generator(
 
     Args:
         checkpoint: A `.ckpt` or `.safetensors` file, or "default" for the packaged weights.
-        output: Folder to write. It appears complete or not at all, and replaces an earlier export.
+        output: Folder to write. An earlier export is replaced only if the new export succeeds.
         format: "onnx" (for ONNX Runtime and OpenVINO), "torchscript" or "executorch".
         quantize: "none", or "int8" (ONNX only) for smaller files of lower quality.
 

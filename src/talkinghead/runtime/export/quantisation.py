@@ -16,7 +16,7 @@ from talkinghead.runtime.exported_generator import PARTS, read_metadata
 
 
 def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> None:
-    """Replace the files of an ONNX export by quantised int8 files.
+    """Replace the files of an ONNX export with quantised int8 files.
 
     Convolutions are quantised statically: the inputs calibrate the range of their activations. The
     matrix products of the transformer are quantised dynamically, because the range of speech
@@ -34,7 +34,7 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
     shared: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
     for part in PARTS:
         path, small = folder / f"{part}.onnx", folder / f"{part}.int8.onnx"
-        with _warnings_disabled():  # They request preprocessing that torch has already done.
+        with _warnings_disabled():  # They request preprocessing that torch already does.
             if part == "encode_audio":
                 quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
             else:

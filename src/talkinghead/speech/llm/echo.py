@@ -1,4 +1,4 @@
-"""A substitute for a language model, for demonstrations and tests: repeat the question."""
+"""A substitute for a language model that repeats the question, for demonstrations and tests."""
 
 from __future__ import annotations
 

@@ -121,6 +121,6 @@ class Whisper:
                         f"timeout_s={self._timeout_s:g}; raise timeout_s, or choose a smaller "
                         f"model or beam_size=1. Text so far: {text.strip()!r}"
                     )
-        except RuntimeError as error:  # Out of memory, or no CUDA library.
+        except RuntimeError as error:  # CTranslate2 lacks memory or a CUDA library.
             raise SpeechError(f"stt=whisper failed: {error}") from error
         return Transcript(text.strip(), info.language, tuple(words))

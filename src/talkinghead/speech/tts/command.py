@@ -86,7 +86,7 @@ class CommandTextToSpeech:
     def _run(self, sentence: str, output: Path, cancel: Event) -> None:
         """Write the speech of a sentence to a file; write nothing after cancellation."""
         command = [word.replace("{output}", str(output)) for word in self._command]
-        with subprocess.Popen(  # noqa: S603 - a list, never a shell
+        with subprocess.Popen(  # noqa: S603 - no shell is used
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
             stdin: bytes | None = f"{sentence}\n".encode()
@@ -130,7 +130,7 @@ class CommandTextToSpeech:
 
 def _check_voice(voice: str, command: Sequence[str], pattern: str, timeout_s: float) -> None:
     try:
-        listed = subprocess.run(  # noqa: S603 - a list, never a shell
+        listed = subprocess.run(  # noqa: S603 - no shell is used
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -143,7 +143,7 @@ def _load(model: str | Path, config_path: str | Path | None) -> TTS:
 
 
 def _check_licence(name: str, manager: ModelManager) -> None:
-    """Raise a UsageError if the catalogue has no such name or its terms were not accepted."""
+    """Raise a UsageError for a name not in the catalogue or terms that were not accepted."""
     kind, language, dataset, model = ([*name.split("/"), "", "", ""])[:4]
     if kind == "tts_models" and language and (dataset, model) == ("fairseq", "vits"):
         # Meta's MMS voices, of which there are over a thousand, are not in the catalogue.

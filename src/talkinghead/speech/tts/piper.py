@@ -109,7 +109,7 @@ class Piper:
             yield samples
 
     def close(self) -> None:
-        """End the process; a later `speak` starts another one."""
+        """End the process; a later call of `speak` starts a new process."""
         self._process.end()
 
     def _synthesise(self, sentence: str, cancel: Event) -> FloatArray | None:
@@ -141,7 +141,7 @@ class _Process:
         self._folder = tempfile.TemporaryDirectory(prefix="talkinghead-")
         self._path = re.compile(re.escape(self._folder.name) + r"/\S+\.wav")
         try:
-            self._popen = subprocess.Popen(  # noqa: S603 - a list, never a shell
+            self._popen = subprocess.Popen(  # noqa: S603 - no shell is used
                 [*command, "--output-dir", self._folder.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -149,7 +149,7 @@ class _Process:
                 env={**os.environ, "PYTHONUTF8": "1"},
                 encoding="utf-8",
                 errors="replace",
-                # Ctrl-C must not end Piper before the caller.
+                # Start a new session, so that Ctrl-C does not stop Piper before the caller stops.
                 start_new_session=True,
             )
         except OSError as error:
@@ -218,7 +218,7 @@ def _installed() -> list[str]:
             "the package piper-tts (GPL-3) is not installed: pip install 'talkinghead[offline]', "
             "or choose tts=espeak, a program of the system"
         ) from error
-    # -P: do not import a file named piper.py from the working directory.
+    # -P prevents the import of a file named piper.py in the working directory.
     return [sys.executable, "-P", "-m", "piper"]
 
 
@@ -241,7 +241,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _speaker(speaker: str | int, config: dict[str, Any], path: Path) -> int:
-    """Return the number of a speaker given by name or number."""
+    """Return the number of the speaker with the given name or number."""
     names: dict[str, int] = config.get("speaker_id_map") or {}
     num_speakers = int(config.get("num_speakers", 1))
     number = names.get(str(speaker), speaker)

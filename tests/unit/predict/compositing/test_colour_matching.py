@@ -42,7 +42,7 @@ def match(matcher, mouth, image, time_s=0.0):
     return matcher.match(mouth, image, REGION, time_s)
 
 
-def test_soft_rgb_is_sharpened_at_most_to_the_image():
+def test_soft_rgb_is_sharpened_at_most_to_the_sharpness_of_the_image():
     image = skin_image()
     mouth = painted(image, sigma=1.2)
     target, before = detail(REGION.crop(image)), detail(mouth.image)

@@ -55,7 +55,7 @@ def test_background_beside_turned_head_is_unchanged(yaw_deg):
 
 
 @pytest.mark.parametrize("yaw_deg", [5, -5, None, np.nan])
-def test_whole_mouth_is_painted_without_a_turn(yaw_deg):
+def test_whole_mouth_is_composited_without_a_head_turn(yaw_deg):
     change = change_at_yaw(yaw_deg)
     assert np.array_equal(change, change_at_yaw(yaw_deg, outline=None))
     assert change[CENTRE].min() > 60
@@ -91,7 +91,7 @@ def test_previous_reference_is_blended_by_its_weight():
     assert np.abs(composite(frame) - 0.25 * before - 0.75 * after).max() <= 1
 
 
-def test_avatar_and_video_change_references_alike(tmp_path, monkeypatch):
+def test_avatar_and_video_use_the_same_references(tmp_path, monkeypatch):
     """The head pose follows the brightness of the frames."""
     num_frames, forehead = 50, 10
 

@@ -53,7 +53,7 @@ def test_flow_is_in_box_sides_and_points_to_the_source():
     assert np.abs(painted.image[5:-5, 5:-15] - expected).max() < 1.0
 
 
-def test_mask_is_the_weight_of_rgb():
+def test_mask_is_the_blend_weight_of_rgb():
     mouth = fields(mask=1.0, rgb=(1.0, 0.5, 0.0))
     _, region, painted = paint(similarity(1.0, 10, 200, 150), mouth)
     assert np.allclose(painted.image, [255, 127.5, 0], atol=1e-3)
@@ -69,7 +69,7 @@ def test_texture_of_another_frame_is_aligned_to_the_face():
     assert np.array_equal(painted.image[:80, :80], expected[:80, :80])
 
 
-def test_box_of_an_aligned_face_is_that_of_the_spec():
+def test_mouth_box_of_an_aligned_face_matches_the_spec():
     region = find_mouth_region(similarity(1.0, 0, 128, 128), 256, 256, SPEC)
     rows, columns = np.indices(region.radius.shape)
     pixels = np.stack([columns + region.columns.start, rows + region.rows.start], -1) + 0.5
@@ -88,7 +88,7 @@ def test_region_encloses_the_ellipse_tightly(degrees):
     assert inside.sum() == pytest.approx(np.pi * 0.40 * 0.45 * SPEC.mouth_side**2, rel=0.01)
 
 
-def test_region_is_clipped_at_the_border_and_none_outside():
+def test_region_is_clipped_at_the_image_border_and_none_outside():
     cut = find_mouth_region(similarity(1.0, 0, 0, 0), 100, 100, SPEC)
     assert cut.rows.start == 0
     assert cut.columns.start == 0
@@ -129,7 +129,7 @@ def test_cutoff_does_not_depend_on_frame_rate():
 
 
 @pytest.mark.parametrize("hz", [2, 6])
-def test_delay_of_speech_motion_is_a_fraction_of_a_frame(hz):
+def test_speech_motion_is_delayed_by_less_than_half_a_frame(hz):
     """The flow varies by 0.5 % of the box, as in the clips of docs/rendering.md."""
     stabiliser = MouthStabiliser()
     inputs = 0.005 * np.sqrt(2) * np.sin(2 * np.pi * hz * np.arange(100) / 25)

@@ -73,7 +73,7 @@ def test_microphone_is_detected(colour, light):
     assert visibility[INSIDE & ~covered].mean() > 0.55
 
 
-def test_face_and_light_are_no_occlusions():
+def test_face_and_light_are_not_detected_as_occlusions():
     for change in (shaded, open_mouth, noisy_and_darker):
         assert visible(OcclusionGuard(), change(PHOTO)).all()
     beard = PHOTO.copy()
@@ -114,7 +114,7 @@ def test_hysteresis_keeps_an_occlusion_whose_colour_approaches_the_face():
     assert visible(guard, undetected, 1.0)[covered].mean() < 0.5
 
 
-def test_slow_change_of_light_is_no_occlusion():
+def test_slow_change_of_light_is_not_an_occlusion():
     guard = OcclusionGuard()
     for frame in range(100):
         warmer = (PHOTO * np.float32([1, 1, 1 - 0.003 * frame])).astype(np.uint8)

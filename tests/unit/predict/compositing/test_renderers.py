@@ -74,7 +74,7 @@ def test_pixels_outside_the_ellipse_are_unchanged(renderer):
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
-def test_mouth_equal_to_the_image_and_occluded_pixels_change_nothing(renderer):
+def test_equal_mouth_and_occluded_pixels_leave_the_image_unchanged(renderer):
     assert np.array_equal(render(renderer(), CROP), CROP)
     mouth = CROP.astype(np.float32)
     mouth[40:] -= 60

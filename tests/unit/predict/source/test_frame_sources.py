@@ -51,7 +51,7 @@ def test_photo_is_repeated_at_the_spec_frame_rate():
         ({"face_select": "all"}, [60, 10, 200]),
     ],
 )
-def test_face_selection_in_a_photo(options, expected):
+def test_face_select_options_select_faces_in_a_photo(options, expected):
     frames = list(
         islice(
             photo(aligned_face(60, 50), aligned_face(10, 40), aligned_face(200, 30), **options), 4
@@ -71,7 +71,7 @@ def test_missing_faces_and_unknown_options_are_refused():
             SourceOptions(**{name: value})
 
 
-def test_photo_has_no_active_speaker(caplog):
+def test_active_speaker_selection_in_a_photo_logs_a_warning(caplog):
     next(photo(aligned_face(), face_select="speaking"))
     assert "p.jpg: a photo has no audio" in caplog.text
 
@@ -118,7 +118,7 @@ def video(monkeypatch):
         ("pingpong", 2, [0, 1, 0, 1]),
     ],
 )
-def test_extension_modes(video, monkeypatch, block_bytes, extend, num_frames, order):
+def test_video_is_extended_in_each_mode(video, monkeypatch, block_bytes, extend, num_frames, order):
     monkeypatch.setattr(playback, "_BLOCK_BYTES", block_bytes)
     video([i / FPS for i in range(num_frames)])
     frames = list(islice(play(Path("v"), FPS, extend), len(order)))
@@ -129,13 +129,13 @@ def test_extension_modes(video, monkeypatch, block_bytes, extend, num_frames, or
     assert cuts == ([3, 6] if extend == "loop" else [])
 
 
-def test_video_without_frames_is_an_error(video):
+def test_video_without_frames_raises_an_error(video):
     video([])
     with pytest.raises(MediaError, match=r"clip\.mp4"):
         next(play(Path("clip.mp4"), FPS))
 
 
-def test_variable_frame_durations_are_kept_backwards(video):
+def test_variable_frame_durations_are_kept_in_reverse_playback(video):
     video([Fraction(t, 100) for t in (0, 10, 13, 20)])
     frames = list(islice(play(Path("v"), Fraction(10)), 7))
     assert [int(frame.duration_s * 100) for frame in frames] == [10, 3, 7, 10, 7, 3, 10]

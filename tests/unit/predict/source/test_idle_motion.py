@@ -45,7 +45,7 @@ def edge(image):
     return np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
 
 
-def test_only_the_head_moves_and_only_gradually_outside_blinks(faces, frames):
+def test_only_the_head_moves_and_motion_is_gradual_outside_blinks(faces, frames):
     closure = IdleMotion(PHOTO, faces, seed=1)._heads[0]._closure
     before = PHOTO
     for index, (image, _) in enumerate(frames):

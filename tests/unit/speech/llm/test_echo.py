@@ -24,7 +24,7 @@ def test_last_user_message_is_repeated():
     assert list(echo.reply([Message("user", "  ")])) == []
 
 
-def test_rate_is_kept_until_cancellation():
+def test_echo_limits_the_rate_and_stops_when_cancelled():
     cancel, started_s = Event(), time.monotonic()
     pieces = Echo(tokens_per_second=20).reply([Message("user", "a b c d e f g h")], cancel)
     for _ in range(8):

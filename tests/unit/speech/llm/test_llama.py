@@ -61,7 +61,7 @@ def test_cancelling_or_closing_stops_generation(llama):
     assert _ends()
 
 
-def test_exceeded_limits_name_the_option_to_raise(llama, monkeypatch):
+def test_errors_for_exceeded_limits_name_the_option(llama, monkeypatch):
     with pytest.raises(SpeechError, match=r"exceeds .*: raise llm\.context_size=512"):
         list(llama.reply([Message("user", "word " * 600)]))
     monkeypatch.setattr(llama, "_timeout_s", 1e-3)
@@ -70,7 +70,7 @@ def test_exceeded_limits_name_the_option_to_raise(llama, monkeypatch):
     assert _ends()
 
 
-def test_port_requires_a_key(llama):
+def test_server_port_requires_a_key(llama):
     pytest.importorskip("openai", reason="needs the extra speech")
     address = llama._server.listening_address
     assert address.startswith("http://127.0.0.1:")
@@ -79,7 +79,7 @@ def test_port_requires_a_key(llama):
         list(client.reply(FRANCE))
 
 
-def test_missing_and_broken_files_are_errors(tmp_path):
+def test_missing_and_broken_files_raise_errors(tmp_path):
     with pytest.raises(DependencyError, match=r"no such file; give a GGUF file, or model=packaged"):
         Llama(tmp_path / "nothing.gguf")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(1000))

@@ -39,7 +39,7 @@ def _plain(text):
     return "".join(c for c in text.lower() if c.isalpha() or c == " ")
 
 
-def test_words_have_their_times(whisper, speech):
+def test_transcript_contains_word_times(whisper, speech):
     transcript = whisper.transcribe(speech)
     assert isinstance(whisper, SpeechToText)
     assert _plain(transcript.text) == TEXT
@@ -94,9 +94,11 @@ def test_cancelled_transcription_returns_the_text_so_far(whisper, speech, monkey
     assert whisper.transcribe(AudioClip(twice, rate), cancel).words == ()
 
 
-def test_timeout_names_the_option_and_the_text_so_far(whisper, speech, monkeypatch):
+def test_timeout_error_contains_option_and_partial_text(whisper, speech, monkeypatch):
     monkeypatch.setattr(whisper, "_timeout_s", 1e-3)
-    with pytest.raises(SpeechError, match=r"timeout_s=0\.001; raise timeout_s.*Text so far: 'Hello"):
+    with pytest.raises(
+        SpeechError, match=r"timeout_s=0\.001; raise timeout_s.*Text so far: 'Hello"
+    ):
         whisper.transcribe(AudioClip(speech.samples[: 25 * 882], speech.sample_rate))
 
 
@@ -110,7 +112,7 @@ def test_unsupported_options_are_refused(whisper):
         Whisper(language="xx")
 
 
-def test_missing_and_broken_models_are_errors(tmp_path):
+def test_missing_and_broken_models_raise_errors(tmp_path):
     (tmp_path / "model.bin").write_bytes(b"no model")
     with pytest.raises(DependencyError, match=r"has no config\.json, tokenizer\.json;"):
         Whisper(tmp_path)

@@ -44,7 +44,7 @@ def hum(tmp_path):
 
 
 @pytest.mark.parametrize("output", ["{output}", "-"])
-def test_each_sentence_is_one_chunk(hum, output, tmp_path):
+def test_one_chunk_is_yielded_per_sentence(hum, output, tmp_path):
     command = hum(output=output, sample_rate=16_000)
     assert isinstance(command, TextToSpeech)
     pieces = list(command.speak("One two. --help; $(touch x) `y`"))
@@ -77,7 +77,7 @@ def test_cancellation_ends_the_program(hum):
         ("noisy", "wrote no audio"),
     ],
 )
-def test_program_failures_are_errors(hum, voice, message):
+def test_program_failures_raise_errors(hum, voice, message):
     with pytest.raises(SpeechError, match=message):
         list(hum(voice, timeout_s=0.3 if voice == "slow" else 30).speak("Hello."))
 

@@ -68,7 +68,7 @@ def voice(model):
     return Coqui(model, device="cpu")
 
 
-def test_each_sentence_is_one_chunk_until_cancellation(voice):
+def test_one_chunk_is_yielded_per_sentence_until_cancellation(voice):
     assert isinstance(voice, TextToSpeech)
     assert voice.sample_rate == 16_000
     pieces = list(voice.speak("Hello, how are you? I am rather a long sentence. \N{GRINNING FACE}"))
@@ -93,7 +93,7 @@ def test_speakers_are_selected_by_name(tmp_path):
             Coqui(model, speaker=speaker, device="cpu")
 
 
-def test_missing_and_broken_files_are_errors(model, tmp_path):
+def test_missing_and_broken_files_raise_errors(model, tmp_path):
     with pytest.raises(UsageError, match=r"speaker_wav: there is no file .*nobody\.wav"):
         Coqui(model, speaker_wav=tmp_path / "nobody.wav")
     (tmp_path / "model.pth").write_bytes(b"no weights")
@@ -103,7 +103,7 @@ def test_missing_and_broken_files_are_errors(model, tmp_path):
         Coqui(tmp_path / "model.pth", config_path=model.with_name("config.json"))
 
 
-def test_model_failure_is_an_error(model):
+def test_model_failure_raises_an_error(model):
     voice = Coqui(model, device="cpu", options={"extra_aux_input": 3})
     with pytest.raises(SpeechError, match=r"tts=coqui failed on 'Hello\.'"):
         list(voice.speak("Hello."))

@@ -108,7 +108,7 @@ def test_cancelled_and_killed_processes_are_replaced():
 
 
 @needs_piper
-def test_timeouts_and_broken_voices_are_errors(voice_file):
+def test_timeouts_and_broken_voices_raise_errors(voice_file):
     piper = Piper(timeout_s=0.05)
     pid = _pid(piper)
     with pytest.raises(SpeechError, match=r"longer than 0.05 s for 'Hello\.'"):
@@ -120,7 +120,7 @@ def test_timeouts_and_broken_voices_are_errors(voice_file):
 
 @needs_piper
 @pytest.mark.parametrize("ending", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), 9)"])
-def test_piper_is_never_imported_and_ends_with_the_interpreter(ending):
+def test_piper_is_not_imported_and_its_process_ends_with_the_interpreter(ending):
     code = f"""
 import os, sys
 from talkinghead.speech.tts.piper import Piper
@@ -160,7 +160,7 @@ def test_voice_may_be_a_symbolic_link(voice_file, tmp_path):
     piper.close()
 
 
-def test_missing_voice_is_an_error(tmp_path, voice_file):
+def test_missing_voice_raises_an_error(tmp_path, voice_file):
     with pytest.raises(UsageError, match=r"nobody\.onnx: there is no such file; .*packaged"):
         Piper(tmp_path / "nobody.onnx")
     beside = voice_file.with_name("a voice.onnx.json")
@@ -172,7 +172,7 @@ def test_missing_voice_is_an_error(tmp_path, voice_file):
         Piper(voice_file)
 
 
-def test_missing_program_is_named(voice_file, monkeypatch):
+def test_error_names_missing_program(voice_file, monkeypatch):
     with pytest.raises(DependencyError, match="no-such-piper: cannot be run"):
         Piper(voice_file, command=["no-such-piper"])
 
