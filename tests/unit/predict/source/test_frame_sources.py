@@ -63,7 +63,7 @@ def test_face_select_options_select_faces_in_a_photo(options, expected):
 def test_missing_faces_and_unknown_options_are_refused():
     with pytest.raises(FaceNotFoundError, match=r"p\.jpg"):
         photo()
-    with pytest.raises(FaceNotFoundError, match="face_index=3, but 1 faces"):
+    with pytest.raises(FaceNotFoundError, match="face_index=3, but only 1 face"):
         photo(aligned_face(), face_select="index", face_index=3)
     unknown = {"face_select": "left", "extend": "x", "motion": "walk", "face_index": -1}
     for name, value in unknown.items():

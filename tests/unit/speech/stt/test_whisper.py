@@ -96,9 +96,7 @@ def test_cancelled_transcription_returns_the_text_so_far(whisper, speech, monkey
 
 def test_timeout_error_contains_option_and_partial_text(whisper, speech, monkeypatch):
     monkeypatch.setattr(whisper, "_timeout_s", 1e-3)
-    with pytest.raises(
-        SpeechError, match=r"timeout_s=0\.001; raise timeout_s.*Text so far: 'Hello"
-    ):
+    with pytest.raises(SpeechError, match=r"s=0\.001; raise timeout_s.*Text so far: 'Hello"):
         whisper.transcribe(AudioClip(speech.samples[: 25 * 882], speech.sample_rate))
 
 

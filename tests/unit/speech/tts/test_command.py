@@ -72,7 +72,7 @@ def test_cancellation_ends_the_program(hum):
     ("voice", "message"),
     [
         ("slow", r"took longer than 0.3 s for 'Hello\.'"),
-        ("broken", r"failed \(1\): breath"),
+        ("broken", r"failed with exit status 1: breath"),
         ("mute", "wrote no audio"),
         ("noisy", "wrote no audio"),
     ],
