@@ -98,7 +98,7 @@ BAD_KEYS = {
         2,
         "provenance.key_path=",
     ),
-    "missing face": (["face_select=index", "face_index=1"], 1, "face_index=1, but 1 face"),
+    "missing face": (["face_select=index", "face_index=1"], 1, "face_index=1, but only 1 face"),
 }
 
 

@@ -112,7 +112,7 @@ def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) ->
     face = _face_selector(options)(faces, Fraction(0))
     if face is None:
         raise FaceNotFoundError(
-            f"{name}: face_index={options.face_index}, but only {len(faces)} faces were found; "
+            f"{name}: face_index={options.face_index}, but only {len(faces)} {'face was' if len(faces) == 1 else 'faces were'} found; "
             "faces are counted from the left, starting at 0: choose a smaller number"
         )
     return [face]
