@@ -111,8 +111,9 @@ def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) ->
         log.warning("%s: a photo has no audio to select a speaker by; using the largest face", name)
     face = _face_selector(options)(faces, Fraction(0))
     if face is None:
+        found = "1 face was" if len(faces) == 1 else f"{len(faces)} faces were"
         raise FaceNotFoundError(
-            f"{name}: face_index={options.face_index}, but only {len(faces)} {'face was' if len(faces) == 1 else 'faces were'} found; "
+            f"{name}: face_index={options.face_index}, but only {found} found; "
             "faces are counted from the left, starting at 0: choose a smaller number"
         )
     return [face]
