@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -42,13 +43,15 @@ def run_app(command: str, arguments: Sequence[str]) -> None:
     sys.argv = [command_line[0], *overrides]
     try:
         app(_make_task(command, command_line))()
+        return
     except _JobFailedError as failure:
-        assert failure.__cause__ is not None
-        raise _translate_error(failure.__cause__, command, overrides) from failure.__cause__
+        cause = failure.__cause__
+        assert cause is not None
     except (HydraException, OmegaConfBaseException) as error:
-        raise _translate_error(error, command, overrides) from error
+        cause = error
     finally:
         sys.argv = command_line
+    _raise(cause, command, overrides)
 
 
 def _make_task(command: str, command_line: list[str]) -> Callable[[DictConfig], object]:
@@ -70,19 +73,19 @@ def _make_task(command: str, command_line: list[str]) -> Callable[[DictConfig], 
     return task
 
 
-def _translate_error(error: BaseException, command: str, overrides: Sequence[str]) -> BaseException:
-    """Return the `TalkingHeadError` in the chain of causes, or a `UsageError` for Hydra's own."""
+def _raise(error: BaseException, command: str, overrides: Sequence[str]) -> NoReturn:
+    """Raise the `TalkingHeadError` in the chain of causes, or a `UsageError` for Hydra's own."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TalkingHeadError):
-            return cause
+            raise cause
         cause = cause.__cause__
     missing = error.missing_cfg_file if isinstance(error, MissingConfigException) else None
     if missing is not None and missing.startswith(_PLUGINS):
-        return DependencyError(
+        raise DependencyError(
             f"{missing} is not installed: pip install 'talkinghead[sweep]', or choose "
             "sweep=default or sweep=joblib"
-        )
+        ) from error
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return UsageError(explain(error, command, overrides))
-    return error
+        raise UsageError(explain(error, command, overrides)) from error
+    raise error
