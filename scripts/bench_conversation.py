@@ -1,4 +1,4 @@
-"""Measure the time from the end of a question to the first frame of the answer, per stage.
+"""Measure the time from the end of a question to the first frame of the answer, by stage.
 
 python scripts/bench_conversation.py [--turns 5] [--audio question.wav] [--face photo.jpg]
 python scripts/bench_conversation.py llm=llama tts=espeak stt.beam_size=1
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def measure(conversation: Conversation, question: AudioClip, output: Path) -> dict[str, float]:
-    """Return the times of one turn in seconds after the question, and the reply's length."""
+    """Return the times of one turn, in seconds after the question, and the reply duration."""
     conversation.history.clear()
     report = conversation.answer(question, output)
     if report.error is not None or report.video is None:

@@ -35,7 +35,7 @@ def main() -> None:
     )
     datamodule.setup("fit")
     loader = iter(datamodule.train_dataloader())
-    for _ in range(5):  # Workers start and files are cached.
+    for _ in range(5):  # Warm-up: start the workers and cache the files.
         batch = next(loader)
     started = time.perf_counter()
     for _ in range(args.batches):

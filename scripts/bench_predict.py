@@ -1,11 +1,12 @@
-"""Benchmark of prediction: time of each stage, end-to-end speed and memory.
+"""Benchmark prediction: time of each stage, end-to-end speed and memory use.
 
 python scripts/bench_predict.py [--media photo video] [--backends torch onnx openvino]
 python scripts/bench_predict.py --device cuda --precisions 32 16-mixed bf16-mixed
 
 Without --photo and --video, a photo (512 x 512) and a video (1280 x 720, a moving head) are made.
-Each column is measured in its own process. Stages are timed one at a time; end to end they run in
-parallel, as in `talkinghead predict`. The generator runs without a lip prior, with articulation 1.
+Each column is measured in a separate process. Stages are timed one at a time; in the end-to-end
+measurement they run in parallel, as in `talkinghead predict`. The generator runs without a lip
+prior and with articulation 1.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ FPS = 25
 
 
 def main() -> None:
-    """Measure each column in a process and print the table."""
+    """Measure each column in a separate process and print the table."""
     args = parse_arguments()
     columns: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the arguments."""
+    """Return the parsed command-line arguments."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     kinds = ["photo", "video"]
     parser.add_argument("--media", nargs="+", choices=kinds, default=kinds)
@@ -86,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_media(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """Return the given files, or the demo photo and a video in which it moves."""
+    """Return the given files, or the demo photo and a video in which the photo moves."""
     photo = cv2.resize(read_image(demo_face()), (512, 512), interpolation=cv2.INTER_AREA)
     photo_path, video_path = args.photo or folder / "photo.png", args.video or folder / "video.mp4"
     if args.photo is None and "photo" in args.media:
@@ -108,7 +109,7 @@ def make_media(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
 def measure(
     args: argparse.Namespace, face: Path, backend: str, precision: str, started_s: float
 ) -> dict[str, float]:
-    """Measure one column; `started_s` is the time at which its process was started."""
+    """Measure one column of the table; `started_s` is the start time of the process."""
     predictor = load_predictor(args, precision, backend)
     row = {"start-up, s": time.time() - started_s}
     rate = predictor.spec.sample_rate
@@ -144,7 +145,7 @@ def load_predictor(args: argparse.Namespace, precision: str, backend: str) -> Li
 def stage_times(
     predictor: LipSyncPredictor, face_path: Path, count: int, clip: AudioClip, output: Path
 ) -> dict[str, float]:
-    """Return the milliseconds per frame of each stage alone, over the first `count` frames."""
+    """Return the milliseconds per frame of each stage, run alone on the first `count` frames."""
     spec, is_photo = predictor.spec, is_image(face_path)
     row: dict[str, float] = {}
     frames = source_frames(predictor, face_path, count, row)
@@ -179,7 +180,7 @@ def stage_times(
 def source_frames(
     predictor: LipSyncPredictor, path: Path, count: int, row: dict[str, float]
 ) -> list[SourceFrame]:
-    """Return source frames with the first one as the reference, and time their stages."""
+    """Return source frames that refer to the first frame; time decoding and detection."""
     is_photo = is_image(path)
     with timed(row, "decode", 1 if is_photo else count):
         if is_photo:
@@ -214,7 +215,7 @@ def timed(row: dict[str, float], stage: str, num_frames: int) -> Iterator[None]:
 
 
 def psnr_of_mouths(predictor: LipSyncPredictor, exact: LipSyncPredictor) -> float:
-    """Return the PSNR of a second of demo mouths in dB, relative to another predictor."""
+    """Return the PSNR in dB of a second of demo mouths, relative to an exact predictor."""
     sample = demo_sample(exact.spec, exact.model)
     _, autocast = place(predictor.model, predictor.options.device, predictor.options.precision)
     with torch.autocast(predictor.device.type, autocast, enabled=autocast is not None):

@@ -1,4 +1,4 @@
-"""Measure real-time streaming: 40 ms chunks of speech on a photo, at full speed and paced.
+"""Measure real-time streaming of 40 ms chunks of speech, at full speed and in real time.
 
 python scripts/bench_realtime.py [--seconds 600] [--face photo.jpg] [--backend auto]
 
@@ -34,7 +34,7 @@ SIDE = 512
 
 
 def main() -> None:
-    """Stream the demonstration speech repeatedly in both modes."""
+    """Stream the repeated demo speech in both modes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--face", type=Path, help="a photo or a video; default: a 512 x 512 photo")
@@ -93,7 +93,7 @@ def report(name: str, avatar: Avatar, speech: FloatArray, seconds: float, paced:
 def push_chunks(
     stream: RealtimeLipSync, speech: FloatArray, num_chunks: int, first_s: float | None
 ) -> Iterator[RealtimeFrame]:
-    """Push chunks, each when it would arrive from a microphone opened at `first_s`."""
+    """Push each chunk at the time it would arrive from a microphone opened at `first_s`."""
     size = round(CHUNK_S * stream.sample_rate)
     for number in range(num_chunks):
         chunk = np.take(speech, range(number * size, (number + 1) * size), mode="wrap")
@@ -105,7 +105,7 @@ def push_chunks(
 
 
 def memory_mib() -> tuple[float, float]:
-    """Return the current and the peak resident memory."""
+    """Return the current and the peak resident memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     resident = pages * resource.getpagesize() / 2**20
     return resident, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

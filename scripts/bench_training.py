@@ -2,18 +2,19 @@
 
 python scripts/bench_training.py [--models compact base] [--corpus corpora/grid] [experiment=...]
 
-A variant is one or several choices joined by +, such as fused+thp; "plain" is none of them. Real
-training steps are timed (loader, augmentation, losses, packaged sync expert), each measurement in a
-new process. The variants alternate round by round, so that other load affects all of them.
+A variant is one choice or several choices joined by +, such as fused+thp; "plain" has no choice.
+Real training steps are timed (loader, augmentation, losses, packaged sync expert), with a new
+process for each measurement. All variants run once in each round, so that other load affects all
+of them.
 Further arguments are overrides of conf/train.yaml for every variant.
 
 - channels_last, checkpoint_activations, compile: see `SpeedOptions`
 - bf16: trainer.precision=bf16-mixed
 - accumulate: two batches of half the size per step
-- fused: AdamW in one kernel, the default of training where it is possible
+- fused: AdamW in one kernel, the default of training if the device supports it
 - malloc: glibc keeps freed memory for the next step, instead of mapping large tensors anew
-- thp: torch requests pages of 2 MiB, which the kernel clears faster, if it grants them: see
-  /sys/kernel/mm/transparent_hugepage/enabled
+- thp: torch requests pages of 2 MiB, which are cleared faster; the operating system must allow
+  them (/sys/kernel/mm/transparent_hugepage/enabled)
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ CHOICES = (*SPEED, "bf16", "accumulate", "fused", *ENVIRONMENTS)
 
 @dataclass(frozen=True)
 class Job:
-    """Configuration of a variant's run, and the environment of its process.
+    """Configuration of a run of a variant, and the environment variables of the process.
 
     `accumulate` is the number of batches per step; `warmup` and `steps` count steps.
     """
@@ -65,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per step, seconds of waiting for batches, and peak memory."""
+    """Seconds of each step, seconds of waiting for the batches of each step, and peak memory."""
 
     step_s: list[float]
     wait_s: list[float]
@@ -73,7 +74,7 @@ class Timing:
 
 
 class StepTimer(Callback):
-    """Times batches from the end of one to the end of the next."""
+    """A callback that times batches from the end of one batch to the end of the next."""
 
     def __init__(self, fused: bool) -> None:
         self.fused = fused
@@ -81,18 +82,18 @@ class StepTimer(Callback):
         self.wait_s: list[float] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start timing; without `fused` reset the optimizers to torch's default."""
+        """Start timing, and without `fused` reset the optimizers to the default of torch."""
         for optimizer in () if self.fused else trainer.optimizers:
             for group in optimizer.param_groups:
                 group["fused"] = None
         self._ended_s = time.perf_counter()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Record the waiting time."""
+        """Record the time of waiting for the batch."""
         self.wait_s.append(time.perf_counter() - self._ended_s)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Record the batch's time."""
+        """Record the duration of the batch."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now_s = time.perf_counter()
@@ -101,7 +102,7 @@ class StepTimer(Callback):
 
 
 def measure(job: Job) -> Timing:
-    """Train for some steps in this process."""
+    """Time some training steps in this process."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", job.overrides)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -119,7 +120,7 @@ def measure(job: Job) -> Timing:
 
 
 def make_job(variant: str, model: str, args: argparse.Namespace, folder: str) -> Job:
-    """Return the job of a variant.
+    """Return the job that measures a variant.
 
     Raises:
         ValueError: a choice is unknown.
@@ -151,7 +152,7 @@ def make_job(variant: str, model: str, args: argparse.Namespace, folder: str) ->
 
 
 def run(job: Job) -> Timing | str:
-    """Measure in a new process; return the error's last line if it fails."""
+    """Measure a job in a new process; return the last error line if the process fails."""
     command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
     environment = {**os.environ, **job.environment}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -162,7 +163,7 @@ def run(job: Job) -> Timing | str:
 
 
 def table(results: Mapping[tuple[str, str], Sequence[Timing | str]], batch_size: int) -> list[str]:
-    """Return a Markdown table of medians, with ratios to the model's first variant."""
+    """Return a Markdown table of medians, with ratios to the first variant of each model."""
     lines = [
         "| model | variant | windows/s | relative to the first | waiting | peak MiB |",
         "|---|---|---|---|---|---|",
@@ -186,7 +187,7 @@ def table(results: Mapping[tuple[str, str], Sequence[Timing | str]], batch_size:
 
 
 def main() -> None:
-    """Run the rounds and print the table."""
+    """Run all rounds of measurements and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("overrides", nargs="*", help="of conf/train.yaml")
     parser.add_argument("--models", nargs="+", default=["compact", "base"])
@@ -195,7 +196,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=12, help="windows per step, even")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=2, help="untimed steps before them")
+    parser.add_argument("--warmup", type=int, default=2, help="untimed steps at the start")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()

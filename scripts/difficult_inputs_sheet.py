@@ -4,9 +4,10 @@ python scripts/difficult_inputs_sheet.py OUTPUT --grid videos --glasses a.jpg --
 
 The inputs (OUTPUT/inputs) are made from scikit-image's astronaut, from speakers of GRID (a folder
 of clips per speaker) and from two portraits, and are rendered with the start of the demo speech.
-Writes OUTPUT/frames (a frame in the middle of a word and its neighbours), OUTPUT/sheet.jpg (that
-frame of every input, whole and cropped to the face) and OUTPUT/difficult_inputs.csv, which is also
-printed as a table. Inputs whose media are not given are skipped.
+The script writes OUTPUT/frames (a frame in the middle of a word and its neighbours),
+OUTPUT/sheet.jpg (the middle frame of every input, whole and cropped to the face) and
+OUTPUT/difficult_inputs.csv, and prints the same table. Inputs whose media are not given are
+skipped.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ NUM_COLUMNS, TILE_PX = 6, 240
 
 @dataclass(frozen=True)
 class Media:
-    """Media that the inputs are made from, and the folder that the inputs are written to."""
+    """Media from which the inputs are made, and the output folder for the inputs."""
 
     folder: Path
     detector: FaceDetector
@@ -70,7 +71,7 @@ class Media:
     painting: Path | None
 
     def portrait(self, name: str) -> Path:
-        """Return the portrait given by the option `name`."""
+        """Return the path of the portrait given by the option `name`."""
         path: Path | None = getattr(self, name)
         if path is None:
             raise FileNotFoundError(f"a portrait: give --{name}")
@@ -97,11 +98,11 @@ class Media:
 
 
 def rotated(media: Media) -> Path:
-    """Make a portrait video stored rotated, with a display matrix that corrects it."""
+    """Make a portrait video with rotated frames and a display matrix that undoes the rotation."""
     upright = [image[:, 72:288] for image in media.speaker("s3")]
     path = media.write("rotated", [np.rot90(image) for image in upright])
     data = bytearray(path.read_bytes())
-    # The track header: type, version, flags, times and IDs, then the matrix.
+    # The track header contains type, version, flags, times and IDs before the matrix.
     start = data.index(b"tkhd") + 4 + 40
     quarter = 1 << 16
     data[start : start + 36] = struct.pack(">9i", 0, quarter, 0, -quarter, 0, 0, 0, 0, 1 << 30)
@@ -110,7 +111,7 @@ def rotated(media: Media) -> Path:
 
 
 def alpha(media: Media) -> Path:
-    """Make an image with an alpha channel: head and shoulders with a soft edge."""
+    """Make an image with an alpha channel that shows head and shoulders with a soft edge."""
     height, width = media.photo.shape[:2]
     kept = np.zeros((height, width), np.uint8)
     cv2.ellipse(kept, (225, 130), (105, 140), 0, 0, 360, 255, -1)
@@ -129,7 +130,7 @@ def four_k(media: Media) -> Path:
 
 
 def small(media: Media) -> Path:
-    """Make a video of 1920 x 1080 pixels with a face of 160 x 160 before a plain wall."""
+    """Make a video of 1920 x 1080 pixels with a face of 160 x 160 in front of a plain wall."""
     images = media.speaker("s23")
     box = media.detector.detect(images[0])[0].box
     scale = SMALL_FACE_PX / max(box.width, box.height)
@@ -150,7 +151,7 @@ def small(media: Media) -> Path:
 
 
 def two(media: Media) -> Path:
-    """Make a video of two people; the one on the right speaks."""
+    """Make a video of two people, of whom the person on the right speaks."""
     pairs = zip(media.speaker("s20"), media.speaker("s3"), strict=True)
     return media.write("two", [np.hstack(pair) for pair in pairs])
 
@@ -186,7 +187,7 @@ def turned(media: Media) -> Path:
     images = []
     for angle in angles:
         aside = (columns - middle) * (np.cos(angle) - 1) + depth * np.sin(angle)
-        # Parts that a nearer part has moved over are hidden.
+        # A part is hidden if a nearer part has moved in front of it.
         places = np.maximum.accumulate(columns + weight * aside, axis=1) + 1e-4 * columns
         origin = np.stack([np.interp(columns, row, columns) for row in places])
         image = cv2.remap(media.photo, origin.astype(np.float32), down, cv2.INTER_CUBIC)
@@ -195,7 +196,7 @@ def turned(media: Media) -> Path:
 
 
 def relief(image: UInt8Array, face: Face) -> tuple[float, FloatArray, FloatArray]:
-    """Return the middle column of a face, the depth [H, W] in pixels and the weight of the head."""
+    """Return the middle column of a face, the depth map [H, W] in pixels and the head mask."""
     half = face.box.width / 2
     middle = np.array([face.box.x0 + face.box.x1, face.box.y0 + face.box.y1]) / 2
     around = np.linspace(0, 2 * np.pi, 16, endpoint=False)
@@ -210,7 +211,7 @@ def relief(image: UInt8Array, face: Face) -> tuple[float, FloatArray, FloatArray
 
 
 def grey(media: Media) -> Path:
-    """Make a photo with one channel."""
+    """Make a photo with a single channel."""
     path = media.folder / "grey.png"
     Image.fromarray(media.photo).convert("L").save(path)
     return path
@@ -235,7 +236,7 @@ FACE_INDEX = {"two": 1}
 
 
 class SheetRenderer:
-    """Renders inputs and writes the frames around `SHOWN_FRAME`."""
+    """A renderer of inputs that writes the frames around `SHOWN_FRAME`."""
 
     def __init__(self, folder: Path, checkpoint: str, around: int, articulation: float) -> None:
         self.folder = folder
@@ -248,7 +249,7 @@ class SheetRenderer:
         self._kept = range(SHOWN_FRAME - around, SHOWN_FRAME + around + 1)
 
     def render(self, name: str, face: Path) -> tuple[dict[str, Any], UInt8Array]:
-        """Render an input; return its result and its tile uint8 [2 * side, side, 3]."""
+        """Render an input; return the table row and the tile uint8 [2 * side, side, 3]."""
         index = FACE_INDEX.get(name, 0)
         select = "index" if name in FACE_INDEX else "largest"
         options = SourceOptions(face_select=select, face_index=index)
@@ -271,7 +272,7 @@ class SheetRenderer:
         return row, np.vstack([ImageOps.pad(tile, (TILE_PX, TILE_PX)) for tile in tiles])
 
     def _face(self, image: UInt8Array, index: int) -> UInt8Array:
-        """Return a crop around the face."""
+        """Return the image cropped to the face."""
         faces = self.predictor.detector.detect(image)
         box = sorted(faces, key=lambda face: face.box.x0)[index].box
         middle = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
@@ -313,7 +314,7 @@ def main() -> None:
             try:
                 results.append(renderer.render(name, make(media)))
             except FileNotFoundError as error:
-                print(f"{name} is left out, it needs {error}")
+                print(f"{name} is left out because it needs {error}")
         rows, tiles = zip(*results, strict=True)
         tiles += (np.zeros_like(tiles[0]),) * (-len(tiles) % NUM_COLUMNS)
         lines = [np.hstack(tiles[n : n + NUM_COLUMNS]) for n in range(0, len(tiles), NUM_COLUMNS)]

@@ -25,7 +25,7 @@ from talkinghead.models.checkpoint import (
 
 
 def main() -> None:
-    """Write the network's (averaged) weights and its description."""
+    """Write the averaged weights of a network and their metadata."""
     parser = argparse.ArgumentParser(description="Export release weights.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--kind", choices=[GENERATOR, EXPERT, LIP_REGRESSOR], default=GENERATOR)

@@ -1,4 +1,4 @@
-"""Fit the map from Whisper encoder features to lip motion that the Whisper lip prior uses.
+"""Fit the map from Whisper features to lip motion for the Whisper lip prior.
 
 python scripts/fit_whisper_prior.py corpora/grid
 python scripts/fit_whisper_prior.py corpora/mine --whisper small --output small_lips.safetensors
@@ -16,7 +16,7 @@ from talkinghead.training.whisper_prior_fit import fit_whisper_lip_prior
 
 
 def main() -> None:
-    """Fit the map on a corpus's split "train"."""
+    """Fit the map on the split "train" of a corpus."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--whisper", default="packaged", help="the Whisper model, as in stt.model")

@@ -1,14 +1,15 @@
-"""Bring the YAML files in conf/ into line with the Python signatures that own the settings.
+"""Update the YAML files in conf/ with the descriptions and defaults of the Python parameters.
 
     python scripts/generate_config.py            rewrite the files
-    python scripts/generate_config.py --check    fail if one would change
+    python scripts/generate_config.py --check    fail if a file would change
 
-A mapping with `_target_` is bound to that function or class, and a value whose parameter is an
-option dataclass to that. Other keys are bound by a comment, `# [talkinghead.types.EncodeOptions]`,
-up to the next blank line; one that names a parameter too binds only the next key. A bound key gets
-the parameter's description as a comment and its default as a value. A value that differs on
-purpose says so behind it: `num_frames: 4  # instead of 5: the reason`. Values without a default,
-`${...}` and `???` are kept, and so are files that extend others in their defaults list.
+A mapping with `_target_` is bound to that function or class. A mapping whose parameter is an option
+dataclass is bound to the dataclass. Other keys are bound by a comment such as
+`# [talkinghead.types.EncodeOptions]`, which applies up to the next blank line; a comment that also
+names a parameter binds only the next key. A bound key gets the description of the parameter as a
+comment and the default of the parameter as the value. A value that differs intentionally is marked
+by a comment: `num_frames: 4  # instead of 5: the reason`. Values of parameters without a default,
+`${...}` and `???` are kept. Files that extend other files in their defaults list are not changed.
 
 The keys whose values are paths or free text are written to `cli/hydra_app/literal_keys.py`.
 """
@@ -35,20 +36,20 @@ LITERAL_KEYS = ROOT / "src/talkinghead/cli/hydra_app/literal_keys.py"
 WIDTH = 118
 
 HAND_WRITTEN = {"llm/openai_compatible.yaml", "tts/espeak.yaml", "tts/flite.yaml"}
-"""Files whose comments describe one server or program rather than the class."""
+"""Files that are not generated: their comments describe one server or program, not the class."""
 HYDRA_PATHS = {"hydra.run.dir", "hydra.sweep.dir", "run_dir"}
-"""Keys of Hydra, or of Hydra's values, that are paths."""
+"""Keys that are paths although no parameter is bound to them: they belong to Hydra."""
 INCOMPLETE = {"talkinghead.data.datamodule.LipSyncDataModule"}
-"""Targets whose YAML lists only some parameters: `talkinghead train` gives the others."""
+"""Targets with parameters that are not in the YAML file, because `talkinghead train` sets them."""
 
 _DIRECTIVE = re.compile(r"\s*# \[([\w.]+)\]\s*")
 _VARIANT = re.compile(r"  # instead of (.+?): .+$")
 
 
 def main() -> None:
-    """Rewrite or check every file."""
+    """Write or check every file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing, fail if one would")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if outdated")
     check = parser.parse_args().check
     outdated = {path: text for path, text in generate().items() if path.read_text() != text}
     if check and outdated:
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def generate() -> dict[Path, str]:
-    """Return the content that each generated file should have."""
+    """Return the expected content of each generated file."""
     texts, bound = {}, []
     for path in sorted(CONF.rglob("*.yaml")):
         text, name = path.read_text(encoding="utf-8"), path.relative_to(CONF)
@@ -74,11 +75,11 @@ def generate() -> dict[Path, str]:
 
 
 def update(text: str, prefix: str) -> tuple[str, list[tuple[str, Parameter]]]:
-    """Return a file's text with comments and values from Python, and the parameters of its keys.
+    """Return the text of a file with updated comments and values, and the parameters of its keys.
 
     Args:
-        text: The YAML file.
-        prefix: What its keys have before their names on the command line, with a dot at the end.
+        text: Text of the YAML file.
+        prefix: Prefix of the keys on the command line, with a dot at the end.
     """
     root = yaml.compose(text)
     if not isinstance(root, yaml.MappingNode):
@@ -87,7 +88,7 @@ def update(text: str, prefix: str) -> tuple[str, list[tuple[str, Parameter]]]:
     file.read(root, values, prefix, None)
     extended = [e for e in values.get("defaults", ()) if isinstance(e, str) and e != "_self_"]
     if not extended:
-        # Later edits first, and of those in one place the outer mapping's.
+        # Apply the edits from the end of the file, so that earlier line numbers stay valid.
         for start, stop, lines in sorted(file.edits, key=lambda edit: edit[:2])[::-1]:
             file.lines[start:stop] = lines
     return "\n".join(file.lines) + "\n", file.bound
@@ -95,14 +96,14 @@ def update(text: str, prefix: str) -> tuple[str, list[tuple[str, Parameter]]]:
 
 @dataclass
 class _File:
-    """A YAML file, the parameters of its keys, and the edits (start, stop, lines) that it needs."""
+    """A YAML file, the parameters of its keys, and the necessary edits (start, stop, lines)."""
 
     lines: list[str]
     bound: list[tuple[str, Parameter]] = field(default_factory=list)
     edits: list[tuple[int, int, list[str]]] = field(default_factory=list)
 
     def read(self, node: yaml.MappingNode, values: Any, prefix: str, owner: Any) -> None:
-        """Bind the keys of a mapping, and of those in it, to a function, a class or a comment's."""
+        """Bind the keys of a mapping and of nested mappings to parameters."""
         if "_target_" in values:
             target = values["_target_"]
             owner = _find(target)[0] if target.startswith("talkinghead.") else None
@@ -138,14 +139,14 @@ class _File:
                 self._add_missing(own, values.keys() | groups, end, node.start_mark.column)
 
     def _end(self, value: yaml.Node) -> int:
-        """Return the line after a value. YAML counts comments after a block as part of it."""
+        """Return the line after a value, without comments that the parser adds to the value."""
         end = max(value.end_mark.line + (value.end_mark.column > 0), value.start_mark.line + 1)
         while not self.lines[end - 1].strip() or self.lines[end - 1].lstrip().startswith("#"):
             end -= 1
         return end
 
     def _edit(self, key: yaml.Node, span: tuple[int, int], given: Any, owner: Parameter) -> None:
-        """Note the change of a key's lines to its description and its default."""
+        """Add an edit that sets the comment and the value of a key."""
         line, indent, default = key.start_mark.line, " " * key.start_mark.column, owner.default
         comment = _comment(owner.description, indent) or self.lines[span[0] : line]
         is_wired = isinstance(given, str) and ("${" in given or given == "???")
@@ -159,7 +160,7 @@ class _File:
             self.edits.append((*span, [*comment, f"{indent}{key.value}: {_dump(default)}"]))
 
     def _add_missing(self, owner: Any, present: set[str], end: int, column: int) -> None:
-        """Note the addition of an owner's parameters that are not in the file."""
+        """Add edits that insert the parameters of an owner that are not in the file."""
         if owner is None or f"{owner.__module__}.{owner.__qualname__}" in INCOMPLETE:
             return
         indent = " " * column
@@ -170,7 +171,7 @@ class _File:
 
 
 def _find(target: str) -> tuple[Any, str]:
-    """Return the function or class that a dotted name names, and the name of its parameter."""
+    """Return the function or class in a dotted name, and the parameter in the name, if any."""
     found: Any = pydoc.locate(target)
     if callable(found):
         return found, ""
@@ -212,11 +213,11 @@ def _literal_keys(bound: list[tuple[str, Parameter]]) -> str:
     paths = {key for key, parameter in bound if admits_path(parameter.annotation)} | HYDRA_PATHS
     named = {key for key, parameter in bound if Mapping in parameter.types} & paths
     texts = {key for key, parameter in bound if parameter.is_text} - paths
-    text = '"""Keys whose values are paths or free text. Made by scripts/generate_config.py."""\n'
+    text = '"""Keys whose values are paths or text; written by `scripts/generate_config.py`."""\n'
     for name, keys, doc in (
-        ("PATH_KEYS", paths, "Their types admit a path."),
-        ("NAMED_PATHS_KEYS", named, "Paths, or named ones in braces: `{a: PATH, b: PATH}`."),
-        ("TEXT_KEYS", texts, "Their types are text, and not one of a fixed set of words."),
+        ("PATH_KEYS", paths, "Keys whose values may be paths."),
+        ("NAMED_PATHS_KEYS", named, "Keys whose values may be named paths: `{a: PATH, b: PATH}`."),
+        ("TEXT_KEYS", texts, "Keys whose values are any text, not one of a fixed set of words."),
     ):
         lines = textwrap.wrap(" ".join(sorted(keys)), 96, break_on_hyphens=False)
         words = "".join(f"    {line}\n" for line in lines)

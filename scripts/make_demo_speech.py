@@ -19,11 +19,11 @@ SENTENCES = (
 )
 SAMPLE_RATE = 16_000
 PAUSE_S = 0.4
-"""Digital silence around each sentence in seconds, in which the mouth must close."""
+"""Seconds of digital silence around each sentence, in which the mouth must close."""
 
 
 def speak(text: str, folder: Path) -> np.ndarray:
-    """Return a text in Flite's voice `slt`, trimmed: int16 [num_samples] at 16 kHz."""
+    """Return a text spoken by Flite's voice `slt`: trimmed int16 [num_samples] at 16 kHz."""
     target = folder / "speech.wav"
     voice = ["-voice", "slt", "--setf", "duration_stretch=1.05"]
     subprocess.run(["flite", *voice, "-t", text, "-o", str(target)], check=True)
@@ -34,7 +34,7 @@ def speak(text: str, folder: Path) -> np.ndarray:
 
 
 def main() -> None:
-    """Write the FLAC file."""
+    """Synthesise the speech and write the FLAC file."""
     silence = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.int16)
     with tempfile.TemporaryDirectory() as folder:
         parts = [part for text in SENTENCES for part in (silence, speak(text, Path(folder)))]

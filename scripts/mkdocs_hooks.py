@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages made from the README and the public API."""
+"""MkDocs hooks that add pages made from the README and the public API."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: object, files: Files, **_: object) -> str:
-    """Point links at pages of the site, and keep only the text of links to other files."""
+    """Rewrite links to pages of the site, and keep only the text of links to other files."""
     at_root = page.file.src_uri in PAGES  # type: ignore[attr-defined]
     sources = {source: name for name, source in PAGES.items()}
 
@@ -49,7 +49,7 @@ def on_page_markdown(markdown: str, page: object, files: Files, **_: object) -> 
 
 
 def reference() -> str:
-    """Return the page of the names that `import talkinghead` offers."""
+    """Return the page for the public names of `talkinghead`."""
     modules = talkinghead._MODULES
     entries = [f"::: talkinghead.{modules[name]}.{name}\n" for name in talkinghead.__all__]
     return "\n".join(["# API reference\n", "Names to import from `talkinghead`.\n", *entries])

@@ -1,4 +1,4 @@
-"""Print parameters and GFLOP per frame of the networks.
+"""Print the number of parameters and the GFLOP per frame of the networks.
 
 python scripts/model_summary.py [compact base sync_expert ...]
 """
@@ -82,7 +82,7 @@ def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
 
 
 def main(names: list[str]) -> None:
-    """Print a table for each name."""
+    """Print a table for each configuration name."""
     for name in names:
         table = Table("part", "parameters (M)", "GFLOP", "per", title=name)
         for part, network, cost, unit in rows_of(name):

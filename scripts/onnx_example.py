@@ -1,4 +1,4 @@
-"""Run the files of `talkinghead export` with only numpy, onnxruntime and Pillow.
+"""Run files written by `talkinghead export` with only numpy, onnxruntime and Pillow.
 
 python scripts/onnx_example.py EXPORTED_FOLDER face.png lips.npy speech.wav mouths/
 
@@ -37,7 +37,7 @@ def log_mel(samples: np.ndarray, av: dict[str, Any]) -> np.ndarray:
 
 
 def mel_filters(av: dict[str, Any]) -> np.ndarray:
-    """Return triangle filters [n_fft // 2 + 1, num_mels] on Slaney's mel scale."""
+    """Return triangular filters [n_fft // 2 + 1, num_mels] on Slaney's mel scale."""
     step = np.log(6.4) / 27
 
     def to_mel(hertz: float) -> float:
@@ -52,7 +52,7 @@ def mel_filters(av: dict[str, Any]) -> np.ndarray:
 
 
 def audio_windows(mel: np.ndarray, num_frames: int, meta: dict[str, Any]) -> np.ndarray:
-    """Return the mel windows of all frames, with the context and look-ahead windows."""
+    """Return the mel windows of all frames, preceded by context and followed by look-ahead."""
     av, size = meta["av"], meta["av"]["mel_window"]
     frames = np.arange(-meta["context_frames"], num_frames + meta["lookahead_frames"])
     per_frame = av["sample_rate"] / av["hop_length"] * av["fps_den"] / av["fps_num"]
@@ -63,7 +63,7 @@ def audio_windows(mel: np.ndarray, num_frames: int, meta: dict[str, Any]) -> np.
 
 
 def masked_face(face: np.ndarray, av: dict[str, Any]) -> np.ndarray:
-    """Return a face [1, 3, H, W] at half the size, with the mouth region set to 0."""
+    """Return a face [1, 3, H, W] resized to half, with the mouth region set to 0."""
     half = face.reshape(1, 3, face.shape[2] // 2, 2, face.shape[3] // 2, 2).mean(axis=(3, 5))
     rows = slice(av["mask_top"] // 2, (av["mouth_y"] + av["mouth_side"]) // 2)
     half[..., rows, av["mouth_x"] // 2 : (av["mouth_x"] + av["mouth_side"]) // 2] = 0
@@ -71,7 +71,7 @@ def masked_face(face: np.ndarray, av: dict[str, Any]) -> np.ndarray:
 
 
 def open_part(folder: Path, part: str, outputs: list[str]) -> Callable[[Arrays], Arrays]:
-    """Return a function that runs one call of the generator on named arrays."""
+    """Return a function that runs an exported part of the generator on named arrays."""
     session = onnxruntime.InferenceSession(str(folder / f"{part}.onnx"))
     names = [tensor.name for tensor in session.get_inputs()]
     return lambda arrays: dict(
@@ -93,7 +93,7 @@ def mouths(
     pixels = face.transpose(2, 0, 1)[None].astype(np.float32) / 255
     arrays: Arrays = {"face": pixels, "masked_face": masked_face(pixels, av)}
     arrays["lips"] = lips[None].astype(np.float32)
-    # Used only by models with emotions or head pose: the first emotion, and no head turn.
+    # Only models with emotions or head pose use these: the first emotion, and no head turn.
     arrays |= {"emotion": np.zeros(1, np.int64), "head_turn": np.zeros((1, 3), np.float32)}
     arrays |= run["encode_reference"](arrays)
     context = run["encode_context"](arrays)

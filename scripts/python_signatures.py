@@ -23,8 +23,8 @@ NO_DEFAULT = inspect.Parameter.empty
 class Parameter:
     """A parameter of a function, or a field of a dataclass.
 
-    `annotation` is its evaluated type, `default` its value as YAML gives it (lists, not tuples) or
-    `NO_DEFAULT`, and `description` its entry in the docstring, empty if that is "see ...".
+    `annotation` is the evaluated type, `default` the default as a YAML value (lists, not tuples) or
+    `NO_DEFAULT`, and `description` the entry in the docstring, empty if the entry is "see ...".
     """
 
     name: str
@@ -34,28 +34,28 @@ class Parameter:
 
     @property
     def types(self) -> set[Any]:
-        """The members of the union, without their type arguments."""
+        """Members of the union of types, without type arguments."""
         is_union = get_origin(self.annotation) in (Union, UnionType)
         members = get_args(self.annotation) if is_union else (self.annotation,)
         return {get_origin(member) or member for member in members}
 
     @property
     def is_text(self) -> bool:
-        """Whether a value is free text: a string that is not one of a fixed set."""
+        """Return whether values are free text: strings that are not one of a fixed set."""
         return str in self.types and self.types <= {str, NoneType}
 
     @property
     def options(self) -> type | None:
-        """The option dataclass whose fields the value has."""
+        """Option dataclass that the parameter takes, or None."""
         return next((kind for kind in self.types if is_dataclass(kind)), None)
 
 
 @cache
 def read_parameters(owner: Callable[..., Any]) -> tuple[dict[str, Parameter], bool]:
-    """Return the parameters of a function or class by name, and whether it accepts others.
+    """Return the parameters of a function or class by name, and whether others are accepted.
 
-    `**options` that the docstring describes as "fields of `X`" or "arguments of `X`" are replaced
-    by the parameters of X, if X is a class of this project.
+    `**options` are replaced by the parameters of X if the docstring describes them as "fields of
+    `X`" or "arguments of `X`" and X is a class of this project.
     """
     found: dict[str, Parameter] = {}
     others: dict[str, Parameter] = {}
@@ -77,9 +77,9 @@ def read_parameters(owner: Callable[..., Any]) -> tuple[dict[str, Parameter], bo
 
 
 def _annotation(owner: Callable[..., Any], name: str, annotation: Any) -> Any:
-    """Return a type, evaluated in the module of the class that has the field.
+    """Return a type annotation, evaluated in the module of the class that defines the field.
 
-    Names imported for type checking only are replaced by `object`.
+    Names that are imported only for type checking are replaced by `object`.
     """
     if not isinstance(annotation, str):
         return annotation
@@ -104,12 +104,12 @@ def _as_yaml(value: Any) -> Any:
 
 
 def admits_path(annotation: Any) -> bool:
-    """Return whether a value of a type may be a path, or contain one."""
+    """Return whether a value of a type may be a path or contain a path."""
     return annotation is Path or any(admits_path(item) for item in get_args(annotation))
 
 
 def _descriptions(owner: Callable[..., Any]) -> dict[str, str]:
-    """Return the entries of `Args:` and `Attributes:` of a function or of a class and its bases."""
+    """Return the `Args:` and `Attributes:` entries of a function, or of a class and its bases."""
     documented = [owner]
     if isinstance(owner, type):
         documented = [item for c in reversed(owner.__mro__) for item in (c, c.__init__)]

@@ -1,7 +1,8 @@
 """Compare the renderers in one image: python scripts/renderer_sheet.py sheet.jpg --faces FOLDER.
 
-The sheet has one block per face, the demo photo first. Its rows are the renderers. Its columns are
-the original mouth and three frames at fixed quantiles of the difference from it.
+The sheet has one block per face, starting with the demo photo. The rows of a block are the
+renderers. The columns are the original mouth and three frames at fixed quantiles of the difference
+from the original mouth.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ QUANTILES = (1.0, 0.85, 0.6)
 def block_of(
     predictor: LipSyncPredictor, face: Path, audio: Path, num_frames: int, side: int
 ) -> UInt8Array:
-    """Return the block of a face, uint8 [num_renderers * side, num_columns * side, 3]."""
+    """Return the sheet's block for a face, uint8 [num_renderers * side, num_columns * side, 3]."""
     image = read_image(face)
     detected = predictor.detector.detect(image)[0]
     transform = estimate_transform(detected.points, detected.topology, predictor.spec)
@@ -59,7 +60,7 @@ def block_of(
 
 
 def main() -> None:
-    """Write the sheet."""
+    """Render all faces and write the sheet."""
     parser = argparse.ArgumentParser(description="Compare the renderers on the same mouths.")
     parser.add_argument("sheet", type=Path, help="image file to write")
     parser.add_argument("--faces", type=Path, help="folder with photos or videos of faces")

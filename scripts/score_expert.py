@@ -1,11 +1,11 @@
-"""Score a sync expert by how often it finds the true audio offset among eleven.
+"""Measure how often a sync expert finds the true audio offset among eleven candidates.
 
 python scripts/score_expert.py CORPUS
 
-The candidates are a clip's own audio, shifted by -5 to +5 frames; a result within one frame of the
-truth counts as correct. Scored are whole clips and all segments of 25 frames, of training speakers
-(split "val") and held-out speakers (split "test"). Intervals are 95 % bootstrap intervals over
-clips.
+The candidates are shifts of a clip's own audio by -5 to +5 frames; a result within one frame of the
+true offset counts as correct. Whole clips and all segments of 25 frames are scored, for training
+speakers (split "val") and held-out speakers (split "test"). Intervals are 95 % bootstrap intervals
+over clips.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SEGMENT_FRAMES = 25
 
 
 def clip_distances(expert: SyncDiscriminator, path: Path, spec: AVSpec) -> FloatArray:
-    """Return the distances of a clip's windows at eleven shifts, float32 [N, 11]."""
+    """Return the audio-video distances of a clip's windows at eleven shifts, float32 [N, 11]."""
     clip = ClipFile(path)
     features = ClipFeatureReader(spec, expert.audio_encoder.input_features).read(clip)
     mean_mouth = clip.tensor("mean_mouth")
@@ -39,14 +39,14 @@ def clip_distances(expert: SyncDiscriminator, path: Path, spec: AVSpec) -> Float
 
 
 def hits_of(distances: FloatArray, num_windows: int) -> list[bool]:
-    """Return for each segment of windows whether its offset is found within one frame."""
+    """Return, for each segment of windows, whether its offset is found within one frame."""
     starts = range(len(distances) - num_windows + 1)
     found = [measure_offset(distances[first : first + num_windows]).frames for first in starts]
     return [abs(frames) <= TOLERANCE for frames in found]
 
 
 def describe(hits: Sequence[Sequence[bool]], seed: int = 0) -> str:
-    """Describe the fraction of hits over all clips with its bootstrap interval and counts."""
+    """Return the fraction of hits over all clips with bootstrap interval and counts, as text."""
     right = np.array([sum(clip) for clip in hits])
     total = np.array([len(clip) for clip in hits])
     drawn = np.random.default_rng(seed).integers(len(hits), size=(2000, len(hits)))
@@ -59,7 +59,7 @@ def describe(hits: Sequence[Sequence[bool]], seed: int = 0) -> str:
 def score(
     expert: SyncDiscriminator, corpus: Path, clips: Sequence[ClipEntry], spec: AVSpec
 ) -> tuple[str, str]:
-    """Return the results over whole clips and over all their segments, as text."""
+    """Return the results for whole clips and for all segments of clips, as text."""
     needed = max(SEGMENT_FRAMES, expert.num_frames)
     clips = [clip for clip in clips if clip.num_frames >= needed]
     if not clips:
@@ -71,7 +71,7 @@ def score(
 
 
 def main() -> None:
-    """Print the results of seen and unseen speakers."""
+    """Print the results for seen and unseen speakers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--checkpoint", default="default", help="path of the sync expert")

@@ -2,10 +2,11 @@
 
 python scripts/unseen_faces_sheet.py OUTPUT --faces photos/ --voices voices/ --own-audio v/
 
-Every face (a photo, or a video's first frame) is rendered with every voice. With `--own-audio` the
-first frame of each video is rendered with the video's own audio and compared with the real mouth.
-Writes OUTPUT/unseen_faces.csv and OUTPUT/sheet.jpg, one row per pair (with the real mouth below):
-the most closed mouth, the most open one, then evenly spaced frames.
+Every face (a photo, or the first frame of a video) is rendered with every voice. With
+`--own-audio`, the first frame of each video is rendered with the video's own audio and compared
+with the real mouth. The script writes OUTPUT/unseen_faces.csv and OUTPUT/sheet.jpg. The sheet has
+one row per pair (and the real mouth below, if known): the most closed mouth, the most open mouth,
+then evenly spaced frames.
 
 The spread is the 95th percentile of the mouth opening minus the 5th, in outer-eye distances;
 compare it with the spread of a seen speaker. The real mouth may be out of sync with its audio:
@@ -41,11 +42,11 @@ from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
 _MAX_DELAY_FRAMES = 15
 COLUMNS = ("face", "voice", "num_frames", "spread", "ratio", "r", "late", "r_in_sync")
-"""Columns of the table; `ratio` is the spread divided by the reference's or the real video's."""
+"""Columns of the table; `ratio` is the spread relative to the reference or the real video."""
 
 
 class PairRenderer:
-    """Renders pairs of face and audio, and measures them in the canonical face."""
+    """A renderer that measures the mouth motion of pairs of face and audio."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         weight = args.blend_weight
@@ -56,19 +57,19 @@ class PairRenderer:
         )
         self.spec = self.predictor.spec
         self.seconds, self.reference_spread = args.seconds, args.reference_spread
-        # A separate detector, because the predictor's runs in another thread.
+        # Use a separate detector, because the predictor's detector runs in another thread.
         self.detector: FaceDetector = build_detector()
         self.expert = load_sync_expert("default", self.spec)
 
     def render_pair(self, face: Path, voice: Path) -> tuple[dict[str, Any], UInt8Array]:
-        """Render a face with a voice; return its result and its row of the sheet."""
+        """Render a face with a voice; return the table row and the row of the sheet."""
         audio = read_audio(voice, self.spec.sample_rate)
         faces, opening = self._render(read_image(face), audio.samples)
         row = measure(face.stem, voice.stem, opening, self.reference_spread)
         return row, self._draw({f"{face.stem}, {voice.stem}": faces}, opening)
 
     def render_video(self, video: Path) -> tuple[dict[str, Any], UInt8Array]:
-        """Render a video's first frame with its own audio, and compare it with the real mouths."""
+        """Render the first frame of a video with the video's audio; compare with real mouths."""
         whole = read_clip(video, self.detector, self.spec)
         real = whole.first(int(self.seconds * self.spec.fps))
         if real.audio is None:
@@ -86,14 +87,14 @@ class PairRenderer:
         return row, self._draw({f"{video.stem}, generated": faces, "real": real.faces}, opening)
 
     def _delay_frames(self, clip: MediaClip) -> int:
-        """Return the delay of a clip's mouth relative to its audio."""
+        """Return the delay in frames of the mouth in a clip relative to the audio."""
         assert clip.audio is not None
         windows = clip.audio.windows(len(clip), self.expert.audio_encoder.input_features)
         embedded = embed_windows(self.expert, real_mouths(clip.faces, self.spec), windows)
         return -find_offset(*embedded, _MAX_DELAY_FRAMES).frames
 
     def _render(self, image: UInt8Array, samples: FloatArray) -> tuple[UInt8Array, FloatArray]:
-        """Return the rendered canonical faces uint8 [T, face, face, 3] and their opening [T]."""
+        """Return rendered canonical faces uint8 [T, face, face, 3] and the mouth opening [T]."""
         rate = self.spec.sample_rate
         audio = AudioClip(samples[: int(self.seconds * rate)], rate)
         with self.predictor.predict(image, audio) as frames:
@@ -111,7 +112,7 @@ class PairRenderer:
 
 
 def measure(face: str, voice: str, opening: FloatArray, reference: float | None) -> dict[str, Any]:
-    """Return the result of a pair, from its opening [T] and the spread to compare with."""
+    """Return the table row of a pair, from the mouth opening [T] and the reference spread."""
     spread = opening_spread(opening)
     ratio = spread / reference if reference else None
     values = (face, voice, len(opening), spread, ratio)
@@ -119,20 +120,20 @@ def measure(face: str, voice: str, opening: FloatArray, reference: float | None)
 
 
 def opening_spread(opening: FloatArray) -> float:
-    """Return the 95th percentile of an opening [T] minus the 5th."""
+    """Return the 95th percentile minus the 5th percentile of a mouth opening [T]."""
     low, high = np.nanpercentile(opening, [5, 95])
     return float(high - low)
 
 
 def delayed_correlation(late: int, generated: FloatArray, real: FloatArray) -> float:
-    """Return r of two openings [T], of which the real one is delayed by `late` frames."""
+    """Return r of two mouth openings [T] after removing the delay of the real opening."""
     first, second = max(0, -late), max(0, late)
     count = len(real) - abs(late)
     return opening_correlation(generated[first : first + count], real[second : second + count])
 
 
 def files_of(paths: Sequence[Path]) -> Iterator[Path]:
-    """Return the given files and the files of the given folders."""
+    """Yield the given files and the files in the given folders."""
     for path in paths:
         found = sorted(path.iterdir()) if path.is_dir() else [path]
         yield from (file for file in found if file.is_dir() or not file.name.startswith("."))

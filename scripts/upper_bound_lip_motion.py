@@ -1,10 +1,10 @@
-"""Upper bound of the audio dependence: scores with the ground-truth lip motion.
+"""Measure the upper bound of audio dependence, with the ground-truth lip motion.
 
 python scripts/upper_bound_lip_motion.py CORPUS
 
-For each clip, compares the L1 around the lips with another clip's audio to that with its own audio:
-once with the lip motion that the generator predicts, once with the true lip motion of both clips.
-The second ratio is what a perfect audio encoder would reach.
+For each clip, the script divides the L1 around the lips with another clip's audio by the L1 with
+the clip's own audio: once with the lip motion that the generator predicts, and once with the true
+lip motion of both clips. A perfect audio encoder would reach the second ratio.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from talkinghead.types import AVSpec, FloatArray
 
 
 class GivenLipMotion:
-    """Lip prior that returns given lip motion float32 [T, 20, 2], regardless of the audio."""
+    """A lip prior that returns given lip motion float32 [T, 20, 2] for any audio."""
 
     past_s = ahead_s = Fraction(0)
     blend_weight = 1.0
@@ -44,12 +44,12 @@ class GivenLipMotion:
         self.motion = motion
 
     def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
-        """Return the motion, which is that of the first block, for each window."""
+        """Return the given motion for each window."""
         return np.repeat(self.motion[None], len(windows), axis=0)
 
 
 def real_motion(corpus: Path, clip: ClipEntry, num_frames: int) -> FloatArray:
-    """Return a clip's lip motion, float32 [num_frames, 20, 2]; NaN after its end."""
+    """Return the lip motion of a clip, float32 [num_frames, 20, 2]; NaN after the end."""
     known = lip_motion(ClipFile(corpus / clip.path).tensor("lips"))[:num_frames]
     return np.pad(
         known.astype(np.float32),
@@ -59,7 +59,7 @@ def real_motion(corpus: Path, clip: ClipEntry, num_frames: int) -> FloatArray:
 
 
 def lip_errors(generator: ClipGenerator, corpus: Path, own: ClipEntry, other: ClipEntry) -> Tensor:
-    """Return the L1 around the lips, float [predicted or true motion, own or other audio]."""
+    """Return the L1 around the lips [2, 2]: predicted and true motion, own and other audio."""
     model, spec = generator.model, generator.spec
     clip = load_clip(corpus, own, spec, model.input_features)
     real = real_mouths(clip.faces, spec)
@@ -75,7 +75,7 @@ def lip_errors(generator: ClipGenerator, corpus: Path, own: ClipEntry, other: Cl
 
 
 def describe(found: Tensor) -> str:
-    """Return the means of errors [clips, 2, 2], and those of the ratios with 95 % intervals."""
+    """Return the means of errors [clips, 2, 2], and mean ratios with 95 % intervals, as text."""
     parts = []
     for row, name in enumerate(("predicted", "true")):
         own, other = found[:, row].unbind(1)
@@ -88,7 +88,7 @@ def describe(found: Tensor) -> str:
 
 
 def print_bounds(corpus: Path, checkpoint: str, max_clips: int | None) -> None:
-    """Print a line for the clips of seen speakers and one for those of unseen speakers."""
+    """Print one line for the clips of seen speakers and one line for unseen speakers."""
     manifest, loaded = Manifest.load(corpus), load_generator(checkpoint)
     generator = ClipGenerator(cast(LipSyncGenerator, loaded.model), loaded.spec)
     trained = {clip.speaker for clip in manifest.split("train")}
@@ -105,7 +105,7 @@ def print_bounds(corpus: Path, checkpoint: str, max_clips: int | None) -> None:
 
 
 def main() -> None:
-    """Read the command line and print the errors."""
+    """Read the command line and print the bounds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path, help="a prepared corpus")
     parser.add_argument("--checkpoint", default="default", help="the generator's file")

@@ -14,7 +14,7 @@ from talkinghead.predict.options import EncodeOptions
 
 
 def main(cfg: DictConfig) -> None:
-    """Answer the question, or each typed one, as `conf/converse.yaml` describes."""
+    """Answer the question, or each typed question, as configured by `conf/converse.yaml`."""
     needed = ("face", "output") if cfg.interactive else ("face", "audio", "output")
     if missing := [f"{key}=..." for key in needed if cfg[key] is None]:
         raise UsageError(

@@ -13,7 +13,7 @@ from talkinghead.evaluation.checkpoint_evaluation import EvaluationOptions, eval
 
 
 def main(cfg: DictConfig) -> None:
-    """Write the scores that `conf/evaluate.yaml` describes."""
+    """Write scores as configured by `conf/evaluate.yaml`."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     checkpoint, corpus, videos, output, lip_prior = (
         values.pop(key) for key in ("checkpoint", "corpus", "input", "output", "lip_prior")

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def main(cfg: DictConfig) -> None:
-    """Export the checkpoint that `conf/export.yaml` names."""
+    """Export a checkpoint as configured by `conf/export.yaml`."""
     report = export_generator(cfg.checkpoint, cfg.output, cfg.format, cfg.quantize)
     log.info(
         "%s: %.1f MiB; pixels differ from torch's by up to %.1e (of 1), PSNR %.1f dB",

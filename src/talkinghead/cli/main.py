@@ -1,7 +1,7 @@
 """Entry point of `talkinghead <command> [key=value ...]`.
 
-Every failure is one line on stderr and an exit status. Heavy modules are imported only when a
-command runs, so that `--help` is instant.
+Every failure is reported by one line on stderr and by the exit status. Heavy modules are imported
+only when a command runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line, by default that of the process, without the program's name.
+    """Run a command line, given without the program name; None is the process's command line.
 
     Returns:
-        0; 1 for an error (one line on stderr); 2 for a wrong command line or configuration;
+        The exit status: 0 for success, 1 for an error, 2 for a wrong command line or configuration,
         130 after an interruption.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -70,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(_one_line(error), debug)
         return _EXIT_USAGE if isinstance(error, UsageError) else _EXIT_ERROR
     except BrokenPipeError:
-        # The reader of the pipe (`| head`) has closed it. Python would fail again when it flushes.
+        # The reader (`| head`) has closed the pipe. Python would fail again when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_ERROR
-    except Exception as error:  # noqa: BLE001 - the outermost handler: any failure is one line
+    except Exception as error:  # noqa: BLE001 - any failure is reported in one line
         hint = "" if debug else " (--debug shows the traceback)"
         _report(f"{type(error).__name__}: {_one_line(error)}{hint}", debug)
         return _EXIT_ERROR
@@ -115,7 +115,7 @@ def _show_usage() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """Return an error's message without line breaks."""
+    """Return the message of an error without line breaks."""
     lines = (line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
     return "; ".join(lines).replace(":; ", ": ")
 

@@ -9,6 +9,6 @@ from talkinghead.training.pseudo_labels import pseudo_label
 
 
 def main(cfg: DictConfig) -> None:
-    """Make the corpus that `conf/pseudo_label.yaml` describes."""
+    """Make a corpus as configured by `conf/pseudo_label.yaml`."""
     spec, lip_prior = instantiate(cfg.av), instantiate(cfg.lip_prior)
     pseudo_label(cfg.input, cfg.output, spec, lip_prior, cfg.spread_px)

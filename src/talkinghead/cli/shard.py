@@ -8,5 +8,5 @@ from talkinghead.data.shards import write_shards
 
 
 def main(cfg: DictConfig) -> None:
-    """Write the shards that `conf/shard.yaml` describes."""
+    """Write shards as configured by `conf/shard.yaml`."""
     write_shards(cfg.input, cfg.output, cfg.shard_mb)

@@ -19,7 +19,7 @@ from talkinghead.training.training_run import build_trainer, train
 
 
 def main(cfg: DictConfig) -> float | None:
-    """Run one training and write its last metrics to `metrics.json`; return a sweep's objective."""
+    """Train, write the last metrics to `metrics.json`, and return the objective of a sweep."""
     run_dir = Path(cfg.run_dir)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     ckpt_path = resolve_resume(cfg.ckpt_path, run_dir)

@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 class AudioIndependentModelError(TalkingHeadError):
-    """A checkpoint generates the same from its own and from another clip's audio."""
+    """The frames that a checkpoint generates do not depend on the audio."""
 
 
 @dataclass(frozen=True)
 class AudioDependence:
-    """The effect of wrong audio over all clips, with 95 % bootstrap intervals.
+    """Effect of wrong audio over all clips, with 95 % bootstrap intervals.
 
     Attributes:
         pixels: `l1_ratio` minus 1, the relative increase of the mouth's pixel error.
@@ -36,7 +36,9 @@ class AudioDependence:
 
     @property
     def depends_on_audio(self) -> bool | None:
-        """Whether either effect is significantly above 0; None with fewer than `MIN_CLIPS` clips.
+        """Return whether either effect is significantly above 0; None if clips are too few.
+
+        At least `MIN_CLIPS` clips are needed.
 
         The interval of a single clip has zero width, so it would always exclude 0.
         """
@@ -44,7 +46,7 @@ class AudioDependence:
         return any(effect.low > 0 for effect in effects) if effects else None
 
     def describe(self) -> str:
-        """Return both effects in a sentence."""
+        """Return a sentence that describes both effects."""
         ratio, r = self.pixels, self.motion
         num_clips = max(ratio.num_clips, r.num_clips)
         if num_clips == 0:
@@ -61,7 +63,7 @@ class AudioDependence:
         )
 
     def verdict(self) -> Verdict:
-        """Return the statement for the page."""
+        """Return the verdict for the report page."""
         if self.depends_on_audio is None:
             title = "Too few clips to tell whether the model depends on its audio."
             return Verdict(title, self.describe(), "unknown")
@@ -70,7 +72,7 @@ class AudioDependence:
         return Verdict("The model does not depend on its audio.", self.describe(), "bad")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of scores.json."""
+        """Return the entry for scores.json."""
         return {
             "l1_ratio_minus_1": asdict(self.pixels),
             "r_own_minus_r_other": asdict(self.motion),
@@ -79,7 +81,7 @@ class AudioDependence:
 
 
 def measure_audio_dependence(clips: Sequence[ClipResult]) -> AudioDependence:
-    """Return the effect of wrong audio over all clips of an evaluation."""
+    """Return the effect of wrong audio over all clips."""
 
     def column(name: str) -> np.ndarray:
         return np.array([clip.values.get(name, math.nan) for clip in clips])
@@ -91,7 +93,7 @@ def measure_audio_dependence(clips: Sequence[ClipResult]) -> AudioDependence:
 
 
 def require_audio_dependence(dependence: AudioDependence, checkpoint: str) -> None:
-    """Reject a model that does not depend on its audio; warn if there are too few clips to tell.
+    """Reject a model whose output does not depend on the audio; warn if clips are too few.
 
     Raises:
         AudioIndependentModelError: neither effect is significantly above 0.

@@ -40,11 +40,11 @@ class EvaluationOptions(ScorerOptions):
             others "unseen".
         max_clips: Number of clips per split, alternating between speakers; None for all.
         generation: "product" generates as `talkinghead predict` does; "model" measures the
-            generator alone, without articulation, lip prior, reference policy and compositing.
+            generator alone, without articulation, lip prior, reference policy or compositing.
         mode: "video" (the current frames with a masked mouth) or "still" (one frame throughout, as
             for a photo).
-        reference_frame: Index of the reference frame of each clip. The reference policy chooses in
-            product videos.
+        reference_frame: Index of the reference frame of each clip. Not used for product videos,
+            whose reference frames are selected by the reference policy.
         articulation: Scale of the lip motion relative to silence, 0 to 3; only for "product".
         require_audio_dependence: Fail, after writing the report, if another clip's audio makes no
             difference.
@@ -60,7 +60,7 @@ class EvaluationOptions(ScorerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        PredictOptions(articulation=self.articulation)  # Checks the range.
+        PredictOptions(articulation=self.articulation)  # Checks the range of `articulation`.
         if not self.splits or set(self.splits) - set(SPLITS):
             raise UsageError(
                 f"splits: got {list(self.splits)}, expected some of {', '.join(SPLITS)}"
@@ -81,8 +81,8 @@ def evaluate(
         corpus_dir: A prepared corpus.
         output_dir: Folder for scores.json, clips.csv, report.html and strips/*.png.
         options: see `EvaluationOptions`.
-        lip_prior: additional prediction of the lip motion; "auto" is Whisper, if it is installed.
-            Not used with `generation="model"`.
+        lip_prior: second prediction of the lip motion; "auto" is Whisper, if it is installed. Not
+            used with `generation="model"`.
 
     Returns:
         The content of scores.json.
@@ -126,13 +126,14 @@ def evaluate_video(
     options: EvaluationOptions | None = None,
     lip_prior: LipPrior | Literal["auto"] | None = "auto",
 ) -> dict[str, Any]:
-    """Score a checkpoint on a folder of raw videos, all of unseen speakers.
+    """Score a checkpoint on a folder of raw videos, whose speakers all count as unseen.
 
-    The other arguments and the errors are those of `evaluate`; `options.splits` is ignored.
+    Errors are raised as by `evaluate`; `options.splits` is ignored.
 
     Args:
         checkpoint: see `evaluate`.
-        input_dir: Folder of raw videos; they are prepared into OUTPUT/corpus, which later runs use.
+        input_dir: Folder of raw videos. A corpus is prepared from them in OUTPUT/corpus, which
+            later runs use again.
         output_dir: see `evaluate`.
         options: see `EvaluationOptions`.
         lip_prior: see `evaluate`.
@@ -146,7 +147,7 @@ def evaluate_video(
 
 
 def choose_clips(entries: Sequence[ClipEntry], max_clips: int | None) -> list[ClipEntry]:
-    """Return clips of a split in a fixed random order, alternating between speakers."""
+    """Return up to `max_clips` clips in a fixed random order, alternating between speakers."""
     by_speaker: dict[str, list[ClipEntry]] = {}
     for entry in sorted(entries, key=lambda e: hashlib.sha256(e.id.encode()).digest()):
         by_speaker.setdefault(entry.speaker, []).append(entry)
@@ -156,10 +157,10 @@ def choose_clips(entries: Sequence[ClipEntry], max_clips: int | None) -> list[Cl
 
 
 def choose_other_clip(entry: ClipEntry, manifest: Manifest) -> ClipEntry | None:
-    """Return a clip whose audio is wrong for this one; None if the corpus has no other clip.
+    """Return another clip, whose audio does not match this clip; None if there is no other clip.
 
-    A clip of the same split and speaker is preferred, then of the same split, then any. The audio
-    of another split may have been trained on, but not together with this face.
+    A clip of the same split and speaker is preferred, then a clip of the same split, then any clip.
+    The model may have been trained on audio of another split, but not together with this face.
     """
     split = manifest.split(entry.split)
     for pool in ([c for c in split if c.speaker == entry.speaker], split, manifest.clips):

@@ -24,7 +24,7 @@ class ClipAudio:
     Attributes:
         samples: float32 [num_samples] in [-1, 1].
         features: float32 [C, M].
-        names: the audio features in the rows, in order, the mel first.
+        names: names of the audio features in the rows, in order; the mel is first.
         spec: sample rate and feature layout.
     """
 
@@ -35,11 +35,11 @@ class ClipAudio:
 
     @property
     def mel(self) -> Tensor:
-        """The log-mel, float32 [num_mels, M]."""
+        """Log-mel, float32 [num_mels, M]."""
         return self.features[: self.spec.num_mels]
 
     def select(self, names: Sequence[str]) -> Tensor:
-        """Return the rows of some of the features."""
+        """Return the rows of the named features."""
         return select_features(self.features, self.spec, self.names, names)
 
     def windows(self, num_frames: int, names: Sequence[str]) -> Tensor:
@@ -49,7 +49,7 @@ class ClipAudio:
         )
 
     def silenced(self) -> ClipAudio:
-        """Return empty audio; generators continue audio that ends early with silence."""
+        """Return empty audio, which generators extend with silence."""
         return replace(self, samples=self.samples[:0], features=self.features[:, :0])
 
     def rotated(self) -> ClipAudio:

@@ -37,7 +37,7 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 Generation = Literal["product", "model"]
 Mode = Literal["video", "still"]
 
-# Frames without known lips must not become references.
+# Opening of frames without landmarks: large, so that they never become references.
 _UNKNOWN_OPENING = 10.0
 _IDENTITY = np.eye(2, 3, dtype=np.float32)
 _CHUNK_FRAMES = 25
@@ -45,7 +45,7 @@ _CHUNK_FRAMES = 25
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """A clip with everything that does not depend on the audio.
+    """Encodings of a clip that do not depend on the audio.
 
     Attributes:
         frames: source frames with encoded references and contexts.
@@ -58,12 +58,12 @@ class EncodedClip:
 
 @dataclass(frozen=True)
 class GeneratedClip:
-    """A generated clip.
+    """A generated clip, as scored and as shown in the report.
 
     Attributes:
         mouths: the scored mouths, float [T, 3, mouth, mouth] in [0, 1].
         faces: the scored faces, uint8 [T, face, face, 3].
-        shown: the faces after stabilising and compositing; `faces` itself for the product.
+        shown: the faces after stabilising and compositing; equal to `faces` for the product.
     """
 
     mouths: Tensor
@@ -72,11 +72,11 @@ class GeneratedClip:
 
 
 class ClipGenerator:
-    """Generates clips from their aligned faces and any audio.
+    """A generator of whole clips from aligned faces and any audio.
 
-    With `generation="product"` the audio, references, lip motion and compositing are those of
-    `talkinghead predict`. With "model" the generator is measured alone: features as stored in the
-    corpus, one reference per clip, mouths without stabiliser and compositing.
+    With `generation="product"`, audio, references, lip motion and compositing are processed as in
+    `talkinghead predict`. With "model", the generator is measured alone: with the features stored
+    in the corpus, one reference per clip, and mouths without stabiliser and compositing.
 
     Args:
         model: generator in evaluation mode.
@@ -87,7 +87,7 @@ class ClipGenerator:
             reference policy chooses. A video's reference is averaged with frames of similar lips.
         generation: "product" or "model".
         articulation: scale of the lip motion relative to silence.
-        lip_prior: additional prediction of the lip motion.
+        lip_prior: second prediction of the lip motion.
 
     Raises:
         UsageError: `mode` or `generation` is unknown, or the lip prior's rates differ from the
@@ -130,7 +130,7 @@ class ClipGenerator:
             faces: uint8 [T, H, W, 3] RGB, canonical faces.
             lips: lip landmarks, float [T, 20, 2], NaN where unknown.
             points: all landmarks, float [T, P, 2], NaN where unknown; needed for product videos.
-            topology: of the landmarks.
+            topology: topology of the landmarks.
         """
         generator = self._mouth_generator(len(faces))
         if self.is_product and self.mode == "video" and points is not None:
@@ -151,7 +151,7 @@ class ClipGenerator:
 
     @torch.inference_mode()
     def generate(self, clip: EncodedClip, audio: ClipAudio) -> GeneratedClip:
-        """Generate the clip with some audio, followed by silence if it is shorter than the clip."""
+        """Generate the clip from audio, which is padded with silence to the clip's duration."""
         num_frames = len(clip.frames)
         generator = self._mouth_generator(num_frames)
         num_samples = math.ceil(num_frames * self.spec.sample_rate / self.spec.fps)
@@ -167,7 +167,7 @@ class ClipGenerator:
         return GeneratedClip(torch.cat(mouths), np.concatenate(faces), shown)
 
     def copy_reference(self, clip: EncodedClip) -> UInt8Array:
-        """Composite each frame's unchanged reference mouth: uint8 [T, face, face, 3]."""
+        """Composite the unchanged reference mouth into each frame: uint8 [T, face, face, 3]."""
         shape = self.spec.mouth_size, self.spec.mouth_size
         flow, rgb = np.zeros((*shape, 2), np.float32), np.zeros((*shape, 3), np.float32)
         unchanged = MouthFields(flow, rgb, np.zeros(shape, np.float32))
@@ -204,7 +204,7 @@ class ClipGenerator:
         return list(add_references(frames, self.spec, self.spec.fps))
 
     def _averaged(self, faces: UInt8Array, lips: FloatArray, chosen: int) -> UInt8Array:
-        """Return a frame averaged with those of the next second that have the same lips."""
+        """Return a frame averaged with frames of the next second that have similar lips."""
         second = slice(chosen, chosen + round(self.spec.fps))
         similar = nearest_lips(lips[second], 0)
         return average_onto(faces[chosen], ((faces[second][i], _IDENTITY) for i in similar))
@@ -218,7 +218,7 @@ class ClipGenerator:
         flow = torch.from_numpy(np.stack([f.flow for f in fields])).permute(0, 3, 1, 2)
         rgb = torch.from_numpy(np.stack([f.rgb for f in fields])).permute(0, 3, 1, 2)
         mask = torch.from_numpy(np.stack([f.mask for f in fields]))[:, None]
-        # The model's flow is in half widths of the mouth box, that of the fields in widths.
+        # `warp` takes half widths of the mouth box; `fields.flow` is in widths.
         warped = warp(reference.features.mouth.float().cpu(), 2 * flow)
         mouths = (mask * rgb + (1 - mask) * warped).clamp(0, 1)
         faces = as_tensor(np.stack([frame.source.image for frame in frames]))
@@ -236,12 +236,12 @@ def real_mouths(faces: UInt8Array, spec: AVSpec) -> Tensor:
 
 
 def _chunks(num_frames: int) -> list[slice]:
-    """Return slices of the frames, to bound the memory."""
+    """Return slices of at most `_CHUNK_FRAMES` frames, to bound memory use."""
     return [slice(n, n + _CHUNK_FRAMES) for n in range(0, num_frames, _CHUNK_FRAMES)]
 
 
 def _reference_frames(frames: Sequence[SourceFrame]) -> list[int]:
-    """Return the index of the frame whose lips each frame's reference has."""
+    """Return, for each frame, the index of the frame that its reference was made from."""
     references = {frame.reference for frame in frames if frame.reference is not None}
     lips = np.stack([frame.lips for frame in frames if frame.lips is not None])
     found = {r: int((lips == r.lips).all(axis=(1, 2)).argmax()) for r in references}

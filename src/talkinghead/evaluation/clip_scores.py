@@ -1,4 +1,4 @@
-"""Scores of a prepared clip: generated with its own audio, with other audio and with silence."""
+"""Scores of a prepared clip, generated with its own audio, other audio and silence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from talkinghead.models.lipsync.decoder import lip_mask_prior
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 _WRONG_AUDIO = {"other": "", "elsewhere": "_elsewhere"}
-"""Versions with wrong audio, and the suffix of their ratios."""
+"""Versions generated with wrong audio, each with the suffix of the names of its ratios."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RealClip:
     """A prepared clip in memory.
 
     Attributes:
-        entry: its line of the manifest.
+        entry: the clip's entry in the manifest.
         faces: canonical faces, uint8 [T, H, W, 3].
         audio: starts with the first frame, and may be longer than the faces.
         opening: mouth opening, float32 [T].
@@ -76,11 +76,11 @@ def load_clip(
 
 
 class ClipScorer:
-    """Scores clips one by one.
+    """A scorer that generates one clip at a time and compares it with the real clip.
 
     Args:
-        generator: generates the clips.
-        scorers: measure real and generated faces alike.
+        generator: generator of the clips.
+        scorers: scorers of the real and the generated faces.
 
     Attributes:
         audio_features: names of the audio features that the clips must have.
@@ -98,7 +98,7 @@ class ClipScorer:
 
         Args:
             clip: the real clip.
-            other: a clip whose audio is wrong for this one; None to skip these scores.
+            other: a clip whose audio does not match `clip`; None skips the scores with wrong audio.
             column: column of the report that the result belongs to.
         """
         detector, topology = self.scorers.detector, self.scorers.detector.topology
@@ -141,7 +141,7 @@ class ClipScorer:
         versions: Mapping[str, GeneratedClip],
         speech: metrics.BoolArray,
     ) -> dict[str, float]:
-        """Return image scores of the mouth, without the reference frames: they could be copied."""
+        """Return image scores of the mouth, excluding reference frames, which could be copied."""
         real = real_mouths(clip.faces, self.spec)
         kept = torch.ones(len(real), dtype=torch.bool)
         if len(real) > 1:
@@ -165,7 +165,7 @@ def _audio_versions(clip: RealClip, other: RealClip | None) -> dict[str, ClipAud
     """Return the audio of each generated version."""
     versions = {"own": clip.audio, "silence": clip.audio.silenced()}
     if other is not None:
-        # Sentences start and end alike; rotated audio also differs in its timing.
+        # Different sentences may start and end at similar times. Rotated audio avoids this match.
         versions["other"] = other.audio.repeated(len(clip.faces))
         versions["elsewhere"] = other.audio.rotated().repeated(len(clip.faces))
     return versions
@@ -174,7 +174,7 @@ def _audio_versions(clip: RealClip, other: RealClip | None) -> dict[str, ClipAud
 def _audio_dependence(
     clip: RealClip, other: RealClip | None, opening: Mapping[str, FloatArray]
 ) -> dict[str, float]:
-    """Return scores of the mouth motion with silence and with wrong audio."""
+    """Return scores of the mouth motion generated from silence and from wrong audio."""
     real, silent = clip.opening, opening["silence"]
     values = {
         "r_silence": metrics.opening_correlation(silent, real),
@@ -200,7 +200,7 @@ def _l1_scores(
     is_speech: Tensor,
     weights: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return the L1 of each version, and the ratios of wrong to own audio."""
+    """Return the L1 of each version, and the ratios of the L1 with wrong audio to own audio."""
     values = {
         f"{prefix}l1_{name}": metrics.l1(images[name], target, weights)
         for name in ("own", *_WRONG_AUDIO, "reference")

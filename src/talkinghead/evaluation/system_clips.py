@@ -34,7 +34,7 @@ class MediaClip:
         faces: canonical faces, uint8 [T, face, face, 3].
         points: landmarks in canonical pixels, float32 [T, P, 2], NaN without a face.
         opening: mouth opening, float32 [T], NaN without a face.
-        transforms: from source pixels to the canonical face, float32 [T, 2, 3].
+        transforms: transforms from source pixels to the canonical face, float32 [T, 2, 3].
         size: (height, width) of the source.
         audio: None for a silent file.
     """
@@ -51,7 +51,7 @@ class MediaClip:
         return len(self.faces)
 
     def first(self, num_frames: int) -> MediaClip:
-        """Return the first frames, with all of the audio."""
+        """Return the first `num_frames` frames, with all of the audio."""
         names = ("faces", "points", "opening", "transforms")
         return replace(self, **{name: getattr(self, name)[:num_frames] for name in names})
 
@@ -65,7 +65,7 @@ def read_clip(
     max_frames: int | None = None,
     reference: MediaClip | None = None,
 ) -> MediaClip:
-    """Read a video and track its face.
+    """Read a video and track the face in it.
 
     Args:
         path: the file.
@@ -107,7 +107,7 @@ def read_clip(
 
 
 def pair_videos(generated: str | Path, reference: str | Path) -> dict[str, tuple[Path, Path]]:
-    """Return pairs of generated and real files, by the names of the real ones.
+    """Return pairs of generated and real files, by the names of the real files.
 
     Two single files always form a pair. In folders, files are paired by their paths below the
     folder or else by their file names.
@@ -135,7 +135,7 @@ def pair_videos(generated: str | Path, reference: str | Path) -> dict[str, tuple
 
 
 def _find_videos(root: Path) -> dict[str, Path]:
-    """Return a video or the videos of a folder by name: the path below it, without suffix."""
+    """Return a video, or the videos in a folder by relative path without suffix."""
     if root.is_file():
         return {root.stem: root}
     if not root.is_dir():

@@ -21,7 +21,7 @@ from talkinghead.evaluation.system_clips import MediaClip, pair_videos, read_cli
 logger = logging.getLogger(__name__)
 
 REFERENCE = "reference"
-"""Column of the real videos scored against themselves, which gives the best possible values."""
+"""Column for the real videos, scored against themselves, with the best possible values."""
 
 Systems = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 
@@ -31,7 +31,7 @@ class ScoreOptions(ScorerOptions):
     """Options of `score_systems`.
 
     Attributes:
-        max_clips: Number of pairs, in the order of their names; None for all.
+        max_clips: Number of pairs to score, in the order of their names; None for all.
     """
 
     max_clips: int | None = None
@@ -88,7 +88,7 @@ def score_systems(
 
 
 def name_systems(generated: Systems) -> dict[str, Path]:
-    """Return the path of each system by name; unnamed paths are named by their last part.
+    """Return the path of each system by name; the default name is the last part of the path.
 
     Raises:
         UsageError: there is no system, or two have the same name.
@@ -117,7 +117,7 @@ def _score_clip(
     options: ScoreOptions,
     skipped: list[tuple[str, str, TalkingHeadError]],
 ) -> list[ClipResult]:
-    """Score one clip of every system, starting with the real one, which the others need."""
+    """Score one clip of every system, starting with the real clip, which the others need."""
     clips: list[ClipResult] = []
     real: MediaClip | None = None
     for system, path in files.items():
@@ -155,7 +155,7 @@ def _compare(
     values |= scorers.pixels(mouths, target)
     values["jitter"] = metrics.jitter(clip.faces, real.faces, spec.mouth_box)
     values |= scorers.likeness(clip.faces, real.faces)
-    # The system's own audio, because it may be out of sync with the system's frames.
+    # Score the system's own audio, because it may be out of sync with the system's frames.
     audio = clip.audio or real.audio
     if audio is not None:
         values |= scorers.sync(clip.faces, mouths, audio)

@@ -64,8 +64,8 @@ def test_difficult_inputs_are_rendered_and_counted(
     assert [*rotated.values()][:3] == ["rotated", "216", "288"]
     assert (grey["num_frames"], grey["num_frames_without_face"]) == ("75", "0")
     printed = capsys.readouterr().out
-    assert "two is left out, it needs clips of GRID's s20: give --grid" in printed
-    assert "painting is left out, it needs a portrait: give --painting" in printed
+    assert "two is left out because it needs clips of GRID's s20: give --grid" in printed
+    assert "painting is left out because it needs a portrait: give --painting" in printed
     shown = sorted(path.name for path in (output / "frames").iterdir())
     assert shown == [f"{name}_{n}.png" for name in ("grey", "rotated") for n in (44, 45, 46)]
     upright, stored = read_image(output / "frames/rotated_45.png"), portrait[:, 72:288]

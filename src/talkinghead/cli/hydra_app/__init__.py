@@ -1,1 +1,1 @@
-"""Hydra application that runs a command: overrides, help and error messages."""
+"""The Hydra application that runs a command: overrides, help and error messages."""

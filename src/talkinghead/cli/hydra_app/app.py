@@ -25,17 +25,17 @@ _PLUGINS = ("hydra/sweeper/optuna", "hydra/launcher/submitit_")
 
 
 class _JobFailedError(BaseException):
-    """Wrapper of a job's error. Hydra would catch an `Exception` and print its own lines."""
+    """Wrapper of a job's error, not an `Exception`, because Hydra would catch and print those."""
 
 
 def run_app(command: str, arguments: Sequence[str]) -> None:
-    """Run `main(cfg)` of `talkinghead.cli.<command>`, with the configuration of that name.
+    """Run `main(cfg)` of `talkinghead.cli.<command>` with the configuration `<command>.yaml`.
 
     Raises:
         UsageError: The arguments or the configuration are wrong.
-        Exception: The error of the command; with `-m` the first one, after all runs.
+        Exception: The error of the command; with `-m`, the first error, after all runs.
     """
-    # Without this, Hydra prints a job's traceback and exits.
+    # Without this variable, Hydra prints the traceback of a job and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     command_line = sys.argv
     overrides = to_hydra(arguments, command)
@@ -57,10 +57,10 @@ def run_app(command: str, arguments: Sequence[str]) -> None:
 def _make_task(command: str, command_line: list[str]) -> Callable[[DictConfig], object]:
     def task(cfg: DictConfig) -> object:
         try:
-            # Imported late, so that --cfg and a wrong key need not load torch.
+            # Import the command here, so that --cfg and wrong keys do not load torch.
             main = importlib.import_module(f"talkinghead.cli.{command}").main
             if HydraConfig.get().mode == RunMode.RUN:
-                # Lightning starts the other processes of a distributed run from sys.argv.
+                # Lightning starts the other processes of a distributed run with `sys.argv`.
                 sys.argv = command_line
             return main(cfg)
         except Exception as error:
@@ -68,13 +68,13 @@ def _make_task(command: str, command_line: list[str]) -> Callable[[DictConfig], 
                 raise
             raise _JobFailedError from error
 
-    # Hydra names the job after this module.
+    # Hydra derives the name of the job from this module name.
     task.__module__ = f"talkinghead.cli.{command}"
     return task
 
 
 def _raise(error: BaseException, command: str, overrides: Sequence[str]) -> NoReturn:
-    """Raise the `TalkingHeadError` in the chain of causes, or a `UsageError` for Hydra's own."""
+    """Raise the `TalkingHeadError` among the causes, or a `UsageError` for an error of Hydra."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TalkingHeadError):

@@ -21,17 +21,17 @@ _HIDDEN = re.compile(r"^ *(# @package.*|# \[[\w.]+\]|_(target|convert)_:.*)\n", 
 
 
 def format_help(command: str, arguments: Sequence[str] = ()) -> str:
-    """Return what a command takes: its keys, its config groups and their keys, with defaults.
+    """Return the help of a command: its keys and its config groups with their keys and defaults.
 
     Args:
-        command: The command, which is its configuration's name.
-        arguments: The other arguments; `group=choice` selects the choice that is described.
+        command: The name of the command and of its configuration.
+        arguments: The other arguments; `group=choice` selects the choice to describe.
     """
     path = conf_dir() / f"{command}.yaml"
     text = path.read_text(encoding="utf-8")
     header = yaml.safe_load(text).get("hydra", {}).get("help", {}).get("header", command)
     parts = [header.rstrip(), "keys (KEY=VALUE), with their defaults:"]
-    # The comment that opens the file says the same as the header.
+    # Skip the first comment of the file, which repeats the header.
     body = _body(text[max(text.find("defaults:"), 0) :])
     parts.append(textwrap.indent(body, "  "))
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -47,7 +47,7 @@ def format_help(command: str, arguments: Sequence[str] = ()) -> str:
 
 
 def _choices(path: Path) -> dict[str, str | None]:
-    """Return the choices of config groups that a file and those that it extends make."""
+    """Return the config-group choices of a file and of the files that it extends."""
     config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     found: dict[str, str | None] = {}
     for entry in (config or {}).get("defaults", []):
@@ -71,7 +71,7 @@ def _describe_group(group: str, choice: str | None) -> str:
 
 
 def _option_body(path: Path, group: str) -> str:
-    """Return the keys of a group's option after those of the options that it extends."""
+    """Return the keys of a config-group choice, after the keys of the choices that it extends."""
     text = path.read_text(encoding="utf-8")
     defaults = (yaml.safe_load(text) or {}).get("defaults", [])
     bases = [path.with_name(f"{entry}.yaml") for entry in defaults if isinstance(entry, str)]
@@ -88,14 +88,14 @@ def _summary(path: Path) -> str:
 
 
 def _body(text: str) -> str:
-    """Return a file's text without its defaults list, its Hydra settings and its targets."""
+    """Return the text of a file without defaults list, Hydra settings and `_target_` lines."""
     lines = text.splitlines()
     root = yaml.compose(text)
     keys = root.value if isinstance(root, yaml.MappingNode) else []
     for key, value in reversed(keys):
         if key.value in ("defaults", "hydra"):
             start, stop = key.start_mark.line, value.end_mark.line + (value.end_mark.column > 0)
-            # YAML counts the comments before the next key as a part of the value.
+            # For the YAML parser, the comments before the next key are part of the value.
             while stop > start + 1 and not lines[stop - 1].startswith((" ", "-")):
                 stop -= 1
             del lines[start:stop]

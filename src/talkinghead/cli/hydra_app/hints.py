@@ -1,4 +1,4 @@
-"""Explain configuration errors in one line, with the nearest valid key or choice."""
+"""Explain configuration errors in one line, with the most similar valid key or choice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_SUGGESTIONS = 3
 def explain(
     error: HydraException | OmegaConfBaseException, command: str, overrides: Sequence[str]
 ) -> str:
-    """Return one line that explains an error of a command with these overrides."""
+    """Return a one-line explanation of an error of a command with these overrides."""
     if isinstance(error, MissingMandatoryValue):
         return f"{command} needs {error.full_key}=... (talkinghead {command} --help explains it)"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
@@ -62,7 +62,7 @@ def _did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
-    """Return every key of a configuration with the selected group choices, and the groups."""
+    """Return the keys of the configuration with the selected choices, and the group names."""
     folder = conf_dir()
     groups = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()]
     matches = filter(None, map(_GROUP_CHOICE.fullmatch, overrides))

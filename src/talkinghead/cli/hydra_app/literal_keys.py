@@ -1,4 +1,4 @@
-"""Keys whose values are paths or free text. Made by scripts/generate_config.py."""
+"""Keys whose values are paths or text; written by `scripts/generate_config.py`."""
 
 PATH_KEYS = frozenset(
     """
@@ -11,14 +11,14 @@ PATH_KEYS = frozenset(
     sync.checkpoint sync.syncnet_path tts.config_path tts.model tts.speaker_wav tts.voice
     """.split()
 )
-"""Their types admit a path."""
+"""Keys whose values may be paths."""
 
 NAMED_PATHS_KEYS = frozenset(
     """
     generated model.sync_expert tts.voice
     """.split()
 )
-"""Paths, or named ones in braces: `{a: PATH, b: PATH}`."""
+"""Keys whose values may be named paths: `{a: PATH, b: PATH}`."""
 
 TEXT_KEYS = frozenset(
     """
@@ -33,4 +33,4 @@ TEXT_KEYS = frozenset(
     tts.voice_pattern
     """.split()
 )
-"""Their types are text, and not one of a fixed set of words."""
+"""Keys whose values are any text, not one of a fixed set of words."""

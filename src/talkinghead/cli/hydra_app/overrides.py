@@ -1,4 +1,4 @@
-"""Convert `key=value` arguments to Hydra overrides whose paths and texts are literal."""
+"""Convert `key=value` arguments to Hydra overrides that take paths and texts literally."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from talkinghead.cli.hydra_app.literal_keys import NAMED_PATHS_KEYS, PATH_KEYS, TEXT_KEYS
 
 ALIASES = {"evaluate": {"data": "corpus"}}
-"""Alternative names of a command's keys. Hydra itself would read `data` as the config group."""
+"""Alternative names of keys, by command. Hydra would take `data` for the config group."""
 
 _ASSIGNMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
@@ -19,13 +19,15 @@ _WORDS = re.compile(r"[^\s,'\"]+(,[^\s,'\"]+)+")
 
 
 def to_hydra(arguments: Sequence[str], command: str = "") -> list[str]:
-    """Return Hydra's arguments for those of a command, with paths and texts quoted.
+    """Convert the arguments of a command to arguments for Hydra, with paths and texts quoted.
 
-    Commas, quotes, `=`, `$` and braces in their values are plain characters. `null`, a list in
-    brackets, and for `NAMED_PATHS_KEYS` a mapping in braces keep their meaning. A leading `~/` of
-    a path is the home folder. With `-m`, `choice(...)` and `glob(...)` keep their meaning, and a
-    comma separates values: of a path unless a file has the whole name, of a text where there is no
-    space. `-m` comes first because Hydra does not accept it between two overrides.
+    In paths and texts, commas, quotes, `=`, `$` and braces are plain characters. `null`, lists in
+    brackets and, for `NAMED_PATHS_KEYS`, mappings in braces are parsed as usual. A leading `~/` of
+    a path is the home folder.
+
+    With `-m`, `choice(...)` and `glob(...)` are parsed as usual, and commas separate values, except
+    in a path that exists and in a text that contains spaces or quotes. `-m` is moved to the front,
+    because Hydra does not accept it between two overrides.
     """
     rest = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     multirun = len(rest) < len(arguments)
@@ -60,12 +62,12 @@ def _quote_path(value: str, multirun: bool, may_be_named: bool) -> str:
 
 
 def _expand_home(value: str) -> str:
-    """Expand `~`, which shells leave alone in `face=~/photo.jpg`."""
+    """Expand `~`, which shells do not expand in `face=~/photo.jpg`."""
     return str(Path(value).expanduser()) if value == "~" or value.startswith("~/") else value
 
 
 def _exists(value: str) -> bool:
     try:
         return Path(value).exists()
-    except (OSError, ValueError):  # longer than a file name may be, or with a NUL
+    except (OSError, ValueError):  # The value is too long for a file name or contains NUL.
         return False

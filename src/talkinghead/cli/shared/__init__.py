@@ -1,1 +1,1 @@
-"""Parts that the command modules share."""
+"""Functions shared by the command modules."""

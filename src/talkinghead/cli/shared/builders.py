@@ -1,4 +1,4 @@
-"""Build the objects that the configurations of `predict` and `converse` describe."""
+"""Build objects from the configurations of `predict` and `converse`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from talkinghead.speech.sentence_speech import speak_text
 
 
 def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
-    """Return the predictor. Each process of a batch builds its own."""
+    """Return a new predictor; each process of a batch builds one."""
     values = _fields_of(PredictOptions, cfg)
     for name in ("detector", "renderer", "lip_prior"):
         values[name] = instantiate(cfg[name]) or None
@@ -26,17 +26,17 @@ def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
 
 
 def build_source_options(cfg: DictConfig) -> SourceOptions:
-    """Return the options of the face's source."""
+    """Return the options of the source of the face."""
     return SourceOptions(**_fields_of(SourceOptions, cfg))
 
 
 def build_speaker(cfg: DictConfig) -> Callable[[str], SpeechStream]:
-    """Return the function that speaks a text. Each process of a batch builds its own voice."""
+    """Return a function that speaks a text with a new voice; each process of a batch builds one."""
     return partial(speak_text, voice=instantiate(cfg.voice), language=cfg.language)
 
 
 def build_conversation(cfg: DictConfig) -> Conversation:
-    """Return the conversation."""
+    """Return a new conversation."""
     return Conversation(
         build_predictor(cfg).avatar(cfg.face, build_source_options(cfg)),
         instantiate(cfg.llm),

@@ -11,10 +11,10 @@ from talkinghead.paths import NODEPS_REQUIREMENTS
 
 
 def installer_command() -> list[str]:
-    """Return the start of an install command for hashed files: pip's, or uv's without pip.
+    """Return the start of a command that installs hashed packages, with pip or else with uv.
 
     Raises:
-        DependencyError: There is neither pip nor uv.
+        DependencyError: Neither pip nor uv is installed.
     """
     options = ["--no-deps", "--require-hashes"]
     if find_spec("pip") is not None:

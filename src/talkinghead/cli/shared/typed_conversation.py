@@ -1,4 +1,4 @@
-"""Answer questions that are typed in a terminal."""
+"""Answer questions that the user types in a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def answer_typed_lines(conversation: Conversation, folder: Path, options: dict[str, Any]) -> None:
-    """Write a clip for each typed line: turn_001.mp4 and so on, after existing clips.
+    """Write a clip for each typed line: turn_001.mp4 and so on, numbered after existing clips.
 
     `options` are keyword arguments of `Conversation.answer_text`.
 
@@ -41,7 +41,7 @@ def answer_typed_lines(conversation: Conversation, folder: Path, options: dict[s
 
 
 def _typed_lines() -> Iterator[str]:
-    """Yield non-empty lines of the standard input until Ctrl-D."""
+    """Yield the non-empty lines of standard input until Ctrl-D."""
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "")
@@ -53,11 +53,11 @@ def _typed_lines() -> Iterator[str]:
 
 @contextmanager
 def _interruptible(conversation: Conversation) -> Iterator[None]:
-    """Let Ctrl-C end the turn, and a second Ctrl-C the program."""
+    """Let the first Ctrl-C end the turn, and the second Ctrl-C end the program."""
 
     def interrupt(*_: object) -> None:
         signal.signal(signal.SIGINT, before)
-        # In a thread, because the interrupted main thread may hold a lock that this needs.
+        # Use a thread, because the interrupted main thread may hold a lock that `interrupt` needs.
         Thread(target=conversation.interrupt).start()
 
     before = signal.signal(signal.SIGINT, interrupt)

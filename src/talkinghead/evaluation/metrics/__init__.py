@@ -1,6 +1,6 @@
 """Evaluation metrics: functions of images, landmarks, mels and embeddings (see docs/metrics.md).
 
-`lip_sync_metrics` holds the lip-sync scores as `torchmetrics.Metric`s.
+`lip_sync_metrics` contains the lip-sync scores as `torchmetrics.Metric`s.
 """
 
 from talkinghead.evaluation.metrics.image_metrics import jitter, l1, l1_ratio, psnr, sharpness, ssim

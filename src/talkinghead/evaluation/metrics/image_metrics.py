@@ -17,13 +17,13 @@ from torchmetrics.image import StructuralSimilarityIndexMeasure
 from talkinghead.types import LUMA, Box, UInt8Array
 
 _MAX_PSNR_DB = 100.0
-_CHUNK_IMAGES = 25  # SSIM needs some 20 times the memory of its images.
+_CHUNK_IMAGES = 25  # SSIM needs about 20 times the memory of the images.
 
 
 def l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
     """Return the mean absolute difference of images [..., 3, H, W] in [0, 1].
 
-    `weights` [H, W] weight the pixels; uniform if None.
+    `weights` [H, W] are the weights of the pixels; None weights all pixels equally.
     """
     difference = (predicted - target).abs()
     if weights is None:
@@ -32,7 +32,7 @@ def l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> floa
 
 
 def l1_ratio(other: Tensor, own: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
-    """Return the `l1` of `other` divided by that of `own`; NaN without images."""
+    """Return the `l1` of `other` divided by the `l1` of `own`; NaN without images."""
     return l1(other, target, weights) / max(l1(own, target, weights), 1e-8)
 
 
@@ -61,8 +61,8 @@ def ssim(predicted: Tensor, target: Tensor) -> float:
 def sharpness(images: Tensor) -> float:
     """Return the variance of the luma's Laplacian, averaged over images [T, 3, H, W] in [0, 1].
 
-    The unit is squared grey levels (0 to 255). It grows with contrast: compare it with that of the
-    real images.
+    The unit is squared grey levels (0 to 255). The variance grows with contrast, so compare it with
+    the variance of the real images.
     """
     luma = torch.tensor(LUMA, dtype=images.dtype).view(1, 3, 1, 1) * 255
     grey = (images * luma).sum(dim=1, keepdim=True)
@@ -76,7 +76,7 @@ def jitter(predicted: UInt8Array, target: UInt8Array, box: Box) -> float:
     Args:
         predicted: uint8 [T, H, W, 3], aligned faces.
         target: uint8 [T, H, W, 3].
-        box: the mouth's box, which is excluded.
+        box: the box of the mouth, which is excluded.
 
     Returns:
         Grey levels (0 to 255); NaN with fewer than two frames.
@@ -85,7 +85,7 @@ def jitter(predicted: UInt8Array, target: UInt8Array, box: Box) -> float:
         return float("nan")
     outside = np.ones(predicted.shape[1:3], dtype=np.bool_)
     outside[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = False
-    # One frame at a time, to bound the memory.
+    # Process one frame at a time, to bound memory use.
     differences = (
         p[outside].astype(np.int16) - t[outside] for p, t in zip(predicted, target, strict=True)
     )

@@ -1,8 +1,8 @@
-"""Lip-sync scores from the embeddings of a sync expert, and lip-sync metrics of torchmetrics.
+"""Lip-sync scores from the embeddings of a sync expert, and lip-sync metrics for torchmetrics.
 
-The `update` of a metric takes the tensors of one clip, with the meaning and order of the arguments
-of the function named in the class. `compute` returns the mean over clips; clips whose value is NaN
-are skipped.
+The `update` method of a metric takes the tensors of one clip. Their meaning and order are those of
+the arguments of the function named in the class docstring. `compute` returns the mean over clips;
+clips whose value is NaN are skipped.
 
 Shape suffixes: T video frames, D embedding width, P landmarks.
 """
@@ -33,8 +33,8 @@ class SyncScores:
 
     Attributes:
         lse_d: the smallest mean distance over all shifts; lower is better.
-        lse_c: the median over shifts minus the smallest; higher is better.
-        offset: the shift with the smallest distance, in frames; positive if the audio is late.
+        lse_c: the median of the mean distance over all shifts, minus `lse_d`; higher is better.
+        offset: the shift with the smallest mean distance, in frames; positive if the audio is late.
         distance_at_zero: the mean distance without a shift.
     """
 
@@ -47,7 +47,7 @@ class SyncScores:
 def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> SyncScores:
     """Return LSE-D, LSE-C and the offset of a clip.
 
-    Each shift is averaged over the frames that overlap; nothing is padded.
+    For each shift, distances are averaged over the frames that overlap; nothing is padded.
 
     Args:
         audio: float [T, D], embeddings of the audio around each frame.
@@ -65,10 +65,10 @@ def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> Sy
 
 
 class ClipMean(Metric):
-    """Base class: the mean over clips of a function of arrays.
+    """Base class for the mean over clips of a function of arrays.
 
     Args:
-        function: returns the score of one clip.
+        function: function that returns the score of one clip.
         options: further arguments of the function.
     """
 
@@ -95,7 +95,7 @@ class ClipMean(Metric):
 
 
 class MouthOpeningCorrelation(ClipMean):
-    """Pearson's r of generated and real mouth opening [T]; see `opening_correlation`.
+    """Pearson's r of the generated and the real mouth opening [T]; see `opening_correlation`.
 
     Example:
         >>> metric = MouthOpeningCorrelation()
@@ -112,9 +112,9 @@ class MouthOpeningCorrelation(ClipMean):
 
 
 class RelativeMouthOpening(ClipMean):
-    """Median generated opening [T] in the range of the real one [T]; see `relative_opening`.
+    """Median generated opening [T] relative to the real range [T]; see `relative_opening`.
 
-    With openings generated from silence it measures closure: 0 is a closed mouth.
+    For openings generated from silence, 0 is a closed mouth.
 
     Example:
         >>> metric = RelativeMouthOpening()

@@ -41,8 +41,8 @@ def opening_correlation(
 ) -> float:
     """Return Pearson's r of the generated and the real mouth opening [T].
 
-    It is 0 rather than NaN for a generated mouth that does not move where the real one does, so
-    that a static system does not drop its hard clips from the mean.
+    If only the real mouth moves, 0 is returned instead of NaN, so that such a clip counts in the
+    mean over clips.
     """
     r = pearson(generated, real, mask)
     if not np.isnan(r):
@@ -56,8 +56,9 @@ def opening_correlation(
 def relative_opening(generated: FloatArray, real: FloatArray) -> float:
     """Return the median generated opening [T] relative to the range of the real opening [T].
 
-    It is 0 at the 5th percentile of the real opening and 1 at its 95th, extrapolated beyond; NaN if
-    no frame of either is known, or the real opening is constant.
+    The value is 0 at the 5th percentile of the real opening and 1 at the 95th percentile, and is
+    extrapolated outside this range. It is NaN if either opening is unknown in all frames, or if the
+    real opening is constant.
     """
     generated, real = (series[np.isfinite(series)] for series in (generated, real))
     if not len(generated) or not len(real):
@@ -67,15 +68,16 @@ def relative_opening(generated: FloatArray, real: FloatArray) -> float:
 
 
 def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> BoolArray:
-    """Return the video frames that contain speech, bool [T].
+    """Return a mask of the video frames that contain speech, bool [T].
 
-    The level of a frame is the mean of its mel window (200 ms). Frames with speech exceed the
-    clip's 5th percentile by more than 40 % of the distance to the 95th. In a clip with a range of
-    less than 10 dB, all frames are speech unless the clip is silent.
+    The level of a frame is the mean of its mel window (200 ms). A frame contains speech if its
+    level exceeds the clip's 5th percentile by more than 40 % of the distance to the 95th
+    percentile. If this distance is less than 10 dB, all frames contain speech unless the clip is
+    silent.
 
     Args:
         mel: float [num_mels, M], log-mel in [-4, 4].
-        num_frames: T.
+        num_frames: number of video frames T.
         fps: video frames per second.
         spec: layout of the mel.
     """
@@ -87,9 +89,9 @@ def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> 
 
 
 def pause_frames(speech: BoolArray) -> BoolArray:
-    """Return the frames bool [T] of pauses: at least 5 consecutive frames without speech.
+    """Return a mask of pauses, bool [T]: at least 5 consecutive frames without speech.
 
-    Within shorter gaps (200 ms at 25 Hz) the mouth moves from one sound to the next.
+    In shorter gaps (less than 200 ms at 25 Hz) the mouth moves from one sound to the next.
     """
     closed: BoolArray = ndimage.binary_opening(~speech, np.ones(_MIN_PAUSE))
     return closed
@@ -98,8 +100,8 @@ def pause_frames(speech: BoolArray) -> BoolArray:
 def landmark_distance(predicted: FloatArray, target: FloatArray, topology: str) -> float:
     """Return LMD: the mean distance of the lip landmarks, in outer-eye distances of the target.
 
-    Both must be in the same coordinates (here: the canonical face); they are not aligned further.
-    Frames without known landmarks are left out; NaN if no frame is known.
+    The landmarks must be in the same coordinates (here: the canonical face); they are not aligned.
+    Frames without known landmarks are left out; the result is NaN if no frame has landmarks.
 
     Args:
         predicted: float [T, P, 2], NaN where unknown.

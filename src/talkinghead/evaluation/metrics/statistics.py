@@ -9,10 +9,10 @@ import numpy as np
 from talkinghead.types import FloatArray
 
 MIN_CLIPS = 6
-"""Fewest clips for a statement about a difference.
+"""Minimum number of clips for a statement about a difference.
 
-With five or fewer clips, all values have the same sign by chance in over 5 % of cases, and with up
-to three the bootstrap interval merely spans the smallest and the largest value.
+With five or fewer clips, the probability that all values have the same sign by chance is over 5 %.
+With three or fewer clips, the bootstrap interval only spans the smallest and the largest value.
 """
 _NUM_SAMPLES, _QUANTILES = 2000, [(1 - 0.95) / 2, (1 + 0.95) / 2]
 
@@ -28,12 +28,12 @@ class Interval:
 
     @property
     def has_enough_clips(self) -> bool:
-        """Whether there are at least `MIN_CLIPS` clips."""
+        """Return whether there are at least `MIN_CLIPS` clips."""
         return self.num_clips >= MIN_CLIPS
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether there are enough clips and 0 is outside the interval."""
+        """Return whether there are enough clips and 0 is outside the interval."""
         return self.has_enough_clips and (self.low > 0 or self.high < 0)
 
 

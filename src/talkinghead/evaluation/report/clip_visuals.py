@@ -27,10 +27,10 @@ class ClipVisuals:
     """Visuals of one clip.
 
     Attributes:
-        strip: uint8 [H, W, 3].
-        video: MP4 with audio.
+        strip: strip of frames, uint8 [H, W, 3].
+        video: content of an MP4 file with audio.
         poster: JPEG of the middle frame of the video.
-        curves: mouth opening in eye distances of each version, float32 [T], NaN where unknown.
+        curves: mouth opening of each version in eye distances, float32 [T], NaN where unknown.
         speech: frames with speech, bool [T].
     """
 
@@ -52,7 +52,7 @@ def make_clip_visuals(
     """Draw the strip and encode the video of a clip.
 
     Args:
-        rows: canonical faces uint8 [T, face, face, 3] of each version, the rows of the strip.
+        rows: canonical faces uint8 [T, face, face, 3] of each version, for the rows of the strip.
         shown: the versions that the video shows side by side.
         curves: see `ClipVisuals`.
         speech: frames with speech, from which the strip's frames are chosen.
@@ -112,7 +112,7 @@ def _side_by_side(versions: Mapping[str, UInt8Array], frame: int) -> UInt8Array:
 
 
 def _with_name(image: UInt8Array, name: str) -> UInt8Array:
-    """Return the image labelled in white with a black outline, drawn by shifted copies."""
+    """Return the image with a white label whose black outline is made of shifted copies."""
     named, black, white = image.copy(), (0, 0, 0), (255, 255, 255)
     shifts = ((-1, 0, black), (1, 0, black), (0, -1, black), (0, 1, black), (0, 0, white))
     for x, y, colour in shifts:

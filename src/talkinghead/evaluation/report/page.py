@@ -22,7 +22,8 @@ from talkinghead.evaluation.report.score_catalogue import CATALOGUE, ScoreInfo
 from talkinghead.types import FloatArray
 
 TEMPLATE = "report.html.j2"
-# Okabe and Ito's palette is safe for colour-blind readers. Real clips use the text colour.
+# Palette of Okabe and Ito, which colour-blind readers can distinguish. Real clips have the text
+# colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _ARROWS = {"higher": "↑", "lower": "↓", "one": "→ 1", "zero": "→ 0", "": ""}
 _WIDTH, _HEIGHT, _MARGIN_LEFT, _MARGIN_BOTTOM, _MARGIN_TOP = 960, 190, 44, 26, 8
@@ -30,7 +31,7 @@ _WIDTH, _HEIGHT, _MARGIN_LEFT, _MARGIN_BOTTOM, _MARGIN_TOP = 960, 190, 44, 26, 8
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves in SVG: `paths` are (name, colour, path data), `bands` are pauses (x, width)."""
+    """SVG curves: `paths` are (name, colour, path data), `bands` are pauses as (x, width)."""
 
     width: int
     height: int
@@ -54,7 +55,7 @@ def render_page(
     Args:
         report: the results.
         content: the content of scores.json.
-        visuals: the clips to show, with their ranks, such as "best 1".
+        visuals: the clips to show, each with a rank such as "best 1".
         winners: the significantly best system of each score.
     """
     environment = Environment(
@@ -85,7 +86,7 @@ def render_page(
 def _sections(
     report: Report, summary: Mapping[str, Any], winners: Mapping[str, str]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return the rows of the table by section, for each score that has a value."""
+    """Return the table rows of all scores that have a value, grouped by section."""
     rows: list[dict[str, Any]] = []
     for name, info in CATALOGUE.items():
         found = {column: summary[column]["scores"].get(name) for column in report.columns}
@@ -134,7 +135,7 @@ def _show(rank: str, clip: ClipResult, fps: Fraction, colours: Mapping[str, str]
 
 
 def make_plot(visuals: ClipVisuals, fps: Fraction, colour: str) -> Plot:
-    """Return the opening curves of a clip; the first (real) one uses the text colour."""
+    """Return the opening curves of a clip; the first (real) curve has the text colour."""
     num_frames = max(len(curve) for curve in visuals.curves.values())
     tops = [np.nanmax(c) for c in visuals.curves.values() if np.isfinite(c).any()]
     top = max(0.05, *(float(t) for t in tops)) * 1.05
@@ -173,7 +174,7 @@ def make_plot(visuals: ClipVisuals, fps: Fraction, colour: str) -> Plot:
 
 
 def _bands(quiet: Any, x_of: Any) -> list[tuple[float, float]]:
-    """Return stretches without speech as (x, width)."""
+    """Return the intervals without speech as (x, width)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
     last = len(quiet) - 1
     pairs = zip(edges[::2], edges[1::2], strict=True)

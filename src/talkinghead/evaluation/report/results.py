@@ -1,4 +1,4 @@
-"""Results of an evaluation: scores per clip, and the report made of them."""
+"""Results of an evaluation: the scores of each clip, and the report on all clips."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ClipResult:
     Attributes:
         clip: the clip's ID.
         column: a group of speakers or a system.
-        facts: further columns of clips.csv.
-        values: scores by the names in docs/metrics.md.
+        facts: values of further columns of clips.csv.
+        values: scores by name (see docs/metrics.md).
         visuals: images and curves for the page.
         features: Inception features of generated and real frames for FID, float32 [n, D] each.
     """
@@ -46,16 +46,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `write_report` writes.
+    """Content of the report that `write_report` writes.
 
     Attributes:
-        kind: what the columns are: "groups" or "systems". Systems have the same clips, so they are
+        kind: kind of the columns, "groups" or "systems". Systems have the same clips, so they are
             compared clip by clip.
-        header: what was scored and how; the first entries of scores.json.
+        header: inputs and options of the evaluation, the first entries of scores.json.
         clips: results in the order of the tables.
         fps: frame rate of the visuals.
         reference_column: the column of the real videos.
-        verdict: shown at the top of the page.
+        verdict: statement at the top of the page.
         columns: names of the columns, in order.
     """
 
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def systems(self) -> list[str]:
-        """The columns that may be compared clip by clip; none if the columns are groups."""
+        """Columns that are compared clip by clip; empty if the columns are groups."""
         if self.kind != "systems":
             return []
         return [column for column in self.columns if column != self.reference_column]

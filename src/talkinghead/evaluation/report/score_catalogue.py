@@ -14,7 +14,7 @@ Better = Literal["higher", "lower", "one", "zero", ""]
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """Description of a score; `better` is empty if the score is neither good nor bad."""
+    """Description of a score; `better` is empty if no direction of the score is better."""
 
     section: str
     label: str
@@ -23,7 +23,7 @@ class ScoreInfo:
     digits: int = 3
 
     def badness(self, values: FloatArray) -> FloatArray:
-        """Return the values transformed so that lower is better."""
+        """Return the values, transformed so that lower is better."""
         if self.better == "higher":
             return -values
         if self.better == "one":
@@ -36,7 +36,7 @@ _EYES, _FRAMES = "eye distances", "frames"
 
 
 def _l1_scores(prefix: str, label: str) -> dict[str, ScoreInfo]:
-    """Return the L1 scores of one region: with each audio, and ratios of wrong to own audio."""
+    """Return the L1 scores of a region: for each audio, and as ratios of wrong to own audio."""
     scores = {f"{prefix}l1_own": ScoreInfo(_PIXELS, label, "of 1", "lower", 4)}
     for name, text in (
         ("other", "with another clip's audio"),
@@ -52,7 +52,7 @@ def _l1_scores(prefix: str, label: str) -> dict[str, ScoreInfo]:
 
 
 def _sync_scores(prefix: str, label: str, unit: str, digits: int) -> dict[str, ScoreInfo]:
-    """Return the scores of one sync network, for the generated and the real video."""
+    """Return the scores of one sync network for the generated and the real video."""
     scores: dict[str, ScoreInfo] = {}
     for real, suffix in (("", ""), ("real_", ", real")):
         for name, text, better in (

@@ -34,8 +34,8 @@ def write_report(report: Report, output_dir: Path, num_strips: int) -> dict[str,
 
     Args:
         report: the results.
-        output_dir: created if it is missing.
-        num_strips: number of best and of worst clips shown per column.
+        output_dir: output folder, created if it is missing.
+        num_strips: number of best clips and of worst clips shown per column.
 
     Returns:
         The content of scores.json; NaN becomes None.
@@ -71,7 +71,7 @@ def write_report(report: Report, output_dir: Path, num_strips: int) -> dict[str,
 
 
 def summarise(report: Report) -> dict[str, Any]:
-    """Return means over clips with 95 % bootstrap intervals, for each column.
+    """Return the means over clips with 95 % bootstrap intervals for each column.
 
     The entries are `{num_clips, [speakers], scores: {name: {mean, low, high, num_clips}}}`. FID is
     computed over the frames of all clips and has no interval.
@@ -94,9 +94,9 @@ def summarise(report: Report) -> dict[str, Any]:
 
 
 def differences(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str, Any]:
-    """Return the differences of each pair of systems on their common clips.
+    """Return the differences of the scores of each pair of systems on their common clips.
 
-    Clips differ far more from one another than systems do, so systems are compared clip by clip.
+    Scores differ more between clips than between systems, so systems are compared clip by clip.
 
     Returns:
         `{"a - b": {name: {mean, low, high, num_clips, differs}}}`; `differs` is true if the
@@ -112,7 +112,7 @@ def differences(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str
 
 
 def winners(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str, str]:
-    """Return, for each score, the system that is significantly better than every other one."""
+    """Return, for each score, the system that is significantly better than all other systems."""
     best: dict[str, str] = {}
     for name, info in CATALOGUE.items():
         for system in systems if info.better else ():
@@ -127,7 +127,7 @@ def winners(clips: Sequence[ClipResult], systems: Sequence[str]) -> dict[str, st
 def paired_values(
     clips: Sequence[ClipResult], first: str, second: str, name: str
 ) -> tuple[FloatArray, FloatArray]:
-    """Return a score of two columns on their common clips, float [num_clips] each."""
+    """Return the values of a score for two columns on their common clips, float [num_clips]."""
     ours, theirs = (
         {clip.clip: clip.values.get(name, math.nan) for clip in clips if clip.column == column}
         for column in (first, second)
@@ -137,7 +137,7 @@ def paired_values(
 
 
 def drop_unused_visuals(clips: Sequence[ClipResult], num_strips: int) -> list[ClipResult]:
-    """Drop visuals that the page will not show, to bound the memory."""
+    """Drop visuals that the page will not show, to bound memory use."""
     kept = {
         id(clip)
         for column in {clip.column for clip in clips}
@@ -157,7 +157,10 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _best_and_worst(
     clips: Sequence[ClipResult], column: str, count: int
 ) -> list[tuple[str, ClipResult]]:
-    """Return clips with ranks such as "worst 1"; clips without the ranking score rank last."""
+    """Return the best and the worst clips, with ranks such as "worst 1".
+
+    Clips without a value of the ranking score rank last.
+    """
 
     def score(clip: ClipResult) -> float:
         value = clip.values.get(RANK_BY, math.nan)

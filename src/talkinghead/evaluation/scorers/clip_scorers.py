@@ -30,12 +30,13 @@ _MIN_SYNC_WINDOWS = 6
 
 @dataclass(frozen=True)
 class SyncNetworkOptions:
-    """Networks for LSE-D and LSE-C.
+    """Options for the networks that measure LSE-D and LSE-C.
 
     Attributes:
-        checkpoint: A sync expert's checkpoint, or "default" for the packaged one; None skips it.
-        syncnet_path: The authors' weights of SyncNet (syncnet_v2.model), for its own LSE-D and
-            LSE-C; None skips it.
+        checkpoint: Checkpoint of a sync expert, or "default" for the packaged sync expert; None
+            skips these scores.
+        syncnet_path: Published weights of SyncNet (syncnet_v2.model), for SyncNet's LSE-D and
+            LSE-C; None skips these scores.
     """
 
     checkpoint: str | Path | None = "default"
@@ -44,12 +45,12 @@ class SyncNetworkOptions:
 
 @dataclass(frozen=True)
 class IdentityOptions:
-    """Face recogniser for the identity score.
+    """Options for the face recogniser of the identity score.
 
     Attributes:
         path: An ArcFace-style ONNX file; None skips the score.
-        mean: Subtracted from the pixel values (0 to 255); OpenCV's SFace needs 0.
-        scale: Divisor of the pixel values afterwards; OpenCV's SFace needs 1.
+        mean: Value subtracted from the pixel values (0 to 255); OpenCV's SFace needs 0.
+        scale: Divisor of the pixel values after the subtraction; OpenCV's SFace needs 1.
     """
 
     path: str | Path | None = None
@@ -63,7 +64,7 @@ class IdentityOptions:
 
 @dataclass(frozen=True)
 class ScorerOptions:
-    """Selection of the scores and of the networks that they need.
+    """Options for the selection of scores and of the networks that they need.
 
     Attributes:
         detector: Face detector that measures the mouths, "litert" or "face_alignment".
@@ -72,8 +73,8 @@ class ScorerOptions:
         identity: Face recogniser for the identity score.
         inception_path: Inception v3 weights of torchvision (inception_v3_google-0cc3c7bd.pth), for
             FID; None skips it.
-        max_frames: Number of frames scored per clip, from its start; None for all.
-        num_strips: Number of best and of worst clips in the report, per group or system.
+        max_frames: Number of frames scored from the start of each clip; None for all.
+        num_strips: Number of best clips and of worst clips in the report, per group or system.
         device: Device of the networks, such as cpu or cuda.
         num_threads: Number of torch threads; None for torch's default.
     """
@@ -100,7 +101,7 @@ class ScorerOptions:
 
 @dataclass(frozen=True)
 class Scorers:
-    """The selected scores with their networks; `notes` explain which scores are left out."""
+    """The networks of the selected scores; `notes` list the scores that are left out."""
 
     spec: AVSpec
     detector: FaceDetector
@@ -117,7 +118,8 @@ class Scorers:
 
         Args:
             options: selects the scores.
-            spec: AVSpec of the clips; the sync expert's if None, or the default without an expert.
+            spec: AVSpec of the clips. None is the AVSpec of the sync expert, or the default AVSpec
+                without a sync expert.
 
         Raises:
             CheckpointError: a file cannot be used.
@@ -154,17 +156,17 @@ class Scorers:
 
     @property
     def input_features(self) -> tuple[str, ...]:
-        """Names of the audio features that `sync` takes, in order."""
+        """Names of the audio features that `sync` needs, in order."""
         return ("mel",) if self.expert is None else self.expert.audio_encoder.input_features
 
     def speech(self, audio: ClipAudio, num_frames: int) -> metrics.BoolArray:
-        """Return the frames with speech, bool [num_frames]."""
+        """Return a mask of the frames with speech, bool [num_frames]."""
         return metrics.speech_frames(audio.mel, num_frames, self.spec.fps, self.spec)
 
     def motion(
         self, generated: FloatArray, real: FloatArray, speech: metrics.BoolArray | None
     ) -> dict[str, float]:
-        """Return scores of the mouth openings [T] of a generated and the real video."""
+        """Return scores of the mouth opening [T] of a generated video and of the real video."""
         values = {
             "r_own": metrics.opening_correlation(generated, real),
             "motion_ratio": float(_known(generated).std() / max(_known(real).std(), 1e-8)),
@@ -193,13 +195,13 @@ class Scorers:
         return values
 
     def likeness(self, faces: UInt8Array, target: UInt8Array) -> dict[str, float]:
-        """Return the identity score of canonical faces uint8 [T, face, face, 3]."""
+        """Return the identity score of canonical faces uint8 [T, face, face, 3], if selected."""
         return {} if self.identity is None else {"identity": self.identity(faces, target)}
 
     def inception_features(
         self, faces: UInt8Array, target: UInt8Array
     ) -> tuple[FloatArray, FloatArray] | None:
-        """Return the features of generated and real faces for FID, if it is selected."""
+        """Return the features of generated and real faces for FID, if FID is selected."""
         if self.inception is None:
             return None
         return self.inception.features(faces), self.inception.features(target)
@@ -210,7 +212,7 @@ class Scorers:
         Args:
             faces: canonical faces, uint8 [T, face, face, 3].
             mouths: float [T, 3, mouth, mouth] in [0, 1].
-            audio: starts with the first frame, with at least the features of `input_features`.
+            audio: audio that starts with the first frame and has the features `input_features`.
         """
         embedded: dict[str, tuple[FloatArray, FloatArray]] = {}
         if self.expert is not None and len(mouths) >= self.expert.num_frames:
@@ -233,14 +235,14 @@ class Scorers:
 def _load_expert(
     options: ScorerOptions, spec: AVSpec | None
 ) -> tuple[SyncDiscriminator | None, AVSpec]:
-    """Return the sync expert, if one is named, and the AVSpec to use."""
+    """Return the sync expert, if the options name a checkpoint, and the AVSpec to use."""
     if options.sync.checkpoint is None:
         return None, spec or AVSpec()
     loaded = load_expert(options.sync.checkpoint)
     if difference := loaded.spec.difference(spec or loaded.spec):
         raise UsageError(
             f"sync.checkpoint={options.sync.checkpoint} was trained for another AVSpec "
-            f"({difference}, expert first); give an expert trained for this one, or "
+            f"({difference}, expert first); give an expert trained for the AVSpec of the clips, or "
             "sync.checkpoint=null"
         )
     return cast(SyncDiscriminator, loaded.model.to(options.device)), loaded.spec

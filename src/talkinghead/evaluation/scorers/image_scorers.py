@@ -21,13 +21,13 @@ from talkinghead.losses.perceptual_loss import PerceptualLoss, load_lpips_heads
 from talkinghead.types import FloatArray, UInt8Array
 
 MAX_FRAMES = 10
-"""Frames per clip: these scores vary little from frame to frame and are expensive."""
+"""Number of frames scored per clip, few because the scores are slow and vary little."""
 _LPIPS_BLOCKS = 5
 _SIDE = 299
 _BATCH = 5
 _RECOGNISER_SIDE = 112
-# Eye centres: (38.3, 51.7) and (73.5, 51.5) of 112 pixels in ArcFace's template; at 0.358 and 0.642
-# of the width and 0.33 of the height in the canonical face.
+# In ArcFace's template of 112 x 112 pixels, the eye centres are (38.3, 51.7) and (73.5, 51.5). In
+# the canonical face, they are at 0.358 and 0.642 of the width and at 0.33 of the height.
 _EYES_X, _EYES_Y, _EYES_APART = 55.9, 51.6, 35.2
 _CANONICAL_EYES_APART, _CANONICAL_EYE_LINE = 0.284, 0.33
 
@@ -41,15 +41,15 @@ def evenly_spaced(num_frames: int, count: int = MAX_FRAMES) -> npt.NDArray[np.in
 class Lpips:
     """Shift-tolerant LPIPS on VGG16, from the package stlpips-pytorch.
 
-    Its values differ from LPIPS on AlexNet or on the original VGG: compare them within one report
-    only.
+    The values differ from those of LPIPS on AlexNet or on the original VGG: compare values only
+    within one report.
 
     Args:
         device: torch device.
 
     Raises:
         DependencyError: the package is not installed.
-        CheckpointError: its weight file is damaged.
+        CheckpointError: the weight file of the package is damaged.
 
     Paper: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
         2018, arXiv:1801.03924; Ghildyal and Liu, "Shift-tolerant Perceptual Similarity Metric",
@@ -62,7 +62,7 @@ class Lpips:
 
     @torch.inference_mode()
     def __call__(self, predicted: Tensor, target: Tensor) -> float:
-        """Return the mean over evenly spaced images [T, 3, H, W] in [0, 1]; 0 for equal ones."""
+        """Return the mean over evenly spaced images [T, 3, H, W] in [0, 1]; 0 if all are equal."""
         chosen = evenly_spaced(len(predicted))
         device = self._heads[0].device
         pairs = zip(
@@ -78,12 +78,12 @@ class Lpips:
 
 
 class FaceRecogniser:
-    """ArcFace-style recognition network in ONNX: aligned faces of 112 x 112 pixels to embeddings.
+    """An ArcFace-style recognition network in ONNX for aligned faces of 112 x 112 pixels.
 
     Args:
         path: the .onnx file, executed by OpenCV.
         mean: subtracted from the pixel values (RGB, 0 to 255).
-        scale: divisor applied afterwards.
+        scale: divisor applied after the subtraction.
 
     Raises:
         CheckpointError: the file is missing or cannot be read.
@@ -103,7 +103,7 @@ class FaceRecogniser:
         except cv2.error as error:
             raise CheckpointError(
                 f"face recogniser {path} cannot be read as ONNX ({str(error).splitlines()[0]}): "
-                "give another, or identity.path=null"
+                "give another file, or identity.path=null"
             ) from error
 
     def __call__(self, predicted: UInt8Array, target: UInt8Array) -> float:
@@ -137,7 +137,7 @@ def _to_template(size: int) -> FloatArray:
 
 
 class Inception:
-    """torchvision's Inception v3 up to its last pooling: 2048 features per image.
+    """Inception v3 of torchvision without the last layer: 2048 features per image.
 
     Args:
         path: torchvision's weight file (inception_v3_google-0cc3c7bd.pth).
@@ -158,7 +158,7 @@ class Inception:
 
     @torch.inference_mode()
     def features(self, faces: UInt8Array) -> FloatArray:
-        """Return float32 [n, 2048] for evenly spaced frames of a clip uint8 [T, H, W, 3]."""
+        """Return features [n, 2048] of evenly spaced frames of a clip uint8 [T, H, W, 3]."""
         chosen = faces[evenly_spaced(len(faces))]
         rows = []
         for images in as_tensor(chosen).to(self._device).split(_BATCH):
@@ -170,7 +170,7 @@ class Inception:
 def frechet_distance(predicted: FloatArray, target: FloatArray) -> float:
     """Return the Fréchet distance of Gaussians fitted to features float [n, D] and [m, D].
 
-    It is 0 for equal distributions, and NaN where either has fewer than two rows.
+    The distance is 0 for equal distributions, and NaN if either input has fewer than two rows.
 
     Paper: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
         Equilibrium", 2017, arXiv:1706.08500.
@@ -184,7 +184,7 @@ def frechet_distance(predicted: FloatArray, target: FloatArray) -> float:
 
 
 class _StoredFeatures(nn.Identity):
-    """Feature extractor for features that were computed before."""
+    """A feature extractor that returns precomputed features unchanged."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

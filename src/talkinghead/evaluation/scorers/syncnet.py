@@ -1,7 +1,7 @@
-"""SyncNet, the network behind the published LSE-D and LSE-C, from its authors' weight file.
+"""SyncNet, the network used for published LSE-D and LSE-C values, with the published weights.
 
-The user supplies the file (syncnet_v2.model); its weights are licensed for research. The network
-and the cepstral coefficients match the published ones.
+The user supplies the weight file (syncnet_v2.model), whose weights are licensed for research. The
+network and the cepstral coefficients match the published implementation.
 
 Shape suffixes: N windows, T video frames, F frames of coefficients.
 """
@@ -32,8 +32,9 @@ _COEFFICIENTS_PER_FRAME = 4
 _WINDOW_COEFFICIENTS = 20
 _BATCH = 10
 
-# SyncNet's crop in units of the canonical face: about 2.8 outer-eye distances wide, starting 0.7
-# above the eyes. The published script crops by the face box, which moves with the chin.
+# SyncNet's crop in sizes of the canonical face: about 2.8 outer-eye distances wide, with the upper
+# edge 0.7 outer-eye distances above the eyes. The published script crops to the face box instead,
+# which moves with the chin.
 _CROP_LEFT, _CROP_TOP, _CROP_SIDE = -0.06, 0.05, 1.12
 
 _SAMPLE_RATE = 16_000
@@ -57,7 +58,7 @@ class SyncNet(nn.Module):
         super().__init__()
         self.netcnnaud = nn.Sequential(
             *_conv2d(1, 64, 3),
-            nn.MaxPool2d(1, 1),  # Keeps the layer numbers of the published file.
+            nn.MaxPool2d(1, 1),  # Identity layer: keeps the layer numbers of the published file.
             *_conv2d(64, 192, 3),
             nn.MaxPool2d(3, (1, 2)),
             *_conv2d(192, 384, 3),
@@ -91,10 +92,11 @@ class SyncNet(nn.Module):
 
 
 def load_weights(build: Callable[[], Network], path: str | Path, expected: str) -> Network:
-    """Build a network and load a state dict into it; return it in evaluation mode.
+    """Return a network with the weights of a file, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing or does not fit; the message asks for `expected`.
+        CheckpointError: the file is missing or does not fit the network; the message asks for
+            `expected`.
     """
     # The meta device allocates no memory; the loaded tensors replace the parameters.
     with torch.device("meta"):
@@ -111,10 +113,10 @@ def load_weights(build: Callable[[], Network], path: str | Path, expected: str) 
 
 
 def load_syncnet(path: str | Path) -> SyncNet:
-    """Return the network of a file, in evaluation mode.
+    """Return SyncNet with the weights of a file, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing or is not a SyncNet.
+        CheckpointError: the file is missing or does not contain the weights of SyncNet.
     """
     return load_weights(SyncNet, path, "its authors' syncnet_v2.model, or sync.syncnet_path=null")
 
@@ -123,7 +125,7 @@ def load_syncnet(path: str | Path) -> SyncNet:
 def embed_clip(
     network: SyncNet, faces: UInt8Array, samples: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Embed a clip, one window of five frames starting at each frame.
+    """Return embeddings of a clip, for the window of five frames that starts at each frame.
 
     Args:
         network: the network.
@@ -152,8 +154,9 @@ def embed_clip(
 def mfcc(samples: FloatArray) -> npt.NDArray[np.float64]:
     """Return SyncNet's 13 cepstral coefficients at 100 Hz.
 
-    Rectangular windows of 25 ms, 26 triangular filters from 0 to 8 kHz, the log energy as the first
-    coefficient and liftering of the others, equal to `python_speech_features` on 16-bit samples.
+    Windows are rectangular and 25 ms long, and 26 triangular filters cover 0 to 8 kHz. The first
+    coefficient is the log energy; the others are liftered. The result is equal to that of
+    `python_speech_features` on 16-bit samples.
 
     Args:
         samples: float [num_samples] in [-1, 1] at 16 kHz.
@@ -178,7 +181,7 @@ def mfcc(samples: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def _filters() -> npt.NDArray[np.float64]:
-    """Return triangular mel filters [26, 257], with edges at whole bins of the spectrum."""
+    """Return triangular mel filters [26, 257] with edges at integer bins of the spectrum."""
     top = 2595 * np.log10(1 + _SAMPLE_RATE / 2 / 700)
     edges_hz = 700 * (10 ** (np.linspace(0, top, _NUM_FILTERS + 2) / 2595) - 1)
     edges = np.floor((_NUM_FFT + 1) * edges_hz / _SAMPLE_RATE)
