@@ -99,7 +99,7 @@ class AVSpec:
         if max(self.mouth_x, self.mouth_y) + self.mouth_side > self.face_size:
             raise UsageError(
                 f"AVSpec: the mouth box ({self.mouth_x}, {self.mouth_y}) + {self.mouth_side} "
-                f"leaves the face of {self.face_size} pixels; make it smaller or move it"
+                f"is not inside the face of {self.face_size} pixels; make it smaller or move it"
             )
         if not self.mouth_y <= self.mask_top < self.mouth_y + self.mouth_side:
             raise UsageError(

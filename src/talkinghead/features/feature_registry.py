@@ -52,12 +52,12 @@ class AudioFeature(nn.Module):
 
     @classmethod
     def silence(cls, spec: AVSpec) -> Sequence[float]:
-        """Return a list with the value of each feature row in digital silence."""
+        """Return the value of each feature row in digital silence."""
         raise NotImplementedError
 
     @classmethod
     def change_gain(cls, rows_BCM: Tensor, gain_db_B: Tensor) -> Tensor:
-        """Return the rows [B, C, M] of the same audio amplified by `gain_db_B`, in decibels.
+        """Return the rows [B, C, M] of the same audio amplified by `gain_db_B` decibels.
 
         Used for augmentation. By default the rows do not depend on loudness and are returned as
         they are.

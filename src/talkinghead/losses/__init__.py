@@ -1,1 +1,1 @@
-"""Training losses in plain torch."""
+"""Training losses in plain PyTorch."""

@@ -1,4 +1,4 @@
-"""Adversarial losses on logits, gradient penalty and feature matching."""
+"""Adversarial losses, gradient penalty and feature-matching loss."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class AdversarialLoss:
 
 
 def gradient_penalty(logits: Logits, images: Sequence[Tensor]) -> Tensor:
-    """Return the mean squared norm of the gradient of logits by their images, a scalar.
+    """Return the mean squared norm of the gradients of logits with respect to images, a scalar.
 
     Args:
         logits: [N, 1, h, w] for each discriminator, of images that require gradients.
@@ -82,7 +82,7 @@ def gradient_penalty(logits: Logits, images: Sequence[Tensor]) -> Tensor:
 
 
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Return L1 between the features of fake and (detached) real images, averaged over layers.
+    """Return the mean L1 distance between the features of fake and (detached) real images.
 
     Paper: Wang et al., 2018, arXiv:1711.11585.
     """

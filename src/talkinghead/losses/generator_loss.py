@@ -30,7 +30,7 @@ TERMS = (
 
 @dataclass(frozen=True)
 class LinearSchedule:
-    """`start` until `start_iteration`, then linear to `end` at `end_iteration`."""
+    """Weight that changes linearly from `start` to `end` between two iterations."""
 
     start: float
     end: float
@@ -75,9 +75,9 @@ def build_schedule(config: float | Mapping[str, Any]) -> LinearSchedule:
 
 
 class IdentityLoss(nn.Module):
-    """1 minus the cosine similarity of two faces' features in a frozen face encoder.
+    """Identity loss: 1 minus the cosine similarity of the features of two faces.
 
-    The similarity is averaged over the positions of the last feature map.
+    The features are the mean over the positions of the last feature map of a frozen face encoder.
 
     Args:
         backbone: backbone of a `FaceEncoder`.
@@ -92,11 +92,11 @@ class IdentityLoss(nn.Module):
         self.encoder = FaceEncoder(backbone, dim=1, weights=weights).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> IdentityLoss:
-        """Stay in evaluation mode regardless of `mode`."""
+        """Keep the network in evaluation mode regardless of `mode`."""
         return super().train(False)
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of faces, float [N, 3, H, W] in [0, 1], as a scalar in [0, 2]."""
+        """Return the loss for faces float [N, 3, H, W] in [0, 1]: a scalar in [0, 2]."""
         with torch.no_grad():
             expected = self._embed(target)
         return 1 - F.cosine_similarity(self._embed(predicted), expected, dim=1).mean()
@@ -108,7 +108,7 @@ class IdentityLoss(nn.Module):
 class LandmarkLoss(nn.Module):
     """Distance between the lip landmarks of generated and real mouths.
 
-    One frozen regressor predicts both, so its systematic errors cancel.
+    The same frozen regressor predicts all landmarks, so its systematic errors cancel.
 
     Args:
         checkpoint: path of a lip regressor (`experiment=lip_regressor`), or "default" for the
@@ -120,7 +120,7 @@ class LandmarkLoss(nn.Module):
         self.regressor = load_lip_regressor(checkpoint).model
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the mean distance in percent of the side of mouths [..., 3, H, W], a scalar."""
+        """Return the mean landmark distance, in percent of the side of mouths [..., 3, H, W]."""
         with torch.no_grad():
             expected = self.regressor(target.flatten(0, -4))
         difference = self.regressor(predicted.flatten(0, -4)) - expected
@@ -128,7 +128,7 @@ class LandmarkLoss(nn.Module):
 
 
 class GeneratorLoss(nn.Module):
-    """Unweighted loss terms of a batch, and their weights at an iteration.
+    """Loss terms of the generator without weights, and the weight of each term by iteration.
 
     Args:
         mouth_size: side of the mouth image in pixels.
@@ -139,8 +139,8 @@ class GeneratorLoss(nn.Module):
         landmark: arguments of `LandmarkLoss`, which is built if its weight is not 0.
         identity: arguments of `IdentityLoss`, which is built if its weight is not 0.
         adversarial_kind: "hinge", "least_squares" or "relativistic"; see `AdversarialLoss`.
-        sync_rgb_gradient: fraction of the sync loss's gradient that reaches the painted colours
-            and their mask; the rest goes through the flow. High values cause smudges.
+        sync_rgb_gradient: fraction of the sync loss's gradient that reaches the RGB output and
+            the mask; the gradient of the flow is not scaled. High values cause smudges.
 
     Raises:
         UsageError: `weights` names an unknown term, or a loss's argument is invalid.
@@ -186,7 +186,7 @@ class GeneratorLoss(nn.Module):
         weights: Mapping[str, float],
         batch: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Return the terms that need neither discriminator nor sync expert, as scalars.
+        """Return the scalar loss terms that need neither a discriminator nor a sync expert.
 
         Args:
             output: output of the generator.
@@ -201,8 +201,8 @@ class GeneratorLoss(nn.Module):
             terms["perceptual"] = self.perceptual(output.mouth, target)
         if self.landmark is not None and weights["landmark"] > 0:
             terms["landmark"] = self.landmark(output.mouth, target)
-        # RGB and warp are also compared on their own: where the mask hides one of them, the loss on
-        # the blended mouth gives it no gradient.
+        # The RGB output and the warped mouth are also compared separately: where the mask hides one
+        # of the two images, the loss of the blended mouth gives that image no gradient.
         difference = (output.rgb - target).abs() * self.prior * motion
         terms["rgb"] = difference.mean() / self.prior.mean()
         terms["warped"] = (output.warped - target).abs().mean()
@@ -220,7 +220,7 @@ class GeneratorLoss(nn.Module):
     def adversarial_terms(
         self, discriminator: nn.Module, fake: Sequence[Tensor], real: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Return the adversarial and feature-matching terms of generated and real inputs."""
+        """Return the adversarial and feature-matching terms for generated and real images."""
         fake_logits, fake_features = discriminator(*fake)
         with torch.no_grad():
             real_logits, real_features = discriminator(*real)
@@ -230,18 +230,18 @@ class GeneratorLoss(nn.Module):
         }
 
     def identity_term(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Return the identity term of faces [N, 3, H, W], or nothing if its weight is 0."""
+        """Return the identity term for faces [N, 3, H, W]; an empty dict if its weight is 0."""
         return {} if self.identity is None else {"identity": self.identity(fake, real)}
 
     def mouths_for_sync(self, output: GeneratorOutput) -> Tensor:
-        """Return the mouths with the gradient of RGB and mask scaled by `sync_rgb_gradient`."""
+        """Return the mouths, with gradients of RGB and mask scaled by `sync_rgb_gradient`."""
         rgb = scale_gradient(output.rgb, self.sync_rgb_gradient)
         mask = scale_gradient(output.mask, self.sync_rgb_gradient)
         return mask * rgb + (1 - mask) * output.warped
 
 
 def lip_distance(predicted: Tensor, lips: Tensor) -> Tensor:
-    """Return mean smooth L1 of lips [..., 20, 2] in canonical pixels; NaN targets are ignored."""
+    """Return the mean smooth L1 distance of lips [..., 20, 2]; NaN targets are ignored."""
     known = torch.isfinite(lips)
     difference = torch.where(known, predicted - torch.nan_to_num(lips), 0.0)
     total = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="sum")
@@ -249,11 +249,11 @@ def lip_distance(predicted: Tensor, lips: Tensor) -> Tensor:
 
 
 def flow_roughness(flow: Tensor) -> Tensor:
-    """Return 1000 times the mean squared difference of neighbours in a flow [..., 2, h, w]."""
+    """Return 1000 times the mean squared difference between neighbours in a flow [..., 2, h, w]."""
     across, down = flow.diff(dim=-1), flow.diff(dim=-2)
     return 1000 * (across.square().mean() + down.square().mean())
 
 
 def scale_gradient(value: Tensor, factor: float) -> Tensor:
-    """Return the same value with its gradient scaled by `factor`."""
+    """Return `value` unchanged, with its gradient scaled by `factor`."""
     return value * factor + value.detach() * (1 - factor)

@@ -1,4 +1,4 @@
-"""Perceptual loss on VGG features, with weights that need no network access.
+"""Perceptual loss on VGG features, with weights that are available offline.
 
 Shape suffixes: N images, C channels, H height, W width.
 """
@@ -23,7 +23,7 @@ from talkinghead.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 logger = logging.getLogger(__name__)
 
-# Convolutions of the five blocks by their total number: 13 in VGG16, 16 in VGG19.
+# Number of convolutions in each of the five blocks, by their total: 13 in VGG16, 16 in VGG19.
 BLOCK_LAYOUTS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}
 _CONV_KEY = re.compile(r"(?:^|\.)(?:features|slice\d)\.(\d+)\.(weight|bias)$")
 
@@ -34,9 +34,9 @@ _OFFLINE_HINT = "pip install 'talkinghead[offline]' (stlpips-pytorch) and choose
 
 
 class VGGTrunk(nn.Module):
-    """Convolutional blocks of a VGG16 or VGG19, frozen.
+    """Frozen convolutional blocks of a VGG16 or VGG19.
 
-    The weights are non-persistent buffers: no checkpoint stores them and no optimizer sees them.
+    The weights are non-persistent buffers, so they are neither saved in checkpoints nor optimised.
 
     Paper: Simonyan and Zisserman, 2015, arXiv:1409.1556; blur pooling (Zhang, 2019,
     arXiv:1904.11486) as in Ghildyal and Liu, 2022, arXiv:2207.13686: the maximum at stride 1, two
@@ -75,7 +75,7 @@ class VGGTrunk(nn.Module):
         return F.conv2d(x_NCHW, self.blur.expand(channels, 1, 3, 3), stride=2, groups=channels)
 
     def forward(self, x_NCHW: Tensor) -> list[Tensor]:
-        """Return the features after each block's last ReLU, for ImageNet-normalised images."""
+        """Return the features after the last ReLU of each block, for ImageNet-normalised images."""
         features, index = [], 0
         for block, num_convs in enumerate(self.layout):
             if block > 0:
@@ -89,7 +89,7 @@ class VGGTrunk(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """L1 between the VGG features of two images, block by block.
+    """Perceptual loss: L1 between the VGG features of two images, averaged over blocks.
 
     Each block's distance is divided by the mean of the target's features, so blocks count equally
     and the scale does not depend on the network: 0 for equal images, about 1 for unrelated ones.
@@ -129,7 +129,7 @@ class PerceptualLoss(nn.Module):
         return self.trunk(x_NCHW)
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of images [..., 3, H, W] in [0, 1]; only `predicted` gets gradients."""
+        """Return the loss for images [..., 3, H, W] in [0, 1]; only `predicted` gets gradients."""
         predicted, target = predicted.flatten(0, -4), target.flatten(0, -4)
         if self.max_images is not None and len(predicted) > self.max_images:
             index = torch.linspace(0, len(predicted) - 1, self.max_images).round().long()
@@ -143,7 +143,7 @@ class PerceptualLoss(nn.Module):
 
 
 def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:
-    """Build the trunk from "auto", "offline", "torchvision" or a file; see `PerceptualLoss`."""
+    """Build a VGG trunk from "auto", "offline", "torchvision" or a file; see `PerceptualLoss`."""
     if weights == "auto":
         weights = "offline" if importlib.util.find_spec(_OFFLINE_PACKAGE) else "torchvision"
         logger.info("perceptual loss: weights=auto uses %s", weights)
@@ -154,13 +154,13 @@ def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:
 
 
 def load_lpips_heads() -> list[Tensor]:
-    """Return LPIPS's non-negative channel weights of the five blocks, each [1, C, 1, 1].
+    """Return the channel weights of LPIPS for the five blocks, non-negative, each [1, C, 1, 1].
 
-    They belong to `load_trunk("offline", 5)`.
+    The weights are for the trunk `load_trunk("offline", 5)`.
 
     Raises:
         DependencyError: the package stlpips-pytorch is not installed.
-        CheckpointError: its weight file is damaged.
+        CheckpointError: the weight file is damaged.
 
     Paper: Zhang et al., 2018, arXiv:1801.03924; Ghildyal and Liu, 2022, arXiv:2207.13686.
     """
@@ -169,7 +169,10 @@ def load_lpips_heads() -> list[Tensor]:
 
 
 def _offline_path() -> Path:
-    """Return the package's weight file without importing it: its code needs further packages."""
+    """Return the path of the weight file in stlpips-pytorch, without importing the package.
+
+    Importing the package would need further packages.
+    """
     found = importlib.util.find_spec(_OFFLINE_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise DependencyError(
@@ -197,7 +200,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     state = read_plain_tensors(path)
     if not isinstance(state, Mapping):
         raise CheckpointError(
-            f"{path}: holds a {type(state).__name__}, expected the state dict of a VGG16 or VGG19"
+            f"{path}: got a {type(state).__name__}, expected the state dict of a VGG16 or VGG19"
         )
     return state
 
@@ -216,7 +219,7 @@ def _download_vgg19() -> Mapping[str, Tensor]:
 
 
 def _trunk_from_state(state: Mapping[str, Tensor], source: str, num_blocks: int) -> VGGTrunk:
-    """Build the trunk from a state dict's convolutions, ignoring heads and classifiers."""
+    """Build a VGG trunk from the convolutions in a state dict; ignore heads and classifiers."""
     layers: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         if (match := _CONV_KEY.search(key)) and isinstance(value, Tensor):

@@ -13,7 +13,7 @@ from talkinghead.errors import UsageError
 
 
 class ReconstructionLoss(nn.Module):
-    """L1 with higher weights on the lips, plus L1 of the image gradients.
+    """Reconstruction loss: L1 with higher weights on the lips, and L1 of the image gradients.
 
     The gradient term preserves edges of lips and teeth, which plain L1 blurs. Moving pixels can be
     weighted up: an open mouth covers few pixels of few frames, and without this the generator
@@ -57,7 +57,7 @@ class ReconstructionLoss(nn.Module):
         self.register_buffer("weights", (weights / weights.mean())[None], persistent=False)
 
     def motion_weights(self, target: Tensor, mean: Tensor) -> Tensor:
-        """Return the weights of pixels by their motion: [B, T, 1, H, W], or 1 without a gain.
+        """Return pixel weights [B, T, 1, H, W] that increase with motion, or 1 if the gain is 0.
 
         Args:
             target: real mouths, float [B, T, 3, H, W] in [0, 1].

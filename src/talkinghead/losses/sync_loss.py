@@ -13,9 +13,10 @@ from torch.nn import functional as F
 def info_nce(
     video_BD: Tensor, audio_AD: Tensor, scale: Tensor, ignore_BA: Tensor | None = None
 ) -> Tensor:
-    """Return InfoNCE: cross entropy of video to audio and audio to video, a scalar.
+    """Return the InfoNCE loss: the mean cross entropy of video to audio and audio to video.
 
-    All audio windows but a video's own are its negatives. Chance is about log(A).
+    The negatives of a video window are all audio windows except the window of the same index. The
+    loss of random embeddings is about log(A).
 
     Args:
         video_BD: unit vectors.
@@ -37,7 +38,7 @@ def info_nce(
 
 
 def cosine_bce(video_BD: Tensor, audio_BD: Tensor, target_B: Tensor, scale: Tensor) -> Tensor:
-    """Return binary cross entropy with the scaled cosine of unit vectors as the logit.
+    """Return the binary cross entropy with the scaled cosine of unit vectors as the logit.
 
     Args:
         video_BD: embeddings of the video.
@@ -53,6 +54,9 @@ def cosine_bce(video_BD: Tensor, audio_BD: Tensor, target_B: Tensor, scale: Tens
 
 
 def silent_windows(audio_BTCK: Tensor, num_mels: int, threshold: float = -2.5) -> Tensor:
-    """Return which windows are silent, bool [B], by the mean of the louder half of the mel bins."""
+    """Return a mask, bool [B], of silent windows.
+
+    A window is silent if the mean of the louder half of its mel bins is below `threshold`.
+    """
     mel = audio_BTCK[:, :, :num_mels].mean(dim=(1, 3))
     return mel.topk(max(1, num_mels // 2), dim=1).values.mean(1) < threshold

@@ -1,4 +1,4 @@
-"""Decoding of audio with any channels and sample rate to mono float32, aligned with the video."""
+"""Decoding of audio of any layout and sample rate to mono float32, aligned with the video."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def _resampled(
             yield from resampler.push(np.where(finite, samples, np.float32(0)))
         yield from resampler.flush() if resampler else ()
     if not num_samples:
-        raise MediaError(f"{path}: its audio has a duration of zero; give a file with speech in it")
+        raise MediaError(f"{path}: the audio has no duration; give a file that contains speech")
     if not any_finite:
-        raise MediaError(f"{path}: its audio is only NaN; write the file again")
+        raise MediaError(f"{path}: the audio contains only NaN; create the file again")
 
 
 class Resampler:

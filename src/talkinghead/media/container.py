@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_PIXELS = 1 << 27
-"""Maximum number of pixels of an image (134 million); larger images are refused undecoded."""
+"""Maximum number of pixels of an image (134 million); larger images raise an error."""
 
 _MICROSECOND = Fraction(1, 1_000_000)
 # Demuxers that render plain text as video, or that open other files named in the input.
@@ -68,7 +68,7 @@ def open_input(path: Path | str) -> InputContainer:
     if named & _REFUSED_FORMATS or not (container.streams.video or container.streams.audio):
         container.close()
         raise MediaError(
-            f"{path}: holds neither video nor audio; give a video, audio or image file"
+            f"{path}: contains neither video nor audio; give a video, audio or image file"
         )
     return container
 
@@ -129,7 +129,7 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
         for packet in container.demux():
             end_s = max(end_s, _end_s(packet, container))
             if exact and packet.is_corrupt and packet.stream.type in {"video", "audio"}:
-                raise _truncated(path, end_s, container, "a cut packet")
+                raise _truncated(path, end_s, container, "a packet is truncated")
             if packet.stream.index != stream.index:
                 continue
             try:
@@ -146,7 +146,7 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
         raise _truncated(path, end_s, container, reason(error)) from error
     if not num_frames:
         raise MediaError(
-            f"{path}: nothing in it can be decoded; it is empty or damaged, give an intact file"
+            f"{path}: no frame can be decoded; the stream is empty or damaged, give an intact file"
         )
     if exact and end_s < (container.duration or 0) * _MICROSECOND - _SLACK_S:
         raise _truncated(path, end_s, container, "the rest is missing")

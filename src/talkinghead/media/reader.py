@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 MAX_FPS = 1000
-"""Maximum frame rate of a video; at higher rates one second of speech would take hours."""
+"""Maximum frame rate of videos; at higher rates, rendering a second of speech takes hours."""
 
 VIDEO_SUFFIXES = frozenset(
     (

@@ -195,7 +195,7 @@ class VideoWriter:
         """
         if self._audio is None:
             raise MediaError(
-                f"{self.path}: got audio for a video without audio; give a sample rate"
+                f"{self.path}: got audio, but no sample rate was given; give a sample rate"
             )
         if samples.ndim != 1 or not np.isfinite(samples).all():
             raise MediaError(

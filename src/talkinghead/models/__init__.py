@@ -1,1 +1,1 @@
-"""Networks in plain torch, and the checkpoint format."""
+"""Networks in plain PyTorch, and the checkpoint format."""

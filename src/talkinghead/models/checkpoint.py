@@ -43,7 +43,7 @@ _NETWORKS: dict[str, type[nn.Module]] = {
 
 @dataclass
 class LoadedNetwork:
-    """A network in evaluation mode, the AVSpec it was trained for and its file's entries."""
+    """Network in evaluation mode, with its `AVSpec` and the entries of its checkpoint."""
 
     model: nn.Module
     spec: AVSpec
@@ -51,13 +51,13 @@ class LoadedNetwork:
 
 
 def default_checkpoint(kind: str = GENERATOR) -> Path:
-    """Return the path of the packaged weights."""
+    """Return the path of the packaged weights of a kind of network."""
     name = "compact" if kind == GENERATOR else kind
     return Path(str(resources.files("talkinghead") / "weights" / f"{name}.safetensors"))
 
 
 def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
-    """Return the path of a checkpoint, for "default" that of the packaged weights.
+    """Return the path of a checkpoint; "default" is replaced by the packaged weights.
 
     Raises:
         CheckpointError: there is no such file.
@@ -78,7 +78,7 @@ def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
 
 
 def spec_arguments(spec: AVSpec) -> dict[str, Any]:
-    """Return the arguments that a generator takes from the AVSpec."""
+    """Return the arguments of a generator that are defined by the `AVSpec`."""
     return {
         "num_mels": spec.num_mels,
         "mel_window": spec.mel_window,
@@ -110,17 +110,17 @@ def load_generator(path: str | Path = "default") -> LoadedNetwork:
 
 
 def load_expert(path: str | Path = "default") -> LoadedNetwork:
-    """Load a sync expert, frozen; see `load_generator`."""
+    """Load a frozen sync expert; see `load_generator`."""
     return _load_frozen(path, EXPERT)
 
 
 def load_lip_regressor(path: str | Path = "default") -> LoadedNetwork:
-    """Load a lip regressor, frozen; see `load_generator`."""
+    """Load a frozen lip regressor; see `load_generator`."""
     return _load_frozen(path, LIP_REGRESSOR)
 
 
 def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[str, Any]) -> None:
-    """Write a network as half-precision safetensors.
+    """Write a network to a safetensors file in half precision.
 
     Args:
         path: file to write.
@@ -154,7 +154,7 @@ def _load(path: Path, kind: str) -> LoadedNetwork:
         state = _select(path, kind, state)
     try:
         spec = AVSpec.from_dict(entries["av"])
-        # All weights are in the file: the pretrained ones they started from are not needed.
+        # The file contains all weights, so pretrained weights need not be loaded first.
         structure = {"face_encoder_weights": STRUCTURE_ONLY}
         pretrained = entries[kind].get("face_encoder_weights")
         model = build(kind, {**entries[kind], **(structure if pretrained else {})}, spec)
@@ -175,24 +175,24 @@ def _read_release(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, entries  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"checkpoint {path} is truncated or no safetensors file ({error}): fetch or export it "
-            "again"
+            f"checkpoint {path} is truncated or not a safetensors file ({error}): download or "
+            "export it again"
         ) from error
 
 
 def read_plain_tensors(path: str | Path) -> Any:
-    """Read a file that `torch.save` wrote, to the CPU, without unpickling objects.
+    """Load a file written by `torch.save` to the CPU, without unpickling arbitrary objects.
 
     Raises:
-        CheckpointError: the file is truncated or contains other objects than plain tensors.
+        CheckpointError: the file is truncated or contains objects other than plain tensors.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"checkpoint {path} is truncated or no checkpoint of plain tensors ({reason}): take an "
-            "earlier one"
+            f"checkpoint {path} is truncated or no checkpoint of plain tensors ({reason}): use "
+            "an earlier checkpoint"
         ) from error
 
 
@@ -200,7 +200,7 @@ def _read_training(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     content = read_plain_tensors(path)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CheckpointError(
-            f"checkpoint {path} holds no state_dict: it is not a training checkpoint"
+            f"checkpoint {path} contains no state_dict: it is not a training checkpoint"
         )
     return content["state_dict"], content
 
@@ -219,7 +219,7 @@ def _check_schema(path: Path, kind: str, entries: Mapping[str, Any]) -> None:
 
 
 def _select(path: Path, kind: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the network's weights from a LightningModule's, averaged ones if there are any."""
+    """Return the weights of a network from a LightningModule's, averaged ones if available."""
     prefixes = (f"ema.{kind}.", f"{kind}.") if kind == GENERATOR else (f"{kind}.",)
     for prefix in prefixes:
         chosen = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}

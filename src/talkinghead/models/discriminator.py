@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 _RADIUS = 4
 _GAIN = 3.0
-"""Local contrast: radius of the mean in pixels, and the factor of the difference."""
+"""Parameters of the local contrast: radius of the local mean in pixels, and gain."""
 
 
 class Discriminator(nn.Module):
-    """Patch discriminator on the mouth and, optionally, on the whole face with that mouth.
+    """Patch discriminator for mouth images and, optionally, for whole faces with these mouths.
 
-    Its inputs are reduced to local contrast, so it cannot rely on the lighting or colour of a face.
-    It also returns the activations for feature matching.
+    The inputs are reduced to local contrast, so the discriminator cannot rely on lighting or
+    colour. It also returns the activations for feature matching.
 
     Args:
         channels: channel widths of the mouth network, one per stage.
@@ -39,7 +39,7 @@ class Discriminator(nn.Module):
         self.face = _Patches(face_channels) if face_channels else None
 
     def forward(self, mouth: Tensor, face: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return each network's logits [N, 1, h, w], and all activations.
+        """Return the logits [N, 1, h, w] of each network, and the activations of all layers.
 
         Args:
             mouth: RGB float [N, 3, H, W] in [0, 1].
@@ -62,7 +62,7 @@ class _Patches(nn.Module):
         self.head = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        # Local contrast: the image minus its mean over squares around each pixel.
+        # Local contrast: each pixel minus the mean over a square around the pixel.
         around = F.pad(image, (_RADIUS,) * 4, mode="replicate")
         x = _GAIN * (image - F.avg_pool2d(around, 2 * _RADIUS + 1, 1))
         features = []

@@ -23,21 +23,21 @@ from talkinghead.features.feature_registry import feature_class
 from talkinghead.types import AVSpec
 
 STRUCTURE_ONLY = "structure"
-"""Value of `weights` for the structure of a pretrained encoder without loading its weights."""
+"""Value of `weights` that builds the structure of a pretrained encoder without its weights."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a GroupNorm of up to 8 groups: unlike batch norm it does not depend on the batch."""
+    """Return a GroupNorm with up to 8 groups, which does not use batch statistics."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
 def conv_layers(
     in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1
 ) -> list[nn.Module]:
-    """Return a 3 x 3 convolution, normalisation and activation."""
+    """Return three layers: a 3 x 3 convolution, normalisation and activation."""
     return [
         nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation),
         group_norm(out_channels),
@@ -46,10 +46,10 @@ def conv_layers(
 
 
 class AudioEncoder(nn.Module):
-    """Encodes a 200 ms window of audio features as one token.
+    """Encoder that converts a 200 ms window of audio features to one token.
 
-    One 4-layer CNN per feature, then a fully connected layer. There are no normalisation layers, as
-    loudness separates speech from silence.
+    Each feature has a 4-layer CNN; a fully connected layer combines the outputs. There are no
+    normalisation layers, as loudness separates speech from silence.
 
     Args:
         features: names of registered audio features.
@@ -86,7 +86,7 @@ class AudioEncoder(nn.Module):
         self.project = nn.Sequential(nn.Linear(size, dim), nn.LayerNorm(dim))
 
     def forward(self, audio_NCK: Tensor) -> Tensor:
-        """Encode windows [N, C, K], with the rows of `input_features`, to tokens [N, dim]."""
+        """Encode windows [N, C, K] of the features `input_features` to tokens [N, dim]."""
         if audio_NCK.shape[1] != sum(self._input_rows):
             raise ValueError(
                 f"audio windows have {audio_NCK.shape[1]} feature rows, expected "
@@ -117,7 +117,7 @@ class FaceFeatures:
 
 
 class FaceEncoder(nn.Module):
-    """Encodes a face as an embedding and spatial feature maps.
+    """Encoder that converts a face to an embedding and spatial feature maps.
 
     With ImageNet weights the batch norms are frozen; otherwise group norms replace them, as
     references are encoded one at a time.
@@ -158,7 +158,7 @@ class FaceEncoder(nn.Module):
 
 
 class _Small(nn.Module):
-    """Four stages of two plain convolutions, faster on CPUs than depthwise ones."""
+    """Backbone of four stages of plain convolutions, which are fast on CPUs."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -213,8 +213,8 @@ def _pretrained(name: str, weights: str | Path) -> dict[str, Tensor]:
         return models.get_model_weights(name).DEFAULT.get_state_dict(progress=False)
     except OSError as error:
         raise DependencyError(
-            f"ImageNet weights for {name} could not be downloaded ({error}): connect, give the "
-            "path of a torchvision state dict, or train without (face_encoder_weights=null)"
+            f"ImageNet weights for {name} could not be downloaded ({error}): connect to a "
+            "network, give the path of a torchvision state dict, or set face_encoder_weights=null"
         ) from error
 
 
@@ -237,10 +237,10 @@ _BACKBONES: dict[str, Callable[[str | Path | None], tuple[nn.Module, list[int]]]
 
 
 class ContextEncoder(nn.Module):
-    """Encodes the current frame outside the mouth mask: pose, lighting and jaw outline.
+    """Encoder of the current frame outside the mouth mask: head pose, lighting and jaw outline.
 
-    Its first layer adds features of the masked reference, so that it can compare the head poses.
-    It runs for every frame of a video, so it is small and takes half the resolution.
+    The first layer adds features of the masked reference, so that later layers can compare the head
+    poses. The encoder runs for every frame of a video, so it is small and uses half the resolution.
 
     Args:
         channels: four channel widths.
@@ -256,7 +256,7 @@ class ContextEncoder(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(*conv_layers(*widths, stride=2)) for widths in pairwise(channels)
         )
-        # At 1/32 this reaches from the mask's border to its centre.
+        # At 1/32 of the resolution, this convolution reaches from the mask's border to its centre.
         self.spread = nn.Sequential(*conv_layers(channels[-1], channels[-1]))
         self.project = nn.Linear(channels[-1] * 16, dim)
 

@@ -16,10 +16,10 @@ from talkinghead.models.encoders import conv_layers
 
 
 class LipRegressor(nn.Module):
-    """Regressor of the twenty lip landmarks of a mouth image, for losses.
+    """Differentiable regressor of the twenty lip landmarks of a mouth image, for losses.
 
     The landmark detectors run outside torch and give no gradient. Each point is the mean position
-    of a heat map, so predictions follow a shifted image.
+    of a heat map, so the points shift with the image.
 
     Args:
         channels: three channel widths: at 1/2 and twice at 1/4 of the image.
@@ -32,14 +32,17 @@ class LipRegressor(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         widths = (3, *channels, channels[-1], channels[-1])
-        # The last layers are dilated: each point depends on the whole mouth.
+        # The last layers are dilated, so that each point depends on the whole mouth.
         for index, (stride, dilation) in enumerate(((2, 1), (2, 1), (1, 1), (1, 2), (1, 4))):
             layers += conv_layers(widths[index], widths[index + 1], stride, dilation)
         self.trunk = nn.Sequential(*layers)
         self.heat = nn.Conv2d(channels[-1], NUM_LIP_POINTS, 1)
 
     def forward(self, mouths: Tensor) -> Tensor:
-        """Return points [N, 20, 2] of mouths [N, 3, H, W] in [0, 1], (x, y) as fractions."""
+        """Return lip points [N, 20, 2] of mouths [N, 3, H, W] in [0, 1].
+
+        The points (x, y) are fractions of the image size.
+        """
         heat_NPHW = self.heat(self.trunk(mouths - 0.5)).float()
         height, width = heat_NPHW.shape[-2:]
         weight_NPHW = F.softmax(heat_NPHW.flatten(2), dim=2).unflatten(2, (height, width))

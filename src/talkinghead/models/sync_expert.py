@@ -1,4 +1,4 @@
-"""The sync expert, which embeds mouth motion and speech in one space.
+"""Sync expert: network that embeds mouth motion and speech in one vector space.
 
 Shape suffixes: B batch, T video frames of a window, C channels or feature rows, K mel frames, D
 embedding width, H and W pixels.
@@ -20,7 +20,7 @@ _MAX_SCALE = 100.0
 
 
 class SyncDiscriminator(nn.Module):
-    """Embeds windows of mouth images and of audio as unit vectors in one space.
+    """Network that embeds windows of mouth images and of audio as unit vectors in one space.
 
     Mouths are converted to grey, the clip's mean image is subtracted and the result normalised,
     which removes identity and keeps motion. Embeddings are not rectified, so cosines cover [-1, 1].
@@ -79,11 +79,11 @@ class SyncDiscriminator(nn.Module):
         return self.embed_video(mouths_BTCHW, mean_mouth_BCHW), self.embed_audio(audio_BTCK)
 
     def embed_video(self, mouths_BTCHW: Tensor, mean_mouth_BCHW: Tensor) -> Tensor:
-        """Embed mouths [B, T, 3, H, W] in [0, 1] and their clip's mean as unit vectors [B, D]."""
+        """Embed mouths [B, T, 3, H, W] in [0, 1], minus the mean mouth, as unit vectors [B, D]."""
         frames = self._grey(mouths_BTCHW.flatten(0, 1)).unflatten(0, mouths_BTCHW.shape[:2])
         moving = (frames - self._grey(mean_mouth_BCHW).unsqueeze(1)).squeeze(2)
         size = moving.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        # The constant prevents amplification of a still mouth's noise.
+        # The constant prevents amplification of the noise of a motionless mouth.
         embedding = self.image_project(self.image_encoder(moving / (size + 0.01)))
         return F.normalize(embedding, dim=1)
 

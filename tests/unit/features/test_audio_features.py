@@ -43,7 +43,7 @@ def stream(features, samples, chunk):
     return torch.cat([*parts, streaming.flush()], dim=-1)
 
 
-def test_registered_feature_works_in_stack_stream_and_encoder(monkeypatch):
+def test_registered_feature_works_in_modules_streams_and_encoders(monkeypatch):
     monkeypatch.setitem(AUDIO_FEATURES, "peak", AudioFeature)  # Restored after the test.
 
     @register
@@ -74,7 +74,7 @@ def test_registered_feature_works_in_stack_stream_and_encoder(monkeypatch):
         encoder(windows[:, :80])
 
 
-def test_unknown_or_no_feature_is_refused():
+def test_unknown_or_missing_feature_names_are_refused():
     with pytest.raises(UsageError, match="'whisper' is unknown: choose among mel, mfcc, prosody"):
         AudioFeatures(SPEC, ("mel", "whisper"))
     with pytest.raises(UsageError, match="audio_features is empty"):
@@ -87,7 +87,7 @@ def test_stream_gives_the_features_of_the_whole_recording(chunk):
     torch.testing.assert_close(stream(ALL, samples, chunk), ALL(samples), atol=1e-5, rtol=1e-5)
 
 
-def test_streamed_frame_is_complete_half_a_window_after_its_centre():
+def test_streamed_frame_is_returned_half_a_window_after_its_centre():
     streaming = StreamingAudioFeatures(MEL)
     for _ in range(2):  # A stream starts again after it was flushed.
         counts = [streaming.push(torch.zeros(n)).shape[-1] for n in (399, 1, 200)]
@@ -121,7 +121,7 @@ def test_prosody_measures_the_pitch(pitch_hz):
     assert ALL.split(ALL(noise))["prosody"][2].mean() < 0.5
 
 
-def test_silence_equals_the_features_of_zeros():
+def test_silence_returns_the_features_of_zero_samples():
     torch.testing.assert_close(ALL(torch.zeros(4000)), ALL.silence(21), atol=1e-4, rtol=0)
 
 

@@ -29,7 +29,7 @@ from talkinghead.models.discriminator import Discriminator
 RAMP = {"kind": "linear", "start": 0.0, "end": 0.4, "start_iteration": 100, "end_iteration": 200}
 
 
-def test_adversarial_losses_of_known_logits() -> None:
+def test_adversarial_losses_have_expected_values_for_known_logits() -> None:
     real, fake = torch.tensor([0.5, 2.0]), torch.tensor([-3.0, 0.0])
     off = [math.log1p(math.exp(x)) for x in (-3.5, -2.0)]
     expected: dict[Any, tuple[float, float]] = {
@@ -45,7 +45,7 @@ def test_adversarial_losses_of_known_logits() -> None:
     assert float(AdversarialLoss("hinge").generator(scales, scales)) == pytest.approx(-0.5)
 
 
-def test_penalty_is_the_squared_gradient_of_a_logit() -> None:
+def test_gradient_penalty_is_the_squared_gradient_of_a_logit() -> None:
     images = [torch.rand(3, 1, 2, 2, requires_grad=True) for _ in range(2)]
     slopes = [torch.tensor([[1.0, 2.0], [0.0, 2.0]]), torch.tensor([[3.0, 0.0], [0.0, 0.0]])]
     logits = [(p * s).sum((2, 3), keepdim=True) for p, s in zip(images, slopes, strict=True)]
@@ -112,7 +112,7 @@ def test_identity_loss_is_zero_for_the_same_face_only(tmp_path: Path) -> None:
     assert other.grad.abs().max() > 0
 
 
-def test_errors_on_the_lips_and_blur_weigh_more() -> None:
+def test_errors_on_the_lips_and_blurred_edges_have_higher_weights() -> None:
     loss = ReconstructionLoss()
     target = torch.rand(2, 3, 3, 96, 96) * 0.5
     terms = loss(target + 0.1, target)
@@ -128,7 +128,7 @@ def test_errors_on_the_lips_and_blur_weigh_more() -> None:
     assert float(half["l1"]) == pytest.approx(1, abs=0.01)
 
 
-def test_motion_gain_weights_moving_pixels_up() -> None:
+def test_motion_gain_increases_the_weights_of_moving_pixels() -> None:
     loss = ReconstructionLoss(motion_gain=10)
     mean = torch.full((1, 3, 96, 96), 0.5)
     moved = mean[:, None].repeat(1, 2, 1, 1, 1)

@@ -60,7 +60,7 @@ def test_features_equal_a_reference_vgg(vgg_file: Path) -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-def test_only_the_prediction_gets_gradients_and_weights_are_not_saved(vgg_file: Path) -> None:
+def test_only_predictions_get_gradients_and_weights_are_not_saved(vgg_file: Path) -> None:
     loss = PerceptualLoss(vgg_file)
     assert list(loss.parameters()) == []
     assert loss.state_dict() == {}
@@ -85,7 +85,7 @@ def test_invalid_arguments_are_refused(vgg_file: Path) -> None:
             PerceptualLoss(vgg_file, **{name: value})
 
 
-def test_unusable_weight_files_are_named(tmp_path: Path) -> None:
+def test_errors_name_unusable_weight_files(tmp_path: Path) -> None:
     missing, text, foreign = (tmp_path / name for name in ("no.pth", "text.pth", "foreign.pth"))
     text.write_text("not weights")
     torch.save({"features.0.weight": torch.zeros(4, 3, 3, 3)}, foreign)
@@ -94,7 +94,9 @@ def test_unusable_weight_files_are_named(tmp_path: Path) -> None:
             PerceptualLoss(path)
 
 
-def test_a_failed_download_names_the_offline_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_names_the_offline_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise URLError("no network")
 

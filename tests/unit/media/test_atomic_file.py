@@ -72,7 +72,7 @@ sys.exit(not all(map(fails, (0, 1_000, size // 2, size - 1_000, size - 1))))
 """
 
 
-def test_full_disk_is_an_error_and_leaves_no_file(tmp_path):
+def test_full_disk_raises_an_error_and_leaves_no_file(tmp_path):
     subprocess.run([sys.executable, "-c", _FULL_DISK, str(tmp_path)], check=True)
 
 
@@ -91,7 +91,7 @@ def test_unusual_file_names_are_written_and_read(tmp_path, name):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_impossible_targets_are_refused(tmp_path):
+def test_invalid_targets_are_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     too_long, below_file = tmp_path / ("n" * 300), tmp_path / "file" / "a.mp4"
     for target in (tmp_path, below_file, Path("/dev/null"), Path("/proc/a.mp4"), too_long):
@@ -100,7 +100,7 @@ def test_impossible_targets_are_refused(tmp_path):
     assert file_names(tmp_path) == ["file"]
 
 
-def test_unrelated_errors_of_the_body_pass_through(tmp_path):
+def test_other_errors_in_the_with_body_are_raised_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
         (tmp_path / "another").read_text()
     assert file_names(tmp_path) == []

@@ -56,7 +56,7 @@ def test_sample_format_is_converted(tmp_path, codec, audio_format):
     ("layout", "weights"),
     [("stereo", [0.5, 0.5]), ("5.1", [0.2071, 0.2071, 0.2929, 0.0, 0.1464, 0.1464])],
 )
-def test_channels_are_summed_with_weights(tmp_path, layout, weights):
+def test_channels_are_mixed_to_mono_with_weights(tmp_path, layout, weights):
     for channel, weight in enumerate(weights):
         audio = np.zeros((len(weights), RATE), np.float32)
         audio[channel] = tone(1, RATE)
@@ -65,7 +65,7 @@ def test_channels_are_summed_with_weights(tmp_path, layout, weights):
 
 
 @pytest.mark.parametrize("chunk_s", [0.0001, 0.333, 10])
-def test_chunks_equal_the_whole_file(tmp_path, chunk_s):
+def test_chunked_audio_equals_the_whole_file(tmp_path, chunk_s):
     path = write_media(tmp_path / "a.m4a", audio=tone(0.5, 44_100), sample_rate=44_100)
     chunks = list(stream_audio(path, RATE, chunk_s=chunk_s))
     assert np.array_equal(np.concatenate(chunks), read_audio(path, RATE).samples)

@@ -46,7 +46,7 @@ def media_error(path, match=None):
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_missing_file_directory_and_empty_file_are_named(tmp_path, reader):
+def test_missing_files_directories_and_empty_files_are_refused(tmp_path, reader):
     (tmp_path / "empty.mp4").touch()
     for path, reason in {
         tmp_path / "missing.mp4": "no such file",
@@ -69,7 +69,7 @@ def test_missing_file_directory_and_empty_file_are_named(tmp_path, reader):
     ],
     ids=["subtitles", "playlist", "list", "noise"],
 )
-def test_other_content_under_a_media_suffix_is_refused(tmp_path, content):
+def test_non_media_content_with_a_media_suffix_is_refused(tmp_path, content):
     write_media(tmp_path / "other.ts", [quadrants()] * 3, codec="mpeg2video")
     for suffix in ("mp4", "wav", "png", "txt", "m3u8"):
         path = tmp_path / f"a.{suffix}"
@@ -105,7 +105,7 @@ def test_truncated_mp4_yields_the_intact_frames_first(tmp_path, intact_file, fra
         read_audio(path, RATE)
 
 
-def test_mp4_without_its_index_is_refused(tmp_path):
+def test_mp4_without_an_index_is_refused(tmp_path):
     path = write_media(tmp_path / "a.mp4", [quadrants()] * 20)
     path.write_bytes(path.read_bytes()[:-100])
     for name in ("probe", "read_image", "read_video", "read_audio"):
@@ -114,7 +114,7 @@ def test_mp4_without_its_index_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "flv", "ts", "mpg", "webm"])
-def test_containers_are_read_and_refused_if_truncated(tmp_path, suffix):
+def test_containers_are_read_and_truncated_ones_are_refused(tmp_path, suffix):
     codecs = {"webm": ("libvpx-vp9", "libopus"), "mpg": ("mpeg1video", "mp2")}
     codec, audio_codec = codecs.get(suffix, ("libx264", "aac"))
     formats = {"libopus": "flt", "mp2": "s16"}
@@ -136,7 +136,7 @@ def test_containers_are_read_and_refused_if_truncated(tmp_path, suffix):
             list(read_video(path))
 
 
-def test_damage_in_the_middle_is_reported(tmp_path, intact_file):
+def test_damage_in_the_middle_of_a_file_is_reported(tmp_path, intact_file):
     data = bytearray(intact_file.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 3000] = np.random.default_rng(0).bytes(3000)
@@ -157,7 +157,7 @@ def test_truncated_photo_is_refused(tmp_path, suffix, fraction):
         read_image(path)
 
 
-def test_missing_stream_is_refused(tmp_path):
+def test_missing_audio_or_video_stream_is_refused(tmp_path):
     speech = write_media(tmp_path / "a.m4a", audio=tone(1, RATE))
     assert not is_image(speech)
     for read in (read_image, read_video):
@@ -183,7 +183,7 @@ def test_decompression_bomb_is_refused(tmp_path, side):
             reader(path)
 
 
-def test_decoder_has_the_pixel_limit_too(tmp_path):
+def test_decoder_applies_the_pixel_limit(tmp_path):
     # A header may state a smaller size than the frames have.
     path = write_media(tmp_path / "a.mkv", [quadrants()] * 2)
     with av.open(str(path)) as container:
@@ -193,7 +193,7 @@ def test_decoder_has_the_pixel_limit_too(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read all files")
-def test_missing_permission_is_reported(tmp_path):
+def test_missing_read_permission_is_reported(tmp_path):
     path = write_media(tmp_path / "a.mp4", [quadrants()])
     path.chmod(0)
     with media_error(path, "ermission"):

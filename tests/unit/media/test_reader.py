@@ -78,7 +78,7 @@ def test_tagged_colour_matrix_and_range_are_used(tmp_path, matrix, colour_range)
 
 
 @pytest.mark.parametrize(("height", "matrix"), [(480, BT601), (720, BT709)])
-def test_untagged_matrix_depends_on_the_height(tmp_path, height, matrix):
+def test_colour_matrix_of_untagged_video_depends_on_the_height(tmp_path, height, matrix):
     frame = av.VideoFrame.from_ndarray(quadrants(height, 64), "rgb24").reformat(
         format="yuv420p", dst_colorspace=matrix, dst_color_range=LIMITED
     )
@@ -91,7 +91,7 @@ def test_untagged_matrix_depends_on_the_height(tmp_path, height, matrix):
     assert_quadrants(read_image(tmp_path / "a.mkv"), 3)
 
 
-def test_decoding_does_not_darken(tmp_path):
+def test_decoding_does_not_darken_images(tmp_path):
     # swscale's default path is off by 1 to 2 levels.
     coarse = np.random.default_rng(0).integers(40, 215, (6, 8, 3)).astype(np.uint8)
     image = np.ascontiguousarray(np.kron(coarse, np.ones((16, 16, 1), np.uint8)))
@@ -185,7 +185,7 @@ def test_image_modes_are_converted(tmp_path, mode):
     assert len(list(read_video(path))) == 1
 
 
-def test_animated_gif_is_a_video_and_a_single_frame_an_image(tmp_path):
+def test_animated_gif_is_a_video_and_single_frame_gif_is_an_image(tmp_path):
     images = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (0, 120, 240)]
     images[0].save(tmp_path / "one.gif")
     images[0].save(tmp_path / "shot%03d.png")  # Not a sequence of images.
@@ -197,14 +197,14 @@ def test_animated_gif_is_a_video_and_a_single_frame_an_image(tmp_path):
     assert times == [0, Fraction(2, 25), Fraction(4, 25)]
 
 
-def test_pixels_become_square(tmp_path):
+def test_non_square_pixels_are_resized_to_square_pixels(tmp_path):
     # A quarter of PAL's 720 x 576, displayed as 16:9.
     path = write_media(tmp_path / "a.mp4", [quadrants(144, 180)] * 2, aspect=Fraction(64, 45))
     assert read_image(path).shape == (144, 256, 3)
     assert probe(path).width == 256
 
 
-def test_frames_get_the_size_of_the_first(tmp_path):
+def test_all_frames_have_the_size_of_the_first_frame(tmp_path):
     small = write_media(tmp_path / "s.ts", [quadrants(48, 64)] * 3, codec="mpeg2video")
     large = write_media(tmp_path / "l.ts", [quadrants(96, 128)] * 3, codec="mpeg2video")
     (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
@@ -251,7 +251,7 @@ def test_photo_with_a_colour_profile_does_not_crash_the_process(tmp_path):
     ],
     ids=["same rate", "rounded times", "faster", "slower", "variable", "empty", "one frame"],
 )
-def test_grid_frame_is_the_image_displayed_at_its_middle(times_s, fps, expected):
+def test_grid_frame_has_the_image_displayed_at_the_middle_of_the_frame(times_s, fps, expected):
     images = (np.full((1, 1, 3), n, np.uint8) for n in range(len(times_s)))
     frames = [VideoFrame(image, Fraction(t)) for image, t in zip(images, times_s, strict=True)]
     found = list(grid_frames(frames, Fraction(fps)))

@@ -22,7 +22,7 @@ def test_halves_are_rounded_up():
     assert [round_half_up(value) for value in values] == [1, 2, 3, 0, 2]
 
 
-def test_conversions_are_inverted_exactly_after_an_hour():
+def test_time_conversions_are_exactly_invertible_after_an_hour():
     assert seconds_to_samples(samples_to_seconds(57_600_001, 22_050), 22_050) == 57_600_001
     assert frame_time_s(107_892, NTSC) == Fraction(107_892 * 1001, 30_000)
     assert num_frames_for(frame_time_s(107_892, NTSC), NTSC) == 107_892

@@ -32,7 +32,7 @@ def write(path, images, fps=FPS, audio=None, sample_rate=None, **options):
 @pytest.mark.parametrize(
     ("height", "width", "pix_fmt"), [(47, 64, "yuv444p"), (33, 71, "yuv444p"), (98, 64, "yuv420p")]
 )
-def test_size_is_kept(tmp_path, height, width, pix_fmt):
+def test_written_video_has_the_size_of_the_images(tmp_path, height, width, pix_fmt):
     images = [smooth(height, width, index / 5) for index in range(5)]
     path = write(tmp_path / "a.mp4", [image[::-1, ::-1] for image in images])  # Not contiguous.
     assert (probe(path).width, probe(path).height) == (width, height)
@@ -44,7 +44,7 @@ def test_size_is_kept(tmp_path, height, width, pix_fmt):
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.png"])
-def test_other_containers_are_refused_before_anything_is_written(tmp_path, name):
+def test_other_containers_than_mp4_are_refused(tmp_path, name):
     with pytest.raises(UsageError, match="only MP4 can be written"):
         write(tmp_path / name, [FRAME])
     assert not list(tmp_path.iterdir())
@@ -61,7 +61,7 @@ def test_frame_rate_is_exact(tmp_path, fps):
         assert abs(stream.duration * stream.time_base - 40 / fps) < Fraction(1, 10_000)
 
 
-def test_variable_times_are_kept(tmp_path):
+def test_variable_frame_times_are_kept(tmp_path):
     times = [Fraction(n, 1000) for n in (0, 17, 33, 500, 533, 2000)]
     with VideoWriter(tmp_path / "a.mp4", 16, 16, Fraction(30), None) as writer:
         for time_s in times:
@@ -115,7 +115,7 @@ def test_audio_keeps_its_position_and_length(tmp_path, sample_rate):
         assert abs(peak / sample_rate - second) < 0.001
 
 
-def test_order_and_chunk_size_do_not_matter(tmp_path):
+def test_write_order_and_chunk_size_do_not_change_the_content(tmp_path):
     audio, images = tone(1, RATE), [smooth(16, 16, n / 9) for n in range(25)]
     expected = write(tmp_path / "a.mp4", images, FPS, audio, RATE)
     chunks = np.split(audio, range(333, RATE, 333))

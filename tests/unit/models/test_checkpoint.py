@@ -52,7 +52,7 @@ def test_release_round_trip(tmp_path: Path) -> None:
         )
 
 
-def test_training_checkpoint_gives_the_moving_average(tmp_path: Path) -> None:
+def test_averaged_weights_are_loaded_from_training_checkpoints(tmp_path: Path) -> None:
     path = _training(tmp_path / "last.ckpt")
     state = torch.load(path, weights_only=True)["state_dict"]
     loaded = load_generator(path).model.state_dict()
@@ -85,7 +85,7 @@ OTHER_NETWORK = {"state_dict": {}, "schema_version": SCHEMA_VERSION, EXPERT: {},
         ({"state_dict": {}, "payload": Path}, "no checkpoint of plain tensors"),
     ],
 )
-def test_unusable_files_are_refused(tmp_path: Path, content: Any, message: str) -> None:
+def test_invalid_checkpoints_are_refused(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "file.ckpt"
     if content == "folder":
         path.mkdir()

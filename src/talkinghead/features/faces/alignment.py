@@ -132,7 +132,7 @@ def warp_face(image: UInt8Array, transform: FloatArray, size: int) -> UInt8Array
 def mouth_opening(points: FloatArray, topology: str) -> float:
     """Return the gap between the inner lips divided by the distance of the outer eye corners.
 
-    The result is NaN if the points are.
+    The result is NaN if a point is NaN.
     """
     upper, lower = _INNER_LIPS[topology]
     left, right = _OUTER_EYES[topology]

@@ -67,8 +67,8 @@ def suppress(rows: FloatArray, threshold: float = 0.3) -> FloatArray:
     The mean is steadier over time than the row with the highest score.
 
     Rows [num_rows, 17] that overlap the best row by more than `threshold` (IoU) are of the same
-    face. The merged rows [num_faces, 17] are in order of the highest score of
-    each face, which becomes the score of the merged row.
+    face. The merged rows [num_faces, 17] are sorted by score, which is the highest score of the
+    face.
     """
     merged = []
     rows = rows[np.argsort(-rows[:, SCORE], kind="stable")]

@@ -37,7 +37,7 @@ class FaceDetector(Protocol):
         """Return the faces in an image uint8 [H, W, 3] RGB, largest first."""
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
-        """Return the face `previous` of the previous frame in the next frame, or None if lost.
+        """Find the face `previous` of the previous frame in the next frame; return None if lost.
 
         This is much faster than `detect`.
         """

@@ -57,7 +57,7 @@ class FaceAlignmentDetector:
         return sorted(faces, key=lambda face: -face.box.width * face.box.height)
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
-        """Return the face `previous` in the next frame, or None; see `FaceDetector.track`."""
+        """Find the face `previous` in the next frame; see `FaceDetector.track`."""
         faces = self._fit(image, [np.array(previous.box)])
         return faces[0] if faces else None
 

@@ -128,7 +128,7 @@ class LiteRtDetector:
         return faces
 
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
-        """Return the face `previous` in the next frame, or None; see `FaceDetector.track`."""
+        """Find the face `previous` in the next frame; see `FaceDetector.track`."""
         _check(image)
         return self._fit_mesh(image, _region_of_mesh(previous.points))
 

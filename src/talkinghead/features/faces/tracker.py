@@ -186,7 +186,7 @@ class FaceTracker:
 
 
 class MultiTracker:
-    """Tracker of several faces; each face keeps the same slot until it is forgotten.
+    """Tracker of several faces, each of which has the same slot in the output in every frame.
 
     Args:
         detector: detects and tracks faces.

@@ -44,10 +44,11 @@ class TransformSmoother:
         self._pending = 0
 
     def push(self, transform: FloatArray | None) -> list[FloatArray]:
-        """Add the transform of a frame; return a list with the smoothed transform of t - lag.
+        """Add the transform of a frame, and return a smoothed transform in a list.
 
-        The list is empty during the first `lag` frames. `transform` is None for a frame without a
-        face; the smoothed transform is NaN if no frame within the window has a face.
+        The smoothed transform is for the frame `lag` frames earlier. The list is empty during the
+        first `lag` frames. `transform` is None for a frame without a face; the smoothed transform
+        is NaN if no frame within the window has a face.
         """
         self._states.append(self._to_state(transform))
         self._pending += 1

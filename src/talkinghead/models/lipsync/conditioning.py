@@ -1,6 +1,7 @@
 """Optional conditioning of the generator on emotion and head pose.
 
-Both start from zero, so weights that were trained without them can be fine-tuned.
+Neither module has an effect before training, so weights that were trained without them can be
+fine-tuned.
 
 Shape suffixes: B batch, N frames, D width.
 """
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from talkinghead.errors import UsageError
 
 _TURN_UNIT = 30.0
-"""Degrees per unit of the network's input."""
+"""Number of degrees that equal 1 in the input of `PoseEncoder`."""
 
 
 class EmotionEncoder(nn.Module):
-    """Adds a learned vector for each emotion to the reference token.
+    """Module that adds a learned vector of the emotion to the reference token.
 
     Args:
         names: emotion labels.
@@ -36,14 +37,16 @@ class EmotionEncoder(nn.Module):
         nn.init.zeros_(self.table.weight)
 
     def forward(self, token_BD: Tensor, emotion_B: Tensor | None) -> Tensor:
-        """Condition tokens [B, D] on emotions, int64 [B], indices into `names`."""
+        """Condition tokens [B, D] on emotions, given as indices int64 [B] into `names`."""
         if emotion_B is None:
             emotion_B = torch.full((len(token_BD),), self.default, device=token_BD.device)
         return token_BD + self.table(emotion_B)
 
 
 class PoseEncoder(nn.Module):
-    """Adds an embedding of the head's rotation relative to the reference to each frame's token.
+    """Module that adds an embedding of the head rotation to the token of each frame.
+
+    The rotation is relative to the reference.
 
     Args:
         dim: width of the token.
@@ -56,14 +59,14 @@ class PoseEncoder(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, token_ND: Tensor, turn_N3: Tensor | None) -> Tensor:
-        """Condition tokens [N, D] on rotations [N, 3] in degrees; None is no rotation."""
+        """Condition tokens [N, D] on rotations [N, 3] in degrees; None means no rotation."""
         if turn_N3 is None:
             turn_N3 = torch.zeros(len(token_ND), 3, device=token_ND.device)
         return token_ND + self.layers(turn_N3 / _TURN_UNIT)
 
 
 def choose_emotion(encoder: EmotionEncoder | None, name: str) -> None:
-    """Set the default emotion of a generator's encoder.
+    """Set the default emotion of the emotion encoder of a generator.
 
     Raises:
         UsageError: the generator does not have this emotion.

@@ -1,4 +1,4 @@
-"""Decoder of the generator: tokens and face features to mouth images.
+"""Decoder of the generator, from tokens and face features to mouth images.
 
 Shape suffixes: B batch, T video frames, N = B x T, C channels, D width, H and W pixels.
 """
@@ -24,22 +24,22 @@ from talkinghead.models.lipsync.lip_warp import (
 )
 
 MAX_FLOW = 0.35
-"""Maximum displacement in addition to the lips' own, in half widths of the mouth's box."""
+"""Maximum displacement that the residual flow adds, in half widths of the mouth box."""
 
 _LIP_STAGES = 2
 _INSIDE_LOGIT = 4.0
-"""Added to the mask's logit between the lips."""
+"""Value that is added to the logit of the mask between the lips."""
 
 _TINT, _SHADOW = 0.2, 3.0
-"""Weight of the painted colour between the lips; darkening of the drawn interior's rim, a logit."""
+"""Weight of the RGB output between the lips; darkening (logit) of the drawn interior's rim."""
 
 _MIN_GAP, _MIN_GAP_RATIO = 0.01, 0.3
-"""Half widths; and the ratio of gaps below which the reference's mouth interior is not warped."""
+"""Offset of lip gaps in half widths; gap ratio below which the reference interior is not used."""
 
 
 @dataclass
 class ReferenceFeatures:
-    """Features of a reference face, encoded once.
+    """Features of a reference face, computed once for all frames.
 
     Attributes:
         token: [B, D].
@@ -78,7 +78,7 @@ class GeneratorOutput:
 
     Attributes:
         mouth: [..., 3, H, W].
-        rgb: painted colours [..., 3, H, W].
+        rgb: RGB output of the network [..., 3, H, W].
         warped: warped reference mouth [..., 3, H, W].
         mask: [..., 1, H, W].
         flow: [..., 2, H / 2, W / 2], position in the reference minus position in the output, (x, y)
@@ -86,7 +86,7 @@ class GeneratorOutput:
         points: generated lip landmarks [..., 20, 2] in canonical pixels.
         residual: the part of the flow that is not caused by the lip landmarks.
         motion: lip motion [B, W, 20, 2] of every audio window, in canonical pixels.
-        pseudo_label_motion: lip motion of the pseudo-labelled audio, likewise.
+        pseudo_label_motion: lip motion of the pseudo-labelled audio, in the same format.
     """
 
     mouth: Tensor
@@ -106,7 +106,7 @@ class GeneratorOutput:
 
 
 class Decoder(nn.Module):
-    """Upsampling CNN, 6 x 6 to 48 x 48, with FiLM by the tokens and face features at every stage.
+    """Upsampling CNN, 6 x 6 to 48 x 48, with FiLM conditioning and face features in every stage.
 
     The lip landmarks define an initial warp, which is also an input of the last stages; see
     `LipWarper`.
@@ -167,12 +167,12 @@ class Decoder(nn.Module):
                 nn.init.zeros_(cast(nn.Conv2d, layer).weight)
 
     def project_reference(self, maps: list[Tensor], mouth: Tensor) -> list[Tensor]:
-        """Return the reference's input of every stage."""
+        """Project the feature maps of the reference to the input of every decoder stage."""
         maps = [*maps[:-1], torch.cat([maps[-1], F.pixel_unshuffle(mouth, 2)], dim=1)]
         return [layer(m) for layer, m in zip(self.reference_maps, maps, strict=True)]
 
     def project_context(self, maps: list[Tensor]) -> list[Tensor]:
-        """Return the context's input of the first three stages."""
+        """Project the feature maps of the context to the input of the first three stages."""
         return [layer(m) for layer, m in zip(self.context_maps, maps, strict=True)]
 
     def forward(
@@ -206,9 +206,9 @@ class Decoder(nn.Module):
         steps = grid_steps(2 * self.sizes[-1], points.device)
         inside = inside_lips(steps, points)
         warped = warp(reference.mouth, flow)
-        # RGB is relative to the warped skin, or to a drawn mouth interior where the reference's
-        # mouth is closed or much less open. Between the lips the painted colour has little weight:
-        # teeth learnt from few people look wrong on others.
+        # The network's colour output is added to the warped skin, or to a drawn mouth interior
+        # where the mouth of the reference is closed or much less open. Between the lips this output
+        # has a low weight: teeth learnt from few people look wrong on others.
         usable = _interior_weight(reference.lips, points)[:, None]
         shown = F.interpolate(lips.shown * usable, scale_factor=2, mode="bilinear")
         hidden_interior = inside * (1 - shown)
@@ -226,14 +226,14 @@ class Decoder(nn.Module):
 
 
 def _interior_weight(reference: Tensor, moved: Tensor) -> Tensor:
-    """Return the weight [N, 1, 1] of the reference's interior, by the ratio of the lips' gaps."""
+    """Return the weight [N, 1, 1] of the reference's interior from the ratio of the lip gaps."""
     before, after = (lip_gaps(lips).mean(1) for lips in (reference, moved))
     ratio = (before + _MIN_GAP) / (after + _MIN_GAP)
     return ((ratio - _MIN_GAP_RATIO) / _MIN_GAP_RATIO).clamp(0, 1)[:, None, None]
 
 
 class _Stage(nn.Module):
-    """Convolution, upsampling to the skip's size, sum with the skip, FiLM, convolution."""
+    """Decoder stage: convolution, upsampling, sum with the skip connection, FiLM, convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, dim: int) -> None:
         super().__init__()
@@ -249,15 +249,15 @@ class _Stage(nn.Module):
         if skip.shape[-1] != x.shape[-1]:
             x = F.interpolate(x, skip.shape[-2:], mode="nearest")
         scale, shift = self.film(hidden)[:, :, None, None].chunk(2, dim=1)
-        # The order matters: OpenVINO 2026.4 drops all frames but one if a convolution's output is
-        # first added to a map that all frames share, as `skip` may be.
+        # The order of these sums matters: OpenVINO 2026.4 drops all frames but one if the output of
+        # a convolution (`lips`) is added first to a map that all frames share (`skip`).
         x = x + skip if lips is None else x + skip + lips
         x = F.silu(self.norm1(x) * (1 + scale) + shift)
         return x + F.silu(self.norm2(self.conv2(x)))
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Sample an image [N or 1, C, H, W] at a flow [N, 2, h, w] in half widths."""
+    """Warp an image [N or 1, C, H, W] by a flow [N, 2, h, w] in half widths of the image."""
     size = image.shape[-1]
     if flow.shape[-1] != size:
         flow = F.interpolate(flow, (size, size), mode="bilinear")
@@ -272,7 +272,7 @@ def _at_least_float32(values: Tensor) -> Tensor:
 
 
 def grid_steps(size: int, device: torch.device) -> Tensor:
-    """Return the centres of `size` pixels that fill [-1, 1]."""
+    """Return the coordinates of the centres of `size` pixels that cover [-1, 1]."""
     return (torch.arange(size, device=device) + 0.5) * 2 / size - 1
 
 
@@ -284,7 +284,7 @@ def identity_grid(size: int, device: torch.device) -> Tensor:
 
 
 def edge_fade(size: int, border: float = 0.12) -> Tensor:
-    """Return weights [size, size]: 0 at the edge, a raised cosine to 1 at `border`."""
+    """Return weights [size, size] that rise from 0 at the edge to 1 at the distance `border`."""
     position = (torch.arange(size) + 0.5) / size
     depth = torch.minimum(position, 1 - position).div(border).clamp(0, 1)
     ramp = 0.5 - 0.5 * torch.cos(torch.pi * depth)
@@ -292,7 +292,7 @@ def edge_fade(size: int, border: float = 0.12) -> Tensor:
 
 
 def lip_mask_prior(size: int) -> Tensor:
-    """Return the region [size, size] that RGB may paint: a soft ellipse around the lips."""
+    """Return the region [size, size] of the RGB output: a soft ellipse around the lips."""
     position = (torch.arange(size) + 0.5) / size
     radius = torch.sqrt(
         ((position[None, :] - 0.5) / 0.38).square() + ((position[:, None] - 0.44) / 0.36).square()
@@ -301,7 +301,7 @@ def lip_mask_prior(size: int) -> Tensor:
 
 
 def lip_box(size: int) -> tuple[slice, slice]:
-    """Return the rows and columns of the region of `lip_mask_prior`."""
+    """Return the rows and columns of the bounding box of `lip_mask_prior`."""
     painted = lip_mask_prior(size) > 0
     rows, columns = (painted.any(axis).nonzero() for axis in (1, 0))
     return (

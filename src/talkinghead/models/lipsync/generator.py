@@ -1,4 +1,4 @@
-"""The lip-sync generator: a reference face, speech and the masked frames to mouth images.
+"""Lip-sync generator: mouth images from a reference face, speech and masked frames.
 
 Shape suffixes: B batch, T video frames, N = B x T, W audio windows (context + T + look-ahead), C
 feature rows or channels, K mel frames of a window, D width, H and W pixels.
@@ -27,12 +27,13 @@ from talkinghead.models.lipsync.transformer import TemporalTransformer
 
 
 class LipSyncGenerator(nn.Module):
-    """Generator of mouth images: audio and face tokens, transformer over time, decoder.
+    """Generator of mouth images: audio and face encoders, transformer over time, decoder.
 
     The decoder warps the reference's own texture, which keeps skin sharp for unseen faces, and
-    paints teeth and the mouth interior within a fixed region around the lips. Before training the
-    output equals the reference. A linear head reads the lip motion off the tokens. It drives the
-    warp (see `LipWarper`), and a loss on it trains the audio encoder cheaply.
+    adds RGB output for teeth and the mouth interior in a fixed region around the lips. Before
+    training the output equals the reference. A linear head predicts the lip motion from the tokens.
+    The lip motion drives the warp (see `LipWarper`); a loss on the lip motion trains the audio
+    encoder at low cost.
 
     Args:
         dim: width of the tokens.
@@ -124,7 +125,7 @@ class LipSyncGenerator(nn.Module):
 
     @property
     def context_frames(self) -> int:
-        """Number of audio windows before a frame that its token depends on."""
+        """Number of past audio windows that the token of a frame depends on."""
         return self.transformer.context_frames
 
     @property
@@ -134,7 +135,7 @@ class LipSyncGenerator(nn.Module):
 
     @property
     def needs_head_pose(self) -> bool:
-        """Whether `encode_context` uses `head_turn`."""
+        """Return whether `encode_context` uses `head_turn`."""
         return self.pose is not None
 
     @property
@@ -240,18 +241,18 @@ class LipSyncGenerator(nn.Module):
         return self.transformer(tokens, reference.token)
 
     def decode_lip_motion(self, tokens: Tensor) -> Tensor:
-        """Return the displacement of closed lips by speech, [..., 20, 2] in canonical pixels."""
+        """Return the lip motion [..., 20, 2]: displacements of closed lips in canonical pixels."""
         return self.lip_head(tokens).unflatten(-1, (NUM_LIP_POINTS, 2))
 
     def set_lip_motion(self, tokens: Tensor, lips: Tensor, blend_weight: float = 1.0) -> Tensor:
-        """Change tokens so that their lip motion is `lips`; see the function of this name."""
+        """Return tokens whose lip motion is `lips`; see the function `set_lip_motion`."""
         weight, bias = self.lip_head.weight.detach(), self.lip_head.bias.detach()
         return set_lip_motion(tokens, lips, blend_weight, weight, bias)
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures
     ) -> GeneratorOutput:
-        """Decode tokens [N, D], with N references and contexts or one for all, to frames."""
+        """Decode tokens [N, D] to frames, with N references and contexts or one for all tokens."""
         x, y, side = self._mouth_box
         output = self.decoder(tokens, self.decode_lip_motion(tokens) * 2 / side, reference, context)
         centre = output.points.new_tensor([x + side / 2, y + side / 2])
@@ -259,7 +260,7 @@ class LipSyncGenerator(nn.Module):
         return output
 
     def _crop(self, maps: Tensor, size: int) -> Tensor:
-        """Crop the mouth's box from a map of the whole face and resample it to size x size."""
+        """Crop feature maps of the whole face to the mouth box, and resize to size x size."""
         grid = identity_grid(size, maps.device).to(maps.dtype) * self._box_scale + self._box_centre
         grid = grid.to(maps.dtype).expand(maps.shape[0], -1, -1, -1)
         return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")
@@ -268,15 +269,15 @@ class LipSyncGenerator(nn.Module):
 def set_lip_motion(
     tokens: Tensor, lips: Tensor, blend_weight: float, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """Return the nearest tokens [..., D] whose lip motion is blended towards `lips`.
+    """Change tokens [..., D] as little as possible so that their lip motion approaches `lips`.
 
     Args:
         tokens: [..., D].
         lips: [..., 20, 2], displacement of closed lips in canonical pixels; tokens with NaN lips
             are unchanged.
         blend_weight: 0 keeps the tokens' own lip motion, 1 replaces it.
-        weight: [40, D], weight of the linear head that reads the lip motion.
-        bias: [40], its bias.
+        weight: [40, D], weight of the linear head that predicts the lip motion.
+        bias: [40], bias of this head.
     """
     change = lips.flatten(-2) - F.linear(tokens, weight, bias)
     change = torch.where(change.isfinite().all(-1, keepdim=True), change, 0.0)

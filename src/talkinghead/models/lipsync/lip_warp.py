@@ -23,13 +23,14 @@ from talkinghead.types import LUMA
 
 NUM_LIP_MAPS = 4
 MAX_SHIFT = 0.15
-"""Maximum displacement of a face's lips from the predicted motion, in half widths."""
+"""Maximum face-specific displacement, added to the predicted lip motion, in half widths."""
 
 _UPPER = (0, 1, 2, 3, 4, 5, 6, 12, 13, 14, 15, 16)
 _LOWER = (0, 6, 7, 8, 9, 10, 11, 12, 16, 17, 18, 19)
 _UPPER_EDGE, _LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
-# For each point, the gap (right, middle, left) between the inner lips that it closes, and the
-# fraction of the gap in quarters: the jaw moves more than the upper lip.
+# To close the lips, each point is moved by a fraction of a gap between the inner lips. For each
+# point: index of the gap (right, middle, left), and fraction of the gap in quarters, larger for
+# the lower lip because the jaw moves more than the upper lip.
 _GAP = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
 _GAP_QUARTERS = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
 _SIGMA = 0.14
@@ -45,26 +46,26 @@ _TEETH_EXTENT, _SIDE_DARKENING = 0.8, 0.45
 """Half width of the teeth in half mouth widths, and their darkening at the mouth's corners."""
 
 _GAPS, _GAP_WIDTH, _GAP_DEPTH = (-0.6, -0.34, 0.0, 0.34, 0.6), 0.035, 0.1
-"""Positions between adjacent teeth in half mouth widths, width and darkening of the gaps."""
+"""Gaps between teeth: positions and width in half mouth widths, and darkening."""
 
 _BRIGHTNESS, _GREYNESS = 1.25, 0.55
-"""Teeth relative to the face: brightness, and blend towards grey."""
+"""Brightness of the teeth relative to the face, and weight of a blend towards grey."""
 
 _CAVITY = (0.3, 0.16, 0.16)
-"""Red, green and blue of the cavity relative to the face."""
+"""Colour (red, green, blue) of the mouth cavity relative to the face."""
 
 _TEETH_SOFT = 0.006
 
 
 @dataclass
 class LipWarp:
-    """A warp and its description for the decoder.
+    """Warp of the mouth of a reference, and maps of the warp for the decoder.
 
     Attributes:
         flow: [N, 2, H, W].
         maps: [N, NUM_LIP_MAPS, H, W]: depth of the position inside the mouth, depth of its source
             inside the reference's mouth, and ten times the flow.
-        shown: [N, 1, H, W] in [0, 1], whether the reference shows a mouth interior there.
+        shown: [N, 1, H, W] in [0, 1], 1 where the reference shows its mouth interior.
     """
 
     flow: Tensor
@@ -73,7 +74,7 @@ class LipWarp:
 
 
 class LipWarper(nn.Module):
-    """Predicts the displaced lip landmarks of a reference.
+    """Predictor of the displaced lip landmarks of a reference.
 
     Args:
         dim: width of the tokens.
@@ -93,7 +94,7 @@ class LipWarper(nn.Module):
         self.register_buffer("_fraction", torch.tensor(_GAP_QUARTERS) / 4, persistent=False)
 
     def closed(self, lips: Tensor) -> Tensor:
-        """Return lips [N, 20, 2] with the gap between them closed."""
+        """Return lip points [N, 20, 2] of the same mouth when closed."""
         gaps = lip_gaps(lips)
         return torch.stack([lips[..., 0], lips[..., 1] + gaps[:, self._gap] * self._fraction], -1)
 
@@ -123,7 +124,7 @@ def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
     inside, below = _inside(steps[None, None], steps[None, :, None], moved)
     upper, lower = (_interpolate(steps, lips, moved, points) for points in (_UPPER, _LOWER))
     flow = torch.lerp(upper, lower, below[:, None])
-    detached = flow.detach()  # The maps are inputs without gradient.
+    detached = flow.detach()  # No gradient flows through the maps.
     depth, _ = _depth(steps + detached[:, 0], steps[:, None] + detached[:, 1], lips)
     maps = torch.stack([inside, torch.sigmoid(depth / _SOFT)], 1)
     shown = torch.sigmoid((depth - 2 * _SHARP) / _SHARP)[:, None]
@@ -131,22 +132,23 @@ def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
 
 
 def lip_gaps(lips: Tensor) -> Tensor:
-    """Return the gaps between lips [N, 20, 2], right, middle and left: [N, 3]."""
+    """Return the right, middle and left gaps [N, 3] between the inner lips of [N, 20, 2]."""
     return (lips[:, [19, 18, 17], 1] - lips[:, [13, 14, 15], 1]).clamp_min(0)
 
 
 def inside_lips(steps: Tensor, lips: Tensor) -> Tensor:
-    """Return the interior of lips [N, 20, 2] as weights [N, 1, S, S] in [0, 1]."""
+    """Return a soft mask [N, 1, S, S] in [0, 1] of the opening between lips [N, 20, 2]."""
     depth, _ = _depth(steps[None, None], steps[None, :, None], lips)
     return torch.sigmoid((depth - _SHARP) / _SHARP)[:, None]
 
 
 def mouth_interior(steps: Tensor, closed: Tensor, mouth: Tensor, weight: Tensor) -> Tensor:
-    """Draw the upper teeth, which move with the head, and the cavity: [N, 3, S, S] in (0, 1).
+    """Draw the upper teeth and the mouth cavity: RGB [N, 3, S, S] in (0, 1).
 
-    For references that show no interior: no warp can fill the gap between closed lips, and a
-    network that learnt interiors of few people paints a haze on unseen faces. Interiors differ
-    little between people, so they are drawn and only tinted by the network.
+    The drawn interior is for references that show no mouth interior: no warp can fill the gap
+    between closed lips, and a network that was trained on few people outputs a haze for unseen
+    faces. Mouth interiors differ little between people, so they are drawn, and the network only
+    tints them. The upper teeth move with the head, not with the jaw.
 
     Args:
         steps: [S], coordinates of the positions on both axes.
@@ -174,17 +176,17 @@ def mouth_interior(steps: Tensor, closed: Tensor, mouth: Tensor, weight: Tensor)
 
 
 def _interpolate(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) -> Tensor:
-    """Return the displacement [N, 2, S, S] interpolated from some of the points."""
+    """Interpolate the displacement [N, 2, S, S] from the displacements of some lip points."""
     position, path = moved[:, points, :, None], (lips - moved)[:, points]
     near = torch.exp((steps - position).square() / (-2 * _SIGMA**2))
-    across, down = near[:, :, 0], near[:, :, 1].mT  # The Gaussian is separable.
+    across, down = near[:, :, 0], near[:, :, 1].mT  # The Gaussian kernel is separable.
     total = (down @ across).to(moved.dtype) + _NORM_OFFSET
     sums = [((down * path[:, None, :, i]) @ across).to(moved.dtype) for i in (0, 1)]
     return torch.stack(sums, 1) / total[:, None]
 
 
 def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
-    """Return soft indicators [N, H, W] of being between the lips and of being below their line.
+    """Return soft masks [N, H, W] of the mouth opening and of the region below its centre line.
 
     Args:
         x: [N or 1, H or 1, W].
@@ -196,7 +198,7 @@ def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the depth between the lips and the distance below their line, [N, H, W] each."""
+    """Return signed distances [N, H, W] into the mouth opening and below its centre line."""
     top, bottom = (lip_edge(x, lips[:, points]) for points in (_UPPER_EDGE, _LOWER_EDGE))
     right, left = lips[:, 12, 0, None, None], lips[:, 16, 0, None, None]
     depth = torch.minimum(torch.minimum(y - top, bottom - y), torch.minimum(x - right, left - x))
@@ -204,7 +206,7 @@ def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lip_edge(x: Tensor, points: Tensor) -> Tensor:
-    """Return the height [N, H, W] of a lip's edge, a monotone cubic spline, at x.
+    """Return the y coordinate [N, H, W] at x of a lip's edge, a monotone cubic spline.
 
     The edge is rounded at the corners and level beyond them.
 

@@ -1,4 +1,4 @@
-"""Streamable transformer over time.
+"""Transformer over time that supports streaming.
 
 Shape suffixes: B batch, L tokens, D width, A heads.
 """
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class TemporalTransformer(nn.Module):
-    """Pre-norm encoder with banded attention, relative positions and a prefix token.
+    """Pre-norm transformer encoder with banded attention, relative positions and a prefix token.
 
     Every layer attends to the prefix and to `past_frames` past tokens; the first layers attend to
     `lookahead_frames` future tokens in total. Positions are relative, so a chunk with `num_layers *
@@ -53,7 +53,7 @@ class TemporalTransformer(nn.Module):
         return self.past_frames * len(self.layers)
 
     def forward(self, tokens_BLD: Tensor, prefix_BD: Tensor) -> Tensor:
-        """Transform tokens [B, L, D] with a prefix [B, D], the face, to [B, L, D]."""
+        """Transform tokens [B, L, D], given the face token [B, D] as a prefix."""
         x = torch.cat([prefix_BD.unsqueeze(1), tokens_BLD], dim=1)
         for layer in self.layers:
             x = layer(x)
@@ -69,7 +69,7 @@ class _Layer(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
         )
-        # Per head one bias for each relative position and one for the prefix.
+        # For each head, one bias for every relative position and one for the prefix.
         self.position = nn.Parameter(torch.zeros(num_heads, past + ahead + 2))
 
     def forward(self, x_BLD: Tensor) -> Tensor:

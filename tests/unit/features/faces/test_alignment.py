@@ -50,7 +50,7 @@ def test_transform_is_recovered_from_the_rigid_points(topology, scale, angle):
 
 
 @pytest.mark.parametrize("scale", [2.0, 1.0, 0.1])
-def test_warp_moves_a_mark_by_the_transform(scale):
+def test_warp_moves_a_point_by_the_transform(scale):
     size = int(256 / scale)
     image = np.zeros((size, size, 3), np.uint8)
     centre = (int(0.4 * size), int(0.6 * size))
@@ -112,19 +112,19 @@ def test_lip_points_have_the_same_order_in_both_topologies():
     np.testing.assert_allclose(lips[[14, 18]], points[[13, 14]] * 2 + [5, -3], rtol=1e-5)
 
 
-def test_jitter_of_the_scale_is_reduced():
+def test_smoothing_reduces_jitter_of_the_scale():
     scales = 1.2 * np.exp(np.random.default_rng(0).normal(0, 0.03, 100))
     smoothed = smooth_transforms(np.stack([similarity(s) for s in scales]), FPS, SPEC)
     assert np.std([transform_scale(t) for t in smoothed]) < 0.25 * np.std(scales)
 
 
-def test_moving_head_is_followed_without_delay():
+def test_smoothed_transforms_follow_a_moving_head_without_delay():
     x = 40 * np.sin(2 * np.pi * 0.5 * np.arange(100) / 25)
     smoothed = smooth_transforms(np.stack([similarity(x=v) for v in x]), FPS, SPEC)
     assert np.abs(smoothed[10:90, 0, 2] - x[10:90]).max() < 1.5
 
 
-def test_cut_resets_the_smoother_and_gaps_are_filled():
+def test_smoother_is_reset_at_cuts_and_fills_missing_frames():
     shots = np.stack([similarity()] * 20 + [similarity(2.0, 0.2, 50, 50)] * 20)
     shots[5:9] = np.nan
     smoothed = smooth_transforms(shots, FPS, SPEC, cuts={20})
@@ -132,7 +132,7 @@ def test_cut_resets_the_smoother_and_gaps_are_filled():
     np.testing.assert_allclose(smoothed[20:], shots[20:], atol=1e-3)
 
 
-def test_stream_equals_the_whole_clip_with_a_fixed_lag():
+def test_streaming_smoother_equals_the_smoothed_clip_with_a_lag():
     rng = np.random.default_rng(2)
     transforms = [similarity(rng.normal(1, 0.02), 0.1, *rng.normal(0, 5, 2)) for _ in range(80)]
     smoother = TransformSmoother(FPS, SPEC)
@@ -144,7 +144,7 @@ def test_stream_equals_the_whole_clip_with_a_fixed_lag():
     assert np.array_equal(np.stack(streamed), smooth_transforms(np.stack(transforms), FPS, SPEC))
 
 
-def test_angles_are_continuous_at_half_a_turn():
+def test_smoothed_angles_are_continuous_at_180_degrees():
     turning = np.stack([similarity(angle=a) for a in np.pi + np.linspace(-0.1, 0.1, 50)])
     smoothed = smooth_transforms(turning, FPS, SPEC)
     assert max(transform_scale(t) for t in smoothed) < 1.001
@@ -152,7 +152,7 @@ def test_angles_are_continuous_at_half_a_turn():
 
 
 @pytest.mark.corpus
-def test_transforms_of_a_corpus_do_not_predict_the_mouth_opening():
+def test_corpus_transforms_do_not_predict_the_mouth_opening():
     from talkinghead.data.clip_file import ClipFile
     from talkinghead.data.manifest import Manifest
 

@@ -46,7 +46,7 @@ def test_landmarks_box_and_score_match_the_photo(face):
     ],
     ids=["rotated left", "rotated right", "shrunk", "enlarged"],
 )
-def test_landmarks_follow_a_similarity_of_a_grey_photo(detector, astronaut, face, matrix):
+def test_landmarks_follow_a_similarity_transform_of_a_grey_photo(detector, astronaut, face, matrix):
     grey = np.repeat(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     is_enlarged = matrix[0, 0] > 1
     size, method = ((1360, 1280), cv2.INTER_CUBIC) if is_enlarged else ((512, 512), cv2.INTER_AREA)
@@ -62,7 +62,7 @@ def test_small_face_in_a_large_photo_is_detected(detector, astronaut):
     assert face.box == pytest.approx((1787, 1146, 1883, 1254), abs=15)
 
 
-def test_images_without_a_face_give_none(detector):
+def test_no_face_is_detected_in_images_without_a_face(detector):
     for name in ("coffee", "chelsea", "rocket"):
         assert detector.detect(getattr(skimage.data, name)()) == [], name
     for shape in ((1, 1, 3), (3, 900, 3)):
@@ -102,7 +102,7 @@ def test_track_returns_none_without_a_face_in_the_region(detector, astronaut, fa
         assert detector.track(astronaut, Face(face.box, points, face.score, face.topology)) is None
 
 
-def test_decoding_and_merging_of_overlapping_rows():
+def test_blazeface_output_is_decoded_and_overlapping_rows_are_merged():
     anchors = make_anchors([(16, 2), (8, 6)])
     assert anchors.shape == (896, 2)
     np.testing.assert_allclose(anchors[[0, 1, 2, -1]] * 32, [[1, 1], [1, 1], [3, 1], [30, 30]])

@@ -21,7 +21,7 @@ def project(angles, distance_cm=100.0, topology="mesh468", noise=0):
 
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (25, 0, 0), (0, 20, 0), (0, 0, 30), (35, 10, -40)])
-def test_pose_is_recovered(angles):
+def test_head_pose_is_recovered_from_projected_points(angles):
     for topology in ("mesh468", "ibug68"):
         found = head_pose(project(angles, topology=topology), topology)
         assert found == pytest.approx(angles, abs=2)
@@ -50,7 +50,7 @@ def test_unknown_or_degenerate_points_give_nan(value):
     assert np.isnan(head_pose(np.full((468, 2), value, np.float32), "mesh468")).all()
 
 
-def test_turn_is_relative_to_the_reference_and_zero_where_unknown():
+def test_head_turn_is_relative_to_the_reference_and_zero_where_unknown():
     poses = np.float32([[10, 5, 0], [np.nan] * 3])
     turn = head_turn(poses, np.float32([4, 5, 1]))
     np.testing.assert_array_equal(turn, np.float32([[6, 0, -1], [0, 0, 0]]))

@@ -47,7 +47,7 @@ def test_redetection_at_the_interval_replaces_drifted_landmarks():
     assert num_detections[:5] == [1] * 5
 
 
-def test_tracker_keeps_the_person_and_changes_only_after_a_loss(detector, astronaut):
+def test_tracker_selects_another_face_only_after_the_tracked_face_is_lost(detector, astronaut):
     tracker = FaceTracker(detector, redetect_every=2)
 
     def draw(left, right):

@@ -43,7 +43,7 @@ def _inputs(model: LipSyncGenerator, batch: int = 2) -> tuple[torch.Tensor, ...]
 
 
 @torch.inference_mode()
-def test_untrained_output_has_its_shapes_and_equals_the_reference_at_the_edge(
+def test_untrained_output_has_expected_shapes_and_equals_the_reference(
     generator: LipSyncGenerator,
 ) -> None:
     inputs = _inputs(generator)
@@ -170,7 +170,7 @@ def mouths(model: LipSyncGenerator, *conditions: Tensor | None) -> Tensor:
     return model(*generator_inputs(model, frames=FRAMES), *conditions).mouth
 
 
-def test_conditioning_is_off_by_default_and_starts_without_effect() -> None:
+def test_conditioning_is_off_by_default_and_has_no_initial_effect() -> None:
     plain, conditioned = make(GENERATOR), make(CONDITIONED)
     own, theirs = plain.state_dict(), conditioned.state_dict()
     assert {name.split(".")[0] for name in theirs.keys() - own.keys()} == {"emotion", "pose"}

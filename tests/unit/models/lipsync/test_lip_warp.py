@@ -36,7 +36,7 @@ def centroid(image: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("index", [3, 9])
-def test_skin_follows_its_lip(index: int) -> None:
+def test_warp_moves_skin_with_the_lips(index: int) -> None:
     lips = half_widths(closed_lips())
     moved = opened(lips, 0.2)
     x, y = lips[0, index]
@@ -140,7 +140,7 @@ def test_interior_is_drawn_only_if_the_reference_shows_none() -> None:
     assert wide.min() > 0.5
 
 
-def test_paint_has_little_weight_between_the_lips() -> None:
+def test_rgb_output_has_low_weight_between_the_lips() -> None:
     lips = opened(closed_lips(), 24)
     line = row_of(half_widths(lips)[0, 14, 1])
     painted = torch.logit(shown_between(lips, paint=2.0)) - math.log(0.6 / 0.4)
