@@ -15,13 +15,13 @@ SPEECH_S = 1.0
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("media")
     write_sample_media(folder, SPEECH_S)
     return folder
 
 
-def _run(example: str, media: Path, *arguments: str) -> str:
+def _run(example, media, *arguments) -> str:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / f"{example}.py"), *arguments],
         cwd=media,
@@ -34,7 +34,7 @@ def _run(example: str, media: Path, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("example", ["photo_to_video", "custom_renderer", "dub_video"])
-def test_video_examples_write_a_video(media: Path, example: str) -> None:
+def test_video_examples_write_a_video(media, example):
     face = "video.mp4" if example == "dub_video" else "photo.jpg"
     _run(example, media, face, "speech.wav", f"{example}.mp4")
     times, duration_s, _ = probe_output(media / f"{example}.mp4")
@@ -42,13 +42,13 @@ def test_video_examples_write_a_video(media: Path, example: str) -> None:
     assert duration_s == pytest.approx(SPEECH_S, abs=0.05)
 
 
-def test_stream_chunks(media: Path) -> None:
+def test_stream_chunks_example(media):
     shown = _run("stream_chunks", media, "photo.jpg", "frames", "speech.wav", "speech.wav")
     assert shown.count("25 frames") == 2
     assert len(list((media / "frames").glob("*.png"))) == 50
 
 
-def test_conversation(media: Path) -> None:
+def test_conversation_example(media):
     pytest.importorskip("piper", reason="needs the extra offline")
     shown = _run("conversation", media, "photo.jpg", "answers", "Hi.")
     assert "answer_1.mp4: You said: Hi." in shown
@@ -56,7 +56,7 @@ def test_conversation(media: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fine_tune(media: Path) -> None:
+def test_fine_tune_example(media):
     quick = ["data.batch_size=2", "data.iterations_per_epoch=2", "model.max_iterations=2"]
     _run("fine_tune", media, "videos", "work", *quick, "data.val_windows=2", "trainer=default")
     assert (media / "work/run/checkpoints/last.ckpt").is_file()

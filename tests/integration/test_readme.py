@@ -63,7 +63,7 @@ BLOCKS = [
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory) -> Path:
     """Make a folder with links to the project, an up-to-date environment, and media."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "src", "conf", "scripts"):
@@ -78,7 +78,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("code", BLOCKS)
-def test_block_runs(code: str, checkout: Path) -> None:
+def test_readme_block_runs(code, checkout):
     path = f"{checkout / '.venv/bin'}:{os.environ['PATH']}"
     clean = {key: os.environ[key] for key in os.environ if not key.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
@@ -93,7 +93,7 @@ def test_block_runs(code: str, checkout: Path) -> None:
     assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-def test_readme_shows_the_main_commands_and_links_to_existing_files() -> None:
+def test_readme_shows_the_main_commands_and_links_to_existing_files():
     code = "".join(match["code"] for match in _BLOCK.finditer(README))
     for command in ("make infer", "make test", *map("talkinghead {}".format, COMMANDS)):
         assert command in code, f"the README has no bash block with {command}"
@@ -102,7 +102,7 @@ def test_readme_shows_the_main_commands_and_links_to_existing_files() -> None:
     assert len(README.split()) <= MAX_WORDS
 
 
-def test_block_markers_are_parsed() -> None:
+def test_readme_block_markers_are_parsed():
     text = (
         "<!-- readme: slow -->\n<!-- readme: b => c -->\n```bash\na b\n```\n\n"
         "<!-- readme: skip: big -->\n```bash\nx\n```\n"

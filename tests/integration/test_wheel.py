@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
@@ -28,8 +28,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the bin/ of an environment with the wheel and this environment's packages."""
+def installed(wheel, tmp_path_factory) -> Path:
+    """Return the bin folder of an environment with the wheel and the packages of this one."""
     folder = tmp_path_factory.mktemp("elsewhere") / "venv"
     venv.create(folder, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python")]
@@ -39,7 +39,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def _run(installed: Path, cwd: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def _run(installed, cwd, *command) -> subprocess.CompletedProcess[str]:
     # Coverage measures the checkout, not the wheel.
     clean = {k: os.environ[k] for k in os.environ if not k.startswith(("COV", "PYTHON"))}
     return subprocess.run(
@@ -52,7 +52,7 @@ def _run(installed: Path, cwd: Path, *command: str) -> subprocess.CompletedProce
     )
 
 
-def test_wheel_contains_package_configuration_and_assets(wheel: Path) -> None:
+def test_wheel_contains_package_configuration_and_assets(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"talkinghead/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     package = {
@@ -66,7 +66,7 @@ def test_wheel_contains_package_configuration_and_assets(wheel: Path) -> None:
     assert not [name for name in inside if name.startswith(("tests/", "conf/", "scripts/"))]
 
 
-def test_commands_run_from_another_folder(installed: Path, tmp_path: Path) -> None:
+def test_commands_run_from_another_folder(installed, tmp_path):
     assert "predict" in _run(installed, tmp_path, "talkinghead", "--help").stdout
     for command in ("train", "predict"):
         done = _run(installed, tmp_path, "talkinghead", command, "--cfg", "job")

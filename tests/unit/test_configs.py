@@ -74,12 +74,12 @@ def _reset_hydra_config() -> Iterator[None]:
     HydraConfig.instance().cfg = None
 
 
-def test_every_command_has_a_configuration() -> None:
+def test_every_command_has_a_configuration():
     assert sorted(set(main.COMMANDS) - {"setup"}) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_composes(command: str) -> None:
+def test_command_composes(command):
     cfg = _compose(command)
     _check_targets(cfg)
     groups = [group for group in _choices(command) if not group.startswith("hydra/")]
@@ -95,11 +95,11 @@ def test_command_composes(command: str) -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option_composes(option: str) -> None:
+def test_option_composes(option):
     _check_targets(_compose_option(option))
 
 
-def test_every_group_has_a_default() -> None:
+def test_every_group_has_a_default():
     chosen = {
         group for command in COMMANDS for group, choice in _choices(command).items() if choice
     }
@@ -111,7 +111,7 @@ def test_every_group_has_a_default() -> None:
     "option",
     [o for o in OPTIONS if o.startswith(("av/", "detector/", "renderer/", "stt/", "llm/", "tts/"))],
 )
-def test_option_instantiates(option: str) -> None:
+def test_option_instantiates(option):
     """An option whose package, file or network is missing raises a `TalkingHeadError`."""
     try:
         assert instantiate(_compose_option(option)[option.partition("/")[0]]) is not None
@@ -123,7 +123,7 @@ def test_option_instantiates(option: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_experiment_opens_with_its_command_and_is_applied(experiment: str) -> None:
+def test_experiment_opens_with_its_command_and_is_applied(experiment):
     head = (CONF / "experiment" / f"{experiment}.yaml").read_text().partition("\ndefaults")[0]
     assert f"talkinghead train experiment={experiment}" in head
     assert _compose("train", f"experiment={experiment}").name == experiment

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ FILES = [*MODULES, *(path for d in ("scripts", "tests") for path in (ROOT / d).r
 MAX_FILE_LINES, MAX_COMMAND_LINES, MAX_FUNCTION_LINES, MAX_MODULES = 400, 40, 50, 10
 
 
-def test_public_names_are_importable_and_listed() -> None:
+def test_public_names_are_importable_and_listed():
     assert set(talkinghead.__all__) <= set(dir(talkinghead))
     for name in talkinghead.__all__:
         assert getattr(talkinghead, name).__name__ == name
@@ -29,7 +30,7 @@ def test_public_names_are_importable_and_listed() -> None:
 
 
 @pytest.mark.parametrize("module", ["talkinghead", "talkinghead.cli.main"])
-def test_import_is_fast_and_light(module: str) -> None:
+def test_import_is_fast_and_light(module):
     heavy = {"torch", "numpy", "cv2", "av", "hydra", "omegaconf", "lightning", "wandb"}
     code = (
         f"import sys, time; start = time.perf_counter(); import {module}\n"
@@ -43,7 +44,7 @@ def test_import_is_fast_and_light(module: str) -> None:
     assert statistics.median(times_s) < 0.3
 
 
-def test_files_and_functions_are_short() -> None:
+def test_files_and_functions_are_short():
     long = {}
     for path in FILES:
         name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
@@ -59,7 +60,7 @@ def test_files_and_functions_are_short() -> None:
     assert not {name: excess for name, excess in long.items() if excess > 0}
 
 
-def test_module_file_names_are_unique() -> None:
+def test_module_file_names_are_unique():
     """Command modules have the names of their commands, which other modules may have too."""
     names = Counter(
         path.name
@@ -69,7 +70,7 @@ def test_module_file_names_are_unique() -> None:
     assert not [name for name, count in names.items() if count > 1]
 
 
-def test_packages_have_few_modules() -> None:
+def test_packages_have_few_modules():
     """The command line is an exception: it has a module for each command."""
     counts = Counter(path.parent.relative_to(SOURCE).as_posix() for path in MODULES)
     counts.pop("cli")
@@ -88,15 +89,10 @@ def _imports(path: Path, modules: set[str]) -> set[str]:
     return found & modules
 
 
-def test_imports_have_no_cycles() -> None:
+def test_imports_have_no_cycles():
     names = {
-        path: ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path
         for path in MODULES
         if path.name != "__init__.py"
     }
-    graph = {name: _imports(path, set(names.values())) for path, name in names.items()}
-    while graph:
-        leaves = {name for name, imported in graph.items() if not imported & graph.keys()}
-        imported_by_others = set().union(*graph.values())
-        assert leaves, f"import cycle among {sorted(graph.keys() & imported_by_others)}"
-        graph = {name: imported for name, imported in graph.items() if name not in leaves}
+    TopologicalSorter({name: _imports(names[name], set(names)) for name in names}).prepare()

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import types
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -21,7 +20,7 @@ from talkinghead.errors import MediaError, UsageError
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+def toy(tmp_path, monkeypatch) -> types.ModuleType:
     """Replace `prepare` by a small command that records its configuration and calls `toy.run`."""
     conf = tmp_path / "conf"
     (conf / "model").mkdir(parents=True)
@@ -51,7 +50,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module
 
 
-def _error(capsys: pytest.CaptureFixture[str]) -> str:
+def _error(capsys) -> str:
     """Return the only line on stderr."""
     error = capsys.readouterr().err
     assert error.startswith("talkinghead: ")
@@ -59,13 +58,13 @@ def _error(capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
-def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_commands(capsys):
     assert main([]) == main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(shown.count(f"\n  {command}  ") == 2 for command in COMMANDS)
 
 
-def test_python_dash_m_shows_the_version() -> None:
+def test_python_dash_m_shows_the_version():
     shown = subprocess.run(
         [sys.executable, "-m", "talkinghead", "--version"], check=True, capture_output=True
     )
@@ -75,17 +74,13 @@ def test_python_dash_m_shows_the_version() -> None:
 @pytest.mark.parametrize(
     ("command", "hint"), [("pridict", "did you mean predict?"), ("xyzzy", ", ".join(COMMANDS))]
 )
-def test_unknown_command_is_an_error(
-    command: str, hint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_command_is_an_error(command, hint, capsys):
     assert main([command]) == 2
     assert hint in _error(capsys)
 
 
-def test_command_runs_without_leaving_files(
-    toy: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lightning starts the other processes of a distributed run from `sys.argv`."""
+def test_command_restores_argv_and_leaves_no_files(toy, tmp_path, monkeypatch):
+    """`sys.argv` must be unchanged, because Lightning starts other processes with it."""
     command_line = ["/bin/talkinghead", "prepare", "face=photo (1), it's me.jpg", "number=3"]
     monkeypatch.setattr(sys, "argv", list(command_line))
     toy.run = lambda: toy.seen.append(list(sys.argv))
@@ -110,9 +105,7 @@ def test_command_runs_without_leaving_files(
         (["-m", "fcae=1,2"], "did you mean face?"),
     ],
 )
-def test_configuration_error_is_one_line_with_status_2(
-    toy: types.ModuleType, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
-) -> None:
+def test_configuration_error_is_one_line_with_status_2(toy, capsys, arguments, expected):
     assert main(["prepare", *arguments]) == 2
     assert expected in _error(capsys)
     assert not toy.seen
@@ -127,13 +120,7 @@ def test_configuration_error_is_one_line_with_status_2(
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_command_error_is_one_line_with_its_status(
-    toy: types.ModuleType,
-    capsys: pytest.CaptureFixture[str],
-    error: BaseException,
-    status: int,
-    expected: str,
-) -> None:
+def test_command_error_is_one_line_with_its_status(toy, capsys, error, status, expected):
     toy.run = Mock(side_effect=error)
     assert main(["prepare"]) == status
     assert _error(capsys) == f"talkinghead: {expected}\n"
@@ -141,18 +128,14 @@ def test_command_error_is_one_line_with_its_status(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_error_in_instantiation_keeps_its_message(
-    toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_error_in_instantiation_keeps_its_message(toy, capsys):
     broken = {"_target_": "talkinghead.types.AVSpec", "hop_length": 0}
     toy.run = lambda: instantiate(broken)
     assert main(["prepare"]) == 2
     assert "hop_length must be positive" in _error(capsys)
 
 
-def test_multirun_reports_the_first_error_after_all_runs(
-    toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_multirun_reports_the_first_error_after_all_runs(toy, capsys):
     assert main(["prepare", "number=-1,3,-2", "-m"]) == 1
     assert [cfg["number"] for cfg in toy.seen] == [-1, 3, -2]
     *_, job, message = capsys.readouterr().err.strip().splitlines()
@@ -160,9 +143,7 @@ def test_multirun_reports_the_first_error_after_all_runs(
     assert message == "talkinghead: number -1 is negative"
 
 
-def test_help_and_configuration_are_printed_without_running(
-    toy: types.ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_and_configuration_are_printed_without_running(toy, capsys):
     assert main(["prepare", "--help", "model=compact"]) == 0
     shown = capsys.readouterr().out
     assert "  # The photo.\n  face: null\n" in shown
@@ -173,7 +154,7 @@ def test_help_and_configuration_are_printed_without_running(
     assert not toy.seen
 
 
-def test_help_describes_the_choices_of_an_experiment() -> None:
+def test_help_describes_the_choices_of_an_experiment():
     shown = command_help.format_help("train", ["experiment=smoke_expert"])
     assert "  model=sync_expert   (or base, compact, lip_regressor)\n" in shown
     assert "  data=synthetic   (or corpus, shards)\n" in shown
@@ -181,7 +162,7 @@ def test_help_describes_the_choices_of_an_experiment() -> None:
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"setup"}))
-def test_command_help_has_a_comment_above_every_key(command: str) -> None:
+def test_command_help_has_a_comment_above_every_key(command):
     _, _, keys = command_help.format_help(command).partition("\nkeys")
     lines = keys.splitlines()
     for previous, line in itertools.pairwise(lines):
@@ -189,14 +170,14 @@ def test_command_help_has_a_comment_above_every_key(command: str) -> None:
             assert previous.lstrip().startswith("#"), f"{command} --help does not explain {line}"
 
 
-def test_closed_pipe_gives_no_traceback() -> None:
+def test_closed_pipe_gives_no_traceback():
     command = f"{sys.executable} -m talkinghead prepare --help | true"
     shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     assert b"Traceback" not in shown.stderr
 
 
 @pytest.mark.slow
-def test_error_of_a_parallel_sweep_is_one_line(tmp_path: Path) -> None:
+def test_error_of_a_parallel_sweep_is_one_line(tmp_path):
     command = [sys.executable, "-m", "talkinghead", "prepare", "-m", "hydra/launcher=joblib"]
     done = subprocess.run(
         [*command, "input=no (where)", "output=o", "workers=0,1"],

@@ -12,7 +12,7 @@ from talkinghead.cli.hydra_app.overrides import to_hydra
 
 
 @pytest.fixture
-def conf(tmp_path: Path) -> Path:
+def conf(tmp_path) -> Path:
     (tmp_path / "app.yaml").write_text(
         "face: null\ntext: null\nx: 1\ndata: {corpus_dir: null}\njobs: null\ngenerated: null\n"
     )
@@ -35,14 +35,14 @@ def _compose(conf: Path, *arguments: str):
         pytest.param("Grüße 日本 😀", id="unicode"),
     ],
 )
-def test_path_and_text_values_are_literal(conf: Path, value: str) -> None:
+def test_path_and_text_values_are_literal(conf, value):
     cfg = _compose(conf, f"face={value}", f"text={value}", f"data.corpus_dir={value}")
     # Hydra stores configurations as YAML, which must keep the values.
     for stored in (cfg, OmegaConf.create(OmegaConf.to_yaml(cfg))):
         assert [stored.face, stored.text, stored.data.corpus_dir] == [value] * 3
 
 
-def test_null_lists_and_empty_values_keep_their_meaning(conf: Path) -> None:
+def test_null_lists_and_empty_values_are_not_quoted(conf):
     cfg = _compose(conf, "face=null", "text=", "jobs=[{face:a,audio:b}]", "generated={a: x, b: y}")
     assert (cfg.face, cfg.text) == (None, "")
     assert cfg.jobs == [{"face": "a", "audio": "b"}]
@@ -50,7 +50,7 @@ def test_null_lists_and_empty_values_keep_their_meaning(conf: Path) -> None:
     assert _compose(conf, "face={a: x}").face == "{a: x}"
 
 
-def test_existing_file_in_brackets_is_a_file(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_file_with_brackets_is_taken_as_path(conf, monkeypatch):
     monkeypatch.chdir(conf)
     Path("[me]").touch()
     Path("{a: x}").touch()
@@ -58,14 +58,12 @@ def test_existing_file_in_brackets_is_a_file(conf: Path, monkeypatch: pytest.Mon
     assert (cfg.face, cfg.generated) == ("[me]", "{a: x}")
 
 
-def test_tilde_is_expanded_in_paths_only(conf: Path) -> None:
+def test_tilde_is_expanded_in_paths_only(conf):
     cfg = _compose(conf, "face=~/a photo.jpg", "text=~/a")
     assert (cfg.face, cfg.text) == (str(Path.home() / "a photo.jpg"), "~/a")
 
 
-def test_multirun_splits_paths_at_commas_and_texts_without_spaces(
-    conf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_multirun_splits_paths_at_commas_and_texts_without_spaces(conf, monkeypatch):
     monkeypatch.chdir(conf)
     Path("c.jpg,d.jpg").touch()
     arguments = ["face=a.jpg,b (2).jpg", "audio=c.jpg,d.jpg", "output=glob(*)"]
@@ -76,11 +74,11 @@ def test_multirun_splits_paths_at_commas_and_texts_without_spaces(
     ]
 
 
-def test_other_arguments_are_unchanged() -> None:
+def test_arguments_without_paths_or_texts_are_unchanged():
     arguments = ["x=[1,2]", "model=compact", "+trainer.x={a:1}", "~x", "--cfg", "job"]
     assert to_hydra(arguments) == arguments
 
 
-def test_alias_of_a_key() -> None:
+def test_key_alias_is_replaced():
     assert to_hydra(["data=my corpus, 1"], "evaluate") == ["corpus='my corpus, 1'"]
     assert to_hydra(["data=synthetic"], "train") == ["data=synthetic"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,9 +22,7 @@ def _remove_log_handlers() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def test_score_of_named_systems_prints_the_page(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_score_of_named_systems_prints_the_page(tmp_path, capsys):
     media, output = tmp_path / "my media, 1", tmp_path / "out (1)"
     write_synthetic_clip(media / "real.mp4", 1.0)
     write_synthetic_clip(media / "other.mp4", 1.0, seed=1)
@@ -53,9 +50,7 @@ def test_score_of_named_systems_prints_the_page(
         (["evaluate", "corpus=x", "input=y"], 2, "give corpus= (a prepared corpus) or input="),
     ],
 )
-def test_errors_are_one_line(
-    arguments: list[str], status: int, expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_are_one_line(arguments, status, expected, capsys):
     assert main(arguments) == status
     error = capsys.readouterr().err
     assert expected in error

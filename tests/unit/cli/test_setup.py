@@ -14,16 +14,14 @@ from talkinghead.paths import NODEPS_REQUIREMENTS, OFFLINE_REQUIREMENTS
 
 
 @pytest.mark.parametrize(("file", "count"), [(NODEPS_REQUIREMENTS, 2), (OFFLINE_REQUIREMENTS, 1)])
-def test_every_requirement_is_pinned_and_hashed(file, count: int) -> None:
+def test_every_requirement_is_pinned_and_hashed(file, count):
     lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
     assert len(lines) == count
     assert all(re.fullmatch(r"[\w-]+==[\d.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_pip_installs_hashed_files_without_dependencies(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], offline: bool
-) -> None:
+def test_pip_installs_hashed_files_without_dependencies(monkeypatch, capsys, offline):
     commands = []
     status = 0
 
@@ -48,9 +46,7 @@ def test_pip_installs_hashed_files_without_dependencies(
     assert "pip failed" in capsys.readouterr().err
 
 
-def test_uv_replaces_a_missing_pip(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_uv_replaces_a_missing_pip(monkeypatch, capsys):
     monkeypatch.setattr(installer, "find_spec", lambda name: None)
     monkeypatch.setattr(installer.shutil, "which", lambda name: "/bin/uv")
     assert installer.installer_command()[:4] == ["/bin/uv", "pip", "install", "--python"]
@@ -59,7 +55,7 @@ def test_uv_replaces_a_missing_pip(
     assert "ensurepip" in capsys.readouterr().err
 
 
-def test_help_and_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_wrong_arguments(capsys):
     assert main(["setup", "--help"]) == 0
     assert "usage: talkinghead setup" in capsys.readouterr().out
     assert main(["setup", "everything"]) == 2

@@ -17,14 +17,14 @@ def generate_config(monkeypatch: pytest.MonkeyPatch):
     return pytest.importorskip("generate_config")
 
 
-def test_configuration_agrees_with_the_signatures(generate_config) -> None:
+def test_configuration_matches_signatures(generate_config):
     generated = generate_config.generate().items()
     outdated = [str(path.relative_to(ROOT)) for path, text in generated if path.read_text() != text]
     assert not outdated, f"run scripts/generate_config.py, it changes {outdated}"
 
 
-def test_extended_files_repeat_no_value(generate_config) -> None:
-    """A file that extends another one holds only what differs."""
+def test_extending_files_repeat_no_value(generate_config):
+    """A file that extends another file contains only values that differ."""
 
     def repeated(base: dict, own: dict) -> list[str]:
         found = []
@@ -43,7 +43,7 @@ def test_extended_files_repeat_no_value(generate_config) -> None:
                 assert not repeated(base, own), f"{path} repeats values of {name}"
 
 
-def test_defaults_and_descriptions_are_filled_in(generate_config) -> None:
+def test_defaults_and_descriptions_are_filled_in(generate_config):
     text, bound = generate_config.update(f"{TARGET}template: Hello\n", "llm.")
     assert "\ntemplate: 'You said: {}'\n" in text
     assert "\ntokens_per_second: null\n" in text
@@ -61,7 +61,7 @@ def test_defaults_and_descriptions_are_filled_in(generate_config) -> None:
         ("tempo: 1", "has no parameter tempo"),
     ],
 )
-def test_variants_need_a_reason_and_keys_a_parameter(generate_config, line, problem) -> None:
+def test_unexplained_variants_and_unknown_keys_are_rejected(generate_config, line, problem):
     if problem is None:
         assert f"{line}\n" in generate_config.update(f"{TARGET}{line}\n", "")[0]
     else:
