@@ -137,7 +137,7 @@ def test_ctrl_c_interrupts_the_turn_and_ctrl_d_ends(files, tmp_path):
     assert Fraction(1, 2) < probe(clips / "turn_001.mp4").duration_s < 10
 
 
-def test_printed_configuration_shows_no_key(monkeypatch, capfd):
+def test_printed_configuration_shows_no_api_key(monkeypatch, capfd):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     groups = ("stt=openai", "llm=openai", "tts=openai")
     assert main(["converse", "--cfg", "job", "--resolve", *groups]) == 0
@@ -146,7 +146,7 @@ def test_printed_configuration_shows_no_key(monkeypatch, capfd):
     assert "sk-secret" not in log
 
 
-def test_conversation_by_openai_does_not_reveal_the_key(files, tmp_path, monkeypatch, capfd):
+def test_openai_conversation_does_not_reveal_api_key(files, tmp_path, monkeypatch, capfd):
     for package in ("openai", "faster_whisper", "pyloudnorm"):
         pytest.importorskip(package, reason="needs the extra speech")
     monkeypatch.chdir(tmp_path)
@@ -165,7 +165,7 @@ def test_conversation_by_openai_does_not_reveal_the_key(files, tmp_path, monkeyp
             options += [f"{group}=openai", f"{group}.base_url={server.url}"]
         assert main(["converse", *options]) == 0
     output = "".join(capfd.readouterr())
-    assert "Sending HTTP Request" in output  # The library's debug log is included.
+    assert "Sending HTTP Request" in output  # The log includes the debug messages of the library.
     assert KEY not in output
     assert not [path for path in tmp_path.iterdir() if KEY.encode() in path.read_bytes()]
     transcription, _, reply, *speech_requests = server.requests
@@ -185,7 +185,7 @@ def test_text_is_spoken_and_rendered(files, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_job_list_may_hold_texts(files, tmp_path, capfd, workers):
+def test_job_list_may_contain_texts(files, tmp_path, capfd, workers):
     listed, face = tmp_path / "jobs.csv", files / "face.png"
     rows = (f"a.mp4,Hello there.,,{face}", f"b.mp4,,{files / 'speech.wav'},{face}")
     listed.write_text("\n".join(("output,text,audio,face", *rows)))

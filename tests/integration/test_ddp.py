@@ -46,7 +46,7 @@ def make_expert() -> SyncExpertModule:
 
 
 class Recorder(Callback):
-    """Records the losses of every iteration, averaged over processes, and the weights' norms."""
+    """A callback that records the mean losses of all processes and the norms of the weights."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, []
@@ -66,7 +66,7 @@ class Recorder(Callback):
 
 
 class DoubleData(LipSyncDataModule):
-    """Batches in double precision, as Adam amplifies the rounding errors of single precision."""
+    """Data in double precision, because Adam amplifies rounding errors of single precision."""
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         finished = super().on_after_batch_transfer(batch, dataloader_idx)
@@ -76,7 +76,7 @@ class DoubleData(LipSyncDataModule):
 
 
 class ForkedLauncher(_MultiProcessingLauncher):
-    """Forks its processes and does not collect their sharded weights."""
+    """A launcher that forks processes and does not collect their sharded weights."""
 
     def _recover_results_in_main_process(self, *args: Any) -> None:
         pass
@@ -88,8 +88,8 @@ class ForkedShardedStrategy(ShardedStrategy):
 
 
 def run(module: Any, corpus: Path, path: Path, batch_size: int, **trainer: Any) -> list[Any]:
-    # FFmpeg filters of earlier tests wait for their threads when they are freed, and a forked
-    # process does not have these threads.
+    # Free the FFmpeg filters of earlier tests before forking: they wait for their threads, which a
+    # forked process does not have.
     gc.collect()
     data = DoubleData(
         corpus,
@@ -118,7 +118,7 @@ STRATEGIES = {"ddp": "ddp_fork_find_unused_parameters_true", "fsdp": ForkedShard
         *(pytest.param(make_gan, kind, marks=pytest.mark.slow) for kind in ("ddp", "fsdp")),
     ],
 )
-def test_two_processes_equal_one_with_a_double_batch(
+def test_two_processes_equal_one_process_with_double_batch(
     make: Any, strategy: str, corpus: Path, tmp_path: Path
 ) -> None:
     kind = STRATEGIES[strategy]
@@ -161,13 +161,13 @@ def test_runs_of_a_sweep_can_use_two_processes(tmp_path: Path) -> None:
     for folder_ in runs:
         saved = torch.load(folder_ / "checkpoints" / "last.ckpt", weights_only=True)
         assert saved["iteration"] == 2
-    # The second processes leave no files.
+    # The second process of each run leaves no files.
     names = {path.name for path in (tmp_path / "my sweep").iterdir()}
     assert names == {"0", "1", "sweep.csv", "multirun.yaml"}
 
 
 @pytest.mark.slow
-def test_fsdp_trainer_takes_a_step(tmp_path: Path) -> None:
+def test_fsdp_trainer_trains(tmp_path: Path) -> None:
     run_dir = f"hydra.run.dir={tmp_path}"
     done = talkinghead("train", "experiment=smoke_expert", "trainer=fsdp", *TINY, run_dir)
     assert done.returncode == 0, done.stderr

@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_corpus_run_and_video_are_written(folder: Path) -> None:
+def test_prepare_train_and_predict_write_files(folder: Path) -> None:
     manifest = json.loads((folder / "corpus" / "manifest.json").read_text())
     assert {clip["split"] for clip in manifest["clips"]} == {"train", "val"}
     assert len(manifest["clips"]) == 4
@@ -62,7 +62,7 @@ def test_corpus_run_and_video_are_written(folder: Path) -> None:
     assert info.has_audio
 
 
-def test_predictor_frames_equal_the_modules(folder: Path) -> None:
+def test_loaded_checkpoint_predicts_frames_of_training_module(folder: Path) -> None:
     checkpoint = folder / "run/checkpoints/last.ckpt"
     content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
     module = LipSyncGANModule(
@@ -88,7 +88,7 @@ def test_predictor_frames_equal_the_modules(folder: Path) -> None:
             assert np.array_equal(next(first)[0], next(second)[0])
 
 
-def test_a_resumed_run_continues_in_its_folder(folder: Path) -> None:
+def test_resumed_run_continues_in_same_folder(folder: Path) -> None:
     def run(max_iterations: int, *more: str) -> None:
         options = [*TINY, "logger=tensorboard", f"data.corpus_dir={folder / 'corpus'}"]
         arguments = [*options, f"model.max_iterations={max_iterations}", "name=resumed", *more]

@@ -1,4 +1,4 @@
-"""Every experiment takes a step with its own model and losses, on drawn faces."""
+"""Tests that train each experiment for one step on drawn faces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEW_ROWS = ["callbacks.preview.num_rows=1", "callbacks.preview.clip_frames=5"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_experiment_takes_a_step(experiment: str, tmp_path: Path) -> None:
+def test_experiment_trains_one_step(experiment: str, tmp_path: Path) -> None:
     small = TINY if experiment in NO_OPENINGS else TINY + FEW_OPENINGS + FEW_ROWS
     assert main(["train", f"experiment={experiment}", *small, f"hydra.run.dir={tmp_path}"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())

@@ -65,13 +65,13 @@ def test_invalid_input_gives_one_line_and_ends_all_threads(files, tmp_path, capf
     (line,) = messages(capfd)
     assert message in line
     assert not list(tmp_path.iterdir())
-    while threading.active_count() > threads + 1:  # The detector keeps one.
+    while threading.active_count() > threads + 1:  # The detector keeps one thread.
         assert time.monotonic() - started < 20  # Whisper may still be loading.
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", ["one.mp4", "instant.mp4"])
-def test_video_of_one_frame_is_a_photo(files, tmp_path, name):
+def test_video_of_one_frame_is_treated_as_photo(files, tmp_path, name):
     assert predict(files, f"output={tmp_path / 'out.mp4'}", face=name) == 0
     assert probe(tmp_path / "out.mp4").fps == 25
     assert sum(1 for _ in read_video(tmp_path / "out.mp4")) == 30
@@ -132,7 +132,7 @@ def test_ctrl_c_stops_and_leaves_no_file(files, tmp_path):
         _, error = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert time.monotonic() - started < 20  # A second or two on an idle machine.
+    assert time.monotonic() - started < 20  # Takes one to two seconds on an idle machine.
     assert process.returncode == 130
     assert error.splitlines()[-1] == "talkinghead: interrupted"
     assert "Traceback" not in error

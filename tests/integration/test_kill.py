@@ -1,4 +1,4 @@
-"""SIGKILL in adversarial training: the resumed run equals an uninterrupted one."""
+"""SIGKILL in adversarial training: the resumed run equals an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     killed, resumed, whole = (tmp_path / name for name in ("killed", "resumed", "whole"))
     last = killed / "checkpoints" / "last.ckpt"
 
-    # There are a few iterations between checkpoints, so some are lost and repeated.
+    # Checkpoints are a few iterations apart, so some iterations are lost and repeated.
     command = [sys.executable, "-m", "talkinghead", "train", *common, f"hydra.run.dir={killed}"]
     command += ["model.max_iterations=100000", "callbacks.last.minutes=0.01"]
     process = subprocess.Popen(command, start_new_session=True)

@@ -40,7 +40,7 @@ def test_photo_with_special_characters_in_names(files, tmp_path):
     assert abs(info.duration_s - Fraction(6, 5)) <= Fraction(1, 25)
     frames = read_frames(output)
     assert len(frames) == 30
-    # Away from the mouth only the rounding of the encoder differs.
+    # Far from the mouth, frames differ only by encoder rounding.
     motion = np.abs(frames - frames[0]).mean((0, 3))
     assert motion[:60].mean() < 0.5
     assert motion[130:170, 90:150].mean() > 2 * motion[:60].mean()
@@ -79,7 +79,7 @@ def test_photo_with_idle_motion(files, tmp_path):
     assert predict(files, f"output={output}", *arguments) == 0
     frames = read_frames(output)
     moved = np.abs(frames[0] - frames[-1]).mean(-1)
-    # The head moves, the corners of the photo do not.
+    # The head moves, but the corners of the photo do not.
     assert moved[60:110, 80:170].mean() > 3 * moved[-30:, -30:].mean()
     corner = read_image(files / "face.png")[-30:, -30:].astype(int)
     assert np.abs(frames[-1][-30:, -30:] - corner).mean() < 4
@@ -146,7 +146,7 @@ def test_second_run_renders_only_missing_outputs(batch, tmp_path, capfd):
     assert "wall.png" in captured.out + captured.err
     assert "1 of 3 jobs failed" in captured.err
     (tmp_path / "c.mp4").unlink()
-    # Device and shards do not change an output, the quality does.
+    # Outputs depend on the quality, but not on device and shards.
     assert main(["predict", *batch, "device=cpu", "num_shards=1"]) == 1
     assert "a.mp4: exists already" in capfd.readouterr().out
     after = written_ns(tmp_path)
@@ -158,7 +158,7 @@ def test_second_run_renders_only_missing_outputs(batch, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_joblib_launcher_divides_a_list(batch, files, tmp_path):
-    # The failing job, b, is not in either shard.
+    # Neither shard contains the failing job b.
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "num_shards=3", "shard=0,2"]
     command = [sys.executable, "-m", "talkinghead", "predict", "-m", *batch, *launcher]
     done = subprocess.run(

@@ -33,7 +33,7 @@ def test_optuna_minimises_the_objective(tmp_path: Path) -> None:
     rates = {float(row["optimizer.lr"]) for row in rows}
     assert len(rates) == 2
     assert all(1e-4 <= rate <= 3e-3 for rate in rates)
-    # Optuna got the same values.
+    # Optuna received the same values.
     found = (tmp_path / "optimization_results.yaml").read_text()
     assert rows[0]["val/loss"] in found
     assert {row["state"] for row in rows} == {"finished"}

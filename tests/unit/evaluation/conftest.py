@@ -22,5 +22,5 @@ def bar_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bar_clips(bar_corpus: Path) -> list[RealClip]:
-    """The two clips of the validation split."""
+    """Return the two clips of the validation split."""
     return [load_clip(bar_corpus, clip, SPEC) for clip in Manifest.load(bar_corpus).split("val")]

@@ -76,7 +76,7 @@ def test_chosen_clips_alternate_between_speakers() -> None:
     assert len(choose_clips(clips, None)) == 53
 
 
-def test_other_clip_is_of_the_same_speaker_or_split_if_possible() -> None:
+def test_other_clip_prefers_same_speaker_then_same_split() -> None:
     test, clips = entries("test", d=1), entries("val", a=3, b=1)
     manifest = Manifest(SPEC, "litert", "1", (*clips, *test))
     others = [choose_other_clip(clip, manifest) for clip in (*clips, *test)]
@@ -86,7 +86,7 @@ def test_other_clip_is_of_the_same_speaker_or_split_if_possible() -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generator without training, which copies the reference."""
+    """Return the checkpoint of an untrained generator, which copies the reference."""
     meta = {"generator": GENERATOR, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "-"}
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_release(path, "generator", build("generator", GENERATOR, SPEC), meta)
@@ -129,7 +129,7 @@ def test_evaluate_writes_a_report(bar_corpus: Path, checkpoint: Path, tmp_path: 
     assert cv2.imread(str(strips[0])).shape == (4 * 160, 10 * 176, 3)
 
 
-def test_product_is_the_default(bar_corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_product_generation_is_default(bar_corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     report = evaluate(checkpoint, bar_corpus, tmp_path, options(max_clips=1), lip_prior=None)
     assert report["options"]["generation"] == "product"
     assert report["options"]["articulation"] == PredictOptions().articulation

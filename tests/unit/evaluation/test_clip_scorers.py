@@ -82,11 +82,12 @@ def test_frechet_distance_of_known_gaussians() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=(4000, 3))
     b = rng.normal(size=(4000, 3)) * (1, 2, 3) + (2, 0, 0)
-    # |mean|^2 and, for diagonal covariances, the squared differences of the deviations.
+    # The expected distance is the sum of |mean|^2 and, because the covariances are diagonal, the
+    # squared differences of the standard deviations.
     assert frechet_distance(a, b) == pytest.approx(4 + 0 + 1 + 4, rel=0.05)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
     assert math.isnan(frechet_distance(a[:1], b))
-    # Fewer images than features.
+    # There are fewer images than features.
     a, b = rng.normal(size=(5, 8)), rng.normal(size=(6, 8)) + 0.5
     covariances = [np.cov(x, rowvar=False) for x in (a, b)]
     root = np.trace(sqrtm(covariances[0] @ covariances[1] + 1e-12 * np.eye(8))).real
@@ -94,7 +95,7 @@ def test_frechet_distance_of_known_gaussians() -> None:
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-3)
 
 
-def test_inception_reads_the_file_of_torchvision(tmp_path: Path) -> None:
+def test_inception_loads_torchvision_weights(tmp_path: Path) -> None:
     torch.save(inception_v3(weights=None, init_weights=False).state_dict(), tmp_path / "i.pth")
     features = Inception(tmp_path / "i.pth").features(noise(0, 2))
     assert features.shape == (2, 2048)
@@ -115,8 +116,8 @@ def test_invalid_weight_files_are_rejected(tmp_path: Path) -> None:
             FaceRecogniser(tmp_path / name, 0, 1)
 
 
-def test_mfcc_equals_that_of_syncnets_training() -> None:
-    """Compare with `python_speech_features.mfcc` 0.6 of the same 16-bit samples."""
+def test_mfcc_matches_python_speech_features() -> None:
+    """Expected values are from `python_speech_features` 0.6 on the same 16-bit samples."""
     time_s = np.arange(8000) / 16_000
     chirp = np.sin(2 * np.pi * (200 + 3000 * time_s) * time_s) * np.linspace(0.1, 0.9, 8000)
     coefficients = syncnet.mfcc(chirp.astype(np.float32))
@@ -124,7 +125,7 @@ def test_mfcc_equals_that_of_syncnets_training() -> None:
     np.testing.assert_allclose(coefficients[:, [0, 30]].T, GOLDEN, rtol=1e-4, atol=1e-3)
 
 
-def test_syncnet_reads_a_file_of_the_published_layout(tmp_path: Path) -> None:
+def test_syncnet_loads_published_weight_layout(tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = syncnet.SyncNet().state_dict()
     # Names and shapes of the published file.
@@ -140,7 +141,7 @@ def test_syncnet_reads_a_file_of_the_published_layout(tmp_path: Path) -> None:
         assert audio.shape == video.shape == (num_windows, 1024)
 
 
-def test_notes_name_every_skipped_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notes_list_every_skipped_score(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("talkinghead.losses.perceptual_loss._OFFLINE_PACKAGE", "no_such_package")
     scorers = Scorers.build(ScorerOptions(sync=SyncNetworkOptions(checkpoint=None)))
     assert scorers.lpips is None

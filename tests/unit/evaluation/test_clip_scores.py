@@ -48,16 +48,16 @@ def test_scores_of_a_model_that_follows_the_audio(bar_clips: list[RealClip]) -> 
     assert values["openness_silence"] == pytest.approx(0, abs=0.1)
     assert values["opening_own"] == pytest.approx(values["opening_real"], abs=0.03)
     assert values["motion_ratio"] == pytest.approx(1, abs=0.1)
-    assert values["sharpness_ratio"] > 1  # The real bar was resampled, the generated one was not.
+    assert values["sharpness_ratio"] > 1  # Only the real bar was resampled.
     assert values["lmd"] < 0.01
-    # The clip's own audio is only wrong if it is rotated.
+    # Compare the clip's own audio with itself and with the rotated version.
     values = score(bar_clips[0], bar_clips[0], BarModel()).values
     assert values["r_other"] == pytest.approx(values["r_own"])
     assert values["l1_ratio"] == pytest.approx(1)
     assert values["r_elsewhere"] < 0.7
 
 
-def test_lip_prior_makes_a_model_that_ignores_the_audio_follow_it(bar_clips) -> None:
+def test_lip_prior_makes_audio_independent_model_follow_audio(bar_clips) -> None:
     model = BarModel(ignores_audio=True)
     values = score(*bar_clips, model).values
     assert values["r_own"] == values["r_other"] == values["motion_ratio"] == 0
@@ -74,7 +74,7 @@ def test_lip_prior_makes_a_model_that_ignores_the_audio_follow_it(bar_clips) -> 
 def test_speech_ratio_excludes_pauses(bar_corpus: Path, bar_clips: list[RealClip]) -> None:
     clip = load_clip(bar_corpus, bar_clips[0].entry, SPEC, max_frames=30)
     features = clip.audio.features.clone()
-    features[:, :4] = 2.0  # Differs only in the silence at the start of the clip.
+    features[:, :4] = 2.0  # The audio differs only in the silence at the start of the clip.
     other = replace(clip, audio=replace(clip.audio, features=features))
     values = score(clip, other, BarModel()).values
     for prefix in ("", "lips_"):
@@ -85,7 +85,7 @@ def test_speech_ratio_excludes_pauses(bar_corpus: Path, bar_clips: list[RealClip
 def test_compositing_changes_only_the_mouth(bar_clips: list[RealClip]) -> None:
     clip, model = bar_clips[0], BarModel()
     generator = ClipGenerator(model, SPEC)
-    # Lips that differ in all frames, so that the reference is not averaged.
+    # The lips differ in all frames, so that the reference is not averaged.
     lips = np.arange(len(clip.faces) * 40, dtype=np.float32).reshape(-1, 20, 2)
     encoded = generator.encode(clip.faces, lips)
     shown = generator.generate(encoded, clip.audio.silenced()).shown
@@ -95,7 +95,8 @@ def test_compositing_changes_only_the_mouth(bar_clips: list[RealClip]) -> None:
     inside = np.zeros(shown.shape[1:3], dtype=bool)
     x0, y0, x1, y1 = (int(v) for v in SPEC.mouth_box)
     inside[y0:y1, x0:x1] = True
-    inside[y0 : y0 + 20, x0 : x0 + 20] = False  # In the box, but outside the blended region.
+    # This corner of the box is outside the blended region.
+    inside[y0 : y0 + 20, x0 : x0 + 20] = False
     assert (shown[:, ~inside] == clip.faces[:, ~inside]).all()
     assert np.abs(generator.copy_reference(encoded)[0].astype(int) - clip.faces[0]).max() <= 2
 
@@ -111,7 +112,7 @@ def test_still_mode_uses_only_the_reference_frame(bar_clips: list[RealClip]) -> 
     expected = draw_mouths(gaps_of(clip.audio.mel, len(clip.faces)))
     torch.testing.assert_close(mouths, expected, rtol=0, atol=1e-4)
     assert len(model.contexts) == 1
-    # In videos, the noise is averaged.
+    # In video mode, averaging reduces the noise.
     image = ClipGenerator(model, SPEC).encode(faces, clip.lips).frames[0].reference.image
     error = [np.abs(x[:100].astype(float) - clip.faces[0, :100]).mean() for x in (image, faces[7])]
     assert error[0] < 0.5 * error[1]
@@ -128,7 +129,7 @@ def network() -> LipSyncGenerator:
     return model
 
 
-def test_product_uses_samples_and_model_uses_stored_features(
+def test_generation_product_uses_samples_and_model_uses_features(
     bar_clips: list[RealClip], network: LipSyncGenerator
 ) -> None:
     clip, rng = bar_clips[0], np.random.default_rng(0)
@@ -154,7 +155,7 @@ def test_product_selects_references_and_scores_composited_frames(
     points = np.repeat(points, len(clip.faces), axis=0)
     points[:, 36], points[:, 45] = (50, 50), (50 + EYE_DISTANCE_PX, 50)
     points[:, 62], points[:, 66] = (128, 180), (128, 190)
-    points[9, 66] = (128, 181)  # The only closed mouth, which the reference policy prefers.
+    points[9, 66] = (128, 181)  # The only closed mouth; the reference policy prefers it.
     lips = points[:, 48:68] + np.arange(len(points), dtype=np.float32)[:, None, None] / 10
     product = ClipGenerator(network, SPEC, generation="product", articulation=2.0)
     encoded = product.encode(clip.faces, lips, points, "ibug68")

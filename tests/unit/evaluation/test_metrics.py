@@ -31,7 +31,7 @@ def test_opening_series_is_nan_without_a_face() -> None:
     assert np.isnan(metrics.opening_series(no_face, detector.topology)).all()
 
 
-def test_correlation_of_openings() -> None:
+def test_opening_correlation() -> None:
     time = np.arange(50, dtype=np.float32)
     wave, still = np.sin(time / 3), np.full(50, 0.1, np.float32)
     assert metrics.pearson(wave, 3 * wave - 2) == pytest.approx(1)
@@ -41,7 +41,7 @@ def test_correlation_of_openings() -> None:
     assert metrics.pearson(broken, wave) < 0.5
     assert math.isnan(metrics.pearson(still, wave))
     assert math.isnan(metrics.pearson(wave[:2], wave[:2]))
-    # A mouth that does not move where the real one does counts as uncorrelated.
+    # A still mouth is uncorrelated with a moving real mouth.
     assert metrics.opening_correlation(still, wave) == 0
     assert math.isnan(metrics.opening_correlation(wave, still))
     assert math.isnan(metrics.opening_correlation(still * NAN, wave))
@@ -68,7 +68,7 @@ def test_frames_are_divided_into_speech_and_pauses() -> None:
     assert speech[28:47].all()
     assert not speech[:20].any()
     assert not speech[55:].any()
-    noisy = mel + 0.3 * torch.rand(80, 240) + 1.0  # A noise floor changes nothing.
+    noisy = mel + 0.3 * torch.rand(80, 240) + 1.0  # Adds a noise floor, which must not matter.
     assert (metrics.speech_frames(noisy, 75, SPEC.fps, SPEC) == speech).mean() > 0.95
     assert not metrics.speech_frames(silent, 75, SPEC.fps, SPEC).any()
     assert metrics.speech_frames(silent + 4, 73, SPEC.fps, SPEC).all()
@@ -106,7 +106,7 @@ def test_jitter_measures_motion_outside_the_mouth() -> None:
 
 def test_sharpness_ignores_brightness() -> None:
     board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * torch.ones(1, 3, 1, 1)
-    # The Laplacian of a board of 0 and 255 is +-4 x 255.
+    # The Laplacian of a checkerboard of 0 and 255 is +-4 x 255.
     for image in (board, board + 0.3):
         assert metrics.sharpness(image) == pytest.approx((4 * 255) ** 2, rel=0.05)
 
@@ -137,7 +137,7 @@ def test_sync_scores_find_the_offset() -> None:
     assert metrics.sync_scores(video[:4], video[:4]).offset == 0
 
 
-def test_torchmetrics_average_over_clips() -> None:
+def test_torchmetrics_classes_average_over_clips() -> None:
     wave, mask = torch.sin(torch.arange(50.0)), torch.arange(50) > 25
     correlation = metrics.MouthOpeningCorrelation()
     correlation.update(wave, wave)

@@ -72,10 +72,11 @@ def test_page_is_self_contained(clips: list[ClipResult], tmp_path: Path) -> None
 
 def test_insignificant_differences_have_no_winner(clips: list[ClipResult]) -> None:
     best = winners(clips, ["good", "<b>bad"])
-    assert best == {"r_own": "good", "r_own_speech": "good", "lmd": "good"}  # Not jitter.
+    # `jitter` has no winner.
+    assert best == {"r_own": "good", "r_own_speech": "good", "lmd": "good"}
     few = [clip for clip in clips if clip.clip in ("c0", "c1", "c2")]
     assert winners(few, ["good", "<b>bad"]) == {}
-    # Better in the mean, but worse in half of the clips.
+    # System "a" is better in the mean, but worse in half of the clips.
     lead = {"a": (0.3, -0.2), "b": (0.0, 0.0)}
     alike = [scored(f"c{i}", s, 0.5 + lead[s][i % 2]) for i in range(20) for s in "ab"]
     assert winners(alike, ["a", "b"]) == winners(alike, ["a"]) == {}
@@ -98,7 +99,7 @@ def test_groups_are_not_compared_and_verdict_is_shown(
     assert 'class="best"' not in text
 
 
-def test_curves_are_to_scale_with_gaps(clips: list[ClipResult]) -> None:
+def test_curves_are_scaled_and_have_gaps(clips: list[ClipResult]) -> None:
     assert clips[0].visuals is not None
     plot = make_plot(clips[0].visuals, Fraction(25), "#123456")
     (_, _, real), (name, colour, ours) = plot.paths

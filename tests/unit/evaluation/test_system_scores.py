@@ -1,4 +1,4 @@
-"""Scores of video files: a real video against itself, with late audio and as a still."""
+"""Scores of video files: a copy of the real video, a copy with late audio, and a still."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = ScoreOptions(lpips=False, sync=SyncNetworkOptions(checkpoint=None), num_
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The report on a copy of a real clip, one with late audio, and a still."""
+    """Return the report on a copy of a real clip, a copy with late audio, and a still."""
     folder = tmp_path_factory.mktemp("media")
     character = Character.of(0)
     samples, opening = speak(character, Fraction(12, 5), RATE, np.random.default_rng(0))
@@ -71,7 +71,7 @@ def test_late_audio_changes_only_the_sync_scores(report: dict[str, Any]) -> None
     assert changed <= {"lse_d", "lse_c", "sync_offset", "lse_d_at_zero"}
 
 
-def test_still_has_no_correlation(report: dict[str, Any]) -> None:
+def test_still_video_has_no_correlation(report: dict[str, Any]) -> None:
     values, real = means(report, "still"), means(report, REFERENCE)
     assert abs(values["r_own"]) < 0.3
     assert values["motion_ratio"] < 0.2
@@ -86,7 +86,7 @@ def test_still_has_no_correlation(report: dict[str, Any]) -> None:
     assert rows == [("one", system, 60) for system in report["systems"]]
 
 
-def test_files_of_other_sizes_are_aligned_separately(tmp_path: Path) -> None:
+def test_files_of_different_size_are_aligned_separately(tmp_path: Path) -> None:
     write_synthetic_clip(tmp_path / "real.mp4", sample_rate=None, seed=2)
     large = {"width": 448, "height": 384}
     write_synthetic_clip(tmp_path / "large.mp4", sample_rate=None, seed=2, **large)
@@ -139,7 +139,7 @@ def test_files_are_paired_by_their_names(tmp_path: Path) -> None:
             pair_videos(tmp_path / generated, real)
 
 
-def test_names_of_systems() -> None:
+def test_system_names() -> None:
     assert name_systems("out/ours") == {"ours": Path("out/ours")}
     assert name_systems("out/ours.v2.mp4") == {"ours.v2": Path("out/ours.v2.mp4")}
     assert list(name_systems(["a/x", "b/y"])) == ["x", "y"]

@@ -11,7 +11,7 @@ import pytest
 from talkinghead.predict.pipeline import in_thread
 
 
-def test_items_keep_their_order_and_exceptions_follow_them():
+def test_items_keep_order_and_exception_is_raised_after_items():
     def stage():
         yield from range(100)
         raise ValueError("broken")
@@ -27,7 +27,7 @@ def test_stage_is_at_most_depth_items_ahead():
     items = in_thread((taken.append(item) for item in range(1000)), 4, "bounded")
     next(items)
     time.sleep(0.3)
-    # One was consumed, four wait, one is on its way into the queue.
+    # One item was consumed, four are in the queue, and one waits for space in the queue.
     assert len(taken) == 6
     items.close()
 

@@ -47,7 +47,7 @@ def images(predictor, face, given):
     return np.stack([image for image, _ in predictor.predict(face, given)]).astype(int)
 
 
-def test_only_the_mouth_moves_and_predictions_are_independent(predictor, photo):
+def test_only_mouth_changes_and_predictions_are_independent(predictor, photo):
     first = images(predictor, photo, speech())
     outside = np.ones((HEIGHT, WIDTH), bool)
     outside[BOX] = False
@@ -58,13 +58,13 @@ def test_only_the_mouth_moves_and_predictions_are_independent(predictor, photo):
     assert np.array_equal(images(predictor, photo, speech()), first)
 
 
-def test_chunk_size_makes_no_difference(photo):
+def test_chunk_size_does_not_change_frames(photo):
     one, many = (images(make_predictor(chunk_frames=n), photo, speech(1.3)) for n in (1, 25))
     assert len(one) == len(many) == 33
     assert np.abs(one - many).max() <= 1
 
 
-def test_articulation_scales_the_motion(photo):
+def test_articulation_scales_mouth_motion(photo):
     silence = AudioClip(np.zeros(16_000, np.float32), 16_000)
     still = images(make_predictor(), photo, silence)[-1]
     none, half, full, double = (
@@ -75,7 +75,7 @@ def test_articulation_scales_the_motion(photo):
     assert none < half < full < double
 
 
-def test_render_writes_a_file_and_reports_its_progress(predictor, photo, tmp_path):
+def test_render_writes_file_and_reports_progress(predictor, photo, tmp_path):
     output, seen = tmp_path / "new folder" / "talking.mp4", []
     report = predictor.render(photo, speech(1.5), output, progress=lambda *now: seen.append(now))
     times, audio_s, metadata = probe_output(output)
@@ -96,7 +96,7 @@ def test_frames_without_a_face_are_unchanged_and_counted(predictor, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["photo", "video"])
-def test_source_without_a_face_is_an_error_and_leaves_no_file(predictor, tmp_path, kind):
+def test_source_without_face_raises_error_and_leaves_no_file(predictor, tmp_path, kind):
     face = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     if kind == "video":
         face = write_video(tmp_path / "dark.mp4", [Fraction(i, 25) for i in range(20)], range(20))
@@ -157,7 +157,7 @@ def test_long_video_is_not_kept_in_memory(predictor, video, monkeypatch):
     for shown, _ in enumerate(predictor.predict(video, speech(6.0)), 1):
         ahead = max(ahead, decoded - shown)
     assert shown == 150
-    # The reference (1 s), smoothing (0.5 s), the fade, three queues and the batches between them.
+    # Frames for the reference (1 s), smoothing (0.5 s), the fade, three queues and the batches.
     assert ahead < 25 + 13 + 3 + 3 * 9 + 2 * 8 + 4
 
 
@@ -176,7 +176,7 @@ def test_invalid_options_are_refused():
 
 
 @pytest.mark.parametrize(("kind", "duration_s"), [("photo", 1.2), ("video", 1.6)])
-def test_avatar_gives_the_frames_of_its_source(predictor, request, kind, duration_s):
+def test_avatar_frames_equal_source_frames(predictor, request, kind, duration_s):
     face, given = request.getfixturevalue(kind), speech(duration_s)
     expected = images(predictor, face, given)
     assert len(expected) == 25 * duration_s
@@ -188,7 +188,7 @@ def test_avatar_gives_the_frames_of_its_source(predictor, request, kind, duratio
     ("extend", "order"),
     [("pingpong", "012321012321"), ("loop", "012301230123"), ("hold", "012333333333")],
 )
-def test_avatar_of_a_video_is_extended(predictor, tmp_path, extend, order):
+def test_avatar_of_short_video_is_extended(predictor, tmp_path, extend, order):
     short = write_video(tmp_path / "short.mp4", [Fraction(i, 25) for i in range(4)])
     avatar = predictor.avatar(short, SourceOptions(extend=extend))
     frames = avatar.source.play()
@@ -215,7 +215,7 @@ def test_face_is_detected_and_encoded_once(photo, monkeypatch):
     assert np.array_equal(images(predictor, avatar, speech(0.4)), expected)
 
 
-def test_threads_share_an_avatar(predictor, photo):
+def test_several_threads_can_share_an_avatar(predictor, photo):
     avatar = predictor.avatar(photo)
     speeches = [speech(0.8, seed=seed) for seed in range(4)]
     one_by_one = [images(predictor, avatar, given) for given in speeches]
@@ -225,7 +225,7 @@ def test_threads_share_an_avatar(predictor, photo):
     assert not np.array_equal(one_by_one[0], one_by_one[1])
 
 
-def test_long_video_is_cut(predictor, video, monkeypatch, caplog):
+def test_avatar_uses_only_start_of_long_video(predictor, video, monkeypatch, caplog):
     monkeypatch.setattr(avatar_module, "MAX_BYTES", 10 * HEIGHT * WIDTH * 3)
     assert len(predictor.avatar(video).face_frames) == 10
     assert "only the first 0.4 s are used" in caplog.text
@@ -243,7 +243,7 @@ GPU = [("cuda", precision) for precision in ("auto", "32", "16-mixed", "bf16-mix
     ("device", "precision"),
     [("cpu", "bf16-mixed"), *(pytest.param(*case, marks=pytest.mark.gpu) for case in GPU)],
 )
-def test_frames_are_close_to_those_of_full_precision(photo, device, precision):
+def test_frames_are_close_to_full_precision_frames(photo, device, precision):
     exact = images(make_predictor(), photo, speech(0.4))
     found = images(make_predictor(device=device, precision=precision), photo, speech(0.4))
     assert np.abs(exact - found).mean() < 1.0

@@ -1,4 +1,4 @@
-"""The training benchmark."""
+"""Tests of the training benchmark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TINY = [
 ]
 
 
-def test_a_variant_changes_only_the_setting_that_it_names() -> None:
+def test_variant_changes_only_named_settings() -> None:
     script = runpy.run_path(SCRIPT)
     args = argparse.Namespace(
         corpus=None, batch_size=8, workers=0, steps=3, warmup=1, overrides=["seed=7"]
@@ -53,7 +53,7 @@ def test_a_variant_changes_only_the_setting_that_it_names() -> None:
 def test_table_compares_variants_within_each_round() -> None:
     script = runpy.run_path(SCRIPT)
     timing = script["Timing"]
-    # In the second round all steps take twice as long; the variant always takes half the time.
+    # All steps take twice as long in the second round; "quick" takes half as long as "plain".
     first = [timing([2.0, 2.0, 9.0], [0.5, 0.5, 0.5], 100), timing([4.0] * 3, [1.0] * 3, 120)]
     second = [timing([1.0] * 3, [0.0] * 3, 90), timing([2.0] * 3, [0.0] * 3, 80)]
     results = {("a", "plain"): first, ("a", "quick"): second, ("b", "plain"): ["no compiler"]}
@@ -65,7 +65,7 @@ def test_table_compares_variants_within_each_round() -> None:
 
 
 @pytest.mark.slow
-def test_real_steps_are_timed(
+def test_training_steps_are_timed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--models", "compact", "--variants", "plain", "fused+malloc+accumulate"]

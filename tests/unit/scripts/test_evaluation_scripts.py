@@ -1,4 +1,4 @@
-"""The scripts that render sheets of faces or score lip motion, with real weights and portraits."""
+"""Tests of the scripts that render sheets of faces or score lip motion."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def load(script: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_difficult_inputs_are_rendered_and_counted(
+def test_difficult_inputs_sheet_writes_images_and_csv(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     portrait, output = np.ascontiguousarray(data.astronaut()[0:288, 60:420]), tmp_path / "sheet"
@@ -76,7 +76,7 @@ def test_difficult_inputs_are_rendered_and_counted(
     assert sheet[:, 480:].max() < 10
 
 
-def test_depth_map_turns_the_head(tmp_path: Path) -> None:
+def test_depth_map_rotates_the_head(tmp_path: Path) -> None:
     script, detector, photo = load("difficult_inputs_sheet"), LiteRtDetector(), data.astronaut()
     media = script["Media"](tmp_path, detector, photo, None, None, None)
     images = [frame.image for frame in read_video(script["turned"](media))]
@@ -86,7 +86,7 @@ def test_depth_map_turns_the_head(tmp_path: Path) -> None:
     assert np.abs(images[45][:, 480:].astype(int) - images[0][:, 480:]).mean() < 3
 
 
-def test_unseen_faces_are_measured_and_shown(
+def test_unseen_faces_sheet_writes_image_and_csv(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faces, video, output = tmp_path / "faces", tmp_path / "talking.mp4", tmp_path / "sheet"
@@ -105,7 +105,7 @@ def test_unseen_faces_are_measured_and_shown(
     assert int(photo["num_frames"]) == int(dubbed["num_frames"]) == round(25 * SECONDS)
     assert float(photo["spread"]) > 0.02
     assert float(photo["ratio"]) == pytest.approx(float(photo["spread"]) / 0.1)
-    # The video was rendered with the same audio from nearly the same image as its first frame.
+    # The input video was rendered with the same audio from nearly the same image.
     assert float(dubbed["r"]) > 0.6
     assert abs(int(dubbed["late"])) <= 1
     assert abs(float(dubbed["r_in_sync"]) - float(dubbed["r"])) < 0.3
@@ -115,13 +115,14 @@ def test_unseen_faces_are_measured_and_shown(
     assert f"| astronaut | demo | 40 | {float(photo['spread']):.3f} |" in printed
     sheet = cv2.imread(str(output / "sheet.jpg"))
     assert sheet.shape == (3 * 160, 10 * 176, 3)
-    # The first image has the most closed mouth, the second the most open; the rest is equal.
+    # The first image has the most closed mouth and the second the most open mouth. Other parts of
+    # the face are equal.
     closed, opened = (sheet[:, x : x + 176].astype(float) for x in (0, 176))
     assert np.abs(closed - opened)[70:130, 50:126].mean() > 8
     assert np.abs(closed - opened)[30:50, 50:126].mean() < 4
 
 
-def test_true_lip_motion_distinguishes_audio_that_the_model_ignores(
+def test_true_lip_motion_increases_l1_ratio_of_audio_independent_model(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus, checkpoint = tmp_path / "corpus", tmp_path / "small.safetensors"

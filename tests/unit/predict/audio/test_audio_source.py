@@ -25,7 +25,7 @@ def cut(clip, size):
         yield clip.samples[start : start + size]
 
 
-def test_stream_equals_the_whole_clip(avatar, tmp_path):
+def test_output_of_stream_equals_output_of_whole_clip(avatar, tmp_path):
     clip = speech(2.0, 22_050)
     whole, stream = tmp_path / "whole.mp4", tmp_path / "stream.mp4"
     seen = []
@@ -41,7 +41,7 @@ def test_stream_equals_the_whole_clip(avatar, tmp_path):
         assert np.abs(one.image.astype(int) - other.image).mean() < 1
 
 
-def test_stream_is_read_once_and_as_it_arrives(avatar):
+def test_stream_is_read_incrementally_and_only_once(avatar):
     given = []
 
     def chunks():
@@ -70,7 +70,7 @@ def test_queue_of_the_audio_track_is_bounded(avatar, tmp_path, monkeypatch):
     stream = SpeechStream(cut(speech(8.0), 1600), 16_000)
     avatar.predictor.render(avatar, stream, tmp_path / "out.mp4")
     assert len(lengths) == 2 * 81
-    # Two queues and two batches of eight frames, and the look-ahead: less than two seconds.
+    # Two queues and two batches of eight frames and the look-ahead last less than two seconds.
     assert max(lengths) < 20
 
 
@@ -92,7 +92,7 @@ FLOAT_MONO = r"expected float32 \[num_samples\]"
         ([np.zeros(80, np.int16)], MediaError, FLOAT_MONO),
     ],
 )
-def test_error_of_the_source_leaves_no_file(avatar, tmp_path, chunks, error, message):
+def test_error_in_speech_source_leaves_no_file(avatar, tmp_path, chunks, error, message):
     with pytest.raises(error, match=message):
         avatar.predictor.render(avatar, SpeechStream(chunks, 16_000), tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())

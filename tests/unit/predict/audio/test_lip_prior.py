@@ -16,7 +16,7 @@ SAMPLES = speech(3.13).samples
 
 
 class Curve:
-    """Lip prior that needs no audio: the index of each frame."""
+    """A lip prior without audio that returns the index of each frame as the motion."""
 
     past_s, block_s, ahead_s = Fraction(0), Fraction(2, 5), Fraction(0)
     sample_rate, fps, blend_weight = 16_000, Fraction(25), 1.0
@@ -27,7 +27,7 @@ class Curve:
 
 
 @pytest.mark.parametrize("chunk", [333, 16_000, 10**6])
-def test_chunk_size_makes_no_difference(chunk):
+def test_chunk_size_does_not_change_lip_motion(chunk):
     streams = [LipPriorStream(prior, SPEC) for prior in (LoudnessLipPrior(), Curve())]
     for stream in streams:
         for part in np.split(SAMPLES, range(chunk, len(SAMPLES), chunk)):
@@ -37,13 +37,13 @@ def test_chunk_size_makes_no_difference(chunk):
     assert torch.equal(
         lips, torch.from_numpy(predict_lip_motion(LoudnessLipPrior(), SAMPLES, SPEC))
     )
-    assert len(lips) == 80  # 3.13 s, eight blocks.
+    assert len(lips) == 80  # 3.13 s are rounded up to eight blocks.
     level = np.abs(np.pad(SAMPLES, (0, 80 * 640 - len(SAMPLES)))).reshape(80, 640).mean(1)
     assert np.corrcoef(lips[:, 0, 0], level)[0, 1] > 0.99
     assert curve[:, 3, 1].tolist() == list(range(80))
 
 
-def test_motion_without_its_speech_is_nan():
+def test_motion_is_nan_without_enough_speech():
     stream = LipPriorStream(LoudnessLipPrior(), SPEC)
     stream.push(SAMPLES[: stream.samples_for(9) - 1])
     assert stream.num_frames == 0

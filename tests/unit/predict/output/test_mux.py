@@ -1,4 +1,4 @@
-"""Properties of the source that outputs keep: rate, frames, duration, size and colours."""
+"""Outputs keep the frame rate, the frames, the duration, the size and the colours of the source."""
 
 from fractions import Fraction
 
@@ -47,7 +47,7 @@ def test_frames_and_duration_are_exact(predictor, tmp_path, fps, whole):
     assert audio_s >= duration_s
 
 
-def test_variable_rate_keeps_its_times(predictor, tmp_path):
+def test_variable_frame_rate_keeps_frame_times(predictor, tmp_path):
     durations = [Fraction(1, 25), Fraction(1, 10), Fraction(1, 18), Fraction(1, 50)] * 6
     times_s = [sum(durations[:i], Fraction(0)) for i in range(len(durations))]
     video = write_video(tmp_path / "in.mp4", times_s)
@@ -58,7 +58,7 @@ def test_variable_rate_keeps_its_times(predictor, tmp_path):
         assert times == pytest.approx([float(t) for t in times_s if t < last], abs=1.1e-3)
 
 
-def test_rest_of_a_longer_video_equals_silence(predictor, tmp_path):
+def test_video_after_end_of_speech_equals_video_with_silence(predictor, tmp_path):
     video = write_video(tmp_path / "in.mp4", [Fraction(i, 25) for i in range(25)])
     short, padded = speech(0.4), speech(0.4)
     padded.samples.resize(16_000, refcheck=False)
@@ -82,7 +82,7 @@ COLOURS = [(1, 1, 1, 1), (1, 2, 1, 1), (6, 1, 6, 6), (9, 1, 9, 14)]
 
 
 @pytest.mark.parametrize("colour", COLOURS, ids=["709", "709 full range", "601 NTSC", "2020"])
-def test_colours_and_tags_are_kept(predictor, tmp_path, colour):
+def test_colours_and_colour_tags_are_kept(predictor, tmp_path, colour):
     colour = ColourTags(*colour)
     image = np.full((HEIGHT, WIDTH, 3), (200, 90, 60), np.uint8)
     image[:, WIDTH // 2 :] = (40, 160, 220)
@@ -97,7 +97,7 @@ def test_colours_and_tags_are_kept(predictor, tmp_path, colour):
     assert np.abs(again[:20].astype(int) - image[:20])[:, flat].max() <= 4
 
 
-def test_default_tags_of_untagged_videos_and_photos(predictor, tmp_path):
+def test_default_colour_tags_of_untagged_videos_and_photos(predictor, tmp_path):
     video = write_video(tmp_path / "in.mp4", [Fraction(i, 25) for i in range(6)])
     photo = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
     for face, colour in ((video, ColourTags(5, 1, 2, 2)), (photo, ColourTags())):

@@ -43,7 +43,7 @@ def test_label_is_legible_and_covers_only_a_corner(background, text):
     corner = labelled[:height, :width]
     letters = corner.max(axis=2) > 200
     assert 0.03 < letters.mean() < 0.4
-    # WCAG requires a contrast of 4.5 : 1, which white has on levels up to 118.
+    # WCAG requires a contrast of 4.5 : 1; white text has it on grey levels up to 118.
     assert corner[~letters].min() <= 90
     assert np.median(corner) <= 90
     assert height < 0.1 * 360
@@ -88,7 +88,7 @@ def test_manifest_is_valid_and_changes_are_detected(tmp_path):
     assert read(path)[0] == "Invalid"
 
 
-def test_trial_certificate_is_marked(tmp_path, caplog):
+def test_trial_certificate_is_marked_as_test(tmp_path, caplog):
     pytest.importorskip("c2pa")
     state, store = read(write(tmp_path / "a.mp4", SignedProvenance()))
     assert state == "Valid"
@@ -113,7 +113,7 @@ def test_unusable_certificate_is_refused(tmp_path):
             SignedProvenance(certificate_path=tmp_path / certificate, key_path=tmp_path / key_name)
 
 
-def test_file_that_cannot_be_signed_does_not_appear(tmp_path):
+def test_output_is_not_written_if_signing_fails(tmp_path):
     pytest.importorskip("c2pa")
 
     class Vanishing(SignedProvenance):
@@ -126,7 +126,7 @@ def test_file_that_cannot_be_signed_does_not_appear(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_library_is_named(monkeypatch):
+def test_missing_c2pa_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "c2pa", None)
     with pytest.raises(DependencyError, match=r"talkinghead\[provenance\]"):
         SignedProvenance()
