@@ -8,7 +8,7 @@ import numpy as np
 from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray, UInt8Array
 
-# Letter height as a fraction of the image height, and maximum width as one of the image width.
+# Letter height as a fraction of image height, and maximum width as a fraction of image width.
 _HEIGHT, _MAX_WIDTH = 0.035, 0.9
 _MIN_PIXELS = 8
 # Factor that darkens the image behind the letters, so that white text is legible on white.
