@@ -29,6 +29,7 @@ from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.lipsync.decoder import lip_mask_prior
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.predict.options import PredictOptions
 from talkinghead.types import AVSpec, FloatArray
 
 
@@ -68,7 +69,8 @@ def lip_errors(generator: ClipGenerator, corpus: Path, own: ClipEntry, other: Cl
     for column, entry in enumerate((own, other)):
         audio = load_clip(corpus, entry, spec, model.input_features).audio
         given = GivenLipMotion(real_motion(corpus, entry, len(real)), spec)
-        for row, source in enumerate((generator, ClipGenerator(model, spec, lip_prior=given))):
+        options = PredictOptions(articulation=1.0, lip_prior=given)
+        for row, source in enumerate((generator, ClipGenerator(model, spec, options=options))):
             mouths = source.generate(encoded, audio).mouths
             rows[row, column] = metrics.l1(mouths, real, lip_mask_prior(mouths.shape[-1]))
     return rows

@@ -15,9 +15,8 @@ from talkinghead.evaluation.checkpoint_evaluation import EvaluationOptions, eval
 def main(cfg: DictConfig) -> None:
     """Write scores as configured by `conf/evaluate.yaml`."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    checkpoint, corpus, videos, output, lip_prior = (
-        values.pop(key) for key in ("checkpoint", "corpus", "input", "output", "lip_prior")
-    )
+    keys = ("checkpoint", "corpus", "input", "output", "lip_prior", "renderer")
+    checkpoint, corpus, videos, output, lip_prior, renderer = (values.pop(key) for key in keys)
     if (corpus is None) == (videos is None):
         raise UsageError(
             "evaluate: give corpus= (a prepared corpus) or input= (a folder of videos)"
@@ -25,4 +24,4 @@ def main(cfg: DictConfig) -> None:
     options = EvaluationOptions(**scorer_arguments(values))
     prior = instantiate(lip_prior) or None if options.generation == "product" else None
     run = evaluate if videos is None else evaluate_video
-    run(checkpoint, corpus or videos, output, options, prior)
+    run(checkpoint, corpus or videos, output, options, prior, instantiate(renderer))

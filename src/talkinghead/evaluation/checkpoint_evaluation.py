@@ -25,7 +25,7 @@ from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.models.checkpoint import LoadedNetwork, load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.lip_prior import LipPrior
-from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
+from talkinghead.predict.compositing.renderers import LaplacianRenderer, Renderer
 from talkinghead.predict.options import PredictOptions
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class EvaluationOptions(ScorerOptions):
         reference_frame: Index of the reference frame of each clip. Not used for product videos,
             whose reference frames are selected by the reference policy.
         articulation: Scale of the lip motion relative to silence, 0 to 3; only for "product".
+        stabilise: Smooth the generated mouth over time before compositing.
+        occlusion_guard: Keep objects in front of the mouth; only for "product".
         require_audio_dependence: Fail, after writing the report, if another clip's audio makes no
             difference.
     """
@@ -55,7 +57,9 @@ class EvaluationOptions(ScorerOptions):
     generation: Generation = "product"
     mode: Mode = "video"
     reference_frame: int = 0
-    articulation: float = 2.0
+    articulation: float = PredictOptions.articulation
+    stabilise: bool = PredictOptions.stabilise
+    occlusion_guard: bool = PredictOptions.occlusion_guard
     require_audio_dependence: bool = True
 
     def __post_init__(self) -> None:
@@ -73,6 +77,7 @@ def evaluate(
     output_dir: str | Path,
     options: EvaluationOptions | None = None,
     lip_prior: LipPrior | Literal["auto"] | None = "auto",
+    renderer: Renderer | None = None,
 ) -> dict[str, Any]:
     """Generate clips of a prepared corpus and score them (see docs/metrics.md).
 
@@ -83,6 +88,7 @@ def evaluate(
         options: see `EvaluationOptions`.
         lip_prior: second prediction of the lip motion; "auto" is Whisper, if it is installed. Not
             used with `generation="model"`.
+        renderer: compositing of the mouth into the face; None is `LaplacianRenderer`.
 
     Returns:
         The content of scores.json.
@@ -99,16 +105,18 @@ def evaluate(
     manifest = Manifest.load(corpus_dir)
     manifest.require_spec(loaded.spec, corpus_dir)
     entries = _choose_entries(manifest, corpus_dir, options)
-    generator = _make_generator(loaded, options, lip_prior)
+    renderer = renderer or LaplacianRenderer()
+    generator = _make_generator(loaded, options, lip_prior, renderer)
     scorer = ClipScorer(generator, Scorers.build(options, loaded.spec))
     clips = _score_clips(scorer, corpus_dir, manifest, entries, options)
     dependence = measure_audio_dependence(clips)
-    prior = generator.lip_prior
+    prior = generator.options.lip_prior
     header = {
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
-        "options": {**asdict(options), "articulation": generator.articulation},
+        "options": {**asdict(options), "articulation": generator.options.articulation},
         "lip_prior": prior and f"{type(prior).__name__}, {prior.blend_weight:g}",
+        "renderer": repr(renderer),
         "audio_dependence": dependence.to_dict(),
         "left_out": scorer.scorers.notes,
     }
@@ -125,6 +133,7 @@ def evaluate_video(
     output_dir: str | Path,
     options: EvaluationOptions | None = None,
     lip_prior: LipPrior | Literal["auto"] | None = "auto",
+    renderer: Renderer | None = None,
 ) -> dict[str, Any]:
     """Score a checkpoint on a folder of raw videos, whose speakers all count as unseen.
 
@@ -137,13 +146,14 @@ def evaluate_video(
         output_dir: see `evaluate`.
         options: see `EvaluationOptions`.
         lip_prior: see `evaluate`.
+        renderer: see `evaluate`.
     """
     options = options or EvaluationOptions()
     corpus_dir = Path(output_dir) / "corpus"
     preparation = PrepareOptions(detector=options.detector, val_fraction=0.0, test_fraction=1.0)
     prepare_corpus(input_dir, corpus_dir, load_generator(checkpoint).spec, preparation)
     options = replace(options, splits=("test",))
-    return evaluate(checkpoint, corpus_dir, output_dir, options, lip_prior)
+    return evaluate(checkpoint, corpus_dir, output_dir, options, lip_prior, renderer)
 
 
 def choose_clips(entries: Sequence[ClipEntry], max_clips: int | None) -> list[ClipEntry]:
@@ -175,16 +185,20 @@ def _make_generator(
     loaded: LoadedNetwork,
     options: EvaluationOptions,
     lip_prior: LipPrior | Literal["auto"] | None,
+    renderer: Renderer,
 ) -> ClipGenerator:
     is_product = options.generation == "product"
+    prediction = PredictOptions(
+        articulation=options.articulation if is_product else 1.0,
+        stabilise=options.stabilise,
+        occlusion_guard=options.occlusion_guard,
+        lip_prior=lip_prior if is_product else None,
+        renderer=renderer,
+    )
+    model = cast(LipSyncGenerator, loaded.model.to(options.device))
+    mode, reference_frame = options.mode, options.reference_frame
     return ClipGenerator(
-        cast(LipSyncGenerator, loaded.model.to(options.device)),
-        loaded.spec,
-        options.mode,
-        options.reference_frame,
-        options.generation,
-        options.articulation if is_product else 1.0,
-        resolve_lip_prior(lip_prior) if is_product else None,
+        model, loaded.spec, mode, reference_frame, options.generation, prediction
     )
 
 

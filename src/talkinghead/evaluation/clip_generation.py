@@ -25,11 +25,12 @@ from talkinghead.features.faces.image_averaging import average_onto, nearest_lip
 from talkinghead.media.timing import frame_time_s
 from talkinghead.models.lipsync.decoder import warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import LaplacianRenderer
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
+from talkinghead.predict.options import PredictOptions
 from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
@@ -86,8 +87,8 @@ class ClipGenerator:
         reference_frame: index of the reference frame; not used in product videos, where the
             reference policy chooses. A video's reference is averaged with frames of similar lips.
         generation: "product" or "model".
-        articulation: scale of the lip motion relative to silence.
-        lip_prior: second prediction of the lip motion.
+        options: articulation, lip prior and compositing; the others are not used. By default
+            articulation 1 and no lip prior. "model" has no occlusion guard.
 
     Raises:
         UsageError: `mode` or `generation` is unknown, or the lip prior's rates differ from the
@@ -101,8 +102,7 @@ class ClipGenerator:
         mode: Mode = "video",
         reference_frame: int = 0,
         generation: Generation = "model",
-        articulation: float = 1.0,
-        lip_prior: LipPrior | None = None,
+        options: PredictOptions | None = None,
     ) -> None:
         if mode not in ("video", "still"):
             raise UsageError(f"evaluation: mode must be video or still, got {mode!r}")
@@ -113,8 +113,8 @@ class ClipGenerator:
         self.mode = mode
         self.reference_frame = reference_frame
         self.is_product = generation == "product"
-        self.articulation = articulation
-        self.lip_prior = lip_prior
+        options = options or PredictOptions(articulation=1.0, lip_prior=None)
+        self.options = replace(options, lip_prior=resolve_lip_prior(options.lip_prior))
         self._mouth_generator(1)  # Checks the rates of the lip prior.
 
     def encode(
@@ -178,8 +178,8 @@ class ClipGenerator:
             self.model,
             self.spec,
             chunk_frames=num_frames,
-            articulation=self.articulation,
-            lip_prior=self.lip_prior,
+            articulation=self.options.articulation,
+            lip_prior=self.options.lip_prior,
         )
 
     def _frame(
@@ -226,7 +226,10 @@ class ClipGenerator:
         return mouths, pasted.movedim(-3, -1).contiguous().numpy()
 
     def _composite(self, frames: Iterable[GeneratedFrame]) -> UInt8Array:
-        compositor = Compositor(LaplacianRenderer(), self.spec, occlusion_guard=self.is_product)
+        options = self.options
+        guard = options.occlusion_guard and self.is_product
+        renderer = options.renderer or LaplacianRenderer()
+        compositor = Compositor(renderer, self.spec, options.stabilise, guard)
         return np.stack([compositor.composite(frame)[0] for frame in frames])
 
 

@@ -5,6 +5,7 @@ Shape suffixes: M mel frames, S samples of an analysis frame, C feature rows.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, TypeVar
 
@@ -16,7 +17,7 @@ from talkinghead.types import AVSpec
 Source = Literal["samples", "emphasised_samples", "log_mel"]
 
 
-class AudioFeature(nn.Module):
+class AudioFeature(nn.Module, ABC):
     """Base class of audio features.
 
     A feature is a function of one analysis frame (`spec.n_fft` samples) and uses no statistics of
@@ -51,9 +52,9 @@ class AudioFeature(nn.Module):
         self.spec = spec
 
     @classmethod
+    @abstractmethod
     def silence(cls, spec: AVSpec) -> Sequence[float]:
         """Return the value of each feature row in digital silence."""
-        raise NotImplementedError
 
     @classmethod
     def change_gain(cls, rows_BCM: Tensor, gain_db_B: Tensor) -> Tensor:
@@ -64,9 +65,9 @@ class AudioFeature(nn.Module):
         """
         return rows_BCM
 
+    @abstractmethod
     def forward(self, source: Tensor) -> Tensor:
         """Compute the rows float [..., C, M] from the input selected by `source`."""
-        raise NotImplementedError
 
 
 AUDIO_FEATURES: dict[str, type[AudioFeature]] = {}

@@ -10,6 +10,7 @@ import pytest
 
 from talkinghead.cli.main import main
 from talkinghead.data.synthetic_clips import write_synthetic_clip
+from talkinghead.predict.compositing.renderers import FeatherRenderer, LaplacianRenderer
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +56,13 @@ def test_errors_are_one_line(arguments, status, expected, capsys):
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1
+
+
+def test_evaluate_takes_the_compositing_of_predict(monkeypatch):
+    calls = []
+    monkeypatch.setattr("talkinghead.cli.evaluate.evaluate", lambda *values: calls.append(values))
+    for arguments in ([], ["renderer=feather", "renderer.feather=0.2", "stabilise=false"]):
+        assert main(["evaluate", "corpus=x", "lip_prior=none", *arguments]) == 0
+    (*_, options, _, renderer), (*_, changed, _, feather) = calls
+    assert (repr(renderer), options.stabilise) == (repr(LaplacianRenderer()), True)
+    assert (repr(feather), changed.stabilise) == (repr(FeatherRenderer(feather=0.2)), False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ from talkinghead.evaluation.scorers.clip_scorers import Scorers
 from talkinghead.features.faces.alignment import as_tensor, masked_face
 from talkinghead.models.checkpoint import build
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.predict.compositing.renderers import FeatherRenderer
+from talkinghead.predict.options import PredictOptions
 
 
 def score(clip: RealClip, other: RealClip | None, model: BarModel, **options) -> ClipResult:
@@ -65,7 +68,8 @@ def test_lip_prior_makes_audio_independent_model_follow_audio(bar_clips) -> None
         assert values[name] == pytest.approx(1), name
     assert values["openness_silence"] > 0.25
     assert values["opening_silence"] == pytest.approx(values["opening_own"])
-    values = score(*bar_clips, model, lip_prior=LoudnessLipPrior()).values
+    options = PredictOptions(articulation=1.0, lip_prior=LoudnessLipPrior())
+    values = score(*bar_clips, model, options=options).values
     assert values["r_own"] > 0.9
     assert values["r_other"] < 0.7
     assert values["opening_silence"] == 0
@@ -157,10 +161,29 @@ def test_product_selects_references_and_scores_composited_frames(
     points[:, 62], points[:, 66] = (128, 180), (128, 190)
     points[9, 66] = (128, 181)  # The only closed mouth; the reference policy prefers it.
     lips = points[:, 48:68] + np.arange(len(points), dtype=np.float32)[:, None, None] / 10
-    product = ClipGenerator(network, SPEC, generation="product", articulation=2.0)
+    articulated = PredictOptions(articulation=2.0, lip_prior=None)
+    product = ClipGenerator(network, SPEC, generation="product", options=articulated)
     encoded = product.encode(clip.faces, lips, points, "ibug68")
     assert set(encoded.reference_frames) == {9}
     generated = product.generate(encoded, clip.audio)
     assert generated.faces is generated.shown
     plain = ClipGenerator(network, SPEC, generation="product").generate(encoded, clip.audio)
     assert not np.array_equal(generated.shown, plain.shown)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"renderer": FeatherRenderer()}, {"stabilise": False}, {"occlusion_guard": False}]
+)
+def test_compositing_follows_the_options(
+    bar_clips: list[RealClip], network: LipSyncGenerator, changes: dict[str, Any]
+) -> None:
+    clip, rng = bar_clips[0], np.random.default_rng(0)
+    # A different texture in the second half makes the occlusion guard act.
+    faces = clip.faces.copy()
+    faces[20:, 180:220, 100:160] = rng.integers(0, 255, (20, 40, 60, 3))
+    shown = []
+    for options in ({}, changes):
+        chosen = PredictOptions(articulation=2.0, lip_prior=None, **options)
+        generator = ClipGenerator(network, SPEC, generation="product", options=chosen)
+        shown.append(generator.generate(generator.encode(faces, clip.lips), clip.audio).shown)
+    assert not np.array_equal(*shown)
