@@ -105,18 +105,14 @@ def evaluate(
     manifest = Manifest.load(corpus_dir)
     manifest.require_spec(loaded.spec, corpus_dir)
     entries = _choose_entries(manifest, corpus_dir, options)
-    renderer = renderer or LaplacianRenderer()
-    generator = _make_generator(loaded, options, lip_prior, renderer)
+    generator = _make_generator(loaded, options, lip_prior, renderer or LaplacianRenderer())
     scorer = ClipScorer(generator, Scorers.build(options, loaded.spec))
     clips = _score_clips(scorer, corpus_dir, manifest, entries, options)
     dependence = measure_audio_dependence(clips)
-    prior = generator.options.lip_prior
     header = {
         "checkpoint": str(checkpoint),
         "corpus": str(corpus_dir),
-        "options": {**asdict(options), "articulation": generator.options.articulation},
-        "lip_prior": prior and f"{type(prior).__name__}, {prior.blend_weight:g}",
-        "renderer": repr(renderer),
+        **_describe_generation(options, generator.options),
         "audio_dependence": dependence.to_dict(),
         "left_out": scorer.scorers.notes,
     }
@@ -197,9 +193,16 @@ def _make_generator(
     )
     model = cast(LipSyncGenerator, loaded.model.to(options.device))
     mode, reference_frame = options.mode, options.reference_frame
-    return ClipGenerator(
-        model, loaded.spec, mode, reference_frame, options.generation, prediction
-    )
+    return ClipGenerator(model, loaded.spec, mode, reference_frame, options.generation, prediction)
+
+
+def _describe_generation(options: EvaluationOptions, prediction: PredictOptions) -> dict[str, Any]:
+    prior: Any = prediction.lip_prior
+    return {
+        "options": {**asdict(options), "articulation": prediction.articulation},
+        "lip_prior": prior and f"{type(prior).__name__}, {prior.blend_weight:g}",
+        "renderer": repr(prediction.renderer),
+    }
 
 
 def _choose_entries(

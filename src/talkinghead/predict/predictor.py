@@ -190,8 +190,7 @@ class LipSyncPredictor:
             encode: quality and speed of the video encoder.
             provenance: marks of AI generation; by default a comment in the metadata.
             tags: further metadata.
-            progress: callback for every frame that takes the number of written frames and the
-                number of all frames.
+            progress: called after each frame with the numbers of written frames and of all frames.
 
         Raises:
             MediaError: A file cannot be read or written.

@@ -92,11 +92,29 @@ def stream_utterances(
     Raises:
         DependencyError: See `speech_probabilities`.
     """
-    min_silence, max_windows, padding, min_speech = (
-        max(1, round(seconds * SAMPLE_RATE / WINDOW_SIZE))
-        for seconds in (min_silence_s, max_s, _PADDING_S, _MIN_SPEECH_S)
-    )
     cancel = cancel or Event()
+    finite = (
+        np.nan_to_num(chunk).astype(np.float32, copy=False)
+        for chunk in takewhile(lambda _: not cancel.is_set(), chunks)
+    )
+    windows = speech_probabilities(Resampler(sample_rate, SAMPLE_RATE).stream(finite))
+    for utterance in _split(windows, _num_windows(min_silence_s), _num_windows(max_s)):
+        if not cancel.is_set():
+            yield utterance
+
+
+def _num_windows(duration_s: float) -> int:
+    return max(1, round(duration_s * SAMPLE_RATE / WINDOW_SIZE))
+
+
+def _split(
+    stream: Iterable[tuple[FloatArray, float]], min_silence: int, max_windows: int
+) -> Iterator[Utterance]:
+    """Yield utterances from windows with their probabilities of speech; see `stream_utterances`.
+
+    `min_silence` and `max_windows` are numbers of windows.
+    """
+    padding, min_speech = _num_windows(_PADDING_S), _num_windows(_MIN_SPEECH_S)
     windows: list[FloatArray] = []
     probabilities: list[float] = []
     first_window, num_silent, is_speech = 0, 0, False
@@ -105,17 +123,13 @@ def stream_utterances(
         """Remove the first windows; if they contain enough speech, yield them as an utterance."""
         nonlocal first_window
         num_speech = sum(p >= _START_THRESHOLD for p in probabilities[:count])
-        if num_speech >= min_speech and not cancel.is_set():
+        if num_speech >= min_speech:
             start_s = first_window * WINDOW_SIZE / SAMPLE_RATE
             yield Utterance(np.concatenate(windows[:count]), start_s)
         del windows[:count], probabilities[:count]
         first_window += count
 
-    finite = (
-        np.nan_to_num(chunk).astype(np.float32, copy=False)
-        for chunk in takewhile(lambda _: not cancel.is_set(), chunks)
-    )
-    for window, p in speech_probabilities(Resampler(sample_rate, SAMPLE_RATE).stream(finite)):
+    for window, p in stream:
         windows.append(window)
         probabilities.append(p)
         threshold = _END_THRESHOLD if is_speech else _START_THRESHOLD

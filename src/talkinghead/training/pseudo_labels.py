@@ -81,19 +81,25 @@ def pseudo_label(
         labelled, refused = labeller.label(name, files)
         clips += labelled
         skipped += refused
+    manifest = Manifest(spec, "whisper", CODE_VERSION, tuple(clips), tuple(skipped))
+    _report(manifest, input_dir, output_dir)
+    manifest.save(output_dir)
+    return manifest
+
+
+def _report(manifest: Manifest, input_dir: Path, output_dir: Path) -> None:
+    """Log what was labelled and skipped; raise a CorpusError if no file was labelled."""
+    clips, skipped = manifest.clips, manifest.skipped
     counts = Counter(one.reason for one in skipped)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     if not clips:
         raise CorpusError(f"{input_dir} has no file with usable speech ({reasons})")
-    manifest = Manifest(spec, "whisper", CODE_VERSION, tuple(clips), tuple(skipped))
-    manifest.save(output_dir)
     logger.info(
         "%s: %d clips, %.1f minutes, %d speakers; %d files skipped%s",
         *(output_dir, len(clips), sum(clip.duration_s for clip in clips) / 60),
         *(len({clip.speaker for clip in clips}), len(skipped)),
         f" ({reasons})" if reasons else "",
     )
-    return manifest
 
 
 def _find_speakers(input_dir: Path) -> dict[str, list[Path]]:
