@@ -16,7 +16,7 @@ NODEPS += src/talkinghead/requirements-nodeps-offline.txt
 endif
 # Coverage makes the tests 50 % slower before Python 3.12.
 COVER := --cov --cov-report=term:skip-covered --cov-fail-under=85
-QUICK := not slow and not gpu and not network and not corpus
+QUICK := not slow and not gpu and not network and not browser and not corpus
 
 # User values reach the shell as environment variables, not as text of a recipe, so that spaces, quotes, `$` and `;` are
 # plain characters. `value` prevents their expansion by make.
