@@ -12,8 +12,10 @@ from itertools import chain, repeat
 from threading import Lock
 from typing import Any, Protocol
 
+from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.options import PredictOptions
 from talkinghead.predict.prediction import Prediction, RenderReport
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.predict.source.source_frame import SourceFrame
@@ -32,10 +34,11 @@ class AvatarPredictor(Protocol):
     """Interface of `LipSyncPredictor` for avatars and for code that uses avatars."""
 
     spec: AVSpec
+    options: PredictOptions
     detector_lock: Lock
 
-    def mouth_generator(self) -> MouthGenerator:
-        """Return a new mouth generator."""
+    def mouth_generator(self, lip_prior: LipPrior | None = None) -> MouthGenerator:
+        """Return a new mouth generator; `lip_prior` replaces the predictor's own."""
 
     def compositor(self) -> Compositor:
         """Return a new compositor."""

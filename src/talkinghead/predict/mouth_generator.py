@@ -68,6 +68,7 @@ class MouthGenerator:
 
     Attributes:
         tokens: the audio tokens; push speech here before `generate`.
+        articulation: may be changed between calls of `generate`.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class MouthGenerator:
         self._spec = spec
         self._device = model.device
         self._autocast = autocast
-        self._articulation = articulation
+        self.articulation = articulation
         self.tokens = TokenStream(model, spec, chunk_frames, lip_prior)
         self._encoded: dict[Reference, _EncodedReference] = {}
 
@@ -143,10 +144,10 @@ class MouthGenerator:
         if (encoded := self._encoded.get(reference)) is None:
             encoded = self._encoded[reference] = _EncodedReference(self._features_of(reference))
         tokens_ND = self.tokens.at([frame.middle_s for frame in batch], encoded.features)
-        if self._articulation != 1:
+        if self.articulation != 1:
             if encoded.silence is None:
                 encoded.silence = self._encode_silence(encoded.features)
-            tokens_ND = articulate(self._model, tokens_ND, encoded.silence, self._articulation)
+            tokens_ND = articulate(self._model, tokens_ND, encoded.silence, self.articulation)
         context = self._encode_context(batch, encoded)
         return _to_fields(self._model.decode(tokens_ND, encoded.features, context))
 

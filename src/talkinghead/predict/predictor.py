@@ -224,15 +224,18 @@ class LipSyncPredictor:
         """The face detector, built when it is first needed."""
         return self.options.detector or build_detector()
 
-    def mouth_generator(self) -> MouthGenerator:
-        """Return a new mouth generator, for one prediction or stream."""
+    def mouth_generator(self, lip_prior: LipPrior | None = None) -> MouthGenerator:
+        """Return a new mouth generator, for one prediction or stream.
+
+        `lip_prior` replaces the predictor's own.
+        """
         return MouthGenerator(
             self.model,
             self.spec,
             self._autocast,
             self.options.chunk_frames,
             self.options.articulation,
-            self._lip_prior,
+            lip_prior or self._lip_prior,
         )
 
     def compositor(self) -> Compositor:

@@ -1,0 +1,232 @@
+"""An avatar without an end: it speaks what is pushed, and idles in between."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talkinghead.errors import UsageError
+from talkinghead.live.reply_speech import ReplySpeech, SpeechPreparer
+from talkinghead.live.streaming import to_mono_float32
+from talkinghead.media.timing import seconds_to_samples
+from talkinghead.predict.avatar import Avatar
+from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.output.label import Label
+from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.types import FloatArray, UInt8Array
+
+# Speech that stops arriving for longer than this ends the reply.
+_MAX_GAP_S = 0.5
+# Number of frames in which the mouth closes when the speech is interrupted or missing.
+_CLOSING_FRAMES = 4
+# Silence from which the tokens of an idle mouth are computed.
+_IDLE_SILENCE_S = 0.5
+
+
+class LiveFrame(NamedTuple):
+    """A frame of a live avatar, with the audio to be played while it is shown.
+
+    Attributes:
+        image: uint8 [H, W, 3] RGB.
+        audio: float32 [num_samples] in [-1, 1], as long as the frame; zeros between replies.
+        time_s: Start time on the avatar's clock, which never stops.
+        duration_s: Duration of the frame.
+        reply: Number of the reply that is spoken; None between replies.
+        reply_time_s: Time in the speech of the reply.
+        is_reply_end: The frame is the last one of a reply.
+    """
+
+    image: UInt8Array
+    audio: FloatArray
+    time_s: Fraction
+    duration_s: Fraction
+    reply: int | None = None
+    reply_time_s: Fraction | None = None
+    is_reply_end: bool = False
+
+
+class LiveAvatar:
+    """An endless stream of frames and audio of an avatar, for calls and live pages.
+
+    Speech is pushed as it becomes available, faster or slower than real time. Text to speech that
+    is ahead of its playback has no look-ahead delay: the first frame is ready as soon as the speech
+    that it needs has been pushed. Replies are played one after another. If the speech of a reply
+    does not arrive in time, the mouth closes and the reply continues later; after half a second
+    without speech, the reply ends.
+
+    All methods except `next_frame` and `skip_image` may be called from any thread; those two are
+    called by one thread, such as `AvatarLoop`.
+
+    Args:
+        avatar: The avatar. For a photo, `SourceOptions(motion="idle")` adds blinks and sway.
+        sample_rate: Sample rate of the returned audio in Hz.
+        label: Visible text in every image, such as "AI generated"; None for none.
+
+    Attributes:
+        width, height: Size of the images in pixels.
+        fps: Nominal frame rate.
+
+    Example:
+        >>> avatar = predictor.avatar("photo.jpg", SourceOptions(motion="idle"))
+        >>> live = LiveAvatar(avatar)
+        >>> for chunk in voice.speak("Hello."):
+        ...     live.push(chunk, voice.sample_rate)
+        >>> live.finish()
+        >>> frame = live.next_frame()  # every 1 / live.fps seconds
+    """
+
+    def __init__(self, avatar: Avatar, sample_rate: int = 48_000, label: str | None = None) -> None:
+        self.avatar, self.sample_rate = avatar, sample_rate
+        source, predictor = avatar.source, avatar.predictor
+        self.width, self.height, self.fps = source.width, source.height, source.fps
+        self._label = Label(label, self.width, self.height) if label else None
+        self._lock = threading.Lock()
+        self._replies: deque[ReplySpeech] = deque()
+        self._num_replies = 0
+        self._speech = SpeechPreparer(predictor, sample_rate)
+        self._compositor = predictor.compositor()
+        self._frames = source.play()
+        self._idle = predictor.mouth_generator()
+        self._idle.tokens.push(_silence(_IDLE_SILENCE_S, predictor.spec.sample_rate))
+        self._idle.tokens.finish()
+        self._articulation = self._idle.articulation
+        self._openness = 0.0  # Scale of the lip motion, which closes the mouth gradually.
+        self._image: UInt8Array | None = None
+
+    def push(self, audio: NDArray[Any], sample_rate: int) -> int:
+        """Append speech to the last reply, or start a reply if the last one is finished.
+
+        Args:
+            audio: Mono samples, float in [-1, 1] or int16, of any length.
+            sample_rate: Sample rate in Hz; it must not change within a reply.
+
+        Returns:
+            The number of the reply, counted from 0.
+
+        Raises:
+            MediaError: The audio has another type, shape or range.
+            UsageError: The avatar is closed, or the sample rate has changed.
+        """
+        samples = to_mono_float32(audio)
+        with self._lock:
+            if not self._replies or self._replies[-1].is_finished:
+                reply = self._speech.start_reply(self._num_replies, sample_rate)
+                self._replies.append(reply)
+                self._num_replies += 1
+            reply = self._replies[-1]
+            if reply.source_rate != sample_rate:
+                raise UsageError(
+                    f"speech at {sample_rate} Hz was pushed to a reply at {reply.source_rate} Hz: "
+                    "call finish() between them"
+                )
+            reply.push(samples)
+            return reply.number
+
+    def finish(self) -> None:
+        """End the speech of the last reply; the next `push` starts another one."""
+        with self._lock:
+            if self._replies:
+                self._replies[-1].finish()
+
+    def interrupt(self) -> None:
+        """Drop all speech: the audio fades within 20 ms and the mouth closes within 0.16 s."""
+        with self._lock:
+            for reply in self._replies:
+                reply.interrupt()
+            while len(self._replies) > 1:
+                self._replies.pop()
+
+    @property
+    def is_speaking(self) -> bool:
+        """Whether speech is being played or waits to be played."""
+        with self._lock:
+            return bool(self._replies)
+
+    def next_frame(self) -> LiveFrame:
+        """Generate the next frame; the caller decides when."""
+        return self._advance(is_generated=True)
+
+    def skip_image(self) -> LiveFrame:
+        """Return the next frame's audio with the last image, which takes almost no time."""
+        return self._advance(is_generated=self._image is None)
+
+    def close(self) -> None:
+        """Release the threads and buffers; the avatar stays usable."""
+        self._speech.close()
+        self._frames.close()
+
+    def _advance(self, is_generated: bool) -> LiveFrame:
+        faces = list(self._next_faces())
+        time_s, duration_s = faces[0].time_s, faces[0].duration_s
+        rate = self.sample_rate
+        size = seconds_to_samples(time_s + duration_s, rate) - seconds_to_samples(time_s, rate)
+        with self._lock:
+            reply = self._replies[0] if self._replies else None
+        if reply is None:
+            image = self._generate(faces, None) if is_generated else self._image
+            assert image is not None
+            return LiveFrame(image, np.zeros(size, np.float32), time_s, duration_s)
+        audio = reply.take(size, duration_s)
+        self._update_openness(reply, is_missing=audio is None)
+        image = self._generate(faces, reply) if is_generated else self._image
+        assert image is not None
+        reply_time_s = reply.time_s
+        if audio is not None:
+            reply.time_s += duration_s
+        is_end = self._has_ended(reply, duration_s if audio is None else Fraction(0))
+        if is_end:
+            with self._lock:
+                self._replies.popleft()
+        audio = np.zeros(size, np.float32) if audio is None else audio
+        is_shown = reply.time_s > 0 or is_end
+        shown = (reply.number, reply_time_s, is_end) if is_shown else (None, None, False)
+        return LiveFrame(image, audio, time_s, duration_s, *shown)
+
+    def _next_faces(self) -> Iterator[SourceFrame]:
+        for frame in self._frames:
+            yield frame
+            if frame.is_last:
+                return
+
+    def _update_openness(self, reply: ReplySpeech, is_missing: bool) -> None:
+        if reply.is_interrupted or is_missing:
+            self._openness = max(0.0, self._openness - 1 / _CLOSING_FRAMES)
+        elif reply.time_s == 0:
+            self._openness = 1.0  # The speech begins with a closed mouth.
+        else:
+            self._openness = min(1.0, self._openness + 1 / _CLOSING_FRAMES)
+
+    def _has_ended(self, reply: ReplySpeech, missing_s: Fraction) -> bool:
+        reply.missing_s = reply.missing_s + missing_s if missing_s else Fraction(0)
+        if reply.is_interrupted:
+            return self._openness == 0
+        if reply.missing_s > _MAX_GAP_S and reply.time_s > 0:
+            with self._lock:
+                reply.finish()
+        return reply.is_played
+
+    def _generate(self, faces: list[SourceFrame], reply: ReplySpeech | None) -> UInt8Array:
+        mouths: MouthGenerator = self._idle
+        timed = faces
+        if reply is not None and self._openness > 0:
+            mouths = reply.mouths
+            mouths.articulation = self._articulation * self._openness
+            timed = [replace(frame, time_s=reply.time_s) for frame in faces]
+        image = faces[-1].image
+        for frame, generated in zip(faces, mouths.generate(timed), strict=True):
+            # The compositor's filters follow the avatar's clock, not the time of the speech.
+            generated.source = replace(generated.source, time_s=frame.time_s)
+            image, _ = self._compositor.composite(generated)
+        self._image = self._label(image) if self._label else image
+        return self._image
+
+
+def _silence(duration_s: float, sample_rate: int) -> FloatArray:
+    return np.zeros(round(duration_s * sample_rate), np.float32)
