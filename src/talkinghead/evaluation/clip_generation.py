@@ -114,7 +114,8 @@ class ClipGenerator:
         self.reference_frame = reference_frame
         self.is_product = generation == "product"
         options = options or PredictOptions(articulation=1.0, lip_prior=None)
-        self.options = replace(options, lip_prior=resolve_lip_prior(options.lip_prior))
+        self.options = options
+        self.lip_prior = resolve_lip_prior(options.lip_prior)
         self._mouth_generator(1)  # Checks the rates of the lip prior.
 
     def encode(
@@ -179,7 +180,7 @@ class ClipGenerator:
             self.spec,
             chunk_frames=num_frames,
             articulation=self.options.articulation,
-            lip_prior=self.options.lip_prior,
+            lip_prior=self.lip_prior,
         )
 
     def _frame(

@@ -132,7 +132,7 @@ class SpeechPreparer:
         """Return the speech of a new reply."""
         if self._is_closed:
             raise UsageError("the live avatar is closed: make another LiveAvatar")
-        own = self._predictor.options.lip_prior
+        own = self._predictor.lip_prior
         predicted = None if own is None else PredictedMotion(own)
         mouths = self._predictor.mouth_generator(lip_prior=predicted)
         return ReplySpeech(

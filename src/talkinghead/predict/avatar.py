@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.mouth_generator import MouthGenerator
-from talkinghead.predict.options import PredictOptions
 from talkinghead.predict.prediction import Prediction, RenderReport
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.predict.source.source_frame import SourceFrame
@@ -34,7 +33,7 @@ class AvatarPredictor(Protocol):
     """Interface of `LipSyncPredictor` for avatars and for code that uses avatars."""
 
     spec: AVSpec
-    options: PredictOptions
+    lip_prior: LipPrior | None
     detector_lock: Lock
 
     def mouth_generator(self, lip_prior: LipPrior | None = None) -> MouthGenerator:

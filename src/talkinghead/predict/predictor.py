@@ -20,7 +20,7 @@ from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
-from talkinghead.predict.audio.lip_prior import LipPriorStream
+from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
 from talkinghead.predict.avatar import Avatar, encode_avatar
 from talkinghead.predict.compositing.compositor import Compositor
@@ -60,6 +60,7 @@ class LipSyncPredictor:
         model: the generator on its device.
         spec: its AVSpec.
         options: the options, with the lip prior resolved.
+        lip_prior: the lip prior, None for none.
         device: the device.
         renderer: compositing of the mouth into the image.
         detector_lock: held while an avatar's face is detected: detectors are not thread-safe.
@@ -83,16 +84,16 @@ class LipSyncPredictor:
         **changes: Any,
     ) -> None:
         options = replace(options or PredictOptions(), **changes)
-        self._lip_prior = resolve_lip_prior(options.lip_prior)
-        self.options = replace(options, lip_prior=self._lip_prior)
+        self.lip_prior = resolve_lip_prior(options.lip_prior)
+        self.options = replace(options, lip_prior=self.lip_prior)
         self.model, self._autocast = place(model, options.device, options.precision)
         if options.emotion is not None:
             choose_emotion(getattr(self.model, "emotion", None), options.emotion)
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
         self.detector_lock = Lock()
-        if self._lip_prior is not None:
-            LipPriorStream(self._lip_prior, spec)  # Checks the rates of the lip prior.
+        if self.lip_prior is not None:
+            LipPriorStream(self.lip_prior, spec)  # Checks the rates of the lip prior.
 
     @classmethod
     def from_checkpoint(
@@ -235,7 +236,7 @@ class LipSyncPredictor:
             self._autocast,
             self.options.chunk_frames,
             self.options.articulation,
-            lip_prior or self._lip_prior,
+            lip_prior or self.lip_prior,
         )
 
     def compositor(self) -> Compositor:
