@@ -8,39 +8,30 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
-import re
-import subprocess
 import sys
-import tempfile
-import time
-import wave
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
-from typing import IO, Any
+from threading import Event, Lock
+from typing import Any
 
-import numpy as np
-
-from talkinghead.errors import DependencyError, SpeechError, UsageError
+from talkinghead.errors import DependencyError, UsageError
 from talkinghead.runtime import packaged_weights as packaged
+from talkinghead.speech.tts.piper_pool import PiperPool
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
-
-# Interval at which output and cancellation are checked.
-_POLL_S = 0.02
 
 
 class Piper:
     """A Piper voice. Piper (GPL-3) is never imported and runs as a separate process.
 
-    The process starts with this object and loads its voice once. It reads one sentence per line,
-    writes one WAV file per sentence and reports each file: its raw output stream does not mark the
-    end of a sentence. The process ends with this object, with `close`, with the interpreter, and
-    after a sentence that is cancelled or exceeds the timeout; it is restarted when needed.
+    Safe for concurrent callers: each sentence is passed to a free process, and a cancellation stops
+    its own caller only. One process starts with this object and loads its voice once; others are
+    started for concurrent callers, and ended after a minute without work. All end with this object,
+    with `close` and with the interpreter. A process that exceeds the timeout is replaced.
+
+    A process reads one sentence per line, writes one WAV file per sentence and reports each file:
+    its raw output stream does not mark the end of a sentence.
 
     Args:
         voice: "packaged" (Joe, American English, of the `offline` extra), or the path of a voice's
@@ -54,6 +45,8 @@ class Piper:
         command: Command of another Piper installation, such as ["/opt/piper/bin/piper"]; None is
             the one of this Python environment.
         timeout_s: Maximum time in seconds for each sentence, including loading before the first.
+        max_processes: Maximum number of processes, each with its own copy of the voice in memory;
+            further callers wait for a free process.
 
     Raises:
         DependencyError: Piper or the packaged voice is missing.
@@ -72,15 +65,17 @@ class Piper:
         device: str = "cpu",
         command: Sequence[str] | None = None,
         timeout_s: float = 60.0,
+        max_processes: int = 4,
     ) -> None:
         options = ("--length-scale", "--noise-scale", "--noise-w-scale")
         scales = zip(options, (length_scale, noise_scale, noise_w_scale), strict=True)
         given = {option: scale for option, scale in scales if scale is not None}
         too_small = length_scale == 0 or min(given.values(), default=1) < 0 or timeout_s <= 0
-        if device not in ("cpu", "cuda") or too_small:
+        if device not in ("cpu", "cuda") or too_small or max_processes < 1:
             raise UsageError(
-                f"tts=piper got device={device}, timeout_s={timeout_s} and {given}; expected cpu "
-                "or cuda, and numbers above zero (noise may be zero)"
+                f"tts=piper got device={device}, timeout_s={timeout_s}, "
+                f"max_processes={max_processes} and {given}; expected cpu or cuda, and numbers "
+                "above zero (noise may be zero)"
             )
         # Keep symbolic links: in a Hugging Face cache they point to files with other names.
         path = packaged.voice("joe") if str(voice) == "packaged" else Path(voice).absolute()
@@ -97,117 +92,32 @@ class Piper:
         ]
         self._timeout_s = timeout_s
         self._cleaner = TextCleaner(config.get("espeak", {}).get("voice"))
-        self._process = _Process(self._command)
+        self._lock, self._max_processes = Lock(), max_processes
+        self._pool = self._new_pool()
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text, one chunk per sentence."""
         cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
-            samples = None if cancel.is_set() else self._synthesise(sentence, cancel)
+            samples = None if cancel.is_set() else self._open_pool().speak(sentence, cancel)
             if samples is None:
                 return
             yield samples
 
     def close(self) -> None:
-        """End the process; a later call of `speak` starts a new process."""
-        self._process.end()
+        """End the processes, also those in use; a later call of `speak` starts a new process."""
+        self._pool.close()
 
-    def _synthesise(self, sentence: str, cancel: Event) -> FloatArray | None:
-        """Return the speech of a sentence, or None after cancellation."""
-        if not self._process.is_running:
-            self._process = _Process(self._command)
-        self._process.write(sentence)
-        until_s = time.monotonic() + self._timeout_s
-        while time.monotonic() < until_s:
-            if cancel.is_set():
-                # Start the next process now, so that the voice is loaded before the next sentence.
-                self._process.end()
-                self._process = _Process(self._command)
-                return None
-            samples = self._process.read(_POLL_S)
-            if samples is not None:
-                return samples
-        self._process.end()
-        raise SpeechError(
-            f"piper took longer than {self._timeout_s:g} s for {sentence[:40]!r}: raise "
-            "tts.timeout_s, or choose a smaller voice"
-        )
+    def _open_pool(self) -> PiperPool:
+        with self._lock:
+            if self._pool.is_closed:
+                self._pool = self._new_pool()
+            return self._pool
 
-
-class _Process:
-    """A running Piper process that reads lines of text and writes one audio file per line."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="talkinghead-")
-        self._path = re.compile(re.escape(self._folder.name) + r"/\S+\.wav")
-        try:
-            self._popen = subprocess.Popen(  # noqa: S603 - no shell is used
-                [*command, "--output-dir", self._folder.name],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONUTF8": "1"},
-                encoding="utf-8",
-                errors="replace",
-                # Start a new session, so that Ctrl-C does not stop Piper before the caller stops.
-                start_new_session=True,
-            )
-        except OSError as error:
-            self._folder.cleanup()
-            raise DependencyError(f"{command[0]}: cannot be run ({error.strerror})") from error
-        self._messages: SimpleQueue[str | None] = SimpleQueue()
-        self._last_message = ""
-        assert self._popen.stderr is not None
-        Thread(target=_read_lines, args=(self._popen.stderr, self._messages), daemon=True).start()
-        self.end = weakref.finalize(self, _end, self._popen, self._folder)
-
-    @property
-    def is_running(self) -> bool:
-        return self.end.alive and self._popen.poll() is None
-
-    def write(self, sentence: str) -> None:
-        assert self._popen.stdin is not None
-        # If the process has ended, `read` raises an error with the process's last message.
-        with suppress(BrokenPipeError):
-            self._popen.stdin.write(sentence + "\n")
-            self._popen.stdin.flush()
-
-    def read(self, timeout_s: float) -> FloatArray | None:
-        """Return the speech of the next sentence, or None if the speech is not complete yet."""
-        try:
-            line = self._messages.get(timeout=timeout_s)
-        except Empty:
-            return None
-        if line is None:
-            self.end()
-            raise SpeechError(
-                f"piper ended: {self._last_message or 'no error message'}; check the voice, "
-                "or choose tts=espeak"
-            )
-        self._last_message = line.strip()
-        match = self._path.search(line)
-        if match is None:
-            return None
-        path = Path(match[0])
-        with wave.open(str(path)) as file:
-            samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-        path.unlink()
-        return samples.astype(np.float32) / np.float32(2**15)
-
-
-def _read_lines(stream: IO[str], messages: SimpleQueue[str | None]) -> None:
-    for line in stream:
-        messages.put(line)
-    messages.put(None)
-
-
-def _end(process: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str]) -> None:
-    process.kill()
-    process.wait()
-    with suppress(BrokenPipeError):
-        if process.stdin is not None:
-            process.stdin.close()
-    folder.cleanup()
+    def _new_pool(self) -> PiperPool:
+        pool = PiperPool(self._command, self._max_processes, self._timeout_s)
+        weakref.finalize(self, pool.close)
+        return pool
 
 
 def _installed() -> list[str]:

@@ -1,0 +1,60 @@
+"""Rules for objects that several threads share: exclusive use, and waits that end early."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager
+from threading import Event, Lock
+from typing import TypeVar
+
+from talkinghead.errors import UsageError
+
+T = TypeVar("T")
+
+# Interval at which cancellation is checked.
+_POLL_S = 0.01
+
+
+class ExclusiveUse:
+    """A context for objects with state: one caller at a time, and an error for a second caller.
+
+    Args:
+        name: Name of the object, for the error.
+        advice: What to do instead, for the error.
+
+    Example:
+        >>> use = ExclusiveUse("this stream", "make one stream per caller")
+        >>> with use:
+        ...     push_samples()
+    """
+
+    def __init__(self, name: str, advice: str) -> None:
+        self._name, self._advice = name, advice
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise UsageError(
+                f"{self._name} is in use by another caller, and serves one at a time: "
+                f"{self._advice}"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def wait(self) -> AbstractContextManager[bool]:
+        """Return a context that waits for the current caller instead of raising an error."""
+        return self._lock
+
+
+def result_unless_cancelled(future: Future[T], cancel: Event) -> T | None:
+    """Wait for a result; return None as soon as `cancel` is set.
+
+    An exception of the future is raised. A computation that has not begun is cancelled; one that
+    has begun continues, and its result is discarded.
+    """
+    while not cancel.is_set():
+        if wait([future], _POLL_S).done:
+            return future.result()
+    future.cancel()
+    return None
