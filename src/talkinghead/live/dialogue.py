@@ -1,0 +1,387 @@
+"""Turn-taking between a person and a live avatar: listen, transcribe, think, speak."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+from talkinghead.errors import SpeechError, TalkingHeadError, UsageError
+from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
+from talkinghead.live.turn import Transcription, Turn
+from talkinghead.live.turn_detector import detect_turns
+from talkinghead.speech.conversation import DEFAULT_SYSTEM_PROMPT
+from talkinghead.speech.protocols import LanguageModel, Message, SpeechToText, TextToSpeech
+from talkinghead.speech.sentence_speech import SentenceSynthesizer
+from talkinghead.speech.sentences import split_sentences
+from talkinghead.speech.turn_report import TurnTimes
+from talkinghead.types import FloatArray
+
+log = logging.getLogger(__name__)
+
+State = Literal["idle", "listening", "thinking", "speaking"]
+Emit = Callable[[dict[str, Any]], None]
+
+# Speech is synthesised at most this far ahead of its playback.
+_MAX_AHEAD_S = 10.0
+_POLL_S = 0.05
+# Microphone audio waiting for voice activity detection: 20 s in chunks of 20 ms.
+_MAX_CHUNKS = 1000
+# Audio of the last reply that is kept for its recording.
+_MAX_RECORDING_S = 600
+
+
+@dataclass(frozen=True)
+class DialogueOptions:
+    """Options of a live dialogue.
+
+    Attributes:
+        system_prompt: Instructions to the language model, sent before the history; None sends none.
+        language: Two-letter code of the replies, for splitting them into sentences; None uses the
+            language of the question.
+        max_reply_chars: Maximum length of a reply in characters; it ends with the last sentence
+            that fits.
+        max_history: Maximum number of earlier messages sent to the language model.
+        end_silence_s: Silence in seconds that ends the person's turn.
+    """
+
+    system_prompt: str | None = DEFAULT_SYSTEM_PROMPT
+    language: str | None = None
+    max_reply_chars: int = 1000
+    max_history: int = 20
+    end_silence_s: float = 0.6
+
+
+class Dialogue:
+    """A dialogue in which the avatar answers a microphone or typed questions.
+
+    The person's speech interrupts the avatar. Transcription begins at the first pause, so that it
+    is usually finished when the turn ends. Sentences are spoken while the language model writes the
+    next ones. All methods may be called from any thread.
+
+    Args:
+        avatar: The live avatar.
+        voice: Voice of the replies.
+        llm: Language model of the replies; None allows only `say` and `push_audio`.
+        stt: Speech recognition; None allows only typed questions.
+        options: See `DialogueOptions`.
+        emit: Function that takes the events, as dictionaries (see docs/live-server.md); it is
+            called from several threads.
+
+    Attributes:
+        history: Earlier questions and replies; of an interrupted reply, the spoken sentences.
+        last_reply: The last turn whose reply was spoken; None before the first.
+    """
+
+    def __init__(
+        self,
+        avatar: LiveAvatar,
+        voice: TextToSpeech,
+        llm: LanguageModel | None = None,
+        stt: SpeechToText | None = None,
+        options: DialogueOptions | None = None,
+        emit: Emit = lambda event: None,
+    ) -> None:
+        self.avatar, self.voice, self.llm, self.stt = avatar, voice, llm, stt
+        self.options = options or DialogueOptions()
+        self.history: list[Message] = []
+        self.last_reply: Turn | None = None
+        self._emit = emit
+        self._lock = threading.RLock()
+        self._num_turns = 0
+        self._turn: Turn | None = None  # The turn that is being answered.
+        self._pushed: Turn | None = None  # The turn of `push_audio`, until `finish_audio`.
+        self._replies: dict[int, Turn] = {}  # Turns by the number of their reply.
+        self._is_listening = self._is_playing = False
+        self._state: State = "idle"
+        self._chunks: queue.Queue[tuple[FloatArray, int] | None] = queue.Queue(_MAX_CHUNKS)
+        self._listener: threading.Thread | None = None
+
+    def listen(self, samples: FloatArray, sample_rate: int) -> None:
+        """Add microphone audio, float32 [num_samples] in [-1, 1], mono, as it arrives.
+
+        The sample rate must not change. Audio is dropped while detection is 20 s behind.
+
+        Raises:
+            UsageError: There is no speech recognition or no language model.
+        """
+        if self.stt is None or self.llm is None:
+            raise UsageError("listening needs speech recognition and a language model")
+        with self._lock:
+            if self._listener is None:
+                self._listener = threading.Thread(target=self._listen, name="listen", daemon=True)
+                self._listener.start()
+        if not self._chunks.full():
+            self._chunks.put((samples, sample_rate))
+
+    def ask(self, text: str) -> int:
+        """Answer a typed question, and return the number of the turn.
+
+        Raises:
+            UsageError: The text is empty, or there is no language model.
+        """
+        if self.llm is None:
+            raise UsageError("there is no language model to ask: choose one, or use say")
+        return self._start_turn(_required(text), self._answer)
+
+    def say(self, text: str) -> int:
+        """Speak a text as it is, and return the number of the turn.
+
+        Raises:
+            UsageError: The text is empty.
+        """
+        return self._start_turn(_required(text), self._say)
+
+    def push_audio(self, audio: FloatArray, sample_rate: int) -> int:
+        """Speak the application's own audio; call `finish_audio` at its end.
+
+        Returns:
+            The number of the turn.
+        """
+        with self._lock:
+            if self._pushed is None or self._pushed.cancel.is_set():
+                self._pushed = self._turn = self._new_turn()
+            self._push(self._pushed, audio, sample_rate)
+            return self._pushed.number
+
+    def finish_audio(self) -> None:
+        """End the audio of `push_audio`."""
+        with self._lock:
+            if self._pushed is not None:
+                self.avatar.finish()
+            self._pushed = None
+
+    def interrupt(self) -> None:
+        """Stop the current turn; the avatar closes its mouth."""
+        with self._lock:
+            if self._turn is not None:
+                self._turn.cancel.set()
+            self._turn = None
+            self.avatar.interrupt()
+        self._update_state()
+
+    def on_frame(self, frame: LiveFrame) -> None:
+        """Follow the playback; add this method as a listener to the `AvatarLoop`."""
+        events: list[dict[str, Any]] = []
+        with self._lock:
+            self._is_playing = frame.reply is not None and not frame.is_reply_end
+            turn = None if frame.reply is None else self._replies.get(frame.reply)
+            if turn is not None:
+                turn.mark("first_frame_s")
+                turn.num_frames += 1
+                turn.played_s = float(frame.reply_time_s or 0)
+                events.extend(self._shown(turn))
+                if frame.is_reply_end:
+                    events.extend(self._end(turn))
+        self._update_state()
+        for event in events:
+            self._emit(event)
+
+    def close(self) -> None:
+        """Stop the turn and the threads."""
+        self.interrupt()
+        if self._listener is not None:
+            self._chunks.put(None)
+            self._listener.join()
+
+    def _shown(self, turn: Turn) -> Iterator[dict[str, Any]]:
+        """Yield the transcript of the sentences whose playback has started."""
+        while turn.num_shown < len(turn.sentences):
+            sentence = turn.sentences[turn.num_shown]
+            if sentence.start_s > turn.played_s:
+                return
+            turn.num_shown += 1
+            if turn.num_shown == 1:
+                yield {"type": "timings", "turn": turn.number, **_rounded(turn.times)}
+            yield _transcript("assistant", sentence.text, turn.number)
+
+    def _end(self, turn: Turn) -> Iterator[dict[str, Any]]:
+        if self._turn is turn:
+            self._turn = None
+        # Later replies that were interrupted are never played.
+        self._replies = {n: other for n, other in self._replies.items() if n > (turn.reply or 0)}
+        self.last_reply = turn
+        if turn.question and turn.shown_text:
+            question, reply = Message("user", turn.question), Message("assistant", turn.shown_text)
+            self.history += [question, reply]
+        yield {
+            "type": "reply_end",
+            "turn": turn.number,
+            "interrupted": turn.cancel.is_set(),
+            "num_frames": turn.num_frames,
+            "duration_s": round(turn.played_s, 3),
+        }
+
+    def _new_turn(self, started_s: float | None = None) -> Turn:
+        """Interrupt the current turn and return a new one."""
+        with self._lock:
+            self.interrupt()
+            self._num_turns += 1
+            return Turn(self._num_turns, started_s=started_s or time.monotonic())
+
+    def _start_turn(self, text: str, stage: Callable[[Turn, str], None]) -> int:
+        with self._lock:
+            turn = self._turn = self._new_turn()
+        turn.times.transcript_s = 0.0
+        self._run(turn, stage, text)
+        return turn.number
+
+    def _run(self, turn: Turn, stage: Callable[[Turn, Any], None], value: object) -> None:
+        """Run a stage of a turn in a thread, and report its error."""
+
+        def work() -> None:
+            try:
+                stage(turn, value)
+            except TalkingHeadError as error:
+                self._fail(turn, str(error))
+            except Exception:
+                log.exception("turn %d failed", turn.number)
+                self._fail(turn, "the reply failed because of an internal error")
+
+        self._update_state()
+        threading.Thread(target=work, name=f"turn-{turn.number}", daemon=True).start()
+
+    def _fail(self, turn: Turn, message: str) -> None:
+        if turn.cancel.is_set():
+            return
+        self._emit({"type": "error", "turn": turn.number, "message": message})
+        self._abandon(turn)
+
+    def _abandon(self, turn: Turn) -> None:
+        """End a turn without a reply, or after the speech so far."""
+        with self._lock:
+            if self._turn is not turn:
+                return
+            self.avatar.finish()
+            self._turn = None
+        self._update_state()
+
+    def _listen(self) -> None:
+        """Detect turns in the microphone audio, and answer them."""
+        first = self._chunks.get()
+        if first is None or self.stt is None:
+            return
+        rest = iter(self._chunks.get, None)
+        chunks = (samples for samples, _ in chain([first], (item for item in rest if item)))
+        pending: Transcription | None = None
+        for event in detect_turns(chunks, first[1], end_s=self.options.end_silence_s):
+            if event.kind == "start":
+                self._is_listening = True
+                self.interrupt()
+            elif event.kind == "resume" and pending is not None:
+                pending.cancel.set()
+                pending = None
+            elif event.kind == "pause" or pending is None:
+                pending = Transcription(self.stt, event.samples)
+            if event.kind == "end" and pending is not None:
+                self._is_listening = False
+                with self._lock:
+                    turn = self._turn = self._new_turn(time.monotonic() - event.silence_s)
+                self._run(turn, self._transcribe, pending)
+                pending = None
+
+    def _transcribe(self, turn: Turn, transcription: Transcription) -> None:
+        text, language = transcription.result(turn.cancel)
+        if turn.cancel.is_set():
+            return
+        if not text:
+            self._abandon(turn)
+            return
+        turn.mark("transcript_s")
+        self._emit(_transcript("user", text, turn.number))
+        self._answer(turn, text, language)
+
+    def _answer(self, turn: Turn, question: str, language: str | None = None) -> None:
+        options, llm = self.options, self.llm
+        assert llm is not None
+        turn.question = question
+        history = self.history[-options.max_history :] if options.max_history else []
+        system = [Message("system", options.system_prompt)] if options.system_prompt else []
+
+        def pieces() -> Iterator[str]:
+            messages = [*system, *history, Message("user", question)]
+            for piece in llm.reply(messages, turn.cancel):
+                turn.mark("first_token_s")
+                yield piece
+
+        sentences = split_sentences(pieces(), options.language or language)
+        self._speak(turn, _limited(sentences, options.max_reply_chars))
+
+    def _say(self, turn: Turn, text: str) -> None:
+        self._speak(turn, split_sentences([text], self.options.language))
+
+    def _speak(self, turn: Turn, sentences: Iterator[str]) -> None:
+        """Synthesise sentences and push their speech, not too far ahead of the playback."""
+        voice = self.voice
+        synthesizer = SentenceSynthesizer(sentences, voice, turn.cancel)
+        turn.sentences = synthesizer.spoken
+        pushed_s = 0.0
+        with closing(synthesizer.chunks()) as chunks:
+            for chunk in chunks:
+                turn.mark("first_audio_s")
+                with self._lock:
+                    if turn.cancel.is_set():
+                        return
+                    self._push(turn, chunk, voice.sample_rate)
+                pushed_s += len(chunk) / voice.sample_rate
+                while pushed_s - turn.played_s > _MAX_AHEAD_S and not turn.cancel.wait(_POLL_S):
+                    pass
+        if turn.cancel.is_set():
+            return
+        if turn.reply is None:
+            raise SpeechError(
+                "the reply contains nothing that can be spoken: ask something else, or choose "
+                "another language model"
+            )
+        self.avatar.finish()
+
+    def _push(self, turn: Turn, audio: FloatArray, sample_rate: int) -> None:
+        turn.reply = self.avatar.push(audio, sample_rate)
+        self._replies[turn.reply] = turn
+        turn.sample_rate = turn.sample_rate or sample_rate
+        if sum(map(len, turn.audio)) < _MAX_RECORDING_S * sample_rate:
+            turn.audio.append(audio)
+
+    def _update_state(self) -> None:
+        with self._lock:
+            if self._is_listening:
+                state: State = "listening"
+            elif self._is_playing:
+                state = "speaking"
+            else:
+                state = "idle" if self._turn is None else "thinking"
+            if state == self._state:
+                return
+            self._state = state
+        self._emit({"type": "state", "state": state})
+
+
+def _limited(sentences: Iterator[str], max_chars: int) -> Iterator[str]:
+    """Yield the first sentence, and further sentences up to `max_chars` in total."""
+    num_chars = 0
+    for sentence in sentences:
+        if num_chars and num_chars + len(sentence) > max_chars:
+            return
+        num_chars += len(sentence)
+        yield sentence
+
+
+def _required(text: str) -> str:
+    if not (text := text.strip()):
+        raise UsageError("the text is empty: type something")
+    return text
+
+
+def _transcript(role: str, text: str, turn: int) -> dict[str, Any]:
+    return {"type": "transcript", "role": role, "text": text, "is_final": True, "turn": turn}
+
+
+def _rounded(times: TurnTimes) -> dict[str, float]:
+    values = {name: value for name, value in vars(times).items() if value is not None}
+    return {name: round(value, 3) for name, value in values.items()}
