@@ -1,1 +1,1 @@
-"""Corpora: preparation, clip files, sampling, augmentation and the data module."""
+"""Training corpora: preparation, clip files, sampling, augmentation and data modules."""

@@ -1,9 +1,11 @@
-"""The clip file: a prepared clip from which windows are read at random.
+"""Clip files, which store prepared clips for random access to windows.
 
-A safetensors file with, for `T` frames on the AVSpec's grid, `M` mel frames and `N` audio samples:
+A clip file is a safetensors file. For `T` frames at the frame rate of the AVSpec, `M` mel frames
+and `N` audio samples it contains:
 
-- `jpeg` uint8 [bytes]: the aligned faces as concatenated JPEGs (quality 95; 4:4:4, so that no
-  chroma sample mixes pixels across the edge of the mouth box); `offsets` int64 [T + 1]
+- `jpeg` uint8 [num_bytes]: the aligned faces as concatenated JPEGs (quality 95; 4:4:4, so that no
+  chroma sample mixes pixels across the edge of the mouth box); `offsets` int64 [T + 1], the
+  positions of the JPEGs in `jpeg`
 - `mel` float16 [num_mels, M]; `prosody` float16 [3, M]; `audio` int16 [N]
 - `mouth_opening` float32 [T] and `lips` float32 [T, 20, 2] (canonical pixels), NaN where no face
   was found; `transforms` float32 [T, 2, 3]
@@ -49,7 +51,7 @@ _ENCODE = [
 
 @dataclass(frozen=True)
 class ClipData:
-    """Content of a clip file; see this module for shapes."""
+    """Content of a clip file; the shapes are listed at the start of this module."""
 
     jpegs: list[bytes]
     mel: FloatArray
@@ -64,18 +66,19 @@ class ClipData:
 
 
 def encode_face(image: UInt8Array) -> bytes:
-    """Return the JPEG of a face, uint8 [height, width, 3] RGB."""
+    """Encode a face, uint8 [height, width, 3] RGB, as JPEG."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _ENCODE)
     return data.tobytes()
 
 
 def decode_face(jpeg: UInt8Array) -> UInt8Array:
-    """Return the image of a JPEG, uint8 [height, width, 3] RGB.
+    """Decode a JPEG to uint8 [height, width, 3] RGB.
 
     Raises:
-        ValueError: it cannot be decoded.
+        ValueError: The JPEG cannot be decoded.
     """
-    # This call uses no threads; those of OpenCV do not survive the fork of loader processes.
+    # cv2.imdecode starts no threads. OpenCV's threads are missing in forked loader processes, which
+    # would wait for them forever.
     image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise ValueError("broken image")
@@ -83,7 +86,7 @@ def decode_face(jpeg: UInt8Array) -> UInt8Array:
 
 
 def mean_images(mean_face: UInt8Array, spec: AVSpec) -> dict[str, Any]:
-    """Return a clip file's `mean_face` and `mean_mouth` from a mean face uint8 [face, face, 3]."""
+    """Return the tensors `mean_face` and `mean_mouth` for a mean face, uint8 [face, face, 3]."""
     mouth = mouth_crop(as_tensor(mean_face[None]), spec)[0] * 255.0
     return {
         "mean_face": np.ascontiguousarray(mean_face.transpose(2, 0, 1)),
@@ -92,7 +95,10 @@ def mean_images(mean_face: UInt8Array, spec: AVSpec) -> dict[str, Any]:
 
 
 def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
-    """Write a clip file atomically, and its folder; `read_metadata` returns its metadata."""
+    """Write a clip file atomically; its folder is created.
+
+    `read_metadata` returns the metadata.
+    """
     lengths = np.array([0, *map(len, data.jpegs)], np.int64)
     tensors = {
         "jpeg": np.frombuffer(b"".join(data.jpegs), np.uint8),
@@ -123,10 +129,10 @@ def read_metadata(path: Path) -> dict[str, str] | None:
 
 
 class ClipFile:
-    """Random access to a clip file, which is memory-mapped.
+    """A memory-mapped clip file with random access to its frames and features.
 
     Raises:
-        CorpusError: the file is missing or broken.
+        CorpusError: The file is missing or broken.
 
     Example:
         >>> clip = ClipFile("corpora/mine/clips/anna/take 1.safetensors")
@@ -153,7 +159,7 @@ class ClipFile:
         """Return a stored tensor.
 
         Raises:
-            CorpusError: the clip does not have it.
+            CorpusError: The clip has no such tensor.
         """
         if not self.has(name):
             raise CorpusError(
@@ -172,11 +178,11 @@ class ClipFile:
         return name in self._file.keys()  # noqa: SIM118 - the file itself cannot be searched
 
     def num_columns(self, name: str) -> int:
-        """Return the size of a stored tensor's last axis."""
+        """Return the size of the last axis of a stored tensor."""
         return int(self._file.get_slice(name).get_shape()[-1])
 
     def columns(self, name: str, start: int, stop: int) -> FloatArray:
-        """Return the existing columns of [start, stop) of a stored feature, float32."""
+        """Return the existing columns in [start, stop) of a stored feature, as float32."""
         part = self._file.get_slice(name)
         num_rows, num_columns = part.get_shape()
         start, stop = max(0, start), min(stop, num_columns)
@@ -188,7 +194,7 @@ class ClipFile:
         """Return the aligned faces of frames [start, stop), uint8 [num_frames, face, face, 3] RGB.
 
         Raises:
-            CorpusError: an image cannot be decoded.
+            CorpusError: An image cannot be decoded.
         """
         begin, end = int(self._offsets[start]), int(self._offsets[stop])
         data = self._file.get_slice("jpeg")[begin:end]
@@ -203,17 +209,17 @@ class ClipFile:
 
 
 class ClipFeatureReader:
-    """Reads the features that a model needs from clip files.
+    """A reader of the audio features that a model needs.
 
-    Features that a clip file stores (the log-mel and prosody) are read; others are computed from
-    its audio.
+    The features that a clip file stores (the log-mel and prosody) are read; others are computed
+    from the audio of the clip.
 
     Args:
-        spec: the corpus's AVSpec.
-        names: the model's audio features.
+        spec: The AVSpec of the corpus.
+        names: The audio features of the model.
 
     Attributes:
-        names: the features in the returned rows, in order; see `input_features`.
+        names: The features in the order of the returned rows; see `input_features`.
     """
 
     def __init__(self, spec: AVSpec, names: Sequence[str] = ("mel",)) -> None:
@@ -222,13 +228,15 @@ class ClipFeatureReader:
         self._features = {name: AudioFeatures(spec, (name,)) for name in self.names}
 
     def read(self, clip: ClipFile, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return mel frames `start` to `stop` (the clip's end if None), as far as they exist.
+        """Return the features of the mel frames in [start, stop), without frames outside the clip.
+
+        If `stop` is None, the features are returned up to the end of the clip.
 
         Returns:
             float32 [num_rows, num_frames].
 
         Raises:
-            CorpusError: the clip stores neither a feature nor audio to compute it from.
+            CorpusError: The clip stores neither a feature nor audio to compute it from.
         """
         stop = clip.num_columns("mel") if stop is None else min(stop, clip.num_columns("mel"))
         start = min(max(0, start), max(0, stop))

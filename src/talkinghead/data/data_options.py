@@ -13,16 +13,18 @@ class WindowOptions:
     """Content of a window of a clip.
 
     Attributes:
-        num_frames: target frames of a window.
-        context_frames: frames of audio before the target frames.
-        lookahead_frames: frames of audio after the target frames.
-        seed: seed of sampling and augmentation.
-        audio_features: names of the model's audio features.
-        emotions: emotion labels that the model is conditioned on, in the order of their numbers.
-        head_pose: add the head rotation of the targets relative to the reference.
-        reference_min_gap: minimum distance in frames from the reference to every target frame; the
+        num_frames: Number of target frames of a window.
+        context_frames: Number of frames of audio before the target frames.
+        lookahead_frames: Number of frames of audio after the target frames.
+        seed: Seed of sampling and augmentation.
+        audio_features: Names of the model's audio features.
+        emotions: Emotion labels that the model is conditioned on; their order defines their
+            numbers.
+        head_pose: Condition the model on the head rotation of the targets relative to the
+            reference.
+        reference_min_gap: Minimum distance in frames from the reference to every target frame; the
             most distant frame is used in clips that are too short.
-        open_reference_fraction: fraction of references drawn from the frames with the widest mouth
+        open_reference_fraction: Fraction of references drawn from the frames with the widest mouth
             opening of their clip.
     """
 
@@ -42,11 +44,12 @@ class SamplingOptions:
     """Distribution of the training windows over the clips.
 
     Attributes:
-        windows_per_clip: number of consecutive samples that come from the same clip; contrastive
-            training needs such hard negatives.
-        speaker_weights: fractions of the samples for some speakers, null for none; the others
-            divide the rest in proportion to their number of clips to the power of `temperature`.
-        temperature: 1 draws clips evenly, 0 draws speakers evenly.
+        windows_per_clip: Number of consecutive samples that come from the same clip; they are hard
+            negatives for contrastive training.
+        speaker_weights: Fraction of the samples for each named speaker, or null. The remaining
+            samples are divided between the other speakers in proportion to their number of clips to
+            the power of `temperature`.
+        temperature: With 1, all clips are equally likely; with 0, all speakers are.
     """
 
     windows_per_clip: int = 1
@@ -56,15 +59,15 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """Batches of the loaders.
+    """Options of the data loaders.
 
     Attributes:
-        batch_size: samples of a batch, per process.
-        num_workers: loader processes; 0 loads in the training process.
-        iterations_per_epoch: batches of a training epoch.
-        val_windows: number of windows of each validation split.
-        val_splits: splits to validate on, with one loader each.
-        mouths_only: make the batches of `finish_mouths` instead of `finish_batch`.
+        batch_size: Number of samples of a batch in each process.
+        num_workers: Number of loader processes; with 0 the training process loads the data.
+        iterations_per_epoch: Number of batches in a training epoch.
+        val_windows: Number of windows of each validation split.
+        val_splits: Splits to validate on; each one has its own loader.
+        mouths_only: Return the batches of `finish_mouths` instead of `finish_batch`.
     """
 
     batch_size: int = 12
@@ -85,40 +88,42 @@ class AugmentationOptions:
     """Strength of each augmentation; 0 disables it.
 
     Attributes:
-        min_strength: warp and colour change of a sample are multiplied by a draw from [this, 1];
-            below 1, many samples stay close to the original.
-        brightness: maximum shift, as a fraction of the range [0, 1].
-        contrast: the factor is in 1 ± this.
-        saturation: the factor is in 1 ± this.
-        hue: maximum rotation of the hue, in degrees.
-        flip: probability of a mirrored sample.
-        rotation: maximum angle, in degrees.
-        scale: the factor is in 1 ± this.
-        aspect: maximum change of the ratio of width to height, or of height to width.
-        shift: maximum translation, as a fraction of the face size.
-        elastic: size of the smooth random warp, as a fraction of the face size.
-        turn: maximum foreshortening of one half of the face, as in a turned head, in half widths.
-        still: probability that a sample is a photo, with the reference's masked face for all
-            targets. Otherwise the area around the mouth reveals its opening, and the model could
-            ignore the audio.
-        reference_pose: maximum stretch and shear of the reference about the nose, as between two
-            head poses.
-        reference_smile: probability that the reference smiles, with a broader mouth, raised corners
-            and parted lips.
-        reference_blur: probability that the reference is blurred.
-        reference_noise: probability of noise in the reference.
-        reference_jpeg: probability that the reference is compressed.
-        teacher_forced_lips: probability that the decoder is given the true lip motion, to learn
-            rendering apart from prediction.
-        mismatched_audio: probability that a sample with teacher-forced lips has other audio, so
-            that the rendering follows the given lip motion (see `set_lip_motion`).
-        gain_db: maximum change of the audio level.
-        tilt_db: maximum difference between the gains of the lowest and the highest mel bin.
-        vocal_tract: the frequency axis is scaled by a factor in [1 / (1 + this), 1 + this].
-        mel_noise: probability of noise in the audio.
+        min_strength: The warp and the colour change of a sample are multiplied by a random number
+            from [min_strength, 1]; with a low value, many samples stay close to the original.
+        brightness: Maximum shift, as a fraction of the range [0, 1].
+        contrast: Maximum change of the contrast, as a fraction.
+        saturation: Maximum change of the saturation, as a fraction.
+        hue: Maximum rotation of the hue, in degrees.
+        flip: Probability of a mirrored sample.
+        rotation: Maximum rotation, in degrees.
+        scale: Maximum change of the size, as a fraction.
+        aspect: Maximum change of the aspect ratio, as a fraction.
+        shift: Maximum translation, as a fraction of the face size.
+        elastic: Standard deviation of a smooth random warp, as a fraction of half the face size.
+        turn: Maximum horizontal compression of one half of the face, as in a turned head, as a
+            fraction of half the width.
+        still: Probability that a sample simulates a photo: all targets get the masked face of the
+            reference. Otherwise the model could read the mouth opening from the area around the
+            mouth and ignore the audio.
+        reference_pose: Maximum stretch and shear of the reference about the nose, which simulate
+            another head pose.
+        reference_smile: Probability that the reference is warped to a smile with a broader mouth,
+            raised corners and parted lips.
+        reference_blur: Probability that the reference is blurred.
+        reference_noise: Probability that noise is added to the reference.
+        reference_jpeg: Probability that the reference is compressed as JPEG.
+        teacher_forced_lips: Probability that the decoder is given the true lip motion, so that
+            rendering is trained independently of the prediction of lip motion.
+        mismatched_audio: Probability that a sample with teacher-forced lips gets other audio, so
+            that the rendering depends only on the given lip motion (see `set_lip_motion`).
+        gain_db: Maximum change of the audio level.
+        tilt_db: Maximum difference between the gains of the lowest and the highest mel bin.
+        vocal_tract: Maximum change of the frequency scale, as a fraction (see
+            `warp_vocal_tract`).
+        mel_noise: Probability that noise is added to the audio.
 
     Raises:
-        UsageError: a value is negative.
+        UsageError: A value is negative.
     """
 
     min_strength: float = 0.0
@@ -153,10 +158,10 @@ class AugmentationOptions:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, float]) -> AugmentationOptions:
-        """Return the options of a mapping.
+        """Return the options with the values of a mapping.
 
         Raises:
-            UsageError: a name is unknown or a value is negative.
+            UsageError: A name is unknown or a value is negative.
         """
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class _TrainLoader(DataLoader[dict[str, Any]]):
-    """Loader that Lightning treats as resumable: the data module's state restores its position."""
+    """A loader that Lightning accepts as resumable; the data module restores the position."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -37,18 +37,19 @@ class _TrainLoader(DataLoader[dict[str, Any]]):
 
 
 class LipSyncDataModule(LightningDataModule):
-    """Batches of a prepared corpus; see `finish_batch` for their content.
+    """A data module for a prepared corpus; `finish_batch` describes the batches.
 
-    With several processes, train with `use_distributed_sampler=False`: the sampler divides the
-    samples itself. A corpus of a single clip is both trained and validated on, with a warning.
+    With several processes, train with `use_distributed_sampler=False`, because the sampler of this
+    module divides the samples between the processes. If a corpus has a single clip, that clip is
+    used for training and for validation, and a warning is logged.
 
     Args:
-        corpus_dir: a prepared corpus.
-        av: the AVSpec that the model is built for, or its fields.
-        augmentation: fields of `AugmentationOptions`, null for plain batches.
-        pseudo_label_dir: corpus of `talkinghead pseudo_label` that adds a window to every training
-            sample, null for none.
-        **options: fields of `DataOptions`.
+        corpus_dir: A prepared corpus.
+        av: The AVSpec that the model is built for, or its fields.
+        augmentation: Fields of `AugmentationOptions`; null for no augmentation.
+        pseudo_label_dir: A corpus of `talkinghead pseudo_label`, from which one window is added to
+            every training sample, or null.
+        **options: Fields of `DataOptions`.
 
     Example:
         >>> data = LipSyncDataModule("corpora/mine", batch_size=4, augmentation={})
@@ -80,15 +81,15 @@ class LipSyncDataModule(LightningDataModule):
 
     @property
     def iteration(self) -> int:
-        """The next training iteration; the batches before it have been consumed."""
+        """The next training iteration; the batches before that iteration have been consumed."""
         return self._sampler.iteration
 
     def setup(self, stage: str | None = None) -> None:
         """Check the corpus.
 
         Raises:
-            CorpusError: it is missing, broken, was prepared with another AVSpec, or lacks what the
-                model is conditioned on.
+            CorpusError: The corpus is missing, broken, was prepared with another AVSpec, or has no
+                labels for a condition of the model.
         """
         manifest = Manifest.load(self.corpus_dir)
         manifest.require_spec(self.spec, self.corpus_dir)
@@ -101,37 +102,38 @@ class LipSyncDataModule(LightningDataModule):
                 self.corpus_dir,
             )
         if self.options.head_pose:
-            # Checked here, because an error in a loader process comes with a long traceback.
+            # Check this here, because an error in a loader process has a long traceback.
             self._dataset("train").open(0).tensor("head_pose")
         if self.trainer is not None:
             self._sampler.rank = self.trainer.global_rank
             self._sampler.world_size = self.trainer.world_size
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return random windows of split "train", starting with those of `iteration`."""
+        """Return a loader of random windows of split "train" that starts at `iteration`."""
         dataset = self._dataset("train")
         if self.pseudo_label_dir is not None:
             dataset.pseudo_labels = PseudoLabelDataset(self.pseudo_label_dir, self.options)
         return self._loader(dataset, _TrainLoader, batch_sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[DataLoader[dict[str, Any]]]:
-        """Return fixed windows of each of `val_splits`: a loader, or a list of several."""
+        """Return a loader of fixed windows for each validation split, not in a list if single."""
         loaders = [self._even_loader(split) for split in self.val_splits]
         return loaders[0] if len(loaders) == 1 else loaders
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return fixed windows of split "test"."""
+        """Return a loader of fixed windows of split "test"."""
         return self._even_loader("test")
 
     def preview_batch(self, num_windows: int, num_frames: int | None = None) -> dict[str, Any]:
-        """Return fixed windows of the first validation split, with the audio of their frames.
+        """Return a batch of fixed windows of the first validation split, with audio samples.
 
         Args:
-            num_windows: number of windows, from different clips if there are enough.
-            num_frames: their length, at most that of the shortest clip; None for that of training.
+            num_windows: Number of windows, taken from different clips if there are enough clips.
+            num_frames: Length of the windows, limited to the length of the shortest clip; None for
+                the length of training windows.
 
         Returns:
-            A finished batch, and `audio` float [B, N] at the spec's rate.
+            The batch of `finish_batch` and `audio`, float [B, N] at the sample rate of the AVSpec.
         """
         options = self.options
         if num_frames is not None:
@@ -145,7 +147,7 @@ class LipSyncDataModule(LightningDataModule):
         return {**batch, "audio": torch.stack(audio)}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Finish a batch on its device; training batches are augmented and advance `iteration`."""
+        """Finish a batch on its device; also augment training batches and count `iteration`."""
         training = self.trainer is not None and self.trainer.training
         if training:
             self._sampler.iteration = self._sampler.iteration_of(int(batch["index"][0])) + 1
@@ -163,7 +165,7 @@ class LipSyncDataModule(LightningDataModule):
     def _dataset(
         self, split: str, num_windows: int | None = None, options: DataOptions | None = None
     ) -> ClipDataset:
-        """Return random windows of a split, or `num_windows` fixed ones."""
+        """Return a dataset of random windows of a split, or of `num_windows` fixed windows."""
         options, split = options or self.options, self._split_to_read(split)
         dataset = (
             ClipDataset(self.corpus_dir, split, options, options)
@@ -174,7 +176,7 @@ class LipSyncDataModule(LightningDataModule):
         return dataset
 
     def _split_to_read(self, split: str) -> str:
-        """Return the split, or that of the only clip of a corpus."""
+        """Return the split to read; for a corpus of a single clip, the split of that clip."""
         clips = Manifest.load(self.corpus_dir).clips
         return clips[0].split if len(clips) == 1 else split
 
@@ -198,14 +200,14 @@ class LipSyncDataModule(LightningDataModule):
 
 
 class SyntheticDataModule(LipSyncDataModule):
-    """Batches of drawn faces, which are generated if missing, for smoke runs and tests.
+    """A data module for drawn faces, for smoke runs and tests; the corpus is made if missing.
 
     Args:
-        corpus_dir: folder of the corpus, which may not exist yet.
-        num_speakers: number of drawn speakers.
-        clips_per_speaker: number of clips of each speaker, at least 2.
-        seconds: duration of a clip.
-        **options: arguments of `LipSyncDataModule`.
+        corpus_dir: Folder of the corpus; the folder may be missing.
+        num_speakers: Number of drawn speakers.
+        clips_per_speaker: Number of clips of each speaker, at least 2.
+        seconds: Duration of a clip.
+        **options: Arguments of `LipSyncDataModule`.
     """
 
     def __init__(

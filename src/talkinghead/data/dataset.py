@@ -1,4 +1,4 @@
-"""Datasets of windows of prepared clips."""
+"""Datasets whose items are windows of prepared clips."""
 
 from __future__ import annotations
 
@@ -25,25 +25,29 @@ from talkinghead.types import FloatArray, UInt8Array
 
 _CLIP_STREAM, _WINDOW_STREAM, _PSEUDO_LABEL_STREAM = 0, 1, 3
 _NEGATIVE_MIN_SHIFT = 5
-"""Minimum shift in frames of negative audio from the same clip."""
+"""Minimum shift in frames of negative audio that comes from the same clip."""
 _OPEN_QUANTILE = 0.85
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Unlimited random windows of a split: item `index` depends on (seed, index) only.
+    """A dataset of unlimited random windows of a split.
+
+    The item with number `index` depends only on the seed and on `index`.
 
     Args:
-        corpus_dir: a prepared corpus.
+        corpus_dir: A prepared corpus.
         split: "train", "val" or "test".
-        windows: content of a window.
-        sampling: distribution of the windows over the clips.
+        windows: Content of a window.
+        sampling: Distribution of the windows over the clips.
 
     Attributes:
-        pseudo_labels: adds a window of another corpus, with audio and lip motion, to every item.
-        open_clip: opens a clip by its path in the manifest, for corpora that are not in a folder.
+        pseudo_labels: Dataset whose windows, with audio and lip motion only, are added to the
+            items.
+        open_clip: Function that opens a clip by its path in the manifest, for corpora that are not
+            in a folder.
 
     Raises:
-        CorpusError: the corpus is missing or broken, no clip of the split is long enough, or a clip
+        CorpusError: The corpus is missing or broken, no clip of the split is long enough, or a clip
             has none of the emotion labels.
 
     Example:
@@ -79,7 +83,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return self.open_clip(path) if self.open_clip else ClipFile(self.corpus_dir / path)
 
     def audio(self, clip_index: int, start: int) -> Tensor:
-        """Return the audio of the target frames: float32 [N], silence after the clip's end."""
+        """Return the audio of the target frames, float32 [N], with silence after the clip."""
         samples = self.open(clip_index).tensor("audio")
         begin, end = (
             seconds_to_samples(frame_time_s(frame, self.spec.fps), self.spec.sample_rate)
@@ -89,19 +93,19 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return torch.nn.functional.pad(part, (0, end - begin - len(part)))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return one window of T target frames and W frames of audio.
+        """Return a window of T target frames and W frames of audio.
 
         Returns:
             - reference_face uint8 [3, face, face]; faces uint8 [T, 3, face, face]; mean_face uint8
               [3, face, face]
-            - mel float32 [rows, L], the audio features of all frames, silence outside the clip;
-              mel_negative likewise from elsewhere
-            - window_starts int64 [W], the start of each frame's window in `mel`
+            - mel float32 [rows, L], the audio features of all frames, with silence outside the
+              clip; mel_negative, the same for audio that does not belong to the frames
+            - window_starts int64 [W], the first column in `mel` of each frame's window
             - lips float32 [W, 20, 2], lip motion (see `lip_motion`), NaN outside the clip
             - lip_points float32 [T, 20, 2] and reference_lips float32 [20, 2], in canonical pixels
             - index, clip_index and start int; clip (its id) and speaker str
-            - by choice emotion int; head_turn float32 [T, 3] in degrees (see `head_turn`); and the
-              entries of a `PseudoLabelDataset`.
+            - depending on the options, emotion int; head_turn float32 [T, 3] in degrees (see
+              `head_turn`); and the entries of a `PseudoLabelDataset`.
         """
         rng = make_rng(self.windows.seed, _WINDOW_STREAM, index)
         clip_index, start = self._draw_window(index)
@@ -143,7 +147,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return conditions
 
     def _draw_window(self, index: int) -> tuple[int, int | None]:
-        """Return the clip of an item, and its start if that is fixed."""
+        """Return the clip index of an item and its first frame; None for a random frame."""
         rng = make_rng(self.windows.seed, _CLIP_STREAM, index // self.windows_per_clip)
         return self._draw_clip(rng), None
 
@@ -152,16 +156,16 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return min(drawn, len(self.clips) - 1)
 
     def _draw_start(self, opening: FloatArray, rng: np.random.Generator) -> int:
-        """Draw a start whose target frames all show the face, if there is one."""
+        """Draw the first target frame, if possible such that all target frames show the face."""
         size = self.windows.num_frames
         num_lost = np.concatenate([[0], np.cumsum(np.isnan(opening))])
         starts = np.flatnonzero(num_lost[size:] == num_lost[:-size])
         return int(rng.choice(starts if len(starts) else len(opening) - size + 1))
 
     def _draw_reference(self, opening: FloatArray, start: int, rng: np.random.Generator) -> int:
-        """Draw a frame away from the targets, sometimes one with a wide mouth opening.
+        """Draw a reference frame that is not near the targets.
 
-        The model must learn to close the open mouth of a reference.
+        Some references have a wide mouth opening, so that the model learns to close the mouth.
         """
         frames = np.arange(len(opening))
         gap = np.maximum(start - frames, frames - (start + self.windows.num_frames - 1))
@@ -178,7 +182,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _negative(
         self, clip: ClipFile, clip_index: int, start: int, rng: np.random.Generator
     ) -> Tensor:
-        """Return a segment of other audio: half from the same clip, half from other clips."""
+        """Return audio features that do not match: half from the same clip, half from others."""
         shifted = np.flatnonzero(abs(np.arange(len(clip)) - start) >= _NEGATIVE_MIN_SHIFT)
         other = self._draw_clip(rng)
         if len(shifted) and (other == clip_index or rng.random() < 0.5):
@@ -187,18 +191,18 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return self._segment(self.open(other), int(rng.integers(last + 1)))
 
     def _frames(self, start: int) -> range:
-        """Return the frames whose audio belongs to a window that starts at `start`."""
+        """Return the frames whose audio is part of the window that starts at `start`."""
         options = self.windows
         stop = start + options.num_frames + options.lookahead_frames
         return range(start - options.context_frames, stop)
 
     def _window_starts(self, frames: range) -> Tensor:
-        """Return the start of each frame's mel window relative to the first one: int64 [W]."""
+        """Return the first mel frame of each frame's window, relative to the first: int64 [W]."""
         starts = [mel_window_start(frame, self.spec.fps, self.spec) for frame in frames]
         return torch.tensor(starts) - starts[0]
 
     def _segment(self, clip: ClipFile, start: int) -> Tensor:
-        """Return the audio features float32 [rows, L] of a window, silence outside the clip."""
+        """Return the audio features of a window, float32 [rows, L]; silence outside the clip."""
         first = mel_window_start(self._frames(start).start, self.spec.fps, self.spec)
         rows = self._features.read(clip, first, first + self._num_mels)
         segment = self._features.silence(self._num_mels)
@@ -208,9 +212,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 
 class PseudoLabelDataset(ClipDataset):
-    """Windows of a corpus of `talkinghead pseudo_label`, drawn evenly from its speakers.
+    """A dataset of a corpus of `talkinghead pseudo_label`, which has no images.
 
-    The corpus has audio and lip motion, but no images.
+    All speakers are equally likely.
     """
 
     def __init__(self, corpus_dir: Path | str, windows: WindowOptions | None = None) -> None:
@@ -218,9 +222,10 @@ class PseudoLabelDataset(ClipDataset):
         super().__init__(corpus_dir, "train", plain, SamplingOptions(temperature=0.0))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return pseudo_label_mel, pseudo_label_starts and pseudo_label_lips of one window.
+        """Return the audio features and the lip motion of a window.
 
-        They correspond to mel, window_starts and lips of a `ClipDataset`.
+        The entries pseudo_label_mel, pseudo_label_starts and pseudo_label_lips correspond to mel,
+        window_starts and lips of a `ClipDataset`.
         """
         rng = make_rng(self.windows.seed, _PSEUDO_LABEL_STREAM, index)
         clip_index = self._draw_clip(rng)
@@ -235,7 +240,7 @@ class PseudoLabelDataset(ClipDataset):
 
 
 class EvenClipDataset(ClipDataset):
-    """A fixed number of windows, spread evenly over a split's clips, for validation."""
+    """A dataset of a fixed number of windows, spread evenly over the clips of a split."""
 
     def __init__(
         self,
@@ -258,10 +263,10 @@ class EvenClipDataset(ClipDataset):
 def _long_clips(
     manifest: Manifest, split: str, windows: WindowOptions, corpus_dir: Path | str
 ) -> list[ClipEntry]:
-    """Return the clips of a split that a window fits into.
+    """Return the clips of a split that are as long as a window.
 
     Raises:
-        CorpusError: there is none, or one has none of the emotion labels.
+        CorpusError: There is no such clip, or a clip has none of the emotion labels.
     """
     clips = [c for c in manifest.split(split) if c.num_frames >= windows.num_frames]
     if not clips:
@@ -283,7 +288,7 @@ def _long_clips(
 
 
 def _pad_with_nan(motion: FloatArray, frames: range) -> Tensor:
-    """Return [W, 20, 2], some frames of [T, 20, 2], NaN outside the clip."""
+    """Return `frames` of a lip motion [T, 20, 2], with NaN for frames outside the clip."""
     lips = np.full((len(frames), *motion.shape[1:]), np.nan, np.float32)
     first, stop = max(0, frames.start), min(len(motion), frames.stop)
     lips[first - frames.start : stop - frames.start] = motion[first:stop]

@@ -1,4 +1,4 @@
-"""The manifest of a prepared corpus."""
+"""Manifest of a prepared corpus."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One prepared clip.
+    """Entry of a prepared clip in the manifest.
 
     Attributes:
-        path: the clip file, relative to the corpus.
-        source: the video, relative to the input folder; `sha256` is its hash.
-        offset_frames: frames by which the source's audio is late, as measured by a sync expert, and
-            `sync_confidence` its LSE-C; None if not measured.
-        emotion: label, None without.
+        path: Path of the clip file, relative to the corpus.
+        source: Path of the source video, relative to the input folder.
+        sha256: Hash of the source video.
+        offset_frames: Delay of the audio of the source video in frames, as measured by a sync
+            expert; None if it was not measured.
+        sync_confidence: LSE-C of that measurement.
+        emotion: Emotion label, or None.
     """
 
     id: str
@@ -44,7 +46,7 @@ class ClipEntry:
 
 @dataclass(frozen=True)
 class SkippedClip:
-    """A source without a clip: `reason` is one of a few categories, `detail` a message."""
+    """Entry of a source video without a clip; `reason` is a category, `detail` a message."""
 
     source: str
     reason: str
@@ -53,7 +55,7 @@ class SkippedClip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Content of a corpus; `split_options` are fields of its `SplitOptions`, None if unknown."""
+    """Content of a corpus; `split_options` has the fields of `SplitOptions`, None if unknown."""
 
     spec: AVSpec
     detector: str
@@ -84,7 +86,7 @@ class Manifest:
         """Load the manifest of a prepared corpus.
 
         Raises:
-            CorpusError: it is missing, broken or of another schema.
+            CorpusError: The manifest is missing, broken or of another schema.
         """
         path = Path(corpus_dir) / MANIFEST_NAME
         if not path.is_file():
@@ -114,7 +116,7 @@ class Manifest:
             ) from error
 
     def require_spec(self, spec: AVSpec, corpus_dir: Path | str) -> None:
-        """Raise a CorpusError if the corpus was prepared for another AVSpec."""
+        """Raise a `CorpusError` if the corpus was prepared for another AVSpec."""
         if difference := self.spec.difference(spec):
             raise CorpusError(
                 f"{corpus_dir} was prepared with another AVSpec ({difference}, corpus first); "

@@ -1,6 +1,7 @@
-"""A corpus as a few large files, in a folder or an object store, read with LitData.
+"""Corpora in a few large files (shards), in a folder or an object store, read with LitData.
 
-LitData gives random access to items, whereas a tar archive (WebDataset) is read from its beginning.
+LitData is used because it has random access to items; a tar archive (WebDataset) has to be read
+from its beginning.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from talkinghead.media.atomic_file import atomic_path
 logger = logging.getLogger(__name__)
 
 _MANIFEST_ITEM = 0
-"""Item 0 is the manifest; the clips follow in its order."""
+"""Number of the item with the manifest; the clips follow in the order of the manifest."""
 
 
 def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: int = 64) -> None:
     """Pack a prepared corpus into shards.
 
     Args:
-        corpus_dir: a prepared corpus.
-        output: a new or empty folder. Copy it to an object store with the store's own tool.
-        shard_mb: size of a shard, in millions of bytes.
+        corpus_dir: A prepared corpus.
+        output: A new or empty folder. To use an object store, copy the folder with the tool of the
+            store.
+        shard_mb: Size of a shard in megabytes.
 
     Raises:
-        CorpusError: the corpus is missing or broken.
-        UsageError: the folder is not empty, or the size is less than 1.
+        CorpusError: The corpus is missing or broken.
+        UsageError: The folder is not empty, or the size is less than 1.
         DependencyError: LitData is not installed.
     """
     _require_litdata()
@@ -52,23 +54,23 @@ def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: int = 64)
         if number > _MANIFEST_ITEM:
             ClipFile(path)  # Raises an error if the clip is broken.
         writer[number] = path.read_bytes()
-    # The index is written last, so that the rest of an interrupted run is not valid.
+    # The index is written last, so that the files of an interrupted run are not a valid corpus.
     writer.done()
     writer.merge()
     logger.info("%s has %d clips in shards of %d MB", output, len(manifest.clips), shard_mb)
 
 
 class ShardedCorpus:
-    """Clips of a sharded corpus, each copied to a local folder when it is first used.
+    """A sharded corpus whose clips are copied to a local folder when they are first used.
 
-    The arguments are those of `ShardedDataModule`. Each state of the corpus has a subfolder of
-    `cache_dir`, which may become as large as the corpus.
+    The arguments are those of `ShardedDataModule`. Each version of the corpus has its own subfolder
+    of `cache_dir`, which may become as large as the corpus.
 
     Attributes:
-        directory: a prepared corpus; its clips appear when they are opened.
+        directory: Local folder of the corpus, to which a clip is copied when it is opened.
 
     Raises:
-        CorpusError: the shards are missing or cannot be read.
+        CorpusError: The shards are missing or cannot be read.
         DependencyError: LitData is not installed.
     """
 
@@ -83,7 +85,7 @@ class ShardedCorpus:
             options = {"cache_dir": str(cache / "litdata"), "storage_options": storage_options}
             self._items = StreamingDataset(url, **options)
             manifest: bytes = self._items[_MANIFEST_ITEM]
-        except Exception as error:  # Each store raises other errors.
+        except Exception as error:  # The errors depend on the store.
             raise CorpusError(
                 f"{url} has no readable shards ({type(error).__name__}: {error}); make "
                 "them with `talkinghead shard input=CORPUS output=SHARDS`"
@@ -94,7 +96,11 @@ class ShardedCorpus:
         self._numbers = {clip.path: number for number, clip in enumerate(clips, start=1)}
 
     def open(self, path: str) -> ClipFile:
-        """Open a clip by its path in the manifest; a CorpusError is raised if it cannot be read."""
+        """Open a clip by its path in the manifest.
+
+        Raises:
+            CorpusError: The clip cannot be read.
+        """
         copy = self.directory / path
         if not copy.is_file():
             try:
@@ -108,14 +114,14 @@ class ShardedCorpus:
 
 
 class ShardedDataModule(LipSyncDataModule):
-    """Batches of a sharded corpus, identical to those of the original corpus.
+    """A data module for a sharded corpus, with the same batches as for the original corpus.
 
     Args:
-        corpus_dir: folder or URL (s3://, gs:// or azure://) of the shards.
-        cache_dir: folder to which clips are copied when they are first used.
-        storage_options: LitData's options of the store, such as credentials, null for the store's
-            environment variables.
-        **options: arguments of `LipSyncDataModule`.
+        corpus_dir: Folder or URL (s3://, gs:// or azure://) of the shards.
+        cache_dir: Folder to which clips are copied when they are first used.
+        storage_options: Options of the store for LitData, such as credentials; null to use the
+            environment variables of the store.
+        **options: Arguments of `LipSyncDataModule`.
     """
 
     def __init__(
@@ -131,7 +137,7 @@ class ShardedDataModule(LipSyncDataModule):
 
 
 def _copy(data: bytes, path: Path) -> None:
-    """Write a file unless it exists; several processes may do so at the same time."""
+    """Write a file if it does not exist; several processes may call this at the same time."""
     if not path.is_file():
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)

@@ -34,10 +34,12 @@ _WIDEST_OPENING = 0.3
 
 @dataclass(frozen=True)
 class Character:
-    """Appearance (RGB colours) and voice of a drawn speaker.
+    """Appearance and voice of a drawn speaker.
 
-    `width` is half of the mouth's width, as a fraction of the face size, and `pitch_hz` the
-    fundamental frequency of the voice.
+    Attributes:
+        skin, lips, background: RGB colours.
+        width: Half of the width of the mouth, as a fraction of the face size.
+        pitch_hz: Fundamental frequency of the voice.
     """
 
     skin: tuple[int, int, int]
@@ -48,7 +50,7 @@ class Character:
 
     @classmethod
     def of(cls, speaker: int, seed: int = 0) -> Character:
-        """Return the character of speaker number `speaker`."""
+        """Return the character of the speaker with a number."""
         rng = make_rng(seed, _SPEAKER, speaker)
         red = rng.uniform(140, 240)
         return cls(
@@ -61,7 +63,7 @@ class Character:
 
 
 _MOUTH_LINE, _LIP, _GAP = 0.68, 0.022, 0.065
-"""Height of closed lips, their thickness and half of the widest gap, in face sizes."""
+"""Vertical position of the mouth, thickness of a lip and half of the widest gap, in face sizes."""
 
 
 def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
@@ -81,7 +83,7 @@ def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
     shade = int(red * 0.85), int(green * 0.85), int(blue * 0.85)
     ellipse(0.5, 1.05, 0.3, 0.25, shade)
     ellipse(0.5, 0.42, 0.3, 0.38, character.skin)
-    # The jaw moves inside the mouth box only: pixels outside must not reveal the mouth opening.
+    # The jaw moves only inside the mouth box: pixels outside must not depend on the mouth opening.
     ellipse(0.5, 0.66 + 0.03 * opening, 0.24, 0.2, character.skin)
     for side in (-1, 1):
         ellipse(0.5 + side * 0.13, 0.345, 0.055, 0.028, (245, 245, 245))
@@ -98,7 +100,7 @@ def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
 def speak(
     character: Character, duration_s: Fraction, sample_rate: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Synthesise random vowels; a wider mouth is louder and has stronger high harmonics.
+    """Synthesise random vowels whose loudness and high harmonics increase with the mouth opening.
 
     Returns:
         The samples in [-1, 1] and the mouth opening in [0, 1] at each sample, both float32
@@ -132,9 +134,9 @@ def write_synthetic_clip(
     speaker: int = 0,
     seed: int = 0,
 ) -> None:
-    """Write a raw video of a drawn face that speaks, without audio if `sample_rate` is None.
+    """Write a video of a drawn face that speaks, with or without (`sample_rate=None`) audio.
 
-    The suffix of the path selects the container; `seed` is that of the syllables.
+    The suffix of the path selects the container. `seed` determines the syllables.
     """
     character = Character.of(speaker)
     duration_s = Fraction(seconds).limit_denominator(1000)
@@ -159,12 +161,13 @@ def make_synthetic_corpus(
     seconds: float = 2.0,
     seed: int = 0,
 ) -> Manifest:
-    """Write a prepared corpus, with each speaker's last clip in "val" and the one before in "test".
+    """Write a prepared corpus of drawn faces.
 
-    With two clips per speaker, "test" has none. `seconds` is the duration of a clip.
+    The last clip of each speaker is in split "val", the one before it in split "test", unless there
+    are only two clips per speaker. `seconds` is the duration of a clip.
 
     Raises:
-        UsageError: there are fewer than two clips per speaker.
+        UsageError: There are fewer than two clips per speaker.
     """
     if clips_per_speaker < 2 or num_speakers < 1:
         raise UsageError(
@@ -219,7 +222,7 @@ def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: in
 
 
 def _lips(character: Character, opening: float, size: int) -> FloatArray:
-    """Return the lips float32 [20, 2] in pixels, in the order of `lip_points`."""
+    """Return the lip points, float32 [20, 2] in pixels, in the order of `lip_points`."""
     gap = _GAP * opening
     rings = []
     outer, inner = (12, character.width, _LIP + gap), (8, 0.85 * character.width, gap)
@@ -231,6 +234,6 @@ def _lips(character: Character, opening: float, size: int) -> FloatArray:
 
 
 def _at_frames(opening: FloatArray, num_frames: int, fps: Fraction, rate: int) -> FloatArray:
-    """Return the opening at the middle of each frame."""
+    """Return the mouth opening in the middle of each frame."""
     middles = [float((n + Fraction(1, 2)) / fps * rate) for n in range(num_frames)]
     return np.interp(middles, np.arange(len(opening)), opening).astype(np.float32)

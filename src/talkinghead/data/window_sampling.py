@@ -1,6 +1,6 @@
-"""Deterministic sampling: each draw depends only on (seed, sample number).
+"""Deterministic sampling: a sample depends only on the seed and on the number of the sample.
 
-Resuming is therefore exact, and independent of the number of workers.
+Therefore a resumed run sees the same samples, with any number of loader processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from talkinghead.errors import UsageError
 
 
 def make_rng(seed: int, stream: int, number: int) -> np.random.Generator:
-    """Return the random generator of a sample; different streams are independent."""
+    """Return the random generator of a sample; different streams give independent numbers."""
     return np.random.default_rng((seed, stream, number))
 
 
@@ -26,16 +26,16 @@ def clip_probabilities(
     speaker_weights: Mapping[str, float] | None = None,
     temperature: float = 0.5,
 ) -> npt.NDArray[np.float64]:
-    """Return the probability of each clip, balanced between speakers.
+    """Return the probability of each clip, balanced between the speakers.
 
     Args:
-        speakers: each clip's speaker.
-        speaker_weights: see `SamplingOptions`, like `temperature`.
-        temperature: the weight of a speaker without one is its number of clips to this power.
+        speakers: The speaker of each clip.
+        speaker_weights: See `SamplingOptions`.
+        temperature: See `SamplingOptions`.
 
     Raises:
-        UsageError: a weight is negative, the sum exceeds 1, a named speaker has no clips, or all
-            weights are 0.
+        UsageError: A weight is negative, the sum of the weights exceeds 1, a named speaker has no
+            clips, or all weights are 0.
     """
     counts = Counter(speakers)
     named = dict(speaker_weights or {})
@@ -60,25 +60,29 @@ def clip_probabilities(
 
 
 def spread_windows(num_starts: Sequence[int], num_windows: int) -> list[tuple[int, int]]:
-    """Return (clip, start) pairs spread evenly over clips, and over the `num_starts` of each."""
+    """Return pairs (clip, start) that are spread evenly over the clips.
+
+    Clip number `i` has `num_starts[i]` possible starts, over which the windows are spread evenly
+    too.
+    """
     windows = []
     for number in range(num_windows):
         position = (number + 0.5) / num_windows * len(num_starts)
         clip = math.floor(position)
-        # Multiples of the golden ratio spread the starts if each clip has one window.
+        # Multiples of the golden ratio spread the starts even if each clip has only one window.
         fraction = (position - clip + number * 0.6180339887) % 1.0
         windows.append((clip, math.floor(fraction * num_starts[clip])))
     return windows
 
 
 class IterationBatchSampler(Sampler[list[int]]):
-    """Batches of sample numbers that depend on the iteration only.
+    """A sampler whose batches of sample numbers depend only on the iteration.
 
-    Each of `world_size` processes has its own batches of `batch_size` samples.
+    Each of `world_size` processes gets different batches of `batch_size` samples.
 
     Attributes:
-        iteration: first iteration of the next pass. The caller sets it as batches are consumed,
-            because loaders fetch ahead.
+        iteration: First iteration of the next epoch. The caller updates it when a batch is
+            consumed, because loaders fetch batches in advance.
     """
 
     def __init__(
@@ -99,5 +103,5 @@ class IterationBatchSampler(Sampler[list[int]]):
             yield list(range(first, first + self.batch_size))
 
     def iteration_of(self, index: int) -> int:
-        """Return the iteration that a sample number belongs to."""
+        """Return the iteration of a sample number."""
         return index // (self.batch_size * self.world_size)

@@ -1,1 +1,1 @@
-"""Audio-video offset and sync embeddings."""
+"""Measurement of the audio-video offset, and embeddings of a sync expert."""

@@ -1,7 +1,8 @@
-"""Embeddings of a clip's audio and mouth from a sync expert.
+"""Embeddings of the audio and the mouth images of a clip, computed by a sync expert.
 
-Shape suffixes: T video frames, N windows of S frames (one starts at every frame), D embedding
-width, C feature rows, M mel frames.
+A window of S frames starts at every frame.
+
+Shape suffixes: T video frames, N windows, D embedding width, C feature rows, M mel frames.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 _CLIP_CHUNK_WINDOWS, _CHUNK_WINDOWS = 64, 25
-"""Windows that are embedded at a time, from clip files and from memory."""
+"""Number of windows that are embedded together, from clip files and from memory."""
 
 
 def load_sync_expert(path: str | Path, spec: AVSpec) -> SyncDiscriminator:
-    """Load a sync expert ("default" is the packaged one) with frozen weights.
+    """Load a sync expert with frozen weights; "default" is the packaged sync expert.
 
     Raises:
-        CheckpointError: it is missing, broken, not a sync expert, or was trained for an AVSpec
-            other than `spec`.
+        CheckpointError: The checkpoint is missing, broken, no sync expert, or was trained for
+            another AVSpec.
     """
     advice = (
         "give a checkpoint of `talkinghead train experiment=sync_expert`, or default for the "
@@ -55,15 +56,15 @@ def embed_clip(
     features_CM: Tensor,
     spec: AVSpec,
 ) -> tuple[FloatArray, FloatArray]:
-    """Embed a clip whose faces are read in chunks, one window of S frames starting at each frame.
+    """Embed all windows of a clip whose faces are read in chunks.
 
     Args:
-        expert: sync expert on the CPU; defines S.
-        read_faces: returns frames [start, stop) as uint8 [stop - start, face, face, 3] RGB; see
-            `ClipFile.faces`.
-        num_frames: number of frames T, at least S.
-        mean_mouth: mouth region of the clip's mean face, uint8 [3, mouth, mouth].
-        features_CM: rows of `expert.audio_encoder.input_features`.
+        expert: Sync expert on the CPU, which determines the window size S.
+        read_faces: Function that returns the faces of the frames [start, stop) as uint8
+            [stop - start, face, face, 3] RGB; see `ClipFile.faces`.
+        num_frames: Number of frames T of the clip, at least S.
+        mean_mouth: Mouth region of the mean face of the clip, uint8 [3, mouth, mouth].
+        features_CM: Audio features in the order of `expert.audio_encoder.input_features`.
         spec: AVSpec of the clip.
 
     Returns:
@@ -85,12 +86,12 @@ def embed_clip(
 def embed_windows(
     expert: SyncDiscriminator, mouths: Tensor, audio_windows: Tensor
 ) -> tuple[FloatArray, FloatArray]:
-    """Embed a clip that is in memory, one window of S frames starting at each frame.
+    """Embed all windows of a clip that is in memory.
 
     Args:
-        expert: sync expert on any device; defines S.
-        mouths: float [T, 3, mouth, mouth] in [0, 1].
-        audio_windows: float [T, C, mel_window].
+        expert: Sync expert on any device, which determines the window size S.
+        mouths: Mouth images, float [T, 3, mouth, mouth] in [0, 1].
+        audio_windows: Audio features of each frame, float [T, C, mel_window].
 
     Returns:
         Audio and video embeddings, unit vectors, each float32 [T - S + 1, D].
@@ -112,7 +113,7 @@ def _embed(
     mean_mouth: Tensor,
     starts: range,
 ) -> tuple[Tensor, Tensor]:
-    """Return the audio and video embeddings of the windows at some start frames."""
+    """Return the audio and video embeddings of the windows that begin at the frames `starts`."""
     device = next(expert.parameters()).device
     index = torch.tensor(starts)[:, None] + torch.arange(expert.num_frames)
     means = mean_mouth.expand(len(starts), -1, -1, -1)

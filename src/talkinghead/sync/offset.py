@@ -1,6 +1,6 @@
-"""Audio-video offset of a clip, from sync embeddings or from the mouth opening alone.
+"""Measurement of the audio-video offset of a clip, from sync embeddings or the mouth opening.
 
-Offsets are in frames of the AVSpec's grid, positive if the audio is late.
+Offsets are in frames at the frame rate of the AVSpec, and positive if the audio is late.
 
 Shape suffixes: T video frames, N windows, D embedding width, M mel frames.
 """
@@ -25,25 +25,25 @@ from talkinghead.media.timing import (
 from talkinghead.types import AVSpec, FloatArray
 
 _SEARCH_MARGIN = 5
-"""Frames searched beyond the largest allowed offset, to detect offsets that exceed it."""
+"""Number of frames searched beyond the largest allowed offset, to detect larger offsets."""
 _LIP_MAX_SHIFT = 15
 _LEVEL_WINDOW = 4  # Mel frames: 50 ms.
 
 
 @dataclass(frozen=True)
 class SyncRules:
-    """Required agreement of a clip's audio and video.
+    """Required synchronisation of the audio and the video of a clip.
 
     Attributes:
-        checkpoint: sync expert that measures the offset, "default" for the packaged one, or None
-            to measure nothing.
-        max_offset_frames: clips with a larger offset are skipped as "out of sync".
-        min_confidence: clips with a lower confidence (LSE-C, 0 to 2) are skipped as "low
+        checkpoint: Checkpoint of the sync expert that measures the offset; "default" is the
+            packaged sync expert, None disables the measurement.
+        max_offset_frames: Offset in frames above which clips are skipped as "out of sync".
+        min_confidence: Confidence (LSE-C, 0 to 2) below which clips are skipped as "low
             confidence".
-        correct: shift the audio by the measured offset.
+        correct: Shift the audio to correct the measured offset.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: A value is out of range.
     """
 
     checkpoint: str | Path | None = None
@@ -67,9 +67,10 @@ class SyncRules:
 class Offset:
     """Measured audio-video offset.
 
-    `frames` is the number of frames by which the audio is late. `confidence` is LSE-C, the median
-    over all shifts of the mean embedding distance minus the smallest one; from 0, if all shifts are
-    equally good, to 2.
+    Attributes:
+        frames: Number of frames by which the audio is late.
+        confidence: LSE-C: the median of the mean embedding distances at all shifts minus the
+            smallest of them. It is between 0 (the distance is equal at all shifts) and 2.
     """
 
     frames: int
@@ -77,11 +78,11 @@ class Offset:
 
 
 def distances_by_shift(audio_ND: FloatArray, video_ND: FloatArray, max_shift: int) -> FloatArray:
-    """Return the embedding distance of each video window to the audio at each shift.
+    """Return the distance between the embeddings of each video window and of shifted audio.
 
     Returns:
-        float32 [N, 2 * max_shift + 1] in [0, 2], from audio `max_shift` frames early to late; NaN
-        where a shift leaves the clip.
+        Distances, float32 [N, 2 * max_shift + 1] in [0, 2], for shifts from -`max_shift` (the audio
+        is early) to `max_shift` (late); NaN where the shifted window is outside the clip.
     """
     num_windows = len(video_ND)
     distances = np.full((num_windows, 2 * max_shift + 1), np.nan, np.float32)
@@ -92,7 +93,7 @@ def distances_by_shift(audio_ND: FloatArray, video_ND: FloatArray, max_shift: in
 
 
 def measure_offset(distances: FloatArray) -> Offset:
-    """Return the shift with the smallest mean distance, from rows of `distances_by_shift`.
+    """Return the shift with the smallest mean distance in rows of `distances_by_shift`.
 
     Paper: Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016.
     """
@@ -102,9 +103,10 @@ def measure_offset(distances: FloatArray) -> Offset:
 
 
 def find_offset(audio_ND: FloatArray, video_ND: FloatArray, max_offset: int) -> Offset:
-    """Return the offset of a whole clip, searched up to a few frames beyond `max_offset`.
+    """Measure the offset of a whole clip.
 
-    The search is limited to half of the clip, so that each mean covers at least half of it.
+    The search extends a few frames beyond `max_offset`, but at most to half of the clip length, so
+    that each mean distance is computed from at least half of the windows.
     """
     max_shift = min(max_offset + _SEARCH_MARGIN, len(video_ND) // 2)
     return measure_offset(distances_by_shift(audio_ND, video_ND, max_shift))
@@ -113,13 +115,13 @@ def find_offset(audio_ND: FloatArray, video_ND: FloatArray, max_offset: int) -> 
 def shift_audio(
     samples: FloatArray, num_frames: int, offset: int, spec: AVSpec
 ) -> tuple[slice, FloatArray]:
-    """Align audio that is `offset` frames late (early if negative) with its video.
+    """Align audio that is `offset` frames late (early if negative) with the video.
 
-    Frames at either end that are left without audio are dropped, as their mouths would move in
-    silence.
+    Frames at either end that have no audio after the shift are dropped: in these frames the mouth
+    would move without speech.
 
     Returns:
-        The frames to keep, and the samples from the first of them on.
+        The frames to keep, and the audio samples that begin at the first of these frames.
     """
     first = max(0, -offset)
     late_s = frame_time_s(max(0, offset), spec.fps)
@@ -129,18 +131,19 @@ def shift_audio(
 
 
 def lip_offset(opening: FloatArray, mel: FloatArray, spec: AVSpec) -> int | None:
-    """Return the shift at which the audio level correlates best with the mouth opening.
+    """Estimate the offset from the correlation of the audio level with the mouth opening.
 
-    This needs no sync expert, and can therefore show why one does not learn. The estimate is rough
-    for one clip, and good as the median of many clips.
+    No sync expert is needed, so the estimate helps to find out why a sync expert does not learn. It
+    is inaccurate for a single clip; use the median of many clips.
 
     Args:
-        opening: float [T], NaN where no face was found.
-        mel: float [num_mels, M].
+        opening: Mouth opening, float [T], NaN where no face was found.
+        mel: Log-mel, float [num_mels, M].
         spec: AVSpec of the clip.
 
     Returns:
-        The offset in frames; None if the opening or the level is constant or the clip is too short.
+        The offset in frames; None if the opening or the audio level is constant, or if the clip is
+        too short.
     """
     known = np.flatnonzero(np.isfinite(opening))
     max_shift = min(_LIP_MAX_SHIFT, len(opening) // 2)
@@ -156,7 +159,7 @@ def lip_offset(opening: FloatArray, mel: FloatArray, spec: AVSpec) -> int | None
 
 
 def _correlate(mouth: FloatArray, audio: FloatArray, shift: int) -> float:
-    """Return Pearson's r of the mouth at t and the audio at t + shift; 0 if either is constant."""
+    """Return Pearson's r of `mouth` and of `audio` shifted by `shift` frames; 0 if undefined."""
     x = mouth[max(0, -shift) : len(mouth) - max(0, shift)]
     y = audio[max(0, shift) : len(audio) - max(0, -shift)]
     return float(np.nan_to_num(pearson(x, y)))

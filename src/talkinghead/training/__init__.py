@@ -1,1 +1,1 @@
-"""LightningModules, callbacks, sweeps and the training run."""
+"""Training: LightningModules, callbacks, training runs and sweeps."""

@@ -1,4 +1,4 @@
-"""Launching, communication and sharding (FSDP2) for processes that train one model together."""
+"""Distributed training: start of the processes, communication and sharding (FSDP2)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SILENT = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_lo
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Concatenate the rows [B, ...] of all P processes to [P * B, ...], keeping gradients.
+    """Concatenate the rows [B, ...] of all P processes to [P * B, ...], with gradients.
 
-    A contrastive loss over the result is the same in every process, and the averaged gradients
-    equal those of one process with the whole batch. Without gradients (all processes validate on
-    the same windows) and with one process the rows are returned unchanged.
+    A contrastive loss of the result is equal in all processes, and the averaged gradients are those
+    of a single process with the whole batch. If gradients are disabled (in validation, where all
+    processes use the same windows) or there is only one process, the rows are returned unchanged.
     """
     if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
         return rows
@@ -47,7 +47,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # The loss of every process depends on these rows.
+        # The loss of every process depends on the rows of this process.
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
@@ -55,19 +55,20 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def other_processes(run_dir: Path, command: str) -> Iterator[None]:
-    """Let Lightning start this machine's other processes, and restore this one's state afterwards.
+    """Make Lightning start the other processes of this machine with the configuration of the run.
 
-    Lightning repeats the command line, which in a sweep is not the run's. Here the other processes
-    get the configuration that Hydra saved, so each run of a sweep can use several processes.
+    Lightning starts them with the command line of this process, which in a sweep is not that of a
+    single run. Here they load the configuration that Hydra saved, so that each run of a sweep can
+    use several processes. The state of this process is restored afterwards.
 
     Args:
-        run_dir: the run's folder.
-        command: subcommand of `talkinghead` to run.
+        run_dir: Folder of the run.
+        command: Subcommand of `talkinghead` that the other processes run.
     """
     hydra_config, main = HydraConfig.instance(), sys.modules["__main__"]
     before = hydra_config.cfg, sys.argv, main.__spec__
     environment = {name: os.environ.get(name) for name in _LAUNCHER_VARIABLES}
-    # If Hydra's configuration were set, Lightning would add overrides to the command line.
+    # If the configuration of Hydra were set, Lightning would add overrides to the command line.
     hydra_config.cfg, main.__spec__ = None, find_spec("talkinghead.__main__")
     saved = ["--config-path", str((run_dir / ".hydra").resolve()), "--config-name", "config"]
     sys.argv = [before[1][0], command, *saved, f"hydra.run.dir={run_dir}", *_SILENT]
@@ -84,13 +85,13 @@ def other_processes(run_dir: Path, command: str) -> Iterator[None]:
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's FSDP2 strategy over all processes of all machines, with unsharded checkpoints.
+    """Lightning's FSDP2 strategy for all processes of all machines, with unsharded checkpoints.
 
     Lightning's FSDP1 strategy does not support manual optimization
     (https://github.com/Lightning-AI/pytorch-lightning/issues/19685).
 
     Args:
-        **options: arguments of `ModelParallelStrategy`.
+        **options: Arguments of `ModelParallelStrategy`.
 
     Paper: Zhao et al., "PyTorch FSDP", 2023, arXiv:2304.11277.
     """
@@ -106,14 +107,14 @@ class ShardedStrategy(ModelParallelStrategy):
 def shard_networks(
     module: L.LightningModule, large: Sequence[nn.Module], small: Sequence[nn.Module | None]
 ) -> None:
-    """Shard networks among the processes under `ShardedStrategy`, else do nothing.
+    """Shard networks among the processes; with other strategies than `ShardedStrategy`, do nothing.
 
     Call this in `configure_model`, which Lightning runs before it builds the optimizers.
 
     Args:
-        module: owner of the networks.
-        large: networks to shard. Only their `forward` may be called.
-        small: networks that are replicated; their gradients are averaged.
+        module: Module that contains the networks.
+        large: Networks to shard, of which only `forward` may be called.
+        small: Networks to replicate; their gradients are averaged.
     """
     if module.device_mesh is None:
         return
@@ -125,7 +126,7 @@ def shard_networks(
 
 
 def full_tensor(values: Tensor) -> Tensor:
-    """Return a possibly sharded tensor unsharded; every process must call this."""
+    """Return the whole of a tensor that may be sharded; all processes must call this."""
     return values.full_tensor() if isinstance(values, DTensor) else values
 
 

@@ -1,4 +1,4 @@
-"""Logging to Weights & Biases and CSV."""
+"""Logging to Weights & Biases (W&B) and to CSV files."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 
 
 def csv_logger(save_dir: str) -> CSVLogger:
-    """Return a logger that appends to `csv/metrics.csv` of a run's folder.
+    """Return a logger that appends to `csv/metrics.csv` in the folder of a run.
 
-    Lightning's own logger deletes the file of the run that is resumed.
+    When a run is resumed, Lightning's own logger would delete the file.
 
     Args:
-        save_dir: folder of the run.
+        save_dir: Folder of the run.
     """
     path = Path(save_dir) / "csv" / "metrics.csv"
     earlier = path.read_text() if getattr(rank_zero_only, "rank", 0) == 0 and path.is_file() else ""
     logger = CSVLogger(save_dir, name="csv", version="")
     if earlier:
-        writer = logger.experiment  # Deletes the file.
+        writer = logger.experiment  # This deletes the file.
         path.write_text(earlier)
         writer.metrics_keys = earlier.splitlines()[0].split(",")
     return logger
@@ -42,17 +42,18 @@ def wandb_logger(
     offline: bool | None = None,
     **options: Any,
 ) -> WandbLogger:
-    """Return a W&B logger; `wandb sync` uploads an offline run later.
+    """Return a W&B logger; an offline run can be uploaded later with `wandb sync`.
 
     Args:
-        save_dir: folder of the run.
-        name: name of the run; None takes the folder's.
-        group: group of the run; None takes the parent folder's name, so a sweep is one group.
-        offline: whether to stay offline; None does so unless WANDB_API_KEY is set.
-        **options: arguments of `WandbLogger`.
+        save_dir: Folder of the run.
+        name: Name of the run; None for the name of the folder.
+        group: Group of the run; None for the name of the parent folder, so that the runs of a sweep
+            form a group.
+        offline: Do not send anything over the network; None for true unless WANDB_API_KEY is set.
+        **options: Arguments of `WandbLogger`.
     """
     folder = Path(save_dir).resolve()
-    # Otherwise W&B warns that the folder is missing.
+    # W&B logs a warning if the folder is missing.
     folder.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         save_dir=save_dir,
@@ -64,13 +65,13 @@ def wandb_logger(
 
 
 def track_config(trainer: L.Trainer, config: Mapping[str, Any]) -> None:
-    """Log a run's resolved configuration to W&B, with the state of the code as `git`."""
+    """Log the resolved configuration of a run to W&B, with `git_state` under the key `git`."""
     for logger in _wandb_loggers(trainer):
         logger.log_hyperparams({**config, "git": git_state()})
 
 
 def track_checkpoint(trainer: L.Trainer) -> None:
-    """Log the best checkpoint to W&B as an artifact, or the last if nothing was validated."""
+    """Log the best checkpoint, or the last one without validation, to W&B as an artifact."""
     callbacks = trainer.checkpoint_callbacks
     paths = [("best", c.best_model_path) for c in callbacks if isinstance(c, ModelCheckpoint)]
     paths += [("last", str(c.path)) for c in callbacks if isinstance(c, LastCheckpoint)]
@@ -85,9 +86,9 @@ def track_checkpoint(trainer: L.Trainer) -> None:
 
 
 def git_state() -> dict[str, Any]:
-    """Return the commit of this code's repository and whether tracked files were changed.
+    """Return the git commit of this code, and whether tracked files were changed.
 
-    The result is empty without git or a repository.
+    The result is empty if git is not installed or the code is not in a repository.
     """
     git = shutil.which("git")
     folder = str(Path(__file__).parent)

@@ -1,4 +1,4 @@
-"""Options of the generator's training, and the networks that they choose."""
+"""Options for training the generator, and construction of the networks that they select."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from talkinghead.types import AVSpec
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """Execution options of the generator in training.
+    """Options for the speed and the memory use of the generator in training.
 
     Attributes:
-        channels_last: stores convolution weights channels last, which suits GPU tensor cores.
-        compile: uses `torch.compile`, which needs a C++ compiler and minutes at the start.
-        checkpoint_activations: recomputes activations of encoders, transformer and decoder in the
-            backward pass: less memory for about a third more computation.
+        channels_last: Store convolution weights in channels-last order, which is faster on GPU
+            tensor cores.
+        compile: Use `torch.compile`, which needs a C++ compiler and several minutes at the start.
+        checkpoint_activations: Recompute the activations of encoders, transformer and decoder in
+            the backward pass, which needs less memory and about a third more computation.
 
     Paper: Chen et al., "Training deep nets with sublinear memory cost", 2016, arXiv:1604.06174.
     """
@@ -40,7 +41,7 @@ class SpeedOptions:
         if self.channels_last:
             generator.to(memory_format=torch.channels_last)
         if self.checkpoint_activations:
-            # Modules with large activations that take only tensors.
+            # These modules have large activations and take only tensors.
             parts = [generator.face_encoder.backbone, generator.context_encoder]
             for part in (*parts, *generator.transformer.layers, *generator.decoder.stages):
                 part.forward = partial(checkpoint, part.forward, use_reentrant=False)
@@ -67,23 +68,24 @@ class GANOptions:
     """Options of `LipSyncGANModule` other than its networks, loss and optimizers.
 
     Attributes:
-        sync_expert: path of the sync expert, "default" for the packaged one, or None: a frozen
-            expert then leaves the sync loss out, a joint one starts from random weights.
-        sync_discriminator: "frozen" (the expert does not learn) or "joint" (it is trained on real
-            pairs together with the generator, by a third optimizer).
-        sync_arguments: arguments of `SyncDiscriminator` for a joint one without a path.
-        discriminator_penalty: weight of the discriminators' gradient penalty; 0 for none.
-        init_from: checkpoint whose generator weights training starts from, "default" for the
-            packaged ones, or None for random weights.
-        ema_decay: decay of the moving average of the generator's weights.
-        gradient_clip: maximum norm of each optimizer's gradients; 0 for none.
-        accumulate: batches whose gradients are averaged for one step; iterations count batches.
-        balance_every: iterations between measurements of each loss term's gradient on its own
-            (`train/balance/...`); 0 for never.
-        speed: options of memory, start-up time and speed; see `SpeedOptions`.
-        max_iterations: iterations after which training ends.
-        license: license of the weights, written into the checkpoint.
-        trained_on: description of the training data, written into the checkpoint.
+        sync_expert: Path of the sync expert; "default" is the packaged sync expert. None omits the
+            sync loss, or, with a joint sync discriminator, starts from random weights.
+        sync_discriminator: "frozen" (not trained) or "joint" (trained on real pairs together with
+            the generator, by a third optimizer).
+        sync_arguments: Arguments of `SyncDiscriminator` for joint training from random weights.
+        discriminator_penalty: Weight of the gradient penalty of the discriminators; 0 for none.
+        init_from: Checkpoint with the initial weights of the generator; "default" is the packaged
+            checkpoint, None for random weights.
+        ema_decay: Decay of the moving average of the generator weights.
+        gradient_clip: Maximum norm of the gradients of each optimizer; 0 for no limit.
+        accumulate: Number of batches whose gradients are averaged for one optimizer step. Every
+            batch counts as one iteration.
+        balance_every: Number of iterations between measurements of the gradient norm of each loss
+            term (`train/balance/...`); 0 for never.
+        speed: Options for speed and memory use; see `SpeedOptions`.
+        max_iterations: Number of iterations after which training ends.
+        license: License of the weights, written into the checkpoint.
+        trained_on: Description of the training data, written into the checkpoint.
 
     Raises:
         UsageError: `sync_discriminator` is unknown.
@@ -120,7 +122,7 @@ class GANOptions:
 def build_sync_discriminator(
     options: GANOptions, spec: AVSpec, generator: LipSyncGenerator
 ) -> SyncDiscriminator | None:
-    """Load or build the sync discriminator; return None if the options name none."""
+    """Load or build the sync discriminator; return None if the options disable it."""
     if options.sync_expert is not None:
         loaded = load_expert(options.sync_expert)
         if difference := loaded.spec.difference(spec):
@@ -145,8 +147,8 @@ def build_sync_discriminator(
 
 
 def load_initial_weights(generator: LipSyncGenerator, path: str | Path) -> None:
-    """Copy a checkpoint's weights into a generator."""
-    # Conditioning starts from zero, so it may be missing from the checkpoint.
+    """Copy the weights of a checkpoint into a generator."""
+    # The initial weights of the conditioning are zero, so the checkpoint need not have them.
     conditioning = {
         name: value
         for name, value in generator.state_dict().items()

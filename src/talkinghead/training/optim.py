@@ -18,16 +18,18 @@ from talkinghead.training.distributed import full_tensor
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay, counted in the module's iterations.
+    """Configuration of AdamW with linear warm-up and cosine decay of the learning rate.
+
+    The schedule counts the iterations of the LightningModule.
 
     Attributes:
-        lr: maximum learning rate.
-        betas: Adam's coefficients; 0.5 for the first is common in GANs (Radford et al., 2015,
-            arXiv:1511.06434).
-        weight_decay: decoupled weight decay.
-        warmup_iterations: iterations in which the rate rises from 0 to `lr`.
-        decay_iterations: iteration at which the cosine ends; 0 keeps `lr`.
-        final_lr: final learning rate of the cosine, as a fraction of `lr`.
+        lr: Maximum learning rate.
+        betas: Coefficients of the moving averages of Adam; a first value of 0.5 is common in GANs
+            (Radford et al., 2015, arXiv:1511.06434).
+        weight_decay: Decoupled weight decay.
+        warmup_iterations: Number of iterations in which the learning rate rises from 0 to `lr`.
+        decay_iterations: Iteration at which the cosine decay ends; 0 for no decay.
+        final_lr: Learning rate at the end of the decay, as a fraction of `lr`.
     """
 
     lr: float = 3e-4
@@ -38,7 +40,7 @@ class OptimizerConfig:
     final_lr: float = 0.1
 
     def build(self, parameters: Iterable[nn.Parameter], fused: bool = False) -> Optimizer:
-        """Build the optimizer; `fused` does all its arithmetic in one kernel."""
+        """Build the optimizer; `fused` selects the implementation with a single kernel."""
         betas, decay = (self.betas[0], self.betas[1]), self.weight_decay
         return AdamW(parameters, lr=self.lr, betas=betas, weight_decay=decay, fused=fused)
 
@@ -54,7 +56,7 @@ class OptimizerConfig:
         return self.lr * (self.final_lr + (1 - self.final_lr) * cosine)
 
     def apply(self, optimizer: Optimizer, iteration: int) -> float:
-        """Set an optimizer's learning rate for an iteration and return it."""
+        """Set the learning rate of an optimizer for an iteration, and return that rate."""
         lr = self.lr_at(iteration)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -62,10 +64,10 @@ class OptimizerConfig:
 
 
 def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
-    """Clip the norm of an optimizer's gradients and return the norm before clipping.
+    """Clip the gradient norm of an optimizer, and return the norm before clipping.
 
-    Call this between unscaling and the step: Lightning refuses `gradient_clip_val` with manual
-    optimization.
+    Call this after the gradients are unscaled and before the step. Lightning does not support
+    `gradient_clip_val` with manual optimization.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf)
@@ -73,14 +75,14 @@ def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
 
 
 class MovingAverage(nn.Module):
-    """Exponential moving average of a network's weights, used for validation and inference.
+    """Exponential moving average of the weights of a network, for validation and inference.
 
-    The decay rises as 1 - 1 / n to its final value, so early weights are forgotten quickly.
+    In the first iterations the decay is lower, so that the initial weights have little influence.
 
     Args:
-        name: attribute name of the averaged network, part of its state dict's keys.
-        network: network to copy and follow.
-        decay: final decay.
+        name: Attribute name of the averaged network, which is part of the keys of the state dict.
+        network: Network whose weights are averaged; it is copied.
+        decay: Decay after the first iterations.
 
     Paper: Yazici et al., "The unusual effectiveness of averaging in GAN training", 2018,
         arXiv:1806.04498.
@@ -93,7 +95,7 @@ class MovingAverage(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The network with averaged weights."""
+        """The network with the averaged weights."""
         return self.get_submodule(self.name)
 
     def train(self, mode: bool = True) -> MovingAverage:
@@ -102,7 +104,7 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, network: nn.Module, iteration: int) -> None:
-        """Move towards `network` after the step of `iteration`, counted from 0."""
+        """Update the average with the weights of `network` after iteration `iteration` (from 0)."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
         averaged: list[Tensor] = list(self.network.parameters())
         current: list[Tensor] = [full_tensor(p.detach()) for p in network.parameters()]
@@ -112,7 +114,7 @@ class MovingAverage(nn.Module):
 
 
 def require_finite(loss: Tensor, name: str, iteration: int, batch: Mapping[str, Any]) -> None:
-    """Stop a run whose loss is not finite, before it damages the weights."""
+    """Raise a `TalkingHeadError` if the loss is not finite, before the weights are changed."""
     if torch.isfinite(loss):
         return
     starts = zip(batch["clip"], batch["start"].tolist(), strict=True)
@@ -124,9 +126,9 @@ def require_finite(loss: Tensor, name: str, iteration: int, batch: Mapping[str, 
 
 
 def require_finite_weights(network: nn.Module, iteration: int) -> None:
-    """Stop a run whose weights are not finite, before they replace a valid checkpoint.
+    """Raise a `TalkingHeadError` if weights are not finite, before a checkpoint is replaced.
 
-    A finite loss can have a gradient that is not finite.
+    Weights need this check too, because a finite loss can have a gradient that is not finite.
     """
     for name, parameter in network.named_parameters():
         if not torch.isfinite(full_tensor(parameter.detach())).all():

@@ -1,7 +1,8 @@
 """Pseudo-labelling of speech recordings with the lip motion that a lip prior predicts.
 
-A generator that is trained on few speakers generalises poorly to other voices. Recordings of many
-voices, labelled by a lip prior that was trained on much more speech, distil its knowledge.
+A generator that is trained on few speakers generalises poorly to other voices. Training also on
+recordings of many voices, labelled by a lip prior that was trained on much more speech, transfers
+the knowledge of the lip prior to the generator (distillation).
 
 Paper: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
     arXiv:1503.02531.
@@ -49,24 +50,26 @@ def pseudo_label(
 ) -> Manifest:
     """Make a corpus of audio features and lip motion, without images, for `data.pseudo_label_dir`.
 
-    The speaker of a file is its top sub-folder, or else its name up to the first "-". A repeated
-    run keeps the speakers that are complete.
+    The speaker of a file is the name of the top subfolder; for a file in `input_dir` itself, the
+    part of the file name before the first "-". If the run is repeated, complete speakers are kept.
 
     Args:
-        input_dir: folder of audio or video files with speech, searched recursively.
-        output_dir: folder of the new corpus.
-        spec: AVSpec of the corpus that it is used with.
-        lip_prior: model that predicts the lip motion.
-        spread_px: standard deviation of each speaker's mouth opening, in canonical pixels, to which
-            the motion is scaled: lip priors underestimate it for unseen speakers.
+        input_dir: Folder of audio or video files with speech, searched recursively.
+        output_dir: Folder of the new corpus.
+        spec: AVSpec of the corpus with which the new corpus will be used.
+        lip_prior: Lip prior that predicts the lip motion.
+        spread_px: Standard deviation of the mouth opening of each speaker, in canonical pixels, to
+            which the motion is scaled, because lip priors underestimate it for unseen speakers.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        UsageError: there is no lip prior, it does not fit the spec, or `spread_px` is not positive.
-        CorpusError: the folder is missing or has no usable file.
-        DependencyError: faster-whisper, whose voice activity detector is used, is not installed.
+        UsageError: There is no lip prior, the lip prior has other rates than the AVSpec, or
+            `spread_px` is not positive.
+        CorpusError: The folder is missing or has no usable file.
+        DependencyError: The package faster-whisper, which contains the voice activity detector, is
+            not installed.
     """
     if lip_prior is None:
         raise UsageError("pseudo-labels need a lip prior: choose lip_prior=whisper")
@@ -103,7 +106,7 @@ def _report(manifest: Manifest, input_dir: Path, output_dir: Path) -> None:
 
 
 def _find_speakers(input_dir: Path) -> dict[str, list[Path]]:
-    """Return the files of each speaker, in a stable order."""
+    """Return the sorted files of each speaker."""
     if not input_dir.is_dir():
         raise CorpusError(f"input={input_dir} is not a folder: give a folder of recordings")
     speakers: dict[str, list[Path]] = defaultdict(list)
@@ -118,7 +121,7 @@ def _find_speakers(input_dir: Path) -> dict[str, list[Path]]:
 
 
 class _Labeller:
-    """Writes the clips of one speaker after another."""
+    """A writer of pseudo-labelled clips, one speaker at a time."""
 
     def __init__(
         self,
@@ -128,7 +131,7 @@ class _Labeller:
         lip_prior: LipPrior,
         spread_px: float,
     ) -> None:
-        LipPriorStream(lip_prior, spec)  # Checks that they fit before any work is done.
+        LipPriorStream(lip_prior, spec)  # Checks the rates of the lip prior before the work begins.
         self.input_dir, self.output_dir = input_dir, output_dir
         self.spec, self.lip_prior, self.spread_px = spec, lip_prior, spread_px
         self.features = AudioFeatures(spec, STORED_FEATURES)
@@ -136,7 +139,7 @@ class _Labeller:
     def label(
         self, speaker: str, files: Sequence[Path]
     ) -> tuple[list[ClipEntry], list[SkippedClip]]:
-        """Return a speaker's clips and refused files, reusing a complete earlier result."""
+        """Write the clips of a speaker or reuse earlier ones; return clips and refused files."""
         folder = self.output_dir / "clips" / speaker
         sources = [(self._source(path), path.stat().st_size) for path in files]
         recipe: list[Any] = [CODE_VERSION, self.spec.to_dict(), self.spread_px, sources]
@@ -173,7 +176,7 @@ class _Labeller:
         return entries, refused
 
     def _read(self, files: Sequence[Path]) -> tuple[dict[str, FloatArray], list[SkippedClip]]:
-        """Return the recordings with speech by source, and the refused files."""
+        """Return the samples of each usable recording by source, and the refused files."""
         recordings, refused = {}, []
         for path in files:
             source = self._source(path)

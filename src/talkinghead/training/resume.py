@@ -1,4 +1,7 @@
-"""Resuming of runs. Imports nothing heavy: Hydra loads it before a command runs."""
+"""Resuming of training runs.
+
+This module imports no large packages, because Hydra imports it before every command.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ LAST = "checkpoints/last.ckpt"
 
 
 class ResumeDirectory(Callback):
-    """Hydra callback that makes `ckpt_path=last` continue in the folder of the newest run.
+    """A Hydra callback for `ckpt_path=last`, which selects the folder of the newest run.
 
-    The newest run is the one of the same `name` with the latest checkpoint. An explicit
-    `hydra.run.dir` is kept.
+    The newest run is the run of the same `name` with the newest checkpoint. If `hydra.run.dir` is
+    given, it is not changed.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Set the run's folder before Hydra creates it."""
+        """Set the folder of the run before Hydra creates the folder."""
         given = [str(override) for override in config.hydra.overrides.hydra]
         if config.ckpt_path != "last" or any(o.startswith("hydra.run.dir=") for o in given):
             return
@@ -37,11 +40,11 @@ def resolve_resume(ckpt_path: str | Path | None, run_dir: Path) -> str | Path | 
     """Return the checkpoint to resume from, or None.
 
     Args:
-        ckpt_path: a path, "last" for the run's own last checkpoint, or None.
-        run_dir: the run's folder.
+        ckpt_path: A path, "last" for the last checkpoint in `run_dir`, or None.
+        run_dir: Folder of the run.
 
     Raises:
-        CheckpointError: there is no such checkpoint.
+        CheckpointError: The checkpoint does not exist.
     """
     if ckpt_path is None:
         return None

@@ -1,4 +1,4 @@
-"""One training run: its trainer, its loop and its result."""
+"""Training runs: the trainer, fitting, and the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_precision(precision: str) -> str:
-    """Resolve "auto": bf16-mixed if the GPU supports it, 16-mixed on other GPUs, 32 on CPUs."""
+    """Return the precision; for "auto", the fastest one that the device supports.
+
+    This is bf16-mixed on GPUs that support bfloat16, 16-mixed on other GPUs, and 32 on CPUs.
+    """
     if precision != "auto":
         return precision
     if not torch.cuda.is_available():
@@ -43,17 +46,17 @@ def train(
     ckpt_path: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Fit a module and return the last value of every logged metric.
+    """Train a module, and return the last value of every logged metric.
 
     Args:
-        module: a `LipSyncGANModule`, `SyncExpertModule` or `LipRegressorModule`.
-        datamodule: its data.
-        trainer: the trainer from `build_trainer`.
-        ckpt_path: checkpoint to resume from.
-        config: the run's resolved configuration, for W&B.
+        module: A `LipSyncGANModule`, `SyncExpertModule` or `LipRegressorModule`.
+        datamodule: The data module.
+        trainer: The result of `build_trainer`.
+        ckpt_path: Checkpoint to resume from, or None.
+        config: Resolved configuration of the run, which is logged to W&B.
 
     Raises:
-        KeyboardInterrupt: the run was interrupted; the last checkpoint has been written.
+        KeyboardInterrupt: The run was interrupted; the last checkpoint has been written.
     """
     if getattr(module, "sync", True) is None:
         logger.warning(
@@ -67,11 +70,11 @@ def train(
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
         track_checkpoint(trainer)
     except SystemExit:
-        # Lightning turns an interruption into an exit.
+        # Lightning raises SystemExit after an interruption.
         if not trainer.interrupted:
             raise
     finally:
-        # Without this all runs of a sweep would be logged as the first one.
+        # Otherwise W&B would log all runs of a sweep as a single run.
         if any(isinstance(one, WandbLogger) for one in trainer.loggers):
             import wandb
 
@@ -83,7 +86,7 @@ def train(
 
 
 def _log_result(trainer: L.Trainer, module: Any) -> None:
-    """Log the checkpoint that was written, and the commands that use it."""
+    """Log the path of the checkpoint, and the commands that use the checkpoint."""
     paths = [one.path for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)]
     if not paths or not trainer.is_global_zero:
         return
@@ -112,10 +115,11 @@ def _log_result(trainer: L.Trainer, module: Any) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a temporary file next to the target, flushes it to the disk and renames it.
+    """A checkpoint writer that keeps the previous file if writing fails.
 
-    A full disk or a killed process leaves the previous file intact. Lightning's own writer stages
-    in the temporary directory, from which a move to another file system is a copy.
+    The checkpoint is written to a temporary file next to the target, flushed to the disk and
+    renamed. Lightning's own writer uses the temporary directory, from which a file may have to be
+    copied to another file system, which is not atomic.
     """
 
     def save_checkpoint(
@@ -142,16 +146,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def build_trainer(
     options: dict[str, Any], loggers: Sequence[Logger], callbacks: Sequence[Callback]
 ) -> L.Trainer:
-    """Build a trainer with the project's sampler, progress bar and atomic checkpoints.
+    """Build a trainer with a progress bar of iterations and atomic checkpoints.
 
     Args:
-        options: arguments of `lightning.Trainer`; `precision` may be "auto".
-        loggers: the run's loggers.
-        callbacks: the run's callbacks.
+        options: Arguments of `lightning.Trainer`; `precision` may be "auto".
+        loggers: Loggers of the run.
+        callbacks: Callbacks of the run.
 
     Raises:
-        UsageError: Lightning refuses the options, or the number of processes does not fit the
-            strategy.
+        UsageError: Lightning does not accept the options, or the strategy does not suit the number
+            of processes.
     """
     options = {**options, "precision": resolve_precision(str(options.get("precision", "auto")))}
     _silence_lightning()
@@ -174,7 +178,7 @@ def build_trainer(
 
 
 def _require_processes(trainer: L.Trainer, options: Mapping[str, Any]) -> None:
-    """Require a distributed strategy for several processes, and several processes for one."""
+    """Raise a `UsageError` unless the strategy is distributed exactly for several processes."""
     distributed = options.get("strategy", "auto") != "auto"
     if trainer.world_size > 1 and not distributed:
         raise UsageError(
@@ -191,17 +195,21 @@ def _require_processes(trainer: L.Trainer, options: Mapping[str, Any]) -> None:
 
 
 def _silence_lightning() -> None:
-    """Suppress Lightning's own log lines and warnings that do not concern the user."""
+    """Disable log lines and warnings of Lightning that are not relevant to the user."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*in eval mode at the start of training.*",  # Moving average and frozen expert.
+        # Intended for the moving average and the frozen expert.
+        ".*in eval mode at the start of training.*",
         ".*smaller than the logging interval.*",
         ".*does not have many workers.*",
         ".*LeafSpec.*",
-        ".*sync_dist=True.*",  # All processes validate the same windows.
-        ".*FSDP2-wrapped module .* returned a view.*",  # Outputs are not changed in place.
+        # All processes validate the same windows.
+        ".*sync_dist=True.*",
+        # Outputs are not changed in place.
+        ".*FSDP2-wrapped module .* returned a view.*",
         ".*Checkpoint directory .* exists and is not empty.*",
-        ".*Experiment logs directory .* exists and is not empty.*",  # See `csv_logger`.
+        # `csv_logger` keeps the log of a resumed run.
+        ".*Experiment logs directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message)

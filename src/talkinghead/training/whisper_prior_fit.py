@@ -1,4 +1,4 @@
-"""Fitting of the linear map from Whisper encoder features to lip motion.
+"""Fitting of the linear map from the features of a Whisper encoder to lip motion.
 
 Shape suffixes: N windows, S samples, F features, T video frames.
 """
@@ -29,26 +29,27 @@ _PAST, _BLOCK, _AHEAD = (
     for span_s in (WhisperLipPrior.past_s, WhisperLipPrior.block_s, WhisperLipPrior.ahead_s)
 )
 _RIDGE = 1.0
-# Ridge regression underestimates motion: on left-out speakers the lips moved this much further.
+# Factor that compensates for ridge regression, which underestimates the lip motion; measured on
+# left-out speakers.
 _GAIN = 1.3
 _SILENCE_WEIGHT = 0.02
 _ROWS_AT_ONCE = 1500
 
 
 def fit_whisper_lip_prior(corpus_dir: Path | str, whisper: Encoder, output: Path | str) -> None:
-    """Fit the map by ridge regression on a corpus's split "train".
+    """Fit the map by ridge regression on the split "train" of a corpus.
 
-    Speakers with many clips are weighted down. Synthetic silence with the lips at rest is part of
-    the data.
+    The clips of speakers with many clips get lower weights. Synthetic silence with the lips at rest
+    is added to the data.
 
     Args:
-        corpus_dir: a prepared corpus, 16 kHz and 25 frames/s.
-        whisper: the encoder whose features are mapped.
-        output: the safetensors file to write: weight float16 [F, 40] and bias float32 [40], in
-            canonical pixels.
+        corpus_dir: A prepared corpus with 16 kHz and 25 frames/s.
+        whisper: Encoder that computes the features.
+        output: The safetensors file to write, with the tensors weight float16 [F, 40] and bias
+            float32 [40], in canonical pixels.
 
     Raises:
-        CorpusError: the corpus has no training clips, or another sample or frame rate.
+        CorpusError: The corpus has no training clips, or another sample or frame rate.
     """
     corpus_dir = Path(corpus_dir)
     manifest = Manifest.load(corpus_dir)
@@ -77,7 +78,7 @@ def fit_whisper_lip_prior(corpus_dir: Path | str, whisper: Encoder, output: Path
 
 
 def _clip_features(whisper: Encoder, file: ClipFile) -> Tensor:
-    """Return the map's inputs of each frame of a clip, [T, F]."""
+    """Return the features of each frame of a clip, [T, F]."""
     num_blocks = math.ceil(len(file) / (WhisperLipPrior.block_s * _FPS))
     samples = np.zeros(_PAST + num_blocks * _BLOCK + _AHEAD, np.float32)
     audio = (file.tensor("audio") / 32_767)[: len(samples) - _PAST]
@@ -87,7 +88,7 @@ def _clip_features(whisper: Encoder, file: ClipFile) -> Tensor:
 
 
 def _weighted_rows(features: Tensor, motion: Tensor, weight: float) -> Tensor:
-    """Return rows of (features, motion, 1) with known lips, of total weight `weight`."""
+    """Return rows (features, motion, 1) of frames with known lips, scaled to a total weight."""
     known = torch.isfinite(motion).all(1)
     rows = torch.cat([features, motion, features.new_ones(len(features), 1)], 1)[known]
     return rows * math.sqrt(weight / max(1, len(rows)))
@@ -102,7 +103,7 @@ def _silent_windows() -> FloatArray:
 
 
 def _solve(moments: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve for weight and bias from the weighted sums of products of (features, motion, 1)."""
+    """Return weight and bias of the map for weighted second moments of (features, motion, 1)."""
     moments = moments / moments[-1, -1]
     mean = moments[-1, :-1]
     covariance = moments[:-1, :-1] - mean[:, None] * mean

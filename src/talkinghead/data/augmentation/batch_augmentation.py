@@ -1,11 +1,11 @@
-"""Augmentation of whole batches on their device.
+"""Augmentation of batches on the device of the batch.
 
-Every draw is seeded by (seed, sample number), so that results depend neither on the batch size nor
-on the number of processes.
+Every random draw is seeded by (seed, sample number), so that results depend neither on the batch
+size nor on the number of processes.
 
-Geometry and colour change alike for the reference, targets and mean face of a sample, so that only
-the mouth differs between them. Blur, noise and compression affect the reference only; otherwise the
-model would learn to generate them.
+The reference, the targets and the mean face of a sample get the same warp and the same colour
+change, so that only the mouth differs between them. Blur, noise and compression are applied to the
+reference only; otherwise the model would learn to generate them.
 
 Shape suffixes: B samples, C channels or feature rows, H and W pixels, L mel frames of a segment.
 """
@@ -34,7 +34,7 @@ from talkinghead.types import LUMA, AVSpec
 
 _ELASTIC_KNOTS = 6
 _LIP_LINE = 0.345
-"""Height of closed lips in the canonical face, in [-1, 1]."""
+"""Vertical position of closed lips in the canonical face, in [-1, 1]."""
 # Slaney's mel scale, which the log-mel uses: linear up to 1 kHz, logarithmic above.
 _LINEAR_HZ = 200.0 / 3.0
 _KNEE_HZ = 1000.0
@@ -43,31 +43,34 @@ _LOG_STEP = math.log(6.4) / 27.0
 
 
 class RandomStreams:
-    """Random numbers of a batch, drawn on the CPU so that every device gets the same ones.
+    """Random numbers for a batch, drawn on the CPU so that the results are equal on every device.
 
-    A sample's numbers depend on the seed and on its entry of `indices` only.
+    The numbers of a sample depend only on the seed and on the entry of the sample in `indices`.
     """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
-        # With a large prime factor, neighbouring seeds have no streams in common.
+        # The large prime factor keeps the streams of neighbouring seeds apart.
         seeds = [(seed * 1_000_003 + index) % 2**63 for index in indices]
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.batch_size = len(indices)
 
     def uniform(self, low: float, high: float) -> Tensor:
-        """Return values [B] in [low, high)."""
+        """Return uniform random values [B] in [low, high)."""
         return low + (high - low) * self._rand()
 
     def symmetric(self, limit: float) -> Tensor:
-        """Return values [B] in [-limit, limit)."""
+        """Return uniform random values [B] in [-limit, limit)."""
         return self.uniform(-limit, limit)
 
     def bernoulli(self, probability: float) -> Tensor:
-        """Return bool [B], true with a probability."""
+        """Return random booleans [B] that are true with the given probability."""
         return self._rand() < probability
 
     def normal(self, *shape: int, selected: Tensor | None = None) -> Tensor:
-        """Return standard normal [B, *shape], or the rows of the `selected` samples, bool [B]."""
+        """Return standard normal values [B, *shape].
+
+        With `selected`, bool [B], only the rows of the selected samples are returned.
+        """
         mask = [True] * self.batch_size if selected is None else selected.tolist()
         pairs = zip(self._generators, mask, strict=True)
         return torch.stack([torch.randn(shape, generator=g) for g, use in pairs if use])
@@ -80,10 +83,10 @@ class BatchAugmentation:
     """Augmentation of batches of `ClipDataset` items, applied by `finish_batch`.
 
     Args:
-        spec: the corpus's AVSpec.
-        options: strength of each augmentation.
-        seed: seed of every draw.
-        audio_features: the model's audio features.
+        spec: The corpus's AVSpec.
+        options: Strength of each augmentation.
+        seed: Seed of all random draws.
+        audio_features: The model's audio features.
 
     Example:
         >>> augmentation = BatchAugmentation(spec, AugmentationOptions(flip=0.0))
@@ -103,11 +106,11 @@ class BatchAugmentation:
         self.audio_features = input_features(audio_features)
 
     def streams(self, batch: Mapping[str, Any], audio: bool = False) -> RandomStreams:
-        """Return the random numbers for the images, or for the audio, of a batch of items."""
+        """Return the random streams of a batch: for the images, or for the audio."""
         return RandomStreams(2 * self.seed + audio, batch["index"].tolist())
 
     def transform(self, streams: RandomStreams, size: int, device: torch.device) -> JointTransform:
-        """Draw the warp and colour change that all images of a sample share."""
+        """Draw one warp and one colour change per sample, for all images of the sample."""
         strength = streams.uniform(self.options.min_strength, 1.0)
         grid = self._grid(streams, strength, size, device)
         return JointTransform(grid, *self._colour(streams, strength, device), self.spec)
@@ -115,11 +118,12 @@ class BatchAugmentation:
     def teacher_forcing(
         self, lips: Tensor, audio: Mapping[str, Tensor], streams: RandomStreams
     ) -> dict[str, Tensor]:
-        """Draw the decoder inputs of samples whose true lip motion [B, W, 20, 2] is given.
+        """Choose samples for teacher forcing, and return their inputs of the decoder.
 
         Returns:
-            teacher_forced_lips [B, W, 20, 2], NaN in samples without; with mismatched audio also
-            decoder_mel, drawn from `mel` and `mel_negative` [B, W, C, K] of `audio`.
+            `teacher_forced_lips` [B, W, 20, 2]: the true lip motion `lips` in the chosen samples,
+            NaN in the others. With mismatched audio also `decoder_mel` [B, W, C, K]: the entry
+            `mel_negative` of `audio` in some of the chosen samples, `mel` in the others.
         """
 
         def choose(probability: float) -> Tensor:
@@ -135,9 +139,10 @@ class BatchAugmentation:
     def change_pose(
         self, joint: JointTransform, still: Tensor, streams: RandomStreams
     ) -> JointTransform:
-        """Return the joint transform with the reference's change of pose and its smile.
+        """Return the transform of the references: the joint one, a change of pose and a smile.
 
-        The samples in `still`, bool [B], keep their pose, as no other one is visible.
+        The pose is not changed in the samples in `still`, bool [B], whose other images show the
+        same pose.
         """
         limit = torch.where(still, 0.0, self.options.reference_pose)[:, None, None]
         signs = (streams.symmetric(1.0).to(limit)[:, None, None] for _ in range(3))
@@ -149,7 +154,7 @@ class BatchAugmentation:
         return replace(joint, grid=grid + self._smile(grid, streams))
 
     def _smile(self, grid: Tensor, streams: RandomStreams) -> Tensor:
-        """Return the displacement [B, H, W, 2] of the sampling positions by a smile."""
+        """Return the displacement [B, H, W, 2] of the sampling positions that draws a smile."""
         smiling = streams.bernoulli(self.options.reference_smile)
         ranges = ((0.0, 0.3), (0.0, 0.08), (-0.1, 0.4))
         broad, lift, part = (
@@ -162,7 +167,7 @@ class BatchAugmentation:
         return moved * near[..., None]
 
     def degrade(self, faces_BCHW: Tensor, streams: RandomStreams) -> Tensor:
-        """Return the references with blur, noise and compression in some of the samples."""
+        """Return the references, some of them with blur, noise or JPEG compression."""
         options, device = self.options, faces_BCHW.device
         faces = faces_BCHW.clone()
         blurred = streams.bernoulli(options.reference_blur)
@@ -184,7 +189,10 @@ class BatchAugmentation:
         return faces
 
     def audio(self, features_BCL: Tensor, streams: RandomStreams) -> Tensor:
-        """Augment audio features [B, rows, L], log-mel rows first, alike for a whole sample."""
+        """Augment audio features [B, rows, L] of which the log-mel is first.
+
+        The same change is applied to all frames of a sample.
+        """
         options, device, num_mels = self.options, features_BCL.device, self.spec.num_mels
         mel, *others = features_BCL.split(num_feature_rows(self.spec, self.audio_features), dim=1)
         factor = torch.exp(streams.symmetric(math.log1p(options.vocal_tract)))
@@ -193,7 +201,7 @@ class BatchAugmentation:
         tilt = streams.symmetric(options.tilt_db / 2).to(device)
         slope = torch.linspace(-1.0, 1.0, num_mels, device=device)
         shift = (gain[:, None] + tilt[:, None] * slope)[:, :, None] * MEL_PER_DB
-        # Silence is the floor at any gain.
+        # Silence keeps its minimum value at any gain.
         mel = torch.where(mel > MEL_SILENCE, mel + shift, mel)
         rest = [
             feature_class(name).change_gain(rows, gain)
@@ -204,7 +212,7 @@ class BatchAugmentation:
         colour = streams.symmetric(0.8).to(device)
         floor = level[:, None] + colour[:, None] * slope
         grain = streams.normal(num_mels, mel.shape[-1]).to(device) * 0.3
-        # Log-mels are logarithms of magnitudes.
+        # Noise is added to the magnitudes, of which the log-mel is the logarithm.
         nepers = math.log(10.0) / 10.0 / MEL_PER_DB
         mixed = torch.logaddexp(mel * nepers, (floor[:, :, None] + grain) * nepers) / nepers
         mel = torch.where(noisy[:, None, None], mixed, mel)
@@ -215,7 +223,7 @@ class BatchAugmentation:
     ) -> Tensor:
         """Return the sampling position of each output pixel: float [B, H, W, 2] in [-1, 1]."""
         options = self.options
-        # Large factors about the face's centre would move the mouth out of its box.
+        # Scaling about the centre of the face would move the mouth out of its box.
         box = self.spec.mouth_box
         centre = torch.tensor([[(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]])
         centre = centre.repeat(streams.batch_size, 1)
@@ -227,7 +235,7 @@ class BatchAugmentation:
         angle = strength * streams.symmetric(options.rotation)
         forward = get_affine_matrix2d(shift, centre, scale, angle)
         mirror = torch.where(streams.bernoulli(options.flip), -1.0, 1.0)
-        # From pixels to the grid's [-1, 1], with pixel centres at half.
+        # Convert pixel positions, with centres at 0.5, to the range [-1, 1] of the grid.
         unit, middle = 2.0 / size, 1.0 / size - 1.0
         to_unit = torch.tensor([[unit, 0.0, middle], [0.0, unit, middle], [0.0, 0.0, 1.0]])
         theta = (to_unit @ torch.linalg.inv(forward) @ torch.linalg.inv(to_unit))[:, :2].clone()
@@ -244,7 +252,7 @@ class BatchAugmentation:
     def _colour(
         self, streams: RandomStreams, strength: Tensor, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Return the affine map of RGB of brightness, contrast, saturation and hue."""
+        """Return the matrix [B, 3, 3] and the offset [B, 3] of a random colour change of RGB."""
         options = self.options
         grey = torch.tensor(LUMA).expand(3, 3)
         saturation = 1.0 + strength * streams.symmetric(options.saturation)
@@ -266,8 +274,8 @@ def _hue_rotation(angle: Tensor) -> Tensor:
 def warp_vocal_tract(mel_BCL: Tensor, factor_B: Tensor, spec: AVSpec) -> Tensor:
     """Scale the frequency axis of log-mels [B, num_mels, L]: energy at f moves to factor * f.
 
-    A factor above 1 gives the higher voice of a shorter vocal tract. Bins beyond the original range
-    repeat its last bin.
+    A factor above 1 simulates a shorter vocal tract, whose voice is higher. Bins beyond the
+    original range repeat the last bin.
 
     Paper: Jaitly and Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition",
         2013.

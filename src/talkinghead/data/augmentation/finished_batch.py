@@ -23,7 +23,9 @@ _KEPT = ("lips", "reference_lips", "lip_points", "pseudo_label_lips", "emotion",
 def finish_batch(
     batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None = None
 ) -> dict[str, Any]:
-    """Convert collated `ClipDataset` items to the inputs of the generator, on their device.
+    """Convert a collated batch of `ClipDataset` items to the inputs of the generator.
+
+    The computation runs on the device of the batch.
 
     Returns:
         - reference_face float [B, 3, face, face], mouths [B, T, 3, mouth, mouth], masked_face
@@ -33,8 +35,8 @@ def finish_batch(
           [B, T, 20, 2] in canonical pixels of these images
         - teacher_forced_lips and decoder_mel; see `BatchAugmentation.teacher_forcing`
         - index, clip_index, start int64 [B]; clip and speaker
-        - with these conditions, emotion int64 [B] and head_turn float [B, T, 3]
-        - without augmentation, faces float [B, T, 3, face, face].
+        - emotion int64 [B] and head_turn float [B, T, 3], if the items have them
+        - faces float [B, T, 3, face, face], only without augmentation.
     """
     rest = {name: batch[name] for name in _KEPT if name in batch}
     if augmentation is None:
@@ -64,11 +66,11 @@ def finish_batch(
 def finish_mouths(
     batch: Mapping[str, Any], spec: AVSpec, augmentation: BatchAugmentation | None = None
 ) -> dict[str, Any]:
-    """Convert collated items to the inputs of models of the mouth alone; see `finish_batch`.
+    """Convert a collated batch to the inputs of models that use only the mouth.
 
     Returns:
-        mouths, mean_mouth, mel, mel_negative, the numbers and names, and lip_points float
-        [B, T, 20, 2] as in the items, without any warp.
+        mouths, mean_mouth, mel, mel_negative, index, clip_index, start, clip and speaker as
+        described at `finish_batch`; lip_points float [B, T, 20, 2] as in the items, not warped.
     """
     images = torch.cat([batch["mean_face"][:, None], batch["faces"]], 1)
     if augmentation is None:

@@ -1,4 +1,4 @@
-"""Warp and colour change that all images of a sample share, for whole batches.
+"""Batched warp and colour change that are shared by all images of a sample.
 
 Shape suffixes: B samples, N images of a sample, H and W pixels.
 """
@@ -20,16 +20,16 @@ _STRIDE = 2
 
 @dataclass(frozen=True)
 class JointTransform:
-    """Warp and colour change of all images of each sample.
+    """Warp and colour change that are shared by all images of a sample, for a batch.
 
-    Methods take uint8 faces [B, N, 3, H, W], return float images in [0, 1], and compute only the
-    pixels that they return.
+    The methods for images take uint8 faces [B, N, 3, H, W] and return float images in [0, 1]. They
+    compute only the pixels that they return.
 
     Attributes:
-        grid: sampling positions, float [B, H, W, 2] in [-1, 1].
-        matrix: linear part of the map of RGB in [0, 1], float [B, 3, 3].
-        offset: its constant part, float [B, 3].
-        spec: size and mouth box of the faces.
+        grid: Sampling positions, float [B, H, W, 2] in [-1, 1].
+        matrix: Linear part of the colour change of RGB in [0, 1], float [B, 3, 3].
+        offset: Constant part of the colour change, float [B, 3].
+        spec: Size and mouth box of the faces.
     """
 
     grid: Tensor
@@ -38,14 +38,15 @@ class JointTransform:
     spec: AVSpec
 
     def turn(self, angles: Tensor) -> Tensor:
-        """Return the head angles in degrees [B, T, 3], mirrored where the sample is."""
+        """Return head angles in degrees [B, T, 3], mirrored in samples that are mirrored."""
         signs = angles.new_tensor(MIRRORED)
         return angles * torch.where(self._mirrored[:, None, None], signs, 1.0)
 
     def points(self, lips: Tensor) -> Tensor:
-        """Return the warped positions of lips [B, N, 20, 2] in canonical pixels; NaN stays NaN.
+        """Return the warped positions of lip points [B, N, 20, 2] in canonical pixels.
 
-        Each is the mean position of the output pixels that are sampled from near the point.
+        The position of a point is the mean of the output pixels that are sampled near the point.
+        NaN is kept.
         """
         size = self.grid.shape[1]
         x0, y0, x1, y1 = (int(v) for v in self.spec.mouth_box)
@@ -56,7 +57,7 @@ class JointTransform:
             indexing="ij",
         )
         positions = torch.stack([x, y], -1).flatten(0, 1).double()
-        # In double precision and from differences, as rounding would depend on the batch size.
+        # Use double precision and differences: otherwise rounding would depend on the batch size.
         exact = "donot_use_mm_for_euclid_dist"
         distance = torch.cdist(lips.flatten(1, 2).double(), sampled.double(), compute_mode=exact)
         near = distance.square() / (-2 * _STRIDE**2)
@@ -69,11 +70,11 @@ class JointTransform:
         return self.grid[:, 0, 0, 0] > self.grid[:, 0, -1, 0]
 
     def faces(self, images: Tensor) -> Tensor:
-        """Return whole faces [B, N, 3, H, W]."""
+        """Return the transformed faces [B, N, 3, H, W]."""
         return self._sample(images, self.grid)
 
     def mouths(self, images: Tensor) -> Tensor:
-        """Return the mouths [B, N, 3, mouth, mouth], filtered like those of `mouth_crop`."""
+        """Return the transformed mouths [B, N, 3, mouth, mouth], resized as by `mouth_crop`."""
         x0, y0, x1, y1 = (int(v) for v in self.spec.mouth_box)
         boxes = self._sample(images, self.grid[:, y0:y1, x0:x1])
         size = (self.spec.mouth_size, self.spec.mouth_size)
@@ -81,7 +82,7 @@ class JointTransform:
         return flat.unflatten(0, images.shape[:2])
 
     def masked_face(self, images: Tensor) -> Tensor:
-        """Return the masked faces [B, N, 3, H / 2, W / 2]."""
+        """Return the transformed masked faces [B, N, 3, H / 2, W / 2]."""
         half = F.avg_pool2d(self.grid.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
         return mask_mouth(self._sample(images, half), self.spec)
 

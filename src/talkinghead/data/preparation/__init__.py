@@ -1,1 +1,1 @@
-"""Preparation of corpora from raw videos."""
+"""Preparation of training corpora from raw videos."""

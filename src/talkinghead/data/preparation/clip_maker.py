@@ -1,4 +1,4 @@
-"""Preparation of one video: from a source file to a clip file or a reason to skip it."""
+"""Preparation of a single video: writes a clip file, or records why the video is skipped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from talkinghead.sync.offset import Offset, SyncRules, find_offset, shift_audio
 from talkinghead.types import AVSpec, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
 CODE_VERSION = "6"
-"""Increased when clips change; clips of other versions are prepared again."""
+"""Version of the clips. Clips of another version are prepared again."""
 
 _NUM_SECOND_FACE_CHECKS = 8
 _COMPARABLE_AREA = 0.5
@@ -51,15 +51,15 @@ _COMPARABLE_AREA = 0.5
 
 @dataclass(frozen=True)
 class ClipRules:
-    """Requirements of a video.
+    """Requirements that a video must meet.
 
     Attributes:
-        min_duration_s: shorter videos are skipped as "too short".
-        min_face_px: videos whose canonical face spans fewer source pixels are skipped as "too
+        min_duration_s: Shorter videos are skipped as "too short".
+        min_face_px: Videos whose canonical face spans fewer source pixels are skipped as "too
             small".
-        max_lost_fraction: videos without a face in a larger fraction of the frames are skipped as
+        max_lost_fraction: Videos without a face in a larger fraction of the frames are skipped as
             "face lost".
-        max_second_face_fraction: videos with a second face of comparable size in a larger fraction
+        max_second_face_fraction: Videos with a second face of comparable size in a larger fraction
             of the checked frames are skipped as "several faces".
     """
 
@@ -71,7 +71,10 @@ class ClipRules:
 
 @dataclass(frozen=True)
 class ClipTask:
-    """A source, whose path relative to the input folder is `name`, and the clip file to write."""
+    """A source video and the clip file to write.
+
+    `name` is the path of the source relative to the input folder.
+    """
 
     source: Path
     clip_id: str
@@ -84,8 +87,11 @@ class ClipTask:
 class ClipResult:
     """Result of a task.
 
-    A skipped source has a `reason`, which is one of a few categories, and a message as `detail`.
-    `offset` is the audio-video offset of a good clip before correction, if it was measured.
+    Attributes:
+        reason: Category of the reason for which the source was skipped; empty for a usable clip.
+        detail: Message for a skipped source.
+        reused: Whether the result is that of an earlier run.
+        offset: Audio-video offset of a usable clip before the correction, if it was measured.
     """
 
     task: ClipTask
@@ -104,10 +110,10 @@ class _SkipError(Exception):
 
 
 class ClipMaker:
-    """Preparation of clips in one process; clips of other settings are prepared again.
+    """A processor that turns videos into clips; clips made with other settings are replaced.
 
     Raises:
-        CheckpointError: the sync expert cannot be used.
+        CheckpointError: The sync expert cannot be used.
     """
 
     def __init__(
@@ -181,7 +187,7 @@ class ClipMaker:
         return data, offset
 
     def _read_audio(self, source: Path) -> tuple[FloatArray, int]:
-        """Return the samples, and the number of frames that they cover."""
+        """Return the audio samples and the number of frames that the audio covers."""
         info = probe(source)
         if not info.has_video or info.is_image:
             raise _SkipError("corrupt", "it is not a video")
@@ -193,7 +199,7 @@ class ClipMaker:
         return audio.samples, num_frames_for(audio.duration_s, self.spec.fps)
 
     def _audio_tensors(self, samples: FloatArray, num_frames: int) -> dict[str, Any]:
-        """Return `mel`, `prosody` and `audio`, cut or padded with silence to the video's length."""
+        """Return `mel`, `prosody` and `audio`, cut or padded to the duration of the video."""
         duration_s = frame_time_s(num_frames, self.spec.fps)
         length = seconds_to_samples(duration_s, self.spec.sample_rate)
         padded = np.pad(samples[:length], (0, max(0, length - len(samples))))
@@ -202,7 +208,7 @@ class ClipMaker:
         return {"audio": audio} | {name: rows[name].numpy() for name in STORED_FEATURES}
 
     def _measure_offset(self, data: ClipData, expert: SyncDiscriminator) -> Offset:
-        """Return the audio-video offset if it is within the rules."""
+        """Return the audio-video offset; skip the clip if the offset violates the rules."""
         num_frames, rules = len(data.jpegs), self.sync
         if num_frames < 2 * expert.num_frames:
             raise _SkipError("too short", f"{num_frames} frames are too few to measure its offset")
@@ -230,7 +236,7 @@ class ClipMaker:
         return offset
 
     def _correct_offset(self, data: ClipData, samples: FloatArray, offset: Offset) -> ClipData:
-        """Return the clip with shifted audio, without the frames that are left without audio."""
+        """Return the clip with shifted audio, without the frames that then have no audio."""
         kept, samples = shift_audio(samples, len(data.jpegs), offset.frames, self.spec)
         num_frames = kept.stop - kept.start
         self._require_duration(num_frames)
@@ -239,7 +245,7 @@ class ClipMaker:
         return replace(data, **values, **self._audio_tensors(samples, num_frames))
 
     def _track(self, source: Path, limit: int) -> FaceTrack:
-        """Return the track of the largest face if it is within the rules."""
+        """Return the track of the largest face; skip the clip if the track violates the rules."""
         frames = islice(grid_frames(read_video(source), self.spec.fps), limit)
         step, second_face = max(1, limit // _NUM_SECOND_FACE_CHECKS), list[bool]()
         images = _check_second_face(frames, self.detector, step, second_face)
@@ -272,7 +278,7 @@ class ClipMaker:
     def _crop(
         self, frames: Iterable[VideoFrame], track: FaceTrack
     ) -> tuple[list[bytes], UInt8Array]:
-        """Return the aligned faces as JPEGs, and the mean of those in which the face was found."""
+        """Return the aligned faces as JPEGs, and the mean of the frames with a detected face."""
         jpegs = []
         total = np.zeros((self.spec.face_size, self.spec.face_size, 3))
         for frame, transform, found in zip(frames, track.transforms, track.found, strict=True):
@@ -286,7 +292,11 @@ class ClipMaker:
 def _check_second_face(
     frames: Iterable[VideoFrame], detector: FaceDetector, step: int, found: list[bool]
 ) -> Iterator[UInt8Array]:
-    """Yield the images; append to `found` whether every `step`-th shows two similar faces."""
+    """Yield the images of the frames, and look for a second face in every `step`-th frame.
+
+    For each of these frames, a bool is appended to `found`: whether the second face has a size
+    comparable to the first.
+    """
     for number, frame in enumerate(frames):
         if number % step == 0:
             boxes = [face.box for face in detector.detect(frame.image)]
@@ -296,7 +306,7 @@ def _check_second_face(
 
 
 def _earlier_result(task: ClipTask, sha256: str, key: str, skip_path: Path) -> ClipResult | None:
-    """Return the stored result that has this key, None if there is none."""
+    """Return the stored result with this key, or None."""
     metadata = read_metadata(task.clip_path)
     if metadata and metadata.get("key") == key:
         offset = Offset(**json.loads(metadata["offset"])) if "offset" in metadata else None

@@ -1,4 +1,4 @@
-"""Preparation of a folder of videos, in parallel and resumable."""
+"""Preparation of a folder of videos, in parallel; an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ logger = logging.getLogger(__name__)
 
 REPORT_NAME = "report.json"
 _DEFAULT_SPEAKER = "speaker"
-"""Speaker of the videos in the input folder itself."""
+"""Name of the speaker of videos that are not in a subfolder."""
 
 
 @dataclass(frozen=True)
 class PrepareOptions(SplitOptions):
-    """Options of `prepare_corpus`, with those of the splits.
+    """Options of `prepare_corpus`, including the options of the splits.
 
     Attributes:
         detector: "litert" or "face_alignment".
-        workers: number of processes; 0 works in the main process.
-        emotions: source of the clips' emotion labels: null for none, "folder" for the names of the
-            folders below those of the speakers, or the path of a CSV file with the columns clip and
-            emotion.
-        max_bad_fraction: the run fails if a larger fraction of the videos is skipped.
-        rules: requirements of the videos.
-        sync: required agreement of audio and video.
+        workers: Number of worker processes; with 0 the main process does the work.
+        emotions: Source of the emotion labels of the clips: null for no labels; "folder" for the
+            names of the folders below the folders of the speakers; or the path of a CSV file with
+            the columns clip and emotion.
+        max_bad_fraction: Fraction of skipped videos above which the run fails.
+        rules: Requirements that the videos must meet.
+        sync: Required agreement of audio and video.
     """
 
     detector: str = "litert"
@@ -87,21 +87,22 @@ def prepare_corpus(
     spec: AVSpec,
     options: PrepareOptions | None = None,
 ) -> Manifest:
-    """Prepare every video in a folder; `input_dir/<speaker>/...` names the speaker.
+    """Prepare every video in a folder with one subfolder per speaker.
 
-    The same call resumes an interrupted run: clip files are written atomically, with a key of their
-    source's content and of all settings. Added videos do not move earlier clips between splits.
+    The same call resumes an interrupted run: clip files are written atomically, and each stores a
+    hash of the source and of all settings. If videos are added later, earlier clips keep their
+    splits.
 
     Args:
-        input_dir: folder of videos, with one subfolder per speaker.
-        output_dir: folder of the corpus: `clips/`, `manifest.json` and `report.json`.
-        spec: the corpus's AVSpec.
-        options: see `PrepareOptions`.
+        input_dir: Folder of videos; the name of a subfolder is the name of the speaker.
+        output_dir: Folder of the corpus: `clips/`, `manifest.json` and `report.json`.
+        spec: The corpus's AVSpec.
+        options: See `PrepareOptions`.
 
     Raises:
-        CorpusError: there are no videos, too many bad ones (the report is still written), too few
-            speakers for the splits, emotion labels that do not fit, or a worker process died.
-        CheckpointError: the sync expert cannot be used.
+        CorpusError: There are no videos, too many bad videos (the report is still written), too few
+            speakers for the splits, or emotion labels for other videos; or a worker process died.
+        CheckpointError: The sync expert cannot be used.
 
     Example:
         >>> manifest = prepare_corpus("videos", "corpora/mine", AVSpec())
@@ -112,7 +113,7 @@ def prepare_corpus(
     _require_speakers({task.speaker for task in tasks}, input_dir, options)
     emotions = read_emotions(options.emotions, [task.clip_id for task in tasks])
     if options.sync.checkpoint is not None:
-        load_sync_expert(options.sync.checkpoint, spec)  # Raises an error before any work.
+        load_sync_expert(options.sync.checkpoint, spec)  # Raise errors before the work begins.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
     entries = [_entry(r, output_dir, spec, emotions) for r in results if not r.reason]
     clips = tuple(assign_splits(entries, options, _earlier_manifest(output_dir)))
@@ -132,7 +133,7 @@ def prepare_corpus(
 
 
 def next_steps(manifest: Manifest, corpus_dir: Path | str) -> list[str]:
-    """Return the lines that `talkinghead prepare` ends with: problems and the next command."""
+    """Return the last lines that `talkinghead prepare` logs: problems and the next command."""
     corpus, lines = shlex.quote(str(corpus_dir)), []
     if not manifest.split("train"):
         return [f"next: talkinghead evaluate corpus={corpus} checkpoint=default output=scores"]
@@ -183,7 +184,7 @@ def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list
 
 
 def _require_speakers(speakers: set[str], input_dir: Path, options: PrepareOptions) -> None:
-    """Require enough speakers for the splits, before any work is done."""
+    """Raise a `CorpusError` if there are too few speakers for the splits."""
     held_out = set(options.holdout_speakers)
     if missing := sorted(held_out - speakers):
         logger.warning("holdout_speakers: %s has no video of %s", input_dir, ", ".join(missing))
@@ -223,7 +224,10 @@ _maker: ClipMaker | None = None
 
 
 def _start_worker(spec: AVSpec, options: PrepareOptions) -> None:
-    """Load a worker's models, and limit it to one thread, as each worker has its own clip."""
+    """Load the models of a worker process, and limit the process to one thread.
+
+    More threads are not useful, because every worker processes its own clip.
+    """
     global _maker
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -241,11 +245,11 @@ def _work(task: ClipTask) -> ClipResult:
 
 
 def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> Iterator[ClipResult]:
-    """Yield results as they are completed, in worker processes or in this one."""
+    """Yield the results as they are completed, by worker processes or by this process."""
     if options.workers <= 0:
         yield from map(_build_maker(spec, options).run, tasks)
         return
-    # Forked processes would copy the locks of this one's threads (torch, the progress bar).
+    # Forked processes would copy locks that other threads hold (torch, the progress bar).
     with ProcessPoolExecutor(
         min(options.workers, len(tasks)),
         multiprocessing.get_context("spawn"),
@@ -266,7 +270,7 @@ def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> It
 
 
 def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[ClipResult]:
-    """Return all results; a progress bar shows the time left and the number of bad videos."""
+    """Return all results, and show a progress bar."""
     counts = TextColumn("{task.completed} of {task.total}, {task.fields[bad]} bad; left")
     results = []
     with Progress(TextColumn("preparing"), BarColumn(), counts, TimeRemainingColumn()) as progress:
@@ -280,7 +284,7 @@ def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[C
 def _entry(
     result: ClipResult, output_dir: Path, spec: AVSpec, emotions: Mapping[str, str]
 ) -> ClipEntry:
-    """Return the manifest's entry of a good clip; its split is assigned later."""
+    """Return the manifest entry of a usable clip; the split is assigned later."""
     task, offset = result.task, result.offset
     return ClipEntry(
         id=task.clip_id,
@@ -300,12 +304,12 @@ def _entry(
 def _earlier_manifest(output_dir: Path) -> Manifest | None:
     try:
         return Manifest.load(output_dir)
-    except CorpusError:  # It is missing or unusable, and is written anew.
+    except CorpusError:  # A missing or unusable manifest is replaced.
         return None
 
 
 def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds: float) -> None:
-    """Write a summary of the run for the user; `manifest.json` is for the code."""
+    """Write `report.json`, a summary of the run for the user."""
     offsets = Counter(c.offset_frames for c in manifest.clips if c.offset_frames is not None)
     report = {
         "num_clips": len(manifest.clips),
@@ -324,13 +328,13 @@ def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds
 
 
 def read_emotions(source: str | Path | None, clip_ids: Collection[str]) -> dict[str, str]:
-    """Return the emotion labels by clip id; see `PrepareOptions.emotions`.
+    """Return a mapping from clip ids to emotion labels; see `PrepareOptions.emotions`.
 
-    A table gives the path of each video relative to the input folder, with or without its suffix.
+    A CSV file names each video by its path relative to the input folder, with or without suffix.
 
     Raises:
-        CorpusError: the file is missing or is no such table, names an unknown video, or labels no
-            clip.
+        CorpusError: The file is missing, has other columns or names an unknown video; or no clip
+            has a label.
     """
     if source is None:
         return {}
@@ -353,7 +357,10 @@ def read_emotions(source: str | Path | None, clip_ids: Collection[str]) -> dict[
 
 
 def _read_table(path: Path, clip_ids: Collection[str]) -> dict[str, str]:
-    """Return the column `emotion` by the column `clip`; unknown clips are returned as written."""
+    """Return a mapping from the column `clip`, as clip ids, to the column `emotion`.
+
+    Clips that are not in `clip_ids` keep the name that is in the file.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [(row["clip"].strip(), row["emotion"].strip()) for row in csv.DictReader(file)]

@@ -13,21 +13,22 @@ from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.errors import UsageError
 
 _LONG_FRAMES = 20
-"""Frames of the longest training windows (experiment=sync_expert)."""
+"""Number of frames of the longest training windows (experiment=sync_expert)."""
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Division of a corpus into splits.
+    """Options for the division of a corpus into splits.
 
     Attributes:
-        val_fraction: expected fraction of clips (or speakers) in "val", which gets at least one.
-        test_fraction: expected fraction in "test", which gets at least one if above 0.
+        val_fraction: Expected fraction of the clips (or speakers) in split "val", which gets at
+            least one if the fraction is above 0.
+        test_fraction: Expected fraction of the clips (or speakers) in split "test".
         split_by: "clip", or "speaker" to keep all clips of a speaker in one split.
-        holdout_speakers: speakers all of whose clips are in "test".
+        holdout_speakers: Speakers whose clips are all in split "test".
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: A value is out of range.
     """
 
     val_fraction: float = 0.1
@@ -45,13 +46,13 @@ class SplitOptions:
             raise UsageError("val_fraction and test_fraction together exceed 1; make them smaller")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options of the splits, as stored in the manifest."""
+        """Return the options of the splits as they are stored in the manifest."""
         values = {item.name: getattr(self, item.name) for item in fields(SplitOptions)}
         return values | {"holdout_speakers": sorted(self.holdout_speakers)}
 
     @property
     def required(self) -> list[str]:
-        """The splits with a fraction above 0, the most important one first."""
+        """The splits with a fraction above 0; the most important split is the first."""
         fractions = {
             "train": 1.0 - self.val_fraction - self.test_fraction,
             "val": self.val_fraction,
@@ -63,11 +64,11 @@ class SplitOptions:
 def assign_splits(
     clips: Sequence[ClipEntry], options: SplitOptions, earlier: Manifest | None = None
 ) -> list[ClipEntry]:
-    """Return the clips with their splits.
+    """Return the clips with assigned splits.
 
-    The split of a new clip (or speaker) depends on its name. The clips of an `earlier` manifest of
-    the corpus keep their splits, if it has the same options. If a split with a fraction above 0
-    would be empty, it gets one of the largest split, while there are enough.
+    The split of a new clip (or speaker) depends on its name. If an `earlier` manifest of the corpus
+    has the same options, its clips keep their splits. If a split with a fraction above 0 would be
+    empty, a clip (or speaker) of the largest split is moved to it, if there are enough.
     """
     unit_of = attrgetter("speaker" if options.split_by == "speaker" else "id")
     free = [clip for clip in clips if clip.speaker not in options.holdout_speakers]
@@ -84,7 +85,7 @@ def assign_splits(
 def _fill_empty_splits(
     splits: dict[str, str], long: set[str], before: Mapping[str, str], required: Sequence[str]
 ) -> None:
-    """Move one of the `long` units into each required split that has none, in place."""
+    """Move one of the `long` clips (or speakers) into each required split without any, in place."""
     targets = required[: len(long)]
     for target in targets:
         sizes = Counter(splits[unit] for unit in long)
@@ -92,7 +93,7 @@ def _fill_empty_splits(
             continue
         movable = [u for u in long if sizes[splits[u]] > 1 or splits[u] not in targets]
         largest = max((splits[unit] for unit in movable), key=lambda split: (sizes[split], split))
-        # The order in which changing fractions would move them.
+        # Choose the unit that a slightly changed fraction would move first.
         sign = 1 if largest == "train" else -1
         chosen = min(
             (unit for unit in movable if splits[unit] == largest),
@@ -109,5 +110,5 @@ def _split_of(name: str, options: SplitOptions) -> str:
 
 
 def _draw(name: str) -> float:
-    """Return a number in [0, 1) that depends on the name only."""
+    """Return a number in [0, 1) that depends only on a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64

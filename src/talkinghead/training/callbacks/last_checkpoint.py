@@ -1,4 +1,4 @@
-"""Callback that keeps a recent checkpoint to resume from."""
+"""Callback that regularly writes a checkpoint from which a run can be resumed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from talkinghead.training.optim import require_finite_weights
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` at regular intervals, at the end of training and on an interruption.
+    """A callback that writes `last.ckpt` regularly, at the end and after an interruption.
 
-    Lightning's own callback counts optimizer steps, of which manual optimization makes several per
-    iteration, and has no interval in time. Weights that are not finite end the run and leave the
-    file as it is.
+    Lightning's own callback counts optimizer steps, and manual optimization makes several of them
+    in an iteration. If the weights are not finite, the run ends with an error and the file is not
+    replaced.
 
     Args:
-        dirpath: folder of the checkpoint.
-        minutes: maximum age of the checkpoint.
+        dirpath: Folder of the checkpoint.
+        minutes: Time in minutes between two checkpoints.
     """
 
     def __init__(self, dirpath: str | Path, minutes: float = 5.0) -> None:
@@ -33,7 +33,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_s = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        # Gradients that are still being accumulated would be missing from the checkpoint.
+        # Do not save while gradients are being accumulated: a checkpoint does not contain them.
         stepped = pl_module.iteration % getattr(pl_module, "accumulate", 1) == 0
         due = stepped and time.monotonic() - self._saved_s >= self.interval_s
         # All processes must save together.
@@ -44,7 +44,7 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        # After any other exception the weights may be damaged: the last file stays.
+        # After any other exception the weights may be invalid, so the previous file is kept.
         if isinstance(exception, KeyboardInterrupt):
             self._save(trainer)
 

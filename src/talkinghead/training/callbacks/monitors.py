@@ -1,4 +1,4 @@
-"""Callbacks that log speed, memory and the agreement of generated with real mouth motion.
+"""Callbacks that log speed, memory and how similar generated and real mouth motion are.
 
 Shape suffixes: B windows, T frames.
 """
@@ -26,11 +26,12 @@ _SMOOTHING = 0.9
 
 
 class CostMonitor(Callback):
-    """Logs `cost/samples_per_s`, `cost/loader_wait_fraction` and `cost/memory_mib`.
+    """A callback that logs the speed and the memory use of training.
 
-    `loader_wait_fraction` is the part of an iteration in which training waits for its batch; it is
-    near 0 unless `data.num_workers` is too small. `memory_mib` is the peak of the GPU, or of the
-    process on a CPU. Rates are exponential averages over about ten iterations.
+    It logs `cost/samples_per_s`, `cost/loader_wait_fraction` and `cost/memory_mib`.
+    `loader_wait_fraction` is the fraction of the time in which training waits for the next batch;
+    if it is not near 0, increase `data.num_workers`. `memory_mib` is the peak memory of the GPU, or
+    of the process on a CPU. Rates are exponential averages over about ten iterations.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class CostMonitor(Callback):
         self._waited_s = self._iteration_s = 0.0
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        # The time between two epochs is spent in validation, not waiting.
+        # The time between two epochs is validation, not waiting time.
         self._ended_s = None
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -63,24 +64,25 @@ def _smooth(average: float, value: float) -> float:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Return the peak memory so far, of the GPU or of the process on a CPU."""
+    """Return the peak memory in MiB of a GPU, or of this process if the device is a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 class OpeningMonitor(Callback):
-    """Logs after every validation how well the generated mouth opening follows the real one.
+    """A callback that compares the generated and the real mouth opening after every validation.
 
-    Clips of the first validation split are generated with their own audio and with another clip's;
-    the detector measures all mouths. Logs averages over the clips: `val/opening_r` (Pearson's r
-    over frames), `val/audit/opening_r_other_audio` (the r that does not depend on the audio) and
-    `val/opening_motion` (standard deviation of the generated opening over that of the real one).
+    Clips of the first validation split are generated with their own audio and with the audio of
+    another clip, and the detector measures all mouth openings. The logged values are averages over
+    the clips: `val/opening_r` (Pearson's r over the frames), `val/audit/opening_r_other_audio` (r
+    with the other audio) and `val/opening_motion` (standard deviation of the generated opening
+    divided by that of the real opening).
 
     Args:
-        num_clips: number of clips, from different files if possible; at least two.
-        num_frames: length of each clip.
-        detector: face detector; see `build_detector`.
+        num_clips: Number of clips, at least two; from different files if possible.
+        num_frames: Number of frames of each clip.
+        detector: Face detector; see `build_detector`.
     """
 
     def __init__(self, num_clips: int = 6, num_frames: int = 60, detector: str = "litert") -> None:
@@ -110,7 +112,7 @@ class OpeningMonitor(Callback):
 def _score(
     module: LipSyncGANModule, clip: Mapping[str, Tensor], other: Tensor, detector: FaceDetector
 ) -> tuple[float, float, float]:
-    """Return r with the clip's own audio, r with `other` [1, W, C, K], and the motion ratio."""
+    """Return r with the audio of the clip, r with `other` [1, W, C, K], and the motion ratio."""
     names = ("reference_face", "reference_lips", "masked_face", "mel", "emotion", "head_turn")
     inputs = {k: clip[k].to(module.device) for k in names if k in clip}
     real = _opening(clip["faces"][0], detector)
@@ -125,6 +127,6 @@ def _score(
 
 
 def _opening(faces: Tensor, detector: FaceDetector) -> FloatArray:
-    """Return the mouth opening in faces, float [T, 3, H, W] in [0, 1]; NaN without a detection."""
+    """Return the mouth opening of faces, float [T, 3, H, W] in [0, 1]; NaN if none is found."""
     images: UInt8Array = (faces * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     return opening_series(track_landmarks(images, detector), detector.topology)

@@ -1,4 +1,4 @@
-"""Callback that writes generated images and clips during training."""
+"""Callback that writes generated frames and clips during training."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 
 class Preview(Callback):
-    """Writes a strip of reference, target and generated frames, and a short clip with audio.
+    """A callback that writes a strip of real and generated frames, and a short clip with audio.
 
-    TensorBoard and W&B get the strips, W&B the clips as well.
+    The strips are also logged to TensorBoard and W&B, the clips to W&B.
 
     Args:
-        output_dir: folder in which `strips/` and `clips/` are made.
-        every_n_iterations: iterations between previews; one more is written when training ends.
-        num_rows: windows in the strip.
-        clip_frames: length of the clip.
+        output_dir: Folder in which the folders `strips` and `clips` are created.
+        every_n_iterations: Number of iterations between previews; another one is written when
+            training ends.
+        num_rows: Number of windows in the strip.
+        clip_frames: Number of frames of the clip.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class Preview(Callback):
 
 
 def _draw_strip(batch: Mapping[str, Tensor], mouths: Tensor, spec: AVSpec) -> UInt8Array:
-    """Return an image, uint8 [H, W, 3]: per window a row of real frames and one of generated ones.
+    """Return an image, uint8 [H, W, 3], that compares real and generated frames.
 
-    Each row begins with the reference.
+    It has a row of real frames and a row of generated frames per window. Each row begins with the
+    reference.
     """
     reference = mouth_crop(batch["reference_face"], spec).unsqueeze(1)
     both = [torch.cat([reference, frames], dim=1) for frames in (batch["mouths"], mouths)]
@@ -83,7 +85,7 @@ def _draw_strip(batch: Mapping[str, Tensor], mouths: Tensor, spec: AVSpec) -> UI
 
 
 def _write_clip(path: Path, faces: Tensor, audio: FloatArray, spec: AVSpec) -> None:
-    """Write faces, float [T, 3, H, W] in [0, 1], and mono samples as a video."""
+    """Write a video of faces, float [T, 3, H, W] in [0, 1], with mono audio samples."""
     frames = (faces * 255).round().byte().permute(0, 2, 3, 1).numpy()
     num_samples = seconds_to_samples(frame_time_s(len(frames), spec.fps), spec.sample_rate)
     with VideoWriter(path, spec.face_size, spec.face_size, spec.fps, spec.sample_rate) as writer:

@@ -1,4 +1,4 @@
-"""Progress of a run, counted in the project's own iterations."""
+"""Progress display of a training run, counted in iterations of the LightningModule."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LINE_INTERVAL_S = 60.0
 
 
 class IterationProgress(ProgressBar):
-    """Shows iterations of `max_iterations`: a bar in a terminal, else a log line every minute.
+    """A progress bar in a terminal; otherwise a log line every minute.
 
-    Lightning's own bars count the batches of an epoch.
+    It counts iterations up to `max_iterations`; Lightning's own bars count the batches of an epoch.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class IterationProgress(ProgressBar):
         self._first = 0
 
     def disable(self) -> None:
-        """Show nothing: called in all processes but the first."""
+        """Disable the display; Lightning calls this in all processes except the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:

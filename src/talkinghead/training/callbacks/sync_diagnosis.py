@@ -1,4 +1,4 @@
-"""Diagnosis of a sync expert whose loss stays at chance."""
+"""Diagnosis of a sync expert whose loss stays at the level of random guessing (chance)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 _MIN_WINDOWS = 64
 _MAX_SILENT = 0.5
-_MAX_STEP = 0.2  # Usual steps change the weights by at most 1 %.
-_MAX_EXCESS = 3.0  # In nats: the loss of confident wrong answers.
+_MAX_STEP = 0.2  # Normal steps change the weights by at most 1 %.
+_MAX_EXCESS = 3.0  # In nats. Confident wrong predictions exceed chance by this.
 _MIN_SPREAD = 1e-4
 _MAX_OFFSET = 2
 _MIN_IN_SYNC = 0.5
@@ -34,18 +34,18 @@ _MIN_IN_SYNC = 0.5
 
 @dataclass(frozen=True)
 class Evidence:
-    """Figures of the last iterations and of the corpus.
+    """Measurements of the last iterations and of the corpus.
 
     Attributes:
-        loss: mean loss.
-        chance: mean loss of an expert that cannot distinguish windows.
-        num_windows: windows of a batch.
-        silent: fraction of windows without speech.
-        spread_video: variance of the video embeddings over a batch, in [0, 1].
-        spread_audio: variance of the audio embeddings over a batch, in [0, 1].
-        step_size: change of the weights by the largest step so far, as a fraction of their norm.
-        grad_norm: norm of the gradients before clipping.
-        offsets: frames by which the audio of some clips lags behind the lip motion.
+        loss: Mean loss.
+        chance: Mean loss of a sync expert that cannot distinguish the windows.
+        num_windows: Number of windows of a batch.
+        silent: Fraction of windows without speech.
+        spread_video: Variance of the video embeddings over a batch, in [0, 1].
+        spread_audio: Variance of the audio embeddings over a batch, in [0, 1].
+        step_size: Largest change of the weights by a step so far, as a fraction of their norm.
+        grad_norm: Norm of the gradients before clipping.
+        offsets: Delay of the audio relative to the lip motion in some clips, in frames.
     """
 
     loss: float
@@ -60,10 +60,10 @@ class Evidence:
 
 
 def diagnose(evidence: Evidence) -> str:
-    """Return the likeliest cause of a loss at chance and the remedy, in one line.
+    """Return the most likely cause of a loss at chance and the remedy, in one line.
 
-    Causes with side effects come first: a too large step also collapses embeddings, and silent
-    clips hide everything else.
+    The order of the checks matters, because some causes have the symptoms of others: silent clips
+    affect all measurements, and a learning rate that is too high also collapses embeddings.
     """
     e = evidence
     if e.silent > _MAX_SILENT:
@@ -120,14 +120,15 @@ def _diagnose_offsets(offsets: Sequence[int]) -> str | None:
 
 
 class SyncDiagnosis(Callback):
-    """Warns about a sync expert whose loss is at chance, with the likely cause.
+    """A callback that warns, with the likely cause, if the loss of a sync expert is at chance.
 
-    The run continues. Other modules are ignored.
+    The run continues. For other modules the callback does nothing.
 
     Args:
-        every_n_iterations: iterations between checks; figures are means over the last quarter.
-        margin: fraction of the chance loss above which a loss counts as chance.
-        num_clips: training clips whose audio offset is measured for the diagnosis.
+        every_n_iterations: Number of iterations between checks. The measurements are means over the
+            last quarter of these iterations.
+        margin: A loss above this fraction of the chance loss counts as chance.
+        num_clips: Number of training clips whose audio offset is measured for the diagnosis.
     """
 
     def __init__(
@@ -159,13 +160,13 @@ class SyncDiagnosis(Callback):
     def _measure(
         self, metrics: Mapping[str, Tensor], module: SyncExpertModule
     ) -> dict[str, Tensor]:
-        """Return this iteration's figures as tensors: reading them would wait for the device."""
+        """Return the measurements of this iteration as tensors, without waiting for the device."""
         prefix = "train/sync_expert/"
         names = ("loss", "chance", "silent", "spread_video", "spread_audio")
         change = torch._foreach_sub(_weights(module), self._before)
         moved = torch.stack(torch._foreach_norm(change)).norm()
         step = moved / torch.stack(torch._foreach_norm(self._before)).norm()
-        # After a step that made the weights huge, later steps look small.
+        # Keep the largest step: relative to weights that a step made huge, later steps are small.
         self._largest_step = torch.maximum(self._largest_step.to(step), step)
         figures = {name: metrics[prefix + name].detach() for name in names}
         return {**figures, "grad_norm": metrics["train/grad_norm/sync_expert"].detach()}
@@ -192,13 +193,13 @@ class SyncDiagnosis(Callback):
 
 
 def _weights(module: SyncExpertModule) -> list[Tensor]:
-    """Return the expert's weights, or this process's part of them if they are sharded."""
+    """Return the weights of the expert; if they are sharded, the part of this process."""
     weights = [p.detach() for p in module.expert.parameters()]
     return [w.to_local() if isinstance(w, DTensor) else w for w in weights]
 
 
 def corpus_offsets(corpus_dir: Path, num_clips: int) -> list[int]:
-    """Return the frames by which the audio lags in clips spread over the split "train"."""
+    """Return the audio delays in frames of clips that are spread over the split "train"."""
     manifest = Manifest.load(corpus_dir)
     clips = manifest.split("train")
     indices = np.linspace(0, len(clips) - 1, min(num_clips, len(clips))).round().astype(int)

@@ -17,17 +17,17 @@ from talkinghead.types import AVSpec
 
 
 class LipRegressorModule(SingleNetworkModule):
-    """LightningModule that fits a `LipRegressor` to the corpus's detected lip landmarks.
+    """LightningModule that trains a `LipRegressor` on the detected lip landmarks of a corpus.
 
-    The augmentation must not rotate, scale, warp or mirror the images: the landmarks would not
-    follow.
+    The augmentation must not rotate, scale, warp or mirror the images, because the landmarks are
+    not transformed with them.
 
     Args:
-        av: the AVSpec, or its fields.
-        lip_regressor: arguments of `LipRegressor`.
-        optimizer: fields of `OptimizerConfig`.
-        max_iterations: iterations after which training ends.
-        **options: other arguments of `SingleNetworkModule`.
+        av: The AVSpec, or its fields.
+        lip_regressor: Arguments of `LipRegressor`.
+        optimizer: Fields of `OptimizerConfig`.
+        max_iterations: Number of iterations after which training ends.
+        **options: Other arguments of `SingleNetworkModule`.
     """
 
     kind = LIP_REGRESSOR
@@ -45,7 +45,7 @@ class LipRegressorModule(SingleNetworkModule):
 
     @property
     def window(self) -> dict[str, Any]:
-        """Arguments of the datamodule: mouth images without audio context."""
+        """Arguments of the data module: mouth images without audio context."""
         return {"context_frames": 0, "lookahead_frames": 0, "mouths_only": True}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -61,13 +61,13 @@ class LipRegressorModule(SingleNetworkModule):
         self.log(name, self._distance_px(batch), batch_size=size, add_dataloader_idx=False)
 
     def _distance_px(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean distance to the known points, in pixels of the canonical face."""
+        """Return the mean distance to the known landmarks, in pixels of the canonical face."""
         box = self.spec.mouth_box
         corner = batch["lip_points"].new_tensor([box.x0, box.y0])
         predicted = self.network(batch["mouths"].flatten(0, 1)) * box.width + corner
         target = batch["lip_points"].flatten(0, 1)
         known = torch.isfinite(target).all(dim=-1)
         difference = torch.where(known[..., None], predicted - torch.nan_to_num(target), 0.0)
-        # The constant keeps the square root's gradient finite.
+        # The constant keeps the gradient of the square root finite.
         distance = difference.square().sum(-1).add(1e-6).sqrt()
         return (distance * known).sum() / known.sum().clamp_min(1)

@@ -41,27 +41,30 @@ from talkinghead.types import AVSpec
 
 _OPTIMIZER_NAMES = ("generator", "discriminator", "sync_discriminator")
 _PENALTY_EVERY = 4
-"""Iterations between gradient penalties, which are slow; each is weighted by as much."""
+"""Number of iterations between gradient penalties, which are slow to compute.
+
+The weight of each penalty is multiplied by this number.
+"""
 
 
 class LipSyncGANModule(L.LightningModule):
-    """LightningModule of the generator, with manual optimization.
+    """LightningModule that trains the generator, with manual optimization.
 
-    Each iteration steps the discriminator, then the sync discriminator, then the generator.
+    An iteration updates the discriminator, then the sync discriminator, then the generator.
 
     Args:
-        av: the AVSpec, or its fields.
-        generator: arguments of `LipSyncGenerator`.
-        discriminator: arguments of `Discriminator`.
-        loss: arguments of `GeneratorLoss`: weights or their schedules, and the kinds of losses.
-        optimizer: fields of `OptimizerConfig` for the generator.
-        discriminator_optimizer: fields of `OptimizerConfig` for the discriminators.
-        **options: fields of `GANOptions`.
+        av: The AVSpec, or its fields.
+        generator: Arguments of `LipSyncGenerator`.
+        discriminator: Arguments of `Discriminator`.
+        loss: Arguments of `GeneratorLoss`: kinds, weights and schedules of the loss terms.
+        optimizer: Fields of `OptimizerConfig` for the generator.
+        discriminator_optimizer: Fields of `OptimizerConfig` for the discriminators.
+        **options: Fields of `GANOptions`.
 
     Raises:
-        UsageError: an option is unknown, or the sync discriminator needs audio features that the
+        UsageError: An option is unknown, or the sync discriminator needs audio features that the
             generator does not use.
-        CheckpointError: a checkpoint is missing, broken, of another shape or for another AVSpec.
+        CheckpointError: A checkpoint is missing, broken, of another shape or for another AVSpec.
 
     Example:
         >>> module = LipSyncGANModule(
@@ -101,17 +104,17 @@ class LipSyncGANModule(L.LightningModule):
         self.iteration = 0
 
     def forward(self, batch: Mapping[str, Tensor], audio: Tensor | None = None) -> GeneratorOutput:
-        """Generate a batch's mouths with the averaged weights.
+        """Generate the mouths of a batch with the averaged weights.
 
         Args:
-            batch: a finished batch; see `finish_batch`.
-            audio: windows [B, W, C, K] in place of the batch's.
+            batch: A batch of `finish_batch`.
+            audio: Audio windows [B, W, C, K] that replace those of the batch.
         """
         return _generate(self.ema.network, batch, audio)
 
     @property
     def window(self) -> dict[str, Any]:
-        """Arguments of the datamodule that depend on the generator."""
+        """Arguments of the data module that depend on the generator."""
         return {
             "context_frames": self.generator.context_frames,
             "lookahead_frames": self.generator.lookahead_frames,
@@ -125,8 +128,8 @@ class LipSyncGANModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         networks = [self.generator, self.discriminator, self.sync]
-        # With scaled losses a fused optimizer unscales inside its step, so gradients would be
-        # clipped before they are unscaled.
+        # With 16-mixed the loss is scaled. A fused optimizer unscales the gradients in its step,
+        # after they have been clipped, so the clipping would be wrong.
         fused = self._trainer is not None and self._trainer.precision != "16-mixed"
         return [
             c.build(n.parameters(), fused)
@@ -154,7 +157,7 @@ class LipSyncGANModule(L.LightningModule):
 
     @property
     def steps_now(self) -> bool:
-        """Whether this iteration ends a group of `accumulate` batches."""
+        """Whether this iteration is the last of `accumulate` batches, followed by a step."""
         return (self.iteration + 1) % self.accumulate == 0
 
     def _discriminator_step(
@@ -182,9 +185,9 @@ class LipSyncGANModule(L.LightningModule):
     def _discriminator_inputs(
         self, mouths: Tensor, batch: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return the discriminator's inputs: mouths [B * T, ...] and faces with them in place.
+        """Return the inputs of the discriminator: mouths [B * T, ...] and faces with these mouths.
 
-        The mouths are cropped to the region that the generator may paint.
+        The mouths are cropped to the region that the generator can change.
         """
         faces = batch["masked_face"]
         if self.discriminator.face is not None:
@@ -227,7 +230,7 @@ class LipSyncGANModule(L.LightningModule):
         self.log_dict({f"train/weight/{name}": weight for name, weight in weights.items()})
 
     def _log_balance(self, weighted: Mapping[str, Tensor]) -> None:
-        """Log the gradient norm of each weighted term on the decoder's last layer."""
+        """Log the norm of the gradient of each weighted term in the last layer of the decoder."""
         head = self.generator.decoder.head.weight
         for name, term in weighted.items():
             (gradient,) = torch.autograd.grad(term, head, retain_graph=True, allow_unused=True)
@@ -253,7 +256,7 @@ class LipSyncGANModule(L.LightningModule):
     def validation_step(
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Log L1 on the mouth for own audio, other audio, silence and the copied reference."""
+        """Log the L1 of the mouth with true audio, other audio, silence and a copied reference."""
         target = batch["mouths"]
         silence = silence_column(self.spec, self.generator.input_features)
         silence = silence.to(batch["mel"])[:, None].expand_as(batch["mel"])
@@ -278,7 +281,7 @@ class LipSyncGANModule(L.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Frozen networks are loaded from their own files.
+        # Frozen networks are not saved, because they are loaded from their own files.
         frozen = ("losses.",) if self.options.joint else ("losses.", "sync.")
         state = checkpoint["state_dict"]
         for name in [name for name in state if name.startswith(frozen)]:
@@ -298,14 +301,14 @@ class LipSyncGANModule(L.LightningModule):
             checkpoint["state_dict"] |= own
 
     def _sync_loss(self, mouths: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return InfoNCE of mouths [B, T, 3, H, W] against the batch's own and negative audio."""
+        """Return the InfoNCE loss of mouths [B, T, 3, H, W] with true and negative audio."""
         first, num_frames = self.generator.context_frames, self.sync.num_frames
         names, needed = self.generator.input_features, self.sync.audio_encoder.input_features
         own, negative = (
             select_features(batch[k][:, first : first + num_frames], self.spec, names, needed)
             for k in ("mel", "mel_negative")
         )
-        # The windows of all processes form one batch: own audio first, then the negatives.
+        # The windows of all processes form one batch: the true audio first, then the negatives.
         video = gather(self.sync.embed_video(mouths[:, :num_frames], batch["mean_mouth"]))
         audio = torch.cat([gather(self.sync.embed_audio(part)) for part in (own, negative)])
         num_mels = self.spec.num_mels
@@ -318,7 +321,7 @@ class LipSyncGANModule(L.LightningModule):
 def _generate(
     network: nn.Module, batch: Mapping[str, Tensor], audio: Tensor | None = None
 ) -> GeneratorOutput:
-    """Run a generator on a batch, or on other `audio` windows [B, W, C, K]."""
+    """Run a generator on a batch; `audio`, [B, W, C, K], replaces the audio of the batch."""
     names = ("emotion", "head_turn", "pseudo_label_mel", "teacher_forced_lips", "decoder_mel")
     output: GeneratorOutput = network(
         batch["reference_face"],

@@ -1,4 +1,4 @@
-"""Base class of the LightningModules that train one network with one optimizer."""
+"""Base class of the LightningModules that train a single network with one optimizer."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from talkinghead.types import AVSpec
 
 
 class SingleNetworkModule(L.LightningModule):
-    """Optimizer, iteration count and checkpoint entries of a single network.
+    """LightningModule with the optimizer, the iteration count and the checkpoint of one network.
 
     Args:
-        av: the AVSpec, or its fields.
-        optimizer: fields of `OptimizerConfig`.
-        gradient_clip: maximum norm of the gradients; 0 for none.
-        max_iterations: iterations after which training ends.
-        license: license of the weights, written into the checkpoint.
-        trained_on: description of the training data, written into the checkpoint.
+        av: The AVSpec, or its fields.
+        optimizer: Fields of `OptimizerConfig`.
+        gradient_clip: Maximum norm of the gradients; 0 for no limit.
+        max_iterations: Number of iterations after which training ends.
+        license: License of the weights, written into the checkpoint.
+        trained_on: Description of the training data, written into the checkpoint.
     """
 
     kind: str
-    """The network's kind in the checkpoint, and its attribute of this module."""
+    """Kind of the network in the checkpoint, and name of the attribute with the network."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class SingleNetworkModule(L.LightningModule):
         self.iteration = 0
 
     def add_network(self, arguments: Mapping[str, Any]) -> None:
-        """Build the network with its arguments; called once, by the constructor of a subclass."""
+        """Build the network; the constructor of a subclass calls this once."""
         self.arguments = dict(arguments)
         self.add_module(self.kind, build(self.kind, self.arguments, self.spec))
 
@@ -75,7 +75,7 @@ class SingleNetworkModule(L.LightningModule):
         self.log(f"train/lr/{self.kind}", lr)
 
     def finish_iteration(self, name: str, loss: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """Check, log and return a loss, count the iteration and end training after the last."""
+        """Check, log and return the loss; end training after `max_iterations`."""
         require_finite(loss, name, self.iteration, batch)
         self.log(name, loss, prog_bar=True)
         self.iteration += 1

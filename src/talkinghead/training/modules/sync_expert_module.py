@@ -23,22 +23,22 @@ from talkinghead.types import AVSpec
 
 
 class SyncExpertModule(SingleNetworkModule):
-    """LightningModule that fits a `SyncDiscriminator` to real pairs of audio and video.
+    """LightningModule that trains a `SyncDiscriminator` on real pairs of audio and video.
 
-    Each clip of a batch gives consecutive frames, cut into non-overlapping windows. Other windows
-    of the same clip are hard negatives, windows of other clips easy ones.
+    The consecutive frames of each clip in a batch are cut into windows that do not overlap. The
+    other windows of the same clip are hard negatives, windows of other clips are easy negatives.
 
     Args:
-        av: the AVSpec, or its fields.
-        sync_expert: arguments of `SyncDiscriminator`.
-        optimizer: fields of `OptimizerConfig`.
-        loss: "info_nce" over the batch, or "bce" on the scaled cosine with one shifted negative for
-            each pair, as in Wav2Lip.
-        **options: other arguments of `SingleNetworkModule`.
+        av: The AVSpec, or its fields.
+        sync_expert: Arguments of `SyncDiscriminator`.
+        optimizer: Fields of `OptimizerConfig`.
+        loss: "info_nce" over the batch, or "bce": the binary cross-entropy of the scaled cosine,
+            with one negative for each pair, as in Wav2Lip.
+        **options: Other arguments of `SingleNetworkModule`.
 
     Raises:
-        UsageError: `loss` is unknown, or (when training begins) a clip's frames are fewer than a
-            window's.
+        UsageError: `loss` is unknown; or, when training begins, clips have fewer frames than a
+            window.
     """
 
     kind = EXPERT
@@ -64,7 +64,7 @@ class SyncExpertModule(SingleNetworkModule):
 
     @property
     def window(self) -> dict[str, Any]:
-        """Arguments of the datamodule: mouth images and audio without context."""
+        """Arguments of the data module: mouth images and audio without context."""
         return {
             "context_frames": 0,
             "lookahead_frames": 0,
@@ -111,7 +111,7 @@ class SyncExpertModule(SingleNetworkModule):
         if self.loss == "info_nce":
             return info_nce(video_D, audio_D, scale, both_silent), figures
         figures["chance"] = torch.full_like(figures["chance"], math.log(2))
-        # Two silent windows are no valid negative pair.
+        # Two silent windows are not a valid negative pair, because their audio is the same.
         valid = ~(silent & silent.roll(1, 0))
         pairs = torch.cat([audio_D, audio_D.roll(1, 0)[valid]])
         target = torch.zeros(len(pairs), device=pairs.device)
@@ -119,7 +119,7 @@ class SyncExpertModule(SingleNetworkModule):
         return cosine_bce(torch.cat([video_D, video_D[valid]]), pairs, target, scale), figures
 
     def _windows(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Cut S frames of each of B clips into N = B * (S // T) windows of T frames."""
+        """Return mouths, mean mouths and audio of N = B * (S // T) windows of T frames."""
         num_frames = self.expert.num_frames
         count = self.num_windows(batch) // len(batch["mouths"])
         mouths, audio = (
@@ -132,11 +132,12 @@ class SyncExpertModule(SingleNetworkModule):
 def _batch_figures(
     video_D: Tensor, audio_D: Tensor, silent: Tensor, both_silent: Tensor
 ) -> dict[str, Tensor]:
-    """Return scalar figures of a batch, for the log and for `SyncDiagnosis`.
+    """Return scalar measurements of a batch, for the log and for `SyncDiagnosis`.
 
-    `accuracy`: fraction of windows whose own audio ranks first. `chance`: the loss of an expert
-    that cannot distinguish windows. `silent`: fraction of silent windows. `spread_video` and
-    `spread_audio`: variance of the unit vectors, from 0 (all alike) to 1.
+    `accuracy` is the fraction of windows whose most similar audio is their own. `chance` is the
+    loss of an expert that cannot distinguish the windows. `silent` is the fraction of silent
+    windows. `spread_video` and `spread_audio` are the variances of the embeddings, from 0 (all
+    equal) to 1.
     """
     best = (video_D @ audio_D.T).masked_fill(both_silent, -1).argmax(1)
     return {

@@ -1,4 +1,4 @@
-"""Early stopping of unpromising runs of a sweep, with Optuna's pruners."""
+"""Pruning: early stopping of unpromising runs of a sweep, with a pruner of Optuna."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ Direction = Literal["minimize", "maximize"]
 
 
 class SweepPruning(Callback):
-    """Stops unpromising runs of a sweep with one of Optuna's pruners.
+    """A callback that stops unpromising runs of a sweep with a pruner of Optuna.
 
-    Every run writes its values to `progress.json` in its folder; the folders of a sweep's runs are
-    siblings, also on several machines. Hydra's Optuna sweeper gives its runs no access to its own
-    study, and other sweepers have none, so a study is rebuilt from these files. Without Optuna
-    nothing is stopped.
+    Every run writes the values of its metric to `progress.json` in its folder. The folders of all
+    runs of a sweep have the same parent folder, even if the runs are on several machines. Hydra's
+    Optuna sweeper does not give the runs access to its study, and other sweepers have no study;
+    therefore a study is built from these files. If Optuna is not installed, no run is stopped.
 
     Args:
-        run_dir: this run's folder.
-        metric: name of a validation metric.
-        direction: "minimize" or "maximize" it.
-        startup_runs: number of finished runs before any run is stopped.
-        warmup_iterations: iterations of a run before it may be stopped.
-        pruner: an `optuna.pruners.BasePruner`; None takes `MedianPruner`, which compares a run's
-            best value with the median of the finished runs at the same iteration.
+        run_dir: Folder of this run.
+        metric: Name of a validation metric.
+        direction: "minimize" or "maximize" the metric.
+        startup_runs: Number of runs that must be finished before a run can be stopped.
+        warmup_iterations: Number of iterations of a run before that run can be stopped.
+        pruner: An `optuna.pruners.BasePruner`; None for `MedianPruner`, which compares the best
+            value of a run with the median of the finished runs at the same iteration.
 
     Raises:
         UsageError: `direction` is unknown, or (after the first validation) the metric is not
@@ -76,7 +76,7 @@ class SweepPruning(Callback):
             return
         value = require_metric(trainer.callback_metrics, self.metric)
         self.values[int(pl_module.iteration)] = float(value)  # type: ignore[arg-type]
-        # One process decides: another machine may see the other runs' files later.
+        # One process decides, because another machine may see the files of other runs later.
         self.stopped = trainer.strategy.broadcast(trainer.is_global_zero and self._should_prune())
         if self.stopped:
             trainer.should_stop = True
@@ -110,7 +110,7 @@ class SweepPruning(Callback):
             return bool(trial.should_prune())
 
     def _finished_runs(self) -> Iterator[dict[int, float]]:
-        """Yield the values by iteration of the sweep's other finished runs."""
+        """Yield the values by iteration of each of the other finished runs of the sweep."""
         folder = self.run_dir.resolve()
         for path in folder.parent.glob(f"*/{PROGRESS_NAME}"):
             run = json.loads(path.read_text())
@@ -127,7 +127,7 @@ class SweepPruning(Callback):
 
 
 def require_metric(metrics: Any, name: str) -> Any:
-    """Return a run's metric; raise `UsageError` if it was not logged."""
+    """Return a metric of a run; raise a `UsageError` if the metric was not logged."""
     if name not in metrics:
         known = ", ".join(sorted(name for name in metrics if name.startswith("val")))
         raise UsageError(

@@ -1,4 +1,7 @@
-"""Table of a sweep's runs. Imports nothing heavy: Hydra loads it before a command runs."""
+"""Table of the runs of a sweep.
+
+This module imports no large packages, because Hydra imports it before every command.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ TABLE_NAME = "sweep.csv"
 
 
 class SweepTable(Callback):
-    """Hydra callback that writes `sweep.csv` into a sweep's folder whenever a run ends.
+    """A Hydra callback that writes `sweep.csv` to the folder of a sweep when a run ends.
 
-    It has one row per run, best first. Columns: `run` (the folder's name), `state` (finished,
-    stopped by the pruner, or unfinished: running or failed), the objective, the run's overrides and
-    its other metrics.
+    The table has one row per run; the best run is the first. The columns are `run` (the name of the
+    folder), `state` ("finished"; "stopped" by the pruner; "unfinished" if running or failed), the
+    objective, the overrides of the run and the other metrics.
     """
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -41,7 +44,7 @@ class SweepTable(Callback):
 
 
 def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, Any]]:
-    """Write the table of the runs in the subfolders of a folder and return its rows."""
+    """Write the table of the runs in the subfolders of a folder, and return the rows."""
     folders = [path.parents[1] for path in sweep_dir.glob("*/.hydra/overrides.yaml")]
     rows = [_read_run(folder, metric) for folder in folders]
     sign = -1 if direction == "maximize" else 1
@@ -53,7 +56,7 @@ def write_table(sweep_dir: Path, metric: str, direction: str) -> list[dict[str, 
         return not known, sign * value if known else 0.0, len(row["run"]), row["run"]
 
     rows.sort(key=rank)
-    # The first row's columns in its order, then those of the other rows.
+    # Columns of the first row in their order, then further columns of the other rows.
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with (
         atomic_path(sweep_dir / TABLE_NAME) as temporary,
