@@ -62,6 +62,7 @@ class AvatarLoop:
         self.avatar = avatar
         self.error: Exception | None = None
         self._listeners: tuple[Listener, ...] = ()
+        self._observers: tuple[Listener, ...] = ()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="avatar-loop", daemon=True)
@@ -73,6 +74,11 @@ class AvatarLoop:
         """Call a function with each frame, in the loop's thread; it must return quickly."""
         with self._lock:
             self._listeners += (listener,)
+
+    def add_observer(self, observer: Listener) -> None:
+        """Add a listener that does not keep the avatar from pausing."""
+        with self._lock:
+            self._observers += (observer,)
 
     def remove_listener(self, listener: Listener) -> None:
         """Undo `add_listener`."""
@@ -134,7 +140,7 @@ class AvatarLoop:
             self._count(is_late, done_s, done_s - started_s, lag_s)
             if wait_s > 0 and self._stopped.wait(wait_s):
                 return
-            for listener in self._listeners:
+            for listener in (*self._observers, *self._listeners):
                 listener(frame)
 
     def _count(self, is_dropped: bool, at_s: float, generate_s: float, lag_s: float) -> None:

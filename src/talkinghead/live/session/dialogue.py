@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from talkinghead.errors import SpeechError, TalkingHeadError, UsageError
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
-from talkinghead.live.turn import Transcription, Turn
-from talkinghead.live.turn_detector import detect_turns
+from talkinghead.live.session.turn import Transcription, Turn
+from talkinghead.live.session.turn_detector import detect_turns
 from talkinghead.speech.conversation import DEFAULT_SYSTEM_PROMPT
 from talkinghead.speech.protocols import LanguageModel, Message, SpeechToText, TextToSpeech
 from talkinghead.speech.sentence_speech import SentenceSynthesizer

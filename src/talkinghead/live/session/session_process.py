@@ -1,0 +1,349 @@
+"""The process of one live session: the avatar, the dialogue and the WebRTC connection."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
+from talkinghead.live.avatar_loop import AvatarLoop
+from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
+from talkinghead.live.session.dialogue import Dialogue, DialogueOptions
+from talkinghead.live.session.turn import Turn
+from talkinghead.media.audio_decoding import Resampler
+from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.output.provenance import Provenance
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.speech.protocols import LanguageModel, SpeechToText, TextToSpeech, Transcript
+from talkinghead.speech.turn_report import TurnReport, write_transcript
+from talkinghead.types import AudioClip, FloatArray
+
+log = logging.getLogger(__name__)
+
+_STATS_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class SessionFactory:
+    """Functions that build the parts of a session in its process; they must be picklable.
+
+    Attributes:
+        predictor: Builds the predictor.
+        voices: Build the voices, by name; the first one is the default.
+        llms: Build the language models, by name; the first one is the default.
+        stt: Builds the speech recognition; None disables the microphone.
+        dialogue: Options of the dialogue.
+        label: Visible text in every image; None for none.
+        ice_servers: See `WebRtcPeer`.
+        num_threads: Number of threads of the model in each process.
+    """
+
+    predictor: Callable[[], LipSyncPredictor]
+    voices: Mapping[str, Callable[[], TextToSpeech]]
+    llms: Mapping[str, Callable[[], LanguageModel]]
+    stt: Callable[[], SpeechToText] | None = None
+    dialogue: DialogueOptions = field(default_factory=DialogueOptions)
+    label: str | None = "AI generated"
+    ice_servers: tuple[dict[str, Any], ...] = ()
+    num_threads: int = 1
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a client may choose for its session; None selects the server's default.
+
+    Attributes:
+        avatar: Identifier of the face in the avatar library.
+        voice: Name of the voice.
+        llm: Name of the language model.
+        persona: Instructions to the language model.
+        language: Two-letter code of the language of the replies.
+    """
+
+    avatar: str | None = None
+    voice: str | None = None
+    llm: str | None = None
+    persona: str | None = None
+    language: str | None = None
+
+
+def run_session(connection: Connection, factory: SessionFactory) -> None:
+    """Serve one session over a connection to the parent process, until either end closes it.
+
+    The process loads the default parts at once, reports `ready`, and waits for the operation
+    `open`, so that a session can start without delay.
+    """
+    import torch
+
+    torch.set_num_threads(factory.num_threads)
+    asyncio.run(_Session(connection, factory).run())
+
+
+class _Session:
+    """The operations of a session; every public method is one."""
+
+    def __init__(self, connection: Connection, factory: SessionFactory) -> None:
+        self._connection, self._factory = connection, factory
+        self._send_lock = threading.Lock()
+        self._parts: dict[tuple[str, str], Any] = {}
+        self._predictor: LipSyncPredictor | None = None
+        self._dialogue: Dialogue | None = None
+        self._loop: AvatarLoop | None = None
+        self._peer: Any = None
+        self._image_quality: int | None = None
+        self._stream: Resampler | None = None
+        self._folder = TemporaryDirectory(prefix="talkinghead-session-")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Load the default parts, and serve operations."""
+        requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def receive() -> None:
+            with suppress(EOFError, OSError):
+                while True:
+                    request = self._connection.recv()
+                    loop.call_soon_threadsafe(requests.put_nowait, request)
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(requests.put_nowait, None)
+
+        threading.Thread(target=receive, name="requests", daemon=True).start()
+        try:
+            await asyncio.to_thread(self._load)
+            self._send({"ready": True})
+        except TalkingHeadError as error:
+            self._send({"ready": False, "error": str(error), "kind": type(error).__name__})
+            return
+        stats = asyncio.create_task(self._report_stats())
+        try:
+            while (request := await requests.get()) is not None and request["op"] != "close":
+                # Operations run concurrently; those that must be in order do not wait.
+                task = asyncio.create_task(self._handle(request))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            stats.cancel()
+            await self._close()
+
+    def _load(self) -> None:
+        self._predictor = self._factory.predictor()
+        self._part("voices", None)
+        self._part("llms", None)
+        self._stt = self._factory.stt() if self._factory.stt else None
+
+    def _part(self, group: str, name: str | None) -> Any:
+        """Return a voice or a language model, which is built when it is first used."""
+        makers = getattr(self._factory, group)
+        name = next(iter(makers)) if name is None else name
+        if name not in makers:
+            raise UsageError(f"{name!r} is not one of the server's {group}: {', '.join(makers)}")
+        if (group, name) not in self._parts:
+            self._parts[group, name] = makers[name]()
+        return self._parts[group, name]
+
+    async def _handle(self, request: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"answer_to": request["id"]}
+        try:
+            operation = getattr(self, f"op_{request['op']}")
+            answer["result"] = await operation(**request["arguments"])
+        except TalkingHeadError as error:
+            answer |= {"error": str(error), "kind": type(error).__name__}
+        except Exception:
+            log.exception("operation %s failed", request["op"])
+            answer |= {"error": "the operation failed because of an internal error", "kind": ""}
+        self._send(answer)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with self._send_lock, suppress(OSError):
+            self._connection.send(message)
+
+    def _emit(self, event: dict[str, Any]) -> None:
+        self._send({"event": event})
+
+    async def op_open(self, face: str, settings: SessionSettings) -> dict[str, Any]:
+        """Load the face and start the avatar."""
+
+        def start() -> LiveAvatar:
+            assert self._predictor is not None
+            avatar = self._predictor.avatar(face, SourceOptions(motion="idle"))
+            return LiveAvatar(avatar, label=self._factory.label)
+
+        options = self._factory.dialogue
+        if settings.persona is not None:
+            options = replace(options, system_prompt=settings.persona or None)
+        if settings.language is not None:
+            options = replace(options, language=settings.language)
+        voice = await asyncio.to_thread(self._part, "voices", settings.voice)
+        llm = await asyncio.to_thread(self._part, "llms", settings.llm)
+        live = await asyncio.to_thread(start)
+        self._dialogue = Dialogue(live, voice, llm, self._stt, options, self._emit)
+        self._loop = AvatarLoop(live)
+        self._loop.add_observer(self._dialogue.on_frame)
+        self._loop.start()
+        return {"width": live.width, "height": live.height, "fps": float(live.fps)}
+
+    async def op_offer(self, sdp: str, type: str) -> dict[str, str]:
+        """Connect a browser, in place of the one before."""
+        try:
+            from talkinghead.live.session.webrtc import WebRtcPeer
+        except ImportError as error:
+            raise DependencyError(
+                f"WebRTC needs aiortc ({error}): pip install 'talkinghead[live]'"
+            ) from error
+        loop, dialogue = self._opened()
+        if self._peer is not None:
+            await self._peer.close()
+        on_audio = dialogue.listen if self._stt is not None else _ignore
+        self._peer = WebRtcPeer(loop, on_audio, self._factory.ice_servers)
+        answer: dict[str, str] = await self._peer.answer(sdp, type)
+        return answer
+
+    async def op_say(self, text: str) -> dict[str, int]:
+        """Speak a text."""
+        return {"turn": self._opened()[1].say(text)}
+
+    async def op_ask(self, text: str) -> dict[str, int]:
+        """Answer a typed question."""
+        return {"turn": self._opened()[1].ask(text)}
+
+    async def op_say_audio(self, pcm: bytes, sample_rate: int) -> dict[str, int]:
+        """Speak audio, PCM16 mono."""
+        return {"turn": self._opened()[1].push_audio(_from_pcm(pcm), sample_rate)}
+
+    async def op_say_end(self) -> None:
+        """End the audio of `say_audio`."""
+        self._opened()[1].finish_audio()
+
+    async def op_listen(self, pcm: bytes, sample_rate: int) -> None:
+        """Add microphone audio, PCM16 mono."""
+        self._opened()[1].listen(_from_pcm(pcm), sample_rate)
+
+    async def op_interrupt(self) -> None:
+        """Stop the reply."""
+        self._opened()[1].interrupt()
+
+    async def op_update(
+        self, voice: str | None = None, llm: str | None = None, persona: str | None = None
+    ) -> None:
+        """Change the voice, the language model or the persona from the next reply on."""
+        _, dialogue = self._opened()
+        if voice is not None:
+            dialogue.voice = await asyncio.to_thread(self._part, "voices", voice)
+        if llm is not None:
+            dialogue.llm = await asyncio.to_thread(self._part, "llms", llm)
+        if persona is not None:
+            dialogue.options = replace(dialogue.options, system_prompt=persona or None)
+
+    async def op_stream(
+        self, image: str = "jpeg", quality: int = 80, sample_rate: int = 48_000
+    ) -> None:
+        """Send frames as events, with JPEG images or without images."""
+        loop, _ = self._opened()
+        if image not in ("jpeg", "none"):
+            raise UsageError(f"image={image!r}: choose jpeg or none")
+        self._image_quality = quality if image == "jpeg" else None
+        is_first = self._stream is None
+        self._stream = Resampler(loop.avatar.sample_rate, sample_rate)
+        if is_first:
+            loop.add_listener(self._send_frame)
+
+    async def op_stats(self) -> dict[str, Any]:
+        """Return the statistics."""
+        return self._stats()
+
+    async def op_record(self) -> dict[str, str]:
+        """Render the last reply to an MP4 file with subtitles, and return their paths."""
+        _, dialogue = self._opened()
+        if (turn := dialogue.last_reply) is None or not turn.audio:
+            raise UsageError("there is no reply to record yet: ask something first")
+        video = Path(self._folder.name) / f"reply-{turn.number}.mp4"
+        if not video.exists():
+            await asyncio.to_thread(self._render, turn, video)
+        return {"video": str(video), "subtitles": str(video.with_suffix(".srt"))}
+
+    def _render(self, turn: Turn, video: Path) -> None:
+        loop, _ = self._opened()
+        assert self._predictor is not None
+        clip = AudioClip(np.concatenate(turn.audio), turn.sample_rate)
+        provenance = Provenance(label=self._factory.label)
+        rendered = self._predictor.render(loop.avatar.avatar, clip, video, provenance=provenance)
+        spoken = tuple(turn.sentences[: turn.num_shown])
+        write_transcript(
+            TurnReport(Transcript(turn.question), spoken, turn.times, rendered), rendered.path
+        )
+
+    def _opened(self) -> tuple[AvatarLoop, Dialogue]:
+        if self._loop is None or self._dialogue is None:
+            raise UsageError("the session is not open")
+        if self._loop.error is not None:
+            raise RuntimeError("the avatar stopped") from self._loop.error
+        return self._loop, self._dialogue
+
+    def _send_frame(self, frame: LiveFrame) -> None:
+        """Send a frame to the parent process; called in the avatar loop's thread."""
+        assert self._stream is not None
+        audio = np.concatenate([np.zeros(0, np.float32), *self._stream.push(frame.audio)])
+        self._emit(
+            {
+                "type": "frame",
+                "time_s": float(frame.time_s),
+                "reply": frame.reply,
+                "audio": np.rint(np.clip(audio, -1, 1) * 32_767).astype("<i2").tobytes(),
+                "image": _to_jpeg(frame, self._image_quality),
+                "is_reply_end": frame.is_reply_end,
+            }
+        )
+
+    def _stats(self) -> dict[str, Any]:
+        loop, _ = self._opened()
+        stats = asdict(loop.stats)
+        if self._peer is not None:
+            stats["num_dropped"] += self._peer.num_dropped
+            stats["is_connected"] = self._peer.is_connected
+        return stats
+
+    async def _report_stats(self) -> None:
+        while True:
+            await asyncio.sleep(_STATS_EVERY_S)
+            if self._stream is not None or (self._peer is not None and self._peer.is_connected):
+                self._emit({"type": "stats", **self._stats()})
+
+    async def _close(self) -> None:
+        if self._peer is not None:
+            await self._peer.close()
+        if self._dialogue is not None:
+            await asyncio.to_thread(self._dialogue.close)
+        if self._loop is not None:
+            await asyncio.to_thread(self._loop.stop)
+        self._folder.cleanup()
+
+
+def _from_pcm(pcm: bytes) -> FloatArray:
+    if len(pcm) % 2:
+        raise UsageError(f"the audio has {len(pcm)} bytes; expected PCM16, an even number")
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32_768)
+
+
+def _to_jpeg(frame: LiveFrame, quality: int | None) -> bytes | None:
+    if quality is None:
+        return None
+    file = io.BytesIO()
+    Image.fromarray(frame.image).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _ignore(samples: FloatArray, sample_rate: int) -> None:
+    """Ignore microphone audio, as there is no speech recognition."""
