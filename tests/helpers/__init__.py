@@ -1,1 +1,1 @@
-"""Helpers that several test modules share."""
+"""Helpers that are used by several test modules."""

@@ -1,4 +1,4 @@
-"""Clips of drawn faces whose mouths are bars, with a detector and a generator for them."""
+"""Clips of drawn faces whose mouth is a dark bar, with a detector and a generator for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EYE_DISTANCE_PX = 92.0
 
 
 def draw_mouths(gaps: Tensor) -> Tensor:
-    """Return grey mouths [T, 3, 96, 96] with a dark bar, `gaps` [T] pixels high."""
+    """Return grey mouth images [T, 3, 96, 96] with a dark bar whose height is `gaps` [T] pixels."""
     row = torch.arange(96)
     inside = (row - 48).abs()[None, :] < (gaps / 2)[:, None]
     bar = inside[:, None, :, None] & ((row - 48).abs() < 20)
@@ -30,12 +30,12 @@ def draw_mouths(gaps: Tensor) -> Tensor:
 
 
 def gaps_of(mel: Tensor, num_frames: int) -> Tensor:
-    """Return the bar heights of some audio: its level around each frame, in pixels."""
+    """Return the height of the bar in each frame, in pixels: the audio level around the frame."""
     return (mel_windows(mel, range(num_frames), SPEC.fps, SPEC).mean(dim=(1, 2)) + 4) * 5
 
 
 class BarDetector:
-    """Measures the dark bar."""
+    """A face detector that measures the height of the dark bar."""
 
     topology = "ibug68"
 
@@ -53,7 +53,7 @@ class BarDetector:
 
 
 class BarModel:
-    """A generator that draws the bar of the audio, or of constant height if `ignores_audio`."""
+    """A generator that draws a bar for the audio, or a constant bar if `ignores_audio`."""
 
     context_frames, lookahead_frames = 3, 1
     input_features = ("mel",)
@@ -86,7 +86,7 @@ class BarModel:
 
 
 def write_bar_clip(folder: Path, name: str, speaker: str, split: str, seed: int) -> ClipEntry:
-    """Write a clip: a grey face, syllables in the mel, and the bar that follows them."""
+    """Write a clip with a mel of syllables and a grey face whose bar moves with the syllables."""
     num_mels = int(NUM_FRAMES * 3.2) + 1
     levels = np.random.default_rng(seed).uniform(-3, 2, 1 + num_mels // 16)
     syllables = np.repeat(levels, 16)[:num_mels]

@@ -1,4 +1,4 @@
-"""A face detector that needs no model."""
+"""Face detector that always returns the same face."""
 
 import numpy as np
 
@@ -7,7 +7,10 @@ from talkinghead.types import AVSpec, Box, Face
 
 
 class FixedDetector:
-    """Detects a face `size` pixels wide in images that are not dark; its mouth moves by `mouth`."""
+    """A detector that returns a face `size` pixels wide in images that are not dark.
+
+    The lips are moved by `mouth` pixels.
+    """
 
     topology = "mesh468"
 

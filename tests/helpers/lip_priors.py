@@ -6,7 +6,7 @@ import numpy as np
 
 
 class LoudnessLipPrior:
-    """Open the mouth in proportion to the loudness in the block, and slightly that around it."""
+    """A lip prior whose mouth opening is proportional to the loudness of the audio."""
 
     past_s, block_s, ahead_s = Fraction(1), Fraction(2, 5), Fraction(1, 5)
     sample_rate, fps, blend_weight = 16_000, Fraction(25), 1.0

@@ -1,4 +1,4 @@
-"""Media files for tests, made with PyAV in a temporary folder."""
+"""Media files for tests, written with PyAV."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.types import AudioClip
 
 QUADRANTS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40))
-"""Colours of `quadrants`: top left, top right, bottom left, bottom right."""
+"""Colours of the quadrants: top left, top right, bottom left, bottom right."""
 
 
 def quadrants(height: int = 48, width: int = 64) -> np.ndarray:
-    """Return an image with the colours of `QUADRANTS`."""
+    """Return an image whose four quadrants have the colours of `QUADRANTS`."""
     image = np.empty((height, width, 3), np.uint8)
     y, x = height // 2, width // 2
     image[:y, :x], image[:y, x:], image[y:, :x], image[y:, x:] = QUADRANTS
@@ -30,27 +30,27 @@ def quadrants(height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def quadrant_centres(image: np.ndarray) -> np.ndarray:
-    """Return the colours int [4, 3] in the centres of an image's quadrants."""
+    """Return the colours in the centres of the quadrants of an image, int [4, 3]."""
     height, width = image.shape[:2]
     ys, xs = (height // 4, 3 * height // 4), (width // 4, 3 * width // 4)
     return np.array([image[y, x] for y in ys for x in xs], int)
 
 
 def smooth(height: int, width: int, phase: float = 0.0) -> np.ndarray:
-    """Return an image of smooth colour gradients."""
+    """Return an image with smooth colour gradients."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = [np.sin(6 * x + phase), np.cos(5 * y), np.sin(4 * (x + y) - phase)]
     return np.stack([128 + 90 * wave for wave in waves], -1).astype(np.uint8)
 
 
 def tone(duration_s: float, sample_rate: int) -> np.ndarray:
-    """Return a sine of 440 Hz, float32 [num_samples]."""
+    """Return a sine tone of 440 Hz, float32 [num_samples]."""
     times = np.arange(round(duration_s * sample_rate)) / sample_rate
     return (0.5 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
 
 
 def file_names(folder: Path) -> list[str]:
-    """Return the names of the files in a folder, hidden ones included."""
+    """Return the names of the files in a folder, including hidden files."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -72,9 +72,9 @@ def write_media(
     layout: str = "mono",
     audio_start_ms: int = 0,
 ) -> Path:
-    """Write images (uint8 RGB or RGBA) and audio float32 [channels, samples].
+    """Write a file with images (uint8 RGB or RGBA) and audio, float32 [channels, samples].
 
-    `colour` is (matrix, range) in FFmpeg's numbers, for the conversion and the tags."""
+    `colour` is the pair (matrix, range), as numbers of FFmpeg, for the conversion and the tags."""
     with av.open(str(path), "w") as container:
         if images is not None:
             video = container.add_stream(codec, rate=fps, options=options or {})
@@ -111,7 +111,7 @@ def write_wav(path: Path, clip: AudioClip) -> None:
 
 
 def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
-    """Write a, b, c, d into the display matrix of an MP4's first video track, in place."""
+    """Set the values a, b, c and d of the display matrix of the first video track of an MP4."""
     data = bytearray(path.read_bytes())
     a, b, c, d = (value << 16 for value in matrix)
     # The matrix is 40 bytes after the name of the track header.
@@ -121,7 +121,7 @@ def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
 
 
 def write_sample_media(folder: Path, speech_s: float) -> None:
-    """Write a user's photo.jpg, speech.wav, video.mp4, and videos/ with clips of two speakers."""
+    """Write photo.jpg, speech.wav, video.mp4, and a folder videos with clips of two speakers."""
     photo, speech = read_image(demo_face()), read_audio(DEMO_SPEECH, 16_000)
     rate = speech.sample_rate
     write_image(folder / "photo.jpg", photo)

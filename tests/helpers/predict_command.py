@@ -17,7 +17,7 @@ ARGUMENTS = {**GENERATOR, "num_layers": 2}
 
 
 def write_checkpoint(path):
-    """Write a small random generator."""
+    """Write a checkpoint of a small generator with random weights."""
     torch.manual_seed(0)
     model = build("generator", ARGUMENTS, AVSpec())
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
@@ -26,7 +26,7 @@ def write_checkpoint(path):
 
 
 def make_files(folder):
-    """Write a checkpoint, faces and speech, valid and invalid ones."""
+    """Write valid and invalid files with checkpoints, faces and speech."""
     write_checkpoint(folder / "good.safetensors")
     write_image(folder / "face.png", np.ascontiguousarray(astronaut()[:256, 100:356]))
     write_image(folder / "wall.png", np.full((200, 200, 3), 128, np.uint8))
@@ -63,6 +63,6 @@ def predict(files, *overrides, **keys):
 
 
 def messages(capfd):
-    """Return the lines of the program on stderr, without those of the detector library."""
+    """Return the lines of the program on stderr, without lines of the detector library."""
     lines = capfd.readouterr().err.splitlines()
     return [line for line in lines if line.startswith("talkinghead")]

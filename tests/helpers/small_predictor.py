@@ -1,4 +1,4 @@
-"""A small random model, a detector without weights, and inputs for them."""
+"""Predictor with a small random model and a detector without weights, and inputs for tests."""
 
 from fractions import Fraction
 
@@ -28,7 +28,7 @@ BOX = (slice(70, 160), slice(51, 142))
 
 
 def aligned_face(x=0.0, size=1.0):
-    """Return a face whose pixels are those of the canonical face, `x` pixels to the right."""
+    """Return a face whose alignment shifts the image by `x` pixels and does nothing else."""
     points = np.zeros((468, 2), np.float32)
     points[list(RIGID_POINTS["mesh468"])] = canonical_points("mesh468", SPEC)
     points[4] = 128, 120  # The tip of the nose.
@@ -36,7 +36,7 @@ def aligned_face(x=0.0, size=1.0):
 
 
 class Detector:
-    """Find the same face in every image that is not black."""
+    """A detector that returns the same face for every image that is not black."""
 
     topology = "mesh468"
 
@@ -55,7 +55,7 @@ class Detector:
 def make_predictor(seed=0, **options):
     torch.manual_seed(seed)
     model = LipSyncGenerator(**{**GENERATOR, "num_layers": 2})
-    # Fresh heads are zero and give no motion.
+    # The heads are initialised with zeros, which would give no motion.
     torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
     torch.nn.init.normal_(model.lip_head.weight, std=0.3)
     defaults = {"device": "cpu", "detector": Detector(), "articulation": 1.0, "lip_prior": None}
@@ -63,7 +63,7 @@ def make_predictor(seed=0, **options):
 
 
 def lip_generator(**arguments):
-    """Return a random model whose tokens have more values than its lips."""
+    """Return a random model whose tokens have more values than the lip motion."""
     torch.manual_seed(0)
     model = LipSyncGenerator(**{**GENERATOR, "dim": 64, "num_layers": 2, **arguments}).eval()
     torch.nn.init.normal_(model.lip_head.weight, std=0.1)
@@ -93,7 +93,7 @@ def write_video(path, times_s, black=(), fps=25):
 
 
 def probe_output(path):
-    """Return the frame times, the audio duration in s and the metadata of a file."""
+    """Return the frame times in s, the audio duration in s and the metadata of a file."""
     with av.open(str(path)) as container:
         times = [frame.time for frame in container.decode(video=0)]
     with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""Small speech providers for tests of conversations, and the word error rate."""
+"""Speech providers for tests of conversations, and the word error rate."""
 
 import re
 import threading
@@ -10,7 +10,9 @@ from talkinghead.speech.llm.echo import Echo
 
 
 class ToneTextToSpeech:
-    """A voice that plays a tone for each word, fails at `fails_at` and refuses concurrent callers.
+    """A text-to-speech provider that makes a tone for each word.
+
+    It fails at the word `fails_at`, and also if it is called by two threads at the same time.
 
     Attributes:
         spoken: The sentences received.
@@ -43,7 +45,7 @@ class ToneTextToSpeech:
 
 
 class FixedSpeechToText:
-    """Speech to text that always returns the same transcript and keeps the audio it received."""
+    """A speech-to-text provider that returns a fixed transcript and stores the received audio."""
 
     def __init__(self, transcript):
         self.transcript = transcript
@@ -58,9 +60,9 @@ class FixedSpeechToText:
 
 
 class RecordingEcho(Echo):
-    """An `Echo` that records its requests and how many words of its replies were taken.
+    """An `Echo` that records its requests and the number of words that were read from its replies.
 
-    It fails before word number `fails_at`, or blocks there until `unblock` is set.
+    Before the word number `fails_at` it fails, or waits until `unblock` is set.
     """
 
     def __init__(self, template="{}", tokens_per_second=None, fails_at=None, unblock=None):
@@ -85,7 +87,7 @@ class RecordingEcho(Echo):
 
 
 def word_error_rate(text, reference):
-    """Return insertions, deletions and substitutions relative to the reference's words."""
+    """Return the word error rate of a transcript relative to a reference text."""
     words, expected = (re.sub(r"[^a-z' ]", " ", t.lower()).split() for t in (text, reference))
     row = range(len(expected) + 1)
     for i, word in enumerate(words, 1):

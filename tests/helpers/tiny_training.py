@@ -64,9 +64,9 @@ def make_module(**options: Any) -> LipSyncGANModule:
 
 
 class CurveModule(L.LightningModule):
-    """A module with one weight, whose validation loss takes given values.
+    """A module with one weight and given values of the validation loss.
 
-    Each batch counts as ten iterations.
+    Each training batch counts as ten iterations.
     """
 
     def __init__(self, values: list[float]) -> None:

@@ -8,7 +8,7 @@ from talkinghead.types import AVSpec
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """Two speakers, each with two clips to train on, one to test and one to validate on."""
+    """Return a corpus of two speakers with two training, one test and one validation clip each."""
     directory = tmp_path_factory.mktemp("corpus")
     make_synthetic_corpus(directory, AVSpec(), num_speakers=2, clips_per_speaker=4, seconds=2.0)
     return directory

@@ -54,7 +54,7 @@ def test_written_clip_is_read_back(tmp_path):
     assert np.abs(clip.mel() - DATA.mel).max() < 3e-3
     np.testing.assert_array_equal(clip.tensor("transforms"), DATA.transforms)
     np.testing.assert_array_equal(clip.tensor("lips"), DATA.lips)
-    # Samples out of range are clipped.
+    # Audio samples outside [-1, 1] are clipped.
     np.testing.assert_array_equal(clip.tensor("audio"), [0, 32767, -32767, 32767, 16384])
     whole = clip.faces(0, 7)
     assert np.abs(whole.astype(int) - np.stack(FACES)).mean() < 3
@@ -86,7 +86,7 @@ def test_broken_image_is_refused_with_the_path(tmp_path):
 
 
 def test_compression_does_not_leak_across_the_mouth_box(tmp_path):
-    """Decoded pixels outside the mouth box do not depend on those inside."""
+    """Check that decoded pixels outside the mouth box do not depend on pixels inside."""
     x0, y0, x1, y1 = (int(v) for v in SPEC.mouth_box)
     changed = FACES[0].copy()
     changed[y0:y1, x0:x1] = RNG.integers(0, 255, (y1 - y0, x1 - x0, 3))
@@ -99,7 +99,7 @@ def test_compression_does_not_leak_across_the_mouth_box(tmp_path):
 
 @pytest.fixture
 def unstored_feature(monkeypatch):
-    """Register prosody under another name, which clip files do not store."""
+    """Register the prosody feature under another name, which clip files do not contain."""
 
     class Unstored(Prosody):
         name = "unstored"

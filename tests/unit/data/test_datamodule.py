@@ -17,7 +17,7 @@ SPEC = AVSpec()
 
 
 class Recorder(LightningModule):
-    """Records its batches."""
+    """A LightningModule that records its batches."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ def test_training_counts_iterations_and_validation_is_not_augmented(corpus, tmp_
 
 
 def test_opencv_threads_do_not_block_loader_processes(corpus):
-    """A forked process inherits OpenCV's thread pool without its threads."""
+    """Forked processes inherit the thread pool of OpenCV, but not the threads."""
     cv2.setNumThreads(2)
     cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 2)
     datamodule = LipSyncDataModule(corpus, num_frames=2, num_workers=1, batch_size=2)
@@ -83,7 +83,7 @@ def test_opencv_threads_do_not_block_loader_processes(corpus):
     "stop", [3, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (2, 4))]
 )
 def test_resumed_batches_equal_uninterrupted_ones(corpus, tmp_path, stop, recwarn):
-    """Interrupted at the end of an epoch, within it and within the next; also by loaders."""
+    """Interrupt in an epoch, at the end of an epoch and in the next one; also with workers."""
     whole, _ = fit(corpus, tmp_path, 7)
     first, _ = fit(corpus, tmp_path, stop, num_workers=2)
     rest, datamodule = fit(corpus, tmp_path, 7, tmp_path / "last.ckpt", num_workers=1)

@@ -40,7 +40,7 @@ def test_items_depend_on_seed_and_index_only(corpus):
 
 
 def test_faces_audio_and_lips_belong_to_the_same_frames(corpus):
-    """Windows equal those that are cut from the whole clip, also at its ends."""
+    """Compare windows with windows cut from the whole clip, also at both ends of the clip."""
     dataset, drawn = items(corpus, 40)
     batch = finish_batch(default_collate(drawn), SPEC)
     for number, item in enumerate(drawn):
@@ -75,7 +75,7 @@ def test_reference_is_far_from_the_targets_and_often_open(corpus):
         assert start > 27 or opening[frame] > 0.8
     # In a clip that is too short for the gap, the most distant frame is the reference.
     assert dataset._draw_reference(opening[:12], 0, rng) == 11
-    # Reference and targets avoid frames without a face.
+    # Frames without a face are neither reference nor target.
     opening[10:40] = np.nan
     for _ in range(30):
         start = dataset._draw_start(opening, rng)

@@ -16,7 +16,7 @@ pytest.importorskip("litdata")
 
 @pytest.fixture(scope="module")
 def shards(corpus, tmp_path_factory):
-    """Several shards, written by the command."""
+    """Write a corpus of several shards with the command, and return its folder."""
     output = tmp_path_factory.mktemp("shards") / "mine"
     assert main(["shard", f"input={corpus}", f"output={output}", "shard_mb=1"]) == 0
     assert len(list(output.glob("*.bin"))) > 2

@@ -43,7 +43,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expert(corpus, tmp_path_factory):
-    """Train an expert for some seconds and return its file."""
+    """Train a sync expert for a few seconds, and return its checkpoint."""
     torch.manual_seed(0)
     optimizer = {"lr": 5e-3, "warmup_iterations": 5}
     module = SyncExpertModule(SPEC, ARGUMENTS, optimizer, max_iterations=70)
@@ -59,7 +59,7 @@ def save(folder, kind, network, arguments):
 
 
 def late(samples, frames):
-    """Delay samples by a number of frames, without a change of length; negative to advance."""
+    """Delay samples by a number of frames (advance if negative) without changing their number."""
     num = frames * 640
     padded = np.pad(samples, (max(0, num), max(0, -num)))
     return padded[max(0, -num) :][: len(samples)]
@@ -98,7 +98,7 @@ def test_clips_in_memory_have_the_same_embeddings(corpus, expert):
     audio, video = embed_windows(network, mouths, windows)
     assert audio.shape == video.shape == (len(clip) - network.num_frames + 1, ARGUMENTS["dim"])
     np.testing.assert_allclose(audio, expected[0], atol=1e-5)
-    # The mean mouth of a clip file is rounded.
+    # The mean mouth in a clip file is rounded, so the embeddings differ slightly.
     np.testing.assert_allclose(video, expected[1], atol=0.01)
 
 
@@ -118,7 +118,7 @@ def test_script_scores_an_expert(corpus, expert, tmp_path, monkeypatch, capsys):
 
 
 def write_video(path, frames_late=0, audio_seed=100, seconds=3):
-    """Write a drawn speaker; another `audio_seed` gives the audio of other syllables."""
+    """Write a video of a drawn speaker; with another `audio_seed` the audio does not match."""
     character, duration_s = Character.of(0), Fraction(seconds)
     _, opening = speak(character, duration_s, 16_000, make_rng(100, 1, 0))
     samples, _ = speak(character, duration_s, 16_000, make_rng(audio_seed, 1, 0))
@@ -187,7 +187,7 @@ def test_clip_is_prepared_again_with_other_sync_settings(tmp_path, expert):
     assert again.offset == measured.offset
     for sync in ({"correct": False}, {"max_offset_frames": 9}, {"min_confidence": 0.1}):
         assert not make(tmp_path, expert, sync, write=False)[0].reused
-    # Experts are compared by content, not by name.
+    # Sync experts are compared by their content, not by their file name.
     for seed in (0, 1):
         torch.manual_seed(seed)
         other = save(tmp_path, EXPERT, SyncDiscriminator(**ARGUMENTS), ARGUMENTS)

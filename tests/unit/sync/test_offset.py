@@ -29,7 +29,7 @@ def test_invalid_rules_are_refused(rules):
 
 @pytest.mark.parametrize("shift", [-3, 5])
 def test_offset_is_the_shift_with_the_smallest_distance(shift):
-    """The video embeddings repeat the audio embeddings of `shift` frames before."""
+    """Use the audio embeddings of `shift` frames earlier as video embeddings."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((60, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -48,7 +48,7 @@ def test_frames_without_audio_are_dropped():
     assert (kept, shifted[0]) == (slice(0, 17), 3 * 640)
     kept, shifted = shift_audio(samples, 20, -3, SPEC)
     assert (kept, shifted[0]) == (slice(3, 20), 0)
-    # Audio that continues after the video covers all of its frames.
+    # If the audio is longer than the video, all frames are kept.
     assert shift_audio(samples, 15, 3, SPEC)[0] == slice(0, 15)
 
 

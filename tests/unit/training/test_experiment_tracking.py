@@ -1,4 +1,4 @@
-"""Logging to W&B (offline) and CSV."""
+"""Tests of logging to W&B (offline) and CSV."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fit(folder: Path) -> None:
 
 
 def read_records(folder: Path) -> list[Any]:
-    """Return all records of an offline run, whose file has LevelDB's log format."""
+    """Return all records of an offline run; the file has the log format of LevelDB."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     deadline, found = time.monotonic() + 30, []
     # W&B writes the last record, `exit`, in another process.
@@ -43,7 +43,8 @@ def read_records(folder: Path) -> list[Any]:
         time.sleep(0.05)
         data, found, part, at = path.read_bytes(), [], b"", 7
         while at + 7 <= len(data):
-            # Blocks of 32 KiB; a header holds a checksum, a length, and whether parts follow.
+            # The file has blocks of 32 KiB. The header of a record has a checksum, a length, and a
+            # flag that tells whether more parts of the record follow.
             if (left := -at % 32768) < 7 and left:
                 at += left
                 continue
@@ -98,7 +99,7 @@ def test_git_state_is_the_commit_and_whether_files_changed(
     assert git_state() == {}
 
 
-def test_a_resumed_run_appends_to_its_csv_log(tmp_path: Path) -> None:
+def test_resumed_run_appends_to_its_csv_log(tmp_path: Path) -> None:
     for step, metrics in enumerate(({"loss": 2.0}, {"loss": 1.0, "accuracy": 0.5})):
         logger = csv_logger(str(tmp_path))
         logger.log_metrics(metrics, step)

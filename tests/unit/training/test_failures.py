@@ -1,4 +1,4 @@
-"""Failures of runs, and the checkpoint that remains."""
+"""Tests of failing training runs, which must keep a valid checkpoint."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 
 
 def saved_iteration(folder: Path) -> int:
-    """Return the iteration of the only file, a valid checkpoint."""
+    """Check that a folder has one file, a valid checkpoint, and return its iteration."""
     (path,) = folder.iterdir()
     assert path.name == "last.ckpt"
     return int(torch.load(path, weights_only=True)["iteration"])
 
 
 class Before(Callback):
-    """Calls a function with the batch of an iteration, counted from 0, before the step."""
+    """A callback that calls a function with the batch of an iteration, counted from 0."""
 
     def __init__(self, iteration: int, act: Any) -> None:
         self.iteration, self.act = iteration, act
@@ -39,7 +39,7 @@ class Before(Callback):
             self.act(batch)
 
 
-def test_a_non_finite_loss_names_its_clips_and_keeps_the_checkpoint(
+def test_non_finite_loss_error_names_clips_and_keeps_the_checkpoint(
     corpus: Path, tmp_path: Path
 ) -> None:
     named: list[str] = []
@@ -90,7 +90,7 @@ fit(module, make_data(corpus, module), LastCheckpoint(str(folder), minutes=0.0),
 """
 
 
-def test_a_failed_write_keeps_the_previous_checkpoint(corpus: Path, tmp_path: Path) -> None:
+def test_failed_write_keeps_the_previous_checkpoint(corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _FULL_DISK, str(corpus), str(tmp_path)]
     command.append(str(Path(__file__).parents[2]))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -100,7 +100,7 @@ def test_a_failed_write_keeps_the_previous_checkpoint(corpus: Path, tmp_path: Pa
     assert saved_iteration(tmp_path) == 1
 
 
-def test_an_unsuitable_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_unsuitable_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
     module = make_module(av={**SPEC.to_dict(), "fmin": 60.0})
     with pytest.raises(CorpusError, match=r"fmin: 55\.0 != 60\.0"):
         fit(module, make_data(corpus, module, av=module.spec))

@@ -1,4 +1,4 @@
-"""Options of the generator's training: speed, sync discriminator, conditioning."""
+"""Tests of the options for training the generator: speed, sync discriminator, conditioning."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def labelled(corpus: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_conditioning_is_learnt_from_unconditioned_weights(labelled: Path, tmp_path: Path) -> None:
+def test_conditioned_training_starts_from_unconditioned_weights(
+    labelled: Path, tmp_path: Path
+) -> None:
     plain = make_module(max_iterations=1)
     fit(plain, make_data(labelled, plain)).save_checkpoint(tmp_path / "plain.ckpt")
     start = str(tmp_path / "plain.ckpt")
@@ -138,12 +140,12 @@ def test_conditioning_is_learnt_from_unconditioned_weights(labelled: Path, tmp_p
     assert loaded.emotion.names == ["calm", "angry"]
     assert loaded.emotion.table.weight.abs().sum(1).min() > 0
     assert loaded.pose.layers[-1].bias.abs().max() > 0
-    # An unconditioned generator cannot hold these weights.
+    # A generator without conditioning has no parameters for these weights.
     with pytest.raises(CheckpointError, match="holds another generator"):
         make_module(init_from=str(tmp_path / "conditioned.ckpt"))
 
 
-def test_a_corpus_without_labels_or_head_poses_is_refused(corpus: Path, labelled: Path) -> None:
+def test_corpus_without_labels_or_head_poses_is_refused(corpus: Path, labelled: Path) -> None:
     module = make_module(generator=CONDITIONED)
     with pytest.raises(CorpusError, match=r"emotions is calm, angry, but 2 of 2 clips .* None"):
         fit(module, make_data(corpus, module))

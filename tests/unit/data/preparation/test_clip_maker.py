@@ -48,7 +48,7 @@ def test_prepared_clip_has_all_tensors_and_its_crop_does_not_depend_on_the_mouth
     assert clip.faces(0, 2).shape == (2, 256, 256, 3)
     assert np.isfinite(clip.tensor("mouth_opening")).all()
     assert clip.tensor("head_pose").shape == (50, 3)
-    # All points but the rigid ones move.
+    # All landmarks move, except those that the alignment uses.
     _, task = make(tmp_path, FixedDetector(mouth=12.0), ClipRules(min_face_px=79.0), write=False)
     moving = ClipFile(task.clip_path)
     assert not np.allclose(clip.tensor("mouth_opening"), moving.tensor("mouth_opening"))
@@ -84,7 +84,7 @@ def test_few_lost_frames_are_marked_and_a_small_second_face_accepted(tmp_path):
     assert np.flatnonzero(np.isnan(clip.tensor("mouth_opening"))).tolist() == [20, 21, 22, 23]
     assert np.isnan(clip.tensor("head_pose")).any(1).sum() == 4
     assert np.isfinite(clip.tensor("transforms")).all()
-    # Frames without a face do not count in the mean.
+    # Frames without a face are not part of the mean face.
     assert clip.tensor("mean_face").mean() > 120
 
 

@@ -30,7 +30,7 @@ INLINE = PrepareOptions(workers=0, val_fraction=0.0)
 
 
 def write_portrait(path, num_frames=26, seed=0, blank=False):
-    """Write a real face (NASA's portrait of Eileen Collins) that moves a little, with a tone."""
+    """Write a video of a photo (a NASA portrait) that is moved slightly, with a tone as audio."""
     path.parent.mkdir(parents=True, exist_ok=True)
     portrait = data.astronaut()[0:256, 96:352]
     rng = np.random.default_rng(seed)
@@ -63,7 +63,7 @@ def inputs(videos, tmp_path):
 def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
     labels, held_out = tmp_path / "labels.csv", ("ben", "carl")
     labels.write_text("clip,emotion\nanna/take 0.mp4,happy\n")
-    # The offset of a still face and a tone is arbitrary, but it is recorded.
+    # The offset of a still face and a tone is arbitrary, but it must be recorded.
     sync = SyncRules("default", min_confidence=0.0, correct=False)
     options = PrepareOptions(0.4, holdout_speakers=held_out, emotions=labels, sync=sync)
     manifest = prepare_corpus(videos, tmp_path, SPEC, options)
@@ -75,10 +75,10 @@ def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
     assert manifest.split("test") == [manifest.clips[3]]
     clip = ClipFile(tmp_path / manifest.clips[0].path)
     assert len(clip) == 26
-    # The aligned face is the same in each frame.
+    # The alignment removes the movement of the photo.
     difference = clip.faces(0, 26).astype(int) - clip.tensor("mean_face").transpose(1, 2, 0)
     assert np.abs(difference).mean() < 8
-    # She looks into the camera.
+    # The person looks into the camera.
     poses = clip.tensor("head_pose")
     assert np.abs(poses.mean(0)).max() < 25
     assert poses.std(0).max() < 3
@@ -113,7 +113,7 @@ def test_added_videos_are_prepared_and_earlier_clips_kept(inputs, tmp_path):
     options = PrepareOptions(workers=0, val_fraction=0.5, max_bad_fraction=0.5)
     first = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
     times = {c.id: (tmp_path / "out" / c.path).stat().st_mtime_ns for c in first.clips}
-    # Of two videos with one name, the first in the order of file names is used.
+    # If two videos differ only in the suffix, the first in alphabetical order is used.
     shutil.copy(inputs / "ben" / "take 0.mp4", inputs / "ben" / "take 0.mpeg")
     shutil.copy(inputs / "anna" / "take 2.mp4", inputs / "loose.mp4")
     second = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
@@ -169,7 +169,7 @@ def test_unusable_options_are_refused_before_any_work(inputs, tmp_path, options,
 
 
 def test_command_guarantees_a_validation_clip_and_names_the_next_command(inputs, tmp_path, capsys):
-    """A corpus of one clip, to which a second one is added."""
+    """Prepare a corpus of one clip, then add a second clip."""
     out = tmp_path / "my corpus"
     added = inputs / "anna/take 1.mp4"
     content = added.read_bytes()
@@ -189,7 +189,7 @@ def test_command_guarantees_a_validation_clip_and_names_the_next_command(inputs,
 
 
 def test_dead_worker_process_is_an_error_with_advice(inputs, tmp_path, monkeypatch):
-    # The process ends, because int() does not accept its arguments.
+    # Worker processes end at their start, because int() does not accept their arguments.
     monkeypatch.setattr(prepare_module, "_start_worker", int)
     with pytest.raises(CorpusError, match="finished clips are kept"):
         prepare_corpus(inputs, tmp_path / "out", SPEC, PrepareOptions(workers=1))

@@ -1,4 +1,4 @@
-"""Monitors of cost and mouth opening, and the progress of a run."""
+"""Tests of the callbacks that monitor cost, mouth opening and progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from talkinghead.types import Box, Face, UInt8Array
 
 
 def test_loader_wait_is_the_time_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every batch is awaited for 3 s and processed in 1 s.
+    # The simulated loader takes 3 s for a batch, and training takes 1 s.
     clock_s = itertools.accumulate(itertools.chain([0], itertools.cycle([1, 0, 3])))
     monkeypatch.setattr(monitors.time, "monotonic", lambda: float(next(clock_s)))
     logged: dict[str, float] = {}
@@ -42,7 +42,7 @@ def test_loader_wait_is_the_time_between_batches(monkeypatch: pytest.MonkeyPatch
 
 
 class DrawnMouthDetector:
-    """Detects the dark mouth of a drawn face, in which FaceMesh finds no face."""
+    """A detector of the dark mouth of a drawn face; FaceMesh does not detect drawn faces."""
 
     topology = "ibug68"
 

@@ -1,4 +1,4 @@
-"""Diagnosis of sync experts that do not learn; each cause is produced in real training."""
+"""Tests of the diagnosis of sync experts that do not learn, with training runs for each cause."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def delayed(corpus: Path, copy: Path, frames: int) -> Path:
-    """Copy a corpus with late audio features."""
+    """Copy a corpus and delay its audio features."""
     shutil.copytree(corpus, copy)
     for clip in Manifest.load(copy).clips:
         tensors = load_file(copy / clip.path)
@@ -88,7 +88,7 @@ def test_training_at_chance_is_diagnosed(
     assert cause in caplog.text
 
 
-def test_a_learning_expert_gives_no_warning(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_learning_expert_gives_no_warning(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(corpus, 32)
     assert "chance" not in caplog.text
 
@@ -114,11 +114,11 @@ HEALTHY: dict[str, Any] = {
         ({"loss": 12.0}, "the loss jumps far above chance"),
         ({"spread_audio": 0.0}, "audio embedding has collapsed"),
         ({"offsets": [9, -7, 12, -9, 1, -2]}, "in sync in only 33% of 6 clips"),
-        # Causes with side effects come first.
+        # Causes that have the symptoms of other causes are reported first.
         ({"silent": 1.0, "spread_audio": 0.0, "num_windows": 2}, "100% of the windows are silent"),
         ({"step_size": 5.0, "spread_audio": 0.0}, "learning rate"),
         ({"num_windows": 8, "offsets": [6, 6, 7]}, "6 frames late"),
     ],
 )
-def test_the_likeliest_cause_is_named(change: dict[str, Any], cause: str) -> None:
+def test_most_likely_cause_is_reported(change: dict[str, Any], cause: str) -> None:
     assert cause in diagnose(Evidence(**{**HEALTHY, **change}))

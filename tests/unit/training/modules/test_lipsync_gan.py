@@ -1,4 +1,4 @@
-"""Training of the generator: exact resumption, accumulation, frozen networks, checkpoints."""
+"""Tests of training the generator: resuming, accumulation, frozen networks and checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FULL_GAN = {
 
 
 class Recorder(Callback):
-    """Records the sum of all weights after every batch."""
+    """A callback that records the sum of all weights after every batch."""
 
     def __init__(self) -> None:
         self.norms: list[float] = []
@@ -39,7 +39,7 @@ class Recorder(Callback):
 
 
 class StopAfter(Callback):
-    """Saves a checkpoint and ends the run after an iteration."""
+    """A callback that saves a checkpoint and ends the run after a given iteration."""
 
     def __init__(self, iteration: int, path: Path) -> None:
         self.iteration, self.path = iteration, path
@@ -85,7 +85,7 @@ def test_accumulated_batches_equal_one_large_batch(corpus: Path) -> None:
         assert (module.iteration, len(steps)) == (accumulate, 1)
         gradients.append(steps[0])
     assert gradients[0].keys() == gradients[1].keys()
-    # L1's gradient is discontinuous at 0, so single entries may differ by rounding.
+    # The gradient of L1 is discontinuous at 0, so rounding may change single values.
     whole, halves = (torch.cat([g.flatten() for g in step.values()]) for step in gradients)
     assert (halves - whole).norm() < 0.02 * whole.norm()
 

@@ -1,4 +1,4 @@
-"""The sync expert's losses, the learning rate, gradient clipping and weight averaging."""
+"""Tests of training the sync expert, and of learning rate, gradient clipping and averaging."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_bce_falls_on_one_batch() -> None:
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "bce"])
-def test_silent_windows_are_no_negatives(loss: Any) -> None:
+def test_silent_windows_are_not_negatives(loss: Any) -> None:
     module, batch = make_module(loss=loss), make_batch()
     batch["mel"].fill_(MEL_SILENCE)
     value, figures = module._loss(batch)
@@ -59,7 +59,7 @@ def test_silent_windows_are_no_negatives(loss: Any) -> None:
     torch.testing.assert_close(value, expected)
 
 
-def test_an_unknown_loss_and_short_clips_are_refused() -> None:
+def test_unknown_loss_and_short_clips_are_refused() -> None:
     with pytest.raises(UsageError, match="loss=triplet: choose info_nce or bce"):
         make_module(loss="triplet")
     module = make_module(sync_expert={"num_frames": 16})

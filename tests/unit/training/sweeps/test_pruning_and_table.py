@@ -1,4 +1,4 @@
-"""Pruning of a sweep's runs, their table, and the plugins that sweeps need."""
+"""Tests of the pruning and the table of the runs of a sweep, and of missing sweep plugins."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_table_lists_the_best_run_first(tmp_path: Path) -> None:
     assert [row["run"] for row in best][:3] == ["2", "0", "1"]
 
 
-def test_a_sweep_without_runs_has_an_empty_table(tmp_path: Path) -> None:
+def test_sweep_without_runs_has_an_empty_table(tmp_path: Path) -> None:
     assert write_table(tmp_path, "val/loss", "minimize") == []
     assert (tmp_path / TABLE_NAME).read_text().strip() == "run,state,val/loss"
 
@@ -60,10 +60,10 @@ def test_a_sweep_without_runs_has_an_empty_table(tmp_path: Path) -> None:
     ("choice", "plugin"),
     [("optuna", "hydra_optuna_sweeper"), ("slurm", "hydra_submitit_launcher")],
 )
-def test_a_missing_plugin_names_the_extra_to_install(
+def test_missing_plugin_error_names_the_extra_to_install(
     tmp_path: Path, choice: str, plugin: str
 ) -> None:
-    # Hydra looks for plugins once per process, so the plugin is hidden in a new one.
+    # Hydra looks for plugins once per process, so a new process is needed without the plugin.
     code = (
         "import os, sys, hydra_plugins; from pathlib import Path\n"
         f"paths, folder = hydra_plugins.__path__, Path({str(tmp_path)!r})\n"
@@ -82,7 +82,7 @@ def test_a_missing_plugin_names_the_extra_to_install(
 
 
 def run(folder: Path, values: list[float], **options: Any) -> tuple[int, str]:
-    """Return the number of validations of a run, and its state."""
+    """Train, and return the number of validations and the state of the run."""
     module = CurveModule(values)
     loader = DataLoader([0])  # type: ignore[arg-type]
     trainer_options = {**TRAINER, "max_epochs": len(values)}
@@ -96,7 +96,8 @@ def test_runs_worse_than_the_median_of_finished_runs_are_stopped(tmp_path: Path)
     optuna = pytest.importorskip("optuna")
     for number, final in enumerate([1.0, 2.0, 3.0]):
         assert run(tmp_path / str(number), [5.0, final], startup_runs=3) == (2, "finished")
-    # The median after two validations is 2; a run's best value so far is compared.
+    # The median of the finished runs after two validations is 2. The best value of a run so far is
+    # compared with it.
     assert run(tmp_path / "worse", [5.0, 2.5, 1.0], startup_runs=3) == (2, "stopped")
     assert run(tmp_path / "better", [5.0, 1.5, 9.0], startup_runs=3) == (3, "finished")
     assert run(tmp_path / "early", [9.0, 9.0], startup_runs=3, warmup_iterations=21)[0] == 2
@@ -118,7 +119,7 @@ def test_without_optuna_no_run_is_stopped(
     assert "pip install 'talkinghead[sweep]'" in caplog.text
 
 
-def test_an_unknown_metric_or_direction_is_refused(tmp_path: Path) -> None:
+def test_unknown_metric_or_direction_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"objective\.metric=val/l2 is not measured.*val/loss"):
         run(tmp_path / "0", [1.0], metric="val/l2")
     with pytest.raises(UsageError, match=r"objective\.direction=down"):
