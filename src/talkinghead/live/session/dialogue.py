@@ -280,9 +280,9 @@ class Dialogue:
             elif event.kind == "pause" or pending is None:
                 pending = Transcription(self.stt, event.samples)
             if event.kind == "end" and pending is not None:
-                self._is_listening = False
                 with self._lock:
                     turn = self._turn = self._new_turn(time.monotonic() - event.silence_s)
+                    self._is_listening = False
                 self._run(turn, self._transcribe, pending)
                 pending = None
 
