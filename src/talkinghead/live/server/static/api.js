@@ -1,0 +1,150 @@
+/**
+ * Requests to the server. Addresses are relative to the page, so that the server also works behind
+ * a path prefix of a reverse proxy.
+ */
+
+/** An error whose message can be shown to the user. */
+export class ApiError extends Error {
+  /**
+   * @param {string} message Plain sentence for the user.
+   * @param {number} status HTTP status, 0 if the server was not reached.
+   * @param {?number} retryAfterS Seconds to wait before the next attempt, if the server said so.
+   */
+  constructor(message, status, retryAfterS = null) {
+    super(message);
+    this.status = status;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+/** Client of the HTTP interface. The token is sent as a header and never written to a log. */
+export class Api {
+  /** @param {?string} token Access token, or null for a server without one. */
+  constructor(token) {
+    this.token = token;
+  }
+
+  /** @returns {Promise<object>} Voices, language models, personas, faces and limits. */
+  config() {
+    return this.#json("GET", "v1/config");
+  }
+
+  /** @param {object} choices Any of avatar, voice, llm and persona. */
+  createSession(choices) {
+    return this.#json("POST", "v1/sessions", choices);
+  }
+
+  session(id) {
+    return this.#json("GET", sessionPath(id));
+  }
+
+  updateSession(id, changes) {
+    return this.#request("PATCH", sessionPath(id), changes);
+  }
+
+  deleteSession(id) {
+    return this.#request("DELETE", sessionPath(id));
+  }
+
+  /** @returns {Promise<RTCSessionDescriptionInit>} The server's answer. */
+  offer(id, description) {
+    const { sdp, type } = description;
+    return this.#json("POST", sessionPath(id, "/offer"), { sdp, type });
+  }
+
+  /** Send a question to the agent. */
+  ask(id, text) {
+    return this.#request("POST", sessionPath(id, "/ask"), { text });
+  }
+
+  /** Let the face say exactly this text. */
+  say(id, text) {
+    return this.#request("POST", sessionPath(id, "/say"), { text });
+  }
+
+  interrupt(id) {
+    return this.#request("POST", sessionPath(id, "/interrupt"));
+  }
+
+  /**
+   * @param {string} id Session.
+   * @param {"recording"|"subtitles"} what MP4 or SRT of the last answer.
+   * @returns {Promise<Blob>}
+   */
+  async download(id, what) {
+    return (await this.#request("GET", sessionPath(id, `/${what}`))).blob();
+  }
+
+  /** Upload a face. Call it only after the user has confirmed the consent. */
+  uploadAvatar(file) {
+    const form = new FormData();
+    form.append("file", file);
+    form.append("consent", "true");
+    return this.#json("POST", "v1/avatars", form);
+  }
+
+  /** @returns {WebSocket} Events of a session. */
+  openEvents(id) {
+    return new WebSocket(this.#socketUrl(sessionPath(id, "/events")));
+  }
+
+  /**
+   * Start a session whose audio, images and events come by one WebSocket, and which ends with it.
+   *
+   * @param {object} choices Any of avatar, voice, llm and persona.
+   * @param {number} sampleRate
+   * @returns {WebSocket}
+   */
+  openStream(choices, sampleRate) {
+    const chosen = Object.entries(choices).filter(([, value]) => value !== undefined);
+    const query = { ...Object.fromEntries(chosen), sample_rate: sampleRate, image: "jpeg" };
+    return new WebSocket(this.#socketUrl("v1/stream", query));
+  }
+
+  #socketUrl(path, query = {}) {
+    const url = new URL(path, document.baseURI);
+    url.protocol = url.protocol.replace("http", "ws");
+    // The browser's WebSocket cannot send an Authorization header.
+    if (this.token) query.token = this.token;
+    url.search = new URLSearchParams(query).toString();
+    return url.href;
+  }
+
+  async #json(method, path, body) {
+    return (await this.#request(method, path, body)).json();
+  }
+
+  async #request(method, path, body) {
+    const headers = {};
+    if (this.token) headers.Authorization = `Bearer ${this.token}`;
+    if (body !== undefined && !(body instanceof FormData)) {
+      headers["Content-Type"] = "application/json";
+      body = JSON.stringify(body);
+    }
+    let response;
+    try {
+      response = await fetch(new URL(path, document.baseURI), { method, headers, body });
+    } catch {
+      throw new ApiError("The server cannot be reached.", 0);
+    }
+    if (!response.ok) throw await responseError(response);
+    return response;
+  }
+}
+
+function sessionPath(id, rest = "") {
+  return `v1/sessions/${encodeURIComponent(id)}${rest}`;
+}
+
+/** Return the error of a response: the server's own message if it sent one. */
+async function responseError(response) {
+  let message = `The server answered with status ${response.status}.`;
+  try {
+    const { error } = await response.json();
+    if (typeof error?.message === "string") message = error.message;
+  } catch {
+    // The body is not JSON, for example of a proxy: the status is all there is to show.
+  }
+  const retryAfterS = Number(response.headers.get("Retry-After"));
+  return new ApiError(message, response.status, retryAfterS > 0 ? retryAfterS : null);
+}

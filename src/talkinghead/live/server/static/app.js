@@ -1,0 +1,388 @@
+/** The page: connects the controls with the session, the microphone and the panels. */
+
+import { Api } from "./api.js";
+import { Details } from "./details.js";
+import { LiveSession } from "./live_session.js";
+import { MicrophoneButton } from "./microphone_button.js";
+import { Settings } from "./settings.js";
+import { Transcript } from "./transcript.js";
+
+const STATS_INTERVAL_MS = 1000;
+const TOKEN_KEY = "talkinghead.token";
+const RELOAD_KEY = "talkinghead.reload";
+
+const STATES = {
+  offline: "Not connected",
+  connecting: "Connecting",
+  waiting: "Reconnecting",
+  idle: "Ready",
+  listening: "Listening",
+  thinking: "Thinking",
+  speaking: "Speaking",
+};
+
+const byId = (id) => document.getElementById(id);
+const video = byId("video");
+const canvas = byId("canvas");
+
+const api = new Api(takeToken());
+const microphone = new MicrophoneButton(byId("microphone"), {
+  onTrack: (track) => session.media?.setMicrophone(track),
+  onChange: showHint,
+  onError: showMicrophoneError,
+});
+const transcript = new Transcript(byId("transcript"), byId("transcript-empty"));
+const details = new Details();
+const settings = new Settings(api, applySettings);
+const session = new LiveSession(api, { video, canvas }, {
+  onConnection: showConnection,
+  onEvent: handleEvent,
+  onSession: (isNew) => isNew && transcript.startSession(),
+  onNotice: showNotice,
+  onTokenNeeded: askForToken,
+});
+
+let iceServers = [];
+let isLive = false;
+let isMuted = false;
+/** @type {?{mode: string, text: string}} A text that was typed before the connection. */
+let pendingText = null;
+/** Session from before a reload of the page. */
+let earlierSession = restoreAfterReload();
+
+connectControls();
+loadConfig();
+setInterval(showStats, STATS_INTERVAL_MS);
+
+// ---- Token and reload ----
+
+/** Move the token from the address (`#token=`) into the session storage, and return it. */
+function takeToken() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (token) {
+    sessionStorage.setItem(TOKEN_KEY, token);
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+  return sessionStorage.getItem(TOKEN_KEY);
+}
+
+/** Keep what a reload should continue with. It is written only when the page goes away, so that a
+ * duplicate of the tab does not take over its session. */
+function saveForReload() {
+  const messages = transcript.save();
+  const state = { id: session.id, choices: settings.choices, messages };
+  if (session.id) sessionStorage.setItem(RELOAD_KEY, JSON.stringify(state));
+}
+
+function restoreAfterReload() {
+  const saved = sessionStorage.getItem(RELOAD_KEY);
+  sessionStorage.removeItem(RELOAD_KEY);
+  if (!saved) return null;
+  const { id, choices, messages } = JSON.parse(saved);
+  settings.choices = choices;
+  transcript.restore(messages);
+  byId("start-text").textContent = "Continue the conversation.";
+  return id;
+}
+
+/** Load the server's lists. @returns {Promise<boolean>} Whether they are there. */
+async function loadConfig() {
+  try {
+    const config = await api.config();
+    settings.setConfig(config);
+    iceServers = config.ice_servers ?? [];
+    byId("settings-open").disabled = false;
+    return true;
+  } catch (error) {
+    if (error.status === 401) askForToken(error.message);
+    else showNotice(error.message);
+    return false;
+  }
+}
+
+async function askForToken(message) {
+  const dialog = byId("token-dialog");
+  if (dialog.open) return;
+  byId("token-text").textContent = api.token
+    ? `The server did not accept the token. ${message}`
+    : "This server asks for an access token. It is in the address that the server printed.";
+  byId("token").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+}
+
+async function useToken() {
+  if (byId("token-dialog").returnValue !== "apply") return;
+  api.token = byId("token").value.trim();
+  sessionStorage.setItem(TOKEN_KEY, api.token);
+  hideNotice();
+  await loadConfig();
+}
+
+// ---- Connection ----
+
+/** Connect. With `withMicrophone` the microphone is turned on, if there is one. */
+async function start(withMicrophone) {
+  hideNotice();
+  if (!settings.isReady && !(await loadConfig())) return;
+  byId("start").hidden = true;
+  showConnection("connecting", "Connecting…");
+  if (withMicrophone) await microphone.turnOn();
+  else byId("message").focus();
+  session.start(settings.choices, iceServers, earlierSession);
+  earlierSession = null;
+}
+
+/** Show the progress of the connection; see `Handlers` in live_session.js. */
+function showConnection(state, text) {
+  isLive = state === "live";
+  byId("face").dataset.live = String(isLive);
+  byId("progress").hidden = isLive || state === "ended";
+  byId("progress-text").textContent = text;
+  for (const id of ["mute", "microphone", "interrupt"]) byId(id).disabled = !isLive;
+  if (isLive) becomeLive();
+  else details.clear();
+  if (state === "ended") {
+    byId("start").hidden = false;
+    byId("start-text").textContent = text;
+    microphone.turnOff();
+  }
+  showState(isLive ? "idle" : state === "ended" ? "offline" : state);
+  showHint();
+}
+
+async function becomeLive() {
+  const isStream = session.media.kind === "WebSocket";
+  video.hidden = isStream;
+  canvas.hidden = !isStream;
+  byId("microphone").disabled = isStream;
+  fitFace();
+  if (isStream) microphone.turnOff();
+  setMuted(isMuted);
+  if (microphone.track) session.media.setMicrophone(microphone.track);
+  if (!isStream) video.play().catch(offerAudio);
+  if (pendingText) sendText(pendingText);
+  pendingText = null;
+}
+
+/** The browser refused to play audio without a click. */
+function offerAudio() {
+  setMuted(true);
+  video.play().catch(() => {});
+  showNotice("The browser has muted the face.", "Turn the audio on", () => {
+    setMuted(false);
+    hideNotice();
+  });
+}
+
+function handleEvent(event) {
+  switch (event.type) {
+    case "state":
+      showState(event.state);
+      break;
+    case "transcript":
+      transcript.add(event);
+      break;
+    case "timings":
+      details.showTimings(event);
+      break;
+    case "stats":
+      details.setServerStats(event);
+      break;
+    case "reply_end":
+      if (event.interrupted) transcript.markInterrupted(event.turn);
+      transcript.offerDownloads(event.turn, download);
+      break;
+    case "error":
+      showNotice(event.message);
+      break;
+  }
+}
+
+async function showStats() {
+  const { media } = session;
+  if (!isLive || !media) return;
+  const received = await media.stats();
+  if (isLive && media === session.media) details.showStats(media.kind, received);
+}
+
+// ---- Text ----
+
+async function sendText({ mode, text }) {
+  try {
+    await session.send(mode, text);
+    // The server sends the transcript of spoken questions only.
+    if (mode === "ask") transcript.addQuestion(text);
+  } catch (error) {
+    showNotice(error.message);
+    if (!byId("message").value) byId("message").value = text;
+  }
+}
+
+function submitText(event) {
+  event.preventDefault();
+  const field = byId("message");
+  const text = field.value.trim();
+  if (!text) return;
+  const message = { mode: byId("composer").elements.mode.value, text };
+  if (isLive) {
+    sendText(message);
+  } else {
+    pendingText = message;
+    if (!byId("start").hidden) start(false);
+  }
+  field.value = "";
+  fitMessage();
+}
+
+/** Fit the height of the message field to its text. */
+function fitMessage() {
+  const field = byId("message");
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
+}
+
+function showMode() {
+  const isAsk = byId("composer").elements.mode.value === "ask";
+  byId("message").placeholder = isAsk ? "Ask a question" : "Text for the face to say";
+}
+
+async function interrupt() {
+  if (!isLive) return;
+  try {
+    await session.interrupt();
+  } catch (error) {
+    showNotice(error.message);
+  }
+}
+
+/** Save the last answer as a file. */
+async function download(what, button) {
+  button.disabled = true;
+  try {
+    const blob = await api.download(session.id, what);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = what === "recording" ? "answer.mp4" : "answer.srt";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  } catch (error) {
+    showNotice(error.message);
+  }
+  button.disabled = false;
+}
+
+// ---- Audio ----
+
+function showMicrophoneError(message) {
+  showNotice(message);
+  byId("message").focus();
+}
+
+/** Give the frame of the face the shape of the video. */
+function fitFace() {
+  const isStream = video.hidden;
+  const width = isStream ? canvas.width : video.videoWidth;
+  const height = isStream ? canvas.height : video.videoHeight;
+  if (width && height) byId("face").style.setProperty("--ratio", width / height);
+}
+
+function showHint() {
+  byId("hint").textContent = hint();
+}
+
+function hint() {
+  if (!isLive) return "";
+  if (byId("microphone").disabled) return "Without WebRTC there is no microphone: type instead.";
+  if (microphone.isOn) return "The microphone is on: just talk.";
+  return matchMedia("(hover: none)").matches
+    ? "Tap the microphone to turn it on, or hold it while you talk."
+    : "Click the microphone to turn it on, or hold Space while you talk. Escape interrupts.";
+}
+
+function setMuted(value) {
+  isMuted = value;
+  video.muted = value;
+  session.media?.setMuted?.(value);
+  byId("mute").setAttribute("aria-pressed", String(value));
+}
+
+// ---- Settings, state and messages ----
+
+/** Use new settings: a new face needs a new session, the rest changes in the running one. */
+async function applySettings(choices, changes) {
+  session.setChoices(choices);
+  if (!session.id) return;
+  try {
+    if ("avatar" in changes) {
+      await session.stop();
+      session.start(choices, iceServers);
+    } else {
+      await api.updateSession(session.id, changes);
+    }
+  } catch (error) {
+    showNotice(error.message);
+  }
+}
+
+function showState(state) {
+  byId("state").dataset.state = state;
+  byId("state").textContent = STATES[state] ?? state;
+  details.setState(STATES[state] ?? state);
+}
+
+function showNotice(text, actionLabel = null, action = null) {
+  byId("notice").hidden = false;
+  byId("notice-text").textContent = text;
+  byId("notice-action").hidden = !actionLabel;
+  byId("notice-action").textContent = actionLabel ?? "";
+  byId("notice-action").onclick = action;
+}
+
+function hideNotice() {
+  byId("notice").hidden = true;
+}
+
+// ---- Controls ----
+
+function connectControls() {
+  video.addEventListener("resize", fitFace);
+  canvas.addEventListener("resize", fitFace);
+  byId("start-talk").addEventListener("click", () => start(true));
+  byId("start-type").addEventListener("click", () => start(false));
+  byId("settings-open").addEventListener("click", () => settings.open());
+  byId("token-dialog").addEventListener("close", useToken);
+  byId("notice-close").addEventListener("click", hideNotice);
+  byId("interrupt").addEventListener("click", interrupt);
+  byId("mute").addEventListener("click", () => setMuted(!isMuted));
+  byId("composer").addEventListener("submit", submitText);
+  byId("composer").addEventListener("change", showMode);
+  byId("message").addEventListener("input", fitMessage);
+  document.addEventListener("keydown", handleKeyDown);
+  document.addEventListener("keyup", handleKeyUp);
+  window.addEventListener("pagehide", saveForReload);
+}
+
+function handleKeyDown(event) {
+  if (document.querySelector("dialog[open]")) return;
+  const isInMessage = event.target === byId("message");
+  if (event.key === "Escape") {
+    interrupt();
+  } else if (event.key === "Enter" && isInMessage && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    byId("composer").requestSubmit();
+  } else if (event.key === " " && isPushToTalk(event.target)) {
+    event.preventDefault();
+    if (!event.repeat) microphone.press();
+  }
+}
+
+function handleKeyUp(event) {
+  if (event.key === " " && microphone.release()) event.preventDefault();
+}
+
+/** Whether the space bar is free: not for typing, and not for pressing another control. */
+function isPushToTalk(target) {
+  const isOnControl = target.closest("input, textarea, select, button, summary, a");
+  return isLive && (!isOnControl || target.closest("#microphone") !== null);
+}

@@ -1,0 +1,266 @@
+/**
+ * One conversation: the session on the server, its media and its events, and how all three come
+ * back after the connection was lost.
+ */
+
+import { ApiError } from "./api.js";
+import { SAMPLE_RATE, StreamMedia } from "./stream_media.js";
+import { WebRtcMedia } from "./webrtc_media.js";
+
+const BACKOFF_S = [0.5, 1, 2, 4, 8];
+const OPEN_TIMEOUT_MS = 10000;
+// A session that is full tells when its last place is free at the latest; it may be earlier.
+const MAX_WAIT_S = 15;
+// Statuses of a session that does not exist any more.
+const GONE = [404, 410];
+const LOST = "The connection was lost.";
+
+const ENDED = {
+  idle: "The session ended because nobody used it.",
+  "time limit": "The session ended because it reached its time limit.",
+  deleted: "The session was ended.",
+};
+
+/** An end of the session that a reconnection does not change. */
+class SessionEnded extends Error {}
+
+/**
+ * @typedef {object} Handlers
+ * @property {function("connecting"|"live"|"waiting"|"ended", string): void} onConnection Progress
+ *   of the connection, with a sentence for the user.
+ * @property {function(object): void} onEvent An event of the server.
+ * @property {function(boolean): void} onSession A session is used; true if it is a new one.
+ * @property {function(string): void} onNotice Something to tell the user.
+ * @property {function(string): void} onTokenNeeded The server refused the token.
+ */
+
+export class LiveSession {
+  /** @type {?string} */
+  id = null;
+  /** @type {?(WebRtcMedia|StreamMedia)} */
+  media = null;
+  #api;
+  #elements;
+  #handlers;
+  #choices = {};
+  #iceServers = [];
+  #events = null;
+  /** Ends the current run of `#stayConnected`, which `#running` waits for. */
+  #run = null;
+  #running = Promise.resolve();
+  #useStream = !WebRtcMedia.isAvailable();
+  #hasUsedWebRtc = false;
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {{video: HTMLVideoElement, canvas: HTMLCanvasElement}} elements
+   * @param {Handlers} handlers
+   */
+  constructor(api, elements, handlers) {
+    this.#api = api;
+    this.#elements = elements;
+    this.#handlers = handlers;
+  }
+
+  /**
+   * Connect, and stay connected until `stop` or the end of the session.
+   *
+   * @param {object} choices Avatar, voice, llm and persona of a new session.
+   * @param {RTCIceServer[]} iceServers
+   * @param {?string} id A session to continue, if it still exists.
+   */
+  start(choices, iceServers, id = null) {
+    this.#run = new AbortController();
+    this.#choices = choices;
+    this.#iceServers = iceServers;
+    this.id = id;
+    if (this.#useStream) this.#handlers.onNotice(withoutWebRtc("This browser has no WebRTC."));
+    this.#running = this.#stayConnected(this.#run.signal);
+  }
+
+  /** Set the choices of the next session, for example after this one was lost. */
+  setChoices(choices) {
+    this.#choices = choices;
+  }
+
+  /** Disconnect and end the session on the server. */
+  async stop() {
+    this.#run?.abort();
+    this.#disconnect();
+    await this.#running;
+    await this.#end();
+  }
+
+  /**
+   * @param {"ask"|"say"} mode Send a question to the agent, or let the face say the text.
+   * @param {string} text
+   */
+  async send(mode, text) {
+    if (this.media.kind === "WebSocket") this.media.send(mode, text);
+    else await this.#api[mode](this.id, text);
+  }
+
+  async interrupt() {
+    if (this.media.kind === "WebSocket") this.media.send("interrupt");
+    else await this.#api.interrupt(this.id);
+  }
+
+  /** Connect and wait for the loss of the connection, again and again. */
+  async #stayConnected(signal) {
+    let attempt = 0;
+    while (!signal.aborted) {
+      let waitS = 0;
+      try {
+        this.#handlers.onConnection("connecting", attempt ? "Reconnecting…" : "Connecting…");
+        const { loss } = await this.#connect(signal);
+        attempt = 0;
+        this.#handlers.onConnection("live", "");
+        await loss;
+      } catch (error) {
+        if (signal.aborted || this.#isEnd(error)) return;
+        waitS = error.retryAfterS ?? BACKOFF_S[Math.min(attempt, BACKOFF_S.length - 1)];
+        waitS = Math.min(waitS, MAX_WAIT_S);
+        this.#handlers.onConnection("waiting", `${sentence(error.message)} Trying again…`);
+      }
+      this.#disconnect();
+      attempt += 1;
+      await pause(waitS, signal);
+    }
+  }
+
+  /** Handle an error that a new attempt cannot repair. */
+  #isEnd(error) {
+    const isRefused = error instanceof ApiError && error.status >= 400 && error.status < 500;
+    const isTemporary = [...GONE, 408, 429].includes(error.status);
+    if (!(error instanceof SessionEnded) && !(isRefused && !isTemporary)) return false;
+    this.#disconnect();
+    this.#run.abort();
+    this.id = null;
+    this.#handlers.onConnection("ended", error.message);
+    if (error.status === 401) this.#handlers.onTokenNeeded(error.message);
+    return true;
+  }
+
+  /**
+   * Open session, events and media.
+   *
+   * @returns {Promise<{loss: Promise<never>}>} A promise that is rejected at the loss.
+   */
+  async #connect(signal) {
+    let lose;
+    const loss = new Promise((_resolve, reject) => (lose = reject));
+    // The loss may come before anybody waits for it.
+    loss.catch(() => {});
+    signal.addEventListener("abort", () => lose(new Error(LOST)));
+    const media = this.#useStream ? await this.#openStream(lose) : await this.#openWebRtc(lose);
+    if (signal.aborted) throw new Error("stopped");
+    media.onlost = () => lose(new Error(LOST));
+    return { loss };
+  }
+
+  /** Open events and WebRTC; if WebRTC does not work here, open the WebSocket stream. */
+  async #openWebRtc(lose) {
+    await this.#ensureSession();
+    await this.#openEvents(lose);
+    const media = new WebRtcMedia();
+    this.media = media;
+    const sendOffer = (offer) => this.#api.offer(this.id, offer);
+    try {
+      await media.open(this.#elements.video, this.#iceServers, sendOffer);
+    } catch (error) {
+      // With an earlier connection the network is down, which WebSocket does not help either.
+      const isRefused = error.status === 422;
+      if (this.#hasUsedWebRtc || (error instanceof ApiError && !isRefused)) throw error;
+      await this.#end();
+      this.#useStream = true;
+      this.#handlers.onNotice(withoutWebRtc(error.message));
+      return this.#openStream(lose);
+    }
+    this.#hasUsedWebRtc = true;
+    return media;
+  }
+
+  async #openStream(lose) {
+    const media = new StreamMedia();
+    this.media = media;
+    media.onevent = (event) => this.#receive(event, lose);
+    const socket = this.#api.openStream(this.#choices, SAMPLE_RATE);
+    this.id = await media.open(socket, this.#elements.canvas);
+    this.#handlers.onSession(true);
+    return media;
+  }
+
+  /** Continue the session if it still exists, or create one. */
+  async #ensureSession() {
+    if (this.id) {
+      try {
+        await this.#api.session(this.id);
+        this.#handlers.onSession(false);
+        return;
+      } catch (error) {
+        if (!GONE.includes(error.status)) throw error;
+      }
+    }
+    this.id = (await this.#api.createSession(this.#choices)).id;
+    this.#handlers.onSession(true);
+  }
+
+  async #openEvents(lose) {
+    const socket = this.#api.openEvents(this.id);
+    this.#events = socket;
+    await new Promise((resolve, reject) => {
+      const fail = () => reject(new Error(LOST));
+      socket.addEventListener("open", resolve);
+      socket.addEventListener("close", fail);
+      setTimeout(fail, OPEN_TIMEOUT_MS);
+    });
+    socket.addEventListener("close", () => lose(new Error(LOST)));
+    socket.addEventListener("message", ({ data }) => this.#receive(JSON.parse(data), lose));
+  }
+
+  #receive(event, lose) {
+    if (event.type !== "closed") {
+      // An error of the server itself, rather than of the session, has its HTTP form.
+      const message = event.message ?? event.error?.message;
+      this.#handlers.onEvent(event.type === "error" ? { ...event, message } : event);
+      return;
+    }
+    this.id = null;
+    if (event.reason in ENDED) lose(new SessionEnded(ENDED[event.reason]));
+    else if (event.reason === "shutdown") lose(new Error("The server was shut down."));
+    else lose(new Error("The session failed on the server."));
+  }
+
+  async #end() {
+    this.#disconnect();
+    const { id } = this;
+    this.id = null;
+    // A session that has already gone needs no end.
+    if (id) await this.#api.deleteSession(id).catch(() => {});
+  }
+
+  #disconnect() {
+    this.media?.close();
+    this.media = null;
+    this.#events?.close();
+    this.#events = null;
+  }
+}
+
+/** Return a message of the server with a capital and a full stop. */
+function sentence(message) {
+  return message.charAt(0).toUpperCase() + message.slice(1) + (/[.!?…]$/.test(message) ? "" : ".");
+}
+
+function withoutWebRtc(reason) {
+  return `${sentence(reason)} The video now comes by WebSocket: you can type, but not talk.`;
+}
+
+/** Wait, but not longer than until the network is back or the session is stopped. */
+function pause(seconds, signal) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, 1000 * seconds);
+    window.addEventListener("online", resolve, { once: true });
+    signal.addEventListener("abort", resolve, { once: true });
+  });
+}

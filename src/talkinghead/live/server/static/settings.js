@@ -1,0 +1,152 @@
+/** The settings: face (from the library or uploaded), voice, language model and persona. */
+
+const OWN_PERSONA = "Own text";
+
+const byId = (id) => document.getElementById(id);
+
+export class Settings {
+  /** What is in use: ids and text as the server takes them. Absent: the server's default. */
+  choices = {};
+  #api;
+  #config = null;
+  #onApply;
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {function(object, object): void} onApply Receives the new choices and those that changed.
+   */
+  constructor(api, onApply) {
+    this.#api = api;
+    this.#onApply = onApply;
+    byId("settings").addEventListener("close", () => {
+      if (byId("settings").returnValue === "apply") this.#apply();
+    });
+    byId("persona-preset").addEventListener("change", () => this.#showPreset());
+    byId("persona").addEventListener("input", () => (byId("persona-preset").value = OWN_PERSONA));
+    byId("upload-file").addEventListener("change", () => this.#checkUpload());
+    byId("upload-consent").addEventListener("change", () => this.#checkUpload());
+    byId("upload").addEventListener("click", () => this.#upload());
+  }
+
+  /** @param {object} config Answer of `GET v1/config`. */
+  setConfig(config) {
+    this.#config = config;
+    const personas = Object.keys(config.personas ?? {});
+    this.choices.avatar ??= config.avatars?.[0]?.id;
+    this.choices.voice ??= option(config.voices?.[0]).id;
+    this.choices.llm ??= option(config.llms?.[0]).id;
+    this.choices.persona ??= config.personas?.[personas[0]];
+    fillSelect(byId("voice"), config.voices ?? []);
+    fillSelect(byId("llm"), config.llms ?? []);
+    fillSelect(byId("persona-preset"), [...personas, OWN_PERSONA]);
+  }
+
+  get isReady() {
+    return this.#config !== null;
+  }
+
+  /** Open the dialog with the choices in use. */
+  open() {
+    const dialog = byId("settings");
+    byId("settings-error").hidden = true;
+    byId("upload-status").textContent = "";
+    this.#showAvatars(this.choices.avatar);
+    byId("voice").value = this.choices.voice ?? "";
+    byId("llm").value = this.choices.llm ?? "";
+    byId("persona").value = this.choices.persona ?? "";
+    const presets = Object.entries(this.#config.personas ?? {});
+    const preset = presets.find(([, text]) => text === this.choices.persona);
+    byId("persona-preset").value = preset ? preset[0] : OWN_PERSONA;
+    dialog.returnValue = "";
+    dialog.showModal();
+  }
+
+  #apply() {
+    const next = {
+      avatar: byId("settings-form").elements.avatar?.value || this.choices.avatar,
+      voice: byId("voice").value || undefined,
+      llm: byId("llm").value || undefined,
+      persona: byId("persona").value.trim(),
+    };
+    const changed = Object.entries(next).filter(([name, value]) => value !== this.choices[name]);
+    const changes = Object.fromEntries(changed);
+    this.choices = next;
+    if (Object.keys(changes).length) this.#onApply(next, changes);
+  }
+
+  #showPreset() {
+    const text = this.#config.personas?.[byId("persona-preset").value];
+    if (text !== undefined) byId("persona").value = text;
+    else byId("persona").focus();
+  }
+
+  #showAvatars(selected) {
+    const items = this.#config.avatars.map((avatar) => avatarChoice(avatar, selected));
+    byId("avatars").replaceChildren(...items);
+  }
+
+  /** Check what can be checked before the upload. */
+  #checkUpload() {
+    const [file] = byId("upload-file").files;
+    const limit = this.#config.max_upload_bytes ?? Infinity;
+    const isTooLarge = file && file.size > limit;
+    byId("upload").disabled = !file || isTooLarge || !byId("upload-consent").checked;
+    showUploadStatus(
+      isTooLarge
+        ? `This file has ${megabytes(file.size)}. The server takes at most ${megabytes(limit)}.`
+        : "",
+      isTooLarge,
+    );
+  }
+
+  async #upload() {
+    const [file] = byId("upload-file").files;
+    byId("upload").disabled = true;
+    showUploadStatus("Uploading and looking for a face…");
+    try {
+      const { id, name, kind } = await this.#api.uploadAvatar(file);
+      this.#config.avatars.push({ id, name: name ?? file.name, kind: kind ?? "upload" });
+      this.#showAvatars(id);
+      byId("upload-file").value = "";
+      byId("upload-consent").checked = false;
+      showUploadStatus("Added. Apply to use it.");
+    } catch (error) {
+      showUploadStatus(error.message, true);
+      byId("upload").disabled = false;
+    }
+  }
+}
+
+function avatarChoice({ id, name, kind }, selected) {
+  const label = document.createElement("label");
+  const input = document.createElement("input");
+  const text = document.createElement("span");
+  const note = document.createElement("small");
+  Object.assign(input, { type: "radio", name: "avatar", value: id, checked: id === selected });
+  text.textContent = name;
+  note.textContent = { photo: "Photo", video: "Video" }[kind] ?? "";
+  label.append(input, text, note);
+  return label;
+}
+
+/** Return id and name of an entry, which is a name or an object with both. */
+function option(entry) {
+  if (typeof entry === "object" && entry !== null) return { name: entry.id, ...entry };
+  return { id: entry, name: entry };
+}
+
+function fillSelect(select, entries) {
+  select.replaceChildren(
+    ...entries.map(option).map(({ id, name }) => new Option(name, id)),
+  );
+  select.disabled = entries.length < 2;
+}
+
+function showUploadStatus(text, isError = false) {
+  byId("upload-status").textContent = text;
+  byId("upload-status").classList.toggle("error", isError);
+}
+
+function megabytes(bytes) {
+  return `${Math.round(bytes / 1e6).toLocaleString("en")} MB`;
+}
