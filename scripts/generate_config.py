@@ -39,8 +39,11 @@ HAND_WRITTEN = {"llm/openai_compatible.yaml", "tts/espeak.yaml", "tts/flite.yaml
 """Files that are not generated: their comments describe one server or program, not the class."""
 HYDRA_PATHS = {"hydra.run.dir", "hydra.sweep.dir", "run_dir"}
 """Keys that are paths although no parameter is bound to them: they belong to Hydra."""
-INCOMPLETE = {"talkinghead.data.datamodule.LipSyncDataModule"}
-"""Targets with parameters that are not in the YAML file, because `talkinghead train` sets them."""
+INCOMPLETE = {
+    "talkinghead.data.datamodule.LipSyncDataModule",
+    "talkinghead.live.server.server_settings.ServerSettings",
+}
+"""Targets with parameters that are not in the YAML file, because the command sets them."""
 
 _DIRECTIVE = re.compile(r"\s*# \[([\w.]+)\]\s*")
 _VARIANT = re.compile(r"  # instead of (.+?): .+$")

@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from talkinghead.live.session.dialogue import DialogueOptions
+from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.options import PredictOptions, SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
@@ -51,5 +53,28 @@ def build_conversation(cfg: DictConfig) -> Conversation:
     )
 
 
-def _fields_of(options: type[PredictOptions | SourceOptions], cfg: DictConfig) -> dict[str, Any]:
+def build_session_factory(cfg: DictConfig) -> SessionFactory:
+    """Return the factory of the parts of live sessions; each process of a session builds them."""
+    # A pickled configuration that belongs to a larger one would contain all of it.
+    voices = {
+        name: partial(instantiate, OmegaConf.create({**cfg.voice, "tts": tts}))
+        for name, tts in _plain(cfg.voices).items()
+    }
+    return SessionFactory(
+        partial(build_predictor, cfg),
+        voices,
+        {name: partial(instantiate, llm) for name, llm in _plain(cfg.llms).items()},
+        partial(instantiate, _plain(cfg.stt)) if cfg.stt else None,
+        DialogueOptions(**_fields_of(DialogueOptions, cfg)),
+        cfg.label,
+        tuple(_plain(cfg.ice_servers)),
+        cfg.num_threads,
+    )
+
+
+def _plain(cfg: DictConfig) -> Any:
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def _fields_of(options: type[Any], cfg: DictConfig) -> dict[str, Any]:
     return {field.name: cfg[field.name] for field in fields(options)}

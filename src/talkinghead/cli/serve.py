@@ -1,0 +1,29 @@
+"""`talkinghead serve`: serve a live face as a web page and an API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from talkinghead.cli.shared.builders import build_session_factory
+from talkinghead.errors import DependencyError
+from talkinghead.live.session.session_pool import PoolOptions, SessionPool
+from talkinghead.paths import demo_face
+
+
+def main(cfg: DictConfig) -> None:
+    """Serve the page and the API as configured by `conf/serve.yaml`, until Ctrl-C."""
+    try:
+        from talkinghead.live.server.run_server import run_server, server_settings
+    except ImportError as error:
+        raise DependencyError(
+            f"the live server needs {error.name}: pip install 'talkinghead[live]'"
+        ) from error
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    values["face"] = Path(cfg.face or demo_face())
+    factory = build_session_factory(cfg)
+    settings = server_settings(values, factory)
+    options = PoolOptions(cfg.max_sessions, cfg.idle_timeout_s, cfg.max_duration_s, cfg.spare)
+    run_server(settings, SessionPool(factory, options))

@@ -1,0 +1,83 @@
+"""Run the live server until it is interrupted."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import uvicorn
+
+from talkinghead.errors import MediaError, UsageError
+from talkinghead.live.server.app import create_app
+from talkinghead.live.server.server_settings import ServerSettings
+from talkinghead.live.session.session_pool import SessionPool
+from talkinghead.live.session.session_process import SessionFactory
+
+log = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S = 10
+
+
+def server_settings(values: Mapping[str, Any], factory: SessionFactory) -> ServerSettings:
+    """Return the settings of a configuration; lists become tuples.
+
+    Raises:
+        MediaError: The face does not exist.
+        UsageError: A value is not allowed.
+    """
+    known = {field.name for field in fields(ServerSettings)}
+    given = {name: value for name, value in values.items() if name in known}
+    given |= {"voices": tuple(factory.voices), "llms": tuple(factory.llms)}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    settings = ServerSettings(**given)
+    if settings.face is None or not settings.face.is_file():
+        raise MediaError(f"face={settings.face} is not a file: give a photo or a short video")
+    return settings
+
+
+def run_server(settings: ServerSettings, pool: SessionPool) -> None:
+    """Serve until Ctrl-C or SIGTERM, and print the address.
+
+    Raises:
+        UsageError: The address cannot be used.
+    """
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    shown = "localhost" if settings.is_local else host
+    log.info("open http://%s:%d in a browser; Ctrl-C ends the server", shown, port)
+    if not settings.is_local:
+        log.warning(
+            "other machines can reach this server: whoever has the token can use the microphone, "
+            "the camera images that they upload, and this machine's processors; put a reverse "
+            "proxy with HTTPS before it"
+        )
+    config = uvicorn.Config(
+        create_app(settings, pool),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws_max_size=settings.max_message_bytes,
+        timeout_graceful_shutdown=_STOP_TIMEOUT_S,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise UsageError("the server could not be started; the log states the reason")
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"host={settings.host} port={settings.port} cannot be used ({error.strerror}): choose "
+            "another port=, or end the program that uses it"
+        ) from error
+    return listener
