@@ -1,0 +1,279 @@
+"""Uploaded files: checked, decoded and rewritten by a process with limited time and memory.
+
+Other processes only open the rewritten file, which contains no metadata of the client's file.
+This module is also the program of that process, so it imports little at its top.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+
+from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError, UsageError
+
+if TYPE_CHECKING:
+    from fastapi import UploadFile
+
+    from talkinghead.live.server.server_settings import ServerSettings
+    from talkinghead.types import UInt8Array
+
+Kind = Literal["face", "speech"]
+
+# Leading bytes of the accepted formats, and the kinds of uploads that may have them.
+_SIGNATURES: dict[str, tuple[re.Pattern[bytes], tuple[Kind, ...]]] = {
+    "JPEG": (re.compile(rb"\xff\xd8\xff"), ("face",)),
+    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), ("face",)),
+    "WebP": (re.compile(rb"RIFF....WEBP", re.DOTALL), ("face",)),
+    "MP4 or MOV": (re.compile(rb"....ftyp", re.DOTALL), ("face", "speech")),
+    "WebM or Matroska": (re.compile(rb"\x1a\x45\xdf\xa3"), ("face", "speech")),
+    "WAV": (re.compile(rb"RIFF....WAVE", re.DOTALL), ("speech",)),
+    "FLAC": (re.compile(rb"fLaC"), ("speech",)),
+    "Ogg": (re.compile(rb"OggS"), ("speech",)),
+    "MP3": (re.compile(rb"ID3|\xff[\xe2-\xff]"), ("speech",)),
+}
+_MAX_FPS = 30
+# A face is searched in every frame of this distance.
+_SEARCH_FRAMES = 5
+_MAX_OUTPUT_BYTES = 2**28
+_SPEECH_RATES = (8_000, 48_000)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_ERRORS = {kind.__name__: kind for kind in (MediaError, FaceNotFoundError, UsageError)}
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """Limits of the decoding process; see `ServerSettings`."""
+
+    max_pixels: int
+    max_side: int
+    max_s: float
+    time_s: float
+    memory_bytes: int
+
+
+class UploadChecker:
+    """Checks of uploaded files, one at a time, so that live sessions keep their share of the CPU.
+
+    Example:
+        >>> path = await UploadChecker(settings).prepare(upload, "face", folder, "anna")
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._turn = asyncio.Semaphore(1)
+
+    async def prepare(self, upload: UploadFile, kind: Kind, folder: Path, name: str) -> Path:
+        """Write an upload as `name`.png, .mp4 or .wav, and return its path.
+
+        Raises:
+            MediaError: The file is too large, of another type, damaged, or takes too long.
+            FaceNotFoundError: It shows no face.
+        """
+        settings = self._settings
+        if upload.size is not None and upload.size > settings.max_upload_bytes:
+            raise MediaError(
+                f"upload: {upload.size:,} bytes; at most {settings.max_upload_bytes:,} are accepted"
+            )
+        check_signature(await upload.read(16), kind)
+        limits = DecodeLimits(
+            settings.max_pixels,
+            settings.max_side,
+            settings.max_video_s if kind == "face" else settings.max_audio_s,
+            settings.upload_timeout_s,
+            settings.upload_memory_bytes,
+        )
+        work = folder / f"{name}.upload"
+        await asyncio.to_thread(work.mkdir)
+        try:
+            await asyncio.to_thread(_copy, upload.file, work / "upload")
+            async with self._turn:
+                written = await _decode(work, kind, limits)
+            target = folder / f"{name}{Path(written).suffix}"
+            return await asyncio.to_thread((work / written).rename, target)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+
+
+def check_signature(head: bytes, kind: Kind) -> None:
+    """Check the leading bytes of a file.
+
+    Raises:
+        MediaError: The format is not accepted for this kind of upload.
+    """
+    accepted = {name: start for name, (start, kinds) in _SIGNATURES.items() if kind in kinds}
+    if not any(start.match(head) for start in accepted.values()):
+        raise MediaError(
+            f"upload: not a {'photo or video' if kind == 'face' else 'file with speech'} of a "
+            f"supported format; expected {', '.join(accepted)}"
+        )
+
+
+def _copy(source: BinaryIO, target: Path) -> None:
+    source.seek(0)
+    with target.open("wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+async def _decode(work: Path, kind: Kind, limits: DecodeLimits) -> str:
+    """Run the decoding process, and return the name of the file that it wrote."""
+    # Keys of providers are not given to a process that decodes files of strangers.
+    environment = {key: value for key, value in os.environ.items() if not _SECRET.search(key)}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", __name__, kind, json.dumps(vars(limits))),
+        cwd=work,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(2 * limits.time_s):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        output = b""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    try:
+        result = json.loads(output)
+    except ValueError:
+        raise MediaError(
+            "upload: decoding it takes too much time or memory, or fails; give a smaller file"
+        ) from None
+    if "error" in result:
+        raise _ERRORS.get(result["error"], TalkingHeadError)(result["message"])
+    return result["file"]
+
+
+def main(kind: Kind, limits: DecodeLimits) -> None:
+    """Decode `upload` in the current folder, and print a JSON line with the file or the error."""
+    import talkinghead.features.faces.litert_detector  # noqa: F401 - before memory is limited
+
+    _limit_resources(limits)
+    try:
+        file = (_rewrite_face if kind == "face" else _rewrite_speech)(Path("upload"), limits)
+        result = {"file": file.name}
+    except TalkingHeadError as error:
+        result = {"error": type(error).__name__, "message": str(error)}
+    sys.stdout.write(json.dumps(result))
+
+
+def _limit_resources(limits: DecodeLimits) -> None:
+    """Limit memory, processor time and file size of this process from now on."""
+    used_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    memory = used_pages * resource.getpagesize() + limits.memory_bytes
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_s = round(used.ru_utime + used.ru_stime + limits.time_s) + 1
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_OUTPUT_BYTES, _MAX_OUTPUT_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.alarm(round(2 * limits.time_s) + 1)
+
+
+def _rewrite_face(path: Path, limits: DecodeLimits) -> Path:
+    """Write a photo as PNG, or a video as MP4 without audio; both reduced in size."""
+    from talkinghead.features.faces.detector import build_detector
+    from talkinghead.media.container import find_video, open_input
+    from talkinghead.media.reader import is_image, read_image
+    from talkinghead.media.writer import write_image
+
+    with open_input(path) as container:
+        stream = find_video(container, path)
+        if stream is None:
+            raise MediaError(f"{path}: has no video; give a photo or a video of a face")
+        width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > limits.max_pixels:
+        raise MediaError(
+            f"{path}: {width} x {height} pixels; at most {limits.max_pixels:,} are accepted, "
+            "scale it down"
+        )
+    if not is_image(path):
+        return _rewrite_video(path, limits)
+    image = read_image(path)
+    image = _resize(image, _reduced(image.shape[1], image.shape[0], limits.max_side))
+    if not build_detector().detect(image):
+        raise _no_face(path)
+    write_image("face.png", image)
+    return Path("face.png")
+
+
+def _rewrite_video(path: Path, limits: DecodeLimits) -> Path:
+    from talkinghead.features.faces.detector import build_detector
+    from talkinghead.media.reader import grid_frames, probe, read_video
+    from talkinghead.media.writer import VideoWriter
+
+    info = probe(path)
+    size = _reduced(info.width, info.height, limits.max_side)
+    fps = min(info.fps or Fraction(25), Fraction(_MAX_FPS))
+    detector, has_face = build_detector(), False
+    with VideoWriter("face.mp4", *size, fps, None) as writer:
+        for number, frame in enumerate(grid_frames(read_video(path), fps)):
+            if frame.time_s >= limits.max_s:
+                raise MediaError(f"{path}: longer than {limits.max_s:g} s; give a shorter video")
+            image = _resize(frame.image, size)
+            if not has_face and number % _SEARCH_FRAMES == 0:
+                has_face = bool(detector.detect(image))
+            writer.write(image)
+        if not has_face:
+            raise _no_face(path)
+    return Path("face.mp4")
+
+
+def _no_face(path: Path) -> FaceNotFoundError:
+    return FaceNotFoundError(
+        f"{path}: no face was found; give a photo or video of a face that looks at the camera"
+    )
+
+
+def _reduced(width: int, height: int, max_side: int) -> tuple[int, int]:
+    """Return even sizes of at most `max_side`, as video players need even sizes."""
+    scale = min(1.0, max_side / max(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def _resize(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    import cv2
+
+    if image.shape[1::-1] == size:
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(image.dtype, copy=False)
+
+
+def _rewrite_speech(path: Path, limits: DecodeLimits) -> Path:
+    """Write speech as a WAV file, 16-bit and mono."""
+    import wave
+
+    import numpy as np
+
+    from talkinghead.media.audio_decoding import stream_audio
+    from talkinghead.media.reader import probe
+
+    lowest, highest = _SPEECH_RATES
+    rate = min(max(probe(path).sample_rate or highest, lowest), highest)
+    target, num_samples = Path("speech.wav"), 0
+    with wave.open(str(target), "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        for chunk in stream_audio(path, rate):
+            num_samples += len(chunk)
+            if num_samples > limits.max_s * rate:
+                raise MediaError(f"{path}: longer than {limits.max_s:g} s; give shorter speech")
+            writer.writeframes(np.rint(chunk * 32_767).astype("<i2").tobytes())
+    return target
+
+
+if __name__ == "__main__":
+    main(cast(Kind, sys.argv[1]), DecodeLimits(**json.loads(sys.argv[2])))
