@@ -1,8 +1,8 @@
 # Every target but help and clean first makes .venv if it is missing or out of date.
 
 PYTHON ?= python3
-EXTRAS ?= offline,dev
-# Hydra overrides for prepare, train, sweep and evaluate: make train ARGS="experiment=compact_grid seed=2"
+EXTRAS ?= offline,live,dev
+# Hydra overrides for serve, prepare, train, sweep and evaluate: make train ARGS="experiment=compact_grid seed=2"
 ARGS ?=
 # Name of a file in conf/sweep/.
 SWEEP ?= joblib
@@ -27,12 +27,12 @@ export TALKINGHEAD_OUTPUT := $(value OUTPUT)
 unexport FACE AUDIO TEXT OUTPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help install infer prepare train sweep evaluate test test-all lint typecheck format docs clean
+.PHONY: help install infer serve prepare train sweep evaluate test test-all lint typecheck format docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-install: $(STAMP)  ## make .venv with the versions pinned in constraints.txt (EXTRAS=offline,dev)
+install: $(STAMP)  ## make .venv with the versions pinned in constraints.txt (EXTRAS=offline,live,dev)
 
 $(STAMP): pyproject.toml constraints.txt $(NODEPS) scripts/make_venv.sh
 	@scripts/make_venv.sh "$(PYTHON)" $(VENV)
@@ -44,6 +44,9 @@ $(STAMP): pyproject.toml constraints.txt $(NODEPS) scripts/make_venv.sh
 
 infer: $(STAMP)  ## make a talking video: FACE=photo.jpg AUDIO=speech.wav (or TEXT="...") OUTPUT=talking.mp4; without arguments a demonstration
 	@scripts/infer.sh $(BIN)/python
+
+serve: $(STAMP)  ## serve a live face at http://localhost:8000: ARGS="face=photo.jpg"
+	$(BIN)/talkinghead serve $(ARGS)
 
 prepare: $(STAMP)  ## make a corpus from raw videos: ARGS="input=videos output=corpora/mine"
 	$(BIN)/talkinghead prepare $(ARGS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.cli.shared.builders import build_session_factory
+from talkinghead.cli.shared.builders import build_job_runner, build_session_factory
 from talkinghead.errors import DependencyError
 from talkinghead.live.session.session_pool import PoolOptions, SessionPool
 from talkinghead.paths import demo_face
@@ -22,8 +22,9 @@ def main(cfg: DictConfig) -> None:
             f"the live server needs {error.name}: pip install 'talkinghead[live]'"
         ) from error
     values: Any = OmegaConf.to_container(cfg, resolve=True)
-    values["face"] = Path(cfg.face or demo_face())
     factory = build_session_factory(cfg)
+    values["face"] = Path(cfg.face or demo_face())
+    values["video_runner"] = build_job_runner(cfg, factory)
     settings = server_settings(values, factory)
     options = PoolOptions(cfg.max_sessions, cfg.idle_timeout_s, cfg.max_duration_s, cfg.spare)
     run_server(settings, SessionPool(factory, options))

@@ -13,9 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.live.session.dialogue import DialogueOptions
 from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.batch.workers import JobRunner
 from talkinghead.predict.options import PredictOptions, SourceOptions
+from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.speech.conversation import Conversation
+from talkinghead.speech.protocols import TextToSpeech
 from talkinghead.speech.sentence_speech import speak_text
 
 
@@ -70,6 +73,22 @@ def build_session_factory(cfg: DictConfig) -> SessionFactory:
         tuple(_plain(cfg.ice_servers)),
         cfg.num_threads,
     )
+
+
+def build_job_runner(cfg: DictConfig, factory: SessionFactory) -> JobRunner:
+    """Return the renderer of the live server's videos, which speaks with the default voice."""
+    make_voice = next(iter(factory.voices.values()))
+    return JobRunner(
+        factory.predictor,
+        {"provenance": Provenance(label=cfg.label)},
+        make_speaker=partial(_make_speaker, make_voice, cfg.language),
+    )
+
+
+def _make_speaker(
+    make_voice: Callable[[], TextToSpeech], language: str | None
+) -> Callable[[str], SpeechStream]:
+    return partial(speak_text, voice=make_voice(), language=language)
 
 
 def _plain(cfg: DictConfig) -> Any:
