@@ -20,6 +20,13 @@ def as_text(samples):
     return "".join(map(chr, np.rint(samples * 2**15).astype(int)))
 
 
+def write_text(path, text):
+    """Write a WAV file of 16 kHz whose samples are the characters of a text."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.array([*map(ord, text)], "<i2").tobytes())
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--output-dir", type=Path)
@@ -32,9 +39,7 @@ def main():
             sys.exit("it crashed")
         time.sleep(SLOW_S if "slow" in sentence else 3600 if "hang" in sentence else 0.0)
         path = options.output_dir / f"{time.monotonic_ns()}.wav"
-        with wave.open(str(path), "wb") as file:
-            file.setparams((1, 2, 16_000, 0, "NONE", ""))
-            file.writeframes(np.array([*map(ord, sentence)], "<i2").tobytes())
+        write_text(path, sentence)
         sys.stderr.write(f"INFO:__main__:Wrote {path}\n")
         sys.stderr.flush()
 

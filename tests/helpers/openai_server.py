@@ -1,4 +1,4 @@
-"""A loopback server with OpenAI's API that sends canned responses, and requests to it."""
+"""Local server with the OpenAI API that sends prepared responses, and requests to the server."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from talkinghead.speech.tts.openai_tts import OpenAITextToSpeech
 KEY = "sk-test-5up3r53cr3t"
 CLOSE_CONNECTION = "close connection"
 STALL = "stall"
-# Longer than any test waits: the expected event has not happened.
+# No test waits this long unless the expected event does not happen.
 _TIMEOUT_S = 5
 
 
 @dataclass
 class CannedResponse:
-    """A response in pieces.
+    """A prepared response that is sent in pieces.
 
-    Besides bytes, an Event is waited for, CLOSE_CONNECTION closes the connection at once, and STALL
-    sends nothing more until the client disconnects.
+    A piece is bytes to send; an Event to wait for; CLOSE_CONNECTION to close the connection at
+    once; or STALL to send nothing until the client disconnects.
     """
 
     pieces: Sequence[bytes | Event | str]
@@ -61,7 +61,7 @@ class Request:
 
     @property
     def form(self) -> dict[str, Any]:
-        """The fields of a multipart form; a list is named with [] and holds its last value."""
+        """The fields of a multipart form; for lists, marked by [], only the last value."""
         head = f"Content-Type: {self.content_type}\r\n\r\n".encode()
         parts = message_from_bytes(head + self.body).get_payload()
         return {
@@ -84,7 +84,7 @@ END = (chat_event(finish="stop"), b"data: [DONE]\n\n")
 
 
 def chat_response(*pieces: str | bytes | Event) -> CannedResponse:
-    """Return a streamed chat reply: text becomes events, other pieces are sent unchanged."""
+    """Return a streamed chat reply in which every text is an event; other pieces are unchanged."""
     control = (CLOSE_CONNECTION, STALL)
     sent = [chat_event(p) if isinstance(p, str) and p not in control else p for p in pieces]
     return CannedResponse(sent, "text/event-stream")
@@ -95,19 +95,22 @@ def pcm_response(*pieces: bytes | Event | str) -> CannedResponse:
 
 
 def pcm_bytes(*values: int) -> bytes:
-    """Return 16-bit samples."""
+    """Return samples in [-1, 1] as 16-bit PCM."""
     return np.array(values, "<i2").tobytes()
 
 
 def error_response(status: int, message: str, retry_after: str = "") -> CannedResponse:
-    """Return an error in OpenAI's format."""
+    """Return an error response in the format of the OpenAI API."""
     body = {"error": {"message": message, "type": "error", "param": None, "code": None}}
     headers = {"Retry-After": retry_after} if retry_after else {}
     return CannedResponse([json.dumps(body).encode()], status=status, headers=headers)
 
 
 class OpenAIServer(ThreadingHTTPServer):
-    """Send `responses` in turn, record `requests`, and set `disconnected` when a client leaves."""
+    """Send `responses` in turn, record `requests`, and set `disconnected` when a client leaves.
+
+    For concurrent requests, replace `respond`, which returns the response to a request.
+    """
 
     daemon_threads = True
 
@@ -117,6 +120,9 @@ class OpenAIServer(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.disconnected = Event()
 
+    def respond(self, request: Request) -> CannedResponse:
+        return self.responses.popleft()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
@@ -124,7 +130,7 @@ class OpenAIServer(ThreadingHTTPServer):
 
 @contextmanager
 def run_openai_server() -> Iterator[OpenAIServer]:
-    """Run a server, with only KEY in the environment and short pauses between retries."""
+    """Run a server; the environment contains only KEY, and clients retry after a short pause."""
     with pytest.MonkeyPatch.context() as monkeypatch, OpenAIServer() as server:
         for name in [name for name in os.environ if name.startswith("OPENAI_")]:
             monkeypatch.delenv(name)
@@ -146,8 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         head = (self.path, self.headers["Authorization"], self.headers["Content-Type"])
-        self.server.requests.append(Request(*head, body, time.monotonic()))
-        self._send(self.server.responses.popleft())
+        request = Request(*head, body, time.monotonic())
+        self.server.requests.append(request)
+        self._send(self.server.respond(request))
 
     def _send(self, response: CannedResponse) -> None:
         self.send_response(response.status)
@@ -196,5 +203,5 @@ VALID = {
     request_reply: (chat_response("One ", "two.", *END), ["One ", "two."]),
     request_speech: (pcm_response(pcm_bytes(1), pcm_bytes(2)), [1, 2]),
 }
-"""Each request's valid response and the result."""
+"""For each kind of request, a valid response and the expected result."""
 for_each_adapter = pytest.mark.parametrize("send", VALID)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from talkinghead.concurrency import ExclusiveUse
 from talkinghead.errors import MediaError, SpeechError, TalkingHeadError, UsageError
 from talkinghead.media.reader import stream_audio
 from talkinghead.predict.audio.audio_source import SpeechStream
@@ -62,9 +63,10 @@ class _Turn:
 class Conversation:
     """A conversation with an avatar: question-and-answer turns with a shared history.
 
-    Only one turn may run at a time. The stages run in threads with short queues between them: each
-    sentence is synthesised while the language model writes the next, and rendering of the video
-    starts with the first audio.
+    One caller at a time: a second turn raises a `UsageError`. Conversations may share an avatar and
+    providers. The stages run in threads with short queues between them: each sentence is
+    synthesised while the language model writes the next, and rendering of the video starts with the
+    first audio.
 
     Args:
         avatar: Avatar that gives the answers.
@@ -110,8 +112,12 @@ class Conversation:
         self._system_prompt, self._language = system_prompt, language
         self._max_reply_chars, self._max_history = max_reply_chars, max_history
         self._max_question_s, self._no_speech_reply = max_question_s, no_speech_reply
-        # A provider serves one caller at a time, and a cancelled stage may still use the provider.
+        # A provider may be unsafe for concurrent callers, and a cancelled stage may still use it.
         self._stt_lock, self._llm_lock, self._voice_lock = Lock(), Lock(), Lock()
+        self._use = ExclusiveUse(
+            "the conversation",
+            "wait for its answer, call interrupt() first, or make one Conversation per caller",
+        )
         self._turn = _Turn()
 
     def interrupt(self) -> None:
@@ -168,11 +174,12 @@ class Conversation:
     @contextmanager
     def _new_turn(self) -> Iterator[_Turn]:
         """Start a turn, and stop all stages of the turn when the context exits."""
-        turn = self._turn = _Turn()
-        try:
-            yield turn
-        finally:
-            turn.cancel.set()
+        with self._use:
+            turn = self._turn = _Turn()
+            try:
+                yield turn
+            finally:
+                turn.cancel.set()
 
     def _reply(
         self, turn: _Turn, question: Transcript, output: str | Path, options: dict[str, Any]

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from threading import Lock
 
 import numpy as np
 
@@ -37,6 +38,8 @@ class LoudnessNormalizer:
     is not delayed. Until one second of speech has been measured, the first second of a sentence is
     buffered and measured too. Loud sentences stay louder than quiet ones, and the output does not
     depend on how the audio is divided into chunks.
+
+    Safe for concurrent callers, which share the measured loudness: use one normaliser per voice.
 
     The default of -19 LUFS is the -16 recommended for streaming (AES TD1004), for a mono signal:
     two loudspeakers play it 3 dB louder than it measures. It is close to the training speech of the
@@ -72,6 +75,8 @@ class LoudnessNormalizer:
         self._ceiling = 10 ** (peak_dbfs / 20)
         self._meter = Meter(sample_rate, block_size=_BLOCK_S)
         self._known_blocks: deque[float] = deque(maxlen=_MAX_BLOCKS)
+        # Held while the blocks or the meter, which stores its last result, are used.
+        self._lock = Lock()
 
     def normalize(self, chunks: Iterable[FloatArray]) -> Iterator[FloatArray]:
         """Yield the chunks of one sentence, mono float32 in [-1, 1], at the target loudness."""
@@ -86,7 +91,9 @@ class LoudnessNormalizer:
             kept.append(chunk[:num_left])
             num_left -= len(kept[-1])
             yield _limit(chunk * gain, self._ceiling)
-        self._known_blocks.extend(self._blocks(np.concatenate(kept)) if kept else [])
+        blocks = self._blocks(np.concatenate(kept)) if kept else []
+        with self._lock:
+            self._known_blocks.extend(blocks)
 
     def _first_second(self, chunks: Iterator[FloatArray]) -> tuple[FloatArray, list[float]]:
         """Buffer chunks up to one second of speech; return the samples and the block loudness."""
@@ -105,12 +112,14 @@ class LoudnessNormalizer:
             return []
         min_samples = math.ceil(_BLOCK_S * self._sample_rate)
         padded = np.resize(samples, max(len(samples), min_samples)).astype(np.float64)
-        self._meter.integrated_loudness(padded)
-        return [block for block in self._meter.blockwise_loudness if block > _SILENCE_LUFS]
+        with self._lock:
+            self._meter.integrated_loudness(padded)
+            return [block for block in self._meter.blockwise_loudness if block > _SILENCE_LUFS]
 
     def _gain(self, new_blocks: list[float]) -> np.float32:
         """Return the gain that converts the measured loudness to the target, or 1 for silence."""
-        blocks = np.array([*self._known_blocks, *new_blocks])
+        with self._lock:
+            blocks = np.array([*self._known_blocks, *new_blocks])
         if not len(blocks):
             return np.float32(1)
         loud = blocks[blocks > _mean_db(blocks) - _RELATIVE_GATE_DB]

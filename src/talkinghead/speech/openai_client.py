@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from functools import cache
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from talkinghead.errors import DependencyError, SpeechError, TalkingHeadError, UsageError
@@ -25,13 +25,15 @@ T = TypeVar("T")
 # Interval at which cancellation is checked while waiting for a response.
 _POLL_S = 0.05
 _MAX_QUOTED_CHARS = 300
+_loop_lock = Lock()
 
 
 class OpenAIClient:
     """A client for a model on OpenAI's servers or on another server with a compatible API.
 
-    Requests run in a background thread, so that the consumer of a response can stop at any time;
-    the connection is then closed. The key never appears in an error, a log line or a repr.
+    Safe for concurrent callers. Requests run in a background thread, so that the consumer of a
+    response can stop at any time; the connection is then closed. The key never appears in an error,
+    a log line or a repr.
 
     The official client retries connection errors, timeouts and the statuses 408, 409, 429 and 5xx,
     after its own pauses or the server's `Retry-After` of at most two minutes. A response that has
@@ -205,9 +207,15 @@ def _certificates() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-@cache
 def _event_loop() -> asyncio.AbstractEventLoop:
     """Return the event loop for all requests, which runs in a separate background thread."""
+    # A client's connections belong to one event loop, and `cache` alone could make two of them.
+    with _loop_lock:
+        return _new_event_loop()
+
+
+@cache
+def _new_event_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, name="openai", daemon=True).start()
     return loop

@@ -8,9 +8,10 @@ To add a provider, write one class in one file and one YAML file:
 2. `conf/tts/NAME.yaml`: `_target_` with the class, such as `talkinghead.speech.tts.beep.Beep`, and
    the options that differ from the defaults. The command line option is then `tts=NAME`.
 
-All adapters raise `SpeechError` or `DependencyError` and may be used from any thread, by one caller
-at a time. Once `cancel` is set, iterators end at their next item, and `transcribe` returns the text
-recognised so far.
+All adapters raise `SpeechError` or `DependencyError`, and are safe for concurrent callers: threads
+may share one, and a cancellation stops its own caller only. Once `cancel` is set, iterators end at
+their next item, and `transcribe` returns the text recognised so far. A `Conversation` uses a
+provider from one thread at a time, so a provider that is not shared need not be safe.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, takewhile
 from threading import Event
 
 import numpy as np
@@ -18,7 +19,8 @@ class Voice:
     """A text-to-speech voice with constant loudness, a given sample rate and silent pauses.
 
     Each sentence is preceded and followed by digital silence (zeros): breath noise of a synthetic
-    voice could move the mouth. A `Voice` is itself a `TextToSpeech`.
+    voice could move the mouth. A `Voice` is itself a `TextToSpeech`. It is safe for concurrent
+    callers if its provider is.
 
     Args:
         tts: The text-to-speech provider.
@@ -67,13 +69,11 @@ class Voice:
         chunks = Resampler(self.tts.sample_rate, self.sample_rate).stream(spoken)
         if self._normalizer is not None:
             chunks = self._normalizer.normalize(chunks)
-        cancel, has_spoken = cancel or Event(), False
-        for chunk in chunks:
-            if cancel.is_set():
-                return
-            if not has_spoken:
-                yield self._lead.copy()
-            has_spoken = True
-            yield chunk
-        if has_spoken and not cancel.is_set():
-            yield self._pause.copy()
+        cancel = cancel or Event()
+        yield from takewhile(lambda _: not cancel.is_set(), self._with_pauses(chunks))
+
+    def _with_pauses(self, chunks: Iterator[FloatArray]) -> Iterator[FloatArray]:
+        """Yield the chunks between two silences; yield nothing if there are no chunks."""
+        first = next(chunks, None)
+        if first is not None:
+            yield from chain([self._lead.copy(), first], chunks, [self._pause.copy()])

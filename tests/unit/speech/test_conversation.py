@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -219,3 +220,18 @@ def test_reply_is_limited_to_max_reply_chars(avatar, output):
     report = conversation.answer_text("This is a sentence. " * 5000, output)
     assert [sentence.text for sentence in report.reply] == ["This is a sentence."] * 5
     assert llm.num_taken < 100
+
+
+def test_second_caller_of_a_conversation_is_refused(avatar, output, tmp_path):
+    llm = RecordingEcho(fails_at=0, unblock=threading.Event())
+    conversation = Conversation(avatar, llm, ToneTextToSpeech())
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(conversation.answer_text, "First.", output)
+        while not llm.requests:
+            time.sleep(0.01)
+        with pytest.raises(UsageError, match=r"conversation is in use by another .*interrupt\(\)"):
+            conversation.answer_text("Second.", tmp_path / "second.mp4")
+        llm.unblock.set()
+        assert first.result().reply[0].text == "First."
+    assert [message.content for message in conversation.history] == ["First.", "First."]
+    assert conversation.answer_text("Third.", output).reply[0].text == "Third."

@@ -1,5 +1,7 @@
 """Loudness normalisation: target loudness, independence of chunking, and limited peaks."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from pyloudnorm import Meter
@@ -95,3 +97,11 @@ def test_peaks_are_limited():
     assert normalized.dtype == np.float32
     # Only samples near the ceiling are compressed.
     assert np.corrcoef(normalized[np.abs(clicks) < 0.1], clicks[np.abs(clicks) < 0.1])[0, 1] > 0.999
+
+
+def test_concurrent_callers_get_their_own_measurements():
+    normalizer = LoudnessNormalizer(RATE)
+    sentences = [_speech(seed, 1.0, 0.01 * (seed + 1)) for seed in range(8)] * 10
+    measured = [normalizer._blocks(sentence) for sentence in sentences]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(normalizer._blocks, sentences)) == measured

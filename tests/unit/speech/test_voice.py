@@ -63,7 +63,7 @@ def test_cancellation_stops_speech_at_the_next_chunk():
     spoken = Voice(tts, loudness_lufs=None).speak("a" * 100, cancel)
     next(spoken)
     cancel.set()
-    assert len(list(spoken)) <= 1
+    assert not list(spoken)
     assert tts.num_chunks <= 3
     assert not list(Voice(HummingTextToSpeech()).speak("a" * 100, cancel))
     assert not list(Voice(HummingTextToSpeech()).speak("..."))

@@ -14,6 +14,8 @@ from talkinghead.speech.protocols import Message
 class Echo:
     """A `LanguageModel` whose reply repeats the user's last message, one word at a time.
 
+    Safe for concurrent callers.
+
     Args:
         template: The reply, in which `{}` is replaced by the user's last message.
         tokens_per_second: Rate at which words are produced; None produces them at once.

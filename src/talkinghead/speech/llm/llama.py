@@ -23,6 +23,8 @@ _POLL_S = 0.05
 class Llama:
     """A language model in a GGUF file, with the chat template that is stored in the file.
 
+    Safe for concurrent callers, whose replies are generated one after the other.
+
     Args:
         model: "packaged" (SmolLM2-135M, for demonstrations only), or the path of a GGUF file.
         context_size: Maximum number of tokens of the messages and the reply together.
@@ -31,7 +33,8 @@ class Llama:
         seed: Random seed of the sampling; None draws a new one for each reply.
         num_threads: Number of CPU threads; None uses half of the cores, since llama.cpp's threads
             wait actively and would slow down speech synthesis and rendering.
-        timeout_s: Maximum wait in seconds for each piece of the reply, including the first.
+        timeout_s: Maximum wait in seconds for each piece of the reply, including the first and
+            the replies to earlier callers.
 
     Raises:
         DependencyError: xllamacpp or the file is missing, or llama.cpp cannot load the file.

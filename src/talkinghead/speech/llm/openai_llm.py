@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class OpenAIChat:
     """A chat model on a server with OpenAI's API, such as OpenAI, Ollama, llama.cpp or vLLM.
 
+    Safe for concurrent callers.
+
     Args:
         model: Name of the model on the server.
         options: Further fields of each request, such as `temperature` or `max_completion_tokens`;

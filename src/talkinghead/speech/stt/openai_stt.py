@@ -28,7 +28,7 @@ _MAX_REQUEST_S, _CLIP_SILENCE_S = 600.0, 5.0
 class OpenAISpeechToText:
     """A speech-to-text model on OpenAI's servers or on another server with a compatible API.
 
-    Silence is detected locally and never sent.
+    Safe for concurrent callers. Silence is detected locally and never sent.
 
     Args:
         model: Name of the model on the server.

@@ -25,6 +25,8 @@ _CLIP_SILENCE_S = 2.0
 class Whisper:
     """A Whisper speech recogniser that skips silence and noise detected by Silero VAD.
 
+    Safe for concurrent callers.
+
     Args:
         model: "packaged" (the base model of the `offline` extra), a folder written by
             ct2-transformers-converter, or a name such as "small" or "large-v3", which is downloaded

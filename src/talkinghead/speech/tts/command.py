@@ -25,6 +25,8 @@ _HEADER_BYTES = 48
 class CommandTextToSpeech:
     """A text-to-speech program that is run for each sentence, with the text on standard input.
 
+    Safe for concurrent callers, whose sentences are separate processes.
+
     Args:
         command: Program and arguments; `{voice}` and `{output}`, the WAV file to write, are
             replaced. Without `{output}` the audio is read from the program's standard output.

@@ -11,12 +11,14 @@ import logging
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from talkinghead.concurrency import result_unless_cancelled
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.runtime.device import resolve_device
 from talkinghead.speech.tts.text_cleaner import TextCleaner
@@ -39,9 +41,10 @@ _ERRORS = (
 class Coqui:
     """A text-to-speech voice from Coqui's catalogue or from a local model.
 
-    Cancellation is checked between sentences of at most 250 characters. A warning is logged if the
-    model's licence forbids commercial use (XTTS, YourTTS, the fast_pitch model of VCTK, all of
-    fairseq).
+    Safe for concurrent callers, whose sentences are synthesised in order of arrival. A cancelled
+    caller returns at once; the model still completes the sentence that it has begun. A warning is
+    logged if the model's licence forbids commercial use (XTTS, YourTTS, the fast_pitch model of
+    VCTK, all of fairseq).
 
     Args:
         model: Name such as "tts_models/en/ljspeech/vits", which is downloaded once, or the path of
@@ -89,23 +92,34 @@ class Coqui:
         if not code and (name := re.match("tts_models/([^/]+)/", str(model))):
             code = name[1] if name[1] != "multilingual" else None
         self._cleaner = TextCleaner(code)
+        # A thread with a queue serves callers in order of arrival. A lock would not: a caller with
+        # several sentences would take it again before the others wake up.
+        self._worker = ThreadPoolExecutor(1, "coqui")
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text, one chunk per sentence."""
+        cancel = cancel or Event()
+        for sentence in self._cleaner.sentences(text):
+            if cancel.is_set():
+                return
+            speech = self._worker.submit(self._synthesise, sentence)
+            samples = result_unless_cancelled(speech, cancel)
+            if samples is None:
+                return
+            yield samples
+
+    def _synthesise(self, sentence: str) -> FloatArray:
         from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
 
-        for sentence in self._cleaner.sentences(text):
-            if cancel is not None and cancel.is_set():
-                return
-            try:
-                samples = self._tts.tts(sentence, split_sentences=False, **self._arguments)
-            except _ERRORS as error:
-                raise SpeechError(
-                    f"tts=coqui failed on {sentence[:40]!r}: {_reason(error)}; try another "
-                    "model or other options"
-                ) from error
-            # Remove the half second of silence that coqui-tts adds to each sentence.
-            yield np.asarray(samples, np.float32)[:-PAD_SILENCE_SAMPLES]
+        try:
+            samples = self._tts.tts(sentence, split_sentences=False, **self._arguments)
+        except _ERRORS as error:
+            raise SpeechError(
+                f"tts=coqui failed on {sentence[:40]!r}: {_reason(error)}; try another model or "
+                "other options"
+            ) from error
+        # Remove the half second of silence that coqui-tts adds to each sentence.
+        return np.asarray(samples, np.float32)[:-PAD_SILENCE_SAMPLES]
 
 
 def _load(model: str | Path, config_path: str | Path | None) -> TTS:

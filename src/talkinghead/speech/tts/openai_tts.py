@@ -24,6 +24,8 @@ MAX_REQUEST_CHARS = 4096
 class OpenAITextToSpeech:
     """A text-to-speech voice on OpenAI's servers or on another server with a compatible API.
 
+    Safe for concurrent callers.
+
     Args:
         model: Name of the model on the server.
         voice: Name of the voice, or `{"id": ...}` for a custom one.

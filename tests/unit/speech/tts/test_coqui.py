@@ -1,7 +1,9 @@
 """The Coqui adapter with a small random VITS model, and checks of Coqui's catalogue."""
 
 import logging
-from threading import Event
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock
 
 import numpy as np
 import pytest
@@ -140,3 +142,28 @@ def test_licence_warning_precedes_download(name, licence, monkeypatch, tmp_path,
     assert messages == (
         [f"{name}: its licence, {licence}, forbids commercial use"] if licence else []
     )
+
+
+def test_concurrent_callers_are_served_one_at_a_time_and_cancelled_at_once(voice, monkeypatch):
+    from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
+
+    running = Lock()
+
+    def synthesise(sentence, **_):
+        assert running.acquire(blocking=False), "two callers at a time"
+        time.sleep(0.02)
+        running.release()
+        return [*map(ord, sentence), *[0] * PAD_SILENCE_SAMPLES]
+
+    def speak(text):
+        return ["".join(map(chr, chunk.astype(int))) for chunk in voice.speak(text)]
+
+    monkeypatch.setattr(voice._tts, "tts", synthesise)
+    sentences = [[f"I am caller {n}.", f"Still caller {n}."] for n in range(8)]
+    cancel = Event()
+    with ThreadPoolExecutor(9) as threads:
+        spoken = [threads.submit(speak, " ".join(pair)) for pair in sentences]
+        cancelled = threads.submit(list, voice.speak("I am cancelled.", cancel))
+        cancel.set()
+        assert cancelled.result(0.1) == []
+        assert [speech.result() for speech in spoken] == sentences

@@ -1,0 +1,37 @@
+"""Exclusive use of an object, and waits for a result that end at a cancellation."""
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from talkinghead.concurrency import ExclusiveUse, result_unless_cancelled
+from talkinghead.errors import UsageError
+
+
+def test_second_caller_is_refused_until_the_first_has_left():
+    use = ExclusiveUse("the stream", "make another")
+    with (
+        use,
+        pytest.raises(UsageError, match=r"^the stream is in use by another .*: make another$"),
+        use,
+    ):
+        pass
+    with use:
+        pass
+    with use.wait(), pytest.raises(UsageError), use:
+        pass
+
+
+def test_waiting_for_a_result_ends_at_the_cancellation():
+    cancel, future = threading.Event(), Future()
+    threading.Timer(0.1, cancel.set).start()
+    started_s = time.monotonic()
+    assert result_unless_cancelled(future, cancel) is None
+    assert 0.05 < time.monotonic() - started_s < 0.2
+    assert future.cancelled()
+    with ThreadPoolExecutor(1) as executor:
+        assert result_unless_cancelled(executor.submit(abs, -2), threading.Event()) == 2
+        with pytest.raises(ZeroDivisionError):
+            result_unless_cancelled(executor.submit(divmod, 1, 0), threading.Event())
