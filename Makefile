@@ -1,7 +1,7 @@
 # Every target but help and clean first makes .venv if it is missing or out of date.
 
 PYTHON ?= python3
-EXTRAS ?= offline,live,dev
+EXTRAS ?= offline,dev
 # Hydra overrides for serve, prepare, train, sweep and evaluate: make train ARGS="experiment=compact_grid seed=2"
 ARGS ?=
 # Name of a file in conf/sweep/.
@@ -32,7 +32,7 @@ unexport FACE AUDIO TEXT OUTPUT
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-install: $(STAMP)  ## make .venv with the versions pinned in constraints.txt (EXTRAS=offline,live,dev)
+install: $(STAMP)  ## make .venv with the versions pinned in constraints.txt (EXTRAS=offline,dev)
 
 $(STAMP): pyproject.toml constraints.txt $(NODEPS) scripts/make_venv.sh
 	@scripts/make_venv.sh "$(PYTHON)" $(VENV)

@@ -17,7 +17,8 @@ from talkinghead.live.reply_speech import ReplySpeech, SpeechPreparer
 from talkinghead.live.streaming import to_mono_float32
 from talkinghead.media.timing import seconds_to_samples
 from talkinghead.predict.avatar import Avatar
-from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.compositing.stabiliser import MouthFields
+from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
 from talkinghead.predict.output.label import Label
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import FloatArray, UInt8Array
@@ -96,6 +97,8 @@ class LiveAvatar:
         self._idle = predictor.mouth_generator()
         self._idle.tokens.push(_silence(_IDLE_SILENCE_S, predictor.spec.sample_rate))
         self._idle.tokens.finish()
+        self._idle_key: list[tuple[int, int]] = []
+        self._idle_fields: list[MouthFields | None] = []
         self._articulation = self._idle.articulation
         self._openness = 0.0  # Scale of the lip motion, which closes the mouth gradually.
         self._image: UInt8Array | None = None
@@ -220,12 +223,21 @@ class LiveAvatar:
             mouths.articulation = self._articulation * self._openness
             timed = [replace(frame, time_s=reply.time_s) for frame in faces]
         image = faces[-1].image
-        for frame, generated in zip(faces, mouths.generate(timed), strict=True):
+        generate = self._generate_idle if mouths is self._idle else mouths.generate
+        for frame, generated in zip(faces, generate(timed), strict=True):
             # The compositor's filters follow the avatar's clock, not the time of the speech.
             generated.source = replace(generated.source, time_s=frame.time_s)
             image, _ = self._compositor.composite(generated)
         self._image = self._label(image) if self._label else image
         return self._image
+
+    def _generate_idle(self, faces: list[SourceFrame]) -> Iterator[GeneratedFrame]:
+        """Generate closed mouths; those of a photo are always the same and are generated once."""
+        key = [(id(frame.reference), id(frame.context)) for frame in faces]
+        if self._idle_key != key or any(frame.context is None for frame in faces):
+            self._idle_key = key
+            self._idle_fields = [frame.fields for frame in self._idle.generate(faces)]
+        yield from map(GeneratedFrame, faces, self._idle_fields)
 
 
 def _silence(duration_s: float, sample_rate: int) -> FloatArray:

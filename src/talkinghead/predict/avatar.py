@@ -137,8 +137,10 @@ def _play_moving(
     source: FaceSource, encoded: FaceFrames, detector_lock: Lock
 ) -> Generator[SourceFrame]:
     """Yield the frames of a photo with idle motion, using the encoded references."""
-    references = {frame.slot: frame.reference for frame in encoded}
+    known = {frame.slot: (frame.reference, frame.context) for frame in encoded}
     with detector_lock:
         frames = source.play()
     with closing(frames):
-        yield from (replace(frame, reference=references[frame.slot]) for frame in frames)
+        for frame in frames:
+            reference, context = known[frame.slot]
+            yield replace(frame, reference=reference, context=context)

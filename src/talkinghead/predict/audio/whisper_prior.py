@@ -1,11 +1,12 @@
 """A lip prior with Whisper's encoder, which was trained on many more voices than the generator.
 
-A linear map from encoder features to lip motion is fitted on a corpus. The map is linear because
-maps that fit the corpus better are worse for unseen speakers (docs/training.md).
+A linear map from encoder features and band energies to lip motion is fitted on one or several
+corpora. The map is linear because maps that fit the corpus better are worse for unseen speakers
+(docs/research-log.md).
 
 Paper: Radford et al., 2022, arXiv:2212.04356.
 
-Shape suffixes: N windows, F encoder frames, D encoder features, T video frames.
+Shape suffixes: N windows, S samples, D encoder features, F inputs of the map, T video frames.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.predict.audio.band_energies import NUM_BAND_ENERGIES, band_energies
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.runtime.whisper_encoder import ENCODED_HZ, WhisperEncoder
 from talkinghead.types import FloatArray
@@ -90,13 +92,15 @@ class WhisperLipPrior(LipPrior):
 
     def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
         """Return the lip motion of blocks (see `LipPrior.predict_motion`)."""
-        features = frames_around(self._whisper.encode(windows))
-        if features.shape[-1] != len(self._weight):
+        features = map_inputs(self._whisper, windows)
+        num_rows = len(self._weight)
+        if features.shape[-1] - num_rows not in (0, NUM_BAND_ENERGIES):
             raise CheckpointError(
-                f"the lip motion map has {len(self._weight)} rows, this Whisper model gives "
-                f"{features.shape[-1]} features: give a file that scripts/fit_whisper_prior.py "
+                f"the lip motion map has {num_rows} rows, this Whisper model gives "
+                f"{features.shape[-1]} inputs: give a file that scripts/fit_whisper_prior.py "
                 "wrote for it as lip_prior.map_path"
             )
+        features = features[..., :num_rows]  # Older maps do not use the band energies.
         motion = features @ self._weight + self._bias
         return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
 
@@ -143,8 +147,18 @@ def resolve_lip_prior(lip_prior: LipPrior | Literal["auto"] | None) -> LipPrior 
     return whisper_lip_prior_if_available()
 
 
-def frames_around(features_NFD: FloatArray) -> Tensor:
-    """Return the map's inputs for the video frames of each window's block: [N, T, 11 * D]."""
-    middle = (np.arange(int(_BLOCK_S * _FPS)) * ENCODED_HZ) // _FPS + int(_PAST_S * ENCODED_HZ)
+def map_inputs(whisper: Encoder, windows: FloatArray) -> Tensor:
+    """Return the map's inputs for the video frames of the block of each window: [N, T, F].
+
+    The first 11 * D inputs are features of the encoder, the others are band energies.
+
+    Args:
+        whisper: the speech encoder.
+        windows: float32 [N, S] in [-1, 1]; see `LipPrior.predict_motion`.
+    """
+    num_frames = int(_BLOCK_S * _FPS)
+    middle = (np.arange(num_frames) * ENCODED_HZ) // _FPS + int(_PAST_S * ENCODED_HZ)
     index = middle[:, None] + np.array(_CONTEXT_OFFSETS)
-    return torch.from_numpy(np.asarray(features_NFD[:, index], np.float32)).flatten(2)
+    features = np.asarray(whisper.encode(windows)[:, index], np.float32)
+    energies = band_energies(windows, _PAST_S, num_frames, Fraction(_FPS))
+    return torch.cat([torch.from_numpy(features).flatten(2), torch.from_numpy(energies)], -1)

@@ -72,6 +72,10 @@ def _photo_frames(
     image: UInt8Array, references: list[Reference], motion: IdleMotion | None, spec: AVSpec
 ) -> Generator[SourceFrame]:
     moved, transforms = image, [reference.transform for reference in references]
+    still = [
+        SourceFrame(image, Fraction(0), 1 / spec.fps, reference.transform, reference)
+        for reference in references
+    ]
     for index in count():
         time_s = index / spec.fps
         if motion is not None:
@@ -90,6 +94,7 @@ def _photo_frames(
                 is_extension=True,
                 slot=slot,
                 is_last=slot == len(references) - 1,
+                context_frame=None if motion is None else still[slot],
             )
 
 

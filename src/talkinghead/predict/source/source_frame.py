@@ -68,6 +68,8 @@ class SourceFrame:
         slot: index of the face among the faces of the image.
         is_last: no other face of the same image follows.
         context: the model's context features, None until they are encoded.
+        context_frame: frame from which the context is encoded; None is this frame. All frames of a
+            moving photo have the context of the photo, which is encoded only once.
         previous_reference: the reference that is being replaced, None outside transitions.
     """
 
@@ -87,6 +89,7 @@ class SourceFrame:
     slot: int = 0
     is_last: bool = True
     context: ContextFeatures | None = None
+    context_frame: SourceFrame | None = None
     previous_reference: PreviousReference | None = None
 
     @property
