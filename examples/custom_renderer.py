@@ -1,8 +1,8 @@
-"""Blend the generated mouth with a renderer of your own.
+"""Blend the generated mouth into the source with your own renderer.
 
     python examples/custom_renderer.py photo.jpg speech.wav talking.mp4
 
-For the command line, add `conf/renderer/NAME.yaml` with the class as its `_target_`.
+To use a renderer on the command line, add `conf/renderer/NAME.yaml` with the class as `_target_`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from talkinghead.predict.compositing.mouth_region import MouthRegion, PaintedMou
 
 
 class LinearRenderer:
-    """Fade linearly from the generated mouth to the source at the edge of the region."""
+    """A renderer that fades linearly from the generated mouth to the source at the edge."""
 
     def __init__(self, width: float = 0.3) -> None:
         self.width = width
@@ -27,9 +27,9 @@ class LinearRenderer:
     def render(
         self, image: np.ndarray, mouth: PaintedMouth, region: MouthRegion, time_s: float
     ) -> np.ndarray:
-        """Return the image (uint8 RGB) with the generated mouth."""
+        """Return a copy of the image (uint8 RGB) with the generated mouth."""
         output = image.copy()
-        crop = region.crop(output)  # a view: writing to it changes the output
+        crop = region.crop(output)  # This is a view: writing to it changes the output.
         weight = np.clip((1 - region.radius) / self.width, 0, 1)[..., None]
         crop[...] = (weight * mouth.image + (1 - weight) * crop).clip(0, 255).round()
         return output

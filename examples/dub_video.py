@@ -1,4 +1,4 @@
-"""Replace the speech of a video: the mouth follows the new speech.
+"""Replace the speech of a video, and generate the mouth for the new speech.
 
 python examples/dub_video.py video.mp4 speech.wav dubbed.mp4
 """

@@ -1,9 +1,9 @@
-"""Fine-tune the packaged model on your own clips: prepare, train, evaluate.
+"""Fine-tune the packaged model on your own clips: prepare the corpus, train, evaluate.
 
     python examples/fine_tune.py videos/ work/
     python examples/fine_tune.py videos/ work/ model.max_iterations=100
 
-`videos/` has a folder of clips for each speaker. Further arguments are those of
+`videos/` contains one folder of clips for each speaker. Further arguments are those of
 `talkinghead train`. The result is `work/run/checkpoints/last.ckpt`.
 """
 
@@ -17,7 +17,7 @@ from talkinghead.cli.main import main as talkinghead
 
 
 def run(*arguments: str) -> None:
-    """Run a command, and exit with its status if it fails."""
+    """Run a `talkinghead` command; if the command fails, exit with its status."""
     print("talkinghead", *arguments)
     status = talkinghead(arguments)
     if status:

@@ -1,9 +1,9 @@
-"""Animate a photo while the speech is still arriving, in time with its playback.
+"""Animate a photo while the speech is arriving, synchronised with the playback of the speech.
 
     python examples/stream_chunks.py photo.jpg frames/ first.wav second.wav
 
-Each file stands in for an utterance that arrives in chunks of 40 ms, as in a call. `Player` stands
-in for a sound card, and saved images for a window; replace both in an application.
+Each file simulates an utterance that arrives in chunks of 40 ms, as in a call. `Player` simulates a
+sound card, and images are saved instead of shown; replace both in an application.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CHUNK_S = 0.04
 
 
 class Player:
-    """A simulated sound card: plays what is written, `delay_s` after the first chunk.
+    """A simulated sound card that begins to play `delay_s` after the first chunk.
 
-    With a real one, begin playback `delay_s` after the first chunk, and compute the position from
-    the number of samples that it has played.
+    With a real sound card, also begin to play `delay_s` after the first chunk, and compute the
+    position from the number of samples that the sound card has played.
     """
 
     def __init__(self, delay_s: float) -> None:
@@ -47,7 +47,7 @@ class Player:
 
 
 def speak(stream: RealtimeLipSync, player: Player, speech: np.ndarray, frames: Queue) -> None:
-    """Push an utterance in chunks as they arrive, and queue the frames that they complete."""
+    """Push the chunks of an utterance when they arrive, and queue the generated frames."""
     size = round(CHUNK_S * stream.sample_rate)
     for start in range(0, len(speech), size):
         chunk = speech[start : start + size]  # float32 in [-1, 1] or int16, mono
@@ -55,13 +55,13 @@ def speak(stream: RealtimeLipSync, player: Player, speech: np.ndarray, frames: Q
         for frame in stream.push(chunk):
             frames.put(frame)
         time.sleep(CHUNK_S)
-    for frame in stream.flush():  # the frames that waited for later speech
+    for frame in stream.flush():  # frames that needed speech after them
         frames.put(frame)
     frames.put(None)
 
 
 def queued(frames: Queue) -> Iterator[RealtimeFrame]:
-    """Yield the frames of an utterance."""
+    """Yield the queued frames of an utterance."""
     while (frame := frames.get()) is not None:
         yield frame
 
@@ -85,8 +85,8 @@ def main() -> None:
             for index, (image, _) in enumerate(pacer.release(queued(frames))):
                 write_image(arguments.output / f"{number}_{index:04}.png", image)
             print(f"{path}: {pacer.num_released} frames, {pacer.num_late} late")
-            # Between utterances the last image stays. To keep the avatar moving in a pause of known
-            # length, push zeros instead.
+            # Between utterances the last image is shown. To keep the avatar moving in a pause of
+            # known length, push zeros instead.
             stream.reset()
 
 

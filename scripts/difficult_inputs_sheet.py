@@ -41,13 +41,14 @@ from talkinghead.types import AudioClip, Face, FloatArray, UInt8Array
 FPS = 25
 DURATION_S = 3
 SHOWN_FRAME = 45
-"""The frame on the sheet, in the middle of a word of the demo speech."""
+"""Number of the frame on the sheet, which is in the middle of a word of the demo speech."""
 CUT_FRAME = 43
 ABSENT_FRAMES = (13, 38)
 """First and last frame without a person."""
 TURN_DEG = 45
 TURN_FRAMES = (26, 42, 52, 70)
-"""Frames where the head starts to turn, is turned, starts to turn back, and faces the camera."""
+"""Numbers of the frames in which the head starts to turn, is turned, starts to turn back, and is
+back."""
 DEPTHS_CM = {
     # Depths in MediaPipe's canonical face model (Apache-2.0): eye corners, bridge, base and tip of
     # the nose, lips, chin, forehead and sides of the face.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# `make infer`: predict with the face, speech or text in the environment variables, or the demo files.
+# `make infer`: make a video from the files in the TALKINGHEAD_* environment variables, or from the demo files.
 # usage: scripts/infer.sh PYTHON
 set -eu
 python=$1

@@ -34,19 +34,19 @@ class Parameter:
 
     @property
     def types(self) -> set[Any]:
-        """Members of the union of types, without type arguments."""
+        """The types that the annotation allows, without type arguments."""
         is_union = get_origin(self.annotation) in (Union, UnionType)
         members = get_args(self.annotation) if is_union else (self.annotation,)
         return {get_origin(member) or member for member in members}
 
     @property
     def is_text(self) -> bool:
-        """Return whether values are free text: strings that are not one of a fixed set."""
+        """Whether values are free text: strings that are not one of a fixed set."""
         return str in self.types and self.types <= {str, NoneType}
 
     @property
     def options(self) -> type | None:
-        """Option dataclass that the parameter takes, or None."""
+        """The option dataclass that the parameter takes, or None."""
         return next((kind for kind in self.types if is_dataclass(kind)), None)
 
 

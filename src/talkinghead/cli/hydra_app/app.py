@@ -25,7 +25,10 @@ _PLUGINS = ("hydra/sweeper/optuna", "hydra/launcher/submitit_")
 
 
 class _JobFailedError(BaseException):
-    """Wrapper of a job's error, not an `Exception`, because Hydra would catch and print those."""
+    """Wrapper of the error of a job.
+
+    It is not an `Exception`, because Hydra catches and prints exceptions.
+    """
 
 
 def run_app(command: str, arguments: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import yaml
 from talkinghead.paths import conf_dir
 
 _FOOTER = """\
-talkinghead {command} --cfg job      the configuration that it would run with
+talkinghead {command} --cfg job      the configuration of the command, without running it
 talkinghead {command} -m KEY=1,2     one run for each value
 talkinghead {command} --hydra-help   Hydra's own options
 """
@@ -59,7 +59,8 @@ def _choices(path: Path) -> dict[str, str | None]:
 
 
 def _describe_group(group: str, choice: str | None) -> str:
-    folder = conf_dir() / group
+    # "tts@voices.piper" is a choice of the group tts whose keys are in voices.piper.
+    folder = conf_dir() / group.partition("@")[0]
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     path = folder / f"{choice}.yaml"
     if choice is None or not path.is_file():
@@ -67,7 +68,7 @@ def _describe_group(group: str, choice: str | None) -> str:
         return "\n".join([f"{group}=null", *summaries])
     others = ", ".join(name for name in names if name != choice)
     title = f"{group}={choice}   (or {others})" if others else f"{group}={choice}"
-    return "\n".join([title, textwrap.indent(_option_body(path, group), "  ")])
+    return "\n".join([title, textwrap.indent(_option_body(path, group.split("@")[-1]), "  ")])
 
 
 def _option_body(path: Path, group: str) -> str:

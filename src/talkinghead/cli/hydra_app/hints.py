@@ -22,7 +22,7 @@ _MAX_SUGGESTIONS = 3
 def explain(
     error: HydraException | OmegaConfBaseException, command: str, overrides: Sequence[str]
 ) -> str:
-    """Return a one-line explanation of an error of a command with these overrides."""
+    """Return a one-line explanation of an error that a command with some overrides raised."""
     if isinstance(error, MissingMandatoryValue):
         return f"{command} needs {error.full_key}=... (talkinghead {command} --help explains it)"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
