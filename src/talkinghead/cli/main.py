@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train the generator or the sync expert on a corpus",
     "predict": "make a talking video from a face and speech, or a text",
     "converse": "answer a spoken or typed question with a talking video",
+    "demo": "serve a web page that makes talking videos",
     "evaluate": "score a checkpoint on a corpus",
     "export": "convert a checkpoint for other runtimes",
     "score": "compare the videos of any lip-sync system with real ones",

@@ -23,14 +23,14 @@ NAMED_PATHS_KEYS = frozenset(
 TEXT_KEYS = frozenset(
     """
     backend callbacks.opening.detector callbacks.pruning.metric detector.name device emotion extend
-    face_select format label language license lip_prior.whisper.compute_type
+    face_select format host label language license lip_prior.whisper.compute_type
     lip_prior.whisper.device llm.api_key_env llm.base_url llm.template logger.csv.save_dir
     logger.wandb.group logger.wandb.name logger.wandb.save_dir loss.identity.backbone
-    model.generator.face_encoder model.license model.trained_on motion no_speech_reply precision
-    preset provenance.label provenance.timestamp_url quantize stt.api_key_env stt.base_url
+    model.generator.face_encoder model.license model.trained_on motion no_speech_reply password
+    precision preset provenance.label provenance.timestamp_url quantize stt.api_key_env stt.base_url
     stt.compute_type stt.device stt.language stt.prompt system_prompt text trained_on
     tts.api_key_env tts.base_url tts.device tts.install tts.instructions tts.language tts.speaker
-    tts.voice_pattern
+    tts.voice_pattern visible_label
     """.split()
 )
 """Keys whose values are any text, not one of a fixed set of words."""

@@ -1,0 +1,252 @@
+"""Tests of the web demo, used by gradio's client over loopback."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import sys
+import threading
+import time
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from helpers.media_files import write_media, write_wav
+from helpers.small_predictor import (
+    HEIGHT,
+    WIDTH,
+    make_predictor,
+    probe_output,
+    speech,
+    write_video,
+)
+
+from talkinghead.cli.main import main
+from talkinghead.errors import DependencyError, UsageError
+from talkinghead.integrations.demo_renderer import DemoOptions, DemoRenderer
+from talkinghead.media.reader import read_image
+from talkinghead.media.writer import write_image
+from talkinghead.predict.compositing.renderers import FeatherRenderer
+from talkinghead.predict.output.provenance import GENERATED_BY
+from talkinghead.speech.sentence_speech import speak_text
+
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio")
+gradio_client = pytest.importorskip("gradio_client", reason="needs the extra demo")
+
+from talkinghead.integrations.gradio_demo import USER, GradioDemo  # noqa: E402
+
+OPTIONS = DemoOptions(max_upload_mb=1, max_speech_s=3, max_text_chars=20, max_photo_pixels=100_000)
+SPEECH_S = 1.0
+
+
+class _Voice:
+    """A voice that speaks 0.1 s for each character."""
+
+    sample_rate = 16_000
+
+    def speak(self, text, cancel=None):
+        yield speech(0.1 * len(text)).samples
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _client(address: str, **options) -> gradio_client.Client:
+    return gradio_client.Client(address, verbose=False, analytics_enabled=False, **options)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    grey = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    write_image(folder / "photo.png", grey)
+    write_image(folder / "black.png", np.zeros_like(grey))
+    write_image(folder / "large.png", np.full((400, 400, 3), 120, np.uint8))
+    write_wav(folder / "speech.wav", speech(SPEECH_S))
+    write_wav(folder / "long.wav", speech(OPTIONS.max_speech_s + 0.5))
+    write_video(folder / "video.mp4", [number / 25 for number in range(10)])
+    write_media(folder / "fast.mp4", [grey] * 4, fps=Fraction(100))
+    write_media(folder / "tall.mp4", [np.full((2000, 1100, 3), 120, np.uint8)])
+    (folder / "notes.png").write_text("This is a text.\n" * 100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo() -> GradioDemo:
+    demo = GradioDemo(make_predictor(), partial(speak_text, voice=_Voice()), OPTIONS)
+    yield demo
+    demo.close()
+
+
+@pytest.fixture(scope="module")
+def client(demo) -> gradio_client.Client:
+    return _client(demo.launch(port=_free_port(), block=False))
+
+
+def _make_video(client, media, photo="photo.png", audio="speech.wav", **given) -> Path:
+    """Make a video of the photo and the audio, or of the files and values given by name."""
+    files = {"photo": photo, "audio": audio, "video": given.pop("video", None)}
+    handles = {
+        name: file and gradio_client.handle_file(media / file) for name, file in files.items()
+    }
+    arguments = {"text": "", "consent": True, **handles, **given}
+    result = client.predict(api_name="/make_video", **arguments)
+    return Path(result["path"] if isinstance(result, dict) else result)
+
+
+def test_photo_and_audio_give_a_video_that_is_marked_as_generated(client, media):
+    path = _make_video(client, media)
+    times, duration_s, metadata = probe_output(path)
+    assert len(times) == 25
+    assert duration_s == pytest.approx(SPEECH_S, abs=0.05)
+    assert metadata["comment"] == GENERATED_BY
+    corner = read_image(path)[:15, :60]
+    assert corner.min() < 60, "there is no label"
+    assert corner.max() > 200
+
+
+def test_video_and_text_without_a_label(client, media):
+    path = _make_video(
+        client,
+        media,
+        photo=None,
+        audio=None,
+        face_kind="video",
+        video="video.mp4",
+        speech_kind="text",
+        text="Hello.",
+        label=" ",
+        blending="feather",
+        articulation=1,
+    )
+    times, duration_s, metadata = probe_output(path)
+    assert len(times) == 15
+    assert duration_s == pytest.approx(0.6, abs=0.05)
+    assert metadata["comment"] == GENERATED_BY
+    corner = read_image(path)[:15, :60]
+    assert corner.min() > 80
+    assert corner.max() < 170
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"photo": None}, "the photo is missing"),
+        ({"face_kind": "video"}, "the video is missing"),
+        ({"audio": None}, "the speech is missing"),
+        ({"speech_kind": "text"}, "the text is empty"),
+        ({"speech_kind": "text", "text": 21 * "a"}, "the text has 21 characters; at most 20"),
+        ({"consent": False}, "consent is missing"),
+        ({"photo": "notes.png"}, "notes.png: "),
+        ({"photo": "speech.wav"}, "speech.wav: shows no image"),
+        ({"photo": "black.png"}, "the image: no face"),
+        ({"photo": "large.png"}, "large.png: 400 x 400 pixels; a photo may have at most 100,000"),
+        ({"face_kind": "video", "video": "tall.mp4"}, "tall.mp4: 1100 x 2000 pixels; a video may"),
+        ({"face_kind": "video", "video": "fast.mp4"}, "fast.mp4: 100 frames per second"),
+        ({"audio": "long.wav"}, "long.wav: longer than 3 s"),
+        ({"audio": "photo.png"}, "photo.png: "),
+        ({"label": "<b>\n</b>"}, "label='&lt;b&gt;"),
+    ],
+)
+def test_unusable_input_gives_its_message(client, media, given, expected):
+    with pytest.raises(gradio_client.exceptions.AppError) as caught:
+        _make_video(client, media, **given)
+    message = str(caught.value)
+    assert message.startswith(expected)
+    assert "/" not in message.replace("&lt;/b", ""), "the message shows a path of the server"
+
+
+def test_large_upload_is_refused(client):
+    upload = f"{client.src_prefixed}upload"
+    for size, status in ((1_000_000, 200), (1_100_000, 413)):
+        assert httpx.post(upload, files={"files": bytes(size)}).status_code == status
+
+
+def test_requests_are_processed_one_at_a_time(client, media, monkeypatch):
+    running, most = [], []
+    render = DemoRenderer.render
+
+    def watched(self, *arguments):
+        running.append(1)
+        most.append(len(running))
+        render(self, *arguments)
+        running.pop()
+
+    monkeypatch.setattr(DemoRenderer, "render", watched)
+    threads = [threading.Thread(target=_make_video, args=(client, media)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
+
+
+def test_uploads_and_results_are_deleted(media, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "server"))
+    demo = GradioDemo(make_predictor(), options=DemoOptions(keep_s=1))
+    try:
+        client = _client(demo.launch(port=_free_port(), block=False), download_files=False)
+        _make_video(client, media)
+        assert _files(tmp_path)
+        deadline = time.monotonic() + 10
+        while _files(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not _files(tmp_path)
+    finally:
+        demo.close()
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files in a folder except those of the examples."""
+    names = {"photo.png", "speech.wav"}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if path.name in names or path.suffix == ".mp4"]
+
+
+def test_page_without_a_voice_offers_no_text(media):
+    demo = GradioDemo(make_predictor(renderer=FeatherRenderer(feather=0.2)))
+    components = [block.get_config() for block in demo.page.blocks.values()]
+    by_label = {config["label"]: config for config in components if "label" in config}
+    assert not by_label["Speech"]["visible"]
+    assert not by_label["Lip prior"]["visible"]
+    assert by_label["Renderer"]["value"] == "feather"
+
+
+def test_other_machines_need_the_password(media):
+    demo = GradioDemo(make_predictor())
+    with pytest.raises(UsageError, match=r"host=0.0.0.0 .* give password="):
+        demo.launch("0.0.0.0", block=False)
+    try:
+        address = demo.launch("0.0.0.0", _free_port(), "secret", block=False)
+        with pytest.raises(gradio_client.exceptions.AuthenticationError):
+            _client(address)
+        with pytest.raises(ValueError, match="Could not login"):
+            _client(address, auth=(USER, "guess"))
+        assert _make_video(_client(address, auth=(USER, "secret")), media).is_file()
+    finally:
+        demo.close()
+
+
+def test_port_in_use_is_reported(client, demo):
+    with pytest.raises(UsageError, match=f"port={demo.page.server_port} is in use"):
+        GradioDemo(make_predictor()).launch(port=demo.page.server_port, block=False)
+
+
+def test_browser_may_not_contact_other_hosts(client):
+    response = httpx.get(client.src)
+    assert "googleapis" not in response.text
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'self' ")
+
+
+def test_missing_gradio_is_reported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "talkinghead.integrations.gradio_demo")
+    with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[demo\]'"):
+        importlib.import_module("talkinghead.integrations.gradio_demo")
+    assert main(["demo"]) == 1
