@@ -10,7 +10,7 @@ from talkinghead.errors import UsageError
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """Content of a window of a clip.
+    """Options for the content of a window of a clip.
 
     Attributes:
         num_frames: Number of target frames of a window.

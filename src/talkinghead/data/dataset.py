@@ -263,7 +263,7 @@ class EvenClipDataset(ClipDataset):
 def _long_clips(
     manifest: Manifest, split: str, windows: WindowOptions, corpus_dir: Path | str
 ) -> list[ClipEntry]:
-    """Return the clips of a split that are as long as a window.
+    """Return the clips of a split that are at least as long as a window.
 
     Raises:
         CorpusError: There is no such clip, or a clip has none of the emotion labels.
