@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from talkinghead.concurrency import ExclusiveUse
 from talkinghead.live.streaming import RealtimeFrame
 
 
@@ -32,6 +33,7 @@ class FramePacer:
     """A pacer that releases frames at their times on the audio clock, and late frames at once.
 
     Each wait is relative to the clock, not to the frame before, so timing errors do not accumulate.
+    One caller at a time: a second raises a `UsageError`.
 
     Args:
         clock: Playback position of the speech in seconds, such as an `AudioClock`.
@@ -48,6 +50,7 @@ class FramePacer:
         self, clock: Callable[[], float], sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._clock, self._sleep = clock, sleep
+        self._use = ExclusiveUse("the pacer", "make one FramePacer per stream")
         self.num_released = self.num_late = 0
         self.last_delay_s = self.max_delay_s = 0.0
 
@@ -59,11 +62,12 @@ class FramePacer:
 
     def wait(self, time_s: float) -> None:
         """Wait until the clock reaches a time of the speech, and update the statistics."""
-        delay_s = self._clock() - time_s
-        self.num_late += delay_s > 0
-        while delay_s < 0:
-            self._sleep(-delay_s)
+        with self._use:
             delay_s = self._clock() - time_s
-        self.num_released += 1
-        self.last_delay_s = delay_s
-        self.max_delay_s = max(self.max_delay_s, delay_s)
+            self.num_late += delay_s > 0
+            while delay_s < 0:
+                self._sleep(-delay_s)
+                delay_s = self._clock() - time_s
+            self.num_released += 1
+            self.last_delay_s = delay_s
+            self.max_delay_s = max(self.max_delay_s, delay_s)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from talkinghead.concurrency import ExclusiveUse
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.source.source_frame import SourceFrame
@@ -75,7 +76,8 @@ class RealtimeLipSync:
     close the mouth and keep the avatar moving. At the end of a reply call `flush`, and `reset`
     before the next one. `close`, or leaving the `with` block, ends the stream.
 
-    Frames are generated in the caller's thread. Use a stream from one thread at a time; several
+    Frames are generated in the caller's thread. One caller at a time: a call during another call
+    raises a `UsageError`; only `close` waits for it, and `stats` may be read at any time. Several
     streams may use one avatar.
 
     Args:
@@ -127,6 +129,7 @@ class RealtimeLipSync:
         self._max_frame_s = float(max(durations_s))
         self._max_latency_s = max_latency_s
         self._is_closed = False
+        self._use = ExclusiveUse("the stream", "make one RealtimeLipSync per caller")
         self.reset()
 
     @property
@@ -154,18 +157,20 @@ class RealtimeLipSync:
         Raises:
             UsageError: The stream is closed.
         """
-        self._require_open()
-        self._mouths.tokens.reset()
-        self._compositor = self.avatar.predictor.compositor()
-        self._frames = self.avatar.source.play()
-        self._next = next(self._frames)
-        self._meter = _StreamMeter(self._max_latency_s)
+        with self._use:
+            self._require_open()
+            self._mouths.tokens.reset()
+            self._compositor = self.avatar.predictor.compositor()
+            self._frames = self.avatar.source.play()
+            self._next = next(self._frames)
+            self._meter = _StreamMeter(self._max_latency_s)
 
     def close(self) -> None:
         """End the stream and release its buffers; the avatar stays usable."""
-        self._is_closed = True
-        self._frames.close()
-        self._mouths.tokens.reset()
+        with self._use.wait():
+            self._is_closed = True
+            self._frames.close()
+            self._mouths.tokens.reset()
 
     def push(
         self,
@@ -186,12 +191,14 @@ class RealtimeLipSync:
 
         Raises:
             MediaError: The audio has another type, shape or range.
-            UsageError: The stream was flushed, and needs `reset`; or it is closed.
+            UsageError: The stream was flushed, and needs `reset`; it is closed; or another caller
+                uses it.
         """
-        self._require_unfinished()
-        arrived_s = time.monotonic() if arrived_s is None else arrived_s
-        self._mouths.tokens.push(to_mono_float32(audio))
-        return list(self._generate(arrived_s, skip_before_s))
+        with self._use:
+            self._require_unfinished()
+            arrived_s = time.monotonic() if arrived_s is None else arrived_s
+            self._mouths.tokens.push(to_mono_float32(audio))
+            return list(self._generate(arrived_s, skip_before_s))
 
     def flush(self) -> list[RealtimeFrame]:
         """End the speech and return the remaining frames; afterwards, only call `reset` or `close`.
@@ -199,9 +206,10 @@ class RealtimeLipSync:
         Raises:
             UsageError: The stream was flushed before, or is closed.
         """
-        self._require_unfinished()
-        self._mouths.tokens.finish()
-        return list(self._generate(time.monotonic(), 0))
+        with self._use:
+            self._require_unfinished()
+            self._mouths.tokens.finish()
+            return list(self._generate(time.monotonic(), 0))
 
     def stream(self, chunks: Iterable[NDArray[Any]]) -> Iterator[RealtimeFrame]:
         """Yield the frames for a stream of speech: push each chunk as it arrives, then flush."""

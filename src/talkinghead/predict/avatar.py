@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain, repeat
-from threading import Lock
 from typing import Any, Protocol
 
 from talkinghead.predict.audio.lip_prior import LipPrior
@@ -34,7 +33,6 @@ class AvatarPredictor(Protocol):
 
     spec: AVSpec
     lip_prior: LipPrior | None
-    detector_lock: Lock
 
     def mouth_generator(self, lip_prior: LipPrior | None = None) -> MouthGenerator:
         """Return a new mouth generator; `lip_prior` replaces the predictor's own."""
@@ -53,7 +51,8 @@ class AvatarPredictor(Protocol):
 class Avatar:
     """A detected, aligned and encoded face, created by `LipSyncPredictor.avatar`.
 
-    An avatar is immutable, so several predictions, streams and threads may use it at once.
+    Safe for concurrent callers: an avatar is immutable, so several predictions and streams may use
+    it at once.
 
     Attributes:
         predictor: the predictor that made the avatar; no other predictor can use the features.
@@ -80,7 +79,7 @@ def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
     if source.options.motion == "none":
         play = partial(_play, face_frames, source.options.extend)
         return Avatar(predictor, replace(source, play=play, is_immediate=True), face_frames)
-    play = partial(_play_moving, source, face_frames[0], predictor.detector_lock)
+    play = partial(_play_moving, source, face_frames[0])
     return Avatar(predictor, replace(source, play=play), face_frames)
 
 
@@ -133,14 +132,10 @@ def _order(face_frames: tuple[FaceFrames, ...], extend: str) -> Iterator[tuple[i
             yield from ((index, cuts[index]) for index in range(1, last + 1))
 
 
-def _play_moving(
-    source: FaceSource, encoded: FaceFrames, detector_lock: Lock
-) -> Generator[SourceFrame]:
+def _play_moving(source: FaceSource, encoded: FaceFrames) -> Generator[SourceFrame]:
     """Yield the frames of a photo with idle motion, using the encoded references."""
     known = {frame.slot: (frame.reference, frame.context) for frame in encoded}
-    with detector_lock:
-        frames = source.play()
-    with closing(frames):
+    with closing(source.play()) as frames:
         for frame in frames:
             reference, context = known[frame.slot]
             yield replace(frame, reference=reference, context=context)

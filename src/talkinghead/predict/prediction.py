@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from talkinghead.concurrency import ExclusiveUse
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.types import UInt8Array
 
@@ -34,7 +35,8 @@ class RenderReport:
 class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["Prediction"]):
     """Iterator over the frames of a prediction: (image uint8 [height, width, 3] RGB, time_s).
 
-    Use it as a context manager, or call `close`, to stop before the end.
+    Use it as a context manager, or call `close`, to stop before the end. One caller at a time: a
+    second raises a `UsageError`.
 
     Attributes:
         width: width of every frame in pixels.
@@ -51,20 +53,23 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["
         self, frames: Generator[tuple[UInt8Array, Fraction, bool]], source: FaceSource
     ) -> None:
         self._frames = frames
+        self._use = ExclusiveUse("the prediction", "make one prediction per caller")
         self.width, self.height, self.fps = source.width, source.height, source.fps
         self.colour = source.colour
         self.video_s = None if source.options.trim else source.duration_s
         self.num_frames = self.num_frames_without_face = 0
 
     def __next__(self) -> tuple[UInt8Array, Fraction]:
-        image, time_s, has_face = next(self._frames)
-        self.num_frames += 1
-        self.num_frames_without_face += not has_face
-        return image, time_s
+        with self._use:
+            image, time_s, has_face = next(self._frames)
+            self.num_frames += 1
+            self.num_frames_without_face += not has_face
+            return image, time_s
 
     def close(self) -> None:
         """Stop all stages."""
-        self._frames.close()
+        with self._use:
+            self._frames.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -12,7 +12,6 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeAlias
 
 from talkinghead.errors import UsageError
@@ -48,7 +47,8 @@ _STREAM_BATCH_SIZE = 8
 class LipSyncPredictor:
     """A predictor that animates faces with speech, loaded once for any number of predictions.
 
-    Predictions from files run one at a time; those of avatars may run in any number of threads.
+    Safe for concurrent callers: predictions may run in any number of threads, if those of a custom
+    detector, lip prior or model may.
 
     Args:
         model: a `LipSyncGenerator`, which is moved to the device, or another backend.
@@ -63,7 +63,6 @@ class LipSyncPredictor:
         lip_prior: the lip prior, None for none.
         device: the device.
         renderer: compositing of the mouth into the image.
-        detector_lock: held while an avatar's face is detected: detectors are not thread-safe.
 
     Raises:
         UsageError: The device or the precision is unknown or not available, an option is out of
@@ -91,7 +90,6 @@ class LipSyncPredictor:
             choose_emotion(getattr(self.model, "emotion", None), options.emotion)
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
-        self.detector_lock = Lock()
         if self.lip_prior is not None:
             LipPriorStream(self.lip_prior, spec)  # Checks the rates of the lip prior.
 
@@ -133,9 +131,8 @@ class LipSyncPredictor:
             MediaError: The file cannot be read.
             FaceNotFoundError: No face was found.
         """
-        with self.detector_lock:
-            source = open_face(face, self.detector, self.spec, options or SourceOptions())
-            return encode_avatar(self, source)
+        source = open_face(face, self.detector, self.spec, options or SourceOptions())
+        return encode_avatar(self, source)
 
     def predict(
         self, face: FaceInput, audio: SpeechInput, options: SourceOptions | None = None

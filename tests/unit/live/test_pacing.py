@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from talkinghead.errors import UsageError
 from talkinghead.live.pacing import AudioClock, FramePacer
 from talkinghead.live.streaming import RealtimeFrame
 
@@ -66,3 +67,16 @@ def test_frames_wait_while_playback_stalls():
     for frame in FramePacer(stalling_playback, wall.sleep).release(frames(60)):
         assert stalling_playback() == pytest.approx(float(frame.time_s), abs=1e-4)
     assert wall.now_s == pytest.approx(100 + 59 / 25 + 1, abs=1e-2)
+
+
+def test_second_caller_of_a_pacer_is_refused():
+    pacer = FramePacer(lambda: now[0], lambda _: attempt())
+    now = [0.0]
+
+    def attempt():
+        now[0] = 1.0
+        with pytest.raises(UsageError, match="pacer is in use by another caller"):
+            pacer.wait(2.0)
+
+    pacer.wait(1.0)
+    assert pacer.num_released == 1

@@ -1,7 +1,10 @@
 """A stream gives the frames of the whole file, each when it is due, and measures itself."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
+from threading import Event
 
 import numpy as np
 import pytest
@@ -155,3 +158,43 @@ def test_frames_before_skip_time_are_dropped(avatar):
     frames = [*stream.push(speech(1.2).samples, skip_before_s=0.61), *stream.flush()]
     assert [frame.time_s for frame in frames] == [Fraction(i, 25) for i in range(16, 30)]
     assert (stream.stats.num_skipped, stream.stats.num_frames) == (16, 14)
+
+
+class _BlockedRenderer(PoissonRenderer):
+    """A renderer that waits in `render` until `proceed` is set."""
+
+    began, proceed = Event(), Event()
+
+    def render(self, *args):
+        self.began.set()
+        assert self.proceed.wait(20)
+        return super().render(*args)
+
+
+def test_second_caller_is_refused_and_close_waits():
+    predictor = make_predictor(renderer=_BlockedRenderer())
+    stream = RealtimeLipSync(predictor.avatar(smooth(HEIGHT, WIDTH)))
+    with ThreadPoolExecutor(2) as threads:
+        pushed = threads.submit(stream.push, speech(1.0).samples)
+        assert _BlockedRenderer.began.wait(20)
+        for call in (partial(stream.push, np.zeros(CHUNK)), stream.flush, stream.reset):
+            with pytest.raises(
+                UsageError, match=r"stream is in use by another caller.*one Realtime"
+            ):
+                call()
+        closed = threads.submit(stream.close)
+        _BlockedRenderer.proceed.set()
+        assert pushed.result()
+        closed.result()
+
+
+def test_streams_of_concurrent_callers_are_independent(avatar):
+    voices = [speech(1.0).samples * level for level in (0.1, 0.4, 0.7, 1.0)] * 2
+
+    def animate(samples):
+        return np.stack([image for image, _ in RealtimeLipSync(avatar).stream([samples])])
+
+    expected = [animate(samples) for samples in voices[:4]] * 2
+    with ThreadPoolExecutor(8) as threads:
+        for images, alone in zip(threads.map(animate, voices), expected, strict=True):
+            np.testing.assert_array_equal(images, alone)

@@ -20,6 +20,7 @@ from helpers.small_predictor import (
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
 from talkinghead.predict import avatar as avatar_module
+from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.source import playback
@@ -223,6 +224,16 @@ def test_several_threads_can_share_an_avatar(predictor, photo):
         at_once = list(pool.map(lambda given: images(predictor, avatar, given), speeches))
     assert np.array_equal(at_once, one_by_one)
     assert not np.array_equal(one_by_one[0], one_by_one[1])
+
+
+def test_second_caller_of_a_prediction_is_refused(predictor, photo):
+    def chunks():
+        with pytest.raises(UsageError, match="prediction is in use by another caller"):
+            next(prediction)
+        yield speech(0.2).samples
+
+    prediction = predictor.predict(photo, SpeechStream(chunks(), 16_000))
+    assert len(list(prediction)) == 5
 
 
 def test_avatar_uses_only_start_of_long_video(predictor, video, monkeypatch, caplog):

@@ -25,7 +25,7 @@ _DETECTORS = {
 
 
 class FaceDetector(Protocol):
-    """Detector of faces and their landmarks; only one thread at a time may use an instance.
+    """Detector of faces and their landmarks, safe for concurrent callers.
 
     Attributes:
         topology: order of the landmarks, "mesh468" or "ibug68".

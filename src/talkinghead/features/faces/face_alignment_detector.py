@@ -7,6 +7,7 @@ Paper: Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D face al
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from talkinghead.types import Box, Face, FloatArray, UInt8Array
 class FaceAlignmentDetector:
     """Face detector with S3FD and FAN, for GPUs or where 68 landmarks are needed.
 
-    The weights (about 180 MB) are downloaded at first use into torch hub's checkpoint folder; files
-    of these names that are already there are used offline.
+    Safe for concurrent callers. The weights (about 180 MB) are downloaded at first use into torch
+    hub's checkpoint folder; files of these names that are already there are used offline.
 
     Args:
         device: torch device.
@@ -49,10 +50,13 @@ class FaceAlignmentDetector:
             face_detector_kwargs={"path_to_detector": str(detector_weights)},
         )
         self.min_score = min_score
+        self._lock = Lock()
 
     def detect(self, image: UInt8Array) -> list[Face]:
         """Return the faces in an image, largest first; see `FaceDetector.detect`."""
-        boxes = [box[:4] for box in self._network.face_detector.detect_from_image(image.copy())]
+        with self._lock:
+            rows = self._network.face_detector.detect_from_image(image.copy())
+        boxes = [row[:4] for row in rows]
         faces = self._fit(image, boxes) if boxes else []
         return sorted(faces, key=lambda face: -face.box.width * face.box.height)
 
@@ -63,9 +67,10 @@ class FaceAlignmentDetector:
 
     def _fit(self, image: UInt8Array, boxes: list[FloatArray]) -> list[Face]:
         """Run FAN in each box and return the faces with a sufficient score."""
-        found, scores, _ = self._network.get_landmarks_from_image(
-            image, detected_faces=boxes, return_landmark_score=True
-        )
+        with self._lock:
+            found, scores, _ = self._network.get_landmarks_from_image(
+                image, detected_faces=boxes, return_landmark_score=True
+            )
         faces = []
         for points, peaks in zip(found, scores, strict=True):
             score = float(np.clip(np.mean(peaks), 0, 1))

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
@@ -72,8 +73,9 @@ class Region(NamedTuple):
 class LiteRtDetector:
     """Face detector with BlazeFace for faces and FaceMesh for 468 landmarks.
 
-    Eye corners, nose bridge, forehead and the region of the next frame are found with the mouth
-    hidden, so that a crop made from them does not depend on the mouth opening.
+    Safe for concurrent callers. Eye corners, nose bridge, forehead and the region of the next frame
+    are found with the mouth hidden, so that a crop made from them does not depend on the mouth
+    opening.
 
     Args:
         num_threads: threads of each network.
@@ -104,6 +106,8 @@ class LiteRtDetector:
             _load(folder / f"{name}.tflite", num_threads) for name in WEIGHTS_SHA256
         )
         self._mesh = mesh
+        # An interpreter serves one thread at a time.
+        self._lock = Lock()
         # Network, anchors, and side of the input in pixels.
         self._full_range = full, make_anchors(FULL_RANGE_GRIDS), 192
         self._short_range = short, make_anchors(SHORT_RANGE_GRIDS), 128
@@ -149,7 +153,7 @@ class LiteRtDetector:
         """Return BlazeFace's decoded rows [num_rows, 17] in image pixels."""
         network, anchors, size = detector
         crop, to_image = _cut(image, region, size)
-        regressors, logits = _run(network, crop / np.float32(127.5) - 1)
+        regressors, logits = self._run(network, crop / np.float32(127.5) - 1)
         rows = decode(regressors[0], logits[0, :, 0], anchors, size, self.min_score)
         # The region is not rotated, so boxes stay axis-aligned.
         rows[:, :SCORE] = rows[:, :SCORE] * to_image[0, 0] + np.tile(to_image[:, 2], SCORE // 2)
@@ -176,9 +180,17 @@ class LiteRtDetector:
 
     def _run_mesh(self, crop: FloatArray) -> tuple[FloatArray, float]:
         """Run FaceMesh; return its points [468, 2] in crop pixels and the probability of a face."""
-        points, presence = _run(self._mesh, crop / np.float32(255))
+        points, presence = self._run(self._mesh, crop / np.float32(255))
         score = 1 / (1 + math.exp(-float(np.clip(presence.item(), -80, 80))))
         return points.reshape(468, 3)[:, :2].copy(), score
+
+    def _run(self, network: Interpreter, image: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Run a network with two outputs on an image float32 [size, size, 3]."""
+        with self._lock:
+            network.set_tensor(network.get_input_details()[0]["index"], image[None])
+            network.invoke()
+            first, second = network.get_output_details()
+            return network.get_tensor(first["index"]), network.get_tensor(second["index"])
 
 
 def _is_off(found: Region, region: Region) -> bool:
@@ -236,14 +248,6 @@ def _without_stderr() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(devnull)
-
-
-def _run(network: Interpreter, image: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Run a network with two outputs on an image float32 [size, size, 3]."""
-    network.set_tensor(network.get_input_details()[0]["index"], image[None])
-    network.invoke()
-    first, second = network.get_output_details()
-    return network.get_tensor(first["index"]), network.get_tensor(second["index"])
 
 
 def _check(image: UInt8Array) -> None:

@@ -24,7 +24,8 @@ class SpeechStream:
 
     The reader that first needs more speech takes the next chunk from the source and appends it to
     the queues of all readers. In a prediction the readers are the generator and the audio track.
-    The distance between them is limited by the short queues of the pipeline.
+    The distance between them is limited by the short queues of the pipeline. Safe for concurrent
+    readers; once reading has begun, another reader raises a `UsageError`.
 
     Args:
         chunks: float32 [num_samples] in [-1, 1], mono, of any length. A generator is closed when

@@ -27,6 +27,9 @@ class LipPrior(Protocol):
     speech into chunks makes no difference. A source that needs no audio, such as the phoneme times
     of a voice or an edited curve, sets `past_s` and `ahead_s` to 0 and uses `first_frame`.
 
+    Predictions and streams share a prior, so `predict_motion` must be safe for concurrent callers;
+    that of `WhisperLipPrior` is.
+
     Attributes:
         past_s: seconds of speech before a block that the block's motion depends on.
         block_s: seconds of a block, a whole number of frames.

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -53,6 +54,14 @@ def test_landmarks_follow_a_similarity_transform_of_a_grey_photo(detector, astro
     (found,) = detector.detect(cv2.warpAffine(grey, matrix, size, flags=method))
     error = np.abs(found.points - face.points @ matrix[:, :2].T - matrix[:, 2]).mean()
     assert error < 1.5 * max(1, matrix[0, 0])
+
+
+def test_detector_is_safe_for_concurrent_callers(detector, astronaut):
+    images = [np.roll(astronaut, 8 * number, axis=1) for number in range(8)] * 3
+    alone = [detector.detect(image)[0].points for image in images[:8]] * 3
+    with ThreadPoolExecutor(8) as threads:
+        for faces, points in zip(threads.map(detector.detect, images), alone, strict=True):
+            np.testing.assert_array_equal(faces[0].points, points)
 
 
 def test_small_face_in_a_large_photo_is_detected(detector, astronaut):
