@@ -87,7 +87,7 @@ class TalkingHeadVideoGenerator(VideoGenerator):
         if buffer_s < 0:
             raise UsageError(f"buffer_s={buffer_s}: expected 0 s or more")
         self._live = LiveAvatar(avatar, sample_rate, label)
-        self._live.next_frame()
+        self._live.next_frame()  # The first frame takes much longer than the others.
         self._buffer = np.zeros(round(buffer_s * sample_rate), np.float32)
         self._lag_s = 0.0
         # One thread, so that no two calls generate frames at once.

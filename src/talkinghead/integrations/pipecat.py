@@ -112,9 +112,7 @@ class TalkingHeadVideoService(AIService):
         """Prepare the avatar for the sample rate of the pipeline's output."""
         await super().setup(setup)
         self._sample_rate = setup.audio_out_sample_rate
-        self._live = await asyncio.to_thread(
-            LiveAvatar, self._avatar, self._sample_rate, self._label
-        )
+        self._live = await asyncio.to_thread(self._prepared_avatar)
         self._loop = AvatarLoop(self._live)
 
     async def stop(self, frame: EndFrame) -> None:
@@ -156,6 +154,11 @@ class TalkingHeadVideoService(AIService):
             await self.push_frame(frame)
         else:
             await self._push_after(self._received, frame)
+
+    def _prepared_avatar(self) -> LiveAvatar:
+        live = LiveAvatar(self._avatar, self._sample_rate, self._label)
+        live.next_frame()  # The first frame takes much longer than the others.
+        return live
 
     def _start_avatar(self) -> None:
         """Start the avatar's thread, unless it runs or has stopped."""
