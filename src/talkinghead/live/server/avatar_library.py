@@ -106,11 +106,10 @@ class AvatarLibrary:
 
     def _files(self) -> dict[str, Path]:
         files = {DEFAULT_ID: self._settings.face} if self._settings.face else {}
-        if self._settings.avatars is not None and self._settings.avatars.is_dir():
-            known = VIDEO_SUFFIXES | _PHOTO_SUFFIXES
-            for path in sorted(self._settings.avatars.iterdir()):
-                if path.suffix.lower() in known and path.is_file():
-                    files[path.name] = path
+        folder, known = self._settings.avatars, VIDEO_SUFFIXES | _PHOTO_SUFFIXES
+        for path in sorted(Path(folder).iterdir()) if folder is not None else ():
+            if path.suffix.lower() in known and path.is_file():
+                files[path.name] = path
         return files
 
 

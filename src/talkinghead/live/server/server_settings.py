@@ -66,7 +66,8 @@ class ServerSettings:
             reverse proxy. A server on a loopback address refuses all others.
 
     Raises:
-        UsageError: The server would be open to other machines without a token.
+        UsageError: The server would be open to other machines without a token, or the folder does
+            not exist.
 
     Example:
         >>> settings = ServerSettings(face=Path("photo.jpg"), voices=("joe",), llms=("llama",))
@@ -77,7 +78,7 @@ class ServerSettings:
     port: int = 8000
     token: str | None = field(default=None, repr=False)
     face: Path | None = None
-    avatars: Path | None = None
+    avatars: str | Path | None = None
     voices: tuple[str, ...] = ()
     llms: tuple[str, ...] = ()
     personas: Mapping[str, str] = field(default_factory=dict)
@@ -113,6 +114,8 @@ class ServerSettings:
                 f"host={self.host} opens the server to other machines: give token=..., a secret "
                 "that clients must send, or host=127.0.0.1"
             )
+        if self.avatars is not None and not Path(self.avatars).is_dir():
+            raise UsageError(f"avatars={self.avatars} is not a folder of photos and videos")
 
     @property
     def is_local(self) -> bool:

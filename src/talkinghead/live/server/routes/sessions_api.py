@@ -289,15 +289,15 @@ async def run_until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
     """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            error = task.exception()
-            if error is not None and not isinstance(error, WebSocketDisconnect):
-                raise error
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks)
+    errors = [task.exception() for task in tasks if not task.cancelled()]
+    for error in errors:
+        if error is not None and not isinstance(error, WebSocketDisconnect):
+            raise error
 
 
 async def _recorded(session: Session, key: str, media_type: str, name: str) -> FileResponse:
