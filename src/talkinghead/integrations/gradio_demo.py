@@ -224,7 +224,7 @@ def _add_speech(renderer: DemoRenderer) -> list[Any]:
     kinds = [("Audio", "audio"), ("Text", "text")]
     kind = gr.Radio(kinds, value="audio", label="Speech", visible=has_voice)
     with gr.Column() as audio_area:
-        audio = gr.Audio(type="filepath", label="Audio", editable=False)
+        audio = gr.Audio(type="filepath", label="Audio", editable=False, buttons=[])
     with gr.Column(visible=False) as text_area:
         text = gr.Textbox(
             label="Text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import socket
 import sys
 import threading
@@ -250,3 +251,42 @@ def test_missing_gradio_is_reported(monkeypatch):
     with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[demo\]'"):
         importlib.import_module("talkinghead.integrations.gradio_demo")
     assert main(["demo"]) == 1
+
+
+@pytest.fixture
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("needs Chromium")
+    flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    flags += ["--disable-background-networking", "--disable-component-update"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+def test_page_records_speech_and_loads_nothing_from_other_hosts(client, media, browser):
+    page = browser.new_page()
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.goto(client.src)
+    page.locator("input[type=file]").first.set_input_files(media / "photo.png")
+    page.get_by_role("button", name="Remove Image").wait_for()
+    page.get_by_role("button", name="Record audio").click()
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    page.get_by_role("button", name="Make the video").click()
+    page.get_by_text("consent is missing").wait_for()
+    page.get_by_label("The person shown has agreed").check()
+    page.get_by_role("button", name="Make the video").click()
+    page.wait_for_function("document.querySelector('.result video')?.duration > 1")
+    page.get_by_role("radio", name="Text").check()
+    page.get_by_label("Text", exact=True).last.fill("Hello.")
+    page.get_by_role("button", name="Make the video").click()
+    page.wait_for_function("document.querySelector('.result video')?.duration < 0.8")
+    local = (client.src, "data:", "blob:")
+    assert not [url for url in urls if not url.startswith(local)]
