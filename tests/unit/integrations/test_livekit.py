@@ -1,0 +1,288 @@
+"""The LiveKit avatars speak an agent's audio, without a server."""
+
+import asyncio
+import importlib
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from helpers.livekit_rooms import (
+    RATE,
+    LocalRoom,
+    MediaRecord,
+    SampleTTS,
+    audio_frames,
+    samples_of,
+)
+from helpers.media_files import smooth
+from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech
+from livekit import rtc
+from livekit.agents import Agent, AgentSession
+from livekit.agents.voice.avatar import AudioSegmentEnd, DataStreamAudioOutput
+
+from talkinghead.errors import DependencyError, UsageError
+from talkinghead.integrations.livekit import AvatarWorker, LocalAvatar, TalkingHeadVideoGenerator
+from talkinghead.live.live_avatar import LiveAvatar
+
+BUFFER_S = 0.12
+
+
+@pytest.fixture(scope="module")
+def avatar():
+    return make_predictor().avatar(smooth(HEIGHT, WIDTH))
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left():
+    yield
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("livekit-avatar", "live-speech"))]
+
+
+def noise(duration_s, seed=0):
+    return speech(duration_s, RATE, seed).samples
+
+
+def pcm(samples):
+    return (samples * 32_768).astype(np.int16)
+
+
+async def push(generator, samples):
+    for frame in audio_frames(samples):
+        await generator.push_audio(frame)
+    await generator.push_audio(AudioSegmentEnd())
+
+
+async def take_segment(stream):
+    """Return the frames up to the end of a segment, without the idle frames before it."""
+    frames, has_audio = [], False
+    async for frame in stream:
+        has_audio = has_audio or isinstance(frame, rtc.AudioFrame)
+        if has_audio:
+            frames.append(frame)
+        if isinstance(frame, AudioSegmentEnd):
+            return frames
+    raise AssertionError("the stream has ended")
+
+
+def split(frames):
+    return [[f for f in frames if isinstance(f, kind)] for kind in (rtc.VideoFrame, rtc.AudioFrame)]
+
+
+def generate(avatar, talk, **options):
+    async def run():
+        generator = TalkingHeadVideoGenerator(avatar, sample_rate=RATE, **options)
+        stream = aiter(generator)
+        try:
+            return await asyncio.wait_for(talk(generator, stream), 20)
+        finally:
+            await stream.aclose()
+            await generator.aclose()
+
+    return asyncio.run(run())
+
+
+def test_segment_has_audio_after_each_image(avatar):
+    samples = noise(0.5)
+
+    async def talk(generator, stream):
+        assert generator.options.video_fps == 25
+        assert generator.options.audio_sample_rate == RATE
+        idle = [await anext(stream) for _ in range(3)]
+        await push(generator, samples)
+        return idle, await take_segment(stream), [await anext(stream) for _ in range(3)]
+
+    before, segment, after = generate(avatar, talk)
+    assert all(isinstance(frame, rtc.VideoFrame) for frame in (*before, *after))
+    images, audio = split(segment)
+    # Silence, and then a frame of audio for each image; the first image is before the silence.
+    assert [type(frame) for frame in segment[1:-1:2]] == [rtc.AudioFrame] * (len(audio) - 1)
+    assert len(images) == len(audio) - 2
+    assert {frame.samples_per_channel for frame in audio[1:]} == {RATE // 25}
+    spoken = samples_of(audio)[round(BUFFER_S * RATE) :]
+    np.testing.assert_allclose(spoken[: len(samples)], pcm(samples), atol=2)
+    assert not spoken[len(samples) + RATE // 25 :].any()
+    assert len({bytes(image.data) for image in images}) > 5
+
+
+def test_images_have_the_colours_of_the_photo(avatar):
+    async def talk(generator, stream):
+        return await anext(stream)
+
+    planar = generate(avatar, talk).convert(rtc.VideoBufferType.I420)
+    image = planar.convert(rtc.VideoBufferType.RGBA)
+    shown = np.frombuffer(image.data, np.uint8).reshape(HEIGHT, WIDTH, 4)
+    # The corner is outside of the mouth's region. LiveKit converts to limited-range YUV 4:2:0.
+    corner = shown[:40, :40, :3].astype(int) - smooth(HEIGHT, WIDTH)[:40, :40]
+    assert np.abs(corner).mean() < 3
+
+
+def test_cleared_segment_has_no_more_audio_and_no_end(avatar):
+    next_words = noise(0.3, seed=5)
+
+    async def talk(generator, stream):
+        for frame in audio_frames(noise(2.0)):
+            await generator.push_audio(frame)
+        cleared = [await anext(stream) for _ in range(40)]
+        generator.clear_buffer()
+        idle = [await anext(stream) for _ in range(10)]
+        await generator.push_audio(AudioSegmentEnd())  # The end of the cleared segment.
+        await push(generator, next_words)
+        return cleared, idle, await take_segment(stream)
+
+    cleared, idle, segment = generate(avatar, talk)
+    assert len(split(cleared)[1]) > 10
+    assert all(isinstance(frame, rtc.VideoFrame) for frame in idle)
+    spoken = samples_of(split(segment)[1])[round(BUFFER_S * RATE) :]
+    np.testing.assert_allclose(spoken[: len(next_words)], pcm(next_words), atol=2)
+    assert len(spoken) / RATE == pytest.approx(0.5, abs=0.05)
+
+
+def test_end_is_reported_of_each_segment(avatar):
+    async def talk(generator, stream):
+        await generator.push_audio(AudioSegmentEnd())  # Without audio: not reported.
+        for seed in (1, 2):
+            await push(generator, noise(0.3, seed))
+        segments = [await take_segment(stream) for _ in range(2)]
+        # Audio that stops for more than half a second ends a reply, but not the segment.
+        for frame in audio_frames(noise(0.3, 3)):
+            await generator.push_audio(frame)
+        pause = [await anext(stream) for _ in range(60)]
+        await push(generator, noise(0.3, 4))
+        return segments, pause, await take_segment(stream)
+
+    segments, pause, last = generate(avatar, talk)
+    for seed, segment in zip((1, 2), segments, strict=True):
+        audio = samples_of(split(segment)[1])
+        buffered = round(BUFFER_S * RATE) if seed == 1 else 0
+        expected = pcm(noise(0.3, seed))
+        np.testing.assert_allclose(audio[buffered:][: len(expected)], expected, atol=2)
+    assert not [frame for frame in pause if isinstance(frame, AudioSegmentEnd)]
+    assert samples_of(split(last)[1]).any()
+
+
+def test_stereo_audio_at_another_rate_is_converted(avatar):
+    mono = speech(0.4, 16_000).samples
+
+    async def talk(generator, stream):
+        stereo = np.stack([mono, np.zeros_like(mono)], axis=1)
+        for frame in audio_frames(stereo, 16_000, num_channels=2):
+            await generator.push_audio(frame)
+        await generator.push_audio(AudioSegmentEnd())
+        await push(generator, noise(0.2))
+        return await take_segment(stream)
+
+    audio = samples_of(split(generate(avatar, talk))[1])[round(BUFFER_S * RATE) :]
+    at_16k = np.interp(np.arange(len(mono)) * 1.5, np.arange(len(audio)), audio)
+    assert np.corrcoef(at_16k, mono)[0, 1] > 0.9
+    assert at_16k.std() == pytest.approx(pcm(mono).std() / 2, rel=0.1)
+
+
+def test_images_are_repeated_when_generating_is_slow(avatar, monkeypatch):
+    def slow_frame(self):
+        time.sleep(0.1)
+        return next_frame(self)
+
+    next_frame = LiveAvatar.next_frame
+    monkeypatch.setattr(LiveAvatar, "next_frame", slow_frame)
+    samples = noise(1.0)
+
+    async def talk(generator, stream):
+        await push(generator, samples)
+        await anext(stream)
+        started_s = time.monotonic()
+        return await take_segment(stream), time.monotonic() - started_s
+
+    segment, elapsed_s = generate(avatar, talk)
+    images, audio = split(segment)
+    assert elapsed_s < 1.8  # 3 s with an image for each frame.
+    assert len({bytes(image.data) for image in images}) < 0.8 * len(images)
+    spoken = samples_of(audio)[round(BUFFER_S * RATE) :]
+    np.testing.assert_allclose(spoken[: len(samples)], pcm(samples), atol=2)
+
+
+def test_local_avatar_speaks_for_a_session(avatar, monkeypatch):
+    record, events = MediaRecord(monkeypatch), []
+
+    async def run():
+        session = AgentSession(
+            tts=SampleTTS(lambda text: noise(float(text))), resume_false_interruption=False
+        )
+        face, room = LocalAvatar(avatar, sample_rate=RATE), LocalRoom()
+        await face.start(session, room)
+        session.output.audio.on("playback_finished", events.append)
+        await session.start(agent=Agent(instructions=""))
+        await session.say("0.6")
+        long = session.say("5.0")
+        await asyncio.sleep(0.8)
+        await session.interrupt()
+        await long
+        num_pushed = len(record.pushed)
+        await asyncio.sleep(0.4)
+        silent = record.pushed[num_pushed + 1 :]
+        await session.say("0.4")
+        await session.aclose()
+        await face.aclose()
+        return room, silent
+
+    room, silent = asyncio.run(asyncio.wait_for(run(), 20))
+    sources = rtc.TrackSource
+    published = [sources.SOURCE_MICROPHONE, sources.SOURCE_CAMERA]
+    assert room.local_participant.published == published
+    assert [event.interrupted for event in events] == [False, True, False]
+    assert events[0].playback_position == pytest.approx(0.6 + BUFFER_S + 0.2, abs=0.1)
+    assert 0.3 < events[1].playback_position < 1.1
+    assert len(silent) > 4
+    assert all(isinstance(frame, rtc.VideoFrame) for frame in silent)
+    assert np.abs(np.median(record.skew_s())) < 0.04
+
+
+def test_worker_speaks_for_an_agent_in_another_process(avatar, monkeypatch):
+    record, events = MediaRecord(monkeypatch), []
+    agent_room = LocalRoom("agent")
+    room = LocalRoom("avatar", rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD)
+    agent_room.connect(room)
+
+    async def speak(output, samples):
+        for frame in audio_frames(samples):
+            await output.capture_frame(frame)
+        output.flush()
+
+    async def run():
+        running = asyncio.create_task(AvatarWorker(avatar, sample_rate=RATE).run(room))
+        while not record.pushed:
+            await asyncio.sleep(0.02)
+        output = DataStreamAudioOutput(
+            agent_room, destination_identity="avatar", wait_playback_start=True
+        )
+        output.on("playback_finished", events.append)
+        await speak(output, noise(0.5))
+        await output.wait_for_playout()
+        await speak(output, noise(5.0))
+        await asyncio.sleep(0.6)
+        output.clear_buffer()
+        await output.wait_for_playout()
+        await speak(output, noise(0.3))
+        await output.wait_for_playout()
+        room.emit("participant_disconnected", agent_room.local_participant)
+        await running
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert [event.interrupted for event in events] == [False, True, False]
+    assert events[0].playback_position == pytest.approx(0.5 + BUFFER_S + 0.2, abs=0.1)
+    assert events[1].playback_position < 0.9
+    assert events[2].playback_position == pytest.approx(0.3 + BUFFER_S + 0.2, abs=0.1)
+
+
+def test_negative_buffer_is_refused(avatar):
+    with pytest.raises(UsageError, match="buffer_s=-1"):
+        TalkingHeadVideoGenerator(avatar, buffer_s=-1)
+
+
+def test_missing_package_names_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "livekit.agents.voice.avatar", None)
+    monkeypatch.delitem(sys.modules, "talkinghead.integrations.livekit")
+    with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[livekit\]'"):
+        importlib.import_module("talkinghead.integrations.livekit")
