@@ -13,6 +13,8 @@ from weakref import WeakSet
 T = TypeVar("T")
 
 _POLL_S = 0.1
+# Interval at which a consumer that waits for an item checks for cancellation.
+_CANCEL_POLL_S = 0.01
 # Maximum time that the interpreter waits for abandoned stages when it exits.
 _EXIT_TIMEOUT_S = 5.0
 # Queue entry: an item, a flag that marks the end, and the exception that ended the stage.
@@ -50,7 +52,7 @@ def in_thread(
     try:
         while cancel is None or not cancel.is_set():
             try:
-                item, is_last, error = items.get(timeout=_POLL_S if cancel else None)
+                item, is_last, error = items.get(timeout=_CANCEL_POLL_S if cancel else None)
             except queue.Empty:
                 continue
             if error is not None:
