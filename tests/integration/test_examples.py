@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,43 @@ def test_conversation_example(media):
     shown = _run("conversation", media, "photo.jpg", "answers", "Hi.")
     assert "answer_1.mp4: You said: Hi." in shown
     assert (media / "answers/answer_1.mp4").is_file()
+
+
+@pytest.mark.slow
+def test_space_app_example(media):
+    pytest.importorskip("piper", reason="needs the extra offline")
+    gradio_client = pytest.importorskip("gradio_client", reason="needs the extra demo")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [sys.executable, str(EXAMPLES / "space_app.py")]
+    with subprocess.Popen(program, cwd=media, env={**os.environ, "PORT": str(port)}) as process:
+        try:
+            _wait_for(port, process)
+            client = gradio_client.Client(f"http://127.0.0.1:{port}", verbose=False)
+            video = client.predict(
+                photo=gradio_client.handle_file(media / "photo.jpg"),
+                video=None,
+                speech_kind="text",
+                audio=None,
+                text="Hi.",
+                consent=True,
+                api_name="/make_video",
+            )
+        finally:
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    assert len(probe_output(video)[0]) > 10
+
+
+def _wait_for(port, process) -> None:
+    """Wait until a process listens on a port."""
+    while True:
+        assert process.poll() is None, "the program has ended"
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
