@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import struct
 import threading
+import time
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import uvicorn
 from starlette.testclient import TestClient
 
-from talkinghead.errors import UsageError
+from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.server.app import create_app
 from talkinghead.live.server.server_settings import ServerSettings
 from talkinghead.live.session.session_pool import PoolFullError, PoolOptions, SessionLostError
@@ -173,3 +177,23 @@ def wav_bytes(duration_s=0.1, sample_rate=16_000, channels=1, width=2):
         sample_rate, sample_rate * block, block, 8 * width,
     )  # fmt: skip
     return head + struct.pack("<4sI", b"data", len(data)) + data
+
+
+class FakeRunner:
+    """A renderer of video jobs that does what the text says: "fail", "crash", "wait" or render."""
+
+    def run(self, job, progress):
+        progress(1, 4)
+        match job.text:
+            case "fail":
+                error = MediaError(f"{job.face}: cannot be read")
+                return SimpleNamespace(error=error)
+            case "raise":
+                raise RuntimeError("secret")
+            case "crash":
+                os._exit(1)
+            case "wait":
+                Path(job.output).with_name("started").touch()
+                time.sleep(60)
+        Path(job.output).write_bytes(b"video of %s" % str(job.audio or job.text).encode())
+        return SimpleNamespace(error=None)

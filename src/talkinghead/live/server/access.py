@@ -140,12 +140,15 @@ class AccessControl:
         limit = self._settings.max_json_bytes
         if _UPLOADING.fullmatch(scope["path"]):
             limit = self._settings.max_upload_bytes + _FORM_BYTES
+        declared = int(Headers(scope=scope).get("content-length", 0))
         num_bytes, is_complete = 0, False
 
         async def limited() -> Message:
             nonlocal num_bytes, is_complete
             if is_complete:  # The next message is the disconnect, after any time.
                 return await receive()
+            if declared > limit:
+                raise HTTPException(413, f"the request is larger than {limit:,} bytes")
             try:
                 async with asyncio.timeout(self._settings.body_timeout_s):
                     message = await receive()

@@ -44,6 +44,7 @@ _SIGNATURES: dict[str, tuple[re.Pattern[bytes], tuple[Kind, ...]]] = {
 _MAX_FPS = 30
 # A face is searched in every frame of this distance.
 _SEARCH_FRAMES = 5
+_NICENESS = 10
 _MAX_OUTPUT_BYTES = 2**28
 _SPEECH_RATES = (8_000, 48_000)
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -158,11 +159,14 @@ async def _decode(work: Path, kind: Kind, limits: DecodeLimits) -> str:
 
 def main(kind: Kind, limits: DecodeLimits) -> None:
     """Decode `upload` in the current folder, and print a JSON line with the file or the error."""
-    import talkinghead.features.faces.litert_detector  # noqa: F401 - before memory is limited
+    if kind == "face":
+        # Libraries are not counted in the limits.
+        import talkinghead.features.faces.litert_detector  # noqa: F401
 
     _limit_resources(limits)
+    os.nice(_NICENESS)  # Live sessions go before uploads.
     try:
-        file = (_rewrite_face if kind == "face" else _rewrite_speech)(Path("upload"), limits)
+        file = (rewrite_face if kind == "face" else rewrite_speech)(Path("upload"), limits)
         result = {"file": file.name}
     except TalkingHeadError as error:
         result = {"error": type(error).__name__, "message": str(error)}
@@ -182,7 +186,7 @@ def _limit_resources(limits: DecodeLimits) -> None:
     signal.alarm(round(2 * limits.time_s) + 1)
 
 
-def _rewrite_face(path: Path, limits: DecodeLimits) -> Path:
+def rewrite_face(path: Path, limits: DecodeLimits) -> Path:
     """Write a photo as PNG, or a video as MP4 without audio; both reduced in size."""
     from talkinghead.features.faces.detector import build_detector
     from talkinghead.media.container import find_video, open_input
@@ -251,7 +255,7 @@ def _resize(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(image.dtype, copy=False)
 
 
-def _rewrite_speech(path: Path, limits: DecodeLimits) -> Path:
+def rewrite_speech(path: Path, limits: DecodeLimits) -> Path:
     """Write speech as a WAV file, 16-bit and mono."""
     import wave
 

@@ -27,9 +27,11 @@ from talkinghead.live.server.server_settings import ServerSettings, VideoRunner
 from talkinghead.live.server.uploads import UploadChecker
 from talkinghead.predict.batch.jobs import Job
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+State = Literal["queued", "running", "done", "failed"]
 
 _RETRY_AFTER_S = 60
+# Live sessions go before videos.
+_NICENESS = 10
 
 
 class VideoState(BaseModel):
@@ -142,8 +144,6 @@ class VideoJobs:
             number, done, total = self._progress
             progress = done / total if number == job.number and total else 0
             return VideoState(id=job_id, state="running", progress=min(1.0, progress))
-        if future.cancelled():
-            return VideoState(id=job_id, state="cancelled", progress=0)
         if (error := future.exception()) is not None:
             return VideoState(id=job_id, state="failed", progress=0, error=_message(error))
         return VideoState(id=job_id, state="done", progress=1)
@@ -182,6 +182,7 @@ class _Worker:
 
 def _start_worker(progress: Any) -> None:
     _Worker.progress = progress
+    os.nice(_NICENESS)
 
 
 def _render(
