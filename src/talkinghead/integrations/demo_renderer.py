@@ -48,7 +48,7 @@ class DemoOptions:
 
     Attributes:
         visible_label: Initial text of the visible label, which visitors may change.
-        max_upload_mb: Maximum size of a file in megabytes.
+        max_upload_bytes: Maximum size of a file.
         max_photo_pixels: Maximum size of a photo in pixels; a photo with a side above 1280 pixels
             is scaled down.
         max_video_pixels: Maximum size of a video's frames in pixels.
@@ -59,7 +59,7 @@ class DemoOptions:
     """
 
     visible_label: str = "AI generated"
-    max_upload_mb: int = 50
+    max_upload_bytes: int = 50_000_000
     max_photo_pixels: int = 50_000_000
     max_video_pixels: int = 1920 * 1080
     max_speech_s: int = 60

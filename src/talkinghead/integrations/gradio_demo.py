@@ -128,7 +128,7 @@ class GradioDemo:
                 server_name=host,
                 server_port=port,
                 auth=(USER, password) if password else None,
-                max_file_size=f"{self.options.max_upload_mb}mb",
+                max_file_size=self.options.max_upload_bytes,
                 app_kwargs={"middleware": [Middleware(_ContentPolicy)]},
                 **_LAUNCH_OPTIONS,
             )

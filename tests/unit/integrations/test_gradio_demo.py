@@ -11,11 +11,12 @@ import time
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
-import httpx
 import numpy as np
 import pytest
 from helpers.media_files import write_media, write_wav
+from helpers.predict_command import write_checkpoint
 from helpers.small_predictor import (
     HEIGHT,
     WIDTH,
@@ -32,14 +33,18 @@ from talkinghead.media.reader import read_image
 from talkinghead.media.writer import write_image
 from talkinghead.predict.compositing.renderers import FeatherRenderer
 from talkinghead.predict.output.provenance import GENERATED_BY
+from talkinghead.runtime import packaged_weights
 from talkinghead.speech.sentence_speech import speak_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio")
 gradio_client = pytest.importorskip("gradio_client", reason="needs the extra demo")
+httpx = pytest.importorskip("httpx")
 
 from talkinghead.integrations.gradio_demo import USER, GradioDemo  # noqa: E402
 
-OPTIONS = DemoOptions(max_upload_mb=1, max_speech_s=3, max_text_chars=20, max_photo_pixels=100_000)
+OPTIONS = DemoOptions(
+    max_upload_bytes=1_000_000, max_speech_s=3, max_text_chars=20, max_photo_pixels=100_000
+)
 SPEECH_S = 1.0
 
 
@@ -165,7 +170,7 @@ def test_unusable_input_gives_its_message(client, media, given, expected):
 
 def test_large_upload_is_refused(client):
     upload = f"{client.src_prefixed}upload"
-    for size, status in ((1_000_000, 200), (1_100_000, 413)):
+    for size, status in ((1_000_000, 200), (1_000_001, 413)):
         assert httpx.post(upload, files={"files": bytes(size)}).status_code == status
 
 
@@ -251,6 +256,21 @@ def test_missing_gradio_is_reported(monkeypatch):
     with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[demo\]'"):
         importlib.import_module("talkinghead.integrations.gradio_demo")
     assert main(["demo"]) == 1
+
+
+def test_command_serves_its_configuration(tmp_path, monkeypatch, capfd):
+    launched = []
+    monkeypatch.setattr(GradioDemo, "launch", lambda *given: launched.append(given))
+    monkeypatch.setenv("TALKINGHEAD_PASSWORD", "a $ecret")
+    missing = Mock(side_effect=DependencyError("there is no voice"))
+    monkeypatch.setattr(packaged_weights, "voice", missing)
+    write_checkpoint(tmp_path / "small.safetensors")
+    arguments = [f"checkpoint={tmp_path / 'small.safetensors'}", "articulation=1.5", "keep_s=60"]
+    assert main(["demo", *arguments, "lip_prior=none", "host=0.0.0.0", "port=8080"]) == 0
+    ((demo, *address),) = launched
+    assert address == ["0.0.0.0", 8080, "a $ecret"]
+    assert demo.options == DemoOptions(keep_s=60)
+    assert "accepts audio, but no text: there is no voice" in capfd.readouterr().out
 
 
 @pytest.fixture
