@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Interval at which cancellation is checked while waiting for a response.
-_POLL_S = 0.05
+_POLL_S = 0.01
 _MAX_QUOTED_CHARS = 300
 _loop_lock = Lock()
 

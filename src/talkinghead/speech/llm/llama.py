@@ -17,7 +17,7 @@ from talkinghead.runtime.packaged_weights import smollm2
 from talkinghead.speech.protocols import Message
 
 # Interval at which cancellation is checked while waiting for the reply.
-_POLL_S = 0.05
+_POLL_S = 0.01
 
 
 class Llama:

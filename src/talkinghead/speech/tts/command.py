@@ -17,7 +17,7 @@ from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
 # Interval at which cancellation is checked while the program runs.
-_POLL_S = 0.02
+_POLL_S = 0.01
 # Maximum size in bytes of a WAV file without samples.
 _HEADER_BYTES = 48
 
