@@ -91,6 +91,9 @@ async function loadConfig() {
     const config = await api.config();
     settings.setConfig(config);
     iceServers = config.ice_servers ?? [];
+    byId("message").maxLength = config.limits?.max_text_chars ?? 2000;
+    // The images carry the server's label: the page need not show it twice.
+    byId("face").dataset.labelled = String(Boolean(config.label));
     byId("settings-open").disabled = false;
     return true;
   } catch (error) {
@@ -352,6 +355,9 @@ function connectControls() {
   byId("start-type").addEventListener("click", () => start(false));
   byId("settings-open").addEventListener("click", () => settings.open());
   byId("token-dialog").addEventListener("close", useToken);
+  for (const button of document.querySelectorAll("[data-close]")) {
+    button.addEventListener("click", () => button.closest("dialog").close());
+  }
   byId("notice-close").addEventListener("click", hideNotice);
   byId("interrupt").addEventListener("click", interrupt);
   byId("mute").addEventListener("click", () => setMuted(!isMuted));

@@ -45,8 +45,9 @@ export class Details {
 
   /** @param {object} event Event `timings` of the server: seconds after the end of the question. */
   showTimings(event) {
-    const stages = STAGES.filter(([field]) => Number.isFinite(event[field]));
-    const longestS = Math.max(...stages.map(([field]) => event[field]), 0.001);
+    // A typed question has no transcription.
+    const stages = STAGES.filter(([field]) => event[field] > 0);
+    const longestS = Math.max(...stages.map(([field]) => event[field]));
     const rows = stages.map(([field, label]) => latencyRow(label, event[field], longestS));
     document.getElementById("latency").replaceChildren(...rows);
     this.#firstFrameS = event.first_frame_s ?? null;

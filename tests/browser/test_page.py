@@ -1,0 +1,350 @@
+"""Tests of the page of the live server in headless Chromium, against `talkinghead serve`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+from helpers.avatar_page import (
+    CHROMIUM,
+    SAMPLE_RATE,
+    AvatarPage,
+    loud_times_s,
+    openings,
+)
+from helpers.live_server import live_server
+from helpers.media_files import smooth, write_media
+from helpers.speech_services import word_error_rate
+from scipy.io import wavfile
+
+from talkinghead.media.reader import probe
+from talkinghead.paths import demo_face
+from talkinghead.speech.stt.whisper import Whisper
+from talkinghead.speech.tts.piper import Piper
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium"),
+]
+
+TOKEN = "a-token-for-tests"
+QUESTION = "How far is the moon away from the earth?"
+STORY = (
+    "There was once a small village between two high mountains. In the village lived a baker. "
+    "Every morning the baker rose before the sun and lit a fire. Then the whole village could "
+    "smell the bread, and nobody wanted to sleep any longer."
+)
+MAX_INTERRUPTION_S = 0.3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server that repeats the question, so that the answer is known."""
+    folder = tmp_path_factory.mktemp("server")
+    with live_server(folder, "~llm@llms.llama", "stt.language=en", token=TOKEN) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def microphone_file(tmp_path_factory):
+    """A WAV file of a question after a second of silence."""
+    voice = Piper()
+    speech = np.concatenate(list(voice.speak(QUESTION)))
+    before, after = (np.zeros(round(s * voice.sample_rate), np.float32) for s in (1.0, 30.0))
+    samples = np.concatenate([before, speech, after])
+    path = tmp_path_factory.mktemp("microphone") / "question.wav"
+    wavfile.write(path, voice.sample_rate, (32_767 * samples).clip(-32_768, 32_767).astype("<i2"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(microphone_file):
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=str(CHROMIUM),
+            args=[
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+                f"--use-file-for-fake-audio-capture={microphone_file}%noloop",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(browser, server):
+    """Make pages whose sessions end with the test, and which must not report errors."""
+    pages = []
+
+    def make(server=server, script=None, **options):
+        context = browser.new_context(**options)
+        if script:
+            context.add_init_script(script)
+        pages.append(AvatarPage(context, server))
+        return pages[-1]
+
+    yield make
+    for page in pages:
+        page.page.context.close()
+        page.end_sessions()
+    messages = [text for page in pages for text in page.console]
+    assert [text for text in messages if "Failed to load resource" not in text] == []
+
+
+@pytest.fixture
+def page(new_page):
+    page = new_page()
+    page.open()
+    return page
+
+
+def transcribe(samples):
+    return Whisper(language="en", num_threads=1).transcribe(samples, SAMPLE_RATE).text
+
+
+def test_face_moves_while_it_speaks_and_stays_alive_while_it_is_silent(page):
+    page.start()
+    page.page.wait_for_timeout(2000)
+    silent = page.watch(4)
+    page.send(STORY, mode="say")
+    page.wait_for_state("speaking")
+    speaking = page.watch(4)
+    head_motion_px = silent.std(0).mean()
+    print(head_motion_px, openings(silent).std(), openings(speaking).std())
+    assert head_motion_px > 0.2
+    assert openings(speaking).std() > 4 * openings(silent).std()
+
+
+def test_spoken_question_gets_spoken_answer(page):
+    page.start()
+    page.start_recording()
+    page.page.click("#microphone")
+    answer = page.wait_for_answer()
+    recording = page.stop_recording()
+    assert word_error_rate(page.texts("user")[0], QUESTION) < 0.15
+    assert answer == f"You said: {page.texts('user')[0]}"
+    assert word_error_rate(transcribe(recording.face), f"You said {QUESTION}") < 0.15
+
+
+def test_escape_interrupts_answer(page):
+    page.start()
+    page.start_recording()
+    page.send(STORY, mode="say")
+    page.wait_for_state("speaking")
+    page.page.wait_for_timeout(2500)
+    page.page.keyboard.press("Escape")
+    page.page.wait_for_selector(".message.interrupted")
+    page.page.wait_for_timeout(1000)
+    recording = page.stop_recording()
+    times_s = loud_times_s(recording.face)
+    pressed_s = recording.key_times_s[-1]
+    assert (times_s < pressed_s).sum() > 20
+    assert times_s.max() - pressed_s < MAX_INTERRUPTION_S
+    assert openings(page.watch(1)).max() < 0.05
+
+
+def test_speech_of_user_interrupts_answer(page):
+    page.start()
+    page.start_recording()
+    page.send(STORY, mode="say")
+    page.wait_for_state("speaking")
+    page.page.wait_for_timeout(1000)
+    page.page.click("#microphone")
+    page.record_microphone()
+    page.page.wait_for_selector(".message.interrupted")
+    page.page.wait_for_timeout(800)
+    recording = page.stop_recording()
+    started_s = loud_times_s(recording.microphone)[0]
+    times_s = loud_times_s(recording.face)
+    assert (times_s < started_s).sum() > 20
+    assert times_s[times_s < started_s + 1].max() - started_s < MAX_INTERRUPTION_S
+
+
+def test_two_sessions_answer_their_own_questions(new_page):
+    pages = {"The first ship is red.": new_page(), "Seven birds fly south.": new_page()}
+    for page in pages.values():
+        page.open()
+        page.start()
+        page.start_recording()
+    for question, page in pages.items():
+        page.send(question)
+    for question, page in pages.items():
+        assert page.wait_for_answer() == f"You said: {question}"
+        heard = transcribe(page.stop_recording().face)
+        assert word_error_rate(heard, f"You said {question}") < 0.3
+
+
+def test_reload_continues_session(page):
+    page.start()
+    page.send("Good morning.")
+    page.wait_for_answer()
+    page.page.reload()
+    assert page.texts("user") == ["Good morning."]
+    page.start()
+    page.send("And good evening.")
+    assert page.wait_for_answer() == "You said: And good evening."
+    assert len(page.session_ids) == 1
+
+
+def test_page_reconnects_after_restart_of_server(new_page, tmp_path):
+    with live_server(tmp_path, "~llm@llms.llama", "max_sessions=1", token=TOKEN) as server:
+        page = new_page(server)
+        page.open()
+        page.start()
+        server.stop()
+        page.page.wait_for_selector("#progress:has-text('Trying again')")
+        server.start()
+        page.wait_until_live()
+        page.send("Are you back?")
+        assert page.wait_for_answer() == "You said: Are you back?"
+        assert len(page.session_ids) == 2
+
+
+def test_page_replaces_crashed_session(page, server):
+    page.start()
+    children = subprocess.check_output(["pgrep", "-P", str(server.process.pid)], text=True)
+    for pid in map(int, children.split()):
+        os.kill(pid, signal.SIGKILL)
+    page.page.wait_for_selector("#progress:has-text('The session failed')")
+    page.wait_until_live()
+    page.send("Are you back?")
+    assert page.wait_for_answer() == "You said: Are you back?"
+
+
+def test_wrong_token_is_asked_for_again(new_page):
+    page = new_page()
+    page.open("not-the-token")
+    page.page.wait_for_selector("#token-dialog[open]")
+    assert "did not accept the token" in page.page.inner_text("#token-text")
+    page.page.fill("#token", TOKEN)
+    page.page.press("#token", "Enter")
+    page.start()
+    assert "token" not in page.page.url
+    assert not any(TOKEN in text for text in page.console)
+
+
+@pytest.mark.parametrize(
+    ("make_file", "message"),
+    [
+        (lambda path: path.write_text("This is no image."), "upload"),
+        (
+            lambda path: _write_empty(path, 2**30),
+            "This file has 1,074 MB",
+        ),
+        (lambda path: write_media(path, [smooth(96, 128)] * 25), "no face"),
+    ],
+    ids=["text", "gigabyte", "faceless"],
+)
+def test_unusable_upload_is_refused(page, tmp_path, make_file, message):
+    path = tmp_path / "face.mp4"
+    make_file(path)
+    page.page.click("#settings-open")
+    page.page.check("#upload-consent")
+    page.page.set_input_files("#upload-file", path)
+    if page.page.is_enabled("#upload"):
+        page.page.click("#upload")
+    status = page.page.wait_for_selector("#upload-status.error")
+    assert message in status.inner_text()
+    assert page.page.locator("#avatars label").count() == 1
+
+
+def _write_empty(path, size):
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def test_uploaded_photo_becomes_the_face(page):
+    page.start()
+    page.page.click("#settings-open")
+    page.page.set_input_files("#upload-file", demo_face())
+    assert page.page.is_disabled("#upload")
+    page.page.check("#upload-consent")
+    page.page.click("#upload")
+    page.page.wait_for_selector("#upload-status:has-text('Added')")
+    page.page.click("#settings button[value=apply]")
+    page.page.wait_for_selector('#face[data-live="false"]')
+    page.wait_until_live()
+    assert len(page.session_ids) == 2
+
+
+def test_answer_is_saved_with_subtitles(page, tmp_path):
+    page.start()
+    page.send("Hello.")
+    page.wait_for_answer()
+    with page.page.expect_download() as video:
+        page.page.click("text=Save video")
+    video.value.save_as(tmp_path / "answer.mp4")
+    assert probe(tmp_path / "answer.mp4").duration_s > 0.5
+    with page.page.expect_download() as subtitles:
+        page.page.click("text=Save subtitles")
+    subtitles.value.save_as(tmp_path / "answer.srt")
+    assert "You said: Hello." in (tmp_path / "answer.srt").read_text()
+
+
+def test_typing_works_without_webrtc(new_page):
+    page = new_page(script="delete window.RTCPeerConnection")
+    page.open()
+    page.start("#start-talk")
+    assert "no WebRTC" in page.page.inner_text("#notice-text")
+    assert page.page.is_disabled("#microphone")
+    page.send(STORY, mode="say")
+    page.wait_for_state("speaking")
+    assert openings(page.watch(3)).std() > 0.02
+    page.page.keyboard.press("Escape")
+    page.page.wait_for_selector(".message.interrupted")
+
+
+def test_refused_microphone_leaves_typing(new_page):
+    refuse = "navigator.mediaDevices.getUserMedia = async () => {throw new DOMException('', %r)}"
+    page = new_page(script=refuse % "NotAllowedError")
+    page.open()
+    page.start("#start-talk")
+    assert "does not allow this page to use the microphone" in page.page.inner_text("#notice-text")
+    page.send("Hello.")
+    assert page.wait_for_answer() == "You said: Hello."
+
+
+def test_space_key_is_push_to_talk(page):
+    page.start()
+    page.page.evaluate("document.activeElement.blur()")
+    page.page.keyboard.down(" ")
+    page.page.wait_for_selector("#microphone[aria-pressed=true]")
+    page.page.wait_for_timeout(400)
+    page.page.keyboard.up(" ")
+    page.page.wait_for_selector("#microphone[aria-pressed=false]")
+    page.page.focus("#message")
+    page.page.keyboard.type("a b")
+    assert page.page.input_value("#message") == "a b"
+    assert page.page.get_attribute("#microphone", "aria-pressed") == "false"
+
+
+def test_transcript_shows_markup_as_text(page):
+    page.start()
+    page.send("<img src=x onerror=alert(1)> is text.")
+    page.wait_for_answer()
+    assert page.texts("user") == ["<img src=x onerror=alert(1)> is text."]
+    assert page.page.locator("#transcript img").count() == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390), (1440, 900)])
+def test_controls_fit_the_screen(new_page, width, height):
+    page = new_page(viewport={"width": width, "height": height})
+    page.open()
+    for name in (
+        "#start-talk",
+        "#start-type",
+        "#settings-open",
+        "#message",
+        "#send",
+        "#microphone",
+    ):
+        box = page.page.locator(name).bounding_box()
+        assert 0 <= box["x"] <= width - box["width"], name
+        assert 0 <= box["y"] <= height - box["height"], name
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= width
