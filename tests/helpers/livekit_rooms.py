@@ -17,13 +17,19 @@ class LocalRoom(rtc.EventEmitter):
         super().__init__()
         self.local_participant = _Participant(self, identity, kind)
         self.remote_participants = {}
-        self.stream_handlers = {}
+        self.stream_handlers, self.name = {}, "room"
 
     def isconnected(self):
         return True
 
     def register_byte_stream_handler(self, topic, handler):
         self.stream_handlers[topic] = handler
+
+    def unregister_byte_stream_handler(self, topic):
+        del self.stream_handlers[topic]
+
+    register_text_stream_handler = register_byte_stream_handler
+    unregister_text_stream_handler = unregister_byte_stream_handler
 
     def connect(self, other):
         for room, remote in ((self, other), (other, self)):
@@ -34,8 +40,8 @@ class _Participant:
     state = rtc.ParticipantState.PARTICIPANT_STATE_ACTIVE
 
     def __init__(self, room, identity, kind):
-        self.room, self.identity, self.kind = room, identity, kind
-        self._rpc_handlers, self.published = {}, []
+        self.room, self.identity, self.sid, self.kind = room, identity, identity, kind
+        self._rpc_handlers, self.published, self.track_publications = {}, [], {}
 
     async def publish_track(self, track, options):
         self.published.append(options.source)
@@ -54,6 +60,15 @@ class _Participant:
             remote = self.room.remote_participants[identity].room
             remote.stream_handlers[topic](stream, self.identity)
         return stream
+
+
+    async def stream_text(self, **options):
+        return _ByteStream("text", {})
+
+    async def ignore(self, *_, **options):
+        pass
+
+    set_attributes = send_bytes = publish_transcription = ignore
 
 
 class _Publication:

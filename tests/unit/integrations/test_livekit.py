@@ -207,9 +207,7 @@ def test_local_avatar_speaks_for_a_session(avatar, monkeypatch):
     record, events = MediaRecord(monkeypatch), []
 
     async def run():
-        session = AgentSession(
-            tts=SampleTTS(lambda text: noise(float(text))), resume_false_interruption=False
-        )
+        session = AgentSession(tts=SampleTTS(lambda text: noise(float(text))))
         face, room = LocalAvatar(avatar, sample_rate=RATE), LocalRoom()
         await face.start(session, room)
         session.output.audio.on("playback_finished", events.append)
@@ -236,7 +234,7 @@ def test_local_avatar_speaks_for_a_session(avatar, monkeypatch):
     assert 0.3 < events[1].playback_position < 1.1
     assert len(silent) > 4
     assert all(isinstance(frame, rtc.VideoFrame) for frame in silent)
-    assert np.abs(np.median(record.skew_s())) < 0.04
+    assert np.abs(np.median(record.skew_s())) < 0.08
 
 
 def test_worker_speaks_for_an_agent_in_another_process(avatar, monkeypatch):
