@@ -6,7 +6,6 @@ import logging
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -22,6 +21,21 @@ from talkinghead.live.session.session_pool import PoolFullError, SessionLostErro
 
 log = logging.getLogger(__name__)
 
+_TYPES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    409: "conflict",
+    410: "session_lost",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "validation_error",
+    429: "rate_limited",
+    503: "unavailable",
+}
 _INVALID = (RequestValidationError, WebSocketRequestValidationError)
 _UNAVAILABLE = (SpeechError, DependencyError, CheckpointError, PoolFullError)
 # Folders of an absolute path, but not of a URL or of a route of the API.
@@ -55,12 +69,12 @@ class ClientError:
         """Describe an exception; unexpected exceptions are logged and not described."""
         if isinstance(error, HTTPException):
             retry_after = (error.headers or {}).get("Retry-After")
-            kind = HTTPStatus(error.status_code).name.lower()
+            kind = _TYPES.get(error.status_code, "http_error")
             return cls(
                 error.status_code, kind, error.detail, float(retry_after) if retry_after else None
             )
         if isinstance(error, _INVALID):
-            return cls(422, "validation_error", "; ".join(map(_fault, error.errors())))
+            return cls(422, _TYPES[422], "; ".join(map(_fault, error.errors())))
         if isinstance(error, TimeoutError):
             return cls(503, "timeout", "the session does not respond; start another one", 1)
         if not isinstance(error, TalkingHeadError):
@@ -107,7 +121,7 @@ def responses_for(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the descriptions of error responses for the OpenAPI schema."""
     always = (400, 401, 403, 413, 422, 429, 503)
     return {
-        status: {"model": ErrorBody, "description": HTTPStatus(status).phrase}
+        status: {"model": ErrorBody, "description": _TYPES[status].replace("_", " ")}
         for status in sorted({*always, *statuses})
     }
 

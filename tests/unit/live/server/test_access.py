@@ -110,7 +110,7 @@ def test_client_that_asks_too_often_has_to_wait():
         answers = [client.get("/v1/voices") for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
         assert int(answers[-1].headers["Retry-After"]) >= 1
-        assert answers[-1].json()["error"]["type"] == "too_many_requests"
+        assert answers[-1].json()["error"]["type"] == "rate_limited"
 
 
 def test_creations_have_a_limit_of_their_own():

@@ -195,6 +195,7 @@ class ServerLoop:
     "event",
     [
         {"type": "unknown"},
+        {"type": "unknown", "item": {"text": "\ud800"}},
         {"type": "session.update"},
         {"type": "session.update", "session": {"instructions": 5}},
         {"type": "session.update", "session": {"audio": {"output": {"voice": "nobody"}}}},

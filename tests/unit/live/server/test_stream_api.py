@@ -85,6 +85,7 @@ def test_commands(pool, stream):
         '{"type": "unknown"}',
         '{"type": "say"}',
         '{"type": "say", "text": 7}',
+        r'{"type": "say", "text": "a\ud800"}',
         '{"type": "say", "text": "longer than ten"}',
     ],
 )
@@ -114,7 +115,7 @@ def test_audio_too_far_ahead_is_refused_until_interrupted(open_stream):
 def test_large_message_closes_the_stream(pool, open_stream):
     with open_stream(max_message_bytes=1000) as socket:
         socket.send_bytes(bytes(1002))
-        assert socket.receive_json()["error"]["type"] == "request_entity_too_large"
+        assert socket.receive_json()["error"]["type"] == "too_large"
         with pytest.raises(WebSocketDisconnect):
             socket.receive_json()
         assert not pool.sessions

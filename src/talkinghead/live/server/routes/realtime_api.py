@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import secrets
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -109,7 +110,9 @@ class RealtimeConnection:
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Send an event."""
-        await self._websocket.send_json({"type": kind, "event_id": _new_id("event"), **fields})
+        event = {"type": kind, "event_id": _new_id("event"), **fields}
+        # Unlike `send_json`, this escapes incomplete surrogate pairs of the client's values.
+        await self._websocket.send_text(json.dumps(event))
 
     async def receive(self) -> None:
         """Handle the client's events until the client leaves."""
@@ -127,6 +130,7 @@ class RealtimeConnection:
             except TalkingHeadError as error:
                 described = ClientError.of(error)
                 event_id = event.get("event_id") if isinstance(event, dict) else None
+                event_id = event_id if isinstance(event_id, str) else None
                 detail = {**described.body["error"], "event_id": event_id}
                 detail["type"], detail["code"] = "invalid_request_error", detail["type"]
                 await self.send("error", error=detail)
@@ -244,7 +248,8 @@ class RealtimeConnection:
         self._session.check_text(" ".join([*self._texts, *texts]))
         self._texts += texts
         item_id = item["id"] if isinstance(item.get("id"), str) else _new_id("item")
-        message = _message(item_id, "user", "completed", parts)
+        content = [{"type": "input_text", "text": text} for text in texts]
+        message = _message(item_id, "user", "completed", content)
         await self.send("conversation.item.added", item=message)
         await self.send("conversation.item.done", item=message)
 

@@ -67,7 +67,7 @@ class NewSession(Choices):
         None, max_length=200, description="An id of GET or POST /v1/avatars.", examples=["default"]
     )
     language: str | None = Field(
-        None, max_length=8, description="Two-letter code of the language of the replies."
+        None, pattern="^[a-z]{2}$", description="Code of the language of the replies."
     )
 
 
@@ -150,6 +150,8 @@ class Session:
         limit = self._settings.max_text_chars
         if not isinstance(text, str) or not 0 < len(text.strip()) <= limit:
             raise UsageError(f"text: expected 1 to {limit} characters")
+        if not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise UsageError("text: contains half of a surrogate pair; expected Unicode")
         return text
 
 
