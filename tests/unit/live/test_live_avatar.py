@@ -1,0 +1,234 @@
+"""A live avatar speaks like a file, idles in between, and stops at once."""
+
+import threading
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from helpers.lip_priors import LoudnessLipPrior
+from helpers.media_files import smooth
+from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
+
+from talkinghead.errors import MediaError, UsageError
+from talkinghead.live.live_avatar import LiveAvatar
+from talkinghead.predict.options import SourceOptions
+from talkinghead.types import AudioClip
+
+RATE = 16_000
+SAMPLES = speech(1.2).samples
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return make_predictor(stabilise=False, occlusion_guard=False)
+
+
+@pytest.fixture(scope="module")
+def avatar(predictor):
+    return predictor.avatar(smooth(HEIGHT, WIDTH))
+
+
+@pytest.fixture
+def live(avatar):
+    live = LiveAvatar(avatar, sample_rate=RATE)
+    yield live
+    live.close()
+
+
+def frames_until_end(live, limit=200):
+    """Return the frames up to the end of the reply, after waiting for its preparation."""
+    frames = []
+    while not (frames and frames[-1].is_reply_end):
+        frames.append(live.next_frame())
+        if frames[-1].reply is None:
+            time.sleep(0.01)
+        assert len(frames) < limit
+    return frames
+
+
+def images_of(frames):
+    return np.stack([frame.image for frame in frames]).astype(int)
+
+
+@pytest.mark.parametrize("prior", [None, LoudnessLipPrior()])
+def test_reply_has_the_frames_of_a_file(prior):
+    predictor = make_predictor(lip_prior=prior)
+    avatar = predictor.avatar(smooth(HEIGHT, WIDTH))
+    expected = [image for image, _ in predictor.predict(avatar, AudioClip(SAMPLES, RATE))]
+    live = LiveAvatar(avatar, sample_rate=RATE)
+    for chunk in np.array_split(SAMPLES, 5):
+        live.push(chunk, RATE)
+    live.finish()
+    time.sleep(0.5)  # All speech is prepared, so the reply starts with the first frame.
+    spoken = frames_until_end(live)
+    live.close()
+    # The end differs: the tail of a reply is real silence, which a file does not have.
+    compared = slice(len(expected) - 3)
+    assert np.abs(images_of(spoken)[compared] - np.stack(expected)[compared]).max() <= 1
+    assert [frame.reply_time_s for frame in spoken] == [Fraction(i, 25) for i in range(len(spoken))]
+
+
+def test_audio_of_the_frames_is_the_pushed_speech(live):
+    live.push((SAMPLES * 32_767).astype(np.int16), RATE)
+    live.finish()
+    frames = frames_until_end(live)
+    assert {len(frame.audio) for frame in frames} == {RATE // 25}
+    spoken = np.concatenate([frame.audio for frame in frames if frame.reply is not None])
+    np.testing.assert_allclose(spoken[: len(SAMPLES)], SAMPLES, atol=1e-4)
+    assert not spoken[len(SAMPLES) :].any()
+    times_s = [frame.time_s for frame in frames]
+    assert times_s == [Fraction(i, 25) for i in range(len(frames))]
+
+
+def test_idle_mouth_is_the_closed_mouth_of_silence(predictor, avatar, live):
+    silence = AudioClip(np.zeros(RATE, np.float32), RATE)
+    expected = [image for image, _ in predictor.predict(avatar, silence)][10]
+    frame = live.next_frame()
+    assert np.abs(frame.image.astype(int) - expected).max() <= 1
+    assert frame.reply is None
+    assert not frame.audio.any()
+
+
+def test_interruption_fades_the_audio_and_closes_the_mouth(live):
+    closed = live.next_frame().image
+    live.push(np.tile(SAMPLES, 4), RATE)
+    live.finish()
+    live.push(SAMPLES, RATE)  # A second reply, which is never played.
+    live.finish()
+    while live.next_frame().reply_time_s != Fraction(12, 25):
+        time.sleep(0.001)
+    live.interrupt()
+    frames = frames_until_end(live)
+    assert len(frames) <= 4
+    assert not np.concatenate([frame.audio for frame in frames])[RATE // 50 :].any()
+    assert np.abs(frames[-1].image.astype(int) - closed).max() <= 3
+    assert not live.is_speaking
+    assert live.push(SAMPLES, RATE) == 2
+    live.finish()
+    audio = np.concatenate([frame.audio for frame in frames_until_end(live)])
+    start = np.flatnonzero(audio)[0]
+    np.testing.assert_allclose(audio[start : start + 100], SAMPLES[1:101], atol=1e-4)
+
+
+def test_missing_speech_closes_the_mouth_and_the_reply_continues(live):
+    closed = live.next_frame().image
+    half = len(SAMPLES) // 2
+    live.push(SAMPLES[:half], RATE)
+    frames = []
+    while sum(frame.reply is not None for frame in frames) < 17:
+        frames.append(live.next_frame())
+        time.sleep(0.005)
+    assert np.abs(frames[-1].image.astype(int) - closed).max() <= 3
+    assert not frames[-1].is_reply_end
+    live.push(SAMPLES[half:], RATE)
+    live.finish()
+    frames += frames_until_end(live)
+    audio = np.concatenate([frame.audio for frame in frames])
+    # The speech is complete apart from the gap.
+    assert np.count_nonzero(audio) == np.count_nonzero(SAMPLES)
+    assert {frame.reply for frame in frames} <= {None, 0}
+
+
+def test_reply_ends_after_half_a_second_without_speech(live):
+    live.push(SAMPLES, RATE)
+    frames = frames_until_end(live)
+    spoken_s = len(SAMPLES) / RATE
+    end_s = float(frames[-1].time_s - next(f.time_s for f in frames if f.reply is not None))
+    assert spoken_s + 0.4 < end_s < spoken_s + 1.2
+    assert live.push(SAMPLES, RATE) == 1
+
+
+def test_replies_are_played_one_after_another(live):
+    numbers = []
+    for _ in range(2):
+        numbers.append(live.push(SAMPLES, RATE))
+        live.finish()
+    frames = frames_until_end(live) + frames_until_end(live)
+    assert numbers == [0, 1]
+    assert [frame.reply for frame in frames if frame.is_reply_end] == [0, 1]
+    assert not live.is_speaking
+
+
+def test_skipped_images_keep_the_audio(live):
+    live.push(SAMPLES, RATE)
+    live.finish()
+    first = live.next_frame()
+    while first.reply is None:
+        first = live.next_frame()
+    skipped = live.skip_image()
+    assert skipped.image is first.image
+    following = np.concatenate([first.audio, skipped.audio])
+    np.testing.assert_allclose(following, SAMPLES[: len(following)], atol=1e-4)
+
+
+def test_video_avatar_keeps_its_frame_rate(predictor, tmp_path):
+    times_s = [Fraction(i, 30) for i in range(10)]
+    avatar = predictor.avatar(write_video(tmp_path / "face.mp4", times_s, fps=30))
+    live = LiveAvatar(avatar)
+    live.push(SAMPLES, RATE)
+    live.finish()
+    frames = frames_until_end(live)
+    live.close()
+    assert {frame.duration_s for frame in frames} == {Fraction(1, 30)}
+    assert {len(frame.audio) for frame in frames} == {1600}
+
+
+def test_label_is_drawn_into_every_image(avatar):
+    plain, labelled = (LiveAvatar(avatar, label=label) for label in (None, "AI generated"))
+    images = [live.next_frame().image.astype(int) for live in (plain, labelled)]
+    for live in (plain, labelled):
+        live.close()
+    assert np.abs(images[1] - images[0])[:12, :80].max() > 50
+
+
+def test_moving_photo_moves_between_replies(predictor):
+    live = LiveAvatar(predictor.avatar(smooth(HEIGHT, WIDTH), SourceOptions(motion="idle")))
+    images = images_of([live.next_frame() for _ in range(25)])
+    live.close()
+    assert np.abs(images - images[0]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "expected"),
+    [
+        (lambda live: live.push(np.zeros((2, 2)), RATE), MediaError, "mono"),
+        (lambda live: live.push(SAMPLES, 8000), UsageError, "call finish() between them"),
+        (
+            lambda live: (live.close(), live.finish(), live.push(SAMPLES, RATE)),
+            UsageError,
+            "closed",
+        ),
+    ],
+)
+def test_wrong_use_is_an_error(avatar, act, error, expected):
+    live = LiveAvatar(avatar, sample_rate=RATE)
+    live.push(SAMPLES, RATE)
+    with pytest.raises(error, match=expected.replace("(", r"\(").replace(")", r"\)")):
+        act(live)
+    live.close()
+
+
+def test_speech_may_be_pushed_and_interrupted_from_many_threads(live):
+    stop = threading.Event()
+
+    def disturb(number):
+        random = np.random.default_rng(number)
+        while not stop.wait(0.001):
+            act = random.choice(
+                [live.finish, live.interrupt, lambda: live.push(SAMPLES[:800], RATE)]
+            )
+            act()
+
+    threads = [threading.Thread(target=disturb, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(40):
+        live.next_frame()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    live.interrupt()
+    frames = [live.next_frame() for _ in range(6)]
+    assert frames[-1].reply is None
+    assert not frames[-1].audio.any()
