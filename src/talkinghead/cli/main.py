@@ -17,16 +17,17 @@ from talkinghead.errors import TalkingHeadError, UsageError
 
 COMMANDS = {
     "prepare": "make a training corpus from raw videos",
-    "pseudo_label": "make a corpus of synthetic speech with lip motion predicted by Whisper",
+    "pseudo_label": "label speech recordings with lip motion predicted by Whisper",
     "shard": "pack a corpus into shards for an object store",
     "train": "train the generator or the sync expert on a corpus",
     "predict": "make a talking video from a face and speech, or a text",
     "converse": "answer a spoken or typed question with a talking video",
+    "serve": "serve a live face as a web page and an API",
     "demo": "serve a web page that makes talking videos",
     "evaluate": "score a checkpoint on a corpus",
     "export": "convert a checkpoint for other runtimes",
-    "score": "compare the videos of any lip-sync system with real ones",
-    "setup": "install the packages that pip alone cannot (once, after pip install)",
+    "score": "compare the videos of any lip-sync system with real videos",
+    "setup": "install dependencies that need pip --no-deps (once, after pip install)",
 }
 
 _EXIT_ERROR, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
@@ -40,7 +41,7 @@ commands:
 {commands}
 
   talkinghead <command> --help      the keys of the command, with their defaults
-  talkinghead <command> --cfg job   the configuration that it would run with
+  talkinghead <command> --cfg job   the configuration of the command, without running it
   talkinghead <command> -m a=1,2    one run for each value
   talkinghead <command> --debug     the traceback of a failure
 
@@ -53,11 +54,11 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, given without the program name; None is the process's command line.
+    """Run the command line `arguments`, without the program name; None for that of the process.
 
     Returns:
-        The exit status: 0 for success, 1 for an error, 2 for a wrong command line or configuration,
-        130 after an interruption.
+        The exit status: 0 for success, 1 for an error, 2 for an invalid command line or
+        configuration, 130 after an interruption.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -116,7 +117,7 @@ def _show_usage() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """Return the message of an error without line breaks."""
+    """Return the message of an error as one line."""
     lines = (line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
     return "; ".join(lines).replace(":; ", ": ")
 
