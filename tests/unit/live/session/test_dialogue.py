@@ -1,0 +1,255 @@
+"""A dialogue answers, can be interrupted, and reports what it does."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers.media_files import smooth
+from helpers.small_predictor import HEIGHT, WIDTH, make_predictor
+
+from talkinghead.errors import SpeechError, UsageError
+from talkinghead.live.avatar_loop import AvatarLoop
+from talkinghead.live.live_avatar import LiveAvatar
+from talkinghead.live.session.dialogue import Dialogue, DialogueOptions
+from talkinghead.speech.llm.echo import Echo
+from talkinghead.speech.protocols import Transcript
+
+RATE = 16_000
+
+
+class ToneVoice:
+    """A voice that speaks each word as a tone of 0.1 s."""
+
+    sample_rate = RATE
+
+    def speak(self, text, cancel=None):
+        for _ in text.split():
+            if cancel is not None and cancel.is_set():
+                return
+            yield (0.3 * np.sin(np.arange(1600) * 0.2)).astype(np.float32)
+
+
+class FixedTranscripts:
+    """A speech recognition that returns the given texts in turn."""
+
+    def __init__(self, *texts):
+        self.texts = list(texts)
+
+    def transcribe(self, audio, cancel=None):
+        return Transcript(self.texts.pop(0), "en")
+
+
+class FailingModel:
+    def reply(self, messages, cancel=None):
+        yield "One sentence. "
+        raise SpeechError("the model has failed")
+
+
+@pytest.fixture(scope="module")
+def avatar():
+    return make_predictor().avatar(smooth(HEIGHT, WIDTH))
+
+
+@pytest.fixture
+def start(avatar):
+    """Return a function that starts a dialogue, with its events and received frames."""
+    started = []
+
+    def start(llm=None, stt=None, voice=None, **options):
+        live = LiveAvatar(avatar, sample_rate=RATE)
+        events, frames = [], []
+        dialogue = Dialogue(
+            live, voice or ToneVoice(), llm, stt, DialogueOptions(**options), events.append
+        )
+        loop = AvatarLoop(live)
+        loop.add_observer(dialogue.on_frame)
+        loop.add_listener(frames.append)
+        loop.start()
+        started.append((dialogue, loop))
+        return SimpleNamespace(dialogue=dialogue, events=events, frames=frames)
+
+    yield start
+    for dialogue, loop in started:
+        dialogue.close()
+        loop.stop()
+
+
+def wait_for(events, kind, count=1, timeout_s=20.0):
+    """Wait until `count` events of a kind have arrived, and return them."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        found = [event for event in events if event["type"] == kind]
+        if len(found) >= count:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} events of type {kind} in {events}")
+
+
+def states(events):
+    return [event["state"] for event in events if event["type"] == "state"]
+
+
+def test_typed_question_is_answered_and_remembered(start):
+    live = start(Echo())
+    turn = live.dialogue.ask("What is this?")
+    (end,) = wait_for(live.events, "reply_end")
+    assert (end["turn"], end["interrupted"]) == (turn, False)
+    (transcript,) = wait_for(live.events, "transcript")
+    assert (transcript["role"], transcript["text"]) == ("assistant", "You said: What is this?")
+    assert states(live.events) == ["thinking", "speaking", "idle"]
+    (timings,) = wait_for(live.events, "timings")
+    assert 0 <= timings["first_token_s"] <= timings["first_audio_s"] <= timings["first_frame_s"]
+    assert [message.content for message in live.dialogue.history] == [
+        "What is this?",
+        "You said: What is this?",
+    ]
+    spoken = np.concatenate([frame.audio for frame in live.frames])
+    assert np.count_nonzero(spoken) > 0.45 * RATE
+
+
+def test_sentences_are_shown_when_they_are_spoken(start):
+    live = start()
+    live.dialogue.say("First sentence here. Second sentence here.")
+    wait_for(live.events, "reply_end")
+    first, second = wait_for(live.events, "transcript", 2)
+    assert (first["text"], second["text"]) == ("First sentence here.", "Second sentence here.")
+    turn = live.dialogue.last_reply
+    assert turn.sentences[1].start_s == pytest.approx(0.3, abs=0.02)
+    assert len(np.concatenate(turn.audio)) == 6 * 1600
+
+
+def test_interruption_keeps_only_what_was_spoken(start):
+    live = start(Echo("{}. " + "A long second sentence with many words. " * 6))
+    question = "one two three four five six seven eight nine ten"
+    live.dialogue.ask(question)
+    wait_for(live.events, "transcript")
+    live.dialogue.interrupt()
+    started_s = time.monotonic()
+    (end,) = wait_for(live.events, "reply_end")
+    assert time.monotonic() - started_s < 1.0
+    assert end["interrupted"]
+    assert [message.content for message in live.dialogue.history] == [question, f"{question}."]
+    time.sleep(0.3)
+    assert states(live.events)[-1] == "idle"
+    assert not live.frames[-1].audio.any()
+
+
+def test_new_question_replaces_the_reply_before(start):
+    live = start(Echo())
+    live.dialogue.say("one two three four five six seven eight nine ten " * 3)
+    wait_for(live.events, "transcript")
+    second = live.dialogue.ask("And now?")
+    ends = wait_for(live.events, "reply_end", 2)
+    assert [end["interrupted"] for end in ends] == [True, False]
+    assert ends[1]["turn"] == second
+    texts = [event["text"] for event in live.events if event["type"] == "transcript"]
+    assert texts[-1] == "You said: And now?"
+
+
+def test_failing_model_is_reported_after_the_speech_before(start):
+    live = start(FailingModel())
+    live.dialogue.ask("Hello")
+    (error,) = wait_for(live.events, "error")
+    assert error["message"] == "the model has failed"
+    live.dialogue.say("Still alive.")
+    wait_for(live.events, "reply_end")
+
+
+def test_speech_is_answered_and_interrupts(start, monkeypatch):
+    def turns(chunks, sample_rate, end_s):
+        for chunk in chunks:
+            if len(chunk):
+                yield SimpleNamespace(kind="start")
+                yield SimpleNamespace(kind="pause", samples=chunk, silence_s=0.3)
+                yield SimpleNamespace(kind="end", samples=chunk, silence_s=0.6)
+
+    monkeypatch.setattr("talkinghead.live.session.dialogue.detect_turns", turns)
+    live = start(Echo(), FixedTranscripts("Good morning", ""))
+    live.dialogue.say("one two three four five six seven eight nine ten")
+    wait_for(live.events, "transcript")
+    live.dialogue.listen(np.ones(320, np.float32), RATE)
+    ends = wait_for(live.events, "reply_end", 2)
+    assert [end["interrupted"] for end in ends] == [True, False]
+    transcripts = wait_for(live.events, "transcript", 3)
+    assert (transcripts[1]["role"], transcripts[1]["text"]) == ("user", "Good morning")
+    assert transcripts[2]["text"] == "You said: Good morning"
+    (timings,) = [e for e in live.events if e["type"] == "timings" and e["turn"] == ends[1]["turn"]]
+    assert timings["transcript_s"] >= 0.6  # The silence that ended the turn is included.
+    # Speech that contains no words gets no answer.
+    live.dialogue.listen(np.ones(320, np.float32), RATE)
+    time.sleep(0.5)
+    assert states(live.events)[-1] == "idle"
+
+
+def test_pushed_audio_is_spoken_as_one_turn(start):
+    live = start()
+    tone = next(iter(ToneVoice().speak("tone")))
+    turns = {live.dialogue.push_audio(tone, RATE) for _ in range(4)}
+    live.dialogue.finish_audio()
+    (end,) = wait_for(live.events, "reply_end")
+    assert turns == {end["turn"]}
+    assert end["duration_s"] == pytest.approx(0.6, abs=0.1)
+    assert len(np.concatenate(live.dialogue.last_reply.audio)) == 4 * 1600
+
+
+def test_long_text_is_synthesised_little_ahead_of_its_playback(start):
+    spoken = []
+
+    class CountingVoice(ToneVoice):
+        def speak(self, text, cancel=None):
+            spoken.append(text)
+            for chunk in super().speak(text, cancel):
+                yield np.tile(chunk, 10)
+
+    live = start(voice=CountingVoice())
+    live.dialogue.say("Five words are spoken here. " * 40)
+    wait_for(live.events, "transcript")
+    time.sleep(1)
+    assert len(spoken) < 15
+    live.dialogue.interrupt()
+    wait_for(live.events, "reply_end")
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [
+        (lambda dialogue: dialogue.ask("Hello"), "language model"),
+        (lambda dialogue: dialogue.say("  "), "empty"),
+        (lambda dialogue: dialogue.listen(np.zeros(10, np.float32), RATE), "speech recognition"),
+    ],
+)
+def test_missing_parts_are_errors(start, act, expected):
+    with pytest.raises(UsageError, match=expected):
+        act(start().dialogue)
+
+
+def test_text_without_speech_is_an_error_event(start):
+    class MuteVoice(ToneVoice):
+        def speak(self, text, cancel=None):
+            return iter(())
+
+    live = start(voice=MuteVoice())
+    live.dialogue.say("...")
+    (error,) = wait_for(live.events, "error")
+    assert "nothing that can be spoken" in error["message"]
+    assert states(live.events)[-1] == "idle"
+
+
+def test_concurrent_callers_do_not_mix_replies(start):
+    live = start()
+    threads = [
+        threading.Thread(target=live.dialogue.say, args=(f"text number {number}",))
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ends = wait_for(live.events, "reply_end")
+    while not [end for end in ends if not end["interrupted"]]:
+        ends = wait_for(live.events, "reply_end", len(ends) + 1)
+    # Only the last text is spoken to its end.
+    last = max(end["turn"] for end in ends)
+    assert [end["turn"] for end in ends if not end["interrupted"]] == [last] == [8]
