@@ -29,9 +29,6 @@ log = logging.getLogger(__name__)
 
 # Interval at which output and cancellation are checked.
 _POLL_S = 0.02
-# A cancelled sentence may be completed for this time. Ending the process at once would make the
-# next sentence wait for a new process, which takes about as long to load the voice.
-_CANCELLED_S = 1.0
 # Processes that had nothing to do for this time are ended, except one.
 _IDLE_S = 60.0
 
@@ -176,14 +173,20 @@ class PiperPool:
         return worker.process
 
     def _wait(self, process: PiperProcess, job: _Job) -> FloatArray | None:
-        """Return the speech, or None if the sentence is cancelled and takes too long."""
+        """Return the speech, or None if the sentence is cancelled and takes too long.
+
+        A cancelled sentence may take as long as the process took to load the voice: if the process
+        were ended at once, the next sentence would have to wait that long for a new process.
+        """
         until_s, is_cancelled = time.monotonic() + self._timeout_s, False
         while time.monotonic() < until_s:
             speech = process.read(_POLL_S)
             if speech is not None:
                 return speech
             if job.cancel.is_set() and not is_cancelled:
-                is_cancelled, until_s = True, min(until_s, time.monotonic() + _CANCELLED_S)
+                is_cancelled = True
+                if process.load_s is not None:
+                    until_s = min(until_s, time.monotonic() + process.load_s)
         process.end()
         if is_cancelled:
             return None
@@ -194,9 +197,16 @@ class PiperPool:
 
 
 class PiperProcess:
-    """A running Piper process that reads lines of text and writes one audio file per line."""
+    """A running Piper process that reads lines of text and writes one audio file per line.
+
+    Attributes:
+        pid: Identifier of the process.
+        load_s: Time in seconds from the start to the first speech; None before it.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
+        self.load_s: float | None = None
+        self._started_s = time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix="talkinghead-")
         self._path = re.compile(re.escape(self._folder.name) + r"/\S+\.wav")
         try:
@@ -258,6 +268,8 @@ class PiperProcess:
         with wave.open(str(path)) as file:
             samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
         path.unlink()
+        if self.load_s is None:
+            self.load_s = time.monotonic() - self._started_s
         return samples.astype(np.float32) / np.float32(2**15)
 
 

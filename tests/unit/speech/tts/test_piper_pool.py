@@ -75,8 +75,7 @@ def test_cancellation_returns_at_once_and_spares_other_callers(make_pool, thread
     assert pool.pids() == pids
 
 
-def test_cancelled_sentence_that_does_not_end_is_stopped(make_pool, threads, monkeypatch):
-    monkeypatch.setattr(piper_pool, "_CANCELLED_S", 0.1)
+def test_cancelled_sentence_that_does_not_end_is_stopped(make_pool, threads):
     pool, cancel = make_pool(), Event()
     _speak(pool, "Loaded.")
     (pid,) = pool.pids()
