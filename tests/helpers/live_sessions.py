@@ -71,8 +71,9 @@ class FakeSession:
         self.emit(
             {"type": "state", "state": "speaking"},
             frame,
-            *[{"type": "transcript", "role": "assistant", "text": text, "turn": self._turn}],
+            {"type": "transcript", "role": "assistant", "text": text, "turn": self._turn},
             {"type": "reply_end", "turn": self._turn, "interrupted": interrupted},
+            {**frame, "is_reply_end": True},
             {"type": "state", "state": "idle"},
         )
         return {"turn": self._turn}

@@ -86,13 +86,14 @@ def test_typed_question_is_answered_with_audio_and_transcript(talk):
         await connection.response.create()
         events = await until(connection, "response.done")
         kinds = [event.type for event in events]
-        assert kinds[-12:] == [
+        assert kinds[-13:] == [
             "response.created",
             "response.output_item.added",
             "conversation.item.added",
             "response.content_part.added",
             "response.output_audio.delta",
             "response.output_audio_transcript.delta",
+            "response.output_audio.delta",
             "response.output_audio.done",
             "response.output_audio_transcript.done",
             "response.content_part.done",
@@ -160,12 +161,13 @@ def test_response_is_cancelled(pool, talk):
         await connection.response.cancel()
         assert (await connection.recv()).error.message == "there is no response in progress"
         session = pool.created[0]
-        frame = {"type": "frame", "reply": 1, "audio": b"\1\0", "image": None}
+        frame = {"type": "frame", "reply": 1, "audio": b"\1\0", "is_reply_end": False}
         loop.call(session.emit, frame)
         await until(connection, "response.output_audio.delta")
         await connection.response.cancel()
         while "interrupt" not in session.ops():
             await asyncio.sleep(0.01)
+        loop.call(session.emit, {**frame, "is_reply_end": True})
         loop.call(session.emit, {"type": "reply_end", "turn": 1, "interrupted": True})
         done = (await until(connection, "response.done"))[-1].response
         assert done.status == "cancelled"

@@ -50,11 +50,21 @@ class RealtimeQuery(NewSession):
 
 @dataclass
 class Response:
-    """A response in progress, with the parts that its events repeat."""
+    """A response in progress, with the parts that its events repeat.
+
+    Attributes:
+        id: Identifier of the response.
+        item_id: Identifier of its message.
+        texts: Sentences so far.
+        interrupted: How it ended; None before the event `reply_end`.
+        is_played: The last frame was sent. It may precede or follow `reply_end`.
+    """
 
     id: str
     item_id: str
     texts: list[str] = field(default_factory=list)
+    interrupted: bool | None = None
+    is_played: bool = False
 
     @property
     def position(self) -> dict[str, Any]:
@@ -144,6 +154,8 @@ class RealtimeConnection:
                     response = await self._in_progress()
                     delta = base64.b64encode(audio).decode()
                     await self.send("response.output_audio.delta", **response.position, delta=delta)
+                    response.is_played = event["is_reply_end"]
+                    await self._end_response(response)
                 case {"type": "transcript", "role": "assistant", "text": str() as text}:
                     response = await self._in_progress()
                     delta = f" {text}" if response.texts else text
@@ -154,8 +166,10 @@ class RealtimeConnection:
                     await self._end_transcription(text)
                 case {"type": "state", "state": str() as state}:
                     await self._change_state(state)
-                case {"type": "reply_end"}:
-                    await self._end_response(bool(event.get("interrupted")))
+                case {"type": "reply_end", "interrupted": bool() as interrupted}:
+                    response = await self._in_progress()
+                    response.interrupted = interrupted
+                    await self._end_response(response)
                 case {"type": "error", "message": str() as message}:
                     error = {"type": "server_error", "message": message}
                     await self.send("error", error=error)
@@ -306,12 +320,13 @@ class RealtimeConnection:
             await self.send("response.content_part.added", **response.position, part=part)
         return self._response
 
-    async def _end_response(self, interrupted: bool) -> None:
-        if (response := self._response) is None:
+    async def _end_response(self, response: Response) -> None:
+        """End a response whose last frame and `reply_end` were received."""
+        if response.interrupted is None or not response.is_played:
             return
         self._response = None
         status, reason, text = "completed", None, " ".join(response.texts)
-        if interrupted:
+        if response.interrupted:
             status = "cancelled"
             reason = "client_cancelled" if self._was_cancelled else "turn_detected"
         self._was_cancelled = False
