@@ -20,7 +20,6 @@ from talkinghead.features.faces.mouth_motion import opening_series, track_landma
 CHROMIUM = Path("/usr/bin/chromium")
 SAMPLE_RATE = 16_000
 _TIMEOUT_S = 60
-_RECORDER = Path(__file__).parent / "recorder.js"
 
 # Keeps the microphone's stream, so that it can be recorded beside the face's audio.
 _KEEP_MICROPHONE = """
@@ -31,9 +30,21 @@ navigator.mediaDevices.getUserMedia = async (constraints) => {
 };
 """
 
-_START_RECORDER = """async (sampleRate) => {
+# Posts each block of its two channels with its position.
+_RECORDER = """
+registerProcessor("recorder", class extends AudioWorkletProcessor {
+  process([input]) {
+    const channels = input.map((samples) => samples.slice());
+    this.port.postMessage({ frame: currentFrame, channels });
+    return true;
+  }
+});
+"""
+
+_START_RECORDER = """async ([sampleRate, script]) => {
   const context = new AudioContext({ sampleRate });
-  await context.audioWorklet.addModule("static/test-recorder.js");
+  const module = new Blob([script], { type: "text/javascript" });
+  await context.audioWorklet.addModule(URL.createObjectURL(module));
   const recorder = new AudioWorkletNode(context, "recorder");
   const merger = new ChannelMergerNode(context, { numberOfInputs: 2 });
   merger.connect(recorder).connect(context.destination);
@@ -106,9 +117,6 @@ class AvatarPage:
         self.page.on("console", lambda message: self.console.append(message.text))
         self.page.on("pageerror", lambda error: self.console.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request))
-        self.page.route(
-            "**/static/test-recorder.js", lambda route: route.fulfill(path=str(_RECORDER))
-        )
 
     def open(self, token=None):
         """Open the page with the token in the address."""
@@ -160,8 +168,8 @@ class AvatarPage:
         return track_landmarks(np.array(images), build_detector())
 
     def start_recording(self):
-        """Record the audio of the face from now on."""
-        self.page.evaluate(_START_RECORDER, SAMPLE_RATE)
+        """Record the audio of the face from now on; the context needs `bypass_csp`."""
+        self.page.evaluate(_START_RECORDER, [SAMPLE_RATE, _RECORDER])
 
     def record_microphone(self):
         """Record the microphone as well."""
@@ -185,8 +193,8 @@ class AvatarPage:
     def end_sessions(self):
         """End the sessions on the server, so that their places are free."""
         for session_id in self.session_ids:
-            # It may have ended.
-            with suppress(urllib.error.HTTPError):
+            # It may have ended, or the server.
+            with suppress(urllib.error.URLError):
                 self.server.request("DELETE", f"/v1/sessions/{session_id}")
 
 

@@ -6,15 +6,20 @@
 /** An error whose message can be shown to the user. */
 export class ApiError extends Error {
   /**
-   * @param {string} message Plain sentence for the user.
+   * @param {string} message What went wrong.
    * @param {number} status HTTP status, 0 if the server was not reached.
    * @param {?number} retryAfterS Seconds to wait before the next attempt, if the server said so.
    */
   constructor(message, status, retryAfterS = null) {
-    super(message);
+    super(sentence(message));
     this.status = status;
     this.retryAfterS = retryAfterS;
   }
+}
+
+/** Return a message of the server with a capital and a full stop. */
+export function sentence(message) {
+  return message.charAt(0).toUpperCase() + message.slice(1) + (/[.!?…]$/.test(message) ? "" : ".");
 }
 
 /** Client of the HTTP interface. The token is sent as a header and never written to a log. */

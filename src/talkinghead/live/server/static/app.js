@@ -45,6 +45,8 @@ const session = new LiveSession(api, { video, canvas }, {
 let iceServers = [];
 let isLive = false;
 let isMuted = false;
+/** State of the session on the server. */
+let serverState = "idle";
 /** @type {?{mode: string, text: string}} A text that was typed before the connection. */
 let pendingText = null;
 /** Session from before a reload of the page. */
@@ -97,18 +99,18 @@ async function loadConfig() {
     byId("settings-open").disabled = false;
     return true;
   } catch (error) {
-    if (error.status === 401) askForToken(error.message);
+    if (error.status === 401) askForToken();
     else showNotice(error.message);
     return false;
   }
 }
 
-async function askForToken(message) {
+function askForToken() {
   const dialog = byId("token-dialog");
   if (dialog.open) return;
   byId("token-text").textContent = api.token
-    ? `The server did not accept the token. ${message}`
-    : "This server asks for an access token. It is in the address that the server printed.";
+    ? "The server did not accept the token."
+    : "This server asks for its access token.";
   byId("token").value = "";
   dialog.returnValue = "";
   dialog.showModal();
@@ -148,13 +150,15 @@ function showConnection(state, text) {
   if (state === "ended") {
     byId("start").hidden = false;
     byId("start-text").textContent = text;
+    byId("message").value ||= pendingText?.text ?? "";
+    pendingText = null;
     microphone.turnOff();
   }
-  showState(isLive ? "idle" : state === "ended" ? "offline" : state);
+  showState(isLive ? serverState : state === "ended" ? "offline" : state);
   showHint();
 }
 
-async function becomeLive() {
+function becomeLive() {
   const isStream = session.media.kind === "WebSocket";
   video.hidden = isStream;
   canvas.hidden = !isStream;
@@ -181,7 +185,8 @@ function offerAudio() {
 function handleEvent(event) {
   switch (event.type) {
     case "state":
-      showState(event.state);
+      serverState = event.state;
+      if (isLive) showState(serverState);
       break;
     case "transcript":
       transcript.add(event);

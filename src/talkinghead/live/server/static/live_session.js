@@ -3,7 +3,7 @@
  * back after the connection was lost.
  */
 
-import { ApiError } from "./api.js";
+import { ApiError, sentence } from "./api.js";
 import { SAMPLE_RATE, StreamMedia } from "./stream_media.js";
 import { WebRtcMedia } from "./webrtc_media.js";
 
@@ -31,7 +31,7 @@ class SessionEnded extends Error {}
  * @property {function(object): void} onEvent An event of the server.
  * @property {function(boolean): void} onSession A session is used; true if it is a new one.
  * @property {function(string): void} onNotice Something to tell the user.
- * @property {function(string): void} onTokenNeeded The server refused the token.
+ * @property {function(): void} onTokenNeeded The server refused the token.
  */
 
 export class LiveSession {
@@ -120,7 +120,7 @@ export class LiveSession {
         if (signal.aborted || this.#isEnd(error)) return;
         waitS = error.retryAfterS ?? BACKOFF_S[Math.min(attempt, BACKOFF_S.length - 1)];
         waitS = Math.min(waitS, MAX_WAIT_S);
-        this.#handlers.onConnection("waiting", `${sentence(error.message)} Trying again…`);
+        this.#handlers.onConnection("waiting", `${error.message} Trying again…`);
       }
       this.#disconnect();
       attempt += 1;
@@ -137,7 +137,7 @@ export class LiveSession {
     this.#run.abort();
     this.id = null;
     this.#handlers.onConnection("ended", error.message);
-    if (error.status === 401) this.#handlers.onTokenNeeded(error.message);
+    if (error.status === 401) this.#handlers.onTokenNeeded();
     return true;
   }
 
@@ -221,7 +221,7 @@ export class LiveSession {
   #receive(event, lose) {
     if (event.type !== "closed") {
       // An error of the server itself, rather than of the session, has its HTTP form.
-      const message = event.message ?? event.error?.message;
+      const message = sentence(event.message ?? event.error?.message ?? "");
       this.#handlers.onEvent(event.type === "error" ? { ...event, message } : event);
       return;
     }
@@ -247,20 +247,18 @@ export class LiveSession {
   }
 }
 
-/** Return a message of the server with a capital and a full stop. */
-function sentence(message) {
-  return message.charAt(0).toUpperCase() + message.slice(1) + (/[.!?…]$/.test(message) ? "" : ".");
-}
-
 function withoutWebRtc(reason) {
-  return `${sentence(reason)} The video now comes by WebSocket: you can type, but not talk.`;
+  return `${reason} The video now comes by WebSocket: you can type, but not talk.`;
 }
 
 /** Wait, but not longer than until the network is back or the session is stopped. */
-function pause(seconds, signal) {
-  return new Promise((resolve) => {
+async function pause(seconds, signal) {
+  const listening = new AbortController();
+  const options = { signal: listening.signal };
+  await new Promise((resolve) => {
     setTimeout(resolve, 1000 * seconds);
-    window.addEventListener("online", resolve, { once: true });
-    signal.addEventListener("abort", resolve, { once: true });
+    window.addEventListener("online", resolve, options);
+    signal.addEventListener("abort", resolve, options);
   });
+  listening.abort();
 }
