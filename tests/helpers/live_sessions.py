@@ -16,7 +16,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from talkinghead.errors import MediaError, UsageError
-from talkinghead.live.server.app import create_app
+from talkinghead.live.server.server_app import create_app
 from talkinghead.live.server.server_settings import ServerSettings
 from talkinghead.live.session.session_pool import PoolFullError, PoolOptions, SessionLostError
 

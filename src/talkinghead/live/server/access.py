@@ -31,6 +31,7 @@ SECURITY_HEADERS = {
 }
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _READING = ("GET", "HEAD", "OPTIONS")
+_METHODS = (*_READING, "POST", "PATCH", "DELETE", "WEBSOCKET")
 _CREATING = re.compile(r"/v1/(sessions|avatars|videos)")
 _CREATING_SOCKETS = ("/v1/stream", "/v1/realtime")
 _UPLOADING = re.compile(r"/v1/(avatars|videos|sessions/[^/]+/say)")
@@ -173,7 +174,9 @@ class AccessControl:
                 if scope["path"].startswith("/v1/"):
                     headers.setdefault("Cache-Control", "no-store")
                 route = getattr(scope.get("route"), "path", "other")
-                self._count(scope.get("method", "WEBSOCKET"), route, message["status"])
+                method = scope.get("method", "WEBSOCKET")
+                method = method if method in _METHODS else "other"
+                self._count(method, route, message["status"])
             await send(message)
 
         return with_headers

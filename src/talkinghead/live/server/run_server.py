@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from talkinghead.errors import MediaError, UsageError
-from talkinghead.live.server.app import create_app
+from talkinghead.live.server.server_app import create_app
 from talkinghead.live.server.server_settings import ServerSettings
 from talkinghead.live.session.session_pool import SessionPool
 from talkinghead.live.session.session_process import SessionFactory

@@ -44,7 +44,9 @@ def test_avatar_of_the_library_is_used():
 def test_metrics_count_sessions_and_requests(client):
     client.post("/v1/sessions", json={})
     client.get("/v1/sessions/unknown")
+    client.request("INVENTED", "/v1/sessions")
     text = client.get("/metrics").text
+    assert "INVENTED" not in text
     assert "talkinghead_sessions 1.0" in text
     assert "talkinghead_max_sessions 2.0" in text
     assert 'talkinghead_videos{state="queued"} 0.0' in text
