@@ -85,6 +85,7 @@ class SessionPool:
         self._num_opening = 0
         self._spare: asyncio.Task[_Process] | None = None
         self._check: asyncio.Task[None] | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
 
     @property
     def max_sessions(self) -> int:
@@ -114,7 +115,7 @@ class SessionPool:
         if self._spare is not None:
             closing.append(_discard(self._spare))
             self._spare = None
-        await asyncio.gather(*closing)
+        await asyncio.gather(*closing, *self._stopping)
 
     def get(self, session_id: str) -> SessionHandle | None:
         """Return an open session, or None."""
@@ -145,9 +146,12 @@ class SessionPool:
             self._spare = self._spare or asyncio.create_task(_Process.start(self.factory))
         return session
 
-    def remove(self, session: SessionHandle) -> None:
-        """Forget a session that has ended, and prepare for the next one."""
+    def remove(self, session: SessionHandle, process: _Process) -> None:
+        """Forget a session that has ended, end its process, and prepare for the next session."""
         self.sessions.pop(session.id, None)
+        stopping = asyncio.create_task(process.stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
         if self.options.spare and self._check is not None and not self._check.done():
             self._spare = self._spare or asyncio.create_task(_Process.start(self.factory))
 
@@ -242,7 +246,7 @@ class SessionHandle:
     async def close(self, reason: str = "deleted") -> None:
         """End the session and its process."""
         self._on_end(reason)
-        await self._process.stop()
+        await self._process.stopped.wait()
 
     def _on_event(self, event: dict[str, Any]) -> None:
         if event["type"] in _ACTIVITY:
@@ -259,7 +263,7 @@ class SessionHandle:
         for events in self._subscribers:
             _put(events, {"type": "closed", "reason": reason})
             _put(events, None)
-        self._pool.remove(self)
+        self._pool.remove(self, self._process)
 
 
 class _Process:
@@ -271,6 +275,7 @@ class _Process:
         self._ids = count()
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stopped = asyncio.Event()
         self._send_lock = threading.Lock()
         context = multiprocessing.get_context("spawn")
         self._connection, self._remote = context.Pipe()
@@ -315,7 +320,7 @@ class _Process:
         self._send(op, arguments, next(self._ids))
 
     async def stop(self) -> None:
-        """End the process; kill it if it does not end in time."""
+        """End the process; kill it if it does not end in time; sets `stopped`."""
         with suppress(TalkingHeadError):
             self._send("close", {}, next(self._ids))
         process = self._process
@@ -325,6 +330,7 @@ class _Process:
             await asyncio.to_thread(process.join)
         with suppress(OSError):
             self._connection.close()
+        self.stopped.set()
 
     def _send(self, op: str, arguments: dict[str, Any], number: int) -> None:
         try:

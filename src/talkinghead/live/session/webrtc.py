@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
@@ -28,6 +28,7 @@ OnAudio = Callable[[FloatArray, int], None]
 _VIDEO_RATE = 90_000
 # Frames waiting for the encoder; older ones are dropped if it is too slow.
 _MAX_QUEUED = 3
+_MAX_QUEUED_PACKETS, _PACKETS_PER_S = 20, 50
 _MAX_WIDTH, _MAX_HEIGHT = 1280, 1280
 
 
@@ -55,8 +56,8 @@ class WebRtcPeer:
         self._connection = RTCPeerConnection(RTCConfiguration(servers))
         self._loop, self._on_audio = loop, on_audio
         self._video = _Track("video", _MAX_QUEUED)
-        # The encoder of a browser's pause must not delay the audio: it has a longer queue.
-        self._audio = _Track("audio", 10 * _MAX_QUEUED)
+        self._audio = _Track("audio", _MAX_QUEUED_PACKETS)
+        self._rest = np.zeros(0, np.int16)
         self._asyncio = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection.on("track", self._receive)
@@ -109,17 +110,28 @@ class WebRtcPeer:
         image = image.reformat(format="yuv420p")
         image.pts = round_half_up(frame.time_s * _VIDEO_RATE)
         image.time_base = Fraction(1, _VIDEO_RATE)
-        rate = self._loop.avatar.sample_rate
-        samples = np.rint(np.clip(frame.audio, -1, 1) * 32_767).astype(np.int16)
-        audio = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-        audio.sample_rate = rate
-        audio.pts = round_half_up(frame.time_s * rate)
-        audio.time_base = Fraction(1, rate)
         with suppress(RuntimeError):  # The event loop is closed.
-            self._asyncio.call_soon_threadsafe(self._put, image, audio)
+            self._asyncio.call_soon_threadsafe(self._put, image, list(self._packets(frame)))
 
-    def _put(self, image: av.VideoFrame, audio: av.AudioFrame) -> None:
-        self._audio.put(audio)
+    def _packets(self, frame: LiveFrame) -> Iterator[av.AudioFrame]:
+        """Yield the audio in parts of 20 ms: aiortc sends only one packet for a frame."""
+        rate = self._loop.avatar.sample_rate
+        size = rate // _PACKETS_PER_S
+        start = round_half_up(frame.time_s * rate) - len(self._rest)
+        samples = np.rint(np.clip(frame.audio, -1, 1) * 32_767).astype(np.int16)
+        samples = np.concatenate([self._rest, samples])
+        for first in range(0, len(samples) - size + 1, size):
+            part = samples[None, first : first + size]
+            audio = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
+            audio.sample_rate = rate
+            audio.pts = start + first
+            audio.time_base = Fraction(1, rate)
+            yield audio
+        self._rest = samples[len(samples) // size * size :]
+
+    def _put(self, image: av.VideoFrame, packets: list[av.AudioFrame]) -> None:
+        for audio in packets:
+            self._audio.put(audio)
         self._video.put(image)
 
     async def _follow_state(self) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.live_parts import ToneVoice
 from helpers.media_files import smooth
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor
 
@@ -17,18 +18,6 @@ from talkinghead.speech.llm.echo import Echo
 from talkinghead.speech.protocols import Transcript
 
 RATE = 16_000
-
-
-class ToneVoice:
-    """A voice that speaks each word as a tone of 0.1 s."""
-
-    sample_rate = RATE
-
-    def speak(self, text, cancel=None):
-        for _ in text.split():
-            if cancel is not None and cancel.is_set():
-                return
-            yield (0.3 * np.sin(np.arange(1600) * 0.2)).astype(np.float32)
 
 
 class FixedTranscripts:

@@ -1,0 +1,35 @@
+"""Parts of live sessions that need no weights, for the processes of the sessions."""
+
+from pathlib import Path
+
+import numpy as np
+
+from helpers.media_files import smooth
+from helpers.small_predictor import HEIGHT, WIDTH, make_predictor
+from talkinghead.live.session.session_process import SessionFactory
+from talkinghead.media.writer import write_image
+from talkinghead.speech.llm.echo import Echo
+
+
+class ToneVoice:
+    """A voice that speaks each word as a tone of 0.1 s."""
+
+    sample_rate = 16_000
+
+    def speak(self, text, cancel=None):
+        for _ in text.split():
+            if cancel is not None and cancel.is_set():
+                return
+            yield (0.3 * np.sin(np.arange(1600) * 0.2)).astype(np.float32)
+
+
+def tone_factory(**options):
+    """Return the factory of sessions with a small random model, tones and an echo."""
+    return SessionFactory(make_predictor, {"tone": ToneVoice}, {"echo": Echo}, **options)
+
+
+def write_face(folder: Path) -> Path:
+    """Write a photo in which the detector of `make_predictor` finds a face."""
+    path = folder / "face.png"
+    write_image(path, smooth(HEIGHT, WIDTH))
+    return path

@@ -1,0 +1,273 @@
+"""Sessions run in processes of their own, send WebRTC, and end without leaving anything behind."""
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from helpers.live_parts import tone_factory, write_face
+
+from talkinghead.errors import MediaError, UsageError
+from talkinghead.live.session.session_pool import (
+    PoolFullError,
+    PoolOptions,
+    SessionLostError,
+    SessionPool,
+)
+from talkinghead.live.session.session_process import SessionSettings
+
+aiortc = pytest.importorskip("aiortc")
+
+
+@asynccontextmanager
+async def running_pool(**options):
+    pool = SessionPool(tone_factory(), PoolOptions(**{"spare": False, **options}))
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@asynccontextmanager
+async def events_of(session):
+    """Collect the events of a session."""
+    events = []
+
+    async def follow():
+        async for event in session.subscribe():
+            events.append(event)
+
+    task = asyncio.create_task(follow())
+    await asyncio.sleep(0)
+    try:
+        yield events
+    finally:
+        task.cancel()
+
+
+async def wait_for(events, kind, timeout_s=20.0):
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        found = [event for event in events if event["type"] == kind]
+        if found:
+            return found[0]
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"no event of type {kind} in {[event['type'] for event in events]}")
+
+
+def children():
+    """Return the running processes of sessions."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any("spawn_main" in argument for argument in child.cmdline()):
+                found.append(child)
+    return found
+
+
+class Receiver:
+    """A browser: receives the tracks of a session, and notes the time of each frame."""
+
+    def __init__(self):
+        self.connection = aiortc.RTCPeerConnection()
+        self.received = {"audio": [], "video": []}
+        self.tasks = []
+        for kind in self.received:
+            self.connection.addTransceiver(kind, "recvonly")
+        self.connection.on("track", lambda track: self.tasks.append(self.follow(track)))
+
+    def follow(self, track):
+        async def run():
+            with suppress(aiortc.mediastreams.MediaStreamError):
+                while True:
+                    frame = await track.recv()
+                    self.received[track.kind].append((time.monotonic(), frame))
+
+        return asyncio.ensure_future(run())
+
+    async def connect(self, session):
+        await self.connection.setLocalDescription(await self.connection.createOffer())
+        offer = self.connection.localDescription
+        answer = await session.call("offer", sdp=offer.sdp, type=offer.type)
+        await self.connection.setRemoteDescription(aiortc.RTCSessionDescription(**answer))
+
+    async def wait_for_frames(self, count, timeout_s=20.0):
+        deadline_s = time.monotonic() + timeout_s
+        while len(self.received["video"]) < count:
+            assert time.monotonic() < deadline_s, "no video arrived"
+            await asyncio.sleep(0.02)
+
+
+def test_webrtc_sends_the_answer_with_lips_in_step(tmp_path):
+    async def run():
+        async with running_pool() as pool:
+            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            assert session.video == {"width": 192, "height": 160, "fps": 25.0}
+            receiver = Receiver()
+            async with events_of(session) as events:
+                await receiver.connect(session)
+                await receiver.wait_for_frames(10)
+                await session.call("ask", text="one two three four five six")
+                end = await wait_for(events, "reply_end")
+                assert not end["interrupted"]
+                await asyncio.sleep(0.3)
+                again = Receiver()  # A page that is loaded again continues the session.
+                await again.connect(session)
+                await again.wait_for_frames(5)
+            await receiver.connection.close()
+            await again.connection.close()
+            return receiver.received
+
+    received = asyncio.run(run())
+    video = [frame for _, frame in received["video"]]
+    steps = np.diff([frame.pts * frame.time_base for frame in video]).astype(float)
+    assert np.median(steps) == pytest.approx(0.04, abs=1e-3)
+    assert (video[0].width, video[0].height) == (192, 160)
+    images = np.stack([frame.to_ndarray(format="rgb24") for frame in video]).astype(int)
+    assert np.abs(images - images[0]).max() > 20  # The random model moves the mouth.
+    audio = np.concatenate([frame.to_ndarray().ravel() for _, frame in received["audio"]])
+    loud_s = np.count_nonzero(np.abs(audio) > 500) / 2 / 48_000
+    assert 0.4 < loud_s < 0.8  # Six words of 0.1 s.
+
+
+def test_stream_sends_frames_with_their_audio(tmp_path):
+    async def run():
+        async with running_pool() as pool:
+            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            async with events_of(session) as events:
+                await session.call("stream", image="jpeg", sample_rate=16_000)
+                speech = (8000 * np.sin(np.arange(16_000) * 0.2)).astype("<i2")
+                for part in np.array_split(speech, 10):
+                    session.post("say_audio", pcm=part.tobytes(), sample_rate=16_000)
+                session.post("say_end")
+                await wait_for(events, "reply_end")
+            with pytest.raises(UsageError, match="even number"):
+                await session.call("say_audio", pcm=b"odd", sample_rate=16_000)
+            with pytest.raises(UsageError, match="jpeg or none"):
+                await session.call("stream", image="gif")
+            return [event for event in events if event["type"] == "frame"]
+
+    frames = asyncio.run(run())
+    assert all(frame["image"].startswith(b"\xff\xd8") for frame in frames)
+    spoken = [frame for frame in frames if frame["reply"] is not None]
+    assert 25 <= len(spoken) <= 45
+    samples = np.frombuffer(b"".join(frame["audio"] for frame in spoken), "<i2")
+    assert np.abs(samples).max() > 7000
+    assert np.allclose(np.diff([frame["time_s"] for frame in frames]), 0.04)
+
+
+def test_reply_is_recorded_with_subtitles(tmp_path):
+    async def run():
+        async with running_pool() as pool:
+            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            with pytest.raises(UsageError, match="no reply to record"):
+                await session.call("record")
+            async with events_of(session) as events:
+                await session.call("say", text="one two three four five")
+                await wait_for(events, "reply_end")
+            recorded = await session.call("record")
+            assert Path(recorded["video"]).stat().st_size > 1000
+            assert "one two three four five" in Path(recorded["subtitles"]).read_text()
+            folder = Path(recorded["video"]).parent
+        assert not folder.exists()
+
+    asyncio.run(run())
+
+
+def test_crash_frees_the_place_and_leaves_the_others_alone(tmp_path):
+    async def run():
+        face = write_face(tmp_path)
+        async with running_pool(max_sessions=2) as pool:
+            first = await pool.create(SessionSettings(), face)
+            (victim,) = children()
+            second = await pool.create(SessionSettings(), face)
+            with pytest.raises(PoolFullError) as full:
+                await pool.create(SessionSettings(), face)
+            assert full.value.retry_after_s > 0
+            async with events_of(first) as lost, events_of(second) as events:
+                os.kill(victim.pid, signal.SIGKILL)
+                assert (await wait_for(lost, "closed", 5.0))["reason"] == "crashed"
+                assert pool.num_free == 1
+                with pytest.raises(SessionLostError):
+                    await first.call("say", text="Hello")
+                await second.call("say", text="still here")
+                assert not (await wait_for(events, "reply_end"))["interrupted"]
+            third = await pool.create(SessionSettings(), face)
+            assert pool.get(third.id) is third
+        assert children() == []
+
+    asyncio.run(run())
+
+
+def test_idle_and_long_sessions_are_ended(tmp_path):
+    async def run():
+        face = write_face(tmp_path)
+        for options, reason in (
+            ({"idle_timeout_s": 0.5}, "idle"),
+            ({"max_duration_s": 0.5}, "time limit"),
+        ):
+            async with running_pool(**options) as pool:
+                session = await pool.create(SessionSettings(), face)
+                async with events_of(session) as events:
+                    assert (await wait_for(events, "closed"))["reason"] == reason
+                assert pool.num_free == pool.max_sessions
+        assert children() == []
+
+    asyncio.run(run())
+
+
+def test_spare_process_opens_the_next_session_at_once(tmp_path):
+    async def run():
+        async with running_pool(spare=True, max_sessions=1) as pool:
+            (spare,) = children()
+            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            assert [child.pid for child in children()] == [spare.pid]
+            await session.close()
+            for _ in range(200):
+                if len(children()) == 1 and children()[0].pid != spare.pid:
+                    break
+                await asyncio.sleep(0.1)
+            assert len(children()) == 1
+        assert children() == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("settings", "face", "error", "expected"),
+    [
+        ({}, "missing.png", MediaError, "missing.png"),
+        ({"voice": "tenor"}, "face.png", UsageError, "not one of the server's voices: tone"),
+    ],
+)
+def test_wrong_choices_are_errors_and_leave_no_process(tmp_path, settings, face, error, expected):
+    async def run():
+        write_face(tmp_path)
+        async with running_pool() as pool:
+            with pytest.raises(error, match=expected):
+                await pool.create(SessionSettings(**settings), tmp_path / face)
+            assert pool.num_free == pool.max_sessions
+            assert children() == []
+
+    asyncio.run(run())
+
+
+def test_invalid_offer_is_an_error_and_the_session_continues(tmp_path):
+    async def run():
+        async with running_pool() as pool:
+            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            for sdp in ("nonsense", ""):
+                with pytest.raises(UsageError, match="offer"):
+                    await session.call("offer", sdp=sdp, type="offer")
+            receiver = Receiver()
+            await receiver.connect(session)
+            await receiver.wait_for_frames(3)
+            await receiver.connection.close()
+
+    asyncio.run(run())
