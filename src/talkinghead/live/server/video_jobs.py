@@ -113,6 +113,8 @@ class VideoJobs:
             await asyncio.to_thread(job.folder.mkdir)
             if face is None:
                 source = await library.find(avatar)
+                if source.is_relative_to(self._folder):  # An upload, which may expire meanwhile.
+                    source = Path(await asyncio.to_thread(shutil.copy, source, job.folder))
             else:
                 source = await self._checker.prepare(face, "face", job.folder, "face")
             speech = None
@@ -121,10 +123,9 @@ class VideoJobs:
         except BaseException:
             await self.remove(job_id)
             raise
-        job.future = self._pool.schedule(
-            _render,
-            (runner, job.number, source, speech, text, job.output),
-            timeout=self._settings.video_timeout_s,
+        arguments = (runner, job.number, source, speech, text, job.output)
+        job.future = await asyncio.to_thread(
+            self._pool.schedule, _render, arguments, timeout=self._settings.video_timeout_s
         )
         job.future.add_done_callback(partial(_note_end, job))
         return job_id
