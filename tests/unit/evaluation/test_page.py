@@ -99,6 +99,18 @@ def test_groups_are_not_compared_and_verdict_is_shown(
     assert 'class="best"' not in text
 
 
+def test_page_leaves_out_repeated_scores_and_the_interval_of_one_clip(tmp_path: Path) -> None:
+    values = {"l1_own": 0.25, "shown_l1_own": 0.25, "l1_other": 0.5, "shown_l1_other": 0.75}
+    clip = ClipResult("c0", "seen", {}, values)
+    write_report(Report("groups", {"lip_prior": "none"}, [clip], Fraction(25)), tmp_path, 0)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<code>(\w+)</code>", text)
+    assert rows == ["l1_own", "l1_other", "shown_l1_other"]
+    assert "<dt>lip prior</dt>" in text
+    assert "0.2500" in text
+    assert "0.2500 …" not in text
+
+
 def test_curves_are_scaled_and_have_gaps(clips: list[ClipResult]) -> None:
     assert clips[0].visuals is not None
     plot = make_plot(clips[0].visuals, Fraction(25), "#123456")

@@ -112,10 +112,14 @@ def _side_by_side(versions: Mapping[str, UInt8Array], frame: int) -> UInt8Array:
 
 
 def _with_name(image: UInt8Array, name: str) -> UInt8Array:
-    """Return the image with a white label whose black outline is made of shifted copies."""
+    """Return the image with a white label whose black outline is made of shifted copies.
+
+    The label of a wide image is larger, since the report scales strips down to the page's width.
+    """
     named, black, white = image.copy(), (0, 0, 0), (255, 255, 255)
+    scale = max(0.5, image.shape[1] / 2000)
     shifts = ((-1, 0, black), (1, 0, black), (0, -1, black), (0, 1, black), (0, 0, white))
     for x, y, colour in shifts:
-        place, font = (9 + x, 20 + y), cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(named, name, place, font, 0.5, colour, 1, cv2.LINE_AA)
+        place, font = (9 + x, round(40 * scale) + y), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(named, name, place, font, scale, colour, 1, cv2.LINE_AA)
     return named

@@ -86,11 +86,18 @@ def render_page(
 def _sections(
     report: Report, summary: Mapping[str, Any], winners: Mapping[str, str]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return the table rows of all scores that have a value, grouped by section."""
+    """Return the table rows of all scores that have a value, grouped by section.
+
+    Scores of composited frames ("shown_") that repeat those of the generated frames are left out.
+    """
     rows: list[dict[str, Any]] = []
     for name, info in CATALOGUE.items():
         found = {column: summary[column]["scores"].get(name) for column in report.columns}
-        if any(found.values()):
+        plain = name.removeprefix("shown_")
+        repeats = plain != name and all(
+            found[column] == summary[column]["scores"].get(plain) for column in report.columns
+        )
+        if any(found.values()) and not repeats:
             cells = [_cell(found[c], info, winners.get(name) == c) for c in report.columns]
             arrow = _ARROWS[info.better]
             rows.append({"name": name, "info": info, "arrow": arrow, "cells": cells})
@@ -101,7 +108,8 @@ def _cell(interval: Mapping[str, Any] | None, info: ScoreInfo, is_best: bool) ->
     if interval is None or interval["mean"] is None:
         return {"mean": "\N{EM DASH}", "interval": "", "is_best": False}
     mean, low, high = (interval[key] for key in ("mean", "low", "high"))
-    between = "" if low is None else f"{_number(low, info)} … {_number(high, info)}"
+    is_known = low is not None and interval["num_clips"] > 1
+    between = "" if not is_known else f"{_number(low, info)} … {_number(high, info)}"
     return {"mean": _number(mean, info), "interval": between, "is_best": is_best}
 
 
@@ -116,7 +124,7 @@ def _show(rank: str, clip: ClipResult, fps: Fraction, colours: Mapping[str, str]
     assert visuals is not None
     scores = [
         (CATALOGUE[key].label, _number(clip.values[key], CATALOGUE[key]))
-        for key in ("r_own_speech", "r_own", "lmd", "psnr", "lse_d", "sync_offset")
+        for key in ("r_own", "r_own_speech", "lmd", "psnr", "lse_d", "sync_offset")
         if key in clip.values and not math.isnan(clip.values[key])
     ]
     png = cv2.imencode(".png", visuals.strip[..., ::-1])[1].tobytes()
