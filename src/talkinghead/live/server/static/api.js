@@ -3,6 +3,8 @@
  * a path prefix of a reverse proxy.
  */
 
+const DOWNLOAD_TIMEOUT_MS = 60000;
+
 /** An error whose message can be shown to the user. */
 export class ApiError extends Error {
   /**
@@ -72,12 +74,18 @@ export class Api {
   }
 
   /**
+   * Save the last answer as a file.
+   *
    * @param {string} id Session.
-   * @param {"recording"|"subtitles"} what MP4 or SRT of the last answer.
-   * @returns {Promise<Blob>}
+   * @param {"recording"|"subtitles"} what MP4 or SRT.
    */
   async download(id, what) {
-    return (await this.#request("GET", sessionPath(id, `/${what}`))).blob();
+    const response = await this.#request("GET", sessionPath(id, `/${what}`));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await response.blob());
+    link.download = what === "recording" ? "answer.mp4" : "answer.srt";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), DOWNLOAD_TIMEOUT_MS);
   }
 
   /** Upload a face. Call it only after the user has confirmed the consent. */

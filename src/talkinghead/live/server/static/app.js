@@ -3,13 +3,12 @@
 import { Api } from "./api.js";
 import { Details } from "./details.js";
 import { LiveSession } from "./live_session.js";
-import { MicrophoneButton } from "./microphone_button.js";
+import { MicrophoneButton } from "./microphone.js";
 import { Settings } from "./settings.js";
+import { saveConversation, saveToken, takeConversation, takeToken } from "./tab_storage.js";
 import { Transcript } from "./transcript.js";
 
 const STATS_INTERVAL_MS = 1000;
-const TOKEN_KEY = "talkinghead.token";
-const RELOAD_KEY = "talkinghead.reload";
 
 const STATES = {
   offline: "Not connected",
@@ -44,7 +43,10 @@ const session = new LiveSession(api, { video, canvas }, {
 
 let iceServers = [];
 let isLive = false;
+/** The user has muted the face. */
 let isMuted = false;
+/** The answer was interrupted: the rest of it, which is still on its way, is not played. */
+let isInterrupted = false;
 /** State of the session on the server. */
 let serverState = "idle";
 /** @type {?{mode: string, text: string}} A text that was typed before the connection. */
@@ -58,33 +60,20 @@ setInterval(showStats, STATS_INTERVAL_MS);
 
 // ---- Token and reload ----
 
-/** Move the token from the address (`#token=`) into the session storage, and return it. */
-function takeToken() {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (token) {
-    sessionStorage.setItem(TOKEN_KEY, token);
-    history.replaceState(null, "", location.pathname + location.search);
-  }
-  return sessionStorage.getItem(TOKEN_KEY);
-}
-
-/** Keep what a reload should continue with. It is written only when the page goes away, so that a
- * duplicate of the tab does not take over its session. */
+/** Keep what a reload should continue with. */
 function saveForReload() {
-  const messages = transcript.save();
-  const state = { id: session.id, choices: settings.choices, messages };
-  if (session.id) sessionStorage.setItem(RELOAD_KEY, JSON.stringify(state));
+  if (!session.id) return;
+  saveConversation({ id: session.id, choices: settings.choices, messages: transcript.save() });
 }
 
+/** @returns {?string} The session from before a reload. */
 function restoreAfterReload() {
-  const saved = sessionStorage.getItem(RELOAD_KEY);
-  sessionStorage.removeItem(RELOAD_KEY);
-  if (!saved) return null;
-  const { id, choices, messages } = JSON.parse(saved);
-  settings.choices = choices;
-  transcript.restore(messages);
+  const conversation = takeConversation();
+  if (!conversation) return null;
+  settings.choices = conversation.choices;
+  transcript.restore(conversation.messages);
   byId("start-text").textContent = "Continue the conversation.";
-  return id;
+  return conversation.id;
 }
 
 /** Load the server's lists. @returns {Promise<boolean>} Whether they are there. */
@@ -119,7 +108,7 @@ function askForToken() {
 async function useToken() {
   if (byId("token-dialog").returnValue !== "apply") return;
   api.token = byId("token").value.trim();
-  sessionStorage.setItem(TOKEN_KEY, api.token);
+  saveToken(api.token);
   hideNotice();
   await loadConfig();
 }
@@ -165,7 +154,7 @@ function becomeLive() {
   byId("microphone").disabled = isStream;
   fitFace();
   if (isStream) microphone.turnOff();
-  setMuted(isMuted);
+  updateAudio();
   if (microphone.track) session.media.setMicrophone(microphone.track);
   if (!isStream) video.play().catch(offerAudio);
   if (pendingText) sendText(pendingText);
@@ -174,10 +163,10 @@ function becomeLive() {
 
 /** The browser refused to play audio without a click. */
 function offerAudio() {
-  setMuted(true);
+  video.muted = true;
   video.play().catch(() => {});
   showNotice("The browser has muted the face.", "Turn the audio on", () => {
-    setMuted(false);
+    video.muted = false;
     hideNotice();
   });
 }
@@ -185,8 +174,7 @@ function offerAudio() {
 function handleEvent(event) {
   switch (event.type) {
     case "state":
-      serverState = event.state;
-      if (isLive) showState(serverState);
+      setServerState(event.state);
       break;
     case "transcript":
       transcript.add(event);
@@ -205,6 +193,13 @@ function handleEvent(event) {
       showNotice(event.message);
       break;
   }
+}
+
+function setServerState(state) {
+  serverState = state;
+  if (isLive) showState(state);
+  if (state === "listening") setInterrupted(true);
+  if (state === "thinking" || state === "speaking") setInterrupted(false);
 }
 
 async function showStats() {
@@ -257,9 +252,11 @@ function showMode() {
 
 async function interrupt() {
   if (!isLive) return;
+  setInterrupted(true);
   try {
     await session.interrupt();
   } catch (error) {
+    setInterrupted(false);
     showNotice(error.message);
   }
 }
@@ -268,12 +265,7 @@ async function interrupt() {
 async function download(what, button) {
   button.disabled = true;
   try {
-    const blob = await api.download(session.id, what);
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = what === "recording" ? "answer.mp4" : "answer.srt";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    await api.download(session.id, what);
   } catch (error) {
     showNotice(error.message);
   }
@@ -310,9 +302,17 @@ function hint() {
 
 function setMuted(value) {
   isMuted = value;
-  video.muted = value;
-  session.media?.setMuted?.(value);
   byId("mute").setAttribute("aria-pressed", String(value));
+  updateAudio();
+}
+
+function setInterrupted(value) {
+  isInterrupted = value;
+  updateAudio();
+}
+
+function updateAudio() {
+  session.media?.setMuted(isMuted || isInterrupted);
 }
 
 // ---- Settings, state and messages ----

@@ -13,7 +13,7 @@ export class Settings {
 
   /**
    * @param {import("./api.js").Api} api
-   * @param {function(object, object): void} onApply Receives the new choices and those that changed.
+   * @param {function(object, object): void} onApply Takes the choices, and those that changed.
    */
   constructor(api, onApply) {
     this.#api = api;

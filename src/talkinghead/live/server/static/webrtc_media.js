@@ -23,6 +23,7 @@ export class WebRtcMedia {
   onlost = () => {};
   #connection;
   #sender;
+  #audio;
   #timer = null;
   #previousStats = null;
   #fail = () => {};
@@ -49,7 +50,9 @@ export class WebRtcMedia {
     const stream = new MediaStream();
     connection.addEventListener("track", ({ track }) => stream.addTrack(track));
     // The microphone's track is put in when it is turned on, which needs no new offer.
-    this.#sender = connection.addTransceiver("audio", { direction: "sendrecv" }).sender;
+    const audio = connection.addTransceiver("audio", { direction: "sendrecv" });
+    this.#sender = audio.sender;
+    this.#audio = audio.receiver.track;
     const receiver = connection.addTransceiver("video", { direction: "recvonly" });
 
     await connection.setLocalDescription();
@@ -66,6 +69,11 @@ export class WebRtcMedia {
   /** @param {?MediaStreamTrack} track Microphone, or null for none. */
   async setMicrophone(track) {
     await this.#sender?.replaceTrack(track);
+  }
+
+  /** @param {boolean} isMuted */
+  setMuted(isMuted) {
+    if (this.#audio) this.#audio.enabled = !isMuted;
   }
 
   /** @returns {Promise<object>} Figures measured at this receiver since the last call. */
