@@ -61,7 +61,6 @@ class _Participant:
             remote.stream_handlers[topic](stream, self.identity)
         return stream
 
-
     async def stream_text(self, **options):
         return _ByteStream("text", {})
 

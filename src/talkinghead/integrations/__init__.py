@@ -1,0 +1,1 @@
+"""Adapters for other frameworks, one module each, imported only by their users."""
