@@ -18,7 +18,7 @@ from talkinghead.live.session.session_process import SessionFactory
 
 log = logging.getLogger(__name__)
 
-_STOP_TIMEOUT_S = 10
+_STOP_TIMEOUT_S = 3
 
 
 def server_settings(values: Mapping[str, Any], factory: SessionFactory) -> ServerSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -87,6 +88,8 @@ def run_session(connection: Connection, factory: SessionFactory) -> None:
     """
     import torch
 
+    # Ctrl-C in a terminal reaches all processes, and the parent process closes this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(factory.num_threads)
     asyncio.run(_Session(connection, factory).run())
 
