@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.data.preparation.clip_maker import ClipRules
 from talkinghead.data.preparation.corpus import PrepareOptions, next_steps, prepare_corpus
+from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.sync.lip_offset import LipOffsetRules
 from talkinghead.sync.offset import SyncRules
 from talkinghead.types import AVSpec
 
@@ -22,9 +26,17 @@ def main(cfg: DictConfig) -> None:
         values.pop(key) for key in ("input", "output", "av", "detector", "rules", "sync")
     )
     av.pop("_target_")
+    spec = AVSpec.from_dict(av)
+    lip_prior = instantiate(values.pop("lip_prior")) or None
+    lip_offset = LipOffsetRules(**values.pop("lip_offset"))
     options = PrepareOptions(
-        detector=detector["name"], rules=ClipRules(**rules), sync=SyncRules(**sync), **values
+        detector=detector["name"],
+        rules=ClipRules(**rules),
+        sync=SyncRules(**sync),
+        lip_offset=lip_offset if lip_prior else None,
+        **values,
     )
-    manifest = prepare_corpus(input_dir, output_dir, AVSpec.from_dict(av), options)
+    predict_lips = partial(predict_lip_motion, lip_prior, spec=spec) if lip_prior else None
+    manifest = prepare_corpus(input_dir, output_dir, spec, options, predict_lips)
     for line in next_steps(manifest, output_dir):
         logger.info("%s", line)

@@ -119,6 +119,24 @@ def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
         temporary.write_bytes(blob)
 
 
+def read_clip_data(path: Path) -> ClipData:
+    """Return the whole content of a clip file.
+
+    Raises:
+        CorpusError: The file is missing, broken or was written by an older version.
+    """
+    clip = ClipFile(path)
+    blob, offsets = clip.tensor("jpeg").tobytes(), clip.tensor("offsets")
+    names = ("mouth_opening", "lips", "transforms", "mean_face", "mean_mouth", "head_pose")
+    return ClipData(
+        jpegs=[blob[start:stop] for start, stop in pairwise(offsets)],
+        mel=clip.mel(),
+        prosody=clip.tensor("prosody").astype(np.float32),
+        audio=clip.tensor("audio").astype(np.float32) / np.float32(32767),
+        **{name: clip.tensor(name) for name in names},
+    )
+
+
 def read_metadata(path: Path) -> dict[str, str] | None:
     """Return a clip file's metadata, or None if the file is missing or incomplete."""
     try:

@@ -26,8 +26,8 @@ class ClipEntry:
         source: Path of the source video, relative to the input folder.
         sha256: Hash of the source video.
         offset_frames: Delay of the audio of the source video in frames, as measured by a sync
-            expert; None if it was not measured.
-        sync_confidence: LSE-C of that measurement.
+            expert or a lip prior; None if it was not measured.
+        sync_confidence: LSE-C of the sync expert, or correlation of the lip prior.
         emotion: Emotion label, or None.
     """
 
@@ -39,7 +39,7 @@ class ClipEntry:
     split: str
     source: str
     sha256: str
-    offset_frames: int | None = None
+    offset_frames: float | None = None
     sync_confidence: float | None = None
     emotion: str | None = None
 

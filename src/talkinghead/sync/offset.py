@@ -7,7 +7,9 @@ Shape suffixes: T video frames, N windows, D embedding width, M mel frames.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +19,13 @@ from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.faces.mouth_motion import pearson
 from talkinghead.media.timing import (
-    frame_time_s,
     num_frames_for,
     samples_to_seconds,
     seconds_to_samples,
 )
 from talkinghead.types import AVSpec, FloatArray
 
-_SEARCH_MARGIN = 5
+SEARCH_MARGIN = 5
 """Number of frames searched beyond the largest allowed offset, to detect larger offsets."""
 _LIP_MAX_SHIFT = 15
 _LEVEL_WINDOW = 4  # Mel frames: 50 ms.
@@ -70,10 +71,11 @@ class Offset:
     Attributes:
         frames: Number of frames by which the audio is late.
         confidence: LSE-C: the median of the mean embedding distances at all shifts minus the
-            smallest of them. It is between 0 (the distance is equal at all shifts) and 2.
+            smallest of them. It is between 0 (the distance is equal at all shifts) and 2. If a lip
+            prior measured the offset, it is `LipOffset.correlation`.
     """
 
-    frames: int
+    frames: float
     confidence: float
 
 
@@ -108,24 +110,24 @@ def find_offset(audio_ND: FloatArray, video_ND: FloatArray, max_offset: int) -> 
     The search extends a few frames beyond `max_offset`, but at most to half of the clip length, so
     that each mean distance is computed from at least half of the windows.
     """
-    max_shift = min(max_offset + _SEARCH_MARGIN, len(video_ND) // 2)
+    max_shift = min(max_offset + SEARCH_MARGIN, len(video_ND) // 2)
     return measure_offset(distances_by_shift(audio_ND, video_ND, max_shift))
 
 
 def shift_audio(
-    samples: FloatArray, num_frames: int, offset: int, spec: AVSpec
+    samples: FloatArray, num_frames: int, offset: float, spec: AVSpec
 ) -> tuple[slice, FloatArray]:
-    """Align audio that is `offset` frames late (early if negative) with the video.
+    """Align audio that is `offset` frames late (early if negative) with its video.
 
-    Frames at either end that have no audio after the shift are dropped: in these frames the mouth
-    would move without speech.
+    Frames at either end that are left without audio are dropped, as their mouths would move in
+    silence.
 
     Returns:
-        The frames to keep, and the audio samples that begin at the first of these frames.
+        The frames to keep, and the samples from the first of them on.
     """
-    first = max(0, -offset)
-    late_s = frame_time_s(max(0, offset), spec.fps)
-    samples = samples[seconds_to_samples(late_s, spec.sample_rate) :]
+    first = max(0, math.ceil(-offset))
+    skipped_s = (first + Fraction(offset)) / spec.fps
+    samples = samples[seconds_to_samples(skipped_s, spec.sample_rate) :]
     num_audible = num_frames_for(samples_to_seconds(len(samples), spec.sample_rate), spec.fps)
     return slice(first, max(first, min(num_frames, first + num_audible))), samples
 

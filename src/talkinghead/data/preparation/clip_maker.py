@@ -39,6 +39,7 @@ from talkinghead.media.timing import frame_time_s, num_frames_for, seconds_to_sa
 from talkinghead.models.checkpoint import EXPERT, resolve_checkpoint
 from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.sync.embeddings import embed_clip, load_sync_expert
+from talkinghead.sync.lip_offset import LipOffsetRules
 from talkinghead.sync.offset import Offset, SyncRules, find_offset, shift_audio
 from talkinghead.types import AVSpec, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
@@ -103,6 +104,27 @@ class ClipResult:
     offset: Offset | None = None
 
 
+def audio_tensors(samples: FloatArray, num_frames: int, features: AudioFeatures) -> dict[str, Any]:
+    """Return `mel`, `prosody` and `audio`, cut or padded with silence to the video's length."""
+    spec = features.spec
+    length = seconds_to_samples(frame_time_s(num_frames, spec.fps), spec.sample_rate)
+    padded = np.pad(samples[:length], (0, max(0, length - len(samples))))
+    audio = np.ascontiguousarray(padded, dtype=np.float32)
+    rows = features.split(features(torch.from_numpy(audio)))
+    return {"audio": audio} | {name: rows[name].numpy() for name in STORED_FEATURES}
+
+
+def shift_clip(
+    data: ClipData, samples: FloatArray, offset: float, features: AudioFeatures
+) -> ClipData:
+    """Return a clip whose audio, `samples`, is `offset` frames late, with aligned audio."""
+    kept, samples = shift_audio(samples, len(data.jpegs), offset, features.spec)
+    of_frames = ("jpegs", "mouth_opening", "lips", "transforms", "head_pose")
+    values: dict[str, Any] = {name: getattr(data, name)[kept] for name in of_frames}
+    num_frames = kept.stop - kept.start
+    return replace(data, **values, **audio_tensors(samples, num_frames, features))
+
+
 class _SkipError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -123,6 +145,7 @@ class ClipMaker:
         spec: AVSpec,
         rules: ClipRules,
         sync: SyncRules | None = None,
+        lip_offset: LipOffsetRules | None = None,
     ) -> None:
         self.detector = detector
         self.spec = spec
@@ -135,6 +158,8 @@ class ClipMaker:
             weights = resolve_checkpoint(self.sync.checkpoint, EXPERT).read_bytes()
             checkpoint = hashlib.sha256(weights).hexdigest()
             recipe.append({**vars(self.sync), "checkpoint": checkpoint})
+        if lip_offset is not None:
+            recipe.append({"lip_offset": vars(lip_offset)})
         self._recipe = json.dumps(recipe, sort_keys=True)
         self._features = AudioFeatures(spec, STORED_FEATURES)
 
@@ -176,7 +201,7 @@ class ClipMaker:
             lips=np.array(lips, np.float32),
             transforms=transforms,
             head_pose=np.array([head_pose(p, topology) for p in points], np.float32),
-            **self._audio_tensors(samples, len(jpegs)),
+            **audio_tensors(samples, len(jpegs), self._features),
             **mean_images(mean_face, self.spec),
         )
         if self.expert is None:
@@ -198,15 +223,6 @@ class ClipMaker:
             raise _SkipError("no audio", "its audio is digital silence")
         return audio.samples, num_frames_for(audio.duration_s, self.spec.fps)
 
-    def _audio_tensors(self, samples: FloatArray, num_frames: int) -> dict[str, Any]:
-        """Return `mel`, `prosody` and `audio`, cut or padded to the duration of the video."""
-        duration_s = frame_time_s(num_frames, self.spec.fps)
-        length = seconds_to_samples(duration_s, self.spec.sample_rate)
-        padded = np.pad(samples[:length], (0, max(0, length - len(samples))))
-        audio = np.ascontiguousarray(padded, dtype=np.float32)
-        rows = self._features.split(self._features(torch.from_numpy(audio)))
-        return {"audio": audio} | {name: rows[name].numpy() for name in STORED_FEATURES}
-
     def _measure_offset(self, data: ClipData, expert: SyncDiscriminator) -> Offset:
         """Return the audio-video offset; skip the clip if the offset violates the rules."""
         num_frames, rules = len(data.jpegs), self.sync
@@ -225,24 +241,21 @@ class ClipMaker:
             raise _SkipError(
                 "low confidence",
                 f"audio and mouth agree with a confidence of {offset.confidence:.2f} at best (with "
-                f"an offset of {offset.frames:+d} frames), {rules.min_confidence} is needed",
+                f"an offset of {offset.frames:+g} frames), {rules.min_confidence} is needed",
             )
         if abs(offset.frames) > rules.max_offset_frames:
             raise _SkipError(
                 "out of sync",
-                f"its offset is {offset.frames:+d} frames (positive: the audio is late), "
+                f"its offset is {offset.frames:+g} frames (positive: the audio is late), "
                 f"at most {rules.max_offset_frames} are allowed",
             )
         return offset
 
     def _correct_offset(self, data: ClipData, samples: FloatArray, offset: Offset) -> ClipData:
-        """Return the clip with shifted audio, without the frames that then have no audio."""
-        kept, samples = shift_audio(samples, len(data.jpegs), offset.frames, self.spec)
-        num_frames = kept.stop - kept.start
-        self._require_duration(num_frames)
-        of_frames = ("jpegs", "mouth_opening", "lips", "transforms", "head_pose")
-        values: dict[str, Any] = {name: getattr(data, name)[kept] for name in of_frames}
-        return replace(data, **values, **self._audio_tensors(samples, num_frames))
+        """Return the clip with shifted audio, without the frames that are left without audio."""
+        data = shift_clip(data, samples, offset.frames, self._features)
+        self._require_duration(len(data.jpegs))
+        return data
 
     def _track(self, source: Path, limit: int) -> FaceTrack:
         """Return the track of the largest face; skip the clip if the track violates the rules."""

@@ -34,11 +34,13 @@ from talkinghead.data.preparation.clip_maker import (
     ClipRules,
     ClipTask,
 )
+from talkinghead.data.preparation.lip_offsets import apply_lip_offsets
 from talkinghead.data.preparation.splits import SplitOptions, assign_splits
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.detector import build_detector
 from talkinghead.media.reader import VIDEO_SUFFIXES, list_video_files
 from talkinghead.sync.embeddings import load_sync_expert
+from talkinghead.sync.lip_offset import LipOffsetRules, PredictLips
 from talkinghead.sync.offset import SyncRules
 from talkinghead.types import AVSpec
 
@@ -61,7 +63,8 @@ class PrepareOptions(SplitOptions):
             the columns clip and emotion.
         max_bad_fraction: Fraction of skipped videos above which the run fails.
         rules: Requirements that the videos must meet.
-        sync: Required agreement of audio and video.
+        sync: Required agreement of audio and video, measured by a sync expert.
+        lip_offset: Use of the offset that a lip prior measures; None measures nothing.
     """
 
     detector: str = "litert"
@@ -70,6 +73,7 @@ class PrepareOptions(SplitOptions):
     max_bad_fraction: float = 0.2
     rules: ClipRules = field(default_factory=ClipRules)
     sync: SyncRules = field(default_factory=SyncRules)
+    lip_offset: LipOffsetRules | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,6 +90,7 @@ def prepare_corpus(
     output_dir: Path | str,
     spec: AVSpec,
     options: PrepareOptions | None = None,
+    predict_lips: PredictLips | None = None,
 ) -> Manifest:
     """Prepare every video in a folder with one subfolder per speaker.
 
@@ -98,6 +103,7 @@ def prepare_corpus(
         output_dir: Folder of the corpus: `clips/`, `manifest.json` and `report.json`.
         spec: The corpus's AVSpec.
         options: See `PrepareOptions`.
+        predict_lips: Lip prior that measures the offsets; used with `options.lip_offset`.
 
     Raises:
         CorpusError: There are no videos, too many bad videos (the report is still written), too few
@@ -115,6 +121,8 @@ def prepare_corpus(
     if options.sync.checkpoint is not None:
         load_sync_expert(options.sync.checkpoint, spec)  # Raise errors before the work begins.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
+    if predict_lips is not None and options.lip_offset is not None:
+        results = apply_lip_offsets(results, spec, options.lip_offset, predict_lips)
     entries = [_entry(r, output_dir, spec, emotions) for r in results if not r.reason]
     clips = tuple(assign_splits(entries, options, _earlier_manifest(output_dir)))
     bad = [SkippedClip(r.task.name, r.reason, r.detail) for r in results if r.reason]
@@ -236,7 +244,9 @@ def _start_worker(spec: AVSpec, options: PrepareOptions) -> None:
 
 def _build_maker(spec: AVSpec, options: PrepareOptions) -> ClipMaker:
     detector = build_detector(options.detector)
-    return ClipMaker(detector, options.detector, spec, options.rules, options.sync)
+    return ClipMaker(
+        detector, options.detector, spec, options.rules, options.sync, options.lip_offset
+    )
 
 
 def _work(task: ClipTask) -> ClipResult:
@@ -310,6 +320,7 @@ def _earlier_manifest(output_dir: Path) -> Manifest | None:
 
 def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds: float) -> None:
     """Write `report.json`, a summary of the run for the user."""
+    unmeasured = sum(c.offset_frames is None for c in manifest.clips)
     offsets = Counter(c.offset_frames for c in manifest.clips if c.offset_frames is not None)
     report = {
         "num_clips": len(manifest.clips),
@@ -321,6 +332,7 @@ def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds
         "speakers": dict(Counter(clip.speaker for clip in manifest.clips)),
         "emotions": dict(Counter(clip.emotion for clip in manifest.clips if clip.emotion)),
         "offset_frames": {str(frames): offsets[frames] for frames in sorted(offsets)},
+        "num_without_offset": unmeasured,
         "skipped_by_reason": dict(Counter(clip.reason for clip in manifest.skipped)),
         "skipped": [asdict(clip) for clip in manifest.skipped],
     }

@@ -61,7 +61,7 @@ def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> Sy
     max_shift = min(max_shift, num_frames - 1)
     distances = distances_by_shift(audio[:num_frames], video[:num_frames], max_shift)
     mean, best = np.nanmean(distances, axis=0), measure_offset(distances)
-    return SyncScores(float(mean.min()), best.confidence, best.frames, float(mean[max_shift]))
+    return SyncScores(float(mean.min()), best.confidence, int(best.frames), float(mean[max_shift]))
 
 
 class ClipMean(Metric):

@@ -56,5 +56,5 @@ def test_invalid_maps_are_refused(tmp_path):
     for name, message in (("missing", r"map_path=.*missing cannot be read"), ("half", "'bias'")):
         with pytest.raises(CheckpointError, match=message):
             WhisperLipPrior(Encoder(), tmp_path / name)
-    with pytest.raises(CheckpointError, match=r"rows, this Whisper model gives 55 features"):
+    with pytest.raises(CheckpointError, match=r"rows, this Whisper model gives 109 inputs"):
         WhisperLipPrior(Encoder()).predict_motion(np.zeros((1, 41_600), np.float32), 0)

@@ -1,0 +1,65 @@
+"""Measurement and correction of the offsets of prepared clips by a lip prior."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from tests.helpers.late_clips import SPEC, make_late_corpus
+from tests.helpers.lip_priors import LoudnessLipPrior
+
+from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask
+from talkinghead.data.preparation.lip_offsets import UNDETERMINED, apply_lip_offsets
+from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.sync.lip_offset import LipOffsetRules
+
+RULES = LipOffsetRules(pooled_below_s=1.0)
+PREDICT = partial(predict_lip_motion, LoudnessLipPrior(), spec=SPEC)
+
+
+@pytest.fixture
+def late(tmp_path):
+    """Return the results of two clips whose audio is 3.5 frames late."""
+    manifest = make_late_corpus(tmp_path, 3.5, num_speakers=1, clips_per_speaker=2, seconds=5)
+    return [
+        ClipResult(ClipTask(tmp_path, clip.id, tmp_path / clip.path, speaker="anna"), "0", 121)
+        for clip in manifest.clips
+    ]
+
+
+def test_late_audio_is_shifted_once(late):
+    first = apply_lip_offsets(late, SPEC, RULES, PREDICT)
+    for result in first:
+        clip = ClipFile(result.task.clip_path)
+        assert result.offset.frames == pytest.approx(3.5, abs=0.5)
+        assert len(clip) == result.num_frames == 121 - 3
+        assert len(clip.tensor("audio")) == 640 * len(clip)
+    again = apply_lip_offsets(first, SPEC, RULES, PREDICT)
+    for before, after in zip(first, again, strict=True):
+        assert after.num_frames == before.num_frames
+        assert after.offset.frames == pytest.approx(before.offset.frames, abs=0.25)
+
+
+def test_correction_can_be_turned_off(late):
+    rules = replace(RULES, correct=False)
+    results = apply_lip_offsets(late, SPEC, rules, PREDICT)
+    assert [result.num_frames for result in results] == [121, 121]
+    assert results[0].offset.frames == pytest.approx(3.5, abs=0.5)
+
+
+def test_clips_out_of_sync_are_skipped(late):
+    results = apply_lip_offsets(late, SPEC, replace(RULES, max_offset_frames=2), PREDICT)
+    assert all(result.reason for result in results)
+
+
+@pytest.mark.parametrize(("choice", "reason"), [("keep", ""), ("drop", UNDETERMINED)])
+def test_clips_without_reliable_offset_are_kept_or_dropped(late, choice, reason):
+    rng = np.random.default_rng(0)
+
+    def predict_noise(samples):
+        return rng.normal(size=(len(samples) // 640, 20, 2)).astype(np.float32)
+
+    rules = replace(RULES, undetermined=choice)
+    for result in apply_lip_offsets(late, SPEC, rules, predict_noise):
+        assert (result.reason, result.offset) == (reason, None)

@@ -1,0 +1,57 @@
+"""Fitting of the map of the Whisper lip prior."""
+
+import numpy as np
+import pytest
+from tests.helpers.late_clips import SPEC, make_late_corpus
+
+from talkinghead.data.clip_file import ClipFile
+from talkinghead.errors import CorpusError, UsageError
+from talkinghead.features.faces.alignment import lip_motion
+from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.training.whisper_prior_fit import PriorFitOptions, fit_whisper_lip_prior
+
+
+class LevelEncoder:
+    """A speech encoder whose features are the level, and its square, of 20 ms."""
+
+    def encode(self, clips):
+        frames = clips[:, : clips.shape[1] // 320 * 320].reshape(len(clips), -1, 320)
+        level = np.abs(frames).mean(2)
+        return np.stack([level, level**2], 2).astype(np.float32)
+
+
+def opening(motion):
+    return motion[:, 17:20, 1].mean(1) - motion[:, 13:16, 1].mean(1)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpora")
+    for name, late in (("first", 0), ("second", 3)):
+        make_late_corpus(folder / name, late, clips_per_speaker=3, seconds=4)
+    return folder / "first", folder / "second"
+
+
+def test_map_of_two_corpora_predicts_motion_and_finds_late_audio(corpora, tmp_path):
+    path, encoder = tmp_path / "map.safetensors", LevelEncoder()
+    options = PriorFitOptions(corpus_weights=(0.7, 0.3))
+    offsets = fit_whisper_lip_prior(corpora, encoder, path, options)
+    assert set(offsets) == {"cartoon0", "cartoon1"}
+    for offset in offsets.values():
+        assert offset.frames == pytest.approx(3, abs=0.5)
+    lip_prior = WhisperLipPrior(encoder, path)
+    for clip in sorted((corpora[0] / "clips").rglob("clip2.safetensors")):
+        file = ClipFile(clip)
+        samples = file.tensor("audio").astype(np.float32) / 32767
+        predicted = opening(predict_lip_motion(lip_prior, samples, SPEC)[: len(file)])
+        real = opening(lip_motion(file.tensor("lips")))
+        assert np.corrcoef(predicted, real)[0, 1] > 0.8
+
+
+def test_wrong_number_of_weights_is_refused(corpora, tmp_path):
+    options = PriorFitOptions(corpus_weights=(1.0,))
+    with pytest.raises(UsageError, match="1 weights for 2 corpora"):
+        fit_whisper_lip_prior(corpora, LevelEncoder(), tmp_path / "map", options)
+    with pytest.raises(CorpusError):
+        fit_whisper_lip_prior([tmp_path], LevelEncoder(), tmp_path / "map")
