@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.evaluation.scorers.clip_scorers import IdentityOptions, SyncNetworkOptions
@@ -14,7 +15,9 @@ def main(cfg: DictConfig) -> None:
     """Write scores as configured by `conf/score.yaml`."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     generated, reference, output = (values.pop(k) for k in ("generated", "reference", "output"))
-    score_systems(generated, reference, output, ScoreOptions(**scorer_arguments(values)))
+    lip_prior = instantiate(values.pop("lip_prior")) or None
+    options = ScoreOptions(**scorer_arguments(values))
+    score_systems(generated, reference, output, options, lip_prior)
 
 
 def scorer_arguments(values: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.evaluation.system_clips import MediaClip, pair_videos, read_clip
+from talkinghead.predict.audio.lip_prior import LipPrior
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def score_systems(
     reference: str | Path,
     output_dir: str | Path,
     options: ScoreOptions | None = None,
+    lip_prior: LipPrior | None = None,
 ) -> dict[str, Any]:
     """Score videos against the real videos of the same names (see docs/metrics.md).
 
@@ -50,6 +52,7 @@ def score_systems(
         reference: the real video, or a folder of real videos.
         output_dir: Folder for scores.json, clips.csv, report.html and strips/*.png.
         options: see `ScoreOptions`.
+        lip_prior: measures the audio-video offset of each video; None skips these scores.
 
     Returns:
         The content of scores.json.
@@ -64,7 +67,7 @@ def score_systems(
     options = options or ScoreOptions()
     systems = name_systems(generated)
     pairs = {name: pair_videos(path, reference) for name, path in systems.items()}
-    scorers = Scorers.build(options)
+    scorers = Scorers.build(options, lip_prior=lip_prior)
     keys = sorted(set().union(*pairs.values()))[: options.max_clips]
     clips: list[ClipResult] = []
     skipped: list[tuple[str, str, TalkingHeadError]] = []
@@ -159,6 +162,7 @@ def _compare(
     audio = clip.audio or real.audio
     if audio is not None:
         values |= scorers.sync(clip.faces, mouths, audio)
+        values |= scorers.lip_offset(clip.points, audio)
     versions = {"real": real.faces, system: clip.faces}
     visuals = None
     if system != REFERENCE:

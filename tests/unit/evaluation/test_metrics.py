@@ -48,6 +48,17 @@ def test_opening_correlation() -> None:
     assert math.isnan(metrics.opening_correlation(wave, wave, mask=np.zeros(50, dtype=bool)))
 
 
+def test_correlation_in_step_ignores_a_constant_offset() -> None:
+    real = np.random.default_rng(0).normal(size=80).astype(np.float32)
+    late = np.concatenate([np.zeros(3, np.float32), real[:-3]])
+    assert metrics.correlation_in_step(late, real) == (pytest.approx(1.0), 3)
+    assert metrics.correlation_in_step(real, late)[1] == -3
+    r, shift = metrics.correlation_in_step(real, real)
+    assert (r, shift) == (pytest.approx(1.0), 0)
+    assert metrics.correlation_in_step(np.roll(real, 20), real)[0] < 0.5
+    assert math.isnan(metrics.correlation_in_step(real * NAN, real)[0])
+
+
 def test_relative_opening_is_measured_in_the_real_range() -> None:
     real = np.linspace(0, 1, 101, dtype=np.float32)
     real[0] = NAN

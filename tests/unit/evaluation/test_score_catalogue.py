@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from helpers.bar_clips import SPEC, BarDetector
+from helpers.lip_priors import LoudnessLipPrior
 from helpers.small_predictor import GENERATOR
 
 from talkinghead.data.synthetic_clips import write_synthetic_clip
@@ -29,7 +30,7 @@ def all_scorers(detector: FaceDetector) -> Scorers:
     stub: Any = lambda predicted, target: 0.5  # noqa: E731
     expert = cast(Any, load_expert().model)
     syncnet, inception = SyncNet().eval(), cast(Any, StubInception())
-    return Scorers(SPEC, detector, expert, syncnet, stub, stub, inception)
+    return Scorers(SPEC, detector, expert, syncnet, stub, stub, inception, LoudnessLipPrior())
 
 
 def test_catalogue_contains_exactly_the_computed_scores(
@@ -42,7 +43,7 @@ def test_catalogue_contains_exactly_the_computed_scores(
     computed: set[str] = set()
     for detector in (BarDetector(), build_detector()):
         scorers = all_scorers(detector)
-        monkeypatch.setattr(Scorers, "build", lambda options, spec=None, built=scorers: built)
+        monkeypatch.setattr(Scorers, "build", lambda *_, built=scorers, **__: built)
         quick = {"max_frames": 12, "num_strips": 0, "max_clips": 1}
         if isinstance(detector, BarDetector):
             options = EvaluationOptions(generation="model", splits=["val"], **quick)

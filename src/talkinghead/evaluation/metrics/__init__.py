@@ -14,6 +14,7 @@ from talkinghead.evaluation.metrics.lip_sync_metrics import (
     sync_scores,
 )
 from talkinghead.evaluation.metrics.mouth_metrics import (
+    correlation_in_step,
     landmark_distance,
     opening_correlation,
     pause_frames,
@@ -38,6 +39,7 @@ __all__ = [
     "RelativeMouthOpening",
     "SyncScores",
     "bootstrap_interval",
+    "correlation_in_step",
     "jitter",
     "l1",
     "l1_ratio",

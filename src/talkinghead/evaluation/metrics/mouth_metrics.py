@@ -53,6 +53,26 @@ def opening_correlation(
     return 0.0 if known.sum() >= 3 and np.ptp(real[known]) > np.ptp(generated[known]) else r
 
 
+def correlation_in_step(
+    generated: FloatArray, real: FloatArray, max_shift: int = 5
+) -> tuple[float, int]:
+    """Return the largest r of the openings [T] over shifts, and its shift in frames.
+
+    A constant offset between the audio and the frames of the real video does not count against the
+    generated video. The shift is positive if the generated mouth is later than the real one. Each
+    shift must leave at least half of the frames.
+    """
+    size = min(len(generated), len(real))
+    max_shift = min(max_shift, size // 2)
+    best, shift = opening_correlation(generated[:size], real[:size]), 0
+    for late in range(-max_shift, max_shift + 1):
+        early, ahead = max(0, late), max(0, -late)
+        r = opening_correlation(generated[early : size - ahead], real[ahead : size - early])
+        if r > best:
+            best, shift = r, late
+    return best, shift
+
+
 def relative_opening(generated: FloatArray, real: FloatArray) -> float:
     """Return the median generated opening [T] relative to the range of the real opening [T].
 

@@ -71,6 +71,8 @@ def _sync_scores(prefix: str, label: str, unit: str, digits: int) -> dict[str, S
 
 CATALOGUE: dict[str, ScoreInfo] = {
     "r_own": ScoreInfo(_MOTION, "correlation with the real opening, r", "", "higher", 2),
+    "r_in_step": ScoreInfo(_MOTION, "… at the best of eleven shifts, r", "", "higher", 2),
+    "step_frames": ScoreInfo(_MOTION, "… the shift (generated late: positive)", _FRAMES, "zero", 1),
     "r_own_speech": ScoreInfo(_MOTION, "… during speech, r", "", "higher", 2),
     "r_other": ScoreInfo(_MOTION, "… with another clip's audio, r", "", "", 2),
     "r_elsewhere": ScoreInfo(_MOTION, "… with the other audio rotated by half, r", "", "", 2),
@@ -102,6 +104,9 @@ CATALOGUE: dict[str, ScoreInfo] = {
     "jitter": ScoreInfo(_PIXELS, "jitter outside the mouth", "of 255", "lower", 2),
     **_sync_scores("", "", "of 2", 3),
     **_sync_scores("syncnet_", "SyncNet ", "", 2),
+    "lip_offset": ScoreInfo(_SYNC, "offset by lip prior (audio late: positive)", _FRAMES, "", 1),
+    "lip_offset_error": ScoreInfo(_SYNC, "… standard error", _FRAMES, "lower", 1),
+    "lip_offset_r": ScoreInfo(_SYNC, "… correlation of the lip motion, r", "", "higher", 2),
     "identity": ScoreInfo(_PERSON, "identity, cosine", "", "higher"),
 }
 """All scores, in the order of the table."""

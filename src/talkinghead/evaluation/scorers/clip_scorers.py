@@ -16,16 +16,20 @@ from talkinghead.evaluation import metrics
 from talkinghead.evaluation.clip_audio import ClipAudio
 from talkinghead.evaluation.scorers import syncnet
 from talkinghead.evaluation.scorers.image_scorers import FaceRecogniser, Inception, Lpips
+from talkinghead.features.faces.alignment import LIP_POINTS, lip_motion
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.lipsync.decoder import lip_mask_prior
 from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.predict.audio.lip_prior import LipPrior, predict_lip_motion
 from talkinghead.sync.embeddings import embed_windows
+from talkinghead.sync.lip_offset import measure_lip_offset
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 logger = logging.getLogger(__name__)
 
 _MIN_SYNC_WINDOWS = 6
+_MAX_LIP_OFFSET = 15
 
 
 @dataclass(frozen=True)
@@ -110,16 +114,23 @@ class Scorers:
     lpips: Lpips | None = None
     identity: FaceRecogniser | None = None
     inception: Inception | None = None
+    lip_prior: LipPrior | None = None
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def build(cls, options: ScorerOptions, spec: AVSpec | None = None) -> Scorers:
+    def build(
+        cls,
+        options: ScorerOptions,
+        spec: AVSpec | None = None,
+        lip_prior: LipPrior | None = None,
+    ) -> Scorers:
         """Load the networks that the options name.
 
         Args:
             options: selects the scores.
             spec: AVSpec of the clips. None is the AVSpec of the sync expert, or the default AVSpec
                 without a sync expert.
+            lip_prior: measures the audio-video offset; None skips these scores.
 
         Raises:
             CheckpointError: a file cannot be used.
@@ -152,7 +163,8 @@ class Scorers:
         if options.inception_path is not None:
             inception = Inception(options.inception_path, options.device)
         detector = build_detector(options.detector)
-        return cls(spec, detector, expert, sync_network, lpips, recogniser, inception, notes)
+        networks = (expert, sync_network, lpips, recogniser, inception)
+        return cls(spec, detector, *networks, lip_prior, notes)
 
     @property
     def input_features(self) -> tuple[str, ...]:
@@ -167,8 +179,11 @@ class Scorers:
         self, generated: FloatArray, real: FloatArray, speech: metrics.BoolArray | None
     ) -> dict[str, float]:
         """Return scores of the mouth opening [T] of a generated video and of the real video."""
+        r_in_step, step = metrics.correlation_in_step(generated, real)
         values = {
             "r_own": metrics.opening_correlation(generated, real),
+            "r_in_step": r_in_step,
+            "step_frames": float(step),
             "motion_ratio": float(_known(generated).std() / max(_known(real).std(), 1e-8)),
             "opening_own": float(_known(generated).mean()),
             "opening_real": float(_known(real).mean()),
@@ -205,6 +220,24 @@ class Scorers:
         if self.inception is None:
             return None
         return self.inception.features(faces), self.inception.features(target)
+
+    def lip_offset(self, points: FloatArray, audio: ClipAudio) -> dict[str, float]:
+        """Return the offset that the lip prior measures, if there is one.
+
+        Args:
+            points: landmarks in the canonical face, float [T, P, 2].
+            audio: audio that starts with the first frame.
+        """
+        if self.lip_prior is None or points.shape[1] == 0:
+            return {}
+        lips = lip_motion(points[:, list(LIP_POINTS[self.detector.topology])])
+        predicted = predict_lip_motion(self.lip_prior, audio.samples, self.spec)
+        offset = measure_lip_offset([(predicted, lips)], _MAX_LIP_OFFSET)
+        return {
+            "lip_offset": offset.frames,
+            "lip_offset_error": offset.standard_error,
+            "lip_offset_r": offset.correlation,
+        }
 
     def sync(self, faces: UInt8Array, mouths: Tensor, audio: ClipAudio) -> dict[str, float]:
         """Return LSE-D, LSE-C and the offset of a clip, for each available sync network.
