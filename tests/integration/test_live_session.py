@@ -191,9 +191,14 @@ def test_crash_frees_the_place_and_leaves_the_others_alone(tmp_path):
                 await pool.create(SessionSettings(), face)
             assert full.value.retry_after_s > 0
             async with events_of(first) as lost, events_of(second) as events:
+                await first.call("say", text="one")
+                await wait_for(lost, "reply_end")
+                recording = Path((await first.call("record"))["video"])
                 os.kill(victim.pid, signal.SIGKILL)
                 assert (await wait_for(lost, "closed", 5.0))["reason"] == "crashed"
                 assert pool.num_free == 1
+                await asyncio.sleep(0.5)
+                assert not recording.parent.exists()
                 with pytest.raises(SessionLostError):
                     await first.call("say", text="Hello")
                 await second.call("say", text="still here")

@@ -76,7 +76,7 @@ class AvatarLoop:
             self._listeners += (listener,)
 
     def add_observer(self, observer: Listener) -> None:
-        """Add a listener that does not keep the avatar from pausing."""
+        """Add a listener that is called last and does not keep the avatar from pausing."""
         with self._lock:
             self._observers += (observer,)
 
@@ -140,7 +140,7 @@ class AvatarLoop:
             self._count(is_late, done_s, done_s - started_s, lag_s)
             if wait_s > 0 and self._stopped.wait(wait_s):
                 return
-            for listener in (*self._observers, *self._listeners):
+            for listener in (*self._listeners, *self._observers):
                 listener(frame)
 
     def _count(self, is_dropped: bool, at_s: float, generate_s: float, lag_s: float) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import talkinghead.errors
@@ -277,10 +278,13 @@ class _Process:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stopped = asyncio.Event()
         self._send_lock = threading.Lock()
+        self._folder = TemporaryDirectory(prefix="talkinghead-session-")
         context = multiprocessing.get_context("spawn")
         self._connection, self._remote = context.Pipe()
         self._process = context.Process(
-            target=run_session, args=(self._remote, factory), name="talkinghead-session"
+            target=run_session,
+            args=(self._remote, factory, Path(self._folder.name)),
+            name="talkinghead-session",
         )
 
     @classmethod
@@ -330,6 +334,7 @@ class _Process:
             await asyncio.to_thread(process.join)
         with suppress(OSError):
             self._connection.close()
+        await asyncio.to_thread(self._folder.cleanup)
         self.stopped.set()
 
     def _send(self, op: str, arguments: dict[str, Any], number: int) -> None:

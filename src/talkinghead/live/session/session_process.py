@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -80,8 +79,10 @@ class SessionSettings:
     language: str | None = None
 
 
-def run_session(connection: Connection, factory: SessionFactory) -> None:
+def run_session(connection: Connection, factory: SessionFactory, folder: Path) -> None:
     """Serve one session over a connection to the parent process, until either end closes it.
+
+    Recordings are written to the folder, which belongs to the parent process.
 
     The process loads the default parts at once, reports `ready`, and waits for the operation
     `open`, so that a session can start without delay.
@@ -91,14 +92,14 @@ def run_session(connection: Connection, factory: SessionFactory) -> None:
     # Ctrl-C in a terminal reaches all processes, and the parent process closes this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(factory.num_threads)
-    asyncio.run(_Session(connection, factory).run())
+    asyncio.run(_Session(connection, factory, folder).run())
 
 
 class _Session:
     """The operations of a session; every public method is one."""
 
-    def __init__(self, connection: Connection, factory: SessionFactory) -> None:
-        self._connection, self._factory = connection, factory
+    def __init__(self, connection: Connection, factory: SessionFactory, folder: Path) -> None:
+        self._connection, self._factory, self._folder = connection, factory, folder
         self._send_lock = threading.Lock()
         self._parts: dict[tuple[str, str], Any] = {}
         self._predictor: LipSyncPredictor | None = None
@@ -107,7 +108,6 @@ class _Session:
         self._peer: Any = None
         self._image_quality: int | None = None
         self._stream: Resampler | None = None
-        self._folder = TemporaryDirectory(prefix="talkinghead-session-")
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -272,7 +272,7 @@ class _Session:
         _, dialogue = self._opened()
         if (turn := dialogue.last_reply) is None or not turn.audio:
             raise UsageError("there is no reply to record yet: ask something first")
-        video = Path(self._folder.name) / f"reply-{turn.number}.mp4"
+        video = self._folder / f"reply-{turn.number}.mp4"
         if not video.exists():
             await asyncio.to_thread(self._render, turn, video)
         return {"video": str(video), "subtitles": str(video.with_suffix(".srt"))}
@@ -331,7 +331,6 @@ class _Session:
             await asyncio.to_thread(self._dialogue.close)
         if self._loop is not None:
             await asyncio.to_thread(self._loop.stop)
-        self._folder.cleanup()
 
 
 def _from_pcm(pcm: bytes) -> FloatArray:
