@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -36,6 +37,8 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from livekit.agents import AgentSession
+
+log = logging.getLogger(__name__)
 
 # Video and audio that an `AvatarRunner` queues, and the delay after which it gives up catching up.
 _RUNNER_QUEUE_S = 0.1
@@ -78,6 +81,7 @@ class TalkingHeadVideoGenerator(VideoGenerator):
         self._live.next_frame()  # The first frame takes much longer than the others.
         self._clock = _RunnerClock(float(self._live.fps))
         self._lag_s = 0.0
+        self._has_failed = False
         # One thread, so that no two calls generate frames at once.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="livekit-avatar")
         # Numbers of the last reply that was pushed, interrupted and ended, and of the last reply of
@@ -121,15 +125,15 @@ class TalkingHeadVideoGenerator(VideoGenerator):
             frame = await self._next_frame()
             yield _video_frame(frame.image)
             early_s = self._clock.add_image()
-            is_spoken = frame.reply is not None and frame.reply > self._interrupted
-            if is_spoken:
+            if self._is_spoken(frame):
                 if not was_spoken and early_s > 0:
                     yield self._audio_frame(self._silence(early_s))
                 for _ in range(round(-early_s * self._live.fps)):
                     yield _video_frame(frame.image)
                     self._clock.add_image()
+            was_spoken = self._is_spoken(frame)
+            if was_spoken:
                 yield self._audio_frame(frame.audio)
-            was_spoken = is_spoken
             if frame.is_reply_end and frame.reply is not None:
                 self._ended = frame.reply
             while self._segments and self._segments[0] <= self._ended:
@@ -143,13 +147,26 @@ class TalkingHeadVideoGenerator(VideoGenerator):
 
     async def _next_frame(self) -> LiveFrame:
         started_s = time.monotonic()
-        is_late = self._lag_s > 1 / self._live.fps
-        advance = self._live.skip_image if is_late else self._live.next_frame
-        frame = await asyncio.get_running_loop().run_in_executor(self._thread, advance)
+        is_skipped = self._has_failed or self._lag_s > 1 / self._live.fps
+        advance = self._live.skip_image if is_skipped else self._live.next_frame
+        run = asyncio.get_running_loop().run_in_executor
+        try:
+            frame = await run(self._thread, advance)
+        except Exception:
+            if self._has_failed:
+                raise
+            # If the iteration ended, the agent would wait forever for the end of its speech.
+            log.exception("the avatar failed: its last image stays, and the audio goes on")
+            self._has_failed = True
+            frame = await run(self._thread, self._live.skip_image)
         # Only the time spent here counts: the runner takes frames when it needs them.
         spent_s = time.monotonic() - started_s
         self._lag_s = max(0.0, self._lag_s + spent_s - float(frame.duration_s))
         return frame
+
+    def _is_spoken(self, frame: LiveFrame) -> bool:
+        """Return whether a frame has speech that was not cleared."""
+        return frame.reply is not None and frame.reply > self._interrupted
 
     def _silence(self, duration_s: float) -> FloatArray:
         return np.zeros(round(duration_s * self._live.sample_rate), np.float32)
