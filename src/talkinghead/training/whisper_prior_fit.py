@@ -133,17 +133,19 @@ def _read_corpus(number: int, corpus_dir: Path | str, whisper: Encoder) -> Itera
         file = ClipFile(corpus_dir / clip.path)
         motion = lip_motion(file.tensor("lips")).reshape(len(file), -1).astype(np.float32)
         source = clip.id if len(file) >= _POOLED_FRAMES else clip.speaker
-        yield FitClip(number, clip.speaker, source, _clip_inputs(whisper, file), motion)
+        audio = file.tensor("audio").astype(np.float32) / np.float32(32_767)
+        inputs = recording_inputs(whisper, audio, len(file))
+        yield FitClip(number, clip.speaker, source, inputs, motion)
 
 
-def _clip_inputs(whisper: Encoder, file: ClipFile) -> FloatArray:
-    """Return the map's inputs of each frame of a clip, float16 [T, F]."""
-    num_blocks = math.ceil(len(file) / (WhisperLipPrior.block_s * _FPS))
+def recording_inputs(whisper: Encoder, audio: FloatArray, num_frames: int) -> FloatArray:
+    """Return the map's inputs of each frame of a recording [N], float16 [T, F]."""
+    num_blocks = math.ceil(num_frames / (WhisperLipPrior.block_s * _FPS))
     samples = np.zeros(_PAST + num_blocks * _BLOCK + _AHEAD, np.float32)
-    audio = (file.tensor("audio") / 32_767)[: len(samples) - _PAST]
+    audio = audio[: len(samples) - _PAST]
     samples[_PAST : _PAST + len(audio)] = audio
     windows = np.lib.stride_tricks.sliding_window_view(samples, _PAST + _BLOCK + _AHEAD)[::_BLOCK]
-    return map_inputs(whisper, windows).flatten(0, 1)[: len(file)].half().numpy()
+    return map_inputs(whisper, windows).flatten(0, 1)[:num_frames].half().numpy()
 
 
 def _silent_windows() -> FloatArray:

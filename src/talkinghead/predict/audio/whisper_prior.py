@@ -92,17 +92,24 @@ class WhisperLipPrior(LipPrior):
 
     def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
         """Return the lip motion of blocks (see `LipPrior.predict_motion`)."""
-        features = map_inputs(self._whisper, windows)
+        motion = self.motion_of(map_inputs(self._whisper, windows))
+        return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
+
+    def motion_of(self, inputs: Tensor) -> Tensor:
+        """Return the lip motion [..., 40] of the map's inputs [..., F] (see `map_inputs`).
+
+        Raises:
+            CheckpointError: The map was made for another Whisper model.
+        """
         num_rows = len(self._weight)
-        if features.shape[-1] - num_rows not in (0, NUM_BAND_ENERGIES):
+        if inputs.shape[-1] - num_rows not in (0, NUM_BAND_ENERGIES):
             raise CheckpointError(
                 f"the lip motion map has {num_rows} rows, this Whisper model gives "
-                f"{features.shape[-1]} inputs: give a file that scripts/fit_whisper_prior.py "
+                f"{inputs.shape[-1]} inputs: give a file that scripts/fit_whisper_prior.py "
                 "wrote for it as lip_prior.map_path"
             )
-        features = features[..., :num_rows]  # Older maps do not use the band energies.
-        motion = features @ self._weight + self._bias
-        return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
+        # Older maps do not use the band energies, which are the last inputs.
+        return inputs[..., :num_rows] @ self._weight + self._bias
 
 
 class _BackgroundEncoder:
