@@ -155,7 +155,7 @@ def test_interruption_drops_the_speech_and_closes_the_mouth(avatar):
             await queue(frame)
         await asyncio.sleep(0.8)
         await queue(InterruptionFrame())
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.8)
         for frame in (*speech_frames(noise(0.3, seed=5), "b"), EndFrame()):
             await queue(frame)
 
@@ -178,7 +178,7 @@ def test_interruption_drops_the_speech_and_closes_the_mouth(avatar):
     last_spoken = names[:interrupted].count("OutputImageRawFrame") - 1
     assert motion[last_spoken] > 0.4
     # Colours are averaged over time and approach those of the idle face more slowly.
-    assert max(motion[last_spoken + 7 : last_spoken + 9]) < 0.1
+    assert motion[names[:began].count("OutputImageRawFrame") - 1] < 0.1
     silent_s = recorder.down[interrupted][0] + 0.1, recorder.down[began][0]
     assert not [at_s for at_s, _ in transport.played if silent_s[0] < at_s < silent_s[1]]
 
@@ -231,10 +231,10 @@ def test_stereo_speech_at_another_rate_is_converted(avatar):
 
 
 def test_audio_passes_when_the_avatar_has_failed(avatar, monkeypatch):
-    num_frames = iter(range(100))
+    is_broken = threading.Event()
 
     def fail(self):
-        if next(num_frames) == 10:
+        if is_broken.is_set():
             raise RuntimeError("out of memory")
         return generate(self)
 
@@ -245,6 +245,8 @@ def test_audio_passes_when_the_avatar_has_failed(avatar, monkeypatch):
     async def talk(queue):
         for frame in speech_frames(samples):
             await queue(frame)
+        await asyncio.sleep(0.4)
+        is_broken.set()
         await asyncio.sleep(1.2)
         for frame in (*speech_frames(samples, "b"), EndFrame()):
             await queue(frame)
