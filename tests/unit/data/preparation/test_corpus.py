@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -22,6 +23,7 @@ from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus, 
 from talkinghead.errors import CorpusError, TalkingHeadError, UsageError
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.checkpoint import default_checkpoint
+from talkinghead.sync.lip_offset import LipOffsetRules
 from talkinghead.sync.offset import SyncRules
 from talkinghead.types import AVSpec
 
@@ -58,6 +60,20 @@ def videos(tmp_path_factory):
 @pytest.fixture
 def inputs(videos, tmp_path):
     return shutil.copytree(videos, tmp_path / "in")
+
+
+def test_clips_without_reliable_lip_offset_are_counted(videos, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def predict_noise(samples):
+        return rng.normal(size=(len(samples) // 640, 20, 2)).astype(np.float32)
+
+    kept = PrepareOptions(workers=0, val_fraction=0.0, lip_offset=LipOffsetRules())
+    manifest = prepare_corpus(videos, tmp_path, SPEC, kept, predict_noise)
+    assert len(manifest.clips) == read_report(tmp_path)["num_without_offset"] == 4
+    dropped = replace(kept, lip_offset=LipOffsetRules(undetermined="drop"))
+    with pytest.raises(CorpusError, match="4 undetermined offset"):
+        prepare_corpus(videos, tmp_path, SPEC, dropped, predict_noise)
 
 
 def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
