@@ -207,7 +207,8 @@ class LiveAvatar:
             self._openness = min(1.0, self._openness + 1 / _CLOSING_FRAMES)
 
     def _has_ended(self, reply: ReplySpeech, missing_s: Fraction) -> bool:
-        reply.missing_s = reply.missing_s + missing_s if missing_s else Fraction(0)
+        is_missing = missing_s > 0 and reply.is_starved
+        reply.missing_s = reply.missing_s + missing_s if is_missing else Fraction(0)
         if reply.is_interrupted:
             return self._openness == 0
         if reply.missing_s > _MAX_GAP_S and reply.time_s > 0:

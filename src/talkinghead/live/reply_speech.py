@@ -53,6 +53,7 @@ class ReplySpeech:
         self._sample_rate = sample_rate
         self._prepare = prepare
         self._prepared: queue.SimpleQueue[tuple[FloatArray, FloatArray, bool]] = queue.SimpleQueue()
+        self._num_pushed = self._num_prepared = 0
         self._audio = np.zeros(0, np.float32)
         self._fade: FloatArray | None = None
 
@@ -60,6 +61,7 @@ class ReplySpeech:
         """Append speech at `source_rate`."""
         size = round(_PIECE_S * self.source_rate)
         for start in range(0, len(samples), size):
+            self._num_pushed += 1
             self._prepare(self, samples[start : start + size])
 
     def finish(self) -> None:
@@ -75,6 +77,7 @@ class ReplySpeech:
     def add_prepared(self, audio: FloatArray, speech: FloatArray, is_last: bool) -> None:
         """Add speech in the rates of the playback and of the model; called by the preparer."""
         self._prepared.put((audio, speech, is_last))
+        self._num_prepared += not is_last
 
     def take(self, size: int, duration_s: Fraction) -> FloatArray | None:
         """Return the next audio, or None if it or the tokens of its frame are not available yet."""
@@ -94,6 +97,11 @@ class ReplySpeech:
             return None
         taken, self._audio = self._audio[:size], self._audio[size:]
         return np.pad(taken, (0, size - len(taken)))
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether all speech that was pushed is prepared, so that more has to be pushed."""
+        return self._num_pushed == self._num_prepared
 
     @property
     def is_played(self) -> bool:
