@@ -130,7 +130,7 @@ class AvatarPage:
     def wait_until_live(self):
         """Wait until the face is shown."""
         self.page.wait_for_selector('#face[data-live="true"]')
-        self.wait_for("video.hidden ? canvas.width > 300 : video.videoWidth > 0")
+        self.wait_for("video.hidden ? canvas.width > 0 : video.videoWidth > 0")
 
     def wait_for(self, expression):
         """Wait until a JavaScript expression is true.

@@ -104,7 +104,7 @@ export class Api {
   /**
    * Start a session whose audio, images and events come by one WebSocket, and which ends with it.
    *
-   * @param {object} choices Any of avatar, voice, llm and persona.
+   * @param {object} choices Any of avatar, voice and llm.
    * @param {number} sampleRate
    * @returns {WebSocket}
    */

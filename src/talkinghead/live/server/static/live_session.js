@@ -184,8 +184,11 @@ export class LiveSession {
     const media = new StreamMedia();
     this.media = media;
     media.onevent = (event) => this.#receive(event, lose);
-    const socket = this.#api.openStream(this.#choices, SAMPLE_RATE);
+    // A persona can be too long for an address.
+    const { persona, ...choices } = this.#choices;
+    const socket = this.#api.openStream(choices, SAMPLE_RATE);
     this.id = await media.open(socket, this.#elements.canvas);
+    if (persona !== undefined) await this.#api.updateSession(this.id, { persona });
     this.#handlers.onSession(true);
     return media;
   }
