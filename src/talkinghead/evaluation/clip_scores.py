@@ -113,6 +113,7 @@ class ClipScorer:
         speech = self.scorers.speech(clip.audio, len(clip.faces))
         own = versions["own"]
         values = self.scorers.motion(opening["own"], clip.opening, speech)
+        values |= self.scorers.closure_rates(clip.entry.id, opening["own"], clip.opening)
         values |= _audio_dependence(clip, other, opening)
         values["lmd"] = metrics.landmark_distance(points["own"], points["real"], topology)
         values |= self._pixels(clip, encoded, versions, speech)

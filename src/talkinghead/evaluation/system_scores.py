@@ -154,6 +154,7 @@ def _compare(
     speech = None if speech_audio is None else scorers.speech(speech_audio, num_frames)
     mouths, target = real_mouths(clip.faces, spec), real_mouths(real.faces, spec)
     values = scorers.motion(clip.opening, real.opening, speech)
+    values |= scorers.closure_rates(key, clip.opening, real.opening)
     values["lmd"] = metrics.landmark_distance(clip.points, real.points, scorers.detector.topology)
     values |= scorers.pixels(mouths, target)
     values["jitter"] = metrics.jitter(clip.faces, real.faces, spec.mouth_box)

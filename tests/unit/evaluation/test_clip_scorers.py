@@ -15,6 +15,7 @@ from torchvision.models import inception_v3
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.evaluation.scorers import syncnet
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers, SyncNetworkOptions
+from talkinghead.evaluation.scorers.closure_times import read_closure_times
 from talkinghead.evaluation.scorers.image_scorers import (
     FaceRecogniser,
     Inception,
@@ -152,3 +153,13 @@ def test_notes_list_every_skipped_score(monkeypatch: pytest.MonkeyPatch) -> None
 def test_expert_of_another_spec_is_rejected() -> None:
     with pytest.raises(UsageError, match="hop_length: 200 != 160"):
         Scorers.build(ScorerOptions(), AVSpec(hop_length=160))
+
+
+def test_closure_times_are_read_from_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "closures.csv"
+    path.write_text("clip,time_s\ns1/a,0.5\ns1/a,1.25\ns4/b,0.1\n")
+    assert read_closure_times(path) == {"s1/a": [0.5, 1.25], "s4/b": [0.1]}
+    path.write_text("name,time\na,b\n")
+    for wrong in (path, tmp_path / "missing.csv"):
+        with pytest.raises(UsageError, match="columns clip and time_s"):
+            read_closure_times(wrong)

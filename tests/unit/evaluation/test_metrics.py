@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import kornia
 import numpy as np
@@ -46,6 +47,19 @@ def test_opening_correlation() -> None:
     assert math.isnan(metrics.opening_correlation(wave, still))
     assert math.isnan(metrics.opening_correlation(still * NAN, wave))
     assert math.isnan(metrics.opening_correlation(wave, wave, mask=np.zeros(50, dtype=bool)))
+
+
+def test_closure_rate_counts_closed_frames_near_the_sounds() -> None:
+    opening = np.full(50, 0.3, np.float32)
+    opening[[10, 11, 30]] = 0.0
+    opening[20:24] = 0.1
+    fps = Fraction(25)
+    assert metrics.closure_rate(opening, [0.42], fps) == 1
+    assert metrics.closure_rate(opening, [0.42, 0.88], fps) == 0.5
+    assert metrics.closure_rate(opening, [1.18, 1.26, 1.34], fps) == pytest.approx(2 / 3)
+    assert math.isnan(metrics.closure_rate(opening, [], fps))
+    assert math.isnan(metrics.closure_rate(opening, [9.0], fps))
+    assert math.isnan(metrics.closure_rate(opening * 0, [0.42], fps))
 
 
 def test_correlation_in_step_ignores_a_constant_offset() -> None:

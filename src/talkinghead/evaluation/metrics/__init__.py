@@ -14,6 +14,7 @@ from talkinghead.evaluation.metrics.lip_sync_metrics import (
     sync_scores,
 )
 from talkinghead.evaluation.metrics.mouth_metrics import (
+    closure_rate,
     correlation_in_step,
     landmark_distance,
     opening_correlation,
@@ -39,6 +40,7 @@ __all__ = [
     "RelativeMouthOpening",
     "SyncScores",
     "bootstrap_interval",
+    "closure_rate",
     "correlation_in_step",
     "jitter",
     "l1",

@@ -5,6 +5,7 @@ Shape suffixes: T video frames, P landmarks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -34,6 +35,7 @@ _EYE_CORNERS = {"mesh468": (33, 263), "ibug68": (36, 45)}
 _SPEECH_LEVEL = 0.4
 _MIN_RANGE = 0.8  # 10 dB on the mel's scale.
 _MIN_PAUSE = 5
+_CLOSED = 0.15
 
 
 def opening_correlation(
@@ -85,6 +87,39 @@ def relative_opening(generated: FloatArray, real: FloatArray) -> float:
         return float("nan")
     low, high = np.percentile(real, [5, 95])
     return float((np.median(generated) - low) / (high - low)) if high > low else float("nan")
+
+
+def closure_rate(
+    opening: FloatArray, closures_s: Sequence[float], fps: Fraction, window_s: float = 0.04
+) -> float:
+    """Return the share of bilabial sounds (p, b, m) at which the mouth is closed.
+
+    The mouth is closed if its opening, in a frame whose middle is within `window_s` of the sound,
+    exceeds the clip's 5th percentile by less than 15 % of the distance to the 95th.
+
+    Args:
+        opening: mouth opening, float [T], NaN where unknown.
+        closures_s: times of the sounds in seconds.
+        fps: video frames per second.
+        window_s: tolerance in seconds.
+
+    Returns:
+        The share, or NaN if no sound has a frame with a known opening, or the opening is constant.
+    """
+    known = np.isfinite(opening)
+    if not known.any():
+        return float("nan")
+    low, high = np.percentile(opening[known], [5, 95])
+    if high <= low:
+        return float("nan")
+    middles_s = (np.arange(len(opening)) + 0.5) / float(fps)
+    smallest = []
+    for time_s in closures_s:
+        near = known & (np.abs(middles_s - time_s) <= window_s + 1e-6)
+        if near.any():
+            smallest.append(float(opening[near].min()))
+    limit = low + _CLOSED * (high - low)
+    return float(np.mean(np.array(smallest) < limit)) if smallest else float("nan")
 
 
 def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> BoolArray:

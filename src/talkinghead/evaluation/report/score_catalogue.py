@@ -91,6 +91,8 @@ CATALOGUE: dict[str, ScoreInfo] = {
     "openness_silence": ScoreInfo(
         _MOTION, "median opening with silent audio", "of the real range", "zero", 2
     ),
+    "closure_rate": ScoreInfo(_MOTION, "closed on p, b, m", "fraction", "higher", 2),
+    "closure_rate_real": ScoreInfo(_MOTION, "… real", "fraction", "", 2),
     "lmd": ScoreInfo(_MOTION, "lip landmark distance", _EYES, "lower", 4),
     "found": ScoreInfo(_MOTION, "frames with a detected face", "fraction", "higher", 2),
     "psnr": ScoreInfo(_PIXELS, "PSNR, mouth", "dB", "higher", 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from talkinghead.errors import DependencyError, UsageError
 from talkinghead.evaluation import metrics
 from talkinghead.evaluation.clip_audio import ClipAudio
 from talkinghead.evaluation.scorers import syncnet
+from talkinghead.evaluation.scorers.closure_times import read_closure_times
 from talkinghead.evaluation.scorers.image_scorers import FaceRecogniser, Inception, Lpips
 from talkinghead.features.faces.alignment import LIP_POINTS, lip_motion
 from talkinghead.features.faces.detector import FaceDetector, build_detector
@@ -79,6 +81,8 @@ class ScorerOptions:
             FID; None skips it.
         max_frames: Number of frames scored from the start of each clip; None for all.
         num_strips: Number of best clips and of worst clips in the report, per group or system.
+        closures: CSV file with the times of the sounds p, b and m (columns clip and time_s), for
+            the closure rate; None skips it.
         device: Device of the networks, such as cpu or cuda.
         num_threads: Number of torch threads; None for torch's default.
     """
@@ -90,6 +94,7 @@ class ScorerOptions:
     inception_path: str | Path | None = None
     max_frames: int | None = 250
     num_strips: int = 2
+    closures: str | Path | None = None
     device: str = "cpu"
     num_threads: int | None = None
 
@@ -115,6 +120,7 @@ class Scorers:
     identity: FaceRecogniser | None = None
     inception: Inception | None = None
     lip_prior: LipPrior | None = None
+    closures: Mapping[str, Sequence[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -164,7 +170,8 @@ class Scorers:
             inception = Inception(options.inception_path, options.device)
         detector = build_detector(options.detector)
         networks = (expert, sync_network, lpips, recogniser, inception)
-        return cls(spec, detector, *networks, lip_prior, notes)
+        closures = read_closure_times(Path(options.closures)) if options.closures else {}
+        return cls(spec, detector, *networks, lip_prior, closures, notes)
 
     @property
     def input_features(self) -> tuple[str, ...]:
@@ -195,6 +202,16 @@ class Scorers:
             values["opening_pauses"] = float(_known(generated[pauses]).mean())
             values["opening_pauses_real"] = float(_known(real[pauses]).mean())
         return values
+
+    def closure_rates(self, clip: str, generated: FloatArray, real: FloatArray) -> dict[str, float]:
+        """Return the closure rates of the openings [T], if the sounds of the clip are known."""
+        if clip not in self.closures:
+            return {}
+        times_s, fps = self.closures[clip], self.spec.fps
+        return {
+            "closure_rate": metrics.closure_rate(generated, times_s, fps),
+            "closure_rate_real": metrics.closure_rate(real, times_s, fps),
+        }
 
     def pixels(self, mouths: Tensor, target: Tensor) -> dict[str, float]:
         """Return image scores of mouths float [T, 3, H, W] in [0, 1]."""
