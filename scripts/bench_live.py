@@ -119,6 +119,10 @@ class Client:
         answer = await self._http.post(f"/v1/sessions/{self.id}/say", json={"text": text})
         answer.raise_for_status()
 
+    async def interrupt(self) -> None:
+        """Stop the reply."""
+        await self._http.post(f"/v1/sessions/{self.id}/interrupt")
+
     async def wait_for(self, kind: str, seen: int, timeout_s: float = 60.0) -> dict[str, Any]:
         """Return the first event of a kind after the first `seen` events."""
         async with asyncio.timeout(timeout_s):
@@ -188,11 +192,13 @@ async def measure_turns(count: int, overrides: list[str]) -> dict[str, Any]:
             seen = len(client.events)
             client.microphone.speak(spoken)
             timings = await client.wait_for("timings", seen)
-            end = await client.wait_for("reply_end", seen)
+            await asyncio.sleep(0.5)
+            await client.interrupt()
+            await client.wait_for("reply_end", seen)
             loud = [at for at, _, peak in client.audio if peak > LOUD]
             first = next(at for at in loud if at > client.microphone.end_s)
             heard_s = first - client.microphone.end_s
-            turns.append({**timings, "audio_heard_s": heard_s, "frames": end["num_frames"]})
+            turns.append({**timings, "audio_heard_s": heard_s})
         seen = len(client.events)
         says = []
         for _ in range(count):
