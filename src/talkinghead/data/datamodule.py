@@ -95,7 +95,7 @@ class LipSyncDataModule(LightningDataModule):
         manifest.require_spec(self.spec, self.corpus_dir)
         if self.pseudo_label_dir is not None:
             Manifest.load(self.pseudo_label_dir).require_spec(self.spec, self.pseudo_label_dir)
-        if len(manifest.clips) == 1:
+        if len(manifest.clips) == 1 and stage != "validate":
             logger.warning(
                 "%s has a single clip, which is used for training and for validation: val/... "
                 "cannot show overfitting. Add videos and run `talkinghead prepare` again",

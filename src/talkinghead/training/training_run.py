@@ -48,6 +48,9 @@ def train(
 ) -> dict[str, float]:
     """Train a module, and return the last value of every logged metric.
 
+    Training that starts from given weights (`init_from`) in one process begins with a validation of
+    these weights, with which the result is compared.
+
     Args:
         module: A `LipSyncGANModule`, `SyncExpertModule` or `LipRegressorModule`.
         datamodule: The data module.
@@ -65,8 +68,11 @@ def train(
         )
     if ckpt_path is not None:
         logger.info("resuming from %s", ckpt_path)
+    initial: float | None = None
     try:
         track_config(trainer, config or {})
+        if ckpt_path is None:
+            initial = _validate_initial_weights(module, datamodule, trainer)
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
         track_checkpoint(trainer)
     except SystemExit:
@@ -82,7 +88,33 @@ def train(
     _log_result(trainer, module)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    if initial is not None:
+        _compare_with_initial_weights(initial, trainer.callback_metrics.get("val/loss"))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _validate_initial_weights(
+    module: L.LightningModule, datamodule: L.LightningDataModule, trainer: L.Trainer
+) -> float | None:
+    """Validate the weights of `init_from`, and return val/loss; None if there are none."""
+    options = getattr(module, "options", None)
+    # Sharded networks can be configured only once, so several processes do not validate first.
+    if getattr(options, "init_from", None) is None or trainer.world_size > 1:
+        return None
+    trainer.validate(module, datamodule, verbose=False)
+    loss = trainer.callback_metrics.get("val/loss")
+    return None if loss is None else float(loss)
+
+
+def _compare_with_initial_weights(initial: float, final: torch.Tensor | None) -> None:
+    if final is None:
+        return
+    logger.info("val/loss: %.4f before training, %.4f after", initial, final)
+    if final >= initial:
+        logger.warning(
+            "training did not lower val/loss: keep the initial weights, or train with a lower "
+            "optimizer.lr, fewer iterations (model.max_iterations) or more clips"
+        )
 
 
 def _log_result(trainer: L.Trainer, module: Any) -> None:

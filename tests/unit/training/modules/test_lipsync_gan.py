@@ -161,6 +161,33 @@ def test_checkpoint_loads_without_lightning_and_initialises_training(
         make_module(init_from=str(path), generator={**GENERATOR, "dim": 48})
 
 
+def test_initial_weights_are_validated_and_compared_with_the_result(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    losses: dict[int, float] = {}
+
+    class Watch(Callback):
+        def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+            losses[pl_module.iteration] = float(trainer.callback_metrics["val/loss"])
+
+    first = make_module(max_iterations=2)
+    fit(first, make_data(corpus, first), Watch()).save_checkpoint(tmp_path / "first.ckpt")
+    saved = losses[2]
+    caplog.set_level("INFO")
+    options = {"init_from": str(tmp_path / "first.ckpt"), "optimizer": {**OPTIMIZER, "lr": 10.0}}
+    second = make_module(**options, max_iterations=2)
+    trainer = fit(second, make_data(corpus, second), Watch())
+    assert losses[0] == pytest.approx(saved)
+    assert losses[2] > losses[0]
+    assert f"val/loss: {losses[0]:.4f} before training, {losses[2]:.4f} after" in caplog.text
+    assert "training did not lower val/loss" in caplog.text
+    trainer.save_checkpoint(tmp_path / "second.ckpt")
+    losses.clear()
+    resumed = make_module(**options, max_iterations=4)
+    fit(resumed, make_data(corpus, resumed), Watch(), ckpt_path=str(tmp_path / "second.ckpt"))
+    assert list(losses) == [4]
+
+
 def test_last_checkpoint_is_written_at_its_interval(corpus: Path, tmp_path: Path) -> None:
     seen: list[bool] = []
 
