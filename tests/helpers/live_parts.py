@@ -8,6 +8,7 @@ from helpers.media_files import smooth
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor
 from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.media.writer import write_image
+from talkinghead.predict.compositing.renderers import LaplacianRenderer
 from talkinghead.speech.llm.echo import Echo
 
 
@@ -23,9 +24,25 @@ class ToneVoice:
             yield (0.3 * np.sin(np.arange(1600) * 0.2)).astype(np.float32)
 
 
-def tone_factory(**options):
+class FailingRenderer(LaplacianRenderer):
+    """A renderer that fails after 20 frames."""
+
+    num_frames = 0
+
+    def render(self, *arguments):
+        self.num_frames += 1
+        assert self.num_frames <= 20
+        return super().render(*arguments)
+
+
+def make_failing_predictor():
+    """Return a predictor whose avatars stop after 20 frames."""
+    return make_predictor(renderer=FailingRenderer())
+
+
+def tone_factory(predictor=make_predictor, **options):
     """Return the factory of sessions with a small random model, tones and an echo."""
-    return SessionFactory(make_predictor, {"tone": ToneVoice}, {"echo": Echo}, **options)
+    return SessionFactory(predictor, {"tone": ToneVoice}, {"echo": Echo}, **options)
 
 
 def write_face(folder: Path) -> Path:

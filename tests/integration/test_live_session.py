@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from helpers.live_parts import tone_factory, write_face
+from helpers.live_parts import make_failing_predictor, tone_factory, write_face
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.session.session_pool import (
@@ -25,8 +25,8 @@ aiortc = pytest.importorskip("aiortc")
 
 
 @asynccontextmanager
-async def running_pool(**options):
-    pool = SessionPool(tone_factory(), PoolOptions(**{"spare": False, **options}))
+async def running_pool(factory=None, **options):
+    pool = SessionPool(factory or tone_factory(), PoolOptions(**{"spare": False, **options}))
     await pool.start()
     try:
         yield pool
@@ -206,6 +206,18 @@ def test_crash_frees_the_place_and_leaves_the_others_alone(tmp_path):
             third = await pool.create(SessionSettings(), face)
             assert pool.get(third.id) is third
         assert children() == []
+
+    asyncio.run(run())
+
+
+def test_session_whose_avatar_stops_is_ended(tmp_path):
+    async def run():
+        async with running_pool(tone_factory(make_failing_predictor)) as pool:
+            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            async with events_of(session) as events:
+                await session.call("stream")
+                assert (await wait_for(events, "closed"))["reason"] == "crashed"
+            assert pool.num_free == pool.max_sessions
 
     asyncio.run(run())
 

@@ -108,11 +108,12 @@ class _Session:
         self._peer: Any = None
         self._image_quality: int | None = None
         self._stream: Resampler | None = None
+        self._requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Load the default parts, and serve operations."""
-        requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        requests = self._requests
         loop = asyncio.get_running_loop()
 
         def receive() -> None:
@@ -291,8 +292,6 @@ class _Session:
     def _opened(self) -> tuple[AvatarLoop, Dialogue]:
         if self._loop is None or self._dialogue is None:
             raise UsageError("the session is not open")
-        if self._loop.error is not None:
-            raise RuntimeError("the avatar stopped") from self._loop.error
         return self._loop, self._dialogue
 
     def _send_frame(self, frame: LiveFrame) -> None:
@@ -321,6 +320,9 @@ class _Session:
     async def _report_stats(self) -> None:
         while True:
             await asyncio.sleep(_STATS_EVERY_S)
+            if self._loop is not None and self._loop.error is not None:
+                self._requests.put_nowait(None)  # The session ends, and counts as crashed.
+                return
             if self._stream is not None or (self._peer is not None and self._peer.is_connected):
                 self._emit({"type": "stats", **self._stats()})
 
