@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -199,7 +200,7 @@ class Dialogue:
             turn.num_shown += 1
             if turn.num_shown == 1:
                 yield {"type": "timings", "turn": turn.number, **_rounded(turn.times)}
-            yield _transcript("assistant", sentence.text, turn.number)
+            yield _transcript("assistant", turn.number, sentence.text)
 
     def _end(self, turn: Turn) -> Iterator[dict[str, Any]]:
         if self._turn is turn:
@@ -278,7 +279,9 @@ class Dialogue:
                 pending.cancel.set()
                 pending = None
             elif event.kind == "pause" or pending is None:
-                pending = Transcription(self.stt, event.samples)
+                number = self._num_turns + 1
+                emit = partial(self._emit_transcript, "user", number, is_final=False)
+                pending = Transcription(self.stt, event.samples, emit)
             if event.kind == "end" and pending is not None:
                 with self._lock:
                     turn = self._turn = self._new_turn(time.monotonic() - event.silence_s)
@@ -294,7 +297,7 @@ class Dialogue:
             self._abandon(turn)
             return
         turn.mark("transcript_s")
-        self._emit(_transcript("user", text, turn.number))
+        self._emit_transcript("user", turn.number, text)
         self._answer(turn, text, language)
 
     def _answer(self, turn: Turn, question: str, language: str | None = None) -> None:
@@ -348,6 +351,9 @@ class Dialogue:
         if sum(map(len, turn.audio)) < _MAX_RECORDING_S * sample_rate:
             turn.audio.append(audio)
 
+    def _emit_transcript(self, role: str, turn: int, text: str, is_final: bool = True) -> None:
+        self._emit(_transcript(role, turn, text, is_final))
+
     def _update_state(self) -> None:
         with self._lock:
             if self._is_listening:
@@ -378,8 +384,8 @@ def _required(text: str) -> str:
     return text
 
 
-def _transcript(role: str, text: str, turn: int) -> dict[str, Any]:
-    return {"type": "transcript", "role": role, "text": text, "is_final": True, "turn": turn}
+def _transcript(role: str, turn: int, text: str, is_final: bool = True) -> dict[str, Any]:
+    return {"type": "transcript", "role": role, "turn": turn, "text": text, "is_final": is_final}
 
 
 def _rounded(times: TurnTimes) -> dict[str, float]:

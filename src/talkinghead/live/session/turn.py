@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,13 +67,17 @@ class Transcription:
     Args:
         stt: Speech recognition.
         samples: float32 [num_samples] in [-1, 1] at 16 kHz.
+        on_text: Function that takes the text as soon as it is known, unless it is empty.
 
     Attributes:
         cancel: Set it if the result is not needed.
     """
 
-    def __init__(self, stt: SpeechToText, samples: FloatArray) -> None:
+    def __init__(
+        self, stt: SpeechToText, samples: FloatArray, on_text: Callable[[str], None]
+    ) -> None:
         self.cancel = threading.Event()
+        self._on_text = on_text
         self._stt, self._clip = stt, AudioClip(samples, _SAMPLE_RATE)
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="transcribe", daemon=True).start()
@@ -92,6 +97,9 @@ class Transcription:
 
     def _work(self) -> None:
         try:
-            self._results.put(self._stt.transcribe(self._clip, self.cancel))
+            transcript = self._stt.transcribe(self._clip, self.cancel)
+            if transcript.text.strip() and not self.cancel.is_set():
+                self._on_text(transcript.text.strip())
+            self._results.put(transcript)
         except Exception as error:  # noqa: BLE001 - raised again by result()
             self._results.put(error)

@@ -161,9 +161,11 @@ def test_speech_is_answered_and_interrupts(start, monkeypatch):
     live.dialogue.listen(np.ones(320, np.float32), RATE)
     ends = wait_for(live.events, "reply_end", 2)
     assert [end["interrupted"] for end in ends] == [True, False]
-    transcripts = wait_for(live.events, "transcript", 3)
-    assert (transcripts[1]["role"], transcripts[1]["text"]) == ("user", "Good morning")
-    assert transcripts[2]["text"] == "You said: Good morning"
+    transcripts = wait_for(live.events, "transcript", 4)
+    heard = [(one["role"], one["text"], one["is_final"]) for one in transcripts[1:3]]
+    assert heard == [("user", "Good morning", False), ("user", "Good morning", True)]
+    assert transcripts[1]["turn"] == transcripts[2]["turn"] == ends[1]["turn"]
+    assert transcripts[3]["text"] == "You said: Good morning"
     (timings,) = [e for e in live.events if e["type"] == "timings" and e["turn"] == ends[1]["turn"]]
     assert timings["transcript_s"] >= 0.6  # The silence that ended the turn is included.
     # Speech that contains no words gets no answer.

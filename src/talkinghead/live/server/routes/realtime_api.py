@@ -162,7 +162,12 @@ class RealtimeConnection:
                     response.texts.append(text)
                     name = "response.output_audio_transcript.delta"
                     await self.send(name, **response.position, delta=delta)
-                case {"type": "transcript", "role": "user", "text": str() as text}:
+                case {
+                    "type": "transcript",
+                    "role": "user",
+                    "text": str() as text,
+                    "is_final": True,
+                }:
                     await self._end_transcription(text)
                 case {"type": "state", "state": str() as state}:
                     await self._change_state(state)
