@@ -45,7 +45,7 @@ class PiperTTS(tts.TTS):
 
 @server.rtc_session()
 async def entrypoint(ctx: JobContext) -> None:
-    """Join a room with an avatar and greet."""
+    """Join a room with an avatar and speak a greeting."""
     await ctx.connect()
     predictor = await asyncio.to_thread(LipSyncPredictor.from_checkpoint, "default")
     idle = SourceOptions(motion="idle")

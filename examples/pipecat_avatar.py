@@ -20,7 +20,7 @@ from talkinghead.speech.tts.piper import Piper
 
 
 class VideoFile(FrameProcessor):
-    """Write images and their audio, or silence, to a file: a stand-in for a transport."""
+    """A transport that writes images and their audio, or silence, to a file."""
 
     def __init__(self, writer: VideoWriter) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ TEXT = (
 
 
 class Microphone(MediaStreamTrack):
-    """A microphone that is silent until it is given speech."""
+    """A microphone track that is silent until speech is queued."""
 
     kind = "audio"
 

@@ -66,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each step, seconds of waiting for the batches of each step, and peak memory."""
+    """Duration and batch waiting time of each step in seconds, and the peak memory."""
 
     step_s: list[float]
     wait_s: list[float]

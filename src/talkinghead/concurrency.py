@@ -1,4 +1,4 @@
-"""Rules for objects that several threads share: exclusive use, and waits that end early."""
+"""Helpers for objects that several threads share: exclusive use and cancellable waits."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 SAMPLE_RATE = 16_000
 _TIMEOUT_S = 60
 
-# Keeps the microphone's stream, so that it can be recorded beside the face's audio.
+# Store the microphone's stream, so that it can be recorded together with the face's audio.
 _KEEP_MICROPHONE = """
 const getUserMedia = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 navigator.mediaDevices.getUserMedia = async (constraints) => {
@@ -30,7 +30,7 @@ navigator.mediaDevices.getUserMedia = async (constraints) => {
 };
 """
 
-# Posts each block of its two channels with its position.
+# Post the samples of both channels of each block, with the position of the block.
 _RECORDER = """
 registerProcessor("recorder", class extends AudioWorkletProcessor {
   process([input]) {
@@ -191,9 +191,9 @@ class AvatarPage:
         return list(dict.fromkeys(found[1] for found in paths if found))
 
     def end_sessions(self):
-        """End the sessions on the server, so that their places are free."""
+        """End the sessions on the server, to free their slots."""
         for session_id in self.session_ids:
-            # It may have ended, or the server.
+            # The session or the server may have ended already.
             with suppress(urllib.error.URLError):
                 self.server.request("DELETE", f"/v1/sessions/{session_id}")
 

@@ -1,4 +1,4 @@
-"""A program with Piper's command line whose samples are the characters of the sentence.
+"""A fake Piper program that writes the character codes of each sentence as samples.
 
 A sentence with the word "slow" takes 0.3 s, one with "hang" never ends, and one with "crash" ends
 the program. The option --load-s is the time in seconds that loading takes.
@@ -16,12 +16,12 @@ SLOW_S = 0.3
 
 
 def as_text(samples):
-    """Return the sentence that samples were made of."""
+    """Return the sentence that is encoded in samples."""
     return "".join(map(chr, np.rint(samples * 2**15).astype(int)))
 
 
 def write_text(path, text):
-    """Write a WAV file of 16 kHz whose samples are the characters of a text."""
+    """Write a 16 kHz WAV file whose samples are the character codes of a text."""
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
         file.writeframes(np.array([*map(ord, text)], "<i2").tobytes())

@@ -24,7 +24,7 @@ BASE_URL, WS_URL = "http://localhost:8000", "ws://localhost:8000"
 
 
 class FakeSession:
-    """A session that repeats what it is told as text or audio, at once."""
+    """A fake session that immediately echoes text and audio."""
 
     def __init__(self, pool, settings, face):
         self.pool, self.settings, self.face = pool, settings, face
@@ -181,7 +181,7 @@ def wav_bytes(duration_s=0.1, sample_rate=16_000, channels=1, width=2):
 
 
 class FakeRunner:
-    """A renderer of video jobs that does what the text says: "fail", "crash", "wait" or render."""
+    """A renderer of video jobs whose text is a command: "fail", "crash", "wait", or render."""
 
     def run(self, job, progress):
         progress(1, 4)

@@ -11,7 +11,7 @@ RATE = 24_000
 
 
 class LocalRoom(rtc.EventEmitter):
-    """A connected room that publishes nowhere, and exchanges streams and calls with another one."""
+    """A connected room without a server, which exchanges streams and calls with another one."""
 
     def __init__(self, identity="agent", kind=rtc.ParticipantKind.PARTICIPANT_KIND_AGENT):
         super().__init__()
@@ -76,7 +76,7 @@ class _Publication:
 
 
 class _ByteStream:
-    """Both ends of a byte stream."""
+    """A byte stream that is both its writer and its reader."""
 
     def __init__(self, name, attributes):
         self.stream_id, self.attributes, self.info = name, attributes, self
@@ -118,7 +118,7 @@ class _SampleStream(tts.ChunkedStream):
 
 
 class MediaRecord:
-    """Records what an `AvatarRunner` publishes.
+    """A record of the media that an `AvatarRunner` publishes.
 
     Attributes:
         pushed: Images and audio in the order in which the runner received them.

@@ -27,7 +27,7 @@ RATE = 24_000
 
 
 class Recorder(FrameProcessor):
-    """Keeps the frames that pass down and up, with the times at which they arrive."""
+    """A processor that stores the frames that pass down and up, with their arrival times."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ class Recorder(FrameProcessor):
 
 
 class SoundCardTransport(BaseOutputTransport):
-    """Plays audio in real time into a list, and keeps the images with their times.
+    """A transport that stores audio in real time, and images with their times.
 
     Attributes:
         played: Start of playback in seconds and frame of each chunk of audio.

@@ -156,7 +156,7 @@ def test_ten_sentences_with_two_interruptions_in_pipecat(avatar, sentences):
     log.info(f"pipecat: first audio pushed after p50 {p50:.0f}, p95 {p95:.0f} ms")
     assert len(stop_s) == 2
     assert max(stop_s) < 0.3
-    # On an idle machine it is much less (docs/benchmarks.md).
+    # The skew is much smaller on an idle machine (docs/benchmarks.md).
     assert np.percentile(np.abs(skew_s), 95) < 0.15
 
 
@@ -195,5 +195,5 @@ def test_ten_sentences_with_two_interruptions_in_livekit(avatar, sentences, monk
     seconds = sum(event.playback_position for event in events)
     report("livekit", seconds, len(skew_s), skew_s, num_repeated, stop_s)
     assert max(stop_s) < 0.3
-    # On an idle machine it is much less (docs/benchmarks.md).
+    # The skew is much smaller on an idle machine (docs/benchmarks.md).
     assert np.percentile(np.abs(skew_s), 95) < 0.15

@@ -17,7 +17,7 @@ TARGETS = [
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
-# Logs its arguments, one per line, and answers the queries of scripts/.
+# Log the arguments, one per line, and print fixed answers to the queries of the scripts.
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
   *"import ensurepip"*) exit "${FAKE_NO_ENSUREPIP:-0}";;

@@ -37,7 +37,7 @@ class _TrainLoader(DataLoader[dict[str, Any]]):
 
 
 class LipSyncDataModule(LightningDataModule):
-    """A data module for a prepared corpus; `finish_batch` describes the batches.
+    """A data module for a prepared corpus; see `finish_batch` for the content of the batches.
 
     With several processes, train with `use_distributed_sampler=False`, because the sampler of this
     module divides the samples between the processes. If a corpus has a single clip, that clip is
@@ -116,7 +116,7 @@ class LipSyncDataModule(LightningDataModule):
         return self._loader(dataset, _TrainLoader, batch_sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[DataLoader[dict[str, Any]]]:
-        """Return a loader of fixed windows for each validation split, not in a list if single."""
+        """Return a list of loaders of fixed windows, or the loader itself for a single split."""
         loaders = [self._even_loader(split) for split in self.val_splits]
         return loaders[0] if len(loaders) == 1 else loaders
 

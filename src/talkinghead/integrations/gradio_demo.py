@@ -291,7 +291,7 @@ def _add_examples(inputs: list[Any], *, has_voice: bool) -> None:
 
 
 def _make_handler(renderer: DemoRenderer, cache: Path) -> Any:
-    """Return the listener of the button; gradio's API has its name and parameters."""
+    """Return the listener of the button, whose name and parameters define gradio's API."""
 
     def make_video(
         face_kind: Any,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Video and audio that an `AvatarRunner` queues, and the delay after which it gives up catching up.
+# Duration of the media that an `AvatarRunner` queues, and the delay above which it skips time.
 _RUNNER_QUEUE_S = 0.1
 _RUNNER_MAX_DELAY_S = 0.3
 
@@ -99,7 +99,7 @@ class TalkingHeadVideoGenerator(VideoGenerator):
     async def push_audio(self, frame: rtc.AudioFrame | AudioSegmentEnd) -> None:
         """Append audio to the current segment, or end the segment."""
         if isinstance(frame, AudioSegmentEnd):
-            # The end of a segment that was cleared follows too, and must not end the next one.
+            # LiveKit also pushes the end of a cleared segment, which must not end the next one.
             if self._is_segment_open:
                 self._live.finish()
                 self._segments.append(self._pushed)
@@ -159,7 +159,7 @@ class TalkingHeadVideoGenerator(VideoGenerator):
             log.exception("the avatar failed: its last image stays, and the audio goes on")
             self._has_failed = True
             frame = await run(self._thread, self._live.skip_image)
-        # Only the time spent here counts: the runner takes frames when it needs them.
+        # Count only the time spent here, because the runner requests frames when it needs them.
         spent_s = time.monotonic() - started_s
         self._lag_s = max(0.0, self._lag_s + spent_s - float(frame.duration_s))
         return frame

@@ -36,7 +36,7 @@ except ImportError as error:
         "pip install 'talkinghead[pipecat]'"
     ) from error
 
-# Longest wait for a frame until the avatar's thread is checked for an error.
+# Interval at which a wait for a frame checks whether the avatar's thread has failed.
 _MAX_WAIT_S = 0.5
 
 
@@ -105,7 +105,7 @@ class TalkingHeadVideoService(AIService):
         self._is_silent.set()
 
     def can_generate_metrics(self) -> bool:
-        """Return True: the time from the first speech of an answer to its first image (TTFB)."""
+        """Return True; the metric is the time from an answer's first speech to its first image."""
         return True
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]
@@ -134,7 +134,7 @@ class TalkingHeadVideoService(AIService):
         await self._close()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Speak text-to-speech audio, and pass every other frame in its order."""
+        """Speak text-to-speech audio, and forward all other frames in order."""
         await super().process_frame(frame, direction)
         if isinstance(frame, InterruptionFrame):
             await self._interrupt(frame, direction)

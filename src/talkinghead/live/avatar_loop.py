@@ -1,4 +1,4 @@
-"""Play a live avatar in real time, and hand each frame to listeners."""
+"""Play a live avatar in real time, and pass each frame to listeners."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class AvatarLoop:
             self._listeners += (listener,)
 
     def add_observer(self, observer: Listener) -> None:
-        """Add a listener that is called last and does not keep the avatar from pausing."""
+        """Add a listener that is called last and does not prevent the avatar from pausing."""
         with self._lock:
             self._observers += (observer,)
 

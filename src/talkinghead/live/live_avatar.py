@@ -1,4 +1,4 @@
-"""An avatar without an end: it speaks what is pushed, and idles in between."""
+"""An endless stream of an avatar that speaks pushed audio and shows idle frames otherwise."""
 
 from __future__ import annotations
 

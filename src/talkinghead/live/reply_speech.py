@@ -197,7 +197,7 @@ class _SpeechStreams:
 
 
 class PredictedMotion(LipPrior):
-    """The motion that another thread predicts with a lip prior, as a lip prior itself."""
+    """A lip prior that returns the motion predicted with another lip prior in another thread."""
 
     def __init__(self, lip_prior: LipPrior) -> None:
         self.lip_prior = lip_prior

@@ -1,4 +1,4 @@
-"""A generator that runs from the files of `talkinghead export`.
+"""A generator that runs the files written by `talkinghead export`.
 
 Shape suffixes: N frames, W audio windows, D token dimension.
 """
@@ -68,7 +68,7 @@ class ExportedEmotions:
 
 
 class ExportedGenerator:
-    """A generator whose calls run from exported files, on the CPU in full precision.
+    """A generator that runs exported model files on the CPU in full precision.
 
     Example::
 

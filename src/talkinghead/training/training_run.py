@@ -210,7 +210,7 @@ def build_trainer(
 
 
 def _require_processes(trainer: L.Trainer, options: Mapping[str, Any]) -> None:
-    """Raise a `UsageError` unless the strategy is distributed exactly for several processes."""
+    """Raise a `UsageError` if the strategy does not fit the number of processes."""
     distributed = options.get("strategy", "auto") != "auto"
     if trainer.world_size > 1 and not distributed:
         raise UsageError(

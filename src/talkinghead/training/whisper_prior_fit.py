@@ -120,7 +120,7 @@ def fit_whisper_lip_prior(
 
 
 def _read_corpus(number: int, corpus_dir: Path | str, whisper: Encoder) -> Iterator[FitClip]:
-    """Yield the training clips. Short clips of a speaker have one source, long clips their own."""
+    """Yield the training clips; short clips of a speaker share one source."""
     corpus_dir = Path(corpus_dir)
     manifest = Manifest.load(corpus_dir)
     clips = manifest.split("train")

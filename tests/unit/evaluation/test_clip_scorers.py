@@ -129,7 +129,7 @@ def test_mfcc_matches_python_speech_features() -> None:
 def test_syncnet_loads_published_weight_layout(tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = syncnet.SyncNet().state_dict()
-    # Names and shapes of the published file.
+    # Check tensor names and shapes of the published file.
     assert state["netcnnlip.0.weight"].shape == (96, 3, 5, 7, 7)
     assert state["netcnnaud.18.weight"].shape == (512, 256, 5, 4)
     assert {"netcnnlip.18.weight", "netfcaud.3.weight"} <= state.keys()

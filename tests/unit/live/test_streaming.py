@@ -27,7 +27,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def avatar(predictor):
-    # Smooth: in white noise a rounded coordinate changes a pixel by many levels.
+    # Use a smooth image: in white noise, a rounded coordinate changes a pixel by many levels.
     return predictor.avatar(smooth(HEIGHT, WIDTH))
 
 

@@ -55,7 +55,7 @@ def test_backend_frames_match_torch(conditioned_checkpoint, exported, model, nam
     pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
     difference, _ = compare(ExportedGenerator(exported, name), model, demo_sample(SPEC, model))
     assert difference <= MAX_PIXEL_DIFFERENCE
-    # A smooth photo: in white noise a rounded coordinate changes a pixel by many levels.
+    # Use a smooth photo: in white noise, a rounded coordinate changes a pixel by many levels.
     noise = np.random.default_rng(0).standard_normal((HEIGHT, WIDTH, 3)).astype(np.float32)
     photo = (130 + 200 * cv2.GaussianBlur(noise, (0, 0), 3)).clip(40, 255).astype(np.uint8)
 

@@ -30,7 +30,7 @@ SENTENCES = [
     "Many people were waiting outside the museum.",
     "I would like a cup of coffee with milk.",
 ]
-# Reads a sentence and writes it as the samples of a WAV file.
+# Read a sentence and write its character codes as the samples of a WAV file.
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {fake_piper.__file__.rpartition("/")[0]!r})

@@ -57,7 +57,7 @@ def build_conversation(cfg: DictConfig) -> Conversation:
 
 
 def build_session_factory(cfg: DictConfig) -> SessionFactory:
-    """Return the factory of the parts of live sessions; each process of a session builds them."""
+    """Return the factory of live sessions; each session process builds its own parts."""
     # A pickled configuration that belongs to a larger one would contain all of it.
     voices = {
         name: partial(instantiate, OmegaConf.create({**cfg.voice, "tts": tts}))

@@ -92,7 +92,7 @@ def relative_opening(generated: FloatArray, real: FloatArray) -> float:
 def closure_rate(
     opening: FloatArray, closures_s: Sequence[float], fps: Fraction, window_s: float = 0.04
 ) -> float:
-    """Return the share of bilabial sounds (p, b, m) at which the mouth is closed.
+    """Return the fraction of bilabial sounds (p, b, m) at which the mouth is closed.
 
     The mouth is closed if its opening, in a frame whose middle is within `window_s` of the sound,
     exceeds the clip's 5th percentile by less than 15 % of the distance to the 95th.

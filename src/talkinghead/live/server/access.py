@@ -119,7 +119,7 @@ class AccessControl:
             _check_rate(self._creations, client)
 
     def _check_host(self, host: str) -> None:
-        """Refuse other names of this machine, which a web page could have assigned (rebinding)."""
+        """Refuse unknown host names, to prevent DNS rebinding."""
         allowed = self._settings.allowed_hosts
         if self._settings.is_local:
             allowed = (*_LOCAL_HOSTS, *allowed)

@@ -33,7 +33,7 @@ class AvatarInfo(BaseModel):
 
 
 class AvatarLibrary:
-    """Faces by id. A client's id is only looked up among known ids, and never becomes a path.
+    """A library of faces by id; ids sent by clients are never used as paths.
 
     Args:
         settings: The settings of the server.
@@ -47,7 +47,7 @@ class AvatarLibrary:
         self._num_pending = 0
 
     async def list(self) -> list[AvatarInfo]:
-        """Return the faces of the server, without uploads, which only their owners know."""
+        """Return the faces of the server, without the uploads of clients."""
         files = await asyncio.to_thread(self._files)
         return [AvatarInfo(id=key, name=path.stem, kind=_kind(path)) for key, path in files.items()]
 

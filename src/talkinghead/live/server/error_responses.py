@@ -103,7 +103,7 @@ class ClientError:
 
     async def close(self, websocket: WebSocket) -> None:
         """Refuse a WebSocket, or send the error and close the WebSocket if it was accepted."""
-        # The client may have left, or the server may not support a response to a refused one.
+        # The client may have disconnected, or the server may not support denial responses.
         with suppress(WebSocketDisconnect, RuntimeError):
             if websocket.application_state is WebSocketState.CONNECTING:
                 await websocket.send_denial_response(self.response())

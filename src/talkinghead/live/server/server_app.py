@@ -66,7 +66,7 @@ class Limits(BaseModel):
 
 
 class Config(BaseModel):
-    """What a page needs to know about the server."""
+    """Configuration of the server that a page needs."""
 
     voices: list[str] = Field(examples=[["joe"]])
     llms: list[str] = Field(examples=[["llama", "echo"]])
@@ -199,7 +199,7 @@ async def list_voices(settings: Settings) -> list[str]:
 
 @router.get("/healthz", tags=["server"])
 async def get_health() -> dict[str, str]:
-    """Return that the server runs; needs no token."""
+    """Return the status of the server; no token is needed."""
     return {"status": "ok"}
 
 
@@ -212,7 +212,7 @@ async def get_metrics(connection: HTTPConnection) -> Response:
 
 @router.get("/docs", include_in_schema=False)
 async def get_docs(connection: HTTPConnection) -> HTMLResponse:
-    """Return the list of routes as a page that needs no files of other servers."""
+    """Return the list of routes as a page that loads no files from other servers."""
     schema = connection.app.openapi()
 
     def resolve(part: dict[str, Any]) -> dict[str, Any]:

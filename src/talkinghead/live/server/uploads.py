@@ -42,7 +42,7 @@ _SIGNATURES: dict[str, tuple[re.Pattern[bytes], tuple[Kind, ...]]] = {
     "MP3": (re.compile(rb"ID3|\xff[\xe2-\xff]"), ("speech",)),
 }
 _MAX_FPS = 30
-# A face is searched in every frame of this distance.
+# Interval in frames at which a face is searched for.
 _SEARCH_FRAMES = 5
 _NICENESS = 10
 _MAX_OUTPUT_BYTES = 2**28
@@ -63,7 +63,7 @@ class DecodeLimits:
 
 
 class UploadChecker:
-    """Checks of uploaded files, one at a time, so that live sessions keep their share of the CPU.
+    """Checks of uploaded files, one at a time, so that live sessions have enough CPU time.
 
     Example:
         >>> path = await UploadChecker(settings).prepare(upload, "face", folder, "anna")
@@ -127,7 +127,7 @@ def _copy(source: BinaryIO, target: Path) -> None:
 
 async def _decode(work: Path, kind: Kind, limits: DecodeLimits) -> str:
     """Run the decoding process, and return the name of the file that it wrote."""
-    # Keys of providers are not given to a process that decodes files of strangers.
+    # Remove API keys, because the process decodes untrusted files.
     environment = {key: value for key, value in os.environ.items() if not _SECRET.search(key)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", __name__, kind, json.dumps(vars(limits))),
@@ -160,11 +160,11 @@ async def _decode(work: Path, kind: Kind, limits: DecodeLimits) -> str:
 def main(kind: Kind, limits: DecodeLimits) -> None:
     """Decode `upload` in the current folder, and print a JSON line with the file or the error."""
     if kind == "face":
-        # Libraries are not counted in the limits.
+        # Load the libraries first, so that the limits do not include them.
         import talkinghead.features.faces.litert_detector  # noqa: F401
 
     _limit_resources(limits)
-    os.nice(_NICENESS)  # Live sessions go before uploads.
+    os.nice(_NICENESS)  # Live sessions have priority over uploads.
     try:
         file = (rewrite_face if kind == "face" else rewrite_speech)(Path("upload"), limits)
         result = {"file": file.name}

@@ -30,7 +30,7 @@ from talkinghead.predict.batch.jobs import Job
 State = Literal["queued", "running", "done", "failed"]
 
 _RETRY_AFTER_S = 60
-# Live sessions go before videos.
+# Live sessions have priority over videos.
 _NICENESS = 10
 
 

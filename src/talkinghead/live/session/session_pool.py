@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S, _CALL_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 60.0, 5.0
 _CHECK_EVERY_S = 1.0
-# Events waiting for a subscriber; a slower one loses the oldest.
+# Maximum number of events waiting for a subscriber; the oldest are dropped.
 _MAX_EVENTS = 256
 # Events that count as use of the session.
 _ACTIVITY = {"transcript", "reply_end"}
@@ -182,7 +182,7 @@ class SessionPool:
 
 
 class SessionHandle:
-    """A session as seen by the server.
+    """The server's handle of a session.
 
     Attributes:
         id: Unguessable identifier.
@@ -324,7 +324,7 @@ class _Process:
         self._send(op, arguments, next(self._ids))
 
     async def stop(self) -> None:
-        """End the process; kill it if it does not end in time; sets `stopped`."""
+        """End the process, kill it if it does not end in time, and set `stopped`."""
         with suppress(TalkingHeadError):
             self._send("close", {}, next(self._ids))
         process = self._process
@@ -369,7 +369,7 @@ class _Process:
         for future in (self._ready, *self._calls.values()):
             if not future.done():
                 future.set_exception(_lost())
-        # The exception of a process that nobody waits for is not an error.
+        # Retrieve the exception, because asyncio logs exceptions that are never retrieved.
         self._ready.exception()
         self.on_end()
 

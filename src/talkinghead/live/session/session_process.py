@@ -134,7 +134,7 @@ class _Session:
         stats = asyncio.create_task(self._report_stats())
         try:
             while (request := await requests.get()) is not None and request["op"] != "close":
-                # Operations run concurrently; those that must be in order do not wait.
+                # Operations run concurrently. Those that must keep their order contain no `await`.
                 task = asyncio.create_task(self._handle(request))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -200,7 +200,7 @@ class _Session:
         return {"width": live.width, "height": live.height, "fps": float(live.fps)}
 
     async def op_offer(self, sdp: str, type: str) -> dict[str, str]:
-        """Connect a browser, in place of the one before."""
+        """Connect a browser, and replace the previous connection."""
         try:
             from talkinghead.live.session.webrtc import WebRtcPeer
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""A WebRTC peer that sends a live avatar's video and audio, and receives a microphone."""
+"""A WebRTC peer that sends a live avatar's video and audio, and receives microphone audio."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class WebRtcPeer:
         await self._connection.close()
 
     def _send(self, frame: LiveFrame) -> None:
-        """Take a frame in the avatar loop's thread."""
+        """Queue a frame for sending; called in the avatar loop's thread."""
         image = av.VideoFrame.from_ndarray(_fit(frame.image), format="rgb24")
         image = image.reformat(format="yuv420p")
         image.pts = round_half_up(frame.time_s * _VIDEO_RATE)

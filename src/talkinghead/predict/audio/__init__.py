@@ -1,1 +1,1 @@
-"""Audio in: audio sources, token streams, lip priors and articulation."""
+"""Audio input: audio sources, token streams, lip priors and articulation."""

@@ -1,4 +1,4 @@
-"""Level-normalised band energies of speech windows, as further inputs of a lip prior.
+"""Level-normalised band energies of speech windows, as additional inputs of a lip prior.
 
 Shape suffixes: N windows, S samples, M mel frames, B bands, T video frames.
 """

@@ -1,4 +1,4 @@
-"""Callbacks that log speed, memory and how similar generated and real mouth motion are.
+"""Callbacks that log speed, memory use, and the similarity of generated and real motion.
 
 Shape suffixes: B windows, T frames.
 """

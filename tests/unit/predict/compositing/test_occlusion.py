@@ -13,7 +13,7 @@ from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
 PHOTO = astronaut()
-# Result of `estimate_transform`.
+# Transform of the photo, computed by `estimate_transform`.
 FACE = np.float32([[1.589, 0.0824, -237.3], [-0.0824, 1.589, -52.01]])
 BOX = box_to_image(FACE, SPEC)
 REGION = find_mouth_region(FACE, *PHOTO.shape[:2], SPEC)
@@ -80,7 +80,7 @@ def test_face_and_light_are_not_detected_as_occlusions():
     for x in np.linspace(0.15, 0.85, 200):
         cv2.line(beard, at(x, 0.62), at(x, 0.95 - 0.9 * (x - 0.5) ** 2), (60, 42, 33), 1)
     assert visible(OcclusionGuard(), open_mouth(beard), reference=beard).all()
-    # Tracking errors.
+    # Tracking errors of a few pixels are not occlusions.
     for x, y in ((-2, 4), (4, -3)):
         transform = FACE + np.float32([[0, 0, x], [0, 0, y]])
         region = find_mouth_region(transform, *PHOTO.shape[:2], SPEC)

@@ -120,6 +120,6 @@ def test_missing_and_broken_models_raise_errors(tmp_path):
         Whisper(tmp_path)
     with pytest.raises(DependencyError, match="Invalid model size"):
         Whisper("smal")
-    # Without a network.
+    # The test has no network.
     with pytest.raises(DependencyError, match="downloaded once from the Hugging Face hub"):
         Whisper("someone/nothing-of-this-name")

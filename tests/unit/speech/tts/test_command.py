@@ -14,7 +14,7 @@ from talkinghead.paths import conf_dir
 from talkinghead.speech.protocols import TextToSpeech
 from talkinghead.speech.tts.command import CommandTextToSpeech
 
-# Hums 0.1 s per letter, in stereo at 8 kHz, and appends the text that it receives to a file.
+# Write a tone of 0.1 s per letter, in stereo at 8 kHz, and append the input text to a file.
 _HUM = """
 import array, math, sys, time, wave
 voice, output, received = sys.argv[1:4]

@@ -50,7 +50,7 @@ class RealtimeQuery(NewSession):
 
 @dataclass
 class Response:
-    """A response in progress, with the parts that its events repeat.
+    """A response in progress, with the fields that its events have in common.
 
     Attributes:
         id: Identifier of the response.
@@ -125,7 +125,7 @@ class RealtimeConnection:
         await self._websocket.send_text(json.dumps(event))
 
     async def receive(self) -> None:
-        """Handle the client's events until the client leaves."""
+        """Handle the client's events until the client disconnects."""
         while True:
             event: dict[str, Any] | bytes = {}
             try:

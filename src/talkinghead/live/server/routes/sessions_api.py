@@ -128,7 +128,7 @@ class Session:
         """Start a session.
 
         Raises:
-            PoolFull: All places are taken.
+            PoolFullError: All sessions are in use.
             TalkingHeadError: A choice is unknown, or the session cannot start.
         """
         face = await library.find(new.avatar)
@@ -146,7 +146,7 @@ class Session:
             return await self.handle.call(op, **arguments)
 
     def check_text(self, text: Any) -> str:
-        """Return a text, or raise a `UsageError` if it is none or too long."""
+        """Return a text, or raise a `UsageError` if it is missing or too long."""
         limit = self._settings.max_text_chars
         if not isinstance(text, str) or not 0 < len(text.strip()) <= limit:
             raise UsageError(f"text: expected 1 to {limit} characters")
@@ -182,19 +182,19 @@ async def get_session(session: Existing) -> SessionState:
 
 @router.patch("/{session_id}", status_code=204, responses=responses_for(404, 410))
 async def update_session(session: Existing, choices: Choices, settings: Settings) -> None:
-    """Change the voice, the language model or the persona; the history of the talk is kept."""
+    """Change the voice, the language model or the persona; the history is kept."""
     await session.call("update", **choices.checked(settings))
 
 
 @router.delete("/{session_id}", status_code=204, responses=responses_for(404))
 async def delete_session(session: Existing) -> None:
-    """End a session, and free its place."""
+    """End a session, and free its slot."""
     await session.handle.close()
 
 
 @router.post("/{session_id}/offer", responses=responses_for(404, 410))
 async def offer(session: Existing, description: Description) -> Description:
-    """Answer a WebRTC offer with two tracks to receive and, optionally, a microphone to send.
+    """Answer a WebRTC offer of a client that receives two tracks and may send a microphone track.
 
     A second offer replaces the connection, for example after the network was lost; the
     conversation continues.

@@ -1,4 +1,4 @@
-"""WebSocket stream of a live avatar: speech in, the same speech with images out."""
+"""WebSocket stream that receives speech, and sends it back with images of a live avatar."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StreamQuery(NewSession):
 
 
 class ClientMessages:
-    """Messages of a WebSocket client, limited in size, rate and silence, and its queued audio.
+    """Messages of a WebSocket client, with limits of size, rate, idle time and queued audio.
 
     Args:
         websocket: An accepted WebSocket.
@@ -54,7 +54,7 @@ class ClientMessages:
         Raises:
             UsageError: The text is not such an object.
             HTTPException: The client sends nothing, or too large messages.
-            WebSocketDisconnect: The client has left.
+            WebSocketDisconnect: The client has disconnected.
         """
         settings = self._settings
         try:

@@ -10,7 +10,7 @@ export class ApiError extends Error {
   /**
    * @param {string} message What went wrong.
    * @param {number} status HTTP status, 0 if the server was not reached.
-   * @param {?number} retryAfterS Seconds to wait before the next attempt, if the server said so.
+   * @param {?number} retryAfterS Seconds to wait before the next attempt, if the server sent it.
    */
   constructor(message, status, retryAfterS = null) {
     super(sentence(message));
@@ -19,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Return a message of the server with a capital and a full stop. */
+/** Return a message of the server with an initial capital and a full stop. */
 export function sentence(message) {
   return message.charAt(0).toUpperCase() + message.slice(1) + (/[.!?…]$/.test(message) ? "" : ".");
 }
@@ -64,7 +64,7 @@ export class Api {
     return this.#request("POST", sessionPath(id, "/ask"), { text });
   }
 
-  /** Let the face say exactly this text. */
+  /** Let the face speak this text unchanged. */
   say(id, text) {
     return this.#request("POST", sessionPath(id, "/say"), { text });
   }
@@ -102,7 +102,7 @@ export class Api {
   }
 
   /**
-   * Start a session whose audio, images and events come by one WebSocket, and which ends with it.
+   * Start a session that uses one WebSocket for audio, images and events, and ends with it.
    *
    * @param {object} choices Any of avatar, voice and llm.
    * @param {number} sampleRate
@@ -156,7 +156,7 @@ async function responseError(response) {
     const { error } = await response.json();
     if (typeof error?.message === "string") message = error.message;
   } catch {
-    // The body is not JSON, for example of a proxy: the status is all there is to show.
+    // The body is not JSON, for example if a proxy sent it: show only the status.
   }
   const retryAfterS = Number(response.headers.get("Retry-After"));
   return new ApiError(message, response.status, retryAfterS > 0 ? retryAfterS : null);

@@ -1,6 +1,6 @@
 /**
- * One conversation: the session on the server, its media and its events, and how all three come
- * back after the connection was lost.
+ * One conversation: the session on the server, its media and its events, and their reconnection
+ * after the connection was lost.
  */
 
 import { ApiError, sentence } from "./api.js";
@@ -9,9 +9,9 @@ import { WebRtcMedia } from "./webrtc_media.js";
 
 const BACKOFF_S = [0.5, 1, 2, 4, 8];
 const OPEN_TIMEOUT_MS = 10000;
-// A session that is full tells when its last place is free at the latest; it may be earlier.
+// A full server sends the latest time at which a session ends; one may end earlier.
 const MAX_WAIT_S = 15;
-// Statuses of a session that does not exist any more.
+// HTTP statuses for a session that no longer exists.
 const GONE = [404, 410];
 const LOST = "The connection was lost.";
 
@@ -30,7 +30,7 @@ class SessionEnded extends Error {}
  *   of the connection, with a sentence for the user.
  * @property {function(object): void} onEvent An event of the server.
  * @property {function(boolean): void} onSession A session is used; true if it is a new one.
- * @property {function(string): void} onNotice Something to tell the user.
+ * @property {function(string): void} onNotice A message for the user.
  * @property {function(): void} onTokenNeeded The server refused the token.
  */
 
@@ -78,7 +78,7 @@ export class LiveSession {
     this.#running = this.#stayConnected(this.#run.signal);
   }
 
-  /** Set the choices of the next session, for example after this one was lost. */
+  /** Set the choices of the next session, for example after the current session was lost. */
   setChoices(choices) {
     this.#choices = choices;
   }
@@ -105,7 +105,7 @@ export class LiveSession {
     else await this.#api.interrupt(this.id);
   }
 
-  /** Connect and wait for the loss of the connection, again and again. */
+  /** Connect repeatedly: each time, wait until the connection is lost. */
   async #stayConnected(signal) {
     let attempt = 0;
     while (!signal.aborted) {
@@ -128,7 +128,7 @@ export class LiveSession {
     }
   }
 
-  /** Handle an error that a new attempt cannot repair. */
+  /** Handle an error after which a new attempt is useless; return whether it is one. */
   #isEnd(error) {
     const isRefused = error instanceof ApiError && error.status >= 400 && error.status < 500;
     const isTemporary = [...GONE, 408, 429].includes(error.status);
@@ -144,12 +144,12 @@ export class LiveSession {
   /**
    * Open session, events and media.
    *
-   * @returns {Promise<{loss: Promise<never>}>} A promise that is rejected at the loss.
+   * @returns {Promise<{loss: Promise<never>}>} A promise rejected when the connection is lost.
    */
   async #connect(signal) {
     let lose;
     const loss = new Promise((_resolve, reject) => (lose = reject));
-    // The loss may come before anybody waits for it.
+    // Handle a rejection that occurs before the promise is awaited.
     loss.catch(() => {});
     signal.addEventListener("abort", () => lose(new Error(LOST)));
     const media = this.#useStream ? await this.#openStream(lose) : await this.#openWebRtc(lose);
@@ -168,7 +168,7 @@ export class LiveSession {
     try {
       await media.open(this.#elements.video, this.#iceServers, sendOffer);
     } catch (error) {
-      // With an earlier connection the network is down, which WebSocket does not help either.
+      // If WebRTC worked before, the network is down, and WebSocket would not work either.
       const isRefused = error.status === 422;
       if (this.#hasUsedWebRtc || (error instanceof ApiError && !isRefused)) throw error;
       await this.#end();
@@ -184,7 +184,7 @@ export class LiveSession {
     const media = new StreamMedia();
     this.media = media;
     media.onevent = (event) => this.#receive(event, lose);
-    // A persona can be too long for an address.
+    // A persona can be too long for a URL.
     const { persona, ...choices } = this.#choices;
     const socket = this.#api.openStream(choices, SAMPLE_RATE);
     this.id = await media.open(socket, this.#elements.canvas);
@@ -223,7 +223,7 @@ export class LiveSession {
 
   #receive(event, lose) {
     if (event.type !== "closed") {
-      // An error of the server itself, rather than of the session, has its HTTP form.
+      // Errors of the server have the format of HTTP errors, unlike those of the session.
       const message = sentence(event.message ?? event.error?.message ?? "");
       this.#handlers.onEvent(event.type === "error" ? { ...event, message } : event);
       return;
@@ -238,7 +238,7 @@ export class LiveSession {
     this.#disconnect();
     const { id } = this;
     this.id = null;
-    // A session that has already gone needs no end.
+    // Ignore the error if the session has already ended.
     if (id) await this.#api.deleteSession(id).catch(() => {});
   }
 

@@ -89,7 +89,7 @@ export class MicrophoneButton {
   #microphone = new Microphone();
   /** Whether the microphone should be on once the user has allowed it. */
   #isWanted = false;
-  /** @type {?{wasOn: boolean, startMs: number}} The press that is going on. */
+  /** @type {?{wasOn: boolean, startMs: number}} The current press. */
   #press = null;
 
   /**

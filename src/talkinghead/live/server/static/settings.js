@@ -5,7 +5,7 @@ const OWN_PERSONA = "Own text";
 const byId = (id) => document.getElementById(id);
 
 export class Settings {
-  /** What is in use: ids and text as the server takes them. Absent: the server's default. */
+  /** Current choices in the server's format; a missing key selects the server's default. */
   choices = {};
   #api;
   #config = null;
@@ -13,7 +13,7 @@ export class Settings {
 
   /**
    * @param {import("./api.js").Api} api
-   * @param {function(object, object): void} onApply Takes the choices, and those that changed.
+   * @param {function(object, object): void} onApply Receives all choices, and the changed choices.
    */
   constructor(api, onApply) {
     this.#api = api;
@@ -85,7 +85,7 @@ export class Settings {
     byId("avatars").replaceChildren(...items);
   }
 
-  /** Check what can be checked before the upload. */
+  /** Check the photo or video and the consent before the upload. */
   #checkUpload() {
     const [file] = byId("upload-file").files;
     const limit = this.#config.max_upload_bytes ?? Infinity;

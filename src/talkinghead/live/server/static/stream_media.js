@@ -1,19 +1,19 @@
 /**
- * A session by WebSocket, for browsers or networks without WebRTC: JPEG images on a canvas, in step
- * with PCM audio on the audio clock, and the events.
+ * A session by WebSocket, for browsers or networks without WebRTC: JPEG images on a canvas, in
+ * synchrony with PCM audio on the audio clock, and the events.
  */
 
 import { ApiError } from "./api.js";
 
 export const SAMPLE_RATE = 24000;
-// Time between the arrival of audio and its playback. It absorbs variations of the network.
+// Time between the arrival of audio and its playback, to compensate for network jitter.
 const BUFFER_S = 0.15;
 // Longest buffer. Beyond it, frames without speech are skipped.
 const MAX_BUFFER_S = 0.5;
 const MAX_IMAGES = 50;
 // The server loads the face before it responds.
 const OPEN_TIMEOUT_MS = 60000;
-// Close code of a WebSocket whose request was refused, other than for lack of places.
+// Close code of a WebSocket whose request was refused, unless the server is full.
 const REFUSED = 1008;
 
 export class StreamMedia {
@@ -43,7 +43,7 @@ export class StreamMedia {
     this.#socket = socket;
     this.#canvas = canvas;
     socket.binaryType = "arraybuffer";
-    // At the rate of the stream no buffer is resampled by itself, which would click at its ends.
+    // Use the rate of the stream, because buffers that are resampled one by one click at the edges.
     this.#context = new AudioContext({ sampleRate: SAMPLE_RATE });
     this.#gain = new GainNode(this.#context);
     this.#gain.connect(this.#context.destination);
@@ -72,7 +72,7 @@ export class StreamMedia {
     if (this.#gain) this.#gain.gain.value = isMuted ? 0 : 1;
   }
 
-  /** Start the audio after a user gesture, if the browser had refused it. */
+  /** Start the audio after a user gesture, if the browser blocked it before. */
   async resume() {
     await this.#context?.resume();
   }
@@ -146,11 +146,11 @@ export class StreamMedia {
     const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
     this.#images.push({ bitmap, playAtS });
     this.#images.sort((a, b) => a.playAtS - b.playAtS);
-    // A page in the background draws nothing.
+    // Browsers do not call `#draw` while the page is in the background.
     while (this.#images.length > MAX_IMAGES) this.#dropImage();
   }
 
-  /** Show the newest image whose audio is being heard. */
+  /** Show the newest image whose playback time has been reached. */
   #draw() {
     this.#animation = requestAnimationFrame(() => this.#draw());
     const heardS = this.#context.currentTime - (this.#context.outputLatency || 0);

@@ -1,4 +1,4 @@
-/** What this tab keeps: the access token, and the conversation while the page is reloaded. */
+/** Session storage of the access token, and of the conversation during a reload. */
 
 const TOKEN_KEY = "talkinghead.token";
 const CONVERSATION_KEY = "talkinghead.conversation";
@@ -18,8 +18,8 @@ export function saveToken(token) {
 }
 
 /**
- * Keep a conversation for a reload. Call it only when the page goes away, so that a duplicate of
- * the tab does not take over its session.
+ * Store a conversation for a reload. Call this only when the page is unloaded, so that a duplicate
+ * of the tab does not take over its session.
  *
  * @param {{id: string, choices: object, messages: object[]}} conversation
  */
@@ -27,7 +27,7 @@ export function saveConversation(conversation) {
   sessionStorage.setItem(CONVERSATION_KEY, JSON.stringify(conversation));
 }
 
-/** @returns {?object} The conversation from before the reload, once. */
+/** Remove and return the stored conversation. @returns {?object} Null if there is none. */
 export function takeConversation() {
   const conversation = sessionStorage.getItem(CONVERSATION_KEY);
   sessionStorage.removeItem(CONVERSATION_KEY);

@@ -74,7 +74,7 @@ export class Transcript {
     this.#scroll();
   }
 
-  /** Begin a new session, whose turns are counted from the start. */
+  /** Start a new session, whose turn numbers start again. */
   startSession() {
     this.#texts.clear();
     this.#downloads?.remove();
