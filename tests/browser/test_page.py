@@ -254,7 +254,7 @@ def test_wrong_token_is_asked_for_again(new_page):
 @pytest.mark.parametrize(
     ("make_file", "message"),
     [
-        (lambda path: path.write_text("This is no image."), "upload"),
+        (lambda path: path.write_text("This is no image."), "not a photo or video"),
         (
             lambda path: _write_empty(path, 2**30),
             "This file has 1,074 MB",
@@ -318,6 +318,9 @@ def test_typing_works_without_webrtc(new_page):
     page.send(STORY, mode="say")
     page.wait_for_state("speaking")
     assert openings(page.watch(6)).std() > 0.005
+    page.send(STORY, mode="say")
+    page.wait_for_state("speaking")
+    page.page.wait_for_timeout(500)
     page.page.keyboard.press("Escape")
     page.page.wait_for_selector(".message.interrupted")
 
@@ -354,7 +357,7 @@ def test_transcript_shows_markup_as_text(page):
     assert page.page.locator("#transcript img").count() == 0
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390), (1440, 900)])
+@pytest.mark.parametrize(("width", "height"), [(320, 568), (390, 844), (844, 390), (1440, 900)])
 def test_controls_fit_the_screen(new_page, width, height):
     page = new_page(viewport={"width": width, "height": height})
     page.open()

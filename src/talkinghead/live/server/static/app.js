@@ -296,7 +296,7 @@ function hint() {
   if (byId("microphone").disabled) return "Without WebRTC there is no microphone: type instead.";
   if (microphone.isOn) return "The microphone is on: just talk.";
   return matchMedia("(hover: none)").matches
-    ? "Tap the microphone to turn it on, or hold it while you talk."
+    ? "Tap the microphone to turn it on, or hold it to talk."
     : "Click the microphone to turn it on, or hold Space while you talk. Escape interrupts.";
 }
 

@@ -27,11 +27,11 @@ export class Details {
    * @param {import("./webrtc_media.js").ReceiverStats} received
    */
   showStats(kind, received) {
-    const { frames_per_second: rendered, num_dropped: numDropped, generate_ms_p95: ms } =
+    const { frames_per_second: generated, num_dropped: numDropped, generate_ms_p95: ms } =
       this.#server;
     setText("figure-connection", `${kind}, ${received.format}`);
     const fps = `${number(received.framesPerSecond)} received`;
-    setText("figure-fps", rendered === undefined ? fps : `${fps}, ${number(rendered)} rendered`);
+    setText("figure-fps", generated === undefined ? fps : `${fps}, ${number(generated)} generated`);
     const dropped = `${received.numDropped} here`;
     setText(
       "figure-dropped",

@@ -8,9 +8,11 @@ const DISCONNECTED_TIMEOUT_MS = 3000;
 /**
  * @typedef {object} ReceiverStats
  * @property {number} timeMs Time of the measurement.
- * @property {number} numBytes Bytes received so far, audio and video.
+ * @property {number} numBits Bits received so far, audio and video.
+ * @property {number} numDecoded Video frames decoded so far.
  * @property {number} numDropped Video frames dropped by the browser so far.
- * @property {?number} framesPerSecond Decoded video frames per second.
+ * @property {?number} framesPerSecond Decoded video frames per second since the previous
+ *   measurement.
  * @property {?number} skewMs Playout time of the audio minus that of the video, both on the
  *   sender's clock: positive when the audio is ahead.
  * @property {?number} bitrate Bits per second since the previous measurement.
@@ -145,15 +147,18 @@ async function readReceiverStats(connection, previous) {
   }
   const { audio, video } = inbound;
   const timeMs = video.timestamp ?? audio.timestamp ?? performance.now();
-  const numBytes = (audio.bytesReceived ?? 0) + (video.bytesReceived ?? 0);
+  const numBits = 8 * ((audio.bytesReceived ?? 0) + (video.bytesReceived ?? 0));
+  const numDecoded = video.framesDecoded ?? 0;
   const elapsedS = previous ? (timeMs - previous.timeMs) / 1000 : 0;
+  const rate = (value, name) => (elapsedS > 0 ? (value - previous[name]) / elapsedS : null);
   return {
     timeMs,
-    numBytes,
+    numBits,
+    numDecoded,
     numDropped: video.framesDropped ?? 0,
-    framesPerSecond: video.framesPerSecond ?? null,
+    framesPerSecond: rate(numDecoded, "numDecoded"),
     skewMs: skew(audio, video),
-    bitrate: elapsedS > 0 ? (8 * (numBytes - previous.numBytes)) / elapsedS : null,
+    bitrate: rate(numBits, "numBits"),
     format: format(video, report.get(video.codecId)),
   };
 }
