@@ -93,7 +93,7 @@ def mouths(
     pixels = face.transpose(2, 0, 1)[None].astype(np.float32) / 255
     arrays: Arrays = {"face": pixels, "masked_face": masked_face(pixels, av)}
     arrays["lips"] = lips[None].astype(np.float32)
-    # Only models with emotions or head pose use these: the first emotion, and no head turn.
+    # Inputs of models with emotions or head pose: the first emotion and no head turn.
     arrays |= {"emotion": np.zeros(1, np.int64), "head_turn": np.zeros((1, 3), np.float32)}
     arrays |= run["encode_reference"](arrays)
     context = run["encode_context"](arrays)

@@ -47,7 +47,7 @@ class EvaluationOptions(ScorerOptions):
             whose reference frames are selected by the reference policy.
         articulation: Scale of the lip motion relative to silence, 0 to 3; only for "product".
         stabilise: Smooth the generated mouth over time before compositing.
-        occlusion_guard: Keep objects in front of the mouth; only for "product".
+        occlusion_guard: Do not paint over objects in front of the mouth; only for "product".
         require_audio_dependence: Fail, after writing the report, if another clip's audio makes no
             difference.
     """

@@ -228,7 +228,7 @@ class TalkingHeadVideoService(AIService):
         self._origins.clear()
 
     async def _push_live_frames(self, loop: AvatarLoop) -> None:
-        """Push the avatar's frames until it fails."""
+        """Push the avatar's frames until the avatar fails."""
         while loop.error is None:
             try:
                 frame = await asyncio.wait_for(self._frames.get(), _MAX_WAIT_S)

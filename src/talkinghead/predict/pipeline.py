@@ -84,7 +84,7 @@ def _work(stage: Iterator[T], items: _Queue[T], stopped: threading.Event) -> Non
 
 
 def _put(entry: _Entry[T], items: _Queue[T], stopped: threading.Event) -> None:
-    """Put an entry into the queue, or give up if the consumer stops the stage."""
+    """Put an entry into the queue; discard the entry if the consumer stops the stage."""
     while not stopped.is_set():
         try:
             items.put(entry, timeout=_POLL_S)

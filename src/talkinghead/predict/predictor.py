@@ -268,7 +268,7 @@ class LipSyncPredictor:
         batch_size: int,
         options: SourceOptions,
     ) -> Generator[GeneratedFrame]:
-        """Yield frames until the speech has ended and, without `trim`, also the video."""
+        """Yield frames until the speech ends or, without `trim`, until speech and video end."""
         mouths = self.mouth_generator()
         batch: list[SourceFrame] = []
         sample_rate = self.spec.sample_rate

@@ -209,7 +209,7 @@ def _certificates() -> ssl.SSLContext:
 
 def _event_loop() -> asyncio.AbstractEventLoop:
     """Return the event loop for all requests, which runs in a separate background thread."""
-    # A client's connections belong to one event loop, and `cache` alone could make two of them.
+    # All clients need the same event loop. Without the lock, `cache` could create two loops.
     with _loop_lock:
         return _new_event_loop()
 

@@ -178,7 +178,7 @@ def test_compositing_follows_the_options(
     bar_clips: list[RealClip], network: LipSyncGenerator, changes: dict[str, Any]
 ) -> None:
     clip, rng = bar_clips[0], np.random.default_rng(0)
-    # A different texture in the second half makes the occlusion guard act.
+    # A different texture in the second half triggers the occlusion guard.
     faces = clip.faces.copy()
     faces[20:, 180:220, 100:160] = rng.integers(0, 255, (20, 40, 60, 3))
     shown = []

@@ -214,7 +214,7 @@ def test_executorch_frames_match_torch(conditioned_checkpoint, tmp_path):
     generator, spec = loading.load_backend(tmp_path / "out")
     assert spec == SPEC
     assert metadata["max_frames"] == 1
-    # More frames, and more audio windows, than one call accepts.
+    # Use more frames and more audio windows than one call accepts.
     sample = demo_sample(SPEC, model, 70)
     assert sample.audio.shape[1] > metadata["max_windows"] - 1
     assert compare(generator, model, sample)[0] <= MAX_PIXEL_DIFFERENCE

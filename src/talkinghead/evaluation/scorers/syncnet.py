@@ -32,9 +32,9 @@ _COEFFICIENTS_PER_FRAME = 4
 _WINDOW_COEFFICIENTS = 20
 _BATCH = 10
 
-# SyncNet's crop in sizes of the canonical face: about 2.8 outer-eye distances wide, with the upper
-# edge 0.7 outer-eye distances above the eyes. The published script crops to the face box instead,
-# which moves with the chin.
+# SyncNet's crop, as fractions of the canonical face size: about 2.8 outer-eye distances wide, with
+# the upper edge 0.7 outer-eye distances above the eyes. The published script crops to the face box
+# instead, which moves with the chin.
 _CROP_LEFT, _CROP_TOP, _CROP_SIDE = -0.06, 0.05, 1.12
 
 _SAMPLE_RATE = 16_000

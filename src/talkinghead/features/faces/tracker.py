@@ -148,7 +148,7 @@ class FaceTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the tracked face and start a new shot."""
+        """Clear the tracked face and start a new shot."""
         self._person = _Person()
 
     def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> Face | None:
@@ -209,7 +209,7 @@ class MultiTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all faces and start a new shot."""
+        """Clear all tracked faces and start a new shot."""
         self._people = [_Person() for _ in self._people]
         self._since_detection = self.redetect_every
 

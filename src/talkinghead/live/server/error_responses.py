@@ -127,7 +127,7 @@ def responses_for(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Send the errors of all routes as JSON."""
+    """Register handlers that send the errors of all routes as JSON."""
 
     async def handle(connection: HTTPConnection, error: Exception) -> JSONResponse | None:
         described = ClientError.of(error)

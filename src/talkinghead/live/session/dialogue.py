@@ -1,4 +1,4 @@
-"""Turn-taking between a person and a live avatar: listen, transcribe, think, speak."""
+"""Turn-taking between a person and a live avatar: detect turns, transcribe, reply, speak."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Dialogue:
         return self._start_turn(_required(text), self._answer)
 
     def say(self, text: str) -> int:
-        """Speak a text as it is, and return the number of the turn.
+        """Speak a text unchanged, and return the number of the turn.
 
         Raises:
             UsageError: The text is empty.

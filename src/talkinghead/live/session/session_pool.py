@@ -148,7 +148,7 @@ class SessionPool:
         return session
 
     def remove(self, session: SessionHandle, process: _Process) -> None:
-        """Forget a session that has ended, end its process, and prepare for the next session."""
+        """Remove an ended session, end its process, and start a spare process if necessary."""
         self.sessions.pop(session.id, None)
         stopping = asyncio.create_task(process.stop())
         self._stopping.add(stopping)

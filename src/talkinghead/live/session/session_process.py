@@ -62,7 +62,7 @@ class SessionFactory:
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """What a client may choose for its session; None selects the server's default.
+    """Settings of a session that a client may choose; None selects the server's default.
 
     Attributes:
         avatar: Identifier of the face in the avatar library.

@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
 
 class Choices(BaseModel):
-    """What a client may choose, and change later, for a session."""
+    """Settings of a session that a client may choose and change later."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -43,15 +43,15 @@ const session = new LiveSession(api, { video, canvas }, {
 
 let iceServers = [];
 let isLive = false;
-/** The user has muted the face. */
+/** Whether the user has muted the face. */
 let isMuted = false;
-/** The answer was interrupted: the rest of it, which is still on its way, is not played. */
+/** Whether the answer was interrupted, so that audio that still arrives is not played. */
 let isInterrupted = false;
 /** State of the session on the server. */
 let serverState = "idle";
 /** @type {?{mode: string, text: string}} A text that was typed before the connection. */
 let pendingText = null;
-/** Session from before a reload of the page. */
+/** Id of the session before the page was reloaded. */
 let earlierSession = restoreAfterReload();
 
 connectControls();
@@ -60,13 +60,13 @@ setInterval(showStats, STATS_INTERVAL_MS);
 
 // ---- Token and reload ----
 
-/** Keep what a reload should continue with. */
+/** Store the conversation, so that it continues after a reload. */
 function saveForReload() {
   if (!session.id) return;
   saveConversation({ id: session.id, choices: settings.choices, messages: transcript.save() });
 }
 
-/** @returns {?string} The session from before a reload. */
+/** @returns {?string} Id of the session before the reload. */
 function restoreAfterReload() {
   const conversation = takeConversation();
   if (!conversation) return null;
@@ -76,14 +76,14 @@ function restoreAfterReload() {
   return conversation.id;
 }
 
-/** Load the server's lists. @returns {Promise<boolean>} Whether they are there. */
+/** Load the server's lists. @returns {Promise<boolean>} Whether they were loaded. */
 async function loadConfig() {
   try {
     const config = await api.config();
     settings.setConfig(config);
     iceServers = config.ice_servers ?? [];
     byId("message").maxLength = config.limits?.max_text_chars ?? 2000;
-    // The images carry the server's label: the page need not show it twice.
+    // The server draws its label into the images, so the page does not show a label.
     byId("face").dataset.labelled = String(Boolean(config.label));
     byId("settings-open").disabled = false;
     return true;
@@ -279,7 +279,7 @@ function showMicrophoneError(message) {
   byId("message").focus();
 }
 
-/** Give the frame of the face the shape of the video. */
+/** Set the aspect ratio of the face's frame to that of the video. */
 function fitFace() {
   const isStream = video.hidden;
   const width = isStream ? canvas.width : video.videoWidth;
@@ -392,7 +392,7 @@ function handleKeyUp(event) {
   if (event.key === " " && microphone.release()) event.preventDefault();
 }
 
-/** Whether the space bar is free: not for typing, and not for pressing another control. */
+/** Whether the space bar is push-to-talk: no other control has the focus. */
 function isPushToTalk(target) {
   const isOnControl = target.closest("input, textarea, select, button, summary, a");
   return isLive && (!isOnControl || target.closest("#microphone") !== null);

@@ -53,7 +53,7 @@ export class Details {
     this.#firstFrameS = event.first_frame_s ?? null;
   }
 
-  /** Forget the figures of a connection that was lost. */
+  /** Clear the measurements of a lost connection. */
   clear() {
     this.#server = {};
     for (const name of ["connection", "fps", "dropped", "skew", "bitrate", "generation"]) {

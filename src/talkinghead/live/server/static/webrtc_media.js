@@ -2,7 +2,7 @@
 
 const GATHERING_TIMEOUT_MS = 3000;
 const CONNECT_TIMEOUT_MS = 10000;
-// A short interruption of the network often ends by itself.
+// Wait, because the connection often recovers from a short interruption of the network.
 const DISCONNECTED_TIMEOUT_MS = 3000;
 
 /**
