@@ -26,6 +26,7 @@ export class Transcript {
     const key = `${role}-${turn}`;
     let element = this.#texts.get(key);
     if (!element) {
+      this.#dropInterim();
       element = this.#addMessage(role);
       this.#texts.set(key, element);
     }
@@ -93,6 +94,15 @@ export class Transcript {
   restore(messages) {
     for (const { role, text } of messages) this.#addMessage(role).textContent = text;
     this.#scroll();
+  }
+
+  /** Remove a text that was never confirmed, such as noise. */
+  #dropInterim() {
+    for (const [key, { parentElement }] of this.#texts) {
+      if (!parentElement.classList.contains("interim")) continue;
+      parentElement.remove();
+      this.#texts.delete(key);
+    }
   }
 
   #addMessage(role) {
