@@ -38,7 +38,7 @@ class PredictOptions:
             training data, whose speakers read with little motion, hence the default of 2; use 1 for
             models trained on your own corpus.
         stabilise: Smooth the generated mouth over time.
-        occlusion_guard: Do not paint over objects in front of the mouth, such as a microphone.
+        occlusion_guard: In a video, do not paint over objects in front of the mouth.
         chunk_frames: Number of frames of a photo that are generated at once.
         lip_prior: Second prediction of the lip motion that is blended with the generator's; "auto"
             is Whisper if it is installed and fits the model.

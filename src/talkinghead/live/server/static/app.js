@@ -83,7 +83,7 @@ async function loadConfig() {
     settings.setConfig(config);
     iceServers = config.ice_servers ?? [];
     byId("message").maxLength = config.limits?.max_text_chars ?? 2000;
-    // The server draws its label into the images, so the page does not show a label.
+    // If the server draws a label into the images, the page does not show another one.
     byId("face").dataset.labelled = String(Boolean(config.label));
     byId("settings-open").disabled = false;
     return true;
