@@ -22,9 +22,8 @@ logger = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     """Prepare the corpus that the configuration describes, and log the next command to run."""
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    input_dir, output_dir, av, detector, rules, sync = (
-        values.pop(key) for key in ("input", "output", "av", "detector", "rules", "sync")
-    )
+    keys = ("input", "output", "av", "detector", "rules", "sync")
+    input_dir, output_dir, av, detector, rules, sync = map(values.pop, keys)
     av.pop("_target_")
     spec = AVSpec.from_dict(av)
     lip_prior = instantiate(values.pop("lip_prior")) or None
@@ -38,5 +37,4 @@ def main(cfg: DictConfig) -> None:
     )
     predict_lips = partial(predict_lip_motion, lip_prior, spec=spec) if lip_prior else None
     manifest = prepare_corpus(input_dir, output_dir, spec, options, predict_lips)
-    for line in next_steps(manifest, output_dir):
-        logger.info("%s", line)
+    logger.info("%s", "\n".join(next_steps(manifest, output_dir)))

@@ -61,11 +61,7 @@ def train(
     Raises:
         KeyboardInterrupt: The run was interrupted; the last checkpoint has been written.
     """
-    if getattr(module, "sync", True) is None:
-        logger.warning(
-            "no sync expert: the sync loss's weight is 0. Train one (experiment=sync_expert) and "
-            "give model.sync_expert=PATH, or model.sync_discriminator=joint"
-        )
+    _warn_without_sync_loss(module)
     if ckpt_path is not None:
         logger.info("resuming from %s", ckpt_path)
     initial: float | None = None
@@ -91,6 +87,14 @@ def train(
     if initial is not None:
         _compare_with_initial_weights(initial, trainer.callback_metrics.get("val/loss"))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _warn_without_sync_loss(module: L.LightningModule) -> None:
+    if getattr(module, "sync", True) is None:
+        logger.warning(
+            "no sync expert: the sync loss's weight is 0. Train one (experiment=sync_expert) and "
+            "give model.sync_expert=PATH, or model.sync_discriminator=joint"
+        )
 
 
 def _validate_initial_weights(

@@ -132,12 +132,16 @@ def prepare_corpus(
     _write_report(output_dir, manifest, num_reused, time.monotonic() - started_s)
     _require_good(manifest, options.max_bad_fraction, input_dir, output_dir)
     manifest.save(output_dir)
+    _log_counts(manifest, output_dir, num_reused)
+    return manifest
+
+
+def _log_counts(manifest: Manifest, output_dir: Path, num_reused: int) -> None:
     sizes = ", ".join(f"{len(manifest.split(name))} {name}" for name in SPLITS)
     logger.info(
         "%s: %d clips (%s), %d videos skipped; %d results are from earlier runs",
-        *(output_dir, len(clips), sizes, len(skipped), num_reused),
+        *(output_dir, len(manifest.clips), sizes, len(manifest.skipped), num_reused),
     )
-    return manifest
 
 
 def next_steps(manifest: Manifest, corpus_dir: Path | str) -> list[str]:
