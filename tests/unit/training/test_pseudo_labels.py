@@ -145,7 +145,7 @@ class LoudnessEncoder:
 def test_fit_recovers_a_linear_map_and_keeps_silent_lips_at_rest(tmp_path: Path) -> None:
     make_synthetic_corpus(tmp_path, SPEC, num_speakers=2, clips_per_speaker=3, seconds=2.0)
     encoder: Any = LoudnessEncoder()
-    fit_whisper_lip_prior(tmp_path, encoder, tmp_path / "lips.safetensors")
+    fit_whisper_lip_prior([tmp_path], encoder, tmp_path / "lips.safetensors")
     lip_prior = WhisperLipPrior(encoder, tmp_path / "lips.safetensors")
     clip = ClipFile(tmp_path / Manifest.load(tmp_path).split("train")[0].path)
     samples = (clip.tensor("audio") / 32_767).astype(np.float32)
@@ -160,5 +160,5 @@ def test_fit_recovers_a_linear_map_and_keeps_silent_lips_at_rest(tmp_path: Path)
 def test_corpus_without_clips_is_refused(tmp_path: Path) -> None:
     Manifest(SPEC, "x", "1", ()).save(tmp_path)
     with pytest.raises(CorpusError, match="0 clips in split train"):
-        fit_whisper_lip_prior(tmp_path, LoudnessEncoder(), tmp_path / "lips.safetensors")
+        fit_whisper_lip_prior([tmp_path], LoudnessEncoder(), tmp_path / "lips.safetensors")
     assert not (tmp_path / "lips.safetensors").exists()

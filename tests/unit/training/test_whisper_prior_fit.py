@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.helpers.late_clips import SPEC, make_late_corpus
+from helpers.late_clips import SPEC, make_late_corpus
 
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.errors import CorpusError, UsageError

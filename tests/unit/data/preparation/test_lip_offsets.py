@@ -5,8 +5,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tests.helpers.late_clips import SPEC, make_late_corpus
-from tests.helpers.lip_priors import LoudnessLipPrior
+from helpers.late_clips import SPEC, make_late_corpus
+from helpers.lip_priors import LoudnessLipPrior
 
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask
