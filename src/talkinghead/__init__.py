@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from talkinghead.errors import TalkingHeadError
+    from talkinghead.live.avatar_loop import AvatarLoop
+    from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
     from talkinghead.live.pacing import FramePacer
     from talkinghead.live.streaming import RealtimeFrame, RealtimeLipSync
     from talkinghead.predict.audio.audio_source import SpeechStream
@@ -33,11 +35,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AudioClip",
     "Avatar",
+    "AvatarLoop",
     "Conversation",
     "EncodeOptions",
     "FramePacer",
     "LipPrior",
     "LipSyncPredictor",
+    "LiveAvatar",
+    "LiveFrame",
     "PredictOptions",
     "Prediction",
     "Provenance",
@@ -54,11 +59,14 @@ __version__ = "0.1.0"
 _MODULES = {
     "AudioClip": "types",
     "Avatar": "predict.avatar",
+    "AvatarLoop": "live.avatar_loop",
     "Conversation": "speech.conversation",
     "EncodeOptions": "predict.options",
     "FramePacer": "live.pacing",
     "LipPrior": "predict.audio.lip_prior",
     "LipSyncPredictor": "predict.predictor",
+    "LiveAvatar": "live.live_avatar",
+    "LiveFrame": "live.live_avatar",
     "PredictOptions": "predict.options",
     "Prediction": "predict.prediction",
     "Provenance": "predict.output.provenance",
