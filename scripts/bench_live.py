@@ -7,9 +7,9 @@
 
 `turns` asks a spoken question several times, and reports the time from its end to the answer, by
 stage. `speech` lets the face speak without a pause, and reports frame rate, drift and memory.
-`connections` opens and closes sessions, and reports what is left of them. `sessions` runs `speech`
-in several sessions at once. Further arguments, such as `llms.llama.temperature=0`, are passed to
-`talkinghead serve`.
+`connections` opens and closes connections, ten to each session, and reports what is left of them.
+`sessions` runs `speech` in several sessions at once. Further arguments, such as
+`llms.llama.temperature=0`, are passed to `talkinghead serve`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from talkinghead.types import FloatArray
 
 RATE = 48_000
 PACKET = RATE // 50
+RECONNECTIONS = 10  # Connections to each session.
 LOUD = 500  # Amplitude of audible speech in int16.
 TEXT = (
     "This is a long text that is spoken without a pause, so that the frame rate, the drift and the "
@@ -93,6 +94,11 @@ class Client:
         answer.raise_for_status()
         self.id = answer.json()["id"]
         self._tasks.append(asyncio.create_task(self._follow_events()))
+        await self.connect()
+
+    async def connect(self) -> None:
+        """Connect to the session, and wait for the first image."""
+        self.video.clear()
         self.peer = RTCPeerConnection()
         self.peer.addTrack(self.microphone)
         self.peer.addTransceiver("video", "recvonly")
@@ -106,6 +112,12 @@ class Client:
         await self.peer.setRemoteDescription(RTCSessionDescription(**answer.json()))
         while not self.video:
             await asyncio.sleep(0.01)
+
+    async def reconnect(self) -> None:
+        """Close the connection, and connect again as a page that is loaded again."""
+        await self.peer.close()
+        self.microphone = Microphone()
+        await self.connect()
 
     async def close(self) -> None:
         """Close the connection and the session."""
@@ -272,16 +284,18 @@ async def measure_connections(count: int, overrides: list[str]) -> dict[str, Any
     options = ["creations_per_min=100000", "requests_per_s=1000", *overrides]
     async with running_server(options) as (http, url, pid):
         process, counts = psutil.Process(pid), []
-        for number in range(count):
+        for number in range(count // RECONNECTIONS):
             client = Client(http, url)
             await client.open()
+            for _ in range(RECONNECTIONS - 1):
+                await client.reconnect()
             await client.close()
-            if number in (4, count - 1):
+            if number in (0, count // RECONNECTIONS - 1):
                 await asyncio.sleep(15)
                 server_mb = process.memory_info().rss / 2**20
                 left = len(process.children()), process.num_fds(), process.num_threads()
                 counts.append({"left": left, "server_mb": round(server_mb, 1)})
-    return {"after_5": counts[0], f"after_{count}": counts[-1]}
+    return {f"after_{RECONNECTIONS}": counts[0], f"after_{count}": counts[-1]}
 
 
 def memory_mb(pid: int) -> float:
