@@ -72,6 +72,8 @@ class PiperPool:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = Lock()
         self._num_callers = 0
+        # When there were last as many callers as processes, on the clock of `time.monotonic`.
+        self._needed_s = time.monotonic()
         self.is_closed = False
         worker = _Worker(PiperProcess(command))
         self._workers = [worker]
@@ -104,6 +106,8 @@ class PiperPool:
             return result_unless_cancelled(job.speech, cancel)
         finally:
             with self._lock:
+                if self._num_callers >= len(self._workers):
+                    self._needed_s = time.monotonic()
                 self._num_callers -= 1
 
     def close(self) -> None:
@@ -136,14 +140,19 @@ class PiperPool:
             worker.process.end()
 
     def _next_job(self, worker: _Worker) -> _Job | None:
-        while True:
-            try:
+        while not self._remove_unneeded(worker):
+            with suppress(Empty):
                 return self._jobs.get(timeout=_IDLE_S)
-            except Empty:
-                with self._lock:
-                    if len(self._workers) > 1 and self._jobs.empty():
-                        self._workers.remove(worker)
-                        return None
+        return None
+
+    def _remove_unneeded(self, worker: _Worker) -> bool:
+        """Remove a worker if fewer were enough for a while; callers take turns with all workers."""
+        with self._lock:
+            is_needed = time.monotonic() - self._needed_s < _IDLE_S
+            if self.is_closed or is_needed or len(self._workers) < 2 or not self._jobs.empty():
+                return False
+            self._workers.remove(worker)
+            return True
 
     def _speak(self, worker: _Worker, job: _Job) -> None:
         if job.cancel.is_set() or not job.speech.set_running_or_notify_cancel():

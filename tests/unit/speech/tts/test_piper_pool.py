@@ -103,6 +103,18 @@ def test_processes_are_added_for_concurrent_callers_and_ended_when_idle(
     assert len(pool.pids()) == 1
 
 
+def test_single_caller_does_not_keep_processes_of_earlier_callers(make_pool, threads, monkeypatch):
+    pool = make_pool(max_processes=2)
+    _speak(pool, "Loaded.")
+    list(threads.map(partial(_speak, pool), ["A slow sentence."] * 4))
+    assert len(pool.pids()) == 2
+    monkeypatch.setattr(piper_pool, "_IDLE_S", 0.5)
+    started_s = time.monotonic()
+    while len(pool.pids()) > 1:
+        _speak(pool, "One caller, without a pause.")
+        assert time.monotonic() - started_s < 20
+
+
 def test_caller_does_not_wait_for_a_process_that_is_loading(make_pool, threads):
     pool = make_pool(max_processes=2, load_s=1.0)
     _speak(pool, "Loaded.")
