@@ -239,6 +239,22 @@ def test_idle_and_long_sessions_are_ended(tmp_path):
     asyncio.run(run())
 
 
+def test_session_without_clients_ends_soon(tmp_path):
+    async def run():
+        async with running_pool(disconnected_timeout_s=1.0) as pool:
+            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            async with events_of(session):
+                await asyncio.sleep(3)
+                assert pool.get(session.id) is session
+            for _ in range(100):
+                if pool.get(session.id) is None:
+                    return
+                await asyncio.sleep(0.1)
+            raise AssertionError("the session goes on without clients")
+
+    asyncio.run(run())
+
+
 def test_spare_process_opens_the_next_session_at_once(tmp_path):
     async def run():
         async with running_pool(spare=True, max_sessions=1) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,5 +27,5 @@ def main(cfg: DictConfig) -> None:
     values["face"] = Path(cfg.face or demo_face())
     values["video_runner"] = build_job_runner(cfg, factory)
     settings = server_settings(values, factory)
-    options = PoolOptions(cfg.max_sessions, cfg.idle_timeout_s, cfg.max_duration_s, cfg.spare)
+    options = PoolOptions(**{field.name: cfg[field.name] for field in fields(PoolOptions)})
     run_server(settings, SessionPool(factory, options))

@@ -30,16 +30,14 @@ _START_TIMEOUT_S, _CALL_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 60.0, 5.0
 _CHECK_EVERY_S = 1.0
 # Maximum number of events waiting for a subscriber; the oldest are dropped.
 _MAX_EVENTS = 256
+# While a client is connected by WebRTC or a stream, statistics arrive every second.
+_MAX_STATS_AGE_S = 5.0
 # Events that count as use of the session.
 _ACTIVITY = {"transcript", "reply_end"}
 
 
 class PoolFullError(TalkingHeadError):
-    """Error if all sessions are in use; `retry_after_s` is the time until one ends at the latest.
-
-    Attributes:
-        retry_after_s: Time in seconds after which to try again.
-    """
+    """Error if all sessions are in use; `retry_after_s` is the time until one has ended."""
 
     def __init__(self, max_sessions: int, retry_after_s: float) -> None:
         super().__init__(
@@ -59,12 +57,15 @@ class PoolOptions:
     Attributes:
         max_sessions: Maximum number of sessions at once.
         idle_timeout_s: A session ends after this time in seconds without a question or reply.
+        disconnected_timeout_s: A session to which no client is connected ends after this time in
+            seconds without a request.
         max_duration_s: Maximum duration of a session in seconds.
         spare: Keep a process with loaded models ready for the next session.
     """
 
     max_sessions: int = 2
     idle_timeout_s: float = 300.0
+    disconnected_timeout_s: float = 60.0
     max_duration_s: float = 3600.0
     spare: bool = True
 
@@ -192,7 +193,7 @@ class SessionHandle:
 
     def __init__(self, process: _Process, pool: SessionPool) -> None:
         self.id = secrets.token_urlsafe(16)
-        self.created_s = self._used_s = time.monotonic()
+        self.created_s = self._used_s = self._connected_s = self._stats_s = time.monotonic()
         self.video: dict[str, Any] = {}
         self.state = "idle"
         self._process, self._pool = process, pool
@@ -211,8 +212,12 @@ class SessionHandle:
     def reason_to_end(self) -> str | None:
         """Return why the session has to end now, or None."""
         now_s, options = time.monotonic(), self._pool.options
+        if self._subscribers or now_s < self._stats_s + _MAX_STATS_AGE_S:
+            self._connected_s = now_s
         if now_s >= self.created_s + options.max_duration_s:
             return "time limit"
+        if now_s >= max(self._used_s, self._connected_s) + options.disconnected_timeout_s:
+            return "disconnected"
         return "idle" if now_s >= self._used_s + options.idle_timeout_s else None
 
     async def call(self, op: str, **arguments: Any) -> Any:
@@ -250,8 +255,9 @@ class SessionHandle:
         await self._process.stopped.wait()
 
     def _on_event(self, event: dict[str, Any]) -> None:
-        if event["type"] in _ACTIVITY:
-            self._used_s = time.monotonic()
+        now_s, kind = time.monotonic(), event["type"]
+        self._used_s = now_s if kind in _ACTIVITY else self._used_s
+        self._stats_s = now_s if kind == "stats" else self._stats_s
         if event["type"] == "state":
             self.state = event["state"]
         for events in self._subscribers:

@@ -61,7 +61,8 @@ def test_concurrent_callers_get_their_own_sentences(make_pool, threads, max_proc
 
 
 def test_cancellation_returns_at_once_and_spares_other_callers(make_pool, threads):
-    pool, cancel = make_pool(), Event()
+    # A cancelled sentence may take as long as loading.
+    pool, cancel = make_pool(load_s=1.0), Event()
     _speak(pool, "Loaded.")
     pids = pool.pids()
     cancelled = threads.submit(_speak, pool, "A slow sentence.", cancel)
