@@ -180,7 +180,7 @@ def stage_times(
 def source_frames(
     predictor: LipSyncPredictor, path: Path, count: int, row: dict[str, float]
 ) -> list[SourceFrame]:
-    """Return source frames that refer to the first frame; time decoding and detection."""
+    """Return source frames whose reference is the first face; record the timings."""
     is_photo = is_image(path)
     with timed(row, "decode", 1 if is_photo else count):
         if is_photo:

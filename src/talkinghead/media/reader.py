@@ -229,7 +229,7 @@ def _frame_rate(stream: VideoStream, path: Path | str) -> Fraction | None:
     rate = nominal if agree else mean or nominal
     if rate and 0 < rate <= MAX_FPS:
         return Fraction(rate)
-    # A nominal rate without a mean rate may be the time base, and the rate of a single frame is
+    # Without a mean rate, the nominal rate may be only the time base, and the rate of one frame is
     # arbitrary. Neither is an error.
     if mean and mean > MAX_FPS and stream.frames != 1:
         raise MediaError(

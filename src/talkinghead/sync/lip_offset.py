@@ -26,7 +26,7 @@ _MIN_FRAMES = 15
 
 @dataclass(frozen=True)
 class LipOffsetRules:
-    """Use of the audio-video offset that a lip prior measures.
+    """Rules for accepting and correcting the audio-video offset measured by a lip prior.
 
     Attributes:
         max_offset_frames: Offset in frames above which clips are skipped as "out of sync".

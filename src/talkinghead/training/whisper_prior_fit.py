@@ -82,7 +82,7 @@ def fit_whisper_lip_prior(
     output: Path | str,
     options: PriorFitOptions | None = None,
 ) -> dict[str, LipOffset]:
-    """Fit the map by ridge regression on the splits "train" of corpora.
+    """Fit a linear map from speech features to lip motion on the training splits of corpora.
 
     Each speaker's inputs and motion are centred, and the motion is scaled to the same spread of the
     mouth opening, so that the map learns timing and shape and not the differences between people.

@@ -140,7 +140,7 @@ class ColourMatcher:
 
 
 def _shrink(value: FloatArray, threshold: float) -> FloatArray:
-    """Soft-threshold a difference, to ignore small changes caused by motion in the ring."""
+    """Soft-threshold a colour difference, to ignore small changes caused by skin motion."""
     return np.sign(value) * np.maximum(np.abs(value) - np.float32(threshold), 0)
 
 
