@@ -102,21 +102,12 @@ def test_two_runs_with_one_output_leave_the_last_complete_file(files, tmp_path):
     assert sum(1 for _ in read_video(output)) == reports[-1].num_frames
 
 
-_COMMAND = """
-import signal, sys
-from talkinghead.cli.main import main
-# A shell ignores SIGINT in background processes, which would be inherited here.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_ctrl_c_stops_and_leaves_no_file(files, tmp_path):
     write_speech(files / "long.wav", 600)
     arguments = [f"face={files / 'video.mp4'}", f"audio={files / 'long.wav'}"]
     arguments += [f"checkpoint={files / 'good.safetensors'}", f"output={tmp_path / 'out.mp4'}"]
     process = subprocess.Popen(
-        [sys.executable, "-c", _COMMAND, "predict", *arguments],
+        [sys.executable, "-m", "talkinghead", "predict", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
