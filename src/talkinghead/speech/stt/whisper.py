@@ -40,6 +40,7 @@ class Whisper:
         min_silence_s: Silence in seconds that ends an utterance of a stream.
         timeout_s: Maximum time in seconds for each part of at most 28 s, checked after each
             segment.
+        word_timestamps: Return the times of the words, which takes longer.
 
     Raises:
         DependencyError: faster-whisper or the model is missing, or the model cannot be used.
@@ -57,6 +58,7 @@ class Whisper:
         num_threads: int | None = None,
         min_silence_s: float = 0.5,
         timeout_s: float = 60.0,
+        word_timestamps: bool = True,
     ) -> None:
         if device not in COMPUTE_TYPES or beam_size < 1 or min_silence_s <= 0 or timeout_s <= 0:
             raise UsageError(
@@ -71,6 +73,7 @@ class Whisper:
                 f"{', '.join(self._model.supported_languages)}"
             )
         self._language, self._beam_size = language, beam_size
+        self._word_timestamps = word_timestamps
         self._min_silence_s, self._timeout_s = min_silence_s, timeout_s
 
     def transcribe(self, audio: AudioClip, cancel: Event | None = None) -> Transcript:
@@ -105,7 +108,7 @@ class Whisper:
                 utterance.samples,
                 language=language,
                 beam_size=self._beam_size,
-                word_timestamps=True,
+                word_timestamps=self._word_timestamps,
                 condition_on_previous_text=False,
             )
             for segment in segments:

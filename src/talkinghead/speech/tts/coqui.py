@@ -50,7 +50,8 @@ class Coqui:
         model: Name such as "tts_models/en/ljspeech/vits", which is downloaded once, or the path of
             a checkpoint or of a folder with one.
         config_path: Configuration of a local model; None uses config.json beside the model.
-        speaker: Name of a speaker, for a model with several speakers; the error for an unknown name lists them.
+        speaker: Name of a speaker, for a model with several speakers; the error for an unknown name
+            lists them.
         language: Language code, for a model with several languages.
         speaker_wav: Path or list of paths of recordings of a voice to clone, with its mood, for
             models that support it; no model takes an emotion by name.
