@@ -72,7 +72,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
 
     restored = torch.load(last, weights_only=True)["iteration"]
     common.append(f"model.max_iterations={restored + AFTER}")
-    assert main(["train", *common, "ckpt_path=last", f"hydra.run.dir={resumed}"]) == 0
+    assert main(["train", *common, f"ckpt_path={last}", f"hydra.run.dir={resumed}"]) == 0
     assert main(["train", *common, f"hydra.run.dir={whole}"]) == 0
     expected, found = losses(whole), losses(resumed)
     assert list(found) == list(range(restored, restored + AFTER))
