@@ -39,11 +39,12 @@ def _l1_scores(prefix: str, label: str) -> dict[str, ScoreInfo]:
     """Return the L1 scores of a region: for each audio, and as ratios of wrong to own audio."""
     scores = {f"{prefix}l1_own": ScoreInfo(_PIXELS, label, "of 1", "lower", 4)}
     for name, text in (
-        ("other", "with another clip's audio"),
-        ("elsewhere", "with the other audio rotated by half"),
-        ("reference", "of the copied reference"),
+        ("other", "… with another clip's audio"),
+        ("elsewhere", "… with the other audio rotated by half"),
+        # The rows before it may be left out of the page.
+        ("reference", f"{label}, copied reference"),
     ):
-        scores[f"{prefix}l1_{name}"] = ScoreInfo(_PIXELS, f"… {text}", "of 1", "", 4)
+        scores[f"{prefix}l1_{name}"] = ScoreInfo(_PIXELS, text, "of 1", "", 4)
     for suffix, text in (("", "other"), ("_elsewhere", "rotated")):
         ratio, name = f"… ratio, {text} / own audio", f"{prefix}l1_ratio{suffix}"
         scores[name] = ScoreInfo(_PIXELS, ratio, "", "higher")
