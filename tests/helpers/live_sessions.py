@@ -29,7 +29,7 @@ class FakeSession:
     def __init__(self, pool, settings, face):
         self.pool, self.settings, self.face = pool, settings, face
         self.id = f"session-{len(pool.created)}-{'x' * 12}"
-        self.state = "idle"
+        self.state, self.video = "idle", {"width": 192, "height": 160, "fps": 25.0}
         self.calls = []
         self._rate, self._image, self._turn = 48_000, b"", 0
         self._subscribers = []
@@ -67,7 +67,7 @@ class FakeSession:
         """Emit the events of a reply."""
         self._turn += 1
         frame = {"type": "frame", "time_s": 1.0, "reply": self._turn, "audio": pcm}
-        frame |= {"image": self._image, "is_reply_end": False}
+        frame |= {"image": self._image, "is_keyframe": bool(self._image), "is_reply_end": False}
         self.emit(
             {"type": "state", "state": "speaking"},
             frame,
@@ -97,7 +97,7 @@ class FakeSession:
             self.speak("Yes.")
 
     def _stream(self, image, quality, sample_rate):
-        self._image = b"\xff\xd8jpeg" if image == "jpeg" else None
+        self._image = {"jpeg": b"\xff\xd8jpeg", "h264": b"\0\0\1h264", "none": b""}[image]
 
     def _offer(self, sdp, type):
         if "v=0" not in sdp:

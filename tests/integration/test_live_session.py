@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -149,7 +150,7 @@ def test_stream_sends_frames_with_their_audio(tmp_path):
                 await wait_for(events, "reply_end")
             with pytest.raises(UsageError, match="even number"):
                 await session.call("say_audio", pcm=b"odd", sample_rate=16_000)
-            with pytest.raises(UsageError, match="jpeg or none"):
+            with pytest.raises(UsageError, match="choose jpeg, h264 or none"):
                 await session.call("stream", image="gif")
             return [event for event in events if event["type"] == "frame"]
 
@@ -160,6 +161,27 @@ def test_stream_sends_frames_with_their_audio(tmp_path):
     samples = np.frombuffer(b"".join(frame["audio"] for frame in spoken), "<i2")
     assert np.abs(samples).max() > 7000
     assert np.allclose(np.diff([frame["time_s"] for frame in frames]), 0.04)
+
+
+def test_stream_sends_h264_that_can_be_decoded(tmp_path):
+    async def run():
+        async with running_pool() as pool:
+            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            async with events_of(session) as events:
+                await session.call("stream", image="h264", quality=95)
+                await session.call("say", text="one two three")
+                await wait_for(events, "reply_end")
+            return [event for event in events if event["type"] == "frame"]
+
+    frames = asyncio.run(run())
+    assert frames[0]["is_keyframe"]
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    shown = [image for frame in frames for image in decoder.decode(av.Packet(frame["image"]))]
+    assert len(shown) == len(frames)
+    images = np.stack([image.to_ndarray(format="rgb24") for image in shown]).astype(int)
+    assert images.shape[1:] == (160, 192, 3)
+    assert np.abs(images - images[0]).max() > 20  # The random model moves the mouth.
 
 
 def test_reply_is_recorded_with_subtitles(tmp_path):

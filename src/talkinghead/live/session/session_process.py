@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import signal
 import threading
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
 from talkinghead.live.session.dialogue import Dialogue, DialogueOptions
+from talkinghead.live.session.image_encoders import EncodedImage, ImageEncoder, image_encoder
 from talkinghead.live.session.turn import Turn
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.options import SourceOptions
@@ -106,7 +105,7 @@ class _Session:
         self._dialogue: Dialogue | None = None
         self._loop: AvatarLoop | None = None
         self._peer: Any = None
-        self._image_quality: int | None = None
+        self._encoder: ImageEncoder | None = None
         self._stream: Resampler | None = None
         self._requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -254,11 +253,10 @@ class _Session:
     async def op_stream(
         self, image: str = "jpeg", quality: int = 80, sample_rate: int = 48_000
     ) -> None:
-        """Send frames as events, with JPEG images or without images."""
+        """Send frames as events, with images in a format of `image_encoder`."""
         loop, _ = self._opened()
-        if image not in ("jpeg", "none"):
-            raise UsageError(f"image={image!r}: choose jpeg or none")
-        self._image_quality = quality if image == "jpeg" else None
+        live = loop.avatar
+        self._encoder = image_encoder(image, live.width, live.height, live.fps, quality)
         is_first = self._stream is None
         self._stream = Resampler(loop.avatar.sample_rate, sample_rate)
         if is_first:
@@ -298,13 +296,17 @@ class _Session:
         """Send a frame to the parent process; called in the avatar loop's thread."""
         assert self._stream is not None
         audio = np.concatenate([np.zeros(0, np.float32), *self._stream.push(frame.audio)])
+        encoded = EncodedImage(b"", is_keyframe=False)
+        if (encoder := self._encoder) is not None:
+            encoded = encoder.encode(frame.image, frame.time_s)
         self._emit(
             {
                 "type": "frame",
                 "time_s": float(frame.time_s),
                 "reply": frame.reply,
                 "audio": np.rint(np.clip(audio, -1, 1) * 32_767).astype("<i2").tobytes(),
-                "image": _to_jpeg(frame, self._image_quality),
+                "image": encoded.data,
+                "is_keyframe": encoded.is_keyframe,
                 "is_reply_end": frame.is_reply_end,
             }
         )
@@ -339,14 +341,6 @@ def _from_pcm(pcm: bytes) -> FloatArray:
     if len(pcm) % 2:
         raise UsageError(f"the audio has {len(pcm)} bytes; expected PCM16, an even number")
     return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32_768)
-
-
-def _to_jpeg(frame: LiveFrame, quality: int | None) -> bytes | None:
-    if quality is None:
-        return None
-    file = io.BytesIO()
-    Image.fromarray(frame.image).save(file, "JPEG", quality=quality)
-    return file.getvalue()
 
 
 def _ignore(samples: FloatArray, sample_rate: int) -> None:

@@ -27,7 +27,8 @@ def open_stream(pool):
             open_client(pool, face=Path("photo.jpg"), **settings) as client,
             client.websocket_connect(f"{WS_URL}/v1/stream{query}") as socket,
         ):
-            assert socket.receive_json() == {"type": "session", "id": pool.created[0].id}
+            start = socket.receive_json()
+            assert (start["type"], start["id"]) == ("session", pool.created[0].id)
             assert socket.receive_json() == {"type": "state", "state": "idle"}
             yield socket
 
@@ -53,13 +54,27 @@ def test_audio_comes_back_with_an_image(pool, stream):
     frame = receive_until(stream, "frame")
     assert frame == {
         **{"type": "frame", "time_s": 1.0, "reply": 1, "is_reply_end": False},
-        **{"num_samples": 160, "num_image_bytes": 6},
+        **{"num_samples": 160, "num_image_bytes": 6, "is_keyframe": True},
     }
     assert stream.receive_bytes() == PCM + b"\xff\xd8jpeg"
     assert pool.created[0].calls == [
         ("stream", {"image": "jpeg", "quality": 70, "sample_rate": 8000}),
         ("say_audio", {"pcm": PCM, "sample_rate": 8000}),
     ]
+
+
+def test_start_message_states_the_format():
+    with (
+        open_client(face=Path("photo.jpg")) as client,
+        client.websocket_connect(f"{WS_URL}/v1/stream?image=h264&sample_rate=8000") as socket,
+    ):
+        start = socket.receive_json()
+    assert {name: start[name] for name in ("image", "quality", "sample_rate")} == {
+        "image": "h264",
+        "quality": 80,
+        "sample_rate": 8000,
+    }
+    assert (start["width"], start["height"], start["fps"]) == (192, 160, 25.0)
 
 
 def test_stream_without_images(open_stream):

@@ -31,7 +31,7 @@ class StreamQuery(NewSession):
     model_config = ConfigDict(extra="ignore")
 
     sample_rate: int = Field(16_000, ge=8_000, le=48_000)
-    image: Literal["jpeg", "none"] = "jpeg"
+    image: Literal["jpeg", "h264", "none"] = "jpeg"
     quality: int = Field(80, ge=1, le=100)
 
 
@@ -122,8 +122,9 @@ async def stream(
     await websocket.accept()
     async with temporary_session(pool, library, settings, query) as session:
         messages = ClientMessages(websocket, settings)
-        await websocket.send_json({"type": "session", "id": session.id})
         output = query.model_dump(include={"image", "quality", "sample_rate"})
+        start = {"type": "session", "id": session.id, **output, **session.handle.video}
+        await websocket.send_json(start)
         await session.call("stream", **output)
         await run_until_first(
             _send(websocket, session), _receive(websocket, session, messages, query.sample_rate)
@@ -136,7 +137,7 @@ async def _send(websocket: WebSocket, session: Session) -> None:
         if event["type"] != "frame":
             await websocket.send_json(event)
             continue
-        audio, image = event["audio"], event["image"] or b""
+        audio, image = event["audio"], event["image"]
         header = {key: value for key, value in event.items() if key not in ("audio", "image")}
         header |= {"num_samples": len(audio) // 2, "num_image_bytes": len(image)}
         await websocket.send_json(header)
