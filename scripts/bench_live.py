@@ -114,7 +114,7 @@ class Client:
             await asyncio.sleep(0.01)
 
     async def reconnect(self) -> None:
-        """Close the connection, and connect again as a page that is loaded again."""
+        """Close the connection and connect again, as a page does after a reload."""
         await self.peer.close()
         self.microphone = Microphone()
         await self.connect()
@@ -136,7 +136,7 @@ class Client:
         await self._http.post(f"/v1/sessions/{self.id}/interrupt")
 
     async def wait_for(self, kind: str, seen: int, timeout_s: float = 60.0) -> dict[str, Any]:
-        """Return the first event of a kind after the first `seen` events."""
+        """Return the first event of a type, without the first `seen` events."""
         async with asyncio.timeout(timeout_s):
             while True:
                 for event in self.events[seen:]:
@@ -194,7 +194,7 @@ def question() -> FloatArray:
 
 
 async def measure_turns(count: int, overrides: list[str]) -> dict[str, Any]:
-    """Return the times of spoken questions, by stage, in seconds after the end of the question."""
+    """Return the times of each stage of spoken questions, in seconds after the question's end."""
     spoken, turns = question(), []
     async with running_server(overrides) as (http, url, _):
         client = Client(http, url)
@@ -250,7 +250,7 @@ async def measure_speech(minutes: float, count: int, overrides: list[str]) -> di
 
 
 async def speak_until(client: Client, end_s: float) -> None:
-    """Speak one text after another."""
+    """Speak the same text repeatedly until a time on the clock of `time.monotonic`."""
     while time.monotonic() < end_s:
         seen = len(client.events)
         await client.say(TEXT)

@@ -1,4 +1,4 @@
-"""Measure the latency of a voice with concurrent callers, and the time from a cancel to silence.
+"""Measure the latency of a voice with concurrent callers, and the time that a cancellation takes.
 
 python scripts/bench_voice.py [--callers 1 2 4] [--turns 8]
 python scripts/bench_voice.py tts=coqui tts.model=model.pth
@@ -104,7 +104,7 @@ def measure_cancels(
 
 
 def _cancel(speak: Callable[[str, Event], Iterator[FloatArray]], after_s: float) -> float:
-    """Return the time from a cancel to the end of the iterator, in seconds."""
+    """Return the time from the cancellation to the end of the iterator, in seconds."""
     cancel, cancelled_s = Event(), 0.0
 
     def stop() -> None:
@@ -115,7 +115,7 @@ def _cancel(speak: Callable[[str, Event], Iterator[FloatArray]], after_s: float)
     Timer(after_s, stop).start()
     list(speak(LONG, cancel))
     if not cancel.is_set():
-        raise SystemExit(f"the sentence was spoken before its cancel after {after_s:.2f} s")
+        raise SystemExit(f"the sentence was spoken before it was cancelled after {after_s:.2f} s")
     return time.monotonic() - cancelled_s
 
 

@@ -142,7 +142,7 @@ class _File:
                 self._add_missing(own, values.keys() | groups, end, node.start_mark.column)
 
     def _end(self, value: yaml.Node) -> int:
-        """Return the line after a value, without comments that the parser adds to the value."""
+        """Return the line after a value; comments that follow the value do not belong to it."""
         end = max(value.end_mark.line + (value.end_mark.column > 0), value.start_mark.line + 1)
         while not self.lines[end - 1].strip() or self.lines[end - 1].lstrip().startswith("#"):
             end -= 1

@@ -16,7 +16,7 @@ _POLL_S = 0.01
 
 
 class ExclusiveUse:
-    """A context for objects with state: one caller at a time, and an error for a second caller.
+    """Context manager for objects with state: a second concurrent caller gets an error.
 
     Args:
         name: Name of the object, for the error.
@@ -43,7 +43,7 @@ class ExclusiveUse:
         self._lock.release()
 
     def wait(self) -> AbstractContextManager[bool]:
-        """Return a context that waits for the current caller instead of raising an error."""
+        """Return a context manager that waits for the current caller; it raises no error."""
         return self._lock
 
 

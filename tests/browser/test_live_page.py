@@ -139,7 +139,7 @@ def test_spoken_question_gets_spoken_answer(recorded_page):
     page.start_recording()
     page.page.click("#microphone")
     answer = page.wait_for_answer()
-    # The last of the audio is still on its way.
+    # The end of the audio has not been played yet.
     page.page.wait_for_timeout(1000)
     recording = page.stop_recording()
     assert word_error_rate(page.texts("user")[0], QUESTION) < 0.15

@@ -177,7 +177,7 @@ class AvatarPage:
         self.page.evaluate("recording.connect(window.microphoneStream, 1)")
 
     def stop_recording(self):
-        """Return what was recorded."""
+        """Return the recording."""
         recorded = self.page.evaluate(_STOP_RECORDER)
         samples = np.frombuffer(base64.b64decode(recorded["samples"]), "<i2")
         face, microphone = samples.reshape(-1, 2).T.astype(np.float32) / 32_768

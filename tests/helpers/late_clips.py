@@ -1,4 +1,4 @@
-"""Corpora of drawn faces whose audio is late."""
+"""Corpora of drawn faces with delayed audio."""
 
 from __future__ import annotations
 

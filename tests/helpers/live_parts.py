@@ -41,7 +41,7 @@ def make_failing_predictor():
 
 
 def tone_factory(predictor=make_predictor, **options):
-    """Return the factory of sessions with a small random model, tones and an echo."""
+    """Return a session factory with a small random model, `ToneVoice` and `Echo`."""
     return SessionFactory(predictor, {"tone": ToneVoice}, {"echo": Echo}, **options)
 
 

@@ -181,7 +181,7 @@ def wav_bytes(duration_s=0.1, sample_rate=16_000, channels=1, width=2):
 
 
 class FakeRunner:
-    """A renderer of video jobs whose text is a command: "fail", "crash", "wait", or render."""
+    """A renderer of video jobs; the texts "fail", "crash" and "wait" select its behaviour."""
 
     def run(self, job, progress):
         progress(1, 4)

@@ -76,7 +76,7 @@ class _Publication:
 
 
 class _ByteStream:
-    """A byte stream that is both its writer and its reader."""
+    """A byte stream with the interfaces of the writer and of the reader."""
 
     def __init__(self, name, attributes):
         self.stream_id, self.attributes, self.info = name, attributes, self

@@ -107,7 +107,7 @@ def error_response(status: int, message: str, retry_after: str = "") -> CannedRe
 
 
 class OpenAIServer(ThreadingHTTPServer):
-    """Send `responses` in turn, record `requests`, and set `disconnected` after a disconnection.
+    """A server that sends `responses` in turn and records `requests` and disconnections.
 
     For concurrent requests, replace `respond`, which returns the response to a request.
     """

@@ -27,7 +27,7 @@ RATE = 24_000
 
 
 class Recorder(FrameProcessor):
-    """A processor that stores the frames that pass down and up, with their arrival times."""
+    """A processor that stores downstream and upstream frames with their arrival times."""
 
     def __init__(self):
         super().__init__()

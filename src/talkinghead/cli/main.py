@@ -54,7 +54,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line `arguments`, without the program name; None for that of the process.
+    """Run the command line `arguments`, by default `sys.argv` without the program name.
 
     Returns:
         The exit status: 0 for success, 1 for an error, 2 for an invalid command line or

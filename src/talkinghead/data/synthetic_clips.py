@@ -50,7 +50,7 @@ class Character:
 
     @classmethod
     def of(cls, speaker: int, seed: int = 0) -> Character:
-        """Return the character of the speaker with a number."""
+        """Return the character of the speaker with the given number."""
         rng = make_rng(seed, _SPEAKER, speaker)
         red = rng.uniform(140, 240)
         return cls(

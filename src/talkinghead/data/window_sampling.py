@@ -1,4 +1,4 @@
-"""Deterministic sampling: a sample depends only on the seed and on the number of the sample.
+"""Deterministic sampling: a sample depends only on the seed and on the index of the sample.
 
 Therefore a resumed run sees the same samples, with any number of loader processes.
 """
@@ -17,7 +17,7 @@ from talkinghead.errors import UsageError
 
 
 def make_rng(seed: int, stream: int, number: int) -> np.random.Generator:
-    """Return the random generator of a sample; different streams give independent numbers."""
+    """Return a random generator for a sample; different streams give independent numbers."""
     return np.random.default_rng((seed, stream, number))
 
 
@@ -26,7 +26,7 @@ def clip_probabilities(
     speaker_weights: Mapping[str, float] | None = None,
     temperature: float = 0.5,
 ) -> npt.NDArray[np.float64]:
-    """Return the probability of each clip, balanced between the speakers.
+    """Return the sampling probability of each clip, balanced between the speakers.
 
     Args:
         speakers: The speaker of each clip.
@@ -76,7 +76,7 @@ def spread_windows(num_starts: Sequence[int], num_windows: int) -> list[tuple[in
 
 
 class IterationBatchSampler(Sampler[list[int]]):
-    """A sampler whose batches of sample numbers depend only on the iteration.
+    """A sampler whose batches of sample indices depend only on the iteration.
 
     Each of `world_size` processes gets different batches of `batch_size` samples.
 
@@ -103,5 +103,5 @@ class IterationBatchSampler(Sampler[list[int]]):
             yield list(range(first, first + self.batch_size))
 
     def iteration_of(self, index: int) -> int:
-        """Return the iteration of a sample number."""
+        """Return the iteration to which a sample index belongs."""
         return index // (self.batch_size * self.world_size)

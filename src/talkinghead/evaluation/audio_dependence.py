@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class AudioIndependentModelError(TalkingHeadError):
-    """The frames that a checkpoint generates do not depend on the audio."""
+    """Error for a checkpoint whose generated frames do not depend on the audio."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ RENDERERS: dict[str, Callable[[], Renderer]] = {
 
 # Photos are scaled down to this side: larger videos are slow to encode and to download.
 _MAX_PHOTO_SIDE = 1280
-# At higher frame rates, a second of video takes too long.
+# Videos with higher frame rates take too long to process.
 _MAX_FPS = 60
 
 
@@ -87,7 +87,7 @@ class DemoRequest:
 
 
 class DemoRenderer:
-    """Check requests of visitors and make their videos, one at a time.
+    """A renderer of videos for the visitors of the web demo, one at a time.
 
     Args:
         predictor: The predictor, whose model, detector and lip prior are used for all videos.

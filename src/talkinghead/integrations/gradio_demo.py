@@ -237,7 +237,7 @@ def _add_speech(renderer: DemoRenderer) -> list[Any]:
 
 
 def _show_chosen(kind: gr.Radio, **areas: gr.Column) -> None:
-    """Show the area whose name is chosen, and hide the others."""
+    """Show the selected area, and hide the others."""
     kind.change(
         lambda chosen: [gr.update(visible=name == chosen) for name in areas],
         kind,
@@ -291,7 +291,7 @@ def _add_examples(inputs: list[Any], *, has_voice: bool) -> None:
 
 
 def _make_handler(renderer: DemoRenderer, cache: Path) -> Any:
-    """Return the listener of the button, whose name and parameters define gradio's API."""
+    """Return the button's event handler; gradio's API takes its name and parameters from it."""
 
     def make_video(
         face_kind: Any,

@@ -48,7 +48,7 @@ class _Position(NamedTuple):
 
 
 class _Origin(NamedTuple):
-    """The attributes that speech has in common with the audio frames that are pushed for it."""
+    """Attributes that are copied from received speech to the audio frames pushed for it."""
 
     context_id: str | None
     sample_rate: int
@@ -201,7 +201,7 @@ class TalkingHeadVideoService(AIService):
         self._is_silent.clear()
 
     async def _push_after(self, position: _Position, frame: Frame) -> None:
-        """Push a frame when the speech before a position, and earlier frames, were pushed."""
+        """Push a frame after the speech up to a position and all earlier frames."""
         self._held.append((position, frame))
         await self._push_held()
 

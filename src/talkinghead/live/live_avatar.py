@@ -153,7 +153,7 @@ class LiveAvatar:
             return bool(self._replies)
 
     def next_frame(self) -> LiveFrame:
-        """Generate the next frame; the caller decides when."""
+        """Generate the next frame; the caller controls the timing."""
         return self._advance(is_generated=True)
 
     def skip_image(self) -> LiveFrame:

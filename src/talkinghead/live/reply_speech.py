@@ -24,7 +24,7 @@ _PIECE_S = 0.4
 
 
 class ReplySpeech:
-    """The speech of one reply; `push`, `finish` and `interrupt` are called with the avatar's lock.
+    """The speech of one reply; callers of `push`, `finish` and `interrupt` hold the avatar's lock.
 
     Attributes:
         number: Number of the reply.
@@ -208,7 +208,7 @@ class PredictedMotion(LipPrior):
         self._num_frames = 0
 
     def add(self, lips: LipPriorStream) -> None:
-        """Take over the motion predicted so far."""
+        """Add the motion predicted so far."""
         block = int(self.block_s * self.fps)
         motion = lips.at(self._num_frames, lips.num_frames).numpy()
         for frame in range(0, len(motion), block):

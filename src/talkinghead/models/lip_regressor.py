@@ -22,7 +22,7 @@ class LipRegressor(nn.Module):
     of a heat map, so the points shift with the image.
 
     Args:
-        channels: three channel widths: at 1/2 and twice at 1/4 of the image.
+        channels: channel widths of the three stages, at 1/2, 1/4 and 1/4 of the image size.
 
     Paper: Nibali et al., "Numerical coordinate regression with convolutional neural networks",
         2018, arXiv:1801.07372.

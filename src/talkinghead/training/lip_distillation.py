@@ -102,7 +102,7 @@ def distil_lip_prior(
     Args:
         generator: the generator to start from; it is not changed.
         spec: its AVSpec.
-        recordings: see `read_corpus` and `read_voices`.
+        recordings: see `read_recordings`.
         weights: probability of each recording.
         options: see `DistillationOptions`.
     """
@@ -230,7 +230,7 @@ class _Sampler:
 
 
 def _copy_overlap(source: Tensor, start: int, target: Tensor) -> None:
-    """Copy rows from `start` of the source to the target, where they exist."""
+    """Copy rows `start` to `start + len(target)` of the source; skip rows outside the source."""
     first, stop = max(start, 0), min(start + len(target), len(source))
     if first < stop:
         target[first - start : stop - start] = source[first:stop]

@@ -203,7 +203,7 @@ def _solve(covariance: Tensor, quiet: Tensor, ridge: Tensor) -> Tensor:
 
 @dataclass
 class _Speaker:
-    """Statistics of a speaker: means of inputs and motion, rest, and spread of the opening."""
+    """Statistics of a speaker: means of inputs and motion, motion at rest, opening spread."""
 
     weight: float
     num_frames: int
@@ -216,7 +216,7 @@ class _Speaker:
 def _speakers(
     clips: Sequence[FitClip], corpus_weights: Sequence[float], temperature: float
 ) -> dict[str, _Speaker]:
-    """Return the statistics by speaker; the weights have a sum of 1."""
+    """Return the statistics by speaker, with weights that sum to 1."""
     grouped = defaultdict(list)
     for clip in clips:
         grouped[clip.speaker].append(clip)
@@ -269,7 +269,7 @@ def _measure_offsets(
 def _align(
     clips: Sequence[FitClip], offsets: Mapping[str, LipOffset], lead_frames: float
 ) -> list[FitClip]:
-    """Return the clips, with the motion moved so that each source's offset is `lead_frames`."""
+    """Return the clips with motion shifted in time, so that each offset is `lead_frames`."""
     aligned = []
     for clip in clips:
         offset = offsets.get(clip.source)

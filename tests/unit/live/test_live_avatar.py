@@ -63,7 +63,7 @@ def test_reply_has_the_frames_of_a_file(prior):
     time.sleep(0.5)  # All speech is prepared, so the reply starts with the first frame.
     spoken = frames_until_end(live)
     live.close()
-    # The end differs: the tail of a reply is real silence, which a file does not have.
+    # The end differs: a reply is followed by silence, a file is not.
     compared = slice(len(expected) - 3)
     assert np.abs(images_of(spoken)[compared] - np.stack(expected)[compared]).max() <= 1
     assert [frame.reply_time_s for frame in spoken] == [Fraction(i, 25) for i in range(len(spoken))]

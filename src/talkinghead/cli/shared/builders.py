@@ -76,7 +76,7 @@ def build_session_factory(cfg: DictConfig) -> SessionFactory:
 
 
 def build_job_runner(cfg: DictConfig, factory: SessionFactory) -> JobRunner:
-    """Return the renderer of the live server's videos, which speaks with the default voice."""
+    """Return the job runner for the live server's videos; texts are spoken by the default voice."""
     make_voice = next(iter(factory.voices.values()))
     return JobRunner(
         factory.predictor,

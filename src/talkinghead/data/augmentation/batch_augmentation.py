@@ -1,6 +1,6 @@
 """Augmentation of batches on the device of the batch.
 
-Every random draw is seeded by (seed, sample number), so that results depend neither on the batch
+Every random draw is seeded by (seed, sample index), so that results depend neither on the batch
 size nor on the number of processes.
 
 The reference, the targets and the mean face of a sample get the same warp and the same colour
@@ -106,7 +106,7 @@ class BatchAugmentation:
         self.audio_features = input_features(audio_features)
 
     def streams(self, batch: Mapping[str, Any], audio: bool = False) -> RandomStreams:
-        """Return the random streams of a batch: for the images, or for the audio."""
+        """Return the random streams for the images or for the audio of a batch."""
         return RandomStreams(2 * self.seed + audio, batch["index"].tolist())
 
     def transform(self, streams: RandomStreams, size: int, device: torch.device) -> JointTransform:
@@ -118,7 +118,7 @@ class BatchAugmentation:
     def teacher_forcing(
         self, lips: Tensor, audio: Mapping[str, Tensor], streams: RandomStreams
     ) -> dict[str, Tensor]:
-        """Choose samples for teacher forcing, and return their inputs of the decoder.
+        """Choose samples for teacher forcing, and return their decoder inputs.
 
         Returns:
             `teacher_forced_lips` [B, W, 20, 2]: the true lip motion `lips` in the chosen samples,

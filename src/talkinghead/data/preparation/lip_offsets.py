@@ -38,7 +38,7 @@ def apply_lip_offsets(
     rules: LipOffsetRules,
     predict_lips: PredictLips,
 ) -> list[ClipResult]:
-    """Measure the offset of every good clip, and shift or drop clips according to the rules.
+    """Measure the offset of every accepted clip, and shift or drop clips according to the rules.
 
     Returns:
         The results with `offset`, and with a `reason` for dropped clips. The offset of a clip that

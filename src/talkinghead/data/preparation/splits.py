@@ -52,7 +52,7 @@ class SplitOptions:
 
     @property
     def required(self) -> list[str]:
-        """The splits with a fraction above 0; the most important split is the first."""
+        """The splits with a fraction above 0, in the order in which they must get clips."""
         fractions = {
             "train": 1.0 - self.val_fraction - self.test_fraction,
             "val": self.val_fraction,

@@ -204,7 +204,7 @@ class Scorers:
         return values
 
     def closure_rates(self, clip: str, generated: FloatArray, real: FloatArray) -> dict[str, float]:
-        """Return the closure rates of the openings [T], if the sounds of the clip are known."""
+        """Return the closure rates of the openings [T], if the table has times for the clip."""
         if clip not in self.closures:
             return {}
         times_s, fps = self.closures[clip], self.spec.fps

@@ -294,7 +294,7 @@ def _interpolate(transforms: FloatArray, edges: list[int]) -> FloatArray:
     for start, stop in pairwise(edges):
         shot = slice(start, stop) if known[start:stop].any() else slice(None)
         frames, times = np.arange(len(known))[shot][known[shot]], np.arange(start, stop)
-        # Linear interpolation of the entries of two similarity transforms gives such a transform.
+        # The linear interpolation of two similarity transforms is a similarity transform.
         columns = [np.interp(times, frames, c) for c in transforms[frames].reshape(-1, 6).T]
         filled[start:stop] = np.stack(columns, axis=1).reshape(-1, 2, 3)
     return filled

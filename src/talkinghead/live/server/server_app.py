@@ -150,7 +150,7 @@ class _Gauges(Collector):
         self._state = app.state
 
     def describe(self) -> Iterator[Metric]:
-        """Return no descriptions, so that registering does not read the state."""
+        """Return no metric descriptions, so that the registration does not call `collect`."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

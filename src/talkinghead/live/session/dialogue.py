@@ -255,7 +255,7 @@ class Dialogue:
         self._abandon(turn)
 
     def _abandon(self, turn: Turn) -> None:
-        """End a turn without a reply, or after the speech so far."""
+        """End a turn early: without a reply, or after the speech that was already pushed."""
         with self._lock:
             if self._turn is not turn:
                 return

@@ -204,7 +204,7 @@ class SessionHandle:
 
     @property
     def ends_s(self) -> float:
-        """When the session ends at the latest, on the clock of `time.monotonic`."""
+        """Latest end of the session, on the clock of `time.monotonic`."""
         options = self._pool.options
         idle_s = self._used_s + options.idle_timeout_s
         return min(idle_s, self.created_s + options.max_duration_s)

@@ -65,7 +65,7 @@ class WebRtcPeer:
 
     @property
     def is_connected(self) -> bool:
-        """Whether media is flowing."""
+        """Whether the connection is established."""
         return self._connection.connectionState == "connected"
 
     @property

@@ -38,17 +38,17 @@ class LipSyncGenerator(nn.Module):
     Args:
         dim: width of the tokens.
         audio_features: one or several registered audio features: "mel", "mfcc", "prosody".
-        audio_channels: four channel widths of the audio encoder.
+        audio_channels: channel widths of the four stages of the audio encoder.
         face_encoder: backbone of the reference encoder: "resnet50", "mobilenet_v3",
             "efficientnet_b0" or "small".
         face_encoder_weights: None (random, with group norms), "imagenet" (downloaded by
             torchvision) or the path of a torchvision state dict.
-        num_layers: layers of the transformer.
-        num_heads: attention heads of the transformer.
-        past_frames: past tokens that each layer attends to.
-        lookahead_frames: future tokens that the whole transformer depends on.
+        num_layers: number of transformer layers.
+        num_heads: number of attention heads of each transformer layer.
+        past_frames: number of past tokens that each layer attends to.
+        lookahead_frames: number of future tokens on which the output depends.
         decoder_channels: channel widths at 1/16, 1/8, 1/4 and 1/2 of `mouth_size`.
-        context_channels: four channel widths of the context encoder.
+        context_channels: channel widths of the four stages of the context encoder.
         dropout: dropout probability in the transformer.
         emotions: emotion labels to condition on, the default first; experimental.
         head_pose: whether to condition on the head's rotation relative to the reference;

@@ -20,9 +20,9 @@ class TemporalTransformer(nn.Module):
     Args:
         dim: width of the tokens.
         num_layers: number of layers.
-        num_heads: attention heads per layer.
-        past_frames: past tokens that each layer attends to.
-        lookahead_frames: future tokens that the output depends on.
+        num_heads: number of attention heads per layer.
+        past_frames: number of past tokens that each layer attends to.
+        lookahead_frames: number of future tokens on which the output depends.
         dropout: dropout probability.
 
     Paper: Vaswani et al., 2017, arXiv:1706.03762; Shaw et al., 2018, arXiv:1803.02155, for relative

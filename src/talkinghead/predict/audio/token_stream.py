@@ -123,7 +123,7 @@ class TokenStream:
         return max(needed, self._lip_motion.samples_for(frame))
 
     def lookahead_s(self, on_grid: bool) -> Fraction:
-        """Return the longest speech, in seconds, needed after a time for the token at that time.
+        """Return how many seconds of speech after a time the token at that time needs at most.
 
         If `on_grid` is true, all times are middles of grid frames; otherwise a time may lie between
         two tokens.

@@ -133,7 +133,7 @@ def make_trial_certificate() -> tuple[bytes, bytes]:
 def _certificate(
     name: str, key: EllipticCurvePrivateKey, issuer: str, issuer_key: EllipticCurvePrivateKey
 ) -> Certificate:
-    """Return a C2PA certificate, which belongs to an authority if it is self-issued."""
+    """Return a certificate; a self-signed one (name == issuer) is a certificate authority's."""
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID

@@ -44,7 +44,7 @@ class Piper:
         device: "cpu", or "cuda" (needs onnxruntime-gpu).
         command: Command of another Piper installation, such as ["/opt/piper/bin/piper"]; None is
             the one of this Python environment.
-        timeout_s: Maximum time in seconds for each sentence, including loading before the first.
+        timeout_s: Maximum time in seconds for a sentence; for the first, including loading.
         max_processes: Maximum number of processes, each with its own copy of the voice in memory;
             further callers wait for a free process.
 

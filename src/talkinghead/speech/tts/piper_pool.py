@@ -57,7 +57,7 @@ class PiperPool:
     Args:
         command: Piper's command without `--output-dir`.
         max_processes: Maximum number of processes.
-        timeout_s: Maximum time in seconds for each sentence, including loading before the first.
+        timeout_s: Maximum time in seconds for a sentence; for the first, including loading.
 
     Attributes:
         is_closed: Whether `close` was called.
@@ -72,7 +72,7 @@ class PiperPool:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = Lock()
         self._num_callers = 0
-        # When there were last as many callers as processes, on the clock of `time.monotonic`.
+        # Last time at which all processes were needed, on the clock of `time.monotonic`.
         self._needed_s = time.monotonic()
         self.is_closed = False
         worker = _Worker(PiperProcess(command))
@@ -98,8 +98,8 @@ class PiperPool:
             self._num_callers += 1
             if len(self._workers) < min(self._num_callers, self._max_processes):
                 self._workers.append(_Worker())
-                # The first sentence of a process takes as long as loading, so its result is
-                # discarded and a loaded process speaks the sentence meanwhile.
+                # A new process must load the voice before its first sentence. It therefore gets a
+                # copy of the sentence whose result is discarded, and a loaded process speaks it.
                 self._run_in_thread(self._workers[-1], _Job(sentence))
             self._jobs.put(job)
         try:
@@ -146,7 +146,7 @@ class PiperPool:
         return None
 
     def _remove_unneeded(self, worker: _Worker) -> bool:
-        """Remove a worker if fewer were enough for a while; callers take turns with all workers."""
+        """Remove the worker, and return True, if fewer workers have sufficed for `_IDLE_S`."""
         with self._lock:
             is_needed = time.monotonic() - self._needed_s < _IDLE_S
             if self.is_closed or is_needed or len(self._workers) < 2 or not self._jobs.empty():

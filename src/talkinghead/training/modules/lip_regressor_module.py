@@ -45,7 +45,7 @@ class LipRegressorModule(SingleNetworkModule):
 
     @property
     def window(self) -> dict[str, Any]:
-        """Arguments of the data module: mouth images without audio context."""
+        """Arguments for the data module: mouth images without audio context."""
         return {"context_frames": 0, "lookahead_frames": 0, "mouths_only": True}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

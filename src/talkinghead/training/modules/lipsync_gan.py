@@ -114,7 +114,7 @@ class LipSyncGANModule(L.LightningModule):
 
     @property
     def window(self) -> dict[str, Any]:
-        """Arguments of the data module that depend on the generator."""
+        """Arguments for the data module that depend on the generator."""
         return {
             "context_frames": self.generator.context_frames,
             "lookahead_frames": self.generator.lookahead_frames,
@@ -157,7 +157,7 @@ class LipSyncGANModule(L.LightningModule):
 
     @property
     def steps_now(self) -> bool:
-        """Whether this iteration is the last of `accumulate` batches, followed by a step."""
+        """Whether an optimizer step follows this iteration, the last of `accumulate` batches."""
         return (self.iteration + 1) % self.accumulate == 0
 
     def _discriminator_step(

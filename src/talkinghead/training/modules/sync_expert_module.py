@@ -64,7 +64,7 @@ class SyncExpertModule(SingleNetworkModule):
 
     @property
     def window(self) -> dict[str, Any]:
-        """Arguments of the data module: mouth images and audio without context."""
+        """Arguments for the data module: mouth images and audio without context."""
         return {
             "context_frames": 0,
             "lookahead_frames": 0,

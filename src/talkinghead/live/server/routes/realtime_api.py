@@ -313,7 +313,7 @@ class RealtimeConnection:
         self._user_item = _new_id("item")
 
     async def _in_progress(self) -> Response:
-        """Return the response in progress, which is created when necessary."""
+        """Return the response in progress; create one if there is none."""
         if self._response is None:
             self._response = response = Response(_new_id("resp"), _new_id("item"))
             item = response.item("in_progress")
