@@ -55,7 +55,7 @@ def speak(stream: RealtimeLipSync, player: Player, speech: np.ndarray, frames: Q
         for frame in stream.push(chunk):
             frames.put(frame)
         time.sleep(CHUNK_S)
-    for frame in stream.flush():  # frames that needed speech after them
+    for frame in stream.flush():  # the last frames
         frames.put(frame)
     frames.put(None)
 

@@ -85,7 +85,7 @@ class Client:
         self.microphone = Microphone()
         self.events: list[dict[str, Any]] = []
         self.video: list[tuple[float, float]] = []  # Arrival and media time in seconds.
-        self.audio: list[tuple[float, float, int]] = []  # The same, and the peak.
+        self.audio: list[tuple[float, float, int]] = []  # Arrival and media time, peak.
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:

@@ -127,7 +127,7 @@ def make_job(variant: str, model: str, args: argparse.Namespace, folder: str) ->
     """
     choices = set(variant.split("+")) - {"plain"}
     if unknown := sorted(choices - set(CHOICES)):
-        raise ValueError(f"unknown choice {unknown[0]}: join some of {', '.join(CHOICES)} by +")
+        raise ValueError(f"unknown choice {unknown[0]}: combine {', '.join(CHOICES)} with +")
     accumulate = 2 if "accumulate" in choices else 1
     num_batches = (args.warmup + args.steps) * accumulate
     data = [f"data.corpus_dir={args.corpus}"]

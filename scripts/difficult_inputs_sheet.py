@@ -75,7 +75,7 @@ class Media:
         """Return the path of the portrait given by the option `name`."""
         path: Path | None = getattr(self, name)
         if path is None:
-            raise FileNotFoundError(f"a portrait: give --{name}")
+            raise FileNotFoundError(f"the portrait {name} is missing: give --{name}")
         return path
 
     def speaker(self, name: str) -> list[UInt8Array]:
@@ -85,7 +85,7 @@ class Media:
     def clip(self, name: str) -> Path:
         """Return the path of a GRID speaker's first clip."""
         if self.grid is None or not (clips := sorted((self.grid / name).glob("*.m*"))):
-            raise FileNotFoundError(f"clips of GRID's {name}: give --grid")
+            raise FileNotFoundError(f"clips of GRID's {name} are missing: give --grid")
         return clips[0]
 
     def write(self, name: str, images: list[UInt8Array]) -> Path:

@@ -48,7 +48,7 @@ MAX_INTERRUPTION_S = 0.3
 def server(tmp_path_factory):
     """A server that repeats the question, so that the answer is known."""
     folder = tmp_path_factory.mktemp("server")
-    # A small face leaves more of the processor to the browser, which renders in software.
+    # A small face leaves more CPU time for the browser, which renders in software.
     write_image(folder / "face.png", read_image(demo_face())[:256, 96:352])
     options = [f"face={folder / 'face.png'}", "~llm@llms.llama", "stt.language=en"]
     with live_server(folder, *options, token=TOKEN) as server:
@@ -121,7 +121,7 @@ def transcribe(samples):
     return Whisper(language="en", num_threads=1).transcribe(AudioClip(samples, SAMPLE_RATE)).text
 
 
-def test_face_moves_while_it_speaks_and_stays_alive_while_it_is_silent(page):
+def test_mouth_moves_during_speech_and_head_moves_during_silence(page):
     page.start()
     page.page.wait_for_timeout(2000)
     silent = page.watch(4)
@@ -239,7 +239,7 @@ def test_page_replaces_crashed_session(page, server):
     assert page.wait_for_answer() == "You said: Are you back?"
 
 
-def test_wrong_token_is_asked_for_again(new_page):
+def test_page_asks_again_after_a_wrong_token(new_page):
     page = new_page()
     page.open("not-the-token")
     page.page.wait_for_selector("#token-dialog[open]")
@@ -325,7 +325,7 @@ def test_typing_works_without_webrtc(new_page):
     page.page.wait_for_selector(".message.interrupted")
 
 
-def test_refused_microphone_leaves_typing(new_page):
+def test_questions_can_be_typed_without_microphone_permission(new_page):
     refuse = "navigator.mediaDevices.getUserMedia = async () => {throw new DOMException('', %r)}"
     page = new_page(script=refuse % "NotAllowedError")
     page.open()

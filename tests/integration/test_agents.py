@@ -142,7 +142,7 @@ def test_ten_sentences_with_two_interruptions_in_pipecat(avatar, sentences):
     whole = [n for n in range(len(SENTENCES)) if n not in INTERRUPTED]
     assert stops == [str(n) for n in whole]
     for number in whole:
-        # The buffer, the silence in which the mouth closes, and at most a frame.
+        # Add the buffer and the silence in which the mouth closes; one frame more is tolerated.
         expected_s = len(sentences[SENTENCES[number]]) / RATE + 0.08 + 0.2
         assert spoken_s[number] == pytest.approx(expected_s, abs=0.1)
     interrupted_s = [at for at, f in recorder.down if isinstance(f, InterruptionFrame)]
@@ -184,7 +184,7 @@ def test_ten_sentences_with_two_interruptions_in_livekit(avatar, sentences, monk
     assert [e.interrupted for e in events] == [n in INTERRUPTED for n in range(len(SENTENCES))]
     for text, event in zip(SENTENCES, events, strict=True):
         if not event.interrupted:
-            # The position includes silence before the speech, and after it while the mouth closes.
+            # The position includes the silence before the speech and the silence in which the mouth closes.
             expected_s = len(sentences[text]) / RATE + 0.06 + 0.2
             assert event.playback_position == pytest.approx(expected_s, abs=0.15)
     audio = [frame for frame in record.pushed if isinstance(frame, rtc.AudioFrame)]

@@ -71,7 +71,7 @@ def test_spoken_question_is_answered(files, tmp_path, capfd):
         (["output={files}/video.mp4", "audio={files}/video.mp4"], "would be overwritten", 2),
     ],
 )
-def test_wrong_arguments_give_one_line(
+def test_wrong_arguments_give_a_one_line_error(
     files, tmp_path, monkeypatch, capfd, overrides, named, status
 ):
     monkeypatch.chdir(tmp_path)
@@ -204,7 +204,7 @@ def test_job_list_may_contain_texts(files, tmp_path, capfd, workers):
         ("😀 ...", None, "ended before its first sample", 1),
     ],
 )
-def test_wrong_texts_give_one_line(files, tmp_path, capfd, text, audio, named, status):
+def test_wrong_texts_give_a_one_line_error(files, tmp_path, capfd, text, audio, named, status):
     output = f"output={tmp_path / 'out.mp4'}"
     assert predict(files, output, f"text={text}", *TONES, audio=audio) == status
     (line,) = messages(capfd)

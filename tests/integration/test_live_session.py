@@ -105,7 +105,7 @@ class Receiver:
             await asyncio.sleep(0.02)
 
 
-def test_webrtc_sends_the_answer_with_lips_in_step(tmp_path):
+def test_webrtc_sends_the_answer_with_lips_in_sync(tmp_path):
     async def run():
         async with running_pool() as pool:
             session = await pool.create(SessionSettings(), write_face(tmp_path))
@@ -202,7 +202,7 @@ def test_reply_is_recorded_with_subtitles(tmp_path):
     asyncio.run(run())
 
 
-def test_crash_frees_the_place_and_leaves_the_others_alone(tmp_path):
+def test_crash_frees_the_slot_and_does_not_affect_other_sessions(tmp_path):
     async def run():
         face = write_face(tmp_path)
         async with running_pool(max_sessions=2) as pool:

@@ -103,7 +103,7 @@ BAD_KEYS = {
 
 
 @pytest.mark.parametrize(("overrides", "status", "named"), BAD_KEYS.values(), ids=BAD_KEYS)
-def test_wrong_setting_gives_one_line(files, tmp_path, capfd, overrides, status, named):
+def test_wrong_setting_gives_a_one_line_error(files, tmp_path, capfd, overrides, status, named):
     assert predict(files, f"output={tmp_path / 'out.mp4'}", *overrides) == status
     (line,) = messages(capfd)
     assert named in line

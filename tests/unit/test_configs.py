@@ -88,7 +88,7 @@ def test_command_composes(command):
     directory = OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"]
     if command == "train":
         assert directory.startswith("outputs/train/")
-    else:  # Only training leaves a folder of Hydra's.
+    else:  # Other commands leave no Hydra folder.
         assert directory == "."
         assert cfg.hydra.output_subdir is None
         assert "file" not in cfg.hydra.job_logging.handlers

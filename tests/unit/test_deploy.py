@@ -63,7 +63,7 @@ def test_command_is_valid_and_listens_on_the_published_port(file, monkeypatch):
     assert all(server.credential == "a, b" for server in cfg.ice_servers)
 
 
-def test_manifests_belong_together():
+def test_kubernetes_manifests_refer_to_each_other():
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
     assert DEPLOYMENT["spec"]["selector"]["matchLabels"] == SERVICE["spec"]["selector"] == labels
     (port,) = SERVICE["spec"]["ports"]

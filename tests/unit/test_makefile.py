@@ -102,7 +102,7 @@ FACE = """a "best" photo's (1), $(shell touch pwned) `touch pwned` $HOME"""
     [
         {},
         {"TEXT": TEXT},
-        {"TEXT": TEXT, "AUDIO": "a b.wav"},  # The command itself refuses both.
+        {"TEXT": TEXT, "AUDIO": "a b.wav"},  # `talkinghead predict` refuses this.
         {"FACE": FACE, "AUDIO": "a b=c.wav", "OUTPUT": "out put/${x}.mp4"},
     ],
 )

@@ -182,7 +182,7 @@ def _build_page(renderer: DemoRenderer) -> gr.Blocks:
                 consent = gr.Checkbox(label=_CONSENT)
                 button = gr.Button("Make the video", variant="primary")
             with gr.Column():
-                # Without a heading, which would cover the label in the image.
+                # There is no heading, because it would cover the label in the image.
                 result = gr.Video(
                     show_label=False, interactive=False, autoplay=True, elem_classes="result"
                 )

@@ -186,7 +186,7 @@ class _RunnerClock:
 
     def __init__(self, fps: float) -> None:
         self._interval_s = 1 / fps
-        # The images in the queue, and one that waits for its time.
+        # Duration of the images in the queue and of the image that is shown next.
         self._max_wait_s = (max(1, int(_RUNNER_QUEUE_S * fps)) + 1) * self._interval_s
         self._image_s = self._audio_end_s = 0.0
 

@@ -75,7 +75,7 @@ class LoudnessNormalizer:
         self._ceiling = 10 ** (peak_dbfs / 20)
         self._meter = Meter(sample_rate, block_size=_BLOCK_S)
         self._known_blocks: deque[float] = deque(maxlen=_MAX_BLOCKS)
-        # Held while the blocks or the meter, which stores its last result, are used.
+        # Protects the blocks and the meter, which is not thread-safe.
         self._lock = Lock()
 
     def normalize(self, chunks: Iterable[FloatArray]) -> Iterator[FloatArray]:

@@ -94,6 +94,6 @@ def test_missing_extra_is_named():
     assert "pip install 'talkinghead[live]'" in done.stderr
 
 
-def test_settings_open_to_others_need_a_token():
+def test_server_with_a_token_may_listen_on_all_addresses():
     assert ServerSettings(host="::1").is_local
     assert not ServerSettings(host="0.0.0.0", token="secret").is_local

@@ -38,7 +38,7 @@ def test_batches_equal_those_of_the_folder(corpus, shards, tmp_path):
     np.testing.assert_equal(given, expected)
 
 
-def test_clip_is_copied_once_to_a_folder_of_the_state_of_its_corpus(corpus, shards, tmp_path):
+def test_clip_is_copied_once_to_a_folder_that_depends_on_the_manifest(corpus, shards, tmp_path):
     sharded = ShardedCorpus(str(shards), tmp_path)
     path = Manifest.load(corpus).clips[3].path
     assert not (sharded.directory / path).exists()

@@ -93,7 +93,7 @@ def test_frames_are_divided_into_speech_and_pauses() -> None:
     assert speech[28:47].all()
     assert not speech[:20].any()
     assert not speech[55:].any()
-    noisy = mel + 0.3 * torch.rand(80, 240) + 1.0  # Adds a noise floor, which must not matter.
+    noisy = mel + 0.3 * torch.rand(80, 240) + 1.0  # A noise floor must not change the result.
     assert (metrics.speech_frames(noisy, 75, SPEC.fps, SPEC) == speech).mean() > 0.95
     assert not metrics.speech_frames(silent, 75, SPEC.fps, SPEC).any()
     assert metrics.speech_frames(silent + 4, 73, SPEC.fps, SPEC).all()

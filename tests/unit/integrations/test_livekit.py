@@ -161,7 +161,7 @@ def test_cleared_segment_has_no_more_audio_and_no_end(avatar):
 
 def test_end_is_reported_of_each_segment(avatar):
     async def talk(generator, stream):
-        await generator.push_audio(AudioSegmentEnd())  # Without audio: not reported.
+        await generator.push_audio(AudioSegmentEnd())  # A segment without audio: its end is not reported.
         for seed in (1, 2):
             await push(generator, noise(0.3, seed))
         segments = [await take_segment(stream) for _ in range(2)]
@@ -189,13 +189,13 @@ def test_stereo_audio_at_another_rate_is_converted(avatar):
             await generator.push_audio(frame)
         await generator.push_audio(AudioSegmentEnd())
         first = await take_segment(stream)
-        await push(generator, noise(0.3))  # Mono at `RATE`.
+        await push(generator, noise(0.3))  # This audio is mono at `RATE`.
         return first, await take_segment(stream)
 
     first, second = generate(avatar, talk)
     heard = spoken(first)[RATE // 10 : 3 * RATE // 10] / 32_768
     spectrum = np.abs(np.fft.rfft(heard))
-    assert np.argmax(spectrum) * 5 == 440  # Bins of 5 Hz.
+    assert np.argmax(spectrum) * 5 == 440  # The bins are 5 Hz wide.
     # The mean of the two channels.
     assert np.abs(heard).max() == pytest.approx(0.25, rel=0.02)
     assert_speech(spoken(second), noise(0.3))
@@ -223,7 +223,7 @@ def test_images_are_repeated_when_generating_is_slow(avatar, monkeypatch):
     assert_speech(spoken(segment), samples)
 
 
-def test_audio_goes_on_when_the_avatar_has_failed(avatar, monkeypatch, caplog):
+def test_audio_continues_when_the_avatar_has_failed(avatar, monkeypatch, caplog):
     def fail(self, faces, reply):
         raise RuntimeError("out of memory")
 

@@ -59,7 +59,7 @@ def test_frames_arrive_in_real_time(play):
     assert loop.avatar.is_closed
 
 
-def test_slow_images_are_dropped_but_time_goes_on(play):
+def test_slow_images_are_dropped_and_the_clock_continues(play):
     loop, received = play(CountingAvatar(generate_s=0.07), 1.5)
     shown = [frame.image.any() for _, frame in received]
     assert 0.3 < np.mean(shown) < 0.8

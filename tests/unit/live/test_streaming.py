@@ -42,7 +42,7 @@ def chunked(samples, kind):
     if kind == "40 ms":
         return np.split(samples, range(CHUNK, len(samples), CHUNK))
     cuts = np.random.default_rng(1).integers(0, len(samples), 40)
-    return np.split(samples, np.sort(cuts))  # Some are empty, some long.
+    return np.split(samples, np.sort(cuts))  # Some chunks are empty.
 
 
 @pytest.mark.parametrize("kind", ["40 ms", "random"])

@@ -188,7 +188,7 @@ def test_image_modes_are_converted(tmp_path, mode):
 def test_animated_gif_is_a_video_and_single_frame_gif_is_an_image(tmp_path):
     images = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (0, 120, 240)]
     images[0].save(tmp_path / "one.gif")
-    images[0].save(tmp_path / "shot%03d.png")  # Not a sequence of images.
+    images[0].save(tmp_path / "shot%03d.png")  # a file, not an image sequence
     images[0].save(tmp_path / "three.gif", save_all=True, append_images=images[1:], duration=80)
     assert is_image(tmp_path / "one.gif")
     assert is_image(tmp_path / "shot%03d.png")
@@ -222,7 +222,7 @@ def test_cover_art_is_not_video(tmp_path):
 
 
 def test_frames_are_decoded_on_demand(tmp_path):
-    # The end of the file is damaged, which must not matter for the first two frames.
+    # Damage at the end of the file must not prevent reading the first two frames.
     path = write_media(tmp_path / "a.mp4", [quadrants()] * 400, options={"bf": "0"})
     path.write_bytes(path.read_bytes()[:-20])
     assert len(list(islice(read_video(path), 2))) == 2

@@ -34,7 +34,7 @@ def write(path, images, fps=FPS, audio=None, sample_rate=None, **options):
 )
 def test_written_video_has_the_size_of_the_images(tmp_path, height, width, pix_fmt):
     images = [smooth(height, width, index / 5) for index in range(5)]
-    path = write(tmp_path / "a.mp4", [image[::-1, ::-1] for image in images])  # Not contiguous.
+    path = write(tmp_path / "a.mp4", [image[::-1, ::-1] for image in images])  # not contiguous
     assert (probe(path).width, probe(path).height) == (width, height)
     assert not probe(path).has_audio
     with av.open(str(path)) as container:

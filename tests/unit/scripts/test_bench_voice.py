@@ -32,10 +32,10 @@ def test_first_audio_of_every_reply_is_timed():
     assert min(times_s) >= 0.02
 
 
-def test_cancels_are_timed_from_the_cancel():
+def test_cancellation_times_start_at_the_cancellation():
     times_s = SCRIPT["measure_cancels"](SlowVoice(0.03), 2, np.random.default_rng(0))
     assert [len(values) for values in times_s.values()] == [2, 2, 4]
     assert max(times_s["cancel to the end of speak"]) < 0.1
     assert min(times_s["next sentence, spoken at once"]) >= 0.6
-    with pytest.raises(SystemExit, match="spoken before its cancel"):
+    with pytest.raises(SystemExit, match="spoken before it was cancelled"):
         SCRIPT["measure_cancels"](SlowVoice(0.0), 1, np.random.default_rng(0))

@@ -58,7 +58,7 @@ def build_conversation(cfg: DictConfig) -> Conversation:
 
 def build_session_factory(cfg: DictConfig) -> SessionFactory:
     """Return the factory of live sessions; each session process builds its own parts."""
-    # A pickled configuration that belongs to a larger one would contain all of it.
+    # Create separate configurations: pickling a part of one also pickles the whole.
     voices = {
         name: partial(instantiate, OmegaConf.create({**cfg.voice, "tts": tts}))
         for name, tts in _plain(cfg.voices).items()

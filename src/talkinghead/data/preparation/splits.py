@@ -93,7 +93,7 @@ def _fill_empty_splits(
             continue
         movable = [u for u in long if sizes[splits[u]] > 1 or splits[u] not in targets]
         largest = max((splits[unit] for unit in movable), key=lambda split: (sizes[split], split))
-        # Choose the unit that a slightly changed fraction would move first.
+        # Choose the unit whose draw is nearest to the boundary between the splits.
         sign = 1 if largest == "train" else -1
         chosen = min(
             (unit for unit in movable if splits[unit] == largest),

@@ -33,7 +33,7 @@ MOUTH_POINTS: dict[str, tuple[int, ...]] = {
 
 _EYE_CORNERS = {"mesh468": (33, 263), "ibug68": (36, 45)}
 _SPEECH_LEVEL = 0.4
-_MIN_RANGE = 0.8  # 10 dB on the mel's scale.
+_MIN_RANGE = 0.8  # 10 dB in units of the log-mel.
 _MIN_PAUSE = 5
 _CLOSED = 0.15
 

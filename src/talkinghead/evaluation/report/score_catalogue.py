@@ -41,7 +41,7 @@ def _l1_scores(prefix: str, label: str) -> dict[str, ScoreInfo]:
     for name, text in (
         ("other", "… with another clip's audio"),
         ("elsewhere", "… with the other audio rotated by half"),
-        # The rows before it may be left out of the page.
+        # The full label, because the page may leave out the rows before this one.
         ("reference", f"{label}, copied reference"),
     ):
         scores[f"{prefix}l1_{name}"] = ScoreInfo(_PIXELS, text, "of 1", "", 4)

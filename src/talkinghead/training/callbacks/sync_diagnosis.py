@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 _MIN_WINDOWS = 64
 _MAX_SILENT = 0.5
-_MAX_STEP = 0.2  # Normal steps change the weights by at most 1 %.
-_MAX_EXCESS = 3.0  # In nats. Confident wrong predictions exceed chance by this.
+_MAX_STEP = 0.2  # Relative change of the weights; normal steps change them by 1 %.
+_MAX_EXCESS = 3.0  # Excess over chance in nats, caused by confident wrong predictions.
 _MIN_SPREAD = 1e-4
 _MAX_OFFSET = 2
 _MIN_IN_SYNC = 0.5

@@ -131,6 +131,6 @@ def require_metric(metrics: Any, name: str) -> Any:
     if name not in metrics:
         known = ", ".join(sorted(name for name in metrics if name.startswith("val")))
         raise UsageError(
-            f"objective.metric={name} is not measured; validation gives {known or 'nothing here'}"
+            f"objective.metric={name} is not measured; validation gives {known or 'nothing'}"
         )
     return metrics[name]

@@ -71,7 +71,7 @@ def test_requests_of_other_web_sites_are_refused(origin):
         assert client.post("/v1/sessions", json={}, headers=own).status_code == 201
 
 
-def test_cors_is_closed_by_default():
+def test_cors_is_disabled_by_default():
     preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     with open_client() as client:
         assert (
@@ -105,7 +105,7 @@ def test_server_for_other_machines_needs_a_token():
     assert TOKEN not in repr(ServerSettings(token=TOKEN))
 
 
-def test_client_that_asks_too_often_has_to_wait():
+def test_client_above_the_request_rate_is_refused():
     with open_client(requests_per_s=1) as client:
         answers = [client.get("/v1/voices") for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]

@@ -57,7 +57,7 @@ def test_wrong_choice_is_refused(client, pool, choice, message):
     assert not pool.created
 
 
-def test_full_pool_tells_when_to_retry(client, pool):
+def test_full_pool_states_when_to_retry(client, pool):
     for _ in range(pool.max_sessions):
         assert client.post("/v1/sessions", json={}).status_code == 201
     refused = client.post("/v1/sessions", json={})
@@ -78,7 +78,7 @@ def test_state_update_and_end_of_session(client, pool, session):
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "not_found")
 
 
-def test_lost_session_is_gone(client, session):
+def test_lost_session_returns_status_410(client, session):
     session.is_lost = True
     lost = client.post(f"/v1/sessions/{session.id}/interrupt")
     assert (lost.status_code, lost.json()["error"]["type"]) == (410, "session_lost_error")

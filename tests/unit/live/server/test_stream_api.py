@@ -49,7 +49,7 @@ def receive_until(socket, kind):
             return message
 
 
-def test_audio_comes_back_with_an_image(pool, stream):
+def test_audio_is_returned_with_an_image(pool, stream):
     stream.send_bytes(PCM)
     frame = receive_until(stream, "frame")
     assert frame == {
@@ -138,7 +138,7 @@ def test_large_message_closes_the_stream(pool, open_stream):
         assert not pool.sessions
 
 
-def test_silent_stream_is_closed(pool, open_stream):
+def test_stream_without_messages_is_closed(pool, open_stream):
     with open_stream(socket_timeout_s=0.01) as socket:
         assert socket.receive_json()["error"]["message"] == "no message in 0.01 s"
         with pytest.raises(WebSocketDisconnect):

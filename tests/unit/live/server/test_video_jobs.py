@@ -60,7 +60,7 @@ def test_video_of_a_text(client):
     assert client.get(f"/v1/videos/{video}/file").status_code == 404
 
 
-def test_failed_video_tells_why_without_folders(client):
+def test_failed_video_states_the_reason_without_folders(client):
     video = create(client, text="fail")
     failed = wait_for(client, video, "failed")
     assert failed["error"] == "photo.jpg: cannot be read"

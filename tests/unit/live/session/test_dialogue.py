@@ -109,7 +109,7 @@ def test_sentences_are_shown_when_they_are_spoken(start):
     assert len(np.concatenate(turn.audio)) == 6 * 1600
 
 
-def test_interruption_keeps_only_what_was_spoken(start):
+def test_interruption_keeps_only_the_spoken_text(start):
     live = start(Echo("{}. " + "A long second sentence with many words. " * 6))
     question = "one two three four five six seven eight nine ten"
     live.dialogue.ask(question)

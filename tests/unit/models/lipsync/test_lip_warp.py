@@ -123,7 +123,7 @@ def shown_between(reference_lips: torch.Tensor, paint: float | None = None) -> t
     generator = LipSyncGenerator(**TINY).eval()
     if paint is not None:
         generator.decoder.head.bias[2:14] = paint
-        generator.decoder.head.bias[14:] = 20.0  # The mask.
+        generator.decoder.head.bias[14:] = 20.0  # The channels of the mask.
     reference = generator.encode_reference(torch.full((1, 3, 256, 256), 0.6), reference_lips)
     context = generator.encode_context(torch.zeros(1, 3, 128, 128), reference)
     far = half_widths(opened(closed_lips(), 24)) - half_widths(closed_lips())

@@ -87,7 +87,7 @@ def test_length_scale_slows_speech(joe):
 
 
 @needs_piper
-def test_cancelled_speech_ends_at_once_and_closed_voice_starts_anew():
+def test_cancelled_speech_ends_at_once_and_closed_voice_restarts():
     piper, cancel = Piper(), Event()
     Timer(0.1, cancel.set).start()
     started_s = time.monotonic()

@@ -60,7 +60,7 @@ def test_concurrent_callers_get_their_own_sentences(make_pool, threads, max_proc
     assert len(pool.pids()) == max_processes
 
 
-def test_cancellation_returns_at_once_and_spares_other_callers(make_pool, threads):
+def test_cancellation_returns_at_once_and_does_not_affect_other_callers(make_pool, threads):
     # A cancelled sentence may take as long as loading.
     pool, cancel = make_pool(load_s=1.0), Event()
     _speak(pool, "Loaded.")

@@ -51,7 +51,7 @@ export class WebRtcMedia {
     closed.catch(() => {});
     const stream = new MediaStream();
     connection.addEventListener("track", ({ track }) => stream.addTrack(track));
-    // The microphone's track is put in when it is turned on, which needs no new offer.
+    // The microphone's track is added when the microphone is turned on, without a new offer.
     const audio = connection.addTransceiver("audio", { direction: "sendrecv" });
     this.#sender = audio.sender;
     this.#audio = audio.receiver.track;
