@@ -184,7 +184,7 @@ def test_ten_sentences_with_two_interruptions_in_livekit(avatar, sentences, monk
     assert [e.interrupted for e in events] == [n in INTERRUPTED for n in range(len(SENTENCES))]
     for text, event in zip(SENTENCES, events, strict=True):
         if not event.interrupted:
-            # The position includes the silence before the speech and the silence in which the mouth closes.
+            # Silence before the speech and in which the mouth closes is part of the position.
             expected_s = len(sentences[text]) / RATE + 0.06 + 0.2
             assert event.playback_position == pytest.approx(expected_s, abs=0.15)
     audio = [frame for frame in record.pushed if isinstance(frame, rtc.AudioFrame)]

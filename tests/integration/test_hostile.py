@@ -57,7 +57,7 @@ BAD_INPUTS = {
 
 
 @pytest.mark.parametrize(("keys", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
-def test_invalid_input_gives_a_one_line_error_and_ends_all_threads(files, tmp_path, capfd, keys, message):
+def test_invalid_input_gives_one_error_line_and_ends_threads(files, tmp_path, capfd, keys, message):
     threads = threading.active_count()
     started = time.monotonic()
     assert predict(files, f"output={tmp_path / 'out.mp4'}", **{"face": "video.mp4", **keys}) == 1

@@ -161,7 +161,7 @@ def test_cleared_segment_has_no_more_audio_and_no_end(avatar):
 
 def test_end_is_reported_of_each_segment(avatar):
     async def talk(generator, stream):
-        await generator.push_audio(AudioSegmentEnd())  # A segment without audio: its end is not reported.
+        await generator.push_audio(AudioSegmentEnd())  # The end of an empty segment.
         for seed in (1, 2):
             await push(generator, noise(0.3, seed))
         segments = [await take_segment(stream) for _ in range(2)]

@@ -121,7 +121,7 @@ def test_subpixel_motion_of_the_head_causes_no_flicker(renderer):
 def test_poisson_keeps_gradients_of_the_mouth():
     mouth = CROP.astype(np.float32) + 12
     x, y = SPEC.mouth_x - REGION.columns.start, SPEC.mouth_y - REGION.rows.start
-    mouth[y + 60 : y + 76, x + 60 : x + 84] -= 80  # Inside the skin ring in which colours are measured.
+    mouth[y + 60 : y + 76, x + 60 : x + 84] -= 80  # Inside the skin ring.
     composite = render(PoissonRenderer(), mouth)
     inside, outside = (y + 68, x + 70), (y + 68, x + 40)
     step = composite[inside] - composite[outside]
