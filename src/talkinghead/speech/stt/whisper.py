@@ -17,9 +17,12 @@ from talkinghead.speech.protocols import Transcript, Word
 from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
 from talkinghead.types import AudioClip, FloatArray
 
-# Clips are split only at long silences: Whisper pads every part to 30 s, so a short part takes as
-# much time as a long part.
+# Clips are split only at long silences: Whisper pads short parts to 10 s, so many short parts take
+# more time than a long one.
 _CLIP_SILENCE_S = 2.0
+# Limit of the tokens of an utterance, so that a repetition, which Whisper detects and decodes
+# again, takes little time. Speech has 5 tokens per second in English, up to 20 in other languages.
+_MIN_TOKENS, _TOKENS_PER_S, _MAX_TOKENS = 20, 25, 400
 
 
 class Whisper:
@@ -103,6 +106,7 @@ class Whisper:
         self, utterance: Utterance, language: str | None, cancel: Event | None
     ) -> Transcript:
         began_s, start_s, text, words = time.monotonic(), utterance.start_s, "", []
+        duration_s = len(utterance.samples) / SAMPLE_RATE
         try:
             segments, info = self._model.transcribe(
                 utterance.samples,
@@ -110,6 +114,7 @@ class Whisper:
                 beam_size=self._beam_size,
                 word_timestamps=self._word_timestamps,
                 condition_on_previous_text=False,
+                max_new_tokens=min(_MAX_TOKENS, _MIN_TOKENS + int(_TOKENS_PER_S * duration_s)),
             )
             for segment in segments:
                 text += segment.text
@@ -120,7 +125,6 @@ class Whisper:
                 if cancel is not None and cancel.is_set():
                     break
                 if time.monotonic() - began_s > self._timeout_s:
-                    duration_s = len(utterance.samples) / SAMPLE_RATE
                     raise SpeechError(
                         f"stt=whisper had not transcribed {duration_s:.1f} s of speech after "
                         f"timeout_s={self._timeout_s:g}; raise timeout_s, or choose a smaller "

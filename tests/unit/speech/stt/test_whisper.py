@@ -13,7 +13,7 @@ from talkinghead.speech.protocols import SpeechToText
 from talkinghead.speech.stt.whisper import Whisper
 from talkinghead.types import AudioClip
 
-pytest.importorskip("faster_whisper", reason="needs faster-whisper")
+faster_whisper = pytest.importorskip("faster_whisper", reason="needs faster-whisper")
 ctranslate2 = pytest.importorskip("ctranslate2")
 # Flite pronounces "lent" like "let".
 TEXT = (
@@ -51,6 +51,22 @@ def test_transcript_contains_word_times(whisper, speech):
     assert 7.0 < times[-1] <= speech.duration_s
     watch = next(word for word in transcript.words if word.text == "Watch")
     assert watch.start_s == pytest.approx(81_920 / 16_000, abs=0.3)
+
+
+def test_short_speech_is_padded_to_ten_seconds(whisper, speech, monkeypatch):
+    num_frames = []
+    encode = faster_whisper.WhisperModel.encode
+
+    def record(model, features):
+        num_frames.append(features.shape[-1])
+        return encode(model, features)
+
+    monkeypatch.setattr(faster_whisper.WhisperModel, "encode", record)
+    hello = AudioClip(speech.samples[: 2 * speech.sample_rate], speech.sample_rate)
+    assert _plain(whisper.transcribe(hello).text).startswith("hello")
+    assert _plain(whisper.transcribe(speech).text) == TEXT
+    assert num_frames[0] == 1000
+    assert 1000 < num_frames[1] < 1200
 
 
 def test_stream_yields_utterances_before_its_end_and_can_be_cancelled(whisper, speech):
