@@ -52,13 +52,13 @@ class AVSpec:
 
     Attributes:
         sample_rate: audio sample rate in Hz.
-        n_fft: samples of an analysis frame (50 ms).
-        hop_length: samples between analysis frames (12.5 ms).
-        num_mels: mel bins.
+        n_fft: number of samples in an analysis frame (50 ms).
+        hop_length: number of samples between the starts of analysis frames (12.5 ms).
+        num_mels: number of mel bins.
         fmin: lowest mel frequency in Hz.
         fmax: highest mel frequency in Hz.
         preemphasis: coefficient of the first-order pre-emphasis filter.
-        mel_window: mel frames per video frame (200 ms).
+        mel_window: number of mel frames in the window of a video frame (200 ms).
         fps_num: numerator of the model's frame rate.
         fps_den: denominator of the model's frame rate.
         face_size: side of the canonical face in pixels.

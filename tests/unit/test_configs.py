@@ -25,7 +25,7 @@ OPTIONS = sorted(
 EXPERIMENTS = sorted(
     path.stem for path in (CONF / "experiment").glob("*.yaml") if "\nname:" in path.read_text()
 )
-"""Without files that only hold settings of several experiments."""
+"""Experiments, without files that only hold settings for several experiments."""
 
 
 def _compose(command: str, *overrides: str) -> DictConfig:

@@ -100,7 +100,7 @@ class ReplySpeech:
 
     @property
     def is_starved(self) -> bool:
-        """Whether all speech that was pushed is prepared, so that more has to be pushed."""
+        """Whether all pushed speech has been prepared, so that `push` must be called again."""
         return self._num_pushed == self._num_prepared
 
     @property

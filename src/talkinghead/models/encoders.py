@@ -54,7 +54,7 @@ class AudioEncoder(nn.Module):
     Args:
         features: names of registered audio features.
         num_mels: number of mel bins.
-        window: mel frames of a window.
+        window: number of mel frames in a window.
         channels: channel widths of the four layers.
         dim: width of the token.
 

@@ -26,7 +26,7 @@ class SyncDiscriminator(nn.Module):
     which removes identity and keeps motion. Embeddings are not rectified, so cosines cover [-1, 1].
 
     Args:
-        num_frames: video frames of a window.
+        num_frames: number of video frames in a window.
         dim: width of the embeddings.
         image_size: size to which mouth images are resized.
         image_channels: three channel widths, at 1/2, 1/4 and 1/8 of `image_size`.

@@ -11,7 +11,7 @@ from typing import Any
 from talkinghead.errors import DependencyError
 
 MAX_SENTENCE_CHARS = 250
-"""About twenty seconds of speech, and as much as most voices accept at once."""
+"""Maximum length of a sentence: about twenty seconds, which most voices accept at once."""
 
 # A possible end of a sentence, which is checked with pysbd. At least one character of the next
 # sentence must follow.

@@ -107,7 +107,7 @@ def measure_lip_offset(
 def block_sums(
     predicted: FloatArray, detected: FloatArray, max_offset: int
 ) -> npt.NDArray[np.float64]:
-    """Return sums over blocks of a clip, [B, 2 * max_offset + 1, 3], from audio early to late.
+    """Return sums over blocks of a clip, [B, 2 * max_offset + 1, 3], by increasing audio delay.
 
     The sums are those of predicted x detected, predicted squared and detected squared.
     """

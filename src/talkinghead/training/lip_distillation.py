@@ -55,7 +55,7 @@ class DistillationOptions:
     Attributes:
         num_iterations: Number of optimiser steps.
         batch_size: Sequences per step.
-        num_frames: Video frames of a sequence.
+        num_frames: Number of video frames in a sequence.
         lr: Largest learning rate, reached after 5 % of the steps; it then falls with a cosine.
         voice_fraction: Fraction of sequences from the voices, whose lip motion the prior predicts.
         silence_fraction: Fraction of silent sequences, for which the tokens must not change.

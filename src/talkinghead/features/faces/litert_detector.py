@@ -78,7 +78,7 @@ class LiteRtDetector:
     opening.
 
     Args:
-        num_threads: threads of each network.
+        num_threads: number of threads of each network.
         min_score: minimum score of BlazeFace in [0, 1].
         min_presence: minimum probability in [0, 1] of a face in FaceMesh's region.
         min_face: minimum size of faces in pixels.

@@ -125,7 +125,7 @@ def test_interruption_keeps_only_the_spoken_text(start):
     assert not live.frames[-1].audio.any()
 
 
-def test_new_question_replaces_the_reply_before(start):
+def test_new_question_replaces_the_previous_reply(start):
     live = start(Echo())
     live.dialogue.say("one two three four five six seven eight nine ten " * 3)
     wait_for(live.events, "transcript")
@@ -137,7 +137,7 @@ def test_new_question_replaces_the_reply_before(start):
     assert texts[-1] == "You said: And now?"
 
 
-def test_failing_model_is_reported_after_the_speech_before(start):
+def test_failing_model_is_reported_after_the_preceding_speech(start):
     live = start(FailingModel())
     live.dialogue.ask("Hello")
     (error,) = wait_for(live.events, "error")

@@ -84,7 +84,7 @@ def test_sharpening_does_not_flicker():
     for frame in range(40):
         mouth = painted(image, sigma=1.0 if frame % 2 else 1.4)
         gains.append(detail(match(matcher, mouth, image, frame / 25)) / detail(mouth.image))
-    # One gain has slightly different effects on the two blurs.
+    # The same sharpening has slightly different effects on the two degrees of blur.
     assert np.ptp(gains[20:]) < 0.3
 
 

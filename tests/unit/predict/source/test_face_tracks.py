@@ -33,9 +33,9 @@ SPEC = AVSpec()
 FPS = Fraction(25)
 CENTRE = np.array([225.0, 120.0])
 EYES, MOUTH = np.array([128, 85, 1.0]), np.array([128, 190, 1.0])
-"""In the canonical face."""
+"""Points in the canonical face."""
 FACE_WIDTH = 96
-"""Of the astronaut, in pixels of the photo."""
+"""Width of the astronaut's face in pixels of the photo."""
 IMAGE = np.zeros((4, 100, 3), np.uint8)
 SECONDS = np.arange(50) / 25
 
