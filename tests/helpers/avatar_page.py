@@ -93,7 +93,7 @@ _WATCH = """async (seconds) => {
 
 
 class Recording(NamedTuple):
-    """Audio that was played and spoken, float32 [num_samples] at `SAMPLE_RATE`, on one clock.
+    """Audio of the page and the microphone, float32 [num_samples] at `SAMPLE_RATE`, in sync.
 
     Attributes:
         face: Audio received from the face.

@@ -197,7 +197,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return range(start - options.context_frames, stop)
 
     def _window_starts(self, frames: range) -> Tensor:
-        """Return the first mel frame of each frame's window, relative to the first: int64 [W]."""
+        """Return the first mel frame of each window, int64 [W], counted from that of window 0."""
         starts = [mel_window_start(frame, self.spec.fps, self.spec) for frame in frames]
         return torch.tensor(starts) - starts[0]
 

@@ -97,7 +97,7 @@ class Dialogue:
         self._lock = threading.RLock()
         self._num_turns = 0
         self._turn: Turn | None = None  # The turn that is being answered.
-        self._pushed: Turn | None = None  # The turn of `push_audio`, until `finish_audio`.
+        self._pushed: Turn | None = None  # Turn that `push_audio` has started.
         self._replies: dict[int, Turn] = {}  # Turns by the number of their reply.
         self._is_listening = self._is_playing = False
         self._state: State = "idle"

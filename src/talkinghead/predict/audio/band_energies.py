@@ -27,7 +27,7 @@ NUM_BAND_ENERGIES = _NUM_BANDS * len(_LAGS)
 def band_energies(
     windows_NS: FloatArray, past_s: Fraction, num_frames: int, fps: Fraction
 ) -> FloatArray:
-    """Return the energies around the video frames after `past_s` of each window.
+    """Return the band energies of the video frames that follow `past_s` in each window.
 
     The energies are means of the default AVSpec's log-mel in six bands at nine lags of one video
     frame, relative to the 90th percentile of the window, so that they do not depend on the level of

@@ -84,7 +84,7 @@ class Piper:
         self._command = [
             *(_installed() if command is None else command),
             *("--model", str(path)),
-            # Otherwise Piper scales every sentence to full scale, so that short ones are louder.
+            # By default, Piper scales every sentence to full scale, so short sentences are louder.
             "--no-normalize",
             *(("--speaker", str(_speaker(speaker, config, path))) if speaker is not None else ()),
             *(word for option, scale in given.items() for word in (option, str(scale))),

@@ -18,7 +18,7 @@ from talkinghead.features.faces.detector import build_detector
 from talkinghead.features.faces.litert_detector import WEIGHTS_SHA256, LiteRtDetector
 from talkinghead.types import Face
 
-# FaceMesh's number to the hand-measured (x, y) of eyes, nose, mouth and chin in the photo.
+# Hand-measured (x, y) of eyes, nose, mouth and chin in the photo, by FaceMesh point number.
 ASTRONAUT = {33: (193, 101), 263: (258, 104), 1: (222, 128), 13: (223, 144), 152: (222, 176)}
 BLANK = np.full((240, 320, 3), 96, np.uint8)
 
@@ -117,7 +117,7 @@ def test_blazeface_output_is_decoded_and_overlapping_rows_are_merged():
     np.testing.assert_allclose(anchors[[0, 1, 2, -1]] * 32, [[1, 1], [1, 1], [3, 1], [30, 30]])
     regressors = np.zeros((4, 16), np.float32)
     regressors[:, 2:4] = 40
-    regressors[1, 0] = -50 + 4  # Near the first box, so it is merged into it.
+    regressors[1, 0] = -50 + 4  # This box is near the first box and is merged into it.
     logits = np.array([3, 1, -3, 2], np.float32)
     rows = decode(regressors, logits, make_anchors([(2, 1)]), 100, 0.5)
     assert rows.shape == (3, 17)

@@ -194,5 +194,5 @@ def test_signed_output_is_not_rendered_again(listed, tmp_path):
     assert len(run_jobs(Writer, listed[:1], settings=settings)) == 1
     SignedProvenance().seal(listed[0].output, listed[0].output)
     assert run_jobs(no_predictor, listed[:1], settings=settings) == []
-    # Without settings, outputs are rendered again.
+    # If no settings are given, outputs are rendered again.
     assert len(run_jobs(Writer, listed[:1])) == 1
