@@ -58,7 +58,7 @@ def _targets(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_targets(cfg: DictConfig) -> None:
-    HydraConfig.instance().set_config(cfg)  # `${hydra:...}` refers to it.
+    HydraConfig.instance().set_config(cfg)  # resolves `${hydra:...}`
     with open_dict(cfg):
         job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
     for node in _targets(OmegaConf.to_container(job, resolve=True)):

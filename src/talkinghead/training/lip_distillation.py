@@ -198,7 +198,7 @@ class _Sampler:
         return _Batch(windows, augmented, face, motion, torch.stack(features), tokens)
 
     def _sample(self, rng: np.random.Generator) -> tuple[Tensor, int, Tensor, Tensor, Tensor, bool]:
-        """Return a random window: mel, number of its first frame, motion, features, face, silence."""
+        """Return a window: mel, start frame in the mel, motion, features, face token, is silent."""
         length = self.past + self.options.num_frames + self.ahead
         margin = math.ceil(self.spec.mel_window / self._mels_per_frame) + 1
         num_mels = math.ceil((length + 2 * margin) * self._mels_per_frame)

@@ -146,7 +146,7 @@ class AccessControl:
 
         async def limited() -> Message:
             nonlocal num_bytes, is_complete
-            if is_complete:  # The next message is the disconnect, after any time.
+            if is_complete:  # The disconnect may come at any time.
                 return await receive()
             if declared > limit:
                 raise HTTPException(413, f"the request is larger than {limit:,} bytes")

@@ -34,7 +34,7 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
     shared: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
     for part in PARTS:
         path, small = folder / f"{part}.onnx", folder / f"{part}.int8.onnx"
-        with _warnings_disabled():  # The warnings request preprocessing that the export from torch has done.
+        with _warnings_disabled():  # They ask for preprocessing done by torch.
             if part == "encode_audio":
                 quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
             else:
