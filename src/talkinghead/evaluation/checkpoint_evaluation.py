@@ -19,7 +19,7 @@ from talkinghead.evaluation.audio_dependence import (
 )
 from talkinghead.evaluation.clip_generation import ClipGenerator, Generation, Mode
 from talkinghead.evaluation.clip_scores import ClipScorer, RealClip, load_clip
-from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
+from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report, TableBy
 from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.models.checkpoint import LoadedNetwork, load_generator
@@ -27,6 +27,7 @@ from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.compositing.renderers import LaplacianRenderer, Renderer
 from talkinghead.predict.options import PredictOptions
+from talkinghead.types import AVSpec
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class EvaluationOptions(ScorerOptions):
         occlusion_guard: Do not paint over objects in front of the mouth; only for "product".
         require_audio_dependence: Fail, after writing the report, if another clip's audio makes no
             difference.
+        table_by: Second table of the report, by "corpus" or "speaker", if there are several.
     """
 
     splits: Sequence[str] = ("val", "test")
@@ -61,6 +63,7 @@ class EvaluationOptions(ScorerOptions):
     stabilise: bool = PredictOptions.stabilise
     occlusion_guard: bool = PredictOptions.occlusion_guard
     require_audio_dependence: bool = True
+    table_by: TableBy = "corpus"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,21 +72,23 @@ class EvaluationOptions(ScorerOptions):
             raise UsageError(
                 f"splits: got {list(self.splits)}, expected some of {', '.join(SPLITS)}"
             )
+        if self.table_by not in ("corpus", "speaker"):
+            raise UsageError(f"table_by={self.table_by!r} is unknown: choose corpus or speaker")
 
 
 def evaluate(
     checkpoint: str | Path,
-    corpus_dir: str | Path,
+    corpus_dir: str | Path | Sequence[str | Path],
     output_dir: str | Path,
     options: EvaluationOptions | None = None,
     lip_prior: LipPrior | Literal["auto"] | None = "auto",
     renderer: Renderer | None = None,
 ) -> dict[str, Any]:
-    """Generate clips of a prepared corpus and score them (see docs/metrics.md).
+    """Generate clips of prepared corpora and score them (see docs/metrics.md).
 
     Args:
         checkpoint: A generator's .ckpt or .safetensors file, or "default" for the packaged weights.
-        corpus_dir: A prepared corpus.
+        corpus_dir: A prepared corpus, or a list of several.
         output_dir: Folder for scores.json, clips.csv, report.html and strips/*.png.
         options: see `EvaluationOptions`.
         lip_prior: second prediction of the lip motion; "auto" is Whisper, if it is installed. Not
@@ -100,23 +105,26 @@ def evaluate(
         AudioIndependentModelError: the audio makes no difference (after the report is written).
     """
     options = options or EvaluationOptions()
-    corpus_dir = Path(corpus_dir)
     loaded = load_generator(checkpoint)
-    manifest = Manifest.load(corpus_dir)
-    manifest.require_spec(loaded.spec, corpus_dir)
-    entries = _choose_entries(manifest, corpus_dir, options)
+    corpora = _load_corpora(corpus_dir, loaded.spec, options)
     generator = _make_generator(loaded, options, lip_prior, renderer or LaplacianRenderer())
     scorer = ClipScorer(generator, Scorers.build(options, loaded.spec))
-    clips = _score_clips(scorer, corpus_dir, manifest, entries, options)
+    clips: list[ClipResult] = []
+    for corpus in corpora:
+        clips = drop_unused_visuals([*clips, *_score(scorer, corpus, options)], options.num_strips)
     dependence = measure_audio_dependence(clips)
     header = {
         "checkpoint": str(checkpoint),
-        "corpus": str(corpus_dir),
+        "corpus": ", ".join(str(corpus.folder) for corpus in corpora),
         **_describe_generation(options, generator.options),
         "audio_dependence": dependence.to_dict(),
         "left_out": scorer.scorers.notes,
     }
-    report = Report("groups", header, clips, loaded.spec.fps, verdict=dependence.verdict())
+    report = Report(
+        *("groups", header, clips, loaded.spec.fps),
+        verdict=dependence.verdict(),
+        table_by=options.table_by,
+    )
     content = write_report(report, Path(output_dir), options.num_strips)
     if options.require_audio_dependence:
         require_audio_dependence(dependence, str(checkpoint))
@@ -205,42 +213,62 @@ def _describe_generation(options: EvaluationOptions, prediction: PredictOptions)
     }
 
 
-def _choose_entries(
-    manifest: Manifest, corpus_dir: Path, options: EvaluationOptions
-) -> list[ClipEntry]:
+@dataclass(frozen=True)
+class _Corpus:
+    """A prepared corpus and its clips to score."""
+
+    name: str
+    folder: Path
+    manifest: Manifest
+    entries: list[ClipEntry]
+
+
+def _load_corpora(
+    folders: str | Path | Sequence[str | Path], spec: AVSpec, options: EvaluationOptions
+) -> list[_Corpus]:
+    """Return the corpora, each with up to `max_clips` clips of each split."""
+    paths = [Path(p) for p in ([folders] if isinstance(folders, str | Path) else folders)]
+    names = [path.resolve().name for path in paths]
+    if not paths or len(set(names)) < len(names):
+        raise UsageError(
+            f"corpus: got {', '.join(map(str, paths)) or 'nothing'}, expected one or several "
+            "folders of different names"
+        )
+    return [_load(*pair, spec, options) for pair in zip(names, paths, strict=True)]
+
+
+def _load(name: str, folder: Path, spec: AVSpec, options: EvaluationOptions) -> _Corpus:
+    manifest = Manifest.load(folder)
+    manifest.require_spec(spec, folder)
     splits = (manifest.split(split) for split in options.splits)
     entries = [entry for split in splits for entry in choose_clips(split, options.max_clips)]
     if not entries:
         raise CorpusError(
-            f"{corpus_dir} has no clip in {', '.join(options.splits)}; choose other splits, or "
+            f"{folder} has no clip in {', '.join(options.splits)}; choose other splits, or "
             "prepare it with val_fraction, test_fraction or holdout_speakers"
         )
-    return entries
+    return _Corpus(name, folder, manifest, entries)
 
 
-def _score_clips(
-    scorer: ClipScorer,
-    corpus_dir: Path,
-    manifest: Manifest,
-    entries: Sequence[ClipEntry],
-    options: EvaluationOptions,
-) -> list[ClipResult]:
-    trained = {clip.speaker for clip in manifest.split("train")}
+def _score(scorer: ClipScorer, corpus: _Corpus, options: EvaluationOptions) -> list[ClipResult]:
+    """Return the scores of the clips of a corpus."""
+    trained = {clip.speaker for clip in corpus.manifest.split("train")}
 
     def load(entry: ClipEntry) -> RealClip:
         features = scorer.audio_features
-        return load_clip(corpus_dir, entry, scorer.spec, features, options.max_frames)
+        return load_clip(corpus.folder, entry, scorer.spec, features, options.max_frames)
 
     clips: list[ClipResult] = []
-    for number, entry in enumerate(entries, start=1):
-        other = choose_other_clip(entry, manifest)
+    for number, entry in enumerate(corpus.entries, start=1):
+        other = choose_other_clip(entry, corpus.manifest)
         group = "seen" if entry.speaker in trained else "unseen"
         result = scorer.score(load(entry), load(other) if other else None, group)
+        result = replace(result, facts={"corpus": corpus.name, **result.facts})
         clips = drop_unused_visuals([*clips, result], options.num_strips)
         names = ("r_own", RANK_BY, "r_other")
         logger.info(
             "%d of %d: %s r %.2f, during speech %.2f, with other audio %.2f",
-            *(number, len(entries), entry.id),
+            *(number, len(corpus.entries), entry.id),
             *(result.values.get(name, float("nan")) for name in names),
         )
     return clips

@@ -113,9 +113,12 @@ class ClipScorer:
         speech = self.scorers.speech(clip.audio, len(clip.faces))
         own = versions["own"]
         values = self.scorers.motion(opening["own"], clip.opening, speech)
-        values |= self.scorers.closure_rates(clip.entry.id, opening["own"], clip.opening)
+        pair = points["own"], points["real"]
+        values |= self.scorers.lip_shape(*pair, values["step_frames"])
+        openings = opening["own"], clip.opening
+        values |= self.scorers.sound_rates(clip.entry.id, *pair, openings)
         values |= _audio_dependence(clip, other, opening)
-        values["lmd"] = metrics.landmark_distance(points["own"], points["real"], topology)
+        values["lmd"] = metrics.landmark_distance(*pair, topology)
         values |= self._pixels(clip, encoded, versions, speech)
         values |= self.scorers.likeness(own.shown, clip.faces)
         values |= self.scorers.sync(own.faces, own.mouths, clip.audio)

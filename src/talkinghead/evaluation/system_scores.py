@@ -154,8 +154,10 @@ def _compare(
     speech = None if speech_audio is None else scorers.speech(speech_audio, num_frames)
     mouths, target = real_mouths(clip.faces, spec), real_mouths(real.faces, spec)
     values = scorers.motion(clip.opening, real.opening, speech)
-    values |= scorers.closure_rates(key, clip.opening, real.opening)
-    values["lmd"] = metrics.landmark_distance(clip.points, real.points, scorers.detector.topology)
+    pair = clip.points, real.points
+    values |= scorers.lip_shape(*pair, values["step_frames"])
+    values |= scorers.sound_rates(key, *pair, (clip.opening, real.opening))
+    values["lmd"] = metrics.landmark_distance(*pair, scorers.detector.topology)
     values |= scorers.pixels(mouths, target)
     values["jitter"] = metrics.jitter(clip.faces, real.faces, spec.mouth_box)
     values |= scorers.likeness(clip.faces, real.faces)
@@ -172,6 +174,7 @@ def _compare(
         visuals = make_clip_visuals(versions, versions, curves, speech, samples, spec)
         r, r_speech = values["r_own"], values.get(RANK_BY, math.nan)
         logger.info("%s: r %.2f, during speech %.2f", system, r, r_speech)
-    facts = {"file": str(clip.path), "num_frames": num_frames}
+    corpus = key.split("/")[0] if "/" in key else None
+    facts = {"corpus": corpus, "file": str(clip.path), "num_frames": num_frames}
     features = scorers.inception_features(clip.faces, real.faces)
     return ClipResult(key, system, facts, values, visuals, features)

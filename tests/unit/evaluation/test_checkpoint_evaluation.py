@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,36 @@ def test_evaluate_writes_a_report(bar_corpus: Path, checkpoint: Path, tmp_path: 
     assert cv2.imread(str(strips[0])).shape == (4 * 160, 10 * 176, 3)
 
 
+def test_several_corpora_have_a_table_of_their_own(
+    bar_corpus: Path, checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    second = tmp_path / "second"
+    shutil.copytree(bar_corpus, second)
+    chosen = options(generation="model", require_audio_dependence=False)
+    report = evaluate(checkpoint, [bar_corpus, second], tmp_path / "scores", chosen)
+    names = sorted([bar_corpus.name, "second"])
+    assert list(report["by_corpus"]) == names
+    for part in names:
+        assert {c: s["num_clips"] for c, s in report["by_corpus"][part].items()} == {
+            "seen": 2,
+            "unseen": 2,
+        }
+    assert report["groups"]["seen"]["num_clips"] == 4
+    assert [clip["corpus"] for clip in report["clips"]] == [bar_corpus.name] * 4 + ["second"] * 4
+    page = (tmp_path / "scores/report.html").read_text()
+    assert "<h2>By corpus</h2>" in page
+    assert re.search("second, .*unseen", page)
+    table = next(text for text in caplog.messages if text.startswith("corpus"))
+    assert [line.split()[:3] for line in table.splitlines()[1:]] == [
+        *([part, group, "2"] for part in names for group in ("seen", "unseen")),
+        *(["all", group, "4"] for group in ("seen", "unseen")),
+    ]
+    report = evaluate(checkpoint, second, tmp_path / "by", options(table_by="speaker"), None)
+    assert list(report["by_speaker"]) == ["ann", "ben", "cat"]
+    assert list(report["by_speaker"]["ben"]) == ["unseen"]
+
+
 def test_product_generation_is_default(bar_corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     report = evaluate(checkpoint, bar_corpus, tmp_path, options(max_clips=1), lip_prior=None)
     assert report["options"]["generation"] == "product"
@@ -156,10 +188,13 @@ def test_unusable_corpora_are_rejected(bar_corpus: Path, checkpoint: Path, tmp_p
     for name, message in (("bare", "no clip in val, test"), ("foreign", "fmax")):
         with pytest.raises(CorpusError, match=message):
             evaluate(checkpoint, tmp_path / name, tmp_path)
+    for corpora in ([], [bar_corpus, bar_corpus]):
+        with pytest.raises(UsageError, match="one or several folders of different names"):
+            evaluate(checkpoint, corpora, tmp_path)
 
 
 def test_invalid_options_are_rejected() -> None:
-    splits = {"splits": ["dev"]}, {"splits": []}
+    splits = {"splits": ["dev"]}, {"splits": []}, {"table_by": "colour"}
     numbers = {"max_clips": 0}, {"articulation": 4}, {"reference_frame": -1}, {"num_strips": -1}
     for values in (*splits, *numbers):
         with pytest.raises(UsageError, match=next(iter(values))):

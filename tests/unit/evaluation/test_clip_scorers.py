@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +16,13 @@ from torchvision.models import inception_v3
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.evaluation.scorers import syncnet
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers, SyncNetworkOptions
-from talkinghead.evaluation.scorers.closure_times import read_closure_times
 from talkinghead.evaluation.scorers.image_scorers import (
     FaceRecogniser,
     Inception,
     Lpips,
     frechet_distance,
 )
+from talkinghead.evaluation.scorers.sound_times import SoundTimes, read_sound_times
 from talkinghead.types import AVSpec, UInt8Array
 
 # fmt: off
@@ -155,11 +156,32 @@ def test_expert_of_another_spec_is_rejected() -> None:
         Scorers.build(ScorerOptions(), AVSpec(hop_length=160))
 
 
-def test_closure_times_are_read_from_a_table(tmp_path: Path) -> None:
-    path = tmp_path / "closures.csv"
+def test_sound_times_are_read_from_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "sounds.csv"
     path.write_text("clip,time_s\ns1/a,0.5\ns1/a,1.25\ns4/b,0.1\n")
-    assert read_closure_times(path) == {"s1/a": [0.5, 1.25], "s4/b": [0.1]}
-    path.write_text("name,time\na,b\n")
-    for wrong in (path, tmp_path / "missing.csv"):
+    expected = {"s1/a": SoundTimes([0.5, 1.25]), "s4/b": SoundTimes([0.1])}
+    assert read_sound_times(path) == expected
+    path.write_text("clip,time_s,sound\ns1/a,0.5,u\ns1/a,1.25,b\n")
+    assert read_sound_times(path) == {"s1/a": SoundTimes([1.25], [0.5])}
+    for text in ("name,time\na,b\n", "clip,time_s,sound\ns1/a,0.5,x\n", None):
+        path.unlink() if text is None else path.write_text(text)
         with pytest.raises(UsageError, match="columns clip and time_s"):
-            read_closure_times(wrong)
+            read_sound_times(path)
+
+
+def test_rates_of_sounds_use_opening_and_width() -> None:
+    detector = SimpleNamespace(topology="ibug68")
+    sounds = {"a": SoundTimes([0.42], [0.82])}
+    scorers = Scorers(AVSpec(), detector, sounds=sounds)  # type: ignore[arg-type]
+    points = np.zeros((50, 68, 2), np.float32)
+    points[:, 45, 0], points[:, 54, 0] = 100, 50
+    narrow, closed = points.copy(), np.full(50, 0.3, np.float32)
+    narrow[20, 54, 0], closed[10] = 40, 0
+    narrow[:3, 54, 0], closed[:3] = 40, 0
+    still = np.full(50, 0.3, np.float32)
+    still[30:] = 0.0
+    values = scorers.sound_rates("a", narrow, points, (still, closed))
+    rates = {"closure_rate": 0, "closure_rate_real": 1, "rounding_rate": 1}
+    assert {name: values[name] for name in rates} == rates
+    assert math.isnan(values["rounding_rate_real"])  # The real width is constant.
+    assert scorers.sound_rates("b", narrow, points, (still, closed)) == {}

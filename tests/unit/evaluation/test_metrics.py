@@ -13,7 +13,7 @@ from helpers.small_predictor import Detector
 
 from talkinghead.evaluation import metrics
 from talkinghead.evaluation.metrics.mouth_metrics import MOUTH_POINTS
-from talkinghead.features.faces.alignment import mouth_opening
+from talkinghead.features.faces.alignment import LIP_POINTS, mouth_opening
 from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.types import AVSpec, Box
 
@@ -62,15 +62,72 @@ def test_closure_rate_counts_closed_frames_near_the_sounds() -> None:
     assert math.isnan(metrics.closure_rate(opening * 0, [0.42], fps))
 
 
+def test_rounding_rate_counts_narrow_frames_near_the_sounds() -> None:
+    width = np.linspace(0.5, 0.6, 50, dtype=np.float32)
+    fps = Fraction(25)
+    # The width is in the lowest quarter of its range in the first 13 frames.
+    assert metrics.rounding_rate(width, [0.2, 0.4, 0.7, 1.5], fps) == 0.5
+    assert math.isnan(metrics.rounding_rate(width * NAN, [0.2], fps))
+
+
 def test_correlation_in_step_ignores_a_constant_offset() -> None:
     real = np.random.default_rng(0).normal(size=80).astype(np.float32)
     late = np.concatenate([np.zeros(3, np.float32), real[:-3]])
-    assert metrics.correlation_in_step(late, real) == (pytest.approx(1.0), 3)
-    assert metrics.correlation_in_step(real, late)[1] == -3
-    r, shift = metrics.correlation_in_step(real, real)
+    assert metrics.correlation_in_step(late, real)[:2] == (pytest.approx(1.0), 3)
+    assert metrics.correlation_in_step(real, late).frames == -3
+    r, shift, _ = metrics.correlation_in_step(real, real)
     assert (r, shift) == (pytest.approx(1.0), 0)
-    assert metrics.correlation_in_step(np.roll(real, 20), real)[0] < 0.5
-    assert math.isnan(metrics.correlation_in_step(real * NAN, real)[0])
+    assert metrics.correlation_in_step(np.roll(real, 20), real).r < 0.5
+    assert math.isnan(metrics.correlation_in_step(real * NAN, real).r)
+
+
+def test_standard_error_of_the_shift() -> None:
+    real = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    assert metrics.correlation_in_step(real, real).standard_error == pytest.approx(0, abs=0.05)
+    # One half is in step and the other is 4 frames late: leaving out either half gives 4 or 0.
+    drifting = np.concatenate([real[:50], real[46:96]])
+    error = metrics.correlation_in_step(drifting, real).standard_error
+    assert error == pytest.approx(2, abs=0.1)
+    assert math.isnan(metrics.correlation_in_step(real[:60], real[:60]).standard_error)
+
+
+@pytest.mark.parametrize(("topology", "eyes"), [("mesh468", (33, 263)), ("ibug68", (36, 45))])
+def test_lip_shape_scores_ignore_the_rest_shape(topology: str, eyes: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    real = np.repeat(rng.normal(size=(1, 468, 2)), 9, axis=0).astype(np.float32)
+    real[:, eyes[0]], real[:, eyes[1]] = (0, 0), (50, 0)
+    lips = list(LIP_POINTS[topology])
+    motion = np.zeros((9, 1, 2), np.float32)
+    motion[:4, 0], motion[5:, 0] = (3, 4), (-3, -4)
+    other = real + rng.normal(size=(1, 468, 2)).astype(np.float32)
+    other[:, list(eyes)] = real[:, list(eyes)]
+    real[:, lips] += motion
+    half = other.copy()
+    half[:, lips] += motion / 2
+    shapes = [metrics.lip_shape_motion(points, topology) for points in (half, other, real)]
+    # Eight of nine frames differ by half of 5 pixels; the eyes are 50 pixels apart.
+    assert metrics.lip_shape_error(shapes[0], shapes[2]) == pytest.approx(8 / 9 * 0.05, rel=1e-3)
+    assert metrics.lip_shape_correlation(shapes[0], shapes[2]) == pytest.approx(1, abs=1e-4)
+    assert metrics.lip_shape_correlation(-shapes[0], shapes[2]) == pytest.approx(-1, abs=1e-4)
+    still = shapes[1] * 0
+    assert metrics.lip_shape_correlation(still, shapes[2]) == 0
+    assert math.isnan(metrics.lip_shape_correlation(shapes[2], still))
+    no_face = metrics.lip_shape_motion(real[:, :0], topology)
+    assert math.isnan(metrics.lip_shape_error(no_face, shapes[2]))
+    assert math.isnan(metrics.lip_shape_correlation(no_face, shapes[2]))
+
+
+def test_width_is_measured_between_the_corners() -> None:
+    for topology, eyes, corners in (
+        ("mesh468", (33, 263), (61, 291)),
+        ("ibug68", (36, 45), (48, 54)),
+    ):
+        points = np.zeros((2, 468, 2), np.float32)
+        points[:, eyes[1]] = (100, 0)
+        points[0, corners[1]], points[1, corners[1]] = (50, 0), (30, 40)
+        points[1, corners[0]] = (30, 0)
+        assert metrics.width_series(points, topology) == pytest.approx([0.5, 0.4]), topology
+    assert np.isnan(metrics.width_series(points[:, :0], topology)).all()
 
 
 def test_relative_opening_is_measured_in_the_real_range() -> None:
@@ -174,11 +231,15 @@ def test_torchmetrics_classes_average_over_clips() -> None:
         metrics.LipSyncDistance(): (same, same, 0),
         metrics.LipSyncConfidence(): (same, same, math.sqrt(2)),
         metrics.LipLandmarkDistance("ibug68"): (points, points, 0),
+        metrics.InStepMouthOpeningCorrelation(): (wave.roll(2), wave, 1),
+        metrics.MouthWidthCorrelation("ibug68"): (points, points, 1),
+        metrics.LipShapeError("ibug68"): (points, points, 0),
+        metrics.LipShapeCorrelation("ibug68"): (points, points, 1),
         metrics.RelativeMouthOpening(): (torch.full((5,), 0.5), torch.linspace(0, 1, 101), 0.5),
     }
     for metric, (generated, real, expected) in clips.items():
         metric.update(generated, real)
-        assert float(metric.compute()) == pytest.approx(expected), type(metric)
+        assert float(metric.compute()) == pytest.approx(expected, abs=2e-3), type(metric)
 
 
 def test_bootstrap_interval() -> None:

@@ -15,6 +15,7 @@ from talkinghead.data.synthetic_clips import write_synthetic_clip
 from talkinghead.evaluation.checkpoint_evaluation import EvaluationOptions, evaluate
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
 from talkinghead.evaluation.scorers.clip_scorers import Scorers
+from talkinghead.evaluation.scorers.sound_times import SoundTimes
 from talkinghead.evaluation.scorers.syncnet import SyncNet
 from talkinghead.evaluation.system_scores import ScoreOptions, score_systems
 from talkinghead.features.faces.detector import FaceDetector, build_detector
@@ -25,8 +26,8 @@ class _AnyClip(dict[str, Any]):
     def __contains__(self, clip: object) -> bool:
         return True
 
-    def __missing__(self, clip: str) -> list[float]:
-        return [0.2]
+    def __missing__(self, clip: str) -> SoundTimes:
+        return SoundTimes([0.2], [0.2])
 
 
 class StubInception:

@@ -114,6 +114,15 @@ def test_bad_file_is_reported_and_skipped(tmp_path: Path) -> None:
         score_systems(tmp_path / "made", tmp_path / "real", tmp_path / "o", QUICK)
 
 
+def test_first_folder_is_the_corpus(tmp_path: Path) -> None:
+    for name in ("a/x", "b/x", "b/y"):
+        write_synthetic_clip(tmp_path / f"real/{name}.mp4", 1, sample_rate=None)
+        shutil.copytree(tmp_path / "real", tmp_path / "made", dirs_exist_ok=True)
+    report = score_systems(tmp_path / "made", tmp_path / "real", tmp_path / "o", QUICK)
+    counts = {part: table["made"]["num_clips"] for part, table in report["by_corpus"].items()}
+    assert counts == {"a": 1, "b": 2}
+
+
 def touch(root: Path, *names: str) -> Path:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

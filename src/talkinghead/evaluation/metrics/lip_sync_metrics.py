@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from talkinghead.evaluation.metrics.lip_shape_metrics import (
+    lip_shape_correlation,
+    lip_shape_error,
+    lip_shape_motion,
+    width_series,
+)
 from talkinghead.evaluation.metrics.mouth_metrics import (
+    correlation_in_step,
     landmark_distance,
     opening_correlation,
     relative_opening,
@@ -111,6 +118,74 @@ class MouthOpeningCorrelation(ClipMean):
         super().__init__(opening_correlation)
 
 
+class InStepMouthOpeningCorrelation(ClipMean):
+    """Largest r of the generated and the real mouth opening [T]; see `correlation_in_step`.
+
+    Example:
+        >>> metric = InStepMouthOpeningCorrelation()
+        >>> real = torch.sin(torch.arange(50.0))
+        >>> metric.update(real.roll(2)[2:], real[2:])
+        >>> round(float(metric.compute()), 3)
+        1.0
+    """
+
+    higher_is_better = True
+
+    def __init__(self, max_shift: int = 5) -> None:
+        super().__init__(_in_step_r, max_shift=max_shift)
+
+
+class MouthWidthCorrelation(ClipMean):
+    """Pearson's r of the mouth width of generated and real landmarks [T, P, 2]; see `width_series`.
+
+    Example:
+        >>> metric = MouthWidthCorrelation("ibug68")
+        >>> points = torch.rand(9, 68, 2)
+        >>> metric.update(points, points)
+        >>> round(float(metric.compute()), 3)
+        1.0
+    """
+
+    higher_is_better = True
+
+    def __init__(self, topology: str = "mesh468") -> None:
+        super().__init__(_width_r, topology=topology)
+
+
+class LipShapeError(ClipMean):
+    """Error of the lip motion of generated and real landmarks [T, P, 2]; see `lip_shape_error`.
+
+    Example:
+        >>> metric = LipShapeError("ibug68")
+        >>> points = torch.rand(9, 68, 2)
+        >>> metric.update(points, points)
+        >>> float(metric.compute())
+        0.0
+    """
+
+    higher_is_better = False
+
+    def __init__(self, topology: str = "mesh468") -> None:
+        super().__init__(_lip_shape_score, score=lip_shape_error, topology=topology)
+
+
+class LipShapeCorrelation(ClipMean):
+    """Correlation of the lip motion of landmarks [T, P, 2]; see `lip_shape_correlation`.
+
+    Example:
+        >>> metric = LipShapeCorrelation("ibug68")
+        >>> points = torch.rand(9, 68, 2)
+        >>> metric.update(points, points)
+        >>> round(float(metric.compute()), 3)
+        1.0
+    """
+
+    higher_is_better = True
+
+    def __init__(self, topology: str = "mesh468") -> None:
+        super().__init__(_lip_shape_score, score=lip_shape_correlation, topology=topology)
+
+
 class RelativeMouthOpening(ClipMean):
     """Median generated opening [T] relative to the real range [T]; see `relative_opening`.
 
@@ -178,3 +253,20 @@ class LipSyncConfidence(ClipMean):
 
 def _sync_score(audio: FloatArray, video: FloatArray, max_shift: int, name: str) -> float:
     return float(getattr(sync_scores(audio, video, max_shift), name))
+
+
+def _in_step_r(generated: FloatArray, real: FloatArray, max_shift: int) -> float:
+    return correlation_in_step(generated, real, max_shift).r
+
+
+def _width_r(generated: FloatArray, real: FloatArray, topology: str) -> float:
+    return opening_correlation(width_series(generated, topology), width_series(real, topology))
+
+
+def _lip_shape_score(
+    generated: FloatArray,
+    real: FloatArray,
+    score: Callable[[FloatArray, FloatArray], float],
+    topology: str,
+) -> float:
+    return score(lip_shape_motion(generated, topology), lip_shape_motion(real, topology))

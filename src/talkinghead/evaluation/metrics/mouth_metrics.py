@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -15,6 +16,7 @@ from torch import Tensor
 from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.faces.mouth_motion import BoolArray, pearson
 from talkinghead.features.mel import MEL_SILENCE
+from talkinghead.sync.lip_offset import measure_lip_offset
 from talkinghead.types import AVSpec, FloatArray
 
 # fmt: off
@@ -35,7 +37,7 @@ _EYE_CORNERS = {"mesh468": (33, 263), "ibug68": (36, 45)}
 _SPEECH_LEVEL = 0.4
 _MIN_RANGE = 0.8  # 10 dB in units of the log-mel.
 _MIN_PAUSE = 5
-_CLOSED = 0.15
+_CLOSED, _ROUNDED = 0.15, 0.25
 
 
 def opening_correlation(
@@ -55,24 +57,50 @@ def opening_correlation(
     return 0.0 if known.sum() >= 3 and np.ptp(real[known]) > np.ptp(generated[known]) else r
 
 
+class InStepCorrelation(NamedTuple):
+    """Correlation of two openings at the best shift.
+
+    Attributes:
+        r: the largest Pearson's r over the shifts.
+        frames: the shift, positive if the generated mouth is later than the real one.
+        standard_error: uncertainty of the shift in frames, from estimates that leave out one block
+            of two seconds each (jackknife); NaN for clips of less than three seconds.
+    """
+
+    r: float
+    frames: int
+    standard_error: float
+
+
 def correlation_in_step(
     generated: FloatArray, real: FloatArray, max_shift: int = 5
-) -> tuple[float, int]:
+) -> InStepCorrelation:
     """Return the largest r of the openings [T] over shifts, and its shift in frames.
 
     A constant offset between the audio and the frames of the real video does not count against the
-    generated video. The shift is positive if the generated mouth is later than the real one. Each
-    shift must leave at least half of the frames.
+    generated video. Each shift must leave at least half of the frames.
     """
     size = min(len(generated), len(real))
     max_shift = min(max_shift, size // 2)
     best, shift = opening_correlation(generated[:size], real[:size]), 0
     for late in range(-max_shift, max_shift + 1):
-        early, ahead = max(0, late), max(0, -late)
-        r = opening_correlation(generated[early : size - ahead], real[ahead : size - early])
+        r = opening_correlation(*in_step(generated, real, late))
         if r > best:
             best, shift = r, late
-    return best, shift
+    error = measure_lip_offset([(generated, real)], max_shift).standard_error
+    return InStepCorrelation(best, shift, error if np.isfinite(error) else float("nan"))
+
+
+def in_step(
+    generated: FloatArray, real: FloatArray, num_frames: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the frames of two series [T, ...] that coincide at a shift.
+
+    The shift is positive if the generated series is later than the real one.
+    """
+    size = min(len(generated), len(real))
+    early, ahead = max(0, num_frames), max(0, -num_frames)
+    return generated[early : size - ahead], real[ahead : size - early]
 
 
 def relative_opening(generated: FloatArray, real: FloatArray) -> float:
@@ -106,20 +134,39 @@ def closure_rate(
     Returns:
         The share, or NaN if no sound has a frame with a known opening, or the opening is constant.
     """
-    known = np.isfinite(opening)
+    return _share_of_small_values(opening, closures_s, fps, window_s, _CLOSED)
+
+
+def rounding_rate(
+    width: FloatArray, sounds_s: Sequence[float], fps: Fraction, window_s: float = 0.04
+) -> float:
+    """Return the fraction of rounded sounds (w, u, o) at which the mouth is narrow.
+
+    The mouth is narrow if its width, in a frame whose middle is within `window_s` of the sound,
+    exceeds the clip's 5th percentile by less than 25 % of the distance to the 95th. See
+    `closure_rate` for the arguments.
+    """
+    return _share_of_small_values(width, sounds_s, fps, window_s, _ROUNDED)
+
+
+def _share_of_small_values(
+    series: FloatArray, times_s: Sequence[float], fps: Fraction, window_s: float, limit: float
+) -> float:
+    """Return the fraction of times near which a series [T] is small in its own range."""
+    known = np.isfinite(series)
     if not known.any():
         return float("nan")
-    low, high = np.percentile(opening[known], [5, 95])
+    low, high = np.percentile(series[known], [5, 95])
     if high <= low:
         return float("nan")
-    middles_s = (np.arange(len(opening)) + 0.5) / float(fps)
+    middles_s = (np.arange(len(series)) + 0.5) / float(fps)
     smallest = []
-    for time_s in closures_s:
+    for time_s in times_s:
         near = known & (np.abs(middles_s - time_s) <= window_s + 1e-6)
         if near.any():
-            smallest.append(float(opening[near].min()))
-    limit = low + _CLOSED * (high - low)
-    return float(np.mean(np.array(smallest) < limit)) if smallest else float("nan")
+            smallest.append(float(series[near].min()))
+    below = np.array(smallest) < low + limit * (high - low)
+    return float(np.mean(below)) if smallest else float("nan")
 
 
 def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> BoolArray:

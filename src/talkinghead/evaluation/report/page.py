@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import talkinghead
 from talkinghead.evaluation.report.clip_visuals import ClipVisuals
+from talkinghead.evaluation.report.overview import overview_rows, overview_scores
 from talkinghead.evaluation.report.results import ClipResult, Report
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE, ScoreInfo
 from talkinghead.types import FloatArray
@@ -77,6 +78,7 @@ def render_page(
         facts=facts,
         columns=[(name, colours[name], content[report.kind][name]) for name in report.columns],
         sections=_sections(report, content[report.kind], winners),
+        parts=_parts(report, content, colours) if report.parts else None,
         notes=report.header.get("left_out", ()),
         skipped=report.header.get("skipped", ()),
         visuals=[_show(rank, clip, report.fps, colours) for rank, clip in visuals],
@@ -102,6 +104,25 @@ def _sections(
             arrow = _ARROWS[info.better]
             rows.append({"name": name, "info": info, "arrow": arrow, "cells": cells})
     return [(key, list(part)) for key, part in groupby(rows, lambda row: row["info"].section)]
+
+
+def _parts(
+    report: Report, content: Mapping[str, Any], colours: Mapping[str, str]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the score names and the rows of the table by corpus or speaker."""
+    rows = overview_rows(report, content)
+    names = overview_scores(rows)
+    shown = [
+        {
+            "part": part,
+            "column": column,
+            "colour": colours[column],
+            "num_clips": summary["num_clips"],
+            "cells": [_cell(summary["scores"].get(n), CATALOGUE[n], False) for n in names],
+        }
+        for part, column, summary in rows
+    ]
+    return names, shown
 
 
 def _cell(interval: Mapping[str, Any] | None, info: ScoreInfo, is_best: bool) -> dict[str, Any]:

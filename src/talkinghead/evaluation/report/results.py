@@ -10,6 +10,7 @@ from typing import Any, Literal
 from talkinghead.evaluation.report.clip_visuals import ClipVisuals
 from talkinghead.types import FloatArray
 
+TableBy = Literal["corpus", "speaker"]
 RANK_BY = "r_own_speech"
 """The score that ranks the clips from best to worst."""
 
@@ -56,7 +57,9 @@ class Report:
         fps: frame rate of the visuals.
         reference_column: the column of the real videos.
         verdict: statement at the top of the page.
+        table_by: the fact of the clips by which the second table is divided.
         columns: names of the columns, in order.
+        parts: values of this fact, in order; empty if there are fewer than two.
     """
 
     kind: Literal["groups", "systems"]
@@ -65,12 +68,16 @@ class Report:
     fps: Fraction
     reference_column: str | None = None
     verdict: Verdict | None = None
+    table_by: TableBy = "corpus"
     columns: list[str] = field(init=False)
+    parts: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         columns = list(dict.fromkeys(clip.column for clip in self.clips))
         ordered = columns if self.kind == "systems" else sorted(columns)
         object.__setattr__(self, "columns", ordered)
+        found = {clip.facts.get(self.table_by) for clip in self.clips} - {None}
+        object.__setattr__(self, "parts", sorted(found) if len(found) > 1 else [])
 
     @property
     def systems(self) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from talkinghead.data.manifest import write_json
 from talkinghead.evaluation.metrics import Interval, bootstrap_interval
+from talkinghead.evaluation.report.overview import format_overview
 from talkinghead.evaluation.report.page import render_page
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
@@ -44,6 +45,13 @@ def write_report(report: Report, output_dir: Path, num_strips: int) -> dict[str,
         MediaError: a file cannot be written.
     """
     content: dict[str, Any] = {**report.header, report.kind: summarise(report)}
+    if report.parts:
+        content[f"by_{report.table_by}"] = {
+            part: summarise(
+                replace(report, clips=[c for c in report.clips if c.facts[report.table_by] == part])
+            )
+            for part in report.parts
+        }
     if report.kind == "systems":
         content["differences"] = differences(report.clips, report.systems)
     content["clips"] = [
@@ -66,6 +74,7 @@ def write_report(report: Report, output_dir: Path, num_strips: int) -> dict[str,
     page = render_page(report, content, shown, winners(report.clips, report.systems))
     with atomic_path(output_dir / PAGE_NAME) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    logger.info("%s", format_overview(report, content))
     logger.info("report: %s", output_dir / PAGE_NAME)
     return content
 

@@ -16,8 +16,8 @@ from talkinghead.errors import DependencyError, UsageError
 from talkinghead.evaluation import metrics
 from talkinghead.evaluation.clip_audio import ClipAudio
 from talkinghead.evaluation.scorers import syncnet
-from talkinghead.evaluation.scorers.closure_times import read_closure_times
 from talkinghead.evaluation.scorers.image_scorers import FaceRecogniser, Inception, Lpips
+from talkinghead.evaluation.scorers.sound_times import SoundTimes, read_sound_times
 from talkinghead.features.faces.alignment import LIP_POINTS, lip_motion
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.models.checkpoint import load_expert
@@ -82,7 +82,8 @@ class ScorerOptions:
         max_frames: Number of frames scored from the start of each clip; None for all.
         num_strips: Number of best clips and of worst clips in the report, per group or system.
         closures: CSV file with the times of the sounds p, b and m (columns clip and time_s), for
-            the closure rate; None skips it.
+            the closure rate, and, with a column sound, of w, u and o for the rounding rate; None
+            skips them.
         device: Device of the networks, such as cpu or cuda.
         num_threads: Number of torch threads; None for torch's default.
     """
@@ -120,7 +121,7 @@ class Scorers:
     identity: FaceRecogniser | None = None
     inception: Inception | None = None
     lip_prior: LipPrior | None = None
-    closures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    sounds: Mapping[str, SoundTimes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -170,8 +171,8 @@ class Scorers:
             inception = Inception(options.inception_path, options.device)
         detector = build_detector(options.detector)
         networks = (expert, sync_network, lpips, recogniser, inception)
-        closures = read_closure_times(Path(options.closures)) if options.closures else {}
-        return cls(spec, detector, *networks, lip_prior, closures, notes)
+        sounds = read_sound_times(Path(options.closures)) if options.closures else {}
+        return cls(spec, detector, *networks, lip_prior, sounds, notes)
 
     @property
     def input_features(self) -> tuple[str, ...]:
@@ -186,11 +187,12 @@ class Scorers:
         self, generated: FloatArray, real: FloatArray, speech: metrics.BoolArray | None
     ) -> dict[str, float]:
         """Return scores of the mouth opening [T] of a generated video and of the real video."""
-        r_in_step, step = metrics.correlation_in_step(generated, real)
+        best = metrics.correlation_in_step(generated, real)
         values = {
             "r_own": metrics.opening_correlation(generated, real),
-            "r_in_step": r_in_step,
-            "step_frames": float(step),
+            "r_in_step": best.r,
+            "step_frames": float(best.frames),
+            "step_error": best.standard_error,
             "motion_ratio": float(_known(generated).std() / max(_known(real).std(), 1e-8)),
             "opening_own": float(_known(generated).mean()),
             "opening_real": float(_known(real).mean()),
@@ -203,15 +205,48 @@ class Scorers:
             values["opening_pauses_real"] = float(_known(real[pauses]).mean())
         return values
 
-    def closure_rates(self, clip: str, generated: FloatArray, real: FloatArray) -> dict[str, float]:
-        """Return the closure rates of the openings [T], if the table has times for the clip."""
-        if clip not in self.closures:
-            return {}
-        times_s, fps = self.closures[clip], self.spec.fps
+    def lip_shape(
+        self, generated: FloatArray, real: FloatArray, step_frames: float
+    ) -> dict[str, float]:
+        """Return scores of the lip points at the shift with the largest r of the opening.
+
+        Args:
+            generated: landmarks in the canonical face, float [T, P, 2].
+            real: the same of the real video.
+            step_frames: the shift in frames; positive if the generated mouth is late.
+        """
+        topology, shift = self.detector.topology, int(step_frames)
+        width, motion = metrics.width_series, metrics.lip_shape_motion
+        widths = metrics.in_step(width(generated, topology), width(real, topology), shift)
+        ours, theirs = metrics.in_step(motion(generated, topology), motion(real, topology), shift)
         return {
-            "closure_rate": metrics.closure_rate(generated, times_s, fps),
-            "closure_rate_real": metrics.closure_rate(real, times_s, fps),
+            "r_width": metrics.opening_correlation(*widths),
+            "r_lip_shape": metrics.lip_shape_correlation(ours, theirs),
+            "lip_shape_error": metrics.lip_shape_error(ours, theirs),
         }
+
+    def sound_rates(
+        self, clip: str, generated: FloatArray, real: FloatArray, openings: Sequence[FloatArray]
+    ) -> dict[str, float]:
+        """Return the closure and rounding rates, if the sounds of the clip are known.
+
+        Args:
+            clip: name of the clip in the table of sounds.
+            generated: landmarks in the canonical face, float [T, P, 2].
+            real: the same of the real video.
+            openings: generated and real mouth opening [T].
+        """
+        if clip not in self.sounds:
+            return {}
+        sounds, fps, values = self.sounds[clip], self.spec.fps, dict[str, float]()
+        for suffix, points, opening in zip(("", "_real"), (generated, real), openings, strict=True):
+            width = metrics.width_series(points, self.detector.topology)
+            closure = metrics.closure_rate(opening, sounds.closed_s, fps)
+            values[f"closure_rate{suffix}"] = closure
+            if sounds.rounded_s:
+                rate = metrics.rounding_rate(width, sounds.rounded_s, fps)
+                values[f"rounding_rate{suffix}"] = rate
+        return values
 
     def pixels(self, mouths: Tensor, target: Tensor) -> dict[str, float]:
         """Return image scores of mouths float [T, 3, H, W] in [0, 1]."""
