@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.server.server_app import create_app
 from talkinghead.live.server.server_settings import ServerSettings
-from talkinghead.live.session.session_pool import PoolFullError, PoolOptions, SessionLostError
+from talkinghead.live.session.process_handle import SessionLostError
+from talkinghead.live.session.session_pool import PoolFullError, PoolOptions
 
 BASE_URL, WS_URL = "http://localhost:8000", "ws://localhost:8000"
 

@@ -14,12 +14,8 @@ import pytest
 from helpers.live_parts import make_failing_predictor, tone_factory, write_face
 
 from talkinghead.errors import MediaError, UsageError
-from talkinghead.live.session.session_pool import (
-    PoolFullError,
-    PoolOptions,
-    SessionLostError,
-    SessionPool,
-)
+from talkinghead.live.session.process_handle import SessionLostError
+from talkinghead.live.session.session_pool import PoolFullError, PoolOptions, SessionPool
 from talkinghead.live.session.session_process import SessionSettings
 
 aiortc = pytest.importorskip("aiortc")

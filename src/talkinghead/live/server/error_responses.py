@@ -17,7 +17,8 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from talkinghead.errors import CheckpointError, DependencyError, SpeechError, TalkingHeadError
-from talkinghead.live.session.session_pool import PoolFullError, SessionLostError
+from talkinghead.live.session.process_handle import SessionLostError
+from talkinghead.live.session.session_pool import PoolClosedError, PoolFullError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ _TYPES = {
     503: "unavailable",
 }
 _INVALID = (RequestValidationError, WebSocketRequestValidationError)
-_UNAVAILABLE = (SpeechError, DependencyError, CheckpointError, PoolFullError)
+_UNAVAILABLE = (SpeechError, DependencyError, CheckpointError, PoolFullError, PoolClosedError)
 # Folders of an absolute path, but not of a URL or of a route of the API.
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?!v1/)(?:[^\s/:'\"]+/)+")
 

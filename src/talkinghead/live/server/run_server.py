@@ -62,10 +62,22 @@ def run_server(settings: ServerSettings, pool: SessionPool) -> None:
         ws_max_size=settings.max_message_bytes,
         timeout_graceful_shutdown=_STOP_TIMEOUT_S,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, pool)
     server.run(sockets=[listener])
     if not server.started:
         raise UsageError("the server could not be started; the log states the reason")
+
+
+class _Server(uvicorn.Server):
+    """A server that ends the sessions first, so that their WebSockets are closed with a reason."""
+
+    def __init__(self, config: uvicorn.Config, pool: SessionPool) -> None:
+        super().__init__(config)
+        self._pool = pool
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._pool.close()
+        await super().shutdown(sockets)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

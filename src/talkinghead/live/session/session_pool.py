@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import secrets
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import talkinghead.errors
-from talkinghead.errors import SpeechError, TalkingHeadError
-from talkinghead.live.session.session_process import (
-    SessionFactory,
-    SessionSettings,
-    run_session,
-)
+from talkinghead.errors import TalkingHeadError
+from talkinghead.live.session.process_handle import ProcessHandle
+from talkinghead.live.session.session_process import SessionFactory, SessionSettings
 
 log = logging.getLogger(__name__)
 
-_START_TIMEOUT_S, _CALL_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 60.0, 5.0
 _CHECK_EVERY_S = 1.0
 # Maximum number of events waiting for a subscriber; the oldest are dropped.
 _MAX_EVENTS = 256
@@ -46,8 +36,11 @@ class PoolFullError(TalkingHeadError):
         self.retry_after_s = retry_after_s
 
 
-class SessionLostError(TalkingHeadError):
-    """Error for a session whose process has ended."""
+class PoolClosedError(TalkingHeadError):
+    """Error if a session is created while the server shuts down."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down: try again when it has started again")
 
 
 @dataclass(frozen=True)
@@ -84,8 +77,9 @@ class SessionPool:
     def __init__(self, factory: SessionFactory, options: PoolOptions | None = None) -> None:
         self.factory, self.options = factory, options or PoolOptions()
         self.sessions: dict[str, SessionHandle] = {}
-        self._num_opening = 0
-        self._spare: asyncio.Task[_Process] | None = None
+        self._opening: set[asyncio.Task[SessionHandle]] = set()
+        self._is_closed = False
+        self._spare: asyncio.Task[ProcessHandle] | None = None
         self._check: asyncio.Task[None] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -97,7 +91,7 @@ class SessionPool:
     @property
     def num_free(self) -> int:
         """Number of sessions that can be created now."""
-        return self.max_sessions - len(self.sessions) - self._num_opening
+        return self.max_sessions - len(self.sessions) - len(self._opening)
 
     async def start(self) -> None:
         """Start the spare process and the supervision of the time limits.
@@ -110,14 +104,18 @@ class SessionPool:
             await self._replace_spare()
 
     async def close(self) -> None:
-        """Close all sessions and processes."""
+        """Close all sessions and processes; later sessions are refused."""
+        self._is_closed = True
         if self._check is not None:
             self._check.cancel()
-        closing = [session.close("shutdown") for session in self.sessions.values()]
-        if self._spare is not None:
-            closing.append(_discard(self._spare))
-            self._spare = None
-        await asyncio.gather(*closing, *self._stopping)
+        spare, self._spare = self._spare, None
+        starting = [*self._opening, *([] if spare is None else [spare])]
+        for task in starting:
+            task.cancel()
+        closing = [asyncio.create_task(one.close("shutdown")) for one in self.sessions.values()]
+        ended = await asyncio.gather(*starting, return_exceptions=True)
+        unused = [process.stop() for process in ended if isinstance(process, ProcessHandle)]
+        await asyncio.gather(*closing, *unused, *self._stopping)
 
     def get(self, session_id: str) -> SessionHandle | None:
         """Return an open session, or None."""
@@ -128,45 +126,57 @@ class SessionPool:
 
         Raises:
             PoolFullError: All sessions are in use.
+            PoolClosedError: The server shuts down.
             TalkingHeadError: The face or another part cannot be loaded.
         """
+        if self._is_closed:
+            raise PoolClosedError
         if self.num_free <= 0:
             raise PoolFullError(self.max_sessions, self._retry_after_s())
-        self._num_opening += 1
+        opening = asyncio.create_task(self._open(settings, face))
+        self._opening.add(opening)
         try:
-            process = await self._take_process()
-            session = SessionHandle(process, self)
-            try:
-                session.video = await session.call("open", face=str(face), settings=settings)
-            except BaseException:
-                await process.stop()
-                raise
+            session = await opening
+        except asyncio.CancelledError:
+            if self._is_closed:
+                raise PoolClosedError from None
+            raise
         finally:
-            self._num_opening -= 1
-        self.sessions[session.id] = session
+            self._opening.discard(opening)
         if self.options.spare and self.num_free > 0:
-            self._spare = self._spare or asyncio.create_task(_Process.start(self.factory))
+            self._spare = self._spare or asyncio.create_task(ProcessHandle.start(self.factory))
         return session
 
-    def remove(self, session: SessionHandle, process: _Process) -> None:
+    def remove(self, session: SessionHandle, process: ProcessHandle) -> None:
         """Remove an ended session, end its process, and start a spare process if necessary."""
         self.sessions.pop(session.id, None)
         stopping = asyncio.create_task(process.stop())
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)
-        if self.options.spare and self._check is not None and not self._check.done():
-            self._spare = self._spare or asyncio.create_task(_Process.start(self.factory))
+        if self.options.spare and not self._is_closed:
+            self._spare = self._spare or asyncio.create_task(ProcessHandle.start(self.factory))
 
-    async def _take_process(self) -> _Process:
+    async def _open(self, settings: SessionSettings, face: Path) -> SessionHandle:
+        process = await self._take_process()
+        session = SessionHandle(process, self)
+        try:
+            session.video = await session.call("open", face=str(face), settings=settings)
+        except BaseException:
+            await process.stop()
+            raise
+        self.sessions[session.id] = session
+        return session
+
+    async def _take_process(self) -> ProcessHandle:
         spare, self._spare = self._spare, None
         if spare is not None:
             process = await spare
             if process.is_alive:
                 return process
-        return await _Process.start(self.factory)
+        return await ProcessHandle.start(self.factory)
 
     async def _replace_spare(self) -> None:
-        self._spare = asyncio.create_task(_Process.start(self.factory))
+        self._spare = asyncio.create_task(ProcessHandle.start(self.factory))
         await asyncio.shield(self._spare)
 
     def _retry_after_s(self) -> float:
@@ -191,7 +201,7 @@ class SessionHandle:
         video: Width, height and frame rate of the video.
     """
 
-    def __init__(self, process: _Process, pool: SessionPool) -> None:
+    def __init__(self, process: ProcessHandle, pool: SessionPool) -> None:
         self.id = secrets.token_urlsafe(16)
         self.created_s = self._used_s = self._connected_s = self._stats_s = time.monotonic()
         self.video: dict[str, Any] = {}
@@ -273,128 +283,7 @@ class SessionHandle:
         self._pool.remove(self, self._process)
 
 
-class _Process:
-    """A session process and the connection to it."""
-
-    def __init__(self, factory: SessionFactory) -> None:
-        self.on_event: Callable[[dict[str, Any]], None] = lambda event: None
-        self.on_end: Callable[[], None] = lambda: None
-        self._ids = count()
-        self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.stopped = asyncio.Event()
-        self._send_lock = threading.Lock()
-        self._folder = TemporaryDirectory(prefix="talkinghead-session-")
-        context = multiprocessing.get_context("spawn")
-        self._connection, self._remote = context.Pipe()
-        self._process = context.Process(
-            target=run_session,
-            args=(self._remote, factory, Path(self._folder.name)),
-            name="talkinghead-session",
-        )
-
-    @classmethod
-    async def start(cls, factory: SessionFactory) -> _Process:
-        """Start a process, and wait until it has loaded its models."""
-        self = cls(factory)
-        await asyncio.to_thread(self._process.start)
-        self._remote.close()
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._receive, args=(loop,), name="session", daemon=True).start()
-        try:
-            await asyncio.wait_for(asyncio.shield(self._ready), _START_TIMEOUT_S)
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.is_alive()
-
-    async def call(self, op: str, arguments: dict[str, Any]) -> Any:
-        """Run an operation and return its result."""
-        number = next(self._ids)
-        future = self._calls[number] = asyncio.get_running_loop().create_future()
-        try:
-            await asyncio.to_thread(self._send, op, arguments, number)
-            return await asyncio.wait_for(future, _CALL_TIMEOUT_S)
-        except TimeoutError as error:
-            raise SpeechError(f"{op} took longer than {_CALL_TIMEOUT_S:g} s: try again") from error
-        finally:
-            self._calls.pop(number, None)
-
-    def post(self, op: str, arguments: dict[str, Any]) -> None:
-        """Run an operation without waiting for its result."""
-        self._send(op, arguments, next(self._ids))
-
-    async def stop(self) -> None:
-        """End the process, kill it if it does not end in time, and set `stopped`."""
-        with suppress(TalkingHeadError):
-            self._send("close", {}, next(self._ids))
-        process = self._process
-        await asyncio.to_thread(process.join, _STOP_TIMEOUT_S)
-        if process.is_alive():
-            process.kill()
-            await asyncio.to_thread(process.join)
-        with suppress(OSError):
-            self._connection.close()
-        await asyncio.to_thread(self._folder.cleanup)
-        self.stopped.set()
-
-    def _send(self, op: str, arguments: dict[str, Any], number: int) -> None:
-        try:
-            with self._send_lock:
-                self._connection.send({"op": op, "arguments": arguments, "id": number})
-        except OSError as error:
-            raise _lost() from error
-
-    def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Pass messages to the event loop until the process ends; runs in a thread."""
-        with suppress(EOFError, OSError):
-            while True:
-                message = self._connection.recv()
-                loop.call_soon_threadsafe(self._dispatch, message)
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._end)
-
-    def _dispatch(self, message: dict[str, Any]) -> None:
-        if "event" in message:
-            self.on_event(message["event"])
-            return
-        future = self._ready if "ready" in message else self._calls.get(message["answer_to"])
-        if future is None or future.done():
-            return
-        if "error" in message:
-            future.set_exception(_error(message["kind"], message["error"]))
-        else:
-            future.set_result(message.get("result"))
-
-    def _end(self) -> None:
-        for future in (self._ready, *self._calls.values()):
-            if not future.done():
-                future.set_exception(_lost())
-        # Retrieve the exception, because asyncio logs exceptions that are never retrieved.
-        self._ready.exception()
-        self.on_end()
-
-
-def _lost() -> SessionLostError:
-    return SessionLostError("the process of the session has ended: create another session")
-
-
-def _error(kind: str, message: str) -> Exception:
-    cls = getattr(talkinghead.errors, kind, None) if kind else RuntimeError
-    return cls(message) if cls is not None else TalkingHeadError(message)
-
-
 def _put(events: asyncio.Queue[Any], event: dict[str, Any] | None) -> None:
     if events.full():
         events.get_nowait()
     events.put_nowait(event)
-
-
-async def _discard(spare: asyncio.Task[_Process]) -> None:
-    with suppress(TalkingHeadError, TimeoutError):
-        await (await spare).stop()

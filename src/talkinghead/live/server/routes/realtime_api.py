@@ -25,11 +25,12 @@ from talkinghead.live.server.routes.sessions_api import (
     NewSession,
     Pool,
     Session,
+    relay_events,
     run_until_first,
 )
 from talkinghead.live.server.routes.stream_api import ClientMessages, temporary_session
 from talkinghead.live.server.server_settings import ServerSettings, Settings
-from talkinghead.live.session.session_pool import SessionLostError
+from talkinghead.live.session.process_handle import SessionLostError
 
 SAMPLE_RATE = 24_000
 
@@ -148,37 +149,34 @@ class RealtimeConnection:
     async def relay(self) -> None:
         """Send the events of the session until it ends."""
         await self.send("session.created", session=self._resource())
-        async for event in self._session.handle.subscribe():
-            match event:
-                case {"type": "frame", "reply": int(), "audio": bytes() as audio} if audio:
-                    response = await self._in_progress()
-                    delta = base64.b64encode(audio).decode()
-                    await self.send("response.output_audio.delta", **response.position, delta=delta)
-                    response.is_played = event["is_reply_end"]
-                    await self._end_response(response)
-                case {"type": "transcript", "role": "assistant", "text": str() as text}:
-                    response = await self._in_progress()
-                    delta = f" {text}" if response.texts else text
-                    response.texts.append(text)
-                    name = "response.output_audio_transcript.delta"
-                    await self.send(name, **response.position, delta=delta)
-                case {
-                    "type": "transcript",
-                    "role": "user",
-                    "text": str() as text,
-                    "is_final": True,
-                }:
-                    await self._end_transcription(text)
-                case {"type": "state", "state": str() as state}:
-                    await self._change_state(state)
-                case {"type": "reply_end", "interrupted": bool() as interrupted}:
-                    response = await self._in_progress()
-                    response.interrupted = interrupted
-                    await self._end_response(response)
-                case {"type": "error", "message": str() as message}:
-                    error = {"type": "server_error", "message": message}
-                    await self.send("error", error=error)
-        await self._websocket.close(1000)
+        await relay_events(self._session, self._websocket, self._relay)
+
+    async def _relay(self, event: dict[str, Any]) -> None:
+        """Send the realtime events that correspond to an event of the session."""
+        match event:
+            case {"type": "frame", "reply": int(), "audio": bytes() as audio} if audio:
+                response = await self._in_progress()
+                delta = base64.b64encode(audio).decode()
+                await self.send("response.output_audio.delta", **response.position, delta=delta)
+                response.is_played = event["is_reply_end"]
+                await self._end_response(response)
+            case {"type": "transcript", "role": "assistant", "text": str() as text}:
+                response = await self._in_progress()
+                delta = f" {text}" if response.texts else text
+                response.texts.append(text)
+                name = "response.output_audio_transcript.delta"
+                await self.send(name, **response.position, delta=delta)
+            case {"type": "transcript", "role": "user", "text": str() as text, "is_final": True}:
+                await self._end_transcription(text)
+            case {"type": "state", "state": str() as state}:
+                await self._change_state(state)
+            case {"type": "reply_end", "interrupted": bool() as interrupted}:
+                response = await self._in_progress()
+                response.interrupted = interrupted
+                await self._end_response(response)
+            case {"type": "error", "message": str() as message}:
+                error = {"type": "server_error", "message": message}
+                await self.send("error", error=error)
 
     async def _handle(self, event: dict[str, Any]) -> None:
         """Handle one event of the client."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import wave
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,9 @@ from talkinghead.live.session.session_pool import SessionHandle, SessionPool
 from talkinghead.live.session.session_process import SessionSettings
 
 MAX_PERSONA_CHARS = 4000
+
+# Close codes of WebSockets by the reason of the end of their session, if it is not 1000 (normal).
+_CLOSE_CODES = {"shutdown": 1001, "crashed": 1011}
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
@@ -271,17 +274,26 @@ async def events(websocket: WebSocket, session: Existing) -> None:
     """Send the events of a session as JSON messages, until the session or the client ends."""
     await websocket.accept()
 
-    async def send() -> None:
-        async for event in session.handle.subscribe():
-            if event["type"] != "frame":
-                await websocket.send_json(event)
-        await websocket.close(1000)
+    async def send(event: dict[str, Any]) -> None:
+        if event["type"] != "frame":
+            await websocket.send_json(event)
 
     async def wait_for_end() -> None:
         while (await websocket.receive())["type"] != "websocket.disconnect":
             pass
 
-    await run_until_first(send(), wait_for_end())
+    await run_until_first(relay_events(session, websocket, send), wait_for_end())
+
+
+async def relay_events(
+    session: Session, websocket: WebSocket, send: Callable[[dict[str, Any]], Awaitable[None]]
+) -> None:
+    """Send the events of a session until it ends, and close the WebSocket."""
+    reason = ""
+    async for event in session.handle.subscribe():
+        await send(event)
+        reason = event["reason"] if event["type"] == "closed" else ""
+    await websocket.close(_CLOSE_CODES.get(reason, 1000), reason)
 
 
 async def run_until_first(*coroutines: Coroutine[Any, Any, None]) -> None:

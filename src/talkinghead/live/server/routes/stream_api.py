@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, WebSocket
@@ -18,9 +19,16 @@ from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.live.server.access import RateLimiter
 from talkinghead.live.server.avatar_library import AvatarLibrary, Library
 from talkinghead.live.server.error_responses import ClientError
-from talkinghead.live.server.routes.sessions_api import NewSession, Pool, Session, run_until_first
+from talkinghead.live.server.routes.sessions_api import (
+    NewSession,
+    Pool,
+    Session,
+    relay_events,
+    run_until_first,
+)
 from talkinghead.live.server.server_settings import ServerSettings, Settings
-from talkinghead.live.session.session_pool import SessionLostError, SessionPool
+from talkinghead.live.session.process_handle import SessionLostError
+from talkinghead.live.session.session_pool import SessionPool
 
 router = APIRouter(prefix="/v1")
 
@@ -127,22 +135,21 @@ async def stream(
         await websocket.send_json(start)
         await session.call("stream", **output)
         await run_until_first(
-            _send(websocket, session), _receive(websocket, session, messages, query.sample_rate)
+            relay_events(session, websocket, partial(_send, websocket)),
+            _receive(websocket, session, messages, query.sample_rate),
         )
 
 
-async def _send(websocket: WebSocket, session: Session) -> None:
-    """Send all events, and frames with their audio and image, until the session ends."""
-    async for event in session.handle.subscribe():
-        if event["type"] != "frame":
-            await websocket.send_json(event)
-            continue
-        audio, image = event["audio"], event["image"]
-        header = {key: value for key, value in event.items() if key not in ("audio", "image")}
-        header |= {"num_samples": len(audio) // 2, "num_image_bytes": len(image)}
-        await websocket.send_json(header)
-        await websocket.send_bytes(audio + image)
-    await websocket.close(1000)
+async def _send(websocket: WebSocket, event: dict[str, Any]) -> None:
+    """Send an event; a frame as its header, and a binary message with its audio and image."""
+    if event["type"] != "frame":
+        await websocket.send_json(event)
+        return
+    audio, image = event["audio"], event["image"]
+    header = {key: value for key, value in event.items() if key not in ("audio", "image")}
+    header |= {"num_samples": len(audio) // 2, "num_image_bytes": len(image)}
+    await websocket.send_json(header)
+    await websocket.send_bytes(audio + image)
 
 
 async def _receive(

@@ -1,0 +1,145 @@
+"""The parent's end of a session process: start, operations, events and end."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import talkinghead.errors
+from talkinghead.errors import SpeechError, TalkingHeadError
+from talkinghead.live.session.session_process import SessionFactory, run_session
+
+_START_TIMEOUT_S, _CALL_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 60.0, 5.0
+
+
+class SessionLostError(TalkingHeadError):
+    """Error for a session whose process has ended."""
+
+
+class ProcessHandle:
+    """A session process and the connection to it."""
+
+    def __init__(self, factory: SessionFactory) -> None:
+        self.on_event: Callable[[dict[str, Any]], None] = lambda event: None
+        self.on_end: Callable[[], None] = lambda: None
+        self._ids = count()
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self.stopped = asyncio.Event()
+        self._send_lock = threading.Lock()
+        self._folder = TemporaryDirectory(prefix="talkinghead-session-")
+        context = multiprocessing.get_context("spawn")
+        self._connection, self._remote = context.Pipe()
+        self._process = context.Process(
+            target=run_session,
+            args=(self._remote, factory, Path(self._folder.name)),
+            name="talkinghead-session",
+        )
+
+    @classmethod
+    async def start(cls, factory: SessionFactory) -> ProcessHandle:
+        """Start a process, and wait until it has loaded its models."""
+        self = cls(factory)
+        starting = asyncio.create_task(asyncio.to_thread(self._start))
+        try:
+            await asyncio.shield(starting)
+            await asyncio.wait_for(asyncio.shield(self._ready), _START_TIMEOUT_S)
+        except BaseException:
+            await asyncio.wait([starting])
+            await self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
+        self._process.start()
+        self._remote.close()
+        threading.Thread(target=self._receive, name="session", daemon=True).start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    async def call(self, op: str, arguments: dict[str, Any]) -> Any:
+        """Run an operation and return its result."""
+        number = next(self._ids)
+        future = self._calls[number] = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.to_thread(self._send, op, arguments, number)
+            return await asyncio.wait_for(future, _CALL_TIMEOUT_S)
+        except TimeoutError as error:
+            raise SpeechError(f"{op} took longer than {_CALL_TIMEOUT_S:g} s: try again") from error
+        finally:
+            self._calls.pop(number, None)
+
+    def post(self, op: str, arguments: dict[str, Any]) -> None:
+        """Run an operation without waiting for its result."""
+        self._send(op, arguments, next(self._ids))
+
+    async def stop(self) -> None:
+        """End the process, kill it if it does not end in time, and set `stopped`."""
+        process = self._process
+        if self._ready.done():
+            with suppress(TalkingHeadError):
+                self._send("close", {}, next(self._ids))
+            await asyncio.to_thread(process.join, _STOP_TIMEOUT_S)
+        if process.is_alive():
+            process.kill()
+            await asyncio.to_thread(process.join)
+        with suppress(OSError):
+            self._connection.close()
+        await asyncio.to_thread(self._folder.cleanup)
+        self.stopped.set()
+
+    def _send(self, op: str, arguments: dict[str, Any], number: int) -> None:
+        try:
+            with self._send_lock:
+                self._connection.send({"op": op, "arguments": arguments, "id": number})
+        except OSError as error:
+            raise _lost() from error
+
+    def _receive(self) -> None:
+        """Pass messages to the event loop until the process ends; runs in a thread."""
+        with suppress(EOFError, OSError):
+            while True:
+                message = self._connection.recv()
+                self._loop.call_soon_threadsafe(self._dispatch, message)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        if "event" in message:
+            self.on_event(message["event"])
+            return
+        future = self._ready if "ready" in message else self._calls.get(message["answer_to"])
+        if future is None or future.done():
+            return
+        if "error" in message:
+            future.set_exception(_error(message["kind"], message["error"]))
+        else:
+            future.set_result(message.get("result"))
+
+    def _end(self) -> None:
+        for future in (self._ready, *self._calls.values()):
+            if not future.done():
+                future.set_exception(_lost())
+        # Retrieve the exception, because asyncio logs exceptions that are never retrieved.
+        self._ready.exception()
+        self.on_end()
+
+
+def _lost() -> SessionLostError:
+    return SessionLostError("the process of the session has ended: create another session")
+
+
+def _error(kind: str, message: str) -> Exception:
+    cls = getattr(talkinghead.errors, kind, None) if kind else RuntimeError
+    return cls(message) if cls is not None else TalkingHeadError(message)
