@@ -33,8 +33,8 @@ class LipOffsetRules:
         min_correlation: Smallest correlation of predicted and detected lip motion with which an
             offset is reliable.
         max_standard_error: Largest standard error in frames with which an offset is reliable.
-        pooled_below_s: The offsets of the clips of a speaker that are shorter than this are
-            measured together.
+        pooled_below_s: Duration in seconds below which the clips of a speaker get one common
+            offset, measured on all of them.
         undetermined: "keep" clips without a reliable offset as they are, or "drop" them.
         correct: Shift the audio to correct the measured offset.
 

@@ -120,7 +120,7 @@ def fit_whisper_lip_prior(
 
 
 def _read_corpus(number: int, corpus_dir: Path | str, whisper: Encoder) -> Iterator[FitClip]:
-    """Yield the training clips; short clips of a speaker share a source, long ones do not."""
+    """Yield the training clips; short clips have their speaker as the source, for a common offset."""
     corpus_dir = Path(corpus_dir)
     manifest = Manifest.load(corpus_dir)
     clips = manifest.split("train")

@@ -15,7 +15,7 @@ from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.types import AVSpec, FloatArray
 
 _NUM_BANDS = 6
-_LAGS = tuple(range(-4, 5))  # Video frames.
+_LAGS = tuple(range(-4, 5))  # In video frames.
 _SMOOTHED_MELS = 5
 # Windows without speech are not amplified to the level of speech: -1 is about -62 dB.
 _MIN_LEVEL = -1.0
