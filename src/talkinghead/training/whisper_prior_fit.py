@@ -120,7 +120,7 @@ def fit_whisper_lip_prior(
 
 
 def _read_corpus(number: int, corpus_dir: Path | str, whisper: Encoder) -> Iterator[FitClip]:
-    """Yield the training clips; short clips have their speaker as the source, for a common offset."""
+    """Yield the training clips; the short clips of a speaker have the speaker as their source."""
     corpus_dir = Path(corpus_dir)
     manifest = Manifest.load(corpus_dir)
     clips = manifest.split("train")
