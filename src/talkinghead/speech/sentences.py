@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from talkinghead.errors import DependencyError
@@ -21,6 +22,10 @@ _POSSIBLE_END = re.compile(r"[.!?…]++[\"'”’»)\]]*+(?=\s+\S)")
 _CERTAIN_END = re.compile(
     r"[。！？｡।॥؟۔።]++[\"'”’»」』）)\]]*+(?=\s*\S)|(?=\n\s*(?:\n|[-*•]\s|\d+[.)]\s))"
 )
+# Punctuation before which a first clause must end.
+_SENTENCE_END = re.compile(r"\S[.!?…。！？\n]")
+# A first clause, without a full stop, that is long enough to cover the synthesis of what follows.
+_FIRST_CLAUSE = re.compile(r"\s*([^.!?…。！？\n]{15,}?[,;:—–،，；、])(?=\s+\S)")
 # Patterns at which a sentence that is too long may be split, in order of preference.
 _BREAKS = (re.compile(r"[;:—–,、，；]\s*"), re.compile(r"\s+"))
 
@@ -53,6 +58,34 @@ def split_sentences(
                 text = text[end:].lstrip()
     if text := _one_line(text):
         yield text
+
+
+def split_reply(pieces: Iterable[str], language: str | None = "en") -> Iterator[str]:
+    """Yield the first clause of a text by itself, and then its sentences.
+
+    Since a sentence is synthesised as a whole, its speech starts earlier if its first part is
+    short. See `split_sentences` for the arguments.
+    """
+    text, rest = "", iter(pieces)
+    for piece in rest:
+        text += piece
+        if clause := _FIRST_CLAUSE.match(text):
+            yield _one_line(clause[1])
+            text = text[clause.end() :]
+            break
+        if _SENTENCE_END.search(text) or len(text) > MAX_SENTENCE_CHARS:
+            break
+    yield from split_sentences(chain([text], rest), language)
+
+
+def limit_length(sentences: Iterator[str], max_chars: int) -> Iterator[str]:
+    """Yield the first sentence, and further sentences up to `max_chars` in total."""
+    num_chars = 0
+    for sentence in sentences:
+        if num_chars and num_chars + len(sentence) > max_chars:
+            return
+        num_chars += len(sentence)
+        yield sentence
 
 
 def _segmenter(language: str | None) -> Any:

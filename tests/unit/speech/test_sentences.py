@@ -4,7 +4,7 @@
 
 import pytest
 
-from talkinghead.speech.sentences import split_sentences
+from talkinghead.speech.sentences import split_reply, split_sentences
 
 TEXTS = {
     "abbreviations": (
@@ -70,3 +70,28 @@ def test_text_without_full_stops_is_split(text):
 def test_long_sentence_is_split_at_a_comma():
     text = "It is long and long and long, it is long and long and long and long and long"
     assert list(split_sentences([text], max_length=60)) == text.replace(", ", ",|").split("|")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (
+            "The weather can be quite cold, or warm, in May. Bring a coat, please.",
+            ["The weather can be quite cold,", "or warm, in May.", "Bring a coat, please."],
+        ),
+        ("Yes, it costs 1,000,000 euros. Good.", ["Yes, it costs 1,000,000 euros.", "Good."]),
+        ("It is so. The others, I think, are not.", ["It is so.", "The others, I think, are not."]),
+        ("\n- apples\n- pears", ["- apples", "- pears"]),
+        ("", []),
+    ],
+)
+def test_reply_starts_with_its_first_long_clause(text, parts):
+    for size in (1, 5, 100):
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        assert list(split_reply(pieces)) == parts
+
+
+def test_first_clause_of_a_reply_is_yielded_before_the_sentence_is_complete():
+    pieces = iter(["The weather can be", " quite cold, or", " warm in May."])
+    assert next(split_reply(pieces)) == "The weather can be quite cold,"
+    assert next(pieces) == " warm in May."

@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
 from talkinghead.errors import SpeechError, TalkingHeadError, UsageError
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
-from talkinghead.live.session.turn import Transcription, Turn
-from talkinghead.live.session.turn_detector import detect_turns
+from talkinghead.live.session.turn import Turn
+from talkinghead.live.session.turn_detector import TurnEvent, detect_turns
+from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.speech.conversation import DEFAULT_SYSTEM_PROMPT
 from talkinghead.speech.protocols import LanguageModel, Message, SpeechToText, TextToSpeech
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
-from talkinghead.speech.sentences import split_sentences
-from talkinghead.speech.turn_report import TurnTimes
-from talkinghead.types import FloatArray
+from talkinghead.speech.sentences import limit_length, split_reply
+from talkinghead.speech.voice_activity import SAMPLE_RATE
+from talkinghead.types import AudioClip, FloatArray
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class DialogueOptions:
             that fits.
         max_history: Maximum number of earlier messages sent to the language model.
         end_silence_s: Silence in seconds that ends the person's turn.
+        preemptive: Prepare the reply at the first pause, in case it ends the turn. This shortens
+            the wait, but asks the language model again whenever the person goes on.
     """
 
     system_prompt: str | None = DEFAULT_SYSTEM_PROMPT
@@ -57,14 +59,15 @@ class DialogueOptions:
     max_reply_chars: int = 1000
     max_history: int = 20
     end_silence_s: float = 0.6
+    preemptive: bool = True
 
 
 class Dialogue:
     """A dialogue in which the avatar answers a microphone or typed questions.
 
-    The person's speech interrupts the avatar. Transcription begins at the first pause, so that it
-    is usually finished when the turn ends. Sentences are spoken while the language model writes the
-    next ones. All methods may be called from any thread.
+    The person's speech interrupts the avatar. The reply is prepared at the first pause, and dropped
+    if the person goes on. Sentences are spoken while the language model writes the next ones. All
+    methods may be called from any thread.
 
     Args:
         avatar: The live avatar.
@@ -147,8 +150,8 @@ class Dialogue:
         """
         with self._lock:
             if self._pushed is None or self._pushed.cancel.is_set():
-                self._pushed = self._turn = self._new_turn()
-            self._push(self._pushed, audio, sample_rate)
+                self._pushed = self._new_turn()
+            self._push(self._pushed, TimedSpeech(audio), sample_rate)
             return self._pushed.number
 
     def finish_audio(self) -> None:
@@ -199,8 +202,8 @@ class Dialogue:
                 return
             turn.num_shown += 1
             if turn.num_shown == 1:
-                yield {"type": "timings", "turn": turn.number, **_rounded(turn.times)}
-            yield _transcript("assistant", turn.number, sentence.text)
+                yield turn.timings_event()
+            yield turn.transcript_event("assistant", sentence.text)
 
     def _end(self, turn: Turn) -> Iterator[dict[str, Any]]:
         if self._turn is turn:
@@ -211,24 +214,26 @@ class Dialogue:
         if turn.question and turn.shown_text:
             question, reply = Message("user", turn.question), Message("assistant", turn.shown_text)
             self.history += [question, reply]
-        yield {
-            "type": "reply_end",
-            "turn": turn.number,
-            "interrupted": turn.cancel.is_set(),
-            "num_frames": turn.num_frames,
-            "duration_s": round(turn.played_s, 3),
-        }
+        yield turn.end_event()
 
-    def _new_turn(self, started_s: float | None = None) -> Turn:
+    def _new_turn(self) -> Turn:
         """Interrupt the current turn and return a new one."""
+        self._confirm(turn := Turn(0))
+        return turn
+
+    def _confirm(self, turn: Turn) -> None:
+        """Make a turn the current one, and allow its reply to be spoken."""
         with self._lock:
             self.interrupt()
             self._num_turns += 1
-            return Turn(self._num_turns, started_s=started_s or time.monotonic())
+            turn.number = self._num_turns
+            self._turn = turn
+            self._is_listening = False
+            turn.confirmed.set()
+        self._show_question(turn)
 
     def _start_turn(self, text: str, stage: Callable[[Turn, str], None]) -> int:
-        with self._lock:
-            turn = self._turn = self._new_turn()
+        turn = self._new_turn()
         turn.times.transcript_s = 0.0
         self._run(turn, stage, text)
         return turn.number
@@ -249,7 +254,7 @@ class Dialogue:
         threading.Thread(target=work, name=f"turn-{turn.number}", daemon=True).start()
 
     def _fail(self, turn: Turn, message: str) -> None:
-        if turn.cancel.is_set():
+        if not turn.wait_until_confirmed():
             return
         self._emit({"type": "error", "turn": turn.number, "message": message})
         self._abandon(turn)
@@ -270,7 +275,7 @@ class Dialogue:
             return
         rest = iter(self._chunks.get, None)
         chunks = (samples for samples, _ in chain([first], (item for item in rest if item)))
-        pending: Transcription | None = None
+        pending: Turn | None = None
         for event in detect_turns(chunks, first[1], end_s=self.options.end_silence_s):
             if event.kind == "start":
                 self._is_listening = True
@@ -279,26 +284,43 @@ class Dialogue:
                 pending.cancel.set()
                 pending = None
             elif event.kind == "pause" or pending is None:
-                number = self._num_turns + 1
-                emit = partial(self._emit_transcript, "user", number, is_final=False)
-                pending = Transcription(self.stt, event.samples, emit)
+                pending = self._prepare_turn(event)
             if event.kind == "end" and pending is not None:
-                with self._lock:
-                    turn = self._turn = self._new_turn(time.monotonic() - event.silence_s)
-                    self._is_listening = False
-                self._run(turn, self._transcribe, pending)
+                self._confirm(pending)
+                self._update_state()
                 pending = None
+        if pending is not None:
+            pending.cancel.set()
 
-    def _transcribe(self, turn: Turn, transcription: Transcription) -> None:
-        text, language = transcription.result(turn.cancel)
+    def _prepare_turn(self, event: TurnEvent) -> Turn:
+        """Start to answer a question; the reply is not spoken before `_confirm`."""
+        turn = Turn(self._num_turns + 1, started_s=time.monotonic() - event.silence_s)
+        self._run(turn, self._transcribe, event.samples)
+        return turn
+
+    def _transcribe(self, turn: Turn, samples: FloatArray) -> None:
+        assert self.stt is not None
+        transcript = self.stt.transcribe(AudioClip(samples, SAMPLE_RATE), turn.cancel)
         if turn.cancel.is_set():
             return
-        if not text:
-            self._abandon(turn)
-            return
+        turn.question = transcript.text.strip()
         turn.mark("transcript_s")
-        self._emit_transcript("user", turn.number, text)
-        self._answer(turn, text, language)
+        self._show_question(turn)
+        is_ready = self.options.preemptive and turn.question
+        if not is_ready and not turn.wait_until_confirmed():
+            return
+        if turn.question:
+            self._answer(turn, turn.question, transcript.language)
+        else:
+            self._abandon(turn)
+
+    def _show_question(self, turn: Turn) -> None:
+        """Emit the text of a spoken question, again as final once the question has ended."""
+        with self._lock:
+            is_final = turn.confirmed.is_set()
+            if turn.question and not turn.is_question_final:
+                turn.is_question_final = is_final
+                self._emit(turn.transcript_event("user", turn.question, is_final))
 
     def _answer(self, turn: Turn, question: str, language: str | None = None) -> None:
         options, llm = self.options, self.llm
@@ -313,11 +335,11 @@ class Dialogue:
                 turn.mark("first_token_s")
                 yield piece
 
-        sentences = split_sentences(pieces(), options.language or language)
-        self._speak(turn, _limited(sentences, options.max_reply_chars))
+        sentences = split_reply(pieces(), options.language or language)
+        self._speak(turn, limit_length(sentences, options.max_reply_chars))
 
     def _say(self, turn: Turn, text: str) -> None:
-        self._speak(turn, split_sentences([text], self.options.language))
+        self._speak(turn, split_reply([text], self.options.language))
 
     def _speak(self, turn: Turn, sentences: Iterator[str]) -> None:
         """Synthesise sentences and push their speech, not too far ahead of the playback."""
@@ -327,12 +349,14 @@ class Dialogue:
         pushed_s = 0.0
         with closing(synthesizer.chunks()) as chunks:
             for chunk in chunks:
+                if not turn.wait_until_confirmed():
+                    return
                 turn.mark("first_audio_s")
                 with self._lock:
                     if turn.cancel.is_set():
                         return
                     self._push(turn, chunk, voice.sample_rate)
-                pushed_s += len(chunk) / voice.sample_rate
+                pushed_s += len(chunk.samples) / voice.sample_rate
                 while pushed_s - turn.played_s > _MAX_AHEAD_S and not turn.cancel.wait(_POLL_S):
                     pass
         if turn.cancel.is_set():
@@ -344,15 +368,12 @@ class Dialogue:
             )
         self.avatar.finish()
 
-    def _push(self, turn: Turn, audio: FloatArray, sample_rate: int) -> None:
-        turn.reply = self.avatar.push(audio, sample_rate)
+    def _push(self, turn: Turn, speech: TimedSpeech, sample_rate: int) -> None:
+        turn.reply = self.avatar.push(speech, sample_rate)
         self._replies[turn.reply] = turn
         turn.sample_rate = turn.sample_rate or sample_rate
         if sum(map(len, turn.audio)) < _MAX_RECORDING_S * sample_rate:
-            turn.audio.append(audio)
-
-    def _emit_transcript(self, role: str, turn: int, text: str, is_final: bool = True) -> None:
-        self._emit(_transcript(role, turn, text, is_final))
+            turn.audio.append(speech.samples)
 
     def _update_state(self) -> None:
         with self._lock:
@@ -368,26 +389,7 @@ class Dialogue:
         self._emit({"type": "state", "state": state})
 
 
-def _limited(sentences: Iterator[str], max_chars: int) -> Iterator[str]:
-    """Yield the first sentence, and further sentences up to `max_chars` in total."""
-    num_chars = 0
-    for sentence in sentences:
-        if num_chars and num_chars + len(sentence) > max_chars:
-            return
-        num_chars += len(sentence)
-        yield sentence
-
-
 def _required(text: str) -> str:
     if not (text := text.strip()):
         raise UsageError("the text is empty: type something")
     return text
-
-
-def _transcript(role: str, turn: int, text: str, is_final: bool = True) -> dict[str, Any]:
-    return {"type": "transcript", "role": role, "turn": turn, "text": text, "is_final": is_final}
-
-
-def _rounded(times: TurnTimes) -> dict[str, float]:
-    values = {name: value for name, value in vars(times).items() if value is not None}
-    return {name: round(value, 3) for name, value in values.items()}

@@ -1,21 +1,17 @@
-"""The state of one turn of a live dialogue, and the transcription of its question."""
+"""The state of one turn of a live dialogue."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from talkinghead.speech.protocols import SpeechToText
 from talkinghead.speech.sentence_speech import SpokenSentence
 from talkinghead.speech.turn_report import TurnTimes
-from talkinghead.types import AudioClip, FloatArray
+from talkinghead.types import FloatArray
 
 _POLL_S = 0.05
-_SAMPLE_RATE = 16_000
 
 
 @dataclass(eq=False)
@@ -25,9 +21,11 @@ class Turn:
     Attributes:
         number: Number of the turn, counted from 1.
         cancel: Once set, all stages of the turn stop.
+        confirmed: Set when the question has certainly ended; before, nothing is spoken.
         started_s: When the question ended, on the clock of `time.monotonic`.
         times: Completion times of the stages.
         question: The text of the question; empty for a text that is only spoken.
+        is_question_final: The question was emitted as final.
         reply: Number of the reply in the live avatar; None before its first audio.
         sentences: The sentences of the reply that were synthesised so far.
         num_shown: Number of sentences whose playback has started.
@@ -39,9 +37,11 @@ class Turn:
 
     number: int
     cancel: threading.Event = field(default_factory=threading.Event)
+    confirmed: threading.Event = field(default_factory=threading.Event)
     started_s: float = field(default_factory=time.monotonic)
     times: TurnTimes = field(default_factory=TurnTimes)
     question: str = ""
+    is_question_final: bool = False
     reply: int | None = None
     sentences: list[SpokenSentence] = field(default_factory=list)
     num_shown: int = 0
@@ -55,51 +55,35 @@ class Turn:
         if getattr(self.times, name) is None:
             setattr(self.times, name, time.monotonic() - self.started_s)
 
+    def wait_until_confirmed(self) -> bool:
+        """Wait until the question has certainly ended; return False if the turn is cancelled."""
+        while not self.cancel.is_set():
+            if self.confirmed.wait(_POLL_S):
+                return not self.cancel.is_set()
+        return False
+
     @property
     def shown_text(self) -> str:
         """The part of the reply whose playback has started."""
         return " ".join(sentence.text for sentence in self.sentences[: self.num_shown])
 
+    def transcript_event(self, role: str, text: str, is_final: bool = True) -> dict[str, Any]:
+        """Return the event of a text that was recognised or is being spoken."""
+        event = {"type": "transcript", "role": role, "turn": self.number}
+        return {**event, "text": text, "is_final": is_final}
 
-class Transcription:
-    """The transcription of a question in a thread.
+    def timings_event(self) -> dict[str, Any]:
+        """Return the event with the completion times of the stages."""
+        values = {name: value for name, value in vars(self.times).items() if value is not None}
+        rounded = {name: round(value, 3) for name, value in values.items()}
+        return {"type": "timings", "turn": self.number, **rounded}
 
-    Args:
-        stt: Speech recognition.
-        samples: float32 [num_samples] in [-1, 1] at 16 kHz.
-        on_text: Function that takes the text as soon as it is known, unless it is empty.
-
-    Attributes:
-        cancel: Set it if the result is not needed.
-    """
-
-    def __init__(
-        self, stt: SpeechToText, samples: FloatArray, on_text: Callable[[str], None]
-    ) -> None:
-        self.cancel = threading.Event()
-        self._on_text = on_text
-        self._stt, self._clip = stt, AudioClip(samples, _SAMPLE_RATE)
-        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="transcribe", daemon=True).start()
-
-    def result(self, cancel: threading.Event) -> tuple[str, str | None]:
-        """Wait for the text and its language; the text is empty without speech."""
-        while not cancel.is_set():
-            try:
-                transcript = self._results.get(timeout=_POLL_S)
-            except queue.Empty:
-                continue
-            if isinstance(transcript, Exception):
-                raise transcript
-            return transcript.text.strip(), transcript.language
-        self.cancel.set()
-        return "", None
-
-    def _work(self) -> None:
-        try:
-            transcript = self._stt.transcribe(self._clip, self.cancel)
-            if transcript.text.strip() and not self.cancel.is_set():
-                self._on_text(transcript.text.strip())
-            self._results.put(transcript)
-        except Exception as error:  # noqa: BLE001 - raised again by result()
-            self._results.put(error)
+    def end_event(self) -> dict[str, Any]:
+        """Return the event of the end of the reply."""
+        return {
+            "type": "reply_end",
+            "turn": self.number,
+            "interrupted": self.cancel.is_set(),
+            "num_frames": self.num_frames,
+            "duration_s": round(self.played_s, 3),
+        }

@@ -36,7 +36,7 @@ class TurnEvent(NamedTuple):
 def detect_turns(
     chunks: Iterable[FloatArray],
     sample_rate: int,
-    pause_s: float = 0.25,
+    pause_s: float = 0.2,
     end_s: float = 0.6,
     max_s: float = 28.0,
 ) -> Iterator[TurnEvent]:

@@ -14,6 +14,7 @@ from talkinghead.errors import SpeechError, UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
 from talkinghead.live.live_avatar import LiveAvatar
 from talkinghead.live.session.dialogue import Dialogue, DialogueOptions
+from talkinghead.live.session.turn_detector import TurnEvent
 from talkinghead.speech.llm.echo import Echo
 from talkinghead.speech.protocols import Transcript
 
@@ -146,32 +147,87 @@ def test_failing_model_is_reported_after_the_preceding_speech(start):
     wait_for(live.events, "reply_end")
 
 
-def test_speech_is_answered_and_interrupts(start, monkeypatch):
+@pytest.fixture
+def turn_events(monkeypatch):
+    """Return a list of functions; each chunk of the microphone yields the events of the next."""
+    makers = []
+
     def turns(chunks, sample_rate, end_s):
         for chunk in chunks:
-            if len(chunk):
-                yield SimpleNamespace(kind="start")
-                yield SimpleNamespace(kind="pause", samples=chunk, silence_s=0.3)
-                yield SimpleNamespace(kind="end", samples=chunk, silence_s=0.6)
+            yield from makers.pop(0)(chunk)
 
     monkeypatch.setattr("talkinghead.live.session.dialogue.detect_turns", turns)
-    live = start(Echo(), FixedTranscripts("Good morning", ""))
+    return makers
+
+
+def event(kind, samples=None, silence_s=0.0):
+    return TurnEvent(kind, np.zeros(0, np.float32) if samples is None else samples, silence_s)
+
+
+def complete_turn(chunk):
+    return [event("start"), event("pause", chunk, 0.3), event("end", chunk, 0.6)]
+
+
+def test_speech_is_answered_and_interrupts(start, turn_events):
+    turn_events += [complete_turn] * 2
+    live = start(Echo(), FixedTranscripts("Good morning", ""), preemptive=False)
     live.dialogue.say("one two three four five six seven eight nine ten")
     wait_for(live.events, "transcript")
     live.dialogue.listen(np.ones(320, np.float32), RATE)
     ends = wait_for(live.events, "reply_end", 2)
     assert [end["interrupted"] for end in ends] == [True, False]
-    transcripts = wait_for(live.events, "transcript", 4)
-    heard = [(one["role"], one["text"], one["is_final"]) for one in transcripts[1:3]]
-    assert heard == [("user", "Good morning", False), ("user", "Good morning", True)]
-    assert transcripts[1]["turn"] == transcripts[2]["turn"] == ends[1]["turn"]
-    assert transcripts[3]["text"] == "You said: Good morning"
+    question, reply = wait_for(live.events, "transcript", 3)[-2:]
+    assert (question["role"], question["text"]) == ("user", "Good morning")
+    assert question["is_final"]
+    assert question["turn"] == ends[1]["turn"]
+    assert reply["text"] == "You said: Good morning"
     (timings,) = [e for e in live.events if e["type"] == "timings" and e["turn"] == ends[1]["turn"]]
-    assert timings["transcript_s"] >= 0.6  # The silence that ended the turn is included.
+    assert timings["transcript_s"] >= 0.3  # The silence before the transcription is included.
     # Speech that contains no words gets no answer.
     live.dialogue.listen(np.ones(320, np.float32), RATE)
     time.sleep(0.5)
     assert states(live.events)[-1] == "idle"
+
+
+def test_reply_is_prepared_at_a_pause_and_spoken_after_the_end(start, turn_events):
+    turn_events += [
+        lambda chunk: [event("start"), event("pause", chunk, 0.3)],
+        lambda chunk: [event("end", chunk, 0.6)],
+    ]
+    voice = ToneVoice()
+    spoken = []
+    voice.speak = lambda text, cancel=None: spoken.append(text) or ToneVoice().speak(text, cancel)
+    live = start(Echo(), FixedTranscripts("Good morning"), voice)
+    live.dialogue.listen(np.ones(320, np.float32), RATE)
+    (interim,) = wait_for(live.events, "transcript")
+    time.sleep(0.5)
+    assert spoken == ["You said: Good morning"]
+    assert states(live.events) == ["listening"]
+    assert not any(frame.audio.any() for frame in live.frames)
+    live.dialogue.listen(np.ones(320, np.float32), RATE)
+    wait_for(live.events, "reply_end")
+    final = wait_for(live.events, "transcript", 2)[1]
+    assert (interim["is_final"], final["is_final"]) == (False, True)
+    assert (interim["text"], interim["turn"]) == (final["text"], final["turn"])
+    assert len(spoken) == 1
+
+
+def test_prepared_reply_is_dropped_when_the_person_goes_on(start, turn_events):
+    turn_events += [
+        lambda chunk: [event("start"), event("pause", chunk, 0.3)],
+        lambda chunk: [event("resume"), event("pause", chunk, 0.3), event("end", chunk, 0.6)],
+    ]
+    live = start(Echo(), FixedTranscripts("Good", "Good morning"))
+    live.dialogue.listen(np.ones(320, np.float32), RATE)
+    wait_for(live.events, "transcript")
+    time.sleep(0.3)
+    live.dialogue.listen(np.ones(320, np.float32), RATE)
+    (end,) = wait_for(live.events, "reply_end")
+    assert end["turn"] == 1
+    assert [message.content for message in live.dialogue.history] == [
+        "Good morning",
+        "You said: Good morning",
+    ]
 
 
 def test_pushed_audio_is_spoken_as_one_turn(start):
