@@ -1,0 +1,1 @@
+"""Distillation of a lip prior into the audio encoder of a generator."""

@@ -1,0 +1,210 @@
+"""Deterministic sampling of batches for the distillation of a lip prior.
+
+Shape suffixes: B batch, W audio windows, C mel bins, L mel frames, P = 40 coordinates of the lip
+points, K components of the speech features, D width of the tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation, RandomStreams
+from talkinghead.data.data_options import AugmentationOptions
+from talkinghead.data.window_sampling import make_rng
+from talkinghead.errors import CorpusError
+from talkinghead.features.audio_features import mel_windows
+from talkinghead.features.mel import MEL_SILENCE
+from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.training.distillation.distillation_options import DistillationOptions
+from talkinghead.training.distillation.recordings import (
+    Recording,
+    recording_probabilities,
+    stretch_recording,
+)
+from talkinghead.types import AVSpec
+
+_AUGMENTATION = AugmentationOptions(tilt_db=12, vocal_tract=0.18, mel_noise=0.4)
+_EQUALISER_BANDS, _EQUALISER_SD = 7, 0.2
+_MARGIN_FRAMES = 3  # Sequences may start so many frames before a recording, or end after it.
+
+
+def encode(generator: LipSyncGenerator, windows: Tensor, faces: Tensor) -> Tensor:
+    """Return the tokens [B, W, D] of audio windows, given face tokens [B, D]."""
+    return generator.encode_audio(windows, cast(Any, SimpleNamespace(token=faces)))
+
+
+@dataclass
+class Batch:
+    """A batch of sequences.
+
+    Attributes:
+        augmented: windows of the augmented mel, float [B, W, 80, mel_window].
+        faces: face tokens, float [B, D].
+        motion: target of the lip motion, float [B, W, P], NaN where unknown.
+        features: target of the components, float [B, W, K], NaN where unknown.
+        tokens: the old tokens with the target's lip motion, float [B, W, D].
+    """
+
+    augmented: Tensor
+    faces: Tensor
+    motion: Tensor
+    features: Tensor
+    tokens: Tensor
+
+
+@dataclass
+class _Sequence:
+    """Mel [80, L], the video frame at which it starts, targets [W, ...] and a face token [D]."""
+
+    mel: Tensor
+    offset: int
+    motion: Tensor
+    features: Tensor
+    face: Tensor
+    is_silent: bool
+
+
+class DistillationSampler:
+    """A sampler of batches that depend only on the seed and the number of the batch.
+
+    Args:
+        old: the generator before the distillation.
+        spec: its AVSpec.
+        recordings: the recordings to draw from.
+        options: fractions, sizes and the seed.
+
+    Raises:
+        CorpusError: no recording has a face.
+    """
+
+    def __init__(
+        self,
+        old: LipSyncGenerator,
+        spec: AVSpec,
+        recordings: Sequence[Recording],
+        options: DistillationOptions,
+    ) -> None:
+        self.old, self.spec, self.options, self.recordings = old, spec, options, recordings
+        self.probabilities = recording_probabilities(recordings, options)
+        own: defaultdict[tuple[int | None, str], list[Tensor]] = defaultdict(list)
+        for recording in recordings:
+            if recording.faces is not None and len(recording.faces):
+                own[recording.corpus, recording.speaker].append(recording.faces)
+        if not own:
+            raise CorpusError("no clip of the corpora shows lips: prepare other videos")
+        self._own_faces = {key: torch.cat(tokens) for key, tokens in own.items()}
+        self._faces = torch.cat(list(self._own_faces.values()))
+        self._face_sd = self._faces.std(0, correction=0)
+        self._past, self._ahead = old.context_frames, old.lookahead_frames
+        self._length = self._past + options.num_frames + self._ahead
+        self._mels_per_frame = Fraction(spec.mels_per_second) / spec.fps
+        self._augmentation = BatchAugmentation(spec, _AUGMENTATION, options.seed)
+
+    def batch(self, number: int) -> Batch:
+        """Return a batch."""
+        rng, size = make_rng(self.options.seed, 0, number), self.options.batch_size
+        drawn = [self._draw(rng) for _ in range(size)]
+        streams = RandomStreams(self.options.seed, range(number * size, (number + 1) * size))
+        mel = torch.stack([one.mel for one in drawn])
+        changed = _equalise(self._augmentation.audio(mel.clone(), streams), streams)
+        silent = torch.tensor([one.is_silent for one in drawn])
+        mel[silent] = MEL_SILENCE
+        clean, augmented = (
+            torch.stack([self._windows(*pair) for pair in zip(m, drawn, strict=True)])
+            for m in (mel, changed)
+        )
+        motion, faces, features = (
+            torch.stack([getattr(one, name) for one in drawn])
+            for name in ("motion", "face", "features")
+        )
+        with torch.no_grad():
+            with torch.autocast("cpu", torch.bfloat16):
+                tokens = encode(self.old, clean, faces)
+            tokens = tokens.float()
+            motion[silent] = self.old.decode_lip_motion(tokens[silent]).flatten(2)
+            tokens = self.old.set_lip_motion(tokens, motion.unflatten(-1, (20, 2)))
+        return Batch(augmented, faces, motion, features, tokens)
+
+    def _draw(self, rng: np.random.Generator) -> _Sequence:
+        recording = self.recordings[rng.choice(len(self.recordings), p=self.probabilities)]
+        is_silent = bool(rng.random() < self.options.silence_fraction)
+        face = self._draw_face(rng, None if is_silent else recording)
+        uses_prior = recording.detected is None or (
+            recording.corpus != 0 and rng.random() < self.options.predicted_fraction
+        )
+        if rng.random() < 0.5:
+            limit = self.options.stretch
+            recording = stretch_recording(recording, math.exp(rng.uniform(-limit, limit)))
+        target = recording.predicted if uses_prior else recording.detected
+        assert target is not None
+        latest = max(0, len(target) - self.options.num_frames) + _MARGIN_FRAMES
+        start = int(rng.integers(-_MARGIN_FRAMES, latest + 1)) - self._past
+        # Mel frames and video frames start together every `period` video frames.
+        period = self._mels_per_frame.denominator
+        first = (start - self._margin) // period * period
+        num_mels = math.ceil((self._length + 2 * self._margin + period) * self._mels_per_frame)
+        mel = torch.full((self.spec.num_mels, num_mels), MEL_SILENCE)
+        motion = torch.full((self._length, target.shape[1]), torch.nan)
+        features = torch.full((self._length, recording.features.shape[1]), torch.nan)
+        if is_silent:
+            mel = _noise(mel, rng)
+        else:
+            _copy_overlap(recording.mel.T, int(first * self._mels_per_frame), mel.T)
+            _copy_overlap(target, start, motion)
+            _copy_overlap(recording.features, start, features)
+        return _Sequence(mel, start - first, motion, features, face, is_silent)
+
+    @property
+    def _margin(self) -> int:
+        return math.ceil(self.spec.mel_window / self._mels_per_frame) + 1
+
+    def _draw_face(self, rng: np.random.Generator, recording: Recording | None) -> Tensor:
+        """Return a face token of the recording's speaker, or another one with changes."""
+        key = (None, "") if recording is None else (recording.corpus, recording.speaker)
+        own = self._own_faces.get(key)
+        if own is not None and rng.random() < self.options.own_face_fraction:
+            return own[rng.integers(len(own))]
+        face, other = (self._faces[rng.integers(len(self._faces))] for _ in range(2))
+        if rng.random() < 0.5:
+            face = torch.lerp(face, other, float(rng.random()))
+        noise = torch.from_numpy(rng.normal(size=len(face))).float()
+        return face + 0.3 * self._face_sd * noise
+
+    def _windows(self, mel: Tensor, sequence: _Sequence) -> Tensor:
+        frames = range(sequence.offset, sequence.offset + self._length)
+        return mel_windows(mel, frames, self.spec.fps, self.spec)
+
+
+def _noise(mel: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return silence, mostly with weak noise."""
+    if rng.random() < 0.3:
+        return mel
+    grain = torch.from_numpy(rng.normal(size=tuple(mel.shape))).float()
+    return (mel + float(rng.uniform(0, 1.8)) + 0.15 * grain).clamp(MEL_SILENCE, -MEL_SILENCE)
+
+
+def _equalise(mel_BCL: Tensor, streams: RandomStreams) -> Tensor:
+    """Return mels, half of which are changed by a random, smooth frequency response."""
+    chosen = streams.bernoulli(0.5)[:, None, None]
+    bands = streams.normal(1, _EQUALISER_BANDS) * _EQUALISER_SD
+    curve = F.interpolate(bands, size=mel_BCL.shape[1], mode="linear", align_corners=True)
+    changed = (mel_BCL + curve.transpose(1, 2)).clamp(MEL_SILENCE, -MEL_SILENCE)
+    return torch.where(chosen & (mel_BCL > MEL_SILENCE), changed, mel_BCL)
+
+
+def _copy_overlap(source: Tensor, start: int, target: Tensor) -> None:
+    """Copy rows from `start` of the source to the target, where they exist."""
+    first, stop = max(start, 0), min(start + len(target), len(source))
+    if first < stop:
+        target[first - start : stop - start] = source[first:stop]
