@@ -24,6 +24,7 @@ try:
     import gradio as gr
     from starlette.datastructures import MutableHeaders
     from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise DependencyError(
@@ -64,6 +65,8 @@ _LAUNCH_OPTIONS: dict[str, Any] = {
     "ssr_mode": False,
     "pwa": False,
 }
+# Host headers of a demo without a password.
+_LOCAL_HOSTS = ["localhost", "127.0.0.1", "::1", "[::1]"]
 # The browser may load nothing from other hosts and contact no other host.
 _CONTENT_POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'"
 
@@ -123,13 +126,17 @@ class GradioDemo:
                 f"host={host} lets other machines use this demo: give password=..., or "
                 "host=127.0.0.1 for this machine only"
             )
+        middleware = [Middleware(_ContentPolicy)]
+        if not (is_public or password):
+            # Other host names are web sites that resolve to this machine (DNS rebinding).
+            middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=_LOCAL_HOSTS))
         try:
             _, address, _ = self.page.launch(
                 server_name=host,
                 server_port=port,
                 auth=(USER, password) if password else None,
                 max_file_size=self.options.max_upload_bytes,
-                app_kwargs={"middleware": [Middleware(_ContentPolicy)]},
+                app_kwargs={"middleware": middleware},
                 **_LAUNCH_OPTIONS,
             )
         except OSError as error:

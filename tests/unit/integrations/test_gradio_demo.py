@@ -250,6 +250,16 @@ def test_browser_may_not_contact_other_hosts(client):
     assert response.headers["Content-Security-Policy"].startswith("default-src 'self' ")
 
 
+def test_other_host_names_are_refused(client, demo):
+    port = demo.page.server_port
+    for host, status in (
+        (f"localhost:{port}", 200),
+        (f"[::1]:{port}", 200),
+        (f"rebound.example:{port}", 400),
+    ):
+        assert httpx.get(client.src, headers={"Host": host}).status_code == status, host
+
+
 def test_missing_gradio_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "talkinghead.integrations.gradio_demo")
