@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -38,6 +39,10 @@ _UPLOADING = re.compile(r"/v1/(avatars|videos|sessions/[^/]+/say)")
 # Multipart boundaries and form fields around an uploaded file.
 _FORM_BYTES = 100_000
 _MAX_CLIENTS = 10_000
+# WebSocket subprotocols of browsers, which cannot send headers: the one that the server accepts, and
+# the prefixes of those with the token as unpadded base64url, and as text as OpenAI's client does.
+_PROTOCOL, _TOKEN_PROTOCOL = "talkinghead", "talkinghead.token."
+_PLAIN_TOKEN_PROTOCOL = "openai-insecure-api-key."
 
 
 class RateLimiter:
@@ -164,7 +169,7 @@ class AccessControl:
         return limited
 
     def _with_headers(self, scope: Scope, send: Send) -> Send:
-        """Add the security headers to a response, and count it."""
+        """Add the security headers or the subprotocol to a response, and count it."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
@@ -177,22 +182,36 @@ class AccessControl:
                 method = scope.get("method", "WEBSOCKET")
                 method = method if method in _METHODS else "other"
                 self._count(method, route, message["status"])
+            if message["type"] == "websocket.accept" and _PROTOCOL in scope["subprotocols"]:
+                # Browsers close a WebSocket whose server accepts none of their subprotocols.
+                message["subprotocol"] = message.get("subprotocol") or _PROTOCOL
             await send(message)
 
         return with_headers
 
 
 def _take_token(scope: Scope) -> str:
-    """Return the token of a request, and remove it from the URL, which servers log."""
-    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    tokens = [value for name, value in query if name == "token"]
-    if tokens:
-        rest = [(name, value) for name, value in query if name != "token"]
-        scope["query_string"] = urlencode(rest).encode()
+    """Return the token of a request; remove it from the subprotocols of a WebSocket."""
     scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    return tokens[0] if tokens and scope["type"] == "websocket" else ""
+    tokens = [token.strip()] if scheme.lower() == "bearer" else []
+    offered = scope.get("subprotocols", [])
+    for name in offered:
+        if name.startswith(_TOKEN_PROTOCOL):
+            tokens.append(_from_base64(name.removeprefix(_TOKEN_PROTOCOL)))
+        elif name.startswith(_PLAIN_TOKEN_PROTOCOL):
+            tokens.append(name.removeprefix(_PLAIN_TOKEN_PROTOCOL))
+    if offered:
+        prefixes = (_TOKEN_PROTOCOL, _PLAIN_TOKEN_PROTOCOL)
+        scope["subprotocols"] = [name for name in offered if not name.startswith(prefixes)]
+    return tokens[0] if tokens else ""
+
+
+def _from_base64(text: str) -> str:
+    """Decode unpadded base64url; the result of invalid text is empty."""
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except ValueError:
+        return ""
 
 
 def _check_rate(limiter: RateLimiter, client: str) -> None:

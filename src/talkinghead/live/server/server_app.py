@@ -45,8 +45,8 @@ _DESCRIPTION = """\
 Live avatars that speak: sessions by WebRTC, streams by WebSocket, and rendered videos.
 
 WebSockets are not part of this list: `/v1/sessions/{id}/events`, `/v1/stream` and `/v1/realtime`
-are described in docs/live-server.md. If the server has a token, send `Authorization: Bearer TOKEN`,
-or `?token=TOKEN` for WebSockets. Errors are `{"error": {"type": ..., "message": ...}}`.
+are described in docs/live-server.md. If the server has a token, send `Authorization: Bearer TOKEN`.
+Errors are `{"error": {"type": ..., "message": ...}}`.
 """
 
 router = APIRouter()

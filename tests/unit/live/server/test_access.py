@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 
 import pytest
@@ -48,14 +49,35 @@ def test_files_outside_the_page_are_not_served(path):
         assert client.get(path).status_code == 404
 
 
-def test_websocket_takes_the_token_from_the_query():
-    with open_client(token=TOKEN, face="photo.jpg") as client:
-        for query in ("", "?token=wrong"):
-            with pytest.raises(WebSocketDenialResponse) as refused:
-                client.websocket_connect(f"{WS_URL}/v1/stream{query}").__enter__()
-            assert refused.value.status_code == 401
-        with client.websocket_connect(f"{WS_URL}/v1/stream?token={TOKEN}") as socket:
+@pytest.mark.parametrize("token", [TOKEN, "odd ~?>/+="])
+def test_websocket_takes_the_token_from_a_header_or_a_subprotocol(token):
+    encoded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    offer = ["talkinghead", f"talkinghead.token.{encoded}"]
+    with open_client(FakePool(10), token=token, face="photo.jpg") as client:
+        with client.websocket_connect(f"{WS_URL}/v1/stream", subprotocols=offer) as socket:
+            assert socket.accepted_subprotocol == "talkinghead"
             assert socket.receive_json()["type"] == "session"
+        with client.websocket_connect(f"{WS_URL}/v1/stream", headers=bearer(token)) as socket:
+            assert socket.accepted_subprotocol is None
+
+
+def test_realtime_takes_the_token_of_openai_clients_in_browsers():
+    offer = ["realtime", f"openai-insecure-api-key.{TOKEN}"]
+    with (
+        open_client(token=TOKEN, face="photo.jpg") as client,
+        client.websocket_connect(f"{WS_URL}/v1/realtime", subprotocols=offer) as socket,
+    ):
+        assert socket.accepted_subprotocol == "realtime"
+
+
+@pytest.mark.parametrize("offer", [[], ["talkinghead"], ["talkinghead.token.%"], [TOKEN]])
+@pytest.mark.parametrize("query", ["", f"?token={TOKEN}"])
+def test_websocket_without_the_token_is_refused(offer, query):
+    with open_client(token=TOKEN, face="photo.jpg") as client:
+        with pytest.raises(WebSocketDenialResponse) as refused:
+            url = f"{WS_URL}/v1/stream{query}"
+            client.websocket_connect(url, subprotocols=offer).__enter__()
+        assert refused.value.status_code == 401
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:9999", "null"])
@@ -152,12 +174,16 @@ def test_security_headers_are_sent_with_every_response():
 
 
 def test_token_is_not_logged(caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     with serve(token=TOKEN, face="photo.jpg") as port:
         address = f"ws://localhost:{port}/v1/stream"
-        with connect(f"{address}?token={TOKEN}") as socket:
-            socket.recv()
+        offer = ["talkinghead", "openai-insecure-api-key." + TOKEN]
+        for subprotocols, headers in ((offer, None), (None, bearer(TOKEN))):
+            with connect(address, subprotocols=subprotocols, additional_headers=headers) as socket:
+                socket.recv()
         with pytest.raises(InvalidStatus):
-            connect(f"{address}?token={TOKEN}x")
-    assert "/v1/stream" in caplog.text
-    assert TOKEN not in caplog.text
+            connect(address, subprotocols=[offer[0], offer[1] + "x"])
+    ours = [record for record in caplog.records if not record.name.startswith("websockets")]
+    text = " ".join(record.getMessage() for record in ours)
+    assert "/v1/stream" in text
+    assert TOKEN not in text

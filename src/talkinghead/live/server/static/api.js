@@ -24,7 +24,7 @@ export function sentence(message) {
   return message.charAt(0).toUpperCase() + message.slice(1) + (/[.!?…]$/.test(message) ? "" : ".");
 }
 
-/** Client of the HTTP interface. The token is sent as a header and never written to a log. */
+/** Client of the API. The token is sent in headers, which browsers and servers do not log. */
 export class Api {
   /** @param {?string} token Access token, or null for a server without one. */
   constructor(token) {
@@ -98,7 +98,7 @@ export class Api {
 
   /** @returns {WebSocket} Events of a session. */
   openEvents(id) {
-    return new WebSocket(this.#socketUrl(sessionPath(id, "/events")));
+    return this.#openSocket(sessionPath(id, "/events"));
   }
 
   /**
@@ -111,16 +111,16 @@ export class Api {
   openStream(choices, sampleRate) {
     const chosen = Object.entries(choices).filter(([, value]) => value !== undefined);
     const query = { ...Object.fromEntries(chosen), sample_rate: sampleRate, image: "jpeg" };
-    return new WebSocket(this.#socketUrl("v1/stream", query));
+    return this.#openSocket("v1/stream", query);
   }
 
-  #socketUrl(path, query = {}) {
+  #openSocket(path, query = {}) {
     const url = new URL(path, document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
-    // The browser's WebSocket cannot send an Authorization header.
-    if (this.token) query.token = this.token;
     url.search = new URLSearchParams(query).toString();
-    return url.href;
+    // The browser's WebSocket cannot send an Authorization header, and URLs are written to logs.
+    const protocols = this.token ? ["talkinghead", `talkinghead.token.${base64Url(this.token)}`] : [];
+    return new WebSocket(url, protocols);
   }
 
   async #json(method, path, body) {
@@ -143,6 +143,12 @@ export class Api {
     if (!response.ok) throw await responseError(response);
     return response;
   }
+}
+
+/** Encode a text as UTF-8 in base64url without padding. */
+function base64Url(text) {
+  const bytes = String.fromCharCode(...new TextEncoder().encode(text));
+  return btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 function sessionPath(id, rest = "") {
