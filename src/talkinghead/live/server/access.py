@@ -39,10 +39,10 @@ _UPLOADING = re.compile(r"/v1/(avatars|videos|sessions/[^/]+/say)")
 # Multipart boundaries and form fields around an uploaded file.
 _FORM_BYTES = 100_000
 _MAX_CLIENTS = 10_000
-# WebSocket subprotocols of browsers, which cannot send headers: the one that the server accepts, and
-# the prefixes of those with the token as unpadded base64url, and as text as OpenAI's client does.
-_PROTOCOL, _TOKEN_PROTOCOL = "talkinghead", "talkinghead.token."
-_PLAIN_TOKEN_PROTOCOL = "openai-insecure-api-key."
+# Subprotocols of WebSockets in browsers, which cannot send headers: the one that is accepted, the
+# prefix before the token in unpadded base64url, and the prefix of OpenAI's client before the token.
+_PROTOCOL, _ENCODED_PREFIX = "talkinghead", "talkinghead.token."
+_PLAIN_PREFIX = "openai-insecure-api-key."
 
 
 class RateLimiter:
@@ -196,13 +196,13 @@ def _take_token(scope: Scope) -> str:
     tokens = [token.strip()] if scheme.lower() == "bearer" else []
     offered = scope.get("subprotocols", [])
     for name in offered:
-        if name.startswith(_TOKEN_PROTOCOL):
-            tokens.append(_from_base64(name.removeprefix(_TOKEN_PROTOCOL)))
-        elif name.startswith(_PLAIN_TOKEN_PROTOCOL):
-            tokens.append(name.removeprefix(_PLAIN_TOKEN_PROTOCOL))
+        if name.startswith(_ENCODED_PREFIX):
+            tokens.append(_from_base64(name.removeprefix(_ENCODED_PREFIX)))
+        elif name.startswith(_PLAIN_PREFIX):
+            tokens.append(name.removeprefix(_PLAIN_PREFIX))
     if offered:
-        prefixes = (_TOKEN_PROTOCOL, _PLAIN_TOKEN_PROTOCOL)
-        scope["subprotocols"] = [name for name in offered if not name.startswith(prefixes)]
+        secret = (_ENCODED_PREFIX, _PLAIN_PREFIX)
+        scope["subprotocols"] = [name for name in offered if not name.startswith(secret)]
     return tokens[0] if tokens else ""
 
 

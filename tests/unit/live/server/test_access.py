@@ -73,11 +73,12 @@ def test_realtime_takes_the_token_of_openai_clients_in_browsers():
 @pytest.mark.parametrize("offer", [[], ["talkinghead"], ["talkinghead.token.%"], [TOKEN]])
 @pytest.mark.parametrize("query", ["", f"?token={TOKEN}"])
 def test_websocket_without_the_token_is_refused(offer, query):
-    with open_client(token=TOKEN, face="photo.jpg") as client:
-        with pytest.raises(WebSocketDenialResponse) as refused:
-            url = f"{WS_URL}/v1/stream{query}"
-            client.websocket_connect(url, subprotocols=offer).__enter__()
-        assert refused.value.status_code == 401
+    with (
+        open_client(token=TOKEN, face="photo.jpg") as client,
+        pytest.raises(WebSocketDenialResponse) as refused,
+    ):
+        client.websocket_connect(f"{WS_URL}/v1/stream{query}", subprotocols=offer).__enter__()
+    assert refused.value.status_code == 401
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:9999", "null"])
