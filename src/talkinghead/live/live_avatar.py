@@ -16,6 +16,7 @@ from talkinghead.errors import UsageError
 from talkinghead.live.reply_speech import ReplySpeech, SpeechPreparer
 from talkinghead.live.streaming import to_mono_float32
 from talkinghead.media.timing import seconds_to_samples
+from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
@@ -77,7 +78,7 @@ class LiveAvatar:
     Example:
         >>> avatar = predictor.avatar("photo.jpg", SourceOptions(motion="idle"))
         >>> live = LiveAvatar(avatar)
-        >>> for chunk in voice.speak("Hello."):
+        >>> for chunk in voice.speak_timed("Hello."):
         ...     live.push(chunk, voice.sample_rate)
         >>> live.finish()
         >>> frame = live.next_frame()  # every 1 / live.fps seconds
@@ -103,11 +104,12 @@ class LiveAvatar:
         self._openness = 0.0  # Scale of the lip motion, which closes the mouth gradually.
         self._image: UInt8Array | None = None
 
-    def push(self, audio: NDArray[Any], sample_rate: int) -> int:
+    def push(self, audio: NDArray[Any] | TimedSpeech, sample_rate: int) -> int:
         """Append speech to the last reply, or start a reply if the last one is finished.
 
         Args:
-            audio: Mono samples, float in [-1, 1] or int16, of any length.
+            audio: Mono samples, float in [-1, 1] or int16, of any length; or the same with
+                phonemes, as `speak_timed` of a voice yields them.
             sample_rate: Sample rate in Hz; it must not change within a reply.
 
         Returns:
@@ -117,7 +119,8 @@ class LiveAvatar:
             MediaError: The audio has another type, shape or range.
             UsageError: The avatar is closed, or the sample rate has changed.
         """
-        samples = to_mono_float32(audio)
+        timed = audio if isinstance(audio, TimedSpeech) else TimedSpeech(audio)
+        samples = to_mono_float32(timed.samples)
         with self._lock:
             if not self._replies or self._replies[-1].is_finished:
                 reply = self._speech.start_reply(self._num_replies, sample_rate)
@@ -129,7 +132,7 @@ class LiveAvatar:
                     f"speech at {sample_rate} Hz was pushed to a reply at {reply.source_rate} Hz: "
                     "call finish() between them"
                 )
-            reply.push(samples)
+            reply.push(samples, timed.phonemes)
             return reply.number
 
     def finish(self) -> None:

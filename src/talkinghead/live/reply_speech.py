@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
+from talkinghead.predict.audio.phonemes import Phoneme
 from talkinghead.predict.avatar import AvatarPredictor
 from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.types import FloatArray
@@ -53,12 +54,14 @@ class ReplySpeech:
         self._sample_rate = sample_rate
         self._prepare = prepare
         self._prepared: queue.SimpleQueue[tuple[FloatArray, FloatArray, bool]] = queue.SimpleQueue()
-        self._num_pushed = self._num_prepared = 0
+        self._num_pushed = self._num_prepared = self._num_samples = 0
         self._audio = np.zeros(0, np.float32)
         self._fade: FloatArray | None = None
 
-    def push(self, samples: FloatArray) -> None:
-        """Append speech at `source_rate`."""
+    def push(self, samples: FloatArray, phonemes: Sequence[Phoneme] = ()) -> None:
+        """Append speech at `source_rate`, and phonemes with times from its start."""
+        self.mouths.phonemes.add(phonemes, self._num_samples / self.source_rate)
+        self._num_samples += len(samples)
         size = round(_PIECE_S * self.source_rate)
         for start in range(0, len(samples), size):
             self._num_pushed += 1

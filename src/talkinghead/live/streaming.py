@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from talkinghead.concurrency import ExclusiveUse
 from talkinghead.errors import MediaError, UsageError
+from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import FloatArray, UInt8Array
@@ -98,15 +99,16 @@ class RealtimeLipSync:
         >>> from talkinghead import LipSyncPredictor, RealtimeLipSync
         >>> from talkinghead.live.pacing import FramePacer
         >>> from talkinghead.predict.pipeline import in_thread
-        >>> from talkinghead.speech.sentence_speech import stream_sentences
+        >>> from talkinghead.speech.sentence_speech import stream_timed_sentences
         >>> from talkinghead.speech.tts.piper import Piper
         >>> from talkinghead.speech.voice import Voice
         >>> avatar = LipSyncPredictor.from_checkpoint("default").avatar("photo.jpg")
         >>> voice = Voice(Piper())
         >>> with RealtimeLipSync(avatar) as stream:
         ...     def frames(reply, player):
-        ...         for chunk in stream_sentences(reply, voice, sample_rate=stream.sample_rate):
-        ...             player.write(chunk)
+        ...         rate = stream.sample_rate
+        ...         for chunk in stream_timed_sentences(reply, voice, sample_rate=rate):
+        ...             player.write(chunk.samples)
         ...             yield from stream.push(chunk)
         ...         yield from stream.flush()
         ...     for reply in (["Hello. ", "How are you?"], ["Good bye."]):
@@ -160,6 +162,8 @@ class RealtimeLipSync:
         with self._use:
             self._require_open()
             self._mouths.tokens.reset()
+            self._mouths.phonemes.clear()
+            self._num_samples = 0
             self._compositor = self.avatar.predictor.compositor()
             self._frames = self.avatar.source.play()
             self._next = next(self._frames)
@@ -174,7 +178,7 @@ class RealtimeLipSync:
 
     def push(
         self,
-        audio: NDArray[Any],
+        audio: NDArray[Any] | TimedSpeech,
         *,
         arrived_s: float | None = None,
         skip_before_s: float | Fraction = 0,
@@ -183,7 +187,8 @@ class RealtimeLipSync:
 
         Args:
             audio: Mono samples, [num_samples] or [num_samples, 1], at `sample_rate`, of any length:
-                float32 or float64 in [-1, 1], or int16. NaN counts as silence.
+                float32 or float64 in [-1, 1], or int16. NaN counts as silence. Or the same with
+                phonemes, as `stream_timed_sentences` yields them.
             arrived_s: When the chunk arrived, on the clock of `time.monotonic`; now by default. Set
                 it if the chunk was queued, so that the measured latency includes the queue.
             skip_before_s: Frames due before this time of the speech are dropped, for an application
@@ -197,7 +202,11 @@ class RealtimeLipSync:
         with self._use:
             self._require_unfinished()
             arrived_s = time.monotonic() if arrived_s is None else arrived_s
-            self._mouths.tokens.push(to_mono_float32(audio))
+            timed = audio if isinstance(audio, TimedSpeech) else TimedSpeech(audio)
+            samples = to_mono_float32(timed.samples)
+            self._mouths.phonemes.add(timed.phonemes, self._num_samples / self.sample_rate)
+            self._num_samples += len(samples)
+            self._mouths.tokens.push(samples)
             return list(self._generate(arrived_s, skip_before_s))
 
     def flush(self) -> list[RealtimeFrame]:
@@ -211,7 +220,7 @@ class RealtimeLipSync:
             self._mouths.tokens.finish()
             return list(self._generate(time.monotonic(), 0))
 
-    def stream(self, chunks: Iterable[NDArray[Any]]) -> Iterator[RealtimeFrame]:
+    def stream(self, chunks: Iterable[NDArray[Any] | TimedSpeech]) -> Iterator[RealtimeFrame]:
         """Yield the frames for a stream of speech: push each chunk as it arrives, then flush."""
         for chunk in chunks:
             yield from self.push(chunk)

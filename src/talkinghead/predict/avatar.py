@@ -12,6 +12,7 @@ from itertools import chain, repeat
 from typing import Any, Protocol
 
 from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.prediction import Prediction, RenderReport
@@ -34,7 +35,9 @@ class AvatarPredictor(Protocol):
     spec: AVSpec
     lip_prior: LipPrior | None
 
-    def mouth_generator(self, lip_prior: LipPrior | None = None) -> MouthGenerator:
+    def mouth_generator(
+        self, lip_prior: LipPrior | None = None, phonemes: PhonemeTrack | None = None
+    ) -> MouthGenerator:
         """Return a new mouth generator; `lip_prior` replaces the predictor's own."""
 
     def compositor(self) -> Compositor:

@@ -23,7 +23,9 @@ from talkinghead.features.faces.alignment import (
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
 from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.token_stream import TokenStream, articulate
+from talkinghead.predict.audio.visemes import MAX_REACH_S, constrain_lips, viseme_weights
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.generator_backend import GeneratorBackend
@@ -65,9 +67,12 @@ class MouthGenerator:
         chunk_frames: number of tokens that are encoded at once.
         articulation: scale of the lip motion relative to silence (see `articulate`).
         lip_prior: see `TokenStream`.
+        phonemes: phonemes of the speech; None makes an empty track.
+        uses_phonemes: whether the phonemes constrain the lips (see `visemes.py`).
 
     Attributes:
         tokens: the audio tokens; push speech here before `generate`.
+        phonemes: the phonemes; add those of the speech before `generate`.
         articulation: may be changed between calls of `generate`.
     """
 
@@ -79,6 +84,8 @@ class MouthGenerator:
         chunk_frames: int = 25,
         articulation: float = 1.0,
         lip_prior: LipPrior | None = None,
+        phonemes: PhonemeTrack | None = None,
+        uses_phonemes: bool = True,
     ) -> None:
         self._model = model
         self._spec = spec
@@ -86,6 +93,8 @@ class MouthGenerator:
         self._autocast = autocast
         self.articulation = articulation
         self.tokens = TokenStream(model, spec, chunk_frames, lip_prior)
+        self.phonemes = PhonemeTrack() if phonemes is None else phonemes
+        self._uses_phonemes = uses_phonemes
         self._encoded: dict[Reference, _EncodedReference] = {}
 
     @torch.inference_mode()
@@ -105,6 +114,8 @@ class MouthGenerator:
                 for mouth, mouth_fields in zip(batch, fields, strict=True):
                     mouth.fields = mouth_fields
         self._encoded = {reference: self._encoded[reference] for reference in batches}
+        if frames:
+            self.phonemes.drop_before(float(frames[0].time_s) - MAX_REACH_S)
         return iter(generated)
 
     @torch.inference_mode()
@@ -148,8 +159,25 @@ class MouthGenerator:
             if encoded.silence is None:
                 encoded.silence = self._encode_silence(encoded.features)
             tokens_ND = articulate(self._model, tokens_ND, encoded.silence, self.articulation)
+        tokens_ND = self._constrain(tokens_ND, batch)
         context = self._encode_context(batch, encoded)
         return _to_fields(self._model.decode(tokens_ND, encoded.features, context))
+
+    def _constrain(self, tokens_ND: Tensor, batch: list[SourceFrame]) -> Tensor:
+        """Constrain the lip motion of tokens by the phonemes near their frames."""
+        first_s, last_s = (float(batch[index].middle_s) for index in (0, -1))
+        phonemes = self.phonemes.between(first_s - MAX_REACH_S, last_s + MAX_REACH_S)
+        if not (phonemes and self._uses_phonemes):
+            return tokens_ND
+        times_s = [float(frame.middle_s) for frame in batch]
+        weights = viseme_weights(phonemes, times_s, float(batch[0].duration_s))
+        # Smaller motion than that of the training data also has weaker constraints.
+        weights *= min(1.0, self.articulation)
+        weights_N3 = torch.from_numpy(weights).to(tokens_ND)
+        lips = self._model.decode_lip_motion(tokens_ND)
+        lips = constrain_lips(lips, weights_N3, max(1.0, self.articulation))
+        lips[~weights_N3.any(1)] = torch.nan  # NaN: do not change these tokens.
+        return self._model.set_lip_motion(tokens_ND, lips)
 
     def _encode_silence(self, reference: ReferenceFeatures) -> Tensor:
         """Return the token [D] of continuous silence."""

@@ -42,6 +42,8 @@ class PredictOptions:
         chunk_frames: Number of frames of a photo that are generated at once.
         lip_prior: Second prediction of the lip motion that is blended with the generator's; "auto"
             is Whisper if it is installed and fits the model.
+        phonemes: Constrain the lips where a voice gives its phonemes with times: closed on p, b and
+            m, lower lip at the teeth on f and v, rounded on w, u and o.
         renderer: Compositing of the mouth into the image; None is `LaplacianRenderer`.
         detector: Face detector; None is the packaged one.
 
@@ -62,6 +64,7 @@ class PredictOptions:
     occlusion_guard: bool = True
     chunk_frames: int = 25
     lip_prior: LipPrior | Literal["auto"] | None = "auto"
+    phonemes: bool = True
     renderer: Renderer | None = None
     detector: FaceDetector | None = None
 

@@ -20,6 +20,7 @@ from talkinghead.media.writer import VideoWriter
 from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
+from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
 from talkinghead.predict.avatar import Avatar, encode_avatar
 from talkinghead.predict.compositing.compositor import Compositor
@@ -222,10 +223,13 @@ class LipSyncPredictor:
         """The face detector, built when it is first needed."""
         return self.options.detector or build_detector()
 
-    def mouth_generator(self, lip_prior: LipPrior | None = None) -> MouthGenerator:
+    def mouth_generator(
+        self, lip_prior: LipPrior | None = None, phonemes: PhonemeTrack | None = None
+    ) -> MouthGenerator:
         """Return a new mouth generator, for one prediction or stream.
 
-        `lip_prior` replaces the predictor's own.
+        `lip_prior` replaces the predictor's own. `phonemes` are those of the speech; without them,
+        add them to the `phonemes` of the mouth generator.
         """
         return MouthGenerator(
             self.model,
@@ -234,6 +238,8 @@ class LipSyncPredictor:
             self.options.chunk_frames,
             self.options.articulation,
             lip_prior or self.lip_prior,
+            phonemes=phonemes,
+            uses_phonemes=self.options.phonemes,
         )
 
     def compositor(self) -> Compositor:
@@ -269,7 +275,7 @@ class LipSyncPredictor:
         options: SourceOptions,
     ) -> Generator[GeneratedFrame]:
         """Yield frames until the speech ends or, without `trim`, until speech and video end."""
-        mouths = self.mouth_generator()
+        mouths = self.mouth_generator(phonemes=speech.phonemes)
         batch: list[SourceFrame] = []
         sample_rate = self.spec.sample_rate
         with closing(speech.chunks(sample_rate)) as chunks, closing(frames):

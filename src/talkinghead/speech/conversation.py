@@ -17,6 +17,7 @@ from talkinghead.concurrency import ExclusiveUse
 from talkinghead.errors import MediaError, SpeechError, TalkingHeadError, UsageError
 from talkinghead.media.reader import stream_audio
 from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.output.mux import refuse_overwriting
 from talkinghead.predict.pipeline import in_thread
@@ -27,6 +28,7 @@ from talkinghead.speech.protocols import (
     SpeechToText,
     TextToSpeech,
     Transcript,
+    speak_timed,
 )
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import split_sentences
@@ -281,14 +283,18 @@ class _TurnVoice:
         self.sample_rate = voice.sample_rate
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
+        for speech in self.speak_timed(text, cancel):
+            yield speech.samples
+
+    def speak_timed(self, text: str, cancel: Event | None = None) -> Iterator[TimedSpeech]:
         self._turn.mark("first_sentence_s")
         with self._lock:
-            for chunk in self._voice.speak(text, cancel):
+            for speech in speak_timed(self._voice, text, cancel):
                 self._turn.mark("first_audio_s")
-                yield chunk
+                yield speech
 
 
-def _chunks_until_failure(synthesizer: SentenceSynthesizer, turn: _Turn) -> Iterator[FloatArray]:
+def _chunks_until_failure(synthesizer: SentenceSynthesizer, turn: _Turn) -> Iterator[TimedSpeech]:
     """Yield speech until an error occurs; raise the error only if nothing was spoken."""
     try:
         yield from synthesizer.chunks()

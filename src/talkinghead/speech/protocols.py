@@ -8,6 +8,8 @@ To add a provider, write one class in one file and one YAML file:
 2. `conf/tts/NAME.yaml`: `_target_` with the class, such as `talkinghead.speech.tts.beep.Beep`, and
    the options that differ from the defaults. The command line option is then `tts=NAME`.
 
+A voice that knows the times of its phonemes also has the method of `TimedTextToSpeech`.
+
 All adapters raise `SpeechError` or `DependencyError`, and are safe for concurrent callers: threads
 may share one, and a cancellation stops its own caller only. Once `cancel` is set, iterators end at
 their next item, and `transcribe` returns the text recognised so far. A `Conversation` uses a
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Literal, Protocol, runtime_checkable
 
+from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.types import AudioClip, FloatArray
 
 
@@ -141,3 +144,33 @@ class TextToSpeech(Protocol):
             SpeechError: The provider failed, or produced nothing for longer than its timeout.
         """
         ...
+
+
+@runtime_checkable
+class TimedTextToSpeech(TextToSpeech, Protocol):
+    """Protocol of speech synthesis with the times of the phonemes.
+
+    Example:
+        >>> class TimedBeep(Beep):
+        ...     def speak_timed(self, text, cancel=None):
+        ...         for samples in self.speak(text, cancel):
+        ...             yield TimedSpeech(samples, (Phoneme("p", 0.0, 0.1),))
+    """
+
+    def speak_timed(self, text: str, cancel: Event | None = None) -> Iterator[TimedSpeech]:
+        """Yield the speech of `speak` with the phonemes of each chunk, or before it.
+
+        Raises:
+            SpeechError: The provider failed, or produced nothing for longer than its timeout.
+        """
+        ...
+
+
+def speak_timed(
+    voice: TextToSpeech, text: str, cancel: Event | None = None
+) -> Iterator[TimedSpeech]:
+    """Yield the speech of any voice, with phonemes if the voice is a `TimedTextToSpeech`."""
+    if isinstance(voice, TimedTextToSpeech):
+        yield from voice.speak_timed(text, cancel)
+    else:
+        yield from map(TimedSpeech, voice.speak(text, cancel))

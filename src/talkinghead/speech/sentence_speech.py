@@ -10,8 +10,9 @@ from threading import Event
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
 from talkinghead.predict.pipeline import in_thread
-from talkinghead.speech.protocols import TextToSpeech
+from talkinghead.speech.protocols import TextToSpeech, speak_timed
 from talkinghead.speech.sentences import split_sentences
 from talkinghead.types import FloatArray
 
@@ -47,10 +48,11 @@ class SentenceSynthesizer:
         self._sentences, self._voice, self._cancel = sentences, voice, cancel or Event()
         self.spoken: list[SpokenSentence] = []
 
-    def chunks(self) -> Generator[FloatArray]:
-        """Yield the speech, float32 [num_samples] in [-1, 1] at the voice's sample rate.
+    def chunks(self) -> Generator[TimedSpeech]:
+        """Yield the speech in short chunks at the voice's sample rate.
 
-        This method may be called only once.
+        The phonemes of a sentence are in its first chunk, if the voice gives them. This method may
+        be called only once.
 
         Raises:
             SpeechError: The voice failed; the audio before the failure was yielded.
@@ -60,7 +62,8 @@ class SentenceSynthesizer:
         sentences = in_thread(self._sentences, _QUEUED_SENTENCES, "sentences", cancel)
         synthesis = in_thread(self._synthesise(sentences), _QUEUED_CHUNKS, "speech", cancel)
         with closing(synthesis):
-            for sentence, audio in synthesis:
+            for sentence, speech in synthesis:
+                audio, phonemes = speech.samples, speech.phonemes
                 for start in range(0, len(audio), step):
                     if cancel.is_set():
                         return
@@ -70,14 +73,17 @@ class SentenceSynthesizer:
                     chunk = audio[start : start + step]
                     num_samples += len(chunk)
                     sentence.end_s = num_samples / rate
-                    yield chunk
+                    yield TimedSpeech(chunk, phonemes)
+                    phonemes = ()
 
-    def _synthesise(self, sentences: Generator[str]) -> Iterator[tuple[SpokenSentence, FloatArray]]:
+    def _synthesise(
+        self, sentences: Generator[str]
+    ) -> Iterator[tuple[SpokenSentence, TimedSpeech]]:
         with closing(sentences):
             for text in sentences:
                 sentence = SpokenSentence(text, 0.0, 0.0)
-                for chunk in self._voice.speak(text, self._cancel):
-                    yield sentence, chunk
+                for speech in speak_timed(self._voice, text, self._cancel):
+                    yield sentence, speech
 
 
 def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> SpeechStream:
@@ -106,6 +112,31 @@ def stream_sentences(
     language: str | None = None,
     cancel: Event | None = None,
 ) -> Generator[FloatArray]:
+    """Yield the samples of `stream_timed_sentences`, which has the same arguments.
+
+    Yields:
+        float32 [num_samples] in [-1, 1], mono.
+
+    Example:
+        >>> for chunk in stream_sentences(["Hello. ", "How are you?"], Voice(Piper())):
+        ...     player.write(chunk)
+    """
+    speech = stream_timed_sentences(
+        text_pieces, voice, sample_rate=sample_rate, language=language, cancel=cancel
+    )
+    with closing(speech):
+        for chunk in speech:
+            yield chunk.samples
+
+
+def stream_timed_sentences(
+    text_pieces: Iterable[str],
+    voice: TextToSpeech,
+    *,
+    sample_rate: int | None = None,
+    language: str | None = None,
+    cancel: Event | None = None,
+) -> Generator[TimedSpeech]:
     """Yield speech for text that is still being written, in chunks for `RealtimeLipSync.push`.
 
     Args:
@@ -118,17 +149,18 @@ def stream_sentences(
         cancel: Ends the stream early, from any thread.
 
     Yields:
-        float32 [num_samples] in [-1, 1], mono.
+        Chunks of speech with the phonemes that the voice gives.
 
     Raises:
         SpeechError: The voice failed; the audio before the failure was yielded.
 
     Example:
-        >>> for chunk in stream_sentences(["Hello. ", "How are you?"], Voice(Piper()),
-        ...                               sample_rate=stream.sample_rate):
+        >>> for chunk in stream_timed_sentences(["Hello. ", "How are you?"], Voice(Piper()),
+        ...                                     sample_rate=stream.sample_rate):
         ...     frames = stream.push(chunk)
     """
-    resampler = Resampler(voice.sample_rate, sample_rate or voice.sample_rate)
+    sample_rate = sample_rate or voice.sample_rate
+    resampler = Resampler(voice.sample_rate, sample_rate)
     synthesizer = SentenceSynthesizer(split_sentences(text_pieces, language), voice, cancel)
     with closing(synthesizer.chunks()) as chunks:
-        yield from resampler.stream(chunks)
+        yield from process_timed(chunks, resampler.stream, voice.sample_rate, sample_rate)

@@ -10,8 +10,9 @@ import numpy as np
 
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
+from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
 from talkinghead.speech.loudness import DEFAULT_LUFS, LoudnessNormalizer
-from talkinghead.speech.protocols import TextToSpeech
+from talkinghead.speech.protocols import TextToSpeech, speak_timed
 from talkinghead.types import FloatArray
 
 
@@ -65,12 +66,28 @@ class Voice:
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of one sentence between two silences; see `TextToSpeech.speak`."""
-        spoken = (np.nan_to_num(chunk) for chunk in self.tts.speak(text, cancel) if len(chunk))
+        for speech in self.speak_timed(text, cancel):
+            yield speech.samples
+
+    def speak_timed(self, text: str, cancel: Event | None = None) -> Iterator[TimedSpeech]:
+        """Yield the speech of `speak` with the phonemes that the provider gives."""
+        cancel = cancel or Event()
+        speech = process_timed(
+            speak_timed(self.tts, text, cancel),
+            self._process,
+            self.tts.sample_rate,
+            self.sample_rate,
+            delay_s=len(self._lead) / self.sample_rate,
+        )
+        yield from takewhile(lambda _: not cancel.is_set(), speech)
+
+    def _process(self, chunks: Iterator[FloatArray]) -> Iterator[FloatArray]:
+        """Resample and normalise the chunks, and add the silences."""
+        spoken = (np.nan_to_num(chunk) for chunk in chunks if len(chunk))
         chunks = Resampler(self.tts.sample_rate, self.sample_rate).stream(spoken)
         if self._normalizer is not None:
             chunks = self._normalizer.normalize(chunks)
-        cancel = cancel or Event()
-        yield from takewhile(lambda _: not cancel.is_set(), self._with_pauses(chunks))
+        return self._with_pauses(chunks)
 
     def _with_pauses(self, chunks: Iterator[FloatArray]) -> Iterator[FloatArray]:
         """Yield the chunks between two silences; yield nothing if there are no chunks."""

@@ -16,6 +16,7 @@ from talkinghead.errors import MediaError, UsageError
 from talkinghead.media.audio_decoding import Resampler, rechunk
 from talkinghead.media.reader import probe, stream_audio
 from talkinghead.media.timing import samples_to_seconds
+from talkinghead.predict.audio.phonemes import PhonemeTrack, TimedSpeech
 from talkinghead.types import AudioClip, FloatArray
 
 
@@ -28,10 +29,14 @@ class SpeechStream:
     readers; once reading has begun, another reader raises a `UsageError`.
 
     Args:
-        chunks: float32 [num_samples] in [-1, 1], mono, of any length. A generator is closed when
-            the last reader closes. Exceptions of the iterable are raised in the readers.
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length, or the same with phonemes as
+            `TimedSpeech`. A generator is closed when the last reader closes. Exceptions of the
+            iterable are raised in the readers.
         sample_rate: sample rate in Hz.
         cancel: event that is set when a reader closes before the end, for a source that may block.
+
+    Attributes:
+        phonemes: the phonemes of the chunks that were read.
 
     Example:
         >>> stream = SpeechStream(voice.stream("Hello."), 22_050)
@@ -39,9 +44,13 @@ class SpeechStream:
     """
 
     def __init__(
-        self, chunks: Iterable[FloatArray], sample_rate: int, cancel: Event | None = None
+        self,
+        chunks: Iterable[FloatArray | TimedSpeech],
+        sample_rate: int,
+        cancel: Event | None = None,
     ) -> None:
         self.sample_rate = sample_rate
+        self.phonemes = PhonemeTrack()
         self._chunks = iter(chunks)
         self._cancel = cancel or Event()
         self._lock = Lock()
@@ -93,9 +102,12 @@ class SpeechStream:
     def _take_chunk(self) -> None:
         self._has_begun = True
         try:
-            chunk = next(self._chunks, None)
+            item = next(self._chunks, None)
+            if isinstance(item, TimedSpeech):
+                self.phonemes.add(item.phonemes, self._num_samples / self.sample_rate)
+                item = item.samples
+            chunk = None if item is None else _checked_chunk(item)
             if chunk is not None:
-                chunk = _checked_chunk(chunk)
                 self._num_samples += len(chunk)
             elif not self._num_samples:
                 raise MediaError("the speech ended before its first sample: give some speech")
@@ -147,6 +159,7 @@ class Speech:
         sample_rate: original sample rate in Hz.
         estimated_duration_s: duration in the file's header, which may be inexact; None for a
             stream.
+        phonemes: the phonemes of a stream that were read so far; none for other speech.
 
     Raises:
         MediaError: The file is missing or has no audio; there are no samples, or all are NaN.
@@ -155,8 +168,9 @@ class Speech:
     def __init__(self, audio: SpeechInput) -> None:
         self._audio = audio
         self.estimated_duration_s: Fraction | None = None
+        self.phonemes = PhonemeTrack()
         if isinstance(audio, SpeechStream):
-            self.sample_rate = audio.sample_rate
+            self.sample_rate, self.phonemes = audio.sample_rate, audio.phonemes
         elif isinstance(audio, AudioClip):
             _check_samples(audio.samples)
             self.sample_rate, self.estimated_duration_s = audio.sample_rate, audio.duration_s

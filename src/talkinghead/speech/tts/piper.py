@@ -16,7 +16,9 @@ from threading import Event, Lock
 from typing import Any
 
 from talkinghead.errors import DependencyError, UsageError
+from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.runtime import packaged_weights as packaged
+from talkinghead.speech.tts.piper_phonemes import read_phonemes, timed_voice
 from talkinghead.speech.tts.piper_pool import PiperPool
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
@@ -31,7 +33,8 @@ class Piper:
     with `close` and with the interpreter. A process that exceeds the timeout is replaced.
 
     A process reads one sentence per line, writes one WAV file per sentence and reports each file:
-    its raw output stream does not mark the end of a sentence.
+    its raw output stream does not mark the end of a sentence. With the package onnx and Piper's own
+    program, the phonemes of the speech are known (see `piper_phonemes.py`).
 
     Args:
         voice: "packaged" (Joe, American English, of the `offline` extra), or the path of a voice's
@@ -79,11 +82,13 @@ class Piper:
             )
         # Keep symbolic links: in a Hugging Face cache they point to files with other names.
         path = packaged.voice("joe") if str(voice) == "packaged" else Path(voice).absolute()
-        config = _read_config(path)
+        config = self._config = _read_config(path)
         self.sample_rate = int(config["audio"]["sample_rate"])
+        timed = timed_voice(path, config) if command is None else None
+        self._is_timed = timed is not None
         self._command = [
             *(_installed() if command is None else command),
-            *("--model", str(path)),
+            *("--model", str(timed or path)),
             # By default, Piper scales every sentence to full scale, so short sentences are louder.
             "--no-normalize",
             *(("--speaker", str(_speaker(speaker, config, path))) if speaker is not None else ()),
@@ -97,12 +102,17 @@ class Piper:
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text, one chunk per sentence."""
+        for speech in self.speak_timed(text, cancel):
+            yield speech.samples
+
+    def speak_timed(self, text: str, cancel: Event | None = None) -> Iterator[TimedSpeech]:
+        """Yield the speech of a text with its phonemes, one chunk per sentence."""
         cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
             samples = None if cancel.is_set() else self._open_pool().speak(sentence, cancel)
             if samples is None:
                 return
-            yield samples
+            yield read_phonemes(samples, self._config) if self._is_timed else TimedSpeech(samples)
 
     def close(self) -> None:
         """End the processes, also those in use; a later call of `speak` starts a new process."""
