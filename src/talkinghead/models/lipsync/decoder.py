@@ -19,9 +19,9 @@ from talkinghead.models.lipsync.lip_warp import (
     LipWarper,
     inside_lips,
     lip_gaps,
-    mouth_interior,
     warp_lips,
 )
+from talkinghead.models.lipsync.mouth_interior import draw_mouth_interior
 
 MAX_FLOW = 0.35
 """Maximum displacement that the residual flow adds, in half widths of the mouth box."""
@@ -215,7 +215,8 @@ class Decoder(nn.Module):
         mask = torch.sigmoid(painted[:, 3:] + _INSIDE_LOGIT * inside)
         mask = torch.lerp(mask, torch.ones_like(mask), hidden_interior) * self.prior
         closed = self.lips.closed(reference.lips)
-        drawn = torch.logit(mouth_interior(steps, closed, reference.mouth, self.prior))
+        interior = draw_mouth_interior(steps, closed, points, reference.mouth, self.prior)
+        drawn = torch.logit(interior)
         skin = torch.logit(_at_least_float32(warped), eps=0.02)
         shadow = _SHADOW * hidden_interior * (1 - hidden_interior)
         near = F.interpolate((2 * lips.maps[:, :1]).clamp(max=1), scale_factor=2, mode="bilinear")

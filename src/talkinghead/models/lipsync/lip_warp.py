@@ -1,4 +1,4 @@
-"""Warp of the reference's mouth by lip landmarks, and a drawn mouth interior.
+"""Warp of the reference's mouth by lip landmarks.
 
 A network trained on few faces does not locate the lips of unseen ones reliably, but a landmark
 detector does. The reference's detected lips are displaced by the lip motion, and the surrounding
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from talkinghead.features.faces.alignment import NUM_LIP_POINTS
-from talkinghead.types import LUMA
 
 NUM_LIP_MAPS = 4
 MAX_SHIFT = 0.15
@@ -27,7 +26,9 @@ MAX_SHIFT = 0.15
 
 _UPPER = (0, 1, 2, 3, 4, 5, 6, 12, 13, 14, 15, 16)
 _LOWER = (0, 6, 7, 8, 9, 10, 11, 12, 16, 17, 18, 19)
-_UPPER_EDGE, _LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
+UPPER_EDGE, LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
+"""Points of the edges of the inner lips, from left to right in the image."""
+
 # To close the lips, each point is moved by a fraction of a gap between the inner lips. For each
 # point: index of the gap (right, middle, left), and fraction of the gap in quarters, larger for
 # the lower lip because the jaw moves more than the upper lip.
@@ -38,23 +39,6 @@ _NORM_OFFSET = 0.05
 _SOFT, _SHARP = 0.03, 0.012
 _MIN_LENGTH = 0.02
 """Minimum distance between two points of an edge, about a pixel, for numerical stability."""
-
-_TEETH_LENGTH, _TEETH_CURVE = 0.09, 0.6
-"""Visible length of the upper teeth in mouth widths, and its relative decrease at the sides."""
-
-_TEETH_EXTENT, _SIDE_DARKENING = 0.8, 0.45
-"""Half width of the teeth in half mouth widths, and their darkening at the mouth's corners."""
-
-_GAPS, _GAP_WIDTH, _GAP_DEPTH = (-0.6, -0.34, 0.0, 0.34, 0.6), 0.035, 0.1
-"""Gaps between teeth: positions and width in half mouth widths, and darkening."""
-
-_BRIGHTNESS, _GREYNESS = 1.25, 0.55
-"""Brightness of the teeth relative to the face, and weight of a blend towards grey."""
-
-_CAVITY = (0.3, 0.16, 0.16)
-"""Colour (red, green, blue) of the mouth cavity relative to the face."""
-
-_TEETH_SOFT = 0.006
 
 
 @dataclass
@@ -142,39 +126,6 @@ def inside_lips(steps: Tensor, lips: Tensor) -> Tensor:
     return torch.sigmoid((depth - _SHARP) / _SHARP)[:, None]
 
 
-def mouth_interior(steps: Tensor, closed: Tensor, mouth: Tensor, weight: Tensor) -> Tensor:
-    """Draw the upper teeth and the mouth cavity: RGB [N, 3, S, S] in (0, 1).
-
-    The drawn interior is for references that show no mouth interior: no warp can fill the gap
-    between closed lips, and a network that was trained on few people outputs a haze for unseen
-    faces. Mouth interiors differ little between people, so they are drawn, and the network only
-    tints them. The upper teeth move with the head, not with the jaw.
-
-    Args:
-        steps: [S], coordinates of the positions on both axes.
-        closed: the face's closed lips [N, 20, 2].
-        mouth: the reference's mouth [N, 3, S, S] in [0, 1].
-        weight: [S, S], weights with which the face's colour is averaged.
-    """
-    across, down = steps[None, None], steps[None, :, None]
-    right, left = closed[:, 12, 0, None, None], closed[:, 16, 0, None, None]
-    width = (left - right).clamp_min(1e-3)
-    side = (across - (left + right) / 2) * 2 / width
-    length = width * _TEETH_LENGTH * (1 - _TEETH_CURVE * side.square())
-    bottom = lip_edge(across, closed[:, _UPPER_EDGE]) + length
-    teeth_mask = torch.sigmoid((bottom - down) / _TEETH_SOFT) * torch.sigmoid(
-        (_TEETH_EXTENT - side.abs()) * 20
-    )
-    light = 1 - _SIDE_DARKENING * side.square()
-    for gap in _GAPS:
-        light = light * (1 - _GAP_DEPTH * torch.exp(-(((side - gap) / _GAP_WIDTH) ** 2) / 2))
-    face = (mouth * weight).sum((2, 3), keepdim=True) / weight.sum()
-    grey = (face * face.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-    teeth = torch.lerp(face, grey, _GREYNESS) * _BRIGHTNESS * light[:, None]
-    cavity = face * face.new_tensor(_CAVITY)[:, None, None]
-    return torch.lerp(cavity, teeth, teeth_mask[:, None]).clamp(0.02, 0.96)
-
-
 def _interpolate(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) -> Tensor:
     """Interpolate the displacement [N, 2, S, S] from the displacements of some lip points."""
     position, path = moved[:, points, :, None], (lips - moved)[:, points]
@@ -199,7 +150,7 @@ def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
     """Return signed distances [N, H, W] into the mouth opening and below its centre line."""
-    top, bottom = (lip_edge(x, lips[:, points]) for points in (_UPPER_EDGE, _LOWER_EDGE))
+    top, bottom = (lip_edge(x, lips[:, points]) for points in (UPPER_EDGE, LOWER_EDGE))
     right, left = lips[:, 12, 0, None, None], lips[:, 16, 0, None, None]
     depth = torch.minimum(torch.minimum(y - top, bottom - y), torch.minimum(x - right, left - x))
     return depth, y - (top + bottom) / 2

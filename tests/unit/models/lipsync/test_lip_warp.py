@@ -1,4 +1,4 @@
-"""The warp by lip landmarks and the drawn mouth interior."""
+"""The warp by lip landmarks, and where the drawn mouth interior replaces it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 from test_generator import TINY, closed_lips
 
-from talkinghead.models.lipsync.decoder import grid_steps, lip_mask_prior, warp
+from talkinghead.models.lipsync.decoder import grid_steps, warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.models.lipsync.lip_warp import lip_edge, mouth_interior, warp_lips
+from talkinghead.models.lipsync.lip_warp import lip_edge, warp_lips
 
 STEPS, PIXELS = (grid_steps(size, torch.device("cpu")) for size in (48, 96))
 
@@ -92,24 +92,8 @@ SIZE = 96
 MIDDLE = SIZE // 2
 
 
-def drawn(lips: torch.Tensor, colour: tuple[float, ...] = (0.8, 0.6, 0.5)) -> torch.Tensor:
-    """Draw the interior [3, S, S] of a mouth in a face of one colour."""
-    face = torch.tensor(colour)[None, :, None, None].expand(1, 3, SIZE, SIZE)
-    return mouth_interior(PIXELS, lips, face, lip_mask_prior(SIZE))[0]
-
-
 def row_of(y: torch.Tensor) -> int:
     return int((PIXELS - y).abs().argmin())
-
-
-def test_upper_teeth_end_just_below_the_closed_lips() -> None:
-    lips = half_widths(closed_lips())
-    line = row_of(lips[0, 14, 1])
-    column = drawn(lips)[:, :, MIDDLE + 3].mean(0)  # Next to the gap between the incisors.
-    assert column[line] > 0.6
-    below = (column < 0.3).nonzero().flatten()
-    assert line < int(below[0]) <= line + 6
-    assert column[int(below[0]) :].max() < 0.3
 
 
 @torch.inference_mode()
