@@ -58,7 +58,8 @@ class Avatar:
     it at once.
 
     Attributes:
-        predictor: the predictor that made the avatar; no other predictor can use the features.
+        predictor: the predictor that made the avatar, adapted to the speaker if the source was
+            calibrated; no other predictor can use the features.
         source: a source whose frames have encoded references and contexts.
         face_frames: the frames of one pass over the source.
 

@@ -5,8 +5,9 @@ Shape suffixes: N frames, D token dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import chain
 
 import numpy as np
@@ -24,6 +25,7 @@ from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.phonemes import PhonemeTrack
+from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.audio.token_stream import TokenStream, articulate
 from talkinghead.predict.audio.visemes import MAX_REACH_S, constrain_lips, viseme_weights
 from talkinghead.predict.compositing.stabiliser import MouthFields
@@ -67,6 +69,7 @@ class MouthGenerator:
         chunk_frames: number of tokens that are encoded at once.
         articulation: scale of the lip motion relative to silence (see `articulate`).
         lip_prior: see `TokenStream`.
+        style: style of the lip motion.
         phonemes: phonemes of the speech; None makes an empty track.
         uses_phonemes: whether the phonemes constrain the lips (see `visemes.py`).
 
@@ -84,9 +87,11 @@ class MouthGenerator:
         chunk_frames: int = 25,
         articulation: float = 1.0,
         lip_prior: LipPrior | None = None,
+        style: SpeakerStyle | None = None,
         phonemes: PhonemeTrack | None = None,
         uses_phonemes: bool = True,
     ) -> None:
+        self._style = style or SpeakerStyle()
         self._model = model
         self._spec = spec
         self._device = model.device
@@ -117,6 +122,27 @@ class MouthGenerator:
         if frames:
             self.phonemes.drop_before(float(frames[0].time_s) - MAX_REACH_S)
         return iter(generated)
+
+    @torch.inference_mode()
+    def lip_motion(
+        self, times_s: Sequence[Fraction], reference: Reference
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the lip motion of a reference's mouth at increasing times, without rendering.
+
+        Returns:
+            The motion [len(times_s), 20, 2], and the motion of silence [20, 2]; see
+            `LipSyncGenerator.decode_lip_motion`.
+        """
+        with self._mixed_precision():
+            encoded = _EncodedReference(self._features_of(reference))
+            tokens_ND = self._change_motion(self.tokens.at(times_s, encoded.features), encoded)
+            tokens_ND = self._constrain(tokens_ND, times_s, 1 / self._spec.fps)
+            silence = encoded.silence
+            if silence is None:
+                silence = self._encode_silence(encoded.features)
+            motions = map(self._model.decode_lip_motion, (tokens_ND, silence))
+            motion, rest = (lips.float().cpu().numpy() for lips in motions)
+        return motion, rest
 
     @torch.inference_mode()
     def encode(self, frames: Iterable[SourceFrame]) -> list[SourceFrame]:
@@ -155,22 +181,35 @@ class MouthGenerator:
         if (encoded := self._encoded.get(reference)) is None:
             encoded = self._encoded[reference] = _EncodedReference(self._features_of(reference))
         tokens_ND = self.tokens.at([frame.middle_s for frame in batch], encoded.features)
-        if self.articulation != 1:
-            if encoded.silence is None:
-                encoded.silence = self._encode_silence(encoded.features)
-            tokens_ND = articulate(self._model, tokens_ND, encoded.silence, self.articulation)
-        tokens_ND = self._constrain(tokens_ND, batch)
+        tokens_ND = self._change_motion(tokens_ND, encoded)
+        times_s = [frame.middle_s for frame in batch]
+        tokens_ND = self._constrain(tokens_ND, times_s, batch[0].duration_s)
         context = self._encode_context(batch, encoded)
         return _to_fields(self._model.decode(tokens_ND, encoded.features, context))
 
-    def _constrain(self, tokens_ND: Tensor, batch: list[SourceFrame]) -> Tensor:
-        """Constrain the lip motion of tokens by the phonemes near their frames."""
-        first_s, last_s = (float(batch[index].middle_s) for index in (0, -1))
+    def _change_motion(self, tokens_ND: Tensor, encoded: _EncodedReference) -> Tensor:
+        """Apply the articulation and the style to the lip motion of tokens."""
+        if self.articulation == 1 and self._style.is_neutral:
+            return tokens_ND
+        if encoded.silence is None:
+            encoded.silence = self._encode_silence(encoded.features)
+        if self.articulation != 1:
+            tokens_ND = articulate(self._model, tokens_ND, encoded.silence, self.articulation)
+        if self._style.is_neutral:
+            return tokens_ND
+        rest = self._model.decode_lip_motion(encoded.silence)
+        lips = self._style.apply(self._model.decode_lip_motion(tokens_ND), rest)
+        return self._model.set_lip_motion(tokens_ND, lips)
+
+    def _constrain(
+        self, tokens_ND: Tensor, times_s: Sequence[Fraction], frame_s: Fraction
+    ) -> Tensor:
+        """Constrain the lip motion of tokens by the phonemes near their times."""
+        first_s, last_s = float(times_s[0]), float(times_s[-1])
         phonemes = self.phonemes.between(first_s - MAX_REACH_S, last_s + MAX_REACH_S)
         if not (phonemes and self._uses_phonemes):
             return tokens_ND
-        times_s = [float(frame.middle_s) for frame in batch]
-        weights = viseme_weights(phonemes, times_s, float(batch[0].duration_s))
+        weights = viseme_weights(phonemes, [float(t) for t in times_s], float(frame_s))
         # Smaller motion than that of the training data also has weaker constraints.
         weights *= min(1.0, self.articulation)
         weights_N3 = torch.from_numpy(weights).to(tokens_ND)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from talkinghead.errors import UsageError
+from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.types import EncodeOptions
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ _CHOICES = {
     "face_select": ("largest", "index", "all", "speaking"),
     "extend": ("pingpong", "hold", "loop"),
     "motion": ("none", "idle"),
+    "calibrate": ("auto", "none"),
 }
 
 
@@ -37,6 +40,9 @@ class PredictOptions:
         articulation: Scale of the lip motion relative to silence, 0 to 3. 1 is the motion of the
             training data, whose speakers read with little motion, hence the default of 2; use 1 for
             models trained on your own corpus.
+        style: Style of the speaker's lip motion.
+        personalisation: File that talkinghead personalise wrote for the speaker; None is the
+            speaker of the model.
         stabilise: Smooth the generated mouth over time.
         occlusion_guard: In a video, do not paint over objects in front of the mouth.
         chunk_frames: Number of frames of a photo that are generated at once.
@@ -60,6 +66,8 @@ class PredictOptions:
     precision: str = "auto"
     emotion: str | None = None
     articulation: float = 2.0
+    style: SpeakerStyle = field(default_factory=SpeakerStyle)
+    personalisation: str | Path | None = None
     stabilise: bool = True
     occlusion_guard: bool = True
     chunk_frames: int = 25
@@ -89,6 +97,8 @@ class SourceOptions:
         trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
         motion: "none", or "idle" to add blinks and slight head sway to a photo.
         seed: Seed of the idle motion.
+        calibrate: "auto" adapts the lip motion to the speech in the first 30 s of a video, if the
+            face speaks there and no personalisation is given; "none" does not.
 
     Raises:
         UsageError: A value is unknown.
@@ -100,6 +110,7 @@ class SourceOptions:
     trim: bool = True
     motion: str = "none"
     seed: int = 0
+    calibrate: str = "auto"
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():

@@ -6,7 +6,8 @@ encode. Memory does not grow with the duration.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import copy
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -21,6 +22,7 @@ from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import PhonemeTrack
+from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle
 from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
 from talkinghead.predict.avatar import Avatar, encode_avatar
 from talkinghead.predict.compositing.compositor import Compositor
@@ -33,6 +35,7 @@ from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.prediction import Prediction, RenderReport
 from talkinghead.predict.source.face_source import FaceSource, open_face
 from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.predict.speaker_adaptation import adapted_prior, calibrate_source
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
@@ -61,7 +64,9 @@ class LipSyncPredictor:
         model: the generator on its device.
         spec: its AVSpec.
         options: the options, with the lip prior resolved.
-        lip_prior: the lip prior, None for none.
+        lip_prior: the lip prior, None for none; adapted to the speaker, if one is given.
+        style: style of the lip motion.
+        origin: the predictor from which this one was adapted to a speaker, or this predictor.
         device: the device.
         renderer: compositing of the mouth into the image.
 
@@ -91,6 +96,9 @@ class LipSyncPredictor:
             choose_emotion(getattr(self.model, "emotion", None), options.emotion)
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
+        self.style, self.origin = options.style, self
+        if options.personalisation is not None:
+            self._adapt(SpeakerAdaptation.load(options.personalisation))
         if self.lip_prior is not None:
             LipPriorStream(self.lip_prior, spec)  # Checks the rates of the lip prior.
 
@@ -133,7 +141,9 @@ class LipSyncPredictor:
             FaceNotFoundError: No face was found.
         """
         source = open_face(face, self.detector, self.spec, options or SourceOptions())
-        return encode_avatar(self, source)
+        avatar = encode_avatar(self, source)
+        frames = (frame for faces in avatar.face_frames for frame in faces)
+        return replace(avatar, predictor=self._calibrated(source, frames))
 
     def predict(
         self, face: FaceInput, audio: SpeechInput, options: SourceOptions | None = None
@@ -158,14 +168,17 @@ class LipSyncPredictor:
         """
         speech = Speech(audio)
         if isinstance(face, Avatar):
-            if face.predictor is not self or options is not None:
-                is_own = face.predictor is self
-                fault = "has its own options" if is_own else "belongs to another predictor"
-                raise UsageError(f"the avatar of {face.source.name} {fault}: make another avatar")
-            source = face.source
+            predictor, source = self._own_predictor(face), face.source
+            if predictor is None or options is not None:
+                fault = (
+                    "belongs to another predictor" if predictor is None else "has its own options"
+                )
+                raise UsageError(f"the avatar of {source.name} {fault}: make another avatar")
         else:
             source = open_face(face, self.detector, self.spec, options or SourceOptions())
-        return Prediction(self._run(source, source.play(), speech), source)
+            with closing(source.play()) as frames:
+                predictor = self._calibrated(source, frames)
+        return Prediction(predictor._run(source, source.play(), speech), source)
 
     def render(
         self,
@@ -224,12 +237,15 @@ class LipSyncPredictor:
         return self.options.detector or build_detector()
 
     def mouth_generator(
-        self, lip_prior: LipPrior | None = None, phonemes: PhonemeTrack | None = None
+        self,
+        lip_prior: LipPrior | None = None,
+        phonemes: PhonemeTrack | None = None,
+        style: SpeakerStyle | None = None,
     ) -> MouthGenerator:
         """Return a new mouth generator, for one prediction or stream.
 
-        `lip_prior` replaces the predictor's own. `phonemes` are those of the speech; without them,
-        add them to the `phonemes` of the mouth generator.
+        `lip_prior` and `style` replace the predictor's own. `phonemes` are those of the
+        speech; without them, add them to the `phonemes` of the mouth generator.
         """
         return MouthGenerator(
             self.model,
@@ -238,6 +254,7 @@ class LipSyncPredictor:
             self.options.chunk_frames,
             self.options.articulation,
             lip_prior or self.lip_prior,
+            style or self.style,
             phonemes=phonemes,
             uses_phonemes=self.options.phonemes,
         )
@@ -246,6 +263,28 @@ class LipSyncPredictor:
         """Return a new compositor, for one prediction or stream."""
         options = self.options
         return Compositor(self.renderer, self.spec, options.stabilise, options.occlusion_guard)
+
+    def _own_predictor(self, avatar: Avatar) -> LipSyncPredictor | None:
+        """Return the predictor of an avatar that this predictor made; None for other avatars."""
+        predictor = avatar.predictor
+        if not isinstance(predictor, LipSyncPredictor) or predictor.origin is not self.origin:
+            return None
+        return predictor
+
+    def _calibrated(self, source: FaceSource, frames: Iterable[SourceFrame]) -> LipSyncPredictor:
+        """Return a predictor adapted to the speaker of a source, or this one."""
+        if self.options.personalisation is not None:
+            return self
+        adaptation = calibrate_source(self, source, frames)
+        if adaptation is None:
+            return self
+        calibrated = copy.copy(self)
+        calibrated._adapt(adaptation)
+        return calibrated
+
+    def _adapt(self, adaptation: SpeakerAdaptation) -> None:
+        self.style = adaptation.style.then(self.options.style)
+        self.lip_prior = adapted_prior(self.lip_prior, adaptation)
 
     def _run(
         self, source: FaceSource, frames: Generator[SourceFrame], speech: Speech

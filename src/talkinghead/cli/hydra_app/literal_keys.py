@@ -7,9 +7,9 @@ PATH_KEYS = frozenset(
     emotions face generated hydra.run.dir hydra.sweep.dir identity.path inception_path input jobs
     lip_prior.map_path lip_prior.whisper.model llm.model loss.identity.weights
     loss.landmark.checkpoint loss.perceptual.weights model.generator.face_encoder_weights
-    model.init_from model.sync_expert output provenance.certificate_path provenance.key_path
-    reference run_dir stt.model sync.checkpoint sync.syncnet_path tts.config_path tts.model
-    tts.speaker_wav tts.voice
+    model.init_from model.sync_expert output personalisation provenance.certificate_path
+    provenance.key_path reference run_dir stt.model sync.checkpoint sync.syncnet_path
+    tts.config_path tts.model tts.speaker_wav tts.voice
     """.split()
 )
 """Keys whose values may be paths."""
@@ -23,8 +23,8 @@ NAMED_PATHS_KEYS = frozenset(
 
 TEXT_KEYS = frozenset(
     """
-    backend callbacks.opening.detector callbacks.pruning.metric detector.name device emotion extend
-    face_select format host label language license lip_offset.undetermined
+    backend calibrate callbacks.opening.detector callbacks.pruning.metric detector.name device
+    emotion extend face_select format host label language license lip_offset.undetermined
     lip_prior.whisper.compute_type lip_prior.whisper.device llm.api_key_env llm.base_url
     llm.template logger.csv.save_dir logger.wandb.group logger.wandb.name logger.wandb.save_dir
     loss.identity.backbone model.generator.face_encoder model.license model.trained_on motion

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.live.session.dialogue import DialogueOptions
 from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.batch.workers import JobRunner
 from talkinghead.predict.options import PredictOptions, SourceOptions
 from talkinghead.predict.output.provenance import Provenance
@@ -27,6 +28,7 @@ def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
     values = _fields_of(PredictOptions, cfg)
     for name in ("detector", "renderer", "lip_prior"):
         values[name] = instantiate(cfg[name]) or None
+    values["style"] = SpeakerStyle(**cfg.style)
     return LipSyncPredictor.from_checkpoint(cfg.checkpoint, **values)
 
 

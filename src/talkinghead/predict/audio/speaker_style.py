@@ -1,0 +1,166 @@
+"""Style of a speaker's lip motion, and files with the adaptation to a speaker.
+
+Shape suffixes: N frames, F inputs of the lip motion map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.media.atomic_file import atomic_path
+
+_RANGES = {
+    "opening": (0.0, 4.0),
+    "width": (0.0, 4.0),
+    "upper_lip": (-0.5, 0.5),
+    "rest_opening": (-10.0, 10.0),
+    "smile": (-10.0, 10.0),
+}
+_UPPER, _LOWER = slice(13, 16), slice(17, 20)
+# Weights of the lip points (ibug68) in a vertical motion of both lips between fixed corners.
+_BOTH_LIPS = (0, 0.5, 1, 1, 1, 0.5, 0, 0.5, 1, 1, 1, 0.5, 0, 1, 1, 1, 0, 1, 1, 1)
+# Part of the gap between the lips by which each point moves when the lips part.
+_PARTED = (0, *5 * (-0.25,), 0, *5 * (0.75,), 0, *3 * (-0.25,), 0, *3 * (0.75,))
+# Weights of the lip points in a smile; the sign is the horizontal direction.
+_CORNERS = (-1, -0.5, 0, 0, 0, 0.5, 1, 0.5, 0, 0, 0, -0.5, -1, 0, 0, 0, 1, 0, 0, 0)
+_FORMAT = "talkinghead speaker 1"
+
+
+@dataclass(frozen=True)
+class SpeakerStyle:
+    """Style of a speaker's lip motion, relative to the motion that the model predicts.
+
+    The style is a linear change of the lip motion around the lips at rest. The default changes
+    nothing.
+
+    Attributes:
+        opening: Factor of the vertical lip motion, 0 to 4.
+        width: Factor of the horizontal lip motion, 0 to 4.
+        upper_lip: Added fraction of the mouth opening by which the upper lip rises, -0.5 to 0.5.
+        rest_opening: Added gap between the lips at rest, in pixels of the 256-pixel face, -10 to
+            10.
+        smile: Displacement of the corners of the mouth, upwards and outwards, in pixels of the
+            256-pixel face, -10 to 10.
+
+    Raises:
+        UsageError: A value is out of range.
+
+    Example:
+        >>> LipSyncPredictor.from_checkpoint("default", style=SpeakerStyle(opening=1.3, smile=2))
+    """
+
+    opening: float = 1.0
+    width: float = 1.0
+    upper_lip: float = 0.0
+    rest_opening: float = 0.0
+    smile: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not low <= value <= high:
+                raise UsageError(f"style.{name}={value}: expected {low:g} to {high:g}")
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the style changes nothing."""
+        return self == SpeakerStyle()
+
+    def then(self, other: SpeakerStyle) -> SpeakerStyle:
+        """Return the style that applies this style and then `other`, within the ranges."""
+        values = [
+            first * second if name in ("opening", "width") else first + second
+            for name, first, second in zip(_RANGES, astuple(self), astuple(other), strict=True)
+        ]
+        return SpeakerStyle.within_ranges(*values)
+
+    @classmethod
+    def within_ranges(cls, *values: float) -> SpeakerStyle:
+        """Return the style with these values, limited to their ranges."""
+        limits = zip(values, _RANGES.values(), strict=True)
+        return cls(*(min(high, max(low, float(value))) for value, (low, high) in limits))
+
+    def apply(self, motion: Tensor, rest: Tensor) -> Tensor:
+        """Return lip motion [N, 20, 2] in this style; `rest` [20, 2] is the motion of silence."""
+        change = (motion - rest) * motion.new_tensor([self.width, self.opening])
+        gap = signed_gap(change)[..., None]
+        both_lips, parted, corners = (motion.new_tensor(w) for w in (_BOTH_LIPS, _PARTED, _CORNERS))
+        x = change[..., 0] + self.smile * corners
+        y = change[..., 1] - self.upper_lip * gap * both_lips
+        y = y + self.rest_opening * parted - self.smile * corners.abs()
+        return rest + torch.stack([x, y], -1)
+
+
+def signed_gap(motion: Tensor) -> Tensor:
+    """Return the mean gap [...] between the inner lips of [..., 20, 2], negative if pressed."""
+    return motion[..., _LOWER, 1].mean(-1) - motion[..., _UPPER, 1].mean(-1)
+
+
+@dataclass(frozen=True)
+class SpeakerAdaptation:
+    """Adaptation of the lip motion to a speaker, by calibration or `talkinghead personalise`.
+
+    Attributes:
+        style: the style of the speaker.
+        weight: weight [F, 40] of the lip motion map; None keeps the map of the lip prior.
+        bias: bias [40] of the map.
+        report: measurements, of JSON types.
+    """
+
+    style: SpeakerStyle = field(default_factory=SpeakerStyle)
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path | str) -> None:
+        """Write a safetensors file.
+
+        Raises:
+            MediaError: The file cannot be written.
+        """
+        tensors = {"style": torch.tensor(astuple(self.style))}
+        if self.weight is not None and self.bias is not None:
+            tensors |= {"weight": self.weight.half().contiguous(), "bias": self.bias.float()}
+        metadata = {"format": _FORMAT, "report": json.dumps(dict(self.report))}
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path | str) -> SpeakerAdaptation:
+        """Read a file that `save` wrote.
+
+        Raises:
+            CheckpointError: The file is missing, broken or of another kind.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata.get("format") != _FORMAT:
+                raise KeyError("format")
+            style = SpeakerStyle(*tensors.pop("style").double().tolist())
+            report = json.loads(metadata["report"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"personalisation={path} cannot be read ({error}): give a file that talkinghead "
+                "personalise wrote, or leave it out"
+            ) from error
+        return cls(style, tensors.get("weight"), tensors.get("bias"), report)
+
+
+def describe(style: SpeakerStyle) -> str:
+    """Return the values of a style that differ from the neutral style, for messages."""
+    neutral = SpeakerStyle()
+    values = ((f.name, getattr(style, f.name)) for f in fields(style))
+    changed = [f"{name} {value:.2f}" for name, value in values if value != getattr(neutral, name)]
+    return ", ".join(changed) or "neutral"

@@ -1,0 +1,158 @@
+"""Adaptation of a predictor to the speaker of a video: calibration and personalisation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from talkinghead.errors import MediaError, UsageError
+from talkinghead.predict.audio.calibration import (
+    AlignedClip,
+    BoolArray,
+    SpokenClip,
+    adapt_map,
+    align_clip,
+    estimate_style,
+    read_spoken_clip,
+)
+from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle, describe
+from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.source.face_source import FaceSource
+from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.types import AVSpec, FloatArray
+
+logger = logging.getLogger(__name__)
+
+MAX_CALIBRATION_S = 30.0
+"""Duration of the start of a source video that calibration uses, in seconds."""
+
+
+class AdaptablePredictor(Protocol):
+    """Interface of `LipSyncPredictor` for the adaptation to a speaker."""
+
+    spec: AVSpec
+    lip_prior: LipPrior | None
+
+    def mouth_generator(
+        self, lip_prior: LipPrior | None = None, *, style: SpeakerStyle | None = None
+    ) -> MouthGenerator:
+        """Return a new mouth generator; the arguments replace the predictor's own."""
+
+
+def calibrate_source(
+    predictor: AdaptablePredictor, source: FaceSource, frames: Iterable[SourceFrame]
+) -> SpeakerAdaptation | None:
+    """Adapt a predictor to the speech of a source video, and log the result.
+
+    Args:
+        predictor: the predictor.
+        source: the source.
+        frames: its frames, from the start.
+
+    Returns:
+        The adaptation, or None if the source is a photo or its speech cannot be used.
+    """
+    if source.duration_s == 0 or source.options.calibrate == "none":
+        return None
+    if source.options.face_select == "all":
+        logger.info("%s: not calibrated, because all faces speak", source.name)
+        return None
+    try:
+        clip = read_spoken_clip(source.name, frames, predictor.spec, MAX_CALIBRATION_S)
+        adaptation, _ = adapt_to_clip(predictor, clip)
+    except MediaError as error:
+        logger.info("%s; the lip motion is not calibrated", error)
+        return None
+    logger.info("%s: calibrated: %s", source.name, _summary(adaptation))
+    return adaptation
+
+
+def adapt_to_clip(
+    predictor: AdaptablePredictor, clip: SpokenClip, used: BoolArray | None = None
+) -> tuple[SpeakerAdaptation, AlignedClip]:
+    """Fit the style, and with enough speech the lip motion map, to a clip.
+
+    Args:
+        predictor: the predictor.
+        clip: the clip.
+        used: frames for the fit, bool [T]; None uses all frames.
+
+    Returns:
+        The adaptation, and the clip with all its frames.
+
+    Raises:
+        MediaError: There is too little speech, or the lips do not follow the audio.
+    """
+    predicted = predict_motion(predictor, clip)
+    aligned = align_clip(clip, predicted)
+    fitted = aligned
+    if used is not None:
+        fitted = replace(aligned, has_speech=aligned.has_speech & used)
+    report: dict[str, float] = {
+        "speech_s": round(fitted.speech_s, 1),
+        "audio_late_frames": round(aligned.offset.frames, 2),
+        "correlation": round(aligned.offset.correlation, 3),
+    }
+    weight = bias = None
+    prior = predictor.lip_prior
+    if isinstance(prior, WhisperLipPrior):
+        inputs = prior.recording_inputs(clip.samples, len(clip.lips))
+        own = prior.motion_of(inputs).unflatten(-1, (20, 2)).numpy()
+        num_rows = len(prior.map_tensors[0])
+        if (change := adapt_map(fitted, inputs[:, :num_rows].numpy(), own)) is not None:
+            weight = prior.map_tensors[0] + change.weight
+            bias = prior.map_tensors[1] + change.bias
+            report |= {"ridge": change.ridge, "map_gain_r": round(change.gain_r, 3)}
+            predicted = predict_motion(predictor, clip, prior.with_map(weight, bias))
+    style = estimate_style(fitted, predicted)
+    return SpeakerAdaptation(style, weight, bias, report), aligned
+
+
+def adapted_prior(
+    prior: LipPrior | None, adaptation: SpeakerAdaptation, name: str = "personalisation"
+) -> LipPrior | None:
+    """Return a lip prior with the map of an adaptation, or the prior itself if there is none.
+
+    Raises:
+        UsageError: The map was fitted for another Whisper model.
+    """
+    if adaptation.weight is None or adaptation.bias is None:
+        return prior
+    if not isinstance(prior, WhisperLipPrior):
+        logger.warning("%s: its lip motion map is not used without the Whisper lip prior", name)
+        return prior
+    if prior.map_tensors[0].shape != adaptation.weight.shape:
+        raise UsageError(
+            f"{name}: its lip motion map has {len(adaptation.weight)} inputs, that of the lip "
+            f"prior has {len(prior.map_tensors[0])}: use the lip prior of the personalisation"
+        )
+    return prior.with_map(adaptation.weight, adaptation.bias)
+
+
+def predict_motion(
+    predictor: AdaptablePredictor,
+    clip: SpokenClip,
+    lip_prior: LipPrior | None = None,
+    style: SpeakerStyle | None = None,
+) -> FloatArray:
+    """Return the lip motion [T, 20, 2] predicted for the audio of a clip, without rendering."""
+    mouths = predictor.mouth_generator(lip_prior, style=style or SpeakerStyle())
+    mouths.tokens.push(clip.samples)
+    mouths.tokens.finish()
+    motion, _ = mouths.lip_motion(clip.times_s, clip.reference)
+    return motion
+
+
+def _summary(adaptation: SpeakerAdaptation) -> str:
+    report = adaptation.report
+    text = (
+        f"{describe(adaptation.style)}; {report['speech_s']} s of speech, audio late by "
+        f"{report['audio_late_frames']:+.1f} frames, correlation {report['correlation']:.2f}"
+    )
+    if "map_gain_r" not in report:
+        return text
+    return f"{text}; lip motion map adapted, correlation {report['map_gain_r']:+.3f}"
