@@ -33,8 +33,9 @@ _ROUNDED = {
 _CLOSED_GAP, _TEETH_GAP = -3.0, -0.5
 # Rise in canonical pixels of the lower and the upper lip when the lower lip touches the teeth.
 _TEETH_RISE = 1.5
-# Change of the distance of the mouth's corners in canonical pixels when the lips are rounded.
-_ROUNDED_WIDTH = -5.0
+# Largest change of the mouth's width, and largest gap, of rounded lips at articulation 1. The gap
+# is inversely proportional to the square of the dominance, as o is more open than u.
+_ROUNDED_WIDTH, _ROUNDED_GAP = -5.0, 2.5
 # Indices of the lip points of each side, and of the right, middle and left gap of the inner lips.
 _UPPER_INNER, _LOWER_INNER = (13, 14, 15), (19, 18, 17)
 # To close the lips, each point moves by a fraction of a gap. For each point: index of the gap, and
@@ -91,7 +92,7 @@ def viseme_weights(
 def constrain_lips(lips: Tensor, weights: Tensor, articulation: float = 1.0) -> Tensor:
     """Return the lip motion [N, 20, 2] with the constraints of `viseme_weights` [N, 3].
 
-    Closed lips stay closed at any articulation; the width of rounded lips scales with it. A mouth
+    Closed lips are the same at any articulation; the shape of rounded lips scales with it. A mouth
     that is already more closed, or narrower, is unchanged.
 
     Args:
@@ -104,9 +105,11 @@ def constrain_lips(lips: Tensor, weights: Tensor, articulation: float = 1.0) -> 
     total = (closed + teeth).clamp_min(1e-6)
     target = (closed * _CLOSED_GAP + teeth * _TEETH_GAP) / total
     gaps = lips[:, _LOWER_INNER, 1] - lips[:, _UPPER_INNER, 1]
-    excess = (gaps - target[:, None]).clamp_min(0) * torch.maximum(closed, teeth)[:, None]
+    limit = _ROUNDED_GAP * articulation / rounded.clamp_min(1e-3) ** 2
+    limited = torch.minimum(gaps, limit[:, None])
+    excess = (limited - target[:, None]).clamp_min(0) * torch.maximum(closed, teeth)[:, None]
     quarters = lips.new_tensor(_GAP_QUARTERS) / 4
-    constrained[..., 1] += excess[:, _GAP] * quarters
+    constrained[..., 1] += (gaps - limited + excess)[:, _GAP] * quarters
     # The labiodental shape shows the edge of the upper teeth, except where the lips are closed.
     rise = _TEETH_RISE * teeth * (1 - closed)
     constrained[..., 1] -= rise[:, None] * lips.new_tensor(_RISING)
