@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 EXTRAS ?= offline,dev
-# Hydra overrides for serve, prepare, train, sweep and evaluate: make train ARGS="experiment=compact_grid seed=2"
+# Hydra overrides for serve, prepare, train, sweep and evaluate, or options of the release: make train ARGS="experiment=finetune seed=2"
 ARGS ?=
 # Name of a file in conf/sweep/.
 SWEEP ?= joblib
@@ -27,7 +27,7 @@ export TALKINGHEAD_OUTPUT := $(value OUTPUT)
 unexport FACE AUDIO TEXT OUTPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help install infer serve prepare train sweep evaluate test test-all lint typecheck format docs clean
+.PHONY: help install infer serve prepare train sweep evaluate release test test-all lint typecheck format docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -59,6 +59,9 @@ sweep: $(STAMP)  ## run a training for each value, two at a time: ARGS="experime
 
 evaluate: $(STAMP)  ## score a checkpoint: ARGS="checkpoint=last.ckpt corpus=corpora/mine output=scores"
 	$(BIN)/talkinghead evaluate $(ARGS)
+
+release: $(STAMP)  ## make the released weights from two corpora in 8 hours: ARGS="--grid grid --addresses addresses --voices voices --output release"
+	$(BIN)/python scripts/make_release.py $(ARGS)
 
 test: $(STAMP)  ## run the quick tests; COVERAGE=1 requires a coverage of 85 %
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(QUICK)" $(if $(COVERAGE),$(COVER))

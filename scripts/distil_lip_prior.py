@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=DistillationOptions.num_iterations)
     parser.add_argument("--max-minutes", type=float, help="limit of the training time")
     parser.add_argument("--seed", type=int, default=DistillationOptions.seed)
-    parser.add_argument("--trained-on", help="new description of the training data")
+    parser.add_argument("--voices-name", default="other voices", help="for the metadata")
     parser.add_argument("--state", type=Path, help="folder of the state of the training")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
@@ -73,7 +73,7 @@ def _distil(args: argparse.Namespace, options: DistillationOptions) -> None:
     logging.info("%d other voices: %s", len(held_out), scores)
     keys = ("av", "license", "trained_on", "iteration", GENERATOR)
     meta = {key: loaded.meta[key] for key in keys}
-    meta["trained_on"] = args.trained_on or meta["trained_on"]
+    meta["trained_on"] = f"{meta['trained_on']}; audio encoder also on {args.voices_name}"
     save_release(args.output, GENERATOR, student, meta)
     if args.state is not None:
         write_json(args.state / "scores.json", {"num_voices": len(held_out), **scores})

@@ -1,6 +1,6 @@
 """Convert a training checkpoint to a half-precision release file.
 
-python scripts/export_release.py outputs/train/compact_grid/.../checkpoints/last.ckpt
+python scripts/export_release.py outputs/train/compact/.../checkpoints/last.ckpt
 python scripts/export_release.py last.ckpt --kind sync_expert --output expert.safetensors
 python scripts/export_release.py last.ckpt --blend before.safetensors --blend-weight 0.6
 """

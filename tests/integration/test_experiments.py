@@ -13,12 +13,12 @@ from talkinghead.cli.main import main
 from talkinghead.paths import conf_dir
 
 # The other experiments cover the parts of the slow ones, and test_end_to_end.py trains `smoke`.
-FAST = ("compact_grid_gan", "finetune", "lip_regressor", "sync_expert")
+FAST = ("finetune", "lip_regressor", "release_gan", "sync_expert")
 NAMES = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 EXPERIMENTS = [
     pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in NAMES
 ]
-NO_OPENINGS = ("lip_regressor", "smoke", "smoke_expert", "sync_expert")
+NO_OPENINGS = ("lip_regressor", "release_expert", "smoke", "smoke_expert", "sync_expert")
 TINY = [
     *("data=synthetic", *SMALL_RUN, "data.num_speakers=2", "data.clips_per_speaker=3"),
     *("data.seconds=2.0", "data.speaker_weights=null", "model.max_iterations=1"),
@@ -37,8 +37,8 @@ def test_experiment_trains_one_step(experiment: str, tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
-@pytest.mark.parametrize("experiment", [e for e in NAMES if "grid" not in e])
-def test_only_grid_experiments_use_grids_speakers_and_license(experiment: str) -> None:
+@pytest.mark.parametrize("experiment", [e for e in NAMES if "release" not in e])
+def test_only_release_experiments_name_speakers_and_license(experiment: str) -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", [f"experiment={experiment}", "data.corpus_dir=corpora/mine"])
     assert (cfg.license, cfg.trained_on) == ("unknown", "unknown")

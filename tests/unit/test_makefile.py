@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TARGETS = [
-    *("help", "install", "infer", "serve", "prepare", "train", "sweep", "evaluate"),
+    *("help", "install", "infer", "serve", "prepare", "train", "sweep", "evaluate", "release"),
     *("test", "test-all", "lint", "typecheck", "format", "docs", "clean"),
 ]
 

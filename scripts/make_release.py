@@ -1,0 +1,218 @@
+"""Make the released weights: generator, sync expert and lip prior.
+
+python scripts/make_release.py --grid grid --addresses addresses --voices voices --output release
+
+GRID and the addresses are folders of videos with one subfolder per speaker, the voices a folder of
+speech. The stages run commands of this project one after another. The same command continues an
+interrupted run: finished stages are skipped, and trainings resume from their last checkpoint.
+
+The output has the weights (OUTPUT/weights), a log of each stage (OUTPUT/logs) and a table of what
+each stage cost and gave (OUTPUT/stages.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stage_runner import Command, Stage, run_stages, script, talkinghead
+
+from talkinghead.data.manifest import Manifest
+from talkinghead.data.preparation.clip_maker import ClipRules
+from talkinghead.media.reader import list_video_files, probe
+
+CORPUS_WEIGHTS = ("--weights", "0.7", "0.3")
+VOICES_NAME = "LibriSpeech (Panayotov et al., 2015, openslr.org/12, CC BY 4.0)"
+SMOKE_CLIPS = 3  # Clips of each speaker.
+SMOKE_TRAINING = (
+    *("model.max_iterations=2", "data.batch_size=2", "data.num_workers=0", "data.val_windows=2"),
+    *("data.iterations_per_epoch=2", "callbacks.opening=null", "callbacks.preview=null"),
+    "logger=csv",
+)
+TRAINING_SCORES = ("val/loss", "val/opening_r", "val_test/opening_r", "val/sync", "val/lips_l1")
+
+
+class Release:
+    """The stages of a release and their files in the output folder."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.output = args, args.output.resolve()
+        self.weights, self.corpora = self.output / "weights", self.output / "corpora"
+        self.prior = self.weights / "whisper_lips.safetensors"
+        self.stages = (
+            Stage("grid", 8, self._prepare_grid, lambda: self._count("grid")),
+            Stage("addresses", 3, self._prepare_addresses, lambda: self._count("addresses")),
+            Stage("prior", 22, self._fit_prior),
+            Stage("align", 4, self._align, self._offsets),
+            self._training("expert", 22, init_from=None, sync_expert=None),
+            self._training("generator", 115, init_from=None),
+            self._training("sharp", 45, init_from="generator"),
+            self._training("gan", 95, init_from="sharp"),
+            Stage("export", 1, self._export),
+            Stage("distil", 125, self._distil, self._distillation_scores),
+            Stage("evaluate", 30, self._evaluate, self._evaluation_scores),
+        )
+
+    def _prepare_grid(self) -> Iterable[Command]:
+        videos = self._link_videos("grid", self.args.grid)
+        holdout = f"holdout_speakers=[{','.join(self.args.holdout)}]"
+        command = talkinghead("prepare", input=videos, output=self.corpora / "grid")
+        yield [*command, holdout]
+
+    def _prepare_addresses(self, *options: str) -> Iterable[Command]:
+        videos = self._link_videos("addresses", self.args.addresses)
+        output = self.corpora / "addresses"
+        yield [*talkinghead("prepare", input=videos, output=output), *options]
+
+    def _fit_prior(self) -> Iterable[Command]:
+        yield script("fit_whisper_prior", *self._both, *CORPUS_WEIGHTS, "--output", self.prior)
+
+    def _align(self) -> Iterable[Command]:
+        yield from self._prepare_addresses("lip_prior=whisper", f"lip_prior.map_path={self.prior}")
+        merge_corpora(self._both, self.corpora / "all")
+
+    def _training(self, name: str, minutes: int, **sources: str | None) -> Stage:
+        """Return a training stage that starts from the checkpoints of other stages."""
+
+        def commands() -> Iterable[Command]:
+            folder, given = self.output / "train" / name, {"sync_expert": "expert"} | sources
+            command = talkinghead("train", experiment=f"release_{name}", seed=self.args.seed)
+            command += [f"data.corpus_dir={self.corpora / 'all'}", f"hydra.run.dir={folder}"]
+            command += [f"model.{k}={self._checkpoint(v)}" for k, v in given.items() if v]
+            command += [f"trainer.max_time=00:{minutes // 60:02}:{minutes % 60:02}:00"]
+            command += [*(SMOKE_TRAINING if self.args.smoke else ()), *self.args.train]
+            yield command + ["ckpt_path=last"] * self._checkpoint(name).is_file()
+
+        return Stage(name, minutes, commands, lambda: self._training_scores(name))
+
+    def _export(self) -> Iterable[Command]:
+        expert, base = self.weights / "sync_expert.safetensors", self._base
+        yield script("export_release", self._checkpoint("gan"), "--output", base)
+        kind = "--kind", "sync_expert"
+        yield script("export_release", self._checkpoint("expert"), *kind, "--output", expert)
+
+    def _distil(self) -> Iterable[Command]:
+        options = "--checkpoint", self._base, "--map", self.prior, "--seed", str(self.args.seed)
+        # Reading the recordings is not part of the limited time.
+        limits = ["--max-minutes", "95"] + ["--iterations", "2"] * self.args.smoke
+        files = "--state", self.output / "train/distil", "--output", self._generator
+        inputs = self.args.voices, *self._both, *CORPUS_WEIGHTS, "--voices-name", VOICES_NAME
+        yield script("distil_lip_prior", *inputs, *options, *limits, *files)
+
+    def _evaluate(self) -> Iterable[Command]:
+        given = []
+        if self.args.align is not None:
+            closures = self.output / "sounds.csv"
+            yield script("grid_closures", self.args.align, closures)
+            given = [f"closures={closures}"]
+        corpora = f"corpus=[{','.join(map(str, self._both))}]"
+        given += ["max_clips=1", "max_frames=10", "lpips=false"] if self.args.smoke else []
+        whisper = ["lip_prior=whisper", f"lip_prior.map_path={self.prior}"]
+        for name, prior in (("with_prior", whisper), ("alone", ["lip_prior=none"])):
+            output = self.output / "scores" / name
+            command = talkinghead("evaluate", checkpoint=self._generator, output=output)
+            yield [*command, corpora, *prior, *given, "require_audio_dependence=false"]
+
+    @property
+    def _both(self) -> list[Path]:
+        return [self.corpora / "grid", self.corpora / "addresses"]
+
+    @property
+    def _base(self) -> Path:
+        return self.output / "train" / "base.safetensors"
+
+    @property
+    def _generator(self) -> Path:
+        return self.weights / "compact.safetensors"
+
+    def _checkpoint(self, stage: str) -> Path:
+        return self.output / "train" / stage / "checkpoints" / "last.ckpt"
+
+    def _link_videos(self, name: str, source: Path) -> Path:
+        """Link the videos that `prepare` can use, which are not too short, in a new folder."""
+        target, count = self.output / "videos" / name, SMOKE_CLIPS if self.args.smoke else None
+        for speaker in sorted(path for path in source.resolve().iterdir() if path.is_dir()):
+            videos = (path for path in list_video_files(speaker) if _is_usable(path))
+            for video in islice(videos, count):
+                link = target / video.relative_to(source.resolve())
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.is_symlink():
+                    link.symlink_to(video)
+        return target
+
+    def _count(self, corpus: str) -> dict[str, Any]:
+        manifest = Manifest.load(self.corpora / corpus)
+        return {split: len(manifest.split(split)) for split in ("train", "val", "test")}
+
+    def _offsets(self) -> dict[str, Any]:
+        clips = Manifest.load(self.corpora / "addresses").clips
+        known = [(c.offset_frames, c.sync_confidence) for c in clips if c.offset_frames is not None]
+        if not known:
+            return {"measured": 0}
+        offset, r = np.mean(np.abs(np.array(known, float)), axis=0)
+        return {"measured": len(known), "offset, frames": float(offset), "r": float(r)}
+
+    def _training_scores(self, name: str) -> dict[str, Any]:
+        metrics = json.loads((self.output / "train" / name / "metrics.json").read_text())
+        return {key: metrics[key] for key in TRAINING_SCORES if key in metrics}
+
+    def _distillation_scores(self) -> dict[str, Any]:
+        return dict(json.loads((self.output / "train/distil/scores.json").read_text()))
+
+    def _evaluation_scores(self) -> dict[str, Any]:
+        found = {}
+        for name in ("with_prior", "alone"):
+            report = json.loads((self.output / "scores" / name / "scores.json").read_text())
+            for part, groups in report["by_corpus"].items():
+                for group, summary in groups.items():
+                    score = summary["scores"]["r_in_step"]["mean"]
+                    found[f"{name}: {part}, {group}, r_in_step"] = score
+        return found
+
+
+def _is_usable(video: Path) -> bool:
+    info = probe(video)
+    return info.has_audio and (info.duration_s or 0) >= ClipRules.min_duration_s
+
+
+def merge_corpora(corpora: Sequence[Path], target: Path) -> None:
+    """Write a manifest of the clips of several corpora, which stay where they are."""
+    manifests = [Manifest.load(corpus) for corpus in corpora]
+    clips = tuple(
+        replace(clip, path=f"../{corpus.name}/{clip.path}")
+        for corpus, manifest in zip(corpora, manifests, strict=True)
+        for clip in manifest.clips
+    )
+    replace(manifests[0], clips=clips, skipped=(), split_options=None).save(target)
+
+
+def main() -> None:
+    """Run the stages."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--grid", type=Path, required=True, help="videos of GRID")
+    parser.add_argument("--addresses", type=Path, required=True, help="videos of addresses")
+    parser.add_argument("--voices", type=Path, required=True, help="speech of many people")
+    parser.add_argument("--align", type=Path, help="word times of GRID, for the closure rate")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--holdout", nargs="*", default=["s3", "s23", "s32"], help="unseen people")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", nargs="*", default=[], help="options of all trainings")
+    parser.add_argument("--smoke", action="store_true", help="few clips and iterations, as a test")
+    args = parser.parse_args()
+    # End the running command when this process is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("interrupted: the same command continues"))
+    release = Release(args)
+    run_stages(release.output, release.stages)
+    print(f"weights: {release.weights}; table: {release.output / 'stages.md'}")
+
+
+if __name__ == "__main__":
+    main()
