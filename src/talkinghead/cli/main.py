@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train the generator or the sync expert on a corpus",
     "predict": "make a talking video from a face and speech, or a text",
     "converse": "answer a spoken or typed question with a talking video",
+    "personalise": "adapt the lip motion to a person, from a video of that person",
     "serve": "serve a live face as a web page and an API",
     "demo": "serve a web page that makes talking videos",
     "evaluate": "score a checkpoint on a corpus",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Protocol
 
 from talkinghead.errors import MediaError, UsageError
@@ -67,7 +66,7 @@ def calibrate_source(
     except MediaError as error:
         logger.info("%s; the lip motion is not calibrated", error)
         return None
-    logger.info("%s: calibrated: %s", source.name, _summary(adaptation))
+    logger.info("%s: calibrated: %s", source.name, describe_adaptation(adaptation))
     return adaptation
 
 
@@ -89,9 +88,7 @@ def adapt_to_clip(
     """
     predicted = predict_motion(predictor, clip)
     aligned = align_clip(clip, predicted)
-    fitted = aligned
-    if used is not None:
-        fitted = replace(aligned, has_speech=aligned.has_speech & used)
+    fitted = aligned if used is None else aligned.only(used)
     report: dict[str, float] = {
         "speech_s": round(fitted.speech_s, 1),
         "audio_late_frames": round(aligned.offset.frames, 2),
@@ -147,7 +144,8 @@ def predict_motion(
     return motion
 
 
-def _summary(adaptation: SpeakerAdaptation) -> str:
+def describe_adaptation(adaptation: SpeakerAdaptation) -> str:
+    """Return a line with the style and the measurements of an adaptation."""
     report = adaptation.report
     text = (
         f"{describe(adaptation.style)}; {report['speech_s']} s of speech, audio late by "

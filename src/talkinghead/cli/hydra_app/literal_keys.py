@@ -9,7 +9,7 @@ PATH_KEYS = frozenset(
     loss.landmark.checkpoint loss.perceptual.weights model.generator.face_encoder_weights
     model.init_from model.sync_expert output personalisation provenance.certificate_path
     provenance.key_path reference run_dir stt.model sync.checkpoint sync.syncnet_path
-    tts.config_path tts.model tts.speaker_wav tts.voice
+    tts.config_path tts.model tts.speaker_wav tts.voice video
     """.split()
 )
 """Keys whose values may be paths."""

@@ -6,11 +6,10 @@ Shape suffixes: T frames, F inputs of the lip motion map, P = 40 coordinates of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -164,6 +163,16 @@ class AlignedClip:
         """Duration of the speech with known lips in seconds."""
         return float(self.has_speech.sum()) / self.fps
 
+    @property
+    def is_known(self) -> BoolArray:
+        """Whether the lips of each frame are known, bool [T]."""
+        return np.asarray(np.isfinite(self.motion).all((1, 2)))
+
+    def only(self, frames: BoolArray) -> AlignedClip:
+        """Return the clip with the lips of the other frames unknown."""
+        motion = np.where(frames[:, None, None], self.motion, np.float32(np.nan))
+        return replace(self, motion=motion, has_speech=self.has_speech & frames)
+
 
 def align_clip(clip: SpokenClip, predicted: FloatArray) -> AlignedClip:
     """Measure the audio-video offset of a clip with the predicted lip motion [T, 20, 2].
@@ -280,7 +289,7 @@ def adapt_map(clip: AlignedClip, inputs_TF: FloatArray, predicted: FloatArray) -
     """
     if clip.speech_s < MIN_MAP_SPEECH_S:
         return None
-    used = clip.has_speech
+    used = clip.is_known  # With pauses, in which the lips rest.
     x = np.asarray(inputs_TF[used], np.float32)
     real, ours = (m[used].reshape(len(x), -1) for m in (clip.motion, predicted))
     folds = np.arange(len(x)) * _NUM_FOLDS // len(x)
@@ -325,10 +334,8 @@ def _opening_r(predicted_TP: FloatArray, real_TP: FloatArray) -> float:
     return float(np.nan_to_num(pearson(_opening(predicted_TP), _opening(real_TP))))
 
 
-def clip_scores(
-    clip: AlignedClip, predicted: FloatArray, used: BoolArray | Sequence[bool] | None = None
-) -> dict[str, Any]:
-    """Compare predicted with detected lip motion [T, 20, 2] on the frames with speech.
+def clip_scores(clip: AlignedClip, predicted: FloatArray) -> dict[str, float]:
+    """Compare predicted with detected lip motion [T, 20, 2].
 
     Returns:
         r: correlation of the mouth opening.
@@ -336,8 +343,7 @@ def clip_scores(
         shape_error_px: root mean square distance of the lip points, after the means are
             subtracted.
     """
-    frames = clip.has_speech if used is None else clip.has_speech & np.asarray(used)
-    real, ours = clip.motion[frames], predicted[frames]
+    real, ours = clip.motion[clip.is_known], predicted[clip.is_known]
     difference = (ours - ours.mean(0)) - (real - real.mean(0))
     return {
         "r": float(pearson(opening_of(ours), opening_of(real))),

@@ -1,0 +1,179 @@
+"""Personalisation: adapt the lip motion to one person's video, and check it on held-out parts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from talkinghead.errors import MediaError, TalkingHeadError, UsageError
+from talkinghead.features.faces.detector import FaceDetector
+from talkinghead.media.atomic_file import atomic_path
+from talkinghead.predict.audio.calibration import (
+    AlignedClip,
+    clip_scores,
+    read_spoken_clip,
+)
+from talkinghead.predict.audio.speaker_style import SpeakerAdaptation
+from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.source.face_source import open_face
+from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.predict.speaker_adaptation import (
+    adapt_to_clip,
+    adapted_prior,
+    describe_adaptation,
+    predict_motion,
+)
+
+logger = logging.getLogger(__name__)
+
+_CHECK_EVERY = 50
+_COMPARABLE_AREA = 0.4
+# Length of the parts that are held out in turn with the parts for the fit.
+_PART_S = 5.0
+# Measured changes that are not an improvement or a deterioration.
+_R_TOLERANCE, _MIN_R_GAIN = 0.01, 0.02
+_SPREAD_TOLERANCE, _MIN_SPREAD_GAIN = 0.05, 0.1
+
+
+@dataclass(frozen=True)
+class PersonaliseOptions:
+    """Options of `personalise`.
+
+    Attributes:
+        max_s: Maximum duration in seconds; the rest of a longer video is not used.
+        min_speech_s: Minimum duration of the speech in seconds.
+        held_out_every: Interval of the parts of 5 s that are held out of the fit: 4 holds out a
+            quarter.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+
+    max_s: float = 300.0
+    min_speech_s: float = 20.0
+    held_out_every: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_speech_s <= self.max_s:
+            raise UsageError(
+                f"min_speech_s={self.min_speech_s:g} and max_s={self.max_s:g}: expected "
+                "0 < min_speech_s <= max_s"
+            )
+        if self.held_out_every < 2:
+            raise UsageError(f"held_out_every={self.held_out_every}: expected 2 or more")
+
+
+def personalise(
+    predictor: LipSyncPredictor,
+    video: str | Path,
+    output: str | Path,
+    options: PersonaliseOptions | None = None,
+) -> SpeakerAdaptation:
+    """Adapt the lip motion to the person in a video, and write the adaptation and a report.
+
+    The style and the lip motion map are fitted to a part of the video and measured on the rest.
+    The report is written beside the output, with the suffix .json.
+
+    Args:
+        predictor: the predictor whose prediction is adapted, without a personalisation.
+        video: one to five minutes in which one person speaks and is visible.
+        output: the safetensors file to write, for `PredictOptions.personalisation`.
+        options: see `PersonaliseOptions`.
+
+    Raises:
+        MediaError: The video cannot be read, has no audio or too little speech, shows several
+            faces, or the lips do not follow the audio.
+        FaceNotFoundError: There is no face.
+        TalkingHeadError: The result is not better on the held-out parts; nothing is written.
+        UsageError: The video is a photo, or the predictor has a personalisation.
+    """
+    options = options or PersonaliseOptions()
+    if predictor.options.personalisation is not None:
+        raise UsageError(
+            f"personalisation={predictor.options.personalisation}: personalise adapts the model "
+            "itself, so leave the option out"
+        )
+    source = open_face(video, predictor.detector, predictor.spec, SourceOptions())
+    if source.duration_s == 0:
+        raise UsageError(f"video={video} is a photo: give a video in which the person speaks")
+    with closing(source.play()) as frames:
+        one_face = _require_one_face(frames, predictor.detector, str(video))
+        clip = read_spoken_clip(video, one_face, predictor.spec, options.max_s)
+    part = (np.arange(len(clip.lips)) / float(predictor.spec.fps) // _PART_S).astype(int)
+    held_out = part % options.held_out_every == options.held_out_every - 1
+    adaptation, aligned = adapt_to_clip(predictor, clip, ~held_out)
+    _require_speech(aligned, options.min_speech_s, str(video))
+    prior = adapted_prior(predictor.lip_prior, adaptation)
+    motions = {
+        "before": predict_motion(predictor, clip),
+        "after": predict_motion(predictor, clip, prior, adaptation.style),
+    }
+    tested = aligned.only(held_out)
+    scores = {name: clip_scores(tested, motion) for name, motion in motions.items()}
+    report = {**adaptation.report, "held_out_s": round(tested.speech_s, 1), **scores}
+    logger.info("%s\n%s", describe_adaptation(adaptation), _table(scores))
+    _require_improvement(scores, str(video))
+    adaptation = replace(adaptation, report=report)
+    adaptation.save(output)
+    with atomic_path(Path(output).with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return adaptation
+
+
+def _require_one_face(
+    frames: Iterable[SourceFrame], detector: FaceDetector, name: str
+) -> Iterator[SourceFrame]:
+    """Yield the frames; raise a `MediaError` if most checked frames show a second face."""
+    checked = several = 0
+    for number, frame in enumerate(frames):
+        if number % _CHECK_EVERY == 0 and not frame.is_extension:
+            boxes = [face.box for face in detector.detect(frame.image)]
+            areas = sorted(box.width * box.height for box in boxes)
+            checked += 1
+            several += len(areas) > 1 and areas[-2] > _COMPARABLE_AREA * areas[-1]
+        if frame.is_extension:
+            break
+        yield frame
+    if several > checked / 2:
+        raise MediaError(
+            f"{name}: {several} of {checked} checked frames show several faces: give a video in "
+            "which only the person is visible"
+        )
+
+
+def _require_speech(clip: AlignedClip, min_speech_s: float, name: str) -> None:
+    if clip.speech_s < min_speech_s:
+        raise MediaError(
+            f"{name}: {clip.speech_s:.1f} s of speech with a visible face; expected at least "
+            f"{min_speech_s:g} s: give a longer video"
+        )
+
+
+def _require_improvement(scores: Mapping[str, Mapping[str, float]], name: str) -> None:
+    """Raise an error if the scores after are not better than the scores before."""
+    before, after = scores["before"], scores["after"]
+    gain_r = after["r"] - before["r"]
+    gain_spread = abs(math.log(before["spread"])) - abs(math.log(after["spread"]))
+    is_worse = gain_r < -_R_TOLERANCE or gain_spread < -_SPREAD_TOLERANCE
+    if is_worse or not (gain_r >= _MIN_R_GAIN or gain_spread >= _MIN_SPREAD_GAIN):
+        raise TalkingHeadError(
+            f"{name}: not better on the held-out parts (r {before['r']:.2f} to {after['r']:.2f}, "
+            f"spread {before['spread']:.2f} to {after['spread']:.2f} of the real one); nothing was "
+            "written: give a longer video with clear speech, or use the model as it is"
+        )
+
+
+def _table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [f"{'held-out parts':<16}{'before':>8}{'after':>8}"]
+    for name in scores["before"]:
+        values = "".join(f"{own[name]:>8.2f}" for own in scores.values())
+        rows.append(f"{name:<16}{values}")
+    return "\n".join(rows)
