@@ -165,7 +165,7 @@ def test_stream_sends_h264_that_can_be_decoded(tmp_path):
             session = await pool.create(SessionSettings(), write_face(tmp_path))
             async with events_of(session) as events:
                 await session.call("stream", image="h264", quality=95)
-                await session.call("say", text="one two three")
+                await session.call("say", text="one two three four five six " * 5)
                 await wait_for(events, "reply_end")
             return [event for event in events if event["type"] == "frame"]
 

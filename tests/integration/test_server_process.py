@@ -47,7 +47,7 @@ class Server:
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60)
 
     async def wait_until_ready(self):
-        for _ in range(600):
+        for _ in range(1800):
             assert self.process.poll() is None, self.log.read_text()
             with suppress(httpx.HTTPError):
                 await self.http.get("/healthz")
@@ -133,3 +133,26 @@ def test_shutdown_closes_all_connections_without_errors(tmp_path):
     assert "ERROR" not in text, text
     assert not left
     assert duration_s < 10
+
+
+@pytest.mark.slow
+def test_closed_connections_leave_no_open_files(tmp_path):
+    async def run():
+        async with running_server(tmp_path) as server:
+            process, counts = psutil.Process(server.process.pid), []
+            for number in range(6):
+                session = await server.create_session()
+                for _ in range(5):
+                    events = await websockets.connect(f"{server.url}/v1/sessions/{session}/events")
+                    peer = await server.connect_webrtc(session)
+                    await peer.close()
+                    await events.close()
+                deleted = await server.http.delete(f"/v1/sessions/{session}")
+                assert deleted.status_code == 204
+                if number in (1, 5):  # After 10 and 30 connections.
+                    await asyncio.sleep(0.5)
+                    counts.append(process.num_fds())
+            return counts
+
+    after_10, after_30 = asyncio.run(run())
+    assert after_10 == after_30

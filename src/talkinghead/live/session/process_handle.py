@@ -33,7 +33,7 @@ class ProcessHandle:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self.stopped = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
         self._send_lock = threading.Lock()
         self._folder = TemporaryDirectory(prefix="talkinghead-session-")
         context = multiprocessing.get_context("spawn")
@@ -65,8 +65,8 @@ class ProcessHandle:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.is_alive()
+        """Whether the process runs and is not being stopped."""
+        return self._stopping is None and self._process.is_alive()
 
     async def call(self, op: str, arguments: dict[str, Any]) -> Any:
         """Run an operation and return its result."""
@@ -85,7 +85,11 @@ class ProcessHandle:
         self._send(op, arguments, next(self._ids))
 
     async def stop(self) -> None:
-        """End the process, kill it if it does not end in time, and set `stopped`."""
+        """End the process, and kill it if it does not end in time."""
+        self._stopping = self._stopping or asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         process = self._process
         if self._ready.done():
             with suppress(TalkingHeadError):
@@ -94,10 +98,10 @@ class ProcessHandle:
         if process.is_alive():
             process.kill()
             await asyncio.to_thread(process.join)
+        process.close()  # Otherwise its pipes stay open until garbage collection.
         with suppress(OSError):
             self._connection.close()
         await asyncio.to_thread(self._folder.cleanup)
-        self.stopped.set()
 
     def _send(self, op: str, arguments: dict[str, Any], number: int) -> None:
         try:

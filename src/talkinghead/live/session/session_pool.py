@@ -262,7 +262,7 @@ class SessionHandle:
     async def close(self, reason: str = "deleted") -> None:
         """End the session and its process."""
         self._on_end(reason)
-        await self._process.stopped.wait()
+        await self._process.stop()
 
     def _on_event(self, event: dict[str, Any]) -> None:
         now_s, kind = time.monotonic(), event["type"]
