@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 EXTRAS ?= offline,dev
-# Hydra overrides for serve, prepare, train, sweep and evaluate, or options of the release: make train ARGS="experiment=finetune seed=2"
+# Hydra overrides for serve, prepare, train, sweep and evaluate, such as "experiment=finetune seed=2"; options of release.
 ARGS ?=
 # Name of a file in conf/sweep/.
 SWEEP ?= joblib

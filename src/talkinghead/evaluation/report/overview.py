@@ -19,8 +19,6 @@ OVERVIEW = (
     "closure_rate",
     "rounding_rate",
     "lse_d",
-    "lse_c",
-    "psnr",
 )
 """Scores of the overview, in order."""
 
