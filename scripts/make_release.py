@@ -26,11 +26,11 @@ import numpy as np
 from stage_runner import Command, Stage, run_stages, script, talkinghead
 
 from talkinghead.data.manifest import Manifest
-from talkinghead.data.preparation.clip_maker import ClipRules
 from talkinghead.media.reader import list_video_files, probe
 
 CORPUS_WEIGHTS = ("--weights", "0.7", "0.3")
 VOICES_NAME = "LibriSpeech (Panayotov et al., 2015, openslr.org/12, CC BY 4.0)"
+MIN_SPEECH_S = 1.5
 SMOKE_CLIPS = 3  # Clips of each speaker.
 SMOKE_TRAINING = (
     *("model.max_iterations=2", "data.batch_size=2", "data.num_workers=0", "data.val_windows=2"),
@@ -137,10 +137,10 @@ class Release:
         return self.output / "train" / stage / "checkpoints" / "last.ckpt"
 
     def _link_videos(self, name: str, source: Path) -> Path:
-        """Link the videos that `prepare` can use, which are not too short, in a new folder."""
+        """Link the videos of speech in a new folder."""
         target, count = self.output / "videos" / name, SMOKE_CLIPS if self.args.smoke else None
         for speaker in sorted(path for path in source.resolve().iterdir() if path.is_dir()):
-            videos = (path for path in list_video_files(speaker) if _is_usable(path))
+            videos = (path for path in list_video_files(speaker) if _has_speech(path))
             for video in islice(videos, count):
                 link = target / video.relative_to(source.resolve())
                 link.parent.mkdir(parents=True, exist_ok=True)
@@ -178,9 +178,10 @@ class Release:
         return found
 
 
-def _is_usable(video: Path) -> bool:
+def _has_speech(video: Path) -> bool:
+    """Return whether a video has sound and is not one of the pauses among the addresses."""
     info = probe(video)
-    return info.has_audio and (info.duration_s or 0) >= ClipRules.min_duration_s
+    return info.has_audio and (info.duration_s or 0) >= MIN_SPEECH_S
 
 
 def merge_corpora(corpora: Sequence[Path], target: Path) -> None:
