@@ -86,10 +86,11 @@ def _listen(settings: ServerSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"host={settings.host} port={settings.port} cannot be used ({error.strerror}): choose "
+            f"host={settings.host} port={settings.port} cannot be used ({reason}): choose "
             "another port=, or end the program that uses it"
         ) from error
     return listener

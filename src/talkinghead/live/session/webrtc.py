@@ -13,6 +13,7 @@ import av
 import cv2
 import numpy as np
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import OperationError
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from talkinghead.errors import UsageError
@@ -77,10 +78,14 @@ class WebRtcPeer:
         """Return the answer to a browser's offer, as a dictionary with `sdp` and `type`.
 
         Raises:
-            UsageError: The offer is not a valid session description, or has no video.
+            UsageError: The offer is not a valid session description, or has no usable codec.
         """
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
+        except OperationError as error:
+            raise UsageError(
+                "the offer has no supported codec: offer VP8 or H.264 video, and Opus audio"
+            ) from error
         except Exception as error:
             raise UsageError(f"the offer is not a valid session description: {error}") from error
         kinds = {transceiver.kind for transceiver in self._connection.getTransceivers()}
