@@ -38,9 +38,11 @@ _CHECK_EVERY = 50
 _COMPARABLE_AREA = 0.4
 # Length of the parts that are held out in turn with the parts for the fit.
 _PART_S = 5.0
-# Measured changes that are not an improvement or a deterioration.
+# Smaller changes of r and of the logarithm of the spread are not an improvement or a deterioration.
 _R_TOLERANCE, _MIN_R_GAIN = 0.01, 0.02
 _SPREAD_TOLERANCE, _MIN_SPREAD_GAIN = 0.05, 0.1
+# Spreads this close to the real one are equally good.
+_GOOD_SPREAD = 0.15
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def _require_improvement(scores: Mapping[str, Mapping[str, float]], name: str) -
     """Raise an error if the scores after are not better than the scores before."""
     before, after = scores["before"], scores["after"]
     gain_r = after["r"] - before["r"]
-    gain_spread = abs(math.log(before["spread"])) - abs(math.log(after["spread"]))
+    faults = [max(0.0, abs(math.log(s["spread"])) - _GOOD_SPREAD) for s in (before, after)]
+    gain_spread = faults[0] - faults[1]
     is_worse = gain_r < -_R_TOLERANCE or gain_spread < -_SPREAD_TOLERANCE
     if is_worse or not (gain_r >= _MIN_R_GAIN or gain_spread >= _MIN_SPREAD_GAIN):
         raise TalkingHeadError(

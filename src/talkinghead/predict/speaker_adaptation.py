@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
+import torch
+
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.predict.audio.calibration import (
     AlignedClip,
@@ -98,9 +100,8 @@ def adapt_to_clip(
     prior = predictor.lip_prior
     if isinstance(prior, WhisperLipPrior):
         inputs = prior.recording_inputs(clip.samples, len(clip.lips))
-        own = prior.motion_of(inputs).unflatten(-1, (20, 2)).numpy()
-        num_rows = len(prior.map_tensors[0])
-        if (change := adapt_map(fitted, inputs[:, :num_rows].numpy(), own)) is not None:
+        own = prior.motion_of(torch.from_numpy(inputs).float()).unflatten(-1, (20, 2)).numpy()
+        if (change := adapt_map(fitted, inputs, own)) is not None:
             weight = prior.map_tensors[0] + change.weight
             bias = prior.map_tensors[1] + change.bias
             report |= {"ridge": change.ridge, "map_gain_r": round(change.gain_r, 3)}

@@ -25,7 +25,12 @@ from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.predict.audio.band_energies import NUM_BAND_ENERGIES
-from talkinghead.predict.audio.whisper_prior import Encoder, WhisperLipPrior, map_inputs
+from talkinghead.predict.audio.whisper_prior import (
+    Encoder,
+    WhisperLipPrior,
+    map_inputs,
+    recording_inputs,
+)
 from talkinghead.sync.lip_offset import LipOffset, measure_lip_offset
 from talkinghead.types import FloatArray
 
@@ -136,16 +141,6 @@ def _read_corpus(number: int, corpus_dir: Path | str, whisper: Encoder) -> Itera
         audio = file.tensor("audio").astype(np.float32) / np.float32(32_767)
         inputs = recording_inputs(whisper, audio, len(file))
         yield FitClip(number, clip.speaker, source, inputs, motion)
-
-
-def recording_inputs(whisper: Encoder, audio: FloatArray, num_frames: int) -> FloatArray:
-    """Return the map's inputs of each frame of a recording [N], float16 [T, F]."""
-    num_blocks = math.ceil(num_frames / (WhisperLipPrior.block_s * _FPS))
-    samples = np.zeros(_PAST + num_blocks * _BLOCK + _AHEAD, np.float32)
-    audio = audio[: len(samples) - _PAST]
-    samples[_PAST : _PAST + len(audio)] = audio
-    windows = np.lib.stride_tricks.sliding_window_view(samples, _PAST + _BLOCK + _AHEAD)[::_BLOCK]
-    return map_inputs(whisper, windows).flatten(0, 1)[:num_frames].half().numpy()
 
 
 def _silent_windows() -> FloatArray:

@@ -98,18 +98,9 @@ class WhisperLipPrior(LipPrior):
         motion = self.motion_of(map_inputs(self._whisper, windows))
         return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
 
-    def recording_inputs(self, samples: FloatArray, num_frames: int) -> Tensor:
-        """Return the map's inputs [num_frames, F] for the frames of a recording [num_samples]."""
-        past, block, ahead = (int(s * _SAMPLE_RATE) for s in (_PAST_S, _BLOCK_S, _AHEAD_S))
-        num_blocks = math.ceil(num_frames / (_BLOCK_S * _FPS))
-        padded = np.zeros(past + num_blocks * block + ahead, np.float32)
-        samples = samples[: len(padded) - past]
-        padded[past : past + len(samples)] = samples
-        length = past + block + ahead
-        windows = np.lib.stride_tricks.sliding_window_view(padded, length)[::block]
-        pieces = [windows[i : i + _MAX_WINDOWS] for i in range(0, num_blocks, _MAX_WINDOWS)]
-        inputs = torch.cat([map_inputs(self._whisper, piece).flatten(0, 1) for piece in pieces])
-        return inputs[:num_frames]
+    def recording_inputs(self, samples: FloatArray, num_frames: int) -> FloatArray:
+        """Return the map's inputs for a recording (see the function `recording_inputs`)."""
+        return recording_inputs(self._whisper, samples, num_frames)[:, : len(self._weight)]
 
     @property
     def map_tensors(self) -> tuple[Tensor, Tensor]:
@@ -196,3 +187,18 @@ def map_inputs(whisper: Encoder, windows: FloatArray) -> Tensor:
     features = np.asarray(whisper.encode(windows)[:, index], np.float32)
     energies = band_energies(windows, _PAST_S, num_frames, Fraction(_FPS))
     return torch.cat([torch.from_numpy(features).flatten(2), torch.from_numpy(energies)], -1)
+
+
+def recording_inputs(whisper: Encoder, samples: FloatArray, num_frames: int) -> FloatArray:
+    """Return the map's inputs of each frame of a recording [num_samples], float16 [T, F]."""
+    past, block, ahead = (int(span_s * _SAMPLE_RATE) for span_s in (_PAST_S, _BLOCK_S, _AHEAD_S))
+    num_blocks = math.ceil(num_frames / (_BLOCK_S * _FPS))
+    padded = np.zeros(past + num_blocks * block + ahead, np.float32)
+    samples = samples[: len(padded) - past]
+    padded[past : past + len(samples)] = samples
+    windows = np.lib.stride_tricks.sliding_window_view(padded, past + block + ahead)[::block]
+    pieces = [
+        map_inputs(whisper, windows[i : i + _MAX_WINDOWS]).flatten(0, 1).half().numpy()
+        for i in range(0, num_blocks, _MAX_WINDOWS)
+    ]
+    return np.concatenate(pieces)[:num_frames]

