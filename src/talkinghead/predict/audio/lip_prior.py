@@ -24,8 +24,9 @@ class LipPrior(Protocol):
 
     Speech is divided into blocks of equal length. The motion of a block depends only on its
     position, its samples, and a fixed amount of speech before and after it, so the division of the
-    speech into chunks makes no difference. A source that needs no audio, such as the phoneme times
-    of a voice or an edited curve, sets `past_s` and `ahead_s` to 0 and uses `first_frame`.
+    speech into chunks makes no difference. A source that needs no audio, such as a `LipCurve`, sets
+    `past_s` and `ahead_s` to 0 and uses `first_frame`. It may also have a method `check_duration`,
+    which is called with the number of frames when the speech has ended.
 
     Predictions and streams share a prior, so `predict_motion` must be safe for concurrent callers;
     that of `WhisperLipPrior` is.
@@ -122,6 +123,9 @@ class LipPriorStream:
 
     def finish(self) -> None:
         """End the speech, and process the last samples as if silence followed."""
+        check_duration = getattr(self._lip_prior, "check_duration", None)
+        if check_duration is not None:
+            check_duration(self._num_samples * self._block_frames // self._block)
         blocks = max(1, math.ceil(self._num_samples / self._block))
         self.push(np.zeros(blocks * self._block + self._ahead - self._num_samples, np.float32))
 
