@@ -102,16 +102,19 @@ def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list
 def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
     """Return a hash of everything that determines a job's output; None if it cannot be computed.
 
-    The hash covers the contents of the input files and of the file of the setting `checkpoint`, the
-    other settings, and the package version. None is returned if one of the files cannot be read.
-    `settings` are JSON values.
+    The hash covers the contents of the input files and of the files of the settings `checkpoint`
+    and `personalisation`, the other settings, and the package version. None is returned if one of
+    the files cannot be read. `settings` are JSON values.
     """
     try:
         files = [_digest(job.face), job.text if job.audio is None else _digest(job.audio)]
         checkpoint = _digest(resolve_checkpoint(settings.get("checkpoint", "default")))
+        if (personalisation := settings.get("personalisation")) is not None:
+            files.append(_digest(Path(personalisation)))
     except (OSError, TalkingHeadError):
         return None
-    unused = {"checkpoint"} if job.audio is None else {"checkpoint", *_VOICE_SETTINGS}
+    unused = {"checkpoint", "personalisation"}
+    unused |= set() if job.audio is None else set(_VOICE_SETTINGS)
     used = {key: None if key in unused else value for key, value in settings.items()}
     parts = [talkinghead.__version__, *files, checkpoint, used]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

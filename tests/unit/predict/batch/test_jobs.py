@@ -41,6 +41,18 @@ def test_voice_settings_change_only_keys_of_text_jobs(tmp_path):
     assert len(recorded.union(*spoken)) == 5
 
 
+def test_contents_of_the_personalisation_change_the_key(tmp_path):
+    for name in ("face", "speech", "checkpoint", "me", "copy"):
+        (tmp_path / name).write_text("same")
+    job = Job(tmp_path / "face", tmp_path / "speech", Path("o"))
+    settings = {"checkpoint": str(tmp_path / "checkpoint")}
+    key = job_key(job, {**settings, "personalisation": str(tmp_path / "me")})
+    assert key == job_key(job, {**settings, "personalisation": str(tmp_path / "copy")})
+    assert key != job_key(job, {**settings, "personalisation": None})
+    (tmp_path / "me").write_text("changed")
+    assert key != job_key(job, {**settings, "personalisation": str(tmp_path / "me")})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
