@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,6 +34,8 @@ from talkinghead.types import AudioClip, FloatArray
 log = logging.getLogger(__name__)
 
 _STATS_EVERY_S = 1.0
+# Parameter of glibc's `mallopt`.
+_M_ARENA_MAX, _MAX_ARENAS = -8, 2
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,22 @@ def run_session(connection: Connection, factory: SessionFactory, folder: Path) -
     """
     import torch
 
+    _limit_arenas()
     # Ctrl-C in a terminal reaches all processes, and the parent process closes this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(factory.num_threads)
     asyncio.run(_Session(connection, factory, folder).run())
+
+
+def _limit_arenas() -> None:
+    """Limit the arenas of glibc's malloc.
+
+    Threads do not use the free memory of each other's arenas. With an arena for each new thread of
+    a reply, the memory of a session grows for a long time.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # Other C libraries have no `mallopt`.
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _MAX_ARENAS)
 
 
 class _Session:
