@@ -12,7 +12,8 @@ from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
 from talkinghead.speech.loudness import DEFAULT_LUFS, LoudnessNormalizer
-from talkinghead.speech.protocols import TextToSpeech, speak_timed
+from talkinghead.speech.phoneme_alignment import AlignedTextToSpeech, PhonemeAligner
+from talkinghead.speech.protocols import TextToSpeech, TimedTextToSpeech, speak_timed
 from talkinghead.types import FloatArray
 
 
@@ -30,9 +31,12 @@ class Voice:
         peak_dbfs: Maximum sample peak in dB relative to full scale.
         lead_s: Silence in seconds before a sentence, so that its first phoneme is not cut off.
         pause_s: Silence in seconds after a sentence, during which the mouth closes.
+        align: Align the speech of a provider that gives no phonemes with its English text, so that
+            the lips close on p, b and m. Each sentence is then synthesised as a whole before its
+            first audio is available.
 
     Raises:
-        DependencyError: pyloudnorm is missing.
+        DependencyError: pyloudnorm is missing, or pocketsphinx for `align`.
         UsageError: An option is out of range.
 
     Example:
@@ -49,7 +53,10 @@ class Voice:
         peak_dbfs: float = -1.0,
         lead_s: float = 0.1,
         pause_s: float = 0.25,
+        align: bool = False,
     ) -> None:
+        if align and not isinstance(tts, TimedTextToSpeech):
+            tts = AlignedTextToSpeech(tts, PhonemeAligner())
         self.tts = tts
         self.sample_rate = tts.sample_rate if sample_rate is None else sample_rate
         if not (self.sample_rate > 0 and 0 <= lead_s <= 10 and 0 <= pause_s <= 10):

@@ -59,6 +59,7 @@ def test_invalid_options_are_refused(make, arguments, options, message):
         ("faster_whisper", lambda: next(speech_probabilities([])), r"faster-whisper 1\.2.*install"),
         ("TTS.api", Coqui, r"talkinghead\[speech\].*tts=piper"),
         ("pyloudnorm", lambda: Voice(TONE), r"talkinghead\[speech\].*loudness_lufs=null"),
+        ("pocketsphinx", lambda: Voice(TONE, align=True), r"talkinghead\[speech\].*align=false"),
         ("pysbd", lambda: list(split_sentences(["Hi."])), r"pysbd.*talkinghead\[offline\]"),
         ("openai", OpenAITextToSpeech, r"talkinghead\[speech\].*tts=piper, which works offline"),
         ("httpx2", OpenAISpeechToText, r"talkinghead\[speech\].*stt=whisper, which works offline"),
