@@ -139,6 +139,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
     for kind in (TalkingHeadError, HTTPException, *_INVALID, TimeoutError, Exception):
         app.add_exception_handler(kind, cast(Any, handle))
+    app.add_exception_handler(WebSocketDisconnect, _ignore)
+
+
+async def _ignore(connection: HTTPConnection, error: Exception) -> None:
+    """Ignore that a client has disconnected before its session was created."""
 
 
 def _fault(fault: dict[str, Any]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.live_sessions import WS_URL, FakePool, open_client
+from helpers.live_sessions import WS_URL, FakePool, open_client, serve
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
+from websockets.sync.client import connect
 
 PCM = b"\1\2" * 160
 
@@ -157,6 +160,21 @@ def test_session_ends_with_its_stream(pool, open_stream):
     with open_stream():
         assert len(pool.sessions) == 1
     assert not pool.sessions
+
+
+def test_client_may_disconnect_before_its_session_is_created(caplog):
+    class SlowPool(FakePool):
+        async def create(self, settings, face):
+            await asyncio.sleep(0.3)
+            return await super().create(settings, face)
+
+    pool = SlowPool()
+    with serve(pool, face=Path("photo.jpg")) as port:
+        with connect(f"ws://localhost:{port}/v1/stream"):
+            pass
+        while not pool.created or pool.sessions:
+            time.sleep(0.01)
+    assert "Traceback" not in caplog.text
 
 
 def test_stream_ends_with_its_session(pool, stream):
