@@ -84,7 +84,7 @@ class WebRtcPeer:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
         except OperationError as error:
             raise UsageError(
-                "the offer has no supported codec: offer VP8 or H.264 video, and Opus audio"
+                "no codec in common: VP8 or H.264 video and Opus audio are needed"
             ) from error
         except Exception as error:
             raise UsageError(f"the offer is not a valid session description: {error}") from error
