@@ -6,6 +6,7 @@ import threading
 import numpy as np
 
 from talkinghead.errors import SpeechError
+from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.speech.llm.echo import Echo
 
 
@@ -42,6 +43,15 @@ class ToneTextToSpeech:
     def _tone(self, word):
         times = np.arange(round(self.word_s * self.sample_rate)) / self.sample_rate
         return (0.3 * np.sin(2 * np.pi * (150 + 10 * len(word)) * times)).astype(np.float32)
+
+
+class TimedToneTextToSpeech(ToneTextToSpeech):
+    """A tone for each word, whose first letter is a phoneme as long as the word."""
+
+    def speak_timed(self, text, cancel=None):
+        words = (word for word in text.split() if any(map(str.isalnum, word)))
+        for word, samples in zip(words, self.speak(text, cancel), strict=False):
+            yield TimedSpeech(samples, (Phoneme(word[0].lower(), 0.0, self.word_s),))
 
 
 class FixedSpeechToText:

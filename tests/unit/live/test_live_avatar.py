@@ -12,6 +12,8 @@ from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.live_avatar import LiveAvatar
+from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.predict.options import SourceOptions
 from talkinghead.types import AudioClip
 
@@ -67,6 +69,23 @@ def test_reply_has_the_frames_of_a_file(prior):
     compared = slice(len(expected) - 3)
     assert np.abs(images_of(spoken)[compared] - np.stack(expected)[compared]).max() <= 1
     assert [frame.reply_time_s for frame in spoken] == [Fraction(i, 25) for i in range(len(spoken))]
+
+
+def test_phonemes_of_each_reply_constrain_the_lips(avatar, live):
+    phonemes = (Phoneme("m", 0.2, 0.3), Phoneme("w", 0.6, 0.7))
+    chunks = [TimedSpeech(SAMPLES[:8000], phonemes), TimedSpeech(SAMPLES[8000:])]
+    expected = [i for i, _ in avatar.predictor.predict(avatar, SpeechStream(chunks, RATE))]
+    plain = [i for i, _ in avatar.predictor.predict(avatar, AudioClip(SAMPLES, RATE))]
+    compared = slice(len(expected) - 3)
+    for _ in range(2):
+        live.push(SAMPLES[:2000], RATE)
+        live.push(TimedSpeech(SAMPLES[2000:], tuple(p.later(-0.125) for p in phonemes)), RATE)
+        live.finish()
+        time.sleep(0.5)
+        spoken = images_of(frames_until_end(live))[compared]
+        # The colours of the second reply continue those of the frames before it.
+        assert np.abs(spoken - np.stack(expected)[compared]).max() <= 5
+    assert np.abs(spoken - np.stack(plain)[compared]).max() > 20
 
 
 def test_audio_of_the_frames_is_the_pushed_speech(live):

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from helpers.media_files import write_wav
 from helpers.small_predictor import make_predictor, probe_output
-from helpers.speech_services import FixedSpeechToText, RecordingEcho, ToneTextToSpeech
+from helpers.speech_services import (
+    FixedSpeechToText,
+    RecordingEcho,
+    TimedToneTextToSpeech,
+    ToneTextToSpeech,
+)
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.predict.options import EncodeOptions
@@ -61,6 +66,22 @@ def test_spoken_question_gives_video_and_transcript(avatar, output, tmp_path):
     measured = [value for value in written["times"].values() if value is not None]
     assert len(measured) == 6
     assert measured == sorted(measured)
+
+
+def test_reply_is_rendered_with_the_phonemes_of_the_voice(avatar, output, monkeypatch):
+    rendered = []
+    render = type(avatar.predictor).render
+
+    def record(predictor, face, speech, *arguments, **options):
+        report = render(predictor, face, speech, *arguments, **options)
+        rendered.extend(phoneme.symbol for phoneme in speech.phonemes.between(0, 9))
+        return report
+
+    monkeypatch.setattr(type(avatar.predictor), "render", record)
+    Conversation(avatar, RecordingEcho(), TimedToneTextToSpeech()).answer_text(
+        "My big boat.", output
+    )
+    assert rendered == ["m", "b", "b"]
 
 
 def test_history_is_sent_up_to_its_maximum(avatar, output):

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 from helpers.small_predictor import make_predictor
-from helpers.speech_services import ToneTextToSpeech
+from helpers.speech_services import TimedToneTextToSpeech, ToneTextToSpeech
 
 from talkinghead.live.streaming import RealtimeLipSync
-from talkinghead.speech.sentence_speech import speak_text, stream_sentences
+from talkinghead.speech.sentence_speech import (
+    speak_text,
+    stream_sentences,
+    stream_timed_sentences,
+)
+from talkinghead.speech.voice import Voice
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +52,19 @@ def test_sentence_is_streamed_while_text_is_written():
     next(speech)
     assert len(written) < 30
     speech.close()
+
+
+@pytest.mark.parametrize("sample_rate", [16_000, 22_050])
+def test_phonemes_have_their_times_in_the_whole_speech(sample_rate):
+    tones = TimedToneTextToSpeech(word_s=0.25)
+    voice = Voice(tones, sample_rate=sample_rate, lead_s=0.2, pause_s=0.3)
+    expected = [("o", 0.2), ("t", 0.45), ("m", 1.2), ("p", 1.45)]
+    stream = speak_text("One two. My phone.", voice, "en")
+    num_samples = sum(map(len, stream.read(16_000)))
+    assert num_samples == pytest.approx(2.0 * 16_000, abs=64)
+    assert [(p.symbol, round(p.start_s, 2)) for p in stream.phonemes.between(0, 3)] == expected
+    start_s, found = 0.0, []
+    for chunk in stream_timed_sentences(["One two. My ", "phone."], voice, sample_rate=16_000):
+        found += [(p.symbol, round(start_s + p.start_s, 2)) for p in chunk.phonemes]
+        start_s += len(chunk.samples) / 16_000
+    assert found == expected

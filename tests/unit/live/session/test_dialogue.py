@@ -9,6 +9,7 @@ import pytest
 from helpers.live_parts import ToneVoice
 from helpers.media_files import smooth
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor
+from helpers.speech_services import TimedToneTextToSpeech
 
 from talkinghead.errors import SpeechError, UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
@@ -300,3 +301,17 @@ def test_concurrent_callers_do_not_mix_replies(start):
     # Only the last text is spoken to its end.
     last = max(end["turn"] for end in ends)
     assert [end["turn"] for end in ends if not end["interrupted"]] == [last] == [8]
+
+
+def test_phonemes_of_the_voice_are_pushed_with_its_speech(start, monkeypatch):
+    session, phonemes = start(voice=TimedToneTextToSpeech()), []
+    push = session.dialogue.avatar.push
+
+    def record(speech, sample_rate):
+        phonemes.extend(speech.phonemes)
+        return push(speech, sample_rate)
+
+    monkeypatch.setattr(session.dialogue.avatar, "push", record)
+    session.dialogue.say("My big boat.")
+    wait_for(session.events, "reply_end")
+    assert [phoneme.symbol for phoneme in phonemes] == ["m", "b", "b"]

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from tests.helpers.small_predictor import HEIGHT, SPEC, WIDTH, Detector, lip_generator, speech
+from helpers.small_predictor import HEIGHT, SPEC, WIDTH, Detector, lip_generator, speech
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.audio.lip_curve import LipCurve

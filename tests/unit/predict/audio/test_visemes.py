@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from tests.helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech
+from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech
 
 from talkinghead.live.streaming import RealtimeLipSync
 from talkinghead.predict.audio.audio_source import SpeechStream
