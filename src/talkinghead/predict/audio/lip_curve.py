@@ -15,6 +15,7 @@ import numpy as np
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.visemes import ACROSS, PARTED
 from talkinghead.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -27,12 +28,6 @@ _RANGES = {"opening": (0.0, 2.0), "width": (-1.0, 1.0), "rounding": (0.0, 1.0)}
 _CLOSED_GAP, _OPEN_GAP = -2.4, 10.0
 # Changes of the distance of the mouth's corners in canonical pixels.
 _WIDTH, _ROUNDED_WIDTH = 4.0, -6.0
-# Part of the gap by which each lip point moves, and position between the corners, -0.5 to 0.5.
-_PARTED = (0, *5 * (-0.25,), 0, *5 * (0.75,), 0, *3 * (-0.25,), 0, *3 * (0.75,))
-_ACROSS = (
-    *(-0.5, -0.36, -0.16, 0, 0.16, 0.36, 0.5, 0.36, 0.16, 0, -0.16, -0.36),
-    *(-0.42, -0.16, 0, 0.16, 0.42, 0.16, 0, -0.16),
-)
 _EXPECTED = (
     "give a CSV file with the columns opening, width and rounding, or with ARKit's jawOpen, "
     "mouthClose, mouthPucker ..., one row per frame"
@@ -154,7 +149,7 @@ def curve_motion(values: Mapping[str, FloatArray]) -> FloatArray:
     """Return the lip motion float32 [T, 20, 2] of an opening, a width and a rounding [T]."""
     gap = _CLOSED_GAP + _OPEN_GAP * values["opening"]
     width = _WIDTH * values["width"] + _ROUNDED_WIDTH * values["rounding"]
-    motion = np.stack([np.outer(width, _ACROSS), np.outer(gap, _PARTED)], -1)
+    motion = np.stack([np.outer(width, ACROSS), np.outer(gap, PARTED)], -1)
     # NaN in any value leaves the whole frame to the generator.
     motion[~np.isfinite(gap + width)] = np.nan
     return motion.astype(np.float32)

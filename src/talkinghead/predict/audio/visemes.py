@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkinghead.features.faces.alignment import NUM_LIP_POINTS
 from talkinghead.predict.audio.phonemes import Phoneme
 from talkinghead.types import FloatArray
 
@@ -38,16 +37,20 @@ _TEETH_RISE = 1.5
 _ROUNDED_WIDTH, _ROUNDED_GAP = -5.0, 2.5
 # Indices of the lip points of each side, and of the right, middle and left gap of the inner lips.
 _UPPER_INNER, _LOWER_INNER = (13, 14, 15), (19, 18, 17)
-# To close the lips, each point moves by a fraction of a gap. For each point: index of the gap, and
-# the fraction in quarters. The lower lip moves more, because the jaw moves with it.
+# Index of the gap at each lip point.
 _GAP = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
-_GAP_QUARTERS = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
+PARTED = (0, *5 * (-0.25,), 0, *5 * (0.75,), 0, *3 * (-0.25,), 0, *3 * (0.75,))
+"""Part of a gap between the lips by which each lip point moves when the lips part.
+
+The lower lip moves more, because the jaw moves with it.
+"""
+
 _RISING = (0, 0.5, 1, 1, 1, 0.5, 0, 0.5, 1, 1, 1, 0.5, 0, 1, 1, 1, 0, 1, 1, 1)
-# Position of each point between the mouth's corners, -0.5 to 0.5.
-_ACROSS = (
+ACROSS = (
     *(-0.5, -0.36, -0.16, 0, 0.16, 0.36, 0.5, 0.36, 0.16, 0, -0.16, -0.36),
     *(-0.42, -0.16, 0, 0.16, 0.42, 0.16, 0, -0.16),
 )
+"""Position of each lip point between the corners of the mouth, -0.5 to 0.5."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,14 @@ def constrain_lips(lips: Tensor, weights: Tensor, articulation: float = 1.0) -> 
     limit = _ROUNDED_GAP * articulation / rounded.clamp_min(1e-3) ** 2
     limited = torch.minimum(gaps, limit[:, None])
     excess = (limited - target[:, None]).clamp_min(0) * torch.maximum(closed, teeth)[:, None]
-    quarters = lips.new_tensor(_GAP_QUARTERS) / 4
-    constrained[..., 1] += (gaps - limited + excess)[:, _GAP] * quarters
+    narrowed = gaps - limited + excess
+    constrained[..., 1] -= narrowed[:, _GAP] * lips.new_tensor(PARTED)
     # The labiodental shape shows the edge of the upper teeth, except where the lips are closed.
     rise = _TEETH_RISE * teeth * (1 - closed)
     constrained[..., 1] -= rise[:, None] * lips.new_tensor(_RISING)
     width = lips[:, 6, 0] - lips[:, 0, 0]
     narrower = (_ROUNDED_WIDTH * articulation - width).clamp_max(0) * rounded
-    constrained[..., 0] += narrower[:, None] * lips.new_tensor(_ACROSS)
+    constrained[..., 0] += narrower[:, None] * lips.new_tensor(ACROSS)
     return constrained
 
 
@@ -135,6 +138,3 @@ def _dominance(phoneme: Phoneme, times_s: np.ndarray, timing: _Timing, hold_s: f
     before = np.clip((start_s - times_s) / timing.attack_s, 0, 1)
     after = np.clip((times_s - end_s) / timing.release_s, 0, 1)
     return (1 + np.cos(np.pi * np.maximum(before, after))) / 2
-
-
-assert len(_GAP) == len(_GAP_QUARTERS) == len(_RISING) == len(_ACROSS) == NUM_LIP_POINTS
