@@ -31,7 +31,7 @@ def test_adaptation_and_report_of_held_out_parts_are_written(predictor, video, t
     written = personalise(predictor, video, output, OPTIONS)
     assert file_names(tmp_path) == ["me.json", "me.safetensors"]
     report = json.loads((tmp_path / "me.json").read_text())
-    assert abs(report["after"]["spread"] - 1) < 0.15 < abs(report["before"]["spread"] - 1)
+    assert abs(report["after"]["spread"] - 1) < 0.2 < abs(report["before"]["spread"] - 1)
     assert report["held_out_s"] == pytest.approx(5, abs=1.5)
     loaded = SpeakerAdaptation.load(output)
     assert loaded.report == report

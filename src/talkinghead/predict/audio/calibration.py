@@ -46,9 +46,12 @@ _SPEECH_DB, _FLOOR_DB = -30.0, -55.0
 _RIDGES = (0.3, 1.0, 3.0, 10.0)
 _NUM_FOLDS = 4
 _MIN_GAIN_R = 0.03
-# Spreads beyond these factors come from faulty detections.
-_MAX_FACTOR = 3.0
-_MAX_UPPER_LIP = 0.35
+# Larger motion distorts the rendered teeth (docs/benchmarks.md).
+_MIN_FACTOR, _MAX_OPENING, _MAX_WIDTH = 0.33, 1.6, 1.5
+_MAX_UPPER_LIP = 0.25
+# Speech with which half of the difference from the model's own style is used: the spread of a
+# person varies between parts of a few seconds.
+_HALF_STYLE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -215,18 +218,21 @@ def _delay(motion: FloatArray, num_frames: int) -> FloatArray:
 def estimate_style(clip: AlignedClip, predicted: FloatArray) -> SpeakerStyle:
     """Return the style with which predicted lip motion [T, 20, 2] has the detected spread.
 
-    The rest shape is not estimated, because the references show it. Both motions are smoothed, as
-    the noise of the detection would increase the spread.
+    With little speech the style is closer to neutral. The rest shape is not estimated, because the
+    references show it. Both motions are smoothed, as the noise of the detection would increase the
+    spread.
     """
     real, ours = (_Components(_smooth(m)[clip.has_speech]) for m in (clip.motion, predicted))
+    certainty = clip.speech_s / (clip.speech_s + _HALF_STYLE_S)
     factors = [
-        min(_MAX_FACTOR, max(1 / _MAX_FACTOR, float(a.std() / max(float(b.std()), 1e-6))))
-        for a, b in ((real.opening, ours.opening), (real.width, ours.width))
+        min(largest, max(_MIN_FACTOR, float(a.std() / max(float(b.std()), 1e-6)) ** certainty))
+        for a, b, largest in (
+            (real.opening, ours.opening, _MAX_OPENING),
+            (real.width, ours.width, _MAX_WIDTH),
+        )
     ]
-    share = real.upper_lip_share - ours.upper_lip_share
-    return SpeakerStyle.within_ranges(
-        *factors, float(np.clip(share, -_MAX_UPPER_LIP, _MAX_UPPER_LIP)), 0.0, 0.0
-    )
+    share = certainty * (real.upper_lip_share - ours.upper_lip_share)
+    return SpeakerStyle(*factors, float(np.clip(share, -_MAX_UPPER_LIP, _MAX_UPPER_LIP)))
 
 
 def _smooth(motion: FloatArray) -> FloatArray:

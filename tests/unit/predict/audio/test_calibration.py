@@ -1,5 +1,6 @@
 """Calibration on a clip: alignment, style, adaptation of the map, and unusable speech."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -72,10 +73,10 @@ def test_late_audio_is_measured_and_corrected():
 
 def test_style_gives_the_prediction_the_spread_of_the_speaker():
     width = smooth_series(250, 2)
-    lips = lips_with(2 * OPENING, 0.5 * width, upper_share=0.4)
-    aligned = align_clip(make_clip(lips), PREDICTED)
+    lips = lips_with(1.5 * OPENING, 0.5 * width, upper_share=0.4)
+    aligned = replace(align_clip(make_clip(lips), PREDICTED), fps=0.25)  # As in ten minutes.
     style = estimate_style(aligned, PREDICTED)
-    assert style.opening == pytest.approx(2, rel=0.02)
+    assert style.opening == pytest.approx(1.5, rel=0.02)
     assert style.width == pytest.approx(0.5, rel=0.02)
     assert style.upper_lip == pytest.approx(0.2, abs=0.02)
     styled = style.apply(torch.from_numpy(PREDICTED), torch.zeros(20, 2)).numpy()
@@ -83,9 +84,17 @@ def test_style_gives_the_prediction_the_spread_of_the_speaker():
     assert clip_scores(aligned, styled)["shape_error_px"] < 0.1
 
 
+def test_style_of_little_speech_is_closer_to_neutral():
+    aligned = align_clip(make_clip(lips_with(0.5 * OPENING)), PREDICTED)
+    part = aligned.only(np.arange(250) < 75)
+    assert part.speech_s == 3
+    much = estimate_style(replace(part, fps=0.25), PREDICTED).opening
+    assert estimate_style(part, PREDICTED).opening == pytest.approx(much**0.5, rel=0.01)
+
+
 def test_factors_of_faulty_lips_are_limited():
     aligned = align_clip(make_clip(lips_with(50 * OPENING)), PREDICTED)
-    assert estimate_style(aligned, PREDICTED).opening == 3
+    assert estimate_style(aligned, PREDICTED).opening == 1.6
 
 
 def test_only_restricts_the_clip_to_frames():
