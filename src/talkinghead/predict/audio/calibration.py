@@ -224,15 +224,16 @@ def estimate_style(clip: AlignedClip, predicted: FloatArray) -> SpeakerStyle:
     """
     real, ours = (_Components(_smooth(m)[clip.has_speech]) for m in (clip.motion, predicted))
     certainty = clip.speech_s / (clip.speech_s + _HALF_STYLE_S)
-    factors = [
+    opening, width = (
         min(largest, max(_MIN_FACTOR, float(a.std() / max(float(b.std()), 1e-6)) ** certainty))
         for a, b, largest in (
             (real.opening, ours.opening, _MAX_OPENING),
             (real.width, ours.width, _MAX_WIDTH),
         )
-    ]
+    )
     share = certainty * (real.upper_lip_share - ours.upper_lip_share)
-    return SpeakerStyle(*factors, float(np.clip(share, -_MAX_UPPER_LIP, _MAX_UPPER_LIP)))
+    upper_lip = float(np.clip(share, -_MAX_UPPER_LIP, _MAX_UPPER_LIP))
+    return SpeakerStyle(opening, width, upper_lip)
 
 
 def _smooth(motion: FloatArray) -> FloatArray:
