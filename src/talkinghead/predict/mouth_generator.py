@@ -136,11 +136,8 @@ class MouthGenerator:
         with self._mixed_precision():
             encoded = _EncodedReference(self._features_of(reference))
             tokens_ND = self._change_motion(self.tokens.at(times_s, encoded.features), encoded)
-            tokens_ND = self._constrain(tokens_ND, times_s, 1 / self._spec.fps)
-            silence = encoded.silence
-            if silence is None:
-                silence = self._encode_silence(encoded.features)
-            motions = map(self._model.decode_lip_motion, (tokens_ND, silence))
+            tokens_ND = self._constrain(tokens_ND, encoded, times_s, 1 / self._spec.fps)
+            motions = map(self._model.decode_lip_motion, (tokens_ND, self._silence(encoded)))
             motion, rest = (lips.float().cpu().numpy() for lips in motions)
         return motion, rest
 
@@ -183,7 +180,7 @@ class MouthGenerator:
         tokens_ND = self.tokens.at([frame.middle_s for frame in batch], encoded.features)
         tokens_ND = self._change_motion(tokens_ND, encoded)
         times_s = [frame.middle_s for frame in batch]
-        tokens_ND = self._constrain(tokens_ND, times_s, batch[0].duration_s)
+        tokens_ND = self._constrain(tokens_ND, encoded, times_s, batch[0].duration_s)
         context = self._encode_context(batch, encoded)
         return _to_fields(self._model.decode(tokens_ND, encoded.features, context))
 
@@ -191,18 +188,21 @@ class MouthGenerator:
         """Apply the articulation and the style to the lip motion of tokens."""
         if self.articulation == 1 and self._style.is_neutral:
             return tokens_ND
-        if encoded.silence is None:
-            encoded.silence = self._encode_silence(encoded.features)
+        silence = self._silence(encoded)
         if self.articulation != 1:
-            tokens_ND = articulate(self._model, tokens_ND, encoded.silence, self.articulation)
+            tokens_ND = articulate(self._model, tokens_ND, silence, self.articulation)
         if self._style.is_neutral:
             return tokens_ND
-        rest = self._model.decode_lip_motion(encoded.silence)
+        rest = self._model.decode_lip_motion(silence)
         lips = self._style.apply(self._model.decode_lip_motion(tokens_ND), rest)
         return self._model.set_lip_motion(tokens_ND, lips)
 
     def _constrain(
-        self, tokens_ND: Tensor, times_s: Sequence[Fraction], frame_s: Fraction
+        self,
+        tokens_ND: Tensor,
+        encoded: _EncodedReference,
+        times_s: Sequence[Fraction],
+        frame_s: Fraction,
     ) -> Tensor:
         """Constrain the lip motion of tokens by the phonemes near their times."""
         first_s, last_s = float(times_s[0]), float(times_s[-1])
@@ -215,8 +215,15 @@ class MouthGenerator:
         weights_N3 = torch.from_numpy(weights).to(tokens_ND)
         lips = self._model.decode_lip_motion(tokens_ND)
         lips = constrain_lips(lips, weights_N3, max(1.0, self.articulation))
-        lips[~weights_N3.any(1)] = torch.nan  # NaN: do not change these tokens.
+        lips[~weights_N3.any(1)] = torch.nan  # Leaves these tokens exactly as they are.
+        # The tokens of an open mouth also have its shading, those of silence that of closed lips.
+        tokens_ND = tokens_ND.lerp(self._silence(encoded), weights_N3[:, :1])
         return self._model.set_lip_motion(tokens_ND, lips)
+
+    def _silence(self, encoded: _EncodedReference) -> Tensor:
+        if encoded.silence is None:
+            encoded.silence = self._encode_silence(encoded.features)
+        return encoded.silence
 
     def _encode_silence(self, reference: ReferenceFeatures) -> Tensor:
         """Return the token [D] of continuous silence."""
