@@ -127,6 +127,7 @@ def personalise(
     adaptation.save(output)
     with atomic_path(Path(output).with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    logger.info("wrote %s; use it as personalisation=%s", output, output)
     return adaptation
 
 

@@ -37,8 +37,8 @@ MIN_MAP_SPEECH_S = 6.0
 """Shortest speech with which the lip motion map is adapted, in seconds."""
 
 _MAX_OFFSET = 8
-# Lips that do not belong to the audio reach this correlation in 4 % of clips of 4 s, and in none of
-# 100 clips of 8 s or more; those that do, in 97 to 100 % (docs/benchmarks.md).
+# Lips that do not belong to the audio pass these rules in 4 % of clips of 4 s, and in none of 78
+# clips of 8 and 16 s; those that do belong to it in 97 to 100 % (docs/benchmarks.md).
 _RULES = LipOffsetRules(min_correlation=0.35)
 _PIECE_FRAMES = 50
 # Frames louder than this, relative to the loud frames (95th percentile) and to full scale.
