@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from talkinghead.features.faces.detector import build_detector
@@ -19,6 +20,17 @@ from talkinghead.features.faces.mouth_motion import opening_series, track_landma
 
 CHROMIUM = Path("/usr/bin/chromium")
 SAMPLE_RATE = 16_000
+TOKEN = "a-token-for-tests"
+QUESTION = "Can you tell me a short story about a garden?"
+STORY = (
+    "There was once a small village between two high mountains. In the village lived a baker. "
+    "Every morning the baker rose before the sun and lit a fire. Then the whole village could "
+    "smell the bread, and nobody wanted to sleep any longer."
+)
+BROWSER_MARKS = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium"),
+]
 _TIMEOUT_S = 60
 
 # Store the microphone's stream, so that it can be recorded together with the face's audio.
@@ -52,7 +64,7 @@ _START_RECORDER = """async ([sampleRate, script]) => {
     const audio = new MediaStream(stream.getAudioTracks());
     context.createMediaStreamSource(audio).connect(merger, 0, channel);
   };
-  const recording = { blocks: [], marks: [], connect };
+  const recording = { blocks: [], marks: [], frames: [], context, connect };
   recorder.port.onmessage = ({ data }) => recording.blocks.push(data);
   document.addEventListener("keydown", () => recording.marks.push(context.currentTime));
   connect(document.querySelector("video").srcObject, 0);
@@ -60,7 +72,7 @@ _START_RECORDER = """async ([sampleRate, script]) => {
 }"""
 
 _STOP_RECORDER = """() => {
-  const { blocks, marks } = window.recording;
+  const { blocks, marks, frames } = window.recording;
   const samples = new Int16Array(2 * 128 * blocks.length);
   blocks.forEach(({ channels }, number) => {
     for (let i = 0; i < 128; i++) {
@@ -72,7 +84,7 @@ _STOP_RECORDER = """() => {
   });
   let text = "";
   for (const byte of new Uint8Array(samples.buffer)) text += String.fromCharCode(byte);
-  return { samples: btoa(text), firstFrame: blocks[0].frame, marks };
+  return { samples: btoa(text), firstFrame: blocks[0].frame, marks, frames };
 }"""
 
 _WATCH = """async (seconds) => {
@@ -91,6 +103,22 @@ _WATCH = """async (seconds) => {
   return images;
 }"""
 
+# Store each frame of the video with the time of its display on the clock of the recorder.
+_START_FRAMES = """() => {
+  const video = document.querySelector("video");
+  const { context, frames } = window.recording;
+  const copy = document.createElement("canvas");
+  copy.width = video.videoWidth;
+  copy.height = video.videoHeight;
+  const take = (now, { expectedDisplayTime }) => {
+    copy.getContext("2d").drawImage(video, 0, 0);
+    const time = context.currentTime + (expectedDisplayTime - performance.now()) / 1000;
+    frames.push({ time, image: copy.toDataURL("image/jpeg", 0.9).split(",")[1] });
+    video.requestVideoFrameCallback(take);
+  };
+  video.requestVideoFrameCallback(take);
+}"""
+
 
 class Recording(NamedTuple):
     """Audio of the page and the microphone, float32 [num_samples] at `SAMPLE_RATE`, in sync.
@@ -99,11 +127,15 @@ class Recording(NamedTuple):
         face: Audio received from the face.
         microphone: Audio of the microphone; zeros where it was not recorded.
         key_times_s: Times of the key presses.
+        images: Images of the video, uint8 [N, H, W, 3]; empty unless frames were recorded.
+        image_times_s: Times of their display, float [N].
     """
 
     face: np.ndarray
     microphone: np.ndarray
     key_times_s: list[float]
+    images: np.ndarray
+    image_times_s: np.ndarray
 
 
 class AvatarPage:
@@ -163,9 +195,7 @@ class AvatarPage:
 
     def watch(self, seconds):
         """Return the landmarks of the face that is shown, float [num_images, 468, 2]."""
-        files = map(base64.b64decode, self.page.evaluate(_WATCH, seconds))
-        images = [np.asarray(Image.open(io.BytesIO(file))) for file in files]
-        return track_landmarks(np.array(images), build_detector())
+        return track_landmarks(_decode(self.page.evaluate(_WATCH, seconds)), build_detector())
 
     def start_recording(self):
         """Record the audio of the face from now on; the context needs `bypass_csp`."""
@@ -176,13 +206,24 @@ class AvatarPage:
         self.wait_for("Boolean(window.microphoneStream)")
         self.page.evaluate("recording.connect(window.microphoneStream, 1)")
 
+    def record_frames(self):
+        """Record the frames of the video as well."""
+        self.page.evaluate(_START_FRAMES)
+
     def stop_recording(self):
         """Return the recording."""
         recorded = self.page.evaluate(_STOP_RECORDER)
         samples = np.frombuffer(base64.b64decode(recorded["samples"]), "<i2")
         face, microphone = samples.reshape(-1, 2).T.astype(np.float32) / 32_768
         first_s = recorded["firstFrame"] / SAMPLE_RATE
-        return Recording(face, microphone, [mark - first_s for mark in recorded["marks"]])
+        frames = recorded["frames"]
+        return Recording(
+            face,
+            microphone,
+            [mark - first_s for mark in recorded["marks"]],
+            _decode([frame["image"] for frame in frames]),
+            np.array([frame["time"] for frame in frames]) - first_s,
+        )
 
     @property
     def session_ids(self):
@@ -196,6 +237,12 @@ class AvatarPage:
             # The session or the server may have ended already.
             with suppress(urllib.error.URLError):
                 self.server.request("DELETE", f"/v1/sessions/{session_id}")
+
+
+def _decode(texts):
+    """Decode images in base64 to an array."""
+    files = map(base64.b64decode, texts)
+    return np.array([np.asarray(Image.open(io.BytesIO(file))) for file in files])
 
 
 def loud_times_s(samples, threshold=0.02, window_s=0.02):
