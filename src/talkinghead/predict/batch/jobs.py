@@ -20,6 +20,8 @@ from talkinghead.models.checkpoint import resolve_checkpoint
 KEY_TAG = "job"
 """Name of the key in the metadata of an output."""
 _COLUMNS = ("face", "audio", "output")
+# Keys of the setting `lip_prior` whose values are files.
+_LIP_PRIOR_FILES = ("map_path", "path")
 # Settings that affect only outputs made from text.
 _VOICE_SETTINGS = ("language", "tts", "voice")
 
@@ -102,15 +104,18 @@ def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list
 def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
     """Return a hash of everything that determines a job's output; None if it cannot be computed.
 
-    The hash covers the contents of the input files and of the files of the settings `checkpoint`
-    and `personalisation`, the other settings, and the package version. None is returned if one of
-    the files cannot be read. `settings` are JSON values.
+    The hash covers the contents of the input files and of the files of the settings `checkpoint`,
+    `personalisation` and `lip_prior`, the other settings, and the package version. None is returned
+    if one of the files cannot be read. `settings` are JSON values.
     """
     try:
         files = [_digest(job.face), job.text if job.audio is None else _digest(job.audio)]
         checkpoint = _digest(resolve_checkpoint(settings.get("checkpoint", "default")))
         if (personalisation := settings.get("personalisation")) is not None:
             files.append(_digest(Path(personalisation)))
+        lip_prior = settings.get("lip_prior") or {}
+        paths = (lip_prior.get(name) for name in _LIP_PRIOR_FILES)
+        files += [_digest(Path(path)) for path in paths if path is not None]
     except (OSError, TalkingHeadError):
         return None
     unused = {"checkpoint", "personalisation"}

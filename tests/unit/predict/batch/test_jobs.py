@@ -53,6 +53,18 @@ def test_contents_of_the_personalisation_change_the_key(tmp_path):
     assert key != job_key(job, {**settings, "personalisation": str(tmp_path / "me")})
 
 
+def test_contents_of_a_lip_curve_change_the_key(tmp_path):
+    for name in ("face", "speech", "checkpoint", "curve"):
+        (tmp_path / name).write_text("same")
+    job = Job(tmp_path / "face", tmp_path / "speech", Path("o"))
+    lip_prior = {"_target_": "LipCurve", "path": str(tmp_path / "curve")}
+    settings = {"checkpoint": str(tmp_path / "checkpoint"), "lip_prior": lip_prior}
+    key = job_key(job, settings)
+    (tmp_path / "curve").write_text("changed")
+    assert key != job_key(job, settings)
+    assert job_key(job, {**settings, "lip_prior": None})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
