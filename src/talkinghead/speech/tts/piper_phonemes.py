@@ -59,21 +59,18 @@ def timed_voice(path: Path, config: Mapping[str, Any]) -> Path | None:
     if config.get("phoneme_type", "espeak") != "espeak":
         return None
     try:
-        import onnx
-
+        config_path = path.with_name(f"{path.name}.json")
+        digest = hashlib.sha256(config_path.read_bytes())
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(hashlib.file_digest(file, "sha256").digest())
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        copy = base / "talkinghead" / "voices" / f"{digest[:20]}-{_VERSION}.onnx"
+        copy = base / "talkinghead" / "voices" / f"{digest.hexdigest()[:20]}-{_VERSION}.onnx"
         # The configuration is written last, so a file beside it is complete.
         copied_config = copy.with_name(f"{copy.name}.json")
         if not copied_config.is_file():
-            model = onnx.load(str(path))
-            append_durations(model)
-            with atomic_path(copy) as temporary:
-                onnx.save(model, str(temporary))
+            _write_timed_copy(path, copy)
             with atomic_path(copied_config) as temporary:
-                shutil.copyfile(path.with_name(f"{path.name}.json"), temporary)
+                shutil.copyfile(config_path, temporary)
         return copy
     except ImportError:
         log.info("tts=piper: no phonemes without the package onnx: pip install onnx")
@@ -81,6 +78,15 @@ def timed_voice(path: Path, config: Mapping[str, Any]) -> Path | None:
         level = logging.WARNING if isinstance(error, MediaError | OSError) else logging.INFO
         log.log(level, "%s: no phonemes for the lips: %s", path.name, error)
     return None
+
+
+def _write_timed_copy(path: Path, copy: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(path))
+    append_durations(model)
+    with atomic_path(copy) as temporary:
+        onnx.save(model, str(temporary))
 
 
 def append_durations(model: ModelProto) -> None:

@@ -92,6 +92,7 @@ def test_missing_package_or_unwritable_cache_leaves_speech_without_phonemes(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert timed_voice(VOICE, config) is None
     assert "no phonemes for the lips" in caplog.text
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert timed_voice(VOICE, config) is None
     assert "pip install onnx" in caplog.text
