@@ -17,6 +17,7 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.predict.audio.calibration import (
     AlignedClip,
+    SpokenClip,
     clip_scores,
     read_spoken_clip,
 )
@@ -98,17 +99,7 @@ def personalise(
         UsageError: The video is a photo, or the predictor has a personalisation.
     """
     options = options or PersonaliseOptions()
-    if predictor.options.personalisation is not None:
-        raise UsageError(
-            f"personalisation={predictor.options.personalisation}: personalise adapts the model "
-            "itself, so leave the option out"
-        )
-    source = open_face(video, predictor.detector, predictor.spec, SourceOptions())
-    if source.duration_s == 0:
-        raise UsageError(f"video={video} is a photo: give a video in which the person speaks")
-    with closing(source.play()) as frames:
-        one_face = _require_one_face(frames, predictor.detector, str(video))
-        clip = read_spoken_clip(video, one_face, predictor.spec, options.max_s)
+    clip = _read_clip(predictor, video, options.max_s)
     part = (np.arange(len(clip.lips)) / float(predictor.spec.fps) // _PART_S).astype(int)
     held_out = part % options.held_out_every == options.held_out_every - 1
     adaptation, aligned = adapt_to_clip(predictor, clip, ~held_out)
@@ -129,6 +120,20 @@ def personalise(
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     logger.info("wrote %s; use it as personalisation=%s", output, output)
     return adaptation
+
+
+def _read_clip(predictor: LipSyncPredictor, video: str | Path, max_s: float) -> SpokenClip:
+    if predictor.options.personalisation is not None:
+        raise UsageError(
+            f"personalisation={predictor.options.personalisation}: personalise adapts the model "
+            "itself, so leave the option out"
+        )
+    source = open_face(video, predictor.detector, predictor.spec, SourceOptions())
+    if source.duration_s == 0:
+        raise UsageError(f"video={video} is a photo: give a video in which the person speaks")
+    with closing(source.play()) as frames:
+        one_face = _require_one_face(frames, predictor.detector, str(video))
+        return read_spoken_clip(video, one_face, predictor.spec, max_s)
 
 
 def _require_one_face(
