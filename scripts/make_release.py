@@ -51,7 +51,7 @@ class Release:
             Stage("grid", 8, self._prepare_grid, lambda: self._count("grid")),
             Stage("addresses", 3, self._prepare_addresses, lambda: self._count("addresses")),
             Stage("prior", 22, self._fit_prior),
-            Stage("align", 4, self._align, self._offsets),
+            Stage("align", 6, self._align, self._offsets),
             self._training("expert", 22, init_from=None, sync_expert=None),
             self._training("generator", 115, init_from=None),
             self._training("sharp", 45, init_from="generator"),

@@ -41,14 +41,17 @@ def run_stages(output: Path, stages: Sequence[Stage]) -> None:
     """Run the unfinished stages, and update the table after each."""
     for stage in stages:
         record = _read_record(output, stage)
-        if not record["finished"]:
-            print(f"{stage.name}: expected {stage.minutes} min", flush=True)
+        if record["finished"]:
+            continue
+        print(f"{stage.name}: expected {stage.minutes} min", flush=True)
+        try:
             for command in stage.commands():
                 _run(command, output, stage, record)
             record.update(finished=True, scores=stage.scores())
             _write_record(output, stage, record)
-            print(f"{stage.name}: {record['seconds'] / 60:.1f} min {record['scores']}", flush=True)
-        write_table(output, stages)
+        finally:
+            write_table(output, stages)
+        print(f"{stage.name}: {record['seconds'] / 60:.1f} min {record['scores']}", flush=True)
 
 
 def write_table(output: Path, stages: Sequence[Stage]) -> None:
