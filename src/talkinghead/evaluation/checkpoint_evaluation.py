@@ -100,7 +100,8 @@ def evaluate(
 
     Raises:
         CheckpointError: the checkpoint or a scorer's file cannot be used.
-        CorpusError: the corpus is missing, broken, of another AVSpec or without suitable clips.
+        CorpusError: a corpus is missing, broken, of another AVSpec or without suitable clips.
+        UsageError: two corpora have the same name.
         DependencyError: the detector's package is not installed.
         AudioIndependentModelError: the audio makes no difference (after the report is written).
     """
@@ -109,9 +110,8 @@ def evaluate(
     corpora = _load_corpora(corpus_dir, loaded.spec, options)
     generator = _make_generator(loaded, options, lip_prior, renderer or LaplacianRenderer())
     scorer = ClipScorer(generator, Scorers.build(options, loaded.spec))
-    clips: list[ClipResult] = []
-    for corpus in corpora:
-        clips = drop_unused_visuals([*clips, *_score(scorer, corpus, options)], options.num_strips)
+    clips = [clip for corpus in corpora for clip in _score(scorer, corpus, options)]
+    clips = drop_unused_visuals(clips, options.num_strips)
     dependence = measure_audio_dependence(clips)
     header = {
         "checkpoint": str(checkpoint),
@@ -120,11 +120,8 @@ def evaluate(
         "audio_dependence": dependence.to_dict(),
         "left_out": scorer.scorers.notes,
     }
-    report = Report(
-        *("groups", header, clips, loaded.spec.fps),
-        verdict=dependence.verdict(),
-        table_by=options.table_by,
-    )
+    last = dependence.verdict(), options.table_by
+    report = Report("groups", header, clips, loaded.spec.fps, None, *last)
     content = write_report(report, Path(output_dir), options.num_strips)
     if options.require_audio_dependence:
         require_audio_dependence(dependence, str(checkpoint))
