@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from talkinghead.live.streaming import RealtimeFrame, RealtimeLipSync
     from talkinghead.predict.audio.audio_source import SpeechStream
     from talkinghead.predict.audio.lip_prior import LipPrior
+    from talkinghead.predict.audio.speaker_style import SpeakerStyle
     from talkinghead.predict.avatar import Avatar
     from talkinghead.predict.compositing.renderers import Renderer
     from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
@@ -51,6 +52,7 @@ __all__ = [
     "RenderReport",
     "Renderer",
     "SourceOptions",
+    "SpeakerStyle",
     "SpeechStream",
     "TalkingHeadError",
 ]
@@ -75,6 +77,7 @@ _MODULES = {
     "RenderReport": "predict.prediction",
     "Renderer": "predict.compositing.renderers",
     "SourceOptions": "predict.options",
+    "SpeakerStyle": "predict.audio.speaker_style",
     "SpeechStream": "predict.audio.audio_source",
     "TalkingHeadError": "errors",
 }
