@@ -62,7 +62,9 @@ class _Timing:
     hold_s: float = 0.04
 
 
-_TIMINGS = (_Timing(0.08, 0.07), _Timing(0.08, 0.07), _Timing(0.14, 0.1, 0.0))
+# A token needs at least 0.125 s of speech after its middle (half an audio window), so the phonemes
+# that begin in this time are known, and a stream gives the same frames as the whole speech.
+_TIMINGS = (_Timing(0.08, 0.07), _Timing(0.08, 0.07), _Timing(0.12, 0.1, 0.0))
 MAX_REACH_S = 0.25
 """Maximum distance in seconds from a frame to a phoneme that has an effect on it."""
 
