@@ -1,6 +1,6 @@
 """Measure the calibration on a source's own speech: the first half calibrates, the second scores.
 
-    python scripts/bench_calibration.py VIDEO... [--max-s 60]
+    python scripts/bench_calibration.py VIDEO... [--max-s 60] [--map MAP]
 
 For each video it prints, for the predicted lip motion of the second half without and with
 calibration: the correlation r of the mouth opening with the detected one, as filed, in step
@@ -19,6 +19,7 @@ import numpy as np
 
 from talkinghead.features.faces.mouth_motion import pearson
 from talkinghead.predict.audio.calibration import SpokenClip, opening_of, read_spoken_clip
+from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.face_source import open_face
@@ -35,12 +36,8 @@ def main() -> None:
     parser.add_argument("--max-s", type=float, default=60.0)
     parser.add_argument("--map", type=Path, help="lip motion map, in place of the packaged one")
     arguments = parser.parse_args()
-    options = {}
-    if arguments.map:
-        from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
-
-        options["lip_prior"] = WhisperLipPrior(map_path=arguments.map)
-    predictor = LipSyncPredictor.from_checkpoint("default", **options)
+    lip_prior = WhisperLipPrior(map_path=arguments.map)
+    predictor = LipSyncPredictor.from_checkpoint("default", lip_prior=lip_prior)
     print("| video | half, s | offset | r as filed | r in step | r at best | spread | style |")
     print("|---|---|---|---|---|---|---|---|")
     for video in arguments.videos:
@@ -63,7 +60,10 @@ def row(predictor: LipSyncPredictor, clip: SpokenClip) -> str:
     second = slice(half, None)
     scores = []
     for predicted in (before, after):
-        r = [shifted_r(predicted, real, shift, second) for shift in range(-8, 9)]
+        r = [
+            shifted_r(predicted, real, shift, second)
+            for shift in range(-_MAX_SHIFT, _MAX_SHIFT + 1)
+        ]
         in_step = shifted_r(predicted, real, aligned.offset.frames, second)
         speech = clip.has_speech & np.isfinite(real)
         speech[:half] = False
