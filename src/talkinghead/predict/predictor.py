@@ -66,7 +66,6 @@ class LipSyncPredictor:
         options: the options, with the lip prior resolved.
         lip_prior: the lip prior, None for none; adapted to the speaker, if one is given.
         style: style of the lip motion.
-        origin: the predictor from which this one was adapted to a speaker, or this predictor.
         device: the device.
         renderer: compositing of the mouth into the image.
 
@@ -96,7 +95,8 @@ class LipSyncPredictor:
             choose_emotion(getattr(self.model, "emotion", None), options.emotion)
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
-        self.style, self.origin = options.style, self
+        self.style = options.style
+        self._origin: LipSyncPredictor | None = None
         if options.personalisation is not None:
             self._adapt(SpeakerAdaptation.load(options.personalisation))
         if self.lip_prior is not None:
@@ -231,6 +231,11 @@ class LipSyncPredictor:
         unchanged = prediction.num_frames_without_face
         return RenderReport(output, prediction.num_frames, unchanged, duration_s, prediction.fps)
 
+    @property
+    def origin(self) -> LipSyncPredictor:
+        """The predictor that was calibrated to give this one, or this predictor."""
+        return self._origin or self
+
     @cached_property
     def detector(self) -> FaceDetector:
         """The face detector, built when it is first needed."""
@@ -279,6 +284,7 @@ class LipSyncPredictor:
         if adaptation is None:
             return self
         calibrated = copy.copy(self)
+        calibrated._origin = self.origin
         calibrated._adapt(adaptation)
         return calibrated
 
