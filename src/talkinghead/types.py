@@ -197,13 +197,16 @@ class Face:
     """Face found in one image.
 
     `points` float32 [num_points, 2] are pixels (x, y) in the order of `topology`: "mesh468"
-    (MediaPipe's FaceMesh) or "ibug68" (the 68-point scheme). `score` in [0, 1].
+    (MediaPipe's FaceMesh) or "ibug68" (the 68-point scheme). `score` in [0, 1]. `depth` float32
+    [num_points] is the distance of each point towards the camera in pixels, from an unknown origin;
+    None if the detector does not measure it.
     """
 
     box: Box
     points: FloatArray
     score: float
     topology: str
+    depth: FloatArray | None = None
 
 
 @dataclass(frozen=True)

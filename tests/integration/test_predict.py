@@ -85,6 +85,20 @@ def test_photo_with_idle_motion(files, tmp_path):
     assert np.abs(frames[-1][-30:, -30:] - corner).mean() < 4
 
 
+def test_photo_with_a_pose(files, tmp_path, capfd):
+    output, table = tmp_path / "out.mp4", tmp_path / "pose.csv"
+    table.write_text("time_s,yaw,pitch,roll\n0,0,0,0\n0.8,0,0,20\n")
+    assert predict(files, f"output={output}", f"pose={table}") == 0
+    assert "a roll of 20.0 degrees was asked for" in "".join(capfd.readouterr())
+    table_frames = read_frames(output)
+    assert predict(files, f"output={output}", "pose=[0,0,9]") == 0
+    constant_frames = read_frames(output)
+    photo = read_image(files / "face.png").astype(int)[20:60, 60:130]
+    moved = [np.abs(f[20:60, 60:130] - photo).mean() for f in (*table_frames, constant_frames[0])]
+    assert moved[0] < moved[10] < moved[-2]
+    assert moved[-1] > moved[0]
+
+
 BAD_KEYS = {
     "unknown key": (["fase=a.png"], 2, "face"),
     "unknown renderer": (["renderer=magic"], 2, "poisson"),
@@ -92,6 +106,7 @@ BAD_KEYS = {
     "unknown device": (["device=abacus"], 2, "abacus"),
     "no output": (["output=null"], 2, "output=FILE"),
     "weight out of range": (["lip_prior=whisper", "lip_prior.blend_weight=3"], 2, "blend_weight=3"),
+    "unknown pose": (["pose=[1,2]"], 2, "pose=[1, 2]"),
     "unknown selection": (["face_select=left"], 2, "largest, index, all, speaking"),
     "certificate without key": (
         ["provenance=c2pa", "provenance.certificate_path=chain, mine.pem"],

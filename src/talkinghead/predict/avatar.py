@@ -80,11 +80,8 @@ def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
         raise source.missing_face(len(played))
     encoded = iter(predictor.mouth_generator().encode(chain(*played)))
     face_frames = tuple(tuple(next(encoded) for _ in frames) for frames in played)
-    if source.options.motion == "none":
-        play = partial(_play, face_frames, source.options.extend)
-        return Avatar(predictor, replace(source, play=play, is_immediate=True), face_frames)
-    play = partial(_play_moving, source, face_frames[0])
-    return Avatar(predictor, replace(source, play=play), face_frames)
+    play = partial(_play, face_frames, source.options.extend)
+    return Avatar(predictor, replace(source, play=play, is_immediate=True), face_frames)
 
 
 def _one_pass(source: FaceSource) -> Iterator[FaceFrames]:
@@ -134,12 +131,3 @@ def _order(face_frames: tuple[FaceFrames, ...], extend: str) -> Iterator[tuple[i
         else:
             yield from ((index, cuts[index + 1]) for index in reversed(range(last)))
             yield from ((index, cuts[index]) for index in range(1, last + 1))
-
-
-def _play_moving(source: FaceSource, encoded: FaceFrames) -> Generator[SourceFrame]:
-    """Yield the frames of a photo with idle motion, using the encoded references."""
-    known = {frame.slot: (frame.reference, frame.context) for frame in encoded}
-    with closing(source.play()) as frames:
-        for frame in frames:
-            reference, context = known[frame.slot]
-            yield replace(frame, reference=reference, context=context)

@@ -155,7 +155,7 @@ class MouthGenerator:
         reference = references.setdefault(
             frame.reference, replace(frame.reference, features=features)
         )
-        context = self._context_of([frame.context_frame or frame], features)
+        context = self._context_of([frame], features)
         previous_reference = frame.previous_reference
         if (before := frame.with_previous_reference) is not None and previous_reference is not None:
             before = self._encode(before, references)
@@ -244,7 +244,6 @@ class MouthGenerator:
             maps = zip(*(context.maps for context in known), strict=True)
             token = torch.cat([context.token for context in known])
             return ContextFeatures(token, [torch.cat(stage) for stage in maps])
-        batch = [frame.context_frame or frame for frame in batch]
         first = batch[0]
         if any(f.image is not first.image or f.transform is not first.transform for f in batch):
             return self._context_of(batch, encoded.features)

@@ -95,7 +95,10 @@ class SourceOptions:
         extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
             "hold" (its last frame) or "loop" (from the start, with a cut).
         trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
-        motion: "none", or "idle" to add blinks and slight head sway to a photo.
+        motion: "none", or "idle" to add blinks and slight turns of the head to a photo.
+        pose: Pose of the head in a photo, relative to the photo: yaw, pitch and roll in degrees, up
+            to 15, 10 and 15, or a CSV file with the columns time_s, yaw, pitch and roll; None is
+            the pose in the photo.
         seed: Seed of the idle motion.
         calibrate: "auto" adapts the lip motion to the speech in the first 30 s of a video, if the
             face speaks there and no personalisation is given; "none" does not.
@@ -109,6 +112,7 @@ class SourceOptions:
     extend: str = "pingpong"
     trim: bool = True
     motion: str = "none"
+    pose: tuple[float, float, float] | str | Path | None = None
     seed: int = 0
     calibrate: str = "auto"
 
@@ -121,6 +125,11 @@ class SourceOptions:
                 f"face_index={self.face_index} is not a face index: expected 0 or more, counted "
                 "from the left"
             )
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether the heads in a photo move."""
+        return self.motion != "none" or self.pose is not None
 
     @property
     def wanted(self) -> str:

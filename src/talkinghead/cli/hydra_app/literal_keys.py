@@ -7,7 +7,7 @@ PATH_KEYS = frozenset(
     emotions face generated hydra.run.dir hydra.sweep.dir identity.path inception_path input jobs
     lip_prior.map_path lip_prior.path lip_prior.whisper.model llm.model loss.identity.weights
     loss.landmark.checkpoint loss.perceptual.weights model.generator.face_encoder_weights
-    model.init_from model.sync_expert output personalisation provenance.certificate_path
+    model.init_from model.sync_expert output personalisation pose provenance.certificate_path
     provenance.key_path reference run_dir stt.model sync.checkpoint sync.syncnet_path
     tts.config_path tts.model tts.speaker_wav tts.voice video
     """.split()

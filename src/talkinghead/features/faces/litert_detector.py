@@ -167,22 +167,24 @@ class LiteRtDetector:
         points, score = self._run_mesh(crop)
         if score < self.min_presence:
             return None
-        xy = (points @ to_image[:, :2].T + to_image[:, 2]).astype(np.float32)
+        xy = (points[:, :2] @ to_image[:, :2].T + to_image[:, 2]).astype(np.float32)
+        # FaceMesh's third coordinate has the scale of the others, and increases with the distance.
+        depth = (-math.hypot(*to_image[:, 0]) * points[:, 2]).astype(np.float32)
         if steady:
             if _is_off(centred := _region_of_mesh(xy), region):
                 crop, to_image = _cut(image, centred, MESH_SIZE)
             hidden = round(HIDDEN_BELOW * MESH_SIZE)
             crop[hidden:] = crop[hidden // 2 : hidden].mean(axis=(0, 1))
-            mouthless_xy = self._run_mesh(crop)[0] @ to_image[:, :2].T + to_image[:, 2]
+            mouthless_xy = self._run_mesh(crop)[0][:, :2] @ to_image[:, :2].T + to_image[:, 2]
             xy[STEADY_POINTS] = mouthless_xy[STEADY_POINTS]
         box = Box(*xy.min(axis=0).tolist(), *xy.max(axis=0).tolist())
-        return Face(box, xy, score, self.topology)
+        return Face(box, xy, score, self.topology, depth)
 
     def _run_mesh(self, crop: FloatArray) -> tuple[FloatArray, float]:
-        """Run FaceMesh; return its points [468, 2] in crop pixels and the probability of a face."""
+        """Run FaceMesh; return its points [468, 3] in crop pixels and the probability of a face."""
         points, presence = self._run(self._mesh, crop / np.float32(255))
         score = 1 / (1 + math.exp(-float(np.clip(presence.item(), -80, 80))))
-        return points.reshape(468, 3)[:, :2].copy(), score
+        return points.reshape(468, 3).copy(), score
 
     def _run(self, network: Interpreter, image: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Run a network with two outputs on an image float32 [size, size, 3]."""

@@ -73,6 +73,8 @@ class Compositor:
                 painted = np.asarray(cv2.addWeighted(previous, weight, painted, 1 - weight, 0))
         result = (image, has_mouth) if painted is None else (painted, True)
         self._unfinished = None if source.is_last else result
+        if source.is_last and source.animation is not None:
+            result = source.animation.render(result[0], float(source.time_s)), result[1]
         if source.is_last:
             # Discard unused painters: filter state is valid only for consecutive frames.
             self._painters = {key: self._painters[key] for key in self._used}

@@ -1,1 +1,1 @@
-"""Source frames: photos, videos, face tracks, references and idle motion."""
+"""Source frames: photos, videos, face tracks, references and head motion."""

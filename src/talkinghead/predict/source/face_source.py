@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,9 +16,11 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.image import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.predict.options import SourceOptions
-from talkinghead.predict.source.frame_sources import photo_frames, video_frames
+from talkinghead.predict.source.frame_sources import PhotoFrames, video_frames
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, UInt8Array
+
+log = logging.getLogger(__name__)
 
 # Maximum side of an image in pixels: `cv2.remap` stores coordinates in 16 bits.
 _MAX_SIDE = 32_766
@@ -71,6 +74,7 @@ def open_face(
 
     Raises:
         MediaError: The file cannot be read, or the image is too large.
+        UsageError: The pose cannot be read.
     """
     is_photo = isinstance(face, np.ndarray) or is_image(face)
     image = face if isinstance(face, np.ndarray) else read_image(face)
@@ -82,8 +86,10 @@ def open_face(
             "crop it closer to the face"
         )
     if is_photo:
-        play = partial(photo_frames, image, name, detector, spec, options)
-        return FaceSource(play, name, options.motion == "none", width, height, spec.fps, options)
+        photo = PhotoFrames(image, name, detector, spec, options)
+        return FaceSource(photo, name, True, width, height, spec.fps, options)
+    if options.is_animated:
+        log.warning("%s: motion and pose have no effect on a video", name)
     info = probe(name)
     fps = info.fps or spec.fps
     play = partial(video_frames, Path(name), fps, detector, spec, options)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import cast
 
 from talkinghead.errors import FaceNotFoundError
-from talkinghead.features.faces.alignment import (
-    chain_transforms,
-    estimate_transform,
-    invert,
-    lip_points,
-)
+from talkinghead.features.faces.alignment import estimate_transform, lip_points
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import (
     FaceSelector,
@@ -38,7 +35,8 @@ from talkinghead.predict.source.face_tracks import (
     track_face,
     track_faces,
 )
-from talkinghead.predict.source.idle_motion import IdleMotion
+from talkinghead.predict.source.head.photo_animation import PhotoAnimation
+from talkinghead.predict.source.head.pose_track import read_pose_track
 from talkinghead.predict.source.playback import play
 from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
@@ -47,55 +45,75 @@ from talkinghead.types import AVSpec, Face, UInt8Array
 log = logging.getLogger(__name__)
 
 
-def photo_frames(
-    image: UInt8Array, name: str, detector: FaceDetector, spec: AVSpec, options: SourceOptions
-) -> Generator[SourceFrame]:
-    """Return an endless generator of a photo's frames at the frame rate of the AVSpec.
+class PhotoFrames:
+    """Endless frames of a photo at the frame rate of the AVSpec; each call starts again.
 
-    Raises:
-        FaceNotFoundError: the photo contains no face, or not the selected one.
+    The faces are detected at the first call. Safe for concurrent callers.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        name: name of the photo in messages.
+        detector: finds the faces.
+        spec: the model's AVSpec.
+        options: selection of the faces, and their motion.
     """
-    faces = _select_photo_faces(detector.detect(image), name, options)
-    references = [
-        Reference(
-            image,
-            estimate_transform(face.points, face.topology, spec),
-            lip_points(face.points, face.topology),
-        )
-        for face in faces
-    ]
-    motion = IdleMotion(image, faces, options.seed) if options.motion == "idle" else None
-    return _photo_frames(image, references, motion, spec)
 
+    def __init__(
+        self,
+        image: UInt8Array,
+        name: str,
+        detector: FaceDetector,
+        spec: AVSpec,
+        options: SourceOptions,
+    ) -> None:
+        self._image, self._name, self._spec, self._options = image, name, spec, options
+        self._detector = detector
+        self._pose = None if options.pose is None else read_pose_track(options.pose)
+        self._lock = Lock()
+        self._frames: list[SourceFrame] = []
 
-def _photo_frames(
-    image: UInt8Array, references: list[Reference], motion: IdleMotion | None, spec: AVSpec
-) -> Generator[SourceFrame]:
-    moved, transforms = image, [reference.transform for reference in references]
-    still = [
-        SourceFrame(image, Fraction(0), 1 / spec.fps, reference.transform, reference)
-        for reference in references
-    ]
-    for index in count():
-        time_s = index / spec.fps
-        if motion is not None:
-            moved, moves = motion.at(float(time_s))
-            transforms = [
-                chain_transforms(invert(move), reference.transform)
-                for move, reference in zip(moves, references, strict=True)
-            ]
-        for slot, reference in enumerate(references):
-            yield SourceFrame(
-                moved,
-                time_s,
+    def __call__(self) -> Generator[SourceFrame]:
+        """Return a generator of the frames from the start.
+
+        Raises:
+            FaceNotFoundError: the photo contains no face, or not the selected one.
+        """
+        with self._lock:
+            if not self._frames:
+                self._frames = self._first_frames()
+        return self._repeat(self._frames)
+
+    def _first_frames(self) -> list[SourceFrame]:
+        """Return the first frame of each face."""
+        image, options, spec = self._image, self._options, self._spec
+        faces = _select_photo_faces(self._detector.detect(image), self._name, options)
+        animation = None
+        if options.is_animated:
+            animation = PhotoAnimation(
+                image, faces, self._pose, options.motion == "idle", options.seed
+            )
+        frames = []
+        for slot, face in enumerate(faces):
+            transform = estimate_transform(face.points, face.topology, spec)
+            reference = Reference(image, transform, lip_points(face.points, face.topology))
+            frame = SourceFrame(
+                image,
+                Fraction(0),
                 1 / spec.fps,
-                transforms[slot],
+                transform,
                 reference,
                 is_extension=True,
                 slot=slot,
-                is_last=slot == len(references) - 1,
-                context_frame=None if motion is None else still[slot],
+                is_last=slot == len(faces) - 1,
+                animation=animation,
             )
+            frames.append(frame)
+        return frames
+
+    def _repeat(self, frames: list[SourceFrame]) -> Generator[SourceFrame]:
+        for index in count():
+            for frame in frames:
+                yield replace(frame, time_s=index / self._spec.fps)
 
 
 def _face_selector(options: SourceOptions) -> FaceSelector:

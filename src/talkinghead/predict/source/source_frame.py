@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from talkinghead.types import FloatArray, UInt8Array
 
@@ -45,6 +45,13 @@ class PreviousReference:
     context: ContextFeatures | None = None
 
 
+class Animation(Protocol):
+    """Motion of a photo."""
+
+    def render(self, image: UInt8Array, time_s: float) -> UInt8Array:
+        """Return the photo at a given time, without changing `image`."""
+
+
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
     """An image to be processed, and one face in the image.
@@ -68,8 +75,8 @@ class SourceFrame:
         slot: index of the face among the faces of the image.
         is_last: no other face of the same image follows.
         context: the model's context features, None until they are encoded.
-        context_frame: frame from which the context is encoded; None is this frame. All frames of a
-            moving photo have the context of the photo, which is encoded only once.
+        animation: motion of a photo's heads and eyes, applied to the image with the generated
+            mouths; None without motion.
         previous_reference: the reference that is being replaced, None outside transitions.
     """
 
@@ -89,7 +96,7 @@ class SourceFrame:
     slot: int = 0
     is_last: bool = True
     context: ContextFeatures | None = None
-    context_frame: SourceFrame | None = None
+    animation: Animation | None = None
     previous_reference: PreviousReference | None = None
 
     @property

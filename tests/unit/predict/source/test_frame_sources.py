@@ -9,7 +9,7 @@ from helpers.small_predictor import aligned_face
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source import playback
-from talkinghead.predict.source.frame_sources import photo_frames, video_frames
+from talkinghead.predict.source.frame_sources import PhotoFrames, video_frames
 from talkinghead.predict.source.playback import play
 from talkinghead.types import AVSpec, VideoFrame
 
@@ -32,7 +32,7 @@ class Detector:
 
 
 def photo(*faces, **options):
-    return photo_frames(IMAGE, "p.jpg", Detector(*faces), SPEC, SourceOptions(**options))
+    return PhotoFrames(IMAGE, "p.jpg", Detector(*faces), SPEC, SourceOptions(**options))()
 
 
 def test_photo_is_repeated_at_the_spec_frame_rate():

@@ -1,0 +1,1 @@
+"""Three-dimensional motion of the heads in a photo."""

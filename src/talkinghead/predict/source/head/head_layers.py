@@ -1,0 +1,138 @@
+"""Separation of a photo into a head and the background behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from talkinghead.predict.source.head.head_geometry import HeadGeometry, smooth_step
+from talkinghead.types import FloatArray, UInt8Array
+
+# Maximum side in pixels of the images in which the head is segmented and the background is filled.
+_WORKING_SIDE = 256
+_ITERATIONS = 3
+# Distances from the centre of the head, in its radii: pixels within the first are probably part of
+# the head, and pixels beyond the second, above the shoulders, are certainly background.
+_PROBABLE, _OUTSIDE = 1.05, 1.75
+# Position of the shoulders below the centre of the head, in centimetres.
+_CHIN_CM, _SHOULDERS_CM = 9.0, 16.0
+# Margin around the segmented head, for hair at its edge, and softness of the edge.
+_MARGIN_CM, _SOFT_CM = 0.8, 0.35
+# Fraction of the head's motion from which on the background is filled in.
+_MOVING = 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class HeadLayers:
+    """Layers of a head's area, whose blend is the photo.
+
+    Attributes:
+        alpha: opacity of the head's layer, uint8 [H, W].
+        edge: uint8 [H, W], 255 where the head's layer differs from the photo.
+        foreground: colours of the head at its edge, uint8 [H, W, 3].
+        background: the photo with the moving part of the head filled in, uint8 [H, W, 3].
+        still_background: the same with corrections at the edge that make the blend with the head at
+            its original position equal to the photo.
+    """
+
+    alpha: UInt8Array
+    edge: UInt8Array
+    foreground: UInt8Array
+    background: UInt8Array
+    still_background: UInt8Array
+
+
+def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
+    """Separate the head from the background in an area uint8 [H, W, 3] of a photo."""
+    height, width = area.shape[:2]
+    factor = min(1.0, _WORKING_SIDE / max(height, width))
+    size = max(8, round(width * factor)), max(8, round(height * factor))
+    small = cast(UInt8Array, cv2.resize(area, size, interpolation=cv2.INTER_AREA))
+    px_per_cm = head.scale * size[0] / width
+    mask = _segment(small, head)
+    margin = 2 * max(1, round(_MARGIN_CM * px_per_cm)) + 1
+    wide = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin)))
+    soft = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), max(0.7, _SOFT_CM * px_per_cm))
+    hidden = cv2.dilate((soft > 0.02).astype(np.uint8), np.ones((3, 3), np.uint8))
+    filled = _fill(small, cast(UInt8Array, hidden))
+    large = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
+    alpha = np.rint(255 * np.asarray(large).clip(0, 1)).astype(np.uint8)
+    behind = cv2.resize(filled, (width, height), interpolation=cv2.INTER_CUBIC)
+    weight = np.asarray(cv2.resize(head.weight, (width, height)), np.float32)
+    return _decompose(area, alpha, np.asarray(behind, np.float32), weight)
+
+
+def _segment(small: UInt8Array, head: HeadGeometry) -> npt.NDArray[np.uint8]:
+    """Return a mask of the head, the neck and the body, uint8 [h, w].
+
+    Paper: Rother et al., "GrabCut: interactive foreground extraction using iterated graph cuts",
+        2004.
+    """
+    size = small.shape[1::-1]
+    distance, below = (np.asarray(cv2.resize(f, size)) for f in (head.distance, head.below_cm))
+    labels = np.full(distance.shape, cv2.GC_PR_BGD, np.uint8)
+    is_body = below > _SHOULDERS_CM
+    labels[(distance < _PROBABLE) | is_body] = cv2.GC_PR_FGD
+    labels[(distance > _OUTSIDE) & (below < _SHOULDERS_CM)] = cv2.GC_BGD
+    factor = np.array(size) / np.array([head.box.width, head.box.height])
+    outline = (head.face_xy - np.array([head.box.x0, head.box.y0])) * factor
+    hull = cv2.convexHull(np.rint(outline).astype(np.int32))
+    cv2.fillConvexPoly(labels, hull, int(cv2.GC_FGD))
+    neck = (np.abs(below - _CHIN_CM - 2) < 2.5) & (distance < 1.1)
+    labels[neck & (labels == cv2.GC_PR_FGD) & (_across(head, size) < 3)] = cv2.GC_FGD
+    if not (labels == cv2.GC_BGD).any():
+        return (distance < _OUTSIDE).astype(np.uint8)
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
+    cv2.grabCut(lab, labels, (0, 0, 1, 1), *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    mask = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    mask = cv2.morphologyEx(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel), cv2.MORPH_OPEN, kernel)
+    # Keep the component with the face, and fill its holes.
+    _, components = cv2.connectedComponents(mask)
+    middle = np.rint(outline.mean(0)).astype(int).clip(0, np.array(size) - 1)
+    mask = (components == components[middle[1], middle[0]]).astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cast(UInt8Array, cv2.drawContours(mask, contours, -1, 1, cv2.FILLED))
+
+
+def _across(head: HeadGeometry, size: tuple[int, ...]) -> FloatArray:
+    """Return the distance of each pixel from the vertical line through the axis, in cm."""
+    across = np.abs(head.xy[..., 0] - head.axis[0]) / head.scale
+    return np.asarray(cv2.resize(across.astype(np.float32), size[:2]))
+
+
+def _fill(small: UInt8Array, hidden: UInt8Array) -> UInt8Array:
+    """Return an image whose hidden pixels are continued from the others.
+
+    Paper: Telea, "An image inpainting technique based on the fast marching method", 2004.
+    """
+    if hidden.all():
+        return small
+    return cast(UInt8Array, cv2.inpaint(small, hidden, 3, cv2.INPAINT_TELEA))
+
+
+def _decompose(
+    area: UInt8Array, alpha: UInt8Array, behind: FloatArray, weight: FloatArray
+) -> HeadLayers:
+    """Return the layers for an opacity, a background, and the fraction of the head's motion."""
+    photo, a = area.astype(np.float32), alpha[..., None] / np.float32(255)
+    behind = np.where(a == 0, photo, behind)
+    is_edge = (a > 0) & (a < 1)
+    colours = (photo - (1 - a) * behind) / np.where(is_edge, a, 1)
+    foreground = np.rint(np.where(is_edge, colours, photo).clip(0, 255))
+    rest = (photo - a * foreground) / np.where(is_edge, 1 - a, 1)
+    still = np.where(is_edge, rest, behind)
+    moves = smooth_step(weight / _MOVING)[..., None]
+    turned = still + moves * (behind - still)
+    return HeadLayers(
+        alpha,
+        is_edge[..., 0].astype(np.uint8) * np.uint8(255),
+        foreground.astype(np.uint8),
+        *(np.rint(layer.clip(0, 255)).astype(np.uint8) for layer in (turned, still)),
+    )

@@ -1,0 +1,196 @@
+"""Rendering of a photo with turned heads, by a warp of the photo's own pixels."""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from talkinghead.features.faces.head_pose import FaceFrame, head_pose
+from talkinghead.predict.source.head.head_geometry import Floats, model_head, smooth_step
+from talkinghead.predict.source.head.head_layers import separate_head
+from talkinghead.types import Face, FloatArray, UInt8Array
+
+log = logging.getLogger(__name__)
+
+POSE_LIMITS_DEG: FloatArray = np.array([15.0, 10.0, 15.0], np.float32)
+"""Largest yaw, pitch and roll relative to the photo, in degrees."""
+# Fraction of the limit up to which a pose is obeyed exactly.
+_LINEAR = 0.8
+# Iterations of the inversion of the motion field.
+_INVERSIONS = 6
+# Displacement of a head from which on the background at its edge is not that of the photo, which
+# contains some of the head.
+_STILL_CM = 0.3
+# Distance of the camera, as `head_pose` assumes it.
+_DISTANCE_CM = 100.0
+# Pose from which the gains of the angles are measured, and the range of the gains.
+_PROBE_DEG = 6.0
+_GAIN_RANGE = (1.0, 1.5)
+# Mean ratio of the yaw and pitch that the tracker finds in the frames to those of the moved points:
+# the outline and the shading of the head do not turn.
+_APPARENT = 0.88
+# Smallest allowed change of area by the motion field.
+_MIN_AREA = 0.2
+
+
+class HeadWarp:
+    """Warp of one head of a photo to any pose within the limits.
+
+    Args:
+        image: the photo, uint8 [H, W, 3] RGB.
+        face: a face with depth.
+        frame: position of the face model in the photo.
+        others: the other faces of the photo, whose heads must not be moved.
+
+    Attributes:
+        limits_deg: limits of yaw, pitch and roll, float32 [3]: `POSE_LIMITS_DEG`, or less if there
+            is no space around the head.
+    """
+
+    def __init__(self, image: UInt8Array, face: Face, frame: FaceFrame, others: list[Face]) -> None:
+        height, width = image.shape[:2]
+        self._head = model_head(face, frame, width, height, others)
+        x0, y0, x1, y1 = (int(side) for side in self._head.box)
+        self._area = slice(y0, y1), slice(x0, x1)
+        self._layers = separate_head(image[self._area], self._head)
+        self._support: UInt8Array | None = None
+        if others:
+            moves = (self._head.weight > 0).astype(np.uint8)
+            self._support = cast(UInt8Array, cv2.resize(moves, (x1 - x0, y1 - y0)))
+        ys, xs = np.mgrid[0 : y1 - y0, 0 : x1 - x0].astype(np.float32)
+        self._pixels: FloatArray = np.stack([xs, ys], -1)
+        # Points of the head relative to its axis, in units of the distance of the camera.
+        self._distance = _DISTANCE_CM * self._head.scale
+        near = 1 - self._head.height[..., None] / self._distance
+        offset = (self._head.xy - self._head.axis) * near
+        points = np.dstack([offset, -self._head.height]) / self._distance
+        self._points: FloatArray = points.astype(np.float32)
+        self._gain: FloatArray = np.ones(3, np.float32)
+        self._gain = self._measure_gain(face)
+        self.limits_deg = self._find_limits()
+
+    def draw(self, image: UInt8Array, pose_deg: npt.ArrayLike, result: UInt8Array) -> None:
+        """Draw the turned head.
+
+        Args:
+            image: the photo, with any mouth and eyes, uint8 [H, W, 3].
+            pose_deg: yaw, pitch and roll relative to the photo, see `head_pose`; larger angles than
+                `limits_deg` are limited.
+            result: another copy of the image, changed in place.
+        """
+        layers, size = self._layers, self._pixels.shape[1::-1]
+        shift = self._inverse_shift(limit_pose(pose_deg, self.limits_deg))
+        source = cv2.add(self._pixels, cv2.resize(shift, size, interpolation=cv2.INTER_LINEAR))
+        area = image[self._area].copy()
+        cv2.copyTo(layers.foreground, layers.edge, area)
+        maps, rest = cv2.convertMaps(source, None, cv2.CV_16SC2)  # type: ignore[call-overload]
+        border = cv2.BORDER_REPLICATE
+        head = cv2.remap(area, maps, rest, cv2.INTER_CUBIC, borderMode=border)
+        opacity = cv2.remap(layers.alpha, maps, rest, cv2.INTER_LINEAR, borderMode=border)
+        alpha = opacity * np.float32(1 / 255)
+        furthest = float(np.abs(shift).max()) / (_STILL_CM * self._head.scale)
+        turned = float(smooth_step(furthest))
+        behind = cv2.addWeighted(layers.background, turned, layers.still_background, 1 - turned, 0)
+        blended = cv2.blendLinear(head, behind, alpha, 1 - alpha)
+        if self._support is None:
+            result[self._area] = blended
+        else:
+            cv2.copyTo(blended, self._support, result[self._area])
+
+    def move_points(self, points: FloatArray, pose_deg: npt.ArrayLike) -> FloatArray:
+        """Return where points [P, 2] of the photo are in the image with the head turned."""
+        return self._moved(points, limit_pose(pose_deg, self.limits_deg))
+
+    def _moved(self, points: FloatArray, pose_deg: FloatArray) -> FloatArray:
+        step = self._head.xy[1, 1] - self._head.xy[0, 0]
+        cells = (points - self._head.xy[0, 0]) / step
+        return points + _sample(self._shift(pose_deg), cells[None])[0]
+
+    def _shift(self, pose_deg: FloatArray) -> FloatArray:
+        """Return the displacement [h, w, 2] of each grid cell of the photo in pixels."""
+        head = self._head
+        yaw, pitch, roll = np.radians(self._gain * pose_deg.astype(np.float64))
+        x, y, z = cv2.split(cv2.transform(self._points, _rotation(yaw, pitch)))
+        z += np.float32(1)
+        cos, sin = np.cos(roll), np.sin(roll)
+        lean = np.array([[cos, -sin], [sin, cos]])
+        centre = lean @ (head.axis - head.tilt) + head.tilt
+        lens = np.column_stack([self._distance * lean, centre])
+        turned = cv2.transform(cv2.merge([x / z, y / z]), lens)
+        return np.asarray(head.weight[..., None] * (turned - head.xy), np.float32)
+
+    def _inverse_shift(self, pose_deg: FloatArray) -> FloatArray:
+        """Return the displacement from each grid cell of the frame to its source in the photo."""
+        head, shift = self._head, self._shift(pose_deg)
+        step = head.xy[1, 1] - head.xy[0, 0]
+        rows, columns = shift.shape[:2]
+        cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32)
+        shift = shift / step
+        inverse = -shift
+        for _ in range(_INVERSIONS):
+            inverse = -_sample(shift, cells + inverse)
+        return np.asarray(inverse * step, np.float32)
+
+    def _measure_gain(self, face: Face) -> FloatArray:
+        """Return the factors with which the tracker finds the angles that were asked for.
+
+        Faces differ from the face model, so that the same turn moves their points more or less.
+        """
+        gain = np.ones(3, np.float32)
+        for index in range(2):
+            probe = _PROBE_DEG * np.eye(3, dtype=np.float32)[index]
+            poses = [
+                head_pose(self._moved(face.points, sign * probe), face.topology)[index]
+                for sign in (-1, 1)
+            ]
+            slope = float(poses[1] - poses[0]) / (2 * _PROBE_DEG)
+            gain[index] = np.clip(1 / max(_APPARENT * slope, 1e-6), *_GAIN_RANGE)
+        return gain
+
+    def _find_limits(self) -> FloatArray:
+        """Return the limits up to which the motion field does not fold the head."""
+        limits = POSE_LIMITS_DEG.copy()
+        size = self._head.weight.shape[1::-1]
+        is_head = np.asarray(cv2.resize(self._layers.alpha, size)) > 25
+        for index in range(3):
+            while limits[index] > 1 and any(
+                self._min_area(sign * limits[index] * np.eye(3)[index], is_head) < _MIN_AREA
+                for sign in (-1, 1)
+            ):
+                limits[index] *= 0.85
+        return limits
+
+    def _min_area(self, pose_deg: Floats, is_head: npt.NDArray[np.bool_]) -> float:
+        """Return the smallest change of area of the grid cells of the head."""
+        moved = self._head.xy + self._shift(pose_deg.astype(np.float32))
+        right, down = np.diff(moved, axis=1)[:-1], np.diff(moved, axis=0)[:, :-1]
+        step = self._head.xy[1, 1] - self._head.xy[0, 0]
+        area = (right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]) / step.prod()
+        return float(area[is_head[:-1, :-1]].min(initial=1.0))
+
+
+def _sample(field: FloatArray, cells: npt.NDArray[np.floating]) -> FloatArray:
+    """Sample a field [h, w, 2] at positions [n, m, 2] in grid cells."""
+    cells, border = cells.astype(np.float32), cv2.BORDER_REPLICATE
+    return cv2.remap(field, cells, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]
+
+
+def limit_pose(pose_deg: npt.ArrayLike, limits_deg: FloatArray) -> FloatArray:
+    """Return angles that are reduced smoothly near the limits and never exceed them."""
+    pose = np.asarray(pose_deg, np.float32)
+    start = _LINEAR * limits_deg
+    rest = np.maximum(limits_deg - start, 1e-6)
+    beyond = rest * np.tanh(np.maximum(np.abs(pose) - start, 0) / rest)
+    return np.asarray(np.sign(pose) * (np.minimum(np.abs(pose), start) + beyond), np.float32)
+
+
+def _rotation(yaw: float, pitch: float) -> Floats:
+    """Return the rotation [3, 3] in image axes, with z away from the camera (see `head_pose`)."""
+    cos_y, sin_y, cos_p, sin_p = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+    turn = np.array([[cos_y, 0, -sin_y], [0, 1, 0], [sin_y, 0, cos_y]])
+    nod = np.array([[1, 0, 0], [0, cos_p, -sin_p], [0, sin_p, cos_p]])
+    return nod @ turn

@@ -1,0 +1,134 @@
+"""Turned heads of a real photo: the pose is obeyed, and nothing else moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from talkinghead.features.faces.head_pose import fit_face_frame, head_pose
+from talkinghead.features.faces.litert_detector import LiteRtDetector
+from talkinghead.predict.source.head.head_warp import POSE_LIMITS_DEG, HeadWarp, limit_pose
+from talkinghead.types import Box
+
+PHOTO = astronaut()
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return LiteRtDetector()
+
+
+@pytest.fixture(scope="module")
+def face(detector):
+    return detector.detect(PHOTO)[0]
+
+
+@pytest.fixture(scope="module")
+def warp(face):
+    return HeadWarp(PHOTO, face, fit_face_frame(face), [])
+
+
+def turned(warp, *pose_deg, image=PHOTO):
+    result = image.copy()
+    warp.draw(image, pose_deg, result)
+    return result
+
+
+@pytest.mark.parametrize(("axis", "angle_deg"), [(0, 10), (1, 8), (2, 10)])
+def test_tracker_finds_the_asked_pose(detector, face, warp, axis, angle_deg):
+    found = []
+    for sign in (-1, 1):
+        image = turned(warp, *(sign * angle_deg * np.eye(3)[axis]))
+        tracked = detector.track(image, detector.track(image, face))
+        found.append(head_pose(tracked.points, face.topology))
+    change = (found[1] - found[0]) / 2
+    assert change[axis] == pytest.approx(angle_deg, rel=0.2)
+    assert np.abs(np.delete(change, axis)).max() < 2
+
+
+def test_points_move_as_the_tracker_finds_them(detector, face, warp):
+    for pose_deg in ((12, 0, 0), (0, -8, 0), (-6, 4, 10)):
+        image = turned(warp, *pose_deg)
+        tracked = detector.track(image, detector.track(image, face))
+        moved = warp.move_points(face.points, pose_deg)
+        assert np.linalg.norm(tracked.points - moved, axis=1).mean() < 0.015 * face.box.width
+        assert np.linalg.norm(moved - face.points, axis=1).mean() > 0.03 * face.box.width
+
+
+def test_photo_is_unchanged_at_the_pose_of_the_photo(warp):
+    for pose_deg in ((0, 0, 0), (1e-4, 0, 0)):
+        assert np.abs(turned(warp, *pose_deg).astype(int) - PHOTO).max() <= 1
+
+
+def test_background_does_not_move(warp):
+    for pose_deg in ((15, 0, 0), (0, -10, 0), (0, 0, 15), (-15, 10, -15)):
+        image = turned(warp, *pose_deg)
+        for part in (np.s_[:, :60], np.s_[:, 460:], np.s_[:40, 330:], np.s_[330:]):
+            assert np.array_equal(image[part], PHOTO[part])
+
+
+def test_frames_change_gradually_with_the_pose(warp):
+    before = turned(warp, -15, -10, -15).astype(int)
+    for step in np.linspace(-1, 1, 61)[1:]:
+        image = turned(warp, *(step * POSE_LIMITS_DEG)).astype(int)
+        assert np.abs(image - before).mean() < 1
+        before = image
+
+
+def test_motion_field_does_not_fold_the_head(warp):
+    x0, y0, *_ = warp._head.box
+    for pose_deg in (*np.diag(POSE_LIMITS_DEG), *np.diag(-POSE_LIMITS_DEG)):
+        inverse = warp._inverse_shift(limit_pose(pose_deg, warp.limits_deg))
+        source = warp._head.xy + inverse
+        x, y = np.moveaxis(np.rint(source - [x0, y0]).astype(int), -1, 0)
+        is_head = warp._layers.alpha[y, x] > 25
+        step = warp._head.xy[1, 1] - warp._head.xy[0, 0]
+        right = np.diff(source[..., 0], axis=1)[is_head[:, 1:]] / step[0]
+        down = np.diff(source[..., 1], axis=0)[is_head[1:]] / step[1]
+        assert min(right.min(), down.min()) > 0
+        assert max(right.max(), down.max()) < 6
+
+
+def test_poses_are_limited_smoothly():
+    angles = np.linspace(0, 60, 601)
+    limited = np.array([limit_pose([a, 0, 0], POSE_LIMITS_DEG)[0] for a in angles])
+    assert np.array_equal(limited[:120], angles[:120].astype(np.float32))
+    assert (np.diff(limited) >= 0).all()
+    assert limited[150] > 14
+    assert limited.max() <= 15
+    assert np.array_equal(limit_pose([-40, 0, 0], POSE_LIMITS_DEG), [-limited[400], 0, 0])
+
+
+def test_a_head_without_space_around_it_is_limited(face):
+    box = face.box
+    tight = np.ascontiguousarray(PHOTO[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)])
+    points = face.points - np.float32([int(box.x0), int(box.y0)])
+    near = replace(face, box=Box(0, 0, tight.shape[1], tight.shape[0]), points=points)
+    warp = HeadWarp(tight, near, fit_face_frame(near), [])
+    assert warp.limits_deg[2] < 10
+    image = turned(warp, 0, 0, 15, image=tight)
+    edges = [np.concatenate([i[0], i[-1], i[:, 0], i[:, -1]]) for i in (image, tight)]
+    assert np.abs(edges[0].astype(int) - edges[1]).max() <= 1
+
+
+def test_another_head_is_not_moved(face):
+    shift = np.float32([2.2 * face.box.width, 0])
+    x0, y0, x1, y1 = face.box
+    other = replace(face, box=Box(x0 + shift[0], y0, x1 + shift[0], y1), points=face.points + shift)
+    warp = HeadWarp(PHOTO, face, fit_face_frame(face), [other])
+    image = turned(warp, 15, 10, 15)
+    inside = np.s_[int(y0) : int(y1), int(x0 + shift[0]) : int(x1 + shift[0])]
+    assert np.array_equal(image[inside], PHOTO[inside])
+    assert not np.array_equal(image, PHOTO)
+
+
+def test_face_without_depth_turns_less_precisely(face, detector):
+    flat = replace(face, depth=None)
+    warp = HeadWarp(PHOTO, flat, fit_face_frame(flat), [])
+    image = turned(warp, 10, 0, 0)
+    tracked = detector.track(image, detector.track(image, face))
+    change = head_pose(tracked.points, "mesh468") - head_pose(face.points, "mesh468")
+    assert 5 < change[0] < 14

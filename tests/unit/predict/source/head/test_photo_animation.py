@@ -1,0 +1,130 @@
+"""Animation of a real photo, checked for visible artefacts."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from talkinghead.features.faces.litert_detector import LiteRtDetector
+from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.source.frame_sources import PhotoFrames
+from talkinghead.predict.source.head.eyelids import blink_closure
+from talkinghead.predict.source.head.photo_animation import PhotoAnimation
+from talkinghead.predict.source.head.pose_track import read_pose_track
+from talkinghead.types import AVSpec
+
+PHOTO = astronaut()
+FPS = 25
+CORNERS = ((33, 133, 159, 145), (362, 263, 386, 374))
+"""Corners and lid centres of each eye."""
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return LiteRtDetector()
+
+
+@pytest.fixture(scope="module")
+def faces(detector):
+    return detector.detect(PHOTO)
+
+
+@pytest.fixture(scope="module")
+def idle(faces):
+    return PhotoAnimation(PHOTO, faces, idle=True, seed=1)
+
+
+def blink_s(seed=1):
+    """Return the time at which the first blink begins to close the eyes."""
+    return next(t for t in np.arange(0, 10, 0.01) if blink_closure(t, seed) > 0)
+
+
+def test_idle_motion_is_gradual_and_ends_before_the_border(idle):
+    before = idle.render(PHOTO, 0)
+    assert np.abs(before.astype(int) - PHOTO).max() <= 1
+    for index in range(1, 4 * FPS):
+        image = idle.render(PHOTO, index / FPS)
+        change = np.abs(image.astype(int) - before)
+        is_blink = blink_closure(index / FPS, 1) or blink_closure((index - 1) / FPS, 1)
+        assert is_blink or np.percentile(change, 99.5) < 16
+        assert np.array_equal(image[400:], PHOTO[400:])
+        before = image
+    assert np.abs(image.astype(int) - PHOTO).mean() > 0.3
+
+
+def test_frames_depend_on_seed_and_time_only(idle, faces):
+    again = PhotoAnimation(PHOTO, faces, idle=True, seed=1)
+    for time_s in (6.0, 0.8, 6.04, 0.0):
+        assert np.array_equal(again.render(PHOTO, time_s), idle.render(PHOTO, time_s))
+    other = PhotoAnimation(PHOTO, faces, idle=True, seed=2)
+    assert not np.allclose(other.pose_at(2.0), idle.pose_at(2.0), atol=0.1)
+
+
+def test_idle_turns_are_small_and_smooth(idle):
+    poses = np.array([idle.pose_at(index / FPS) for index in range(60 * FPS)])
+    assert (np.abs(poses).max(0) < [9, 4.5, 3.5]).all()
+    assert (poses.std(0) > [1, 0.5, 0.3]).all()
+    assert np.abs(np.diff(poses, axis=0)).max() < 0.4
+    assert np.abs(np.diff(poses, 2, axis=0)).max() < 0.03
+
+
+def test_eyes_blink(idle, faces):
+    def contrast(time_s):
+        """Return the contrast in the eyes, which the white of open eyes increases."""
+        head = idle._heads[0].warp
+        points = head.move_points(faces[0].points, idle.pose_at(time_s))
+        grey = cv2.cvtColor(idle.render(PHOTO, time_s), cv2.COLOR_RGB2GRAY).astype(float)
+        values = []
+        for corner in CORNERS:
+            x, y = points[list(corner)].mean(0).round().astype(int)
+            values.append(grey[y - 2 : y + 3, x - 6 : x + 7].std())
+        return np.mean(values)
+
+    open_, closed, opened = (contrast(blink_s() + dt) for dt in (-0.05, 0.12, 0.4))
+    assert closed < 0.6 * open_
+    assert opened == pytest.approx(open_, rel=0.25)
+
+
+def test_blinks_have_natural_intervals():
+    times_s = np.arange(0, 600, 0.01)
+    closures = np.array([blink_closure(t, 3) for t in times_s])
+    starts_s = times_s[1:][(closures[1:] > 0) & (closures[:-1] == 0)]
+    intervals_s = np.diff(starts_s)
+    assert 1 < intervals_s.min() < 2.5
+    assert 5.5 < intervals_s.max() < 7
+    assert intervals_s.mean() == pytest.approx(4, abs=0.1)
+    assert closures.max() == 1
+    assert np.abs(np.diff(closures)).max() < 0.2
+
+
+def test_pose_adds_to_idle_motion(faces, idle):
+    both = PhotoAnimation(PHOTO, faces, read_pose_track([4, 0, -3]), idle=True, seed=1)
+    assert np.allclose(both.pose_at(3.0) - idle.pose_at(3.0), [4, 0, -3], atol=1e-5)
+    constant = PhotoAnimation(PHOTO, faces, read_pose_track([4, 0, -3]))
+    assert np.array_equal(constant.render(PHOTO, blink_s()), constant.render(PHOTO, 0))
+
+
+def test_generated_mouth_turns_with_the_head(faces):
+    animation = PhotoAnimation(PHOTO, faces, read_pose_track([12, 5, 8]))
+    x, y = faces[0].points[13].round().astype(int)
+    image = PHOTO.copy()
+    image[y - 3 : y + 4, x - 3 : x + 4] = (0, 255, 0)
+    changed = np.abs(animation.render(image, 0).astype(int) - animation.render(PHOTO, 0)).sum(-1)
+    found = np.array(np.nonzero(changed > 100))[::-1].mean(1)
+    expected = animation._heads[0].warp.move_points(np.float32([[x, y]]), [12, 5, 8])[0]
+    assert np.linalg.norm(found - expected) < 1
+    assert np.linalg.norm(expected - [x, y]) > 6
+
+
+def test_photo_is_analysed_once(faces, detector):
+    photo = PhotoFrames(PHOTO, "photo", detector, AVSpec(), SourceOptions(motion="idle"))
+    first, second = (list(islice(photo(), 3)) for _ in range(2))
+    assert len({frame.animation for frame in first + second}) == 1
+    assert first[0].reference is second[2].reference
+    assert first[2].time_s == second[2].time_s
+    still = PhotoFrames(PHOTO, "photo", detector, AVSpec(), SourceOptions())
+    assert next(still()).animation is None
