@@ -29,6 +29,7 @@ from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.audio.token_stream import TokenStream, articulate
 from talkinghead.predict.audio.visemes import MAX_REACH_S, constrain_lips, viseme_weights
 from talkinghead.predict.compositing.stabiliser import MouthFields
+from talkinghead.predict.source.head.speech_motion import SpeechGesture
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
@@ -43,11 +44,13 @@ class GeneratedFrame:
         fields: the mouth; None leaves the frame unchanged.
         previous_reference: the same frame generated with the previous reference, during a
             transition.
+        gesture: prosody that moves the head of a photo; None without speech.
     """
 
     source: SourceFrame
     fields: MouthFields | None = None
     previous_reference: GeneratedFrame | None = None
+    gesture: SpeechGesture | None = None
 
 
 @dataclass
@@ -119,7 +122,11 @@ class MouthGenerator:
                 for mouth, mouth_fields in zip(batch, fields, strict=True):
                     mouth.fields = mouth_fields
         self._encoded = {reference: self._encoded[reference] for reference in batches}
+        for frame in generated:
+            if frame.source.animation is not None:
+                frame.gesture = self.tokens.speech_motion.at(float(frame.source.middle_s))
         if frames:
+            self.tokens.speech_motion.drop_before(float(frames[0].time_s))
             self.phonemes.drop_before(float(frames[0].time_s) - MAX_REACH_S)
         return iter(generated)
 

@@ -21,7 +21,7 @@ _MAX_ARTICULATION = 3
 _CHOICES = {
     "face_select": ("largest", "index", "all", "speaking"),
     "extend": ("pingpong", "hold", "loop"),
-    "motion": ("none", "idle"),
+    "motion": ("none", "idle", "speech"),
     "calibrate": ("auto", "none"),
 }
 
@@ -95,11 +95,12 @@ class SourceOptions:
         extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
             "hold" (its last frame) or "loop" (from the start, with a cut).
         trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
-        motion: "none", or "idle" to add blinks and slight turns of the head to a photo.
+        motion: Motion of the head in a photo: "none"; "idle" for blinks and slight turns; or
+            "speech" to add nods, turns and blinks that follow the speech.
         pose: Pose of the head in a photo, relative to the photo: yaw, pitch and roll in degrees, up
             to 15, 10 and 15, or a CSV file with the columns time_s, yaw, pitch and roll; None is
             the pose in the photo.
-        seed: Seed of the idle motion.
+        seed: Seed of the motion.
         calibrate: "auto" adapts the lip motion to the speech in the first 30 s of a video, if the
             face speaks there and no personalisation is given; "none" does not.
 

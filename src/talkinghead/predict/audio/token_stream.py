@@ -17,6 +17,7 @@ from talkinghead.media.timing import mel_window_start, num_frames_for
 from talkinghead.models.lipsync.decoder import ReferenceFeatures
 from talkinghead.models.lipsync.lip_warp import lip_gaps
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
+from talkinghead.predict.source.head.speech_motion import SpeechMotion
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 
@@ -40,6 +41,9 @@ class TokenStream:
         spec: its AVSpec.
         chunk_frames: maximum number of grid frames that are encoded at once.
         lip_prior: second prediction of the lip motion, blended with the generator's.
+
+    Attributes:
+        speech_motion: the prosody of the speech, for the motion of the head.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class TokenStream:
         self._model = model
         self._spec = spec
         self._chunk_frames = chunk_frames
+        self.speech_motion = SpeechMotion(spec)
         self._features = AudioFeatures(spec, model.input_features)
         self._streaming = StreamingAudioFeatures(self._features)
         self._lip_prior = lip_prior
@@ -62,6 +67,7 @@ class TokenStream:
 
     def reset(self) -> None:
         """Start a new stream."""
+        self.speech_motion.reset()
         self._streaming.reset()
         if self._lip_motion is not None:
             self._lip_motion.reset()
@@ -85,6 +91,7 @@ class TokenStream:
         recording.
         """
         self._num_samples += len(samples)
+        self.speech_motion.push(samples)
         if features_CM is None:
             features_CM = self._streaming.push(torch.from_numpy(samples))
         self._add_mel(features_CM)

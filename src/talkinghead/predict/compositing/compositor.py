@@ -21,12 +21,15 @@ from talkinghead.predict.compositing.occlusion import OcclusionGuard
 from talkinghead.predict.compositing.renderers import Renderer
 from talkinghead.predict.compositing.stabiliser import MouthStabiliser
 from talkinghead.predict.mouth_generator import GeneratedFrame
-from talkinghead.predict.source.source_frame import Reference, SourceFrame
+from talkinghead.predict.source.source_frame import Animation, Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 # Yaw angles relative to the reference. Masking of the background beside the jaw starts at the first
 # angle and is complete at the second angle.
 _BACKGROUND_MASK_DEG = (8.0, 18.0)
+
+# Fraction of the distance to its target that the head moves in a frame, and the smallest turn.
+_TURN_RATE, _MIN_TURN_DEG = np.float32(0.25), 0.01
 
 _PainterKey: TypeAlias = tuple[int, Reference | None]
 """Slot of a face, and the reference of the face."""
@@ -54,6 +57,7 @@ class Compositor:
         self._painters: dict[_PainterKey, _MouthPainter] = {}
         self._unfinished: tuple[UInt8Array, bool] | None = None
         self._used: set[_PainterKey] = set()
+        self._turn_deg = np.zeros(3, np.float32)
 
     def composite(self, frame: GeneratedFrame) -> tuple[UInt8Array, bool]:
         """Add the mouth of one face to the current frame.
@@ -74,12 +78,21 @@ class Compositor:
         result = (image, has_mouth) if painted is None else (painted, True)
         self._unfinished = None if source.is_last else result
         if source.is_last and source.animation is not None:
-            result = source.animation.render(result[0], float(source.time_s)), result[1]
+            result = self._animate(source.animation, result[0], frame), result[1]
         if source.is_last:
             # Discard unused painters: filter state is valid only for consecutive frames.
             self._painters = {key: self._painters[key] for key in self._used}
             self._used.clear()
         return result
+
+    def _animate(
+        self, animation: Animation, image: UInt8Array, frame: GeneratedFrame
+    ) -> UInt8Array:
+        """Return the photo with turned heads; turns by speech are smoothed over time."""
+        self._turn_deg += _TURN_RATE * (animation.gesture_deg(frame.gesture) - self._turn_deg)
+        if np.abs(self._turn_deg).max() < _MIN_TURN_DEG:
+            self._turn_deg[:] = 0
+        return animation.render(image, float(frame.source.time_s), self._turn_deg, frame.gesture)
 
     def _painter(self, source: SourceFrame) -> _MouthPainter:
         key = source.slot, source.reference

@@ -89,9 +89,7 @@ class PhotoFrames:
         faces = _select_photo_faces(self._detector.detect(image), self._name, options)
         animation = None
         if options.is_animated:
-            animation = PhotoAnimation(
-                image, faces, self._pose, options.motion == "idle", options.seed
-            )
+            animation = PhotoAnimation(image, faces, self._pose, options.motion, options.seed)
         frames = []
         for slot, face in enumerate(faces):
             transform = estimate_transform(face.points, face.topology, spec)

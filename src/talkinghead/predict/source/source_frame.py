@@ -10,6 +10,7 @@ from talkinghead.types import FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     from talkinghead.models.lipsync.decoder import ContextFeatures, ReferenceFeatures
+    from talkinghead.predict.source.head.speech_motion import SpeechGesture
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,16 @@ class PreviousReference:
 class Animation(Protocol):
     """Motion of a photo."""
 
-    def render(self, image: UInt8Array, time_s: float) -> UInt8Array:
+    def gesture_deg(self, gesture: SpeechGesture | None) -> FloatArray:
+        """Return the yaw, pitch and roll by which speech moves the head, float32 [3]."""
+
+    def render(
+        self,
+        image: UInt8Array,
+        time_s: float,
+        turn_deg: FloatArray,
+        gesture: SpeechGesture | None = None,
+    ) -> UInt8Array:
         """Return the photo at a given time, without changing `image`."""
 
 

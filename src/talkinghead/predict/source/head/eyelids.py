@@ -43,7 +43,7 @@ _OVERSHOOT = 0.2
 def blink_closure(time_s: float, seed: int) -> float:
     """Return the closure of the eyes at a given time, from 0 (open) to 1 (closed)."""
     # A blink may continue in the next slot.
-    closures = [_closure_since(time_s - start_s) for start_s in _blink_starts_s(time_s, seed)]
+    closures = [closure_since(time_s - start_s) for start_s in _blink_starts_s(time_s, seed)]
     return max(closures)
 
 
@@ -53,7 +53,8 @@ def _blink_starts_s(time_s: float, seed: int) -> list[float]:
     return [(slot - len(parts) + 1 + index + part) * _SLOT_S for index, part in enumerate(parts)]
 
 
-def _closure_since(since_s: float) -> float:
+def closure_since(since_s: float) -> float:
+    """Return the closure of the eyes, 0 to 1, at a time after the start of a blink."""
     opening_s = since_s - _CLOSING_S - _CLOSED_S
     if since_s < 0 or opening_s > _OPENING_S:
         return 0.0

@@ -1,6 +1,6 @@
 """Animation of the heads and eyes in a photo.
 
-Each frame depends only on its time, so a stream and a file give the same frames.
+Each frame depends only on its time and the speech, so a stream and a file give the same frames.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from talkinghead.predict.source.head.eyelids import Eye, blink_closure, find_eye
 from talkinghead.predict.source.head.head_geometry import Floats
 from talkinghead.predict.source.head.head_warp import POSE_LIMITS_DEG, HeadWarp
 from talkinghead.predict.source.head.pose_track import PoseTrack
+from talkinghead.predict.source.head.speech_motion import SpeechGesture
 from talkinghead.types import Face, FloatArray, UInt8Array
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,8 @@ class PhotoAnimation:
         image: the photo, uint8 [H, W, 3] RGB.
         faces: the faces to animate.
         pose: pose of the heads relative to the photo.
-        idle: add a slight sway and blinks.
-        seed: seed of the sway and of the times of the blinks.
+        motion: "idle" adds a slight sway and blinks; "speech" adds turns and nods with the speech.
+        seed: seed of the sway, of the times of the blinks and of the poses of phrases.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class PhotoAnimation:
         image: UInt8Array,
         faces: list[Face],
         pose: PoseTrack | None = None,
-        idle: bool = False,
+        motion: str = "none",
         seed: int = 0,
     ) -> None:
-        self._pose, self._idle = pose, idle
+        self._pose, self._motion, self._seed = pose, motion, seed
         self._heads = []
         for index, face in enumerate(faces):
             others = [other for other in faces if other is not face]
@@ -80,30 +81,51 @@ class PhotoAnimation:
         Limits of the head's motion are not applied.
         """
         pose = np.zeros(3) if self._pose is None else self._pose.at(time_s)
-        sway = self._heads[face].sway_deg(time_s) if self._idle else 0
+        sway = self._heads[face].sway_deg(time_s) if self._motion != "none" else 0
         return np.asarray(pose + sway, np.float32)
 
-    def render(self, image: UInt8Array, time_s: float) -> UInt8Array:
+    def gesture_deg(self, gesture: SpeechGesture | None) -> FloatArray:
+        """Return the yaw, pitch and roll by which speech moves the heads, float32 [3]."""
+        if self._motion != "speech" or gesture is None:
+            return np.zeros(3, np.float32)
+        return gesture.pose_deg(self._seed)
+
+    def render(
+        self,
+        image: UInt8Array,
+        time_s: float,
+        turn_deg: FloatArray | float = 0.0,
+        gesture: SpeechGesture | None = None,
+    ) -> UInt8Array:
         """Return the photo at a given time.
 
         Args:
             image: the photo with generated mouths, uint8 [H, W, 3]; it is not changed.
             time_s: time since the start.
+            turn_deg: yaw, pitch and roll of all heads by speech.
+            gesture: the speech, for blinks at the end of phrases.
         """
-        image = self._close_eyes(image, time_s)
+        image = self._close_eyes(image, time_s, gesture)
         result = image
         for index, head in enumerate(self._heads):
-            pose_deg = self.pose_at(time_s, index)
+            pose_deg = self.pose_at(time_s, index) + turn_deg
             if head.warp is None or not pose_deg.any():
                 continue
             result = image.copy() if result is image else result
             head.warp.draw(image, pose_deg, result)
         return result
 
-    def _close_eyes(self, image: UInt8Array, time_s: float) -> UInt8Array:
-        if not self._idle:
+    def _close_eyes(
+        self, image: UInt8Array, time_s: float, gesture: SpeechGesture | None
+    ) -> UInt8Array:
+        if self._motion == "none":
             return image
         closures = [blink_closure(time_s, head.seed) for head in self._heads]
+        if self._motion == "speech" and gesture is not None:
+            closures = [
+                max(closure, gesture.closure(head.seed))
+                for closure, head in zip(closures, self._heads, strict=True)
+            ]
         if not any(closures):
             return image
         image = image.copy()

@@ -35,7 +35,7 @@ def faces(detector):
 
 @pytest.fixture(scope="module")
 def idle(faces):
-    return PhotoAnimation(PHOTO, faces, idle=True, seed=1)
+    return PhotoAnimation(PHOTO, faces, motion="idle", seed=1)
 
 
 def blink_s(seed=1):
@@ -57,10 +57,10 @@ def test_idle_motion_is_gradual_and_ends_before_the_border(idle):
 
 
 def test_frames_depend_on_seed_and_time_only(idle, faces):
-    again = PhotoAnimation(PHOTO, faces, idle=True, seed=1)
+    again = PhotoAnimation(PHOTO, faces, motion="idle", seed=1)
     for time_s in (6.0, 0.8, 6.04, 0.0):
         assert np.array_equal(again.render(PHOTO, time_s), idle.render(PHOTO, time_s))
-    other = PhotoAnimation(PHOTO, faces, idle=True, seed=2)
+    other = PhotoAnimation(PHOTO, faces, motion="idle", seed=2)
     assert not np.allclose(other.pose_at(2.0), idle.pose_at(2.0), atol=0.1)
 
 
@@ -102,7 +102,7 @@ def test_blinks_have_natural_intervals():
 
 
 def test_pose_adds_to_idle_motion(faces, idle):
-    both = PhotoAnimation(PHOTO, faces, read_pose_track([4, 0, -3]), idle=True, seed=1)
+    both = PhotoAnimation(PHOTO, faces, read_pose_track([4, 0, -3]), motion="idle", seed=1)
     assert np.allclose(both.pose_at(3.0) - idle.pose_at(3.0), [4, 0, -3], atol=1e-5)
     constant = PhotoAnimation(PHOTO, faces, read_pose_track([4, 0, -3]))
     assert np.array_equal(constant.render(PHOTO, blink_s()), constant.render(PHOTO, 0))
