@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,17 @@ class _Turn:
         """Record the time at which a stage is completed for the first time."""
         if getattr(self.times, name) is None:
             setattr(self.times, name, time.monotonic() - self.started_s)
+
+
+def recent_messages(history: Sequence[Message], max_messages: int) -> list[Message]:
+    """Return the last messages of a history, at most `max_messages`.
+
+    Messages are left out in steps of half of `max_messages`, because a local language model
+    processes only what follows the part that is equal to its previous request.
+    """
+    step = max(2, max_messages // 4 * 2)
+    num_excess = max(0, len(history) - max_messages)
+    return list(history[math.ceil(num_excess / step) * step :])
 
 
 class Conversation:
@@ -252,7 +264,7 @@ class Conversation:
         if not question:
             yield self._no_speech_reply
             return
-        history = self.history[-self._max_history :] if self._max_history else []
+        history = recent_messages(self.history, self._max_history)
         system = [Message("system", self._system_prompt)] if self._system_prompt else []
         with self._llm_lock:
             try:

@@ -18,7 +18,7 @@ from helpers.speech_services import (
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.predict.options import EncodeOptions
-from talkinghead.speech.conversation import Conversation
+from talkinghead.speech.conversation import Conversation, recent_messages
 from talkinghead.speech.protocols import Message, Transcript, Word
 from talkinghead.speech.turn_report import TurnTimes
 from talkinghead.types import AudioClip
@@ -256,3 +256,12 @@ def test_second_caller_of_a_conversation_is_refused(avatar, output, tmp_path):
         assert first.result().reply[0].text == "First."
     assert [message.content for message in conversation.history] == ["First.", "First."]
     assert conversation.answer_text("Third.", output).reply[0].text == "Third."
+
+
+@pytest.mark.parametrize(
+    ("num_messages", "max_messages", "first"),
+    [(4, 8, 0), (8, 8, 0), (9, 8, 4), (12, 8, 4), (13, 8, 8), (4, 0, 4), (4, 2, 2)],
+)
+def test_old_messages_are_left_out_in_steps(num_messages, max_messages, first):
+    history = [Message("user", str(number)) for number in range(num_messages)]
+    assert recent_messages(history, max_messages) == history[first:]

@@ -17,7 +17,7 @@ from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
 from talkinghead.live.session.turn import Turn
 from talkinghead.live.session.turn_detector import TurnEvent, detect_turns
 from talkinghead.predict.audio.phonemes import TimedSpeech
-from talkinghead.speech.conversation import DEFAULT_SYSTEM_PROMPT
+from talkinghead.speech.conversation import DEFAULT_SYSTEM_PROMPT, recent_messages
 from talkinghead.speech.protocols import LanguageModel, Message, SpeechToText, TextToSpeech
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import limit_length, split_reply
@@ -326,7 +326,7 @@ class Dialogue:
         options, llm = self.options, self.llm
         assert llm is not None
         turn.question = question
-        history = self.history[-options.max_history :] if options.max_history else []
+        history = recent_messages(self.history, options.max_history)
         system = [Message("system", options.system_prompt)] if options.system_prompt else []
 
         def pieces() -> Iterator[str]:
