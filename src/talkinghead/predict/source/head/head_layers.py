@@ -14,12 +14,14 @@ from talkinghead.types import FloatArray, UInt8Array
 
 # Maximum side in pixels of the images in which the head is segmented and the background is filled.
 _WORKING_SIDE = 256
-_ITERATIONS = 3
-# Distances from the centre of the head, in its radii: pixels within the first are probably part of
-# the head, and pixels beyond the second, above the shoulders, are certainly background.
-_PROBABLE, _OUTSIDE = 1.05, 1.75
-# Position of the shoulders below the centre of the head, in centimetres.
-_CHIN_CM, _SHOULDERS_CM = 9.0, 16.0
+_ITERATIONS = 4
+# Distances from the centre of the head, in its radii: pixels within the first, or the second where
+# there may be long hair, are probably part of the head; other pixels beyond the third are certainly
+# background.
+_PROBABLE, _PROBABLE_HAIR, _OUTSIDE = 1.3, 1.8, 1.5
+# Distances below the centre of the head in centimetres from which on there may be long hair, the
+# neck and the shoulders.
+_HAIR_CM, _CHIN_CM, _SHOULDERS_CM = 2.0, 9.0, 16.0
 # Margin around the segmented head, for hair at its edge, and softness of the edge.
 _MARGIN_CM, _SOFT_CM = 0.8, 0.35
 # Fraction of the head's motion from which on the background is filled in.
@@ -76,8 +78,9 @@ def _segment(small: UInt8Array, head: HeadGeometry) -> npt.NDArray[np.uint8]:
     distance, below = (np.asarray(cv2.resize(f, size)) for f in (head.distance, head.below_cm))
     labels = np.full(distance.shape, cv2.GC_PR_BGD, np.uint8)
     is_body = below > _SHOULDERS_CM
-    labels[(distance < _PROBABLE) | is_body] = cv2.GC_PR_FGD
-    labels[(distance > _OUTSIDE) & (below < _SHOULDERS_CM)] = cv2.GC_BGD
+    probable = np.where(below > _HAIR_CM, _PROBABLE_HAIR, _PROBABLE)
+    labels[(distance < probable) | is_body] = cv2.GC_PR_FGD
+    labels[(distance > _OUTSIDE) & (below < _HAIR_CM)] = cv2.GC_BGD
     factor = np.array(size) / np.array([head.box.width, head.box.height])
     outline = (head.face_xy - np.array([head.box.x0, head.box.y0])) * factor
     hull = cv2.convexHull(np.rint(outline).astype(np.int32))
