@@ -88,8 +88,8 @@ def open_face(
     if is_photo:
         photo = PhotoFrames(image, name, detector, spec, options)
         return FaceSource(photo, name, True, width, height, spec.fps, options)
-    if options.is_animated:
-        log.warning("%s: motion and pose have no effect on a video", name)
+    if options.pose is not None:
+        log.warning("%s: pose has no effect on a video; it turns the head in a photo", name)
     info = probe(name)
     fps = info.fps or spec.fps
     play = partial(video_frames, Path(name), fps, detector, spec, options)

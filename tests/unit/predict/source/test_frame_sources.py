@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.small_predictor import aligned_face
+from helpers.small_predictor import aligned_face, write_video
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source import playback
+from talkinghead.predict.source.face_source import open_face
 from talkinghead.predict.source.frame_sources import PhotoFrames, video_frames
 from talkinghead.predict.source.playback import play
 from talkinghead.types import AVSpec, VideoFrame
@@ -147,3 +148,14 @@ def test_rounding_of_times_to_milliseconds_is_removed(video):
     fps = Fraction(30_000, 1001)
     video([Fraction(round(1000 * i / fps), 1000) for i in range(300)])
     assert [f.time_s for f in islice(play(Path("v"), fps), 300)] == [i / fps for i in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"pose": (5, 0, 0)}, ["pose has no effect"]), ({"motion": "idle"}, [])],
+)
+def test_pose_of_a_video_is_reported(tmp_path, caplog, options, expected):
+    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(3)])
+    open_face(video, Detector(), SPEC, SourceOptions(**options))
+    found = [record.getMessage() for record in caplog.records]
+    assert [text.split(": ")[1].split(" on")[0] for text in found] == expected
