@@ -17,7 +17,7 @@ from talkinghead.speech.protocols import Transcript, Word
 from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
 from talkinghead.types import AudioClip, FloatArray
 
-# Clips are split only at long silences: Whisper pads short parts to 10 s, so many short parts take
+# Clips are split only at long silences: Whisper pads short parts to 15 s, so many short parts take
 # more time than a long one.
 _CLIP_SILENCE_S = 2.0
 # Limit of the tokens of an utterance, so that a repetition, which Whisper detects and decodes
