@@ -6,7 +6,6 @@ arXiv:2212.04356.
 
 from __future__ import annotations
 
-import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -129,7 +128,6 @@ def load_whisper(
         ) from error
 
 
-@functools.cache
 def _whisper_model() -> Any:
     """Return a subclass of `WhisperModel` that pads short speech less."""
     try:

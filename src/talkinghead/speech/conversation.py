@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from talkinghead.predict.prediction import RenderReport
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,
+    PreparingModel,
     SpeechToText,
     TextToSpeech,
     Transcript,
@@ -63,15 +64,24 @@ class _Turn:
             setattr(self.times, name, time.monotonic() - self.started_s)
 
 
-def recent_messages(history: Sequence[Message], max_messages: int) -> list[Message]:
-    """Return the last messages of a history, at most `max_messages`.
+def previous_messages(
+    system_prompt: str | None, history: Sequence[Message], max_history: int
+) -> list[Message]:
+    """Return the messages before a question: the system prompt and up to `max_history` messages.
 
-    Messages are left out in steps of half of `max_messages`, because a local language model
+    Old messages are left out in steps of half of `max_history`, because a local language model
     processes only what follows the part that is equal to its previous request.
     """
-    step = max(2, max_messages // 4 * 2)
-    num_excess = max(0, len(history) - max_messages)
-    return list(history[math.ceil(num_excess / step) * step :])
+    system = [Message("system", system_prompt)] if system_prompt else []
+    step = max(2, max_history // 4 * 2)
+    num_excess = max(0, len(history) - max_history)
+    return [*system, *history[math.ceil(num_excess / step) * step :]]
+
+
+def prepare_in_thread(llm: LanguageModel | None, messages: list[Message]) -> None:
+    """Let a language model that can do so process the messages before the next question."""
+    if isinstance(llm, PreparingModel):
+        Thread(target=llm.prepare, args=(messages,), name="prepare", daemon=True).start()
 
 
 class Conversation:
@@ -264,11 +274,10 @@ class Conversation:
         if not question:
             yield self._no_speech_reply
             return
-        history = recent_messages(self.history, self._max_history)
-        system = [Message("system", self._system_prompt)] if self._system_prompt else []
+        messages = previous_messages(self._system_prompt, self.history, self._max_history)
         with self._llm_lock:
             try:
-                messages = [*system, *history, Message("user", question)]
+                messages.append(Message("user", question))
                 for piece in self._llm.reply(messages, turn.cancel):
                     turn.mark("first_token_s")
                     yield piece

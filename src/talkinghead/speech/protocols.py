@@ -118,6 +118,15 @@ class LanguageModel(Protocol):
 
 
 @runtime_checkable
+class PreparingModel(Protocol):
+    """Protocol of a language model that can process messages before they are needed."""
+
+    def prepare(self, messages: Sequence[Message]) -> None:
+        """Process the messages with which the next request will start; errors are ignored."""
+        ...
+
+
+@runtime_checkable
 class TextToSpeech(Protocol):
     """Protocol of speech synthesis.
 

@@ -46,7 +46,7 @@ def test_variant_changes_only_named_settings() -> None:
         args.corpus = "corpora/mine"
         cfg = compose("train", script["make_job"]("fused+compile", "base", args, "").overrides)
         assert cfg.data.corpus_dir == "corpora/mine"
-    with pytest.raises(ValueError, match="unknown choice fuzed: join some of channels_last"):
+    with pytest.raises(ValueError, match="unknown choice fuzed: combine channels_last"):
         script["make_job"]("malloc+fuzed", "base", args, "")
 
 

@@ -18,7 +18,7 @@ from helpers.speech_services import (
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.predict.options import EncodeOptions
-from talkinghead.speech.conversation import Conversation, recent_messages
+from talkinghead.speech.conversation import Conversation, previous_messages
 from talkinghead.speech.protocols import Message, Transcript, Word
 from talkinghead.speech.turn_report import TurnTimes
 from talkinghead.types import AudioClip
@@ -264,4 +264,6 @@ def test_second_caller_of_a_conversation_is_refused(avatar, output, tmp_path):
 )
 def test_old_messages_are_left_out_in_steps(num_messages, max_messages, first):
     history = [Message("user", str(number)) for number in range(num_messages)]
-    assert recent_messages(history, max_messages) == history[first:]
+    system = Message("system", "Be brief.")
+    assert previous_messages("Be brief.", history, max_messages) == [system, *history[first:]]
+    assert previous_messages(None, history, max_messages) == history[first:]

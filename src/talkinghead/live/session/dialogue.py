@@ -17,7 +17,11 @@ from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
 from talkinghead.live.session.turn import Turn
 from talkinghead.live.session.turn_detector import TurnEvent, detect_turns
 from talkinghead.predict.audio.phonemes import TimedSpeech
-from talkinghead.speech.conversation import DEFAULT_SYSTEM_PROMPT, recent_messages
+from talkinghead.speech.conversation import (
+    DEFAULT_SYSTEM_PROMPT,
+    prepare_in_thread,
+    previous_messages,
+)
 from talkinghead.speech.protocols import LanguageModel, Message, SpeechToText, TextToSpeech
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import limit_length, split_reply
@@ -106,6 +110,7 @@ class Dialogue:
         self._state: State = "idle"
         self._chunks: queue.Queue[tuple[FloatArray, int] | None] = queue.Queue(_MAX_CHUNKS)
         self._listener: threading.Thread | None = None
+        prepare_in_thread(self.llm, self._previous_messages())
 
     def listen(self, samples: FloatArray, sample_rate: int) -> None:
         """Add microphone audio, float32 [num_samples] in [-1, 1], mono, as it arrives.
@@ -132,7 +137,7 @@ class Dialogue:
         """
         if self.llm is None:
             raise UsageError("there is no language model to ask: choose one, or use say")
-        return self._start_turn(_required(text), self._answer)
+        return self._start_turn(text, self._answer)
 
     def say(self, text: str) -> int:
         """Speak a text unchanged, and return the number of the turn.
@@ -140,7 +145,7 @@ class Dialogue:
         Raises:
             UsageError: The text is empty.
         """
-        return self._start_turn(_required(text), self._say)
+        return self._start_turn(text, self._say)
 
     def push_audio(self, audio: FloatArray, sample_rate: int) -> int:
         """Speak the application's own audio; call `finish_audio` at its end.
@@ -212,8 +217,9 @@ class Dialogue:
         self._replies = {n: other for n, other in self._replies.items() if n > (turn.reply or 0)}
         self.last_reply = turn
         if turn.question and turn.shown_text:
-            question, reply = Message("user", turn.question), Message("assistant", turn.shown_text)
-            self.history += [question, reply]
+            self.history.append(Message("user", turn.question))
+            self.history.append(Message("assistant", turn.shown_text))
+            prepare_in_thread(self.llm, self._previous_messages())
         yield turn.end_event()
 
     def _new_turn(self) -> Turn:
@@ -233,6 +239,8 @@ class Dialogue:
         self._show_question(turn)
 
     def _start_turn(self, text: str, stage: Callable[[Turn, str], None]) -> int:
+        if not (text := text.strip()):
+            raise UsageError("the text is empty: type something")
         turn = self._new_turn()
         turn.times.transcript_s = 0.0
         self._run(turn, stage, text)
@@ -326,17 +334,19 @@ class Dialogue:
         options, llm = self.options, self.llm
         assert llm is not None
         turn.question = question
-        history = recent_messages(self.history, options.max_history)
-        system = [Message("system", options.system_prompt)] if options.system_prompt else []
+        messages = [*self._previous_messages(), Message("user", question)]
 
         def pieces() -> Iterator[str]:
-            messages = [*system, *history, Message("user", question)]
             for piece in llm.reply(messages, turn.cancel):
                 turn.mark("first_token_s")
                 yield piece
 
         sentences = split_reply(pieces(), options.language or language)
         self._speak(turn, limit_length(sentences, options.max_reply_chars))
+
+    def _previous_messages(self) -> list[Message]:
+        options = self.options
+        return previous_messages(options.system_prompt, self.history, options.max_history)
 
     def _say(self, turn: Turn, text: str) -> None:
         self._speak(turn, split_reply([text], self.options.language))
@@ -387,9 +397,3 @@ class Dialogue:
                 return
             self._state = state
         self._emit({"type": "state", "state": state})
-
-
-def _required(text: str) -> str:
-    if not (text := text.strip()):
-        raise UsageError("the text is empty: type something")
-    return text

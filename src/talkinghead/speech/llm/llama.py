@@ -94,6 +94,12 @@ class Llama:
         finally:
             ended.set()
 
+    def prepare(self, messages: Sequence[Message]) -> None:
+        """Process messages, so that a reply to a request that starts with them starts earlier."""
+        request = [asdict(message) for message in (*messages, Message("user", ""))]
+        # llama.cpp keeps the state of the last request, and processes only what is different.
+        self._server.handle_chat_completions({"messages": request, "max_tokens": 1})
+
     def _next(
         self, chunks: SimpleQueue[dict[str, Any] | None], cancel: Event | None
     ) -> dict[str, Any] | None:

@@ -127,6 +127,21 @@ def test_interruption_keeps_only_the_spoken_text(start):
     assert not live.frames[-1].audio.any()
 
 
+def test_model_prepares_the_messages_before_the_next_question(start):
+    prepared = []
+
+    class PreparingEcho(Echo):
+        def prepare(self, messages):
+            prepared.append([message.content for message in messages])
+
+    live = start(PreparingEcho(), system_prompt="Be brief.")
+    live.dialogue.ask("One?")
+    wait_for(live.events, "reply_end")
+    first, second = prepared
+    assert first == ["Be brief."]
+    assert second == ["Be brief.", "One?", "You said: One?"]
+
+
 def test_new_question_replaces_the_previous_reply(start):
     live = start(Echo())
     live.dialogue.say("one two three four five six seven eight nine ten " * 3)

@@ -10,7 +10,7 @@ import pytest
 from talkinghead.errors import DependencyError, SpeechError
 from talkinghead.speech.llm.llama import Llama
 from talkinghead.speech.llm.openai_llm import OpenAIChat
-from talkinghead.speech.protocols import LanguageModel, Message
+from talkinghead.speech.protocols import LanguageModel, Message, PreparingModel
 
 pytest.importorskip("xllamacpp", reason="needs the llama extra")
 FRANCE = [
@@ -44,6 +44,25 @@ def test_reply_depends_on_the_whole_conversation(llama):
     assert list(llama.reply(FRANCE)) == pieces
     messages = [*FRANCE, Message("assistant", "Paris."), Message("user", "And of Italy?")]
     assert "Rome" in "".join(llama.reply(messages))
+
+
+def test_prepared_messages_are_not_processed_again(llama):
+    assert isinstance(llama, PreparingModel)
+    system = Message("system", "You answer in one short sentence. " * 30)
+
+    def first_piece_s(question):
+        started_s = time.monotonic()
+        replies = llama.reply([system, Message("user", question)])
+        next(replies)
+        replies.close()
+        return time.monotonic() - started_s
+
+    other = [Message("system", "Another prompt.")]
+    llama.prepare(other)
+    unprepared_s = first_piece_s("What is the capital of France?")
+    llama.prepare(other)
+    llama.prepare([system])
+    assert first_piece_s("What is the capital of France?") < 0.6 * unprepared_s
 
 
 def test_cancelling_or_closing_stops_generation(llama):
