@@ -1,7 +1,10 @@
-"""Helpers for objects that several threads share: exclusive use and cancellable waits."""
+"""Helpers for threads: exclusive use, cancellable waits and priorities."""
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from threading import Event, Lock
@@ -13,6 +16,8 @@ T = TypeVar("T")
 
 # Interval at which cancellation is checked.
 _POLL_S = 0.01
+# Niceness of threads with low priority.
+_LOW_NICENESS = 10
 
 
 class ExclusiveUse:
@@ -58,3 +63,11 @@ def result_unless_cancelled(future: Future[T], cancel: Event) -> T | None:
             return future.result()
     future.cancel()
     return None
+
+
+def lower_thread_priority() -> None:
+    """Let the processor run other threads before this one and those that it starts; Linux only."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        niceness = max(_LOW_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)

@@ -1,12 +1,14 @@
-"""Exclusive use of an object, and waits for a result that end at a cancellation."""
+"""Exclusive use of an object, cancellable waits, and priorities of threads."""
 
+import os
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from talkinghead.concurrency import ExclusiveUse, result_unless_cancelled
+from talkinghead.concurrency import ExclusiveUse, lower_thread_priority, result_unless_cancelled
 from talkinghead.errors import UsageError
 
 
@@ -35,3 +37,19 @@ def test_waiting_for_a_result_ends_at_the_cancellation():
         assert result_unless_cancelled(executor.submit(abs, -2), threading.Event()) == 2
         with pytest.raises(ZeroDivisionError):
             result_unless_cancelled(executor.submit(divmod, 1, 0), threading.Event())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own")
+def test_low_priority_is_inherited_by_threads_started_later_only():
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def low():
+        lower_thread_priority()
+        with ThreadPoolExecutor(1) as pool:
+            return niceness(), pool.submit(niceness).result()
+
+    before = niceness()
+    with ThreadPoolExecutor(1) as pool:
+        assert min(pool.submit(low).result()) >= 10
+    assert niceness() == before

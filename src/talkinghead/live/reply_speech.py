@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from talkinghead.concurrency import lower_thread_priority
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
@@ -162,6 +163,7 @@ class SpeechPreparer:
         self._thread.join()
 
     def _run(self) -> None:
+        lower_thread_priority()  # The frames must not wait for the speech of later seconds.
         while (item := self._work.get()) is not None:
             reply, samples = item
             if reply.is_interrupted or self._is_closed:

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from talkinghead.concurrency import lower_thread_priority
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.predict.audio.band_energies import NUM_BAND_ENERGIES, band_energies
 from talkinghead.predict.audio.lip_prior import LipPrior
@@ -135,9 +136,14 @@ class _BackgroundEncoder:
 
     def __init__(self) -> None:
         pool = ThreadPoolExecutor(1)
-        # Use no more threads than torch does, because there may be several processes.
-        self._encoder = pool.submit(WhisperEncoder, num_threads=torch.get_num_threads())
+        self._encoder = pool.submit(self._load)
         pool.shutdown(wait=False)
+
+    @staticmethod
+    def _load() -> WhisperEncoder:
+        lower_thread_priority()  # The encoder's threads inherit it; frames must not wait for them.
+        # Use no more threads than torch does, because there may be several processes.
+        return WhisperEncoder(num_threads=torch.get_num_threads())
 
     def encode(self, clips: FloatArray) -> FloatArray:
         return self._encoder.result().encode(clips)

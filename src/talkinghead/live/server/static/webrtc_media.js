@@ -4,6 +4,8 @@ const GATHERING_TIMEOUT_MS = 3000;
 const CONNECT_TIMEOUT_MS = 10000;
 // Wait, because the connection often recovers from a short interruption of the network.
 const DISCONNECTED_TIMEOUT_MS = 3000;
+// The same target for audio and video, whose delays the browser aligns only after some seconds.
+const JITTER_BUFFER_MS = 100;
 
 /**
  * @typedef {object} ReceiverStats
@@ -56,6 +58,7 @@ export class WebRtcMedia {
     this.#sender = audio.sender;
     this.#audio = audio.receiver.track;
     const receiver = connection.addTransceiver("video", { direction: "recvonly" });
+    for (const one of connection.getReceivers()) one.jitterBufferTarget = JITTER_BUFFER_MS;
 
     await connection.setLocalDescription();
     await gatheringEnd(connection);
