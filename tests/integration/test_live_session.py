@@ -159,6 +159,7 @@ def test_stream_sends_frames_with_their_audio(tmp_path):
     assert np.allclose(np.diff([frame["time_s"] for frame in frames]), 0.04)
 
 
+@pytest.mark.slow
 def test_stream_sends_h264_that_can_be_decoded(tmp_path):
     async def run():
         async with running_pool() as pool:
@@ -180,6 +181,7 @@ def test_stream_sends_h264_that_can_be_decoded(tmp_path):
     assert np.abs(images - images[0]).max() > 20  # The random model moves the mouth.
 
 
+@pytest.mark.slow
 def test_reply_is_recorded_with_subtitles(tmp_path):
     async def run():
         async with running_pool() as pool:
@@ -228,6 +230,7 @@ def test_crash_frees_the_slot_and_does_not_affect_other_sessions(tmp_path):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_session_whose_avatar_stops_is_ended(tmp_path):
     async def run():
         async with running_pool(tone_factory(make_failing_predictor)) as pool:
@@ -240,6 +243,7 @@ def test_session_whose_avatar_stops_is_ended(tmp_path):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_idle_and_long_sessions_are_ended(tmp_path):
     async def run():
         face = write_face(tmp_path)
@@ -257,6 +261,7 @@ def test_idle_and_long_sessions_are_ended(tmp_path):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_session_without_clients_ends_soon(tmp_path):
     async def run():
         async with running_pool(disconnected_timeout_s=1.0) as pool:

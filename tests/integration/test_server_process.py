@@ -99,6 +99,7 @@ async def read_until_closed(socket):
     return socket.close_code
 
 
+@pytest.mark.slow
 def test_shutdown_closes_all_connections_without_errors(tmp_path):
     async def run():
         async with running_server(tmp_path) as server:

@@ -167,6 +167,7 @@ def test_several_corpora_have_a_table_of_their_own(
     assert list(report["by_speaker"]["ben"]) == ["unseen"]
 
 
+@pytest.mark.slow
 def test_moving_head_is_scored_in_the_aligned_face(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

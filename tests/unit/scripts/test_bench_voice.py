@@ -32,6 +32,7 @@ def test_first_audio_of_every_reply_is_timed():
     assert min(times_s) >= 0.02
 
 
+@pytest.mark.slow
 def test_cancellation_times_start_at_the_cancellation():
     times_s = SCRIPT["measure_cancels"](SlowVoice(0.03), 2, np.random.default_rng(0))
     assert [len(values) for values in times_s.values()] == [2, 2, 4]

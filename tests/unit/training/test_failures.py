@@ -90,6 +90,7 @@ fit(module, make_data(corpus, module), LastCheckpoint(str(folder), minutes=0.0),
 """
 
 
+@pytest.mark.slow
 def test_failed_write_keeps_the_previous_checkpoint(corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _FULL_DISK, str(corpus), str(tmp_path)]
     command.append(str(Path(__file__).parents[2]))
