@@ -118,7 +118,7 @@ def _kind(path: Path) -> Literal["photo", "video"]:
 
 
 async def _library(connection: HTTPConnection) -> AvatarLibrary:
-    return connection.app.state.library
+    return connection.app.state.avatars
 
 
 Library = Annotated[AvatarLibrary, Depends(_library)]

@@ -90,7 +90,7 @@ def create_app(settings: ServerSettings, pool: SessionPool) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="talkinghead-") as folder:
             checker = UploadChecker(settings)
-            app.state.library = AvatarLibrary(settings, checker, Path(folder))
+            app.state.avatars = AvatarLibrary(settings, checker, Path(folder))
             app.state.videos = videos = VideoJobs(settings, checker, Path(folder))
             cleaning = asyncio.create_task(_remove_expired(app))
             await pool.start()
@@ -132,7 +132,7 @@ async def _remove_expired(app: FastAPI) -> None:
     """Delete expired uploads and videos until the server stops."""
     while True:
         await asyncio.sleep(_CLEANING_INTERVAL_S)
-        app.state.library.remove_expired()
+        app.state.avatars.remove_expired()
         await app.state.videos.remove_expired()
 
 

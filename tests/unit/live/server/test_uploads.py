@@ -191,7 +191,7 @@ def test_uploaded_face_can_be_used_until_it_is_deleted():
 def test_unused_upload_expires():
     with open_client(FakePool(), upload_expiry_s=0.0) as client:
         avatar = upload(client, demo_face(), **CONSENT).json()["id"]
-        client.app.state.library.remove_expired()
+        client.app.state.avatars.remove_expired()
         assert client.post("/v1/sessions", json={"avatar": avatar}).status_code == 422
 
 
@@ -206,5 +206,5 @@ def test_decoding_beyond_the_limits_is_stopped(limit):
         refused = upload(client, Path("upload.png"), **CONSENT)
         assert refused.status_code == 422
         assert "too much time or memory" in refused.json()["error"]["message"]
-        folder = client.app.state.library._folder
+        folder = client.app.state.avatars._folder
         assert not list(folder.iterdir())
