@@ -33,7 +33,7 @@ from talkinghead.speech.protocols import (
     speak_timed,
 )
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
-from talkinghead.speech.sentences import split_sentences
+from talkinghead.speech.sentences import limit_length, split_sentences
 from talkinghead.speech.turn_report import TurnReport, TurnTimes, write_transcript
 from talkinghead.types import AudioClip, FloatArray
 
@@ -285,15 +285,8 @@ class Conversation:
                 turn.error = error
 
     def _sentences(self, pieces: Generator[str], language: str | None) -> Iterator[str]:
-        """Yield the first sentence, and further sentences up to `max_reply_chars` in total."""
-        num_chars = 0
         with closing(pieces):
-            for sentence in split_sentences(pieces, language):
-                if num_chars and num_chars + len(sentence) > self._max_reply_chars:
-                    log.warning("the reply ends after %d characters (max_reply_chars)", num_chars)
-                    return
-                num_chars += len(sentence)
-                yield sentence
+            yield from limit_length(split_sentences(pieces, language), self._max_reply_chars)
 
 
 class _TurnVoice:

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
 from talkinghead.errors import DependencyError
+
+log = logging.getLogger(__name__)
 
 MAX_SENTENCE_CHARS = 250
 """Maximum length of a sentence: about twenty seconds, which most voices accept at once."""
@@ -83,6 +86,7 @@ def limit_length(sentences: Iterator[str], max_chars: int) -> Iterator[str]:
     num_chars = 0
     for sentence in sentences:
         if num_chars and num_chars + len(sentence) > max_chars:
+            log.warning("the reply ends after %d characters (max_reply_chars)", num_chars)
             return
         num_chars += len(sentence)
         yield sentence

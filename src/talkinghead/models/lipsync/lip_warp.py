@@ -32,8 +32,8 @@ UPPER_EDGE, LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
 # To close the lips, each point is moved by a fraction of a gap between the inner lips. For each
 # point: index of the gap (right, middle, left), and fraction of the gap in quarters, larger for
 # the lower lip because the jaw moves more than the upper lip.
-_GAP = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
-_GAP_QUARTERS = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
+GAP_OF_POINT = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
+GAP_QUARTERS = (0, 1, 1, 1, 1, 1, 0, -3, -3, -3, -3, -3, 0, 1, 1, 1, 0, -3, -3, -3)
 _SIGMA = 0.14
 _NORM_OFFSET = 0.05
 _SOFT, _SHARP = 0.03, 0.012
@@ -74,8 +74,8 @@ class LipWarper(nn.Module):
         self.shift = nn.Linear(dim + 2 * NUM_LIP_POINTS, 2 * NUM_LIP_POINTS)
         nn.init.zeros_(self.shift.weight)
         nn.init.zeros_(self.shift.bias)
-        self.register_buffer("_gap", torch.tensor(_GAP), persistent=False)
-        self.register_buffer("_fraction", torch.tensor(_GAP_QUARTERS) / 4, persistent=False)
+        self.register_buffer("_gap", torch.tensor(GAP_OF_POINT), persistent=False)
+        self.register_buffer("_fraction", torch.tensor(GAP_QUARTERS) / 4, persistent=False)
 
     def closed(self, lips: Tensor) -> Tensor:
         """Return lip points [N, 20, 2] of the same mouth when closed."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkinghead.models.lipsync.lip_warp import GAP_OF_POINT, GAP_QUARTERS
 from talkinghead.predict.audio.phonemes import Phoneme
 from talkinghead.types import FloatArray
 
@@ -37,9 +38,7 @@ _TEETH_RISE = 1.5
 _ROUNDED_WIDTH, _ROUNDED_GAP = -5.0, 2.5
 # Indices of the lip points of each side, and of the right, middle and left gap of the inner lips.
 _UPPER_INNER, _LOWER_INNER = (13, 14, 15), (19, 18, 17)
-# Index of the gap at each lip point.
-_GAP = (0, 0, 0, 1, 2, 2, 0, 2, 2, 1, 0, 0, 0, 0, 1, 2, 0, 2, 1, 0)
-PARTED = (0, *5 * (-0.25,), 0, *5 * (0.75,), 0, *3 * (-0.25,), 0, *3 * (0.75,))
+PARTED = tuple(-quarters / 4 for quarters in GAP_QUARTERS)
 """Part of a gap between the lips by which each lip point moves when the lips part.
 
 The lower lip moves more, because the jaw moves with it.
@@ -114,7 +113,7 @@ def constrain_lips(lips: Tensor, weights: Tensor, articulation: float = 1.0) -> 
     limited = torch.minimum(gaps, limit[:, None])
     excess = (limited - target[:, None]).clamp_min(0) * torch.maximum(closed, teeth)[:, None]
     narrowed = gaps - limited + excess
-    constrained[..., 1] -= narrowed[:, _GAP] * lips.new_tensor(PARTED)
+    constrained[..., 1] -= narrowed[:, GAP_OF_POINT] * lips.new_tensor(PARTED)
     # The labiodental shape shows the edge of the upper teeth, except where the lips are closed.
     rise = _TEETH_RISE * teeth * (1 - closed)
     constrained[..., 1] -= rise[:, None] * lips.new_tensor(_RISING)
