@@ -60,6 +60,7 @@ def photo(tmp_path_factory) -> Path:
     return folder / "photo.jpg"
 
 
+@pytest.mark.slow
 def test_pipecat_example_writes_a_video(photo, tmp_path):
     command = [sys.executable, EXAMPLES / "pipecat_avatar.py", photo, tmp_path / "a.mp4", "Hello."]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -68,6 +69,7 @@ def test_pipecat_example_writes_a_video(photo, tmp_path):
     assert 0.5 < len(times_s) / 25 == pytest.approx(duration_s, abs=0.15)
 
 
+@pytest.mark.slow
 def test_livekit_example_speaks(photo, monkeypatch):
     monkeypatch.setenv("PHOTO", str(photo))
     spec = importlib.util.spec_from_file_location("example", EXAMPLES / "livekit_avatar.py")

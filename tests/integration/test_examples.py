@@ -37,6 +37,7 @@ def _run(example, media, *arguments) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", ["photo_to_video", "custom_renderer", "dub_video"])
 def test_video_examples_write_a_video(media, example):
     face = "video.mp4" if example == "dub_video" else "photo.jpg"
@@ -46,12 +47,14 @@ def test_video_examples_write_a_video(media, example):
     assert duration_s == pytest.approx(SPEECH_S, abs=0.05)
 
 
+@pytest.mark.slow
 def test_stream_chunks_example(media):
     shown = _run("stream_chunks", media, "photo.jpg", "frames", "speech.wav", "speech.wav")
     assert shown.count("25 frames") == 2
     assert len(list((media / "frames").glob("*.png"))) == 50
 
 
+@pytest.mark.slow
 def test_conversation_example(media):
     pytest.importorskip("piper", reason="needs the extra offline")
     shown = _run("conversation", media, "photo.jpg", "answers", "Hi.")

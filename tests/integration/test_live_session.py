@@ -101,6 +101,7 @@ class Receiver:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_webrtc_sends_the_answer_with_lips_in_sync(tmp_path):
     async def run():
         async with running_pool() as pool:
@@ -200,6 +201,7 @@ def test_reply_is_recorded_with_subtitles(tmp_path):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_crash_frees_the_slot_and_does_not_affect_other_sessions(tmp_path):
     async def run():
         face = write_face(tmp_path)

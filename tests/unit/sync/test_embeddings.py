@@ -72,6 +72,7 @@ def offset_of(clip, network, spec, frames=0):
     return find_offset(*embed_clip(network, clip.faces, len(clip), mean, mel, spec), 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.corpus)])
 def test_shifts_of_the_audio_are_measured(request, real):
     corpus = Path(os.environ["TALKINGHEAD_CORPUS"] if real else request.getfixturevalue("corpus"))
