@@ -5,7 +5,7 @@ Only NumPy is imported, to keep `import talkinghead` fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -49,6 +49,10 @@ class AVSpec:
     with another spec; prediction uses the spec of the checkpoint.
 
     The audio constants are those of Wav2Lip (Prajwal et al., 2020, arXiv:2008.10010).
+
+GENERATOR_FIELDS = frozenset({"mask_top"})
+"""Fields of an `AVSpec` that only the generator depends on; corpora and sync experts do not."""
+
 
     Attributes:
         sample_rate: audio sample rate in Hz.
@@ -148,11 +152,11 @@ class AVSpec:
             raise UsageError(f"AVSpec has no {', '.join(unknown)}; it has {', '.join(names)}")
         return cls(**values)
 
-    def difference(self, other: AVSpec) -> str:
+    def difference(self, other: AVSpec, ignored: Collection[str] = ()) -> str:
         """Return the differing fields of two specs as `name: own != other`; empty if equal."""
         others = other.to_dict()
-        own = self.to_dict().items()
-        return ", ".join(f"{k}: {v} != {others[k]}" for k, v in own if v != others[k])
+        own = {name: value for name, value in self.to_dict().items() if name not in ignored}
+        return ", ".join(f"{k}: {v} != {others[k]}" for k, v in own.items() if v != others[k])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.media.atomic_file import atomic_path
-from talkinghead.types import AVSpec
+from talkinghead.types import GENERATOR_FIELDS, AVSpec
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -117,7 +117,7 @@ class Manifest:
 
     def require_spec(self, spec: AVSpec, corpus_dir: Path | str) -> None:
         """Raise a `CorpusError` if the corpus was prepared for another AVSpec."""
-        if difference := self.spec.difference(spec):
+        if difference := self.spec.difference(spec, GENERATOR_FIELDS):
             raise CorpusError(
                 f"{corpus_dir} was prepared with another AVSpec ({difference}, corpus first); "
                 "run `talkinghead prepare` again with these settings, or change the av config"

@@ -19,7 +19,7 @@ from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.faces.alignment import as_tensor, mouth_crop
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.sync_expert import SyncDiscriminator
-from talkinghead.types import AVSpec, FloatArray, UInt8Array
+from talkinghead.types import GENERATOR_FIELDS, AVSpec, FloatArray, UInt8Array
 
 _CLIP_CHUNK_WINDOWS, _CHUNK_WINDOWS = 64, 25
 """Number of windows that are embedded together, from clip files and from memory."""
@@ -40,7 +40,7 @@ def load_sync_expert(path: str | Path, spec: AVSpec) -> SyncDiscriminator:
         loaded = load_expert(path)
     except CheckpointError as error:
         raise CheckpointError(f"no sync expert: {error}; {advice}") from error
-    if difference := loaded.spec.difference(spec):
+    if difference := loaded.spec.difference(spec, GENERATOR_FIELDS):
         raise CheckpointError(
             f"sync expert {path} was trained for another AVSpec ({difference}, expert first); "
             f"{advice}"

@@ -15,7 +15,8 @@ from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.models.checkpoint import EXPERT, build, load_expert, load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.sync_expert import SyncDiscriminator
-from talkinghead.types import AVSpec
+from talkinghead.types import GENERATOR_FIELDS, AVSpec
+from talkinghead.value_rules import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitFloat
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,14 @@ class GANOptions:
     sync_expert: str | Path | None = None
     sync_discriminator: Literal["frozen", "joint"] = "frozen"
     sync_arguments: Mapping[str, Any] = field(default_factory=dict)
-    discriminator_penalty: float = 1e-4
+    discriminator_penalty: NonNegativeFloat = 1e-4
     init_from: str | Path | None = None
-    ema_decay: float = 0.996
-    gradient_clip: float = 1.0
-    accumulate: int = 1
-    balance_every: int = 100
+    ema_decay: UnitFloat = 0.996
+    gradient_clip: NonNegativeFloat = 1.0
+    accumulate: PositiveInt = 1
+    balance_every: NonNegativeInt = 100
     speed: SpeedOptions | Mapping[str, bool] = field(default_factory=SpeedOptions)
-    max_iterations: int = 20_000
+    max_iterations: PositiveInt = 20_000
     license: str = "unknown"
     trained_on: str = "unknown"
 
@@ -125,7 +126,7 @@ def build_sync_discriminator(
     """Load or build the sync discriminator; return None if the options disable it."""
     if options.sync_expert is not None:
         loaded = load_expert(options.sync_expert)
-        if difference := loaded.spec.difference(spec):
+        if difference := loaded.spec.difference(spec, GENERATOR_FIELDS):
             raise CheckpointError(
                 f"sync expert {options.sync_expert} was made for another AVSpec ({difference}, its "
                 "value first): train one with this av (experiment=sync_expert), or change the av "

@@ -28,6 +28,12 @@ def test_saved_manifest_is_loaded_also_without_the_newer_fields(tmp_path):
     assert Manifest.load(tmp_path) == MANIFEST
 
 
+def test_corpus_of_another_spec_is_refused_unless_only_the_mask_differs():
+    MANIFEST.require_spec(AVSpec(mask_top=AVSpec().mouth_y), "corpus")
+    with pytest.raises(CorpusError, match=r"corpus was prepared .*num_mels: 80 != 40, corpus"):
+        MANIFEST.require_spec(AVSpec(num_mels=40, mask_top=120), "corpus")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

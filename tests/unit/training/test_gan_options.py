@@ -110,6 +110,14 @@ def test_unusable_options_are_refused(tmp_path: Path) -> None:
         make_module(sync_expert=str(path))
 
 
+def test_sync_expert_for_another_mask_is_accepted(tmp_path: Path) -> None:
+    other = replace(SPEC, mask_top=SPEC.mouth_y)
+    meta = {"sync_expert": EXPERT, "av": other.to_dict(), "license": "MIT", "trained_on": "nothing"}
+    path = tmp_path / "other.safetensors"
+    save_release(path, "sync_expert", build("sync_expert", EXPERT, other), meta)
+    assert make_module(sync_expert=str(path)).spec.mask_top == SPEC.mask_top
+
+
 @pytest.fixture
 def labelled(corpus: Path, tmp_path: Path) -> Path:
     """Return a corpus with one calm and one angry speaker."""

@@ -26,7 +26,8 @@ from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.predict.audio.lip_prior import LipPrior, predict_lip_motion
 from talkinghead.sync.embeddings import embed_windows
 from talkinghead.sync.lip_offset import measure_lip_offset
-from talkinghead.types import AVSpec, FloatArray, UInt8Array
+from talkinghead.types import GENERATOR_FIELDS, AVSpec, FloatArray, UInt8Array
+from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class IdentityOptions:
 
     path: str | Path | None = None
     mean: float = 127.5
-    scale: float = 127.5
+    scale: PositiveFloat = 127.5
 
     def __post_init__(self) -> None:
         if self.scale == 0:
@@ -93,11 +94,11 @@ class ScorerOptions:
     lpips: bool = True
     identity: IdentityOptions = IdentityOptions()
     inception_path: str | Path | None = None
-    max_frames: int | None = 250
-    num_strips: int = 2
+    max_frames: PositiveInt | None = 250
+    num_strips: NonNegativeInt = 2
     closures: str | Path | None = None
     device: str = "cpu"
-    num_threads: int | None = None
+    num_threads: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_clips", "max_frames", "num_threads"):
@@ -324,13 +325,14 @@ def _load_expert(
     if options.sync.checkpoint is None:
         return None, spec or AVSpec()
     loaded = load_expert(options.sync.checkpoint)
-    if difference := loaded.spec.difference(spec or loaded.spec):
+    spec = spec or loaded.spec
+    if difference := loaded.spec.difference(spec, GENERATOR_FIELDS):
         raise UsageError(
             f"sync.checkpoint={options.sync.checkpoint} was trained for another AVSpec "
             f"({difference}, expert first); give an expert trained for the AVSpec of the clips, or "
             "sync.checkpoint=null"
         )
-    return cast(SyncDiscriminator, loaded.model.to(options.device)), loaded.spec
+    return cast(SyncDiscriminator, loaded.model.to(options.device)), spec
 
 
 def _known(series: FloatArray) -> FloatArray:
