@@ -7,7 +7,13 @@ from __future__ import annotations
 
 
 class TalkingHeadError(ValueError):
-    """Base class of user errors; the command line prints one line and exits with status 1."""
+    """Base class of user errors; the command line prints one line and exits with status 1.
+
+    Attributes:
+        completed: What a command had completed before the error, for `output_format=json`.
+    """
+
+    completed: object = None
 
 
 class UsageError(TalkingHeadError):

@@ -15,6 +15,7 @@ _FOOTER = """\
 talkinghead {command} --cfg job      the configuration of the command, without running it
 talkinghead {command} -m KEY=1,2     one run for each value
 talkinghead {command} --hydra-help   Hydra's own options
+talkinghead {command} output_format=json   one JSON object on stdout; all text goes to stderr
 """
 _KEY = re.compile(r"^(?=\w+:)", re.MULTILINE)
 _HIDDEN = re.compile(r"^ *(# @package.*|# \[[\w.]+\]|_(target|convert)_:.*)\n", re.MULTILINE)

@@ -1,0 +1,1 @@
+"""Reports about the installation: `doctor`, `models`, `--version` and `completion`."""

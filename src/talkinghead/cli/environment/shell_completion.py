@@ -1,0 +1,81 @@
+"""Write completion scripts for shells from the configuration files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from talkinghead.cli.environment.completion_templates import BASH, FISH_LINE, FISH_START, ZSH_START
+from talkinghead.errors import UsageError
+from talkinghead.paths import conf_dir
+
+SHELLS = ("bash", "zsh", "fish")
+"""Shells with a completion script."""
+
+
+def completion_script(shell: str, commands: Mapping[str, str]) -> str:
+    """Return a script that completes commands, keys and choices in a shell.
+
+    Args:
+        shell: A name in `SHELLS`.
+        commands: Summary of each command by name.
+
+    Raises:
+        UsageError: The shell is not supported.
+    """
+    if shell not in SHELLS:
+        raise UsageError(f"there is no completion for {shell!r}: choose {', '.join(SHELLS)}")
+    if shell == "fish":
+        return FISH_START + "".join(_fish_lines(commands))
+    cases = "\n".join(f'    {name}) words="{_joined(name)}" ;;' for name in commands)
+    choices = "\n".join(
+        f'    {group}) words="{" ".join(names)}" ;;' for group, names in _choices().items()
+    )
+    script = BASH.replace("@COMMANDS@", " ".join(commands))
+    script = script.replace("@KEYS@", cases).replace("@CHOICES@", choices)
+    return ZSH_START + script if shell == "zsh" else script
+
+
+def command_keys(command: str) -> list[str]:
+    """Return the keys and config groups of a command, empty for one without a configuration."""
+    path = conf_dir() / f"{command}.yaml"
+    if not path.is_file():
+        return []
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    defaults = [entry for entry in config.pop("defaults", []) if isinstance(entry, dict)]
+    groups = [group for entry in defaults for group in entry if "hydra/" not in group]
+    config.pop("hydra", None)
+    return [*_flatten(config), *(group for group in groups if "@" not in group)]
+
+
+def _joined(command: str) -> str:
+    return " ".join(f"{key}=" for key in command_keys(command))
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _choices() -> dict[str, list[str]]:
+    """Return the names of the choices of each config group."""
+    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+
+
+def _fish_lines(commands: Mapping[str, str]) -> Iterable[str]:
+    for name, summary in commands.items():
+        condition, text = "__fish_use_subcommand", summary.replace("'", "")
+        yield FISH_LINE.format(condition=condition, words=name, summary=text)
+        words = _joined(name)
+        for group, names in _choices().items():
+            if f" {group}= " in f" {words} ":
+                words += "".join(f" {group}={choice}" for choice in names)
+        if words:
+            condition = f"__fish_seen_subcommand_from {name}"
+            yield FISH_LINE.format(condition=condition, words=words, summary="")

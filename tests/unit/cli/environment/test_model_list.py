@@ -1,0 +1,36 @@
+"""Tests of `talkinghead models`."""
+
+from __future__ import annotations
+
+import json
+
+from talkinghead.cli.main import main
+from talkinghead.runtime import packaged_weights
+from talkinghead.runtime.exported_generator import METADATA
+
+
+def _list(capsys) -> dict[str, dict]:
+    assert main(["models", "output_format=json"]) == 0
+    return {model["name"]: model for model in json.loads(capsys.readouterr().out)["result"]}
+
+
+def test_packaged_and_cached_models_are_listed(capsys, tmp_path, monkeypatch):
+    export = tmp_path / "talkinghead" / "exports" / "0123abcd"
+    export.mkdir(parents=True)
+    (export / METADATA).write_text('{"format": "onnx"}')
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = _list(capsys)
+    assert found["compact.safetensors"]["origin"] == "package"
+    assert found["compact.safetensors"]["num_bytes"] > 1e6
+    assert found["0123abcd"]["origin"] == "cache"
+    assert found["0123abcd"]["purpose"] == "export, onnx"
+    assert found["0123abcd"]["num_bytes"] == len('{"format": "onnx"}')
+
+
+def test_missing_model_is_listed_with_advice(capsys, monkeypatch):
+    monkeypatch.setattr(packaged_weights, "find_spec", lambda name: None)
+    model = _list(capsys)["SmolLM2-135M"]
+    assert model["path"] is None
+    assert "talkinghead setup offline" in model["advice"]
+    assert main(["models"]) == 0
+    assert "not installed  language model" in capsys.readouterr().out
