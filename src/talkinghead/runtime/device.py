@@ -12,17 +12,22 @@ PRECISIONS = ("auto", "32", "16-mixed", "bf16-mixed")
 def resolve_device(name: str) -> torch.device:
     """Return the device with a given name; "auto" selects a GPU if there is one, else the CPU.
 
+    A GPU is a CUDA device or, on a Mac, "mps".
+
     Raises:
         UsageError: The device does not exist.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
-            f"device={name} cannot be used here: choose auto, cpu, or cuda where there is a GPU"
+            f"device={name} cannot be used here: choose auto, cpu, cuda where there is a GPU, or "
+            "mps on a Mac"
         ) from error
     return device
 

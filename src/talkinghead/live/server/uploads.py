@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import sys
@@ -164,7 +163,8 @@ def main(kind: Kind, limits: DecodeLimits) -> None:
         import talkinghead.features.faces.litert_detector  # noqa: F401
 
     _limit_resources(limits)
-    os.nice(_NICENESS)  # Live sessions have priority over uploads.
+    if sys.platform != "win32":
+        os.nice(_NICENESS)  # Live sessions have priority over uploads.
     try:
         file = (rewrite_face if kind == "face" else rewrite_speech)(Path("upload"), limits)
         result = {"file": file.name}
@@ -174,12 +174,20 @@ def main(kind: Kind, limits: DecodeLimits) -> None:
 
 
 def _limit_resources(limits: DecodeLimits) -> None:
-    """Limit memory, processor time and file size of this process from now on."""
-    used_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    memory = used_pages * resource.getpagesize() + limits.memory_bytes
+    """Limit memory (on Linux), processor time and file size of this process from now on.
+
+    Windows has no such limits; there, only the time limit of the parent process applies.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    if sys.platform == "linux":
+        used_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        memory = used_pages * resource.getpagesize() + limits.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = round(used.ru_utime + used.ru_stime + limits.time_s) + 1
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_OUTPUT_BYTES, _MAX_OUTPUT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

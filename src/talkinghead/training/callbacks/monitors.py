@@ -5,7 +5,8 @@ Shape suffixes: B windows, T frames.
 
 from __future__ import annotations
 
-import resource
+import math
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.features.faces.mouth_motion import opening_series, pearson, track_landmarks
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.value_rules import PositiveInt
 
 _SMOOTHING = 0.9
 
@@ -64,10 +66,19 @@ def _smooth(average: float, value: float) -> float:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Return the peak memory in MiB of a GPU, or of this process if the device is a CPU."""
+    """Return the peak memory in MiB of a GPU, or of this process if the device is a CPU.
+
+    NaN on Windows, where the peak of a process is not measured.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
+    # macOS counts bytes, Linux KiB.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 class OpeningMonitor(Callback):
@@ -85,7 +96,9 @@ class OpeningMonitor(Callback):
         detector: Face detector; see `build_detector`.
     """
 
-    def __init__(self, num_clips: int = 6, num_frames: int = 60, detector: str = "litert") -> None:
+    def __init__(
+        self, num_clips: PositiveInt = 6, num_frames: PositiveInt = 60, detector: str = "litert"
+    ) -> None:
         self.num_clips, self.num_frames = num_clips, num_frames
         self._detector: str | FaceDetector = detector
 
