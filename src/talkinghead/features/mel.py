@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torchaudio.functional as taf
 from torch import Tensor
 
 from talkinghead.features.feature_registry import AudioFeature, register
+from talkinghead.features.filter_banks import cosine_transform, mel_filters
 from talkinghead.types import AVSpec
 
 MEL_SILENCE = -4.0
@@ -47,14 +47,8 @@ class LogMel(AudioFeature):
 
     def __init__(self, spec: AVSpec) -> None:
         super().__init__(spec)
-        filters = taf.melscale_fbanks(
-            spec.n_fft // 2 + 1,
-            spec.fmin,
-            spec.fmax,
-            spec.num_mels,
-            spec.sample_rate,
-            norm="slaney",
-            mel_scale="slaney",
+        filters = mel_filters(
+            spec.n_fft // 2 + 1, spec.fmin, spec.fmax, spec.num_mels, spec.sample_rate
         )
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
@@ -81,7 +75,7 @@ class Mfcc(AudioFeature):
 
     def __init__(self, spec: AVSpec) -> None:
         super().__init__(spec)
-        dct = taf.create_dct(_NUM_MFCC, spec.num_mels, norm="ortho")
+        dct = cosine_transform(_NUM_MFCC, spec.num_mels)
         self.register_buffer("dct", dct, persistent=False)
 
     @classmethod

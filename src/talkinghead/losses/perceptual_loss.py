@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import VGG19_Weights
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.models.checkpoint import read_plain_tensors
@@ -207,6 +206,13 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 def _download_vgg19() -> Mapping[str, Tensor]:
     url = VGG19_Weights.IMAGENET1K_V1.url
+    try:
+        from torchvision.models import VGG19_Weights
+    except ImportError as error:
+        raise DependencyError(
+            f"perceptual loss: weights=torchvision needs torchvision ({error}): "
+            f"pip install 'talkinghead[vision]', or {_OFFLINE_HINT}"
+        ) from error
     try:
         return torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True, progress=False

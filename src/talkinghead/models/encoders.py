@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.features.audio_features import check_names, input_features, num_feature_rows
 from talkinghead.features.feature_registry import feature_class
+from talkinghead.models.tensor_files import read_plain_tensors
 from talkinghead.types import AVSpec
 
 STRUCTURE_ONLY = "structure"
@@ -187,8 +188,14 @@ def _small(weights: str | Path | None) -> tuple[nn.Module, list[int]]:
 
 def _torchvision(name: str, nodes: Sequence[str], channels: Sequence[int]) -> Callable[..., Any]:
     def build(weights: str | Path | None) -> tuple[nn.Module, list[int]]:
-        from torchvision import models, ops
-        from torchvision.models.feature_extraction import create_feature_extractor
+        try:
+            from torchvision import models, ops
+            from torchvision.models.feature_extraction import create_feature_extractor
+        except ImportError as error:
+            raise DependencyError(
+                f"face_encoder={name} needs torchvision ({error}): pip install "
+                "'talkinghead[vision]', or choose face_encoder=small"
+            ) from error
 
         norm: Callable[..., nn.Module] = group_norm if weights is None else ops.FrozenBatchNorm2d
         network = getattr(models, name)(norm_layer=norm)
@@ -208,7 +215,8 @@ def _pretrained(name: str, weights: str | Path) -> dict[str, Tensor]:
             raise DependencyError(
                 f"no weights for {name} at {weights!r}: give a file or 'imagenet'"
             )
-        return torch.load(weights, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = read_plain_tensors(weights)
+        return state
     try:
         return models.get_model_weights(name).DEFAULT.get_state_dict(progress=False)
     except OSError as error:

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchvision.models import inception_v3
 
-from talkinghead.errors import CheckpointError
+from talkinghead.errors import CheckpointError, DependencyError
 from talkinghead.evaluation.scorers.syncnet import load_weights
 from talkinghead.features.faces.alignment import as_tensor
 from talkinghead.losses.perceptual_loss import PerceptualLoss, load_lpips_heads
@@ -145,9 +144,17 @@ class Inception:
 
     Raises:
         CheckpointError: the file is missing or is not the state dict of an Inception v3.
+        DependencyError: torchvision is not installed.
     """
 
     def __init__(self, path: str | Path, device: str = "cpu") -> None:
+        try:
+            from torchvision.models import inception_v3
+        except ImportError as error:
+            raise DependencyError(
+                f"inception_path needs torchvision ({error}): pip install 'talkinghead[vision]', "
+                "or inception_path=null"
+            ) from error
         network = load_weights(
             partial(inception_v3, weights=None, init_weights=False),
             path,

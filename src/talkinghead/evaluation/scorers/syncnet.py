@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 from scipy.fft import dct
 from torch import Tensor, nn
-from torchvision.ops.misc import Conv2dNormActivation, Conv3dNormActivation
 
 from talkinghead.errors import CheckpointError
+from talkinghead.models.tensor_files import read_plain_tensors
 from talkinghead.types import FloatArray, UInt8Array
 
 FPS = 25
@@ -44,8 +44,28 @@ _PREEMPHASIS = 0.97
 
 Network = TypeVar("Network", bound=nn.Module)
 _UNREADABLE = (OSError, EOFError, RuntimeError, TypeError, ValueError, AttributeError, PickleError)
-_conv2d = partial(Conv2dNormActivation, bias=True)
-_conv3d = partial(Conv3dNormActivation, bias=True)
+
+
+def _convolution(
+    convolution: Callable[..., nn.Module],
+    norm: Callable[[int], nn.Module],
+    num_in: int,
+    num_out: int,
+    kernel: int | tuple[int, ...],
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] | None = None,
+) -> list[nn.Module]:
+    """Return a convolution, its normalisation and ReLU; the default padding keeps the size."""
+    if padding is None:
+        sides = (kernel,) if isinstance(kernel, int) else kernel
+        padding = tuple((side - 1) // 2 for side in sides)
+        padding = padding[0] if len(padding) == 1 else padding
+    layer = convolution(num_in, num_out, kernel, stride, padding)
+    return [layer, norm(num_out), nn.ReLU(inplace=True)]
+
+
+_conv2d = partial(_convolution, nn.Conv2d, nn.BatchNorm2d)
+_conv3d = partial(_convolution, nn.Conv3d, nn.BatchNorm3d)
 
 
 class SyncNet(nn.Module):
@@ -102,10 +122,9 @@ def load_weights(build: Callable[[], Network], path: str | Path, expected: str) 
     with torch.device("meta"):
         network = build()
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state, assign=True)
+        network.load_state_dict(read_plain_tensors(path), assign=True)
     except _UNREADABLE as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"weights {path} cannot be used ({reason}): give {expected}"
         ) from error
