@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +23,18 @@ Listener = Callable[[LiveFrame], None]
 # Statistics cover the last ten seconds at 25 frames/s.
 _NUM_MEASURED = 250
 _POLL_S = 0.02
+# Frames generated before the previous one is shown. Without them, each delay of the generation
+# delays the audio as well, and the receiver needs seconds to align audio and video again.
+_NUM_AHEAD = 2
+
+
+class _Generated(NamedTuple):
+    """A generated frame, or one without a new image, and the time of its generation."""
+
+    frame: LiveFrame
+    is_skipped: bool
+    started_s: float
+    done_s: float
 
 
 @dataclass(frozen=True)
@@ -43,11 +58,11 @@ class LoopStats:
 
 
 class AvatarLoop:
-    """A thread that plays a live avatar in real time.
+    """Two threads that generate the frames of a live avatar and play them in real time.
 
-    Each frame is generated while the one before is shown. If the thread is behind by more than a
-    frame, images are dropped, but no audio is: the clock of the avatar is the wall clock. While
-    there are no listeners and nothing is spoken, the avatar pauses.
+    Two frames are generated in advance (80 ms at 25 frames/s). If the playback is behind by more
+    than a frame, images are dropped, but no audio is: the clock of the avatar is the wall clock.
+    While there are no listeners and nothing is spoken, the avatar pauses.
 
     Args:
         avatar: The live avatar; it is closed with the loop.
@@ -65,13 +80,19 @@ class AvatarLoop:
         self._observers: tuple[Listener, ...] = ()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="avatar-loop", daemon=True)
+        # The generating and the playing thread hold a frame each besides the queue.
+        self._queue: queue.Queue[_Generated | None] = queue.Queue(_NUM_AHEAD - 1)
+        self._is_behind = False
+        self._threads = [
+            threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
+            for target, name in ((self._generate, "avatar-generator"), (self._play, "avatar-loop"))
+        ]
         self._num_frames = self._num_dropped = 0
         # Time of each image, duration of its generation, and lag, in seconds.
         self._measured: deque[tuple[float, float, float]] = deque(maxlen=_NUM_MEASURED)
 
     def add_listener(self, listener: Listener) -> None:
-        """Call a function with each frame, in the loop's thread; it must return quickly."""
+        """Call a function with each frame, in the playing thread; it must return quickly."""
         with self._lock:
             self._listeners += (listener,)
 
@@ -86,14 +107,16 @@ class AvatarLoop:
             self._listeners = tuple(one for one in self._listeners if one != listener)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End the thread and close the avatar."""
+        """End the threads and close the avatar."""
         self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
         self.avatar.close()
 
     @property
@@ -114,37 +137,63 @@ class AvatarLoop:
             round(float(1000 * lag_s.max()), 1),
         )
 
-    def _run(self) -> None:
+    def _run(self, target: Callable[[], None]) -> None:
         try:
-            self._play()
+            target()
         except Exception as error:
             log.exception("the avatar stopped")
             self.error = error
+            self._stopped.set()
 
-    def _play(self) -> None:
-        # Wall-clock time at which the avatar's clock was at 0; None after a pause.
-        zero_s: float | None = None
-        lag_s = 0.0
+    def _generate(self) -> None:
+        """Generate frames, as many in advance as the queue takes."""
+        is_paused = True
         while not self._stopped.is_set():
             if not self._listeners and not self.avatar.is_speaking:
-                zero_s, lag_s = None, 0.0
+                if not is_paused:
+                    self._put(None)
+                is_paused = True
                 self._stopped.wait(_POLL_S)
                 continue
-            started_s = time.monotonic()
-            is_late = lag_s > float(1 / self.avatar.fps)
-            frame = self.avatar.skip_image() if is_late else self.avatar.next_frame()
-            done_s = time.monotonic()
-            zero_s = started_s - float(frame.time_s) if zero_s is None else zero_s
-            wait_s = zero_s + float(frame.time_s + frame.duration_s) - done_s
+            is_paused = False
+            started_s, is_skipped = time.monotonic(), self._is_behind
+            frame = self.avatar.skip_image() if is_skipped else self.avatar.next_frame()
+            self._put(_Generated(frame, is_skipped, started_s, time.monotonic()))
+
+    def _put(self, generated: _Generated | None) -> None:
+        while not self._stopped.is_set():
+            with suppress(queue.Full):
+                self._queue.put(generated, timeout=_POLL_S)
+                return
+
+    def _play(self) -> None:
+        """Pass each frame to the listeners at its time."""
+        # Wall-clock time at which the avatar's clock was at 0; None after a pause.
+        zero_s: float | None = None
+        while not self._stopped.is_set():
+            try:
+                generated = self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if generated is None:
+                zero_s, self._is_behind = None, False
+                continue
+            frame = generated.frame
+            time_s, duration_s = float(frame.time_s), float(frame.duration_s)
+            if zero_s is None:
+                zero_s = generated.started_s + _NUM_AHEAD * duration_s - time_s
+            wait_s = zero_s + time_s + duration_s - time.monotonic()
             lag_s = max(0.0, -wait_s)
-            self._count(is_late, done_s, done_s - started_s, lag_s)
+            self._is_behind = lag_s > duration_s
+            self._count(generated, lag_s)
             if wait_s > 0 and self._stopped.wait(wait_s):
                 return
             for listener in (*self._listeners, *self._observers):
                 listener(frame)
 
-    def _count(self, is_dropped: bool, at_s: float, generate_s: float, lag_s: float) -> None:
+    def _count(self, generated: _Generated, lag_s: float) -> None:
         self._num_frames += 1
-        self._num_dropped += is_dropped
-        if not is_dropped:
-            self._measured.append((at_s, generate_s, lag_s))
+        self._num_dropped += generated.is_skipped
+        if not generated.is_skipped:
+            generate_s = generated.done_s - generated.started_s
+            self._measured.append((generated.done_s, generate_s, lag_s))
