@@ -23,14 +23,15 @@ def face_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, face_file):
-    """A server that repeats the question, so that the answer is known."""
+def server(request, tmp_path_factory, face_file):
+    """A server that repeats the question, with the options in `SERVER_OPTIONS` of the module."""
     folder = tmp_path_factory.mktemp("server")
     options = [f"face={face_file}", "~llm@llms.llama", "stt.language=en"]
     # The lips depend on the audio alone, so that they can be compared with those of a file.
     options.append("phonemes=false")
     # A spare process that is loaded would take the browser's processor at the start of a session.
     options.append("spare=false")
+    options += getattr(request.module, "SERVER_OPTIONS", [])
     with live_server(folder, *options, token=TOKEN) as server:
         yield server
 

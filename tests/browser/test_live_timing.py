@@ -13,7 +13,17 @@ from talkinghead.types import AudioClip
 
 pytestmark = BROWSER_MARKS
 
+# A moving head changes the measured opening of the lips, and the file's head is still.
+SERVER_OPTIONS = ["motion=none"]
 MAX_INTERRUPTION_S, MAX_SKEW_S = 0.3, 0.04
+_WINDOW_S = 2.0
+
+
+def best_shifts(expected, shown, times_s):
+    """Return `best_shift` of each window of two seconds, [num_windows, 2]."""
+    starts_s = np.arange(times_s[0], times_s[-1] - _WINDOW_S, _WINDOW_S)
+    windows = [(times_s >= start_s) & (times_s < start_s + _WINDOW_S) for start_s in starts_s]
+    return np.array([best_shift(expected, shown[inside], times_s[inside]) for inside in windows])
 
 
 def best_shift(expected, shown, times_s):
@@ -49,10 +59,10 @@ def test_lips_follow_the_received_audio(recorded_page, face_file):
     rendered = predictor.predict(face_file, clip, SourceOptions(motion="none"))
     images = np.array([image for image, _ in rendered])
     expected = openings(track_landmarks(images, build_detector()))
-    r, skew_s = best_shift(expected, shown, recording.image_times_s)
-    # Without load r is 0.95; the browser leaves out some images when the processor is busy.
-    assert r > 0.9
-    assert abs(skew_s) < MAX_SKEW_S
+    # The browser changes the delay of the audio or of the video when packets are late.
+    r, skew_s = best_shifts(expected, shown, recording.image_times_s).T
+    assert np.median(r) > 0.95
+    assert abs(np.median(skew_s)) < MAX_SKEW_S
 
 
 def test_escape_interrupts_answer(recorded_page):
