@@ -1,0 +1,1 @@
+"""Facial expressions of the faces in a photo."""

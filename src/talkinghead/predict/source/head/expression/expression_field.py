@@ -1,0 +1,119 @@
+"""Displacement of a face's skin by blendshapes, for the warp of a photo.
+
+The field is continuous across the mouth, so that closed lips stay closed; the eyes are drawn
+separately (see `eyes.py`).
+
+Shape suffixes: K blendshapes, P points, h and w the grid's.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from talkinghead.features.faces.head_pose import FaceFrame, Floats
+from talkinghead.predict.source.head.expression.blendshapes import (
+    BLENDSHAPES,
+    INNER_LIPS,
+    LIDS,
+    load_basis,
+)
+from talkinghead.types import Face, FloatArray
+
+# Blendshapes that move nothing but the eyes and the tongue.
+_NO_SKIN = ("eyeBlink", "eyeLook", "eyeWide", "tongueOut")
+# The chin moves by this part of its motion with an open mouth, which is not drawn.
+_JAW_PART = 0.5
+# Outline of the face relative to its middle: the motion has ended at the first scale.
+_STILL_SCALES = (1.3, 1.6)
+_SMOOTHING = 0.02
+# Largest change of length by the motion; beyond 1 the skin would fold.
+_MAX_STRAIN = 0.75
+
+
+class ExpressionField:
+    """Displacements of the grid cells of a head by the expression of its face.
+
+    Args:
+        face: the face.
+        frame: position of the face model in the photo.
+        xy: (x, y) of the grid cells in pixels, float32 [h, w, 2].
+    """
+
+    def __init__(self, face: Face, frame: FaceFrame, xy: FloatArray) -> None:
+        basis = load_basis()
+        points = face.points.astype(np.float64)
+        if face.topology != "mesh468":
+            points = frame.to_image(basis.points)[:, :2]
+        moved_KP2 = frame.scale * _skin_motion(basis.displacements) @ frame.rotation[:2].T
+        self._used = np.flatnonzero(np.abs(moved_KP2).max((1, 2)) > 0)
+        hull = cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
+        around = [points.mean(0) + scale * (hull - points.mean(0)) for scale in _STILL_SCALES]
+        self._shape, self._step = xy.shape, xy[1, 1] - xy[0, 0]
+        low, high = (
+            np.ceil((corner - xy[0, 0]) / self._step).astype(int)
+            for corner in (around[-1].min(0), around[-1].max(0))
+        )
+        columns, rows = (slice(max(a, 0), max(b, 0)) for a, b in zip(low, high, strict=True))
+        self._window = rows, columns
+        self._fields_KC = self._interpolate(points, moved_KP2[self._used], around, xy)
+
+    def shift(self, weights: FloatArray | None) -> FloatArray | None:
+        """Return the displacement [h, w, 2] of each grid cell of the photo in pixels.
+
+        None is returned if the skin does not move.
+        """
+        used = np.zeros(0) if weights is None else weights[self._used]
+        active = np.flatnonzero(used)
+        if not len(active):
+            return None
+        shift = np.zeros(self._shape, np.float32)
+        window = shift[self._window]
+        moved = (used[active] @ self._fields_KC[active]).reshape(window.shape)
+        strain = max(
+            float(np.abs(np.diff(moved, axis=axis)).max(initial=0) / self._step[1 - axis])
+            for axis in (0, 1)
+        )
+        window[:] = moved * np.float32(min(1.0, _MAX_STRAIN / max(strain, 1e-6)))
+        return shift
+
+    def _interpolate(
+        self, points: Floats, moved_KP2: Floats, around: list[Floats], xy: FloatArray
+    ) -> FloatArray:
+        """Return the displacements of the window's cells by the used blendshapes, [K, cells * 2].
+
+        The motion ends at the first outline in `around`.
+        """
+        # Import scipy on demand, because the import takes half a second.
+        from scipy.interpolate import RBFInterpolator
+
+        cells = xy[self._window]
+        still = np.concatenate(around)
+        known = np.concatenate([points, still])
+        # Coordinates in units of the face's size, which the smoothing refers to.
+        size = np.ptp(points, axis=0).mean()
+        values = np.zeros((len(known), 2 * len(moved_KP2)))
+        values[: len(points)] = moved_KP2.transpose(1, 0, 2).reshape(len(points), -1)
+        spline = RBFInterpolator(known / size, values, kernel="linear", smoothing=_SMOOTHING)
+        moved = spline(cells.reshape(-1, 2) / size)
+        inside = np.zeros(xy.shape[:2], np.uint8)
+        outline = np.rint((around[0] - xy[0, 0]) / self._step).astype(np.int32)
+        cv2.fillConvexPoly(inside, outline, 1)
+        fade = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        fade = (fade[self._window] * self._step.mean() / (0.12 * size)).clip(0, 1).reshape(-1, 1)
+        moved = (moved * fade).reshape(len(fade), len(moved_KP2), 2)
+        return moved.transpose(1, 0, 2).reshape(len(moved_KP2), -1).astype(np.float32)
+
+
+def _skin_motion(displacements_KP3: FloatArray) -> FloatArray:
+    """Return displacements that are continuous across the mouth and 0 at the lids."""
+    moved = displacements_KP3.copy()
+    for index, name in enumerate(BLENDSHAPES):
+        if name.startswith(_NO_SKIN):
+            moved[index] = 0
+    moved[BLENDSHAPES.index("jawOpen")] *= _JAW_PART
+    for lids in LIDS.values():
+        moved[:, np.concatenate(lids)] = 0
+    for pair in zip(*INNER_LIPS, strict=True):
+        moved[:, pair] = moved[:, pair].mean(1, keepdims=True)
+    return moved

@@ -1,0 +1,1 @@
+"""Motion of the heads in a photo over time."""
