@@ -138,7 +138,7 @@ class RGBConverter:
             threads=1,  # More threads are slower.
         )
         image = cast(UInt8Array, shown.to_ndarray())
-        return _over_white(image) if has_alpha else image
+        return over_white(image) if has_alpha else image
 
 
 def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:
@@ -170,7 +170,7 @@ def exif_matrix(path: Path | str) -> npt.NDArray[np.float64]:
     return np.array(_ORIENTATIONS.get(orientation, _ORIENTATIONS[1]), dtype=np.float64)
 
 
-def _over_white(image: UInt8Array) -> UInt8Array:
+def over_white(image: UInt8Array) -> UInt8Array:
     """Composite an image uint8 [H, W, 4] with straight alpha over white: uint8 [H, W, 3]."""
     alpha = image[..., 3:].astype(np.uint16)
     if alpha.min() == 255:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talkinghead.errors import MediaError
+from talkinghead.media.animated_webp import is_animated_webp, probe_animation, read_animation
 from talkinghead.media.audio_decoding import read_audio, stream_audio
 from talkinghead.media.container import (
     MAX_PIXELS,
@@ -21,6 +22,7 @@ from talkinghead.media.container import (
     is_still,
     open_input,
 )
+from talkinghead.media.deinterlacing import deinterlace
 from talkinghead.media.image import BT709, ColourTags, RGBConverter, exif_matrix
 from talkinghead.types import UInt8Array, VideoFrame
 
@@ -88,6 +90,8 @@ def probe(path: Path | str) -> MediaInfo:
     Raises:
         MediaError: the file is missing, a directory, empty, damaged or not a media file.
     """
+    if is_animated_webp(path):
+        return _probe_animated_webp(path)
     with open_input(path) as container:
         stream = find_video(container, path)
         audio = container.streams.audio
@@ -113,12 +117,29 @@ def probe(path: Path | str) -> MediaInfo:
         )
 
 
+def _probe_animated_webp(path: Path | str) -> MediaInfo:
+    found = probe_animation(path)
+    still = found.num_frames < 2
+    return MediaInfo(
+        width=found.width,
+        height=found.height,
+        fps=None if still else found.num_frames / found.duration_s,
+        duration_s=Fraction(0) if still else found.duration_s,
+        has_video=True,
+        has_audio=False,
+        is_image=still,
+        sample_rate=None,
+    )
+
+
 def is_image(path: Path | str) -> bool:
     """Return whether a file is a still image: JPEG, PNG, WebP, TIFF, AVIF or a GIF of one frame.
 
     Raises:
         MediaError: the file cannot be opened.
     """
+    if is_animated_webp(path):
+        return probe_animation(path).num_frames < 2
     with open_input(path) as container:
         return is_still(container, find_video(container, path), path)
 
@@ -126,9 +147,9 @@ def is_image(path: Path | str) -> bool:
 def read_video(path: Path | str) -> Iterator[VideoFrame]:
     """Decode the frames of a video one by one; a still image has one frame.
 
-    Frames are uint8 RGB, upright (container rotation or EXIF applied), with square pixels, and of
-    the size of the first. Each has its exact timestamp, also at variable frame rates; times start
-    at 0 and rise strictly.
+    Frames are uint8 RGB, upright (container rotation or EXIF applied), deinterlaced, with square
+    pixels, and of the size of the first. Each has its exact timestamp, also at variable frame
+    rates; times start at 0 and rise strictly.
 
     Raises:
         MediaError: on calling, the file cannot be opened or has no video; while iterating, it is
@@ -138,6 +159,8 @@ def read_video(path: Path | str) -> Iterator[VideoFrame]:
         >>> for frame in read_video("speaker.mp4"):
         ...     process(frame.image, frame.time_s)
     """
+    if is_animated_webp(path):
+        return read_animation(path)
     container = open_input(path)
     try:
         stream = find_video(container, path)
@@ -198,7 +221,7 @@ def _frames(
     convert = _converter(stream, path, still=still)
     first_s, last_s = Fraction(0), -step_s
     with container:
-        for index, frame in enumerate(decode(container, stream, path)):
+        for index, frame in enumerate(deinterlace(decode(container, stream, path))):
             time_s = first_s + last_s + step_s if frame.pts is None else frame.pts * frame.time_base
             if index == 0:
                 first_s = time_s
@@ -225,6 +248,9 @@ def _frame_rate(stream: VideoStream, path: Path | str) -> Fraction | None:
     Unlike the mean, the nominal rate is exact: 30000/1001, not 29.96. None if no rate is valid.
     """
     mean, nominal = stream.average_rate, stream.base_rate
+    if mean and nominal and mean > MAX_FPS >= nominal:
+        # The mean rate of raw streams, such as DV, may be the inverse of the time base.
+        mean = nominal
     agree = mean and nominal and abs(nominal / mean - 1) < Fraction(1, 100)
     rate = nominal if agree else mean or nominal
     if rate and 0 < rate <= MAX_FPS:
