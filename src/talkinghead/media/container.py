@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import av
 
 from talkinghead.errors import MediaError
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.codec import CodecContext
     from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
     from av.video.stream import VideoStream
+
+_StreamT = TypeVar("_StreamT", bound="Stream")
 
 MAX_PIXELS = 1 << 27
 """Maximum number of pixels of an image (134 million); larger images raise an error."""
@@ -40,7 +43,12 @@ def _check_readable(path: Path) -> None:
             raise MediaError(f"{path}: is a directory; give a media file")
         if not path.exists():
             raise MediaError(f"{path}: no such file; check the path")
-        if path.is_file() and path.stat().st_size == 0:
+        if not path.is_file():
+            raise MediaError(
+                f"{path}: is a pipe or a device, and media are read several times; give a file, "
+                "to which the program before the pipe writes"
+            )
+        if path.stat().st_size == 0:
             raise MediaError(f"{path}: the file is empty; give a media file")
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
@@ -73,8 +81,21 @@ def open_input(path: Path | str) -> InputContainer:
     return container
 
 
+def find_audio(container: InputContainer) -> AudioStream | None:
+    """Return the first audio stream that is marked as default, or else the first; None if none."""
+    return _default_stream(list(container.streams.audio))
+
+
+def _default_stream(streams: list[_StreamT]) -> _StreamT | None:
+    default = av.stream.Disposition.default
+    marked = [stream for stream in streams if stream.disposition & default]
+    return next(iter(marked or streams), None)
+
+
 def find_video(container: InputContainer, path: Path | str) -> VideoStream | None:
-    """Return the first video or image stream that is not cover art; None if there is none.
+    """Return the default video or image stream that is not cover art; None if there is none.
+
+    The default stream is the first that is marked as such, or else the first of all.
 
     Raises:
         MediaError: the frames have more than `MAX_PIXELS` or no size, or are tiles of one image.
@@ -87,7 +108,9 @@ def find_video(container: InputContainer, path: Path | str) -> VideoStream | Non
         raise MediaError(
             f"{path}: a tiled HEIF image, which is not supported; convert it to JPEG or PNG"
         )
-    width, height = streams[0].codec_context.width, streams[0].codec_context.height
+    stream = _default_stream(streams)
+    assert stream is not None
+    width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
         raise MediaError(
             f"{path}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read, scale it down"
@@ -98,8 +121,8 @@ def find_video(container: InputContainer, path: Path | str) -> VideoStream | Non
             "give an intact and smaller file"
         )
     # The decoder must check the limit too, as the size in the header may be wrong.
-    streams[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    return streams[0]
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
 
 
 def is_still(container: InputContainer, stream: VideoStream | None, path: Path | str) -> bool:
@@ -124,7 +147,7 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
     """
     end_s, num_frames = Fraction(0), 0
     exact = container.format.name.split(",")[0] in _EXACT_FORMATS
-    decoder: Any = _alpha_decoder(stream) or stream.codec_context
+    decoder: Any = alpha_decoder(stream) or stream.codec_context
     try:
         for packet in container.demux():
             end_s = max(end_s, _end_s(packet, container))
@@ -152,7 +175,7 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
         raise _truncated(path, end_s, container, "the rest is missing")
 
 
-def _alpha_decoder(stream: Stream) -> CodecContext | None:
+def alpha_decoder(stream: Stream) -> CodecContext | None:
     """Return a libvpx decoder for a VP8 or VP9 stream with alpha; None for other streams.
 
     FFmpeg's own decoders ignore the alpha channel.

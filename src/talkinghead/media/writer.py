@@ -1,77 +1,81 @@
-"""Atomic writing of media files: MP4 (H.264 and AAC) as a stream, PNG and JPEG."""
+"""Atomic writing of media files: videos as a stream, PNG and JPEG."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace
 
-from talkinghead.errors import MediaError, UsageError
+from talkinghead.errors import MediaError
 from talkinghead.media.atomic_file import atomic_path, unwritable
-from talkinghead.media.audio_decoding import mono_frame
+from talkinghead.media.encoding.audio_track import EncodedTrack
+from talkinghead.media.encoding.frame_conversion import UNBIASED, FrameConverter
+from talkinghead.media.encoding.image_sequence import ImageSequenceWriter
+from talkinghead.media.encoding.output_formats import IMAGE_SUFFIXES, output_format
+from talkinghead.media.encoding.patched_image import PatchedImage
+from talkinghead.media.encoding.stream_copy import CopiedStreams, KeptContent, StreamCopier
+from talkinghead.media.encoding.video_encoder import MAX_CRF, choose_encoder
+from talkinghead.media.encoding.video_track import GIFTrack, VideoTrack, YUVTrack
 from talkinghead.media.image import ColourTags
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import EncodeOptions, FloatArray, UInt8Array
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
     from av.packet import Packet
-    from av.video.stream import VideoStream
 
-__all__ = ["VideoWriter", "atomic_path", "write_image"]
+log = logging.getLogger(__name__)
 
-_AAC_RATES = {
-    *(96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000),
-    *(22_050, 16_000, 12_000, 11_025, 8_000, 7_350),
-}
-_FALLBACK_RATE = 48_000
-_MP4_SUFFIXES = (".mp4", ".m4v", "")
+__all__ = ["OutputWriter", "VideoWriter", "atomic_path", "open_writer", "write_image"]
+
 # Tags that MP4 supports. MP4 drops all other tags silently, so those are written into the comment.
 _MP4_KEYS = {
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
     *("copyright", "grouping", "description", "synopsis", "show", "lyrics", "keywords"),
     "encoding_tool",
 }
-# Without ACCURATE_RND, swscale rounds down, which darkens images by up to one level.
-_UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 
 
 class VideoWriter:
-    """Context manager that writes an MP4 file (H.264 and AAC, with the index first).
+    """Context manager that writes a video file; the suffix of its name selects the container.
 
-    On exit the file is put in place; on any exception, KeyboardInterrupt included, no file is left.
-    Audio and video may be written in any order and in chunks of any size; both start at time 0 and
-    are interleaved.
-
-    Even sizes are written as yuv420p, which plays everywhere. Odd sizes need yuv444p ("High
-    4:4:4"), which FFmpeg, VLC and Chrome play, but hardware decoders and QuickTime do not.
+    MP4 and MOV (H.264 and AAC, with the index first), Matroska (the same codecs), WebM (VP9 and
+    Opus), and GIF. On exit the file is put in place; on any exception, KeyboardInterrupt included,
+    no file is left. Audio and video may be written in any order and in chunks of any size; both
+    start at time 0 and are interleaved.
 
     Args:
         path: the file; its folder is created when missing.
-        width: width in pixels.
-        height: height in pixels.
+        width: width of the images in pixels. With pix_fmt yuv420p, an odd width or height is
+            increased by 1, by repetition of the last column or row.
+        height: height of the images in pixels.
         fps: frames per second; frame n is shown at n / fps unless `write` gets a time.
-        sample_rate: audio sample rate in Hz, or None for no audio. Rates that AAC does not support
-            are resampled to 48 kHz.
+        sample_rate: audio sample rate in Hz, or None for no audio. Rates that the codec does not
+            support are resampled to 48 kHz.
+        layout: FFmpeg's name of the channel layout of the audio.
         crf: see `EncodeOptions`.
         preset: see `EncodeOptions`.
+        pix_fmt: see `EncodeOptions`.
+        encoder: see `EncodeOptions`.
         metadata: tags (title, artist, comment, ...); tags that MP4 does not support are written
             into the comment as `key=value`.
         colour: colour conversion and tags; limited BT.709 by default.
         seal: called with the finished temporary file and the target path before the file is put in
             place, for example to sign it.
+        audio: audio of a file that is copied without encoding, in place of `write_audio`.
+        kept: further content of another video.
 
     Raises:
-        UsageError: the file name has a suffix other than .mp4 and .m4v.
-        MediaError: bad size, rate, crf or preset; on entering, the file cannot be written.
+        UsageError: the suffix selects no format, or the encoder or preset is unknown.
+        MediaError: bad size, rate or crf; on entering, the file cannot be written.
 
     Example:
         >>> with VideoWriter("out.mp4", 512, 512, Fraction(25), 16_000) as writer:
@@ -87,56 +91,63 @@ class VideoWriter:
         fps: Fraction,
         sample_rate: int | None,
         *,
+        layout: str = "mono",
         crf: int = EncodeOptions.crf,
         preset: str = EncodeOptions.preset,
+        pix_fmt: str = EncodeOptions.pix_fmt,
+        encoder: str = EncodeOptions.encoder,
         metadata: Mapping[str, str] | None = None,
         colour: ColourTags | None = None,
         seal: Callable[[Path, Path], None] | None = None,
+        audio: CopiedStreams | None = None,
+        kept: KeptContent | None = None,
     ) -> None:
         self.path = Path(path)
         self.width, self.height = int(width), int(height)
-        self.fps, self.sample_rate = Fraction(fps), sample_rate
+        self.fps, self.sample_rate, self.layout = Fraction(fps), sample_rate, layout
         is_bad_rate = self.fps <= 0 or (sample_rate is not None and sample_rate <= 0)
         if min(self.width, self.height) < 2 or is_bad_rate:
             raise MediaError(
                 f"{path}: cannot write {width} x {height} pixels at {fps} frames/s, "
                 f"audio at {sample_rate} Hz; sizes must be at least 2, rates positive"
             )
-        if self.path.suffix.lower() not in _MP4_SUFFIXES:
-            raise UsageError(
-                f"{path}: only MP4 can be written: give a name that ends in .mp4 or .m4v"
-            )
-        if not 0 <= crf <= 51:
-            raise MediaError(f"{path}: crf is {crf}; it must be from 0 (lossless) to 51")
-        self._options = {"crf": str(crf), "preset": preset}
-        self._metadata = _mp4_metadata(metadata or {})
+        if not 0 <= crf <= MAX_CRF:
+            raise MediaError(f"{path}: crf is {crf}; it must be from 0 (lossless) to {MAX_CRF}")
+        self._output = output_format(path)
         self._colour = colour or ColourTags()
+        self._convert = FrameConverter(self.width, self.height, pix_fmt, self._colour)
+        self._encoder = None
+        if self._output.video_codec != "gif":
+            self._encoder = choose_encoder(self._output, encoder, crf, preset)
+        self._copied_audio, self._kept = audio, kept or KeptContent()
+        is_mp4 = self._output.muxer in {"mp4", "mov"}
+        tags = {**self._kept.metadata, **(metadata or {})}
+        self._metadata = _mp4_metadata(tags) if is_mp4 else tags
         self._seal = seal
         self._stack = ExitStack()
-        self._reformatter = VideoReformatter()
         # Time base in which frames at the constant rate have integer timestamps. Other times are
         # rounded by less than 11 microseconds.
         self._ticks_per_s = self.fps.numerator * max(1, -(-90_000 // self.fps.numerator))
         self._step = int(self._ticks_per_s / self.fps)
         self._next_pts = 0
-        self._num_samples = 0
         self._audio_packets: deque[Packet] = deque()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._temporary = stack.enter_context(atomic_path(self.path))
             with self._reported():
-                # By default, the durations of reordered frames are rounded to milliseconds.
-                unit = {"movie_timescale": str(self._ticks_per_s)}
-                options = {"movflags": "+faststart", **unit}
-                file = f"file:{self._temporary}"
-                self._container = av.open(file, "w", format="mp4", options=options)
+                file, muxer = f"file:{self._temporary}", self._output.muxer
+                self._container = av.open(file, "w", format=muxer, options=self._muxer_options())
                 stack.callback(self._close_quietly)
                 self._container.metadata.update(self._metadata)
                 self._video = self._add_video()
-                self._audio = self._add_audio() if self.sample_rate else None
+                self._audio = self._add_audio()
+                self._copiers = list(self._add_copiers(stack))
+                if self._kept.chapters:
+                    self._container.set_chapters(list(self._kept.chapters))
                 self._container.start_encoding()
             self._stack = stack.pop_all()
+        self._log_changes()
         return self
 
     def __exit__(
@@ -151,19 +162,20 @@ class VideoWriter:
         else:
             self._stack.__exit__(kind, error, trace)
 
-    def write(self, image: UInt8Array, time_s: Fraction | None = None) -> None:
+    def write(self, image: UInt8Array | PatchedImage, time_s: Fraction | None = None) -> None:
         """Append a frame.
 
         Args:
-            image: uint8 [height, width, 3] RGB.
+            image: uint8 [height, width, 3] RGB, or a patched image of this size.
             time_s: presentation time; one frame after the previous one if None.
 
         Raises:
             MediaError: wrong shape or type, a time that does not rise, or a full disk.
         """
-        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+        pixels = image.base if isinstance(image, PatchedImage) else image
+        if pixels.shape != (self.height, self.width, 3) or pixels.dtype != np.uint8:
             raise MediaError(
-                f"{self.path}: got an image of {image.dtype} {image.shape}, "
+                f"{self.path}: got an image of {pixels.dtype} {pixels.shape}, "
                 f"needs uint8 ({self.height}, {self.width}, 3)"
             )
         pts = self._next_pts
@@ -173,62 +185,76 @@ class VideoWriter:
             raise MediaError(
                 f"{self.path}: got a frame for {time_s} s, which is not after the previous one"
             )
-        frame = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
-            format=self._video.codec_context.pix_fmt,
-            dst_colorspace=self._colour.matrix,
-            dst_color_range=self._colour.range,
-            interpolation=_UNBIASED,
-            threads=1,
-        )
-        frame.pts, frame.time_base, frame.duration = pts, Fraction(1, self._ticks_per_s), self._step
         self._next_pts = pts + self._step
         with self._reported():
-            self._mux_video(self._video.encode(frame))
+            self._mux_video(self._video.encode(image, pts, self._step))
 
     def write_audio(self, samples: FloatArray) -> None:
-        """Append mono audio, float32 [num_samples]; values outside [-1, 1] are clipped.
+        """Append audio; values outside [-1, 1] are clipped. A GIF ignores audio.
+
+        Args:
+            samples: float32 [num_samples] for mono, or [channels, num_samples].
 
         Raises:
-            MediaError: the writer has no sample rate, the samples are not one row of finite
-                numbers, or the disk is full.
+            MediaError: the writer has no sample rate, the samples are not finite numbers or have
+                another shape, or the disk is full.
         """
+        if not self._output.has_audio and self.sample_rate:
+            return
         if self._audio is None:
             raise MediaError(
                 f"{self.path}: got audio, but no sample rate was given; give a sample rate"
             )
-        if samples.ndim != 1 or not np.isfinite(samples).all():
+        channels = samples[None] if samples.ndim == 1 else samples
+        num_channels = av.AudioLayout(self.layout).nb_channels
+        is_fitting = channels.ndim == 2 and len(channels) == num_channels
+        if not is_fitting or not np.isfinite(channels).all():
+            rows = "one row" if num_channels == 1 else f"{num_channels} rows"
             raise MediaError(
-                f"{self.path}: got audio of shape {samples.shape}, needs one row of finite samples"
+                f"{self.path}: got audio of shape {samples.shape}, needs {rows} of finite samples"
             )
-        if not len(samples):
-            return
-        frame = mono_frame(np.clip(samples, -1, 1), self.sample_rate or 0)
-        frame.pts, frame.time_base = self._num_samples, Fraction(1, self.sample_rate or 1)
-        self._num_samples += len(samples)
-        with self._reported():
-            self._audio_packets.extend(self._audio.encode(frame))
+        if channels.shape[1]:
+            with self._reported():
+                self._audio_packets.extend(self._audio.encode(np.clip(channels, -1, 1)))
 
-    def _add_video(self) -> VideoStream:
-        stream = self._container.add_stream("libx264", rate=self.fps, options=self._options)
-        context = stream.codec_context
-        stream.width, stream.height = self.width, self.height
-        stream.pix_fmt = "yuv444p" if self.width % 2 or self.height % 2 else "yuv420p"
-        context.time_base = stream.time_base = Fraction(1, self._ticks_per_s)
-        context.colorspace, context.color_range = self._colour.matrix, self._colour.range
-        context.color_primaries = self._colour.primaries
-        context.color_trc = self._colour.transfer
-        return stream
+    def _muxer_options(self) -> dict[str, str]:
+        if self._output.muxer not in {"mp4", "mov"}:
+            return {}
+        # By default, the durations of reordered frames are rounded to milliseconds.
+        return {"movflags": "+faststart", "movie_timescale": str(self._ticks_per_s)}
 
-    def _add_audio(self) -> AudioStream:
-        rate = self.sample_rate if self.sample_rate in _AAC_RATES else _FALLBACK_RATE
-        # The default AAC coder takes twice as long and gives no better quality.
-        options = {"aac_coder": "fast"}
-        stream = self._container.add_stream("aac", rate=rate, layout="mono", options=options)
-        # The limit of AAC is 6144 bits per frame of 1024 samples, that is 6 bits per sample. At low
-        # sample rates this is less than 128 kbit/s.
-        stream.codec_context.bit_rate = min(128_000, 6 * rate)
-        return stream
+    def _add_video(self) -> VideoTrack:
+        container, ticks_per_s = self._container, self._ticks_per_s
+        if self._encoder is None:
+            return GIFTrack(container, self.width, self.height, self.fps, ticks_per_s)
+        return YUVTrack(
+            container, self._encoder, self._convert, self.fps, ticks_per_s, self._colour
+        )
+
+    def _add_audio(self) -> EncodedTrack | None:
+        codec = self._output.audio_codec
+        if codec is None or self._copied_audio is not None or not self.sample_rate:
+            return None
+        return EncodedTrack(self._container, codec, self.sample_rate, self.layout)
+
+    def _add_copiers(self, stack: ExitStack) -> Iterator[StreamCopier]:
+        """Add the copied streams to the container: the audio first, as players choose the first."""
+        for copied in (self._copied_audio, self._kept.streams):
+            if copied is not None and self._output.has_audio:
+                copier = StreamCopier(self._container, copied)
+                stack.callback(copier.close)
+                yield copier
+
+    def _log_changes(self) -> None:
+        width, height = self._convert.width, self._convert.height
+        if self._encoder is not None and (width, height) != (self.width, self.height):
+            log.info(
+                "%s: %d x %d pixels are written as %d x %d, as most players need even sizes; "
+                "pix_fmt=yuv444p keeps the size",
+                *(self.path, self.width, self.height, width, height),
+            )
+        if not self._output.has_audio and self.sample_rate:
+            log.info("%s: a GIF has no audio", self.path)
 
     def _mux_video(self, packets: list[Packet]) -> None:
         for packet in packets:
@@ -237,17 +263,23 @@ class VideoWriter:
             # audio and video.
             while self._audio_packets and _decode_time_s(self._audio_packets[0]) <= time_s:
                 self._container.mux_one(self._audio_packets.popleft())
+            for copier in self._copiers:
+                for copied in copier.packets_until(time_s):
+                    self._container.mux_one(copied)
             self._container.mux_one(packet)
 
     def _finish(self) -> None:
         if not self._next_pts:
             raise MediaError(f"{self.path}: no frame was written; give at least one")
         with self._reported():
-            self._mux_video(self._video.encode(None))
-            if self._audio is not None and self._num_samples:
-                self._audio_packets.extend(self._audio.encode(None))
+            self._mux_video(self._video.flush())
+            if self._audio is not None:
+                self._audio_packets.extend(self._audio.flush())
             for packet in self._audio_packets:
                 self._container.mux_one(packet)
+            for copier in self._copiers:
+                for packet in copier.packets_until(Fraction(self._next_pts, self._ticks_per_s)):
+                    self._container.mux_one(packet)
             self._container.close()
         if self._seal:
             self._seal(self._temporary, self.path)
@@ -264,6 +296,30 @@ class VideoWriter:
             raise unwritable(self.path, error) from error
 
 
+OutputWriter: TypeAlias = VideoWriter | ImageSequenceWriter
+"""A writer of a video or of an image sequence."""
+
+
+def open_writer(
+    path: Path | str,
+    width: int,
+    height: int,
+    fps: Fraction,
+    sample_rate: int | None,
+    **options: Any,
+) -> OutputWriter:
+    """Return a writer for a video or, if the name contains a number, for an image sequence.
+
+    The arguments are those of `VideoWriter`; an image sequence ignores the options.
+
+    Raises:
+        UsageError: the suffix selects no format, or the encoder or preset is unknown.
+    """
+    if output_format(path).video_codec == "image":
+        return ImageSequenceWriter(path, width, height, write_image)
+    return VideoWriter(path, width, height, fps, sample_rate, **options)
+
+
 def write_image(path: Path | str, image: UInt8Array) -> None:
     """Write a PNG or a high-quality JPEG file.
 
@@ -275,7 +331,7 @@ def write_image(path: Path | str, image: UInt8Array) -> None:
         MediaError: another suffix, shape or type, or the file cannot be written.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in {".png", ".jpg", ".jpeg"}:
+    if suffix not in IMAGE_SUFFIXES:
         raise MediaError(f"{path}: images are written as .png or .jpg; change the file name")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise MediaError(
@@ -292,7 +348,7 @@ def write_image(path: Path | str, image: UInt8Array) -> None:
             format="yuvj444p",
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.JPEG,
-            interpolation=_UNBIASED,
+            interpolation=UNBIASED,
         )
     frame.pts = 0
     data = b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from talkinghead.concurrency import ExclusiveUse
+from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.types import UInt8Array
 
@@ -50,7 +51,7 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["
     """
 
     def __init__(
-        self, frames: Generator[tuple[UInt8Array, Fraction, bool]], source: FaceSource
+        self, frames: Generator[tuple[PatchedImage, Fraction, bool]], source: FaceSource
     ) -> None:
         self._frames = frames
         self._use = ExclusiveUse("the prediction", "make one prediction per caller")
@@ -60,6 +61,18 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["
         self.num_frames = self.num_frames_without_face = 0
 
     def __next__(self) -> tuple[UInt8Array, Fraction]:
+        image, time_s = self._next_patched()
+        return image.to_array(), time_s
+
+    def patched(self) -> Iterator[tuple[PatchedImage, Fraction]]:
+        """Yield the remaining frames as patched images; those of a photo share their base."""
+        while True:
+            try:
+                yield self._next_patched()
+            except StopIteration:
+                return
+
+    def _next_patched(self) -> tuple[PatchedImage, Fraction]:
         with self._use:
             image, time_s, has_face = next(self._frames)
             self.num_frames += 1

@@ -10,8 +10,10 @@ from helpers.media_files import file_names, quadrants, smooth, tone
 from PIL import Image
 
 from talkinghead.errors import MediaError, UsageError
+from talkinghead.media.audio_decoding import stream_channels
+from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.media.reader import probe, read_audio, read_image, read_video
-from talkinghead.media.writer import VideoWriter, write_image
+from talkinghead.media.writer import VideoWriter, open_writer, write_image
 
 RATE = 16_000
 FPS = Fraction(25)
@@ -21,7 +23,7 @@ FRAME = np.zeros((16, 16, 3), np.uint8)
 def write(path, images, fps=FPS, audio=None, sample_rate=None, **options):
     """Write a video of images of one size."""
     height, width, _ = images[0].shape
-    with VideoWriter(path, width, height, fps, sample_rate, **options) as writer:
+    with open_writer(path, width, height, fps, sample_rate, **options) as writer:
         if audio is not None:
             writer.write_audio(audio)
         for image in images:
@@ -30,24 +32,121 @@ def write(path, images, fps=FPS, audio=None, sample_rate=None, **options):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "pix_fmt"), [(47, 64, "yuv444p"), (33, 71, "yuv444p"), (98, 64, "yuv420p")]
+    ("size", "options", "pix_fmt", "written"),
+    [
+        ((98, 64), {}, "yuv420p", (98, 64)),
+        ((47, 64), {}, "yuv420p", (48, 64)),
+        ((33, 71), {}, "yuv420p", (34, 72)),
+        ((33, 71), {"pix_fmt": "yuv444p"}, "yuv444p", (33, 71)),
+    ],
 )
-def test_written_video_has_the_size_of_the_images(tmp_path, height, width, pix_fmt):
-    images = [smooth(height, width, index / 5) for index in range(5)]
-    path = write(tmp_path / "a.mp4", [image[::-1, ::-1] for image in images])  # not contiguous
-    assert (probe(path).width, probe(path).height) == (width, height)
+def test_odd_sizes_are_padded_to_even_sizes_or_kept_on_request(
+    tmp_path, caplog, size, options, pix_fmt, written
+):
+    caplog.set_level("INFO")
+    images = [smooth(*size, index / 5)[::-1, ::-1] for index in range(5)]  # Not contiguous.
+    path = write(tmp_path / "a.mp4", images, **options)
+    assert (probe(path).height, probe(path).width) == written
     assert not probe(path).has_audio
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         assert (context.name, context.pix_fmt) == ("h264", pix_fmt)
-    assert np.abs(read_image(path).astype(int) - images[0][::-1, ::-1]).mean() < 3
+        profile, level = context.extradata[1], context.extradata[3]
+    assert (profile == 100) is (pix_fmt == "yuv420p")  # 100 is High.
+    assert level <= 51
+    assert np.abs(read_image(path)[: size[0], : size[1]].astype(int) - images[0]).mean() < 3
+    assert ("even sizes" in caplog.text) is (written != size)
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.png"])
-def test_other_containers_than_mp4_are_refused(tmp_path, name):
-    with pytest.raises(UsageError, match="only MP4 can be written"):
+@pytest.mark.parametrize("name", ["a.avi", "a.wav", "a.png"])
+def test_formats_that_cannot_be_written_are_refused(tmp_path, name):
+    with pytest.raises(UsageError, match=r"\.mp4"):
         write(tmp_path / name, [FRAME])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "muxer", "codecs"),
+    [
+        ("a.mp4", "mov,mp4,m4a,3gp,3g2,mj2", ["h264", "aac"]),
+        ("a.mov", "mov,mp4,m4a,3gp,3g2,mj2", ["h264", "aac"]),
+        ("a.mkv", "matroska,webm", ["h264", "aac"]),
+        ("a.webm", "matroska,webm", ["vp9", "opus"]),
+        ("a.gif", "gif", ["gif"]),
+    ],
+)
+def test_containers_have_their_codecs_times_and_audio(tmp_path, name, muxer, codecs):
+    images = [smooth(48, 64, index / 30) for index in range(30)]
+    audio = np.stack([tone(1.2, 48_000), np.zeros(57_600, np.float32)])
+    tags = {"comment": "made up", "job": "12"}
+    options = {"layout": "stereo", "metadata": tags, "crf": 10}
+    path = write(tmp_path / name, images, FPS, audio, 48_000, **options)
+    info = probe(path)
+    assert (info.width, info.height, info.fps) == (64, 48, 25)
+    with av.open(str(path)) as container:
+        assert container.format.name == muxer
+        names = [stream.codec_context.name for stream in container.streams]
+        assert [name.removeprefix("lib") for name in names] == codecs
+        comment = {k.lower(): v for k, v in container.metadata.items()}.get("comment", "")
+        assert comment.startswith("made up") is (name != "a.gif")
+        if name == "a.mov":
+            assert container.metadata["major_brand"].strip() == "qt"
+        for stream in container.streams.audio:
+            assert (stream.codec_context.layout.name, stream.sample_rate) == ("stereo", 48_000)
+    frames = list(read_video(path))
+    assert [frame.time_s for frame in frames] == [n / FPS for n in range(30)]
+    tolerance = 12 if name == "a.gif" else 4
+    assert np.abs(frames[20].image.astype(int) - images[20]).mean() < tolerance
+    if info.has_audio:
+        left, right = np.concatenate(list(stream_channels(path)), axis=1)
+        assert abs(len(left) / 48_000 - 1.2) < 0.03
+        assert np.abs(left[4800:48_000] - audio[0, 4800:48_000]).max() < 0.05
+        assert np.abs(right).max() < 0.01
+
+
+def test_still_background_of_a_gif_does_not_flicker(tmp_path):
+    images = [smooth(48, 64) for _ in range(60)]
+    for number, image in enumerate(images):
+        image[20:30, 20:40] = 4 * number
+    path = write(tmp_path / "a.gif", images, Fraction(100))
+    found = [frame.image.astype(int) for frame in read_video(path)]
+    assert len(found) == 30  # Browsers show at most 50 images per second.
+    assert all(np.array_equal(image[:16], found[0][:16]) for image in found)
+
+
+def test_image_sequence_is_numbered_and_complete_or_absent(tmp_path):
+    images = [smooth(48, 63, index / 12) for index in range(12)]
+    with open_writer(tmp_path / "new" / "f_%03d.png", 63, 48, FPS, RATE, crf=1) as writer:
+        for image in images:
+            writer.write(image, None)
+        writer.write_audio(tone(1, RATE))
+    found = sorted((tmp_path / "new").iterdir())
+    assert [path.name for path in found] == [f"f_{n:03}.png" for n in range(1, 13)]
+    assert all(np.array_equal(read_image(p), i) for p, i in zip(found, images, strict=True))
+    with pytest.raises(MediaError, match="got an image of shape"):
+        write(tmp_path / "other" / "%d.jpg", [images[0], FRAME])
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_patched_images_equal_whole_images(tmp_path):
+    base = smooth(48, 64)
+    patches = [Patch(9, 11, np.full((8, 10, 3), 9 * n, np.uint8)) for n in range(20)]
+    images = [PatchedImage(base).with_patch(patch) for patch in patches]
+    paths = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    for path, content in zip(paths, (images, [i.to_array() for i in images]), strict=True):
+        with VideoWriter(path, 64, 48, FPS, None) as writer:
+            for image in content:
+                writer.write(image)
+    for a, b in zip(*map(read_video, paths), strict=True):
+        assert np.abs(a.image.astype(int) - b.image).max() < 12
+        assert np.abs(a.image.astype(int) - b.image).mean() < 1
+
+
+def test_pcm_layouts_that_aac_lacks_become_stereo(tmp_path):
+    audio = np.stack([tone(1, RATE)] * 3)
+    path = write(tmp_path / "a.mp4", [FRAME] * 25, FPS, audio, RATE, layout="2.1")
+    with av.open(str(path)) as container:
+        assert container.streams.audio[0].codec_context.layout.name == "stereo"
 
 
 @pytest.mark.parametrize("fps", [FPS, Fraction(30_000, 1001), Fraction(15, 2)])

@@ -12,7 +12,7 @@ Shape suffixes: H and W are the image's, h and w the region's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -43,6 +43,8 @@ class MouthRegion:
         radius: distance from the ellipse's centre, 1 at its edge, float32 [h, w].
         visibility: 1 where the mouth is visible, 0 where it is occluded, float32 [h, w]; None if
             all of it is visible.
+        origin_xy: column and row, in the frame, of the first pixel of the image that `rows` and
+            `columns` refer to; not (0, 0) for a part of a frame.
     """
 
     rows: slice
@@ -51,6 +53,7 @@ class MouthRegion:
     box_to_image: FloatArray
     radius: FloatArray
     visibility: FloatArray | None = None
+    origin_xy: tuple[int, int] = (0, 0)
 
     @property
     def side_px(self) -> float:
@@ -60,6 +63,17 @@ class MouthRegion:
     def crop(self, image: UInt8Array) -> UInt8Array:
         """Return a view of the region in an image, uint8 [h, w, 3]."""
         return image[self.rows, self.columns]
+
+    def alone(self) -> MouthRegion:
+        """Return this region relative to an image that contains only the region."""
+        x, y = self.columns.start, self.rows.start
+        return replace(
+            self,
+            rows=slice(0, self.rows.stop - y),
+            columns=slice(0, self.columns.stop - x),
+            box_to_image=self.box_to_image - np.array([[0, 0, x], [0, 0, y]], np.float32),
+            origin_xy=(self.origin_xy[0] + x, self.origin_xy[1] + y),
+        )
 
     def polygon_mask(self, polygon: FloatArray) -> FloatArray:
         """Return a soft mask, float32 [h, w] in [0, 1], of a convex polygon [P, 2] in pixels."""

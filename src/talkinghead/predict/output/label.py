@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from talkinghead.errors import UsageError
+from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.types import FloatArray, UInt8Array
 
 # Letter height as a fraction of image height, and maximum width as a fraction of image width.
@@ -52,11 +53,14 @@ class Label:
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
         """Return a copy of the image with the label: uint8 [height, width, 3] RGB."""
+        return self.draw(PatchedImage(image)).to_array()
+
+    def draw(self, image: PatchedImage) -> PatchedImage:
+        """Return the image with the label as a further patch."""
         height, width = self.shape
-        labelled = image.copy()
-        corner = labelled[:height, :width]
-        corner[:] = np.rint(corner * self._keep + self._add)
-        return labelled
+        corner = image.crop(slice(0, height), slice(0, width))
+        labelled = np.rint(corner * self._keep + self._add).astype(np.uint8)
+        return image.with_patch(Patch(0, 0, labelled))
 
 
 def _draw(text: str, height: int) -> FloatArray:

@@ -2,51 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
 from talkinghead.errors import UsageError
-from talkinghead.media.timing import num_frames_for, samples_to_seconds, seconds_to_samples
-from talkinghead.media.writer import VideoWriter
-from talkinghead.predict.audio.audio_source import Speech
+from talkinghead.media.encoding.output_formats import output_format
+from talkinghead.media.encoding.stream_copy import KeptContent, kept_content
+from talkinghead.media.reader import is_image
+from talkinghead.media.timing import num_frames_for
+from talkinghead.media.writer import OutputWriter, open_writer
+from talkinghead.predict.audio.audio_source import Speech, SpeechInput
 from talkinghead.predict.output.label import Label
-from talkinghead.predict.prediction import Prediction
-from talkinghead.types import FloatArray
+from talkinghead.predict.output.provenance import Provenance
+from talkinghead.predict.output.soundtrack import Soundtrack, SoundtrackWriter
+from talkinghead.predict.prediction import Prediction, RenderReport
+from talkinghead.types import EncodeOptions
 
 Progress = Callable[[int, int], None]
 """Callback that takes the number of written frames and the number of all frames (0: unknown)."""
 
 
-def write_video(
+def write_prediction(
+    prediction: Prediction,
+    audio: SpeechInput,
+    output: Path,
+    *,
+    encode: EncodeOptions,
+    provenance: Provenance,
+    tags: Mapping[str, str],
+    progress: Progress | None = None,
+    video: Path | None = None,
+) -> RenderReport:
+    """Write a prediction and its audio to a file.
+
+    Args:
+        prediction: the frames.
+        audio: the speech of the prediction.
+        output: the file; its suffix selects the format.
+        encode: options of the encoder.
+        provenance: marks of AI generation.
+        tags: further metadata.
+        progress: called after each frame.
+        video: the source, if it is a video whose other tracks may be kept.
+    """
+    speech, target = Speech(audio), output_format(output)
+    soundtrack = Soundtrack(audio, speech, target, is_padded=prediction.video_s is not None)
+    kept = kept_content(video, target) if video and encode.keep_tracks else KeptContent()
+    comments = [kept.metadata.get("comment"), provenance.tags.get("comment")]
+    comment = "; ".join(filter(None, comments))
+    writer = open_writer(
+        output,
+        prediction.width,
+        prediction.height,
+        prediction.fps,
+        soundtrack.sample_rate,
+        layout=soundtrack.layout,
+        crf=encode.crf,
+        preset=encode.preset,
+        pix_fmt=encode.pix_fmt,
+        encoder=encode.encoder,
+        metadata={**provenance.tags, **({"comment": comment} if comment else {}), **tags},
+        colour=prediction.colour,
+        seal=provenance.seal,
+        audio=soundtrack.copied,
+        kept=kept,
+    )
+    with writer:
+        draw = Label(provenance.label, writer.width, writer.height) if provenance.label else None
+        duration_s = _write_frames(prediction, speech, soundtrack, writer, progress, draw)
+    unchanged = prediction.num_frames_without_face
+    return RenderReport(output, prediction.num_frames, unchanged, duration_s, prediction.fps)
+
+
+def _write_frames(
     prediction: Prediction,
     speech: Speech,
-    writer: VideoWriter,
+    soundtrack: Soundtrack,
+    writer: OutputWriter,
     progress: Progress | None,
-    label: str | None = None,
+    label: Label | None,
 ) -> Fraction:
     """Encode frames and audio as they arrive, and return the duration of the audio in seconds.
 
-    If `prediction.video_s` is set, the audio is padded with silence to the end of the video. The
-    text `label` is drawn into every frame.
+    If `prediction.video_s` is set, the audio is padded with silence to the end of the video.
     """
-    draw = Label(label, writer.width, writer.height) if label else None
     total, video_s = 0, prediction.video_s
     if speech.estimated_duration_s is not None:
         longest_s = max(speech.estimated_duration_s, video_s or Fraction(0))
         total = num_frames_for(longest_s, prediction.fps)
     end_s = Fraction(0)
-    with closing(speech.chunks(speech.sample_rate)) as samples:
-        track = _AudioTrack(writer, samples, speech.sample_rate)
-        for image, time_s in prediction:
+    with closing(soundtrack.chunks()) as chunks:
+        track = SoundtrackWriter(writer, soundtrack, chunks)
+        for image, time_s in prediction.patched():
             track.write_until(time_s)
             if video_s is not None:
                 track.pad_until(time_s)
             end_s = time_s + 1 / prediction.fps
-            writer.write(draw(image) if draw else image, time_s)
+            writer.write(label.draw(image) if label else image, time_s)
             if progress:
                 progress(prediction.num_frames, total)
         track.write_until(None)
@@ -55,35 +109,19 @@ def write_video(
     return track.duration_s
 
 
-class _AudioTrack:
-    """An audio track written slightly ahead of the frames, for players with small buffers."""
+def source_video(face: object) -> Path | None:
+    """Return the path of a face that is a video file; None for other faces."""
+    return Path(face) if isinstance(face, str | Path) and not is_image(face) else None
 
-    def __init__(
-        self, writer: VideoWriter, samples: Iterator[FloatArray], sample_rate: int
-    ) -> None:
-        self._writer, self._samples, self._sample_rate = writer, samples, sample_rate
-        self._num_samples = 0
 
-    @property
-    def duration_s(self) -> Fraction:
-        return samples_to_seconds(self._num_samples, self._sample_rate)
+def check_output(output: Path, provenance: Provenance, *inputs: object) -> None:
+    """Check the name of an output before any work.
 
-    def write_until(self, time_s: Fraction | None) -> None:
-        """Write the speech up to a time, or all remaining speech if the time is None."""
-        while time_s is None or self.duration_s <= time_s:
-            chunk = next(self._samples, None)
-            if chunk is None:
-                return
-            self._write(chunk)
-
-    def pad_until(self, time_s: Fraction) -> None:
-        """Write silence up to a time if the speech ends before that time."""
-        missing = seconds_to_samples(time_s, self._sample_rate) - self._num_samples
-        self._write(np.zeros(max(0, missing), np.float32))
-
-    def _write(self, chunk: FloatArray) -> None:
-        self._writer.write_audio(chunk)
-        self._num_samples += len(chunk)
+    Raises:
+        UsageError: the format cannot be written or signed, or the output is also an input.
+    """
+    provenance.check(output, output_format(output))
+    refuse_overwriting(output, *inputs)
 
 
 def refuse_overwriting(output: Path, *inputs: object) -> None:

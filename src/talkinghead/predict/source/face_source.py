@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from talkinghead.errors import FaceNotFoundError, MediaError
@@ -17,6 +18,7 @@ from talkinghead.media.image import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import PhotoFrames, video_frames
+from talkinghead.predict.source.playback import played_rate
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, UInt8Array
 
@@ -78,6 +80,8 @@ def open_face(
     """
     is_photo = isinstance(face, np.ndarray) or is_image(face)
     image = face if isinstance(face, np.ndarray) else read_image(face)
+    if is_photo and options.max_side is not None:
+        image = _scale_down(image, options.max_side)
     height, width = image.shape[:2]
     name = "the image" if isinstance(face, np.ndarray) else str(face)
     if max(height, width) > _MAX_SIDE:
@@ -90,7 +94,23 @@ def open_face(
         return FaceSource(photo, name, True, width, height, spec.fps, options)
     if options.pose is not None:
         log.warning("%s: pose has no effect on a video; it turns the head in a photo", name)
+    if options.has_expression:
+        log.warning(
+            "%s: emotion and expression have no effect on a video; they change the face in a photo",
+            name,
+        )
     info = probe(name)
     fps = info.fps or spec.fps
     play = partial(video_frames, Path(name), fps, detector, spec, options)
+    fps = played_rate(fps, options.min_fps)
     return FaceSource(play, name, False, width, height, fps, options, info.duration_s, info.colour)
+
+
+def _scale_down(image: UInt8Array, max_side: int) -> UInt8Array:
+    """Return an image whose longer side is at most `max_side`; scaled images have even sizes."""
+    height, width = image.shape[:2]
+    scale = Fraction(max_side, max(height, width))
+    if scale >= 1:
+        return image
+    size = (2 * max(1, round(width * scale / 2)), 2 * max(1, round(height * scale / 2)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

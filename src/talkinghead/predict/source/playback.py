@@ -1,37 +1,86 @@
-"""Decode a video's frames, and extend the video beyond its end."""
+"""Decode a video's frames, repeat frames that are shown for long, and extend the video."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import math
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, repeat
 from pathlib import Path
 
+import numpy as np
+
 from talkinghead.errors import MediaError
+from talkinghead.media.decoding.reverse_reader import FrameKey, read_backwards
 from talkinghead.media.reader import read_video
 from talkinghead.media.timing import round_half_up
 from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.types import UInt8Array
 
 # Maximum rounding error of frame times: the coarsest container format stores milliseconds.
 _ROUNDING_S = Fraction(1, 1000)
 _BLOCK_BYTES = 256 * 2**20
+# Placeholder in frames of which only the times are kept.
+_NO_IMAGE: UInt8Array = np.zeros((0, 0, 3), np.uint8)
 
 
-def play(path: Path, fps: Fraction, extend: str = "pingpong") -> Generator[SourceFrame]:
+def play(
+    path: Path, fps: Fraction, extend: str = "pingpong", min_fps: float = 0.0
+) -> Generator[SourceFrame]:
     """Yield a video's frames, then extend the video endlessly; `time_s` always increases.
 
-    `fps` is the nominal frame rate, and `SourceOptions` documents `extend`.
+    `fps` is the nominal frame rate. `SourceOptions` documents `extend` and `min_fps`.
 
     Raises:
         MediaError: the video has no frames, or cannot be read (possibly only during iteration).
     """
     time_s = Fraction(0)
+    divide = _FrameDivider(min_fps)
     with closing(_repeat_video(path, fps, extend)) as frames:
         for frame in frames:
-            yield replace(frame, time_s=time_s)
-            time_s += frame.duration_s
+            for part in divide(frame):
+                yield replace(part, time_s=time_s)
+                time_s += part.duration_s
+
+
+def played_rate(fps: Fraction, min_fps: float) -> Fraction:
+    """Return the nominal frame rate at which `play` plays a video: a multiple of its own rate."""
+    return fps * max(1, math.ceil(Fraction(min_fps) / fps))
+
+
+class _FrameDivider:
+    """A function that repeats frames so that none is longer than 1 / `min_fps`; 0 is no limit.
+
+    The parts of a long frame are as long as the frames before, as far as possible: a video at 25
+    frames/s that holds an image for a second gets 25 frames.
+    """
+
+    def __init__(self, min_fps: float) -> None:
+        self._longest_s = 1 / Fraction(min_fps) if min_fps > 0 else None
+        self._usual_s = self._longest_s
+
+    def __call__(self, frame: SourceFrame) -> Iterator[SourceFrame]:
+        duration_s = frame.duration_s
+        if self._longest_s is None or self._usual_s is None:
+            yield frame
+            return
+        if duration_s <= self._longest_s + _ROUNDING_S:
+            # A single short frame, as in damaged files, must not give thousands of parts.
+            self._usual_s = min(max(duration_s, self._longest_s / 3), self._longest_s)
+            yield frame
+            return
+        least = math.ceil((duration_s - _ROUNDING_S) / self._longest_s)
+        num_parts = max(least, round_half_up(duration_s / self._usual_s))
+        part_s = duration_s / num_parts
+        for number in range(num_parts):
+            yield replace(
+                frame,
+                duration_s=part_s,
+                file_time_s=frame.file_time_s + number * part_s,
+                starts_shot=frame.starts_shot and number == 0,
+            )
 
 
 def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFrame]:
@@ -39,22 +88,25 @@ def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFra
 
     If `extend` is "pingpong", the first and the last frame are not repeated.
     """
-    num_frames = 0
+    # The times and keys of the frames, 100 bytes each, make backward playback possible.
+    played: list[SourceFrame] = []
+    keys: list[FrameKey] = []
+    shape: tuple[int, ...] = ()
     last: SourceFrame | None = None
-    for last in decode_frames(path, fps):
+    for last in decode_frames(path, fps, keys):
+        shape = last.image.shape
+        played.append(replace(last, image=_NO_IMAGE, is_extension=True))
         yield last
-        num_frames += 1
     if last is None:
         raise MediaError(
             f"{path}: no frame could be decoded; expected at least one: use another video"
         )
-    if extend == "hold" or num_frames == 1:
+    if extend == "hold" or len(played) == 1:
         yield from repeat(replace(last, duration_s=1 / fps, is_extension=True))
-    block = max(1, _BLOCK_BYTES // last.image.nbytes)
     del last
     while True:
         if extend == "pingpong":
-            yield from _backwards(path, fps, num_frames - 1, block)
+            yield from _backwards(path, fps, played, keys, shape)
         with closing(decode_frames(path, fps)) as frames:
             for index, frame in enumerate(frames):
                 is_cut = extend == "loop" and index == 0
@@ -62,11 +114,24 @@ def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFra
                     yield replace(frame, is_extension=True, starts_shot=is_cut)
 
 
-def _backwards(path: Path, fps: Fraction, stop: int, block: int) -> Iterator[SourceFrame]:
-    """Yield the frames of a video in reverse order, from `stop - 1` down to 0.
+def _backwards(
+    path: Path,
+    fps: Fraction,
+    played: Sequence[SourceFrame],
+    keys: Sequence[FrameKey],
+    shape: tuple[int, ...],
+) -> Iterator[SourceFrame]:
+    """Yield the frames of a video in reverse order, from the last but one to the first.
 
-    Decoders only run forwards, so the video is decoded once per block; one block is in memory.
+    Where the file permits no exact seeking, the video is decoded from its start once per block of
+    frames.
     """
+    stop = len(played) - 1
+    with closing(read_backwards(path, keys, stop, shape)) as images:
+        for image in images:
+            stop -= 1
+            yield replace(played[stop], image=image)
+    block = max(1, _BLOCK_BYTES // math.prod(shape))
     while stop > 0:
         start = max(0, stop - block)
         with closing(decode_frames(path, fps)) as frames:
@@ -75,14 +140,18 @@ def _backwards(path: Path, fps: Fraction, stop: int, block: int) -> Iterator[Sou
         stop = start
 
 
-def decode_frames(path: Path, fps: Fraction) -> Generator[SourceFrame]:
-    """Yield the frames of a video once.
+def decode_frames(
+    path: Path, fps: Fraction, keys: list[FrameKey] | None = None
+) -> Generator[SourceFrame]:
+    """Yield the frames of a video once, and append their positions in the file to `keys`.
 
     If the frame rate is constant, the container's rounding of times is removed.
     """
     previous: SourceFrame | None = None
     for frame in read_video(path):
         time_s = _on_grid(frame.time_s, fps)
+        if keys is not None:
+            keys.append(FrameKey(frame.pts, frame.is_key))
         if previous is not None:
             yield replace(previous, duration_s=time_s - previous.time_s)
         previous = SourceFrame(frame.image, time_s, 1 / fps, file_time_s=time_s)

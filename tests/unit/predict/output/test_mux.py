@@ -1,11 +1,21 @@
 """Outputs keep the frame rate, the frames, the duration, the size and the colours of the source."""
 
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
 import pytest
-from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, probe_output, speech, write_video
+from helpers.small_predictor import (
+    BOX,
+    HEIGHT,
+    WIDTH,
+    make_predictor,
+    probe_output,
+    speech,
+    write_video,
+)
 
 from talkinghead.media.image import ColourTags
 from talkinghead.media.reader import probe, read_audio, read_image
@@ -51,11 +61,32 @@ def test_variable_frame_rate_keeps_frame_times(predictor, tmp_path):
     durations = [Fraction(1, 25), Fraction(1, 10), Fraction(1, 18), Fraction(1, 50)] * 6
     times_s = [sum(durations[:i], Fraction(0)) for i in range(len(durations))]
     video = write_video(tmp_path / "in.mp4", times_s)
-    for options, last in ((None, 0.9), (WHOLE, 9)):
+    for options, last in ((SourceOptions(min_fps=0), 0.9), (replace(WHOLE, min_fps=0), 9)):
         output = tmp_path / "out.mp4"
         predictor.render(video, speech(0.9), output, options)
         times, *_ = probe_output(output)
         assert times == pytest.approx([float(t) for t in times_s if t < last], abs=1.1e-3)
+
+
+@pytest.mark.parametrize(
+    ("times_s", "rate", "num_frames"),
+    [
+        ([0, *(Fraction(n, 25) for n in (1, 2, 17, 18, 19))], 25, 20),
+        ([0, 1, 2], 20, 30),
+        ([Fraction(n, 15) for n in range(12)], 30, 24),
+    ],
+    ids=["held image", "1 frame/s", "15 frames/s"],
+)
+def test_no_image_is_held_during_speech(predictor, tmp_path, times_s, rate, num_frames):
+    video = write_video(tmp_path / "in.mp4", times_s, fps=1 / Fraction(times_s[1]))
+    frames = list(predictor.predict(video, speech(num_frames / rate)))
+    times = [time_s for _, time_s in frames]
+    assert len(frames) == num_frames
+    assert max(b - a for a, b in pairwise(times)) <= Fraction(1, 20)
+    assert {t for t in times_s if t <= times[-1]} <= set(times)
+    images = [image[BOX].astype(int) for image, _ in frames]
+    # The mouth moves in every frame.
+    assert min(np.abs(a - b).max() for a, b in pairwise(images)) > 0
 
 
 def test_video_after_end_of_speech_equals_video_with_silence(predictor, tmp_path):

@@ -11,7 +11,7 @@ from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source import playback
 from talkinghead.predict.source.face_source import open_face
 from talkinghead.predict.source.frame_sources import PhotoFrames, video_frames
-from talkinghead.predict.source.playback import play
+from talkinghead.predict.source.playback import play, played_rate
 from talkinghead.types import AVSpec, VideoFrame
 
 SPEC = AVSpec()
@@ -67,6 +67,7 @@ def test_missing_faces_and_unknown_options_are_refused():
     with pytest.raises(FaceNotFoundError, match="face_index=3, but only 1 face"):
         photo(aligned_face(), face_select="index", face_index=3)
     unknown = {"face_select": "left", "extend": "x", "motion": "walk", "face_index": -1}
+    unknown |= {"max_side": 10, "min_fps": -1.0}
     for name, value in unknown.items():
         with pytest.raises(UsageError, match=name):
             SourceOptions(**{name: value})
@@ -142,6 +143,61 @@ def test_variable_frame_durations_are_kept_in_reverse_playback(video):
     assert [int(frame.duration_s * 100) for frame in frames] == [10, 3, 7, 10, 7, 3, 10]
     for before, after in pairwise(frames):
         assert after.time_s == before.time_s + before.duration_s
+
+
+@pytest.mark.parametrize(
+    ("durations_ms", "fps", "min_fps", "expected_ms"),
+    [
+        ([40, 80, 40], 25, 20, [40, 40, 40, 40]),
+        ([40, 1080, 40], 25, 20, [40, *[40] * 27, 40]),
+        ([1000, 1000], 1, 20, [50] * 40),
+        ([50, 50], 20, 20, [50, 50]),
+        ([53, 50], 20, 20, [Fraction(53, 2), Fraction(53, 2), 50]),
+        ([1000, 1000], 1, 0, [1000, 1000]),
+        ([100, 100], 10, 60, [Fraction(100, 6)] * 12),
+        ([40, 90, 40], 25, 20, [40, 45, 45, 40]),
+    ],
+)
+def test_long_frames_are_divided(video, durations_ms, fps, min_fps, expected_ms):
+    times = [Fraction(sum(durations_ms[:n]), 1000) for n in range(len(durations_ms))]
+    video(times)
+    frames = list(islice(play(Path("v"), Fraction(fps), "hold", min_fps), len(expected_ms)))
+    assert [frame.duration_s * 1000 for frame in frames] == expected_ms
+    for before, after in pairwise(frames):
+        assert after.time_s == before.time_s + before.duration_s
+        assert after.file_time_s - before.file_time_s == before.duration_s
+
+
+@pytest.mark.parametrize(
+    ("fps", "min_fps", "expected"), [(25, 20, 25), (1, 20, 20), (15, 20, 30), (12, 0, 12)]
+)
+def test_played_rate_is_a_multiple_of_the_rate(fps, min_fps, expected):
+    assert played_rate(Fraction(fps), min_fps) == expected
+
+
+def test_file_is_read_backwards_as_forwards(tmp_path):
+    path = write_video(tmp_path / "v.mkv", [Fraction(n, 25) for n in range(40)])
+    frames = list(islice(play(path, FPS), 100))
+    order = [*range(40), *range(38, -1, -1), *range(1, 22)]
+    for frame, index in zip(frames, order, strict=True):
+        assert np.array_equal(frame.image, frames[index].image)
+        assert frame.file_time_s == Fraction(index, 25)
+    assert [frame.time_s for frame in frames] == [Fraction(n, 25) for n in range(100)]
+    assert [frame.is_extension for frame in frames] == [n >= 40 for n in range(100)]
+
+
+def test_large_photo_is_scaled_down():
+    for shape, max_side, expected in (
+        ((300, 403, 3), 200, (148, 200)),
+        ((403, 300, 3), 200, (200, 148)),
+        ((301, 403, 3), 403, (301, 403)),
+        ((301, 403, 3), None, (301, 403)),
+        ((3000, 70, 3), 64, (64, 2)),
+    ):
+        source = open_face(
+            np.zeros(shape, np.uint8), Detector(), SPEC, SourceOptions(max_side=max_side)
+        )
+        assert (source.height, source.width) == expected
 
 
 def test_rounding_of_times_to_milliseconds_is_removed(video):

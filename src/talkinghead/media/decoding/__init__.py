@@ -1,0 +1,1 @@
+"""Decoding beyond reading a file from its start to its end."""

@@ -1,0 +1,1 @@
+"""Encoding of video and audio: containers, codecs, pixel formats and copied streams."""

@@ -1,0 +1,233 @@
+"""Streams of other files that are copied into an output file without encoding."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talkinghead.media.container import decode, find_audio, find_video, is_still, open_input
+from talkinghead.media.encoding.output_formats import OutputFormat
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer, OutputContainer
+    from av.container.core import Chapter
+    from av.packet import Packet
+    from av.stream import Stream
+
+log = logging.getLogger(__name__)
+
+# Containers whose timestamps are reliable enough to copy audio.
+_EXACT_CONTAINERS = {"mov", "matroska", "flac", "mp3", "ogg", "wav"}
+# Codecs whose packets cannot be decoded without a header.
+_NEEDS_HEADER = {"aac", "alac", "flac", "opus", "vorbis"}
+# A longer gap between packets must be filled with silence, and the audio is encoded.
+_MAX_GAP_S = Fraction(1, 20)
+# The longest audio before the first video frame that is left to the player to skip.
+_MAX_EARLY_S = Fraction(1, 10)
+
+
+@dataclass(frozen=True)
+class CopiedStreams:
+    """Streams of a file to be copied, and the time in the file that becomes time 0.
+
+    Attributes:
+        path: the file.
+        indices: indices of the streams.
+        start_s: time in the file, in seconds, that is time 0 of the output.
+        end_s: end of the audio in the output, in seconds; None where it is not needed.
+        sample_rate: sample rate of the audio; None where it is not needed.
+    """
+
+    path: Path
+    indices: tuple[int, ...]
+    start_s: Fraction
+    end_s: Fraction | None = None
+    sample_rate: int | None = None
+
+
+@dataclass(frozen=True)
+class KeptContent:
+    """Everything of a video besides its images and its default audio that an output keeps.
+
+    Attributes:
+        streams: other audio tracks and subtitles.
+        chapters: chapters as PyAV returns them, with times of the output.
+        metadata: tags of the container.
+    """
+
+    streams: CopiedStreams | None = None
+    chapters: tuple[Chapter, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def copied_audio(path: Path | str, output: OutputFormat) -> CopiedStreams | None:
+    """Return the default audio stream of a file if it can be copied exactly; None otherwise.
+
+    It is copied if the format supports its codec and the packets follow each other without gaps, so
+    that the audio that is heard is the audio that was analysed.
+
+    Raises:
+        MediaError: the file cannot be read or has no audio.
+    """
+    with open_input(path) as container:
+        stream = find_audio(container)
+        if stream is None or not _is_copyable(container, stream, output):
+            return None
+        start_s = _start_s(container, stream, path)
+        span = _gapless_span_s(container, stream)
+        if span is None or span[0] < start_s - _MAX_EARLY_S:
+            return None
+        rate = stream.codec_context.sample_rate
+        return CopiedStreams(Path(path), (stream.index,), start_s, span[1] - start_s, rate)
+
+
+def kept_content(path: Path | str, output: OutputFormat) -> KeptContent:
+    """Return what an output can keep of a video; a warning names what it cannot.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    with open_input(path) as container:
+        replaced = find_audio(container)
+        others = [
+            stream
+            for stream in (*container.streams.audio, *container.streams.subtitles)
+            if replaced is None or stream.index != replaced.index
+        ]
+        supported = output.copied_audio | output.copied_subtitles
+        kept = [s for s in others if _codec_name(s) in supported]
+        for stream in others:
+            if stream not in kept:
+                log.warning(
+                    "%s: the %s track in the format %s cannot be kept in %s; left out",
+                    *(path, stream.type, _codec_name(stream) or "unknown", output.muxer),
+                )
+        start_s = _video_start_s(container, path) or Fraction(0)
+        streams = CopiedStreams(Path(path), tuple(s.index for s in kept), start_s) if kept else None
+        chapters = tuple(container.chapters()) if output.has_audio else ()
+        # The file's own major brand and encoder do not describe the output.
+        technical = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+        metadata = {k: v for k, v in container.metadata.items() if k.lower() not in technical}
+        return KeptContent(streams, _shifted(chapters, start_s), metadata)
+
+
+class StreamCopier:
+    """The packets of copied streams, in the order of their times.
+
+    Args:
+        container: the output, before its header is written; it gets the streams.
+        copied: the streams.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+
+    def __init__(self, container: OutputContainer, copied: CopiedStreams) -> None:
+        self._input = open_input(copied.path)
+        self._start_s = copied.start_s
+        self._streams: dict[int, Stream] = {}
+        for index in copied.indices:
+            source = self._input.streams[index]
+            target = container.add_stream_from_template(source)
+            for key in ("language", "title"):
+                if key in source.metadata:
+                    target.metadata[key] = source.metadata[key]
+            self._streams[index] = target
+        self._packets = self._demux()
+        self._next: Packet | None = None
+
+    def packets_until(self, time_s: Fraction | None) -> Iterator[Packet]:
+        """Yield the next packets up to a time of the output in seconds, or all if it is None."""
+        while True:
+            packet = self._next or next(self._packets, None)
+            self._next = packet
+            if packet is None or (time_s is not None and _time_s(packet) > time_s):
+                return
+            self._next = None
+            yield packet
+
+    def close(self) -> None:
+        """Close the file."""
+        self._input.close()
+
+    def _demux(self) -> Iterator[Packet]:
+        sources = [self._input.streams[index] for index in self._streams]
+        for packet in self._input.demux(sources):
+            if packet.dts is None or not packet.size:
+                continue
+            shift = round(self._start_s / packet.time_base)
+            packet.dts -= shift
+            if packet.pts is not None:
+                packet.pts -= shift
+            is_early = (packet.dts + (packet.duration or 0)) * packet.time_base <= -_MAX_EARLY_S
+            packet.stream = self._streams[packet.stream.index]
+            if not is_early:
+                yield packet
+
+
+def _is_copyable(container: InputContainer, stream: AudioStream, output: OutputFormat) -> bool:
+    name, codec = container.format.name.split(",")[0], _codec_name(stream)
+    has_header = bool(stream.codec_context.extradata) or codec not in _NEEDS_HEADER
+    return name in _EXACT_CONTAINERS and codec in output.copied_audio and has_header
+
+
+def _codec_name(stream: Stream) -> str:
+    """Return the name of a stream's codec, without the name of the library that decodes it."""
+    name = stream.codec_context.name if stream.codec_context is not None else ""
+    aliases = {"libopus": "opus", "libvorbis": "vorbis", "mp3float": "mp3", "srt": "subrip"}
+    return aliases.get(name, name)
+
+
+def _start_s(container: InputContainer, stream: AudioStream, path: Path | str) -> Fraction:
+    """Return the time of sample 0 of the decoded audio, in seconds of the file."""
+    start_s = _video_start_s(container, path)
+    if start_s is None:
+        frame = next(decode(container, stream, path))
+        start_s = (frame.pts or 0) * frame.time_base
+        container.seek(0)
+    return start_s
+
+
+def _video_start_s(container: InputContainer, path: Path | str) -> Fraction | None:
+    video = find_video(container, path)
+    if video is None or video.start_time is None or not video.time_base:
+        return None
+    return None if is_still(container, video, path) else video.start_time * video.time_base
+
+
+def _gapless_span_s(
+    container: InputContainer, stream: AudioStream
+) -> tuple[Fraction, Fraction] | None:
+    """Return the start and end in seconds of a stream without gaps; None if there are gaps."""
+    first_s = end_s = None
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        if packet.pts is None or packet.is_corrupt or not packet.duration:
+            return None
+        start_s = packet.pts * packet.time_base
+        if end_s is not None and abs(start_s - end_s) > _MAX_GAP_S:
+            return None
+        first_s = start_s if first_s is None else first_s
+        end_s = start_s + packet.duration * packet.time_base
+    return None if first_s is None or end_s is None else (first_s, end_s)
+
+
+def _shifted(chapters: tuple[Chapter, ...], start_s: Fraction) -> tuple[Chapter, ...]:
+    """Return chapters with times relative to `start_s`; those that end before are left out."""
+    found: list[Chapter] = []
+    for chapter in chapters:
+        shift = round(start_s / (chapter["time_base"] or 1))
+        start, end = max(0, chapter["start"] - shift), chapter["end"] - shift
+        if end > start:
+            found.append({**chapter, "start": start, "end": end})
+    return tuple(found)
+
+
+def _time_s(packet: Packet) -> Fraction:
+    return (packet.dts or 0) * packet.time_base

@@ -1,0 +1,127 @@
+"""Choice of the video encoder and its options; hardware encoders are tried before they are used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from talkinghead.errors import UsageError
+from talkinghead.media.encoding.output_formats import OutputFormat
+
+log = logging.getLogger(__name__)
+
+# Trade-offs of speed and size, from fast to small, as x264 names them.
+PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
+MAX_CRF = 51
+_MAX_VP9_CRF = 63
+_SOFTWARE = {"h264": "libx264", "vp9": "libvpx-vp9"}
+# In the order in which they are tried.
+_HARDWARE = {
+    "h264": (
+        *("h264_nvenc", "h264_qsv", "h264_amf", "h264_videotoolbox"),
+        *("h264_vaapi", "h264_mf", "h264_v4l2m2m"),
+    ),
+    "vp9": ("vp9_qsv", "vp9_vaapi"),
+}
+
+
+@dataclass(frozen=True)
+class VideoEncoder:
+    """An FFmpeg encoder, and its options."""
+
+    name: str
+    options: Mapping[str, str]
+
+
+def choose_encoder(
+    output: OutputFormat,
+    encoder: str,
+    crf: int,
+    preset: str,
+    is_usable: Callable[[VideoEncoder], bool] | None = None,
+) -> VideoEncoder:
+    """Return the encoder for a format.
+
+    Args:
+        output: the format.
+        encoder: "software"; "hardware" for the first hardware encoder that works; or the name of
+            a hardware encoder. If none works, a warning is logged and software is used.
+        crf: quality from 0 to 51 on x264's scale.
+        preset: speed, one of `PRESETS`.
+        is_usable: function that tries an encoder; None tries to encode an image.
+
+    Raises:
+        UsageError: the encoder is unknown, or belongs to another format.
+    """
+    software = _software_encoder(_SOFTWARE[output.video_codec], crf, preset)
+    if encoder == "software":
+        return software
+    known = _HARDWARE[output.video_codec]
+    if encoder != "hardware" and encoder not in known:
+        names = ", ".join(("software", "hardware", *known))
+        raise UsageError(
+            f"encoder={encoder} is not an encoder for {output.muxer}: choose one of {names}"
+        )
+    tried = known if encoder == "hardware" else (encoder,)
+    for name in tried:
+        candidate = VideoEncoder(name, _hardware_options(name, crf))
+        if (is_usable or _encodes_an_image)(candidate):
+            log.info("encoder=%s: using %s", encoder, name)
+            return candidate
+    log.warning(
+        "encoder=%s: %s is not available on this machine; using %s instead",
+        encoder,
+        "a hardware encoder" if encoder == "hardware" else encoder,
+        software.name,
+    )
+    return software
+
+
+def _software_encoder(name: str, crf: int, preset: str) -> VideoEncoder:
+    if name == "libx264":
+        return VideoEncoder(name, {"crf": str(crf), "preset": preset})
+    # libvpx takes the speed as a number from 8 (fast) to 0 (small).
+    speed = max(0, 8 - PRESETS.index(preset)) if preset in PRESETS else -1
+    options = {
+        "crf": str(round(crf * _MAX_VP9_CRF / MAX_CRF)),
+        "deadline": "realtime" if speed > 5 else "good",
+        "cpu-used": str(speed if speed > 5 else min(5, speed)),
+        "row-mt": "1",
+    }
+    return VideoEncoder(name, options | ({"lossless": "1"} if crf == 0 else {}))
+
+
+def _hardware_options(name: str, crf: int) -> dict[str, str]:
+    """Return the options for constant quality, as far as the encoder has it."""
+    if name.endswith("_nvenc"):
+        return {"rc": "vbr", "cq": str(crf), "preset": "p4"}
+    if name.endswith("_qsv"):
+        return {"global_quality": str(max(1, crf))}
+    if name.endswith("_amf"):
+        return {"rc": "cqp", "qp_i": str(crf), "qp_p": str(crf)}
+    if name.endswith("_videotoolbox"):
+        return {"q": str(round(100 * (1 - crf / MAX_CRF)))}
+    return {}
+
+
+def _encodes_an_image(encoder: VideoEncoder, size: int = 256) -> bool:
+    """Return whether an encoder can be opened and encodes an image."""
+    try:
+        context: Any = av.CodecContext.create(encoder.name, "w")
+        context.width = context.height = size
+        context.pix_fmt = "yuv420p"
+        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        context.options = dict(encoder.options)
+        frame = av.VideoFrame(size, size, "yuv420p")
+        frame.pts = 0
+        return bool([*context.encode(frame), *context.encode(None)])
+    except (av.FFmpegError, ValueError, OSError):
+        return False

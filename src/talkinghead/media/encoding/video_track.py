@@ -1,0 +1,118 @@
+"""Encoding of the video track of an output file."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol, cast
+
+import av
+import numpy as np
+
+from talkinghead.media.encoding.frame_conversion import FrameConverter
+from talkinghead.media.encoding.gif_palette import PaletteMapper
+from talkinghead.media.encoding.patched_image import PatchedImage
+from talkinghead.media.encoding.video_encoder import VideoEncoder
+from talkinghead.media.image import ColourTags
+from talkinghead.types import UInt8Array
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+log = logging.getLogger(__name__)
+
+# GIF stores times in hundredths of a second; browsers slow down frames of less than two.
+_GIF_TICKS_PER_S, _MIN_GIF_TICKS = 100, 2
+
+
+class VideoTrack(Protocol):
+    """A video track of a container."""
+
+    def encode(self, image: UInt8Array | PatchedImage, pts: int, duration: int) -> list[Packet]:
+        """Return the packets that are ready after an image; times are in ticks of the track."""
+
+    def flush(self) -> list[Packet]:
+        """Return the remaining packets."""
+
+
+class YUVTrack:
+    """A track of an encoder that takes YUV frames.
+
+    Args:
+        container: the container, before its header is written.
+        encoder: the encoder.
+        converter: converts the images.
+        fps: nominal frame rate.
+        ticks_per_s: unit of the times.
+        colour: tags of the track.
+    """
+
+    def __init__(
+        self,
+        container: OutputContainer,
+        encoder: VideoEncoder,
+        converter: FrameConverter,
+        fps: Fraction,
+        ticks_per_s: int,
+        colour: ColourTags,
+    ) -> None:
+        self._convert, self._time_base = converter, Fraction(1, ticks_per_s)
+        added = container.add_stream(encoder.name, rate=fps, options=dict(encoder.options))
+        stream = cast("VideoStream", added)
+        context = stream.codec_context
+        stream.width, stream.height = converter.width, converter.height
+        stream.pix_fmt = converter.pix_fmt
+        context.time_base = stream.time_base = self._time_base
+        context.colorspace, context.color_range = colour.matrix, colour.range
+        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        self._stream = stream
+
+    def encode(self, image: UInt8Array | PatchedImage, pts: int, duration: int) -> list[Packet]:
+        """Return the packets that are ready after an image; times are in ticks of the track."""
+        frame = self._convert(image)
+        frame.pts, frame.time_base, frame.duration = pts, self._time_base, duration
+        return self._stream.encode(frame)
+
+    def flush(self) -> list[Packet]:
+        """Return the remaining packets."""
+        return self._stream.encode(None)
+
+
+class GIFTrack:
+    """The images of an animated GIF, at most 50 per second.
+
+    Args:
+        container: the container, before its header is written.
+        width: width of the images in pixels.
+        height: height of the images in pixels.
+        fps: nominal frame rate.
+        ticks_per_s: unit of the times that `encode` takes.
+    """
+
+    def __init__(
+        self, container: OutputContainer, width: int, height: int, fps: Fraction, ticks_per_s: int
+    ) -> None:
+        self._palette, self._ticks_per_s = PaletteMapper(width, height), ticks_per_s
+        self._next_ticks = 0
+        stream = container.add_stream("gif", rate=min(fps, Fraction(50)))
+        stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, _GIF_TICKS_PER_S)
+        self._stream = stream
+
+    def encode(self, image: UInt8Array | PatchedImage, pts: int, duration: int) -> list[Packet]:
+        """Return the packets that are ready after an image; times are in ticks of the track."""
+        ticks = round(Fraction(pts * _GIF_TICKS_PER_S, self._ticks_per_s))
+        if ticks < self._next_ticks:
+            return []
+        self._next_ticks = ticks + _MIN_GIF_TICKS
+        array = image.to_array() if isinstance(image, PatchedImage) else image
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+        frame.pts, frame.time_base = ticks, Fraction(1, _GIF_TICKS_PER_S)
+        return [p for mapped in self._palette.push(frame) for p in self._stream.encode(mapped)]
+
+    def flush(self) -> list[Packet]:
+        """Return the remaining packets."""
+        packets = [p for mapped in self._palette.flush() for p in self._stream.encode(mapped)]
+        return [*packets, *self._stream.encode(None)]

@@ -1,0 +1,129 @@
+"""The audio of an output: that of the speech's file, with all channels at its own sample rate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from talkinghead.media.audio_decoding import probe_channels, stream_channels
+from talkinghead.media.encoding.output_formats import OutputFormat
+from talkinghead.media.encoding.stream_copy import CopiedStreams, copied_audio
+from talkinghead.media.reader import probe
+from talkinghead.media.timing import samples_to_seconds, seconds_to_samples
+from talkinghead.media.writer import OutputWriter
+from talkinghead.predict.audio.audio_source import Speech, SpeechInput
+from talkinghead.types import FloatArray
+
+log = logging.getLogger(__name__)
+
+
+class Soundtrack:
+    """The audio track of an output.
+
+    A file's audio keeps its channels and its sample rate; only the model gets mono speech. If the
+    format supports the file's codec, the audio is copied without encoding.
+
+    Args:
+        audio: the speech as it was given.
+        speech: the same speech, opened.
+        output: the format of the output.
+        is_padded: silence follows the speech, so that the audio cannot be copied.
+
+    Attributes:
+        sample_rate: sample rate in Hz.
+        layout: FFmpeg's name of the channel layout.
+        copied: the audio to be copied; None if it is encoded.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+
+    def __init__(
+        self, audio: SpeechInput, speech: Speech, output: OutputFormat, is_padded: bool
+    ) -> None:
+        self._speech = speech
+        self._path = Path(audio) if isinstance(audio, str | Path) else None
+        self.sample_rate, self.layout = speech.sample_rate, "mono"
+        self.copied: CopiedStreams | None = None
+        if self._path is None:
+            return
+        _report_choice(self._path)
+        if output.has_audio and not is_padded:
+            self.copied = copied_audio(self._path, output)
+        if self.copied is None:
+            self.sample_rate, self.layout = probe_channels(self._path)
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels."""
+        return int(av.AudioLayout(self.layout).nb_channels)
+
+    def chunks(self) -> Generator[FloatArray]:
+        """Yield the samples in chunks, float32 [num_channels, num_samples]; none if copied."""
+        if self.copied is not None:
+            return
+        if self._path is not None:
+            yield from stream_channels(self._path)
+            return
+        with closing(self._speech.chunks(self.sample_rate)) as samples:
+            for chunk in samples:
+                yield chunk[None]
+
+
+def _report_choice(path: Path) -> None:
+    """Log which audio track is used if a file has several."""
+    info = probe(path)
+    if info.num_audio_tracks > 1:
+        log.warning(
+            "%s: has %d audio tracks; the default one, track %d, is used; mark another track as "
+            "default to use it",
+            *(path, info.num_audio_tracks, info.audio_track + 1),
+        )
+
+
+class SoundtrackWriter:
+    """A writer of a soundtrack slightly ahead of the frames, for players with small buffers.
+
+    Args:
+        writer: the writer of the output.
+        soundtrack: the audio.
+        chunks: the chunks of the soundtrack.
+    """
+
+    def __init__(
+        self, writer: OutputWriter, soundtrack: Soundtrack, chunks: Generator[FloatArray]
+    ) -> None:
+        self._writer, self._soundtrack, self._chunks = writer, soundtrack, chunks
+        self._num_samples = 0
+
+    @property
+    def duration_s(self) -> Fraction:
+        """Duration of the audio so far, or of the copied audio, in seconds."""
+        copied = self._soundtrack.copied
+        if copied is not None and copied.end_s is not None:
+            return copied.end_s
+        return samples_to_seconds(self._num_samples, self._soundtrack.sample_rate)
+
+    def write_until(self, time_s: Fraction | None) -> None:
+        """Write the audio up to a time, or all that remains if the time is None."""
+        while time_s is None or self.duration_s <= time_s:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return
+            self._write(chunk)
+
+    def pad_until(self, time_s: Fraction) -> None:
+        """Write silence up to a time if the audio ends before that time."""
+        missing = seconds_to_samples(time_s, self._soundtrack.sample_rate) - self._num_samples
+        if missing > 0:
+            self._write(np.zeros((self._soundtrack.num_channels, missing), np.float32))
+
+    def _write(self, chunk: FloatArray) -> None:
+        self._writer.write_audio(chunk)
+        self._num_samples += chunk.shape[1]
