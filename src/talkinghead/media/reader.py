@@ -5,6 +5,8 @@ All formats that FFmpeg decodes are supported. Files are streamed, not held in m
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +20,7 @@ from talkinghead.media.container import (
     MAX_PIXELS,
     container_duration_s,
     decode,
+    find_audio,
     find_video,
     is_still,
     open_input,
@@ -45,6 +48,8 @@ __all__ = [
     "stream_audio",
 ]
 
+log = logging.getLogger(__name__)
+
 MAX_FPS = 1000
 """Maximum frame rate of videos; at higher rates, rendering a second of speech takes hours."""
 
@@ -71,6 +76,8 @@ class MediaInfo:
         is_image: whether the file is a still image.
         sample_rate: stored sample rate in Hz; None without audio.
         colour: colour tags of a video; the default output tags for an image.
+        num_audio_tracks: number of audio tracks.
+        audio_track: index, among the audio tracks, of the default track, which is read.
     """
 
     width: int
@@ -82,6 +89,8 @@ class MediaInfo:
     is_image: bool
     sample_rate: int | None
     colour: ColourTags = BT709
+    num_audio_tracks: int = 0
+    audio_track: int = 0
 
 
 def probe(path: Path | str) -> MediaInfo:
@@ -94,7 +103,7 @@ def probe(path: Path | str) -> MediaInfo:
         return _probe_animated_webp(path)
     with open_input(path) as container:
         stream = find_video(container, path)
-        audio = container.streams.audio
+        audio = find_audio(container)
         still = is_still(container, stream, path)
         fps = None if stream is None or still else _frame_rate(stream, path)
         duration_s = Fraction(0) if still else container_duration_s(container)
@@ -110,10 +119,12 @@ def probe(path: Path | str) -> MediaInfo:
             fps=fps,
             duration_s=duration_s,
             has_video=stream is not None,
-            has_audio=bool(audio),
+            has_audio=audio is not None,
             is_image=still,
-            sample_rate=audio[0].sample_rate if audio else None,
+            sample_rate=None if audio is None else audio.sample_rate,
             colour=colour,
+            num_audio_tracks=len(container.streams.audio),
+            audio_track=0 if audio is None else list(container.streams.audio).index(audio),
         )
 
 
@@ -184,10 +195,29 @@ def read_image(path: Path | str) -> UInt8Array:
 
 
 def list_video_files(folder: Path) -> list[Path]:
-    """Return the video files in a folder and its subfolders, sorted by path."""
-    return sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()
-    )
+    """Return the video files in a folder and its subfolders, sorted by path.
+
+    Hidden files and folders are left out. A warning is logged for folders that cannot be read, and
+    for links without a file.
+    """
+
+    def warn(error: OSError) -> None:
+        log.warning("%s is skipped: it cannot be read (%s)", error.filename, error.strerror)
+
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=warn):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() not in VIDEO_SUFFIXES:
+                continue
+            try:
+                if path.is_file():
+                    found.append(path)
+                elif path.is_symlink():
+                    log.warning("%s is skipped: the link has no file", path)
+            except OSError as error:
+                warn(error)
+    return sorted(found)
 
 
 def grid_frames(frames: Iterable[VideoFrame], fps: Fraction) -> Iterator[VideoFrame]:
@@ -227,7 +257,7 @@ def _frames(
                 first_s = time_s
             # Some recordings have repeated or missing timestamps.
             last_s = time_s - first_s if time_s - first_s > last_s else last_s + step_s
-            yield VideoFrame(convert(frame), last_s)
+            yield VideoFrame(convert(frame), last_s, frame.pts, frame.key_frame)
 
 
 def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConverter:
