@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from talkinghead.features.faces.head_pose import head_turn
+from talkinghead.predict.compositing.lighting import LightMatcher
 from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
     Texture,
@@ -113,6 +114,7 @@ class _MouthPainter:
         self._renderer, self._spec = renderer, spec
         self._stabiliser = MouthStabiliser() if stabilise else None
         self._guard = OcclusionGuard() if guard else None
+        self._light = LightMatcher()
         self._texture: Texture | None = None
         self._transform: FloatArray | None = None
         self._region: MouthRegion | None = None
@@ -147,11 +149,14 @@ class _MouthPainter:
         if self._texture is None:
             reference = source.reference
             self._texture = Texture(reference.image, box_to_image(reference.transform, self._spec))
+        light = self._light(source.image, region.box_to_image, self._texture)
         if self._guard:
-            visibility = self._guard(source.image, region, self._texture, time_s)
+            visibility = self._guard(source.image, region, self._texture, time_s, light)
             region = replace(region, visibility=visibility)
         region = _mask_background(region, source)
         mouth = paint_mouth(fields, self._texture, region)
+        if light is not None:
+            mouth = replace(mouth, image=light.apply(mouth.image, region.box_xy))
         painted = self._renderer.render(image, mouth, region, time_s)
         if source.strength < 1:
             original = region.crop(image).astype(np.float32)

@@ -10,6 +10,7 @@ import math
 import cv2
 import numpy as np
 
+from talkinghead.predict.compositing.lighting import LightChange
 from talkinghead.predict.compositing.mouth_region import (
     ELLIPSE_CENTRE,
     ELLIPSE_RADII,
@@ -54,10 +55,12 @@ class OcclusionGuard:
     def __init__(self) -> None:
         steps = (np.arange(_GRID) + 0.5) / _GRID
         grid_xy = np.stack(np.meshgrid(steps, steps), -1)
+        self._grid_xy = grid_xy.astype(np.float32)
         self._inside = np.linalg.norm((grid_xy - ELLIPSE_CENTRE) / ELLIPSE_RADII, axis=-1) < 1
         self._lips = np.linalg.norm((grid_xy - _LIPS_CENTRE) / _LIPS_RADII, axis=-1) < 1
         self._outside_lips = self._inside & ~self._lips
         self._texture: Texture | None = None
+        self._light: LightChange | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -67,19 +70,31 @@ class OcclusionGuard:
         self._time_s: float | None = None
 
     def __call__(
-        self, image: UInt8Array, region: MouthRegion, reference: Texture, time_s: float
+        self,
+        image: UInt8Array,
+        region: MouthRegion,
+        reference: Texture,
+        time_s: float,
+        light: LightChange | None = None,
     ) -> FloatArray | None:
         """Return the visibility of the mouth region in an image uint8 [H, W, 3] RGB.
 
         The visibility is float32 [h, w] in [0, 1], or None if the whole region is visible, as in a
-        photo. The reference shows the face without occlusion.
+        photo. The reference shows the face without occlusion; `light` is the change of the light
+        since the reference.
         """
         if image is reference.image:
             return None
         elapsed_s = 0.0 if self._time_s is None else max(time_s - self._time_s, 0.0)
         self._time_s = time_s
         if reference is not self._texture:
-            self._measure_reference(reference)
+            self._texture, self._light = reference, None
+            self._cells = _cells(reference.image, reference.box_to_image)
+            self._measure_reference(self._cells)
+        if light is not None or self._light is not None:
+            cells = self._cells if light is None else light.apply(self._cells, self._grid_xy)
+            self._measure_reference(cells)
+        self._light = light
         covering = self._find_occlusion(self._relit_colours(image, region, elapsed_s))
         self._covered *= np.float32(math.exp(-elapsed_s / _RELEASE_S))
         self._covered[self._covered < 0.05] = 0
@@ -88,13 +103,13 @@ class OcclusionGuard:
             return None
         return 1 - region.resample(self._covered, cv2.INTER_LINEAR)
 
-    def _measure_reference(self, reference: Texture) -> None:
+    def _measure_reference(self, cells: FloatArray) -> None:
         """Store the range of reference colours within `_REACH` cells of each cell.
 
-        Colours of the lip area count for cells in that area only.
+        `cells` are the colours of the cells in the light of the frame. Colours of the lip area
+        count for cells in that area only.
         """
-        self._texture = reference
-        self._face = _cell_colours(reference.image, reference.box_to_image)
+        self._face = _log_colours(cells)
         reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _REACH + 1, 2 * _REACH + 1))
         lips, none = self._lips[..., None], np.float32(np.inf)
         least, most = (
@@ -107,7 +122,7 @@ class OcclusionGuard:
         self, image: UInt8Array, region: MouthRegion, elapsed_s: float
     ) -> FloatArray:
         """Return the cell colours, corrected to the reference's light: float32 [grid, grid, 3]."""
-        colours = _cell_colours(image, region.box_to_image)
+        colours = _log_colours(_cells(image, region.box_to_image))
         free = self._outside_lips & (self._covered == 0)
         if free.any():
             # Adapt only to slow changes of the light.
@@ -134,8 +149,8 @@ class OcclusionGuard:
         return np.asarray(cv2.dilate(closed, np.ones((3, 3), np.uint8)), dtype=np.float32)
 
 
-def _cell_colours(image: UInt8Array, box_to_image: FloatArray) -> FloatArray:
-    """Return log(red / green), log(blue / green) and log luminance per cell: [grid, grid, 3]."""
+def _cells(image: UInt8Array, box_to_image: FloatArray) -> FloatArray:
+    """Return the mean RGB colour of each cell, float32 [grid, grid, 3]."""
     size = _SAMPLES_PER_CELL * _GRID
     to_image = box_to_image.astype(np.float64) / [size, size, 1]
     to_image[:, 2] += to_image[:, :2] @ [0.5, 0.5]
@@ -143,7 +158,13 @@ def _cell_colours(image: UInt8Array, box_to_image: FloatArray) -> FloatArray:
     box = cv2.warpAffine(
         image, to_image, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
-    cells = cv2.resize(box, (_GRID, _GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
+    cells = cv2.resize(box, (_GRID, _GRID), interpolation=cv2.INTER_AREA)
+    return np.asarray(cells, dtype=np.float32)
+
+
+def _log_colours(cells: FloatArray) -> FloatArray:
+    """Return log(red / green), log(blue / green) and log luminance of RGB: [grid, grid, 3]."""
+    cells = np.maximum(cells, 0)
     logs = np.log(cells + _OFFSET)
     ratios = logs[..., [0, 2]] - logs[..., 1:2]
     return np.concatenate([ratios, np.log(cells @ _LUMINANCE + _OFFSET)[..., None]], -1)

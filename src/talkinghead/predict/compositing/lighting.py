@@ -1,0 +1,183 @@
+"""Estimate how the light on a face differs between the reference and a frame.
+
+The texture of the mouth is that of the reference. In a fade, below a lamp that is switched on or
+in coloured light, it must get the light of each frame, without a delay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from talkinghead.predict.compositing.mouth_region import Texture
+from talkinghead.types import FloatArray, UInt8Array
+
+_Floats = npt.NDArray[np.float64]
+
+# Grid over the face from the forehead to the lips, in box units.
+_X, _Y = (0.02, 0.98), (-0.55, 0.8)
+_COLUMNS, _ROWS, _SAMPLES_PER_CELL = 18, 26, 4
+# Weight of the cells around the mouth, which speech and objects change.
+_LOWER_FACE_Y, _LOWER_FACE_WEIGHT = 0.3, 0.3
+_NUM_ITERATIONS = 4
+# Standard deviation of colours, in levels, below which the mixing of channels is not estimated.
+_MIN_DEVIATION = 2.5
+# Correlations of a channel between which its contrast is increasingly trusted.
+_CORRELATIONS = (0.3, 0.7)
+# Ratios of the errors with and without the change between which it is decreasingly applied.
+_ERROR_RATIOS = (0.5, 0.8)
+_MAX_GAIN, _MAX_LOG_SLOPE = 4.0, 1.5
+
+
+@dataclass(frozen=True)
+class LightChange:
+    """Change of the colours of a face between two images.
+
+    Attributes:
+        colours: affine map of RGB levels, float32 [3, 4].
+        log_slope: increase of the logarithmic brightness per box unit in x and y, float32 [2].
+    """
+
+    colours: FloatArray
+    log_slope: FloatArray
+
+    def apply(self, image: FloatArray, box_xy: FloatArray) -> FloatArray:
+        """Return an image float32 [h, w, 3] in the changed light.
+
+        `box_xy` are the positions of its pixels, float32 [h, w, 2].
+        """
+        relit = np.asarray(cv2.transform(image, self.colours), np.float32)
+        if self.log_slope.any():
+            relit *= np.exp((box_xy - _CENTRE) @ self.log_slope)[..., None]
+        return relit
+
+
+def _grid() -> FloatArray:
+    """Return the positions of the cells in box units, float32 [rows, columns, 2]."""
+    x, y = (
+        low + (high - low) * (np.arange(count) + 0.5) / count
+        for (low, high), count in ((_X, _COLUMNS), (_Y, _ROWS))
+    )
+    return np.stack(np.meshgrid(x, y), -1).astype(np.float32)
+
+
+_CELLS_XY = _grid()
+_CENTRE: FloatArray = np.array([0.5, 0.5], np.float32)
+_OFFSETS = np.column_stack([_CELLS_XY.reshape(-1, 2) - _CENTRE, np.ones(_ROWS * _COLUMNS)])
+
+
+def _prior_weights() -> _Floats:
+    """Return the weights of the cells before any image is known, float64 [cells]."""
+    x, y = _CELLS_XY[..., 0] - 0.5, _CELLS_XY[..., 1]
+    # An ellipse, beyond which there may be hair or background.
+    inside = np.hypot(x / 0.5, (y - 0.1) / 0.75) < 1
+    weights = np.where(y > _LOWER_FACE_Y, _LOWER_FACE_WEIGHT, 1.0) * inside
+    return np.asarray(weights.ravel(), np.float64)
+
+
+_PRIOR_WEIGHTS = _prior_weights()
+
+
+class LightMatcher:
+    """A callable that returns the change of the light from the reference to a frame."""
+
+    def __init__(self) -> None:
+        self._texture: Texture | None = None
+        self._reference: _Floats = np.zeros((0, 3))
+
+    def __call__(
+        self, image: UInt8Array, box_to_image: FloatArray, reference: Texture
+    ) -> LightChange | None:
+        """Return the change of the light, or None if there is none.
+
+        Args:
+            image: the frame, uint8 [H, W, 3] RGB.
+            box_to_image: position of the mouth box in the frame.
+            reference: the reference.
+        """
+        if image is reference.image:
+            return None
+        if reference is not self._texture:
+            self._texture = reference
+            self._reference = _cells(reference.image, reference.box_to_image)
+        return estimate_light_change(self._reference, _cells(image, box_to_image))
+
+
+def estimate_light_change(reference: _Floats, frame: _Floats) -> LightChange | None:
+    """Estimate the change between the cell colours [cells, 3] of two images of a face.
+
+    The weights of cells that the estimate does not explain, such as those of a hand, are reduced
+    (iteratively reweighted least squares).
+    """
+    weights = _PRIOR_WEIGHTS
+    for _ in range(_NUM_ITERATIONS):
+        colours, fitted = _fit_colours(reference, frame, weights)
+        errors = np.linalg.norm(frame - fitted, axis=1)
+        scale = 1.5 * np.median(errors[_PRIOR_WEIGHTS > 0]) + 1
+        weights = _PRIOR_WEIGHTS / (1 + np.square(errors / scale))
+    share = _explained_share(frame - reference, frame - fitted, weights)
+    log_slope = _fit_slope(fitted, frame, weights)
+    if share == 0 and not log_slope.any():
+        return None
+    identity = np.eye(3, 4)
+    mixed = identity + share * (colours - identity)
+    return LightChange(mixed.astype(np.float32), log_slope.astype(np.float32))
+
+
+def _fit_colours(reference: _Floats, frame: _Floats, weights: _Floats) -> tuple[_Floats, _Floats]:
+    """Fit an affine map [3, 4] of colours, and return it with the mapped reference [cells, 3].
+
+    The map scales each channel and mixes the channels as far as the colours of the face show how.
+    Errors of the alignment reduce the slope of a regression. The ratio of the standard deviations,
+    which is not reduced, is used instead where the channels correlate.
+    """
+    share = weights / weights.sum()
+    mean_r, mean_f = share @ reference, share @ frame
+    r, f = reference - mean_r, frame - mean_f
+    var_r, var_f, covariance = (share @ product for product in (r * r, f * f, r * f))
+    correlation = covariance / np.sqrt(var_r * var_f + 1e-6)
+    trust = np.interp(correlation, _CORRELATIONS, (0, 1))
+    gain = np.minimum((mean_f + 1) / (mean_r + 1), _MAX_GAIN)
+    noise = _MIN_DEVIATION**2
+    deviations = np.minimum(np.sqrt((var_f + 1e-3) / (var_r + 1e-3)), _MAX_GAIN)
+    regression = gain + trust * ((covariance + noise * gain) / (var_r + noise) - gain)
+    rest = f - regression * r
+    mixing = (rest.T * share) @ r @ np.linalg.inv((r.T * share) @ r + noise * np.eye(3))
+    fitted = mean_f + regression * r + r @ mixing.T
+    linear = np.diag(gain + trust * (deviations - gain)) + mixing
+    return np.column_stack([linear, mean_f - linear @ mean_r]), fitted
+
+
+def _fit_slope(fitted: _Floats, frame: _Floats, weights: _Floats) -> _Floats:
+    """Return the slope [2] of the logarithmic brightness that the map of colours leaves."""
+    ratio = np.log((frame.mean(1) + 4) / (fitted.mean(1).clip(0) + 4)).clip(-1.5, 1.5)
+    weighted = _OFFSETS.T * weights
+    normal = weighted @ _OFFSETS + 0.02 * weights.sum() * np.diag([1, 1, 0])
+    plane = np.linalg.solve(normal, weighted @ ratio)
+    share = _explained_share(ratio[:, None], (ratio - _OFFSETS @ plane)[:, None], weights)
+    return np.asarray(share * plane[:2].clip(-_MAX_LOG_SLOPE, _MAX_LOG_SLOPE))
+
+
+def _explained_share(before: _Floats, after: _Floats, weights: _Floats) -> float:
+    """Return 0 if a fit hardly reduces the errors [cells, C], 1 if it does, or between."""
+    errors = [float(weights @ np.square(error).sum(1)) for error in (before, after)]
+    ratio = np.sqrt(errors[1] / max(errors[0], 1e-9))
+    return float(np.interp(ratio, _ERROR_RATIOS, (1, 0)))
+
+
+def _cells(image: UInt8Array, box_to_image: FloatArray) -> _Floats:
+    """Return the mean colours of the cells, float64 [cells, 3]."""
+    width, height = _SAMPLES_PER_CELL * _COLUMNS, _SAMPLES_PER_CELL * _ROWS
+    size = np.array([(_X[1] - _X[0]) / width, (_Y[1] - _Y[0]) / height])
+    linear = box_to_image[:, :2].astype(np.float64)
+    corner = linear @ (np.array([_X[0], _Y[0]]) + size / 2) + box_to_image[:, 2]
+    to_image = np.column_stack([linear * size, corner])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    samples = cv2.warpAffine(
+        image, to_image, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    cells = cv2.resize(samples, (_COLUMNS, _ROWS), interpolation=cv2.INTER_AREA)
+    return cells.reshape(-1, 3).astype(np.float64)
