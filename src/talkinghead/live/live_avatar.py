@@ -21,6 +21,7 @@ from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
 from talkinghead.predict.output.label import Label
+from talkinghead.predict.source.head.photo_animation import HeadControls
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import FloatArray, UInt8Array
 
@@ -74,6 +75,7 @@ class LiveAvatar:
     Attributes:
         width, height: Size of the images in pixels.
         fps: Nominal frame rate.
+        controls: Emotion and pose of the heads in a photo, which may be changed at any time.
 
     Example:
         >>> avatar = predictor.avatar("photo.jpg", SourceOptions(motion="idle"))
@@ -88,6 +90,7 @@ class LiveAvatar:
         self.avatar, self.sample_rate = avatar, sample_rate
         source, predictor = avatar.source, avatar.predictor
         self.width, self.height, self.fps = source.width, source.height, source.fps
+        self.controls = HeadControls()
         self._label = Label(label, self.width, self.height) if label else None
         self._lock = threading.Lock()
         self._replies: deque[ReplySpeech] = deque()
@@ -132,7 +135,7 @@ class LiveAvatar:
                     f"speech at {sample_rate} Hz was pushed to a reply at {reply.source_rate} Hz: "
                     "call finish() between them"
                 )
-            reply.push(samples, timed.phonemes)
+            reply.push(samples, timed.phonemes, timed.emotion)
             return reply.number
 
     def finish(self) -> None:
@@ -231,6 +234,7 @@ class LiveAvatar:
         for frame, generated in zip(faces, generate(timed), strict=True):
             # The compositor's filters follow the avatar's clock, not the time of the speech.
             generated.source = replace(generated.source, time_s=frame.time_s)
+            generated.cue = generated.cue.controlled(self.controls)
             image, _ = self._compositor.composite(generated)
         self._image = self._label(image) if self._label else image
         return self._image

@@ -16,6 +16,7 @@ from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import Phoneme
 from talkinghead.predict.avatar import AvatarPredictor
 from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.types import FloatArray
 
 # Silence after a reply, in which the mouth closes.
@@ -59,9 +60,16 @@ class ReplySpeech:
         self._audio = np.zeros(0, np.float32)
         self._fade: FloatArray | None = None
 
-    def push(self, samples: FloatArray, phonemes: Sequence[Phoneme] = ()) -> None:
-        """Append speech at `source_rate`, and phonemes with times from its start."""
-        self.mouths.phonemes.add(phonemes, self._num_samples / self.source_rate)
+    def push(
+        self,
+        samples: FloatArray,
+        phonemes: Sequence[Phoneme] = (),
+        emotion: Emotion | None = None,
+    ) -> None:
+        """Append speech at `source_rate`, phonemes with times from its start, and its emotion."""
+        time_s = self._num_samples / self.source_rate
+        self.mouths.phonemes.add(phonemes, time_s)
+        self.mouths.emotions.add(emotion, time_s)
         self._num_samples += len(samples)
         size = round(_PIECE_S * self.source_rate)
         for start in range(0, len(samples), size):

@@ -18,6 +18,7 @@ from talkinghead.concurrency import ExclusiveUse
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.avatar import Avatar
+from talkinghead.predict.source.head.photo_animation import HeadControls
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import FloatArray, UInt8Array
 
@@ -87,6 +88,7 @@ class RealtimeLipSync:
 
     Attributes:
         sample_rate: Sample rate of the speech in Hz.
+        controls: Emotion and pose of the heads in a photo, which may be changed between calls.
         lookahead_s: Maximum duration in seconds of the speech needed after the middle of a frame:
             half the audio window and the model's look-ahead. A frame between two of the
             model's time steps (a video at another frame rate) needs one step more.
@@ -121,6 +123,7 @@ class RealtimeLipSync:
 
     def __init__(self, avatar: Avatar, max_latency_s: float = 0.2) -> None:
         self.avatar = avatar
+        self.controls = HeadControls()
         spec = avatar.predictor.spec
         self.sample_rate = spec.sample_rate
         durations_s = {frame.duration_s for frame in chain(*avatar.face_frames)}
@@ -163,6 +166,7 @@ class RealtimeLipSync:
             self._require_open()
             self._mouths.tokens.reset()
             self._mouths.phonemes.clear()
+            self._mouths.emotions.clear()
             self._num_samples = 0
             self._compositor = self.avatar.predictor.compositor()
             self._frames = self.avatar.source.play()
@@ -204,7 +208,9 @@ class RealtimeLipSync:
             arrived_s = time.monotonic() if arrived_s is None else arrived_s
             timed = audio if isinstance(audio, TimedSpeech) else TimedSpeech(audio)
             samples = to_mono_float32(timed.samples)
-            self._mouths.phonemes.add(timed.phonemes, self._num_samples / self.sample_rate)
+            time_s = self._num_samples / self.sample_rate
+            self._mouths.phonemes.add(timed.phonemes, time_s)
+            self._mouths.emotions.add(timed.emotion, time_s)
             self._num_samples += len(samples)
             self._mouths.tokens.push(samples)
             return list(self._generate(arrived_s, skip_before_s))
@@ -236,6 +242,7 @@ class RealtimeLipSync:
         self._meter.record_speech(arrived_s, num_kept, num_ready - num_kept)
         for start in range(0, len(kept), _BATCH_SIZE):
             for frame in self._mouths.generate(kept[start : start + _BATCH_SIZE]):
+                frame.cue = frame.cue.controlled(self.controls)
                 image, _ = self._compositor.composite(frame)
                 if frame.source.is_last:
                     self._meter.record_frame(arrived_s, time.monotonic())

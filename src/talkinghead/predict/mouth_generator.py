@@ -6,7 +6,7 @@ Shape suffixes: N frames, D token dimension.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 
@@ -23,13 +23,14 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
+from talkinghead.predict.audio.emotion_track import EmotionTrack
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.audio.token_stream import TokenStream, articulate
 from talkinghead.predict.audio.visemes import MAX_REACH_S, constrain_lips, viseme_weights
 from talkinghead.predict.compositing.stabiliser import MouthFields
-from talkinghead.predict.source.head.speech_motion import SpeechGesture
+from talkinghead.predict.source.head.photo_animation import HeadCue
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
@@ -44,13 +45,13 @@ class GeneratedFrame:
         fields: the mouth; None leaves the frame unchanged.
         previous_reference: the same frame generated with the previous reference, during a
             transition.
-        gesture: prosody that moves the head of a photo; None without speech.
+        cue: what the speech and its emotion ask of the heads in a photo.
     """
 
     source: SourceFrame
     fields: MouthFields | None = None
     previous_reference: GeneratedFrame | None = None
-    gesture: SpeechGesture | None = None
+    cue: HeadCue = field(default_factory=HeadCue)
 
 
 @dataclass
@@ -75,10 +76,12 @@ class MouthGenerator:
         style: style of the lip motion.
         phonemes: phonemes of the speech; None makes an empty track.
         uses_phonemes: whether the phonemes constrain the lips (see `visemes.py`).
+        emotions: emotions of the speech; None makes an empty track.
 
     Attributes:
         tokens: the audio tokens; push speech here before `generate`.
         phonemes: the phonemes; add those of the speech before `generate`.
+        emotions: the emotions, in the same way.
         articulation: may be changed between calls of `generate`.
     """
 
@@ -93,6 +96,7 @@ class MouthGenerator:
         style: SpeakerStyle | None = None,
         phonemes: PhonemeTrack | None = None,
         uses_phonemes: bool = True,
+        emotions: EmotionTrack | None = None,
     ) -> None:
         self._style = style or SpeakerStyle()
         self._model = model
@@ -102,6 +106,7 @@ class MouthGenerator:
         self.articulation = articulation
         self.tokens = TokenStream(model, spec, chunk_frames, lip_prior)
         self.phonemes = PhonemeTrack() if phonemes is None else phonemes
+        self.emotions = EmotionTrack() if emotions is None else emotions
         self._uses_phonemes = uses_phonemes
         self._encoded: dict[Reference, _EncodedReference] = {}
 
@@ -124,9 +129,12 @@ class MouthGenerator:
         self._encoded = {reference: self._encoded[reference] for reference in batches}
         for frame in generated:
             if frame.source.animation is not None:
-                frame.gesture = self.tokens.speech_motion.at(float(frame.source.middle_s))
+                time_s = float(frame.source.middle_s)
+                gesture = self.tokens.speech_motion.at(time_s)
+                frame.cue = HeadCue(gesture, self.emotions.at(time_s))
         if frames:
             self.tokens.speech_motion.drop_before(float(frames[0].time_s))
+            self.emotions.drop_before(float(frames[0].time_s))
             self.phonemes.drop_before(float(frames[0].time_s) - MAX_REACH_S)
         return iter(generated)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.audio.speaker_style import SpeakerStyle
+from talkinghead.predict.source.head.expression.emotions import EmotionInput, read_emotion
 from talkinghead.types import EncodeOptions
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ class PredictOptions:
             is exported once and cached.
         device: auto, cpu, cuda, cuda:1 ...
         precision: "auto" (mixed on a GPU, full on a CPU), 32, 16-mixed or bf16-mixed.
-        emotion: Emotion to show, for models trained with emotions (docs/training.md); None uses the
-            first one.
+        trained_emotion: Emotion of the generator, for models trained with emotions
+            (docs/training.md); None uses the first one. For any model, see `SourceOptions.emotion`.
         articulation: Scale of the lip motion relative to silence, 0 to 3. 1 is the motion of the
             training data, whose speakers read with little motion, hence the default of 2; use 1 for
             models trained on your own corpus.
@@ -64,7 +66,7 @@ class PredictOptions:
     backend: str = "auto"
     device: str = "auto"
     precision: str = "auto"
-    emotion: str | None = None
+    trained_emotion: str | None = None
     articulation: float = 2.0
     style: SpeakerStyle = field(default_factory=SpeakerStyle)
     personalisation: str | Path | None = None
@@ -95,11 +97,18 @@ class SourceOptions:
         extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
             "hold" (its last frame) or "loop" (from the start, with a cut).
         trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
-        motion: Motion of the head in a photo: "none"; "idle" for blinks and slight turns; or
-            "speech" to add nods, turns and blinks that follow the speech.
+        motion: Motion of the head in a photo: "none"; "idle" for blinks, slight turns and a gaze
+            that holds the viewer; "speech" to add nods, turns, raised brows and blinks that follow
+            the speech; or "video:FILE" for the head motion, blinks and gaze of the person in a
+            video.
         pose: Pose of the head in a photo, relative to the photo: yaw, pitch and roll in degrees, up
             to 15, 10 and 15, or a CSV file with the columns time_s, yaw, pitch and roll; None is
             the pose in the photo.
+        emotion: Emotion of the face in a photo: neutral, happy, sad, angry, surprised, afraid or
+            disgusted, or one of these with an intensity up to 1, such as ("happy", 0.6).
+        expression: Expression of the face in a photo, in addition to the emotion: weights of
+            ARKit's blendshapes by name, 0 to 1, or a CSV file with the column time_s and one for
+            each blendshape; None is the expression in the photo.
         seed: Seed of the motion.
         calibrate: "auto" adapts the lip motion to the speech in the first 30 s of a video, if the
             face speaks there and no personalisation is given; "none" does not.
@@ -114,13 +123,18 @@ class SourceOptions:
     trim: bool = True
     motion: str = "none"
     pose: tuple[float, float, float] | str | Path | None = None
+    emotion: EmotionInput = "neutral"
+    expression: Mapping[str, float] | str | Path | None = None
     seed: int = 0
     calibrate: str = "auto"
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
+                if name == "motion" and self.driving_video is not None:
+                    continue
                 raise UsageError(f"{name}={value} is unknown: choose one of {', '.join(known)}")
+        read_emotion(self.emotion)
         if type(self.face_index) is not int or self.face_index < 0:
             raise UsageError(
                 f"face_index={self.face_index} is not a face index: expected 0 or more, counted "
@@ -130,7 +144,18 @@ class SourceOptions:
     @property
     def is_animated(self) -> bool:
         """Whether the heads in a photo move."""
-        return self.motion != "none" or self.pose is not None
+        return self.motion != "none" or self.pose is not None or self.has_expression
+
+    @property
+    def has_expression(self) -> bool:
+        """Whether the faces in a photo have another expression."""
+        return self.expression is not None or not read_emotion(self.emotion).is_neutral
+
+    @property
+    def driving_video(self) -> Path | None:
+        """The video whose motion is repeated; None without one."""
+        kind, _, path = str(self.motion).partition(":")
+        return Path(path) if kind == "video" and path else None
 
     @property
     def wanted(self) -> str:

@@ -20,6 +20,7 @@ from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
+from talkinghead.predict.audio.emotion_track import EmotionTrack
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle
@@ -91,8 +92,8 @@ class LipSyncPredictor:
         self.lip_prior = resolve_lip_prior(options.lip_prior)
         self.options = replace(options, lip_prior=self.lip_prior)
         self.model, self._autocast = place(model, options.device, options.precision)
-        if options.emotion is not None:
-            choose_emotion(getattr(self.model, "emotion", None), options.emotion)
+        if options.trained_emotion is not None:
+            choose_emotion(getattr(self.model, "emotion", None), options.trained_emotion)
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
         self.style = options.style
@@ -246,11 +247,12 @@ class LipSyncPredictor:
         lip_prior: LipPrior | None = None,
         phonemes: PhonemeTrack | None = None,
         style: SpeakerStyle | None = None,
+        emotions: EmotionTrack | None = None,
     ) -> MouthGenerator:
         """Return a new mouth generator, for one prediction or stream.
 
-        `lip_prior` and `style` replace the predictor's own. `phonemes` are those of the
-        speech; without them, add them to the `phonemes` of the mouth generator.
+        `lip_prior` and `style` replace the predictor's own. `phonemes` and `emotions` are those of
+        the speech; without them, add them to the same attributes of the mouth generator.
         """
         return MouthGenerator(
             self.model,
@@ -262,6 +264,7 @@ class LipSyncPredictor:
             style or self.style,
             phonemes=phonemes,
             uses_phonemes=self.options.phonemes,
+            emotions=emotions,
         )
 
     def compositor(self) -> Compositor:
@@ -320,7 +323,7 @@ class LipSyncPredictor:
         options: SourceOptions,
     ) -> Generator[GeneratedFrame]:
         """Yield frames until the speech ends or, without `trim`, until speech and video end."""
-        mouths = self.mouth_generator(phonemes=speech.phonemes)
+        mouths = self.mouth_generator(phonemes=speech.phonemes, emotions=speech.emotions)
         batch: list[SourceFrame] = []
         sample_rate = self.spec.sample_rate
         with closing(speech.chunks(sample_rate)) as chunks, closing(frames):

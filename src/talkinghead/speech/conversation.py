@@ -23,6 +23,7 @@ from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.output.mux import refuse_overwriting
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.prediction import RenderReport
+from talkinghead.speech.emotion_tags import EMOTION_TAGS_PROMPT
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,
@@ -65,14 +66,21 @@ class _Turn:
 
 
 def previous_messages(
-    system_prompt: str | None, history: Sequence[Message], max_history: int
+    system_prompt: str | None,
+    history: Sequence[Message],
+    max_history: int,
+    emotion_tags: bool = False,
 ) -> list[Message]:
     """Return the messages before a question: the system prompt and up to `max_history` messages.
+
+    With `emotion_tags`, the system prompt also asks for tags of emotions.
 
     Old messages are left out in steps of half of `max_history`, because a local language model
     processes only what follows the part that is equal to its previous request.
     """
-    system = [Message("system", system_prompt)] if system_prompt else []
+    prompts = [system_prompt, EMOTION_TAGS_PROMPT if emotion_tags else None]
+    prompt = " ".join(prompt for prompt in prompts if prompt)
+    system = [Message("system", prompt)] if prompt else []
     step = max(2, max_history // 4 * 2)
     num_excess = max(0, len(history) - max_history)
     return [*system, *history[math.ceil(num_excess / step) * step :]]
@@ -103,6 +111,8 @@ class Conversation:
         max_reply_chars: Maximum length of a reply in characters (English: about 15 per second); it
             ends with the last sentence that fits.
         max_history: Maximum number of earlier messages sent to the language model.
+        emotion_tags: Ask the language model to tag sentences with emotions, which a face in a photo
+            shows. Tags in a reply are obeyed and not spoken in any case.
         max_question_s: Maximum length of a spoken question in seconds; a longer one is refused.
         no_speech_reply: Reply to a recording without speech; the language model is not called.
 
@@ -127,6 +137,7 @@ class Conversation:
         language: str | None = None,
         max_reply_chars: int = 1000,
         max_history: int = 20,
+        emotion_tags: bool = False,
         max_question_s: float = 120.0,
         no_speech_reply: str = "Sorry, I did not hear anything. Could you say that again?",
     ) -> None:
@@ -135,6 +146,7 @@ class Conversation:
         self._llm, self._voice, self._stt = llm, voice, stt
         self._system_prompt, self._language = system_prompt, language
         self._max_reply_chars, self._max_history = max_reply_chars, max_history
+        self._emotion_tags = emotion_tags
         self._max_question_s, self._no_speech_reply = max_question_s, no_speech_reply
         # A provider may be unsafe for concurrent callers, and a cancelled stage may still use it.
         self._stt_lock, self._llm_lock, self._voice_lock = Lock(), Lock(), Lock()
@@ -274,7 +286,9 @@ class Conversation:
         if not question:
             yield self._no_speech_reply
             return
-        messages = previous_messages(self._system_prompt, self.history, self._max_history)
+        messages = previous_messages(
+            self._system_prompt, self.history, self._max_history, self._emotion_tags
+        )
         with self._llm_lock:
             try:
                 messages.append(Message("user", question))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 
 from talkinghead.errors import UsageError
@@ -12,6 +12,8 @@ from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
 from talkinghead.predict.pipeline import in_thread
+from talkinghead.predict.source.head.expression.emotions import Emotion
+from talkinghead.speech.emotion_tags import take_emotion
 from talkinghead.speech.protocols import TextToSpeech, speak_timed
 from talkinghead.speech.sentences import split_sentences
 from talkinghead.types import FloatArray
@@ -34,7 +36,7 @@ class SentenceSynthesizer:
     """A speech synthesiser for a stream of sentences, with threads and bounded queues.
 
     Args:
-        sentences: Sentences in order.
+        sentences: Sentences in order, which may contain tags of emotions (see `emotion_tags.py`).
         voice: The text-to-speech voice.
         cancel: Once set, nothing more is read, synthesised or yielded.
 
@@ -51,8 +53,8 @@ class SentenceSynthesizer:
     def chunks(self) -> Generator[TimedSpeech]:
         """Yield the speech in short chunks at the voice's sample rate.
 
-        The phonemes of a sentence are in its first chunk, if the voice gives them. This method may
-        be called only once.
+        The phonemes of a sentence, if the voice gives them, and the emotion of its tag are in its
+        first chunk. This method may be called only once.
 
         Raises:
             SpeechError: The voice failed; the audio before the failure was yielded.
@@ -63,7 +65,7 @@ class SentenceSynthesizer:
         synthesis = in_thread(self._synthesise(sentences), _QUEUED_CHUNKS, "speech", cancel)
         with closing(synthesis):
             for sentence, speech in synthesis:
-                audio, phonemes = speech.samples, speech.phonemes
+                audio, phonemes, emotion = speech.samples, speech.phonemes, speech.emotion
                 for start in range(0, len(audio), step):
                     if cancel.is_set():
                         return
@@ -73,17 +75,23 @@ class SentenceSynthesizer:
                     chunk = audio[start : start + step]
                     num_samples += len(chunk)
                     sentence.end_s = num_samples / rate
-                    yield TimedSpeech(chunk, phonemes)
-                    phonemes = ()
+                    yield TimedSpeech(chunk, phonemes, emotion)
+                    phonemes, emotion = (), None
 
     def _synthesise(
         self, sentences: Generator[str]
     ) -> Iterator[tuple[SpokenSentence, TimedSpeech]]:
         with closing(sentences):
-            for text in sentences:
+            changed: Emotion | None = None  # Emotion that has begun since the last speech.
+            for tagged in sentences:
+                text, emotion = take_emotion(tagged)
+                changed = emotion or changed
+                if not text:
+                    continue
                 sentence = SpokenSentence(text, 0.0, 0.0)
                 for speech in speak_timed(self._voice, text, self._cancel):
-                    yield sentence, speech
+                    yield sentence, replace(speech, emotion=changed)
+                    changed = None
 
 
 def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> SpeechStream:

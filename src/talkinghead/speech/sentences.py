@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from talkinghead.errors import DependencyError
+from talkinghead.speech.emotion_tags import TAG_START
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +22,11 @@ MAX_SENTENCE_CHARS = 250
 # sentence must follow.
 _POSSIBLE_END = re.compile(r"[.!?…]++[\"'”’»)\]]*+(?=\s+\S)")
 # A certain end of a sentence: unambiguous punctuation, even without a space after it, or the start
-# of an empty line or a list item.
+# of an empty line, a list item or a tag of an emotion.
 _CERTAIN_END = re.compile(
     r"[。！？｡।॥؟۔።]++[\"'”’»」』）)\]]*+(?=\s*\S)|(?=\n\s*(?:\n|[-*•]\s|\d+[.)]\s))"
+    rf"|(?=\s*{TAG_START})",
+    re.IGNORECASE,
 )
 # Punctuation before which a first clause must end.
 _SENTENCE_END = re.compile(r"\S[.!?…。！？\n]")

@@ -53,6 +53,7 @@ def build_conversation(cfg: DictConfig) -> Conversation:
         language=cfg.language,
         max_reply_chars=cfg.max_reply_chars,
         max_history=cfg.max_history,
+        emotion_tags=cfg.emotion_tags,
         max_question_s=cfg.max_question_s,
         no_speech_reply=cfg.no_speech_reply,
     )
@@ -74,6 +75,7 @@ def build_session_factory(cfg: DictConfig) -> SessionFactory:
         cfg.label,
         tuple(_plain(cfg.ice_servers)),
         cfg.num_threads,
+        cfg.motion,
     )
 
 

@@ -53,6 +53,8 @@ class DialogueOptions:
         max_reply_chars: Maximum length of a reply in characters; it ends with the last sentence
             that fits.
         max_history: Maximum number of earlier messages sent to the language model.
+        emotion_tags: Ask the language model to tag sentences with emotions, which a face in a photo
+            shows. Tags in a reply are obeyed and not spoken in any case.
         end_silence_s: Silence in seconds that ends the person's turn.
         preemptive: Prepare the reply at the first pause, in case it ends the turn. This shortens
             the wait, but asks the language model again whenever the person goes on.
@@ -62,6 +64,7 @@ class DialogueOptions:
     language: str | None = None
     max_reply_chars: int = 1000
     max_history: int = 20
+    emotion_tags: bool = False
     end_silence_s: float = 0.6
     preemptive: bool = True
 
@@ -346,7 +349,9 @@ class Dialogue:
 
     def _previous_messages(self) -> list[Message]:
         options = self.options
-        return previous_messages(options.system_prompt, self.history, options.max_history)
+        return previous_messages(
+            options.system_prompt, self.history, options.max_history, options.emotion_tags
+        )
 
     def _say(self, turn: Turn, text: str) -> None:
         self._speak(turn, split_reply([text], self.options.language))

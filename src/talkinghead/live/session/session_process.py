@@ -51,6 +51,7 @@ class SessionFactory:
         label: Visible text in every image; None for none.
         ice_servers: See `WebRtcPeer`.
         num_threads: Number of threads of the model in each process.
+        motion: Motion of the head in a photo: none, idle or speech (see `SourceOptions`).
     """
 
     predictor: Callable[[], LipSyncPredictor]
@@ -61,6 +62,7 @@ class SessionFactory:
     label: str | None = "AI generated"
     ice_servers: tuple[dict[str, Any], ...] = ()
     num_threads: int = 1
+    motion: str = "speech"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ class SessionSettings:
         llm: Name of the language model.
         persona: Instructions to the language model.
         language: Two-letter code of the language of the replies.
+        emotion: Emotion of the face in a photo.
+        intensity: Intensity of the emotion, 0 to 1.
+        pose: Yaw, pitch and roll of the head in a photo, in degrees.
     """
 
     avatar: str | None = None
@@ -80,6 +85,9 @@ class SessionSettings:
     llm: str | None = None
     persona: str | None = None
     language: str | None = None
+    emotion: str | None = None
+    intensity: float | None = None
+    pose: tuple[float, float, float] | None = None
 
 
 def run_session(connection: Connection, factory: SessionFactory, folder: Path) -> None:
@@ -190,6 +198,8 @@ class _Session:
             self._connection.send(message)
 
     def _emit(self, event: dict[str, Any]) -> None:
+        if event["type"] == "state" and self._loop is not None:
+            self._loop.avatar.controls.is_listening = event["state"] == "listening"
         self._send({"event": event})
 
     async def op_open(self, face: str, settings: SessionSettings) -> dict[str, Any]:
@@ -197,8 +207,10 @@ class _Session:
 
         def start() -> LiveAvatar:
             assert self._predictor is not None
-            avatar = self._predictor.avatar(face, SourceOptions(motion="idle"))
-            return LiveAvatar(avatar, label=self._factory.label)
+            motion = SourceOptions(motion=self._factory.motion)
+            live = LiveAvatar(self._predictor.avatar(face, motion), label=self._factory.label)
+            live.controls.update(settings.emotion, settings.intensity, settings.pose)
+            return live
 
         options = self._factory.dialogue
         if settings.persona is not None:
@@ -255,10 +267,17 @@ class _Session:
         self._opened()[1].interrupt()
 
     async def op_update(
-        self, voice: str | None = None, llm: str | None = None, persona: str | None = None
+        self,
+        voice: str | None = None,
+        llm: str | None = None,
+        persona: str | None = None,
+        emotion: str | None = None,
+        intensity: float | None = None,
+        pose: tuple[float, float, float] | None = None,
     ) -> None:
-        """Change the voice, the language model or the persona from the next reply on."""
-        _, dialogue = self._opened()
+        """Change the face at once, and the rest from the next reply on."""
+        loop, dialogue = self._opened()
+        loop.avatar.controls.update(emotion, intensity, pose)
         if voice is not None:
             dialogue.voice = await asyncio.to_thread(self._part, "voices", voice)
         if llm is not None:

@@ -73,5 +73,5 @@ def choose_emotion(encoder: EmotionEncoder | None, name: str) -> None:
     """
     if encoder is None or name not in encoder.names:
         known = f"it has {', '.join(encoder.names)}" if encoder else "it has none"
-        raise UsageError(f"this checkpoint has no emotion {name}: {known}")
+        raise UsageError(f"trained_emotion: this checkpoint has no emotion {name}: {known}")
     encoder.default = encoder.names.index(name)

@@ -16,6 +16,7 @@ from talkinghead.errors import MediaError, UsageError
 from talkinghead.media.audio_decoding import Resampler, rechunk
 from talkinghead.media.reader import probe, stream_audio
 from talkinghead.media.timing import samples_to_seconds
+from talkinghead.predict.audio.emotion_track import EmotionTrack
 from talkinghead.predict.audio.phonemes import PhonemeTrack, TimedSpeech
 from talkinghead.types import AudioClip, FloatArray
 
@@ -29,14 +30,15 @@ class SpeechStream:
     readers; once reading has begun, another reader raises a `UsageError`.
 
     Args:
-        chunks: float32 [num_samples] in [-1, 1], mono, of any length, or the same with phonemes as
-            `TimedSpeech`. A generator is closed when the last reader closes. Exceptions of the
-            iterable are raised in the readers.
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length, or the same with phonemes and
+            emotions as `TimedSpeech`. A generator is closed when the last reader closes. Exceptions
+            of the iterable are raised in the readers.
         sample_rate: sample rate in Hz.
         cancel: event that is set when a reader closes before the end, for a source that may block.
 
     Attributes:
         phonemes: the phonemes of the chunks that were read.
+        emotions: their emotions.
 
     Example:
         >>> stream = SpeechStream(voice.stream("Hello."), 22_050)
@@ -50,7 +52,7 @@ class SpeechStream:
         cancel: Event | None = None,
     ) -> None:
         self.sample_rate = sample_rate
-        self.phonemes = PhonemeTrack()
+        self.phonemes, self.emotions = PhonemeTrack(), EmotionTrack()
         self._chunks = iter(chunks)
         self._cancel = cancel or Event()
         self._lock = Lock()
@@ -104,7 +106,9 @@ class SpeechStream:
         try:
             item = next(self._chunks, None)
             if isinstance(item, TimedSpeech):
-                self.phonemes.add(item.phonemes, self._num_samples / self.sample_rate)
+                time_s = self._num_samples / self.sample_rate
+                self.phonemes.add(item.phonemes, time_s)
+                self.emotions.add(item.emotion, time_s)
                 item = item.samples
             chunk = None if item is None else _checked_chunk(item)
             if chunk is not None:
@@ -160,6 +164,7 @@ class Speech:
         estimated_duration_s: duration in the file's header, which may be inexact; None for a
             stream.
         phonemes: the phonemes of a stream that were read so far; none for other speech.
+        emotions: the emotions, in the same way.
 
     Raises:
         MediaError: The file is missing or has no audio; there are no samples, or all are NaN.
@@ -168,9 +173,10 @@ class Speech:
     def __init__(self, audio: SpeechInput) -> None:
         self._audio = audio
         self.estimated_duration_s: Fraction | None = None
-        self.phonemes = PhonemeTrack()
+        self.phonemes, self.emotions = PhonemeTrack(), EmotionTrack()
         if isinstance(audio, SpeechStream):
-            self.sample_rate, self.phonemes = audio.sample_rate, audio.phonemes
+            self.sample_rate = audio.sample_rate
+            self.phonemes, self.emotions = audio.phonemes, audio.emotions
         elif isinstance(audio, AudioClip):
             _check_samples(audio.samples)
             self.sample_rate, self.estimated_duration_s = audio.sample_rate, audio.duration_s

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from threading import Lock
 
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.types import FloatArray
 
 
@@ -31,16 +32,18 @@ class Phoneme:
 
 @dataclass(frozen=True, eq=False)
 class TimedSpeech:
-    """A chunk of speech and phonemes that begin in the chunk or after it.
+    """A chunk of speech, phonemes that begin in the chunk or after it, and its emotion.
 
     Attributes:
         samples: float32 [num_samples] in [-1, 1], mono.
         phonemes: Phonemes with times from the start of the chunk. Of all chunks of a stream, each
             phoneme is in one chunk only, which does not end after the phoneme begins.
+        emotion: Emotion from the start of the chunk on; None keeps that of the chunk before.
     """
 
     samples: FloatArray
     phonemes: tuple[Phoneme, ...] = ()
+    emotion: Emotion | None = None
 
 
 class PhonemeTrack:
@@ -85,7 +88,7 @@ def process_timed(
     sample_rate: int,
     delay_s: float = 0.0,
 ) -> Iterator[TimedSpeech]:
-    """Yield processed speech with the phonemes of the original speech.
+    """Yield processed speech with the phonemes and the emotions of the original speech.
 
     Args:
         speech: the original speech.
@@ -94,20 +97,25 @@ def process_timed(
         sample_rate: sample rate of the processed speech in Hz.
         delay_s: time in seconds by which the processed speech is later.
     """
-    # Phonemes that were read and not yet yielded, with times in the processed speech.
+    # Phonemes and emotions that were read and not yet yielded; times are in the processed speech.
     phonemes: list[Phoneme] = []
+    emotions: list[Emotion] = []
 
     def samples() -> Iterator[FloatArray]:
         num_samples = 0
         for chunk in speech:
             offset_s = delay_s + num_samples / source_rate
             phonemes.extend(phoneme.later(offset_s) for phoneme in chunk.phonemes)
+            if chunk.emotion is not None:
+                emotions.append(chunk.emotion)
             num_samples += len(chunk.samples)
             yield chunk.samples
 
     num_samples = 0
     for chunk in process(samples()):
         start_s = num_samples / sample_rate
-        yield TimedSpeech(chunk, tuple(phoneme.later(-start_s) for phoneme in phonemes))
+        shifted = tuple(phoneme.later(-start_s) for phoneme in phonemes)
+        yield TimedSpeech(chunk, shifted, emotions[-1] if emotions else None)
         phonemes.clear()
+        emotions.clear()
         num_samples += len(chunk)

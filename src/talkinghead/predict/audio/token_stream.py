@@ -17,7 +17,7 @@ from talkinghead.media.timing import mel_window_start, num_frames_for
 from talkinghead.models.lipsync.decoder import ReferenceFeatures
 from talkinghead.models.lipsync.lip_warp import lip_gaps
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
-from talkinghead.predict.source.head.speech_motion import SpeechMotion
+from talkinghead.predict.source.head.motion.speech_motion import SpeechMotion
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 

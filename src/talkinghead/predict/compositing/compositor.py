@@ -29,8 +29,9 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # angle and is complete at the second angle.
 _BACKGROUND_MASK_DEG = (8.0, 18.0)
 
-# Fraction of the distance to its target that the head moves in a frame, and the smallest turn.
-_TURN_RATE, _MIN_TURN_DEG = np.float32(0.25), 0.01
+# Fraction of the distance to their target that the head and the face move in a frame, and the
+# smallest motion in degrees and in weights of blendshapes.
+_MOTION_RATE, _MIN_MOTION = np.float32(0.25), 0.01
 
 _PainterKey: TypeAlias = tuple[int, Reference | None]
 """Slot of a face, and the reference of the face."""
@@ -58,7 +59,7 @@ class Compositor:
         self._painters: dict[_PainterKey, _MouthPainter] = {}
         self._unfinished: tuple[UInt8Array, bool] | None = None
         self._used: set[_PainterKey] = set()
-        self._turn_deg = np.zeros(3, np.float32)
+        self._head_state = np.zeros(1, np.float32)
 
     def composite(self, frame: GeneratedFrame) -> tuple[UInt8Array, bool]:
         """Add the mouth of one face to the current frame.
@@ -89,11 +90,13 @@ class Compositor:
     def _animate(
         self, animation: Animation, image: UInt8Array, frame: GeneratedFrame
     ) -> UInt8Array:
-        """Return the photo with turned heads; turns by speech are smoothed over time."""
-        self._turn_deg += _TURN_RATE * (animation.gesture_deg(frame.gesture) - self._turn_deg)
-        if np.abs(self._turn_deg).max() < _MIN_TURN_DEG:
-            self._turn_deg[:] = 0
-        return animation.render(image, float(frame.source.time_s), self._turn_deg, frame.gesture)
+        """Return the photo with moved heads and faces; motion by speech is smoothed over time."""
+        target = animation.target(frame.cue)
+        self._head_state = self._head_state + _MOTION_RATE * (target - self._head_state)
+        if max(np.abs(self._head_state).max(), np.abs(target).max()) < _MIN_MOTION:
+            self._head_state[:] = 0
+        time_s = float(frame.source.time_s)
+        return animation.render(image, time_s, self._head_state, frame.cue.gesture)
 
     def _painter(self, source: SourceFrame) -> _MouthPainter:
         key = source.slot, source.reference

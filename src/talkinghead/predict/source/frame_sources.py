@@ -35,8 +35,11 @@ from talkinghead.predict.source.face_tracks import (
     track_face,
     track_faces,
 )
-from talkinghead.predict.source.head.photo_animation import PhotoAnimation
-from talkinghead.predict.source.head.pose_track import read_pose_track
+from talkinghead.predict.source.head.expression.emotions import read_emotion
+from talkinghead.predict.source.head.expression.expression_track import read_expression
+from talkinghead.predict.source.head.motion.driving_video import read_driving_video
+from talkinghead.predict.source.head.motion.pose_track import read_pose_track
+from talkinghead.predict.source.head.photo_animation import HeadMotion, PhotoAnimation
 from talkinghead.predict.source.playback import play
 from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
@@ -68,7 +71,7 @@ class PhotoFrames:
     ) -> None:
         self._image, self._name, self._spec, self._options = image, name, spec, options
         self._detector = detector
-        self._pose = None if options.pose is None else read_pose_track(options.pose)
+        self._motion = _head_motion(options, detector)
         self._lock = Lock()
         self._frames: list[SourceFrame] = []
 
@@ -87,9 +90,9 @@ class PhotoFrames:
         """Return the first frame of each face."""
         image, options, spec = self._image, self._options, self._spec
         faces = _select_photo_faces(self._detector.detect(image), self._name, options)
-        animation = None
+        animation = PhotoAnimation(image, faces, self._motion)
         if options.is_animated:
-            animation = PhotoAnimation(image, faces, self._pose, options.motion, options.seed)
+            animation.prepare()
         frames = []
         for slot, face in enumerate(faces):
             transform = estimate_transform(face.points, face.topology, spec)
@@ -112,6 +115,19 @@ class PhotoFrames:
         for index in count():
             for frame in frames:
                 yield replace(frame, time_s=index / self._spec.fps)
+
+
+def _head_motion(options: SourceOptions, detector: FaceDetector) -> HeadMotion:
+    """Read the files that describe the motion of the heads in a photo."""
+    path = options.driving_video
+    return HeadMotion(
+        "none" if path is not None else options.motion,
+        options.seed,
+        None if options.pose is None else read_pose_track(options.pose),
+        None if options.expression is None else read_expression(options.expression),
+        read_emotion(options.emotion),
+        None if path is None else read_driving_video(path, detector),
+    )
 
 
 def _face_selector(options: SourceOptions) -> FaceSelector:

@@ -10,7 +10,8 @@ from talkinghead.types import FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     from talkinghead.models.lipsync.decoder import ContextFeatures, ReferenceFeatures
-    from talkinghead.predict.source.head.speech_motion import SpeechGesture
+    from talkinghead.predict.source.head.motion.speech_motion import SpeechGesture
+    from talkinghead.predict.source.head.photo_animation import HeadCue
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +50,17 @@ class PreviousReference:
 class Animation(Protocol):
     """Motion of a photo."""
 
-    def gesture_deg(self, gesture: SpeechGesture | None) -> FloatArray:
-        """Return the yaw, pitch and roll by which speech moves the head, float32 [3]."""
+    def target(self, cue: HeadCue) -> FloatArray:
+        """Return the state that a frame asks for, float32 [N]; 0 is that of the options."""
 
     def render(
         self,
         image: UInt8Array,
         time_s: float,
-        turn_deg: FloatArray,
+        state: FloatArray,
         gesture: SpeechGesture | None = None,
     ) -> UInt8Array:
-        """Return the photo at a given time, without changing `image`."""
+        """Return the photo at a given time in a state, without changing `image`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +86,8 @@ class SourceFrame:
         slot: index of the face among the faces of the image.
         is_last: no other face of the same image follows.
         context: the model's context features, None until they are encoded.
-        animation: motion of a photo's heads and eyes, applied to the image with the generated
-            mouths; None without motion.
+        animation: motion of a photo's heads and faces, applied to the image with the generated
+            mouths; None in a video.
         previous_reference: the reference that is being replaced, None outside transitions.
     """
 

@@ -213,7 +213,14 @@ class RealtimeConnection:
                 raise UsageError(f"audio.format: only {_FORMAT} is supported")
         voice, instructions = outputs.get("voice"), session.get("instructions")
         try:
-            choices = Choices(voice=voice, llm=None, persona=instructions)
+            choices = Choices(
+                voice=voice,
+                llm=None,
+                persona=instructions,
+                emotion=None,
+                intensity=None,
+                pose=None,
+            )
         except ValueError:
             raise UsageError("voice, instructions: expected texts of limited length") from None
         if chosen := choices.checked(self._settings):

@@ -25,11 +25,15 @@ from talkinghead.live.server.routes.avatars_api import CreatedId
 from talkinghead.live.server.server_settings import ServerSettings, Settings
 from talkinghead.live.session.session_pool import SessionHandle, SessionPool
 from talkinghead.live.session.session_process import SessionSettings
+from talkinghead.predict.source.head.expression.emotions import EMOTIONS, Emotion
 
 MAX_PERSONA_CHARS = 4000
 
 # Close codes of WebSockets by the reason of the end of their session, if it is not 1000 (normal).
 _CLOSE_CODES = {"shutdown": 1001, "crashed": 1011}
+
+Angle = Annotated[float, Field(ge=-45, le=45)]
+"""An angle in degrees; larger angles than a head can turn are limited."""
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
@@ -48,16 +52,33 @@ class Choices(BaseModel):
         examples=["You are a museum guide. Answer in one short sentence."],
     )
 
+    emotion: str | None = Field(
+        None,
+        max_length=40,
+        description="Emotion of the face in a photo: " + ", ".join(EMOTIONS) + ".",
+        examples=["happy"],
+    )
+    intensity: float | None = Field(
+        None, ge=0, le=1, description="Intensity of the emotion; 1 at the start."
+    )
+    pose: tuple[Angle, Angle, Angle] | None = Field(
+        None,
+        description="Yaw, pitch and roll in degrees of the head in a photo.",
+        examples=[[5, 0, -3]],
+    )
+
     def checked(self, settings: ServerSettings) -> dict[str, Any]:
         """Return the chosen values.
 
         Raises:
-            UsageError: The server has no such voice or language model.
+            UsageError: The server has no such voice or language model, or the emotion is unknown.
         """
         chosen = self.model_dump(include=set(Choices.model_fields), exclude_none=True)
         for name, known in (("voice", settings.voices), ("llm", settings.llms)):
             if name in chosen and chosen[name] not in known:
                 raise UsageError(f"{name}: unknown; choose one of {', '.join(known) or 'none'}")
+        if "emotion" in chosen:
+            Emotion(chosen["emotion"])
         if "persona" in chosen:
             chosen["persona"] = settings.personas.get(chosen["persona"], chosen["persona"])
         return chosen
@@ -185,7 +206,7 @@ async def get_session(session: Existing) -> SessionState:
 
 @router.patch("/{session_id}", status_code=204, responses=responses_for(404, 410))
 async def update_session(session: Existing, choices: Choices, settings: Settings) -> None:
-    """Change the voice, the language model or the persona; the history is kept."""
+    """Change the face at once, and the rest from the next reply on; the history is kept."""
     await session.call("update", **choices.checked(settings))
 
 

@@ -1,4 +1,4 @@
-"""Blinks: closing of the eyes of a photo, and natural times of blinks."""
+"""Motion of the eyelids in a photo."""
 
 from __future__ import annotations
 
@@ -8,80 +8,58 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from talkinghead.predict.source.head.expression.blendshapes import LIDS
 from talkinghead.predict.source.head.head_geometry import Floats, smooth_step
 from talkinghead.types import Face, FloatArray, UInt8Array
 
 # Landmarks of the left and the right eye in the image: the upper lid and the lower lid, each from
-# left to right, and a point of the eyebrow.
-_EYES = {
-    "mesh468": (
-        (
-            (33, 246, 161, 160, 159, 158, 157, 173, 133),
-            (33, 7, 163, 144, 145, 153, 154, 155, 133),
-            52,
-        ),
-        (
-            (362, 398, 384, 385, 386, 387, 388, 466, 263),
-            (362, 382, 381, 380, 374, 373, 390, 249, 263),
-            282,
-        ),
-    ),
+# left to right, a point of the eyebrow, and a point of the cheek where there is one.
+_EYES: dict[str, tuple[tuple[tuple[int, ...], tuple[int, ...], int, int | None], ...]] = {
+    "mesh468": ((*LIDS["Right"], 52, 119), (*LIDS["Left"], 282, 348)),
     "ibug68": (
-        ((36, 37, 38, 39), (36, 41, 40, 39), 19),
-        ((42, 43, 44, 45), (42, 47, 46, 45), 24),
+        ((36, 37, 38, 39), (36, 41, 40, 39), 19, None),
+        ((42, 43, 44, 45), (42, 47, 46, 45), 24, None),
     ),
 }
-# One blink begins in each slot of this duration, at a random time within the given part of it.
-_SLOT_S, _PART = 4.0, (0.15, 0.85)
-_CLOSING_S, _CLOSED_S, _OPENING_S = 0.1, 0.04, 0.2
 # Eyes with a smaller ratio of height to width are treated as closed.
 _MIN_ASPECT = 0.12
 # Distance by which the upper lid moves below the lower lid, in heights of the open eye.
 _OVERSHOOT = 0.2
+MAX_WIDENING = 0.3
+"""Largest distance by which a lid opens an eye further, in heights of the open eye."""
+# Part of the height of the eye that is stretched where a lid opens it further.
+_STRETCHED = 0.65
 
 
-def blink_closure(time_s: float, seed: int) -> float:
-    """Return the closure of the eyes at a given time, from 0 (open) to 1 (closed)."""
-    # A blink may continue in the next slot.
-    closures = [closure_since(time_s - start_s) for start_s in _blink_starts_s(time_s, seed)]
-    return max(closures)
+def find_lids(image: UInt8Array, face: Face) -> list[tuple[Lid, Lid | None] | None]:
+    """Return the upper and the lower lid of the eye on the left and on the right of an image.
 
-
-def _blink_starts_s(time_s: float, seed: int) -> list[float]:
-    slot = int(time_s // _SLOT_S)
-    parts = [np.random.default_rng((seed, s)).uniform(*_PART) for s in (slot - 1, slot) if s >= 0]
-    return [(slot - len(parts) + 1 + index + part) * _SLOT_S for index, part in enumerate(parts)]
-
-
-def closure_since(since_s: float) -> float:
-    """Return the closure of the eyes, 0 to 1, at a time after the start of a blink."""
-    opening_s = since_s - _CLOSING_S - _CLOSED_S
-    if since_s < 0 or opening_s > _OPENING_S:
-        return 0.0
-    closing = smooth_step(since_s / _CLOSING_S)
-    return float(min(closing, 1 - smooth_step(opening_s / _OPENING_S)))
-
-
-def find_eyes(image: UInt8Array, face: Face) -> list[Eye]:
-    """Return the open eyes of a face that can be closed."""
-    return [
-        eye
-        for upper, lower, brow in _EYES[face.topology]
-        if (eye := _make_eye(image, face.points, upper, lower, brow)) is not None
-    ]
+    An eye that is closed or outside the image is None, as is a lower lid without a known cheek.
+    """
+    lids: list[tuple[Lid, Lid | None] | None] = []
+    for upper, lower, brow, cheek in _EYES[face.topology]:
+        above = _make_lid(image, face.points, upper, lower, brow)
+        below = None
+        if cheek is not None:
+            # The same geometry, upside down.
+            below = _make_lid(image, face.points, lower[::-1], upper[::-1], cheek)
+        lids.append(None if above is None else (above, below))
+    return lids
 
 
 @dataclass(frozen=True)
-class Eye:
-    """Geometry for closing one eye.
+class Lid:
+    """Geometry for moving the lid of one eye; described for an upper lid.
 
     Attributes:
         rows, columns: slices of the image.
         xy: (x, y) of each pixel in the image, float32 [h, w, 2].
-        down: unit vector in which the upper lid closes, float32 [2].
-        depth: distance of each pixel below the edge of the upper lid, float32 [h, w].
-        travel: distance of the upper lid's edge to its closed position, float32 [h, w].
+        down: unit vector in which the lid closes, float32 [2].
+        depth: distance of each pixel below the edge of the lid, float32 [h, w]; infinite beside the
+            eye.
+        travel: distance of the lid's edge to its closed position, float32 [h, w].
         skin: height of the skin above the lid that is stretched, in pixels.
+        height: height of the open eye in pixels.
     """
 
     rows: slice
@@ -91,24 +69,36 @@ class Eye:
     depth: FloatArray
     travel: FloatArray
     skin: float
+    height: float
 
-    def close(self, image: UInt8Array, closure: float) -> None:
-        """Close the eye in an image in place; `closure` is between 0 (open) and 1 (closed)."""
-        travel = np.float32(closure) * self.travel
+    def move(self, image: UInt8Array, closure: float) -> None:
+        """Move the lid in an image in place.
+
+        Args:
+            image: the image.
+            closure: 0 is the lid of the photo, 1 closes the eye, and negative values, down to
+                `-MAX_WIDENING`, open it further.
+        """
+        travel = np.float32(max(closure, -MAX_WIDENING)) * self.travel
         # `stretch` is 0 at the upper end of the skin and 1 at the edge of the lid.
         stretch = smooth_step((self.depth + self.skin) / (travel + self.skin))
-        source_xy = self.xy - (travel * stretch)[..., None] * self.down
-        lid = _sample(image, source_xy)
+        if closure < 0:
+            # The part of the eye at the lid is stretched, and the opposite lid does not move.
+            stretch -= smooth_step((self.depth - travel) / (_STRETCHED * self.height))
+        moved = _sample(image, self.xy - (travel * stretch)[..., None] * self.down)
+        if closure < 0:
+            image[self.rows, self.columns] = moved
+            return
         original = image[self.rows, self.columns]
         covered = ((travel - self.depth) + np.float32(0.5)).clip(0, 1)[..., None]
-        mixed = original + covered * (lid.astype(np.float32) - original)
+        mixed = original + covered * (moved.astype(np.float32) - original)
         image[self.rows, self.columns] = np.rint(mixed).clip(0, 255).astype(np.uint8)
 
 
-def _make_eye(
+def _make_lid(
     image: UInt8Array, points: FloatArray, upper: tuple[int, ...], lower: tuple[int, ...], brow: int
-) -> Eye | None:
-    """Return the eye at the given landmarks, or None if it is closed or outside the image."""
+) -> Lid | None:
+    """Return the lid at the given landmarks, or None if the eye is closed or outside the image."""
     left, right = points[upper[0]].astype(float), points[upper[-1]].astype(float)
     width = float(np.linalg.norm(right - left))
     across = (right - left) / max(width, 1e-6)
@@ -141,7 +131,7 @@ def _make_eye(
     position = (along / width).clip(0, 1)
     overshoot = _OVERSHOOT * height * np.sqrt(4 * position * (1 - position))
     travel = np.where(inside, (lower_y - upper_y).clip(0) + overshoot, 0)
-    return Eye(
+    return Lid(
         slice(low[1], high[1]),
         slice(low[0], high[0]),
         xy.astype(np.float32),
@@ -149,6 +139,7 @@ def _make_eye(
         np.where(inside, deep - upper_y, np.inf).astype(np.float32),
         travel.astype(np.float32),
         skin,
+        height,
     )
 
 

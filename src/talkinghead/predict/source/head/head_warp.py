@@ -1,4 +1,4 @@
-"""Rendering of a photo with turned heads, by a warp of the photo's own pixels."""
+"""Rendering of a photo with turned heads and expressions, by a warp of the photo's own pixels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from talkinghead.features.faces.head_pose import FaceFrame, head_pose
+from talkinghead.predict.source.head.expression.expression_field import ExpressionField
 from talkinghead.predict.source.head.head_geometry import Floats, model_head, smooth_step
 from talkinghead.predict.source.head.head_layers import separate_head
 from talkinghead.types import Face, FloatArray, UInt8Array
@@ -69,11 +70,19 @@ class HeadWarp:
         offset = (self._head.xy - self._head.axis) * near
         points = np.dstack([offset, -self._head.height]) / self._distance
         self._points: FloatArray = points.astype(np.float32)
+        self._near: FloatArray = (near / self._distance).astype(np.float32)
+        self._expression = ExpressionField(face, frame, self._head.xy)
         self._gain: FloatArray = np.ones(3, np.float32)
         self._gain = self._measure_gain(face)
         self.limits_deg = self._find_limits()
 
-    def draw(self, image: UInt8Array, pose_deg: npt.ArrayLike, result: UInt8Array) -> None:
+    def draw(
+        self,
+        image: UInt8Array,
+        pose_deg: npt.ArrayLike,
+        result: UInt8Array,
+        weights: FloatArray | None = None,
+    ) -> None:
         """Draw the turned head.
 
         Args:
@@ -81,9 +90,11 @@ class HeadWarp:
             pose_deg: yaw, pitch and roll relative to the photo, see `head_pose`; larger angles than
                 `limits_deg` are limited.
             result: another copy of the image, changed in place.
+            weights: weights of the blendshapes of the face; None is the face of the photo.
         """
         layers, size = self._layers, self._pixels.shape[1::-1]
-        shift = self._inverse_shift(limit_pose(pose_deg, self.limits_deg))
+        moved = self._expression.shift(weights)
+        shift = self._inverse_shift(limit_pose(pose_deg, self.limits_deg), moved)
         source = cv2.add(self._pixels, cv2.resize(shift, size, interpolation=cv2.INTER_LINEAR))
         area = image[self._area].copy()
         cv2.copyTo(layers.foreground, layers.edge, area)
@@ -92,7 +103,10 @@ class HeadWarp:
         head = cv2.remap(area, maps, rest, cv2.INTER_CUBIC, borderMode=border)
         opacity = cv2.remap(layers.alpha, maps, rest, cv2.INTER_LINEAR, borderMode=border)
         alpha = opacity * np.float32(1 / 255)
-        furthest = float(np.abs(shift).max()) / (_STILL_CM * self._head.scale)
+        turn = np.abs(shift)
+        if moved is not None:
+            turn[self._expression.window] = 0
+        furthest = float(turn.max()) / (_STILL_CM * self._head.scale)
         turned = float(smooth_step(furthest))
         behind = cv2.addWeighted(layers.background, turned, layers.still_background, 1 - turned, 0)
         blended = cv2.blendLinear(head, behind, alpha, 1 - alpha)
@@ -101,20 +115,33 @@ class HeadWarp:
         else:
             cv2.copyTo(blended, self._support, result[self._area])
 
-    def move_points(self, points: FloatArray, pose_deg: npt.ArrayLike) -> FloatArray:
+    def move_points(
+        self, points: FloatArray, pose_deg: npt.ArrayLike, weights: FloatArray | None = None
+    ) -> FloatArray:
         """Return where points [P, 2] of the photo are in the image with the head turned."""
-        return self._moved(points, limit_pose(pose_deg, self.limits_deg))
+        moved = self._expression.shift(weights)
+        return self._moved(points, limit_pose(pose_deg, self.limits_deg), moved)
 
-    def _moved(self, points: FloatArray, pose_deg: FloatArray) -> FloatArray:
+    def _moved(
+        self, points: FloatArray, pose_deg: FloatArray, moved: FloatArray | None = None
+    ) -> FloatArray:
         step = self._head.xy[1, 1] - self._head.xy[0, 0]
         cells = (points - self._head.xy[0, 0]) / step
-        return points + _sample(self._shift(pose_deg), cells[None])[0]
+        return points + _sample(self._shift(pose_deg, moved), cells[None])[0]
 
-    def _shift(self, pose_deg: FloatArray) -> FloatArray:
-        """Return the displacement [h, w, 2] of each grid cell of the photo in pixels."""
-        head = self._head
+    def _shift(self, pose_deg: FloatArray, moved: FloatArray | None = None) -> FloatArray:
+        """Return the displacement [h, w, 2] of each grid cell of the photo in pixels.
+
+        `moved` is the displacement by the expression before the head is turned, in the window of
+        `ExpressionField`.
+        """
+        head, points = self._head, self._points
+        if moved is not None:
+            points = points.copy()
+            window = self._expression.window
+            points[window][..., :2] += self._near[window] * moved
         yaw, pitch, roll = np.radians(self._gain * pose_deg.astype(np.float64))
-        x, y, z = cv2.split(cv2.transform(self._points, _rotation(yaw, pitch)))
+        x, y, z = cv2.split(cv2.transform(points, _rotation(yaw, pitch)))
         z += np.float32(1)
         cos, sin = np.cos(roll), np.sin(roll)
         lean = np.array([[cos, -sin], [sin, cos]])
@@ -123,9 +150,9 @@ class HeadWarp:
         turned = cv2.transform(cv2.merge([x / z, y / z]), lens)
         return np.asarray(head.weight[..., None] * (turned - head.xy), np.float32)
 
-    def _inverse_shift(self, pose_deg: FloatArray) -> FloatArray:
+    def _inverse_shift(self, pose_deg: FloatArray, moved: FloatArray | None = None) -> FloatArray:
         """Return the displacement from each grid cell of the frame to its source in the photo."""
-        head, shift = self._head, self._shift(pose_deg)
+        head, shift = self._head, self._shift(pose_deg, moved)
         step = head.xy[1, 1] - head.xy[0, 0]
         rows, columns = shift.shape[:2]
         cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Animation of the heads and eyes in a photo.
+"""Animation of the heads and faces in a photo.
 
 Each frame depends only on its time and the speech, so a stream and a file give the same frames.
 """
@@ -6,16 +6,27 @@ Each frame depends only on its time and the speech, so a stream and a file give 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import RLock
 
 import numpy as np
 
-from talkinghead.features.faces.head_pose import fit_face_frame
-from talkinghead.predict.source.head.eyelids import Eye, blink_closure, find_eyes
+from talkinghead.features.faces.head_pose import FaceFrame, fit_face_frame
+from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
+from talkinghead.predict.source.head.expression.emotions import Emotion
+from talkinghead.predict.source.head.expression.expression_track import ExpressionTrack
+from talkinghead.predict.source.head.expression.eyes import Eyes, look
 from talkinghead.predict.source.head.head_geometry import Floats
 from talkinghead.predict.source.head.head_warp import POSE_LIMITS_DEG, HeadWarp
-from talkinghead.predict.source.head.pose_track import PoseTrack
-from talkinghead.predict.source.head.speech_motion import SpeechGesture
+from talkinghead.predict.source.head.motion.driving_video import DrivingVideo
+from talkinghead.predict.source.head.motion.idle_motion import (
+    blink_closure,
+    listening_nod_deg,
+    saccade_deg,
+)
+from talkinghead.predict.source.head.motion.pose_track import PoseTrack, constant_pose
+from talkinghead.predict.source.head.motion.speech_motion import SpeechGesture
 from talkinghead.types import Face, FloatArray, UInt8Array
 
 log = logging.getLogger(__name__)
@@ -24,77 +35,185 @@ log = logging.getLogger(__name__)
 _SWAY_DEG = np.array([2.5, 1.2, 0.9])
 _SWAY_HZ = (0.1, 0.3)
 _WAVES = 3
+# Part of the turn of the head that the gaze compensates, to stay with the viewer.
+_HELD_GAZE = 0.9
+# Layout of a state: turn of the head, weights of the blendshapes, and attention.
+_TURN, _WEIGHTS, _ATTENTION = slice(0, 3), slice(3, 3 + len(BLENDSHAPES)), 3 + len(BLENDSHAPES)
+_NO_WEIGHTS: FloatArray = np.zeros(len(BLENDSHAPES), np.float32)
+
+
+@dataclass
+class HeadControls:
+    """Controls of the heads in a photo that an application may change during a stream.
+
+    Changes are smoothed over a few frames. In a video they have no effect.
+
+    Attributes:
+        emotion: emotion in place of that of the `SourceOptions`; None keeps it.
+        pose_deg: yaw, pitch and roll in degrees, in addition to those of the `SourceOptions`.
+        is_listening: somebody is talking to the face, which nods from time to time.
+    """
+
+    emotion: Emotion | None = None
+    pose_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    is_listening: bool = False
+
+    def update(
+        self,
+        emotion: str | None = None,
+        intensity: float | None = None,
+        pose: Sequence[float] | None = None,
+    ) -> None:
+        """Change the emotion, its intensity, or the pose in degrees; None keeps each of them.
+
+        Raises:
+            UsageError: The emotion is unknown, or a number is out of range.
+        """
+        if emotion is not None or intensity is not None:
+            before = self.emotion or Emotion("neutral")
+            name = before.name if emotion is None else emotion
+            self.emotion = Emotion(name, before.intensity if intensity is None else intensity)
+        if pose is not None:
+            yaw, pitch, roll = constant_pose(pose)
+            self.pose_deg = (yaw, pitch, roll)
 
 
 @dataclass(frozen=True)
-class _Head:
-    """One head: its warp (None if it cannot be turned), open eyes, and random waves."""
+class HeadCue:
+    """What a frame asks of the heads in a photo, apart from the options.
 
-    warp: HeadWarp | None
-    eyes: list[Eye]
-    seed: int
-    hz: Floats
-    phase: Floats
+    Attributes:
+        gesture: prosody of the speech; None without speech.
+        emotion: emotion in place of that of the options; None keeps it.
+        pose_deg: yaw, pitch and roll in addition to those of the options.
+        is_listening: somebody is talking to the face.
+    """
+
+    gesture: SpeechGesture | None = None
+    emotion: Emotion | None = None
+    pose_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    is_listening: bool = False
+
+    def controlled(self, controls: HeadControls) -> HeadCue:
+        """Return the cue with the controls of an application; a tagged emotion has priority."""
+        emotion = self.emotion or controls.emotion
+        return HeadCue(self.gesture, emotion, controls.pose_deg, controls.is_listening)
+
+
+@dataclass(frozen=True)
+class HeadMotion:
+    """Motion of the heads in a photo, as the options ask for it.
+
+    Attributes:
+        kind: "none"; "idle" adds a slight sway, blinks and a gaze that holds the viewer; "speech"
+            adds turns, nods and raised brows with the speech.
+        seed: seed of the sway, of the times of the blinks and of the poses of phrases.
+        pose: pose of the heads relative to the photo.
+        expression: weights of blendshapes.
+        emotion: emotion in addition to the expression.
+        driver: video whose head motion, blinks and gaze are repeated.
+    """
+
+    kind: str = "none"
+    seed: int = 0
+    pose: PoseTrack | None = None
+    expression: ExpressionTrack | None = None
+    emotion: Emotion = field(default_factory=lambda: Emotion("neutral"))
+    driver: DrivingVideo | None = None
+
+
+class _Head:
+    """One head: its warp (None if it cannot be turned), its eyes, and random waves."""
+
+    def __init__(self, image: UInt8Array, faces: Sequence[Face], index: int, seed: int) -> None:
+        self._image, self._faces, self._index, self.seed = image, faces, index, seed
+        self._frame: FaceFrame | None = fit_face_frame(faces[index])
+        self._lock = RLock()
+        self._parts: tuple[HeadWarp | None, Eyes] | None = None
+        rng = np.random.default_rng(seed)
+        self._hz = rng.uniform(*_SWAY_HZ, (3, _WAVES))
+        self._phase = rng.uniform(0, 2 * np.pi, (3, _WAVES))
+
+    @property
+    def parts(self) -> tuple[HeadWarp | None, Eyes]:
+        """The warp and the eyes, which are analysed when they are first needed."""
+        with self._lock:
+            if self._parts is None:
+                face, frame = self._faces[self._index], self._frame
+                others = [other for other in self._faces if other is not face]
+                warp = None if frame is None else HeadWarp(self._image, face, frame, others)
+                eyes = Eyes(self._image, face, None if frame is None else frame.scale)
+                self._parts = warp, eyes
+            return self._parts
+
+    @property
+    def warp(self) -> HeadWarp | None:
+        """The warp, None if the head cannot be turned."""
+        return self.parts[0]
 
     def sway_deg(self, time_s: float) -> Floats:
         """Return the yaw, pitch and roll of the sway, which is 0 at the start."""
-        waves = np.sin(2 * np.pi * self.hz * time_s + self.phase) - np.sin(self.phase)
+        waves = np.sin(2 * np.pi * self._hz * time_s + self._phase) - np.sin(self._phase)
         return np.asarray(_SWAY_DEG * waves.sum(axis=1) / np.sqrt(_WAVES))
 
 
 class PhotoAnimation:
-    """Turns of the heads and blinks of the eyes in a photo, rendered after the mouths.
+    """Turns and expressions of the faces in a photo, rendered after the mouths.
 
     Safe for concurrent callers.
 
     Args:
         image: the photo, uint8 [H, W, 3] RGB.
         faces: the faces to animate.
-        pose: pose of the heads relative to the photo.
-        motion: "idle" adds a slight sway and blinks; "speech" adds turns and nods with the speech.
-        seed: seed of the sway, of the times of the blinks and of the poses of phrases.
+        motion: the motion.
     """
 
     def __init__(
-        self,
-        image: UInt8Array,
-        faces: list[Face],
-        pose: PoseTrack | None = None,
-        motion: str = "none",
-        seed: int = 0,
+        self, image: UInt8Array, faces: Sequence[Face], motion: HeadMotion | None = None
     ) -> None:
-        self._pose, self._motion, self._seed = pose, motion, seed
-        self._heads = []
-        for index, face in enumerate(faces):
-            others = [other for other in faces if other is not face]
-            frame = fit_face_frame(face)
-            warp = None if frame is None else HeadWarp(image, face, frame, others)
-            if warp is not None and pose is not None:
-                _warn_of_limits(warp.limits_deg, pose.largest_deg)
-            rng = np.random.default_rng(seed + index)
-            waves = rng.uniform(*_SWAY_HZ, (3, _WAVES)), rng.uniform(0, 2 * np.pi, (3, _WAVES))
-            self._heads.append(_Head(warp, find_eyes(image, face), seed + index, *waves))
+        self._motion = motion or HeadMotion()
+        seed = self._motion.seed
+        self._heads = [_Head(image, faces, index, seed + index) for index in range(len(faces))]
+
+    def prepare(self) -> None:
+        """Analyse the heads now; otherwise, they are analysed when they first move."""
+        for head in self._heads:
+            if head.warp is not None and self._motion.pose is not None:
+                _warn_of_limits(head.warp.limits_deg, self._motion.pose.largest_deg)
 
     def pose_at(self, time_s: float, face: int = 0) -> FloatArray:
         """Return the yaw, pitch and roll of a face relative to the photo in degrees, float32 [3].
 
         Limits of the head's motion are not applied.
         """
-        pose = np.zeros(3) if self._pose is None else self._pose.at(time_s)
-        sway = self._heads[face].sway_deg(time_s) if self._motion != "none" else 0
-        return np.asarray(pose + sway, np.float32)
+        motion = self._motion
+        pose = np.zeros(3) if motion.pose is None else motion.pose.at(time_s)
+        if motion.driver is not None:
+            pose = pose + motion.driver.pose_at(time_s)
+        elif motion.kind != "none":
+            pose = pose + self._heads[face].sway_deg(time_s)
+        return np.asarray(pose, np.float32)
 
-    def gesture_deg(self, gesture: SpeechGesture | None) -> FloatArray:
-        """Return the yaw, pitch and roll by which speech moves the heads, float32 [3]."""
-        if self._motion != "speech" or gesture is None:
-            return np.zeros(3, np.float32)
-        return gesture.pose_deg(self._seed)
+    def target(self, cue: HeadCue) -> FloatArray:
+        """Return the state that a frame asks for, float32; `render` takes it smoothed over time.
+
+        It is 0 where the options alone move the heads.
+        """
+        target = np.zeros(_ATTENTION + 1, np.float32)
+        target[_TURN] = cue.pose_deg
+        if cue.emotion is not None:
+            target[_WEIGHTS] = cue.emotion.weights - self._motion.emotion.weights
+        if self._motion.kind == "speech" and cue.gesture is not None:
+            target[_TURN] += cue.gesture.pose_deg(self._motion.seed)
+            target[_WEIGHTS] += cue.gesture.raised_brows
+        target[_ATTENTION] = cue.is_listening
+        return target
 
     def render(
         self,
         image: UInt8Array,
         time_s: float,
-        turn_deg: FloatArray | float = 0.0,
+        state: FloatArray | None = None,
         gesture: SpeechGesture | None = None,
     ) -> UInt8Array:
         """Return the photo at a given time.
@@ -102,38 +221,77 @@ class PhotoAnimation:
         Args:
             image: the photo with generated mouths, uint8 [H, W, 3]; it is not changed.
             time_s: time since the start.
-            turn_deg: yaw, pitch and roll of all heads by speech.
+            state: smoothed values of `target`; None is 0.
             gesture: the speech, for blinks at the end of phrases.
         """
-        image = self._close_eyes(image, time_s, gesture)
-        result = image
-        for index, head in enumerate(self._heads):
-            pose_deg = self.pose_at(time_s, index) + turn_deg
-            if head.warp is None or not pose_deg.any():
+        if state is None:
+            state = np.zeros(_ATTENTION + 1, np.float32)
+        poses = [self._pose(time_s, index, state) for index in range(len(self._heads))]
+        faces = [
+            self._weights(time_s, head, pose, state)
+            for head, pose in zip(self._heads, poses, strict=True)
+        ]
+        drawn = self._draw_eyes(image, time_s, faces, gesture)
+        result = drawn
+        for head, pose_deg, weights in zip(self._heads, poses, faces, strict=True):
+            if not pose_deg.any() and not weights.any():
                 continue
-            result = image.copy() if result is image else result
-            head.warp.draw(image, pose_deg, result)
+            if head.warp is None:
+                continue
+            result = drawn.copy() if result is drawn else result
+            head.warp.draw(drawn, pose_deg, result, weights)
         return result
 
-    def _close_eyes(
-        self, image: UInt8Array, time_s: float, gesture: SpeechGesture | None
+    def _pose(self, time_s: float, index: int, state: FloatArray) -> FloatArray:
+        pose_deg = self.pose_at(time_s, index) + state[_TURN]
+        if state[_ATTENTION] > 0 and self._motion.kind != "none":
+            nod_deg = listening_nod_deg(time_s, self._heads[index].seed)
+            pose_deg[1] += state[_ATTENTION] * np.float32(nod_deg)
+        return np.asarray(pose_deg)
+
+    def _weights(
+        self, time_s: float, head: _Head, pose_deg: FloatArray, state: FloatArray
+    ) -> FloatArray:
+        """Return the weights of the blendshapes of one face."""
+        motion = self._motion
+        weights = motion.emotion.weights + state[_WEIGHTS]
+        if motion.expression is not None:
+            weights = weights + motion.expression.at(time_s)
+        if motion.driver is not None:
+            weights = weights + motion.driver.gaze_at(time_s)
+        elif motion.kind != "none":
+            right_deg, down_deg = saccade_deg(time_s, head.seed) - _HELD_GAZE * pose_deg[:2]
+            weights = weights + look(right_deg, down_deg)
+        return np.asarray(weights.clip(0, 1), np.float32)
+
+    def _draw_eyes(
+        self,
+        image: UInt8Array,
+        time_s: float,
+        faces: list[FloatArray],
+        gesture: SpeechGesture | None,
     ) -> UInt8Array:
-        if self._motion == "none":
-            return image
-        closures = [blink_closure(time_s, head.seed) for head in self._heads]
-        if self._motion == "speech" and gesture is not None:
-            closures = [
-                max(closure, gesture.closure(head.seed))
-                for closure, head in zip(closures, self._heads, strict=True)
-            ]
-        if not any(closures):
-            return image
-        image = image.copy()
-        for head, closure in zip(self._heads, closures, strict=True):
-            if closure > 0:
-                for eye in head.eyes:
-                    eye.close(image, closure)
-        return image
+        result = image
+        for head, weights in zip(self._heads, faces, strict=True):
+            blink = self._blink(time_s, head.seed, gesture)
+            if not blink and not weights.any():
+                continue
+            eyes = head.parts[1]
+            if eyes.moves(weights, blink):
+                result = image.copy() if result is image else result
+                eyes.draw(result, weights, blink)
+        return result
+
+    def _blink(self, time_s: float, seed: int, gesture: SpeechGesture | None) -> float:
+        motion = self._motion
+        if motion.driver is not None:
+            return motion.driver.closure_at(time_s)
+        if motion.kind == "none":
+            return 0.0
+        closure = blink_closure(time_s, seed)
+        if motion.kind == "speech" and gesture is not None:
+            closure = max(closure, gesture.closure(seed))
+        return closure
 
 
 def _warn_of_limits(limits_deg: FloatArray, largest_deg: FloatArray) -> None:

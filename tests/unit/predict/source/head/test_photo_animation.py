@@ -12,9 +12,9 @@ from skimage.data import astronaut
 from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import PhotoFrames
-from talkinghead.predict.source.head.eyelids import blink_closure
-from talkinghead.predict.source.head.photo_animation import PhotoAnimation
-from talkinghead.predict.source.head.pose_track import read_pose_track
+from talkinghead.predict.source.head.motion.idle_motion import blink_closure
+from talkinghead.predict.source.head.motion.pose_track import read_pose_track
+from talkinghead.predict.source.head.photo_animation import HeadMotion, PhotoAnimation
 from talkinghead.types import AVSpec
 
 PHOTO = astronaut()
@@ -35,7 +35,7 @@ def faces(detector):
 
 @pytest.fixture(scope="module")
 def idle(faces):
-    return PhotoAnimation(PHOTO, faces, motion="idle", seed=1)
+    return PhotoAnimation(PHOTO, faces, HeadMotion("idle", seed=1))
 
 
 def blink_s(seed=1):
@@ -57,10 +57,10 @@ def test_idle_motion_is_gradual_and_ends_before_the_border(idle):
 
 
 def test_frames_depend_on_seed_and_time_only(idle, faces):
-    again = PhotoAnimation(PHOTO, faces, motion="idle", seed=1)
+    again = PhotoAnimation(PHOTO, faces, HeadMotion("idle", seed=1))
     for time_s in (6.0, 0.8, 6.04, 0.0):
         assert np.array_equal(again.render(PHOTO, time_s), idle.render(PHOTO, time_s))
-    other = PhotoAnimation(PHOTO, faces, motion="idle", seed=2)
+    other = PhotoAnimation(PHOTO, faces, HeadMotion("idle", seed=2))
     assert not np.allclose(other.pose_at(2.0), idle.pose_at(2.0), atol=0.1)
 
 
@@ -102,14 +102,15 @@ def test_blinks_have_natural_intervals():
 
 
 def test_pose_adds_to_idle_motion(faces, idle):
-    both = PhotoAnimation(PHOTO, faces, read_pose_track([4, 0, -3]), motion="idle", seed=1)
+    pose = read_pose_track([4, 0, -3])
+    both = PhotoAnimation(PHOTO, faces, HeadMotion("idle", seed=1, pose=pose))
     assert np.allclose(both.pose_at(3.0) - idle.pose_at(3.0), [4, 0, -3], atol=1e-5)
-    constant = PhotoAnimation(PHOTO, faces, read_pose_track([4, 0, -3]))
+    constant = PhotoAnimation(PHOTO, faces, HeadMotion(pose=pose))
     assert np.array_equal(constant.render(PHOTO, blink_s()), constant.render(PHOTO, 0))
 
 
 def test_generated_mouth_turns_with_the_head(faces):
-    animation = PhotoAnimation(PHOTO, faces, read_pose_track([12, 5, 8]))
+    animation = PhotoAnimation(PHOTO, faces, HeadMotion(pose=read_pose_track([12, 5, 8])))
     x, y = faces[0].points[13].round().astype(int)
     image = PHOTO.copy()
     image[y - 3 : y + 4, x - 3 : x + 4] = (0, 255, 0)
@@ -126,5 +127,9 @@ def test_photo_is_analysed_once(faces, detector):
     assert len({frame.animation for frame in first + second}) == 1
     assert first[0].reference is second[2].reference
     assert first[2].time_s == second[2].time_s
-    still = PhotoFrames(PHOTO, "photo", detector, AVSpec(), SourceOptions())
-    assert next(still()).animation is None
+
+
+def test_still_photo_is_not_analysed_and_stays_the_same(faces):
+    animation = PhotoAnimation(PHOTO, faces)
+    assert animation.render(PHOTO, 3.0) is PHOTO
+    assert animation._heads[0]._parts is None

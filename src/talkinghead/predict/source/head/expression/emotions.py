@@ -26,10 +26,10 @@ EMOTIONS: Mapping[str, Mapping[str, float]] = {
         **_both(mouthFrown=0.8, eyeBlink=0.2, eyeLookDown=0.15),
     },
     "angry": _both(browDown=1.0, eyeSquint=0.4, noseSneer=0.35, mouthPress=0.5, mouthFrown=0.25),
-    "surprised": {"browInnerUp": 0.9, "jawOpen": 0.25, **_both(browOuterUp=1.0, eyeWide=1.0)},
+    "surprised": {"browInnerUp": 0.9, "jawOpen": 0.25, **_both(browOuterUp=1.0, eyeWide=0.7)},
     "afraid": {
         "browInnerUp": 1.0,
-        **_both(eyeWide=0.8, browDown=0.15, mouthStretch=0.8, mouthFrown=0.2),
+        **_both(eyeWide=0.6, browDown=0.15, mouthStretch=0.8, mouthFrown=0.2),
     },
     "disgusted": {
         "mouthShrugLower": 0.3,

@@ -38,6 +38,9 @@ class ExpressionField:
         face: the face.
         frame: position of the face model in the photo.
         xy: (x, y) of the grid cells in pixels, float32 [h, w, 2].
+
+    Attributes:
+        window: rows and columns of the cells that an expression can move.
     """
 
     def __init__(self, face: Face, frame: FaceFrame, xy: FloatArray) -> None:
@@ -49,17 +52,18 @@ class ExpressionField:
         self._used = np.flatnonzero(np.abs(moved_KP2).max((1, 2)) > 0)
         hull = cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
         around = [points.mean(0) + scale * (hull - points.mean(0)) for scale in _STILL_SCALES]
-        self._shape, self._step = xy.shape, xy[1, 1] - xy[0, 0]
+        self._step = xy[1, 1] - xy[0, 0]
         low, high = (
             np.ceil((corner - xy[0, 0]) / self._step).astype(int)
             for corner in (around[-1].min(0), around[-1].max(0))
         )
         columns, rows = (slice(max(a, 0), max(b, 0)) for a, b in zip(low, high, strict=True))
-        self._window = rows, columns
+        self.window = rows, columns
+        self._shape = xy[self.window].shape
         self._fields_KC = self._interpolate(points, moved_KP2[self._used], around, xy)
 
     def shift(self, weights: FloatArray | None) -> FloatArray | None:
-        """Return the displacement [h, w, 2] of each grid cell of the photo in pixels.
+        """Return the displacements [rows, columns, 2] of the cells of the window in pixels.
 
         None is returned if the skin does not move.
         """
@@ -67,15 +71,12 @@ class ExpressionField:
         active = np.flatnonzero(used)
         if not len(active):
             return None
-        shift = np.zeros(self._shape, np.float32)
-        window = shift[self._window]
-        moved = (used[active] @ self._fields_KC[active]).reshape(window.shape)
+        moved = (used[active] @ self._fields_KC[active]).reshape(self._shape)
         strain = max(
             float(np.abs(np.diff(moved, axis=axis)).max(initial=0) / self._step[1 - axis])
             for axis in (0, 1)
         )
-        window[:] = moved * np.float32(min(1.0, _MAX_STRAIN / max(strain, 1e-6)))
-        return shift
+        return np.asarray(moved * np.float32(min(1.0, _MAX_STRAIN / max(strain, 1e-6))))
 
     def _interpolate(
         self, points: Floats, moved_KP2: Floats, around: list[Floats], xy: FloatArray
@@ -87,7 +88,7 @@ class ExpressionField:
         # Import scipy on demand, because the import takes half a second.
         from scipy.interpolate import RBFInterpolator
 
-        cells = xy[self._window]
+        cells = xy[self.window]
         still = np.concatenate(around)
         known = np.concatenate([points, still])
         # Coordinates in units of the face's size, which the smoothing refers to.
@@ -100,7 +101,7 @@ class ExpressionField:
         outline = np.rint((around[0] - xy[0, 0]) / self._step).astype(np.int32)
         cv2.fillConvexPoly(inside, outline, 1)
         fade = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        fade = (fade[self._window] * self._step.mean() / (0.12 * size)).clip(0, 1).reshape(-1, 1)
+        fade = (fade[self.window] * self._step.mean() / (0.12 * size)).clip(0, 1).reshape(-1, 1)
         moved = (moved * fade).reshape(len(fade), len(moved_KP2), 2)
         return moved.transpose(1, 0, 2).reshape(len(moved_KP2), -1).astype(np.float32)
 

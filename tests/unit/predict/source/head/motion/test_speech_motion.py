@@ -9,7 +9,7 @@ from helpers.small_predictor import HEIGHT, WIDTH, make_predictor
 
 from talkinghead.live.streaming import RealtimeLipSync
 from talkinghead.predict.options import SourceOptions
-from talkinghead.predict.source.head.speech_motion import (
+from talkinghead.predict.source.head.motion.speech_motion import (
     LOOKAHEAD_S,
     SpeechGesture,
     SpeechMotion,

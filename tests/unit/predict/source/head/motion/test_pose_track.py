@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from talkinghead.errors import UsageError
-from talkinghead.predict.source.head.pose_track import read_pose_track
+from talkinghead.predict.source.head.motion.pose_track import read_pose_track
 
 HEADER = "time_s,yaw,pitch,roll\n"
 
