@@ -54,6 +54,8 @@ MESH_SIZE = 192
 # if its error exceeds this fraction of its side or this angle in radians. Smaller corrections would
 # depend on the mouth.
 OFF_SIDE, OFF_ANGLE = 0.03, 0.05
+# FaceMesh gives this score (a logit of 25) only to faces at the angle of the region.
+UPRIGHT_SCORE = 1 - 1e-11
 # Side of FaceMesh's input region relative to the face, as in the training of FaceMesh.
 REGION_SCALE = 1.5
 
@@ -117,13 +119,15 @@ class LiteRtDetector:
     def detect(self, image: UInt8Array) -> list[Face]:
         """Return the faces in an image, largest first; see `FaceDetector.detect`.
 
-        If the whole image gives no face, overlapping tiles are searched for small faces.
+        If the whole image gives no face, it is searched upside down, and then overlapping tiles are
+        searched for small faces.
         """
         _check(image)
         height, width = image.shape[:2]
         whole = Region((width - 1) / 2, (height - 1) / 2, max(width, height))
         faces = self._search(image, [whole], self._full_range)
         faces = faces or self._search(image, [whole], self._short_range)
+        faces = faces or self._search(image, [whole._replace(angle=math.pi)], self._full_range)
         side = whole.side
         # BlazeFace does not find faces narrower than about a twelfth of its input.
         while not faces and side > 12 * self.min_face:
@@ -141,7 +145,7 @@ class LiteRtDetector:
         found = [self._blazeface(image, region, detector) for region in regions]
         faces: list[Face] = []
         for row in suppress(np.concatenate(found))[: 2 * self.max_faces]:
-            rough = self._fit_mesh(image, _region_of_detection(row), steady=False)
+            rough = self._fit_upright(image, _region_of_detection(row))
             # The second pass uses the same region as `track`, so that both return the same points.
             face = rough and self._fit_mesh(image, _region_of_mesh(rough.points))
             boxes = np.array([f.box for f in faces]).reshape(-1, 4)
@@ -155,9 +159,29 @@ class LiteRtDetector:
         crop, to_image = _cut(image, region, size)
         regressors, logits = self._run(network, crop / np.float32(127.5) - 1)
         rows = decode(regressors[0], logits[0, :, 0], anchors, size, self.min_score)
-        # The region is not rotated, so boxes stay axis-aligned.
-        rows[:, :SCORE] = rows[:, :SCORE] * to_image[0, 0] + np.tile(to_image[:, 2], SCORE // 2)
+        points = rows[:, :SCORE].reshape(-1, SCORE // 2, 2) @ to_image[:, :2].T + to_image[:, 2]
+        # Boxes stay axis-aligned, as the region is not rotated or upside down.
+        points[:, :2] = np.sort(points[:, :2], axis=1)
+        rows[:, :SCORE] = points.reshape(-1, SCORE)
         return rows
+
+    def _fit_upright(self, image: UInt8Array, region: Region) -> Face | None:
+        """Run FaceMesh in a region and in the turned region; return the face of the best score.
+
+        BlazeFace also finds faces that lie on their side or are upside down, but the eyes that it
+        reports for them may be wrong.
+        """
+        best: Face | None = None
+        for turn in (0, 2, 1, 3):
+            turned = region._replace(angle=region.angle + turn * math.pi / 2)
+            face = self._fit_mesh(image, turned, steady=False)
+            if face and (best is None or face.score > best.score):
+                best = face
+            if best and best.score > UPRIGHT_SCORE:
+                break
+        if best is None or not _is_off(found := _region_of_mesh(best.points), region):
+            return best
+        return self._fit_mesh(image, found, steady=False) or best
 
     def _fit_mesh(self, image: UInt8Array, region: Region, *, steady: bool = True) -> Face | None:
         """Run FaceMesh in a region and, if `steady`, a second time with the mouth hidden."""

@@ -56,6 +56,15 @@ def test_landmarks_follow_a_similarity_transform_of_a_grey_photo(detector, astro
     assert error < 1.5 * max(1, matrix[0, 0])
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_turned_photo_has_turned_landmarks(detector, astronaut, face, turns):
+    expected, side = face.points, len(astronaut)
+    for _ in range(turns):
+        expected = np.stack([expected[:, 1], side - 1 - expected[:, 0]], 1)
+    (found,) = detector.detect(np.ascontiguousarray(np.rot90(astronaut, turns)))
+    assert np.abs(found.points - expected).mean() < 2
+
+
 def test_detector_is_safe_for_concurrent_callers(detector, astronaut):
     images = [np.roll(astronaut, 8 * number, axis=1) for number in range(8)] * 3
     alone = [detector.detect(image)[0].points for image in images[:8]] * 3
