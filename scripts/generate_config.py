@@ -11,12 +11,14 @@ comment and the default of the parameter as the value. A value that differs inte
 by a comment: `num_frames: 4  # instead of 5: the reason`. Values of parameters without a default,
 `${...}` and `???` are kept. Files that extend other files in their defaults list are not changed.
 
-The keys whose values are paths or free text are written to `cli/hydra_app/literal_keys.py`.
+The keys whose values are paths or texts are written to `cli/hydra_app/literal_keys.py`, the rules
+of the values of each file to `cli/hydra_app/value_rules.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import pydoc
 import re
 import sys
@@ -33,6 +35,7 @@ from python_signatures import NO_DEFAULT, Parameter, admits_path, read_parameter
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 LITERAL_KEYS = ROOT / "src/talkinghead/cli/hydra_app/literal_keys.py"
+VALUE_RULES = ROOT / "src/talkinghead/cli/hydra_app/value_rules.json"
 WIDTH = 118
 
 HAND_WRITTEN = {"llm/openai_compatible.yaml", "tts/espeak.yaml", "tts/flite.yaml"}
@@ -64,16 +67,22 @@ def main() -> None:
 
 def generate() -> dict[Path, str]:
     """Return the expected content of each generated file."""
-    texts, bound = {}, []
+    texts, bound, rules = {}, [], {}
     for path in sorted(CONF.rglob("*.yaml")):
         text, name = path.read_text(encoding="utf-8"), path.relative_to(CONF)
         is_global = len(name.parts) == 1 or text.startswith("# @package _global_")
         prefix = "" if is_global else f"{'.'.join(name.parent.parts)}."
         generated, parameters = update(text, prefix)
         bound += parameters
+        rules[name.as_posix()] = {
+            key.removeprefix(prefix): [rule.to_dict() for rule in parameter.rules]
+            for key, parameter in parameters
+            if parameter.rules
+        }
         if name.as_posix() not in HAND_WRITTEN:
             texts[path] = generated
     texts[LITERAL_KEYS] = _literal_keys(bound)
+    texts[VALUE_RULES] = _value_rules(rules)
     return texts
 
 
@@ -226,6 +235,16 @@ def _literal_keys(bound: list[tuple[str, Parameter]]) -> str:
         words = "".join(f"    {line}\n" for line in lines)
         text += f'\n{name} = frozenset(\n    """\n{words}    """.split()\n)\n"""{doc}"""\n'
     return text
+
+
+def _value_rules(rules: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return JSON with one key per line, so that differences are readable."""
+    files = []
+    for name, keys in rules.items():
+        if keys:
+            lines = [f"  {json.dumps(key)}: {json.dumps(keys[key])}" for key in sorted(keys)]
+            files.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
+    return "{\n" + ",\n".join(files) + "\n}\n"
 
 
 if __name__ == "__main__":

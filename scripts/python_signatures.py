@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from griffe import Docstring
+
+from talkinghead.value_rules import ValueRule, evaluate_annotation, rules_of
 
 NO_DEFAULT = inspect.Parameter.empty
 
@@ -35,19 +35,36 @@ class Parameter:
     @property
     def types(self) -> set[Any]:
         """The types that the annotation allows, without type arguments."""
-        is_union = get_origin(self.annotation) in (Union, UnionType)
-        members = get_args(self.annotation) if is_union else (self.annotation,)
-        return {get_origin(member) or member for member in members}
+        annotation = _plain(self.annotation)
+        is_union = get_origin(annotation) in (Union, UnionType)
+        members = get_args(annotation) if is_union else (annotation,)
+        return {get_origin(member) or member for member in map(_plain, members)}
 
     @property
     def is_text(self) -> bool:
-        """Whether values are free text: strings that are not one of a fixed set."""
-        return str in self.types and self.types <= {str, NoneType}
+        """Whether values are texts: any text, or one of a fixed set of words."""
+        rules = [rule for rule in self.rules if rule.kind != "null"]
+        return bool(rules) and all(
+            rule.kind == "str" or all(isinstance(choice, str) for choice in rule.choices or (0,))
+            for rule in rules
+        )
+
+    @property
+    def rules(self) -> tuple[ValueRule, ...]:
+        """The rules of the values; none if the type is not described by rules."""
+        if self.options is not None:
+            return ()
+        return rules_of(self.annotation)
 
     @property
     def options(self) -> type | None:
         """The option dataclass that the parameter takes, or None."""
         return next((kind for kind in self.types if is_dataclass(kind)), None)
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type without its range."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 @cache
@@ -71,22 +88,9 @@ def read_parameters(owner: Callable[..., Any]) -> tuple[dict[str, Parameter], bo
                 others, accepts_others = read_parameters(target)
         else:
             default = _default(owner, parameter)
-            annotation = _annotation(owner, name, parameter.annotation)
+            annotation = evaluate_annotation(owner, name, parameter.annotation)
             found[name] = Parameter(name, annotation, default, description)
     return {**others, **found}, accepts_others
-
-
-def _annotation(owner: Callable[..., Any], name: str, annotation: Any) -> Any:
-    """Return a type annotation, evaluated in the module of the class that defines the field.
-
-    Names that are imported only for type checking are replaced by `object`.
-    """
-    if not isinstance(annotation, str):
-        return annotation
-    bases = inspect.getmro(owner) if isinstance(owner, type) and is_dataclass(owner) else ()
-    origin = next((c for c in bases if name in vars(c).get("__annotations__", {})), owner)
-    names = vars(builtins) | vars(sys.modules[origin.__module__])
-    return eval(annotation, {}, defaultdict(lambda: object, names))  # noqa: S307 - our own source
 
 
 def _default(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:

@@ -1,12 +1,16 @@
-"""Helpers for threads: exclusive use, cancellable waits and priorities."""
+"""Helpers for threads and processes: exclusive use, cancellable waits, priorities, termination."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.connection import wait as wait_for_objects
 from threading import Event, Lock
 from typing import TypeVar
 
@@ -18,6 +22,10 @@ T = TypeVar("T")
 _POLL_S = 0.01
 # Niceness of threads with low priority.
 _LOW_NICENESS = 10
+# Maximum time that a process may take to remove its unfinished files after its parent has died.
+_CLEANUP_TIMEOUT_S = 20.0
+# Signals that end a process, apart from Ctrl-C.
+_TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class ExclusiveUse:
@@ -71,3 +79,37 @@ def lower_thread_priority() -> None:
         thread = threading.get_native_id()
         niceness = max(_LOW_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
         os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
+def exit_with_parent() -> None:
+    """End this worker process by SIGTERM when its parent process dies, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait_for_objects([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(_CLEANUP_TIMEOUT_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+@contextmanager
+def removing_unfinished_files() -> Iterator[None]:
+    """End this worker process on SIGTERM or SIGHUP only after unfinished files were removed.
+
+    Use it in the main thread around the work of a process pool, which would catch the exception
+    that the signal raises and continue with its next task.
+    """
+    before = {
+        number: signal.signal(number, signal.default_int_handler) for number in _TERMINATION_SIGNALS
+    }
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +28,51 @@ def conf_dir() -> Path:
     if (checkout / "pyproject.toml").is_file() and (checkout / "conf").is_dir():
         return checkout / "conf"
     return _PACKAGE / "conf"
+
+
+def cache_dir() -> Path:
+    """Return the program's folder in the user's cache, which need not exist.
+
+    The folder is in $XDG_CACHE_HOME, or else in ~/.cache. If there is no home folder or it cannot
+    be written, it is a private folder in the temporary folder.
+
+    Raises:
+        DependencyError: None of these folders can be written.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base is None or not base:
+        try:
+            base = str(Path.home() / ".cache")
+        except RuntimeError:  # A user without HOME and without an entry in the user database.
+            base = None
+    if base is not None and _can_be_written(Path(base)):
+        return Path(base) / "talkinghead"
+    try:
+        return _private_folder(Path(tempfile.gettempdir()) / f"talkinghead-{os.getuid()}")
+    except OSError as error:
+        raise DependencyError(
+            f"no folder for the cache can be written ({base or 'no home folder'}; {error}): set "
+            "XDG_CACHE_HOME to a folder that can"
+        ) from error
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Return whether a folder exists and can be written, or can be created."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError:
+        return False
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _private_folder(folder: Path) -> Path:
+    """Create a folder that only this user can write, under another name if it is not private."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
+    if is_private and status.st_uid == os.getuid():
+        return folder
+    return Path(tempfile.mkdtemp(prefix="talkinghead-"))
 
 
 def demo_face() -> Path:

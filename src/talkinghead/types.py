@@ -8,12 +8,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from talkinghead.errors import UsageError
+from talkinghead.value_rules import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    UnitFloat,
+    check_fields,
+)
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -41,6 +50,10 @@ class Box(NamedTuple):
         return self.y1 - self.y0
 
 
+GENERATOR_FIELDS = frozenset({"mask_top"})
+"""Fields of an `AVSpec` that only the generator depends on; corpora and sync experts do not."""
+
+
 @dataclass(frozen=True)
 class AVSpec:
     """Audio and video constants that a corpus and a model must share.
@@ -49,10 +62,6 @@ class AVSpec:
     with another spec; prediction uses the spec of the checkpoint.
 
     The audio constants are those of Wav2Lip (Prajwal et al., 2020, arXiv:2008.10010).
-
-GENERATOR_FIELDS = frozenset({"mask_top"})
-"""Fields of an `AVSpec` that only the generator depends on; corpora and sync experts do not."""
-
 
     Attributes:
         sample_rate: audio sample rate in Hz.
@@ -82,22 +91,22 @@ GENERATOR_FIELDS = frozenset({"mask_top"})
         Fraction(8, 3)
     """
 
-    sample_rate: int = 16_000
-    n_fft: int = 800
-    hop_length: int = 200
-    num_mels: int = 80
-    fmin: float = 55.0
-    fmax: float = 7600.0
-    preemphasis: float = 0.97
-    mel_window: int = 16
-    fps_num: int = 25
-    fps_den: int = 1
-    face_size: int = 256
-    mouth_size: int = 96
-    mouth_x: int = 56
-    mouth_y: int = 112
-    mouth_side: int = 144
-    mask_top: int = 144
+    sample_rate: PositiveInt = 16_000
+    n_fft: PositiveInt = 800
+    hop_length: PositiveInt = 200
+    num_mels: PositiveInt = 80
+    fmin: NonNegativeFloat = 55.0
+    fmax: PositiveFloat = 7600.0
+    preemphasis: UnitFloat = 0.97
+    mel_window: PositiveInt = 16
+    fps_num: PositiveInt = 25
+    fps_den: PositiveInt = 1
+    face_size: PositiveInt = 256
+    mouth_size: PositiveInt = 96
+    mouth_x: NonNegativeInt = 56
+    mouth_y: NonNegativeInt = 112
+    mouth_side: PositiveInt = 144
+    mask_top: NonNegativeInt = 144
 
     def __post_init__(self) -> None:
         if max(self.mouth_x, self.mouth_y) + self.mouth_side > self.face_size:
@@ -176,24 +185,58 @@ class AudioClip:
 class VideoFrame:
     """Decoded video frame with an upright RGB image and an exact time.
 
-    `image` is uint8 [H, W, 3]; `time_s` is the time since the first frame in seconds.
+    `image` is uint8 [H, W, 3]; `time_s` is the time since the first frame in seconds. `pts` is the
+    timestamp in the file, None if unknown; `is_key` states whether decoding can start there.
     """
 
     image: UInt8Array
     time_s: Fraction
+    pts: int | None = None
+    is_key: bool = False
+
+
+Preset: TypeAlias = Literal[
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+]
+"""Name of a preset of x264."""
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """Quality and speed of the H.264 encoder.
+    """Quality, speed and pixel format of the video encoder.
 
     Attributes:
-        crf: x264 quality from 0 (lossless) to 51; 18 is visually near the source.
+        crf: x264 quality from 0 (lossless) to 51; 18 is visually near the source. WebM uses the
+            corresponding quality of VP9.
         preset: x264 trade-off of speed and size, from "ultrafast" to "veryslow".
+        pix_fmt: "yuv420p", which all players play, with even sizes; or "yuv444p" for exact colours
+            and odd sizes, which phones, QuickTime and hardware decoders do not play.
+        encoder: "software"; "hardware" for the first hardware encoder that works; or the name of
+            one, such as h264_nvenc. If none works, a warning is logged and software is used.
+        keep_tracks: Keep the other audio tracks, the subtitles, the chapters and the metadata of a
+            video, as far as the format of the output supports them.
+
+    Raises:
+        UsageError: A value is of another type or out of range.
     """
 
-    crf: int = 18
-    preset: str = "veryfast"
+    crf: Annotated[int, Range(0, 51)] = 18
+    preset: Preset = "veryfast"
+    pix_fmt: Literal["yuv420p", "yuv444p"] = "yuv420p"
+    encoder: str = "software"
+    keep_tracks: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from talkinghead.errors import UsageError
+from talkinghead.value_rules import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Range,
+    Seed,
+    UnitFloat,
+)
 
 
 @dataclass(frozen=True)
@@ -28,15 +37,15 @@ class WindowOptions:
             opening of their clip.
     """
 
-    num_frames: int = 5
-    context_frames: int = 16
-    lookahead_frames: int = 2
-    seed: int = 0
+    num_frames: PositiveInt = 5
+    context_frames: NonNegativeInt = 16
+    lookahead_frames: NonNegativeInt = 2
+    seed: Seed = 0
     audio_features: Sequence[str] = ("mel",)
     emotions: Sequence[str] = ()
     head_pose: bool = False
-    reference_min_gap: int = 10
-    open_reference_fraction: float = 0.3
+    reference_min_gap: NonNegativeInt = 10
+    open_reference_fraction: UnitFloat = 0.3
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,9 @@ class SamplingOptions:
         temperature: With 1, all clips are equally likely; with 0, all speakers are.
     """
 
-    windows_per_clip: int = 1
+    windows_per_clip: PositiveInt = 1
     speaker_weights: Mapping[str, float] | None = None
-    temperature: float = 0.5
+    temperature: NonNegativeFloat = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,10 @@ class LoaderOptions:
         mouths_only: Return the batches of `finish_mouths` instead of `finish_batch`.
     """
 
-    batch_size: int = 12
-    num_workers: int = 1
-    iterations_per_epoch: int = 100
-    val_windows: int = 96
+    batch_size: PositiveInt = 12
+    num_workers: Annotated[int, Range(0, 1024)] = 1
+    iterations_per_epoch: PositiveInt = 100
+    val_windows: PositiveInt = 96
     val_splits: Sequence[str] = ("val",)
     mouths_only: bool = False
 

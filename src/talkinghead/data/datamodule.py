@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning import LightningDataModule
@@ -22,6 +22,7 @@ from talkinghead.data.preparation.clip_maker import CODE_VERSION
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.data.window_sampling import IterationBatchSampler
 from talkinghead.types import AVSpec
+from talkinghead.value_rules import PositiveFloat, PositiveInt, Range
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ class LipSyncDataModule(LightningDataModule):
     """A data module for a prepared corpus; see `finish_batch` for the content of the batches.
 
     With several processes, train with `use_distributed_sampler=False`, because the sampler of this
-    module divides the samples between the processes. If a corpus has a single clip, that clip is
-    used for training and for validation, and a warning is logged.
+    module divides the samples between the processes. If a small corpus has no clip for training or
+    for validation, the same clips are used for both, and a warning is logged.
 
     Args:
         corpus_dir: A prepared corpus.
@@ -95,11 +96,13 @@ class LipSyncDataModule(LightningDataModule):
         manifest.require_spec(self.spec, self.corpus_dir)
         if self.pseudo_label_dir is not None:
             Manifest.load(self.pseudo_label_dir).require_spec(self.spec, self.pseudo_label_dir)
-        if len(manifest.clips) == 1 and stage != "validate":
+        without_own = [s for s in ("train", *self.val_splits) if self._split_to_read(s) != s]
+        if without_own and stage != "validate":
             logger.warning(
-                "%s has a single clip, which is used for training and for validation: val/... "
-                "cannot show overfitting. Add videos and run `talkinghead prepare` again",
-                self.corpus_dir,
+                "%s has %d clip(s) and none for %s, so the same clips are used for training and "
+                "for validation: val/... cannot show overfitting. Add videos and run `talkinghead "
+                "prepare` again",
+                *(self.corpus_dir, len(manifest.clips), " and ".join(without_own)),
             )
         if self.options.head_pose:
             # Check this here, because an error in a loader process has a long traceback.
@@ -176,9 +179,19 @@ class LipSyncDataModule(LightningDataModule):
         return dataset
 
     def _split_to_read(self, split: str) -> str:
-        """Return the split to read; for a corpus of a single clip, the split of that clip."""
-        clips = Manifest.load(self.corpus_dir).clips
-        return clips[0].split if len(clips) == 1 else split
+        """Return the split to read: another one if it has no clip of the length of a window.
+
+        A small corpus may have all such clips in one split.
+        """
+        manifest = Manifest.load(self.corpus_dir)
+        return next(
+            (
+                name
+                for name in dict.fromkeys((split, "train", "val"))
+                if any(c.num_frames >= self.options.num_frames for c in manifest.split(name))
+            ),
+            split,
+        )
 
     def _even_loader(self, split: str) -> DataLoader[dict[str, Any]]:
         dataset = self._dataset(split, self.options.val_windows)
@@ -213,9 +226,9 @@ class SyntheticDataModule(LipSyncDataModule):
     def __init__(
         self,
         corpus_dir: Path | str,
-        num_speakers: int = 2,
-        clips_per_speaker: int = 4,
-        seconds: float = 2.0,
+        num_speakers: PositiveInt = 2,
+        clips_per_speaker: Annotated[int, Range(2)] = 4,
+        seconds: PositiveFloat = 2.0,
         **options: Any,
     ) -> None:
         super().__init__(corpus_dir, **options)

@@ -17,6 +17,7 @@ from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import MANIFEST_NAME, Manifest
 from talkinghead.errors import CorpusError, DependencyError, UsageError
 from talkinghead.media.atomic_file import atomic_path
+from talkinghead.value_rules import PositiveInt
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ _MANIFEST_ITEM = 0
 """Number of the item with the manifest; the clips follow in the order of the manifest."""
 
 
-def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: int = 64) -> None:
+def write_shards(corpus_dir: Path | str, output: Path | str, shard_mb: PositiveInt = 64) -> None:
     """Pack a prepared corpus into shards.
 
     Args:

@@ -28,6 +28,7 @@ from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.compositing.renderers import LaplacianRenderer, Renderer
 from talkinghead.predict.options import PredictOptions
 from talkinghead.types import AVSpec
+from talkinghead.value_rules import NonNegativeInt, PositiveInt
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,10 @@ class EvaluationOptions(ScorerOptions):
     """
 
     splits: Sequence[str] = ("val", "test")
-    max_clips: int | None = 12
+    max_clips: PositiveInt | None = 12
     generation: Generation = "product"
     mode: Mode = "video"
-    reference_frame: int = 0
+    reference_frame: NonNegativeInt = 0
     articulation: float = PredictOptions.articulation
     stabilise: bool = PredictOptions.stabilise
     occlusion_guard: bool = PredictOptions.occlusion_guard

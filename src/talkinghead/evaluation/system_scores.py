@@ -18,6 +18,7 @@ from talkinghead.evaluation.report.summary import drop_unused_visuals, write_rep
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.evaluation.system_clips import MediaClip, pair_videos, read_clip
 from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.value_rules import PositiveInt
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class ScoreOptions(ScorerOptions):
         max_clips: Number of pairs to score, in the order of their names; None for all.
     """
 
-    max_clips: int | None = None
+    max_clips: PositiveInt | None = None
 
 
 def score_systems(

@@ -25,6 +25,7 @@ from talkinghead.predict.output.mux import Progress
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip, UInt8Array
+from talkinghead.value_rules import NonNegativeInt, PositiveInt
 
 Speak = Callable[[str], SpeechStream]
 """A function that speaks a text, such as `speak_text` with a voice."""
@@ -59,13 +60,13 @@ class DemoOptions:
     """
 
     visible_label: str = "AI generated"
-    max_upload_bytes: int = 50_000_000
-    max_photo_pixels: int = 50_000_000
-    max_video_pixels: int = 1920 * 1080
-    max_speech_s: int = 60
-    max_text_chars: int = 900
-    max_waiting: int = 20
-    keep_s: int = 3600
+    max_upload_bytes: PositiveInt = 50_000_000
+    max_photo_pixels: PositiveInt = 50_000_000
+    max_video_pixels: PositiveInt = 1920 * 1080
+    max_speech_s: PositiveInt = 60
+    max_text_chars: PositiveInt = 900
+    max_waiting: NonNegativeInt = 20
+    keep_s: PositiveInt = 3600
 
 
 @dataclass(frozen=True)

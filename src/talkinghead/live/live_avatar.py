@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from talkinghead.errors import UsageError
 from talkinghead.live.reply_speech import ReplySpeech, SpeechPreparer
-from talkinghead.live.streaming import to_mono_float32
+from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.media.timing import seconds_to_samples
 from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.avatar import Avatar

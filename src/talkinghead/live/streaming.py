@@ -15,17 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talkinghead.concurrency import ExclusiveUse
-from talkinghead.errors import MediaError, UsageError
+from talkinghead.errors import UsageError
+from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.source.head.photo_animation import HeadControls
 from talkinghead.predict.source.source_frame import SourceFrame
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.types import UInt8Array
 
 # Maximum number of frames generated together: faster than one by one, without a long delay.
 _BATCH_SIZE = 8
-# Decoders and resamplers may exceed full scale slightly; larger samples have the wrong scale.
-_MAX_AMPLITUDE = 2.0
 # Number of latencies kept: ten minutes at 25 frames/s, which bounds the memory of a long stream.
 _MAX_LATENCIES = 15_000
 
@@ -190,9 +189,10 @@ class RealtimeLipSync:
         """Add speech and return the frames that can be generated now, in order.
 
         Args:
-            audio: Mono samples, [num_samples] or [num_samples, 1], at `sample_rate`, of any length:
-                float32 or float64 in [-1, 1], or int16. NaN counts as silence. Or the same with
-                phonemes, as `stream_timed_sentences` yields them.
+            audio: Mono samples [num_samples] at `sample_rate`, of any length: float32 or float64 in
+                [-1, 1], or int16; see `to_mono_float32`, which mixes several channels. NaN and
+                infinite values count as silence. Or the same with phonemes, as
+                `stream_timed_sentences` yields them.
             arrived_s: When the chunk arrived, on the clock of `time.monotonic`; now by default. Set
                 it if the chunk was queued, so that the measured latency includes the queue.
             skip_before_s: Frames due before this time of the speech are dropped, for an application
@@ -300,35 +300,3 @@ class _StreamMeter:
         latencies_s = list(self._latencies_s)
         p50_s, p95_s = np.percentile(latencies_s, (50, 95)) if latencies_s else (nan, nan)
         return replace(self._stats, latency_p50_s=float(p50_s), latency_p95_s=float(p95_s))
-
-
-def to_mono_float32(audio: NDArray[Any]) -> FloatArray:
-    """Convert samples accepted by `RealtimeLipSync.push` to float32 [num_samples]."""
-    if isinstance(audio, bytes | bytearray | memoryview):
-        raise MediaError(
-            f"the audio is {type(audio).__name__}; expected an array: for 16-bit PCM use "
-            "np.frombuffer(audio, np.int16)"
-        )
-    audio = np.asarray(audio)
-    if audio.ndim == 2 and audio.shape[1] == 1:
-        audio = audio[:, 0]
-    if audio.ndim != 1:
-        raise MediaError(
-            f"the audio has the shape {list(audio.shape)}; expected mono, [num_samples] or "
-            "[num_samples, 1]: mix the channels first, such as with audio.mean(axis=1)"
-        )
-    if audio.dtype == np.int16:
-        return audio.astype(np.float32) / np.float32(32_768)
-    if not np.issubdtype(audio.dtype, np.floating):
-        raise MediaError(
-            f"the audio is {audio.dtype}; expected float32 or float64 in [-1, 1], or int16: "
-            "divide other integers by their full scale"
-        )
-    samples = np.nan_to_num(audio.astype(np.float32), posinf=np.inf, neginf=-np.inf)
-    peak = np.abs(samples).max(initial=0)
-    if peak > _MAX_AMPLITUDE:
-        raise MediaError(
-            f"the audio has samples of {peak:g}; expected [-1, 1]: divide samples on the scale of "
-            "int16 by 32768"
-        )
-    return samples

@@ -21,6 +21,7 @@ from talkinghead.losses.reconstruction_loss import ReconstructionLoss
 from talkinghead.models.checkpoint import load_lip_regressor
 from talkinghead.models.encoders import FaceEncoder
 from talkinghead.models.lipsync.decoder import GeneratorOutput, lip_mask_prior
+from talkinghead.value_rules import NonNegativeFloat
 
 TERMS = (
     *("l1", "gradient", "perceptual", "sync", "landmark", "identity", "adversarial"),
@@ -159,7 +160,7 @@ class GeneratorLoss(nn.Module):
         landmark: Mapping[str, Any] | None = None,
         identity: Mapping[str, Any] | None = None,
         adversarial_kind: AdversarialKind = "relativistic",
-        sync_rgb_gradient: float = 0.7,
+        sync_rgb_gradient: NonNegativeFloat = 0.7,
     ) -> None:
         super().__init__()
         unknown = sorted(set(weights) - set(TERMS))

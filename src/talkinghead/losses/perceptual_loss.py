@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
-from talkinghead.models.checkpoint import read_plain_tensors
 from talkinghead.models.encoders import IMAGENET_MEAN, IMAGENET_STD
+from talkinghead.models.tensor_files import read_plain_tensors
+from talkinghead.value_rules import PositiveInt
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class VGGTrunk(nn.Module):
     def __init__(
         self,
         layers: Sequence[Mapping[str, Tensor]],
-        num_blocks: int,
+        num_blocks: PositiveInt,
         blur_pool: bool,
     ) -> None:
         super().__init__()
@@ -205,7 +206,6 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def _download_vgg19() -> Mapping[str, Tensor]:
-    url = VGG19_Weights.IMAGENET1K_V1.url
     try:
         from torchvision.models import VGG19_Weights
     except ImportError as error:
@@ -213,6 +213,7 @@ def _download_vgg19() -> Mapping[str, Tensor]:
             f"perceptual loss: weights=torchvision needs torchvision ({error}): "
             f"pip install 'talkinghead[vision]', or {_OFFLINE_HINT}"
         ) from error
+    url = VGG19_Weights.IMAGENET1K_V1.url
     try:
         return torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True, progress=False

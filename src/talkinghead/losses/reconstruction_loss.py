@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkinghead.errors import UsageError
+from talkinghead.value_rules import NonNegativeFloat
 
 
 class ReconstructionLoss(nn.Module):
@@ -39,7 +40,7 @@ class ReconstructionLoss(nn.Module):
         peak: float = 4.0,
         centre: tuple[float, float] = (0.5, 0.45),
         sigma: tuple[float, float] = (0.22, 0.2),
-        motion_gain: float = 0.0,
+        motion_gain: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         if peak < 1 or motion_gain < 0:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import secrets
+import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 
 from talkinghead.errors import MediaError
 
 # errno codes of a full or failing disk. An OSError with such a code may have no file name.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+# Names of temporary files: machine, process, start of the process, and a random number.
+_TEMPORARY_NAME = re.compile(
+    r"\.talkinghead-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp"
+)
 
 
 @contextmanager
@@ -22,7 +32,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     The temporary file is hidden, in the target's folder (created when missing), with the target's
     suffix. The body creates it. On success it is flushed to disk and renamed over the target, where
     a symbolic link is followed; on any exception, KeyboardInterrupt included, it is removed and the
-    target is unchanged.
+    target is unchanged. Temporary files of processes that were killed are removed from the folder.
 
     Raises:
         MediaError: the target is a directory or a device, the folder cannot be created or written,
@@ -41,8 +51,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             raise MediaError(f"{target}: is a device or a pipe; give the name of a file to write")
         target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The name is random, as a name that extends the target's could be too long.
-        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp{target.suffix}")
+        remove_stale_files(target.parent)
+        # A name that extends the target's could be too long.
+        temporary = target.with_name(f"{temporary_name()}{target.suffix}")
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -53,6 +64,69 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if isinstance(error, OSError) and _is_about(error, target, temporary):
             raise unwritable(path, error) from error
         raise
+
+
+def temporary_name() -> str:
+    """Return the name of a hidden temporary file or folder that names this process."""
+    pid = os.getpid()
+    machine, start = _machine(), _start_of(pid)
+    return f".talkinghead-{machine}-{pid}-{start}-{secrets.token_hex(4)}.tmp"
+
+
+def temporary_folder() -> TemporaryDirectory[str]:
+    """Return a new temporary folder, and remove those of processes that were killed."""
+    remove_stale_files(Path(gettempdir()))
+    return TemporaryDirectory(prefix=temporary_name())
+
+
+@cache
+def remove_stale_files(folder: Path) -> None:
+    """Remove the temporary files in a folder whose processes have died, once per folder.
+
+    Files of other machines and containers are kept, because their processes are not known.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _TEMPORARY_NAME.match(entry.name)
+            if match is None or match["machine"] != _machine():
+                continue
+            if _start_of(int(match["pid"])) == int(match["start"]):
+                continue
+            with suppress(OSError):
+                path = Path(entry.path)
+                shutil.rmtree(path) if entry.is_dir(follow_symlinks=False) else path.unlink()
+
+
+@cache
+def _machine() -> str:
+    """Return a hash of the machine and of the process namespace, such as that of a container."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _start_of(pid: int) -> int:
+    """Return the start time of a process in clock ticks, which tells processes of one id apart.
+
+    Without /proc, the result is 1 for a running process and 0 for another.
+    """
+    try:
+        # The name of the program, in parentheses, may contain spaces.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return 0
+    except (OSError, ValueError, IndexError):
+        return 1
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return 0
+    except OSError:
+        return 1
+    return 1
 
 
 def unwritable(path: Path | str, error: BaseException) -> MediaError:

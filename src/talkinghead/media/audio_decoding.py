@@ -12,12 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from talkinghead.errors import MediaError
-from talkinghead.media.container import container_duration_s, decode, find_video, open_input
+from talkinghead.media.audio_samples import ChannelMixer
+from talkinghead.media.container import (
+    container_duration_s,
+    decode,
+    find_audio,
+    find_video,
+    open_input,
+)
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import AudioClip, FloatArray
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
+    from av.audio.layout import AudioLayout
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
@@ -32,7 +40,7 @@ _LONGEST_GAP_S = 60
 
 
 def read_audio(path: Path | str, sample_rate: int) -> AudioClip:
-    """Read the first audio stream of a file.
+    """Read the default audio stream of a file (see `find_audio`).
 
     Sample 0 is at the time of the first video frame: audio that starts later is padded with
     silence, audio that starts earlier is cut. A file without video starts with its first sample.
@@ -52,13 +60,74 @@ def stream_audio(path: Path | str, sample_rate: int, chunk_s: float = 1.0) -> It
     Raises:
         MediaError: as `read_audio`; on calling if the file has no audio, else while iterating.
     """
+    container = _open_audio(path)
+    return rechunk(_resampled(container, path, sample_rate), max(1, round(chunk_s * sample_rate)))
+
+
+def probe_channels(path: Path | str) -> tuple[int, str]:
+    """Return the sample rate in Hz and the channel layout of the default audio stream.
+
+    Raises:
+        MediaError: the file cannot be read or has no audio.
+    """
+    with _open_audio(path) as container:
+        stream = find_audio(container)
+        assert stream is not None
+        return stream.sample_rate, layout_name(stream.codec_context.layout)
+
+
+def stream_channels(path: Path | str) -> Iterator[FloatArray]:
+    """Read all channels of the default audio stream at its own sample rate, in chunks.
+
+    The samples have the times of those of `read_audio`. Samples that are not finite become 0.
+
+    Returns:
+        The chunks: float32 [num_channels, num_samples] in [-1, 1].
+
+    Raises:
+        MediaError: as `read_audio`; on calling if the file has no audio, else while iterating.
+    """
+    rate, layout = probe_channels(path)
+    return _channels(_open_audio(path), path, rate, layout)
+
+
+def layout_name(layout: AudioLayout) -> str:
+    """Return the name of a channel layout; an unspecified order gets the usual one."""
+    usual = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+    is_unspecified = layout.name.endswith(" channels") or not layout.name
+    return usual.get(layout.nb_channels, layout.name) if is_unspecified else layout.name
+
+
+def _open_audio(path: Path | str) -> InputContainer:
     container = open_input(path)
     if not container.streams.audio:
         container.close()
         raise MediaError(
             f"{path}: has no audio, and speech is needed; give a file with an audio track"
         )
-    return rechunk(_resampled(container, path, sample_rate), max(1, round(chunk_s * sample_rate)))
+    return container
+
+
+def _channels(
+    container: InputContainer, path: Path | str, rate: int, layout: str
+) -> Iterator[FloatArray]:
+    with container:
+        for samples, frame_layout, frame_rate in _aligned(container, path):
+            finite = np.nan_to_num(samples, nan=0, posinf=0, neginf=0).clip(-1, 1)
+            if (frame_rate, len(samples)) != (rate, av.AudioLayout(layout).nb_channels):
+                finite = _converted(finite, frame_layout, frame_rate, layout, rate)
+            yield finite
+
+
+def _converted(
+    samples: FloatArray, layout: AudioLayout, rate: int, to_layout: str, to_rate: int
+) -> FloatArray:
+    """Convert samples whose format changed within a stream, which is rare, one by one."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout.name)
+    frame.sample_rate = rate
+    resampler = av.AudioResampler(format="fltp", layout=to_layout, rate=to_rate)
+    pieces = [*resampler.resample(frame), *resampler.resample(None)]
+    return np.concatenate([piece.to_ndarray() for piece in pieces], axis=1)
 
 
 def rechunk(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
@@ -82,15 +151,17 @@ def _resampled(
 ) -> Iterator[FloatArray]:
     num_samples, any_finite = 0, False
     resampler: Resampler | None = None
+    mixers: dict[str, ChannelMixer] = {}
     with container:
-        for samples, rate in _aligned(container, path):
+        for channels, layout, rate in _aligned(container, path):
+            any_finite = any_finite or bool(np.isfinite(channels).any())
+            mixer = mixers.setdefault(layout.name, _mixer(layout))
+            samples = mixer.mix(channels, rate)
             if resampler is None or resampler.source_rate != rate:
                 yield from resampler.flush() if resampler else ()
                 resampler = Resampler(rate, sample_rate)
             num_samples += len(samples)
-            finite = np.isfinite(samples)
-            any_finite = any_finite or bool(finite.any())
-            yield from resampler.push(np.where(finite, samples, np.float32(0)))
+            yield from resampler.push(samples)
         yield from resampler.flush() if resampler else ()
     if not num_samples:
         raise MediaError(f"{path}: the audio has no duration; give a file that contains speech")
@@ -145,36 +216,40 @@ def mono_frame(samples: FloatArray, sample_rate: int) -> AudioFrame:
     return frame
 
 
-def _aligned(container: InputContainer, path: Path | str) -> Iterator[tuple[FloatArray, int]]:
-    """Yield mono samples and their sample rate, with silence in gaps between timestamps."""
+def _aligned(
+    container: InputContainer, path: Path | str
+) -> Iterator[tuple[FloatArray, AudioLayout, int]]:
+    """Yield samples [channels, n], layout and sample rate, with silence in gaps between times."""
     video = find_video(container, path)
     position_s: Fraction | None = None
     if video is not None and video.start_time is not None and video.time_base:
         position_s = video.start_time * video.time_base
     longest_gap_s = container_duration_s(container) or _LONGEST_GAP_S
-    stream = container.streams.audio[0]
+    stream = find_audio(container)
+    assert stream is not None
     end_s = _exact_end_s(container, stream)
     started = False
     for frame in decode(container, stream, path):
-        samples, rate = _to_mono(frame), frame.sample_rate
+        samples, rate = _to_planar(frame), frame.sample_rate
         start_s = position_s if frame.pts is None else frame.pts * frame.time_base
         position_s = start_s if position_s is None else position_s
         gap_s = (start_s or 0) - (position_s or 0)
         if not started and gap_s < 0:
-            samples, gap_s = samples[round_half_up(-gap_s * rate) :], Fraction(0)
-            if not len(samples):
+            samples, gap_s = samples[:, round_half_up(-gap_s * rate) :], Fraction(0)
+            if not samples.size:
                 continue
         if (_GAP_S if started else 0) < gap_s <= longest_gap_s:
-            silence = np.zeros(round_half_up(gap_s * rate), np.float32)
-            samples = np.concatenate([silence, samples])
+            samples = np.pad(samples, ((0, 0), (round_half_up(gap_s * rate), 0)))
         elif abs(gap_s) > _GAP_S:
             # The timestamps wrapped around or were reset: continue from the new time.
             position_s = start_s
-        position_s = (position_s or 0) + Fraction(len(samples), rate)
+        num_samples = samples.shape[1]
+        position_s = (position_s or 0) + Fraction(num_samples, rate)
         started = True
         if end_s is not None and 0 < position_s - end_s < _GAP_S:
-            samples = samples[: max(0, len(samples) - round_half_up((position_s - end_s) * rate))]
-        yield samples, rate
+            excess = round_half_up((position_s - end_s) * rate)
+            samples = samples[:, : max(0, num_samples - excess)]
+        yield samples, frame.layout, rate
 
 
 def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | None:
@@ -188,18 +263,20 @@ def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | N
     return (stream.duration + (stream.start_time or 0)) * stream.time_base
 
 
-def _to_mono(frame: AudioFrame) -> FloatArray:
-    """Return the weighted sum of a frame's channels: float32 [num_samples]."""
+def _to_planar(frame: AudioFrame) -> FloatArray:
+    """Return the samples of a frame: float32 [channels, num_samples], nominally in [-1, 1]."""
     raw: npt.NDArray[Any] = frame.to_ndarray()
-    channels = frame.layout.channels
     if not frame.format.is_planar:
-        raw = raw.reshape(-1, len(channels)).T
+        raw = raw.reshape(-1, frame.layout.nb_channels).T
     scaled: FloatArray = raw.astype(np.float32)
     if raw.dtype == np.uint8:
         scaled = (scaled - 128) / np.float32(128)
     elif raw.dtype.kind == "i":
         scaled /= 2.0 ** (8 * raw.itemsize - 1)
-    weights = np.array([_CHANNEL_WEIGHTS.get(c.name, _OTHER_WEIGHT) for c in channels], np.float32)
-    if not weights.any():
-        weights[:] = 1
-    return (weights / weights.sum()) @ scaled
+    return scaled
+
+
+def _mixer(layout: AudioLayout) -> ChannelMixer:
+    """Return a new mixer of the channels of a layout."""
+    weights = [_CHANNEL_WEIGHTS.get(channel.name, _OTHER_WEIGHT) for channel in layout.channels]
+    return ChannelMixer(len(weights), weights)

@@ -12,14 +12,12 @@ state dict must fit exactly.
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -30,6 +28,7 @@ from talkinghead.models.encoders import STRUCTURE_ONLY
 from talkinghead.models.lip_regressor import LipRegressor
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.models.tensor_files import read_plain_tensors
 from talkinghead.types import AVSpec
 
 SCHEMA_VERSION = 1
@@ -177,22 +176,6 @@ def _read_release(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"checkpoint {path} is truncated or not a safetensors file ({error}): download or "
             "export it again"
-        ) from error
-
-
-def read_plain_tensors(path: str | Path) -> Any:
-    """Load a file written by `torch.save` to the CPU, without unpickling arbitrary objects.
-
-    Raises:
-        CheckpointError: the file is truncated or contains objects other than plain tensors.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"checkpoint {path} is truncated or no checkpoint of plain tensors ({reason}): use "
-            "an earlier checkpoint"
         ) from error
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from talkinghead.models.encoders import AudioEncoder, conv_layers
 from talkinghead.types import LUMA
+from talkinghead.value_rules import PositiveInt
 
 _MAX_SCALE = 100.0
 
@@ -42,13 +43,13 @@ class SyncDiscriminator(nn.Module):
 
     def __init__(
         self,
-        num_frames: int = 5,
-        dim: int = 256,
-        image_size: int = 48,
+        num_frames: PositiveInt = 5,
+        dim: PositiveInt = 256,
+        image_size: PositiveInt = 48,
         image_channels: Sequence[int] = (48, 96, 192),
         audio_features: Sequence[str] = ("mel",),
         audio_channels: Sequence[int] = (24, 48, 96, 128),
-        audio_dim: int = 128,
+        audio_dim: PositiveInt = 128,
         num_mels: int = 80,
         mel_window: int = 16,
     ) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.source.head.expression.emotions import EmotionInput, read_emotion
 from talkinghead.types import EncodeOptions
+from talkinghead.value_rules import NonNegativeInt, Range, Seed, check_fields
 
 if TYPE_CHECKING:
     from talkinghead.features.faces.detector import FaceDetector
@@ -19,13 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodeOptions", "PredictOptions", "SourceOptions"]
 
-_MAX_ARTICULATION = 3
-_CHOICES = {
-    "face_select": ("largest", "index", "all", "speaking"),
-    "extend": ("pingpong", "hold", "loop"),
-    "motion": ("none", "idle", "speech"),
-    "calibrate": ("auto", "none"),
-}
+_MOTIONS = ("none", "idle", "speech")
 
 
 @dataclass(frozen=True)
@@ -56,34 +51,30 @@ class PredictOptions:
         detector: Face detector; None is the packaged one.
 
     Raises:
-        UsageError: `articulation` is out of range.
+        UsageError: A value is of another type or out of range.
 
     Example:
         >>> options = PredictOptions(device="cuda", articulation=1.0)
         >>> predictor = LipSyncPredictor.from_checkpoint("default", options)
     """
 
-    backend: str = "auto"
+    backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
     device: str = "auto"
-    precision: str = "auto"
+    precision: Literal["auto", "32", "16-mixed", "bf16-mixed"] = "auto"
     trained_emotion: str | None = None
-    articulation: float = 2.0
+    articulation: Annotated[float, Range(0, 3)] = 2.0
     style: SpeakerStyle = field(default_factory=SpeakerStyle)
     personalisation: str | Path | None = None
     stabilise: bool = True
     occlusion_guard: bool = True
-    chunk_frames: int = 25
+    chunk_frames: Annotated[int, Range(1, 1000)] = 25
     lip_prior: LipPrior | Literal["auto"] | None = "auto"
     phonemes: bool = True
     renderer: Renderer | None = None
     detector: FaceDetector | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.articulation <= _MAX_ARTICULATION:
-            raise UsageError(
-                f"articulation={self.articulation:g}: choose 0 to {_MAX_ARTICULATION}; 1 is the "
-                "motion of the training data"
-            )
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -112,34 +103,34 @@ class SourceOptions:
         seed: Seed of the motion.
         calibrate: "auto" adapts the lip motion to the speech in the first 30 s of a video, if the
             face speaks there and no personalisation is given; "none" does not.
+        max_side: Longest side of a photo in pixels; a larger photo is scaled down. None keeps its
+            size, which some players cannot play.
+        min_fps: Minimum frame rate of a video. Images that are shown longer, because the video has
+            a low rate or holds an image, are repeated, so that the mouth moves. 0 keeps the frame
+            times of the video.
 
     Raises:
         UsageError: A value is unknown.
     """
 
-    face_select: str = "largest"
-    face_index: int = 0
-    extend: str = "pingpong"
+    face_select: Literal["largest", "index", "all", "speaking"] = "largest"
+    face_index: NonNegativeInt = 0
+    extend: Literal["pingpong", "hold", "loop"] = "pingpong"
     trim: bool = True
     motion: str = "none"
     pose: tuple[float, float, float] | str | Path | None = None
     emotion: EmotionInput = "neutral"
     expression: Mapping[str, float] | str | Path | None = None
-    seed: int = 0
-    calibrate: str = "auto"
+    seed: Seed = 0
+    calibrate: Literal["auto", "none"] = "auto"
+    max_side: Annotated[int, Range(64)] | None = 1920
+    min_fps: Annotated[float, Range(0, 120)] = 20.0
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
-            if (value := getattr(self, name)) not in known:
-                if name == "motion" and self.driving_video is not None:
-                    continue
-                raise UsageError(f"{name}={value} is unknown: choose one of {', '.join(known)}")
+        check_fields(self)
+        if self.motion not in _MOTIONS and self.driving_video is None:
+            raise UsageError(f"motion={self.motion}: expected {', '.join(_MOTIONS)} or video:FILE")
         read_emotion(self.emotion)
-        if type(self.face_index) is not int or self.face_index < 0:
-            raise UsageError(
-                f"face_index={self.face_index} is not a face index: expected 0 or more, counted "
-                "from the left"
-            )
 
     @property
     def is_animated(self) -> bool:

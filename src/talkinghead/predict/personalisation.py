@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from talkinghead.predict.speaker_adaptation import (
     describe_adaptation,
     predict_motion,
 )
+from talkinghead.value_rules import PositiveFloat, Range
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +62,9 @@ class PersonaliseOptions:
         UsageError: A value is out of range.
     """
 
-    max_s: float = 300.0
-    min_speech_s: float = 20.0
-    held_out_every: int = 4
+    max_s: PositiveFloat = 300.0
+    min_speech_s: PositiveFloat = 20.0
+    held_out_every: Annotated[int, Range(2)] = 4
 
     def __post_init__(self) -> None:
         if not 0 < self.min_speech_s <= self.max_s:

@@ -33,6 +33,8 @@ PARTS = ("encode_reference", "encode_context", "encode_audio", "decode")
 """Calls of the generator. Each is exported as one file."""
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "executorch": ".pte"}
 """File suffix of each export format."""
+_METADATA_KEYS = {"format", "av", "context_frames", "lookahead_frames", "input_features"}
+_METADATA_KEYS |= {"needs_head_pose", "emotions"}
 RUNTIMES = {"onnx": "onnx", "torchscript": "torch", "executorch": "executorch"}
 """Default runtime of each export format."""
 
@@ -45,6 +47,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """
     try:
         metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        if not isinstance(metadata, dict):
+            raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint {folder} is a folder without a readable {METADATA}: give a .ckpt or "
@@ -55,6 +59,11 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {folder} has export_version {version}, this version reads "
             f"{EXPORT_VERSION}: export the model again with talkinghead export"
+        )
+    if missing := sorted(_METADATA_KEYS - metadata.keys()):
+        raise CheckpointError(
+            f"checkpoint {folder}: {METADATA} has no {', '.join(missing)}: export the model again "
+            "with talkinghead export"
         )
     return metadata
 

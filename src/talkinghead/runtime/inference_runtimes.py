@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -55,9 +56,10 @@ def _onnx_loader() -> FileLoader:
     options.log_severity_level = 3
 
     def load(path: Path) -> RunFile:
-        session = onnxruntime.InferenceSession(
-            _read(path), options, providers=["CPUExecutionProvider"]
-        )
+        with _explained(path):
+            session = onnxruntime.InferenceSession(
+                _read(path), options, providers=["CPUExecutionProvider"]
+            )
         names = [tensor.name for tensor in session.get_inputs()]
         return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
@@ -75,7 +77,8 @@ def _openvino_loader() -> FileLoader:
     }
 
     def load(path: Path) -> RunFile:
-        compiled = core.compile_model(core.read_model(_read(path)), "CPU", options)
+        with _explained(path):
+            compiled = core.compile_model(core.read_model(_read(path)), "CPU", options)
         thread_local = threading.local()  # Each inference request may be used by only one thread.
 
         def run(inputs: Sequence[FloatArray]) -> Sequence[FloatArray]:
@@ -90,7 +93,7 @@ def _openvino_loader() -> FileLoader:
 
 def _torchscript_loader() -> FileLoader:
     def load(path: Path) -> RunFile:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _explained(path):
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated.
             module = torch.jit.load(str(path), map_location="cpu")
 
@@ -142,6 +145,20 @@ def _executorch_loader() -> FileLoader:
         return run
 
     return load
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Replace the errors of a runtime about a broken file, whose types differ, by one line."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"{path} is truncated or no exported model ({lines[0][:120]}): export it again"
+        ) from error
 
 
 def _read(path: Path) -> bytes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import cast
@@ -15,8 +13,10 @@ import torch
 import talkinghead
 from talkinghead import models
 from talkinghead.errors import UsageError
+from talkinghead.media.atomic_file import remove_stale_files, temporary_name
 from talkinghead.models.checkpoint import load_generator, resolve_checkpoint
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.paths import cache_dir
 from talkinghead.runtime.device import resolve_device, resolve_precision
 from talkinghead.runtime.exported_generator import (
     EXPORT_VERSION,
@@ -88,7 +88,8 @@ def cached_export(checkpoint: Path) -> Path:
     from talkinghead.runtime.export.exporter import export_generator
 
     log.info("exporting %s to %s, once: this takes a while", checkpoint, folder)
-    temporary = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
+    remove_stale_files(folder.parent)
+    temporary = folder.with_name(temporary_name())
     export_generator(checkpoint, temporary, "onnx")
     try:
         temporary.rename(folder)
@@ -108,5 +109,9 @@ def cached_export_folder(checkpoint: Path) -> Path:
     for path in (checkpoint, *sorted(Path(models.__path__[0]).rglob("*.py"))):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "talkinghead" / "exports" / digest.hexdigest()[:20]
+    return exports_folder() / digest.hexdigest()[:20]
+
+
+def exports_folder() -> Path:
+    """Return the folder of all exports in the user's cache."""
+    return cache_dir() / "exports"

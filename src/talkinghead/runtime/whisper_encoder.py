@@ -15,6 +15,7 @@ import numpy as np
 from talkinghead.errors import DependencyError, SpeechError
 from talkinghead.runtime import packaged_weights
 from talkinghead.types import FloatArray
+from talkinghead.value_rules import PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class WhisperEncoder:
         *,
         device: str = "cpu",
         compute_type: str | None = None,
-        num_threads: int | None = None,
+        num_threads: PositiveInt | None = None,
     ) -> None:
         self._model = load_whisper(model, device, compute_type, num_threads)
 

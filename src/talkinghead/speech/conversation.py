@@ -16,6 +16,7 @@ import numpy as np
 
 from talkinghead.concurrency import ExclusiveUse
 from talkinghead.errors import MediaError, SpeechError, TalkingHeadError, UsageError
+from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.media.reader import stream_audio
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import TimedSpeech
@@ -37,6 +38,7 @@ from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import limit_length, split_sentences
 from talkinghead.speech.turn_report import TurnReport, TurnTimes, write_transcript
 from talkinghead.types import AudioClip, FloatArray
+from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class _Turn:
 def previous_messages(
     system_prompt: str | None,
     history: Sequence[Message],
-    max_history: int,
+    max_history: NonNegativeInt,
     emotion_tags: bool = False,
 ) -> list[Message]:
     """Return the messages before a question: the system prompt and up to `max_history` messages.
@@ -135,10 +137,10 @@ class Conversation:
         *,
         system_prompt: str | None = DEFAULT_SYSTEM_PROMPT,
         language: str | None = None,
-        max_reply_chars: int = 1000,
-        max_history: int = 20,
+        max_reply_chars: PositiveInt = 1000,
+        max_history: NonNegativeInt = 20,
         emotion_tags: bool = False,
-        max_question_s: float = 120.0,
+        max_question_s: PositiveFloat = 120.0,
         no_speech_reply: str = "Sorry, I did not hear anything. Could you say that again?",
     ) -> None:
         self.avatar = avatar
@@ -261,7 +263,8 @@ class Conversation:
     def _read(self, audio: str | Path | AudioClip) -> AudioClip:
         """Read the question; raise a MediaError as soon as the maximum length is exceeded."""
         if isinstance(audio, AudioClip):
-            rate, chunks, name = audio.sample_rate, iter([audio.samples]), "the question"
+            samples, name = to_mono_float32(audio.samples, "the question"), "the question"
+            rate, chunks = audio.sample_rate, iter([samples])
         else:
             rate, chunks, name = _SAMPLE_RATE, stream_audio(audio, _SAMPLE_RATE), str(audio)
         read: list[FloatArray] = []

@@ -19,7 +19,7 @@ import numpy as np
 from talkinghead.errors import DependencyError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
-from talkinghead.speech.protocols import TextToSpeech
+from talkinghead.speech.protocols import TextChecker, TextToSpeech
 from talkinghead.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,11 @@ class AlignedTextToSpeech:
     def __init__(self, tts: TextToSpeech, aligner: PhonemeAligner) -> None:
         self._tts, self._aligner = tts, aligner
         self.sample_rate = tts.sample_rate
+
+    def check_text(self, text: str) -> None:
+        """Raise a `UsageError` if the voice cannot speak a text."""
+        if isinstance(self._tts, TextChecker):
+            self._tts.check_text(text)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text without alignment."""

@@ -156,6 +156,19 @@ class TextToSpeech(Protocol):
 
 
 @runtime_checkable
+class TextChecker(Protocol):
+    """Protocol of a voice that can tell before the synthesis whether it can speak a text."""
+
+    def check_text(self, text: str) -> None:
+        """Check a text.
+
+        Raises:
+            UsageError: The voice cannot speak the text; the message names a voice that can.
+        """
+        ...
+
+
+@runtime_checkable
 class TimedTextToSpeech(TextToSpeech, Protocol):
     """Protocol of speech synthesis with the times of the phonemes.
 

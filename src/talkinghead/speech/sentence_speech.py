@@ -14,8 +14,9 @@ from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.emotion_tags import take_emotion
-from talkinghead.speech.protocols import TextToSpeech, speak_timed
+from talkinghead.speech.protocols import TextChecker, TextToSpeech, speak_timed
 from talkinghead.speech.sentences import split_sentences
+from talkinghead.speech.tts.text_markup import plain_text
 from talkinghead.types import FloatArray
 
 _QUEUED_SENTENCES, _QUEUED_CHUNKS = 4, 8
@@ -98,17 +99,21 @@ def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> S
     """Return the speech of a text as a stream for `LipSyncPredictor.render` and `predict`.
 
     Args:
-        text: Text of any length.
+        text: Text of any length; the markup of SSML, HTML and Markdown is not spoken (see
+            `plain_text`).
         voice: The text-to-speech voice.
         language: Two-letter code of the text's language, for splitting it into sentences.
 
     Raises:
-        UsageError: The text is empty.
+        UsageError: The text is empty, or the voice cannot speak it.
     """
     if not text.strip():
         raise UsageError("the text is empty: give some words to speak")
+    if isinstance(voice, TextChecker):
+        voice.check_text(text)
     cancel = Event()
-    synthesizer = SentenceSynthesizer(split_sentences([text], language), voice, cancel)
+    sentences = split_sentences([plain_text(text)], language)
+    synthesizer = SentenceSynthesizer(sentences, voice, cancel)
     return SpeechStream(synthesizer.chunks(), voice.sample_rate, cancel)
 
 

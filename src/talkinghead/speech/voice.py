@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, takewhile
 from threading import Event
+from typing import Annotated
 
 import numpy as np
 
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
+from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
 from talkinghead.speech.loudness import DEFAULT_LUFS, LoudnessNormalizer
 from talkinghead.speech.phoneme_alignment import AlignedTextToSpeech, PhonemeAligner
-from talkinghead.speech.protocols import TextToSpeech, TimedTextToSpeech, speak_timed
+from talkinghead.speech.protocols import (
+    TextChecker,
+    TextToSpeech,
+    TimedTextToSpeech,
+    speak_timed,
+)
 from talkinghead.types import FloatArray
+from talkinghead.value_rules import PositiveInt, Range
 
 
 class Voice:
@@ -48,11 +56,11 @@ class Voice:
         self,
         tts: TextToSpeech,
         *,
-        sample_rate: int | None = None,
-        loudness_lufs: float | None = DEFAULT_LUFS,
-        peak_dbfs: float = -1.0,
-        lead_s: float = 0.1,
-        pause_s: float = 0.25,
+        sample_rate: PositiveInt | None = None,
+        loudness_lufs: Annotated[float, Range(-70, 0)] | None = DEFAULT_LUFS,
+        peak_dbfs: Annotated[float, Range(-60, 0)] = -1.0,
+        lead_s: Annotated[float, Range(0, 10)] = 0.1,
+        pause_s: Annotated[float, Range(0, 10)] = 0.25,
         align: bool = False,
     ) -> None:
         if align and not isinstance(tts, TimedTextToSpeech):
@@ -70,6 +78,11 @@ class Voice:
         self._normalizer = None
         if loudness_lufs is not None:
             self._normalizer = LoudnessNormalizer(self.sample_rate, loudness_lufs, peak_dbfs)
+
+    def check_text(self, text: str) -> None:
+        """Raise a `UsageError` if the provider cannot speak a text."""
+        if isinstance(self.tts, TextChecker):
+            self.tts.check_text(text)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of one sentence between two silences; see `TextToSpeech.speak`."""
@@ -90,7 +103,8 @@ class Voice:
 
     def _process(self, chunks: Iterator[FloatArray]) -> Iterator[FloatArray]:
         """Resample and normalise the chunks, and add the silences."""
-        spoken = (np.nan_to_num(chunk) for chunk in chunks if len(chunk))
+        converted = (to_mono_float32(chunk, "the speech of the voice") for chunk in chunks)
+        spoken = filter(len, converted)
         chunks = Resampler(self.tts.sample_rate, self.sample_rate).stream(spoken)
         if self._normalizer is not None:
             chunks = self._normalizer.normalize(chunks)

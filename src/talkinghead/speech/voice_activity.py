@@ -13,6 +13,7 @@ import numpy as np
 
 from talkinghead.errors import DependencyError
 from talkinghead.media.audio_decoding import Resampler
+from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.types import FloatArray
 
 SAMPLE_RATE = 16_000
@@ -82,7 +83,8 @@ def stream_utterances(
     """Split a stream at silences, and yield each utterance when it ends; memory is bounded.
 
     Args:
-        chunks: float32 [num_samples] in [-1, 1], mono, of any length; NaN counts as silence.
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length, or other samples that
+            `to_mono_float32` accepts; NaN counts as silence.
         sample_rate: Sample rate of the chunks in Hz.
         min_silence_s: Silence in seconds that ends an utterance.
         max_s: Maximum length in seconds; a longer utterance is split in its second half, at the
@@ -93,11 +95,8 @@ def stream_utterances(
         DependencyError: See `speech_probabilities`.
     """
     cancel = cancel or Event()
-    finite = (
-        np.nan_to_num(chunk).astype(np.float32, copy=False)
-        for chunk in takewhile(lambda _: not cancel.is_set(), chunks)
-    )
-    windows = speech_probabilities(Resampler(sample_rate, SAMPLE_RATE).stream(finite))
+    mono = map(to_mono_float32, takewhile(lambda _: not cancel.is_set(), chunks))
+    windows = speech_probabilities(Resampler(sample_rate, SAMPLE_RATE).stream(mono))
     for utterance in _split(windows, _num_windows(min_silence_s), _num_windows(max_s)):
         if not cancel.is_set():
             yield utterance

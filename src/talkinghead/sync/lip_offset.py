@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray
+from talkinghead.value_rules import NonNegativeFloat, NonNegativeInt, PositiveFloat, UnitFloat
 
 PredictLips = Callable[[FloatArray], FloatArray]
 """Function from samples [N] at the AVSpec's rate to lip motion [T, 20, 2]; see `LipPrior`."""
@@ -42,11 +43,11 @@ class LipOffsetRules:
         UsageError: A value is out of range.
     """
 
-    max_offset_frames: int = 15
-    min_correlation: float = 0.25
-    max_standard_error: float = 1.0
-    pooled_below_s: float = 8.0
-    undetermined: str = "keep"
+    max_offset_frames: NonNegativeInt = 15
+    min_correlation: UnitFloat = 0.25
+    max_standard_error: PositiveFloat = 1.0
+    pooled_below_s: NonNegativeFloat = 8.0
+    undetermined: Literal["keep", "drop"] = "keep"
     correct: bool = True
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from talkinghead.media.timing import (
     seconds_to_samples,
 )
 from talkinghead.types import AVSpec, FloatArray
+from talkinghead.value_rules import NonNegativeInt, Range
 
 SEARCH_MARGIN = 5
 """Number of frames searched beyond the largest allowed offset, to detect larger offsets."""
@@ -48,8 +50,8 @@ class SyncRules:
     """
 
     checkpoint: str | Path | None = None
-    max_offset_frames: int = 15
-    min_confidence: float = 0.25
+    max_offset_frames: NonNegativeInt = 15
+    min_confidence: Annotated[float, Range(0, 2)] = 0.25
     correct: bool = True
 
     def __post_init__(self) -> None:

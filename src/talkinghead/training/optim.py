@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 
 from talkinghead.errors import TalkingHeadError
 from talkinghead.training.distributed import full_tensor
+from talkinghead.value_rules import NonNegativeFloat, NonNegativeInt, PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class OptimizerConfig:
         final_lr: Learning rate at the end of the decay, as a fraction of `lr`.
     """
 
-    lr: float = 3e-4
+    lr: PositiveFloat = 3e-4
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    warmup_iterations: int = 100
-    decay_iterations: int = 0
-    final_lr: float = 0.1
+    weight_decay: NonNegativeFloat = 0.01
+    warmup_iterations: NonNegativeInt = 100
+    decay_iterations: NonNegativeInt = 0
+    final_lr: UnitFloat = 0.1
 
     def build(self, parameters: Iterable[nn.Parameter], fused: bool = False) -> Optimizer:
         """Build the optimizer; `fused` selects the implementation with a single kernel."""

@@ -33,6 +33,7 @@ from talkinghead.media.audio_decoding import read_audio
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream, predict_lip_motion
 from talkinghead.speech.voice_activity import speech_probabilities
 from talkinghead.types import AVSpec, FloatArray
+from talkinghead.value_rules import PositiveFloat
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def pseudo_label(
     output_dir: Path | str,
     spec: AVSpec,
     lip_prior: LipPrior | None,
-    spread_px: float = 3.2,
+    spread_px: PositiveFloat = 3.2,
 ) -> Manifest:
     """Make a corpus of audio features and lip motion, without images, for `data.pseudo_label_dir`.
 
@@ -129,7 +130,7 @@ class _Labeller:
         output_dir: Path,
         spec: AVSpec,
         lip_prior: LipPrior,
-        spread_px: float,
+        spread_px: PositiveFloat,
     ) -> None:
         LipPriorStream(lip_prior, spec)  # Checks the rates of the lip prior before the work begins.
         self.input_dir, self.output_dir = input_dir, output_dir

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from talkinghead.errors import MediaError, UsageError
+from talkinghead.errors import CheckpointError, MediaError, UsageError
+from talkinghead.media.atomic_file import remove_stale_files, temporary_name
+from talkinghead.models.checkpoint import GENERATOR
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.callbacks.progress import IterationProgress
 from talkinghead.training.experiment_tracking import track_checkpoint, track_config
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
+from talkinghead.training.resume import require_resumable
 
 logger = logging.getLogger(__name__)
 
@@ -59,17 +64,21 @@ def train(
         config: Resolved configuration of the run, which is logged to W&B.
 
     Raises:
+        CheckpointError: The checkpoint to resume from is truncated or of another network.
         KeyboardInterrupt: The run was interrupted; the last checkpoint has been written.
     """
     _warn_without_sync_loss(module)
     if ckpt_path is not None:
+        kind = getattr(module, "kind", GENERATOR)
+        require_resumable(ckpt_path, kind, getattr(module, "arguments", {}))
         logger.info("resuming from %s", ckpt_path)
     initial: float | None = None
     try:
         track_config(trainer, config or {})
         if ckpt_path is None:
             initial = _validate_initial_weights(module, datamodule, trainer)
-        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+        with _explained_loading(ckpt_path):
+            trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
         track_checkpoint(trainer)
     except SystemExit:
         # Lightning raises SystemExit after an interruption.
@@ -87,6 +96,21 @@ def train(
     if initial is not None:
         _compare_with_initial_weights(initial, trainer.callback_metrics.get("val/loss"))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+@contextmanager
+def _explained_loading(ckpt_path: str | Path | None) -> Iterator[None]:
+    """Replace torch's errors about a state dict, which list all keys, by one line."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        message = str(error)
+        if ckpt_path is None or not re.search(r"loading state_dict|loaded state dict", message):
+            raise
+        raise CheckpointError(
+            f"ckpt_path {ckpt_path} does not fit the networks or optimizers of this run "
+            f"({message.splitlines()[0][:120]}): repeat the settings of its run"
+        ) from error
 
 
 def _warn_without_sync_loss(module: L.LightningModule) -> None:
@@ -162,9 +186,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        temporary = target.with_name(f"{temporary_name()}{target.suffix}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            remove_stale_files(target.parent)
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()

@@ -66,7 +66,7 @@ def test_factory_builds_the_configured_parts(served):
         (["face=missing.jpg"], 1, "missing.jpg is not a file"),
         (["prot=9000"], 2, "port"),
         (["host=256.0.0.1", "token=a"], 2, "cannot be used"),
-        (["port=99999"], 2, "port must be 0-65535"),
+        (["port=99999"], 2, "port=99999: expected a whole number from 0 to 65535"),
     ],
 )
 def test_errors_are_one_line(arguments, status, expected, capsys):

@@ -102,13 +102,19 @@ def test_unusable_corpora_and_options_are_refused(corpus, tmp_path):
         LipSyncDataModule(corpus, augmentation={"blur": 1.0})
 
 
-def test_single_clip_is_trained_and_validated_on_with_a_warning(corpus, tmp_path, caplog):
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("num_clips", [1, 2])
+def test_corpus_with_one_split_is_trained_and_validated_on_with_a_warning(
+    corpus, tmp_path, caplog, split, num_clips
+):
     manifest = Manifest.load(corpus)
-    replace(manifest, clips=(manifest.split("train")[0],)).save(tmp_path)
+    clips = tuple(replace(clip, split=split) for clip in manifest.split("train")[:num_clips])
+    replace(manifest, clips=clips).save(tmp_path)
     (tmp_path / "clips").symlink_to(corpus / "clips")
     model, _ = fit(tmp_path, tmp_path, 1)
-    assert set(model.train_batches[0]["clip"] + model.val_batches[0]["clip"]) == {"cartoon0/clip0"}
-    assert "single clip, which is used for training and for validation" in caplog.text
+    used = set(model.train_batches[0]["clip"] + model.val_batches[0]["clip"])
+    assert used == {clip.id for clip in clips}
+    assert "the same clips are used for training and for validation" in caplog.text
 
 
 def test_validation_splits_previews_and_batches_of_mouths_only(corpus):

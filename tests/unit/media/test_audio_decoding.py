@@ -57,11 +57,28 @@ def test_sample_format_is_converted(tmp_path, codec, audio_format):
     [("stereo", [0.5, 0.5]), ("5.1", [0.2071, 0.2071, 0.2929, 0.0, 0.1464, 0.1464])],
 )
 def test_channels_are_mixed_to_mono_with_weights(tmp_path, layout, weights):
-    for channel, weight in enumerate(weights):
-        audio = np.zeros((len(weights), RATE), np.float32)
-        audio[channel] = tone(1, RATE)
-        path = write_media(tmp_path / f"{channel}.wav", audio=audio, layout=layout, **PCM)
-        assert np.abs(read_audio(path, RATE).samples - weight * tone(1, RATE)).max() < 1e-3
+    times_s = np.arange(RATE) / RATE
+    tones = [0.3 * np.sin(2 * np.pi * 100 * (n + 2) * times_s) for n in range(len(weights))]
+    path = write_media(tmp_path / "a.wav", audio=np.float32(tones), layout=layout, **PCM)
+    mono = read_audio(path, RATE).samples
+    found = np.array([2 * np.mean(mono * tone) / 0.3 for tone in tones]) / 0.3
+    np.testing.assert_allclose(found / found.sum(), weights, atol=2e-3)
+
+
+@pytest.mark.parametrize("channel", range(6))
+def test_speech_in_a_single_channel_keeps_its_level(tmp_path, channel):
+    audio = np.zeros((6, RATE), np.float32)
+    audio[channel] = tone(1, RATE)
+    path = write_media(tmp_path / "a.wav", audio=audio, layout="5.1", **PCM)
+    level = 0 if channel == 3 else 1  # The bass channel contains no speech.
+    assert np.abs(read_audio(path, RATE).samples - level * tone(1, RATE)).max() < 2e-3
+
+
+def test_speech_in_opposite_phase_in_two_channels_is_kept(tmp_path):
+    audio = np.stack([tone(1, RATE), -tone(1, RATE)])
+    path = write_media(tmp_path / "a.wav", audio=audio, layout="stereo", **PCM)
+    mono = read_audio(path, RATE).samples
+    assert np.abs(np.abs(mono) - np.abs(tone(1, RATE))).max() < 2e-3
 
 
 @pytest.mark.parametrize("chunk_s", [0.0001, 0.333, 10])

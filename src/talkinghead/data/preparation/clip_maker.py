@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -42,6 +44,7 @@ from talkinghead.sync.embeddings import embed_clip, load_sync_expert
 from talkinghead.sync.lip_offset import LipOffsetRules
 from talkinghead.sync.offset import Offset, SyncRules, find_offset, shift_audio
 from talkinghead.types import AVSpec, FaceTrack, FloatArray, UInt8Array, VideoFrame
+from talkinghead.value_rules import NonNegativeFloat, UnitFloat
 
 CODE_VERSION = "6"
 """Version of the clips. Clips of another version are prepared again."""
@@ -64,10 +67,10 @@ class ClipRules:
             of the checked frames are skipped as "several faces".
     """
 
-    min_duration_s: float = 1.0
-    min_face_px: float = 80.0
-    max_lost_fraction: float = 0.1
-    max_second_face_fraction: float = 0.5
+    min_duration_s: NonNegativeFloat = 1.0
+    min_face_px: NonNegativeFloat = 80.0
+    max_lost_fraction: UnitFloat = 0.1
+    max_second_face_fraction: UnitFloat = 0.5
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,10 @@ class ClipMaker:
 
     def run(self, task: ClipTask) -> ClipResult:
         """Prepare a clip, or return the stored result of an earlier run with the same settings."""
-        with task.source.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            sha256 = _digest(task.source)
+        except OSError as error:
+            return _unreadable(task, "", error)
         key = hashlib.sha256(f"{self._recipe}{sha256}".encode()).hexdigest()
         skip_path = task.clip_path.with_suffix(".skipped.json")
         if earlier := _earlier_result(task, sha256, key, skip_path):
@@ -177,6 +182,8 @@ class ClipMaker:
             write_json(skip_path, {"key": key, "reason": skip.reason, "detail": str(skip)})
             task.clip_path.unlink(missing_ok=True)
             return ClipResult(task, sha256, reason=skip.reason, detail=str(skip))
+        except OSError as error:  # The file has been removed or changed meanwhile.
+            return _unreadable(task, sha256, error)
         num_frames = len(data.jpegs)
         metadata = {"key": key, "num_frames": str(num_frames), "sha256": sha256}
         if offset is not None:
@@ -300,6 +307,20 @@ class ClipMaker:
             if found:
                 total += face
         return jpegs, np.rint(total / track.found.sum()).astype(np.uint8)
+
+
+def _digest(path: Path) -> str:
+    """Return the hash of a regular file; opening a pipe would wait for a writer."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unreadable(task: ClipTask, sha256: str, error: OSError) -> ClipResult:
+    """Return the result for a file that cannot be read now; the next run tries again."""
+    detail = error.strerror or str(error)
+    return ClipResult(task, sha256, reason="unreadable", detail=detail)
 
 
 def _check_second_face(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import multiprocessing
@@ -14,11 +13,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import cv2
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from talkinghead.concurrency import exit_with_parent, removing_unfinished_files
+from talkinghead.csv_table import read_csv_table
 from talkinghead.data.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -43,6 +45,7 @@ from talkinghead.sync.embeddings import load_sync_expert
 from talkinghead.sync.lip_offset import LipOffsetRules, PredictLips
 from talkinghead.sync.offset import SyncRules
 from talkinghead.types import AVSpec
+from talkinghead.value_rules import Range, UnitFloat
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +71,9 @@ class PrepareOptions(SplitOptions):
     """
 
     detector: str = "litert"
-    workers: int = 2
+    workers: Annotated[int, Range(0, 1024)] = 2
     emotions: Path | str | None = None
-    max_bad_fraction: float = 0.2
+    max_bad_fraction: UnitFloat = 0.2
     rules: ClipRules = field(default_factory=ClipRules)
     sync: SyncRules = field(default_factory=SyncRules)
     lip_offset: LipOffsetRules | None = None
@@ -149,15 +152,11 @@ def next_steps(manifest: Manifest, corpus_dir: Path | str) -> list[str]:
     corpus, lines = shlex.quote(str(corpus_dir)), []
     if not manifest.split("train"):
         return [f"next: talkinghead evaluate corpus={corpus} checkpoint=default output=scores"]
-    if len(manifest.clips) == 1:
+    if not manifest.split("val"):
+        remedy = "add videos" if len(manifest.clips) == 1 else "use val_fraction=0.1"
         lines.append(
-            "with a single clip there is none for validation, so training validates on the clip "
-            "it trains on. Add videos and run the same command again"
-        )
-    elif not manifest.split("val"):
-        lines.append(
-            "there is no clip for validation, which training needs: run the same command with "
-            "val_fraction=0.1"
+            "there is no clip for validation, so training validates on clips that it trains on: "
+            f"{remedy} and run the same command again"
         )
     return [*lines, f"next: talkinghead train experiment=finetune data.corpus_dir={corpus}"]
 
@@ -241,6 +240,7 @@ def _start_worker(spec: AVSpec, options: PrepareOptions) -> None:
     More threads are not useful, because every worker processes its own clip.
     """
     global _maker
+    exit_with_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _maker = _build_maker(spec, options)
@@ -255,7 +255,8 @@ def _build_maker(spec: AVSpec, options: PrepareOptions) -> ClipMaker:
 
 def _work(task: ClipTask) -> ClipResult:
     assert _maker is not None
-    return _maker.run(task)
+    with removing_unfinished_files():
+        return _maker.run(task)
 
 
 def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> Iterator[ClipResult]:
@@ -377,16 +378,17 @@ def _read_table(path: Path, clip_ids: Collection[str]) -> dict[str, str]:
 
     Clips that are not in `clip_ids` keep the name that is in the file.
     """
+    expected = "give a CSV file with the columns clip and emotion"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(row["clip"].strip(), row["emotion"].strip()) for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
+        table = read_csv_table(path, "emotions", expected)
+    except UsageError as error:
+        raise CorpusError(str(error)) from error
+    if not {"clip", "emotion"} <= set(table.columns):
         raise CorpusError(
-            f"{path} is not a table of clips ({error!r}): give a CSV file with the columns clip "
-            "and emotion"
-        ) from error
+            f"emotions={path} is not a table of clips: it has {table.found}; {expected}"
+        )
     known, labels = set(clip_ids), {}
-    for clip, emotion in rows:
+    for clip, emotion in ((row.values["clip"], row.values["emotion"]) for row in table.rows):
         without_suffix = PurePosixPath(clip).with_suffix("").as_posix()
         labels[without_suffix if clip not in known and without_suffix in known else clip] = emotion
     return labels

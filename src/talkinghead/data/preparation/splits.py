@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.errors import UsageError
+from talkinghead.value_rules import UnitFloat
 
 _LONG_FRAMES = 20
 """Number of frames of the longest training windows (experiment=sync_expert)."""
@@ -31,8 +32,8 @@ class SplitOptions:
         UsageError: A value is out of range.
     """
 
-    val_fraction: float = 0.1
-    test_fraction: float = 0.0
+    val_fraction: UnitFloat = 0.1
+    test_fraction: UnitFloat = 0.0
     split_by: Literal["clip", "speaker"] = "clip"
     holdout_speakers: Sequence[str] = ()
 

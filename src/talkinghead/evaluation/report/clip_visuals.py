@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from talkinghead.data.clip_file import encode_face
+from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.timing import frame_time_s, seconds_to_samples
 from talkinghead.media.writer import VideoWriter
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
@@ -93,7 +93,7 @@ def _encode_video(images: list[UInt8Array], samples: FloatArray | None, spec: AV
     """Encode images and audio as MP4 (H.264, AAC)."""
     height, width = images[0].shape[:2]
     rate = None if samples is None else spec.sample_rate
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "clip.mp4"
         with VideoWriter(path, width, height, spec.fps, rate, crf=_CRF) as writer:
             for image in images:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from talkinghead.csv_table import parse_number, read_csv_table
 from talkinghead.errors import UsageError
 
 _CLOSED, _ROUNDED = ("p", "b", "m"), ("w", "u", "o")
+_EXPECTED = "give a CSV file with the columns clip and time_s, and optionally sound"
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,21 @@ def read_sound_times(path: Path) -> dict[str, SoundTimes]:
         UsageError: The file is missing or not such a table.
     """
     times: dict[str, SoundTimes] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                clip, sound = row["clip"].strip(), row.get("sound", "p").strip()
-                if sound not in _CLOSED + _ROUNDED:
-                    raise ValueError(f"sound {sound!r} is not one of p, b, m, w, u, o")
-                sounds = times.setdefault(clip, SoundTimes())
-                chosen = sounds.closed_s if sound in _CLOSED else sounds.rounded_s
-                chosen.append(float(row["time_s"]))
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"closures={path} is not a table of times ({error!r}): give a CSV file with the "
-            "columns clip and time_s, and optionally sound"
-        ) from error
+    table = read_csv_table(path, "closures", _EXPECTED)
+    if not {"clip", "time_s"} <= set(table.columns):
+        raise UsageError(f"closures={path} has {table.found}: {_EXPECTED}")
+    for row in table.rows:
+        sound = row.values.get("sound", "p").lower()
+        try:
+            time_s = parse_number(row.values["time_s"])
+        except ValueError:
+            time_s = math.nan
+        if sound not in _CLOSED + _ROUNDED or not math.isfinite(time_s):
+            raise UsageError(
+                f"closures={path}, line {row.line}: expected a time in seconds and one of p, b, m, "
+                f"w, u and o, got {row.values['time_s']!r} and {sound!r}"
+            )
+        sounds = times.setdefault(row.values["clip"], SoundTimes())
+        chosen = sounds.closed_s if sound in _CLOSED else sounds.rounded_s
+        chosen.append(time_s)
     return times

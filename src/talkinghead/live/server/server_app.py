@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +34,7 @@ from talkinghead.live.server.server_settings import ServerSettings, Settings
 from talkinghead.live.server.uploads import UploadChecker
 from talkinghead.live.server.video_jobs import VideoJobs
 from talkinghead.live.session.session_pool import SessionPool
+from talkinghead.media.atomic_file import temporary_folder
 
 _STATIC = Path(__file__).parent / "static"
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
@@ -88,7 +88,7 @@ def create_app(settings: ServerSettings, pool: SessionPool) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with tempfile.TemporaryDirectory(prefix="talkinghead-") as folder:
+        with temporary_folder() as folder:
             checker = UploadChecker(settings)
             app.state.avatars = AvatarLibrary(settings, checker, Path(folder))
             app.state.videos = videos = VideoJobs(settings, checker, Path(folder))

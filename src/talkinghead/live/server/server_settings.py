@@ -12,6 +12,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from talkinghead.errors import UsageError
+from talkinghead.value_rules import PositiveFloat, PositiveInt, Range
 
 
 class VideoRunner(Protocol):
@@ -75,7 +76,7 @@ class ServerSettings:
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, Range(0, 65_535)] = 8000
     token: str | None = field(default=None, repr=False)
     face: Path | None = None
     avatars: str | Path | None = None
@@ -86,25 +87,25 @@ class ServerSettings:
     ice_servers: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     socket_timeout_s: float = 300.0
     call_timeout_s: float = 30.0
-    max_upload_bytes: int = 50_000_000
-    max_pixels: int = 50_000_000
-    max_side: int = 1280
-    max_video_s: float = 15.0
-    max_audio_s: float = 300.0
+    max_upload_bytes: PositiveInt = 50_000_000
+    max_pixels: PositiveInt = 50_000_000
+    max_side: Annotated[int, Range(64)] = 1280
+    max_video_s: PositiveFloat = 15.0
+    max_audio_s: PositiveFloat = 300.0
     upload_timeout_s: float = 60.0
     upload_memory_bytes: int = 2 * 2**30
-    upload_expiry_s: float = 3600.0
+    upload_expiry_s: PositiveFloat = 3600.0
     max_uploads: int = 50
-    max_text_chars: int = 2000
+    max_text_chars: PositiveInt = 2000
     max_json_bytes: int = 256_000
     max_message_bytes: int = 1_000_000
     body_timeout_s: float = 30.0
-    requests_per_s: float = 20.0
-    creations_per_min: float = 30.0
+    requests_per_s: PositiveFloat = 20.0
+    creations_per_min: PositiveFloat = 30.0
     video_runner: VideoRunner | None = field(default=None, repr=False)
-    max_video_jobs: int = 8
-    video_timeout_s: float = 1800.0
-    video_expiry_s: float = 3600.0
+    max_video_jobs: PositiveInt = 8
+    video_timeout_s: PositiveFloat = 1800.0
+    video_expiry_s: PositiveFloat = 3600.0
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
 

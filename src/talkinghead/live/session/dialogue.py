@@ -27,6 +27,7 @@ from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import limit_length, split_reply
 from talkinghead.speech.voice_activity import SAMPLE_RATE
 from talkinghead.types import AudioClip, FloatArray
+from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,10 @@ class DialogueOptions:
 
     system_prompt: str | None = DEFAULT_SYSTEM_PROMPT
     language: str | None = None
-    max_reply_chars: int = 1000
-    max_history: int = 20
+    max_reply_chars: PositiveInt = 1000
+    max_history: NonNegativeInt = 20
     emotion_tags: bool = False
-    end_silence_s: float = 0.6
+    end_silence_s: PositiveFloat = 0.6
     preemptive: bool = True
 
 

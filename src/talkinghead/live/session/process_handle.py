@@ -9,12 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import talkinghead.errors
 from talkinghead.errors import SpeechError, TalkingHeadError
 from talkinghead.live.session.session_process import SessionFactory, run_session
+from talkinghead.media.atomic_file import temporary_folder
 
 _START_TIMEOUT_S, _CALL_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 60.0, 5.0
 
@@ -35,7 +35,7 @@ class ProcessHandle:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._stopping: asyncio.Task[None] | None = None
         self._send_lock = threading.Lock()
-        self._folder = TemporaryDirectory(prefix="talkinghead-session-")
+        self._folder = temporary_folder()
         context = multiprocessing.get_context("spawn")
         self._connection, self._remote = context.Pipe()
         self._process = context.Process(

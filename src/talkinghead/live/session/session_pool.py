@@ -14,6 +14,7 @@ from typing import Any
 from talkinghead.errors import TalkingHeadError
 from talkinghead.live.session.process_handle import ProcessHandle
 from talkinghead.live.session.session_process import SessionFactory, SessionSettings
+from talkinghead.value_rules import PositiveFloat, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,10 @@ class PoolOptions:
         spare: Keep a process with loaded models ready for the next session.
     """
 
-    max_sessions: int = 2
-    idle_timeout_s: float = 300.0
-    disconnected_timeout_s: float = 60.0
-    max_duration_s: float = 3600.0
+    max_sessions: PositiveInt = 2
+    idle_timeout_s: PositiveFloat = 300.0
+    disconnected_timeout_s: PositiveFloat = 60.0
+    max_duration_s: PositiveFloat = 3600.0
     spare: bool = True
 
 

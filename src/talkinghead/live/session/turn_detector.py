@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from talkinghead.media.audio_decoding import Resampler
+from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.speech.voice_activity import SAMPLE_RATE, WINDOW_SIZE, speech_probabilities
 from talkinghead.types import FloatArray
 
@@ -60,8 +61,8 @@ def detect_turns(
     windows: list[FloatArray] = []
     num_speech = num_silent = 0
     is_turn = False
-    finite = (np.nan_to_num(chunk).astype(np.float32, copy=False) for chunk in chunks)
-    for window, p in speech_probabilities(Resampler(sample_rate, SAMPLE_RATE).stream(finite)):
+    mono = map(to_mono_float32, chunks)
+    for window, p in speech_probabilities(Resampler(sample_rate, SAMPLE_RATE).stream(mono)):
         windows.append(window)
         is_speech = p >= (_END_THRESHOLD if is_turn else _START_THRESHOLD)
         if not is_turn:

@@ -40,7 +40,7 @@ class OutputFormat:
         return self.audio_codec is not None
 
 
-_PCM = {f"pcm_{kind}" for kind in ("s16le", "s24le", "s32le", "f32le")}
+_PCM = {f"pcm_{kind}" for kind in ("s16le", "s24le", "s32le")}
 _TEXT_SUBTITLES = {"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle"}
 _MP4 = OutputFormat(
     "mp4", "h264", "aac", frozenset({"aac", "mp3"}), frozenset({"mov_text"}), "video/mp4"

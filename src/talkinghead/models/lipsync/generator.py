@@ -24,6 +24,7 @@ from talkinghead.models.lipsync.decoder import (
     identity_grid,
 )
 from talkinghead.models.lipsync.transformer import TemporalTransformer
+from talkinghead.value_rules import NonNegativeInt, PositiveInt, UnitFloat
 
 
 class LipSyncGenerator(nn.Module):
@@ -77,18 +78,18 @@ class LipSyncGenerator(nn.Module):
 
     def __init__(
         self,
-        dim: int = 512,
+        dim: PositiveInt = 512,
         audio_features: Sequence[str] = ("mel",),
         audio_channels: Sequence[int] = (32, 64, 128, 256),
         face_encoder: str = "resnet50",
         face_encoder_weights: str | Path | None = None,
-        num_layers: int = 6,
-        num_heads: int = 8,
-        past_frames: int = 5,
-        lookahead_frames: int = 2,
+        num_layers: PositiveInt = 6,
+        num_heads: PositiveInt = 8,
+        past_frames: NonNegativeInt = 5,
+        lookahead_frames: NonNegativeInt = 2,
         decoder_channels: Sequence[int] = (512, 384, 192, 96),
         context_channels: Sequence[int] = (24, 48, 96, 128),
-        dropout: float = 0.0,
+        dropout: UnitFloat = 0.0,
         emotions: Sequence[str] = (),
         head_pose: bool = False,
         num_mels: int = 80,

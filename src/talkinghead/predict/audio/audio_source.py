@@ -14,6 +14,7 @@ import numpy as np
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.media.audio_decoding import Resampler, rechunk
+from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.media.reader import probe, stream_audio
 from talkinghead.media.timing import samples_to_seconds
 from talkinghead.predict.audio.emotion_track import EmotionTrack
@@ -30,9 +31,10 @@ class SpeechStream:
     readers; once reading has begun, another reader raises a `UsageError`.
 
     Args:
-        chunks: float32 [num_samples] in [-1, 1], mono, of any length, or the same with phonemes and
-            emotions as `TimedSpeech`. A generator is closed when the last reader closes. Exceptions
-            of the iterable are raised in the readers.
+        chunks: float32 [num_samples] in [-1, 1], mono, of any length, or other samples that
+            `to_mono_float32` accepts, or the same with phonemes and emotions as `TimedSpeech`. A
+            generator is closed when the last reader closes. Exceptions of the iterable are raised
+            in the readers.
         sample_rate: sample rate in Hz.
         cancel: event that is set when a reader closes before the end, for a source that may block.
 
@@ -51,7 +53,14 @@ class SpeechStream:
         sample_rate: int,
         cancel: Event | None = None,
     ) -> None:
-        self.sample_rate = sample_rate
+        if isinstance(chunks, bytes | bytearray | memoryview | str) or not hasattr(
+            chunks, "__iter__"
+        ):
+            raise UsageError(
+                f"the chunks of the speech are {type(chunks).__name__}; expected an iterable of "
+                "arrays of samples"
+            )
+        self.sample_rate = _checked_rate(sample_rate)
         self.phonemes, self.emotions = PhonemeTrack(), EmotionTrack()
         self._chunks = iter(chunks)
         self._cancel = cancel or Event()
@@ -110,7 +119,7 @@ class SpeechStream:
                 self.phonemes.add(item.phonemes, time_s)
                 self.emotions.add(item.emotion, time_s)
                 item = item.samples
-            chunk = None if item is None else _checked_chunk(item)
+            chunk = None if item is None else to_mono_float32(item, "a chunk of the speech")
             if chunk is not None:
                 self._num_samples += len(chunk)
             elif not self._num_samples:
@@ -167,7 +176,8 @@ class Speech:
         emotions: the emotions, in the same way.
 
     Raises:
-        MediaError: The file is missing or has no audio; there are no samples, or all are NaN.
+        MediaError: The file is missing or has no audio; there are no samples, or none is finite.
+        UsageError: The speech is of another type, or its sample rate is not positive.
     """
 
     def __init__(self, audio: SpeechInput) -> None:
@@ -178,8 +188,13 @@ class Speech:
             self.sample_rate = audio.sample_rate
             self.phonemes, self.emotions = audio.phonemes, audio.emotions
         elif isinstance(audio, AudioClip):
-            _check_samples(audio.samples)
+            self._audio = audio = _checked_clip(audio)
             self.sample_rate, self.estimated_duration_s = audio.sample_rate, audio.duration_s
+        elif not isinstance(audio, str | Path):
+            raise UsageError(
+                f"the speech is {type(audio).__name__}; expected a file, an AudioClip(samples, "
+                "sample_rate) or a SpeechStream(chunks, sample_rate)"
+            )
         else:
             info = probe(audio)
             if not info.sample_rate:
@@ -197,8 +212,8 @@ class Speech:
             yield from stream_audio(audio, sample_rate)
             return
         # Use the same resampler as for files, so that a file and its samples give the same frames.
-        samples = np.nan_to_num(audio.samples.astype(np.float32))
-        resampler, size = Resampler(audio.sample_rate, sample_rate), audio.sample_rate
+        samples, size = audio.samples, audio.sample_rate
+        resampler = Resampler(audio.sample_rate, sample_rate)
         pieces = (resampler.push(samples[i : i + size]) for i in range(0, len(samples), size))
         # `flush` returns a generator, so the flush itself runs after the last piece.
         yield from rechunk(chain(chain.from_iterable(pieces), resampler.flush()), sample_rate)
@@ -227,18 +242,21 @@ class SpeechChunks(Iterator[FloatArray]):
         return np.zeros(self._sample_rate, np.float32)
 
 
-def _checked_chunk(chunk: FloatArray) -> FloatArray:
-    if chunk.ndim != 1 or not np.issubdtype(chunk.dtype, np.floating):
-        raise MediaError(
-            f"a chunk of the speech is {chunk.dtype} {list(chunk.shape)}; expected float32 "
-            "[num_samples], mono in [-1, 1]"
-        )
-    return np.nan_to_num(chunk.astype(np.float32, copy=False))
+def _checked_rate(sample_rate: int) -> int:
+    if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
+        raise UsageError(f"sample_rate={sample_rate}: expected a whole number of Hz above 0")
+    return int(sample_rate)
 
 
-def _check_samples(samples: FloatArray) -> None:
-    if samples.ndim != 1 or not len(samples) or np.isnan(samples).all():
-        fault = "not mono" if samples.ndim != 1 else "all NaN" if len(samples) else "of zero length"
-        raise MediaError(
-            f"the speech is {fault} (shape {samples.shape}); expected float samples [num_samples]"
-        )
+def _checked_clip(clip: AudioClip) -> AudioClip:
+    """Return a clip as mono float32 samples.
+
+    Raises:
+        MediaError: The samples have another type or shape, there are none, or none is finite.
+    """
+    rate, samples = _checked_rate(clip.sample_rate), to_mono_float32(clip.samples, "the speech")
+    if not len(samples):
+        raise MediaError("the speech is of zero length; expected float samples [num_samples]")
+    if not samples.any() and not np.isfinite(np.asarray(clip.samples, np.float64)).any():
+        raise MediaError("the speech is all NaN; expected float samples [num_samples]")
+    return AudioClip(samples, rate)

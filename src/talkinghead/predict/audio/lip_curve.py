@@ -5,7 +5,6 @@ Shape suffixes: T frames, 20 lip points in ibug68's order.
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Mapping
 from fractions import Fraction
@@ -13,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from talkinghead.csv_table import TableRow, parse_number, read_csv_table
 from talkinghead.errors import UsageError
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.visemes import ACROSS, PARTED
 from talkinghead.types import FloatArray
+from talkinghead.value_rules import PositiveFloat, UnitFloat
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ class LipCurve(LipPrior):
     past_s, block_s, ahead_s = Fraction(0), Fraction(_BLOCK_FRAMES, _FPS), Fraction(0)
     sample_rate, fps = 16_000, Fraction(_FPS)
 
-    def __init__(self, path: str | Path, fps: float = 25.0, blend_weight: float = 1.0) -> None:
+    def __init__(
+        self, path: str | Path, fps: PositiveFloat = 25.0, blend_weight: UnitFloat = 1.0
+    ) -> None:
         if not (fps > 0 and 0 <= blend_weight <= 1):
             raise UsageError(
                 f"lip_prior=curve got fps={fps}, blend_weight={blend_weight}: expected a frame "
@@ -113,33 +116,27 @@ def read_curve(path: Path, fps: float) -> tuple[FloatArray, dict[str, FloatArray
     Raises:
         UsageError: The file is missing or not such a table.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {str(name).strip().lower(): value for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"lip_prior.path={path} cannot be read ({error}): {_EXPECTED}") from error
-    if not rows or not {"opening", "jawopen"} & rows[0].keys():
-        found = ", ".join(rows[0]) if rows else "no rows"
+    table = read_csv_table(path, "lip_prior.path", _EXPECTED)
+    rows, columns = table.rows, table.columns
+    if not rows or not {"opening", "jawopen"} & set(columns):
+        found = table.found if rows else "no rows"
         raise UsageError(f"lip_prior.path={path} has {found}: {_EXPECTED}")
 
     def column(name: str, default: float = 0.0) -> FloatArray:
-        return np.array([_number(path, n, row, name, default) for n, row in enumerate(rows, 2)])
+        return np.array([_number(path, row, name, default) for row in rows])
 
     values = {name: column(name) for name in _RANGES}
-    if "opening" not in rows[0]:
-        values = _from_blend_shapes({name: column(name) for name in rows[0] if name in _SHAPES})
+    if "opening" not in columns:
+        values = _from_blend_shapes({name: column(name) for name in columns if name in _SHAPES})
     for name, (low, high) in _RANGES.items():
         outside = np.flatnonzero((values[name] < low) | (values[name] > high))
         if len(outside):
             value = values[name][outside[0]]
             raise UsageError(
-                f"lip_prior.path={path}, line {outside[0] + 2}: {name}={value:g}; expected {low:g} "
-                f"to {high:g}"
+                f"lip_prior.path={path}, line {rows[outside[0]].line}: {name}={value:g}; expected "
+                f"{low:g} to {high:g}"
             )
-    times_s = column("time_s") if "time_s" in rows[0] else (np.arange(len(rows)) + 0.5) / fps
+    times_s = column("time_s") if "time_s" in columns else (np.arange(len(rows)) + 0.5) / fps
     if not (np.isfinite(times_s).all() and (np.diff(times_s) > 0).all()):
         raise UsageError(f"lip_prior.path={path}: the times in time_s must increase in each row")
     return times_s, values
@@ -167,16 +164,14 @@ def _from_blend_shapes(shapes: Mapping[str, FloatArray]) -> dict[str, FloatArray
     return {name: np.clip(value, *_RANGES[name]) for name, value in values.items()}
 
 
-def _number(
-    path: Path, line: int, row: Mapping[str, str | None], name: str, default: float
-) -> float:
+def _number(path: Path, row: TableRow, name: str, default: float) -> float:
     """Return a value of a row: NaN if it is empty, the default if there is no such column."""
-    if name not in row:
+    if name not in row.values:
         return default
-    text = (row[name] or "").strip()
+    text = row.values[name]
     try:
-        return float(text) if text else np.nan
+        return parse_number(text) if text else np.nan
     except ValueError as error:
         raise UsageError(
-            f"lip_prior.path={path}, line {line}: {name}={text} is not a number"
+            f"lip_prior.path={path}, line {row.line}: {name}={text} is not a number"
         ) from error

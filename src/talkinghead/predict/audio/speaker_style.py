@@ -9,15 +9,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.errors import CheckpointError
 from talkinghead.media.atomic_file import atomic_path
+from talkinghead.value_rules import Range, check_fields
 
 _RANGES = {
     "opening": (0.0, 4.0),
@@ -59,17 +60,14 @@ class SpeakerStyle:
         >>> LipSyncPredictor.from_checkpoint("default", style=SpeakerStyle(opening=1.3, smile=2))
     """
 
-    opening: float = 1.0
-    width: float = 1.0
-    upper_lip: float = 0.0
-    rest_opening: float = 0.0
-    smile: float = 0.0
+    opening: Annotated[float, Range(0, 4)] = 1.0
+    width: Annotated[float, Range(0, 4)] = 1.0
+    upper_lip: Annotated[float, Range(-0.5, 0.5)] = 0.0
+    rest_opening: Annotated[float, Range(-10, 10)] = 0.0
+    smile: Annotated[float, Range(-10, 10)] = 0.0
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not low <= value <= high:
-                raise UsageError(f"style.{name}={value}: expected {low:g} to {high:g}")
+        check_fields(self, "style.")
 
     @property
     def is_neutral(self) -> bool:

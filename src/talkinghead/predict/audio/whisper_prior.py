@@ -33,6 +33,7 @@ from talkinghead.predict.audio.band_energies import NUM_BAND_ENERGIES, band_ener
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.runtime.whisper_encoder import ENCODED_HZ, WhisperEncoder
 from talkinghead.types import FloatArray
+from talkinghead.value_rules import UnitFloat
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class WhisperLipPrior(LipPrior):
         self,
         whisper: Encoder | None = None,
         map_path: str | Path | None = None,
-        blend_weight: float = 0.75,
+        blend_weight: UnitFloat = 0.75,
     ) -> None:
         if not 0 <= blend_weight <= 1:
             raise UsageError(

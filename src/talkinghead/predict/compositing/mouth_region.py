@@ -28,6 +28,8 @@ ELLIPSE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
 ELLIPSE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
 # Size of the region relative to the ellipse, so that pixels around the ellipse are included.
 _MARGIN = 1.06
+# Smaller blurs are not visible.
+_MIN_BLUR_PX = 0.4
 # Blur of the edge of the face outline, as a fraction of the box side.
 _OUTLINE_BLUR = 0.03
 
@@ -111,6 +113,22 @@ class PaintedMouth:
 
 
 @dataclass(frozen=True)
+class MouthBlur:
+    """Standard deviations in image pixels by which the parts of a mouth are blurred.
+
+    Attributes:
+        texture: of the warped texture of the reference.
+        rgb: of the model's RGB and its edge.
+    """
+
+    texture: float
+    rgb: float
+
+
+NO_BLUR = MouthBlur(0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class Texture:
     """A reference image, uint8 [H, W, 3], and the position of the mouth box in the image."""
 
@@ -157,7 +175,9 @@ def find_mouth_region(
     return MouthRegion(slice(y0, y1), slice(x0, x1), box_xy, to_image, radius)
 
 
-def paint_mouth(fields: MouthFields, texture: Texture, region: MouthRegion) -> PaintedMouth:
+def paint_mouth(
+    fields: MouthFields, texture: Texture, region: MouthRegion, blur: MouthBlur = NO_BLUR
+) -> PaintedMouth:
     """Warp the reference texture and blend in the model's RGB at the image's resolution.
 
     The flow is evaluated per image pixel and gives a position in the reference image, so the
@@ -166,7 +186,14 @@ def paint_mouth(fields: MouthFields, texture: Texture, region: MouthRegion) -> P
     source_xy = region.box_xy + region.resample(fields.flow)
     pixels = np.asarray(cv2.transform(source_xy, texture.box_to_image), dtype=np.float32)
     image = sample_pixels(texture.image, pixels, cv2.INTER_CUBIC).astype(np.float32)
+    if blur.texture > _MIN_BLUR_PX:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), blur.texture), dtype=np.float32)
     weight = region.resample(fields.mask, cv2.INTER_LINEAR)
+    if blur.rgb > _MIN_BLUR_PX:
+        rgb = region.resample(fields.rgb) * np.float32(255)
+        image += cv2.GaussianBlur(weight[..., None] * (rgb - image), (0, 0), blur.rgb)
+        weight = np.asarray(cv2.GaussianBlur(weight, (0, 0), blur.rgb), dtype=np.float32)
+        return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
     x, y, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
     part = slice(y, y + height), slice(x, x + width)
     rgb = region.resample(fields.rgb)[part] * np.float32(255)

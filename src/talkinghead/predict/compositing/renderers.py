@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ from talkinghead.predict.compositing.mouth_region import (
 )
 from talkinghead.predict.compositing.stabiliser import OneEuroFilter
 from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.value_rules import Range, Seed, check_fields
 
 _GRID = 64
 _MAX_DIFFERENCE = 40
@@ -48,7 +49,8 @@ class Renderer(Protocol):
         """Return a copy of the image with the generated mouth.
 
         Args:
-            image: uint8 [H, W, 3] RGB; must not be modified.
+            image: the part of the frame that contains the region, uint8 [H, W, 3] RGB; must not be
+                modified. The same array is passed again while the image is still.
             mouth: the generated mouth over the region.
             region: position of the mouth in the image.
             time_s: time of the frame, for temporal filters.
@@ -68,12 +70,13 @@ class _MatchingRenderer(ABC):
         seed: Seed of the grain.
     """
 
-    feather: float
+    feather: Annotated[float, Range(0, 0.5)]
     sharpen: bool = True
     grain: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, "renderer.")
         self._colour = ColourMatcher()
         self._detail = DetailMatcher(self.sharpen, self.grain, self.seed)
 
@@ -117,7 +120,7 @@ class FeatherRenderer(_MatchingRenderer):
         feather: Width of the edge, as a fraction of the mouth box.
     """
 
-    feather: float = 0.08
+    feather: Annotated[float, Range(0, 0.5)] = 0.08
 
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
         return _edge_weights(region.radius, self.feather) * difference
@@ -139,8 +142,8 @@ class LaplacianRenderer(_MatchingRenderer):
         Transactions on Graphics 1983.
     """
 
-    feather: float = 0.03
-    levels: int = 3
+    feather: Annotated[float, Range(0, 0.5)] = 0.03
+    levels: Annotated[int, Range(1, 8)] = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -198,8 +201,8 @@ class PoissonRenderer(_MatchingRenderer):
     Paper: Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003.
     """
 
-    feather: float = 0.05
-    harmonics: int = 8
+    feather: Annotated[float, Range(0, 0.5)] = 0.05
+    harmonics: Annotated[int, Range(0, 16)] = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -53,6 +53,9 @@ class Animation(Protocol):
     def target(self, cue: HeadCue) -> FloatArray:
         """Return the state that a frame asks for, float32 [N]; 0 is that of the options."""
 
+    def is_still(self, state: FloatArray) -> bool:
+        """Return whether `render` returns the photo unchanged at all times in this state."""
+
     def render(
         self,
         image: UInt8Array,

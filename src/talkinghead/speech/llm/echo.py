@@ -9,6 +9,7 @@ from threading import Event
 
 from talkinghead.errors import UsageError
 from talkinghead.speech.protocols import Message
+from talkinghead.value_rules import PositiveFloat
 
 
 class Echo:
@@ -25,7 +26,7 @@ class Echo:
     """
 
     def __init__(
-        self, template: str = "You said: {}", tokens_per_second: float | None = None
+        self, template: str = "You said: {}", tokens_per_second: PositiveFloat | None = None
     ) -> None:
         if tokens_per_second is not None and tokens_per_second <= 0:
             raise UsageError(

@@ -15,6 +15,7 @@ from typing import Any
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.runtime.packaged_weights import smollm2
 from talkinghead.speech.protocols import Message
+from talkinghead.value_rules import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 
 # Interval at which cancellation is checked while waiting for the reply.
 _POLL_S = 0.01
@@ -45,12 +46,12 @@ class Llama:
         self,
         model: str | Path = "packaged",
         *,
-        context_size: int = 2048,
-        max_tokens: int = 128,
-        temperature: float = 0.3,
-        seed: int | None = None,
-        num_threads: int | None = None,
-        timeout_s: float = 60.0,
+        context_size: PositiveInt = 2048,
+        max_tokens: PositiveInt = 128,
+        temperature: NonNegativeFloat = 0.3,
+        seed: Seed | None = None,
+        num_threads: PositiveInt | None = None,
+        timeout_s: PositiveFloat = 60.0,
     ) -> None:
         if not (0 < max_tokens < context_size and temperature >= 0 and timeout_s > 0):
             raise UsageError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from talkinghead.errors import SpeechError
 from talkinghead.speech.openai_client import OpenAIClient
 from talkinghead.speech.protocols import Message
+from talkinghead.value_rules import NonNegativeInt, PositiveFloat
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -42,8 +43,8 @@ class OpenAIChat:
         options: Mapping[str, Any] | None = None,
         base_url: str | None = None,
         api_key_env: str | None = "OPENAI_API_KEY",
-        timeout_s: float = 30.0,
-        max_retries: int = 2,
+        timeout_s: PositiveFloat = 30.0,
+        max_retries: NonNegativeInt = 2,
     ) -> None:
         self._options = dict(options or {})
         self._client = OpenAIClient(

@@ -16,6 +16,7 @@ from talkinghead.speech.openai_client import OpenAIClient
 from talkinghead.speech.protocols import Transcript, Word
 from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
 from talkinghead.types import AudioClip, FloatArray
+from talkinghead.value_rules import NonNegativeInt, PositiveFloat
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -53,11 +54,11 @@ class OpenAISpeechToText:
         language: str | None = None,
         prompt: str | None = None,
         word_times: bool = False,
-        min_silence_s: float = 0.5,
+        min_silence_s: PositiveFloat = 0.5,
         base_url: str | None = None,
         api_key_env: str | None = "OPENAI_API_KEY",
-        timeout_s: float = 60.0,
-        max_retries: int = 2,
+        timeout_s: PositiveFloat = 60.0,
+        max_retries: NonNegativeInt = 2,
     ) -> None:
         if min_silence_s <= 0:
             raise UsageError(f"min_silence_s={min_silence_s}: expected a time above 0")

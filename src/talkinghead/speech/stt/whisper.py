@@ -16,6 +16,7 @@ from talkinghead.runtime.whisper_encoder import COMPUTE_TYPES, load_whisper
 from talkinghead.speech.protocols import Transcript, Word
 from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
 from talkinghead.types import AudioClip, FloatArray
+from talkinghead.value_rules import PositiveFloat, PositiveInt
 
 # Clips are split only at long silences: Whisper pads short parts to 15 s, so many short parts take
 # more time than a long one.
@@ -57,9 +58,9 @@ class Whisper:
         language: str | None = None,
         device: str = "cpu",
         compute_type: str | None = None,
-        beam_size: int = 5,
-        num_threads: int | None = None,
-        min_silence_s: float = 0.5,
+        beam_size: PositiveInt = 5,
+        num_threads: PositiveInt | None = None,
+        min_silence_s: PositiveFloat = 0.5,
         timeout_s: float = 60.0,
         word_timestamps: bool = True,
     ) -> None:

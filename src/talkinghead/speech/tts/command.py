@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
 from talkinghead.errors import DependencyError, MediaError, SpeechError, UsageError
+from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
+from talkinghead.value_rules import PositiveFloat, PositiveInt
 
 # Interval at which cancellation is checked while the program runs.
 _POLL_S = 0.01
@@ -47,13 +48,13 @@ class CommandTextToSpeech:
         self,
         command: Sequence[str],
         *,
-        sample_rate: int = 22_050,
+        sample_rate: PositiveInt = 22_050,
         voice: str = "",
         list_voices: Sequence[str] | None = None,
         voice_pattern: str = r"(\S+)",
         language: str | None = None,
         install: str = "install it",
-        timeout_s: float = 30.0,
+        timeout_s: PositiveFloat = 30.0,
     ) -> None:
         if not command or sample_rate <= 0 or timeout_s <= 0 or voice.startswith("-"):
             raise UsageError(
@@ -72,11 +73,15 @@ class CommandTextToSpeech:
         self._command = [word.replace("{voice}", voice) for word in command]
         self._cleaner, self._timeout_s = TextCleaner(language), timeout_s
 
+    def check_text(self, text: str) -> None:
+        """Raise a `UsageError` if the voice cannot speak a text."""
+        self._cleaner.check(text)
+
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text, one chunk per sentence."""
         cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
-            with tempfile.TemporaryDirectory(prefix="talkinghead-") as folder:
+            with temporary_folder() as folder:
                 output = Path(folder) / "speech.wav"
                 self._run(sentence, output, cancel)
                 if cancel.is_set():

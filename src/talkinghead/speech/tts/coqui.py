@@ -97,6 +97,10 @@ class Coqui:
         # several sentences would take it again before the others wake up.
         self._worker = ThreadPoolExecutor(1, "coqui")
 
+    def check_text(self, text: str) -> None:
+        """Raise a `UsageError` if the voice cannot speak a text."""
+        self._cleaner.check(text)
+
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text, one chunk per sentence."""
         cancel = cancel or Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from talkinghead.errors import UsageError
 from talkinghead.speech.openai_client import OpenAIClient
 from talkinghead.speech.sentences import split_sentences
 from talkinghead.types import FloatArray
+from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt, Range
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -48,12 +49,12 @@ class OpenAITextToSpeech:
         *,
         voice: str | Mapping[str, str] = "alloy",
         instructions: str | None = None,
-        speed: float | None = None,
-        sample_rate: int = 24_000,
+        speed: Annotated[float, Range(0.25, 4)] | None = None,
+        sample_rate: PositiveInt = 24_000,
         base_url: str | None = None,
         api_key_env: str | None = "OPENAI_API_KEY",
-        timeout_s: float = 30.0,
-        max_retries: int = 2,
+        timeout_s: PositiveFloat = 30.0,
+        max_retries: NonNegativeInt = 2,
     ) -> None:
         if speed is not None and not 0.25 <= speed <= 4:
             raise UsageError(f"speed={speed}: expected 0.25 to 4")

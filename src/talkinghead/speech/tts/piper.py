@@ -22,6 +22,7 @@ from talkinghead.speech.tts.piper_phonemes import read_phonemes, timed_voice
 from talkinghead.speech.tts.piper_pool import PiperPool
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
+from talkinghead.value_rules import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class Piper:
@@ -62,13 +63,13 @@ class Piper:
         voice: str | Path = "packaged",
         *,
         speaker: str | int | None = None,
-        length_scale: float | None = None,
-        noise_scale: float | None = None,
-        noise_w_scale: float | None = None,
+        length_scale: PositiveFloat | None = None,
+        noise_scale: NonNegativeFloat | None = None,
+        noise_w_scale: NonNegativeFloat | None = None,
         device: str = "cpu",
         command: Sequence[str] | None = None,
-        timeout_s: float = 60.0,
-        max_processes: int = 4,
+        timeout_s: PositiveFloat = 60.0,
+        max_processes: PositiveInt = 4,
     ) -> None:
         options = ("--length-scale", "--noise-scale", "--noise-w-scale")
         scales = zip(options, (length_scale, noise_scale, noise_w_scale), strict=True)
@@ -99,6 +100,10 @@ class Piper:
         self._cleaner = TextCleaner(config.get("espeak", {}).get("voice"))
         self._lock, self._max_processes = Lock(), max_processes
         self._pool = self._new_pool()
+
+    def check_text(self, text: str) -> None:
+        """Raise a `UsageError` if the voice cannot speak a text."""
+        self._cleaner.check(text)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text, one chunk per sentence."""

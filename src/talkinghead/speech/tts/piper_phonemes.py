@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from talkinghead.errors import MediaError
 from talkinghead.media.atomic_file import atomic_path
+from talkinghead.paths import cache_dir
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.types import FloatArray
 
@@ -63,8 +63,7 @@ def timed_voice(path: Path, config: Mapping[str, Any]) -> Path | None:
         digest = hashlib.sha256(config_path.read_bytes())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        copy = base / "talkinghead" / "voices" / f"{digest.hexdigest()[:20]}-{_VERSION}.onnx"
+        copy = cache_dir() / "voices" / f"{digest.hexdigest()[:20]}-{_VERSION}.onnx"
         # The configuration is written last, so a file beside it is complete.
         copied_config = copy.with_name(f"{copy.name}.json")
         if not copied_config.is_file():

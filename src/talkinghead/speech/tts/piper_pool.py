@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import subprocess
-import tempfile
 import time
 import wave
 import weakref
@@ -16,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
 from typing import IO
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from talkinghead.concurrency import result_unless_cancelled
 from talkinghead.errors import DependencyError, SpeechError
+from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -216,7 +217,7 @@ class PiperProcess:
     def __init__(self, command: Sequence[str]) -> None:
         self.load_s: float | None = None
         self._started_s = time.monotonic()
-        self._folder = tempfile.TemporaryDirectory(prefix="talkinghead-")
+        self._folder = temporary_folder()
         self._path = re.compile(re.escape(self._folder.name) + r"/\S+\.wav")
         try:
             self._popen = subprocess.Popen(  # noqa: S603 - no shell is used
@@ -297,7 +298,7 @@ def _read_lines(stream: IO[str], messages: SimpleQueue[str | None]) -> None:
     messages.put(None)
 
 
-def _end(process: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str]) -> None:
+def _end(process: subprocess.Popen[str], folder: TemporaryDirectory[str]) -> None:
     process.kill()
     process.wait()
     with suppress(BrokenPipeError):

@@ -1,4 +1,4 @@
-"""Remove characters that a voice cannot speak, and split text into sentences."""
+"""Remove markup and characters that a voice cannot speak, and split text into sentences."""
 
 from __future__ import annotations
 
@@ -7,37 +7,17 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from talkinghead.errors import UsageError
 from talkinghead.speech.sentences import split_sentences
+from talkinghead.speech.tts.text_markup import plain_text
+from talkinghead.speech.tts.writing_systems import SCRIPTS, VOICES, is_letter_of, other_script
 
 log = logging.getLogger(__name__)
 
-# Scripts of each language, given by the first word of the Unicode names of the letters. Languages
-# that are not listed use Latin letters, which all voices can read.
-_SCRIPTS = {
-    **dict.fromkeys(("be", "bg", "kk", "ky", "mk", "mn", "ru", "sr", "tg", "uk"), ("CYRILLIC",)),
-    **dict.fromkeys(("ar", "fa", "ur"), ("ARABIC",)),
-    **dict.fromkeys(("hi", "mr", "ne"), ("DEVANAGARI",)),
-    **dict.fromkeys(("cmn", "yue", "zh"), ("CJK", "BOPOMOFO", "FULLWIDTH")),
-    "am": ("ETHIOPIC",),
-    "bn": ("BENGALI",),
-    "el": ("GREEK",),
-    "gu": ("GUJARATI",),
-    "he": ("HEBREW",),
-    "hy": ("ARMENIAN",),
-    "ja": ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "KATAKANA-HIRAGANA"),
-    "ka": ("GEORGIAN",),
-    "kn": ("KANNADA",),
-    "ko": ("HANGUL", "CJK"),
-    "ml": ("MALAYALAM",),
-    "pa": ("GURMUKHI",),
-    "ta": ("TAMIL",),
-    "te": ("TELUGU",),
-    "th": ("THAI",),
-}
 # The first character after the Latin blocks, and the first arrow or pictogram.
 _LATIN_END, _SYMBOLS_START = "\u0250", "\u2190"
-# Markdown markup of emphasis, code and headings. An asterisk between numbers is kept.
-_EMPHASIS = re.compile(r"(?<!\d )\*|\*(?! \d)|[`~]|\b_|_\b|^\s*#+\s", re.MULTILINE)
+# Markdown markup of emphasis and code. An asterisk between numbers is kept.
+_EMPHASIS = re.compile(r"(?<!\d )\*|\*(?! \d)|[`~]|\b_|_\b")
 # Table borders, underscores that join words, and brackets, which Piper would parse as phonemes.
 _DIVIDERS = re.compile(r"[|_\[\]{}]")
 # The zero-width joiner and non-joiner, which are meaningful only in some scripts.
@@ -58,8 +38,29 @@ class TextCleaner:
         self._code = re.split("[^a-zA-Z]", language)[0].lower() if language else None
         self._has_warned = False
 
+    def check(self, text: str) -> None:
+        """Check before the work begins that the voice can speak a text.
+
+        Raises:
+            UsageError: Most letters are of another script, or there is nothing to speak.
+        """
+        plain = plain_text(text)
+        shown = " ".join(plain.split())[:40]
+        script = other_script(plain, self._code)
+        if script is not None:
+            voice = VOICES.get(script)
+            language = voice.language if voice else script.capitalize()
+            advice = voice.advice if voice else "choose a voice of the language of the text"
+            raise UsageError(
+                f"the text {shown!r} is {language}, which a voice of the language {self._code} "
+                f"cannot speak: {advice}"
+            )
+        if not any(map(str.isalnum, plain)):
+            raise UsageError(f"the text {shown!r} has no letter or digit that can be spoken")
+
     def sentences(self, text: str) -> Iterator[str]:
         """Yield single-line sentences that contain a letter or digit; split long sentences."""
+        text = plain_text(text)
         dropped = {character for character in set(text) if not self._is_speakable(character)}
         kept = text.translate({ord(character): _replacement(character) for character in dropped})
         self._warn({character for character in dropped if _replacement(character)})
@@ -71,13 +72,11 @@ class TextCleaner:
     def _is_speakable(self, character: str) -> bool:
         category = unicodedata.category(character)
         if category in ("Cf", "Cc"):
-            return character.isspace() or (character in _JOINERS and self._code in _SCRIPTS)
+            return character.isspace() or (character in _JOINERS and self._code in SCRIPTS)
         if character < _LATIN_END or (self._code is None and category[0] in "LM"):
             return True
-        script = unicodedata.name(character, "").partition(" ")[0]
         if category[0] in "LM":
-            latin = "LATIN" if category[0] == "L" else "COMBINING"
-            return script in (latin, *_SCRIPTS.get(self._code or "", ()))
+            return is_letter_of(character, self._code)
         return category[0] != "C" and not (category in ("So", "Sk") and character >= _SYMBOLS_START)
 
     def _warn(self, dropped: set[str]) -> None:

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from talkinghead.training.optim import require_finite_weights
+from talkinghead.value_rules import NonNegativeFloat
 
 
 class LastCheckpoint(Checkpoint):
@@ -24,7 +25,7 @@ class LastCheckpoint(Checkpoint):
         minutes: Time in minutes between two checkpoints.
     """
 
-    def __init__(self, dirpath: str | Path, minutes: float = 5.0) -> None:
+    def __init__(self, dirpath: str | Path, minutes: NonNegativeFloat = 5.0) -> None:
         self.path = Path(dirpath) / "last.ckpt"
         self.interval_s = 60 * minutes
         self._saved_s = 0.0

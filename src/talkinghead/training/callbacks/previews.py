@@ -19,6 +19,7 @@ from talkinghead.media.timing import frame_time_s, seconds_to_samples
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
+from talkinghead.value_rules import PositiveInt
 
 
 class Preview(Callback):
@@ -37,9 +38,9 @@ class Preview(Callback):
     def __init__(
         self,
         output_dir: str | Path,
-        every_n_iterations: int = 500,
-        num_rows: int = 4,
-        clip_frames: int = 50,
+        every_n_iterations: PositiveInt = 500,
+        num_rows: PositiveInt = 4,
+        clip_frames: PositiveInt = 50,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.every_n_iterations, self.num_rows = every_n_iterations, num_rows

@@ -20,6 +20,7 @@ from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import Manifest
 from talkinghead.sync.offset import lip_offset
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
+from talkinghead.value_rules import NonNegativeFloat, PositiveInt
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,10 @@ class SyncDiagnosis(Callback):
     """
 
     def __init__(
-        self, every_n_iterations: int = 200, margin: float = 0.95, num_clips: int = 32
+        self,
+        every_n_iterations: PositiveInt = 200,
+        margin: NonNegativeFloat = 0.95,
+        num_clips: PositiveInt = 32,
     ) -> None:
         self.every_n_iterations, self.margin = every_n_iterations, margin
         self.num_clips = num_clips

@@ -14,6 +14,7 @@ from torch import Tensor
 from talkinghead.models.checkpoint import LIP_REGRESSOR
 from talkinghead.training.modules.single_network import SingleNetworkModule
 from talkinghead.types import AVSpec
+from talkinghead.value_rules import PositiveInt
 
 
 class LipRegressorModule(SingleNetworkModule):
@@ -37,7 +38,7 @@ class LipRegressorModule(SingleNetworkModule):
         av: AVSpec | Mapping[str, Any],
         lip_regressor: Mapping[str, Any],
         optimizer: Mapping[str, Any],
-        max_iterations: int = 400,
+        max_iterations: PositiveInt = 400,
         **options: Any,
     ) -> None:
         super().__init__(av, optimizer, max_iterations=max_iterations, **options)

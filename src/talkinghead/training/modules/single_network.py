@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from talkinghead.models.checkpoint import SCHEMA_VERSION, build
 from talkinghead.training.optim import OptimizerConfig, clip_gradients, require_finite
 from talkinghead.types import AVSpec
+from talkinghead.value_rules import NonNegativeFloat, PositiveInt
 
 
 class SingleNetworkModule(L.LightningModule):
@@ -33,8 +34,8 @@ class SingleNetworkModule(L.LightningModule):
         self,
         av: AVSpec | Mapping[str, Any],
         optimizer: Mapping[str, Any],
-        gradient_clip: float = 1.0,
-        max_iterations: int = 2000,
+        gradient_clip: NonNegativeFloat = 1.0,
+        max_iterations: PositiveInt = 2000,
         license: str = "unknown",
         trained_on: str = "unknown",
     ) -> None:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from talkinghead.errors import UsageError
 from talkinghead.media.atomic_file import atomic_path
+from talkinghead.value_rules import NonNegativeInt
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ class SweepPruning(Callback):
         run_dir: str | Path,
         metric: str = "val/loss",
         direction: Direction = "minimize",
-        startup_runs: int = 4,
-        warmup_iterations: int = 0,
+        startup_runs: NonNegativeInt = 4,
+        warmup_iterations: NonNegativeInt = 0,
         pruner: Any = None,
     ) -> None:
         if direction not in ("minimize", "maximize"):

@@ -195,7 +195,7 @@ def test_command_guarantees_a_validation_clip_and_names_the_next_command(inputs,
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "1 clips (1 train, 0 val, 0 test)" in printed
-    assert "training validates on the clip it trains on. Add videos" in printed
+    assert "training validates on clips that it trains on: add videos" in printed
     added.write_bytes(content)
     assert main(command) == 0
     printed = capsys.readouterr().out
@@ -251,8 +251,8 @@ def test_emotions_are_read_from_folders_and_tables(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "is not a table of clips"),
-        ("video,label\na,b\n", r"is not a table of clips \(KeyError\('clip'\)\)"),
+        (None, "cannot be read"),
+        ("video,label\na,b\n", "it has the columns video, label"),
         ("clip,emotion\nanna/joy/take 1,joy\n", "names anna/joy/take 1, which is not among the 3"),
         ("clip,emotion\n", "labels none of 3 videos"),
     ],

@@ -79,7 +79,7 @@ def test_another_length_than_the_speech_is_logged_once(tmp_path, caplog):
     ("text", "message"),
     [
         ("", "no rows"),
-        ("mouth\n1\n", "has mouth: give a CSV file with the columns opening"),
+        ("mouth\n1\n", "has the columns mouth: give a CSV file with the columns opening"),
         ("opening\n0\nwide\n", "line 3: opening=wide is not a number"),
         ("opening,width\n0,0\n0.5,-3\n", "line 3: width=-3; expected -1 to 1"),
         ("time_s,opening\n1,0\n1,0\n", "must increase"),

@@ -90,6 +90,7 @@ def test_missing_package_or_unwritable_cache_leaves_speech_without_phonemes(
     caplog.set_level(logging.INFO)
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
     assert timed_voice(VOICE, config) is None
     assert "no phonemes for the lips" in caplog.text
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -181,6 +181,13 @@ class PhotoAnimation:
             if head.warp is not None and self._motion.pose is not None:
                 _warn_of_limits(head.warp.limits_deg, self._motion.pose.largest_deg)
 
+    def is_still(self, state: FloatArray) -> bool:
+        """Return whether `render` returns the photo unchanged at all times in this state."""
+        motion = self._motion
+        is_idle = motion.kind == "none" and motion.emotion.is_neutral
+        has_track = bool(motion.pose or motion.expression or motion.driver)
+        return is_idle and not has_track and not state.any()
+
     def pose_at(self, time_s: float, face: int = 0) -> FloatArray:
         """Return the yaw, pitch and roll of a face relative to the photo in degrees, float32 [3].
 

@@ -17,11 +17,13 @@ _IRIS_CM, _PATH_CM = 0.6, 1.05
 # Smallest difference of brightness between the iris and the white of the eye.
 _MIN_CONTRAST = 12.0
 # Largest motion to the side and vertically, in widths and heights of the open eye.
-_MAX_ASIDE, _MAX_DOWN = 0.16, 0.15
+_MAX_ASIDE, _MAX_DOWN = 0.13, 0.15
 # Smallest height of an eye relative to its width, and smallest width in pixels.
 _MIN_ASPECT, _MIN_WIDTH = 0.15, 10.0
 # Part of the open eye's height next to each lid in which the motion fades.
 _EDGE = 0.2
+# The same, for motion to the side that follows the lid.
+_STRAIGHT = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,10 @@ class Iris:
         edge = np.minimum(self.between, 1 - self.between)
         part = smooth_step(part) * smooth_step(edge / _EDGE)
         source_x = x - aside * part
-        source_y = self._edge_y(source_x, self.between) - down * part
+        # Follow the lids near them, so that no skin is moved into the eye.
+        middle = smooth_step(edge / _STRAIGHT)
+        source_y = middle * self._edge_y(x, self.between) - down * part
+        source_y += (1 - middle) * self._edge_y(source_x, self.between)
         inside = (edge > 0) & (part > 0)
         axis_down = np.array([-self.across[1], self.across[0]])
         xy = self.corner + source_x[..., None] * self.across + source_y[..., None] * axis_down

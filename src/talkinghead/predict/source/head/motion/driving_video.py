@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from talkinghead.errors import FaceNotFoundError
@@ -27,9 +28,11 @@ log = logging.getLogger(__name__)
 _MAX_S = 60.0
 # Width of the filter of poses and gazes in seconds.
 _SMOOTH_S = 0.06
-# Height of the eye relative to the open eye at which a blink begins and is complete.
-_OPEN, _CLOSED = 0.75, 0.35
-_MAX_GAZE_DEG = 20.0
+# Contrast along the eye, relative to the open eye, at which a blink begins and is complete.
+_OPEN, _CLOSED = 0.65, 0.35
+_MAX_GAZE_DEG = 12.0
+# Size of the rectified eye, and its rows that are compared.
+_EYE_SIZE, _EYE_ROWS = (48, 12), slice(3, 9)
 # Part of the frames in which a face must be found.
 _MIN_FOUND = 0.5
 
@@ -88,47 +91,64 @@ def read_driving_video(path: Path, detector: FaceDetector) -> DrivingVideo:
         times_s.append(float(frame.time_s))
         rows.append(_measure(frame.image, face))
     table = np.array(rows)
-    found = np.isfinite(table[:, :4]).all(1) if rows else np.zeros(0, bool)
+    found = np.isfinite(table[:, :3]).all(1) if rows else np.zeros(0, bool)
     if found.sum() < max(1.0, _MIN_FOUND * len(rows)):
         raise FaceNotFoundError(
             f"motion=video:{path}: a face was found in {found.sum()} of {len(rows)} frames; "
             "expected a video of one person who looks towards the camera: use another video"
         )
     times = np.array(times_s) - times_s[0]
-    columns = [_filled(column, found) for column in table.T]
+    columns = [_filled(column) for column in table.T[:4]]
     step_s = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
     poses = np.stack([_smooth(c - np.median(c), step_s) for c in columns[:3]], 1)
-    aspect = columns[3] / max(float(np.percentile(columns[3], 75)), 1e-6)
-    closures = smooth_step((_OPEN - aspect) / (_OPEN - _CLOSED))
-    gazes = _smooth(
-        (columns[4] - np.median(columns[4])).clip(-_MAX_GAZE_DEG, _MAX_GAZE_DEG), step_s
-    )
+    contrast = columns[3] / max(float(np.percentile(columns[3], 75)), 1e-6)
+    closures = smooth_step((_OPEN - contrast) / (_OPEN - _CLOSED))
+    gazes = _filled(np.where(closures > 0, np.nan, table[:, 4]))
+    gazes = _smooth(gazes - np.median(gazes), step_s).clip(-_MAX_GAZE_DEG, _MAX_GAZE_DEG)
     return DrivingVideo(times, poses, closures, gazes)
 
 
 def _measure(image: UInt8Array, face: Face | None) -> list[float]:
-    """Return yaw, pitch, roll, height of the eyes relative to their width, and gaze in degrees."""
+    """Return yaw, pitch and roll, contrast along the eyes, and gaze in degrees; NaN if unknown."""
     if face is None:
         return [np.nan] * 5
     frame = fit_face_frame(face)
     pose = head_pose(face.points, face.topology).tolist()
     if frame is None or face.topology != "mesh468":
-        return [*pose, 1.0, np.nan]
-    aspects, gazes = [], []
-    for side, (upper, lower) in LIDS.items():
-        gap = face.points[list(lower[3:6])].mean(0) - face.points[list(upper[3:6])].mean(0)
-        width = float(np.linalg.norm(face.points[upper[-1]] - face.points[upper[0]]))
-        aspects.append(float(np.linalg.norm(gap)) / max(width, 1e-6))
+        return [*pose, np.nan, np.nan]
+    gazes = []
+    for side in LIDS:
         iris = find_iris(image, face.points, side, frame.scale)
         if iris is not None:
             sine = (iris.centre[0] - iris.width / 2) / iris.pixels_per_sine
             gazes.append(float(np.degrees(np.arcsin(np.clip(sine, -1, 1)))))
-    return [*pose, float(np.mean(aspects)), float(np.mean(gazes)) if gazes else np.nan]
+    contrast = np.mean([_contrast_along(image, face.points, side) for side in LIDS])
+    return [*pose, float(contrast), float(np.mean(gazes)) if gazes else np.nan]
 
 
-def _filled(column: Floats, found: np.ndarray) -> Floats:
-    """Return a column with interpolated values where they are unknown."""
-    known = np.isfinite(column) & found
+def _contrast_along(image: UInt8Array, points: FloatArray, side: str) -> float:
+    """Return the standard deviation of the brightness along an eye.
+
+    The white and the iris of an open eye differ; closed lids have the same brightness everywhere.
+    FaceMesh's points of the lids hardly follow a blink.
+    """
+    upper, lower = (points[list(lid)].astype(float) for lid in LIDS[side])
+    along = 0.8 * (upper[-1] - upper[0])
+    down = 0.3 * np.array([-along[1], along[0]])
+    centre = (upper[3:6].mean(0) + lower[3:6].mean(0)) / 2
+    columns, rows = _EYE_SIZE
+    transform = np.column_stack([along / columns, down / rows, centre - (along + down) / 2])
+    grey = cv2.cvtColor(
+        cv2.warpAffine(image, transform, _EYE_SIZE, flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR),
+        cv2.COLOR_RGB2GRAY,
+    )
+    profile, x = grey[_EYE_ROWS].mean(0), np.arange(columns)
+    return float((profile - np.polyval(np.polyfit(x, profile, 1), x)).std())
+
+
+def _filled(column: Floats) -> Floats:
+    """Return a column with interpolated values where they are NaN."""
+    known = np.isfinite(column)
     if not known.any():
         return np.zeros_like(column)
     return np.interp(np.arange(len(column)), np.flatnonzero(known), column[known])
@@ -138,5 +158,5 @@ def _smooth(column: Floats, step_s: float) -> Floats:
     # Import scipy on demand, because the import takes half a second.
     from scipy.ndimage import gaussian_filter1d, median_filter
 
-    median = median_filter(column, 3, mode="nearest")
+    median = median_filter(column, 5, mode="nearest")
     return np.asarray(gaussian_filter1d(median, _SMOOTH_S / max(step_s, 1e-3), mode="nearest"))

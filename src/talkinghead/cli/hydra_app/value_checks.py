@@ -1,0 +1,87 @@
+"""Check the values of a configuration before the command begins its work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from talkinghead.errors import UsageError
+from talkinghead.paths import conf_dir
+from talkinghead.value_rules import ValueRule, accepts, explain_value
+
+_RULES = Path(__file__).with_name("value_rules.json")
+
+
+def check_values(cfg: DictConfig, command: str, choices: Mapping[str, str | None]) -> None:
+    """Check every value of a configuration that has a rule.
+
+    Args:
+        cfg: The composed configuration.
+        command: Name of the command and of its configuration.
+        choices: The selected choice of each config group, as Hydra reports them.
+
+    Raises:
+        UsageError: A value has another type than expected, is out of range or no valid choice.
+    """
+    for key, rules in _rules(command, choices):
+        try:
+            value = OmegaConf.select(cfg, key, throw_on_resolution_failure=True)
+        except OmegaConfBaseException:  # The command reports it if it needs the value.
+            continue
+        is_given = value is not None or _has_key(cfg, key)
+        if isinstance(value, str) and value == "???":
+            continue
+        if OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value)
+        if is_given and not accepts(rules, value):
+            raise UsageError(
+                f"{explain_value(key, value, rules)} (talkinghead {command} --help explains it)"
+            )
+
+
+def _has_key(cfg: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    return OmegaConf.is_dict(node) and name in node and not OmegaConf.is_missing(node, name)
+
+
+def _rules(
+    command: str, choices: Mapping[str, str | None]
+) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
+    """Yield the keys of a command and of the selected choices with their rules."""
+    yield from _rules_of_file(f"{command}.yaml")
+    for group, choice in choices.items():
+        # "tts@voices.piper" is a choice of the group tts whose keys are in voices.piper.
+        folder, _, package = group.partition("@")
+        if choice is None or group.startswith("hydra/"):
+            continue
+        prefix = (package or folder).replace("/", ".")
+        for key, rules in _rules_of_file(f"{folder}/{choice}.yaml"):
+            yield f"{prefix}.{key}", rules
+
+
+def _rules_of_file(name: str) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
+    """Yield the rules of a file and of the files that it extends; a later one has precedence."""
+    found: dict[str, Any] = {}
+    path = conf_dir() / name
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    for entry in (config or {}).get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            found |= dict(_rules_of_file(f"{Path(name).parent / entry}.yaml"))
+    found |= {
+        key: tuple(map(ValueRule.from_dict, rules)) for key, rules in _file().get(name, {}).items()
+    }
+    yield from found.items()
+
+
+@cache
+def _file() -> dict[str, dict[str, list[dict[str, Any]]]]:
+    rules: dict[str, dict[str, list[dict[str, Any]]]] = json.loads(_RULES.read_text("utf-8"))
+    return rules

@@ -1,0 +1,42 @@
+"""Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that unfinished files are removed."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_INTERRUPTED_STATUS = 130
+
+
+class _Received:
+    """The signal that ended this process."""
+
+    number: int | None = None
+
+
+def handle_termination() -> None:
+    """Install the handlers in the main process; ignored signals (nohup) stay ignored."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def exit_status() -> int:
+    """Return the exit status after a `KeyboardInterrupt`: 128 and the number of the signal."""
+    return _INTERRUPTED_STATUS if _Received.number is None else 128 + _Received.number
+
+
+def interruption() -> str:
+    """Return the message after a `KeyboardInterrupt`."""
+    if _Received.number is None:
+        return "interrupted"
+    return f"interrupted by {signal.Signals(_Received.number).name}"
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    _Received.number = number
+    # A second signal must not interrupt the removal of files.
+    for one in _SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
+    raise KeyboardInterrupt

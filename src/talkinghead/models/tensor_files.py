@@ -1,0 +1,27 @@
+"""Reading of files written by `torch.save`, without unpickling arbitrary objects."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from talkinghead.errors import CheckpointError
+
+
+def read_plain_tensors(path: str | Path) -> Any:
+    """Load a file written by `torch.save` to the CPU, without unpickling arbitrary objects.
+
+    Raises:
+        CheckpointError: the file is truncated or contains objects other than plain tensors.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or no checkpoint of plain tensors ({reason}): use "
+            "an earlier checkpoint"
+        ) from error

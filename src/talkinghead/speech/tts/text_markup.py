@@ -1,0 +1,131 @@
+"""Convert marked-up text to the words that a reader would read aloud.
+
+SSML, HTML and Markdown are reduced to their text. An empty line, which ends a sentence and so makes
+a pause, replaces breaks, paragraphs, headings, list items and rows of tables.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+_PAUSE = "\n\n"
+# Elements of SSML and HTML whose content is not spoken.
+_UNSPOKEN = "script|style|head|desc|metadata|lexicon|title"
+# Elements that are paragraphs of their own.
+_BLOCKS = frozenset(
+    (
+        *("p", "s", "paragraph", "sentence", "br", "hr", "div", "li", "ul", "ol", "tr", "table"),
+        *("h1", "h2", "h3", "h4", "h5", "h6", "blockquote"),
+    )
+)
+_COMMENT = re.compile(r"<!--.*?-->|<\?.*?\?>|<!DOCTYPE[^>]*>", re.DOTALL | re.IGNORECASE)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_HIDDEN = re.compile(rf"<({_UNSPOKEN})\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+_SUBSTITUTE = re.compile(
+    r"<sub\b[^<>]*\balias\s*=\s*([\"'])(?P<alias>.*?)\1[^<>]*>.*?</sub\s*>",
+    re.DOTALL | re.IGNORECASE,
+)
+_SPELLED = re.compile(
+    r"<say-as\b[^<>]*\binterpret-as\s*=\s*([\"'])(?:characters|spell-out|verbatim|digits|telephone)"
+    r"\1[^<>]*>(?P<text>[^<>]*)</say-as\s*>",
+    re.IGNORECASE,
+)
+_TAG = re.compile(
+    r"</?(?P<name>[A-Za-z][\w:.-]*)(?P<attributes>(?:\s+[\w:.-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|"
+    r"[^\s\"'<>]+))?)*)\s*/?>"
+)
+_NO_BREAK = re.compile(r"\bstrength\s*=\s*[\"']none[\"']|\btime\s*=\s*[\"']0(?:ms|s)?[\"']")
+
+_FENCE = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_DEFINITION = re.compile(r"^[ ]{0,3}\[[^\]\n]+\]:[ \t]+\S+.*$", re.MULTILINE)
+# The target of a link: an address, which may contain parentheses, or the name of a reference.
+_TARGET = r"(?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[[^\]\n]*\])"
+_IMAGE = re.compile(rf"!\[(?P<text>[^\]\n]*)\]{_TARGET}")
+_LINK = re.compile(rf"\[(?P<text>[^\]\n]+)\]{_TARGET}")
+# Footnotes, numbered references and the boxes of task lists.
+_REFERENCE = re.compile(
+    r"[ \t]?\[\^[^\]\n]+\]:?|\[\d+(?:\s*[-\u2013,]\s*\d+)*\]|(?<=[-*+] )\[[ xX]\] "
+)
+_HEADING = re.compile(r"^[ ]{0,3}#{1,6}[ \t]+(?P<text>.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+_RULE = re.compile(r"^[ \t]*(?:=+|-{3,}|(?:[-*_][ \t]*){3,})[ \t]*$", re.MULTILINE)
+_QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+", re.MULTILINE)
+_ITEM = re.compile(r"^[ \t]*[-*+•‣◦][ \t]+", re.MULTILINE)
+_TABLE_RULE = re.compile(
+    r"^[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-{2,}:?[ \t]*)*\|?[ \t]*$", re.MULTILINE
+)
+_TABLE_ROW = re.compile(r"^[ \t]*\|(?P<cells>.*)\|[ \t]*$", re.MULTILINE)
+_ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|~>-])")
+
+_ADDRESS = re.compile(
+    r"<?\b(?:https?|ftp|wss?)://(?:[^\s/@<>\"]+@)?(?P<host>[^\s/:?#<>\")\]]+)[^\s<>\"]*>?",
+    re.IGNORECASE,
+)
+_BARE_ADDRESS = re.compile(
+    r"\bwww\.(?P<host>[\w-]+(?:\.[\w-]+)+)(?P<path>[/?#:][^\s<>\"]*)?", re.IGNORECASE
+)
+_PATH = re.compile(r"(?<![\w@/])(?P<host>(?:[\w-]+\.)+[a-z]{2,6})/[^\s<>\"]*", re.IGNORECASE)
+_OTHER_ADDRESS = re.compile(r"<?\b(?:data|file):[^\s<>\"]+>?", re.IGNORECASE)
+_MAILTO = re.compile(r"\bmailto:", re.IGNORECASE)
+_END_PUNCTUATION = ".,;:!?)]}'"
+_SMILEY = re.compile(r"(?<!\S)[:;=8][-o^']?[()\[\]dDpP/\\|*](?!\S)")
+_SPACES = re.compile(r"[ \t]{2,}")
+
+
+def plain_text(text: str) -> str:
+    """Return a text without the markup of SSML, HTML and Markdown, and with short addresses.
+
+    Of SSML, breaks, paragraphs, substitutes and spelled words have an effect. Links are reduced to
+    their text, other addresses to the name of the host. Code blocks are left out, unless there is
+    nothing else.
+    """
+    plain = _without_addresses(_without_markdown(_without_tags(text)))
+    if not any(map(str.isalnum, plain)):
+        # A text that is a single code block or element is spoken as it is.
+        plain = re.sub(r"[`~<>]", " ", text)
+    return _SPACES.sub(" ", plain)
+
+
+def _without_tags(text: str) -> str:
+    if "<" not in text:
+        return html.unescape(text) if "&" in text else text
+    text = _CDATA.sub(lambda match: html.escape(match[1]), _COMMENT.sub("", text))
+    text = _SUBSTITUTE.sub(lambda match: match["alias"], _HIDDEN.sub(" ", text))
+    text = _SPELLED.sub(lambda match: " ".join("".join(match["text"].split())), text)
+    return html.unescape(_TAG.sub(_replace_tag, text))
+
+
+def _replace_tag(match: re.Match[str]) -> str:
+    name = match["name"].lower().rpartition(":")[2]
+    if name == "break":
+        return " " if _NO_BREAK.search(match["attributes"]) else _PAUSE
+    return _PAUSE if name in _BLOCKS else ""
+
+
+def _without_markdown(text: str) -> str:
+    text = _DEFINITION.sub("", _FENCE.sub(_PAUSE, text))
+    text = _LINK.sub(lambda match: match["text"], _IMAGE.sub(lambda match: match["text"], text))
+    text = _RULE.sub(_PAUSE, _TABLE_RULE.sub("", _REFERENCE.sub("", text)))
+    text = _HEADING.sub(lambda match: f"{_PAUSE}{match['text']}{_PAUSE}", text)
+    text = _TABLE_ROW.sub(_replace_row, _ITEM.sub(_PAUSE, _QUOTE.sub("", text)))
+    return _ESCAPE.sub(r"\1", text)
+
+
+def _replace_row(match: re.Match[str]) -> str:
+    cells = (cell.strip() for cell in match["cells"].split("|"))
+    return f"{', '.join(filter(None, cells))}{_PAUSE}"
+
+
+def _without_addresses(text: str) -> str:
+    text = _OTHER_ADDRESS.sub("", _MAILTO.sub("", text))
+    for pattern in (_ADDRESS, _BARE_ADDRESS, _PATH):
+        text = pattern.sub(_replace_address, text)
+    return _SMILEY.sub("", text)
+
+
+def _replace_address(match: re.Match[str]) -> str:
+    """Return the host, and the punctuation of the sentence after the address."""
+    whole = match[0].removesuffix(">")
+    end = whole[len(whole.rstrip(_END_PUNCTUATION)) :]
+    host = match["host"].rstrip(_END_PUNCTUATION)
+    return host.removeprefix("www.") + end
