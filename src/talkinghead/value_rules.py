@@ -14,9 +14,8 @@ import math
 import sys
 import types
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -233,13 +232,7 @@ def evaluate_annotation(owner: Callable[..., Any], name: str, annotation: Any) -
     return eval(annotation, {}, defaultdict(lambda: object, names))  # noqa: S307 - our own source
 
 
-@cache
-def _field_rules(kind: Hashable) -> dict[str, tuple[ValueRule, ...]]:
-    owner: Any = kind
-    return {
-        field.name: rules_of(evaluate_annotation(owner, field.name, field.type))
-        for field in fields(owner)
-    }
+_field_rules: dict[type[Any], dict[str, tuple[ValueRule, ...]]] = {}
 
 
 def check_fields(options: Any, prefix: str = "") -> None:
@@ -252,7 +245,13 @@ def check_fields(options: Any, prefix: str = "") -> None:
     Raises:
         UsageError: A value has another type than its annotation, or is out of range.
     """
-    for name, rules in _field_rules(type(options)).items():
+    kind = type(options)
+    if kind not in _field_rules:
+        _field_rules[kind] = {
+            field.name: rules_of(evaluate_annotation(kind, field.name, field.type))
+            for field in fields(kind)
+        }
+    for name, rules in _field_rules[kind].items():
         value = getattr(options, name)
         if not accepts(rules, value):
             raise UsageError(explain_value(f"{prefix}{name}", value, rules))

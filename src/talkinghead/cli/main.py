@@ -11,8 +11,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 
 import talkinghead
+from talkinghead.cli.shared.command_output import CommandOutput, format_json, take_format
+from talkinghead.cli.shared.system_errors import check_environment, explain_system_error
+from talkinghead.cli.shared.termination import exit_status, handle_termination, interruption
 from talkinghead.errors import TalkingHeadError, UsageError
 
 COMMANDS = {
@@ -29,9 +33,14 @@ COMMANDS = {
     "export": "convert a checkpoint for other runtimes",
     "score": "compare the videos of any lip-sync system with real videos",
     "setup": "install dependencies that need pip --no-deps (once, after pip install)",
+    "doctor": "check the installation, and say what to do about each problem",
+    "models": "list the models that are packaged, installed or cached",
+    "completion": "print the completion script of bash, zsh or fish",
 }
 
-_EXIT_ERROR, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
+PLAIN_COMMANDS = ("setup", "doctor", "models", "completion")
+
+_EXIT_ERROR, _EXIT_USAGE = 1, 2
 
 _USAGE = """\
 talkinghead {version}: {summary}
@@ -45,6 +54,11 @@ commands:
   talkinghead <command> --cfg job   the configuration of the command, without running it
   talkinghead <command> -m a=1,2    one run for each value
   talkinghead <command> --debug     the traceback of a failure
+  talkinghead <command> output_format=json   one JSON object on stdout; all text goes to stderr
+  talkinghead --version             the version, the device and the weights
+
+exit status: 0 success, 1 error, 2 invalid command line or configuration, 130 interrupted,
+143 terminated
 
 examples:
   talkinghead predict face=photo.jpg audio=speech.wav output=talking.mp4
@@ -59,71 +73,110 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 for success, 1 for an error, 2 for an invalid command line or
-        configuration, 130 after an interruption.
+        configuration, 130 after Ctrl-C, 128 and the number of another signal that ended it.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
+    as_json = False
+    output: object = None
+    error: BaseException | None = None
+    if arguments is None:
+        handle_termination()
     try:
-        _dispatch(given)
-    except KeyboardInterrupt:
-        _report("interrupted", debug)
-        return _EXIT_INTERRUPTED
-    except TalkingHeadError as error:
-        _report(_one_line(error), debug)
-        return _EXIT_USAGE if isinstance(error, UsageError) else _EXIT_ERROR
+        check_environment()
+        as_json, given = take_format(given)
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            output = _dispatch(given)
+        if isinstance(output, CommandOutput) and not as_json:
+            sys.stdout.write(output.text)
     except BrokenPipeError:
         # The reader (`| head`) has closed the pipe. Python would fail again when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_ERROR
-    except Exception as error:  # noqa: BLE001 - any failure is reported in one line
-        hint = "" if debug else " (--debug shows the traceback)"
-        _report(f"{type(error).__name__}: {_one_line(error)}{hint}", debug)
-        return _EXIT_ERROR
-    return 0
+    except (KeyboardInterrupt, Exception) as caught:  # noqa: BLE001 - reported in one line
+        error = caught
+        if debug:
+            traceback.print_exc()
+    result: object = getattr(error, "completed", None) if error else output
+    if isinstance(output, CommandOutput):
+        error, result = error or output.failure, output.result
+    status, message = _explain(error, debug)
+    if message is not None:
+        sys.stderr.write(f"talkinghead: {message}\n")
+    if as_json:
+        sys.stdout.write(format_json(" ".join(given[:1]), status, result, error, message))
+    return status
 
 
-def _dispatch(arguments: list[str]) -> None:
+def _explain(error: BaseException | None, debug: bool) -> tuple[int, str | None]:
+    """Return the exit status and the message of an error."""
+    if error is None:
+        return 0, None
+    if isinstance(error, KeyboardInterrupt):
+        return exit_status(), interruption()
+    if isinstance(error, TalkingHeadError):
+        return _EXIT_USAGE if isinstance(error, UsageError) else _EXIT_ERROR, _one_line(error)
+    if (explanation := explain_system_error(error)) is not None:
+        return _EXIT_ERROR, explanation
+    hint = "" if debug else " (--debug shows the traceback)"
+    return _EXIT_ERROR, f"{type(error).__name__}: {_one_line(error)}{hint}"
+
+
+def _dispatch(arguments: list[str]) -> object:
+    """Run a command, and return its result or its output."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        _show_usage()
-        return
+        return CommandOutput(_usage(), {"commands": COMMANDS})
     command, *rest = arguments
     if command == "--version":
-        sys.stdout.write(f"talkinghead {talkinghead.__version__}\n")
-        return
+        from talkinghead.cli.environment.version_report import report_version
+
+        return report_version()
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
         raise UsageError(f"there is no command {command!r}: {hint}")
+    if command in PLAIN_COMMANDS:
+        return _run_plain(command, rest)
+    if {"-h", "--help"} & set(rest):
+        from talkinghead.cli.hydra_app.command_help import format_help
+
+        text = format_help(command, rest)
+        return CommandOutput(text, {"help": text})
+    from talkinghead.cli.hydra_app.app import run_app
+
+    return run_app(command, rest)
+
+
+def _run_plain(command: str, arguments: list[str]) -> object:
+    """Run a command that is not a Hydra application."""
     if command == "setup":
         from talkinghead.cli.setup import main as setup
 
-        setup(rest)
-    elif {"-h", "--help"} & set(rest):
-        from talkinghead.cli.hydra_app.command_help import format_help
+        setup(arguments)
+        return None
+    if command == "completion":
+        from talkinghead.cli.completion import main as completion
 
-        sys.stdout.write(format_help(command, rest))
-    else:
-        from talkinghead.cli.hydra_app.app import run_app
+        return completion(arguments, COMMANDS)
+    if {"-h", "--help"} & set(arguments):
+        text = f"talkinghead {command}: {COMMANDS[command]}\n"
+        return CommandOutput(text, {"help": text})
+    if arguments:
+        raise UsageError(f"{command} does not take {arguments[0]!r}, only output_format=json")
+    from importlib import import_module
 
-        run_app(command, rest)
+    report: CommandOutput = import_module(f"talkinghead.cli.{command}").main()
+    return report
 
 
-def _show_usage() -> None:
+def _usage() -> str:
     commands = "\n".join(f"  {name:<14}{summary}" for name, summary in COMMANDS.items())
     summary = (talkinghead.__doc__ or "").partition("\n")[0].strip()
-    sys.stdout.write(
-        _USAGE.format(version=talkinghead.__version__, summary=summary, commands=commands)
-    )
+    return _USAGE.format(version=talkinghead.__version__, summary=summary, commands=commands)
 
 
 def _one_line(error: BaseException) -> str:
     """Return the message of an error as one line."""
     lines = (line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
     return "; ".join(lines).replace(":; ", ": ")
-
-
-def _report(message: str, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    sys.stderr.write(f"talkinghead: {message}\n")

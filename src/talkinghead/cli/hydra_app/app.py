@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talkinghead.cli.hydra_app.hints import explain
 from talkinghead.cli.hydra_app.overrides import to_hydra
+from talkinghead.cli.hydra_app.value_checks import check_values
+from talkinghead.cli.shared.checkpoint_source import fetch_checkpoints
 from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.paths import conf_dir
 
@@ -31,8 +33,11 @@ class _JobFailedError(BaseException):
     """
 
 
-def run_app(command: str, arguments: Sequence[str]) -> None:
+def run_app(command: str, arguments: Sequence[str]) -> object:
     """Run `main(cfg)` of `talkinghead.cli.<command>` with the configuration `<command>.yaml`.
+
+    Returns:
+        The return value of the command; None with `-m`.
 
     Raises:
         UsageError: The arguments or the configuration are wrong.
@@ -44,28 +49,36 @@ def run_app(command: str, arguments: Sequence[str]) -> None:
     overrides = to_hydra(arguments, command)
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     sys.argv = [command_line[0], *overrides]
+    results: list[object] = []
+    cause: BaseException | None = None
     try:
-        app(_make_task(command, command_line))()
-        return
+        app(_make_task(command, command_line, results))()
     except _JobFailedError as failure:
         cause = failure.__cause__
-        assert cause is not None
     except (HydraException, OmegaConfBaseException) as error:
         cause = error
     finally:
         sys.argv = command_line
-    _raise(cause, command, overrides)
+    if cause is not None:
+        _raise(cause, command, overrides)
+    return results[0] if results else None
 
 
-def _make_task(command: str, command_line: list[str]) -> Callable[[DictConfig], object]:
+def _make_task(
+    command: str, command_line: list[str], results: list[object]
+) -> Callable[[DictConfig], object]:
     def task(cfg: DictConfig) -> object:
         try:
+            check_values(cfg, command, HydraConfig.get().runtime.choices)
             # Import the command here, so that --cfg and wrong keys do not load torch.
             main = importlib.import_module(f"talkinghead.cli.{command}").main
-            if HydraConfig.get().mode == RunMode.RUN:
-                # Lightning starts the other processes of a distributed run with `sys.argv`.
-                sys.argv = command_line
-            return main(cfg)
+            cfg = fetch_checkpoints(cfg)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return main(cfg)
+            # Lightning starts the other processes of a distributed run with `sys.argv`.
+            sys.argv = command_line
+            results.append(main(cfg))
+            return results[0]
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
