@@ -83,7 +83,7 @@ def test_exported_generator_uses_head_pose_and_emotion(conditioned_checkpoint, c
         assert rgb is expected[0] or np.abs(rgb - expected[0]).max() > 0.01
     with pytest.raises(UsageError, match="emotion anger"):
         LipSyncPredictor.from_checkpoint(
-            conditioned_folder, emotion="anger", detector=Detector(), lip_prior=None
+            conditioned_folder, trained_emotion="anger", detector=Detector(), lip_prior=None
         )
 
 
