@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from talkinghead.errors import UsageError
 from talkinghead.speech.sentences import split_sentences
+from talkinghead.speech.tts.english_symbols import spell_symbols
 from talkinghead.speech.tts.text_markup import plain_text
 from talkinghead.speech.tts.writing_systems import SCRIPTS, VOICES, is_letter_of, other_script
 
@@ -52,7 +53,7 @@ class TextCleaner:
             language = voice.language if voice else script.capitalize()
             advice = voice.advice if voice else "choose a voice of the language of the text"
             raise UsageError(
-                f"the text {shown!r} is {language}, which a voice of the language {self._code} "
+                f"the text {shown!r} is in {language}, which a voice of the language {self._code} "
                 f"cannot speak: {advice}"
             )
         if not any(map(str.isalnum, plain)):
@@ -61,6 +62,8 @@ class TextCleaner:
     def sentences(self, text: str) -> Iterator[str]:
         """Yield single-line sentences that contain a letter or digit; split long sentences."""
         text = plain_text(text)
+        if self._code == "en":
+            text = spell_symbols(text)
         dropped = {character for character in set(text) if not self._is_speakable(character)}
         kept = text.translate({ord(character): _replacement(character) for character in dropped})
         self._warn({character for character in dropped if _replacement(character)})

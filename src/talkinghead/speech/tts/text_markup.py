@@ -10,8 +10,8 @@ import html
 import re
 
 _PAUSE = "\n\n"
-# Elements of SSML and HTML whose content is not spoken.
-_UNSPOKEN = "script|style|head|desc|metadata|lexicon|title"
+# Elements of SSML, HTML and language models whose content is not spoken.
+_UNSPOKEN = "script|style|head|desc|metadata|lexicon|title|think|thinking|reasoning"
 # Elements that are paragraphs of their own.
 _BLOCKS = frozenset(
     (
@@ -45,14 +45,14 @@ _IMAGE = re.compile(rf"!\[(?P<text>[^\]\n]*)\]{_TARGET}")
 _LINK = re.compile(rf"\[(?P<text>[^\]\n]+)\]{_TARGET}")
 # Footnotes, numbered references and the boxes of task lists.
 _REFERENCE = re.compile(
-    r"[ \t]?\[\^[^\]\n]+\]:?|\[\d+(?:\s*[-\u2013,]\s*\d+)*\]|(?<=[-*+] )\[[ xX]\] "
+    r"[ \t]?\[\^[^\]\n]+\]:?|(?<!\])(?:\[\d+(?:\s*[-\u2013,]\s*\d+)*\])+|(?<=[-*+] )\[[ xX]\] "
 )
 _HEADING = re.compile(r"^[ ]{0,3}#{1,6}[ \t]+(?P<text>.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*(?:=+|-{3,}|(?:[-*_][ \t]*){3,})[ \t]*$", re.MULTILINE)
 _QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+", re.MULTILINE)
 _ITEM = re.compile(r"^[ \t]*[-*+•‣◦][ \t]+", re.MULTILINE)
 _TABLE_RULE = re.compile(
-    r"^[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-{2,}:?[ \t]*)*\|?[ \t]*$", re.MULTILINE
+    r"^[ \t]*\|?(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*(?::?-+:?)?[ \t]*$", re.MULTILINE
 )
 _TABLE_ROW = re.compile(r"^[ \t]*\|(?P<cells>.*)\|[ \t]*$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|~>-])")
@@ -79,10 +79,10 @@ def plain_text(text: str) -> str:
     their text, other addresses to the name of the host. Code blocks are left out, unless there is
     nothing else.
     """
-    plain = _without_addresses(_without_markdown(_without_tags(text)))
+    without_tags = _without_tags(text)
+    plain = _without_addresses(_without_markdown(without_tags))
     if not any(map(str.isalnum, plain)):
-        # A text that is a single code block or element is spoken as it is.
-        plain = re.sub(r"[`~<>]", " ", text)
+        plain = re.sub("[`~]", " ", without_tags)
     return _SPACES.sub(" ", plain)
 
 
@@ -103,9 +103,9 @@ def _replace_tag(match: re.Match[str]) -> str:
 
 
 def _without_markdown(text: str) -> str:
-    text = _DEFINITION.sub("", _FENCE.sub(_PAUSE, text))
+    text = _REFERENCE.sub("", _DEFINITION.sub("", _FENCE.sub(_PAUSE, text)))
     text = _LINK.sub(lambda match: match["text"], _IMAGE.sub(lambda match: match["text"], text))
-    text = _RULE.sub(_PAUSE, _TABLE_RULE.sub("", _REFERENCE.sub("", text)))
+    text = _RULE.sub(_PAUSE, _TABLE_RULE.sub("", text))
     text = _HEADING.sub(lambda match: f"{_PAUSE}{match['text']}{_PAUSE}", text)
     text = _TABLE_ROW.sub(_replace_row, _ITEM.sub(_PAUSE, _QUOTE.sub("", text)))
     return _ESCAPE.sub(r"\1", text)

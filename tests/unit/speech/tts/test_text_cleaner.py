@@ -1,9 +1,11 @@
 """Removal of characters that a voice cannot speak, with a warning."""
 
 import logging
+import re
 
 import pytest
 
+from talkinghead.errors import UsageError
 from talkinghead.speech.tts.text_cleaner import TextCleaner
 
 
@@ -18,7 +20,8 @@ def _cleaned(text, language="en"):
         ("one\N{WAVING HAND SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-5}two", "one two"),
         ("**Yes**, `this` is _it_ and snake_case.", "Yes, this is it and snake case."),
         ("# Title\n\nText", "Title Text"),
-        ("It is #1: 3 * 4 = 12 °C, 5 €, 50 % & more", None),
+        ("It is #1: 3 * 4 & more", "It is number 1: 3 times 4 and more"),
+        ("It is: 3 = 12 °C, 5 €, 50 %, more", None),
         ("co\N{SOFT HYPHEN}op\x07erate", "cooperate"),
         ("Tell me \u4f60\u597d now", "Tell me now"),
         ("El ni\u00f1o \u00bfqu\u00e9? Na\u0308he, \u0142\u00f3d\u017a, \u1ec7", None),
@@ -45,6 +48,37 @@ def test_english_text_is_cleaned(text, expected):
 def test_letters_of_the_language_are_kept(language, text):
     assert _cleaned(text, language) == text
     assert language is None or "\u10d0" not in _cleaned(f"{text} \u10d0", language)
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "voice"),
+    [
+        (
+            "\u4f60\u597d\uff0c\u4e16\u754c",
+            "Chinese",
+            "tts.voice=zh_CN-huayan-medium.onnx language=zh",
+        ),
+        ("\u4e16\u754c\u306e\u3053\u3068", "Japanese", "tts=espeak tts.voice=ja language=ja"),
+        (
+            "\u041f\u0440\u0438\u0432\u0435\u0442, Bob",
+            "Cyrillic",
+            "tts.voice=ru_RU-irina-medium.onnx",
+        ),
+        ("\u10d0\u10d1", "Georgian", "ka_GE-natia-medium"),
+        ("\u13a0\u13a1", "Cherokee", "a voice of the language of the text"),
+    ],
+)
+def test_text_of_another_script_is_refused_with_a_voice_that_can_speak_it(text, language, voice):
+    with pytest.raises(UsageError, match=re.escape(language)) as caught:
+        TextCleaner("en-us").check(f"<p>{text}</p>")
+    assert voice in str(caught.value)
+
+
+def test_text_without_words_is_refused_and_other_text_is_accepted():
+    with pytest.raises(UsageError, match="no letter or digit"):
+        TextCleaner("en").check("\u2026 <break/> \N{GRINNING FACE}")
+    for language, text in (("en", "Hello \u4f60\u597d"), ("zh", "\u4f60\u597d"), (None, "\u10d0")):
+        TextCleaner(language).check(text)
 
 
 def test_removed_characters_are_logged_once(caplog):

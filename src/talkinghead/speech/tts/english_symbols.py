@@ -1,0 +1,59 @@
+"""Write the symbols in English text as the words that a reader would say."""
+
+from __future__ import annotations
+
+import re
+
+_CURRENCIES = {"$": ("dollar", "dollars"), "£": ("pound", "pounds"), "€": ("euro", "euros")}
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August"),
+    *("September", "October", "November", "December"),
+)
+_AMOUNT = re.compile(
+    r"(?P<sign>[$£€])\s?(?P<number>\d+(?:,\d{3})*)(?:\.(?P<cents>\d\d)\b|(?P<part>\.\d+))?"
+    r"(?P<scale>\s(?:thousand|million|billion|trillion)\b)?"
+)
+_DATE = re.compile(r"\b(?P<year>[12]\d{3})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01])\b")
+_RANGE = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?)\s?[-\u2013]\s?(\d+(?:\.\d+)?)(?![\w.,-]*\d|-)")
+_FRACTIONS = {"1/2": "one half", "1/3": "one third", "1/4": "one quarter", "3/4": "three quarters"}
+_FRACTION = re.compile(r"(?<![\w/.])(1/2|1/3|1/4|3/4)(?![\w/.])")
+_REPLACEMENTS = (
+    (re.compile(r"(?<![\w#])#(?=\d)"), "number "),
+    (re.compile(r"(?<=\d)\s\*\s(?=\d)"), " times "),
+    (re.compile(r"\bkm/h\b"), "kilometers per hour"),
+    (re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])"), " "),
+    (re.compile(r"(?<=\w)\s?&\s?(?=\w)"), " and "),
+)
+
+
+def spell_symbols(text: str) -> str:
+    """Return English text with amounts of money, dates, ranges and fractions as words.
+
+    Numbers themselves are left to the voice.
+    """
+    text = _AMOUNT.sub(_amount, text)
+    text = _DATE.sub(_date, text)
+    text = _FRACTION.sub(lambda match: _FRACTIONS[match[1]], _RANGE.sub(r"\1 to \2", text))
+    for pattern, replacement in _REPLACEMENTS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _amount(match: re.Match[str]) -> str:
+    one, many = _CURRENCIES[match["sign"]]
+    number, cents, part = match["number"], match["cents"], match["part"] or ""
+    if match["scale"]:
+        decimals = f".{cents}" if cents else part
+        return f"{number}{decimals}{match['scale']} {many}"
+    if part:
+        return f"{number}{part} {many}"
+    name = one if number == "1" else many
+    if cents is None or cents == "00":
+        return f"{number} {name}"
+    if number == "0":
+        return f"{int(cents)} cents"
+    return f"{number} {name} {'and ' if int(cents) < 10 else ''}{int(cents)}"
+
+
+def _date(match: re.Match[str]) -> str:
+    return f"{_MONTHS[int(match['month']) - 1]} {int(match['day'])}, {match['year']}"

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from talkinghead.speech.tts.english_symbols import spell_symbols
+from talkinghead.speech.tts.text_markup import plain_text
+
+
+def paragraphs(text: str) -> list[str]:
+    return [" ".join(part.split()) for part in plain_text(text).split("\n\n") if part.strip()]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '<speak>Hello <break time="1s"/> <emphasis>world</emphasis></speak>',
+            ["Hello", "world"],
+        ),
+        ('a<break strength="none"/>b', ["a b"]),
+        (
+            '<sub alias="World Wide Web">WWW</sub> &amp; <mark name="x"/>more',
+            ["World Wide Web & more"],
+        ),
+        ('<say-as interpret-as="characters">ABC</say-as> <say-as>5</say-as>', ["A B C 5"]),
+        ("<?xml version='1.0'?><p>One</p><s>Two</s><!-- not --> three", ["One", "Two", "three"]),
+        ("<audio src='a.wav'><desc>a dog</desc>Woof</audio>", ["Woof"]),
+        ("<think>I should greet.</think>Hi<script>x=1</script>", ["Hi"]),
+        ("<![CDATA[5 < 6 & so]]>", ["5 < 6 & so"]),
+        ("a < b and c > d, x<y; <3", ["a < b and c > d, x<y; <3"]),
+    ],
+)
+def test_elements_of_ssml_and_html_are_not_spoken(text, expected):
+    assert paragraphs(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# Title #\nText\n---\nmore", ["Title", "Text", "more"]),
+        ("- one\n* [x] two\n+ three", ["one", "two", "three"]),
+        ("> quoted\n> text", ["quoted text"]),
+        ("See [the docs](https://a.org/x_(y)?q=1) and [it][1].", ["See the docs and it."]),
+        ("![a cat](cat.png) sits[^1], it is said [2, 3].", ["a cat sits, it is said ."]),
+        ("[1]: https://a.org 'A'\nText", ["Text"]),
+        ("| a | b |\n|---|:-:|\n| 1 | 2 |", ["a, b", "1, 2"]),
+        ("Run:\n```sh\nls -l\n```\nDone", ["Run:", "Done"]),
+        ("```\nonly code\n```", ["only code"]),
+        (r"2 \* 3", ["2 * 3"]),
+    ],
+)
+def test_markdown_is_not_spoken(text, expected):
+    assert paragraphs(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Go to https://www.example.com:80/a/b?c=d#e, please.", "Go to example.com, please."),
+        ("(see www.example.org/path).", "(see example.org)."),
+        ("<https://example.com/x>", "example.com"),
+        ("user:pw@ftp: ftp://user:pw@a.org/x", "user:pw@ftp: a.org"),
+        ("example.com/a/b is short", "example.com is short"),
+        ("mailto:joe@example.com", "joe@example.com"),
+        ("x data:image/png;base64,iVBOR y", "x y"),
+        ("and/or at 5 km/h", "and/or at 5 km/h"),
+        ("Fine :-) thanks ;)", "Fine thanks "),
+    ],
+)
+def test_addresses_are_reduced_to_hosts(text, expected):
+    assert plain_text(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "$5, $1, $5.99, $0.50 and $2.05",
+            "5 dollars, 1 dollar, 5 dollars 99, 50 cents and 2 dollars and 5",
+        ),
+        ("$3.5 million, \u20ac1,200", "3.5 million dollars, 1,200 euros"),
+        ("on 2026-11-30", "on November 30, 2026"),
+        ("5-10 people, 1/2 cup, and/or", "5 to 10 people, one half cup, and or"),
+        ("555-1234-5 and 10-digit 3.5", "555-1234-5 and 10-digit 3.5"),
+    ],
+)
+def test_symbols_of_english_text_are_words(text, expected):
+    assert spell_symbols(text) == expected
