@@ -20,6 +20,7 @@ from talkinghead.predict.compositing.mouth_region import (
 )
 from talkinghead.predict.compositing.occlusion import OcclusionGuard
 from talkinghead.predict.compositing.renderers import Renderer
+from talkinghead.predict.compositing.sharpness import BlurMatcher
 from talkinghead.predict.compositing.stabiliser import MouthStabiliser
 from talkinghead.predict.mouth_generator import GeneratedFrame
 from talkinghead.predict.source.source_frame import Animation, Reference, SourceFrame
@@ -117,7 +118,7 @@ class _MouthPainter:
         self._renderer, self._spec = renderer, spec
         self._stabiliser = MouthStabiliser() if stabilise else None
         self._guard = OcclusionGuard() if guard else None
-        self._light = LightMatcher()
+        self._light, self._blur = LightMatcher(), BlurMatcher()
         self._texture: Texture | None = None
         self._transform: FloatArray | None = None
         self._region: MouthRegion | None = None
@@ -126,6 +127,7 @@ class _MouthPainter:
     def reset(self) -> None:
         """Clear the state of all temporal filters."""
         self._renderer.reset()
+        self._blur.reset()
         if self._stabiliser:
             self._stabiliser.reset()
         if self._guard:
@@ -157,7 +159,8 @@ class _MouthPainter:
             visibility = self._guard(source.image, region, self._texture, time_s, light)
             region = replace(region, visibility=visibility)
         region = _mask_background(region, source)
-        mouth = paint_mouth(fields, self._texture, region)
+        blur = self._blur(source.image, region.box_to_image, self._texture, time_s)
+        mouth = paint_mouth(fields, self._texture, region, blur)
         if light is not None:
             mouth = replace(mouth, image=light.apply(mouth.image, region.box_xy))
         painted = self._renderer.render(image, mouth, region, time_s)

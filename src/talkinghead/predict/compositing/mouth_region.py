@@ -114,18 +114,18 @@ class PaintedMouth:
 
 @dataclass(frozen=True)
 class MouthBlur:
-    """Standard deviations in image pixels by which the parts of a mouth are blurred.
+    """Blurs of the parts of a mouth: standard deviations in x and y, in image pixels.
 
     Attributes:
-        texture: of the warped texture of the reference.
-        rgb: of the model's RGB and its edge.
+        texture: blur of the warped texture of the reference.
+        rgb: blur of the model's RGB and its edge.
     """
 
-    texture: float
-    rgb: float
+    texture: tuple[float, float] = (0.0, 0.0)
+    rgb: tuple[float, float] = (0.0, 0.0)
 
 
-NO_BLUR = MouthBlur(0.0, 0.0)
+NO_BLUR = MouthBlur()
 
 
 @dataclass(frozen=True)
@@ -186,16 +186,24 @@ def paint_mouth(
     source_xy = region.box_xy + region.resample(fields.flow)
     pixels = np.asarray(cv2.transform(source_xy, texture.box_to_image), dtype=np.float32)
     image = sample_pixels(texture.image, pixels, cv2.INTER_CUBIC).astype(np.float32)
-    if blur.texture > _MIN_BLUR_PX:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), blur.texture), dtype=np.float32)
+    image = _blur(image, blur.texture)
     weight = region.resample(fields.mask, cv2.INTER_LINEAR)
-    if blur.rgb > _MIN_BLUR_PX:
+    if max(blur.rgb) > _MIN_BLUR_PX:
         rgb = region.resample(fields.rgb) * np.float32(255)
-        image += cv2.GaussianBlur(weight[..., None] * (rgb - image), (0, 0), blur.rgb)
-        weight = np.asarray(cv2.GaussianBlur(weight, (0, 0), blur.rgb), dtype=np.float32)
+        image += _blur(weight[..., None] * (rgb - image), blur.rgb)
+        weight = _blur(weight, blur.rgb)
         return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
     x, y, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
     part = slice(y, y + height), slice(x, x + width)
     rgb = region.resample(fields.rgb)[part] * np.float32(255)
     image[part] += weight[part][..., None] * (rgb - image[part])
     return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
+
+
+def _blur(field: FloatArray, sigmas: tuple[float, float]) -> FloatArray:
+    """Blur a field [h, w] or [h, w, C] by standard deviations in x and y, in pixels."""
+    if max(sigmas) <= _MIN_BLUR_PX:
+        return field
+    sigma_x, sigma_y = (max(sigma, 0.01) for sigma in sigmas)
+    blurred = cv2.GaussianBlur(field, (0, 0), sigma_x, sigmaY=sigma_y)
+    return np.asarray(blurred, dtype=np.float32)
