@@ -20,8 +20,8 @@ EMOTION_TAGS_PROMPT = (
 
 # A tag with an optional intensity; the closing bracket may be missing. A closing tag is neutral.
 _TAG = re.compile(
-    rf"\[\s*(?P<end>/)?\s*(?P<name>{'|'.join(EMOTIONS)})\b(?:\s*[:=,]?\s*(?P<intensity>[01]?\.\d+|[01]))?"
-    r"\s*\]?",
+    rf"\[\s*(?P<end>/)?\s*(?P<name>{'|'.join(EMOTIONS)})\b"
+    r"(?:[^\[\]\w.]*(?P<intensity>\d*\.?\d+)?[^\[\]\w]*\]|\s*[:=]\s*(?P<open_intensity>\d*\.?\d+))?",
     re.IGNORECASE,
 )
 # A single word in brackets, which is a tag of an unknown emotion.
@@ -40,7 +40,8 @@ def take_emotion(text: str) -> tuple[str, Emotion | None]:
     emotion = None
     for tag in _TAG.finditer(text):
         name = "neutral" if tag["end"] else tag["name"].lower()
-        emotion = Emotion(name, min(float(tag["intensity"] or 1), 1.0))
+        intensity = tag["intensity"] or tag["open_intensity"] or 1
+        emotion = Emotion(name, min(float(intensity), 1.0))
     text = _TAG.sub(" ", text)
     for unknown in _UNKNOWN.findall(text):
         log.warning(

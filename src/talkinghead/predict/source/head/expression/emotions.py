@@ -94,10 +94,10 @@ def read_emotion(value: EmotionInput) -> Emotion:
     """
     if isinstance(value, Emotion):
         return value
-    name, *rest = [value] if isinstance(value, str) else value
-    if not isinstance(name, str) or len(rest) > 1:
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not 1 <= len(values) <= 2 or not isinstance(values[0], str):
         raise UsageError(
             f"emotion={value}: expected a name, such as emotion=happy, or a name and an intensity, "
             "such as emotion=[happy,0.6]"
         )
-    return Emotion(name, *rest)  # type: ignore[arg-type]
+    return Emotion(*values)
