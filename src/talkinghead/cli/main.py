@@ -90,11 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output = _dispatch(given)
         if isinstance(output, CommandOutput) and not as_json:
             sys.stdout.write(output.text)
-    except BrokenPipeError:
-        # The reader (`| head`) has closed the pipe. Python would fail again when it flushes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _EXIT_ERROR
     except (KeyboardInterrupt, Exception) as caught:  # noqa: BLE001 - reported in one line
+        if isinstance(caught, BrokenPipeError) and _is_stdout_closed():
+            # Python would fail again when it flushes stdout at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _EXIT_ERROR
         error = caught
         if debug:
             traceback.print_exc()
@@ -107,6 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if as_json:
         sys.stdout.write(format_json(" ".join(given[:1]), status, result, error, message))
     return status
+
+
+def _is_stdout_closed() -> bool:
+    """Return whether the reader of the output (`| head`) has closed the pipe."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _explain(error: BaseException | None, debug: bool) -> tuple[int, str | None]:

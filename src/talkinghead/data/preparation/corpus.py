@@ -6,13 +6,14 @@ import logging
 import math
 import multiprocessing
 import shlex
+import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import cv2
@@ -20,7 +21,6 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from talkinghead.concurrency import exit_with_parent, removing_unfinished_files
-from talkinghead.csv_table import read_csv_table
 from talkinghead.data.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -36,6 +36,7 @@ from talkinghead.data.preparation.clip_maker import (
     ClipRules,
     ClipTask,
 )
+from talkinghead.data.preparation.emotion_labels import read_emotions
 from talkinghead.data.preparation.lip_offsets import apply_lip_offsets
 from talkinghead.data.preparation.splits import SplitOptions, assign_splits
 from talkinghead.errors import CorpusError, UsageError
@@ -264,6 +265,23 @@ def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> It
     if options.workers <= 0:
         yield from map(_build_maker(spec, options).run, tasks)
         return
+    try:
+        yield from _results_of_workers(tasks, spec, options)
+    except BrokenProcessPool as error:
+        raise CorpusError(
+            "a worker process died (killed, or out of memory); run the same command again, "
+            "finished clips are kept. A smaller workers= needs less memory"
+        ) from error
+    except BrokenPipeError as error:
+        raise CorpusError(
+            f"worker processes cannot be started with {sys.executable}: run the same command with "
+            "workers=0"
+        ) from error
+
+
+def _results_of_workers(
+    tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions
+) -> Iterator[ClipResult]:
     # Forked processes would copy locks that other threads hold (torch, the progress bar).
     with ProcessPoolExecutor(
         min(options.workers, len(tasks)),
@@ -275,11 +293,11 @@ def _results(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> It
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except BrokenProcessPool as error:
-            raise CorpusError(
-                "a worker process died (killed, or out of memory); run the same command again, "
-                "finished clips are kept. A smaller workers= needs less memory"
-            ) from error
+        except (KeyboardInterrupt, GeneratorExit):
+            # SIGTERM reaches only this process; the workers would finish their clips first.
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -342,53 +360,3 @@ def _write_report(output_dir: Path, manifest: Manifest, num_reused: int, seconds
         "skipped": [asdict(clip) for clip in manifest.skipped],
     }
     write_json(output_dir / REPORT_NAME, report)
-
-
-def read_emotions(source: str | Path | None, clip_ids: Collection[str]) -> dict[str, str]:
-    """Return a mapping from clip ids to emotion labels; see `PrepareOptions.emotions`.
-
-    A CSV file names each video by its path relative to the input folder, with or without suffix.
-
-    Raises:
-        CorpusError: The file is missing, has other columns or names an unknown video; or no clip
-            has a label.
-    """
-    if source is None:
-        return {}
-    folders = {clip_id: PurePosixPath(clip_id).parts[:-1] for clip_id in clip_ids}
-    if source == "folder":
-        labels = {clip_id: parts[-1] for clip_id, parts in folders.items() if len(parts) > 1}
-    else:
-        labels = _read_table(Path(source), clip_ids)
-        if unknown := sorted(set(labels) - set(clip_ids)):
-            raise CorpusError(
-                f"emotions={source} names {unknown[0]}, which is not among the {len(clip_ids)} "
-                "videos: give paths relative to the input folder, such as SPEAKER/CLIP"
-            )
-    if not labels:
-        raise CorpusError(
-            f"emotions={source} labels none of {len(clip_ids)} videos: emotions=folder needs them "
-            "in SPEAKER/EMOTION/, a CSV file must name them"
-        )
-    return labels
-
-
-def _read_table(path: Path, clip_ids: Collection[str]) -> dict[str, str]:
-    """Return a mapping from the column `clip`, as clip ids, to the column `emotion`.
-
-    Clips that are not in `clip_ids` keep the name that is in the file.
-    """
-    expected = "give a CSV file with the columns clip and emotion"
-    try:
-        table = read_csv_table(path, "emotions", expected)
-    except UsageError as error:
-        raise CorpusError(str(error)) from error
-    if not {"clip", "emotion"} <= set(table.columns):
-        raise CorpusError(
-            f"emotions={path} is not a table of clips: it has {table.found}; {expected}"
-        )
-    known, labels = set(clip_ids), {}
-    for clip, emotion in ((row.values["clip"], row.values["emotion"]) for row in table.rows):
-        without_suffix = PurePosixPath(clip).with_suffix("").as_posix()
-        labels[without_suffix if clip not in known and without_suffix in known else clip] = emotion
-    return labels

@@ -19,7 +19,8 @@ import talkinghead.data.preparation.corpus as prepare_module
 from talkinghead.cli.main import main
 from talkinghead.data.clip_file import ClipFile, read_metadata
 from talkinghead.data.manifest import Manifest
-from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus, read_emotions
+from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
+from talkinghead.data.preparation.emotion_labels import read_emotions
 from talkinghead.errors import CorpusError, TalkingHeadError, UsageError
 from talkinghead.media.writer import VideoWriter
 from talkinghead.models.checkpoint import default_checkpoint
