@@ -15,7 +15,7 @@ from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.batch.workers import JobRunner
-from talkinghead.predict.options import PredictOptions, SourceOptions
+from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.speech.conversation import Conversation
@@ -35,6 +35,11 @@ def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
 def build_source_options(cfg: DictConfig) -> SourceOptions:
     """Return the options of the source of the face."""
     return SourceOptions(**_fields_of(SourceOptions, cfg))
+
+
+def build_encode_options(cfg: DictConfig) -> EncodeOptions:
+    """Return the options of the video encoder."""
+    return EncodeOptions(**_fields_of(EncodeOptions, cfg))
 
 
 def build_speaker(cfg: DictConfig) -> Callable[[str], SpeechStream]:

@@ -1,39 +1,49 @@
-"""Lists of jobs: reading, sharding, and detection of finished outputs."""
+"""Lists of jobs: reading and sharding."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
+import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import talkinghead
-from talkinghead.errors import MediaError, TalkingHeadError, UsageError
-from talkinghead.media.container import open_input
-from talkinghead.models.checkpoint import resolve_checkpoint
+from talkinghead.csv_table import read_csv_table
+from talkinghead.errors import TalkingHeadError, UsageError
+from talkinghead.media.encoding.output_formats import output_format
+from talkinghead.predict.batch.remote_files import (
+    Location,
+    download,
+    file_name,
+    is_remote,
+    locate,
+    parent,
+    upload,
+)
+from talkinghead.value_rules import NonNegativeInt, PositiveInt
 
-KEY_TAG = "job"
-"""Name of the key in the metadata of an output."""
 _COLUMNS = ("face", "audio", "output")
-# Keys of the setting `lip_prior` whose values are files.
-_LIP_PRIOR_FILES = ("map_path", "path")
-# Settings that affect only outputs made from text.
-_VOICE_SETTINGS = ("language", "tts", "voice")
+_EXPECTED = "give a CSV file with the columns face, audio (or text) and output, separated by commas"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video to render: a file of a face, a file of speech (or a text), and an output file."""
+    """One video to render: a file of a face, a file of speech (or a text), and an output file.
 
-    face: Path
-    audio: Path | None
-    output: Path
+    Remote files are URLs as text (see `remote_files`).
+    """
+
+    face: Location
+    audio: Location | None
+    output: Location
     text: str | None = None
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """The files of the job."""
+        audio = () if self.audio is None else (self.audio,)
+        return (self.face, *audio, self.output)
 
 
 def make_jobs(
@@ -48,7 +58,8 @@ def make_jobs(
     Args:
         face: Photo or video of the face.
         audio: Any file with speech.
-        output: MP4 file to write.
+        output: File to write. The suffix selects the format: .mp4, .mov, .mkv, .webm, .gif, or
+            images such as frames/%05d.png.
         jobs: Several jobs in place of face, audio and output: a CSV file with these columns (paths
             relative to its own folder), or a list of mappings with these keys; a column text may
             replace audio. A failed job does not stop the others, and a second run makes only
@@ -77,13 +88,49 @@ def make_jobs(
     listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(rows, 1)]
     if not listed:
         raise UsageError(f"{name}: contains no job; expected rows of {', '.join(_COLUMNS)}")
-    outputs = Counter(job.output.resolve() for job in listed)
+    outputs = Counter(
+        job.output if isinstance(job.output, str) else job.output.resolve() for job in listed
+    )
     if twice := [path for path, count in outputs.items() if count > 1]:
         raise UsageError(f"{name}: two jobs write to {twice[0]}; give each job its own output")
     return listed
 
 
-def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list[Job]:
+@contextmanager
+def local_job(job: Job) -> Iterator[Job]:
+    """Yield a job with local copies of remote inputs; upload a remote output at the end.
+
+    Raises:
+        DependencyError: The package of a file system is missing.
+        MediaError: A file cannot be read or written; messages name the URLs.
+    """
+    if not any(map(is_remote, job.locations)):
+        yield job
+        return
+    with tempfile.TemporaryDirectory(prefix="talkinghead-") as name:
+        folder = Path(name)
+        copies: dict[Location, Path] = {}
+        for location in job.locations[:-1]:
+            if isinstance(location, str):
+                copies[location] = download(location, folder)
+        if isinstance(job.output, str):
+            copies[job.output] = folder / file_name(job.output)
+        audio = None if job.audio is None else copies.get(job.audio, job.audio)
+        face, output = copies.get(job.face, job.face), copies.get(job.output, job.output)
+        try:
+            yield replace(job, face=face, audio=audio, output=output)
+        except TalkingHeadError as error:
+            message = str(error)
+            for url, copy in copies.items():
+                message = message.replace(str(copy), str(url))
+            raise type(error)(message) from error
+        if isinstance(job.output, str):
+            upload(copies[job.output], job.output)
+
+
+def take_shard(
+    jobs: Sequence[Job], shard: NonNegativeInt = 0, num_shards: PositiveInt = 1
+) -> list[Job]:
     """Return every `num_shards`-th job from index `shard` on, so that runs can share a list.
 
     Args:
@@ -101,71 +148,24 @@ def take_shard(jobs: Sequence[Job], shard: int = 0, num_shards: int = 1) -> list
     return list(jobs[shard::num_shards])
 
 
-def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
-    """Return a hash of everything that determines a job's output; None if it cannot be computed.
-
-    The hash covers the contents of the input files and of the files of the settings `checkpoint`,
-    `personalisation` and `lip_prior`, the other settings, and the package version. None is returned
-    if one of the files cannot be read. `settings` are JSON values.
-    """
-    try:
-        files = [_digest(job.face), job.text if job.audio is None else _digest(job.audio)]
-        checkpoint = _digest(resolve_checkpoint(settings.get("checkpoint", "default")))
-        if (personalisation := settings.get("personalisation")) is not None:
-            files.append(_digest(Path(personalisation)))
-        lip_prior = settings.get("lip_prior") or {}
-        paths = (lip_prior.get(name) for name in _LIP_PRIOR_FILES)
-        files += [_digest(Path(path)) for path in paths if path is not None]
-    except (OSError, TalkingHeadError):
-        return None
-    unused = {"checkpoint", "personalisation"}
-    unused |= set() if job.audio is None else set(_VOICE_SETTINGS)
-    used = {key: None if key in unused else value for key, value in settings.items()}
-    parts = [talkinghead.__version__, *files, checkpoint, used]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def is_done(job: Job, key: str | None) -> bool:
-    """Return whether the output exists and contains this key (see `job_key`)."""
-    if key is None or not job.output.is_file():
-        return False
-    try:
-        with open_input(job.output) as container:
-            return f"{KEY_TAG}={key}" in container.metadata.get("comment", "").split("; ")
-    except MediaError:
-        return False
-
-
-@lru_cache(maxsize=4)
-def _digest_of(path: Path, size: int, changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(path: Path) -> str:
-    """Return the hash of a file; hashes are cached for files that many jobs share."""
-    status = path.stat()
-    return _digest_of(path, status.st_size, status.st_mtime_ns)
-
-
 def _read_rows(
     jobs: str | Path | Sequence[Mapping[str, str]],
-) -> tuple[Sequence[Mapping[str, str | None]], str, Path]:
+) -> tuple[Sequence[Mapping[str, str | None]], str, Location]:
     """Return the rows, the list's name for error messages, and the base folder of its paths."""
     if not isinstance(jobs, str | Path):
         return jobs, "jobs", Path()
+    if isinstance(jobs, str) and is_remote(jobs):
+        with tempfile.TemporaryDirectory() as folder:
+            rows, _, _ = _read_rows(download(jobs, Path(folder)))
+        return rows, jobs, parent(jobs)
     path = Path(jobs)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file)), str(path), path.parent
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not CSV text"
-        raise UsageError(
-            f"jobs={path} cannot be read ({reason}); expected a CSV of {', '.join(_COLUMNS)}"
-        ) from error
+    table = read_csv_table(path, "jobs", _EXPECTED)
+    if table.columns and not {"face", "output"} <= set(table.columns):
+        raise UsageError(f"jobs={path} has {table.found}: {_EXPECTED}")
+    return [row.values for row in table.rows], str(path), path.parent
 
 
-def _job(row: Mapping[str, str | Path | None], name: str, folder: Path) -> Job:
+def _job(row: Mapping[str, str | Path | None], name: str, folder: Location) -> Job:
     face, audio, output, text = (str(row.get(c) or "").strip() for c in (*_COLUMNS, "text"))
     values = {"face": face, "audio": audio or text, "output": output}
     if missing := [column for column, value in values.items() if not value]:
@@ -175,4 +175,6 @@ def _job(row: Mapping[str, str | Path | None], name: str, folder: Path) -> Job:
         )
     if audio and text:
         raise UsageError(f"{name}: audio and text were both given; give one of them")
-    return Job(folder / face, folder / audio if audio else None, folder / output, text or None)
+    output_format(output)  # An unknown format is an error before any work.
+    places = locate(face, folder), locate(audio, folder) if audio else None, locate(output, folder)
+    return Job(*places, text or None)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -18,11 +18,14 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    track,
 )
 from rich.text import Text
 
 from talkinghead.errors import TalkingHeadError, UsageError
+from talkinghead.predict.batch.finished_outputs import find_finished
 from talkinghead.predict.batch.jobs import Job
+from talkinghead.predict.batch.remote_files import file_name
 from talkinghead.predict.batch.workers import (
     JobProgress,
     JobRunner,
@@ -32,20 +35,24 @@ from talkinghead.predict.batch.workers import (
 )
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.value_rules import Range
 
 log = logging.getLogger(__name__)
 
 _ALL = "all jobs"
+# With more finished outputs, only their number is logged.
+_MAX_LISTED = 20
 
 
 def run_jobs(
     make_predictor: Callable[[], LipSyncPredictor],
     jobs: Sequence[Job],
     *,
-    workers: int = 1,
+    workers: Annotated[int, Range(1, 1024)] = 1,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     make_speaker: Callable[[], Speaker] | None = None,
+    on_outcome: Callable[[Job, Outcome], None] | None = None,
     **options: Any,
 ) -> list[RenderReport]:
     """Render every job with progress bars; a failed job does not stop the other jobs.
@@ -58,10 +65,12 @@ def run_jobs(
         overwrite: Make existing outputs again.
         make_speaker: returns the function that speaks the texts of jobs; with several workers it
             must be picklable.
+        on_outcome: called in this process with each job that has ended and its outcome.
         **options: keyword arguments of `LipSyncPredictor.render`.
 
     Returns:
-        The reports of the rendered jobs, in the order of the jobs.
+        The reports of the rendered jobs, in the order of the jobs. The path in the report of a
+        remote output is that of the local copy, which was removed.
 
     Raises:
         TalkingHeadError: The predictor cannot be made, the only job failed, or some of several jobs
@@ -75,19 +84,48 @@ def run_jobs(
     if workers < 1:
         raise UsageError(f"workers is {workers}; expected at least 1")
     runner = JobRunner(make_predictor, options, settings, overwrite, make_speaker)
+    report = on_outcome or (lambda job, outcome: None)
+    unfinished = list(jobs)
+    if settings is not None and not overwrite:
+        unfinished = _leave_out_finished(jobs, settings, report)
     outcomes: dict[int, Outcome] = {}
-    with _Bars(jobs) as bars:
-        num_workers = min(workers, len(jobs))
+    with _Bars(unfinished) as bars:
+        num_workers = min(workers, len(unfinished))
         run = partial(run_in_workers, num_workers=num_workers) if num_workers > 1 else _run_here
-        with closing(run(runner, jobs, progress=bars.show)) as ended:
+        with closing(run(runner, unfinished, progress=bars.show)) as ended:
             for number, outcome in ended:
                 outcomes[number] = outcome
                 bars.finish(number)
+                report(unfinished[number], outcome)
                 if outcome.error is not None and len(jobs) == 1:
                     raise outcome.error
                 with bars.hidden():
-                    _log_outcome(jobs[number], outcome)
-    return _reports([outcomes[number] for number in sorted(outcomes)])
+                    _log_outcome(unfinished[number], outcome)
+    return _reports([outcomes[number] for number in sorted(outcomes)], len(jobs))
+
+
+def _leave_out_finished(
+    jobs: Sequence[Job], settings: Mapping[str, Any], report: Callable[[Job, Outcome], None]
+) -> list[Job]:
+    """Return the jobs whose outputs do not exist yet."""
+    finished, unfinished = [], []
+    checked = find_finished(jobs, settings)
+    console = Console(stderr=True)
+    with closing(checked):
+        shown = track(checked, "checking outputs", len(jobs), console=console, transient=True)
+        for job, is_finished in zip(jobs, shown, strict=True):
+            if is_finished:
+                report(job, Outcome())
+                finished.append(job)
+            else:
+                unfinished.append(job)
+    if len(finished) > _MAX_LISTED:
+        text = "%d of %d outputs exist already, from the same inputs and settings"
+        log.info(text, len(finished), len(jobs))
+    else:
+        for job in finished:
+            log.info("%s: exists already, from the same inputs and settings", job.output)
+    return unfinished
 
 
 def _run_here(
@@ -107,17 +145,17 @@ def _log_outcome(job: Job, outcome: Outcome) -> None:
     else:
         frames, duration_s = report.num_frames, report.duration_s
         fps = frames / max(outcome.elapsed_s, 1e-6)
-        log.info("%s: %d frames, %.2f s, %.0f frames/s", report.path, frames, duration_s, fps)
+        log.info("%s: %d frames, %.2f s, %.0f frames/s", job.output, frames, duration_s, fps)
         if unchanged := report.num_frames_without_face:
             text = "%s: no face in %d of %d frames; they were left unchanged"
             log.warning(text, job.face, unchanged, frames)
 
 
-def _reports(outcomes: Sequence[Outcome]) -> list[RenderReport]:
+def _reports(outcomes: Sequence[Outcome], num_jobs: int) -> list[RenderReport]:
     num_failed = sum(outcome.error is not None for outcome in outcomes)
     if num_failed:
         raise TalkingHeadError(
-            f"{num_failed} of {len(outcomes)} jobs failed (see above), the others are done: "
+            f"{num_failed} of {num_jobs} jobs failed (see above), the others are done: "
             "correct those and run the same command again, which renders only missing outputs"
         )
     return [outcome.report for outcome in outcomes if outcome.report is not None]
@@ -143,7 +181,7 @@ class _Bars(Progress):
     def show(self, number: int, done: int, total: int) -> None:
         """Show the number of written frames of a job; a total of 0 means that it is unknown."""
         if number not in self._bars:
-            self._bars[number] = self.add_task(self._jobs[number].output.name, total=None)
+            self._bars[number] = self.add_task(file_name(self._jobs[number].output), total=None)
         self.update(self._bars[number], completed=done, total=total or None)
 
     def finish(self, number: int) -> None:

@@ -11,15 +11,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from ctypes import Array, c_longlong
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 import cv2
 import pebble
 import torch
 
+from talkinghead.concurrency import exit_with_parent, removing_unfinished_files
 from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.predict.audio.audio_source import SpeechInput, SpeechStream
-from talkinghead.predict.batch.jobs import KEY_TAG, Job, is_done, job_key
+from talkinghead.predict.batch.finished_outputs import KEY_TAG, is_done, job_key
+from talkinghead.predict.batch.jobs import Job, local_job
 from talkinghead.predict.output.mux import Progress
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.predictor import LipSyncPredictor
@@ -30,6 +33,8 @@ JobProgress: TypeAlias = Callable[[int, int, int], None]
 """Callback that takes the index of a job, the number of written frames and of all frames."""
 
 _POLL_S = 0.1
+# Number of jobs that are scheduled although all processes are busy.
+_NUM_AHEAD = 4
 # Maximum time that a process may take to remove its unfinished file.
 _STOP_TIMEOUT_S = 20.0
 
@@ -67,14 +72,15 @@ class JobRunner:
         self.predictor = self.predictor or self.make_predictor()
         started = time.monotonic()
         try:
-            report = self.predictor.render(
-                job.face,
-                self._speech(job),
-                job.output,
-                tags={KEY_TAG: key} if key else None,
-                progress=progress,
-                **self.options,
-            )
+            with local_job(job) as local:
+                report = self.predictor.render(
+                    local.face,
+                    self._speech(local),
+                    local.output,
+                    tags={KEY_TAG: key} if key else None,
+                    progress=progress,
+                    **self.options,
+                )
         except (TalkingHeadError, OSError) as error:
             return Outcome(error=error)
         return Outcome(report, time.monotonic() - started)
@@ -117,15 +123,21 @@ def run_in_workers(
         initargs=(runner, counts, num_threads),
         context=context,
     )
+    waiting = iter(enumerate(jobs))
     numbers: dict[Future[Outcome], int] = {}
+
+    def schedule(count: int) -> None:
+        # Few jobs are scheduled ahead, because waiting for futures takes time for each of them.
+        for number, job in islice(waiting, count):
+            numbers[pool.schedule(_run_job, (number, job))] = number
+
     # Ctrl-C in a terminal sends SIGINT to every process, and the workers would print tracebacks.
     # The signal is therefore blocked while the workers start, because they inherit the signal mask.
     # This process handles Ctrl-C and stops the workers.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         try:
-            for number, job in enumerate(jobs):
-                numbers[pool.schedule(_run_job, (number, job))] = number
+            schedule(num_workers + _NUM_AHEAD)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         while numbers:
@@ -133,6 +145,7 @@ def run_in_workers(
             for number in numbers.values():
                 if counts[2 * number]:
                     progress(number, counts[2 * number], counts[2 * number + 1])
+            schedule(len(ended))
             for future in ended:
                 yield numbers.pop(future), _outcome(future)
     finally:
@@ -156,6 +169,7 @@ class _Worker:
 
 
 def _start_worker(runner: JobRunner, counts: Array[c_longlong], num_threads: int) -> None:
+    exit_with_parent()
     _Worker.runner, _Worker.counts = runner, counts
     torch.set_num_threads(num_threads)
     cv2.setNumThreads(num_threads)
@@ -163,23 +177,15 @@ def _start_worker(runner: JobRunner, counts: Array[c_longlong], num_threads: int
 
 def _run_job(number: int, job: Job) -> Outcome:
     """Render a job in a worker process."""
-    parent = multiprocessing.parent_process()
 
     def progress(done: int, total: int) -> None:
         _Worker.counts[2 * number + 1], _Worker.counts[2 * number] = total, done
-        if parent is not None and not parent.is_alive():
-            raise KeyboardInterrupt
 
-    # Let SIGTERM raise an exception, so that the unfinished file is removed.
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _Worker.runner.run(job, progress)
-    except KeyboardInterrupt:
-        os._exit(1)  # The pool would catch the exception and start the next job.
-    except Exception as error:
-        raise _picklable(error) from error
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with removing_unfinished_files():
+        try:
+            return _Worker.runner.run(job, progress)
+        except Exception as error:
+            raise _picklable(error) from error
 
 
 def _picklable(error: Exception) -> Exception:

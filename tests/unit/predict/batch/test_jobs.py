@@ -6,7 +6,8 @@ import pytest
 
 from talkinghead.errors import UsageError
 from talkinghead.paths import DEMO_SPEECH
-from talkinghead.predict.batch.jobs import Job, job_key, make_jobs, take_shard
+from talkinghead.predict.batch.finished_outputs import job_key
+from talkinghead.predict.batch.jobs import Job, make_jobs, take_shard
 
 ROW = {"face": "f", "audio": "a", "output": "o"}
 

@@ -1,0 +1,125 @@
+"""Detection of outputs that were already made from the same inputs and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import talkinghead
+from talkinghead.errors import MediaError, TalkingHeadError
+from talkinghead.media.container import open_input
+from talkinghead.models.checkpoint import resolve_checkpoint
+from talkinghead.predict.batch.jobs import Job
+from talkinghead.predict.batch.remote_files import (
+    Location,
+    is_remote,
+    open_remote,
+    remote_version,
+)
+
+KEY_TAG = "job"
+"""Name of the key in the metadata of an output."""
+
+# Keys of the setting `lip_prior` whose values are files.
+_LIP_PRIOR_FILES = ("map_path", "path")
+# Settings that affect only outputs made from text.
+_VOICE_SETTINGS = ("language", "tts", "voice")
+# The answers of object stores take much longer than the work of this process.
+_NUM_REQUESTS = 32
+_MP4_SUFFIXES = {".mp4", ".m4v", ".mov"}
+_MAX_HEADER_BYTES, _MAX_FILE_BYTES = 2**26, 2**50
+
+
+def find_finished(jobs: Sequence[Job], settings: Mapping[str, Any]) -> Generator[bool]:
+    """Yield for each job, in order, whether its output exists and is up to date."""
+
+    def check(job: Job) -> bool:
+        return is_done(job, job_key(job, settings))
+
+    if not any(map(is_remote, (place for job in jobs for place in job.locations))):
+        yield from map(check, jobs)
+        return
+    with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
+        yield from pool.map(check, jobs)
+
+
+def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
+    """Return a hash of everything that determines a job's output; None if it cannot be computed.
+
+    The hash covers the contents of the input files (of remote files, the version that the file
+    system states) and of the files of the settings `checkpoint`, `personalisation` and `lip_prior`,
+    the other settings, and the package version. None is returned if one of the files cannot be
+    read. `settings` are JSON values.
+    """
+    try:
+        files = [_digest(job.face), job.text if job.audio is None else _digest(job.audio)]
+        checkpoint = _digest(resolve_checkpoint(settings.get("checkpoint", "default")))
+        if (personalisation := settings.get("personalisation")) is not None:
+            files.append(_digest(Path(personalisation)))
+        lip_prior = settings.get("lip_prior") or {}
+        paths = (lip_prior.get(name) for name in _LIP_PRIOR_FILES)
+        files += [_digest(Path(path)) for path in paths if path is not None]
+    except (OSError, TalkingHeadError):
+        return None
+    unused = {"checkpoint", "personalisation"}
+    unused |= set() if job.audio is None else set(_VOICE_SETTINGS)
+    used = {key: None if key in unused else value for key, value in settings.items()}
+    parts = [talkinghead.__version__, *files, checkpoint, used]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def is_done(job: Job, key: str | None) -> bool:
+    """Return whether the output exists and contains this key (see `job_key`)."""
+    if key is None:
+        return False
+    output, tag = job.output, f"{KEY_TAG}={key}"
+    try:
+        if isinstance(output, str):
+            with open_remote(output) as file:
+                return tag.encode() in _movie_header(file)
+        if not output.is_file():
+            return False
+        if output.suffix.lower() in _MP4_SUFFIXES:
+            with output.open("rb") as file:
+                return tag.encode() in _movie_header(file)
+        with open_input(output) as container:
+            tags = {name.lower(): value for name, value in container.metadata.items()}
+            return tags.get(KEY_TAG) == key or tag in tags.get("comment", "").split("; ")
+    except (MediaError, OSError):
+        return False
+
+
+def _movie_header(file: BinaryIO) -> bytes:
+    """Return the content of the box `moov` of an MP4 file, empty if there is none.
+
+    FFmpeg would also search the streams for their parameters, which takes longer.
+    """
+    while len(header := file.read(8)) == 8:
+        size, kind, read = int.from_bytes(header[:4]), header[4:], 8
+        if size == 1:  # The size is in the next eight bytes.
+            size, read = int.from_bytes(file.read(8)), 16
+        if kind == b"moov":
+            return file.read(min(size - read, _MAX_HEADER_BYTES))
+        if not read <= size < _MAX_FILE_BYTES:
+            break
+        file.seek(size - read, 1)
+    return b""
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: Path, size: int, changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(location: Location) -> str:
+    """Return the hash of a file; hashes are cached for files that many jobs share."""
+    if isinstance(location, str):
+        return remote_version(location)
+    status = location.stat()
+    return _digest_of(location, status.st_size, status.st_mtime_ns)
