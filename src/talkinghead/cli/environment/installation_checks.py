@@ -111,8 +111,8 @@ def check_requirements(requirements: list[str]) -> Iterator[Check]:
             extras.setdefault(extra["name"] if extra else "", []).append(package["name"])
     missing = [package for package in extras.pop("") if _version(package) is None]
     if missing:
-        advice = f"pip install {' '.join(missing)}"
-        yield Check("packages", "required", "problem", "not installed", advice)
+        command = f"pip install {' '.join(missing)}"
+        yield Check("packages", "required", "problem", "not installed", command)
     for name, packages in sorted(extras.items()):
         if name in _HIDDEN_EXTRAS:
             continue

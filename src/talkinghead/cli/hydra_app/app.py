@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talkinghead.cli.hydra_app.hints import explain
 from talkinghead.cli.hydra_app.overrides import to_hydra
+from talkinghead.cli.hydra_app.ray_errors import explain_ray_failure
 from talkinghead.cli.hydra_app.value_checks import check_values
 from talkinghead.cli.shared.checkpoint_source import fetch_checkpoints
 from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
@@ -57,6 +58,12 @@ def run_app(command: str, arguments: Sequence[str]) -> object:
         cause = failure.__cause__
     except (HydraException, OmegaConfBaseException) as error:
         cause = error
+    except (TypeError, ValueError) as error:
+        # Hydra raises them for overrides such as `callbacks=null`, where a name is expected.
+        known = isinstance(error, TalkingHeadError)
+        cause = error if known else UsageError(f"{error}: talkinghead {command} --help")
+    except Exception as error:  # noqa: BLE001 - launchers raise errors of any type
+        cause = error
     finally:
         sys.argv = command_line
     if cause is not None:
@@ -68,19 +75,23 @@ def _make_task(
     command: str, command_line: list[str], results: list[object]
 ) -> Callable[[DictConfig], object]:
     def task(cfg: DictConfig) -> object:
+        is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
+            if is_multirun and not HydraConfig.get().job.chdir:
+                # Ray starts its tasks in another folder.
+                os.chdir(HydraConfig.get().runtime.cwd)
             check_values(cfg, command, HydraConfig.get().runtime.choices)
             # Import the command here, so that --cfg and wrong keys do not load torch.
             main = importlib.import_module(f"talkinghead.cli.{command}").main
             cfg = fetch_checkpoints(cfg)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if is_multirun:
                 return main(cfg)
             # Lightning starts the other processes of a distributed run with `sys.argv`.
             sys.argv = command_line
             results.append(main(cfg))
             return results[0]
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if is_multirun:
                 raise
             raise _JobFailedError from error
 
@@ -102,6 +113,8 @@ def _raise(error: BaseException, command: str, overrides: Sequence[str]) -> NoRe
             f"{missing} is not installed: pip install 'talkinghead[sweep]', or choose "
             "sweep=default or sweep=joblib"
         ) from error
+    if (ray_failure := explain_ray_failure(error, overrides)) is not None:
+        raise ray_failure from error
     if isinstance(error, HydraException | OmegaConfBaseException):
         raise UsageError(explain(error, command, overrides)) from error
     raise error
