@@ -39,6 +39,7 @@ from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.predict.speaker_adaptation import adapted_prior, calibrate_source
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
+from talkinghead.predict.pretrained_model import PretrainedModel
 from talkinghead.types import AVSpec, UInt8Array
 
 FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
@@ -49,7 +50,7 @@ _QUEUE_FRAMES = 8
 _STREAM_BATCH_SIZE = 8
 
 
-class LipSyncPredictor:
+class LipSyncPredictor(PretrainedModel):
     """A predictor that animates faces with speech, loaded once for any number of predictions.
 
     Safe for concurrent callers: predictions may run in any number of threads, if those of a custom
@@ -74,6 +75,7 @@ class LipSyncPredictor:
         UsageError: The device or the precision is unknown or not available, an option is out of
             range, or the lip prior has other rates than the model.
 
+        checkpoint: the file that `from_checkpoint` loaded, None for a given model.
     Example:
         >>> predictor = LipSyncPredictor.from_checkpoint("default")
         >>> predictor.render("photo.jpg", "speech.wav", "talking.mp4")
@@ -102,6 +104,7 @@ class LipSyncPredictor:
             self._adapt(SpeakerAdaptation.load(options.personalisation))
         if self.lip_prior is not None:
             LipPriorStream(self.lip_prior, spec)  # Checks the rates of the lip prior.
+        self.checkpoint: Path | None = None
 
     @classmethod
     def from_checkpoint(
@@ -127,7 +130,9 @@ class LipSyncPredictor:
         # Resolve the lip prior first, because Whisper is loaded in the background.
         options = replace(options, lip_prior=resolve_lip_prior(options.lip_prior))
         model, spec = load_backend(path, options.backend)
-        return cls(model, spec, options)
+        predictor = cls(model, spec, options)
+        predictor.checkpoint = Path(path)
+        return predictor
 
     def avatar(self, face: str | Path | UInt8Array, options: SourceOptions | None = None) -> Avatar:
         """Detect and encode a face once, for `predict`, `render` and `RealtimeLipSync`.

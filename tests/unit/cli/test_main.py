@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -10,13 +11,15 @@ import types
 from unittest.mock import Mock
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import talkinghead
 from talkinghead.cli.hydra_app import app, command_help, hints
-from talkinghead.cli.main import COMMANDS, main
+from talkinghead.cli.main import COMMANDS, PLAIN_COMMANDS, main
 from talkinghead.errors import MediaError, UsageError
+from talkinghead.runtime.device import resolve_device
 
 
 @pytest.fixture
@@ -36,11 +39,12 @@ def toy(tmp_path, monkeypatch) -> types.ModuleType:
     module.seen = []
     module.run = lambda: None
 
-    def main(cfg: DictConfig) -> None:
+    def main(cfg: DictConfig) -> int:
         module.seen.append(OmegaConf.to_container(cfg))
         module.run()
         if cfg.number < 0:
             raise MediaError(f"number {cfg.number} is negative")
+        return cfg.number
 
     module.main = main
     monkeypatch.setitem(sys.modules, "talkinghead.cli.prepare", module)
@@ -64,11 +68,19 @@ def test_help_lists_the_commands(capsys):
     assert all(shown.count(f"\n  {command}  ") == 2 for command in COMMANDS)
 
 
-def test_python_dash_m_shows_the_version():
+def test_python_dash_m_runs_the_command():
     shown = subprocess.run(
-        [sys.executable, "-m", "talkinghead", "--version"], check=True, capture_output=True
+        [sys.executable, "-m", "talkinghead", "--help"], check=True, capture_output=True
     )
-    assert shown.stdout.decode() == f"talkinghead {talkinghead.__version__}\n"
+    assert shown.stdout.decode().startswith(f"talkinghead {talkinghead.__version__}: ")
+
+
+def test_version_is_shown_with_device_and_weights(capsys):
+    assert main(["--version"]) == 0
+    first, device, weights = capsys.readouterr().out.splitlines()
+    assert first == f"talkinghead {talkinghead.__version__}"
+    assert device == f"device: {resolve_device('auto')} (torch {torch.__version__})"
+    assert re.fullmatch(r"weights: compact.safetensors, SHA-256 [0-9a-f]{12}, CC-BY-4.0", weights)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +140,36 @@ def test_command_error_is_one_line_with_its_status(toy, capsys, error, status, e
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (None, 0, None),
+        (UsageError("number is odd"), 2, "UsageError"),
+        (KeyboardInterrupt(), 130, "KeyboardInterrupt"),
+    ],
+)
+def test_json_output_is_one_object_on_stdout(toy, capsys, error, status, kind):
+    def run():
+        sys.stdout.write("a line of text\n")
+        if error is not None:
+            raise error
+
+    toy.run = run
+    assert main(["prepare", "output_format=json", "number=4"]) == status
+    shown = capsys.readouterr()
+    outcome = json.loads(shown.out)
+    assert (outcome["command"], outcome["exit_status"]) == ("prepare", status)
+    assert (outcome["error"] and outcome["error"]["type"]) == kind
+    assert outcome["result"] == (None if error else 4)
+    assert "a line of text" in shown.err
+    assert [cfg["number"] for cfg in toy.seen] == [4]
+
+
+def test_unknown_output_format_is_refused(capsys):
+    assert main(["prepare", "output_format=xml"]) == 2
+    assert "output_format=xml: choose text or json" in _error(capsys)
+
+
 def test_error_in_instantiation_keeps_its_message(toy, capsys):
     broken = {"_target_": "talkinghead.types.AVSpec", "hop_length": 0}
     toy.run = lambda: instantiate(broken)
@@ -161,7 +203,7 @@ def test_help_describes_the_choices_of_an_experiment():
     assert "  name: smoke_expert\n" in shown
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"setup"}))
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - set(PLAIN_COMMANDS)))
 def test_command_help_has_a_comment_above_every_key(command):
     _, _, keys = command_help.format_help(command).partition("\nkeys")
     lines = keys.splitlines()
