@@ -121,7 +121,7 @@ def require_resumable(path: str | Path, kind: str, arguments: Mapping[str, Any])
         )
     if not isinstance(content.get(kind), Mapping):
         kinds = (GENERATOR, EXPERT, LIP_REGRESSOR)
-        found = next((one for one in kinds if one in content), "unknown network")
+        found = next((k for k in kinds if isinstance(content.get(k), Mapping)), "unknown network")
         raise CheckpointError(
             f"ckpt_path {path} holds no {kind}, but a {found}: give a checkpoint of a {kind}, or "
             "choose the experiment= or model= with which it was trained"
