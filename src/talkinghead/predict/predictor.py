@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from talkinghead.errors import UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
-from talkinghead.media.writer import VideoWriter
+from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
 from talkinghead.predict.audio.emotion_track import EmotionTrack
@@ -30,16 +30,21 @@ from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import LaplacianRenderer
 from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
 from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
-from talkinghead.predict.output.mux import Progress, refuse_overwriting, write_video
+from talkinghead.predict.output.mux import (
+    Progress,
+    check_output,
+    source_video,
+    write_prediction,
+)
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.prediction import Prediction, RenderReport
+from talkinghead.predict.pretrained_model import PretrainedModel
 from talkinghead.predict.source.face_source import FaceSource, open_face
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.predict.speaker_adaptation import adapted_prior, calibrate_source
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
-from talkinghead.predict.pretrained_model import PretrainedModel
 from talkinghead.types import AVSpec, UInt8Array
 
 FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
@@ -70,12 +75,12 @@ class LipSyncPredictor(PretrainedModel):
         style: style of the lip motion.
         device: the device.
         renderer: compositing of the mouth into the image.
+        checkpoint: the file that `from_checkpoint` loaded, None for a given model.
 
     Raises:
         UsageError: The device or the precision is unknown or not available, an option is out of
             range, or the lip prior has other rates than the model.
 
-        checkpoint: the file that `from_checkpoint` loaded, None for a given model.
     Example:
         >>> predictor = LipSyncPredictor.from_checkpoint("default")
         >>> predictor.render("photo.jpg", "speech.wav", "talking.mp4")
@@ -99,12 +104,12 @@ class LipSyncPredictor(PretrainedModel):
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
         self.style = options.style
+        self.checkpoint: Path | None = None
         self._origin: LipSyncPredictor | None = None
         if options.personalisation is not None:
             self._adapt(SpeakerAdaptation.load(options.personalisation))
         if self.lip_prior is not None:
             LipPriorStream(self.lip_prior, spec)  # Checks the rates of the lip prior.
-        self.checkpoint: Path | None = None
 
     @classmethod
     def from_checkpoint(
@@ -198,12 +203,13 @@ class LipSyncPredictor(PretrainedModel):
         tags: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> RenderReport:
-        """Write the prediction and its audio to an MP4 file, which appears only when complete.
+        """Write the prediction and its audio to a file, which appears only when complete.
 
         Args:
             face: as for `predict`.
             audio: as for `predict`.
-            output: The MP4 file to write; its folder is created.
+            output: The file to write; its folder is created. The suffix selects the format: .mp4,
+                .mov, .mkv, .webm, .gif, or images such as frames/%05d.png.
             options: see `SourceOptions`; an avatar has its own.
             encode: quality and speed of the video encoder.
             provenance: marks of AI generation; by default a comment in the metadata.
@@ -213,29 +219,22 @@ class LipSyncPredictor(PretrainedModel):
         Raises:
             MediaError: A file cannot be read or written.
             FaceNotFoundError: No face was found.
-            UsageError: The output would overwrite an input.
+            UsageError: The output would overwrite an input, or its format cannot be written.
         """
-        output = Path(output)
-        refuse_overwriting(output, face.source.name if isinstance(face, Avatar) else face, audio)
-        provenance, encode = provenance or Provenance(), encode or EncodeOptions()
-        speech = Speech(audio)
+        output, provenance = Path(output), provenance or Provenance()
+        source = face.source.name if isinstance(face, Avatar) else face
+        check_output(output, provenance, source, audio)
         with self.predict(face, audio, options) as prediction:
-            writer = VideoWriter(
+            return write_prediction(
+                prediction,
+                audio,
                 output,
-                prediction.width,
-                prediction.height,
-                prediction.fps,
-                speech.sample_rate,
-                crf=encode.crf,
-                preset=encode.preset,
-                metadata={**provenance.tags, **(tags or {})},
-                colour=prediction.colour,
-                seal=provenance.seal,
+                encode=encode or EncodeOptions(),
+                provenance=provenance,
+                tags=tags or {},
+                progress=progress,
+                video=source_video(face),
             )
-            with writer:
-                duration_s = write_video(prediction, speech, writer, progress, provenance.label)
-        unchanged = prediction.num_frames_without_face
-        return RenderReport(output, prediction.num_frames, unchanged, duration_s, prediction.fps)
 
     @property
     def origin(self) -> LipSyncPredictor:
@@ -302,7 +301,7 @@ class LipSyncPredictor(PretrainedModel):
 
     def _run(
         self, source: FaceSource, frames: Generator[SourceFrame], speech: Speech
-    ) -> Generator[tuple[UInt8Array, Fraction, bool]]:
+    ) -> Generator[tuple[PatchedImage, Fraction, bool]]:
         """Run all stages; closing this generator closes the stages."""
         decoded = frames if source.is_immediate else in_thread(frames, _QUEUE_FRAMES, "decode")
         is_known = source.is_immediate and speech.estimated_duration_s is not None
@@ -346,10 +345,10 @@ class LipSyncPredictor(PretrainedModel):
 
     def _composite(
         self, frames: Generator[GeneratedFrame]
-    ) -> Generator[tuple[UInt8Array, Fraction, bool]]:
+    ) -> Generator[tuple[PatchedImage, Fraction, bool]]:
         compositor = self.compositor()
         with closing(frames):
             for frame in frames:
-                image, has_face = compositor.composite(frame)
+                image, has_face = compositor.composite_patches(frame)
                 if frame.source.is_last:
                     yield image, frame.source.time_s, has_face

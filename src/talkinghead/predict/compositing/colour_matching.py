@@ -8,23 +8,18 @@ Shape suffixes: H and W are the image's, h and w the region's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from talkinghead.predict.compositing.mouth_region import MouthRegion, PaintedMouth
+from talkinghead.predict.compositing.mouth_region import MouthRegion, PaintedMouth, to_channels
 from talkinghead.predict.compositing.stabiliser import OneEuroFilter
 from talkinghead.types import FloatArray, UInt8Array
 
-# Geometry of the skin ring around the mouth; positions are in box units.
-_RING_CENTRE: FloatArray = np.array([0.5, 0.32], dtype=np.float32)
-_RING_RADII: FloatArray = np.array([0.36, 0.30], dtype=np.float32)
-_RING_INNER = 0.75
-_RING_BOTTOM = 0.55
 _MIN_PIXELS = 16
-_STATISTICS_SIDE = 96
 # Limits of green minus red, in levels: the limit for teeth in white light, and the amounts by which
 # teeth and skin-coloured pixels may exceed the value of the skin.
 _WHITE_TEETH, _GREENER_TEETH, _GREENER_SKIN = -8.0, 20.0, 8.0
@@ -50,22 +45,6 @@ _CLEAN_TEXTURE = 0.9
 _NOISE_KERNEL: FloatArray = (np.outer([1, -2, 1], [1, -2, 1]) / 6).astype(np.float32)
 
 
-def skin_ring(region: MouthRegion) -> tuple[int, npt.NDArray[np.bool_]]:
-    """Return a mask of the skin around the mouth, for colour and noise statistics.
-
-    The lower part of the ring is excluded: the chin moves there and uncovers the background.
-    Returns the subsampling step, and a mask bool [n, m] of the subsampled region.
-    """
-    step = max(1, round(region.side_px / _STATISTICS_SIDE))
-    box_xy = region.box_xy[::step, ::step]
-    ellipse_xy = (box_xy - _RING_CENTRE) / _RING_RADII
-    distance = np.hypot(ellipse_xy[..., 0], ellipse_xy[..., 1])
-    ring = (distance > _RING_INNER) & (distance < 1.0) & (box_xy[..., 1] < _RING_BOTTOM)
-    if region.visibility is not None:
-        ring &= region.visibility[::step, ::step] > 0.99
-    return step, ring
-
-
 def remove_green_cast(mouth: PaintedMouth, image: UInt8Array, region: MouthRegion) -> PaintedMouth:
     """Limit the green of the model's RGB to the range of teeth and skin in the image's light.
 
@@ -73,22 +52,31 @@ def remove_green_cast(mouth: PaintedMouth, image: UInt8Array, region: MouthRegio
     around the lips. The skin ring gives the colour of the light. Teeth are distinguished from skin
     by their smaller yellow fraction.
     """
-    step, ring = skin_ring(region)
+    step, ring = region.skin_ring
     skin = region.crop(image)[::step, ::step][ring].astype(np.float32)
     if len(skin) < _MIN_PIXELS:
         return mouth
     skin_level, skin_green, skin_yellow = (float(v.mean()) for v in _level_green_yellow(skin))
-    level, green, yellow = _level_green_yellow(mouth.image)
+    x, y, width, height = cv2.boundingRect((mouth.rgb_weight > 0).view(np.uint8))
+    part = slice(y, y + height), slice(x, x + width)
     teeth_limit = max(_WHITE_TEETH, skin_green * skin_level + _GREENER_TEETH)
-    skin_likeness = np.clip(2 * yellow / max(skin_yellow, _MIN_YELLOW) - 1, 0, 1)
-    limit = np.minimum(teeth_limit, skin_green * level + _GREENER_SKIN)
-    limit = teeth_limit + skin_likeness * (limit - teeth_limit)
-    excess = np.maximum((green * level - limit) * np.minimum(2 * mouth.rgb_weight, 1), 0)
-    if not excess.any():
+
+    def excess_of(image: FloatArray, rgb_weight: FloatArray) -> FloatArray:
+        level, green, yellow = _level_green_yellow(image)
+        skin_likeness = np.clip(2 * yellow / max(skin_yellow, _MIN_YELLOW) - 1, 0, 1)
+        limit = np.minimum(teeth_limit, skin_green * level + _GREENER_SKIN)
+        limit = teeth_limit + skin_likeness * (limit - teeth_limit)
+        excess = (green * level - limit) * np.minimum(2 * rgb_weight, 1)
+        return np.asarray(np.maximum(excess, 0), dtype=np.float32)
+
+    image, weight = mouth.image[part], mouth.rgb_weight[part]
+    # Most mouths have no green cast, which a part of the pixels of a large region shows.
+    if not excess_of(image[::step, ::step], weight[::step, ::step]).any():
         return mouth
+    excess = excess_of(image, weight)
     corrected = mouth.image.copy()
-    corrected[..., 0] += excess / 2
-    corrected[..., 1] -= excess / 2
+    corrected[(*part, 0)] += excess / 2
+    corrected[(*part, 1)] -= excess / 2
     return replace(mouth, image=corrected)
 
 
@@ -119,7 +107,7 @@ class ColourMatcher:
         self, mouth: FloatArray, image: UInt8Array, region: MouthRegion, time_s: float
     ) -> FloatArray:
         """Return the corrected mouth, float32 [h, w, 3] in [0, 255]."""
-        step, ring = skin_ring(region)
+        step, ring = region.skin_ring
         original = region.crop(image)[::step, ::step].astype(np.float32)
         if ring.sum() < _MIN_PIXELS:
             return mouth
@@ -133,10 +121,30 @@ class ColourMatcher:
         if not (log_gain.any() or shift.any()):
             return mouth
         gain = np.exp(log_gain)
-        lab = _to_lab(mouth)
-        lab *= gain
-        lab += current[0] * (1 - gain) + shift
-        return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB).clip(0, 1) * np.float32(255)
+        offset = current[0] * (1 - gain) + shift
+        affine = np.hstack([np.diag(gain), offset[:, None]])
+        # The change is smooth. In a large region, computing it for every pixel takes longer than
+        # the remaining blending.
+        return apply_coarsely(mouth, lambda rgb: _transform_lab(rgb, affine), max(1, step // 2))
+
+
+def apply_coarsely(
+    image: FloatArray, function: Callable[[FloatArray], FloatArray], factor: int
+) -> FloatArray:
+    """Return an image changed by a function that is evaluated at 1 / `factor` of the size."""
+    if factor == 1:
+        return function(image)
+    height, width = image.shape[:2]
+    size = -(-width // factor), -(-height // factor)
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+    change = cv2.resize(function(small) - small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image + change
+
+
+def _transform_lab(rgb: FloatArray, affine: npt.NDArray[np.floating]) -> FloatArray:
+    """Return RGB in [0, 255] after an affine transform [3, 4] of its Lab values."""
+    lab = cv2.transform(_to_lab(rgb), affine)
+    return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB).clip(0, 1) * np.float32(255)
 
 
 def _shrink(value: FloatArray, threshold: float) -> FloatArray:
@@ -187,7 +195,7 @@ class DetailMatcher:
         self._level.reset()
         self._random = np.random.default_rng(self._seed)
         self._tile = self._bank
-        self._previous_image: UInt8Array | None = None
+        self._previous: tuple[UInt8Array, tuple[int, int]] | None = None
 
     def match(
         self, mouth: PaintedMouth, image: UInt8Array, region: MouthRegion, time_s: float
@@ -210,16 +218,17 @@ class DetailMatcher:
             _, target = _detail_and_sharpness(original, weight, sigma, noise)
             log_gain = np.log(np.array([target / current], np.float32))
             gain = np.exp(self._gain(log_gain.clip(0, np.log(_MAX_SHARPENING)), time_s))
-            output[part] += (weight * (detail * (gain - 1)))[..., None]
+            output[part] += to_channels(weight * (detail * (gain - 1)))
         if self._grain:
             self._update_grain(correlation)
             if is_clean:
                 part, weight = (slice(None), slice(None)), mouth.rgb_weight
-            rows = np.arange(region.rows.start, region.rows.stop)[part[0]] % _TILE
-            columns = np.arange(region.columns.start, region.columns.stop)[part[1]] % _TILE
+            x, y = region.origin_xy
+            rows = np.arange(y + region.rows.start, y + region.rows.stop)[part[0]] % _TILE
+            columns = np.arange(x + region.columns.start, x + region.columns.stop)[part[1]] % _TILE
             # The warped texture, with blend weight 1 - weight, already has noise; variances add up.
             missing = noise**2 - (texture_noise * (1 - weight)) ** 2
-            output[part] += (np.sqrt(missing) * self._tile[np.ix_(rows, columns)])[..., None]
+            output[part] += to_channels(np.sqrt(missing) * self._tile[np.ix_(rows, columns)])
         return output
 
     def _noise(
@@ -231,19 +240,19 @@ class DetailMatcher:
             The standard deviations of the image's and the mouth's noise, in grey levels; and the
             correlation of the image's noise with that of the previous frame.
         """
-        previous_image, self._previous_image = self._previous_image, image
-        step, ring = skin_ring(region)
+        previous, self._previous = self._previous, (image, region.origin_xy)
+        step, ring = region.skin_ring
         if ring.sum() < _MIN_PIXELS:
             return 0.0, 0.0, 1.0
         current, generated = (
             _residual(pixels)[::step, ::step][ring] for pixels in (region.crop(image), mouth)
         )
         noise, texture_noise = _deviation(current, _ROUNDING_NOISE), _deviation(generated, 0)
-        if noise == 0 or previous_image is None or previous_image is image:
+        if noise == 0 or previous is None or previous[0] is image:
             return noise, texture_noise, 1.0
-        previous = _residual(region.crop(previous_image))[::step, ::step][ring]
-        power = float(np.sqrt((current @ current) * (previous @ previous)))
-        return noise, texture_noise, float(current @ previous) / max(power, 1e-6)
+        before = _residual(_crop_previous(*previous, region))[::step, ::step][ring]
+        power = float(np.sqrt((current @ current) * (before @ before)))
+        return noise, texture_noise, float(current @ before) / max(power, 1e-6)
 
     def _update_grain(self, correlation: float) -> None:
         """Generate the next frame's grain, with the given correlation to the current grain."""
@@ -252,6 +261,23 @@ class DetailMatcher:
         kept = np.float32(max(correlation, 0))
         new = np.roll(self._bank, self._random.integers(_TILE, size=2), (0, 1))
         self._tile = kept * self._tile + np.sqrt(1 - kept * kept) * new
+
+
+def _crop_previous(
+    image: UInt8Array, origin_xy: tuple[int, int], region: MouthRegion
+) -> UInt8Array:
+    """Return the region in the part of the previous frame that begins at `origin_xy`.
+
+    The edge of that part is repeated where the region extends beyond it.
+    """
+    shifts = region.origin_xy[0] - origin_xy[0], region.origin_xy[1] - origin_xy[1]
+    columns, rows = (
+        np.arange(part.start + shift, part.stop + shift).clip(0, length - 1)
+        for part, shift, length in zip(
+            (region.columns, region.rows), shifts, image.shape[1::-1], strict=True
+        )
+    )
+    return np.ascontiguousarray(image[np.ix_(rows, columns)])
 
 
 def _grey(rgb: FloatArray) -> FloatArray:
@@ -263,9 +289,21 @@ def _detail_and_sharpness(
 ) -> tuple[FloatArray, float]:
     """Return the fine detail [n, m] of grey levels [n, m], and the ratio to coarser structure."""
     smooth = cv2.GaussianBlur(grey, (0, 0), sigma)
-    detail, structure = grey - smooth, smooth - cv2.GaussianBlur(smooth, (0, 0), 2 * sigma)
+    detail, structure = grey - smooth, smooth - _blur_coarsely(smooth, 2 * sigma)
     fine, coarse = (float((weight * b * b).sum() / weight.sum()) for b in (detail, structure))
     return detail, float(np.sqrt((max(fine - noise * noise, 0) + 1e-3) / (coarse + _MIN_ENERGY)))
+
+
+def _blur_coarsely(grey: FloatArray, sigma: float) -> FloatArray:
+    """Return the Gaussian blur of smooth grey levels; a wide one is computed at a smaller size."""
+    factor = max(1, int(sigma / 2.5))
+    if factor == 1:
+        return np.asarray(cv2.GaussianBlur(grey, (0, 0), sigma), dtype=np.float32)
+    height, width = grey.shape
+    size = -(-width // factor), -(-height // factor)
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(small, (0, 0), sigma / factor)
+    return np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _deviation(residual: FloatArray, rounding: float) -> float:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from talkinghead.features.faces.head_pose import head_turn
+from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.predict.compositing.lighting import LightMatcher
 from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
@@ -58,7 +59,7 @@ class Compositor:
         self._renderer, self._spec, self._stabilise = renderer, spec, stabilise
         self._occlusion_guard = occlusion_guard
         self._painters: dict[_PainterKey, _MouthPainter] = {}
-        self._unfinished: tuple[UInt8Array, bool] | None = None
+        self._unfinished: tuple[PatchedImage, bool] | None = None
         self._used: set[_PainterKey] = set()
         self._head_state = np.zeros(1, np.float32)
 
@@ -69,16 +70,22 @@ class Compositor:
             The image uint8 [H, W, 3] with the mouths so far, complete if `frame.source.is_last`;
             and whether it contains a generated mouth.
         """
+        image, has_mouth = self.composite_patches(frame)
+        return image.to_array(), has_mouth
+
+    def composite_patches(self, frame: GeneratedFrame) -> tuple[PatchedImage, bool]:
+        """Do as `composite`, but return the frame's image with the mouths as patches."""
         source = frame.source
-        image, has_mouth = self._unfinished or (source.image, False)
+        image, has_mouth = self._unfinished or (PatchedImage(source.image), False)
         painted = self._painter(source).paint(image, frame)
         if painted is not None and frame.previous_reference and source.previous_reference:
             previous_source = frame.previous_reference.source
             previous = self._painter(previous_source).paint(image, frame.previous_reference)
             if previous is not None:
                 weight = source.previous_reference.weight
-                painted = np.asarray(cv2.addWeighted(previous, weight, painted, 1 - weight, 0))
-        result = (image, has_mouth) if painted is None else (painted, True)
+                pixels = cv2.addWeighted(previous.pixels, weight, painted.pixels, 1 - weight, 0)
+                painted = painted._replace(pixels=np.asarray(pixels, dtype=np.uint8))
+        result = (image, has_mouth) if painted is None else (image.with_patch(painted), True)
         self._unfinished = None if source.is_last else result
         if source.is_last and source.animation is not None:
             result = self._animate(source.animation, result[0], frame), result[1]
@@ -89,15 +96,18 @@ class Compositor:
         return result
 
     def _animate(
-        self, animation: Animation, image: UInt8Array, frame: GeneratedFrame
-    ) -> UInt8Array:
+        self, animation: Animation, image: PatchedImage, frame: GeneratedFrame
+    ) -> PatchedImage:
         """Return the photo with moved heads and faces; motion by speech is smoothed over time."""
         target = animation.target(frame.cue)
         self._head_state = self._head_state + _MOTION_RATE * (target - self._head_state)
         if max(np.abs(self._head_state).max(), np.abs(target).max()) < _MIN_MOTION:
             self._head_state[:] = 0
-        time_s = float(frame.source.time_s)
-        return animation.render(image, time_s, self._head_state, frame.cue.gesture)
+        if animation.is_still(self._head_state):
+            return image
+        time_s, gesture = float(frame.source.time_s), frame.cue.gesture
+        moved = animation.render(image.to_array(), time_s, self._head_state, gesture)
+        return PatchedImage(moved)
 
     def _painter(self, source: SourceFrame) -> _MouthPainter:
         key = source.slot, source.reference
@@ -122,6 +132,7 @@ class _MouthPainter:
         self._texture: Texture | None = None
         self._transform: FloatArray | None = None
         self._region: MouthRegion | None = None
+        self._still: tuple[UInt8Array, slice, slice, UInt8Array] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -133,14 +144,14 @@ class _MouthPainter:
         if self._guard:
             self._guard.reset()
 
-    def paint(self, image: UInt8Array, frame: GeneratedFrame) -> UInt8Array | None:
-        """Return a copy of the image with the mouth, or None if the frame has no mouth."""
+    def paint(self, image: PatchedImage, frame: GeneratedFrame) -> Patch | None:
+        """Return the region of the image with the mouth, or None if the frame has no mouth."""
         source, fields = frame.source, frame.fields
         if source.transform is None:
             self._transform = self._region = None
         elif source.transform is not self._transform:
             self._transform = source.transform
-            height, width = image.shape[:2]
+            height, width = image.base.shape[:2]
             self._region = find_mouth_region(self._transform, height, width, self._spec)
         region = self._region
         if fields is None or region is None or source.reference is None:
@@ -157,18 +168,33 @@ class _MouthPainter:
         light = self._light(source.image, region.box_to_image, self._texture)
         if self._guard:
             visibility = self._guard(source.image, region, self._texture, time_s, light)
-            region = replace(region, visibility=visibility)
+            if visibility is not None:
+                region = replace(region, visibility=visibility)
         region = _mask_background(region, source)
         blur = self._blur(source.image, region.box_to_image, self._texture, time_s)
         mouth = paint_mouth(fields, self._texture, region, blur)
         if light is not None:
             mouth = replace(mouth, image=light.apply(mouth.image, region.box_xy))
-        painted = self._renderer.render(image, mouth, region, time_s)
+        original = self._crop(image, region)
+        painted = self._renderer.render(original, mouth, region.alone, time_s)
         if source.strength < 1:
-            original = region.crop(image).astype(np.float32)
-            mixed = original + np.float32(source.strength) * (region.crop(painted) - original)
-            region.crop(painted)[:] = np.rint(mixed).astype(np.uint8)
-        return painted
+            difference = painted.astype(np.float32) - original
+            mixed = np.rint(original + np.float32(source.strength) * difference)
+            painted = mixed.astype(np.uint8)
+        return Patch(region.rows.start, region.columns.start, painted)
+
+    def _crop(self, image: PatchedImage, region: MouthRegion) -> UInt8Array:
+        """Return the region of an image, the same array as before if nothing has changed.
+
+        Renderers recognise a still image by the identity of the array.
+        """
+        crop = image.crop(region.rows, region.columns)
+        if self._still is not None and np.may_share_memory(crop, image.base):
+            base, rows, columns, still = self._still
+            if image.base is base and (rows, columns) == (region.rows, region.columns):
+                return still
+        self._still = image.base, region.rows, region.columns, crop
+        return crop
 
 
 def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:

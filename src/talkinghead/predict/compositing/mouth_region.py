@@ -13,6 +13,7 @@ Shape suffixes: H and W are the image's, h and w the region's.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -26,10 +27,19 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # The ellipse excludes the nose, which speech does not move, and the background beside the face.
 ELLIPSE_CENTRE: FloatArray = np.array([0.5, 0.53], dtype=np.float32)
 ELLIPSE_RADII: FloatArray = np.array([0.40, 0.45], dtype=np.float32)
+# Geometry of the skin ring around the mouth; positions are in box units.
+_RING_CENTRE: FloatArray = np.array([0.5, 0.32], dtype=np.float32)
+_RING_RADII: FloatArray = np.array([0.36, 0.30], dtype=np.float32)
+_RING_INNER = 0.75
+_RING_BOTTOM = 0.55
+# Side of the mouth box, in pixels, to which statistics of the ring are subsampled.
+_STATISTICS_SIDE = 96
 # Size of the region relative to the ellipse, so that pixels around the ellipse are included.
 _MARGIN = 1.06
 # Smaller blurs are not visible.
 _MIN_BLUR_PX = 0.4
+# Enlargement of a field from which on it is interpolated in two steps.
+_LARGE_ZOOM = 3.0
 # Blur of the edge of the face outline, as a fraction of the box side.
 _OUTLINE_BLUR = 0.03
 
@@ -57,17 +67,34 @@ class MouthRegion:
     visibility: FloatArray | None = None
     origin_xy: tuple[int, int] = (0, 0)
 
-    @property
+    @cached_property
     def side_px(self) -> float:
         """Side length of the mouth box in image pixels."""
         return float(np.hypot(self.box_to_image[0, 0], self.box_to_image[1, 0]))
+
+    @cached_property
+    def skin_ring(self) -> tuple[int, npt.NDArray[np.bool_]]:
+        """The mask of the skin around the mouth, for colour and noise statistics.
+
+        The lower part of the ring is excluded: the chin moves there and uncovers the background.
+        The value is the subsampling step, and a mask bool [n, m] of the subsampled region.
+        """
+        step = max(1, round(self.side_px / _STATISTICS_SIDE))
+        box_xy = self.box_xy[::step, ::step]
+        ellipse_xy = (box_xy - _RING_CENTRE) / _RING_RADII
+        distance = np.hypot(ellipse_xy[..., 0], ellipse_xy[..., 1])
+        ring = (distance > _RING_INNER) & (distance < 1.0) & (box_xy[..., 1] < _RING_BOTTOM)
+        if self.visibility is not None:
+            ring &= self.visibility[::step, ::step] > 0.99
+        return step, ring
 
     def crop(self, image: UInt8Array) -> UInt8Array:
         """Return a view of the region in an image, uint8 [h, w, 3]."""
         return image[self.rows, self.columns]
 
+    @cached_property
     def alone(self) -> MouthRegion:
-        """Return this region relative to an image that contains only the region."""
+        """This region relative to an image that contains only the region."""
         x, y = self.columns.start, self.rows.start
         return replace(
             self,
@@ -84,17 +111,37 @@ class MouthRegion:
         cv2.fillConvexPoly(mask, np.rint(polygon - corner).astype(np.int32), 2.0)
         return cv2.GaussianBlur(mask, (0, 0), max(0.5, _OUTLINE_BLUR * self.side_px)).clip(0, 1)
 
-    def resample(self, field: FloatArray, interpolation: int = cv2.INTER_CUBIC) -> FloatArray:
-        """Resample a field over the box, [n, m] or [n, m, C], at the pixels of the region."""
+    def resample(
+        self,
+        field: FloatArray,
+        interpolation: int = cv2.INTER_CUBIC,
+        part: tuple[slice, slice] | None = None,
+    ) -> FloatArray:
+        """Resample a field over the box, [n, m] or [n, m, C], at the pixels of the region.
+
+        `part` selects rows and columns of the region.
+        """
         if self.side_px < 0.75 * field.shape[1]:
             size = max(8, round(self.side_px))
             field = np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_AREA))
         size_xy = np.array([[field.shape[1]], [field.shape[0]]])
         to_field = invert(self.box_to_image).astype(np.float64) * size_xy
-        to_field[:, 2] += to_field[:, :2] @ [self.columns.start, self.rows.start] - 0.5
         height, width = self.radius.shape
+        rows, columns = part or (slice(0, height), slice(0, width))
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        corner = [self.columns.start + columns.start, self.rows.start + rows.start]
+        to_field[:, 2] += to_field[:, :2] @ corner - 0.5
         flags, border = interpolation | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
-        return cv2.warpAffine(field, to_field, (width, height), flags=flags, borderMode=border)  # type: ignore[return-value]
+        # Cubic interpolation is slow. A field that is enlarged by more is first enlarged by half.
+        factor = 2 if self.side_px > _LARGE_ZOOM * field.shape[1] else 1
+        size = -(-width // factor), -(-height // factor)
+        scale = np.array([width / size[0], height / size[1]])
+        to_field[:, 2] += to_field[:, :2] @ ((scale - 1) / 2)
+        to_field[:, :2] *= scale
+        warped = cv2.warpAffine(field, to_field, size, flags=flags, borderMode=border)
+        if factor > 1:
+            warped = cv2.resize(warped, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(warped, dtype=field.dtype)
 
 
 @dataclass(frozen=True)
@@ -134,6 +181,14 @@ class Texture:
 
     image: UInt8Array
     box_to_image: FloatArray
+
+
+def to_channels(field: FloatArray) -> FloatArray:
+    """Return a field [h, w] as three equal channels [h, w, 3].
+
+    NumPy multiplies and adds fields [h, w, 1] with images several times more slowly.
+    """
+    return np.asarray(cv2.merge((field, field, field)), dtype=np.float32)
 
 
 def sample_pixels(
@@ -195,8 +250,9 @@ def paint_mouth(
         return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
     x, y, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
     part = slice(y, y + height), slice(x, x + width)
-    rgb = region.resample(fields.rgb)[part] * np.float32(255)
-    image[part] += weight[part][..., None] * (rgb - image[part])
+    if width and height:
+        rgb = region.resample(fields.rgb, part=part) * np.float32(255)
+        image[part] += to_channels(weight[part]) * (rgb - image[part])
     return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
 
 

@@ -28,6 +28,7 @@ from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
     PaintedMouth,
     sample_pixels,
+    to_channels,
 )
 from talkinghead.predict.compositing.stabiliser import OneEuroFilter
 from talkinghead.types import FloatArray, UInt8Array
@@ -77,6 +78,7 @@ class _MatchingRenderer(ABC):
 
     def __post_init__(self) -> None:
         check_fields(self, "renderer.")
+        self._radius: FloatArray | None = None
         self._colour = ColourMatcher()
         self._detail = DetailMatcher(self.sharpen, self.grain, self.seed)
 
@@ -95,10 +97,17 @@ class _MatchingRenderer(ABC):
         original = region.crop(image)
         change = self._blend(matched - original, region, time_s)
         if region.visibility is not None:
-            change *= region.visibility[..., None]
+            change *= to_channels(region.visibility)
         output = image.copy()
         region.crop(output)[:] = np.rint(original + change).clip(0, 255)
         return output
+
+    def _edge(self, region: MouthRegion) -> FloatArray:
+        """Return the weights of `_edge_weights` for three channels; a photo's are computed once."""
+        if region.radius is not self._radius:
+            self._radius = region.radius
+            self._weights = to_channels(_edge_weights(region.radius, self.feather)[..., 0])
+        return self._weights
 
     @abstractmethod
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
@@ -123,7 +132,7 @@ class FeatherRenderer(_MatchingRenderer):
     feather: Annotated[float, Range(0, 0.5)] = 0.08
 
     def _blend(self, difference: FloatArray, region: MouthRegion, time_s: float) -> FloatArray:
-        return _edge_weights(region.radius, self.feather) * difference
+        return self._edge(region) * difference
 
 
 @dataclass(eq=False)
@@ -167,7 +176,7 @@ class LaplacianRenderer(_MatchingRenderer):
         excess = np.asarray(sum(terms), dtype=np.float32)
         if excess.any():
             difference = difference + region.resample(excess, cv2.INTER_LINEAR)
-        return _edge_weights(region.radius, self.feather) * difference
+        return self._edge(region) * difference
 
 
 def _laplacian_pyramid(field: FloatArray, num_levels: int) -> list[FloatArray]:
@@ -224,7 +233,7 @@ class PoissonRenderer(_MatchingRenderer):
         edge = self._filter(edge.clip(-_MAX_DIFFERENCE, _MAX_DIFFERENCE), time_s)
         if edge.any():
             difference = difference - region.resample(self._kernel @ edge, cv2.INTER_LINEAR)
-        return _edge_weights(region.radius, self.feather) * difference
+        return self._edge(region) * difference
 
 
 def _local_means(
