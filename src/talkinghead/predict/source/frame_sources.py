@@ -40,7 +40,7 @@ from talkinghead.predict.source.head.expression.expression_track import read_exp
 from talkinghead.predict.source.head.motion.driving_video import read_driving_video
 from talkinghead.predict.source.head.motion.pose_track import read_pose_track
 from talkinghead.predict.source.head.photo_animation import HeadMotion, PhotoAnimation
-from talkinghead.predict.source.playback import play
+from talkinghead.predict.source.playback import play, played_rate
 from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, Face, UInt8Array
@@ -164,14 +164,16 @@ def video_frames(
     Raises:
         MediaError: the video cannot be read (possibly only during iteration).
     """
-    with closing(play(path, fps, options.extend)) as frames:
+    played = play(path, fps, options.extend, options.min_fps)
+    rate = played_rate(fps, options.min_fps)
+    with closing(played) as frames:
         if options.face_select == "all":
             tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
         else:
             choose = _video_face_selector(path, fps, detector, options)
             tracks = [track_face(frames, FaceTracker(detector, select=choose))]
         yield from interleave_tracks(
-            add_references(fade_faces(align_faces(track, spec, fps), fps), spec, fps)
+            add_references(fade_faces(align_faces(track, spec, rate), rate), spec, rate)
             for track in tracks
         )
 
