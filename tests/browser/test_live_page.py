@@ -245,3 +245,29 @@ def test_controls_fit_the_screen(new_page, width, height):
         assert 0 <= box["x"] <= width - box["width"], name
         assert 0 <= box["y"] <= height - box["height"], name
     assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_emotion_and_pose_change_the_face(page):
+    page.start()
+    page.page.wait_for_timeout(500)
+    page.page.click("#details summary")
+    before = page.watch(0.5).mean(0)
+
+    def is_update(request):
+        return request.method == "PATCH" and "v1/sessions/" in request.url
+
+    with page.page.expect_request(is_update) as sent:
+        page.page.select_option("#emotion", "surprised")
+    assert sent.value.post_data_json == {"emotion": "surprised", "intensity": 1}
+    with page.page.expect_request(is_update) as sent:
+        page.page.fill("#yaw", "12")
+    assert sent.value.post_data_json == {"pose": [12, 0, 0]}
+    page.page.wait_for_timeout(1500)
+    turned = page.watch(0.5).mean(0)
+    with page.page.expect_request(is_update) as sent:
+        page.page.click("#face-reset")
+    assert sent.value.post_data_json == {"emotion": "neutral", "intensity": 1, "pose": [0, 0, 0]}
+    page.page.wait_for_timeout(1500)
+    after = page.watch(0.5).mean(0)
+    assert abs(turned - before).mean() > 2 * abs(after - before).mean()
+    assert page.page.is_disabled("#intensity")

@@ -35,6 +35,7 @@ from talkinghead.live.server.uploads import UploadChecker
 from talkinghead.live.server.video_jobs import VideoJobs
 from talkinghead.live.session.session_pool import SessionPool
 from talkinghead.media.atomic_file import temporary_folder
+from talkinghead.predict.source.head.expression.emotions import EMOTIONS
 
 _STATIC = Path(__file__).parent / "static"
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
@@ -71,6 +72,7 @@ class Config(BaseModel):
     voices: list[str] = Field(examples=[["joe"]])
     llms: list[str] = Field(examples=[["llama", "echo"]])
     personas: dict[str, str]
+    emotions: list[str] = Field(examples=[["neutral", "happy"]])
     avatars: list[AvatarInfo]
     ice_servers: list[dict[str, Any]]
     max_upload_bytes: int
@@ -173,6 +175,7 @@ async def get_config(settings: Settings, library: Library, pool: sessions_api.Po
         voices=list(settings.voices),
         llms=list(settings.llms),
         personas=dict(settings.personas),
+        emotions=list(EMOTIONS),
         avatars=await library.list(),
         ice_servers=[dict(server) for server in settings.ice_servers],
         max_upload_bytes=settings.max_upload_bytes,

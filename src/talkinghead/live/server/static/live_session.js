@@ -65,7 +65,7 @@ export class LiveSession {
   /**
    * Connect, and stay connected until `stop` or the end of the session.
    *
-   * @param {object} choices Avatar, voice, llm and persona of a new session.
+   * @param {object} choices Avatar, voice, llm, persona, emotion and pose of a new session.
    * @param {RTCIceServer[]} iceServers
    * @param {?string} id A session to continue, if it still exists.
    */
@@ -184,11 +184,13 @@ export class LiveSession {
     const media = new StreamMedia();
     this.media = media;
     media.onevent = (event) => this.#receive(event, lose);
-    // A persona can be too long for a URL.
-    const { persona, ...choices } = this.#choices;
+    // A persona can be too long for a URL, and a pose is a list.
+    const { persona, pose, ...choices } = this.#choices;
     const socket = this.#api.openStream(choices, SAMPLE_RATE);
     this.id = await media.open(socket, this.#elements.canvas);
-    if (persona !== undefined) await this.#api.updateSession(this.id, { persona });
+    if (persona !== undefined || pose !== undefined) {
+      await this.#api.updateSession(this.id, { persona, pose });
+    }
     this.#handlers.onSession(true);
     return media;
   }

@@ -1,5 +1,7 @@
 /** The settings: face (from the library or uploaded), voice, language model and persona. */
 
+import { FaceControls } from "./face_controls.js";
+
 const OWN_PERSONA = "Own text";
 
 const byId = (id) => document.getElementById(id);
@@ -10,6 +12,10 @@ export class Settings {
   #api;
   #config = null;
   #onApply;
+  #face = new FaceControls((changes) => {
+    Object.assign(this.choices, changes);
+    this.#onApply(this.choices, changes);
+  });
 
   /**
    * @param {import("./api.js").Api} api
@@ -39,6 +45,8 @@ export class Settings {
     fillSelect(byId("voice"), config.voices ?? []);
     fillSelect(byId("llm"), config.llms ?? []);
     fillSelect(byId("persona-preset"), [...personas, OWN_PERSONA]);
+    this.#face.show(config.emotions ?? [], this.choices);
+    this.#showKind();
   }
 
   get isReady() {
@@ -70,8 +78,14 @@ export class Settings {
     };
     const changed = Object.entries(next).filter(([name, value]) => value !== this.choices[name]);
     const changes = Object.fromEntries(changed);
-    this.choices = next;
-    if (Object.keys(changes).length) this.#onApply(next, changes);
+    this.choices = { ...this.choices, ...next };
+    this.#showKind();
+    if (Object.keys(changes).length) this.#onApply(this.choices, changes);
+  }
+
+  #showKind() {
+    const avatar = this.#config.avatars?.find(({ id }) => id === this.choices.avatar);
+    this.#face.setPhoto(avatar?.kind !== "video");
   }
 
   #showPreset() {
