@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import re
 import signal
 import socket
 import sys
@@ -27,12 +28,39 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CORPUS_VARIABLE = "TALKINGHEAD_CORPUS"
+# If set, tests that need a package of an extra are skipped instead of failing.
+_BASE_ONLY_VARIABLE = "TALKINGHEAD_BASE_ONLY"
 
 
 def pytest_collection_finish() -> None:
     """Exclude imported modules from garbage collection, which makes it faster."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """Skip modules that import a package of an extra."""
+    report = yield
+    text = str(report.longrepr)
+    missing = re.search(r"No module named '([\w.]+)'|needs the extra|pip install '", text)
+    if report.failed and missing and os.environ.get(_BASE_ONLY_VARIABLE):
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: {missing[0]}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """Skip tests that need a package of an extra."""
+    from talkinghead.errors import DependencyError
+
+    try:
+        return (yield)
+    except (DependencyError, ModuleNotFoundError) as error:
+        if not os.environ.get(_BASE_ONLY_VARIABLE):
+            raise
+        pytest.skip(str(error))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

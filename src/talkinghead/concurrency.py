@@ -24,8 +24,11 @@ _POLL_S = 0.01
 _LOW_NICENESS = 10
 # Maximum time that a process may take to remove its unfinished files after its parent has died.
 _CLEANUP_TIMEOUT_S = 20.0
-# Signals that end a process, apart from Ctrl-C.
-_TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+TERMINATION_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Signals that end a process, apart from Ctrl-C. Windows has no SIGHUP."""
 
 
 class ExclusiveUse:
@@ -104,7 +107,7 @@ def removing_unfinished_files() -> Iterator[None]:
     that the signal raises and continue with its next task.
     """
     before = {
-        number: signal.signal(number, signal.default_int_handler) for number in _TERMINATION_SIGNALS
+        number: signal.signal(number, signal.default_int_handler) for number in TERMINATION_SIGNALS
     }
     try:
         yield
@@ -113,3 +116,33 @@ def removing_unfinished_files() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def num_available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Not on macOS and Windows.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Let processes that are started in this context ignore Ctrl-C.
+
+    They inherit the signal mask of this thread. Windows has no such mask; there, the processes must
+    call `ignore_interrupts` themselves.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C in this process, where `interrupts_blocked` could not."""
+    if not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -48,7 +48,7 @@ def cache_dir() -> Path:
     if base is not None and _can_be_written(Path(base)):
         return Path(base) / "talkinghead"
     try:
-        return _private_folder(Path(tempfile.gettempdir()) / f"talkinghead-{os.getuid()}")
+        return _private_folder(Path(tempfile.gettempdir()) / f"talkinghead-{_user_id()}")
     except OSError as error:
         raise DependencyError(
             f"no folder for the cache can be written ({base or 'no home folder'}; {error}): set "
@@ -70,9 +70,14 @@ def _private_folder(folder: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
-    if is_private and status.st_uid == os.getuid():
+    if is_private and status.st_uid == _user_id():
         return folder
     return Path(tempfile.mkdtemp(prefix="talkinghead-"))
+
+
+def _user_id() -> int:
+    # Windows has no user numbers, and `stat` returns 0 for all files.
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 def demo_face() -> Path:

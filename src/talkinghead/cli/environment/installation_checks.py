@@ -75,7 +75,7 @@ def format_checks(checks: list[Check]) -> str:
         lines += ["", section]
         for check in checks:
             if check.section == section:
-                lines.append(f"  {marks[check.state]:<8}{check.name:<24}{check.detail}")
+                lines.append(f"  {marks[check.state]:<8}{check.name:<28}{check.detail}")
                 lines += [f"{'':10}{check.advice}"] if check.advice else []
     problems = sum(check.state == "problem" for check in checks)
     lines += ["", f"{problems} problems" if problems else "no problems"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+from talkinghead.concurrency import TERMINATION_SIGNALS
+
 _INTERRUPTED_STATUS = 130
 
 
@@ -17,7 +18,7 @@ class _Received:
 
 def handle_termination() -> None:
     """Install the handlers in the main process; ignored signals (nohup) stay ignored."""
-    for number in _SIGNALS:
+    for number in TERMINATION_SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
 
@@ -37,6 +38,6 @@ def interruption() -> str:
 def _interrupt(number: int, _: FrameType | None) -> None:
     _Received.number = number
     # A second signal must not interrupt the removal of files.
-    for one in _SIGNALS:
+    for one in TERMINATION_SIGNALS:
         signal.signal(one, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -18,7 +16,13 @@ import cv2
 import pebble
 import torch
 
-from talkinghead.concurrency import exit_with_parent, removing_unfinished_files
+from talkinghead.concurrency import (
+    exit_with_parent,
+    ignore_interrupts,
+    interrupts_blocked,
+    num_available_cores,
+    removing_unfinished_files,
+)
 from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.predict.audio.audio_source import SpeechInput, SpeechStream
 from talkinghead.predict.batch.finished_outputs import KEY_TAG, is_done, job_key
@@ -115,7 +119,7 @@ def run_in_workers(
     # Number of written frames and number of all frames of each job. No lock is needed, because only
     # one process writes the two numbers of a job.
     counts = context.RawArray(c_longlong, 2 * len(jobs))
-    num_threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
+    num_threads = max(1, num_available_cores() // num_workers)
     pebble.CONSTS.term_timeout = _STOP_TIMEOUT_S
     pool = pebble.ProcessPool(
         num_workers,
@@ -134,12 +138,9 @@ def run_in_workers(
     # Ctrl-C in a terminal sends SIGINT to every process, and the workers would print tracebacks.
     # The signal is therefore blocked while the workers start, because they inherit the signal mask.
     # This process handles Ctrl-C and stops the workers.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        try:
+        with interrupts_blocked():
             schedule(num_workers + _NUM_AHEAD)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         while numbers:
             ended, _ = wait(numbers, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             for number in numbers.values():
@@ -169,6 +170,7 @@ class _Worker:
 
 
 def _start_worker(runner: JobRunner, counts: Array[c_longlong], num_threads: int) -> None:
+    ignore_interrupts()
     exit_with_parent()
     _Worker.runner, _Worker.counts = runner, counts
     torch.set_num_threads(num_threads)

@@ -1,0 +1,72 @@
+"""Tests of the code for platforms other than Linux, as far as Linux can run it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from talkinghead import concurrency
+
+WITHOUT_POSIX = """
+import os, pkgutil, signal, sys, types
+import av, cv2, hydra, joblib, lightning, multiprocessing, pebble, rich.progress, scipy, torch
+import aiortc, fastapi, gradio, torchmetrics, uvicorn, wandb
+for name in ("resource", "fcntl", "pwd", "grp", "termios"):
+    sys.modules[name] = None  # An import raises ImportError.
+for name in ("sched_getaffinity", "getuid", "getpriority", "setpriority", "nice", "fork", "killpg"):
+    delattr(os, name)
+for name in ("pthread_sigmask", "SIGHUP", "SIGKILL", "alarm"):
+    delattr(signal, name)
+import talkinghead
+for module in pkgutil.walk_packages(talkinghead.__path__, "talkinghead."):
+    if not module.name.startswith(("talkinghead.integrations", "talkinghead.__main__")):
+        __import__(module.name)
+print(len([name for name in sys.modules if name.startswith("talkinghead.")]))
+"""
+
+
+@pytest.mark.slow
+def test_all_modules_are_imported_without_posix_functions():
+    pytest.importorskip("fastapi", reason="needs the extra live")
+    pytest.importorskip("gradio", reason="needs the extra demo")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) > 200
+
+
+def test_cores_are_counted_without_an_affinity(monkeypatch):
+    assert concurrency.num_available_cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert concurrency.num_available_cores() == 12
+
+
+def test_processes_ignore_interrupts_without_a_signal_mask(monkeypatch):
+    with concurrency.interrupts_blocked():
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    concurrency.ignore_interrupts()
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with concurrency.interrupts_blocked():
+            pass
+        concurrency.ignore_interrupts()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_signals_of_the_platform_are_used(monkeypatch):
+    monkeypatch.delattr(signal, "SIGHUP")
+    spec = importlib.util.find_spec("talkinghead.concurrency")
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    assert copy.TERMINATION_SIGNALS == (signal.SIGTERM,)
