@@ -19,6 +19,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from talkinghead.cli.hydra_app.overrides import to_hydra
+from talkinghead.cli.shared.command_output import take_format
 from talkinghead.paths import conf_dir
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -26,6 +27,8 @@ COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 DEPLOYMENT, SERVICE, INGRESS = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
 POD = DEPLOYMENT["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
+(BATCH,) = yaml.safe_load_all((DEPLOY / "kubernetes-batch.yaml").read_text())
+DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMMANDS = {
     "Dockerfile": json.loads(re.search(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[1]),
@@ -43,7 +46,7 @@ def test_compose_file_follows_the_compose_specification():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("manifest", [DEPLOYMENT, SERVICE, INGRESS], ids=lambda m: m["kind"])
+@pytest.mark.parametrize("manifest", [DEPLOYMENT, SERVICE, INGRESS, BATCH], ids=lambda m: m["kind"])
 def test_manifest_follows_the_schema_of_kubernetes(manifest):
     validator = pytest.importorskip("kubernetes_validate", reason="needs the extra dev")
     validator.validate(manifest, validator.latest_version(), strict=True)
@@ -74,9 +77,33 @@ def test_kubernetes_manifests_refer_to_each_other():
     assert mounts == [volume["name"] for volume in POD["volumes"]]
 
 
-def test_dockerfile_copies_only_files_in_the_build_context():
-    context = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
-    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE)
+def test_batch_job_runs_each_shard_once():
+    spec = BATCH["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    (index,) = (variable for variable in container["env"] if variable["name"] == "SHARD")
+    assert "job-completion-index" in index["valueFrom"]["fieldRef"]["fieldPath"]
+    command, *arguments = [argument.replace("$(SHARD)", "3") for argument in container["args"]]
+    as_json, overrides = take_format(arguments)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose(command, to_hydra(overrides, command))
+    assert as_json
+    assert (cfg.shard, cfg.num_shards) == (3, spec["completions"])
+    assert cfg.jobs == "s3://bucket/jobs.csv"
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_images_run_as_an_unprivileged_user_with_a_health_check(file):
+    text = (DEPLOY / file).read_text()
+    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
+    assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+    assert re.search(r"^CMD (\[.*\])$", text, re.MULTILINE)[1] == '["serve", "host=0.0.0.0"]'
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_dockerfile_copies_only_files_in_the_build_context(file):
+    context = (DEPLOY / f"{file}.dockerignore").read_text().split()
+    text = (DEPLOY / file).read_text()
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE)
     for path in " ".join(copied).split():
         assert f"!{path}" in context
         assert (DEPLOY.parent / path).exists()
