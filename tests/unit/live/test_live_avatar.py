@@ -9,12 +9,16 @@ import pytest
 from helpers.lip_priors import LoudnessLipPrior
 from helpers.media_files import smooth
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
+from skimage.data import astronaut
 
 from talkinghead.errors import MediaError, UsageError
+from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.live.live_avatar import LiveAvatar
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.source.head.expression.emotions import Emotion
+from talkinghead.predict.source.head.photo_animation import HeadCue, HeadMotion, PhotoAnimation
 from talkinghead.types import AudioClip
 
 RATE = 16_000
@@ -29,6 +33,13 @@ def predictor():
 @pytest.fixture(scope="module")
 def avatar(predictor):
     return predictor.avatar(smooth(HEIGHT, WIDTH))
+
+
+@pytest.fixture(scope="module")
+def photo_avatar():
+    """An avatar of a real face, which an expression can move."""
+    predictor = make_predictor(detector=LiteRtDetector())
+    return predictor.avatar(np.ascontiguousarray(astronaut()[20:300, 90:370]))
 
 
 @pytest.fixture
@@ -206,6 +217,56 @@ def test_moving_photo_moves_between_replies(predictor):
     images = images_of([live.next_frame() for _ in range(25)])
     live.close()
     assert np.abs(images - images[0]).max() > 1
+
+
+def test_controls_change_the_expression_and_the_pose(photo_avatar):
+    live = LiveAvatar(photo_avatar)
+    still = live.next_frame().image
+    live.controls.update("surprised", pose=(10, 0, 0))
+    changes = [
+        np.abs(image - still).mean() for image in images_of([live.next_frame() for _ in range(25)])
+    ]
+    live.controls.update("neutral", pose=(0, 0, 0))
+    after = images_of([live.next_frame() for _ in range(40)])[-1]
+    live.close()
+    # The motion is smooth, and ends where it began.
+    assert 0 < changes[0] < 0.5 * changes[-1]
+    assert changes[-1] == pytest.approx(changes[-2], rel=0.05)
+    assert np.array_equal(after, still)
+
+
+def test_listener_nods(photo_avatar):
+    live = LiveAvatar(photo_avatar)
+    states = []
+    animation = photo_avatar.face_frames[0][0].animation
+    for is_listening in (False, True):
+        live.controls.is_listening = is_listening
+        states.append(animation.target(HeadCue().controlled(live.controls)))
+    live.close()
+    moving = PhotoAnimation(animation._heads[0]._image, [], HeadMotion("idle", seed=1))
+    moving._heads = animation._heads
+    pitch = [[moving._pose(t / 25, 0, state)[1] for t in range(750)] for state in states]
+    nods = np.subtract(pitch[1], pitch[0])
+    assert 2 < nods.max() < 5
+    assert nods.min() > -1e-6
+    assert 0.1 < (nods > 0.5).mean() < 0.4
+
+
+@pytest.mark.slow
+def test_tagged_speech_changes_the_expression(photo_avatar):
+    images = []
+    for emotion in (None, Emotion("angry")):
+        live = LiveAvatar(photo_avatar, sample_rate=RATE)
+        live.push(TimedSpeech(SAMPLES, (), emotion), RATE)
+        live.finish()
+        frames = frames_until_end(live)
+        after = [live.next_frame() for _ in range(40)]
+        images.append((images_of(frames), after[-1].image))
+        live.close()
+    (plain, plain_after), (angry, angry_after) = images
+    assert np.abs(angry[-8] - plain[-8]).mean() > 0.05
+    # The emotion ends with the reply.
+    assert np.array_equal(plain_after, angry_after)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 from helpers.media_files import smooth
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
+from skimage.data import astronaut
 
 from talkinghead.errors import MediaError, UsageError
+from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.live.streaming import RealtimeLipSync
+from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.compositing.renderers import PoissonRenderer
+from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.types import AudioClip
 
 RATE = 16_000
@@ -56,6 +62,29 @@ def test_stream_and_file_give_the_same_frames(predictor, kind, face, request):
     streamed, expected = (np.stack([image for image, _ in f]).astype(int) for f in (frames, whole))
     assert int(np.abs(streamed - expected).max()) <= 1
     assert np.abs(streamed - streamed[0]).max() > 1
+
+
+@pytest.mark.slow
+def test_stream_and_file_have_the_same_expression_and_motion():
+    predictor = make_predictor(detector=LiteRtDetector())
+    photo = np.ascontiguousarray(astronaut()[20:300, 90:370])
+    avatar = predictor.avatar(photo, SourceOptions(motion="speech", seed=3))
+    samples = speech(1.6).samples
+    emotions = {0: Emotion("happy"), 10_240: Emotion("sad", 0.5)}
+
+    def timed(size):
+        cuts = sorted({*range(0, len(samples), size), *emotions})
+        pieces = np.split(samples, cuts[1:])
+        return [
+            TimedSpeech(piece, (), emotions.get(cut))
+            for cut, piece in zip(cuts, pieces, strict=True)
+        ]
+
+    whole = [image for image, _ in predictor.predict(avatar, SpeechStream(timed(4000), RATE))]
+    plain = [image for image, _ in predictor.predict(avatar, AudioClip(samples, RATE))]
+    frames = [frame.image for frame in RealtimeLipSync(avatar).stream(timed(CHUNK))]
+    assert np.abs(np.stack(frames).astype(int) - np.stack(whole)).max() <= 1
+    assert np.abs(np.stack(plain).astype(int) - np.stack(whole)).mean((1, 2, 3))[20:].min() > 0.05
 
 
 @pytest.mark.parametrize(("face", "more_s"), [("avatar", 0), ("video_avatar", 0.04)])

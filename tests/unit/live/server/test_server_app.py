@@ -28,6 +28,7 @@ def test_config_lists_choices_and_limits(client):
     ]
     assert config["avatars"] == client.get("/v1/avatars").json()
     assert config["voices"] == client.get("/v1/voices").json() == ["joe"]
+    assert config["emotions"][:2] == ["neutral", "happy"]
     assert config["personas"] == {"guide": "You are a guide."}
     assert config["limits"]["max_sessions"] == 2
     assert config["label"] == "AI generated"

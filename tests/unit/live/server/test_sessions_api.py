@@ -47,6 +47,13 @@ def test_create_session_with_choices(client, pool):
         ({"llm": "nothing"}, "llm: unknown; choose one of llama"),
         ({"avatar": "../../etc/passwd"}, "avatar: unknown or expired"),
         ({"persona": "x" * 4001}, "persona: String should have at most 4000"),
+        ({"emotion": "hapy"}, "hapy is not an emotion: did you mean happy?"),
+        (
+            {"emotion": "happy", "intensity": 2},
+            "intensity: Input should be less than",
+        ),
+        ({"pose": [1, 2]}, "pose"),
+        ({"pose": [90, 0, 0]}, "pose"),
         ({"face": "a.jpg"}, "face: Extra inputs are not permitted"),
     ],
 )
@@ -55,6 +62,22 @@ def test_wrong_choice_is_refused(client, pool, choice, message):
     assert refused.status_code == 422
     assert message in refused.json()["error"]["message"]
     assert not pool.created
+
+
+def test_expression_is_chosen_and_changed(client, pool):
+    face = {"emotion": "happy", "intensity": 0.5, "pose": [5, 0, -3]}
+    client.post("/v1/sessions", json=face).raise_for_status()
+    session = pool.created[0]
+    chosen = session.settings
+    assert (chosen.emotion, chosen.intensity, chosen.pose) == ("happy", 0.5, (5, 0, -3))
+    url = f"/v1/sessions/{session.id}"
+    for change in ({"pose": [0, 1, 2]}, {"emotion": "sad"}, {"intensity": 0.2}):
+        assert client.patch(url, json=change).status_code == 204
+        op, arguments = session.calls[-1]
+        assert (op, {k: list(v) if k == "pose" else v for k, v in arguments.items()}) == (
+            "update",
+            change,
+        )
 
 
 def test_full_pool_states_when_to_retry(client, pool):

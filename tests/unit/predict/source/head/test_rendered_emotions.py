@@ -8,8 +8,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from helpers.face_measures import measure_face
 from skimage.data import astronaut
-from tests.helpers.face_measures import measure_face
 
 from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.predict.source.head.expression.blendshapes import load_basis

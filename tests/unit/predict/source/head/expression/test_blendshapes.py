@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.helpers.face_measures import measure_face
+from helpers.face_measures import measure_face
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.source.head.expression.blendshapes import (

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from tests.helpers.face_measures import measure_face
+from helpers.face_measures import measure_face
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.source.head.expression.blendshapes import load_basis
