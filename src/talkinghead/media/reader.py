@@ -252,7 +252,9 @@ def _frames(
     first_s, last_s = Fraction(0), -step_s
     with container:
         for index, frame in enumerate(deinterlace(decode(container, stream, path))):
-            time_s = first_s + last_s + step_s if frame.pts is None else frame.pts * frame.time_base
+            time_s = first_s + last_s + step_s
+            if frame.pts is not None and frame.time_base:
+                time_s = frame.pts * frame.time_base
             if index == 0:
                 first_s = time_s
             # Some recordings have repeated or missing timestamps.

@@ -69,11 +69,11 @@ def remove_green_cast(mouth: PaintedMouth, image: UInt8Array, region: MouthRegio
         excess = (green * level - limit) * np.minimum(2 * rgb_weight, 1)
         return np.asarray(np.maximum(excess, 0), dtype=np.float32)
 
-    image, weight = mouth.image[part], mouth.rgb_weight[part]
+    rgb, weight = mouth.image[part], mouth.rgb_weight[part]
     # Most mouths have no green cast, which a part of the pixels of a large region shows.
-    if not excess_of(image[::step, ::step], weight[::step, ::step]).any():
+    if not excess_of(rgb[::step, ::step], weight[::step, ::step]).any():
         return mouth
-    excess = excess_of(image, weight)
+    excess = excess_of(rgb, weight)
     corrected = mouth.image.copy()
     corrected[(*part, 0)] += excess / 2
     corrected[(*part, 1)] -= excess / 2
@@ -288,7 +288,7 @@ def _detail_and_sharpness(
     grey: FloatArray, weight: FloatArray, sigma: float, noise: float
 ) -> tuple[FloatArray, float]:
     """Return the fine detail [n, m] of grey levels [n, m], and the ratio to coarser structure."""
-    smooth = cv2.GaussianBlur(grey, (0, 0), sigma)
+    smooth = np.asarray(cv2.GaussianBlur(grey, (0, 0), sigma), dtype=np.float32)
     detail, structure = grey - smooth, smooth - _blur_coarsely(smooth, 2 * sigma)
     fine, coarse = (float((weight * b * b).sum() / weight.sum()) for b in (detail, structure))
     return detail, float(np.sqrt((max(fine - noise * noise, 0) + 1e-3) / (coarse + _MIN_ENERGY)))

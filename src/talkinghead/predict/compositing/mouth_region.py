@@ -134,11 +134,11 @@ class MouthRegion:
         flags, border = interpolation | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
         # Cubic interpolation is slow. A field that is enlarged by more is first enlarged by half.
         factor = 2 if self.side_px > _LARGE_ZOOM * field.shape[1] else 1
-        size = -(-width // factor), -(-height // factor)
-        scale = np.array([width / size[0], height / size[1]])
+        first_size = -(-width // factor), -(-height // factor)
+        scale = np.array([width / first_size[0], height / first_size[1]])
         to_field[:, 2] += to_field[:, :2] @ ((scale - 1) / 2)
         to_field[:, :2] *= scale
-        warped = cv2.warpAffine(field, to_field, size, flags=flags, borderMode=border)
+        warped = cv2.warpAffine(field, to_field, first_size, flags=flags, borderMode=border)
         if factor > 1:
             warped = cv2.resize(warped, (width, height), interpolation=cv2.INTER_LINEAR)
         return np.asarray(warped, dtype=field.dtype)
