@@ -265,6 +265,9 @@ def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | N
 
 def _to_planar(frame: AudioFrame) -> FloatArray:
     """Return the samples of a frame: float32 [channels, num_samples], nominally in [-1, 1]."""
+    if frame.format.name.startswith("s64"):  # PyAV does not convert these samples to an array.
+        converter = av.AudioResampler(format="fltp", layout=frame.layout.name)
+        (frame,) = converter.resample(frame)
     raw: npt.NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         raw = raw.reshape(-1, frame.layout.nb_channels).T
