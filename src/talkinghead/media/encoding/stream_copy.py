@@ -112,7 +112,9 @@ def kept_content(path: Path | str, output: OutputFormat) -> KeptContent:
         chapters = tuple(container.chapters()) if output.has_audio else ()
         # The file's own major brand and encoder do not describe the output.
         technical = {"major_brand", "minor_version", "compatible_brands", "encoder"}
-        metadata = {k: v for k, v in container.metadata.items() if k.lower() not in technical}
+        # Matroska writes some keys in upper case.
+        tags = {key.lower(): value for key, value in container.metadata.items()}
+        metadata = {key: value for key, value in tags.items() if key not in technical}
         return KeptContent(streams, _shifted(chapters, start_s), metadata)
 
 
