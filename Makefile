@@ -1,4 +1,4 @@
-# Every target but help and clean first makes .venv if it is missing or out of date.
+# Every target but help, image and clean first makes .venv if it is missing or out of date.
 
 PYTHON ?= python3
 EXTRAS ?= offline,dev
@@ -27,7 +27,7 @@ export TALKINGHEAD_OUTPUT := $(value OUTPUT)
 unexport FACE AUDIO TEXT OUTPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help install infer serve prepare train sweep evaluate release test test-all lint typecheck format docs clean
+.PHONY: help install infer serve prepare train sweep evaluate release test test-all lint typecheck format image docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -80,6 +80,9 @@ typecheck: $(STAMP)  ## check the types with mypy
 format: $(STAMP)  ## format the code and apply automatic fixes
 	$(BIN)/ruff check --fix-only --exit-zero .
 	$(BIN)/ruff format .
+
+image:  ## build the container image with docker or podman; GPU=1 for the image with CUDA
+	@scripts/build_image.sh $(if $(GPU),gpu)
 
 docs: $(STAMP)  ## build the documentation site in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

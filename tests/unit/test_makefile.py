@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TARGETS = [
     *("help", "install", "infer", "serve", "prepare", "train", "sweep", "evaluate", "release"),
-    *("test", "test-all", "lint", "typecheck", "format", "docs", "clean"),
+    *("test", "test-all", "lint", "typecheck", "format", "image", "docs", "clean"),
 ]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -89,7 +89,7 @@ def test_environment_is_rebuilt_when_its_inputs_are_newer(project):
 
 
 def test_every_target_needs_the_environment(project):
-    for target in sorted(set(TARGETS) - {"help", "clean"}):
+    for target in sorted(set(TARGETS) - {"help", "image", "clean"}):
         assert "make_venv.sh" in _make(project, "-n", target)[0].stdout, target
 
 
@@ -156,6 +156,30 @@ def test_missing_ensurepip_is_installed_with_sudo(project, has_sudo):
         assert done.returncode
         assert "sudo apt install python3-venv" in done.stderr
         assert not calls
+
+
+def test_image_is_built_by_the_first_engine_that_runs(project):
+    log = 'echo "$(basename "$0") $*" >> "$FAKE_LOG"; case "$1" in image) echo 1500000000;; esac'
+    _write_program(project / "bin/podman", f"#!/bin/sh\n{log}\n")
+    path = f"{project / 'bin'}:/usr/bin:/bin"
+    done, calls = _make(project, "image", "GPU=1", PATH=path)
+    assert done.returncode == 0, done.stderr
+    build = "podman build -f deploy/Dockerfile.gpu -t talkinghead:gpu ."
+    assert calls[:2] == ["podman info", build]
+    assert "built talkinghead:gpu, 1.50 GB" in done.stdout
+
+
+def test_missing_container_engine_is_reported(project):
+    _write_program(project / "bin/docker", "#!/bin/sh\nexit 1\n")
+    done, _ = _make(project, "image", PATH=f"{project / 'bin'}:/usr/bin:/bin")
+    assert done.returncode
+    assert "docker cannot reach its daemon" in done.stderr
+    (project / "bin/docker").unlink()
+    for name in ("docker", "podman"):
+        if shutil.which(name, path="/usr/bin:/bin"):
+            pytest.skip(f"{name} is installed")
+    done, _ = _make(project, "image", PATH="/usr/bin:/bin")
+    assert "no container engine: install docker or podman" in done.stderr
 
 
 def test_clean_keeps_outputs(project):

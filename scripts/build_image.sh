@@ -1,0 +1,28 @@
+#!/bin/sh
+# `make image`: build the container image with docker or podman.
+# usage: scripts/build_image.sh [gpu]
+set -eu
+cd "$(dirname "$0")/.."
+file=deploy/Dockerfile
+tag=talkinghead:latest
+if [ "${1:-}" = gpu ]; then
+    file=deploy/Dockerfile.gpu
+    tag=talkinghead:gpu
+fi
+
+fail() {
+    echo "build_image: $1" >&2
+    exit 1
+}
+
+engine=
+for candidate in docker podman; do
+    if command -v "$candidate" >/dev/null 2>&1; then
+        engine=$candidate
+        break
+    fi
+done
+[ -n "$engine" ] || fail "no container engine: install docker or podman, or install without a container (docs/install.md)"
+"$engine" info >/dev/null 2>&1 || fail "$engine cannot reach its daemon: start it, and check that this user may use it"
+"$engine" build -f "$file" -t "$tag" .
+"$engine" image inspect "$tag" --format '{{.Size}}' | awk -v tag="$tag" '{ printf "built %s, %.2f GB\n", tag, $1 / 1e9 }'
