@@ -2,7 +2,7 @@
 
 import pytest
 
-from talkinghead.cli.hydra_app.ray_errors import explain_ray_failure
+from talkinghead.cli.hydra_app.ray_errors import check_cluster, explain_ray_failure
 from talkinghead.errors import DependencyError, TalkingHeadError
 
 LAUNCHER = "hydra/launcher=ray_cluster"
@@ -32,6 +32,13 @@ def test_failure_of_the_cluster_is_one_line(error, kind, message):
     assert type(found) is kind
     assert message in str(found)
     assert "\n" not in str(found)
+
+
+def test_missing_cluster_is_reported_before_ray_is_started():
+    with pytest.raises(TalkingHeadError, match=r"cluster at 127\.0\.0\.1:1 cannot be reached"):
+        check_cluster([LAUNCHER, "hydra.launcher.ray.init.address=127.0.0.1:1"])
+    check_cluster([LAUNCHER])
+    check_cluster(["hydra.launcher.ray.init.address=127.0.0.1:1"])
 
 
 def test_other_errors_and_launchers_are_left_alone():
