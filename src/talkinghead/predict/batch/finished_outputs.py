@@ -52,9 +52,9 @@ def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
     """Return a hash of everything that determines a job's output; None if it cannot be computed.
 
     The hash covers the contents of the input files (of remote files, the version that the file
-    system states) and of the files of the settings `checkpoint`, `personalisation` and `lip_prior`,
-    the other settings, and the package version. None is returned if one of the files cannot be
-    read. `settings` are JSON values.
+    system states) and of the files of the settings `checkpoint`, `personalisation`, `lip_prior`,
+    `pose`, `expression` and `motion`, the other settings, and the package version. None is returned
+    if one of the files cannot be read. `settings` are JSON values.
     """
     try:
         files = [_digest(job.face), job.text if job.audio is None else _digest(job.audio)]
@@ -63,7 +63,7 @@ def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
             files.append(_digest(Path(personalisation)))
         lip_prior = settings.get("lip_prior") or {}
         paths = (lip_prior.get(name) for name in _LIP_PRIOR_FILES)
-        files += [_digest(Path(path)) for path in paths if path is not None]
+        files += [_digest(Path(path)) for path in (*paths, *_motion_files(settings)) if path]
     except (OSError, TalkingHeadError):
         return None
     unused = {"checkpoint", "personalisation"}
@@ -71,6 +71,13 @@ def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
     used = {key: None if key in unused else value for key, value in settings.items()}
     parts = [talkinghead.__version__, *files, checkpoint, used]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _motion_files(settings: Mapping[str, Any]) -> list[str]:
+    """Return the files that describe the motion of a photo."""
+    values = [settings.get(name) for name in ("pose", "expression")]
+    kind, _, video = str(settings.get("motion")).partition(":")
+    return [value for value in values if isinstance(value, str)] + [video] * (kind == "video")
 
 
 def is_done(job: Job, key: str | None) -> bool:

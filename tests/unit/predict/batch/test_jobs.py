@@ -54,6 +54,22 @@ def test_contents_of_the_personalisation_change_the_key(tmp_path):
     assert key != job_key(job, {**settings, "personalisation": str(tmp_path / "me")})
 
 
+@pytest.mark.parametrize(
+    ("setting", "form"), [("pose", "{}"), ("expression", "{}"), ("motion", "video:{}")]
+)
+def test_contents_of_the_motion_of_a_photo_change_the_key(tmp_path, setting, form):
+    for name in ("face", "speech", "checkpoint", "motion"):
+        (tmp_path / name).write_text("same")
+    job = Job(tmp_path / "face", tmp_path / "speech", Path("o"))
+    settings = {"checkpoint": str(tmp_path / "checkpoint")}
+    settings[setting] = form.format(tmp_path / "motion")
+    key = job_key(job, settings)
+    (tmp_path / "motion").write_text("changed")
+    assert key != job_key(job, settings)
+    for constant in ([1, 2, 3], {"jawOpen": 0.5}, "speech", None):
+        assert job_key(job, {**settings, "pose": None, setting: None, "emotion": constant})
+
+
 def test_contents_of_a_lip_curve_change_the_key(tmp_path):
     for name in ("face", "speech", "checkpoint", "curve"):
         (tmp_path / name).write_text("same")

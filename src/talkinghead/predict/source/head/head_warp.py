@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import product
 from typing import cast
 
 import cv2
@@ -34,8 +35,11 @@ _GAIN_RANGE = (1.0, 1.5)
 # Mean ratio of the yaw and pitch that the tracker finds in the frames to those of the moved points:
 # the outline and the shading of the head do not turn.
 _APPARENT = 0.88
-# Smallest allowed change of area by the motion field.
-_MIN_AREA = 0.2
+# Smallest allowed change of area by the motion field: of the head at the limit of one angle and of
+# all angles together, and of a face that the border of the image cuts, which does not move there.
+_MIN_AREA, _MIN_COMBINED_AREA, _MIN_CUT_AREA = 0.2, 0.02, 0.5
+# Fraction of the motion of a face at the border from which on it is not cut.
+_UNCUT_WEIGHT = 0.5
 
 
 class HeadWarp:
@@ -57,6 +61,7 @@ class HeadWarp:
         self._head = model_head(face, frame, width, height, others)
         x0, y0, x1, y1 = (int(side) for side in self._head.box)
         self._area = slice(y0, y1), slice(x0, x1)
+        self._cell: FloatArray = self._head.xy[1, 1] - self._head.xy[0, 0]
         self._layers = separate_head(image[self._area], self._head)
         self._support: UInt8Array | None = None
         if others:
@@ -125,8 +130,7 @@ class HeadWarp:
     def _moved(
         self, points: FloatArray, pose_deg: FloatArray, moved: FloatArray | None = None
     ) -> FloatArray:
-        step = self._head.xy[1, 1] - self._head.xy[0, 0]
-        cells = (points - self._head.xy[0, 0]) / step
+        cells = (points - self._head.xy[0, 0]) / self._cell
         return points + _sample(self._shift(pose_deg, moved), cells[None])[0]
 
     def _shift(self, pose_deg: FloatArray, moved: FloatArray | None = None) -> FloatArray:
@@ -152,8 +156,7 @@ class HeadWarp:
 
     def _inverse_shift(self, pose_deg: FloatArray, moved: FloatArray | None = None) -> FloatArray:
         """Return the displacement from each grid cell of the frame to its source in the photo."""
-        head, shift = self._head, self._shift(pose_deg, moved)
-        step = head.xy[1, 1] - head.xy[0, 0]
+        shift, step = self._shift(pose_deg, moved), self._cell
         rows, columns = shift.shape[:2]
         cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32)
         shift = shift / step
@@ -189,13 +192,23 @@ class HeadWarp:
                 for sign in (-1, 1)
             ):
                 limits[index] *= 0.85
+        cells = ((self._head.face_xy - self._head.xy[0, 0]) / self._cell).astype(np.float32)
+        hull = np.rint(cv2.convexHull(cells)).astype(np.int32)
+        is_face = cv2.fillConvexPoly(np.zeros(size[::-1], np.uint8), hull, 1) > 0
+        is_cut = self._head.weight[is_face].min(initial=1.0) < _UNCUT_WEIGHT
+        inside, smallest = (is_face, _MIN_CUT_AREA) if is_cut else (is_head, _MIN_COMBINED_AREA)
+        corners = [np.array(signs) for signs in product((-1, 1), repeat=3)]
+        while limits.max() > 1 and any(
+            self._min_area(signs * limits, inside) < smallest for signs in corners
+        ):
+            limits *= 0.85
         return limits
 
     def _min_area(self, pose_deg: Floats, is_head: npt.NDArray[np.bool_]) -> float:
         """Return the smallest change of area of the grid cells of the head."""
         moved = self._head.xy + self._shift(pose_deg.astype(np.float32))
         right, down = np.diff(moved, axis=1)[:-1], np.diff(moved, axis=0)[:, :-1]
-        step = self._head.xy[1, 1] - self._head.xy[0, 0]
+        step = self._cell
         area = (right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]) / step.prod()
         return float(area[is_head[:-1, :-1]].min(initial=1.0))
 

@@ -114,6 +114,22 @@ def test_a_head_without_space_around_it_is_limited(face):
     assert np.abs(edges[0].astype(int) - edges[1]).max() <= 1
 
 
+def test_a_face_that_the_border_cuts_is_not_torn(face):
+    x0 = int(face.points[:, 0].min()) + 8
+    cut = np.ascontiguousarray(PHOTO[:, x0:])
+    points = face.points - np.float32([x0, 0])
+    near = replace(face, box=Box(0, face.box.y0, face.box.x1 - x0, face.box.y1), points=points)
+    warp = HeadWarp(cut, near, fit_face_frame(near), [])
+    assert (warp.limits_deg < [6, 6, 6]).all()
+    pose_deg = np.array([15, -10, 15])
+    moved = warp.move_points(points, pose_deg)
+    inner = points[:, 0] > 10
+    assert np.linalg.norm(moved - points, axis=1).mean() > 0.5
+    # Neighbouring points keep their distance, more or less.
+    before, after = (np.linalg.norm(np.diff(p[inner], axis=0), axis=1) for p in (points, moved))
+    assert np.percentile(after / np.maximum(before, 1), 1) > 0.4
+
+
 def test_another_head_is_not_moved(face):
     shift = np.float32([2.2 * face.box.width, 0])
     x0, y0, x1, y1 = face.box
