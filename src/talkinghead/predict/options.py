@@ -30,7 +30,7 @@ class PredictOptions:
     Attributes:
         backend: Runtime: auto, torch, onnx or openvino. The last two run on a CPU; the checkpoint
             is exported once and cached.
-        device: auto, cpu, cuda, cuda:1 ...
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps ...
         precision: "auto" (mixed on a GPU, full on a CPU), 32, 16-mixed or bf16-mixed.
         trained_emotion: Emotion of the generator, for models trained with emotions
             (docs/training.md); None uses the first one. For any model, see `SourceOptions.emotion`.
