@@ -8,7 +8,6 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 
 from talkinghead.errors import FaceNotFoundError
@@ -16,44 +15,13 @@ from talkinghead.features.faces.alignment import RIGID_POINTS, estimate_transfor
 from talkinghead.features.faces.blazeface import overlap
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.transform_smoothing import smooth_transforms
+from talkinghead.features.shot_detection import ShotDetector
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
-# Thresholds of the mean difference between thumbnails, in grey levels. Measured differences: below
-# 1 for a talking head before a still background, below 13 for a moving camera, at least 9 between
-# shots of one scene, at least 20 between shots of different scenes.
-_CUT_MIN, _CUT_MAX = 8.0, 20.0
-_CUT_RATIO, _CUT_RATIO_ABOVE = 10.0, 3.0
-_INITIAL_DIFFERENCE = 2.0
-_THUMBNAIL_SAMPLES = 180
 FORGET_FRAMES = 25
 """Number of frames without the tracked face after which another face may be selected."""
 # After FORGET_FRAMES only every fifth frame is searched, as detection is slow if it finds no face.
 _SEARCH_EVERY = 5
-
-
-class CutDetector:
-    """Detector of shot cuts: a cut is a frame difference much larger than the preceding ones."""
-
-    def __init__(self) -> None:
-        self._previous: FloatArray | None = None
-        self._usual = _INITIAL_DIFFERENCE
-
-    def update(self, image: UInt8Array) -> bool:
-        """Return whether `image` uint8 [H, W, 3] starts a new shot; the first frame does not."""
-        # Large images are subsampled first, as averaging all pixels is slow.
-        step = max(1, min(image.shape[:2]) // _THUMBNAIL_SAMPLES)
-        small = cv2.resize(image[::step, ::step], (32, 32), interpolation=cv2.INTER_AREA)
-        thumbnail = small.astype(np.float32)
-        previous, self._previous = self._previous, thumbnail
-        if previous is None:
-            return False
-        difference = float(np.abs(thumbnail - previous).mean())
-        threshold = max(_CUT_MIN, min(_CUT_RATIO * self._usual, _CUT_MAX))
-        if difference > max(threshold, _CUT_RATIO_ABOVE * self._usual):
-            self._usual = _INITIAL_DIFFERENCE
-            return True
-        self._usual += 0.3 * (difference - self._usual)
-        return False
 
 
 FaceSelector: TypeAlias = Callable[[list[Face], Fraction], Face | None]
@@ -143,9 +111,14 @@ class FaceTracker:
         self.redetect_every = redetect_every
         self.cut = False
         self._select = select
-        self._cuts = CutDetector()
+        self._shots = ShotDetector()
         self._since_detection = 0
         self.reset()
+
+    @property
+    def num_mixed(self) -> int:
+        """Number of frames before the cut that also show the new shot."""
+        return self._shots.num_mixed
 
     def reset(self) -> None:
         """Clear the tracked face and start a new shot."""
@@ -153,7 +126,7 @@ class FaceTracker:
 
     def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> Face | None:
         """Return the tracked face in the next frame uint8 [H, W, 3] RGB, or None."""
-        self.cut = self._cuts.update(image)
+        self.cut = self._shots.update(image)
         if self.cut:
             self.reset()
         face = self._follow(image) or self._find(image, time_s)
@@ -204,9 +177,14 @@ class MultiTracker:
         self.detector = detector
         self.redetect_every = redetect_every
         self.cut = False
-        self._cuts = CutDetector()
+        self._shots = ShotDetector()
         self._people = [_Person() for _ in range(max_faces)]
         self.reset()
+
+    @property
+    def num_mixed(self) -> int:
+        """Number of frames before the cut that also show the new shot."""
+        return self._shots.num_mixed
 
     def reset(self) -> None:
         """Clear all tracked faces and start a new shot."""
@@ -215,7 +193,7 @@ class MultiTracker:
 
     def update(self, image: UInt8Array) -> list[Face | None]:
         """Return the face of each slot in the next frame uint8 [H, W, 3] RGB, or None."""
-        self.cut = self._cuts.update(image)
+        self.cut = self._shots.update(image)
         if self.cut:
             self.reset()
         self._since_detection += 1

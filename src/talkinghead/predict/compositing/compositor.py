@@ -68,7 +68,7 @@ class Compositor:
 
         Returns:
             The image uint8 [H, W, 3] with the mouths so far, complete if `frame.source.is_last`;
-            and whether it contains a generated mouth.
+            and whether it contains a generated or a covered mouth.
         """
         image, has_mouth = self.composite_patches(frame)
         return image.to_array(), has_mouth
@@ -85,7 +85,8 @@ class Compositor:
                 weight = source.previous_reference.weight
                 pixels = cv2.addWeighted(previous.pixels, weight, painted.pixels, 1 - weight, 0)
                 painted = painted._replace(pixels=np.asarray(pixels, dtype=np.uint8))
-        result = (image, has_mouth) if painted is None else (image.with_patch(painted), True)
+        has_mouth = has_mouth or painted is not None or source.is_covered
+        result = image if painted is None else image.with_patch(painted), has_mouth
         self._unfinished = None if source.is_last else result
         if source.is_last and source.animation is not None:
             result = self._animate(source.animation, result[0], frame), result[1]
@@ -154,7 +155,7 @@ class _MouthPainter:
             height, width = image.base.shape[:2]
             self._region = find_mouth_region(self._transform, height, width, self._spec)
         region = self._region
-        if fields is None or region is None or source.reference is None:
+        if fields is None or region is None or source.reference is None or source.is_covered:
             self.reset()
             return None
         if source.starts_shot:

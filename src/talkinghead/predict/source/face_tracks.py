@@ -5,6 +5,7 @@ All stages are streams. Smoothing needs a look-ahead of half a second.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
@@ -25,8 +26,11 @@ from talkinghead.features.faces.alignment import (
 from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.tracker import FaceTracker, MultiTracker
 from talkinghead.features.faces.transform_smoothing import TransformSmoother
+from talkinghead.predict.source.mouth_covering import measure_visibility
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, Face, FloatArray
+
+log = logging.getLogger(__name__)
 
 Sighting: TypeAlias = tuple[SourceFrame, Face | None]
 """A frame and the tracked face in it, if it was found."""
@@ -45,7 +49,7 @@ def track_face(frames: Iterable[SourceFrame], tracker: FaceTracker) -> Iterator[
         if frame.starts_shot:
             tracker.reset()
         face = tracker.update(frame.image, frame.file_time_s)
-        yield replace(frame, starts_shot=frame.starts_shot or tracker.cut), face
+        yield _with_cut(frame, tracker), face
 
 
 def track_faces(frames: Iterable[SourceFrame], tracker: MultiTracker) -> list[Iterator[Sighting]]:
@@ -59,7 +63,7 @@ def track_faces(frames: Iterable[SourceFrame], tracker: MultiTracker) -> list[It
             if frame.starts_shot:
                 tracker.reset()
             faces = tracker.update(frame.image)
-            yield replace(frame, starts_shot=frame.starts_shot or tracker.cut), faces
+            yield _with_cut(frame, tracker), faces
 
     def slot_sightings(
         slot: int, updates: Iterable[tuple[SourceFrame, list[Face | None]]]
@@ -69,15 +73,23 @@ def track_faces(frames: Iterable[SourceFrame], tracker: MultiTracker) -> list[It
     return [slot_sightings(slot, copy) for slot, copy in enumerate(tee(update(), MAX_FACES))]
 
 
+def _with_cut(frame: SourceFrame, tracker: FaceTracker | MultiTracker) -> SourceFrame:
+    if not tracker.cut:
+        return frame
+    return replace(frame, starts_shot=True, num_mixed=tracker.num_mixed)
+
+
 def align_faces(
     sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction
 ) -> Generator[SourceFrame]:
     """Add the face measurements and a smoothed transform to each frame, with a fixed delay.
 
-    Frames without a face keep `transform` None.
+    Frames without a face keep `transform` None. So do the last half a second of the frames that
+    belong to two shots, as in a dissolve, where the face is a mixture.
     """
     smoother = TransformSmoother(fps, spec)
     waiting: deque[SourceFrame] = deque()
+    was_covered = False
 
     def ready(transforms: list[FloatArray]) -> Iterator[SourceFrame]:
         for transform in transforms:
@@ -86,27 +98,44 @@ def align_faces(
 
     for frame, face in sightings:
         if frame.starts_shot:
+            for index in range(max(0, len(waiting) - frame.num_mixed), len(waiting)):
+                waiting[index] = replace(waiting[index], transform=None, strength=0.0)
             yield from ready(smoother.flush())
         if face is None:
             waiting.append(replace(frame, strength=0.0))
         else:
-            pose = head_pose(face.points, face.topology)
-            transform = estimate_transform(face.points, face.topology, spec)
-            waiting.append(
-                replace(
-                    frame,
-                    transform=_correct_yaw_scale(transform, pose, spec),
-                    opening=mouth_opening(face.points, face.topology),
-                    lips=lip_points(face.points, face.topology),
-                    pose=pose,
-                    outline=cv2.convexHull(face.points)[:, 0].astype(np.float32),
-                    strength=min(
-                        frontality(face.points, face.topology), _visible_strength(frame, face)
-                    ),
+            waiting.append(_measure(frame, face, spec))
+            if waiting[-1].is_covered and not was_covered:
+                was_covered = True
+                log.warning(
+                    "the mouth is covered at %.2f s; frames in which it is covered, by a mask for "
+                    "example, are not changed",
+                    frame.file_time_s,
                 )
-            )
         yield from ready(smoother.push(waiting[-1].transform))
     yield from ready(smoother.flush())
+
+
+def _measure(frame: SourceFrame, face: Face, spec: AVSpec) -> SourceFrame:
+    """Return the frame with the measurements of its face."""
+    points, topology = face.points, face.topology
+    pose = head_pose(points, topology)
+    transform = _correct_yaw_scale(estimate_transform(points, topology, spec), pose, spec)
+    lips = lip_points(points, topology)
+    visibility = measure_visibility(frame.image, transform, lips, spec)
+    strength = min(frontality(points, topology), _visible_strength(frame, face))
+    return replace(
+        frame,
+        transform=transform,
+        opening=mouth_opening(points, topology),
+        lips=lips,
+        pose=pose,
+        outline=cv2.convexHull(points)[:, 0].astype(np.float32),
+        strength=0.0 if visibility.is_covered else strength,
+        covering=visibility.covering,
+        is_covered=visibility.is_covered,
+        contrast=visibility.contrast,
+    )
 
 
 def _correct_yaw_scale(transform: FloatArray, pose: FloatArray, spec: AVSpec) -> FloatArray:

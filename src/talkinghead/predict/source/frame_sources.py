@@ -40,6 +40,7 @@ from talkinghead.predict.source.head.expression.expression_track import read_exp
 from talkinghead.predict.source.head.motion.driving_video import read_driving_video
 from talkinghead.predict.source.head.motion.pose_track import read_pose_track
 from talkinghead.predict.source.head.photo_animation import HeadMotion, PhotoAnimation
+from talkinghead.predict.source.mouth_covering import measure_visibility
 from talkinghead.predict.source.playback import play, played_rate
 from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
@@ -96,13 +97,17 @@ class PhotoFrames:
         frames = []
         for slot, face in enumerate(faces):
             transform = estimate_transform(face.points, face.topology, spec)
-            reference = Reference(image, transform, lip_points(face.points, face.topology))
+            lips = lip_points(face.points, face.topology)
+            is_covered = measure_visibility(image, transform, lips, spec).is_covered
+            if is_covered:
+                log.warning("%s: the mouth is covered, so it is not changed", self._name)
             frame = SourceFrame(
                 image,
                 Fraction(0),
                 1 / spec.fps,
                 transform,
-                reference,
+                Reference(image, transform, lips),
+                is_covered=is_covered,
                 is_extension=True,
                 slot=slot,
                 is_last=slot == len(faces) - 1,

@@ -5,6 +5,7 @@ Memory is bounded: a second of frames and a limited number of references are kep
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,8 +27,12 @@ _WINDOW_S = 1
 _POSE_WINDOW_S = Fraction(2, 5)
 # Smaller head turns are ignored, because they are within the measurement error.
 _MIN_TURN_DEG = 2.0
-# Cost of a mouth opening of 1, in degrees of head turn.
-_OPENING_COST_DEG = 120.0
+# Costs of a mouth opening of 1 and of an object in front of all of the mouth, in degrees of head
+# turn; and of half of the contrast of the upcoming frames, as in a dark or blurred image.
+_OPENING_COST_DEG, _COVERING_COST_DEG, _CONTRAST_COST_DEG = 120.0, 120.0, 8.0
+# Difference of the covering from which a reference is replaced, and of the logarithmic contrast
+# that is ignored.
+_MAX_COVERING, _CONTRAST_TOLERANCE = 0.1, 0.4
 # Minimum reduction of the cost for which a reference is replaced.
 _MIN_GAIN_DEG = 2.0
 _FADE_S = Fraction(3, 25)
@@ -78,7 +83,7 @@ class ClosestPosePolicy:
     def _update(self, upcoming: Sequence[SourceFrame]) -> None:
         """Make the best candidate the current reference if it is sufficiently better."""
         current = self._references[-1] if self._references else None
-        if current is not None and self._turn_deg(current, upcoming) < _MIN_GAIN_DEG:
+        if current is not None and not self._is_unsuitable(current, upcoming):
             return
         min_strength = max(f.strength for f in upcoming) if current is None else current.strength
         visible = [frame for frame in upcoming if frame.strength >= min_strength]
@@ -95,8 +100,22 @@ class ClosestPosePolicy:
         max_references = min(_MAX_REFERENCES, max(2, _max_images(best)))
         self._references = [*self._references, best][-max_references:]
 
+    def _is_unsuitable(self, current: SourceFrame, upcoming: Sequence[SourceFrame]) -> bool:
+        """Return whether the head has turned, or upcoming frames show more of the mouth."""
+        covering = current.covering - min(frame.covering for frame in upcoming)
+        return (
+            covering > _MAX_COVERING
+            or _missing_contrast(current, upcoming) > 0
+            or self._turn_deg(current, upcoming) >= _MIN_GAIN_DEG
+        )
+
     def _cost_deg(self, candidate: SourceFrame, upcoming: Sequence[SourceFrame]) -> float:
-        return self._turn_deg(candidate, upcoming) + _OPENING_COST_DEG * candidate.opening
+        return (
+            self._turn_deg(candidate, upcoming)
+            + _OPENING_COST_DEG * candidate.opening
+            + _COVERING_COST_DEG * candidate.covering
+            + _CONTRAST_COST_DEG * _missing_contrast(candidate, upcoming)
+        )
 
     def _turn_deg(self, candidate: SourceFrame, upcoming: Sequence[SourceFrame]) -> float:
         """Return the mean head turn in degrees from the candidate to the first upcoming frames."""
@@ -105,6 +124,12 @@ class ClosestPosePolicy:
             return 0.0
         turn_deg = np.linalg.norm(head_turn(np.stack(poses), candidate.pose)[:, :2], axis=1)
         return float((turn_deg - _MIN_TURN_DEG).clip(0).mean())
+
+
+def _missing_contrast(candidate: SourceFrame, upcoming: Sequence[SourceFrame]) -> float:
+    """Return the binary logarithm of the contrast that a candidate lacks, less the tolerance."""
+    ratio = max(frame.contrast for frame in upcoming) / max(candidate.contrast, 1e-3)
+    return max(0.0, math.log2(max(ratio, 1e-3)) - _CONTRAST_TOLERANCE)
 
 
 def add_references(

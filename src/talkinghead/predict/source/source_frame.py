@@ -83,7 +83,11 @@ class SourceFrame:
         pose: head pose, None if not measured.
         outline: convex outline of the face in image pixels, float32 [P, 2]; None in a photo.
         starts_shot: the frame is the first after a cut, so temporal state must be reset.
+        num_mixed: number of preceding frames that show parts of this shot and of the one before.
         strength: opacity of the generated mouth, in [0, 1].
+        covering: fraction of the area around the mouth that is not of the colour of the skin.
+        contrast: contrast of the face (see `mouth_covering`).
+        is_covered: an object, such as a mask, covers the mouth, which is not generated.
         file_time_s: time in the file. It differs from `time_s` when a video is repeated.
         is_extension: the frame extends the source beyond its end, for speech that is longer.
         slot: index of the face among the faces of the image.
@@ -104,7 +108,11 @@ class SourceFrame:
     pose: FloatArray | None = None
     outline: FloatArray | None = None
     starts_shot: bool = False
+    num_mixed: int = 0
     strength: float = 1.0
+    covering: float = 0.0
+    contrast: float = 1.0
+    is_covered: bool = False
     file_time_s: Fraction = Fraction(0)
     is_extension: bool = False
     slot: int = 0

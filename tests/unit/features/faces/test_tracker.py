@@ -9,7 +9,8 @@ import skimage.data
 
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.alignment import estimate_transform
-from talkinghead.features.faces.tracker import CutDetector, FaceTracker, track_clip
+from talkinghead.features.faces.tracker import FaceTracker, track_clip
+from talkinghead.features.shot_detection import ShotDetector
 from talkinghead.types import AVSpec, Box, Face, VideoFrame
 
 SPEC = AVSpec()
@@ -68,7 +69,7 @@ def test_tracker_selects_another_face_only_after_the_tracked_face_is_lost(detect
 
 
 def test_cut_resets_the_tracker_and_camera_motion_is_not_a_cut(detector, astronaut, pan):
-    moving_camera = CutDetector()
+    moving_camera = ShotDetector()
     assert not any(moving_camera.update(image) for image in pan[::4])
     tracker = FaceTracker(detector)
     other = np.ascontiguousarray(255 - cv2.resize(skimage.data.coffee(), (512, 512)))

@@ -1,5 +1,6 @@
 """Face tracks of a real face that is moved, turned, occluded and removed along a known path."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
 
@@ -210,6 +211,17 @@ def test_transforms_are_smoothed_and_mouths_do_not_fade_at_cuts():
     x = [0 if frame.transform is None else frame.transform[0, 2] for frame in frames]
     assert np.ptp(x[5:25]) < 0.2
     assert np.allclose(x[30:], [0] * 10 + [-90] * 20, atol=1e-3)
+
+
+def test_mixture_of_two_shots_has_no_face():
+    frames = as_frames([np.zeros((256, 256, 3), np.uint8)] * 30, cuts=[20])
+    frames[20] = replace(frames[20], num_mixed=6)
+    sightings = [(frame, aligned_face(size=200)) for frame in frames]
+    aligned = list(align_faces(sightings, SPEC, FPS))
+    assert [i for i, frame in enumerate(aligned) if frame.transform is None] == list(range(14, 20))
+    faded = [frame.strength for frame in fade_faces(aligned, FPS)]
+    assert faded[10] == faded[20] == 1
+    assert 0 < faded[13] < faded[12] < 1
 
 
 def test_alignment_reads_half_a_second_ahead():

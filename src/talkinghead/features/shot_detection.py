@@ -1,0 +1,169 @@
+"""Detection of shot changes: hard cuts, dissolves, wipes, and fades through a plain image."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cv2
+import numpy as np
+
+from talkinghead.types import FloatArray, UInt8Array
+
+# Thresholds of the mean difference between thumbnails, in grey levels. Measured differences: below
+# 1 for a talking head before a still background, below 13 for a moving camera, at least 9 between
+# shots of one scene, at least 20 between shots of different scenes.
+_CUT_MIN, _CUT_MAX = 8.0, 20.0
+_CUT_RATIO, _CUT_RATIO_ABOVE = 10.0, 3.0
+_INITIAL_DIFFERENCE = 2.0
+_THUMBNAIL_SAMPLES = 180
+_THUMBNAIL_SIDE = 32
+# Numbers of frames between the images that are compared as the ends of a gradual change.
+_SPANS = (4, 6, 8, 10, 13, 16, 20, 25, 31, 38, 46, 56)
+_MIN_CHANGE = 6.0
+# Progress, from 0 to 1, at which a frame shows both shots; a change that is uniform in time would
+# progress by 1 / span in a frame.
+_MIXED, _CLEARLY_MIXED, _SETTLED_RATE = (0.04, 0.97), (0.2, 0.8), 0.5
+# Mean difference of successive thumbnails of a talking person, in levels.
+_STILL = 0.5
+_MAX_DISSOLVE_ERROR, _MAX_WIPE_ERROR = 0.25, 0.12
+# A wipe changes most of the image, unlike a moving person.
+_WIPE_DIFFERENCE, _MIN_WIPE_AREA = 12.0, 0.5
+# Smallest part of the change that a change of light does not explain.
+_MIN_NEW_CONTENT = 0.35
+# Standard deviations, in levels, of a plain image and of an image that is not plain.
+_PLAIN, _NOT_PLAIN = 5.0, 8.0
+
+
+class ShotDetector:
+    """Detector of shot changes, which needs no future frames.
+
+    A cut is a frame difference much larger than the preceding ones, which a change of the light
+    does not explain. A dissolve or a wipe is detected at its end: the frames before are mixtures of
+    the first and the last image. A fast transition, such as a push, ends with the large
+    differences. An image after a plain one (black, white or of one colour) starts a shot too.
+
+    Attributes:
+        num_mixed: after `update` returned True, the number of preceding frames that show parts of
+            both shots.
+    """
+
+    def __init__(self) -> None:
+        self.num_mixed = 0
+        self._thumbnails: deque[FloatArray] = deque(maxlen=_SPANS[-1] + 1)
+        self._usual = _INITIAL_DIFFERENCE
+        self._is_plain = False
+        # Number of consecutive frames that differ as much as those of different shots.
+        self._num_changed = 0
+
+    def update(self, image: UInt8Array) -> bool:
+        """Return whether `image` uint8 [H, W, 3] starts a new shot; the first frame does not."""
+        thumbnail = _thumbnail(image)
+        previous = self._thumbnails[-1] if self._thumbnails else thumbnail
+        self._thumbnails.append(thumbnail)
+        self.num_mixed = 0
+        leaves_plain_image = self._leaves_plain_image(thumbnail)
+        starts_shot = self._is_cut(thumbnail, previous) or leaves_plain_image
+        if not starts_shot and not self._num_changed:
+            self.num_mixed = self._count_mixed()
+            starts_shot = self.num_mixed > 0
+        if self.num_mixed >= _SPANS[0] or leaves_plain_image:
+            # After a cut the images are kept: it may be the beginning of a gradual change.
+            self._thumbnails.clear()
+            self._thumbnails.append(thumbnail)
+        return starts_shot
+
+    def _is_cut(self, thumbnail: FloatArray, previous: FloatArray) -> bool:
+        """Return whether a cut, or the end of a fast transition such as a push, precedes a frame.
+
+        The frames of a fast transition differ from each other as those of different shots do.
+        """
+        difference = float(np.abs(thumbnail - previous).mean())
+        threshold = max(_CUT_MIN, min(_CUT_RATIO * self._usual, _CUT_MAX))
+        threshold = max(threshold, _CUT_RATIO_ABOVE * self._usual)
+        if difference > threshold and not _explained_by_light(previous, thumbnail):
+            self._num_changed += 1
+            return self._num_changed == 1
+        num_changed, self._num_changed = self._num_changed, 0
+        if num_changed > 1:
+            self.num_mixed = num_changed
+            return True
+        self._usual += 0.3 * (min(difference, threshold) - self._usual)
+        return False
+
+    def _leaves_plain_image(self, thumbnail: FloatArray) -> bool:
+        deviation = float(thumbnail.std(axis=(0, 1)).max())
+        was_plain = self._is_plain
+        self._is_plain = deviation < (_NOT_PLAIN if was_plain else _PLAIN)
+        return was_plain and not self._is_plain
+
+    def _count_mixed(self) -> int:
+        """Return the number of mixed frames of a gradual change that ends here; 0 if none does."""
+        last = self._thumbnails[-1]
+        for span in _SPANS:
+            if span >= len(self._thumbnails):
+                return 0
+            first = self._thumbnails[-1 - span]
+            if float(np.abs(last - first).mean()) >= _MIN_CHANGE:
+                frames = np.stack(list(self._thumbnails)[-1 - span :])
+                if num_mixed := _count_mixed_frames(frames):
+                    return num_mixed
+        return 0
+
+
+def _thumbnail(image: UInt8Array) -> FloatArray:
+    # Large images are subsampled first, as averaging all pixels is slow.
+    step = max(1, min(image.shape[:2]) // _THUMBNAIL_SAMPLES)
+    size = (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
+    small = cv2.resize(image[::step, ::step], size, interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32)
+
+
+def _count_mixed_frames(frames: FloatArray) -> int:
+    """Return the number of frames [T, 32, 32, 3] from the first mixture of the ends to the last.
+
+    The result is 0 if the frames are not a gradual change from one shot to another.
+    """
+    first, last = frames[0], frames[-1]
+    change = last - first
+    rate = _SETTLED_RATE / (len(frames) - 1)
+    still = rate * float(np.abs(change).mean()) + _STILL
+    ends = np.abs(frames[1] - first).mean(), np.abs(last - frames[-2]).mean()
+    if max(ends) > still:
+        return 0
+    power = max(float((change * change).sum()), 1e-6)
+    progress = np.asarray(np.tensordot(frames - first, change, 3) / power, np.float32)
+    steps = np.diff(progress)
+    if max(steps[0], steps[-1]) > rate or steps.min() < -rate:
+        return 0
+    clear = (progress > _CLEARLY_MIXED[0]) & (progress < _CLEARLY_MIXED[1])
+    if clear.sum() < 2 or not _is_mixture(frames[clear], progress[clear], first, last):
+        return 0
+    if _explained_by_light(first, last) or _explained_by_light(last, first):
+        return 0
+    mixed = np.flatnonzero((progress > _MIXED[0]) & (progress < _MIXED[1]))
+    return int(len(frames) - 1 - mixed[0])
+
+
+def _is_mixture(
+    frames: FloatArray, progress: FloatArray, first: FloatArray, last: FloatArray
+) -> bool:
+    """Return whether frames [T, 32, 32, 3] are a dissolve or a wipe between two images."""
+    change = last - first
+    mixtures = first + progress[:, None, None, None].astype(np.float32) * change
+    error = np.abs(frames - mixtures).mean() / np.abs(change).mean()
+    if error < _MAX_DISSOLVE_ERROR:
+        return True
+    # In a wipe, each cell shows one of the images, or a mixture at the border.
+    apart = np.linalg.norm(change, axis=-1)
+    detour = np.linalg.norm(frames - first, axis=-1) + np.linalg.norm(last - frames, axis=-1)
+    error = (detour - apart).mean() / apart.mean()
+    return bool(error < _MAX_WIPE_ERROR and (apart > _WIPE_DIFFERENCE).mean() > _MIN_WIPE_AREA)
+
+
+def _explained_by_light(first: FloatArray, last: FloatArray) -> bool:
+    """Return whether an affine map of the colours explains most of the change of an image."""
+    x, y = first.reshape(-1, 3), last.reshape(-1, 3)
+    x0, y0 = x - x.mean(0), y - y.mean(0)
+    covariance = x0.T @ x0 + len(x0) * np.eye(3, dtype=np.float32)
+    rest = float(np.abs(y0 - x0 @ np.linalg.solve(covariance, x0.T @ y0)).mean())
+    return rest < _MIN_NEW_CONTENT * float(np.abs(y - x).mean())

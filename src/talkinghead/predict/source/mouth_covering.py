@@ -1,0 +1,158 @@
+"""Recognise mouths that are covered, by a medical mask, a microphone or a cup for example.
+
+A single image is used, so an object that covers the mouth throughout a video is recognised too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
+
+# Grid over the face in units of the mouth box, from the forehead to the chin.
+_X, _Y = (0.04, 0.96), (-0.64, 0.88)
+_COLUMNS, _ROWS, _SAMPLES_PER_CELL = 23, 38, 3
+# Offset added to every channel, because noise dominates the colour ratios of nearly black pixels.
+_OFFSET = 16.0
+_LUMINANCE = np.array([0.30, 0.59, 0.11])
+# Cells of the forehead, of the cheeks below the eyes, and around the mouth: x0, y0, x1, y1.
+_FOREHEAD, _CHEEKS, _NOSE = (0.28, -0.6, 0.72, -0.36), (0.14, -0.06, 0.86, 0.12), (0.36, 0.64)
+_MOUTH = (0.24, 0.24, 0.76, 0.74)
+# Differences from the skin, in natural logarithms: of colour ratios, of the larger red of lips, and
+# of the luminance of a dark object.
+_FOREIGN, _REDDER, _DARKER = 0.2, 0.45, 1.1
+# Smallest difference between the lips and their surroundings.
+_LIP_CONTRAST = 0.05
+_COVERED_FRACTION = 0.7
+
+
+class MouthVisibility(NamedTuple):
+    """How well an image shows a mouth.
+
+    Attributes:
+        covering: fraction of the generated area whose colour is not that of the skin; a
+            beard counts too.
+        is_covered: whether an object hides the mouth.
+        contrast: root mean square of the differences of adjacent samples of the upper face, in
+            levels; small in a dark or blurred image.
+    """
+
+    covering: float
+    is_covered: bool
+    contrast: float
+
+
+def _cell_centres() -> FloatArray:
+    x, y = (
+        low + (high - low) * (np.arange(count) + 0.5) / count
+        for (low, high), count in ((_X, _COLUMNS), (_Y, _ROWS))
+    )
+    return np.stack(np.meshgrid(x, y), -1).astype(np.float32)
+
+
+_XY = _cell_centres()
+_UPPER_ROWS = int((_XY[:, 0, 1] < 0.2).sum())
+
+
+def _inside(box: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
+    x0, y0, x1, y1 = box
+    x, y = _XY[..., 0], _XY[..., 1]
+    return np.asarray((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1))
+
+
+_FOREHEAD_CELLS, _MOUTH_CELLS = _inside(_FOREHEAD), _inside(_MOUTH)
+# The generated part of the face, with a margin at its sides.
+_GENERATED_CELLS = np.linalg.norm((_XY - (0.5, 0.5)) / (0.48, 0.45), axis=-1) < 1
+_CHEEK_CELLS = _inside(_CHEEKS) & ~((_XY[..., 0] > _NOSE[0]) & (_XY[..., 0] < _NOSE[1]))
+
+
+def measure_visibility(
+    image: UInt8Array, transform: FloatArray, lips: FloatArray, spec: AVSpec
+) -> MouthVisibility:
+    """Measure how well an image uint8 [H, W, 3] RGB shows the mouth.
+
+    Colours around the mouth are compared with those of the forehead and the cheeks. A mouth counts
+    as covered if its surroundings have another colour and the lips do not stand out from them, as
+    they do from a beard.
+
+    Args:
+        image: the image.
+        transform: from image pixels to the canonical face.
+        lips: lip landmarks in image pixels, [20, 2] (see `lip_points`).
+        spec: the AVSpec of the canonical face.
+    """
+    samples, to_cells = _sample_face(image, transform, spec)
+    contrast, colours = _contrast(samples), _cell_colours(samples)
+    skin = _skin_colour(colours)
+    difference = colours - skin
+    red, blue, light = (difference[..., i] for i in range(3))
+    outline = lips[:12] @ to_cells[:, :2].T + to_cells[:, 2]
+    inner = np.zeros(colours.shape[:2], np.uint8)
+    cv2.fillConvexPoly(inner, cv2.convexHull(np.rint(outline).astype(np.int32)), 1)
+    near = cv2.dilate(inner, np.ones((7, 9), np.uint8))
+    is_lip_red = (red > 0) & (red < _REDDER) & (np.abs(blue) < _FOREIGN + red) & (near > 0)
+    is_foreign = (np.hypot(red, blue) > _FOREIGN) & ~is_lip_red | (light < -_DARKER)
+    covering, around = float(is_foreign[_GENERATED_CELLS].mean()), near > inner
+    surroundings = is_foreign[_MOUTH_CELLS & (near == 0)]
+    is_free = surroundings.sum() <= _COVERED_FRACTION * len(surroundings)
+    if is_free or not inner.any() or not around.any():
+        return MouthVisibility(covering, False, contrast)
+    lip_contrast = np.median(colours[inner > 0], 0) - np.median(colours[around], 0)
+    # Folds and shadows change the luminance of cloth more than its colour.
+    lip_contrast[2] /= 4
+    is_covered = bool(np.abs(lip_contrast).max() < _LIP_CONTRAST)
+    return MouthVisibility(covering, is_covered, contrast)
+
+
+def _skin_colour(colours: FloatArray) -> FloatArray:
+    """Return the colour of the skin: of the forehead or the cheeks, whichever is redder.
+
+    The forehead may be below hair, and the cheeks below a mask.
+    """
+    forehead, cheeks = (np.median(colours[c], 0) for c in (_FOREHEAD_CELLS, _CHEEK_CELLS))
+    return np.asarray(forehead if forehead[0] > cheeks[0] else cheeks)
+
+
+def _contrast(samples: UInt8Array) -> float:
+    grey = samples[: _UPPER_ROWS * _SAMPLES_PER_CELL].astype(np.float32).mean(-1)
+    squares = (float(np.square(np.diff(grey, axis=axis)).mean()) for axis in (0, 1))
+    return float(np.sqrt(sum(squares)))
+
+
+def _cell_colours(samples: UInt8Array) -> FloatArray:
+    """Return log(red / green), log(blue / green) and log luminance of the cells.
+
+    The result is float32 [rows, columns, 3].
+    """
+    cells = cv2.resize(samples, (_COLUMNS, _ROWS), interpolation=cv2.INTER_AREA)
+    levels = cells.astype(np.float32)
+    logs = np.log(levels + _OFFSET)
+    luminance = np.log(levels @ _LUMINANCE + _OFFSET)
+    ratios = logs[..., [0, 2]] - logs[..., 1:2]
+    return np.concatenate([ratios, luminance[..., None]], -1).astype(np.float32)
+
+
+def _sample_face(
+    image: UInt8Array, transform: FloatArray, spec: AVSpec
+) -> tuple[UInt8Array, npt.NDArray[np.float64]]:
+    """Return samples of the face, and the map from image pixels to cells, float64 [2, 3].
+
+    The samples are uint8 [rows * n, columns * n, 3] with n = `_SAMPLES_PER_CELL`.
+    """
+    side = spec.mouth_side
+    cell_side = np.array([(_X[1] - _X[0]) / _COLUMNS, (_Y[1] - _Y[0]) / _ROWS]) * side
+    corner = np.array([spec.mouth_x + _X[0] * side, spec.mouth_y + _Y[0] * side])
+    to_cells: npt.NDArray[np.float64] = transform / cell_side[:, None]
+    to_cells[:, 2] -= corner / cell_side + 0.5
+    to_image = cv2.invertAffineTransform(to_cells)
+    factor = _SAMPLES_PER_CELL
+    to_image[:, 2] += to_image[:, :2] @ np.full(2, 0.5 / factor - 0.5)
+    to_image[:, :2] /= factor
+    size = _COLUMNS * factor, _ROWS * factor
+    flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+    samples = cv2.warpAffine(image, to_image, size, flags=flags, borderMode=border)
+    return np.asarray(samples, np.uint8), to_cells

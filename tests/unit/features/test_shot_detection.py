@@ -1,0 +1,80 @@
+"""Detection of cuts and gradual shot changes in synthetic sequences of real images."""
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+from talkinghead.features.shot_detection import ShotDetector
+
+PERSON = skimage.data.astronaut()[:300, 100:400].astype(np.float32)
+OTHER = skimage.data.coffee()[60:360, 150:450].astype(np.float32)
+NUM_STILL = 15
+
+
+def shot_starts(change):
+    """Return (frame, num_mixed) of the shots in a still, a change and another still."""
+    frames = [*[PERSON] * NUM_STILL, *change, *[change[-1]] * NUM_STILL]
+    rng, detector, starts = np.random.default_rng(0), ShotDetector(), []
+    for number, frame in enumerate(frames):
+        noisy = frame + rng.normal(0, 3, frame.shape)
+        if detector.update(noisy.clip(0, 255).astype(np.uint8)):
+            starts.append((number - NUM_STILL, detector.num_mixed))
+    return starts
+
+
+def dissolve(weight):
+    return PERSON + (OTHER - PERSON) * weight
+
+
+def wipe(weight):
+    return np.where((np.arange(300) < 300 * weight)[None, :, None], OTHER, PERSON)
+
+
+def push(weight):
+    first = round(300 * weight)
+    return np.concatenate([PERSON, OTHER], 1)[:, first : first + 300]
+
+
+@pytest.mark.parametrize("transition", [dissolve, wipe])
+@pytest.mark.parametrize("num_frames", [12, 40])
+def test_gradual_change_is_detected_at_its_end(transition, num_frames):
+    change = [transition(k / num_frames) for k in range(1, num_frames + 1)]
+    # The first frame of a quick wipe may be a cut too.
+    *_, (start, num_mixed) = starts = shot_starts(change)
+    assert len(starts) <= 2
+    assert num_frames - 1 <= start <= num_frames + 2
+    assert start - 2 <= num_mixed <= start + 2
+
+
+def test_cut_is_detected_at_once():
+    assert shot_starts([OTHER]) == [(0, 0)]
+
+
+def test_push_has_a_last_cut_at_its_end():
+    starts = shot_starts([push(k / 12) for k in range(1, 13)])
+    assert starts[-1] == (12, 12)
+
+
+def test_fade_through_black_starts_a_shot_after_black():
+    fade = [*(PERSON * (1 - k / 10) for k in range(1, 11)), *(OTHER * k / 10 for k in range(1, 11))]
+    ((start, num_mixed),) = shot_starts(fade)
+    assert 10 < start < 17
+    assert num_mixed == 0
+
+
+CHANGES_IN_A_SHOT = {
+    "lamp": [PERSON * (1 - 0.7 * k / 12) for k in range(1, 13)],
+    "flash": [np.minimum(PERSON * 1.8 + 60, 255), PERSON],
+    "coloured light": [
+        PERSON @ np.float32([[1 - w, w, 0], [0, 1 - w, w], [w, 0, 1 - w]])
+        for w in np.linspace(0, 0.6, 8)
+    ],
+    "motion": [np.roll(PERSON, 2 * k, axis=1) for k in range(20)],
+    "zoom": [cv2.resize(PERSON[k : 300 - k, k : 300 - k], (300, 300)) for k in range(0, 60, 2)],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES_IN_A_SHOT.values(), ids=CHANGES_IN_A_SHOT)
+def test_light_and_motion_do_not_start_a_shot(change):
+    assert shot_starts(change) == []

@@ -1,0 +1,94 @@
+"""Covered and uncovered mouths of a real face."""
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from talkinghead.predict.source.mouth_covering import measure_visibility
+from talkinghead.types import AVSpec
+
+PHOTO = astronaut()
+# Transform and lips of the photo, computed by `estimate_transform` and `lip_points`.
+FACE = np.float32([[1.589, 0.0824, -237.3], [-0.0824, 1.589, -52.01]])
+LIPS = np.float32(
+    [
+        *[(203, 147), (210, 142), (217, 139), (222, 140), (227, 139), (234, 142), (242, 147)],
+        *[(235, 155), (229, 158), (222, 159), (216, 158), (209, 154)],
+        *[(206, 147), (216, 144), (222, 144), (228, 144), (239, 147)],
+        *[(228, 152), (222, 152), (216, 152)],
+    ]
+)
+INVERSE = cv2.invertAffineTransform(FACE)
+
+
+def visibility(image):
+    return measure_visibility(image, FACE, LIPS, AVSpec())
+
+
+def at(x, y):
+    """Return the pixel of a position in the canonical face."""
+    return INVERSE[:, :2] @ [x, y] + INVERSE[:, 2]
+
+
+def with_mask(colour, shading=0.0):
+    """Return the photo with a medical mask, whose brightness increases to the right."""
+    corners = [(50, 105), (128, 92), (206, 105), (200, 190), (128, 256), (56, 190)]
+    polygon = np.rint([at(*corner) for corner in corners]).astype(np.int32)
+    mask = cv2.fillPoly(np.zeros(PHOTO.shape[:2], np.uint8), [polygon], 1)[..., None]
+    light = 1 + shading * (np.arange(PHOTO.shape[1])[:, None] - 222) / 40
+    noise = np.random.default_rng(0).normal(0, 3, PHOTO.shape)
+    cloth = np.asarray(colour) * light + noise
+    return np.where(mask, cloth, PHOTO).clip(0, 255).astype(np.uint8)
+
+
+def with_beard(colour):
+    beard = PHOTO.copy()
+    lips = cv2.fillPoly(np.zeros(PHOTO.shape[:2], np.uint8), [LIPS[:12].astype(np.int32)], 1)
+    rng = np.random.default_rng(0)
+    for x in np.linspace(60, 196, 400):
+        top = np.array(at(x + rng.normal(0, 3), 140 + 30 * (abs(x - 128) > 50)))
+        end = top + np.array([rng.normal(0, 4), 60])
+        cv2.line(beard, top.astype(int).tolist(), end.astype(int).tolist(), colour, 1)
+    return np.where(lips[..., None] > 0, PHOTO, beard)
+
+
+@pytest.mark.parametrize(
+    "colour", [(130, 180, 215), (235, 238, 240), (30, 30, 34), (110, 160, 130)], ids=str
+)
+@pytest.mark.parametrize("shading", [0.0, 0.25])
+def test_mask_is_recognised(colour, shading):
+    seen = visibility(with_mask(colour, shading))
+    assert seen.is_covered
+    assert seen.covering > visibility(PHOTO).covering + 0.2
+
+
+@pytest.mark.parametrize("colour", [(60, 42, 33), (25, 22, 20), (150, 145, 140)], ids=str)
+def test_beard_is_not_recognised_as_a_mask(colour):
+    assert not visibility(with_beard(colour)).is_covered
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image * 0.35,
+        lambda image: image * 0.1,
+        lambda image: image * np.array([0.55, 0.45, 0.4]),
+        lambda image: image * np.array([0.6, 0.7, 1.2]),
+        lambda image: np.repeat(image.mean(-1, keepdims=True), 3, -1),
+        lambda image: cv2.GaussianBlur(image, (0, 0), 4),
+        lambda image: 128 + 0.4 * (image - 128.0),
+    ],
+    ids=["dark", "darker", "brown", "blue light", "grey", "blurred", "pale"],
+)
+def test_uncovered_mouths_of_many_kinds_are_not_covered(change):
+    assert not visibility(np.clip(change(PHOTO), 0, 255).astype(np.uint8)).is_covered
+
+
+def test_microphone_increases_the_covering_and_darkness_reduces_the_contrast():
+    microphone = PHOTO.copy()
+    cv2.circle(microphone, np.rint(at(80, 180)).astype(int).tolist(), 16, (60, 60, 62), -1)
+    seen, clear = visibility(microphone), visibility(PHOTO)
+    assert seen.covering > clear.covering + 0.03
+    assert visibility((0.25 * PHOTO).astype(np.uint8)).contrast < 0.3 * clear.contrast
+    assert visibility(cv2.GaussianBlur(PHOTO, (0, 0), 3)).contrast < 0.7 * clear.contrast
