@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
@@ -22,7 +23,7 @@ Location: TypeAlias = Path | str
 # Two letters at least, so that the drive of a Windows path is not a protocol.
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 # Object stores and fsspec's own packages for them. Their uploads appear only when complete.
-_OBJECT_STORES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_OBJECT_STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _ATOMIC = {*_OBJECT_STORES, "memory"}
 
 
@@ -58,7 +59,9 @@ def open_remote(url: str) -> BinaryIO:
         MediaError: The file does not exist or cannot be read.
     """
     with _explained(url, "read"):
-        return cast(BinaryIO, _file_system(url).open(_path(url), "rb"))
+        system, path = _file_system(url), _path(url)
+        system.info(path)  # obstore opens missing files, and fails when they are closed.
+        return cast(BinaryIO, system.open(path, "rb"))
 
 
 def remote_version(url: str) -> str:
@@ -114,9 +117,8 @@ def _path(url: str) -> str:
 def _file_system(url: str) -> Any:
     """Return the file system of a URL; fsspec keeps one for each protocol."""
     if _is_in_obstore(url):
-        from obstore.fsspec import FsspecStore
-
-        return FsspecStore(_protocol(url))
+        store: Any = import_module("obstore.fsspec").FsspecStore
+        return store(_protocol(url))
     import fsspec
 
     return fsspec.core.url_to_fs(url)[0]
