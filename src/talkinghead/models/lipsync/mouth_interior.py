@@ -49,10 +49,10 @@ _SIDE_DARKENING, _ROOT_DARKENING = 0.45, 0.25
 # Weight of a blend of the teeth's colour from the face's colour towards grey.
 _GREYNESS = 0.55
 # Colours (red, green, blue) relative to the face's brightness.
-_CAVITY, _TONGUE = (0.28, 0.13, 0.13), (1.0, 0.5, 0.45)
+_CAVITY, _TONGUE = (0.28, 0.13, 0.13), (0.62, 0.33, 0.3)
 # Height of the tongue relative to the gap between the lips, and gap in mouth widths at which the
 # tongue and the lower teeth are half visible.
-_TONGUE_HEIGHT, _TONGUE_GAP, _LOWER_GAP = 0.62, 0.08, 0.2
+_TONGUE_HEIGHT, _TONGUE_GAP, _LOWER_GAP = 0.5, 0.16, 0.25
 _SOFT = 0.006
 
 

@@ -30,8 +30,8 @@ _RANGES = {
 _UPPER, _LOWER = slice(13, 16), slice(17, 20)
 # Weights of the lip points (ibug68) in a vertical motion of both lips between fixed corners.
 _BOTH_LIPS = (0, 0.5, 1, 1, 1, 0.5, 0, 0.5, 1, 1, 1, 0.5, 0, 1, 1, 1, 0, 1, 1, 1)
-# Part of the gap between the lips by which each point moves when the lips part.
-_PARTED = (0, *5 * (-0.25,), 0, *5 * (0.75,), 0, *3 * (-0.25,), 0, *3 * (0.75,))
+PARTED = (0, *5 * (-0.25,), 0, *5 * (0.75,), 0, *3 * (-0.25,), 0, *3 * (0.75,))
+"""Part of the gap between the lips by which each point moves when the lips part."""
 # Weights of the lip points in a smile; the sign is the horizontal direction.
 _CORNERS = (-1, -0.5, 0, 0, 0, 0.5, 1, 0.5, 0, 0, 0, -0.5, -1, 0, 0, 0, 1, 0, 0, 0)
 _FORMAT = "talkinghead speaker 1"
@@ -92,7 +92,7 @@ class SpeakerStyle:
         """Return lip motion [N, 20, 2] in this style; `rest` [20, 2] is the motion of silence."""
         change = (motion - rest) * motion.new_tensor([self.width, self.opening])
         gap = signed_gap(change)[..., None]
-        both_lips, parted, corners = (motion.new_tensor(w) for w in (_BOTH_LIPS, _PARTED, _CORNERS))
+        both_lips, parted, corners = (motion.new_tensor(w) for w in (_BOTH_LIPS, PARTED, _CORNERS))
         x = change[..., 0] + self.smile * corners
         y = change[..., 1] - self.upper_lip * gap * both_lips
         y = y + self.rest_opening * parted - self.smile * corners.abs()

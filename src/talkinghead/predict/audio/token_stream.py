@@ -11,16 +11,24 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from talkinghead.features.audio_features import AudioFeatures, StreamingAudioFeatures, mel_windows
 from talkinghead.media.timing import mel_window_start, num_frames_for
 from talkinghead.models.lipsync.decoder import ReferenceFeatures
-from talkinghead.models.lipsync.lip_warp import lip_gaps
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
+from talkinghead.predict.audio.speaker_style import PARTED, signed_gap
 from talkinghead.predict.source.head.motion.speech_motion import SpeechMotion
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 
+# Articulation above 1. The motion that is predicted for a voice that is not in the training data
+# varies little around a mean opening: its spread is about a third of that of the real motion, and
+# the mouth would never close if it were only scaled. Hence the opening is expanded around a mean
+# opening in canonical pixels, and is not less than the minimum, at which the lips are closed.
+_EXPANSION, _MEAN_GAP, _MIN_GAP = 1.5, 3.6, -0.5
+# Width in pixels of the smooth transition to the minimum.
+_SOFTNESS = 0.7
 # Rise of the upper lip per pixel of added mouth opening. The speakers of the packaged model's
 # training data read with little motion, and their upper lip moves down with the jaw. In clearer
 # articulation the upper lip rises and shows teeth.
@@ -230,15 +238,21 @@ def articulate(
     """Scale the lip motion of tokens, relative to silence, by `articulation` (0 or more).
 
     Up to 1 the tokens are interpolated with the token of silence. Above 1 only the lip motion is
-    extrapolated, since the tokens also control shading, which would become too dark; the upper lip
-    additionally rises with the opening.
+    changed, since the tokens also control shading, which would become too dark: the opening is
+    expanded around the mean opening of speech, so that closures remain closures, the width is
+    scaled, and the upper lip additionally rises with the opening.
     """
     tokens_ND = silence_D.lerp(tokens_ND, min(1.0, articulation))
     if articulation <= 1:
         return tokens_ND
     silent = model.decode_lip_motion(silence_D)
-    lips = silent.lerp(model.decode_lip_motion(tokens_ND), articulation)
-    opening = lip_gaps(lips - silent).mean(1, keepdim=True)
-    weights = lips.new_tensor(_UPPER_LIP_WEIGHTS)
-    lips[..., 1] -= (articulation - 1) * _UPPER_LIP_RISE * opening * weights
-    return model.set_lip_motion(tokens_ND, lips)
+    change = model.decode_lip_motion(tokens_ND) - silent
+    expansion = 1 + _EXPANSION * (articulation - 1)
+    change = change * change.new_tensor([articulation, expansion])
+    before = signed_gap(change)
+    gap = before - (articulation - 1) * _MEAN_GAP
+    gap = _MIN_GAP + _SOFTNESS * F.softplus((gap - _MIN_GAP) / _SOFTNESS)
+    rise = _UPPER_LIP_RISE * (1 - 1 / expansion) * gap.clamp_min(0)
+    parted, upper_lip = (change.new_tensor(w) for w in (PARTED, _UPPER_LIP_WEIGHTS))
+    change[..., 1] += (gap - before)[:, None] * parted - rise[:, None] * upper_lip
+    return model.set_lip_motion(tokens_ND, silent + change)

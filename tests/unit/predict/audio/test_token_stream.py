@@ -148,19 +148,33 @@ def test_articulation_above_one_extrapolates_only_lip_motion(model):
     assert (moved @ other_directions.T).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("jaw", [5, 0, -5])
-def test_articulation_above_one_raises_upper_lip_with_opening(model, jaw):
+def articulated(model, gap, articulation=2.0):
+    """Return the articulated displacement [20, 2] of lips that the jaw opened by `gap` pixels."""
     rest = model.decode_lip_motion(SILENCE)[None]
     lips = rest.clone()
-    lips[:, [7, 8, 9, 10, 11, 17, 18, 19], 1] += jaw
-    tokens = articulate(model, model.set_lip_motion(SILENCE[None], lips), SILENCE, 2.0)
-    moved = (model.decode_lip_motion(tokens) - rest)[0]
-    upper, corners = moved[[2, 3, 4, 13, 14, 15]], moved[[0, 6, 12, 16]]
-    assert torch.allclose(moved[[7, 9, 17, 18, 19], 1], torch.tensor(2.0 * jaw), atol=1e-3)
+    lips[:, [7, 8, 9, 10, 11, 17, 18, 19], 1] += gap
+    tokens = articulate(model, model.set_lip_motion(SILENCE[None], lips), SILENCE, articulation)
+    return (model.decode_lip_motion(tokens) - rest)[0]
+
+
+def test_articulation_above_one_expands_opening_around_its_mean(model):
+    gaps = [float(lip_gaps(articulated(model, gap)[None]).mean()) for gap in (0, 1.5, 3, 4, 6)]
+    assert gaps[:2] == pytest.approx([0, 0.45], abs=0.1)
+    assert gaps[2] == pytest.approx(2.5 * 3 - 3.6, rel=0.25)
+    # The upper lip rises by 0.18 of the gap in addition.
+    assert np.diff(gaps[3:]) == pytest.approx(1.18 * 2.5 * 2, rel=0.05)
+    weak = lip_gaps(articulated(model, 6, 1.001)[None]).mean()
+    assert float(weak) == pytest.approx(6, abs=0.05)
+
+
+@pytest.mark.parametrize("gap", [6, 0])
+def test_articulation_above_one_raises_upper_lip_with_opening(model, gap):
+    moved = articulated(model, gap)
+    upper, corners = moved[[2, 3, 4, 13, 14, 15], 1], moved[[0, 6, 12, 16]]
     assert corners.abs().max() < 1e-3
-    if jaw > 0:
-        assert (upper[:, 1] < -2).all()
-        assert moved[:, 0].abs().max() < 1e-3
-        assert lip_gaps(moved[None]).mean() > 12
+    assert moved[:, 0].abs().max() < 1e-3
+    if gap > 0:
+        assert (upper < -1).all()
     else:
-        assert upper.abs().max() < 1e-3
+        assert (upper > 0).all()
+
