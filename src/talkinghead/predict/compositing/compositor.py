@@ -11,6 +11,7 @@ import numpy as np
 
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
+from talkinghead.predict.compositing.jaw import JawWarp
 from talkinghead.predict.compositing.lighting import LightMatcher
 from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
@@ -77,7 +78,8 @@ class Compositor:
         """Do as `composite`, but return the frame's image with the mouths as patches."""
         source = frame.source
         image, has_mouth = self._unfinished or (PatchedImage(source.image), False)
-        painted = self._painter(source).paint(image, frame)
+        painter = self._painter(source)
+        painted = painter.paint(image, frame)
         if painted is not None and frame.previous_reference and source.previous_reference:
             previous_source = frame.previous_reference.source
             previous = self._painter(previous_source).paint(image, frame.previous_reference)
@@ -86,7 +88,9 @@ class Compositor:
                 pixels = cv2.addWeighted(previous.pixels, weight, painted.pixels, 1 - weight, 0)
                 painted = painted._replace(pixels=np.asarray(pixels, dtype=np.uint8))
         has_mouth = has_mouth or painted is not None or source.is_covered
-        result = image if painted is None else image.with_patch(painted), has_mouth
+        if painted is not None:
+            image = painter.move_jaw(image.with_patch(painted), source)
+        result = image, has_mouth
         self._unfinished = None if source.is_last else result
         if source.is_last and source.animation is not None:
             result = self._animate(source.animation, result[0], frame), result[1]
@@ -134,6 +138,8 @@ class _MouthPainter:
         self._transform: FloatArray | None = None
         self._region: MouthRegion | None = None
         self._still: tuple[UInt8Array, slice, slice, UInt8Array] | None = None
+        self._jaw: JawWarp | None = None
+        self._flow: FloatArray | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -152,6 +158,7 @@ class _MouthPainter:
             self._transform = self._region = None
         elif source.transform is not self._transform:
             self._transform = source.transform
+            self._jaw = None
             height, width = image.base.shape[:2]
             self._region = find_mouth_region(self._transform, height, width, self._spec)
         region = self._region
@@ -163,6 +170,7 @@ class _MouthPainter:
         time_s = float(source.time_s)
         if self._stabiliser:
             fields = self._stabiliser(fields, time_s)
+        self._flow = fields.flow
         if self._texture is None:
             reference = source.reference
             self._texture = Texture(reference.image, box_to_image(reference.transform, self._spec))
@@ -183,6 +191,18 @@ class _MouthPainter:
             mixed = np.rint(original + np.float32(source.strength) * difference)
             painted = mixed.astype(np.uint8)
         return Patch(region.rows.start, region.columns.start, painted)
+
+    def move_jaw(self, image: PatchedImage, source: SourceFrame) -> PatchedImage:
+        """Move the chin of a photo with the mouth that was painted last."""
+        reference, transform = source.reference, source.transform
+        if reference is None or transform is None or self._flow is None:
+            return image
+        if source.image is not reference.image:  # The chin of a video moves by itself.
+            return image
+        if self._jaw is None:
+            height, width = image.base.shape[:2]
+            self._jaw = JawWarp(transform, reference.lips, self._spec, height, width)
+        return self._jaw(image, self._flow)
 
     def _crop(self, image: PatchedImage, region: MouthRegion) -> UInt8Array:
         """Return the region of an image, the same array as before if nothing has changed.
