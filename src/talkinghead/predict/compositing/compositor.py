@@ -197,7 +197,7 @@ class _MouthPainter:
         reference, transform = source.reference, source.transform
         if reference is None or transform is None or self._flow is None:
             return image
-        if source.image is not reference.image:  # The chin of a video moves by itself.
+        if source.outline is not None:  # The chin of a video moves by itself.
             return image
         if self._jaw is None:
             height, width = image.base.shape[:2]
