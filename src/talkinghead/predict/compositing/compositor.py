@@ -197,8 +197,8 @@ class _MouthPainter:
         reference, transform = source.reference, source.transform
         if reference is None or transform is None or self._flow is None:
             return image
-        if source.outline is not None:  # The chin of a video moves by itself.
-            return image
+        if source.outline is not None or source.image is not reference.image:
+            return image  # The chin of a video moves by itself.
         if self._jaw is None:
             height, width = image.base.shape[:2]
             self._jaw = JawWarp(transform, reference.lips, self._spec, height, width)
