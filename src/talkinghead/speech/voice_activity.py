@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from itertools import takewhile
-from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from talkinghead.errors import DependencyError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.media.audio_samples import to_mono_float32
+from talkinghead.runtime.silero_vad import SAMPLE_RATE, WINDOW_SIZE, SileroVAD
 from talkinghead.types import FloatArray
 
-SAMPLE_RATE = 16_000
-WINDOW_SIZE = 512
-"""Number of samples in a detection window of 32 ms."""
-_CONTEXT_SIZE = 64
+__all__ = ["SAMPLE_RATE", "WINDOW_SIZE", "Utterance", "speech_probabilities", "stream_utterances"]
+
 # Hysteresis: speech starts above the first probability and ends below the second.
 _START_THRESHOLD, _END_THRESHOLD = 0.5, 0.35
 # Silence kept before and after an utterance. Utterances with less speech than the minimum are
@@ -48,29 +44,15 @@ def speech_probabilities(chunks: Iterable[FloatArray]) -> Iterator[tuple[FloatAr
     Raises:
         DependencyError: faster-whisper is not installed, or has another detector.
     """
-    session = _detector()
-    state = [np.zeros((1, 1, 128), np.float32)] * 2
-    # The model's input is a window that is preceded by the last samples of the previous window.
-    pending = np.zeros(_CONTEXT_SIZE, np.float32)
-
-    def detect(samples: FloatArray) -> Iterator[tuple[FloatArray, float]]:
-        nonlocal pending
-        samples = np.concatenate([pending, samples])
-        size = _CONTEXT_SIZE + WINDOW_SIZE
-        if len(samples) < size:
-            pending = samples
-            return
-        windows = np.lib.stride_tricks.sliding_window_view(samples, size)[::WINDOW_SIZE]
-        pending = samples[len(windows) * WINDOW_SIZE :]
-        probabilities, *state[:] = session.run(
-            None, {"input": np.ascontiguousarray(windows), "h": state[0], "c": state[1]}
-        )
-        yield from zip(windows[:, _CONTEXT_SIZE:], probabilities.tolist(), strict=True)
-
+    detector = SileroVAD()
     for chunk in chunks:
-        yield from detect(chunk)
-    if num_left := len(pending) - _CONTEXT_SIZE:
-        yield from detect(np.zeros(WINDOW_SIZE - num_left, np.float32))
+        windows, probabilities = detector.push(chunk)
+        yield from zip(windows, probabilities.tolist(), strict=True)
+    if detector.num_pending:
+        windows, probabilities = detector.push(
+            np.zeros(WINDOW_SIZE - detector.num_pending, np.float32)
+        )
+        yield from zip(windows, probabilities.tolist(), strict=True)
 
 
 def stream_utterances(
@@ -144,19 +126,3 @@ def _split(
             yield from take(half + int(np.argmin(probabilities[half:])))
     if is_speech:
         yield from take(len(windows) - max(0, num_silent - padding))
-
-
-def _detector() -> Any:
-    spec = find_spec("faster_whisper")
-    path = Path((spec and spec.origin) or "").parent / "assets/silero_vad_v6.onnx"
-    if spec is None or not path.is_file():
-        raise DependencyError(
-            "voice activity detection needs faster-whisper 1.2 or later: "
-            "pip install 'talkinghead[offline]'"
-        )
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -40,7 +40,7 @@ def test_map_of_two_corpora_predicts_motion_and_finds_late_audio(corpora, tmp_pa
     assert set(offsets) == {"cartoon0", "cartoon1"}
     for offset in offsets.values():
         assert offset.frames == pytest.approx(3, abs=0.5)
-    lip_prior = WhisperLipPrior(encoder, path)
+    lip_prior = WhisperLipPrior(encoder, path, speech_only=False)
     for clip in sorted((corpora[0] / "clips").rglob("clip2.safetensors")):
         file = ClipFile(clip)
         samples = file.tensor("audio").astype(np.float32) / 32767

@@ -26,7 +26,9 @@ class LipPrior(Protocol):
     position, its samples, and a fixed amount of speech before and after it, so the division of the
     speech into chunks makes no difference. A source that needs no audio, such as a `LipCurve`, sets
     `past_s` and `ahead_s` to 0 and uses `first_frame`. It may also have a method `check_duration`,
-    which is called with the number of frames when the speech has ended.
+    which is called with the number of frames when the speech has ended, and a method
+    `speech_weights`, which returns a weight in [0, 1] for each frame of the windows, float32
+    [N, T]: where it is below 1, there is no speech, and the generator's motion is left out.
 
     Predictions and streams share a prior, so `predict_motion` must be safe for concurrent callers;
     that of `WhisperLipPrior` is.
@@ -96,6 +98,7 @@ class LipPriorStream:
         self._samples = np.zeros(self._past, np.float32)
         self._num_samples = 0
         self._motion = torch.empty(0, 20, 2)
+        self._weights = torch.empty(0)
         self._first_frame = 0  # Grid frame of the first entry of `_motion`.
 
     @property
@@ -114,10 +117,10 @@ class LipPriorStream:
         length = self._past + self._block + self._ahead
         while len(self._samples) >= length:
             count = min(_MAX_BLOCKS, (len(self._samples) - length) // self._block + 1)
-            windows = np.lib.stride_tricks.sliding_window_view(self._samples, length)
-            motion = self._lip_prior.predict_motion(
-                windows[: count * self._block : self._block], self.num_frames
-            )
+            view = np.lib.stride_tricks.sliding_window_view(self._samples, length)
+            windows = view[: count * self._block : self._block]
+            self._weights = torch.cat([self._weights, self._speech_weights(windows)])
+            motion = self._lip_prior.predict_motion(windows, self.num_frames)
             self._motion = torch.cat([self._motion, torch.from_numpy(motion).flatten(0, 1)])
             self._samples = self._samples[count * self._block :]
 
@@ -139,10 +142,27 @@ class LipPriorStream:
             ]
         return motion
 
+    def speech_weights_at(self, first: int, stop: int) -> Tensor:
+        """Return the weights of speech [stop - first] of grid frames; 1 where unknown."""
+        weights = torch.ones(stop - first)
+        known = range(max(first, self._first_frame), min(stop, self.num_frames))
+        if known:
+            weights[known.start - first : known.stop - first] = self._weights[
+                known.start - self._first_frame : known.stop - self._first_frame
+            ]
+        return weights
+
+    def _speech_weights(self, windows: FloatArray) -> Tensor:
+        measure = getattr(self._lip_prior, "speech_weights", None)
+        if measure is None:
+            return torch.ones(len(windows) * self._block_frames)
+        return torch.from_numpy(measure(windows)).flatten()
+
     def drop_before(self, frame: int) -> None:
         """Free the memory of all grid frames before `frame`."""
         dropped = min(max(0, frame - self._first_frame), len(self._motion))
         self._motion, self._first_frame = self._motion[dropped:], self._first_frame + dropped
+        self._weights = self._weights[dropped:]
 
 
 def predict_lip_motion(lip_prior: LipPrior, samples: FloatArray, spec: AVSpec) -> FloatArray:

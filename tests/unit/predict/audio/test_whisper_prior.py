@@ -11,7 +11,12 @@ from safetensors.numpy import save
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.predict.audio.lip_prior import predict_lip_motion
-from talkinghead.predict.audio.whisper_prior import PACKAGED, WhisperLipPrior, resolve_lip_prior
+from talkinghead.predict.audio.whisper_prior import (
+    PACKAGED,
+    SpeechWeights,
+    WhisperLipPrior,
+    resolve_lip_prior,
+)
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
@@ -43,6 +48,28 @@ def test_lips_move_in_speech_and_not_in_silence():
         assert quiet.mean() < lips.mean()
 
 
+@pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
+def test_weights_are_those_of_speech_and_not_of_music_and_noise():
+    rng, weights = np.random.default_rng(0), SpeechWeights()
+    times_s = np.arange(41_600) / 16_000
+    demo = read_audio(PACKAGED.parents[1] / "assets" / "demo.flac", 16_000).samples
+    chord = sum(np.sin(2 * np.pi * f * times_s) for f in (220, 277.2, 329.6)) / 5
+    others = (0.1 * rng.normal(size=41_600), chord, np.sin(2 * np.pi * 440 * times_s), 0 * times_s)
+    for samples in others:
+        assert weights.of_blocks(np.float32(samples)[None]).max() < 0.1
+    speech = weights.of_blocks(demo[None, 16_000 : 16_000 + 41_600])
+    assert speech.shape == (1, 10)
+    assert speech.min() == 1
+
+
+@pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
+def test_lips_are_still_in_music_and_noise():
+    rng, lip_prior = np.random.default_rng(0), resolve_lip_prior("auto")
+    noise = predict_lip_motion(lip_prior, np.float32(0.1 * rng.normal(size=32_000)), SPEC)
+    silence = predict_lip_motion(lip_prior, np.zeros(32_000, np.float32), SPEC)
+    assert np.abs(noise - silence).max() < 0.5
+
+
 def test_auto_lip_prior_is_none_without_whisper(monkeypatch, caplog):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with caplog.at_level(logging.INFO):
@@ -66,7 +93,7 @@ def test_adapted_map_applies_to_the_inputs_of_recordings(tmp_path):
         "bias": np.zeros(40, np.float32),
     }
     (tmp_path / "map").write_bytes(save(tensors))
-    lip_prior = WhisperLipPrior(Ramp(), tmp_path / "map")
+    lip_prior = WhisperLipPrior(Ramp(), tmp_path / "map", speech_only=False)
     samples = rng.uniform(-1, 1, 250 * 640).astype(np.float32)
     inputs = torch.from_numpy(lip_prior.recording_inputs(samples, 250)).float()
     assert inputs.shape == (250, 11 + 54)
