@@ -107,14 +107,13 @@ class HeadWarp:
         border = cv2.BORDER_REPLICATE
         head = cv2.remap(area, maps, rest, cv2.INTER_CUBIC, borderMode=border)
         opacity = cv2.remap(layers.alpha, maps, rest, cv2.INTER_LINEAR, borderMode=border)
-        alpha = opacity * np.float32(1 / 255)
         turn = np.abs(shift)
         if moved is not None:
             turn[self._expression.window] = 0
         furthest = float(turn.max()) / (_STILL_CM * self._head.scale)
         turned = float(smooth_step(furthest))
         behind = cv2.addWeighted(layers.background, turned, layers.still_background, 1 - turned, 0)
-        blended = cv2.blendLinear(head, behind, alpha, 1 - alpha)
+        blended = _blend(head, behind, opacity)
         if self._support is None:
             result[self._area] = blended
         else:
@@ -211,6 +210,16 @@ class HeadWarp:
         step = self._cell
         area = (right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]) / step.prod()
         return float(area[is_head[:-1, :-1]].min(initial=1.0))
+
+
+def _blend(front: npt.NDArray, back: npt.NDArray, opacity: npt.NDArray) -> UInt8Array:
+    """Blend images with an opacity uint8 [H, W]; faster than `cv2.blendLinear`."""
+    front_part = cv2.merge([opacity] * 3)
+    back_part = cv2.bitwise_not(front_part)
+    blended = cv2.add(
+        cv2.multiply(front, front_part, scale=1 / 255), cv2.multiply(back, back_part, scale=1 / 255)
+    )
+    return cast(UInt8Array, blended)
 
 
 def _sample(field: FloatArray, cells: npt.NDArray[np.floating]) -> FloatArray:

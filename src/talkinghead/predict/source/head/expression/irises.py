@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from talkinghead.predict.source.head.expression.blendshapes import LIDS
 from talkinghead.predict.source.head.head_geometry import Floats, smooth_step
@@ -68,8 +69,8 @@ class Iris:
         source_x = x - aside * part
         # Follow the lids near them, so that no skin is moved into the eye.
         middle = smooth_step(edge / _STRAIGHT)
-        source_y = middle * self._edge_y(x, self.between) - down * part
-        source_y += (1 - middle) * self._edge_y(source_x, self.between)
+        straight, along_lids = (self._edge_y(at, self.between) for at in (x, source_x))
+        source_y = middle * straight + (1 - middle) * along_lids - down * part
         inside = (edge > 0) & (part > 0)
         axis_down = np.array([-self.across[1], self.across[0]])
         xy = self.corner + source_x[..., None] * self.across + source_y[..., None] * axis_down
@@ -79,7 +80,7 @@ class Iris:
         )
         cv2.copyTo(moved, inside.astype(np.uint8), region)
 
-    def _edge_y(self, along: Floats, between: FloatArray) -> Floats:
+    def _edge_y(self, along: npt.NDArray[np.floating], between: FloatArray) -> Floats:
         """Return y below the corners at positions along the eye and between the lids."""
         grid = np.arange(self.edges.shape[1])
         upper, lower = (np.interp(along, grid, edge) for edge in self.edges)
