@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import (
@@ -19,6 +20,7 @@ from av.video.reformatter import (
 )
 from PIL import ExifTags, Image
 
+from talkinghead.media.decoding.tone_mapping import ToneMapper, is_hdr
 from talkinghead.types import UInt8Array
 
 if TYPE_CHECKING:
@@ -61,9 +63,10 @@ class ColourTags:
 
     @classmethod
     def of(cls, frame: AVFrame) -> ColourTags:
-        """Return the tags of a frame; BT.709 for RGB frames and for unsupported matrices."""
+        """Return the tags of a frame's image; BT.709 for RGB, HDR and unsupported matrices."""
         matrix = guess_matrix(frame)
-        if frame.format.is_rgb or frame.format.has_palette or matrix not in _MATRICES:
+        is_converted = frame.format.is_rgb or frame.format.has_palette or is_hdr(frame)
+        if is_converted or matrix not in _MATRICES:
             return cls()
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
         colour_range = ColorRange.JPEG if full else ColorRange.MPEG
@@ -88,7 +91,7 @@ class RGBConverter:
     """Converter of the frames of a stream to upright uint8 RGB images of equal size.
 
     Each frame's colour matrix and range are used; untagged frames are BT.601 below 720 lines and
-    BT.709 from 720 on, as players assume. High dynamic range is not tone-mapped. Alpha is
+    BT.709 from 720 on, as players assume. HDR10 and HLG are tone-mapped to BT.709. Alpha is
     composited over white. All images get the size of the first, as a stream may change its
     resolution.
 
@@ -109,7 +112,9 @@ class RGBConverter:
         self._rotation: int | None = None
         self._is_fixed = matrix is not None
         self._matrix = np.eye(2) if matrix is None else matrix
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._mapped_reformatter = VideoReformatter(), VideoReformatter()
+        self._tone_mapper: ToneMapper | None = None
+        self._transfer = (0, 0)
         self.colour = ColourTags()
 
     def __call__(self, frame: AVFrame) -> UInt8Array:
@@ -123,20 +128,28 @@ class RGBConverter:
             self.colour = ColourTags.of(frame)
         image, ((a, b), (c, d)) = self._to_rgb(frame), self._matrix
         if abs(b) > abs(a):
-            image, a, d = image.transpose(1, 0, 2), c, b
+            # OpenCV transposes large images several times faster than NumPy.
+            image, a, d = np.asarray(cv2.transpose(image), dtype=np.uint8), c, b
         return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
     def _to_rgb(self, frame: AVFrame) -> UInt8Array:
         has_alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
-        matrix = guess_matrix(frame)
+        matrix, size = guess_matrix(frame), self._size or (frame.width, frame.height)
+        hdr, pix_fmt = is_hdr(frame) and not has_alpha, "rgba" if has_alpha else "rgb24"
         shown = self._reformatter.reformat(
             frame,
-            *(self._size or (frame.width, frame.height)),
-            format="rgba" if has_alpha else "rgb24",
+            *size,
+            format=ToneMapper.pix_fmt if hdr else pix_fmt,
             src_colorspace=None if matrix == frame.colorspace else matrix,
             interpolation=_UNBIASED,
             threads=1,  # More threads are slower.
         )
+        if hdr:
+            transfer = int(frame.color_trc), int(frame.color_primaries)
+            if self._tone_mapper is None or self._transfer != transfer:
+                self._tone_mapper, self._transfer = ToneMapper(*size, *transfer), transfer
+            mapped = self._tone_mapper(shown)
+            shown = self._mapped_reformatter.reformat(mapped, format=pix_fmt, threads=1)
         image = cast(UInt8Array, shown.to_ndarray())
         return over_white(image) if has_alpha else image
 
