@@ -5,15 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.cli.shared.builders import (
-    build_encode_options,
-    build_predictor,
-    build_source_options,
-    build_speaker,
-)
+from talkinghead.cli.shared.builders import build_predictor, build_render_options, build_speaker
 from talkinghead.cli.shared.job_results import JobResults
 from talkinghead.predict.batch.jobs import make_jobs, take_shard
 from talkinghead.predict.batch.runner import run_jobs
@@ -37,8 +31,6 @@ def main(cfg: DictConfig) -> list[dict[str, Any]]:
             overwrite=cfg.overwrite,
             make_speaker=partial(build_speaker, cfg),
             on_outcome=results.add,
-            options=build_source_options(cfg),
-            encode=build_encode_options(cfg),
-            provenance=instantiate(cfg.provenance),
+            **build_render_options(cfg),
         )
     return results.entries

@@ -42,6 +42,15 @@ def build_encode_options(cfg: DictConfig) -> EncodeOptions:
     return EncodeOptions(**_fields_of(EncodeOptions, cfg))
 
 
+def build_render_options(cfg: DictConfig) -> dict[str, Any]:
+    """Return the keyword arguments of `LipSyncPredictor.render` that the jobs of a list share."""
+    return {
+        "options": build_source_options(cfg),
+        "encode": build_encode_options(cfg),
+        "provenance": instantiate(cfg.provenance),
+    }
+
+
 def build_speaker(cfg: DictConfig) -> Callable[[str], SpeechStream]:
     """Return a function that speaks a text with a new voice; each process of a batch builds one."""
     return partial(speak_text, voice=instantiate(cfg.voice), language=cfg.language)

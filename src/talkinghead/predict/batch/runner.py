@@ -88,20 +88,32 @@ def run_jobs(
     unfinished = list(jobs)
     if settings is not None and not overwrite:
         unfinished = _leave_out_finished(jobs, settings, report)
+    outcomes = _run_with_bars(runner, unfinished, workers, report, len(jobs))
+    return _reports(outcomes, len(jobs))
+
+
+def _run_with_bars(
+    runner: JobRunner,
+    jobs: Sequence[Job],
+    workers: int,
+    report: Callable[[Job, Outcome], None],
+    num_all: int,
+) -> list[Outcome]:
+    """Render jobs, and return their outcomes in order; the error of a single job is raised."""
     outcomes: dict[int, Outcome] = {}
-    with _Bars(unfinished) as bars:
-        num_workers = min(workers, len(unfinished))
+    with _Bars(jobs) as bars:
+        num_workers = min(workers, len(jobs))
         run = partial(run_in_workers, num_workers=num_workers) if num_workers > 1 else _run_here
-        with closing(run(runner, unfinished, progress=bars.show)) as ended:
+        with closing(run(runner, jobs, progress=bars.show)) as ended:
             for number, outcome in ended:
                 outcomes[number] = outcome
                 bars.finish(number)
-                report(unfinished[number], outcome)
-                if outcome.error is not None and len(jobs) == 1:
+                report(jobs[number], outcome)
+                if outcome.error is not None and num_all == 1:
                     raise outcome.error
                 with bars.hidden():
-                    _log_outcome(unfinished[number], outcome)
-    return _reports([outcomes[number] for number in sorted(outcomes)], len(jobs))
+                    _log_outcome(jobs[number], outcome)
+    return [outcomes[number] for number in sorted(outcomes)]
 
 
 def _leave_out_finished(

@@ -121,12 +121,8 @@ def run_in_workers(
     counts = context.RawArray(c_longlong, 2 * len(jobs))
     num_threads = max(1, num_available_cores() // num_workers)
     pebble.CONSTS.term_timeout = _STOP_TIMEOUT_S
-    pool = pebble.ProcessPool(
-        num_workers,
-        initializer=_start_worker,
-        initargs=(runner, counts, num_threads),
-        context=context,
-    )
+    shared = runner, counts, num_threads
+    pool = pebble.ProcessPool(num_workers, 0, _start_worker, shared, context)
     waiting = iter(enumerate(jobs))
     numbers: dict[Future[Outcome], int] = {}
 
