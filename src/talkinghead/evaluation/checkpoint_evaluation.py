@@ -22,6 +22,7 @@ from talkinghead.evaluation.clip_scores import ClipScorer, RealClip, load_clip
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report, TableBy
 from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
+from talkinghead.evaluation.time_left import TimeLeft
 from talkinghead.models.checkpoint import LoadedNetwork, load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.lip_prior import LipPrior
@@ -257,6 +258,7 @@ def _score(scorer: ClipScorer, corpus: _Corpus, options: EvaluationOptions) -> l
         return load_clip(corpus.folder, entry, scorer.spec, features, options.max_frames)
 
     clips: list[ClipResult] = []
+    time_left = TimeLeft(len(corpus.entries))
     for number, entry in enumerate(corpus.entries, start=1):
         other = choose_other_clip(entry, corpus.manifest)
         group = "seen" if entry.speaker in trained else "unseen"
@@ -265,8 +267,9 @@ def _score(scorer: ClipScorer, corpus: _Corpus, options: EvaluationOptions) -> l
         clips = drop_unused_visuals([*clips, result], options.num_strips)
         names = ("r_own", RANK_BY, "r_other")
         logger.info(
-            "%d of %d: %s r %.2f, during speech %.2f, with other audio %.2f",
+            "%d of %d: %s r %.2f, during speech %.2f, with other audio %.2f %s",
             *(number, len(corpus.entries), entry.id),
             *(result.values.get(name, float("nan")) for name in names),
+            time_left.after_step(),
         )
     return clips

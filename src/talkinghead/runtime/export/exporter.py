@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from rich.console import Console
+from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -105,7 +107,8 @@ def _write_calls(
 ) -> dict[str, Any]:
     """Write the calls and the lip head, and return the metadata of the calls."""
     calls = {part: GeneratorCall(model, part) for part in PARTS}
-    for part, call in calls.items():
+    console = Console(stderr=True)
+    for part, call in track(list(calls.items()), "exporting", console=console, transient=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The exporters use deprecated functions.
             write(call, inputs[part], folder / f"{part}{SUFFIXES[format]}")
