@@ -17,6 +17,7 @@ from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
     Texture,
 )
+from talkinghead.predict.compositing.overlays import find_overlay
 from talkinghead.types import FloatArray, UInt8Array
 
 _GRID = 32
@@ -34,6 +35,8 @@ _LUMINANCE_TOLERANCE = 0.5
 # Hysteresis thresholds, in natural logarithms of colour ratios.
 _LOW, _HIGH = 0.12, 0.22
 _MIN_SEEDS = 5
+# Least part of a cell that a caption covers.
+_MIN_OVERLAY = 0.1
 _RELEASE_S = 0.15
 _ADAPT_S = 2.0
 
@@ -96,6 +99,9 @@ class OcclusionGuard:
             self._measure_reference(cells)
         self._light = light
         covering = self._find_occlusion(self._relit_colours(image, region, elapsed_s))
+        overlay = find_overlay(image, region.box_to_image)
+        if overlay is not None:
+            covering = np.maximum(covering, _covered_cells(overlay))
         self._covered *= np.float32(math.exp(-elapsed_s / _RELEASE_S))
         self._covered[self._covered < 0.05] = 0
         np.maximum(self._covered, covering, out=self._covered)
@@ -147,6 +153,12 @@ class OcclusionGuard:
         covering = enough[labels].astype(np.float32)
         closed = cv2.morphologyEx(covering, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
         return np.asarray(cv2.dilate(closed, np.ones((3, 3), np.uint8)), dtype=np.float32)
+
+
+def _covered_cells(overlay: UInt8Array) -> FloatArray:
+    """Return the cells that a caption covers, 0 or 1, float32 [grid, grid]."""
+    parts = cv2.resize(overlay.astype(np.float32), (_GRID, _GRID), interpolation=cv2.INTER_AREA)
+    return np.asarray(parts > _MIN_OVERLAY, np.float32)
 
 
 def _cells(image: UInt8Array, box_to_image: FloatArray) -> FloatArray:

@@ -135,6 +135,7 @@ def _measure(frame: SourceFrame, face: Face, spec: AVSpec) -> SourceFrame:
         covering=visibility.covering,
         is_covered=visibility.is_covered,
         contrast=visibility.contrast,
+        colours=visibility.colours,
     )
 
 

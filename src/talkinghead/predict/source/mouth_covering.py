@@ -21,7 +21,7 @@ _OFFSET = 16.0
 _LUMINANCE = np.array([0.30, 0.59, 0.11])
 # Cells of the forehead, of the cheeks below the eyes, and around the mouth: x0, y0, x1, y1.
 _FOREHEAD, _CHEEKS, _NOSE = (0.28, -0.6, 0.72, -0.36), (0.14, -0.06, 0.86, 0.12), (0.36, 0.64)
-_MOUTH = (0.24, 0.24, 0.76, 0.74)
+_MOUTH, _LIPS = (0.24, 0.24, 0.76, 0.74), (0.28, 0.3, 0.72, 0.68)
 # Differences from the skin, in natural logarithms: of colour ratios, of the larger red of lips, and
 # of the luminance of a dark object.
 _FOREIGN, _REDDER, _DARKER = 0.2, 0.45, 1.1
@@ -39,11 +39,14 @@ class MouthVisibility(NamedTuple):
         is_covered: whether an object hides the mouth.
         contrast: root mean square of the differences of adjacent samples of the upper face, in
             levels; small in a dark or blurred image.
+        colours: logarithmic colours of the generated area without the lips, in the light of the
+            whole area, float32 [cells, 3].
     """
 
     covering: float
     is_covered: bool
     contrast: float
+    colours: FloatArray
 
 
 def _cell_centres() -> FloatArray:
@@ -68,6 +71,16 @@ _FOREHEAD_CELLS, _MOUTH_CELLS = _inside(_FOREHEAD), _inside(_MOUTH)
 # The generated part of the face, with a margin at its sides.
 _GENERATED_CELLS = np.linalg.norm((_XY - (0.5, 0.5)) / (0.48, 0.45), axis=-1) < 1
 _CHEEK_CELLS = _inside(_CHEEKS) & ~((_XY[..., 0] > _NOSE[0]) & (_XY[..., 0] < _NOSE[1]))
+
+_STILL_CELLS = _GENERATED_CELLS & ~_inside(_LIPS)
+# Differences of colour ratios and of luminance, in natural logarithms, that an object causes.
+_OBJECT_COLOUR, _OBJECT_LUMINANCE = 0.12, 0.35
+
+
+def outlier_fraction(colours: FloatArray, usual: FloatArray) -> float:
+    """Return the fraction of cells whose colours [cells, 3] differ from the usual ones."""
+    red, blue, light = np.abs(colours - usual).T
+    return float(((np.hypot(red, blue) > _OBJECT_COLOUR) | (light > _OBJECT_LUMINANCE)).mean())
 
 
 def measure_visibility(
@@ -96,16 +109,17 @@ def measure_visibility(
     near = cv2.dilate(inner, np.ones((7, 9), np.uint8))
     is_lip_red = (red > 0) & (red < _REDDER) & (np.abs(blue) < _FOREIGN + red) & (near > 0)
     is_foreign = (np.hypot(red, blue) > _FOREIGN) & ~is_lip_red | (light < -_DARKER)
+    relit = colours[_STILL_CELLS] - np.median(colours[_STILL_CELLS], 0)
     covering, around = float(is_foreign[_GENERATED_CELLS].mean()), near > inner
     surroundings = is_foreign[_MOUTH_CELLS & (near == 0)]
     is_free = surroundings.sum() <= _COVERED_FRACTION * len(surroundings)
     if is_free or not inner.any() or not around.any():
-        return MouthVisibility(covering, False, contrast)
+        return MouthVisibility(covering, False, contrast, relit)
     lip_contrast = np.median(colours[inner > 0], 0) - np.median(colours[around], 0)
     # Folds and shadows change the luminance of cloth more than its colour.
     lip_contrast[2] /= 4
     is_covered = bool(np.abs(lip_contrast).max() < _LIP_CONTRAST)
-    return MouthVisibility(covering, is_covered, contrast)
+    return MouthVisibility(covering, is_covered, contrast, relit)
 
 
 def _skin_colour(colours: FloatArray) -> FloatArray:
@@ -148,7 +162,7 @@ def _sample_face(
     corner = np.array([spec.mouth_x + _X[0] * side, spec.mouth_y + _Y[0] * side])
     to_cells: npt.NDArray[np.float64] = transform / cell_side[:, None]
     to_cells[:, 2] -= corner / cell_side + 0.5
-    to_image = cv2.invertAffineTransform(to_cells)
+    to_image = np.asarray(cv2.invertAffineTransform(to_cells), np.float64)
     factor = _SAMPLES_PER_CELL
     to_image[:, 2] += to_image[:, :2] @ np.full(2, 0.5 / factor - 0.5)
     to_image[:, :2] /= factor

@@ -17,6 +17,9 @@ from talkinghead.features.faces.alignment import chain_transforms, invert, trans
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
 from talkinghead.features.faces.tracker import FORGET_FRAMES
+from talkinghead.predict.compositing.mouth_region import box_to_image
+from talkinghead.predict.compositing.overlays import remove_overlay
+from talkinghead.predict.source.mouth_covering import outlier_fraction
 from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray
 
@@ -33,6 +36,8 @@ _OPENING_COST_DEG, _COVERING_COST_DEG, _CONTRAST_COST_DEG = 120.0, 120.0, 8.0
 # Difference of the covering from which a reference is replaced, and of the logarithmic contrast
 # that is ignored.
 _MAX_COVERING, _CONTRAST_TOLERANCE = 0.1, 0.4
+# Part of the face in which averaged images may show another object.
+_MAX_OBJECT_FRACTION = 0.05
 # Minimum reduction of the cost for which a reference is replaced.
 _MIN_GAIN_DEG = 2.0
 _FADE_S = Fraction(3, 25)
@@ -87,10 +92,14 @@ class ClosestPosePolicy:
             return
         min_strength = max(f.strength for f in upcoming) if current is None else current.strength
         visible = [frame for frame in upcoming if frame.strength >= min_strength]
-        best = min([*self._references, *visible], key=lambda f: self._cost_deg(f, upcoming))
+        usual = _usual_colours(upcoming)
+
+        def cost_deg(frame: SourceFrame) -> float:
+            return self._cost_deg(frame, upcoming) + _object_cost_deg(frame, usual)
+
+        best = min([*self._references, *visible], key=cost_deg)
         if current is not None:
-            gain_deg = self._cost_deg(current, upcoming) - _MIN_GAIN_DEG
-            if self._cost_deg(best, upcoming) > gain_deg:
+            if cost_deg(best) > cost_deg(current) - _MIN_GAIN_DEG:
                 return
             self._previous, self._num_shown = current.reference, 1
         if best in self._references:
@@ -124,6 +133,18 @@ class ClosestPosePolicy:
             return 0.0
         turn_deg = np.linalg.norm(head_turn(np.stack(poses), candidate.pose)[:, :2], axis=1)
         return float((turn_deg - _MIN_TURN_DEG).clip(0).mean())
+
+
+def _usual_colours(frames: Sequence[SourceFrame]) -> FloatArray | None:
+    known = [frame.colours for frame in frames if frame.colours is not None]
+    return np.median(known, axis=0) if known else None
+
+
+def _object_cost_deg(candidate: SourceFrame, usual: FloatArray | None) -> float:
+    """Return the cost of an object that passes in front of the face, such as a hand."""
+    if candidate.colours is None or usual is None:
+        return 0.0
+    return _COVERING_COST_DEG * outlier_fraction(candidate.colours, usual)
 
 
 def _missing_contrast(candidate: SourceFrame, upcoming: Sequence[SourceFrame]) -> float:
@@ -172,7 +193,7 @@ def _max_images(frame: SourceFrame) -> int:
 
 def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) -> SourceFrame:
     """Return a copy of a frame with a reference averaged from frames of similar lips."""
-    frames = [frame for frame in frames if frame.strength == best.strength]
+    frames = [frame for frame in frames if _is_similar(frame, best)]
     transforms = [_not_none(frame.transform) for frame in frames]
     lips = [transform_points(_not_none(f.lips), t) for f, t in zip(frames, transforms, strict=True)]
     index = frames.index(best)
@@ -186,8 +207,17 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     others = ((frames[i].image, chain_transforms(transforms[i], to_image) - origin) for i in near)
     image = best.image.copy()
     image[y0:y1, x0:x1] = average_onto(best.image[y0:y1, x0:x1], others)
+    image = remove_overlay(image, box_to_image(transforms[index], spec))
     reference = Reference(image, transforms[index], _not_none(best.lips), best.pose)
     return replace(best, image=image, reference=reference)
+
+
+def _is_similar(frame: SourceFrame, best: SourceFrame) -> bool:
+    """Return whether a frame shows the face as the best frame does, without another object."""
+    if frame.colours is None or best.colours is None:
+        return frame.strength == best.strength
+    is_free = outlier_fraction(frame.colours, best.colours) < _MAX_OBJECT_FRACTION
+    return is_free and frame.strength == best.strength
 
 
 def _not_none(points: FloatArray | None) -> FloatArray:

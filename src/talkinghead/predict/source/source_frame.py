@@ -87,6 +87,7 @@ class SourceFrame:
         strength: opacity of the generated mouth, in [0, 1].
         covering: fraction of the area around the mouth that is not of the colour of the skin.
         contrast: contrast of the face (see `mouth_covering`).
+        colours: colours around the lips (see `mouth_covering`), None if not measured.
         is_covered: an object, such as a mask, covers the mouth, which is not generated.
         file_time_s: time in the file. It differs from `time_s` when a video is repeated.
         is_extension: the frame extends the source beyond its end, for speech that is longer.
@@ -112,6 +113,7 @@ class SourceFrame:
     strength: float = 1.0
     covering: float = 0.0
     contrast: float = 1.0
+    colours: FloatArray | None = None
     is_covered: bool = False
     file_time_s: Fraction = Fraction(0)
     is_extension: bool = False

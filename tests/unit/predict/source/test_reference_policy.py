@@ -147,3 +147,30 @@ def test_number_of_stored_images_is_limited(monkeypatch):
         for _ in range(5):
             policy.select([small_frame(index, 20 * index)])
     assert len(policy._references) == 3
+
+
+def test_first_reference_is_neither_dark_nor_covered():
+    clear = [small_frame(i, opening=0.02) for i in range(25)]
+    frames = [replace(frame, contrast=10.0, covering=0.1) for frame in clear]
+    for index in range(12):
+        dark = replace(frames[index], contrast=2.0, opening=0.0)
+        covered = replace(frames[index + 12], covering=0.6, opening=0.0)
+        frames[index], frames[index + 12] = dark, covered
+    assert reference_image(frames)[0, 0, 0] == 24
+
+
+def test_reference_shows_no_object_that_passes():
+    usual, hand = np.zeros((100, 3), np.float32), np.zeros((100, 3), np.float32)
+    hand[:30] = 0.5
+    frames = [
+        replace(small_frame(i, opening=0.02 * (i < 20)), colours=hand if i >= 20 else usual)
+        for i in range(25)
+    ]
+    assert reference_image(frames)[0, 0, 0] < 20
+
+
+def test_dark_reference_is_replaced_when_the_light_is_switched_on():
+    frames = [replace(small_frame(i), contrast=2.0 if i < 40 else 10.0) for i in range(80)]
+    shown = [frame.reference.image[0, 0, 0] for frame in referenced(frames)]
+    assert shown[0] < 40 <= shown[45]
+    assert len(set(shown)) == 2

@@ -1,0 +1,100 @@
+"""Find burnt-in captions over the mouth, and remove them from references.
+
+A caption must not move with the mouth, nor appear in other frames.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from talkinghead.types import FloatArray, UInt8Array
+
+# Number of samples along a side of the mouth box.
+_SIDE = 128
+# Sides of windows, in samples: in which a stroke and its outline lie, and that is larger than the
+# width of a stroke.
+_WINDOW, _MAX_STROKE = 7, 11
+# Levels of an outlined stroke: difference to its outline, and brightness. Levels of a stroke that
+# is white in all channels, and the median level of blue above which white does not stand out.
+_MIN_RANGE, _MIN_BRIGHT, _MIN_WHITE, _MAX_SKIN_BLUE = 140, 210, 235, 180
+# Least number of letters and of their samples, and greatest mean deviation of their heights.
+_MIN_LETTERS, _MIN_LETTER_SAMPLES, _MAX_LINE_DEVIATION = 4, 8, 16
+# Ellipses of the lips with the teeth, and of the nostrils, in box units: centre and radii. There,
+# bright and dark places are common.
+_FEATURES = (((0.5, 0.48), (0.32, 0.24)), ((0.5, 0.12), (0.26, 0.18)))
+_INPAINT_RADIUS_PX = 3
+
+_Mask = npt.NDArray[np.bool_]
+
+
+def _expected() -> _Mask:
+    """Return where bright and dark places are common, bool [128, 128]."""
+    steps = (np.arange(_SIDE) + 0.5) / _SIDE
+    xy = np.stack(np.meshgrid(steps, steps), -1)
+    distances = [np.linalg.norm((xy - centre) / radii, axis=-1) for centre, radii in _FEATURES]
+    return np.asarray(np.min(distances, 0) < 1)
+
+
+_EXPECTED = _expected()
+
+
+def find_overlay(image: UInt8Array, box_to_image: FloatArray) -> UInt8Array | None:
+    """Return the samples of the mouth box that show a caption, or None without a caption.
+
+    The mask is uint8 [128, 128], 0 or 1. A caption is a line of letters with thin white strokes,
+    with or without a dark outline, partly outside the lips and the nostrils.
+    """
+    to_image = _samples_to_image(box_to_image)
+    flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+    box = cv2.warpAffine(image, to_image, (_SIDE, _SIDE), flags=flags, borderMode=border)
+    window = np.ones((_WINDOW, _WINDOW), np.uint8)
+    whiteness = box.min(-1)
+    bright = (whiteness > _MIN_BRIGHT).astype(np.uint8)
+    if np.count_nonzero(bright) < _MIN_LETTERS * _MIN_LETTER_SAMPLES:
+        return None
+    outlined = whiteness - cv2.erode(box.max(-1), window).astype(int) > _MIN_RANGE
+    is_white = (whiteness > _MIN_WHITE) & (np.median(box[..., 2]) < _MAX_SKIN_BLUE)
+    thick = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((_MAX_STROKE, _MAX_STROKE), np.uint8))
+    strokes = (bright > 0) & (outlined | is_white) & (thick == 0)
+    if not _is_line_of_letters(strokes & ~_EXPECTED):
+        return None
+    return np.asarray(cv2.dilate(strokes.astype(np.uint8), window))
+
+
+def _is_line_of_letters(strokes: _Mask) -> bool:
+    count, _, statistics, centres = cv2.connectedComponentsWithStats(strokes.astype(np.uint8))
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    heights = centres[1:, 1][areas >= _MIN_LETTER_SAMPLES]
+    if count <= _MIN_LETTERS or len(heights) < _MIN_LETTERS:
+        return False
+    return float(np.abs(heights - np.median(heights)).mean()) < _MAX_LINE_DEVIATION
+
+
+def remove_overlay(image: UInt8Array, box_to_image: FloatArray) -> UInt8Array:
+    """Return an image without the caption over the mouth; the same image without a caption.
+
+    Paper: Telea, "An Image Inpainting Technique Based on the Fast Marching Method", 2004.
+    """
+    mask = find_overlay(image, box_to_image)
+    if mask is None:
+        return image
+    to_image = _samples_to_image(box_to_image)
+    corners = np.array([(x, y, 1) for x in (0, _SIDE) for y in (0, _SIDE)]) @ to_image.T
+    limits = np.array(image.shape[1::-1])
+    (x0, y0), (x1, y1) = np.clip([corners.min(0), corners.max(0)], 0, limits).astype(int)
+    if x1 <= x0 or y1 <= y0:
+        return image
+    to_part = to_image - [[0, 0, x0], [0, 0, y0]]
+    strokes = cv2.warpAffine(mask, to_part, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_NEAREST)
+    cleaned = image.copy()
+    part = np.ascontiguousarray(image[y0:y1, x0:x1])
+    cleaned[y0:y1, x0:x1] = cv2.inpaint(part, strokes, _INPAINT_RADIUS_PX, cv2.INPAINT_TELEA)
+    return cleaned
+
+
+def _samples_to_image(box_to_image: FloatArray) -> npt.NDArray[np.float64]:
+    to_image: npt.NDArray[np.float64] = box_to_image / np.array([_SIDE, _SIDE, 1.0])
+    to_image[:, 2] += to_image[:, :2] @ [0.5, 0.5]
+    return to_image

@@ -1,0 +1,61 @@
+"""Captions on a real face."""
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from talkinghead.predict.compositing.mouth_region import Texture, box_to_image, find_mouth_region
+from talkinghead.predict.compositing.occlusion import OcclusionGuard
+from talkinghead.predict.compositing.overlays import find_overlay, remove_overlay
+from talkinghead.types import AVSpec
+
+PHOTO = astronaut()
+# Transform of the photo, computed by `estimate_transform`.
+FACE = np.float32([[1.589, 0.0824, -237.3], [-0.0824, 1.589, -52.01]])
+BOX = box_to_image(FACE, AVSpec())
+REGION = find_mouth_region(FACE, *PHOTO.shape[:2], AVSpec())
+
+
+def with_caption(text, outline=3):
+    """Return the photo with a caption over the chin, and its mask."""
+    image, mask = PHOTO.copy(), np.zeros(PHOTO.shape[:2], np.uint8)
+    place = (180, 175), cv2.FONT_HERSHEY_DUPLEX, 0.55
+    if outline:
+        cv2.putText(image, text, *place, (0, 0, 0), outline, cv2.LINE_AA)
+    cv2.putText(image, text, *place, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(mask, text, *place, 255, 1)
+    return image, mask > 0
+
+
+@pytest.mark.parametrize("outline", [0, 3])
+def test_caption_is_found_and_stays_visible(outline):
+    image, mask = with_caption("LOREM IPSUM", outline)
+    assert find_overlay(image, BOX) is not None
+    visibility = OcclusionGuard()(image, REGION, Texture(PHOTO, BOX), 0.0)
+    strokes = REGION.crop(mask) & (REGION.radius < 0.9)
+    assert visibility[strokes].mean() < 0.1
+    # The caption is in the reference too.
+    guard = OcclusionGuard()
+    visibility = guard(image.copy(), REGION, Texture(image, BOX), 0.0)
+    assert visibility[strokes].mean() < 0.1
+    assert visibility[(REGION.radius < 1) & (REGION.box_xy[..., 1] < 0.35)].mean() > 0.9
+
+
+def test_caption_is_removed_from_a_reference():
+    image, mask = with_caption("LOREM IPSUM")
+    mask &= np.hypot(*(np.indices(mask.shape) - np.reshape([160, 222], (2, 1, 1)))) < 30
+    cleaned = remove_overlay(image, BOX)
+    error, before = (np.abs(x[mask].astype(int) - PHOTO[mask]).mean() for x in (cleaned, image))
+    assert error < 0.4 * before
+    assert remove_overlay(PHOTO, BOX) is PHOTO
+
+
+def test_faces_without_a_caption_have_none():
+    collar = PHOTO.copy()
+    cv2.fillPoly(
+        collar, [np.int32([(175, 190), (222, 178), (270, 190), (270, 210), (175, 210)])], (250,) * 3
+    )
+    bright = np.minimum(PHOTO * 1.4 + 30, 255).astype(np.uint8)
+    for image in (PHOTO, collar, bright, cv2.GaussianBlur(PHOTO, (0, 0), 3)):
+        assert find_overlay(image, BOX) is None
