@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -64,16 +63,32 @@ class Soundtrack:
         """Number of channels."""
         return int(av.AudioLayout(self.layout).nb_channels)
 
-    def chunks(self) -> Generator[FloatArray]:
-        """Yield the samples in chunks, float32 [num_channels, num_samples]; none if copied."""
+    def chunks(self) -> SoundtrackChunks:
+        """Return the samples in chunks, float32 [num_channels, num_samples]; none if copied.
+
+        Reading of a stream begins with this call, because no reader can be added later.
+        """
         if self.copied is not None:
-            return
+            return SoundtrackChunks(iter(()))
         if self._path is not None:
-            yield from stream_channels(self._path)
-            return
-        with closing(self._speech.chunks(self.sample_rate)) as samples:
-            for chunk in samples:
-                yield chunk[None]
+            return SoundtrackChunks(stream_channels(self._path))
+        return SoundtrackChunks(self._speech.chunks(self.sample_rate))
+
+
+class SoundtrackChunks(Iterator[FloatArray]):
+    """Chunks [num_channels, num_samples] of a soundtrack; mono chunks [num_samples] get a row."""
+
+    def __init__(self, chunks: Iterator[FloatArray]) -> None:
+        self._chunks = chunks
+
+    def __next__(self) -> FloatArray:
+        return np.atleast_2d(next(self._chunks))
+
+    def close(self) -> None:
+        """Stop reading, even if it has not begun."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
 
 
 def _report_choice(path: Path) -> None:
@@ -97,7 +112,7 @@ class SoundtrackWriter:
     """
 
     def __init__(
-        self, writer: OutputWriter, soundtrack: Soundtrack, chunks: Generator[FloatArray]
+        self, writer: OutputWriter, soundtrack: Soundtrack, chunks: Iterator[FloatArray]
     ) -> None:
         self._writer, self._soundtrack, self._chunks = writer, soundtrack, chunks
         self._num_samples = 0

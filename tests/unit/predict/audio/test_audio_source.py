@@ -12,6 +12,7 @@ from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.media.reader import read_audio, read_video
 from talkinghead.predict.audio.audio_source import Speech, SpeechReader, SpeechStream
 from talkinghead.predict.pipeline import in_thread
+from talkinghead.types import AudioClip
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def failing():
     raise SpeechError("no connection")
 
 
-FLOAT_MONO = r"expected float32 \[num_samples\]"
+MONO = r"expected mono \[num_samples\]"
 
 
 @pytest.mark.parametrize(
@@ -88,14 +89,52 @@ FLOAT_MONO = r"expected float32 \[num_samples\]"
         (failing(), SpeechError, "no connection"),
         ([], MediaError, "ended before its first sample"),
         ([np.zeros(0, np.float32)], MediaError, "ended before its first sample"),
-        ([np.zeros((2, 80), np.float32)], MediaError, FLOAT_MONO),
-        ([np.zeros(80, np.int16)], MediaError, FLOAT_MONO),
+        ([np.zeros((2, 80, 2), np.float32)], MediaError, MONO),
+        ([np.zeros(80, np.int64)], MediaError, MONO),
+        ([b"\0\0"], MediaError, "is bytes, whose sample format is unknown"),
     ],
 )
 def test_error_in_speech_source_leaves_no_file(avatar, tmp_path, chunks, error, message):
     with pytest.raises(error, match=message):
         avatar.predictor.render(avatar, SpeechStream(chunks, 16_000), tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: (x * 32_767).astype(np.int16),
+        lambda x: x.astype(np.float64).tolist(),
+        lambda x: np.stack([x, x], 1),
+        lambda x: x[None],
+    ],
+)
+def test_chunks_of_other_types_are_converted(convert):
+    samples = speech(0.5).samples
+    stream = SpeechStream([convert(chunk) for chunk in cut(AudioClip(samples, 16_000), 1600)], 16_000)
+    read = np.concatenate(list(Speech(stream).chunks(16_000)))
+    np.testing.assert_allclose(read, samples, atol=1e-4)
+
+
+def test_infinite_samples_are_silence_in_clips_and_streams():
+    samples = speech(0.5).samples
+    silent = samples.copy()
+    samples[[99, 500]], silent[[99, 500]] = (np.inf, np.nan), 0
+    for audio in (AudioClip(samples, 16_000), SpeechStream([samples], 16_000)):
+        read = np.concatenate(list(Speech(audio).chunks(16_000)))
+        np.testing.assert_array_equal(read, silent)
+
+
+@pytest.mark.parametrize("audio", [b"speech", np.zeros(9), [0.1], 3])
+def test_speech_of_another_type_is_refused(audio):
+    with pytest.raises(UsageError, match="expected a file, an AudioClip"):
+        Speech(audio)
+
+
+@pytest.mark.parametrize(("chunks", "rate"), [(b"abc", 16_000), (3, 16_000), ([], 0), ([], -1.5)])
+def test_stream_of_other_values_is_refused(chunks, rate):
+    with pytest.raises(UsageError, match="expected"):
+        SpeechStream(chunks, rate)
 
 
 def test_closing_early_cancels_and_closes_the_source(avatar):
