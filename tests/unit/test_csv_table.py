@@ -70,6 +70,6 @@ def test_missing_file_is_refused(tmp_path):
         read_csv_table(tmp_path / "none.csv", "jobs", "give a CSV file")
 
 
-@pytest.mark.parametrize(("text", "number"), [("0.5", 0.5), ("0,5", 0.5), ("1e3", 1000), ("-2", -2)])
+@pytest.mark.parametrize(("text", "number"), [("0.5", 0.5), ("0,5", 0.5), ("1e3", 1000)])
 def test_numbers_have_a_decimal_point_or_comma(text, number):
     assert parse_number(text) == number

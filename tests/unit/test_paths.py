@@ -1,6 +1,7 @@
 """Paths of packaged files."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,30 @@ def test_missing_photo_error_names_the_package(tmp_path, monkeypatch):
         monkeypatch.setattr(paths, "find_spec", lambda name, spec=spec: spec)
         with pytest.raises(DependencyError, match=r"pip install scikit-image.*face="):
             paths.demo_face()
+
+
+def test_cache_is_in_a_private_folder_if_there_is_no_home(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert paths.cache_dir() == tmp_path / "cache" / "talkinghead"
+    assert not (tmp_path / "cache").exists()
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    folder = paths.cache_dir()
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    # A folder that others can write is not used.
+    folder.chmod(0o777)
+    assert paths.cache_dir() != folder
+
+
+def test_error_names_the_variable_if_no_folder_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    with pytest.raises(DependencyError, match="set XDG_CACHE_HOME"):
+        paths.cache_dir()

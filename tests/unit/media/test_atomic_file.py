@@ -11,6 +11,7 @@ import pytest
 from helpers.media_files import file_names
 
 from talkinghead.errors import MediaError
+from talkinghead.media.atomic_file import temporary_name
 from talkinghead.media.reader import probe
 from talkinghead.media.writer import VideoWriter, atomic_path
 
@@ -32,6 +33,23 @@ def test_interruption_removes_the_partial_file_and_keeps_the_old_one(tmp_path):
         write()
     assert file_names(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
+
+
+def test_files_of_dead_processes_are_removed(tmp_path):
+    own, machine = temporary_name(), temporary_name().split("-")[1]
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    dead = f".talkinghead-{machine}-{process.pid}-123-0123abcd.tmp"
+    # The process id of this test was that of another process before.
+    reused = f".talkinghead-{machine}-{os.getpid()}-1-0123abcd.tmp.mp4"
+    foreign = f".talkinghead-00000000-{process.pid}-123-0123abcd.tmp.mp4"
+    for name in (own, f"{dead}.mp4", reused, foreign, ".other.tmp.mp4", "a.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / dead).mkdir()
+    (tmp_path / dead / "inside").touch()
+    with atomic_path(tmp_path / "b.json") as temporary:
+        temporary.touch()
+    assert set(file_names(tmp_path)) == {own, foreign, ".other.tmp.mp4", "a.mp4", "b.json"}
 
 
 # RLIMIT_FSIZE simulates a full disk. The limit also applies to the output of the process, so the

@@ -75,9 +75,11 @@ def _rules_of_file(name: str) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
     for entry in (config or {}).get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             found |= dict(_rules_of_file(f"{Path(name).parent / entry}.yaml"))
-    found |= {
-        key: tuple(map(ValueRule.from_dict, rules)) for key, rules in _file().get(name, {}).items()
-    }
+    for key, values in _file().get(name, {}).items():
+        rules = tuple(map(ValueRule.from_dict, values))
+        # null as the default of a file means that the value was not given.
+        is_unset = config is not None and config.get(key, "") is None
+        found[key] = (*rules, ValueRule("null")) if is_unset else rules
     yield from found.items()
 
 

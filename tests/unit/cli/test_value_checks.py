@@ -1,0 +1,91 @@
+"""Values of options are checked before a command begins its work."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from talkinghead.cli.hydra_app.overrides import to_hydra
+from talkinghead.cli.hydra_app.value_checks import check_values
+from talkinghead.cli.main import main
+from talkinghead.errors import UsageError
+from talkinghead.paths import conf_dir
+
+COMMANDS = ("predict", "converse", "prepare", "score", "evaluate", "train", "serve", "personalise")
+
+
+def check(command: str, *arguments: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose(command, to_hydra(arguments, command), return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    check_values(cfg, command, choices)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_defaults_are_accepted(command):
+    check(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "argument", "expected"),
+    [
+        ("predict", "chunk_frames=0", "a whole number from 1 to 1000"),
+        ("predict", "crf=high", "a whole number from 0 to 51"),
+        ("predict", "preset=veryfats", "did you mean veryfast?"),
+        ("predict", "seed=-1", "a whole number from 0"),
+        ("predict", "articulation=abc", "a number from 0 to 3"),
+        ("predict", "articulation=nan", "a number from 0 to 3"),
+        ("predict", "renderer.levels=0", "a whole number from 1 to 8"),
+        ("predict", "trim=maybe", "true or false"),
+        ("predict", "workers=1.5", "a whole number"),
+        ("predict", "style.smile=99", "a number from -10 to 10"),
+        ("predict", "pose=[1,2]", "a list of 3 (a number), or a path"),
+        ("predict", "precision=64", "auto, 32, 16-mixed or bf16-mixed"),
+        ("predict", "tts.timeout_s=0", "a number above 0"),
+        ("predict", "voice.pause_s=-1", "a number from 0 to 10"),
+        ("converse", "max_history=many", "a whole number at least 0"),
+        ("prepare", "val_fraction=2", "a number from 0 to 1"),
+        ("prepare", "holdout_speakers=anna", "a list of (a text)"),
+        ("prepare", "rules.min_face_px=small", "a number at least 0"),
+        ("score", "max_frames=0", "a whole number at least 1, or null"),
+        ("train", "data.batch_size=0", "a whole number at least 1"),
+        ("train", "optimizer.lr=-1", "a number above 0"),
+        ("train", "model.sync_discriminator=none", "frozen or joint"),
+        ("serve", "port=99999", "a whole number from 0 to 65535"),
+        ("serve", "idle_timeout_s=never", "a number above 0"),
+        ("serve", "voices.piper.max_processes=0", "a whole number at least 1"),
+    ],
+)
+def test_wrong_value_is_named_with_what_is_expected(command, argument, expected):
+    with pytest.raises(UsageError) as caught:
+        check(command, argument)
+    message = str(caught.value)
+    assert message.replace(" ", "").startswith(f"{argument}:expected")
+    assert expected in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("command", "argument"),
+    [
+        ("predict", "precision=32"),
+        ("predict", "face_index=3"),
+        ("predict", "pose=[10,0,-5]"),
+        ("predict", "pose=motion.csv"),
+        ("predict", "articulation=1"),
+        ("predict", "lip_prior=none"),
+        ("predict", "tts.speaker=2"),
+        ("train", "+data.augmentation.flip=0"),
+        ("train", "model.max_iterations=4"),
+        ("train", "experiment=sync_expert"),
+        ("train", "data=synthetic"),
+        ("score", "sync.checkpoint=null"),
+    ],
+)
+def test_right_value_is_accepted(command, argument):
+    check(command, argument)
+
+
+def test_exit_status_is_2_without_a_traceback(capsys):
+    assert main(["predict", "face=a.jpg", "audio=b.wav", "output=c.mp4", "crf=high"]) == 2
+    assert capsys.readouterr().err.startswith("talkinghead: crf=high: expected a whole number")
