@@ -1,7 +1,7 @@
 """Run the steps of a Dockerfile without a container engine, in folders of their own.
 
     python scripts/check_image_steps.py deploy/Dockerfile
-    python scripts/check_image_steps.py deploy/Dockerfile --replace " -c constraints.txt="
+    python scripts/check_image_steps.py deploy/Dockerfile --replace " -c constraints.txt=>"
 
 The files that the first stage copies are copied to a temporary folder, its RUN commands run with
 another temporary folder in place of /opt/talkinghead, and the command of the image is started until
@@ -36,14 +36,14 @@ def main() -> None:
     parser.add_argument(
         "--base", default=sys.executable, help="Python in place of the base image's"
     )
-    parser.add_argument("--replace", action="append", default=[], metavar="OLD=NEW")
+    parser.add_argument("--replace", action="append", default=[], metavar="OLD=>NEW")
     parser.add_argument("--no-start", action="store_true", help="do not start the command")
     arguments = parser.parse_args()
     steps = read_steps(arguments.dockerfile.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="image-") as name:
         folder = Path(name)
         prefix = folder / "opt"
-        replaced = dict(item.rsplit("=", 1) for item in arguments.replace)
+        replaced = dict(item.split("=>", 1) for item in arguments.replace)
         run_build(steps, folder, prefix, arguments.base, replaced)
         size = sum(file.lstat().st_size for file in prefix.rglob("*") if not file.is_dir())
         print(f"installed files: {size / 1e9:.2f} GB")
