@@ -34,9 +34,10 @@ class PredictOptions:
         precision: "auto" (mixed on a GPU, full on a CPU), 32, 16-mixed or bf16-mixed.
         trained_emotion: Emotion of the generator, for models trained with emotions
             (docs/training.md); None uses the first one. For any model, see `SourceOptions.emotion`.
-        articulation: Scale of the lip motion relative to silence, 0 to 3. 1 is the motion of the
-            training data, whose speakers read with little motion, hence the default of 2; use 1 for
-            models trained on your own corpus.
+        articulation: Amount of lip motion, 0 to 3: 0 is silence, 1 the predicted motion; above 1
+            the opening is expanded around its mean. The motion predicted for voices outside the
+            training data is small, hence the default of 2; use 1 for models trained on your own
+            corpus.
         style: Style of the speaker's lip motion.
         personalisation: File that talkinghead personalise wrote for the speaker; None is the
             speaker of the model.
