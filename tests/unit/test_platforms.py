@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from talkinghead import concurrency
+from talkinghead.media import atomic_file
 
 WITHOUT_POSIX = """
 import os, pkgutil, signal, sys, types
@@ -62,6 +64,21 @@ def test_processes_ignore_interrupts_without_a_signal_mask(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_processes_get_no_signal_on_windows(monkeypatch):
+    def missing(path, *arguments, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    signals = []
+    monkeypatch.setattr(os, "kill", lambda *arguments: signals.append(arguments))
+    assert atomic_file._start_of(os.getpid()) == 1
+    assert signals == [(os.getpid(), 0)]
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert atomic_file._start_of(os.getpid()) == 1
+    assert len(signals) == 1
 
 
 def test_signals_of_the_platform_are_used(monkeypatch):

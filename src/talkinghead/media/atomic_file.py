@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -110,7 +111,7 @@ def _machine() -> str:
 def _start_of(pid: int) -> int:
     """Return the start time of a process in clock ticks, which tells processes of one id apart.
 
-    Without /proc, the result is 1 for a running process and 0 for another.
+    Without /proc, the result is 1 for a running process and 0 for another; on Windows always 1.
     """
     try:
         # The name of the program, in parentheses, may contain spaces.
@@ -119,6 +120,8 @@ def _start_of(pid: int) -> int:
         if Path("/proc/self/stat").exists():
             return 0
     except (OSError, ValueError, IndexError):
+        return 1
+    if sys.platform == "win32":  # There, the signal 0 is Ctrl-C.
         return 1
     try:
         os.kill(pid, 0)
