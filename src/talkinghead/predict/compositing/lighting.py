@@ -22,7 +22,9 @@ _X, _Y = (0.02, 0.98), (-0.55, 0.8)
 _COLUMNS, _ROWS, _SAMPLES_PER_CELL = 18, 26, 4
 # Weight of the cells around the mouth, which speech and objects change.
 _LOWER_FACE_Y, _LOWER_FACE_WEIGHT = 0.3, 0.3
-_NUM_ITERATIONS = 4
+_NUM_ITERATIONS = 3
+# Median difference of the cells, in levels, below which the light is the same.
+_SAME_LIGHT = 2.0
 # Standard deviation of colours, in levels, below which the mixing of channels is not estimated.
 _MIN_DEVIATION = 2.5
 # Correlations of a channel between which its contrast is increasingly trusted.
@@ -79,6 +81,7 @@ def _prior_weights() -> _Floats:
 
 
 _PRIOR_WEIGHTS = _prior_weights()
+_FACE = _PRIOR_WEIGHTS > 0
 
 
 class LightMatcher:
@@ -112,11 +115,13 @@ def estimate_light_change(reference: _Floats, frame: _Floats) -> LightChange | N
     The weights of cells that the estimate does not explain, such as those of a hand, are reduced
     (iteratively reweighted least squares).
     """
+    if float(np.median(np.abs(frame - reference)[_FACE])) < _SAME_LIGHT:
+        return None
     weights = _PRIOR_WEIGHTS
     for _ in range(_NUM_ITERATIONS):
         colours, fitted = _fit_colours(reference, frame, weights)
         errors = np.linalg.norm(frame - fitted, axis=1)
-        scale = 1.5 * np.median(errors[_PRIOR_WEIGHTS > 0]) + 1
+        scale = 1.5 * np.median(errors[_FACE]) + 1
         weights = _PRIOR_WEIGHTS / (1 + np.square(errors / scale))
     share = _explained_share(frame - reference, frame - fitted, weights)
     log_slope = _fit_slope(fitted, frame, weights)

@@ -17,11 +17,10 @@ from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
     Texture,
 )
-from talkinghead.predict.compositing.overlays import find_overlay
+from talkinghead.predict.compositing.overlays import find_overlay, sample_box
 from talkinghead.types import FloatArray, UInt8Array
 
 _GRID = 32
-_SAMPLES_PER_CELL = 4
 # Maximum motion of facial features due to nods and the jaw, in cells in each direction.
 _REACH = 3
 # Ellipse around the lips in which speech changes the colours, in box units.
@@ -92,14 +91,15 @@ class OcclusionGuard:
         self._time_s = time_s
         if reference is not self._texture:
             self._texture, self._light = reference, None
-            self._cells = _cells(reference.image, reference.box_to_image)
+            self._cells = _cells(sample_box(reference.image, reference.box_to_image))
             self._measure_reference(self._cells)
         if light is not None or self._light is not None:
             cells = self._cells if light is None else light.apply(self._cells, self._grid_xy)
             self._measure_reference(cells)
         self._light = light
-        covering = self._find_occlusion(self._relit_colours(image, region, elapsed_s))
-        overlay = find_overlay(image, region.box_to_image)
+        box = sample_box(image, region.box_to_image)
+        covering = self._find_occlusion(self._relit_colours(_cells(box), elapsed_s))
+        overlay = find_overlay(box)
         if overlay is not None:
             covering = np.maximum(covering, _covered_cells(overlay))
         self._covered *= np.float32(math.exp(-elapsed_s / _RELEASE_S))
@@ -124,11 +124,9 @@ class OcclusionGuard:
         )
         self._least, self._most = np.where(lips, *least[::-1]), -np.where(lips, *most[::-1])
 
-    def _relit_colours(
-        self, image: UInt8Array, region: MouthRegion, elapsed_s: float
-    ) -> FloatArray:
+    def _relit_colours(self, cells: FloatArray, elapsed_s: float) -> FloatArray:
         """Return the cell colours, corrected to the reference's light: float32 [grid, grid, 3]."""
-        colours = _log_colours(_cells(image, region.box_to_image))
+        colours = _log_colours(cells)
         free = self._outside_lips & (self._covered == 0)
         if free.any():
             # Adapt only to slow changes of the light.
@@ -161,15 +159,8 @@ def _covered_cells(overlay: UInt8Array) -> FloatArray:
     return np.asarray(parts > _MIN_OVERLAY, np.float32)
 
 
-def _cells(image: UInt8Array, box_to_image: FloatArray) -> FloatArray:
-    """Return the mean RGB colour of each cell, float32 [grid, grid, 3]."""
-    size = _SAMPLES_PER_CELL * _GRID
-    to_image = box_to_image.astype(np.float64) / [size, size, 1]
-    to_image[:, 2] += to_image[:, :2] @ [0.5, 0.5]
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    box = cv2.warpAffine(
-        image, to_image, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
+def _cells(box: UInt8Array) -> FloatArray:
+    """Return the mean RGB colour of each cell of a sampled box, float32 [grid, grid, 3]."""
     cells = cv2.resize(box, (_GRID, _GRID), interpolation=cv2.INTER_AREA)
     return np.asarray(cells, dtype=np.float32)
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from talkinghead.types import FloatArray, UInt8Array
 
-# Number of samples along a side of the mouth box.
-_SIDE = 128
+BOX_SAMPLES = 128
+"""Number of samples along a side of the mouth box."""
 # Sides of windows, in samples: in which a stroke and its outline lie, and that is larger than the
 # width of a stroke.
 _WINDOW, _MAX_STROKE = 7, 11
@@ -31,7 +31,7 @@ _Mask = npt.NDArray[np.bool_]
 
 def _expected() -> _Mask:
     """Return where bright and dark places are common, bool [128, 128]."""
-    steps = (np.arange(_SIDE) + 0.5) / _SIDE
+    steps = (np.arange(BOX_SAMPLES) + 0.5) / BOX_SAMPLES
     xy = np.stack(np.meshgrid(steps, steps), -1)
     distances = [np.linalg.norm((xy - centre) / radii, axis=-1) for centre, radii in _FEATURES]
     return np.asarray(np.min(distances, 0) < 1)
@@ -40,15 +40,24 @@ def _expected() -> _Mask:
 _EXPECTED = _expected()
 
 
-def find_overlay(image: UInt8Array, box_to_image: FloatArray) -> UInt8Array | None:
-    """Return the samples of the mouth box that show a caption, or None without a caption.
-
-    The mask is uint8 [128, 128], 0 or 1. A caption is a line of letters with thin white strokes,
-    with or without a dark outline, partly outside the lips and the nostrils.
-    """
+def sample_box(image: UInt8Array, box_to_image: FloatArray) -> UInt8Array:
+    """Sample the mouth box of an image uint8 [H, W, 3]: uint8 [128, 128, 3]."""
     to_image = _samples_to_image(box_to_image)
     flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
-    box = cv2.warpAffine(image, to_image, (_SIDE, _SIDE), flags=flags, borderMode=border)
+    box = cv2.warpAffine(image, to_image, (BOX_SAMPLES,) * 2, flags=flags, borderMode=border)
+    return np.asarray(box, np.uint8)
+
+
+def find_overlay(box: UInt8Array) -> UInt8Array | None:
+    """Return the samples of a mouth box that show a caption, or None without a caption.
+
+    The box is uint8 [128, 128, 3], the mask uint8 [128, 128], 0 or 1. A caption is a line of
+    letters with thin white strokes, with or without a dark outline, partly outside the lips and the
+    nostrils.
+    """
+    green = box[..., 1]
+    if np.count_nonzero(green > _MIN_BRIGHT) < _MIN_LETTERS * _MIN_LETTER_SAMPLES:
+        return None
     window = np.ones((_WINDOW, _WINDOW), np.uint8)
     whiteness = box.min(-1)
     bright = (whiteness > _MIN_BRIGHT).astype(np.uint8)
@@ -77,11 +86,11 @@ def remove_overlay(image: UInt8Array, box_to_image: FloatArray) -> UInt8Array:
 
     Paper: Telea, "An Image Inpainting Technique Based on the Fast Marching Method", 2004.
     """
-    mask = find_overlay(image, box_to_image)
+    mask = find_overlay(sample_box(image, box_to_image))
     if mask is None:
         return image
     to_image = _samples_to_image(box_to_image)
-    corners = np.array([(x, y, 1) for x in (0, _SIDE) for y in (0, _SIDE)]) @ to_image.T
+    corners = np.array([(x, y, 1) for x in (0, BOX_SAMPLES) for y in (0, BOX_SAMPLES)]) @ to_image.T
     limits = np.array(image.shape[1::-1])
     (x0, y0), (x1, y1) = np.clip([corners.min(0), corners.max(0)], 0, limits).astype(int)
     if x1 <= x0 or y1 <= y0:
@@ -95,6 +104,6 @@ def remove_overlay(image: UInt8Array, box_to_image: FloatArray) -> UInt8Array:
 
 
 def _samples_to_image(box_to_image: FloatArray) -> npt.NDArray[np.float64]:
-    to_image: npt.NDArray[np.float64] = box_to_image / np.array([_SIDE, _SIDE, 1.0])
+    to_image: npt.NDArray[np.float64] = box_to_image / np.array([BOX_SAMPLES, BOX_SAMPLES, 1.0])
     to_image[:, 2] += to_image[:, :2] @ [0.5, 0.5]
     return to_image

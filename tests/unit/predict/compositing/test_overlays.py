@@ -7,7 +7,7 @@ from skimage.data import astronaut
 
 from talkinghead.predict.compositing.mouth_region import Texture, box_to_image, find_mouth_region
 from talkinghead.predict.compositing.occlusion import OcclusionGuard
-from talkinghead.predict.compositing.overlays import find_overlay, remove_overlay
+from talkinghead.predict.compositing.overlays import find_overlay, remove_overlay, sample_box
 from talkinghead.types import AVSpec
 
 PHOTO = astronaut()
@@ -31,7 +31,7 @@ def with_caption(text, outline=3):
 @pytest.mark.parametrize("outline", [0, 3])
 def test_caption_is_found_and_stays_visible(outline):
     image, mask = with_caption("LOREM IPSUM", outline)
-    assert find_overlay(image, BOX) is not None
+    assert find_overlay(sample_box(image, BOX)) is not None
     visibility = OcclusionGuard()(image, REGION, Texture(PHOTO, BOX), 0.0)
     strokes = REGION.crop(mask) & (REGION.radius < 0.9)
     assert visibility[strokes].mean() < 0.1
@@ -58,4 +58,4 @@ def test_faces_without_a_caption_have_none():
     )
     bright = np.minimum(PHOTO * 1.4 + 30, 255).astype(np.uint8)
     for image in (PHOTO, collar, bright, cv2.GaussianBlur(PHOTO, (0, 0), 3)):
-        assert find_overlay(image, BOX) is None
+        assert find_overlay(sample_box(image, BOX)) is None
