@@ -18,12 +18,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from campaign_inputs import make_inputs
 from campaign_processes import COMMANDS, interrupt_at_random, run_in_environments, run_twice_at_once
-from campaign_worker import STEPS, Worker
+from campaign_worker import STEPS, Result, Worker
 
 _TARGETS = (".mp4", ".safetensors")
 FAULTS = ("traceback", "hang", "crash", "left a file", "memory")
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--commands", nargs="*", default=list(COMMANDS), choices=COMMANDS)
     parser.add_argument("--limit-s", type=float, default=60.0, help="time limit of an input")
     parser.add_argument("--limit-mb", type=float, default=4096.0, help="memory limit of an input")
+    parser.add_argument("--minutes", type=float, default=600.0, help="maximum time for the inputs")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
@@ -86,22 +88,31 @@ def worker(options: argparse.Namespace) -> Iterator[Worker]:
 
 
 def try_inputs(steps: Worker, options: argparse.Namespace) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield the results of each step on all inputs."""
+    """Yield the results of each step on the inputs, as many as the time allows."""
     inputs = make_inputs(options.folder / "inputs", options.inputs, options.seed)
-    for step in options.steps:
-        kinds, faults, slowest_s, peak_mb = Counter(), [], 0.0, 0.0
-        for number, item in enumerate(inputs):
-            result = steps.run(step, item.path, options.folder / "outputs" / step / str(number))
-            slowest_s, peak_mb = max(slowest_s, result.seconds), max(peak_mb, result.peak_mb)
-            kind = result.kind
-            if kind in ("done", "refused") and result.peak_mb > options.limit_mb:
-                kind = "memory"
-            kinds[kind] += 1
-            if kind in FAULTS:
-                faults.append(f"{step} {item.path.name} ({item.fault}): {kind}: {result.message}")
-        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        name = f"inputs, {step} ({counts}; at most {slowest_s:.1f} s, {peak_mb:.0f} MB)"
-        yield name, len(inputs), faults
+    until_s = time.monotonic() + 60 * options.minutes
+    results: dict[str, list[Result]] = {step: [] for step in options.steps}
+    faults: dict[str, list[str]] = {step: [] for step in options.steps}
+    for number, item in enumerate(inputs):
+        if time.monotonic() > until_s:
+            break
+        for step in options.steps:
+            folder = options.folder / "outputs" / step / str(number)
+            result = steps.run(step, item.path, folder)
+            if result.kind in ("done", "refused") and result.peak_mb > options.limit_mb:
+                result = replace(result, kind="memory")
+            results[step].append(result)
+            if result.kind in FAULTS:
+                fault = f"{step} {item.path.name} ({item.fault}): {result.kind}: {result.message}"
+                faults[step].append(fault)
+                sys.stderr.write(f"  {fault}\n")
+    for step, found in results.items():
+        counts = Counter(result.kind for result in found)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+        slowest_s = max((result.seconds for result in found), default=0)
+        peak_mb = max((result.peak_mb for result in found), default=0)
+        name = f"inputs, {step} ({kinds}; at most {slowest_s:.1f} s, {peak_mb:.0f} MB)"
+        yield name, len(found), faults[step]
 
 
 def try_full_disks(steps: Worker, options: argparse.Namespace) -> list[str]:
