@@ -140,6 +140,9 @@ class _Steps:
     """The steps; models are loaded once."""
 
     def __init__(self, face: Path, speech: Path) -> None:
+        # Import all that the steps use, so that the limits do not include it.
+        import talkinghead.evaluation.system_clips
+        import talkinghead.live.server.uploads  # noqa: F401
         from talkinghead.data.preparation.clip_maker import ClipMaker, ClipRules
         from talkinghead.features.faces.detector import build_detector
         from talkinghead.predict.predictor import LipSyncPredictor

@@ -21,6 +21,8 @@ def read_plain_tensors(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "another kind of file, or objects other than tensors"
         raise CheckpointError(
             f"checkpoint {path} is truncated or no checkpoint of plain tensors ({reason}): use "
             "an earlier checkpoint"
