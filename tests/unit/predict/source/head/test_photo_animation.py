@@ -12,9 +12,11 @@ from skimage.data import astronaut
 from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import PhotoFrames
+from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
 from talkinghead.predict.source.head.motion.idle_motion import blink_closure
 from talkinghead.predict.source.head.motion.pose_track import read_pose_track
-from talkinghead.predict.source.head.photo_animation import HeadMotion, PhotoAnimation
+from talkinghead.predict.source.head.motion.speech_motion import SpeechGesture
+from talkinghead.predict.source.head.photo_animation import HeadCue, HeadMotion, PhotoAnimation
 from talkinghead.types import AVSpec
 
 PHOTO = astronaut()
@@ -70,6 +72,40 @@ def test_idle_turns_are_small_and_smooth(idle):
     assert (poses.std(0) > [1, 0.5, 0.3]).all()
     assert np.abs(np.diff(poses, axis=0)).max() < 0.4
     assert np.abs(np.diff(poses, 2, axis=0)).max() < 0.03
+
+
+def test_long_stream_does_not_drift(idle):
+    """The motion after ten minutes is that of the first minute."""
+    early, late = (
+        np.array([idle.pose_at((start + index) / FPS) for index in range(60 * FPS)])
+        for start in (0, 600 * FPS)
+    )
+    assert np.allclose(late.mean(0), early.mean(0), atol=0.6)
+    assert np.allclose(late.std(0), early.std(0), rtol=0.35)
+
+
+def test_gaze_stays_with_the_viewer(idle):
+    state = np.zeros_like(idle.target(HeadCue()))
+    head = idle._heads[0]
+    pose_deg = np.float32([8, 0, 0])
+    gaze_deg = [
+        (eye.gaze_deg @ idle._weights(4.0, head, pose_deg, state))[0] for eye in head.parts[1]._eyes
+    ]
+    # The head turns to the right, and the gaze to the left.
+    assert np.allclose(gaze_deg, -7.2, atol=2.5)
+
+
+def test_speech_raises_the_brows_and_turns_the_head(faces):
+    gesture = SpeechGesture(stress=0.4, rise=0.2, activity=1.0)
+    targets = {
+        kind: PhotoAnimation(PHOTO, faces, HeadMotion(kind)).target(HeadCue(gesture))
+        for kind in ("none", "idle", "speech")
+    }
+    assert not targets["none"].any()
+    assert not targets["idle"].any()
+    brow = 3 + BLENDSHAPES.index("browInnerUp")
+    assert 0.2 < targets["speech"][brow] < 0.5
+    assert targets["speech"][1] > 1
 
 
 def test_eyes_blink(idle, faces):
