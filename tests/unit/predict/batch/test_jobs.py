@@ -102,6 +102,14 @@ def test_invalid_jobs_are_refused(arguments, message):
         make_jobs(*arguments)
 
 
+@pytest.mark.parametrize("output", ["out.avi", "out.wav", "out.png"])
+def test_formats_that_cannot_be_written_are_refused_before_any_work(output):
+    rows = [ROW, {**ROW, "output": output}]
+    for arguments in (("f", "a", output, None), (None, None, None, rows)):
+        with pytest.raises(UsageError, match=r"\.mp4"):
+            make_jobs(*arguments)
+
+
 def test_shards_divide_job_list():
     listed = [Job(Path(str(n)), Path("a"), Path(f"{n}.mp4")) for n in range(5)]
     shards = [take_shard(listed, shard, 3) for shard in range(3)]
