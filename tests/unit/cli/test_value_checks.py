@@ -51,6 +51,8 @@ def test_defaults_are_accepted(command):
         ("train", "data.batch_size=0", "a whole number at least 1"),
         ("train", "optimizer.lr=-1", "a number above 0"),
         ("train", "model.sync_discriminator=none", "frozen or joint"),
+        ("train", "loss.weights.sync=much", "a number, or a mapping"),
+        ("train", "trainer.deterministic=maybe", "true or false, or null"),
         ("serve", "port=99999", "a whole number from 0 to 65535"),
         ("serve", "idle_timeout_s=never", "a number above 0"),
         ("serve", "voices.piper.max_processes=0", "a whole number at least 1"),
@@ -79,11 +81,19 @@ def test_wrong_value_is_named_with_what_is_expected(command, argument, expected)
         ("train", "model.max_iterations=4"),
         ("train", "experiment=sync_expert"),
         ("train", "data=synthetic"),
+        ("train", "trainer.devices=auto"),
         ("score", "sync.checkpoint=null"),
     ],
 )
 def test_right_value_is_accepted(command, argument):
     check(command, argument)
+
+
+@pytest.mark.parametrize(
+    "experiment", sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+)
+def test_settings_of_experiments_are_accepted(experiment):
+    check("train", f"experiment={experiment}")
 
 
 def test_exit_status_is_2_without_a_traceback(capsys):

@@ -75,12 +75,31 @@ def _rules_of_file(name: str) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
     for entry in (config or {}).get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             found |= dict(_rules_of_file(f"{Path(name).parent / entry}.yaml"))
+    found |= dict(_rules_of_defaults(config or {}, "", name.startswith("trainer/")))
     for key, values in _file().get(name, {}).items():
         rules = tuple(map(ValueRule.from_dict, values))
         # null as the default of a file means that the value was not given.
         is_unset = config is not None and config.get(key, "") is None
         found[key] = (*rules, ValueRule("null")) if is_unset else rules
     yield from found.items()
+
+
+def _rules_of_defaults(
+    values: Mapping[str, Any], prefix: str, only_switches: bool
+) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
+    """Yield the rules of keys from their defaults: a switch stays one, a number stays a number.
+
+    Lightning's numbers may also be texts or lists, such as `trainer.devices`.
+    """
+    for name, value in values.items():
+        if name in ("defaults", "hydra") or name.startswith("_"):
+            continue
+        if isinstance(value, dict):
+            yield from _rules_of_defaults(value, f"{prefix}{name}.", only_switches)
+        elif isinstance(value, bool) or (isinstance(value, int | float) and not only_switches):
+            # A loss weight may also be a schedule.
+            kinds = ("bool", "null") if isinstance(value, bool) else ("float", "mapping", "null")
+            yield f"{prefix}{name}", tuple(map(ValueRule, kinds))
 
 
 @cache
