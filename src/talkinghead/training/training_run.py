@@ -232,7 +232,7 @@ def build_trainer(
             plugins=[AtomicCheckpointIO()],
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, TypeError, ValueError) as error:
         raise UsageError(f"trainer: {error}") from error
     _require_processes(trainer, options)
     return trainer
