@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class TimeLeft:
@@ -29,3 +33,11 @@ class TimeLeft:
         if left_s < 90:
             return f"(about {left_s:.0f} s left)"
         return f"(about {left_s / 60:.0f} min left)"
+
+
+def with_time_left(steps: Sequence[T]) -> Iterator[tuple[T, str]]:
+    """Yield each step with the time left as text, which is empty before the first step."""
+    left, text = TimeLeft(len(steps)), ""
+    for step in steps:
+        yield step, text
+        text = left.after_step()
