@@ -69,9 +69,7 @@ def train(
     """
     _warn_without_sync_loss(module)
     if ckpt_path is not None:
-        kind = getattr(module, "kind", GENERATOR)
-        require_resumable(ckpt_path, kind, getattr(module, "arguments", {}))
-        logger.info("resuming from %s", ckpt_path)
+        _check_checkpoint(module, ckpt_path)
     initial: float | None = None
     try:
         track_config(trainer, config or {})
@@ -96,6 +94,12 @@ def train(
     if initial is not None:
         _compare_with_initial_weights(initial, trainer.callback_metrics.get("val/loss"))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _check_checkpoint(module: L.LightningModule, ckpt_path: str | Path) -> None:
+    arguments = getattr(module, "arguments", {})
+    require_resumable(ckpt_path, getattr(module, "kind", GENERATOR), arguments)
+    logger.info("resuming from %s", ckpt_path)
 
 
 @contextmanager
