@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from talkinghead.predict.source.head.head_geometry import HeadGeometry, smooth_step
+from talkinghead.predict.source.head.head_geometry import Floats, HeadGeometry, smooth_step
 from talkinghead.types import FloatArray, UInt8Array
 
 # Maximum side in pixels of the images in which the head is segmented and the background is filled.
@@ -24,6 +24,10 @@ _PROBABLE, _PROBABLE_HAIR, _OUTSIDE = 1.3, 1.8, 1.5
 _HAIR_CM, _CHIN_CM, _SHOULDERS_CM = 2.0, 9.0, 16.0
 # Margin around the segmented head, for hair at its edge, and softness of the edge.
 _MARGIN_CM, _SOFT_CM = 0.8, 0.35
+# Distance from the visible background up to which the filled background is its reflection.
+_REFLECTED_CM = 3.5
+# Contrast in grey levels from which on a background is structured; twice this is fully so.
+_MIN_STRUCTURE = 14.0
 # Fraction of the head's motion from which on the background is filled in.
 _MOVING = 0.4
 
@@ -59,11 +63,12 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
     margin = 2 * max(1, round(_MARGIN_CM * px_per_cm)) + 1
     wide = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin)))
     soft = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), max(0.7, _SOFT_CM * px_per_cm))
-    hidden = cv2.dilate((soft > 0.02).astype(np.uint8), np.ones((3, 3), np.uint8))
-    filled = _fill(small, cast(UInt8Array, hidden))
+    hidden = cast(UInt8Array, cv2.dilate((soft > 0.02).astype(np.uint8), np.ones((3, 3), np.uint8)))
+    filled = _fill(small, hidden)
     large = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
     alpha = np.rint(255 * np.asarray(large).clip(0, 1)).astype(np.uint8)
-    behind = cv2.resize(filled, (width, height), interpolation=cv2.INTER_CUBIC)
+    smooth = cast(UInt8Array, cv2.resize(filled, (width, height), interpolation=cv2.INTER_CUBIC))
+    behind = _reflect(area, small, smooth, hidden, _REFLECTED_CM * px_per_cm)
     weight = np.asarray(cv2.resize(head.weight, (width, height)), np.float32)
     return _decompose(area, alpha, np.asarray(behind, np.float32), weight)
 
@@ -118,6 +123,67 @@ def _fill(small: UInt8Array, hidden: UInt8Array) -> UInt8Array:
     if hidden.all():
         return small
     return cast(UInt8Array, cv2.inpaint(small, hidden, 3, cv2.INPAINT_TELEA))
+
+
+def _reflect(
+    area: UInt8Array, small: UInt8Array, behind: UInt8Array, hidden: UInt8Array, reach: float
+) -> UInt8Array:
+    """Return a filled background whose pixels near a structured background are reflections of it.
+
+    The reflections have the structure of the background, unlike the filled pixels, which are
+    smooth.
+
+    Args:
+        area: the photo, uint8 [H, W, 3].
+        small: the same, uint8 [h, w, 3].
+        behind: the filled background, uint8 [H, W, 3].
+        hidden: uint8 [h, w], 1 where the background is not visible.
+        reach: distance from the visible background up to which it is reflected, in cells [h, w].
+    """
+    if not hidden.any() or hidden.all():
+        return behind
+    source, weight = _reflection(hidden, reach)
+    weight *= smooth_step((_structure(small, hidden, reach) - _MIN_STRUCTURE) / _MIN_STRUCTURE)
+    soft = np.asarray(cv2.GaussianBlur(weight.astype(np.float32), (0, 0), 1.0), np.float32)
+    height, width = area.shape[:2]
+    factor = np.array([width, height]) / hidden.shape[::-1]
+    at = ((source + 0.5) * factor - 0.5).astype(np.float32)
+    at, soft = (np.asarray(cv2.resize(f, (width, height)), np.float32) for f in (at, soft))
+    texture = cv2.remap(area, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return cast(UInt8Array, cv2.blendLinear(texture, behind, soft, np.float32(1) - soft))
+
+
+def _reflection(hidden: UInt8Array, reach: float) -> tuple[Floats, Floats]:
+    """Return the reflection [h, w, 2] of each hidden cell at the edge, and its weight [h, w]."""
+    distance, found = cv2.distanceTransformWithLabels(
+        hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    labels: npt.NDArray[np.int64] = np.array(found, np.int64)
+    rows, columns = np.indices(hidden.shape)
+    is_visible = hidden == 0
+    nearest = np.zeros((int(labels.max()) + 1, 2))
+    nearest[labels[is_visible]] = np.stack([columns[is_visible], rows[is_visible]], -1)
+    edge = cv2.GaussianBlur(nearest[labels], (0, 0), 1.5)
+    source = np.asarray(2 * edge - np.stack([columns, rows], -1), np.float64)
+    size = np.array(hidden.shape[::-1])
+    inside = (source >= 0).all(-1) & (source < size - 1).all(-1)
+    at = source.astype(np.float32)
+    seen = cv2.remap(is_visible.astype(np.float32), at, None, cv2.INTER_LINEAR)  # type: ignore[call-overload]
+    near = smooth_step(2 - 2 * np.asarray(distance) / reach)
+    return source, np.where(inside & ~is_visible, seen, 0) * near
+
+
+def _structure(small: UInt8Array, hidden: UInt8Array, reach: float) -> FloatArray:
+    """Return the mean contrast of the visible background around each cell, float32 [h, w]."""
+    seen = (hidden == 0).astype(np.float32)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+    def mean(values: FloatArray) -> FloatArray:
+        total, count = (cv2.GaussianBlur(v, (0, 0), reach / 2) for v in (values * seen, seen))
+        return np.asarray(total / np.maximum(count, 1e-3))
+
+    average = mean(grey)
+    return mean(np.abs(grey - average))
 
 
 def _decompose(
