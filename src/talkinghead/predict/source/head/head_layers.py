@@ -158,8 +158,8 @@ def _reflection(hidden: UInt8Array, reach: float) -> tuple[Floats, Floats]:
     distance, found = cv2.distanceTransformWithLabels(
         hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    labels: npt.NDArray[np.int64] = np.array(found, np.int64)
-    rows, columns = np.indices(hidden.shape)
+    labels = np.asarray(found)
+    rows, columns = np.mgrid[: hidden.shape[0], : hidden.shape[1]]
     is_visible = hidden == 0
     nearest = np.zeros((int(labels.max()) + 1, 2))
     nearest[labels[is_visible]] = np.stack([columns[is_visible], rows[is_visible]], -1)
