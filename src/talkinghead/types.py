@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -224,6 +225,9 @@ class EncodeOptions:
             one, such as h264_nvenc. If none works, a warning is logged and software is used.
         keep_tracks: Keep the other audio tracks, the subtitles, the chapters and the metadata of a
             video, as far as the format of the output supports them.
+        background: Audio under the speech: "none"; "keep" for the stereo audio of a video without
+            its voice, that is without what both channels share above 120 Hz; or a file, such as the
+            music alone.
 
     Raises:
         UsageError: A value is of another type or out of range.
@@ -234,6 +238,7 @@ class EncodeOptions:
     pix_fmt: Literal["yuv420p", "yuv444p"] = "yuv420p"
     encoder: str = "software"
     keep_tracks: bool = False
+    background: str | Path = "none"
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -7,10 +7,9 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from talkinghead.cli.shared.builders import build_conversation
+from talkinghead.cli.shared.builders import build_conversation, build_encode_options
 from talkinghead.cli.shared.typed_conversation import answer_typed_lines
 from talkinghead.errors import UsageError
-from talkinghead.predict.options import EncodeOptions
 
 
 def main(cfg: DictConfig) -> None:
@@ -23,7 +22,7 @@ def main(cfg: DictConfig) -> None:
         )
     conversation = build_conversation(cfg)
     options = {
-        "encode": EncodeOptions(cfg.crf, cfg.preset),
+        "encode": build_encode_options(cfg),
         "provenance": instantiate(cfg.provenance),
     }
     if cfg.interactive:

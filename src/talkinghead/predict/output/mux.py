@@ -14,6 +14,7 @@ from talkinghead.media.reader import is_image
 from talkinghead.media.timing import num_frames_for
 from talkinghead.media.writer import OutputWriter, open_writer
 from talkinghead.predict.audio.audio_source import Speech, SpeechInput
+from talkinghead.predict.output.background_audio import find_background
 from talkinghead.predict.output.label import Label
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.output.soundtrack import Soundtrack, SoundtrackWriter
@@ -48,7 +49,9 @@ def write_prediction(
         video: the source, if it is a video whose other tracks may be kept.
     """
     speech, target = Speech(audio), output_format(output)
-    soundtrack = Soundtrack(audio, speech, target, is_padded=prediction.video_s is not None)
+    background = find_background(encode.background, video) if target.has_audio else None
+    is_padded = prediction.video_s is not None
+    soundtrack = Soundtrack(audio, speech, target, is_padded, background)
     kept = kept_content(video, target) if video and encode.keep_tracks else KeptContent()
     comments = [kept.metadata.get("comment"), provenance.tags.get("comment")]
     comment = "; ".join(filter(None, comments))

@@ -17,6 +17,7 @@ from talkinghead.media.reader import probe
 from talkinghead.media.timing import samples_to_seconds, seconds_to_samples
 from talkinghead.media.writer import OutputWriter
 from talkinghead.predict.audio.audio_source import Speech, SpeechInput
+from talkinghead.predict.output.background_audio import BackgroundAudio
 from talkinghead.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Soundtrack:
         speech: the same speech, opened.
         output: the format of the output.
         is_padded: silence follows the speech, so that the audio cannot be copied.
+        background: audio that is mixed with the speech; None for none.
 
     Attributes:
         sample_rate: sample rate in Hz.
@@ -44,19 +46,26 @@ class Soundtrack:
     """
 
     def __init__(
-        self, audio: SpeechInput, speech: Speech, output: OutputFormat, is_padded: bool
+        self,
+        audio: SpeechInput,
+        speech: Speech,
+        output: OutputFormat,
+        is_padded: bool,
+        background: BackgroundAudio | None = None,
     ) -> None:
-        self._speech = speech
+        self._speech, self._background = speech, background
         self._path = Path(audio) if isinstance(audio, str | Path) else None
         self.sample_rate, self.layout = speech.sample_rate, "mono"
         self.copied: CopiedStreams | None = None
-        if self._path is None:
-            return
-        _report_choice(self._path)
-        if output.has_audio and not is_padded:
-            self.copied = copied_audio(self._path, output)
-        if self.copied is None:
-            self.sample_rate, self.layout = probe_channels(self._path)
+        if self._path is not None:
+            _report_choice(self._path)
+            if output.has_audio and not is_padded and background is None:
+                self.copied = copied_audio(self._path, output)
+            if self.copied is None:
+                self.sample_rate, self.layout = probe_channels(self._path)
+        self._speech_format = self.sample_rate, self.layout
+        if background is not None:
+            self.sample_rate, self.layout = background.sample_rate, "stereo"
 
     @property
     def num_channels(self) -> int:
@@ -71,15 +80,24 @@ class Soundtrack:
         if self.copied is not None:
             return SoundtrackChunks(iter(()))
         if self._path is not None:
-            return SoundtrackChunks(stream_channels(self._path))
-        return SoundtrackChunks(self._speech.chunks(self.sample_rate))
+            chunks = SoundtrackChunks(stream_channels(self._path))
+        else:
+            chunks = SoundtrackChunks(self._speech.chunks(self._speech_format[0]))
+        if self._background is None:
+            return chunks
+        return SoundtrackChunks(self._background.mix(chunks, *self._speech_format), chunks)
 
 
 class SoundtrackChunks(Iterator[FloatArray]):
-    """Chunks [num_channels, num_samples] of a soundtrack; mono chunks [num_samples] get a row."""
+    """Chunks [num_channels, num_samples] of a soundtrack; mono chunks [num_samples] get a row.
 
-    def __init__(self, chunks: Iterator[FloatArray]) -> None:
-        self._chunks = chunks
+    `source` is closed together with the chunks.
+    """
+
+    def __init__(
+        self, chunks: Iterator[FloatArray], source: SoundtrackChunks | None = None
+    ) -> None:
+        self._chunks, self._source = chunks, source
 
     def __next__(self) -> FloatArray:
         return np.atleast_2d(next(self._chunks))
@@ -89,6 +107,8 @@ class SoundtrackChunks(Iterator[FloatArray]):
         close = getattr(self._chunks, "close", None)
         if close is not None:
             close()
+        if self._source is not None:
+            self._source.close()
 
 
 def _report_choice(path: Path) -> None:

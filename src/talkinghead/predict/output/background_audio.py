@@ -1,0 +1,148 @@
+"""Music and ambience under the speech of a dubbed video, without the old voice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import av
+import numpy as np
+from av.filter import Graph
+
+from talkinghead.errors import UsageError
+from talkinghead.media.audio_decoding import probe_channels, stream_channels
+from talkinghead.media.encoding.audio_track import audio_frame
+from talkinghead.media.reader import probe
+from talkinghead.types import FloatArray
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.filter.context import FilterContext
+
+# Voices have no energy below this frequency, so the centre's bass is kept.
+_BASS_HZ = 120
+
+
+class BackgroundAudio:
+    """Background of a dubbed video, in stereo at its own sample rate.
+
+    Args:
+        path: a file that is used as it is, or a video of which the voice is removed.
+        removes_voice: remove what both channels of the video share above 120 Hz, as voices are
+            mixed into the centre.
+
+    Attributes:
+        sample_rate: sample rate in Hz.
+
+    Raises:
+        MediaError: the file cannot be read or has no audio.
+        UsageError: the voice cannot be removed, as the audio is not stereo.
+    """
+
+    def __init__(self, path: Path, removes_voice: bool) -> None:
+        self._path, self._removes_voice = path, removes_voice
+        self.sample_rate, self._layout = probe_channels(path)
+        if removes_voice and self._layout != "stereo":
+            raise UsageError(
+                f"background=keep needs a video with stereo audio, {path} has {self._layout}: give "
+                "the music without the voice as background=FILE"
+            )
+
+    def mix(
+        self, speech: Iterable[FloatArray], sample_rate: int, layout: str
+    ) -> Iterator[FloatArray]:
+        """Yield the speech with the background, float32 [2, num_samples] in [-1, 1].
+
+        Args:
+            speech: chunks float32 [channels, num_samples].
+            sample_rate: sample rate of the speech in Hz.
+            layout: FFmpeg's name of the channel layout of the speech.
+        """
+        background = self._chunks()
+        rest = np.zeros((2, 0), np.float32)
+        for chunk in _to_stereo(speech, sample_rate, layout, self.sample_rate):
+            length = chunk.shape[1]
+            while rest.shape[1] < length and (more := next(background, None)) is not None:
+                rest = np.concatenate([rest, more], axis=1)
+            under, rest = rest[:, :length], rest[:, length:]
+            mixed = chunk.copy()
+            mixed[:, : under.shape[1]] += under
+            yield mixed.clip(-1, 1)
+
+    def _chunks(self) -> Iterator[FloatArray]:
+        chunks = _to_stereo(
+            stream_channels(self._path), self.sample_rate, self._layout, self.sample_rate
+        )
+        return _without_centre(chunks, self.sample_rate) if self._removes_voice else chunks
+
+
+def find_background(background: str | Path, video: Path | None) -> BackgroundAudio | None:
+    """Return the background that the option `background` selects; None for none.
+
+    Raises:
+        MediaError: a file cannot be read or has no audio.
+        UsageError: the background of a photo or of a video without audio is to be kept, or the
+            voice cannot be removed.
+    """
+    if str(background) == "none":
+        return None
+    if str(background) != "keep":
+        return BackgroundAudio(Path(background), removes_voice=False)
+    if video is None or not probe(video).has_audio:
+        raise UsageError(
+            "background=keep needs a video with audio as the face: give it, or the music as "
+            "background=FILE"
+        )
+    return BackgroundAudio(video, removes_voice=True)
+
+
+def _to_stereo(
+    chunks: Iterable[FloatArray], sample_rate: int, layout: str, to_rate: int
+) -> Iterator[FloatArray]:
+    """Convert chunks of any layout and rate to stereo; a mono signal keeps its level."""
+    if layout == "mono":
+        chunks, layout = (np.repeat(chunk, 2, axis=0) for chunk in chunks), "stereo"
+    resampler = av.AudioResampler(format="fltp", layout="stereo", rate=to_rate)
+    for chunk in chunks:
+        for frame in resampler.resample(audio_frame(chunk, sample_rate, layout)):
+            yield np.asarray(frame.to_ndarray(), dtype=np.float32)
+    for frame in resampler.resample(None):
+        yield np.asarray(frame.to_ndarray(), dtype=np.float32)
+
+
+def _without_centre(chunks: Iterable[FloatArray], sample_rate: int) -> Iterator[FloatArray]:
+    """Yield stereo chunks without what both channels share, except for its bass."""
+    graph = Graph()
+    source = graph.add_abuffer(sample_rate=sample_rate, format="fltp", layout="stereo")
+    split, sides = graph.add("asplit"), graph.add("pan", "stereo|c0=.5*c0-.5*c1|c1=.5*c1-.5*c0")
+    centre = graph.add("pan", "stereo|c0=.5*c0+.5*c1|c1=.5*c0+.5*c1")
+    bass = graph.add("lowpass", f"f={_BASS_HZ}")
+    mix, sink = graph.add("amix", "inputs=2:normalize=0"), graph.add("abuffersink")
+    source.link_to(split)
+    split.link_to(sides, 0, 0)
+    split.link_to(centre, 1, 0)
+    centre.link_to(bass)
+    sides.link_to(mix, 0, 0)
+    bass.link_to(mix, 0, 1)
+    mix.link_to(sink)
+    graph.configure()
+    position = 0
+    for chunk in chunks:
+        frame = audio_frame(chunk, sample_rate, "stereo")
+        frame.pts = position
+        position += chunk.shape[1]
+        source.push(frame)
+        yield from _pulled(sink)
+    source.push(None)
+    yield from _pulled(sink)
+
+
+def _pulled(sink: FilterContext) -> Iterator[FloatArray]:
+    while True:
+        try:
+            frame = cast("AudioFrame", sink.pull())
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        samples = np.asarray(frame.to_ndarray(), dtype=np.float32)
+        yield samples if frame.format.is_planar else samples.reshape(-1, 2).T
