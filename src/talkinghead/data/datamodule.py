@@ -181,13 +181,14 @@ class LipSyncDataModule(LightningDataModule):
     def _split_to_read(self, split: str) -> str:
         """Return the split to read: another one if it has no clip of the length of a window.
 
-        A small corpus may have all such clips in one split.
+        A small corpus may have no clip for validation, and a single clip may be in any split.
         """
         manifest = Manifest.load(self.corpus_dir)
+        others = ("train", "val", "test") if len(manifest.clips) == 1 else ("train",)
         return next(
             (
                 name
-                for name in dict.fromkeys((split, "train", "val"))
+                for name in dict.fromkeys((split, *others))
                 if any(c.num_frames >= self.options.num_frames for c in manifest.split(name))
             ),
             split,

@@ -100,7 +100,7 @@ def layout_name(layout: AudioLayout) -> str:
 
 def _open_audio(path: Path | str) -> InputContainer:
     container = open_input(path)
-    if not container.streams.audio:
+    if find_audio(container) is None:
         container.close()
         raise MediaError(
             f"{path}: has no audio, and speech is needed; give a file with an audio track"

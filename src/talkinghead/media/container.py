@@ -73,7 +73,8 @@ def open_input(path: Path | str) -> InputContainer:
             "give an intact video, audio or image file"
         ) from error
     named = set(container.format.name.split(","))
-    if named & _REFUSED_FORMATS or not (container.streams.video or container.streams.audio):
+    readable = [s for s in (*container.streams.video, *container.streams.audio) if s.codec_context]
+    if named & _REFUSED_FORMATS or not readable:
         container.close()
         raise MediaError(
             f"{path}: contains neither video nor audio; give a video, audio or image file"
@@ -83,7 +84,13 @@ def open_input(path: Path | str) -> InputContainer:
 
 def find_audio(container: InputContainer) -> AudioStream | None:
     """Return the first audio stream that is marked as default, or else the first; None if none."""
-    return _default_stream(list(container.streams.audio))
+    return _default_stream([one for one in container.streams.audio if _is_audible(one)])
+
+
+def _is_audible(stream: AudioStream) -> bool:
+    """Return whether a stream has a known codec, channels and a sample rate."""
+    context = stream.codec_context
+    return bool(context and context.layout.nb_channels > 0 and stream.sample_rate)
 
 
 def _default_stream(streams: list[_StreamT]) -> _StreamT | None:
@@ -101,7 +108,11 @@ def find_video(container: InputContainer, path: Path | str) -> VideoStream | Non
         MediaError: the frames have more than `MAX_PIXELS` or no size, or are tiles of one image.
     """
     cover = av.stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    streams = [
+        stream
+        for stream in container.streams.video
+        if stream.codec_context and not stream.disposition & cover
+    ]
     if not streams:
         return None
     if _has_still_brand(container) and len(streams) > 1:

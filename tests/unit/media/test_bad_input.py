@@ -198,3 +198,14 @@ def test_missing_read_permission_is_reported(tmp_path):
     path.chmod(0)
     with media_error(path, "ermission"):
         probe(path)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(0, 16_000), (1, 0)])
+def test_audio_without_channels_or_rate_is_refused(tmp_path, channels, rate):
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate, 2, 16)
+    body = (
+        b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", 800) + bytes(800)
+    )
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + body)
+    with pytest.raises(MediaError):
+        read_audio(tmp_path / "a.wav", 16_000)
