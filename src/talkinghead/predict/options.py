@@ -152,4 +152,6 @@ class SourceOptions:
     @property
     def wanted(self) -> str:
         """Description of the selected face for error messages."""
+        if self.face_select == "speaking":
+            return " that speaks"
         return f" of face_index={self.face_index}" if self.face_select == "index" else ""

@@ -75,8 +75,8 @@ def test_speaker_is_selected_per_shot(detector, talking, speeches, tmp_path):
     """The faces change places after a cut, and the video is also played backwards."""
     left, right = talking
     pairs = [*zip(left, right, strict=True)]
-    # Upside-down images separate the shots: they contain no detectable face.
-    between = [(image[::-1], image[::-1]) for image in left[:3]]
+    # Images without a face separate the shots.
+    between = [(np.full_like(image, 128),) * 2 for image in left[:3]]
     samples = np.concatenate([speeches[0].samples, np.zeros(3 * 640, np.float32)] * 2)
     shots = [*pairs, *between, *((b, a) for a, b in pairs), *between]
     video = write_pair(tmp_path / "a.mp4", shots, AudioClip(samples, 16_000))
@@ -87,6 +87,19 @@ def test_speaker_is_selected_per_shot(detector, talking, speeches, tmp_path):
     assert set(sides[:shot]) == {0}
     assert set(sides[half : half + shot]) == {1}
     assert set(sides[-shot:]) == {0}
+
+
+@pytest.mark.slow
+def test_shot_in_which_nobody_speaks_is_left_alone(detector, tmp_path):
+    rng = np.random.default_rng(0)
+    still = astronaut()[:SIDE, 105 : 105 + SIDE]
+    noisy = [
+        (still + rng.normal(0, 2, still.shape)).clip(0, 255).astype(np.uint8) for _ in range(100)
+    ]
+    speech = AudioClip(read_audio(DEMO_SPEECH, 16_000).samples[:64_000], 16_000)
+    video = write_pair(tmp_path / "a.mp4", zip(noisy, noisy[::-1], strict=True), speech)
+    with closing(video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)) as frames:
+        assert all(frame.transform is None for frame in islice(frames, 100))
 
 
 def test_largest_face_is_selected_without_audio(detector, talking, tmp_path, caplog):
