@@ -103,7 +103,7 @@ def interrupt_at_random(
     duration_s = time.monotonic() - started_s
     task, remaining, rounds = make_task(command, folder / "1"), count, 1
     while remaining:
-        process = start(task)
+        process, started_s = start(task), time.monotonic()
         try:
             process.wait(float(rng.uniform(0.1, 1.0)) * duration_s)
         except subprocess.TimeoutExpired:
@@ -112,6 +112,7 @@ def interrupt_at_random(
             continue
         # It has finished before the interruption: check it, and start from the beginning.
         faults += _faults(task, process.returncode, f"{command} after interruptions")
+        duration_s = min(duration_s, time.monotonic() - started_s)
         rounds += 1
         task = make_task(command, folder / str(rounds))
     return faults + _finish(task, f"{command} after {count} interruptions")
