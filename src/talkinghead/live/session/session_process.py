@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import signal
 import sys
@@ -30,6 +31,7 @@ from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.speech.protocols import LanguageModel, SpeechToText, TextToSpeech, Transcript
 from talkinghead.speech.turn_report import TurnReport, write_transcript
 from talkinghead.types import AudioClip, FloatArray
+from talkinghead.value_rules import PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class SessionFactory:
     dialogue: DialogueOptions = field(default_factory=DialogueOptions)
     label: str | None = "AI generated"
     ice_servers: tuple[dict[str, Any], ...] = ()
-    num_threads: int = 1
+    num_threads: PositiveInt = 1
     motion: str = "speech"
 
 
@@ -220,6 +222,9 @@ class _Session:
         voice = await asyncio.to_thread(self._part, "voices", settings.voice)
         llm = await asyncio.to_thread(self._part, "llms", settings.llm)
         live = await asyncio.to_thread(start)
+        # Full garbage collections of all that is loaded would stop the frames for 0.2 s each.
+        gc.collect()
+        gc.freeze()
         self._dialogue = Dialogue(live, voice, llm, self._stt, options, self._emit)
         self._loop = AvatarLoop(live)
         self._loop.add_observer(self._dialogue.on_frame)
