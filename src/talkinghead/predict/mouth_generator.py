@@ -23,7 +23,7 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
-from talkinghead.predict.audio.emotion_track import EmotionTrack
+from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerStyle

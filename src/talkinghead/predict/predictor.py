@@ -20,7 +20,7 @@ from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
-from talkinghead.predict.audio.emotion_track import EmotionTrack
+from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from talkinghead.errors import CheckpointError
 from talkinghead.media.atomic_file import atomic_path
+from talkinghead.predict.audio.visemes import PARTED
 from talkinghead.value_rules import Range, check_fields
 
 _RANGES = {
@@ -30,8 +31,6 @@ _RANGES = {
 _UPPER, _LOWER = slice(13, 16), slice(17, 20)
 # Weights of the lip points (ibug68) in a vertical motion of both lips between fixed corners.
 _BOTH_LIPS = (0, 0.5, 1, 1, 1, 0.5, 0, 0.5, 1, 1, 1, 0.5, 0, 1, 1, 1, 0, 1, 1, 1)
-PARTED = (0, *5 * (-0.25,), 0, *5 * (0.75,), 0, *3 * (-0.25,), 0, *3 * (0.75,))
-"""Part of the gap between the lips by which each point moves when the lips part."""
 # Weights of the lip points in a smile; the sign is the horizontal direction.
 _CORNERS = (-1, -0.5, 0, 0, 0, 0.5, 1, 0.5, 0, 0, 0, -0.5, -1, 0, 0, 0, 1, 0, 0, 0)
 _FORMAT = "talkinghead speaker 1"

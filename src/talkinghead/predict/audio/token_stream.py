@@ -17,7 +17,8 @@ from talkinghead.features.audio_features import AudioFeatures, StreamingAudioFea
 from talkinghead.media.timing import mel_window_start, num_frames_for
 from talkinghead.models.lipsync.decoder import ReferenceFeatures
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
-from talkinghead.predict.audio.speaker_style import PARTED, signed_gap
+from talkinghead.predict.audio.speaker_style import signed_gap
+from talkinghead.predict.audio.visemes import PARTED
 from talkinghead.predict.source.head.motion.speech_motion import SpeechMotion
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray

@@ -14,7 +14,7 @@ from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.types import AVSpec, FloatArray
 
 # Displacement of the chin relative to that of the lower lip.
-_CHIN_SHARE = 0.8
+_CHIN_SHARE = 0.6
 # Distances below the lower lip, in pixels of the canonical face, between which the displacement
 # rises to that of the chin, and between which it falls to zero in the neck.
 _RISE_PX, _FALL_PX = (2.0, 30.0), (48.0, 92.0)
