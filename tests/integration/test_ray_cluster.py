@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.media_files import write_sample_media
 from helpers.predict_command import write_checkpoint, write_speech
 from helpers.tiny_training import SMALL_RUN
 from skimage.data import astronaut
@@ -93,6 +94,21 @@ def test_sweep_of_trainings_runs_on_the_cluster(cluster, tmp_path):
     assert run.returncode == 0, shown
     table = (tmp_path / "sweep/sweep.csv").read_text().splitlines()
     assert len(table) == 3
+
+
+def test_corpora_are_prepared_on_the_cluster(cluster, tmp_path):
+    nodes, _ = cluster
+    write_sample_media(tmp_path, speech_s=1.0)
+    run = _start(
+        tmp_path,
+        *("prepare", "-m", LAUNCHER, f"hydra.launcher.ray.init.address={nodes.address}"),
+        *("input=videos", "output=first,second", "workers=0", "lip_prior=none"),
+    )
+    shown, _ = run.communicate(timeout=400)
+    assert run.returncode == 0, shown
+    manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("first", "second")]
+    assert manifests[0].count('"id"') == 3
+    assert manifests[0] == manifests[1]
 
 
 def test_cluster_that_has_gone_is_one_line(tmp_path):
