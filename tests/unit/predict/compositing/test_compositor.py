@@ -54,6 +54,31 @@ def test_background_beside_turned_head_is_unchanged(yaw_deg):
     assert change[CENTRE & (COLUMNS < 125)].min() > 60
 
 
+def test_frame_with_a_covered_mouth_is_unchanged_and_counts_as_one_with_a_face():
+    reference = Reference(IMAGE, TRANSFORM, LIPS)
+    frame = SourceFrame(IMAGE, Fraction(0), Fraction(1, 25), TRANSFORM, reference, is_covered=True)
+    fields = make_fields(np.ones((SIZE, SIZE, 3), np.float32), np.ones((SIZE, SIZE), np.float32))
+    compositor = Compositor(FeatherRenderer(), SPEC)
+    image, has_face = compositor.composite(GeneratedFrame(frame, fields))
+    assert has_face
+    assert np.array_equal(image, IMAGE)
+    image, _ = compositor.composite(GeneratedFrame(replace(frame, is_covered=False), fields))
+    assert not np.array_equal(image, IMAGE)
+
+
+def test_mouth_has_the_light_of_the_frame():
+    bright = np.random.default_rng(0).integers(60, 240, (32, 32, 3), np.uint8).repeat(8, 0)
+    bright = np.ascontiguousarray(bright.repeat(8, 1))
+    reference = Reference(bright, TRANSFORM, LIPS)
+    fields = make_fields(np.zeros((SIZE, SIZE, 3), np.float32), np.zeros((SIZE, SIZE), np.float32))
+    compositor = Compositor(FeatherRenderer(grain=False), SPEC)
+    for number, light in enumerate((0.3, 1.0, 0.5)):
+        image = np.rint(light * bright).astype(np.uint8)
+        frame = SourceFrame(image, Fraction(number, 25), Fraction(1, 25), TRANSFORM, reference)
+        painted, _ = compositor.composite(GeneratedFrame(frame, fields))
+        assert REGION.crop(painted).mean() == pytest.approx(REGION.crop(image).mean(), rel=0.03)
+
+
 @pytest.mark.parametrize("yaw_deg", [5, -5, None, np.nan])
 def test_whole_mouth_is_composited_without_a_head_turn(yaw_deg):
     change = change_at_yaw(yaw_deg)
