@@ -23,13 +23,13 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
-from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.audio.token_stream import TokenStream, articulate
 from talkinghead.predict.audio.visemes import MAX_REACH_S, constrain_lips, viseme_weights
 from talkinghead.predict.compositing.stabiliser import MouthFields
+from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.predict.source.head.photo_animation import HeadCue
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.generator_backend import GeneratorBackend

@@ -20,7 +20,6 @@ from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
-from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle
@@ -41,6 +40,7 @@ from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.prediction import Prediction, RenderReport
 from talkinghead.predict.pretrained_model import PretrainedModel
 from talkinghead.predict.source.face_source import FaceSource, open_face
+from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.predict.speaker_adaptation import adapted_prior, calibrate_source
 from talkinghead.runtime.generator_backend import GeneratorBackend

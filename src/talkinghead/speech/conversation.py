@@ -24,7 +24,7 @@ from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.output.mux import refuse_overwriting
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.prediction import RenderReport
-from talkinghead.speech.emotion_tags import EMOTION_TAGS_PROMPT
+from talkinghead.predict.source.head.expression.emotion_tags import EMOTION_TAGS_PROMPT
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,

@@ -12,8 +12,8 @@ from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
 from talkinghead.predict.pipeline import in_thread
+from talkinghead.predict.source.head.expression.emotion_tags import take_emotion
 from talkinghead.predict.source.head.expression.emotions import Emotion
-from talkinghead.speech.emotion_tags import take_emotion
 from talkinghead.speech.protocols import TextChecker, TextToSpeech, speak_timed
 from talkinghead.speech.sentences import split_sentences
 from talkinghead.speech.tts.text_markup import plain_text

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from talkinghead.errors import DependencyError
-from talkinghead.speech.emotion_tags import TAG_START
+from talkinghead.predict.source.head.expression.emotion_tags import TAG_START
 
 log = logging.getLogger(__name__)
 

@@ -54,8 +54,7 @@ class DialogueOptions:
         max_reply_chars: Maximum length of a reply in characters; it ends with the last sentence
             that fits.
         max_history: Maximum number of earlier messages sent to the language model.
-        emotion_tags: Ask the language model to tag sentences with emotions, which a face in a photo
-            shows. Tags in a reply are obeyed and not spoken in any case.
+        emotion_tags: Ask the language model to tag sentences with emotions, which a photo shows.
         end_silence_s: Silence in seconds that ends the person's turn.
         preemptive: Prepare the reply at the first pause, in case it ends the turn. This shortens
             the wait, but asks the language model again whenever the person goes on.
@@ -74,8 +73,7 @@ class Dialogue:
     """A dialogue in which the avatar answers a microphone or typed questions.
 
     The person's speech interrupts the avatar. The reply is prepared at the first pause, and dropped
-    if the person goes on. Sentences are spoken while the language model writes the next ones. All
-    methods may be called from any thread.
+    if the person goes on. Sentences are spoken while the model writes the next ones. Thread-safe.
 
     Args:
         avatar: The live avatar.
@@ -83,8 +81,7 @@ class Dialogue:
         llm: Language model of the replies; None allows only `say` and `push_audio`.
         stt: Speech recognition; None allows only typed questions.
         options: See `DialogueOptions`.
-        emit: Function that takes the events, as dictionaries (see docs/live-server.md); it is
-            called from several threads.
+        emit: Function of the events (see docs/live-server.md), called from several threads.
 
     Attributes:
         history: Earlier questions and replies; of an interrupted reply, the spoken sentences.
@@ -349,10 +346,8 @@ class Dialogue:
         self._speak(turn, limit_length(sentences, options.max_reply_chars))
 
     def _previous_messages(self) -> list[Message]:
-        options = self.options
-        return previous_messages(
-            options.system_prompt, self.history, options.max_history, options.emotion_tags
-        )
+        o = self.options
+        return previous_messages(o.system_prompt, self.history, o.max_history, o.emotion_tags)
 
     def _say(self, turn: Turn, text: str) -> None:
         self._speak(turn, split_reply([text], self.options.language))

@@ -17,8 +17,8 @@ from talkinghead.media.audio_decoding import Resampler, rechunk
 from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.media.reader import probe, stream_audio
 from talkinghead.media.timing import samples_to_seconds
-from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.predict.audio.phonemes import PhonemeTrack, TimedSpeech
+from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.types import AudioClip, FloatArray
 
 

@@ -213,14 +213,7 @@ class RealtimeConnection:
                 raise UsageError(f"audio.format: only {_FORMAT} is supported")
         voice, instructions = outputs.get("voice"), session.get("instructions")
         try:
-            choices = Choices(
-                voice=voice,
-                llm=None,
-                persona=instructions,
-                emotion=None,
-                intensity=None,
-                pose=None,
-            )
+            choices = Choices.model_validate({"voice": voice, "persona": instructions})
         except ValueError:
             raise UsageError("voice, instructions: expected texts of limited length") from None
         if chosen := choices.checked(self._settings):

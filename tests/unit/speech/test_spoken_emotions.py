@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech, process_timed
+from talkinghead.predict.source.head.expression.emotion_tags import take_emotion
 from talkinghead.predict.source.head.expression.emotions import EMOTIONS, Emotion
 from talkinghead.speech.conversation import previous_messages
-from talkinghead.speech.emotion_tags import take_emotion
 from talkinghead.speech.protocols import Message
 from talkinghead.speech.sentence_speech import SentenceSynthesizer, speak_text
 from talkinghead.speech.sentences import split_reply, split_sentences
