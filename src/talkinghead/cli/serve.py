@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.cli.shared.builders import build_job_runner, build_session_factory
+from talkinghead.cli.shared.termination import was_terminated
 from talkinghead.errors import DependencyError
 from talkinghead.live.session.session_pool import PoolOptions, SessionPool
 from talkinghead.paths import demo_face
@@ -28,4 +29,9 @@ def main(cfg: DictConfig) -> None:
     values["video_runner"] = build_job_runner(cfg, factory)
     settings = server_settings(values, factory)
     options = PoolOptions(**{field.name: cfg[field.name] for field in fields(PoolOptions)})
-    run_server(settings, SessionPool(factory, options))
+    try:
+        run_server(settings, SessionPool(factory, options))
+    except KeyboardInterrupt:
+        # The server ends its sessions and then passes the signal on. SIGTERM is its regular end.
+        if not was_terminated():
+            raise

@@ -35,6 +35,11 @@ def interruption() -> str:
     return f"interrupted by {signal.Signals(_Received.number).name}"
 
 
+def was_terminated() -> bool:
+    """Return whether SIGTERM ended this process."""
+    return _Received.number == signal.SIGTERM
+
+
 def _interrupt(number: int, _: FrameType | None) -> None:
     _Received.number = number
     # A second signal must not interrupt the removal of files.
