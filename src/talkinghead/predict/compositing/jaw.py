@@ -67,7 +67,8 @@ class JawWarp:
             return image
         crop = image.crop(self._rows, self._columns)
         path = self._grid - np.float32(_CHIN_SHARE * drop_px) * self._down
-        moved = cv2.remap(crop, path, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        x, y = path[..., 0], path[..., 1]
+        moved = cv2.remap(crop, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         pixels = np.asarray(moved, np.uint8)
         return image.with_patch(Patch(self._rows.start, self._columns.start, pixels))
 
@@ -76,7 +77,7 @@ class JawWarp:
         height, width = flow.shape[:2]
         drop = 0.0
         for _ in range(_NUM_STEPS):
-            position = (self._lower_lip + np.float32([0, drop])) * (width, height)
+            position = (self._lower_lip + np.array([0, drop], np.float32)) * (width, height)
             columns, rows = position.astype(int).clip(0, (width - 1, height - 1)).T
             drop = -float(flow[rows, columns, 1].mean())
         return drop * self._mouth_side

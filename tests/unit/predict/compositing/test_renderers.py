@@ -52,6 +52,8 @@ def moving_head_frames(num_frames=4):
         tilt = 0.1 * number
         transform = np.float32([[1.2, -tilt, 3 * number], [tilt, 1.2, -40]])
         source = SourceFrame(image, Fraction(number, 25), Fraction(1, 25), transform, reference)
+        # The outline marks a video, whose chin is not moved.
+        source = replace(source, outline=np.float32([[0, 0], [256, 0], [128, 256]]))
         fields = MouthFields(
             flow=(0.03 * rng.standard_normal((48, 48, 2))).astype(np.float32),
             rgb=rng.random((96, 96, 3), dtype=np.float32),
