@@ -189,7 +189,8 @@ def run_in_environments(folder: Path) -> dict[str, list[str]]:
         user = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups")
         hide = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o ro none /tmp && exec "$@"', "sh")
         cases["uid without an entry"] = ({}, ("env", "-u", "HOME", "-u", "XDG_CACHE_HOME", *user))
-        cases["no /tmp"] = ({}, hide)
+        if not folder.absolute().is_relative_to("/tmp"):  # noqa: S108 - it is hidden
+            cases["no /tmp"] = ({}, hide)
     results = {}
     for name, (environment, prefix) in cases.items():
         task = make_task("predict", folder / name.replace(" ", "_").replace("/", ""))

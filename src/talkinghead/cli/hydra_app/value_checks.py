@@ -49,7 +49,10 @@ def check_values(cfg: DictConfig, command: str, choices: Mapping[str, str | None
 def _has_key(cfg: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
-    return OmegaConf.is_dict(node) and name in node and not OmegaConf.is_missing(node, name)
+    if not OmegaConf.is_dict(node) or name not in node:
+        return False
+    # An interpolation of a setting of Hydra is null outside of a run.
+    return not (OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name))
 
 
 def _rules(
