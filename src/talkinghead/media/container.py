@@ -34,6 +34,8 @@ _EXACT_FORMATS = {"mov", "matroska", "avi", "flac", "asf", "flv"}
 # A file counts as truncated if more than this duration is missing at the end.
 _SLACK_S = Fraction(1, 4)
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# Plausible sample rates in Hz. At a lower one, a short file lasts hours.
+_MIN_RATE, _MAX_RATE = 1_000, 768_000
 _STILL_BRANDS = {"avif", "heic", "heix", "heif", "mif1"}
 
 
@@ -83,8 +85,18 @@ def open_input(path: Path | str) -> InputContainer:
 
 
 def find_audio(container: InputContainer) -> AudioStream | None:
-    """Return the first audio stream that is marked as default, or else the first; None if none."""
-    return _default_stream([one for one in container.streams.audio if _is_audible(one)])
+    """Return the first audio stream that is marked as default, or else the first; None if none.
+
+    Raises:
+        MediaError: the sample rate in its header is not plausible.
+    """
+    stream = _default_stream([one for one in container.streams.audio if _is_audible(one)])
+    if stream is not None and not _MIN_RATE <= stream.sample_rate <= _MAX_RATE:
+        raise MediaError(
+            f"{container.name.removeprefix('file:')}: audio at {stream.sample_rate:,} Hz; "
+            f"{_MIN_RATE:,} to {_MAX_RATE:,} Hz are read, convert it"
+        )
+    return stream
 
 
 def _is_audible(stream: AudioStream) -> bool:

@@ -200,7 +200,7 @@ def test_missing_read_permission_is_reported(tmp_path):
         probe(path)
 
 
-@pytest.mark.parametrize(("channels", "rate"), [(0, 16_000), (1, 0)])
+@pytest.mark.parametrize(("channels", "rate"), [(0, 16_000), (1, 0), (1, 1), (1, 2**31)])
 def test_audio_without_channels_or_rate_is_refused(tmp_path, channels, rate):
     form = struct.pack("<HHIIHH", 1, channels, rate, rate, 2, 16)
     body = (
