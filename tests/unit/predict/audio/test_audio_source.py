@@ -111,7 +111,9 @@ def test_error_in_speech_source_leaves_no_file(avatar, tmp_path, chunks, error, 
 )
 def test_chunks_of_other_types_are_converted(convert):
     samples = speech(0.5).samples
-    stream = SpeechStream([convert(chunk) for chunk in cut(AudioClip(samples, 16_000), 1600)], 16_000)
+    stream = SpeechStream(
+        [convert(chunk) for chunk in cut(AudioClip(samples, 16_000), 1600)], 16_000
+    )
     read = np.concatenate(list(Speech(stream).chunks(16_000)))
     np.testing.assert_allclose(read, samples, atol=1e-4)
 
