@@ -163,9 +163,13 @@ def test_sound_times_are_read_from_a_table(tmp_path: Path) -> None:
     assert read_sound_times(path) == expected
     path.write_text("clip,time_s,sound\ns1/a,0.5,u\ns1/a,1.25,b\n")
     assert read_sound_times(path) == {"s1/a": SoundTimes([1.25], [0.5])}
-    for text in ("name,time\na,b\n", "clip,time_s,sound\ns1/a,0.5,x\n", None):
+    for text, message in (
+        ("name,time\na,b\n", "columns clip and time_s"),
+        ("clip,time_s,sound\ns1/a,0.5,x\n", "line 2: .* one of p, b, m"),
+        (None, "columns clip and time_s"),
+    ):
         path.unlink() if text is None else path.write_text(text)
-        with pytest.raises(UsageError, match="columns clip and time_s"):
+        with pytest.raises(UsageError, match=message):
             read_sound_times(path)
 
 

@@ -272,7 +272,7 @@ def test_tagged_speech_changes_the_expression(photo_avatar):
 @pytest.mark.parametrize(
     ("act", "error", "expected"),
     [
-        (lambda live: live.push(np.zeros((2, 2)), RATE), MediaError, "mono"),
+        (lambda live: live.push(np.zeros((2, 2, 2)), RATE), MediaError, "mono"),
         (lambda live: live.push(SAMPLES, 8000), UsageError, "call finish() between them"),
         (
             lambda live: (live.close(), live.finish(), live.push(SAMPLES, RATE)),

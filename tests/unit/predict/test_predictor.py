@@ -111,11 +111,9 @@ def test_source_without_face_raises_error_and_leaves_no_file(predictor, tmp_path
 
 
 def test_invalid_inputs_are_refused(predictor, photo, video):
-    for samples in (np.zeros(0), np.full(99, np.nan), np.zeros((2, 99))):
-        with pytest.raises(MediaError, match="the speech is"):
+    for samples in (np.zeros(0), np.full(99, np.nan), np.zeros((2, 3, 99))):
+        with pytest.raises(MediaError, match=r"the speech (is|has)"):
             predictor.predict(photo, AudioClip(samples.astype(np.float32), 16_000))
-    with pytest.raises(MediaError, match="each side may have at most 32,766"):
-        predictor.predict(np.zeros((32_767, 2, 3), np.uint8), speech())
     avatar, before = predictor.avatar(photo), video.read_bytes()
     with pytest.raises(UsageError, match="belongs to another predictor"):
         make_predictor(1).predict(avatar, speech())
@@ -166,11 +164,11 @@ def test_invalid_options_are_refused():
     slow = LoudnessLipPrior()
     slow.sample_rate = 8000
     for name, value, message in (
-        ("precision", "64", "precision=64 is unknown"),
+        ("precision", "64", "precision=64: expected auto"),
         ("precision", "16-mixed", "needs a GPU"),
         ("device", "abacus", "device=abacus cannot be used"),
         ("lip_prior", slow, "works at 8000 Hz"),
-        ("articulation", 4.0, "articulation=4: choose 0 to 3"),
+        ("articulation", 4.0, "articulation=4.0: expected a number from 0 to 3"),
     ):
         with pytest.raises(UsageError, match=message):
             make_predictor(**{name: value})

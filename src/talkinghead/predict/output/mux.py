@@ -40,7 +40,7 @@ def write_prediction(
 
     Args:
         prediction: the frames.
-        audio: the speech of the prediction.
+        audio: the speech.
         output: the file; its suffix selects the format.
         encode: options of the encoder.
         provenance: marks of AI generation.
@@ -50,11 +50,10 @@ def write_prediction(
     """
     speech, target = Speech(audio), output_format(output)
     background = find_background(encode.background, video) if target.has_audio else None
-    is_padded = prediction.video_s is not None
-    soundtrack = Soundtrack(audio, speech, target, is_padded, background)
+    soundtrack = Soundtrack(audio, speech, target, prediction.video_s is not None, background)
     kept = kept_content(video, target) if video and encode.keep_tracks else KeptContent()
-    comments = [kept.metadata.get("comment"), provenance.tags.get("comment")]
-    comment = "; ".join(filter(None, comments))
+    comments = list(filter(None, (kept.metadata.get("comment"), provenance.tags.get("comment"))))
+    comment = {"comment": "; ".join(comments)} if comments else {}
     writer = open_writer(
         output,
         prediction.width,
@@ -66,7 +65,7 @@ def write_prediction(
         preset=encode.preset,
         pix_fmt=encode.pix_fmt,
         encoder=encode.encoder,
-        metadata={**provenance.tags, **({"comment": comment} if comment else {}), **tags},
+        metadata={**provenance.tags, **comment, **tags},
         colour=prediction.colour,
         seal=provenance.seal,
         audio=soundtrack.copied,
@@ -75,8 +74,8 @@ def write_prediction(
     with writer:
         draw = Label(provenance.label, writer.width, writer.height) if provenance.label else None
         duration_s = _write_frames(prediction, speech, soundtrack, writer, progress, draw)
-    unchanged = prediction.num_frames_without_face
-    return RenderReport(output, prediction.num_frames, unchanged, duration_s, prediction.fps)
+    counts = prediction.num_frames, prediction.num_frames_without_face
+    return RenderReport(output, *counts, duration_s, prediction.fps)
 
 
 def _write_frames(

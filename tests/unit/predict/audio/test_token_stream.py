@@ -177,4 +177,3 @@ def test_articulation_above_one_raises_upper_lip_with_opening(model, gap):
         assert (upper < -1).all()
     else:
         assert (upper > 0).all()
-
