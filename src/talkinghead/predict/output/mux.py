@@ -40,7 +40,7 @@ def write_prediction(
 
     Args:
         prediction: the frames.
-        audio: the speech.
+        audio: the speech of the prediction.
         output: the file; its suffix selects the format.
         encode: options of the encoder.
         provenance: marks of AI generation.
@@ -52,8 +52,7 @@ def write_prediction(
     background = find_background(encode.background, video) if target.has_audio else None
     soundtrack = Soundtrack(audio, speech, target, prediction.video_s is not None, background)
     kept = kept_content(video, target) if video and encode.keep_tracks else KeptContent()
-    comments = list(filter(None, (kept.metadata.get("comment"), provenance.tags.get("comment"))))
-    comment = {"comment": "; ".join(comments)} if comments else {}
+    comment = _joined_comments(kept.metadata, provenance.tags)
     writer = open_writer(
         output,
         prediction.width,
@@ -76,6 +75,12 @@ def write_prediction(
         duration_s = _write_frames(prediction, speech, soundtrack, writer, progress, draw)
     counts = prediction.num_frames, prediction.num_frames_without_face
     return RenderReport(output, *counts, duration_s, prediction.fps)
+
+
+def _joined_comments(*tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata with the comments of all tags, empty if there are none."""
+    comments = [one["comment"] for one in tags if one.get("comment")]
+    return {"comment": "; ".join(comments)} if comments else {}
 
 
 def _write_frames(
