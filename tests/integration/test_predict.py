@@ -107,7 +107,7 @@ BAD_KEYS = {
     "no output": (["output=null"], 2, "output=FILE"),
     "weight out of range": (["lip_prior=whisper", "lip_prior.blend_weight=3"], 2, "blend_weight=3"),
     "unknown pose": (["pose=[1,2]"], 2, "pose=[1, 2]"),
-    "unknown selection": (["face_select=left"], 2, "largest, index, all, speaking"),
+    "unknown selection": (["face_select=left"], 2, "largest, index, all or speaking"),
     "certificate without key": (
         ["provenance=c2pa", "provenance.certificate_path=chain, mine.pem"],
         2,
