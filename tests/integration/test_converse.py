@@ -95,6 +95,7 @@ def test_each_typed_line_gives_a_clip(files, tmp_path, monkeypatch, capfd):
         assert [sentence["text"] for sentence in written["reply"]] == [line]
 
 
+@pytest.mark.slow
 def test_ctrl_c_interrupts_the_turn_and_ctrl_d_ends(files, tmp_path):
     command = (
         *(sys.executable, "-m", "talkinghead", "converse", *TONES, "interactive=true"),

@@ -137,6 +137,7 @@ def test_evaluate_writes_a_report(bar_corpus: Path, checkpoint: Path, tmp_path: 
     assert cv2.imread(str(strips[0])).shape == (4 * 160, 10 * 176, 3)
 
 
+@pytest.mark.slow
 def test_several_corpora_have_a_table_of_their_own(
     bar_corpus: Path, checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
