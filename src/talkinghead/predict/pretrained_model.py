@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from talkinghead.predict.options import PredictOptions
 
 
-class PretrainedModel:
+class PretrainedModel(ABC):
     """Base class of predictors that can be loaded from, and published on, the Hugging Face hub.
 
     Attributes:
@@ -28,11 +29,11 @@ class PretrainedModel:
     checkpoint: Path | None = None
 
     @classmethod
+    @abstractmethod
     def from_checkpoint(
         cls, path: str | Path = "default", options: PredictOptions | None = None, **changes: Any
     ) -> Self:
         """Load a predictor from a checkpoint."""
-        raise NotImplementedError
 
     @classmethod
     def from_pretrained(

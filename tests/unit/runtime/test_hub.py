@@ -87,8 +87,8 @@ def test_card_states_data_licence_figures_and_limits(checkpoint, tmp_path):
     (tmp_path / "scores.json").write_text(json.dumps({"groups": {"unseen": group}}))
     save_pretrained(checkpoint, tmp_path / "folder", tmp_path / "scores.json")
     card = (tmp_path / "folder" / "README.md").read_text()
-    data = huggingface_hub.ModelCard(card).data
-    assert (data.license, data.library_name) == ("other", "talkinghead")
+    data = huggingface_hub.ModelCard(card).data.to_dict()
+    assert (data["license"], data["library_name"]) == ("other", "talkinghead")
     assert "| training data | nothing |" in card
     assert "| licence | none |" in card
     assert "| | unseen (7 clips) |" in card

@@ -31,6 +31,7 @@ from talkinghead.concurrency import lower_thread_priority
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.predict.audio.band_energies import NUM_BAND_ENERGIES, band_energies
 from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.source.head.head_geometry import smooth_step
 from talkinghead.runtime.silero_vad import WINDOW_SIZE, SileroVAD, load_session
 from talkinghead.runtime.whisper_encoder import ENCODED_HZ, WhisperEncoder
 from talkinghead.types import FloatArray
@@ -72,7 +73,7 @@ class WhisperLipPrior(LipPrior):
             packaged map, which belongs to the packaged model.
         blend_weight: Weight of the predicted lip motion, 0 to 1; the rest is the weight of the
             generator's own motion.
-        speech_only: Predict the motion of silence where the audio contains no speech, such as in
+        speech_only: Predict the motion of silence where there is loud sound without speech, such as
             music and noise.
 
     Raises:
@@ -199,7 +200,7 @@ class SpeechWeights:
                 distance_s = places - (frame + 0.5) / _FPS
                 near = (distance_s >= -_HELD_S) & (distance_s <= float(_AHEAD_S))
                 peak = float(probabilities[near].max(initial=0))
-                speech = smooth_step((peak - _NO_SPEECH) / (_SPEECH - _NO_SPEECH))
+                speech = float(smooth_step((peak - _NO_SPEECH) / (_SPEECH - _NO_SPEECH)))
                 row[frame] = max(speech, 1 - _loudness(window, frame))
         return weights
 
@@ -210,7 +211,7 @@ def _loudness(window: FloatArray, frame: int) -> float:
     first, last = ((middle_s + offset_s) * _SAMPLE_RATE for offset_s in (-_LEVEL_S, _LEVEL_S))
     near = window[int(first) : int(last)]
     level = float(np.sqrt(np.mean(near * near)))
-    return smooth_step((level - _SILENT) / (_LOUD - _SILENT))
+    return float(smooth_step((level - _SILENT) / (_LOUD - _SILENT)))
 
 
 class _BackgroundEncoder:
@@ -258,12 +259,6 @@ def resolve_lip_prior(lip_prior: LipPrior | Literal["auto"] | None) -> LipPrior 
     if lip_prior != "auto":
         raise UsageError(f'lip_prior={lip_prior!r}: choose "auto", None or a LipPrior')
     return whisper_lip_prior_if_available()
-
-
-def smooth_step(value: float) -> float:
-    """Return a smooth transition from 0, for values up to 0, to 1, for values from 1 on."""
-    limited = min(1.0, max(0.0, value))
-    return limited * limited * (3 - 2 * limited)
 
 
 def map_inputs(whisper: Encoder, windows: FloatArray) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 
 from talkinghead.features.faces.alignment import invert, transform_points
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
+from talkinghead.predict.source.head.head_geometry import smooth_step
 from talkinghead.types import AVSpec, FloatArray
 
 # Displacement of the chin relative to that of the lower lip.
@@ -85,12 +86,12 @@ class JawWarp:
 
 def _weight(across: FloatArray, below: FloatArray) -> FloatArray:
     """Return the weight of the displacement at distances from the lower lip's middle."""
-    vertical = _smooth_step(below, *_RISE_PX) * (1 - _smooth_step(below, *_FALL_PX))
+    vertical = _rise(below, *_RISE_PX) * (1 - _rise(below, *_FALL_PX))
     horizontal = np.exp(-((across / _SIGMA_PX) ** 2) / 2)
-    horizontal = horizontal * (1 - _smooth_step(np.abs(across), *_SIDE_PX))
+    horizontal = horizontal * (1 - _rise(np.abs(across), *_SIDE_PX))
     return np.asarray(vertical * horizontal, np.float32)
 
 
-def _smooth_step(values: FloatArray, low: float, high: float) -> FloatArray:
-    t = ((values - low) / (high - low)).clip(0, 1)
-    return t * t * (3 - 2 * t)
+def _rise(values: FloatArray, low: float, high: float) -> FloatArray:
+    """Return weights that rise smoothly from 0 at `low` to 1 at `high`."""
+    return np.asarray(smooth_step((values - low) / (high - low)), np.float32)
