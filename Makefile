@@ -69,10 +69,13 @@ test: $(STAMP)  ## run the quick tests; COVERAGE=1 requires a coverage of 85 %
 test-all: $(STAMP)  ## run every test with coverage, including the slow ones and, if available, those for a GPU, the network and a corpus
 	$(BIN)/python -m pytest $(COVER)
 
-lint: $(STAMP)  ## run ruff and check the import layers
+lint: $(STAMP)  ## run ruff, check the import layers, and lint Dockerfiles, workflows and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Dockerfile deploy/Dockerfile.gpu
+	$(BIN)/zizmor --offline --quiet .github/workflows
+	$(BIN)/shellcheck scripts/*.sh .ci/run
 
 typecheck: $(STAMP)  ## check the types with mypy
 	$(BIN)/mypy
