@@ -1,4 +1,4 @@
-"""Try generated faults on the commands, and print a table of what was survived.
+"""Run the commands on faulty inputs and under interruptions, and print a table of the failures.
 
     python scripts/campaign.py --folder /tmp/campaign --inputs 300 --kills 25 --disk 50
 

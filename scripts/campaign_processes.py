@@ -1,4 +1,4 @@
-"""Kill, terminate and double commands at random moments, and run them in poor environments."""
+"""Interrupt commands at random moments, run two at once, and run them without home or /tmp."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def interrupt_at_random(
             faults += _interrupt(process, number, task)
             remaining -= 1
             continue
-        # It has finished before the interruption: check it, and start from the beginning.
+        # The command finished before the interruption: check its outputs, and start again.
         faults += _faults(task, process.returncode, f"{command} after interruptions")
         duration_s = min(duration_s, time.monotonic() - started_s)
         rounds += 1

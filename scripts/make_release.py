@@ -179,13 +179,13 @@ class Release:
 
 
 def _has_speech(video: Path) -> bool:
-    """Return whether a video has sound and is not one of the pauses among the addresses."""
+    """Return whether a video has audio and is not a recording of a pause."""
     info = probe(video)
     return info.has_audio and (info.duration_s or 0) >= MIN_SPEECH_S
 
 
 def merge_corpora(corpora: Sequence[Path], target: Path) -> None:
-    """Write a manifest of the clips of several corpora, which stay where they are."""
+    """Write a manifest of the clips of several corpora, without copying them."""
     manifests = [Manifest.load(corpus) for corpus in corpora]
     clips = tuple(
         replace(clip, path=f"../{corpus.name}/{clip.path}")

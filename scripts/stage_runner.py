@@ -27,7 +27,7 @@ class Stage:
     Attributes:
         name: name of the stage.
         minutes: expected time; trainings and the distillation end when they reach it.
-        commands: returns the commands, when the results of the stages before exist.
+        commands: returns the commands; called when the earlier stages have ended.
         scores: returns the main scores of the finished stage.
     """
 

@@ -143,6 +143,6 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Ignore Ctrl-C in this process, where `interrupts_blocked` could not."""
+    """Ignore Ctrl-C in this process, on systems where `interrupts_blocked` has no effect."""
     if not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)

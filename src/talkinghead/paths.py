@@ -52,7 +52,7 @@ def cache_dir() -> Path:
     except OSError as error:
         raise DependencyError(
             f"no folder for the cache can be written ({base or 'no home folder'}; {error}): set "
-            "XDG_CACHE_HOME to a folder that can"
+            "XDG_CACHE_HOME to a folder that can be written"
         ) from error
 
 

@@ -225,9 +225,8 @@ class EncodeOptions:
             one, such as h264_nvenc. If none works, a warning is logged and software is used.
         keep_tracks: Keep the other audio tracks, the subtitles, the chapters and the metadata of a
             video, as far as the format of the output supports them.
-        background: Audio under the speech: "none"; "keep" for the stereo audio of a video without
-            its voice, that is without what both channels share above 120 Hz; or a file, such as the
-            music alone.
+        background: Audio under the speech: "none"; "keep" for the stereo audio of the video without
+            its voice (the centre above 120 Hz is removed); or a file, such as the music alone.
 
     Raises:
         UsageError: A value is of another type or out of range.

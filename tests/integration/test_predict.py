@@ -89,7 +89,7 @@ def test_photo_with_a_pose(files, tmp_path, capfd):
     output, table = tmp_path / "out.mp4", tmp_path / "pose.csv"
     table.write_text("time_s,yaw,pitch,roll\n0,0,0,0\n0.8,0,0,20\n")
     assert predict(files, f"output={output}", f"pose={table}") == 0
-    assert "a roll of 20.0 degrees was asked for" in "".join(capfd.readouterr())
+    assert "a roll of 20.0 degrees was requested" in "".join(capfd.readouterr())
     table_frames = read_frames(output)
     assert predict(files, f"output={output}", "pose=[0,0,9]") == 0
     constant_frames = read_frames(output)

@@ -20,15 +20,16 @@ _THUMBNAIL_SIDE = 32
 # Numbers of frames between the images that are compared as the ends of a gradual change.
 _SPANS = (4, 6, 8, 10, 13, 16, 20, 25, 31, 38, 46, 56)
 _MIN_CHANGE = 6.0
-# Progress, from 0 to 1, at which a frame shows both shots; a change that is uniform in time would
-# progress by 1 / span in a frame.
-_MIXED, _CLEARLY_MIXED, _SETTLED_RATE = (0.04, 0.97), (0.2, 0.8), 0.5
+# Ranges of the progress of a gradual change, from 0 to 1, in which a frame shows both shots.
+_MIXED, _CLEARLY_MIXED = (0.04, 0.97), (0.2, 0.8)
+# Maximum progress in the first and the last frame, relative to a change that is uniform in time.
+_SETTLED_RATE = 0.5
 # Mean difference of successive thumbnails of a talking person, in levels.
 _STILL = 0.5
 _MAX_DISSOLVE_ERROR, _MAX_WIPE_ERROR = 0.25, 0.12
 # A wipe changes most of the image, unlike a moving person.
 _WIPE_DIFFERENCE, _MIN_WIPE_AREA = 12.0, 0.5
-# Smallest part of the change that a change of light does not explain.
+# Minimum fraction of a change that an affine map of the colours (a change of light) leaves.
 _MIN_NEW_CONTENT = 0.35
 # Standard deviations, in levels, of a plain image and of an image that is not plain.
 _PLAIN, _NOT_PLAIN = 5.0, 8.0
@@ -52,7 +53,7 @@ class ShotDetector:
         self._thumbnails: deque[FloatArray] = deque(maxlen=_SPANS[-1] + 1)
         self._usual = _INITIAL_DIFFERENCE
         self._is_plain = False
-        # Number of consecutive frames that differ as much as those of different shots.
+        # Number of consecutive frame differences above the threshold of a cut.
         self._num_changed = 0
 
     def update(self, image: UInt8Array) -> bool:
@@ -75,7 +76,7 @@ class ShotDetector:
     def _is_cut(self, thumbnail: FloatArray, previous: FloatArray) -> bool:
         """Return whether a cut, or the end of a fast transition such as a push, precedes a frame.
 
-        The frames of a fast transition differ from each other as those of different shots do.
+        During a fast transition, every frame difference is above the threshold of a cut.
         """
         difference = float(np.abs(thumbnail - previous).mean())
         threshold = max(_CUT_MIN, min(_CUT_RATIO * self._usual, _CUT_MAX))

@@ -77,7 +77,7 @@ class ReplySpeech:
             self._prepare(self, samples[start : start + size])
 
     def finish(self) -> None:
-        """End the speech."""
+        """Mark the speech as complete."""
         if not self.is_finished:
             self.is_finished = True
             self._prepare(self, None)

@@ -109,7 +109,7 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> int:
-    """Return the start time of a process in clock ticks, which tells processes of one id apart.
+    """Return the start time of a process in clock ticks, to distinguish processes with one id.
 
     Without /proc, the result is 1 for a running process and 0 for another; on Windows always 1.
     """

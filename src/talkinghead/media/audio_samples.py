@@ -84,7 +84,7 @@ def _scaled(samples: npt.NDArray[Any], name: str) -> FloatArray:
 
 
 class ChannelMixer:
-    """A mixer of channels to mono, in which nothing cancels and a single channel does not fade.
+    """A mixer of channels to mono that keeps the energy of the loudest channel.
 
     A plain mean removes speech that is in opposite phase in two channels, and halves speech that is
     in one of two channels. Here, a channel in opposite phase to the loudest channel is inverted,

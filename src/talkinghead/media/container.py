@@ -47,8 +47,8 @@ def _check_readable(path: Path) -> None:
             raise MediaError(f"{path}: no such file; check the path")
         if not path.is_file():
             raise MediaError(
-                f"{path}: is a pipe or a device, and media are read several times; give a file, "
-                "to which the program before the pipe writes"
+                f"{path}: is a pipe or a device, but media files are read several times; write its "
+                "content to a file, and give the file"
             )
         if path.stat().st_size == 0:
             raise MediaError(f"{path}: the file is empty; give a media file")

@@ -16,7 +16,7 @@ _OPTIONS = "mode=send_frame:parity=auto:deint=interlaced"
 
 
 def deinterlace(frames: Iterable[AVFrame]) -> Iterator[AVFrame]:
-    """Yield the frames of a stream, from the first interlaced frame on deinterlaced.
+    """Yield the frames of a stream, deinterlaced from the first interlaced frame on.
 
     The number and the times of the frames do not change. A stream without interlaced frames is
     returned as it is; else the delay is one frame.
@@ -39,8 +39,8 @@ def deinterlace(frames: Iterable[AVFrame]) -> Iterator[AVFrame]:
 class _Deinterlacer:
     """FFmpeg's filter bwdif for frames of one size and format.
 
-    The frames get consecutive numbers as times in the filter, as those of a file may be missing or
-    repeated; afterwards they get their own times again.
+    In the filter, consecutive numbers replace the times of the frames, which may be missing or
+    repeated; the times are restored afterwards.
     """
 
     def __init__(self, frame: AVFrame) -> None:

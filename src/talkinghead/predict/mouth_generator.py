@@ -45,7 +45,7 @@ class GeneratedFrame:
         fields: the mouth; None leaves the frame unchanged.
         previous_reference: the same frame generated with the previous reference, during a
             transition.
-        cue: what the speech and its emotion ask of the heads in a photo.
+        cue: prosody and emotion of the speech, which move the heads in a photo.
     """
 
     source: SourceFrame
@@ -225,13 +225,13 @@ class MouthGenerator:
         if not (phonemes and self._uses_phonemes):
             return tokens_ND
         weights = viseme_weights(phonemes, [float(t) for t in times_s], float(frame_s))
-        # Smaller motion than that of the training data also has weaker constraints.
+        # If the lip motion is scaled down, scale the constraints too.
         weights *= min(1.0, self.articulation)
         weights_N3 = torch.from_numpy(weights).to(tokens_ND)
         lips = self._model.decode_lip_motion(tokens_ND)
         lips = constrain_lips(lips, weights_N3, max(1.0, self.articulation))
-        lips[~weights_N3.any(1)] = torch.nan  # Leaves these tokens exactly as they are.
-        # The tokens of an open mouth also have its shading, those of silence that of closed lips.
+        lips[~weights_N3.any(1)] = torch.nan  # Tokens with NaN lips are not changed.
+        # Tokens also determine the shading, so blend those of closed lips with the silence token.
         tokens_ND = tokens_ND.lerp(self._silence(encoded), weights_N3[:, :1])
         return self._model.set_lip_motion(tokens_ND, lips)
 

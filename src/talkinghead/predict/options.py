@@ -90,9 +90,9 @@ class SourceOptions:
             "hold" (its last frame) or "loop" (from the start, with a cut).
         trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
         motion: Motion of the head in a photo: "none"; "idle" for blinks, slight turns and a gaze
-            that holds the viewer; "speech" to add nods, turns, raised brows and blinks that follow
-            the speech; or "video:FILE" for the head motion, blinks and gaze of the person in a
-            video.
+            that stays on the viewer; "speech" to add nods, turns, raised brows and blinks that
+            follow the speech; or "video:FILE" for the head motion, blinks and gaze of the person in
+            a video.
         pose: Pose of the head in a photo, relative to the photo: yaw, pitch and roll in degrees, up
             to 15, 10 and 15, or a CSV file with the columns time_s, yaw, pitch and roll; None is
             the pose in the photo.

@@ -41,7 +41,7 @@ _CHECK_EVERY = 50
 _COMPARABLE_AREA = 0.4
 # Length of the parts that are held out in turn with the parts for the fit.
 _PART_S = 5.0
-# Smaller changes of r and of the logarithm of the spread are not an improvement or a deterioration.
+# Changes of r, and of the logarithm of the spread, above which the result is worse or better.
 _R_TOLERANCE, _MIN_R_GAIN = 0.01, 0.02
 _SPREAD_TOLERANCE, _MIN_SPREAD_GAIN = 0.05, 0.1
 # Spreads this close to the real one are equally good.

@@ -1,7 +1,7 @@
 """Load and publish checkpoints through the Hugging Face hub, or a folder with the same files.
 
 A repository or folder has `model.safetensors` (a release, see `models.checkpoint`), `config.json`
-(the arguments of the generator and its AVSpec, for people) and `README.md` (the model card).
+(the arguments of the generator and its AVSpec, for information) and `README.md` (the model card).
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Conversation:
             ends with the last sentence that fits.
         max_history: Maximum number of earlier messages sent to the language model.
         emotion_tags: Ask the language model to tag sentences with emotions, which a face in a photo
-            shows. Tags in a reply are obeyed and not spoken in any case.
+            shows. Tags in a reply are applied and not spoken in any case.
         max_question_s: Maximum length of a spoken question in seconds; a longer one is refused.
         no_speech_reply: Reply to a recording without speech; the language model is not called.
 

@@ -22,7 +22,7 @@ SYSTEMS = ("Linux", "Darwin", "Windows")
 _MIN_PYTHON = (3, 11)
 # Modules with compiled code, which may be installed and yet fail to be imported.
 _BINARIES = ("torch", "av", "cv2", "ai_edge_litert.interpreter")
-# Optional; a build for another torch breaks its users.
+# Optional. A build for another version of torch breaks the packages that use it.
 _OPTIONAL_BINARIES = ("torchvision",)
 _ENCODERS = {"libx264": "MP4 output", "aac": "audio of MP4 output", "libvpx-vp9": "WebM output"}
 _SECTIONS = ("system", "packages", "devices", "encoders", "weights", "extras")

@@ -13,7 +13,7 @@ _CONNECT_TIMEOUT_S = 5.0
 
 
 def check_cluster(overrides: Sequence[str]) -> None:
-    """Check that the Ray cluster of a command can be reached, for which Ray itself takes minutes.
+    """Check within seconds that a Ray cluster can be reached; Ray itself waits for minutes.
 
     Raises:
         TalkingHeadError: Nothing accepts connections at its address.
@@ -30,7 +30,7 @@ def check_cluster(overrides: Sequence[str]) -> None:
 
 
 def explain_ray_failure(error: BaseException, overrides: Sequence[str]) -> TalkingHeadError | None:
-    """Return the error for a cluster that is missing, gone or not installed; None for others."""
+    """Return the error for a cluster that is missing or was lost, or for a missing package."""
     if not _uses_ray(overrides):
         return None
     text = str(error)

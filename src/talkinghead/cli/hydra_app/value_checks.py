@@ -33,7 +33,7 @@ def check_values(cfg: DictConfig, command: str, choices: Mapping[str, str | None
     for key, rules in _rules(command, choices):
         try:
             value = OmegaConf.select(cfg, key, throw_on_resolution_failure=True)
-        except OmegaConfBaseException:  # The command reports it if it needs the value.
+        except OmegaConfBaseException:  # The command reports the error if it needs the value.
             continue
         is_given = value is not None or _has_key(cfg, key)
         if isinstance(value, str) and value == "???":
@@ -90,7 +90,7 @@ def _rules_of_file(name: str) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
 def _rules_of_defaults(
     values: Mapping[str, Any], prefix: str, only_switches: bool
 ) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
-    """Yield the rules of keys from their defaults: a switch stays one, a number stays a number.
+    """Yield rules from the types of the defaults: a bool or a number must keep its type.
 
     Lightning's numbers may also be texts or lists, such as `trainer.devices`.
     """

@@ -1,4 +1,4 @@
-"""Collect the outcomes of jobs for `output_format=json`, and greet users of a first result."""
+"""Collect the outcomes of jobs for `output_format=json`, and log next steps once."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def check_environment() -> None:
     except OSError as error:
         raise DependencyError(
             f"there is no folder for temporary files, and {folder} cannot be written: set TMPDIR "
-            "to a folder that can"
+            "to a folder that can be written"
         ) from error
 
 

@@ -86,7 +86,7 @@ def assign_splits(
 def _fill_empty_splits(
     splits: dict[str, str], long: set[str], before: Mapping[str, str], required: Sequence[str]
 ) -> None:
-    """Move one of the `long` clips (or speakers) into each required split without any, in place."""
+    """Move a clip (or speaker) of `long` into each required split that has none, in place."""
     targets = required[: len(long)]
     for target in targets:
         sizes = Counter(splits[unit] for unit in long)

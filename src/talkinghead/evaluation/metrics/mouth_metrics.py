@@ -132,7 +132,8 @@ def closure_rate(
         window_s: tolerance in seconds.
 
     Returns:
-        The share, or NaN if no sound has a frame with a known opening, or the opening is constant.
+        The fraction; NaN if no sound has a frame with a known opening, or if the opening is
+        constant.
     """
     return _share_of_small_values(opening, closures_s, fps, window_s, _CLOSED)
 

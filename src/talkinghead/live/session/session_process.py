@@ -222,7 +222,7 @@ class _Session:
         voice = await asyncio.to_thread(self._part, "voices", settings.voice)
         llm = await asyncio.to_thread(self._part, "llms", settings.llm)
         live = await asyncio.to_thread(start)
-        # Full garbage collections of all that is loaded would stop the frames for 0.2 s each.
+        # Each full garbage collection of the loaded models would delay the frames by 0.2 s.
         gc.collect()
         gc.freeze()
         self._dialogue = Dialogue(live, voice, llm, self._stt, options, self._emit)

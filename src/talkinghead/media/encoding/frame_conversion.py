@@ -63,7 +63,7 @@ class FrameConverter:
             return self._convert(self._whole, image.to_array())
         if self._frame is None:
             self._frame, self._undo = self._convert(self._whole, image.base), []
-        # This copies the frame if the encoder still holds it.
+        # Copies the frame if the encoder still has a reference to it.
         self._frame.make_writable()
         self._update(self._frame, image)
         return self._frame

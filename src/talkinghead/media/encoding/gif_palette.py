@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from av.filter.context import FilterContext
     from av.video.frame import VideoFrame as AVFrame
 
-# The palette is that of the first frames, as palettes that change make a still background flicker.
+# One palette, that of the first frames, because changing palettes make a still background flicker.
 _NUM_PALETTE_FRAMES = 50
 _DITHER = "dither=bayer:bayer_scale=4:diff_mode=rectangle"
 

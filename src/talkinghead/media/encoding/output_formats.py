@@ -107,6 +107,6 @@ def output_format(path: Path | str) -> OutputFormat:
 
 
 def numbered_path(pattern: Path, number: int) -> Path:
-    """Return the path of one image of a sequence; `pattern` contains `%d` or, such as, `%05d`."""
+    """Return the path of one image of a sequence; `pattern` contains `%d` or `%05d`."""
     name = _NUMBER_PATTERN.sub(lambda match: match[0] % number, pattern.name)
     return pattern.with_name(name)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _EXACT_CONTAINERS = {"mov", "matroska", "flac", "mp3", "ogg", "wav"}
 # Codecs whose packets cannot be decoded without a header.
 _NEEDS_HEADER = {"aac", "alac", "flac", "opus", "vorbis"}
-# A longer gap between packets must be filled with silence, and the audio is encoded.
+# A longer gap between packets must be filled with silence, so the audio is encoded.
 _MAX_GAP_S = Fraction(1, 20)
 # The longest audio before the first video frame that is left to the player to skip.
 _MAX_EARLY_S = Fraction(1, 10)

@@ -37,11 +37,12 @@ MIN_MAP_SPEECH_S = 6.0
 """Shortest speech with which the lip motion map is adapted, in seconds."""
 
 _MAX_OFFSET = 8
-# Lips that do not belong to the audio pass these rules in 4 % of clips of 4 s, and in none of 78
-# clips of 8 and 16 s; those that do belong to it in 97 to 100 % (docs/benchmarks.md).
+# With the audio of another person, 4 % of clips of 4 s and none of 78 clips of 8 and 16 s pass
+# these rules; with their own audio, 97 to 100 % pass (docs/benchmarks.md).
 _RULES = LipOffsetRules(min_correlation=0.35)
 _PIECE_FRAMES = 50
-# Frames louder than this, relative to the loud frames (95th percentile) and to full scale.
+# Minimum levels of frames with speech, relative to the loud frames (95th percentile) and to full
+# scale.
 _SPEECH_DB, _FLOOR_DB = -30.0, -55.0
 _RIDGES = (0.3, 1.0, 3.0, 10.0)
 _NUM_FOLDS = 4
@@ -49,8 +50,8 @@ _MIN_GAIN_R = 0.03
 # Larger motion distorts the rendered teeth (docs/benchmarks.md).
 _MIN_FACTOR, _MAX_OPENING, _MAX_WIDTH = 0.33, 1.6, 1.5
 _MAX_UPPER_LIP = 0.25
-# Speech with which half of the difference from the model's own style is used: the spread of a
-# person varies between parts of a few seconds.
+# Duration of speech with which half of the estimated deviation from the neutral style is applied:
+# the spread of a person varies between parts of a few seconds.
 _HALF_STYLE_S = 3.0
 
 
@@ -172,7 +173,7 @@ class AlignedClip:
         return np.asarray(np.isfinite(self.motion).all((1, 2)))
 
     def only(self, frames: BoolArray) -> AlignedClip:
-        """Return the clip with the lips of the other frames unknown."""
+        """Return the clip with the lips of all other frames set to unknown."""
         motion = np.where(frames[:, None, None], self.motion, np.float32(np.nan))
         return replace(self, motion=motion, has_speech=self.has_speech & frames)
 
@@ -231,8 +232,8 @@ def estimate_style(clip: AlignedClip, predicted: FloatArray) -> SpeakerStyle:
             (real.width, ours.width, _MAX_WIDTH),
         )
     )
-    share = certainty * (real.upper_lip_share - ours.upper_lip_share)
-    upper_lip = float(np.clip(share, -_MAX_UPPER_LIP, _MAX_UPPER_LIP))
+    difference = certainty * (real.upper_lip_fraction - ours.upper_lip_fraction)
+    upper_lip = float(np.clip(difference, -_MAX_UPPER_LIP, _MAX_UPPER_LIP))
     return SpeakerStyle(opening, width, upper_lip)
 
 
@@ -252,7 +253,7 @@ class _Components:
         self.width = motion[:, 6, 0] - motion[:, 0, 0]
 
     @property
-    def upper_lip_share(self) -> float:
+    def upper_lip_fraction(self) -> float:
         """Slope of the motion of the upper lip over the opening."""
         opening = self.opening - self.opening.mean()
         return float(opening @ (self.upper - self.upper.mean()) / max(opening @ opening, 1e-6))

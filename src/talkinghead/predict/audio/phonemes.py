@@ -16,7 +16,7 @@ class Phoneme:
 
     Attributes:
         symbol: Symbol of the International Phonetic Alphabet (IPA), such as "p" or "oʊ".
-        start_s: Time at which the articulation begins. For a stop this is the begin of the closure,
+        start_s: Time at which the articulation begins. For a stop this is the start of the closure,
             not the burst.
         end_s: Time at which the next phoneme begins.
     """

@@ -19,7 +19,8 @@ from talkinghead.models.lipsync.lip_warp import GAP_OF_POINT, GAP_QUARTERS
 from talkinghead.predict.audio.phonemes import Phoneme
 from talkinghead.types import FloatArray
 
-# Closed lips, and the part of the phoneme until their release: of stops, the rest is the burst.
+# Phonemes with closed lips, and the fraction of the phoneme before the lips open: the rest of a
+# stop is the burst.
 _CLOSED = {"p": 0.6, "b": 0.8, "ɓ": 0.8, "m": 1.0}
 _TEETH = frozenset("fvɱ\u028b")
 _ROUNDED = {
@@ -39,7 +40,7 @@ _ROUNDED_WIDTH, _ROUNDED_GAP = -5.0, 2.5
 # Indices of the lip points of each side, and of the right, middle and left gap of the inner lips.
 _UPPER_INNER, _LOWER_INNER = (13, 14, 15), (19, 18, 17)
 PARTED = tuple(-quarters / 4 for quarters in GAP_QUARTERS)
-"""Part of a gap between the lips by which each lip point moves when the lips part.
+"""Fraction of a gap between the lips by which each lip point moves when the lips open.
 
 The lower lip moves more, because the jaw moves with it.
 """

@@ -44,12 +44,13 @@ _SAMPLE_RATE, _FPS = 16_000, 25
 _PAST_S, _BLOCK_S, _AHEAD_S = Fraction(2), Fraction(2, 5), Fraction(1, 5)
 # Offsets from a video frame to the encoder frames that the map uses: 200 ms on each side.
 _CONTEXT_OFFSETS = tuple(range(-10, 11, 2))
-# Audio before a block in which speech is searched for, and time for which speech is held.
+# Duration of the audio before a block that the speech detector processes, and time after speech for
+# which frames still count as speech.
 _DETECTED_S, _HELD_S = Fraction(1), 0.6
-# Probabilities of speech with the weights 0 and 1.
+# Probabilities of speech at which the weight of a frame is 0 and 1.
 _NO_SPEECH, _SPEECH = 0.05, 0.25
-# Levels (root mean square) with the weights 1 and 0 where there is no speech. The lips that are
-# predicted for quiet pauses are right: without them r falls from 0.87 to 0.83 on GRID.
+# Levels (root mean square) of audio without speech at which the weight is 1 and 0. Quiet pauses
+# keep the predicted motion, because without it r on GRID falls from 0.87 to 0.83.
 _SILENT, _LOUD = 0.01, 0.04
 _LEVEL_S = 0.2
 _MAX_WINDOWS = 16  # Number of windows that are encoded at once.

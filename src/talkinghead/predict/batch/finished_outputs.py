@@ -29,7 +29,7 @@ KEY_TAG = "job"
 _LIP_PRIOR_FILES = ("map_path", "path")
 # Settings that affect only outputs made from text.
 _VOICE_SETTINGS = ("language", "tts", "voice")
-# The answers of object stores take much longer than the work of this process.
+# Number of concurrent requests; object stores answer slowly.
 _NUM_REQUESTS = 32
 _MP4_SUFFIXES = {".mp4", ".m4v", ".mov"}
 _MAX_HEADER_BYTES, _MAX_FILE_BYTES = 2**26, 2**50

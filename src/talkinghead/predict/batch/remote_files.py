@@ -80,7 +80,7 @@ def download(url: str, folder: Path) -> Path:
     Raises:
         DependencyError, MediaError: As for `open_remote`.
     """
-    # A folder of its own keeps the name, which errors and file formats depend on.
+    # A separate folder for each file keeps its name, which messages and formats depend on.
     target = folder / secrets.token_hex(4) / file_name(url)
     target.parent.mkdir()
     with _explained(url, "read"):
@@ -149,7 +149,7 @@ def _explained(url: str, action: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise MediaError(f"{url}: no such file; check the URL") from error
     except Exception as error:
-        # Each file system raises errors of its own.
+        # Each file system raises other types of errors.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MediaError(
             f"{url}: cannot be {action} ({reason}); check the URL, the credentials and the network"

@@ -70,7 +70,7 @@ def remove_green_cast(mouth: PaintedMouth, image: UInt8Array, region: MouthRegio
         return np.asarray(np.maximum(excess, 0), dtype=np.float32)
 
     rgb, weight = mouth.image[part], mouth.rgb_weight[part]
-    # Most mouths have no green cast, which a part of the pixels of a large region shows.
+    # Check some of the pixels first, because most mouths have no green cast.
     if not excess_of(rgb[::step, ::step], weight[::step, ::step]).any():
         return mouth
     excess = excess_of(rgb, weight)

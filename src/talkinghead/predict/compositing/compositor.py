@@ -193,12 +193,12 @@ class _MouthPainter:
         return Patch(region.rows.start, region.columns.start, painted)
 
     def move_jaw(self, image: PatchedImage, source: SourceFrame) -> PatchedImage:
-        """Move the chin of a photo with the mouth that was painted last."""
+        """Move the chin of a photo with the lower lip of the mouth that `paint` returned last."""
         reference, transform = source.reference, source.transform
         if reference is None or transform is None or self._flow is None:
             return image
         if source.outline is not None or source.image is not reference.image:
-            return image  # The chin of a video moves by itself.
+            return image  # The frames of a video already show the motion of the chin.
         if self._jaw is None:
             height, width = image.base.shape[:2]
             self._jaw = JawWarp(transform, reference.lips, self._spec, height, width)

@@ -1,7 +1,7 @@
 """Movement of the chin of a photo with the lower lip.
 
-The generator changes the mouth box alone, whose edges must not move. In a video the chin moves by
-itself; in a photo it would stand still while the mouth opens.
+The generator changes only the mouth box, whose edges must not move. The frames of a video show the
+motion of the chin; in a photo it would not move while the mouth opens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from talkinghead.predict.source.head.head_geometry import smooth_step
 from talkinghead.types import AVSpec, FloatArray
 
 # Displacement of the chin relative to that of the lower lip.
-_CHIN_SHARE = 0.6
+_CHIN_FRACTION = 0.6
 # Distances below the lower lip, in pixels of the canonical face, between which the displacement
 # rises to that of the chin, and between which it falls to zero in the neck.
 _RISE_PX, _FALL_PX = (2.0, 30.0), (48.0, 92.0)
@@ -67,7 +67,7 @@ class JawWarp:
         if abs(drop_px) < _MIN_DROP_PX or not self._grid.size:
             return image
         crop = image.crop(self._rows, self._columns)
-        path = self._grid - np.float32(_CHIN_SHARE * drop_px) * self._down
+        path = self._grid - np.float32(_CHIN_FRACTION * drop_px) * self._down
         x, y = path[..., 0], path[..., 1]
         moved = cv2.remap(crop, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         pixels = np.asarray(moved, np.uint8)

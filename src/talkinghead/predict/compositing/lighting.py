@@ -1,7 +1,7 @@
 """Estimate how the light on a face differs between the reference and a frame.
 
-The texture of the mouth is that of the reference. In a fade, below a lamp that is switched on or
-in coloured light, it must get the light of each frame, without a delay.
+The texture of the mouth comes from the reference. If the light changes (a fade, a lamp that is
+switched on, coloured light), the texture must be adapted to each frame, without a delay.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _NUM_ITERATIONS = 3
 _SAME_LIGHT = 2.0
 # Standard deviation of colours, in levels, below which the mixing of channels is not estimated.
 _MIN_DEVIATION = 2.5
-# Correlations of a channel between which its contrast is increasingly trusted.
+# Correlations between which the weight of the measured contrast of a channel rises from 0 to 1.
 _CORRELATIONS = (0.3, 0.7)
-# Ratios of the errors with and without the change between which it is decreasingly applied.
+# Ratios of the errors with and without a fit between which the weight of the fit falls to 0.
 _ERROR_RATIOS = (0.5, 0.8)
 _MAX_GAIN, _MAX_LOG_SLOPE = 4.0, 1.5
 
@@ -123,12 +123,12 @@ def estimate_light_change(reference: _Floats, frame: _Floats) -> LightChange | N
         errors = np.linalg.norm(frame - fitted, axis=1)
         scale = 1.5 * np.median(errors[_FACE]) + 1
         weights = _PRIOR_WEIGHTS / (1 + np.square(errors / scale))
-    share = _explained_share(frame - reference, frame - fitted, weights)
+    fit_weight = _fit_weight(frame - reference, frame - fitted, weights)
     log_slope = _fit_slope(fitted, frame, weights)
-    if share == 0 and not log_slope.any():
+    if fit_weight == 0 and not log_slope.any():
         return None
     identity = np.eye(3, 4)
-    mixed = identity + share * (colours - identity)
+    mixed = identity + fit_weight * (colours - identity)
     return LightChange(mixed.astype(np.float32), log_slope.astype(np.float32))
 
 
@@ -139,20 +139,20 @@ def _fit_colours(reference: _Floats, frame: _Floats, weights: _Floats) -> tuple[
     Errors of the alignment reduce the slope of a regression. The ratio of the standard deviations,
     which is not reduced, is used instead where the channels correlate.
     """
-    share = weights / weights.sum()
-    mean_r, mean_f = share @ reference, share @ frame
+    normalised = weights / weights.sum()
+    mean_r, mean_f = normalised @ reference, normalised @ frame
     r, f = reference - mean_r, frame - mean_f
-    var_r, var_f, covariance = (share @ product for product in (r * r, f * f, r * f))
+    var_r, var_f, covariance = (normalised @ product for product in (r * r, f * f, r * f))
     correlation = covariance / np.sqrt(var_r * var_f + 1e-6)
-    trust = np.interp(correlation, _CORRELATIONS, (0, 1))
+    confidence = np.interp(correlation, _CORRELATIONS, (0, 1))
     gain = np.minimum((mean_f + 1) / (mean_r + 1), _MAX_GAIN)
     noise = _MIN_DEVIATION**2
     deviations = np.minimum(np.sqrt((var_f + 1e-3) / (var_r + 1e-3)), _MAX_GAIN)
-    regression = gain + trust * ((covariance + noise * gain) / (var_r + noise) - gain)
+    regression = gain + confidence * ((covariance + noise * gain) / (var_r + noise) - gain)
     rest = f - regression * r
-    mixing = (rest.T * share) @ r @ np.linalg.inv((r.T * share) @ r + noise * np.eye(3))
+    mixing = (rest.T * normalised) @ r @ np.linalg.inv((r.T * normalised) @ r + noise * np.eye(3))
     fitted = mean_f + regression * r + r @ mixing.T
-    linear = np.diag(gain + trust * (deviations - gain)) + mixing
+    linear = np.diag(gain + confidence * (deviations - gain)) + mixing
     return np.column_stack([linear, mean_f - linear @ mean_r]), fitted
 
 
@@ -162,12 +162,12 @@ def _fit_slope(fitted: _Floats, frame: _Floats, weights: _Floats) -> _Floats:
     weighted = _OFFSETS.T * weights
     normal = weighted @ _OFFSETS + 0.02 * weights.sum() * np.diag([1, 1, 0])
     plane = np.linalg.solve(normal, weighted @ ratio)
-    share = _explained_share(ratio[:, None], (ratio - _OFFSETS @ plane)[:, None], weights)
-    return np.asarray(share * plane[:2].clip(-_MAX_LOG_SLOPE, _MAX_LOG_SLOPE))
+    fit_weight = _fit_weight(ratio[:, None], (ratio - _OFFSETS @ plane)[:, None], weights)
+    return np.asarray(fit_weight * plane[:2].clip(-_MAX_LOG_SLOPE, _MAX_LOG_SLOPE))
 
 
-def _explained_share(before: _Floats, after: _Floats, weights: _Floats) -> float:
-    """Return 0 if a fit hardly reduces the errors [cells, C], 1 if it does, or between."""
+def _fit_weight(before: _Floats, after: _Floats, weights: _Floats) -> float:
+    """Return the weight of a fit, 0 to 1, from the errors [cells, C] before and after it."""
     errors = [float(weights @ np.square(error).sum(1)) for error in (before, after)]
     ratio = np.sqrt(errors[1] / max(errors[0], 1e-9))
     return float(np.interp(ratio, _ERROR_RATIOS, (1, 0)))

@@ -34,7 +34,7 @@ _LUMINANCE_TOLERANCE = 0.5
 # Hysteresis thresholds, in natural logarithms of colour ratios.
 _LOW, _HIGH = 0.12, 0.22
 _MIN_SEEDS = 5
-# Least part of a cell that a caption covers.
+# Minimum fraction of a cell that a caption covers.
 _MIN_OVERLAY = 0.1
 _RELEASE_S = 0.15
 _ADAPT_S = 2.0

@@ -13,16 +13,19 @@ from talkinghead.types import FloatArray, UInt8Array
 
 BOX_SAMPLES = 128
 """Number of samples along a side of the mouth box."""
-# Sides of windows, in samples: in which a stroke and its outline lie, and that is larger than the
-# width of a stroke.
+# Side in samples of the window that contains a stroke and its outline, and width in samples that a
+# stroke does not reach.
 _WINDOW, _MAX_STROKE = 7, 11
-# Levels of an outlined stroke: difference to its outline, and brightness. Levels of a stroke that
-# is white in all channels, and the median level of blue above which white does not stand out.
-_MIN_RANGE, _MIN_BRIGHT, _MIN_WHITE, _MAX_SKIN_BLUE = 140, 210, 235, 180
-# Least number of letters and of their samples, and greatest mean deviation of their heights.
+# Minimum levels: of the difference between a stroke and its outline, and of the stroke.
+_MIN_RANGE, _MIN_BRIGHT = 140, 210
+# Minimum level of a white stroke without an outline, and the maximum median level of blue: on
+# brighter skin, white strokes are not detected.
+_MIN_WHITE, _MAX_SKIN_BLUE = 235, 180
+# Minimum number of letters and of samples of a letter, and maximum mean deviation of the vertical
+# positions of the letters in samples.
 _MIN_LETTERS, _MIN_LETTER_SAMPLES, _MAX_LINE_DEVIATION = 4, 8, 16
-# Ellipses of the lips with the teeth, and of the nostrils, in box units: centre and radii. There,
-# bright and dark places are common.
+# Ellipses of the lips with the teeth, and of the nostrils, in box units: centre and radii. They
+# contain bright and dark areas without captions.
 _FEATURES = (((0.5, 0.48), (0.32, 0.24)), ((0.5, 0.12), (0.26, 0.18)))
 _INPAINT_RADIUS_PX = 3
 
@@ -30,7 +33,7 @@ _Mask = npt.NDArray[np.bool_]
 
 
 def _expected() -> _Mask:
-    """Return where bright and dark places are common, bool [128, 128]."""
+    """Return the samples in the ellipses of lips and nostrils, bool [128, 128]."""
     steps = (np.arange(BOX_SAMPLES) + 0.5) / BOX_SAMPLES
     xy = np.stack(np.meshgrid(steps, steps), -1)
     distances = [np.linalg.norm((xy - centre) / radii, axis=-1) for centre, radii in _FEATURES]

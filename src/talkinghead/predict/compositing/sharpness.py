@@ -18,14 +18,16 @@ from talkinghead.types import FloatArray, UInt8Array
 # Area of the eyes, brows and nose in box units, and its samples per box unit.
 _X, _Y = (0.08, 0.92), (-0.45, 0.22)
 _SAMPLES = 144
-# Standard deviation in samples of the second blur, by whose effect the first is measured.
+# Standard deviation in samples of a known second blur. Its effect on the slopes of the edges gives
+# the blur of the image.
 _PROBE_SIGMA = 3.0
-# Number of samples that count as edges, their least slope, and the percentile of the measure at the
-# edges: the shadows of a face are soft in a sharp image too.
-_NUM_EDGES, _MIN_SLOPE, _PERCENTILE = 480, 1.0, 70
-# Standard deviation in samples of the edges of the model's RGB, the range of that of the edges of a
-# face over which a blur takes effect (up to 2.75 was measured in sharp images), and a factor by
-# which the edges of a frame may be wider than those of its reference without being blurred.
+# Number of samples that count as edges, and their minimum slope.
+_NUM_EDGES, _MIN_SLOPE = 480, 1.0
+# Percentile of the sharpness at the edges; not the mean, because shadows are always soft.
+_PERCENTILE = 70
+# Widths of edges as standard deviations in samples: those of the model's RGB, and the range of a
+# face's edges in which the blur of the mouth increases from 0 (2.75 was measured in sharp images).
+# The tolerance is the ratio of the edges in a frame to those in its reference without a blur.
 _RGB_SIGMA, _BLURRED_SIGMA, _TOLERANCE = 1.2, (2.8, 3.5), 1.2
 _MIN_CUTOFF_HZ, _SPEED_COEFFICIENT = 2.0, 1.0
 

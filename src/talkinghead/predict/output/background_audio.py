@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.filter.context import FilterContext
 
-# Voices have no energy below this frequency, so the centre's bass is kept.
+# Voices have no energy below this frequency, so the bass of the centre is kept.
 _BASS_HZ = 120
 
 
@@ -29,8 +29,8 @@ class BackgroundAudio:
 
     Args:
         path: a file that is used as it is, or a video of which the voice is removed.
-        removes_voice: remove what both channels of the video share above 120 Hz, as voices are
-            mixed into the centre.
+        removes_voice: remove the centre of the video's audio (what both channels have in common)
+            above 120 Hz, into which voices are mixed.
 
     Attributes:
         sample_rate: sample rate in Hz.

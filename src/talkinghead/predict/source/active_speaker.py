@@ -34,9 +34,9 @@ from talkinghead.types import AVSpec, Face, FloatArray, UInt8Array
 _MAX_ANALYSED_S = 10
 _MAX_OFFSET = 5
 _MIN_WINDOWS = 12
-# Standard deviation of the mouth opening, averaged over a window, below which a face does not speak
-# in a shot of at least this duration. Measured: from 0.0087 for speaking faces, up to 0.0049 for
-# still faces and for most pauses.
+# A face is not a speaker if the standard deviation of its mouth opening, smoothed over a window, is
+# below the minimum in a shot of at least 3 s. Measured: 0.0087 or more for speaking faces, 0.0049
+# or less for still faces and most pauses.
 _MIN_OPENING_DEVIATION, _OPENING_WINDOW_S, _MIN_SILENT_S = 0.0065, 0.2, 3
 
 

@@ -22,16 +22,16 @@ _LUMINANCE = np.array([0.30, 0.59, 0.11])
 # Cells of the forehead, of the cheeks below the eyes, and around the mouth: x0, y0, x1, y1.
 _FOREHEAD, _CHEEKS, _NOSE = (0.28, -0.6, 0.72, -0.36), (0.14, -0.06, 0.86, 0.12), (0.36, 0.64)
 _MOUTH, _LIPS = (0.24, 0.24, 0.76, 0.74), (0.28, 0.3, 0.72, 0.68)
-# Differences from the skin, in natural logarithms: of colour ratios, of the larger red of lips, and
-# of the luminance of a dark object.
+# Limits of the differences from the skin, in natural logarithms: a larger difference of the colour
+# ratios, or a darker luminance, is not skin; lips are redder than skin by at most the second limit.
 _FOREIGN, _REDDER, _DARKER = 0.2, 0.45, 1.1
-# Smallest difference between the lips and their surroundings.
+# Minimum difference between uncovered lips and the area around them.
 _LIP_CONTRAST = 0.05
 _COVERED_FRACTION = 0.7
 
 
 class MouthVisibility(NamedTuple):
-    """How well an image shows a mouth.
+    """Measurements of the visibility of the mouth in an image.
 
     Attributes:
         covering: fraction of the generated area whose colour is not that of the skin; a
@@ -73,7 +73,8 @@ _GENERATED_CELLS = np.linalg.norm((_XY - (0.5, 0.5)) / (0.48, 0.45), axis=-1) < 
 _CHEEK_CELLS = _inside(_CHEEKS) & ~((_XY[..., 0] > _NOSE[0]) & (_XY[..., 0] < _NOSE[1]))
 
 _STILL_CELLS = _GENERATED_CELLS & ~_inside(_LIPS)
-# Differences of colour ratios and of luminance, in natural logarithms, that an object causes.
+# Differences of colour ratios and of luminance, in natural logarithms, above which a cell shows an
+# object.
 _OBJECT_COLOUR, _OBJECT_LUMINANCE = 0.12, 0.35
 
 
@@ -89,8 +90,8 @@ def measure_visibility(
     """Measure how well an image uint8 [H, W, 3] RGB shows the mouth.
 
     Colours around the mouth are compared with those of the forehead and the cheeks. A mouth counts
-    as covered if its surroundings have another colour and the lips do not stand out from them, as
-    they do from a beard.
+    as covered if the area around it has another colour and the lips have no contrast to that area.
+    In a beard they have.
 
     Args:
         image: the image.

@@ -30,13 +30,14 @@ _WINDOW_S = 1
 _POSE_WINDOW_S = Fraction(2, 5)
 # Smaller head turns are ignored, because they are within the measurement error.
 _MIN_TURN_DEG = 2.0
-# Costs of a mouth opening of 1 and of an object in front of all of the mouth, in degrees of head
-# turn; and of half of the contrast of the upcoming frames, as in a dark or blurred image.
+# Costs in degrees of head turn: of a mouth opening of 1, of a mouth that is fully covered, and of
+# half the contrast of the upcoming frames (a dark or blurred image).
 _OPENING_COST_DEG, _COVERING_COST_DEG, _CONTRAST_COST_DEG = 120.0, 120.0, 8.0
-# Difference of the covering from which a reference is replaced, and of the logarithmic contrast
-# that is ignored.
-_MAX_COVERING, _CONTRAST_TOLERANCE = 0.1, 0.4
-# Part of the face in which averaged images may show another object.
+# A reference is replaced if its covering exceeds that of an upcoming frame by more than this.
+_MAX_COVERING = 0.1
+# Missing contrast that has no cost, as a binary logarithm.
+_CONTRAST_TOLERANCE = 0.4
+# Maximum fraction of the face in which averaged images may differ by an object.
 _MAX_OBJECT_FRACTION = 0.05
 # Minimum reduction of the cost for which a reference is replaced.
 _MIN_GAIN_DEG = 2.0
@@ -110,7 +111,7 @@ class ClosestPosePolicy:
         self._references = [*self._references, best][-max_references:]
 
     def _is_unsuitable(self, current: SourceFrame, upcoming: Sequence[SourceFrame]) -> bool:
-        """Return whether the head has turned, or upcoming frames show more of the mouth."""
+        """Return whether the head has turned, or upcoming frames show the face more clearly."""
         covering = current.covering - min(frame.covering for frame in upcoming)
         return (
             covering > _MAX_COVERING
@@ -148,7 +149,7 @@ def _object_cost_deg(candidate: SourceFrame, usual: FloatArray | None) -> float:
 
 
 def _missing_contrast(candidate: SourceFrame, upcoming: Sequence[SourceFrame]) -> float:
-    """Return the binary logarithm of the contrast that a candidate lacks, less the tolerance."""
+    """Return log2 of the contrast of upcoming frames over the candidate's, minus the tolerance."""
     ratio = max(frame.contrast for frame in upcoming) / max(candidate.contrast, 1e-3)
     return max(0.0, math.log2(max(ratio, 1e-3)) - _CONTRAST_TOLERANCE)
 

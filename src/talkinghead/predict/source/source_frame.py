@@ -51,7 +51,7 @@ class Animation(Protocol):
     """Motion of a photo."""
 
     def target(self, cue: HeadCue) -> FloatArray:
-        """Return the state that a frame asks for, float32 [N]; 0 is that of the options."""
+        """Return the target state of a frame, float32 [N]; 0 is that of the options."""
 
     def is_still(self, state: FloatArray) -> bool:
         """Return whether `render` returns the photo unchanged at all times in this state."""
@@ -63,7 +63,7 @@ class Animation(Protocol):
         state: FloatArray,
         gesture: SpeechGesture | None = None,
     ) -> UInt8Array:
-        """Return the photo at a given time in a state, without changing `image`."""
+        """Return the photo moved as at a given time and in a state, without changing `image`."""
 
 
 @dataclass(frozen=True, eq=False)

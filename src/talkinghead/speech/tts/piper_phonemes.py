@@ -37,8 +37,8 @@ _DEFAULT_HOP_LENGTH = 256
 # Symbols that lengthen or modify the phoneme before them.
 _MODIFIERS = "ːˑʲʰˤ˞̧̩̪̯̃"
 # Symbols without a sound of their own: the padding between all phonemes, spaces and stress marks.
-# Their time belongs to the next phoneme: in the audio, the closure of a stop is before the time of
-# its own symbol, which begins about with the burst.
+# Their time belongs to the next phoneme: in the audio, the time of a stop's own symbol begins about
+# at the burst, and the closure is before it.
 _SILENT = "_^ ˈˌ"
 _PUNCTUATION = "!'(),-.:;?\"$#↓"
 # Maximum time by which a phoneme begins before its own symbol; the rest is a pause.

@@ -29,7 +29,7 @@ from talkinghead.predict.source.head.expression.emotions import EMOTIONS, Emotio
 
 MAX_PERSONA_CHARS = 4000
 
-# Close codes of WebSockets by the reason of the end of their session, if it is not 1000 (normal).
+# Close codes of WebSockets by the reason for which a session ended; others have 1000 (normal).
 _CLOSE_CODES = {"shutdown": 1001, "crashed": 1011}
 
 Angle = Annotated[float, Field(ge=-45, le=45)]
@@ -118,7 +118,7 @@ class Description(BaseModel):
 
 
 class SpokenText(BaseModel):
-    """A text for a session."""
+    """A text that a session speaks or answers."""
 
     model_config = ConfigDict(extra="forbid")
 

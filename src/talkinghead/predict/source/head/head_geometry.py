@@ -37,7 +37,7 @@ _NECK_CM = (
     *((0, 11.5, 4.0), (-4, 11.5, 3.0), (4, 11.5, 3.0), (0, 15, 2.5), (0, 20, 0.5)),
     *((-7, 11, 0.0), (7, 11, 0.0), (-9, 15, 0.0), (9, 15, 0.0), (-12, 20, 0.0), (12, 20, 0.0)),
 )
-# Smoothing of the spline, and greatest depth below the axis.
+# Smoothing of the spline, and maximum depth below the axis.
 _SMOOTHING, _MAX_DEPTH_CM = 0.03, 2.0
 # Maximum slope of the height field. A turn by an angle folds the image where the slope exceeds the
 # cotangent of the angle.

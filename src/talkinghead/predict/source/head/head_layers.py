@@ -15,9 +15,9 @@ from talkinghead.types import FloatArray, UInt8Array
 # Maximum side in pixels of the images in which the head is segmented and the background is filled.
 _WORKING_SIDE = 256
 _ITERATIONS = 4
-# Distances from the centre of the head, in its radii: pixels within the first, or the second where
-# there may be long hair, are probably part of the head; other pixels beyond the third are certainly
-# background.
+# Distances from the centre of the head in its radii, for the initial labels of GrabCut. "Probably
+# head": up to the first, or up to the second where there may be long hair. "Background": beyond the
+# third, above the level of long hair.
 _PROBABLE, _PROBABLE_HAIR, _OUTSIDE = 1.3, 1.8, 1.5
 # Distances below the centre of the head in centimetres from which on there may be long hair, the
 # neck and the shoulders.
@@ -26,9 +26,10 @@ _HAIR_CM, _CHIN_CM, _SHOULDERS_CM = 2.0, 9.0, 16.0
 _MARGIN_CM, _SOFT_CM = 0.8, 0.35
 # Distance from the visible background up to which the filled background is its reflection.
 _REFLECTED_CM = 3.5
-# Contrast in grey levels from which on a background is structured; twice this is fully so.
+# Contrast of the background in grey levels at which reflection begins to replace the smooth
+# filling, completely at twice this contrast.
 _MIN_STRUCTURE = 14.0
-# Fraction of the head's motion from which on the background is filled in.
+# Fraction of the head's motion above which the background is filled in.
 _MOVING = 0.4
 
 

@@ -20,25 +20,27 @@ log = logging.getLogger(__name__)
 
 POSE_LIMITS_DEG: FloatArray = np.array([15.0, 10.0, 15.0], np.float32)
 """Largest yaw, pitch and roll relative to the photo, in degrees."""
-# Fraction of the limit up to which a pose is obeyed exactly.
+# Fraction of the limit up to which angles are not reduced.
 _LINEAR = 0.8
 # Iterations of the inversion of the motion field.
 _INVERSIONS = 6
-# Displacement of a head from which on the background at its edge is not that of the photo, which
-# contains some of the head.
+# Displacement of a head at which the corrected background at its edge (`still_background`) is fully
+# replaced by the filled one.
 _STILL_CM = 0.3
 # Distance of the camera, as `head_pose` assumes it.
 _DISTANCE_CM = 100.0
 # Pose from which the gains of the angles are measured, and the range of the gains.
 _PROBE_DEG = 6.0
 _GAIN_RANGE = (1.0, 1.5)
-# Mean ratio of the yaw and pitch that the tracker finds in the frames to those of the moved points:
-# the outline and the shading of the head do not turn.
+# Mean ratio of the yaw and pitch that the tracker finds in the frames to those of the moved points.
+# It is below 1 because the warp does not turn the outline and the shading of the head.
 _APPARENT = 0.88
-# Smallest allowed change of area by the motion field: of the head at the limit of one angle and of
-# all angles together, and of a face that the border of the image cuts, which does not move there.
-_MIN_AREA, _MIN_COMBINED_AREA, _MIN_CUT_AREA = 0.2, 0.02, 0.5
-# Fraction of the motion of a face at the border from which on it is not cut.
+# Minimum ratio of areas after and before the motion: at the limit of one angle, and of all angles
+# together.
+_MIN_AREA, _MIN_COMBINED_AREA = 0.2, 0.02
+# The same for a face that the border of the image cuts, where it cannot move.
+_MIN_CUT_AREA = 0.5
+# A face counts as cut if its points at the border have less than this fraction of its motion.
 _UNCUT_WEIGHT = 0.5
 
 
@@ -122,7 +124,7 @@ class HeadWarp:
     def move_points(
         self, points: FloatArray, pose_deg: npt.ArrayLike, weights: FloatArray | None = None
     ) -> FloatArray:
-        """Return where points [P, 2] of the photo are in the image with the head turned."""
+        """Return the positions of points [P, 2] of the photo after the head is turned."""
         moved = self._expression.shift(weights)
         return self._moved(points, limit_pose(pose_deg, self.limits_deg), moved)
 
@@ -165,7 +167,7 @@ class HeadWarp:
         return np.asarray(inverse * step, np.float32)
 
     def _measure_gain(self, face: Face) -> FloatArray:
-        """Return the factors with which the tracker finds the angles that were asked for.
+        """Return the factors of the angles with which the tracker finds the requested pose.
 
         Faces differ from the face model, so that the same turn moves their points more or less.
         """

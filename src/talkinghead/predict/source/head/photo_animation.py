@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _SWAY_DEG = np.array([2.5, 1.2, 0.9])
 _SWAY_HZ = (0.1, 0.3)
 _WAVES = 3
-# Part of the turn of the head that the gaze compensates, to stay with the viewer.
+# Fraction of the head's turn that the gaze compensates, so that it stays on the viewer.
 _HELD_GAZE = 0.9
 # Layout of a state: turn of the head, weights of the blendshapes, and attention.
 _TURN, _WEIGHTS, _ATTENTION = slice(0, 3), slice(3, 3 + len(BLENDSHAPES)), 3 + len(BLENDSHAPES)
@@ -80,7 +80,7 @@ class HeadControls:
 
 @dataclass(frozen=True)
 class HeadCue:
-    """What a frame asks of the heads in a photo, apart from the options.
+    """Input of a frame to the motion of the heads in a photo, in addition to the options.
 
     Attributes:
         gesture: prosody of the speech; None without speech.
@@ -102,11 +102,11 @@ class HeadCue:
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """Motion of the heads in a photo, as the options ask for it.
+    """Motion of the heads in a photo, as selected by the options.
 
     Attributes:
-        kind: "none"; "idle" adds a slight sway, blinks and a gaze that holds the viewer; "speech"
-            adds turns, nods and raised brows with the speech.
+        kind: "none"; "idle" adds a slight sway, blinks and a gaze that stays on the viewer;
+            "speech" adds turns, nods and raised brows with the speech.
         seed: seed of the sway, of the times of the blinks and of the poses of phrases.
         pose: pose of the heads relative to the photo.
         expression: weights of blendshapes.
@@ -202,9 +202,9 @@ class PhotoAnimation:
         return np.asarray(pose, np.float32)
 
     def target(self, cue: HeadCue) -> FloatArray:
-        """Return the state that a frame asks for, float32; `render` takes it smoothed over time.
+        """Return the target state of a frame, float32; `render` takes it smoothed over time.
 
-        It is 0 where the options alone move the heads.
+        It is 0 if only the options determine the motion.
         """
         target = np.zeros(_ATTENTION + 1, np.float32)
         target[_TURN] = cue.pose_deg
@@ -223,7 +223,7 @@ class PhotoAnimation:
         state: FloatArray | None = None,
         gesture: SpeechGesture | None = None,
     ) -> UInt8Array:
-        """Return the photo at a given time.
+        """Return the photo with the heads and faces moved as at a given time.
 
         Args:
             image: the photo with generated mouths, uint8 [H, W, 3]; it is not changed.

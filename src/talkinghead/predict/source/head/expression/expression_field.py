@@ -22,12 +22,12 @@ from talkinghead.types import Face, FloatArray
 
 # Blendshapes that move nothing but the eyes and the tongue.
 _NO_SKIN = ("eyeBlink", "eyeLook", "eyeWide", "tongueOut")
-# The chin moves by this part of its motion with an open mouth, which is not drawn.
+# Fraction of the motion of an opening jaw that is applied to the chin; the mouth does not open.
 _JAW_PART = 0.5
-# Outline of the face relative to its middle: the motion has ended at the first scale.
+# Enlarged outlines of the face on which the displacement is zero.
 _STILL_SCALES = (1.3, 1.6)
 _SMOOTHING = 0.02
-# Largest change of length by the motion; beyond 1 the skin would fold.
+# Maximum change of length by the motion; above 1 the skin would fold.
 _MAX_STRAIN = 0.75
 
 

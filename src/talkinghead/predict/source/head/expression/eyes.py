@@ -26,7 +26,7 @@ _SIDES = ("Right", "Left")
 
 @dataclass(frozen=True)
 class _Eye:
-    """One eye, and what each blendshape does to it.
+    """One eye, and the effect of each blendshape on it.
 
     Attributes:
         upper, lower: the lids.

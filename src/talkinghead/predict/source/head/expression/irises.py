@@ -21,9 +21,9 @@ _MIN_CONTRAST = 12.0
 _MAX_ASIDE, _MAX_DOWN = 0.13, 0.15
 # Smallest height of an eye relative to its width, and smallest width in pixels.
 _MIN_ASPECT, _MIN_WIDTH = 0.15, 10.0
-# Part of the open eye's height next to each lid in which the motion fades.
+# Distance from a lid, as a fraction of the open eye's height, within which the motion fades out.
 _EDGE = 0.2
-# The same, for motion to the side that follows the lid.
+# The same, within which sideways motion changes its direction to that of the lid.
 _STRAIGHT = 0.3
 
 

@@ -61,7 +61,7 @@ def read_pose_track(pose: PoseInput) -> PoseTrack:
     for name, angle, limit in zip(_ANGLES, track.largest_deg, POSE_LIMITS_DEG, strict=True):
         if angle > limit:
             log.warning(
-                "pose: a %s of %.1f degrees was asked for; it is limited to %.0f degrees from the "
+                "pose: a %s of %.1f degrees was requested; it is limited to %.0f degrees from the "
                 "pose in the photo",
                 *(name, angle, limit),
             )

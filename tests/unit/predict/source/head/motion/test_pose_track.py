@@ -32,8 +32,8 @@ def test_pose_beyond_the_limits_is_reported(caplog):
         assert not caplog.records
         read_pose_track([20, 0, -40])
     assert [r.getMessage().split(";")[0] for r in caplog.records] == [
-        "pose: a yaw of 20.0 degrees was asked for",
-        "pose: a roll of 40.0 degrees was asked for",
+        "pose: a yaw of 20.0 degrees was requested",
+        "pose: a roll of 40.0 degrees was requested",
     ]
 
 
