@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from absl import logging as absl_logging
 
-# TensorBoard's logging keeps the captured stderr of the test that first uses it, and closes it when
-# Hydra configures logging. It does not close this stream.
+# TensorBoard's log handler would keep pytest's captured stderr of one test, and close it when Hydra
+# configures logging. It does not close the original stderr.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # Set before torch is imported. One thread suits parallel test workers and makes sums reproducible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

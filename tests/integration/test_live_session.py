@@ -1,4 +1,4 @@
-"""Sessions run in processes of their own, send WebRTC, and end without leaving anything behind."""
+"""Sessions run in separate processes, send WebRTC, and leave no processes and files at their end."""
 
 import asyncio
 import os

@@ -111,7 +111,7 @@ def test_corpora_are_prepared_on_the_cluster(cluster, tmp_path):
     assert manifests[0] == manifests[1]
 
 
-def test_cluster_that_has_gone_is_one_line(tmp_path):
+def test_lost_cluster_is_reported_in_one_line(tmp_path):
     (tmp_path / "jobs.csv").write_text("face,audio,output\na.png,a.wav,a.mp4\n")
     run = _start(
         tmp_path,

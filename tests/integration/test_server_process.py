@@ -1,4 +1,4 @@
-"""The server as a process of its own: clean shutdown, and nothing left of closed connections."""
+"""The server in a separate process: clean shutdown, and no resources left of closed connections."""
 
 import asyncio
 import os

@@ -46,7 +46,7 @@ def test_text_that_is_not_utf8_is_windows_1252(tmp_path):
     assert table.rows[0].values["clip"] == "Jos\u00e9"
 
 
-def test_lines_are_those_of_the_file(tmp_path):
+def test_rows_have_their_line_numbers_in_the_file(tmp_path):
     table = read(tmp_path, 'sep=;\n\nclip;text\n;\na;"two\nlines"\nb;c\n')
     assert [row.line for row in table.rows] == [6, 7]
 

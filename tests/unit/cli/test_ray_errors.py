@@ -26,7 +26,7 @@ class LostError(Exception):
         ),
     ],
 )
-def test_failure_of_the_cluster_is_one_line(error, kind, message):
+def test_failure_of_the_cluster_is_reported_in_one_line(error, kind, message):
     address = "hydra.launcher.ray.init.address='10.0.0.1:6379'"
     found = explain_ray_failure(error, [LAUNCHER, address])
     assert type(found) is kind
@@ -41,6 +41,6 @@ def test_missing_cluster_is_reported_before_ray_is_started():
     check_cluster(["hydra.launcher.ray.init.address=127.0.0.1:1"])
 
 
-def test_other_errors_and_launchers_are_left_alone():
+def test_other_errors_and_launchers_are_unchanged():
     assert explain_ray_failure(ValueError("no face"), [LAUNCHER]) is None
     assert explain_ray_failure(ConnectionError("gone"), ["hydra/launcher=joblib"]) is None

@@ -51,7 +51,7 @@ def test_score_of_named_systems_prints_the_page(tmp_path, capsys):
         (["evaluate", "corpus=x", "input=y"], 2, "give corpus= (a prepared corpus) or input="),
     ],
 )
-def test_errors_are_one_line(arguments, status, expected, capsys):
+def test_errors_are_reported_in_one_line(arguments, status, expected, capsys):
     assert main(arguments) == status
     error = capsys.readouterr().err
     assert expected in error

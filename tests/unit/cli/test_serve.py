@@ -69,7 +69,7 @@ def test_factory_builds_the_configured_parts(served):
         (["port=99999"], 2, "port=99999: expected a whole number from 0 to 65535"),
     ],
 )
-def test_errors_are_one_line(arguments, status, expected, capsys):
+def test_errors_are_reported_in_one_line(arguments, status, expected, capsys):
     pytest.importorskip("aiortc")
     assert main(["serve", *arguments]) == status
     error = capsys.readouterr().err

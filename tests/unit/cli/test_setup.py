@@ -55,7 +55,7 @@ def test_uv_replaces_a_missing_pip(monkeypatch, capsys):
     assert "ensurepip" in capsys.readouterr().err
 
 
-def test_help_and_wrong_arguments(capsys):
+def test_help_is_shown_and_wrong_arguments_are_refused(capsys):
     assert main(["setup", "--help"]) == 0
     assert "usage: talkinghead setup" in capsys.readouterr().out
     assert main(["setup", "everything"]) == 2

@@ -58,7 +58,7 @@ def test_defaults_are_accepted(command):
         ("serve", "voices.piper.max_processes=0", "a whole number at least 1"),
     ],
 )
-def test_wrong_value_is_named_with_what_is_expected(command, argument, expected):
+def test_invalid_value_is_reported_with_the_expected_ones(command, argument, expected):
     with pytest.raises(UsageError) as caught:
         check(command, argument)
     message = str(caught.value)
@@ -85,7 +85,7 @@ def test_wrong_value_is_named_with_what_is_expected(command, argument, expected)
         ("score", "sync.checkpoint=null"),
     ],
 )
-def test_right_value_is_accepted(command, argument):
+def test_valid_value_is_accepted(command, argument):
     check(command, argument)
 
 

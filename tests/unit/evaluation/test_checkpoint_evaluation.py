@@ -138,7 +138,7 @@ def test_evaluate_writes_a_report(bar_corpus: Path, checkpoint: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_several_corpora_have_a_table_of_their_own(
+def test_several_corpora_have_a_separate_table(
     bar_corpus: Path, checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

@@ -32,7 +32,7 @@ def test_opening_series_is_nan_without_a_face() -> None:
     assert np.isnan(metrics.opening_series(no_face, detector.topology)).all()
 
 
-def test_opening_correlation() -> None:
+def test_correlation_of_known_series() -> None:
     time = np.arange(50, dtype=np.float32)
     wave, still = np.sin(time / 3), np.full(50, 0.1, np.float32)
     assert metrics.pearson(wave, 3 * wave - 2) == pytest.approx(1)
@@ -158,7 +158,7 @@ def test_frames_are_divided_into_speech_and_pauses() -> None:
     assert np.flatnonzero(metrics.pause_frames(gaps)).tolist() == [*range(6), *range(20, 25)]
 
 
-def test_pixel_scores() -> None:
+def test_pixel_scores_of_known_differences() -> None:
     torch.manual_seed(0)
     image = torch.rand(2, 3, 48, 48) * 0.8
     assert metrics.l1(image + 0.1, image) == pytest.approx(0.1, abs=1e-6)
@@ -242,7 +242,7 @@ def test_torchmetrics_classes_average_over_clips() -> None:
         assert float(metric.compute()) == pytest.approx(expected, abs=2e-3), type(metric)
 
 
-def test_bootstrap_interval() -> None:
+def test_bootstrap_interval_of_known_values() -> None:
     values = np.random.default_rng(1).normal(0.7, 0.1, size=100)
     interval = metrics.bootstrap_interval(np.append(values, NAN))
     assert interval.num_clips == 100

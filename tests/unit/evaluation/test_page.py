@@ -82,7 +82,7 @@ def test_insignificant_differences_have_no_winner(clips: list[ClipResult]) -> No
     assert winners(alike, ["a", "b"]) == winners(alike, ["a"]) == {}
 
 
-def test_badness_follows_the_direction_of_the_score() -> None:
+def test_badness_is_smallest_at_the_best_score() -> None:
     values: FloatArray = np.array([-1.0, 0.0, 1.0, 2.0])
     for score, best in (("r_own", 2), ("lmd", -1), ("motion_ratio", 1), ("sync_offset", 0)):
         assert values[CATALOGUE[score].badness(values).argmin()] == best, score

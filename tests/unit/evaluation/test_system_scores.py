@@ -148,7 +148,7 @@ def test_files_are_paired_by_their_names(tmp_path: Path) -> None:
             pair_videos(tmp_path / generated, real)
 
 
-def test_system_names() -> None:
+def test_systems_are_named_by_their_paths() -> None:
     assert name_systems("out/ours") == {"ours": Path("out/ours")}
     assert name_systems("out/ours.v2.mp4") == {"ours.v2": Path("out/ours.v2.mp4")}
     assert list(name_systems(["a/x", "b/y"])) == ["x", "y"]

@@ -117,7 +117,7 @@ def test_photo_and_audio_give_a_video_that_is_marked_as_generated(client, media)
     assert corner.max() > 200
 
 
-def test_video_and_text_without_a_label(client, media):
+def test_video_and_text_are_rendered_without_a_label(client, media):
     path = _make_video(
         client,
         media,

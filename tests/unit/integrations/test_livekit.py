@@ -159,7 +159,7 @@ def test_cleared_segment_has_no_more_audio_and_no_end(avatar):
     assert len(spoken(segment)) / RATE == pytest.approx(0.5, abs=0.05)
 
 
-def test_end_is_reported_of_each_segment(avatar):
+def test_end_of_each_segment_is_reported(avatar):
     async def talk(generator, stream):
         await generator.push_audio(AudioSegmentEnd())  # The end of an empty segment.
         for seed in (1, 2):

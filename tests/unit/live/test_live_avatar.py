@@ -1,4 +1,4 @@
-"""A live avatar speaks like a file, idles in between, and stops at once."""
+"""Frames of a live avatar: speech as in a file, idle frames between replies, and interruptions."""
 
 import threading
 import time
@@ -235,7 +235,7 @@ def test_controls_change_the_expression_and_the_pose(photo_avatar):
     assert np.array_equal(after, still)
 
 
-def test_listener_nods(photo_avatar):
+def test_face_nods_while_the_user_speaks(photo_avatar):
     live = LiveAvatar(photo_avatar)
     states = []
     animation = photo_avatar.face_frames[0][0].animation
@@ -281,7 +281,7 @@ def test_tagged_speech_changes_the_expression(photo_avatar):
         ),
     ],
 )
-def test_wrong_use_is_an_error(avatar, act, error, expected):
+def test_invalid_calls_raise_errors(avatar, act, error, expected):
     live = LiveAvatar(avatar, sample_rate=RATE)
     live.push(SAMPLES, RATE)
     with pytest.raises(error, match=expected.replace("(", r"\(").replace(")", r"\)")):

@@ -1,4 +1,4 @@
-"""A stream gives the frames of the whole file, each when it is due, and measures itself."""
+"""Frames of a stream: equality with those of the whole file, timing, and statistics."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -54,7 +54,7 @@ def test_nan_and_infinite_samples_are_silence():
         (np.full(5, 3.0), "samples of 3; expected"),
     ],
 )
-def test_other_values_are_refused_in_one_line(audio, message):
+def test_values_that_are_not_audio_samples_are_refused(audio, message):
     with pytest.raises(MediaError, match=message) as caught:
         to_mono_float32(audio)
     assert "\n" not in str(caught.value)

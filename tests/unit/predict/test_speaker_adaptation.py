@@ -89,7 +89,7 @@ def test_personalisation_replaces_the_calibration(video, tmp_path):
     assert predictor.avatar(video).predictor is predictor
 
 
-def test_scores_compare_motions():
+def test_scores_of_doubled_motion():
     motion = np.random.default_rng(0).normal(size=(50, 20, 2)).astype(np.float32)
     clip = AlignedClip(motion, np.ones(50, bool), LipOffset(0.0, 1.0, 0.0), 25.0)
     scores = clip_scores(clip, 2 * motion)

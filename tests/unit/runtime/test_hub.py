@@ -118,7 +118,7 @@ def test_card_of_the_packaged_weights_is_their_own(tmp_path):
         ("RevisionNotFoundError", "no such revision"),
     ],
 )
-def test_failed_download_is_one_line(server, monkeypatch, error, message):
+def test_failed_download_is_reported_in_one_line(server, monkeypatch, error, message):
     if isinstance(error, str):
         httpx = pytest.importorskip("httpx")
         request = httpx.Request("GET", "https://huggingface.co")
@@ -135,7 +135,7 @@ def test_failed_download_is_one_line(server, monkeypatch, error, message):
     assert "\n" not in str(caught.value)
 
 
-def test_download_without_a_network_is_one_line(tmp_path, monkeypatch):
+def test_download_without_a_network_is_reported_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="me/face is not in the cache"):

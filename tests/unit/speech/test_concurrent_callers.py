@@ -66,7 +66,7 @@ def test_responses_of_a_server_are_not_mixed_up(server):
     assert [*map(fake_piper.as_text, speech)] == texts
 
 
-def test_transcripts_of_a_server_are_not_mixed_up(server, speech):
+def test_transcripts_of_concurrent_requests_are_not_mixed_up(server, speech):
     stt = OpenAISpeechToText(base_url=server.url)
     server.respond = lambda request: transcript_response(str(len(request.form["file"])))
     clips = [AudioClip(speech[: 16_000 * (2 + number)], 16_000) for number in range(4)]

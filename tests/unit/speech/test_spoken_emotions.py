@@ -48,7 +48,7 @@ class Recorder:
         ("Happy birthday!", "Happy birthday!", None),
     ],
 )
-def test_tags_are_removed_and_understood(text, spoken, emotion):
+def test_tags_are_removed_and_parsed(text, spoken, emotion):
     assert take_emotion(text) == (spoken, emotion)
 
 
@@ -60,7 +60,7 @@ def test_unknown_tag_is_left_out_with_a_warning(caplog):
 
 @pytest.mark.parametrize("split", [split_sentences, split_reply])
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_a_tag_begins_a_sentence(split, size):
+def test_speech_is_split_into_sentences_at_tags(split, size):
     text = "[happy] Good morning, my dear friends! It is [sad:0.5] raining [angry] again."
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     sentences = [take_emotion(sentence) for sentence in split(pieces)]
@@ -100,7 +100,7 @@ def test_processed_speech_keeps_emotions_and_phonemes():
     assert [chunk.emotion for chunk in joined] == [Emotion("sad")]
 
 
-def test_language_model_is_asked_for_tags_if_wanted():
+def test_language_model_is_asked_for_tags_if_enabled():
     history = [Message("user", "Hi.")]
     plain, tagged = (previous_messages("Be brief.", history, 20, tags) for tags in (False, True))
     assert plain == [Message("system", "Be brief."), *history]

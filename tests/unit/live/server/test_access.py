@@ -136,7 +136,7 @@ def test_client_above_the_request_rate_is_refused():
         assert answers[-1].json()["error"]["type"] == "rate_limited"
 
 
-def test_creations_have_a_limit_of_their_own():
+def test_creations_have_a_separate_limit():
     with open_client(FakePool(10), face="photo.jpg", creations_per_min=3) as client:
         assert client.post("/v1/sessions", json={}).status_code == 201
         assert client.post("/v1/sessions", json={}).status_code == 429

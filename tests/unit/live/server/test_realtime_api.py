@@ -222,7 +222,7 @@ def test_wrong_event_is_answered_with_an_error(talk, event):
     talk(conversation)
 
 
-def test_manual_mode_refuses_empty_commit_and_response(talk):
+def test_empty_commit_and_response_are_refused_without_turn_detection(talk):
     async def conversation(connection, created):
         await connection.session.update(
             session={"type": "realtime", "audio": {"input": {"turn_detection": None}}}

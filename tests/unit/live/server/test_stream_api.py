@@ -86,7 +86,7 @@ def test_stream_without_images(open_stream):
         assert receive_until(socket, "frame")["num_image_bytes"] == 0
 
 
-def test_commands(pool, stream):
+def test_commands_reach_the_session(pool, stream):
     for command in ({"type": "end"}, {"type": "interrupt"}, {"type": "ask", "text": "Why?"}):
         stream.send_json(command)
     assert receive_until(stream, "transcript")["text"] == "You said: Why?"

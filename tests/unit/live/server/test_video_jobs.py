@@ -48,7 +48,7 @@ def create(client, **data):
     return created.json()["id"]
 
 
-def test_video_of_a_text(client):
+def test_text_is_rendered_to_a_video(client):
     video = create(client, text="Hello.")
     done = wait_for(client, video, "done")
     assert done == {"id": video, "state": "done", "progress": 1.0, "error": None}

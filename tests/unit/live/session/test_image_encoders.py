@@ -55,7 +55,7 @@ def test_h264_stream_can_be_joined_at_each_keyframe():
     assert len(decode(unit.data for unit in encoded[50:])) == 51
 
 
-def test_jpeg_images_are_files():
+def test_jpeg_decodes_to_the_image():
     image = next(moving_images(1))
     encoded = image_encoder("jpeg", 161, 120, FPS, quality=90).encode(image, Fraction(0))
     assert encoded.is_keyframe

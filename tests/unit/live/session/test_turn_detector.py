@@ -46,7 +46,7 @@ def test_short_pause_does_not_end_a_turn(speech):
     assert "resume" in kinds
 
 
-def test_noise_and_clicks_are_no_turns():
+def test_noise_and_clicks_do_not_start_a_turn():
     noise = 0.05 * np.random.default_rng(0).standard_normal(3 * RATE).astype(np.float32)
     click = silence(1)
     click[8000:8400] = 0.8

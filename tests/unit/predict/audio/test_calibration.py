@@ -113,7 +113,7 @@ def map_data(num_frames, share):
     return inputs, centred(lips_with(known)), lips
 
 
-def test_map_is_adapted_to_what_the_prediction_lacks():
+def test_map_is_fitted_to_the_motion_that_the_prediction_lacks():
     inputs, predicted, lips = map_data(400, 0.5)
     aligned = align_clip(make_clip(lips), predicted)
     change = adapt_map(aligned.only(np.arange(400) < 300), inputs, predicted)

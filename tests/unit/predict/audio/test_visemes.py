@@ -60,7 +60,7 @@ def test_closure_closes_an_open_mouth_at_any_articulation():
     assert torch.allclose(_gaps(half)[2], torch.tensor(13.5), atol=1e-4)
 
 
-def test_constraints_do_not_open_or_widen():
+def test_constraints_do_not_open_or_widen_the_mouth():
     lips = torch.zeros(1, 20, 2)
     lips[:, 17:20, 1] = -5.0
     lips[:, 0, 0], lips[:, 6, 0] = 20.0, -20.0

@@ -144,7 +144,7 @@ def test_locations_are_relative_to_the_folder_of_the_list():
         ("nowhere://a/b.png", MediaError, "cannot be read .*Protocol not known"),
     ],
 )
-def test_unreadable_url_is_one_line(tmp_path, url, kind, message):
+def test_unreadable_url_is_reported_in_one_line(tmp_path, url, kind, message):
     with pytest.raises(kind, match=message):
         download(url, tmp_path)
 

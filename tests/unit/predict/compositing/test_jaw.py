@@ -66,6 +66,6 @@ def test_only_the_region_of_the_chin_changes(photo, jaw):
     assert np.abs(np.diff(edge[..., 0], axis=1)).max() < 25
 
 
-def test_still_lips_leave_the_photo_as_it_is(photo, jaw):
+def test_still_lips_do_not_change_the_photo(photo, jaw):
     image = PatchedImage(photo)
     assert jaw(image, flow_of(0)) is image

@@ -1,4 +1,4 @@
-"""Music of a dubbed video is kept under the speech, the old voice is not."""
+"""The music of a dubbed video is mixed with the new speech; the original voice is removed."""
 
 import numpy as np
 import pytest

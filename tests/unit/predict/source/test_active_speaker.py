@@ -90,7 +90,7 @@ def test_speaker_is_selected_per_shot(detector, talking, speeches, tmp_path):
 
 
 @pytest.mark.slow
-def test_shot_in_which_nobody_speaks_is_left_alone(detector, tmp_path):
+def test_shot_in_which_nobody_speaks_is_unchanged(detector, tmp_path):
     rng = np.random.default_rng(0)
     still = astronaut()[:SIDE, 105 : 105 + SIDE]
     noisy = [

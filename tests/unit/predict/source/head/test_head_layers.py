@@ -26,6 +26,6 @@ def test_structured_background_is_continued():
     assert np.array_equal(result[far], GREY[far])
 
 
-def test_smooth_background_is_left_to_the_inpainting():
+def test_smooth_background_is_filled_by_inpainting():
     ramp = np.repeat(np.tile(np.linspace(80, 160, SIZE)[:, None], (1, SIZE))[..., None], 3, 2)
     assert np.array_equal(reflected(ramp.astype(np.uint8))[HIDDEN > 0], GREY[HIDDEN > 0])

@@ -1,4 +1,4 @@
-"""Turned heads of a real photo: the pose is obeyed, and nothing else moves."""
+"""Turned heads of a real photo: the head has the requested pose, and nothing else moves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def turned(warp, *pose_deg, image=PHOTO):
 
 
 @pytest.mark.parametrize(("axis", "angle_deg"), [(0, 10), (1, 8), (2, 10)])
-def test_tracker_finds_the_asked_pose(detector, face, warp, axis, angle_deg):
+def test_tracker_finds_the_requested_pose(detector, face, warp, axis, angle_deg):
     found = []
     for sign in (-1, 1):
         image = turned(warp, *(sign * angle_deg * np.eye(3)[axis]))

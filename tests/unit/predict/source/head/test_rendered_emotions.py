@@ -1,6 +1,6 @@
-"""Emotions told apart in rendered frames of a real photo, by the motion of the face's points.
+"""Emotions are distinguished in rendered frames of a real photo by the motion of face points.
 
-The motion is measured by optical flow, because a detector's points hardly follow the brows.
+The motion is measured by optical flow, because the points of the detector hardly follow the brows.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def asked(name):
 
 
 def moved_points(image, points):
-    """Return where the points of the photo are in another frame, by dense optical flow."""
+    """Return the positions of the photo's points in another frame, by dense optical flow."""
     x0, y0 = (points.min(0) - 30).astype(int)
     x1, y1 = (points.max(0) + 30).astype(int)
     grey = [
@@ -90,7 +90,7 @@ def found(animation, faces):
 @pytest.mark.slow
 @pytest.mark.parametrize("intensity", [0.5, 1.0])
 @pytest.mark.parametrize("name", NAMES)
-def test_rendered_emotion_is_nearest_to_the_asked_one(found, name, intensity):
+def test_rendered_emotion_is_nearest_to_the_requested_one(found, name, intensity):
     change = found[name, intensity]
     similarity = {
         other: asked(other) @ change / np.linalg.norm(asked(other)) / np.linalg.norm(change)
@@ -136,7 +136,7 @@ def test_tagged_emotion_replaces_that_of_the_options(animation, faces):
     assert np.abs(tagged.astype(int) - sad.render(PHOTO, 0)).max() <= 1
 
 
-def test_controls_of_an_application():
+def test_controls_replace_emotion_and_pose_unless_tagged():
     controls = HeadControls()
     assert HeadCue().controlled(controls) == HeadCue()
     controls.update("sad", 0.5, [1, 2, 3])

@@ -43,7 +43,7 @@ def test_names_are_those_of_arkit():
         ("mouthUpperUp", "upper_lip", -1),
     ],
 )
-def test_measure_follows_the_weight(blendshape, measure, sign):
+def test_blendshape_changes_its_measure_by_its_weight(blendshape, measure, sign):
     values = [measures(weight, blendshape)[measure] for weight in np.linspace(0, 1, 6)]
     assert (sign * np.diff(values) > 0.002).all()
 

@@ -83,7 +83,7 @@ def test_expression_of_the_eyes_alone_moves_no_skin(field):
     assert field.shift(None) is None
 
 
-def test_face_without_depth_moves_alike(field):
+def test_face_without_depth_moves_similarly(field):
     rng = np.random.default_rng(0)
     points = rng.uniform(120, 280, (68, 2)).astype(np.float32)
     flat = ExpressionField(Face(Box(120, 110, 280, 290), points, 1.0, "ibug68"), FRAME, XY)

@@ -10,7 +10,7 @@ from talkinghead.predict.source.head.expression.expression_track import read_exp
 SMILE, JAW = BLENDSHAPES.index("mouthSmileLeft"), BLENDSHAPES.index("jawOpen")
 
 
-def test_constant_weights():
+def test_constant_weights_hold_at_all_times():
     track = read_expression({"mouthSmileLeft": 0.4})
     for time_s in (0, 100):
         assert track.at(time_s)[SMILE] == np.float32(0.4)

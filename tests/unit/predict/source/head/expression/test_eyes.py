@@ -51,7 +51,7 @@ def white(image, face):
     return float(np.mean(values))
 
 
-def test_gaze_moves_the_irises_to_the_asked_side(eyes, face):
+def test_gaze_moves_the_irises_to_the_requested_side(eyes, face):
     for side in LIDS:
         positions = [
             iris_x(drawn(eyes, look(angle, 0)), face, side) for angle in (-12, -6, 0, 6, 12)

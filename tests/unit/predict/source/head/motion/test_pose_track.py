@@ -11,7 +11,7 @@ from talkinghead.predict.source.head.motion.pose_track import read_pose_track
 HEADER = "time_s,yaw,pitch,roll\n"
 
 
-def test_constant_pose():
+def test_constant_pose_holds_at_all_times():
     track = read_pose_track([5, -2.5, 1])
     assert np.array_equal(track.at(0), [5, -2.5, 1])
     assert np.array_equal(track.at(100), [5, -2.5, 1])

@@ -89,7 +89,7 @@ def test_some_phrases_end_with_a_blink():
     assert all(2.2 < time_s < 2.8 or time_s > 4 for time_s in times_s)
 
 
-def test_silence_and_old_speech():
+def test_silence_gives_no_motion_and_dropped_speech_keeps_the_last():
     motion = SpeechMotion(SPEC)
     assert motion.at(3.0) == SpeechGesture()
     motion.push(np.zeros(RATE, np.float32))

@@ -11,7 +11,7 @@ from helpers.live_sessions import FakePool, FakeRunner, serve
 
 
 @pytest.mark.slow
-def test_garbage_causes_no_server_error(tmp_path):
+def test_invalid_requests_cause_no_server_error(tmp_path):
     settings = {"face": Path("photo.jpg"), "voices": ("joe",), "video_runner": FakeRunner()}
     with serve(FakePool(10**6), max_video_jobs=10**6, **settings) as port:
         command = [
