@@ -1,4 +1,4 @@
-"""Sessions run in separate processes, send WebRTC, and leave no processes and files at their end."""
+"""Sessions run in separate processes, send WebRTC, and leave no process or file at their end."""
 
 import asyncio
 import os

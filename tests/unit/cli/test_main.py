@@ -117,7 +117,7 @@ def test_command_restores_argv_and_leaves_no_files(toy, tmp_path, monkeypatch):
         (["-m", "fcae=1,2"], "did you mean face?"),
     ],
 )
-def test_configuration_error_is_reported_in_one_line_with_status_2(toy, capsys, arguments, expected):
+def test_configuration_error_is_one_line_with_status_2(toy, capsys, arguments, expected):
     assert main(["prepare", *arguments]) == 2
     assert expected in _error(capsys)
     assert not toy.seen
@@ -132,7 +132,7 @@ def test_configuration_error_is_reported_in_one_line_with_status_2(toy, capsys, 
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_command_error_is_reported_in_one_line_with_its_status(toy, capsys, error, status, expected):
+def test_command_error_is_one_line_with_its_status(toy, capsys, error, status, expected):
     toy.run = Mock(side_effect=error)
     assert main(["prepare"]) == status
     assert _error(capsys) == f"talkinghead: {expected}\n"
