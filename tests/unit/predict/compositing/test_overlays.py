@@ -3,17 +3,13 @@
 import cv2
 import numpy as np
 import pytest
-from skimage.data import astronaut
+from helpers.photo_face import BOX, FACE, PHOTO
 
-from talkinghead.predict.compositing.mouth_region import Texture, box_to_image, find_mouth_region
+from talkinghead.predict.compositing.mouth_region import Texture, find_mouth_region
 from talkinghead.predict.compositing.occlusion import OcclusionGuard
 from talkinghead.predict.compositing.overlays import find_overlay, remove_overlay, sample_box
 from talkinghead.types import AVSpec
 
-PHOTO = astronaut()
-# Transform of the photo, computed by `estimate_transform`.
-FACE = np.float32([[1.589, 0.0824, -237.3], [-0.0824, 1.589, -52.01]])
-BOX = box_to_image(FACE, AVSpec())
 REGION = find_mouth_region(FACE, *PHOTO.shape[:2], AVSpec())
 
 

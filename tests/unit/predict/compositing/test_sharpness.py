@@ -5,12 +5,11 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from skimage.data import astronaut
+from helpers.photo_face import BOX, FACE, PHOTO
 
 from talkinghead.predict.compositing.mouth_region import (
     MouthBlur,
     Texture,
-    box_to_image,
     find_mouth_region,
     paint_mouth,
 )
@@ -19,10 +18,6 @@ from talkinghead.predict.compositing.stabiliser import MouthFields
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()
-PHOTO = astronaut()
-# Transform of the photo, computed by `estimate_transform`.
-FACE = np.float32([[1.589, 0.0824, -237.3], [-0.0824, 1.589, -52.01]])
-BOX = box_to_image(FACE, SPEC)
 
 
 def blurred(sigma_px, image=PHOTO):

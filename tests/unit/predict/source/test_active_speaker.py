@@ -12,7 +12,6 @@ import pytest
 from skimage.data import astronaut
 
 from talkinghead.features.faces.alignment import invert
-from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.media.reader import read_audio
 from talkinghead.media.writer import VideoWriter
 from talkinghead.paths import DEMO_SPEECH
@@ -23,11 +22,6 @@ from talkinghead.types import AudioClip, AVSpec
 
 SIDE = 240
 OPTIONS = SourceOptions(face_select="speaking")
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return LiteRtDetector()
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-from skimage.data import astronaut
+from helpers.photo_face import FACE, PHOTO
 
 from talkinghead.predict.source.mouth_covering import measure_visibility
 from talkinghead.types import AVSpec
 
-PHOTO = astronaut()
-# Transform and lips of the photo, computed by `estimate_transform` and `lip_points`.
-FACE = np.float32([[1.589, 0.0824, -237.3], [-0.0824, 1.589, -52.01]])
+# Lips of the photo, computed by `lip_points`.
 LIPS = np.float32(
     [
         *[(203, 147), (210, 142), (217, 139), (222, 140), (227, 139), (234, 142), (242, 147)],

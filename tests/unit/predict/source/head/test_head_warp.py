@@ -9,7 +9,6 @@ import pytest
 from skimage.data import astronaut
 
 from talkinghead.features.faces.head_pose import fit_face_frame, head_pose
-from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.predict.source.head.head_warp import POSE_LIMITS_DEG, HeadWarp, limit_pose
 from talkinghead.types import Box
 
@@ -17,13 +16,8 @@ PHOTO = astronaut()
 
 
 @pytest.fixture(scope="module")
-def detector():
-    return LiteRtDetector()
-
-
-@pytest.fixture(scope="module")
-def face(detector):
-    return detector.detect(PHOTO)[0]
+def face(faces):
+    return faces[0]
 
 
 @pytest.fixture(scope="module")

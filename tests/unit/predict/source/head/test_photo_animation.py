@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import PhotoFrames
 from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
@@ -23,16 +22,6 @@ PHOTO = astronaut()
 FPS = 25
 CORNERS = ((33, 133, 159, 145), (362, 263, 386, 374))
 """Corners and lid centres of each eye."""
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return LiteRtDetector()
-
-
-@pytest.fixture(scope="module")
-def faces(detector):
-    return detector.detect(PHOTO)
 
 
 @pytest.fixture(scope="module")

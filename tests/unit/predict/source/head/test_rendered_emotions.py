@@ -11,7 +11,6 @@ import pytest
 from helpers.face_measures import measure_face
 from skimage.data import astronaut
 
-from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.predict.source.head.expression.blendshapes import load_basis
 from talkinghead.predict.source.head.expression.emotions import EMOTIONS, Emotion
 from talkinghead.predict.source.head.photo_animation import (
@@ -26,16 +25,6 @@ FACTOR = 3
 NAMES = [name for name in EMOTIONS if name != "neutral"]
 # The lids cover what is behind them, and the mouth is not opened by the expression.
 IGNORED = ("lid_gap", "lip_gap")
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return LiteRtDetector()
-
-
-@pytest.fixture(scope="module")
-def faces(detector):
-    return detector.detect(PHOTO)
 
 
 @pytest.fixture(scope="module")

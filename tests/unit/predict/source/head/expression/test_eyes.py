@@ -8,7 +8,6 @@ import pytest
 from skimage.data import astronaut
 
 from talkinghead.features.faces.head_pose import fit_face_frame
-from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.predict.source.head.expression.blendshapes import LIDS, to_weights
 from talkinghead.predict.source.head.expression.eyes import Eyes, look
 from talkinghead.predict.source.head.expression.irises import find_iris
@@ -19,8 +18,8 @@ NONE = to_weights({})
 
 
 @pytest.fixture(scope="module")
-def face():
-    return LiteRtDetector().detect(PHOTO)[0]
+def face(detector):
+    return detector.detect(PHOTO)[0]
 
 
 @pytest.fixture(scope="module")

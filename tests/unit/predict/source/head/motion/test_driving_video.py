@@ -10,7 +10,6 @@ from helpers.media_files import write_media
 from skimage.data import astronaut
 
 from talkinghead.errors import FaceNotFoundError, MediaError
-from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import PhotoFrames
 from talkinghead.predict.source.head.expression.blendshapes import to_weights
@@ -23,11 +22,6 @@ from talkinghead.types import AVSpec
 PHOTO = np.ascontiguousarray(astronaut()[:320, 60:380])
 FPS, FRAMES = 25, 40
 BLINK = slice(20, 24)
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return LiteRtDetector()
 
 
 @pytest.fixture(scope="module")
