@@ -26,7 +26,6 @@ from campaign_inputs import make_inputs
 from campaign_processes import COMMANDS, interrupt_at_random, run_in_environments, run_twice_at_once
 from campaign_worker import STEPS, Result, Worker
 
-_TARGETS = (".mp4", ".safetensors")
 FAULTS = ("traceback", "hang", "crash", "left a file", "memory")
 
 

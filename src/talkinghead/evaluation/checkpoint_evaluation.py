@@ -74,8 +74,6 @@ class EvaluationOptions(ScorerOptions):
             raise UsageError(
                 f"splits: got {list(self.splits)}, expected some of {', '.join(SPLITS)}"
             )
-        if self.table_by not in ("corpus", "speaker"):
-            raise UsageError(f"table_by={self.table_by!r} is unknown: choose corpus or speaker")
 
 
 def evaluate(

@@ -14,9 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray
-from talkinghead.value_rules import NonNegativeFloat, NonNegativeInt, PositiveFloat, UnitFloat
+from talkinghead.value_rules import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    UnitFloat,
+    check_fields,
+)
 
 PredictLips = Callable[[FloatArray], FloatArray]
 """Function from samples [N] at the AVSpec's rate to lip motion [T, 20, 2]; see `LipPrior`."""
@@ -43,7 +48,7 @@ class LipOffsetRules:
         UsageError: A value is out of range.
     """
 
-    max_offset_frames: NonNegativeInt = 15
+    max_offset_frames: PositiveInt = 15
     min_correlation: UnitFloat = 0.25
     max_standard_error: PositiveFloat = 1.0
     pooled_below_s: NonNegativeFloat = 8.0
@@ -51,15 +56,7 @@ class LipOffsetRules:
     correct: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_offset_frames, int) or self.max_offset_frames < 1:
-            raise UsageError(
-                f"lip_offset.max_offset_frames is {self.max_offset_frames!r}; it must be a whole "
-                "number of frames, at least 1"
-            )
-        if self.undetermined not in ("keep", "drop"):
-            raise UsageError(
-                f"lip_offset.undetermined={self.undetermined!r} is unknown: choose keep or drop"
-            )
+        check_fields(self, "lip_offset.")
 
 
 @dataclass(frozen=True)

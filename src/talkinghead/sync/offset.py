@@ -16,7 +16,6 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.faces.mouth_motion import pearson
 from talkinghead.media.timing import (
@@ -25,7 +24,7 @@ from talkinghead.media.timing import (
     seconds_to_samples,
 )
 from talkinghead.types import AVSpec, FloatArray
-from talkinghead.value_rules import NonNegativeInt, Range
+from talkinghead.value_rules import NonNegativeInt, Range, check_fields
 
 SEARCH_MARGIN = 5
 """Number of frames searched beyond the largest allowed offset, to detect larger offsets."""
@@ -55,15 +54,7 @@ class SyncRules:
     correct: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_offset_frames, int) or self.max_offset_frames < 0:
-            raise UsageError(
-                f"sync.max_offset_frames is {self.max_offset_frames!r}; it must be a whole number "
-                "of frames, at least 0"
-            )
-        if not 0.0 <= self.min_confidence <= 2.0:
-            raise UsageError(
-                f"sync.min_confidence is {self.min_confidence}; it must be between 0 and 2"
-            )
+        check_fields(self, "sync.")
 
 
 @dataclass(frozen=True)

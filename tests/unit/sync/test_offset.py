@@ -23,7 +23,7 @@ SPEC = AVSpec()
     "rules", [{"max_offset_frames": -1}, {"max_offset_frames": 2.5}, {"min_confidence": 3.0}]
 )
 def test_invalid_rules_are_refused(rules):
-    with pytest.raises(UsageError, match="it must"):
+    with pytest.raises(UsageError, match="expected a"):
         SyncRules(**rules)
 
 

@@ -39,7 +39,7 @@ from talkinghead.data.preparation.clip_maker import (
 from talkinghead.data.preparation.emotion_labels import read_emotions
 from talkinghead.data.preparation.lip_offsets import apply_lip_offsets
 from talkinghead.data.preparation.splits import SplitOptions, assign_splits
-from talkinghead.errors import CorpusError, UsageError
+from talkinghead.errors import CorpusError
 from talkinghead.features.faces.detector import build_detector
 from talkinghead.media.reader import VIDEO_SUFFIXES, list_video_files
 from talkinghead.sync.embeddings import load_sync_expert
@@ -78,15 +78,6 @@ class PrepareOptions(SplitOptions):
     rules: ClipRules = field(default_factory=ClipRules)
     sync: SyncRules = field(default_factory=SyncRules)
     lip_offset: LipOffsetRules | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.workers, int) or self.workers < 0:
-            raise UsageError(f"workers is {self.workers!r}; it must be a whole number, at least 0")
-        if not 0.0 <= self.max_bad_fraction <= 1.0:
-            raise UsageError(
-                f"max_bad_fraction is {self.max_bad_fraction}; it must be between 0 and 1"
-            )
 
 
 def prepare_corpus(

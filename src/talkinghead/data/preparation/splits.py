@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from talkinghead.data.manifest import ClipEntry, Manifest
 from talkinghead.errors import UsageError
-from talkinghead.value_rules import UnitFloat
+from talkinghead.value_rules import UnitFloat, check_fields
 
 _LONG_FRAMES = 20
 """Number of frames of the longest training windows (experiment=sync_expert)."""
@@ -38,11 +38,7 @@ class SplitOptions:
     holdout_speakers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.split_by not in ("clip", "speaker"):
-            raise UsageError(f"split_by is {self.split_by!r}; it must be clip or speaker")
-        for name in ("val_fraction", "test_fraction"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        check_fields(self)
         if self.val_fraction + self.test_fraction > 1.0:
             raise UsageError("val_fraction and test_fraction together exceed 1; make them smaller")
 

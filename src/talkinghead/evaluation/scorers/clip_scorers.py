@@ -27,7 +27,7 @@ from talkinghead.predict.audio.lip_prior import LipPrior, predict_lip_motion
 from talkinghead.sync.embeddings import embed_windows
 from talkinghead.sync.lip_offset import measure_lip_offset
 from talkinghead.types import GENERATOR_FIELDS, AVSpec, FloatArray, UInt8Array
-from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt
+from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,7 @@ class IdentityOptions:
     scale: PositiveFloat = 127.5
 
     def __post_init__(self) -> None:
-        if self.scale == 0:
-            raise UsageError("identity.scale must not be 0: pixel values are divided by it")
+        check_fields(self, "identity.")
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,7 @@ class ScorerOptions:
     num_threads: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_clips", "max_frames", "num_threads"):
-            value = getattr(self, name, None)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1 or null, got {value}")
-        for name in ("num_strips", "reference_frame"):
-            if getattr(self, name, 0) < 0:
-                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,6 @@ _WAVES = 3
 _HELD_GAZE = 0.9
 # Layout of a state: turn of the head, weights of the blendshapes, and attention.
 _TURN, _WEIGHTS, _ATTENTION = slice(0, 3), slice(3, 3 + len(BLENDSHAPES)), 3 + len(BLENDSHAPES)
-_NO_WEIGHTS: FloatArray = np.zeros(len(BLENDSHAPES), np.float32)
 
 
 @dataclass
