@@ -150,7 +150,7 @@ class TalkingHeadVideoService(AIService):
                 self._live.finish()
             await self._push_after(_Position(self._received.reply, inf), frame)
         elif frame.pts:
-            # The output transport keeps it until that time.
+            # The output transport schedules frames that have a time.
             await self.push_frame(frame)
         else:
             await self._push_after(self._received, frame)

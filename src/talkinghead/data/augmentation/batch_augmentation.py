@@ -212,7 +212,7 @@ class BatchAugmentation:
         colour = streams.symmetric(0.8).to(device)
         floor = level[:, None] + colour[:, None] * slope
         grain = streams.normal(num_mels, mel.shape[-1]).to(device) * 0.3
-        # Noise is added to the magnitudes, of which the log-mel is the logarithm.
+        # The log-mel is the logarithm of magnitudes, to which the noise is added.
         nepers = math.log(10.0) / 10.0 / MEL_PER_DB
         mixed = torch.logaddexp(mel * nepers, (floor[:, :, None] + grain) * nepers) / nepers
         mel = torch.where(noisy[:, None, None], mixed, mel)

@@ -135,7 +135,7 @@ def closure_rate(
         The fraction; NaN if no sound has a frame with a known opening, or if the opening is
         constant.
     """
-    return _share_of_small_values(opening, closures_s, fps, window_s, _CLOSED)
+    return _fraction_of_small_values(opening, closures_s, fps, window_s, _CLOSED)
 
 
 def rounding_rate(
@@ -147,10 +147,10 @@ def rounding_rate(
     exceeds the clip's 5th percentile by less than 25 % of the distance to the 95th. See
     `closure_rate` for the arguments.
     """
-    return _share_of_small_values(width, sounds_s, fps, window_s, _ROUNDED)
+    return _fraction_of_small_values(width, sounds_s, fps, window_s, _ROUNDED)
 
 
-def _share_of_small_values(
+def _fraction_of_small_values(
     series: FloatArray, times_s: Sequence[float], fps: Fraction, window_s: float, limit: float
 ) -> float:
     """Return the fraction of times near which a series [T] is small in its own range."""

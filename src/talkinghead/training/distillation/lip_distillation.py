@@ -52,7 +52,7 @@ def distil_lip_prior(
     options: DistillationOptions,
     state_path: Path | None = None,
 ) -> LipSyncGenerator:
-    """Return a generator whose audio encoder has learnt the lip motion of recordings.
+    """Return a generator whose audio encoder is trained on the lip motion of recordings.
 
     Args:
         generator: the generator to start from; it is not changed.
