@@ -16,7 +16,7 @@ from talkinghead.predict.source.head.expression.emotion_tags import take_emotion
 from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.protocols import TextChecker, TextToSpeech, speak_timed
 from talkinghead.speech.sentences import split_sentences
-from talkinghead.speech.tts.text_markup import plain_text
+from talkinghead.speech.tts.text.text_markup import plain_text
 from talkinghead.types import FloatArray
 
 _QUEUED_SENTENCES, _QUEUED_CHUNKS = 4, 8

@@ -13,7 +13,7 @@ from threading import Event
 from talkinghead.errors import DependencyError, MediaError, SpeechError, UsageError
 from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.audio_decoding import read_audio
-from talkinghead.speech.tts.text_cleaner import TextCleaner
+from talkinghead.speech.tts.text.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 from talkinghead.value_rules import PositiveFloat, PositiveInt
 

@@ -21,7 +21,7 @@ import numpy as np
 from talkinghead.concurrency import result_unless_cancelled
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.runtime.device import resolve_device
-from talkinghead.speech.tts.text_cleaner import TextCleaner
+from talkinghead.speech.tts.text.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:

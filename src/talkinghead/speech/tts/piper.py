@@ -20,7 +20,7 @@ from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.runtime import packaged_weights as packaged
 from talkinghead.speech.tts.piper_phonemes import read_phonemes, timed_voice
 from talkinghead.speech.tts.piper_pool import PiperPool
-from talkinghead.speech.tts.text_cleaner import TextCleaner
+from talkinghead.speech.tts.text.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 from talkinghead.value_rules import NonNegativeFloat, PositiveFloat, PositiveInt
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from talkinghead.speech.tts.english_symbols import spell_symbols
-from talkinghead.speech.tts.text_markup import plain_text
+from talkinghead.speech.tts.text.english_symbols import spell_symbols
+from talkinghead.speech.tts.text.text_markup import plain_text
 
 
 def paragraphs(text: str) -> list[str]:

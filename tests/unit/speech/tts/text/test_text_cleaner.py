@@ -6,7 +6,7 @@ import re
 import pytest
 
 from talkinghead.errors import UsageError
-from talkinghead.speech.tts.text_cleaner import TextCleaner
+from talkinghead.speech.tts.text.text_cleaner import TextCleaner
 
 
 def _cleaned(text, language="en"):

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from talkinghead.errors import UsageError
 from talkinghead.speech.sentences import split_sentences
-from talkinghead.speech.tts.english_symbols import spell_symbols
-from talkinghead.speech.tts.text_markup import plain_text
-from talkinghead.speech.tts.writing_systems import SCRIPTS, VOICES, is_letter_of, other_script
+from talkinghead.speech.tts.text.english_symbols import spell_symbols
+from talkinghead.speech.tts.text.text_markup import plain_text
+from talkinghead.speech.tts.text.writing_systems import SCRIPTS, VOICES, is_letter_of, other_script
 
 log = logging.getLogger(__name__)
 
