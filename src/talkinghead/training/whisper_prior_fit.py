@@ -132,7 +132,8 @@ def _read_corpus(number: int, corpus_dir: Path | str, whisper: Encoder) -> Itera
     if not clips or (manifest.spec.sample_rate, manifest.spec.fps) != (_SAMPLE_RATE, _FPS):
         raise CorpusError(
             f"{corpus_dir} has {len(clips)} clips in split train, {manifest.spec.sample_rate} Hz, "
-            f"{manifest.spec.fps} frames/s: prepare it with some, at {_SAMPLE_RATE} Hz and {_FPS}"
+            f"{manifest.spec.fps} frames/s: prepare a corpus with clips in split train, at "
+            f"{_SAMPLE_RATE} Hz and {_FPS} frames/s"
         )
     for clip in track(clips, f"reading {corpus_dir.name}"):
         file = ClipFile(corpus_dir / clip.path)

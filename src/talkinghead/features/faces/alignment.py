@@ -60,8 +60,8 @@ MIRRORED_LIPS = [*range(6, -1, -1), *range(11, 6, -1), *range(16, 11, -1), *rang
 _INNER_LIPS = {"mesh468": (13, 14), "ibug68": (62, 66)}
 _OUTER_EYES = {"mesh468": (33, 263), "ibug68": (36, 45)}
 # Offset of the base of the nose from the middle of the eyes, divided by the distance between the
-# outer eye corners: 0.23 times the tangent of the yaw. The values are for yaws of 50 degrees, from
-# which on part of the mouth is hidden, and 61 degrees, from which on all of it is hidden.
+# outer eye corners: 0.23 times the tangent of the yaw. The values are for yaws of 50 degrees, above
+# which a part of the mouth is hidden, and 61 degrees, above which all of it is hidden.
 _TURNED, _TURNED_AWAY = 0.28, 0.42
 
 # Distance and height of the eyes in the canonical face, as fractions of its size. With these

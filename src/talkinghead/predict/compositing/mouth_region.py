@@ -38,7 +38,7 @@ _STATISTICS_SIDE = 96
 _MARGIN = 1.06
 # Smaller blurs are not visible.
 _MIN_BLUR_PX = 0.4
-# Enlargement of a field from which on it is interpolated in two steps.
+# Enlargement of a field above which it is interpolated in two steps.
 _LARGE_ZOOM = 3.0
 # Blur of the edge of the face outline, as a fraction of the box side.
 _OUTLINE_BLUR = 0.03

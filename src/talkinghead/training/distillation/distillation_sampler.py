@@ -102,7 +102,7 @@ class DistillationSampler:
             if recording.faces is not None and len(recording.faces):
                 own[recording.corpus, recording.speaker].append(recording.faces)
         if not own:
-            raise CorpusError("no clip of the corpora shows lips: prepare other videos")
+            raise CorpusError("no clip of the corpora has known lips: prepare other videos")
         self._own_faces = {key: torch.cat(tokens) for key, tokens in own.items()}
         self._faces = torch.cat(list(self._own_faces.values()))
         self._face_sd = self._faces.std(0, correction=0)

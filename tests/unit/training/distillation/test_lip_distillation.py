@@ -173,5 +173,5 @@ def test_missing_inputs_are_refused(recordings, folder, tmp_path):
     with pytest.raises(CorpusError, match="0 files"):
         read_recordings(model, SPEC, *inputs, Whisper(), LevelPrior())
     faceless = [replace(clip, faces=None) for clip in clips]
-    with pytest.raises(CorpusError, match="shows lips"):
+    with pytest.raises(CorpusError, match="has known lips"):
         distil_lip_prior(model, SPEC, faceless, QUICK)

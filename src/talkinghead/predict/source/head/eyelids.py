@@ -27,7 +27,7 @@ _MIN_ASPECT = 0.12
 _OVERSHOOT = 0.2
 MAX_WIDENING = 0.3
 """Largest distance by which a lid opens an eye further, in heights of the open eye."""
-# Part of the height of the eye that is stretched where a lid opens it further.
+# Fraction of the height of the eye that is stretched when a lid opens it further.
 _STRETCHED = 0.65
 
 

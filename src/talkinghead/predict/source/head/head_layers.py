@@ -19,8 +19,8 @@ _ITERATIONS = 4
 # head": up to the first, or up to the second where there may be long hair. "Background": beyond the
 # third, above the level of long hair.
 _PROBABLE, _PROBABLE_HAIR, _OUTSIDE = 1.3, 1.8, 1.5
-# Distances below the centre of the head in centimetres from which on there may be long hair, the
-# neck and the shoulders.
+# Distances below the centre of the head in centimetres below which there may be long hair, and at
+# which the neck and the shoulders begin.
 _HAIR_CM, _CHIN_CM, _SHOULDERS_CM = 2.0, 9.0, 16.0
 # Margin around the segmented head, for hair at its edge, and softness of the edge.
 _MARGIN_CM, _SOFT_CM = 0.8, 0.35

@@ -17,7 +17,7 @@ from talkinghead.types import Face, FloatArray, UInt8Array
 
 GAZE_DEG = 25.0
 """Angle of the gaze at a weight of 1 of `eyeLookInLeft` and the like."""
-# Largest part of the open eye that the lower lid covers.
+# Maximum fraction of the open eye that the lower lid covers.
 _MAX_LOWER = 0.45
 # Smaller motion is not drawn.
 _MIN_CLOSURE, _MIN_GAZE_DEG = 0.01, 0.15

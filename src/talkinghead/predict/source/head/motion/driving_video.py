@@ -33,7 +33,7 @@ _OPEN, _CLOSED = 0.65, 0.35
 _MAX_GAZE_DEG = 12.0
 # Size of the rectified eye, and its rows that are compared.
 _EYE_SIZE, _EYE_ROWS = (48, 12), slice(3, 9)
-# Part of the frames in which a face must be found.
+# Minimum fraction of the frames with a detected face.
 _MIN_FOUND = 0.5
 
 

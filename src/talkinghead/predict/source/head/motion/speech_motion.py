@@ -22,13 +22,15 @@ from talkinghead.types import AVSpec, FloatArray
 LOOKAHEAD_S = 0.075
 """Duration of the speech after a time that the prosody at that time needs: less than any lip motion
 needs."""
-# Lowest level of speech below full scale, decay of the loudest level, and range of the activity.
-_MIN_DB, _MAX_DB = -75.0, 0.0
+# Lowest level of the loudest speech, before `_FLOOR_DB` is added, in dB relative to full scale.
+_MIN_DB = -75.0
+# Decay of the highest recent level.
 _DECAY_DB_PER_S = 1.5
+# Loudness is 0 at this level below the highest recent one, and 1 at the range above that.
 _FLOOR_DB, _RANGE_DB = 30.0, 24.0
-# Loudness of speech, and mean loudness before any speech, in this range.
+# Loudness above which a frame is speech, and the mean loudness that is assumed before any speech.
 _SPEAKING, _MEAN_LOUDNESS = 0.25, 0.6
-# Loudness above the mean that is not stressed.
+# Loudness above the mean that does not count as stress.
 _MIN_STRESS = 0.05
 # Time constants in seconds: syllables, phrases, intonation, the speaker's mean pitch, and activity.
 _SYLLABLE_S, _PHRASE_S, _INTONATION_S, _MEAN_PITCH_S, _ACTIVITY_S = 0.06, 1.0, 0.1, 2.0, 0.4
@@ -42,7 +44,7 @@ _NOD_DEG, _RAISE_DEG = 9.0, 3.0
 _CHANGE_S = 0.8
 # Weight of raised brows at full stress and per octave of pitch above the mean, and its maximum.
 _BROW_STRESS, _BROW_RISE, _MAX_BROW = 0.8, 0.6, 0.45
-# Part of the phrases with a blink at their end.
+# Fraction of the phrases with a blink at their end.
 _BLINK_PROBABILITY = 0.5
 
 
