@@ -129,7 +129,7 @@ class SpeechMotion:
         return self._gestures[index] if index >= 0 else SpeechGesture()
 
     def drop_before(self, time_s: float) -> None:
-        """Forget the prosody before a time, but not the last one."""
+        """Free the memory of the prosody before a time; the last value is kept."""
         count = math.floor(time_s * self._rate) - self._num_dropped
         count = min(count, len(self._gestures) - 1)
         if count > 0:
