@@ -9,6 +9,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
+from talkinghead.features.faces.alignment import chain_transforms, invert, transform_points
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.predict.compositing.jaw import JawWarp
@@ -28,9 +29,9 @@ from talkinghead.predict.mouth_generator import GeneratedFrame
 from talkinghead.predict.source.source_frame import Animation, Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
-# Yaw angles relative to the reference. Masking of the background beside the jaw starts at the first
-# angle and is complete at the second angle.
-_BACKGROUND_MASK_DEG = (8.0, 18.0)
+# Space below the chin in which it may move, as a fraction of the box side. It decreases between two
+# yaw angles relative to the reference, which has background there if the head is turned.
+_CHIN_ROOM, _CHIN_ROOM_DEG = 0.12, (4.0, 12.0)
 
 # Fraction of the distance to their target that the head and the face move in a frame, and the
 # smallest motion in degrees and in weights of blendshapes.
@@ -219,15 +220,27 @@ class _MouthPainter:
 
 
 def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
-    """Exclude the background beside a head that is turned relative to the reference."""
-    reference_pose = None if source.reference is None else source.reference.pose
-    if source.outline is None or source.pose is None or reference_pose is None:
+    """Exclude the background of a video beside the face.
+
+    It is excluded where the frame shows it, and where the reference would copy it into the face.
+    """
+    reference = source.reference
+    if source.outline is None or source.pose is None or reference is None or reference.pose is None:
         return region
-    yaw_deg = abs(float(head_turn(source.pose, reference_pose)[0]))
-    weight = np.interp(yaw_deg, _BACKGROUND_MASK_DEG, (0.0, 1.0))
-    if weight == 0:
-        return region
-    visibility = 1 - np.float32(weight) * (1 - region.polygon_mask(source.outline))
+    yaw_deg = abs(float(head_turn(source.pose, reference.pose)[0]))
+    fraction = np.interp(yaw_deg, _CHIN_ROOM_DEG, (_CHIN_ROOM, 0.0))
+    room = np.asarray(fraction * region.box_to_image[:, 1], np.float32)
+    visibility = region.polygon_mask(_with_chin_room(source.outline, room))
+    if reference.outline is not None and source.transform is not None:
+        to_frame = chain_transforms(reference.transform, invert(source.transform))
+        outline = transform_points(reference.outline, to_frame)
+        visibility *= region.polygon_mask(_with_chin_room(outline, room))
     if region.visibility is not None:
-        visibility = visibility * region.visibility
+        visibility *= region.visibility
     return replace(region, visibility=visibility)
+
+
+def _with_chin_room(outline: FloatArray, room: FloatArray) -> FloatArray:
+    """Return a convex outline [P, 2], extended by a vector [2] downwards."""
+    hull = cv2.convexHull(np.concatenate([outline, outline + room]))
+    return np.asarray(hull[:, 0], np.float32)

@@ -196,9 +196,10 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     """Return a copy of a frame with a reference averaged from frames of similar lips."""
     frames = [frame for frame in frames if _is_similar(frame, best)]
     transforms = [_not_none(frame.transform) for frame in frames]
-    lips = [transform_points(_not_none(f.lips), t) for f, t in zip(frames, transforms, strict=True)]
+    canonical = zip(frames, transforms, strict=True)
+    lips = np.stack([transform_points(_not_none(frame.lips), t) for frame, t in canonical])
     index = frames.index(best)
-    near = nearest_lips(np.stack(lips), index)
+    near = nearest_lips(lips, index)
     to_image = invert(transforms[index])
     square = np.array([(x, y) for x in (0, spec.face_size) for y in (0, spec.face_size)])
     corners = transform_points(square.astype(np.float32), to_image)
@@ -209,7 +210,7 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     image = best.image.copy()
     image[y0:y1, x0:x1] = average_onto(best.image[y0:y1, x0:x1], others)
     image = remove_overlay(image, box_to_image(transforms[index], spec))
-    reference = Reference(image, transforms[index], _not_none(best.lips), best.pose)
+    reference = Reference(image, transforms[index], _not_none(best.lips), best.pose, best.outline)
     return replace(best, image=image, reference=reference)
 
 

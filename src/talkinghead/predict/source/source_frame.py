@@ -23,6 +23,7 @@ class Reference:
         transform: from image pixels to the canonical face, float32 [2, 3].
         lips: lip landmarks in image pixels, [20, 2] (see `lip_points`).
         pose: head pose (see `talkinghead.features.faces.head_pose`), None if not measured.
+        outline: convex outline of the face in image pixels, float32 [P, 2]; None in a photo.
         features: the model's features, None until they are encoded.
     """
 
@@ -30,6 +31,7 @@ class Reference:
     transform: FloatArray
     lips: FloatArray
     pose: FloatArray | None = None
+    outline: FloatArray | None = None
     features: ReferenceFeatures | None = None
 
 

@@ -25,7 +25,9 @@ IMAGE = np.full((256, 256, 3), 120, np.uint8)
 REGION = find_mouth_region(TRANSFORM, 256, 256, SPEC)
 OUTLINE = np.float32([[40, 20], [125, 20], [125, 250], [40, 250]])
 """The face ends at column 125; the centre of the mouth is at column 128."""
+WHOLE = np.float32([[0, 0], [256, 0], [256, 256], [0, 256]])
 COLUMNS = np.arange(REGION.columns.start, REGION.columns.stop) + 0 * REGION.radius
+ROWS = np.arange(REGION.rows.start, REGION.rows.stop)[:, None] + 0 * REGION.radius
 CENTRE = np.hypot(*(REGION.box_xy - [0.5, 0.62]).transpose(2, 0, 1)) < 0.15
 
 
@@ -33,11 +35,12 @@ def make_fields(rgb, mask):
     return MouthFields(np.zeros((SIZE // 2, SIZE // 2, 2), np.float32), rgb, mask)
 
 
-def change_at_yaw(yaw_deg, outline=OUTLINE):
+def change_at_yaw(yaw_deg, outline=OUTLINE, reference_outline=None):
     """Return the change of each pixel of the region when a white disc is painted."""
     rows, columns = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
     disc = (np.hypot(columns - 0.5, rows - 0.62) < 0.2).astype(np.float32)
-    reference = Reference(IMAGE, TRANSFORM, LIPS, np.zeros(3, np.float32))
+    front = np.zeros(3, np.float32)
+    reference = Reference(IMAGE, TRANSFORM, LIPS, front, reference_outline)
     pose = None if yaw_deg is None else np.float32([yaw_deg, 0, 0])
     frame = SourceFrame(IMAGE, Fraction(0), Fraction(1, 25), TRANSFORM, reference)
     frame = replace(frame, pose=pose, outline=outline)
@@ -47,11 +50,17 @@ def change_at_yaw(yaw_deg, outline=OUTLINE):
     return REGION.crop(image)[..., 0].astype(int) - 120
 
 
-@pytest.mark.parametrize("yaw_deg", [-20, 45])
-def test_background_beside_turned_head_is_unchanged(yaw_deg):
+@pytest.mark.parametrize("yaw_deg", [-20, 0, 45, np.nan])
+def test_background_beside_the_face_is_unchanged(yaw_deg):
     change = change_at_yaw(yaw_deg)
     assert not change[COLUMNS > 140].any()
-    assert change[CENTRE & (COLUMNS < 125)].min() > 60
+    assert change[CENTRE & (COLUMNS < 120)].min() > 60
+
+
+def test_background_of_the_reference_is_not_copied():
+    change = change_at_yaw(0, WHOLE, reference_outline=OUTLINE)
+    assert not change[COLUMNS > 140].any()
+    assert change[CENTRE & (COLUMNS < 120)].min() > 60
 
 
 def test_frame_with_a_covered_mouth_is_unchanged_and_counts_as_one_with_a_face():
@@ -79,17 +88,19 @@ def test_mouth_has_the_light_of_the_frame():
         assert REGION.crop(painted).mean() == pytest.approx(REGION.crop(image).mean(), rel=0.03)
 
 
-@pytest.mark.parametrize("yaw_deg", [5, -5, None, np.nan])
-def test_whole_mouth_is_composited_without_a_head_turn(yaw_deg):
-    change = change_at_yaw(yaw_deg)
-    assert np.array_equal(change, change_at_yaw(yaw_deg, outline=None))
+def test_whole_mouth_is_composited_without_a_head_pose():
+    change = change_at_yaw(None)
+    assert np.array_equal(change, change_at_yaw(None, outline=None))
     assert change[CENTRE].min() > 60
 
 
-def test_background_mask_changes_gradually_with_yaw():
-    changes = [change_at_yaw(float(yaw_deg)) for yaw_deg in range(7, 20)]
+def test_space_for_the_chin_decreases_gradually_with_yaw():
+    outline = np.minimum(WHOLE, np.float32([256, 190]))  # The face ends in the disc, at row 190.
+    changes = [change_at_yaw(yaw_deg, outline)[ROWS > 198] for yaw_deg in np.arange(3.0, 13, 0.5)]
     steps = [np.abs(after - before).max() for before, after in pairwise(changes)]
-    assert 0 < max(steps) < 0.15 * changes[0].max()
+    assert changes[0].max() > 60
+    assert 0 < max(steps) < 0.4 * changes[0].max()
+    assert changes[-1].max() < 0.1 * changes[0].max()
 
 
 def test_previous_reference_is_blended_by_its_weight():
