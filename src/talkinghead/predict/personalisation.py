@@ -1,4 +1,4 @@
-"""Personalisation: adapt the lip motion to one person's video, and check it on held-out parts."""
+"""Personalisation: adapt to the video of one person, and check the result on held-out parts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from torch import Tensor
 
 from talkinghead.errors import MediaError, TalkingHeadError, UsageError
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.atomic_file import atomic_path
+from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.calibration import (
     AlignedClip,
+    BoolArray,
     SpokenClip,
     clip_scores,
     read_spoken_clip,
 )
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation
+from talkinghead.predict.decoder_adaptation import MouthFrames, adapt_decoder
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.face_source import open_face
@@ -82,13 +86,14 @@ def personalise(
     output: str | Path,
     options: PersonaliseOptions | None = None,
 ) -> SpeakerAdaptation:
-    """Adapt the lip motion to the person in a video, and write the adaptation and a report.
+    """Adapt the predictor to the person in a video, and write the adaptation and a report.
 
-    The style and the lip motion map are fitted to a part of the video and measured on the rest.
-    The report is written beside the output, with the suffix .json.
+    The style, the lip motion map and the last layers of the decoder are fitted to a part of the
+    video and measured on the rest; what is not better is left out. The report is written beside the
+    output, with the suffix .json.
 
     Args:
-        predictor: the predictor whose prediction is adapted, without a personalisation.
+        predictor: the predictor that is adapted, without a personalisation.
         video: one to five minutes in which one person speaks and is visible.
         output: the safetensors file to write, for `PredictOptions.personalisation`.
         options: see `PersonaliseOptions`.
@@ -101,22 +106,25 @@ def personalise(
         UsageError: The video is a photo, or the predictor has a personalisation.
     """
     options = options or PersonaliseOptions()
-    clip = _read_clip(predictor, video, options.max_s)
+    mouths = MouthFrames(predictor.spec)
+    clip = _read_clip(predictor, video, options.max_s, mouths)
     part = (np.arange(len(clip.lips)) / float(predictor.spec.fps) // _PART_S).astype(int)
     held_out = part % options.held_out_every == options.held_out_every - 1
     adaptation, aligned = adapt_to_clip(predictor, clip, ~held_out)
     _require_speech(aligned, options.min_speech_s, str(video))
-    prior = adapted_prior(predictor.lip_prior, adaptation)
-    motions = {
-        "before": predict_motion(predictor, clip),
-        "after": predict_motion(predictor, clip, prior, adaptation.style),
-    }
     tested = aligned.only(held_out)
-    scores = {name: clip_scores(tested, motion) for name, motion in motions.items()}
+    scores = _motion_scores(predictor, clip, tested, adaptation)
+    decoder, errors = _adapt_decoder(predictor, clip, mouths.frames, held_out)
+    for name, error in errors.items():
+        scores[name]["mouth_l1"] = error
     report = {**adaptation.report, "held_out_s": round(tested.speech_s, 1), **scores}
     logger.info("%s\n%s", describe_adaptation(adaptation), _table(scores))
-    _require_improvement(scores, str(video))
-    adaptation = replace(adaptation, report=report)
+    if not _has_better_motion(scores):
+        if not decoder:
+            raise _not_better(scores, str(video))
+        logger.info("the lip motion is not better on the held-out parts, and is not changed")
+        adaptation = SpeakerAdaptation()
+    adaptation = replace(adaptation, report=report, decoder=decoder)
     adaptation.save(output)
     with atomic_path(Path(output).with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -124,7 +132,9 @@ def personalise(
     return adaptation
 
 
-def _read_clip(predictor: LipSyncPredictor, video: str | Path, max_s: float) -> SpokenClip:
+def _read_clip(
+    predictor: LipSyncPredictor, video: str | Path, max_s: float, mouths: MouthFrames
+) -> SpokenClip:
     if predictor.options.personalisation is not None:
         raise UsageError(
             f"personalisation={predictor.options.personalisation}: personalise adapts the model "
@@ -135,7 +145,7 @@ def _read_clip(predictor: LipSyncPredictor, video: str | Path, max_s: float) -> 
         raise UsageError(f"video={video} is a photo: give a video in which the person speaks")
     with closing(source.play()) as frames:
         one_face = _require_one_face(frames, predictor.detector, str(video))
-        return read_spoken_clip(video, one_face, predictor.spec, max_s)
+        return read_spoken_clip(video, mouths.collect(one_face), predictor.spec, max_s)
 
 
 def _require_one_face(
@@ -167,24 +177,54 @@ def _require_speech(clip: AlignedClip, min_speech_s: float, name: str) -> None:
         )
 
 
-def _require_improvement(scores: Mapping[str, Mapping[str, float]], name: str) -> None:
-    """Raise an error if the scores after are not better than the scores before."""
+def _motion_scores(
+    predictor: LipSyncPredictor,
+    clip: SpokenClip,
+    tested: AlignedClip,
+    adaptation: SpeakerAdaptation,
+) -> dict[str, dict[str, float]]:
+    """Return the scores of the predicted motion before and after the adaptation."""
+    prior = adapted_prior(predictor.lip_prior, adaptation)
+    motions = {
+        "before": predict_motion(predictor, clip),
+        "after": predict_motion(predictor, clip, prior, adaptation.style),
+    }
+    return {name: clip_scores(tested, motion) for name, motion in motions.items()}
+
+
+def _has_better_motion(scores: Mapping[str, Mapping[str, float]]) -> bool:
     before, after = scores["before"], scores["after"]
     gain_r = after["r"] - before["r"]
     faults = [max(0.0, abs(math.log(s["spread"])) - _GOOD_SPREAD) for s in (before, after)]
     gain_spread = faults[0] - faults[1]
     is_worse = gain_r < -_R_TOLERANCE or gain_spread < -_SPREAD_TOLERANCE
-    if is_worse or not (gain_r >= _MIN_R_GAIN or gain_spread >= _MIN_SPREAD_GAIN):
-        raise TalkingHeadError(
-            f"{name}: not better on the held-out parts (r {before['r']:.2f} to {after['r']:.2f}, "
-            f"spread {before['spread']:.2f} to {after['spread']:.2f} of the real one); nothing was "
-            "written: give a longer video with clear speech, or use the model as it is"
-        )
+    return not is_worse and (gain_r >= _MIN_R_GAIN or gain_spread >= _MIN_SPREAD_GAIN)
+
+
+def _not_better(scores: Mapping[str, Mapping[str, float]], name: str) -> TalkingHeadError:
+    before, after = scores["before"], scores["after"]
+    return TalkingHeadError(
+        f"{name}: not better on the held-out parts (r {before['r']:.2f} to {after['r']:.2f}, "
+        f"spread {before['spread']:.2f} to {after['spread']:.2f} of the real one); nothing was "
+        "written: give a longer video with clear speech, or use the model as it is"
+    )
+
+
+def _adapt_decoder(
+    predictor: LipSyncPredictor, clip: SpokenClip, frames: list[SourceFrame], held_out: BoolArray
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Adapt the decoder (see `adapt_decoder`), if the model runs in PyTorch."""
+    if not isinstance(predictor.model, LipSyncGenerator):
+        logger.info("the decoder is adapted with backend=torch only")
+        return {}, {}
+    logger.info("adapting the decoder to %d frames; this takes some minutes", len(frames))
+    return adapt_decoder(predictor.model, clip, frames, held_out)
 
 
 def _table(scores: Mapping[str, Mapping[str, float]]) -> str:
     rows = [f"{'held-out parts':<16}{'before':>8}{'after':>8}"]
     for name in scores["before"]:
-        values = "".join(f"{own[name]:>8.2f}" for own in scores.values())
+        digits = 4 if name == "mouth_l1" else 2
+        values = "".join(f"{own[name]:>8.{digits}f}" for own in scores.values())
         rows.append(f"{name:<16}{values}")
     return "\n".join(rows)

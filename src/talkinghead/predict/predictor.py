@@ -42,7 +42,11 @@ from talkinghead.predict.pretrained_model import PretrainedModel
 from talkinghead.predict.source.face_source import FaceSource, open_face
 from talkinghead.predict.source.head.expression.emotion_track import EmotionTrack
 from talkinghead.predict.source.source_frame import SourceFrame
-from talkinghead.predict.speaker_adaptation import adapted_prior, calibrate_source
+from talkinghead.predict.speaker_adaptation import (
+    adapted_model,
+    adapted_prior,
+    calibrate_source,
+)
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
@@ -298,6 +302,7 @@ class LipSyncPredictor(PretrainedModel):
     def _adapt(self, adaptation: SpeakerAdaptation) -> None:
         self.style = adaptation.style.then(self.options.style)
         self.lip_prior = adapted_prior(self.lip_prior, adaptation)
+        self.model = adapted_model(self.model, adaptation)
 
     def _run(
         self, source: FaceSource, frames: Generator[SourceFrame], speech: Speech

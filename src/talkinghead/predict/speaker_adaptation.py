@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from talkinghead.errors import MediaError, UsageError
+from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.calibration import (
     AlignedClip,
     BoolArray,
@@ -21,9 +22,11 @@ from talkinghead.predict.audio.calibration import (
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle, describe
 from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.predict.decoder_adaptation import with_decoder_tensors
 from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 
 logger = logging.getLogger(__name__)
@@ -129,6 +132,20 @@ def adapted_prior(
             f"prior has {len(prior.map_tensors[0])}: use the lip prior of the personalisation"
         )
     return prior.with_map(adaptation.weight, adaptation.bias)
+
+
+def adapted_model(model: GeneratorBackend, adaptation: SpeakerAdaptation) -> GeneratorBackend:
+    """Return a generator with the decoder layers of an adaptation, or `model` if there are none.
+
+    Raises:
+        CheckpointError: The layers were adapted for another model.
+    """
+    if not adaptation.decoder:
+        return model
+    if not isinstance(model, LipSyncGenerator):
+        logger.warning("personalisation: its decoder layers are used with backend=torch only")
+        return model
+    return with_decoder_tensors(model, adaptation.decoder)
 
 
 def predict_motion(

@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from helpers.media_files import file_names
 from helpers.speaking_video import SpeakingDetector, speaking_predictor, write_speaking_video
 
 from talkinghead.cli.main import main
 from talkinghead.errors import MediaError, TalkingHeadError, UsageError
 from talkinghead.media.writer import write_image
+from talkinghead.predict import personalisation
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation
 from talkinghead.predict.personalisation import PersonaliseOptions, personalise
 
@@ -47,6 +49,22 @@ def test_result_that_is_not_better_is_refused(predictor, video, tmp_path):
     with pytest.raises(TalkingHeadError, match=r"not better on the held-out parts.*nothing"):
         personalise(predictor, small, tmp_path / "small.safetensors", OPTIONS)
     assert not (tmp_path / "small.safetensors").exists()
+
+
+def test_motion_that_is_not_better_is_left_out_of_a_better_decoder(
+    predictor, video, tmp_path, monkeypatch
+):
+    personalise(predictor, video, tmp_path / "me.safetensors", OPTIONS)
+    factor = SpeakerAdaptation.load(tmp_path / "me.safetensors").style.opening
+    small = write_speaking_video(tmp_path / "small.mp4", duration_s=12, factor=60 / factor)
+    bias = torch.full_like(predictor.model.decoder.head.bias, 0.25)
+    result = {"head.bias": bias}, {"before": 0.2, "after": 0.1}
+    monkeypatch.setattr(personalisation, "adapt_decoder", lambda *_: result)
+    written = personalise(predictor, small, tmp_path / "small.safetensors", OPTIONS)
+    assert written.style.is_neutral
+    assert written.report["after"]["mouth_l1"] == 0.1
+    adapted = speaking_predictor(personalisation=tmp_path / "small.safetensors")
+    assert torch.equal(adapted.model.decoder.head.bias, bias)
 
 
 def test_several_faces_are_refused(video, tmp_path):

@@ -34,6 +34,8 @@ _BOTH_LIPS = (0, 0.5, 1, 1, 1, 0.5, 0, 0.5, 1, 1, 1, 0.5, 0, 1, 1, 1, 0, 1, 1, 1
 # Weights of the lip points in a smile; the sign is the horizontal direction.
 _CORNERS = (-1, -0.5, 0, 0, 0, 0.5, 1, 0.5, 0, 0, 0, -0.5, -1, 0, 0, 0, 1, 0, 0, 0)
 _FORMAT = "talkinghead speaker 1"
+# Prefix of the names of the decoder's tensors in the file.
+_DECODER = "decoder."
 
 
 @dataclass(frozen=True)
@@ -105,19 +107,21 @@ def signed_gap(motion: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SpeakerAdaptation:
-    """Adaptation of the lip motion to a speaker, by calibration or `talkinghead personalise`.
+    """Adaptation to a speaker, by calibration or `talkinghead personalise`.
 
     Attributes:
         style: the style of the speaker.
         weight: weight [F, 40] of the lip motion map; None keeps the map of the lip prior.
         bias: bias [40] of the map.
         report: measurements, of JSON types.
+        decoder: tensors that replace those of the generator's decoder; empty keeps all.
     """
 
     style: SpeakerStyle = field(default_factory=SpeakerStyle)
     weight: Tensor | None = None
     bias: Tensor | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
+    decoder: Mapping[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
         """Write a safetensors file.
@@ -128,6 +132,7 @@ class SpeakerAdaptation:
         tensors = {"style": torch.tensor(astuple(self.style))}
         if self.weight is not None and self.bias is not None:
             tensors |= {"weight": self.weight.half().contiguous(), "bias": self.bias.float()}
+        tensors |= {_DECODER + n: t.half().cpu().contiguous() for n, t in self.decoder.items()}
         metadata = {"format": _FORMAT, "report": json.dumps(dict(self.report))}
         with atomic_path(path) as temporary:
             temporary.write_bytes(save(tensors, metadata))
@@ -152,7 +157,12 @@ class SpeakerAdaptation:
                 f"personalisation={path} cannot be read ({error}): give a file that talkinghead "
                 "personalise wrote, or leave it out"
             ) from error
-        return cls(style, tensors.get("weight"), tensors.get("bias"), report)
+        decoder = {
+            name.removeprefix(_DECODER): tensor.float()
+            for name, tensor in tensors.items()
+            if name.startswith(_DECODER)
+        }
+        return cls(style, tensors.get("weight"), tensors.get("bias"), report, decoder)
 
 
 def describe(style: SpeakerStyle) -> str:

@@ -68,7 +68,8 @@ def test_values_out_of_range_are_refused(values):
 @pytest.mark.parametrize("has_map", [False, True])
 def test_adaptation_is_restored_from_its_file(tmp_path, has_map):
     weight, bias = (torch.ones(7, 40), torch.zeros(40)) if has_map else (None, None)
-    saved = SpeakerAdaptation(SpeakerStyle(1.25, 0.5), weight, bias, {"speech_s": 30})
+    decoder = {"head.bias": torch.linspace(-1, 1, 18)} if has_map else {}
+    saved = SpeakerAdaptation(SpeakerStyle(1.25, 0.5), weight, bias, {"speech_s": 30}, decoder)
     saved.save(tmp_path / "me.safetensors")
     loaded = SpeakerAdaptation.load(tmp_path / "me.safetensors")
     assert loaded.style == saved.style
@@ -76,6 +77,9 @@ def test_adaptation_is_restored_from_its_file(tmp_path, has_map):
     assert (loaded.weight is not None) == has_map
     if has_map:
         assert torch.equal(loaded.weight.float(), weight)
+    assert loaded.decoder.keys() == decoder.keys()
+    for name, tensor in decoder.items():
+        torch.testing.assert_close(loaded.decoder[name], tensor, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a safetensors file"])
