@@ -107,6 +107,7 @@ def test_webrtc_sends_the_answer_with_lips_in_sync(tmp_path):
         async with running_pool() as pool:
             session = await pool.create(SessionSettings(), write_face(tmp_path))
             assert session.video == {"width": 192, "height": 160, "fps": 25.0}
+            assert all("OPENBLAS_NUM_THREADS" in child.environ() for child in children())
             receiver = Receiver()
             async with events_of(session) as events:
                 await receiver.connect(session)

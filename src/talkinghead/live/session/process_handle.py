@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -59,6 +60,9 @@ class ProcessHandle:
         return self
 
     def _start(self) -> None:
+        # OpenBLAS's threads wait busily after each product, which takes half a core at 25 frames/s.
+        # The variable is read when numpy is imported, so it must be in the process's environment.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._process.start()
         self._remote.close()
         threading.Thread(target=self._receive, name="session", daemon=True).start()
