@@ -7,16 +7,11 @@ import base64
 from pathlib import Path
 
 import pytest
-from helpers.live_sessions import FakePool, serve
+from helpers.live_sessions import serve
 from openai import AsyncOpenAI
 
 SPEECH, SILENCE = b"\1\0" * 4800, bytes(9600)
 TOKEN = "a-token"
-
-
-@pytest.fixture
-def pool():
-    return FakePool()
 
 
 @pytest.fixture

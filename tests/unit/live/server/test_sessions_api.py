@@ -6,16 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from helpers.live_sessions import WS_URL, FakePool, open_client, wav_bytes
+from helpers.live_sessions import WS_URL, open_client, wav_bytes
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 FACE = Path("photo.jpg")
-
-
-@pytest.fixture
-def pool():
-    return FakePool()
 
 
 @pytest.fixture

@@ -18,11 +18,6 @@ PCM = b"\1\2" * 160
 
 
 @pytest.fixture
-def pool():
-    return FakePool()
-
-
-@pytest.fixture
 def open_stream(pool):
     @contextmanager
     def connect(query="", **settings):
