@@ -1,7 +1,7 @@
 """Adaptation of the last decoder layers to the mouth of one person.
 
 The layers are trained on frames of the person's video with the detected lip motion, so that they
-learn how this mouth looks (teeth, shading, jaw) and not how it moves.
+adapt to the appearance of this mouth (teeth, shading, jaw), but not to its motion.
 
 Shape suffixes: N frames, D token dimension, S side of the mouth image in pixels.
 """
@@ -228,7 +228,7 @@ def _encode(
 
 
 def _cloned_context(context: ContextFeatures) -> ContextFeatures:
-    """Return copies of tensors of the inference mode, of which autograd can save references."""
+    """Return copies of tensors that were made in inference mode, for use with autograd."""
     return ContextFeatures(context.token.float().clone(), [m.float().clone() for m in context.maps])
 
 
@@ -248,7 +248,7 @@ def _train(
 ) -> None:
     """Train the last layers of the model's decoder in place.
 
-    The positions of the lips are trained alone first: images of misplaced lips would teach blur.
+    The positions of the lips are trained alone first, because misplaced lips would lead to blur.
 
     Args:
         model: the generator.

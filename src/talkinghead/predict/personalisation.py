@@ -89,8 +89,8 @@ def personalise(
     """Adapt the predictor to the person in a video, and write the adaptation and a report.
 
     The style, the lip motion map and the last layers of the decoder are fitted to a part of the
-    video and measured on the rest; what is not better is left out. The report is written beside the
-    output, with the suffix .json.
+    video and measured on the rest; changes that are not better there are left out. The report is
+    written beside the output, with the suffix .json.
 
     Args:
         predictor: the predictor that is adapted, without a personalisation.

@@ -60,7 +60,7 @@ class ProcessHandle:
         return self
 
     def _start(self) -> None:
-        # OpenBLAS's threads wait busily after each product, which takes half a core at 25 frames/s.
+        # OpenBLAS's threads busy-wait after each product, which takes half a core at 25 frames/s.
         # The variable is read when numpy is imported, so it must be in the process's environment.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._process.start()

@@ -31,7 +31,7 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 # Space below the chin in which it may move, as a fraction of the box side. It decreases between two
 # yaw angles relative to the reference, which has background there if the head is turned.
-_CHIN_ROOM, _CHIN_ROOM_DEG = 0.12, (4.0, 12.0)
+_CHIN_SPACE, _CHIN_SPACE_DEG = 0.12, (4.0, 12.0)
 
 # Fraction of the distance to their target that the head and the face move in a frame, and the
 # smallest motion in degrees and in weights of blendshapes.
@@ -222,25 +222,25 @@ class _MouthPainter:
 def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
     """Exclude the background of a video beside the face.
 
-    It is excluded where the frame shows it, and where the reference would copy it into the face.
+    This includes background of the reference that the warp would copy into the face.
     """
     reference = source.reference
     if source.outline is None or source.pose is None or reference is None or reference.pose is None:
         return region
     yaw_deg = abs(float(head_turn(source.pose, reference.pose)[0]))
-    fraction = np.interp(yaw_deg, _CHIN_ROOM_DEG, (_CHIN_ROOM, 0.0))
+    fraction = np.interp(yaw_deg, _CHIN_SPACE_DEG, (_CHIN_SPACE, 0.0))
     room = np.asarray(fraction * region.box_to_image[:, 1], np.float32)
-    visibility = region.polygon_mask(_with_chin_room(source.outline, room))
+    visibility = region.polygon_mask(_with_chin_space(source.outline, room))
     if reference.outline is not None and source.transform is not None:
         to_frame = chain_transforms(reference.transform, invert(source.transform))
         outline = transform_points(reference.outline, to_frame)
-        visibility *= region.polygon_mask(_with_chin_room(outline, room))
+        visibility *= region.polygon_mask(_with_chin_space(outline, room))
     if region.visibility is not None:
         visibility *= region.visibility
     return replace(region, visibility=visibility)
 
 
-def _with_chin_room(outline: FloatArray, room: FloatArray) -> FloatArray:
+def _with_chin_space(outline: FloatArray, room: FloatArray) -> FloatArray:
     """Return a convex outline [P, 2], extended by a vector [2] downwards."""
     hull = cv2.convexHull(np.concatenate([outline, outline + room]))
     return np.asarray(hull[:, 0], np.float32)
