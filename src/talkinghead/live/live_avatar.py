@@ -75,7 +75,7 @@ class LiveAvatar:
     Attributes:
         width, height: Size of the images in pixels.
         fps: Nominal frame rate.
-        controls: Emotion and pose of the heads in a photo, which may be changed at any time.
+        controls: Emotion, and pose of the heads in a photo, which may be changed at any time.
 
     Example:
         >>> avatar = predictor.avatar("photo.jpg", SourceOptions(motion="idle"))

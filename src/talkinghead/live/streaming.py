@@ -87,7 +87,7 @@ class RealtimeLipSync:
 
     Attributes:
         sample_rate: Sample rate of the speech in Hz.
-        controls: Emotion and pose of the heads in a photo, which may be changed between calls.
+        controls: Emotion, and pose of the heads in a photo, which may be changed between calls.
         lookahead_s: Maximum duration in seconds of the speech needed after the middle of a frame:
             half the audio window and the model's look-ahead. A frame between two of the
             model's time steps (a video at another frame rate) needs one step more.

@@ -45,7 +45,7 @@ class GeneratedFrame:
         fields: the mouth; None leaves the frame unchanged.
         previous_reference: the same frame generated with the previous reference, during a
             transition.
-        cue: prosody and emotion of the speech, which move the heads in a photo.
+        cue: prosody and emotion of the speech, which move heads and faces.
     """
 
     source: SourceFrame

@@ -96,11 +96,12 @@ class SourceOptions:
         pose: Pose of the head in a photo, relative to the photo: yaw, pitch and roll in degrees, up
             to 15, 10 and 15, or a CSV file with the columns time_s, yaw, pitch and roll; None is
             the pose in the photo.
-        emotion: Emotion of the face in a photo: neutral, happy, sad, angry, surprised, afraid or
-            disgusted, or one of these with an intensity up to 1, such as ("happy", 0.6).
-        expression: Expression of the face in a photo, in addition to the emotion: weights of
-            ARKit's blendshapes by name, 0 to 1, or a CSV file with the column time_s and one for
-            each blendshape; None is the expression in the photo.
+        emotion: Emotion of the face: neutral, happy, sad, angry, surprised, afraid or disgusted, or
+            one of these with an intensity up to 1, such as ("happy", 0.6). It is added to the
+            expression in the photo or video.
+        expression: Expression of the face, in addition to the emotion: weights of ARKit's
+            blendshapes by name, 0 to 1, or a CSV file with the column time_s and one for each
+            blendshape; None is the expression in the photo or video.
         seed: Seed of the motion.
         calibrate: "auto" adapts the lip motion to the speech in the first 30 s of a video, if the
             face speaks there and no personalisation is given; "none" does not.
@@ -140,7 +141,7 @@ class SourceOptions:
 
     @property
     def has_expression(self) -> bool:
-        """Whether the faces in a photo have another expression."""
+        """Whether the faces have another expression than in the photo or video."""
         return self.expression is not None or not read_emotion(self.emotion).is_neutral
 
     @property

@@ -25,6 +25,7 @@ from talkinghead.predict.output.mux import refuse_overwriting
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.source.head.expression.emotion_tags import EMOTION_TAGS_PROMPT
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,
@@ -33,6 +34,7 @@ from talkinghead.speech.protocols import (
     TextToSpeech,
     Transcript,
     speak_timed,
+    with_emotion,
 )
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import limit_length, split_sentences
@@ -113,8 +115,8 @@ class Conversation:
         max_reply_chars: Maximum length of a reply in characters (English: about 15 per second); it
             ends with the last sentence that fits.
         max_history: Maximum number of earlier messages sent to the language model.
-        emotion_tags: Ask the language model to tag sentences with emotions, which a face in a photo
-            shows. Tags in a reply are applied and not spoken in any case.
+        emotion_tags: Ask the language model to tag sentences with emotions, which the face shows.
+            Tags in a reply are applied and not spoken in any case.
         max_question_s: Maximum length of a spoken question in seconds; a longer one is refused.
         no_speech_reply: Reply to a recording without speech; the language model is not called.
 
@@ -312,6 +314,9 @@ class _TurnVoice:
     def __init__(self, voice: TextToSpeech, lock: Lock, turn: _Turn) -> None:
         self._voice, self._lock, self._turn = voice, lock, turn
         self.sample_rate = voice.sample_rate
+
+    def with_emotion(self, emotion: Emotion) -> _TurnVoice:
+        return _TurnVoice(with_emotion(self._voice, emotion), self._lock, self._turn)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         for speech in self.speak_timed(text, cancel):

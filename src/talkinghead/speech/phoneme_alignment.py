@@ -19,7 +19,8 @@ import numpy as np
 from talkinghead.errors import DependencyError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
-from talkinghead.speech.protocols import TextChecker, TextToSpeech
+from talkinghead.predict.source.head.expression.emotions import Emotion
+from talkinghead.speech.protocols import TextChecker, TextToSpeech, with_emotion
 from talkinghead.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,10 @@ class AlignedTextToSpeech:
         """Raise a `UsageError` if the voice cannot speak a text."""
         if isinstance(self._tts, TextChecker):
             self._tts.check_text(text)
+
+    def with_emotion(self, emotion: Emotion) -> AlignedTextToSpeech:
+        """Return the same voice with an emotion, if it has a style for it."""
+        return AlignedTextToSpeech(with_emotion(self._tts, emotion), self._aligner)
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text without alignment."""

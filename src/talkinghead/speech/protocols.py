@@ -8,7 +8,8 @@ To add a provider, write one class in one file and one YAML file:
 2. `conf/tts/NAME.yaml`: `_target_` with the class, such as `talkinghead.speech.tts.beep.Beep`, and
    the options that differ from the defaults. The command line option is then `tts=NAME`.
 
-A voice that knows the times of its phonemes also has the method of `TimedTextToSpeech`.
+A voice that knows the times of its phonemes also has the method of `TimedTextToSpeech`, and a voice
+that can sound like an emotion that of `ExpressiveTextToSpeech`.
 
 All adapters raise `SpeechError` or `DependencyError`, and are safe for concurrent callers: threads
 may share one, and a cancellation stops its own caller only. Once `cancel` is set, iterators end at
@@ -24,6 +25,7 @@ from threading import Event
 from typing import Literal, Protocol, runtime_checkable
 
 from talkinghead.predict.audio.phonemes import TimedSpeech
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.types import AudioClip, FloatArray
 
 
@@ -186,6 +188,28 @@ class TimedTextToSpeech(TextToSpeech, Protocol):
             SpeechError: The provider failed, or produced nothing for longer than its timeout.
         """
         ...
+
+
+@runtime_checkable
+class ExpressiveTextToSpeech(TextToSpeech, Protocol):
+    """Protocol of speech synthesis that can sound like an emotion.
+
+    Example:
+        >>> class MoodyBeep(Beep):
+        ...     def with_emotion(self, emotion):
+        ...         return LowBeep() if emotion.name == "sad" else self
+    """
+
+    def with_emotion(self, emotion: Emotion) -> TextToSpeech:
+        """Return a voice with the same sample rate that sounds like an emotion."""
+        ...
+
+
+def with_emotion(voice: TextToSpeech, emotion: Emotion | None) -> TextToSpeech:
+    """Return a voice that sounds like an emotion if it can; None is the voice as it is."""
+    if emotion is None or not isinstance(voice, ExpressiveTextToSpeech):
+        return voice
+    return voice.with_emotion(emotion)
 
 
 def speak_timed(

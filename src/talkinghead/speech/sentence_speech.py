@@ -14,7 +14,7 @@ from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.source.head.expression.emotion_tags import take_emotion
 from talkinghead.predict.source.head.expression.emotions import Emotion
-from talkinghead.speech.protocols import TextChecker, TextToSpeech, speak_timed
+from talkinghead.speech.protocols import TextChecker, TextToSpeech, speak_timed, with_emotion
 from talkinghead.speech.sentences import split_sentences
 from talkinghead.speech.tts.text.text_markup import plain_text
 from talkinghead.types import FloatArray
@@ -84,13 +84,16 @@ class SentenceSynthesizer:
     ) -> Iterator[tuple[SpokenSentence, TimedSpeech]]:
         with closing(sentences):
             changed: Emotion | None = None  # Emotion that has begun since the last speech.
+            voice = self._voice
             for tagged in sentences:
                 text, emotion = take_emotion(tagged)
                 changed = emotion or changed
+                if emotion is not None:
+                    voice = with_emotion(self._voice, emotion)
                 if not text:
                     continue
                 sentence = SpokenSentence(text, 0.0, 0.0)
-                for speech in speak_timed(self._voice, text, self._cancel):
+                for speech in speak_timed(voice, text, self._cancel):
                     yield sentence, replace(speech, emotion=changed)
                     changed = None
 

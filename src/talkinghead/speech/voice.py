@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import chain, takewhile
 from threading import Event
@@ -13,6 +14,7 @@ from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.loudness import DEFAULT_LUFS, LoudnessNormalizer
 from talkinghead.speech.phoneme_alignment import AlignedTextToSpeech, PhonemeAligner
 from talkinghead.speech.protocols import (
@@ -20,6 +22,7 @@ from talkinghead.speech.protocols import (
     TextToSpeech,
     TimedTextToSpeech,
     speak_timed,
+    with_emotion,
 )
 from talkinghead.types import FloatArray
 from talkinghead.value_rules import PositiveInt, Range
@@ -83,6 +86,12 @@ class Voice:
         """Raise a `UsageError` if the provider cannot speak a text."""
         if isinstance(self.tts, TextChecker):
             self.tts.check_text(text)
+
+    def with_emotion(self, emotion: Emotion) -> Voice:
+        """Return the same voice with an emotion, if the provider has a style for it."""
+        voice = copy.copy(self)
+        voice.tts = with_emotion(self.tts, emotion)
+        return voice
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of one sentence between two silences; see `TextToSpeech.speak`."""

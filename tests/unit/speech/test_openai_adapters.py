@@ -15,6 +15,7 @@ from helpers.openai_server import (
 )
 
 from talkinghead.errors import SpeechError
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.llm.openai_llm import OpenAIChat
 from talkinghead.speech.protocols import (
     LanguageModel,
@@ -23,8 +24,11 @@ from talkinghead.speech.protocols import (
     TextToSpeech,
     Transcript,
 )
+from talkinghead.speech.sentence_speech import SentenceSynthesizer
+from talkinghead.speech.sentences import split_sentences
 from talkinghead.speech.stt.openai_stt import OpenAISpeechToText
 from talkinghead.speech.tts.openai_tts import MAX_REQUEST_CHARS, OpenAITextToSpeech
+from talkinghead.speech.voice import Voice
 from talkinghead.types import AudioClip
 
 RATE = 16_000
@@ -190,3 +194,30 @@ def test_long_text_is_split_at_sentences(server):
     parts = [request.json["input"] for request in server.requests]
     assert max(map(len, parts)) <= MAX_REQUEST_CHARS
     assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+def test_emotion_of_tagged_text_is_in_the_instructions(server):
+    server.responses += [pcm_response(pcm_bytes(1, 2)) for _ in range(5)]
+    voice = Voice(OpenAITextToSpeech(base_url=server.url, instructions="Whisper."))
+    text = "One. [happy] Two. Three. [sad:0.3] Four. [/sad] Five."
+    for _ in SentenceSynthesizer(split_sentences([text]), voice).chunks():
+        pass
+    sent = {request.json["input"]: request.json["instructions"] for request in server.requests}
+    happy, sad = (
+        f"Whisper. Speak in a {tone} tone of voice." for tone in ("happy", "slightly sad")
+    )
+    assert sent == {
+        "One.": "Whisper.",
+        "Two.": happy,
+        "Three.": happy,
+        "Four.": sad,
+        "Five.": "Whisper.",
+    }
+
+
+@pytest.mark.parametrize("options", [{"model": "tts-1-hd"}, {"follow_emotions": False}])
+def test_emotion_is_not_sent_to_models_without_instructions(server, options):
+    server.responses.append(pcm_response(pcm_bytes(1, 2)))
+    voice = OpenAITextToSpeech(base_url=server.url, **options)
+    assert list(voice.with_emotion(Emotion("happy")).speak("Hello."))
+    assert "instructions" not in server.requests[0].json

@@ -9,9 +9,11 @@ from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech, process_tim
 from talkinghead.predict.source.head.expression.emotion_tags import take_emotion
 from talkinghead.predict.source.head.expression.emotions import EMOTIONS, Emotion
 from talkinghead.speech.conversation import previous_messages
+from talkinghead.speech.phoneme_alignment import AlignedTextToSpeech
 from talkinghead.speech.protocols import Message
 from talkinghead.speech.sentence_speech import SentenceSynthesizer, speak_text
 from talkinghead.speech.sentences import split_reply, split_sentences
+from talkinghead.speech.voice import Voice
 
 RATE = 8000
 
@@ -81,6 +83,38 @@ def test_voice_gets_no_tags_and_chunks_carry_the_emotion():
     assert [sentence.text for sentence in synthesizer.spoken] == voice.texts
     changes = {round(0.1 * i, 1): c.emotion for i, c in enumerate(chunks) if c.emotion}
     assert changes == {0: Emotion("happy"), 1: Emotion("sad"), 1.5: Emotion("neutral")}
+
+
+class MoodyRecorder(Recorder):
+    """A voice with emotions that records the emotion of each text."""
+
+    def __init__(self, texts, emotion=None):
+        self.texts, self.emotion = texts, emotion
+
+    def with_emotion(self, emotion):
+        return MoodyRecorder(self.texts, emotion)
+
+    def speak(self, text, cancel=None):
+        self.texts.append((text, self.emotion))
+        yield np.full(RATE // 2, 0.1, np.float32)
+
+
+class Unaligned:
+    """An aligner that finds no phonemes."""
+
+    def align(self, samples, sample_rate, text):
+        return ()
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_voice_with_emotions_follows_the_tags(align):
+    texts = []
+    tts = MoodyRecorder(texts)
+    voice = Voice(AlignedTextToSpeech(tts, Unaligned()) if align else tts, loudness_lufs=None)
+    sentences = iter(["One.", "[happy] Two.", "Three.", "[neutral] Four."])
+    assert list(SentenceSynthesizer(sentences, voice).chunks())
+    happy, neutral = Emotion("happy"), Emotion("neutral")
+    assert texts == [("One.", None), ("Two.", happy), ("Three.", happy), ("Four.", neutral)]
 
 
 def test_speech_stream_keeps_the_emotions_with_their_times():

@@ -1,4 +1,4 @@
-"""Temporal smoothing of face alignment transforms with a fixed lag."""
+"""Temporal smoothing of face alignment transforms and landmarks with a fixed lag."""
 
 from __future__ import annotations
 
@@ -20,7 +20,36 @@ _LAG_S = Fraction(1, 2)
 _Array: TypeAlias = npt.NDArray[np.float64]
 
 
-class TransformSmoother:
+class _FixedLagSmoother:
+    """Streaming smoother of vectors with a lag of half a second; NaN is a missing value."""
+
+    def __init__(self, fps: Fraction) -> None:
+        self.lag = max(1, int(_LAG_S * fps))
+        self._states: deque[_Array] = deque(maxlen=2 * self.lag + 1)
+        self._pending = 0
+
+    def flush(self) -> list[FloatArray]:
+        """Return the smoothed values of the remaining frames of a shot, and reset the state."""
+        first = len(self._states) - self._pending
+        rest = [self._smoothed(i) for i in range(first, len(self._states))]
+        self._states.clear()
+        self._pending = 0
+        return rest
+
+    def _push(self, state: _Array) -> list[FloatArray]:
+        """Add a state, and return the smoothed value of `lag` frames earlier in a list."""
+        self._states.append(state)
+        self._pending += 1
+        if self._pending <= self.lag:
+            return []
+        self._pending -= 1
+        return [self._smoothed(len(self._states) - 1 - self.lag)]
+
+    def _smoothed(self, index: int) -> FloatArray:
+        raise NotImplementedError
+
+
+class TransformSmoother(_FixedLagSmoother):
     """Streaming smoother of similarity transforms with a lag of half a second.
 
     Centred Gaussian windows are used, truncated at the ends of a shot. The scale is averaged over
@@ -37,11 +66,9 @@ class TransformSmoother:
     """
 
     def __init__(self, fps: Fraction, spec: AVSpec) -> None:
-        self.lag = max(1, int(_LAG_S * fps))
+        super().__init__(fps)
         self._centre = np.array([0.5, NOSE_LINE]) * spec.face_size
         self._sigmas = np.array([_SCALE_SIGMA_S, *3 * [_POSITION_SIGMA_S]]) * float(fps)
-        self._states: deque[_Array] = deque(maxlen=2 * self.lag + 1)
-        self._pending = 0
 
     def push(self, transform: FloatArray | None) -> list[FloatArray]:
         """Add the transform of a frame, and return a smoothed transform in a list.
@@ -50,20 +77,7 @@ class TransformSmoother:
         first `lag` frames. `transform` is None for a frame without a face; the smoothed transform
         is NaN if no frame within the window has a face.
         """
-        self._states.append(self._to_state(transform))
-        self._pending += 1
-        if self._pending <= self.lag:
-            return []
-        self._pending -= 1
-        return [self._smoothed(len(self._states) - 1 - self.lag)]
-
-    def flush(self) -> list[FloatArray]:
-        """Return the smoothed transforms of the remaining frames of a shot, and reset the state."""
-        first = len(self._states) - self._pending
-        rest = [self._smoothed(i) for i in range(first, len(self._states))]
-        self._states.clear()
-        self._pending = 0
-        return rest
+        return self._push(self._to_state(transform))
 
     def _to_state(self, transform: FloatArray | None) -> _Array:
         """Return (log scale, angle, x, y), where (x, y) is the nose base in the source image.
@@ -94,6 +108,41 @@ class TransformSmoother:
         a, b = np.exp(log_scale) * np.cos(angle), np.exp(log_scale) * np.sin(angle)
         linear = np.array([[a, -b], [b, a]])
         return np.hstack([linear, (self._centre - linear @ [x, y])[:, None]]).astype(np.float32)
+
+
+class LandmarkSmoother(_FixedLagSmoother):
+    """Streaming smoother of the landmarks of a face, as `TransformSmoother` smooths positions.
+
+    Args:
+        fps: frames per second.
+    """
+
+    def __init__(self, fps: Fraction) -> None:
+        super().__init__(fps)
+        self._sigma = _POSITION_SIGMA_S * float(fps)
+
+    def push(self, landmarks: FloatArray | None) -> list[FloatArray]:
+        """Add the landmarks [P, C] of a frame, and return smoothed landmarks in a list.
+
+        They are for the frame `lag` frames earlier, and NaN if that frame has no face, which is
+        None. The number of landmarks must not change before `flush`.
+        """
+        return self._push(np.full((1, 1), np.nan) if landmarks is None else landmarks.astype(float))
+
+    def _smoothed(self, index: int) -> FloatArray:
+        middle = self._states[index]
+        if np.isnan(middle).any():
+            return np.full_like(middle, np.nan, dtype=np.float32)
+        reach = int(4 * self._sigma) + 1
+        near = [
+            i
+            for i in range(max(0, index - reach), min(len(self._states), index + reach + 1))
+            if self._states[i].shape == middle.shape
+        ]
+        times = (np.array(near) - index) / self._sigma
+        values = np.stack([self._states[i].ravel() for i in near])
+        fitted = _fit_parabola(times, np.exp(-0.5 * times**2), values)
+        return fitted.reshape(middle.shape).astype(np.float32)
 
 
 def _fit_parabola(offsets: _Array, weights: _Array, values: _Array) -> _Array:

@@ -54,7 +54,7 @@ class DialogueOptions:
         max_reply_chars: Maximum length of a reply in characters; it ends with the last sentence
             that fits.
         max_history: Maximum number of earlier messages sent to the language model.
-        emotion_tags: Ask the language model to tag sentences with emotions, which a photo shows.
+        emotion_tags: Ask the language model to tag sentences with emotions, which the face shows.
         end_silence_s: Silence in seconds that ends the person's turn.
         preemptive: Prepare the reply at the first pause, in case it ends the turn. This shortens
             the wait, but asks the language model again whenever the person goes on.

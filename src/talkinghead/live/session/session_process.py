@@ -77,7 +77,7 @@ class SessionSettings:
         llm: Name of the language model.
         persona: Instructions to the language model.
         language: Two-letter code of the language of the replies.
-        emotion: Emotion of the face in a photo.
+        emotion: Emotion of the face.
         intensity: Intensity of the emotion, 0 to 1.
         pose: Yaw, pitch and roll of the head in a photo, in degrees.
     """

@@ -33,9 +33,9 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # yaw angles relative to the reference, which has background there if the head is turned.
 _CHIN_SPACE, _CHIN_SPACE_DEG = 0.12, (4.0, 12.0)
 
-# Fraction of the distance to their target that the head and the face move in a frame, and the
-# smallest motion in degrees and in weights of blendshapes.
-_MOTION_RATE, _MIN_MOTION = np.float32(0.25), 0.01
+# Part of the distance to their target that is left of the motion of head and face after a frame at
+# this rate, and the smallest motion in degrees and in weights of blendshapes.
+_STILL_PART, _MOTION_FPS, _MIN_MOTION = 0.75, 25, 0.01
 
 _PainterKey: TypeAlias = tuple[int, Reference | None]
 """Slot of a face, and the reference of the face."""
@@ -104,16 +104,16 @@ class Compositor:
     def _animate(
         self, animation: Animation, image: PatchedImage, frame: GeneratedFrame
     ) -> PatchedImage:
-        """Return the photo with moved heads and faces; motion by speech is smoothed over time."""
+        """Return the image with moved heads and faces; motion by speech is smoothed over time."""
         target = animation.target(frame.cue)
-        self._head_state = self._head_state + _MOTION_RATE * (target - self._head_state)
+        rate = np.float32(1 - _STILL_PART ** float(frame.source.duration_s * _MOTION_FPS))
+        self._head_state = self._head_state + rate * (target - self._head_state)
         if max(np.abs(self._head_state).max(), np.abs(target).max()) < _MIN_MOTION:
             self._head_state[:] = 0
         if animation.is_still(self._head_state):
             return image
         time_s, gesture = float(frame.source.time_s), frame.cue.gesture
-        moved = animation.render(image.to_array(), time_s, self._head_state, gesture)
-        return PatchedImage(moved)
+        return animation.render_patched(image, time_s, self._head_state, gesture)
 
     def _painter(self, source: SourceFrame) -> _MouthPainter:
         key = source.slot, source.reference

@@ -17,7 +17,7 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.image import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.predict.options import SourceOptions
-from talkinghead.predict.source.frame_sources import PhotoFrames, video_frames
+from talkinghead.predict.source.frame_sources import PhotoFrames, video_expression, video_frames
 from talkinghead.predict.source.playback import played_rate
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, UInt8Array
@@ -76,7 +76,7 @@ def open_face(
 
     Raises:
         MediaError: The file cannot be read, or the image is too large.
-        UsageError: The pose cannot be read.
+        UsageError: The pose or the expression cannot be read.
     """
     is_photo = isinstance(face, np.ndarray) or is_image(face)
     image = face if isinstance(face, np.ndarray) else read_image(face)
@@ -94,14 +94,10 @@ def open_face(
         return FaceSource(photo, name, True, width, height, spec.fps, options)
     if options.pose is not None:
         log.warning("%s: pose has no effect on a video; it turns the head in a photo", name)
-    if options.has_expression:
-        log.warning(
-            "%s: emotion and expression have no effect on a video; they change the face in a photo",
-            name,
-        )
+    expression = video_expression(options)
     info = probe(name)
     fps = info.fps or spec.fps
-    play = partial(video_frames, Path(name), fps, detector, spec, options)
+    play = partial(video_frames, Path(name), fps, detector, spec, options, expression)
     fps = played_rate(fps, options.min_fps)
     return FaceSource(play, name, False, width, height, fps, options, info.duration_s, info.colour)
 

@@ -25,7 +25,7 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.tracker import FaceTracker, MultiTracker
-from talkinghead.features.faces.transform_smoothing import TransformSmoother
+from talkinghead.features.faces.transform_smoothing import LandmarkSmoother, TransformSmoother
 from talkinghead.predict.source.mouth_covering import measure_visibility
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, Face, FloatArray
@@ -82,25 +82,28 @@ def _with_cut(frame: SourceFrame, tracker: FaceTracker | MultiTracker) -> Source
 def align_faces(
     sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction
 ) -> Generator[SourceFrame]:
-    """Add the face measurements and a smoothed transform to each frame, with a fixed delay.
+    """Add measurements, a smoothed transform and a smoothed face to each frame, with a fixed delay.
 
     Frames without a face keep `transform` None. So do the last half a second of the frames that
     belong to two shots, as in a dissolve, where the face is a mixture.
     """
-    smoother = TransformSmoother(fps, spec)
+    smoother, landmark_smoother = TransformSmoother(fps, spec), LandmarkSmoother(fps)
     waiting: deque[SourceFrame] = deque()
     was_covered = False
 
-    def ready(transforms: list[FloatArray]) -> Iterator[SourceFrame]:
-        for transform in transforms:
+    def ready(transforms: list[FloatArray], landmarks: list[FloatArray]) -> Iterator[SourceFrame]:
+        for transform, points in zip(transforms, landmarks, strict=True):
             frame = waiting.popleft()
-            yield frame if frame.transform is None else replace(frame, transform=transform)
+            if frame.transform is None or frame.face is None:
+                yield replace(frame, face=None)
+            else:
+                yield replace(frame, transform=transform, face=_with_points(frame.face, points))
 
     for frame, face in sightings:
         if frame.starts_shot:
             for index in range(max(0, len(waiting) - frame.num_mixed), len(waiting)):
                 waiting[index] = replace(waiting[index], transform=None, strength=0.0)
-            yield from ready(smoother.flush())
+            yield from ready(smoother.flush(), landmark_smoother.flush())
         if face is None:
             waiting.append(replace(frame, strength=0.0))
         else:
@@ -112,8 +115,20 @@ def align_faces(
                     "example, are not changed",
                     frame.file_time_s,
                 )
-        yield from ready(smoother.push(waiting[-1].transform))
-    yield from ready(smoother.flush())
+        points = None if face is None else _points_with_depth(face)
+        yield from ready(smoother.push(waiting[-1].transform), landmark_smoother.push(points))
+    yield from ready(smoother.flush(), landmark_smoother.flush())
+
+
+def _points_with_depth(face: Face) -> FloatArray:
+    depth = () if face.depth is None else (face.depth,)
+    return np.column_stack([face.points, *depth])
+
+
+def _with_points(face: Face, points: FloatArray) -> Face:
+    """Return a face with other landmarks, as `_points_with_depth` returns them."""
+    depth = None if face.depth is None else np.ascontiguousarray(points[:, 2])
+    return replace(face, points=np.ascontiguousarray(points[:, :2]), depth=depth)
 
 
 def _measure(frame: SourceFrame, face: Face, spec: AVSpec) -> SourceFrame:
@@ -127,6 +142,7 @@ def _measure(frame: SourceFrame, face: Face, spec: AVSpec) -> SourceFrame:
     return replace(
         frame,
         transform=transform,
+        face=face,
         opening=mouth_opening(points, topology),
         lips=lips,
         pose=pose,
@@ -175,8 +191,8 @@ def fade_faces(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceF
                 frame.strength + abs(index - done) / (reach + 1) for index, frame in enumerate(near)
             )
             is_shown = near[done].transform is not None and strength > 0
-            transform = near[done].transform if is_shown else None
-            yield replace(near[done], strength=min(1.0, strength), transform=transform)
+            frame = near[done] if is_shown else replace(near[done], transform=None, face=None)
+            yield replace(frame, strength=min(1.0, strength))
             done += 1
         while done > reach:
             near.popleft()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -37,6 +37,10 @@ from talkinghead.predict.source.face_tracks import (
 )
 from talkinghead.predict.source.head.expression.emotions import read_emotion
 from talkinghead.predict.source.head.expression.expression_track import read_expression
+from talkinghead.predict.source.head.expression.video_expression import (
+    FrameExpression,
+    VideoExpression,
+)
 from talkinghead.predict.source.head.motion.driving_video import read_driving_video
 from talkinghead.predict.source.head.motion.pose_track import read_pose_track
 from talkinghead.predict.source.head.photo_animation import HeadMotion, PhotoAnimation
@@ -161,10 +165,27 @@ def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) ->
     return [face]
 
 
+def video_expression(options: SourceOptions) -> VideoExpression:
+    """Return the expression of the faces in a video.
+
+    Raises:
+        UsageError: The file of the expression cannot be read.
+    """
+    expression = None if options.expression is None else read_expression(options.expression)
+    return VideoExpression(expression, read_emotion(options.emotion))
+
+
 def video_frames(
-    path: Path, fps: Fraction, detector: FaceDetector, spec: AVSpec, options: SourceOptions
+    path: Path,
+    fps: Fraction,
+    detector: FaceDetector,
+    spec: AVSpec,
+    options: SourceOptions,
+    expression: VideoExpression | None = None,
 ) -> Generator[SourceFrame]:
-    """Yield a video's frames endlessly, with smoothed transforms and references.
+    """Yield a video's frames endlessly, with smoothed transforms, references and expressions.
+
+    `expression` replaces that of the options.
 
     Raises:
         MediaError: the video cannot be read (possibly only during iteration).
@@ -177,10 +198,26 @@ def video_frames(
         else:
             choose = _video_face_selector(path, fps, detector, options)
             tracks = [track_face(frames, FaceTracker(detector, select=choose))]
-        yield from interleave_tracks(
+        merged = interleave_tracks(
             add_references(fade_faces(align_faces(track, spec, rate), rate), spec, rate)
             for track in tracks
         )
+        yield from _add_expression(merged, expression or video_expression(options))
+
+
+def _add_expression(
+    frames: Iterable[SourceFrame], expression: VideoExpression
+) -> Iterator[SourceFrame]:
+    """Add the expression of all faces of an image to the last frame of the image."""
+    faces: list[tuple[Face, float]] = []
+    for frame in frames:
+        if frame.face is not None:
+            faces.append((frame.face, frame.strength))
+        if frame.is_last:
+            yield replace(frame, animation=FrameExpression(expression, faces))
+            faces = []
+        else:
+            yield frame
 
 
 def _video_face_selector(

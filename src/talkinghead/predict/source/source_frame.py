@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.types import Face, FloatArray, UInt8Array
 
 if TYPE_CHECKING:
+    from talkinghead.media.encoding.patched_image import PatchedImage
     from talkinghead.models.lipsync.decoder import ContextFeatures, ReferenceFeatures
     from talkinghead.predict.source.head.motion.speech_motion import SpeechGesture
     from talkinghead.predict.source.head.photo_animation import HeadCue
@@ -50,22 +51,22 @@ class PreviousReference:
 
 
 class Animation(Protocol):
-    """Motion of a photo."""
+    """Motion of the faces in an image."""
 
     def target(self, cue: HeadCue) -> FloatArray:
         """Return the target state of a frame, float32 [N]; 0 is that of the options."""
 
     def is_still(self, state: FloatArray) -> bool:
-        """Return whether `render` returns the photo unchanged at all times in this state."""
+        """Return whether the image is unchanged at all times in this state."""
 
-    def render(
+    def render_patched(
         self,
-        image: UInt8Array,
+        image: PatchedImage,
         time_s: float,
         state: FloatArray,
         gesture: SpeechGesture | None = None,
-    ) -> UInt8Array:
-        """Return the photo moved as at a given time and in a state, without changing `image`."""
+    ) -> PatchedImage:
+        """Return the image at a given time in a state."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,7 @@ class SourceFrame:
         reference: the face's reference, None without a face.
         opening: mouth opening in this image (see `mouth_opening`).
         lips: lip landmarks in image pixels, None without a face.
+        face: the face with landmarks that are smoothed over time; None in a photo.
         pose: head pose, None if not measured.
         outline: convex outline of the face in image pixels, float32 [P, 2]; None in a photo.
         starts_shot: the frame is the first after a cut, so temporal state must be reset.
@@ -96,8 +98,8 @@ class SourceFrame:
         slot: index of the face among the faces of the image.
         is_last: no other face of the same image follows.
         context: the model's context features, None until they are encoded.
-        animation: motion of a photo's heads and faces, applied to the image with the generated
-            mouths; None in a video.
+        animation: motion of the heads and faces in a photo, or the expression of the faces in a
+            video, applied to the image with all generated mouths; None for none.
         previous_reference: the reference that is being replaced, None outside transitions.
     """
 
@@ -108,6 +110,7 @@ class SourceFrame:
     reference: Reference | None = None
     opening: float = 0.0
     lips: FloatArray | None = None
+    face: Face | None = None
     pose: FloatArray | None = None
     outline: FloatArray | None = None
     starts_shot: bool = False

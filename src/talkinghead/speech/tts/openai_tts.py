@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from threading import Event
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from talkinghead.errors import UsageError
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.openai_client import OpenAIClient
 from talkinghead.speech.sentences import split_sentences
 from talkinghead.types import FloatArray
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_CHARS = 4096
 """Maximum number of characters that OpenAI accepts in one request."""
+# Intensity of an emotion from which on it is not asked for as a slight one.
+_STRONG = 0.5
 
 
 class OpenAITextToSpeech:
@@ -31,6 +35,8 @@ class OpenAITextToSpeech:
         model: Name of the model on the server.
         voice: Name of the voice, or `{"id": ...}` for a custom one.
         instructions: Speaking style: an emotion, an accent, a tempo (not supported by tts-1).
+        follow_emotions: Add the emotion of tagged text, such as "[happy] Good morning!", to the
+            instructions. Set it to false for a server that refuses instructions.
         speed: Speaking rate, 0.25 to 4; None uses the model's default.
         sample_rate: Sample rate of the server's PCM in Hz; OpenAI's is 24 kHz.
         base_url: Address of the server; None uses OPENAI_BASE_URL, or OpenAI's own address.
@@ -49,6 +55,7 @@ class OpenAITextToSpeech:
         *,
         voice: str | Mapping[str, str] = "alloy",
         instructions: str | None = None,
+        follow_emotions: bool = True,
         speed: Annotated[float, Range(0.25, 4)] | None = None,
         sample_rate: PositiveInt = 24_000,
         base_url: str | None = None,
@@ -61,9 +68,21 @@ class OpenAITextToSpeech:
         self.sample_rate = sample_rate
         request = {"model": model, "voice": voice, "instructions": instructions, "speed": speed}
         self._request: Any = {name: value for name, value in request.items() if value is not None}
+        self._follow_emotions = follow_emotions and not model.startswith("tts-1")
         self._client = OpenAIClient(
             model, base_url, api_key_env, timeout_s, max_retries, "tts=piper"
         )
+
+    def with_emotion(self, emotion: Emotion) -> OpenAITextToSpeech:
+        """Return the voice with an emotion in its instructions, if the model takes instructions."""
+        if emotion.is_neutral or not self._follow_emotions:
+            return self
+        degree = "slightly " if emotion.intensity < _STRONG else ""
+        style = f"Speak in a {degree}{emotion.name} tone of voice."
+        voice = copy.copy(self)
+        instructions = [self._request.get("instructions"), style]
+        voice._request = {**self._request, "instructions": " ".join(filter(None, instructions))}
+        return voice
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text; split a text that is too long for one request into sentences.

@@ -55,7 +55,7 @@ class Choices(BaseModel):
     emotion: str | None = Field(
         None,
         max_length=40,
-        description="Emotion of the face in a photo: " + ", ".join(EMOTIONS) + ".",
+        description="Emotion of the face: " + ", ".join(EMOTIONS) + ".",
         examples=["happy"],
     )
     intensity: float | None = Field(

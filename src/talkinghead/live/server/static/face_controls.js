@@ -1,4 +1,4 @@
-/** The panel of the face in a photo: its emotion and the pose of its head. */
+/** The panel of the face: its emotion, and the pose of the head in a photo. */
 
 /** Shortest time between two requests while a slider moves. */
 const INTERVAL_MS = 150;
@@ -33,9 +33,9 @@ export class FaceControls {
     this.#showValues();
   }
 
-  /** @param {boolean} isPhoto The face is a photo; that of a video keeps its own expression. */
+  /** @param {boolean} isPhoto The face is a photo; the head in a video keeps its own pose. */
   setPhoto(isPhoto) {
-    byId("face-fields").disabled = !isPhoto;
+    for (const name of ANGLES) byId(name).disabled = !isPhoto;
     byId("face-note").hidden = isPhoto;
   }
 

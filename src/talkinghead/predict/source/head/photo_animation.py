@@ -13,6 +13,7 @@ from threading import RLock
 import numpy as np
 
 from talkinghead.features.faces.head_pose import FaceFrame, fit_face_frame
+from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
 from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.predict.source.head.expression.expression_track import ExpressionTrack
@@ -43,9 +44,9 @@ _TURN, _WEIGHTS, _ATTENTION = slice(0, 3), slice(3, 3 + len(BLENDSHAPES)), 3 + l
 
 @dataclass
 class HeadControls:
-    """Controls of the heads in a photo that an application may change during a stream.
+    """Controls of the faces that an application may change during a stream.
 
-    Changes are smoothed over a few frames. In a video they have no effect.
+    Changes are smoothed over a few frames. In a video, only the emotion has an effect.
 
     Attributes:
         emotion: emotion in place of that of the `SourceOptions`; None keeps it.
@@ -247,6 +248,16 @@ class PhotoAnimation:
             result = drawn.copy() if result is drawn else result
             head.warp.draw(drawn, pose_deg, result, weights)
         return result
+
+    def render_patched(
+        self,
+        image: PatchedImage,
+        time_s: float,
+        state: FloatArray,
+        gesture: SpeechGesture | None = None,
+    ) -> PatchedImage:
+        """Do as `render`, for an image with patches."""
+        return PatchedImage(self.render(image.to_array(), time_s, state, gesture))
 
     def _pose(self, time_s: float, index: int, state: FloatArray) -> FloatArray:
         pose_deg = self.pose_at(time_s, index) + state[_TURN]

@@ -1,1 +1,1 @@
-"""Facial expressions of the faces in a photo."""
+"""Facial expressions of the faces in photos and videos."""

@@ -57,6 +57,9 @@ INNER_LIPS = (
 )
 """Inner points of the upper and the lower lip, from left to right in the image."""
 
+OUTER_LIPS = ((185, 40, 39, 37, 0, 267, 269, 270, 409), (146, 91, 181, 84, 17, 314, 405, 321, 375))
+"""Outer points of the upper and the lower lip, from left to right in the image."""
+
 
 @dataclass(frozen=True, eq=False)
 class Basis:

@@ -27,8 +27,8 @@ _JAW_PART = 0.5
 # Enlarged outlines of the face on which the displacement is zero.
 _STILL_SCALES = (1.3, 1.6)
 _SMOOTHING = 0.02
-# Maximum change of length by the motion; above 1 the skin would fold.
-_MAX_STRAIN = 0.75
+MAX_STRAIN = 0.75
+"""Largest change of length by the motion; beyond 1 the skin would fold."""
 
 
 class ExpressionField:
@@ -48,7 +48,7 @@ class ExpressionField:
         points = face.points.astype(np.float64)
         if face.topology != "mesh468":
             points = frame.to_image(basis.points)[:, :2]
-        moved_KP2 = frame.scale * _skin_motion(basis.displacements) @ frame.rotation[:2].T
+        moved_KP2 = frame.scale * skin_motion(basis.displacements) @ frame.rotation[:2].T
         self._used = np.flatnonzero(np.abs(moved_KP2).max((1, 2)) > 0)
         hull = cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
         around = [points.mean(0) + scale * (hull - points.mean(0)) for scale in _STILL_SCALES]
@@ -76,7 +76,7 @@ class ExpressionField:
             float(np.abs(np.diff(moved, axis=axis)).max(initial=0) / self._step[1 - axis])
             for axis in (0, 1)
         )
-        return np.asarray(moved * np.float32(min(1.0, _MAX_STRAIN / max(strain, 1e-6))))
+        return np.asarray(moved * np.float32(min(1.0, MAX_STRAIN / max(strain, 1e-6))))
 
     def _interpolate(
         self, points: Floats, moved_KP2: Floats, around: list[Floats], xy: FloatArray
@@ -106,7 +106,7 @@ class ExpressionField:
         return moved.transpose(1, 0, 2).reshape(len(moved_KP2), -1).astype(np.float32)
 
 
-def _skin_motion(displacements_KP3: FloatArray) -> FloatArray:
+def skin_motion(displacements_KP3: FloatArray) -> FloatArray:
     """Return displacements that are continuous across the mouth and 0 at the lids."""
     moved = displacements_KP3.copy()
     for index, name in enumerate(BLENDSHAPES):

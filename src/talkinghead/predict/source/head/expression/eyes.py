@@ -45,14 +45,7 @@ class _Eye:
         right_deg, down_deg = (self.gaze_deg @ weights).tolist()
         if self.iris is not None and max(abs(right_deg), abs(down_deg)) > _MIN_GAZE_DEG:
             self.iris.look(image, right_deg, down_deg)
-        upper, lower = (self.travel @ weights).tolist()
-        upper = float(np.clip(upper, -MAX_WIDENING, 1))
-        upper += blink * (1 - upper)
-        lower = float(np.clip(lower, -MAX_WIDENING, _MAX_LOWER)) * (1 - max(upper, 0.0))
-        if self.lower is not None and abs(lower) > _MIN_CLOSURE:
-            self.lower.move(image, lower)
-        if abs(upper) > _MIN_CLOSURE:
-            self.upper.move(image, upper)
+        move_lids(image, (self.upper, self.lower), self.travel @ weights, blink)
 
 
 class Eyes:
@@ -95,6 +88,27 @@ class Eyes:
             or np.abs(eye.gaze_deg @ weights).max() > _MIN_GAZE_DEG
             for eye in self._eyes
         )
+
+
+def move_lids(
+    image: UInt8Array, lids: tuple[Lid, Lid | None], travel: FloatArray, blink: float = 0.0
+) -> None:
+    """Move the upper and the lower lid of an eye in place.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        lids: the lids in the image.
+        travel: motion of the upper and the lower lid towards each other, [2]; 1 is the travel of
+            the upper lid that closes the eye.
+        blink: closure of the upper lid in addition, 0 to 1.
+    """
+    upper = float(np.clip(travel[0], -MAX_WIDENING, 1))
+    upper += blink * (1 - upper)
+    lower = float(np.clip(travel[1], -MAX_WIDENING, _MAX_LOWER)) * (1 - max(upper, 0.0))
+    if lids[1] is not None and abs(lower) > _MIN_CLOSURE:
+        lids[1].move(image, lower)
+    if abs(upper) > _MIN_CLOSURE:
+        lids[0].move(image, upper)
 
 
 def look(right_deg: float, down_deg: float) -> FloatArray:
