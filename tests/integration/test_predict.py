@@ -9,6 +9,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from helpers.media_files import write_media
 from helpers.predict_command import make_files, messages, predict, write_speech
 
 from talkinghead.cli.main import main
@@ -107,6 +108,11 @@ BAD_KEYS = {
     "no output": (["output=null"], 2, "output=FILE"),
     "weight out of range": (["lip_prior=whisper", "lip_prior.blend_weight=3"], 2, "blend_weight=3"),
     "unknown pose": (["pose=[1,2]"], 2, "pose=[1, 2]"),
+    "pose beyond numbers": (["pose=[1,2,inf]"], 2, "pose=[1, 2"),
+    "unknown emotion": (["emotion=hapy"], 2, "did you mean happy?"),
+    "intensity above 1": (["emotion=[sad,2]"], 2, "intensity of sad is 2"),
+    "unknown blendshape": (["expression={browUp: 1}"], 2, "did you mean browOuterUp"),
+    "unknown motion": (["motion=dance"], 2, "none, idle, speech or video:FILE"),
     "unknown selection": (["face_select=left"], 2, "largest, index, all or speaking"),
     "certificate without key": (
         ["provenance=c2pa", "provenance.certificate_path=chain, mine.pem"],
@@ -123,6 +129,31 @@ def test_wrong_setting_gives_a_one_line_error(files, tmp_path, capfd, overrides,
     (line,) = messages(capfd)
     assert named in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("face", ["face.png", "video.mp4"])
+@pytest.mark.parametrize(
+    ("expression", "named"),
+    [("no.csv", "cannot be read"), ("bad.csv", "line 3: browInnerUp=2; expected 0 to 1")],
+)
+def test_wrong_table_of_expressions_gives_a_one_line_error(
+    files, tmp_path, capfd, face, expression, named
+):
+    (tmp_path / "bad.csv").write_text("time_s,browInnerUp\n0,0.5\n1,2\n")
+    output = tmp_path / "out.mp4"
+    table = f"expression={tmp_path / expression}"
+    assert predict(files, f"output={output}", table, face=face) == 2
+    (line,) = messages(capfd)
+    assert named in line
+    assert not output.exists()
+
+
+def test_driving_video_without_a_face_gives_a_one_line_error(files, tmp_path, capfd):
+    wall = tmp_path / "wall.mp4"
+    write_media(wall, [np.full((64, 64, 3), 128, np.uint8)] * 5)
+    assert predict(files, f"output={tmp_path / 'out.mp4'}", f"motion=video:{wall}") == 1
+    (line,) = messages(capfd)
+    assert "a face was found in 0 of 5 frames" in line
 
 
 @pytest.mark.parametrize("choice", ["metadata", "none", "c2pa"])

@@ -243,7 +243,8 @@ def test_face_nods_while_the_user_speaks(photo_avatar):
         live.controls.is_listening = is_listening
         states.append(animation.target(HeadCue().controlled(live.controls)))
     live.close()
-    moving = PhotoAnimation(animation._heads[0]._image, [], HeadMotion("idle", seed=1))
+    head = animation._heads[0]
+    moving = PhotoAnimation(head._image, head._faces, HeadMotion("idle", seed=1))
     moving._heads = animation._heads
     pitch = [[moving._pose(t / 25, 0, state)[1] for t in range(750)] for state in states]
     nods = np.subtract(pitch[1], pitch[0])

@@ -47,6 +47,11 @@ class Recorder:
         ("[happy:3] Hi.", "Hi.", Emotion("happy")),
         ("[happy]", "", Emotion("happy")),
         ("Take [the red one] or [2].", "Take [the red one] or [2].", None),
+        ("[excited Good morning!", "Good morning!", None),
+        ("That is funny. [laughs", "That is funny.", None),
+        ("Well [", "Well", None),
+        ("[Note: this is long.", "[Note: this is long.", None),
+        ("It is [not over] yet.", "It is [not over] yet.", None),
         ("Happy birthday!", "Happy birthday!", None),
     ],
 )

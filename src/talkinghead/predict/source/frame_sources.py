@@ -94,8 +94,10 @@ class PhotoFrames:
     def _first_frames(self) -> list[SourceFrame]:
         """Return the first frame of each face."""
         image, options, spec = self._image, self._options, self._spec
-        faces = _select_photo_faces(self._detector.detect(image), self._name, options)
-        animation = PhotoAnimation(image, faces, self._motion)
+        found = self._detector.detect(image)
+        faces = _select_photo_faces(found, self._name, options)
+        others = [face for face in found if not any(face is one for one in faces)]
+        animation = PhotoAnimation(image, faces, self._motion, others[: MAX_FACES - len(faces)])
         if options.is_animated:
             animation.prepare()
         frames = []

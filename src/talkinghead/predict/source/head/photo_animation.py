@@ -166,20 +166,27 @@ class PhotoAnimation:
         image: the photo, uint8 [H, W, 3] RGB.
         faces: the faces to animate.
         motion: the motion.
+        others: further faces, which only sway and blink if the motion of the faces is not "none".
     """
 
     def __init__(
-        self, image: UInt8Array, faces: Sequence[Face], motion: HeadMotion | None = None
+        self,
+        image: UInt8Array,
+        faces: Sequence[Face],
+        motion: HeadMotion | None = None,
+        others: Sequence[Face] = (),
     ) -> None:
         self._motion = motion or HeadMotion()
-        seed = self._motion.seed
-        self._heads = [_Head(image, faces, index, seed + index) for index in range(len(faces))]
+        seed, known = self._motion.seed, [*faces, *others]
+        self._heads = [_Head(image, known, index, seed + index) for index in range(len(known))]
+        idle = HeadMotion("none" if self._motion.kind == "none" else "idle", seed)
+        self._motions = [*[self._motion] * len(faces), *[idle] * len(others)]
 
     def prepare(self) -> None:
         """Analyse the heads now; otherwise, they are analysed when they first move."""
-        for head in self._heads:
-            if head.warp is not None and self._motion.pose is not None:
-                _warn_of_limits(head.warp.limits_deg, self._motion.pose.largest_deg)
+        for head, motion in zip(self._heads, self._motions, strict=True):
+            if head.warp is not None and motion.pose is not None:
+                _warn_of_limits(head.warp.limits_deg, motion.pose.largest_deg)
 
     def is_still(self, state: FloatArray) -> bool:
         """Return whether `render` returns the photo unchanged at all times in this state."""
@@ -193,7 +200,7 @@ class PhotoAnimation:
 
         Limits of the head's motion are not applied.
         """
-        motion = self._motion
+        motion = self._motions[face]
         pose = np.zeros(3) if motion.pose is None else motion.pose.at(time_s)
         if motion.driver is not None:
             pose = pose + motion.driver.pose_at(time_s)
@@ -233,10 +240,12 @@ class PhotoAnimation:
         """
         if state is None:
             state = np.zeros(_ATTENTION + 1, np.float32)
-        poses = [self._pose(time_s, index, state) for index in range(len(self._heads))]
+        still = np.zeros_like(state)
+        states = [state if motion is self._motion else still for motion in self._motions]
+        poses = [self._pose(time_s, index, one) for index, one in enumerate(states)]
         faces = [
-            self._weights(time_s, head, pose, state)
-            for head, pose in zip(self._heads, poses, strict=True)
+            self._weights(time_s, index, pose, one)
+            for index, (pose, one) in enumerate(zip(poses, states, strict=True))
         ]
         drawn = self._draw_eyes(image, time_s, faces, gesture)
         result = drawn
@@ -261,23 +270,24 @@ class PhotoAnimation:
 
     def _pose(self, time_s: float, index: int, state: FloatArray) -> FloatArray:
         pose_deg = self.pose_at(time_s, index) + state[_TURN]
-        if state[_ATTENTION] > 0 and self._motion.kind != "none":
+        if state[_ATTENTION] > 0 and self._motions[index].kind != "none":
             nod_deg = listening_nod_deg(time_s, self._heads[index].seed)
             pose_deg[1] += state[_ATTENTION] * np.float32(nod_deg)
         return np.asarray(pose_deg)
 
     def _weights(
-        self, time_s: float, head: _Head, pose_deg: FloatArray, state: FloatArray
+        self, time_s: float, index: int, pose_deg: FloatArray, state: FloatArray
     ) -> FloatArray:
         """Return the weights of the blendshapes of one face."""
-        motion = self._motion
+        motion = self._motions[index]
         weights = motion.emotion.weights + state[_WEIGHTS]
         if motion.expression is not None:
             weights = weights + motion.expression.at(time_s)
         if motion.driver is not None:
             weights = weights + motion.driver.gaze_at(time_s)
         elif motion.kind != "none":
-            right_deg, down_deg = saccade_deg(time_s, head.seed) - _HELD_GAZE * pose_deg[:2]
+            seed = self._heads[index].seed
+            right_deg, down_deg = saccade_deg(time_s, seed) - _HELD_GAZE * pose_deg[:2]
             weights = weights + look(right_deg, down_deg)
         return np.asarray(weights.clip(0, 1), np.float32)
 
@@ -289,8 +299,8 @@ class PhotoAnimation:
         gesture: SpeechGesture | None,
     ) -> UInt8Array:
         result = image
-        for head, weights in zip(self._heads, faces, strict=True):
-            blink = self._blink(time_s, head.seed, gesture)
+        for index, (head, weights) in enumerate(zip(self._heads, faces, strict=True)):
+            blink = self._blink(time_s, index, gesture)
             if not blink and not weights.any():
                 continue
             eyes = head.parts[1]
@@ -299,8 +309,8 @@ class PhotoAnimation:
                 eyes.draw(result, weights, blink)
         return result
 
-    def _blink(self, time_s: float, seed: int, gesture: SpeechGesture | None) -> float:
-        motion = self._motion
+    def _blink(self, time_s: float, index: int, gesture: SpeechGesture | None) -> float:
+        motion, seed = self._motions[index], self._heads[index].seed
         if motion.driver is not None:
             return motion.driver.closure_at(time_s)
         if motion.kind == "none":

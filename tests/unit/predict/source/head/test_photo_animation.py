@@ -12,6 +12,7 @@ from skimage.data import astronaut
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import PhotoFrames
 from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.predict.source.head.motion.idle_motion import blink_closure
 from talkinghead.predict.source.head.motion.pose_track import read_pose_track
 from talkinghead.predict.source.head.motion.speech_motion import SpeechGesture
@@ -78,7 +79,7 @@ def test_gaze_stays_with_the_viewer(idle):
     head = idle._heads[0]
     pose_deg = np.float32([8, 0, 0])
     gaze_deg = [
-        (eye.gaze_deg @ idle._weights(4.0, head, pose_deg, state))[0] for eye in head.parts[1]._eyes
+        (eye.gaze_deg @ idle._weights(4.0, 0, pose_deg, state))[0] for eye in head.parts[1]._eyes
     ]
     # The head turns to the right, and the gaze to the left.
     assert np.allclose(gaze_deg, -7.2, atol=2.5)
@@ -152,6 +153,29 @@ def test_photo_is_analysed_once(faces, detector):
     assert len({frame.animation for frame in first + second}) == 1
     assert first[0].reference is second[2].reference
     assert first[2].time_s == second[2].time_s
+
+
+def test_other_faces_of_the_photo_only_sway_and_blink(detector):
+    right_one = cv2.warpAffine(
+        PHOTO[:300, 50:400], np.float32([[0.8, 0, 30], [0, 0.8, 30]]), (350, 300)
+    )
+    photo = np.concatenate([PHOTO[:300, 50:400], right_one], 1)
+    options = SourceOptions(motion="idle", pose=(8, 0, 0), emotion="surprised", seed=1)
+    frame = next(PhotoFrames(photo, "photo", detector, AVSpec(), options)())
+    speaking, other = np.split(np.arange(700), 2)
+    motion = HeadMotion(pose=read_pose_track((8, 0, 0)), emotion=Emotion("surprised"))
+    faces = sorted(detector.detect(photo), key=lambda face: face.box.x0)
+    still = PhotoAnimation(photo, faces[:1], motion, faces[1:])
+    changes = [
+        [np.abs(image.astype(int) - photo)[:, columns].max() for columns in (speaking, other)]
+        for image in (still.render(photo, 2.0), frame.animation.render(photo, 2.0))
+    ]
+    # Without idle motion, the other head is not moved, not even by the warp of the speaking one.
+    assert changes[0][0] > 50
+    assert changes[0][1] == 0
+    assert min(changes[1]) > 50
+    other_pose = frame.animation._pose(2.0, 1, np.ones(56, np.float32))
+    assert np.allclose(other_pose, frame.animation._heads[1].sway_deg(2.0))
 
 
 def test_still_photo_is_not_analysed_and_stays_the_same(faces):

@@ -26,6 +26,8 @@ _TAG = re.compile(
 )
 # A single word in brackets, which is a tag of an unknown emotion.
 _UNKNOWN = re.compile(r"\[\s*/?\s*[^\W\d_]+\s*(?:[:=,]?\s*[\d.]+\s*)?\]")
+# The same without the closing bracket. A capital letter begins a remark of several sentences.
+_UNCLOSED = re.compile(r"\[\s*/?\s*(?!\s|[A-Z])[^\W\d_]*(?![^\[\]]*\])")
 
 
 def take_emotion(text: str) -> tuple[str, Emotion | None]:
@@ -43,8 +45,11 @@ def take_emotion(text: str) -> tuple[str, Emotion | None]:
         intensity = tag["intensity"] or tag["open_intensity"] or 1
         emotion = Emotion(name, min(float(intensity), 1.0))
     text = _TAG.sub(" ", text)
-    for unknown in _UNKNOWN.findall(text):
-        log.warning(
-            "%s is not one of the emotions %s: the tag is left out", unknown, ", ".join(EMOTIONS)
-        )
-    return " ".join(_UNKNOWN.sub(" ", text).split()), emotion
+    for pattern in (_UNKNOWN, _UNCLOSED):
+        for unknown in pattern.findall(text):
+            log.warning(
+                "%s is not one of the emotions %s: the tag is left out",
+                *(unknown.strip(), ", ".join(EMOTIONS)),
+            )
+        text = pattern.sub(" ", text)
+    return " ".join(text.split()), emotion
