@@ -75,6 +75,36 @@ def test_frame_with_a_covered_mouth_is_unchanged_and_counts_as_one_with_a_face()
     assert not np.array_equal(image, IMAGE)
 
 
+class Recorder:
+    """An animation of one weight that records its state."""
+
+    def __init__(self):
+        self.states = []
+
+    def target(self, cue):
+        return np.ones(1, np.float32)
+
+    def is_still(self, state):
+        return False
+
+    def render_patched(self, image, time_s, state, gesture=None):
+        self.states.append(float(state[0]))
+        return image
+
+
+def test_motion_is_as_fast_at_each_frame_rate():
+    states = {}
+    for fps in (25, 50, 100):
+        animation, compositor = Recorder(), Compositor(FeatherRenderer(), SPEC)
+        for index in range(fps):
+            frame = SourceFrame(IMAGE, Fraction(index, fps), Fraction(1, fps), animation=animation)
+            compositor.composite(GeneratedFrame(frame))
+        states[fps] = animation.states
+    assert states[25][:2] == pytest.approx([0.25, 0.4375])
+    assert states[50][1::2] == pytest.approx(states[25], abs=1e-5)
+    assert states[100][3::4] == pytest.approx(states[25], abs=1e-5)
+
+
 def test_mouth_has_the_light_of_the_frame():
     bright = np.random.default_rng(0).integers(60, 240, (32, 32, 3), np.uint8).repeat(8, 0)
     bright = np.ascontiguousarray(bright.repeat(8, 1))

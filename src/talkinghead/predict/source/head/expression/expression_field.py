@@ -27,8 +27,8 @@ _JAW_PART = 0.5
 # Enlarged outlines of the face on which the displacement is zero.
 _STILL_SCALES = (1.3, 1.6)
 _SMOOTHING = 0.02
-MAX_STRAIN = 0.75
-"""Largest change of length by the motion; beyond 1 the skin would fold."""
+# Maximum change of length by the motion; above 1 the skin would fold.
+_MAX_STRAIN = 0.75
 
 
 class ExpressionField:
@@ -76,7 +76,7 @@ class ExpressionField:
             float(np.abs(np.diff(moved, axis=axis)).max(initial=0) / self._step[1 - axis])
             for axis in (0, 1)
         )
-        return np.asarray(moved * np.float32(min(1.0, MAX_STRAIN / max(strain, 1e-6))))
+        return np.asarray(moved * np.float32(min(1.0, _MAX_STRAIN / max(strain, 1e-6))))
 
     def _interpolate(
         self, points: Floats, moved_KP2: Floats, around: list[Floats], xy: FloatArray

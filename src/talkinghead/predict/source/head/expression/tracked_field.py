@@ -21,17 +21,19 @@ from talkinghead.predict.source.head.expression.blendshapes import (
     OUTER_LIPS,
     load_basis,
 )
-from talkinghead.predict.source.head.expression.expression_field import MAX_STRAIN, skin_motion
+from talkinghead.predict.source.head.expression.expression_field import skin_motion
 from talkinghead.predict.source.head.head_geometry import smooth_step
 from talkinghead.types import Face, FloatArray, UInt8Array
 
 # Grid in centimetres of the face, around the mean of the landmarks.
 _CELL_CM, _REACH_X_CM, _REACH_Y_CM = 0.3, 11.0, 12.0
 # Standard deviations of the convolution, and weight of the wider one, which fills the gaps.
-_SIGMA_CM, _WIDE_SIGMA_CM, _WIDE_WEIGHT = 0.35, 1.5, 0.02
+_SIGMA_CM, _WIDE_SIGMA_CM, _WIDE_WEIGHT = 0.45, 1.5, 0.02
 # The motion ends at the outline of the landmarks, scaled about their mean, and fades over this
 # distance within it.
 _STILL_SCALE, _FADE_CM = 1.12, 1.2
+# Largest change of the displacement along a cell, in cells: beyond 1 the skin could fold.
+_MAX_STRAIN = 0.8
 # Smaller displacements in pixels are not drawn.
 _MIN_SHIFT_PX = 0.02
 
@@ -117,15 +119,10 @@ def _to_grid(frame: FaceFrame, centre: Floats) -> Floats:
 
 def _backward_field(points: Floats, moved_P2: Floats, to_grid: Floats, scale: float) -> FloatArray:
     """Return the displacement [h, w, 2] in pixels from each cell to its source in the frame."""
-    outline = _outline(points)
     width, height = (round(2 * reach / _CELL_CM) + 1 for reach in (_REACH_X_CM, _REACH_Y_CM))
-    known = np.concatenate([points + moved_P2, outline])
-    cells = known @ to_grid[:, :2].T + to_grid[:, 2]
-    areas = _point_areas()
-    border = np.full(len(outline), np.square(_FADE_CM))
-    values = np.zeros((len(known), 3))
-    values[:, 2] = np.concatenate([areas, border])
-    values[: len(points), :2] = -moved_P2 * areas[:, None]
+    cells = (points + moved_P2) @ to_grid[:, :2].T + to_grid[:, 2]
+    areas = _point_areas()[:, None]
+    values = np.hstack([-moved_P2 * areas, areas])
     sums = _splat(cells, values, height, width)
     near, far = (
         cv2.GaussianBlur(sums, (0, 0), sigma / _CELL_CM, borderType=cv2.BORDER_CONSTANT)
@@ -133,13 +130,13 @@ def _backward_field(points: Floats, moved_P2: Floats, to_grid: Floats, scale: fl
     )
     total = near + np.float32(_WIDE_WEIGHT) * far
     field = total[..., :2] / np.maximum(total[..., 2:], 1e-9)
-    border_cells = outline @ to_grid[:, :2].T + to_grid[:, 2]
-    field *= smooth_step(_depth_inside(border_cells, height, width) * _CELL_CM / _FADE_CM)[
-        ..., None
-    ]
-    step = _CELL_CM * scale
-    strain = max(float(np.abs(np.diff(field, axis=axis)).max()) / step for axis in (0, 1))
-    return np.asarray(field * min(1.0, MAX_STRAIN / max(strain, 1e-6)), np.float32)
+    outline = _outline(points) @ to_grid[:, :2].T + to_grid[:, 2]
+    # Leave the cells at the outline still, between which the field is interpolated.
+    inside_cm = (_depth_inside(outline, height, width) - 1.5) * _CELL_CM
+    field *= smooth_step(inside_cm / _FADE_CM)[..., None]
+    changes = (np.linalg.norm(np.diff(field, axis=axis), axis=-1) for axis in (0, 1))
+    strain = max(float(change.max()) for change in changes) / (_CELL_CM * scale)
+    return np.asarray(field * min(1.0, _MAX_STRAIN / max(strain, 1e-6)), np.float32)
 
 
 def _splat(cells: Floats, values: Floats, height: int, width: int) -> FloatArray:

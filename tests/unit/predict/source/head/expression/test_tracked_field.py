@@ -29,7 +29,7 @@ def make_face(yaw_deg=0.0, roll_deg=0.0, noise=None):
     if noise is not None:
         points += noise
     points = points.astype(np.float32)
-    return Face(Box(120, 110, 280, 290), points[:, :2], 1.0, "mesh468", -points[:, 2])
+    return Face(Box(120, 110, 280, 290), points[:, :2].copy(), 1.0, "mesh468", -points[:, 2])
 
 
 POINTS = make_face().points
