@@ -28,12 +28,14 @@ from talkinghead.types import Face, FloatArray, UInt8Array
 # Grid in centimetres of the face, around the mean of the landmarks.
 _CELL_CM, _REACH_X_CM, _REACH_Y_CM = 0.3, 11.0, 12.0
 # Standard deviations of the convolution, and weight of the wider one, which fills the gaps.
-_SIGMA_CM, _WIDE_SIGMA_CM, _WIDE_WEIGHT = 0.45, 1.5, 0.02
+_SIGMA_CM, _WIDE_SIGMA_CM, _WIDE_WEIGHT = 0.5, 1.5, 0.02
+# Factor that compensates for the mean loss of displacement by the convolution.
+_GAIN = 1.1
 # The motion ends at the outline of the landmarks, scaled about their mean, and fades over this
 # distance within it.
 _STILL_SCALE, _FADE_CM = 1.12, 1.2
-# Largest change of the displacement along a cell, in cells: beyond 1 the skin could fold.
-_MAX_STRAIN = 0.8
+# Largest shortening of the sources of a cell, in cells: beyond 1 the skin would fold.
+_MAX_SHORTENING = 0.85
 # Smaller displacements in pixels are not drawn.
 _MIN_SHIFT_PX = 0.02
 
@@ -61,12 +63,12 @@ def move_skin(image: UInt8Array, face: Face, frame: FaceFrame, weights: FloatArr
         frame: position of the face model in the image.
         weights: weights of the blendshapes, float32 [52].
     """
-    moved_P2 = frame.scale * np.tensordot(weights, _skin(), 1) @ frame.rotation[:2].T
+    moved_P2 = _GAIN * frame.scale * np.tensordot(weights, _skin(), 1) @ frame.rotation[:2].T
     if np.abs(moved_P2).max() < _MIN_SHIFT_PX:
         return
     points = _mesh(face, frame)
     to_grid = _to_grid(frame, points.mean(0))
-    field = _backward_field(points, moved_P2, to_grid, frame.scale)
+    field = _backward_field(points, moved_P2, to_grid)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     source = cv2.warpAffine(field, to_grid, image.shape[1::-1], flags=flags)
     source[..., 0] += np.arange(image.shape[1], dtype=np.float32)
@@ -117,7 +119,7 @@ def _to_grid(frame: FaceFrame, centre: Floats) -> Floats:
     return np.column_stack([linear, middle - linear @ centre])
 
 
-def _backward_field(points: Floats, moved_P2: Floats, to_grid: Floats, scale: float) -> FloatArray:
+def _backward_field(points: Floats, moved_P2: Floats, to_grid: Floats) -> FloatArray:
     """Return the displacement [h, w, 2] in pixels from each cell to its source in the frame."""
     width, height = (round(2 * reach / _CELL_CM) + 1 for reach in (_REACH_X_CM, _REACH_Y_CM))
     cells = (points + moved_P2) @ to_grid[:, :2].T + to_grid[:, 2]
@@ -134,9 +136,16 @@ def _backward_field(points: Floats, moved_P2: Floats, to_grid: Floats, scale: fl
     # Leave the cells at the outline still, between which the field is interpolated.
     inside_cm = (_depth_inside(outline, height, width) - 1.5) * _CELL_CM
     field *= smooth_step(inside_cm / _FADE_CM)[..., None]
-    changes = (np.linalg.norm(np.diff(field, axis=axis), axis=-1) for axis in (0, 1))
-    strain = max(float(change.max()) for change in changes) / (_CELL_CM * scale)
-    return np.asarray(field * min(1.0, _MAX_STRAIN / max(strain, 1e-6)), np.float32)
+    shortening = _shortening(field @ to_grid[:, :2].T.astype(np.float32))
+    return np.asarray(field * min(1.0, _MAX_SHORTENING / max(shortening, 1e-6)), np.float32)
+
+
+def _shortening(field: FloatArray) -> float:
+    """Return the largest shortening by displacements [h, w, 2] in cells, in any direction."""
+    right, down = np.diff(field, axis=1)[:-1], np.diff(field, axis=0)[:, :-1]
+    mean = (right[..., 0] + down[..., 1]) / 2
+    difference = (right[..., 0] - down[..., 1]) / 2, (right[..., 1] + down[..., 0]) / 2
+    return float((np.hypot(*difference) - mean).max())
 
 
 def _splat(cells: Floats, values: Floats, height: int, width: int) -> FloatArray:

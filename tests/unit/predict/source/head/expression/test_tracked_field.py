@@ -78,7 +78,7 @@ def test_turned_face_is_not_folded(yaw_deg):
     for name in NAMES:
         moved = shift(make_face(yaw_deg), Emotion(name).weights)
         for axis in (0, 1):
-            assert np.abs(np.diff(moved, axis=axis)).max() < 0.9
+            assert np.diff(moved[..., axis], axis=1 - axis).max() < 0.97
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -156,7 +156,7 @@ def video(tmp_path_factory):
     height, width = PHOTO.shape[:2]
     with VideoWriter(path, width, height, Fraction(25), None) as writer:
         for index in range(25):
-            sway = np.float32([[1, 0, 4 * np.sin(index / 4)], [0, 1, 0]])
+            sway = np.float32([[1, 0, 2 * np.sin(index / 8)], [0, 1, 0]])
             image = cv2.warpAffine(PHOTO, sway, (width, height), borderMode=cv2.BORDER_REPLICATE)
             writer.write(image)
     return path
