@@ -70,7 +70,8 @@ def move_skin(image: UInt8Array, face: Face, frame: FaceFrame, weights: FloatArr
     to_grid = _to_grid(frame, points.mean(0))
     field = _backward_field(points, moved_P2, to_grid)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    source = cv2.warpAffine(field, to_grid, image.shape[1::-1], flags=flags)
+    shift = cv2.warpAffine(field, to_grid, image.shape[1::-1], flags=flags)
+    source = np.asarray(shift, np.float32)
     source[..., 0] += np.arange(image.shape[1], dtype=np.float32)
     source[..., 1] += np.arange(image.shape[0], dtype=np.float32)[:, None]
     maps, rest = cv2.convertMaps(source, None, cv2.CV_16SC2)  # type: ignore[call-overload]
@@ -136,11 +137,11 @@ def _backward_field(points: Floats, moved_P2: Floats, to_grid: Floats) -> FloatA
     # Leave the cells at the outline still, between which the field is interpolated.
     inside_cm = (_depth_inside(outline, height, width) - 1.5) * _CELL_CM
     field *= smooth_step(inside_cm / _FADE_CM)[..., None]
-    shortening = _shortening(field @ to_grid[:, :2].T.astype(np.float32))
+    shortening = _shortening(field @ to_grid[:, :2].T)
     return np.asarray(field * min(1.0, _MAX_SHORTENING / max(shortening, 1e-6)), np.float32)
 
 
-def _shortening(field: FloatArray) -> float:
+def _shortening(field: Floats) -> float:
     """Return the largest shortening by displacements [h, w, 2] in cells, in any direction."""
     right, down = np.diff(field, axis=1)[:-1], np.diff(field, axis=0)[:, :-1]
     mean = (right[..., 0] + down[..., 1]) / 2

@@ -107,7 +107,7 @@ def _move_lids(image: UInt8Array, face: Face, weights: FloatArray) -> None:
     """Move the lids of a face in place; less where the eyes are nearly closed."""
     for side, lids in zip(LIDS, find_lids(image, face), strict=True):
         if lids is not None:
-            move_lids(image, lids, lids[0].openness * _lid_travel(side) @ weights)
+            move_lids(image, lids, np.float32(lids[0].openness) * (_lid_travel(side) @ weights))
 
 
 @cache
