@@ -111,7 +111,7 @@ BAD_KEYS = {
     "pose beyond numbers": (["pose=[1,2,inf]"], 2, "pose=[1, 2"),
     "unknown emotion": (["emotion=hapy"], 2, "did you mean happy?"),
     "intensity above 1": (["emotion=[sad,2]"], 2, "intensity of sad is 2"),
-    "unknown blendshape": (["expression={browUp: 1}"], 2, "did you mean browOuterUp"),
+    "unknown blendshape": (["expression={browUp: 1}"], 2, "did you mean browInnerUp?"),
     "unknown motion": (["motion=dance"], 2, "none, idle, speech or video:FILE"),
     "unknown selection": (["face_select=left"], 2, "largest, index, all or speaking"),
     "certificate without key": (
