@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 _CHECK_EVERY = 50
 _COMPARABLE_AREA = 0.4
-# Length of the parts that are held out in turn with the parts for the fit.
+# Duration of the parts into which a video is divided; every n-th part is held out of the fit.
 _PART_S = 5.0
 # Changes of r, and of the logarithm of the spread, above which the result is worse or better.
 _R_TOLERANCE, _MIN_R_GAIN = 0.01, 0.02

@@ -92,7 +92,7 @@ def test_collected_frames_are_canonical_and_limited(monkeypatch):
     assert np.ptp(np.diff([float(frame.time_s) for frame in frames])) < 1e-6
 
 
-def test_few_frames_adapt_nothing(model, clip):
+def test_decoder_is_not_adapted_to_too_few_frames(model, clip):
     assert adapt_decoder(model, clip, collect()[:45], halves()) == ({}, {})
 
 

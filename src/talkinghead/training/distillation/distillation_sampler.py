@@ -112,7 +112,7 @@ class DistillationSampler:
         self._augmentation = BatchAugmentation(spec, _AUGMENTATION, options.seed)
 
     def batch(self, number: int) -> Batch:
-        """Return a batch."""
+        """Return the batch with a given number."""
         rng, size = make_rng(self.options.seed, 0, number), self.options.batch_size
         drawn = [self._draw(rng) for _ in range(size)]
         streams = RandomStreams(self.options.seed, range(number * size, (number + 1) * size))
