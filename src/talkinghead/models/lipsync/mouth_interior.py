@@ -43,8 +43,8 @@ class _Row(NamedTuple):
 
 _UPPER = _Row((-0.76, -0.55, -0.33, 0.0, 0.33, 0.55, 0.76), 0.03, 0.095, 0.6, 0.82, 1.25)
 _LOWER = _Row((-0.64, -0.42, -0.21, 0.0, 0.21, 0.42, 0.64), 0.025, 0.05, 1.1, 0.72, 0.95)
-# Gaps between teeth: how much they darken the row, and the depth of the notch that they cut into its
-# edge, relative to the length of the teeth.
+# Gaps between teeth: how much they darken the row, and the depth of the notch that they cut into
+# its edge, relative to the length of the teeth.
 _GAP_DARKENING, _GAP_NOTCH = 0.1, 0.06
 _SIDE_DARKENING, _ROOT_DARKENING = 0.45, 0.25
 # Weight of a blend of the teeth's colour from the face's colour towards grey.
