@@ -44,6 +44,7 @@ from talkinghead.predict.source.head.expression.video_expression import (
 from talkinghead.predict.source.head.motion.driving_video import read_driving_video
 from talkinghead.predict.source.head.motion.pose_track import read_pose_track
 from talkinghead.predict.source.head.photo_animation import HeadMotion, PhotoAnimation
+from talkinghead.predict.source.inner_lips import refine_inner_lips
 from talkinghead.predict.source.mouth_covering import measure_visibility
 from talkinghead.predict.source.playback import play, played_rate
 from talkinghead.predict.source.reference_policy import add_references
@@ -112,7 +113,7 @@ class PhotoFrames:
                 Fraction(0),
                 1 / spec.fps,
                 transform,
-                Reference(image, transform, lips),
+                Reference(image, transform, refine_inner_lips(image, lips)),
                 is_covered=is_covered,
                 is_extension=True,
                 slot=slot,

@@ -19,6 +19,7 @@ from talkinghead.features.faces.image_averaging import average_onto, nearest_lip
 from talkinghead.features.faces.tracker import FORGET_FRAMES
 from talkinghead.predict.compositing.mouth_region import box_to_image
 from talkinghead.predict.compositing.overlays import remove_overlay
+from talkinghead.predict.source.inner_lips import refine_inner_lips
 from talkinghead.predict.source.mouth_covering import outlier_fraction
 from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray
@@ -210,7 +211,8 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     image = best.image.copy()
     image[y0:y1, x0:x1] = average_onto(best.image[y0:y1, x0:x1], others)
     image = remove_overlay(image, box_to_image(transforms[index], spec))
-    reference = Reference(image, transforms[index], _not_none(best.lips), best.pose, best.outline)
+    refined = refine_inner_lips(image, _not_none(best.lips))
+    reference = Reference(image, transforms[index], refined, best.pose, best.outline)
     return replace(best, image=image, reference=reference)
 
 
