@@ -9,7 +9,7 @@ To add a provider, write one class in one file and one YAML file:
    the options that differ from the defaults. The command line option is then `tts=NAME`.
 
 A voice that knows the times of its phonemes also has the method of `TimedTextToSpeech`, and a voice
-that can sound like an emotion that of `ExpressiveTextToSpeech`.
+that can express emotions that of `ExpressiveTextToSpeech`.
 
 All adapters raise `SpeechError` or `DependencyError`, and are safe for concurrent callers: threads
 may share one, and a cancellation stops its own caller only. Once `cancel` is set, iterators end at
@@ -192,7 +192,7 @@ class TimedTextToSpeech(TextToSpeech, Protocol):
 
 @runtime_checkable
 class ExpressiveTextToSpeech(TextToSpeech, Protocol):
-    """Protocol of speech synthesis that can sound like an emotion.
+    """Protocol of speech synthesis that can express emotions.
 
     Example:
         >>> class MoodyBeep(Beep):
@@ -201,12 +201,12 @@ class ExpressiveTextToSpeech(TextToSpeech, Protocol):
     """
 
     def with_emotion(self, emotion: Emotion) -> TextToSpeech:
-        """Return a voice with the same sample rate that sounds like an emotion."""
+        """Return a voice with the same sample rate that expresses an emotion."""
         ...
 
 
 def with_emotion(voice: TextToSpeech, emotion: Emotion | None) -> TextToSpeech:
-    """Return a voice that sounds like an emotion if it can; None is the voice as it is."""
+    """Return the voice with an emotion if it can express emotions; None changes nothing."""
     if emotion is None or not isinstance(voice, ExpressiveTextToSpeech):
         return voice
     return voice.with_emotion(emotion)

@@ -33,8 +33,8 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # yaw angles relative to the reference, which has background there if the head is turned.
 _CHIN_SPACE, _CHIN_SPACE_DEG = 0.12, (4.0, 12.0)
 
-# Part of the distance to their target that is left of the motion of head and face after a frame at
-# this rate, and the smallest motion in degrees and in weights of blendshapes.
+# Heads and faces move towards their target: fraction of the distance that remains after one frame
+# at this frame rate, and the smallest motion in degrees and in weights of blendshapes.
 _STILL_PART, _MOTION_FPS, _MIN_MOTION = 0.75, 25, 0.01
 
 _PainterKey: TypeAlias = tuple[int, Reference | None]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_CHARS = 4096
 """Maximum number of characters that OpenAI accepts in one request."""
-# Intensity of an emotion from which on it is not asked for as a slight one.
+# Intensity below which the instructions ask for a slight emotion.
 _STRONG = 0.5
 
 

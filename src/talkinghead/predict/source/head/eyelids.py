@@ -126,7 +126,7 @@ def _make_lid(
     xy = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True))), -1)
     along, deep = (xy - left) @ across, (xy - left) @ down
     inside = (along > above[0, 0]) & (along < above[0, -1])
-    # A cubic curve is slow to compute for each pixel; between four points a pixel it is straight.
+    # Interpolate linearly between four points per pixel, because a cubic curve is slow.
     fine = np.linspace(0, width, 4 * int(np.ceil(width)) + 1)
     upper_y, lower_y = (np.interp(along, fine, _curve(line, fine)) for line in (above, below))
     # Move the upper lid below the lower lid, except at the corners, to cover the whole eye.

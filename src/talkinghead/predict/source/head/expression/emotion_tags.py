@@ -26,7 +26,8 @@ _TAG = re.compile(
 )
 # A single word in brackets, which is a tag of an unknown emotion.
 _UNKNOWN = re.compile(r"\[\s*/?\s*[^\W\d_]+\s*(?:[:=,]?\s*[\d.]+\s*)?\]")
-# The same without the closing bracket. A capital letter begins a remark of several sentences.
+# The same without the closing bracket. A bracket before a capital letter is not a tag, because it
+# may begin a remark of several sentences.
 _UNCLOSED = re.compile(r"\[\s*/?\s*(?!\s|[A-Z])[^\W\d_]*(?![^\[\]]*\])")
 
 

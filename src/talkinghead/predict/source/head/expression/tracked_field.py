@@ -134,7 +134,7 @@ def _backward_field(points: Floats, moved_P2: Floats, to_grid: Floats) -> FloatA
     total = near + np.float32(_WIDE_WEIGHT) * far
     field = total[..., :2] / np.maximum(total[..., 2:], 1e-9)
     outline = _outline(points) @ to_grid[:, :2].T + to_grid[:, 2]
-    # Leave the cells at the outline still, between which the field is interpolated.
+    # The field is interpolated between cells, so the cells at the outline must not move.
     inside_cm = (_depth_inside(outline, height, width) - 1.5) * _CELL_CM
     field *= smooth_step(inside_cm / _FADE_CM)[..., None]
     shortening = _shortening(field @ to_grid[:, :2].T)

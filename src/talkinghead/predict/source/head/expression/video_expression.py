@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoExpression:
-    """Expression of the faces in a video, as the options ask for it.
+    """Expression of the faces in a video, as selected by the options.
 
     Attributes:
         expression: weights of blendshapes.
@@ -42,7 +42,7 @@ class FrameExpression:
     """The faces of one frame of a video, whose expression is rendered after the mouths.
 
     Attributes:
-        expression: what the options ask for.
+        expression: the expression that the options select.
         faces: the faces with smoothed landmarks, and the opacity of each mouth, 0 to 1, by which
             the expression is multiplied.
     """
@@ -51,7 +51,7 @@ class FrameExpression:
     faces: Sequence[tuple[Face, float]]
 
     def target(self, cue: HeadCue) -> FloatArray:
-        """Return the weights that a frame asks for in addition to the options, float32 [52]."""
+        """Return the target weights of a frame in addition to the options, float32 [52]."""
         if cue.emotion is None:
             return np.zeros(len(BLENDSHAPES), np.float32)
         return cue.emotion.weights - self.expression.emotion.weights

@@ -127,7 +127,7 @@ MEASURES = {
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_measures_of_the_face_move_as_asked(face, name):
+def test_measures_of_the_face_change_with_the_emotion(face, name):
     """The motion is measured by optical flow, because a detector's points hardly follow brows."""
     measure, sign = MEASURES[name]
     sides = [name] if name == "browInnerUp" else [f"{name}{side}" for side in ("Left", "Right")]
