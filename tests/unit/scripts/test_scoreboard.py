@@ -8,8 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.media_files import write_sample_media
+
+from talkinghead.features.faces.alignment import LIP_POINTS, mouth_opening
+from talkinghead.features.faces.detector import build_detector
+from talkinghead.media.reader import read_image
+from talkinghead.paths import demo_face
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "scripts/scoreboard.py"
@@ -41,7 +47,7 @@ def test_pairs_are_found_by_name(tmp_path):
 
 
 def test_unknown_or_invalid_adapter_is_refused(tmp_path):
-    with pytest.raises(scoreboard.UsageError, match="give one of latentsync, musetalk, ours"):
+    with pytest.raises(scoreboard.UsageError, match="give one of latentsync, loudness, musetalk"):
         scoreboard.Adapter.load("nothing", {})
     (tmp_path / "bad.yaml").write_text("comand: x\n")
     with pytest.raises(scoreboard.UsageError, match="comand"):
@@ -60,6 +66,40 @@ def test_failures_and_missing_systems_are_listed(tmp_path):
     table = scoreboard.format_table(results, adapters, 1)
     assert "- failing: failed on" in table
     assert "**wav2lip** (arXiv:2008.10010) was not run: missing: its folder" in table
+
+
+@pytest.fixture(scope="module")
+def loudness():
+    spec = importlib.util.spec_from_file_location("loudness", scoreboard.ADAPTERS / "loudness.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(scoreboard.ADAPTERS))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(scoreboard.ADAPTERS))
+    return module
+
+
+def test_mouth_of_the_baseline_opens_with_the_loudness(loudness):
+    image, detector = read_image(demo_face()), build_detector()
+    (face, *_) = detector.detect(image)
+    lips = face.points[list(LIP_POINTS[detector.topology])]
+    assert np.array_equal(loudness.open_mouth(image, lips, 0.0), image)
+    openings = []
+    for level in (0.0, 0.5, 1.0):
+        (found, *_) = detector.detect(loudness.open_mouth(image, lips, level))
+        openings.append(mouth_opening(found.points, detector.topology))
+    assert openings[0] + 0.02 < openings[1] < openings[2] - 0.02
+
+
+def test_loudness_of_the_baseline_is_relative_to_the_loud_frames(loudness):
+    rate, rng = 16_000, np.random.default_rng(0)
+    noise = rng.standard_normal(4 * rate).astype(np.float32) * 0.01
+    noise[rate : 2 * rate] *= 1e-3
+    level = loudness.loudness(noise, 100)
+    assert level.shape == (100,)
+    assert level[30:45].max() == 0
+    assert level[55:95].min() > 0.9
 
 
 @pytest.mark.slow
