@@ -18,6 +18,7 @@ from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.prediction import Prediction, RenderReport
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.progress_bar import progress_bar
 from talkinghead.types import AVSpec
 
 log = logging.getLogger(__name__)
@@ -75,13 +76,21 @@ class Avatar:
 
 def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
     """Play a source once and encode its frames."""
-    played = list(_one_pass(source))
+    played: list[FaceFrames] = []
+    with progress_bar(f"reading {source.name}", log) as show:
+        for frames in _one_pass(source):
+            played.append(frames)
+            show(float(frames[0].time_s), float(source.duration_s))
     if not any(frame.reference for frame in chain(*played)):
         raise source.missing_face(len(played))
     encoded = iter(predictor.mouth_generator().encode(chain(*played)))
-    face_frames = tuple(tuple(next(encoded) for _ in frames) for frames in played)
-    play = partial(_play, face_frames, source.options.extend)
-    return Avatar(predictor, replace(source, play=play, is_immediate=True), face_frames)
+    face_frames: list[FaceFrames] = []
+    with progress_bar(f"encoding {source.name}", log) as show:
+        for frames in played:
+            face_frames.append(tuple(next(encoded) for _ in frames))
+            show(len(face_frames), len(played))
+    play = partial(_play, tuple(face_frames), source.options.extend)
+    return Avatar(predictor, replace(source, play=play, is_immediate=True), tuple(face_frames))
 
 
 def _one_pass(source: FaceSource) -> Iterator[FaceFrames]:

@@ -9,7 +9,8 @@ Shape suffixes: N frames, D token dimension, S side of the mouth image in pixels
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -37,7 +38,10 @@ from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.calibration import BoolArray, SpokenClip
 from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
+from talkinghead.progress_bar import progress_bar
 from talkinghead.types import AVSpec, FloatArray
+
+logger = logging.getLogger(__name__)
 
 MIN_GAIN = 0.03
 """Fraction by which the error on held-out frames must fall."""
@@ -158,7 +162,8 @@ def adapt_decoder(
     adapted = _with_decoder(model, copy.deepcopy(model.decoder))
     before = _error(model, examples, targets, tested, loss)
     lips = torch.from_numpy(np.stack([f.lips for f in frames if f.lips is not None]))
-    _train(adapted, examples, targets, lips.to(model.device), trained, loss)
+    with progress_bar("training the decoder", logger) as show:
+        _train(adapted, examples, targets, lips.to(model.device), trained, loss, show)
     after = _error(adapted, examples, targets, tested, loss)
     errors = {"before": before, "after": after}
     if after > (1 - MIN_GAIN) * before:
@@ -245,6 +250,7 @@ def _train(
     lips: Tensor,
     trained: NDArray[np.intp],
     loss: ReconstructionLoss,
+    show: Callable[[float, float], None],
 ) -> None:
     """Train the last layers of the model's decoder in place.
 
@@ -257,6 +263,7 @@ def _train(
         lips: real lips [N, 20, 2] in canonical pixels.
         trained: indices of the frames.
         loss: loss of the mouths.
+        show: called with the numbers of finished and of all iterations.
     """
     shift = list(model.decoder.lips.shift.parameters())
     image = [p for name, p in _trained_parameters(model.decoder) if not name.startswith(_SHIFT)]
@@ -265,6 +272,7 @@ def _train(
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _ITERATIONS)
     random = np.random.default_rng(0)
     for iteration in range(_ITERATIONS):
+        show(iteration, _ITERATIONS)
         batch = random.choice(trained, min(_BATCH_SIZE, len(trained)), replace=False)
         output = examples[iteration % len(examples)].decode(model, batch)
         assert output.points is not None

@@ -37,6 +37,7 @@ from talkinghead.predict.speaker_adaptation import (
     describe_adaptation,
     predict_motion,
 )
+from talkinghead.progress_bar import progress_bar
 from talkinghead.value_rules import PositiveFloat, Range
 
 logger = logging.getLogger(__name__)
@@ -185,10 +186,11 @@ def _motion_scores(
 ) -> dict[str, dict[str, float]]:
     """Return the scores of the predicted motion before and after the adaptation."""
     prior = adapted_prior(predictor.lip_prior, adaptation)
-    motions = {
-        "before": predict_motion(predictor, clip),
-        "after": predict_motion(predictor, clip, prior, adaptation.style),
-    }
+    motions = {}
+    with progress_bar("checking the held-out parts", logger) as show:
+        motions["before"] = predict_motion(predictor, clip)
+        show(1, 2)
+        motions["after"] = predict_motion(predictor, clip, prior, adaptation.style)
     return {name: clip_scores(tested, motion) for name, motion in motions.items()}
 
 

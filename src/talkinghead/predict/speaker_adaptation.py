@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -26,6 +26,7 @@ from talkinghead.predict.decoder_adaptation import with_decoder_tensors
 from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.progress_bar import progress_bar
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
 
@@ -91,7 +92,19 @@ def adapt_to_clip(
     Raises:
         MediaError: There is too little speech, or the lips do not follow the audio.
     """
+    with progress_bar("adapting the lip motion", logger) as show:
+        return _fit(predictor, clip, used, show)
+
+
+def _fit(
+    predictor: AdaptablePredictor,
+    clip: SpokenClip,
+    used: BoolArray | None,
+    show: Callable[[float, float], None],
+) -> tuple[SpeakerAdaptation, AlignedClip]:
+    """Do the work of `adapt_to_clip`, and show its progress in steps of about equal length."""
     predicted = predict_motion(predictor, clip)
+    show(1, 3)
     aligned = align_clip(clip, predicted)
     fitted = aligned if used is None else aligned.only(used)
     report: dict[str, float] = {
@@ -108,6 +121,7 @@ def adapt_to_clip(
             weight = prior.map_tensors[0] + change.weight
             bias = prior.map_tensors[1] + change.bias
             report |= {"ridge": change.ridge, "map_gain_r": round(change.gain_r, 3)}
+            show(2, 3)
             predicted = predict_motion(predictor, clip, prior.with_map(weight, bias))
     style = estimate_style(fitted, predicted)
     return SpeakerAdaptation(style, weight, bias, report), aligned

@@ -26,6 +26,7 @@ from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.source.head.expression.emotion_tags import EMOTION_TAGS_PROMPT
 from talkinghead.predict.source.head.expression.emotions import Emotion
+from talkinghead.progress_bar import progress_bar
 from talkinghead.speech.protocols import (
     LanguageModel,
     Message,
@@ -236,13 +237,15 @@ class Conversation:
 
         def progress(done: int, total: int) -> None:
             turn.mark("first_frame_s")
+            show(done, total)
             if report_progress:
                 report_progress(done, total)
 
         try:
-            video = self.avatar.predictor.render(
-                self.avatar, speech, output, progress=progress, **options
-            )
+            with progress_bar(Path(output).name, log) as show:
+                video = self.avatar.predictor.render(
+                    self.avatar, speech, output, progress=progress, **options
+                )
         except MediaError:
             # This error is expected if the turn was interrupted before any speech was synthesised.
             if not turn.interrupted or synthesizer.spoken:

@@ -1,12 +1,16 @@
 """Personalisation: result on held-out parts, files, and refusals."""
 
 import json
+import logging
+import re
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 from helpers.media_files import file_names
 from helpers.speaking_video import SpeakingDetector, speaking_predictor, write_speaking_video
+from rich.console import Console
 
 from talkinghead.cli.main import main
 from talkinghead.errors import MediaError, TalkingHeadError, UsageError
@@ -40,6 +44,17 @@ def test_adaptation_and_report_of_held_out_parts_are_written(predictor, video, t
     assert loaded.style.opening == pytest.approx(written.style.opening)
     # With the adaptation the lips move as far as those of the person.
     assert speaking_predictor(personalisation=output).style == loaded.style
+
+
+def test_steps_are_shown_with_the_time_left(predictor, video, tmp_path, monkeypatch, caplog):
+    console = Console(file=StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr("talkinghead.progress_bar.stderr_console", lambda: console)
+    caplog.set_level(logging.INFO, "talkinghead")
+    personalise(predictor, video, tmp_path / "me.safetensors", OPTIONS)
+    shown = console.file.getvalue()
+    assert re.search(r"reading me\.mp4 .*\d\d% \d:\d\d:\d\d", shown)
+    for step in ("adapting the lip motion", "checking the held-out parts"):
+        assert step in shown
 
 
 def test_result_that_is_not_better_is_refused(predictor, video, tmp_path):

@@ -24,6 +24,7 @@ from talkinghead.media.reader import probe
 from talkinghead.media.timing import num_frames_for
 from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
+from talkinghead.progress_bar import progress_bar
 from talkinghead.sync.lip_offset import LipOffset, LipOffsetRules, measure_lip_offset
 from talkinghead.types import AVSpec, FloatArray
 
@@ -103,16 +104,20 @@ def read_spoken_clip(
     Raises:
         MediaError: The video has no audio, or the face is visible for too short a time.
     """
-    if not probe(path).has_audio:
+    video = probe(path)
+    if not video.has_audio:
         raise MediaError(f"{path} has no audio; calibration needs a video in which the face speaks")
     times_s, lips, reference = list[float](), list[FloatArray](), None
-    for frame in frames:
-        if frame.is_extension or frame.file_time_s >= max_s:
-            break
-        if frame.lips is not None and frame.transform is not None and frame.strength > 0:
-            times_s.append(float(frame.file_time_s + frame.duration_s / 2))
-            lips.append(transform_points(frame.lips, frame.transform))
-            reference = reference or frame.reference
+    used_s = min(float(video.duration_s), max_s)
+    with progress_bar(f"reading {Path(path).name}", logger) as show:
+        for frame in frames:
+            if frame.is_extension or frame.file_time_s >= max_s:
+                break
+            show(float(frame.file_time_s), used_s)
+            if frame.lips is not None and frame.transform is not None and frame.strength > 0:
+                times_s.append(float(frame.file_time_s + frame.duration_s / 2))
+                lips.append(transform_points(frame.lips, frame.transform))
+                reference = reference or frame.reference
     samples = _read_samples(path, spec.sample_rate, max_s)
     duration_s = Fraction(len(samples), spec.sample_rate)
     num_frames = num_frames_for(duration_s, spec.fps)

@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Annotated, Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -35,6 +34,7 @@ from talkinghead.predict.batch.workers import (
 )
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.progress_bar import stderr_console
 from talkinghead.value_rules import Range
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def _leave_out_finished(
     """Return the jobs whose outputs do not exist yet."""
     finished, unfinished = [], []
     checked = find_finished(jobs, settings)
-    console = Console(stderr=True)
+    console = stderr_console()
     with closing(checked):
         shown = track(checked, "checking outputs", len(jobs), console=console, transient=True)
         for job, is_finished in zip(jobs, shown, strict=True):
@@ -183,7 +183,7 @@ class _Bars(Progress):
             MofNCompleteColumn(),
             _FramesPerSecond(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=stderr_console(),
             transient=True,
         )
         self._jobs = jobs

@@ -1,0 +1,44 @@
+"""Progress bars with the time left, on stderr."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+@cache
+def stderr_console() -> Console:
+    """Return the console of stderr, which bars that are shown at the same time must share."""
+    return Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(
+    description: str, logger: logging.Logger
+) -> Iterator[Callable[[float, float], None]]:
+    """Show a bar, and yield a function that takes the finished and the whole amount of work.
+
+    A whole amount of 0 means that it is unknown. The bar is shown in a terminal only, not in worker
+    processes, whose bars would overwrite each other, and only if `logger` logs informational
+    messages, as on the command line.
+    """
+    is_hidden = multiprocessing.parent_process() is not None or not logger.isEnabledFor(
+        logging.INFO
+    )
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=stderr_console(),
+        transient=True,
+        disable=is_hidden,
+    ) as bars:
+        bar = bars.add_task(description, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total or None)
