@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # Interval at which cancellation is checked.
 _POLL_S = 0.01
-# Niceness of threads with low priority.
+# Niceness of threads and processes with low priority.
 _LOW_NICENESS = 10
 # Maximum time that a process may take to remove its unfinished files after its parent has died.
 _CLEANUP_TIMEOUT_S = 20.0
@@ -82,6 +82,12 @@ def lower_thread_priority() -> None:
         thread = threading.get_native_id()
         niceness = max(_LOW_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
         os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
+def lower_process_priority() -> None:
+    """Let the processor run other processes before this one, except on Windows."""
+    if sys.platform != "win32":
+        os.nice(_LOW_NICENESS)
 
 
 def exit_with_parent() -> None:

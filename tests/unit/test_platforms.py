@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from talkinghead import concurrency
 from talkinghead.media import atomic_file
+from talkinghead.speech.tts import piper_pool
 
 WITHOUT_POSIX = """
 import os, pkgutil, signal, sys, types
@@ -79,6 +82,37 @@ def test_processes_get_no_signal_on_windows(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     assert atomic_file._start_of(os.getpid()) == 1
     assert len(signals) == 1
+
+
+def test_priority_is_lowered_except_on_windows(monkeypatch):
+    steps = []
+    monkeypatch.setattr(os, "nice", steps.append)
+    concurrency.lower_process_priority()
+    assert steps == [10]
+    monkeypatch.delattr(os, "nice")
+    monkeypatch.setattr(sys, "platform", "win32")
+    concurrency.lower_process_priority()
+
+
+def test_port_in_use_is_refused_on_windows(monkeypatch):
+    run_server = pytest.importorskip(
+        "talkinghead.live.server.run_server", reason="needs the extra live"
+    )
+    settings = SimpleNamespace(host="127.0.0.1", port=0)
+    option = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    with run_server._listen(settings) as listener:
+        assert listener.getsockopt(*option)
+    monkeypatch.setattr(sys, "platform", "win32")
+    with run_server._listen(settings) as listener:
+        assert not listener.getsockopt(*option)
+
+
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_paths_of_piper_have_separators_of_the_platform(separator):
+    folder = separator.join(["C:", "Temp (1)", "a b"])
+    line = f"INFO:piper:Wrote {folder}{separator}42.wav\n"
+    assert piper_pool.path_in(folder, line) == f"{folder}{separator}42.wav"
+    assert piper_pool.path_in(folder, f"Loaded {folder}{separator}voice.onnx") is None
 
 
 def test_signals_of_the_platform_are_used(monkeypatch):

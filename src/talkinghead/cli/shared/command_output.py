@@ -44,11 +44,11 @@ def take_format(arguments: list[str]) -> tuple[bool, list[str]]:
 def format_json(
     command: str, exit_status: int, result: Any, error: BaseException | None, message: str | None
 ) -> str:
-    """Return the outcome of a command as one line of JSON."""
+    """Return the outcome of a command as one line of JSON, in ASCII for any encoding of stdout."""
     outcome = {
         "command": command,
         "exit_status": exit_status,
         "result": result,
         "error": error and {"type": type(error).__name__, "message": message},
     }
-    return json.dumps(outcome, default=str, ensure_ascii=False) + "\n"
+    return json.dumps(outcome, default=str) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -39,15 +40,13 @@ def server_settings(values: Mapping[str, Any], factory: SessionFactory) -> Serve
 
 
 def run_server(settings: ServerSettings, pool: SessionPool) -> None:
-    """Serve until Ctrl-C or SIGTERM, and print the address.
+    """Load the models, print the address, and serve until Ctrl-C or SIGTERM.
 
     Raises:
         UsageError: The address cannot be used.
     """
     listener = _listen(settings)
-    host, port = listener.getsockname()[:2]
-    shown = "localhost" if settings.is_local else host
-    log.info("open http://%s:%d in a browser; Ctrl-C ends the server", shown, port)
+    log.info("loading the models")
     if not settings.is_local:
         log.warning(
             "other machines can reach this server: whoever has the token can use the microphone, "
@@ -62,7 +61,9 @@ def run_server(settings: ServerSettings, pool: SessionPool) -> None:
         ws_max_size=settings.max_message_bytes,
         timeout_graceful_shutdown=_STOP_TIMEOUT_S,
     )
-    server = _Server(config, pool)
+    host, port = listener.getsockname()[:2]
+    address = f"http://{'localhost' if settings.is_local else host}:{port}"
+    server = _Server(config, pool, address)
     server.run(sockets=[listener])
     if not server.started:
         raise UsageError("the server could not be started; the log states the reason")
@@ -71,9 +72,14 @@ def run_server(settings: ServerSettings, pool: SessionPool) -> None:
 class _Server(uvicorn.Server):
     """A server that ends the sessions first, so that their WebSockets are closed with a reason."""
 
-    def __init__(self, config: uvicorn.Config, pool: SessionPool) -> None:
+    def __init__(self, config: uvicorn.Config, pool: SessionPool, address: str) -> None:
         super().__init__(config)
-        self._pool = pool
+        self._pool, self._address = pool, address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            log.info("open %s in a browser; Ctrl-C ends the server", self._address)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._pool.close()
@@ -83,7 +89,8 @@ class _Server(uvicorn.Server):
 def _listen(settings: ServerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform != "win32":  # There, the option would allow several servers at one port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
     except (OSError, OverflowError) as error:

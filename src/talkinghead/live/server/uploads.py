@@ -18,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
+from talkinghead.concurrency import lower_process_priority
 from talkinghead.errors import FaceNotFoundError, MediaError, TalkingHeadError, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ _SIGNATURES: dict[str, tuple[re.Pattern[bytes], tuple[Kind, ...]]] = {
 _MAX_FPS = 30
 # Interval in frames at which a face is searched for.
 _SEARCH_FRAMES = 5
-_NICENESS = 10
 _MAX_OUTPUT_BYTES = 2**28
 _SPEECH_RATES = (8_000, 48_000)
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -163,8 +163,7 @@ def main(kind: Kind, limits: DecodeLimits) -> None:
         import talkinghead.features.faces.litert_detector  # noqa: F401
 
     _limit_resources(limits)
-    if sys.platform != "win32":
-        os.nice(_NICENESS)  # Live sessions have priority over uploads.
+    lower_process_priority()  # Live sessions have priority over uploads.
     try:
         file = (rewrite_face if kind == "face" else rewrite_speech)(Path("upload"), limits)
         result = {"file": file.name}

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from talkinghead.concurrency import lower_process_priority
 from talkinghead.errors import TalkingHeadError
 from talkinghead.live.server.avatar_library import AvatarLibrary
 from talkinghead.live.server.error_responses import ClientError, public_message
@@ -30,8 +31,6 @@ from talkinghead.predict.batch.jobs import Job
 State = Literal["queued", "running", "done", "failed"]
 
 _RETRY_AFTER_S = 60
-# Live sessions have priority over videos.
-_NICENESS = 10
 
 
 class VideoState(BaseModel):
@@ -183,7 +182,7 @@ class _Worker:
 
 def _start_worker(progress: Any) -> None:
     _Worker.progress = progress
-    os.nice(_NICENESS)
+    lower_process_priority()  # Live sessions have priority over videos.
 
 
 def _render(

@@ -218,7 +218,6 @@ class PiperProcess:
         self.load_s: float | None = None
         self._started_s = time.monotonic()
         self._folder = temporary_folder()
-        self._path = re.compile(re.escape(self._folder.name) + r"/\S+\.wav")
         try:
             self._popen = subprocess.Popen(  # noqa: S603 - no shell is used
                 [*command, "--output-dir", self._folder.name],
@@ -230,6 +229,7 @@ class PiperProcess:
                 errors="replace",
                 # Start a new session, so that Ctrl-C does not stop Piper before the caller stops.
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # On Windows.
             )
         except OSError as error:
             self._folder.cleanup()
@@ -271,16 +271,22 @@ class PiperProcess:
                 "or choose tts=espeak"
             )
         self._last_message = line.strip()
-        match = self._path.search(line)
-        if match is None:
+        name = path_in(self._folder.name, line)
+        if name is None:
             return None
-        path = Path(match[0])
+        path = Path(name)
         with wave.open(str(path)) as file:
             samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
         path.unlink()
         if self.load_s is None:
             self.load_s = time.monotonic() - self._started_s
         return samples.astype(np.float32) / np.float32(2**15)
+
+
+def path_in(folder: str, line: str) -> str | None:
+    """Return the path of the audio file in `folder` that a line of Piper's log names, or None."""
+    match = re.search(re.escape(folder) + r"[/\\]\S+\.wav", line)
+    return match and match[0]
 
 
 def _fail(job: _Job, error: Exception) -> None:
