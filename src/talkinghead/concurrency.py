@@ -138,7 +138,7 @@ def interrupts_blocked() -> Iterator[None]:
     They inherit the signal mask of this thread. Windows has no such mask; there, the processes must
     call `ignore_interrupts` themselves.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":
         yield
         return
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -149,6 +149,6 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Ignore Ctrl-C in this process, on systems where `interrupts_blocked` has no effect."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Ignore Ctrl-C in this process, on Windows, where `interrupts_blocked` has no effect."""
+    if sys.platform == "win32":
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -28,15 +28,14 @@ def progress_bar(
     processes, whose bars would overwrite each other, and only if `logger` logs informational
     messages, as on the command line.
     """
-    is_hidden = multiprocessing.parent_process() is not None or not logger.isEnabledFor(
-        logging.INFO
-    )
+    console, is_worker = stderr_console(), multiprocessing.parent_process() is not None
+    is_hidden = is_worker or not console.is_terminal or not logger.isEnabledFor(logging.INFO)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        console=stderr_console(),
+        console=console,
         transient=True,
         disable=is_hidden,
     ) as bars:

@@ -59,6 +59,7 @@ def test_processes_ignore_interrupts_without_a_signal_mask(monkeypatch):
     concurrency.ignore_interrupts()
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
     monkeypatch.delattr(signal, "pthread_sigmask")
+    monkeypatch.setattr(sys, "platform", "win32")
     before = signal.getsignal(signal.SIGINT)
     try:
         with concurrency.interrupts_blocked():

@@ -185,6 +185,7 @@ class _Bars(Progress):
             TimeRemainingColumn(),
             console=stderr_console(),
             transient=True,
+            disable=not stderr_console().is_terminal,
         )
         self._jobs = jobs
         self._bars: dict[int, TaskID] = {}
