@@ -2,9 +2,11 @@
 
 python scripts/closure_rate.py                       lip motion of 100 sentences
 python scripts/closure_rate.py --rendered 10         also landmarks of the frames of 10 sentences
+python scripts/closure_rate.py --tts espeak          another voice that gives its phonemes
 
-The packaged voice speaks each sentence once. The closure rate (docs/metrics.md) is measured with
-and without the constraints of the phonemes. The time of a sound is the middle of its phoneme.
+The voice, by default the packaged one, speaks each sentence once. The closure rate
+(docs/metrics.md) is measured with and without the constraints of the phonemes. The time of a sound
+is the middle of its phoneme.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.speech.tts.espeak import Espeak
 from talkinghead.speech.tts.piper import Piper
 from talkinghead.speech.voice import Voice
 from talkinghead.types import FloatArray
@@ -115,11 +118,15 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=100)
     parser.add_argument("--rendered", type=int, default=0)
     parser.add_argument("--face", type=Path, default=demo_face())
+    parser.add_argument("--tts", choices=("piper", "espeak"), default="piper")
     parser.add_argument("--lip-prior", choices=("auto", "none"), default="auto")
     options = parser.parse_args()
     texts = SENTENCES[:: max(1, len(SENTENCES) // options.sentences)][: options.sentences]
-    with closing(Piper()) as piper:
-        spoken = [speak(Voice(piper, sample_rate=16_000), text) for text in texts]
+    if options.tts == "espeak":
+        spoken = [speak(Voice(Espeak(), sample_rate=16_000), text) for text in texts]
+    else:
+        with closing(Piper()) as piper:
+            spoken = [speak(Voice(piper, sample_rate=16_000), text) for text in texts]
     lip_prior = None if options.lip_prior == "none" else "auto"
     avatars = {
         on: LipSyncPredictor.from_checkpoint(phonemes=on, lip_prior=lip_prior).avatar(options.face)

@@ -38,7 +38,7 @@ LITERAL_KEYS = ROOT / "src/talkinghead/cli/hydra_app/literal_keys.py"
 VALUE_RULES = ROOT / "src/talkinghead/cli/hydra_app/value_rules.json"
 WIDTH = 118
 
-HAND_WRITTEN = {"llm/openai_compatible.yaml", "tts/espeak.yaml", "tts/flite.yaml"}
+HAND_WRITTEN = {"llm/openai_compatible.yaml", "tts/flite.yaml"}
 """Files that are not generated: their comments describe one server or program, not the class."""
 HYDRA_PATHS = {"hydra.run.dir", "hydra.sweep.dir", "run_dir"}
 """Keys that are paths although no parameter is bound to them: they belong to Hydra."""

@@ -174,6 +174,9 @@ class TextChecker(Protocol):
 class TimedTextToSpeech(TextToSpeech, Protocol):
     """Protocol of speech synthesis with the times of the phonemes.
 
+    A class whose voices do not all give phonemes has an attribute `is_timed`, which is False for a
+    voice that gives none.
+
     Example:
         >>> class TimedBeep(Beep):
         ...     def speak_timed(self, text, cancel=None):
@@ -210,6 +213,11 @@ def with_emotion(voice: TextToSpeech, emotion: Emotion | None) -> TextToSpeech:
     if emotion is None or not isinstance(voice, ExpressiveTextToSpeech):
         return voice
     return voice.with_emotion(emotion)
+
+
+def gives_phonemes(voice: TextToSpeech) -> bool:
+    """Return whether a voice gives the phonemes of its speech with their times."""
+    return isinstance(voice, TimedTextToSpeech) and getattr(voice, "is_timed", True)
 
 
 def speak_timed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from itertools import chain, takewhile
 from threading import Event
@@ -20,12 +21,14 @@ from talkinghead.speech.phoneme_alignment import AlignedTextToSpeech, PhonemeAli
 from talkinghead.speech.protocols import (
     TextChecker,
     TextToSpeech,
-    TimedTextToSpeech,
+    gives_phonemes,
     speak_timed,
     with_emotion,
 )
 from talkinghead.types import FloatArray
 from talkinghead.value_rules import PositiveInt, Range
+
+log = logging.getLogger(__name__)
 
 
 class Voice:
@@ -66,8 +69,14 @@ class Voice:
         pause_s: Annotated[float, Range(0, 10)] = 0.25,
         align: bool = False,
     ) -> None:
-        if align and not isinstance(tts, TimedTextToSpeech):
-            tts = AlignedTextToSpeech(tts, PhonemeAligner())
+        if not gives_phonemes(tts):
+            if align:
+                tts = AlignedTextToSpeech(tts, PhonemeAligner())
+            else:
+                log.info(
+                    "the voice gives no phonemes, so the lips follow its audio only; "
+                    "voice.align=true aligns the audio with an English text"
+                )
         self.tts = tts
         self.sample_rate = tts.sample_rate if sample_rate is None else sample_rate
         if not (self.sample_rate > 0 and 0 <= lead_s <= 10 and 0 <= pause_s <= 10):

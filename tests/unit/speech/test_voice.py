@@ -76,3 +76,10 @@ def test_nan_counts_as_silence():
             yield from super().speak(text)
 
     assert np.isfinite(_speak(Voice(NanTextToSpeech()), "aaaaaaaaa")).all()
+
+
+def test_voice_without_phonemes_is_logged(caplog):
+    with caplog.at_level("INFO"):
+        Voice(HummingTextToSpeech())
+    assert "the voice gives no phonemes" in caplog.text
+    assert "voice.align=true" in caplog.text

@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from threading import Event
 
 from talkinghead.errors import DependencyError, MediaError, SpeechError, UsageError
 from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.audio_decoding import read_audio
+from talkinghead.predict.audio.phonemes import TimedSpeech
+from talkinghead.speech.tts.phoneme_symbols import phonemes_of_program
 from talkinghead.speech.tts.text.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 from talkinghead.value_rules import PositiveFloat, PositiveInt
@@ -31,6 +34,10 @@ class CommandTextToSpeech:
     Args:
         command: Program and arguments; `{voice}` and `{output}`, the WAV file to write, are
             replaced. Without `{output}` the audio is read from the program's standard output.
+            `{phonemes}` is a text file to write with the phonemes, for the lips: on each line the
+            time in seconds at which a phoneme begins, a tab, and its symbol (IPA), which is empty
+            for a pause.
+        program: Name of the program in messages; None is the first word of the command.
         sample_rate: Sample rate of the speech in Hz; the program's audio is resampled to it.
         voice: Name of one of the program's voices.
         list_voices: Program and arguments that list the voices; None accepts any voice.
@@ -48,6 +55,7 @@ class CommandTextToSpeech:
         self,
         command: Sequence[str],
         *,
+        program: str | None = None,
         sample_rate: PositiveInt = 22_050,
         voice: str = "",
         list_voices: Sequence[str] | None = None,
@@ -69,7 +77,7 @@ class CommandTextToSpeech:
             )
         if list_voices is not None:
             _check_voice(voice, list_voices, voice_pattern, timeout_s)
-        self.sample_rate = sample_rate
+        self.sample_rate, self._program = sample_rate, program or command[0]
         self._command = [word.replace("{voice}", voice) for word in command]
         self._cleaner, self._timeout_s = TextCleaner(language), timeout_s
 
@@ -77,22 +85,35 @@ class CommandTextToSpeech:
         """Raise a `UsageError` if the voice cannot speak a text."""
         self._cleaner.check(text)
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether the program writes the phonemes."""
+        return any("{phonemes}" in word for word in self._command)
+
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text, one chunk per sentence."""
+        for speech in self.speak_timed(text, cancel):
+            yield speech.samples
+
+    def speak_timed(self, text: str, cancel: Event | None = None) -> Iterator[TimedSpeech]:
+        """Yield the speech of a text with the phonemes that the program writes."""
         cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
             with temporary_folder() as folder:
-                output = Path(folder) / "speech.wav"
-                self._run(sentence, output, cancel)
+                output, phonemes = Path(folder) / "speech.wav", Path(folder) / "phonemes.txt"
+                self._run(sentence, output, phonemes, cancel)
                 if cancel.is_set():
                     return
                 samples = self._read(output)
+                rows = self._read_phonemes(phonemes) if self.is_timed else []
             if samples is not None:
-                yield samples
+                timed = phonemes_of_program(rows, samples, self.sample_rate)
+                yield TimedSpeech(samples, tuple(timed))
 
-    def _run(self, sentence: str, output: Path, cancel: Event) -> None:
-        """Write the speech of a sentence to a file; write nothing after cancellation."""
-        command = [word.replace("{output}", str(output)) for word in self._command]
+    def _run(self, sentence: str, output: Path, phonemes: Path, cancel: Event) -> None:
+        """Write the speech and phonemes of a sentence; write nothing after cancellation."""
+        files = {"{output}": str(output), "{phonemes}": str(phonemes)}
+        command = [reduce(lambda w, f: w.replace(*f), files.items(), w) for w in self._command]
         with subprocess.Popen(  # noqa: S603 - no shell is used
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
@@ -110,13 +131,13 @@ class CommandTextToSpeech:
                 if time.monotonic() > until_s:
                     process.kill()
                     raise SpeechError(
-                        f"{command[0]} took longer than {self._timeout_s:g} s for "
+                        f"{self._program} took longer than {self._timeout_s:g} s for "
                         f"{sentence[:40]!r}: raise tts.timeout_s"
                     )
         if process.returncode:
             message = errors.decode(errors="replace").strip() or "no error message"
             raise SpeechError(
-                f"{command[0]} failed with exit status {process.returncode}: "
+                f"{self._program} failed with exit status {process.returncode}: "
                 f"{message.splitlines()[-1]}"
             )
         if audio and not output.exists():
@@ -130,8 +151,19 @@ class CommandTextToSpeech:
             return read_audio(output, self.sample_rate).samples
         except (OSError, MediaError) as error:
             raise SpeechError(
-                f"{self._command[0]} wrote no audio ({error}); expected a WAV file in {{output}}, "
+                f"{self._program} wrote no audio ({error}); expected a WAV file in {{output}}, "
                 "or on its standard output"
+            ) from error
+
+    def _read_phonemes(self, path: Path) -> list[tuple[float, str]]:
+        """Return the times and symbols of a file."""
+        try:
+            rows = [line.partition("\t") for line in path.read_text("utf-8").splitlines()]
+            return [(float(time_s), symbol.strip()) for time_s, _, symbol in rows]
+        except (OSError, ValueError) as error:
+            raise SpeechError(
+                f"{self._program} wrote no phonemes ({error}); expected lines of a time in "
+                "seconds, a tab and a symbol in {phonemes}, or a command without {phonemes}"
             ) from error
 
 

@@ -12,6 +12,7 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,13 @@ import numpy as np
 
 from talkinghead.concurrency import result_unless_cancelled
 from talkinghead.errors import DependencyError, SpeechError, UsageError
+from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.runtime.device import resolve_device
+from talkinghead.speech.tts.coqui_phonemes import (
+    gives_alignment,
+    phonemes_of_inference,
+    record_inference,
+)
 from talkinghead.speech.tts.text.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
@@ -45,6 +52,9 @@ class Coqui:
     caller returns at once; the model still completes the sentence that it has begun. A warning is
     logged if the model's licence forbids commercial use (XTTS, YourTTS, the fast_pitch model of
     VCTK, all of fairseq).
+
+    A model that aligns phonemes with its speech gives their times (see `coqui_phonemes.py`), a
+    model of letters does not.
 
     Args:
         model: Name such as "tts_models/en/ljspeech/vits", which is downloaded once, or the path of
@@ -89,6 +99,8 @@ class Coqui:
         _check_choice("language", language, self._tts.languages)
         synthesizer: Any = self._tts.synthesizer
         self.sample_rate = int(synthesizer.output_sample_rate)
+        self._model: Any = synthesizer.tts_model
+        self.is_timed = gives_alignment(self._model)
         code = language or synthesizer.tts_config.get("phoneme_language")
         if not code and (name := re.match("tts_models/([^/]+)/", str(model))):
             code = name[1] if name[1] != "multilingual" else None
@@ -103,28 +115,37 @@ class Coqui:
 
     def speak(self, text: str, cancel: Event | None = None) -> Iterator[FloatArray]:
         """Yield the speech of a text, one chunk per sentence."""
+        for speech in self.speak_timed(text, cancel):
+            yield speech.samples
+
+    def speak_timed(self, text: str, cancel: Event | None = None) -> Iterator[TimedSpeech]:
+        """Yield the speech of a text with its phonemes, one chunk per sentence."""
         cancel = cancel or Event()
         for sentence in self._cleaner.sentences(text):
             if cancel.is_set():
                 return
-            speech = self._worker.submit(self._synthesise, sentence)
-            samples = result_unless_cancelled(speech, cancel)
-            if samples is None:
+            synthesis = self._worker.submit(self._synthesise, sentence)
+            speech = result_unless_cancelled(synthesis, cancel)
+            if speech is None:
                 return
-            yield samples
+            yield speech
 
-    def _synthesise(self, sentence: str) -> FloatArray:
+    def _synthesise(self, sentence: str) -> TimedSpeech:
         from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
 
+        phonemes: tuple[Phoneme, ...] = ()
         try:
-            samples = self._tts.tts(sentence, split_sentences=False, **self._arguments)
+            with record_inference(self._model) if self.is_timed else nullcontext() as record:
+                samples = self._tts.tts(sentence, split_sentences=False, **self._arguments)
+            if record is not None:
+                phonemes = phonemes_of_inference(self._model, record)
         except _ERRORS as error:
             raise SpeechError(
                 f"tts=coqui failed on {sentence[:40]!r}: {_reason(error)}; try another model or "
                 "other options"
             ) from error
         # Remove the half second of silence that coqui-tts adds to each sentence.
-        return np.asarray(samples, np.float32)[:-PAD_SILENCE_SAMPLES]
+        return TimedSpeech(np.asarray(samples, np.float32)[:-PAD_SILENCE_SAMPLES], phonemes)
 
 
 def _load(model: str | Path, config_path: str | Path | None) -> TTS:

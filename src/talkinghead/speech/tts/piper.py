@@ -86,7 +86,7 @@ class Piper:
         config = self._config = _read_config(path)
         self.sample_rate = int(config["audio"]["sample_rate"])
         timed = timed_voice(path, config) if command is None else None
-        self._is_timed = timed is not None
+        self.is_timed = timed is not None
         self._command = [
             *(_installed() if command is None else command),
             *("--model", str(timed or path)),
@@ -117,7 +117,7 @@ class Piper:
             samples = None if cancel.is_set() else self._open_pool().speak(sentence, cancel)
             if samples is None:
                 return
-            yield read_phonemes(samples, self._config) if self._is_timed else TimedSpeech(samples)
+            yield read_phonemes(samples, self._config) if self.is_timed else TimedSpeech(samples)
 
     def close(self) -> None:
         """End the processes, also those in use; a later call of `speak` starts a new process."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from talkinghead.errors import MediaError
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.paths import cache_dir
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
+from talkinghead.speech.tts.phoneme_symbols import phonemes_of
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:
@@ -34,15 +35,6 @@ _FULL_SCALE = 32_767
 # Last sample of a timed voice's audio.
 _MARK = 29_867
 _DEFAULT_HOP_LENGTH = 256
-# Symbols that lengthen or modify the phoneme before them.
-_MODIFIERS = "ːˑʲʰˤ˞̧̩̪̯̃"
-# Symbols without a sound of their own: the padding between all phonemes, spaces and stress marks.
-# Their time belongs to the next phoneme: in the audio, the time of a stop's own symbol begins about
-# at the burst, and the closure is before it.
-_SILENT = "_^ ˈˌ"
-_PUNCTUATION = "!'(),-.:;?\"$#↓"
-# Maximum time by which a phoneme begins before its own symbol; the rest is a pause.
-_MAX_LEAD_S = 0.06
 
 
 def timed_voice(path: Path, config: Mapping[str, Any]) -> Path | None:
@@ -159,24 +151,3 @@ def read_phonemes(samples: FloatArray, config: Mapping[str, Any]) -> TimedSpeech
         speech.append(audio)
         num_samples += len(audio)
     return TimedSpeech(np.concatenate(speech), tuple(phonemes))
-
-
-def phonemes_of(symbols: Sequence[str], times_s: Sequence[float]) -> list[Phoneme]:
-    """Return the phonemes of Piper's symbols.
-
-    Args:
-        symbols: phonemes, modifiers, stress marks, punctuation and padding [T].
-        times_s: times of their beginnings, and of the end of the last [T + 1].
-    """
-    phonemes: list[Phoneme] = []
-    previous_end_s = times_s[0] if times_s else 0.0
-    for symbol, start_s, end_s in zip(symbols, times_s[:-1], times_s[1:], strict=True):
-        if not symbol or symbol in _SILENT:
-            continue
-        if symbol in _MODIFIERS and phonemes:
-            phonemes[-1] = Phoneme(phonemes[-1].symbol + symbol, phonemes[-1].start_s, end_s)
-        elif symbol not in _PUNCTUATION:
-            start_s = max(previous_end_s, start_s - _MAX_LEAD_S)
-            phonemes.append(Phoneme(symbol, start_s, end_s))
-        previous_end_s = end_s
-    return phonemes

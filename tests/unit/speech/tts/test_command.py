@@ -1,4 +1,4 @@
-"""Voices of external programs: a humming script, and eSpeak NG and Flite if installed."""
+"""Voices of external programs: a humming script, and Flite if installed."""
 
 import shutil
 import sys
@@ -92,7 +92,34 @@ def test_unknown_voice_lists_the_available_ones():
         CommandTextToSpeech([sys.executable], list_voices=[sys.executable, "-c", "exit(1)"])
 
 
-@pytest.mark.parametrize(("name", "voice"), [("espeak", "en-us"), ("flite", "slt")])
+def test_a_program_may_write_phonemes(tmp_path):
+    program = tmp_path / "speak.py"
+    program.write_text(
+        "import array, sys, wave\n"
+        "with wave.open(sys.argv[1], 'wb') as file:\n"
+        "    file.setparams((1, 2, 8000, 0, 'NONE', ''))\n"
+        "    hum = [8000, -8000] * 800\n"
+        "    file.writeframes(array.array('h', hum + [0] * 400 + hum).tobytes())\n"
+        "open(sys.argv[2], 'w', encoding='utf-8').write(sys.argv[3])\n"
+    )
+
+    def speak(rows, *options):
+        command = [sys.executable, "-S", str(program), "{output}", *options, rows]
+        return list(CommandTextToSpeech(command, sample_rate=8000).speak_timed("Hello."))
+
+    # The silence of 50 ms before the burst belongs to the stop; diphthongs are divided.
+    [speech] = speak("0\to\u028a\n0.25\tp\n0.3\tə\n0.4\t\n", "{phonemes}")
+    assert [p.symbol for p in speech.phonemes] == ["o", "\u028a", "p", "ə"]
+    times_s = [(p.start_s, p.end_s) for p in speech.phonemes]
+    expected = [(0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4)]
+    np.testing.assert_allclose(times_s, expected, atol=0.002)
+    with pytest.raises(SpeechError, match=r"wrote no phonemes .*time in seconds, a tab"):
+        speak("p 0", "{phonemes}")
+    [untimed] = speak("0\tp", str(tmp_path / "unused"))
+    assert not untimed.phonemes
+
+
+@pytest.mark.parametrize(("name", "voice"), [("flite", "slt")])
 def test_configured_programs_produce_speech(name, voice):
     cfg = OmegaConf.to_object(OmegaConf.load(conf_dir() / "tts" / f"{name}.yaml"))
     options = {key: value for key, value in cfg.items() if key[0] != "_"}

@@ -1,6 +1,7 @@
 """The Coqui adapter with a small random VITS model, and checks of Coqui's catalogue."""
 
 import logging
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
@@ -10,13 +11,13 @@ import pytest
 import torch
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.speech.protocols import TextToSpeech
+from talkinghead.speech.protocols import TextToSpeech, gives_phonemes
 from talkinghead.speech.tts.coqui import Coqui
 
 pytest.importorskip("TTS", reason="needs coqui-tts: EXTRAS=speech,dev")
 
 
-def _save_vits(folder, speakers=()):
+def _save_vits(folder, speakers=(), phonemes=None):
     from TTS.config.shared_configs import BaseAudioConfig
     from TTS.tts.configs.shared_configs import CharactersConfig
     from TTS.tts.configs.vits_config import VitsConfig
@@ -44,14 +45,17 @@ def _save_vits(folder, speakers=()):
         pad="_",
         characters="abcdefghijklmnopqrstuvwxyz",
         punctuations="!'(),-.:;? ",
-        **empty,
+        **{**empty, "phonemes": phonemes or ""},
     )
     config = VitsConfig(
         model_args=small,
         audio=BaseAudioConfig(sample_rate=16_000),
         characters=letters,
         text_cleaner="basic_cleaners",
-        use_phonemes=False,
+        use_phonemes=phonemes is not None,
+        phonemizer="espeak" if phonemes else None,
+        phoneme_language="en-us" if phonemes else None,
+        add_blank=phonemes is not None,
         speakers=list(speakers),
     )
     folder.mkdir(exist_ok=True)
@@ -83,6 +87,53 @@ def test_one_chunk_is_yielded_per_sentence_until_cancellation(voice):
     next(spoken)
     cancel.set()
     assert not list(spoken)
+
+
+@pytest.fixture(scope="module")
+def phoneme_model(tmp_path_factory):
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("needs the program espeak-ng")
+    folder = tmp_path_factory.mktemp("phonemes")
+    return _save_vits(folder, phonemes="æɪʊəɐʌɔɛθðŋʃʒɹɾˈˌː\u0251\u0261\u025c\u02d0")
+
+
+def test_phonemes_have_the_times_of_the_alignment(phoneme_model):
+    voice = Coqui(phoneme_model, device="cpu")
+    assert gives_phonemes(voice)
+    tokenizer = voice._tts.synthesizer.tts_model.tokenizer
+    sentence = "Pam may put it up."
+    ids = tokenizer.text_to_ids(sentence)
+    # The durations in hops of 256 samples, known to the test.
+    durations = 1 + torch.arange(len(ids)) % 5
+    options = {"extra_aux_input": {"durations": durations[None].float()}}
+    [speech] = Coqui(phoneme_model, device="cpu", options=options).speak_timed(sentence)
+    assert len(speech.samples) == 256 * int(durations.sum())
+    assert "".join(p.symbol[0] for p in speech.phonemes) == "pæmme\u026apʊt\u026aɾʌp"
+    ends_s = dict(enumerate((torch.cumsum(durations, 0) * 256 / 16_000).tolist()))
+    letters = [
+        n for n, i in enumerate(ids) if tokenizer.characters.id_to_char(i) in "pæme\u026aʊɾʌt"
+    ]
+    assert [p.end_s for p in speech.phonemes] == pytest.approx([ends_s[n] for n in letters])
+    previous_s = 0.0
+    for number, phoneme in zip(letters, speech.phonemes, strict=True):
+        # The blank before a phoneme belongs to it, up to 0.06 s.
+        expected_s = max(previous_s, ends_s[number - 1] - 0.06)
+        assert phoneme.start_s == pytest.approx(expected_s)
+        previous_s = phoneme.end_s
+
+
+def test_predicted_durations_cover_the_speech(phoneme_model):
+    [speech] = Coqui(phoneme_model, device="cpu").speak_timed("Pam may put it up.")
+    starts_s = [p.start_s for p in speech.phonemes]
+    assert starts_s == sorted(starts_s)
+    assert starts_s[0] >= 0
+    assert speech.phonemes[-1].end_s <= len(speech.samples) / 16_000 + 1e-6
+    assert speech.phonemes[-1].end_s > 0.8 * len(speech.samples) / 16_000
+
+
+def test_models_of_letters_give_no_phonemes(voice):
+    assert not gives_phonemes(voice)
+    assert not any(speech.phonemes for speech in voice.speak_timed("Pam may put it up."))
 
 
 def test_speakers_are_selected_by_name(tmp_path):

@@ -12,8 +12,9 @@ from talkinghead.errors import TalkingHeadError
 from talkinghead.predict.audio.phonemes import Phoneme
 from talkinghead.runtime import packaged_weights as packaged
 from talkinghead.speech.protocols import TimedTextToSpeech
+from talkinghead.speech.tts.phoneme_symbols import phonemes_of
 from talkinghead.speech.tts.piper import Piper
-from talkinghead.speech.tts.piper_phonemes import phonemes_of, read_phonemes, timed_voice
+from talkinghead.speech.tts.piper_phonemes import read_phonemes, timed_voice
 
 pytest.importorskip("onnx")
 try:
