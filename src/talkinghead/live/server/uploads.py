@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastapi import UploadFile
 
     from talkinghead.live.server.server_settings import ServerSettings
-    from talkinghead.types import UInt8Array
+    from talkinghead.types import FloatArray, UInt8Array
 
 Kind = Literal["face", "speech"]
 
@@ -45,6 +45,7 @@ _MAX_FPS = 30
 # Interval in frames at which a face is searched for.
 _SEARCH_FRAMES = 5
 _MAX_OUTPUT_BYTES = 2**28
+_CALIBRATION_RATE = 16_000
 _SPEECH_RATES = (8_000, 48_000)
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _ERRORS = {kind.__name__: kind for kind in (MediaError, FaceNotFoundError, UsageError)}
@@ -194,7 +195,7 @@ def _limit_resources(limits: DecodeLimits) -> None:
 
 
 def rewrite_face(path: Path, limits: DecodeLimits) -> Path:
-    """Write a photo as PNG, or a video as MP4 without audio; both reduced in size."""
+    """Write a photo as PNG, or a video as MP4 with the speech; both reduced in size."""
     from talkinghead.features.faces.detector import build_detector
     from talkinghead.media.container import find_video, open_input
     from talkinghead.media.reader import is_image, read_image
@@ -221,6 +222,7 @@ def rewrite_face(path: Path, limits: DecodeLimits) -> Path:
 
 
 def _rewrite_video(path: Path, limits: DecodeLimits) -> Path:
+    """Write a video; its audio, from which the lip motion is calibrated, is mono at 16 kHz."""
     from talkinghead.features.faces.detector import build_detector
     from talkinghead.media.reader import grid_frames, probe, read_video
     from talkinghead.media.writer import VideoWriter
@@ -228,8 +230,10 @@ def _rewrite_video(path: Path, limits: DecodeLimits) -> Path:
     info = probe(path)
     size = _reduced(info.width, info.height, limits.max_side)
     fps = min(info.fps or Fraction(25), Fraction(_MAX_FPS))
+    audio = _calibration_audio(path, limits) if info.has_audio else None
+    rate = None if audio is None else _CALIBRATION_RATE
     detector, has_face = build_detector(), False
-    with VideoWriter("face.mp4", *size, fps, None) as writer:
+    with VideoWriter("face.mp4", *size, fps, rate) as writer:
         for number, frame in enumerate(grid_frames(read_video(path), fps)):
             if frame.time_s >= limits.max_s:
                 raise MediaError(f"{path}: longer than {limits.max_s:g} s; give a shorter video")
@@ -239,7 +243,30 @@ def _rewrite_video(path: Path, limits: DecodeLimits) -> Path:
             writer.write(image)
         if not has_face:
             raise _no_face(path)
+        if audio is not None:
+            writer.write_audio(audio)
     return Path("face.mp4")
+
+
+def _calibration_audio(path: Path, limits: DecodeLimits) -> FloatArray | None:
+    """Return the audio of a video, up to the maximum duration; None if it is damaged."""
+    import numpy as np
+
+    from talkinghead.media.audio_decoding import stream_audio
+
+    chunks: list[FloatArray] = []
+    num_samples = 0
+    try:
+        for chunk in stream_audio(path, _CALIBRATION_RATE):
+            chunks.append(chunk)
+            num_samples += len(chunk)
+            if num_samples >= limits.max_s * _CALIBRATION_RATE:
+                break
+    except MediaError:
+        return None
+    if not num_samples:
+        return None
+    return np.concatenate(chunks)[: int(limits.max_s * _CALIBRATION_RATE)]
 
 
 def _no_face(path: Path) -> FaceNotFoundError:

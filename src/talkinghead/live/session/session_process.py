@@ -209,8 +209,9 @@ class _Session:
 
         def start() -> LiveAvatar:
             assert self._predictor is not None
-            motion = SourceOptions(motion=self._factory.motion)
-            live = LiveAvatar(self._predictor.avatar(face, motion), label=self._factory.label)
+            # The face may be a client's, of which nothing is kept.
+            source = SourceOptions(motion=self._factory.motion, keep_calibration=False)
+            live = LiveAvatar(self._predictor.avatar(face, source), label=self._factory.label)
             live.controls.update(settings.emotion, settings.intensity, settings.pose)
             return live
 

@@ -19,6 +19,7 @@ from talkinghead.live.server.uploads import (
     rewrite_face,
     rewrite_speech,
 )
+from talkinghead.media.audio_decoding import read_audio
 from talkinghead.media.reader import probe, read_image
 from talkinghead.paths import demo_face
 
@@ -48,12 +49,28 @@ def test_photo_is_reduced_and_loses_its_metadata():
     assert b"taken at home" not in Path("face.png").read_bytes()
 
 
-def test_video_is_reduced_and_loses_its_audio():
+def test_video_is_reduced_and_keeps_its_speech():
     face = read_image(demo_face())[:400, :400]
-    path = write_media(Path("upload.mp4"), [face] * 10, audio=tone(0.4, 16_000))
-    info = probe(rewrite_face(path, LIMITS))
-    assert (info.width, info.height, info.fps, info.has_audio) == (256, 256, 25, False)
-    assert info.duration_s == Fraction(10, 25)
+    samples = np.concatenate([np.zeros(4410, np.float32), tone(0.3, 44_100)])
+    path = write_media(Path("upload.mp4"), [face] * 10, audio=samples, sample_rate=44_100)
+    written = rewrite_face(path, LIMITS)
+    info = probe(written)
+    assert (info.width, info.height, info.fps) == (256, 256, 25)
+    assert float(info.duration_s) == pytest.approx(0.4, abs=0.1)
+    assert (info.has_audio, info.sample_rate) == (True, 16_000)
+    kept = read_audio(written, 16_000).samples
+    # The tone begins at the same time, after 0.1 s of silence.
+    assert np.abs(kept[:1400]).max() < 0.05
+    assert np.abs(kept[1900:6000]).max() > 0.3
+
+
+def test_audio_of_an_uploaded_video_is_limited():
+    face = read_image(demo_face())[:400, :400]
+    path = write_media(Path("upload.mp4"), [face] * 10, audio=tone(3.0, 16_000))
+    written = rewrite_face(path, LIMITS)
+    assert len(read_audio(written, 16_000).samples) <= 1.1 * 16_000
+    silent = write_media(Path("silent.mp4"), [face] * 10)
+    assert not probe(rewrite_face(silent, LIMITS)).has_audio
 
 
 def test_frame_rate_is_reduced():
