@@ -54,7 +54,11 @@ def syllables(num_frames, seed=0):
 
 
 def write_speaking_video(
-    path: Path, duration_s: float = 6.0, factor: float = 60.0, has_own_audio: bool = True
+    path: Path,
+    duration_s: float = 6.0,
+    factor: float = 60.0,
+    has_own_audio: bool = True,
+    volume: float = 0.1,
 ) -> Path:
     """Write a video in which the mouth opens with the loudness of its audio.
 
@@ -63,12 +67,13 @@ def write_speaking_video(
         duration_s: its duration.
         factor: scale of the mouth opening.
         has_own_audio: False for the audio of other speech.
+        volume: amplitude of the loudest audio.
     """
     num_frames = round(duration_s * 25)
     loudness = syllables(num_frames)
     audible = loudness if has_own_audio else syllables(num_frames, seed=1)
     noise = np.random.default_rng(2).standard_normal(num_frames * _SAMPLES_PER_FRAME)
-    samples = 0.1 * noise * np.repeat(audible, _SAMPLES_PER_FRAME)
+    samples = volume * noise * np.repeat(audible, _SAMPLES_PER_FRAME)
     with VideoWriter(path, WIDTH, HEIGHT, Fraction(25), 16_000, preset="ultrafast") as writer:
         for level in loudness:
             image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)

@@ -109,10 +109,10 @@ def personalise(
     options = options or PersonaliseOptions()
     mouths = MouthFrames(predictor.spec)
     clip = _read_clip(predictor, video, options.max_s, mouths)
+    _require_speech(clip, options.min_speech_s)
     part = (np.arange(len(clip.lips)) / float(predictor.spec.fps) // _PART_S).astype(int)
     held_out = part % options.held_out_every == options.held_out_every - 1
     adaptation, aligned = adapt_to_clip(predictor, clip, ~held_out)
-    _require_speech(aligned, options.min_speech_s, str(video))
     tested = aligned.only(held_out)
     scores = _motion_scores(predictor, clip, tested, adaptation)
     decoder, errors = _adapt_decoder(predictor, clip, mouths.frames, held_out)
@@ -170,10 +170,10 @@ def _require_one_face(
         )
 
 
-def _require_speech(clip: AlignedClip, min_speech_s: float, name: str) -> None:
+def _require_speech(clip: SpokenClip, min_speech_s: float) -> None:
     if clip.speech_s < min_speech_s:
         raise MediaError(
-            f"{name}: {clip.speech_s:.1f} s of speech with a visible face; expected at least "
+            f"{clip.name}: {clip.speech_s:.1f} s of speech with a visible face; expected at least "
             f"{min_speech_s:g} s: give a longer video"
         )
 

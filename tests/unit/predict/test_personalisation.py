@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.media_files import file_names
+from helpers.small_predictor import write_video
 from helpers.speaking_video import SpeakingDetector, speaking_predictor, write_speaking_video
 from rich.console import Console
 
@@ -99,6 +100,15 @@ def test_short_video_is_refused(predictor, tmp_path):
     video = write_speaking_video(tmp_path / "short.mp4", duration_s=6)
     with pytest.raises(MediaError, match="expected at least 20 s: give a longer video"):
         personalise(predictor, video, tmp_path / "me.safetensors")
+
+
+def test_video_without_speech_is_refused(predictor, tmp_path):
+    mute = write_video(tmp_path / "mute.mp4", [number / 25 for number in range(50)])
+    with pytest.raises(MediaError, match=r"mute\.mp4 has no audio; expected a video in which"):
+        personalise(predictor, mute, tmp_path / "me.safetensors", OPTIONS)
+    quiet = write_speaking_video(tmp_path / "quiet.mp4", volume=1e-4)
+    with pytest.raises(MediaError, match=r"quiet\.mp4: 0\.0 s of speech .*at least 4 s"):
+        personalise(predictor, quiet, tmp_path / "me.safetensors", OPTIONS)
 
 
 def test_photo_is_refused(predictor, tmp_path):
