@@ -127,7 +127,9 @@ class DemoRenderer:
                 face,
                 speech,
                 output,
-                SourceOptions(motion="idle" if request.idle_motion else "none"),
+                SourceOptions(
+                    motion="idle" if request.idle_motion else "none", keep_calibration=False
+                ),
                 provenance=Provenance(label=request.label.strip() or None),
                 progress=progress,
             )

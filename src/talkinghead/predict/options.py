@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from talkinghead.errors import UsageError
-from talkinghead.predict.audio.speaker_style import SpeakerStyle
+from talkinghead.predict.audio.speaker_style import SpeakerStyle, StyleInput, read_style
 from talkinghead.predict.source.head.expression.emotions import EmotionInput, read_emotion
 from talkinghead.types import EncodeOptions
 from talkinghead.value_rules import NonNegativeInt, Range, Seed, check_fields
@@ -38,7 +38,8 @@ class PredictOptions:
             the opening is expanded around its mean. The motion predicted for voices outside the
             training data is small, hence the default of 2; use 1 for models trained on your own
             corpus.
-        style: Style of the speaker's lip motion.
+        style: Style of the speaker's lip motion, or the name of a training speaker's style, such as
+            grid_s4 (docs/speakers.md).
         personalisation: File that talkinghead personalise wrote for the speaker; None is the
             speaker of the model.
         stabilise: Smooth the generated mouth over time.
@@ -64,7 +65,7 @@ class PredictOptions:
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"] = "auto"
     trained_emotion: str | None = None
     articulation: Annotated[float, Range(0, 3)] = 2.0
-    style: SpeakerStyle = field(default_factory=SpeakerStyle)
+    style: StyleInput = field(default_factory=SpeakerStyle)
     personalisation: str | Path | None = None
     stabilise: bool = True
     occlusion_guard: bool = True
@@ -76,6 +77,7 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        read_style(self.style)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class SourceOptions:
         seed: Seed of the motion.
         calibrate: "auto" adapts the lip motion to the speech in the first 30 s of a video, if the
             face speaks there and no personalisation is given; "none" does not.
+        keep_calibration: Keep the calibration of a video in the user's cache folder, so that it is
+            made only once.
         max_side: Longest side of a photo in pixels; a larger photo is scaled down. None keeps its
             size, which some players cannot play.
         min_fps: Minimum frame rate of a video. Images that are shown longer, because the video has
@@ -125,6 +129,7 @@ class SourceOptions:
     expression: Mapping[str, float] | str | Path | None = None
     seed: Seed = 0
     calibrate: Literal["auto", "none"] = "auto"
+    keep_calibration: bool = True
     max_side: Annotated[int, Range(64)] | None = 1920
     min_fps: Annotated[float, Range(0, 120)] = 20.0
 

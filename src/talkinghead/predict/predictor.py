@@ -22,7 +22,7 @@ from talkinghead.models.lipsync.conditioning import choose_emotion
 from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import PhonemeTrack
-from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle
+from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle, read_style
 from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
 from talkinghead.predict.avatar import Avatar, encode_avatar
 from talkinghead.predict.compositing.compositor import Compositor
@@ -107,7 +107,7 @@ class LipSyncPredictor(PretrainedModel):
             choose_emotion(getattr(self.model, "emotion", None), options.trained_emotion)
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
-        self.style = options.style
+        self.style = read_style(options.style)
         self.checkpoint: Path | None = None
         self._origin: LipSyncPredictor | None = None
         if options.personalisation is not None:
@@ -300,7 +300,7 @@ class LipSyncPredictor(PretrainedModel):
         return calibrated
 
     def _adapt(self, adaptation: SpeakerAdaptation) -> None:
-        self.style = adaptation.style.then(self.options.style)
+        self.style = adaptation.style.then(read_style(self.options.style))
         self.lip_prior = adapted_prior(self.lip_prior, adaptation)
         self.model = adapted_model(self.model, adaptation)
 

@@ -24,11 +24,12 @@ from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerSt
 from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
 from talkinghead.predict.decoder_adaptation import with_decoder_tensors
 from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.source.calibration_cache import CachedPredictor, calibrate_once
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.progress_bar import progress_bar
 from talkinghead.runtime.generator_backend import GeneratorBackend
-from talkinghead.types import AVSpec, FloatArray
+from talkinghead.types import FloatArray
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,8 @@ MAX_CALIBRATION_S = 30.0
 """Duration of the start of a source video that calibration uses, in seconds."""
 
 
-class AdaptablePredictor(Protocol):
+class AdaptablePredictor(CachedPredictor, Protocol):
     """Interface of `LipSyncPredictor` for the adaptation to a speaker."""
-
-    spec: AVSpec
-    lip_prior: LipPrior | None
 
     def mouth_generator(
         self, lip_prior: LipPrior | None = None, *, style: SpeakerStyle | None = None
@@ -56,7 +54,7 @@ def calibrate_source(
     Args:
         predictor: the predictor.
         source: the source.
-        frames: its frames, from the start.
+        frames: its frames, from the start; they are not read if the cache has the calibration.
 
     Returns:
         The adaptation, or None if the source is a photo or its speech cannot be used.
@@ -66,9 +64,13 @@ def calibrate_source(
     if source.options.face_select == "all":
         logger.info("%s: not calibrated, because all faces speak", source.name)
         return None
-    try:
+
+    def calibrate() -> SpeakerAdaptation:
         clip = read_spoken_clip(source.name, frames, predictor.spec, MAX_CALIBRATION_S)
-        adaptation, _ = adapt_to_clip(predictor, clip)
+        return adapt_to_clip(predictor, clip)[0]
+
+    try:
+        adaptation = calibrate_once(predictor, source, calibrate)
     except MediaError as error:
         logger.info("%s; the lip motion is not calibrated", error)
         return None

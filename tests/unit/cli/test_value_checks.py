@@ -75,6 +75,7 @@ def test_invalid_value_is_reported_with_the_expected_ones(command, argument, exp
         ("predict", "pose=[10,0,-5]"),
         ("predict", "pose=motion.csv"),
         ("predict", "articulation=1"),
+        ("predict", "style=grid_s4"),
         ("predict", "lip_prior=none"),
         ("predict", "tts.speaker=2"),
         ("train", "+data.augmentation.flip=0"),

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.live.session.dialogue import DialogueOptions
 from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.predict.audio.audio_source import SpeechStream
-from talkinghead.predict.audio.speaker_style import SpeakerStyle
+from talkinghead.predict.audio.speaker_style import read_style
 from talkinghead.predict.batch.workers import JobRunner
 from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
 from talkinghead.predict.output.provenance import Provenance
@@ -28,7 +28,7 @@ def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
     values = _fields_of(PredictOptions, cfg)
     for name in ("detector", "renderer", "lip_prior"):
         values[name] = instantiate(cfg[name]) or None
-    values["style"] = SpeakerStyle(**cfg.style)
+    values["style"] = read_style(cfg.style)
     return LipSyncPredictor.from_checkpoint(cfg.checkpoint, **values)
 
 
@@ -96,9 +96,11 @@ def build_session_factory(cfg: DictConfig) -> SessionFactory:
 def build_job_runner(cfg: DictConfig, factory: SessionFactory) -> JobRunner:
     """Return the job runner for the live server's videos; texts are spoken by the default voice."""
     make_voice = next(iter(factory.voices.values()))
+    # The face may be a client's, of which nothing is kept.
+    options = SourceOptions(keep_calibration=False)
     return JobRunner(
         factory.predictor,
-        {"provenance": Provenance(label=cfg.label)},
+        {"options": options, "provenance": Provenance(label=cfg.label)},
         make_speaker=partial(_make_speaker, make_voice, cfg.language),
     )
 

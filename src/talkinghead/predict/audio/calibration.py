@@ -88,6 +88,12 @@ class SpokenClip:
         level_db = 10 * np.log10(power + 1e-12)
         return level_db > max(np.percentile(level_db, 95) + _SPEECH_DB, _FLOOR_DB)
 
+    @property
+    def speech_s(self) -> float:
+        """Duration of the speech with known lips in seconds."""
+        spoken = self.has_speech & np.isfinite(self.lips).all((1, 2))
+        return float(spoken.sum()) / float(self.spec.fps)
+
 
 def read_spoken_clip(
     path: str | Path, frames: Iterable[SourceFrame], spec: AVSpec, max_s: float
@@ -106,7 +112,7 @@ def read_spoken_clip(
     """
     video = probe(path)
     if not video.has_audio:
-        raise MediaError(f"{path} has no audio; calibration needs a video in which the face speaks")
+        raise MediaError(f"{path} has no audio; expected a video in which the face speaks")
     times_s, lips, reference = list[float](), list[FloatArray](), None
     used_s = min(float(video.duration_s), max_s)
     with progress_bar(f"reading {Path(path).name}", logger) as show:
@@ -189,12 +195,10 @@ def align_clip(clip: SpokenClip, predicted: FloatArray) -> AlignedClip:
     Raises:
         MediaError: There is too little speech, or the lips do not follow the audio.
     """
-    spoken = clip.has_speech & np.isfinite(clip.lips).all((1, 2))
-    speech_s = spoken.sum() / float(clip.spec.fps)
-    if speech_s < MIN_SPEECH_S:
+    if clip.speech_s < MIN_SPEECH_S:
         raise MediaError(
-            f"{clip.name}: {speech_s:.1f} s of speech with a visible face; calibration needs at "
-            f"least {MIN_SPEECH_S:g} s"
+            f"{clip.name}: {clip.speech_s:.1f} s of speech with a visible face; calibration needs "
+            f"at least {MIN_SPEECH_S:g} s"
         )
     detected = lip_motion(clip.lips)
     num_pieces = max(2, len(detected) // _PIECE_FRAMES)
@@ -228,8 +232,23 @@ def estimate_style(clip: AlignedClip, predicted: FloatArray) -> SpeakerStyle:
     references show it. Both motions are smoothed, as the noise of the detection would increase the
     spread.
     """
-    real, ours = (_Components(_smooth(m)[clip.has_speech]) for m in (clip.motion, predicted))
-    certainty = clip.speech_s / (clip.speech_s + _HALF_STYLE_S)
+    real, ours = (_smooth(motion)[clip.has_speech] for motion in (clip.motion, predicted))
+    return style_between(real, ours, clip.speech_s)
+
+
+def style_between(
+    real_motion: FloatArray, predicted_motion: FloatArray, speech_s: float
+) -> SpeakerStyle:
+    """Return the style with which the predicted motion has the spread of the real motion.
+
+    Args:
+        real_motion: detected lip motion in frames with speech, [T, 20, 2].
+        predicted_motion: predicted lip motion in frames with speech, which may be other speech,
+            [N, 20, 2].
+        speech_s: duration of the detected speech; with little the style is closer to neutral.
+    """
+    real, ours = _Components(real_motion), _Components(predicted_motion)
+    certainty = speech_s / (speech_s + _HALF_STYLE_S)
     opening, width = (
         min(largest, max(_MIN_FACTOR, float(a.std() / max(float(b.std()), 1e-6)) ** certainty))
         for a, b, largest in (

@@ -5,18 +5,20 @@ Shape suffixes: N frames, F inputs of the lip motion map.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from talkinghead.errors import CheckpointError
+from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.predict.audio.visemes import PARTED
 from talkinghead.value_rules import Range, check_fields
@@ -36,6 +38,8 @@ _CORNERS = (-1, -0.5, 0, 0, 0, 0.5, 1, 0.5, 0, 0, 0, -0.5, -1, 0, 0, 0, 1, 0, 0,
 _FORMAT = "talkinghead speaker 1"
 # Prefix of the names of the decoder's tensors in the file.
 _DECODER = "decoder."
+NAMED_STYLES = Path(__file__).with_name("speaker_styles.json")
+"""File with the styles of the training speakers, written by scripts/estimate_speaker_styles.py."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class SpeakerStyle:
 
     Example:
         >>> LipSyncPredictor.from_checkpoint("default", style=SpeakerStyle(opening=1.3, smile=2))
+        >>> LipSyncPredictor.from_checkpoint("default", style="grid_s4")
     """
 
     opening: Annotated[float, Range(0, 4)] = 1.0
@@ -89,6 +94,22 @@ class SpeakerStyle:
         limits = zip(values, _RANGES.values(), strict=True)
         return cls(*(min(high, max(low, float(value))) for value, (low, high) in limits))
 
+    @classmethod
+    def named(cls, name: str) -> SpeakerStyle:
+        """Return the style of a training speaker, such as "grid_s4" (see docs/speakers.md).
+
+        Raises:
+            UsageError: There is no style of this name.
+        """
+        styles = named_styles()
+        if name not in styles:
+            near = difflib.get_close_matches(name.lower(), styles, 1, 0)[0]
+            raise UsageError(
+                f"style={name}: there is no style of this name; did you mean {near}? The styles "
+                f"are {', '.join(styles)}"
+            )
+        return styles[name]
+
     def apply(self, motion: Tensor, rest: Tensor) -> Tensor:
         """Return lip motion [N, 20, 2] in this style; `rest` [20, 2] is the motion of silence."""
         change = (motion - rest) * motion.new_tensor([self.width, self.opening])
@@ -98,6 +119,36 @@ class SpeakerStyle:
         y = change[..., 1] - self.upper_lip * gap * both_lips
         y = y + self.rest_opening * parted - self.smile * corners.abs()
         return rest + torch.stack([x, y], -1)
+
+
+StyleInput: TypeAlias = SpeakerStyle | str | Mapping[str, float]
+"""A style, the name of a training speaker, or a mapping with fields of `SpeakerStyle`."""
+
+
+def read_style(value: StyleInput) -> SpeakerStyle:
+    """Return a style.
+
+    Raises:
+        UsageError: The value is not a style, or a value is out of range.
+    """
+    if isinstance(value, SpeakerStyle):
+        return value
+    if isinstance(value, str):
+        return SpeakerStyle.named(value)
+    if isinstance(value, Mapping) and set(value) <= set(_RANGES):
+        return SpeakerStyle(**value)
+    raise UsageError(
+        f"style={value}: expected the name of a style ({', '.join(named_styles())}), or values of "
+        f"{', '.join(_RANGES)}"
+    )
+
+
+@cache
+def named_styles() -> Mapping[str, SpeakerStyle]:
+    """Return the styles of the training speakers by name, neutral first."""
+    values: dict[str, dict[str, float]] = json.loads(NAMED_STYLES.read_text("utf-8"))
+    styles = {name: SpeakerStyle(**style) for name, style in values.items()}
+    return {"neutral": SpeakerStyle(), **styles}
 
 
 def signed_gap(motion: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ Shape suffixes: N windows, S samples, D encoder features, F inputs of the map, T
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib.util
 import logging
 import math
@@ -99,6 +100,7 @@ class WhisperLipPrior(LipPrior):
             )
         self.blend_weight = blend_weight
         self._whisper = whisper or _BackgroundEncoder()
+        self._is_packaged = whisper is None
         self._speech_weights = SpeechWeights() if speech_only else None
         self._rest: FloatArray | None = None
         path = map_path or PACKAGED
@@ -139,6 +141,15 @@ class WhisperLipPrior(LipPrior):
     def map_tensors(self) -> tuple[Tensor, Tensor]:
         """Weight [F, 40] and bias [40] of the map."""
         return self._weight, self._bias
+
+    @property
+    def identity(self) -> str | None:
+        """Text that differs for priors with other predictions; None with another encoder."""
+        if not self._is_packaged:
+            return None
+        digest = hashlib.sha256(self._weight.numpy().tobytes() + self._bias.numpy().tobytes())
+        weights = f"{self.blend_weight} {self._speech_weights is not None}"
+        return f"whisper {digest.hexdigest()} {weights}"
 
     def with_map(self, weight: Tensor, bias: Tensor) -> WhisperLipPrior:
         """Return a lip prior with another map that shares the encoder."""

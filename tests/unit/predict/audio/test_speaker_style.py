@@ -5,8 +5,15 @@ import pytest
 import torch
 
 from talkinghead.errors import CheckpointError, UsageError
-from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle, signed_gap
+from talkinghead.predict.audio.speaker_style import (
+    SpeakerAdaptation,
+    SpeakerStyle,
+    named_styles,
+    read_style,
+    signed_gap,
+)
 from talkinghead.predict.audio.whisper_prior import PACKAGED
+from talkinghead.predict.options import PredictOptions
 
 REST = torch.full((20, 2), 0.5)
 MOTION = REST + torch.from_numpy(np.random.default_rng(0).normal(size=(30, 20, 2))).float()
@@ -94,3 +101,25 @@ def test_unusable_file_is_refused(tmp_path, content):
 def test_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="talkinghead personalise wrote"):
         SpeakerAdaptation.load(PACKAGED)
+
+
+def test_named_styles_are_those_of_training_speakers():
+    styles = named_styles()
+    assert [name for name in styles if name.startswith("grid_")]
+    assert styles["neutral"].is_neutral
+    others = [style for name, style in styles.items() if name != "neutral"]
+    assert len(set(others)) == len(others) >= 9
+    assert all(0.33 <= s.opening <= 1.6 and 0.33 <= s.width <= 1.5 for s in others)
+    assert read_style("grid_s4") == SpeakerStyle.named("grid_s4") == styles["grid_s4"]
+
+
+def test_styles_are_read_from_values_and_refused_with_the_nearest_name():
+    assert read_style({"opening": 1.3, "smile": 2}) == SpeakerStyle(opening=1.3, smile=2)
+    for value, message in (
+        ("grid_s44", r"style=grid_s44: .* did you mean grid_s4\? .*neutral, "),
+        ({"openig": 1}, r"expected the name of a style \(neutral, .*or values of opening, width"),
+        (2, "expected the name of a style"),
+        (None, "expected the name of a style"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            PredictOptions(style=value)
