@@ -37,6 +37,8 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Plausible sample rates in Hz. At a lower one, a short file lasts hours.
 _MIN_RATE, _MAX_RATE = 1_000, 768_000
 _STILL_BRANDS = {"avif", "heic", "heix", "heif", "mif1"}
+# Brands of animated images, which also contain a still image as another stream.
+_SEQUENCE_BRANDS = {"avis", "hevc", "hevx", "msf1"}
 
 
 def _check_readable(path: Path) -> None:
@@ -131,6 +133,8 @@ def find_video(container: InputContainer, path: Path | str) -> VideoStream | Non
         raise MediaError(
             f"{path}: a tiled HEIF image, which is not supported; convert it to JPEG or PNG"
         )
+    if _brand(container) in _SEQUENCE_BRANDS:
+        streams = [max(streams, key=lambda stream: stream.frames)]
     stream = _default_stream(streams)
     assert stream is not None
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -246,4 +250,8 @@ def _truncated(
 
 
 def _has_still_brand(container: InputContainer) -> bool:
-    return container.metadata.get("major_brand", "").strip() in _STILL_BRANDS
+    return _brand(container) in _STILL_BRANDS
+
+
+def _brand(container: InputContainer) -> str:
+    return str(container.metadata.get("major_brand", "")).strip()

@@ -2,38 +2,87 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import av
 from av.filter import Graph
 
+from talkinghead.media.decoding.comb_detection import CombDetector
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame as AVFrame
 
-# BWDIF with one output frame per input frame; frames without the interlaced flag are unchanged.
-_OPTIONS = "mode=send_frame:parity=auto:deint=interlaced"
+log = logging.getLogger(__name__)
+
+# BWDIF with one output frame per input frame. If the frames are marked, those without the mark of
+# interlaced frames are unchanged; the marks also give the order of the fields.
+_MARKED, _ALL = "mode=send_frame:parity=auto:deint=interlaced", "mode=send_frame:deint=all:parity="
+# Number of frames that wait for the end of the search for combs.
+_MAX_WAITING = 25
 
 
-def deinterlace(frames: Iterable[AVFrame]) -> Iterator[AVFrame]:
+def deinterlace(frames: Iterable[AVFrame]) -> Iterator[tuple[AVFrame, bool]]:
     """Yield the frames of a stream, deinterlaced from the first interlaced frame on.
 
-    The number and the times of the frames do not change. A stream without interlaced frames is
-    returned as it is; else the delay is one frame.
+    Frames are interlaced if they are marked as such, or if combs are found in the first frames with
+    motion. The number and the times of the frames do not change. A stream without interlaced frames
+    is returned as it is; else the delay is one frame.
+
+    Yields:
+        Each frame, and whether it was made from several frames.
     """
     deinterlacer: _Deinterlacer | None = None
-    for frame in frames:
+    for frame, parity in _with_parity(frames):
         if deinterlacer is not None and not deinterlacer.fits(frame):
-            yield from deinterlacer.flush()
+            yield from _mark(deinterlacer.flush())
             deinterlacer = None
-        if deinterlacer is None and frame.interlaced_frame:
-            deinterlacer = _Deinterlacer(frame)
+        if deinterlacer is None and (parity is not None or frame.interlaced_frame):
+            deinterlacer = _Deinterlacer(frame, _MARKED if parity is None else _ALL + parity)
         if deinterlacer is None:
-            yield frame
+            yield frame, False
         else:
-            yield from deinterlacer.push(frame)
+            yield from _mark(deinterlacer.push(frame))
     if deinterlacer is not None:
-        yield from deinterlacer.flush()
+        yield from _mark(deinterlacer.flush())
+
+
+def _mark(frames: Iterable[AVFrame]) -> Iterator[tuple[AVFrame, bool]]:
+    return ((frame, True) for frame in frames)
+
+
+def _with_parity(frames: Iterable[AVFrame]) -> Iterator[tuple[AVFrame, str | None]]:
+    """Yield each frame, and the order of its fields if it is interlaced without a mark.
+
+    Before the first motion nothing is combed, so only the last frames wait for the result.
+    """
+    detector: CombDetector | None = CombDetector()
+    waiting: deque[AVFrame] = deque()
+    parity: str | None = None
+    for frame in frames:
+        waiting.append(frame)
+        if detector is not None and frame.interlaced_frame:
+            detector = None
+        if detector is not None:
+            detector.add(frame)
+            if detector.verdict is not None:
+                parity = _found(detector)
+                detector = None
+        while waiting and (detector is None or len(waiting) > _MAX_WAITING):
+            yield waiting.popleft(), parity
+    if detector is not None:
+        parity = _found(detector)
+    for frame in waiting:
+        yield frame, parity
+
+
+def _found(detector: CombDetector) -> str | None:
+    if not detector.is_interlaced:
+        return None
+    log.debug("the video is interlaced, although it is not marked as such; it is deinterlaced")
+    return detector.parity
 
 
 class _Deinterlacer:
@@ -43,7 +92,7 @@ class _Deinterlacer:
     repeated; the times are restored afterwards.
     """
 
-    def __init__(self, frame: AVFrame) -> None:
+    def __init__(self, frame: AVFrame, options: str) -> None:
         self._format = frame.width, frame.height, frame.format.name
         self._times: list[tuple] = []
         self._number = 0
@@ -55,7 +104,7 @@ class _Deinterlacer:
                 format=frame.format,
                 time_base=frame.time_base,
             ),
-            self._graph.add("bwdif", _OPTIONS),
+            self._graph.add("bwdif", options),
             self._graph.add("buffersink"),
         ).configure()
 

@@ -45,6 +45,11 @@ _UNSPECIFIED = 2
 # Tag AVCOL_SPC_SMPTE170M, which denotes the same matrix as ITU601 (BT.470 BG).
 _SMPTE170M = 6
 _MATRICES = {*map(int, Colorspace), _SMPTE170M}
+# Tags of YUV frames that contradict them (RGB, reserved), which players ignore; BT.2020, also with
+# constant luminance; and the matrices that follow from the primaries.
+_CONTRADICTORY, _BT2020, _BT2020_CONSTANT, _FROM_PRIMARIES = {0, 3}, 9, 10, {12, 13}
+UNSUPPORTED_MATRICES = {8: "YCgCo", 11: "SMPTE ST 2085", 14: "ICtCp", 15: "IPT-C2"}
+"""Colour matrices that cannot be converted, by FFmpeg's number."""
 _HD_LINES = 720
 
 
@@ -80,10 +85,19 @@ BT709 = ColourTags()
 def guess_matrix(frame: AVFrame) -> int:
     """Return the YUV-to-RGB matrix of a frame, as an FFmpeg constant.
 
-    Untagged frames use BT.601 below 720 lines and BT.709 from 720 lines on.
+    Untagged frames use BT.601 below 720 lines and BT.709 from 720 lines on. BT.2020 with constant
+    luminance is converted as if its luminance were not constant, which is close for skin.
     """
-    if frame.colorspace != _UNSPECIFIED or frame.format.is_rgb:
-        return int(frame.colorspace)
+    matrix = int(frame.colorspace)
+    if frame.format.is_rgb:
+        return matrix
+    if matrix in _FROM_PRIMARIES:
+        is_wide = frame.color_primaries == ColorPrimaries.BT2020
+        return _BT2020 if is_wide else Colorspace.ITU709
+    if matrix == _BT2020_CONSTANT:
+        return _BT2020
+    if matrix != _UNSPECIFIED and matrix not in _CONTRADICTORY:
+        return matrix
     return Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
 
 

@@ -25,12 +25,20 @@ from talkinghead.media.container import (
     is_still,
     open_input,
 )
+from talkinghead.media.decoding.colour_profile import srgb_conversion
 from talkinghead.media.deinterlacing import deinterlace
-from talkinghead.media.image import BT709, ColourTags, RGBConverter, exif_matrix
+from talkinghead.media.image import (
+    BT709,
+    UNSUPPORTED_MATRICES,
+    ColourTags,
+    RGBConverter,
+    exif_matrix,
+)
 from talkinghead.types import UInt8Array, VideoFrame
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame as AVFrame
     from av.video.stream import VideoStream
 
 __all__ = [
@@ -251,7 +259,8 @@ def _frames(
     convert = _converter(stream, path, still=still)
     first_s, last_s = Fraction(0), -step_s
     with container:
-        for index, frame in enumerate(deinterlace(decode(container, stream, path))):
+        frames = deinterlace(decode(container, stream, path))
+        for index, (frame, is_combined) in enumerate(frames):
             time_s = first_s + last_s + step_s
             if frame.pts is not None and frame.time_base:
                 time_s = frame.pts * frame.time_base
@@ -259,10 +268,31 @@ def _frames(
                 first_s = time_s
             # Some recordings have repeated or missing timestamps.
             last_s = time_s - first_s if time_s - first_s > last_s else last_s + step_s
-            yield VideoFrame(convert(frame), last_s, frame.pts, frame.key_frame)
+            # A frame that depends on its neighbours cannot be decoded alone.
+            pts = None if is_combined else frame.pts
+            yield VideoFrame(convert(frame), last_s, pts, frame.key_frame)
+
+
+class _PhotoConverter(RGBConverter):
+    """Converter of a photo to an upright image in sRGB."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(matrix=exif_matrix(path))
+        self._to_srgb = srgb_conversion(path)
+
+    def __call__(self, frame: AVFrame) -> UInt8Array:
+        image = super().__call__(frame)
+        return image if self._to_srgb is None else self._to_srgb(image)
 
 
 def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConverter:
+    context = stream.codec_context
+    name = UNSUPPORTED_MATRICES.get(int(context.colorspace))
+    if name is not None and not (context.format and context.format.is_rgb):
+        raise MediaError(
+            f"{path}: its colours are coded as {name}, which is not supported; convert it with "
+            "ffmpeg -i INPUT -vf scale=out_color_matrix=bt709 -pix_fmt yuv420p OUTPUT"
+        )
     # With frame threading, most codecs use all cores.
     stream.thread_type = "AUTO"
     if still and stream.codec_context.name == "mjpeg":
@@ -270,7 +300,7 @@ def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConv
         stream.codec_context.options |= {"err_detect": "explode"}
     # The pixel density of a still image is ignored, as it is rarely meaningful.
     if still:
-        return RGBConverter(matrix=exif_matrix(path))
+        return _PhotoConverter(path)
     return RGBConverter(float(stream.sample_aspect_ratio or 1))
 
 

@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from helpers.media_files import write_media
@@ -61,6 +62,88 @@ def test_progressive_video_is_unchanged(tmp_path):
         np.array_equal(frame.image, image)
         for frame, image in zip(read_video(path), images, strict=True)
     )
+
+
+def scene(time, height=144, width=192):
+    """Return a dark image with a face-like disc that moves 3 pixels per unit of time, and noise."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    centre = 50 + 3 * time
+    disc = 0.5 - 0.5 * np.tanh((np.hypot(x - centre, 1.3 * (y - 70)) - 40) / 1.4)
+    disc += 0.4 * np.sin((x - centre) / 2.5) * disc
+    noise = np.random.default_rng(int(10 * time)).normal(0, 3, (height, width))
+    grey = (30 + 150 * disc + noise).clip(0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def weave(first, second, parity):
+    """Return an image with the rows of two fields."""
+    image = first.copy()
+    later = 1 if parity == "tff" else 0
+    image[later::2] = second[later::2]
+    return image
+
+
+def interlaced_scene(count, parity="tff"):
+    return [weave(scene(2 * i), scene(2 * i + 1), parity) for i in range(count)]
+
+
+@pytest.mark.parametrize("parity", ["tff", "bff"])
+def test_interlaced_video_without_a_mark_is_recognised(tmp_path, parity):
+    images = interlaced_scene(14, parity)
+    path = write_media(tmp_path / "a.mp4", images, options={"crf": "20"})
+    with av.open(str(path)) as container:
+        assert not any(frame.interlaced_frame for frame in container.decode(video=0))
+    frames = list(read_video(path))
+    assert len(frames) == 14
+    assert comb(images[6]) > 1.5 * comb(scene(12))
+    for number in range(1, 13):
+        image, kept = frames[number].image, scene(2 * number)
+        assert comb(image) < 1.2 * comb(kept)
+        # The first field is kept, and the other is moved to its time.
+        error, other = (np.abs(image.astype(int) - s).mean() for s in (kept, scene(2 * number + 1)))
+        assert error < 0.6 * other
+    # Its frames depend on their neighbours, so that it cannot be read backwards by seeking.
+    assert all(frame.pts is None for frame in frames)
+
+
+def test_still_beginning_delays_the_search_for_combs(tmp_path):
+    images = [scene(0)] * 40 + interlaced_scene(12)
+    path = write_media(tmp_path / "a.mp4", images)
+    frames = list(read_video(path))
+    assert len(frames) == 52
+    assert max(comb(frame.image) for frame in frames[42:50]) < 1.2 * comb(scene(12))
+
+
+def test_film_at_the_rate_of_television_is_recognised(tmp_path):
+    film = [scene(2.5 * i) for i in range(16)]
+    images = []
+    for a, b, c, d in zip(*[iter(film)] * 4, strict=True):
+        images += [a, b, weave(b, c, "tff"), weave(c, d, "tff"), d]
+    frames = list(read_video(write_media(tmp_path / "a.mp4", images)))
+    assert comb(images[3]) > 1.5 * comb(film[3])
+    assert max(comb(frame.image) for frame in frames) < 1.2 * max(map(comb, film))
+
+
+def stripes(time):
+    """Return a moving shirt of horizontal stripes, three rows each, which look like combs."""
+    image = np.roll(bar(0, 144, 192), 3 * time, axis=1)
+    rows = (np.arange(144) + time) // 3 % 2 == 0
+    image[rows] = image[rows] // 2
+    return image
+
+
+def jumping(time):
+    """Return unrelated images, as at cuts."""
+    noise = np.random.default_rng(time).uniform(0, 255, (18, 24)).astype(np.uint8)
+    return np.repeat(cv2.resize(noise, (192, 144))[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("make", [scene, stripes, jumping], ids=["scene", "stripes", "cuts"])
+def test_moving_progressive_video_is_not_taken_for_interlaced(tmp_path, make):
+    images = [make(number) for number in range(14)]
+    path = write_media(tmp_path / "a.mkv", images, codec="ffv1", pix_fmt="bgr0")
+    frames = zip(read_video(path), images, strict=True)
+    assert all(np.array_equal(frame.image, image) for frame, image in frames)
 
 
 @pytest.mark.parametrize(

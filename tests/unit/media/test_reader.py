@@ -16,8 +16,10 @@ from helpers.media_files import (
     tone,
     write_media,
 )
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 
+from talkinghead.errors import MediaError
+from talkinghead.media.image import RGBConverter
 from talkinghead.media.reader import (
     grid_frames,
     is_image,
@@ -27,7 +29,7 @@ from talkinghead.media.reader import (
 )
 from talkinghead.types import VideoFrame
 
-BT709, BT601 = 1, 5
+BT709, BT601, SMPTE170M, SMPTE240M, BT2020 = 1, 5, 6, 7, 9
 LIMITED, FULL = 1, 2
 
 
@@ -68,13 +70,39 @@ def test_codecs_and_pixel_formats_give_the_same_image(tmp_path, name, codec, pix
         assert_quadrants(frame.image, tolerance)
 
 
-@pytest.mark.parametrize("matrix", [BT709, BT601])
+@pytest.mark.parametrize("matrix", [BT709, BT601, SMPTE170M, SMPTE240M, BT2020])
 @pytest.mark.parametrize("colour_range", [LIMITED, FULL])
 def test_tagged_colour_matrix_and_range_are_used(tmp_path, matrix, colour_range):
     path = write_media(
         tmp_path / "a.mkv", [quadrants()] * 2, colour=(matrix, colour_range), options={"crf": "1"}
     )
     assert_quadrants(read_image(path), 3)
+
+
+@pytest.mark.parametrize(
+    ("tag", "primaries", "stored"),
+    [(10, 9, BT2020), (12, 9, BT2020), (12, 1, BT709), (0, 2, BT601), (3, 2, BT601)],
+)
+def test_unusual_matrix_tags_are_read_as_the_matrix_that_they_mean(tag, primaries, stored):
+    frame = av.VideoFrame.from_ndarray(quadrants(), "rgb24")
+    frame = frame.reformat(format="yuv444p", dst_colorspace=stored, dst_color_range=LIMITED)
+    frame.colorspace, frame.color_primaries = tag, primaries
+    converter = RGBConverter()
+    assert_quadrants(converter(frame), 3)
+    assert converter.colour.matrix == stored
+
+
+def test_matrix_that_cannot_be_converted_is_refused(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.codec_context.colorspace = 8
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")
+        container.mux([*stream.encode(frame.reformat(format="yuv444p")), *stream.encode(None)])
+    for read in (probe, read_image):
+        with pytest.raises(MediaError, match=r"a\.mkv: its colours are coded as YCgCo"):
+            read(path)
 
 
 @pytest.mark.parametrize(("height", "matrix"), [(480, BT601), (720, BT709)])
@@ -197,6 +225,23 @@ def test_animated_gif_is_a_video_and_single_frame_gif_is_an_image(tmp_path):
     assert times == [0, Fraction(2, 25), Fraction(4, 25)]
 
 
+@pytest.mark.parametrize("suffix", ["avif", "png", "webp", "gif"])
+def test_animated_images_are_videos(tmp_path, suffix):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("Pillow has no AVIF")
+    path = tmp_path / f"a.{suffix}"
+    images = [Image.fromarray(np.roll(quadrants(48, 64), 8 * n, axis=1)) for n in range(4)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100)
+    assert not is_image(path)
+    assert probe(path).fps == 10
+    frames = list(read_video(path))
+    assert [frame.time_s for frame in frames] == [Fraction(n, 10) for n in range(4)]
+    assert all(
+        np.abs(frame.image.astype(int) - np.asarray(image)).mean() < 6
+        for frame, image in zip(frames, images, strict=True)
+    )
+
+
 def test_non_square_pixels_are_resized_to_square_pixels(tmp_path):
     # A quarter of PAL's 720 x 576, displayed as 16:9.
     path = write_media(tmp_path / "a.mp4", [quadrants(144, 180)] * 2, aspect=Fraction(64, 45))
@@ -226,6 +271,24 @@ def test_frames_are_decoded_on_demand(tmp_path):
     path = write_media(tmp_path / "a.mp4", [quadrants()] * 400, options={"bf": "0"})
     path.write_bytes(path.read_bytes()[:-20])
     assert len(list(islice(read_video(path), 2))) == 2
+
+
+def exchanged_profile():
+    """Return the ICC profile of sRGB with exchanged red and green, and with another name."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = data.index(b"rXYZ"), data.index(b"gXYZ")
+    data[red : red + 4], data[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(data).replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_photo_with_a_colour_profile_is_converted_to_srgb(tmp_path, suffix):
+    image = Image.fromarray(quadrants())
+    path = tmp_path / f"a.{suffix}"
+    image.save(path, icc_profile=exchanged_profile(), quality=100)
+    assert_quadrants(read_image(path)[..., [1, 0, 2]], 6)
+    image.save(path, icc_profile=b"no profile", quality=100)
+    assert_quadrants(read_image(path), 6)
 
 
 def test_photo_with_a_colour_profile_does_not_crash_the_process(tmp_path):

@@ -1,0 +1,92 @@
+"""Detection of interlaced video that is not marked as interlaced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from talkinghead.types import FloatArray
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame as AVFrame
+
+# Number of frames with motion after which a video is judged, least number at its end, and number of
+# frames after which the search ends.
+_JUDGED, _LEAST_JUDGED, _MAX_FRAMES = 12, 4, 250
+# Smallest change of a moving pixel in levels and in multiples of the median change, which is noise,
+# and smallest part of moving pixels. Smallest step between two rows, in the same way.
+_MOTION, _MOTION_NOISE, _MIN_MOVING, _STEP, _STEP_NOISE = 12, 8, 0.001, 4, 3
+# Number of moving pixels that differ in the same direction from the rows above and below, over that
+# from the next rows of the same field, and least number. Measured: up to 0.57 in 110 progressive
+# clips, also with noise; from 0.85 in interlaced ones.
+_COMB_RATIO, _MIN_COMBED = 0.75, 100
+# Interlaced formats have at most 1080 lines, and few columns are enough.
+_MAX_LINES, _NUM_COLUMNS = 1200, 240
+
+
+class CombDetector:
+    """A detector of combs: rows of two fields, which show different times, where something moves.
+
+    A pixel is combed if it is darker or brighter than both the row above and the row below.
+    """
+
+    def __init__(self) -> None:
+        self._num_moving = self._num_frames = self._num_combed = self._num_usual = 0
+        self._previous: FloatArray | None = None
+        # Difference of the bottom field to the next top field, and of the top to the next bottom.
+        self._differences = np.zeros(2)
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether the video is interlaced; None if further frames are needed."""
+        if self._num_moving < _JUDGED and self._num_frames < _MAX_FRAMES:
+            return None
+        return self.is_interlaced
+
+    @property
+    def is_interlaced(self) -> bool:
+        """Whether the frames so far are interlaced."""
+        is_judged = self._num_moving >= _LEAST_JUDGED and self._num_combed >= _MIN_COMBED
+        return is_judged and self._num_combed > _COMB_RATIO * self._num_usual
+
+    @property
+    def parity(self) -> str:
+        """Order of the fields as FFmpeg names it: "tff" (top field first) or "bff"."""
+        return "tff" if self._differences[0] <= self._differences[1] else "bff"
+
+    def add(self, frame: AVFrame) -> None:
+        """Examine the next frame."""
+        if frame.height > _MAX_LINES or frame.height < 8:
+            self._num_frames = _MAX_FRAMES
+            return
+        self._num_frames += 1
+        grey = _grey(frame)
+        previous, self._previous = self._previous, grey
+        if previous is None or previous.shape != grey.shape:
+            return
+        change = np.abs(grey - previous)
+        noise = float(np.median(change))
+        moving = change > max(_MOTION, _MOTION_NOISE * noise)
+        if moving.mean() < _MIN_MOVING:
+            return
+        self._num_moving += 1
+        inside, row, step = moving[2:-2], grey[2:-2], max(_STEP, _STEP_NOISE * noise)
+        combed = (grey[1:-3] - row) * (grey[3:-1] - row) > step**2
+        usual = (grey[:-4] - row) * (grey[4:] - row) > step**2
+        self._num_combed += int(np.count_nonzero(combed & inside))
+        self._num_usual += int(np.count_nonzero(usual & inside))
+        rows = (len(grey) - 4) // 2
+        for index in range(2):
+            # Rows of one field, and the rows of the other field above and below one frame earlier.
+            now = grey[2 + index :: 2][:rows]
+            other = previous[1 + index :: 2]
+            between = (other[:rows] + other[1 : rows + 1]) / 2
+            self._differences[index] += float(np.abs(now - between).mean())
+
+
+def _grey(frame: AVFrame) -> FloatArray:
+    """Return the brightness of some columns of a frame, float32 [H, columns]."""
+    grey = cast(FloatArray, frame.reformat(format="gray").to_ndarray())
+    step = max(1, grey.shape[1] // _NUM_COLUMNS)
+    return np.asarray(grey[:, ::step], dtype=np.float32)
