@@ -24,6 +24,7 @@ class OutputFormat:
         copied_audio: codecs whose packets are copied without encoding, because the container
             supports them and its usual players decode them.
         copied_subtitles: codecs of subtitles that the container supports.
+        text_subtitles: codec to which other text subtitles are converted; None for none.
         mime_type: media type of the file.
     """
 
@@ -32,6 +33,7 @@ class OutputFormat:
     audio_codec: str | None = None
     copied_audio: AbstractSet[str] = frozenset()
     copied_subtitles: AbstractSet[str] = frozenset()
+    text_subtitles: str | None = None
     mime_type: str = "application/octet-stream"
 
     @property
@@ -41,9 +43,15 @@ class OutputFormat:
 
 
 _PCM = {f"pcm_{kind}" for kind in ("s16le", "s24le", "s32le")}
-_TEXT_SUBTITLES = {"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle"}
+_SUBTITLES = {"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle"}
 _MP4 = OutputFormat(
-    "mp4", "h264", "aac", frozenset({"aac", "mp3"}), frozenset({"mov_text"}), "video/mp4"
+    "mp4",
+    "h264",
+    "aac",
+    frozenset({"aac", "mp3"}),
+    frozenset({"mov_text"}),
+    "mov_text",
+    "video/mp4",
 )
 _FORMATS = {
     ".mp4": _MP4,
@@ -55,6 +63,7 @@ _FORMATS = {
         "aac",
         frozenset({"aac", "mp3", "alac", *_PCM}),
         frozenset({"mov_text"}),
+        "mov_text",
         "video/quicktime",
     ),
     ".mkv": OutputFormat(
@@ -62,7 +71,8 @@ _FORMATS = {
         "h264",
         "aac",
         frozenset({"aac", "mp3", "flac", "opus", "vorbis", "ac3", "eac3", *_PCM}),
-        frozenset(_TEXT_SUBTITLES),
+        frozenset(_SUBTITLES),
+        "subrip",
         "video/x-matroska",
     ),
     ".webm": OutputFormat(
@@ -71,6 +81,7 @@ _FORMATS = {
         "libopus",
         frozenset({"opus", "vorbis"}),
         frozenset({"webvtt"}),
+        "webvtt",
         "video/webm",
     ),
     ".gif": OutputFormat("gif", "gif", mime_type="image/gif"),

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from talkinghead.media.container import decode, find_audio, find_video, is_still, open_input
 from talkinghead.media.encoding.output_formats import OutputFormat
+from talkinghead.media.encoding.subtitle_conversion import SubtitleConverter, convertible_codec
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -25,6 +26,11 @@ log = logging.getLogger(__name__)
 _EXACT_CONTAINERS = {"mov", "matroska", "flac", "mp3", "ogg", "wav"}
 # Codecs whose packets cannot be decoded without a header.
 _NEEDS_HEADER = {"aac", "alac", "flac", "opus", "vorbis"}
+# Names of decoders for the names of their codecs.
+_CODEC_ALIASES = {
+    **{"libopus": "opus", "libvorbis": "vorbis", "mp3float": "mp3"},
+    **{"srt": "subrip", "ssa": "ass"},
+}
 # A longer gap between packets must be filled with silence, so the audio is encoded.
 _MAX_GAP_S = Fraction(1, 20)
 # The longest audio before the first video frame that is left to the player to skip.
@@ -41,6 +47,7 @@ class CopiedStreams:
         start_s: time in the file, in seconds, that is time 0 of the output.
         end_s: end of the audio in the output, in seconds; None where it is not needed.
         sample_rate: sample rate of the audio; None where it is not needed.
+        converted: for the indices of text subtitles that are converted, their new codecs.
     """
 
     path: Path
@@ -48,6 +55,7 @@ class CopiedStreams:
     start_s: Fraction
     end_s: Fraction | None = None
     sample_rate: int | None = None
+    converted: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,22 +108,29 @@ def kept_content(path: Path | str, output: OutputFormat) -> KeptContent:
             if replaced is None or stream.index != replaced.index
         ]
         supported = output.copied_audio | output.copied_subtitles
-        kept = [s for s in others if _codec_name(s) in supported]
+        kept, converted = [], {}
         for stream in others:
-            if stream not in kept:
+            codec = convertible_codec(_codec_name(stream), output.text_subtitles)
+            if _codec_name(stream) in supported:
+                kept.append(stream)
+            elif codec is not None:
+                kept.append(stream)
+                converted[stream.index] = codec
+            else:
                 log.warning(
                     "%s: the %s track in the format %s cannot be kept in %s; left out",
                     *(path, stream.type, _codec_name(stream) or "unknown", output.muxer),
                 )
         start_s = _video_start_s(container, path) or Fraction(0)
-        streams = CopiedStreams(Path(path), tuple(s.index for s in kept), start_s) if kept else None
+        indices = tuple(stream.index for stream in kept)
+        streams = CopiedStreams(Path(path), indices, start_s, converted=converted)
         chapters = tuple(container.chapters()) if output.has_audio else ()
         # The file's own major brand and encoder do not describe the output.
         technical = {"major_brand", "minor_version", "compatible_brands", "encoder"}
         # Matroska writes some keys in upper case.
         tags = {key.lower(): value for key, value in container.metadata.items()}
         metadata = {key: value for key, value in tags.items() if key not in technical}
-        return KeptContent(streams, _shifted(chapters, start_s), metadata)
+        return KeptContent(streams if kept else None, _shifted(chapters, start_s), metadata)
 
 
 class StreamCopier:
@@ -133,9 +148,14 @@ class StreamCopier:
         self._input = open_input(copied.path)
         self._start_s = copied.start_s
         self._streams: dict[int, Stream] = {}
+        self._converters: dict[int, SubtitleConverter] = {}
         for index in copied.indices:
             source = self._input.streams[index]
-            target = container.add_stream_from_template(source)
+            if index in copied.converted:
+                converter = SubtitleConverter(source, container, copied.converted[index])
+                self._converters[index], target = converter, cast("Stream", converter.target)
+            else:
+                target = container.add_stream_from_template(source)
             for key in ("language", "title"):
                 if key in source.metadata:
                     target.metadata[key] = source.metadata[key]
@@ -159,15 +179,21 @@ class StreamCopier:
 
     def _demux(self) -> Iterator[Packet]:
         sources = [self._input.streams[index] for index in self._streams]
-        for packet in self._input.demux(sources):
-            if packet.dts is None or not packet.size:
+        for source in self._input.demux(sources):
+            if source.dts is None or not source.size:
                 continue
+            index, packet = source.stream.index, source
+            if index in self._converters:
+                converted = self._converters[index].convert(source)
+                if converted is None:
+                    continue
+                packet = converted
             shift = round(self._start_s / packet.time_base)
-            packet.dts -= shift
+            packet.dts = source.dts - shift
             if packet.pts is not None:
                 packet.pts -= shift
             is_early = (packet.dts + (packet.duration or 0)) * packet.time_base <= -_MAX_EARLY_S
-            packet.stream = self._streams[packet.stream.index]
+            packet.stream = self._streams[index]
             if not is_early:
                 yield packet
 
@@ -181,8 +207,7 @@ def _is_copyable(container: InputContainer, stream: AudioStream, output: OutputF
 def _codec_name(stream: Stream) -> str:
     """Return the name of a stream's codec, without the name of the library that decodes it."""
     name = stream.codec_context.name if stream.codec_context is not None else ""
-    aliases = {"libopus": "opus", "libvorbis": "vorbis", "mp3float": "mp3", "srt": "subrip"}
-    return aliases.get(name, name)
+    return _CODEC_ALIASES.get(name, name)
 
 
 def _start_s(container: InputContainer, stream: AudioStream, path: Path | str) -> Fraction:
