@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from threading import Event
 
+import numpy as np
+
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.audio_source import SpeechStream
@@ -16,7 +18,8 @@ from talkinghead.predict.source.head.expression.emotion_tags import take_emotion
 from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.protocols import TextChecker, TextToSpeech, speak_timed, with_emotion
 from talkinghead.speech.sentences import split_sentences
-from talkinghead.speech.tts.text.text_markup import plain_text
+from talkinghead.speech.tts.text.text_markup import Pause, split_at_breaks
+from talkinghead.speech.voice import Voice
 from talkinghead.types import FloatArray
 
 _QUEUED_SENTENCES, _QUEUED_CHUNKS = 4, 8
@@ -37,7 +40,8 @@ class SentenceSynthesizer:
     """A speech synthesiser for a stream of sentences, with threads and bounded queues.
 
     Args:
-        sentences: Sentences in order, which may contain tags of emotions (see `emotion_tags.py`).
+        sentences: Sentences in order, which may contain tags of emotions (see `emotion_tags.py`),
+            and pauses.
         voice: The text-to-speech voice.
         cancel: Once set, nothing more is read, synthesised or yielded.
 
@@ -46,7 +50,10 @@ class SentenceSynthesizer:
     """
 
     def __init__(
-        self, sentences: Iterator[str], voice: TextToSpeech, cancel: Event | None = None
+        self,
+        sentences: Iterator[str] | Iterator[str | Pause],
+        voice: TextToSpeech,
+        cancel: Event | None = None,
     ) -> None:
         self._sentences, self._voice, self._cancel = sentences, voice, cancel or Event()
         self.spoken: list[SpokenSentence] = []
@@ -70,22 +77,28 @@ class SentenceSynthesizer:
                 for start in range(0, len(audio), step):
                     if cancel.is_set():
                         return
-                    if not self.spoken or self.spoken[-1] is not sentence:
-                        sentence.start_s = num_samples / rate
-                        self.spoken.append(sentence)
-                    chunk = audio[start : start + step]
+                    chunk, start_s = audio[start : start + step], num_samples / rate
                     num_samples += len(chunk)
-                    sentence.end_s = num_samples / rate
+                    if sentence is not None:
+                        if not self.spoken or self.spoken[-1] is not sentence:
+                            sentence.start_s = start_s
+                            self.spoken.append(sentence)
+                        sentence.end_s = num_samples / rate
                     yield TimedSpeech(chunk, phonemes, emotion)
                     phonemes, emotion = (), None
 
     def _synthesise(
-        self, sentences: Generator[str]
-    ) -> Iterator[tuple[SpokenSentence, TimedSpeech]]:
+        self, sentences: Generator[str | Pause]
+    ) -> Iterator[tuple[SpokenSentence | None, TimedSpeech]]:
+        """Yield the speech of each sentence, and the silence of each pause without a sentence."""
         with closing(sentences):
+            follows_speech = False
             changed: Emotion | None = None  # Emotion that has begun since the last speech.
             voice = self._voice
             for tagged in sentences:
+                if isinstance(tagged, Pause):
+                    yield None, TimedSpeech(self._silence(tagged, follows_speech))
+                    continue
                 text, emotion = take_emotion(tagged)
                 changed = emotion or changed
                 if emotion is not None:
@@ -95,7 +108,15 @@ class SentenceSynthesizer:
                 sentence = SpokenSentence(text, 0.0, 0.0)
                 for speech in speak_timed(voice, text, self._cancel):
                     yield sentence, replace(speech, emotion=changed)
-                    changed = None
+                    changed, follows_speech = None, True
+
+    def _silence(self, pause: Pause, follows_speech: bool) -> FloatArray:
+        """Return the silence of a pause, without that which the voice adds around it."""
+        added_s = 0.0
+        if isinstance(self._voice, Voice):
+            added_s = self._voice.lead_s + follows_speech * self._voice.pause_s
+        num_samples = round((pause.duration_s - added_s) * self._voice.sample_rate)
+        return np.zeros(max(0, num_samples), np.float32)
 
 
 def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> SpeechStream:
@@ -103,7 +124,7 @@ def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> S
 
     Args:
         text: Text of any length; the markup of SSML, HTML and Markdown is not spoken (see
-            `plain_text`).
+            `plain_text`), and breaks of SSML are pauses.
         voice: The text-to-speech voice.
         language: Two-letter code of the text's language, for splitting it into sentences.
 
@@ -115,9 +136,17 @@ def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> S
     if isinstance(voice, TextChecker):
         voice.check_text(text)
     cancel = Event()
-    sentences = split_sentences([plain_text(text)], language)
-    synthesizer = SentenceSynthesizer(sentences, voice, cancel)
+    synthesizer = SentenceSynthesizer(_split_text(text, language), voice, cancel)
     return SpeechStream(synthesizer.chunks(), voice.sample_rate, cancel)
+
+
+def _split_text(text: str, language: str | None) -> Iterator[str | Pause]:
+    """Yield the sentences of a text, and its pauses."""
+    for part in split_at_breaks(text):
+        if isinstance(part, Pause):
+            yield part
+        else:
+            yield from split_sentences([part], language)
 
 
 def stream_sentences(

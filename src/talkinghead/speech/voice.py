@@ -91,6 +91,16 @@ class Voice:
         if loudness_lufs is not None:
             self._normalizer = LoudnessNormalizer(self.sample_rate, loudness_lufs, peak_dbfs)
 
+    @property
+    def lead_s(self) -> float:
+        """Silence before a sentence in seconds."""
+        return len(self._lead) / self.sample_rate
+
+    @property
+    def pause_s(self) -> float:
+        """Silence after a sentence in seconds."""
+        return len(self._pause) / self.sample_rate
+
     def check_text(self, text: str) -> None:
         """Raise a `UsageError` if the provider cannot speak a text."""
         if isinstance(self.tts, TextChecker):

@@ -5,6 +5,7 @@ import pytest
 from helpers.small_predictor import make_predictor
 from helpers.speech_services import TimedToneTextToSpeech, ToneTextToSpeech
 
+from talkinghead.errors import MediaError
 from talkinghead.live.streaming import RealtimeLipSync
 from talkinghead.speech.sentence_speech import (
     speak_text,
@@ -68,3 +69,39 @@ def test_phonemes_have_their_times_in_the_whole_speech(sample_rate):
         found += [(p.symbol, round(start_s + p.start_s, 2)) for p in chunk.phonemes]
         start_s += len(chunk.samples) / 16_000
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("markup", "pause_s"),
+    [
+        ('<break time="1s"/>', 1.0),
+        ("<break time='700ms'></break>", 0.7),
+        ('<break time="0.5s"/> <break strength="strong"/>', 1.5),
+        ("<break/>", 0.75),
+        ('<break time="1h"/>', 0.75),
+        ('<break time="0ms"/>', 0.0),
+        ('<break time="0.2s"/>', 0.35),
+        ('<break time="60s"/>', 10.0),
+    ],
+)
+def test_breaks_are_pauses_of_their_length(markup, pause_s):
+    voice = Voice(ToneTextToSpeech(), lead_s=0.1, pause_s=0.25)
+    stream = speak_text(f"<speak>Hello{markup}world</speak>", voice)
+    samples = np.concatenate(list(stream.read(voice.sample_rate)))
+    sounding = np.flatnonzero(np.abs(samples) > 1e-3)
+    longest = np.diff(sounding).max() / voice.sample_rate
+    assert longest == pytest.approx(pause_s, abs=0.02)
+
+
+def test_break_before_the_first_word_is_silence():
+    voice = Voice(ToneTextToSpeech(), lead_s=0.1)
+    stream = speak_text('<break time="1s"/>Hello', voice)
+    samples = np.concatenate(list(stream.read(voice.sample_rate)))
+    first = np.flatnonzero(np.abs(samples) > 1e-3)[0]
+    assert first / voice.sample_rate == pytest.approx(1.0, abs=0.02)
+
+
+def test_breaks_without_words_are_no_speech():
+    stream = speak_text('<break time="3s"/><break/>', ToneTextToSpeech())
+    with pytest.raises(MediaError, match="give some speech"):
+        list(stream.read(16_000))

@@ -1,15 +1,26 @@
 """Convert marked-up text to the words that a reader would read aloud.
 
 SSML, HTML and Markdown are reduced to their text. An empty line, which ends a sentence and so makes
-a pause, replaces breaks, paragraphs, headings, list items and rows of tables.
+a pause, replaces paragraphs, headings, list items and rows of tables. Breaks of SSML are pauses of
+their own lengths.
 """
 
 from __future__ import annotations
 
 import html
+import logging
 import re
+from dataclasses import dataclass
 
+log = logging.getLogger(__name__)
+
+MAX_BREAK_S = 10.0
+"""Maximum duration of a break in seconds."""
 _PAUSE = "\n\n"
+# A break in a text: its duration in milliseconds between two characters of the private use area.
+_MARK = "\ue000"
+_MARKED = re.compile(f"{_MARK}(\\d+){_MARK}")
+_STRENGTHS_S = {"x-weak": 0.25, "weak": 0.5, "medium": 0.75, "strong": 1.0, "x-strong": 1.25}
 # Elements of SSML, HTML and language models whose content is not spoken.
 _UNSPOKEN = "script|style|head|desc|metadata|lexicon|title|think|thinking|reasoning"
 # Elements that are paragraphs of their own.
@@ -35,7 +46,11 @@ _TAG = re.compile(
     r"</?(?P<name>[A-Za-z][\w:.-]*)(?P<attributes>(?:\s+[\w:.-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|"
     r"[^\s\"'<>]+))?)*)\s*/?>"
 )
-_NO_BREAK = re.compile(r"\bstrength\s*=\s*[\"']none[\"']|\btime\s*=\s*[\"']0(?:ms|s)?[\"']")
+_TIME = re.compile(
+    r"\btime\s*=\s*[\"']?\s*\+?(?P<number>\d+\.?\d*|\.\d+)\s*(?P<unit>ms|s)?\s*(?=[\"'\s/]|$)",
+    re.IGNORECASE,
+)
+_STRENGTH = re.compile(r"\bstrength\s*=\s*[\"']?\s*(?P<name>[\w-]+)", re.IGNORECASE)
 
 _FENCE = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _DEFINITION = re.compile(r"^[ ]{0,3}\[[^\]\n]+\]:[ \t]+\S+.*$", re.MULTILINE)
@@ -72,16 +87,51 @@ _SMILEY = re.compile(r"(?<!\S)[:;=8][-o^']?[()\[\]dDpP/\\|*](?!\S)")
 _SPACES = re.compile(r"[ \t]{2,}")
 
 
+@dataclass(frozen=True)
+class Pause:
+    """A pause in the speech, `duration_s` seconds long."""
+
+    duration_s: float
+
+
 def plain_text(text: str) -> str:
     """Return a text without the markup of SSML, HTML and Markdown, and with short addresses.
 
-    Of SSML, breaks, paragraphs, substitutes and spelled words have an effect. Links are reduced to
-    their text, other addresses to the name of the host. Code blocks are left out, unless there is
-    nothing else.
+    Of SSML, breaks, paragraphs, substitutes and spelled words have an effect; a break ends a
+    sentence. Links are reduced to their text, other addresses to the name of the host. Code blocks
+    are left out, unless there is nothing else.
     """
-    without_tags = _without_tags(text)
+    return _MARKED.sub("", _marked_text(text))
+
+
+def split_at_breaks(text: str) -> list[str | Pause]:
+    """Return `plain_text` in parts, with the breaks of SSML as pauses between them.
+
+    Breaks that follow each other are one pause, of at most `MAX_BREAK_S`. A text without a word has
+    no pauses.
+    """
+    first, *others = _MARKED.split(_marked_text(text))
+    parts: list[str | Pause] = [first]
+    for duration_ms, following in zip(others[::2], others[1::2], strict=True):
+        duration_s = int(duration_ms) / 1000
+        if len(parts) > 1 and not str(parts[-1]).strip():
+            parts.pop()
+            before = parts.pop()
+            duration_s += before.duration_s if isinstance(before, Pause) else 0.0
+        if duration_s > MAX_BREAK_S:
+            log.warning("a break of %.3g s is limited to %g s", duration_s, MAX_BREAK_S)
+        parts += [Pause(min(duration_s, MAX_BREAK_S)), following]
+    texts = [part for part in parts if isinstance(part, str)]
+    has_words = any(map(str.isalnum, "".join(texts)))
+    spoken: list[str | Pause] = list(parts) if has_words else list(texts)
+    return [part for part in spoken if isinstance(part, Pause) or part.strip()]
+
+
+def _marked_text(text: str) -> str:
+    """Return the text without markup, with marks at the breaks."""
+    without_tags = _without_tags(text.replace(_MARK, ""))
     plain = _without_addresses(_without_markdown(without_tags))
-    if not any(map(str.isalnum, plain)):
+    if not any(map(str.isalnum, _MARKED.sub("", plain))):
         plain = re.sub("[`~]", " ", without_tags)
     return _SPACES.sub(" ", plain)
 
@@ -98,8 +148,21 @@ def _without_tags(text: str) -> str:
 def _replace_tag(match: re.Match[str]) -> str:
     name = match["name"].lower().rpartition(":")[2]
     if name == "break":
-        return " " if _NO_BREAK.search(match["attributes"]) else _PAUSE
+        if match[0].startswith("</"):
+            return ""
+        duration_ms = round(1000 * _break_s(match["attributes"]))
+        return f"{_PAUSE}{_MARK}{duration_ms}{_MARK}{_PAUSE}" if duration_ms else " "
     return _PAUSE if name in _BLOCKS else ""
+
+
+def _break_s(attributes: str) -> float:
+    """Return the duration of a break in seconds; its time has priority over its strength."""
+    if time := _TIME.search(attributes):
+        is_ms = (time["unit"] or "s").lower() == "ms"
+        return min(float(time["number"]) / (1000 if is_ms else 1), 1e6)
+    strength = _STRENGTH.search(attributes)
+    name = strength["name"].lower() if strength else "medium"
+    return 0.0 if name == "none" else _STRENGTHS_S.get(name, _STRENGTHS_S["medium"])
 
 
 def _without_markdown(text: str) -> str:
