@@ -58,17 +58,18 @@ def read_expression(expression: ExpressionInput) -> ExpressionTrack:
     if not isinstance(expression, str | Path):
         return ExpressionTrack(np.zeros(1, np.float32), to_weights(expression)[None])
     path = Path(expression)
-    table = read_timed_table(path, "expression", None, _EXPECTED)
-    columns = {n: v for n, v in table.items() if not n.lower().startswith(_OTHER_COLUMNS)}
+    table, lines = read_timed_table(path, "expression", None, _EXPECTED)
+    columns = {n: v for n, v in table.items() if not n.startswith(_OTHER_COLUMNS)}
     weights = np.zeros((len(table[TIME]), len(BLENDSHAPES)), np.float32)
     for name, values in columns.items():
+        index = blendshape_index(name)
         outside = np.flatnonzero((values < 0) | (values > 1))
         if len(outside):
             raise UsageError(
-                f"expression={path}, line {outside[0] + 2}: {name}={values[outside[0]]:g}; "
-                "expected 0 to 1"
+                f"expression={path}, line {lines[outside[0]]}: {BLENDSHAPES[index]}="
+                f"{values[outside[0]]:g}; expected 0 to 1"
             )
-        weights[:, blendshape_index(name)] = values
+        weights[:, index] = values
     if not columns:
         raise UsageError(f"expression={path} has no blendshapes: {_EXPECTED}")
     return ExpressionTrack(table[TIME], weights)

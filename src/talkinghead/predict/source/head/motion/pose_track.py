@@ -84,6 +84,6 @@ def constant_pose(pose: Sequence[float]) -> list[float]:
 
 
 def _read_table(path: Path) -> PoseTrack:
-    table = read_timed_table(path, "pose", _ANGLES, _EXPECTED)
+    table, _ = read_timed_table(path, "pose", _ANGLES, _EXPECTED)
     angles = np.stack([table[name] for name in _ANGLES], 1)
     return PoseTrack(table[TIME], angles.astype(np.float32))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from talkinghead.csv_table import parse_number, read_csv_table
 from talkinghead.errors import UsageError
 from talkinghead.types import FloatArray
 
@@ -17,8 +17,10 @@ TIME = "time_s"
 
 def read_timed_table(
     path: Path, option: str, columns: Sequence[str] | None, expected: str
-) -> dict[str, FloatArray]:
-    """Return columns of a CSV file by name, float64 [rows], with increasing times.
+) -> tuple[dict[str, FloatArray], list[int]]:
+    """Return columns of a CSV file by name in lower case, float64 [rows], and the rows' lines.
+
+    The times increase. The file may be as a spreadsheet program writes it (see `csv_table`).
 
     Args:
         path: the file.
@@ -30,31 +32,30 @@ def read_timed_table(
     Raises:
         UsageError: The file cannot be read, or it is not such a table.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, restkey="")
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{option}={path} cannot be read ({error}): {expected}") from error
-    names = [name for name in rows[0] if name] if rows else []
+    found = read_csv_table(path, option, expected)
+    names, rows = found.columns, found.rows
     if not rows or not {TIME, *(columns or ())} <= set(names):
-        raise UsageError(f"{option}={path} has {', '.join(names) or 'no rows'}: {expected}")
+        described = found.found if rows else "no rows"
+        raise UsageError(f"{option}={path} has {described}: {expected}")
     if columns is None:
-        columns = [n for n in names if n != TIME and np.isfinite(_number(rows[0][n]))]
+        first = rows[0].values
+        columns = [name for name in names if name != TIME and np.isfinite(_number(first[name]))]
     table = {}
     for name in (TIME, *columns):
-        table[name] = np.array([_number(row[name]) for row in rows])
-        for row in np.flatnonzero(~np.isfinite(table[name])):
+        table[name] = np.array([_number(row.values[name]) for row in rows])
+        for index in np.flatnonzero(~np.isfinite(table[name])):
+            row = rows[index]
             raise UsageError(
-                f"{option}={path}, line {row + 2}: {rows[row][name]!r} is not a number: {expected}"
+                f"{option}={path}, line {row.line}: {row.values[name]!r} is not a number: "
+                f"{expected}"
             )
     if (np.diff(table[TIME]) <= 0).any():
         raise UsageError(f"{option}={path}: the times in {TIME} must increase in each row")
-    return table
+    return table, [row.line for row in rows]
 
 
-def _number(text: str | None) -> float:
+def _number(text: str) -> float:
     try:
-        return float(text or "")
+        return parse_number(text)
     except ValueError:
         return np.nan

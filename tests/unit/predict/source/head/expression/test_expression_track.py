@@ -37,9 +37,10 @@ def test_other_columns_of_a_face_tracker_are_ignored(tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("jawOpen\n0.5\n", "has jawOpen"),
+        ("jawOpen\n0.5\n", "has the columns jawopen"),
         ("time_s\n0\n", "has no blendshapes"),
         ("time_s,jawOpen\n0,0.5\n1,1.5\n", "line 3: jawOpen=1.5"),
+        ("time_s;jawOpen\n0;0,5\n;\n1;1,5\n", "line 4: jawOpen=1.5"),
         ("time_s,jawOpn\n0,0.5\n", "did you mean jawOpen"),
         ("time_s,jawOpen\n0,0.5\n1,\n", "line 3: '' is not a number"),
     ],

@@ -26,6 +26,22 @@ def test_table_is_interpolated_and_its_ends_are_held(tmp_path):
     assert np.array_equal(track.largest_deg, [10, 8, 4])
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("time_s;yaw;pitch;roll\n0;0;0;4,5\n2;1,5;0;4,5\n", "utf-8-sig"),
+        ("sep=;\n Time_S ; Yaw;PITCH;roll\n;;;\n0;0;0;4,5\n2;1,5;0;4,5\n", "cp1252"),
+        ("time_s\tyaw\tpitch\troll\r\n0\t0\t0\t4.5\r\n2\t1.5\t0\t4.5\r\n", "utf-16"),
+        ('time_s,yaw,pitch,roll\n0,0,0,"4,5"\n2,"1,5",0,4.5\n', "utf-8"),
+    ],
+    ids=["semicolons", "separator line", "utf-16", "decimal commas"],
+)
+def test_tables_of_spreadsheet_programs_are_read(tmp_path, text, encoding):
+    path = tmp_path / "pose.csv"
+    path.write_bytes(text.encode(encoding))
+    assert np.allclose(read_pose_track(path).at(1), (0.75, 0, 4.5))
+
+
 def test_pose_beyond_the_limits_is_reported(caplog):
     with caplog.at_level(logging.WARNING):
         read_pose_track([15, 10, -15])
@@ -52,7 +68,7 @@ def test_wrong_constant_is_refused(pose, named):
     [
         (None, "cannot be read"),
         ("", "no rows"),
-        ("time_s,yaw\n0,1\n", "has time_s, yaw"),
+        ("time_s,yaw\n0,1\n", "has the columns time_s, yaw"),
         (HEADER + "0,1,2,3\n1,,2,3\n", "line 3: '' is not a number"),
         (HEADER + "0,1,2,3\n0,1,2,3\n", "must increase"),
     ],
