@@ -21,6 +21,10 @@ _MIN_RANGE, _MIN_BRIGHT = 140, 210
 # Minimum level of a white stroke without an outline, and the maximum median level of blue: on
 # brighter skin, white strokes are not detected.
 _MIN_WHITE, _MAX_SKIN_BLUE = 235, 180
+# Minimum levels of a yellow, green or cyan stroke: green, and the difference of its channels; and
+# its maximum red minus green, which is greater in skin. Red or blue is smaller than the median of
+# the box by at least the last level.
+_MIN_GREEN, _MIN_COLOUR, _MAX_RED, _MIN_LESS = 185, 70, 18, 30
 # Minimum number of letters and of samples of a letter, and maximum mean deviation of the vertical
 # positions of the letters in samples.
 _MIN_LETTERS, _MIN_LETTER_SAMPLES, _MAX_LINE_DEVIATION = 4, 8, 16
@@ -55,21 +59,29 @@ def find_overlay(box: UInt8Array) -> UInt8Array | None:
     """Return the samples of a mouth box that show a caption, or None without a caption.
 
     The box is uint8 [128, 128, 3], the mask uint8 [128, 128], 0 or 1. A caption is a line of
-    letters with thin white strokes, with or without a dark outline, partly outside the lips and the
-    nostrils.
+    letters with thin strokes, white ones with or without a dark outline, yellow, green or cyan ones
+    with one, partly outside the lips and the nostrils.
     """
     green = box[..., 1]
-    if np.count_nonzero(green > _MIN_BRIGHT) < _MIN_LETTERS * _MIN_LETTER_SAMPLES:
+    if np.count_nonzero(green > _MIN_GREEN) < _MIN_LETTERS * _MIN_LETTER_SAMPLES:
         return None
     window = np.ones((_WINDOW, _WINDOW), np.uint8)
-    whiteness = box.min(-1)
-    bright = (whiteness > _MIN_BRIGHT).astype(np.uint8)
-    if np.count_nonzero(bright) < _MIN_LETTERS * _MIN_LETTER_SAMPLES:
+    red, whiteness = box[..., 0].astype(int), box.min(-1)
+    bright = whiteness > _MIN_BRIGHT
+    is_coloured = (green > _MIN_GREEN) & (box.max(-1) - whiteness > _MIN_COLOUR)
+    is_coloured &= red - green < _MAX_RED
+    candidates = (bright | is_coloured).astype(np.uint8)
+    if np.count_nonzero(candidates) < _MIN_LETTERS * _MIN_LETTER_SAMPLES:
         return None
-    outlined = whiteness - cv2.erode(box.max(-1), window).astype(int) > _MIN_RANGE
+    outline = cv2.erode(box.max(-1), window).astype(int)
     is_white = (whiteness > _MIN_WHITE) & (np.median(box[..., 2]) < _MAX_SKIN_BLUE)
-    thick = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((_MAX_STROKE, _MAX_STROKE), np.uint8))
-    strokes = (bright > 0) & (outlined | is_white) & (thick == 0)
+    strokes = bright & ((whiteness - outline > _MIN_RANGE) | is_white)
+    # Highlights of skin have more red and blue than the skin.
+    usual = np.median(box.reshape(-1, 3), axis=0)
+    has_less = (box[..., 2] < usual[2] - _MIN_LESS) | (red < usual[0] - _MIN_LESS)
+    strokes |= is_coloured & has_less & (green - outline > _MIN_RANGE)
+    square = np.ones((_MAX_STROKE, _MAX_STROKE), np.uint8)
+    strokes &= cv2.morphologyEx(candidates, cv2.MORPH_OPEN, square) == 0
     if not _is_line_of_letters(strokes & ~_EXPECTED):
         return None
     return np.asarray(cv2.dilate(strokes.astype(np.uint8), window))

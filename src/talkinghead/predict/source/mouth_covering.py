@@ -28,6 +28,13 @@ _FOREIGN, _REDDER, _DARKER = 0.2, 0.45, 1.1
 # Minimum difference between uncovered lips and the area around them.
 _LIP_CONTRAST = 0.05
 _COVERED_FRACTION = 0.7
+# Range of the logarithmic luminance along the columns of the mouth, below which no line between
+# lips is visible: absolute, and relative to that of the eyes. It is not visible in a blurred image,
+# in which the upper face has a smaller ratio of contrast to standard deviation. Measured on images
+# of 15 persons: from 0.24 and 0.37; with drawn masks of the colour of the skin up to 0.09 and 0.34.
+_MIN_LINE, _MIN_RELATIVE_LINE, _MIN_SHARPNESS = 0.12, 0.33, 0.27
+# Rows of the eyes in units of the mouth box.
+_EYE_ROWS = (-0.64, -0.08)
 
 
 class MouthVisibility(NamedTuple):
@@ -91,7 +98,8 @@ def measure_visibility(
 
     Colours around the mouth are compared with those of the forehead and the cheeks. A mouth counts
     as covered if the area around it has another colour and the lips have no contrast to that area.
-    In a beard they have.
+    In a beard they have. It is also covered if there is no line between the lips, as on a mask that
+    has the colour of the skin.
 
     Args:
         image: the image.
@@ -115,12 +123,35 @@ def measure_visibility(
     surroundings = is_foreign[_MOUTH_CELLS & (near == 0)]
     is_free = surroundings.sum() <= _COVERED_FRACTION * len(surroundings)
     if is_free or not inner.any() or not around.any():
-        return MouthVisibility(covering, False, contrast, relit)
+        is_hidden = bool(inner.any()) and not _shows_lips(samples, outline, contrast)
+        return MouthVisibility(covering, is_hidden, contrast, relit)
     lip_contrast = np.median(colours[inner > 0], 0) - np.median(colours[around], 0)
     # Folds and shadows change the luminance of cloth more than its colour.
     lip_contrast[2] /= 4
     is_covered = bool(np.abs(lip_contrast).max() < _LIP_CONTRAST)
     return MouthVisibility(covering, is_covered, contrast, relit)
+
+
+def _shows_lips(samples: UInt8Array, outline: npt.NDArray[np.floating], contrast: float) -> bool:
+    """Return whether a line between lips is visible, or the image is too blurred to tell.
+
+    `outline` are the lips in cells, [12, 2].
+    """
+    x, y, width, height = cv2.boundingRect((_SAMPLES_PER_CELL * (outline + 0.5)).astype(np.float32))
+    rows = slice(max(0, y - height // 3), max(0, y + height + height // 3))
+    columns = slice(max(0, x + width // 4), max(0, x + 3 * width // 4))
+    grey = samples.astype(np.float32) @ _LUMINANCE.astype(np.float32)
+    logs = cv2.GaussianBlur(np.log(grey + _OFFSET), (0, 0), 1.0)
+    mouth = logs[rows, columns]
+    if min(mouth.shape) < _SAMPLES_PER_CELL:
+        return True
+    line = float(np.median(np.ptp(mouth, axis=0)))
+    upper = grey[: _UPPER_ROWS * _SAMPLES_PER_CELL]
+    if line >= _MIN_LINE or contrast < _MIN_SHARPNESS * float(upper.std()):
+        return True
+    first, last = (round((y - _Y[0]) / (_Y[1] - _Y[0]) * len(logs)) for y in _EYE_ROWS)
+    low, high = np.percentile(logs[first:last], (5, 95), axis=0)
+    return line >= _MIN_RELATIVE_LINE * float(np.median(high - low))
 
 
 def _skin_colour(colours: FloatArray) -> FloatArray:

@@ -13,20 +13,30 @@ from talkinghead.types import AVSpec
 REGION = find_mouth_region(FACE, *PHOTO.shape[:2], AVSpec())
 
 
-def with_caption(text, outline=3):
+def with_caption(text, outline=3, colour=(255, 255, 255)):
     """Return the photo with a caption over the chin, and its mask."""
     image, mask = PHOTO.copy(), np.zeros(PHOTO.shape[:2], np.uint8)
     place = (180, 175), cv2.FONT_HERSHEY_DUPLEX, 0.55
     if outline:
         cv2.putText(image, text, *place, (0, 0, 0), outline, cv2.LINE_AA)
-    cv2.putText(image, text, *place, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(image, text, *place, colour, 1, cv2.LINE_AA)
     cv2.putText(mask, text, *place, 255, 1)
     return image, mask > 0
 
 
-@pytest.mark.parametrize("outline", [0, 3])
-def test_caption_is_found_and_stays_visible(outline):
-    image, mask = with_caption("LOREM IPSUM", outline)
+@pytest.mark.parametrize(
+    ("outline", "colour"),
+    [
+        (0, (255, 255, 255)),
+        (3, (255, 255, 255)),
+        (3, (255, 240, 0)),
+        (3, (0, 255, 255)),
+        (3, (40, 255, 60)),
+    ],
+    ids=str,
+)
+def test_caption_is_found_and_stays_visible(outline, colour):
+    image, mask = with_caption("LOREM IPSUM", outline, colour)
     assert find_overlay(sample_box(image, BOX)) is not None
     visibility = OcclusionGuard()(image, REGION, Texture(PHOTO, BOX), 0.0)
     strokes = REGION.crop(mask) & (REGION.radius < 0.9)
@@ -53,5 +63,9 @@ def test_faces_without_a_caption_have_none():
         collar, [np.int32([(175, 190), (222, 178), (270, 190), (270, 210), (175, 210)])], (250,) * 3
     )
     bright = np.minimum(PHOTO * 1.4 + 30, 255).astype(np.uint8)
-    for image in (PHOTO, collar, bright, cv2.GaussianBlur(PHOTO, (0, 0), 3)):
+    warm, green = (
+        np.minimum(PHOTO * np.array(light), 255).astype(np.uint8)
+        for light in ((1.2, 1.1, 0.6), (0.8, 1.2, 0.7))
+    )
+    for image in (PHOTO, collar, bright, warm, green, cv2.GaussianBlur(PHOTO, (0, 0), 3)):
         assert find_overlay(sample_box(image, BOX)) is None

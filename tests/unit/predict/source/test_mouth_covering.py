@@ -61,6 +61,14 @@ def test_mask_is_recognised(colour, shading):
     assert seen.covering > visibility(PHOTO).covering + 0.2
 
 
+@pytest.mark.parametrize("shading", [0.0, 0.25])
+@pytest.mark.parametrize("change", [1.0, 0.4], ids=["bright", "dark"])
+def test_mask_of_the_colour_of_the_skin_is_recognised(shading, change):
+    skin = np.median(PHOTO[125:135, 195:205].reshape(-1, 3), axis=0)
+    image = (change * cv2.GaussianBlur(with_mask(skin, shading), (0, 0), 0.7)).astype(np.uint8)
+    assert visibility(image).is_covered
+
+
 @pytest.mark.parametrize("colour", [(60, 42, 33), (25, 22, 20), (150, 145, 140)], ids=str)
 def test_beard_is_not_recognised_as_a_mask(colour):
     assert not visibility(with_beard(colour)).is_covered
@@ -75,9 +83,10 @@ def test_beard_is_not_recognised_as_a_mask(colour):
         lambda image: image * np.array([0.6, 0.7, 1.2]),
         lambda image: np.repeat(image.mean(-1, keepdims=True), 3, -1),
         lambda image: cv2.GaussianBlur(image, (0, 0), 4),
+        lambda image: cv2.GaussianBlur(image, (0, 0), 7),
         lambda image: 128 + 0.4 * (image - 128.0),
     ],
-    ids=["dark", "darker", "brown", "blue light", "grey", "blurred", "pale"],
+    ids=["dark", "darker", "brown", "blue light", "grey", "blurred", "more blurred", "pale"],
 )
 def test_uncovered_mouths_of_many_kinds_are_not_covered(change):
     assert not visibility(np.clip(change(PHOTO), 0, 255).astype(np.uint8)).is_covered
