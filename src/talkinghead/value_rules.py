@@ -158,7 +158,7 @@ def accepts(rules: Sequence[ValueRule], value: Any) -> bool:
 
 def describe(rules: Sequence[ValueRule]) -> str:
     """Return what the rules expect, for messages."""
-    return ", or ".join(map(str, rules))
+    return ", or ".join(dict.fromkeys(map(str, rules)))
 
 
 def explain_value(name: str, value: Any, rules: Sequence[ValueRule]) -> str:

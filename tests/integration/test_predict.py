@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ from helpers.predict_command import make_files, messages, predict, write_speech
 
 from talkinghead.cli.main import main
 from talkinghead.media.reader import probe, read_image, read_video
+from talkinghead.media.writer import write_image
 from talkinghead.predict.predictor import LipSyncPredictor
 
 
@@ -100,6 +102,21 @@ def test_photo_with_a_pose(files, tmp_path, capfd):
     assert moved[-1] > moved[0]
 
 
+def test_two_faces_speak_and_a_third_is_left_alone(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(files)
+    face = read_image("face.png")
+    write_image("three.png", np.hstack([face, face[:, ::-1], face]))
+    write_speech(Path("short.wav"), 0.6)
+    output = tmp_path / "out.mp4"
+    keys = {"face": "three.png", "audio": None}
+    overrides = ["audio=[speech.wav,short.wav]", "face_select=[2,384x100]", f"output={output}"]
+    assert predict(files, *overrides, "chunk_frames=5", **keys) == 0
+    frames = np.stack(read_frames(output))
+    assert len(frames) == 30
+    moved = [np.ptp(frames[:, :, x : x + 256].mean(-1), axis=0).max() for x in (0, 256, 512)]
+    assert moved[0] < 12 < min(moved[1:])
+
+
 BAD_KEYS = {
     "unknown key": (["fase=a.png"], 2, "face"),
     "unknown renderer": (["renderer=magic"], 2, "poisson"),
@@ -119,12 +136,26 @@ BAD_KEYS = {
         2,
         "provenance.key_path=",
     ),
+    "two audio files for one face": (
+        ["audio=[speech.wav,speech.wav]"],
+        2,
+        "asks for the face 1, which is not among the 1 face of the photo",
+    ),
+    "three faces for two audio files": (
+        ["audio=[speech.wav,speech.wav]", "face_select=[0,1,2]"],
+        2,
+        "audio has 2 files, face_select has 3",
+    ),
+    "missing photo of a person": (["exclude_face=nobody.jpg"], 2, "exclude_face=nobody.jpg"),
     "missing face": (["face_select=index", "face_index=1"], 1, "face_index=1, but only 1 face"),
 }
 
 
 @pytest.mark.parametrize(("overrides", "status", "named"), BAD_KEYS.values(), ids=BAD_KEYS)
-def test_wrong_setting_gives_a_one_line_error(files, tmp_path, capfd, overrides, status, named):
+def test_wrong_setting_gives_a_one_line_error(
+    files, tmp_path, capfd, monkeypatch, overrides, status, named
+):
+    monkeypatch.chdir(files)
     assert predict(files, f"output={tmp_path / 'out.mp4'}", *overrides) == status
     (line,) = messages(capfd)
     assert named in line

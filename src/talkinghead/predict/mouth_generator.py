@@ -23,6 +23,7 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
+from talkinghead.predict.audio.audio_source import SpeechChunks
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerStyle
@@ -285,6 +286,40 @@ class MouthGenerator:
     def _mixed_precision(self) -> torch.autocast:
         enabled = self._autocast is not None
         return torch.autocast(self._device.type, self._autocast, enabled)
+
+
+class SpeakingFaces:
+    """The mouths of one prediction: one generator for all faces, or one for each face.
+
+    Args:
+        mouths: the generators; if there are several, the index is the slot of the face.
+        speeches: the chunks of speech of each generator.
+    """
+
+    def __init__(self, mouths: Sequence[MouthGenerator], speeches: Sequence[SpeechChunks]) -> None:
+        self._mouths, self._speeches = mouths, speeches
+
+    @property
+    def duration_s(self) -> Fraction | None:
+        """Duration of the longest speech in seconds, None until every speech has ended."""
+        durations_s = [speech.duration_s for speech in self._speeches]
+        known_s = [duration_s for duration_s in durations_s if duration_s is not None]
+        return max(known_s) if len(known_s) == len(durations_s) else None
+
+    def pull_until(self, time_s: Fraction) -> None:
+        """Read speech until the tokens at a time are available or the speech ends."""
+        for mouths, speech in zip(self._mouths, self._speeches, strict=True):
+            mouths.tokens.pull_until(speech, time_s)
+
+    def generate(self, frames: list[SourceFrame]) -> Iterator[GeneratedFrame]:
+        """Generate the mouths of consecutive frames, whose tokens must be available."""
+        if len(self._mouths) == 1:
+            return self._mouths[0].generate(frames)
+        parts = [
+            mouths.generate([frame for frame in frames if frame.slot == slot])
+            for slot, mouths in enumerate(self._mouths)
+        ]
+        return (next(parts[frame.slot]) for frame in frames)
 
 
 def _head_turn(frame: SourceFrame) -> FloatArray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.audio.speaker_style import SpeakerStyle, StyleInput, read_style
 from talkinghead.predict.source.head.expression.emotions import EmotionInput, read_emotion
+from talkinghead.predict.source.selection.face_choice import FaceChoice, read_face_choices
 from talkinghead.types import EncodeOptions
 from talkinghead.value_rules import NonNegativeInt, Range, Seed, check_fields
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from talkinghead.predict.compositing.renderers import Renderer
 
 __all__ = ["EncodeOptions", "PredictOptions", "SourceOptions"]
+
+FaceValue: TypeAlias = NonNegativeInt | str | Path
+"""A face: its index from the left, a pixel such as "320x180", or a photo of the person."""
 
 _MOTIONS = ("none", "idle", "speech")
 
@@ -85,9 +89,13 @@ class SourceOptions:
     """Options for the selection of the speaking face and the playback of the photo or video.
 
     Attributes:
-        face_select: "largest"; "index" (see `face_index`); "all"; or "speaking", the face of each
-            shot of a video that is best in sync with the video's own audio.
+        face_select: "largest"; "index" (see `face_index`); "all"; "speaking", the face of each shot
+            of a video that is best in sync with the video's own audio; or a list of faces, each an
+            index from the left, a pixel such as 320x180, or a photo of the person. With several
+            audio files, the list has the face of each of them; the default is [0, 1, ...].
         face_index: Index of the face, counted from the left from 0, for face_select=index.
+        exclude_face: Face that stays as it is: an index from the left, a pixel, a photo of the
+            person, or a list of them; None excludes no face.
         extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
             "hold" (its last frame) or "loop" (from the start, with a cut).
         trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
@@ -119,8 +127,11 @@ class SourceOptions:
         UsageError: A value is unknown.
     """
 
-    face_select: Literal["largest", "index", "all", "speaking"] = "largest"
+    face_select: (
+        Literal["largest", "index", "all", "speaking"] | Sequence[FaceValue | tuple[int, int]]
+    ) = "largest"
     face_index: NonNegativeInt = 0
+    exclude_face: FaceValue | Sequence[FaceValue | tuple[int, int]] | None = None
     extend: Literal["pingpong", "hold", "loop"] = "pingpong"
     trim: bool = True
     motion: str = "none"
@@ -138,6 +149,40 @@ class SourceOptions:
         if self.motion not in _MOTIONS and self.driving_video is None:
             raise UsageError(f"motion={self.motion}: expected {', '.join(_MOTIONS)} or video:FILE")
         read_emotion(self.emotion)
+        if set(self.chosen_faces) & set(self.excluded_faces):
+            raise UsageError(
+                f"exclude_face={self.exclude_face} is also in face_select: exclude another face"
+            )
+
+    @property
+    def chosen_faces(self) -> tuple[FaceChoice, ...]:
+        """The faces that `face_select` lists; none if it is a word."""
+        if isinstance(self.face_select, str):
+            return ()
+        return read_face_choices(self.face_select, "face_select")
+
+    @property
+    def excluded_faces(self) -> tuple[FaceChoice, ...]:
+        """The faces of `exclude_face`."""
+        return read_face_choices(self.exclude_face, "exclude_face")
+
+    def for_voices(self, num_voices: int) -> SourceOptions:
+        """Return the options with a face for each of several audio inputs.
+
+        Raises:
+            UsageError: `face_select` chooses another number of faces.
+        """
+        if num_voices == 1:
+            return self
+        if self.face_select in ("largest", "all"):
+            return replace(self, face_select=tuple(range(num_voices)))
+        given = len(self.chosen_faces) or f"the word {self.face_select}, not a list"
+        if given != num_voices:
+            raise UsageError(
+                f"audio has {num_voices} files, face_select has {given}: give a face for each "
+                "file, such as audio=[a.wav,b.wav] face_select=[0,1]"
+            )
+        return self
 
     @property
     def is_animated(self) -> bool:
@@ -160,4 +205,6 @@ class SourceOptions:
         """Description of the selected face for error messages."""
         if self.face_select == "speaking":
             return " that speaks"
+        if chosen := ",".join(map(str, self.chosen_faces)):
+            return f" of face_select=[{chosen}]"
         return f" of face_index={self.face_index}" if self.face_select == "index" else ""

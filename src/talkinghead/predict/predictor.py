@@ -7,8 +7,8 @@ encode. Memory does not grow with the duration.
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
@@ -19,7 +19,14 @@ from talkinghead.errors import UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.models.lipsync.conditioning import choose_emotion
-from talkinghead.predict.audio.audio_source import Speech, SpeechChunks, SpeechInput
+from talkinghead.predict.audio.audio_source import (
+    Speech,
+    SpeechChunks,
+    SpeechInputs,
+    list_speeches,
+    longest_duration_s,
+    read_speeches,
+)
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle, read_style
@@ -27,7 +34,7 @@ from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
 from talkinghead.predict.avatar import Avatar, encode_avatar
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import LaplacianRenderer
-from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
+from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator, SpeakingFaces
 from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
 from talkinghead.predict.output.mux import (
     Progress,
@@ -161,14 +168,16 @@ class LipSyncPredictor(PretrainedModel):
         return replace(avatar, predictor=self._calibrated(source, frames))
 
     def predict(
-        self, face: FaceInput, audio: SpeechInput, options: SourceOptions | None = None
+        self, face: FaceInput, audio: SpeechInputs, options: SourceOptions | None = None
     ) -> Prediction:
         """Return a stream of frames in which the face speaks.
 
         Args:
             face: a photo or a video, an image uint8 [H, W, 3] RGB, or an avatar.
             audio: a file with audio, mono speech in memory, or a stream. With a stream, the first
-                frame is returned as soon as enough speech for that frame has arrived.
+                frame is returned as soon as enough speech for that frame has arrived. A list has
+                the speech of each face that `options.face_select` lists; faces whose speech is
+                shorter are silent at the end.
             options: see `SourceOptions`; an avatar has its own.
 
         Returns:
@@ -179,9 +188,10 @@ class LipSyncPredictor(PretrainedModel):
         Raises:
             MediaError: A file cannot be read (possibly during iteration).
             FaceNotFoundError: The photo has no face; at the end, no frame of the video has one.
-            UsageError: The avatar was made by another predictor, or `options` was also given.
+            UsageError: The avatar was made by another predictor, or `options` was also given; or
+                the numbers of audio inputs and faces differ.
         """
-        speech = Speech(audio)
+        speeches = read_speeches(audio)
         if isinstance(face, Avatar):
             predictor, source = self._own_predictor(face), face.source
             if predictor is None or options is not None:
@@ -189,16 +199,22 @@ class LipSyncPredictor(PretrainedModel):
                     "belongs to another predictor" if predictor is None else "has its own options"
                 )
                 raise UsageError(f"the avatar of {source.name} {fault}: make another avatar")
+            if source.options.for_voices(len(speeches)) != source.options:
+                raise UsageError(
+                    f"the avatar of {source.name} has no list of {len(speeches)} faces: make an "
+                    "avatar with SourceOptions(face_select=[0, 1])"
+                )
         else:
-            source = open_face(face, self.detector, self.spec, options or SourceOptions())
+            options = (options or SourceOptions()).for_voices(len(speeches))
+            source = open_face(face, self.detector, self.spec, options)
             with closing(source.play()) as frames:
                 predictor = self._calibrated(source, frames)
-        return Prediction(predictor._run(source, source.play(), speech), source)
+        return Prediction(predictor._run(source, source.play(), speeches), source)
 
     def render(
         self,
         face: FaceInput,
-        audio: SpeechInput,
+        audio: SpeechInputs,
         output: str | Path,
         options: SourceOptions | None = None,
         *,
@@ -227,7 +243,7 @@ class LipSyncPredictor(PretrainedModel):
         """
         output, provenance = Path(output), provenance or Provenance()
         source = face.source.name if isinstance(face, Avatar) else face
-        check_output(output, provenance, source, audio)
+        check_output(output, provenance, source, *list_speeches(audio))
         with self.predict(face, audio, options) as prediction:
             return write_prediction(
                 prediction,
@@ -305,14 +321,15 @@ class LipSyncPredictor(PretrainedModel):
         self.model = adapted_model(self.model, adaptation)
 
     def _run(
-        self, source: FaceSource, frames: Generator[SourceFrame], speech: Speech
+        self, source: FaceSource, frames: Generator[SourceFrame], speeches: Sequence[Speech]
     ) -> Generator[tuple[PatchedImage, Fraction, bool]]:
         """Run all stages; closing this generator closes the stages."""
         decoded = frames if source.is_immediate else in_thread(frames, _QUEUE_FRAMES, "decode")
-        is_known = source.is_immediate and speech.estimated_duration_s is not None
+        is_known = source.is_immediate and longest_duration_s(speeches) is not None
         batch_size = self.options.chunk_frames if is_known else _STREAM_BATCH_SIZE
         # The queue holds one batch, so that one batch is generated while another is composited.
-        mouths = self._generate(decoded, speech, batch_size, source.options)
+        seen: set[int] = set()
+        mouths = self._generate(decoded, speeches, batch_size, source.options, seen)
         generated = in_thread(mouths, batch_size, "generate")
         composited = in_thread(self._composite(generated), _QUEUE_FRAMES, "composite")
         num_frames, any_face = 0, False
@@ -323,30 +340,44 @@ class LipSyncPredictor(PretrainedModel):
                 yield image, time_s, has_face
         if not any_face:
             raise source.missing_face(num_frames)
+        if missing := sorted(set(range(len(source.options.chosen_faces))) - seen):
+            raise source.missing_choices(missing, num_frames)
 
     def _generate(
         self,
         frames: Generator[SourceFrame],
-        speech: Speech,
+        speeches: Sequence[Speech],
         batch_size: int,
         options: SourceOptions,
+        seen: set[int],
     ) -> Generator[GeneratedFrame]:
-        """Yield frames until the speech ends or, without `trim`, until speech and video end."""
-        mouths = self.mouth_generator(phonemes=speech.phonemes, emotions=speech.emotions)
+        """Yield frames until the speech ends or, without `trim`, until speech and video end.
+
+        The slots of the faces that were seen are added to `seen`.
+        """
         batch: list[SourceFrame] = []
         sample_rate = self.spec.sample_rate
-        with closing(speech.chunks(sample_rate)) as chunks, closing(frames):
-            samples = SpeechChunks(chunks, sample_rate, endless=not options.trim)
+        is_padded = not options.trim or len(speeches) > 1
+        with ExitStack() as stack:
+            chunks = [stack.enter_context(closing(s.chunks(sample_rate))) for s in speeches]
+            stack.enter_context(closing(frames))
+            faces = SpeakingFaces(
+                [self.mouth_generator(phonemes=s.phonemes, emotions=s.emotions) for s in speeches],
+                [SpeechChunks(chunk, sample_rate, endless=is_padded) for chunk in chunks],
+            )
             for frame in frames:
-                mouths.tokens.pull_until(samples, frame.middle_s)
-                is_over = samples.duration_s is not None and frame.time_s >= samples.duration_s
+                faces.pull_until(frame.middle_s)
+                duration_s = faces.duration_s
+                is_over = duration_s is not None and frame.time_s >= duration_s
                 if is_over and (options.trim or frame.is_extension):
                     break
+                if frame.transform is not None or frame.is_covered:
+                    seen.add(frame.slot)
                 batch.append(frame)
                 if len(batch) == batch_size:
-                    yield from mouths.generate(batch)
+                    yield from faces.generate(batch)
                     batch = []
-            yield from mouths.generate(batch)
+            yield from faces.generate(batch)
 
     def _composite(
         self, frames: Generator[GeneratedFrame]

@@ -61,8 +61,8 @@ def calibrate_source(
     """
     if source.duration_s == 0 or source.options.calibrate == "none":
         return None
-    if source.options.face_select == "all":
-        logger.info("%s: not calibrated, because all faces speak", source.name)
+    if source.options.face_select == "all" or len(source.options.chosen_faces) > 1:
+        logger.info("%s: not calibrated, because several faces speak", source.name)
         return None
 
     def calibrate() -> SpeakerAdaptation:

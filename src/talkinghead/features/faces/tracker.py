@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias
@@ -24,13 +24,30 @@ FORGET_FRAMES = 25
 _SEARCH_EVERY = 5
 
 
-FaceSelector: TypeAlias = Callable[[list[Face], Fraction], Face | None]
-"""Function of the faces (largest first) and the video time that returns the face to track."""
+@dataclass(frozen=True, eq=False)
+class FoundFaces:
+    """The faces that were found in an image, for the selection of one of them.
+
+    Attributes:
+        faces: all faces, largest first.
+        image: the image, uint8 [H, W, 3] RGB.
+        time_s: time of the image in the video.
+        taken: faces that are tracked already.
+    """
+
+    faces: list[Face]
+    image: UInt8Array
+    time_s: Fraction = Fraction(0)
+    taken: Sequence[Face | None] = ()
 
 
-def select_largest_face(faces: list[Face], time_s: Fraction) -> Face | None:
-    """Return the largest face, or None if there is no face."""
-    return faces[0] if faces else None
+FaceSelector: TypeAlias = Callable[[FoundFaces], Face | None]
+"""Function that returns the face to track, None for none of the faces."""
+
+
+def select_largest_face(found: FoundFaces) -> Face | None:
+    """Return the largest face that is not tracked yet, or None if there is no such face."""
+    return next((face for face in found.faces if not _is_among(face, found.taken, 0.3)), None)
 
 
 class SelectFaceFromLeft:
@@ -39,9 +56,9 @@ class SelectFaceFromLeft:
     def __init__(self, index: int) -> None:
         self.index = index
 
-    def __call__(self, faces: list[Face], time_s: Fraction) -> Face | None:
+    def __call__(self, found: FoundFaces) -> Face | None:
         """Return the face at the index, or None if there are fewer faces."""
-        ordered = sorted(faces, key=lambda face: box_centre(face.box))
+        ordered = sorted(found.faces, key=lambda face: box_centre(face.box))
         return ordered[self.index] if self.index < len(ordered) else None
 
 
@@ -154,7 +171,7 @@ class FaceTracker:
             return None
         faces = self.detector.detect(image)
         if self._person.last is None:
-            return self._select(faces, time_s)
+            return self._select(FoundFaces(faces, image, time_s))
         return self._person.find(faces)
 
 
@@ -166,20 +183,32 @@ class MultiTracker:
         max_faces: number of slots; the largest faces are tracked.
         redetect_every: frames between detections in the whole image, for new faces and landmarks
             that have drifted off.
+        selectors: in place of `max_faces`, a selector for each slot. Faces that they miss are
+            searched in every frame for a second.
 
     Attributes:
         cut: whether the last frame started a new shot.
     """
 
     def __init__(
-        self, detector: FaceDetector, max_faces: int = 4, redetect_every: int = 25
+        self,
+        detector: FaceDetector,
+        max_faces: int = 4,
+        redetect_every: int = 25,
+        selectors: Sequence[FaceSelector] | None = None,
     ) -> None:
         self.detector = detector
         self.redetect_every = redetect_every
         self.cut = False
+        self._is_eager = selectors is not None
+        self._selectors = list(selectors or [select_largest_face] * max_faces)
         self._shots = ShotDetector()
-        self._people = [_Person() for _ in range(max_faces)]
         self.reset()
+
+    @property
+    def num_slots(self) -> int:
+        """Number of faces that are tracked at the same time."""
+        return len(self._selectors)
 
     @property
     def num_mixed(self) -> int:
@@ -188,10 +217,10 @@ class MultiTracker:
 
     def reset(self) -> None:
         """Clear all tracked faces and start a new shot."""
-        self._people = [_Person() for _ in self._people]
+        self._people = [_Person() for _ in self._selectors]
         self._since_detection = self.redetect_every
 
-    def update(self, image: UInt8Array) -> list[Face | None]:
+    def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> list[Face | None]:
         """Return the face of each slot in the next frame uint8 [H, W, 3] RGB, or None."""
         self.cut = self._shots.update(image)
         if self.cut:
@@ -199,10 +228,13 @@ class MultiTracker:
         self._since_detection += 1
         faces = self._follow(image)
         people = zip(self._people, faces, strict=True)
-        is_lost = any(person.last is not None and face is None for person, face in people)
+        is_lost = any(
+            face is None and (person.last is not None or self._is_awaited(person))
+            for person, face in people
+        )
         if is_lost or self._since_detection >= self.redetect_every:
             self._since_detection = 0
-            self._search(image, faces)
+            self._search(image, faces, time_s)
         for person, face in zip(self._people, faces, strict=True):
             person.update(face)
         return faces
@@ -217,7 +249,10 @@ class MultiTracker:
             faces.append(None if is_duplicate else face)
         return faces
 
-    def _search(self, image: UInt8Array, faces: list[Face | None]) -> None:
+    def _is_awaited(self, person: _Person) -> bool:
+        return self._is_eager and person.missed < FORGET_FRAMES
+
+    def _search(self, image: UInt8Array, faces: list[Face | None], time_s: Fraction) -> None:
         """Detect faces, drop drifted faces, find lost faces and put new faces into free slots."""
         found = self.detector.detect(image)
         for slot, face in enumerate(faces):
@@ -226,8 +261,19 @@ class MultiTracker:
         for is_lost in (True, False):
             for slot, person in enumerate(self._people):
                 others = [face for face in found if not _is_among(face, faces, 0.3)]
-                if faces[slot] is None and others and (person.last is not None) is is_lost:
-                    faces[slot] = person.find(others) if is_lost else others[0]
+                if (
+                    faces[slot] is not None
+                    or not others
+                    or (person.last is not None) is not is_lost
+                ):
+                    continue
+                if is_lost:
+                    faces[slot] = person.find(others)
+                    continue
+                selected = self._selectors[slot](FoundFaces(found, image, time_s, tuple(faces)))
+                # A face that another slot tracks already is not selected again.
+                if selected is not None and not _is_among(selected, faces, 0.3):
+                    faces[slot] = selected
 
 
 def track_clip(

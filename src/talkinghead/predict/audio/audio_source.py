@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from threading import Event, Lock
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -163,6 +163,40 @@ class SpeechReader(Iterator[FloatArray]):
 
 SpeechInput: TypeAlias = str | Path | AudioClip | SpeechStream
 """A file with audio, mono speech in memory, or a stream of speech."""
+SpeechInputs: TypeAlias = SpeechInput | Sequence[SpeechInput]
+"""The speech of all faces, or a list with the speech of each face."""
+
+
+def read_speeches(audio: SpeechInputs) -> list[Speech]:
+    """Open one speech, or the speech of each face.
+
+    Raises:
+        MediaError: As for `Speech`.
+        UsageError: As for `Speech`, or the list is empty.
+    """
+    return [Speech(one) for one in list_speeches(audio)]
+
+
+def list_speeches(audio: SpeechInputs) -> list[SpeechInput]:
+    """Return a list of speeches: the given one, or one with a single item.
+
+    Raises:
+        UsageError: The list is empty.
+    """
+    if isinstance(audio, str | bytes) or not isinstance(audio, Sequence):
+        return [audio]
+    if not audio:
+        raise UsageError("audio=[] is empty: give one file, or a file for each face")
+    # `Speech` refuses a list of samples.
+    is_list = all(isinstance(one, str | Path | AudioClip | SpeechStream) for one in audio)
+    return list(audio) if is_list else [cast(SpeechInput, audio)]
+
+
+def longest_duration_s(speeches: Iterable[Speech]) -> Fraction | None:
+    """Return the longest estimated duration in seconds, None if one is unknown."""
+    durations_s = [speech.estimated_duration_s for speech in speeches]
+    known_s = [duration_s for duration_s in durations_s if duration_s is not None]
+    return max(known_s) if len(known_s) == len(durations_s) else None
 
 
 class Speech:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +25,6 @@ from talkinghead.predict.batch.remote_files import (
 KEY_TAG = "job"
 """Name of the key in the metadata of an output."""
 
-# Keys of the setting `lip_prior` whose values are files.
-_LIP_PRIOR_FILES = ("map_path", "path")
 # Settings that affect only outputs made from text.
 _VOICE_SETTINGS = ("language", "tts", "voice")
 # Number of concurrent requests; object stores answer slowly.
@@ -52,32 +50,52 @@ def job_key(job: Job, settings: Mapping[str, Any]) -> str | None:
     """Return a hash of everything that determines a job's output; None if it cannot be computed.
 
     The hash covers the contents of the input files (of remote files, the version that the file
-    system states) and of the files of the settings `checkpoint`, `personalisation`, `lip_prior`,
-    `pose`, `expression` and `motion`, the other settings, and the package version. None is returned
-    if one of the files cannot be read. `settings` are JSON values.
+    system states) and of all files that settings name, the other settings, and the package version.
+    None is returned if one of the input files, the checkpoint or the personalisation cannot be
+    read. `settings` are JSON values.
     """
-    try:
-        files = [_digest(job.face), job.text if job.audio is None else _digest(job.audio)]
-        checkpoint = _digest(resolve_checkpoint(settings.get("checkpoint", "default")))
-        if (personalisation := settings.get("personalisation")) is not None:
-            files.append(_digest(Path(personalisation)))
-        lip_prior = settings.get("lip_prior") or {}
-        paths = (lip_prior.get(name) for name in _LIP_PRIOR_FILES)
-        files += [_digest(Path(path)) for path in (*paths, *_motion_files(settings)) if path]
-    except (OSError, TalkingHeadError):
-        return None
     unused = {"checkpoint", "personalisation"}
     unused |= set() if job.audio is None else set(_VOICE_SETTINGS)
     used = {key: None if key in unused else value for key, value in settings.items()}
-    parts = [talkinghead.__version__, *files, checkpoint, used]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    text = json.dumps([used, job.changes], sort_keys=True)
+    try:
+        speech = [_digest(file) for file in job.audio_files]
+        files = [_digest(job.face), job.text if job.audio is None else speech]
+        checkpoint = Path(settings.get("checkpoint", "default"))
+        is_export = str(checkpoint) != "default" and checkpoint.is_dir()
+        files.append(_digest(checkpoint if is_export else resolve_checkpoint(checkpoint)))
+        if (personalisation := settings.get("personalisation")) is not None:
+            files.append(_digest(Path(personalisation)))
+        files += [_digest(path) for path in _named_files(text)]
+    except (OSError, TalkingHeadError):
+        return None
+    parts = [talkinghead.__version__, *files, text]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _motion_files(settings: Mapping[str, Any]) -> list[str]:
-    """Return the files that describe the motion of a photo."""
-    values = [settings.get(name) for name in ("pose", "expression")]
-    kind, _, video = str(settings.get("motion")).partition(":")
-    return [value for value in values if isinstance(value, str)] + [video] * (kind == "video")
+@lru_cache(maxsize=64)
+def _named_files(settings: str) -> tuple[Path, ...]:
+    """Return the files and folders that settings, as JSON, name.
+
+    They are recognised by their existence, so that no option that names a file is forgotten.
+    """
+    return tuple(_find_files(json.loads(settings)))
+
+
+def _find_files(value: Any) -> Iterator[Path]:
+    if isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            yield from _find_files(member)
+    if not isinstance(value, str):
+        return
+    kind, _, name = value.partition(":")
+    path = Path(name if kind == "video" else value)
+    try:
+        # A word such as "en" may also be the name of a folder; only a path is taken for a folder.
+        if path.is_file() or (len(path.parts) > 1 and path.is_dir()):
+            yield path
+    except (OSError, ValueError):  # The text is too long for a name, or contains NUL.
+        return
 
 
 def is_done(job: Job, key: str | None) -> bool:
@@ -125,8 +143,18 @@ def _digest_of(path: Path, size: int, changed_ns: int) -> str:
 
 
 def _digest(location: Location) -> str:
-    """Return the hash of a file; hashes are cached for files that many jobs share."""
+    """Return the hash of a file; hashes are cached for files that many jobs share.
+
+    That of a folder covers the names, the sizes and the times of its files.
+    """
     if isinstance(location, str):
         return remote_version(location)
     status = location.stat()
+    if location.is_dir():
+        entries = sorted(
+            (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+            for path in location.iterdir()
+            if path.is_file()
+        )
+        return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
     return _digest_of(location, status.st_size, status.st_mtime_ns)

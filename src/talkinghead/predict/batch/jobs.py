@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from talkinghead.csv_table import read_csv_table
 from talkinghead.errors import TalkingHeadError, UsageError
@@ -21,9 +22,11 @@ from talkinghead.predict.batch.remote_files import (
     parent,
     upload,
 )
+from talkinghead.predict.source.selection.face_choice import FACE_WORDS, is_photo
 from talkinghead.value_rules import NonNegativeInt, PositiveInt
 
 _COLUMNS = ("face", "audio", "output")
+_FACE_OPTIONS = ("face_select", "exclude_face")
 _EXPECTED = "give a CSV file with the columns face, audio (or text) and output, separated by commas"
 
 
@@ -31,39 +34,50 @@ _EXPECTED = "give a CSV file with the columns face, audio (or text) and output, 
 class Job:
     """One video to render: a file of a face, a file of speech (or a text), and an output file.
 
-    Remote files are URLs as text (see `remote_files`).
+    `audio` may have a file for each of several faces. `changes` are options of the source that only
+    this job has: "face_select" and "exclude_face". Remote files are URLs as text (see
+    `remote_files`).
     """
 
     face: Location
-    audio: Location | None
+    audio: Location | tuple[Location, ...] | None
     output: Location
     text: str | None = None
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def audio_files(self) -> tuple[Location, ...]:
+        """The files of the speech; none for a text."""
+        if self.audio is None:
+            return ()
+        return self.audio if isinstance(self.audio, tuple) else (self.audio,)
 
     @property
     def locations(self) -> tuple[Location, ...]:
         """The files of the job."""
-        audio = () if self.audio is None else (self.audio,)
-        return (self.face, *audio, self.output)
+        return (self.face, *self.audio_files, self.output)
 
 
 def make_jobs(
     face: str | Path | None,
-    audio: str | Path | None,
+    audio: str | Path | Sequence[str | Path] | None,
     output: str | Path | None,
-    jobs: str | Path | Sequence[Mapping[str, str]] | None,
+    jobs: str | Path | Sequence[Mapping[str, Any]] | None,
     text: str | None = None,
 ) -> list[Job]:
     """Return one job for `face`, `audio` and `output`, or all jobs of a CSV file or a list.
 
     Args:
         face: Photo or video of the face.
-        audio: Any file with speech.
+        audio: Any file with speech, or a list with a file for each of several faces, which
+            `face_select` lists (docs/video.md).
         output: File to write. The suffix selects the format: .mp4, .mov, .mkv, .webm, .gif, or
             images such as frames/%05d.png.
         jobs: Several jobs in place of face, audio and output: a CSV file with these columns (paths
             relative to its own folder), or a list of mappings with these keys; a column text may
-            replace audio. A failed job does not stop the others, and a second run makes only
-            missing outputs (docs/batches.md).
+            replace audio, and columns face_select and exclude_face are options of single jobs. A
+            failed job does not stop the others, and a second run makes only missing outputs
+            (docs/batches.md).
         text: Text to be spoken by the voice, in place of audio.
 
     Raises:
@@ -115,7 +129,8 @@ def local_job(job: Job) -> Iterator[Job]:
                 copies[location] = download(location, folder)
         if isinstance(job.output, str):
             copies[job.output] = folder / file_name(job.output)
-        audio = None if job.audio is None else copies.get(job.audio, job.audio)
+        files = tuple(copies.get(file, file) for file in job.audio_files)
+        audio = files if isinstance(job.audio, tuple) else next(iter(files), None)
         face, output = copies.get(job.face, job.face), copies.get(job.output, job.output)
         try:
             yield replace(job, face=face, audio=audio, output=output)
@@ -149,8 +164,8 @@ def take_shard(
 
 
 def _read_rows(
-    jobs: str | Path | Sequence[Mapping[str, str]],
-) -> tuple[Sequence[Mapping[str, str | None]], str, Location]:
+    jobs: str | Path | Sequence[Mapping[str, Any]],
+) -> tuple[Sequence[Mapping[str, Any]], str, Location]:
     """Return the rows, the list's name for error messages, and the base folder of its paths."""
     if not isinstance(jobs, str | Path):
         return jobs, "jobs", Path()
@@ -162,11 +177,20 @@ def _read_rows(
     table = read_csv_table(path, "jobs", _EXPECTED)
     if table.columns and not {"face", "output"} <= set(table.columns):
         raise UsageError(f"jobs={path} has {table.found}: {_EXPECTED}")
-    return [row.values for row in table.rows], str(path), path.parent
+    return [_split_cells(row.values) for row in table.rows], str(path), path.parent
 
 
-def _job(row: Mapping[str, str | Path | None], name: str, folder: Location) -> Job:
-    face, audio, output, text = (str(row.get(c) or "").strip() for c in (*_COLUMNS, "text"))
+def _split_cells(values: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row of a table, with a list where `|` separates several values for faces."""
+    return {
+        name: text.split("|") if name in ("audio", *_FACE_OPTIONS) and "|" in text else text
+        for name, text in values.items()
+    }
+
+
+def _job(row: Mapping[str, Any], name: str, folder: Location) -> Job:
+    face, output, text = (str(row.get(c) or "").strip() for c in ("face", "output", "text"))
+    audio = _items(row.get("audio"))
     values = {"face": face, "audio": audio or text, "output": output}
     if missing := [column for column, value in values.items() if not value]:
         raise UsageError(
@@ -176,5 +200,33 @@ def _job(row: Mapping[str, str | Path | None], name: str, folder: Location) -> J
     if audio and text:
         raise UsageError(f"{name}: audio and text were both given; give one of them")
     output_format(output)  # An unknown format is an error before any work.
-    places = locate(face, folder), locate(audio, folder) if audio else None, locate(output, folder)
-    return Job(*places, text or None)
+    files = tuple(locate(str(file), folder) for file in audio)
+    speech = files if len(files) > 1 else next(iter(files), None)
+    return Job(
+        locate(face, folder), speech, locate(output, folder), text or None, _changes(row, folder)
+    )
+
+
+def _items(value: Any) -> list[Any]:
+    """Return the items of a list, or a single value as a list, without empty items."""
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    items = list(value) if is_list else [value]
+    items = [item.strip() if isinstance(item, str) else item for item in items]
+    return [item for item in items if item not in (None, "")]
+
+
+def _changes(row: Mapping[str, Any], folder: Location) -> tuple[tuple[str, Any], ...]:
+    """Return the options of the source in a row; photos of persons are relative to the folder."""
+    changes: list[tuple[str, Any]] = []
+    for option in _FACE_OPTIONS:
+        items = _items(row.get(option))
+        if option == "face_select" and items and items[0] in FACE_WORDS:
+            changes.append((option, items[0]))
+        elif items:
+            faces = [
+                str(locate(item, folder)) if isinstance(item, str) and is_photo(item) else item
+                for item in items
+            ]
+            pairs = (tuple(face) if isinstance(face, list) else face for face in faces)
+            changes.append((option, tuple(pairs)))
+    return tuple(changes)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from ctypes import Array, c_longlong
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -24,9 +24,10 @@ from talkinghead.concurrency import (
     removing_unfinished_files,
 )
 from talkinghead.errors import TalkingHeadError, UsageError
-from talkinghead.predict.audio.audio_source import SpeechInput, SpeechStream
+from talkinghead.predict.audio.audio_source import SpeechInputs, SpeechStream
 from talkinghead.predict.batch.finished_outputs import KEY_TAG, is_done, job_key
 from talkinghead.predict.batch.jobs import Job, local_job
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.output.mux import Progress
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.predictor import LipSyncPredictor
@@ -76,6 +77,7 @@ class JobRunner:
         self.predictor = self.predictor or self.make_predictor()
         started = time.monotonic()
         try:
+            options = self._options(job)
             with local_job(job) as local:
                 report = self.predictor.render(
                     local.face,
@@ -83,13 +85,20 @@ class JobRunner:
                     local.output,
                     tags={KEY_TAG: key} if key else None,
                     progress=progress,
-                    **self.options,
+                    **options,
                 )
         except (TalkingHeadError, OSError) as error:
             return Outcome(error=error)
         return Outcome(report, time.monotonic() - started)
 
-    def _speech(self, job: Job) -> SpeechInput:
+    def _options(self, job: Job) -> dict[str, Any]:
+        """Return the arguments of `render`, with the options that only this job has."""
+        if not job.changes:
+            return dict(self.options)
+        options = self.options.get("options") or SourceOptions()
+        return {**self.options, "options": replace(options, **dict(job.changes))}
+
+    def _speech(self, job: Job) -> SpeechInputs:
         if job.audio is not None:
             return job.audio
         if self.speaker is None:

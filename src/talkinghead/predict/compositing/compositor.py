@@ -63,7 +63,9 @@ class Compositor:
         self._painters: dict[_PainterKey, _MouthPainter] = {}
         self._unfinished: tuple[PatchedImage, bool] | None = None
         self._used: set[_PainterKey] = set()
-        self._head_state = np.zeros(1, np.float32)
+        self._head_states: dict[int, FloatArray] = {}
+        # The animations of the current image, each with the last face that it animates.
+        self._moving: list[tuple[Animation, GeneratedFrame]] = []
 
     def composite(self, frame: GeneratedFrame) -> tuple[UInt8Array, bool]:
         """Add the mouth of one face to the current frame.
@@ -93,27 +95,39 @@ class Compositor:
             image = painter.move_jaw(image.with_patch(painted), source)
         result = image, has_mouth
         self._unfinished = None if source.is_last else result
-        if source.is_last and source.animation is not None:
-            result = self._animate(source.animation, result[0], frame), result[1]
+        if source.animation is not None:
+            if self._moving and self._moving[-1][0] is source.animation:
+                self._moving.pop()
+            self._moving.append((source.animation, frame))
         if source.is_last:
+            image = result[0]
+            for index, (animation, moving) in enumerate(self._moving):
+                image = self._animate(index, animation, image, moving)
+            self._moving.clear()
+            result = image, has_mouth
             # Discard unused painters: filter state is valid only for consecutive frames.
             self._painters = {key: self._painters[key] for key in self._used}
             self._used.clear()
         return result
 
     def _animate(
-        self, animation: Animation, image: PatchedImage, frame: GeneratedFrame
+        self, index: int, animation: Animation, image: PatchedImage, frame: GeneratedFrame
     ) -> PatchedImage:
-        """Return the image with moved heads and faces; motion by speech is smoothed over time."""
+        """Return the image with moved heads and faces; motion by speech is smoothed over time.
+
+        `index` is that of the animation among those of the image.
+        """
         target = animation.target(frame.cue)
         rate = np.float32(1 - _STILL_PART ** float(frame.source.duration_s * _MOTION_FPS))
-        self._head_state = self._head_state + rate * (target - self._head_state)
-        if max(np.abs(self._head_state).max(), np.abs(target).max()) < _MIN_MOTION:
-            self._head_state[:] = 0
-        if animation.is_still(self._head_state):
+        state = self._head_states.get(index, np.zeros(1, np.float32))
+        state = state + rate * (target - state)
+        if max(np.abs(state).max(), np.abs(target).max()) < _MIN_MOTION:
+            state[:] = 0
+        self._head_states[index] = state
+        if animation.is_still(state):
             return image
         time_s, gesture = float(frame.source.time_s), frame.cue.gesture
-        return animation.render_patched(image, time_s, self._head_state, gesture)
+        return animation.render_patched(image, time_s, state, gesture)
 
     def _painter(self, source: SourceFrame) -> _MouthPainter:
         key = source.slot, source.reference

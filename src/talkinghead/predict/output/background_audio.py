@@ -14,6 +14,7 @@ from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import probe_channels, stream_channels
 from talkinghead.media.encoding.audio_track import audio_frame
 from talkinghead.media.reader import probe
+from talkinghead.predict.output.voice_mixing import convert_audio
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class BackgroundAudio:
         """
         background = self._chunks()
         rest = np.zeros((2, 0), np.float32)
-        for chunk in _to_stereo(speech, sample_rate, layout, self.sample_rate):
+        for chunk in convert_audio(speech, sample_rate, layout, self.sample_rate, "stereo"):
             length = chunk.shape[1]
             while rest.shape[1] < length and (more := next(background, None)) is not None:
                 rest = np.concatenate([rest, more], axis=1)
@@ -71,8 +72,8 @@ class BackgroundAudio:
             yield mixed.clip(-1, 1)
 
     def _chunks(self) -> Iterator[FloatArray]:
-        chunks = _to_stereo(
-            stream_channels(self._path), self.sample_rate, self._layout, self.sample_rate
+        chunks = convert_audio(
+            stream_channels(self._path), self.sample_rate, self._layout, self.sample_rate, "stereo"
         )
         return _without_centre(chunks, self.sample_rate) if self._removes_voice else chunks
 
@@ -95,20 +96,6 @@ def find_background(background: str | Path, video: Path | None) -> BackgroundAud
             "background=FILE"
         )
     return BackgroundAudio(video, removes_voice=True)
-
-
-def _to_stereo(
-    chunks: Iterable[FloatArray], sample_rate: int, layout: str, to_rate: int
-) -> Iterator[FloatArray]:
-    """Convert chunks of any layout and rate to stereo; a mono signal keeps its level."""
-    if layout == "mono":
-        chunks, layout = (np.repeat(chunk, 2, axis=0) for chunk in chunks), "stereo"
-    resampler = av.AudioResampler(format="fltp", layout="stereo", rate=to_rate)
-    for chunk in chunks:
-        for frame in resampler.resample(audio_frame(chunk, sample_rate, layout)):
-            yield np.asarray(frame.to_ndarray(), dtype=np.float32)
-    for frame in resampler.resample(None):
-        yield np.asarray(frame.to_ndarray(), dtype=np.float32)
 
 
 def _without_centre(chunks: Iterable[FloatArray], sample_rate: int) -> Iterator[FloatArray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,12 @@ from talkinghead.media.encoding.stream_copy import KeptContent, kept_content
 from talkinghead.media.reader import is_image
 from talkinghead.media.timing import num_frames_for
 from talkinghead.media.writer import OutputWriter, open_writer
-from talkinghead.predict.audio.audio_source import Speech, SpeechInput
+from talkinghead.predict.audio.audio_source import (
+    Speech,
+    SpeechInputs,
+    longest_duration_s,
+    read_speeches,
+)
 from talkinghead.predict.output.background_audio import find_background
 from talkinghead.predict.output.label import Label
 from talkinghead.predict.output.provenance import Provenance
@@ -27,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 def write_prediction(
     prediction: Prediction,
-    audio: SpeechInput,
+    audio: SpeechInputs,
     output: Path,
     *,
     encode: EncodeOptions,
@@ -40,7 +45,7 @@ def write_prediction(
 
     Args:
         prediction: the frames.
-        audio: the speech of the prediction.
+        audio: the speech of the prediction, or a list with that of each face, which is mixed.
         output: the file; its suffix selects the format.
         encode: options of the encoder.
         provenance: marks of AI generation.
@@ -48,11 +53,10 @@ def write_prediction(
         progress: called after each frame.
         video: the source, if it is a video whose other tracks may be kept.
     """
-    speech, target = Speech(audio), output_format(output)
+    speeches, target = read_speeches(audio), output_format(output)
     background = find_background(encode.background, video) if target.has_audio else None
-    soundtrack = Soundtrack(audio, speech, target, prediction.video_s is not None, background)
+    soundtrack = Soundtrack(audio, speeches, target, prediction.video_s is not None, background)
     kept = kept_content(video, target) if video and encode.keep_tracks else KeptContent()
-    comment = _joined_comments(kept.metadata, provenance.tags)
     writer = open_writer(
         output,
         prediction.width,
@@ -64,7 +68,7 @@ def write_prediction(
         preset=encode.preset,
         pix_fmt=encode.pix_fmt,
         encoder=encode.encoder,
-        metadata={**provenance.tags, **comment, **tags},
+        metadata=_joined_tags(kept.metadata, provenance.tags, tags),
         colour=prediction.colour,
         seal=provenance.seal,
         audio=soundtrack.copied,
@@ -72,20 +76,23 @@ def write_prediction(
     )
     with writer:
         draw = Label(provenance.label, writer.width, writer.height) if provenance.label else None
-        duration_s = _write_frames(prediction, speech, soundtrack, writer, progress, draw)
+        duration_s = _write_frames(prediction, speeches, soundtrack, writer, progress, draw)
     counts = prediction.num_frames, prediction.num_frames_without_face
     return RenderReport(output, *counts, duration_s, prediction.fps)
 
 
-def _joined_comments(*tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata with the comments of all tags, empty if there are none."""
-    comments = [one["comment"] for one in tags if one.get("comment")]
-    return {"comment": "; ".join(comments)} if comments else {}
+def _joined_tags(
+    kept: Mapping[str, str], marks: Mapping[str, str], tags: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the tags of an output, with the comments of the video and of the marks joined."""
+    comments = [one["comment"] for one in (kept, marks) if one.get("comment")]
+    comment = {"comment": "; ".join(comments)} if comments else {}
+    return {**marks, **comment, **tags}
 
 
 def _write_frames(
     prediction: Prediction,
-    speech: Speech,
+    speeches: Sequence[Speech],
     soundtrack: Soundtrack,
     writer: OutputWriter,
     progress: Progress | None,
@@ -96,8 +103,8 @@ def _write_frames(
     If `prediction.video_s` is set, the audio is padded with silence to the end of the video.
     """
     total, video_s = 0, prediction.video_s
-    if speech.estimated_duration_s is not None:
-        longest_s = max(speech.estimated_duration_s, video_s or Fraction(0))
+    if (speech_s := longest_duration_s(speeches)) is not None:
+        longest_s = max(speech_s, video_s or Fraction(0))
         total = num_frames_for(longest_s, prediction.fps)
     end_s = Fraction(0)
     with closing(soundtrack.chunks()) as chunks:

@@ -1,10 +1,14 @@
-"""The audio of an output: that of the speech's file, with all channels at its own sample rate."""
+"""The audio of an output: that of the speech's file, with all channels at its own sample rate.
+
+The audio of several faces is mixed.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import av
@@ -16,8 +20,9 @@ from talkinghead.media.encoding.stream_copy import CopiedStreams, copied_audio
 from talkinghead.media.reader import probe
 from talkinghead.media.timing import samples_to_seconds, seconds_to_samples
 from talkinghead.media.writer import OutputWriter
-from talkinghead.predict.audio.audio_source import Speech, SpeechInput
+from talkinghead.predict.audio.audio_source import Speech, SpeechInput, SpeechInputs, list_speeches
 from talkinghead.predict.output.background_audio import BackgroundAudio
+from talkinghead.predict.output.voice_mixing import AudioFormat, mix_voices, mixed_format
 from talkinghead.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -30,8 +35,8 @@ class Soundtrack:
     format supports the file's codec, the audio is copied without encoding.
 
     Args:
-        audio: the speech as it was given.
-        speech: the same speech, opened.
+        audio: the speech as it was given, or a list with that of each face, which is mixed.
+        speeches: the same speech, opened.
         output: the format of the output.
         is_padded: silence follows the speech, so that the audio cannot be copied.
         background: audio that is mixed with the speech; None for none.
@@ -42,27 +47,29 @@ class Soundtrack:
         copied: the audio to be copied; None if it is encoded.
 
     Raises:
-        MediaError: the file cannot be read.
+        MediaError: a file cannot be read.
     """
 
     def __init__(
         self,
-        audio: SpeechInput,
-        speech: Speech,
+        audio: SpeechInputs,
+        speeches: Sequence[Speech],
         output: OutputFormat,
         is_padded: bool,
         background: BackgroundAudio | None = None,
     ) -> None:
-        self._speech, self._background = speech, background
-        self._path = Path(audio) if isinstance(audio, str | Path) else None
-        self.sample_rate, self.layout = speech.sample_rate, "mono"
+        self._background = background
+        self._voices = [
+            _Voice(*voice) for voice in zip(list_speeches(audio), speeches, strict=True)
+        ]
         self.copied: CopiedStreams | None = None
-        if self._path is not None:
-            _report_choice(self._path)
-            if output.has_audio and not is_padded and background is None:
-                self.copied = copied_audio(self._path, output)
-            if self.copied is None:
-                self.sample_rate, self.layout = probe_channels(self._path)
+        first = self._voices[0]
+        is_alone = len(self._voices) == 1 and background is None
+        if first.path is not None and output.has_audio and is_alone and not is_padded:
+            self.copied = copied_audio(first.path, output)
+        self.sample_rate, self.layout = first.sample_rate, "mono"
+        if self.copied is None:
+            self.sample_rate, self.layout = mixed_format([v.file_format for v in self._voices])
         self._speech_format = self.sample_rate, self.layout
         if background is not None:
             self.sample_rate, self.layout = background.sample_rate, "stereo"
@@ -79,25 +86,53 @@ class Soundtrack:
         """
         if self.copied is not None:
             return SoundtrackChunks(iter(()))
-        if self._path is not None:
-            chunks = SoundtrackChunks(stream_channels(self._path))
-        else:
-            chunks = SoundtrackChunks(self._speech.chunks(self._speech_format[0]))
+        voices = [SoundtrackChunks(voice.chunks()) for voice in self._voices]
+        chunks = voices[0]
+        if len(voices) > 1:
+            formats = [voice.file_format for voice in self._voices]
+            chunks = SoundtrackChunks(mix_voices(voices, formats), *voices)
         if self._background is None:
             return chunks
         return SoundtrackChunks(self._background.mix(chunks, *self._speech_format), chunks)
 
 
+class _Voice:
+    """The audio of one face.
+
+    Attributes:
+        path: the file; None for speech in memory and for streams.
+        sample_rate: sample rate of the speech in Hz.
+    """
+
+    def __init__(self, audio: SpeechInput, speech: Speech) -> None:
+        self._speech, self.sample_rate = speech, speech.sample_rate
+        self.path = Path(audio) if isinstance(audio, str | Path) else None
+        if self.path is not None:
+            _report_choice(self.path)
+
+    @cached_property
+    def file_format(self) -> AudioFormat:
+        """Sample rate in Hz and layout of the audio."""
+        return (self.sample_rate, "mono") if self.path is None else probe_channels(self.path)
+
+    def chunks(self) -> Iterator[FloatArray]:
+        """Return the samples in chunks, float32 [channels, num_samples] or, if mono, [num_samples].
+
+        Reading of a stream begins with this call, because no reader can be added later.
+        """
+        if self.path is not None:
+            return stream_channels(self.path)
+        return self._speech.chunks(self.sample_rate)
+
+
 class SoundtrackChunks(Iterator[FloatArray]):
     """Chunks [num_channels, num_samples] of a soundtrack; mono chunks [num_samples] get a row.
 
-    `source` is closed together with the chunks.
+    The sources are closed together with the chunks.
     """
 
-    def __init__(
-        self, chunks: Iterator[FloatArray], source: SoundtrackChunks | None = None
-    ) -> None:
-        self._chunks, self._source = chunks, source
+    def __init__(self, chunks: Iterator[FloatArray], *sources: SoundtrackChunks) -> None:
+        self._chunks, self._sources = chunks, sources
 
     def __next__(self) -> FloatArray:
         return np.atleast_2d(next(self._chunks))
@@ -107,8 +142,8 @@ class SoundtrackChunks(Iterator[FloatArray]):
         close = getattr(self._chunks, "close", None)
         if close is not None:
             close()
-        if self._source is not None:
-            self._source.close()
+        for source in self._sources:
+            source.close()
 
 
 def _report_choice(path: Path) -> None:

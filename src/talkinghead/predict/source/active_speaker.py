@@ -14,7 +14,12 @@ import torch
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import as_tensor, invert, mouth_crop, warp_face
 from talkinghead.features.faces.detector import FaceDetector
-from talkinghead.features.faces.tracker import MultiTracker, box_centre, select_largest_face
+from talkinghead.features.faces.tracker import (
+    FoundFaces,
+    MultiTracker,
+    box_centre,
+    select_largest_face,
+)
 from talkinghead.media.reader import stream_audio
 from talkinghead.media.timing import round_half_up, seconds_to_samples
 from talkinghead.models.sync_expert import SyncDiscriminator
@@ -98,21 +103,25 @@ class ActiveSpeakerSelector:
         self._analysis = self._analyse(path, fps, detector)
         self._analysed_s: Fraction | None = Fraction(-1)
 
-    def __call__(self, faces: list[Face], time_s: Fraction) -> Face | None:
+    def __call__(self, found: FoundFaces) -> Face | None:
         """Return the face nearest to the speaker's position at a given time of the video.
 
         The result is None in a shot in which nobody on screen speaks.
         """
+        time_s = found.time_s
         while self._analysed_s is not None and self._analysed_s < time_s:
             self._analysed_s = next(self._analysis, None)
         shot = next(shot for shot in reversed(self._shots) if shot.start_s <= time_s)
         if shot.is_silent:
             return None
-        if shot.speaker is None or not faces:
-            return select_largest_face(faces, time_s)
+        if shot.speaker is None or not found.faces:
+            return select_largest_face(found)
         gaps_s = [abs(seen_s - time_s) for seen_s in shot.speaker.times_s]
         speaker_xy = shot.speaker.centres_xy[gaps_s.index(min(gaps_s))]
-        return min(faces, key=lambda face: float(np.linalg.norm(box_centre(face.box) - speaker_xy)))
+        return min(
+            found.faces,
+            key=lambda face: float(np.linalg.norm(box_centre(face.box) - speaker_xy)),
+        )
 
     def _analyse(self, path: Path, fps: Fraction, detector: FaceDetector) -> Iterator[Fraction]:
         """Decode and analyse the video; yield each time up to which the speaker is selected."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from talkinghead.errors import FaceNotFoundError, MediaError
+from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.image import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
@@ -62,6 +62,14 @@ class FaceSource:
             "the face"
         )
 
+    def missing_choices(self, slots: Sequence[int], num_frames: int) -> UsageError:
+        """Return the error for a video in which chosen faces are in no frame."""
+        faces = ", ".join(str(self.options.chosen_faces[slot]) for slot in slots)
+        return UsageError(
+            f"{self.name}: face_select asks for the face {faces}, which was not found in any of "
+            f"{num_frames} frames: choose another face; audio=[...] needs a face for each file"
+        )
+
 
 def open_face(
     face: str | Path | UInt8Array, detector: FaceDetector, spec: AVSpec, options: SourceOptions
@@ -80,6 +88,7 @@ def open_face(
     """
     is_photo = isinstance(face, np.ndarray) or is_image(face)
     image = face if isinstance(face, np.ndarray) else read_image(face)
+    full_width = image.shape[1]
     if is_photo and options.max_side is not None:
         image = _scale_down(image, options.max_side)
     height, width = image.shape[:2]
@@ -90,7 +99,7 @@ def open_face(
             "crop it closer to the face"
         )
     if is_photo:
-        photo = PhotoFrames(image, name, detector, spec, options)
+        photo = PhotoFrames(image, name, detector, spec, options, width / full_width)
         return FaceSource(photo, name, True, width, height, spec.fps, options)
     if options.pose is not None:
         log.warning("%s: pose has no effect on a video; it turns the head in a photo", name)

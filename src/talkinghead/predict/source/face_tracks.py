@@ -52,25 +52,29 @@ def track_face(frames: Iterable[SourceFrame], tracker: FaceTracker) -> Iterator[
         yield _with_cut(frame, tracker), face
 
 
-def track_faces(frames: Iterable[SourceFrame], tracker: MultiTracker) -> list[Iterator[Sighting]]:
-    """Return `MAX_FACES` iterators of sightings, one per face slot.
+def track_faces(
+    frames: Iterable[SourceFrame], tracker: MultiTracker, first: int = 0
+) -> list[Iterator[Sighting]]:
+    """Return iterators of sightings, one for each slot of the tracker from slot `first` on.
 
-    Advance the iterators together: frames that one has read are kept until all have read them.
+    The faces in the slots before `first` are tracked, so that no other slot takes them. Advance the
+    iterators together: frames that one has read are kept until all have read them.
     """
 
     def update() -> Iterator[tuple[SourceFrame, list[Face | None]]]:
         for frame in frames:
             if frame.starts_shot:
                 tracker.reset()
-            faces = tracker.update(frame.image)
-            yield _with_cut(frame, tracker), faces
+            faces = tracker.update(frame.image, frame.file_time_s)
+            yield _with_cut(frame, tracker), faces[first:]
 
     def slot_sightings(
         slot: int, updates: Iterable[tuple[SourceFrame, list[Face | None]]]
     ) -> Iterator[Sighting]:
         return ((replace(frame, slot=slot), faces[slot]) for frame, faces in updates)
 
-    return [slot_sightings(slot, copy) for slot, copy in enumerate(tee(update(), MAX_FACES))]
+    copies = tee(update(), tracker.num_slots - first)
+    return [slot_sightings(slot, copy) for slot, copy in enumerate(copies)]
 
 
 def _with_cut(frame: SourceFrame, tracker: FaceTracker | MultiTracker) -> SourceFrame:
@@ -209,8 +213,12 @@ def fade_faces(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[SourceF
 
 
 def interleave_tracks(tracks: Iterable[Iterable[SourceFrame]]) -> Iterator[SourceFrame]:
-    """Merge the tracks of a video; yield each image once per face, or once without a face."""
+    """Merge the tracks of a video; yield each image once per face, or once without a face.
+
+    A face with a covered mouth counts too.
+    """
     for frames in zip(*tracks, strict=True):
-        with_face = [frame for frame in frames if frame.transform is not None] or frames[:1]
+        found = (frame for frame in frames if frame.transform is not None or frame.is_covered)
+        with_face = list(found) or frames[:1]
         for number, frame in enumerate(with_face, 1):
             yield replace(frame, is_last=number == len(with_face))

@@ -12,12 +12,13 @@ from pathlib import Path
 from threading import Lock
 from typing import cast
 
-from talkinghead.errors import FaceNotFoundError
+from talkinghead.errors import FaceNotFoundError, UsageError
 from talkinghead.features.faces.alignment import estimate_transform, lip_points
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import (
     FaceSelector,
     FaceTracker,
+    FoundFaces,
     MultiTracker,
     SelectFaceFromLeft,
     select_largest_face,
@@ -25,6 +26,8 @@ from talkinghead.features.faces.tracker import (
 from talkinghead.media.reader import probe
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.predict.compositing.mouth_region import box_to_image
+from talkinghead.predict.compositing.overlays import remove_overlay
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.active_speaker import ActiveSpeakerSelector
 from talkinghead.predict.source.face_tracks import (
@@ -48,6 +51,7 @@ from talkinghead.predict.source.inner_lips import refine_inner_lips
 from talkinghead.predict.source.mouth_covering import measure_visibility
 from talkinghead.predict.source.playback import play, played_rate
 from talkinghead.predict.source.reference_policy import add_references
+from talkinghead.predict.source.selection.face_choice import FaceChooser
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.types import AVSpec, Face, UInt8Array
 
@@ -65,6 +69,7 @@ class PhotoFrames:
         detector: finds the faces.
         spec: the model's AVSpec.
         options: selection of the faces, and their motion.
+        scale: factor by which the image was scaled, for the pixels of the options.
     """
 
     def __init__(
@@ -74,9 +79,12 @@ class PhotoFrames:
         detector: FaceDetector,
         spec: AVSpec,
         options: SourceOptions,
+        scale: float = 1.0,
     ) -> None:
         self._image, self._name, self._spec, self._options = image, name, spec, options
         self._detector = detector
+        self._chosen = FaceChooser(options.chosen_faces, detector, scale)
+        self._excluded = FaceChooser(options.excluded_faces, detector, scale)
         self._motion = _head_motion(options, detector)
         self._lock = Lock()
         self._frames: list[SourceFrame] = []
@@ -94,13 +102,9 @@ class PhotoFrames:
 
     def _first_frames(self) -> list[SourceFrame]:
         """Return the first frame of each face."""
-        image, options, spec = self._image, self._options, self._spec
-        found = self._detector.detect(image)
-        faces = _select_photo_faces(found, self._name, options)
-        others = [face for face in found if not any(face is one for one in faces)]
-        animation = PhotoAnimation(image, faces, self._motion, others[: MAX_FACES - len(faces)])
-        if options.is_animated:
-            animation.prepare()
+        image, spec = self._image, self._spec
+        faces, others = self._select_faces()
+        animations = self._animations(faces, others)
         frames = []
         for slot, face in enumerate(faces):
             transform = estimate_transform(face.points, face.topology, spec)
@@ -108,20 +112,66 @@ class PhotoFrames:
             is_covered = measure_visibility(image, transform, lips, spec).is_covered
             if is_covered:
                 log.warning("%s: the mouth is covered, so it is not changed", self._name)
+            # A caption is not part of the face; the same image without a caption.
+            texture = remove_overlay(image, box_to_image(transform, spec))
             frame = SourceFrame(
                 image,
                 Fraction(0),
                 1 / spec.fps,
                 transform,
-                Reference(image, transform, refine_inner_lips(image, lips)),
+                Reference(texture, transform, refine_inner_lips(texture, lips)),
                 is_covered=is_covered,
                 is_extension=True,
                 slot=slot,
                 is_last=slot == len(faces) - 1,
-                animation=animation,
+                animation=animations[slot],
             )
             frames.append(frame)
         return frames
+
+    def _select_faces(self) -> tuple[list[Face], list[Face]]:
+        """Return the selected faces, and those that are neither selected nor excluded.
+
+        The faces of a list have its order, others are sorted by decreasing size.
+        """
+        found = FoundFaces(self._detector.detect(self._image), self._image)
+        if not found.faces:
+            raise FaceNotFoundError(
+                f"{self._name}: no face was found in this photo; expected a face that looks "
+                "towards the camera and is at least 60 pixels wide: use another photo, or crop "
+                "the photo"
+            )
+        excluded = self._excluded.find_all(found, self._name, "exclude_face")
+        if self._chosen.choices:
+            faces = self._chosen.find_all(found, self._name, "face_select")
+        else:
+            faces = _select_photo_faces(found, self._name, self._options, excluded)
+        if any(face is other for face in faces for other in excluded):
+            raise UsageError(
+                f"{self._name}: the selected face is also excluded by exclude_face="
+                f"{','.join(map(str, self._excluded.choices))}: exclude another face"
+            )
+        known = [*faces, *excluded]
+        return faces, [face for face in found.faces if not any(face is one for one in known)]
+
+    def _animations(self, faces: list[Face], others: list[Face]) -> list[PhotoAnimation]:
+        """Return the animation of each face: one for all, or, if they are listed, one for each.
+
+        Listed faces may have speech of their own, which moves their heads. The first animation also
+        moves the faces that do not speak.
+        """
+        others = others[: MAX_FACES - len(faces)] if len(faces) < MAX_FACES else []
+        groups: list[list[int] | None] = [None]
+        if len(self._chosen.choices) > 1:
+            groups = [[index] for index in range(len(faces))]
+            groups[0] = [0, *range(len(faces), len(faces) + len(others))]
+        animations = [
+            PhotoAnimation(self._image, faces, self._motion, others, group) for group in groups
+        ]
+        if self._options.is_animated:
+            for animation in animations:
+                animation.prepare()
+        return animations if len(animations) > 1 else animations * len(faces)
 
     def _repeat(self, frames: list[SourceFrame]) -> Generator[SourceFrame]:
         for index in count():
@@ -147,22 +197,25 @@ def _face_selector(options: SourceOptions) -> FaceSelector:
     return SelectFaceFromLeft(options.face_index) if is_index else select_largest_face
 
 
-def _select_photo_faces(faces: list[Face], name: str, options: SourceOptions) -> list[Face]:
-    """Return the selected faces, in order of decreasing size."""
-    if not faces:
+def _select_photo_faces(
+    found: FoundFaces, name: str, options: SourceOptions, excluded: list[Face]
+) -> list[Face]:
+    """Return the faces that a word selects, in order of decreasing size."""
+    kept = [face for face in found.faces if not any(face is other for other in excluded)]
+    if not kept:
         raise FaceNotFoundError(
-            f"{name}: no face was found in this photo; expected a face that looks towards the "
-            "camera and is at least 60 pixels wide: use another photo, or crop the photo"
+            f"{name}: exclude_face excludes every face of the photo: exclude fewer faces"
         )
     if options.face_select == "all":
-        return faces[:MAX_FACES]
+        return kept[:MAX_FACES]
     if options.face_select == "speaking":
         log.warning("%s: a photo has no audio to select a speaker by; using the largest face", name)
-    face = _face_selector(options)(faces, Fraction(0))
+    face = _face_selector(options)(found) if options.face_select == "index" else kept[0]
     if face is None:
-        found = "1 face was" if len(faces) == 1 else f"{len(faces)} faces were"
+        count = len(found.faces)
+        counted = "1 face was" if count == 1 else f"{count} faces were"
         raise FaceNotFoundError(
-            f"{name}: face_index={options.face_index}, but only {found} found; "
+            f"{name}: face_index={options.face_index}, but only {counted} found; "
             "faces are counted from the left, starting at 0: choose a smaller number"
         )
     return [face]
@@ -195,9 +248,17 @@ def video_frames(
     """
     played = play(path, fps, options.extend, options.min_fps)
     rate = played_rate(fps, options.min_fps)
+    excluded = FaceChooser(options.excluded_faces, detector).selectors
+    chosen = FaceChooser(options.chosen_faces, detector).selectors
     with closing(played) as frames:
-        if options.face_select == "all":
+        if options.face_select == "all" and not excluded:
             tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
+        elif chosen or excluded:
+            if options.face_select == "all":
+                chosen = [select_largest_face] * MAX_FACES
+            chosen = chosen or [_video_face_selector(path, fps, detector, options)]
+            tracker = MultiTracker(detector, selectors=[*excluded, *chosen])
+            tracks = track_faces(frames, tracker, first=len(excluded))
         else:
             choose = _video_face_selector(path, fps, detector, options)
             tracks = [track_face(frames, FaceTracker(detector, select=choose))]

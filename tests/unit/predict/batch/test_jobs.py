@@ -1,5 +1,6 @@
 """Job lists: reading, keys and sharding."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,76 @@ def test_contents_of_the_motion_of_a_photo_change_the_key(tmp_path, setting, for
     assert key != job_key(job, settings)
     for constant in ([1, 2, 3], {"jawOpen": 0.5}, "speech", None):
         assert job_key(job, {**settings, "pose": None, setting: None, "emotion": constant})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"background": "{}"},
+        {"exclude_face": "{}"},
+        {"face_select": [0, "{}"]},
+        {"tts": {"voice": "{}"}},
+        {"provenance": {"certificate_path": "{}"}},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_contents_of_every_file_in_the_settings_change_the_key(tmp_path, settings):
+    for name in ("face", "checkpoint", "named"):
+        (tmp_path / name).write_text("same")
+    job = Job(tmp_path / "face", None, Path("o"), "Hi.")
+    text = json.dumps({"checkpoint": str(tmp_path / "checkpoint"), **settings})
+    settings = json.loads(text.replace("{}", str(tmp_path / "named")))
+    key = job_key(job, settings)
+    assert key == job_key(job, settings)
+    (tmp_path / "named").write_text("changed")
+    assert key != job_key(job, settings)
+
+
+def test_files_of_exported_checkpoints_change_the_key(tmp_path):
+    for name in ("face", "speech", "export/model.onnx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("same")
+    job = Job(tmp_path / "face", tmp_path / "speech", Path("o"))
+    settings = {"checkpoint": str(tmp_path / "export")}
+    key = job_key(job, settings)
+    assert key is not None
+    assert key == job_key(job, settings)
+    (tmp_path / "export/model.onnx").write_text("longer content")
+    assert key != job_key(job, settings)
+
+
+def test_several_audio_files_and_faces_of_a_job(tmp_path):
+    rows = [
+        {**ROW, "audio": ["a", "b"], "face_select": [1, "p.jpg", [3, 4]]},
+        {**ROW, "output": "o2", "exclude_face": "10x20"},
+    ]
+    first, second = make_jobs(None, None, None, rows)
+    assert first.audio == (Path("a"), Path("b"))
+    assert first.locations == (Path("f"), Path("a"), Path("b"), Path("o"))
+    assert first.changes == (("face_select", (1, "p.jpg", (3, 4))),)
+    assert second.changes == (("exclude_face", ("10x20",)),)
+    assert make_jobs("f", ["a", "b"], "o", None)[0].audio == (Path("a"), Path("b"))
+    assert make_jobs("f", "a|b", "o", None)[0].audio == Path("a|b")
+    path = tmp_path / "list.csv"
+    path.write_text("face;audio;output;face_select\nf;a|b;o.mp4;1|me.jpg\nf;c;p.mp4;all\n")
+    listed = make_jobs(None, None, None, path)
+    assert listed[0].audio == (tmp_path / "a", tmp_path / "b")
+    assert listed[0].changes == (("face_select", ("1", str(tmp_path / "me.jpg"))),)
+    assert (listed[1].audio, listed[1].changes) == (tmp_path / "c", (("face_select", "all"),))
+
+
+def test_each_file_and_option_of_a_job_changes_its_key(tmp_path):
+    for name in ("face", "a", "b", "checkpoint"):
+        (tmp_path / name).write_text(name)
+    rows = [{"audio": ["a", "b"]}, {"audio": ["b", "a"]}, {"audio": "a"}]
+    rows += [{"audio": "a", "face_select": [1]}, {"audio": "a", "exclude_face": 1}]
+    settings = {"checkpoint": str(tmp_path / "checkpoint")}
+    keys = set()
+    for number, row in enumerate(rows):
+        files = [str(tmp_path / name) for name in row["audio"]]
+        given = {"face": str(tmp_path / "face"), "output": f"{number}.mp4", **row, "audio": files}
+        keys.update(job_key(job, settings) for job in make_jobs(None, None, None, [given]))
+    assert len(keys - {None}) == len(rows)
 
 
 def test_contents_of_a_lip_curve_change_the_key(tmp_path):

@@ -22,6 +22,7 @@ from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.writer import VideoWriter
 from talkinghead.predict.batch.jobs import Job
 from talkinghead.predict.batch.runner import run_jobs
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.output.c2pa_provenance import SignedProvenance
 from talkinghead.predict.predictor import RenderReport
 
@@ -77,6 +78,24 @@ def test_texts_share_one_voice(tmp_path):
     assert made == [1]
     with pytest.raises(UsageError, match="no voice was given"):
         run_jobs(lambda: predictor, listed[:1])
+
+
+def test_options_of_a_job_replace_those_of_the_list(tmp_path):
+    predictor = Predictor()
+    face, output = Path("face"), tmp_path / "o"
+    jobs = [
+        Job(face, (Path("a"), Path("b")), tmp_path / "1", None, (("face_select", (1, 0)),)),
+        Job(face, Path("a"), tmp_path / "2"),
+    ]
+    run_jobs(lambda: predictor, jobs, options=SourceOptions(trim=False))
+    assert [audio for _, audio, _ in predictor.seen] == [(Path("a"), Path("b")), Path("a")]
+    assert [given["options"] for _, _, given in predictor.seen] == [
+        SourceOptions(trim=False, face_select=(1, 0)),
+        SourceOptions(trim=False),
+    ]
+    wrong = Job(face, Path("a"), output, None, (("face_select", ("no.jpg",)),))
+    with pytest.raises(UsageError, match=r"no\.jpg"):
+        run_jobs(lambda: predictor, [wrong])
 
 
 def test_failed_job_does_not_stop_other_jobs(tmp_path, caplog):

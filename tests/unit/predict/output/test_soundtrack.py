@@ -1,8 +1,11 @@
 """Outputs keep the channels, the rate and the default track of the audio."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
+from av.subtitles.subtitle import SubtitleSet
 from helpers.media_files import tone, write_media
 from helpers.small_predictor import make_predictor, speech
 
@@ -79,15 +82,15 @@ def test_audio_that_silence_follows_is_encoded(predictor, tmp_path):
 )
 def test_audio_is_copied_if_the_format_supports_it(tmp_path, output, copies):
     path = write_media(tmp_path / "a.m4a", audio=tone(1, 16_000))
-    soundtrack = Soundtrack(str(path), Speech(path), output_format(output), is_padded=False)
+    soundtrack = Soundtrack(str(path), [Speech(path)], output_format(output), is_padded=False)
     assert (soundtrack.copied is not None) is copies
     assert bool(list(soundtrack.chunks())) is not copies
-    assert Soundtrack(path, Speech(path), output_format(output), is_padded=True).copied is None
+    assert Soundtrack(path, [Speech(path)], output_format(output), is_padded=True).copied is None
 
 
 def test_speech_in_memory_is_mono(tmp_path):
     clip = speech(0.2)
-    soundtrack = Soundtrack(clip, Speech(clip), output_format("o.mp4"), is_padded=False)
+    soundtrack = Soundtrack(clip, [Speech(clip)], output_format("o.mp4"), is_padded=False)
     assert (soundtrack.layout, soundtrack.sample_rate, soundtrack.copied) == ("mono", 16_000, None)
     samples = np.concatenate(list(soundtrack.chunks()), axis=1)
     assert np.array_equal(samples[0], clip.samples)
@@ -117,6 +120,81 @@ def test_tracks_of_a_video_are_kept_on_request(predictor, tmp_path):
             assert container.metadata.get("title") == title
             assert container.metadata["comment"].endswith("mouth.")
             assert container.metadata["comment"].startswith("by me") is keep_tracks
+
+
+ASS_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, \
+Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, \
+Alignment, MarginL, MarginR, MarginV, Encoding
+Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+""".replace(b"\\\n", b"")
+EVENTS = ((80, 240, "Grüße, {\\i1}everyone{\\i0}"), (400, 200, "Two lines\\Nof text"))
+
+
+def write_subtitled(path, codec):
+    """Write a video with subtitles of a codec."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libvpx" if path.suffix == ".webm" else "libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 192, 160, "yuv420p"
+        titles = container.add_stream(codec)
+        titles.metadata["language"] = "eng"
+        titles.codec_context.subtitle_header = ASS_HEADER
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(PHOTO, "rgb24")
+            frame.pts = number
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for start_ms, duration_ms, text in EVENTS:
+            event = f"0,0,Default,,0,0,0,,{text}".encode()
+            packet = titles.codec_context.encode_subtitle(SubtitleSet.create(event, 0, duration_ms))
+            packet.stream, packet.time_base = titles, Fraction(1, 1000)
+            packet.pts = packet.dts = start_ms
+            packet.duration = duration_ms
+            container.mux_one(packet)
+    return path
+
+
+def read_subtitles(path):
+    """Return the codec, the language, and the times and texts of the subtitles of a file."""
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.subtitles
+        found = []
+        for packet in container.demux(stream):
+            texts = [one.dialogue.decode() for one in (packet.size and packet.decode()) or ()]
+            if any(texts):
+                start_s = float(packet.pts * packet.time_base)
+                found.append((start_s, float(packet.duration * packet.time_base), *texts))
+        return stream.codec_context.name, stream.metadata.get("language"), found
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "output", "expected"),
+    [
+        ("v.mkv", "srt", "o.mp4", "mov_text"),
+        ("v.mp4", "mov_text", "o.mkv", "subrip"),
+        ("v.mkv", "ass", "o.webm", "webvtt"),
+        ("v.webm", "webvtt", "o.mov", "mov_text"),
+    ],
+)
+def test_text_subtitles_are_converted(predictor, tmp_path, source, codec, output, expected):
+    video = write_subtitled(tmp_path / source, codec)
+    encode = EncodeOptions(keep_tracks=True, preset="ultrafast")
+    predictor.render(video, speech(0.8), tmp_path / output, encode=encode)
+    name, language, events = read_subtitles(tmp_path / output)
+    assert name.replace("srt", "subrip") == expected
+    assert language == "eng"
+    times_s = [time_s for event in events for time_s in event[:2]]
+    assert times_s == pytest.approx([0.08, 0.24, 0.4, 0.2], abs=2e-3)
+    first, second = (event[2] for event in events)
+    assert "Grüße, " in first
+    assert "everyone" in first
+    assert second.split() == ["Two", "lines", "of", "text"]
 
 
 def test_frames_of_images_are_numbered(predictor, tmp_path):

@@ -167,6 +167,8 @@ class PhotoAnimation:
         faces: the faces to animate.
         motion: the motion.
         others: further faces, which only sway and blink if the motion of the faces is not "none".
+        animated: indices of the faces to animate among both, for those whose speech differs; None
+            animates all.
     """
 
     def __init__(
@@ -175,12 +177,14 @@ class PhotoAnimation:
         faces: Sequence[Face],
         motion: HeadMotion | None = None,
         others: Sequence[Face] = (),
+        animated: Sequence[int] | None = None,
     ) -> None:
         self._motion = motion or HeadMotion()
         seed, known = self._motion.seed, [*faces, *others]
-        self._heads = [_Head(image, known, index, seed + index) for index in range(len(known))]
+        indices = range(len(known)) if animated is None else animated
+        self._heads = [_Head(image, known, index, seed + index) for index in indices]
         idle = HeadMotion("none" if self._motion.kind == "none" else "idle", seed)
-        self._motions = [*[self._motion] * len(faces), *[idle] * len(others)]
+        self._motions = [self._motion if index < len(faces) else idle for index in indices]
 
     def prepare(self) -> None:
         """Analyse the heads now; otherwise, they are analysed when they first move."""

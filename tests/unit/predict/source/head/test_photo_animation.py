@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import cv2
@@ -145,6 +146,17 @@ def test_generated_mouth_turns_with_the_head(faces):
     expected = animation._heads[0].warp.move_points(np.float32([[x, y]]), [12, 5, 8])[0]
     assert np.linalg.norm(found - expected) < 1
     assert np.linalg.norm(expected - [x, y]) > 6
+
+
+def test_only_the_animated_face_moves(faces):
+    width = PHOTO.shape[1]
+    pair, face = np.hstack([PHOTO, PHOTO]), faces[0]
+    box = face.box._replace(x0=face.box.x0 + width, x1=face.box.x1 + width)
+    second = replace(face, box=box, points=face.points + np.float32([width, 0]))
+    motion = HeadMotion(pose=read_pose_track([8, 0, 4]))
+    image = PhotoAnimation(pair, [face, second], motion, animated=[1]).render(pair, 0)
+    assert np.array_equal(image[:, :width], PHOTO)
+    assert np.abs(image[:, width:].astype(int) - PHOTO).mean() > 0.5
 
 
 def test_photo_is_analysed_once(faces, detector):
