@@ -108,13 +108,16 @@ def _cache_file(predictor: CachedPredictor, source: FaceSource) -> Path | None:
     parts = (_identify_prior(predictor.lip_prior), _identify_detector(predictor.options.detector))
     if not options.keep_calibration or predictor.checkpoint is None or None in parts:
         return None
-    selection = (options.face_select, options.face_index, options.min_fps)
+    choices = (*options.chosen_faces, *options.excluded_faces)
+    photos = [choice.value for choice in choices if isinstance(choice.value, Path)]
+    faces = (options.face_select, options.face_index, options.exclude_face)
+    selection = (*map(str, faces), options.min_fps)
     model = predictor.options
     motion = (model.backend, model.articulation, model.trained_emotion)
     digest = hashlib.sha256(repr((parts, selection, motion, predictor.spec)).encode())
     digest.update(_code_version().encode())
     try:
-        for path in (resolve_checkpoint(predictor.checkpoint), Path(source.name)):
+        for path in (resolve_checkpoint(predictor.checkpoint), Path(source.name), *photos):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return calibrations_folder() / f"{digest.hexdigest()[:32]}.safetensors"
