@@ -11,6 +11,7 @@ import numpy as np
 
 from talkinghead.features.faces.alignment import invert, transform_points
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
+from talkinghead.predict.compositing.mouth_region import sample_pixels
 from talkinghead.predict.source.head.head_geometry import smooth_step
 from talkinghead.types import AVSpec, FloatArray
 
@@ -67,10 +68,10 @@ class JawWarp:
         if abs(drop_px) < _MIN_DROP_PX or not self._grid.size:
             return image
         crop = image.crop(self._rows, self._columns)
-        path = self._grid - np.float32(_CHIN_FRACTION * drop_px) * self._down
-        x, y = path[..., 0], path[..., 1]
-        moved = cv2.remap(crop, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        pixels = np.asarray(moved, np.uint8)
+        path: FloatArray = np.asarray(
+            cv2.scaleAdd(self._down, -_CHIN_FRACTION * drop_px, self._grid), np.float32
+        )
+        pixels = np.asarray(sample_pixels(crop, path, cv2.INTER_LINEAR), np.uint8)
         return image.with_patch(Patch(self._rows.start, self._columns.start, pixels))
 
     def _drop_px(self, flow: FloatArray) -> float:

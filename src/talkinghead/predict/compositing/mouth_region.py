@@ -244,14 +244,14 @@ def paint_mouth(
     image = _blur(image, blur.texture)
     weight = region.resample(fields.mask, cv2.INTER_LINEAR)
     if max(blur.rgb) > _MIN_BLUR_PX:
-        rgb = region.resample(fields.rgb) * np.float32(255)
+        rgb = region.resample(fields.rgb * np.float32(255))
         image += _blur(weight[..., None] * (rgb - image), blur.rgb)
         weight = _blur(weight, blur.rgb)
         return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
     x, y, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
     part = slice(y, y + height), slice(x, x + width)
     if width and height:
-        rgb = region.resample(fields.rgb, part=part) * np.float32(255)
+        rgb = region.resample(fields.rgb * np.float32(255), part=part)
         image[part] += to_channels(weight[part]) * (rgb - image[part])
     return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
 
