@@ -3,10 +3,14 @@
 python scripts/closure_rate.py                       lip motion of 100 sentences
 python scripts/closure_rate.py --rendered 10         also landmarks of the frames of 10 sentences
 python scripts/closure_rate.py --tts espeak          another voice that gives its phonemes
+python scripts/closure_rate.py --sentences 3 --heads also frames with head motion and emotions
 
 The voice, by default the packaged one, speaks each sentence once. The closure rate
 (docs/metrics.md) is measured with and without the constraints of the phonemes. The time of a sound
-is the middle of its phoneme.
+is the middle of its phoneme. With `--heads`, the lips in frames with `motion=speech` and with each
+emotion are compared with those of the still face: `r` is the correlation of their openings, `r lip
+motion` that with the lip motion that is rendered, and the closed fraction is that of the frames
+with an opening below 15 % of its range.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from talkinghead.paths import demo_face
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.predict.avatar import Avatar
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.source.head.expression.emotions import EMOTIONS
 from talkinghead.speech.tts.espeak import Espeak
 from talkinghead.speech.tts.piper import Piper
 from talkinghead.speech.voice import Voice
@@ -117,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sentences", type=int, default=100)
     parser.add_argument("--rendered", type=int, default=0)
+    parser.add_argument("--heads", action="store_true")
     parser.add_argument("--face", type=Path, default=demo_face())
     parser.add_argument("--tts", choices=("piper", "espeak"), default="piper")
     parser.add_argument("--lip-prior", choices=("auto", "none"), default="auto")
@@ -129,7 +136,9 @@ def main() -> None:
             spoken = [speak(Voice(piper, sample_rate=16_000), text) for text in texts]
     lip_prior = None if options.lip_prior == "none" else "auto"
     avatars = {
-        on: LipSyncPredictor.from_checkpoint(phonemes=on, lip_prior=lip_prior).avatar(options.face)
+        on: LipSyncPredictor.from_checkpoint(phonemes=on, lip_prior=lip_prior).avatar(
+            options.face, SourceOptions(motion="none")
+        )
         for on in (False, True)
     }
     print("| frames | closures | rate without | with | rounding without | with | r |")
@@ -138,6 +147,35 @@ def main() -> None:
     if options.rendered:
         some = spoken[:: max(1, len(spoken) // options.rendered)][: options.rendered]
         print(_row("rendered", rendered_lips, avatars, some))
+    if options.heads:
+        print("\n| head | closures | closed fraction | r | r lip motion |\n|---|---|---|---|---|")
+        for row in _head_rows(avatars[True], options.face, spoken):
+            print(row, flush=True)
+
+
+def _head_rows(still: Avatar, face: Path, spoken: list[Spoken]) -> Iterator[str]:
+    """Yield the table's rows of the still face, of moving heads, and of emotions."""
+    asked = [moved_lips(still, sentence)[0] for sentence in spoken]
+    expected = [rendered_lips(still, sentence)[0] for sentence in spoken]
+    predictor, fps = still.predictor, still.predictor.spec.fps
+    assert isinstance(predictor, LipSyncPredictor)
+    heads = {"still": SourceOptions(motion="none"), "speech": SourceOptions(motion="speech")}
+    heads |= {n: SourceOptions(motion="none", emotion=n) for n in EMOTIONS if n != "neutral"}
+    for name, options in heads.items():
+        avatar = predictor.avatar(face, options)
+        values = []
+        for sentence, lips, base in zip(spoken, asked, expected, strict=True):
+            found = base if name == "still" else rendered_lips(avatar, sentence)[0]
+            low, high = np.percentile(found, [5, 95])
+            values.append(
+                (
+                    closure_rate(found, sentence.times_s("pbm"), fps),
+                    float((found < low + 0.15 * (high - low)).mean()),
+                    opening_correlation(found, base),
+                    opening_correlation(found, lips[: len(found)]),
+                )
+            )
+        yield f"| {name} | {' | '.join(f'{value:.3f}' for value in np.mean(values, 0))} |"
 
 
 def _row(name: str, measure: object, avatars: dict[bool, Avatar], spoken: list[Spoken]) -> str:

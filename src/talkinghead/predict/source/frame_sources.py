@@ -166,7 +166,8 @@ class PhotoFrames:
             groups = [[index] for index in range(len(faces))]
             groups[0] = [0, *range(len(faces), len(faces) + len(others))]
         animations = [
-            PhotoAnimation(self._image, faces, self._motion, others, group) for group in groups
+            PhotoAnimation(self._image, faces, self._motion, others, group, self._detector)
+            for group in groups
         ]
         if self._options.is_animated:
             for animation in animations:

@@ -88,14 +88,14 @@ class Lid:
         if closure < 0:
             # The part of the eye at the lid is stretched, and the opposite lid does not move.
             stretch -= smooth_step((self.depth - travel) / (_STRETCHED * self.height))
-        moved = _sample(image, self.xy - (travel * stretch)[..., None] * self.down)
+        shift = np.asarray(travel * stretch, np.float32)
+        moved = _sample(image, self.xy - cv2.merge([self.down[0] * shift, self.down[1] * shift]))
         if closure < 0:
             image[self.rows, self.columns] = moved
             return
-        original = image[self.rows, self.columns]
-        covered = ((travel - self.depth) + np.float32(0.5)).clip(0, 1)[..., None]
-        mixed = original + covered * (moved.astype(np.float32) - original)
-        image[self.rows, self.columns] = np.rint(mixed).clip(0, 255).astype(np.uint8)
+        region = image[self.rows, self.columns]
+        covered = (travel - self.depth + np.float32(0.5)).clip(0, 1)
+        region[:] = cv2.blendLinear(moved, region, covered, np.float32(1) - covered)
 
 
 def _make_lid(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import cast
 
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.head_pose import FaceFrame, head_pose
 from talkinghead.predict.source.head.expression.expression_field import ExpressionField
 from talkinghead.predict.source.head.head_geometry import Floats, model_head, smooth_step
@@ -29,12 +32,16 @@ _INVERSIONS = 6
 _STILL_CM = 0.3
 # Distance of the camera, as `head_pose` assumes it.
 _DISTANCE_CM = 100.0
-# Pose from which the gains of the angles are measured, and the range of the gains.
-_PROBE_DEG = 6.0
-_GAIN_RANGE = (1.0, 1.5)
-# Mean ratio of the yaw and pitch that the tracker finds in the frames to those of the moved points.
-# It is below 1 because the warp does not turn the outline and the shading of the head.
-_APPARENT = 0.88
+# Yaw, pitch and roll up to which the gains of the angles are measured, the parts of these angles,
+# and the range of the gains.
+_PROBES_DEG: FloatArray = np.array([10.0, 8.0, 10.0], np.float32)
+_PROBE_PARTS: FloatArray = np.array([-1, -0.5, 0.5, 1], np.float32)
+_GAIN_RANGE = (0.8, 1.6)
+# A smaller slope means that the face was not found in the frames.
+_MIN_SLOPE = 0.3
+# Mean ratio of the yaw and pitch that the tracker finds in the frames to those of the moved points:
+# the outline and the shading of the head do not turn. It is used if nothing can be tracked.
+_APPARENT: FloatArray = np.array([0.88, 0.88, 1.0], np.float32)
 # Minimum ratio of areas after and before the motion: at the limit of one angle, and of all angles
 # together.
 _MIN_AREA, _MIN_COMBINED_AREA = 0.2, 0.02
@@ -52,13 +59,22 @@ class HeadWarp:
         face: a face with depth.
         frame: position of the face model in the photo.
         others: the other faces of the photo, whose heads must not be moved.
+        detector: detector of the face, which measures how far the head turns; without one, the mean
+            of several faces is assumed.
 
     Attributes:
         limits_deg: limits of yaw, pitch and roll, float32 [3]: `POSE_LIMITS_DEG`, or less if there
             is no space around the head.
     """
 
-    def __init__(self, image: UInt8Array, face: Face, frame: FaceFrame, others: list[Face]) -> None:
+    def __init__(
+        self,
+        image: UInt8Array,
+        face: Face,
+        frame: FaceFrame,
+        others: list[Face],
+        detector: FaceDetector | None = None,
+    ) -> None:
         height, width = image.shape[:2]
         self._head = model_head(face, frame, width, height, others)
         x0, y0, x1, y1 = (int(side) for side in self._head.box)
@@ -78,9 +94,18 @@ class HeadWarp:
         points = np.dstack([offset, -self._head.height]) / self._distance
         self._points: FloatArray = points.astype(np.float32)
         self._near: FloatArray = (near / self._distance).astype(np.float32)
+        # Arrays of the grid's shape, because broadcasting along two coordinates is slow.
+        rows, columns = self._head.weight.shape
+        self._cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1)
+        self._cells = self._cells.astype(np.float32)
+        self._steps = np.tile(self._cell, (rows, columns, 1))
+        self._weight_per_cell = self._head.weight[..., None] / self._steps
         self._expression = ExpressionField(face, frame, self._head.xy)
+        self.limits_deg = POSE_LIMITS_DEG.copy()
         self._gain: FloatArray = np.ones(3, np.float32)
-        self._gain = self._measure_gain(face)
+        self._gain = self._geometric_gain(face)
+        if detector is not None:
+            self._gain = self._tracked_gain(image, face, detector)
         self.limits_deg = self._find_limits()
 
     def draw(
@@ -113,8 +138,10 @@ class HeadWarp:
         if moved is not None:
             turn[self._expression.window] = 0
         furthest = float(turn.max()) / (_STILL_CM * self._head.scale)
-        turned = float(smooth_step(furthest))
-        behind = cv2.addWeighted(layers.background, turned, layers.still_background, 1 - turned, 0)
+        behind, turned = layers.background, float(smooth_step(furthest))
+        if turned < 1:
+            still = layers.still_background
+            behind = cast(UInt8Array, cv2.addWeighted(behind, turned, still, 1 - turned, 0))
         blended = _blend(head, behind, opacity)
         if self._support is None:
             result[self._area] = blended
@@ -132,10 +159,10 @@ class HeadWarp:
         self, points: FloatArray, pose_deg: FloatArray, moved: FloatArray | None = None
     ) -> FloatArray:
         cells = (points - self._head.xy[0, 0]) / self._cell
-        return points + _sample(self._shift(pose_deg, moved), cells[None])[0]
+        return points + self._cell * _sample(self._shift(pose_deg, moved), cells[None])[0]
 
     def _shift(self, pose_deg: FloatArray, moved: FloatArray | None = None) -> FloatArray:
-        """Return the displacement [h, w, 2] of each grid cell of the photo in pixels.
+        """Return the displacement [h, w, 2] of each grid cell of the photo in cells.
 
         `moved` is the displacement by the expression before the head is turned, in the window of
         `ExpressionField`.
@@ -153,34 +180,57 @@ class HeadWarp:
         centre = lean @ (head.axis - head.tilt) + head.tilt
         lens = np.column_stack([self._distance * lean, centre])
         turned = cv2.transform(cv2.merge([x / z, y / z]), lens)
-        return np.asarray(head.weight[..., None] * (turned - head.xy), np.float32)
+        return cast(FloatArray, cv2.multiply(self._weight_per_cell, cv2.subtract(turned, head.xy)))
 
     def _inverse_shift(self, pose_deg: FloatArray, moved: FloatArray | None = None) -> FloatArray:
-        """Return the displacement from each grid cell of the frame to its source in the photo."""
-        shift, step = self._shift(pose_deg, moved), self._cell
-        rows, columns = shift.shape[:2]
-        cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32)
-        shift = shift / step
+        """Return the displacement in pixels from each grid cell of the frame to its source."""
+        shift = self._shift(pose_deg, moved)
         inverse = -shift
         for _ in range(_INVERSIONS):
-            inverse = -_sample(shift, cells + inverse)
-        return np.asarray(inverse * step, np.float32)
+            inverse = -_sample(shift, self._cells + inverse)
+        return np.asarray(inverse * self._steps)
 
-    def _measure_gain(self, face: Face) -> FloatArray:
-        """Return the factors of the angles with which the tracker finds the requested pose.
+    def _geometric_gain(self, face: Face) -> FloatArray:
+        """Return the factors of the angles with which the points of the face turn as requested.
 
         Faces differ from the face model, so that the same turn moves their points more or less.
         """
-        gain = np.ones(3, np.float32)
-        for index in range(2):
-            probe = _PROBE_DEG * np.eye(3, dtype=np.float32)[index]
-            poses = [
-                head_pose(self._moved(face.points, sign * probe), face.topology)[index]
-                for sign in (-1, 1)
-            ]
-            slope = float(poses[1] - poses[0]) / (2 * _PROBE_DEG)
-            gain[index] = np.clip(1 / max(_APPARENT * slope, 1e-6), *_GAIN_RANGE)
-        return gain
+        return self._corrected(_APPARENT * self._slopes(face, lambda _, points: points))
+
+    def _tracked_gain(self, image: UInt8Array, face: Face, detector: FaceDetector) -> FloatArray:
+        """Return the factors with which the detector finds the requested angles in the frames."""
+
+        def track(pose_deg: FloatArray, points: FloatArray) -> FloatArray:
+            frame = image.copy()
+            self.draw(image, pose_deg, frame)
+            found = detector.track(frame, replace(face, points=points))
+            return np.full_like(points, np.nan) if found is None else found.points
+
+        return self._corrected(self._slopes(face, track))
+
+    def _slopes(
+        self, face: Face, find: Callable[[FloatArray, FloatArray], FloatArray]
+    ) -> FloatArray:
+        """Return the slope of each angle over the requested angle.
+
+        Args:
+            face: the face.
+            find: returns the points of the face at a pose, given where they are expected.
+        """
+        slopes = []
+        for axis, probes in enumerate(_PROBES_DEG[:, None] * _PROBE_PARTS):
+            found = []
+            for probe in probes:
+                pose_deg = probe * np.eye(3, dtype=np.float32)[axis]
+                points = find(pose_deg, self._moved(face.points, pose_deg))
+                found.append(head_pose(points, face.topology)[axis])
+            slopes.append(float(probes @ np.array(found) / (probes @ probes)))
+        return np.array(slopes, np.float32)
+
+    def _corrected(self, slopes: FloatArray) -> FloatArray:
+        """Return the gains for measured slopes; an implausible slope changes nothing."""
+        gain = self._gain / np.where(slopes > _MIN_SLOPE, slopes, 1)
+        return np.asarray(gain.clip(*_GAIN_RANGE), np.float32)
 
     def _find_limits(self) -> FloatArray:
         """Return the limits up to which the motion field does not fold the head."""
@@ -207,10 +257,9 @@ class HeadWarp:
 
     def _min_area(self, pose_deg: Floats, is_head: npt.NDArray[np.bool_]) -> float:
         """Return the smallest change of area of the grid cells of the head."""
-        moved = self._head.xy + self._shift(pose_deg.astype(np.float32))
+        moved = self._cells + self._shift(pose_deg.astype(np.float32))
         right, down = np.diff(moved, axis=1)[:-1], np.diff(moved, axis=0)[:, :-1]
-        step = self._cell
-        area = (right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]) / step.prod()
+        area = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
         return float(area[is_head[:-1, :-1]].min(initial=1.0))
 
 
@@ -226,7 +275,7 @@ def _blend(front: npt.NDArray, back: npt.NDArray, opacity: npt.NDArray) -> UInt8
 
 def _sample(field: FloatArray, cells: npt.NDArray[np.floating]) -> FloatArray:
     """Sample a field [h, w, 2] at positions [n, m, 2] in grid cells."""
-    cells, border = cells.astype(np.float32), cv2.BORDER_REPLICATE
+    cells, border = np.asarray(cells, np.float32), cv2.BORDER_REPLICATE
     return cv2.remap(field, cells, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]
 
 

@@ -12,6 +12,7 @@ from threading import RLock
 
 import numpy as np
 
+from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.head_pose import FaceFrame, fit_face_frame
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
@@ -125,8 +126,16 @@ class HeadMotion:
 class _Head:
     """One head: its warp (None if it cannot be turned), its eyes, and random waves."""
 
-    def __init__(self, image: UInt8Array, faces: Sequence[Face], index: int, seed: int) -> None:
+    def __init__(
+        self,
+        image: UInt8Array,
+        faces: Sequence[Face],
+        index: int,
+        seed: int,
+        detector: FaceDetector | None,
+    ) -> None:
         self._image, self._faces, self._index, self.seed = image, faces, index, seed
+        self._detector = detector
         self._frame: FaceFrame | None = fit_face_frame(faces[index])
         self._lock = RLock()
         self._parts: tuple[HeadWarp | None, Eyes] | None = None
@@ -141,7 +150,11 @@ class _Head:
             if self._parts is None:
                 face, frame = self._faces[self._index], self._frame
                 others = [other for other in self._faces if other is not face]
-                warp = None if frame is None else HeadWarp(self._image, face, frame, others)
+                warp = (
+                    None
+                    if frame is None
+                    else HeadWarp(*(self._image, face, frame, others, self._detector))
+                )
                 eyes = Eyes(self._image, face, None if frame is None else frame.scale)
                 self._parts = warp, eyes
             return self._parts
@@ -169,6 +182,7 @@ class PhotoAnimation:
         others: further faces, which only sway and blink if the motion of the faces is not "none".
         animated: indices of the faces to animate among both, for those whose speech differs; None
             animates all.
+        detector: detector of the faces, which measures how far the heads turn (see `HeadWarp`).
     """
 
     def __init__(
@@ -178,11 +192,12 @@ class PhotoAnimation:
         motion: HeadMotion | None = None,
         others: Sequence[Face] = (),
         animated: Sequence[int] | None = None,
+        detector: FaceDetector | None = None,
     ) -> None:
         self._motion = motion or HeadMotion()
         seed, known = self._motion.seed, [*faces, *others]
         indices = range(len(known)) if animated is None else animated
-        self._heads = [_Head(image, known, index, seed + index) for index in indices]
+        self._heads = [_Head(image, known, index, seed + index, detector) for index in indices]
         idle = HeadMotion("none" if self._motion.kind == "none" else "idle", seed)
         self._motions = [self._motion if index < len(faces) else idle for index in indices]
 
@@ -191,6 +206,12 @@ class PhotoAnimation:
         for head, motion in zip(self._heads, self._motions, strict=True):
             if head.warp is not None and motion.pose is not None:
                 _warn_of_limits(head.warp.limits_deg, motion.pose.largest_deg)
+
+    @property
+    def limits_deg(self) -> FloatArray:
+        """Limits of the yaw, pitch and roll of each head, float32 [faces, 3]; 0 without motion."""
+        still = np.zeros(3, np.float32)
+        return np.stack([still if h.warp is None else h.warp.limits_deg for h in self._heads])
 
     def is_still(self, state: FloatArray) -> bool:
         """Return whether `render` returns the photo unchanged at all times in this state."""

@@ -1,6 +1,7 @@
 """Displacement of a face's skin by blendshapes, for the warp of a photo.
 
-The field is continuous across the mouth, so that closed lips stay closed; the eyes are drawn
+The lips are those of the generator. Around them, the field changes along the mouth only: both lips
+move together, so that the opening between them is that of the still photo. The eyes are drawn
 separately (see `eyes.py`).
 
 Shape suffixes: K blendshapes, P points, h and w the grid's.
@@ -18,6 +19,7 @@ from talkinghead.predict.source.head.expression.blendshapes import (
     LIDS,
     load_basis,
 )
+from talkinghead.predict.source.head.head_geometry import smooth_step
 from talkinghead.types import Face, FloatArray
 
 # Blendshapes that move nothing but the eyes and the tongue.
@@ -27,6 +29,12 @@ _JAW_PART = 0.5
 # Enlarged outlines of the face on which the displacement is zero.
 _STILL_SCALES = (1.3, 1.6)
 _SMOOTHING = 0.02
+# Corners of the mouth, and outer points of the upper and the lower lip from left to right.
+_CORNERS = (61, 291)
+_OUTER_LIPS = ((185, 40, 39, 37, 0, 267, 269, 270, 409), (146, 91, 181, 84, 17, 314, 405, 321, 375))
+# Distance below the closed lower lip that it reaches when it opens, and widths of the strips above,
+# below and beside the mouth in which the motion becomes that of the skin, in widths of the mouth.
+_OPEN_REACH, _ABOVE, _BELOW, _BESIDE = 0.4, 0.2, 0.3, 0.15
 # Maximum change of length by the motion; above 1 the skin would fold.
 _MAX_STRAIN = 0.75
 
@@ -60,7 +68,8 @@ class ExpressionField:
         columns, rows = (slice(max(a, 0), max(b, 0)) for a, b in zip(low, high, strict=True))
         self.window = rows, columns
         self._shape = xy[self.window].shape
-        self._fields_KC = self._interpolate(points, moved_KP2[self._used], around, xy)
+        fields_KC = self._interpolate(points, moved_KP2[self._used], around, xy)
+        self._fields_KC = self._keep_opening(fields_KC, points, xy)
 
     def shift(self, weights: FloatArray | None) -> FloatArray | None:
         """Return the displacements [rows, columns, 2] of the cells of the window in pixels.
@@ -104,6 +113,38 @@ class ExpressionField:
         fade = (fade[self.window] * self._step.mean() / (0.12 * size)).clip(0, 1).reshape(-1, 1)
         moved = (moved * fade).reshape(len(fade), len(moved_KP2), 2)
         return moved.transpose(1, 0, 2).reshape(len(moved_KP2), -1).astype(np.float32)
+
+    def _keep_opening(self, fields_KC: FloatArray, points: Floats, xy: FloatArray) -> FloatArray:
+        """Return the displacements without changes across the lips.
+
+        Where the lips can be, the displacement is that of the line between the closed lips.
+        """
+        left, right = points[list(_CORNERS)]
+        width = max(float(np.linalg.norm(right - left)), 1e-6)
+        along = (right - left) / width
+        axes = np.stack([along, [-along[1], along[0]]]) / width
+        across, down = np.moveaxis((xy[self.window] - left) @ axes.T, -1, 0)
+
+        def line(upper: tuple[int, ...], lower: tuple[int, ...]) -> Floats:
+            """Return how far the line between points is below the corners, at each cell."""
+            at = (points[list(upper)] + points[list(lower)]) / 2 - left
+            x, y = axes @ np.column_stack([np.zeros(2), at.T, right - left])
+            return np.interp(across, np.maximum.accumulate(x), y)
+
+        middle = line(*INNER_LIPS)
+        top, bottom = (line(outer, outer) for outer in _OUTER_LIPS)
+        weight = smooth_step((down - top) / _ABOVE + 1)
+        weight *= smooth_step((bottom + _OPEN_REACH - down) / _BELOW + 1)
+        weight *= smooth_step(across / _BESIDE + 1) * smooth_step((1 - across) / _BESIDE + 1)
+        on_line = left + np.stack([across, middle], -1) @ (axes * width**2)
+        if not weight.size:
+            return fields_KC
+        cells = ((on_line - xy[self.window][0, 0]) / self._step).astype(np.float32)
+        fields = fields_KC.reshape(len(fields_KC), *self._shape)
+        for field in fields:
+            moved = cv2.remap(field, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+            field += weight[..., None].astype(np.float32) * (moved - field)
+        return fields.reshape(fields_KC.shape)
 
 
 def skin_motion(displacements_KP3: FloatArray) -> FloatArray:

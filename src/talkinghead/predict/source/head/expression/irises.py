@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -21,9 +22,10 @@ _MIN_CONTRAST = 12.0
 _MAX_ASIDE, _MAX_DOWN = 0.13, 0.15
 # Smallest height of an eye relative to its width, and smallest width in pixels.
 _MIN_ASPECT, _MIN_WIDTH = 0.15, 10.0
-# Distance from a lid, as a fraction of the open eye's height, within which the motion fades out.
-_EDGE = 0.2
-# The same, within which sideways motion changes its direction to that of the lid.
+# Distances from a lid, as fractions of the open eye's height, within which motion down and to the
+# side fades out.
+_EDGE, _EDGE_ASIDE = 0.2, 0.05
+# A distance within which sideways motion changes its direction to that of the lid.
 _STRAIGHT = 0.3
 
 
@@ -62,16 +64,12 @@ class Iris:
         aside = float(np.clip(aside, -_MAX_ASIDE * self.width, _MAX_ASIDE * self.width))
         down = float(np.clip(down, -_MAX_DOWN * self.height, _MAX_DOWN * self.height))
         # The motion is constant in the iris and ends at the corners and at the lids.
-        x, left, right = self.along, self.centre[0] - self.radius, self.centre[0] + self.radius
-        part = np.minimum(x / max(left, 1.0), (self.width - x) / max(self.width - right, 1.0))
-        edge = np.minimum(self.between, 1 - self.between)
-        part = smooth_step(part) * smooth_step(edge / _EDGE)
-        source_x = x - aside * part
+        aside_part, down_part, middle, straight = self._parts
+        source_x = self.along - aside * aside_part
         # Follow the lids near them, so that no skin is moved into the eye.
-        middle = smooth_step(edge / _STRAIGHT)
-        straight, along_lids = (self._edge_y(at, self.between) for at in (x, source_x))
-        source_y = middle * straight + (1 - middle) * along_lids - down * part
-        inside = (edge > 0) & (part > 0)
+        along_lids = self._edge_y(source_x, self.between)
+        source_y = middle * straight + (1 - middle) * along_lids - down * down_part
+        inside = aside_part > 0
         axis_down = np.array([-self.across[1], self.across[0]])
         xy = self.corner + source_x[..., None] * self.across + source_y[..., None] * axis_down
         region = image[self.rows, self.columns]
@@ -79,6 +77,21 @@ class Iris:
             image, xy.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
         cv2.copyTo(moved, inside.astype(np.uint8), region)
+
+    @cached_property
+    def _parts(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Parts of the motion to the side and down, and of motion that does not follow the lids.
+
+        Each is [h, w]; the last array is y below the corners of the eye.
+        """
+        x, left, right = self.along, self.centre[0] - self.radius, self.centre[0] + self.radius
+        beside = smooth_step(
+            np.minimum(x / max(left, 1.0), (self.width - x) / max(self.width - right, 1.0))
+        )
+        edge = np.minimum(self.between, 1 - self.between)
+        aside_part, down_part = (beside * smooth_step(edge / e) for e in (_EDGE_ASIDE, _EDGE))
+        straight = self._edge_y(x, self.between)
+        return aside_part, down_part, smooth_step(edge / _STRAIGHT), straight
 
     def _edge_y(self, along: npt.NDArray[np.floating], between: FloatArray) -> Floats:
         """Return y below the corners at positions along the eye and between the lids."""

@@ -31,11 +31,11 @@ def field():
     return ExpressionField(face, FRAME, XY)
 
 
-def moved(field, weights, indexes=slice(None)):
-    """Return the displacement of points of the face."""
+def moved(field, weights, indexes=slice(None), offset=(0, 0)):
+    """Return the displacement of points of the face, or of others at an offset from these."""
     shift = np.zeros_like(XY)
     shift[field.window] = field.shift(weights)
-    cells = (POINTS[indexes, :2].reshape(1, -1, 2) / CELL).astype(np.float32)
+    cells = ((POINTS[indexes, :2].reshape(1, -1, 2) + offset) / CELL).astype(np.float32)
     return cv2.remap(shift, cells, None, cv2.INTER_LINEAR)[0]
 
 
@@ -56,8 +56,22 @@ def test_closed_lips_stay_closed(field):
     for name in EMOTIONS:
         if name != "neutral":
             upper, lower = (moved(field, Emotion(name).weights, list(lip)) for lip in INNER_LIPS)
-            # In pixels of a face 160 pixels wide, whose inner lips are 2 pixels apart.
-            assert np.abs(upper - lower)[:, 1].max() < 1.5
+            # In pixels of a face 160 pixels wide. At the corners the upper and the lower points are
+            # not at the same place along the mouth.
+            assert np.abs(upper - lower)[:, 1].max() < 0.8
+            assert np.abs(upper - lower)[3:6, 1].max() < 0.1
+
+
+@pytest.mark.parametrize("opening", [6, 12, 18])
+def test_open_lips_keep_their_opening(field, opening):
+    """The lower lip of an open mouth is where the chin of the photo is."""
+    for name in EMOTIONS:
+        if name != "neutral":
+            weights = Emotion(name).weights
+            upper = moved(field, weights, list(INNER_LIPS[0]))
+            lower = moved(field, weights, list(INNER_LIPS[1]), (0, opening))
+            assert np.abs(upper - lower)[:, 1].max() < 0.8, name
+            assert np.abs(upper - lower)[3:6, 1].max() < 0.1, name
 
 
 def test_eyes_and_surroundings_do_not_move(field):

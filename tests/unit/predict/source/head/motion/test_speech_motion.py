@@ -89,6 +89,26 @@ def test_some_phrases_end_with_a_blink():
     assert all(2.2 < time_s < 2.8 or time_s > 4 for time_s in times_s)
 
 
+@pytest.mark.slow
+def test_motion_of_ten_minutes_does_not_drift():
+    samples, motion = speech(), SpeechMotion(SPEC)
+    poses, brows = [], []
+    for number in range(round(600 / 4.5)):
+        motion.push(samples)
+        for index in range(112):
+            time_s = 4.5 * number + index / 25
+            gesture = motion.at(time_s)
+            poses.append(gesture.pose_deg(seed=1))
+            brows.append(gesture.raised_brows.max())
+        motion.drop_before(4.5 * number + 4)
+        assert len(motion._gestures) < 600
+    early, late = (np.array(poses[part]) for part in (slice(0, 5000), slice(-5000, None)))
+    # Phrases turn the head at random by up to 5 degrees; nods and brows repeat with the speech.
+    assert np.allclose(late.mean(0), early.mean(0), atol=0.8)
+    assert np.allclose(late.std(0), early.std(0), rtol=0.3)
+    assert np.mean(brows[-5000:]) == pytest.approx(np.mean(brows[:5000]), rel=0.1)
+
+
 def test_silence_gives_no_motion_and_dropped_speech_keeps_the_last():
     motion = SpeechMotion(SPEC)
     assert motion.at(3.0) == SpeechGesture()
