@@ -225,6 +225,8 @@ class EncodeOptions:
             one, such as h264_nvenc. If none works, a warning is logged and software is used.
         keep_tracks: Keep the other audio tracks, the subtitles, the chapters and the metadata of a
             video, as far as the format of the output supports them.
+        hdr: HDR10 and HLG video: "convert" tone-maps it to standard dynamic range; "keep" writes 10
+            bits with the colours of the source, as HEVC or, in WebM, AV1.
         background: Audio under the speech: "none"; "keep" for the stereo audio of the video without
             its voice (the centre above 120 Hz is removed); or a file, such as the music alone.
 
@@ -237,6 +239,7 @@ class EncodeOptions:
     pix_fmt: Literal["yuv420p", "yuv444p"] = "yuv420p"
     encoder: str = "software"
     keep_tracks: bool = False
+    hdr: Literal["convert", "keep"] = "convert"
     background: str | Path = "none"
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ from collections import deque
 import cv2
 import numpy as np
 
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.media.decoding.video_image import ImageLike, VideoImage
+from talkinghead.types import FloatArray
 
 # Thresholds of the mean difference between thumbnails, in grey levels. Measured differences: below
 # 1 for a talking head before a still background, below 13 for a moving camera, at least 9 between
@@ -56,8 +57,8 @@ class ShotDetector:
         # Number of consecutive frame differences above the threshold of a cut.
         self._num_changed = 0
 
-    def update(self, image: UInt8Array) -> bool:
-        """Return whether `image` uint8 [H, W, 3] starts a new shot; the first frame does not."""
+    def update(self, image: ImageLike) -> bool:
+        """Return whether an image starts a new shot; the first image does not."""
         thumbnail = _thumbnail(image)
         previous = self._thumbnails[-1] if self._thumbnails else thumbnail
         self._thumbnails.append(thumbnail)
@@ -111,11 +112,12 @@ class ShotDetector:
         return 0
 
 
-def _thumbnail(image: UInt8Array) -> FloatArray:
+def _thumbnail(image: ImageLike) -> FloatArray:
     # Large images are subsampled first, as averaging all pixels is slow.
     step = max(1, min(image.shape[:2]) // _THUMBNAIL_SAMPLES)
     size = (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
-    small = cv2.resize(image[::step, ::step], size, interpolation=cv2.INTER_AREA)
+    part = image.thumbnail(step) if isinstance(image, VideoImage) else image[::step, ::step]
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32)
 
 

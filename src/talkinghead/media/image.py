@@ -20,7 +20,14 @@ from av.video.reformatter import (
 )
 from PIL import ExifTags, Image
 
-from talkinghead.media.decoding.tone_mapping import ToneMapper, is_hdr
+from talkinghead.media.decoding.planes import Orientation, Planes, frame_of_planes, plane_array
+from talkinghead.media.decoding.tone_mapping import HDR_PIX_FMT, HDRFormat, is_hdr
+from talkinghead.media.decoding.video_image import (
+    SDR_PIX_FMT,
+    ImageLike,
+    VideoImage,
+    YUVColours,
+)
 from talkinghead.types import UInt8Array
 
 if TYPE_CHECKING:
@@ -51,6 +58,9 @@ _CONTRADICTORY, _BT2020, _BT2020_CONSTANT, _FROM_PRIMARIES = {0, 3}, 9, 10, {12,
 UNSUPPORTED_MATRICES = {8: "YCgCo", 11: "SMPTE ST 2085", 14: "ICtCp", 15: "IPT-C2"}
 """Colour matrices that cannot be converted, by FFmpeg's number."""
 _HD_LINES = 720
+# Formats of which a `VideoImage` can be made: as they are, and after a conversion to 8 bits.
+_PLANAR_420 = {"yuv420p", "yuvj420p"}
+_FORMATS_420 = _PLANAR_420 | {"nv12", "p010le", "yuv420p10le", "yuv420p12le"}
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ class RGBConverter:
 
     Attributes:
         colour: tags of the first frame.
+        hdr: HDR format of the first frame, None without HDR.
     """
 
     def __init__(
@@ -125,47 +136,113 @@ class RGBConverter:
         self._size: tuple[int, int] | None = None
         self._rotation: int | None = None
         self._is_fixed = matrix is not None
-        self._matrix = np.eye(2) if matrix is None else matrix
-        self._reformatter, self._mapped_reformatter = VideoReformatter(), VideoReformatter()
-        self._tone_mapper: ToneMapper | None = None
-        self._transfer = (0, 0)
+        self._orientation = Orientation() if matrix is None else Orientation.of(matrix)
+        self._reformatter = VideoReformatter()
         self.colour = ColourTags()
+        self.hdr: HDRFormat | None = None
 
     def __call__(self, frame: AVFrame) -> UInt8Array:
         """Return the image uint8 [height, width, 3] RGB of a decoded frame."""
+        size = self._measure(frame)
+        return np.ascontiguousarray(self._orientation.apply(self._to_rgb(frame, size)))
+
+    def _measure(self, frame: AVFrame) -> tuple[int, int]:
+        """Read the orientation of a frame, and return the width and height of all images."""
         if not self._is_fixed and frame.rotation != self._rotation:
             # Reading the matrix is slow, so this is done only when the rotation changes.
-            self._rotation, self._matrix = frame.rotation, display_matrix(frame)
+            self._rotation = frame.rotation
+            self._orientation = Orientation.of(display_matrix(frame))
         if self._size is None:
             even_width = 2 * max(1, round(frame.width * self._aspect / 2))
             self._size = (frame.width if self._aspect == 1 else even_width, frame.height)
             self.colour = ColourTags.of(frame)
-        image, ((a, b), (c, d)) = self._to_rgb(frame), self._matrix
-        if abs(b) > abs(a):
-            # OpenCV transposes large images several times faster than NumPy.
-            image, a, d = np.asarray(cv2.transpose(image), dtype=np.uint8), c, b
-        return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+            self.hdr = None if _has_alpha(frame) else HDRFormat.of(frame)
+        return self._size
 
-    def _to_rgb(self, frame: AVFrame) -> UInt8Array:
-        has_alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
-        matrix, size = guess_matrix(frame), self._size or (frame.width, frame.height)
-        hdr, pix_fmt = is_hdr(frame) and not has_alpha, "rgba" if has_alpha else "rgb24"
+    def _to_rgb(self, frame: AVFrame, size: tuple[int, int]) -> UInt8Array:
+        has_alpha = _has_alpha(frame)
+        if is_hdr(frame) and not has_alpha:
+            shown, colours = self._hdr_frame(frame, size)
+            planes = plane_array(shown, 0), plane_array(shown, 1), plane_array(shown, 2)
+            padded = frame_of_planes(_even(planes), HDR_PIX_FMT)
+            image = VideoImage(padded, Orientation(), colours).to_array()
+            return image[: size[1], : size[0]]
+        matrix = guess_matrix(frame)
         shown = self._reformatter.reformat(
             frame,
             *size,
-            format=ToneMapper.pix_fmt if hdr else pix_fmt,
+            format="rgba" if has_alpha else "rgb24",
             src_colorspace=None if matrix == frame.colorspace else matrix,
             interpolation=_UNBIASED,
             threads=1,  # More threads are slower.
         )
-        if hdr:
-            transfer = int(frame.color_trc), int(frame.color_primaries)
-            if self._tone_mapper is None or self._transfer != transfer:
-                self._tone_mapper, self._transfer = ToneMapper(*size, *transfer), transfer
-            mapped = self._tone_mapper(shown)
-            shown = self._mapped_reformatter.reformat(mapped, format=pix_fmt, threads=1)
         image = cast(UInt8Array, shown.to_ndarray())
         return over_white(image) if has_alpha else image
+
+    def _hdr_frame(self, frame: AVFrame, size: tuple[int, int]) -> tuple[AVFrame, YUVColours]:
+        """Return an HDR frame in 4:2:0 with 10 bits, and its conversion."""
+        hdr = HDRFormat.of(frame)
+        assert hdr is not None
+        colours = YUVColours(BT709.matrix, BT709.range, hdr.tone_mapper)
+        if frame.format.name == HDR_PIX_FMT and size == (frame.width, frame.height):
+            return frame, colours
+        shown = self._reformatter.reformat(
+            frame,
+            *size,
+            format=HDR_PIX_FMT,
+            src_colorspace=None if frame.format.is_rgb else hdr.matrix,
+            dst_colorspace=hdr.matrix,
+            dst_color_range=hdr.range,
+            interpolation=_UNBIASED,
+            threads=1,
+        )
+        return shown, colours
+
+
+class ImageConverter(RGBConverter):
+    """Converter of the frames of a stream to images, which stay in YUV as far as possible.
+
+    Frames in 4:2:0 with even sizes become a `VideoImage`, others RGB. See `RGBConverter`.
+    """
+
+    def __call__(self, frame: AVFrame) -> ImageLike:  # type: ignore[override]
+        """Return the upright image of a decoded frame."""
+        size = self._measure(frame)
+        found = None if size[0] % 2 or size[1] % 2 else self._yuv_frame(frame, size)
+        # The output has the matrix and the range of the first frame.
+        if found is None or found[1][:2] != (self.colour.matrix, self.colour.range):
+            return super().__call__(frame)
+        return VideoImage(found[0], self._orientation, found[1])
+
+    def _yuv_frame(
+        self, frame: AVFrame, size: tuple[int, int]
+    ) -> tuple[AVFrame, YUVColours] | None:
+        """Return a frame in 4:2:0 and its conversion to RGB, None for other frames."""
+        if is_hdr(frame) and not _has_alpha(frame):
+            return self._hdr_frame(frame, size)
+        tags = ColourTags.of(frame)
+        if frame.format.name not in _FORMATS_420 or tags.matrix != guess_matrix(frame):
+            return None
+        colours = YUVColours(tags.matrix, tags.range)
+        if frame.format.name in _PLANAR_420 and size == (frame.width, frame.height):
+            return frame, colours
+        shown = self._reformatter.reformat(
+            frame, *size, format=SDR_PIX_FMT, interpolation=_UNBIASED, threads=1
+        )
+        return shown, colours
+
+
+def _has_alpha(frame: AVFrame) -> bool:
+    return frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
+
+
+def _even(planes: Planes) -> Planes:
+    """Return planes in 4:2:0 with an even size, by repetition of the last row and column."""
+    y, u, v = planes
+    bottom, right = 2 * u.shape[0] - y.shape[0], 2 * u.shape[1] - y.shape[1]
+    if bottom or right:
+        y = cv2.copyMakeBorder(y, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return y, u, v
 
 
 def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:

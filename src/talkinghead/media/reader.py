@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from talkinghead.errors import MediaError
 from talkinghead.media.animated_webp import is_animated_webp, probe_animation, read_animation
@@ -26,11 +26,14 @@ from talkinghead.media.container import (
     open_input,
 )
 from talkinghead.media.decoding.colour_profile import srgb_conversion
+from talkinghead.media.decoding.tone_mapping import HDRFormat
+from talkinghead.media.decoding.video_image import DecodedFrame
 from talkinghead.media.deinterlacing import deinterlace
 from talkinghead.media.image import (
     BT709,
     UNSUPPORTED_MATRICES,
     ColourTags,
+    ImageConverter,
     RGBConverter,
     exif_matrix,
 )
@@ -51,12 +54,15 @@ __all__ = [
     "list_video_files",
     "probe",
     "read_audio",
+    "read_frames",
     "read_image",
     "read_video",
     "stream_audio",
 ]
 
 log = logging.getLogger(__name__)
+
+_Image = TypeVar("_Image")
 
 MAX_FPS = 1000
 """Maximum frame rate of videos; at higher rates, rendering a second of speech takes hours."""
@@ -86,6 +92,7 @@ class MediaInfo:
         colour: colour tags of a video; the default output tags for an image.
         num_audio_tracks: number of audio tracks.
         audio_track: index, among the audio tracks, of the default track, which is read.
+        hdr: HDR format of a video, which `read_video` tone-maps; None without HDR.
     """
 
     width: int
@@ -99,6 +106,7 @@ class MediaInfo:
     colour: ColourTags = BT709
     num_audio_tracks: int = 0
     audio_track: int = 0
+    hdr: HDRFormat | None = None
 
 
 def probe(path: Path | str) -> MediaInfo:
@@ -116,11 +124,11 @@ def probe(path: Path | str) -> MediaInfo:
         fps = None if stream is None or still else _frame_rate(stream, path)
         duration_s = Fraction(0) if still else container_duration_s(container)
         width = height = 0
-        colour = BT709
+        colour, hdr = BT709, None
         if stream is not None:
             convert = _converter(stream, path, still=still)
             height, width, _ = convert(next(decode(container, stream, path))).shape
-            colour = colour if still else convert.colour
+            colour, hdr = (colour, None) if still else (convert.colour, convert.hdr)
         return MediaInfo(
             width=width,
             height=height,
@@ -133,6 +141,7 @@ def probe(path: Path | str) -> MediaInfo:
             colour=colour,
             num_audio_tracks=len(container.streams.audio),
             audio_track=0 if audio is None else list(container.streams.audio).index(audio),
+            hdr=hdr,
         )
 
 
@@ -180,17 +189,30 @@ def read_video(path: Path | str) -> Iterator[VideoFrame]:
     """
     if is_animated_webp(path):
         return read_animation(path)
-    container = open_input(path)
-    try:
-        stream = find_video(container, path)
-        if stream is None:
-            raise MediaError(f"{path}: has audio but no video; give a video or an image")
-        still = is_still(container, stream, path)
-        step_s = 1 / (_frame_rate(stream, path) or Fraction(25))
-    except MediaError:
-        container.close()
-        raise
-    return _frames(container, stream, path, step_s, still=still)
+    opened = _open_video(path)
+    convert = _converter(opened.stream, path, still=opened.is_still)
+    return (VideoFrame(*frame) for frame in _frames(opened, path, convert))
+
+
+def read_frames(path: Path | str) -> Iterator[DecodedFrame]:
+    """Decode the frames of a video one by one, without a conversion to RGB where possible.
+
+    Apart from that, as `read_video`. The conversion of the parts that are needed differs by at most
+    a few levels from that of `read_video`.
+
+    Raises:
+        MediaError: see `read_video`.
+    """
+    if is_animated_webp(path):
+        animation = read_animation(path)
+        return (DecodedFrame(f.image, f.time_s, f.pts, f.is_key) for f in animation)
+    opened = _open_video(path)
+    if opened.is_still:
+        opened.container.close()
+        return (DecodedFrame(f.image, f.time_s, f.pts, f.is_key) for f in read_video(path))
+    _prepare(opened.stream, path)
+    convert = ImageConverter(float(opened.stream.sample_aspect_ratio or 1))
+    return (DecodedFrame(*frame) for frame in _frames(opened, path, convert))
 
 
 def read_image(path: Path | str) -> UInt8Array:
@@ -248,15 +270,34 @@ def grid_frames(frames: Iterable[VideoFrame], fps: Fraction) -> Iterator[VideoFr
         number += 1
 
 
+class _OpenVideo(NamedTuple):
+    """An open file with video: `step_s` is the duration of a frame at its frame rate."""
+
+    container: InputContainer
+    stream: VideoStream
+    is_still: bool
+    step_s: Fraction
+
+
+def _open_video(path: Path | str) -> _OpenVideo:
+    container = open_input(path)
+    try:
+        stream = find_video(container, path)
+        if stream is None:
+            raise MediaError(f"{path}: has audio but no video; give a video or an image")
+        still = is_still(container, stream, path)
+        step_s = 1 / (_frame_rate(stream, path) or Fraction(25))
+    except MediaError:
+        container.close()
+        raise
+    return _OpenVideo(container, stream, still, step_s)
+
+
 def _frames(
-    container: InputContainer,
-    stream: VideoStream,
-    path: Path | str,
-    step_s: Fraction,
-    *,
-    still: bool,
-) -> Iterator[VideoFrame]:
-    convert = _converter(stream, path, still=still)
+    video: _OpenVideo, path: Path | str, convert: Callable[[AVFrame], _Image]
+) -> Iterator[tuple[_Image, Fraction, int | None, bool]]:
+    """Yield the images with their times, timestamps, and whether they are key frames."""
+    container, stream, _, step_s = video
     first_s, last_s = Fraction(0), -step_s
     with container:
         frames = deinterlace(decode(container, stream, path))
@@ -270,7 +311,7 @@ def _frames(
             last_s = time_s - first_s if time_s - first_s > last_s else last_s + step_s
             # A frame that depends on its neighbours cannot be decoded alone.
             pts = None if is_combined else frame.pts
-            yield VideoFrame(convert(frame), last_s, pts, frame.key_frame)
+            yield convert(frame), last_s, pts, frame.key_frame
 
 
 class _PhotoConverter(RGBConverter):
@@ -285,7 +326,8 @@ class _PhotoConverter(RGBConverter):
         return image if self._to_srgb is None else self._to_srgb(image)
 
 
-def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConverter:
+def _prepare(stream: VideoStream, path: Path | str) -> None:
+    """Use all cores for the decoding of a stream, whose colours must be supported."""
     context = stream.codec_context
     name = UNSUPPORTED_MATRICES.get(int(context.colorspace))
     if name is not None and not (context.format and context.format.is_rgb):
@@ -295,6 +337,10 @@ def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConv
         )
     # With frame threading, most codecs use all cores.
     stream.thread_type = "AUTO"
+
+
+def _converter(stream: VideoStream, path: Path | str, *, still: bool) -> RGBConverter:
+    _prepare(stream, path)
     if still and stream.codec_context.name == "mjpeg":
         # A truncated photo must be an error. By default its missing part would be decoded as grey.
         stream.codec_context.options |= {"err_detect": "explode"}

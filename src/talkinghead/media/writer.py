@@ -17,13 +17,19 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from talkinghead.errors import MediaError
 from talkinghead.media.atomic_file import atomic_path, unwritable
+from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.encoding.audio_track import EncodedTrack
-from talkinghead.media.encoding.frame_conversion import UNBIASED, FrameConverter
+from talkinghead.media.encoding.frame_conversion import UNBIASED, FrameConverter, HDRFrameConverter
 from talkinghead.media.encoding.image_sequence import ImageSequenceWriter
 from talkinghead.media.encoding.output_formats import IMAGE_SUFFIXES, output_format
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.media.encoding.stream_copy import CopiedStreams, KeptContent, StreamCopier
-from talkinghead.media.encoding.video_encoder import MAX_CRF, choose_encoder
+from talkinghead.media.encoding.video_encoder import (
+    MAX_CRF,
+    VideoEncoder,
+    choose_encoder,
+    hdr_encoder,
+)
 from talkinghead.media.encoding.video_track import GIFTrack, VideoTrack, YUVTrack
 from talkinghead.media.image import ColourTags
 from talkinghead.media.timing import round_half_up
@@ -68,6 +74,8 @@ class VideoWriter:
         metadata: tags (title, artist, comment, ...); tags that MP4 does not support are written
             into the comment as `key=value`.
         colour: colour conversion and tags; limited BT.709 by default.
+        hdr: format of HDR output with 10 bits, as HEVC or, in WebM, AV1, in place of `pix_fmt`,
+            `encoder` and `colour`; ignored by GIF.
         seal: called with the finished temporary file and the target path before the file is put in
             place, for example to sign it.
         audio: audio of a file that is copied without encoding, in place of `write_audio`.
@@ -98,6 +106,7 @@ class VideoWriter:
         encoder: str = EncodeOptions.encoder,
         metadata: Mapping[str, str] | None = None,
         colour: ColourTags | None = None,
+        hdr: HDRFormat | None = None,
         seal: Callable[[Path, Path], None] | None = None,
         audio: CopiedStreams | None = None,
         kept: KeptContent | None = None,
@@ -117,12 +126,13 @@ class VideoWriter:
         self._colour = colour or ColourTags()
         self._convert = FrameConverter(self.width, self.height, pix_fmt, self._colour)
         self._encoder = None
-        if self._output.video_codec != "gif":
+        if hdr is not None and self._output.video_codec != "gif":
+            self._use_hdr(hdr, hdr_encoder(self._output, crf, preset, hdr))
+        elif self._output.video_codec != "gif":
             self._encoder = choose_encoder(self._output, encoder, crf, preset)
         self._copied_audio, self._kept = audio, kept or KeptContent()
-        is_mp4 = self._output.muxer in {"mp4", "mov"}
         tags = {**self._kept.metadata, **(metadata or {})}
-        self._metadata = _mp4_metadata(tags) if is_mp4 else tags
+        self._metadata = _mp4_metadata(tags) if self._output.muxer in {"mp4", "mov"} else tags
         self._seal = seal
         self._stack = ExitStack()
         # Time base in which frames at the constant rate have integer timestamps. Other times are
@@ -173,9 +183,10 @@ class VideoWriter:
             MediaError: wrong shape or type, a time that does not rise, or a full disk.
         """
         pixels = image.base if isinstance(image, PatchedImage) else image
-        if pixels.shape != (self.height, self.width, 3) or pixels.dtype != np.uint8:
+        dtype = pixels.dtype if isinstance(pixels, np.ndarray) else np.dtype(np.uint8)
+        if pixels.shape != (self.height, self.width, 3) or dtype != np.uint8:
             raise MediaError(
-                f"{self.path}: got an image of {pixels.dtype} {pixels.shape}, "
+                f"{self.path}: got an image of {dtype} {pixels.shape}, "
                 f"needs uint8 ({self.height}, {self.width}, 3)"
             )
         pts = self._next_pts
@@ -216,6 +227,11 @@ class VideoWriter:
         if channels.shape[1]:
             with self._reported():
                 self._audio_packets.extend(self._audio.encode(np.clip(channels, -1, 1)))
+
+    def _use_hdr(self, hdr: HDRFormat, encoder: VideoEncoder) -> None:
+        self._convert = HDRFrameConverter(self.width, self.height, hdr)
+        self._colour, self._encoder = self._convert.colour, encoder
+        log.info("%s: HDR is encoded with 10 bits by %s", self.path, encoder.name)
 
     def _muxer_options(self) -> dict[str, str]:
         if self._output.muxer not in {"mp4", "mov"}:

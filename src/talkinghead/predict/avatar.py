@@ -11,6 +11,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import Any, Protocol
 
+from talkinghead.media.decoding.video_image import to_array
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.compositing.compositor import Compositor
@@ -104,7 +105,9 @@ def _one_pass(source: FaceSource) -> Iterator[FaceFrames]:
             faces.append(frame)
             if not frame.is_last:
                 continue
-            yield tuple(faces)
+            # Live sessions show the frames again and again, so they are converted to RGB once.
+            pixels = to_array(frame.image)
+            yield tuple(replace(face, image=pixels) for face in faces)
             faces = []
             num_bytes += frame.image.nbytes
             if num_bytes + frame.image.nbytes > MAX_BYTES:

@@ -28,6 +28,7 @@ from talkinghead.features.faces.alignment import (
     warp_face,
 )
 from talkinghead.losses.reconstruction_loss import ReconstructionLoss
+from talkinghead.media.decoding.video_image import to_array
 from talkinghead.models.lipsync.decoder import (
     ContextFeatures,
     Decoder,
@@ -154,7 +155,7 @@ def adapt_decoder(
     trained, tested = np.flatnonzero(is_known & ~held_out), np.flatnonzero(is_known & held_out)
     if len(trained) < _MIN_FRAMES or len(tested) < _MIN_FRAMES // 4:
         return {}, {}
-    targets = mouth_crop(as_tensor(np.stack([frame.image for frame in frames])), spec)
+    targets = mouth_crop(as_tensor(np.stack([to_array(frame.image) for frame in frames])), spec)
     targets = targets.to(model.device)
     references = _references([frames[int(n)] for n in trained])
     examples = [_encode(model, clip, frames, motion, reference) for reference in references]
@@ -208,7 +209,11 @@ def _references(frames: Sequence[SourceFrame]) -> list[Reference]:
     order = sorted(frames, key=lambda frame: frame.opening)
     places = np.linspace(0.05, 0.95, _NUM_REFERENCES) * (len(order) - 1)
     chosen = [order[round(place)] for place in places]
-    return [Reference(f.image, _IDENTITY, f.lips, f.pose) for f in chosen if f.lips is not None]
+    return [
+        Reference(to_array(f.image), _IDENTITY, f.lips, f.pose)
+        for f in chosen
+        if f.lips is not None
+    ]
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 from talkinghead.errors import MediaError, TalkingHeadError, UsageError
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.atomic_file import atomic_path
+from talkinghead.media.decoding.video_image import to_array
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.calibration import (
     AlignedClip,
@@ -156,7 +157,7 @@ def _require_one_face(
     checked = several = 0
     for number, frame in enumerate(frames):
         if number % _CHECK_EVERY == 0 and not frame.is_extension:
-            boxes = [face.box for face in detector.detect(frame.image)]
+            boxes = [face.box for face in detector.detect(to_array(frame.image))]
             areas = sorted(box.width * box.height for box in boxes)
             checked += 1
             several += len(areas) > 1 and areas[-2] > _COMPARABLE_AREA * areas[-1]

@@ -44,6 +44,7 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["
         height: height of every frame in pixels.
         fps: nominal frame rate of the source.
         colour: colour conversion and tags of the source.
+        hdr: HDR format of the source, None without HDR.
         video_s: approximate minimum duration of the video in seconds; None if it ends with the
             speech.
         num_frames: number of frames so far.
@@ -56,7 +57,7 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["
         self._frames = frames
         self._use = ExclusiveUse("the prediction", "make one prediction per caller")
         self.width, self.height, self.fps = source.width, source.height, source.fps
-        self.colour = source.colour
+        self.colour, self.hdr = source.colour, source.hdr
         self.video_s = None if source.options.trim else source.duration_s
         self.num_frames = self.num_frames_without_face = 0
 

@@ -61,7 +61,8 @@ from talkinghead.types import AVSpec, UInt8Array
 FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
 """A photo or a video file, an image uint8 [H, W, 3] RGB, or an avatar."""
 
-_QUEUE_FRAMES = 8
+# Maximum number and size of the frames in a queue.
+_QUEUE_FRAMES, _QUEUE_BYTES = 8, 64 * 2**20
 # Batch size if the frames or the speech are not available at once.
 _STREAM_BATCH_SIZE = 8
 
@@ -324,14 +325,16 @@ class LipSyncPredictor(PretrainedModel):
         self, source: FaceSource, frames: Generator[SourceFrame], speeches: Sequence[Speech]
     ) -> Generator[tuple[PatchedImage, Fraction, bool]]:
         """Run all stages; closing this generator closes the stages."""
-        decoded = frames if source.is_immediate else in_thread(frames, _QUEUE_FRAMES, "decode")
+        num_fitting = _QUEUE_BYTES // (3 * source.width * source.height)
+        depth = min(_QUEUE_FRAMES, max(2, num_fitting))
+        decoded = frames if source.is_immediate else in_thread(frames, depth, "decode")
         is_known = source.is_immediate and longest_duration_s(speeches) is not None
-        batch_size = self.options.chunk_frames if is_known else _STREAM_BATCH_SIZE
+        batch_size = self.options.chunk_frames if is_known else min(_STREAM_BATCH_SIZE, 2 * depth)
         # The queue holds one batch, so that one batch is generated while another is composited.
         seen: set[int] = set()
         mouths = self._generate(decoded, speeches, batch_size, source.options, seen)
         generated = in_thread(mouths, batch_size, "generate")
-        composited = in_thread(self._composite(generated), _QUEUE_FRAMES, "composite")
+        composited = in_thread(self._composite(generated), depth, "composite")
         num_frames, any_face = 0, False
         with closing(composited):
             for image, time_s, has_face in composited:

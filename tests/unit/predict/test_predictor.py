@@ -151,7 +151,7 @@ def test_long_video_is_not_kept_in_memory(predictor, video, monkeypatch):
             decoded += 1
             yield VideoFrame(np.full((HEIGHT, WIDTH, 3), 120, np.uint8), Fraction(decoded - 1, 25))
 
-    monkeypatch.setattr(playback, "read_video", endless)
+    monkeypatch.setattr(playback, "read_frames", endless)
     ahead = 0
     for shown, _ in enumerate(predictor.predict(video, speech(6.0)), 1):
         ahead = max(ahead, decoded - shown)

@@ -25,7 +25,7 @@ NAMED_PATHS_KEYS = frozenset(
 TEXT_KEYS = frozenset(
     """
     backend calibrate callbacks.opening.detector callbacks.pruning.direction
-    callbacks.pruning.metric detector.name device encoder extend format generation host label
+    callbacks.pruning.metric detector.name device encoder extend format generation hdr host label
     language license lip_offset.undetermined lip_prior.whisper.compute_type lip_prior.whisper.device
     llm.api_key_env llm.base_url llm.template logger.csv.save_dir logger.wandb.group
     logger.wandb.name logger.wandb.save_dir loss.adversarial_kind loss.identity.backbone mode

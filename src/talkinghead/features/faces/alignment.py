@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from talkinghead.media.decoding.video_image import ImageLike, image_around
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 RIGID_POINTS: dict[str, dict[int, tuple[float, float]]] = {
@@ -112,8 +113,12 @@ def transform_scale(transform: FloatArray) -> float:
     return float(np.hypot(transform[0, 0], transform[1, 0]))
 
 
-def warp_face(image: UInt8Array, transform: FloatArray, size: int) -> UInt8Array:
-    """Warp an image uint8 [H, W, 3] to the canonical face uint8 [size, size, 3], antialiased."""
+def warp_face(image: ImageLike, transform: FloatArray, size: int) -> UInt8Array:
+    """Warp an image to the canonical face uint8 [size, size, 3], antialiased."""
+    square = np.array([(x, y) for x in (0, size) for y in (0, size)], np.float32)
+    corners = transform_points(square, invert(transform))
+    image, to_part = image_around(image, corners, 1 / max(transform_scale(transform), 1e-6))
+    transform = chain_transforms(invert(to_part.astype(np.float32)), transform)
     scale = transform_scale(transform)
     if scale < 0.75:
         factor = max(scale, 1 / max(image.shape[:2]))

@@ -39,7 +39,8 @@ class FaceDetector(Protocol):
     def track(self, image: UInt8Array, previous: Face) -> Face | None:
         """Find the face `previous` of the previous frame in the next frame; return None if lost.
 
-        This is much faster than `detect`.
+        This is much faster than `detect`. The image may be the part of a frame around the face,
+        reduced if the face is large; `previous` and the result refer to its pixels.
         """
 
 

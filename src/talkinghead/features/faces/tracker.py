@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.alignment import RIGID_POINTS, estimate_transform
@@ -16,12 +17,18 @@ from talkinghead.features.faces.blazeface import overlap
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.transform_smoothing import smooth_transforms
 from talkinghead.features.shot_detection import ShotDetector
+from talkinghead.media.decoding.video_image import ImageLike, VideoImage, image_around
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
 FORGET_FRAMES = 25
 """Number of frames without the tracked face after which another face may be selected."""
 # After FORGET_FRAMES only every fifth frame is searched, as detection is slow if it finds no face.
 _SEARCH_EVERY = 5
+# Part of an image of a video in which a face is tracked: margin around the face, as a fraction of
+# its size, and least size of the face in the reduced part, in pixels.
+_TRACKING_MARGIN, _TRACKING_SIZE = 0.75, 256
+# Least length of the longer side of an image of a video that is reduced for the detection.
+_DETECTION_SIDE = 1280
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +37,13 @@ class FoundFaces:
 
     Attributes:
         faces: all faces, largest first.
-        image: the image, uint8 [H, W, 3] RGB.
+        image: the image.
         time_s: time of the image in the video.
         taken: faces that are tracked already.
     """
 
     faces: list[Face]
-    image: UInt8Array
+    image: ImageLike
     time_s: Fraction = Fraction(0)
     taken: Sequence[Face | None] = ()
 
@@ -141,8 +148,8 @@ class FaceTracker:
         """Clear the tracked face and start a new shot."""
         self._person = _Person()
 
-    def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> Face | None:
-        """Return the tracked face in the next frame uint8 [H, W, 3] RGB, or None."""
+    def update(self, image: ImageLike, time_s: Fraction = Fraction(0)) -> Face | None:
+        """Return the tracked face in the next frame, or None."""
         self.cut = self._shots.update(image)
         if self.cut:
             self.reset()
@@ -150,26 +157,26 @@ class FaceTracker:
         self._person.update(face)
         return face
 
-    def _follow(self, image: UInt8Array) -> Face | None:
+    def _follow(self, image: ImageLike) -> Face | None:
         """Track the face near its last position; return None if the face is lost."""
         if self._person.last is None or self._person.missed:
             return None
-        face = self.detector.track(image, self._person.expected)
+        face = _track(self.detector, image, self._person.expected)
         self._since_detection += 1
         if face and self._since_detection >= self.redetect_every:
             self._since_detection = 0
-            faces = self.detector.detect(image)
+            faces = _detect(self.detector, image)
             if faces and not _is_among(face, faces):
                 return None
         return face
 
-    def _find(self, image: UInt8Array, time_s: Fraction) -> Face | None:
+    def _find(self, image: ImageLike, time_s: Fraction) -> Face | None:
         """Detect faces and return the tracked one, or the selected one if none is tracked."""
         self._since_detection = 0
         missed = self._person.missed
         if missed > FORGET_FRAMES and missed % _SEARCH_EVERY:
             return None
-        faces = self.detector.detect(image)
+        faces = _detect(self.detector, image)
         if self._person.last is None:
             return self._select(FoundFaces(faces, image, time_s))
         return self._person.find(faces)
@@ -220,8 +227,8 @@ class MultiTracker:
         self._people = [_Person() for _ in self._selectors]
         self._since_detection = self.redetect_every
 
-    def update(self, image: UInt8Array, time_s: Fraction = Fraction(0)) -> list[Face | None]:
-        """Return the face of each slot in the next frame uint8 [H, W, 3] RGB, or None."""
+    def update(self, image: ImageLike, time_s: Fraction = Fraction(0)) -> list[Face | None]:
+        """Return the face of each slot in the next frame, or None."""
         self.cut = self._shots.update(image)
         if self.cut:
             self.reset()
@@ -239,12 +246,12 @@ class MultiTracker:
             person.update(face)
         return faces
 
-    def _follow(self, image: UInt8Array) -> list[Face | None]:
+    def _follow(self, image: ImageLike) -> list[Face | None]:
         """Track all faces near their last positions; drop faces that overlap an earlier one."""
         faces: list[Face | None] = []
         for person in self._people:
             visible = person.last is not None and not person.missed
-            face = self.detector.track(image, person.expected) if visible else None
+            face = _track(self.detector, image, person.expected) if visible else None
             is_duplicate = face is not None and _is_among(face, faces, 0.5)
             faces.append(None if is_duplicate else face)
         return faces
@@ -252,9 +259,9 @@ class MultiTracker:
     def _is_awaited(self, person: _Person) -> bool:
         return self._is_eager and person.missed < FORGET_FRAMES
 
-    def _search(self, image: UInt8Array, faces: list[Face | None], time_s: Fraction) -> None:
+    def _search(self, image: ImageLike, faces: list[Face | None], time_s: Fraction) -> None:
         """Detect faces, drop drifted faces, find lost faces and put new faces into free slots."""
-        found = self.detector.detect(image)
+        found = _detect(self.detector, image)
         for slot, face in enumerate(faces):
             if face and found and not _is_among(face, found):
                 faces[slot] = None
@@ -309,6 +316,46 @@ def track_clip(
     smoothed = smooth_transforms(transforms, fps, spec, cuts)
     filled = _interpolate(smoothed, [0, *cuts, len(faces)])
     return FaceTrack(filled, points, found, known.topology)
+
+
+def _detect(detector: FaceDetector, image: ImageLike) -> list[Face]:
+    """Detect the faces in an image; a large image of a video is reduced first."""
+    if not isinstance(image, VideoImage):
+        return detector.detect(image)
+    height, width, _ = image.shape
+    reduction = max(1.0, 2 * max(height, width) / _DETECTION_SIDE)
+    part, to_part = image_around(image, np.array([(0, 0), (width, height)]), reduction)
+    return [_moved(face, _inverse(to_part)) for face in detector.detect(part)]
+
+
+def _track(detector: FaceDetector, image: ImageLike, expected: Face) -> Face | None:
+    """Track a face, in the part of an image of a video that is around the face."""
+    if not isinstance(image, VideoImage):
+        return detector.track(image, expected)
+    box = expected.box
+    size = max(box.width, box.height)
+    margin = _TRACKING_MARGIN * size
+    corners = np.array([(box.x0 - margin, box.y0 - margin), (box.x1 + margin, box.y1 + margin)])
+    part, to_part = image_around(image, corners, 2 * size / _TRACKING_SIZE)
+    face = detector.track(part, _moved(expected, to_part))
+    if face is None:
+        return None
+    return _moved(face, _inverse(to_part))
+
+
+def _inverse(transform: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the inverse of a transform [2, 3] that scales and shifts."""
+    scale, offset = transform[[0, 1], [0, 1]], transform[:, 2]
+    return np.column_stack([np.diag(1 / scale), -offset / scale])
+
+
+def _moved(face: Face, transform: npt.NDArray[np.float64]) -> Face:
+    """Return a face in another image; the transform [2, 3] scales and shifts."""
+    scale, offset = transform[[0, 1], [0, 1]], transform[:, 2]
+    box = np.array(face.box) * np.tile(scale, 2) + np.tile(offset, 2)
+    points = (face.points * scale + offset).astype(np.float32)
+    depth = None if face.depth is None else (face.depth * scale[0]).astype(np.float32)
+    return replace(face, box=Box(*box.tolist()), points=points, depth=depth)
 
 
 def _interpolate(transforms: FloatArray, edges: list[int]) -> FloatArray:

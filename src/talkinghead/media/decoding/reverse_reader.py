@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import av
 
 from talkinghead.media.container import alpha_decoder, find_video, open_input
-from talkinghead.media.image import RGBConverter
-from talkinghead.types import UInt8Array
+from talkinghead.media.decoding.video_image import ImageLike
+from talkinghead.media.image import ImageConverter
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -35,7 +35,7 @@ def read_backwards(
     stop: int,
     shape: tuple[int, ...],
     max_bytes: int = MAX_BYTES,
-) -> Generator[UInt8Array]:
+) -> Generator[ImageLike]:
     """Yield the images of a video in reverse order, from frame `stop - 1` down to frame 0.
 
     Decoders only run forwards, so frames are decoded from a key frame on and kept in their own
@@ -50,7 +50,7 @@ def read_backwards(
         max_bytes: maximum size of the frames in memory.
 
     Yields:
-        Images as `read_video` yields them. They end early if the file does not permit exact
+        Images as `read_frames` yields them. They end early if the file does not permit exact
         seeking, or if frames depend on their neighbours because they are interlaced.
 
     Raises:
@@ -64,7 +64,7 @@ def read_backwards(
         if stream is None or alpha_decoder(stream) is not None:
             return
         stream.thread_type = "AUTO"
-        convert = RGBConverter(float(stream.sample_aspect_ratio or 1))
+        convert = ImageConverter(float(stream.sample_aspect_ratio or 1))
         capacity = max(2, max_bytes // _frame_bytes(stream))
         starts = [index for index, key in enumerate(keys[:stop]) if key.is_key or index == 0]
         while stop > 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from talkinghead.media.decoding.video_image import ImageLike, crop_image, to_array
 from talkinghead.types import UInt8Array
 
 
@@ -43,14 +44,14 @@ class PatchedImage:
     and blended for each frame.
 
     Attributes:
-        base: uint8 [height, width, 3] RGB; must not be modified.
+        base: uint8 [height, width, 3] RGB, or an image of a video; must not be modified.
         patches: the changed rectangles.
 
     Example:
         >>> image = PatchedImage(photo).with_patch(Patch(300, 200, mouth)).to_array()
     """
 
-    base: UInt8Array
+    base: ImageLike
     patches: tuple[Patch, ...] = ()
 
     def with_patch(self, patch: Patch) -> PatchedImage:
@@ -68,8 +69,8 @@ class PatchedImage:
         return PatchedImage(self.base, (*kept, patch))
 
     def crop(self, rows: slice, columns: slice) -> UInt8Array:
-        """Return a rectangle, uint8 [h, w, 3]: a view of the base if no patch overlaps it."""
-        crop = self.base[rows, columns]
+        """Return a rectangle, uint8 [h, w, 3]: a part of the base if no patch overlaps it."""
+        crop = crop_image(self.base, rows, columns)
         overlapping = [patch for patch in self.patches if patch.overlaps(rows, columns)]
         if overlapping:
             crop = crop.copy()
@@ -82,6 +83,9 @@ class PatchedImage:
         return crop
 
     def to_array(self) -> UInt8Array:
-        """Return the whole image, uint8 [height, width, 3]; the base itself without patches."""
+        """Return the whole image, uint8 [height, width, 3]; an array itself without patches."""
         height, width = self.base.shape[:2]
-        return self.crop(slice(0, height), slice(0, width)) if self.patches else self.base
+        if not self.patches:
+            return to_array(self.base)
+        base = PatchedImage(to_array(self.base), self.patches)
+        return base.crop(slice(0, height), slice(0, width))

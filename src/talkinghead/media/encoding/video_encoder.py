@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,9 +13,12 @@ from typing import Any
 import av
 
 from talkinghead.errors import UsageError
+from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.encoding.output_formats import OutputFormat
 
 log = logging.getLogger(__name__)
+
+_NUMBER = re.compile(r"\d+")
 
 # Trade-offs of speed and size, from fast to small, as x264 names them.
 PRESETS = (
@@ -35,10 +40,17 @@ _HARDWARE = {
 
 @dataclass(frozen=True)
 class VideoEncoder:
-    """An FFmpeg encoder, and its options."""
+    """An FFmpeg encoder, its options, and the tag of its codec where the usual one is not played.
+
+    Attributes:
+        name: FFmpeg's name.
+        options: options of the encoder.
+        codec_tag: tag in the container, empty for the usual one.
+    """
 
     name: str
     options: Mapping[str, str]
+    codec_tag: str = ""
 
 
 def choose_encoder(
@@ -83,6 +95,55 @@ def choose_encoder(
         software.name,
     )
     return software
+
+
+def hdr_encoder(output: OutputFormat, crf: int, preset: str, hdr: HDRFormat) -> VideoEncoder:
+    """Return the encoder for 10-bit HDR: HEVC, or AV1 in WebM.
+
+    Args:
+        output: the format.
+        crf: quality from 0 to 51 on x264's scale.
+        preset: speed, one of `PRESETS`.
+        hdr: the colours; light levels are stored in the stream.
+
+    Raises:
+        UsageError: the preset is unknown.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"preset={preset} is unknown: choose one of {', '.join(PRESETS)}")
+    light = hdr.max_light and f"{hdr.max_light[0]},{hdr.max_light[1]}"
+    if output.muxer == "webm":
+        # SVT-AV1 takes the speed as a number up to 13 (fast), and the quality from 1 to 63.
+        speed = 12 - PRESETS.index(preset)
+        display = hdr.mastering_display and _in_units(hdr.mastering_display)
+        parameters = {"content-light": light, "mastering-display": display}
+        # The encoder prints its settings unless this variable is set.
+        os.environ.setdefault("SVT_LOG", "1")
+        options = {"preset": str(speed), "crf": str(max(1, round(crf * _MAX_VP9_CRF / MAX_CRF)))}
+        return VideoEncoder("libsvtav1", options | _joined("svtav1-params", parameters))
+    parameters = {
+        "log-level": "error",
+        "hdr10": "1" if hdr.mastering_display else None,
+        "master-display": hdr.mastering_display,
+        "max-cll": light,
+    }
+    options = {"preset": preset, "crf": str(crf)} | _joined("x265-params", parameters)
+    # Apple's players need this tag.
+    is_mp4 = output.muxer in {"mp4", "mov"}
+    return VideoEncoder("libx265", options, "hvc1" if is_mp4 else "")
+
+
+def _in_units(display: str) -> str:
+    """Return x265's notation of a mastering display in the units of SVT-AV1."""
+    scales = [50_000] * 8 + [10_000] * 2
+    numbers = (int(n) / scale for n, scale in zip(_NUMBER.findall(display), scales, strict=True))
+    return _NUMBER.sub(lambda _: f"{next(numbers):.5g}", display)
+
+
+def _joined(name: str, parameters: Mapping[str, str | None]) -> dict[str, str]:
+    """Return an option with the parameters that are known."""
+    known = [f"{key}={value}" for key, value in parameters.items() if value]
+    return {name: ":".join(known)} if known else {}
 
 
 def _software_encoder(name: str, crf: int, preset: str) -> VideoEncoder:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Frames are reordered by less than this time.
+_MAX_DELAY_S = 100
+
 # GIF stores times in hundredths of a second; browsers slow down frames of less than two.
 _GIF_TICKS_PER_S, _MIN_GIF_TICKS = 100, 2
 
@@ -67,17 +70,28 @@ class YUVTrack:
         context.time_base = stream.time_base = self._time_base
         context.colorspace, context.color_range = colour.matrix, colour.range
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        if encoder.codec_tag:
+            context.codec_tag = encoder.codec_tag
         self._stream = stream
 
     def encode(self, image: UInt8Array | PatchedImage, pts: int, duration: int) -> list[Packet]:
         """Return the packets that are ready after an image; times are in ticks of the track."""
         frame = self._convert(image)
         frame.pts, frame.time_base, frame.duration = pts, self._time_base, duration
-        return self._stream.encode(frame)
+        return _with_times(self._stream.encode(frame))
 
     def flush(self) -> list[Packet]:
         """Return the remaining packets."""
-        return self._stream.encode(None)
+        return _with_times(self._stream.encode(None))
+
+
+def _with_times(packets: list[Packet]) -> list[Packet]:
+    """Return packets with valid decoding times; x265 does not set them in clips of two frames."""
+    for packet in packets:
+        pts, dts = packet.pts, packet.dts
+        if pts is None or dts is None or not 0 <= (pts - dts) * packet.time_base < _MAX_DELAY_S:
+            packet.dts = pts
+    return packets
 
 
 class GIFTrack:

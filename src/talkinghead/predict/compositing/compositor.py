@@ -225,6 +225,8 @@ class _MouthPainter:
         Renderers recognise a still image by the identity of the array.
         """
         crop = image.crop(region.rows, region.columns)
+        if not isinstance(image.base, np.ndarray):
+            return crop
         if self._still is not None and np.may_share_memory(crop, image.base):
             base, rows, columns, still = self._still
             if image.base is base and (rows, columns) == (region.rows, region.columns):

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from talkinghead.media.decoding.video_image import ImageLike, sample_affine
 from talkinghead.predict.compositing.mouth_region import Texture
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.types import FloatArray
 
 _Floats = npt.NDArray[np.float64]
 
@@ -92,12 +93,12 @@ class LightMatcher:
         self._reference: _Floats = np.zeros((0, 3))
 
     def __call__(
-        self, image: UInt8Array, box_to_image: FloatArray, reference: Texture
+        self, image: ImageLike, box_to_image: FloatArray, reference: Texture
     ) -> LightChange | None:
         """Return the change of the light, or None if there is none.
 
         Args:
-            image: the frame, uint8 [H, W, 3] RGB.
+            image: the frame.
             box_to_image: position of the mouth box in the frame.
             reference: the reference.
         """
@@ -173,16 +174,13 @@ def _fit_weight(before: _Floats, after: _Floats, weights: _Floats) -> float:
     return float(np.interp(ratio, _ERROR_RATIOS, (1, 0)))
 
 
-def _cells(image: UInt8Array, box_to_image: FloatArray) -> _Floats:
+def _cells(image: ImageLike, box_to_image: FloatArray) -> _Floats:
     """Return the mean colours of the cells, float64 [cells, 3]."""
     width, height = _SAMPLES_PER_CELL * _COLUMNS, _SAMPLES_PER_CELL * _ROWS
     size = np.array([(_X[1] - _X[0]) / width, (_Y[1] - _Y[0]) / height])
     linear = box_to_image[:, :2].astype(np.float64)
     corner = linear @ (np.array([_X[0], _Y[0]]) + size / 2) + box_to_image[:, 2]
     to_image = np.column_stack([linear * size, corner])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    samples = cv2.warpAffine(
-        image, to_image, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
+    samples = sample_affine(image, to_image, (width, height))
     cells = cv2.resize(samples, (_COLUMNS, _ROWS), interpolation=cv2.INTER_AREA)
     return cells.reshape(-1, 3).astype(np.float64)

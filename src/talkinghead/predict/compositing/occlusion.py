@@ -10,6 +10,7 @@ import math
 import cv2
 import numpy as np
 
+from talkinghead.media.decoding.video_image import ImageLike
 from talkinghead.predict.compositing.lighting import LightChange
 from talkinghead.predict.compositing.mouth_region import (
     ELLIPSE_CENTRE,
@@ -73,13 +74,13 @@ class OcclusionGuard:
 
     def __call__(
         self,
-        image: UInt8Array,
+        image: ImageLike,
         region: MouthRegion,
         reference: Texture,
         time_s: float,
         light: LightChange | None = None,
     ) -> FloatArray | None:
-        """Return the visibility of the mouth region in an image uint8 [H, W, 3] RGB.
+        """Return the visibility of the mouth region in an image.
 
         The visibility is float32 [h, w] in [0, 1], or None if the whole region is visible, as in a
         photo. The reference shows the face without occlusion; `light` is the change of the light

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from talkinghead.media.decoding.video_image import ImageLike, sample_affine
 from talkinghead.types import FloatArray, UInt8Array
 
 BOX_SAMPLES = 128
@@ -47,12 +48,9 @@ def _expected() -> _Mask:
 _EXPECTED = _expected()
 
 
-def sample_box(image: UInt8Array, box_to_image: FloatArray) -> UInt8Array:
-    """Sample the mouth box of an image uint8 [H, W, 3]: uint8 [128, 128, 3]."""
-    to_image = _samples_to_image(box_to_image)
-    flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
-    box = cv2.warpAffine(image, to_image, (BOX_SAMPLES,) * 2, flags=flags, borderMode=border)
-    return np.asarray(box, np.uint8)
+def sample_box(image: ImageLike, box_to_image: FloatArray) -> UInt8Array:
+    """Sample the mouth box of an image: uint8 [128, 128, 3]."""
+    return sample_affine(image, _samples_to_image(box_to_image), (BOX_SAMPLES, BOX_SAMPLES))
 
 
 def find_overlay(box: UInt8Array) -> UInt8Array | None:

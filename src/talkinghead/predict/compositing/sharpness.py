@@ -11,9 +11,10 @@ import math
 import cv2
 import numpy as np
 
+from talkinghead.media.decoding.video_image import ImageLike, image_around
 from talkinghead.predict.compositing.mouth_region import NO_BLUR, MouthBlur, Texture
 from talkinghead.predict.compositing.stabiliser import OneEuroFilter
-from talkinghead.types import FloatArray, UInt8Array
+from talkinghead.types import FloatArray
 
 # Area of the eyes, brows and nose in box units, and its samples per box unit.
 _X, _Y = (0.08, 0.92), (-0.45, 0.22)
@@ -45,9 +46,9 @@ class BlurMatcher:
         self._filter.reset()
 
     def __call__(
-        self, image: UInt8Array, box_to_image: FloatArray, reference: Texture, time_s: float
+        self, image: ImageLike, box_to_image: FloatArray, reference: Texture, time_s: float
     ) -> MouthBlur:
-        """Return the blur of the mouth in a frame uint8 [H, W, 3] RGB.
+        """Return the blur of the mouth in a frame.
 
         Args:
             image: the frame.
@@ -71,7 +72,7 @@ class BlurMatcher:
         return MouthBlur((float(texture_x), float(texture_y)), (float(rgb_x), float(rgb_y)))
 
 
-def edge_sigma(image: UInt8Array, box_to_image: FloatArray) -> FloatArray:
+def edge_sigma(image: ImageLike, box_to_image: FloatArray) -> FloatArray:
     """Return the blur of a face's edges across and along the face, float32 [2].
 
     The blur is its standard deviation in samples, 0 where there are no edges.
@@ -97,19 +98,21 @@ def _added_sigma(total: FloatArray, present: FloatArray | float) -> FloatArray:
     return np.asarray(np.sqrt(np.maximum(total * total - present * present, 0)), np.float32)
 
 
-def _face_samples(image: UInt8Array, box_to_image: FloatArray) -> FloatArray:
+def _face_samples(image: ImageLike, box_to_image: FloatArray) -> FloatArray:
     """Return the grey levels of the area of the eyes, float32 [rows, columns]."""
     linear = box_to_image[:, :2].astype(np.float64) / _SAMPLES
     offset = box_to_image[:, :2] @ [_X[0], _Y[0]] + box_to_image[:, 2] + linear @ [0.5, 0.5]
     to_image = np.column_stack([linear, offset])
     size = round((_X[1] - _X[0]) * _SAMPLES), round((_Y[1] - _Y[0]) * _SAMPLES)
-    corners = np.array([(x, y, 1) for x in (0, size[0]) for y in (0, size[1])]) @ to_image.T
-    limits = image.shape[1::-1]
+    grid = np.array([(x, y, 1) for x in (0, size[0]) for y in (0, size[1])])
+    image, to_part = image_around(image, grid @ to_image.T, math.hypot(*linear[:, 0]))
+    to_image = np.column_stack([to_part[:, :2] @ to_image[:, :2], to_part @ [*to_image[:, 2], 1]])
+    corners, limits = grid @ to_image.T, image.shape[1::-1]
     x0, y0 = np.clip(np.floor(corners.min(0)) - 2, 0, np.array(limits) - 1).astype(int)
     x1, y1 = np.clip(np.ceil(corners.max(0)) + 2, [x0 + 1, y0 + 1], limits).astype(int)
     part = cv2.cvtColor(image[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
     to_image[:, 2] -= x0, y0
-    factor = int(math.hypot(*linear[:, 0]) + 0.5)
+    factor = int(math.hypot(*to_image[:, 0]) + 0.5)
     if factor >= 2:  # Average pixels first, as bilinear sampling would ignore some of them.
         shape = max(1, part.shape[1] // factor), max(1, part.shape[0] // factor)
         part = cv2.resize(part, shape, interpolation=cv2.INTER_AREA)

@@ -70,6 +70,7 @@ def write_prediction(
         encoder=encode.encoder,
         metadata=_joined_tags(kept.metadata, provenance.tags, tags),
         colour=prediction.colour,
+        hdr=prediction.hdr if encode.hdr == "keep" else None,
         seal=provenance.seal,
         audio=soundtrack.copied,
         kept=kept,

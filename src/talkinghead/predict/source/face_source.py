@@ -14,6 +14,7 @@ import numpy as np
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
 from talkinghead.features.faces.detector import FaceDetector
+from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.image import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.predict.options import SourceOptions
@@ -42,6 +43,7 @@ class FaceSource:
         options: selection of the face, and playback.
         duration_s: approximate duration before frames are repeated, 0 for a photo.
         colour: colour conversion and tags of the file.
+        hdr: HDR format of a video, None without HDR.
     """
 
     play: Callable[[], Generator[SourceFrame]]
@@ -53,6 +55,7 @@ class FaceSource:
     options: SourceOptions
     duration_s: Fraction = Fraction(0)
     colour: ColourTags = BT709
+    hdr: HDRFormat | None = None
 
     def missing_face(self, num_frames: int) -> FaceNotFoundError:
         """Return the error for a source in which no frame contains the selected face."""
@@ -108,7 +111,8 @@ def open_face(
     fps = info.fps or spec.fps
     play = partial(video_frames, Path(name), fps, detector, spec, options, expression)
     fps = played_rate(fps, options.min_fps)
-    return FaceSource(play, name, False, width, height, fps, options, info.duration_s, info.colour)
+    colours = info.colour, info.hdr
+    return FaceSource(play, name, False, width, height, fps, options, info.duration_s, *colours)
 
 
 def _scale_down(image: UInt8Array, max_side: int) -> UInt8Array:

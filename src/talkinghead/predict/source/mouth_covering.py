@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from talkinghead.media.decoding.video_image import ImageLike, sample_affine
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 # Grid over the face in units of the mouth box, from the forehead to the chin.
@@ -92,9 +93,9 @@ def outlier_fraction(colours: FloatArray, usual: FloatArray) -> float:
 
 
 def measure_visibility(
-    image: UInt8Array, transform: FloatArray, lips: FloatArray, spec: AVSpec
+    image: ImageLike, transform: FloatArray, lips: FloatArray, spec: AVSpec
 ) -> MouthVisibility:
-    """Measure how well an image uint8 [H, W, 3] RGB shows the mouth.
+    """Measure how well an image shows the mouth.
 
     Colours around the mouth are compared with those of the forehead and the cheeks. A mouth counts
     as covered if the area around it has another colour and the lips have no contrast to that area.
@@ -183,7 +184,7 @@ def _cell_colours(samples: UInt8Array) -> FloatArray:
 
 
 def _sample_face(
-    image: UInt8Array, transform: FloatArray, spec: AVSpec
+    image: ImageLike, transform: FloatArray, spec: AVSpec
 ) -> tuple[UInt8Array, npt.NDArray[np.float64]]:
     """Return samples of the face, and the map from image pixels to cells, float64 [2, 3].
 
@@ -199,6 +200,4 @@ def _sample_face(
     to_image[:, 2] += to_image[:, :2] @ np.full(2, 0.5 / factor - 0.5)
     to_image[:, :2] /= factor
     size = _COLUMNS * factor, _ROWS * factor
-    flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
-    samples = cv2.warpAffine(image, to_image, size, flags=flags, borderMode=border)
-    return np.asarray(samples, np.uint8), to_cells
+    return sample_affine(image, to_image, size), to_cells

@@ -14,7 +14,7 @@ import numpy as np
 
 from talkinghead.errors import MediaError
 from talkinghead.media.decoding.reverse_reader import FrameKey, read_backwards
-from talkinghead.media.reader import read_video
+from talkinghead.media.reader import read_frames
 from talkinghead.media.timing import round_half_up
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import UInt8Array
@@ -148,7 +148,7 @@ def decode_frames(
     If the frame rate is constant, the container's rounding of times is removed.
     """
     previous: SourceFrame | None = None
-    for frame in read_video(path):
+    for frame in read_frames(path):
         time_s = _on_grid(frame.time_s, fps)
         if keys is not None:
             keys.append(FrameKey(frame.pts, frame.is_key))

@@ -17,12 +17,13 @@ from talkinghead.features.faces.alignment import chain_transforms, invert, trans
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
 from talkinghead.features.faces.tracker import FORGET_FRAMES
+from talkinghead.media.decoding.video_image import crop_image
 from talkinghead.predict.compositing.mouth_region import box_to_image
 from talkinghead.predict.compositing.overlays import remove_overlay
 from talkinghead.predict.source.inner_lips import refine_inner_lips
 from talkinghead.predict.source.mouth_covering import outlier_fraction
 from talkinghead.predict.source.source_frame import PreviousReference, Reference, SourceFrame
-from talkinghead.types import AVSpec, FloatArray
+from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 _MAX_REFERENCE_BYTES = 128 * 2**20
 _MAX_REFERENCES = 12
@@ -43,6 +44,8 @@ _MAX_OBJECT_FRACTION = 0.05
 # Minimum reduction of the cost for which a reference is replaced.
 _MIN_GAIN_DEG = 2.0
 _FADE_S = Fraction(3, 25)
+# Margin of the part of a frame that a reference contains, as a fraction of the canonical face.
+_FACE_MARGIN = 0.25
 
 
 class ClosestPosePolicy:
@@ -201,19 +204,48 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     lips = np.stack([transform_points(_not_none(frame.lips), t) for frame, t in canonical])
     index = frames.index(best)
     near = nearest_lips(lips, index)
-    to_image = invert(transforms[index])
-    square = np.array([(x, y) for x in (0, spec.face_size) for y in (0, spec.face_size)])
-    corners = transform_points(square.astype(np.float32), to_image)
-    limits = np.array(best.image.shape[1::-1])
+    image, transform, origin_xy = _face_part(best, transforms[index], spec)
+    to_image = invert(transform)
+    corners = transform_points(_face_corners(spec, 0), to_image)
+    limits = np.array(image.shape[1::-1])
     (x0, y0), (x1, y1) = np.clip([corners.min(0), corners.max(0)], 0, limits).astype(int)
     origin = np.array([[0, 0, x0], [0, 0, y0]], np.float32)
-    others = ((frames[i].image, chain_transforms(transforms[i], to_image) - origin) for i in near)
-    image = best.image.copy()
-    image[y0:y1, x0:x1] = average_onto(best.image[y0:y1, x0:x1], others)
-    image = remove_overlay(image, box_to_image(transforms[index], spec))
-    refined = refine_inner_lips(image, _not_none(best.lips))
-    reference = Reference(image, transforms[index], refined, best.pose, best.outline)
+    parts = (_face_part(frames[i], transforms[i], spec)[:2] for i in near)
+    others = ((part, chain_transforms(to_face, to_image) - origin) for part, to_face in parts)
+    averaged = average_onto(image[y0:y1, x0:x1], others)
+    image = image.copy()
+    image[y0:y1, x0:x1] = averaged
+    image = remove_overlay(image, box_to_image(transform, spec))
+    lips_xy = refine_inner_lips(image, (_not_none(best.lips) - origin_xy).astype(np.float32))
+    outline = None if best.outline is None else (best.outline - origin_xy).astype(np.float32)
+    reference = Reference(image, transform, lips_xy, best.pose, outline)
     return replace(best, image=image, reference=reference)
+
+
+def _face_part(
+    frame: SourceFrame, transform: FloatArray, spec: AVSpec
+) -> tuple[UInt8Array, FloatArray, FloatArray]:
+    """Return the part of a frame around its face, uint8 [h, w, 3], or an array as a whole.
+
+    The other values are the transform from its pixels to the canonical face, and its first pixel
+    (x, y) in the frame.
+    """
+    if isinstance(frame.image, np.ndarray):
+        return frame.image, transform, np.zeros(2, np.float32)
+    corners = transform_points(_face_corners(spec, _FACE_MARGIN), invert(transform))
+    limits = np.array(frame.image.shape[1::-1])
+    low = np.floor(corners.min(0)).astype(int).clip(0, limits - 1)
+    high = np.ceil(corners.max(0)).astype(int).clip(low + 1, limits)
+    columns, rows = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    shift = np.column_stack([np.eye(2), low]).astype(np.float32)
+    part = crop_image(frame.image, rows, columns)
+    return part, chain_transforms(shift, transform), low.astype(np.float32)
+
+
+def _face_corners(spec: AVSpec, margin: float) -> FloatArray:
+    """Return the corners [4, 2] of the canonical face, enlarged by a fraction of its size."""
+    sides = -margin * spec.face_size, (1 + margin) * spec.face_size
+    return np.array([(x, y) for x in sides for y in sides], np.float32)
 
 
 def _is_similar(frame: SourceFrame, best: SourceFrame) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
+from talkinghead.media.decoding.video_image import ImageLike
 from talkinghead.types import Face, FloatArray, UInt8Array
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Reference:
     """A reference face: the image that supplies identity and texture.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB.
+        image: uint8 [H, W, 3] RGB; of a video, the part of a frame that contains the face.
         transform: from image pixels to the canonical face, float32 [2, 3].
         lips: lip landmarks in image pixels, [20, 2] (see `lip_points`).
         pose: head pose (see `talkinghead.features.faces.head_pose`), None if not measured.
@@ -76,7 +77,7 @@ class SourceFrame:
     If several faces speak, there is one source frame per face and image; the last has `is_last`.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB.
+        image: uint8 [H, W, 3] RGB, or an image of a video.
         time_s: start time of the frame in the output.
         duration_s: duration of the frame.
         transform: from image pixels to the canonical face, float32 [2, 3]; None without a face.
@@ -103,7 +104,7 @@ class SourceFrame:
         previous_reference: the reference that is being replaced, None outside transitions.
     """
 
-    image: UInt8Array
+    image: ImageLike
     time_s: Fraction
     duration_s: Fraction
     transform: FloatArray | None = None

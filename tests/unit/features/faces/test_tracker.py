@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ import skimage.data
 
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.alignment import estimate_transform
+from talkinghead.features.faces.detector import build_detector
 from talkinghead.features.faces.tracker import FaceTracker, track_clip
 from talkinghead.features.shot_detection import ShotDetector
+from talkinghead.media.decoding.planes import Orientation
+from talkinghead.media.decoding.video_image import VideoImage, YUVColours
 from talkinghead.types import AVSpec, Box, Face, VideoFrame
 
 SPEC = AVSpec()
@@ -109,3 +113,18 @@ def test_clip_track_interpolates_missing_faces(detector, pan):
 def test_clip_without_a_face_is_refused(detector, num_frames):
     with pytest.raises(FaceNotFoundError, match=f"any of {num_frames} frames"):
         track_clip([BLANK] * num_frames, detector, SPEC, Fraction(25))
+
+
+def test_large_face_of_a_video_is_found_as_in_the_whole_image():
+    photo = cv2.resize(
+        skimage.data.astronaut()[:300, 80:380], (1800, 1800), interpolation=cv2.INTER_CUBIC
+    )
+    frame = av.VideoFrame.from_ndarray(photo, "rgb24")
+    frame = frame.reformat(format="yuv420p", dst_colorspace=1, dst_color_range=1)
+    image, detector = VideoImage(frame, Orientation(), YUVColours(1, 1)), build_detector()
+    tracker, expected = FaceTracker(detector), FaceTracker(detector)
+    for _ in range(2):  # The first face is detected, the second is tracked.
+        face, other = tracker.update(image), expected.update(image.to_array())
+        assert face.box.width > 500
+        assert np.abs(face.points - other.points).max() < 0.02 * face.box.width
+        assert np.abs(face.points - other.points).mean() < 0.005 * face.box.width

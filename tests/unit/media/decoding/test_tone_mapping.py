@@ -2,57 +2,24 @@
 
 from fractions import Fraction
 
-import av
+import cv2
 import numpy as np
 import pytest
+from helpers.hdr_videos import DISPLAY, HLG, PQ, encode_hlg, encode_pq, hdr_levels, write_hdr_video
+from helpers.media_files import smooth
 
+from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.image import ColourTags
 from talkinghead.media.reader import probe, read_image, read_video
 
-PQ, HLG = 16, 18
-WEIGHTS = np.array([0.2627, 0.6780, 0.0593])
 TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]
 )
 
 
-def encode_hlg(linear):
-    """Return the HLG signal of scene-linear light, from BT.2100."""
-    a, b, c = 0.17883277, 0.28466892, 0.55991073
-    logarithm = a * np.log(np.maximum(12 * linear - b, 1e-9)) + c
-    return np.where(linear <= 1 / 12, np.sqrt(3 * linear), logarithm)
-
-
-def encode_pq(nits):
-    """Return the PQ signal of a luminance in cd/m2, from BT.2100."""
-    power = np.power(np.clip(nits / 10_000, 0, 1), 2610 / 16384)
-    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
-
-
 def write_hdr(path, signal, transfer, count=3):
     """Write a video of one colour, given as the signal of each BT.2020 channel in [0, 1]."""
-    red, _, blue = signal
-    luma = float(WEIGHTS @ signal)
-    levels = (
-        64 + 876 * luma,
-        512 + 896 * (blue - luma) / 1.8814,
-        512 + 896 * (red - luma) / 1.4746,
-    )
-    with av.open(str(path), "w") as container:
-        options = {"x265-params": "log-level=none", "crf": "4"}
-        stream = container.add_stream("libx265", rate=25, options=options)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p10le"
-        context = stream.codec_context
-        context.colorspace, context.color_range = 9, 1
-        context.color_primaries, context.color_trc = 9, transfer
-        for number in range(count):
-            frame = av.VideoFrame(96, 64, "yuv420p10le")
-            for plane, level in zip(frame.planes, levels, strict=True):
-                np.frombuffer(memoryview(plane), np.uint16)[:] = round(level)
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    return write_hdr_video(path, [np.broadcast_to(signal, (64, 96, 3))] * count, transfer)
 
 
 # libswscale takes two seconds to prepare the mapping.
@@ -101,3 +68,50 @@ def test_sdr_video_with_wide_gamut_is_not_mapped(tmp_path):
     path = write_hdr(tmp_path / "a.mkv", np.full(3, 0.5), 14)
     assert probe(path).colour.primaries == 9
     assert np.abs(read_image(path)[20, 20].astype(int) - 128).max() <= 2
+
+
+def scene(height, width):
+    """Return the HLG signal of smooth colours with fine detail."""
+    light = 0.25 * np.power(smooth(height, width) / 255.0, 2.2)
+    detail = 1 + 0.1 * np.random.default_rng(0).standard_normal((height, width, 1))
+    return encode_hlg((light * detail).clip(0, 1))
+
+
+@pytest.mark.slow
+def test_mapped_planes_equal_the_mapping_of_each_colour():
+    mapper = HDRFormat(HLG).tone_mapper
+    levels = hdr_levels(scene(96, 128))
+    y = np.rint(levels[..., 0]).astype(np.uint16)
+    chroma = cv2.resize(levels[..., 1:], (64, 48), interpolation=cv2.INTER_AREA)
+    u, v = (np.rint(chroma[..., i]).astype(np.uint16) for i in (0, 1))
+    large = (cv2.resize(plane, (128, 96), interpolation=cv2.INTER_NEAREST) for plane in (u, v))
+    expected = mapper._to_sdr(np.stack([y, *large], -1).astype(float)) / 4
+    found = mapper.map_planes((y, u, v))
+    difference = found[0] - expected[..., 0]
+    assert abs(difference.mean()) < 0.3
+    assert np.sqrt(np.square(difference).mean()) < 1.5
+    for index in (1, 2):
+        mean = cv2.resize(expected[..., index], (64, 48), interpolation=cv2.INTER_AREA)
+        assert np.abs(found[index] - mean).mean() < 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transfer", [HLG, PQ], ids=["HLG", "PQ"])
+def test_colours_below_the_highlights_survive_mapping_and_its_inverse(transfer):
+    mapper = HDRFormat(transfer).tone_mapper
+    image = np.clip(smooth(64, 96), 20, 220)
+    levels = mapper.unmap(image)
+    y, u, v = (np.rint(levels[..., index]).astype(np.uint16) for index in range(3))
+    found = mapper.map_planes((y, u, v))
+    expected = mapper._to_sdr(levels.astype(float)) / 4
+    assert np.abs(found[0] - expected[..., 0]).mean() < 1
+    luma = 16 + 219 * (image @ [0.2126, 0.7152, 0.0722]) / 255
+    assert np.abs(found[0] - luma).mean() < 4
+
+
+@pytest.mark.slow
+def test_probe_returns_the_hdr_format(tmp_path):
+    path = write_hdr_video(
+        tmp_path / "a.mkv", [scene(64, 96)], PQ, master_display=DISPLAY, max_cll="1000,203"
+    )
+    assert probe(path).hdr == HDRFormat(PQ, mastering_display=DISPLAY, max_light=(1000, 203))

@@ -1,9 +1,12 @@
 """Only the changed parts of an image are converted, with the same result as the whole image."""
 
 import av
+import cv2
 import numpy as np
 import pytest
 
+from talkinghead.media.decoding.planes import Orientation, plane_array
+from talkinghead.media.decoding.video_image import VideoImage, YUVColours
 from talkinghead.media.encoding.frame_conversion import FrameConverter
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.media.image import ColourTags
@@ -100,3 +103,45 @@ def test_odd_sizes_are_padded_by_the_last_row_and_column(size, pix_fmt, expected
         assert np.array_equal(luma[-1], luma[-2])
     if expected[1] > width:
         assert np.array_equal(luma[:, -1], luma[:, -2])
+
+
+@pytest.mark.parametrize("orientation", [Orientation(), Orientation(True, True)], ids=["0", "90"])
+def test_planes_of_a_video_are_copied_outside_patches(orientation):
+    stored = av.VideoFrame.from_ndarray(noise(48, 64), "rgb24").reformat(format="yuv420p")
+    before = planes(stored)
+    base = VideoImage(stored, orientation, YUVColours(1, 1))
+    height, width, _ = base.shape
+    converter = FrameConverter(width, height, "yuv420p", ColourTags())
+    upright = [orientation.apply(plane) for plane in before]
+    for found, plane in zip(planes(converter(PatchedImage(base))), upright, strict=True):
+        assert np.array_equal(found, plane)
+    # The same image again, with another mouth: as where a video holds an image. The second patch
+    # overlaps the first; the edges of both equal the base.
+    pixels = base.to_array()
+    for number, (y, x) in enumerate(((8, 12), (20, 16), (8, 12))):
+        image = PatchedImage(base)
+        for shift in (0, 4):
+            part = slice(y + shift, y + shift + 12), slice(x + shift, x + shift + 12)
+            mouth = image.crop(*part).copy()
+            mouth[4:-4, 4:-4] = noise(4, 4, number)
+            image = image.with_patch(Patch(part[0].start, part[1].start, mouth))
+        frame = converter(image)
+        whole = FrameConverter(width, height, "yuv420p", ColourTags())(image.to_array())
+        luma = plane_array(frame, 0)
+        changed = (image.to_array() != pixels).any(-1)
+        assert changed.sum() == 32
+        assert np.abs(luma[changed].astype(int) - plane_array(whole, 0)[changed]).max() <= 2
+        assert np.array_equal(luma[~changed], upright[0][~changed])
+        far = cv2.dilate(changed.astype(np.uint8), np.ones((9, 9)))[::2, ::2] == 0
+        assert np.array_equal(plane_array(frame, 1)[far], upright[1][far])
+    assert all(np.array_equal(a, b) for a, b in zip(planes(stored), before, strict=True))
+
+
+def test_images_of_a_video_with_other_colours_are_converted():
+    stored = av.VideoFrame.from_ndarray(noise(48, 64), "rgb24").reformat(format="yuv420p")
+    base = VideoImage(stored, Orientation(), YUVColours(5, 1))
+    for tags, pix_fmt in ((ColourTags(), "yuv420p"), (ColourTags(5), "yuv444p")):
+        found = FrameConverter(64, 48, pix_fmt, tags)(PatchedImage(base))
+        expected = FrameConverter(64, 48, pix_fmt, tags)(base.to_array())
+        for plane, other in zip(planes(found), planes(expected), strict=True):
+            assert np.array_equal(plane, other)

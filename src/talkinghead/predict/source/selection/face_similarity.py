@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from talkinghead.features.faces.alignment import estimate_transform, warp_face
+from talkinghead.media.decoding.video_image import ImageLike
 from talkinghead.types import AVSpec, Face, FloatArray, UInt8Array
 
 # Side of the face in pixels, part of it that speech hardly moves, and cells of its histograms.
@@ -36,8 +37,8 @@ def _uniform_patterns() -> UInt8Array:
 _BINS = _uniform_patterns()
 
 
-def describe_face(image: UInt8Array, face: Face) -> FloatArray:
-    """Return the descriptor of a face in an image uint8 [H, W, 3]: float32 [D], of length 1."""
+def describe_face(image: ImageLike, face: Face) -> FloatArray:
+    """Return the descriptor of a face in an image: float32 [D], of length 1."""
     spec = AVSpec()
     transform = estimate_transform(face.points, face.topology, spec)
     crop = warp_face(image, transform, spec.face_size)
