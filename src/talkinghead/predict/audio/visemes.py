@@ -31,7 +31,7 @@ _ROUNDED = {
 
 # Distance in canonical pixels from the upper to the lower inner lip, as displacement of closed
 # lips. Negative displacements close lips that the decoder opens for some faces.
-_CLOSED_GAP, _TEETH_GAP = -3.0, -0.5
+_CLOSED_GAP, _TEETH_GAP = -5.0, -0.5
 # Rise in canonical pixels of the lower and the upper lip when the lower lip touches the teeth.
 _TEETH_RISE = 1.5
 # Largest change of the mouth's width, and largest gap, of rounded lips at articulation 1. The gap

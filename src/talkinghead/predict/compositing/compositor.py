@@ -12,7 +12,6 @@ import numpy as np
 from talkinghead.features.faces.alignment import chain_transforms, invert, transform_points
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
-from talkinghead.predict.compositing.jaw import JawWarp
 from talkinghead.predict.compositing.lighting import LightMatcher
 from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
@@ -24,7 +23,9 @@ from talkinghead.predict.compositing.mouth_region import (
 from talkinghead.predict.compositing.occlusion import OcclusionGuard
 from talkinghead.predict.compositing.renderers import Renderer
 from talkinghead.predict.compositing.sharpness import BlurMatcher
-from talkinghead.predict.compositing.stabiliser import MouthStabiliser
+from talkinghead.predict.compositing.stabiliser import MouthFields, MouthStabiliser
+from talkinghead.predict.compositing.warp.jaw import JawWarp
+from talkinghead.predict.compositing.warp.lip_closure import LipClosure
 from talkinghead.predict.mouth_generator import GeneratedFrame
 from talkinghead.predict.source.source_frame import Animation, Reference, SourceFrame
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
@@ -155,6 +156,7 @@ class _MouthPainter:
         self._still: tuple[UInt8Array, slice, slice, UInt8Array] | None = None
         self._jaw: JawWarp | None = None
         self._flow: FloatArray | None = None
+        self._closure: LipClosure | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -186,6 +188,7 @@ class _MouthPainter:
         if self._stabiliser:
             fields = self._stabiliser(fields, time_s)
         self._flow = fields.flow
+        fields = self._closed(fields, source.reference)
         if self._texture is None:
             reference = source.reference
             self._texture = Texture(reference.image, box_to_image(reference.transform, self._spec))
@@ -206,6 +209,12 @@ class _MouthPainter:
             mixed = np.rint(original + np.float32(source.strength) * difference)
             painted = mixed.astype(np.uint8)
         return Patch(region.rows.start, region.columns.start, painted)
+
+    def _closed(self, fields: MouthFields, reference: Reference) -> MouthFields:
+        if self._closure is None:
+            to_box = invert(box_to_image(reference.transform, self._spec))
+            self._closure = LipClosure(transform_points(reference.lips, to_box))
+        return self._closure(fields)
 
     def move_jaw(self, image: PatchedImage, source: SourceFrame) -> PatchedImage:
         """Move the chin of a photo with the lower lip of the mouth that `paint` returned last."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from talkinghead.media.encoding.patched_image import PatchedImage
-from talkinghead.predict.compositing.jaw import JawWarp
+from talkinghead.predict.compositing.warp.jaw import JawWarp
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()

@@ -1,0 +1,1 @@
+"""Warps of the lips and the chin that follow the generator's."""
