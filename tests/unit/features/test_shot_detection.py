@@ -63,6 +63,18 @@ def test_fade_through_black_starts_a_shot_after_black():
     assert num_mixed == 0
 
 
+SOFT = cv2.GaussianBlur(PERSON, (0, 0), 9)
+"""A person whose motion changes an image nearly as a dissolve does."""
+
+
+def nod(lowered):
+    """Return the person with the head moved by up to 20 pixels before a background at rest."""
+    y, x = np.mgrid[:300, :300].astype(np.float32)
+    near = np.exp(-((((x - 125) / 90) ** 2 + ((y - 110) / 110) ** 2) ** 2))
+    moved = x - 8 * lowered * near, y - 20 * lowered * near
+    return cv2.remap(SOFT, *moved, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 CHANGES_IN_A_SHOT = {
     "lamp": [PERSON * (1 - 0.7 * k / 12) for k in range(1, 13)],
     "flash": [np.minimum(PERSON * 1.8 + 60, 255), PERSON],
@@ -78,3 +90,9 @@ CHANGES_IN_A_SHOT = {
 @pytest.mark.parametrize("change", CHANGES_IN_A_SHOT.values(), ids=CHANGES_IN_A_SHOT)
 def test_light_and_motion_do_not_start_a_shot(change):
     assert shot_starts(change) == []
+
+
+@pytest.mark.parametrize("num_frames", [6, 16])
+def test_nod_does_not_start_a_shot(num_frames):
+    still = [SOFT] * NUM_STILL
+    assert shot_starts([*still, *(nod(k / num_frames) for k in range(1, num_frames + 1))])[1:] == []
