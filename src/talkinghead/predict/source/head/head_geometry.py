@@ -28,10 +28,11 @@ _TILT_CM = np.array([0.0, 10.0, 3.0])
 CENTRE_CM = np.array([0.0, -2.0, 3.0])
 _RADIUS_X, _RADIUS_ABOVE, _RADIUS_BELOW = 9.0, 13.0, 12.0
 # Distances from the centre, in these radii: pixels within the first move with the head, and pixels
-# beyond the second do not move.
+# beyond the second do not move. Above the centre everything moves with the head, so that hair and
+# hats are not bent; what does not belong to the head is not in its layer.
 _RIGID, _STILL = 1.15, 2.0
-# Width of the strip along the image border in which the motion fades.
-_BORDER_CM = 4.0
+# Distances below the centre between which the motion begins to fade beside the head.
+_FADING_CM = -13.0, 12.0
 # Position and height above the axis of points of the neck and the shoulders.
 _NECK_CM = (
     *((0, 11.5, 4.0), (-4, 11.5, 3.0), (4, 11.5, 3.0), (0, 15, 2.5), (0, 20, 0.5)),
@@ -52,7 +53,8 @@ class HeadGeometry:
         box: the area in pixels, inside the image.
         xy: (x, y) of the grid cells in pixels, float32 [h, w, 2].
         height: height above the head's axis towards the camera in pixels, float32 [h, w].
-        weight: fraction of the head's motion, 1 in the head and 0 far from it, float32 [h, w].
+        weight: fraction of the head's motion, 1 in and above the head and 0 far below it,
+            float32 [h, w].
         distance: distance from the centre of the head, 1 at its outline, float32 [h, w].
         below_cm: distance below the centre of the head, float32 [h, w].
         axis: centre of turns and nods in pixels, [2].
@@ -98,8 +100,10 @@ def model_head(
     below = offset.imag
     radius_y = np.where(below > 0, _RADIUS_BELOW, _RADIUS_ABOVE)
     distance = np.hypot(offset.real / _RADIUS_X, below / radius_y)
-    weight = smooth_step((_STILL - distance) / (_STILL - _RIGID))
-    weight *= _border_weight(xy, width, height, _BORDER_CM * frame.scale)
+    start, end = _FADING_CM
+    beside = smooth_step((below - start) / (end - start)) * offset.real / _RADIUS_X
+    faded = np.hypot(beside, np.maximum(below, 0) / _RADIUS_BELOW)
+    weight = smooth_step((_STILL - faded) / (_STILL - _RIGID))
     for other in others:
         weight *= _apart_weight(xy, face, other)
     surface = face_surface(face, frame)
@@ -129,11 +133,6 @@ def _area(centre: Floats, reach: Floats, width: int, height: int) -> Box:
     x0, y0 = np.floor(centre - reach).clip(0, limit - 1).tolist()
     x1, y1 = np.ceil(centre + reach + 1).clip(1, limit).tolist()
     return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
-
-
-def _border_weight(xy: Floats, width: int, height: int, strip: float) -> Floats:
-    inside = np.minimum(xy, np.array([width - 1, height - 1]) - xy).min(-1)
-    return smooth_step(inside / strip)
 
 
 def _apart_weight(xy: Floats, face: Face, other: Face) -> Floats:

@@ -29,6 +29,8 @@ _REFLECTED_CM = 3.5
 # Contrast of the background in grey levels at which reflection begins to replace the smooth
 # filling, completely at twice this contrast.
 _MIN_STRUCTURE = 14.0
+# Width of the strip in which the motion fades where the border of the area cuts the head's layer.
+_BORDER_CM = 4.0
 # Fraction of the head's motion above which the background is filled in.
 _MOVING = 0.4
 
@@ -44,6 +46,8 @@ class HeadLayers:
         background: the photo with the moving part of the head filled in, uint8 [H, W, 3].
         still_background: the same with corrections at the edge that make the blend with the head at
             its original position equal to the photo.
+        weight: fraction of the head's motion, less where the border of the area cuts the head,
+            float32 [h, w].
     """
 
     alpha: UInt8Array
@@ -51,6 +55,7 @@ class HeadLayers:
     foreground: UInt8Array
     background: UInt8Array
     still_background: UInt8Array
+    weight: FloatArray
 
 
 def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
@@ -70,8 +75,23 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
     alpha = np.rint(255 * np.asarray(large).clip(0, 1)).astype(np.uint8)
     smooth = cast(UInt8Array, cv2.resize(filled, (width, height), interpolation=cv2.INTER_CUBIC))
     behind = _reflect(area, small, smooth, hidden, _REFLECTED_CM * px_per_cm)
-    weight = np.asarray(cv2.resize(head.weight, (width, height)), np.float32)
+    uncut = _uncut_weight(mask, _BORDER_CM * px_per_cm)
+    weight = head.weight * cast(FloatArray, cv2.resize(uncut, head.weight.shape[::-1]))
     return _decompose(area, alpha, np.asarray(behind, np.float32), weight)
+
+
+def _uncut_weight(mask: UInt8Array, strip: float) -> FloatArray:
+    """Return a weight float32 [h, w] that is 0 where the border of the area cuts the head.
+
+    Args:
+        mask: uint8 [h, w], 1 in the head.
+        strip: distance from the cut at which the weight is 1, in cells.
+    """
+    edge = np.pad(np.zeros(np.array(mask.shape) - 2, np.uint8), 1, constant_values=1)
+    cut = mask & edge
+    if not cut.any():
+        return np.ones(mask.shape, np.float32)
+    return smooth_step(cv2.distanceTransform(1 - cut, cv2.DIST_L2, 5) / strip).astype(np.float32)
 
 
 def _segment(small: UInt8Array, head: HeadGeometry) -> npt.NDArray[np.uint8]:
@@ -190,7 +210,8 @@ def _structure(small: UInt8Array, hidden: UInt8Array, reach: float) -> FloatArra
 def _decompose(
     area: UInt8Array, alpha: UInt8Array, behind: FloatArray, weight: FloatArray
 ) -> HeadLayers:
-    """Return the layers for an opacity, a background, and the fraction of the head's motion."""
+    """Return the layers for an opacity, a background, and the fraction [h, w] of the motion."""
+    fraction = np.asarray(cv2.resize(weight, alpha.shape[::-1]), np.float32)
     photo, a = area.astype(np.float32), alpha[..., None] / np.float32(255)
     behind = np.where(a == 0, photo, behind)
     is_edge = (a > 0) & (a < 1)
@@ -198,11 +219,8 @@ def _decompose(
     foreground = np.rint(np.where(is_edge, colours, photo).clip(0, 255))
     rest = (photo - a * foreground) / np.where(is_edge, 1 - a, 1)
     still = np.where(is_edge, rest, behind)
-    moves = smooth_step(weight / _MOVING)[..., None]
+    moves = smooth_step(fraction / _MOVING)[..., None]
     turned = still + moves * (behind - still)
-    return HeadLayers(
-        alpha,
-        is_edge[..., 0].astype(np.uint8) * np.uint8(255),
-        foreground.astype(np.uint8),
-        *(np.rint(layer.clip(0, 255)).astype(np.uint8) for layer in (turned, still)),
-    )
+    turned, still = (np.rint(layer.clip(0, 255)).astype(np.uint8) for layer in (turned, still))
+    edge = is_edge[..., 0].astype(np.uint8) * np.uint8(255)
+    return HeadLayers(alpha, edge, foreground.astype(np.uint8), turned, still, weight)

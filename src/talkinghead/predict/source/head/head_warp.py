@@ -81,6 +81,7 @@ class HeadWarp:
         self._area = slice(y0, y1), slice(x0, x1)
         self._cell: FloatArray = self._head.xy[1, 1] - self._head.xy[0, 0]
         self._layers = separate_head(image[self._area], self._head)
+        self._head = replace(self._head, weight=self._layers.weight)
         self._support: UInt8Array | None = None
         if others:
             moves = (self._head.weight > 0).astype(np.uint8)

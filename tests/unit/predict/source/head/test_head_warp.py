@@ -102,7 +102,9 @@ def test_motion_field_does_not_fold_the_head(warp):
     for pose_deg in (*np.diag(POSE_LIMITS_DEG), *np.diag(-POSE_LIMITS_DEG)):
         inverse = warp._inverse_shift(limit_pose(pose_deg, warp.limits_deg))
         source = warp._head.xy + inverse
-        x, y = np.moveaxis(np.rint(source - [x0, y0]).astype(int), -1, 0)
+        # Positions outside the area are read at its border.
+        last = np.array(warp._layers.alpha.shape[::-1]) - 1
+        x, y = np.moveaxis(np.rint(source - [x0, y0]).astype(int).clip(0, last), -1, 0)
         is_head = warp._layers.alpha[y, x] > 25
         step = warp._head.xy[1, 1] - warp._head.xy[0, 0]
         right = np.diff(source[..., 0], axis=1)[is_head[:, 1:]] / step[0]
@@ -167,3 +169,19 @@ def test_face_without_depth_turns_less_precisely(face, detector):
     tracked = detector.track(image, detector.track(image, face))
     change = head_pose(tracked.points, "mesh468") - head_pose(face.points, "mesh468")
     assert 5 < change[0] < 14
+
+
+def test_roll_turns_hair_above_the_head_rigidly(face, warp):
+    """The distances between points of the face, the hair and above it stay the same."""
+    up = face.points[[10]] - face.points[[152]]
+    across = face.points[[263]] - face.points[[33]]
+    hair = np.concatenate([face.points[[10]] + 0.6 * up + side * across for side in (-1, 0, 1)])
+    points = np.concatenate([face.points[[1, 33, 263]], hair])
+    moved = warp.move_points(points, (0, 0, 10))
+
+    def distances(found):
+        return np.linalg.norm(found[:, None] - found, axis=-1)
+
+    assert np.linalg.norm(moved - points, axis=1).min() > 0.1 * face.box.width
+    # The perspective changes distances by up to 2 %.
+    assert np.abs(distances(moved) - distances(points)).max() < 0.02 * distances(points).max()
