@@ -64,6 +64,17 @@ def test_stream_and_file_give_the_same_frames(predictor, kind, face, request):
     assert np.abs(streamed - streamed[0]).max() > 1
 
 
+def test_infinite_samples_of_a_stream_are_silence(avatar):
+    samples = speech(0.4).samples
+    silent = samples.copy()
+    samples[[3000, 3001]], silent[[3000, 3001]] = (np.inf, np.nan), 0
+    given, expected = (
+        [frame.image for frame in RealtimeLipSync(avatar).stream(chunked(audio, "40 ms"))]
+        for audio in (samples, silent)
+    )
+    np.testing.assert_array_equal(given, expected)
+
+
 @pytest.mark.slow
 def test_stream_and_file_have_the_same_expression_and_motion():
     predictor = make_predictor(detector=LiteRtDetector())

@@ -39,6 +39,8 @@ MAX_FACES = 4
 """Maximum number of faces that are tracked at the same time; the largest faces are selected."""
 
 _FADE_S = Fraction(12, 100)
+# Longest time between two frames with a covered mouth, for which those between count as covered.
+_MAX_COVERED_GAP_S = Fraction(2, 5)
 # Visible fractions of the face at which the generated mouth is opaque and transparent.
 _OPAQUE_FRACTION, _TRANSPARENT_FRACTION = 0.85, 0.6
 
@@ -93,7 +95,7 @@ def align_faces(
     """
     smoother, landmark_smoother = TransformSmoother(fps, spec), LandmarkSmoother(fps)
     waiting: deque[SourceFrame] = deque()
-    was_covered = False
+    covered_s: Fraction | None = None
 
     def ready(transforms: list[FloatArray], landmarks: list[FloatArray]) -> Iterator[SourceFrame]:
         for transform, points in zip(transforms, landmarks, strict=True):
@@ -112,16 +114,30 @@ def align_faces(
             waiting.append(replace(frame, strength=0.0))
         else:
             waiting.append(_measure(frame, face, spec))
-            if waiting[-1].is_covered and not was_covered:
-                was_covered = True
-                log.warning(
-                    "the mouth is covered at %.2f s; frames in which it is covered, by a mask for "
-                    "example, are not changed",
-                    frame.file_time_s,
-                )
+            if waiting[-1].is_covered:
+                _cover_gap(waiting, covered_s)
+                covered_s = frame.time_s
         points = None if face is None else _points_with_depth(face)
         yield from ready(smoother.push(waiting[-1].transform), landmark_smoother.push(points))
     yield from ready(smoother.flush(), landmark_smoother.flush())
+
+
+def _cover_gap(waiting: deque[SourceFrame], covered_s: Fraction | None) -> None:
+    """Mark the frames since the last covered one as covered too, if it is recent.
+
+    On an object in front of the mouth, the landmarks move, and the object may seem to be skin.
+    """
+    last = waiting[-1]
+    if covered_s is None:
+        log.warning(
+            "the mouth is covered at %.2f s; frames in which it is covered, by a mask for "
+            "example, are not changed",
+            last.file_time_s,
+        )
+    elif last.time_s - covered_s <= _MAX_COVERED_GAP_S:
+        for index, frame in enumerate(waiting):
+            if frame.time_s > covered_s and frame.face is not None:
+                waiting[index] = replace(frame, is_covered=True, strength=0.0)
 
 
 def _points_with_depth(face: Face) -> FloatArray:

@@ -98,9 +98,9 @@ def measure_visibility(
     """Measure how well an image shows the mouth.
 
     Colours around the mouth are compared with those of the forehead and the cheeks. A mouth counts
-    as covered if the area around it has another colour and the lips have no contrast to that area.
-    In a beard they have. It is also covered if there is no line between the lips, as on a mask that
-    has the colour of the skin.
+    as covered if the area around it has another colour and the lips have no contrast to that area,
+    or not the colour of lips. In a beard they have. It is also covered if there is no line between
+    the lips, as on a mask that has the colour of the skin.
 
     Args:
         image: the image.
@@ -130,6 +130,9 @@ def measure_visibility(
     # Folds and shadows change the luminance of cloth more than its colour.
     lip_contrast[2] /= 4
     is_covered = bool(np.abs(lip_contrast).max() < _LIP_CONTRAST)
+    # The landmarks may be at the edge of a mask, which has a contrast, but nothing red inside.
+    if lip_contrast[0] < 0 and is_foreign[inner > 0].mean() > _COVERED_FRACTION:
+        is_covered = True
     return MouthVisibility(covering, is_covered, contrast, relit)
 
 

@@ -1,5 +1,6 @@
 """Tests of the preparation of one video."""
 
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -97,6 +98,29 @@ def test_corrupt_file_is_skipped(tmp_path):
         result, _ = make(tmp_path, write=False)
         assert result.reason == "corrupt"
         assert "raw, 1.mp4" in result.detail
+
+
+def test_file_that_cannot_be_read_is_skipped_until_it_can(tmp_path):
+    source = tmp_path / "raw, 1.mp4"
+    result, _ = make(tmp_path, write=False)
+    assert (result.reason, result.detail) == ("unreadable", "No such file or directory")
+    os.mkfifo(source)
+    result, _ = make(tmp_path, write=False)
+    assert (result.reason, result.detail) == ("unreadable", "it is not a regular file")
+    source.unlink()
+    result, _ = make(tmp_path)
+    assert (result.reason, result.num_frames) == ("", 50)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "denied")])
+def test_file_that_is_removed_during_preparation_is_skipped(tmp_path, monkeypatch, error):
+    def fail(self, source):
+        raise error
+
+    monkeypatch.setattr(ClipMaker, "_make", fail)
+    result, task = make(tmp_path)
+    assert (result.reason, result.detail) == ("unreadable", error.strerror)
+    assert not task.clip_path.exists()
 
 
 def test_clip_is_reused_until_file_rules_or_source_change(tmp_path):

@@ -26,6 +26,7 @@ from talkinghead.predict.source.face_tracks import (
     track_face,
     track_faces,
 )
+from talkinghead.predict.source.mouth_covering import measure_visibility
 from talkinghead.predict.source.reference_policy import add_references
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AVSpec, Box, Face
@@ -228,3 +229,22 @@ def test_alignment_reads_half_a_second_ahead():
     frames = iter(as_frames([IMAGE] * 50))
     next(align_faces(((frame, aligned_face(0)) for frame in frames), SPEC, FPS))
     assert len(list(frames)) == 50 - 13
+
+
+@pytest.mark.parametrize(
+    ("covered", "expected"),
+    [({3, 8, 9, 18}, {3, 4, 5, 6, 7, 8, 9, *range(10, 19)}), ({3, 15}, {3, 15})],
+    ids=["close", "far"],
+)
+def test_frames_between_covered_ones_are_covered(monkeypatch, covered, expected):
+    numbers = iter(range(30))
+
+    def measure(*args):
+        seen = measure_visibility(*args)
+        return seen._replace(is_covered=next(numbers) in covered)
+
+    monkeypatch.setattr("talkinghead.predict.source.face_tracks.measure_visibility", measure)
+    sightings = ((frame, aligned_face(0)) for frame in as_frames([IMAGE] * 30))
+    frames = list(align_faces(sightings, SPEC, FPS))
+    assert {i for i, frame in enumerate(frames) if frame.is_covered} == expected
+    assert {i for i, frame in enumerate(frames) if frame.strength == 0} == expected

@@ -61,6 +61,20 @@ def test_mask_is_recognised(colour, shading):
     assert seen.covering > visibility(PHOTO).covering + 0.2
 
 
+@pytest.mark.parametrize(
+    "colour", [(140, 180, 215), (235, 238, 240), (30, 30, 34), (110, 160, 130)], ids=str
+)
+@pytest.mark.parametrize("shift_px", [(-8, 18), (0, 22)], ids=str)
+def test_mask_is_recognised_if_the_landmarks_are_at_its_edge(colour, shift_px):
+    """In front of a mask, landmarks drift downwards, and the lips seem to be on its edge."""
+    corners = np.int32([(189, 118), (222, 110), (257, 118), (253, 160), (222, 184), (193, 160)])
+    image = cv2.fillPoly(PHOTO.copy(), [corners], colour, cv2.LINE_AA)
+    face = FACE.copy()
+    face[:, 2] -= 0.6 * FACE[:, :2] @ shift_px
+    lips = (LIPS + shift_px).astype(np.float32)
+    assert measure_visibility(image, face, lips, AVSpec()).is_covered
+
+
 @pytest.mark.parametrize("shading", [0.0, 0.25])
 @pytest.mark.parametrize("change", [1.0, 0.4], ids=["bright", "dark"])
 def test_mask_of_the_colour_of_the_skin_is_recognised(shading, change):
@@ -69,9 +83,17 @@ def test_mask_of_the_colour_of_the_skin_is_recognised(shading, change):
     assert visibility(image).is_covered
 
 
-@pytest.mark.parametrize("colour", [(60, 42, 33), (25, 22, 20), (150, 145, 140)], ids=str)
-def test_beard_is_not_recognised_as_a_mask(colour):
-    assert not visibility(with_beard(colour)).is_covered
+@pytest.mark.parametrize(
+    "colour", [(60, 42, 33), (25, 22, 20), (150, 145, 140), (150, 85, 45)], ids=str
+)
+@pytest.mark.parametrize("is_open", [False, True], ids=["smile", "open"])
+def test_beard_is_not_recognised_as_a_mask(colour, is_open):
+    image = with_beard(colour)
+    if is_open:
+        interior = LIPS[12:].astype(np.int32)
+        interior[5:, 1] += 3
+        cv2.fillPoly(image, [interior], (45, 25, 22))
+    assert not visibility(image).is_covered
 
 
 @pytest.mark.parametrize(
