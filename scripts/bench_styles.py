@@ -21,6 +21,7 @@ from talkinghead.media.audio_decoding import read_audio
 from talkinghead.media.writer import write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.predict.audio.speaker_style import named_styles
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip, FloatArray, UInt8Array
 
@@ -43,7 +44,7 @@ def main() -> None:
     for name in named_styles():
         options = replace(base.options, style=name)
         predictor = LipSyncPredictor(base.model, base.spec, options)
-        with predictor.predict(arguments.face, audio) as prediction:
+        with predictor.predict(arguments.face, audio, SourceOptions(motion="none")) as prediction:
             images = [image for image, _ in prediction]
         opening, width = _measure(predictor, images)
         if shown is None:

@@ -253,7 +253,7 @@ class SheetRenderer:
         """Render an input; return the table row and the tile uint8 [2 * side, side, 3]."""
         index = FACE_INDEX.get(name, 0)
         select = "index" if name in FACE_INDEX else "largest"
-        options = SourceOptions(face_select=select, face_index=index)
+        options = SourceOptions(face_select=select, face_index=index, motion="none")
         started_s = time.perf_counter()
         with self.predictor.predict(face, self._speech, options) as frames:
             kept = {n: image for n, (image, _) in enumerate(frames) if n in self._kept}

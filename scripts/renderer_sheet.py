@@ -25,6 +25,7 @@ from talkinghead.predict.compositing.renderers import (
     LaplacianRenderer,
     PoissonRenderer,
 )
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import UInt8Array
 
@@ -46,7 +47,7 @@ def block_of(
     rows = []
     for name, renderer in RENDERERS.items():
         predictor.renderer = renderer()
-        with predictor.predict(face, audio) as prediction:
+        with predictor.predict(face, audio, SourceOptions(motion="none")) as prediction:
             mouths = [region.crop(frame) for frame, _ in islice(prediction, num_frames)]
         if not indices:
             change = np.array([np.abs(mouth.astype(float) - original).mean() for mouth in mouths])

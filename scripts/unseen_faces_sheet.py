@@ -35,6 +35,7 @@ from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.reader import read_audio, read_image
 from talkinghead.media.writer import atomic_path, write_image
 from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.sync.embeddings import embed_windows, load_sync_expert
 from talkinghead.sync.offset import find_offset
@@ -97,7 +98,7 @@ class PairRenderer:
         """Return rendered canonical faces uint8 [T, face, face, 3] and the mouth opening [T]."""
         rate = self.spec.sample_rate
         audio = AudioClip(samples[: int(self.seconds * rate)], rate)
-        with self.predictor.predict(image, audio) as frames:
+        with self.predictor.predict(image, audio, SourceOptions(motion="none")) as frames:
             face = self.detector.detect(image)[0]
             transform = estimate_transform(face.points, face.topology, self.spec)
             size = self.spec.face_size
