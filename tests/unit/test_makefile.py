@@ -159,22 +159,28 @@ def test_missing_ensurepip_is_installed_with_sudo(project, has_sudo):
 
 
 def test_image_is_built_by_the_first_engine_that_runs(project):
-    log = 'echo "$(basename "$0") $*" >> "$FAKE_LOG"; case "$1" in image) echo 1500000000;; esac'
-    _write_program(project / "bin/podman", f"#!/bin/sh\n{log}\n")
+    log = 'echo "$(basename "$0") $* $BUILDAH_FORMAT" >> "$FAKE_LOG"'
+    size = 'case "$1" in image) echo 1500000000;; esac'
+    _write_program(project / "bin/podman", f"#!/bin/sh\n{log}; {size}\n")
+    # A client without its daemon.
+    _write_program(project / "bin/docker", "#!/bin/sh\nexit 1\n")
     path = f"{project / 'bin'}:/usr/bin:/bin"
     done, calls = _make(project, "image", "GPU=1", PATH=path)
     assert done.returncode == 0, done.stderr
-    build = "podman build -f deploy/Dockerfile.gpu -t talkinghead:gpu ."
-    assert calls[:2] == ["podman info", build]
+    # Images in podman's default format have no health check.
+    build = "podman build -f deploy/Dockerfile.gpu -t talkinghead:gpu . docker"
+    assert calls[:2] == ["podman info ", build]
     assert "built talkinghead:gpu, 1.50 GB" in done.stdout
 
 
 def test_missing_container_engine_is_reported(project):
-    _write_program(project / "bin/docker", "#!/bin/sh\nexit 1\n")
+    for name in ("docker", "podman"):
+        _write_program(project / "bin" / name, "#!/bin/sh\nexit 1\n")
     done, _ = _make(project, "image", PATH=f"{project / 'bin'}:/usr/bin:/bin")
     assert done.returncode
     assert "docker cannot reach its daemon" in done.stderr
-    (project / "bin/docker").unlink()
+    for name in ("docker", "podman"):
+        (project / "bin" / name).unlink()
     for name in ("docker", "podman"):
         if shutil.which(name, path="/usr/bin:/bin"):
             pytest.skip(f"{name} is installed")
