@@ -69,6 +69,7 @@ def collect():
     return mouths.frames
 
 
+@pytest.mark.slow
 def test_held_out_mouths_become_more_similar(few_iterations, model, clip):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     tensors, errors = adapt_decoder(model, clip, collect(), halves())

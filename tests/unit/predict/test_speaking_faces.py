@@ -63,7 +63,7 @@ def padded(clip, duration_s):
     return AudioClip(np.pad(clip.samples, (0, missing)), clip.sample_rate)
 
 
-@pytest.mark.parametrize("kind", ["photo", "video"])
+@pytest.mark.parametrize("kind", ["photo", pytest.param("video", marks=pytest.mark.slow)])
 def test_each_mouth_follows_its_own_audio(predictor, pair, video, kind):
     face = pair if kind == "photo" else video
     long, short = speech(0.8, seed=1), speech(0.4, seed=2)

@@ -129,6 +129,7 @@ def test_oldest_files_are_removed(predictor, source, tmp_path, monkeypatch):
     assert len(list(calibrations_folder().iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_predictor_calibrates_a_video_once(tmp_path, monkeypatch, caplog):
     video = write_speaking_video(tmp_path / "me.mp4")
     monkeypatch.setattr(calibration_cache, "_identify_detector", lambda _: "speaking")

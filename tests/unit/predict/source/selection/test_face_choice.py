@@ -174,6 +174,7 @@ def slots(video, detector, **options):
     return found
 
 
+@pytest.mark.slow
 def test_persons_of_a_video_are_followed_across_cuts(people, changing, detector, tmp_path):
     write_image(tmp_path / "a.png", people[0])
     write_image(tmp_path / "b.png", people[1])
