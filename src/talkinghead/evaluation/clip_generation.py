@@ -23,6 +23,7 @@ from talkinghead.features.faces.alignment import as_tensor, lips_at, mouth_crop,
 from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
 from talkinghead.media.timing import frame_time_s
+from talkinghead.media.decoding.video_image import to_array
 from talkinghead.models.lipsync.decoder import warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
@@ -222,7 +223,7 @@ class ClipGenerator:
         # `warp` takes half widths of the mouth box; `fields.flow` is in widths.
         warped = warp(reference.features.mouth.float().cpu(), 2 * flow)
         mouths = (mask * rgb + (1 - mask) * warped).clamp(0, 1)
-        faces = as_tensor(np.stack([frame.source.image for frame in frames]))
+        faces = as_tensor(np.stack([to_array(frame.source.image) for frame in frames]))
         pasted = (paste_mouth(faces, mouths, self.spec) * 255).round_().to(torch.uint8)
         return mouths, pasted.movedim(-3, -1).contiguous().numpy()
 

@@ -229,15 +229,16 @@ class LiveAvatar:
             mouths = reply.mouths
             mouths.articulation = self._articulation * self._openness
             timed = [replace(frame, time_s=reply.time_s) for frame in faces]
-        image = faces[-1].image
+        image: UInt8Array | None = None
         generate = self._generate_idle if mouths is self._idle else mouths.generate
         for frame, generated in zip(faces, generate(timed), strict=True):
             # The compositor's filters follow the avatar's clock, not the time of the speech.
             generated.source = replace(generated.source, time_s=frame.time_s)
             generated.cue = generated.cue.controlled(self.controls)
             image, _ = self._compositor.composite(generated)
-        self._image = self._label(image) if self._label else image
-        return self._image
+        assert image is not None
+        self._image = image = self._label(image) if self._label else image
+        return image
 
     def _generate_idle(self, faces: list[SourceFrame]) -> Iterator[GeneratedFrame]:
         """Generate closed mouths; those of a photo are always the same and are generated once."""
