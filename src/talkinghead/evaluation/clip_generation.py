@@ -22,8 +22,8 @@ from talkinghead.evaluation.metrics import opening_series
 from talkinghead.features.faces.alignment import as_tensor, lips_at, mouth_crop, paste_mouth
 from talkinghead.features.faces.head_pose import head_pose
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
-from talkinghead.media.timing import frame_time_s
 from talkinghead.media.decoding.video_image import to_array
+from talkinghead.media.timing import frame_time_s
 from talkinghead.models.lipsync.decoder import warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
