@@ -88,6 +88,7 @@ def test_photo_with_idle_motion(files, tmp_path):
     assert np.abs(frames[-1][-30:, -30:] - corner).mean() < 4
 
 
+@pytest.mark.slow
 def test_photo_with_a_pose(files, tmp_path, capfd):
     output, table = tmp_path / "out.mp4", tmp_path / "pose.csv"
     table.write_text("time_s,yaw,pitch,roll\n0,0,0,0\n0.8,0,0,20\n")
@@ -215,6 +216,7 @@ def written_ns(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.mp4")}
 
 
+@pytest.mark.slow
 def test_second_run_renders_only_missing_outputs(batch, tmp_path, capfd):
     assert main(["predict", *batch]) == 1
     before = written_ns(tmp_path)

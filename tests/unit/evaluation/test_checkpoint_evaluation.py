@@ -205,6 +205,7 @@ def test_product_generation_is_default(bar_corpus: Path, checkpoint: Path, tmp_p
     assert not (tmp_path / "strips").exists()
 
 
+@pytest.mark.slow
 def test_audio_independent_checkpoint_fails_after_the_report(
     bar_corpus: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_steps_are_shown_with_the_time_left(predictor, video, tmp_path, monkeypa
         assert step in shown
 
 
+@pytest.mark.slow
 def test_result_that_is_not_better_is_refused(predictor, video, tmp_path):
     personalise(predictor, video, tmp_path / "me.safetensors", OPTIONS)
     factor = SpeakerAdaptation.load(tmp_path / "me.safetensors").style.opening
@@ -67,6 +68,7 @@ def test_result_that_is_not_better_is_refused(predictor, video, tmp_path):
     assert not (tmp_path / "small.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_motion_that_is_not_better_is_left_out_of_a_better_decoder(
     predictor, video, tmp_path, monkeypatch
 ):

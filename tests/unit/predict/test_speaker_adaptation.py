@@ -43,6 +43,7 @@ def test_avatar_of_a_speaking_video_is_calibrated(predictor, video, caplog):
     assert predictor.style.is_neutral
 
 
+@pytest.mark.slow
 def test_video_and_its_avatar_are_calibrated_alike(predictor, video):
     given = speech(0.4)
     of_avatar = images(predictor.predict(predictor.avatar(video), given))
@@ -74,6 +75,7 @@ def test_photo_is_not_calibrated(predictor, caplog):
     assert "calibrated" not in caplog.text
 
 
+@pytest.mark.slow
 def test_options_style_is_applied_after_the_calibration(video):
     plain = speaking_predictor().avatar(video).predictor.style
     styled = speaking_predictor(style=SpeakerStyle(opening=0.5, smile=2)).avatar(video).predictor

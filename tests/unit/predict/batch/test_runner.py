@@ -128,6 +128,7 @@ def test_single_failed_job_empty_list_and_zero_workers(tmp_path):
         run_jobs(Predictor, jobs(tmp_path, "a.jpg"), workers=0)
 
 
+@pytest.mark.slow
 def test_processes_share_cores_and_killed_process_fails_one_job(tmp_path, caplog):
     faces = ("a.jpg", "killed.jpg", "bad.jpg", "b.jpg", "c.jpg")
     with pytest.raises(TalkingHeadError, match="2 of 5 jobs failed"):
