@@ -52,7 +52,7 @@ class LipClosure:
         self._rows = slice(*np.clip([first * _SIZE, last * _SIZE], 0, _SIZE).astype(int))
         first, last = lips[0, 0] - _ABOVE, lips[6, 0] + _ABOVE
         self._columns = slice(*np.clip([first * _SIZE, last * _SIZE], 0, _SIZE).astype(int))
-        is_inside = self._rows.stop - self._rows.start > 2 and self._columns.stop > 0
+        is_inside = all(part.stop - part.start > 2 for part in (self._rows, self._columns))
         self._excess = _EXCESS * float(np.clip((gap - _CLOSED) / (_OPEN - _CLOSED), 0, 1))
         self.is_needed = self._excess > 0 and is_inside
 

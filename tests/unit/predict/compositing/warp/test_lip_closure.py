@@ -74,6 +74,7 @@ def test_fields_of_a_closed_reference_are_unchanged():
     assert LipClosure(make_lips(0.01))(fields) is fields
 
 
-def test_mouth_outside_the_box_is_unchanged():
+@pytest.mark.parametrize("shift", [(3, 0), (-3, 0), (0, 3), (0, -3)])
+def test_mouth_outside_the_box_is_unchanged(shift):
     fields = make_fields(0.08, shown=0)
-    assert LipClosure(make_lips(0.08) + np.float32([3, 3]))(fields) is fields
+    assert LipClosure(make_lips(0.08) + np.float32(shift))(fields) is fields
