@@ -13,7 +13,7 @@ import os
 import numpy as np
 from livekit.agents import Agent, AgentServer, AgentSession, JobContext, cli, tts
 
-from talkinghead import LipSyncPredictor, SourceOptions
+from talkinghead import LipSyncPredictor
 from talkinghead.integrations.livekit import LocalAvatar
 from talkinghead.speech.tts.piper import Piper
 
@@ -48,8 +48,7 @@ async def entrypoint(ctx: JobContext) -> None:
     """Join a room with an avatar and speak a greeting."""
     await ctx.connect()
     predictor = await asyncio.to_thread(LipSyncPredictor.from_checkpoint, "default")
-    idle = SourceOptions(motion="idle")
-    face = LocalAvatar(await asyncio.to_thread(predictor.avatar, os.environ["PHOTO"], idle))
+    face = LocalAvatar(await asyncio.to_thread(predictor.avatar, os.environ["PHOTO"]))
     session = AgentSession(tts=PiperTTS())
     await face.start(session, ctx.room)
     await session.start(Agent(instructions="Answer briefly."), room=ctx.room)

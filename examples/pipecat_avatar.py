@@ -13,7 +13,7 @@ from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-from talkinghead import LipSyncPredictor, SourceOptions
+from talkinghead import LipSyncPredictor
 from talkinghead.integrations.pipecat import TalkingHeadVideoService
 from talkinghead.media.writer import VideoWriter
 from talkinghead.speech.tts.piper import Piper
@@ -41,7 +41,7 @@ class VideoFile(FrameProcessor):
 
 async def main(photo: str, output: str, *sentences: str) -> None:
     """Run a pipeline that speaks the sentences."""
-    avatar = LipSyncPredictor.from_checkpoint("default").avatar(photo, SourceOptions(motion="idle"))
+    avatar = LipSyncPredictor.from_checkpoint("default").avatar(photo)
     voice, source = Piper(), avatar.source
     # 24,000 Hz is pipecat's default for output audio. A file needs no buffer.
     with VideoWriter(output, source.width, source.height, source.fps, 24_000) as writer:

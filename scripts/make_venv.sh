@@ -17,6 +17,7 @@ as_root() {
 command -v "$python" >/dev/null || fail "there is no $python; install Python 3.11 or later, or give make PYTHON=..."
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$python is $("$python" -V 2>&1); Python 3.11 or later is needed: make PYTHON=python3.11"
+problem=$("$python" "$(dirname "$0")/check_platform.py" 2>&1) || fail "$problem"
 
 if [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     exit 0

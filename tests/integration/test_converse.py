@@ -82,6 +82,7 @@ def test_wrong_arguments_give_a_one_line_error(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_each_typed_line_gives_a_clip(files, tmp_path, monkeypatch, capfd):
     (tmp_path / "turn_007.mp4").write_text("existing")
     lines = ("One, two.", "", "😀", "Three $HOME?")

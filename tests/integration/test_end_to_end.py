@@ -88,6 +88,7 @@ def test_loaded_checkpoint_predicts_frames_of_training_module(folder: Path) -> N
             assert np.array_equal(next(first)[0], next(second)[0])
 
 
+@pytest.mark.slow
 def test_resumed_run_continues_in_same_folder(folder: Path) -> None:
     def run(max_iterations: int, *more: str) -> None:
         options = [*TINY, "logger=tensorboard", f"data.corpus_dir={folder / 'corpus'}"]

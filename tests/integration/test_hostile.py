@@ -85,6 +85,7 @@ def test_unwritable_output_is_an_error(files, capfd, folder):
     assert "cannot be written" in line
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_output_leave_the_last_complete_file(files, tmp_path):
     write_speech(files / "longer.wav", 2)
     output = tmp_path / "out.mp4"
@@ -102,6 +103,7 @@ def test_two_runs_with_one_output_leave_the_last_complete_file(files, tmp_path):
     assert sum(1 for _ in read_video(output)) == reports[-1].num_frames
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_and_leaves_no_file(files, tmp_path):
     write_speech(files / "long.wav", 600)
     arguments = [f"face={files / 'video.mp4'}", f"audio={files / 'long.wav'}"]

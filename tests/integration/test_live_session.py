@@ -281,6 +281,7 @@ def test_session_without_clients_ends_soon(tmp_path):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_spare_process_opens_the_next_session_at_once(tmp_path):
     async def run():
         async with running_pool(spare=True, max_sessions=1) as pool:

@@ -66,6 +66,7 @@ def test_wheel_contains_package_configuration_and_assets(wheel):
     assert not [name for name in inside if name.startswith(("tests/", "conf/", "scripts/"))]
 
 
+@pytest.mark.slow
 def test_commands_run_from_another_folder(installed, tmp_path):
     assert "predict" in _run(installed, tmp_path, "talkinghead", "--help").stdout
     for command in ("train", "predict"):

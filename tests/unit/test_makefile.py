@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,6 +24,7 @@ case "$*" in
   *"import ensurepip"*) exit "${FAKE_NO_ENSUREPIP:-0}";;
   *"sys.version_info < "*) exit "${FAKE_TOO_OLD:-0}";;
   *"%d.%d"*) echo 3.11; exit;;
+  *check_platform.py) echo "${FAKE_PLATFORM:-}"; test -z "${FAKE_PLATFORM:-}"; exit;;
   *"demo_face()"*) printf /assets/astronaut.png; exit;;
   *DEMO_SPEECH*) printf /assets/demo.flac; exit;;
   -V) echo "Python 3.9.2"; exit;;
@@ -134,6 +136,29 @@ def test_old_or_missing_python_is_reported(project):
     assert not calls
     done, _ = _make(project, "install", "PYTHON=python-nowhere")
     assert "there is no python-nowhere" in done.stderr
+
+
+def test_platform_without_packages_of_pytorch_is_reported(project):
+    done, calls = _make(project, "install", FAKE_PLATFORM="PyTorch needs another platform")
+    assert done.returncode
+    assert "make_venv: PyTorch needs another platform\n" in done.stderr
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [
+        (("linux", "x86_64", 64, "x86_64-pc-linux-gnu"), None),
+        (("win32", "AMD64", 64, "None"), None),
+        (("darwin", "arm64", 64, "arm-apple-darwin"), None),
+        (("darwin", "x86_64", 64, "x86_64-apple-darwin"), "Apple silicon"),
+        (("linux", "aarch64", 64, "aarch64-unknown-linux-musl"), "GNU C library"),
+        (("win32", "x86", 32, "None"), "64-bit Python"),
+    ],
+)
+def test_platforms_with_packages_of_pytorch(platform, expected):
+    problem = runpy.run_path(str(ROOT / "scripts/check_platform.py"))["find_problem"](*platform)
+    assert problem is None if expected is None else expected in problem
 
 
 @pytest.mark.parametrize("has_sudo", [True, False])

@@ -82,7 +82,7 @@ class DemoRequest:
     articulation: float
     renderer: str
     use_lip_prior: bool
-    idle_motion: bool
+    moves_head: bool
     label: str
     has_consent: bool
 
@@ -128,7 +128,7 @@ class DemoRenderer:
                 speech,
                 output,
                 SourceOptions(
-                    motion="idle" if request.idle_motion else "none", keep_calibration=False
+                    motion="speech" if request.moves_head else "none", keep_calibration=False
                 ),
                 provenance=Provenance(label=request.label.strip() or None),
                 progress=progress,

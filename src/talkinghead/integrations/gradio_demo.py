@@ -255,7 +255,7 @@ def _show_chosen(kind: gr.Radio, **areas: gr.Column) -> None:
 
 
 def _add_settings(renderer: DemoRenderer) -> list[Any]:
-    """Add the articulation, the renderer, the lip prior, idle motion and the label."""
+    """Add the articulation, the renderer, the lip prior, the motion of the head and the label."""
     base = renderer.predictor.options
     has_prior = base.lip_prior is not None
     with gr.Accordion("Settings", open=False):
@@ -277,7 +277,11 @@ def _add_settings(renderer: DemoRenderer) -> list[Any]:
             info="Predict the lip motion with Whisper too: better for most voices, but slower.",
             visible=has_prior,
         )
-        motion = gr.Checkbox(label="Idle motion", info="Blinks and slight head sway of a photo.")
+        motion = gr.Checkbox(
+            value=True,
+            label="Head motion",
+            info="Nods, slight turns and blinks of the head in a photo.",
+        )
         label = gr.Textbox(
             renderer.options.visible_label,
             label="Label",
@@ -310,7 +314,7 @@ def _make_handler(renderer: DemoRenderer, cache: Path) -> Any:
         articulation: float,
         blending: str,
         lip_prior: bool,
-        idle_motion: bool,
+        moves_head: bool,
         label: str | None,
         consent: bool,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio requires this default
@@ -325,7 +329,7 @@ def _make_handler(renderer: DemoRenderer, cache: Path) -> Any:
             articulation,
             blending,
             lip_prior,
-            idle_motion,
+            moves_head,
             label or "",
             consent,
         )

@@ -63,7 +63,7 @@ class TalkingHeadVideoGenerator(VideoGenerator):
     delay that the audio cannot make up for.
 
     Args:
-        avatar: The avatar. For a photo, `SourceOptions(motion="idle")` adds blinks and sway.
+        avatar: The avatar.
         sample_rate: Sample rate of the yielded audio in Hz.
         label: Visible text in every image, such as "AI generated"; None for none.
 
@@ -246,7 +246,7 @@ class LocalAvatar(_RunningAvatar):
     """An avatar in the process of a LiveKit agent, which publishes the agent's audio and video.
 
     Args:
-        avatar: The avatar. For a photo, `SourceOptions(motion="idle")` adds blinks and sway.
+        avatar: The avatar.
         sample_rate: Sample rate of the published audio in Hz.
         label: Visible text in every image, such as "AI generated"; None for none.
 
@@ -276,7 +276,7 @@ class AvatarWorker(_RunningAvatar):
     is the identity of the worker in the room.
 
     Args:
-        avatar: The avatar. For a photo, `SourceOptions(motion="idle")` adds blinks and sway.
+        avatar: The avatar.
         sample_rate: Sample rate of the published audio in Hz.
         label: Visible text in every image, such as "AI generated"; None for none.
 

@@ -70,7 +70,7 @@ class TalkingHeadVideoService(AIService):
     avatar fails, an `ErrorFrame` is pushed and the audio passes unchanged.
 
     Args:
-        avatar: The avatar. For a photo, `SourceOptions(motion="idle")` adds blinks and sway.
+        avatar: The avatar.
         buffer_s: Silence pushed before an answer, so that the transport has audio to play if the
             next frame is late.
         label: Visible text in every image, such as "AI generated"; None for none.

@@ -19,7 +19,7 @@ from talkinghead.media.timing import seconds_to_samples
 from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.avatar import Avatar
 from talkinghead.predict.compositing.stabiliser import MouthFields
-from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
+from talkinghead.predict.mouth_generator import GeneratedFrame
 from talkinghead.predict.output.label import Label
 from talkinghead.predict.source.head.photo_animation import HeadControls
 from talkinghead.predict.source.source_frame import SourceFrame
@@ -31,6 +31,8 @@ _MAX_GAP_S = 0.5
 _CLOSING_FRAMES = 4
 # Silence from which the tokens of an idle mouth are computed.
 _IDLE_SILENCE_S = 0.5
+# Images whose mouths are generated together during speech.
+_BATCH_IMAGES = 4
 
 
 class LiveFrame(NamedTuple):
@@ -68,7 +70,7 @@ class LiveAvatar:
     called by one thread, such as `AvatarLoop`.
 
     Args:
-        avatar: The avatar. For a photo, `SourceOptions(motion="idle")` adds blinks and sway.
+        avatar: The avatar.
         sample_rate: Sample rate of the returned audio in Hz.
         label: Visible text in every image, such as "AI generated"; None for none.
 
@@ -78,7 +80,7 @@ class LiveAvatar:
         controls: Emotion, and pose of the heads in a photo, which may be changed at any time.
 
     Example:
-        >>> avatar = predictor.avatar("photo.jpg", SourceOptions(motion="idle"))
+        >>> avatar = predictor.avatar("photo.jpg")
         >>> live = LiveAvatar(avatar)
         >>> for chunk in voice.speak_timed("Hello."):
         ...     live.push(chunk, voice.sample_rate)
@@ -98,6 +100,7 @@ class LiveAvatar:
         self._speech = SpeechPreparer(predictor, sample_rate)
         self._compositor = predictor.compositor()
         self._frames = source.play()
+        self._images: deque[list[SourceFrame]] = deque()  # The faces of the next images.
         self._idle = predictor.mouth_generator()
         self._idle.tokens.push(_silence(_IDLE_SILENCE_S, predictor.spec.sample_rate))
         self._idle.tokens.finish()
@@ -172,19 +175,20 @@ class LiveAvatar:
         self._frames.close()
 
     def _advance(self, is_generated: bool) -> LiveFrame:
-        faces = list(self._next_faces())
+        images = self._upcoming_images()
+        faces = images[0]
         time_s, duration_s = faces[0].time_s, faces[0].duration_s
         rate = self.sample_rate
         size = seconds_to_samples(time_s + duration_s, rate) - seconds_to_samples(time_s, rate)
         with self._lock:
             reply = self._replies[0] if self._replies else None
         if reply is None:
-            image = self._generate(faces, None) if is_generated else self._image
+            image = self._generate(images, None) if is_generated else self._image
             assert image is not None
             return LiveFrame(image, np.zeros(size, np.float32), time_s, duration_s)
         audio = reply.take(size, duration_s)
         self._update_openness(reply, is_missing=audio is None)
-        image = self._generate(faces, reply) if is_generated else self._image
+        image = self._generate(images, reply) if is_generated else self._image
         assert image is not None
         reply_time_s = reply.time_s
         if audio is not None:
@@ -197,6 +201,14 @@ class LiveAvatar:
         is_shown = reply.time_s > 0 or is_end
         shown = (reply.number, reply_time_s, is_end) if is_shown else (None, None, False)
         return LiveFrame(image, audio, time_s, duration_s, *shown)
+
+    def _upcoming_images(self) -> list[list[SourceFrame]]:
+        """Return the faces of the next image, which is thereby used, and of the following ones."""
+        while len(self._images) < _BATCH_IMAGES:
+            self._images.append(list(self._next_faces()))
+        images = list(self._images)
+        self._images.popleft()
+        return images
 
     def _next_faces(self) -> Iterator[SourceFrame]:
         for frame in self._frames:
@@ -222,20 +234,20 @@ class LiveAvatar:
                 reply.finish()
         return reply.is_played
 
-    def _generate(self, faces: list[SourceFrame], reply: ReplySpeech | None) -> UInt8Array:
-        mouths: MouthGenerator = self._idle
-        timed = faces
+    def _generate(self, images: list[list[SourceFrame]], reply: ReplySpeech | None) -> UInt8Array:
+        faces = images[0]
         if reply is not None and self._openness > 0:
-            mouths = reply.mouths
-            mouths.articulation = self._articulation * self._openness
-            timed = [replace(frame, time_s=reply.time_s) for frame in faces]
+            # A mouth that closes has another articulation in each frame.
+            batch = images if self._openness == 1 else images[:1]
+            generated = reply.generate(batch, self._articulation * self._openness)
+        else:
+            generated = list(self._generate_idle(faces))
         image: UInt8Array | None = None
-        generate = self._generate_idle if mouths is self._idle else mouths.generate
-        for frame, generated in zip(faces, generate(timed), strict=True):
+        for frame, mouth in zip(faces, generated, strict=True):
             # The compositor's filters follow the avatar's clock, not the time of the speech.
-            generated.source = replace(generated.source, time_s=frame.time_s)
-            generated.cue = generated.cue.controlled(self.controls)
-            image, _ = self._compositor.composite(generated)
+            mouth.source = replace(mouth.source, time_s=frame.time_s)
+            mouth.cue = mouth.cue.controlled(self.controls)
+            image, _ = self._compositor.composite(mouth)
         assert image is not None
         self._image = image = self._label(image) if self._label else image
         return image

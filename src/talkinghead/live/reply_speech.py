@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +19,9 @@ from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import Phoneme
 from talkinghead.predict.avatar import AvatarPredictor
-from talkinghead.predict.mouth_generator import MouthGenerator
+from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator
 from talkinghead.predict.source.head.expression.emotions import Emotion
+from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import FloatArray
 
 # Silence after a reply, in which the mouth closes.
@@ -24,6 +29,14 @@ _TAIL_S = 0.2
 _FADE_S = 0.02
 # Speech is prepared in pieces, so that the first frame does not wait for a long sentence.
 _PIECE_S = 0.4
+
+
+class _Mouths(NamedTuple):
+    """Mouths of an image, generated for a time of the speech."""
+
+    faces: list[SourceFrame]
+    time_s: Fraction
+    mouths: list[GeneratedFrame]
 
 
 class ReplySpeech:
@@ -59,6 +72,7 @@ class ReplySpeech:
         self._num_pushed = self._num_prepared = self._num_samples = 0
         self._audio = np.zeros(0, np.float32)
         self._fade: FloatArray | None = None
+        self._ahead: deque[_Mouths] = deque()  # Generated in advance.
 
     def push(
         self,
@@ -109,6 +123,42 @@ class ReplySpeech:
             return None
         taken, self._audio = self._audio[:size], self._audio[size:]
         return np.pad(taken, (0, size - len(taken)))
+
+    def generate(
+        self, images: Sequence[list[SourceFrame]], articulation: float
+    ) -> list[GeneratedFrame]:
+        """Return the mouths of the next image.
+
+        Those of the following images are generated with them if their speech is available, because
+        a batch takes about half as long. They are used by later calls with the same articulation.
+
+        Args:
+            images: The faces of the next image, and of those that follow.
+            articulation: Scale of the lip motion.
+        """
+        while self._ahead and self._ahead[0].faces is not images[0]:
+            self._ahead.popleft()
+        is_known = bool(self._ahead) and self._ahead[0].time_s == self.time_s
+        if not is_known or self.mouths.articulation != articulation:
+            self.mouths.articulation = articulation
+            self._ahead = deque(self._generate_batch(images))
+        return self._ahead.popleft().mouths
+
+    def _generate_batch(self, images: Sequence[list[SourceFrame]]) -> Iterator[_Mouths]:
+        times_s = [self.time_s]
+        for faces in images[:-1]:
+            time_s = times_s[-1] + faces[0].duration_s
+            if not self.mouths.tokens.has(time_s + faces[0].duration_s / 2):
+                break
+            times_s.append(time_s)
+        timed = [
+            replace(face, time_s=time_s)
+            for faces, time_s in zip(images, times_s, strict=False)
+            for face in faces
+        ]
+        generated = self.mouths.generate(timed)
+        for faces, time_s in zip(images, times_s, strict=False):
+            yield _Mouths(faces, time_s, list(islice(generated, len(faces))))
 
     @property
     def is_starved(self) -> bool:

@@ -99,10 +99,10 @@ class SourceOptions:
         extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
             "hold" (its last frame) or "loop" (from the start, with a cut).
         trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
-        motion: Motion of the head in a photo: "none"; "idle" for blinks, slight turns and a gaze
-            that stays on the viewer; "speech" to add nods, turns, raised brows and blinks that
-            follow the speech; or "video:FILE" for the head motion, blinks and gaze of the person in
-            a video.
+        motion: Motion of the head in a photo: "speech" for nods, turns, raised brows and blinks
+            that follow the speech, and a gaze that stays on the viewer; "idle" for blinks and
+            slight turns only; "none" for a still head; or "video:FILE" for the head motion, blinks
+            and gaze of the person in a video.
         pose: Pose of the head in a photo, relative to the photo: yaw, pitch and roll in degrees, up
             to 15, 10 and 15, or a CSV file with the columns time_s, yaw, pitch and roll; None is
             the pose in the photo.
@@ -134,7 +134,7 @@ class SourceOptions:
     exclude_face: FaceValue | Sequence[FaceValue | tuple[int, int]] | None = None
     extend: Literal["pingpong", "hold", "loop"] = "pingpong"
     trim: bool = True
-    motion: str = "none"
+    motion: str = "speech"
     pose: tuple[float, float, float] | str | Path | None = None
     emotion: EmotionInput = "neutral"
     expression: Mapping[str, float] | str | Path | None = None

@@ -60,6 +60,7 @@ def test_scores_of_a_model_that_follows_the_audio(bar_clips: list[RealClip]) -> 
     assert values["r_elsewhere"] < 0.7
 
 
+@pytest.mark.slow
 def test_lip_prior_makes_audio_independent_model_follow_audio(bar_clips) -> None:
     model = BarModel(ignores_audio=True)
     values = score(*bar_clips, model).values

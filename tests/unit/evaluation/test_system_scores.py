@@ -99,6 +99,7 @@ def test_files_of_different_size_are_aligned_separately(tmp_path: Path) -> None:
     assert not {"r_own_speech", "lse_d", "opening_pauses"} & set(values)
 
 
+@pytest.mark.slow
 def test_bad_file_is_reported_and_skipped(tmp_path: Path) -> None:
     for name in ("real/a", "real/b", "real/c", "made/a"):
         write_synthetic_clip(tmp_path / f"{name}.mp4", 1)
@@ -114,6 +115,7 @@ def test_bad_file_is_reported_and_skipped(tmp_path: Path) -> None:
         score_systems(tmp_path / "made", tmp_path / "real", tmp_path / "o", QUICK)
 
 
+@pytest.mark.slow
 def test_first_folder_is_the_corpus(tmp_path: Path) -> None:
     for name in ("a/x", "b/x", "b/y"):
         write_synthetic_clip(tmp_path / f"real/{name}.mp4", 1, sample_rate=None)

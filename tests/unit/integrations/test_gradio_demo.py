@@ -64,7 +64,9 @@ def _free_port() -> int:
 
 
 def _client(address: str, **options) -> gradio_client.Client:
-    return gradio_client.Client(address, verbose=False, analytics_enabled=False, **options)
+    """Return a client that gives the paths of results, which the server has written here."""
+    options = {"verbose": False, "analytics_enabled": False, "download_files": False, **options}
+    return gradio_client.Client(address, **options)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +104,7 @@ def _make_video(client, media, photo="photo.png", audio="speech.wav", **given) -
         name: file and gradio_client.handle_file(media / file) for name, file in files.items()
     }
     arguments = {"text": "", "consent": True, **handles, **given}
-    result = client.predict(api_name="/make_video", **arguments)
-    return Path(result["path"] if isinstance(result, dict) else result)
+    return Path(client.predict(api_name="/make_video", **arguments)["path"])
 
 
 def test_photo_and_audio_give_a_video_that_is_marked_as_generated(client, media):
@@ -197,7 +198,7 @@ def test_uploads_and_results_are_deleted(media, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "server"))
     demo = GradioDemo(make_predictor(), options=DemoOptions(keep_s=1))
     try:
-        client = _client(demo.launch(port=_free_port(), block=False), download_files=False)
+        client = _client(demo.launch(port=_free_port(), block=False))
         _make_video(client, media)
         assert _files(tmp_path)
         deadline = time.monotonic() + 10

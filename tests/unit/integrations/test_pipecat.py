@@ -30,6 +30,7 @@ from pipecat.frames.frames import (
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.integrations.pipecat import TalkingHeadVideoService
 from talkinghead.live.live_avatar import LiveAvatar
+from talkinghead.predict.options import SourceOptions
 
 BUFFER_S = 0.08
 FRAME = RATE // 25
@@ -46,7 +47,7 @@ class KeptFrame(ControlFrame):
 
 @pytest.fixture(scope="module")
 def avatar():
-    return make_predictor().avatar(smooth(HEIGHT, WIDTH))
+    return make_predictor().avatar(smooth(HEIGHT, WIDTH), SourceOptions(motion="none"))
 
 
 def converse(avatar, talk, **options):

@@ -13,6 +13,7 @@ from skimage.data import astronaut
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.features.faces.litert_detector import LiteRtDetector
+from talkinghead.live import live_avatar
 from talkinghead.live.live_avatar import LiveAvatar
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
@@ -32,14 +33,15 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def avatar(predictor):
-    return predictor.avatar(smooth(HEIGHT, WIDTH))
+    return predictor.avatar(smooth(HEIGHT, WIDTH), SourceOptions(motion="none"))
 
 
 @pytest.fixture(scope="module")
 def photo_avatar():
     """An avatar of a real face, which an expression can move."""
     predictor = make_predictor(detector=LiteRtDetector())
-    return predictor.avatar(np.ascontiguousarray(astronaut()[20:300, 90:370]))
+    photo = np.ascontiguousarray(astronaut()[20:300, 90:370])
+    return predictor.avatar(photo, SourceOptions(motion="none"))
 
 
 @pytest.fixture
@@ -202,6 +204,26 @@ def test_video_avatar_keeps_its_frame_rate(predictor, tmp_path):
     live.close()
     assert {frame.duration_s for frame in frames} == {Fraction(1, 30)}
     assert {len(frame.audio) for frame in frames} == {1600}
+
+
+def test_mouths_generated_together_are_those_generated_one_by_one(avatar, monkeypatch):
+    """Also with a dropped image, missing speech, and an interruption."""
+    images = []
+    for number in (1, 4):
+        monkeypatch.setattr(live_avatar, "_BATCH_IMAGES", number)
+        live = LiveAvatar(avatar, sample_rate=RATE)
+        live.push(SAMPLES[:8000], RATE)
+        time.sleep(0.3)  # All speech is prepared.
+        frames = [live.next_frame() for _ in range(3)]
+        frames += [live.skip_image(), *(live.next_frame() for _ in range(7))]
+        live.push(SAMPLES[8000:], RATE)
+        time.sleep(0.3)
+        frames += [live.next_frame() for _ in range(6)]
+        live.interrupt()
+        images.append(images_of([*frames, *frames_until_end(live)]))
+        live.close()
+    assert np.abs(images[0] - images[1]).max() <= 1
+    assert np.abs(np.diff(images[0], axis=0)).max() > 20
 
 
 def test_label_is_drawn_into_every_image(avatar):

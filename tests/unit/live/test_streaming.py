@@ -216,6 +216,7 @@ def test_second_caller_is_refused_and_close_waits():
         closed.result()
 
 
+@pytest.mark.slow
 def test_streams_of_concurrent_callers_are_independent(avatar):
     voices = [speech(1.0).samples * level for level in (0.1, 0.4, 0.7, 1.0)] * 2
 

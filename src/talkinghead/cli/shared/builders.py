@@ -97,7 +97,7 @@ def build_job_runner(cfg: DictConfig, factory: SessionFactory) -> JobRunner:
     """Return the job runner for the live server's videos; texts are spoken by the default voice."""
     make_voice = next(iter(factory.voices.values()))
     # The face may be a client's, of which nothing is kept.
-    options = SourceOptions(keep_calibration=False)
+    options = SourceOptions(motion=cfg.motion, keep_calibration=False)
     return JobRunner(
         factory.predictor,
         {"options": options, "provenance": Provenance(label=cfg.label)},

@@ -6,15 +6,18 @@ The reference's texture is warped into every frame, so its noise would appear as
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from talkinghead.features.faces.alignment import invert, transform_points
 from talkinghead.types import FloatArray, UInt8Array
 
-# Standard deviation of the blur of the optical flow, as a fraction of the image width.
-_FLOW_BLUR = 1 / 64
+# Largest side of the images between which the optical flow is computed, and standard deviation of
+# its blur as a fraction of the image width, which removes finer motion in any case.
+_FLOW_SIDE, _FLOW_BLUR = 320, 1 / 64
 # Largest difference that counts as noise, in grey levels of 255, and the standard deviation in
 # pixels of the blur of the difference.
 _MAX_NOISE, _NOISE_BLUR = 8.0, 1.5
@@ -47,20 +50,30 @@ def average_onto(image: UInt8Array, others: Iterable[tuple[UInt8Array, FloatArra
     height, width = image.shape[:2]
     if min(height, width) < _MIN_SIZE:
         return image
-    dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    size, border = (width, height), cv2.BORDER_REPLICATE
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-    start = np.zeros_like(here)
     total, weights = image.astype(np.float32), np.ones((height, width, 1), np.float32)
     for other, transform in others:
         other_grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
-        size, border = (width, height), cv2.BORDER_REPLICATE
         near = cv2.warpAffine(other_grey, transform, size, borderMode=border)
-        flow = cv2.GaussianBlur(dense.calc(grey, near, start), (0, 0), _FLOW_BLUR * width)
-        x, y = cv2.split(transform_points(here + flow, invert(transform)))
+        x, y = cv2.split(transform_points(here + _smooth_flow(grey, near), invert(transform)))
         moved = cv2.remap(other, x, y, cv2.INTER_CUBIC, borderMode=border)
         apart = cv2.GaussianBlur(moved.astype(np.float32) - image, (0, 0), _NOISE_BLUR)
         weight = np.exp(-(apart**2).mean(-1, keepdims=True) / (2 * _MAX_NOISE**2))
         total += weight * moved
         weights += weight
     return (total / weights).round().astype(np.uint8)
+
+
+def _smooth_flow(grey: NDArray[Any], other: NDArray[Any]) -> FloatArray:
+    """Return the smoothed optical flow float32 [H, W, 2] between grey images uint8 [H, W]."""
+    height, width = grey.shape
+    factor = min(1.0, _FLOW_SIDE / max(height, width))
+    size = max(_MIN_SIZE, round(factor * width)), max(_MIN_SIZE, round(factor * height))
+    first, second = (cv2.resize(g, size, interpolation=cv2.INTER_AREA) for g in (grey, other))
+    dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = dense.calc(first, second, np.zeros((*first.shape, 2), np.float32))
+    flow = cv2.GaussianBlur(flow, (0, 0), _FLOW_BLUR * size[0])
+    scale = np.array([width / size[0], height / size[1]], np.float32)
+    return np.asarray(cv2.resize(flow, (width, height)) * scale)

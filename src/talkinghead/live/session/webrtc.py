@@ -111,8 +111,9 @@ class WebRtcPeer:
 
     def _send(self, frame: LiveFrame) -> None:
         """Queue a frame for sending; called in the avatar loop's thread."""
-        image = av.VideoFrame.from_ndarray(_fit(frame.image), format="rgb24")
-        image = image.reformat(format="yuv420p")
+        # OpenCV converts faster than FFmpeg, to the same range and matrix (BT.601).
+        yuv = cv2.cvtColor(_fit(frame.image), cv2.COLOR_RGB2YUV_I420)
+        image = av.VideoFrame.from_ndarray(np.asarray(yuv, np.uint8), format="yuv420p")
         image.pts = round_half_up(frame.time_s * _VIDEO_RATE)
         image.time_base = Fraction(1, _VIDEO_RATE)
         with suppress(RuntimeError):  # The event loop is closed.

@@ -63,6 +63,7 @@ def inputs(videos, tmp_path):
     return shutil.copytree(videos, tmp_path / "in")
 
 
+@pytest.mark.slow
 def test_clips_without_reliable_lip_offset_are_counted(videos, tmp_path):
     rng = np.random.default_rng(0)
 
@@ -205,6 +206,7 @@ def test_command_guarantees_a_validation_clip_and_names_the_next_command(inputs,
     assert [clip.split for clip in Manifest.load(out).clips] == ["train", "val"]
 
 
+@pytest.mark.slow
 def test_dead_worker_process_is_an_error_with_advice(inputs, tmp_path, monkeypatch):
     # Worker processes end at their start, because int() does not accept their arguments.
     monkeypatch.setattr(prepare_module, "_start_worker", int)
@@ -212,6 +214,7 @@ def test_dead_worker_process_is_an_error_with_advice(inputs, tmp_path, monkeypat
         prepare_corpus(inputs, tmp_path / "out", SPEC, PrepareOptions(workers=1))
 
 
+@pytest.mark.slow
 def test_killed_run_is_resumed(inputs, tmp_path):
     for number in range(3, 6):
         write_portrait(inputs / "anna" / f"take {number}.mp4", seed=number)

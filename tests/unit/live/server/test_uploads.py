@@ -222,6 +222,7 @@ def test_decoding_beyond_the_limits_is_stopped(limit):
     with open_client(max_upload_bytes=100_000_000, **limit) as client:
         refused = upload(client, Path("upload.png"), **CONSENT)
         assert refused.status_code == 422
-        assert "too much time or memory" in refused.json()["error"]["message"]
+        # The decoder itself may fail first.
+        assert "smaller file" in refused.json()["error"]["message"]
         folder = client.app.state.avatars._folder
         assert not list(folder.iterdir())

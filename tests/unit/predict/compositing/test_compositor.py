@@ -157,6 +157,7 @@ def test_previous_reference_is_blended_by_its_weight():
     assert np.abs(composite(frame) - 0.25 * before - 0.75 * after).max() <= 1
 
 
+@pytest.mark.slow
 def test_avatar_and_video_use_the_same_references(tmp_path, monkeypatch):
     """The head pose follows the brightness of the frames."""
     num_frames, forehead = 50, 10

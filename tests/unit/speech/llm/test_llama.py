@@ -46,6 +46,7 @@ def test_reply_depends_on_the_whole_conversation(llama):
     assert "Rome" in "".join(llama.reply(messages))
 
 
+@pytest.mark.slow
 def test_prepared_messages_are_not_processed_again(llama):
     assert isinstance(llama, PreparingModel)
     system = Message("system", "You answer in one short sentence. " * 30)

@@ -71,6 +71,7 @@ def recordings(folder):
 QUICK = DistillationOptions(num_iterations=4, batch_size=2, num_frames=20)
 
 
+@pytest.mark.slow
 def test_student_learns_lip_motion_and_leaves_rendering_unchanged(recordings):
     model, clips = recordings
     assert [clip.corpus for clip in clips] == [0, 0, None, None]

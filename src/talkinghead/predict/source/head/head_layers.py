@@ -41,8 +41,9 @@ class HeadLayers:
 
     Attributes:
         alpha: opacity of the head's layer, uint8 [H, W].
-        edge: uint8 [H, W], 255 where the head's layer differs from the photo.
-        foreground: colours of the head at its edge, uint8 [H, W, 3].
+        edge: uint8 [H, W], 255 where the head's layer differs from the photo: where it is not
+            opaque.
+        foreground: colours of the head's layer there, multiplied by its opacity, uint8 [H, W, 3].
         background: the photo with the moving part of the head filled in, uint8 [H, W, 3].
         still_background: the same with corrections at the edge that make the blend with the head at
             its original position equal to the photo.
@@ -113,7 +114,8 @@ def _segment(small: UInt8Array, head: HeadGeometry) -> npt.NDArray[np.uint8]:
     cv2.fillConvexPoly(labels, hull, int(cv2.GC_FGD))
     neck = (np.abs(below - _CHIN_CM - 2) < 2.5) & (distance < 1.1)
     labels[neck & (labels == cv2.GC_PR_FGD) & (_across(head, size) < 3)] = cv2.GC_FGD
-    if not (labels == cv2.GC_BGD).any():
+    has_head = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).any()
+    if not (has_head and (labels == cv2.GC_BGD).any()):
         return (distance < _OUTSIDE).astype(np.uint8)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
@@ -222,5 +224,6 @@ def _decompose(
     moves = smooth_step(fraction / _MOVING)[..., None]
     turned = still + moves * (behind - still)
     turned, still = (np.rint(layer.clip(0, 255)).astype(np.uint8) for layer in (turned, still))
-    edge = is_edge[..., 0].astype(np.uint8) * np.uint8(255)
-    return HeadLayers(alpha, edge, foreground.astype(np.uint8), turned, still, weight)
+    edge = (alpha < 255).astype(np.uint8) * np.uint8(255)
+    foreground = np.rint(a * foreground).astype(np.uint8)
+    return HeadLayers(alpha, edge, foreground, turned, still, weight)

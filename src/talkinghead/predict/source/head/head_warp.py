@@ -63,6 +63,7 @@ class HeadWarp:
             of several faces is assumed.
 
     Attributes:
+        area: rows and columns of the image that `draw` may change.
         limits_deg: limits of yaw, pitch and roll, float32 [3]: `POSE_LIMITS_DEG`, or less if there
             is no space around the head.
     """
@@ -78,9 +79,9 @@ class HeadWarp:
         height, width = image.shape[:2]
         self._head = model_head(face, frame, width, height, others)
         x0, y0, x1, y1 = (int(side) for side in self._head.box)
-        self._area = slice(y0, y1), slice(x0, x1)
+        self.area = slice(y0, y1), slice(x0, x1)
         self._cell: FloatArray = self._head.xy[1, 1] - self._head.xy[0, 0]
-        self._layers = separate_head(image[self._area], self._head)
+        self._layers = separate_head(image[self.area], self._head)
         self._head = replace(self._head, weight=self._layers.weight)
         self._support: UInt8Array | None = None
         if others:
@@ -129,7 +130,7 @@ class HeadWarp:
         moved = self._expression.shift(weights)
         shift = self._inverse_shift(limit_pose(pose_deg, self.limits_deg), moved)
         source = cv2.add(self._pixels, cv2.resize(shift, size, interpolation=cv2.INTER_LINEAR))
-        area = image[self._area].copy()
+        area = image[self.area].copy()
         cv2.copyTo(layers.foreground, layers.edge, area)
         maps, rest = cv2.convertMaps(source, None, cv2.CV_16SC2)  # type: ignore[call-overload]
         border = cv2.BORDER_REPLICATE
@@ -143,11 +144,13 @@ class HeadWarp:
         if turned < 1:
             still = layers.still_background
             behind = cast(UInt8Array, cv2.addWeighted(behind, turned, still, 1 - turned, 0))
-        blended = _blend(head, behind, opacity)
+        # The colours of the head's layer are multiplied by its opacity.
+        transparency = cv2.merge([cv2.bitwise_not(opacity)] * 3)
+        blended = cv2.add(head, cv2.multiply(behind, transparency, scale=1 / 255))
         if self._support is None:
-            result[self._area] = blended
+            result[self.area] = blended
         else:
-            cv2.copyTo(blended, self._support, result[self._area])
+            cv2.copyTo(blended, self._support, result[self.area])
 
     def move_points(
         self, points: FloatArray, pose_deg: npt.ArrayLike, weights: FloatArray | None = None
@@ -262,16 +265,6 @@ class HeadWarp:
         right, down = np.diff(moved, axis=1)[:-1], np.diff(moved, axis=0)[:, :-1]
         area = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
         return float(area[is_head[:-1, :-1]].min(initial=1.0))
-
-
-def _blend(front: npt.NDArray, back: npt.NDArray, opacity: npt.NDArray) -> UInt8Array:
-    """Blend images with an opacity uint8 [H, W]; faster than `cv2.blendLinear`."""
-    front_part = cv2.merge([opacity] * 3)
-    back_part = cv2.bitwise_not(front_part)
-    blended = cv2.add(
-        cv2.multiply(front, front_part, scale=1 / 255), cv2.multiply(back, back_part, scale=1 / 255)
-    )
-    return cast(UInt8Array, blended)
 
 
 def _sample(field: FloatArray, cells: npt.NDArray[np.floating]) -> FloatArray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.head_pose import FaceFrame, fit_face_frame
-from talkinghead.media.encoding.patched_image import PatchedImage
+from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
 from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.predict.source.head.expression.expression_track import ExpressionTrack
@@ -290,8 +290,17 @@ class PhotoAnimation:
         state: FloatArray,
         gesture: SpeechGesture | None = None,
     ) -> PatchedImage:
-        """Do as `render`, for an image with patches."""
-        return PatchedImage(self.render(image.to_array(), time_s, state, gesture))
+        """Do as `render`, for an image with patches; only the areas of the heads are replaced."""
+        photo = image.to_array()
+        rendered = self.render(photo, time_s, state, gesture)
+        if rendered is photo:
+            return image
+        warps = [head.warp for head in self._heads]
+        if None in warps:
+            return PatchedImage(rendered)
+        for rows, columns in (warp.area for warp in warps if warp is not None):
+            image = image.with_patch(Patch(rows.start, columns.start, rendered[rows, columns]))
+        return image
 
     def _pose(self, time_s: float, index: int, state: FloatArray) -> FloatArray:
         pose_deg = self.pose_at(time_s, index) + state[_TURN]
