@@ -9,11 +9,11 @@ the photo and extreme poses, OUTPUT/NAME_emotions.png each emotion at the intens
 
 Columns: the limits of the pose; the slope of the angles that the tracker finds over the asked ones,
 and the mean and the largest difference, in 21 frames of a head that turns by 10 degrees (8 of
-pitch, or four fifths of the limit) to both sides; the difference of the other two angles; the
-smallest cosine and the largest distance of the embedding at 10 degrees of yaw, pitch and roll from
-that of the photo; and the time per frame. `noise` and `noise_distance` are those of the photo after
-JPEG compression at quality 50, at three quarters of its size, and 20 % darker; `other` is the
-cosine of the most similar other portrait.
+pitch, or four fifths of the limit) to both sides, each tracked until its points settle; the
+difference of the other two angles; the smallest cosine and the largest distance of the embedding at
+10 degrees of yaw, pitch and roll from that of the photo; and the time per frame. `noise` and
+`noise_distance` are those of the photo after JPEG compression at quality 50, at three quarters of
+its size, and 20 % darker; `other` is the cosine of the most similar other portrait.
 
 The recogniser is dlib's network of 2017 (dlib_face_recognition_resnet_model_v1.dat of the package
 face-recognition-models; needs dlib). Faces whose distance is below 0.6 are the same person for it.
@@ -105,7 +105,7 @@ class Portrait:
         target = self.animation.target(HeadCue(emotion=emotion, pose_deg=pose_deg))
         return self.animation.render(self.image, 0.0, target)
 
-    def track(self, image: UInt8Array, face: Face | None = None, times: int = 2) -> Face:
+    def track(self, image: UInt8Array, face: Face | None = None, times: int = 3) -> Face:
         """Return the face in a frame, near that of the frame before."""
         face = face or self.face
         for _ in range(times):
@@ -129,7 +129,7 @@ def measure_pose(portrait: Portrait) -> dict[str, float]:
         asked = reach * SWEEP
         face, found = portrait.track(portrait.image), []
         for angle in asked.tolist():
-            face = portrait.track(portrait.frame(portrait.turned(axis, angle)), face, times=1)
+            face = portrait.track(portrait.frame(portrait.turned(axis, angle)), face)
             found.append(head_pose(face.points, face.topology))
         change = np.stack(found)
         change -= change[asked == 0].mean(0)

@@ -32,7 +32,7 @@ _CLOSING_FRAMES = 4
 # Silence from which the tokens of an idle mouth are computed.
 _IDLE_SILENCE_S = 0.5
 # Images whose mouths are generated together during speech.
-_BATCH_IMAGES = 4
+_BATCH_IMAGES = 2
 
 
 class LiveFrame(NamedTuple):

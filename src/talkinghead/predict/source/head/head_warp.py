@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import cast
@@ -25,18 +25,23 @@ POSE_LIMITS_DEG: FloatArray = np.array([15.0, 10.0, 15.0], np.float32)
 """Largest yaw, pitch and roll relative to the photo, in degrees."""
 # Fraction of the limit up to which angles are not reduced.
 _LINEAR = 0.8
-# Iterations of the inversion of the motion field.
-_INVERSIONS = 6
+# Maximum number of iterations of the inversion of the motion field, and the change in cells below
+# which it ends.
+_INVERSIONS, _INVERSION_ERROR = 6, 0.01
 # Displacement of a head at which the corrected background at its edge (`still_background`) is fully
 # replaced by the filled one.
 _STILL_CM = 0.3
+# Height in pixels of the strips in which the head is drawn.
+_STRIP_PX = 32
 # Distance of the camera, as `head_pose` assumes it.
 _DISTANCE_CM = 100.0
 # Yaw, pitch and roll up to which the gains of the angles are measured, the parts of these angles,
-# and the range of the gains.
+# the number of times that the face is tracked in each frame until its points no longer depend on
+# where they were expected, and the range of the gains.
 _PROBES_DEG: FloatArray = np.array([10.0, 8.0, 10.0], np.float32)
 _PROBE_PARTS: FloatArray = np.array([-1, -0.5, 0.5, 1], np.float32)
-_GAIN_RANGE = (0.8, 1.6)
+_TRACKINGS = 3
+_GAIN_RANGE = (0.6, 2.0)
 # A smaller slope means that the face was not found in the frames.
 _MIN_SLOPE = 0.3
 # Mean ratio of the yaw and pitch that the tracker finds in the frames to those of the moved points:
@@ -134,8 +139,10 @@ class HeadWarp:
         cv2.copyTo(layers.foreground, layers.edge, area)
         maps, rest = cv2.convertMaps(source, None, cv2.CV_16SC2)  # type: ignore[call-overload]
         border = cv2.BORDER_REPLICATE
-        head = cv2.remap(area, maps, rest, cv2.INTER_CUBIC, borderMode=border)
         opacity = cv2.remap(layers.alpha, maps, rest, cv2.INTER_LINEAR, borderMode=border)
+        head = np.zeros_like(area)
+        for part in _visible_parts(opacity):
+            head[part] = cv2.remap(area, maps[part], rest[part], cv2.INTER_CUBIC, borderMode=border)
         turn = np.abs(shift)
         if moved is not None:
             turn[self._expression.window] = 0
@@ -191,7 +198,9 @@ class HeadWarp:
         shift = self._shift(pose_deg, moved)
         inverse = -shift
         for _ in range(_INVERSIONS):
-            inverse = -_sample(shift, self._cells + inverse)
+            before, inverse = inverse, -_sample(shift, self._cells + inverse)
+            if cv2.norm(inverse, before, cv2.NORM_INF) < _INVERSION_ERROR:
+                break
         return np.asarray(inverse * self._steps)
 
     def _geometric_gain(self, face: Face) -> FloatArray:
@@ -207,7 +216,9 @@ class HeadWarp:
         def track(pose_deg: FloatArray, points: FloatArray) -> FloatArray:
             frame = image.copy()
             self.draw(image, pose_deg, frame)
-            found = detector.track(frame, replace(face, points=points))
+            found: Face | None = replace(face, points=points)
+            for _ in range(_TRACKINGS):
+                found = found and detector.track(frame, found)
             return np.full_like(points, np.nan) if found is None else found.points
 
         return self._corrected(self._slopes(face, track))
@@ -265,6 +276,15 @@ class HeadWarp:
         right, down = np.diff(moved, axis=1)[:-1], np.diff(moved, axis=0)[:, :-1]
         area = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
         return float(area[is_head[:-1, :-1]].min(initial=1.0))
+
+
+def _visible_parts(opacity: npt.NDArray) -> Iterator[tuple[slice, slice]]:
+    """Yield strips of an image [H, W] without the columns at their sides with an opacity of 0."""
+    for start in range(0, len(opacity), _STRIP_PX):
+        rows = slice(start, start + _STRIP_PX)
+        columns = np.flatnonzero(opacity[rows].max(0))
+        if len(columns):
+            yield rows, slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _sample(field: FloatArray, cells: npt.NDArray[np.floating]) -> FloatArray:

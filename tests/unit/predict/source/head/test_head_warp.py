@@ -32,10 +32,12 @@ def turned(warp, *pose_deg, image=PHOTO):
 
 
 def found_poses(detector, face, warp, axis, angles_deg):
-    """Return the pose that the tracker finds from frame to frame, [angles, 3]."""
+    """Return the pose that the tracker finds in each frame when its points have settled."""
     poses = []
     for angle_deg in angles_deg:
-        face = detector.track(turned(warp, *(angle_deg * np.eye(3)[axis])), face)
+        frame = turned(warp, *(angle_deg * np.eye(3)[axis]))
+        for _ in range(3):
+            face = detector.track(frame, face)
         poses.append(head_pose(face.points, face.topology))
     return np.array(poses)
 
