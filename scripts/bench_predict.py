@@ -5,8 +5,8 @@ python scripts/bench_predict.py --device cuda --precisions 32 16-mixed bf16-mixe
 
 Without --photo and --video, a photo (512 x 512) and a video (1280 x 720, a moving head) are made.
 Each column is measured in a separate process. Stages are timed one at a time; in the end-to-end
-measurement they run in parallel, as in `talkinghead predict`. The generator runs without a lip
-prior and with articulation 1.
+measurement they run in parallel, as in `talkinghead predict`, and the head of the photo moves
+(`--motion`). The generator runs without a lip prior and with articulation 1.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from talkinghead.features.faces.tracker import FaceTracker
 from talkinghead.media.reader import is_image, read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
-from talkinghead.predict.options import PredictOptions
+from talkinghead.predict.options import PredictOptions, SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.export.verification import demo_sample, generate_mouths
@@ -80,6 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=720, help="height of the video that is made")
     parser.add_argument("--backends", nargs="+", default=["torch"])
     parser.add_argument("--precisions", nargs="+", default=["32"])
+    parser.add_argument("--motion", default="speech", help="motion of the head in the photo")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--json", type=Path, help="file for the measurements")
@@ -115,13 +116,14 @@ def measure(
     rate = predictor.spec.sample_rate
     samples = read_audio(args.speech, rate).samples
     clip = AudioClip(np.resize(samples, round(args.seconds * rate)), rate)
+    options = SourceOptions(motion=args.motion)
     started = time.perf_counter()
-    with predictor.predict(face, clip) as prediction:
+    with predictor.predict(face, clip, options) as prediction:
         next(prediction)
     row["to the first frame, s"] = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        report = predictor.render(face, clip, Path(folder) / "out.mp4")
+        report = predictor.render(face, clip, Path(folder) / "out.mp4", options)
         elapsed_s = time.perf_counter() - started
         row["end to end, frames/s"] = report.num_frames / elapsed_s
         row["real-time factor"] = elapsed_s / args.seconds

@@ -25,6 +25,7 @@ from talkinghead.media.reader import read_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.predict.audio.audio_source import Speech
 from talkinghead.predict.avatar import Avatar
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import FloatArray
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--face", type=Path, help="a photo or a video; default: a 512 x 512 photo")
+    parser.add_argument("--motion", default="speech", help="motion of the head in a photo")
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--mode", choices=["full", "paced", "both"], default="both")
@@ -45,7 +47,8 @@ def main() -> None:
     predictor = LipSyncPredictor.from_checkpoint(
         args.checkpoint, backend=args.backend, articulation=1.0, lip_prior=None
     )
-    avatar = predictor.avatar(args.face or cv2.resize(read_image(demo_face()), (SIDE, SIDE)))
+    face = args.face or cv2.resize(read_image(demo_face()), (SIDE, SIDE))
+    avatar = predictor.avatar(face, SourceOptions(motion=args.motion))
     stream = RealtimeLipSync(avatar)
     print(
         f"{torch.get_num_threads()} threads; look-ahead {1e3 * stream.lookahead_s:.1f} ms, "
