@@ -20,7 +20,13 @@ from av.video.reformatter import (
 )
 from PIL import ExifTags, Image
 
-from talkinghead.media.decoding.planes import Orientation, Planes, frame_of_planes, plane_array
+from talkinghead.media.decoding.planes import (
+    Orientation,
+    Planes,
+    frame_of_planes,
+    plane_array,
+    side_data,
+)
 from talkinghead.media.decoding.tone_mapping import HDR_PIX_FMT, HDRFormat, is_hdr
 from talkinghead.media.decoding.video_image import (
     SDR_PIX_FMT,
@@ -31,7 +37,6 @@ from talkinghead.media.decoding.video_image import (
 from talkinghead.types import UInt8Array
 
 if TYPE_CHECKING:
-    from av.buffer import Buffer
     from av.video.frame import VideoFrame as AVFrame
 
 # The eight EXIF orientations as matrices in the format of `display_matrix`.
@@ -250,11 +255,11 @@ def display_matrix(frame: AVFrame) -> npt.NDArray[np.float64]:
 
     A stored pixel (x, y), with y pointing down, is displayed at (x, y) @ matrix, up to a shift.
     """
-    data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
-    if data is None:
+    data = side_data(frame, "DISPLAYMATRIX")
+    if not data:
         angle = np.radians(frame.rotation)
         return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / 65536
+    matrix = np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2] / 65536
     return matrix if np.any(matrix) else np.eye(2)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
 
 if TYPE_CHECKING:
+    from av.buffer import Buffer
     from av.video.frame import VideoFrame as AVFrame
 
 PlaneArray: TypeAlias = npt.NDArray[Any]
@@ -25,6 +27,17 @@ def plane_array(frame: AVFrame, index: int) -> PlaneArray:
     values = np.frombuffer(memoryview(plane), dtype)
     rows = values.reshape(plane.height, plane.line_size // values.itemsize)
     return rows[:, : plane.width]
+
+
+def side_data(frame: AVFrame, name: str) -> bytes:
+    """Return side data of a frame by FFmpeg's name; empty if there is none.
+
+    `frame.side_data` would refer to the frame and be kept by it, so that the memory of the frame
+    would be held until the next garbage collection.
+    """
+    container = SideDataContainer(frame)  # type: ignore[call-arg]
+    data = cast("Buffer | None", container.get(name))
+    return b"" if data is None else bytes(data)
 
 
 def frame_of_planes(planes: Planes, pix_fmt: str) -> AVFrame:

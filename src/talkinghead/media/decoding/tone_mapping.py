@@ -15,11 +15,10 @@ import numpy.typing as npt
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from talkinghead.media.decoding.colour_table import ColourTable
-from talkinghead.media.decoding.planes import PlaneArray, Planes
+from talkinghead.media.decoding.planes import PlaneArray, Planes, side_data
 from talkinghead.types import UInt8Array
 
 if TYPE_CHECKING:
-    from av.buffer import Buffer
     from av.video.frame import VideoFrame as AVFrame
 
 HDR_PIX_FMT = "yuv420p10le"
@@ -79,8 +78,8 @@ class HDRFormat:
             int(frame.color_primaries),
             matrix if matrix in _LUMA else _BT2020,
             ColorRange.JPEG if is_full else ColorRange.MPEG,
-            _mastering_display(_side_data(frame, "MASTERING_DISPLAY_METADATA")),
-            _max_light(_side_data(frame, "CONTENT_LIGHT_LEVEL")),
+            _mastering_display(side_data(frame, "MASTERING_DISPLAY_METADATA")),
+            _max_light(side_data(frame, "CONTENT_LIGHT_LEVEL")),
         )
 
     @property
@@ -233,11 +232,6 @@ def _rgb_to_yuv(rgb: _Floats, matrix: int, full_range: bool) -> _Floats:
     if full_range:
         return np.stack([1023 * y, 512 + 1023 * u, 512 + 1023 * v], -1)
     return np.stack([64 + 876 * y, 512 + 896 * u, 512 + 896 * v], -1)
-
-
-def _side_data(frame: AVFrame, name: str) -> bytes:
-    data = cast("Buffer | None", frame.side_data.get(name))
-    return b"" if data is None else bytes(data)
 
 
 def _mastering_display(data: bytes) -> str | None:

@@ -1,7 +1,9 @@
 """HDR10 and HLG video becomes BT.709 with the colours that players show."""
 
+import gc
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from helpers.hdr_videos import DISPLAY, HLG, PQ, encode_hlg, encode_pq, hdr_leve
 from helpers.media_files import smooth
 
 from talkinghead.media.decoding.tone_mapping import HDRFormat
-from talkinghead.media.image import ColourTags
+from talkinghead.media.image import ColourTags, display_matrix
 from talkinghead.media.reader import probe, read_image, read_video
 
 TO_BT709 = np.array(
@@ -68,6 +70,22 @@ def test_sdr_video_with_wide_gamut_is_not_mapped(tmp_path):
     path = write_hdr(tmp_path / "a.mkv", np.full(3, 0.5), 14)
     assert probe(path).colour.primaries == 9
     assert np.abs(read_image(path)[20, 20].astype(int) - 128).max() <= 2
+
+
+def test_frames_are_freed_without_garbage_collection(tmp_path):
+    """Frames of 4K videos would otherwise need gigabytes."""
+    path = write_hdr(tmp_path / "a.mkv", np.full(3, 0.5), HLG, count=10)
+    gc.collect()
+    gc.disable()
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                assert HDRFormat.of(frame).transfer == HLG
+                assert np.array_equal(display_matrix(frame), np.eye(2))
+        del frame
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, av.VideoFrame)]
+    finally:
+        gc.enable()
 
 
 def scene(height, width):
