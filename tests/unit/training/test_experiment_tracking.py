@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import struct
 import subprocess
 import time
@@ -78,6 +79,7 @@ def test_runs_of_a_sweep_form_one_group(tmp_path: Path, monkeypatch: pytest.Monk
         assert sorted(artifact.aliases) == ["last", "latest"]
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_git_state_is_the_commit_and_whether_files_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

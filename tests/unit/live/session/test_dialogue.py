@@ -19,6 +19,8 @@ from talkinghead.live.session.turn_detector import TurnEvent
 from talkinghead.speech.llm.echo import Echo
 from talkinghead.speech.protocols import Transcript
 
+pytest.importorskip("pysbd", reason="needs the extra offline")
+
 RATE = 16_000
 
 
