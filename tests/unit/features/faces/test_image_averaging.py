@@ -1,5 +1,6 @@
 """Noise reduction of reference images."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,6 +32,14 @@ def test_images_are_aligned_and_averaged(face, astronaut):
     tiny = face[:20, :40]
     assert average_onto(tiny, others) is tiny
     assert error(averaged, face) < 0.55 * error(add_noise(face, 0), face)
+
+
+def test_large_faces_are_aligned_by_the_flow_of_smaller_images(face):
+    large = cv2.resize(face, (640, 640), interpolation=cv2.INTER_CUBIC)
+    ys, xs = np.mgrid[:640, :640].astype(np.float32)
+    moved = cv2.remap(large, xs + 4 * np.sin(ys / 120), ys, cv2.INTER_CUBIC)
+    averaged = average_onto(add_noise(large, 0), [(add_noise(moved, i), IDENTITY) for i in (1, 2)])
+    assert error(averaged, large) < 0.75 * error(add_noise(large, 0), large)
 
 
 def test_occlusions_in_other_images_are_ignored(face):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.frame_sources import PhotoFrames
 from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
@@ -47,6 +48,16 @@ def test_idle_motion_is_gradual_and_ends_before_the_border(idle):
         assert np.array_equal(image[400:], PHOTO[400:])
         before = image
     assert np.abs(image.astype(int) - PHOTO).mean() > 0.3
+
+
+def test_only_the_area_of_the_head_is_a_patch(idle):
+    state = np.zeros_like(idle.target(HeadCue()))
+    mouth = Patch(170, 200, np.full((20, 40, 3), 90, np.uint8))
+    image = PatchedImage(PHOTO).with_patch(mouth)
+    frame = idle.render_patched(image, 2.0, state)
+    assert np.array_equal(frame.to_array(), idle.render(image.to_array(), 2.0))
+    assert frame.base is PHOTO
+    assert sum(patch.pixels.size for patch in frame.patches) < 0.5 * PHOTO.size
 
 
 def test_frames_depend_on_seed_and_time_only(idle, faces):
