@@ -80,7 +80,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=720, help="height of the video that is made")
     parser.add_argument("--backends", nargs="+", default=["torch"])
     parser.add_argument("--precisions", nargs="+", default=["32"])
-    parser.add_argument("--motion", default="speech", help="motion of the head in the photo")
+    parser.add_argument(
+        "--motion", default=SourceOptions.motion, help="motion of the head in the photo"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--json", type=Path, help="file for the measurements")

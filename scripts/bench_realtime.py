@@ -39,7 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--face", type=Path, help="a photo or a video; default: a 512 x 512 photo")
-    parser.add_argument("--motion", default="speech", help="motion of the head in a photo")
+    parser.add_argument(
+        "--motion", default=SourceOptions.motion, help="motion of the head in a photo"
+    )
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--mode", choices=["full", "paced", "both"], default="both")

@@ -130,7 +130,7 @@ class ReplySpeech:
         """Return the mouths of the next image.
 
         Those of the following images are generated with them if their speech is available, because
-        a batch takes about half as long. They are used by later calls with the same articulation.
+        a batch takes less time for each. They are used by later calls with the same articulation.
 
         Args:
             images: The faces of the next image, and of those that follow.

@@ -99,9 +99,9 @@ class SourceOptions:
         extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
             "hold" (its last frame) or "loop" (from the start, with a cut).
         trim: End with the speech. Otherwise a video continues to its end with a closed mouth.
-        motion: Motion of the head in a photo: "speech" for nods, turns, raised brows and blinks
-            that follow the speech, and a gaze that stays on the viewer; "idle" for blinks and
-            slight turns only; "none" for a still head; or "video:FILE" for the head motion, blinks
+        motion: Motion of the head in a photo: "speech" for nods, turns and raised brows that follow
+            the speech, blinks, and a gaze that stays on the viewer; "idle" for blinks, slight turns
+            and this gaze only; "none" for a still head; or "video:FILE" for the head motion, blinks
             and gaze of the person in a video.
         pose: Pose of the head in a photo, relative to the photo: yaw, pitch and roll in degrees, up
             to 15, 10 and 15, or a CSV file with the columns time_s, yaw, pitch and roll; None is

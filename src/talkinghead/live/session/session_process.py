@@ -64,7 +64,7 @@ class SessionFactory:
     label: str | None = "AI generated"
     ice_servers: tuple[dict[str, Any], ...] = ()
     num_threads: PositiveInt = 1
-    motion: str = "speech"
+    motion: str = SourceOptions.motion
 
 
 @dataclass(frozen=True)
