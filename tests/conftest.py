@@ -78,6 +78,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs the internet")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _kept_models() -> None:
+    """Keep Whisper models, which each test that uses one would otherwise load again."""
+    from talkinghead.runtime import whisper_encoder
+
+    whisper_encoder._models = {}
+
+
 @pytest.fixture(autouse=True)
 def _offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make connections to other machines fail as on a machine without a network."""

@@ -56,10 +56,11 @@ def write_video(path, sample_rate):
 
 
 def predict(files, *overrides, **keys):
+    """Run the command; the head of a photo is still unless an override moves it."""
     given = {"checkpoint": "good.safetensors", "face": "face.png", "audio": "speech.wav", **keys}
     paths = {key: value and files / value for key, value in given.items()}
     arguments = [f"{key}={value}" for key, value in paths.items() if value]
-    return main(["predict", *arguments, *overrides])
+    return main(["predict", *arguments, "motion=none", *overrides])
 
 
 def messages(capfd):

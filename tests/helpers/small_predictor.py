@@ -8,6 +8,7 @@ import torch
 
 from talkinghead.features.faces.alignment import RIGID_POINTS, canonical_points
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip, AVSpec, Box, Face
 
@@ -23,6 +24,7 @@ GENERATOR = {
     "context_channels": [4, 4, 8, 8],
 }
 HEIGHT, WIDTH = 160, 192
+STILL = SourceOptions(motion="none")
 BOX = (slice(70, 160), slice(51, 142))
 """Region of the face of `Detector` that contains every pixel that may change."""
 

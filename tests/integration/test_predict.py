@@ -36,7 +36,7 @@ def test_photo_with_special_characters_in_names(files, tmp_path):
     names = {"face": "a, 'b' = \"c\" (1) ${d}.png", "audio": "e=f, {g: [h]}.wav"}
     shutil.copy(files / "face.png", files / names["face"])
     shutil.copy(files / "speech.wav", files / names["audio"])
-    assert predict(files, f"output={output}", "motion=none", **names) == 0
+    assert predict(files, f"output={output}", **names) == 0
     info = probe(output)
     assert (info.width, info.height, info.fps) == (256, 256, 25)
     assert info.sample_rate == 16_000
@@ -112,7 +112,7 @@ def test_two_faces_speak_and_a_third_is_left_alone(files, tmp_path, monkeypatch)
     output = tmp_path / "out.mp4"
     keys = {"face": "three.png", "audio": None}
     overrides = ["audio=[speech.wav,short.wav]", "face_select=[2,384x100]", f"output={output}"]
-    assert predict(files, *overrides, "chunk_frames=5", "motion=none", **keys) == 0
+    assert predict(files, *overrides, "chunk_frames=5", **keys) == 0
     frames = np.stack(read_frames(output))
     assert len(frames) == 30
     moved = [np.ptp(frames[:, :, x : x + 256].mean(-1), axis=0).max() for x in (0, 256, 512)]

@@ -7,8 +7,10 @@ arXiv:2212.04356.
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -30,6 +32,8 @@ COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
 # Whisper stopped after the first word of a short question in 15 % of the trials.
 _PADDING_FRAMES, _MIN_FRAMES = 500, 1500
 _MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
+# Models in use, keyed by the arguments of `load_whisper`. CTranslate2 allows concurrent calls.
+_models: MutableMapping[tuple[str, str, str, int], Any] = WeakValueDictionary()
 
 
 class WhisperEncoder:
@@ -91,15 +95,26 @@ def load_whisper(
 ) -> Any:
     """Return a faster-whisper model; see `WhisperEncoder` for the arguments.
 
+    A model that is in use already is shared, because loading takes a second and 150 MB.
     Short speech is padded to 15 s instead of 30 s, which makes its transcription several times
     faster.
 
     Raises:
         DependencyError: faster-whisper or the model is missing, or the model cannot be used.
     """
+    compute_type = compute_type or COMPUTE_TYPES.get(device, "default")
+    key = str(model), device, compute_type, num_threads or 0
     whisper_model = _whisper_model()
+    if (shared := _models.get(key)) is None:
+        shared = _models[key] = _load(whisper_model, *key)
+    return shared
+
+
+def _load(
+    whisper_model: type[Any], model: str, device: str, compute_type: str, num_threads: int
+) -> Any:
     files = None
-    if str(model) == "packaged":
+    if model == "packaged":
         files = packaged_weights.whisper_base()
     elif Path(model).is_dir():
         missing = [name for name in _MODEL_FILES if not (Path(model) / name).is_file()]
@@ -111,14 +126,13 @@ def load_whisper(
             )
     else:
         log.info("Whisper %s: downloading from the Hugging Face hub unless it is cached", model)
-    compute_type = compute_type or COMPUTE_TYPES.get(device, "default")
     try:
         return whisper_model(
-            str(model),
+            model,
             files=files,
             device=device,
             compute_type=compute_type,
-            cpu_threads=num_threads or 0,
+            cpu_threads=num_threads,
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())

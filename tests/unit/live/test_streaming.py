@@ -9,7 +9,7 @@ from threading import Event
 import numpy as np
 import pytest
 from helpers.media_files import smooth
-from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
+from helpers.small_predictor import HEIGHT, STILL, WIDTH, make_predictor, speech, write_video
 from skimage.data import astronaut
 
 from talkinghead.errors import MediaError, UsageError
@@ -201,7 +201,7 @@ class _BlockedRenderer(PoissonRenderer):
 
 def test_second_caller_is_refused_and_close_waits():
     predictor = make_predictor(renderer=_BlockedRenderer())
-    stream = RealtimeLipSync(predictor.avatar(smooth(HEIGHT, WIDTH)))
+    stream = RealtimeLipSync(predictor.avatar(smooth(HEIGHT, WIDTH), STILL))
     with ThreadPoolExecutor(2) as threads:
         pushed = threads.submit(stream.push, speech(1.0).samples)
         assert _BlockedRenderer.began.wait(20)

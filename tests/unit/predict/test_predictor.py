@@ -11,6 +11,7 @@ from helpers.lip_priors import LoudnessLipPrior
 from helpers.small_predictor import (
     BOX,
     HEIGHT,
+    STILL,
     WIDTH,
     make_predictor,
     probe_output,
@@ -25,8 +26,6 @@ from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.source import playback
 from talkinghead.types import AudioClip, VideoFrame
-
-STILL = SourceOptions(motion="none")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.media_files import tone, write_media, write_wav
-from helpers.small_predictor import BOX, HEIGHT, WIDTH, Detector, make_predictor, speech
+from helpers.small_predictor import BOX, HEIGHT, STILL, WIDTH, Detector, make_predictor, speech
 
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import stream_channels
@@ -98,7 +98,7 @@ def test_avatars_and_streams_of_several_faces(predictor, pair):
     found = np.stack([image for image, _ in predictor.predict(avatar, streams)]).astype(int)
     assert np.abs(found - expected).max() <= 1
     with pytest.raises(UsageError, match="has no list of 2 faces"):
-        predictor.predict(predictor.avatar(pair), clips)
+        predictor.predict(predictor.avatar(pair, STILL), clips)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,9 @@ def test_audio_of_all_faces_is_mixed(predictor, pair, tmp_path):
         layout="stereo",
     )
     files = [str(tmp_path / "a.wav"), str(tmp_path / "b.wav")]
-    report = predictor.render(pair, files, tmp_path / "o.mkv", encode=EncodeOptions(crf=40))
+    report = predictor.render(
+        pair, files, tmp_path / "o.mkv", options=STILL, encode=EncodeOptions(crf=40)
+    )
     assert report.duration_s == Fraction(1)
     assert report.num_frames == 25
     with av.open(str(tmp_path / "o.mkv")) as container:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
+from av.video.reformatter import ColorRange
 
+from talkinghead.media.decoding.planes import plane_array
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:
@@ -86,7 +88,12 @@ class CombDetector:
 
 
 def _grey(frame: AVFrame) -> FloatArray:
-    """Return the brightness of some columns of a frame, float32 [H, columns]."""
-    grey = cast(FloatArray, frame.reformat(format="gray").to_ndarray())
+    """Return the brightness of some columns, without its offset, float32 [H, columns]."""
+    kind, scale = frame.format, np.float32(1)
+    if kind.is_planar and not kind.is_rgb and kind.components[0].bits == 8:
+        grey = plane_array(frame, 0)
+        scale = np.float32(1 if frame.color_range == ColorRange.JPEG else 255 / 219)
+    else:
+        grey = frame.reformat(format="gray").to_ndarray()
     step = max(1, grey.shape[1] // _NUM_COLUMNS)
-    return np.asarray(grey[:, ::step], dtype=np.float32)
+    return np.asarray(grey[:, ::step] * scale, dtype=np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.live_parts import ToneVoice
 from helpers.media_files import smooth
-from helpers.small_predictor import HEIGHT, WIDTH, make_predictor
+from helpers.small_predictor import HEIGHT, STILL, WIDTH, make_predictor
 from helpers.speech_services import TimedToneTextToSpeech
 
 from talkinghead.errors import SpeechError, UsageError
@@ -42,7 +42,7 @@ class FailingModel:
 
 @pytest.fixture(scope="module")
 def avatar():
-    return make_predictor().avatar(smooth(HEIGHT, WIDTH))
+    return make_predictor().avatar(smooth(HEIGHT, WIDTH), STILL)
 
 
 @pytest.fixture

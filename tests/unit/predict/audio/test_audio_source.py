@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from helpers.media_files import write_media
-from helpers.small_predictor import make_predictor, probe_output, speech
+from helpers.small_predictor import STILL, make_predictor, probe_output, speech
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.media.reader import read_audio, read_video
@@ -18,7 +18,7 @@ from talkinghead.types import AudioClip
 @pytest.fixture(scope="module")
 def avatar():
     photo = np.full((160, 192, 3), 120, np.uint8)
-    return make_predictor().avatar(photo)
+    return make_predictor().avatar(photo, STILL)
 
 
 def cut(clip, size):

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech
+from helpers.small_predictor import HEIGHT, STILL, WIDTH, make_predictor, speech
 
 from talkinghead.live.streaming import RealtimeLipSync
 from talkinghead.predict.audio.audio_source import SpeechStream
@@ -82,7 +82,7 @@ def test_rounding_narrows_and_labiodental_raises_the_lower_lip():
 
 def _frames(predictor, chunks):
     image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
-    return np.stack([f for f, _ in predictor.predict(image, SpeechStream(chunks, 16_000))])
+    return np.stack([f for f, _ in predictor.predict(image, SpeechStream(chunks, 16_000), STILL)])
 
 
 def test_chunked_stream_gives_the_frames_of_the_whole_speech():
@@ -100,7 +100,7 @@ def test_chunked_stream_gives_the_frames_of_the_whole_speech():
         chunks.append(TimedSpeech(samples[start : start + 700], phonemes))
     assert np.abs(_frames(predictor, chunks).astype(int) - whole).max() <= 1
     image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
-    with RealtimeLipSync(predictor.avatar(image)) as stream:
+    with RealtimeLipSync(predictor.avatar(image, STILL)) as stream:
         for _ in range(2):  # A new stream begins again at time 0.
             live = np.stack([frame.image for frame in stream.stream(chunks)])
             assert np.abs(live.astype(int) - whole).max() <= 1
@@ -116,7 +116,7 @@ def test_option_turns_the_constraints_off():
 
 def test_memory_of_past_phonemes_is_freed():
     mouths = make_predictor().mouth_generator()
-    avatar = make_predictor().avatar(np.full((HEIGHT, WIDTH, 3), 120, np.uint8))
+    avatar = make_predictor().avatar(np.full((HEIGHT, WIDTH, 3), 120, np.uint8), STILL)
     mouths.tokens.push(speech(4.0).samples)
     mouths.phonemes.add(Phoneme("m", n / 10, n / 10 + 0.1) for n in range(40))
     (frame,) = avatar.face_frames[0]

@@ -10,6 +10,7 @@ import pytest
 from helpers.small_predictor import (
     BOX,
     HEIGHT,
+    STILL,
     WIDTH,
     make_predictor,
     probe_output,
@@ -132,5 +133,5 @@ def test_default_colour_tags_of_untagged_videos_and_photos(predictor, tmp_path):
     video = write_video(tmp_path / "in.mp4", [Fraction(i, 25) for i in range(6)])
     photo = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
     for face, colour in ((video, ColourTags(5, 1, 2, 2)), (photo, ColourTags())):
-        predictor.render(face, speech(0.2), tmp_path / "out.mp4")
+        predictor.render(face, speech(0.2), tmp_path / "out.mp4", options=STILL)
         assert probe(tmp_path / "out.mp4").colour == colour

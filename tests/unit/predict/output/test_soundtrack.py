@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from av.subtitles.subtitle import SubtitleSet
 from helpers.media_files import tone, write_media
-from helpers.small_predictor import make_predictor, speech
+from helpers.small_predictor import STILL, make_predictor, speech
 
 from talkinghead.media.audio_decoding import stream_channels
 from talkinghead.media.encoding.output_formats import output_format
@@ -42,7 +42,7 @@ def test_stereo_audio_stays_stereo(
 ):
     audio = {"audio": STEREO, "audio_codec": codec, "audio_format": sample_format}
     source = write_media(tmp_path / name, sample_rate=44_100, layout="stereo", **audio)
-    report = predictor.render(PHOTO, source, tmp_path / output)
+    report = predictor.render(PHOTO, source, tmp_path / output, options=STILL)
     assert abs(report.duration_s - 0.6) < 0.05
     with av.open(str(tmp_path / output)) as container:
         context = container.streams.audio[0].codec_context
@@ -63,7 +63,7 @@ def test_default_track_is_used_and_named(predictor, tmp_path, caplog):
             frame = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], "s16", "mono")
             frame.sample_rate = 16_000
             container.mux(track.encode(frame))
-    predictor.render(PHOTO, path, tmp_path / "o.mp4")
+    predictor.render(PHOTO, path, tmp_path / "o.mp4", options=STILL)
     assert np.abs(channels(tmp_path / "o.mp4")).max() > 0.2
     assert "speech.mka: has 2 audio tracks; the default one, track 2, is used" in caplog.text
 
@@ -198,7 +198,7 @@ def test_text_subtitles_are_converted(predictor, tmp_path, source, codec, output
 
 
 def test_frames_of_images_are_numbered(predictor, tmp_path):
-    report = predictor.render(PHOTO, speech(0.2), tmp_path / "f" / "%03d.png")
+    report = predictor.render(PHOTO, speech(0.2), tmp_path / "f" / "%03d.png", options=STILL)
     found = sorted(path.name for path in (tmp_path / "f").iterdir())
     assert found == [f"{n:03}.png" for n in range(1, report.num_frames + 1)]
     assert next(read_video(tmp_path / "f" / "001.png")).image.shape == PHOTO.shape

@@ -37,7 +37,8 @@ def talking(detector, speeches):
         "default", device="cpu", detector=detector, lip_prior=None
     )
     face = np.ascontiguousarray(astronaut()[:SIDE, 105 : 105 + SIDE])
-    return [[image for image, _ in predictor.predict(face, speech)] for speech in speeches]
+    still = SourceOptions(motion="none")
+    return [[image for image, _ in predictor.predict(face, speech, still)] for speech in speeches]
 
 
 def write_pair(path, pairs, speech):

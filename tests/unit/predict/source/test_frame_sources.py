@@ -34,7 +34,9 @@ class Detector:
 
 
 def photo(*faces, **options):
-    return PhotoFrames(IMAGE, "p.jpg", Detector(*faces), SPEC, SourceOptions(**options))()
+    return PhotoFrames(
+        IMAGE, "p.jpg", Detector(*faces), SPEC, SourceOptions(motion="none", **options)
+    )()
 
 
 def test_photo_is_repeated_at_the_spec_frame_rate():

@@ -52,7 +52,8 @@ def x_of(frame):
 
 def selected(image, detector, **options):
     """Return the horizontal positions of the selected faces of a photo, by slot."""
-    frames = PhotoFrames(image, "p.jpg", detector, AVSpec(), SourceOptions(**options))()
+    source = SourceOptions(motion="none", **options)
+    frames = PhotoFrames(image, "p.jpg", detector, AVSpec(), source)()
     return [x_of(frame) for frame in islice(frames, 4) if frame.time_s == 0]
 
 
