@@ -302,7 +302,7 @@ def test_spare_process_opens_the_next_session_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "face", "error", "expected"),
     [
-        ({}, "missing.png", MediaError, "missing.png"),
+        pytest.param({}, "missing.png", MediaError, "missing.png", marks=pytest.mark.slow),
         ({"voice": "tenor"}, "face.png", UsageError, "not one of the server's voices: tone"),
     ],
 )

@@ -59,7 +59,11 @@ def test_launchers_run_every_value(tmp_path: Path, launcher: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["objective.metric=val/nothing"], "objective.metric=val/nothing is not measured"),
+        pytest.param(
+            ["objective.metric=val/nothing"],
+            "objective.metric=val/nothing is not measured",
+            marks=pytest.mark.slow,
+        ),
         (["objective.direction=down"], "objective.direction=down"),
     ],
 )

@@ -14,6 +14,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from talkinghead.cli import main
+from talkinghead.cli.hydra_app.value_checks import check_values
 from talkinghead.errors import TalkingHeadError
 from talkinghead.paths import conf_dir
 
@@ -30,7 +31,9 @@ EXPERIMENTS = sorted(
 SWEEP_PLUGINS = {"sweep/optuna": "hydra_optuna_sweeper", "sweep/slurm": "hydra_submitit_launcher"}
 
 
+@cache
 def _compose(command: str, *overrides: str) -> DictConfig:
+    """Return a composed configuration, which tests must not change."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(command, list(overrides), return_hydra_config=True)
     with open_dict(cfg):
@@ -84,6 +87,7 @@ def test_every_command_has_a_configuration():
 def test_command_composes(command):
     cfg = _compose(command)
     _check_targets(cfg)
+    check_values(cfg, command, cfg.hydra.runtime.choices)
     groups = [group for group in _choices(command) if not group.startswith("hydra/")]
     overwritten = [group for group in groups if isinstance(cfg.get(group), str)]
     assert not overwritten, "a key of the command hides a config group"
@@ -132,4 +136,6 @@ def test_option_instantiates(option):
 def test_experiment_opens_with_its_command_and_is_applied(experiment):
     head = (CONF / "experiment" / f"{experiment}.yaml").read_text().partition("\ndefaults")[0]
     assert f"talkinghead train experiment={experiment}" in head
-    assert _compose("train", f"experiment={experiment}").name == experiment
+    cfg = _compose("train", f"experiment={experiment}")
+    assert cfg.name == experiment
+    check_values(cfg, "train", cfg.hydra.runtime.choices)

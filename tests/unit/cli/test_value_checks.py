@@ -11,19 +11,12 @@ from talkinghead.cli.main import main
 from talkinghead.errors import UsageError
 from talkinghead.paths import conf_dir
 
-COMMANDS = ("predict", "converse", "prepare", "score", "evaluate", "train", "serve", "personalise")
-
 
 def check(command: str, *arguments: str) -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(command, to_hydra(arguments, command), return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
     check_values(cfg, command, choices)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_defaults_are_accepted(command):
-    check(command)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +81,6 @@ def test_invalid_value_is_reported_with_the_expected_ones(command, argument, exp
 )
 def test_valid_value_is_accepted(command, argument):
     check(command, argument)
-
-
-@pytest.mark.parametrize(
-    "experiment", sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
-)
-def test_settings_of_experiments_are_accepted(experiment):
-    check("train", f"experiment={experiment}")
 
 
 def test_exit_status_is_2_without_a_traceback(capsys):

@@ -33,9 +33,19 @@ def predictor():
     return speaking_predictor()
 
 
-def test_adaptation_and_report_of_held_out_parts_are_written(predictor, video, tmp_path):
+def test_adaptation_and_report_of_held_out_parts_are_written(
+    predictor, video, tmp_path, monkeypatch, caplog
+):
+    console = Console(file=StringIO(), force_terminal=True, color_system=None, width=100)
+    monkeypatch.setattr("talkinghead.progress_bar.stderr_console", lambda: console)
+    caplog.set_level(logging.INFO, "talkinghead")
     output = tmp_path / "me.safetensors"
     written = personalise(predictor, video, output, OPTIONS)
+    # Each step has a progress bar with the time left.
+    shown = console.file.getvalue()
+    assert re.search(r"reading me\.mp4 .*\d% (-|\d):(--|\d\d):", shown)
+    for step in ("adapting the lip motion", "checking the held-out parts"):
+        assert step in shown
     assert file_names(tmp_path) == ["me.json", "me.safetensors"]
     report = json.loads((tmp_path / "me.json").read_text())
     assert abs(report["after"]["spread"] - 1) < 0.2 < abs(report["before"]["spread"] - 1)
@@ -45,17 +55,6 @@ def test_adaptation_and_report_of_held_out_parts_are_written(predictor, video, t
     assert loaded.style.opening == pytest.approx(written.style.opening)
     # With the adaptation the lips move as far as those of the person.
     assert speaking_predictor(personalisation=output).style == loaded.style
-
-
-def test_steps_are_shown_with_the_time_left(predictor, video, tmp_path, monkeypatch, caplog):
-    console = Console(file=StringIO(), force_terminal=True, color_system=None, width=100)
-    monkeypatch.setattr("talkinghead.progress_bar.stderr_console", lambda: console)
-    caplog.set_level(logging.INFO, "talkinghead")
-    personalise(predictor, video, tmp_path / "me.safetensors", OPTIONS)
-    shown = console.file.getvalue()
-    assert re.search(r"reading me\.mp4 .*\d% (-|\d):(--|\d\d):", shown)
-    for step in ("adapting the lip motion", "checking the held-out parts"):
-        assert step in shown
 
 
 @pytest.mark.slow

@@ -104,6 +104,7 @@ def test_clips_in_memory_have_the_same_embeddings(corpus, expert):
     np.testing.assert_allclose(video, expected[1], atol=0.01)
 
 
+@pytest.mark.slow
 def test_script_scores_an_expert(corpus, expert, tmp_path, monkeypatch, capsys):
     script = str(Path(__file__).parents[3] / "scripts" / "score_expert.py")
     monkeypatch.setattr(sys, "argv", [script, str(corpus), "--checkpoint", str(expert)])
@@ -181,6 +182,7 @@ def test_videos_without_agreement_of_audio_and_mouth_are_skipped(tmp_path, exper
     assert "1.0 s are needed" in result.detail
 
 
+@pytest.mark.slow
 def test_clip_is_prepared_again_with_other_sync_settings(tmp_path, expert):
     assert make(tmp_path, None)[0].offset is None
     measured, _ = make(tmp_path, expert, write=False)

@@ -50,16 +50,16 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize("max_frames", [4, 15, 1000])
 @pytest.mark.parametrize(("name", "codec", "options"), CONTAINERS.values(), ids=CONTAINERS)
-def test_reversed_frames_equal_the_frames_of_the_video(tmp_path, name, codec, options, max_frames):
+def test_reversed_frames_equal_the_frames_of_the_video(tmp_path, name, codec, options):
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     path = write_media(tmp_path / name, images(50), codec=codec, pix_fmt=pix_fmt, options=options)
     expected, keys = read_keys(path)
-    found = list(read_backwards(path, keys, 49, SHAPE, max_frames * FRAME_BYTES))
-    assert len(found) == 49 or name.endswith(".ts")
-    for image, original in zip(found, expected[48::-1], strict=False):
-        assert np.array_equal(to_array(image), to_array(original))
+    for max_frames in (4, 15, 1000):
+        found = list(read_backwards(path, keys, 49, SHAPE, max_frames * FRAME_BYTES))
+        assert len(found) == 49 or name.endswith(".ts")
+        for image, original in zip(found, expected[48::-1], strict=False):
+            assert np.array_equal(to_array(image), to_array(original))
 
 
 def test_each_group_of_frames_is_decoded_once(tmp_path, decoded):

@@ -128,7 +128,7 @@ def test_eyes_blink(idle, faces):
 
 
 def test_blinks_have_natural_intervals():
-    times_s = np.arange(0, 600, 0.01)
+    times_s = np.arange(0, 600, 0.02)
     closures = np.array([blink_closure(t, 3) for t in times_s])
     starts_s = times_s[1:][(closures[1:] > 0) & (closures[:-1] == 0)]
     intervals_s = np.diff(starts_s)
@@ -136,7 +136,7 @@ def test_blinks_have_natural_intervals():
     assert 5.5 < intervals_s.max() < 7
     assert intervals_s.mean() == pytest.approx(4, abs=0.1)
     assert closures.max() == 1
-    assert np.abs(np.diff(closures)).max() < 0.2
+    assert np.abs(np.diff(closures)).max() < 0.4
 
 
 def test_pose_adds_to_idle_motion(faces, idle):

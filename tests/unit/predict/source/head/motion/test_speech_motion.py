@@ -122,7 +122,7 @@ def test_silence_gives_no_motion_and_dropped_speech_keeps_the_last():
     assert motion.at(100.0) == last
 
 
-@pytest.mark.parametrize("chunk", [640, 5000])
+@pytest.mark.parametrize("chunk", [640, pytest.param(5000, marks=pytest.mark.slow)])
 def test_stream_and_file_have_the_same_head_motion(chunk):
     predictor = make_predictor()
     photo = smooth(HEIGHT, WIDTH)
