@@ -56,9 +56,9 @@ step talkinghead predict "face=$face" "audio=$speech" output=first.mp4
 echo "from nothing to a video: $((SECONDS - started)) s; installed: $(du -sm ~/venv | cut -f1) MB"
 step talkinghead doctor
 if [ -n "$TESTS" ]; then
-    pip install --quiet "pytest>=8.3" "pytest-xdist>=3.6"
+    pip install --quiet "pytest>=8.3" "pytest-timeout>=2.3" "pytest-xdist>=3.6"
     cd ~/source
-    step python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not network and not browser and not corpus" tests/unit
+    step python -m pytest -q -n 2 --dist loadfile --timeout 300 -m "not slow and not gpu and not network and not browser and not corpus" tests/unit
 fi
 RUN
 

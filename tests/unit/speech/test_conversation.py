@@ -249,6 +249,7 @@ def test_second_caller_of_a_conversation_is_refused(avatar, output, tmp_path):
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(conversation.answer_text, "First.", output)
         while not llm.requests:
+            assert not first.done() or first.result()  # Raises the error of the first caller.
             time.sleep(0.01)
         with pytest.raises(UsageError, match=r"conversation is in use by another .*interrupt\(\)"):
             conversation.answer_text("Second.", tmp_path / "second.mp4")

@@ -21,7 +21,7 @@ from talkinghead.models.lipsync.lip_warp import (
     lip_gaps,
     warp_lips,
 )
-from talkinghead.models.lipsync.mouth_interior import draw_mouth_interior
+from talkinghead.models.lipsync.mouth_interior import draw_mouth_interior, luminance
 
 MAX_FLOW = 0.35
 """Maximum displacement that the residual flow adds, in half widths of the mouth box."""
@@ -33,8 +33,17 @@ _INSIDE_LOGIT = 4.0
 _TINT, _SHADOW = 0.2, 3.0
 """Weight of the RGB output between the lips; darkening (logit) of the drawn interior's rim."""
 
-_MIN_GAP, _MIN_GAP_RATIO = 0.01, 0.3
-"""Offset of lip gaps in half widths; gap ratio below which the reference interior is not used."""
+_MIN_GAP, _DARK_RATIO, _TEETH_RATIO = 0.01, 0.55, 0.3
+"""Offset of lip gaps in half widths; ratio of the reference's gap to the generated one below which
+the reference's interior is not used: if it is dark, and if it shows teeth, which may be enlarged
+more."""
+
+_TEETH_LIGHT = 0.8, 1.0
+"""Luminance of the reference's interior, relative to the skin, from which it may show teeth, and
+from which it does."""
+
+_RATIO_RANGE = 0.3
+"""Increase of the ratio in which the weight of the reference's interior rises from 0 to 1."""
 
 
 @dataclass
@@ -121,6 +130,7 @@ class Decoder(nn.Module):
 
     fade: Tensor
     prior: Tensor
+    skin: Tensor
 
     def __init__(
         self,
@@ -154,7 +164,9 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(channels[-1], 2 + 4 * 4, 3, padding=1)
         self._start_as_copy()
         self.register_buffer("fade", edge_fade(self.sizes[-1]), persistent=False)
-        self.register_buffer("prior", lip_mask_prior(mouth_size), persistent=False)
+        prior = lip_mask_prior(mouth_size)
+        self.register_buffer("prior", prior, persistent=False)
+        self.register_buffer("skin", (prior == 0).float(), persistent=False)
 
     def _start_as_copy(self) -> None:
         """Initialise the head so that the output equals the reference."""
@@ -209,13 +221,16 @@ class Decoder(nn.Module):
         # The network's colour output is added to the warped skin, or to a drawn mouth interior
         # where the mouth of the reference is closed or much less open. Between the lips this output
         # has a low weight: teeth learnt from few people look wrong on others.
-        usable = _interior_weight(reference.lips, points)[:, None]
+        skin = _mean(reference.mouth, self.skin)
+        interior_light = _mean(luminance(reference.mouth), inside_lips(steps, reference.lips))
+        teeth = _ramp(interior_light / luminance(skin).clamp_min(0.05), *_TEETH_LIGHT)
+        usable = _interior_weight(reference.lips, points, teeth)
         shown = F.interpolate(lips.shown * usable, scale_factor=2, mode="bilinear")
         hidden_interior = inside * (1 - shown)
         mask = torch.sigmoid(painted[:, 3:] + _INSIDE_LOGIT * inside)
         mask = torch.lerp(mask, torch.ones_like(mask), hidden_interior) * self.prior
         closed = self.lips.closed(reference.lips)
-        interior = draw_mouth_interior(steps, closed, points, reference.mouth, self.prior)
+        interior = draw_mouth_interior(steps, closed, points, skin)
         drawn = torch.logit(interior)
         skin = torch.logit(_at_least_float32(warped), eps=0.02)
         shadow = _SHADOW * hidden_interior * (1 - hidden_interior)
@@ -226,11 +241,29 @@ class Decoder(nn.Module):
         return GeneratorOutput(mouth, rgb, warped, mask, flow, points, residual)
 
 
-def _interior_weight(reference: Tensor, moved: Tensor) -> Tensor:
-    """Return the weight [N, 1, 1] of the reference's interior from the ratio of the lip gaps."""
+def _interior_weight(reference: Tensor, moved: Tensor, teeth: Tensor) -> Tensor:
+    """Return the weight [N, 1, 1, 1] of the reference's interior.
+
+    Args:
+        reference: lips of the reference [N or 1, 20, 2].
+        moved: displaced lips [N, 20, 2].
+        teeth: whether the reference shows teeth, [N or 1, 1, 1, 1] in [0, 1].
+    """
     before, after = (lip_gaps(lips).mean(1) for lips in (reference, moved))
-    ratio = (before + _MIN_GAP) / (after + _MIN_GAP)
-    return ((ratio - _MIN_GAP_RATIO) / _MIN_GAP_RATIO).clamp(0, 1)[:, None, None]
+    ratio = ((before + _MIN_GAP) / (after + _MIN_GAP))[:, None, None, None]
+    lowest = _DARK_RATIO + (_TEETH_RATIO - _DARK_RATIO) * teeth
+    return _ramp(ratio, lowest, lowest + _RATIO_RANGE)
+
+
+def _mean(image: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean [N, C, 1, 1] of an image [N, C, S, S]."""
+    total = weight.sum((-2, -1), keepdim=True).clamp_min(1e-3)
+    return (image * weight).sum((2, 3), keepdim=True) / total
+
+
+def _ramp(value: Tensor, start: Tensor | float, end: Tensor | float) -> Tensor:
+    """Return 0 below `start`, 1 above `end`, and linear values between."""
+    return ((value - start) / (end - start)).clamp(0, 1)
 
 
 class _Stage(nn.Module):

@@ -30,7 +30,7 @@ class _Row(NamedTuple):
         length: visible length of the middle teeth in mouth widths.
         curve: relative decrease of the length at the mouth's corners.
         extent: half width of the row in half mouth widths.
-        brightness: brightness relative to the face.
+        brightness: brightness relative to the skin.
     """
 
     gaps: tuple[float, ...]
@@ -41,25 +41,23 @@ class _Row(NamedTuple):
     brightness: float
 
 
-_UPPER = _Row((-0.76, -0.55, -0.33, 0.0, 0.33, 0.55, 0.76), 0.03, 0.095, 0.6, 0.82, 1.25)
-_LOWER = _Row((-0.64, -0.42, -0.21, 0.0, 0.21, 0.42, 0.64), 0.025, 0.05, 1.1, 0.72, 0.95)
+_UPPER = _Row((-0.76, -0.55, -0.33, 0.0, 0.33, 0.55, 0.76), 0.03, 0.11, 0.6, 0.82, 1.35)
+_LOWER = _Row((-0.64, -0.42, -0.21, 0.0, 0.21, 0.42, 0.64), 0.025, 0.055, 1.1, 0.72, 1.1)
 # Gaps between teeth: how much they darken the row, and the depth of the notch that they cut into
 # its edge, relative to the length of the teeth.
 _GAP_DARKENING, _GAP_NOTCH = 0.1, 0.06
 _SIDE_DARKENING, _ROOT_DARKENING = 0.45, 0.25
-# Weight of a blend of the teeth's colour from the face's colour towards grey.
-_GREYNESS = 0.55
-# Colours (red, green, blue) relative to the face's brightness.
-_CAVITY, _TONGUE = (0.28, 0.13, 0.13), (0.62, 0.33, 0.3)
+# Weight of a blend of the teeth's colour from the skin's colour towards grey.
+_GREYNESS = 0.7
+# Colours (red, green, blue) relative to the skin's brightness.
+_CAVITY, _TONGUE = (0.16, 0.07, 0.07), (0.6, 0.34, 0.34)
 # Height of the tongue relative to the gap between the lips, and gap in mouth widths at which the
 # tongue and the lower teeth are half visible.
-_TONGUE_HEIGHT, _TONGUE_GAP, _LOWER_GAP = 0.5, 0.16, 0.25
+_TONGUE_HEIGHT, _TONGUE_GAP, _LOWER_GAP = 0.45, 0.3, 0.22
 _SOFT = 0.006
 
 
-def draw_mouth_interior(
-    steps: Tensor, closed: Tensor, moved: Tensor, mouth: Tensor, weight: Tensor
-) -> Tensor:
+def draw_mouth_interior(steps: Tensor, closed: Tensor, moved: Tensor, skin: Tensor) -> Tensor:
     """Draw teeth, tongue and cavity: RGB [N, 3, S, S] in (0, 1).
 
     The upper teeth move with the head, the lower teeth and the tongue with the lower lip.
@@ -68,28 +66,25 @@ def draw_mouth_interior(
         steps: [S], coordinates of the positions on both axes.
         closed: the face's closed lips [N or 1, 20, 2].
         moved: the displaced lips [N, 20, 2].
-        mouth: the reference's mouth [N or 1, 3, S, S] in [0, 1].
-        weight: [S, S], weights with which the face's colour is averaged.
+        skin: mean colour of the reference's skin [N or 1, 3, 1, 1] in [0, 1].
     """
     across, down = steps[None, None], steps[None, :, None]
     right, left = closed[:, 12, 0, None, None], closed[:, 16, 0, None, None]
     width = (left - right).clamp_min(1e-3)
     side = (across - (left + right) / 2) * 2 / width
-    face = (mouth * weight).sum((2, 3), keepdim=True) / weight.sum()
-    grey = (face * face.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-    enamel = torch.lerp(face, grey, _GREYNESS)
+    enamel = torch.lerp(skin, luminance(skin), _GREYNESS)
 
     top, bottom = lip_edge(across, closed[:, UPPER_EDGE]), lip_edge(across, moved[:, LOWER_EDGE])
     lower_lip = moved[:, 18, 1, None, None]
     gap = (lower_lip - moved[:, 14, 1, None, None]).clamp_min(0)
-    openness = torch.sigmoid((gap / width - _TONGUE_GAP) * 40)
+    openness = torch.sigmoid((gap / width - _TONGUE_GAP) * 30)
     tongue_height = _TONGUE_HEIGHT * gap * (1 - 0.7 * side.square()).clamp_min(0)
     height = (bottom - down) / tongue_height.clamp_min(_SOFT)
     tongue_mask = torch.sigmoid((1 - height) * 5) * openness
-    tongue_light = (1 - 0.6 * height.clamp(0, 1)) * (1 - 0.25 * side.square())
-    brightness = face.mean(1, keepdim=True)
-    cavity = brightness * face.new_tensor(_CAVITY)[:, None, None]
-    tongue = brightness * face.new_tensor(_TONGUE)[:, None, None] * tongue_light[:, None]
+    tongue_light = (1 - 0.6 * height.clamp(0, 1)) * (1 - 0.45 * side.square())
+    brightness = skin.mean(1, keepdim=True)
+    cavity = brightness * skin.new_tensor(_CAVITY)[:, None, None]
+    tongue = brightness * skin.new_tensor(_TONGUE)[:, None, None] * tongue_light[:, None]
     image = torch.lerp(cavity, tongue, tongue_mask[:, None])
 
     lower_mask, lower_light = _teeth(_LOWER, side, bottom - down, width)
@@ -98,6 +93,11 @@ def draw_mouth_interior(
     upper_mask, upper_light = _teeth(_UPPER, side, down - top, width)
     image = torch.lerp(image, enamel * upper_light[:, None], upper_mask[:, None])
     return image.clamp(0.02, 0.96)
+
+
+def luminance(image: Tensor) -> Tensor:
+    """Return the luminance [N, 1, H, W] of RGB images [N, 3, H, W]."""
+    return (image * image.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def _teeth(row: _Row, side: Tensor, depth: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:

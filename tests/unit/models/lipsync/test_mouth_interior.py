@@ -6,7 +6,7 @@ import torch
 from test_generator import closed_lips
 from test_lip_warp import half_widths, opened
 
-from talkinghead.models.lipsync.decoder import grid_steps, lip_mask_prior
+from talkinghead.models.lipsync.decoder import grid_steps
 from talkinghead.models.lipsync.mouth_interior import draw_mouth_interior
 
 SIZE = 96
@@ -16,9 +16,9 @@ NEXT_TO_THE_MIDDLE = SIZE // 2 + 4  # Beside the gap between the incisors.
 
 def column_of(gap: float, colour: tuple[float, ...] = (0.8, 0.6, 0.5)) -> torch.Tensor:
     """Return the middle column [3, S] of the interior of a mouth opened by `gap` pixels."""
-    face = torch.tensor(colour)[None, :, None, None].expand(1, 3, SIZE, SIZE)
+    skin = torch.tensor(colour)[None, :, None, None]
     closed, moved = half_widths(closed_lips()), half_widths(opened(closed_lips(), gap))
-    image = draw_mouth_interior(PIXELS, closed, moved, face, lip_mask_prior(SIZE))
+    image = draw_mouth_interior(PIXELS, closed, moved, skin)
     return image[0, :, :, NEXT_TO_THE_MIDDLE]
 
 
