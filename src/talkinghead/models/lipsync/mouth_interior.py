@@ -41,14 +41,14 @@ class _Row(NamedTuple):
     brightness: float
 
 
-_UPPER = _Row((-0.76, -0.55, -0.33, 0.0, 0.33, 0.55, 0.76), 0.03, 0.11, 0.6, 0.82, 1.35)
-_LOWER = _Row((-0.64, -0.42, -0.21, 0.0, 0.21, 0.42, 0.64), 0.025, 0.055, 1.1, 0.72, 1.1)
+_UPPER = _Row((-0.76, -0.55, -0.33, 0.0, 0.33, 0.55, 0.76), 0.03, 0.11, 0.6, 0.82, 1.25)
+_LOWER = _Row((-0.64, -0.42, -0.21, 0.0, 0.21, 0.42, 0.64), 0.025, 0.055, 1.1, 0.72, 1.0)
 # Gaps between teeth: how much they darken the row, and the depth of the notch that they cut into
 # its edge, relative to the length of the teeth.
 _GAP_DARKENING, _GAP_NOTCH = 0.1, 0.06
 _SIDE_DARKENING, _ROOT_DARKENING = 0.45, 0.25
 # Weight of a blend of the teeth's colour from the skin's colour towards grey.
-_GREYNESS = 0.7
+_GREYNESS = 0.6
 # Colours (red, green, blue) relative to the skin's brightness.
 _CAVITY, _TONGUE = (0.16, 0.07, 0.07), (0.6, 0.34, 0.34)
 # Height of the tongue relative to the gap between the lips, and gap in mouth widths at which the

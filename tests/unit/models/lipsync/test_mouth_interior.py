@@ -6,7 +6,7 @@ import torch
 from test_generator import closed_lips
 from test_lip_warp import half_widths, opened
 
-from talkinghead.models.lipsync.decoder import grid_steps
+from talkinghead.models.lipsync.decoder import _interior_weight, grid_steps
 from talkinghead.models.lipsync.mouth_interior import draw_mouth_interior
 
 SIZE = 96
@@ -50,3 +50,11 @@ def test_tongue_and_lower_teeth_appear_above_the_lower_lip_of_a_wide_mouth() -> 
 def test_interior_follows_the_brightness_of_the_face() -> None:
     bright, dark = column_of(24), column_of(24, (0.4, 0.3, 0.25))
     assert torch.allclose(dark, bright / 2, atol=0.02)
+
+
+def test_teeth_of_the_reference_are_enlarged_more_than_a_dark_interior() -> None:
+    reference, moved = (half_widths(opened(closed_lips(), gap)) for gap in (6, 12))
+    dark, teeth = (_interior_weight(reference, moved, torch.full((1, 1, 1, 1), t)) for t in (0, 1))
+    assert dark.item() == 0
+    assert 0.5 < teeth.item() < 1
+    assert _interior_weight(reference, reference, torch.zeros(1, 1, 1, 1)).item() == 1
