@@ -27,7 +27,7 @@ from talkinghead.media.decoding.planes import (
     plane_array,
     side_data,
 )
-from talkinghead.media.decoding.tone_mapping import HDR_PIX_FMT, HDRFormat, is_hdr
+from talkinghead.media.decoding.tone_mapping import HDR_PIX_FMT, HDRFormat, ToneMapper, is_hdr
 from talkinghead.media.decoding.video_image import (
     SDR_PIX_FMT,
     ImageLike,
@@ -95,6 +95,8 @@ class ColourTags:
 
 BT709 = ColourTags()
 """Colour tags of output that has no source video."""
+# Colours of tone-mapped images.
+_SDR_COLOURS = YUVColours(BT709.matrix, BT709.range)
 
 
 def guess_matrix(frame: AVFrame) -> int:
@@ -167,10 +169,10 @@ class RGBConverter:
     def _to_rgb(self, frame: AVFrame, size: tuple[int, int]) -> UInt8Array:
         has_alpha = _has_alpha(frame)
         if is_hdr(frame) and not has_alpha:
-            shown, colours = self._hdr_frame(frame, size)
+            shown, tone_mapper = self._hdr_frame(frame, size)
             planes = plane_array(shown, 0), plane_array(shown, 1), plane_array(shown, 2)
             padded = frame_of_planes(_even(planes), HDR_PIX_FMT)
-            image = VideoImage(padded, Orientation(), colours).to_array()
+            image = VideoImage(padded, Orientation(), _SDR_COLOURS, tone_mapper).to_array()
             return image[: size[1], : size[0]]
         matrix = guess_matrix(frame)
         shown = self._reformatter.reformat(
@@ -184,13 +186,12 @@ class RGBConverter:
         image = cast(UInt8Array, shown.to_ndarray())
         return over_white(image) if has_alpha else image
 
-    def _hdr_frame(self, frame: AVFrame, size: tuple[int, int]) -> tuple[AVFrame, YUVColours]:
+    def _hdr_frame(self, frame: AVFrame, size: tuple[int, int]) -> tuple[AVFrame, ToneMapper]:
         """Return an HDR frame in 4:2:0 with 10 bits, and its conversion."""
         hdr = HDRFormat.of(frame)
         assert hdr is not None
-        colours = YUVColours(BT709.matrix, BT709.range, hdr.tone_mapper)
         if frame.format.name == HDR_PIX_FMT and size == (frame.width, frame.height):
-            return frame, colours
+            return frame, hdr.tone_mapper
         shown = self._reformatter.reformat(
             frame,
             *size,
@@ -201,7 +202,7 @@ class RGBConverter:
             interpolation=_UNBIASED,
             threads=1,
         )
-        return shown, colours
+        return shown, hdr.tone_mapper
 
 
 class ImageConverter(RGBConverter):
@@ -215,26 +216,28 @@ class ImageConverter(RGBConverter):
         size = self._measure(frame)
         found = None if size[0] % 2 or size[1] % 2 else self._yuv_frame(frame, size)
         # The output has the matrix and the range of the first frame.
-        if found is None or found[1][:2] != (self.colour.matrix, self.colour.range):
+        if found is None or found[1] != (self.colour.matrix, self.colour.range):
             return super().__call__(frame)
-        return VideoImage(found[0], self._orientation, found[1])
+        shown, colours, tone_mapper = found
+        return VideoImage(shown, self._orientation, colours, tone_mapper)
 
     def _yuv_frame(
         self, frame: AVFrame, size: tuple[int, int]
-    ) -> tuple[AVFrame, YUVColours] | None:
+    ) -> tuple[AVFrame, YUVColours, ToneMapper | None] | None:
         """Return a frame in 4:2:0 and its conversion to RGB, None for other frames."""
         if is_hdr(frame) and not _has_alpha(frame):
-            return self._hdr_frame(frame, size)
+            shown, tone_mapper = self._hdr_frame(frame, size)
+            return shown, _SDR_COLOURS, tone_mapper
         tags = ColourTags.of(frame)
         if frame.format.name not in _FORMATS_420 or tags.matrix != guess_matrix(frame):
             return None
         colours = YUVColours(tags.matrix, tags.range)
         if frame.format.name in _PLANAR_420 and size == (frame.width, frame.height):
-            return frame, colours
+            return frame, colours, None
         shown = self._reformatter.reformat(
             frame, *size, format=SDR_PIX_FMT, interpolation=_UNBIASED, threads=1
         )
-        return shown, colours
+        return shown, colours, None
 
 
 def _has_alpha(frame: AVFrame) -> bool:

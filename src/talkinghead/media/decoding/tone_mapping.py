@@ -116,6 +116,8 @@ class ToneMapper:
         # Luma depends mostly on luma, so the table has the difference to the luma of greys, and
         # fine detail of the luma does not pass through the table.
         self._curve = np.rint(luma * _LUMA_UNIT).astype(np.uint16)
+        # OpenCV is faster than `np.take`, and needs an entry for every value of the type.
+        self._luma_table = np.pad(self._curve, (0, 65_536 - 1024), "edge")
         mapped[..., 0] -= np.interp(y, np.arange(1024), self._curve / _LUMA_UNIT)
         mapped[..., 0] = mapped[..., 0] * _LUMA_UNIT + _LUMA_OFFSET
         mapped[..., 1:] *= _UNIT
@@ -145,7 +147,7 @@ class ToneMapper:
         height, width = u.shape
         mean: PlaneArray = cv2.resize(y, (width, height), interpolation=cv2.INTER_AREA)
         small, new_u, new_v = self._table(mean << 6, u << 6, v << 6)
-        luma = np.take(self._curve, y, mode="clip")
+        luma = cv2.LUT(y, self._luma_table)
         change = cv2.resize(small, y.shape[::-1], interpolation=cv2.INTER_NEAREST)
         scale = 1 / (4 * _LUMA_UNIT)
         offset = -_LUMA_OFFSET * scale

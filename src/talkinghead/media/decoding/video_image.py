@@ -43,12 +43,10 @@ class YUVColours(NamedTuple):
     Attributes:
         matrix: YUV-to-RGB matrix, an FFmpeg constant.
         range: range of the levels, an FFmpeg constant.
-        tone_mapper: for 10-bit HDR, the conversion to 8-bit planes of `matrix` and `range`.
     """
 
     matrix: int
     range: int
-    tone_mapper: ToneMapper | None = None
 
 
 class DecodedFrame(NamedTuple):
@@ -78,26 +76,33 @@ class _Part(NamedTuple):
 class VideoImage:
     """An image of a video as YUV planes, from which RGB is made where it is needed.
 
+    HDR is tone-mapped at once, as the output needs the whole image, and several stages a part.
     Immutable, and safe for concurrent callers.
 
     Args:
         frame: a frame in 4:2:0 with even sizes: yuv420p, or yuv420p10le for HDR.
         orientation: makes the frame upright.
-        colours: conversion to RGB.
+        colours: conversion of 8-bit planes to RGB.
+        tone_mapper: for HDR, the conversion to 8-bit planes with these colours.
 
     Attributes:
         shape: height and width of the upright image, and 3.
         nbytes: size of the whole image as uint8 RGB.
         colours: conversion to RGB.
+        tone_mapper: conversion that was applied, None without HDR.
     """
 
-    def __init__(self, frame: AVFrame, orientation: Orientation, colours: YUVColours) -> None:
-        self._planes: Planes = (
-            plane_array(frame, 0),
-            plane_array(frame, 1),
-            plane_array(frame, 2),
-        )
-        self._orientation, self.colours = orientation, colours
+    def __init__(
+        self,
+        frame: AVFrame,
+        orientation: Orientation,
+        colours: YUVColours,
+        tone_mapper: ToneMapper | None = None,
+    ) -> None:
+        stored = plane_array(frame, 0), plane_array(frame, 1), plane_array(frame, 2)
+        self._stored: Planes = stored
+        self._planes = stored if tone_mapper is None else tone_mapper.map_planes(stored)
+        self._orientation, self.colours, self.tone_mapper = orientation, colours, tone_mapper
         size = (
             (frame.width, frame.height) if orientation.transposed else (frame.height, frame.width)
         )
@@ -139,9 +144,7 @@ class VideoImage:
 
     def upright_planes(self, *, keep_hdr: bool = False) -> Planes:
         """Return the planes of the upright image, in standard dynamic range unless `keep_hdr`."""
-        planes, tone_mapper = self._planes, self.colours.tone_mapper
-        if tone_mapper is not None and not keep_hdr:
-            planes = tone_mapper.map_planes(planes)
+        planes = self._stored if keep_hdr else self._planes
         y, u, v = (self._orientation.apply(plane) for plane in planes)
         return y, u, v
 
@@ -179,9 +182,6 @@ class VideoImage:
     def _to_rgb(self, planes: Planes) -> UInt8Array:
         """Return planes in 4:2:0 or 4:4:4 as uint8 [h, w, 3] RGB."""
         is_reduced = planes[0].shape == planes[1].shape
-        tone_mapper = self.colours.tone_mapper
-        if tone_mapper is not None:
-            planes = tone_mapper.map_planes(planes)
         frame = frame_of_planes(planes, "yuv444p" if is_reduced else SDR_PIX_FMT)
         frame.color_range = self.colours.range
         frame.colorspace = self.colours.matrix

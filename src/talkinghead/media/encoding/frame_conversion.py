@@ -86,7 +86,7 @@ class FrameConverter:
         colours = self.colour.matrix, self.colour.range
         if not isinstance(base, VideoImage):
             return None
-        if self.pix_fmt != SDR_PIX_FMT or base.colours[:2] != colours:
+        if self.pix_fmt != SDR_PIX_FMT or base.colours != colours:
             return self._convert(self._whole, base.to_array())
         return self._copy(base.upright_planes())
 
@@ -205,7 +205,7 @@ class HDRFrameConverter(FrameConverter):
     def _frame_of(self, base: UInt8Array | VideoImage) -> AVFrame | None:
         if not isinstance(base, VideoImage):
             return None
-        if base.colours.tone_mapper is not self._mapper:
+        if base.tone_mapper is not self._mapper:
             return self._convert(self._whole, base.to_array())
         return self._copy(base.upright_planes(keep_hdr=True))
 

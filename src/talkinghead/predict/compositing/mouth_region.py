@@ -42,6 +42,8 @@ _MIN_BLUR_PX = 0.4
 _LARGE_ZOOM = 3.0
 # Blur of the edge of the face outline, as a fraction of the box side.
 _OUTLINE_BLUR = 0.03
+# Largest blur of the edge, in pixels, at full size; half of it at least at a smaller size.
+_MAX_OUTLINE_SIGMA = 6.0
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,24 @@ class MouthRegion:
         )
 
     def polygon_mask(self, polygon: FloatArray) -> FloatArray:
-        """Return a soft mask, float32 [h, w] in [0, 1], of a convex polygon [P, 2] in pixels."""
+        """Return a soft mask, float32 [h, w] in [0, 1], of a convex polygon [P, 2] in pixels.
+
+        The mask of a large region is computed at a smaller size, as wide blurs are slow.
+        """
         corner = [self.columns.start, self.rows.start]
-        mask = np.zeros(self.radius.shape, np.float32)
-        cv2.fillConvexPoly(mask, np.rint(polygon - corner).astype(np.int32), 2.0)
-        return cv2.GaussianBlur(mask, (0, 0), max(0.5, _OUTLINE_BLUR * self.side_px)).clip(0, 1)
+        mask = np.zeros(self.radius.shape, np.uint8)
+        cv2.fillConvexPoly(mask, np.rint(polygon - corner).astype(np.int32), 128)
+        sigma = max(0.5, _OUTLINE_BLUR * self.side_px)
+        factor = max(1, int(sigma / _MAX_OUTLINE_SIGMA))
+        shape = mask.shape[::-1]
+        if factor > 1:
+            size = -(-shape[0] // factor), -(-shape[1] // factor)
+            mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+        doubled = mask.astype(np.float32) / 64
+        blurred = cv2.GaussianBlur(doubled, (0, 0), sigma / factor).clip(0, 1)
+        if factor > 1:
+            blurred = cv2.resize(blurred, shape, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(blurred)
 
     def resample(
         self,

@@ -13,7 +13,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from talkinghead.features.faces.alignment import chain_transforms, invert, transform_points
+from talkinghead.features.faces.alignment import (
+    chain_transforms,
+    invert,
+    transform_points,
+    transform_scale,
+)
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.features.faces.image_averaging import average_onto, nearest_lips
 from talkinghead.features.faces.tracker import FORGET_FRAMES
@@ -44,8 +49,11 @@ _MAX_OBJECT_FRACTION = 0.05
 # Minimum reduction of the cost for which a reference is replaced.
 _MIN_GAIN_DEG = 2.0
 _FADE_S = Fraction(3, 25)
-# Margin of the part of a frame that a reference contains, as a fraction of the canonical face.
+# Margin of the part of a frame that a reference contains, as a fraction of the averaged area.
 _FACE_MARGIN = 0.25
+# Side of the canonical face in pixels from which on a reference is averaged only around the mouth,
+# whose texture is used at full size, and the margin as a fraction of the mouth box.
+_LARGE_FACE_PX, _MOUTH_MARGIN = 640, 0.1
 
 
 class ClosestPosePolicy:
@@ -204,13 +212,14 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     lips = np.stack([transform_points(_not_none(frame.lips), t) for frame, t in canonical])
     index = frames.index(best)
     near = nearest_lips(lips, index)
-    image, transform, origin_xy = _face_part(best, transforms[index], spec)
+    image, transform, origin_xy = _part(best, transforms[index], _face_corners(spec))
     to_image = invert(transform)
-    corners = transform_points(_face_corners(spec, 0), to_image)
+    area = _averaged_corners(spec, to_image)
+    corners = transform_points(area, to_image)
     limits = np.array(image.shape[1::-1])
     (x0, y0), (x1, y1) = np.clip([corners.min(0), corners.max(0)], 0, limits).astype(int)
     origin = np.array([[0, 0, x0], [0, 0, y0]], np.float32)
-    parts = (_face_part(frames[i], transforms[i], spec)[:2] for i in near)
+    parts = (_part(frames[i], transforms[i], area)[:2] for i in near)
     others = ((part, chain_transforms(to_face, to_image) - origin) for part, to_face in parts)
     averaged = average_onto(image[y0:y1, x0:x1], others)
     image = image.copy()
@@ -222,17 +231,18 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     return replace(best, image=image, reference=reference)
 
 
-def _face_part(
-    frame: SourceFrame, transform: FloatArray, spec: AVSpec
+def _part(
+    frame: SourceFrame, transform: FloatArray, corners: FloatArray
 ) -> tuple[UInt8Array, FloatArray, FloatArray]:
-    """Return the part of a frame around its face, uint8 [h, w, 3], or an array as a whole.
+    """Return the part of a frame around an area, uint8 [h, w, 3], or an array as a whole.
 
-    The other values are the transform from its pixels to the canonical face, and its first pixel
-    (x, y) in the frame.
+    `corners` [4, 2] are those of the area in the canonical face. The other values are the transform
+    from the pixels of the part to the canonical face, and its first pixel (x, y) in the frame.
     """
     if isinstance(frame.image, np.ndarray):
         return frame.image, transform, np.zeros(2, np.float32)
-    corners = transform_points(_face_corners(spec, _FACE_MARGIN), invert(transform))
+    margin = _FACE_MARGIN * (corners - corners.mean(0)) * 2
+    corners = transform_points(corners + margin, invert(transform))
     limits = np.array(frame.image.shape[1::-1])
     low = np.floor(corners.min(0)).astype(int).clip(0, limits - 1)
     high = np.ceil(corners.max(0)).astype(int).clip(low + 1, limits)
@@ -242,10 +252,23 @@ def _face_part(
     return part, chain_transforms(shift, transform), low.astype(np.float32)
 
 
-def _face_corners(spec: AVSpec, margin: float) -> FloatArray:
-    """Return the corners [4, 2] of the canonical face, enlarged by a fraction of its size."""
-    sides = -margin * spec.face_size, (1 + margin) * spec.face_size
-    return np.array([(x, y) for x in sides for y in sides], np.float32)
+def _averaged_corners(spec: AVSpec, to_image: FloatArray) -> FloatArray:
+    """Return the corners [4, 2], in the canonical face, of the area in which images are averaged.
+
+    `to_image` maps the canonical face to the image.
+    """
+    if spec.face_size * transform_scale(to_image) < _LARGE_FACE_PX:
+        return _face_corners(spec)
+    margin = _MOUTH_MARGIN * spec.mouth_side
+    sides = -margin, spec.mouth_side + margin
+    return np.array(
+        [(spec.mouth_x + x, spec.mouth_y + y) for x in sides for y in sides], np.float32
+    )
+
+
+def _face_corners(spec: AVSpec) -> FloatArray:
+    """Return the corners [4, 2] of the canonical face."""
+    return np.array([(x, y) for x in (0, spec.face_size) for y in (0, spec.face_size)], np.float32)
 
 
 def _is_similar(frame: SourceFrame, best: SourceFrame) -> bool:

@@ -49,7 +49,7 @@ def test_levels_change_only_in_the_mouth(tmp_path):
     assert np.array_equal(luma[outside], before[0][outside])
     assert np.abs(luma[MOUTH].astype(int) - before[0][MOUTH]).max() > 30
     # In standard dynamic range, the mouth is that of the patch.
-    mapper = image.colours.tone_mapper
+    mapper = image.tone_mapper
     planes = tuple(plane_array(frame, index).copy() for index in range(3))
     found = mapper.map_planes(planes)[0][MOUTH].astype(float)
     red, green, blue = np.moveaxis(patched.to_array()[MOUTH] / 255, -1, 0)
