@@ -129,7 +129,10 @@ class VideoWriter:
         if hdr is not None and self._output.video_codec != "gif":
             self._use_hdr(hdr, hdr_encoder(self._output, crf, preset, hdr))
         elif self._output.video_codec != "gif":
-            self._encoder = choose_encoder(self._output, encoder, crf, preset)
+            num_pixels = self.width * self.height
+            self._encoder = choose_encoder(
+                self._output, encoder, crf, preset, num_pixels=num_pixels
+            )
         self._copied_audio, self._kept = audio, kept or KeptContent()
         tags = {**self._kept.metadata, **(metadata or {})}
         self._metadata = _mp4_metadata(tags) if self._output.muxer in {"mp4", "mov"} else tags

@@ -147,13 +147,14 @@ class ToneMapper:
         height, width = u.shape
         mean: PlaneArray = cv2.resize(y, (width, height), interpolation=cv2.INTER_AREA)
         small, new_u, new_v = self._table(mean << 6, u << 6, v << 6)
-        luma = cv2.LUT(y, self._luma_table)
-        change = cv2.resize(small, y.shape[::-1], interpolation=cv2.INTER_NEAREST)
-        scale = 1 / (4 * _LUMA_UNIT)
-        offset = -_LUMA_OFFSET * scale
-        mapped[0][whole] = cv2.addWeighted(luma, scale, change, scale, offset, dtype=cv2.CV_8U)
-        mapped[1][rows] = cv2.convertScaleAbs(new_u, alpha=1 / (4 * _UNIT))
-        mapped[2][rows] = cv2.convertScaleAbs(new_v, alpha=1 / (4 * _UNIT))
+        wide = cv2.resize(small, (y.shape[1], height), interpolation=cv2.INTER_NEAREST)
+        ratio, scale = y.shape[0] // height, 1 / (4 * _LUMA_UNIT)
+        for row in range(ratio):
+            luma = cv2.add(cv2.LUT(y[row::ratio], self._luma_table), wide)
+            luma = cv2.subtract(luma, (_LUMA_OFFSET,))
+            cv2.convertScaleAbs(luma, mapped[0][whole][row::ratio], alpha=scale)
+        cv2.convertScaleAbs(new_u, mapped[1][rows], alpha=1 / (4 * _UNIT))
+        cv2.convertScaleAbs(new_v, mapped[2][rows], alpha=1 / (4 * _UNIT))
 
     def unmap(self, image: UInt8Array) -> npt.NDArray[np.float32]:
         """Return the HDR levels of an SDR image uint8 [h, w, 3] RGB: YUV float32 [h, w, 3].

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -27,6 +27,10 @@ PRESETS = (
 )
 MAX_CRF = 51
 _MAX_VP9_CRF = 63
+# Frames with more pixels are encoded with the fast motion search of x264's superfast, without its
+# rate control, which doubles the size.
+_LARGE_FRAME = 4_000_000
+_FAST_SEARCH = {"x264-params": "me=dia:subme=1:partitions=i8x8,i4x4"}
 _SOFTWARE = {"h264": "libx264", "vp9": "libvpx-vp9"}
 # In the order in which they are tried.
 _HARDWARE = {
@@ -59,6 +63,8 @@ def choose_encoder(
     crf: int,
     preset: str,
     is_usable: Callable[[VideoEncoder], bool] | None = None,
+    *,
+    num_pixels: int = 0,
 ) -> VideoEncoder:
     """Return the encoder for a format.
 
@@ -69,11 +75,15 @@ def choose_encoder(
         crf: quality from 0 to 51 on x264's scale.
         preset: speed, one of `PRESETS`.
         is_usable: function that tries an encoder; None tries to encode an image.
+        num_pixels: number of pixels of a frame, 0 if unknown; preset "veryfast" is faster for more
+            than four million.
 
     Raises:
         UsageError: the encoder is unknown, or belongs to another format.
     """
     software = _software_encoder(_SOFTWARE[output.video_codec], crf, preset)
+    if software.name == "libx264" and preset == "veryfast" and num_pixels > _LARGE_FRAME:
+        software = replace(software, options={**software.options, **_FAST_SEARCH})
     if encoder == "software":
         return software
     known = _HARDWARE[output.video_codec]

@@ -39,6 +39,21 @@ def test_hardware_encoders_are_used_where_they_work(caplog, encoder, working, ex
     assert all("using libx264 instead" in text for text in warned)
 
 
+def test_large_frames_have_a_faster_motion_search():
+    usual, large = (
+        choose_encoder(MP4, "software", 18, preset, num_pixels=3840 * 2160).options
+        for preset in ("fast", "veryfast")
+    )
+    assert "x264-params" not in usual
+    assert large["preset"] == "veryfast"
+    assert "subme=1" in large["x264-params"]
+    small = choose_encoder(MP4, "software", 18, "veryfast", num_pixels=1920 * 1080)
+    assert "x264-params" not in small.options
+    assert choose_encoder(WEBM, "software", 18, "veryfast", num_pixels=3840 * 2160) == (
+        choose_encoder(WEBM, "software", 18, "veryfast")
+    )
+
+
 def test_encoder_that_cannot_encode_is_not_used(caplog):
     # A machine may have the encoder, but no GPU: the encoder is tried.
     found = choose_encoder(MP4, "h264_nvenc", 18, "veryfast")
