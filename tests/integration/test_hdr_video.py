@@ -9,6 +9,7 @@ from helpers.media_files import set_display_matrix, smooth
 from helpers.output_cases import audio, probe_output
 from helpers.small_predictor import BOX, HEIGHT, WIDTH, make_predictor
 
+from talkinghead.media.decoding.video_image import VideoImage
 from talkinghead.media.reader import probe, read_video
 from talkinghead.types import EncodeOptions
 
@@ -36,7 +37,11 @@ def phone_video(tmp_path_factory):
         ("keep", ("hevc", "Main 10", "yuv420p10le", (9, 1, 9, HLG))),
     ],
 )
-def test_output_of_a_phone_video(tmp_path, phone_video, hdr, expected):
+def test_output_of_a_phone_video(tmp_path, phone_video, hdr, expected, monkeypatch):
+    kept, get_planes = [], VideoImage.upright_hdr_planes
+    monkeypatch.setattr(
+        VideoImage, "upright_hdr_planes", lambda image: kept.append(get_planes(image)) or kept[-1]
+    )
     output = tmp_path / "out.mp4"
     speech = audio("m4a", "aac", "fltp", 48_000, "stereo")(tmp_path)
     report = make_predictor().render(
@@ -46,6 +51,8 @@ def test_output_of_a_phone_video(tmp_path, phone_video, hdr, expected):
     assert (found["size"], found["channels"], found["fps"]) == ((WIDTH, HEIGHT), 2, Fraction(25))
     assert tuple(found[name] for name in ("video", "profile", "pix_fmt", "colour")) == expected
     assert probe(output).hdr == (probe(phone_video).hdr if hdr == "keep" else None)
+    assert len(kept) == (NUM_FRAMES if hdr == "keep" else 0)
+    assert not any(planes is None for planes in kept)
     frames, source = list(read_video(output)), list(read_video(phone_video))
     assert len(frames) == len(source) == report.num_frames == NUM_FRAMES
     outside = np.ones((HEIGHT, WIDTH), bool)

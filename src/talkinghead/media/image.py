@@ -209,7 +209,15 @@ class ImageConverter(RGBConverter):
     """Converter of the frames of a stream to images, which stay in YUV as far as possible.
 
     Frames in 4:2:0 with even sizes become a `VideoImage`, others RGB. See `RGBConverter`.
+
+    Args:
+        pixel_aspect: see `RGBConverter`.
+        keep_hdr: see `VideoImage`.
     """
+
+    def __init__(self, pixel_aspect: float = 1.0, *, keep_hdr: bool = True) -> None:
+        super().__init__(pixel_aspect)
+        self._keep_hdr = keep_hdr
 
     def __call__(self, frame: AVFrame) -> ImageLike:  # type: ignore[override]
         """Return the upright image of a decoded frame."""
@@ -219,7 +227,7 @@ class ImageConverter(RGBConverter):
         if found is None or found[1] != (self.colour.matrix, self.colour.range):
             return super().__call__(frame)
         shown, colours, tone_mapper = found
-        return VideoImage(shown, self._orientation, colours, tone_mapper)
+        return VideoImage(shown, self._orientation, colours, tone_mapper, self._keep_hdr)
 
     def _yuv_frame(
         self, frame: AVFrame, size: tuple[int, int]

@@ -194,11 +194,11 @@ def read_video(path: Path | str) -> Iterator[VideoFrame]:
     return (VideoFrame(*frame) for frame in _frames(opened, path, convert))
 
 
-def read_frames(path: Path | str) -> Iterator[DecodedFrame]:
+def read_frames(path: Path | str, *, keep_hdr: bool = True) -> Iterator[DecodedFrame]:
     """Decode the frames of a video one by one, without a conversion to RGB where possible.
 
     Apart from that, as `read_video`. The conversion of the parts that are needed differs by at most
-    a few levels from that of `read_video`.
+    a few levels from that of `read_video`. `keep_hdr` is that of `VideoImage`.
 
     Raises:
         MediaError: see `read_video`.
@@ -211,7 +211,8 @@ def read_frames(path: Path | str) -> Iterator[DecodedFrame]:
         opened.container.close()
         return (DecodedFrame(f.image, f.time_s, f.pts, f.is_key) for f in read_video(path))
     _prepare(opened.stream, path)
-    convert = ImageConverter(float(opened.stream.sample_aspect_ratio or 1))
+    aspect = float(opened.stream.sample_aspect_ratio or 1)
+    convert = ImageConverter(aspect, keep_hdr=keep_hdr)
     return (DecodedFrame(*frame) for frame in _frames(opened, path, convert))
 
 

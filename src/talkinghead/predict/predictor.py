@@ -169,7 +169,12 @@ class LipSyncPredictor(PretrainedModel):
         return replace(avatar, predictor=self._calibrated(source, frames))
 
     def predict(
-        self, face: FaceInput, audio: SpeechInputs, options: SourceOptions | None = None
+        self,
+        face: FaceInput,
+        audio: SpeechInputs,
+        options: SourceOptions | None = None,
+        *,
+        keep_hdr: bool = True,
     ) -> Prediction:
         """Return a stream of frames in which the face speaks.
 
@@ -180,6 +185,7 @@ class LipSyncPredictor(PretrainedModel):
                 the speech of each face that `options.face_select` lists; faces whose speech is
                 shorter are silent at the end.
             options: see `SourceOptions`; an avatar has its own.
+            keep_hdr: keep the levels of HDR videos for HDR output, which needs more memory.
 
         Returns:
             An iterator over (image, time_s). A photo is played at the frame rate of the spec, a
@@ -207,7 +213,7 @@ class LipSyncPredictor(PretrainedModel):
                 )
         else:
             options = (options or SourceOptions()).for_voices(len(speeches))
-            source = open_face(face, self.detector, self.spec, options)
+            source = open_face(face, self.detector, self.spec, options, keep_hdr=keep_hdr)
             with closing(source.play()) as frames:
                 predictor = self._calibrated(source, frames)
         return Prediction(predictor._run(source, source.play(), speeches), source)
@@ -245,12 +251,13 @@ class LipSyncPredictor(PretrainedModel):
         output, provenance = Path(output), provenance or Provenance()
         source = face.source.name if isinstance(face, Avatar) else face
         check_output(output, provenance, source, *list_speeches(audio))
-        with self.predict(face, audio, options) as prediction:
+        encode = encode or EncodeOptions()
+        with self.predict(face, audio, options, keep_hdr=encode.hdr == "keep") as prediction:
             return write_prediction(
                 prediction,
                 audio,
                 output,
-                encode=encode or EncodeOptions(),
+                encode=encode,
                 provenance=provenance,
                 tags=tags or {},
                 progress=progress,

@@ -146,7 +146,7 @@ def test_closing_early_ends_all_threads(predictor, video):
 def test_long_video_is_not_kept_in_memory(predictor, video, monkeypatch):
     decoded = 0
 
-    def endless(path):
+    def endless(path, **_):
         nonlocal decoded
         while True:
             decoded += 1

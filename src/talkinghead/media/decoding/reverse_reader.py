@@ -35,6 +35,7 @@ def read_backwards(
     stop: int,
     shape: tuple[int, ...],
     max_bytes: int = MAX_BYTES,
+    keep_hdr: bool = True,
 ) -> Generator[ImageLike]:
     """Yield the images of a video in reverse order, from frame `stop - 1` down to frame 0.
 
@@ -48,6 +49,7 @@ def read_backwards(
         stop: number of frames to read.
         shape: shape of the images; it must not change within the video.
         max_bytes: maximum size of the frames in memory.
+        keep_hdr: see `VideoImage`.
 
     Yields:
         Images as `read_frames` yields them. They end early if the file does not permit exact
@@ -64,7 +66,7 @@ def read_backwards(
         if stream is None or alpha_decoder(stream) is not None:
             return
         stream.thread_type = "AUTO"
-        convert = ImageConverter(float(stream.sample_aspect_ratio or 1))
+        convert = ImageConverter(float(stream.sample_aspect_ratio or 1), keep_hdr=keep_hdr)
         capacity = max(2, max_bytes // _frame_bytes(stream))
         starts = [index for index, key in enumerate(keys[:stop]) if key.is_key or index == 0]
         while stop > 0:

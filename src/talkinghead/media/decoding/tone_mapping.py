@@ -151,7 +151,7 @@ class ToneMapper:
         ratio, scale = y.shape[0] // height, 1 / (4 * _LUMA_UNIT)
         for row in range(ratio):
             luma = cv2.add(cv2.LUT(y[row::ratio], self._luma_table), wide)
-            luma = cv2.subtract(luma, (_LUMA_OFFSET,))
+            luma = cv2.subtract(luma, (_LUMA_OFFSET,))  # type: ignore[call-overload]
             cv2.convertScaleAbs(luma, mapped[0][whole][row::ratio], alpha=scale)
         cv2.convertScaleAbs(new_u, mapped[1][rows], alpha=1 / (4 * _UNIT))
         cv2.convertScaleAbs(new_v, mapped[2][rows], alpha=1 / (4 * _UNIT))

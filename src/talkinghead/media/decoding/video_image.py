@@ -84,6 +84,7 @@ class VideoImage:
         orientation: makes the frame upright.
         colours: conversion of 8-bit planes to RGB.
         tone_mapper: for HDR, the conversion to 8-bit planes with these colours.
+        keep_hdr: keep the HDR frame, which needs twice the memory of the converted one.
 
     Attributes:
         shape: height and width of the upright image, and 3.
@@ -98,10 +99,11 @@ class VideoImage:
         orientation: Orientation,
         colours: YUVColours,
         tone_mapper: ToneMapper | None = None,
+        keep_hdr: bool = True,
     ) -> None:
         stored = plane_array(frame, 0), plane_array(frame, 1), plane_array(frame, 2)
-        self._stored: Planes = stored
-        self._planes = stored if tone_mapper is None else tone_mapper.map_planes(stored)
+        self._planes: Planes = stored if tone_mapper is None else tone_mapper.map_planes(stored)
+        self._hdr_planes = stored if tone_mapper is not None and keep_hdr else None
         self._orientation, self.colours, self.tone_mapper = orientation, colours, tone_mapper
         size = (
             (frame.width, frame.height) if orientation.transposed else (frame.height, frame.width)
@@ -142,10 +144,16 @@ class VideoImage:
         part = y[::step, ::step], u[::chroma, ::chroma], v[::chroma, ::chroma]
         return self._orientation.apply(self._to_rgb(part))
 
-    def upright_planes(self, *, keep_hdr: bool = False) -> Planes:
-        """Return the planes of the upright image, in standard dynamic range unless `keep_hdr`."""
-        planes = self._stored if keep_hdr else self._planes
-        y, u, v = (self._orientation.apply(plane) for plane in planes)
+    def upright_planes(self) -> Planes:
+        """Return the planes of the upright image in standard dynamic range."""
+        y, u, v = (self._orientation.apply(plane) for plane in self._planes)
+        return y, u, v
+
+    def upright_hdr_planes(self) -> Planes | None:
+        """Return the planes of the upright HDR image, None if they were not kept."""
+        if self._hdr_planes is None:
+            return None
+        y, u, v = (self._orientation.apply(plane) for plane in self._hdr_planes)
         return y, u, v
 
     def _covers(self, part: _Part, rows: slice, columns: slice) -> bool:

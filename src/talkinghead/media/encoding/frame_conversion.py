@@ -205,9 +205,10 @@ class HDRFrameConverter(FrameConverter):
     def _frame_of(self, base: UInt8Array | VideoImage) -> AVFrame | None:
         if not isinstance(base, VideoImage):
             return None
-        if base.tone_mapper is not self._mapper:
+        planes = base.upright_hdr_planes()
+        if planes is None or base.tone_mapper is not self._mapper:
             return self._convert(self._whole, base.to_array())
-        return self._copy(base.upright_planes(keep_hdr=True))
+        return self._copy(planes)
 
     def _write(
         self, targets: Sequence[PlaneArray], image: PatchedImage, part: _Part, context: _Part

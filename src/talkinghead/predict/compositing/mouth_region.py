@@ -112,19 +112,19 @@ class MouthRegion:
         The mask of a large region is computed at a smaller size, as wide blurs are slow.
         """
         corner = [self.columns.start, self.rows.start]
-        mask = np.zeros(self.radius.shape, np.uint8)
+        mask: UInt8Array = np.zeros(self.radius.shape, np.uint8)
         cv2.fillConvexPoly(mask, np.rint(polygon - corner).astype(np.int32), 128)
         sigma = max(0.5, _OUTLINE_BLUR * self.side_px)
         factor = max(1, int(sigma / _MAX_OUTLINE_SIGMA))
-        shape = mask.shape[::-1]
+        height, width = mask.shape
         if factor > 1:
-            size = -(-shape[0] // factor), -(-shape[1] // factor)
-            mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+            size = -(-width // factor), -(-height // factor)
+            mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
         doubled = mask.astype(np.float32) / 64
         blurred = cv2.GaussianBlur(doubled, (0, 0), sigma / factor).clip(0, 1)
         if factor > 1:
-            blurred = cv2.resize(blurred, shape, interpolation=cv2.INTER_LINEAR)
-        return np.asarray(blurred)
+            blurred = cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(blurred, np.float32)
 
     def resample(
         self,

@@ -75,7 +75,12 @@ class FaceSource:
 
 
 def open_face(
-    face: str | Path | UInt8Array, detector: FaceDetector, spec: AVSpec, options: SourceOptions
+    face: str | Path | UInt8Array,
+    detector: FaceDetector,
+    spec: AVSpec,
+    options: SourceOptions,
+    *,
+    keep_hdr: bool = True,
 ) -> FaceSource:
     """Open a photo or a video as a face source.
 
@@ -84,6 +89,7 @@ def open_face(
         detector: finds the face.
         spec: the model's AVSpec; a photo is played at its frame rate.
         options: selection of the face, and playback.
+        keep_hdr: keep the levels of HDR videos for HDR output, which needs more memory.
 
     Raises:
         MediaError: The file cannot be read, or the image is too large.
@@ -109,7 +115,8 @@ def open_face(
     expression = video_expression(options)
     info = probe(name)
     fps = info.fps or spec.fps
-    play = partial(video_frames, Path(name), fps, detector, spec, options, expression)
+    place = Path(name), fps, detector, spec, options, expression
+    play = partial(video_frames, *place, keep_hdr=keep_hdr)
     fps = played_rate(fps, options.min_fps)
     colours = info.colour, info.hdr
     return FaceSource(play, name, False, width, height, fps, options, info.duration_s, *colours)

@@ -239,15 +239,17 @@ def video_frames(
     spec: AVSpec,
     options: SourceOptions,
     expression: VideoExpression | None = None,
+    *,
+    keep_hdr: bool = True,
 ) -> Generator[SourceFrame]:
     """Yield a video's frames endlessly, with smoothed transforms, references and expressions.
 
-    `expression` replaces that of the options.
+    `expression` replaces that of the options; `keep_hdr` is that of `VideoImage`.
 
     Raises:
         MediaError: the video cannot be read (possibly only during iteration).
     """
-    played = play(path, fps, options.extend, options.min_fps)
+    played = play(path, fps, options.extend, options.min_fps, keep_hdr=keep_hdr)
     rate = played_rate(fps, options.min_fps)
     excluded = FaceChooser(options.excluded_faces, detector).selectors
     chosen = FaceChooser(options.chosen_faces, detector).selectors

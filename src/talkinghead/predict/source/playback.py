@@ -27,18 +27,24 @@ _NO_IMAGE: UInt8Array = np.zeros((0, 0, 3), np.uint8)
 
 
 def play(
-    path: Path, fps: Fraction, extend: str = "pingpong", min_fps: float = 0.0
+    path: Path,
+    fps: Fraction,
+    extend: str = "pingpong",
+    min_fps: float = 0.0,
+    *,
+    keep_hdr: bool = True,
 ) -> Generator[SourceFrame]:
     """Yield a video's frames, then extend the video endlessly; `time_s` always increases.
 
-    `fps` is the nominal frame rate. `SourceOptions` documents `extend` and `min_fps`.
+    `fps` is the nominal frame rate. `SourceOptions` documents `extend` and `min_fps`, `VideoImage`
+    documents `keep_hdr`.
 
     Raises:
         MediaError: the video has no frames, or cannot be read (possibly only during iteration).
     """
     time_s = Fraction(0)
     divide = _FrameDivider(min_fps)
-    with closing(_repeat_video(path, fps, extend)) as frames:
+    with closing(_repeat_video(path, fps, extend, keep_hdr)) as frames:
         for frame in frames:
             for part in divide(frame):
                 yield replace(part, time_s=time_s)
@@ -83,7 +89,7 @@ class _FrameDivider:
             )
 
 
-def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFrame]:
+def _repeat_video(path: Path, fps: Fraction, extend: str, keep_hdr: bool) -> Generator[SourceFrame]:
     """Yield the frames of `play` with their times in the file.
 
     If `extend` is "pingpong", the first and the last frame are not repeated.
@@ -93,7 +99,7 @@ def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFra
     keys: list[FrameKey] = []
     shape: tuple[int, ...] = ()
     last: SourceFrame | None = None
-    for last in decode_frames(path, fps, keys):
+    for last in decode_frames(path, fps, keys, keep_hdr=keep_hdr):
         shape = last.image.shape
         played.append(replace(last, image=_NO_IMAGE, is_extension=True))
         yield last
@@ -106,8 +112,8 @@ def _repeat_video(path: Path, fps: Fraction, extend: str) -> Generator[SourceFra
     del last
     while True:
         if extend == "pingpong":
-            yield from _backwards(path, fps, played, keys, shape)
-        with closing(decode_frames(path, fps)) as frames:
+            yield from _backwards(path, fps, played, keys, shape, keep_hdr)
+        with closing(decode_frames(path, fps, keep_hdr=keep_hdr)) as frames:
             for index, frame in enumerate(frames):
                 is_cut = extend == "loop" and index == 0
                 if extend == "loop" or index > 0:
@@ -120,6 +126,7 @@ def _backwards(
     played: Sequence[SourceFrame],
     keys: Sequence[FrameKey],
     shape: tuple[int, ...],
+    keep_hdr: bool,
 ) -> Iterator[SourceFrame]:
     """Yield the frames of a video in reverse order, from the last but one to the first.
 
@@ -127,28 +134,29 @@ def _backwards(
     frames.
     """
     stop = len(played) - 1
-    with closing(read_backwards(path, keys, stop, shape)) as images:
+    with closing(read_backwards(path, keys, stop, shape, keep_hdr=keep_hdr)) as images:
         for image in images:
             stop -= 1
             yield replace(played[stop], image=image)
     block = max(1, _BLOCK_BYTES // math.prod(shape))
     while stop > 0:
         start = max(0, stop - block)
-        with closing(decode_frames(path, fps)) as frames:
+        with closing(decode_frames(path, fps, keep_hdr=keep_hdr)) as frames:
             for frame in reversed(list(islice(frames, start, stop))):
                 yield replace(frame, is_extension=True)
         stop = start
 
 
 def decode_frames(
-    path: Path, fps: Fraction, keys: list[FrameKey] | None = None
+    path: Path, fps: Fraction, keys: list[FrameKey] | None = None, *, keep_hdr: bool = True
 ) -> Generator[SourceFrame]:
     """Yield the frames of a video once, and append their positions in the file to `keys`.
 
-    If the frame rate is constant, the container's rounding of times is removed.
+    If the frame rate is constant, the container's rounding of times is removed. `keep_hdr` is that
+    of `VideoImage`.
     """
     previous: SourceFrame | None = None
-    for frame in read_frames(path):
+    for frame in read_frames(path, keep_hdr=keep_hdr):
         time_s = _on_grid(frame.time_s, fps)
         if keys is not None:
             keys.append(FrameKey(frame.pts, frame.is_key))

@@ -12,7 +12,7 @@ from helpers.media_files import smooth
 
 from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.image import ColourTags, display_matrix
-from talkinghead.media.reader import probe, read_image, read_video
+from talkinghead.media.reader import probe, read_frames, read_image, read_video
 
 TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]
@@ -86,6 +86,18 @@ def test_frames_are_freed_without_garbage_collection(tmp_path):
         assert not [kept for kept in gc.get_objects() if isinstance(kept, av.VideoFrame)]
     finally:
         gc.enable()
+
+
+def test_hdr_levels_are_kept_only_on_request(tmp_path):
+    path = write_hdr_video(tmp_path / "a.mkv", [scene(96, 128)], HLG)
+    kept, mapped = (next(read_frames(path, keep_hdr=keep)).image for keep in (True, False))
+    assert mapped.upright_hdr_planes() is None
+    planes = kept.upright_hdr_planes()
+    assert planes[0].dtype == np.uint16
+    assert all(map(np.array_equal, kept.tone_mapper.map_planes(planes), mapped.upright_planes()))
+    # Parts have the colours of the whole image.
+    rows, columns = slice(20, 60), slice(30, 90)
+    assert np.array_equal(mapped.crop(rows, columns), kept.to_array()[rows, columns])
 
 
 def scene(height, width):

@@ -41,7 +41,7 @@ def test_levels_change_only_in_the_mouth(tmp_path):
     path = write_source(tmp_path / "a.mkv")
     image = next(read_frames(path)).image
     patched = with_mouth(image)
-    before = image.upright_planes(keep_hdr=True)
+    before = image.upright_hdr_planes()
     frame = HDRFrameConverter(WIDTH, HEIGHT, probe(path).hdr)(patched)
     luma = plane_array(frame, 0)
     outside = np.ones((HEIGHT, WIDTH), bool)
@@ -85,5 +85,5 @@ def test_output_has_the_tags_of_the_source(tmp_path, suffix, profile, transfer):
         assert tuple(map(int, tags)) == (9, 1, 9, transfer)
     assert len(decoded) == 2
     for frame, source in zip(decoded, frames, strict=True):
-        luma = source.image.upright_planes(keep_hdr=True)[0].astype(int)
+        luma = source.image.upright_hdr_planes()[0].astype(int)
         assert np.abs(plane_array(frame, 0) - luma).mean() < 4

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -38,6 +39,23 @@ def paint(transform, mouth, reference_transform=None):
     region = find_mouth_region(transform, *image.shape[:2], SPEC)
     source = transform if reference_transform is None else reference_transform
     return image, region, paint_mouth(mouth, Texture(image, box_to_image(source, SPEC)), region)
+
+
+@pytest.mark.parametrize(("scale", "tolerance"), [(1.0, 0), (0.2, 0.06)])
+def test_polygon_mask_is_the_blurred_polygon(scale, tolerance):
+    """The mask of a large face is made at a smaller size."""
+    region = find_mouth_region(similarity(scale, 10, 600, 500), 1000, 1200, SPEC)
+    box = np.array([(0.2, -0.2), (0.9, 0.1), (0.7, 0.9), (0.4, 0.8)], np.float32)
+    polygon = box @ region.box_to_image[:, :2].T + region.box_to_image[:, 2]
+    filled = np.zeros(region.radius.shape, np.float32)
+    inside = np.rint(polygon - [region.columns.start, region.rows.start]).astype(np.int32)
+    cv2.fillConvexPoly(filled, inside, 2.0)
+    expected = cv2.GaussianBlur(filled, (0, 0), 0.03 * region.side_px).clip(0, 1)
+    found = region.polygon_mask(polygon)
+    edge = round(0.06 * region.side_px)
+    difference = np.abs(found - expected)[edge:-edge, edge:-edge]
+    assert (found.min(), found.max()) == (0, 1)
+    assert difference.max() <= tolerance
 
 
 @pytest.mark.parametrize(("scale", "degrees"), [(1.0, 0), (0.7, 20), (1.9, -35)])

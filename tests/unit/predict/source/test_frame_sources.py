@@ -84,7 +84,7 @@ def test_active_speaker_selection_in_a_photo_logs_a_warning(caplog):
 def test_closing_video_frames_closes_the_decoder(monkeypatch):
     closed = []
 
-    def read(path):
+    def read(path, **_):
         try:
             while True:
                 yield VideoFrame(IMAGE, Fraction(0))
@@ -103,7 +103,7 @@ def video(monkeypatch):
     """Replace the decoder by one that yields frames of the given times, filled with their index."""
 
     def make(times_s):
-        def read(path):
+        def read(path, **_):
             for index, time_s in enumerate(times_s):
                 yield VideoFrame(np.full((4, 4, 3), index % 256, np.uint8), time_s)
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
@@ -70,6 +71,27 @@ def test_noise_of_reference_is_reduced_in_the_face(x, y):
     face = slice(60, 150), slice(max(160 - x, 0), 290 - x)
     assert after[face].mean() < 0.55 * before[face].mean()
     assert np.array_equal(image[300:, -100:], frames[0].image[300:, -100:])
+
+
+def test_noise_of_a_large_reference_is_reduced_around_the_mouth():
+    """Only the mouth is used at full size."""
+    frames = []
+    for index in range(8):
+        frame = noisy_frame(index)
+        image = cv2.resize(PHOTO[60:210, 140:310], None, fx=5, fy=5)
+        noise = np.random.default_rng(index).normal(0, 6, image.shape)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        linear = TRANSFORM[:, :2] / 5
+        offset = TRANSFORM[:, :2] @ (140, 60) + TRANSFORM[:, 2]
+        transform = np.column_stack([linear, offset]).astype(np.float32)
+        lips = (frame.lips - np.float32([140, 60])) * 5
+        frames.append(replace(frame, image=image, transform=transform, lips=lips))
+    image, first = reference_image(frames), frames[0].image
+    clean = cv2.resize(PHOTO[60:210, 140:310], None, fx=5, fy=5).astype(float)
+    before, after = np.abs(first - clean), np.abs(image - clean)
+    mouth, eyes = (slice(420, 580), slice(300, 560)), (slice(10, 100), slice(300, 560))
+    assert after[mouth].mean() < 0.6 * before[mouth].mean()
+    assert np.array_equal(image[eyes], first[eyes])
 
 
 def test_frames_with_other_lips_and_fading_frames_are_not_averaged():
