@@ -111,8 +111,7 @@ class VideoWriter:
         audio: CopiedStreams | None = None,
         kept: KeptContent | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.width, self.height = int(width), int(height)
+        self.path, self.width, self.height = Path(path), int(width), int(height)
         self.fps, self.sample_rate, self.layout = Fraction(fps), sample_rate, layout
         is_bad_rate = self.fps <= 0 or (sample_rate is not None and sample_rate <= 0)
         if min(self.width, self.height) < 2 or is_bad_rate:
@@ -129,10 +128,8 @@ class VideoWriter:
         if hdr is not None and self._output.video_codec != "gif":
             self._use_hdr(hdr, hdr_encoder(self._output, crf, preset, hdr))
         elif self._output.video_codec != "gif":
-            num_pixels = self.width * self.height
-            self._encoder = choose_encoder(
-                self._output, encoder, crf, preset, num_pixels=num_pixels
-            )
+            size = self.width * self.height
+            self._encoder = choose_encoder(self._output, encoder, crf, preset, num_pixels=size)
         self._copied_audio, self._kept = audio, kept or KeptContent()
         tags = {**self._kept.metadata, **(metadata or {})}
         self._metadata = _mp4_metadata(tags) if self._output.muxer in {"mp4", "mov"} else tags

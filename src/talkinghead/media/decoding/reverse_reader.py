@@ -40,8 +40,7 @@ def read_backwards(
     """Yield the images of a video in reverse order, from frame `stop - 1` down to frame 0.
 
     Decoders only run forwards, so frames are decoded from a key frame on and kept in their own
-    pixel format until they are needed. If the frames between two key frames need more than
-    `max_bytes`, they are decoded several times.
+    pixel format; several times if those of a key frame need more than `max_bytes`.
 
     Args:
         path: the video.
@@ -70,8 +69,7 @@ def read_backwards(
         capacity = max(2, max_bytes // _frame_bytes(stream))
         starts = [index for index, key in enumerate(keys[:stop]) if key.is_key or index == 0]
         while stop > 0:
-            start = _choose_start(starts, stop, capacity)
-            first = max(start, stop - capacity)
+            first = max(start := _choose_start(starts, stop, capacity), stop - capacity)
             frames = _decode(container, stream, times, start, first, stop)
             if len(frames) < stop - first:
                 return

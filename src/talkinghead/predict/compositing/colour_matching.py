@@ -218,9 +218,11 @@ class DetailMatcher:
             _, target = _detail_and_sharpness(original, weight, sigma, noise)
             log_gain = np.log(np.array([target / current], np.float32))
             gain = np.exp(self._gain(log_gain.clip(0, np.log(_MAX_SHARPENING)), time_s))
-            output[part] += to_channels(weight * (detail * (gain - 1)))
+            if gain > 1:
+                output[part] += to_channels(weight * (detail * (gain - 1)))
         if self._grain:
             self._update_grain(correlation)
+        if self._grain and noise > 0:
             if is_clean:
                 part, weight = (slice(None), slice(None)), mouth.rgb_weight
             x, y = region.origin_xy

@@ -236,7 +236,8 @@ def find_mouth_region(
     x1, y1 = np.clip(np.ceil(centre + reach).astype(int) + 1, 0, [width, height])
     if x1 <= x0 or y1 <= y0:
         return None
-    pixels = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), -1).astype(np.float32)
+    pixels = np.empty((y1 - y0, x1 - x0, 2), np.float32)
+    pixels[..., 0], pixels[..., 1] = np.arange(x0, x1), np.arange(y0, y1)[:, None]
     to_box = invert(to_image)
     to_ellipse = to_box - np.array([[0, 0, x] for x in ELLIPSE_CENTRE], dtype=np.float32)
     unit = cv2.transform(pixels, to_ellipse / ELLIPSE_RADII[:, None])
