@@ -50,3 +50,12 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
             "precision=16-mixed needs a GPU, but the device is the CPU: choose precision=32"
         )
     return {"32": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}[name]
+
+
+def cpu_autocast() -> torch.autocast:
+    """Return mixed precision with bfloat16 for training on a CPU.
+
+    It changes nothing without AVX-512, where bfloat16 is emulated and many times slower.
+    """
+    is_fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.autocast("cpu", torch.bfloat16, enabled=is_fast)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from talkinghead.errors import UsageError
-from talkinghead.runtime.device import resolve_device, resolve_precision
+from talkinghead.runtime.device import cpu_autocast, resolve_device, resolve_precision
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,10 @@ def test_full_precision_on_a_mac_and_on_a_cpu():
 def test_missing_device_is_refused_with_the_alternatives():
     with pytest.raises(UsageError, match="device=mps cannot be used here: choose auto, cpu"):
         resolve_device("mps")
+
+
+@pytest.mark.parametrize(("capability", "enabled"), [("AVX512", True), ("AVX2", False)])
+def test_training_on_a_cpu_uses_bfloat16_only_if_it_is_fast(monkeypatch, capability, enabled):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    with cpu_autocast():
+        assert torch.is_autocast_enabled("cpu") is enabled

@@ -26,6 +26,7 @@ from talkinghead.errors import CorpusError
 from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.runtime.device import cpu_autocast
 from talkinghead.training.distillation.distillation_options import DistillationOptions
 from talkinghead.training.distillation.recordings import (
     Recording,
@@ -129,7 +130,7 @@ class DistillationSampler:
             for name in ("motion", "face", "features")
         )
         with torch.no_grad():
-            with torch.autocast("cpu", torch.bfloat16):
+            with cpu_autocast():
                 tokens = encode(self.old, clean, faces)
             tokens = tokens.float()
             motion[silent] = self.old.decode_lip_motion(tokens[silent]).flatten(2)

@@ -30,6 +30,7 @@ from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.faces.mouth_motion import pearson
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.runtime.device import cpu_autocast
 from talkinghead.training.distillation.distillation_options import DistillationOptions
 from talkinghead.training.distillation.distillation_sampler import (
     Batch,
@@ -153,7 +154,7 @@ class _Training:
         lr = options.lr * min(1.0, 20 * progress) * (1 + math.cos(math.pi * progress)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with torch.autocast("cpu", torch.bfloat16):
+        with cpu_autocast():
             tokens = encode(self.student, batch.augmented, batch.faces)
         predicted = self.components(self.hidden["x"][:, 1:].float())
         losses = _losses(self.student, tokens.float(), predicted, batch, options)
