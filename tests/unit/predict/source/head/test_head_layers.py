@@ -1,31 +1,38 @@
-"""Continuation of the background behind a head."""
+"""Opacity of a head at its edge."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from talkinghead.predict.source.head.head_layers import _reflect
+from talkinghead.predict.source.head.head_layers import _matte
 
-SIZE, REACH = 120, 16.0
-HIDDEN = cv2.circle(np.zeros((SIZE, SIZE), np.uint8), (60, 60), 30, 1, -1)
-GREY = np.full((SIZE, SIZE, 3), 120, np.uint8)
-
-
-def reflected(image):
-    return _reflect(image, image, GREY, HIDDEN, REACH)
-
-
-def test_structured_background_is_continued():
-    stripes = np.where(np.arange(SIZE) // 6 % 2, 200, 40).astype(np.uint8)
-    image = np.repeat(np.tile(stripes[:, None], (1, SIZE))[..., None], 3, 2)
-    result = reflected(image)
-    distance = cv2.distanceTransform(HIDDEN, cv2.DIST_L2, 5)
-    near, far = (distance > 2) & (distance < 6), distance > REACH + 2
-    assert result[near].std() > 50
-    assert np.array_equal(result[far], GREY[far])
+SIZE, PX_PER_CM = 120, 4.0
+HEAD = cv2.circle(np.zeros((SIZE, SIZE), np.uint8), (60, 60), 30, 1, -1)
+# The segmented head is larger, and so is what is hidden.
+MASK, HIDDEN = (cv2.circle(np.zeros_like(HEAD), (60, 60), radius, 1, -1) for radius in (32, 40))
+WALL = np.repeat(np.tile(np.linspace(150, 185, SIZE), (SIZE, 1))[..., None], 3, 2)
+RIM = (HIDDEN > 0) & (cv2.dilate(HEAD, np.ones((7, 7))) == 0)
 
 
-def test_smooth_background_is_filled_by_inpainting():
-    ramp = np.repeat(np.tile(np.linspace(80, 160, SIZE)[:, None], (1, SIZE))[..., None], 3, 2)
-    assert np.array_equal(reflected(ramp.astype(np.uint8))[HIDDEN > 0], GREY[HIDDEN > 0])
+def opacity(colour):
+    image = np.where(HEAD[..., None] > 0, np.array(colour), WALL).astype(np.uint8)
+    return image, _matte(image, HIDDEN, MASK, PX_PER_CM)
+
+
+def test_background_at_the_edge_is_transparent():
+    _, matte = opacity([60, 30, 20])
+    assert matte[RIM].max() < 0.15
+    assert matte[HEAD > 0].min() > 0.9
+
+
+def test_edge_of_a_head_like_the_background_is_opaque():
+    _, matte = opacity([170, 160, 150])
+    assert matte[RIM].min() > 0.9
+
+
+def test_strands_of_another_colour_are_opaque():
+    image, _ = opacity([60, 30, 20])
+    strands = RIM & (np.arange(SIZE) % 8 < 2)
+    image[strands] = [250, 120, 0]
+    assert np.median(_matte(image, HIDDEN, MASK, PX_PER_CM)[strands]) > 0.9
