@@ -14,6 +14,8 @@ from talkinghead.types import FloatArray, UInt8Array
 # distance up to which its detail is reflected; and radius of the mean that separates detail from
 # colour.
 _EDGE_CM, _REFLECTED_CM, _DETAIL_CM = 1.0, 6.0, 1.0
+# Width in pixels of the border of the area that is not reflected.
+_BORDER = 3
 # Number of smoothing passes of each level of the pyramid that fills the colours.
 _RELAXATIONS = 12
 # Differences in grey levels of the smoothed reflection from the filled colours between which the
@@ -61,10 +63,10 @@ def continue_colours(image: FloatArray, hidden: UInt8Array, px_per_cm: float) ->
     weight = edge.astype(np.float32)
     levels = [(image * weight[..., None], weight)]
     while levels[-1][1].min() < 0.99 and min(levels[-1][1].shape) > 1:
-        colours, seen = (np.asarray(cv2.pyrDown(field)) for field in levels[-1])
+        colours, seen = (np.asarray(cv2.pyrDown(field), np.float32) for field in levels[-1])
         # Where enough is visible, the colour is known.
         gain = np.minimum(1 / np.maximum(seen, 1e-6), 4.0)
-        levels.append((colours * gain[..., None], seen * gain))
+        levels.append((colours * gain[..., None], np.asarray(seen * gain)))
     colours, seen = levels.pop()
     filled = colours / np.maximum(seen, 1e-6)[..., None]
     for colours, seen in reversed(levels):
@@ -114,6 +116,8 @@ def _reflection(hidden: UInt8Array, reach: float) -> tuple[Floats, Floats]:
     size = np.array(hidden.shape[::-1])
     inside = (source >= 0).all(-1) & (source < size - 1).all(-1)
     at = source.astype(np.float32)
-    seen = _sample(is_visible.astype(np.float32), at)
+    # Frames of videos often have a dark line at their border.
+    border = np.pad(np.ones(np.array(hidden.shape) - 2 * _BORDER), _BORDER)
+    seen = _sample((is_visible * border).astype(np.float32), at)
     near = smooth_step(2 - 2 * np.asarray(distance) / reach)
     return source, np.where(inside & ~is_visible, seen, 0) * near

@@ -64,16 +64,20 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
     mask = segment_head(small, head)
     margin = 2 * max(1, round(_MARGIN_CM * px_per_cm)) + 1
     wide = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin)))
-    soft = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), max(0.7, _SOFT_CM * px_per_cm))
-    hidden = cast(UInt8Array, cv2.dilate((soft > 0.02).astype(np.uint8), np.ones((3, 3), np.uint8)))
-    soft *= _matte(small, hidden, mask, px_per_cm)
-    hidden = cast(UInt8Array, cv2.dilate((soft > 0.02).astype(np.uint8), np.ones((3, 3), np.uint8)))
-    behind = fill_background(area, small, hidden, px_per_cm)
+    blurred = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), max(0.7, _SOFT_CM * px_per_cm))
+    soft = np.asarray(blurred, np.float32)
+    soft = np.asarray(soft * _matte(small, _hidden(soft), mask, px_per_cm))
+    behind = fill_background(area, small, _hidden(soft), px_per_cm)
     opacity = np.asarray(cv2.resize(soft, (width, height))).clip(0, 1)
     alpha = np.rint(255 * np.where(opacity > _OPAQUE, 1, opacity)).astype(np.uint8)
     uncut = _uncut_weight(mask, _BORDER_CM * px_per_cm)
     weight = head.weight * cast(FloatArray, cv2.resize(uncut, head.weight.shape[::-1]))
     return _decompose(area, alpha, np.asarray(behind, np.float32), weight)
+
+
+def _hidden(opacity: FloatArray) -> UInt8Array:
+    """Return 1 where a layer hides the background or is next to a pixel that does."""
+    return cast(UInt8Array, cv2.dilate((opacity > 0.02).astype(np.uint8), np.ones((3, 3))))
 
 
 def _matte(small: UInt8Array, hidden: UInt8Array, mask: UInt8Array, px_per_cm: float) -> FloatArray:

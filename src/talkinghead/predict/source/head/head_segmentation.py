@@ -58,8 +58,8 @@ def segment_head(small: UInt8Array, head: HeadGeometry) -> UInt8Array:
         small: the area of the head at any size, uint8 [h, w, 3].
         head: the geometry of the head.
     """
-    votes = sum(_vote(small, head, start) for start in _STARTS)
-    majority = (2 * votes > len(_STARTS)).astype(np.uint8)
+    votes = np.sum([_vote(small, head, start) for start in _STARTS], axis=0)
+    majority = np.asarray(2 * votes > len(_STARTS), np.uint8)
     return _clean(_refine(small, majority), head)
 
 
@@ -109,7 +109,7 @@ def _cut(image: UInt8Array, labels: UInt8Array, iterations: int, is_lab: bool) -
     cv2.setRNGSeed(0)
     cv2.grabCut(colours, labels, (0, 0, 1, 1), *models, iterations, cv2.GC_INIT_WITH_MASK)
     # The labels of the foreground are the odd ones.
-    return labels & 1
+    return np.asarray(labels & 1, np.uint8)
 
 
 def _clean(mask: UInt8Array, head: HeadGeometry) -> UInt8Array:
