@@ -13,7 +13,7 @@ from talkinghead.cli.main import main
 from talkinghead.paths import conf_dir
 
 # The other experiments cover the parts of the slow ones, and test_end_to_end.py trains `smoke`.
-FAST = ("finetune", "lip_regressor", "release_gan", "sync_expert")
+FAST = ("finetune", "lip_regressor", "sync_expert")
 NAMES = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 EXPERIMENTS = [
     pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in NAMES

@@ -160,6 +160,7 @@ def test_prepare_corrects_the_offset(tmp_path, expert, shift):
     np.testing.assert_array_equal(clip.faces(0, 1), expected)
 
 
+@pytest.mark.slow
 def test_videos_without_agreement_of_audio_and_mouth_are_skipped(tmp_path, expert):
     result, path = make(tmp_path, expert, {"max_offset_frames": 3}, frames_late=6)
     assert result.reason == "out of sync"

@@ -136,6 +136,7 @@ def test_models_of_letters_give_no_phonemes(voice):
     assert not any(speech.phonemes for speech in voice.speak_timed("Pam may put it up."))
 
 
+@pytest.mark.slow
 def test_speakers_are_selected_by_name(tmp_path):
     model = _save_vits(tmp_path, ["ann", "bob"])
     assert next(Coqui(model, speaker="bob", device="cpu").speak("Hello.")).any()
