@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, BinaryIO
 
 import talkinghead
@@ -107,11 +108,11 @@ def is_done(job: Job, key: str | None) -> bool:
         if isinstance(output, str):
             with open_remote(output) as file:
                 return tag.encode() in _movie_header(file)
-        if not output.is_file():
-            return False
         if output.suffix.lower() in _MP4_SUFFIXES:
             with output.open("rb") as file:
                 return tag.encode() in _movie_header(file)
+        if not output.is_file():
+            return False
         with open_input(output) as container:
             tags = {name.lower(): value for name, value in container.metadata.items()}
             return tags.get(KEY_TAG) == key or tag in tags.get("comment", "").split("; ")
@@ -150,7 +151,7 @@ def _digest(location: Location) -> str:
     if isinstance(location, str):
         return remote_version(location)
     status = location.stat()
-    if location.is_dir():
+    if S_ISDIR(status.st_mode):
         entries = sorted(
             (path.name, path.stat().st_size, path.stat().st_mtime_ns)
             for path in location.iterdir()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,10 @@ def make_jobs(
     listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(rows, 1)]
     if not listed:
         raise UsageError(f"{name}: contains no job; expected rows of {', '.join(_COLUMNS)}")
+    folder = cache(Path.resolve)
     outputs = Counter(
-        job.output if isinstance(job.output, str) else job.output.resolve() for job in listed
+        job.output if isinstance(job.output, str) else folder(job.output.parent) / job.output.name
+        for job in listed
     )
     if twice := [path for path, count in outputs.items() if count > 1]:
         raise UsageError(f"{name}: two jobs write to {twice[0]}; give each job its own output")
