@@ -103,9 +103,9 @@ def make_jobs(
     listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(rows, 1)]
     if not listed:
         raise UsageError(f"{name}: contains no job; expected rows of {', '.join(_COLUMNS)}")
-    folder = cache(Path.resolve)
+    resolved = cache(Path.resolve)
     outputs = Counter(
-        job.output if isinstance(job.output, str) else folder(job.output.parent) / job.output.name
+        job.output if isinstance(job.output, str) else resolved(job.output.parent) / job.output.name
         for job in listed
     )
     if twice := [path for path, count in outputs.items() if count > 1]:
