@@ -103,14 +103,19 @@ def make_jobs(
     listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(rows, 1)]
     if not listed:
         raise UsageError(f"{name}: contains no job; expected rows of {', '.join(_COLUMNS)}")
-    resolved = cache(Path.resolve)
+    _check_outputs(listed, name)
+    return listed
+
+
+def _check_outputs(jobs: Sequence[Job], name: str) -> None:
+    """Refuse a list, of this name, with two jobs that write the same file."""
+    resolved = cache(Path.resolve)  # Many outputs share a folder.
     outputs = Counter(
         job.output if isinstance(job.output, str) else resolved(job.output.parent) / job.output.name
-        for job in listed
+        for job in jobs
     )
     if twice := [path for path, count in outputs.items() if count > 1]:
         raise UsageError(f"{name}: two jobs write to {twice[0]}; give each job its own output")
-    return listed
 
 
 @contextmanager
