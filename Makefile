@@ -38,8 +38,9 @@ $(STAMP): pyproject.toml constraints.txt $(NODEPS) scripts/make_venv.sh
 	@scripts/make_venv.sh "$(PYTHON)" $(VENV)
 	@echo "installing into $(VENV): some minutes and 8 GB the first time"
 	@rm -f $@
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes $(addprefix -r ,$(NODEPS))
+	@# Modules are compiled when they are first imported: compiling all of them takes two minutes.
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes $(addprefix -r ,$(NODEPS))
 	@touch $@
 
 infer: $(STAMP)  ## make a talking video: FACE=photo.jpg AUDIO=speech.wav (or TEXT="...") OUTPUT=talking.mp4; without arguments a demonstration

@@ -318,6 +318,7 @@ def test_wrong_choices_are_errors_and_leave_no_process(tmp_path, settings, face,
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_invalid_offer_is_an_error_and_the_session_continues(tmp_path):
     async def run():
         async with running_pool() as pool:

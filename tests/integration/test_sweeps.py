@@ -44,6 +44,7 @@ def test_optuna_minimises_the_objective(tmp_path: Path) -> None:
     "launcher",
     ["basic", *(pytest.param(n, marks=pytest.mark.slow) for n in ("joblib", "submitit_local"))],
 )
+@pytest.mark.slow
 def test_launchers_run_every_value(tmp_path: Path, launcher: str) -> None:
     if launcher == "submitit_local":
         pytest.importorskip("submitit")

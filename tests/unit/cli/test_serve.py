@@ -87,6 +87,7 @@ def test_used_port_is_named(capsys):
     assert f"port={port} cannot be used" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_missing_extra_is_named():
     program = "import sys; sys.modules['fastapi'] = None; from talkinghead.cli.main import main; "
     command = [sys.executable, "-c", program + "sys.exit(main(['serve']))"]

@@ -134,6 +134,7 @@ def network() -> LipSyncGenerator:
     return model
 
 
+@pytest.mark.slow
 def test_generation_product_uses_samples_and_model_uses_features(
     bar_clips: list[RealClip], network: LipSyncGenerator
 ) -> None:

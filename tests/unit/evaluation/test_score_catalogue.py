@@ -43,6 +43,7 @@ def all_scorers(detector: FaceDetector) -> Scorers:
     return Scorers(SPEC, detector, *networks, _AnyClip())
 
 
+@pytest.mark.slow
 def test_catalogue_contains_exactly_the_computed_scores(
     bar_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_still_video_has_no_correlation(report: dict[str, Any]) -> None:
     assert rows == [("one", system, 60) for system in report["systems"]]
 
 
+@pytest.mark.slow
 def test_files_of_different_size_are_aligned_separately(tmp_path: Path) -> None:
     write_synthetic_clip(tmp_path / "real.mp4", sample_rate=None, seed=2)
     large = {"width": 448, "height": 384}

@@ -194,6 +194,7 @@ def test_requests_are_processed_one_at_a_time(client, media, monkeypatch):
     assert most == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_uploads_and_results_are_deleted(media, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "server"))
     demo = GradioDemo(make_predictor(), options=DemoOptions(keep_s=1))

@@ -115,6 +115,7 @@ def test_frames_are_returned_after_the_lookahead(avatar, face, more_s, request):
         assert (len(waits_s), len(stream.flush())) == (45, 5)
 
 
+@pytest.mark.slow
 def test_frame_times_do_not_drift_and_memory_is_bounded(avatar):
     stream, sizes, times_s = RealtimeLipSync(avatar), [], []
     for _ in range(120):

@@ -87,6 +87,7 @@ def test_exported_generator_uses_head_pose_and_emotion(conditioned_checkpoint, c
         )
 
 
+@pytest.mark.slow
 def test_inaccurate_export_is_refused_and_removed(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(verification, "MAX_PIXEL_DIFFERENCE", -1.0)
     with pytest.raises(CheckpointError, match=r"pixels differ from torch's by up to .*expected"):

@@ -24,6 +24,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_variant_changes_only_named_settings() -> None:
     script = runpy.run_path(SCRIPT)
     args = argparse.Namespace(

@@ -127,6 +127,7 @@ def test_bad_videos_are_reported_and_limited(inputs, tmp_path):
     assert read_report(tmp_path / "out")["num_reused"] == 6
 
 
+@pytest.mark.slow
 def test_added_videos_are_prepared_and_earlier_clips_kept(inputs, tmp_path):
     options = PrepareOptions(workers=0, val_fraction=0.5, max_bad_fraction=0.5)
     first = prepare_corpus(inputs, tmp_path / "out", SPEC, options)

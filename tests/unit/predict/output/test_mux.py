@@ -90,6 +90,7 @@ def test_no_image_is_held_during_speech(predictor, tmp_path, times_s, rate, num_
     assert min(np.abs(a - b).max() for a, b in pairwise(images)) > 0
 
 
+@pytest.mark.slow
 def test_video_after_end_of_speech_equals_video_with_silence(predictor, tmp_path):
     video = write_video(tmp_path / "in.mp4", [Fraction(i, 25) for i in range(25)])
     short, padded = speech(0.4), speech(0.4)

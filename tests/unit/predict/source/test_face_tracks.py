@@ -141,6 +141,7 @@ def test_face_that_is_briefly_absent_fades_and_returns_in_place(scene):
     assert len({id(frame.reference) for frame, _ in present}) == 1
 
 
+@pytest.mark.slow
 def test_face_that_leaves_the_image_fades(scene):
     moves = [move_to(600 + 12 * i, 270) for i in range(50)]
     frames = scene.follow([scene.image(move) for move in moves])

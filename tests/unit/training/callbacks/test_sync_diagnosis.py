@@ -88,6 +88,7 @@ def test_training_at_chance_is_diagnosed(
     assert cause in caplog.text
 
 
+@pytest.mark.slow
 def test_learning_expert_gives_no_warning(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(corpus, 32)
     assert "chance" not in caplog.text

@@ -90,6 +90,7 @@ def test_accumulated_batches_equal_one_large_batch(corpus: Path) -> None:
     assert (halves - whole).norm() < 0.02 * whole.norm()
 
 
+@pytest.mark.slow
 def test_lip_regressor_learns_and_serves_as_landmark_loss(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     optimizer = {"lr": 5e-3, "warmup_iterations": 0}
@@ -161,6 +162,7 @@ def test_checkpoint_loads_without_lightning_and_initialises_training(
         make_module(init_from=str(path), generator={**GENERATOR, "dim": 48})
 
 
+@pytest.mark.slow
 def test_initial_weights_are_validated_and_compared_with_the_result(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
