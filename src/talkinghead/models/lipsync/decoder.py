@@ -221,16 +221,16 @@ class Decoder(nn.Module):
         # The network's colour output is added to the warped skin, or to a drawn mouth interior
         # where the mouth of the reference is closed or much less open. Between the lips this output
         # has a low weight: teeth learnt from few people look wrong on others.
-        skin = _mean(reference.mouth, self.skin)
+        skin_colour = _mean(reference.mouth, self.skin)
         interior_light = _mean(luminance(reference.mouth), inside_lips(steps, reference.lips))
-        teeth = _ramp(interior_light / luminance(skin).clamp_min(0.05), *_TEETH_LIGHT)
+        teeth = _ramp(interior_light / luminance(skin_colour).clamp_min(0.05), *_TEETH_LIGHT)
         usable = _interior_weight(reference.lips, points, teeth)
         shown = F.interpolate(lips.shown * usable, scale_factor=2, mode="bilinear")
         hidden_interior = inside * (1 - shown)
         mask = torch.sigmoid(painted[:, 3:] + _INSIDE_LOGIT * inside)
         mask = torch.lerp(mask, torch.ones_like(mask), hidden_interior) * self.prior
         closed = self.lips.closed(reference.lips)
-        interior = draw_mouth_interior(steps, closed, points, skin)
+        interior = draw_mouth_interior(steps, closed, points, skin_colour)
         drawn = torch.logit(interior)
         skin = torch.logit(_at_least_float32(warped), eps=0.02)
         shadow = _SHADOW * hidden_interior * (1 - hidden_interior)
