@@ -123,6 +123,8 @@ def measure_visibility(
     covering, around = float(is_foreign[_GENERATED_CELLS].mean()), near > inner
     surroundings = is_foreign[_MOUTH_CELLS & (near == 0)]
     is_free = surroundings.sum() <= _COVERED_FRACTION * len(surroundings)
+    # Below a short chin, the surroundings are the neck and clothes.
+    is_free |= bool(inner.any()) and is_foreign[inner > 0].mean() < 1 - _COVERED_FRACTION
     if is_free or not inner.any() or not around.any():
         is_hidden = bool(inner.any()) and not _shows_lips(samples, outline, contrast)
         return MouthVisibility(covering, is_hidden, contrast, relit)

@@ -114,6 +114,16 @@ def test_uncovered_mouths_of_many_kinds_are_not_covered(change):
     assert not visibility(np.clip(change(PHOTO), 0, 255).astype(np.uint8)).is_covered
 
 
+def test_pale_lips_above_dark_clothes_are_not_covered():
+    # As in paintings: lips of the colour of the skin, and the clothes below a short chin.
+    face = PHOTO.copy()
+    lower, clothes = [(40, 132), (216, 132), (216, 256), (40, 256)], [(40, 180), (216, 180)]
+    for corners, colour in ((lower, (200, 150, 120)), (clothes + lower[2:], (40, 30, 60))):
+        cv2.fillPoly(face, [np.rint([at(*xy) for xy in corners]).astype(np.int32)], colour)
+    face[147:149, 208:237] = (110, 80, 65)
+    assert not visibility(face).is_covered
+
+
 def test_microphone_increases_the_covering_and_darkness_reduces_the_contrast():
     microphone = PHOTO.copy()
     cv2.circle(microphone, np.rint(at(80, 180)).astype(int).tolist(), 16, (60, 60, 62), -1)
