@@ -27,8 +27,8 @@ from talkinghead.evaluation.clip_generation import ClipGenerator, real_mouths
 from talkinghead.evaluation.clip_scores import load_clip
 from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.models.checkpoint import load_generator
-from talkinghead.models.lipsync.decoder import lip_mask_prior
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.lipsync.mouth_painting import lip_mask_prior
 from talkinghead.predict.options import PredictOptions
 from talkinghead.types import AVSpec, FloatArray
 

@@ -58,6 +58,7 @@ class BarModel:
     context_frames, lookahead_frames = 3, 1
     input_features = ("mel",)
     needs_head_pose = False
+    max_mouth_scale = 1
     device = torch.device("cpu")
 
     def __init__(self, ignores_audio: bool = False) -> None:

@@ -24,7 +24,7 @@ from talkinghead.evaluation.report.clip_visuals import make_clip_visuals
 from talkinghead.evaluation.report.results import ClipResult
 from talkinghead.evaluation.scorers.clip_scorers import Scorers
 from talkinghead.features.audio_features import input_features
-from talkinghead.models.lipsync.decoder import lip_mask_prior
+from talkinghead.models.lipsync.mouth_painting import lip_mask_prior
 from talkinghead.types import AVSpec, FloatArray, UInt8Array
 
 _WRONG_AUDIO = {"other": "", "elsewhere": "_elsewhere"}

@@ -20,7 +20,8 @@ from talkinghead.losses.perceptual_loss import PerceptualLoss
 from talkinghead.losses.reconstruction_loss import ReconstructionLoss
 from talkinghead.models.checkpoint import load_lip_regressor
 from talkinghead.models.encoders import FaceEncoder
-from talkinghead.models.lipsync.decoder import GeneratorOutput, lip_mask_prior
+from talkinghead.models.lipsync.decoder import GeneratorOutput
+from talkinghead.models.lipsync.mouth_painting import lip_mask_prior
 from talkinghead.value_rules import NonNegativeFloat
 
 TERMS = (

@@ -5,6 +5,7 @@ Shape suffixes: N frames, D token dimension.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -17,8 +18,10 @@ from torch import Tensor
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import (
     as_tensor,
+    enlarge_canonical,
     masked_face,
     transform_points,
+    transform_scale,
     warp_face,
 )
 from talkinghead.features.faces.head_pose import head_turn
@@ -35,6 +38,10 @@ from talkinghead.predict.source.head.photo_animation import HeadCue
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.types import AVSpec, FloatArray
+
+_MAX_ENLARGEMENT = 1.5
+"""Ratio of the mouth's size in the source to that in the output of the model, above which the model
+generates a larger image."""
 
 
 @dataclass
@@ -186,7 +193,11 @@ class MouthGenerator:
     def _features_of(self, reference: Reference) -> ReferenceFeatures:
         if reference.features is not None:
             return reference.features
-        face = self._faces([reference.image], [reference.transform])
+        side_px = self._spec.mouth_side / transform_scale(reference.transform)
+        needed = math.ceil(side_px / (_MAX_ENLARGEMENT * self._spec.mouth_size))
+        scale = min(needed, self._model.max_mouth_scale)
+        transform = enlarge_canonical(reference.transform, scale)
+        face = self._faces([reference.image], [transform], scale)
         lips = transform_points(reference.lips, reference.transform)
         return self._model.encode_reference(face, torch.from_numpy(lips)[None].to(self._device))
 
@@ -277,9 +288,12 @@ class MouthGenerator:
         turns = torch.from_numpy(np.stack([_head_turn(frame) for frame in frames]))
         return self._model.encode_context(masked, features, turns.to(self._device))
 
-    def _faces(self, images: list, transforms: list[FloatArray]) -> Tensor:
-        """Return canonical faces float32 [N, 3, face_size, face_size] in [0, 1] on the device."""
-        size = self._spec.face_size
+    def _faces(self, images: list, transforms: list[FloatArray], scale: int = 1) -> Tensor:
+        """Return canonical faces float32 [N, 3, H, W] in [0, 1] on the device.
+
+        H and W are `scale` times `face_size`.
+        """
+        size = scale * self._spec.face_size
         faces = [warp_face(i, t, size) for i, t in zip(images, transforms, strict=True)]
         return as_tensor(np.stack(faces)).to(self._device)
 

@@ -108,6 +108,7 @@ class ExportedGenerator:
         self.needs_head_pose: bool = metadata["needs_head_pose"]
         self.emotion = ExportedEmotions(names) if (names := metadata["emotions"]) else None
         self.device = torch.device("cpu")
+        self.max_mouth_scale = 1  # Exported graphs have a fixed size.
         self._max_windows: int | None = metadata.get("max_windows")
         load, suffix = file_loader(runtime), SUFFIXES[metadata["format"]]
         if suffix != READABLE_SUFFIXES[runtime]:

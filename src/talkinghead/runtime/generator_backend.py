@@ -37,6 +37,10 @@ class GeneratorBackend(Protocol):
         """Return whether `encode_context` uses `head_turn`."""
 
     @property
+    def max_mouth_scale(self) -> int:
+        """Largest ratio of a reference face's size to `face_size`; see `encode_reference`."""
+
+    @property
     def device(self) -> torch.device:
         """Device on which the inputs must be."""
 

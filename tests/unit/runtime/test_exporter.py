@@ -87,6 +87,28 @@ def test_exported_generator_uses_head_pose_and_emotion(conditioned_checkpoint, c
         )
 
 
+def test_large_faces_get_mouths_of_twice_the_size_except_from_exports(
+    checkpoint, torchscript_folder
+):
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    lips = demo_sample(SPEC, load_generator(checkpoint).model, 1).lips[0].numpy()
+
+    def side(path, face_px):
+        """Return the side of the RGB field of a face of `face_px` pixels."""
+        generator, spec = loading.load_backend(path)
+        transform = np.float32([[256 / face_px, 0, 0], [0, 256 / face_px, 0]])
+        reference = Reference(image, transform, lips * face_px / 256)
+        mouths = MouthGenerator(generator, spec)
+        frame = SourceFrame(image, Fraction(0), Fraction(1, 25), transform, reference)
+        mouths.tokens.push(speech(0.2).samples)
+        mouths.tokens.finish()
+        (generated,) = mouths.generate([frame])
+        return generated.fields.rgb.shape[0]
+
+    assert [side(checkpoint, size) for size in (128, 256, 300, 1000)] == [96, 96, 192, 192]
+    assert side(torchscript_folder, 1000) == 96
+
+
 @pytest.mark.slow
 def test_inaccurate_export_is_refused_and_removed(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(verification, "MAX_PIXEL_DIFFERENCE", -1.0)

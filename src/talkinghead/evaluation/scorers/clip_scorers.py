@@ -21,7 +21,7 @@ from talkinghead.evaluation.scorers.sound_times import SoundTimes, read_sound_ti
 from talkinghead.features.faces.alignment import LIP_POINTS, lip_motion
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.models.checkpoint import load_expert
-from talkinghead.models.lipsync.decoder import lip_mask_prior
+from talkinghead.models.lipsync.mouth_painting import lip_mask_prior
 from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.predict.audio.lip_prior import LipPrior, predict_lip_motion
 from talkinghead.sync.embeddings import embed_windows

@@ -113,6 +113,13 @@ def transform_scale(transform: FloatArray) -> float:
     return float(np.hypot(transform[0, 0], transform[1, 0]))
 
 
+def enlarge_canonical(transform: FloatArray, factor: int) -> FloatArray:
+    """Return the transform [2, 3] to a canonical face of `factor` times the size."""
+    enlarged = factor * transform
+    enlarged[:, 2] += (factor - 1) / 2  # The origin is the centre of the first pixel.
+    return enlarged
+
+
 def warp_face(image: ImageLike, transform: FloatArray, size: int) -> UInt8Array:
     """Warp an image to the canonical face uint8 [size, size, 3], antialiased."""
     square = np.array([(x, y) for x in (0, size) for y in (0, size)], np.float32)

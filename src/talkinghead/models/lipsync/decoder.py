@@ -14,36 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.models.encoders import group_norm
-from talkinghead.models.lipsync.lip_warp import (
-    NUM_LIP_MAPS,
-    LipWarper,
-    inside_lips,
-    lip_gaps,
-    warp_lips,
-)
-from talkinghead.models.lipsync.mouth_interior import draw_mouth_interior, luminance
+from talkinghead.models.lipsync.lip_warp import NUM_LIP_MAPS, LipWarper, warp_lips
+from talkinghead.models.lipsync.mouth_painting import MouthPainting, at_least_float32, grid_steps
 
 MAX_FLOW = 0.35
 """Maximum displacement that the residual flow adds, in half widths of the mouth box."""
 
 _LIP_STAGES = 2
-_INSIDE_LOGIT = 4.0
-"""Value that is added to the logit of the mask between the lips."""
-
-_TINT, _SHADOW = 0.2, 3.0
-"""Weight of the RGB output between the lips; darkening (logit) of the drawn interior's rim."""
-
-_MIN_GAP, _DARK_RATIO, _TEETH_RATIO = 0.01, 0.55, 0.3
-"""Offset of lip gaps in half widths; ratio of the reference's gap to the generated one below which
-the reference's interior is not used: if it is dark, and if it shows teeth, which may be enlarged
-more."""
-
-_TEETH_LIGHT = 0.8, 1.0
-"""Luminance of the reference's interior, relative to the skin, from which it may show teeth, and
-from which it does."""
-
-_RATIO_RANGE = 0.3
-"""Increase of the ratio in which the weight of the reference's interior rises from 0 to 1."""
 
 
 @dataclass
@@ -52,7 +29,7 @@ class ReferenceFeatures:
 
     Attributes:
         token: [B, D].
-        mouth: mouth image [B, 3, H, W].
+        mouth: mouth image [B, 3, k H, k W]; the outputs have this size, except for the flow.
         lips: lip landmarks [B, 20, 2], relative to the centre of the mouth's box in half widths.
         masked_face: features [B, C, H, W] of the masked reference for the context encoder.
         maps: one map [B, C, H, W] per decoder stage.
@@ -129,8 +106,6 @@ class Decoder(nn.Module):
     """
 
     fade: Tensor
-    prior: Tensor
-    skin: Tensor
 
     def __init__(
         self,
@@ -164,9 +139,7 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(channels[-1], 2 + 4 * 4, 3, padding=1)
         self._start_as_copy()
         self.register_buffer("fade", edge_fade(self.sizes[-1]), persistent=False)
-        prior = lip_mask_prior(mouth_size)
-        self.register_buffer("prior", prior, persistent=False)
-        self.register_buffer("skin", (prior == 0).float(), persistent=False)
+        self.painting = MouthPainting(mouth_size)
 
     def _start_as_copy(self) -> None:
         """Initialise the head so that the output equals the reference."""
@@ -180,6 +153,8 @@ class Decoder(nn.Module):
 
     def project_reference(self, maps: list[Tensor], mouth: Tensor) -> list[Tensor]:
         """Project the feature maps of the reference to the input of every decoder stage."""
+        if (scale := mouth.shape[-1] // (2 * self.sizes[-1])) > 1:
+            mouth = F.avg_pool2d(mouth, scale)
         maps = [*maps[:-1], torch.cat([maps[-1], F.pixel_unshuffle(mouth, 2)], dim=1)]
         return [layer(m) for layer, m in zip(self.reference_maps, maps, strict=True)]
 
@@ -215,55 +190,11 @@ class Decoder(nn.Module):
         residual = torch.tanh(head[:, :2]) * MAX_FLOW
         flow = (lips.flow + residual) * self.fade
         painted = F.pixel_shuffle(head[:, 2:], 2)
-        steps = grid_steps(2 * self.sizes[-1], points.device)
-        inside = inside_lips(steps, points)
         warped = warp(reference.mouth, flow)
-        # The network's colour output is added to the warped skin, or to a drawn mouth interior
-        # where the mouth of the reference is closed or much less open. Between the lips this output
-        # has a low weight: teeth learnt from few people look wrong on others.
-        skin_colour = _mean(reference.mouth, self.skin)
-        interior_light = _mean(luminance(reference.mouth), inside_lips(steps, reference.lips))
-        teeth = _ramp(interior_light / luminance(skin_colour).clamp_min(0.05), *_TEETH_LIGHT)
-        usable = _interior_weight(reference.lips, points, teeth)
-        shown = F.interpolate(lips.shown * usable, scale_factor=2, mode="bilinear")
-        hidden_interior = inside * (1 - shown)
-        mask = torch.sigmoid(painted[:, 3:] + _INSIDE_LOGIT * inside)
-        mask = torch.lerp(mask, torch.ones_like(mask), hidden_interior) * self.prior
-        closed = self.lips.closed(reference.lips)
-        interior = draw_mouth_interior(steps, closed, points, skin_colour)
-        drawn = torch.logit(interior)
-        skin = torch.logit(_at_least_float32(warped), eps=0.02)
-        shadow = _SHADOW * hidden_interior * (1 - hidden_interior)
-        near = F.interpolate((2 * lips.maps[:, :1]).clamp(max=1), scale_factor=2, mode="bilinear")
-        paint = painted[:, :3] * (1 - (1 - _TINT) * near)
-        rgb = torch.sigmoid(torch.lerp(skin, drawn, hidden_interior) + paint - shadow)
+        mouth_lips = reference.lips, self.lips.closed(reference.lips), points
+        rgb, mask = self.painting(painted, warped, lips, mouth_lips, reference.mouth)
         mouth = mask * rgb + (1 - mask) * warped
         return GeneratorOutput(mouth, rgb, warped, mask, flow, points, residual)
-
-
-def _interior_weight(reference: Tensor, moved: Tensor, teeth: Tensor) -> Tensor:
-    """Return the weight [N, 1, 1, 1] of the reference's interior.
-
-    Args:
-        reference: lips of the reference [N or 1, 20, 2].
-        moved: displaced lips [N, 20, 2].
-        teeth: whether the reference shows teeth, [N or 1, 1, 1, 1] in [0, 1].
-    """
-    before, after = (lip_gaps(lips).mean(1) for lips in (reference, moved))
-    ratio = ((before + _MIN_GAP) / (after + _MIN_GAP))[:, None, None, None]
-    lowest = _DARK_RATIO + (_TEETH_RATIO - _DARK_RATIO) * teeth
-    return _ramp(ratio, lowest, lowest + _RATIO_RANGE)
-
-
-def _mean(image: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean [N, C, 1, 1] of an image [N, C, S, S]."""
-    total = weight.sum((-2, -1), keepdim=True).clamp_min(1e-3)
-    return (image * weight).sum((2, 3), keepdim=True) / total
-
-
-def _ramp(value: Tensor, start: Tensor | float, end: Tensor | float) -> Tensor:
-    """Return 0 below `start`, 1 above `end`, and linear values between."""
-    return ((value - start) / (end - start)).clamp(0, 1)
 
 
 class _Stage(nn.Module):
@@ -295,19 +226,9 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     size = image.shape[-1]
     if flow.shape[-1] != size:
         flow = F.interpolate(flow, (size, size), mode="bilinear")
-    grid = identity_grid(size, flow.device) + _at_least_float32(flow).permute(0, 2, 3, 1)
+    grid = identity_grid(size, flow.device) + at_least_float32(flow).permute(0, 2, 3, 1)
     image = image.expand(grid.shape[0], -1, -1, -1)
     return F.grid_sample(image, grid.to(image.dtype), align_corners=False, padding_mode="border")
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """Convert half precision to float32; leave other types unchanged."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def grid_steps(size: int, device: torch.device) -> Tensor:
-    """Return the coordinates of the centres of `size` pixels that cover [-1, 1]."""
-    return (torch.arange(size, device=device) + 0.5) * 2 / size - 1
 
 
 def identity_grid(size: int, device: torch.device) -> Tensor:
@@ -323,22 +244,3 @@ def edge_fade(size: int, border: float = 0.12) -> Tensor:
     depth = torch.minimum(position, 1 - position).div(border).clamp(0, 1)
     ramp = 0.5 - 0.5 * torch.cos(torch.pi * depth)
     return ramp[:, None] * ramp[None, :]
-
-
-def lip_mask_prior(size: int) -> Tensor:
-    """Return the region [size, size] of the RGB output: a soft ellipse around the lips."""
-    position = (torch.arange(size) + 0.5) / size
-    radius = torch.sqrt(
-        ((position[None, :] - 0.5) / 0.38).square() + ((position[:, None] - 0.44) / 0.36).square()
-    )
-    return ((1 - radius) / 0.3).clamp(0, 1)
-
-
-def lip_box(size: int) -> tuple[slice, slice]:
-    """Return the rows and columns of the bounding box of `lip_mask_prior`."""
-    painted = lip_mask_prior(size) > 0
-    rows, columns = (painted.any(axis).nonzero() for axis in (1, 0))
-    return (
-        slice(int(rows.min()), int(rows.max()) + 1),
-        slice(int(columns.min()), int(columns.max()) + 1),
-    )

@@ -73,6 +73,9 @@ class LipSyncGenerator(nn.Module):
         torch.Size([5, 3, 96, 96])
     """
 
+    max_mouth_scale = 2
+    """Largest supported ratio of a reference face's size to `face_size`."""
+
     _box_centre: Tensor
     _outside: Tensor
 
@@ -119,7 +122,7 @@ class LipSyncGenerator(nn.Module):
         self._mouth_box = x, y, side = tuple(mouth_box)
         centre = torch.tensor([x + side / 2, y + side / 2]) / face_size * 2 - 1
         self.register_buffer("_box_centre", centre, persistent=False)
-        self._box_scale = side / face_size
+        self._box_scale, self._face_size = side / face_size, face_size
         outside = torch.ones(1, 1, face_size // 2, face_size // 2)
         outside[..., mask_top // 2 : (y + side) // 2, x // 2 : (x + side) // 2] = 0
         self.register_buffer("_outside", outside, persistent=False)
@@ -197,24 +200,32 @@ class LipSyncGenerator(nn.Module):
     ) -> ReferenceFeatures:
         """Encode reference faces once for all frames.
 
+        A face of k times the size `face_size` gives mouths of k times the size `mouth_size`, with
+        k up to `max_mouth_scale`. The networks receive and return images of the same size as with
+        k = 1; lips, teeth and the texture of the reference have more detail.
+
         Args:
-            reference_face: [B, 3, H, W] in [0, 1].
+            reference_face: [B, 3, k H, k W] in [0, 1].
             reference_lips: [B, 20, 2], lip landmarks in canonical pixels, in ibug68's order.
             emotion: int64 [B], used if the generator has emotions; None is the first of them.
         """
+        scale = reference_face.shape[-1] // self._face_size
+        x, y, side = (scale * length for length in self._mouth_box)
+        box, size = reference_face[..., y : y + side, x : x + side], scale * self.mouth_size
+        mouth = F.interpolate(box, (size, size), mode="bilinear", antialias=True)
+        if scale > 1:
+            reference_face = F.avg_pool2d(reference_face, scale)
         features = self.face_encoder(reference_face)
         token = features.embedding
         if self.emotion is not None:
             token = self.emotion(token, emotion)
-        x, y, side = self._mouth_box
-        box, size = reference_face[..., y : y + side, x : x + side], (self.mouth_size,) * 2
-        mouth = F.interpolate(box, size, mode="bilinear", antialias=True)
         sizes = self.decoder.sizes
         maps = [self._crop(m, s) for m, s in zip(reversed(features.maps), sizes, strict=True)]
         masked = self.context_encoder.reference(
             (F.avg_pool2d(reference_face, 2) * self._outside) - 0.5
         )
         maps = self.decoder.project_reference(maps, mouth)
+        x, y, side = self._mouth_box
         centre = reference_lips.new_tensor([x + side / 2, y + side / 2])
         return ReferenceFeatures(token, mouth, (reference_lips - centre) * 2 / side, masked, maps)
 

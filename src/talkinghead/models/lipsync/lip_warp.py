@@ -120,9 +120,12 @@ def lip_gaps(lips: Tensor) -> Tensor:
     return (lips[:, [19, 18, 17], 1] - lips[:, [13, 14, 15], 1]).clamp_min(0)
 
 
-def inside_lips(steps: Tensor, lips: Tensor) -> Tensor:
-    """Return a soft mask [N, 1, S, S] in [0, 1] of the opening between lips [N, 20, 2]."""
-    depth, _ = _depth(steps[None, None], steps[None, :, None], lips)
+def inside_lips(x: Tensor, y: Tensor, lips: Tensor) -> Tensor:
+    """Return a soft mask [N, 1, H, W] in [0, 1] of the opening between lips [N, 20, 2].
+
+    `x` [W] and `y` [H] are the coordinates of the positions.
+    """
+    depth, _ = _depth(x[None, None], y[None, :, None], lips)
     return torch.sigmoid((depth - _SHARP) / _SHARP)[:, None]
 
 

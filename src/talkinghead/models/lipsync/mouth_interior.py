@@ -7,7 +7,7 @@ network only tints them.
 Widths of teeth: Ash & Nelson, "Wheeler's Dental Anatomy", 2003, projected from an arch of 30 mm
 half width and 45 mm depth onto the image, for a mouth of 50 mm.
 
-Shape suffixes: N frames, S positions per axis. Coordinates are those of `lip_warp.py`.
+Shape suffixes: N frames, H and W positions. Coordinates are those of `lip_warp.py`.
 """
 
 from __future__ import annotations
@@ -57,18 +57,21 @@ _TONGUE_HEIGHT, _TONGUE_GAP, _LOWER_GAP = 0.45, 0.3, 0.22
 _SOFT = 0.006
 
 
-def draw_mouth_interior(steps: Tensor, closed: Tensor, moved: Tensor, skin: Tensor) -> Tensor:
-    """Draw teeth, tongue and cavity: RGB [N, 3, S, S] in (0, 1).
+def draw_mouth_interior(
+    x: Tensor, y: Tensor, closed: Tensor, moved: Tensor, skin: Tensor
+) -> Tensor:
+    """Draw teeth, tongue and cavity: RGB [N, 3, H, W] in (0, 1).
 
     The upper teeth move with the head, the lower teeth and the tongue with the lower lip.
 
     Args:
-        steps: [S], coordinates of the positions on both axes.
+        x: [W], horizontal coordinates of the positions.
+        y: [H], vertical coordinates.
         closed: the face's closed lips [N or 1, 20, 2].
         moved: the displaced lips [N, 20, 2].
         skin: mean colour of the reference's skin [N or 1, 3, 1, 1] in [0, 1].
     """
-    across, down = steps[None, None], steps[None, :, None]
+    across, down = x[None, None], y[None, :, None]
     right, left = closed[:, 12, 0, None, None], closed[:, 16, 0, None, None]
     width = (left - right).clamp_min(1e-3)
     side = (across - (left + right) / 2) * 2 / width
@@ -101,12 +104,12 @@ def luminance(image: Tensor) -> Tensor:
 
 
 def _teeth(row: _Row, side: Tensor, depth: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mask and the brightness [N, S, S] of a row of teeth.
+    """Return the mask and the brightness [N, H, W] of a row of teeth.
 
     Args:
         row: the row.
-        side: horizontal position [N, 1, S] in half mouth widths.
-        depth: distance [N, S, S] from the lip from which the teeth emerge.
+        side: horizontal position [N, 1, W] in half mouth widths.
+        depth: distance [N, H, W] from the lip from which the teeth emerge.
         width: mouth width [N, 1, 1].
     """
     notch = sum(torch.exp(-(((side - gap) / row.gap_width) ** 2) / 2) for gap in row.gaps)

@@ -165,8 +165,8 @@ def _to_lab(rgb: FloatArray) -> FloatArray:
 class DetailMatcher:
     """A filter that matches the sharpness and grain of the generated mouth to the image.
 
-    The model's RGB is enlarged from 96 x 96 pixels, so it is softer and has less noise than the
-    image. *Sharpness* is the ratio of fine detail to coarser structure: both are larger in an open
+    The model's RGB is enlarged from a small image, so it is softer and has less noise than the
+    source. *Sharpness* is the ratio of fine detail to coarser structure: both are larger in an open
     mouth than in a closed one. The RGB is sharpened at most to the image's sharpness, and never
     blurred.
 

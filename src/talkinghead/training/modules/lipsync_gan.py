@@ -22,8 +22,9 @@ from talkinghead.losses.generator_loss import GeneratorLoss
 from talkinghead.losses.sync_loss import info_nce, silent_windows
 from talkinghead.models.checkpoint import GENERATOR, SCHEMA_VERSION, build
 from talkinghead.models.discriminator import Discriminator
-from talkinghead.models.lipsync.decoder import GeneratorOutput, lip_box
+from talkinghead.models.lipsync.decoder import GeneratorOutput
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.lipsync.mouth_painting import lip_box
 from talkinghead.training.distributed import gather, shard_networks
 from talkinghead.training.gan_options import (
     GANOptions,

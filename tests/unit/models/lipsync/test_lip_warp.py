@@ -9,9 +9,10 @@ import pytest
 import torch
 from test_generator import TINY, closed_lips
 
-from talkinghead.models.lipsync.decoder import grid_steps, warp
+from talkinghead.models.lipsync.decoder import warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.lipsync.lip_warp import lip_edge, warp_lips
+from talkinghead.models.lipsync.mouth_painting import grid_steps
 
 STEPS, PIXELS = (grid_steps(size, torch.device("cpu")) for size in (48, 96))
 
@@ -130,3 +131,24 @@ def test_rgb_output_has_low_weight_between_the_lips() -> None:
     painted = torch.logit(shown_between(lips, paint=2.0)) - math.log(0.6 / 0.4)
     assert torch.allclose(painted[line + 8 : line + 12], torch.tensor(0.4), atol=0.1)
     assert painted[line - 12] > 1.5
+
+
+@torch.inference_mode()
+def test_face_of_twice_the_size_gives_a_mouth_of_twice_the_size() -> None:
+    generator = LipSyncGenerator(**TINY).eval()
+    large = torch.full((1, 3, 512, 512), 0.6)
+    large[..., 300:460:8, :] = 0.2  # Lines that are not visible at half the size.
+    far = half_widths(opened(closed_lips(), 24)) - half_widths(closed_lips())
+    outputs = []
+    for face in (large, torch.nn.functional.avg_pool2d(large, 2)):
+        reference = generator.encode_reference(face, closed_lips())
+        context = generator.encode_context(torch.zeros(1, 3, 128, 128), reference)
+        outputs.append(
+            generator.decoder(torch.zeros_like(reference.token), far, reference, context)
+        )
+    double, single = outputs
+    assert double.mouth.shape == double.rgb.shape == (1, 3, 2 * SIZE, 2 * SIZE)
+    assert torch.equal(double.flow, single.flow)
+    halved = torch.nn.functional.avg_pool2d(double.mouth, 2)
+    assert (halved - single.mouth).abs().mean() < 0.02
+    assert double.warped.std(2).mean() > 1.5 * single.warped.std(2).mean()

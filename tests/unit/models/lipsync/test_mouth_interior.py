@@ -6,8 +6,8 @@ import torch
 from test_generator import closed_lips
 from test_lip_warp import half_widths, opened
 
-from talkinghead.models.lipsync.decoder import _interior_weight, grid_steps
 from talkinghead.models.lipsync.mouth_interior import draw_mouth_interior
+from talkinghead.models.lipsync.mouth_painting import _interior_weight, grid_steps
 
 SIZE = 96
 PIXELS = grid_steps(SIZE, torch.device("cpu"))
@@ -18,7 +18,7 @@ def column_of(gap: float, colour: tuple[float, ...] = (0.8, 0.6, 0.5)) -> torch.
     """Return the middle column [3, S] of the interior of a mouth opened by `gap` pixels."""
     skin = torch.tensor(colour)[None, :, None, None]
     closed, moved = half_widths(closed_lips()), half_widths(opened(closed_lips(), gap))
-    image = draw_mouth_interior(PIXELS, closed, moved, skin)
+    image = draw_mouth_interior(PIXELS, PIXELS, closed, moved, skin)
     return image[0, :, :, NEXT_TO_THE_MIDDLE]
 
 
