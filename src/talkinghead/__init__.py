@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,16 @@ __all__ = [
     "TalkingHeadError",
 ]
 __version__ = "0.1.0"
+
+# ONNX Runtime, gradio and Ray send usage data over the network, unless these variables are set
+# before they are imported.
+_NO_USAGE_DATA = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+for _name, _value in _NO_USAGE_DATA.items():
+    os.environ.setdefault(_name, _value)
 
 _MODULES = {
     "AudioClip": "types",

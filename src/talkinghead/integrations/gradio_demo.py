@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 import ipaddress
 import logging
-import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from talkinghead.integrations.demo_renderer import DemoOptions, DemoRenderer, De
 from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.predict.predictor import LipSyncPredictor
 
-# gradio reads this when it is imported; without it, gradio sends usage data.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 try:
     import gradio as gr
     from starlette.datastructures import MutableHeaders
