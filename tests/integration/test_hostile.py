@@ -70,7 +70,7 @@ def test_invalid_input_gives_one_error_line_and_ends_threads(files, tmp_path, ca
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("name", ["one.mp4", "instant.mp4"])
+@pytest.mark.parametrize("name", [pytest.param("one.mp4", marks=pytest.mark.slow), "instant.mp4"])
 def test_video_of_one_frame_is_treated_as_photo(files, tmp_path, name):
     assert predict(files, f"output={tmp_path / 'out.mp4'}", face=name) == 0
     assert probe(tmp_path / "out.mp4").fps == 25

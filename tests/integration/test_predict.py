@@ -31,6 +31,7 @@ def read_frames(path):
     return np.stack([frame.image for frame in read_video(path)]).astype(int)
 
 
+@pytest.mark.slow
 def test_photo_with_special_characters_in_names(files, tmp_path):
     output = tmp_path / "new folder" / "i=j, (a) 'k' \"l\" ${m}.mp4"
     names = {"face": "a, 'b' = \"c\" (1) ${d}.png", "audio": "e=f, {g: [h]}.wav"}
@@ -65,7 +66,9 @@ def test_python_api_and_command_have_the_same_defaults(files, tmp_path):
     ("audio", "options", "num_frames"),
     [
         ("speech.wav", ["renderer=feather", "extend=hold"], 36),
-        ("short.wav", ["renderer=poisson", "trim=false"], 24),
+        pytest.param(
+            *("short.wav", ["renderer=poisson", "trim=false"], 24), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_options_of_a_video(files, tmp_path, audio, options, num_frames):
@@ -77,6 +80,7 @@ def test_options_of_a_video(files, tmp_path, audio, options, num_frames):
     assert num_frames == 24 or np.abs(frames[24] - frames[23])[:100].mean() < 1.5
 
 
+@pytest.mark.slow
 def test_photo_with_idle_motion(files, tmp_path):
     output = tmp_path / "out.mp4"
     arguments = ("motion=idle", "seed=3", "face_select=index", "face_index=0")
@@ -189,7 +193,10 @@ def test_driving_video_without_a_face_gives_a_one_line_error(files, tmp_path, ca
     assert "a face was found in 0 of 5 frames" in line
 
 
-@pytest.mark.parametrize("choice", ["metadata", "none", "c2pa"])
+@pytest.mark.parametrize(
+    "choice",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("metadata", "none")), "c2pa"],
+)
 def test_provenance_is_selectable(files, tmp_path, choice):
     if choice == "c2pa":
         pytest.importorskip("c2pa")

@@ -30,6 +30,7 @@ def batches(datamodule):
     return [{key: np.asarray(value) for key, value in batch.items()} for batch in made]
 
 
+@pytest.mark.slow
 def test_batches_equal_those_of_the_folder(corpus, shards, tmp_path):
     options = {"batch_size": 2, "num_frames": 2, "iterations_per_epoch": 3, "val_windows": 4}
     expected = batches(LipSyncDataModule(corpus, num_workers=0, **options))

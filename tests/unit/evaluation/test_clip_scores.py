@@ -76,6 +76,7 @@ def test_lip_prior_makes_audio_independent_model_follow_audio(bar_clips) -> None
     assert values["opening_silence"] == 0
 
 
+@pytest.mark.slow
 def test_speech_ratio_excludes_pauses(bar_corpus: Path, bar_clips: list[RealClip]) -> None:
     clip = load_clip(bar_corpus, bar_clips[0].entry, SPEC, max_frames=30)
     features = clip.audio.features.clone()

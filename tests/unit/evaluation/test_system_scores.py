@@ -48,6 +48,7 @@ def means(report: dict[str, Any], system: str) -> dict[str, float]:
     return {n: s["mean"] for n, s in report["systems"][system]["scores"].items()}
 
 
+@pytest.mark.slow
 def test_real_video_against_itself_is_perfect(report: dict[str, Any]) -> None:
     assert list(report["systems"]) == [REFERENCE, "same", "late", "still"]
     values = means(report, REFERENCE)

@@ -175,6 +175,7 @@ def test_large_upload_is_refused(client):
         assert httpx.post(upload, files={"files": bytes(size)}).status_code == status
 
 
+@pytest.mark.slow
 def test_requests_are_processed_one_at_a_time(client, media, monkeypatch):
     running, most = [], []
     render = DemoRenderer.render

@@ -97,7 +97,9 @@ def test_stream_and_file_have_the_same_expression_and_motion():
     assert np.abs(np.stack(plain).astype(int) - np.stack(whole)).mean((1, 2, 3))[20:].min() > 0.05
 
 
-@pytest.mark.parametrize(("face", "more_s"), [("avatar", 0), ("video_avatar", 0.04)])
+@pytest.mark.parametrize(
+    ("face", "more_s"), [("avatar", 0), pytest.param("video_avatar", 0.04, marks=pytest.mark.slow)]
+)
 def test_frames_are_returned_after_the_lookahead(avatar, face, more_s, request):
     stream = RealtimeLipSync(request.getfixturevalue(face), max_latency_s=0.1)
     # A frame rate other than the model's needs one more time step.

@@ -84,6 +84,7 @@ def test_motion_that_is_not_better_is_left_out_of_a_better_decoder(
     assert torch.equal(adapted.model.decoder.head.bias, bias)
 
 
+@pytest.mark.slow
 def test_several_faces_are_refused(video, tmp_path):
     detector = SpeakingDetector()
     detector.num_faces = 2
@@ -91,6 +92,7 @@ def test_several_faces_are_refused(video, tmp_path):
         personalise(speaking_predictor(detector), video, tmp_path / "me.safetensors", OPTIONS)
 
 
+@pytest.mark.slow
 def test_other_audio_is_refused(predictor, tmp_path):
     video = write_speaking_video(tmp_path / "dubbed.mp4", has_own_audio=False)
     with pytest.raises(MediaError, match="the lips do not follow the audio"):

@@ -143,6 +143,7 @@ def test_closing_early_ends_all_threads(predictor, video):
     assert not _pipeline_threads()
 
 
+@pytest.mark.slow
 def test_long_video_is_not_kept_in_memory(predictor, video, monkeypatch):
     decoded = 0
 

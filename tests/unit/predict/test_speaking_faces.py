@@ -90,6 +90,7 @@ def test_face_without_audio_is_left_alone(predictor, pair):
         assert all((image[:, LEFT] == pair[:, LEFT]).all() for image, _ in prediction)
 
 
+@pytest.mark.slow
 def test_avatars_and_streams_of_several_faces(predictor, pair):
     clips = [speech(0.4, seed=1), speech(0.4, seed=2)]
     avatar = predictor.avatar(pair, SourceOptions(face_select=[0, 1], motion="none"))

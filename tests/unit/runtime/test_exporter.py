@@ -29,6 +29,7 @@ from talkinghead.runtime.exported_generator import LIP_HEAD, METADATA
 from talkinghead.runtime.inference_runtimes import file_loader
 
 
+@pytest.mark.slow
 def test_command_exports_torchscript_and_replaces_earlier_export(checkpoint, tmp_path, capsys):
     output = tmp_path / "new" / "script"
     arguments = [f"checkpoint={checkpoint}", f"output={output}", "format=torchscript"]

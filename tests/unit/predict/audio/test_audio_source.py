@@ -60,6 +60,7 @@ def test_stream_is_read_incrementally_and_only_once(avatar):
         next(avatar.predictor.predict(avatar, stream))
 
 
+@pytest.mark.slow
 def test_queue_of_the_audio_track_is_bounded(avatar, tmp_path, monkeypatch):
     lengths, append = [], SpeechReader.append
 

@@ -39,6 +39,7 @@ def _plain(text):
     return "".join(c for c in text.lower() if c.isalpha() or c == " ")
 
 
+@pytest.mark.slow
 def test_transcript_contains_word_times(whisper, speech):
     transcript = whisper.transcribe(speech)
     assert isinstance(whisper, SpeechToText)

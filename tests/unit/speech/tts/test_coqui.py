@@ -97,6 +97,7 @@ def phoneme_model(tmp_path_factory):
     return _save_vits(folder, phonemes="æɪʊəɐʌɔɛθðŋʃʒɹɾˈˌː\u0251\u0261\u025c\u02d0")
 
 
+@pytest.mark.slow
 def test_phonemes_have_the_times_of_the_alignment(phoneme_model):
     voice = Coqui(phoneme_model, device="cpu")
     assert gives_phonemes(voice)

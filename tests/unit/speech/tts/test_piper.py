@@ -114,7 +114,16 @@ def test_timeouts_and_broken_voices_raise_errors(voice_file):
 
 
 @needs_piper
-@pytest.mark.parametrize("ending", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), 9)"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        *(
+            pytest.param(ending, marks=pytest.mark.slow)
+            for ending in ("", "raise KeyboardInterrupt")
+        ),
+        "os.kill(os.getpid(), 9)",
+    ],
+)
 def test_piper_is_not_imported_and_its_process_ends_with_the_interpreter(ending):
     code = f"""
 import os, sys

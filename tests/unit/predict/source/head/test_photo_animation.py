@@ -127,6 +127,7 @@ def test_eyes_blink(idle, faces):
     assert opened == pytest.approx(open_, rel=0.25)
 
 
+@pytest.mark.slow
 def test_blinks_have_natural_intervals():
     times_s = np.arange(0, 600, 0.02)
     closures = np.array([blink_closure(t, 3) for t in times_s])

@@ -70,6 +70,7 @@ def test_faces_of_a_photo_are_chosen_by_index_and_pixel(pair, detector):
     assert sides(pair, detector, exclude_face=["0"]) == [1]
 
 
+@pytest.mark.slow
 def test_faces_are_chosen_by_photos_of_the_persons(people, pair, detector, tmp_path):
     files = [tmp_path / "first.png", tmp_path / "second.png"]
     for path, person in zip(files, people, strict=True):
