@@ -75,7 +75,7 @@ class Media:
         """Return the path of the portrait given by the option `name`."""
         path: Path | None = getattr(self, name)
         if path is None:
-            raise FileNotFoundError(f"the portrait {name} is missing: give --{name}")
+            raise FileNotFoundError(f"a portrait: give --{name}")
         return path
 
     def speaker(self, name: str) -> list[UInt8Array]:

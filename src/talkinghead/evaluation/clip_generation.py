@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from talkinghead.errors import UsageError
 from talkinghead.evaluation.clip_audio import ClipAudio
@@ -223,6 +224,7 @@ class ClipGenerator:
         # `warp` takes half widths of the mouth box; `fields.flow` is in widths.
         warped = warp(reference.features.mouth.float().cpu(), 2 * flow)
         mouths = (mask * rgb + (1 - mask) * warped).clamp(0, 1)
+        mouths = F.adaptive_avg_pool2d(mouths, self.spec.mouth_size)  # They may be twice as large.
         faces = as_tensor(np.stack([to_array(frame.source.image) for frame in frames]))
         pasted = (paste_mouth(faces, mouths, self.spec) * 255).round_().to(torch.uint8)
         return mouths, pasted.movedim(-3, -1).contiguous().numpy()

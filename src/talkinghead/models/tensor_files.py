@@ -20,7 +20,9 @@ def read_plain_tensors(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = (
+            str(error).splitlines()[0].split(". ")[0][:120] if str(error) else type(error).__name__
+        )
         if isinstance(error, pickle.UnpicklingError):
             reason = "another kind of file, or objects other than tensors"
         raise CheckpointError(

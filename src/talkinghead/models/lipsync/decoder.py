@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from talkinghead.models.encoders import group_norm
-from talkinghead.models.lipsync.lip_warp import NUM_LIP_MAPS, LipWarper, warp_lips
+from talkinghead.models.lipsync.lip_warp import NUM_LIP_MAPS, LipWarper, lip_density, warp_lips
 from talkinghead.models.lipsync.mouth_painting import MouthPainting, at_least_float32, grid_steps
 
 MAX_FLOW = 0.35
 """Maximum displacement that the residual flow adds, in half widths of the mouth box."""
 
 _LIP_STAGES = 2
+
+_LIP_DAMPING, _LIP_REACH = 0.15, 0.14
+"""How strongly the lips reduce the residual flow, and their reach in half widths."""
 
 
 @dataclass
@@ -175,7 +178,8 @@ class Decoder(nn.Module):
         """
         hidden = self.condition(tokens + reference.token + context.token)
         points = self.lips(motion, hidden, reference.lips)
-        lips = warp_lips(grid_steps(self.sizes[-1], points.device), reference.lips, points)
+        steps = grid_steps(self.sizes[-1], points.device)
+        lips = warp_lips(steps, reference.lips, points)
         x = self.start(hidden).unflatten(1, (-1, self.sizes[0], self.sizes[0]))
         for index, stage in enumerate(self.stages):
             skip = reference.maps[index]
@@ -187,7 +191,9 @@ class Decoder(nn.Module):
             else:
                 x = stage(x, skip, hidden)
         head = self.head(x)
-        residual = torch.tanh(head[:, :2]) * MAX_FLOW
+        # On the lips of people who are not in the training data, the landmarks are more reliable.
+        residual_weight = torch.exp(-_LIP_DAMPING * lip_density(steps, steps, points, _LIP_REACH))
+        residual = torch.tanh(head[:, :2]) * MAX_FLOW * residual_weight
         flow = (lips.flow + residual) * self.fade
         painted = F.pixel_shuffle(head[:, 2:], 2)
         warped = warp(reference.mouth, flow)

@@ -129,6 +129,18 @@ def inside_lips(x: Tensor, y: Tensor, lips: Tensor) -> Tensor:
     return torch.sigmoid((depth - _SHARP) / _SHARP)[:, None]
 
 
+def lip_density(x: Tensor, y: Tensor, lips: Tensor, sigma: float) -> Tensor:
+    """Return the sum [N, 1, H, W] of Gaussians around lip points [N, 20, 2].
+
+    `x` [W] and `y` [H] are the coordinates of the positions; `sigma` is in half widths.
+    """
+    across, down = (
+        torch.exp((steps - lips[..., axis, None]).square() / (-2 * sigma**2))
+        for axis, steps in enumerate((x, y))
+    )
+    return (down.mT @ across).to(lips.dtype)[:, None]
+
+
 def _interpolate(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) -> Tensor:
     """Interpolate the displacement [N, 2, S, S] from the displacements of some lip points."""
     position, path = moved[:, points, :, None], (lips - moved)[:, points]

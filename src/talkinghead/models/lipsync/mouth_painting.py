@@ -13,14 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkinghead.models.lipsync.lip_warp import LipWarp, inside_lips, lip_gaps
+from talkinghead.models.lipsync.lip_warp import LipWarp, inside_lips, lip_density, lip_gaps
 from talkinghead.models.lipsync.mouth_interior import draw_mouth_interior, luminance
 
 _INSIDE_LOGIT = 4.0
 """Value that is added to the logit of the mask between the lips."""
 
-_TINT, _SHADOW = 0.2, 3.0
-"""Weight of the RGB output between the lips; darkening (logit) of the drawn interior's rim."""
+_TINT, _LIP_REACH = 0.2, 0.07
+"""Weight of the network's colours on and between the lips; reach of the lips in half widths."""
+
+_SHADOW = 3.0
+"""Darkening (logit) of the drawn interior's rim."""
 
 _MIN_GAP, _DARK_RATIO, _TEETH_RATIO = 0.01, 0.55, 0.3
 """Offset of lip gaps in half widths; ratio of the reference's gap to the generated one below which
@@ -39,8 +42,8 @@ class MouthPainting(nn.Module):
     """Paint the region around the lips.
 
     The network's colours are added to the warped skin, or to a drawn mouth interior where the mouth
-    of the reference is closed or much less open. Between the lips they have a low weight: teeth
-    learnt from few people look wrong on others.
+    of the reference is closed or much less open. On and between the lips they have a low
+    weight: lips and teeth learnt from few people look wrong on others.
 
     Args:
         mouth_size: side of the network's output in pixels.
@@ -97,6 +100,7 @@ class MouthPainting(nn.Module):
         skin = torch.logit(at_least_float32(warped[..., rows, columns]), eps=0.02)
         shadow = _SHADOW * hidden * (1 - hidden)
         near = enlarge((2 * warp.maps[:, :1]).clamp(max=1))
+        near = torch.maximum(near, lip_density(x, y, moved, _LIP_REACH).clamp(max=1))
         tint = logits[:, :3] * (1 - (1 - _TINT) * near)
         rgb = torch.sigmoid(torch.lerp(skin, drawn, hidden) + tint - shadow)
         outside = columns.start, size - columns.stop, rows.start, size - rows.stop

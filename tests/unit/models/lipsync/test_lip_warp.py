@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_generator import TINY, closed_lips
 
-from talkinghead.models.lipsync.decoder import warp
+from talkinghead.models.lipsync.decoder import MAX_FLOW, warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.lipsync.lip_warp import lip_edge, warp_lips
 from talkinghead.models.lipsync.mouth_painting import grid_steps
@@ -131,6 +131,20 @@ def test_rgb_output_has_low_weight_between_the_lips() -> None:
     painted = torch.logit(shown_between(lips, paint=2.0)) - math.log(0.6 / 0.4)
     assert torch.allclose(painted[line + 8 : line + 12], torch.tensor(0.4), atol=0.1)
     assert painted[line - 12] > 1.5
+
+
+@torch.inference_mode()
+def test_residual_flow_is_reduced_on_the_lips() -> None:
+    generator = LipSyncGenerator(**TINY).eval()
+    generator.decoder.head.bias[1] = 0.5
+    reference = generator.encode_reference(torch.full((1, 3, 256, 256), 0.6), closed_lips())
+    context = generator.encode_context(torch.zeros(1, 3, 128, 128), reference)
+    tokens, still = torch.zeros_like(reference.token), torch.zeros(1, 20, 2)
+    residual = generator.decoder(tokens, still, reference, context).residual[0, 1]
+    mouth = half_widths(closed_lips())[0, 14]
+    column, row = ((STEPS - position).abs().argmin() for position in mouth)
+    assert residual[row, column] < 0.4 * residual[-4, column]
+    assert residual[-4, column] == pytest.approx(MAX_FLOW * math.tanh(0.5), rel=0.05)
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ _SIZE = 192
 _CLOSED, _OPEN = 0.02, 0.04
 # Thickness of the open mouth that the coarse grid adds. It is removed from mouths that are thinner
 # than the first length, and from mouths up to the second length with a decreasing weight.
-_EXCESS, _THIN, _THICK = 0.032, 0.036, 0.09
+_EXCESS, _THIN, _THICK = 0.032, 0.036, 0.06
 # Height of the lips that are stretched over the removed part.
 _STRETCHED = 0.055
 # Rows of the box that are searched for the mouth, beyond the lips of the reference.

@@ -59,6 +59,14 @@ def test_thickness_increases_with_that_of_the_generator():
     assert after[-1] == pytest.approx(before[-1], abs=0.004)
 
 
+def test_half_open_mouths_keep_their_thickness():
+    # Above a few hundredths of the box, the flow shows as much of the mouth as it should.
+    gap, shown = 0.12, 0.065
+    fields = make_fields(gap, shown)
+    after = thickness(LipClosure(make_lips(gap))(fields).flow, gap)
+    assert after == pytest.approx(thickness(fields.flow, gap), abs=0.004)
+
+
 def test_positions_away_from_the_lips_keep_their_texture():
     fields = make_fields(0.08, shown=0)
     closed = LipClosure(make_lips(0.08))(fields)
