@@ -22,7 +22,7 @@ MAX_FLOW = 0.35
 
 _LIP_STAGES = 2
 
-_LIP_DAMPING, _LIP_REACH = 0.15, 0.14
+_LIP_DAMPING, _LIP_REACH = 0.1, 0.14
 """How strongly the lips reduce the residual flow, and their reach in half widths."""
 
 

@@ -143,7 +143,7 @@ def test_residual_flow_is_reduced_on_the_lips() -> None:
     residual = generator.decoder(tokens, still, reference, context).residual[0, 1]
     mouth = half_widths(closed_lips())[0, 14]
     column, row = ((STEPS - position).abs().argmin() for position in mouth)
-    assert residual[row, column] < 0.4 * residual[-4, column]
+    assert residual[row, column] < 0.7 * residual[-4, column]
     assert residual[-4, column] == pytest.approx(MAX_FLOW * math.tanh(0.5), rel=0.05)
 
 
