@@ -41,8 +41,8 @@ class _Row(NamedTuple):
     brightness: float
 
 
-_UPPER = _Row((-0.76, -0.55, -0.33, 0.0, 0.33, 0.55, 0.76), 0.03, 0.11, 0.6, 0.82, 1.25)
-_LOWER = _Row((-0.64, -0.42, -0.21, 0.0, 0.21, 0.42, 0.64), 0.025, 0.055, 1.1, 0.72, 1.0)
+_UPPER = _Row((-0.76, -0.55, -0.33, 0.0, 0.33, 0.55, 0.76), 0.03, 0.11, 0.6, 0.82, 1.0)
+_LOWER = _Row((-0.64, -0.42, -0.21, 0.0, 0.21, 0.42, 0.64), 0.025, 0.055, 1.1, 0.72, 0.8)
 # Gaps between teeth: how much they darken the row, and the depth of the notch that they cut into
 # its edge, relative to the length of the teeth.
 _GAP_DARKENING, _GAP_NOTCH = 0.1, 0.06
@@ -50,7 +50,7 @@ _SIDE_DARKENING, _ROOT_DARKENING = 0.45, 0.25
 # Weight of a blend of the teeth's colour from the skin's colour towards grey.
 _GREYNESS = 0.6
 # Colours (red, green, blue) relative to the skin's brightness.
-_CAVITY, _TONGUE = (0.16, 0.07, 0.07), (0.6, 0.34, 0.34)
+_CAVITY, _TONGUE = (0.13, 0.06, 0.06), (0.48, 0.27, 0.27)
 # Height of the tongue relative to the gap between the lips, and gap in mouth widths at which the
 # tongue and the lower teeth are half visible.
 _TONGUE_HEIGHT, _TONGUE_GAP, _LOWER_GAP = 0.45, 0.3, 0.22
@@ -69,7 +69,7 @@ def draw_mouth_interior(
         y: [H], vertical coordinates.
         closed: the face's closed lips [N or 1, 20, 2].
         moved: the displaced lips [N, 20, 2].
-        skin: mean colour of the reference's skin [N or 1, 3, 1, 1] in [0, 1].
+        skin: colour of the reference's bright skin [N or 1, 3, 1, 1] in [0, 1].
     """
     across, down = x[None, None], y[None, :, None]
     right, left = closed[:, 12, 0, None, None], closed[:, 16, 0, None, None]

@@ -30,7 +30,7 @@ _MIN_GAP, _DARK_RATIO, _TEETH_RATIO = 0.01, 0.55, 0.3
 the reference's interior is not used: if it is dark, and if it shows teeth, which may be enlarged
 more."""
 
-_TEETH_LIGHT = 0.8, 1.0
+_TEETH_LIGHT = 0.62, 0.8
 """Luminance of the reference's interior, relative to the skin, from which it may show teeth, and
 from which it does."""
 
@@ -50,13 +50,15 @@ class MouthPainting(nn.Module):
     """
 
     prior: Tensor
-    skin: Tensor
+    cheeks: Tensor
 
     def __init__(self, mouth_size: int) -> None:
         super().__init__()
         prior = lip_mask_prior(mouth_size)
         self.register_buffer("prior", prior[None, None], persistent=False)
-        self.register_buffer("skin", (prior == 0).float()[None, None], persistent=False)
+        cheeks = (prior == 0).float()
+        cheeks[mouth_size // 2 :] = 0
+        self.register_buffer("cheeks", cheeks[None, None], persistent=False)
         self._box = lip_box(mouth_size)
 
     def forward(
@@ -83,7 +85,7 @@ class MouthPainting(nn.Module):
         steps = grid_steps(size, painted.device)
         x, y = steps[columns], steps[rows]
 
-        skin_colour = _mean(mouth, _enlarge(self.skin, size))
+        skin_colour = self._skin_colour(mouth)
         interior_light = _mean(luminance(mouth), inside_lips(steps, steps, reference))
         teeth = _ramp(interior_light / luminance(skin_colour).clamp_min(0.05), *_TEETH_LIGHT)
         usable = _interior_weight(reference, moved, teeth)
@@ -105,6 +107,14 @@ class MouthPainting(nn.Module):
         rgb = torch.sigmoid(torch.lerp(skin, drawn, hidden) + tint - shadow)
         outside = columns.start, size - columns.stop, rows.start, size - rows.stop
         return F.pad(rgb, outside), F.pad(mask, outside)
+
+    def _skin_colour(self, mouth: Tensor) -> Tensor:
+        """Return the colour [N, 3, 1, 1] of the cheeks, without their darker half.
+
+        In a turned head, hair or a shadow is at the place of a cheek.
+        """
+        cheeks, light = _enlarge(self.cheeks, mouth.shape[-1]), luminance(mouth)
+        return _mean(mouth, cheeks * (light > _mean(light, cheeks)).to(light.dtype))
 
     def _scaled(self, part: slice, size: int) -> slice:
         scale = size // self.prior.shape[-1]

@@ -134,6 +134,15 @@ def test_rgb_output_has_low_weight_between_the_lips() -> None:
 
 
 @torch.inference_mode()
+def test_hair_beside_the_face_does_not_darken_the_interior() -> None:
+    painting = LipSyncGenerator(**TINY).decoder.painting
+    face = torch.full((1, 3, SIZE, SIZE), 0.6)
+    shaded = face.clone()
+    shaded[..., :, :12], shaded[..., 70:, :] = 0.05, 0.1  # Hair at one side, and clothes below.
+    assert torch.allclose(painting._skin_colour(shaded), painting._skin_colour(face), atol=0.01)
+
+
+@torch.inference_mode()
 def test_residual_flow_is_reduced_on_the_lips() -> None:
     generator = LipSyncGenerator(**TINY).eval()
     generator.decoder.head.bias[1] = 0.5
