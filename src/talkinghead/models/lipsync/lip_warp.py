@@ -165,25 +165,25 @@ def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
     """Return signed distances [N, H, W] into the mouth opening and below its centre line."""
-    top, bottom = (lip_edge(x, lips[:, points]) for points in (UPPER_EDGE, LOWER_EDGE))
+    top, bottom = lip_edge(x[:, None], lips[:, (UPPER_EDGE, LOWER_EDGE)]).unbind(1)
     right, left = lips[:, 12, 0, None, None], lips[:, 16, 0, None, None]
     depth = torch.minimum(torch.minimum(y - top, bottom - y), torch.minimum(x - right, left - x))
     return depth, y - (top + bottom) / 2
 
 
 def lip_edge(x: Tensor, points: Tensor) -> Tensor:
-    """Return the y coordinate [N, H, W] at x of a lip's edge, a monotone cubic spline.
+    """Return the y coordinate [..., H, W] at x of lip edges, monotone cubic splines.
 
-    The edge is rounded at the corners and level beyond them.
+    An edge is rounded at the corners and level beyond them.
 
     Args:
-        x: [N or 1, H, W].
-        points: [N, 5, 2], from corner to corner, left to right.
+        x: [..., H, W].
+        points: [..., 5, 2], from corner to corner, left to right.
 
     Paper: Fritsch & Butland, "A method for constructing local monotone piecewise cubic
         interpolants", 1984.
     """
-    position, height = points[:, None, None].unbind(-1)
+    position, height = points[..., None, None, :, :].unbind(-1)
     length, rise = position.diff(dim=-1).clamp_min(_MIN_LENGTH), height.diff(dim=-1)
     slope = rise / length
     before, after = slope[..., :-1], slope[..., 1:]

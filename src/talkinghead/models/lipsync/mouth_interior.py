@@ -112,8 +112,8 @@ def _teeth(row: _Row, side: Tensor, depth: Tensor, width: Tensor) -> tuple[Tenso
         depth: distance [N, H, W] from the lip from which the teeth emerge.
         width: mouth width [N, 1, 1].
     """
-    notch = sum(torch.exp(-(((side - gap) / row.gap_width) ** 2) / 2) for gap in row.gaps)
-    assert isinstance(notch, Tensor)
+    distance = (side[..., None] - side.new_tensor(row.gaps)) / row.gap_width
+    notch = torch.exp(-distance.square() / 2).sum(-1)
     length = width * row.length * (1 - row.curve * side.square()).clamp_min(0)
     edge = length * (1 - _GAP_NOTCH * notch)
     mask = torch.sigmoid((edge - depth) / _SOFT) * torch.sigmoid((row.extent - side.abs()) * 20)
