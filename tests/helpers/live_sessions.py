@@ -38,7 +38,7 @@ class FakeSession:
 
     async def call(self, op, **arguments):
         if self.is_lost:
-            raise SessionLostError("the process of the session has ended")
+            raise SessionLostError
         self.calls.append((op, arguments))
         operation = getattr(self, f"_{op}", None)
         return operation(**arguments) if operation else None
@@ -85,7 +85,7 @@ class FakeSession:
     def _ask(self, text):
         return self.speak(f"You said: {text}")
 
-    def _say_audio(self, pcm, sample_rate):
+    def _say_audio(self, pcm, sample_rate, is_complete=False):
         return self.speak("", pcm)
 
     def _listen(self, pcm, sample_rate):

@@ -143,9 +143,12 @@ def test_stream_sends_frames_with_their_audio(tmp_path):
                 await session.call("stream", image="jpeg", sample_rate=16_000)
                 speech = (8000 * np.sin(np.arange(16_000) * 0.2)).astype("<i2")
                 for part in np.array_split(speech, 10):
-                    session.post("say_audio", pcm=part.tobytes(), sample_rate=16_000)
-                session.post("say_end")
+                    await session.call("say_audio", pcm=part.tobytes(), sample_rate=16_000)
+                await session.call("say_end")
                 await wait_for(events, "reply_end")
+                complete = {"pcm": speech.tobytes(), "sample_rate": 16_000, "is_complete": True}
+                turns = [await session.call("say_audio", **complete) for _ in range(2)]
+                assert turns == [{"turn": 2}, {"turn": 3}]
             with pytest.raises(UsageError, match="even number"):
                 await session.call("say_audio", pcm=b"odd", sample_rate=16_000)
             with pytest.raises(UsageError, match="choose jpeg, h264 or none"):

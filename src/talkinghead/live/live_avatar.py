@@ -175,6 +175,7 @@ class LiveAvatar:
         self._frames.close()
 
     def _advance(self, is_generated: bool) -> LiveFrame:
+        self._speech.raise_error()
         images = self._upcoming_images()
         faces = images[0]
         time_s, duration_s = faces[0].time_s, faces[0].duration_s

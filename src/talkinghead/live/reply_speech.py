@@ -29,6 +29,9 @@ _TAIL_S = 0.2
 _FADE_S = 0.02
 # Speech is prepared in pieces, so that the first frame does not wait for a long sentence.
 _PIECE_S = 0.4
+# Prepared speech is analysed at most this far ahead of its frame: a frame must not wait for the
+# analysis of minutes of speech, but the audio encoder needs less time for a second at once.
+_ANALYSED_S = Fraction(1)
 
 
 class _Mouths(NamedTuple):
@@ -110,7 +113,8 @@ class ReplySpeech:
         if self.is_interrupted:
             return self._take_fade(size)
         tokens = self.mouths.tokens
-        while not self._prepared.empty():
+        analysed_s = self.time_s + duration_s + _ANALYSED_S
+        while not (self._prepared.empty() or (len(self._audio) >= size and tokens.has(analysed_s))):
             audio, speech, is_last = self._prepared.get()
             self._audio = np.concatenate([self._audio, audio])
             tokens.push(speech)
@@ -194,6 +198,7 @@ class SpeechPreparer:
             queue.SimpleQueue()
         )
         self._is_closed = False
+        self._error: Exception | None = None
         self._streams: tuple[ReplySpeech, _SpeechStreams] | None = None
         self._thread = threading.Thread(target=self._run, name="live-speech", daemon=True)
         self._thread.start()
@@ -214,6 +219,11 @@ class SpeechPreparer:
             lambda reply, samples: self._work.put((reply, samples)),
         )
 
+    def raise_error(self) -> None:
+        """Raise the exception that has ended the preparation of speech, if there is one."""
+        if self._error is not None:
+            raise self._error
+
     def close(self) -> None:
         """End the thread."""
         self._is_closed = True
@@ -226,9 +236,16 @@ class SpeechPreparer:
             reply, samples = item
             if reply.is_interrupted or self._is_closed:
                 continue
-            if self._streams is None or self._streams[0] is not reply:
-                self._streams = reply, _SpeechStreams(reply, self._sample_rate, self._predictor)
-            self._streams[1].add(samples)
+            try:
+                self._add(reply, samples)
+            except Exception as error:  # noqa: BLE001 - raised by `raise_error`
+                self._error = error
+                return
+
+    def _add(self, reply: ReplySpeech, samples: FloatArray | None) -> None:
+        if self._streams is None or self._streams[0] is not reply:
+            self._streams = reply, _SpeechStreams(reply, self._sample_rate, self._predictor)
+        self._streams[1].add(samples)
 
 
 class _SpeechStreams:

@@ -11,12 +11,13 @@ from helpers.media_files import smooth
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
 from skimage.data import astronaut
 
-from talkinghead.errors import MediaError, UsageError
+from talkinghead.errors import MediaError, SpeechError, UsageError
 from talkinghead.features.faces.litert_detector import LiteRtDetector
 from talkinghead.live import live_avatar
 from talkinghead.live.live_avatar import LiveAvatar
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
+from talkinghead.predict.audio.token_stream import TokenStream
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.predict.source.head.photo_animation import HeadCue, HeadMotion, PhotoAnimation
@@ -169,6 +170,36 @@ def test_reply_ends_after_half_a_second_without_speech(live):
     end_s = float(frames[-1].time_s - next(f.time_s for f in frames if f.reply is not None))
     assert spoken_s + 0.4 < end_s < spoken_s + 1.2
     assert live.push(SAMPLES, RATE) == 1
+
+
+def test_frame_does_not_wait_for_the_analysis_of_all_pushed_speech(live, monkeypatch):
+    analysed, push = [], TokenStream.push
+    monkeypatch.setattr(TokenStream, "push", lambda s, x: analysed.append(len(x)) or push(s, x))
+    live.push(np.tile(SAMPLES, 20), RATE)
+    live.finish()
+    time.sleep(1)
+    live.next_frame()
+    assert 1 < sum(analysed) / RATE < 2
+    for _ in range(25):
+        live.next_frame()
+    assert 2 < sum(analysed) / RATE < 3
+
+
+def test_failed_preparation_of_speech_is_raised():
+    class FailingLipPrior(LoudnessLipPrior):
+        def predict_motion(self, windows, first_frame):
+            if windows.any():
+                raise SpeechError("out of memory")
+            return super().predict_motion(windows, first_frame)
+
+    predictor = make_predictor(lip_prior=FailingLipPrior())
+    live = LiveAvatar(predictor.avatar(smooth(HEIGHT, WIDTH)), sample_rate=RATE)
+    live.push(SAMPLES, RATE)
+    live.finish()
+    time.sleep(0.5)
+    with pytest.raises(SpeechError, match="out of memory"):
+        live.next_frame()
+    live.close()
 
 
 def test_replies_are_played_one_after_another(live):

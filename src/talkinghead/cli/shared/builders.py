@@ -10,7 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.live.session.dialogue import DialogueOptions
+from talkinghead.live.session.dialogue_options import DialogueOptions
 from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.speaker_style import read_style

@@ -36,6 +36,7 @@ _METHODS = (*_READING, "POST", "PATCH", "DELETE", "WEBSOCKET")
 _CREATING = re.compile(r"/v1/(sessions|avatars|videos)")
 _CREATING_SOCKETS = ("/v1/stream", "/v1/realtime")
 _UPLOADING = re.compile(r"/v1/(avatars|videos|sessions/[^/]+/say)")
+_NUM_FILES = {"/v1/videos": 2}  # Face and audio; the size of each is checked later.
 # Multipart boundaries and form fields around an uploaded file.
 _FORM_BYTES = 100_000
 _MAX_CLIENTS = 10_000
@@ -127,7 +128,7 @@ class AccessControl:
         """Refuse unknown host names, to prevent DNS rebinding."""
         allowed = self._settings.allowed_hosts
         if self._settings.is_local:
-            allowed = (*_LOCAL_HOSTS, *allowed)
+            allowed = (*_LOCAL_HOSTS, self._settings.host, *allowed)
         if allowed and _host_name(host) not in allowed:
             raise HTTPException(
                 403, "this host name is not allowed; use the printed address, or set allowed_hosts"
@@ -145,7 +146,8 @@ class AccessControl:
         """Limit the size of a body and the time between its parts."""
         limit = self._settings.max_json_bytes
         if _UPLOADING.fullmatch(scope["path"]):
-            limit = self._settings.max_upload_bytes + _FORM_BYTES
+            num_files = _NUM_FILES.get(scope["path"], 1)
+            limit = num_files * self._settings.max_upload_bytes + _FORM_BYTES
         declared = int(Headers(scope=scope).get("content-length", 0))
         num_bytes, is_complete = 0, False
 

@@ -61,12 +61,18 @@ def run_server(settings: ServerSettings, pool: SessionPool) -> None:
         ws_max_size=settings.max_message_bytes,
         timeout_graceful_shutdown=_STOP_TIMEOUT_S,
     )
-    host, port = listener.getsockname()[:2]
-    address = f"http://{'localhost' if settings.is_local else host}:{port}"
+    address = _address_of(*listener.getsockname()[:2])
     server = _Server(config, pool, address)
     server.run(sockets=[listener])
     if not server.started:
         raise UsageError("the server could not be started; the log states the reason")
+
+
+def _address_of(host: str, port: int) -> str:
+    """Return the address of the page for a listening IP address and port."""
+    if host == "127.0.0.1":
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Server(uvicorn.Server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ from talkinghead.live.server.video_jobs import VideoJobs
 from talkinghead.live.session.session_pool import SessionPool
 from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.predict.source.head.expression.emotions import EMOTIONS
+
+log = logging.getLogger(__name__)
 
 _STATIC = Path(__file__).parent / "static"
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
@@ -134,8 +137,11 @@ async def _remove_expired(app: FastAPI) -> None:
     """Delete expired uploads and videos until the server stops."""
     while True:
         await asyncio.sleep(_CLEANING_INTERVAL_S)
-        app.state.avatars.remove_expired()
-        await app.state.videos.remove_expired()
+        try:
+            app.state.avatars.remove_expired()
+            await app.state.videos.remove_expired()
+        except Exception:
+            log.exception("expired files were not deleted; the next attempt follows")
 
 
 def _count_requests(registry: CollectorRegistry) -> Callable[[str, str, int], None]:

@@ -120,7 +120,7 @@ class VideoJobs:
             if audio is not None:
                 speech = await self._checker.prepare(audio, "speech", job.folder, "speech")
         except BaseException:
-            await self.remove(job_id)
+            await self._remove(job_id)
             raise
         arguments = (runner, job.number, source, speech, text, job.output)
         job.future = await asyncio.to_thread(
@@ -154,19 +154,24 @@ class VideoJobs:
         return {state: states.count(state) for state in get_args(State)}
 
     async def remove(self, job_id: str) -> None:
-        """Cancel a job, and delete its files."""
-        job = self.get(job_id)
-        del self._jobs[job_id]
-        if job.future is not None:
-            job.future.cancel()
-        await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
+        """Cancel a job, and delete its files; raise an `HTTPException` if there is none."""
+        self.get(job_id)
+        await self._remove(job_id)
 
     async def remove_expired(self) -> None:
         """Delete videos that were finished `video_expiry_s` ago."""
         oldest_s = time.monotonic() - self._settings.video_expiry_s
         for job_id, job in list(self._jobs.items()):
             if job.ended_s is not None and job.ended_s < oldest_s:
-                await self.remove(job_id)
+                await self._remove(job_id)
+
+    async def _remove(self, job_id: str) -> None:
+        """Remove a job unless a client has removed it meanwhile."""
+        if (job := self._jobs.pop(job_id, None)) is None:
+            return
+        if job.future is not None:
+            job.future.cancel()
+        await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Cancel all jobs, and wait until their processes have ended."""

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Literal
 
 from talkinghead.errors import SpeechError, TalkingHeadError, UsageError
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
+from talkinghead.live.session.dialogue_options import DialogueOptions
 from talkinghead.live.session.turn import Turn
-from talkinghead.live.session.turn_detector import TurnEvent, detect_turns
+from talkinghead.live.session.turn_detector import TurnEvent, TurnListener
 from talkinghead.predict.audio.phonemes import TimedSpeech
-from talkinghead.speech.conversation import (
-    DEFAULT_SYSTEM_PROMPT,
-    prepare_in_thread,
-    previous_messages,
-)
+from talkinghead.speech.conversation import prepare_in_thread, previous_messages
 from talkinghead.speech.protocols import LanguageModel, Message, SpeechToText, TextToSpeech
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import limit_length, split_reply
 from talkinghead.speech.voice_activity import SAMPLE_RATE
 from talkinghead.types import AudioClip, FloatArray
-from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -37,36 +30,8 @@ Emit = Callable[[dict[str, Any]], None]
 # Speech is synthesised at most this far ahead of its playback.
 _MAX_AHEAD_S = 10.0
 _POLL_S = 0.05
-# Microphone audio waiting for voice activity detection: 20 s in chunks of 20 ms.
-_MAX_CHUNKS = 1000
 # Audio of the last reply that is kept for its recording.
 _MAX_RECORDING_S = 600
-
-
-@dataclass(frozen=True)
-class DialogueOptions:
-    """Options of a live dialogue.
-
-    Attributes:
-        system_prompt: Instructions to the language model, sent before the history; None sends none.
-        language: Two-letter code of the replies, for splitting them into sentences; None uses the
-            language of the question.
-        max_reply_chars: Maximum length of a reply in characters; it ends with the last sentence
-            that fits.
-        max_history: Maximum number of earlier messages sent to the language model.
-        emotion_tags: Ask the language model to tag sentences with emotions, which the face shows.
-        end_silence_s: Silence in seconds that ends the person's turn.
-        preemptive: Prepare the reply at the first pause, in case it ends the turn. This shortens
-            the wait, but asks the language model again whenever the person goes on.
-    """
-
-    system_prompt: str | None = DEFAULT_SYSTEM_PROMPT
-    language: str | None = None
-    max_reply_chars: PositiveInt = 1000
-    max_history: NonNegativeInt = 20
-    emotion_tags: bool = False
-    end_silence_s: PositiveFloat = 0.6
-    preemptive: bool = True
 
 
 class Dialogue:
@@ -109,8 +74,10 @@ class Dialogue:
         self._replies: dict[int, Turn] = {}  # Turns by the number of their reply.
         self._is_listening = self._is_playing = False
         self._state: State = "idle"
-        self._chunks: queue.Queue[tuple[FloatArray, int] | None] = queue.Queue(_MAX_CHUNKS)
-        self._listener: threading.Thread | None = None
+        self._pending: Turn | None = None  # The reply that is prepared at a pause.
+        self._listener = TurnListener(
+            self._on_turn_event, self._on_listening_error, self.options.end_silence_s
+        )
         prepare_in_thread(self.llm, self._previous_messages())
 
     def listen(self, samples: FloatArray, sample_rate: int) -> None:
@@ -123,12 +90,7 @@ class Dialogue:
         """
         if self.stt is None or self.llm is None:
             raise UsageError("listening needs speech recognition and a language model")
-        with self._lock:
-            if self._listener is None:
-                self._listener = threading.Thread(target=self._listen, name="listen", daemon=True)
-                self._listener.start()
-        if not self._chunks.full():
-            self._chunks.put((samples, sample_rate))
+        self._listener.push(samples, sample_rate)
 
     def ask(self, text: str) -> int:
         """Answer a typed question, and return the number of the turn.
@@ -151,19 +113,22 @@ class Dialogue:
     def push_audio(self, audio: FloatArray, sample_rate: int) -> int:
         """Speak the application's own audio; call `finish_audio` at its end.
 
+        The turn also ends if the audio stops for more than half a second, see `LiveAvatar`.
+
         Returns:
             The number of the turn.
         """
         with self._lock:
-            if self._pushed is None or self._pushed.cancel.is_set():
+            if self._pushed is None or self._pushed is not self._turn:
                 self._pushed = self._new_turn()
+                self._pushed.is_complete = True
             self._push(self._pushed, TimedSpeech(audio), sample_rate)
             return self._pushed.number
 
     def finish_audio(self) -> None:
-        """End the audio of `push_audio`."""
+        """End the audio of `push_audio`; without effect after another turn has begun."""
         with self._lock:
-            if self._pushed is not None:
+            if self._pushed is not None and self._pushed is self._turn:
                 self.avatar.finish()
             self._pushed = None
 
@@ -182,13 +147,15 @@ class Dialogue:
         with self._lock:
             self._is_playing = frame.reply is not None and not frame.is_reply_end
             turn = None if frame.reply is None else self._replies.get(frame.reply)
-            if turn is not None:
+            if turn is not None and frame.reply is not None:
                 turn.mark("first_frame_s")
                 turn.num_frames += 1
-                turn.played_s = float(frame.reply_time_s or 0)
+                turn.played_s = turn.starts_s[frame.reply] + float(frame.reply_time_s or 0)
                 events.extend(self._shown(turn))
                 if frame.is_reply_end:
-                    events.extend(self._end(turn))
+                    turn.ended_reply = frame.reply
+                    if turn.is_over or turn.cancel.is_set():
+                        events.append(self._end(turn))
         self._update_state()
         for event in events:
             self._emit(event)
@@ -196,9 +163,9 @@ class Dialogue:
     def close(self) -> None:
         """Stop the turn and the threads."""
         self.interrupt()
-        if self._listener is not None:
-            self._chunks.put(None)
-            self._listener.join()
+        self._listener.close()
+        if self._pending is not None:
+            self._pending.cancel.set()
 
     def _shown(self, turn: Turn) -> Iterator[dict[str, Any]]:
         """Yield the transcript of the sentences whose playback has started."""
@@ -211,7 +178,8 @@ class Dialogue:
                 yield turn.timings_event()
             yield turn.transcript_event("assistant", sentence.text)
 
-    def _end(self, turn: Turn) -> Iterator[dict[str, Any]]:
+    def _end(self, turn: Turn) -> dict[str, Any]:
+        """Forget a turn whose speech was played, and return its last event."""
         if self._turn is turn:
             self._turn = None
         # Later replies that were interrupted are never played.
@@ -221,7 +189,7 @@ class Dialogue:
             self.history.append(Message("user", turn.question))
             self.history.append(Message("assistant", turn.shown_text))
             prepare_in_thread(self.llm, self._previous_messages())
-        yield turn.end_event()
+        return turn.end_event()
 
     def _new_turn(self) -> Turn:
         """Interrupt the current turn and return a new one."""
@@ -267,39 +235,54 @@ class Dialogue:
             return
         self._emit({"type": "error", "turn": turn.number, "message": message})
         self._abandon(turn)
+        if turn.reply is None:  # No frame of the reply will end the turn.
+            self._emit(turn.end_event())
 
     def _abandon(self, turn: Turn) -> None:
         """End a turn early: without a reply, or after the speech that was already pushed."""
+        self._finish(turn)
+        with self._lock:
+            self._turn = None if self._turn is turn else self._turn
+        self._update_state()
+
+    def _finish(self, turn: Turn) -> None:
+        """Mark the speech of the current turn as complete; end the turn if all was played."""
         with self._lock:
             if self._turn is not turn:
                 return
             self.avatar.finish()
-            self._turn = None
+            turn.is_complete = True
+            event = self._end(turn) if turn.is_over else None
         self._update_state()
+        if event is not None:
+            self._emit(event)
 
-    def _listen(self) -> None:
-        """Detect turns in the microphone audio, and answer them."""
-        first = self._chunks.get()
-        if first is None or self.stt is None:
-            return
-        rest = iter(self._chunks.get, None)
-        chunks = (samples for samples, _ in chain([first], (item for item in rest if item)))
-        pending: Turn | None = None
-        for event in detect_turns(chunks, first[1], end_s=self.options.end_silence_s):
-            if event.kind == "start":
-                self._is_listening = True
-                self.interrupt()
-            elif event.kind == "resume" and pending is not None:
-                pending.cancel.set()
-                pending = None
-            elif event.kind == "pause" or pending is None:
-                pending = self._prepare_turn(event)
-            if event.kind == "end" and pending is not None:
-                self._confirm(pending)
-                self._update_state()
-                pending = None
-        if pending is not None:
+    def _on_turn_event(self, event: TurnEvent) -> None:
+        """Follow the person's turn, and answer it."""
+        pending = self._pending
+        if event.kind == "start":
+            self._is_listening = True
+            self.interrupt()
+        elif event.kind == "resume" and pending is not None:
             pending.cancel.set()
+            pending = None
+        elif event.kind == "pause" or pending is None:
+            pending = self._prepare_turn(event)
+        if event.kind == "end" and pending is not None:
+            self._confirm(pending)
+            self._update_state()
+            pending = None
+        self._pending = pending
+
+    def _on_listening_error(self, error: Exception) -> None:
+        is_known = isinstance(error, TalkingHeadError)
+        if not is_known:
+            log.error("the turn detection failed", exc_info=error)
+        reason = str(error) if is_known else "an internal error"
+        self._is_listening = False
+        self._update_state()
+        message = f"the microphone is ignored from now on, but texts are answered: {reason}"
+        self._emit({"type": "error", "message": message})
 
     def _prepare_turn(self, event: TurnEvent) -> Turn:
         """Start to answer a question; the reply is not spoken before `_confirm`."""
@@ -357,7 +340,6 @@ class Dialogue:
         voice = self.voice
         synthesizer = SentenceSynthesizer(sentences, voice, turn.cancel)
         turn.sentences = synthesizer.spoken
-        pushed_s = 0.0
         with closing(synthesizer.chunks()) as chunks:
             for chunk in chunks:
                 if not turn.wait_until_confirmed():
@@ -367,21 +349,21 @@ class Dialogue:
                     if turn.cancel.is_set():
                         return
                     self._push(turn, chunk, voice.sample_rate)
-                pushed_s += len(chunk.samples) / voice.sample_rate
-                while pushed_s - turn.played_s > _MAX_AHEAD_S and not turn.cancel.wait(_POLL_S):
-                    pass
-        if turn.cancel.is_set():
-            return
-        if turn.reply is None:
+                while turn.pushed_s - turn.played_s > _MAX_AHEAD_S:
+                    if turn.cancel.wait(_POLL_S):
+                        return
+        if turn.reply is None and not turn.cancel.is_set():
             raise SpeechError(
                 "the reply contains nothing that can be spoken: ask something else, or choose "
                 "another language model"
             )
-        self.avatar.finish()
+        self._finish(turn)
 
     def _push(self, turn: Turn, speech: TimedSpeech, sample_rate: int) -> None:
         turn.reply = self.avatar.push(speech, sample_rate)
         self._replies[turn.reply] = turn
+        turn.starts_s.setdefault(turn.reply, turn.pushed_s)
+        turn.pushed_s += len(speech.samples) / sample_rate
         turn.sample_rate = turn.sample_rate or sample_rate
         if sum(map(len, turn.audio)) < _MAX_RECORDING_S * sample_rate:
             turn.audio.append(speech.samples)

@@ -23,6 +23,9 @@ _START_TIMEOUT_S, _CALL_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 60.0, 5.0
 class SessionLostError(TalkingHeadError):
     """Error for a session whose process has ended."""
 
+    def __init__(self) -> None:
+        super().__init__("the process of the session has ended: create another session")
+
 
 class ProcessHandle:
     """A session process and the connection to it."""
@@ -84,10 +87,6 @@ class ProcessHandle:
         finally:
             self._calls.pop(number, None)
 
-    def post(self, op: str, arguments: dict[str, Any]) -> None:
-        """Run an operation without waiting for its result."""
-        self._send(op, arguments, next(self._ids))
-
     async def stop(self) -> None:
         """End the process, and kill it if it does not end in time."""
         self._stopping = self._stopping or asyncio.create_task(self._stop())
@@ -96,8 +95,10 @@ class ProcessHandle:
     async def _stop(self) -> None:
         process = self._process
         if self._ready.done():
-            with suppress(TalkingHeadError):
-                self._send("close", {}, next(self._ids))
+            # A process that is stuck may not read its pipe, and a large message may fill the pipe.
+            closing = asyncio.to_thread(self._send, "close", {}, next(self._ids))
+            with suppress(TalkingHeadError, TimeoutError):
+                await asyncio.wait_for(closing, _STOP_TIMEOUT_S)
             await asyncio.to_thread(process.join, _STOP_TIMEOUT_S)
         if process.is_alive():
             process.kill()
@@ -112,7 +113,7 @@ class ProcessHandle:
             with self._send_lock:
                 self._connection.send({"op": op, "arguments": arguments, "id": number})
         except OSError as error:
-            raise _lost() from error
+            raise SessionLostError from error
 
     def _receive(self) -> None:
         """Pass messages to the event loop until the process ends; runs in a thread."""
@@ -138,14 +139,10 @@ class ProcessHandle:
     def _end(self) -> None:
         for future in (self._ready, *self._calls.values()):
             if not future.done():
-                future.set_exception(_lost())
+                future.set_exception(SessionLostError())
         # Retrieve the exception, because asyncio logs exceptions that are never retrieved.
         self._ready.exception()
         self.on_end()
-
-
-def _lost() -> SessionLostError:
-    return SessionLostError("the process of the session has ended: create another session")
 
 
 def _error(kind: str, message: str) -> Exception:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.errors import TalkingHeadError
-from talkinghead.live.session.process_handle import ProcessHandle
+from talkinghead.live.session.process_handle import ProcessHandle, SessionLostError
 from talkinghead.live.session.session_process import SessionFactory, SessionSettings
 from talkinghead.value_rules import PositiveFloat, PositiveInt
 
@@ -165,6 +165,8 @@ class SessionPool:
         except BaseException:
             await process.stop()
             raise
+        if session.is_closed:  # The process died after its answer.
+            raise SessionLostError
         self.sessions[session.id] = session
         return session
 
@@ -190,7 +192,7 @@ class SessionPool:
             for session in list(self.sessions.values()):
                 if reason := session.reason_to_end():
                     log.info("session ended: %s", reason)
-                    await session.close(reason)
+                    session.end(reason)
 
 
 class SessionHandle:
@@ -200,6 +202,7 @@ class SessionHandle:
         id: Unguessable identifier.
         created_s: When the session was created, on the clock of `time.monotonic`.
         video: Width, height and frame rate of the video.
+        is_closed: The session has ended.
     """
 
     def __init__(self, process: ProcessHandle, pool: SessionPool) -> None:
@@ -209,7 +212,7 @@ class SessionHandle:
         self.state = "idle"
         self._process, self._pool = process, pool
         self._subscribers: set[asyncio.Queue[dict[str, Any] | None]] = set()
-        self._is_closed = False
+        self.is_closed = False
         process.on_event = self._on_event
         process.on_end = self._on_end
 
@@ -242,17 +245,12 @@ class SessionHandle:
             self._used_s = time.monotonic()
         return await self._process.call(op, arguments)
 
-    def post(self, op: str, **arguments: Any) -> None:
-        """Run an operation without waiting for its result, such as `say_audio`."""
-        self._used_s = time.monotonic()
-        self._process.post(op, arguments)
-
     async def subscribe(self) -> AsyncIterator[dict[str, Any]]:
         """Yield the events of the session until it is closed; the last has the type "closed"."""
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_MAX_EVENTS)
         self._subscribers.add(events)
         try:
-            if self._is_closed:
+            if self.is_closed:
                 return
             yield {"type": "state", "state": self.state}
             while (event := await events.get()) is not None:
@@ -262,8 +260,12 @@ class SessionHandle:
 
     async def close(self, reason: str = "deleted") -> None:
         """End the session and its process."""
-        self._on_end(reason)
+        self.end(reason)
         await self._process.stop()
+
+    def end(self, reason: str) -> None:
+        """End the session; its process ends in the background."""
+        self._on_end(reason)
 
     def _on_event(self, event: dict[str, Any]) -> None:
         now_s, kind = time.monotonic(), event["type"]
@@ -275,9 +277,9 @@ class SessionHandle:
             _put(events, event)
 
     def _on_end(self, reason: str = "crashed") -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
-        self._is_closed = True
+        self.is_closed = True
         for events in self._subscribers:
             _put(events, {"type": "closed", "reason": reason})
             _put(events, None)

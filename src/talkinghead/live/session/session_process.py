@@ -21,7 +21,8 @@ import numpy as np
 from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
-from talkinghead.live.session.dialogue import Dialogue, DialogueOptions
+from talkinghead.live.session.dialogue import Dialogue
+from talkinghead.live.session.dialogue_options import DialogueOptions
 from talkinghead.live.session.image_encoders import EncodedImage, ImageEncoder, image_encoder
 from talkinghead.live.session.turn import Turn
 from talkinghead.media.audio_decoding import Resampler
@@ -241,11 +242,16 @@ class _Session:
                 f"WebRTC needs aiortc ({error}): pip install 'talkinghead[live]'"
             ) from error
         loop, dialogue = self._opened()
-        if self._peer is not None:
-            await self._peer.close()
-        on_audio = dialogue.listen if self._stt is not None else _ignore
-        self._peer = WebRtcPeer(loop, on_audio, self._factory.ice_servers)
-        answer: dict[str, str] = await self._peer.answer(sdp, type)
+        on_audio = dialogue.listen if self._stt is not None else lambda samples, sample_rate: None
+        peer = WebRtcPeer(loop, on_audio, self._factory.ice_servers)
+        try:
+            answer = await peer.answer(sdp, type)
+        except BaseException:
+            await peer.close()
+            raise
+        previous, self._peer = self._peer, peer
+        if previous is not None:
+            await previous.close()
         return answer
 
     async def op_say(self, text: str) -> dict[str, int]:
@@ -256,9 +262,17 @@ class _Session:
         """Answer a typed question."""
         return {"turn": self._opened()[1].ask(text)}
 
-    async def op_say_audio(self, pcm: bytes, sample_rate: int) -> dict[str, int]:
-        """Speak audio, PCM16 mono."""
-        return {"turn": self._opened()[1].push_audio(_from_pcm(pcm), sample_rate)}
+    async def op_say_audio(
+        self, pcm: bytes, sample_rate: int, is_complete: bool = False
+    ) -> dict[str, int]:
+        """Speak audio, PCM16 mono: a part, which `say_end` must end, or a complete speech."""
+        dialogue = self._opened()[1]
+        if is_complete:
+            dialogue.finish_audio()
+        turn = dialogue.push_audio(_from_pcm(pcm), sample_rate)
+        if is_complete:
+            dialogue.finish_audio()
+        return {"turn": turn}
 
     async def op_say_end(self) -> None:
         """End the audio of `say_audio`."""
@@ -382,7 +396,3 @@ def _from_pcm(pcm: bytes) -> FloatArray:
     if len(pcm) % 2:
         raise UsageError(f"the audio has {len(pcm)} bytes; expected PCM16, an even number")
     return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32_768)
-
-
-def _ignore(samples: FloatArray, sample_rate: int) -> None:
-    """Ignore microphone audio, as there is no speech recognition."""

@@ -26,7 +26,12 @@ class Turn:
         times: Completion times of the stages.
         question: The text of the question; empty for a text that is only spoken.
         is_question_final: The question was emitted as final.
-        reply: Number of the reply in the live avatar; None before its first audio.
+        reply: Number of the last reply in the live avatar; None before its first audio.
+        starts_s: Time of the turn's speech at which each of its replies starts, by number. There
+            are several replies if speech did not arrive in time.
+        pushed_s: Duration of the speech that was pushed to the avatar.
+        is_complete: All speech was pushed.
+        ended_reply: Number of the last reply that was played to its end.
         sentences: The sentences of the reply that were synthesised so far.
         num_shown: Number of sentences whose playback has started.
         played_s: Duration of the speech that was played.
@@ -43,6 +48,10 @@ class Turn:
     question: str = ""
     is_question_final: bool = False
     reply: int | None = None
+    starts_s: dict[int, float] = field(default_factory=dict)
+    pushed_s: float = 0.0
+    is_complete: bool = False
+    ended_reply: int | None = None
     sentences: list[SpokenSentence] = field(default_factory=list)
     num_shown: int = 0
     played_s: float = 0.0
@@ -61,6 +70,11 @@ class Turn:
             if self.confirmed.wait(_POLL_S):
                 return not self.cancel.is_set()
         return False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all speech of the turn was pushed and played."""
+        return self.is_complete and self.reply is not None and self.ended_reply == self.reply
 
     @property
     def shown_text(self) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +22,8 @@ _START_THRESHOLD, _END_THRESHOLD = 0.6, 0.35
 _START_S = 0.096
 # Audio kept before the start of a turn, so that its first phoneme is complete.
 _PADDING_S = 0.3
+# Audio waiting for voice activity detection: 20 s in chunks of 20 ms.
+_MAX_CHUNKS = 1000
 
 
 class TurnEvent(NamedTuple):
@@ -80,3 +86,54 @@ def detect_turns(
         if num_silent >= end or len(windows) * window_s >= max_s:
             yield TurnEvent("end", np.concatenate(windows), num_silent * window_s)
             windows, num_speech, is_turn = [], 0, False
+
+
+class TurnListener:
+    """A thread that detects the turns in a stream of audio.
+
+    Args:
+        on_event: Function of each event, called in the thread.
+        on_error: Function of an exception that has ended the thread.
+        end_s: See `detect_turns`.
+    """
+
+    def __init__(
+        self,
+        on_event: Callable[[TurnEvent], None],
+        on_error: Callable[[Exception], None],
+        end_s: float,
+    ) -> None:
+        self._on_event, self._on_error, self._end_s = on_event, on_error, end_s
+        self._chunks: queue.Queue[tuple[FloatArray, int] | None] = queue.Queue(_MAX_CHUNKS)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def push(self, samples: FloatArray, sample_rate: int) -> None:
+        """Add audio as it arrives; it is dropped while detection is 20 s behind."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="listen", daemon=True)
+                self._thread.start()
+        with suppress(queue.Full):
+            self._chunks.put_nowait((samples, sample_rate))
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is None:
+            return
+        while self._chunks.full():  # The thread may have ended.
+            with suppress(queue.Empty):
+                self._chunks.get_nowait()
+        self._chunks.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            if (first := self._chunks.get()) is None:
+                return
+            items = chain([first], iter(self._chunks.get, None))
+            chunks = (item[0] for item in items if item is not None)
+            for event in detect_turns(chunks, first[1], end_s=self._end_s):
+                self._on_event(event)
+        except Exception as error:  # noqa: BLE001 - passed on
+            self._on_error(error)

@@ -165,6 +165,14 @@ def test_large_bodies_are_refused():
             assert client.post(path, files=files).status_code == 413, path
 
 
+def test_two_files_may_each_have_the_maximum_size():
+    with open_client(face="photo.jpg", max_upload_bytes=200_000) as client:
+        files = {name: (f"{name}.wav", b"x" * 199_000) for name in ("face", "audio")}
+        assert client.post("/v1/videos", files=files).status_code != 413
+        refused = client.post("/v1/videos", files={"face": ("face.jpg", b"x" * 510_000)})
+        assert refused.status_code == 413
+
+
 def test_security_headers_are_sent_with_every_response():
     with open_client(token=TOKEN) as client:
         for path in ("/", "/healthz", "/v1/config", "/nothing"):

@@ -172,6 +172,21 @@ def test_response_is_cancelled(pool, talk):
     talk(conversation)
 
 
+def test_failed_response_is_done(pool, talk):
+    async def conversation(connection, created):
+        session = pool.created[0]
+        loop.call(session.emit, {"type": "error", "turn": 1, "message": "no model"})
+        end = {"type": "reply_end", "turn": 1, "interrupted": False, "num_frames": 0}
+        loop.call(session.emit, end)
+        done = (await until(connection, "response.done"))[-1].response
+        assert (done.status, done.status_details.error.type) == ("failed", "server_error")
+        loop.call(session.emit, {"type": "error", "message": "the microphone is ignored"})
+        assert (await until(connection, "error"))[-1].error.message == "the microphone is ignored"
+
+    loop = ServerLoop(pool)
+    talk(conversation)
+
+
 class ServerLoop:
     """Calls functions in the event loop of the server."""
 

@@ -139,9 +139,9 @@ def test_say_audio_is_mixed_to_mono(client, session, channels):
     assert said.status_code == 202
     assert session.calls[0] == (
         "say_audio",
-        {"pcm": wav_bytes(0.1, 8000)[44:], "sample_rate": 8000},
+        {"pcm": wav_bytes(0.1, 8000)[44:], "sample_rate": 8000, "is_complete": True},
     )
-    assert session.ops()[-1] == "say_end"
+    assert session.ops() == ["say_audio"]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,8 @@ def test_say_audio_is_mixed_to_mono(client, session, channels):
         (b"RIFF0000WAVEfmt ", "audio/wav", 422),
         (wav_bytes(width=1), "audio/wav", 422),
         (wav_bytes(0), "audio/wav", 422),
+        # A chunk whose size points before the start of the file.
+        (wav_bytes()[:16] + b"\xff" * 4 + wav_bytes()[20:], "audio/wav", 422),
         (wav_bytes(), "application/octet-stream", 415),
         (b"{", "application/json", 422),
         (b'{"text": ""}', "application/json", 422),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from pathlib import Path
@@ -110,6 +111,22 @@ def test_videos_expire(client):
     jobs.get(video).ended_s -= 3601
     client.portal.call(jobs.remove_expired)
     assert client.get(f"/v1/videos/{video}").status_code == 404
+
+
+def test_video_may_be_deleted_while_others_expire(client, monkeypatch):
+    """A client deletes a video while the server deletes the files of another one."""
+    jobs = client.app.state.videos
+    for video in (videos := [create(client, text="Hello.") for _ in range(2)]):
+        wait_for(client, video, "done")
+        jobs.get(video).ended_s -= 3601
+
+    async def to_thread(function, *arguments, **options):
+        jobs._jobs.pop(videos[1], None)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    client.portal.call(jobs.remove_expired)
+    assert not jobs._jobs
 
 
 @pytest.mark.slow

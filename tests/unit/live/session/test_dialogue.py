@@ -11,10 +11,11 @@ from helpers.media_files import smooth
 from helpers.small_predictor import HEIGHT, STILL, WIDTH, make_predictor
 from helpers.speech_services import TimedToneTextToSpeech
 
-from talkinghead.errors import SpeechError, UsageError
+from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
 from talkinghead.live.live_avatar import LiveAvatar
-from talkinghead.live.session.dialogue import Dialogue, DialogueOptions
+from talkinghead.live.session.dialogue import Dialogue
+from talkinghead.live.session.dialogue_options import DialogueOptions
 from talkinghead.live.session.turn_detector import TurnEvent
 from talkinghead.speech.llm.echo import Echo
 from talkinghead.speech.protocols import Transcript
@@ -174,7 +175,7 @@ def turn_events(monkeypatch):
         for chunk in chunks:
             yield from makers.pop(0)(chunk)
 
-    monkeypatch.setattr("talkinghead.live.session.dialogue.detect_turns", turns)
+    monkeypatch.setattr("talkinghead.live.session.turn_detector.detect_turns", turns)
     return makers
 
 
@@ -257,6 +258,69 @@ def test_pushed_audio_is_spoken_as_one_turn(start):
     assert turns == {end["turn"]}
     assert end["duration_s"] == pytest.approx(0.6, abs=0.1)
     assert len(np.concatenate(live.dialogue.last_reply.audio)) == 4 * 1600
+
+
+def test_pushed_audio_after_a_gap_is_another_turn(start):
+    live = start()
+    tone = np.tile(next(iter(ToneVoice().speak("tone"))), 6)
+    first = live.dialogue.push_audio(tone, RATE)
+    wait_for(live.events, "reply_end")
+    second = live.dialogue.push_audio(tone, RATE)
+    live.dialogue.interrupt()
+    third = live.dialogue.push_audio(tone, RATE)
+    live.dialogue.finish_audio()
+    ends = wait_for(live.events, "reply_end", 3)
+    assert [end["turn"] for end in ends] == [first, second, third]
+    assert [end["interrupted"] for end in ends] == [False, True, False]
+
+
+def test_late_end_of_pushed_audio_does_not_end_the_next_turn(start):
+    class SlowVoice(ToneVoice):
+        def speak(self, text, cancel=None):
+            for chunk in super().speak(text, cancel):
+                yield np.tile(chunk, 3)
+                time.sleep(0.3)
+
+    live = start(voice=SlowVoice())
+    live.dialogue.push_audio(next(iter(ToneVoice().speak("tone"))), RATE)
+    said = live.dialogue.say("one two three four")
+    wait_for(live.events, "transcript")
+    live.dialogue.finish_audio()
+    pushed, end = wait_for(live.events, "reply_end", 2)
+    assert (pushed["interrupted"], end["turn"]) == (True, said)
+    assert end["duration_s"] == pytest.approx(1.4, abs=0.2)
+    time.sleep(0.3)
+    assert len(wait_for(live.events, "reply_end")) == 2
+
+
+def test_slow_sentences_belong_to_one_turn(start):
+    class SlowVoice(ToneVoice):
+        def speak(self, text, cancel=None):
+            if "Second" in text:
+                time.sleep(1.5)
+            return super().speak(text, cancel)
+
+    live = start(voice=SlowVoice())
+    live.dialogue.say("First sentence here. Second sentence here.")
+    (end,) = wait_for(live.events, "reply_end")
+    texts = [event["text"] for event in wait_for(live.events, "transcript", 2)]
+    assert texts == ["First sentence here.", "Second sentence here."]
+    assert states(live.events) == ["thinking", "speaking", "thinking", "speaking", "idle"]
+    assert 0.6 < end["duration_s"] < 1.4
+    time.sleep(0.3)
+    assert len(wait_for(live.events, "reply_end")) == 1
+
+
+def test_failed_turn_detection_is_an_error_event(start, monkeypatch):
+    def detect_turns(chunks, sample_rate, end_s):
+        raise DependencyError("no speech detector: pip install it")
+
+    monkeypatch.setattr("talkinghead.live.session.turn_detector.detect_turns", detect_turns)
+    live = start(Echo(), FixedTranscripts())
+    for _ in range(1100):  # More than waiting audio can be.
+        live.dialogue.listen(np.ones(320, np.float32), RATE)
+    (error,) = wait_for(live.events, "error")
+    assert "no speech detector: pip install it" in error["message"]
 
 
 def test_long_text_is_synthesised_little_ahead_of_its_playback(start):

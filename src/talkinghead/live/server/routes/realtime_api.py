@@ -59,6 +59,7 @@ class Response:
         texts: Sentences so far.
         interrupted: How it ended; None before the event `reply_end`.
         is_played: The last frame was sent. It may precede or follow `reply_end`.
+        has_failed: An error was reported.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Response:
     texts: list[str] = field(default_factory=list)
     interrupted: bool | None = None
     is_played: bool = False
+    has_failed: bool = False
 
     @property
     def position(self) -> dict[str, Any]:
@@ -79,21 +81,20 @@ class Response:
         content = [{"type": "output_audio", "transcript": text}] if text else []
         return _message(self.item_id, "assistant", status, content)
 
-    def resource(self, status: str, reason: str | None = None) -> dict[str, Any]:
-        """Return the response object."""
-        details = {"type": status, "reason": reason} if reason else None
+    def resource(self, status: str, **details: Any) -> dict[str, Any]:
+        """Return the response object, with details of its status."""
         output = [] if status == "in_progress" else [self.item(_ITEM_STATUS[status])]
         return {
             "object": "realtime.response",
             "id": self.id,
             "status": status,
-            "status_details": details,
+            "status_details": {"type": status, **details} if details else None,
             "output": output,
             "output_modalities": ["audio"],
         }
 
 
-_ITEM_STATUS = {"completed": "completed", "cancelled": "incomplete"}
+_ITEM_STATUS = {"completed": "completed", "cancelled": "incomplete", "failed": "incomplete"}
 
 
 class RealtimeConnection:
@@ -173,10 +174,12 @@ class RealtimeConnection:
             case {"type": "reply_end", "interrupted": bool() as interrupted}:
                 response = await self._in_progress()
                 response.interrupted = interrupted
+                response.is_played |= event.get("num_frames") == 0
                 await self._end_response(response)
             case {"type": "error", "message": str() as message}:
-                error = {"type": "server_error", "message": message}
-                await self.send("error", error=error)
+                if "turn" in event:
+                    (await self._in_progress()).has_failed = True
+                await self.send("error", error={"type": "server_error", "message": message})
 
     async def _handle(self, event: dict[str, Any]) -> None:
         """Handle one event of the client."""
@@ -246,8 +249,7 @@ class RealtimeConnection:
             return
         if not self._buffer:
             raise UsageError("the input audio buffer is empty: append audio first")
-        self._committed = bytes(self._buffer)
-        self._buffer.clear()
+        self._committed, self._buffer = bytes(self._buffer), bytearray()
         await self.send("input_audio_buffer.committed", item_id=self._user_item)
 
     async def _listen(self, pcm: bytes) -> None:
@@ -328,10 +330,12 @@ class RealtimeConnection:
         if response.interrupted is None or not response.is_played:
             return
         self._response = None
-        status, reason, text = "completed", None, " ".join(response.texts)
+        status, details, text = "completed", dict[str, Any](), " ".join(response.texts)
         if response.interrupted:
-            status = "cancelled"
             reason = "client_cancelled" if self._was_cancelled else "turn_detected"
+            status, details = "cancelled", {"reason": reason}
+        elif response.has_failed:
+            status, details = "failed", {"error": {"type": "server_error"}}
         self._was_cancelled = False
         place, item = response.position, response.item(_ITEM_STATUS[status])
         await self.send("response.output_audio.done", **place)
@@ -341,7 +345,7 @@ class RealtimeConnection:
         where = {"response_id": response.id, "output_index": 0}
         await self.send("response.output_item.done", **where, item=item)
         await self.send("conversation.item.done", item=item)
-        await self.send("response.done", response=response.resource(status, reason))
+        await self.send("response.done", response=response.resource(status, **details))
 
     def _resource(self) -> dict[str, Any]:
         """Return the session object."""

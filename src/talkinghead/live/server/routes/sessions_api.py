@@ -253,9 +253,8 @@ async def say(session: Existing, request: Request, settings: Settings) -> Turn:
     if kind not in ("audio/wav", "audio/x-wav", "audio/wave"):
         raise HTTPException(415, "the body must be application/json or audio/wav")
     pcm, sample_rate = await asyncio.to_thread(_read_wav, body, settings.max_audio_s)
-    turn = await session.call("say_audio", pcm=pcm, sample_rate=sample_rate)
-    await session.call("say_end")
-    return Turn(**turn)
+    speech = {"pcm": pcm, "sample_rate": sample_rate, "is_complete": True}
+    return Turn(**await session.call("say_audio", **speech))
 
 
 @router.post("/{session_id}/ask", status_code=202, responses=responses_for(404, 410))
@@ -363,7 +362,7 @@ def _read_wav(body: bytes, max_s: float) -> tuple[bytes, int]:
                 raise MediaError("audio: expected 16-bit PCM at 8 to 192 kHz; convert it")
             # The header of a WAV stream does not state the length.
             data = reader.readframes(reader.getnframes())
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # The module also raises the last.
         raise MediaError(f"audio: not a WAV file with 16-bit PCM ({error})") from error
     samples = np.frombuffer(data[: len(data) // (2 * channels) * 2 * channels], "<i2")
     mono = samples.reshape(-1, channels).mean(axis=1).round().astype("<i2")

@@ -187,7 +187,7 @@ function handleEvent(event) {
       break;
     case "reply_end":
       if (event.interrupted) transcript.markInterrupted(event.turn);
-      transcript.offerDownloads(event.turn, download);
+      if (event.num_frames) transcript.offerDownloads(event.turn, download);
       break;
     case "error":
       showNotice(event.message);
