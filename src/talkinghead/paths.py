@@ -76,7 +76,7 @@ def _private_folder(folder: Path) -> Path:
 
 
 def _user_id() -> int:
-    # Windows has no user numbers, and `stat` returns 0 for all files.
+    # Windows has no user ids, and `stat` returns 0 for all files.
     return os.getuid() if hasattr(os, "getuid") else 0
 
 

@@ -152,7 +152,7 @@ class ValueRule:
 
 
 def accepts(rules: Sequence[ValueRule], value: Any) -> bool:
-    """Return whether a value follows one of several rules; no rules accept everything."""
+    """Return whether a value follows at least one rule; without rules, every value does."""
     return not rules or any(rule.accepts(value) for rule in rules)
 
 

@@ -60,7 +60,7 @@ def edges(images):
 
 @pytest.fixture(scope="module")
 def steady(predictor, speech, tmp_path_factory):
-    """The frames of a video in constant light, before and after dubbing."""
+    """Return the frames of a video in constant light, before and after dubbing."""
     path = tmp_path_factory.mktemp("steady") / "face.mp4"
     return dub(predictor, speech, path, [PHOTO] * NUM_FRAMES)
 
@@ -89,8 +89,8 @@ def blur(image, time_s):
 
 
 @pytest.mark.parametrize("edit", [fade_in, fade_out, lamp, coloured, blur])
-def test_mouth_changes_as_the_rest_of_the_frame(predictor, speech, tmp_path, steady, edit):
-    """The mouth has the light and the sharpness of the same frames of the edited dubbed video."""
+def test_dubbing_and_editing_commute_at_the_mouth(predictor, speech, tmp_path, steady, edit):
+    """Dubbing and editing give the same brightness and sharpness of the mouth in either order."""
     times_s = np.arange(NUM_FRAMES) / 25
     images = [edit(PHOTO, time_s) for time_s in times_s]
     source, dubbed = dub(predictor, speech, tmp_path / "face.mp4", images)

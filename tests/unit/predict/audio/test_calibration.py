@@ -122,7 +122,7 @@ def test_map_is_fitted_to_the_motion_that_the_prediction_lacks():
     held_out = aligned.only(np.arange(400) >= 300)
     before, after = (clip_scores(held_out, motion) for motion in (predicted, adapted))
     assert after["r"] > before["r"] + 0.1
-    # The style scales the motion, so the map keeps its spread.
+    # The style scales the motion, so the adapted map must not change the spread of the prediction.
     assert opening_of(adapted).std() == pytest.approx(opening_of(predicted).std(), rel=0.2)
 
 

@@ -1,4 +1,4 @@
-"""Direction of the gaze in a photo: irises that are found and moved within the open eye."""
+"""Gaze direction in a photo: detection of the irises and their displacement in the open eyes."""
 
 from __future__ import annotations
 
