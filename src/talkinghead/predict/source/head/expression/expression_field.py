@@ -118,7 +118,8 @@ class ExpressionField:
     def _keep_opening(self, fields_KC: FloatArray, points: Floats, xy: FloatArray) -> FloatArray:
         """Return the displacements without changes across the lips.
 
-        Where the lips can be, the displacement is that of the line between the closed lips.
+        In the region that the lips can reach, the displacement is that of the line between the
+        closed lips.
         """
         left, right = points[list(_CORNERS)]
         width = max(float(np.linalg.norm(right - left)), 1e-6)
