@@ -37,7 +37,7 @@ def speech():
 
 
 def dub(predictor, speech, path, images):
-    """Write a video; return its frames and those of the dubbed video, int [N, H, W, 3]."""
+    """Write a video, and return its frames and those of the dubbed video, int [N, H, W, 3]."""
     height, width = images[0].shape[:2]
     with VideoWriter(path, width, height, Fraction(25), None, crf=4) as writer:
         for image in images:
@@ -100,7 +100,7 @@ def test_dubbing_and_editing_commute_at_the_mouth(predictor, speech, tmp_path, s
     assert np.abs(light / expected_light - 1).max() < 0.1
     if edit is blur:
         assert (edges(dubbed) / edges(expected)).max() < 1.3
-    # Every part of the speech is visible.
+    # The mouth changes in every frame in which the speech opens it.
     is_open = change(*steady) > 18
     assert (change(dubbed, source)[is_open & is_visible] > 3).all()
 

@@ -78,7 +78,7 @@ def test_still_video_has_no_correlation(report: dict[str, Any]) -> None:
     assert values["motion_ratio"] < 0.2
     assert values["lse_c"] < real["lse_c"] / 2
     assert values["lmd"] > 0.005
-    # One clip gives no significant difference.
+    # With one clip, no difference is significant.
     assert list(report["differences"]) == ["same - late", "same - still", "late - still"]
     difference = report["differences"]["same - still"]["r_own"]
     assert difference["mean"] > 0.7
