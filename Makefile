@@ -36,7 +36,7 @@ install: $(STAMP)  ## make .venv with the versions pinned in constraints.txt (EX
 
 $(STAMP): pyproject.toml constraints.txt $(NODEPS) scripts/make_venv.sh
 	@scripts/make_venv.sh "$(PYTHON)" $(VENV)
-	@echo "installing into $(VENV): some minutes and 8 GB the first time"
+	@echo "installing into $(VENV): some minutes and 9 GB the first time"
 	@rm -f $@
 	@# Modules are compiled when they are first imported: compiling all of them takes two minutes.
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[$(EXTRAS)]"

@@ -280,7 +280,10 @@ def describe_media(client: Client) -> dict[str, Any]:
 
 
 async def measure_connections(count: int, overrides: list[str]) -> dict[str, Any]:
-    """Return the processes, open files and memory before and after many sessions."""
+    """Return what a server uses after the first and after the last of many connections.
+
+    Each count has the numbers of processes, open files and threads, and the memory in MB.
+    """
     options = ["creations_per_min=100000", "requests_per_s=1000", *overrides]
     async with running_server(options) as (http, url, pid):
         process, counts = psutil.Process(pid), []

@@ -51,7 +51,7 @@ CHOICES = (*SPEED, "bf16", "accumulate", "fused", *ENVIRONMENTS)
 
 @dataclass(frozen=True)
 class Job:
-    """Configuration of a run of a variant, and the environment variables of the process.
+    """Configuration of one run of a variant, and the environment variables of its process.
 
     `accumulate` is the number of batches per step; `warmup` and `steps` count steps.
     """

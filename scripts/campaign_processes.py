@@ -1,4 +1,4 @@
-"""Interrupt commands at random moments, run two at once, and run them without home or /tmp."""
+"""Interrupt commands at random times, run two at once, and run them without a home or /tmp."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def run_twice_at_once(folder: Path) -> list[str]:
 
 
 def run_in_environments(folder: Path) -> dict[str, list[str]]:
-    """Predict without a home folder, with one that cannot be written, and so on."""
+    """Predict with no or a read-only home folder, as an unknown user, and without /tmp."""
     home = folder / "home"
     home.mkdir(parents=True)
     home.chmod(0o500)

@@ -1,4 +1,4 @@
-"""Count the replies of a local language model that carry tags of emotions.
+"""Count the replies of a local language model that contain emotion tags.
 
 python scripts/count_emotion_tags.py                    the packaged SmolLM2
 python scripts/count_emotion_tags.py --model file.gguf

@@ -14,6 +14,6 @@ class ExampleSections(griffe.Extension):
     """Rename "Example:" to "Examples:", the only spelling that Griffe parses as code."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rename the section of one docstring."""
+        """Rename the section "Example:" of an object's docstring."""
         if obj.docstring is not None:
             obj.docstring.value = _HEADING.sub(r"\1Examples:", obj.docstring.value)

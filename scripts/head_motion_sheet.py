@@ -116,7 +116,7 @@ class Portrait:
         return face
 
     def turned(self, axis: int, angle_deg: float) -> tuple[float, float, float]:
-        """Return a pose that is turned about one axis."""
+        """Return the pose [yaw, pitch, roll] with an angle about one axis only."""
         yaw, pitch, roll = (angle_deg * np.eye(3)[axis]).tolist()
         return yaw, pitch, roll
 

@@ -31,7 +31,7 @@ from talkinghead.media.reader import list_video_files, probe
 CORPUS_WEIGHTS = ("--weights", "0.7", "0.3")
 VOICES_NAME = "LibriSpeech (Panayotov et al., 2015, openslr.org/12, CC BY 4.0)"
 MIN_SPEECH_S = 1.5
-SMOKE_CLIPS = 3  # Clips of each speaker.
+SMOKE_CLIPS = 3  # Maximum number of clips of each speaker with --smoke.
 SMOKE_TRAINING = (
     *("model.max_iterations=2", "data.batch_size=2", "data.num_workers=0", "data.val_windows=2"),
     *("data.iterations_per_epoch=2", "callbacks.opening=null", "callbacks.preview=null"),
@@ -137,7 +137,7 @@ class Release:
         return self.output / "train" / stage / "checkpoints" / "last.ckpt"
 
     def _link_videos(self, name: str, source: Path) -> Path:
-        """Link the videos of speech in a new folder."""
+        """Return a new folder with links to the videos that contain speech."""
         target, count = self.output / "videos" / name, SMOKE_CLIPS if self.args.smoke else None
         for speaker in sorted(path for path in source.resolve().iterdir() if path.is_dir()):
             videos = (path for path in list_video_files(speaker) if _has_speech(path))

@@ -31,7 +31,7 @@ def gflop(call: Any, *arguments: Any) -> float:
 
 
 def rows_of(name: str) -> list[tuple[str, nn.Module, float, str]]:
-    """Return (part, network, GFLOP, unit) for the parts of a configuration in conf/model."""
+    """Return (name, network, GFLOP per unit, unit) for each part of a model in conf/model."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", [f"model={name}", "data.corpus_dir=none"])
     spec = AVSpec()

@@ -1,4 +1,4 @@
-"""Compare the head motions of photos without knowing which is which.
+"""Make videos for a blind comparison of the head motions of photos.
 
 python scripts/motion_comparison.py OUTPUT --portraits FOLDER --seed 1
 
@@ -6,7 +6,7 @@ The packaged photo and each portrait of the folder speak with `motion=none`, `id
 The script writes a video and a sheet of each, under numbers in an order drawn by the seed. A sheet
 has frames at equal intervals, the path of the nose (red) and of an outer corner of the eye (blue),
 and over time the horizontal (solid) and vertical (thin) position of the nose, the opening of the
-eyes (green) and the loudness of the speech (grey). Rate the sheets, and read OUTPUT/key.csv then.
+eyes (green) and the loudness of the speech (grey). Rate the sheets before you read OUTPUT/key.csv.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def plot_of(points: FloatArray, loudness: FloatArray) -> UInt8Array:
 
 
 class Comparison:
-    """Sheets and videos of the portraits with each motion."""
+    """Writer of a sheet and a video of each portrait with each motion."""
 
     def __init__(self, folder: Path, audio: Path, seconds: float, seed: int) -> None:
         self.folder, self.seed = folder, seed

@@ -66,7 +66,7 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _private_folder(folder: Path) -> Path:
-    """Create a folder that only this user can write, under another name if it is not private."""
+    """Create a folder that only this user can write, or a temporary one if others can write it."""
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
@@ -76,7 +76,7 @@ def _private_folder(folder: Path) -> Path:
 
 
 def _user_id() -> int:
-    # Windows has no user numbers, and `stat` returns 0 for all files.
+    # Windows has no user ids, and `stat` returns 0 for all files.
     return os.getuid() if hasattr(os, "getuid") else 0
 
 

@@ -75,7 +75,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 @dataclass(frozen=True)
 class ValueRule:
-    """One kind of value that an option accepts; an option with several has several rules.
+    """One kind of value that an option accepts; an option may have several rules.
 
     Attributes:
         kind: "null", "bool", "int", "float", "str", "path", "choice", "list" or "mapping".
@@ -140,7 +140,7 @@ class ValueRule:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ValueRule:
-        """Return the rule of which `to_dict` returned these values."""
+        """Return the rule that `to_dict` converted to these values."""
         items = values.get("items")
         return cls(
             values["kind"],
@@ -152,7 +152,7 @@ class ValueRule:
 
 
 def accepts(rules: Sequence[ValueRule], value: Any) -> bool:
-    """Return whether a value follows one of several rules; no rules accept everything."""
+    """Return whether a value follows at least one rule; without rules, every value does."""
     return not rules or any(rule.accepts(value) for rule in rules)
 
 

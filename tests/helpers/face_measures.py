@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# Left and right of the image.
+# FaceMesh's points, in pairs on the left and on the right of the image.
 _EYE_CORNERS = ((33, 133), (263, 362))
 _INNER_BROWS, _OUTER_BROWS = ((107, 55), (336, 285)), ((105, 53), (334, 283))
 _LIDS = ((159, 145), (386, 374))

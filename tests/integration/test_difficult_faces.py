@@ -37,7 +37,7 @@ def speech():
 
 
 def dub(predictor, speech, path, images):
-    """Write a video; return its frames and those of the dubbed video, int [N, H, W, 3]."""
+    """Write a video, and return its frames and those of the dubbed video, int [N, H, W, 3]."""
     height, width = images[0].shape[:2]
     with VideoWriter(path, width, height, Fraction(25), None, crf=4) as writer:
         for image in images:
@@ -60,7 +60,7 @@ def edges(images):
 
 @pytest.fixture(scope="module")
 def steady(predictor, speech, tmp_path_factory):
-    """The frames of a video in constant light, before and after dubbing."""
+    """Return the frames of a video in constant light, before and after dubbing."""
     path = tmp_path_factory.mktemp("steady") / "face.mp4"
     return dub(predictor, speech, path, [PHOTO] * NUM_FRAMES)
 
@@ -89,8 +89,8 @@ def blur(image, time_s):
 
 
 @pytest.mark.parametrize("edit", [fade_in, fade_out, lamp, coloured, blur])
-def test_mouth_changes_as_the_rest_of_the_frame(predictor, speech, tmp_path, steady, edit):
-    """The mouth has the light and the sharpness of the same frames of the edited dubbed video."""
+def test_dubbing_and_editing_commute_at_the_mouth(predictor, speech, tmp_path, steady, edit):
+    """Dubbing and editing give the same brightness and sharpness of the mouth in either order."""
     times_s = np.arange(NUM_FRAMES) / 25
     images = [edit(PHOTO, time_s) for time_s in times_s]
     source, dubbed = dub(predictor, speech, tmp_path / "face.mp4", images)
@@ -100,7 +100,7 @@ def test_mouth_changes_as_the_rest_of_the_frame(predictor, speech, tmp_path, ste
     assert np.abs(light / expected_light - 1).max() < 0.1
     if edit is blur:
         assert (edges(dubbed) / edges(expected)).max() < 1.3
-    # Every part of the speech is visible.
+    # The mouth changes in every frame in which the speech opens it.
     is_open = change(*steady) > 18
     assert (change(dubbed, source)[is_open & is_visible] > 3).all()
 

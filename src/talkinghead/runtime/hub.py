@@ -59,7 +59,7 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
     if not _NAME.fullmatch(str(name)):
         raise UsageError(f"{name} is neither a folder nor OWNER/NAME of a model on the hub")
     checkpoint = _explained(
-        str(name), lambda: _hub_class().from_pretrained(name, revision=revision)
+        str(name), lambda: _hub_class().from_pretrained(name, revision=revision), revision
     )
     return Path(checkpoint.path)
 
@@ -103,7 +103,8 @@ def push_to_hub(
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name} is not a name on the hub: give OWNER/NAME")
     published = _hub_class()(checkpoint, scores)
-    url = _explained(name, lambda: published.push_to_hub(name, **options))
+    branch = options.get("branch")
+    url = _explained(name, lambda: published.push_to_hub(name, **options), branch)
     return str(url)
 
 
@@ -155,8 +156,8 @@ def write_files(checkpoint: str | Path, folder: Path) -> None:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _explained(name: str, access: Callable[[], Any]) -> Any:
-    """Return the result of an access to the hub, whose errors get one clear line."""
+def _explained(name: str, access: Callable[[], Any], revision: str | None) -> Any:
+    """Return the result of an access to the hub, with its errors as messages of one line."""
     from huggingface_hub import errors
 
     try:
@@ -167,7 +168,9 @@ def _explained(name: str, access: Callable[[], Any]) -> Any:
             "log in with `hf auth login`"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{name} has no such revision: omit revision=") from error
+        raise CheckpointError(
+            f"{name} has no revision {revision or 'main'}: give another branch, tag or commit"
+        ) from error
     except errors.LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{name} is not in the cache, and the hub cannot be reached: connect to the network "

@@ -94,7 +94,8 @@ def _openvino_loader() -> FileLoader:
 def _torchscript_loader() -> FileLoader:
     def load(path: Path) -> RunFile:
         with warnings.catch_warnings(), _explained(path):
-            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated.
+            # PyTorch warns that TorchScript is deprecated.
+            warnings.simplefilter("ignore", FutureWarning)
             module = torch.jit.load(str(path), map_location="cpu")
 
         def run(inputs: Sequence[FloatArray]) -> Sequence[FloatArray]:

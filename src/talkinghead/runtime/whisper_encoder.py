@@ -86,7 +86,9 @@ class WhisperEncoder:
             mels = StorageView.from_array(np.ascontiguousarray(mels, np.float32))
             features = self._model.model.encode(mels, to_cpu=True)
         except RuntimeError as error:
-            raise SpeechError(f"the Whisper encoder failed: {error}") from error
+            raise SpeechError(
+                f"the Whisper encoder failed ({error}): free memory, or choose lip_prior=none"
+            ) from error
         return np.asarray(features).astype(np.float32)
 
 

@@ -29,7 +29,7 @@ from talkinghead.value_rules import NonNegativeInt, Range, check_fields
 SEARCH_MARGIN = 5
 """Number of frames searched beyond the largest allowed offset, to detect larger offsets."""
 _LIP_MAX_SHIFT = 15
-_LEVEL_WINDOW = 4  # Number of mel frames (50 ms).
+_LEVEL_WINDOW = 4  # In mel frames: 50 ms.
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def csv_logger(save_dir: str) -> CSVLogger:
     earlier = path.read_text() if getattr(rank_zero_only, "rank", 0) == 0 and path.is_file() else ""
     logger = CSVLogger(save_dir, name="csv", version="")
     if earlier:
-        writer = logger.experiment  # Creating the writer deletes the file.
+        writer = logger.experiment  # The first access creates the writer, which deletes the file.
         path.write_text(earlier)
         writer.metrics_keys = earlier.splitlines()[0].split(",")
     return logger

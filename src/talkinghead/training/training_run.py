@@ -271,7 +271,7 @@ def _silence_lightning() -> None:
         ".*LeafSpec.*",
         # All processes validate the same windows.
         ".*sync_dist=True.*",
-        # Outputs are not changed in place.
+        # Harmless here: no code modifies the outputs in place.
         ".*FSDP2-wrapped module .* returned a view.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         # `csv_logger` keeps the log of a resumed run.

@@ -54,7 +54,7 @@ def test_next_steps_are_shown_once_in_a_terminal(tmp_path, monkeypatch, caplog):
     assert "talkinghead doctor" in caplog.text
 
 
-def test_next_steps_are_not_shown_after_a_list(tmp_path, monkeypatch, caplog):
+def test_next_steps_are_not_shown_after_several_jobs(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

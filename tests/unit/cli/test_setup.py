@@ -59,3 +59,4 @@ def test_help_is_shown_and_wrong_arguments_are_refused(capsys):
     assert main(["setup", "--help"]) == 0
     assert "usage: talkinghead setup" in capsys.readouterr().out
     assert main(["setup", "everything"]) == 2
+    assert "got 'everything'; expected \"offline\" or options of pip" in capsys.readouterr().err

@@ -250,6 +250,6 @@ def test_bootstrap_interval_of_known_values() -> None:
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.1 / 10, rel=0.25)
     assert interval == metrics.bootstrap_interval(values)
     assert metrics.bootstrap_interval(np.array([NAN])).num_clips == 0
-    # A difference needs a minimum number of clips.
+    # With fewer than six clips, no difference is significant.
     assert metrics.bootstrap_interval(np.full(6, 0.2)).excludes_zero
     assert not metrics.bootstrap_interval(np.full(5, 0.2)).excludes_zero

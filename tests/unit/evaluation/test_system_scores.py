@@ -49,7 +49,7 @@ def means(report: dict[str, Any], system: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_real_video_against_itself_is_perfect(report: dict[str, Any]) -> None:
+def test_real_video_compared_with_itself_has_ideal_scores(report: dict[str, Any]) -> None:
     assert list(report["systems"]) == [REFERENCE, "same", "late", "still"]
     values = means(report, REFERENCE)
     for name in ("r_own", "r_own_speech", "motion_ratio", "ssim", "sharpness_ratio", "found"):
@@ -78,7 +78,7 @@ def test_still_video_has_no_correlation(report: dict[str, Any]) -> None:
     assert values["motion_ratio"] < 0.2
     assert values["lse_c"] < real["lse_c"] / 2
     assert values["lmd"] > 0.005
-    # One clip gives no significant difference.
+    # With one clip, no difference is significant.
     assert list(report["differences"]) == ["same - late", "same - still", "late - still"]
     difference = report["differences"]["same - still"]["r_own"]
     assert difference["mean"] > 0.7

@@ -149,7 +149,7 @@ def test_motion_gain_increases_the_weights_of_moving_pixels() -> None:
         ({**RAMP, "end_iteration": 100}, {99: 0.0, 100: 0.4}),
     ],
 )
-def test_schedules_have_the_expected_values(config: Any, expected: dict[int, float]) -> None:
+def test_constant_and_linear_schedules(config: Any, expected: dict[int, float]) -> None:
     schedule = build_schedule(config)
     assert {i: schedule(i) for i in expected} == pytest.approx(expected)
 

@@ -25,7 +25,7 @@ LIPS = np.float32([[84 + 2 * n % 40, 90 + n] for n in range(20)])
 
 
 def make_frames():
-    """Yield frames of a face with a red mouth, whose lower lips move."""
+    """Yield frames of a face with a red mouth whose lower lip moves."""
     opening = 3 * np.sin(np.arange(NUM_FRAMES))
     for number, gap in enumerate(opening):
         image = np.full((160, 160, 3), (150, 120, 100), np.uint8)

@@ -115,7 +115,7 @@ def test_card_of_the_packaged_weights_is_their_own(tmp_path):
         (OSError("connection reset"), r"cannot be reached \(connection reset\)"),
         (errors.EntryNotFoundError("no"), r"has no model\.safetensors"),
         ("RepositoryNotFoundError", "the hub has no model me/face, or it is private"),
-        ("RevisionNotFoundError", "no such revision"),
+        ("RevisionNotFoundError", "me/face has no revision v9"),
     ],
 )
 def test_failed_download_is_reported_in_one_line(server, monkeypatch, error, message):
@@ -131,7 +131,7 @@ def test_failed_download_is_reported_in_one_line(server, monkeypatch, error, mes
     hub._hub_class.cache_clear()
     monkeypatch.setattr(hub_mixin, "hf_hub_download", fail)
     with pytest.raises(CheckpointError, match=message) as caught:
-        find_pretrained("me/face")
+        find_pretrained("me/face", "v9")
     assert "\n" not in str(caught.value)
 
 

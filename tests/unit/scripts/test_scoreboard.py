@@ -27,7 +27,7 @@ ADAPTERS = sorted(path.stem for path in scoreboard.ADAPTERS.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_packaged_adapter_fills_its_command(name, tmp_path):
+def test_packaged_adapter_has_a_complete_command(name, tmp_path):
     adapter = scoreboard.Adapter.load(name, {name: str(tmp_path)})
     words = adapter.arguments(Path("a face.png"), Path("b.wav"), Path("c.mp4"))
     assert {"a face.png", "b.wav", "c.mp4"} <= {word.rpartition("=")[2] for word in words}

@@ -1,4 +1,4 @@
-"""Eight threads share one provider, and each verifies that it gets its own words."""
+"""Concurrent callers of one provider: each of eight threads gets the result for its own input."""
 
 import importlib.metadata
 import sys

@@ -120,7 +120,14 @@ def audio_tensors(samples: FloatArray, num_frames: int, features: AudioFeatures)
 def shift_clip(
     data: ClipData, samples: FloatArray, offset: float, features: AudioFeatures
 ) -> ClipData:
-    """Return a clip whose audio, `samples`, is `offset` frames late, with aligned audio."""
+    """Return a clip without the offset of its audio, and without frames left without audio.
+
+    Args:
+        data: the clip.
+        samples: its audio, float32 [num_samples].
+        offset: number of frames by which the audio is late.
+        features: module that computes the audio features.
+    """
     kept, samples = shift_audio(samples, len(data.jpegs), offset, features.spec)
     of_frames = ("jpegs", "mouth_opening", "lips", "transforms", "head_pose")
     values: dict[str, Any] = {name: getattr(data, name)[kept] for name in of_frames}

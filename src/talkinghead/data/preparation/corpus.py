@@ -285,7 +285,7 @@ def _results_of_workers(
             for future in as_completed(futures):
                 yield future.result()
         except (KeyboardInterrupt, GeneratorExit):
-            # SIGTERM reaches only this process; the workers would finish their clips first.
+            # The workers do not receive this process's SIGTERM, and would finish their clips first.
             for process in multiprocessing.active_children():
                 process.terminate()
             raise

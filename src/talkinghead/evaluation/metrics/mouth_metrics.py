@@ -94,7 +94,7 @@ def correlation_in_step(
 def in_step(
     generated: FloatArray, real: FloatArray, num_frames: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the frames of two series [T, ...] that coincide at a shift.
+    """Return the frames of two series [T, ...] that overlap at a shift of `num_frames`.
 
     The shift is positive if the generated series is later than the real one.
     """

@@ -15,14 +15,14 @@ _EXPECTED = "give a CSV file with the columns clip and time_s, and optionally so
 
 @dataclass(frozen=True)
 class SoundTimes:
-    """Times in seconds of the sounds of a clip: p, b and m, and w, u and o."""
+    """Times in seconds of the bilabial (p, b, m) and rounded (w, u, o) sounds of a clip."""
 
     closed_s: list[float] = field(default_factory=list)
     rounded_s: list[float] = field(default_factory=list)
 
 
 def read_sound_times(path: Path) -> dict[str, SoundTimes]:
-    """Return the times of the sounds, by clip.
+    """Return the times of the sounds of each clip, keyed by the name of the clip.
 
     Args:
         path: CSV file with the columns clip (the name in the report) and time_s, one row per sound.

@@ -25,9 +25,9 @@ FORGET_FRAMES = 25
 # After FORGET_FRAMES only every fifth frame is searched, as detection is slow if it finds no face.
 _SEARCH_EVERY = 5
 # Part of an image of a video in which a face is tracked: margin around the face, as a fraction of
-# its size, and least size of the face in the reduced part, in pixels.
+# its size, and minimum size of the face in the reduced part, in pixels.
 _TRACKING_MARGIN, _TRACKING_SIZE = 0.75, 256
-# Least length of the longer side of an image of a video that is reduced for the detection.
+# Minimum length of the longer side of a video's images that are reduced for the detection.
 _DETECTION_SIDE = 1280
 
 
@@ -86,7 +86,7 @@ class _Person:
         return replace(self.last, box=ahead, points=self.last.points + self._step)
 
     def update(self, face: Face | None) -> None:
-        """Set the face of the next frame; None if the person is not visible."""
+        """Set the person's face in the next frame, or None if the person is not visible."""
         if face is not None:
             is_continued = self.last is not None and not self.missed
             before = self.last if is_continued and self.last is not None else face

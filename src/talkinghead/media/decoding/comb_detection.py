@@ -13,22 +13,23 @@ from talkinghead.types import FloatArray
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame as AVFrame
 
-# Number of frames with motion after which a video is judged, least number at its end, and number of
-# frames after which the search ends.
+# Number of frames with motion after which a video is judged, minimum number of them at its end, and
+# number of frames after which the search ends.
 _JUDGED, _LEAST_JUDGED, _MAX_FRAMES = 12, 4, 250
-# Smallest change of a moving pixel in levels and in multiples of the median change, which is noise,
-# and smallest part of moving pixels. Smallest step between two rows, in the same way.
+# Minimum change of a moving pixel, in levels and in multiples of the median change (the noise), and
+# minimum fraction of moving pixels. Minimum step between two rows, in the same two units.
 _MOTION, _MOTION_NOISE, _MIN_MOVING, _STEP, _STEP_NOISE = 12, 8, 0.001, 4, 3
-# Number of moving pixels that differ in the same direction from the rows above and below, over that
-# from the next rows of the same field, and least number. Measured: up to 0.57 in 110 progressive
-# clips, also with noise; from 0.85 in interlaced ones.
+# Minimum ratio of the number of combed pixels to that of moving pixels that are darker or brighter
+# than both of the next rows of their own field, and minimum number of combed pixels. Measured
+# ratios: up to 0.57 in 110 progressive clips, also with noise; from 0.85 in interlaced ones.
 _COMB_RATIO, _MIN_COMBED = 0.75, 100
-# Interlaced formats have at most 1080 lines, and few columns are enough.
+# Interlaced formats have at most 1080 lines (1088 as coded), so taller videos are not examined. Of
+# wide frames, columns at equal distances are examined, at least this number of them.
 _MAX_LINES, _NUM_COLUMNS = 1200, 240
 
 
 class CombDetector:
-    """A detector of combs: rows of two fields, which show different times, where something moves.
+    """A detector of combs: alternating rows of two fields that show a motion at different times.
 
     A pixel is combed if it is darker or brighter than both the row above and the row below.
     """

@@ -47,7 +47,7 @@ _LOWER = _Row((-0.64, -0.42, -0.21, 0.0, 0.21, 0.42, 0.64), 0.025, 0.055, 1.1, 0
 # its edge, relative to the length of the teeth.
 _GAP_DARKENING, _GAP_NOTCH = 0.1, 0.06
 _SIDE_DARKENING, _ROOT_DARKENING = 0.45, 0.25
-# Weight of a blend of the teeth's colour from the skin's colour towards grey.
+# Blend weight of grey in the colour of the teeth; the rest is the skin's colour.
 _GREYNESS = 0.6
 # Colours (red, green, blue) relative to the skin's brightness.
 _CAVITY, _TONGUE = (0.13, 0.06, 0.06), (0.48, 0.27, 0.27)

@@ -292,5 +292,5 @@ def _checked_clip(clip: AudioClip) -> AudioClip:
     if not len(samples):
         raise MediaError("the speech is of zero length; expected float samples [num_samples]")
     if not samples.any() and not np.isfinite(np.asarray(clip.samples, np.float64)).any():
-        raise MediaError("the speech is all NaN; expected float samples [num_samples]")
+        raise MediaError("the speech contains only NaN; expected finite samples [num_samples]")
     return AudioClip(samples, rate)

@@ -184,7 +184,7 @@ class AlignedClip:
         return np.asarray(np.isfinite(self.motion).all((1, 2)))
 
     def only(self, frames: BoolArray) -> AlignedClip:
-        """Return the clip with the lips of all other frames set to unknown."""
+        """Return the clip with the lip motion of frames outside a mask [T] set to NaN."""
         motion = np.where(frames[:, None, None], self.motion, np.float32(np.nan))
         return replace(self, motion=motion, has_speech=self.has_speech & frames)
 

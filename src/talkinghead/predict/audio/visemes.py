@@ -29,8 +29,9 @@ _ROUNDED = {
     **dict.fromkeys("ɔœɒʃʒ", 0.5),
 }
 
-# Distance in canonical pixels from the upper to the lower inner lip, as displacement of closed
-# lips. Negative displacements close lips that the decoder opens for some faces.
+# Target displacement of the lower inner lip relative to the upper one, in canonical pixels, of
+# closed and of labiodental lips. It is negative because the decoder leaves the lips of some faces
+# slightly open at 0.
 _CLOSED_GAP, _TEETH_GAP = -5.0, -0.5
 # Rise in canonical pixels of the lower and the upper lip when the lower lip touches the teeth.
 _TEETH_RISE = 1.5

@@ -34,8 +34,8 @@ from talkinghead.types import AVSpec, FloatArray, UInt8Array
 # yaw angles relative to the reference, which has background there if the head is turned.
 _CHIN_SPACE, _CHIN_SPACE_DEG = 0.12, (4.0, 12.0)
 
-# Heads and faces move towards their target: fraction of the distance that remains after one frame
-# at this frame rate, and the smallest motion in degrees and in weights of blendshapes.
+# Heads and faces move smoothly towards their target: fraction of the distance that is left after a
+# frame at this frame rate, and minimum motion, in degrees and in blendshape weights.
 _STILL_PART, _MOTION_FPS, _MIN_MOTION = 0.75, 25, 0.01
 
 _PainterKey: TypeAlias = tuple[int, Reference | None]
@@ -79,7 +79,7 @@ class Compositor:
         return image.to_array(), has_mouth
 
     def composite_patches(self, frame: GeneratedFrame) -> tuple[PatchedImage, bool]:
-        """Do as `composite`, but return the frame's image with the mouths as patches."""
+        """Composite as `composite` does, but return the mouths as patches of the frame's image."""
         source = frame.source
         image, has_mouth = self._unfinished or (PatchedImage(source.image), False)
         painter = self._painter(source)
@@ -114,7 +114,7 @@ class Compositor:
     def _animate(
         self, index: int, animation: Animation, image: PatchedImage, frame: GeneratedFrame
     ) -> PatchedImage:
-        """Return the image with moved heads and faces; motion by speech is smoothed over time.
+        """Return the image with moved heads and faces; their motion is smoothed over time.
 
         `index` is that of the animation among those of the image.
         """

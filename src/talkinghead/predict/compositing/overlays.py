@@ -22,9 +22,9 @@ _MIN_RANGE, _MIN_BRIGHT = 140, 210
 # Minimum level of a white stroke without an outline, and the maximum median level of blue: on
 # brighter skin, white strokes are not detected.
 _MIN_WHITE, _MAX_SKIN_BLUE = 235, 180
-# Minimum levels of a yellow, green or cyan stroke: green, and the difference of its channels; and
-# its maximum red minus green, which is greater in skin. Red or blue is smaller than the median of
-# the box by at least the last level.
+# Levels of a yellow, green or cyan stroke: minimum green, minimum difference of its channels,
+# maximum of red minus green (skin has more), and minimum by which its red or its blue is below the
+# median of the box.
 _MIN_GREEN, _MIN_COLOUR, _MAX_RED, _MIN_LESS = 185, 70, 18, 30
 # Minimum number of letters and of samples of a letter, and maximum mean deviation of the vertical
 # positions of the letters in samples.
@@ -74,7 +74,7 @@ def find_overlay(box: UInt8Array) -> UInt8Array | None:
     outline = cv2.erode(box.max(-1), window).astype(int)
     is_white = (whiteness > _MIN_WHITE) & (np.median(box[..., 2]) < _MAX_SKIN_BLUE)
     strokes = bright & ((whiteness - outline > _MIN_RANGE) | is_white)
-    # Highlights of skin have more red and blue than the skin.
+    # Exclude highlights of the skin, whose red and blue are above the median.
     usual = np.median(box.reshape(-1, 3), axis=0)
     has_less = (box[..., 2] < usual[2] - _MIN_LESS) | (red < usual[0] - _MIN_LESS)
     strokes |= is_coloured & has_less & (green - outline > _MIN_RANGE)

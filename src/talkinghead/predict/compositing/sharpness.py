@@ -26,9 +26,9 @@ _PROBE_SIGMA = 3.0
 _NUM_EDGES, _MIN_SLOPE = 480, 1.0
 # Percentile of the sharpness at the edges; not the mean, because shadows are always soft.
 _PERCENTILE = 70
-# Widths of edges as standard deviations in samples: those of the model's RGB, and the range of a
-# face's edges in which the blur of the mouth increases from 0 (2.75 was measured in sharp images).
-# The tolerance is the ratio of the edges in a frame to those in its reference without a blur.
+# Widths of edges as standard deviations in samples: of the model's RGB, and the range of widths in
+# the face in which the blur of this RGB increases from 0 (2.75 was measured in sharp images). Ratio
+# of the widths in a frame and in its reference up to which the reference's texture is not blurred.
 _RGB_SIGMA, _BLURRED_SIGMA, _TOLERANCE = 1.2, (2.8, 3.5), 1.2
 _MIN_CUTOFF_HZ, _SPEED_COEFFICIENT = 2.0, 1.0
 

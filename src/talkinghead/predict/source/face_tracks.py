@@ -39,7 +39,8 @@ MAX_FACES = 4
 """Maximum number of faces that are tracked at the same time; the largest faces are selected."""
 
 _FADE_S = Fraction(12, 100)
-# Longest time between two frames with a covered mouth, for which those between count as covered.
+# Maximum time between two frames with a covered mouth for which the frames between them count as
+# covered.
 _MAX_COVERED_GAP_S = Fraction(2, 5)
 # Visible fractions of the face at which the generated mouth is opaque and transparent.
 _OPAQUE_FRACTION, _TRANSPARENT_FRACTION = 0.85, 0.6

@@ -67,7 +67,7 @@ def refine_inner_lips(image: UInt8Array, lips: FloatArray) -> FloatArray:
 
 
 def _redness(image: UInt8Array, scale: float) -> FloatArray:
-    """Return a* of an image, scaled and smoothed."""
+    """Return the channel a* (green to red) of an image, resized by `scale` and smoothed."""
     redness = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 1]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     redness = cv2.resize(redness, None, fx=scale, fy=scale, interpolation=interpolation)

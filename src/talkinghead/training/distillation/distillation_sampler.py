@@ -37,7 +37,8 @@ from talkinghead.types import AVSpec
 
 _AUGMENTATION = AugmentationOptions(tilt_db=12, vocal_tract=0.18, mel_noise=0.4)
 _EQUALISER_BANDS, _EQUALISER_SD = 7, 0.2
-_MARGIN_FRAMES = 3  # Sequences may start so many frames before a recording, or end after it.
+# Maximum number of frames by which a sequence extends beyond the start or end of its recording.
+_MARGIN_FRAMES = 3
 
 
 def encode(generator: LipSyncGenerator, windows: Tensor, faces: Tensor) -> Tensor:
@@ -188,7 +189,7 @@ class DistillationSampler:
 
 
 def _noise(mel: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return silence, mostly with weak noise."""
+    """Return the mel of silence, in most cases with weak noise."""
     if rng.random() < 0.3:
         return mel
     grain = torch.from_numpy(rng.normal(size=tuple(mel.shape))).float()
@@ -205,7 +206,7 @@ def _equalise(mel_BCL: Tensor, streams: RandomStreams) -> Tensor:
 
 
 def _copy_overlap(source: Tensor, start: int, target: Tensor) -> None:
-    """Copy rows from `start` of the source to the target, where they exist."""
+    """Fill the target with the source's rows from `start` on, where the source has these rows."""
     first, stop = max(start, 0), min(start + len(target), len(source))
     if first < stop:
         target[first - start : stop - start] = source[first:stop]

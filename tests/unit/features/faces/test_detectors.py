@@ -138,7 +138,7 @@ def test_blazeface_output_is_decoded_and_overlapping_rows_are_merged():
     assert suppress(rows[:0]).shape == (0, 17)
 
 
-def test_wrong_images_names_and_weights_are_refused(detector, tmp_path, monkeypatch):
+def test_invalid_image_name_or_weights_is_refused(detector, tmp_path, monkeypatch):
     for image in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3))):
         with pytest.raises(UsageError, match=r"needs uint8 \[height, width, 3\]"):
             detector.detect(image)

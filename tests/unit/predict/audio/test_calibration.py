@@ -74,7 +74,7 @@ def test_late_audio_is_measured_and_corrected():
 def test_style_gives_the_prediction_the_spread_of_the_speaker():
     width = smooth_series(250, 2)
     lips = lips_with(1.5 * OPENING, 0.5 * width, upper_share=0.4)
-    aligned = replace(align_clip(make_clip(lips), PREDICTED), fps=0.25)  # As in ten minutes.
+    aligned = replace(align_clip(make_clip(lips), PREDICTED), fps=0.25)  # As if 17 min long.
     style = estimate_style(aligned, PREDICTED)
     assert style.opening == pytest.approx(1.5, rel=0.02)
     assert style.width == pytest.approx(0.5, rel=0.02)
@@ -122,7 +122,7 @@ def test_map_is_fitted_to_the_motion_that_the_prediction_lacks():
     held_out = aligned.only(np.arange(400) >= 300)
     before, after = (clip_scores(held_out, motion) for motion in (predicted, adapted))
     assert after["r"] > before["r"] + 0.1
-    # The style scales the motion, so the map keeps its spread.
+    # The style scales the motion, so the adapted map must not change the spread of the prediction.
     assert opening_of(adapted).std() == pytest.approx(opening_of(predicted).std(), rel=0.2)
 
 

@@ -125,7 +125,8 @@ def test_whole_mouth_is_composited_without_a_head_pose():
 
 
 def test_space_for_the_chin_decreases_gradually_with_yaw():
-    outline = np.minimum(WHOLE, np.float32([256, 190]))  # The face ends in the disc, at row 190.
+    # The lower end of the face's outline, row 190, is within the painted disc.
+    outline = np.minimum(WHOLE, np.float32([256, 190]))
     changes = [change_at_yaw(yaw_deg, outline)[ROWS > 198] for yaw_deg in np.arange(3.0, 13, 0.5)]
     steps = [np.abs(after - before).max() for before, after in pairwise(changes)]
     assert changes[0].max() > 60

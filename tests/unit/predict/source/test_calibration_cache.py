@@ -64,7 +64,7 @@ def test_second_run_uses_the_first_calibration(predictor, source):
 
 
 @pytest.mark.parametrize("changed", ["video", "checkpoint", "articulation", "face_index", "code"])
-def test_another_input_is_calibrated_anew(changed, predictor, source, tmp_path, monkeypatch):
+def test_changed_input_is_calibrated_again(changed, predictor, source, tmp_path, monkeypatch):
     calibrate = Calibration()
     calibrate_once(predictor, source, calibrate)
     if changed == "video":

@@ -115,7 +115,7 @@ def test_uncovered_mouths_of_many_kinds_are_not_covered(change):
 
 
 def test_pale_lips_above_dark_clothes_are_not_covered():
-    # As in paintings: lips of the colour of the skin, and the clothes below a short chin.
+    # As in some paintings: lips with the colour of the skin, and clothes near the mouth.
     face = PHOTO.copy()
     lower, clothes = [(40, 132), (216, 132), (216, 256), (40, 256)], [(40, 180), (216, 180)]
     for corners, colour in ((lower, (200, 150, 120)), (clothes + lower[2:], (40, 30, 60))):

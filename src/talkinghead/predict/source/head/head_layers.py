@@ -17,12 +17,12 @@ from talkinghead.types import FloatArray, UInt8Array
 _WORKING_SIDE = 256
 # Margin around the segmented head, for hair at its edge, and softness of the edge.
 _MARGIN_CM, _SOFT_CM = 0.8, 0.35
-# Distance inside the segmented outline at which a head is opaque; contrasts of its colours with the
-# background between which they begin to determine the opacity of its edge, and distances from the
-# line between both colours that belong to something else, in grey levels.
+# Opacity at the edge of a head. Distance inside the segmented outline from which on it is 1.
+# Contrast of head and background, in grey levels, up to which it is 1, and from which on colours
+# alone determine it. Distance of a colour from the line between those of head and background up to
+# which it is on the line, and from which on it belongs to something else, which is opaque.
 _INSIDE_CM, _CONTRAST, _APART = 0.4, (30.0, 80.0), (20.0, 50.0)
-# Opacity above which a pixel is opaque: what an almost opaque pixel shows of the background is not
-# known.
+# Opacity above which a pixel is made opaque, because the background in it cannot be estimated.
 _OPAQUE = 0.96
 # Width of the strip in which the motion fades where the border of the area cuts the head's layer.
 _BORDER_CM = 4.0
@@ -122,7 +122,14 @@ def _uncut_weight(mask: UInt8Array, strip: float) -> FloatArray:
 def _decompose(
     area: UInt8Array, alpha: UInt8Array, behind: FloatArray, weight: FloatArray
 ) -> HeadLayers:
-    """Return the layers for an opacity, a background, and the fraction [h, w] of the motion."""
+    """Return the layers of an area of a photo.
+
+    Args:
+        area: the area, uint8 [H, W, 3].
+        alpha: opacity of the head, uint8 [H, W].
+        behind: colours of the background, float32 [H, W, 3].
+        weight: fraction of the head's motion, float32 on a grid over the area.
+    """
     fraction = np.asarray(cv2.resize(weight, alpha.shape[::-1]), np.float32)
     photo, a = area.astype(np.float32), alpha[..., None] / np.float32(255)
     behind = np.where(a == 0, photo, behind)

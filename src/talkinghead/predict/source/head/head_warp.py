@@ -35,14 +35,14 @@ _STILL_CM = 0.3
 _STRIP_PX = 32
 # Distance of the camera, as `head_pose` assumes it.
 _DISTANCE_CM = 100.0
-# Yaw, pitch and roll up to which the gains of the angles are measured, the parts of these angles,
-# the number of times that the face is tracked in each frame until its points no longer depend on
-# where they were expected, and the range of the gains.
+# Measurement of the gains of the angles: largest yaw, pitch and roll; the fractions of them that
+# are drawn; number of times that the face is tracked in each frame, so that its points do not
+# depend on their initial positions; and range of the gains.
 _PROBES_DEG: FloatArray = np.array([10.0, 8.0, 10.0], np.float32)
 _PROBE_PARTS: FloatArray = np.array([-1, -0.5, 0.5, 1], np.float32)
 _TRACKINGS = 3
 _GAIN_RANGE = (0.6, 2.0)
-# A smaller slope means that the face was not found in the frames.
+# Minimum slope of the measured over the requested angle; it is smaller if the face was not tracked.
 _MIN_SLOPE = 0.3
 # Mean ratio of the yaw and pitch that the tracker finds in the frames to those of the moved points:
 # the outline and the shading of the head do not turn. It is used if nothing can be tracked.
@@ -226,7 +226,7 @@ class HeadWarp:
     def _slopes(
         self, face: Face, find: Callable[[FloatArray, FloatArray], FloatArray]
     ) -> FloatArray:
-        """Return the slope of each angle over the requested angle.
+        """Return the slope of the measured over the requested angle, for yaw, pitch and roll.
 
         Args:
             face: the face.

@@ -27,8 +27,8 @@ FACE_WORDS = ("largest", "index", "all", "speaking")
 
 _EXPECTED = "the index of a face from the left (0, 1, ...), a pixel (320x180), or a photo"
 _PIXEL = re.compile(r"(\d{1,6})x(\d{1,6})")
-# A pixel selects a face if it is at most this part of the face's size outside the face's box, as
-# the hair and the neck are.
+# Maximum distance of a pixel outside the box of the face that it selects, such as in the hair or on
+# the neck, as a fraction of the box's size.
 _REACH = 0.5
 
 
@@ -91,7 +91,7 @@ def _read_choice(value: Any, option: str) -> FaceChoice:
 
 
 class FaceChooser:
-    """Selectors of chosen faces.
+    """Finder of the faces that the user chose by index, pixel or photo.
 
     Args:
         choices: the faces.

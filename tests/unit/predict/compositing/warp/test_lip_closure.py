@@ -60,7 +60,7 @@ def test_thickness_increases_with_that_of_the_generator():
 
 
 def test_half_open_mouths_keep_their_thickness():
-    # Above a few hundredths of the box, the flow shows as much of the mouth as it should.
+    # Openings above a few hundredths of the box are rendered at full size by the flow alone.
     gap, shown = 0.12, 0.065
     fields = make_fields(gap, shown)
     after = thickness(LipClosure(make_lips(gap))(fields).flow, gap)

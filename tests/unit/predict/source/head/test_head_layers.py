@@ -9,7 +9,7 @@ from talkinghead.predict.source.head.head_layers import _matte
 
 SIZE, PX_PER_CM = 120, 4.0
 HEAD = cv2.circle(np.zeros((SIZE, SIZE), np.uint8), (60, 60), 30, 1, -1)
-# The segmented head is larger, and so is what is hidden.
+# The segmented mask is larger than the head, and the hidden area is larger still.
 MASK, HIDDEN = (cv2.circle(np.zeros_like(HEAD), (60, 60), radius, 1, -1) for radius in (32, 40))
 WALL = np.repeat(np.tile(np.linspace(150, 185, SIZE), (SIZE, 1))[..., None], 3, 2)
 RIM = (HIDDEN > 0) & (cv2.dilate(HEAD, np.ones((7, 7))) == 0)

@@ -93,7 +93,7 @@ def test_absent_person_is_not_found():
     person, stranger = np.float32([1, 0]), np.float32([0.2, 0.98])
     assert most_similar(person, [stranger, person]) == 1
     assert most_similar(person, [stranger]) is None
-    # The face belongs to the other person, although it is similar to this one.
+    # A face that is more similar to another person is not selected.
     assert most_similar(person, [np.float32([0.6, 0.8])], [np.float32([0.5, 0.86])]) is None
 
 

@@ -22,13 +22,13 @@ class EmotionTrack:
         self._changes: list[tuple[float, Emotion]] = []
 
     def add(self, emotion: Emotion | None, time_s: float) -> None:
-        """Add an emotion that begins at a time, not before those added earlier; ignore None."""
+        """Add an emotion that begins at `time_s`, not before earlier ones; None has no effect."""
         if emotion is not None:
             with self._lock:
                 self._changes.append((time_s, emotion))
 
     def at(self, time_s: float) -> Emotion | None:
-        """Return the emotion at a time, None before the first."""
+        """Return the emotion at a time; None before the first one."""
         with self._lock:
             begun = [emotion for start_s, emotion in self._changes if start_s <= time_s]
         return begun[-1] if begun else None

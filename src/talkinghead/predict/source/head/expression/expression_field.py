@@ -32,8 +32,9 @@ _SMOOTHING = 0.02
 # Corners of the mouth, and outer points of the upper and the lower lip from left to right.
 _CORNERS = (61, 291)
 _OUTER_LIPS = ((185, 40, 39, 37, 0, 267, 269, 270, 409), (146, 91, 181, 84, 17, 314, 405, 321, 375))
-# Distance below the closed lower lip that it reaches when it opens, and widths of the strips above,
-# below and beside the mouth in which the motion becomes that of the skin, in widths of the mouth.
+# Lengths in widths of the mouth: from the closed lower lip down to its position in a wide open
+# mouth, and widths of the strips above, below and beside the region of the lips, across which their
+# motion changes into that of the skin.
 _OPEN_REACH, _ABOVE, _BELOW, _BESIDE = 0.4, 0.2, 0.3, 0.15
 # Maximum change of length by the motion; above 1 the skin would fold.
 _MAX_STRAIN = 0.75
@@ -117,7 +118,8 @@ class ExpressionField:
     def _keep_opening(self, fields_KC: FloatArray, points: Floats, xy: FloatArray) -> FloatArray:
         """Return the displacements without changes across the lips.
 
-        Where the lips can be, the displacement is that of the line between the closed lips.
+        In the region that the lips can reach, the displacement is that of the line between the
+        closed lips.
         """
         left, right = points[list(_CORNERS)]
         width = max(float(np.linalg.norm(right - left)), 1e-6)

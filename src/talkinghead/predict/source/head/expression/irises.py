@@ -1,4 +1,4 @@
-"""Direction of the gaze in a photo: irises that are found and moved within the open eye."""
+"""Gaze direction in a photo: detection of the irises and their displacement in the open eyes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MIN_ASPECT, _MIN_WIDTH = 0.15, 10.0
 # Distances from a lid, as fractions of the open eye's height, within which motion down and to the
 # side fades out.
 _EDGE, _EDGE_ASIDE = 0.2, 0.05
-# A distance within which sideways motion changes its direction to that of the lid.
+# Distance from a lid, in the same unit, within which motion to the side begins to follow the lid.
 _STRAIGHT = 0.3
 
 

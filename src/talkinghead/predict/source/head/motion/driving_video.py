@@ -39,7 +39,7 @@ _MIN_FOUND = 0.5
 
 @dataclass(frozen=True, eq=False)
 class DrivingVideo:
-    """Motion of the person in a video, which continues backwards and forwards at its end.
+    """Motion of the person in a video, which is played backwards and forwards after its end.
 
     Attributes:
         times_s: times of the frames from 0, [T].

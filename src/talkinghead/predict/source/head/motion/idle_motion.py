@@ -22,7 +22,7 @@ _NOD_S, _NOD_DEG = 0.9, (2.0, 4.5)
 
 def blink_closure(time_s: float, seed: int) -> float:
     """Return the closure of the eyes at a given time, from 0 (open) to 1 (closed)."""
-    # A blink may continue in the next slot.
+    # A blink that began in the previous slot may not have ended.
     closures = [closure_since(time_s - start_s) for start_s in _blink_starts_s(time_s, seed)]
     return max(closures)
 

@@ -22,15 +22,15 @@ from talkinghead.types import AVSpec, FloatArray
 LOOKAHEAD_S = 0.075
 """Duration of the speech after a time that the prosody at that time needs: less than any lip motion
 needs."""
-# Lowest level of the loudest speech, before `_FLOOR_DB` is added, in dB relative to full scale.
+# Lower bound of the level of loudness 0, in dB relative to full scale.
 _MIN_DB = -75.0
-# Decay of the highest recent level.
+# Rate at which the highest recent level falls.
 _DECAY_DB_PER_S = 1.5
-# Loudness is 0 at this level below the highest recent one, and 1 at the range above that.
+# Loudness is 0 at `_FLOOR_DB` below the highest recent level, and 1 at `_RANGE_DB` above that.
 _FLOOR_DB, _RANGE_DB = 30.0, 24.0
 # Loudness above which a frame is speech, and the mean loudness that is assumed before any speech.
 _SPEAKING, _MEAN_LOUDNESS = 0.25, 0.6
-# Loudness above the mean that does not count as stress.
+# Excess over the mean loudness that does not count as stress.
 _MIN_STRESS = 0.05
 # Time constants in seconds: syllables, phrases, intonation, the speaker's mean pitch, and activity.
 _SYLLABLE_S, _PHRASE_S, _INTONATION_S, _MEAN_PITCH_S, _ACTIVITY_S = 0.06, 1.0, 0.1, 2.0, 0.4

@@ -21,7 +21,7 @@ COORDINATES = np.stack(
 
 
 def make_face(yaw_deg=0.0, roll_deg=0.0, noise=None):
-    """Return the face of the basis, turned and leaned, with any noise added to its points."""
+    """Return the face of the blendshape basis with the given yaw, roll and noise of points."""
     yaw, roll = np.radians([yaw_deg, roll_deg])
     turn = np.array([[np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, np.cos(yaw)]])
     lean = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])

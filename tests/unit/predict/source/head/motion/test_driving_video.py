@@ -1,4 +1,4 @@
-"""The motion of a video that was itself animated with a known motion."""
+"""Measurement of the motion in a driving video that is rendered with a known motion."""
 
 from __future__ import annotations
 

@@ -60,9 +60,10 @@ def test_motion_depends_on_speech_up_to_the_lookahead_only():
 def test_head_nods_on_stressed_syllables():
     found = gestures(speech())
     stress = np.array([g.stress for g in found])
-    # Without activity, the poses of the phrases do not count.
+    # At activity 0, the poses of the phrases are 0, so that only nods are left.
     pitches = np.array([replace(g, activity=0.0).pose_deg(seed=0)[1] for g in found])
-    # Before the first loud syllable, the others are the loudest.
+    # Leave out the first loud syllable: before it, quiet syllables are the loudest so far, and so
+    # count as loud.
     for stressed_s in STRESSED_S[1:]:
         around = slice(round(25 * stressed_s) - 3, round(25 * stressed_s) + 3)
         assert stress[around].max() > 0.1
