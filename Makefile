@@ -9,7 +9,9 @@ SWEEP ?= joblib
 
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+comma := ,
+# One stamp for each choice of extras, so that "make install" with other extras installs them.
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 NODEPS := src/talkinghead/requirements-nodeps.txt
 ifneq ($(findstring offline,$(EXTRAS)),)
 NODEPS += src/talkinghead/requirements-nodeps-offline.txt

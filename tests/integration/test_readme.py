@@ -71,7 +71,7 @@ def checkout(tmp_path_factory) -> Path:
     (folder / ".venv").mkdir()
     for part in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
-    (folder / ".venv/.installed").touch()
+    (folder / ".venv/.installed-offline-dev").touch()
     write_sample_media(folder, speech_s=1.5)
     make_synthetic_corpus(folder / "corpora/mine", AVSpec())
     return folder

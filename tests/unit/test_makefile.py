@@ -52,6 +52,9 @@ def _write_program(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+STAMP = ".venv/.installed-offline-dev"
+
+
 def _make(project, *arguments, **environment) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Return the finished process and all arguments of its calls of Python."""
     log = project / "log"
@@ -84,10 +87,11 @@ def test_environment_is_rebuilt_when_its_inputs_are_newer(project):
     assert _make(project, "install")[1] == []
     assert language_model not in _make(project, "-B", "install", "EXTRAS=dev")[1]
     for name in ("pyproject.toml", "constraints.txt"):
-        later = (project / ".venv/.installed").stat().st_mtime + 5
+        later = (project / STAMP).stat().st_mtime + 5
         os.utime(project / name, (later, later))
         assert ".[offline,dev]" in _make(project, "typecheck")[1]
-        os.utime(project / ".venv/.installed", (later + 5, later + 5))
+        os.utime(project / STAMP, (later + 5, later + 5))
+    assert ".[offline,dev,live]" in _make(project, "install", "EXTRAS=offline,dev,live")[1]
 
 
 def test_every_target_needs_the_environment(project):

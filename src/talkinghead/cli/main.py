@@ -92,8 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(output.text)
     except (KeyboardInterrupt, Exception) as caught:  # noqa: BLE001 - reported in one line
         if isinstance(caught, BrokenPipeError) and _is_stdout_closed():
-            # Otherwise Python fails again when it flushes stdout at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()
             return _EXIT_ERROR
         error = caught
         if debug:
@@ -105,7 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if message is not None:
         sys.stderr.write(f"talkinghead: {message}\n")
     if as_json:
-        sys.stdout.write(format_json(" ".join(given[:1]), status, result, error, message))
+        try:
+            sys.stdout.write(format_json(" ".join(given[:1]), status, result, error, message))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_stdout()
+            return _EXIT_ERROR
     return status
 
 
@@ -116,6 +120,11 @@ def _is_stdout_closed() -> bool:
     except BrokenPipeError:
         return True
     return False
+
+
+def _discard_stdout() -> None:
+    """Discard what was not written; otherwise Python fails again when it flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: BaseException | None, debug: bool) -> tuple[int, str | None]:

@@ -27,13 +27,13 @@ def main(arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(_HELP)
         return
-    offline = arguments[:1] == ["offline"]
-    options = arguments[1:] if offline else arguments
+    options = arguments[(offline := arguments[:1] == ["offline"]) :]
     if options and not options[0].startswith("-"):
         raise UsageError(f"setup got {options[0]!r}; {_EXPECTED}")
     files = [NODEPS_REQUIREMENTS, *([OFFLINE_REQUIREMENTS] if offline else [])]
     command = [*installer_command(), *(f"--requirement={file}" for file in files), *options]
-    if subprocess.run(command, check=False).returncode:  # noqa: S603 - a list of arguments, without a shell
+    stdout = sys.stderr if sys.stdout is sys.stderr else None  # With JSON output.
+    if subprocess.run(command, check=False, stdout=stdout).returncode:  # noqa: S603 - no shell
         raise DependencyError(
             f"pip failed (its message is above); with a network, try: {' '.join(command)}"
         )

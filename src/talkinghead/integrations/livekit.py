@@ -227,19 +227,26 @@ class _RunningAvatar:
             sample_rate=self._sample_rate,
             label=self._label,
         )
-        self._runner = AvatarRunner(
+        runner = AvatarRunner(
             room, audio_recv=audio, video_gen=self._generator, options=self._generator.options
         )
-        await self._runner.start()
+        try:
+            await runner.start()
+        except BaseException:
+            await self.aclose()
+            raise
+        self._runner = runner  # Only a runner that has started can be closed.
 
     async def aclose(self) -> None:
         """Stop the avatar and release its threads."""
         runner, self._runner = self._runner, None
         generator, self._generator = self._generator, None
-        if runner is not None:
-            await runner.aclose()
-        if generator is not None:
-            await generator.aclose()
+        try:
+            if runner is not None:
+                await runner.aclose()
+        finally:
+            if generator is not None:
+                await generator.aclose()
 
 
 class LocalAvatar(_RunningAvatar):

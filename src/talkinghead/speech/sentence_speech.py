@@ -12,7 +12,7 @@ import numpy as np
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.predict.audio.audio_source import SpeechStream
-from talkinghead.predict.audio.phonemes import TimedSpeech, process_timed
+from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech, process_timed
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.source.head.expression.emotion_tags import take_emotion
 from talkinghead.predict.source.head.expression.emotions import Emotion
@@ -71,9 +71,13 @@ class SentenceSynthesizer:
         step, num_samples = max(1, round(_CHUNK_S * rate)), 0
         sentences = in_thread(self._sentences, _QUEUED_SENTENCES, "sentences", cancel)
         synthesis = in_thread(self._synthesise(sentences), _QUEUED_CHUNKS, "speech", cancel)
+        phonemes: tuple[Phoneme, ...] = ()
+        emotion: Emotion | None = None
         with closing(synthesis):
             for sentence, speech in synthesis:
-                audio, phonemes, emotion = speech.samples, speech.phonemes, speech.emotion
+                # Those of an empty chunk belong to the next one.
+                audio, phonemes = speech.samples, (*phonemes, *speech.phonemes)
+                emotion = speech.emotion or emotion
                 for start in range(0, len(audio), step):
                     if cancel.is_set():
                         return

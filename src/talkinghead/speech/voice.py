@@ -142,4 +142,5 @@ class Voice:
         """Yield the chunks between two silences; yield nothing if there are no chunks."""
         first = next(chunks, None)
         if first is not None:
-            yield from chain([self._lead.copy(), first], chunks, [self._pause.copy()])
+            # Phonemes and emotions are in the first chunk, so it must not be empty.
+            yield from filter(len, chain([self._lead.copy(), first], chunks, [self._pause.copy()]))

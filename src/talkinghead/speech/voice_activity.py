@@ -124,5 +124,6 @@ def _split(
         elif len(windows) >= max_windows:
             half = len(windows) // 2
             yield from take(half + int(np.argmin(probabilities[half:])))
+            num_silent = min(num_silent, len(windows))
     if is_speech:
         yield from take(len(windows) - max(0, num_silent - padding))

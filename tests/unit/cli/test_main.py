@@ -115,6 +115,8 @@ def test_command_restores_argv_and_leaves_no_files(toy, tmp_path, monkeypatch):
         (["number={"], "put quotes around"),
         (["qqqqqqqq=1"], "prepare has no key qqqqqqqq (talkinghead prepare --help"),
         (["-m", "fcae=1,2"], "did you mean face?"),
+        (["--foo"], "there is no option --foo: see talkinghead prepare --help"),
+        (["--cfg", "jobs"], "invalid choice: 'jobs'"),
     ],
 )
 def test_configuration_error_is_one_line_with_status_2(toy, capsys, arguments, expected):
@@ -213,9 +215,10 @@ def test_command_help_has_a_comment_above_every_key(command):
 
 
 def test_closed_pipe_gives_no_traceback():
-    command = f"{sys.executable} -m talkinghead prepare --help | true"
-    shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True)
-    assert b"Traceback" not in shown.stderr
+    for arguments in ("prepare --help", "completion bash output_format=json"):
+        command = f"{sys.executable} -m talkinghead {arguments} | true"
+        shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+        assert b"Traceback" not in shown.stderr
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_pip_installs_hashed_files_without_dependencies(monkeypatch, capsys, off
     commands = []
     status = 0
 
-    def run(command, *, check):
+    def run(command, *, check, stdout):
         commands.append(command)
         return subprocess.CompletedProcess(command, status)
 
@@ -44,6 +45,14 @@ def test_pip_installs_hashed_files_without_dependencies(monkeypatch, capsys, off
     status = 1
     assert main(arguments) == 1
     assert "pip failed" in capsys.readouterr().err
+
+
+def test_messages_of_pip_are_not_mixed_with_json(monkeypatch, capfd):
+    monkeypatch.setattr("talkinghead.cli.setup.installer_command", lambda: ["echo", "pip text"])
+    assert main(["setup", "output_format=json"]) == 0
+    shown = capfd.readouterr()
+    assert json.loads(shown.out)["exit_status"] == 0
+    assert "pip text" in shown.err
 
 
 def test_uv_replaces_a_missing_pip(monkeypatch, capsys):

@@ -276,6 +276,33 @@ def test_local_avatar_speaks_for_a_session(avatar, monkeypatch):
     assert np.abs(np.median(record.skew_s()[-10:])) < 0.08
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_failed_start_closes_the_avatar(avatar, monkeypatch, is_cancelled):
+    closed = []
+
+    async def start(runner):
+        if is_cancelled:
+            await asyncio.sleep(60)
+        raise RuntimeError("the room is not connected")
+
+    async def aclose(generator, close=TalkingHeadVideoGenerator.aclose):
+        closed.append(generator)
+        await close(generator)
+
+    monkeypatch.setattr("livekit.agents.voice.avatar.AvatarRunner.start", start)
+    monkeypatch.setattr(TalkingHeadVideoGenerator, "aclose", aclose)
+
+    async def run():
+        running = asyncio.create_task(AvatarWorker(avatar, sample_rate=RATE).run(LocalRoom()))
+        await asyncio.sleep(0.3)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError if is_cancelled else RuntimeError):
+            await running
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert len(closed) == 1
+
+
 def test_worker_speaks_for_an_agent_in_another_process(avatar, monkeypatch):
     record, events = MediaRecord(monkeypatch), []
     agent_room = LocalRoom("agent")

@@ -94,6 +94,8 @@ OVERLOADED = b'data: {"error": {"message": "overloaded"}}\n\n'
         (request_reply, chat_response("One ", STALL), ["One "], "nothing arrived for 0.5 s"),
         (request_speech, CannedResponse([b'{"audio": 1}']), [], "unexpected response"),
         (request_speech, CannedResponse([b"<html>"], "text/html"), [], "unexpected response"),
+        (request_speech, pcm_response(b"RIFF....WAVEfmt "), [], "instead of PCM"),
+        (request_speech, pcm_response(b"ID3......"), [], "instead of PCM"),
         (request_speech, pcm_response(STALL), [], "nothing arrived for 0.5 s"),
         (request_speech, pcm_response(ONE, CLOSE_CONNECTION), [1], "peer closed"),
         (request_speech, pcm_response(ONE, STALL), [1], "nothing arrived for 0.5 s"),

@@ -4,7 +4,9 @@ from threading import Event
 
 import numpy as np
 import pytest
+from helpers.speech_services import TimedToneTextToSpeech
 
+from talkinghead.speech.sentence_speech import stream_timed_sentences
 from talkinghead.speech.voice import Voice
 
 RATE = 22_050
@@ -50,6 +52,13 @@ def test_speech_is_resampled(sample_rate):
     assert len(speech) == pytest.approx(sample_rate, abs=32)
     spectrum = np.abs(np.fft.rfft(speech))
     assert np.argmax(spectrum) * sample_rate / len(speech) == pytest.approx(220, abs=1)
+
+
+def test_phonemes_and_emotion_are_kept_without_silence_before_the_speech():
+    voice = Voice(TimedToneTextToSpeech(word_s=0.25), lead_s=0)
+    chunks = list(stream_timed_sentences(["[happy] One two."], voice, sample_rate=16_000))
+    assert [phoneme.symbol for chunk in chunks for phoneme in chunk.phonemes] == ["o", "t"]
+    assert [chunk.emotion.name for chunk in chunks if chunk.emotion] == ["happy"]
 
 
 def test_loudness_normalisation_is_optional():

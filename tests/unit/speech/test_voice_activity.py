@@ -47,6 +47,18 @@ def test_speech_without_pauses_is_split_at_the_maximum_length(speech):
     assert ends_s[:-1] == pytest.approx([u.start_s for u in found[1:]])
 
 
+def test_start_times_are_right_after_a_split_in_a_pause():
+    """The maximum length is reached during a pause whose quietest window is not its last."""
+    loud, quiet = (np.ones(va.WINDOW_SIZE, np.float32), 1.0), (np.zeros(va.WINDOW_SIZE), 0.1)
+    stream = [loud] * 40 + [quiet] * 12 + [(quiet[0], 0.05)] + [quiet] * 40 + [loud] * 40
+    found = list(va._split(stream, min_silence=62, max_windows=60))
+    begin = va.WINDOW_SIZE / va.SAMPLE_RATE
+    first, second = (u for u in found if u.samples.any())
+    assert first.start_s == 0
+    loud_s = second.start_s + np.argmax(second.samples > 0) / va.SAMPLE_RATE
+    assert loud_s == pytest.approx(93 * begin)
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_silence_and_noise_have_no_utterances(noise):
     samples = np.random.default_rng(0).normal(0, noise, 5 * va.SAMPLE_RATE).astype(np.float32)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from talkinghead.cli.hydra_app.literal_keys import NAMED_PATHS_KEYS, PATH_KEYS, TEXT_KEYS
+from talkinghead.errors import UsageError
 
 ALIASES = {"evaluate": {"data": "corpus"}}
 """Alternative names of keys, by command. Hydra would take `data` for the config group."""
@@ -32,6 +36,23 @@ def to_hydra(arguments: Sequence[str], command: str = "") -> list[str]:
     rest = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     multirun = len(rest) < len(arguments)
     return ["-m"] * multirun + [_quote_argument(argument, multirun, command) for argument in rest]
+
+
+def check_flags(arguments: Sequence[str], command: str) -> None:
+    """Refuse flags that Hydra does not know, for which it would print its own usage.
+
+    Raises:
+        UsageError: A flag is unknown, or its value is missing or wrong.
+    """
+    message = io.StringIO()
+    try:
+        with redirect_stderr(message):
+            _, unknown = get_args_parser().parse_known_args(list(arguments))
+    except SystemExit as error:
+        reason = message.getvalue().strip().rpartition("error: ")[2]
+        raise UsageError(f"{reason}: see talkinghead {command} --help") from error
+    if flags := [argument for argument in unknown if argument.startswith("-")]:
+        raise UsageError(f"there is no option {flags[0]}: see talkinghead {command} --help")
 
 
 def quote(value: str) -> str:

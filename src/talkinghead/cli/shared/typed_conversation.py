@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -41,7 +42,9 @@ def answer_typed_lines(conversation: Conversation, folder: Path, options: dict[s
 
 
 def _typed_lines() -> Iterator[str]:
-    """Yield the non-empty lines of standard input until Ctrl-D."""
+    """Yield the non-empty lines of standard input until Ctrl-D; replace bytes that are no text."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "")

@@ -19,6 +19,7 @@ from talkinghead.value_rules import NonNegativeFloat, PositiveFloat, PositiveInt
 
 # Interval at which cancellation is checked while waiting for the reply.
 _POLL_S = 0.01
+_BATCH_TOKENS = 64
 
 
 class Llama:
@@ -62,6 +63,7 @@ class Llama:
         self._server = _load(model, context_size, num_threads)
         self._context_size, self._timeout_s = context_size, timeout_s
         self._request = {"max_tokens": max_tokens, "temperature": temperature, "stream": True}
+        self._request["return_progress"] = True  # `take` is then called after each batch.
         if seed is not None:
             self._request["seed"] = seed
 
@@ -78,6 +80,8 @@ class Llama:
         def write() -> None:
             try:
                 self._server.handle_chat_completions(request, take)
+            except Exception as error:  # noqa: BLE001 - raised in the caller
+                chunks.put({"error": {"message": str(error)}})
             finally:
                 chunks.put(None)
 
@@ -134,6 +138,8 @@ def _load(model: str | Path, context_size: int, num_threads: int | None) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx, params.n_parallel, params.verbosity = context_size, 1, -1
+    # Cancellation waits for the end of a batch of the prompt.
+    params.n_batch = params.n_ubatch = _BATCH_TOKENS
     # By default, llama.cpp would cache up to 8 GB of earlier prompts.
     params.cache_ram_mib = 0
     num_threads = num_threads or max(1, (os.cpu_count() or 1) // 2)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from threading import Event
@@ -114,17 +115,20 @@ class CommandTextToSpeech:
         """Write the speech and phonemes of a sentence; write nothing after cancellation."""
         files = {"{output}": str(output), "{phonemes}": str(phonemes)}
         command = [reduce(lambda w, f: w.replace(*f), files.items(), w) for w in self._command]
-        with subprocess.Popen(  # noqa: S603 - no shell is used
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            stdin: bytes | None = f"{sentence}\n".encode()
+        # A pipe would need a thread: `communicate` loses an input that was not written in time.
+        text = output.with_name("text.txt")
+        text.write_bytes(f"{sentence}\n".encode())
+        with (
+            text.open("rb") as stdin,
+            subprocess.Popen(  # noqa: S603 - no shell is used
+                command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process,
+        ):
             until_s = time.monotonic() + self._timeout_s
             while True:
-                try:
-                    audio, errors = process.communicate(stdin, timeout=_POLL_S)
+                with suppress(subprocess.TimeoutExpired):
+                    audio, errors = process.communicate(timeout=_POLL_S)
                     break
-                except subprocess.TimeoutExpired:
-                    stdin = None
                 if cancel.is_set():
                     process.kill()
                     return

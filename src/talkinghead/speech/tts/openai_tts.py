@@ -20,6 +20,8 @@ from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt, 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+# First bytes of WAV, MP3, Ogg and FLAC, which some servers send whatever the request asks for.
+_OTHER_FORMATS = (b"RIFF", b"ID3", b"OggS", b"fLaC")
 MAX_REQUEST_CHARS = 4096
 """Maximum number of characters that OpenAI accepts in one request."""
 # Intensity below which the instructions ask for a slight emotion.
@@ -98,9 +100,11 @@ class OpenAITextToSpeech:
             kind = response.headers.get("content-type", "")
             if kind.startswith(("text/", "application/json")):
                 raise ValueError(f"{kind} instead of PCM")
-            half_sample = b""
+            half_sample, has_begun = b"", False
             async for data in response.iter_bytes():
-                data = half_sample + data
+                if not has_begun and data.startswith(_OTHER_FORMATS):
+                    raise ValueError(f"another format ({data[:4]!r}, {kind}) instead of PCM")
+                has_begun, data = True, half_sample + data
                 end = len(data) - len(data) % 2
                 half_sample = data[end:]
                 if end:

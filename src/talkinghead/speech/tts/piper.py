@@ -169,7 +169,8 @@ def _speaker(speaker: str | int, config: dict[str, Any], path: Path) -> int:
     """Return the number of the speaker with the given name or number."""
     names: dict[str, int] = config.get("speaker_id_map") or {}
     num_speakers = int(config.get("num_speakers", 1))
-    number = names.get(str(speaker), speaker)
+    # The command line passes numbers as text, because names may consist of digits.
+    number = names.get(str(speaker), int(speaker) if str(speaker).isdecimal() else speaker)
     if not (isinstance(number, int) and 0 <= number < num_speakers):
         known = ", ".join(names) or f"0 to {num_speakers - 1}"
         raise UsageError(f"tts.speaker={speaker}: unknown speaker; {path.name} has {known}")

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.02
 # Processes that had nothing to do for this time are ended, except one.
 _IDLE_S = 60.0
+# End of the last message of a process whose sentence gave no speech (unknown symbols).
+_NO_SPEECH = "# channels not specified"
 
 
 @dataclass(eq=False)
@@ -266,6 +268,8 @@ class PiperProcess:
             return None
         if line is None:
             self.end()
+            if _NO_SPEECH in self._last_message:
+                return np.zeros(0, np.float32)
             raise SpeechError(
                 f"piper ended: {self._last_message or 'no error message'}; check the voice, "
                 "or choose tts=espeak"

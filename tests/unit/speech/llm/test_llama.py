@@ -3,7 +3,7 @@
 import threading
 import time
 from importlib.util import find_spec
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 
@@ -79,6 +79,18 @@ def test_cancelling_or_closing_stops_generation(llama):
     next(pieces)
     pieces.close()
     assert _ends()
+
+
+def test_cancellation_does_not_wait_for_the_whole_prompt(llama):
+    cancel = Event()
+    Timer(0.2, cancel.set).start()
+    started_s = time.monotonic()
+    assert list(llama.reply([Message("user", "word " * 400)], cancel)) == []
+    assert _ends()
+    cancelled_s = time.monotonic() - started_s
+    started_s = time.monotonic()
+    list(llama.reply([Message("user", "other " * 400)]))
+    assert cancelled_s < 0.5 * (time.monotonic() - started_s)
 
 
 def test_errors_for_exceeded_limits_name_the_option(llama, monkeypatch):

@@ -55,6 +55,14 @@ def test_one_chunk_is_yielded_per_sentence(hum, output, tmp_path):
     assert np.abs(pieces[0]).max() == pytest.approx(8000 / 2**15, abs=0.02)
 
 
+def test_program_may_be_slow_to_read_its_input(tmp_path):
+    code = f"import time; time.sleep(0.3)\n{_HUM}"
+    command = [sys.executable, "-S", "-c", code, "hum", "{output}", str(tmp_path / "received")]
+    (speech,) = CommandTextToSpeech(command, timeout_s=10).speak("Hello.")
+    assert len(speech) > 0
+    assert (tmp_path / "received").read_text() == "Hello.\n"
+
+
 def test_unspeakable_text_and_audio_without_samples_are_skipped(hum, tmp_path):
     assert not list(hum().speak("\N{GRINNING FACE}"))
     assert not (tmp_path / "received").exists()

@@ -146,7 +146,7 @@ print(*piper._pool.pids(), piper._pool._workers[0].process._folder.name, flush=T
 
 
 def test_speakers_are_selected_by_name_and_number(voice_file):
-    for speaker, number in (("bob", "1"), (2, "2")):
+    for speaker, number in (("bob", "1"), (2, "2"), ("2", "2")):
         piper = Piper(voice_file, speaker=speaker, command=[sys.executable, "-c", "input()"])
         assert piper._command[piper._command.index("--speaker") + 1] == number
         piper.close()

@@ -23,6 +23,8 @@ _EMPHASIS = re.compile(r"(?<!\d )\*|\*(?! \d)|[`~]|\b_|_\b")
 _DIVIDERS = re.compile(r"[|_\[\]{}]")
 # The zero-width joiner and non-joiner, which are meaningful only in some scripts.
 _JOINERS = "\u200c\u200d"
+# Superscripts and subscripts, which are exponents and indices, not numbers of their own.
+_SCRIPT_DIGITS = re.compile(r"[\u2070-\u209f]")
 
 
 class TextCleaner:
@@ -32,7 +34,8 @@ class TextCleaner:
     first time that characters are removed.
 
     Args:
-        language: Language code such as "en", "en-us" or "pt_BR"; None keeps letters of all scripts.
+        language: Language code such as "en", "en-us" or "pt_BR"; None and unknown codes keep
+            letters of all scripts.
     """
 
     def __init__(self, language: str | None) -> None:
@@ -64,6 +67,7 @@ class TextCleaner:
         text = plain_text(text)
         if self._code == "en":
             text = spell_symbols(text)
+        text = "".join(map(_plain_digits, text))
         dropped = {character for character in set(text) if not self._is_speakable(character)}
         kept = text.translate({ord(character): _replacement(character) for character in dropped})
         self._warn({character for character in dropped if _replacement(character)})
@@ -76,7 +80,7 @@ class TextCleaner:
         category = unicodedata.category(character)
         if category in ("Cf", "Cc"):
             return character.isspace() or (character in _JOINERS and self._code in SCRIPTS)
-        if character < _LATIN_END or (self._code is None and category[0] in "LM"):
+        if character < _LATIN_END:
             return True
         if category[0] in "LM":
             return is_letter_of(character, self._code)
@@ -87,6 +91,15 @@ class TextCleaner:
             self._has_warned = True
             examples = " ".join(sorted(dropped)[:10])
             log.warning("characters that the voice cannot speak are left out, such as %s", examples)
+
+
+def _plain_digits(character: str) -> str:
+    """Return a number of other scripts or with a circle in ASCII digits, which all voices read."""
+    if character < _LATIN_END or _SCRIPT_DIGITS.match(character):
+        return character
+    value = unicodedata.numeric(character, 0.5)
+    is_number = unicodedata.category(character) in ("Nd", "No") and value.is_integer()
+    return str(int(value)) if is_number else character
 
 
 def _replacement(character: str) -> str:

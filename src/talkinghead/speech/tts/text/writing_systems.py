@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-# Scripts of each language, given by the first word of the Unicode names of the letters. Languages
-# that are not listed use Latin letters, which all voices can read.
+# Languages that use Latin letters only.
+_LATIN_LANGUAGES = frozenset(
+    re.findall(
+        r"\w+",
+        "af az bs ca cs cy da de en eo es et eu fi fr ga gl hr hu id is it la lb lt lv ms mt nb nl "
+        "nn no pl pt ro sk sl sq sv sw tr vi",
+    )
+)
+# Scripts of the languages that use others, given by the first word of the Unicode names of the
+# letters. All voices can read Latin letters.
 SCRIPTS = {
     **dict.fromkeys(("be", "bg", "kk", "ky", "mk", "mn", "ru", "sr", "tg", "uk"), ("CYRILLIC",)),
     **dict.fromkeys(("ar", "fa", "ur"), ("ARABIC",)),
@@ -79,12 +88,17 @@ VOICES = {
 }
 
 
+def has_known_scripts(code: str | None) -> bool:
+    """Return whether the scripts of a language are known; a voice is then given no others."""
+    return code in SCRIPTS or code in _LATIN_LANGUAGES
+
+
 def is_letter_of(character: str, code: str | None) -> bool:
-    """Return whether a letter or mark belongs to the scripts of a language; None is all scripts."""
-    if code is None or character < _LATIN_END:
+    """Return whether a letter or mark belongs to the scripts of a language, if they are known."""
+    if not has_known_scripts(code) or character < _LATIN_END:
         return True
     latin = "LATIN" if unicodedata.category(character)[0] == "L" else "COMBINING"
-    return script_of(character) in (latin, *SCRIPTS.get(code, ()))
+    return script_of(character) in (latin, *SCRIPTS.get(code or "", ()))
 
 
 def script_of(character: str) -> str:
