@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
 
 import talkinghead
 from talkinghead.cli.shared.command_output import CommandOutput, format_json, take_format
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 for success, 1 for an error, 2 for an invalid command line or
         configuration, 130 after Ctrl-C, 128 and the number of another signal that ended it.
     """
+    _open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
@@ -111,6 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _discard_stdout()
             return _EXIT_ERROR
     return status
+
+
+def _open_standard_streams() -> None:
+    """Open the null device for standard streams that the caller has closed.
+
+    Otherwise the next file that is opened would get the number of a stream, and other libraries and
+    programs would write into it.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - open until the exit
 
 
 def _is_stdout_closed() -> bool:

@@ -159,11 +159,17 @@ def _load(path: Path, kind: str) -> LoadedNetwork:
         model = build(kind, {**entries[kind], **(structure if pretrained else {})}, spec)
         model.load_state_dict({name: t.float() for name, t in state.items()}, strict=True)
     except (TypeError, RuntimeError, TalkingHeadError) as error:
-        reason = str(error).splitlines()[0]
+        # The first line of an error of `load_state_dict` only introduces the others.
+        reason = " ".join(" ".join(str(error).splitlines()[:2]).split())[:200]
         raise CheckpointError(
             f"checkpoint {path} does not fit this version's {kind} ({reason}): use the version "
             "that wrote it, or export it again"
         ) from error
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"checkpoint {path} has NaN or infinite values in {name}: use an earlier checkpoint"
+            )
     return LoadedNetwork(model.eval(), spec, entries)
 
 

@@ -214,6 +214,11 @@ def test_command_help_has_a_comment_above_every_key(command):
             assert previous.lstrip().startswith("#"), f"{command} --help does not explain {line}"
 
 
+def test_standard_streams_may_be_closed(tmp_path):
+    command = f"{sys.executable} -m talkinghead completion bash >&- 2>&- <&-"
+    assert subprocess.run(["bash", "-c", command], check=False).returncode == 0
+
+
 def test_closed_pipe_gives_no_traceback():
     for arguments in ("prepare --help", "completion bash output_format=json"):
         command = f"{sys.executable} -m talkinghead {arguments} | true"

@@ -9,6 +9,8 @@ import pytest
 import torch
 from helpers.tiny_training import GENERATOR as ARGUMENTS
 from helpers.tiny_training import SPEC
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from talkinghead.errors import CheckpointError
 from talkinghead.models.checkpoint import (
@@ -50,6 +52,24 @@ def test_release_round_trip(tmp_path: Path) -> None:
         torch.testing.assert_close(
             loaded.model.state_dict()[name], value, atol=1e-3, rtol=1e-3, msg=name
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state["lip_head.bias"].fill_(torch.nan), "NaN .* in lip_head.bias"),
+        (lambda state: state.pop("lip_head.bias"), r"Missing key.* \"lip_head.bias\""),
+    ],
+)
+def test_missing_and_invalid_weights_are_named(tmp_path: Path, change: Any, message: str) -> None:
+    path = _release(tmp_path / "model.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    change(state)
+    save_file(state, path, metadata)
+    with pytest.raises(CheckpointError, match=message):
+        load_generator(path)
 
 
 def test_averaged_weights_are_loaded_from_training_checkpoints(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class _MatchingRenderer(ABC):
 
 def _edge_weights(radius: FloatArray, feather: float) -> FloatArray:
     """Return weights [h, w, 1] that rise from 0 at the ellipse's edge to 1 over `feather`."""
-    width = np.float32(feather / ELLIPSE_RADII.mean())
+    width = np.float32(max(feather / ELLIPSE_RADII.mean(), 1e-6))
     ramp = ((1 - radius) / width).clip(0, 1)
     return (ramp * ramp * (3 - 2 * ramp))[..., None]
 

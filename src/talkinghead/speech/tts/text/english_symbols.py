@@ -9,10 +9,16 @@ _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
     *("September", "October", "November", "December"),
 )
+_SCALES = {
+    **{"k": "thousand", "m": "million", "mn": "million"},
+    **{"b": "billion", "bn": "billion", "tn": "trillion"},
+}
 _AMOUNT = re.compile(
-    r"(?P<sign>[$£€])\s?(?P<number>\d+(?:,\d{3})*)(?:\.(?P<cents>\d\d)\b|(?P<part>\.\d+))?"
-    r"(?P<scale>\s(?:thousand|million|billion|trillion)\b)?"
+    r"(?<!\d)(?P<sign>[$£€])\s?(?P<number>\d+(?:,\d{3})*)(?:\.(?P<cents>\d\d)\b|(?P<part>\.\d+))?"
+    r"(?:\s?(?P<scale>thousand|million|billion|trillion)\b|(?P<short>k|mn?|bn?|tn)\b)?",
+    re.IGNORECASE,
 )
+_TRAILING_SIGN = re.compile(r"(?<![\d$£€.,])(\d+(?:,\d{3})*(?:\.\d+)?)\s?([$£€])(?!\d)")
 _DATE = re.compile(r"\b(?P<year>[12]\d{3})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01])\b")
 _RANGE = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?)\s?[-\u2013]\s?(\d+(?:\.\d+)?)(?![\w.,-]*\d|-)")
 _FRACTIONS = {"1/2": "one half", "1/3": "one third", "1/4": "one quarter", "3/4": "three quarters"}
@@ -31,9 +37,9 @@ def spell_symbols(text: str) -> str:
 
     Numbers themselves are left to the voice.
     """
-    text = _AMOUNT.sub(_amount, text)
+    text = _AMOUNT.sub(_amount, _TRAILING_SIGN.sub(r"\2\1", text))
     text = _DATE.sub(_date, text)
-    text = _FRACTION.sub(lambda match: _FRACTIONS[match[1]], _RANGE.sub(r"\1 to \2", text))
+    text = _FRACTION.sub(lambda match: _FRACTIONS[match[1]], _RANGE.sub(_range, text))
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     return text
@@ -42,9 +48,10 @@ def spell_symbols(text: str) -> str:
 def _amount(match: re.Match[str]) -> str:
     one, many = _CURRENCIES[match["sign"]]
     number, cents, part = match["number"], match["cents"], match["part"] or ""
-    if match["scale"]:
+    if match["scale"] or match["short"]:
         decimals = f".{cents}" if cents else part
-        return f"{number}{decimals}{match['scale']} {many}"
+        scale = match["scale"] or _SCALES[match["short"].lower()]
+        return f"{number}{decimals} {scale} {many}"
     if part:
         return f"{number}{part} {many}"
     name = one if number == "1" else many
@@ -53,6 +60,11 @@ def _amount(match: re.Match[str]) -> str:
     if number == "0":
         return f"{int(cents)} cents"
     return f"{number} {name} {'and ' if int(cents) < 10 else ''}{int(cents)}"
+
+
+def _range(match: re.Match[str]) -> str:
+    is_telephone_number = tuple(map(len, match.groups())) == (3, 4)
+    return match[0] if is_telephone_number else f"{match[1]} to {match[2]}"
 
 
 def _date(match: re.Match[str]) -> str:

@@ -23,6 +23,9 @@ _EMPHASIS = re.compile(r"(?<!\d )\*|\*(?! \d)|[`~]|\b_|_\b")
 _DIVIDERS = re.compile(r"[|_\[\]{}]")
 # The zero-width joiner and non-joiner, which are meaningful only in some scripts.
 _JOINERS = "\u200c\u200d"
+_COLOUR_CODE = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
+# Mathematical letters, which social media use for bold text, and fullwidth forms.
+_STYLED = re.compile(r"[\U0001d400-\U0001d7ff\uff01-\uff5e]")
 # Superscripts and subscripts, which are exponents and indices, not numbers of their own.
 _SCRIPT_DIGITS = re.compile(r"[\u2070-\u209f]")
 
@@ -48,7 +51,7 @@ class TextCleaner:
         Raises:
             UsageError: Most letters are of another script, or there is nothing to speak.
         """
-        plain = plain_text(text)
+        plain = _readable(plain_text(text))
         shown = " ".join(plain.split())[:40]
         script = other_script(plain, self._code)
         if script is not None:
@@ -64,10 +67,9 @@ class TextCleaner:
 
     def sentences(self, text: str) -> Iterator[str]:
         """Yield single-line sentences that contain a letter or digit; split long sentences."""
-        text = plain_text(text)
+        text = _readable(plain_text(text))
         if self._code == "en":
             text = spell_symbols(text)
-        text = "".join(map(_plain_digits, text))
         dropped = {character for character in set(text) if not self._is_speakable(character)}
         kept = text.translate({ord(character): _replacement(character) for character in dropped})
         self._warn({character for character in dropped if _replacement(character)})
@@ -93,10 +95,17 @@ class TextCleaner:
             log.warning("characters that the voice cannot speak are left out, such as %s", examples)
 
 
-def _plain_digits(character: str) -> str:
-    """Return a number of other scripts or with a circle in ASCII digits, which all voices read."""
+def _readable(text: str) -> str:
+    """Return a text without colour codes of terminals, and with plain letters and digits."""
+    return "".join(map(_plain_character, _COLOUR_CODE.sub("", text)))
+
+
+def _plain_character(character: str) -> str:
+    """Return a letter in a fancy style, or a number in other digits, in ASCII."""
     if character < _LATIN_END or _SCRIPT_DIGITS.match(character):
         return character
+    if _STYLED.match(character) and character.isalnum():
+        return unicodedata.normalize("NFKC", character)
     value = unicodedata.numeric(character, 0.5)
     is_number = unicodedata.category(character) in ("Nd", "No") and value.is_integer()
     return str(int(value)) if is_number else character
