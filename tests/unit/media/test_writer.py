@@ -1,5 +1,7 @@
 """Written media files are read again: size, times, colours, audio, tags."""
 
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import zip_longest
 
@@ -88,7 +90,7 @@ def test_containers_have_their_codecs_times_and_audio(tmp_path, name, muxer, cod
         names = [stream.codec_context.name for stream in container.streams]
         assert [name.removeprefix("lib") for name in names] == codecs
         comment = {k.lower(): v for k, v in container.metadata.items()}.get("comment", "")
-        assert comment.startswith("made up") is (name != "a.gif")
+        assert comment.startswith("made up")
         if name == "a.mov":
             assert container.metadata["major_brand"].strip() == "qt"
         for stream in container.streams.audio:
@@ -126,6 +128,69 @@ def test_image_sequence_is_numbered_and_complete_or_absent(tmp_path):
     with pytest.raises(MediaError, match="got an image of shape"):
         write(tmp_path / "other" / "%d.jpg", [images[0], FRAME])
     assert not list((tmp_path / "other").iterdir())
+
+
+@pytest.mark.parametrize("name", ["a_%d.png", "a_%d.jpg"])
+def test_images_of_a_sequence_have_a_comment(tmp_path, name):
+    # A JPEG comment has at most 65,000 bytes; the tags at its end are kept.
+    for comment, key in (("erzeugt für Ünï", "12"), ("x" * 70_000, "34")):
+        write(tmp_path / name, [FRAME] * 2, metadata={"comment": comment, "job": key})
+        for number in (1, 2):
+            with Image.open(tmp_path / name.replace("%d", str(number))) as image:
+                (found,) = (v for k, v in image.info.items() if k.lower() == "comment")
+            text = found.decode() if isinstance(found, bytes) else found
+            assert f"{comment}; job={key}".endswith(text)
+            assert text.endswith(f"{comment[:15]}; job={key}")
+
+
+def test_gif_with_a_comment_has_the_same_images(tmp_path):
+    images = [smooth(48, 64, index / 5) for index in range(5)]
+    plain = write(tmp_path / "a.gif", images).read_bytes()
+    path = write(tmp_path / "b.gif", images, metadata={"comment": "é" * 300, "title": "A"})
+    with Image.open(path) as image:
+        assert image.info["comment"].decode() == f"{'é' * 300}; title=A"
+    comment = path.read_bytes()
+    start = comment.index(b"\x21\xfe")
+    assert comment[:start] + comment[start + len(comment) - len(plain) :] == plain
+
+
+def test_shorter_sequence_replaces_a_longer_one(tmp_path, caplog):
+    caplog.set_level("INFO")
+    others = ["f_06.png", "f_4.png", "g_04.png"]
+    for name in others:
+        (tmp_path / name).touch()
+    write(tmp_path / "f_%02d.png", [FRAME] * 4)
+    assert "removed" not in caplog.text
+    write(tmp_path / "f_%02d.png", [FRAME + 9] * 2)
+    assert file_names(tmp_path) == sorted(["f_01.png", "f_02.png", *others])
+    assert "f_%02d.png: removed 2 images of an earlier sequence, from f_03.png on" in caplog.text
+    assert read_image(tmp_path / "f_02.png").max() == 9
+
+
+def test_failed_sequence_leaves_the_earlier_one(tmp_path):
+    write(tmp_path / "%d.png", [FRAME] * 3)
+    with pytest.raises(MediaError, match="got an image of shape"):
+        write(tmp_path / "%d.png", [FRAME + 9, FRAME[:8]])
+    assert file_names(tmp_path) == ["1.png", "2.png", "3.png"]
+    assert read_image(tmp_path / "1.png").max() == 0
+    (tmp_path / "new" / "1.png").mkdir(parents=True)
+    with pytest.raises(MediaError, match=r"%d\.png: cannot be written"):
+        write(tmp_path / "new" / "%d.png", [FRAME])
+
+
+def test_images_of_a_killed_process_are_removed(tmp_path):
+    script = (
+        "import os, signal, sys; import numpy as np; from fractions import Fraction\n"
+        "from talkinghead.media.writer import open_writer\n"
+        "with open_writer(sys.argv[1], 16, 16, Fraction(25), None) as writer:\n"
+        "    writer.write(np.zeros((16, 16, 3), np.uint8))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    pattern = tmp_path / "%d.png"
+    subprocess.run([sys.executable, "-c", script, str(pattern)], check=False)
+    assert len(file_names(tmp_path)) == 1
+    write(pattern, [FRAME])
+    assert file_names(tmp_path) == ["1.png"]
 
 
 def test_patched_images_equal_whole_images(tmp_path):
