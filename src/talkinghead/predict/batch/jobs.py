@@ -207,12 +207,17 @@ def _job(row: Mapping[str, Any], name: str, folder: Location) -> Job:
         )
     if audio and text:
         raise UsageError(f"{name}: audio and text were both given; give one of them")
-    output_format(output)  # An unknown format is an error before any work.
+    # An unknown format is an error before any work.
+    is_sequence = output_format(output).video_codec == "image"
+    target = locate(output, folder)
+    if is_sequence and is_remote(target):
+        raise UsageError(
+            f"{name}: output={target} is an image sequence, which is written only to local "
+            "folders: give a local path, or a name that ends in .mp4"
+        )
     files = tuple(locate(str(file), folder) for file in audio)
     speech = files if len(files) > 1 else next(iter(files), None)
-    return Job(
-        locate(face, folder), speech, locate(output, folder), text or None, _changes(row, folder)
-    )
+    return Job(locate(face, folder), speech, target, text or None, _changes(row, folder))
 
 
 def _items(value: Any) -> list[Any]:
