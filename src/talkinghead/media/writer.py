@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,8 @@ import av
 import numpy as np
 
 from talkinghead.errors import MediaError
-from talkinghead.media.atomic_file import atomic_path, unwritable
+from talkinghead.media.atomic_file import DISK_ERRORS, atomic_path, unwritable
+from talkinghead.media.container import reason
 from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.encoding.audio_track import EncodedTrack
 from talkinghead.media.encoding.frame_conversion import FrameConverter, HDRFrameConverter
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 log = logging.getLogger(__name__)
+
+# errno codes of errors that concern the file; others come from an encoder or the container.
+_FILE_ERRORS = DISK_ERRORS | {errno.EACCES, errno.ENOENT}
 
 __all__ = ["OutputWriter", "VideoWriter", "atomic_path", "open_writer", "write_image"]
 
@@ -240,11 +245,15 @@ class VideoWriter:
             container, self._encoder, self._convert, self.fps, ticks_per_s, self._colour
         )
 
+    @property
+    def _encodes_audio(self) -> bool:
+        return self._output.has_audio and bool(self.sample_rate) and self._copied_audio is None
+
     def _add_audio(self) -> EncodedTrack | None:
-        codec = self._output.audio_codec
-        if codec is None or self._copied_audio is not None or not self.sample_rate:
+        codec, rate = self._output.audio_codec, self.sample_rate
+        if codec is None or rate is None or not self._encodes_audio:
             return None
-        return EncodedTrack(self._container, codec, self.sample_rate, self.layout)
+        return EncodedTrack(self._container, codec, rate, self.layout)
 
     def _add_copiers(self, stack: ExitStack) -> Iterator[StreamCopier]:
         """Add the copied streams to the container: the audio first, as players choose the first."""
@@ -302,7 +311,21 @@ class VideoWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise unwritable(self.path, error) from error
+            if error.errno in _FILE_ERRORS:
+                raise unwritable(self.path, error) from error
+            raise self._unencodable(error) from error
+
+    def _unencodable(self, error: Exception) -> MediaError:
+        """Return the error for an encoder or a container that fails."""
+        names = [self._encoder.name if self._encoder else self._output.video_codec]
+        if self._encodes_audio:
+            names.append(str(self._output.audio_codec))
+        is_hardware = self._encoder is not None and self._encoder.is_hardware
+        advice = "encoder=software" if is_hardware else "a smaller size or another format"
+        return MediaError(
+            f"{self.path}: cannot be encoded by {' and '.join(names)} at {self.width} x "
+            f"{self.height} pixels ({reason(error)}); choose {advice}"
+        )
 
 
 OutputWriter: TypeAlias = VideoWriter | ImageSequenceWriter
