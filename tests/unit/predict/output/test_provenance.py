@@ -69,6 +69,29 @@ def test_long_label_shrinks_and_an_illegible_one_is_refused():
             Label(text, 160, 160)
 
 
+@pytest.mark.parametrize("text", ["ИИ, Δημιουργία?", "AI生成", "エーアイ", "AI로 생성"])
+def test_label_is_drawn_in_other_scripts(text):
+    label = Label(text, 1280, 720)
+    assert not np.array_equal(label._add, Label("?" * len(text), 1280, 720)._add)
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("AI สร้าง", "สร้าง"),
+        ("हिन्दी", "हिन्दी"),
+        ("AI מיוצר", "מיוצר"),
+        ("إنشاء", "إنشاء"),
+        ("a😀?", "😀"),
+    ],
+    ids=["Thai", "Hindi", "Hebrew", "Arabic", "emoji"],
+)
+def test_label_with_letters_that_cannot_be_drawn_is_refused(text, unknown):
+    letters = "".join(dict.fromkeys(unknown))
+    with pytest.raises(UsageError, match=f"contains {letters}, which cannot be drawn"):
+        Label(text, 1280, 720)
+
+
 def read(path, root=None):
     c2pa = pytest.importorskip("c2pa")
     settings = c2pa.Settings.from_dict({"trust": {"user_anchors": root}} if root else {})
