@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from talkinghead.csv_table import read_csv_table
 from talkinghead.errors import TalkingHeadError, UsageError
+from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.encoding.output_formats import output_format
 from talkinghead.predict.batch.remote_files import (
     Location,
@@ -129,7 +129,7 @@ def local_job(job: Job) -> Iterator[Job]:
     if not any(map(is_remote, job.locations)):
         yield job
         return
-    with tempfile.TemporaryDirectory(prefix="talkinghead-") as name:
+    with temporary_folder() as name:
         folder = Path(name)
         copies: dict[Location, Path] = {}
         for location in job.locations[:-1]:
@@ -178,7 +178,7 @@ def _read_rows(
     if not isinstance(jobs, str | Path):
         return jobs, "jobs", Path()
     if isinstance(jobs, str) and is_remote(jobs):
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             rows, _, _ = _read_rows(download(jobs, Path(folder)))
         return rows, jobs, parent(jobs)
     path = Path(jobs)
