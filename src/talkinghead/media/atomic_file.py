@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory, gettempdir
 
 from talkinghead.errors import MediaError
 
-# errno codes of a full or failing disk. An OSError with such a code may have no file name.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+"""errno codes of a full or failing disk. An OSError with such a code may have no file name."""
 # Names of temporary files: machine, process, start of the process, and a random number.
 _TEMPORARY_NAME = re.compile(
     r"\.talkinghead-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp"
@@ -143,5 +143,5 @@ def unwritable(path: Path | str, error: BaseException) -> MediaError:
 def _is_about(error: OSError, target: Path, temporary: Path | None) -> bool:
     """Return whether an error was caused by writing the target, not by other code in the body."""
     if error.filename is None:
-        return error.errno in _DISK_ERRORS
+        return error.errno in DISK_ERRORS
     return Path(os.fsdecode(error.filename)) in {target, temporary, *target.parents}

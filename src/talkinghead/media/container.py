@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import av
+from PIL import Image
 
 from talkinghead.errors import MediaError
 
@@ -84,6 +85,41 @@ def open_input(path: Path | str) -> InputContainer:
             f"{path}: contains neither video nor audio; give a video, audio or image file"
         )
     return container
+
+
+def read_tags(file: BinaryIO, name: Path | str, muxer: str) -> dict[str, str]:
+    """Return the tags of an output file, with names in lower case.
+
+    Args:
+        file: the open file.
+        name: name of the file for error messages.
+        muxer: FFmpeg's name of its container; "image2" for a PNG or JPEG file, which has at most a
+            comment.
+
+    Raises:
+        MediaError: the file is damaged or has another format.
+    """
+    try:
+        if muxer == "image2":
+            with Image.open(file, formats=["PNG", "JPEG"]) as image:
+                tags = {str(key): value for key, value in image.info.items()}
+        else:
+            with av.open(file, "r", format=muxer, metadata_errors="replace") as container:
+                tags = dict(container.metadata)
+    except (
+        av.FFmpegError,
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise MediaError(
+            f"{name}: its tags cannot be read ({reason(error)}); give an intact file"
+        ) from error
+    return {
+        key.lower(): value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        for key, value in tags.items()
+    }
 
 
 def find_audio(container: InputContainer) -> AudioStream | None:

@@ -1,7 +1,8 @@
-"""Atomic writing of media files: videos as a stream, PNG and JPEG."""
+"""Atomic writing of media files: videos and image sequences as a stream."""
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -13,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 
 from talkinghead.errors import MediaError
-from talkinghead.media.atomic_file import atomic_path, unwritable
+from talkinghead.media.atomic_file import DISK_ERRORS, atomic_path, unwritable
+from talkinghead.media.container import reason
 from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.encoding.audio_track import EncodedTrack
-from talkinghead.media.encoding.frame_conversion import UNBIASED, FrameConverter, HDRFrameConverter
-from talkinghead.media.encoding.image_sequence import ImageSequenceWriter
-from talkinghead.media.encoding.output_formats import IMAGE_SUFFIXES, output_format
+from talkinghead.media.encoding.frame_conversion import FrameConverter, HDRFrameConverter
+from talkinghead.media.encoding.image_sequence import ImageSequenceWriter, write_image
+from talkinghead.media.encoding.output_formats import output_format
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.media.encoding.stream_copy import CopiedStreams, KeptContent, StreamCopier
 from talkinghead.media.encoding.video_encoder import (
@@ -40,14 +41,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-__all__ = ["OutputWriter", "VideoWriter", "atomic_path", "open_writer", "write_image"]
+# errno codes of errors that concern the file; others come from an encoder or the container.
+_FILE_ERRORS = DISK_ERRORS | {errno.EACCES, errno.ENOENT}
 
-# Tags that MP4 supports. MP4 drops all other tags silently, so those are written into the comment.
-_MP4_KEYS = {
-    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
-    *("copyright", "grouping", "description", "synopsis", "show", "lyrics", "keywords"),
-    "encoding_tool",
-}
+__all__ = ["OutputWriter", "VideoWriter", "atomic_path", "open_writer", "write_image"]
 
 
 class VideoWriter:
@@ -71,8 +68,8 @@ class VideoWriter:
         preset: see `EncodeOptions`.
         pix_fmt: see `EncodeOptions`.
         encoder: see `EncodeOptions`.
-        metadata: tags (title, artist, comment, ...); tags that MP4 does not support are written
-            into the comment as `key=value`.
+        metadata: tags (title, artist, comment, ...); tags that the container does not support are
+            written into the comment as `key=value`.
         colour: colour conversion and tags; limited BT.709 by default.
         hdr: format of HDR output with 10 bits, as HEVC or, in WebM, AV1, in place of `pix_fmt`,
             `encoder` and `colour`; ignored by GIF.
@@ -132,7 +129,7 @@ class VideoWriter:
             self._encoder = choose_encoder(self._output, encoder, crf, preset, num_pixels=size)
         self._copied_audio, self._kept = audio, kept or KeptContent()
         tags = {**self._kept.metadata, **(metadata or {})}
-        self._metadata = _mp4_metadata(tags) if self._output.muxer in {"mp4", "mov"} else tags
+        self._metadata = self._output.supported_tags(tags)
         self._seal = seal
         self._stack = ExitStack()
         # Time base in which frames at the constant rate have integer timestamps. Other times are
@@ -242,16 +239,21 @@ class VideoWriter:
     def _add_video(self) -> VideoTrack:
         container, ticks_per_s = self._container, self._ticks_per_s
         if self._encoder is None:
-            return GIFTrack(container, self.width, self.height, self.fps, ticks_per_s)
+            size, comment = (self.width, self.height), self._metadata.get("comment", "")
+            return GIFTrack(container, *size, self.fps, ticks_per_s, comment)
         return YUVTrack(
             container, self._encoder, self._convert, self.fps, ticks_per_s, self._colour
         )
 
+    @property
+    def _encodes_audio(self) -> bool:
+        return self._output.has_audio and bool(self.sample_rate) and self._copied_audio is None
+
     def _add_audio(self) -> EncodedTrack | None:
-        codec = self._output.audio_codec
-        if codec is None or self._copied_audio is not None or not self.sample_rate:
+        codec, rate = self._output.audio_codec, self.sample_rate
+        if codec is None or rate is None or not self._encodes_audio:
             return None
-        return EncodedTrack(self._container, codec, self.sample_rate, self.layout)
+        return EncodedTrack(self._container, codec, rate, self.layout)
 
     def _add_copiers(self, stack: ExitStack) -> Iterator[StreamCopier]:
         """Add the copied streams to the container: the audio first, as players choose the first."""
@@ -309,7 +311,21 @@ class VideoWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise unwritable(self.path, error) from error
+            if error.errno in _FILE_ERRORS:
+                raise unwritable(self.path, error) from error
+            raise self._unencodable(error) from error
+
+    def _unencodable(self, error: Exception) -> MediaError:
+        """Return the error for an encoder or a container that fails."""
+        names = [self._encoder.name if self._encoder else self._output.video_codec]
+        if self._encodes_audio:
+            names.append(str(self._output.audio_codec))
+        is_hardware = self._encoder is not None and self._encoder.is_hardware
+        advice = "encoder=software" if is_hardware else "a smaller size or another format"
+        return MediaError(
+            f"{self.path}: cannot be encoded by {' and '.join(names)} at {self.width} x "
+            f"{self.height} pixels ({reason(error)}); choose {advice}"
+        )
 
 
 OutputWriter: TypeAlias = VideoWriter | ImageSequenceWriter
@@ -326,59 +342,16 @@ def open_writer(
 ) -> OutputWriter:
     """Return a writer for a video or, if the name contains a number, for an image sequence.
 
-    The arguments are those of `VideoWriter`; an image sequence ignores the options.
+    The arguments are those of `VideoWriter`; of the options, an image sequence has only the
+    metadata, which are written into the comment of each image.
 
     Raises:
         UsageError: the suffix selects no format, or the encoder or preset is unknown.
     """
     if output_format(path).video_codec == "image":
-        return ImageSequenceWriter(path, width, height, write_image)
+        return ImageSequenceWriter(path, width, height, options.get("metadata"))
     return VideoWriter(path, width, height, fps, sample_rate, **options)
-
-
-def write_image(path: Path | str, image: UInt8Array) -> None:
-    """Write a PNG or a high-quality JPEG file.
-
-    Args:
-        path: ends in .png, .jpg or .jpeg, which selects the format.
-        image: uint8 [height, width, 3] RGB.
-
-    Raises:
-        MediaError: another suffix, shape or type, or the file cannot be written.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise MediaError(f"{path}: images are written as .png or .jpg; change the file name")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise MediaError(
-            f"{path}: got an image of {image.dtype} {image.shape}, needs uint8 (height, width, 3)"
-        )
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    encoder = av.CodecContext.create("png" if suffix == ".png" else "mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "rgb24"
-    encoder.time_base = Fraction(1, 25)
-    if suffix != ".png":
-        encoder.pix_fmt, encoder.color_range = "yuvj444p", ColorRange.JPEG
-        encoder.qmin = encoder.qmax = 2
-        frame = frame.reformat(
-            format="yuvj444p",
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=UNBIASED,
-        )
-    frame.pts = 0
-    data = b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def _decode_time_s(packet: Packet) -> Fraction:
     return (packet.dts or 0) * packet.time_base
-
-
-def _mp4_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    known = {key: str(value) for key, value in metadata.items() if key in _MP4_KEYS}
-    others = [f"{key}={value}" for key, value in metadata.items() if key not in _MP4_KEYS]
-    if others:
-        known["comment"] = "; ".join([*filter(None, [known.get("comment")]), *others])
-    return known

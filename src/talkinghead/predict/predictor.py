@@ -250,8 +250,8 @@ class LipSyncPredictor(PretrainedModel):
         """
         output, provenance = Path(output), provenance or Provenance()
         source = face.source.name if isinstance(face, Avatar) else face
-        check_output(output, provenance, source, *list_speeches(audio))
         encode = encode or EncodeOptions()
+        check_output(output, provenance, source, *list_speeches(audio), encode.background)
         with self.predict(face, audio, options, keep_hdr=encode.hdr == "keep") as prediction:
             return write_prediction(
                 prediction,

@@ -50,7 +50,7 @@ class JobResults:
         """Add the outcome of a job."""
         entry: dict[str, Any] = {"output": str(job.output), "state": "exists"}
         if outcome.error is not None:
-            entry |= {"state": "failed", "message": " ".join(str(outcome.error).split())}
+            entry |= {"state": "failed", "message": outcome.message}
         elif (report := outcome.report) is not None:
             entry |= {
                 "state": "written",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame as AVFrame
 
 # Without ACCURATE_RND, swscale rounds down, which darkens images by up to one level.
-UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+_UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 
 _Undo = tuple[slice, slice, list[PlaneArray]]
 _Part = tuple[slice, slice]
@@ -170,7 +170,7 @@ class FrameConverter:
             format=self.pix_fmt,
             dst_colorspace=self.colour.matrix,
             dst_color_range=self.colour.range,
-            interpolation=UNBIASED,
+            interpolation=_UNBIASED,
             threads=1,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ class OutputFormat:
         copied_subtitles: codecs of subtitles that the container supports.
         text_subtitles: codec to which other text subtitles are converted; None for none.
         mime_type: media type of the file.
+        tags: names of the tags that the container supports; None for all names.
     """
 
     muxer: str
@@ -35,15 +37,31 @@ class OutputFormat:
     copied_subtitles: AbstractSet[str] = frozenset()
     text_subtitles: str | None = None
     mime_type: str = "application/octet-stream"
+    tags: AbstractSet[str] | None = None
 
     @property
     def has_audio(self) -> bool:
         """Whether the container has audio."""
         return self.audio_codec is not None
 
+    def supported_tags(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """Return tags that the container supports; others are in the comment as `key=value`."""
+        if self.tags is None:
+            return dict(tags)
+        known = {key: str(value) for key, value in tags.items() if key in self.tags}
+        others = [f"{key}={value}" for key, value in tags.items() if key not in self.tags]
+        if others:
+            known["comment"] = "; ".join([*filter(None, [known.get("comment")]), *others])
+        return known
+
 
 _PCM = {f"pcm_{kind}" for kind in ("s16le", "s24le", "s32le")}
 _SUBTITLES = {"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle"}
+_MP4_TAGS = {
+    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
+    *("copyright", "grouping", "description", "synopsis", "show", "lyrics", "keywords"),
+    "encoding_tool",
+}
 _MP4 = OutputFormat(
     "mp4",
     "h264",
@@ -52,6 +70,7 @@ _MP4 = OutputFormat(
     frozenset({"mov_text"}),
     "mov_text",
     "video/mp4",
+    _MP4_TAGS,
 )
 _FORMATS = {
     ".mp4": _MP4,
@@ -65,6 +84,7 @@ _FORMATS = {
         frozenset({"mov_text"}),
         "mov_text",
         "video/quicktime",
+        _MP4_TAGS,
     ),
     ".mkv": OutputFormat(
         "matroska",
@@ -84,9 +104,9 @@ _FORMATS = {
         "webvtt",
         "video/webm",
     ),
-    ".gif": OutputFormat("gif", "gif", mime_type="image/gif"),
+    ".gif": OutputFormat("gif", "gif", mime_type="image/gif", tags={"comment"}),
 }
-_SEQUENCE = OutputFormat("image2", "image")
+_SEQUENCE = OutputFormat("image2", "image", tags={"comment"})
 
 
 def output_format(path: Path | str) -> OutputFormat:
@@ -121,3 +141,13 @@ def numbered_path(pattern: Path, number: int) -> Path:
     """Return the path of one image of a sequence; `pattern` contains `%d` or `%05d`."""
     name = _NUMBER_PATTERN.sub(lambda match: match[0] % number, pattern.name)
     return pattern.with_name(name)
+
+
+def is_numbered(pattern: Path, path: Path) -> bool:
+    """Return whether a path is that of an image of a sequence, which may not exist yet."""
+    number = _NUMBER_PATTERN.search(pattern.name)
+    if number is None or path.parent.resolve() != pattern.parent.resolve():
+        return False
+    before, after = pattern.name[: number.start()], pattern.name[number.end() :]
+    found = re.fullmatch(rf"{re.escape(before)}(\d+){re.escape(after)}", path.name)
+    return found is not None and numbered_path(pattern, max(1, int(found[1]))).name == path.name

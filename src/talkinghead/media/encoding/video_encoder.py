@@ -56,6 +56,11 @@ class VideoEncoder:
     options: Mapping[str, str]
     codec_tag: str = ""
 
+    @property
+    def is_hardware(self) -> bool:
+        """Whether the encoder uses hardware; FFmpeg's names of the others start with "lib"."""
+        return not self.name.startswith("lib")
+
 
 def choose_encoder(
     output: OutputFormat,
@@ -79,8 +84,9 @@ def choose_encoder(
             than four million.
 
     Raises:
-        UsageError: the encoder is unknown, or belongs to another format.
+        UsageError: the preset or the encoder is unknown, or the encoder belongs to another format.
     """
+    _check_preset(preset)
     software = _software_encoder(_SOFTWARE[output.video_codec], crf, preset)
     if software.name == "libx264" and preset == "veryfast" and num_pixels > _LARGE_FRAME:
         software = replace(software, options={**software.options, **_FAST_SEARCH})
@@ -119,8 +125,7 @@ def hdr_encoder(output: OutputFormat, crf: int, preset: str, hdr: HDRFormat) -> 
     Raises:
         UsageError: the preset is unknown.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"preset={preset} is unknown: choose one of {', '.join(PRESETS)}")
+    _check_preset(preset)
     light = hdr.max_light and f"{hdr.max_light[0]},{hdr.max_light[1]}"
     if output.muxer == "webm":
         # SVT-AV1 takes the speed as a number up to 13 (fast), and the quality from 1 to 63.
@@ -143,6 +148,11 @@ def hdr_encoder(output: OutputFormat, crf: int, preset: str, hdr: HDRFormat) -> 
     return VideoEncoder("libx265", options, "hvc1" if is_mp4 else "")
 
 
+def _check_preset(preset: str) -> None:
+    if preset not in PRESETS:
+        raise UsageError(f"preset={preset} is unknown: choose one of {', '.join(PRESETS)}")
+
+
 def _in_units(display: str) -> str:
     """Return x265's notation of a mastering display in the units of SVT-AV1."""
     scales = [50_000] * 8 + [10_000] * 2
@@ -160,7 +170,7 @@ def _software_encoder(name: str, crf: int, preset: str) -> VideoEncoder:
     if name == "libx264":
         return VideoEncoder(name, {"crf": str(crf), "preset": preset})
     # libvpx takes the speed as a number from 8 (fast) to 0 (small).
-    speed = max(0, 8 - PRESETS.index(preset)) if preset in PRESETS else -1
+    speed = max(0, 8 - PRESETS.index(preset))
     options = {
         "crf": str(round(crf * _MAX_VP9_CRF / MAX_CRF)),
         "deadline": "realtime" if speed > 5 else "good",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -19,6 +20,7 @@ from talkinghead.types import UInt8Array
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.packet import Packet
+    from av.video.frame import VideoFrame as AVFrame
     from av.video.stream import VideoStream
 
 log = logging.getLogger(__name__)
@@ -103,13 +105,21 @@ class GIFTrack:
         height: height of the images in pixels.
         fps: nominal frame rate.
         ticks_per_s: unit of the times that `encode` takes.
+        comment: text of a comment extension before the first image; empty for none.
     """
 
     def __init__(
-        self, container: OutputContainer, width: int, height: int, fps: Fraction, ticks_per_s: int
+        self,
+        container: OutputContainer,
+        width: int,
+        height: int,
+        fps: Fraction,
+        ticks_per_s: int,
+        comment: str = "",
     ) -> None:
         self._palette, self._ticks_per_s = PaletteMapper(width, height), ticks_per_s
         self._next_ticks = 0
+        self._comment = comment
         stream = container.add_stream("gif", rate=min(fps, Fraction(50)))
         stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
         stream.codec_context.time_base = stream.time_base = Fraction(1, _GIF_TICKS_PER_S)
@@ -124,9 +134,28 @@ class GIFTrack:
         array = image.to_array() if isinstance(image, PatchedImage) else image
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
         frame.pts, frame.time_base = ticks, Fraction(1, _GIF_TICKS_PER_S)
-        return [p for mapped in self._palette.push(frame) for p in self._stream.encode(mapped)]
+        return self._encode(self._palette.push(frame))
 
     def flush(self) -> list[Packet]:
         """Return the remaining packets."""
-        packets = [p for mapped in self._palette.flush() for p in self._stream.encode(mapped)]
-        return [*packets, *self._stream.encode(None)]
+        return [*self._encode(self._palette.flush()), *self._stream.encode(None)]
+
+    def _encode(self, frames: Iterable[AVFrame]) -> list[Packet]:
+        packets = [packet for frame in frames for packet in self._stream.encode(frame)]
+        if packets and self._comment:
+            packets[0], self._comment = _with_comment(packets[0], self._comment), ""
+        return packets
+
+
+def _with_comment(packet: Packet, comment: str) -> Packet:
+    """Return the first packet of a GIF with a comment, which FFmpeg's muxer does not write."""
+    data, text = bytes(packet), comment.encode()
+    # The header and the screen are followed by 2 to 256 colours of 3 bytes, if bit 7 is set.
+    start = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    blocks = [text[at : at + 255] for at in range(0, len(text), 255)]
+    extension = b"".join([b"\x21\xfe", *(bytes([len(block)]) + block for block in blocks), b"\0"])
+    changed = av.Packet(data[:start] + extension + data[start:])
+    changed.pts, changed.dts, changed.duration = packet.pts, packet.dts, packet.duration
+    changed.time_base, changed.stream = packet.time_base, packet.stream
+    changed.is_keyframe = packet.is_keyframe
+    return changed

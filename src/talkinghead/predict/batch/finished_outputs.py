@@ -12,12 +12,14 @@ from stat import S_ISDIR
 from typing import Any, BinaryIO
 
 import talkinghead
-from talkinghead.errors import MediaError, TalkingHeadError
-from talkinghead.media.container import open_input
+from talkinghead.errors import TalkingHeadError
+from talkinghead.media.container import read_tags
+from talkinghead.media.encoding.output_formats import numbered_path, output_format
 from talkinghead.models.checkpoint import resolve_checkpoint
 from talkinghead.predict.batch.jobs import Job
 from talkinghead.predict.batch.remote_files import (
     Location,
+    file_name,
     is_remote,
     open_remote,
     remote_version,
@@ -30,7 +32,6 @@ KEY_TAG = "job"
 _VOICE_SETTINGS = ("language", "tts", "voice")
 # Number of concurrent requests; object stores answer slowly.
 _NUM_REQUESTS = 32
-_MP4_SUFFIXES = {".mp4", ".m4v", ".mov"}
 _MAX_HEADER_BYTES, _MAX_FILE_BYTES = 2**26, 2**50
 
 
@@ -103,28 +104,30 @@ def is_done(job: Job, key: str | None) -> bool:
     """Return whether the output exists and contains this key (see `job_key`)."""
     if key is None:
         return False
-    output, tag = job.output, f"{KEY_TAG}={key}"
     try:
-        if isinstance(output, str):
-            with open_remote(output) as file:
-                return tag.encode() in _movie_header(file)
-        if output.suffix.lower() in _MP4_SUFFIXES:
-            with output.open("rb") as file:
-                return tag.encode() in _movie_header(file)
-        if not output.is_file():
-            return False
-        with open_input(output) as container:
-            tags = {name.lower(): value for name, value in container.metadata.items()}
-            return tags.get(KEY_TAG) == key or tag in tags.get("comment", "").split("; ")
-    except (MediaError, OSError):
+        muxer = output_format(file_name(job.output)).muxer
+        with _open_output(job.output, muxer) as file:
+            # FFmpeg would also search the streams of MP4 files for their parameters, which takes
+            # longer.
+            if muxer in {"mp4", "mov"}:
+                return key.encode() in _movie_header(file)
+            return any(key in text for text in read_tags(file, job.output, muxer).values())
+    except (TalkingHeadError, OSError):
         return False
 
 
-def _movie_header(file: BinaryIO) -> bytes:
-    """Return the content of the box `moov` of an MP4 file, empty if there is none.
+def _open_output(output: Location, muxer: str) -> BinaryIO:
+    """Open an output; of an image sequence, the first image, which is put in place last."""
+    if isinstance(output, str):
+        return open_remote(output)
+    path = numbered_path(output, 1) if muxer == "image2" else output
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path.open("rb")
 
-    FFmpeg would also search the streams for their parameters, which takes longer.
-    """
+
+def _movie_header(file: BinaryIO) -> bytes:
+    """Return the content of the box `moov` of an MP4 file, empty if there is none."""
     while len(header := file.read(8)) == 8:
         size, kind, read = int.from_bytes(header[:4]), header[4:], 8
         if size == 1:  # The size is in the next eight bytes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from talkinghead.csv_table import read_csv_table
 from talkinghead.errors import TalkingHeadError, UsageError
+from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.encoding.output_formats import output_format
 from talkinghead.predict.batch.remote_files import (
     Location,
@@ -129,7 +129,7 @@ def local_job(job: Job) -> Iterator[Job]:
     if not any(map(is_remote, job.locations)):
         yield job
         return
-    with tempfile.TemporaryDirectory(prefix="talkinghead-") as name:
+    with temporary_folder() as name:
         folder = Path(name)
         copies: dict[Location, Path] = {}
         for location in job.locations[:-1]:
@@ -178,7 +178,7 @@ def _read_rows(
     if not isinstance(jobs, str | Path):
         return jobs, "jobs", Path()
     if isinstance(jobs, str) and is_remote(jobs):
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             rows, _, _ = _read_rows(download(jobs, Path(folder)))
         return rows, jobs, parent(jobs)
     path = Path(jobs)
@@ -207,12 +207,17 @@ def _job(row: Mapping[str, Any], name: str, folder: Location) -> Job:
         )
     if audio and text:
         raise UsageError(f"{name}: audio and text were both given; give one of them")
-    output_format(output)  # An unknown format is an error before any work.
+    # An unknown format is an error before any work.
+    is_sequence = output_format(output).video_codec == "image"
+    target = locate(output, folder)
+    if is_sequence and is_remote(target):
+        raise UsageError(
+            f"{name}: output={target} is an image sequence, which is written only to local "
+            "folders: give a local path, or a name that ends in .mp4"
+        )
     files = tuple(locate(str(file), folder) for file in audio)
     speech = files if len(files) > 1 else next(iter(files), None)
-    return Job(
-        locate(face, folder), speech, locate(output, folder), text or None, _changes(row, folder)
-    )
+    return Job(locate(face, folder), speech, target, text or None, _changes(row, folder))
 
 
 def _items(value: Any) -> list[Any]:

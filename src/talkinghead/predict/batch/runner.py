@@ -113,6 +113,7 @@ def _run_with_bars(
                     raise outcome.error
                 with bars.hidden():
                     _log_outcome(jobs[number], outcome)
+                _drop_tracebacks(outcome.error)
     return [outcomes[number] for number in sorted(outcomes)]
 
 
@@ -151,7 +152,8 @@ def _run_here(
 def _log_outcome(job: Job, outcome: Outcome) -> None:
     report = outcome.report
     if outcome.error is not None:
-        log.error("%s failed: %s", job.output, " ".join(str(outcome.error).split()))
+        log.error("%s failed: %s", job.output, outcome.message)
+        log.debug("%s: traceback of the failure", job.output, exc_info=outcome.error)
     elif report is None:
         log.info("%s: exists already, from the same inputs and settings", job.output)
     else:
@@ -161,6 +163,13 @@ def _log_outcome(job: Job, outcome: Outcome) -> None:
         if unchanged := report.num_frames_without_face:
             text = "%s: no face in %d of %d frames; they were left unchanged"
             log.warning(text, job.face, unchanged, frames)
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error, which keep the tensors of a failed job in memory."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _reports(outcomes: Sequence[Outcome], num_jobs: int) -> list[RenderReport]:

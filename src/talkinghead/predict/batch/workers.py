@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -44,13 +45,27 @@ _NUM_AHEAD = 4
 _STOP_TIMEOUT_S = 20.0
 
 
+class WorkerError(RuntimeError):
+    """Unexpected error in a worker process; the text starts with its type."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Result of a job: a report, an error, or neither if the output existed already."""
 
     report: RenderReport | None = None
     elapsed_s: float = 0.0
-    error: TalkingHeadError | OSError | None = None
+    error: Exception | None = None
+
+    @property
+    def message(self) -> str:
+        """The error in one line, with the type of an unexpected one; empty without an error."""
+        if self.error is None:
+            return ""
+        text = str(self.error)
+        if not isinstance(self.error, TalkingHeadError | OSError | WorkerError):
+            text = f"{type(self.error).__name__}: {text}"
+        return " ".join(text.split()).removesuffix(":")
 
 
 @dataclass
@@ -70,7 +85,11 @@ class JobRunner:
     speaker: Speaker | None = None
 
     def run(self, job: Job, progress: Progress) -> Outcome:
-        """Render a job, and return errors that concern only this job in the outcome."""
+        """Render a job, and return its error in the outcome.
+
+        Raises:
+            Exception: The predictor cannot be made.
+        """
         key = None if self.settings is None else job_key(job, self.settings)
         if not self.overwrite and is_done(job, key):
             return Outcome()
@@ -87,7 +106,7 @@ class JobRunner:
                     progress=progress,
                     **options,
                 )
-        except (TalkingHeadError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - an error of one job must not stop the others
             return Outcome(error=error)
         return Outcome(report, time.monotonic() - started)
 
@@ -121,7 +140,7 @@ def run_in_workers(
 
     Raises:
         TalkingHeadError: A predictor cannot be made.
-        RuntimeError: An unexpected exception in a process.
+        WorkerError: A predictor cannot be made, because of an unexpected exception.
     """
     # Spawn processes: forking would copy locks that other threads hold, such as the progress bar.
     context = multiprocessing.get_context("spawn")
@@ -190,16 +209,24 @@ def _run_job(number: int, job: Job) -> Outcome:
 
     with removing_unfinished_files():
         try:
-            return _Worker.runner.run(job, progress)
+            outcome = _Worker.runner.run(job, progress)
         except Exception as error:
             raise _picklable(error) from error
+    return outcome if outcome.error is None else Outcome(error=_picklable(outcome.error))
 
 
 def _picklable(error: Exception) -> Exception:
-    """Return the `TalkingHeadError` that caused an error, or else a `RuntimeError`."""
+    """Return the `TalkingHeadError` that caused an error, a system error or a `WorkerError`.
+
+    A `WorkerError` has the traceback as a note.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TalkingHeadError):
             return cause
         cause = cause.__cause__
-    return RuntimeError(f"{type(error).__name__}: {error}")
+    if isinstance(error, OSError) and type(error).__module__ == "builtins":
+        return error
+    unexpected = WorkerError(f"{type(error).__name__}: {error}")
+    unexpected.add_note("".join(traceback.format_exception(error)))
+    return unexpected

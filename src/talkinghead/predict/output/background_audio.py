@@ -26,7 +26,7 @@ _BASS_HZ = 120
 
 
 class BackgroundAudio:
-    """Background of a dubbed video, in stereo at its own sample rate.
+    """Background of one dubbed video, in stereo at its own sample rate, which is read once.
 
     Args:
         path: a file that is used as it is, or a video of which the voice is removed.
@@ -39,43 +39,46 @@ class BackgroundAudio:
     Raises:
         MediaError: the file cannot be read or has no audio.
         UsageError: the voice cannot be removed, as the audio is not stereo.
+
+    Example:
+        >>> background = BackgroundAudio(Path("music.wav"), removes_voice=False)
+        >>> mixed = [background.add_to(chunk) for chunk in stereo_speech]
     """
 
     def __init__(self, path: Path, removes_voice: bool) -> None:
         self._path, self._removes_voice = path, removes_voice
         self.sample_rate, self._layout = probe_channels(path)
+        self._chunks, self._rest = self._read(), np.zeros((2, 0), np.float32)
         if removes_voice and self._layout != "stereo":
             raise UsageError(
                 f"background=keep needs a video with stereo audio, {path} has {self._layout}: give "
                 "the music without the voice as background=FILE"
             )
 
-    def mix(
-        self, speech: Iterable[FloatArray], sample_rate: int, layout: str
-    ) -> Iterator[FloatArray]:
-        """Yield the speech with the background, float32 [2, num_samples] in [-1, 1].
+    def add_to(self, chunk: FloatArray) -> FloatArray:
+        """Return a chunk of audio with the next samples of the background.
+
+        After the end of the background, the chunk is unchanged.
 
         Args:
-            speech: chunks float32 [channels, num_samples].
-            sample_rate: sample rate of the speech in Hz.
-            layout: FFmpeg's name of the channel layout of the speech.
-        """
-        background = self._chunks()
-        rest = np.zeros((2, 0), np.float32)
-        for chunk in convert_audio(speech, sample_rate, layout, self.sample_rate, "stereo"):
-            length = chunk.shape[1]
-            while rest.shape[1] < length and (more := next(background, None)) is not None:
-                rest = np.concatenate([rest, more], axis=1)
-            under, rest = rest[:, :length], rest[:, length:]
-            mixed = chunk.copy()
-            mixed[:, : under.shape[1]] += under
-            yield mixed.clip(-1, 1)
+            chunk: float32 [2, num_samples] at the sample rate of the background.
 
-    def _chunks(self) -> Iterator[FloatArray]:
+        Returns:
+            float32 [2, num_samples] in [-1, 1].
+        """
+        length = chunk.shape[1]
+        while self._rest.shape[1] < length and (more := next(self._chunks, None)) is not None:
+            self._rest = np.concatenate([self._rest, more], axis=1)
+        under, self._rest = self._rest[:, :length], self._rest[:, length:]
+        mixed = chunk.copy()
+        mixed[:, : under.shape[1]] += under
+        return mixed.clip(-1, 1)
+
+    def _read(self) -> Iterator[FloatArray]:
         chunks = convert_audio(
             stream_channels(self._path), self.sample_rate, self._layout, self.sample_rate, "stereo"
         )
-        return _without_centre(chunks, self.sample_rate) if self._removes_voice else chunks
+        yield from _without_centre(chunks, self.sample_rate) if self._removes_voice else chunks
 
 
 def find_background(background: str | Path, video: Path | None) -> BackgroundAudio | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import cv2
 import numpy as np
 
@@ -31,7 +33,8 @@ class Label:
         shape: height and width of the label in pixels.
 
     Raises:
-        UsageError: The text is empty, has several lines, or is too long for images of this size.
+        UsageError: The text is empty, has several lines, has letters that cannot be drawn, or is
+            too long for images of this size.
 
     Example:
         >>> labelled = Label("AI generated", 640, 360)(image)
@@ -46,6 +49,11 @@ class Label:
             raise UsageError(
                 f"label={text!r} is empty, has several lines or is too long for {width} x {height} "
                 "pixels; give a short line such as 'AI generated', or null for none"
+            )
+        if unknown := _undrawable(text):
+            raise UsageError(
+                f"label={text!r} contains {unknown}, which cannot be drawn; use Latin, Greek, "
+                "Cyrillic, Chinese, Japanese or Korean letters"
             )
         self.shape = letters.shape
         self._keep = _DIMMING * (1 - letters[..., None])
@@ -72,3 +80,14 @@ def _draw(text: str, height: int) -> FloatArray:
     letters = np.zeros((ascent + descent + 2 * margin, width + 2 * margin), np.uint8)
     cv2.putText(letters, text, (margin, margin + ascent), _FONT, scale, 255, 1, cv2.LINE_AA)
     return letters.astype(np.float32) / np.float32(255)
+
+
+def _undrawable(text: str) -> str:
+    """Return the letters that are drawn as a question mark, or are written from right to left."""
+    unknown = _draw("?", _MIN_PIXELS)
+    return "".join(
+        letter
+        for letter in dict.fromkeys(text.replace("?", ""))
+        if unicodedata.bidirectional(letter) in {"R", "AL"}
+        or np.array_equal(_draw(letter, _MIN_PIXELS), unknown)
+    )

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from talkinghead.errors import UsageError
-from talkinghead.media.encoding.output_formats import output_format
+from talkinghead.media.encoding.output_formats import is_numbered, output_format
 from talkinghead.media.encoding.stream_copy import KeptContent, kept_content
 from talkinghead.media.reader import is_image
 from talkinghead.media.timing import num_frames_for
@@ -140,9 +140,14 @@ def check_output(output: Path, provenance: Provenance, *inputs: object) -> None:
 
 
 def refuse_overwriting(output: Path, *inputs: object) -> None:
-    """Raise `UsageError` if the output is the same file as an input."""
-    paths = [Path(given) for given in inputs if isinstance(given, str | Path)]
-    if output.exists() and any(path.exists() and output.samefile(path) for path in paths):
-        raise UsageError(
-            f"output={output} is also an input and would be overwritten: choose another name"
-        )
+    """Raise `UsageError` if the output, or an image of a sequence, is the same file as an input."""
+    is_sequence = output_format(output).video_codec == "image"
+    for path in (Path(given) for given in inputs if isinstance(given, str | Path)):
+        if is_sequence:
+            is_input = any(is_numbered(output, place) for place in (path, path.resolve()))
+        else:
+            is_input = output.exists() and path.exists() and output.samefile(path)
+        if is_input:
+            raise UsageError(
+                f"output={output}: the input {path} would be overwritten: choose another name"
+            )

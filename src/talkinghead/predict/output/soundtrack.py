@@ -22,7 +22,12 @@ from talkinghead.media.timing import samples_to_seconds, seconds_to_samples
 from talkinghead.media.writer import OutputWriter
 from talkinghead.predict.audio.audio_source import Speech, SpeechInput, SpeechInputs, list_speeches
 from talkinghead.predict.output.background_audio import BackgroundAudio
-from talkinghead.predict.output.voice_mixing import AudioFormat, mix_voices, mixed_format
+from talkinghead.predict.output.voice_mixing import (
+    AudioFormat,
+    convert_audio,
+    mix_voices,
+    mixed_format,
+)
 from talkinghead.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -39,12 +44,13 @@ class Soundtrack:
         speeches: the same speech, opened.
         output: the format of the output.
         is_padded: silence follows the speech, so that the audio cannot be copied.
-        background: audio that is mixed with the speech; None for none.
+        background: audio under the speech, in stereo; None for none.
 
     Attributes:
         sample_rate: sample rate in Hz.
         layout: FFmpeg's name of the channel layout.
         copied: the audio to be copied; None if it is encoded.
+        background: audio that a `SoundtrackWriter` adds to the speech and to the silence after it.
 
     Raises:
         MediaError: a file cannot be read.
@@ -58,7 +64,7 @@ class Soundtrack:
         is_padded: bool,
         background: BackgroundAudio | None = None,
     ) -> None:
-        self._background = background
+        self.background = background
         self._voices = [
             _Voice(*voice) for voice in zip(list_speeches(audio), speeches, strict=True)
         ]
@@ -80,7 +86,7 @@ class Soundtrack:
         return int(av.AudioLayout(self.layout).nb_channels)
 
     def chunks(self) -> SoundtrackChunks:
-        """Return the samples in chunks, float32 [num_channels, num_samples]; none if copied.
+        """Return the speech in chunks, float32 [num_channels, num_samples]; none if copied.
 
         Reading of a stream begins with this call, because no reader can be added later.
         """
@@ -91,9 +97,10 @@ class Soundtrack:
         if len(voices) > 1:
             formats = [voice.file_format for voice in self._voices]
             chunks = SoundtrackChunks(mix_voices(voices, formats), *voices)
-        if self._background is None:
+        if self.background is None:
             return chunks
-        return SoundtrackChunks(self._background.mix(chunks, *self._speech_format), chunks)
+        own = self.sample_rate, self.layout
+        return SoundtrackChunks(convert_audio(chunks, *self._speech_format, *own), chunks)
 
 
 class _Voice:
@@ -189,11 +196,12 @@ class SoundtrackWriter:
             self._write(chunk)
 
     def pad_until(self, time_s: Fraction) -> None:
-        """Write silence up to a time if the audio ends before that time."""
+        """Write silence, with the background, up to a time if the audio ends before that time."""
         missing = seconds_to_samples(time_s, self._soundtrack.sample_rate) - self._num_samples
         if missing > 0:
             self._write(np.zeros((self._soundtrack.num_channels, missing), np.float32))
 
     def _write(self, chunk: FloatArray) -> None:
-        self._writer.write_audio(chunk)
+        background = self._soundtrack.background
+        self._writer.write_audio(background.add_to(chunk) if background else chunk)
         self._num_samples += chunk.shape[1]

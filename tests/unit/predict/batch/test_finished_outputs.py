@@ -5,10 +5,11 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
-from talkinghead.media.writer import VideoWriter
+from talkinghead.media.writer import open_writer
 from talkinghead.predict.batch.finished_outputs import KEY_TAG, find_finished, is_done, job_key
 from talkinghead.predict.batch.jobs import Job
 
@@ -16,8 +17,11 @@ SETTINGS = {"checkpoint": "default", "crf": 18}
 
 
 def _write(path: Path, key: str) -> None:
-    with VideoWriter(path, 16, 16, Fraction(25), None, metadata={KEY_TAG: key}) as writer:
-        writer.write(np.zeros((16, 16, 3), np.uint8))
+    # The comment is longer than a block of a GIF comment.
+    tags = {"comment": "é" * 120, KEY_TAG: key}
+    with open_writer(path, 16, 16, Fraction(25), None, metadata=tags) as writer:
+        for level in (0, 200):
+            writer.write(np.full((16, 16, 3), level, np.uint8))
 
 
 @pytest.fixture
@@ -27,9 +31,12 @@ def job(tmp_path) -> Job:
     return Job(tmp_path / "face.png", tmp_path / "speech.wav", tmp_path / "out.mp4")
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_output_is_done_only_with_its_own_key(job, suffix):
-    job = replace(job, output=job.output.with_suffix(suffix))
+NAMES = ["a.mp4", "a", "100%d.mov", "a.mkv", "a.webm", "a.gif", "frames/%05d.png", "a_%d.JPG"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_is_done_only_with_its_own_key(job, tmp_path, name):
+    job = replace(job, output=tmp_path / name)
     key = job_key(job, SETTINGS)
     assert not is_done(job, key)
     _write(job.output, "another")
@@ -41,13 +48,36 @@ def test_output_is_done_only_with_its_own_key(job, suffix):
     assert list(find_finished([job], {**SETTINGS, "crf": 20})) == [False]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif"])
+def test_remote_output_is_done_only_with_its_own_key(job, tmp_path, name):
+    key = job_key(job, SETTINGS)
+    _write(tmp_path / name, key)
+    url = f"memory://finished/{name}"
+    job = replace(job, output=url)
+    assert not is_done(job, key)
+    fsspec.filesystem("memory").put_file(str(tmp_path / name), url)
+    assert is_done(job, key)
+    assert not is_done(job, key[::-1])
+
+
+def test_image_sequence_without_its_first_image_is_not_done(job, tmp_path):
+    job = replace(job, output=tmp_path / "%d.png")
+    key = job_key(job, SETTINGS)
+    _write(job.output, key)
+    (tmp_path / "1.png").unlink()
+    assert (tmp_path / "2.png").exists()
+    assert not is_done(job, key)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif", "%d.png"])
 @pytest.mark.parametrize(
     "content",
     [b"", b"moov", b"\0\0\0\x08free" * 3, b"\0\0\0\x04ftyp", b"\0\0\0\x01free" + b"\xff" * 8],
     ids=["empty", "short", "no header", "box too small", "box too large"],
 )
-def test_damaged_output_is_not_done(job, content):
-    job.output.write_bytes(content)
+def test_damaged_output_is_not_done(job, tmp_path, name, content):
+    job = replace(job, output=tmp_path / name)
+    (tmp_path / name.replace("%d", "1")).write_bytes(content)
     assert not is_done(job, job_key(job, SETTINGS))
 
 

@@ -30,6 +30,12 @@ def test_jobs_from_command_line_list_and_csv_file(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("output", ["s3://bucket/%05d.png", "memory://frames/a_%d.jpg"])
+def test_remote_image_sequence_is_refused_before_any_work(output):
+    with pytest.raises(UsageError, match="is written only to local folders"):
+        make_jobs("f", "a", output, None)
+
+
 def test_voice_settings_change_only_keys_of_text_jobs(tmp_path):
     for name in ("face", "speech", "checkpoint"):
         (tmp_path / name).write_text(name)

@@ -4,9 +4,11 @@ import csv
 import importlib.util
 import io
 import logging
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import uuid
@@ -22,7 +24,7 @@ from talkinghead.errors import DependencyError, FaceNotFoundError, MediaError, T
 from talkinghead.media.writer import VideoWriter
 from talkinghead.predict.batch import remote_files
 from talkinghead.predict.batch.finished_outputs import find_finished
-from talkinghead.predict.batch.jobs import Job, make_jobs
+from talkinghead.predict.batch.jobs import Job, local_job, make_jobs
 from talkinghead.predict.batch.remote_files import download, is_remote, locate, parent, upload
 from talkinghead.predict.batch.runner import run_jobs
 from talkinghead.predict.prediction import RenderReport
@@ -166,3 +168,22 @@ def test_two_jobs_may_not_write_to_one_url():
     assert replace(make_jobs(None, None, None, [row])[0], text=None) == Job(
         Path("a.png"), Path("a.wav"), "s3://bucket/a.mp4"
     )
+
+
+def test_copies_of_a_killed_process_are_removed(tmp_path, monkeypatch):
+    script = (
+        "import os, signal, sys\n"
+        "from talkinghead.predict.batch.jobs import Job, local_job\n"
+        "from pathlib import Path\n"
+        "with local_job(Job(sys.argv[1], None, Path('out.mp4'))):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    face = _put(f"file://{tmp_path}/store", "face.png", b"face", tmp_path)
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    subprocess.run([sys.executable, "-c", script, face], check=False, env=environment)
+    assert len(list(folder.iterdir())) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with local_job(Job(face, None, tmp_path / "out.mp4")) as job:
+        assert list(folder.iterdir()) == [job.face.parent.parent]

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class Predictor:
             raise FaceNotFoundError(f"{face}: no face")
         if face.name.startswith("bug"):
             raise TypeError("a bug")
+        if face.name.startswith("memory"):
+            raise MemoryError
         if face.name.startswith("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
         if face.name.startswith("endless"):
@@ -113,16 +116,42 @@ def test_failed_job_does_not_stop_other_jobs(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_unexpected_error_and_predictor_error_are_raised(tmp_path, workers):
-    with pytest.raises((TypeError, RuntimeError), match="a bug"):
-        run_jobs(Predictor, jobs(tmp_path, "bug.jpg", "b.jpg"), workers=workers)
+def test_unexpected_error_fails_one_job_and_predictor_error_all(tmp_path, caplog, workers):
+    caplog.set_level(logging.DEBUG, "talkinghead")
+    with pytest.raises(TalkingHeadError, match="2 of 4 jobs failed"):
+        run_jobs(Predictor, jobs(tmp_path, "a", "bug", "memory", "b"), workers=workers)
+    assert written(tmp_path) == ["a.out", "b.out"]
+    assert f"{tmp_path}/bug.out failed: TypeError: a bug" in caplog.messages
+    assert f"{tmp_path}/memory.out failed: MemoryError" in caplog.messages
+    assert 'raise TypeError("a bug")' in caplog.text
     with pytest.raises(CheckpointError, match=r"missing\.ckpt"):
         run_jobs(no_predictor, jobs(tmp_path, "a.jpg", "b.jpg"), workers=workers)
+
+
+def test_memory_of_a_failed_job_is_freed(tmp_path):
+    alive = []
+
+    class Failing(Predictor):
+        def render(self, *arguments, **options):
+            alive.append(sum(tensor() is not None for tensor in tensors))
+            large = torch.zeros(10)
+            tensors.append(weakref.ref(large))
+            try:
+                raise RuntimeError("out of memory")
+            except RuntimeError as error:
+                raise TalkingHeadError("too large") from error
+
+    tensors: list[weakref.ref] = []
+    with pytest.raises(TalkingHeadError, match="3 of 3 jobs failed"):
+        run_jobs(Failing, jobs(tmp_path, "a", "b", "c"))
+    assert alive == [0, 0, 0]
 
 
 def test_single_failed_job_empty_list_and_zero_workers(tmp_path):
     with pytest.raises(FaceNotFoundError, match=r"bad\.jpg: no face"):
         run_jobs(Predictor, jobs(tmp_path, "bad.jpg"))
+    with pytest.raises(TypeError, match="a bug"):
+        run_jobs(Predictor, jobs(tmp_path, "bug"))
     assert run_jobs(no_predictor, []) == []
     with pytest.raises(UsageError, match="workers is 0"):
         run_jobs(Predictor, jobs(tmp_path, "a.jpg"), workers=0)

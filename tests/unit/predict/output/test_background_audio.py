@@ -7,7 +7,7 @@ from helpers.small_predictor import make_predictor, speech
 
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import stream_channels
-from talkinghead.predict.options import EncodeOptions
+from talkinghead.predict.options import EncodeOptions, SourceOptions
 from talkinghead.predict.output.background_audio import BackgroundAudio, find_background
 
 RATE = 48_000
@@ -42,9 +42,8 @@ def write_film(path, layout="stereo"):
     )
 
 
-def mixed(background, chunks=((1, RATE),)):
-    silence = [np.zeros(shape, np.float32) for shape in chunks]
-    return np.concatenate(list(background.mix(silence, RATE, "mono")), axis=1)
+def mixed(background):
+    return background.add_to(np.zeros((2, RATE), np.float32))
 
 
 def test_voice_in_the_centre_is_removed_and_music_and_bass_are_kept(tmp_path):
@@ -59,15 +58,15 @@ def test_voice_in_the_centre_is_removed_and_music_and_bass_are_kept(tmp_path):
     assert amplitude(right, 1000) < 0.01
 
 
-def test_speech_keeps_its_level_and_duration(tmp_path):
+def test_speech_keeps_its_level_after_the_end_of_the_background(tmp_path):
     background = BackgroundAudio(write_film(tmp_path / "film.mkv"), removes_voice=False)
-    wave = (0.3 * np.sin(2 * np.pi * 300 * np.arange(32_000) / 16_000)).astype(np.float32)
-    chunks = [wave[None, :1000], wave[None, 1000:]]
-    found = np.concatenate(list(background.mix(chunks, 16_000, "mono")), axis=1)
-    assert abs(found.shape[1] - 2 * RATE) < 50
-    # The film has ended after a second.
-    assert amplitude(found[0], 300) == pytest.approx(0.3, abs=0.01)
-    assert amplitude(found[1], 440) < 0.01
+    wave = (0.3 * np.sin(2 * np.pi * 300 * np.arange(2 * RATE) / RATE)).astype(np.float32)
+    chunks = [np.stack([part] * 2) for part in np.split(wave, [1000, 50_000])]
+    found = np.concatenate([background.add_to(chunk) for chunk in chunks], axis=1)
+    # The film ends after a second, in the second chunk.
+    assert np.allclose(found[:, RATE:], wave[RATE:])
+    assert amplitude(found[0, :RATE], 300) == pytest.approx(0.3, abs=0.01)
+    assert amplitude(found[1, :RATE], 440) == pytest.approx(0.2, abs=0.01)
 
 
 def test_background_is_found_or_refused(tmp_path):
@@ -94,3 +93,16 @@ def test_dubbed_video_has_speech_and_music(tmp_path):
     assert amplitude(samples[0], 1000) > 0.05
     assert amplitude(samples[0], 440) < 0.03
     assert samples[0].std() > 0.1
+
+
+@pytest.mark.parametrize("background", ["keep", "film.mkv"])
+def test_background_continues_after_the_speech_to_the_end_of_the_video(tmp_path, background):
+    film, output = write_film(tmp_path / "film.mkv"), tmp_path / "out.mkv"
+    encode = EncodeOptions(background=background.replace("film", str(tmp_path / "film")))
+    make_predictor().render(film, speech(0.2), output, SourceOptions(trim=False), encode=encode)
+    samples = np.concatenate(list(stream_channels(output)), axis=1)
+    assert samples.shape[1] == pytest.approx(RATE, abs=1100)
+    level = 0.1 if background == "keep" else 0.2
+    for start_s in (0.4, 0.7):
+        part = samples[0, round(start_s * RATE) : round((start_s + 0.2) * RATE)]
+        assert amplitude(part, 1000) == pytest.approx(level, abs=0.02)

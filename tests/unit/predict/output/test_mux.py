@@ -18,10 +18,12 @@ from helpers.small_predictor import (
     write_video,
 )
 
+from talkinghead.errors import UsageError
 from talkinghead.media.image import ColourTags
 from talkinghead.media.reader import probe, read_audio, read_image
 from talkinghead.media.writer import VideoWriter
-from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.options import EncodeOptions, SourceOptions
+from talkinghead.predict.output.mux import refuse_overwriting
 
 NTSC = Fraction(30_000, 1001)
 WHOLE = SourceOptions(trim=False)
@@ -136,3 +138,27 @@ def test_default_colour_tags_of_untagged_videos_and_photos(predictor, tmp_path):
     for face, colour in ((video, ColourTags(5, 1, 2, 2)), (photo, ColourTags())):
         predictor.render(face, speech(0.2), tmp_path / "out.mp4", options=STILL)
         assert probe(tmp_path / "out.mp4").colour == colour
+
+
+def test_output_that_would_overwrite_an_input_is_refused(predictor, tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "frames")
+    video = write_video(tmp_path / "in.mp4", [Fraction(i, 25) for i in range(3)])
+    (tmp_path / "link.png").symlink_to(tmp_path / "frames" / "00007.png")
+    pattern = tmp_path / "frames" / "%05d.png"
+    for output, given in (
+        (video, tmp_path / "." / "in.mp4"),
+        (pattern, tmp_path / "frames" / "00001.png"),
+        (pattern, str(tmp_path / "linked" / "00002.png")),
+        (pattern, tmp_path / "link.png"),
+        (tmp_path / "%d.png", tmp_path / "123456.png"),
+    ):
+        with pytest.raises(UsageError, match="would be overwritten"):
+            refuse_overwriting(output, "speech.wav", given)
+    for other in ("00000.png", "0001.png", "00001.jpg", "a00001.png", "00001.png.png"):
+        refuse_overwriting(pattern, tmp_path / "frames" / other, tmp_path / other)
+    refuse_overwriting(pattern, tmp_path / "00001.png")
+    refuse_overwriting(tmp_path / "%05d.mp4", tmp_path / "00001.mp4")
+    music = EncodeOptions(background=video)
+    with pytest.raises(UsageError, match="would be overwritten"):
+        predictor.render(np.zeros((64, 64, 3), np.uint8) + 90, speech(0.1), video, encode=music)

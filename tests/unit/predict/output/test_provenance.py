@@ -12,24 +12,36 @@ import numpy as np
 import pytest
 
 from talkinghead.errors import DependencyError, MediaError, UsageError
-from talkinghead.media.writer import VideoWriter
+from talkinghead.media.container import read_tags
+from talkinghead.media.encoding.output_formats import numbered_path, output_format
+from talkinghead.media.writer import open_writer
 from talkinghead.predict.output.c2pa_provenance import (
     SOURCE_TYPE,
     SignedProvenance,
     make_trial_certificate,
 )
 from talkinghead.predict.output.label import Label
-from talkinghead.predict.output.provenance import GENERATED_BY
+from talkinghead.predict.output.provenance import GENERATED_BY, Provenance
 
 
 def write(path, provenance):
     image = np.full((64, 96, 3), 120, np.uint8)
-    with VideoWriter(
+    with open_writer(
         path, 96, 64, Fraction(25), None, metadata=provenance.tags, seal=provenance.seal
     ) as writer:
         for _ in range(10):
             writer.write(image)
     return path
+
+
+@pytest.mark.parametrize(
+    "name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.gif", "a%d.png", "a%d.jpg"]
+)
+def test_every_format_is_marked_as_generated(tmp_path, name):
+    path = write(tmp_path / name, Provenance())
+    muxer = output_format(path).muxer
+    with (numbered_path(path, 10) if muxer == "image2" else path).open("rb") as file:
+        assert read_tags(file, name, muxer)["comment"] == GENERATED_BY
 
 
 @pytest.mark.parametrize(("background", "text"), [(0, "AI generated"), (255, "Généré par IA")])
@@ -55,6 +67,29 @@ def test_long_label_shrinks_and_an_illegible_one_is_refused():
     for text in ("", "  ", "two\nlines", "a label of many words " * 10):
         with pytest.raises(UsageError, match="label="):
             Label(text, 160, 160)
+
+
+@pytest.mark.parametrize("text", ["ИИ, Δημιουργία?", "AI生成", "エーアイ", "AI로 생성"])
+def test_label_is_drawn_in_other_scripts(text):
+    label = Label(text, 1280, 720)
+    assert not np.array_equal(label._add, Label("?" * len(text), 1280, 720)._add)
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("AI สร้าง", "สร้าง"),
+        ("हिन्दी", "हिन्दी"),
+        ("AI מיוצר", "מיוצר"),
+        ("إنشاء", "إنشاء"),
+        ("a😀?", "😀"),
+    ],
+    ids=["Thai", "Hindi", "Hebrew", "Arabic", "emoji"],
+)
+def test_label_with_letters_that_cannot_be_drawn_is_refused(text, unknown):
+    letters = "".join(dict.fromkeys(unknown))
+    with pytest.raises(UsageError, match=f"contains {letters}, which cannot be drawn"):
+        Label(text, 1280, 720)
 
 
 def read(path, root=None):
