@@ -11,7 +11,7 @@ import av
 import numpy as np
 from scipy.io import wavfile
 
-from talkinghead.media.audio_decoding import read_audio
+from talkinghead.media.audio_decoding import audio_frame, read_audio
 from talkinghead.media.reader import read_image
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
@@ -87,9 +87,8 @@ def write_media(
         if audio is not None:
             stream = container.add_stream(audio_codec, rate=sample_rate, layout=layout)
             stream.codec_context.format = audio_format
-            samples = np.ascontiguousarray(np.atleast_2d(audio), np.float32)
-            frame = av.AudioFrame.from_ndarray(samples, "fltp", layout)
-            frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
+            frame = audio_frame(np.atleast_2d(audio), sample_rate, layout)
+            frame.time_base = Fraction(1, sample_rate)
             frame.pts = round(audio_start_ms * sample_rate / 1000)
             container.mux(stream.encode(frame))
         for index, image in enumerate(images or []):

@@ -37,6 +37,7 @@ _OTHER_WEIGHT = 0.5
 _GAP_S = Fraction(1, 10)
 # Maximum length of a plausible gap if the duration of the file is unknown.
 _LONGEST_GAP_S = 60
+_MAX_PLANES = 8
 
 
 def read_audio(path: Path | str, sample_rate: int) -> AudioClip:
@@ -123,11 +124,18 @@ def _converted(
     samples: FloatArray, layout: AudioLayout, rate: int, to_layout: str, to_rate: int
 ) -> FloatArray:
     """Convert samples whose format changed within a stream, which is rare, one by one."""
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout.name)
-    frame.sample_rate = rate
-    resampler = av.AudioResampler(format="fltp", layout=to_layout, rate=to_rate)
+    frame = audio_frame(samples, rate, layout.name)
+    resampler = av.AudioResampler(format="flt", layout=to_layout, rate=to_rate)
     pieces = [*resampler.resample(frame), *resampler.resample(None)]
-    return np.concatenate([piece.to_ndarray() for piece in pieces], axis=1)
+    return np.concatenate([to_planar(piece) for piece in pieces], axis=1)
+
+
+def audio_frame(samples: FloatArray, sample_rate: int, layout: str) -> AudioFrame:
+    """Return a PyAV frame of float32 samples [channels, num_samples]."""
+    packed = np.ascontiguousarray(samples.T, dtype=np.float32).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+    frame.sample_rate = sample_rate
+    return frame
 
 
 def rechunk(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
@@ -209,11 +217,7 @@ class Resampler:
 
 def mono_frame(samples: FloatArray, sample_rate: int) -> AudioFrame:
     """Return a PyAV frame of mono float32 samples."""
-    frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(samples, dtype=np.float32)[None], format="flt", layout="mono"
-    )
-    frame.sample_rate = sample_rate
-    return frame
+    return audio_frame(samples[None], sample_rate, "mono")
 
 
 def _aligned(
@@ -230,7 +234,7 @@ def _aligned(
     end_s = _exact_end_s(container, stream)
     started = False
     for frame in decode(container, stream, path):
-        samples, rate = _to_planar(frame), frame.sample_rate
+        samples, rate = to_planar(frame), frame.sample_rate
         start_s = position_s if frame.pts is None else frame.pts * frame.time_base
         position_s = start_s if position_s is None else position_s
         gap_s = (start_s or 0) - (position_s or 0)
@@ -263,11 +267,12 @@ def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | N
     return (stream.duration + (stream.start_time or 0)) * stream.time_base
 
 
-def _to_planar(frame: AudioFrame) -> FloatArray:
+def to_planar(frame: AudioFrame) -> FloatArray:
     """Return the samples of a frame: float32 [channels, num_samples], nominally in [-1, 1]."""
-    if frame.format.name.startswith("s64"):  # PyAV does not convert these samples to an array.
-        converter = av.AudioResampler(format="fltp", layout=frame.layout.name)
-        (frame,) = converter.resample(frame)
+    # PyAV does not convert samples of 64 bits, and reads too many planes of eight or more channels.
+    has_many_planes = frame.format.is_planar and frame.layout.nb_channels >= _MAX_PLANES
+    if frame.format.name.startswith("s64") or has_many_planes:
+        (frame,) = av.AudioResampler(format="flt").resample(frame)
     raw: npt.NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         raw = raw.reshape(-1, frame.layout.nb_channels).T

@@ -8,6 +8,8 @@ import pytest
 from helpers.media_files import quadrants, tone, write_media, write_wav
 
 from talkinghead.errors import MediaError
+from talkinghead.media.audio_decoding import probe_channels, stream_channels
+from talkinghead.media.encoding.audio_track import EncodedTrack
 from talkinghead.media.reader import read_audio, stream_audio
 from talkinghead.types import AudioClip
 
@@ -72,6 +74,29 @@ def test_speech_in_a_single_channel_keeps_its_level(tmp_path, channel):
     path = write_media(tmp_path / "a.wav", audio=audio, layout="5.1", **PCM)
     level = 0 if channel == 3 else 1  # The bass channel contains no speech.
     assert np.abs(read_audio(path, RATE).samples - level * tone(1, RATE)).max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("codec", "audio_format", "layout", "num_channels"),
+    [
+        ("aac", "fltp", "7.1", 8),
+        ("flac", "s16", "7.1", 8),
+        ("pcm_s16le", "s16", "24 channels", 24),
+    ],
+)
+def test_many_channels_are_read_and_encoded(tmp_path, codec, audio_format, layout, num_channels):
+    audio = np.zeros((num_channels, 3 * RATE), np.float32)
+    audio[2] = tone(3, RATE)
+    options = {"audio_codec": codec, "audio_format": audio_format, "layout": layout}
+    path = write_media(tmp_path / "a.mka", audio=audio, sample_rate=RATE, **options)
+    found = np.concatenate(list(stream_channels(path)), axis=1)
+    assert found.shape[0] == num_channels
+    assert np.abs(found[2, 2000:40_000]).max() == pytest.approx(np.abs(audio[2]).max(), rel=0.1)
+    assert np.abs(found[[0, 1, 3, 7], 2000:40_000]).max() < 0.05
+    with av.open(str(tmp_path / "o.mp4"), "w") as container:
+        track = EncodedTrack(container, "aac", RATE, probe_channels(path)[1])
+        container.mux([*track.encode(found), *track.flush()])
+    assert np.abs(read_audio(tmp_path / "o.mp4", RATE).samples).max() > 0.05
 
 
 def test_speech_in_opposite_phase_in_two_channels_is_kept(tmp_path):

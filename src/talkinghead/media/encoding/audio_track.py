@@ -6,12 +6,11 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import av
-import numpy as np
 
+from talkinghead.media.audio_decoding import audio_frame
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:
-    from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.packet import Packet
@@ -78,11 +77,3 @@ def encoded_layout(layout: str) -> str:
         return layout
     channels = av.AudioLayout(layout).nb_channels
     return _LAYOUT_OF_COUNT.get(channels, "stereo")
-
-
-def audio_frame(samples: FloatArray, sample_rate: int, layout: str) -> AudioFrame:
-    """Return a PyAV frame of float32 samples [channels, num_samples]."""
-    planar = np.ascontiguousarray(samples, dtype=np.float32)
-    frame = av.AudioFrame.from_ndarray(planar, format="fltp", layout=layout)
-    frame.sample_rate = sample_rate
-    return frame

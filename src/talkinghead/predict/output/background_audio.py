@@ -11,8 +11,7 @@ import numpy as np
 from av.filter import Graph
 
 from talkinghead.errors import UsageError
-from talkinghead.media.audio_decoding import probe_channels, stream_channels
-from talkinghead.media.encoding.audio_track import audio_frame
+from talkinghead.media.audio_decoding import audio_frame, probe_channels, stream_channels, to_planar
 from talkinghead.media.reader import probe
 from talkinghead.predict.output.voice_mixing import convert_audio
 from talkinghead.types import FloatArray
@@ -104,7 +103,7 @@ def find_background(background: str | Path, video: Path | None) -> BackgroundAud
 def _without_centre(chunks: Iterable[FloatArray], sample_rate: int) -> Iterator[FloatArray]:
     """Yield stereo chunks without what both channels share, except for its bass."""
     graph = Graph()
-    source = graph.add_abuffer(sample_rate=sample_rate, format="fltp", layout="stereo")
+    source = graph.add_abuffer(sample_rate=sample_rate, format="flt", layout="stereo")
     split, sides = graph.add("asplit"), graph.add("pan", "stereo|c0=.5*c0-.5*c1|c1=.5*c1-.5*c0")
     centre = graph.add("pan", "stereo|c0=.5*c0+.5*c1|c1=.5*c0+.5*c1")
     bass = graph.add("lowpass", f"f={_BASS_HZ}")
@@ -134,5 +133,4 @@ def _pulled(sink: FilterContext) -> Iterator[FloatArray]:
             frame = cast("AudioFrame", sink.pull())
         except (av.error.BlockingIOError, av.error.EOFError):
             return
-        samples = np.asarray(frame.to_ndarray(), dtype=np.float32)
-        yield samples if frame.format.is_planar else samples.reshape(-1, 2).T
+        yield to_planar(frame)

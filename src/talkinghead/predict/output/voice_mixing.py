@@ -8,7 +8,7 @@ from typing import TypeAlias
 import av
 import numpy as np
 
-from talkinghead.media.encoding.audio_track import audio_frame
+from talkinghead.media.audio_decoding import audio_frame, to_planar
 from talkinghead.types import FloatArray
 
 AudioFormat: TypeAlias = tuple[int, str]
@@ -62,9 +62,9 @@ def convert_audio(
     """Convert chunks to another rate and layout; a mono signal keeps its level in stereo."""
     if layout == "mono" and to_layout == "stereo":
         chunks, layout = (np.repeat(chunk, 2, axis=0) for chunk in chunks), "stereo"
-    resampler = av.AudioResampler(format="fltp", layout=to_layout, rate=to_rate)
+    resampler = av.AudioResampler(format="flt", layout=to_layout, rate=to_rate)
     for chunk in filter(np.size, chunks):
         for frame in resampler.resample(audio_frame(chunk, sample_rate, layout)):
-            yield np.asarray(frame.to_ndarray(), dtype=np.float32)
+            yield to_planar(frame)
     for frame in resampler.resample(None):
-        yield np.asarray(frame.to_ndarray(), dtype=np.float32)
+        yield to_planar(frame)

@@ -363,7 +363,8 @@ def _read_wav(body: bytes, max_s: float) -> tuple[bytes, int]:
             # The header of a WAV stream does not state the length.
             data = reader.readframes(reader.getnframes())
     except (wave.Error, EOFError, RuntimeError) as error:  # The module also raises the last.
-        raise MediaError(f"audio: not a WAV file with 16-bit PCM ({error})") from error
+        reason = str(error) or "a chunk is longer than the file"
+        raise MediaError(f"audio: not a WAV file with 16-bit PCM ({reason})") from error
     samples = np.frombuffer(data[: len(data) // (2 * channels) * 2 * channels], "<i2")
     mono = samples.reshape(-1, channels).mean(axis=1).round().astype("<i2")
     if not 0 < len(mono) <= max_s * rate:
