@@ -8,7 +8,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from talkinghead.errors import DependencyError
+from talkinghead.errors import DependencyError, UsageError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -54,6 +54,19 @@ def cache_dir() -> Path:
             f"no folder for the cache can be written ({base or 'no home folder'}; {error}): set "
             "XDG_CACHE_HOME to a folder that can be written"
         ) from error
+
+
+def check_output_folder(path: str | Path) -> Path:
+    """Return the path of an output folder, which may not exist yet, before the work begins.
+
+    Raises:
+        UsageError: It is a file, or inside a file.
+    """
+    folder = Path(path)
+    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    if existing is not None and not existing.is_dir():
+        raise UsageError(f"output={path}: {existing} is a file; give a folder")
+    return folder
 
 
 def _can_be_written(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from talkinghead import paths
-from talkinghead.errors import DependencyError
+from talkinghead.errors import DependencyError, UsageError
 from talkinghead.media.reader import probe
 
 
@@ -24,6 +24,16 @@ def test_conf_dir_is_that_of_the_checkout_or_the_wheel(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "_PACKAGE", package)
     (tmp_path / "conf").mkdir()  # Unrelated, so it is ignored.
     assert paths.conf_dir() == package / "conf"
+
+
+def test_output_folder_must_not_be_a_file(tmp_path):
+    file = tmp_path / "scores.json"
+    file.touch()
+    for path in (file, file / "new"):
+        with pytest.raises(UsageError, match=r"scores\.json is a file; give a folder"):
+            paths.check_output_folder(path)
+    new = paths.check_output_folder(tmp_path / "new" / "scores")
+    assert not new.parent.exists()
 
 
 def test_missing_photo_error_names_the_package(tmp_path, monkeypatch):

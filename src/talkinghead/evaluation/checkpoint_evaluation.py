@@ -25,6 +25,7 @@ from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.evaluation.time_left import TimeLeft
 from talkinghead.models.checkpoint import LoadedNetwork, load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.paths import check_output_folder
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.predict.compositing.renderers import LaplacianRenderer, Renderer
 from talkinghead.predict.options import PredictOptions
@@ -101,11 +102,12 @@ def evaluate(
     Raises:
         CheckpointError: the checkpoint or a scorer's file cannot be used.
         CorpusError: a corpus is missing, broken, of another AVSpec or without suitable clips.
-        UsageError: two corpora have the same name.
+        UsageError: two corpora have the same name, or the output folder is a file.
         DependencyError: the detector's package is not installed.
         AudioIndependentModelError: the audio makes no difference (after the report is written).
     """
     options = options or EvaluationOptions()
+    output_dir = check_output_folder(output_dir)
     loaded = load_generator(checkpoint)
     corpora = _load_corpora(corpus_dir, loaded.spec, options)
     generator = _make_generator(loaded, options, lip_prior, renderer or LaplacianRenderer())
@@ -122,7 +124,7 @@ def evaluate(
     }
     last = dependence.verdict(), options.table_by
     report = Report("groups", header, clips, loaded.spec.fps, None, *last)
-    content = write_report(report, Path(output_dir), options.num_strips)
+    content = write_report(report, output_dir, options.num_strips)
     if options.require_audio_dependence:
         require_audio_dependence(dependence, str(checkpoint))
     return content

@@ -18,6 +18,7 @@ from talkinghead.evaluation.report.summary import drop_unused_visuals, write_rep
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.evaluation.system_clips import MediaClip, pair_videos, read_clip
 from talkinghead.evaluation.time_left import with_time_left
+from talkinghead.paths import check_output_folder
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.value_rules import PositiveInt
 
@@ -60,13 +61,15 @@ def score_systems(
         The content of scores.json.
 
     Raises:
-        UsageError: a path is missing, or no generated file has the name of a real one.
+        UsageError: a path is missing, no generated file has the name of a real one, or the output
+            folder is a file.
         CheckpointError: a scorer's file cannot be used.
         DependencyError: the detector's package is not installed.
         MediaError, FaceNotFoundError: no pair of files could be scored. (Single files that cannot
             be scored are listed in the report.)
     """
     options = options or ScoreOptions()
+    output_dir = check_output_folder(output_dir)
     systems = name_systems(generated)
     pairs = {name: pair_videos(path, reference) for name, path in systems.items()}
     scorers = Scorers.build(options, lip_prior=lip_prior)
@@ -89,7 +92,7 @@ def score_systems(
         "left_out": scorers.notes,
     }
     report = Report("systems", header, clips, scorers.spec.fps, reference_column=REFERENCE)
-    return write_report(report, Path(output_dir), options.num_strips)
+    return write_report(report, output_dir, options.num_strips)
 
 
 def name_systems(generated: Systems) -> dict[str, Path]:

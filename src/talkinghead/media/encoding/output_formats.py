@@ -127,7 +127,7 @@ def output_format(path: Path | str) -> OutputFormat:
         if len(_NUMBER_PATTERN.findall(path.name)) == 1 and path.name.count("%") == 1:
             return _SEQUENCE
         raise UsageError(
-            f"output={path} names one image: for an image sequence give a name with a number, such "
+            f"output={path} names no image sequence: give a name with exactly one number, such "
             f"as {path.stem.replace('%', '')}_%05d{suffix}, for a video one that ends in .mp4"
         )
     names = ", ".join(name for name in _FORMATS if name)

@@ -166,7 +166,8 @@ def take_shard(
     """
     if not 0 <= shard < num_shards:
         raise UsageError(
-            f"shard={shard} of num_shards={num_shards}: expected 1 or more shards, numbered from 0"
+            f"shard={shard} of num_shards={num_shards}: expected 0 to {max(0, num_shards - 1)}, as "
+            "shards are numbered from 0"
         )
     return list(jobs[shard::num_shards])
 
