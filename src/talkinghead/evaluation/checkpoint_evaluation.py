@@ -106,8 +106,7 @@ def evaluate(
         DependencyError: the detector's package is not installed.
         AudioIndependentModelError: the audio makes no difference (after the report is written).
     """
-    options = options or EvaluationOptions()
-    output_dir = check_output_folder(output_dir)
+    options, output_dir = options or EvaluationOptions(), check_output_folder(output_dir)
     loaded = load_generator(checkpoint)
     corpora = _load_corpora(corpus_dir, loaded.spec, options)
     generator = _make_generator(loaded, options, lip_prior, renderer or LaplacianRenderer())

@@ -61,15 +61,13 @@ def score_systems(
         The content of scores.json.
 
     Raises:
-        UsageError: a path is missing, no generated file has the name of a real one, or the output
-            folder is a file.
+        UsageError: a path is wrong, or no generated file has the name of a real one.
         CheckpointError: a scorer's file cannot be used.
         DependencyError: the detector's package is not installed.
         MediaError, FaceNotFoundError: no pair of files could be scored. (Single files that cannot
             be scored are listed in the report.)
     """
-    options = options or ScoreOptions()
-    output_dir = check_output_folder(output_dir)
+    options, output_dir = options or ScoreOptions(), check_output_folder(output_dir)
     systems = name_systems(generated)
     pairs = {name: pair_videos(path, reference) for name, path in systems.items()}
     scorers = Scorers.build(options, lip_prior=lip_prior)

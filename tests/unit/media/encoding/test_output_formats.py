@@ -34,9 +34,9 @@ def test_suffix_selects_container_and_codec(name, muxer, codec):
         ("a.wav", r"a\.wav: .*\.mp4"),
         ("a.mp5", r"\.mp4"),
         ("a.png", r"a_%05d\.png, for a video one that ends in \.mp4"),
-        ("%d_%d.png", "with a number"),
-        ("100%.png", "with a number"),
-        ("%s%d.png", "with a number"),
+        ("%d_%d.png", "with exactly one number"),
+        ("100%.png", "with exactly one number"),
+        ("%s%d.png", "with exactly one number"),
     ],
 )
 def test_other_names_are_refused_with_advice(name, match):
