@@ -152,17 +152,22 @@ def decode_frames(
 ) -> Generator[SourceFrame]:
     """Yield the frames of a video once, and append their positions in the file to `keys`.
 
-    If the frame rate is constant, the container's rounding of times is removed. `keep_hdr` is that
-    of `VideoImage`.
+    If the frame rate is constant, the container's rounding of times is removed. Times always
+    increase. `keep_hdr` is that of `VideoImage`.
     """
     previous: SourceFrame | None = None
+    stored_s = Fraction(0)  # Time of the previous frame in the file.
     for frame in read_frames(path, keep_hdr=keep_hdr):
         time_s = _on_grid(frame.time_s, fps)
         if keys is not None:
             keys.append(FrameKey(frame.pts, frame.is_key))
         if previous is not None:
+            if time_s <= previous.time_s:
+                # Both frames are near the same grid time: keep their distance.
+                time_s = previous.time_s + frame.time_s - stored_s
             yield replace(previous, duration_s=time_s - previous.time_s)
         previous = SourceFrame(frame.image, time_s, 1 / fps, file_time_s=time_s)
+        stored_s = frame.time_s
     if previous is not None:
         yield previous
 

@@ -210,6 +210,20 @@ def test_rounding_of_times_to_milliseconds_is_removed(video):
 
 
 @pytest.mark.parametrize(
+    ("times_ms", "expected_ms"),
+    [
+        ([0, 40, 79, 80, 120], [0, 40, 80, 81, 120]),
+        ([0, 40, 80, 81, 120], [0, 40, 80, 81, 120]),
+        ([0, 40, 79, 80, 81, 82, 120], [0, 40, 80, 81, 82, 83, 120]),
+    ],
+)
+def test_times_of_frames_near_the_same_grid_time_increase(video, times_ms, expected_ms):
+    video([Fraction(time_ms, 1000) for time_ms in times_ms])
+    frames = list(islice(play(Path("v"), FPS), len(times_ms)))
+    assert [frame.time_s * 1000 for frame in frames] == expected_ms
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [({"pose": (5, 0, 0)}, ["pose has no effect"]), ({"motion": "idle"}, [])],
 )
