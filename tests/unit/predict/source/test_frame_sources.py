@@ -1,3 +1,5 @@
+import tracemalloc
+from collections import deque
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -172,10 +174,32 @@ def test_long_frames_are_divided(video, durations_ms, fps, min_fps, expected_ms)
 
 
 @pytest.mark.parametrize(
-    ("fps", "min_fps", "expected"), [(25, 20, 25), (1, 20, 20), (15, 20, 30), (12, 0, 12)]
+    ("fps", "min_fps", "expected"),
+    [(25, 20, 25), (1, 20, 20), (15, 20, 30), (12, 0, 12), (Fraction(20_000, 1001), 20, None)],
 )
-def test_played_rate_is_a_multiple_of_the_rate(fps, min_fps, expected):
-    assert played_rate(Fraction(fps), min_fps) == expected
+def test_played_rate_is_a_multiple_of_the_rate(video, fps, min_fps, expected):
+    fps = Fraction(fps)
+    assert played_rate(fps, min_fps) == (expected or fps)
+    video([n / fps for n in range(3)])
+    frames = list(islice(play(Path("v"), fps, "hold", min_fps), 60))
+    assert {1 / frame.duration_s for frame in frames} == {expected or fps}
+
+
+@pytest.mark.parametrize(("extend", "max_bytes"), [("pingpong", 300), ("hold", 20), ("loop", 20)])
+def test_only_backward_playback_keeps_frame_positions(monkeypatch, extend, max_bytes):
+    def read(path, **_):
+        for number in range(4000):
+            yield VideoFrame(IMAGE, number / Fraction(30_000, 1001), 512 * number, number == 0)
+
+    monkeypatch.setattr(playback, "read_frames", read)
+    frames = play(Path("v"), Fraction(30_000, 1001), extend)
+    deque(islice(frames, 1000), 0)
+    tracemalloc.start()
+    try:
+        deque(islice(frames, 2000), 0)
+        assert tracemalloc.get_traced_memory()[0] / 2000 < max_bytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_file_is_read_backwards_as_forwards(tmp_path):
