@@ -249,10 +249,27 @@ def test_times_of_frames_near_the_same_grid_time_increase(video, times_ms, expec
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({"pose": (5, 0, 0)}, ["pose has no effect"]), ({"motion": "idle"}, [])],
+    [
+        ({"pose": (5, 0, 0), "seed": 3}, ["pose has no effect", "seed has no effect"]),
+        ({"motion": "idle"}, ["motion has no effect"]),
+        ({"motion": "none"}, []),
+    ],
 )
-def test_pose_of_a_video_is_reported(tmp_path, caplog, options, expected):
+def test_options_without_effect_on_a_video_are_reported(tmp_path, caplog, options, expected):
     video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(3)])
     open_face(video, Detector(), SPEC, SourceOptions(**options))
     found = [record.getMessage() for record in caplog.records]
     assert [text.split(": ")[1].split(" on")[0] for text in found] == expected
+
+
+def test_unreadable_driving_video_is_an_error_for_a_video(tmp_path):
+    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(3)])
+    with pytest.raises(MediaError, match=r"missing\.mp4: no such file"):
+        open_face(video, Detector(), SPEC, SourceOptions(motion=f"video:{tmp_path}/missing.mp4"))
+
+
+def test_video_of_unknown_duration_is_not_a_photo(tmp_path):
+    live = write_video(tmp_path / "live.mkv", [Fraction(i, 25) for i in range(3)], live="1")
+    source = open_face(live, Detector(), SPEC, SourceOptions())
+    assert (source.duration_s, source.is_photo) == (0, False)
+    assert open_face(IMAGE, Detector(aligned_face()), SPEC, SourceOptions()).is_photo
