@@ -251,6 +251,8 @@ class LipSyncPredictor(PretrainedModel):
         source = face.source.name if isinstance(face, Avatar) else face
         check_output(output, provenance, source, *list_speeches(audio))
         encode = encode or EncodeOptions()
+        if isinstance(face, Avatar) and encode.hdr == "keep":
+            face.warn_of_missing_hdr()
         with self.predict(face, audio, options, keep_hdr=encode.hdr == "keep") as prediction:
             return write_prediction(
                 prediction,
@@ -314,8 +316,7 @@ class LipSyncPredictor(PretrainedModel):
         """Return a predictor adapted to the speaker of a source, or this one."""
         if self.options.personalisation is not None:
             return self
-        adaptation = calibrate_source(self, source, frames)
-        if adaptation is None:
+        if (adaptation := calibrate_source(self, source, frames)) is None:
             return self
         calibrated = copy.copy(self)
         calibrated._origin = self.origin
