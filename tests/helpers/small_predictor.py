@@ -79,8 +79,8 @@ def speech(duration_s=1.0, sample_rate=16_000, seed=0):
     return AudioClip((0.2 * envelope * noise).astype(np.float32), sample_rate)
 
 
-def write_video(path, times_s, black=(), fps=25):
-    with av.open(str(path), "w") as container:
+def write_video(path, times_s, black=(), fps=25, **muxer_options):
+    with av.open(str(path), "w", options=muxer_options) as container:
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 90_000)

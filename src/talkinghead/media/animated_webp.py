@@ -32,8 +32,10 @@ class AnimationInfo:
 
 
 def is_animated_webp(path: Path | str) -> bool:
-    """Return whether a file has the header of an animated WebP."""
+    """Return whether a file has the header of an animated WebP; False for a pipe or a device."""
     try:
+        if not Path(path).is_file():  # Opening a pipe would wait for a writer.
+            return False
         with Path(path).open("rb") as file:
             header = file.read(_FLAGS_AT + 1)
     except OSError:

@@ -62,6 +62,8 @@ _MATRICES = {*map(int, Colorspace), _SMPTE170M}
 _CONTRADICTORY, _BT2020, _BT2020_CONSTANT, _FROM_PRIMARIES = {0, 3}, 9, 10, {12, 13}
 UNSUPPORTED_MATRICES = {8: "YCgCo", 11: "SMPTE ST 2085", 14: "ICtCp", 15: "IPT-C2"}
 """Colour matrices that cannot be converted, by FFmpeg's number."""
+UNSUPPORTED_FORMATS = {"yaf32le", "yaf32be"}
+"""Pixel formats whose conversion by FFmpeg 8 aborts the process."""
 _HD_LINES = 720
 # Formats of which a `VideoImage` can be made: as they are, and after a conversion to 8 bits.
 _PLANAR_420 = {"yuv420p", "yuvj420p"}

@@ -13,6 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import av
+
 from talkinghead.errors import MediaError
 from talkinghead.media.animated_webp import is_animated_webp, probe_animation, read_animation
 from talkinghead.media.audio_decoding import read_audio, stream_audio
@@ -24,6 +26,7 @@ from talkinghead.media.container import (
     find_video,
     is_still,
     open_input,
+    reason,
 )
 from talkinghead.media.decoding.colour_profile import srgb_conversion
 from talkinghead.media.decoding.tone_mapping import HDRFormat
@@ -31,6 +34,7 @@ from talkinghead.media.decoding.video_image import DecodedFrame
 from talkinghead.media.deinterlacing import deinterlace
 from talkinghead.media.image import (
     BT709,
+    UNSUPPORTED_FORMATS,
     UNSUPPORTED_MATRICES,
     ColourTags,
     ImageConverter,
@@ -127,7 +131,7 @@ def probe(path: Path | str) -> MediaInfo:
         colour, hdr = BT709, None
         if stream is not None:
             convert = _converter(stream, path, still=still)
-            height, width, _ = convert(next(decode(container, stream, path))).shape
+            height, width, _ = _convert(next(decode(container, stream, path)), path, convert).shape
             colour, hdr = (colour, None) if still else (convert.colour, convert.hdr)
         return MediaInfo(
             width=width,
@@ -312,7 +316,21 @@ def _frames(
             last_s = time_s - first_s if time_s - first_s > last_s else last_s + step_s
             # A frame that depends on its neighbours cannot be decoded alone.
             pts = None if is_combined else frame.pts
-            yield convert(frame), last_s, pts, frame.key_frame
+            yield _convert(frame, path, convert), last_s, pts, frame.key_frame
+
+
+def _convert(frame: AVFrame, path: Path | str, convert: Callable[[AVFrame], _Image]) -> _Image:
+    try:
+        return convert(frame)
+    except (av.FFmpegError, OSError) as error:
+        raise _bad_format(path, frame.format.name, reason(error)) from error
+
+
+def _bad_format(path: Path | str, name: str, cause: str) -> MediaError:
+    return MediaError(
+        f"{path}: its pixel format {name} cannot be converted ({cause}); save it in another "
+        "format, such as PNG or MP4"
+    )
 
 
 class _PhotoConverter(RGBConverter):
@@ -330,6 +348,8 @@ class _PhotoConverter(RGBConverter):
 def _prepare(stream: VideoStream, path: Path | str) -> None:
     """Use all cores for the decoding of a stream, whose colours must be supported."""
     context = stream.codec_context
+    if context.format and context.format.name in UNSUPPORTED_FORMATS:
+        raise _bad_format(path, context.format.name, "not supported")
     name = UNSUPPORTED_MATRICES.get(int(context.colorspace))
     if name is not None and not (context.format and context.format.is_rgb):
         raise MediaError(

@@ -74,6 +74,14 @@ class Avatar:
     source: FaceSource
     face_frames: tuple[FaceFrames, ...]
 
+    def warn_of_missing_hdr(self) -> None:
+        """Log a warning that `hdr=keep` has no effect, as the images have 8 bits."""
+        log.warning(
+            "%s: hdr=keep has no effect on an avatar, whose images have 8 bits; give the video "
+            "itself",
+            self.source.name,
+        )
+
 
 def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
     """Play a source once and encode its frames."""
@@ -91,7 +99,9 @@ def encode_avatar(predictor: AvatarPredictor, source: FaceSource) -> Avatar:
             face_frames.append(tuple(next(encoded) for _ in frames))
             show(len(face_frames), len(played))
     play = partial(_play, tuple(face_frames), source.options.extend)
-    return Avatar(predictor, replace(source, play=play, is_immediate=True), tuple(face_frames))
+    # The images are in 8-bit RGB, so the output must not be tagged as HDR.
+    source = replace(source, play=play, is_immediate=True, hdr=None)
+    return Avatar(predictor, source, tuple(face_frames))
 
 
 def _one_pass(source: FaceSource) -> Iterator[FaceFrames]:

@@ -141,6 +141,7 @@ class MouthGenerator:
                 gesture = self.tokens.speech_motion.at(time_s)
                 frame.cue = HeadCue(gesture, self.emotions.at(time_s))
         if frames:
+            self.tokens.drop_before(frames[0].middle_s)
             self.tokens.speech_motion.drop_before(float(frames[0].time_s))
             self.emotions.drop_before(float(frames[0].time_s))
             self.phonemes.drop_before(float(frames[0].time_s) - MAX_REACH_S)

@@ -143,7 +143,7 @@ def _read_clip(
             "itself, so leave the option out"
         )
     source = open_face(video, predictor.detector, predictor.spec, SourceOptions())
-    if source.duration_s == 0:
+    if source.is_photo:
         raise UsageError(f"video={video} is a photo: give a video in which the person speaks")
     with closing(source.play()) as frames:
         one_face = _require_one_face(frames, predictor.detector, str(video))

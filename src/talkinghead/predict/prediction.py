@@ -36,6 +36,7 @@ class RenderReport:
 class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["Prediction"]):
     """Iterator over the frames of a prediction: (image uint8 [height, width, 3] RGB, time_s).
 
+    The caller may change the images.
     Use it as a context manager, or call `close`, to stop before the end. One caller at a time: a
     second raises a `UsageError`.
 
@@ -63,7 +64,9 @@ class Prediction(Iterator[tuple[UInt8Array, Fraction]], AbstractContextManager["
 
     def __next__(self) -> tuple[UInt8Array, Fraction]:
         image, time_s = self._next_patched()
-        return image.to_array(), time_s
+        pixels = image.to_array()
+        # Without patches these are the pixels of the source, which other frames share.
+        return pixels if image.patches else pixels.copy(), time_s
 
     def patched(self) -> Iterator[tuple[PatchedImage, Fraction]]:
         """Yield the remaining frames as patched images; those of a photo share their base."""

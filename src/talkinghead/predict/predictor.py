@@ -23,6 +23,7 @@ from talkinghead.predict.audio.audio_source import (
     Speech,
     SpeechChunks,
     SpeechInputs,
+    cancelling,
     list_speeches,
     longest_duration_s,
     read_speeches,
@@ -202,9 +203,7 @@ class LipSyncPredictor(PretrainedModel):
         if isinstance(face, Avatar):
             predictor, source = self._own_predictor(face), face.source
             if predictor is None or options is not None:
-                fault = (
-                    "belongs to another predictor" if predictor is None else "has its own options"
-                )
+                fault = "has its own options" if predictor else "belongs to another predictor"
                 raise UsageError(f"the avatar of {source.name} {fault}: make another avatar")
             if source.options.for_voices(len(speeches)) != source.options:
                 raise UsageError(
@@ -252,6 +251,8 @@ class LipSyncPredictor(PretrainedModel):
         source = face.source.name if isinstance(face, Avatar) else face
         encode = encode or EncodeOptions()
         check_output(output, provenance, source, *list_speeches(audio), encode.background)
+        if isinstance(face, Avatar) and encode.hdr == "keep":
+            face.warn_of_missing_hdr()
         with self.predict(face, audio, options, keep_hdr=encode.hdr == "keep") as prediction:
             return write_prediction(
                 prediction,
@@ -315,8 +316,7 @@ class LipSyncPredictor(PretrainedModel):
         """Return a predictor adapted to the speaker of a source, or this one."""
         if self.options.personalisation is not None:
             return self
-        adaptation = calibrate_source(self, source, frames)
-        if adaptation is None:
+        if (adaptation := calibrate_source(self, source, frames)) is None:
             return self
         calibrated = copy.copy(self)
         calibrated._origin = self.origin
@@ -343,7 +343,7 @@ class LipSyncPredictor(PretrainedModel):
         generated = in_thread(mouths, batch_size, "generate")
         composited = in_thread(self._composite(generated), depth, "composite")
         num_frames, any_face = 0, False
-        with closing(composited):
+        with closing(composited), cancelling(speeches):
             for image, time_s, has_face in composited:
                 num_frames += 1
                 any_face |= has_face

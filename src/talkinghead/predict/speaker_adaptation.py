@@ -59,7 +59,7 @@ def calibrate_source(
     Returns:
         The adaptation, or None if the source is a photo or its speech cannot be used.
     """
-    if source.duration_s == 0 or source.options.calibrate == "none":
+    if source.is_photo or source.options.calibrate == "none":
         return None
     if source.options.face_select == "all" or len(source.options.chosen_faces) > 1:
         logger.info("%s: not calibrated, because several faces speak", source.name)

@@ -1,5 +1,6 @@
 """Reading of animated WebP files."""
 
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -46,6 +47,20 @@ def test_transparent_frames_are_composited_over_white(tmp_path):
     image = read_image(path)
     assert image[4, 4].tolist() == [10, 20, 30]
     assert image[20, 20].tolist() == [255, 255, 255]
+
+
+def test_pipe_is_refused_without_reading_it(tmp_path):
+    path = tmp_path / "a.webp"
+    os.mkfifo(path)
+    pipe = os.open(path, os.O_RDWR)
+    header = b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\2"
+    try:
+        os.write(pipe, header)
+        with pytest.raises(MediaError, match="is a pipe or a device"):
+            probe(path)
+        assert os.read(pipe, 99) == header
+    finally:
+        os.close(pipe)
 
 
 def test_still_webp_is_an_image(tmp_path):

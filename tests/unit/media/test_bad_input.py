@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from contextlib import contextmanager
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from talkinghead.errors import MediaError
 from talkinghead.media.container import find_video
+from talkinghead.media.image import RGBConverter
 from talkinghead.media.reader import (
     MAX_PIXELS,
     is_image,
@@ -198,6 +201,59 @@ def test_missing_read_permission_is_reported(tmp_path):
     path.chmod(0)
     with media_error(path, "ermission"):
         probe(path)
+
+
+def _write_exr(path, size):
+    """Write an uncompressed OpenEXR image with 32-bit float channels for luminance and alpha."""
+
+    def attribute(name, kind, data):
+        return name + b"\0" + kind + b"\0" + struct.pack("<i", len(data)) + data
+
+    channels = b"".join(
+        c + b"\0" + struct.pack("<i4B2i", 2, 0, 0, 0, 0, 1, 1) for c in (b"A", b"Y")
+    )
+    box = struct.pack("<4i", 0, 0, size - 1, size - 1)
+    header = (
+        struct.pack("<2i", 20000630, 2)
+        + attribute(b"channels", b"chlist", channels + b"\0")
+        + attribute(b"compression", b"compression", b"\0")
+        + attribute(b"dataWindow", b"box2i", box)
+        + attribute(b"displayWindow", b"box2i", box)
+        + attribute(b"lineOrder", b"lineOrder", b"\0")
+        + attribute(b"pixelAspectRatio", b"float", struct.pack("<f", 1))
+        + attribute(b"screenWindowCenter", b"v2f", bytes(8))
+        + attribute(b"screenWindowWidth", b"float", struct.pack("<f", 1))
+        + b"\0"
+    )
+    pixels = np.full(2 * size, 0.5, "<f4").tobytes()
+    row_bytes = 8 + len(pixels)
+    first = len(header) + 8 * size
+    offsets = b"".join(struct.pack("<Q", first + y * row_bytes) for y in range(size))
+    rows = b"".join(struct.pack("<2i", y, len(pixels)) + pixels for y in range(size))
+    path.write_bytes(header + offsets + rows)
+
+
+@pytest.mark.parametrize("name", ["probe", "read_image"])
+def test_float_luminance_with_alpha_is_refused(tmp_path, name):
+    """Its conversion would abort the process, so it is tried in another one."""
+    path = tmp_path / "a.exr"
+    _write_exr(path, 32)
+    code = f"from talkinghead.media.reader import {name}; {name}({str(path)!r})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "MediaError: " in result.stderr
+    assert "its pixel format yaf32le cannot be converted" in result.stderr
+
+
+def test_failed_conversion_of_a_frame_is_reported(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(12, "Cannot allocate memory")
+
+    path = write_media(tmp_path / "a.mp4", [quadrants()])
+    monkeypatch.setattr(RGBConverter, "__call__", fails)
+    for read in (probe, read_image):
+        with media_error(path, "yuv420p cannot be converted .Cannot allocate memory"):
+            read(path)
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(0, 16_000), (1, 0), (1, 1), (1, 2**31)])

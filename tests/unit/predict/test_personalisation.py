@@ -121,6 +121,12 @@ def test_photo_is_refused(predictor, tmp_path):
         personalise(predictor, photo, tmp_path / "me.safetensors", OPTIONS)
 
 
+def test_video_of_unknown_duration_is_read(predictor, tmp_path):
+    live = write_video(tmp_path / "live.mkv", [n / 25 for n in range(5)], live="1")
+    with pytest.raises(MediaError, match=r"live\.mkv has no audio"):
+        personalise(predictor, live, tmp_path / "me.safetensors", OPTIONS)
+
+
 @pytest.mark.parametrize("values", [{"min_speech_s": 0}, {"max_s": 10}, {"held_out_every": 1}])
 def test_options_out_of_range_are_refused(values):
     with pytest.raises(UsageError, match=next(iter(values))):

@@ -7,6 +7,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
+from helpers.hdr_videos import write_hdr_video
 from helpers.lip_priors import LoudnessLipPrior
 from helpers.small_predictor import (
     BOX,
@@ -20,11 +21,13 @@ from helpers.small_predictor import (
 )
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
+from talkinghead.media.reader import probe
 from talkinghead.predict import avatar as avatar_module
 from talkinghead.predict.audio.audio_source import SpeechStream
-from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.options import EncodeOptions, SourceOptions
 from talkinghead.predict.prediction import RenderReport
 from talkinghead.predict.source import playback
+from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AudioClip, VideoFrame
 
 
@@ -113,7 +116,7 @@ def test_source_without_face_raises_error_and_leaves_no_file(predictor, tmp_path
 
 def test_invalid_inputs_are_refused(predictor, photo, video):
     for samples in (np.zeros(0), np.full(99, np.nan), np.zeros((2, 3, 99))):
-        with pytest.raises(MediaError, match=r"the speech (is|has)"):
+        with pytest.raises(MediaError, match=r"the speech (is|has|contains)"):
             predictor.predict(photo, AudioClip(samples.astype(np.float32), 16_000))
     avatar, before = predictor.avatar(photo), video.read_bytes()
     with pytest.raises(UsageError, match="belongs to another predictor"):
@@ -241,6 +244,33 @@ def test_avatar_uses_only_start_of_long_video(predictor, video, monkeypatch, cap
     monkeypatch.setattr(avatar_module, "MAX_BYTES", 10 * HEIGHT * WIDTH * 3)
     assert len(predictor.avatar(video).face_frames) == 10
     assert "only the first 0.4 s are used" in caplog.text
+
+
+def test_avatar_of_an_hdr_video_has_no_hdr(predictor, tmp_path, caplog):
+    signal = np.full((HEIGHT, WIDTH, 3), 0.4)
+    avatar = predictor.avatar(write_hdr_video(tmp_path / "hdr.mp4", [signal] * 5))
+    output = tmp_path / "out.mp4"
+    predictor.render(avatar, speech(0.2), output, encode=EncodeOptions(hdr="keep"))
+    assert probe(output).hdr is None
+    assert caplog.text.count("hdr.mp4: hdr=keep has no effect on an avatar") == 1
+
+
+def test_changed_frames_do_not_change_the_avatar(predictor, tmp_path):
+    times_s = [Fraction(i, 25) for i in range(20)]
+    avatar = predictor.avatar(write_video(tmp_path / "face.mp4", times_s, black=range(8, 12)))
+    before = [frames[0].image.copy() for frames in avatar.face_frames]
+    for image, _ in predictor.predict(avatar, speech(0.8)):
+        image[:] = 255
+    for frames, image in zip(avatar.face_frames, before, strict=True):
+        assert np.array_equal(frames[0].image, image)
+
+
+def test_speech_is_not_kept_while_no_face_is_visible(predictor):
+    mouths, image = predictor.mouth_generator(), np.zeros((8, 8, 3), np.uint8)
+    for second in range(10):
+        mouths.tokens.push(speech(1.0).samples)
+        mouths.generate([SourceFrame(image, Fraction(second), Fraction(1, 25))])
+    assert mouths.tokens._mel_CM.shape[1] <= 250
 
 
 def _pipeline_threads():

@@ -60,12 +60,15 @@ def test_calibration_is_left_out(predictor, video, options):
 
 def test_source_without_usable_speech_is_not_calibrated(predictor, other_voice, tmp_path, caplog):
     silent = write_video(tmp_path / "silent.mp4", [n / 25 for n in range(30)])
+    live = write_video(tmp_path / "live.mkv", [n / 25 for n in range(30)], live="1")
     with caplog.at_level(logging.INFO):
         assert predictor.avatar(silent).predictor is predictor
+        assert predictor.avatar(live).predictor is predictor
         assert predictor.avatar(other_voice).predictor is predictor
     assert "silent.mp4 has no audio" in caplog.text
+    assert "live.mkv has no audio" in caplog.text
     assert "dubbed.mp4: the lips do not follow the audio" in caplog.text
-    assert caplog.text.count("the lip motion is not calibrated") == 2
+    assert caplog.text.count("the lip motion is not calibrated") == 3
 
 
 def test_photo_is_not_calibrated(predictor, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -36,7 +37,8 @@ class SpeechStream:
             generator is closed when the last reader closes. Exceptions of the iterable are raised
             in the readers.
         sample_rate: sample rate in Hz.
-        cancel: event that is set when a reader closes before the end, for a source that may block.
+        cancel: event that is set when a reader or the prediction closes before the end, for a
+            source that may block.
 
     Attributes:
         phonemes: the phonemes of the chunks that were read.
@@ -100,10 +102,14 @@ class SpeechStream:
                 self._take_chunk()
             return not self._has_ended
 
-    def remove(self, reader: SpeechReader) -> None:
-        """Remove a reader, and close the source if no reader is left."""
+    def cancel(self) -> None:
+        """Set the event that cancels the source, unless the speech has ended."""
         if not self._has_ended:
             self._cancel.set()
+
+    def remove(self, reader: SpeechReader) -> None:
+        """Remove a reader, and close the source if no reader is left."""
+        self.cancel()
         with self._lock:
             if reader in self._readers:
                 self._readers.remove(reader)
@@ -241,6 +247,11 @@ class Speech:
             return self._audio.read(sample_rate)
         return self._whole(self._audio, sample_rate)
 
+    def cancel(self) -> None:
+        """Cancel the source of a stream that has not ended; other speech needs no cancellation."""
+        if isinstance(self._audio, SpeechStream):
+            self._audio.cancel()
+
     def _whole(self, audio: str | Path | AudioClip, sample_rate: int) -> Generator[FloatArray]:
         if not isinstance(audio, AudioClip):
             yield from stream_audio(audio, sample_rate)
@@ -251,6 +262,16 @@ class Speech:
         pieces = (resampler.push(samples[i : i + size]) for i in range(0, len(samples), size))
         # `flush` returns a generator, so the flush itself runs after the last piece.
         yield from rechunk(chain(chain.from_iterable(pieces), resampler.flush()), sample_rate)
+
+
+@contextmanager
+def cancelling(speeches: Iterable[Speech]) -> Generator[None]:
+    """Cancel the streams that have not ended when the context ends, so that no reader blocks."""
+    try:
+        yield
+    finally:
+        for speech in speeches:
+            speech.cancel()
 
 
 class SpeechChunks(Iterator[FloatArray]):

@@ -179,6 +179,15 @@ class TokenStream:
         weight = weight.to(self._tokens_WD)
         return torch.lerp(self._tokens_WD[lower], self._tokens_WD[upper], weight)
 
+    def drop_before(self, time_s: Fraction) -> None:
+        """Free the memory of speech that no token at or after a time depends on.
+
+        The time must be one for which `has` is true. `at` does the same, but is not called while no
+        face is visible.
+        """
+        frame = min(math.floor(self._position(time_s)), self._last_frame)
+        self._drop_speech_before(frame)
+
     @property
     def _last_frame(self) -> int:
         """Index of the last grid frame whose token is available."""
@@ -239,6 +248,9 @@ class TokenStream:
             self._reference, self._token_frame, self._tokens_WD = reference, frame, torch.empty(0)
         self._tokens_WD = self._tokens_WD[frame - self._token_frame :]
         self._token_frame = frame
+        self._drop_speech_before(frame)
+
+    def _drop_speech_before(self, frame: int) -> None:
         if self._lip_motion is not None:
             self._lip_motion.drop_before(frame)
         # Mel frames are cut only where a mel frame and a grid frame start together. Half a window

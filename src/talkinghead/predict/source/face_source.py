@@ -41,7 +41,9 @@ class FaceSource:
         height: height of the images in pixels.
         fps: nominal frame rate.
         options: selection of the face, and playback.
-        duration_s: approximate duration before frames are repeated, 0 for a photo.
+        duration_s: approximate duration before frames are repeated; 0 for a photo, and for a video
+            of unknown duration.
+        is_photo: the source is a photo.
         colour: colour conversion and tags of the file.
         hdr: HDR format of a video, None without HDR.
     """
@@ -54,6 +56,7 @@ class FaceSource:
     fps: Fraction
     options: SourceOptions
     duration_s: Fraction = Fraction(0)
+    is_photo: bool = False
     colour: ColourTags = BT709
     hdr: HDRFormat | None = None
 
@@ -92,7 +95,7 @@ def open_face(
         keep_hdr: keep the levels of HDR videos for HDR output, which needs more memory.
 
     Raises:
-        MediaError: The file cannot be read, or the image is too large.
+        MediaError: A file cannot be read, or the image is too large.
         UsageError: The pose or the expression cannot be read.
     """
     is_photo = isinstance(face, np.ndarray) or is_image(face)
@@ -109,17 +112,34 @@ def open_face(
         )
     if is_photo:
         photo = PhotoFrames(image, name, detector, spec, options, width / full_width)
-        return FaceSource(photo, name, True, width, height, spec.fps, options)
-    if options.pose is not None:
-        log.warning("%s: pose has no effect on a video; it turns the head in a photo", name)
+        return FaceSource(photo, name, True, width, height, spec.fps, options, is_photo=True)
+    _check_video_options(options, name)
     expression = video_expression(options)
     info = probe(name)
     fps = info.fps or spec.fps
     place = Path(name), fps, detector, spec, options, expression
     play = partial(video_frames, *place, keep_hdr=keep_hdr)
     fps = played_rate(fps, options.min_fps)
-    colours = info.colour, info.hdr
-    return FaceSource(play, name, False, width, height, fps, options, info.duration_s, *colours)
+    duration_s, colours = info.duration_s, (info.colour, info.hdr)
+    return FaceSource(play, name, False, width, height, fps, options, duration_s, False, *colours)
+
+
+def _check_video_options(options: SourceOptions, name: str) -> None:
+    """Log a warning of options without effect on a video.
+
+    Raises:
+        MediaError: The driving video cannot be read.
+    """
+    if options.driving_video is not None:
+        probe(options.driving_video)
+    default = SourceOptions()
+    is_given = {
+        "pose": options.pose is not None,
+        "motion": options.motion not in ("none", default.motion),
+        "seed": options.seed != default.seed,
+    }
+    for field in (field for field, given in is_given.items() if given):
+        log.warning("%s: %s has no effect on a video; it moves the head in a photo", name, field)
 
 
 def _scale_down(image: UInt8Array, max_side: int) -> UInt8Array:

@@ -10,20 +10,15 @@ from fractions import Fraction
 from itertools import islice, repeat
 from pathlib import Path
 
-import numpy as np
-
 from talkinghead.errors import MediaError
 from talkinghead.media.decoding.reverse_reader import FrameKey, read_backwards
 from talkinghead.media.reader import read_frames
 from talkinghead.media.timing import round_half_up
 from talkinghead.predict.source.source_frame import SourceFrame
-from talkinghead.types import UInt8Array
 
 # Maximum rounding error of frame times: the coarsest container format stores milliseconds.
 _ROUNDING_S = Fraction(1, 1000)
 _BLOCK_BYTES = 256 * 2**20
-# Placeholder in frames of which only the times are kept.
-_NO_IMAGE: UInt8Array = np.zeros((0, 0, 3), np.uint8)
 
 
 def play(
@@ -53,7 +48,12 @@ def play(
 
 def played_rate(fps: Fraction, min_fps: float) -> Fraction:
     """Return the nominal frame rate at which `play` plays a video: a multiple of its own rate."""
-    return fps * max(1, math.ceil(Fraction(min_fps) / fps))
+    return fps * _min_parts(1 / fps, Fraction(min_fps))
+
+
+def _min_parts(duration_s: Fraction, min_fps: Fraction) -> int:
+    """Return the minimum number of parts of a frame, so that none is longer than 1 / `min_fps`."""
+    return max(1, math.ceil((duration_s - _ROUNDING_S) * min_fps))
 
 
 class _FrameDivider:
@@ -64,7 +64,8 @@ class _FrameDivider:
     """
 
     def __init__(self, min_fps: float) -> None:
-        self._longest_s = 1 / Fraction(min_fps) if min_fps > 0 else None
+        self._min_fps = Fraction(min_fps)
+        self._longest_s = 1 / self._min_fps if min_fps > 0 else None
         self._usual_s = self._longest_s
 
     def __call__(self, frame: SourceFrame) -> Iterator[SourceFrame]:
@@ -72,12 +73,12 @@ class _FrameDivider:
         if self._longest_s is None or self._usual_s is None:
             yield frame
             return
-        if duration_s <= self._longest_s + _ROUNDING_S:
+        least = _min_parts(duration_s, self._min_fps)
+        if least == 1:
             # A single short frame, as in damaged files, must not give thousands of parts.
             self._usual_s = min(max(duration_s, self._longest_s / 3), self._longest_s)
             yield frame
             return
-        least = math.ceil((duration_s - _ROUNDING_S) / self._longest_s)
         num_parts = max(least, round_half_up(duration_s / self._usual_s))
         part_s = duration_s / num_parts
         for number in range(num_parts):
@@ -94,25 +95,27 @@ def _repeat_video(path: Path, fps: Fraction, extend: str, keep_hdr: bool) -> Gen
 
     If `extend` is "pingpong", the first and the last frame are not repeated.
     """
-    # The times and keys of the frames, 100 bytes each, make backward playback possible.
-    played: list[SourceFrame] = []
-    keys: list[FrameKey] = []
-    shape: tuple[int, ...] = ()
+    # Backward playback needs the time and the key of each frame, about 230 bytes.
+    times_s: list[Fraction] = []
+    keys: list[FrameKey] | None = [] if extend == "pingpong" else None
+    num_frames = 0
     last: SourceFrame | None = None
     for last in decode_frames(path, fps, keys, keep_hdr=keep_hdr):
-        shape = last.image.shape
-        played.append(replace(last, image=_NO_IMAGE, is_extension=True))
+        num_frames += 1
+        if keys is not None:
+            times_s.append(last.time_s)
         yield last
     if last is None:
         raise MediaError(
             f"{path}: no frame could be decoded; expected at least one: use another video"
         )
-    if extend == "hold" or len(played) == 1:
+    if extend == "hold" or num_frames == 1:
         yield from repeat(replace(last, duration_s=1 / fps, is_extension=True))
+    shape = last.image.shape
     del last
     while True:
-        if extend == "pingpong":
-            yield from _backwards(path, fps, played, keys, shape, keep_hdr)
+        if keys is not None:
+            yield from _backwards(path, fps, times_s, keys, shape, keep_hdr)
         with closing(decode_frames(path, fps, keep_hdr=keep_hdr)) as frames:
             for index, frame in enumerate(frames):
                 is_cut = extend == "loop" and index == 0
@@ -123,7 +126,7 @@ def _repeat_video(path: Path, fps: Fraction, extend: str, keep_hdr: bool) -> Gen
 def _backwards(
     path: Path,
     fps: Fraction,
-    played: Sequence[SourceFrame],
+    times_s: Sequence[Fraction],
     keys: Sequence[FrameKey],
     shape: tuple[int, ...],
     keep_hdr: bool,
@@ -133,11 +136,13 @@ def _backwards(
     Where the file permits no exact seeking, the video is decoded from its start once per block of
     frames.
     """
-    stop = len(played) - 1
+    stop = len(times_s) - 1
     with closing(read_backwards(path, keys, stop, shape, keep_hdr=keep_hdr)) as images:
         for image in images:
             stop -= 1
-            yield replace(played[stop], image=image)
+            time_s = times_s[stop]
+            duration_s = times_s[stop + 1] - time_s
+            yield SourceFrame(image, time_s, duration_s, file_time_s=time_s, is_extension=True)
     block = max(1, _BLOCK_BYTES // math.prod(shape))
     while stop > 0:
         start = max(0, stop - block)
@@ -152,17 +157,22 @@ def decode_frames(
 ) -> Generator[SourceFrame]:
     """Yield the frames of a video once, and append their positions in the file to `keys`.
 
-    If the frame rate is constant, the container's rounding of times is removed. `keep_hdr` is that
-    of `VideoImage`.
+    If the frame rate is constant, the container's rounding of times is removed. Times always
+    increase. `keep_hdr` is that of `VideoImage`.
     """
     previous: SourceFrame | None = None
+    stored_s = Fraction(0)  # Time of the previous frame in the file.
     for frame in read_frames(path, keep_hdr=keep_hdr):
         time_s = _on_grid(frame.time_s, fps)
         if keys is not None:
             keys.append(FrameKey(frame.pts, frame.is_key))
         if previous is not None:
+            if time_s <= previous.time_s:
+                # Both frames are near the same grid time: keep their distance.
+                time_s = previous.time_s + frame.time_s - stored_s
             yield replace(previous, duration_s=time_s - previous.time_s)
         previous = SourceFrame(frame.image, time_s, 1 / fps, file_time_s=time_s)
+        stored_s = frame.time_s
     if previous is not None:
         yield previous
 

@@ -162,6 +162,27 @@ def test_closing_early_cancels_and_closes_the_source(avatar):
     assert closed.wait(2)
 
 
+def test_closing_a_prediction_that_waits_for_speech_cancels_the_source(avatar):
+    cancel, waiting = threading.Event(), threading.Event()
+
+    def waits():
+        yield speech(2.0).samples
+        waiting.set()
+        cancel.wait(5)
+
+    prediction = avatar.predictor.predict(avatar, SpeechStream(waits(), 16_000, cancel))
+    next(prediction)
+    closing = threading.Thread(target=prediction.close)
+    # The generator reads the second chunk only if the queue has space for more frames.
+    while not waiting.wait(0.01):
+        next(prediction)
+    started = time.monotonic()
+    closing.start()
+    closing.join()
+    assert time.monotonic() - started < 2
+    assert cancel.is_set()
+
+
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
 def test_file_and_clip_give_the_same_frames(avatar, tmp_path, layout):
     channels = [speech(1.2, 44_100, seed).samples for seed in range(1 + (layout == "stereo"))]

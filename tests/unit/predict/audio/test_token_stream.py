@@ -101,6 +101,25 @@ def test_memory_does_not_grow_with_duration(model, reference):
     assert lips <= 30
 
 
+def test_speech_is_dropped_while_no_face_is_visible(model, reference):
+    stream = TokenStream(model, SPEC, 5, LoudnessLipPrior())
+    mels = []
+    for second in range(20):
+        stream.push(SAMPLES[:16_000])
+        stream.drop_before(Fraction(second))
+        mels.append(stream._mel_CM.shape[1])
+    assert max(mels[3:]) <= 250
+    assert len(stream._lip_motion._motion) <= 50
+    samples = np.tile(SAMPLES[:16_000], 20)
+    expected, *_ = streamed(model, reference, samples=samples, lip_prior=LoudnessLipPrior())
+    stream.finish()
+    tokens = stream.at([Fraction(2 * frame + 1, 50) for frame in range(480, 500)], reference)
+    assert torch.allclose(tokens, expected[480:], atol=1e-5)
+    stream.drop_before(Fraction(90))
+    tokens = stream.at([Fraction(100)], reference)
+    assert torch.allclose(tokens, expected[-1:], atol=1e-5)
+
+
 def test_speech_shorter_than_a_window_gives_one_token(model, reference):
     got, *_ = streamed(model, reference, samples=np.full(100, 0.1, np.float32), chunk=50)
     assert got.shape == (1, 64)

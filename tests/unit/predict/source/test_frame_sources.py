@@ -1,3 +1,5 @@
+import tracemalloc
+from collections import deque
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -172,10 +174,32 @@ def test_long_frames_are_divided(video, durations_ms, fps, min_fps, expected_ms)
 
 
 @pytest.mark.parametrize(
-    ("fps", "min_fps", "expected"), [(25, 20, 25), (1, 20, 20), (15, 20, 30), (12, 0, 12)]
+    ("fps", "min_fps", "expected"),
+    [(25, 20, 25), (1, 20, 20), (15, 20, 30), (12, 0, 12), (Fraction(20_000, 1001), 20, None)],
 )
-def test_played_rate_is_a_multiple_of_the_rate(fps, min_fps, expected):
-    assert played_rate(Fraction(fps), min_fps) == expected
+def test_played_rate_is_a_multiple_of_the_rate(video, fps, min_fps, expected):
+    fps = Fraction(fps)
+    assert played_rate(fps, min_fps) == (expected or fps)
+    video([n / fps for n in range(3)])
+    frames = list(islice(play(Path("v"), fps, "hold", min_fps), 60))
+    assert {1 / frame.duration_s for frame in frames} == {expected or fps}
+
+
+@pytest.mark.parametrize(("extend", "max_bytes"), [("pingpong", 300), ("hold", 20), ("loop", 20)])
+def test_only_backward_playback_keeps_frame_positions(monkeypatch, extend, max_bytes):
+    def read(path, **_):
+        for number in range(4000):
+            yield VideoFrame(IMAGE, number / Fraction(30_000, 1001), 512 * number, number == 0)
+
+    monkeypatch.setattr(playback, "read_frames", read)
+    frames = play(Path("v"), Fraction(30_000, 1001), extend)
+    deque(islice(frames, 1000), 0)
+    tracemalloc.start()
+    try:
+        deque(islice(frames, 2000), 0)
+        assert tracemalloc.get_traced_memory()[0] / 2000 < max_bytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_file_is_read_backwards_as_forwards(tmp_path):
@@ -210,11 +234,42 @@ def test_rounding_of_times_to_milliseconds_is_removed(video):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
-    [({"pose": (5, 0, 0)}, ["pose has no effect"]), ({"motion": "idle"}, [])],
+    ("times_ms", "expected_ms"),
+    [
+        ([0, 40, 79, 80, 120], [0, 40, 80, 81, 120]),
+        ([0, 40, 80, 81, 120], [0, 40, 80, 81, 120]),
+        ([0, 40, 79, 80, 81, 82, 120], [0, 40, 80, 81, 82, 83, 120]),
+    ],
 )
-def test_pose_of_a_video_is_reported(tmp_path, caplog, options, expected):
+def test_times_of_frames_near_the_same_grid_time_increase(video, times_ms, expected_ms):
+    video([Fraction(time_ms, 1000) for time_ms in times_ms])
+    frames = list(islice(play(Path("v"), FPS), len(times_ms)))
+    assert [frame.time_s * 1000 for frame in frames] == expected_ms
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"pose": (5, 0, 0), "seed": 3}, ["pose has no effect", "seed has no effect"]),
+        ({"motion": "idle"}, ["motion has no effect"]),
+        ({"motion": "none"}, []),
+    ],
+)
+def test_options_without_effect_on_a_video_are_reported(tmp_path, caplog, options, expected):
     video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(3)])
     open_face(video, Detector(), SPEC, SourceOptions(**options))
     found = [record.getMessage() for record in caplog.records]
     assert [text.split(": ")[1].split(" on")[0] for text in found] == expected
+
+
+def test_unreadable_driving_video_is_an_error_for_a_video(tmp_path):
+    video = write_video(tmp_path / "face.mp4", [Fraction(i, 25) for i in range(3)])
+    with pytest.raises(MediaError, match=r"missing\.mp4: no such file"):
+        open_face(video, Detector(), SPEC, SourceOptions(motion=f"video:{tmp_path}/missing.mp4"))
+
+
+def test_video_of_unknown_duration_is_not_a_photo(tmp_path):
+    live = write_video(tmp_path / "live.mkv", [Fraction(i, 25) for i in range(3)], live="1")
+    source = open_face(live, Detector(), SPEC, SourceOptions())
+    assert (source.duration_s, source.is_photo) == (0, False)
+    assert open_face(IMAGE, Detector(aligned_face()), SPEC, SourceOptions()).is_photo
