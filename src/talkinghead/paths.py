@@ -56,6 +56,17 @@ def cache_dir() -> Path:
         ) from error
 
 
+def as_path(value: str | os.PathLike[str], name: str) -> Path:
+    """Return a path that a caller has given.
+
+    Raises:
+        UsageError: The value is of another type.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{name}={value!r}: expected the path of a file")
+    return Path(value)
+
+
 def check_output_folder(path: str | Path) -> Path:
     """Return the path of an output folder, which may not exist yet, before the work begins.
 

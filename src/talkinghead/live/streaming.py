@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
-from math import nan
+from math import inf, nan
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,6 +122,11 @@ class RealtimeLipSync:
     """
 
     def __init__(self, avatar: Avatar, max_latency_s: float = 0.2) -> None:
+        if not isinstance(avatar, Avatar):
+            raise UsageError(
+                f"expected an Avatar, got {type(avatar).__name__}: use predictor.avatar(face)"
+            )
+        _check_time("max_latency_s", max_latency_s)
         self.avatar = avatar
         self.controls = HeadControls()
         spec = avatar.predictor.spec
@@ -203,6 +209,7 @@ class RealtimeLipSync:
             UsageError: The stream was flushed, and needs `reset`; it is closed; or another caller
                 uses it.
         """
+        _check_time("skip_before_s", skip_before_s)
         with self._use:
             self._require_unfinished()
             arrived_s = time.monotonic() if arrived_s is None else arrived_s
@@ -265,6 +272,11 @@ class RealtimeLipSync:
         self._require_open()
         if self._mouths.tokens.duration_s is not None:
             raise UsageError("the stream has ended with flush(): call reset() to begin another")
+
+
+def _check_time(name: str, value_s: float | Fraction) -> None:
+    if not (isinstance(value_s, Real) and 0 <= value_s < inf):
+        raise UsageError(f"{name}={value_s!r}: expected a number of seconds of 0 or more")
 
 
 class _StreamMeter:

@@ -35,8 +35,8 @@ _EXACT_FORMATS = {"mov", "matroska", "avi", "flac", "asf", "flv"}
 # A file counts as truncated if more than this duration is missing at the end.
 _SLACK_S = Fraction(1, 4)
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-# Plausible sample rates in Hz. At a lower one, a short file lasts hours.
-_MIN_RATE, _MAX_RATE = 1_000, 768_000
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000
+"""Plausible sample rates in Hz. At a lower one, a short file lasts hours."""
 _STILL_BRANDS = {"avif", "heic", "heix", "heif", "mif1"}
 # Brands of animated images, which also contain a still image as another stream.
 _SEQUENCE_BRANDS = {"avis", "hevc", "hevx", "msf1"}
@@ -129,10 +129,10 @@ def find_audio(container: InputContainer) -> AudioStream | None:
         MediaError: the sample rate in its header is not plausible.
     """
     stream = _default_stream([one for one in container.streams.audio if _is_audible(one)])
-    if stream is not None and not _MIN_RATE <= stream.sample_rate <= _MAX_RATE:
+    if stream is not None and not MIN_SAMPLE_RATE <= stream.sample_rate <= MAX_SAMPLE_RATE:
         raise MediaError(
             f"{container.name.removeprefix('file:')}: audio at {stream.sample_rate:,} Hz; "
-            f"{_MIN_RATE:,} to {_MAX_RATE:,} Hz are read, convert it"
+            f"{MIN_SAMPLE_RATE:,} to {MAX_SAMPLE_RATE:,} Hz are read, convert it"
         )
     return stream
 

@@ -82,6 +82,13 @@ class PredictOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         read_style(self.style)
+        for name, method in (("renderer", "render"), ("detector", "detect")):
+            value = getattr(self, name)
+            if value is not None and not hasattr(value, method):
+                raise UsageError(
+                    f"{name}={value!r}: expected an object with the method {method}, or None; "
+                    "names are for the command line"
+                )
 
 
 @dataclass(frozen=True)

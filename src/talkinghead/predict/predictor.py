@@ -19,6 +19,7 @@ from talkinghead.errors import UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.models.lipsync.conditioning import choose_emotion
+from talkinghead.paths import as_path
 from talkinghead.predict.audio.audio_source import (
     Speech,
     SpeechChunks,
@@ -37,12 +38,7 @@ from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import LaplacianRenderer
 from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator, SpeakingFaces
 from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
-from talkinghead.predict.output.mux import (
-    Progress,
-    check_output,
-    source_video,
-    write_prediction,
-)
+from talkinghead.predict.output.mux import Progress, check_output, source_video, write_prediction
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.pipeline import in_thread
 from talkinghead.predict.prediction import Prediction, RenderReport
@@ -247,7 +243,7 @@ class LipSyncPredictor(PretrainedModel):
             FaceNotFoundError: No face was found.
             UsageError: The output would overwrite an input, or its format cannot be written.
         """
-        output, provenance = Path(output), provenance or Provenance()
+        output, provenance = as_path(output, "output"), provenance or Provenance()
         source = face.source.name if isinstance(face, Avatar) else face
         encode = encode or EncodeOptions()
         check_output(output, provenance, source, *list_speeches(audio), encode.background)

@@ -16,7 +16,7 @@ from talkinghead.errors import UsageError
 from talkinghead.media.atomic_file import remove_stale_files, temporary_name
 from talkinghead.models.checkpoint import load_generator, resolve_checkpoint
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.paths import cache_dir
+from talkinghead.paths import as_path, cache_dir
 from talkinghead.runtime.device import resolve_device, resolve_precision
 from talkinghead.runtime.exported_generator import (
     EXPORT_VERSION,
@@ -50,7 +50,7 @@ def load_backend(checkpoint: str | Path, backend: str = "auto") -> tuple[Generat
     """
     if backend not in BACKENDS:
         raise UsageError(f"backend={backend} is unknown: choose one of {', '.join(BACKENDS)}")
-    if str(checkpoint) != "default" and Path(checkpoint).is_dir():
+    if str(checkpoint) != "default" and as_path(checkpoint, "checkpoint").is_dir():
         runtime = RUNTIMES[read_metadata(Path(checkpoint))["format"]]
         exported = ExportedGenerator(checkpoint, runtime if backend == "auto" else backend)
         return exported, exported.spec

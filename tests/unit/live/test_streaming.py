@@ -165,6 +165,14 @@ def test_push_refuses_invalid_audio(avatar, audio, message):
         RealtimeLipSync(avatar).push(audio)
 
 
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, "1"])
+def test_invalid_times_are_refused(avatar, value):
+    with pytest.raises(UsageError, match=r"max_latency_s=.*: expected a number of seconds"):
+        RealtimeLipSync(avatar, max_latency_s=value)
+    with pytest.raises(UsageError, match=r"skip_before_s=.*: expected a number of seconds"):
+        RealtimeLipSync(avatar).push(speech().samples, skip_before_s=value)
+
+
 def test_stats_count_frames_and_measure_latency(avatar):
     stream = RealtimeLipSync(avatar, max_latency_s=30)
     assert np.isnan(stream.stats.latency_p95_s)

@@ -21,11 +21,13 @@ from helpers.small_predictor import (
 )
 
 from talkinghead.errors import FaceNotFoundError, MediaError, UsageError
+from talkinghead.live.streaming import RealtimeLipSync
 from talkinghead.media.reader import probe
 from talkinghead.predict import avatar as avatar_module
 from talkinghead.predict.audio.audio_source import SpeechStream
-from talkinghead.predict.options import EncodeOptions, SourceOptions
+from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
 from talkinghead.predict.prediction import RenderReport
+from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source import playback
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.types import AudioClip, VideoFrame
@@ -126,6 +128,25 @@ def test_invalid_inputs_are_refused(predictor, photo, video):
     with pytest.raises(UsageError, match="would be overwritten"):
         predictor.render(video, speech(), video.parent / "." / video.name)
     assert video.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p.avatar(None), "the face is of the type NoneType; expected the path"),
+        (lambda p: p.avatar(b"photo.jpg"), "the face is of the type bytes"),
+        (lambda p: p.avatar("a.jpg", PredictOptions()), "expected SourceOptions .* PredictOptions"),
+        (lambda p: p.render("a.jpg", speech(), None), "output=None: expected the path"),
+        (lambda p: p.predict("a.jpg", AudioClip(speech().samples, 10**9)), "1,000 to 768,000"),
+        (lambda p: LipSyncPredictor.from_checkpoint(None), "checkpoint=None: expected the path"),
+        (lambda p: PredictOptions(renderer="poisson"), "renderer='poisson': expected an object"),
+        (lambda p: PredictOptions(detector="litert"), "detector='litert': expected an object"),
+        (lambda p: RealtimeLipSync("photo.jpg"), r"expected an Avatar, got str: use .*avatar\("),
+    ],
+)
+def test_arguments_of_wrong_types_are_refused(predictor, call, message):
+    with pytest.raises(UsageError, match=message):
+        call(predictor)
 
 
 def test_failure_of_a_stage_leaves_no_file_and_no_thread(predictor, photo, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import numpy as np
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.media.audio_decoding import Resampler, rechunk
 from talkinghead.media.audio_samples import to_mono_float32
+from talkinghead.media.container import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from talkinghead.media.reader import probe, stream_audio
 from talkinghead.media.timing import samples_to_seconds
 from talkinghead.predict.audio.phonemes import PhonemeTrack, TimedSpeech
@@ -298,8 +299,12 @@ class SpeechChunks(Iterator[FloatArray]):
 
 
 def _checked_rate(sample_rate: int) -> int:
-    if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
-        raise UsageError(f"sample_rate={sample_rate}: expected a whole number of Hz above 0")
+    is_whole = not isinstance(sample_rate, bool) and sample_rate == int(sample_rate)
+    if not (is_whole and MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE):
+        raise UsageError(
+            f"sample_rate={sample_rate}: expected a whole number of Hz from {MIN_SAMPLE_RATE:,} to "
+            f"{MAX_SAMPLE_RATE:,}"
+        )
     return int(sample_rate)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -96,8 +97,15 @@ def open_face(
 
     Raises:
         MediaError: A file cannot be read, or the image is too large.
-        UsageError: The pose or the expression cannot be read.
+        UsageError: The pose or the expression cannot be read, or an argument has a wrong type.
     """
+    if not isinstance(face, str | os.PathLike | np.ndarray):
+        raise UsageError(
+            f"the face is of the type {type(face).__name__}; expected the path of a photo or a "
+            "video, or an image uint8 [H, W, 3] RGB"
+        )
+    if not isinstance(options, SourceOptions):
+        raise UsageError(f"expected SourceOptions for the face, got {type(options).__name__}")
     is_photo = isinstance(face, np.ndarray) or is_image(face)
     image = face if isinstance(face, np.ndarray) else read_image(face)
     full_width = image.shape[1]
