@@ -103,8 +103,8 @@ class PhotoFrames:
     def _first_frames(self) -> list[SourceFrame]:
         """Return the first frame of each face."""
         image, spec = self._image, self._spec
-        faces, others = self._select_faces()
-        animations = self._animations(faces, others)
+        faces, idle, still = self._select_faces()
+        animations = self._animations(faces, idle, still)
         frames = []
         for slot, face in enumerate(faces):
             transform = estimate_transform(face.points, face.topology, spec)
@@ -129,10 +129,11 @@ class PhotoFrames:
             frames.append(frame)
         return frames
 
-    def _select_faces(self) -> tuple[list[Face], list[Face]]:
-        """Return the selected faces, and those that are neither selected nor excluded.
+    def _select_faces(self) -> tuple[list[Face], list[Face], list[Face]]:
+        """Return the selected faces, those that only sway and blink, and those that stay still.
 
-        The faces of a list have its order, others are sorted by decreasing size.
+        The faces of a list have its order, others are sorted by decreasing size. Excluded faces
+        stay still, and so do the smallest faces if there are more than `MAX_FACES`.
         """
         found = FoundFaces(self._detector.detect(self._image), self._image)
         if not found.faces:
@@ -152,19 +153,24 @@ class PhotoFrames:
                 f"{','.join(map(str, self._excluded.choices))}: exclude another face"
             )
         known = [*faces, *excluded]
-        return faces, [face for face in found.faces if not any(face is one for one in known)]
+        others = [face for face in found.faces if not any(face is one for one in known)]
+        num_idle = max(0, MAX_FACES - len(faces))
+        return faces, others[:num_idle], [*others[num_idle:], *excluded]
 
-    def _animations(self, faces: list[Face], others: list[Face]) -> list[PhotoAnimation]:
+    def _animations(
+        self, faces: list[Face], idle: list[Face], still: list[Face]
+    ) -> list[PhotoAnimation]:
         """Return the animation of each face: one for all, or, if they are listed, one for each.
 
         Listed faces may have speech of their own, which moves their heads. The first animation also
-        moves the faces that do not speak.
+        moves the idle faces. The heads are turned without any change of the still faces.
         """
-        others = others[: MAX_FACES - len(faces)] if len(faces) < MAX_FACES else []
-        groups: list[list[int] | None] = [None]
+        moving = range(len(faces) + len(idle))
+        groups = [[*moving]]
         if len(self._chosen.choices) > 1:
             groups = [[index] for index in range(len(faces))]
-            groups[0] = [0, *range(len(faces), len(faces) + len(others))]
+            groups[0] += moving[len(faces) :]
+        others = [*idle, *still]
         animations = [
             PhotoAnimation(self._image, faces, self._motion, others, group, self._detector)
             for group in groups
