@@ -281,16 +281,10 @@ def video_frames(
 def _add_expression(
     frames: Iterable[SourceFrame], expression: VideoExpression
 ) -> Iterator[SourceFrame]:
-    """Add the expression of all faces of an image to the last frame of the image."""
-    faces: list[tuple[Face, float]] = []
+    """Add the expression of its face to each frame; faces may have speech of their own."""
     for frame in frames:
-        if frame.face is not None:
-            faces.append((frame.face, frame.strength))
-        if frame.is_last:
-            yield replace(frame, animation=FrameExpression(expression, faces))
-            faces = []
-        else:
-            yield frame
+        faces = [] if frame.face is None else [(frame.face, frame.strength)]
+        yield replace(frame, animation=FrameExpression(expression, faces))
 
 
 def _video_face_selector(
