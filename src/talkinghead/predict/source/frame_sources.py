@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count
@@ -259,18 +259,17 @@ def video_frames(
     rate = played_rate(fps, options.min_fps)
     excluded = FaceChooser(options.excluded_faces, detector).selectors
     chosen = FaceChooser(options.chosen_faces, detector).selectors
-    with closing(played) as frames:
+    selecting = _video_face_selector(path, fps, detector, options)
+    with closing(played) as frames, selecting as select:
         if options.face_select == "all" and not excluded:
             tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
         elif chosen or excluded:
             if options.face_select == "all":
                 chosen = [select_largest_face] * MAX_FACES
-            chosen = chosen or [_video_face_selector(path, fps, detector, options)]
-            tracker = MultiTracker(detector, selectors=[*excluded, *chosen])
+            tracker = MultiTracker(detector, selectors=[*excluded, *(chosen or [select])])
             tracks = track_faces(frames, tracker, first=len(excluded))
         else:
-            choose = _video_face_selector(path, fps, detector, options)
-            tracks = [track_face(frames, FaceTracker(detector, select=choose))]
+            tracks = [track_face(frames, FaceTracker(detector, select=select))]
         merged = interleave_tracks(
             add_references(fade_faces(align_faces(track, spec, rate), rate), spec, rate)
             for track in tracks
@@ -287,13 +286,19 @@ def _add_expression(
         yield replace(frame, animation=FrameExpression(expression, faces))
 
 
+@contextmanager
 def _video_face_selector(
     path: Path, fps: Fraction, detector: FaceDetector, options: SourceOptions
-) -> FaceSelector:
-    if options.face_select == "speaking":
-        if probe(path).has_audio:
-            loaded = load_expert("default")
-            expert = cast(SyncDiscriminator, loaded.model)
-            return ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
+) -> Iterator[FaceSelector]:
+    """Yield the face selector for a video; the selector has a file open until the exit."""
+    if options.face_select != "speaking":
+        yield _face_selector(options)
+    elif probe(path).has_audio:
+        loaded = load_expert("default")
+        expert = cast(SyncDiscriminator, loaded.model)
+        selector = ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
+        with closing(selector):
+            yield selector
+    else:
         log.warning("%s: it has no audio to select a speaker by; using the largest face", path)
-    return _face_selector(options)
+        yield select_largest_face
