@@ -82,12 +82,10 @@ class PredictOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         read_style(self.style)
-        for name, method in (("renderer", "render"), ("detector", "detect")):
-            value = getattr(self, name)
-            if value is not None and not hasattr(value, method):
+        for name in ("renderer", "detector"):
+            if isinstance(value := getattr(self, name), str):
                 raise UsageError(
-                    f"{name}={value!r}: expected an object with the method {method}, or None; "
-                    "names are for the command line"
+                    f"{name}={value!r}: expected an object; names are for the command line"
                 )
 
 
@@ -100,7 +98,7 @@ class SourceOptions:
             of a video that is best in sync with the video's own audio; or a list of faces, each an
             index from the left, a pixel such as 320x180, or a photo of the person. With several
             audio files, the list has the face of each of them; the default is [0, 1, ...].
-        face_index: Index of the face, counted from the left from 0, for face_select=index.
+        face_index: Index of the face, counted from the left from 0; it needs face_select=index.
         exclude_face: Face that stays as it is: an index from the left, a pixel, a photo of the
             person, or a list of them; None excludes no face.
         extend: How a video continues if the speech is longer: "pingpong" (backwards and forwards),
@@ -131,7 +129,7 @@ class SourceOptions:
             times of the video.
 
     Raises:
-        UsageError: A value is unknown.
+        UsageError: A value is unknown, or has no effect with another one.
     """
 
     face_select: (
@@ -156,6 +154,11 @@ class SourceOptions:
         if self.motion not in _MOTIONS and self.driving_video is None:
             raise UsageError(f"motion={self.motion}: expected {', '.join(_MOTIONS)} or video:FILE")
         read_emotion(self.emotion)
+        if self.face_index and self.face_select != "index":
+            raise UsageError(
+                f"face_index={self.face_index} has no effect with face_select={self.face_select}: "
+                "set face_select=index too"
+            )
         if set(self.chosen_faces) & set(self.excluded_faces):
             raise UsageError(
                 f"exclude_face={self.exclude_face} is also in face_select: exclude another face"

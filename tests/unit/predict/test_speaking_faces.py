@@ -12,8 +12,11 @@ from helpers.small_predictor import BOX, HEIGHT, STILL, WIDTH, Detector, make_pr
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import stream_channels
 from talkinghead.predict.audio.audio_source import SpeechStream
+from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.options import EncodeOptions, SourceOptions
 from talkinghead.predict.output.voice_mixing import mix_voices, mixed_format
+from talkinghead.predict.source.head.expression import video_expression
+from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.types import AudioClip, Box, Face
 
 LEFT, RIGHT = (slice(0, WIDTH), slice(WIDTH, 2 * WIDTH))
@@ -79,6 +82,29 @@ def test_each_mouth_follows_its_own_audio(predictor, pair, video, kind):
         assert np.abs(both[:, :, half] - other[:, :, half]).max() > 10
     exchanged = images(predictor, face, [long, short], [1, 0])
     assert np.abs(exchanged[:, :, RIGHT] - both[:, :, RIGHT]).max() > 5
+
+
+def test_emotion_of_each_voice_changes_its_own_face(predictor, video, monkeypatch):
+    weights = {}
+
+    def change_face(image, face, shown):
+        weights[int(face.box.x0 > WIDTH)] = shown
+        return image
+
+    monkeypatch.setattr(video_expression, "_change_face", change_face)
+    names = ("happy", "angry")
+    voices = [
+        SpeechStream([TimedSpeech(speech(0.4).samples, (), Emotion(name))], 16_000)
+        for name in names
+    ]
+    options = SourceOptions(face_select=[0, 1], calibrate="none")
+    with predictor.predict(video, voices, options) as prediction:
+        assert len(list(prediction)) == 10
+    for side, name in enumerate(names):
+        target = Emotion(name).weights
+        # The weights approach those of the emotion within a few frames.
+        assert np.allclose(weights[side], weights[side].max() / target.max() * target, atol=1e-4)
+        assert weights[side].max() > 0.5 * target.max()
 
 
 def test_face_without_audio_is_left_alone(predictor, pair):

@@ -9,26 +9,20 @@ from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.alignment import RIGID_POINTS, estimate_transform
 from talkinghead.features.faces.blazeface import overlap
-from talkinghead.features.faces.detector import FaceDetector
+from talkinghead.features.faces.detector import FaceDetector, detect_faces, track_face
 from talkinghead.features.faces.transform_smoothing import smooth_transforms
 from talkinghead.features.shot_detection import ShotDetector
-from talkinghead.media.decoding.video_image import ImageLike, VideoImage, image_around
+from talkinghead.media.decoding.video_image import ImageLike
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
 
 FORGET_FRAMES = 25
 """Number of frames without the tracked face after which another face may be selected."""
 # After FORGET_FRAMES only every fifth frame is searched, as detection is slow if it finds no face.
 _SEARCH_EVERY = 5
-# Part of an image of a video in which a face is tracked: margin around the face, as a fraction of
-# its size, and minimum size of the face in the reduced part, in pixels.
-_TRACKING_MARGIN, _TRACKING_SIZE = 0.75, 256
-# Minimum length of the longer side of a video's images that are reduced for the detection.
-_DETECTION_SIDE = 1280
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,11 +155,11 @@ class FaceTracker:
         """Track the face near its last position; return None if the face is lost."""
         if self._person.last is None or self._person.missed:
             return None
-        face = _track(self.detector, image, self._person.expected)
+        face = track_face(self.detector, image, self._person.expected)
         self._since_detection += 1
         if face and self._since_detection >= self.redetect_every:
             self._since_detection = 0
-            faces = _detect(self.detector, image)
+            faces = detect_faces(self.detector, image)
             if faces and not _is_among(face, faces):
                 return None
         return face
@@ -176,7 +170,7 @@ class FaceTracker:
         missed = self._person.missed
         if missed > FORGET_FRAMES and missed % _SEARCH_EVERY:
             return None
-        faces = _detect(self.detector, image)
+        faces = detect_faces(self.detector, image)
         if self._person.last is None:
             return self._select(FoundFaces(faces, image, time_s))
         return self._person.find(faces)
@@ -184,6 +178,9 @@ class FaceTracker:
 
 class MultiTracker:
     """Tracker of several faces, each of which has the same slot in the output in every frame.
+
+    Slots with a `SelectFaceFromLeft` are assigned again if a further face appears in a shot, and
+    one of them selects the face of another one.
 
     Args:
         detector: detects and tracks faces.
@@ -195,6 +192,7 @@ class MultiTracker:
 
     Attributes:
         cut: whether the last frame started a new shot.
+        exchanged: slots that another face has taken over in the last frame.
     """
 
     def __init__(
@@ -209,6 +207,12 @@ class MultiTracker:
         self.cut = False
         self._is_eager = selectors is not None
         self._selectors = list(selectors or [select_largest_face] * max_faces)
+        self._from_left = [
+            slot
+            for slot, select in enumerate(self._selectors)
+            if isinstance(select, SelectFaceFromLeft)
+        ]
+        self.exchanged: set[int] = set()
         self._shots = ShotDetector()
         self.reset()
 
@@ -225,6 +229,7 @@ class MultiTracker:
     def reset(self) -> None:
         """Clear all tracked faces and start a new shot."""
         self._people = [_Person() for _ in self._selectors]
+        self._num_counted = 0  # Number of faces when they were last counted from the left.
         self._since_detection = self.redetect_every
 
     def update(self, image: ImageLike, time_s: Fraction = Fraction(0)) -> list[Face | None]:
@@ -233,6 +238,7 @@ class MultiTracker:
         if self.cut:
             self.reset()
         self._since_detection += 1
+        self.exchanged.clear()
         faces = self._follow(image)
         people = zip(self._people, faces, strict=True)
         is_lost = any(
@@ -251,7 +257,7 @@ class MultiTracker:
         faces: list[Face | None] = []
         for person in self._people:
             visible = person.last is not None and not person.missed
-            face = _track(self.detector, image, person.expected) if visible else None
+            face = track_face(self.detector, image, person.expected) if visible else None
             is_duplicate = face is not None and _is_among(face, faces, 0.5)
             faces.append(None if is_duplicate else face)
         return faces
@@ -261,7 +267,7 @@ class MultiTracker:
 
     def _search(self, image: ImageLike, faces: list[Face | None], time_s: Fraction) -> None:
         """Detect faces, drop drifted faces, find lost faces and put new faces into free slots."""
-        found = _detect(self.detector, image)
+        found = detect_faces(self.detector, image)
         for slot, face in enumerate(faces):
             if face and found and not _is_among(face, found):
                 faces[slot] = None
@@ -277,10 +283,39 @@ class MultiTracker:
                 if is_lost:
                     faces[slot] = person.find(others)
                     continue
-                selected = self._selectors[slot](FoundFaces(found, image, time_s, tuple(faces)))
-                # A face that another slot tracks already is not selected again.
-                if selected is not None and not _is_among(selected, faces, 0.3):
-                    faces[slot] = selected
+                self._select(slot, faces, FoundFaces(found, image, time_s, tuple(faces)))
+
+    def _select(self, slot: int, faces: list[Face | None], found: FoundFaces) -> None:
+        """Put the selected face into a free slot, unless another slot tracks the face already."""
+        selected = self._selectors[slot](found)
+        if selected is None:
+            return
+        is_free = not _is_among(selected, faces, 0.3)
+        if is_free:
+            faces[slot] = selected
+        if slot not in self._from_left:
+            return
+        counted = [faces[index] for index in self._from_left]
+        if not is_free and _is_among(selected, counted, 0.3):
+            if len(found.faces) <= self._num_counted:
+                return
+            self._count_from_left(faces, found)
+        self._num_counted = len(found.faces)
+
+    def _count_from_left(self, faces: list[Face | None], found: FoundFaces) -> None:
+        """Assign the faces to the slots that count them from the left, as in a new shot."""
+        before = list(faces)
+        for slot in self._from_left:
+            faces[slot] = None
+        for slot in self._from_left:
+            selected, last = self._selectors[slot](found), self._people[slot].last
+            if selected is None or _is_among(selected, faces, 0.3):
+                continue
+            if last is None or _is_among(selected, [before[slot] or last], 0.3):
+                faces[slot] = before[slot] or selected
+            else:
+                faces[slot], self._people[slot] = selected, _Person()
+                self.exchanged.add(slot)
 
 
 def track_clip(
@@ -316,46 +351,6 @@ def track_clip(
     smoothed = smooth_transforms(transforms, fps, spec, cuts)
     filled = _interpolate(smoothed, [0, *cuts, len(faces)])
     return FaceTrack(filled, points, found, known.topology)
-
-
-def _detect(detector: FaceDetector, image: ImageLike) -> list[Face]:
-    """Detect the faces in an image; a large image of a video is reduced first."""
-    if not isinstance(image, VideoImage):
-        return detector.detect(image)
-    height, width, _ = image.shape
-    reduction = max(1.0, 2 * max(height, width) / _DETECTION_SIDE)
-    part, to_part = image_around(image, np.array([(0, 0), (width, height)]), reduction)
-    return [_moved(face, _inverse(to_part)) for face in detector.detect(part)]
-
-
-def _track(detector: FaceDetector, image: ImageLike, expected: Face) -> Face | None:
-    """Track a face, in the part of an image of a video that is around the face."""
-    if not isinstance(image, VideoImage):
-        return detector.track(image, expected)
-    box = expected.box
-    size = max(box.width, box.height)
-    margin = _TRACKING_MARGIN * size
-    corners = np.array([(box.x0 - margin, box.y0 - margin), (box.x1 + margin, box.y1 + margin)])
-    part, to_part = image_around(image, corners, 2 * size / _TRACKING_SIZE)
-    face = detector.track(part, _moved(expected, to_part))
-    if face is None:
-        return None
-    return _moved(face, _inverse(to_part))
-
-
-def _inverse(transform: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the inverse of a transform [2, 3] that scales and shifts."""
-    scale, offset = transform[[0, 1], [0, 1]], transform[:, 2]
-    return np.column_stack([np.diag(1 / scale), -offset / scale])
-
-
-def _moved(face: Face, transform: npt.NDArray[np.float64]) -> Face:
-    """Return a face in another image; the transform [2, 3] scales and shifts."""
-    scale, offset = transform[[0, 1], [0, 1]], transform[:, 2]
-    box = np.array(face.box) * np.tile(scale, 2) + np.tile(offset, 2)
-    points = (face.points * scale + offset).astype(np.float32)
-    depth = None if face.depth is None else (face.depth * scale[0]).astype(np.float32)
-    return replace(face, box=Box(*box.tolist()), points=points, depth=depth)
 
 
 def _interpolate(transforms: FloatArray, edges: list[int]) -> FloatArray:

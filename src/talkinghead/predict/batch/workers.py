@@ -114,8 +114,10 @@ class JobRunner:
         """Return the arguments of `render`, with the options that only this job has."""
         if not job.changes:
             return dict(self.options)
-        options = self.options.get("options") or SourceOptions()
-        return {**self.options, "options": replace(options, **dict(job.changes))}
+        options, changes = self.options.get("options") or SourceOptions(), dict(job.changes)
+        if changes.get("face_select", "index") != "index":
+            changes["face_index"] = 0  # The index belongs to the face_select of the list.
+        return {**self.options, "options": replace(options, **changes)}
 
     def _speech(self, job: Job) -> SpeechInputs:
         if job.audio is not None:

@@ -64,6 +64,7 @@ class Compositor:
         self._painters: dict[_PainterKey, _MouthPainter] = {}
         self._unfinished: tuple[PatchedImage, bool] | None = None
         self._used: set[_PainterKey] = set()
+        # The smoothed state of each animation, by the slot of the last face that it animates.
         self._head_states: dict[int, FloatArray] = {}
         # The animations of the current image, each with the last face that it animates.
         self._moving: list[tuple[Animation, GeneratedFrame]] = []
@@ -102,29 +103,28 @@ class Compositor:
             self._moving.append((source.animation, frame))
         if source.is_last:
             image = result[0]
-            for index, (animation, moving) in enumerate(self._moving):
-                image = self._animate(index, animation, image, moving)
-            self._moving.clear()
+            for animation, moving in self._moving:
+                image = self._animate(animation, image, moving)
             result = image, has_mouth
-            # Discard unused painters: filter state is valid only for consecutive frames.
+            # Discard unused states and painters, which are valid only for consecutive frames.
+            slots = [moving.source.slot for _, moving in self._moving]
+            self._head_states = {slot: self._head_states[slot] for slot in slots}
+            self._moving.clear()
             self._painters = {key: self._painters[key] for key in self._used}
             self._used.clear()
         return result
 
     def _animate(
-        self, index: int, animation: Animation, image: PatchedImage, frame: GeneratedFrame
+        self, animation: Animation, image: PatchedImage, frame: GeneratedFrame
     ) -> PatchedImage:
-        """Return the image with moved heads and faces; their motion is smoothed over time.
-
-        `index` is that of the animation among those of the image.
-        """
+        """Return the image with moved heads and faces; their motion is smoothed over time."""
         target = animation.target(frame.cue)
         rate = np.float32(1 - _STILL_PART ** float(frame.source.duration_s * _MOTION_FPS))
-        state = self._head_states.get(index, np.zeros(1, np.float32))
+        state = self._head_states.get(frame.source.slot, np.zeros(1, np.float32))
         state = state + rate * (target - state)
         if max(np.abs(state).max(), np.abs(target).max()) < _MIN_MOTION:
             state[:] = 0
-        self._head_states[index] = state
+        self._head_states[frame.source.slot] = state
         if animation.is_still(state):
             return image
         time_s, gesture = float(frame.source.time_s), frame.cue.gesture

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
@@ -84,8 +85,9 @@ class _Shot:
 class ActiveSpeakerSelector:
     """A callable that selects the speaking face of a video with audio (a `FaceSelector`).
 
-    The video is decoded a second time, ahead of the frames that are being tracked, shot by shot.
-    `fps` is the nominal frame rate of the video, and `spec` the AVSpec of the sync expert.
+    The video is decoded a second time, ahead of the frames that are being tracked, shot by shot;
+    `close` closes the file. `fps` is the nominal frame rate of the video, and `spec` the AVSpec of
+    the sync expert.
     """
 
     def __init__(
@@ -123,10 +125,20 @@ class ActiveSpeakerSelector:
             key=lambda face: float(np.linalg.norm(box_centre(face.box) - speaker_xy)),
         )
 
-    def _analyse(self, path: Path, fps: Fraction, detector: FaceDetector) -> Iterator[Fraction]:
+    def close(self) -> None:
+        """Close the file."""
+        self._analysis.close()
+        self._audio.close()
+
+    def _analyse(self, path: Path, fps: Fraction, detector: FaceDetector) -> Generator[Fraction]:
         """Decode and analyse the video; yield each time up to which the speaker is selected."""
-        tracks = track_faces(decode_frames(path, fps), MultiTracker(detector, MAX_FACES))
-        merged = interleave_tracks([align_faces(track, self._spec, fps) for track in tracks])
+        with closing(decode_frames(path, fps)) as frames:
+            tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
+            yield from self._select_speakers([align_faces(t, self._spec, fps) for t in tracks])
+
+    def _select_speakers(self, tracks: list[Generator[SourceFrame]]) -> Generator[Fraction]:
+        """Analyse the faces of a video; yield each time up to which the speaker is selected."""
+        merged = interleave_tracks(tracks)
         for time_s, group in groupby(merged, key=lambda frame: frame.time_s):
             frames = list(group)
             if frames[0].starts_shot:
@@ -161,12 +173,17 @@ class ActiveSpeakerSelector:
             candidate.mouths += [(candidate.mouths or [mouth])[-1]] * (num_missing - 1)
             candidate.mouths += [mouth] * (num_missing > 0)
 
-    @torch.inference_mode()
     def _select_speaker(self, shot: _Shot) -> None:
+        """Select the speaker of the shot at the end of its analysis, and discard the mouths."""
+        if shot.is_open:
+            shot.is_open = False
+            self._compare_candidates(shot)
+            for candidate in shot.candidates.values():
+                candidate.mouths.clear()
+
+    @torch.inference_mode()
+    def _compare_candidates(self, shot: _Shot) -> None:
         """Select the candidate with the highest sync confidence as the speaker of the shot."""
-        if not shot.is_open:
-            return
-        shot.is_open = False
         num_frames = max((len(c.mouths) for c in shot.candidates.values()), default=0)
         if num_frames < self._expert.num_frames + _MIN_WINDOWS:
             return
@@ -184,8 +201,6 @@ class ActiveSpeakerSelector:
         shot.is_silent = not confidences
         if confidences:
             shot.speaker = shot.candidates[max(confidences, key=lambda slot: confidences[slot])]
-        for candidate in shot.candidates.values():
-            candidate.mouths.clear()
 
     def _confidence(self, candidate: _Candidate, features_CM: torch.Tensor) -> float:
         """Return the LSE-C of a candidate, or -1 if the face was visible too briefly."""
@@ -210,9 +225,18 @@ class _AudioSegments:
     """A reader of successive segments of a file's audio."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
-        self._chunks = stream_audio(path, sample_rate)
+        self._chunks = self._decode(path, sample_rate)
         self._buffer = np.zeros(0, np.float32)
         self._buffer_start = 0
+
+    def close(self) -> None:
+        """Close the file."""
+        self._chunks.close()
+
+    @staticmethod
+    def _decode(path: Path, sample_rate: int) -> Generator[FloatArray]:
+        """Yield the audio in chunks; the file is opened for the first one."""
+        yield from stream_audio(path, sample_rate)
 
     def read(self, first: int, last: int) -> FloatArray:
         """Return float32 samples `first` to `last - 1`; zeros follow the end of the audio.

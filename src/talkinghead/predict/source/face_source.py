@@ -99,13 +99,7 @@ def open_face(
         MediaError: A file cannot be read, or the image is too large.
         UsageError: The pose or the expression cannot be read, or an argument has a wrong type.
     """
-    if not isinstance(face, str | os.PathLike | np.ndarray):
-        raise UsageError(
-            f"the face is of the type {type(face).__name__}; expected the path of a photo or a "
-            "video, or an image uint8 [H, W, 3] RGB"
-        )
-    if not isinstance(options, SourceOptions):
-        raise UsageError(f"expected SourceOptions for the face, got {type(options).__name__}")
+    _check_types(face, options)
     is_photo = isinstance(face, np.ndarray) or is_image(face)
     image = face if isinstance(face, np.ndarray) else read_image(face)
     full_width = image.shape[1]
@@ -130,6 +124,16 @@ def open_face(
     fps = played_rate(fps, options.min_fps)
     duration_s, colours = info.duration_s, (info.colour, info.hdr)
     return FaceSource(play, name, False, width, height, fps, options, duration_s, False, *colours)
+
+
+def _check_types(face: object, options: object) -> None:
+    if not isinstance(face, str | os.PathLike | np.ndarray):
+        raise UsageError(
+            f"the face is of the type {type(face).__name__}; expected the path of a photo or a "
+            "video, or an image uint8 [H, W, 3] RGB"
+        )
+    if not isinstance(options, SourceOptions):
+        raise UsageError(f"expected SourceOptions for the face, got {type(options).__name__}")
 
 
 def _check_video_options(options: SourceOptions, name: str) -> None:

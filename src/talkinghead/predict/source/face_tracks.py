@@ -60,24 +60,28 @@ def track_faces(
 ) -> list[Iterator[Sighting]]:
     """Return iterators of sightings, one for each slot of the tracker from slot `first` on.
 
-    The faces in the slots before `first` are tracked, so that no other slot takes them. Advance the
-    iterators together: frames that one has read are kept until all have read them.
+    The faces in the slots before `first` are tracked, so that no other slot takes them. A slot that
+    another face takes over starts a new shot. Advance the iterators together: frames that one has
+    read are kept until all have read them.
     """
 
-    def update() -> Iterator[tuple[SourceFrame, list[Face | None]]]:
+    def update() -> Iterator[list[Sighting]]:
         for frame in frames:
             if frame.starts_shot:
                 tracker.reset()
             faces = tracker.update(frame.image, frame.file_time_s)
-            yield _with_cut(frame, tracker), faces[first:]
+            frame = _with_cut(frame, tracker)
+            yield [(in_slot(frame, slot), faces[slot]) for slot in range(first, len(faces))]
 
-    def slot_sightings(
-        slot: int, updates: Iterable[tuple[SourceFrame, list[Face | None]]]
-    ) -> Iterator[Sighting]:
-        return ((replace(frame, slot=slot), faces[slot]) for frame, faces in updates)
+    def in_slot(frame: SourceFrame, slot: int) -> SourceFrame:
+        starts_shot = frame.starts_shot or slot in tracker.exchanged
+        return replace(frame, slot=slot - first, starts_shot=starts_shot)
+
+    def slot_sightings(index: int, updates: Iterable[list[Sighting]]) -> Iterator[Sighting]:
+        return (sightings[index] for sightings in updates)
 
     copies = tee(update(), tracker.num_slots - first)
-    return [slot_sightings(slot, copy) for slot, copy in enumerate(copies)]
+    return [slot_sightings(index, copy) for index, copy in enumerate(copies)]
 
 
 def _with_cut(frame: SourceFrame, tracker: FaceTracker | MultiTracker) -> SourceFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count
@@ -103,8 +103,8 @@ class PhotoFrames:
     def _first_frames(self) -> list[SourceFrame]:
         """Return the first frame of each face."""
         image, spec = self._image, self._spec
-        faces, others = self._select_faces()
-        animations = self._animations(faces, others)
+        faces, idle, still = self._select_faces()
+        animations = self._animations(faces, idle, still)
         frames = []
         for slot, face in enumerate(faces):
             transform = estimate_transform(face.points, face.topology, spec)
@@ -129,10 +129,11 @@ class PhotoFrames:
             frames.append(frame)
         return frames
 
-    def _select_faces(self) -> tuple[list[Face], list[Face]]:
-        """Return the selected faces, and those that are neither selected nor excluded.
+    def _select_faces(self) -> tuple[list[Face], list[Face], list[Face]]:
+        """Return the selected faces, those that only sway and blink, and those that stay still.
 
-        The faces of a list have its order, others are sorted by decreasing size.
+        The faces of a list have its order, others are sorted by decreasing size. Excluded faces
+        stay still, and so do the smallest faces if there are more than `MAX_FACES`.
         """
         found = FoundFaces(self._detector.detect(self._image), self._image)
         if not found.faces:
@@ -152,19 +153,24 @@ class PhotoFrames:
                 f"{','.join(map(str, self._excluded.choices))}: exclude another face"
             )
         known = [*faces, *excluded]
-        return faces, [face for face in found.faces if not any(face is one for one in known)]
+        others = [face for face in found.faces if not any(face is one for one in known)]
+        num_idle = max(0, MAX_FACES - len(faces))
+        return faces, others[:num_idle], [*others[num_idle:], *excluded]
 
-    def _animations(self, faces: list[Face], others: list[Face]) -> list[PhotoAnimation]:
+    def _animations(
+        self, faces: list[Face], idle: list[Face], still: list[Face]
+    ) -> list[PhotoAnimation]:
         """Return the animation of each face: one for all, or, if they are listed, one for each.
 
         Listed faces may have speech of their own, which moves their heads. The first animation also
-        moves the faces that do not speak.
+        moves the idle faces. The heads are turned without any change of the still faces.
         """
-        others = others[: MAX_FACES - len(faces)] if len(faces) < MAX_FACES else []
-        groups: list[list[int] | None] = [None]
+        moving = range(len(faces) + len(idle))
+        groups = [[*moving]]
         if len(self._chosen.choices) > 1:
             groups = [[index] for index in range(len(faces))]
-            groups[0] = [0, *range(len(faces), len(faces) + len(others))]
+            groups[0] += moving[len(faces) :]
+        others = [*idle, *still]
         animations = [
             PhotoAnimation(self._image, faces, self._motion, others, group, self._detector)
             for group in groups
@@ -253,18 +259,17 @@ def video_frames(
     rate = played_rate(fps, options.min_fps)
     excluded = FaceChooser(options.excluded_faces, detector).selectors
     chosen = FaceChooser(options.chosen_faces, detector).selectors
-    with closing(played) as frames:
+    selecting = _video_face_selector(path, fps, detector, options)
+    with closing(played) as frames, selecting as select:
         if options.face_select == "all" and not excluded:
             tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
         elif chosen or excluded:
             if options.face_select == "all":
                 chosen = [select_largest_face] * MAX_FACES
-            chosen = chosen or [_video_face_selector(path, fps, detector, options)]
-            tracker = MultiTracker(detector, selectors=[*excluded, *chosen])
+            tracker = MultiTracker(detector, selectors=[*excluded, *(chosen or [select])])
             tracks = track_faces(frames, tracker, first=len(excluded))
         else:
-            choose = _video_face_selector(path, fps, detector, options)
-            tracks = [track_face(frames, FaceTracker(detector, select=choose))]
+            tracks = [track_face(frames, FaceTracker(detector, select=select))]
         merged = interleave_tracks(
             add_references(fade_faces(align_faces(track, spec, rate), rate), spec, rate)
             for track in tracks
@@ -275,25 +280,25 @@ def video_frames(
 def _add_expression(
     frames: Iterable[SourceFrame], expression: VideoExpression
 ) -> Iterator[SourceFrame]:
-    """Add the expression of all faces of an image to the last frame of the image."""
-    faces: list[tuple[Face, float]] = []
+    """Add the expression of its face to each frame; faces may have speech of their own."""
     for frame in frames:
-        if frame.face is not None:
-            faces.append((frame.face, frame.strength))
-        if frame.is_last:
-            yield replace(frame, animation=FrameExpression(expression, faces))
-            faces = []
-        else:
-            yield frame
+        faces = [] if frame.face is None else [(frame.face, frame.strength)]
+        yield replace(frame, animation=FrameExpression(expression, faces))
 
 
+@contextmanager
 def _video_face_selector(
     path: Path, fps: Fraction, detector: FaceDetector, options: SourceOptions
-) -> FaceSelector:
-    if options.face_select == "speaking":
-        if probe(path).has_audio:
-            loaded = load_expert("default")
-            expert = cast(SyncDiscriminator, loaded.model)
-            return ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
+) -> Iterator[FaceSelector]:
+    """Yield the face selector for a video; the selector has a file open until the exit."""
+    if options.face_select != "speaking":
+        yield _face_selector(options)
+    elif probe(path).has_audio:
+        loaded = load_expert("default")
+        expert = cast(SyncDiscriminator, loaded.model)
+        selector = ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
+        with closing(selector):
+            yield selector
+    else:
         log.warning("%s: it has no audio to select a speaker by; using the largest face", path)
-    return _face_selector(options)
+        yield select_largest_face

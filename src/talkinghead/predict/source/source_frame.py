@@ -87,7 +87,8 @@ class SourceFrame:
         face: the face with landmarks that are smoothed over time; None in a photo.
         pose: head pose, None if not measured.
         outline: convex outline of the face in image pixels, float32 [P, 2]; None in a photo.
-        starts_shot: the frame is the first after a cut, so temporal state must be reset.
+        starts_shot: the frame is the first after a cut, or the first with another person's face, so
+            temporal state must be reset.
         num_mixed: number of preceding frames that show parts of this shot and of the one before.
         strength: opacity of the generated mouth, in [0, 1].
         covering: fraction of the area around the mouth that is not of the colour of the skin.

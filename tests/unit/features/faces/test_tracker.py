@@ -11,7 +11,12 @@ import skimage.data
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.alignment import estimate_transform
 from talkinghead.features.faces.detector import build_detector
-from talkinghead.features.faces.tracker import FaceTracker, track_clip
+from talkinghead.features.faces.tracker import (
+    FaceTracker,
+    MultiTracker,
+    SelectFaceFromLeft,
+    track_clip,
+)
 from talkinghead.features.shot_detection import ShotDetector
 from talkinghead.media.decoding.planes import Orientation
 from talkinghead.media.decoding.video_image import VideoImage, YUVColours
@@ -84,6 +89,55 @@ def test_cut_resets_the_tracker_and_camera_motion_is_not_a_cut(detector, astrona
         cuts.append(tracker.cut)
     assert cuts == [False, False, False, True, False, False]
     assert faces[3].box.y0 > 200
+
+
+class MovingFaces:
+    """A detector of the faces at the positions `xs`, which may move by less than 20 pixels."""
+
+    topology = "mesh468"
+
+    def __init__(self):
+        self.xs = []
+
+    def detect(self, image):
+        return [
+            Face(Box(x, 0, x + 50, 50), np.full((468, 2), x, np.float32), 1.0, self.topology)
+            for x in self.xs
+        ]
+
+    def track(self, image, previous):
+        near = (face for face in self.detect(image) if abs(face.box.x0 - previous.box.x0) < 20)
+        return next(near, None)
+
+
+@pytest.mark.parametrize(
+    ("indices", "shots", "expected", "exchanged"),
+    [
+        ([0, 1], [[200], [200, 50]], [50, 200], {0}),
+        ([1, 0], [[200], [200, 50]], [200, 50], {1}),
+        ([0, 1], [[50], [50, 200]], [50, 200], set()),
+        ([0, 1, 2], [[200], [200, 50], [200, 50, 100]], [50, 100, 200], {1}),
+        ([0, 1], [[100, 200], [10, 100, 200]], [100, 200], set()),
+        ([0, 1], [[200], [200, 50], [200]], [None, 200], set()),
+    ],
+    ids=str,
+)
+def test_faces_from_the_left_are_counted_again_when_more_appear(
+    indices, shots, expected, exchanged
+):
+    detector = MovingFaces()
+    tracker = MultiTracker(detector, selectors=[SelectFaceFromLeft(index) for index in indices])
+    for xs in shots:
+        detector.xs = xs
+        tracker.update(BLANK)
+        last_exchanged = set(tracker.exchanged)
+        for step in range(41 if xs is shots[-1] else 8):
+            detector.xs = [x + step % 3 for x in xs]
+            faces = tracker.update(BLANK)
+            assert not tracker.exchanged
+    assert last_exchanged == exchanged
+    positions = [face if face is None else face.box.x0 - 1 for face in faces]
+    assert positions == expected
 
 
 def test_clip_track_follows_the_face(detector, pan):

@@ -78,11 +78,11 @@ def test_frame_with_a_covered_mouth_is_unchanged_and_counts_as_one_with_a_face()
 class Recorder:
     """An animation of one weight that records its state."""
 
-    def __init__(self):
-        self.states = []
+    def __init__(self, weight=1.0):
+        self.states, self.weight = [], weight
 
     def target(self, cue):
-        return np.ones(1, np.float32)
+        return np.full(1, self.weight, np.float32)
 
     def is_still(self, state):
         return False
@@ -103,6 +103,18 @@ def test_motion_is_as_fast_at_each_frame_rate():
     assert states[25][:2] == pytest.approx([0.25, 0.4375])
     assert states[50][1::2] == pytest.approx(states[25], abs=1e-5)
     assert states[100][3::4] == pytest.approx(states[25], abs=1e-5)
+
+
+def test_motion_of_each_face_is_smoothed_by_itself():
+    compositor, animations = Compositor(FeatherRenderer(), SPEC), [Recorder(2.0), Recorder(1.0)]
+    for index, slots in enumerate([(0, 1), (0, 1), (1,), (0, 1)]):
+        for slot in slots:
+            frame = SourceFrame(IMAGE, Fraction(index, 25), Fraction(1, 25), slot=slot)
+            frame = replace(frame, animation=animations[slot], is_last=slot == 1)
+            compositor.composite(GeneratedFrame(frame))
+    # The motion of a face that returns starts again.
+    assert animations[0].states == pytest.approx([0.5, 0.875, 0.5])
+    assert animations[1].states == pytest.approx([0.25, 0.4375, 0.578125, 0.68359375])
 
 
 def test_mouth_has_the_light_of_the_frame():

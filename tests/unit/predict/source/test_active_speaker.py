@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice, repeat
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from helpers.fixed_detector import FixedDetector
 from skimage.data import astronaut
 
 from talkinghead.features.faces.alignment import invert
@@ -17,8 +22,11 @@ from talkinghead.media.writer import VideoWriter
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.predict.source import active_speaker, frame_sources, playback
+from talkinghead.predict.source.active_speaker import ActiveSpeakerSelector, _Candidate, _Shot
 from talkinghead.predict.source.frame_sources import video_frames
-from talkinghead.types import AudioClip, AVSpec
+from talkinghead.predict.source.source_frame import SourceFrame
+from talkinghead.types import AudioClip, AVSpec, VideoFrame
 
 SIDE = 240
 OPTIONS = SourceOptions(face_select="speaking")
@@ -95,6 +103,61 @@ def test_shot_in_which_nobody_speaks_is_unchanged(detector, tmp_path):
     video = write_pair(tmp_path / "a.mp4", zip(noisy, noisy[::-1], strict=True), speech)
     with closing(video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)) as frames:
         assert all(frame.transform is None for frame in islice(frames, 100))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The files that a selection among the faces of an endless video has open."""
+    names = []
+
+    def items(name, values):
+        try:
+            yield from values
+        finally:
+            names.remove(name)
+
+    def read(name, values):
+        names.append(name)
+        return items(name, values)
+
+    image, frame_s = np.full((160, 160, 3), 128, np.uint8), Fraction(1, 25)
+    images = (SourceFrame(image, n * frame_s, frame_s) for n in count())
+    audio = repeat(np.zeros(1600, np.float32))
+    monkeypatch.setattr(active_speaker, "decode_frames", lambda *_: read("video", images))
+    monkeypatch.setattr(active_speaker, "stream_audio", lambda *_: read("audio", audio))
+    monkeypatch.setattr(active_speaker, "_MAX_ANALYSED_S", 1)
+    monkeypatch.setattr(ActiveSpeakerSelector, "_confidence", lambda *_: 1.0)
+    expert = SimpleNamespace(num_frames=5, audio_encoder=SimpleNamespace(input_features=["mel"]))
+    loaded = SimpleNamespace(model=expert, spec=AVSpec())
+    monkeypatch.setattr(frame_sources, "load_expert", lambda _: loaded)
+    monkeypatch.setattr(frame_sources, "probe", lambda _: SimpleNamespace(has_audio=True))
+    played = (VideoFrame(image, n * frame_s) for n in count())
+    monkeypatch.setattr(playback, "read_frames", lambda *_, **__: played)
+    return names
+
+
+@pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, exclude_face=5)], ids=["one", "two"])
+def test_closing_the_frames_closes_the_analysed_file(opened, options):
+    frames = video_frames(Path("v"), Fraction(25), FixedDetector(), AVSpec(), options)
+    gc.disable()
+    try:
+        next(frames)
+        assert opened == ["video", "audio"]
+        frames.close()
+        assert not opened
+    finally:
+        gc.enable()
+
+
+def test_mouths_of_a_short_shot_are_not_kept(opened):
+    expert = frame_sources.load_expert("default").model
+    selector = ActiveSpeakerSelector(Path("v"), Fraction(25), FixedDetector(), expert, AVSpec())
+    mouths = [np.zeros((4, 4, 3), np.uint8)] * 3
+    shot = _Shot(Fraction(0), {0: _Candidate(mouths=mouths)})
+    selector._select_speaker(shot)
+    assert not shot.is_open
+    assert not mouths
+    assert not opened
 
 
 def test_largest_face_is_selected_without_audio(detector, talking, tmp_path, caplog):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from talkinghead.features.faces.alignment import (
 )
 from talkinghead.features.faces.head_pose import _FACE_CM as MODEL
 from talkinghead.features.faces.litert_detector import LiteRtDetector
-from talkinghead.features.faces.tracker import FaceTracker, MultiTracker
+from talkinghead.features.faces.tracker import FaceTracker, MultiTracker, SelectFaceFromLeft
 from talkinghead.predict.source.face_tracks import (
     align_faces,
     fade_faces,
@@ -171,6 +172,22 @@ def test_two_faces_keep_their_slots(scene):
             assert scene.error_percent(frame, move) < 4
     assert index == 40
     assert faces[0].transform is None
+
+
+def test_slot_restarts_when_its_face_is_exchanged():
+    """The face that comes in from the left takes the slot of the face that was alone."""
+    detector = SimpleNamespace(topology="mesh468", track=lambda image, previous: previous)
+    alone, both = [aligned_face(90, 9)], [aligned_face(90, 9), aligned_face(10, 9)]
+    detector.detect = lambda image: alone if image[0, 0, 0] == 1 else both
+    images = [np.full((60, 120, 3), 1 + (i > 9), np.uint8) for i in range(30)]
+    tracker = MultiTracker(detector, selectors=[SelectFaceFromLeft(0), SelectFaceFromLeft(1)])
+    left, right = (list(prepare(slot)) for slot in track_faces(as_frames(images), tracker))
+    assert [frame.starts_shot for frame in left] == [i == 10 for i in range(30)]
+    assert not any(frame.starts_shot for frame in right)
+    x = [frame.transform[0, 2] for frame in left]
+    assert np.allclose(x, [-90] * 10 + [-10] * 20, atol=1e-3)
+    assert left[9].reference is not left[10].reference is left[29].reference
+    assert [frame.transform is None for frame in right] == [True] * 10 + [False] * 20
 
 
 def test_new_face_gets_a_slot(scene):

@@ -180,8 +180,8 @@ class PhotoAnimation:
         faces: the faces to animate.
         motion: the motion.
         others: further faces, which only sway and blink if the motion of the faces is not "none".
-        animated: indices of the faces to animate among both, for those whose speech differs; None
-            animates all.
+        animated: indices of the faces to animate among both, for those whose speech differs; the
+            motion of the heads does not change the rest. None animates all.
         detector: detector of the faces, which measures how far the heads turn (see `HeadWarp`).
     """
 

@@ -12,6 +12,7 @@ from skimage.data import astronaut
 
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.source import frame_sources
 from talkinghead.predict.source.frame_sources import PhotoFrames
 from talkinghead.predict.source.head.expression.blendshapes import BLENDSHAPES
 from talkinghead.predict.source.head.expression.emotions import Emotion
@@ -202,6 +203,29 @@ def test_other_faces_of_the_photo_only_sway_and_blink(detector):
         sway_deg = frame.animation._heads[face].sway_deg(2.0)
         assert np.allclose(frame.animation.pose_at(2.0, face) - sway_deg, pose_deg, atol=1e-5)
     assert not frame.animation._weights(0.0, 1, np.zeros(3), np.zeros(56)).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "max_faces"),
+    [({"exclude_face": 1}, 4), ({"face_select": [0], "exclude_face": [1]}, 4), ({}, 1)],
+    ids=["excluded", "listed", "too many"],
+)
+def test_turned_head_does_not_change_a_still_face(detector, monkeypatch, options, max_faces):
+    monkeypatch.setattr(frame_sources, "MAX_FACES", max_faces)
+    face = detector.detect(PHOTO)[0].box
+    centre, reach = int(face.x0 + face.x1) // 2, int(0.72 * face.width)
+    left = PHOTO[:300, centre - reach : centre + reach]
+    photo = np.ascontiguousarray(np.concatenate([left, left[:, ::-1]], 1))
+    speaking, other = (
+        (slice(int(box.y0), int(box.y1)), slice(int(box.x0), int(box.x1)))
+        for box in sorted(face.box for face in detector.detect(photo))
+    )
+    selected = {"face_select": "index", **options}
+    options = SourceOptions(motion="none", pose=(10, 0, 6), **selected)
+    animation = next(PhotoFrames(photo, "photo", detector, AVSpec(), options)()).animation
+    change = np.abs(animation.render(photo, 1.0).astype(int) - photo)
+    assert change[speaking].max() > 50
+    assert change[other].max() == 0
 
 
 def test_still_photo_is_not_analysed_and_stays_the_same(faces):

@@ -132,6 +132,8 @@ def test_wrong_choices_in_a_photo_are_refused(pair, detector, options, message):
         ({"face_select": ["no.jpg"]}, "face_select=no.jpg: there is no such file"),
         ({"exclude_face": "1x"}, "exclude_face=1x"),
         ({"face_select": [0, 1], "exclude_face": "1"}, "also in face_select"),
+        ({"face_index": 1}, "face_index=1 has no effect .*: set face_select=index"),
+        ({"face_index": 1, "face_select": [0]}, "set face_select=index"),
     ],
     ids=str,
 )
