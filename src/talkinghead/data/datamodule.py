@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -209,8 +210,14 @@ class LipSyncDataModule(LightningDataModule):
             num_workers=self.options.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.options.num_workers > 0,
+            worker_init_fn=_ignore_interrupts,
             **options,
         )
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ignore Ctrl-C, which all processes receive: training ends after the current iteration."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class SyntheticDataModule(LipSyncDataModule):

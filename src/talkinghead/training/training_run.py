@@ -151,19 +151,17 @@ def _compare_with_initial_weights(initial: float, final: torch.Tensor | None) ->
 
 def _log_result(trainer: L.Trainer, module: Any) -> None:
     """Log the path of the checkpoint, and the commands that use the checkpoint."""
-    paths = [one.path for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)]
-    if not paths or not trainer.is_global_zero:
+    callbacks = [one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)]
+    if not callbacks or not trainer.is_global_zero:
         return
-    path = paths[0]
-    if trainer.interrupted and not path.is_file():
-        logger.info("interrupted before a checkpoint was written")
-        return
-    state = "interrupted" if trainer.interrupted else "finished"
-    progress = (state, module.iteration, module.max_iterations, path)
-    logger.info("%s after iteration %d of %d: %s is saved", *progress)
+    path = callbacks[0].path
     if trainer.interrupted:
-        logger.info("the same command with ckpt_path=last resumes")
+        _log_interruption(callbacks[0], module)
         return
+    logger.info(
+        "finished after iteration %d of %d: %s is saved",
+        *(module.iteration, module.max_iterations, path),
+    )
     corpus = getattr(getattr(trainer, "datamodule", None), "corpus_dir", "CORPUS")
     checkpoint = shlex.quote(str(path))
     train_command = f"talkinghead train data.corpus_dir={corpus}"
@@ -176,6 +174,21 @@ def _log_result(trainer: L.Trainer, module: Any) -> None:
     else:
         options = f"loss.weights.landmark=0.1 loss.landmark.checkpoint={checkpoint}"
         logger.info("next: %s %s", train_command, options)
+
+
+def _log_interruption(callback: LastCheckpoint, module: Any) -> None:
+    """Log which iteration the checkpoint of an interrupted run contains."""
+    if not callback.path.is_file():
+        logger.info("interrupted before a checkpoint was written")
+        return
+    if callback.saved_iteration is None:
+        logger.info("interrupted: %s of the earlier run is unchanged", callback.path)
+    else:
+        logger.info(
+            "interrupted after iteration %d of %d: %s is saved",
+            *(callback.saved_iteration, module.max_iterations, callback.path),
+        )
+    logger.info("the same command with ckpt_path=last resumes")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
