@@ -139,6 +139,12 @@ def test_sync_expert_is_frozen_and_not_in_the_checkpoint(corpus: Path, tmp_path:
     assert not [name for name in state if name.startswith("sync.")]
 
 
+def test_sync_expert_is_validated_on_several_splits(corpus: Path) -> None:
+    module = SyncExpertModule(SPEC, EXPERT, OPTIMIZER, max_iterations=1)
+    metrics = fit(module, make_data(corpus, module, val_splits=("val", "test"))).callback_metrics
+    assert {"val/loss", "val_test/loss", "val_test/sync_expert/accuracy"} <= metrics.keys()
+
+
 def test_checkpoint_loads_without_lightning_and_initialises_training(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
