@@ -37,6 +37,7 @@ from talkinghead.training.optim import (
     OptimizerConfig,
     clip_gradients,
     require_finite,
+    seed_iteration,
 )
 from talkinghead.types import AVSpec
 
@@ -138,6 +139,9 @@ class LipSyncGANModule(L.LightningModule):
         ]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # Dropout then depends on the iteration only, and a resumed run equals an uninterrupted one.
+        seed = self.trainer.datamodule.options.seed  # type: ignore[attr-defined]
+        seed_iteration(seed, self.iteration, self.global_rank)
         optimizers = cast(list[LightningOptimizer], self.optimizers())
         named = zip(_OPTIMIZER_NAMES, self.optimizer_configs, optimizers, strict=False)
         for name, config, optimizer in named:

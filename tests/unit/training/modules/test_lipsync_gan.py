@@ -21,6 +21,7 @@ from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 
 INPUTS = ("reference_face", "reference_lips", "masked_face", "mel")
 FULL_GAN = {
+    "generator": {**GENERATOR, "dropout": 0.1},
     "loss": {"weights": {"l1": 1.0, "sync": 0.1, "adversarial": 0.1, "feature_matching": 0.1}},
     "discriminator": {"channels": [4, 8, 8, 8], "face_channels": [4, 8, 8]},
     "sync_discriminator": "joint",
