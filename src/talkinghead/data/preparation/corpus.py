@@ -118,9 +118,7 @@ def prepare_corpus(
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
     earlier = _earlier_manifest(output_dir)
     results = _skip_copies(results, earlier)
-    if predict_lips is not None and options.lip_offset is not None:
-        shortest_s = options.rules.min_duration_s
-        results = apply_lip_offsets(results, spec, options.lip_offset, predict_lips, shortest_s)
+    results = _correct_offsets(results, spec, options, predict_lips)
     entries = [_entry(r, output_dir, spec, emotions) for r in results if not r.reason]
     clips = tuple(assign_splits(entries, options, earlier))
     bad = [SkippedClip(r.task.name, r.reason, r.detail) for r in results if r.reason]
@@ -328,6 +326,19 @@ def _skip_copies(results: list[ClipResult], earlier: Manifest | None) -> list[Cl
             result = replace(result, reason="duplicate content", detail=detail)
         unique.append(result)
     return unique
+
+
+def _correct_offsets(
+    results: list[ClipResult],
+    spec: AVSpec,
+    options: PrepareOptions,
+    predict_lips: PredictLips | None,
+) -> list[ClipResult]:
+    """Measure and correct offsets with a lip prior, if there is one."""
+    if predict_lips is None or options.lip_offset is None:
+        return results
+    shortest_s = options.rules.min_duration_s
+    return apply_lip_offsets(results, spec, options.lip_offset, predict_lips, shortest_s)
 
 
 def _entry(
