@@ -93,7 +93,7 @@ class LipSyncGANModule(L.LightningModule):
         self.arguments = {**generator}
         self.generator = cast(LipSyncGenerator, build(GENERATOR, generator, self.spec))
         if self.options.init_from is not None:
-            load_initial_weights(self.generator, self.options.init_from)
+            load_initial_weights(self.generator, self.options.init_from, self.spec)
         self.ema = MovingAverage(GENERATOR, self.generator, self.options.ema_decay)
         self.discriminator = Discriminator(**discriminator)
         self.sync: Any = build_sync_discriminator(self.options, self.spec, self.generator)

@@ -181,6 +181,8 @@ def test_initial_weights_are_validated_and_compared_with_the_result(
 
     first = make_module(max_iterations=2)
     fit(first, make_data(corpus, first), Watch()).save_checkpoint(tmp_path / "first.ckpt")
+    with pytest.raises(CheckpointError, match=r"another AVSpec \(fmax: 7600\.0 != 4000\.0"):
+        make_module(init_from=str(path), av={**SPEC.to_dict(), "fmax": 4000.0})
     saved = losses[2]
     caplog.set_level("INFO")
     options = {"init_from": str(tmp_path / "first.ckpt"), "optimizer": {**OPTIMIZER, "lr": 10.0}}
@@ -211,5 +213,19 @@ def test_last_checkpoint_is_written_at_its_interval(corpus: Path, tmp_path: Path
         (tmp_path / "last.ckpt").unlink(missing_ok=True)
         fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path), minutes), Watch())
         assert seen == expected
+def test_finished_run_is_not_trained_further(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path = tmp_path / "last.ckpt"
+    written_ns = []
+    for resumed in (None, str(path)):
+        module = make_module(max_iterations=1)
+        fit(module, make_data(corpus, module), LastCheckpoint(tmp_path), ckpt_path=resumed)
+        written_ns.append(path.stat().st_mtime_ns)
+    assert written_ns[0] == written_ns[1]
+    assert f"{path} has reached iteration 1 of 1, so nothing is left to train" in caplog.text
+
+
         saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
         assert saved["iteration"] == 2
