@@ -15,6 +15,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import select_features, silence_column
 from talkinghead.features.faces.alignment import fill_mouth, mouth_crop
 from talkinghead.losses.adversarial_loss import gradient_penalty
@@ -64,8 +65,9 @@ class LipSyncGANModule(L.LightningModule):
         **options: Fields of `GANOptions`.
 
     Raises:
-        UsageError: An option is unknown, or the sync discriminator needs audio features that the
-            generator does not use.
+        UsageError: An option is unknown; the sync discriminator needs audio features that the
+            generator does not use; or, when training begins, the precision does not allow the
+            accumulation of gradients.
         CheckpointError: A checkpoint is missing, broken, of another shape or for another AVSpec.
 
     Example:
@@ -132,7 +134,16 @@ class LipSyncGANModule(L.LightningModule):
         networks = [self.generator, self.discriminator, self.sync]
         # With 16-mixed the loss is scaled. A fused optimizer unscales the gradients in its step,
         # after they have been clipped, so the clipping would be wrong.
-        fused = self._trainer is not None and self._trainer.precision != "16-mixed"
+        precision = None if self._trainer is None else self._trainer.precision
+        several = self.options.joint or self.losses.is_adversarial
+        if precision == "16-mixed" and several and self.accumulate > 1:
+            raise UsageError(
+                f"model.accumulate={self.accumulate} with discriminators does not work with "
+                "trainer.precision=16-mixed, because the step of one optimizer changes the scale "
+                "of the gradients that another one accumulates: choose model.accumulate=1, or "
+                "trainer.precision=bf16-mixed or 32-true"
+            )
+        fused = precision is not None and precision != "16-mixed"
         return [
             c.build(n.parameters(), fused)
             for c, n in zip(self.optimizer_configs, networks, strict=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,7 +12,7 @@ import torch
 from helpers.tiny_training import EXPERT, GENERATOR, OPTIMIZER, SPEC, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
-from talkinghead.errors import CheckpointError
+from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.features.faces.alignment import mouth_crop
 from talkinghead.models.checkpoint import load_expert, load_generator
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
@@ -91,6 +92,19 @@ def test_accumulated_batches_equal_one_large_batch(corpus: Path) -> None:
     assert (halves - whole).norm() < 0.02 * whole.norm()
 
 
+def test_accumulation_of_two_optimizers_is_refused_with_scaled_losses() -> None:
+    weights = {"l1": 1.0, "adversarial": 0.1}
+    joint = {"sync_discriminator": "joint", "sync_arguments": EXPERT}
+    for options in ({"loss": {"weights": weights}}, joint):
+        module: Any = make_module(**options, accumulate=2)
+        module._trainer = SimpleNamespace(precision="16-mixed")
+        with pytest.raises(UsageError, match=r"model\.accumulate=2 .* or 32-true"):
+            module.configure_optimizers()
+    module = make_module(accumulate=2)
+    module._trainer = SimpleNamespace(precision="16-mixed")
+    assert len(module.configure_optimizers()) == 2
+
+
 @pytest.mark.slow
 def test_lip_regressor_learns_and_serves_as_landmark_loss(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -167,6 +181,8 @@ def test_checkpoint_loads_without_lightning_and_initialises_training(
     assert torch.equal(second.generator.get_parameter(name), module.ema.network.get_parameter(name))
     with pytest.raises(CheckpointError, match="another generator"):
         make_module(init_from=str(path), generator={**GENERATOR, "dim": 48})
+    with pytest.raises(CheckpointError, match=r"another AVSpec \(fmax: 7600\.0 != 4000\.0"):
+        make_module(init_from=str(path), av={**SPEC.to_dict(), "fmax": 4000.0})
 
 
 @pytest.mark.slow
@@ -181,8 +197,6 @@ def test_initial_weights_are_validated_and_compared_with_the_result(
 
     first = make_module(max_iterations=2)
     fit(first, make_data(corpus, first), Watch()).save_checkpoint(tmp_path / "first.ckpt")
-    with pytest.raises(CheckpointError, match=r"another AVSpec \(fmax: 7600\.0 != 4000\.0"):
-        make_module(init_from=str(path), av={**SPEC.to_dict(), "fmax": 4000.0})
     saved = losses[2]
     caplog.set_level("INFO")
     options = {"init_from": str(tmp_path / "first.ckpt"), "optimizer": {**OPTIMIZER, "lr": 10.0}}
@@ -199,20 +213,6 @@ def test_initial_weights_are_validated_and_compared_with_the_result(
     assert list(losses) == [4]
 
 
-def test_last_checkpoint_is_written_at_its_interval(corpus: Path, tmp_path: Path) -> None:
-    seen: list[bool] = []
-
-    class Watch(Callback):
-        def on_train_batch_end(self, *args: Any) -> None:
-            seen.append((tmp_path / "last.ckpt").is_file())
-
-    # Lightning calls checkpoint callbacks last.
-    for minutes, expected in ((0.0, [False, True]), (60.0, [False, False])):
-        module = make_module(max_iterations=2)
-        seen.clear()
-        (tmp_path / "last.ckpt").unlink(missing_ok=True)
-        fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path), minutes), Watch())
-        assert seen == expected
 def test_finished_run_is_not_trained_further(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,5 +227,19 @@ def test_finished_run_is_not_trained_further(
     assert f"{path} has reached iteration 1 of 1, so nothing is left to train" in caplog.text
 
 
+def test_last_checkpoint_is_written_at_its_interval(corpus: Path, tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            seen.append((tmp_path / "last.ckpt").is_file())
+
+    # Lightning calls checkpoint callbacks last.
+    for minutes, expected in ((0.0, [False, True]), (60.0, [False, False])):
+        module = make_module(max_iterations=2)
+        seen.clear()
+        (tmp_path / "last.ckpt").unlink(missing_ok=True)
+        fit(module, make_data(corpus, module), LastCheckpoint(str(tmp_path), minutes), Watch())
+        assert seen == expected
         saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
         assert saved["iteration"] == 2
