@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -209,8 +211,20 @@ class LipSyncDataModule(LightningDataModule):
             num_workers=self.options.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.options.num_workers > 0,
+            worker_init_fn=_leave_process_group,
             **options,
         )
+
+
+def _leave_process_group(_: int) -> None:
+    """Keep signals to the process group away from a worker.
+
+    An interrupted training run needs batches until the end of the iteration.
+    """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    else:  # On Windows, Ctrl-C reaches all processes of the console.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class SyntheticDataModule(LipSyncDataModule):

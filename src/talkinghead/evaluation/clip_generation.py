@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import chain
-from typing import Literal
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -249,7 +250,6 @@ def _chunks(num_frames: int) -> list[slice]:
 
 def _reference_frames(frames: Sequence[SourceFrame]) -> list[int]:
     """Return, for each frame, the index of the frame that its reference was made from."""
-    references = {frame.reference for frame in frames if frame.reference is not None}
-    lips = np.stack([frame.lips for frame in frames if frame.lips is not None])
-    found = {r: int((lips == r.lips).all(axis=(1, 2)).argmax()) for r in references}
-    return [found[frame.reference] for frame in frames if frame.reference is not None]
+    numbers = {frame.time_s: number for number, frame in enumerate(frames)}
+    references = [frame.reference for frame in frames if frame.reference is not None]
+    return [numbers[cast(Fraction, reference.time_s)] for reference in references]

@@ -181,6 +181,12 @@ class GeneratorLoss(nn.Module):
         """Return the weight of every term at an iteration, counted from 0."""
         return {name: schedule(iteration) for name, schedule in self._schedules.items()}
 
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether the weight of the adversarial term is above 0 at any iteration."""
+        schedule = self._schedules["adversarial"]
+        return max(schedule.start, schedule.end) > 0
+
     def forward(
         self,
         output: GeneratorOutput,

@@ -127,6 +127,19 @@ def block_sums(
     return sums
 
 
+def delay_motion(motion: FloatArray, num_frames: float) -> FloatArray:
+    """Return motion [T, ...] delayed by a number of frames, interpolated; NaN where unknown."""
+    times = np.arange(len(motion)) - num_frames
+    lower = np.floor(times).astype(int)
+    known = (lower >= 0) & (lower + 1 < len(motion))
+    shape = (-1, *(1,) * (motion.ndim - 1))
+    fraction = (times - lower)[known].astype(np.float32).reshape(shape)
+    delayed = np.full_like(motion, np.nan)
+    before, after = motion[lower[known]], motion[lower[known] + 1]
+    delayed[known] = before + fraction * (after - before)
+    return delayed
+
+
 def _peak(sums_S3: npt.NDArray[Any]) -> tuple[float, float]:
     """Return the shift with the largest correlation, interpolated by a parabola, and this r."""
     r = sums_S3[:, 0] / np.sqrt(np.maximum(sums_S3[:, 1] * sums_S3[:, 2], 1e-12))

@@ -147,8 +147,14 @@ def build_sync_discriminator(
     return sync
 
 
-def load_initial_weights(generator: LipSyncGenerator, path: str | Path) -> None:
-    """Copy the weights of a checkpoint into a generator."""
+def load_initial_weights(generator: LipSyncGenerator, path: str | Path, spec: AVSpec) -> None:
+    """Copy the weights of a checkpoint into a generator for an AVSpec."""
+    loaded = load_generator(path)
+    if difference := loaded.spec.difference(spec):
+        raise CheckpointError(
+            f"init_from {path} was trained with another AVSpec ({difference}, its value first): "
+            "change the av config, or train without init_from"
+        )
     # The initial weights of the conditioning are zero, so the checkpoint need not have them.
     conditioning = {
         name: value
@@ -156,7 +162,7 @@ def load_initial_weights(generator: LipSyncGenerator, path: str | Path) -> None:
         if name.startswith(("emotion.", "pose."))
     }
     try:
-        generator.load_state_dict({**conditioning, **load_generator(path).model.state_dict()})
+        generator.load_state_dict({**conditioning, **loaded.model.state_dict()})
     except RuntimeError as error:
         raise CheckpointError(
             f"init_from {path} holds another generator: give the model that it was trained with"

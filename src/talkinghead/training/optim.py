@@ -1,4 +1,4 @@
-"""Learning-rate schedule, gradient clipping and weight averaging."""
+"""Learning-rate schedule, gradient clipping, weight averaging and checks of an iteration."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -112,6 +113,12 @@ class MovingAverage(nn.Module):
         torch._foreach_lerp_(averaged, current, 1 - decay)
         for buffer, source in zip(self.network.buffers(), network.buffers(), strict=True):
             buffer.copy_(source)
+
+
+def seed_iteration(seed: int, iteration: int, rank: int) -> None:
+    """Seed PyTorch's random numbers for an iteration of one process."""
+    (state,) = np.random.SeedSequence((seed, iteration, rank)).generate_state(1)
+    torch.manual_seed(int(state))
 
 
 def require_finite(loss: Tensor, name: str, iteration: int, batch: Mapping[str, Any]) -> None:

@@ -52,7 +52,8 @@ def pseudo_label(
     """Make a corpus of audio features and lip motion, without images, for `data.pseudo_label_dir`.
 
     The speaker of a file is the name of the top subfolder; for a file in `input_dir` itself, the
-    part of the file name before the first "-". If the run is repeated, complete speakers are kept.
+    part of the file name before the first "-". If the run is repeated with the same files, settings
+    and lip prior, complete speakers are kept.
 
     Args:
         input_dir: Folder of audio or video files with speech, searched recursively.
@@ -121,6 +122,27 @@ def _find_speakers(input_dir: Path) -> dict[str, list[Path]]:
     return speakers
 
 
+def _digest(path: Path) -> str:
+    """Return the hash of a file; empty if the file cannot be read, which `_read` reports."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _identity(lip_prior: LipPrior) -> str:
+    """Return a text that differs for lip priors with other predictions."""
+    if identity := getattr(lip_prior, "identity", None):
+        return str(identity)
+    # Other lip priors are compared by their motion for noise and for silence.
+    length = int((lip_prior.past_s + lip_prior.block_s + lip_prior.ahead_s) * lip_prior.sample_rate)
+    noise = np.random.default_rng(0).normal(0, 0.1, length)
+    windows = np.stack([noise, np.zeros(length)]).astype(np.float32)
+    motion = lip_prior.predict_motion(windows, 0).round(2)
+    return hashlib.sha256(motion.astype(np.float32).tobytes()).hexdigest()
+
+
 class _Labeller:
     """A writer of pseudo-labelled clips, one speaker at a time."""
 
@@ -136,14 +158,16 @@ class _Labeller:
         self.input_dir, self.output_dir = input_dir, output_dir
         self.spec, self.lip_prior, self.spread_px = spec, lip_prior, spread_px
         self.features = AudioFeatures(spec, STORED_FEATURES)
+        self.prior_identity = _identity(lip_prior)
 
     def label(
         self, speaker: str, files: Sequence[Path]
     ) -> tuple[list[ClipEntry], list[SkippedClip]]:
         """Write the clips of a speaker or reuse earlier ones; return clips and refused files."""
         folder = self.output_dir / "clips" / speaker
-        sources = [(self._source(path), path.stat().st_size) for path in files]
+        sources = [(self._source(path), _digest(path)) for path in files]
         recipe: list[Any] = [CODE_VERSION, self.spec.to_dict(), self.spread_px, sources]
+        recipe.append(self.prior_identity)
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         existing = sorted(folder.glob("*.safetensors"))
         metadata = [read_metadata(path) or {} for path in existing]

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -17,6 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from talkinghead.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from talkinghead.types import AVSpec
 
 log = logging.getLogger(__name__)
 
@@ -99,22 +102,28 @@ def resolve_resume(ckpt_path: str | Path | None, run_dir: Path) -> str | Path | 
     raise CheckpointError(f"ckpt_path {path} does not exist: give a checkpoint's path, or last")
 
 
-def require_resumable(path: str | Path, kind: str, arguments: Mapping[str, Any]) -> None:
-    """Check that a file is a training checkpoint of a network.
+def read_resumable(path: str | Path, kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> int:
+    """Check that a file is a training checkpoint of a network, and return its iteration.
 
     Args:
         path: The file.
         kind: Kind of the network that is trained, such as `GENERATOR`.
         arguments: Arguments of the network.
+        spec: AVSpec of the network.
 
     Raises:
-        CheckpointError: The file is truncated, is no training checkpoint, or has another network.
+        CheckpointError: The file is truncated, is no training checkpoint, or has another network or
+            AVSpec.
     """
     from talkinghead.models.checkpoint import EXPERT, GENERATOR, LIP_REGRESSOR
     from talkinghead.models.tensor_files import read_plain_tensors
+    from talkinghead.types import GENERATOR_FIELDS, AVSpec
 
     content = read_plain_tensors(path)
-    if not isinstance(content, dict) or not {"state_dict", "loops", "iteration"} <= content.keys():
+    if (
+        not isinstance(content, dict)
+        or not {"state_dict", "loops", "iteration", "av"} <= content.keys()
+    ):
         raise CheckpointError(
             f"ckpt_path {path} is not a training checkpoint: give a last.ckpt that this program "
             "wrote; for the weights of a release use model.init_from"
@@ -133,6 +142,13 @@ def require_resumable(path: str | Path, kind: str, arguments: Mapping[str, Any])
                 f"ckpt_path {path} has a {kind} with {name}={stored[name]}, this run has "
                 f"{wanted[name]}: repeat the settings of its run"
             )
+    ignored = () if kind == GENERATOR else GENERATOR_FIELDS
+    if difference := AVSpec.from_dict(content["av"]).difference(spec, ignored):
+        raise CheckpointError(
+            f"ckpt_path {path} was trained with another AVSpec ({difference}, its value first): "
+            "repeat the settings of its run"
+        )
+    return int(content["iteration"])
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

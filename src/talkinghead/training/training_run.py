@@ -27,7 +27,7 @@ from talkinghead.training.callbacks.progress import IterationProgress
 from talkinghead.training.experiment_tracking import track_checkpoint, track_config
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
-from talkinghead.training.resume import require_resumable
+from talkinghead.training.resume import read_resumable
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,9 @@ def train(
 ) -> dict[str, float]:
     """Train a module, and return the last value of every logged metric.
 
-    Training that starts from given weights (`init_from`) in one process begins with a validation of
-    these weights, with which the result is compared.
+    If the checkpoint to resume from has reached `max_iterations`, nothing is trained, and the
+    result is empty. Training that starts from given weights (`init_from`) in one process begins
+    with a validation of these weights, with which the result is compared.
 
     Args:
         module: A `LipSyncGANModule`, `SyncExpertModule` or `LipRegressorModule`.
@@ -64,12 +65,13 @@ def train(
         config: Resolved configuration of the run, which is logged to W&B.
 
     Raises:
-        CheckpointError: The checkpoint to resume from is truncated or of another network.
+        CheckpointError: The checkpoint to resume from is truncated, or has another network or
+            AVSpec.
         KeyboardInterrupt: The run was interrupted; the last checkpoint has been written.
     """
     _warn_without_sync_loss(module)
-    if ckpt_path is not None:
-        _check_checkpoint(module, ckpt_path)
+    if ckpt_path is not None and _has_finished(module, ckpt_path):
+        return {}
     initial: float | None = None
     try:
         track_config(trainer, config or {})
@@ -83,11 +85,7 @@ def train(
         if not trainer.interrupted:
             raise
     finally:
-        # Otherwise W&B would log all runs of a sweep as a single run.
-        if any(isinstance(one, WandbLogger) for one in trainer.loggers):
-            import wandb
-
-            wandb.finish()
+        _finish_wandb(trainer)
     _log_result(trainer, module)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -96,10 +94,27 @@ def train(
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _check_checkpoint(module: L.LightningModule, ckpt_path: str | Path) -> None:
-    arguments = getattr(module, "arguments", {})
-    require_resumable(ckpt_path, getattr(module, "kind", GENERATOR), arguments)
-    logger.info("resuming from %s", ckpt_path)
+def _finish_wandb(trainer: L.Trainer) -> None:
+    """End the run of W&B, which would log all runs of a sweep as a single run otherwise."""
+    if any(isinstance(one, WandbLogger) for one in trainer.loggers):
+        import wandb
+
+        wandb.finish()
+
+
+def _has_finished(module: Any, ckpt_path: str | Path) -> bool:
+    """Check the checkpoint to resume from; return whether no iteration is left to train."""
+    kind = getattr(module, "kind", GENERATOR)
+    iteration = read_resumable(ckpt_path, kind, module.arguments, module.spec)
+    if iteration >= module.max_iterations:
+        logger.info(
+            "%s has reached iteration %d of %d, so nothing is left to train; for a longer run "
+            "raise model.max_iterations",
+            *(ckpt_path, iteration, module.max_iterations),
+        )
+        return True
+    logger.info("resuming from %s after iteration %d", ckpt_path, iteration)
+    return False
 
 
 @contextmanager
@@ -151,19 +166,17 @@ def _compare_with_initial_weights(initial: float, final: torch.Tensor | None) ->
 
 def _log_result(trainer: L.Trainer, module: Any) -> None:
     """Log the path of the checkpoint, and the commands that use the checkpoint."""
-    paths = [one.path for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)]
-    if not paths or not trainer.is_global_zero:
+    callbacks = [one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)]
+    if not callbacks or not trainer.is_global_zero:
         return
-    path = paths[0]
-    if trainer.interrupted and not path.is_file():
-        logger.info("interrupted before a checkpoint was written")
-        return
-    state = "interrupted" if trainer.interrupted else "finished"
-    progress = (state, module.iteration, module.max_iterations, path)
-    logger.info("%s after iteration %d of %d: %s is saved", *progress)
+    path = callbacks[0].path
     if trainer.interrupted:
-        logger.info("the same command with ckpt_path=last resumes")
+        _log_interruption(callbacks[0], module)
         return
+    logger.info(
+        "finished after iteration %d of %d: %s is saved",
+        *(module.iteration, module.max_iterations, path),
+    )
     corpus = getattr(getattr(trainer, "datamodule", None), "corpus_dir", "CORPUS")
     checkpoint = shlex.quote(str(path))
     train_command = f"talkinghead train data.corpus_dir={corpus}"
@@ -176,6 +189,21 @@ def _log_result(trainer: L.Trainer, module: Any) -> None:
     else:
         options = f"loss.weights.landmark=0.1 loss.landmark.checkpoint={checkpoint}"
         logger.info("next: %s %s", train_command, options)
+
+
+def _log_interruption(callback: LastCheckpoint, module: Any) -> None:
+    """Log which iteration the checkpoint of an interrupted run contains."""
+    if not callback.path.is_file():
+        logger.info("interrupted before a checkpoint was written")
+        return
+    if callback.saved_iteration is None:
+        logger.info("interrupted: %s of the earlier run is unchanged", callback.path)
+    else:
+        logger.info(
+            "interrupted after iteration %d of %d: %s is saved",
+            *(callback.saved_iteration, module.max_iterations, callback.path),
+        )
+    logger.info("the same command with ckpt_path=last resumes")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

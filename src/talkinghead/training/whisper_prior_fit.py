@@ -31,7 +31,7 @@ from talkinghead.predict.audio.whisper_prior import (
     map_inputs,
     recording_inputs,
 )
-from talkinghead.sync.lip_offset import LipOffset, measure_lip_offset
+from talkinghead.sync.lip_offset import LipOffset, delay_motion, measure_lip_offset
 from talkinghead.types import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,10 @@ _MAX_OFFSET = 8
 _POOLED_FRAMES = 200
 _SILENCE_WEIGHT = 0.02
 _ROWS_AT_ONCE = 1500
+
+
+_Key = tuple[int, str]
+"""Number of a corpus, and the name of a speaker or source in it."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,23 @@ class FitClip:
     inputs: FloatArray
     motion: FloatArray
 
+    @property
+    def speaker_key(self) -> _Key:
+        """The corpus and the speaker: corpora may use the same name for different speakers."""
+        return self.corpus, self.speaker
+
+    @property
+    def source_key(self) -> _Key:
+        """The corpus and the source."""
+        return self.corpus, self.source
+
 
 def fit_whisper_lip_prior(
     corpora: Sequence[Path | str],
     whisper: Encoder,
     output: Path | str,
     options: PriorFitOptions | None = None,
-) -> dict[str, LipOffset]:
+) -> dict[_Key, LipOffset]:
     """Fit a linear map from speech features to lip motion on the training splits of corpora.
 
     Each speaker's inputs and motion are centred, and the motion is scaled to the same spread of the
@@ -101,7 +115,8 @@ def fit_whisper_lip_prior(
         options: see `PriorFitOptions`.
 
     Returns:
-        The offsets of the sources of the corpora after the first, by source.
+        The offsets of the sources of the corpora after the first, by the number of the corpus and
+        the source.
 
     Raises:
         CorpusError: a corpus has no training clips, or another sample or frame rate.
@@ -113,7 +128,7 @@ def fit_whisper_lip_prior(
         raise UsageError(f"there are {len(weights)} weights for {len(corpora)} corpora")
     clips = [clip for n, path in enumerate(corpora) for clip in _read_corpus(n, path, whisper)]
     silence = map_inputs(whisper, _silent_windows()).flatten(0, 1)
-    offsets: dict[str, LipOffset] = {}
+    offsets: dict[_Key, LipOffset] = {}
     if len(corpora) > 1 and options.lead_frames is not None:
         first = [clip for clip in clips if clip.corpus == 0]
         offsets = _measure_offsets(clips, _fit(first, weights, silence, options))
@@ -168,7 +183,7 @@ def _fit(
     rest = shares @ torch.stack([s.rest for s in speakers.values()])
     covariance, rows = torch.zeros(()), list[Tensor]()
     for number, clip in enumerate(clips):
-        speaker = speakers[clip.speaker]
+        speaker = speakers[clip.speaker_key]
         x, y = _known_rows(clip)
         y = (y - speaker.motion_mean) * (spread / speaker.spread)
         scale = math.sqrt(speaker.weight / speaker.num_frames)
@@ -211,13 +226,13 @@ class _Speaker:
 
 def _speakers(
     clips: Sequence[FitClip], corpus_weights: Sequence[float], temperature: float
-) -> dict[str, _Speaker]:
-    """Return the statistics by speaker, with weights that sum to 1."""
+) -> dict[_Key, _Speaker]:
+    """Return the statistics of each speaker of each corpus, with weights that sum to 1."""
     grouped = defaultdict(list)
     for clip in clips:
-        grouped[clip.speaker].append(clip)
-    speakers, corpora = {}, {}
-    for name, own in grouped.items():
+        grouped[clip.speaker_key].append(clip)
+    speakers = {}
+    for key, own in grouped.items():
         x, y = (torch.cat(parts) for parts in zip(*map(_known_rows, own), strict=True))
         heights = y.unflatten(-1, (20, 2))[..., 1]
         spread = float((heights[:, 17:20] - heights[:, 13:16]).mean(1).std())
@@ -225,14 +240,12 @@ def _speakers(
         rest = torch.stack(first).nanmean(0)
         rest = torch.where(rest.isfinite(), rest, y.mean(0))
         weight = len(y) ** temperature
-        speakers[name] = _Speaker(weight, len(y), x.mean(0), y.mean(0), rest, max(spread, 1e-3))
-        corpora[name] = own[0].corpus
+        speakers[key] = _Speaker(weight, len(y), x.mean(0), y.mean(0), rest, max(spread, 1e-3))
     totals: defaultdict[int, float] = defaultdict(float)
-    for name, speaker in speakers.items():
-        totals[corpora[name]] += speaker.weight
+    for (number, _), speaker in speakers.items():
+        totals[number] += speaker.weight
     used = sum(corpus_weights[number] for number in totals)
-    for name, speaker in speakers.items():
-        number = corpora[name]
+    for (number, _), speaker in speakers.items():
         speaker.weight *= corpus_weights[number] / used / totals[number]
     return speakers
 
@@ -245,16 +258,16 @@ def _known_rows(clip: FitClip) -> tuple[Tensor, Tensor]:
 
 def _measure_offsets(
     clips: Sequence[FitClip], fitted: tuple[Tensor, Tensor]
-) -> dict[str, LipOffset]:
+) -> dict[_Key, LipOffset]:
     """Return the offset of each source of the corpora after the first."""
     weight, bias = fitted
     pairs = defaultdict(list)
     for clip in clips:
         if clip.corpus > 0:
             predicted = torch.from_numpy(clip.inputs).float() @ weight + bias
-            pairs[clip.source].append((predicted.numpy(), clip.motion))
-    offsets = {source: measure_lip_offset(own, _MAX_OFFSET) for source, own in pairs.items()}
-    for source, offset in offsets.items():
+            pairs[clip.source_key].append((predicted.numpy(), clip.motion))
+    offsets = {key: measure_lip_offset(own, _MAX_OFFSET) for key, own in pairs.items()}
+    for (_, source), offset in offsets.items():
         logger.info(
             "%s: its audio is %+.1f frames (standard error %.1f) late, r %.2f",
             *(source, offset.frames, offset.standard_error, offset.correlation),
@@ -263,26 +276,14 @@ def _measure_offsets(
 
 
 def _align(
-    clips: Sequence[FitClip], offsets: Mapping[str, LipOffset], lead_frames: float
+    clips: Sequence[FitClip], offsets: Mapping[_Key, LipOffset], lead_frames: float
 ) -> list[FitClip]:
     """Return the clips with motion shifted in time, so that each offset is `lead_frames`."""
     aligned = []
     for clip in clips:
-        offset = offsets.get(clip.source)
+        offset = offsets.get(clip.source_key)
         if clip.corpus > 0 and offset is not None and math.isfinite(offset.frames):
-            moved = _delay(clip.motion, offset.frames - lead_frames)
+            moved = delay_motion(clip.motion, offset.frames - lead_frames)
             clip = replace(clip, motion=moved)
         aligned.append(clip)
     return aligned
-
-
-def _delay(motion: FloatArray, num_frames: float) -> FloatArray:
-    """Return motion [T, P] delayed by a number of frames, interpolated; NaN where unknown."""
-    times = np.arange(len(motion)) - num_frames
-    lower = np.floor(times).astype(int)
-    known = (lower >= 0) & (lower + 1 < len(motion))
-    fraction = (times - lower)[known, None].astype(np.float32)
-    delayed = np.full_like(motion, np.nan)
-    before, after = motion[lower[known]], motion[lower[known] + 1]
-    delayed[known] = before + fraction * (after - before)
-    return delayed

@@ -1,5 +1,6 @@
 """Tests of the data modules."""
 
+import os
 from dataclasses import replace
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from torch.utils.data import Dataset
 
 from talkinghead.data.datamodule import LipSyncDataModule, SyntheticDataModule
 from talkinghead.data.manifest import Manifest
@@ -91,6 +93,20 @@ def test_resumed_batches_equal_uninterrupted_ones(corpus, tmp_path, stop, recwar
     resumed = first.train_batches + rest.train_batches
     np.testing.assert_equal([*map(arrays, resumed)], [*map(arrays, whole.train_batches)])
     assert not [w for w in recwarn if "not resumable" in str(w.message)]
+
+
+@pytest.mark.skipif(not hasattr(os, "getpgrp"), reason="needs process groups")
+def test_workers_do_not_receive_signals_to_the_process_group(corpus):
+    class Groups(Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return os.getpgrp()
+
+    data = LipSyncDataModule(corpus, SPEC, num_workers=1, batch_size=1)
+    (group,) = data._loader(Groups())
+    assert int(group) != os.getpgrp()
 
 
 def test_unusable_corpora_and_options_are_refused(corpus, tmp_path):

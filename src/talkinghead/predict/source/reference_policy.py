@@ -227,7 +227,7 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     image = remove_overlay(image, box_to_image(transform, spec))
     lips_xy = refine_inner_lips(image, (_not_none(best.lips) - origin_xy).astype(np.float32))
     outline = None if best.outline is None else (best.outline - origin_xy).astype(np.float32)
-    reference = Reference(image, transform, lips_xy, best.pose, outline)
+    reference = Reference(image, transform, lips_xy, best.pose, outline, time_s=best.time_s)
     return replace(best, image=image, reference=reference)
 
 

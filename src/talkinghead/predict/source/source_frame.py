@@ -27,6 +27,7 @@ class Reference:
         pose: head pose (see `talkinghead.features.faces.head_pose`), None if not measured.
         outline: convex outline of the face in image pixels, float32 [P, 2]; None in a photo.
         features: the model's features, None until they are encoded.
+        time_s: `time_s` of the video frame from which the reference was made; None in a photo.
     """
 
     image: UInt8Array
@@ -35,6 +36,7 @@ class Reference:
     pose: FloatArray | None = None
     outline: FloatArray | None = None
     features: ReferenceFeatures | None = None
+    time_s: Fraction | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,7 +16,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
+from talkinghead.errors import CorpusError
 from talkinghead.sync.offset import lip_offset
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 from talkinghead.value_rules import NonNegativeFloat, PositiveInt
@@ -187,7 +188,7 @@ class SyncDiagnosis(Callback):
         evidence = Evidence(
             num_windows=num_windows,
             step_size=float(self._largest_step),
-            offsets=corpus_offsets(datamodule.corpus_dir, self.num_clips),
+            offsets=corpus_offsets(datamodule, self.num_clips),
             **means,
         )
         logger.warning(
@@ -202,11 +203,19 @@ def _weights(module: SyncExpertModule) -> list[Tensor]:
     return [w.to_local() if isinstance(w, DTensor) else w for w in weights]
 
 
-def corpus_offsets(corpus_dir: Path, num_clips: int) -> list[int]:
-    """Return the audio delays in frames of clips that are spread over the split "train"."""
-    manifest = Manifest.load(corpus_dir)
+def corpus_offsets(datamodule: LipSyncDataModule, num_clips: int) -> list[int]:
+    """Return the audio delays in frames of clips that are spread over the split "train".
+
+    The result is empty if a clip cannot be read, because the diagnosis must not end the run.
+    """
+    folder = datamodule.corpus_dir
+    open_clip = datamodule.open_clip or (lambda path: ClipFile(folder / path))
+    manifest = Manifest.load(folder)
     clips = manifest.split("train")
     indices = np.linspace(0, len(clips) - 1, min(num_clips, len(clips))).round().astype(int)
-    files = [ClipFile(corpus_dir / clips[index].path) for index in indices]
-    found = [lip_offset(f.tensor("mouth_opening"), f.mel(), manifest.spec) for f in files]
+    try:
+        files = [open_clip(clips[index].path) for index in indices]
+        found = [lip_offset(f.tensor("mouth_opening"), f.mel(), manifest.spec) for f in files]
+    except CorpusError:
+        return []
     return [offset for offset in found if offset is not None]

@@ -15,6 +15,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from talkinghead.errors import UsageError
 from talkinghead.features.audio_features import select_features, silence_column
 from talkinghead.features.faces.alignment import fill_mouth, mouth_crop
 from talkinghead.losses.adversarial_loss import gradient_penalty
@@ -37,6 +38,7 @@ from talkinghead.training.optim import (
     OptimizerConfig,
     clip_gradients,
     require_finite,
+    seed_iteration,
 )
 from talkinghead.types import AVSpec
 
@@ -63,8 +65,9 @@ class LipSyncGANModule(L.LightningModule):
         **options: Fields of `GANOptions`.
 
     Raises:
-        UsageError: An option is unknown, or the sync discriminator needs audio features that the
-            generator does not use.
+        UsageError: An option is unknown; the sync discriminator needs audio features that the
+            generator does not use; or, when training begins, the precision does not allow the
+            accumulation of gradients.
         CheckpointError: A checkpoint is missing, broken, of another shape or for another AVSpec.
 
     Example:
@@ -92,7 +95,7 @@ class LipSyncGANModule(L.LightningModule):
         self.arguments = {**generator}
         self.generator = cast(LipSyncGenerator, build(GENERATOR, generator, self.spec))
         if self.options.init_from is not None:
-            load_initial_weights(self.generator, self.options.init_from)
+            load_initial_weights(self.generator, self.options.init_from, self.spec)
         self.ema = MovingAverage(GENERATOR, self.generator, self.options.ema_decay)
         self.discriminator = Discriminator(**discriminator)
         self.sync: Any = build_sync_discriminator(self.options, self.spec, self.generator)
@@ -131,13 +134,25 @@ class LipSyncGANModule(L.LightningModule):
         networks = [self.generator, self.discriminator, self.sync]
         # With 16-mixed the loss is scaled. A fused optimizer unscales the gradients in its step,
         # after they have been clipped, so the clipping would be wrong.
-        fused = self._trainer is not None and self._trainer.precision != "16-mixed"
+        precision = None if self._trainer is None else self._trainer.precision
+        several = self.options.joint or self.losses.is_adversarial
+        if precision == "16-mixed" and several and self.accumulate > 1:
+            raise UsageError(
+                f"model.accumulate={self.accumulate} with discriminators does not work with "
+                "trainer.precision=16-mixed, because the step of one optimizer changes the scale "
+                "of the gradients that another one accumulates: choose model.accumulate=1, or "
+                "trainer.precision=bf16-mixed or 32-true"
+            )
+        fused = precision is not None and precision != "16-mixed"
         return [
             c.build(n.parameters(), fused)
             for c, n in zip(self.optimizer_configs, networks, strict=False)
         ]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # Dropout then depends on the iteration only, and a resumed run equals an uninterrupted one.
+        seed = self.trainer.datamodule.options.seed  # type: ignore[attr-defined]
+        seed_iteration(seed, self.iteration, self.global_rank)
         optimizers = cast(list[LightningOptimizer], self.optimizers())
         named = zip(_OPTIMIZER_NAMES, self.optimizer_configs, optimizers, strict=False)
         for name, config, optimizer in named:

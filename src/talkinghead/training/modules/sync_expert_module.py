@@ -82,11 +82,18 @@ class SyncExpertModule(SingleNetworkModule):
         self.log_dict({f"train/sync_expert/{name}": value for name, value in figures.items()})
         return self.finish_iteration("train/sync_expert/loss", loss, batch)
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(
+        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         loss, figures = self._loss(batch)
-        size, accuracy = len(batch["mouths"]), figures["accuracy"]
-        self.log("val/loss", loss, prog_bar=True, batch_size=size)
-        self.log("val/sync_expert/accuracy", accuracy, prog_bar=True, batch_size=size)
+        split = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
+        prefix = "val" if dataloader_idx == 0 else f"val_{split}"
+        self.log_dict(
+            {f"{prefix}/loss": loss, f"{prefix}/sync_expert/accuracy": figures["accuracy"]},
+            prog_bar=True,
+            batch_size=len(batch["mouths"]),
+            add_dataloader_idx=False,
+        )
 
     def num_windows(self, batch: Mapping[str, Tensor]) -> int:
         """Return the number of windows in a batch."""

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from skimage import data
 import talkinghead.data.preparation.corpus as prepare_module
 from talkinghead.cli.main import main
 from talkinghead.data.clip_file import ClipFile, read_metadata
-from talkinghead.data.manifest import Manifest
+from talkinghead.data.manifest import ClipEntry, Manifest
+from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask
 from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
 from talkinghead.data.preparation.emotion_labels import read_emotions
 from talkinghead.errors import CorpusError, TalkingHeadError, UsageError
@@ -54,7 +56,7 @@ def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
     for number in range(3):
         write_portrait(folder / "anna" / f"take {number}.mp4", seed=number)
-    write_portrait(folder / "ben" / "take 0.mp4")
+    write_portrait(folder / "ben" / "take 0.mp4", seed=10)
     return folder
 
 
@@ -134,7 +136,7 @@ def test_added_videos_are_prepared_and_earlier_clips_kept(inputs, tmp_path):
     times = {c.id: (tmp_path / "out" / c.path).stat().st_mtime_ns for c in first.clips}
     # If two videos differ only in the suffix, the first in alphabetical order is used.
     shutil.copy(inputs / "ben" / "take 0.mp4", inputs / "ben" / "take 0.mpeg")
-    shutil.copy(inputs / "anna" / "take 2.mp4", inputs / "loose.mp4")
+    write_portrait(inputs / "loose.mp4", seed=11)
     second = prepare_corpus(inputs, tmp_path / "out", SPEC, options)
     assert set(first.clips) < set(second.clips)
     assert [(clip.id, clip.speaker) for clip in second.clips[4:]] == [("loose", "speaker")]
@@ -142,6 +144,31 @@ def test_added_videos_are_prepared_and_earlier_clips_kept(inputs, tmp_path):
         assert (tmp_path / "out" / clip.path).stat().st_mtime_ns == times[clip.id]
     skipped = [(skip.source, skip.reason) for skip in second.skipped]
     assert skipped == [("ben/take 0.mpeg", "duplicate name")]
+
+
+def test_videos_with_the_same_clip_file_are_skipped(tmp_path):
+    videos = [tmp_path / "in" / name for name in ("a.mp4", "speaker/a.mp4", "speaker/b.mp4")]
+    for video in videos:
+        video.parent.mkdir(parents=True, exist_ok=True)
+        video.touch()
+    tasks, skipped = prepare_module._find_tasks(tmp_path / "in", tmp_path / "out")
+    assert [task.name for task in tasks] == ["a.mp4", "speaker/b.mp4"]
+    assert [(one.source, one.reason) for one in skipped] == [("speaker/a.mp4", "duplicate name")]
+
+
+def test_copies_of_a_video_are_skipped():
+    def result(clip_id, content, reason=""):
+        task = ClipTask(Path(clip_id), clip_id, Path(clip_id), clip_id)
+        return ClipResult(task, content, reason=reason)
+
+    def reasons(results, earlier=None):
+        return [one.reason for one in prepare_module._skip_copies(results, earlier)]
+
+    results = [result("a", "1", "no face"), result("b", "2"), result("c", "2"), result("d", "3")]
+    assert reasons(results) == ["no face", "", "duplicate content", ""]
+    clip = ClipEntry("c", "", "c", 50, 2.0, "train", "c", "2")
+    earlier = Manifest(SPEC, "", "", (clip,))
+    assert reasons(results, earlier) == ["no face", "duplicate content", "", ""]
 
 
 def test_input_without_videos_is_refused_with_a_command(tmp_path):

@@ -41,6 +41,21 @@ def test_late_audio_is_shifted_once(late):
         assert after.offset.frames == pytest.approx(before.offset.frames, abs=0.25)
 
 
+def test_common_offset_of_added_clips_does_not_shift_earlier_clips_again(late):
+    pooled = LipOffsetRules(pooled_below_s=60.0)
+    (first,) = apply_lip_offsets(late[:1], SPEC, pooled, PREDICT)
+    again = apply_lip_offsets([first, late[1]], SPEC, pooled, PREDICT)
+    for result in again:
+        assert result.offset.frames == pytest.approx(3.5, abs=0.5)
+        assert result.num_frames == len(ClipFile(result.task.clip_path)) == 121 - 3
+
+
+def test_clips_that_the_shift_makes_too_short_are_dropped(late):
+    for result in apply_lip_offsets(late, SPEC, RULES, PREDICT, min_duration_s=4.75):
+        assert (result.reason, len(ClipFile(result.task.clip_path))) == ("too short", 121)
+        assert result.detail == "4.72 s without its offset, 4.75 s are needed"
+
+
 def test_correction_can_be_turned_off(late):
     rules = replace(RULES, correct=False)
     results = apply_lip_offsets(late, SPEC, rules, PREDICT)

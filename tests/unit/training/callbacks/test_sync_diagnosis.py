@@ -12,12 +12,14 @@ import torch
 from helpers.tiny_training import EXPERT, SPEC, TRAINER
 from safetensors.numpy import load_file, save_file
 
+from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.datamodule import LipSyncDataModule
 from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.training.callbacks.sync_diagnosis import (
     Evidence,
     SyncDiagnosis,
+    corpus_offsets,
     diagnose,
 )
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
@@ -92,6 +94,18 @@ def test_training_at_chance_is_diagnosed(
 def test_learning_expert_gives_no_warning(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(corpus, 32)
     assert "chance" not in caplog.text
+
+
+def test_offsets_are_measured_in_clips_that_the_data_module_opens(
+    corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copy(corpus / "manifest.json", tmp_path)
+    data = LipSyncDataModule(tmp_path, SPEC)
+    assert corpus_offsets(data, 4) == []
+    data.open_clip = lambda path: ClipFile(corpus / path)
+    offsets = corpus_offsets(data, 4)
+    assert offsets
+    assert offsets == corpus_offsets(LipSyncDataModule(corpus, SPEC), 4)
 
 
 HEALTHY: dict[str, Any] = {

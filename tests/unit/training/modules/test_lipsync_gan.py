@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,7 +12,7 @@ import torch
 from helpers.tiny_training import EXPERT, GENERATOR, OPTIMIZER, SPEC, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
-from talkinghead.errors import CheckpointError
+from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.features.faces.alignment import mouth_crop
 from talkinghead.models.checkpoint import load_expert, load_generator
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
@@ -21,6 +22,7 @@ from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 
 INPUTS = ("reference_face", "reference_lips", "masked_face", "mel")
 FULL_GAN = {
+    "generator": {**GENERATOR, "dropout": 0.1},
     "loss": {"weights": {"l1": 1.0, "sync": 0.1, "adversarial": 0.1, "feature_matching": 0.1}},
     "discriminator": {"channels": [4, 8, 8, 8], "face_channels": [4, 8, 8]},
     "sync_discriminator": "joint",
@@ -90,6 +92,19 @@ def test_accumulated_batches_equal_one_large_batch(corpus: Path) -> None:
     assert (halves - whole).norm() < 0.02 * whole.norm()
 
 
+def test_accumulation_of_two_optimizers_is_refused_with_scaled_losses() -> None:
+    weights = {"l1": 1.0, "adversarial": 0.1}
+    joint = {"sync_discriminator": "joint", "sync_arguments": EXPERT}
+    for options in ({"loss": {"weights": weights}}, joint):
+        module: Any = make_module(**options, accumulate=2)
+        module._trainer = SimpleNamespace(precision="16-mixed")
+        with pytest.raises(UsageError, match=r"model\.accumulate=2 .* or 32-true"):
+            module.configure_optimizers()
+    module = make_module(accumulate=2)
+    module._trainer = SimpleNamespace(precision="16-mixed")
+    assert len(module.configure_optimizers()) == 2
+
+
 @pytest.mark.slow
 def test_lip_regressor_learns_and_serves_as_landmark_loss(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -139,6 +154,12 @@ def test_sync_expert_is_frozen_and_not_in_the_checkpoint(corpus: Path, tmp_path:
     assert not [name for name in state if name.startswith("sync.")]
 
 
+def test_sync_expert_is_validated_on_several_splits(corpus: Path) -> None:
+    module = SyncExpertModule(SPEC, EXPERT, OPTIMIZER, max_iterations=1)
+    metrics = fit(module, make_data(corpus, module, val_splits=("val", "test"))).callback_metrics
+    assert {"val/loss", "val_test/loss", "val_test/sync_expert/accuracy"} <= metrics.keys()
+
+
 def test_checkpoint_loads_without_lightning_and_initialises_training(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -160,6 +181,8 @@ def test_checkpoint_loads_without_lightning_and_initialises_training(
     assert torch.equal(second.generator.get_parameter(name), module.ema.network.get_parameter(name))
     with pytest.raises(CheckpointError, match="another generator"):
         make_module(init_from=str(path), generator={**GENERATOR, "dim": 48})
+    with pytest.raises(CheckpointError, match=r"another AVSpec \(fmax: 7600\.0 != 4000\.0"):
+        make_module(init_from=str(path), av={**SPEC.to_dict(), "fmax": 4000.0})
 
 
 @pytest.mark.slow
@@ -188,6 +211,20 @@ def test_initial_weights_are_validated_and_compared_with_the_result(
     resumed = make_module(**options, max_iterations=4)
     fit(resumed, make_data(corpus, resumed), Watch(), ckpt_path=str(tmp_path / "second.ckpt"))
     assert list(losses) == [4]
+
+
+def test_finished_run_is_not_trained_further(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path = tmp_path / "last.ckpt"
+    written_ns = []
+    for resumed in (None, str(path)):
+        module = make_module(max_iterations=1)
+        fit(module, make_data(corpus, module), LastCheckpoint(tmp_path), ckpt_path=resumed)
+        written_ns.append(path.stat().st_mtime_ns)
+    assert written_ns[0] == written_ns[1]
+    assert f"{path} has reached iteration 1 of 1, so nothing is left to train" in caplog.text
 
 
 def test_last_checkpoint_is_written_at_its_interval(corpus: Path, tmp_path: Path) -> None:
