@@ -34,6 +34,6 @@ def main(cfg: DictConfig) -> float | None:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     with other_processes(run_dir, "train"):
         metrics = train(module, datamodule, trainer, ckpt_path, config)
-    if trainer.is_global_zero:
+    if metrics and trainer.is_global_zero:  # None if the run was finished before.
         (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
     return require_metric(metrics, cfg.objective.metric) if in_sweep else None

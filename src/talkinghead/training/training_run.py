@@ -251,6 +251,9 @@ def build_trainer(
             of processes.
     """
     options = {**options, "precision": resolve_precision(str(options.get("precision", "auto")))}
+    for name in ("max_epochs", "max_steps"):  # Lightning fails when it uses other values.
+        if not isinstance(value := options.get(name), int | None):
+            raise UsageError(f"trainer.{name}={value}: expected a whole number")
     _silence_lightning()
     callbacks = list(callbacks)
     if options.get("enable_progress_bar", True):

@@ -28,6 +28,7 @@ DDP = {"strategy": "ddp_find_unused_parameters_true", "accelerator": "cpu"}
         (DDP, "there is one: give more"),
         ({"devices": 2}, "trainer.devices=2 makes 2 processes: choose trainer=ddp"),
         ({"devices": 0}, "trainer: "),
+        ({"max_epochs": "x"}, "trainer.max_epochs=x: expected a whole number"),
         ({"strategy": "dpp", "devices": 2}, "trainer: .*dpp"),
         ({"precision": "12"}, "trainer: .*12"),
     ],
