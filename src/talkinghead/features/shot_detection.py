@@ -16,13 +16,23 @@ from talkinghead.types import FloatArray
 _CUT_MIN, _CUT_MAX = 8.0, 20.0
 _CUT_RATIO, _CUT_RATIO_ABOVE = 10.0, 3.0
 _INITIAL_DIFFERENCE = 2.0
+# Maximum difference of a repeated frame, relative to the usual or the preceding difference
+# (measured after compression: 0.02 to 0.4), and maximum number of repeats of a frame: in 60
+# frames/s, a frame of 25 frames/s is repeated once or twice, a frame of 15 frames/s three times.
+_REPEATED_RATIO, _MAX_REPEATS = 0.4, 3
+# Number of frames whose numbers of repeats are known.
+_NUM_RECENT = 8
 _THUMBNAIL_SAMPLES = 180
 _THUMBNAIL_SIDE = 32
 # Numbers of frames between the images that are compared as the ends of a gradual change.
-_SPANS = (4, 6, 8, 10, 13, 16, 20, 25, 31, 38, 46, 56)
-_MIN_CHANGE = 6.0
+_SPANS = (6, 8, 10, 13, 16, 20, 25, 31, 38, 46, 56)
+_MIN_CHANGE = 8.0
 # Ranges of the progress of a gradual change, from 0 to 1, in which a frame shows both shots.
 _MIXED, _CLEARLY_MIXED = (0.04, 0.97), (0.2, 0.8)
+# Minimum number of mixed frames, and maximum progress from a frame to the next. After hard
+# compression, the frames between two P-frames (up to three in x264) are mixtures of these, and a
+# key frame differs much from the frame before, as errors of prediction have accumulated.
+_MIN_MIXED, _MAX_STEP = 5, 0.45
 # Maximum progress in the first and the last frame, relative to a change that is uniform in time.
 _SETTLED_RATE = 0.5
 # Mean difference of successive thumbnails of a talking person, in levels.
@@ -48,6 +58,7 @@ class ShotDetector:
     does not explain. A dissolve or a wipe is detected at its end: the frames before are mixtures of
     the first and the last image. A fast transition, such as a push, ends with the large
     differences. An image after a plain one (black, white or of one colour) starts a shot too.
+    Repeated frames, as in a video of 25 frames/s that was converted to 60 frames/s, are ignored.
 
     Attributes:
         num_mixed: after `update` returned True, the number of preceding frames that show parts of
@@ -56,43 +67,77 @@ class ShotDetector:
 
     def __init__(self) -> None:
         self.num_mixed = 0
+        # Thumbnails and numbers of the frames that are not repeated.
         self._thumbnails: deque[FloatArray] = deque(maxlen=_SPANS[-1] + 1)
-        self._usual = _INITIAL_DIFFERENCE
+        self._numbers: deque[int] = deque(maxlen=_SPANS[-1] + 1)
+        self._number = 0
+        self._previous: FloatArray | None = None
+        self._usual = self._last_difference = _INITIAL_DIFFERENCE
+        # Numbers of repeats of the last frame that is not repeated and of those before it.
+        self._num_repeats = 0
+        self._recent_repeats: deque[int] = deque([0], maxlen=_NUM_RECENT)
         self._is_plain = False
-        # Number of consecutive frame differences above the threshold of a cut.
-        self._num_changed = 0
+        # Number of consecutive frame differences above the threshold of a cut, and the first one.
+        self._num_changed, self._first_changed = 0, 0
 
     def update(self, image: ImageLike) -> bool:
         """Return whether an image starts a new shot; the first image does not."""
         thumbnail = _thumbnail(image)
-        previous = self._thumbnails[-1] if self._thumbnails else thumbnail
-        self._thumbnails.append(thumbnail)
+        self._number += 1
         self.num_mixed = 0
         leaves_plain_image = self._leaves_plain_image(thumbnail)
-        starts_shot = self._is_cut(thumbnail, previous) or leaves_plain_image
+        previous, self._previous = self._previous, thumbnail
+        if previous is None:
+            self._keep(thumbnail)
+            return False
+        if self._is_repeated(_difference(thumbnail, previous)) and not leaves_plain_image:
+            return False
+        starts_shot = self._is_cut(thumbnail, self._thumbnails[-1]) or leaves_plain_image
+        self._keep(thumbnail)
         if not starts_shot and not self._num_changed:
             self.num_mixed = self._count_mixed()
             starts_shot = self.num_mixed > 0
-        if self.num_mixed >= _SPANS[0] or leaves_plain_image:
+        if self.num_mixed >= _MIN_MIXED or leaves_plain_image:
             # After a cut the images are kept: it may be the beginning of a gradual change.
             self._thumbnails.clear()
-            self._thumbnails.append(thumbnail)
+            self._numbers.clear()
+            self._keep(thumbnail)
         return starts_shot
+
+    def _keep(self, thumbnail: FloatArray) -> None:
+        self._thumbnails.append(thumbnail)
+        self._numbers.append(self._number)
+
+    def _is_repeated(self, difference: float) -> bool:
+        """Return whether a frame repeats the preceding one, from which it has this difference.
+
+        It does not if recent frames have fewer repeats: then the image is at rest, as at the end of
+        a dissolve.
+        """
+        if difference > _REPEATED_RATIO * max(self._usual, self._last_difference):
+            repeats = self._num_repeats if self._num_repeats <= _MAX_REPEATS else 0
+            self._recent_repeats.append(repeats)
+            self._num_repeats = 0
+            return False
+        self._num_repeats += 1
+        return self._num_repeats <= max(self._recent_repeats)
 
     def _is_cut(self, thumbnail: FloatArray, previous: FloatArray) -> bool:
         """Return whether a cut, or the end of a fast transition such as a push, precedes a frame.
 
         During a fast transition, every frame difference is above the threshold of a cut.
         """
-        difference = float(np.abs(thumbnail - previous).mean())
+        self._last_difference = difference = _difference(thumbnail, previous)
         threshold = max(_CUT_MIN, min(_CUT_RATIO * self._usual, _CUT_MAX))
         threshold = max(threshold, _CUT_RATIO_ABOVE * self._usual)
         if difference > threshold and not _explained_by_light(previous, thumbnail):
             self._num_changed += 1
+            if self._num_changed == 1:
+                self._first_changed = self._number
             return self._num_changed == 1
         num_changed, self._num_changed = self._num_changed, 0
         if num_changed > 1:
-            self.num_mixed = num_changed
+            self.num_mixed = self._number - self._first_changed
             return True
         self._usual += 0.3 * (min(difference, threshold) - self._usual)
         return False
@@ -110,10 +155,10 @@ class ShotDetector:
             if span >= len(self._thumbnails):
                 return 0
             first = self._thumbnails[-1 - span]
-            if float(np.abs(last - first).mean()) >= _MIN_CHANGE:
+            if _difference(last, first) >= _MIN_CHANGE:
                 frames = np.stack(list(self._thumbnails)[-1 - span :])
                 if num_mixed := _count_mixed_frames(frames):
-                    return num_mixed
+                    return self._number - self._numbers[-1 - num_mixed]
         return 0
 
 
@@ -124,6 +169,10 @@ def _thumbnail(image: ImageLike) -> FloatArray:
     part = image.thumbnail(step) if isinstance(image, VideoImage) else image[::step, ::step]
     small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32)
+
+
+def _difference(first: FloatArray, last: FloatArray) -> float:
+    return float(np.abs(last - first).mean())
 
 
 def _count_mixed_frames(frames: FloatArray) -> int:
@@ -141,16 +190,20 @@ def _count_mixed_frames(frames: FloatArray) -> int:
     power = max(float((change * change).sum()), 1e-6)
     progress = np.asarray(np.tensordot(frames - first, change, 3) / power, np.float32)
     steps = np.diff(progress)
-    if max(steps[0], steps[-1]) > rate or steps.min() < -rate:
+    if max(steps[0], steps[-1]) > rate or steps.min() < -rate or steps.max() > _MAX_STEP:
         return 0
+    mixed = np.flatnonzero((progress > _MIXED[0]) & (progress < _MIXED[1]))
     clear = (progress > _CLEARLY_MIXED[0]) & (progress < _CLEARLY_MIXED[1])
-    if clear.sum() < 2 or not _is_mixture(frames[clear], progress[clear], first, last):
+    if (
+        len(mixed) < _MIN_MIXED
+        or clear.sum() < 2
+        or not _is_mixture(frames[clear], progress[clear], first, last)
+    ):
         return 0
     if _explained_by_light(first, last) or _explained_by_light(last, first):
         return 0
     if _explained_by_motion(first, last):
         return 0
-    mixed = np.flatnonzero((progress > _MIXED[0]) & (progress < _MIXED[1]))
     return int(len(frames) - 1 - mixed[0])
 
 

@@ -96,3 +96,58 @@ def test_light_and_motion_do_not_start_a_shot(change):
 def test_nod_does_not_start_a_shot(num_frames):
     still = [SOFT] * NUM_STILL
     assert shot_starts([*still, *(nod(k / num_frames) for k in range(1, num_frames + 1))])[1:] == []
+
+
+SMALL_PERSON, SMALL_OTHER = (cv2.resize(image, (96, 96)) for image in (PERSON, OTHER))
+
+
+def bursts(num_frames):
+    """Return a blurred person before a camera that moves by 1 pixel a frame, at times by 4."""
+    blurred = cv2.GaussianBlur(SMALL_PERSON, (0, 0), 3)
+    steps = np.where(np.arange(num_frames) % 12 < 8, 1, 4)
+    return [np.roll(blurred, k, axis=1) for k in np.cumsum(steps)]
+
+
+def detect_in_repeated(frames, fps, container_fps):
+    """Return (frame, num_mixed), both in `frames`, which are repeated for a higher frame rate."""
+    rng, detector, starts = np.random.default_rng(0), ShotDetector(), []
+    frames = [frame + rng.normal(0, 1, frame.shape) for frame in frames]
+    shown = (np.arange(len(frames) * container_fps / fps) * fps / container_fps).astype(int)
+    for position, number in enumerate(shown):
+        noisy = frames[number] + rng.normal(0, 0.5, frames[number].shape)
+        if detector.update(noisy.clip(0, 255).astype(np.uint8)):
+            starts.append((number, number - shown[position - detector.num_mixed]))
+    return starts
+
+
+RATES = [(25, 60), (24, 60), (15, 60), (12.5, 50), (25, 75)]
+
+
+@pytest.mark.parametrize(("fps", "container_fps"), RATES)
+def test_motion_in_repeated_frames_does_not_start_a_shot(fps, container_fps):
+    assert detect_in_repeated(bursts(48), fps, container_fps) == []
+
+
+@pytest.mark.parametrize(("fps", "container_fps"), RATES)
+def test_dissolve_in_repeated_frames_is_detected_at_its_end(fps, container_fps):
+    moving = bursts(20)
+    change = [moving[-1] + (SMALL_OTHER - moving[-1]) * k / 12 for k in range(1, 13)]
+    frames = [*moving, *[moving[-1]] * 3, *change, *[SMALL_OTHER] * 9]
+    ((start, num_mixed),) = detect_in_repeated(frames, fps, container_fps)
+    assert 34 <= start <= 37
+    assert start - 23 - 2 <= num_mixed <= start - 23 + 2
+
+
+OTHER_POSE = PERSON + (OTHER - PERSON) * 0.3
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        pytest.param([0.25, 0.5, 0.75, 1], id="frames between predicted frames"),
+        pytest.param([0.03, 0.1, 0.17, 0.25, 0.34, 0.4, 0.44, 1], id="key frame"),
+    ],
+)
+def test_artefacts_of_hard_compression_are_not_mixtures_of_shots(progress):
+    starts = shot_starts([PERSON + (OTHER_POSE - PERSON) * p for p in progress])
+    assert all(num_mixed == 0 for _, num_mixed in starts)
