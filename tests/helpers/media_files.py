@@ -127,11 +127,11 @@ def write_sample_media(folder: Path, speech_s: float) -> None:
     start = rate // 2
     samples = speech.samples[start : start + round(speech_s * rate)]
     write_wav(folder / "speech.wav", AudioClip(samples, rate))
-    for name in ("anna/0.mp4", "anna/1.mp4", "ben/0.mp4"):
+    for number, name in enumerate(("anna/0.mp4", "anna/1.mp4", "ben/0.mp4")):
         path = folder / "videos" / name
         with VideoWriter(path, 400, 400, Fraction(25), rate) as writer:
             writer.write_audio(speech.samples[6400 : 6400 + 2 * rate])
             for frame in range(50):
-                shift = abs(frame % 20 - 10)
+                shift = abs((frame + 3 * number) % 20 - 10)
                 writer.write(np.ascontiguousarray(photo[:400, shift : shift + 400]))
     shutil.copy(folder / "videos/anna/0.mp4", folder / "video.mp4")

@@ -127,5 +127,10 @@ class Manifest:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write indented JSON atomically."""
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # File names may have bytes that are no text.
+            text = json.dumps(values, indent=1) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -50,6 +50,9 @@ from talkinghead.value_rules import Range, UnitFloat
 
 logger = logging.getLogger(__name__)
 
+# Reason of a video that is skipped as a copy of another one.
+_COPY = "duplicate content"
+
 REPORT_NAME = "report.json"
 _DEFAULT_SPEAKER = "speaker"
 """Name of the speaker of videos that are not in a subfolder."""
@@ -65,7 +68,8 @@ class PrepareOptions(SplitOptions):
         emotions: Source of the emotion labels of the clips: null for no labels; "folder" for the
             names of the folders below the folders of the speakers; or the path of a CSV file with
             the columns clip and emotion.
-        max_bad_fraction: Fraction of skipped videos above which the run fails.
+        max_bad_fraction: Fraction of skipped videos, copies of others not counted, above which the
+            run fails.
         rules: Requirements that the videos must meet.
         sync: Required agreement of audio and video, measured by a sync expert.
         lip_offset: Use of the offset that a lip prior measures; None measures nothing.
@@ -212,15 +216,15 @@ def _require_good(
 ) -> None:
     for clip in manifest.skipped:
         logger.warning("skipped %s: %s (%s)", clip.source, clip.reason, clip.detail)
-    num_skipped, total = len(manifest.skipped), len(manifest.clips) + len(manifest.skipped)
-    if manifest.clips and num_skipped <= max_bad_fraction * total:
+    bad = [clip.reason for clip in manifest.skipped if clip.reason != _COPY]
+    total = len(manifest.clips) + len(bad)
+    if manifest.clips and len(bad) <= max_bad_fraction * total:
         return
-    counts = Counter(clip.reason for clip in manifest.skipped).most_common()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
-    needed = math.ceil(100 * num_skipped / total) / 100
+    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(bad).most_common())
+    needed = math.ceil(100 * len(bad) / total) / 100
     remedy = f", or run the same command with max_bad_fraction={needed}" if manifest.clips else ""
     raise CorpusError(
-        f"{num_skipped} of {total} videos in {input_dir} are bad ({reasons}), more than "
+        f"{len(bad)} of {total} videos in {input_dir} are bad ({reasons}), more than "
         f"max_bad_fraction={max_bad_fraction} allows; see {output_dir / REPORT_NAME} and replace "
         f"them{remedy}"
     )
@@ -323,7 +327,7 @@ def _skip_copies(results: list[ClipResult], earlier: Manifest | None) -> list[Cl
         first = kept.get(result.sha256, result)
         if not result.reason and first is not result:
             detail = f"it is a copy of {first.task.name}"
-            result = replace(result, reason="duplicate content", detail=detail)
+            result = replace(result, reason=_COPY, detail=detail)
         unique.append(result)
     return unique
 

@@ -19,7 +19,7 @@ from skimage import data
 import talkinghead.data.preparation.corpus as prepare_module
 from talkinghead.cli.main import main
 from talkinghead.data.clip_file import ClipFile, read_metadata
-from talkinghead.data.manifest import ClipEntry, Manifest
+from talkinghead.data.manifest import ClipEntry, Manifest, SkippedClip
 from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask
 from talkinghead.data.preparation.corpus import PrepareOptions, prepare_corpus
 from talkinghead.data.preparation.emotion_labels import read_emotions
@@ -169,6 +169,19 @@ def test_copies_of_a_video_are_skipped():
     clip = ClipEntry("c", "", "c", 50, 2.0, "train", "c", "2")
     earlier = Manifest(SPEC, "", "", (clip,))
     assert reasons(results, earlier) == ["no face", "duplicate content", "", ""]
+    copies = tuple(SkippedClip(f"{i}.mp4", "duplicate content", "a copy") for i in range(9))
+    require = prepare_module._require_good
+    require(replace(earlier, skipped=copies), 0.0, Path("in"), Path("out"))
+    bad = (*copies, SkippedClip("x.mp4", "no face", ""))
+    with pytest.raises(CorpusError, match=r"1 of 2 videos .* max_bad_fraction=0\.5"):
+        require(replace(earlier, skipped=bad), 0.4, Path("in"), Path("out"))
+
+
+def test_file_names_may_have_bytes_that_are_no_text(tmp_path):
+    name = os.fsdecode(b"bad\xff.mp4")
+    clip = ClipEntry(name, "", name, 50, 2.0, "train", name, "2")
+    Manifest(SPEC, "", "", (clip,)).save(tmp_path)
+    assert Manifest.load(tmp_path).clips == (clip,)
 
 
 def test_input_without_videos_is_refused_with_a_command(tmp_path):
