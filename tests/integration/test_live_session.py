@@ -306,7 +306,10 @@ def test_spare_process_opens_the_next_session_at_once(tmp_path):
     ("settings", "face", "error", "expected"),
     [
         pytest.param({}, "missing.png", MediaError, "missing.png", marks=pytest.mark.slow),
-        ({"voice": "tenor"}, "face.png", UsageError, "not one of the server's voices: tone"),
+        pytest.param(
+            *({"voice": "tenor"}, "face.png", UsageError, "not one of the server's voices: tone"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_wrong_choices_are_errors_and_leave_no_process(tmp_path, settings, face, error, expected):

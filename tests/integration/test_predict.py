@@ -65,7 +65,9 @@ def test_python_api_and_command_have_the_same_defaults(files, tmp_path):
 @pytest.mark.parametrize(
     ("audio", "options", "num_frames"),
     [
-        ("speech.wav", ["renderer=feather", "extend=hold"], 36),
+        pytest.param(
+            *("speech.wav", ["renderer=feather", "extend=hold"], 36), marks=pytest.mark.slow
+        ),
         pytest.param(
             *("short.wav", ["renderer=poisson", "trim=false"], 24), marks=pytest.mark.slow
         ),

@@ -38,6 +38,7 @@ def score(clip: RealClip, other: RealClip | None, model: BarModel, **options) ->
     return ClipScorer(ClipGenerator(model, SPEC, **options), scorers).score(clip, other)
 
 
+@pytest.mark.slow
 def test_scores_of_a_model_that_follows_the_audio(bar_clips: list[RealClip]) -> None:
     values = score(*bar_clips, BarModel()).values
     for name in ("r_own", "r_own_speech", "r_ceiling", "r_follows_other", "ssim"):

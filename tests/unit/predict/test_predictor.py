@@ -267,6 +267,7 @@ def test_avatar_uses_only_start_of_long_video(predictor, video, monkeypatch, cap
     assert "only the first 0.4 s are used" in caplog.text
 
 
+@pytest.mark.slow
 def test_avatar_of_an_hdr_video_has_no_hdr(predictor, tmp_path, caplog):
     signal = np.full((HEIGHT, WIDTH, 3), 0.4)
     avatar = predictor.avatar(write_hdr_video(tmp_path / "hdr.mp4", [signal] * 5))

@@ -58,6 +58,7 @@ def test_calibration_is_left_out(predictor, video, options):
     assert predictor.avatar(video, SourceOptions(**options)).predictor is predictor
 
 
+@pytest.mark.slow
 def test_source_without_usable_speech_is_not_calibrated(predictor, other_voice, tmp_path, caplog):
     silent = write_video(tmp_path / "silent.mp4", [n / 25 for n in range(30)])
     live = write_video(tmp_path / "live.mkv", [n / 25 for n in range(30)], live="1")

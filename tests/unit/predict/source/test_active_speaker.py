@@ -66,7 +66,7 @@ def side(frame):
     return int(x > SIDE)
 
 
-@pytest.mark.parametrize("speaks", [0, 1])
+@pytest.mark.parametrize("speaks", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_face_in_sync_with_the_audio_is_selected(detector, talking, speeches, tmp_path, speaks):
     video = write_pair(tmp_path / "a.mp4", zip(*talking, strict=True), speeches[speaks])
     with closing(video_frames(video, Fraction(25), detector, AVSpec(), OPTIONS)) as frames:

@@ -81,6 +81,7 @@ def test_cancelling_or_closing_stops_generation(llama):
     assert _ends()
 
 
+@pytest.mark.slow
 def test_cancellation_does_not_wait_for_the_whole_prompt(llama):
     cancel = Event()
     Timer(0.2, cancel.set).start()

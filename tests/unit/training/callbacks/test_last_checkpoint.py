@@ -54,7 +54,9 @@ def in_generator_step(iteration: int, act: Callable[[], None]) -> Callable[[Any,
     return prepare
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_run_interrupted_in_a_step_resumes_exactly(
     corpus: Path, tmp_path: Path, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
