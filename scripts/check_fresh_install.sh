@@ -33,13 +33,13 @@ if [ ! -e "$folder/base/etc/debian_version" ] || [ -e "$folder/base/debootstrap"
     rm -rf "$folder/base"
     time debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv bookworm "$folder/base"
 fi
-rm -rf --one-file-system "$folder/root"
-cp -a "$folder/base" "$folder/root"
-mkdir -p "$folder/root/home/user/source" "$folder/root/cache"
-git -C "$project" archive HEAD | tar -x -C "$folder/root/home/user/source"
-chown -R 10001:10001 "$folder/root/home/user" "$folder/cache"
+rm -rf --one-file-system "$folder/system"
+cp -a "$folder/base" "$folder/system"
+mkdir -p "$folder/system/home/user/source" "$folder/system/cache"
+git -C "$project" archive HEAD | tar -x -C "$folder/system/home/user/source"
+chown -R 10001:10001 "$folder/system/home/user" "$folder/cache"
 
-cat >"$folder/root/home/user/run.sh" <<'RUN'
+cat >"$folder/system/home/user/run.sh" <<'RUN'
 set -euo pipefail
 cd ~/source
 TIMEFORMAT='%R s, of which %U s user and %S s system'
@@ -68,19 +68,19 @@ binds_text=$(printf '%s\n' "${binds[@]}")
 export binds_text
 # shellcheck disable=SC2016  # The inner shell expands the variables, which are exported.
 unshare --mount bash -euo pipefail -c '
-    mount --rbind /dev "$folder/root/dev"
-    mount -t proc proc "$folder/root/proc"
-    mount --bind "$folder/cache" "$folder/root/cache"
+    mount --rbind /dev "$folder/system/dev"
+    mount -t proc proc "$folder/system/proc"
+    mount --bind "$folder/cache" "$folder/system/cache"
     while read -r path; do
         if [ -d "$path" ]; then
-            mkdir -p "$folder/root$path"
+            mkdir -p "$folder/system$path"
         else
-            mkdir -p "$(dirname "$folder/root$path")"
-            [ -e "$folder/root$path" ] || : >"$folder/root$path"
+            mkdir -p "$(dirname "$folder/system$path")"
+            [ -e "$folder/system$path" ] || : >"$folder/system$path"
         fi
-        mount --bind -o ro "$path" "$folder/root$path"
+        mount --bind -o ro "$path" "$folder/system$path"
     done <<<"$binds_text"
-    exec chroot --userspec=10001:10001 "$folder/root" /usr/bin/env -i HOME=/home/user PATH=/usr/bin:/bin LANG=C.UTF-8 \
+    exec chroot --userspec=10001:10001 "$folder/system" /usr/bin/env -i HOME=/home/user PATH=/usr/bin:/bin LANG=C.UTF-8 \
         PIP_CACHE_DIR=/cache PIP_DISABLE_PIP_VERSION_CHECK=1 TALKINGHEAD_BASE_ONLY=1 TESTS="$tests" \
         bash /home/user/run.sh "$@"
 ' bash "$@"

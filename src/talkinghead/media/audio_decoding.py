@@ -37,7 +37,8 @@ _OTHER_WEIGHT = 0.5
 _GAP_S = Fraction(1, 10)
 # Maximum length of a plausible gap if the duration of the file is unknown.
 _LONGEST_GAP_S = 60
-_MAX_PLANES = 8
+# Number of channels from which PyAV reads one plane too many of a planar frame.
+_MISCOUNTED_CHANNELS = 8
 
 
 def read_audio(path: Path | str, sample_rate: int) -> AudioClip:
@@ -269,9 +270,9 @@ def _exact_end_s(container: InputContainer, stream: AudioStream) -> Fraction | N
 
 def to_planar(frame: AudioFrame) -> FloatArray:
     """Return the samples of a frame: float32 [channels, num_samples], nominally in [-1, 1]."""
-    # PyAV does not convert samples of 64 bits, and reads too many planes of eight or more channels.
-    has_many_planes = frame.format.is_planar and frame.layout.nb_channels >= _MAX_PLANES
-    if frame.format.name.startswith("s64") or has_many_planes:
+    is_miscounted = frame.format.is_planar and frame.layout.nb_channels >= _MISCOUNTED_CHANNELS
+    # PyAV does not convert samples of 64 bits either.
+    if frame.format.name.startswith("s64") or is_miscounted:
         (frame,) = av.AudioResampler(format="flt").resample(frame)
     raw: npt.NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection
 from fractions import Fraction
@@ -20,7 +21,7 @@ _LAG_S = Fraction(1, 2)
 _Array: TypeAlias = npt.NDArray[np.float64]
 
 
-class _FixedLagSmoother:
+class _FixedLagSmoother(ABC):
     """Streaming smoother of vectors with a lag of half a second; NaN is a missing value."""
 
     def __init__(self, fps: Fraction) -> None:
@@ -45,8 +46,9 @@ class _FixedLagSmoother:
         self._pending -= 1
         return [self._smoothed(len(self._states) - 1 - self.lag)]
 
+    @abstractmethod
     def _smoothed(self, index: int) -> FloatArray:
-        raise NotImplementedError
+        """Return the smoothed state at an index of the states."""
 
 
 class TransformSmoother(_FixedLagSmoother):
