@@ -19,7 +19,7 @@ import numpy as np
 
 from talkinghead.features.faces.mouth_motion import pearson
 from talkinghead.predict.audio.calibration import SpokenClip, opening_of, read_spoken_clip
-from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.face_source import open_face

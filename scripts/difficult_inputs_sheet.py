@@ -33,7 +33,7 @@ from talkinghead.errors import TalkingHeadError
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.reader import read_audio, read_image, read_video
 from talkinghead.media.writer import VideoWriter, atomic_path, write_image
-from talkinghead.predict.audio.whisper_prior import whisper_lip_prior_if_available
+from talkinghead.predict.audio.lip_priors.automatic_prior import best_lip_prior
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip, Face, FloatArray, UInt8Array
@@ -242,7 +242,7 @@ class SheetRenderer:
     def __init__(self, folder: Path, checkpoint: str, around: int, articulation: float) -> None:
         self.folder = folder
         self.predictor = LipSyncPredictor.from_checkpoint(
-            checkpoint, articulation=articulation, lip_prior=whisper_lip_prior_if_available()
+            checkpoint, articulation=articulation, lip_prior=best_lip_prior()
         )
         rate = self.predictor.spec.sample_rate
         samples = read_audio(paths.DEMO_SPEECH, rate).samples

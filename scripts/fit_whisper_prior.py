@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 from talkinghead.errors import TalkingHeadError
-from talkinghead.predict.audio.whisper_prior import PACKAGED
+from talkinghead.predict.audio.lip_priors.whisper_prior import PACKAGED
 from talkinghead.runtime.whisper_encoder import WhisperEncoder
 from talkinghead.training.whisper_prior_fit import PriorFitOptions, fit_whisper_lip_prior
 

@@ -1,4 +1,4 @@
-"""Make the released weights: generator, sync expert and lip prior.
+"""Make the released weights: generator, sync expert and two lip priors.
 
 python scripts/make_release.py --grid grid --addresses addresses --voices voices --output release
 
@@ -29,7 +29,11 @@ from talkinghead.data.manifest import Manifest
 from talkinghead.media.reader import list_video_files, probe
 
 CORPUS_WEIGHTS = ("--weights", "0.7", "0.3")
-VOICES_NAME = "LibriSpeech (Panayotov et al., 2015, openslr.org/12, CC BY 4.0)"
+LICENSE = "CC-BY-4.0"
+TRAINED_ON = (
+    "LibriSpeech (Panayotov et al., 2015, openslr.org/12, CC BY 4.0), GRID (Cooke et al., 2006, "
+    "doi:10.5281/zenodo.3625687, CC BY 4.0) and addresses by presidents of the United States"
+)
 MIN_SPEECH_S = 1.5
 SMOKE_CLIPS = 3  # Maximum number of clips of each speaker with --smoke.
 SMOKE_TRAINING = (
@@ -47,6 +51,7 @@ class Release:
         self.args, self.output = args, args.output.resolve()
         self.weights, self.corpora = self.output / "weights", self.output / "corpora"
         self.prior = self.weights / "whisper_lips.safetensors"
+        self.distilled = self.weights / "lip_motion.safetensors"
         self.stages = (
             Stage("grid", 8, self._prepare_grid, lambda: self._count("grid")),
             Stage("addresses", 3, self._prepare_addresses, lambda: self._count("addresses")),
@@ -94,17 +99,17 @@ class Release:
         return Stage(name, minutes, commands, lambda: self._training_scores(name))
 
     def _export(self) -> Iterable[Command]:
-        expert, base = self.weights / "sync_expert.safetensors", self._base
-        yield script("export_release", self._checkpoint("gan"), "--output", base)
+        expert = self.weights / "sync_expert.safetensors"
+        yield script("export_release", self._checkpoint("gan"), "--output", self._generator)
         kind = "--kind", "sync_expert"
         yield script("export_release", self._checkpoint("expert"), *kind, "--output", expert)
 
     def _distil(self) -> Iterable[Command]:
-        options = "--checkpoint", self._base, "--map", self.prior, "--seed", str(self.args.seed)
+        options = "--map", self.prior, "--seed", str(self.args.seed), "--license", LICENSE
         # Reading the recordings is not part of the limited time.
         limits = ["--max-minutes", "95"] + ["--iterations", "2"] * self.args.smoke
-        files = "--state", self.output / "train/distil", "--output", self._generator
-        inputs = self.args.voices, *self._both, *CORPUS_WEIGHTS, "--voices-name", VOICES_NAME
+        files = "--state", self.output / "train/distil", "--output", self.distilled
+        inputs = self.args.voices, *self._both, *CORPUS_WEIGHTS, "--trained-on", TRAINED_ON
         yield script("distil_lip_prior", *inputs, *options, *limits, *files)
 
     def _evaluate(self) -> Iterable[Command]:
@@ -115,8 +120,11 @@ class Release:
             given = [f"closures={closures}"]
         corpora = f"corpus=[{','.join(map(str, self._both))}]"
         given += ["max_clips=1", "max_frames=10", "lpips=false"] if self.args.smoke else []
-        whisper = ["lip_prior=whisper", f"lip_prior.map_path={self.prior}"]
-        for name, prior in (("with_prior", whisper), ("alone", ["lip_prior=none"])):
+        priors = {
+            "whisper": ["lip_prior=whisper", f"lip_prior.map_path={self.prior}"],
+            "distilled": ["lip_prior=distilled", f"lip_prior.weights={self.distilled}"],
+        }
+        for name, prior in priors.items():
             output = self.output / "scores" / name
             command = talkinghead("evaluate", checkpoint=self._generator, output=output)
             yield [*command, corpora, *prior, *given, "require_audio_dependence=false"]
@@ -124,10 +132,6 @@ class Release:
     @property
     def _both(self) -> list[Path]:
         return [self.corpora / "grid", self.corpora / "addresses"]
-
-    @property
-    def _base(self) -> Path:
-        return self.output / "train" / "base.safetensors"
 
     @property
     def _generator(self) -> Path:
@@ -169,7 +173,7 @@ class Release:
 
     def _evaluation_scores(self) -> dict[str, Any]:
         found = {}
-        for name in ("with_prior", "alone"):
+        for name in ("whisper", "distilled"):
             report = json.loads((self.output / "scores" / name / "scores.json").read_text())
             for part, groups in report["by_corpus"].items():
                 for group, summary in groups.items():

@@ -18,7 +18,7 @@ from talkinghead import paths
 from talkinghead.features.faces.alignment import estimate_transform
 from talkinghead.media.reader import read_image
 from talkinghead.media.writer import write_image
-from talkinghead.predict.audio.whisper_prior import whisper_lip_prior_if_available
+from talkinghead.predict.audio.lip_priors.automatic_prior import best_lip_prior
 from talkinghead.predict.compositing.mouth_region import find_mouth_region
 from talkinghead.predict.compositing.renderers import (
     FeatherRenderer,
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=200, help="side of a mouth, in pixels")
     options = parser.parse_args()
     predictor = LipSyncPredictor.from_checkpoint(
-        options.checkpoint, articulation=2.0, lip_prior=whisper_lip_prior_if_available()
+        options.checkpoint, articulation=2.0, lip_prior=best_lip_prior()
     )
     faces = [paths.demo_face(), *(sorted(options.faces.iterdir()) if options.faces else [])]
     blocks = [

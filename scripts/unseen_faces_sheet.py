@@ -34,7 +34,7 @@ from talkinghead.features.faces.alignment import estimate_transform, warp_face
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.reader import read_audio, read_image
 from talkinghead.media.writer import atomic_path, write_image
-from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.sync.embeddings import embed_windows, load_sync_expert

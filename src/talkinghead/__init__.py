@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from talkinghead.live.pacing import FramePacer
     from talkinghead.live.streaming import RealtimeFrame, RealtimeLipSync
     from talkinghead.predict.audio.audio_source import SpeechStream
-    from talkinghead.predict.audio.lip_prior import LipPrior
+    from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
     from talkinghead.predict.audio.speaker_style import SpeakerStyle
     from talkinghead.predict.avatar import Avatar
     from talkinghead.predict.compositing.renderers import Renderer
@@ -76,7 +76,7 @@ _MODULES = {
     "Conversation": "speech.conversation",
     "EncodeOptions": "predict.options",
     "FramePacer": "live.pacing",
-    "LipPrior": "predict.audio.lip_prior",
+    "LipPrior": "predict.audio.lip_priors.lip_prior",
     "LipSyncPredictor": "predict.predictor",
     "LiveAvatar": "live.live_avatar",
     "LiveFrame": "live.live_avatar",

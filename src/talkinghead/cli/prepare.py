@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.data.preparation.clip_maker import ClipRules
 from talkinghead.data.preparation.corpus import PrepareOptions, next_steps, prepare_corpus
-from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
 from talkinghead.sync.lip_offset import LipOffsetRules
 from talkinghead.sync.offset import SyncRules
 from talkinghead.types import AVSpec

@@ -26,7 +26,7 @@ from talkinghead.evaluation.time_left import TimeLeft
 from talkinghead.models.checkpoint import LoadedNetwork, load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.paths import check_output_folder
-from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
 from talkinghead.predict.compositing.renderers import LaplacianRenderer, Renderer
 from talkinghead.predict.options import PredictOptions
 from talkinghead.types import AVSpec

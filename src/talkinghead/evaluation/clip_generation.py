@@ -28,7 +28,7 @@ from talkinghead.media.decoding.video_image import to_array
 from talkinghead.media.timing import frame_time_s
 from talkinghead.models.lipsync.decoder import warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
+from talkinghead.predict.audio.lip_priors.automatic_prior import resolve_lip_prior
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import LaplacianRenderer
 from talkinghead.predict.compositing.stabiliser import MouthFields

@@ -19,7 +19,7 @@ from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.evaluation.system_clips import MediaClip, pair_videos, read_clip
 from talkinghead.evaluation.time_left import with_time_left
 from talkinghead.paths import check_output_folder
-from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
 from talkinghead.value_rules import PositiveInt
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import numpy as np
 from talkinghead.concurrency import lower_thread_priority
 from talkinghead.errors import UsageError
 from talkinghead.media.audio_decoding import Resampler
-from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import Phoneme
 from talkinghead.predict.avatar import AvatarPredictor
 from talkinghead.predict.mouth_generator import GeneratedFrame, MouthGenerator

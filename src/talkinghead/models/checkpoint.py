@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from talkinghead.errors import CheckpointError, TalkingHeadError
 from talkinghead.media.writer import atomic_path
 from talkinghead.models.encoders import STRUCTURE_ONLY
+from talkinghead.models.lip_motion_network import LipMotionNetwork
 from talkinghead.models.lip_regressor import LipRegressor
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.models.sync_expert import SyncDiscriminator
@@ -32,11 +33,13 @@ from talkinghead.models.tensor_files import read_plain_tensors
 from talkinghead.types import AVSpec
 
 SCHEMA_VERSION = 1
-GENERATOR, EXPERT, LIP_REGRESSOR = "generator", "sync_expert", "lip_regressor"
+GENERATOR, EXPERT = "generator", "sync_expert"
+LIP_REGRESSOR, LIP_MOTION = "lip_regressor", "lip_motion"
 _NETWORKS: dict[str, type[nn.Module]] = {
     GENERATOR: LipSyncGenerator,
     EXPERT: SyncDiscriminator,
     LIP_REGRESSOR: LipRegressor,
+    LIP_MOTION: LipMotionNetwork,
 }
 
 
@@ -91,7 +94,12 @@ def spec_arguments(spec: AVSpec) -> dict[str, Any]:
 def build(kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> nn.Module:
     """Build a network with random weights from a checkpoint's arguments."""
     fixed = spec_arguments(spec)
-    used = {GENERATOR: tuple(fixed), EXPERT: ("num_mels", "mel_window"), LIP_REGRESSOR: ()}[kind]
+    used = {
+        GENERATOR: tuple(fixed),
+        EXPERT: ("num_mels", "mel_window"),
+        LIP_REGRESSOR: (),
+        LIP_MOTION: ("num_mels",),
+    }[kind]
     return _NETWORKS[kind](**{**arguments, **{name: fixed[name] for name in used}})
 
 
@@ -118,12 +126,17 @@ def load_lip_regressor(path: str | Path = "default") -> LoadedNetwork:
     return _load_frozen(path, LIP_REGRESSOR)
 
 
+def load_lip_motion_network(path: str | Path = "default") -> LoadedNetwork:
+    """Load a frozen network of lip motion; see `load_generator`."""
+    return _load_frozen(path, LIP_MOTION)
+
+
 def save_release(path: str | Path, kind: str, model: nn.Module, meta: Mapping[str, Any]) -> None:
     """Write a network to a safetensors file in half precision.
 
     Args:
         path: file to write.
-        kind: `GENERATOR`, `EXPERT` or `LIP_REGRESSOR`.
+        kind: `GENERATOR`, `EXPERT`, `LIP_REGRESSOR` or `LIP_MOTION`.
         model: the network.
         meta: entries: the arguments under `kind`, `av`, `license` and `trained_on`.
 

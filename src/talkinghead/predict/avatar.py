@@ -12,7 +12,7 @@ from itertools import chain, repeat
 from typing import Any, Protocol
 
 from talkinghead.media.decoding.video_image import to_array
-from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.mouth_generator import MouthGenerator

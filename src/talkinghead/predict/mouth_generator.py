@@ -27,7 +27,7 @@ from talkinghead.features.faces.alignment import (
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
 from talkinghead.predict.audio.audio_source import SpeechChunks
-from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerStyle
 from talkinghead.predict.audio.token_stream import TokenStream, articulate

@@ -16,7 +16,7 @@ from talkinghead.value_rules import NonNegativeInt, Range, Seed, check_fields
 
 if TYPE_CHECKING:
     from talkinghead.features.faces.detector import FaceDetector
-    from talkinghead.predict.audio.lip_prior import LipPrior
+    from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
     from talkinghead.predict.compositing.renderers import Renderer
 
 __all__ = ["EncodeOptions", "PredictOptions", "SourceOptions"]

@@ -29,10 +29,10 @@ from talkinghead.predict.audio.audio_source import (
     longest_duration_s,
     read_speeches,
 )
-from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
+from talkinghead.predict.audio.lip_priors.automatic_prior import resolve_lip_prior
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.phonemes import PhonemeTrack
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle, read_style
-from talkinghead.predict.audio.whisper_prior import resolve_lip_prior
 from talkinghead.predict.avatar import Avatar, encode_avatar
 from talkinghead.predict.compositing.compositor import Compositor
 from talkinghead.predict.compositing.renderers import LaplacianRenderer

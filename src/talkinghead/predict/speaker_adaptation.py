@@ -19,9 +19,9 @@ from talkinghead.predict.audio.calibration import (
     estimate_style,
     read_spoken_clip,
 )
-from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.mapped_prior import MappedLipPrior
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle, describe
-from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
 from talkinghead.predict.decoder_adaptation import with_decoder_tensors
 from talkinghead.predict.mouth_generator import MouthGenerator
 from talkinghead.predict.source.calibration_cache import CachedPredictor, calibrate_once
@@ -116,7 +116,7 @@ def _fit(
     }
     weight = bias = None
     prior = predictor.lip_prior
-    if isinstance(prior, WhisperLipPrior):
+    if isinstance(prior, MappedLipPrior):
         inputs = prior.recording_inputs(clip.samples, len(clip.lips))
         own = prior.motion_of(torch.from_numpy(inputs).float()).unflatten(-1, (20, 2)).numpy()
         if (change := adapt_map(fitted, inputs, own)) is not None:
@@ -139,8 +139,8 @@ def adapted_prior(
     """
     if adaptation.weight is None or adaptation.bias is None:
         return prior
-    if not isinstance(prior, WhisperLipPrior):
-        logger.warning("%s: its lip motion map is not used without the Whisper lip prior", name)
+    if not isinstance(prior, MappedLipPrior):
+        logger.warning("%s: its lip motion map is not used without a lip prior", name)
         return prior
     if prior.map_tensors[0].shape != adaptation.weight.shape:
         raise UsageError(

@@ -30,7 +30,11 @@ from talkinghead.errors import CorpusError, MediaError, UsageError
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.audio_decoding import read_audio
-from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream, predict_lip_motion
+from talkinghead.predict.audio.lip_priors.lip_prior import (
+    LipPrior,
+    LipPriorStream,
+    predict_lip_motion,
+)
 from talkinghead.speech.voice_activity import speech_probabilities
 from talkinghead.types import AVSpec, FloatArray
 from talkinghead.value_rules import PositiveFloat

@@ -24,8 +24,8 @@ from talkinghead.data.manifest import Manifest
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.media.atomic_file import atomic_path
-from talkinghead.predict.audio.band_energies import NUM_BAND_ENERGIES
-from talkinghead.predict.audio.whisper_prior import (
+from talkinghead.predict.audio.lip_priors.band_energies import NUM_BAND_ENERGIES
+from talkinghead.predict.audio.lip_priors.whisper_prior import (
     Encoder,
     WhisperLipPrior,
     map_inputs,

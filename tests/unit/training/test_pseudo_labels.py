@@ -22,8 +22,8 @@ from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.alignment import lip_motion
 from talkinghead.paths import DEMO_SPEECH
-from talkinghead.predict.audio.lip_prior import predict_lip_motion
-from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
 from talkinghead.training.pseudo_labels import pseudo_label
 from talkinghead.training.whisper_prior_fit import fit_whisper_lip_prior
 from talkinghead.types import AVSpec, FloatArray

@@ -8,8 +8,8 @@ from helpers.late_clips import SPEC, make_late_corpus
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.alignment import lip_motion
-from talkinghead.predict.audio.lip_prior import predict_lip_motion
-from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
 from talkinghead.training import whisper_prior_fit
 from talkinghead.training.whisper_prior_fit import (
     FitClip,

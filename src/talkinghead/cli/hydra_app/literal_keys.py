@@ -6,11 +6,11 @@ PATH_KEYS = frozenset(
     callbacks.pruning.run_dir checkpoint ckpt_path closures corpus data.cache_dir data.corpus_dir
     data.pseudo_label_dir emotions exclude_face expression face face_select generated hydra.run.dir
     hydra.sweep.dir identity.path inception_path input jobs lip_prior.map_path lip_prior.path
-    lip_prior.whisper.model llm.model loss.identity.weights loss.landmark.checkpoint
-    loss.perceptual.weights model.generator.face_encoder_weights model.init_from model.sync_expert
-    output personalisation pose provenance.certificate_path provenance.key_path reference run_dir
-    stt.model sync.checkpoint sync.syncnet_path tts.config_path tts.model tts.speaker_wav tts.voice
-    video
+    lip_prior.weights lip_prior.whisper.model llm.model loss.identity.weights
+    loss.landmark.checkpoint loss.perceptual.weights model.generator.face_encoder_weights
+    model.init_from model.sync_expert output personalisation pose provenance.certificate_path
+    provenance.key_path reference run_dir stt.model sync.checkpoint sync.syncnet_path
+    tts.config_path tts.model tts.speaker_wav tts.voice video
     """.split()
 )
 """Keys whose values may be paths."""

@@ -23,7 +23,7 @@ from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.models.checkpoint import load_expert
 from talkinghead.models.lipsync.mouth_painting import lip_mask_prior
 from talkinghead.models.sync_expert import SyncDiscriminator
-from talkinghead.predict.audio.lip_prior import LipPrior, predict_lip_motion
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior, predict_lip_motion
 from talkinghead.sync.embeddings import embed_windows
 from talkinghead.sync.lip_offset import measure_lip_offset
 from talkinghead.types import GENERATOR_FIELDS, AVSpec, FloatArray, UInt8Array

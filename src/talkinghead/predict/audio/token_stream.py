@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from talkinghead.features.audio_features import AudioFeatures, StreamingAudioFeatures, mel_windows
 from talkinghead.media.timing import mel_window_start, num_frames_for
 from talkinghead.models.lipsync.decoder import ReferenceFeatures
-from talkinghead.predict.audio.lip_prior import LipPrior, LipPriorStream
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior, LipPriorStream
 from talkinghead.predict.audio.speaker_style import signed_gap
 from talkinghead.predict.audio.visemes import PARTED
 from talkinghead.predict.source.head.motion.speech_motion import SpeechMotion

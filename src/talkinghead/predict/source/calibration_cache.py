@@ -16,9 +16,9 @@ import talkinghead
 from talkinghead.errors import CheckpointError, MediaError, TalkingHeadError
 from talkinghead.models.checkpoint import resolve_checkpoint
 from talkinghead.paths import cache_dir
-from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.mapped_prior import MappedLipPrior
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation
-from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
 from talkinghead.predict.options import PredictOptions
 from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.types import AVSpec
@@ -129,7 +129,7 @@ def _cache_file(predictor: CachedPredictor, source: FaceSource) -> Path | None:
 def _identify_prior(prior: LipPrior | None) -> str | None:
     if prior is None:
         return "none"
-    return prior.identity if isinstance(prior, WhisperLipPrior) else None
+    return prior.identity if isinstance(prior, MappedLipPrior) else None
 
 
 def _identify_detector(detector: Any) -> str | None:

@@ -1,1 +1,1 @@
-"""Distillation of a lip prior into the audio encoder of a generator."""
+"""Distillation of the Whisper lip prior into a small network."""

@@ -15,39 +15,27 @@ class DistillationOptions:
         max_minutes: Training time after which training ends, interruptions left out; None for no
             limit. The learning rate falls with the time if the time is the tighter limit.
         batch_size: Sequences per step.
-        num_frames: Video frames of a sequence.
-        lr: Largest learning rate, reached after 5 % of the steps; it then falls with a cosine.
-        voice_fraction: Fraction of sequences from the voices, whose lip motion the prior predicts.
-        silence_fraction: Fraction of sequences of silence or noise, for which the tokens must be
-            those of silence before the distillation. The corpora have the remaining fraction.
+        num_frames: Video frames of a sequence with a target.
+        lr: Largest learning rate, reached after 4 % of the steps; it then falls with a cosine.
+        voice_fraction: Fraction of sequences from the voices; the others are from the corpora.
         corpus_weights: Weight of each corpus; empty for equal weights.
         temperature: Weight of a speaker within a corpus, as a power of its number of clips.
-        predicted_fraction: Fraction of the sequences of the corpora after the first whose target is
-            the prior's lip motion instead of the detected one.
-        own_face_fraction: Fraction of the sequences of a corpus with a face of their own speaker.
-            The others, and voices, get other faces, half of them mixed, with noise.
-        token_weight: Weight of the distance to the old tokens with the target's lip motion, which
-            keeps the decoder's other inputs.
         feature_weight: Weight of a prediction of the principal components of the prior's inputs
-            from the last hidden layer but one, which speeds up training on few voices.
+            from the last hidden layer, which speeds up training on few voices.
         stretch: Half of the sequences are played faster or slower by at most this fraction.
         held_out_every: One in so many voices is kept for the measurement of the result.
         seed: Seed of sampling and augmentation.
     """
 
-    num_iterations: int = 4000
+    num_iterations: int = 5000
     max_minutes: float | None = None
-    batch_size: int = 8
-    num_frames: int = 72
+    batch_size: int = 16
+    num_frames: int = 128
     lr: float = 1.5e-3
-    voice_fraction: float = 0.6
-    silence_fraction: float = 0.05
+    voice_fraction: float = 0.63
     corpus_weights: Sequence[float] = ()
-    temperature: float = 0.3
-    predicted_fraction: float = 0.5
-    own_face_fraction: float = 0.7
-    token_weight: float = 0.3
+    temperature: float = 0.4
     feature_weight: float = 0.5
-    stretch: float = 0.12
+    stretch: float = 0.15
     held_out_every: int = 15
     seed: int = 0

@@ -1,18 +1,15 @@
 """Deterministic sampling of batches for the distillation of a lip prior.
 
-Shape suffixes: B batch, W audio windows, C mel bins, L mel frames, P = 40 coordinates of the lip
-points, K components of the speech features, D width of the tokens.
+Shape suffixes: B batch, C mel bins, L mel frames, T video frames, P = 40 coordinates of the lip
+points, K components of the speech features.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,11 +19,8 @@ from torch.nn import functional as F
 from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation, RandomStreams
 from talkinghead.data.data_options import AugmentationOptions
 from talkinghead.data.window_sampling import make_rng
-from talkinghead.errors import CorpusError
-from talkinghead.features.audio_features import mel_windows
-from talkinghead.features.mel import MEL_SILENCE
-from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.runtime.device import cpu_autocast
+from talkinghead.features.mel import MEL_PER_DB, MEL_SILENCE
+from talkinghead.models.lip_motion_network import LipMotionNetwork
 from talkinghead.training.distillation.distillation_options import DistillationOptions
 from talkinghead.training.distillation.recordings import (
     Recording,
@@ -35,15 +29,12 @@ from talkinghead.training.distillation.recordings import (
 )
 from talkinghead.types import AVSpec
 
-_AUGMENTATION = AugmentationOptions(tilt_db=12, vocal_tract=0.18, mel_noise=0.4)
-_EQUALISER_BANDS, _EQUALISER_SD = 7, 0.2
-# Maximum number of frames by which a sequence extends beyond the start or end of its recording.
-_MARGIN_FRAMES = 3
-
-
-def encode(generator: LipSyncGenerator, windows: Tensor, faces: Tensor) -> Tensor:
-    """Return the tokens [B, W, D] of audio windows, given face tokens [B, D]."""
-    return generator.encode_audio(windows, cast(Any, SimpleNamespace(token=faces)))
+_AUGMENTATION = AugmentationOptions(tilt_db=12, vocal_tract=0.18, mel_noise=0.5)
+_EQUALISER_BANDS, _EQUALISER_SD = 7, 0.25
+# Reverberation: the decay per mel frame, and the level of the decaying sound.
+_DECAY, _WETNESS, _ECHO_MELS = (0.6, 0.9), (0.1, 0.5), 24
+# Greatest width of a masked span of mel bins and of mel frames.
+_MASKED_BINS, _MASKED_MELS = 10, 8
 
 
 @dataclass
@@ -51,158 +42,116 @@ class Batch:
     """A batch of sequences.
 
     Attributes:
-        augmented: windows of the augmented mel, float [B, W, 80, mel_window].
-        faces: face tokens, float [B, D].
-        motion: target of the lip motion, float [B, W, P], NaN where unknown.
-        features: target of the components, float [B, W, K], NaN where unknown.
-        tokens: the old tokens with the target's lip motion, float [B, W, D].
+        mel: augmented log-mel, float [B, 80, L].
+        motion: target of the lip motion, float [B, T, P], NaN where unknown.
+        features: target of the components, float [B, T, K], NaN where unknown.
     """
 
-    augmented: Tensor
-    faces: Tensor
-    motion: Tensor
-    features: Tensor
-    tokens: Tensor
-
-
-@dataclass
-class _Sequence:
-    """Mel [80, L], the video frame at which it starts, targets [W, ...] and a face token [D]."""
-
     mel: Tensor
-    offset: int
     motion: Tensor
     features: Tensor
-    face: Tensor
-    is_silent: bool
 
 
 class DistillationSampler:
     """A sampler of batches that depend only on the seed and the number of the batch.
 
     Args:
-        old: the generator before the distillation.
-        spec: its AVSpec.
+        network: the network to train.
+        spec: AVSpec of the mel.
         recordings: the recordings to draw from.
         options: fractions, sizes and the seed.
 
-    Raises:
-        CorpusError: no recording has a face.
+    Attributes:
+        places: positions [past_frames + T] of the video frames of every sequence, in mel frames.
     """
 
     def __init__(
         self,
-        old: LipSyncGenerator,
+        network: LipMotionNetwork,
         spec: AVSpec,
         recordings: Sequence[Recording],
         options: DistillationOptions,
     ) -> None:
-        self.old, self.spec, self.options, self.recordings = old, spec, options, recordings
+        self.spec, self.options, self.recordings = spec, options, recordings
         self.probabilities = recording_probabilities(recordings, options)
-        own: defaultdict[tuple[int | None, str], list[Tensor]] = defaultdict(list)
-        for recording in recordings:
-            if recording.faces is not None and len(recording.faces):
-                own[recording.corpus, recording.speaker].append(recording.faces)
-        if not own:
-            raise CorpusError("no clip of the corpora has known lips: prepare other videos")
-        self._own_faces = {key: torch.cat(tokens) for key, tokens in own.items()}
-        self._faces = torch.cat(list(self._own_faces.values()))
-        self._face_sd = self._faces.std(0, correction=0)
-        self._past, self._ahead = old.context_frames, old.lookahead_frames
-        self._length = self._past + options.num_frames + self._ahead
+        self._past = network.past_frames
         self._mels_per_frame = Fraction(spec.mels_per_second) / spec.fps
+        self.places = mel_places(self._past + options.num_frames, spec)
+        self._num_mels = int(self.places[-1].round()) + network.ahead_mels + 1
         self._augmentation = BatchAugmentation(spec, _AUGMENTATION, options.seed)
 
     def batch(self, number: int) -> Batch:
         """Return the batch with a given number."""
         rng, size = make_rng(self.options.seed, 0, number), self.options.batch_size
         drawn = [self._draw(rng) for _ in range(size)]
+        mel, motion, features = (torch.stack(part) for part in zip(*drawn, strict=True))
         streams = RandomStreams(self.options.seed, range(number * size, (number + 1) * size))
-        mel = torch.stack([one.mel for one in drawn])
-        changed = _equalise(self._augmentation.audio(mel.clone(), streams), streams)
-        silent = torch.tensor([one.is_silent for one in drawn])
-        mel[silent] = MEL_SILENCE
-        clean, augmented = (
-            torch.stack([self._windows(*pair) for pair in zip(m, drawn, strict=True)])
-            for m in (mel, changed)
-        )
-        motion, faces, features = (
-            torch.stack([getattr(one, name) for one in drawn])
-            for name in ("motion", "face", "features")
-        )
-        with torch.no_grad():
-            with cpu_autocast():
-                tokens = encode(self.old, clean, faces)
-            tokens = tokens.float()
-            motion[silent] = self.old.decode_lip_motion(tokens[silent]).flatten(2)
-            tokens = self.old.set_lip_motion(tokens, motion.unflatten(-1, (20, 2)))
-        return Batch(augmented, faces, motion, features, tokens)
+        mel = _equalise(self._augmentation.audio(mel, streams), streams)
+        mel = _mask(_reverberate(mel, streams), streams)
+        return Batch(mel, motion, features)
 
-    def _draw(self, rng: np.random.Generator) -> _Sequence:
+    def _draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mel [80, L] of a sequence, and its targets [T, P] and [T, K]."""
         recording = self.recordings[rng.choice(len(self.recordings), p=self.probabilities)]
-        is_silent = bool(rng.random() < self.options.silence_fraction)
-        face = self._draw_face(rng, None if is_silent else recording)
-        uses_prior = recording.detected is None or (
-            recording.corpus != 0 and rng.random() < self.options.predicted_fraction
-        )
         if rng.random() < 0.5:
             limit = self.options.stretch
             recording = stretch_recording(recording, math.exp(rng.uniform(-limit, limit)))
-        target = recording.predicted if uses_prior else recording.detected
-        assert target is not None
-        latest = max(0, len(target) - self.options.num_frames) + _MARGIN_FRAMES
-        start = int(rng.integers(-_MARGIN_FRAMES, latest + 1)) - self._past
+        num_frames = self.options.num_frames
+        latest = max(0, len(recording.predicted) - num_frames)
         # Mel frames and video frames start together every `period` video frames.
         period = self._mels_per_frame.denominator
-        first = (start - self._margin) // period * period
-        num_mels = math.ceil((self._length + 2 * self._margin + period) * self._mels_per_frame)
-        mel = torch.full((self.spec.num_mels, num_mels), MEL_SILENCE)
-        motion = torch.full((self._length, target.shape[1]), torch.nan)
-        features = torch.full((self._length, recording.features.shape[1]), torch.nan)
-        if is_silent:
-            mel = _noise(mel, rng)
-        else:
-            _copy_overlap(recording.mel.T, int(first * self._mels_per_frame), mel.T)
-            _copy_overlap(target, start, motion)
-            _copy_overlap(recording.features, start, features)
-        return _Sequence(mel, start - first, motion, features, face, is_silent)
-
-    @property
-    def _margin(self) -> int:
-        return math.ceil(self.spec.mel_window / self._mels_per_frame) + 1
-
-    def _draw_face(self, rng: np.random.Generator, recording: Recording | None) -> Tensor:
-        """Return a face token of the recording's speaker, or another one with changes."""
-        key = (None, "") if recording is None else (recording.corpus, recording.speaker)
-        own = self._own_faces.get(key)
-        if own is not None and rng.random() < self.options.own_face_fraction:
-            return own[rng.integers(len(own))]
-        face, other = (self._faces[rng.integers(len(self._faces))] for _ in range(2))
-        if rng.random() < 0.5:
-            face = torch.lerp(face, other, float(rng.random()))
-        noise = torch.from_numpy(rng.normal(size=len(face))).float()
-        return face + 0.3 * self._face_sd * noise
-
-    def _windows(self, mel: Tensor, sequence: _Sequence) -> Tensor:
-        frames = range(sequence.offset, sequence.offset + self._length)
-        return mel_windows(mel, frames, self.spec.fps, self.spec)
+        start = int(rng.integers(-self._past, latest + 1)) // period * period
+        mel = torch.full((self._num_mels, self.spec.num_mels), MEL_SILENCE)
+        motion = torch.full((num_frames, recording.predicted.shape[1]), torch.nan)
+        features = torch.full((num_frames, recording.features.shape[1]), torch.nan)
+        _copy_overlap(recording.mel.T, int(start * self._mels_per_frame), mel)
+        _copy_overlap(recording.predicted, start + self._past, motion)
+        _copy_overlap(recording.features, start + self._past, features)
+        return mel.T, motion, features
 
 
-def _noise(mel: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return the mel of silence, in most cases with weak noise."""
-    if rng.random() < 0.3:
-        return mel
-    grain = torch.from_numpy(rng.normal(size=tuple(mel.shape))).float()
-    return (mel + float(rng.uniform(0, 1.8)) + 0.15 * grain).clamp(MEL_SILENCE, -MEL_SILENCE)
+def mel_places(num_frames: int, spec: AVSpec) -> Tensor:
+    """Return the positions [num_frames] of the middles of video frames, in mel frames."""
+    return (torch.arange(num_frames) + 0.5) * float(spec.mels_per_second / spec.fps)
 
 
 def _equalise(mel_BCL: Tensor, streams: RandomStreams) -> Tensor:
-    """Return mels, half of which are changed by a random, smooth frequency response."""
-    chosen = streams.bernoulli(0.5)[:, None, None]
+    """Return mels, most of which are changed by a random, smooth frequency response."""
+    chosen = streams.bernoulli(0.7)[:, None, None]
     bands = streams.normal(1, _EQUALISER_BANDS) * _EQUALISER_SD
     curve = F.interpolate(bands, size=mel_BCL.shape[1], mode="linear", align_corners=True)
     changed = (mel_BCL + curve.transpose(1, 2)).clamp(MEL_SILENCE, -MEL_SILENCE)
     return torch.where(chosen & (mel_BCL > MEL_SILENCE), changed, mel_BCL)
+
+
+def _reverberate(mel_BCL: Tensor, streams: RandomStreams) -> Tensor:
+    """Return mels, some of which have the power of earlier frames added, as in a room."""
+    chosen, decay = streams.bernoulli(0.3), streams.uniform(*_DECAY)
+    kernel = decay[:, None] ** torch.arange(_ECHO_MELS)
+    kernel[:, 1:] *= streams.uniform(*_WETNESS)[:, None]
+    nepers = math.log(10.0) / 10.0 / MEL_PER_DB
+    power = F.pad((mel_BCL * nepers).exp(), (_ECHO_MELS - 1, 0)).transpose(0, 1)
+    echo = F.conv1d(power, kernel.flip(1)[:, None], groups=len(kernel)).transpose(0, 1)
+    changed = (echo.log() / nepers).clamp(MEL_SILENCE, -MEL_SILENCE)
+    return torch.where(chosen[:, None, None], changed, mel_BCL)
+
+
+def _mask(mel_BCL: Tensor, streams: RandomStreams) -> Tensor:
+    """Return mels with up to two spans of bins and three spans of frames replaced by means.
+
+    Paper: Park et al., "SpecAugment", 2019, arXiv:1904.08779.
+    """
+    for count, dim, width, probability in ((2, 1, _MASKED_BINS, 0.4), (3, 2, _MASKED_MELS, 0.4)):
+        size = mel_BCL.shape[dim]
+        index = torch.arange(size)
+        mean = mel_BCL.mean((1, 2) if dim == 1 else 1, keepdim=True)
+        for _ in range(count):
+            chosen, length = streams.bernoulli(probability), streams.uniform(1, width)
+            start = streams.uniform(0, 1) * (size - length)
+            inside = (index >= start[:, None]) & (index < (start + length)[:, None])
+            inside = (inside & chosen[:, None]).unsqueeze(2 if dim == 1 else 1)
+            mel_BCL = torch.where(inside, mean, mel_BCL)
+    return mel_BCL
 
 
 def _copy_overlap(source: Tensor, start: int, target: Tensor) -> None:

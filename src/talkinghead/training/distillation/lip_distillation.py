@@ -1,13 +1,12 @@
-"""Distillation of the Whisper lip prior into the audio encoder of a generator.
+"""Distillation of the Whisper lip prior into a small network.
 
-The audio encoder and the transformer learn the lip motion that the prior predicts for many voices,
-and the real lip motion of corpora. The rest of the generator, and with it the rendering, is frozen.
+The network learns the lip motion that the prior predicts for many voices.
 
 Paper: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
     arXiv:1503.02531.
 
-Shape suffixes: B batch, W audio windows, T video frames, P = 40 coordinates of the lip points,
-K components of the speech features, D width of the tokens.
+Shape suffixes: B batch, T video frames, P = 40 coordinates of the lip points, K components of the
+speech features.
 """
 
 from __future__ import annotations
@@ -17,25 +16,26 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from talkinghead.errors import CheckpointError
-from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.faces.mouth_motion import pearson
+from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.media.atomic_file import atomic_path
-from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.models.lip_motion_network import LipMotionNetwork
 from talkinghead.runtime.device import cpu_autocast
 from talkinghead.training.distillation.distillation_options import DistillationOptions
 from talkinghead.training.distillation.distillation_sampler import (
     Batch,
     DistillationSampler,
-    encode,
+    mel_places,
 )
 from talkinghead.training.distillation.recordings import Recording
 from talkinghead.types import AVSpec
@@ -47,34 +47,34 @@ _VARIANCE_PX = 3.0
 
 
 def distil_lip_prior(
-    generator: LipSyncGenerator,
+    network: LipMotionNetwork,
     spec: AVSpec,
     recordings: Sequence[Recording],
     options: DistillationOptions,
     state_path: Path | None = None,
-) -> LipSyncGenerator:
-    """Return a generator whose audio encoder is trained on the lip motion of recordings.
+) -> LipMotionNetwork:
+    """Return a network that is trained on the predicted lip motion of recordings.
 
     Args:
-        generator: the generator to start from; it is not changed.
-        spec: its AVSpec.
+        network: the network to start from; it is not changed.
+        spec: AVSpec of the recordings.
         recordings: see `read_recordings`.
         options: see `DistillationOptions`.
         state_path: file for the state of the training, which a later call continues; None to keep
             no state.
 
     Raises:
-        CheckpointError: the state belongs to another generator.
+        CheckpointError: the state belongs to another network.
     """
-    old = generator.eval().requires_grad_(False)
-    sampler = DistillationSampler(old, spec, recordings, options)
-    training = _Training.start(old, recordings[0].features.shape[1], options)
+    sampler = DistillationSampler(network, spec, recordings, options)
+    training = _Training.start(network, recordings, options)
     if state_path is not None and state_path.is_file():
         training.load(state_path)
         logger.info("continuing after %d of %d steps", training.step, options.num_iterations)
     while (progress := training.progress(options)) < 1:
         started_s = time.monotonic()
-        losses = training.run_step(sampler.batch(training.step), progress, options)
+        batch = sampler.batch(training.step)
+        losses = training.run_step(batch, sampler.places, progress, options)
         training.seconds += time.monotonic() - started_s
         if training.step % _LOG_EVERY == 0:
             text = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
@@ -83,22 +83,20 @@ def distil_lip_prior(
             training.save(state_path)
     if state_path is not None:
         training.save(state_path)
-    training.hook.remove()
-    return training.average
+    return training.average.eval()
 
 
 def opening_correlation_with_prior(
-    generator: LipSyncGenerator, spec: AVSpec, recordings: Sequence[Recording]
+    network: LipMotionNetwork, spec: AVSpec, recordings: Sequence[Recording]
 ) -> float:
-    """Return the mean r of the generator's and the prior's mouth opening over recordings."""
-    past, scores = generator.context_frames, []
+    """Return the mean r of the network's and the prior's mouth opening over recordings."""
+    scores, past = [], network.past_frames
     for recording in recordings:
-        num_frames = len(recording.predicted)
-        frames = range(-past, num_frames + generator.lookahead_frames)
-        windows = mel_windows(recording.mel, frames, spec.fps, spec)[None]
+        places = mel_places(past + len(recording.predicted), spec)
+        before = round(float(past * spec.mels_per_second / spec.fps))
+        mel = F.pad(recording.mel.float(), (before, network.ahead_mels), value=MEL_SILENCE)
         with torch.no_grad():
-            tokens = encode(generator, windows, torch.zeros(1, generator.lip_head.in_features))
-            motion = generator.decode_lip_motion(tokens)[0, past : past + num_frames].flatten(1)
+            motion = network(mel[None], places)[0]
         pair = opening_of(motion).numpy(), opening_of(recording.predicted).numpy()
         scores.append(pearson(*pair))
     return float(np.nanmean(scores)) if scores else math.nan
@@ -114,33 +112,27 @@ def opening_of(motion: Tensor) -> Tensor:
 class _Training:
     """Networks and optimiser; `step` steps were made in `seconds`."""
 
-    student: LipSyncGenerator
-    average: LipSyncGenerator
+    student: LipMotionNetwork
+    average: LipMotionNetwork
     components: nn.Linear
     optimizer: torch.optim.Optimizer
-    trained: list[nn.Parameter]
-    hook: torch.utils.hooks.RemovableHandle
-    hidden: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
 
     @classmethod
     def start(
-        cls, old: LipSyncGenerator, num_components: int, options: DistillationOptions
+        cls,
+        network: LipMotionNetwork,
+        recordings: Sequence[Recording],
+        options: DistillationOptions,
     ) -> _Training:
-        student, average = copy.deepcopy(old), copy.deepcopy(old)
-        trained = [*student.audio_encoder.parameters(), *student.transformer.parameters()]
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        student, average = copy.deepcopy(network), copy.deepcopy(network)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            components = nn.Linear(student.lip_head.in_features, num_components)
-        parameters = [*trained, *components.parameters()]
-        optimizer = torch.optim.AdamW(parameters, options.lr, (0.9, 0.98), weight_decay=0.02)
-        hidden: dict[str, Tensor] = {}
-        layer = student.transformer.layers[-2 if len(student.transformer.layers) > 1 else -1]
-        hook = layer.register_forward_hook(lambda *call: hidden.__setitem__("x", call[2]))
-        return cls(student, average, components, optimizer, trained, hook, hidden)
+            components = nn.Linear(network.channels, recordings[0].features.shape[1])
+        parameters = [*student.parameters(), *components.parameters()]
+        optimizer = torch.optim.AdamW(parameters, options.lr, (0.9, 0.98), weight_decay=0.03)
+        return cls(student.train(), average, components, optimizer)
 
     def progress(self, options: DistillationOptions) -> float:
         """Return the finished fraction of the training."""
@@ -148,22 +140,24 @@ class _Training:
         return max(self.step / options.num_iterations, spent)
 
     def run_step(
-        self, batch: Batch, progress: float, options: DistillationOptions
+        self, batch: Batch, places: Tensor, progress: float, options: DistillationOptions
     ) -> dict[str, float]:
         """Change the weights by one step, and return the weighted losses."""
-        lr = options.lr * min(1.0, 20 * progress) * (1 + math.cos(math.pi * progress)) / 2
+        lr = options.lr * min(1.0, 25 * progress) * (1 + math.cos(math.pi * progress)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with cpu_autocast():
-            tokens = encode(self.student, batch.augmented, batch.faces)
-        predicted = self.components(self.hidden["x"][:, 1:].float())
-        losses = _losses(self.student, tokens.float(), predicted, batch, options)
+        with torch.random.fork_rng(devices=[]), cpu_autocast():
+            # Dropout must not depend on earlier steps, so that a continued training is equal.
+            torch.manual_seed(options.seed * 1_000_003 + self.step)
+            hidden = self.student.hidden(batch.mel, places)
+            motion, features = self.student.lips(hidden).float(), self.components(hidden).float()
+        losses = _losses(motion, features, batch, options)
         self.optimizer.zero_grad()
         cast(Tensor, sum(losses.values())).backward()
-        nn.utils.clip_grad_norm_(self.trained, 2.0)
+        nn.utils.clip_grad_norm_(self.student.parameters(), 2.0)
         self.optimizer.step()
         self.step += 1
-        decay = min(0.999, self.step / (self.step + 10))
+        decay = min(0.9985, self.step / (self.step + 10))
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.student.parameters(), strict=True)
             for mean, value in pairs:
@@ -190,23 +184,13 @@ class _Training:
 
 
 def _losses(
-    student: LipSyncGenerator,
-    tokens: Tensor,
-    predicted: Tensor,
-    batch: Batch,
-    options: DistillationOptions,
+    motion: Tensor, features: Tensor, batch: Batch, options: DistillationOptions
 ) -> dict[str, Tensor]:
-    """Return the weighted losses over the frames after the context."""
-    past = student.context_frames
-    frames = slice(past, past + options.num_frames)
-    error = (student.decode_lip_motion(tokens).flatten(2) - batch.motion)[:, frames]
-    error = error[torch.isfinite(error).all(-1)]
-    change = (tokens - batch.tokens)[:, frames]
-    features = (predicted - batch.features)[:, frames]
-    features = features[torch.isfinite(features).all(-1)]
+    """Return the weighted losses over the frames with a target."""
+    known = torch.isfinite(batch.motion).all(-1)
+    error, difference = (motion - batch.motion)[known], (features - batch.features)[known]
     return {
         "lips": ((error.square() / _VARIANCE_PX + 0.05).sqrt() - math.sqrt(0.05)).mean(),
         "opening": 0.05 * opening_of(error).square().mean(),
-        "tokens": options.token_weight * change.square().mean() / batch.tokens[:, frames].var(),
-        "features": options.feature_weight * features.square().sum() / max(1, features.numel()),
+        "features": options.feature_weight * difference.square().mean(),
     }

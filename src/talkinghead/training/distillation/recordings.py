@@ -1,13 +1,13 @@
 """Recordings of speech with lip motion, for the distillation of a lip prior.
 
 Shape suffixes: T video frames, M mel frames, P = 40 coordinates of the lip points, K components of
-the speech features, R faces, D width of the tokens.
+the speech features.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,17 +21,14 @@ from talkinghead.data.manifest import Manifest
 from talkinghead.data.window_sampling import clip_probabilities
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.audio_features import AudioFeatures
-from talkinghead.features.faces.alignment import as_tensor, lip_motion
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.audio_decoding import read_audio
-from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.predict.audio.whisper_prior import Encoder, WhisperLipPrior, recording_inputs
+from talkinghead.predict.audio.lip_priors.mapped_prior import MappedLipPrior
 from talkinghead.training.distillation.distillation_options import DistillationOptions
 from talkinghead.types import AVSpec, FloatArray
 
 _AUDIO_SUFFIXES = {".wav", ".flac", ".opus", ".ogg", ".mp3", ".m4a"}
 _NUM_COMPONENTS = 128
-_FACES_PER_CLIP = 2
 
 
 @dataclass
@@ -42,8 +39,6 @@ class Recording:
         mel: float [80, M].
         predicted: lip motion predicted by the prior, float [T, P].
         features: principal components of the prior's inputs, float [T, K].
-        detected: lip motion of a corpus's clip, float [T, P], NaN where unknown; None for voices.
-        faces: face tokens of the clip, float [R, D]; None for voices.
         corpus: number of the corpus; None for voices.
         speaker: name of the corpus's speaker.
     """
@@ -51,19 +46,12 @@ class Recording:
     mel: Tensor
     predicted: Tensor
     features: Tensor
-    detected: Tensor | None = None
-    faces: Tensor | None = None
     corpus: int | None = None
     speaker: str = ""
 
 
 def read_recordings(
-    generator: LipSyncGenerator,
-    spec: AVSpec,
-    corpora: Sequence[Path],
-    voices: Path,
-    whisper: Encoder,
-    lip_prior: WhisperLipPrior,
+    spec: AVSpec, corpora: Sequence[Path], voices: Path, lip_prior: MappedLipPrior
 ) -> list[Recording]:
     """Return the training clips of corpora and the files of a folder of speech.
 
@@ -81,16 +69,17 @@ def read_recordings(
     recordings = []
     for number, (corpus, manifest) in enumerate(zip(corpora, manifests, strict=True)):
         for clip in track(manifest.split("train"), f"reading {corpus.name}"):
-            one = _read_clip(generator, ClipFile(corpus / clip.path), whisper, lip_prior)
-            one.corpus, one.speaker = number, clip.speaker
-            recordings.append(one)
+            file = ClipFile(corpus / clip.path)
+            samples = file.tensor("audio").astype(np.float32) / np.float32(32_767)
+            mel, num_frames = torch.from_numpy(file.mel()), len(file)
+            recordings.append(_recording(lip_prior, samples, mel, num_frames))
+            recordings[-1].corpus, recordings[-1].speaker = number, clip.speaker
     extract = AudioFeatures(spec)
-    for file in track(files, "reading voices"):
-        samples = read_audio(file, spec.sample_rate).samples
+    for path in track(files, "reading voices"):
+        samples = read_audio(path, spec.sample_rate).samples
         num_frames = int(len(samples) * spec.fps / spec.sample_rate)
-        inputs = torch.from_numpy(recording_inputs(whisper, samples, num_frames))
-        mel, motion = extract(torch.from_numpy(samples)), lip_prior.motion_of(inputs.float())
-        recordings.append(Recording(mel, motion, inputs))
+        mel = extract(torch.from_numpy(samples))
+        recordings.append(_recording(lip_prior, samples, mel, num_frames))
     _reduce_features(recordings)
     return recordings
 
@@ -131,7 +120,7 @@ def recording_probabilities(
     weights = list(options.corpus_weights) or [1.0] * num_corpora
     if len(weights) != num_corpora:
         raise UsageError(f"there are {len(weights)} corpus weights for {num_corpora} corpora")
-    voices = options.voice_fraction / (1 - options.silence_fraction)
+    voices = options.voice_fraction
     shares = {n: (1 - voices) * weight / sum(weights) for n, weight in enumerate(weights)}
     probabilities = np.zeros(len(recordings))
     for group, members in groups.items():
@@ -159,30 +148,14 @@ def stretch_recording(recording: Recording, rate: float) -> Recording:
         mel=stretch(recording.mel.T).T,
         predicted=stretch(recording.predicted),
         features=stretch(recording.features),
-        detected=None if recording.detected is None else stretch(recording.detected),
     )
 
 
-def _read_clip(
-    generator: LipSyncGenerator, clip: ClipFile, whisper: Encoder, lip_prior: WhisperLipPrior
+def _recording(
+    lip_prior: MappedLipPrior, samples: FloatArray, mel: Tensor, num_frames: int
 ) -> Recording:
-    samples = clip.tensor("audio").astype(np.float32) / np.float32(32_767)
-    inputs = torch.from_numpy(recording_inputs(whisper, samples, len(clip)))
-    motion = torch.from_numpy(lip_motion(clip.tensor("lips"))).flatten(1)
-    tokens = [torch.empty(0, generator.lip_head.in_features), *_face_tokens(generator, clip)]
-    predicted = lip_prior.motion_of(inputs.float())
-    mel = torch.from_numpy(clip.mel())
-    return Recording(mel, predicted, inputs, motion, torch.cat(tokens))
-
-
-@torch.no_grad()
-def _face_tokens(generator: LipSyncGenerator, clip: ClipFile) -> Iterator[Tensor]:
-    lips = torch.from_numpy(clip.tensor("lips"))
-    known = torch.isfinite(lips).all(2).all(1).nonzero()[:, 0]
-    places = np.linspace(0, len(known) - 1, _FACES_PER_CLIP if len(known) else 0)
-    for index in known[places.astype(int)].tolist():
-        face = as_tensor(clip.faces(index, index + 1))
-        yield generator.encode_reference(face, lips[index : index + 1]).token
+    inputs = torch.from_numpy(lip_prior.recording_inputs(samples, num_frames))
+    return Recording(mel, lip_prior.motion_of(inputs.float()), inputs)
 
 
 def _reduce_features(recordings: Sequence[Recording]) -> None:

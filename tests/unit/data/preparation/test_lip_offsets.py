@@ -11,7 +11,7 @@ from helpers.lip_priors import LoudnessLipPrior
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask
 from talkinghead.data.preparation.lip_offsets import UNDETERMINED, apply_lip_offsets
-from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
 from talkinghead.sync.lip_offset import LipOffsetRules
 
 RULES = LipOffsetRules(pooled_below_s=1.0)

