@@ -35,13 +35,15 @@ logger = logging.getLogger(__name__)
 def resolve_precision(precision: str) -> str:
     """Return the precision; for "auto", the fastest one that the device supports.
 
-    This is bf16-mixed on GPUs that support bfloat16, 16-mixed on other GPUs, and 32 on CPUs.
+    This is bf16-mixed on GPUs that compute in bfloat16, 16-mixed on other GPUs, and 32 on CPUs.
     """
     if precision != "auto":
         return precision
     if not torch.cuda.is_available():
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    # Older GPUs only emulate bfloat16, which is slow.
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if has_bfloat16 else "16-mixed"
 
 
 def train(
