@@ -19,7 +19,7 @@ from talkinghead.errors import TalkingHeadError
 from talkinghead.models.checkpoint import GENERATOR, LoadedNetwork, load_generator, save_release
 from talkinghead.predict.audio.whisper_prior import WhisperLipPrior
 from talkinghead.runtime.whisper_encoder import WhisperEncoder
-from talkinghead.training.distillation.distillation_options import DistillationOptions
+from talkinghead.training.distillation.distillation_sampler import DistillationOptions
 from talkinghead.training.distillation.lip_distillation import (
     distil_lip_prior,
     opening_correlation_with_prior,

@@ -21,24 +21,66 @@ from torch.nn import functional as F
 
 from talkinghead.data.augmentation.batch_augmentation import BatchAugmentation, RandomStreams
 from talkinghead.data.data_options import AugmentationOptions
-from talkinghead.data.window_sampling import make_rng
-from talkinghead.errors import CorpusError
+from talkinghead.data.window_sampling import clip_probabilities, make_rng
+from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.audio_features import mel_windows
 from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.runtime.device import cpu_autocast
-from talkinghead.training.distillation.distillation_options import DistillationOptions
-from talkinghead.training.distillation.recordings import (
-    Recording,
-    recording_probabilities,
-    stretch_recording,
-)
-from talkinghead.types import AVSpec
+from talkinghead.training.distillation.recordings import Recording, stretch_recording
+from talkinghead.types import AVSpec, FloatArray
 
 _AUGMENTATION = AugmentationOptions(tilt_db=12, vocal_tract=0.18, mel_noise=0.4)
 _EQUALISER_BANDS, _EQUALISER_SD = 7, 0.2
 # Maximum number of frames by which a sequence extends beyond the start or end of its recording.
 _MARGIN_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Options of `distil_lip_prior`.
+
+    Attributes:
+        num_iterations: Number of optimiser steps.
+        max_minutes: Training time after which training ends, interruptions left out; None for no
+            limit. The learning rate falls with the time if the time is the tighter limit.
+        batch_size: Sequences per step.
+        num_frames: Video frames of a sequence.
+        lr: Largest learning rate, reached after 5 % of the steps; it then falls with a cosine.
+        voice_fraction: Fraction of sequences from the voices, whose lip motion the prior predicts.
+        silence_fraction: Fraction of sequences of silence or noise, for which the tokens must be
+            those of silence before the distillation. The corpora have the remaining fraction.
+        corpus_weights: Weight of each corpus; empty for equal weights.
+        temperature: Weight of a speaker within a corpus, as a power of its number of clips.
+        predicted_fraction: Fraction of the sequences of the corpora after the first whose target is
+            the prior's lip motion instead of the detected one.
+        own_face_fraction: Fraction of the sequences of a corpus with a face of their own speaker.
+            The others, and voices, get other faces, half of them mixed, with noise.
+        token_weight: Weight of the distance to the old tokens with the target's lip motion, which
+            keeps the decoder's other inputs.
+        feature_weight: Weight of a prediction of the principal components of the prior's inputs
+            from the last hidden layer but one, which speeds up training on few voices.
+        stretch: Half of the sequences are played faster or slower by at most this fraction.
+        held_out_every: One in so many voices is kept for the measurement of the result.
+        seed: Seed of sampling and augmentation.
+    """
+
+    num_iterations: int = 4000
+    max_minutes: float | None = None
+    batch_size: int = 8
+    num_frames: int = 72
+    lr: float = 1.5e-3
+    voice_fraction: float = 0.6
+    silence_fraction: float = 0.05
+    corpus_weights: Sequence[float] = ()
+    temperature: float = 0.3
+    predicted_fraction: float = 0.5
+    own_face_fraction: float = 0.7
+    token_weight: float = 0.3
+    feature_weight: float = 0.5
+    stretch: float = 0.12
+    held_out_every: int = 15
+    seed: int = 0
 
 
 def encode(generator: LipSyncGenerator, windows: Tensor, faces: Tensor) -> Tensor:
@@ -210,3 +252,31 @@ def _copy_overlap(source: Tensor, start: int, target: Tensor) -> None:
     first, stop = max(start, 0), min(start + len(target), len(source))
     if first < stop:
         target[first - start : stop - start] = source[first:stop]
+
+
+def recording_probabilities(
+    recordings: Sequence[Recording], options: DistillationOptions
+) -> FloatArray:
+    """Return the probability of each recording.
+
+    Raises:
+        UsageError: the number of corpus weights differs from that of the corpora.
+    """
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for index, recording in enumerate(recordings):
+        groups[-1 if recording.corpus is None else recording.corpus].append(index)
+    num_corpora = len(groups) - (-1 in groups)
+    weights = list(options.corpus_weights) or [1.0] * num_corpora
+    if len(weights) != num_corpora:
+        raise UsageError(f"there are {len(weights)} corpus weights for {num_corpora} corpora")
+    voices = options.voice_fraction / (1 - options.silence_fraction)
+    shares = {n: (1 - voices) * weight / sum(weights) for n, weight in enumerate(weights)}
+    probabilities = np.zeros(len(recordings))
+    for group, members in groups.items():
+        if group == -1:
+            probabilities[members] = voices / len(members)
+        else:
+            speakers = [recordings[index].speaker for index in members]
+            own = clip_probabilities(speakers, temperature=options.temperature)
+            probabilities[members] = shares[group] * own
+    return np.asarray(probabilities / probabilities.sum())

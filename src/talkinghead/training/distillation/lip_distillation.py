@@ -31,9 +31,9 @@ from talkinghead.features.faces.mouth_motion import pearson
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.runtime.device import cpu_autocast
-from talkinghead.training.distillation.distillation_options import DistillationOptions
 from talkinghead.training.distillation.distillation_sampler import (
     Batch,
+    DistillationOptions,
     DistillationSampler,
     encode,
 )

@@ -6,7 +6,6 @@ the speech features, R faces, D width of the tokens.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +17,14 @@ from torch import Tensor
 
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.data.manifest import Manifest
-from talkinghead.data.window_sampling import clip_probabilities
-from talkinghead.errors import CorpusError, UsageError
+from talkinghead.errors import CorpusError
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import as_tensor, lip_motion
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.models.lipsync.generator import LipSyncGenerator
 from talkinghead.predict.audio.whisper_prior import Encoder, WhisperLipPrior, recording_inputs
-from talkinghead.training.distillation.distillation_options import DistillationOptions
-from talkinghead.types import AVSpec, FloatArray
+from talkinghead.types import AVSpec
 
 _AUDIO_SUFFIXES = {".wav", ".flac", ".opus", ".ogg", ".mp3", ".m4a"}
 _NUM_COMPONENTS = 128
@@ -116,34 +113,6 @@ def split_voices(
     return [one for one in recordings if id(one) not in kept], held_out
 
 
-def recording_probabilities(
-    recordings: Sequence[Recording], options: DistillationOptions
-) -> FloatArray:
-    """Return the probability of each recording.
-
-    Raises:
-        UsageError: the number of corpus weights differs from that of the corpora.
-    """
-    groups: defaultdict[int, list[int]] = defaultdict(list)
-    for index, recording in enumerate(recordings):
-        groups[-1 if recording.corpus is None else recording.corpus].append(index)
-    num_corpora = len(groups) - (-1 in groups)
-    weights = list(options.corpus_weights) or [1.0] * num_corpora
-    if len(weights) != num_corpora:
-        raise UsageError(f"there are {len(weights)} corpus weights for {num_corpora} corpora")
-    voices = options.voice_fraction / (1 - options.silence_fraction)
-    shares = {n: (1 - voices) * weight / sum(weights) for n, weight in enumerate(weights)}
-    probabilities = np.zeros(len(recordings))
-    for group, members in groups.items():
-        if group == -1:
-            probabilities[members] = voices / len(members)
-        else:
-            speakers = [recordings[index].speaker for index in members]
-            own = clip_probabilities(speakers, temperature=options.temperature)
-            probabilities[members] = shares[group] * own
-    return np.asarray(probabilities / probabilities.sum())
-
-
 def stretch_recording(recording: Recording, rate: float) -> Recording:
     """Return a recording that is played `rate` times as fast, with the same pitch."""
 
@@ -166,8 +135,7 @@ def stretch_recording(recording: Recording, rate: float) -> Recording:
 def _read_clip(
     generator: LipSyncGenerator, clip: ClipFile, whisper: Encoder, lip_prior: WhisperLipPrior
 ) -> Recording:
-    samples = clip.tensor("audio").astype(np.float32) / np.float32(32_767)
-    inputs = torch.from_numpy(recording_inputs(whisper, samples, len(clip)))
+    inputs = torch.from_numpy(recording_inputs(whisper, clip.audio(), len(clip)))
     motion = torch.from_numpy(lip_motion(clip.tensor("lips"))).flatten(1)
     tokens = [torch.empty(0, generator.lip_head.in_features), *_face_tokens(generator, clip)]
     predicted = lip_prior.motion_of(inputs.float())

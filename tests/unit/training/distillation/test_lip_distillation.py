@@ -12,8 +12,11 @@ from helpers.small_predictor import GENERATOR, SPEC
 from talkinghead.data.clip_file import ClipFile
 from talkinghead.errors import CheckpointError, CorpusError, UsageError
 from talkinghead.models.checkpoint import build
-from talkinghead.training.distillation.distillation_options import DistillationOptions
-from talkinghead.training.distillation.distillation_sampler import DistillationSampler
+from talkinghead.training.distillation.distillation_sampler import (
+    DistillationOptions,
+    DistillationSampler,
+    recording_probabilities,
+)
 from talkinghead.training.distillation.lip_distillation import (
     distil_lip_prior,
     opening_correlation_with_prior,
@@ -22,7 +25,6 @@ from talkinghead.training.distillation.recordings import (
     Recording,
     load_recordings,
     read_recordings,
-    recording_probabilities,
     save_recordings,
     split_voices,
     stretch_recording,
