@@ -18,17 +18,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from talkinghead.evaluation.metrics.lip_shape_metrics import (
-    lip_shape_correlation,
-    lip_shape_error,
-    lip_shape_motion,
-    width_series,
-)
 from talkinghead.evaluation.metrics.mouth_metrics import (
     correlation_in_step,
     landmark_distance,
+    lip_shape_correlation,
+    lip_shape_error,
+    lip_shape_motion,
     opening_correlation,
     relative_opening,
+    width_series,
 )
 from talkinghead.sync.offset import distances_by_shift, measure_offset
 from talkinghead.types import FloatArray
