@@ -237,10 +237,6 @@ class ClipFeatureReader:
     The features that a clip file stores (the log-mel and prosody) are read; others are computed
     from the audio of the clip.
 
-    Args:
-        spec: The AVSpec of the corpus.
-        names: The audio features of the model.
-
     Attributes:
         names: The features in the order of the returned rows; see `input_features`.
     """

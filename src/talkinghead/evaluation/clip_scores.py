@@ -77,10 +77,6 @@ def load_clip(
 class ClipScorer:
     """A scorer that generates one clip at a time and compares it with the real clip.
 
-    Args:
-        generator: generator of the clips.
-        scorers: scorers of the real and the generated faces.
-
     Attributes:
         audio_features: names of the audio features that the clips must have.
     """

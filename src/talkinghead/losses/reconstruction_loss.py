@@ -75,10 +75,8 @@ class ReconstructionLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the unweighted terms `l1` and `gradient`, scalars.
 
-        Args:
-            predicted: float [..., 3, mouth_size, mouth_size] in [0, 1].
-            target: the same shape.
-            motion: weights from `motion_weights`.
+        Both are float [..., 3, mouth_size, mouth_size] in [0, 1]; `motion` is a result of
+        `motion_weights`.
         """
         difference = predicted - target
         weights = self.weights

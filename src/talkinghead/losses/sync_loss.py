@@ -40,11 +40,7 @@ def info_nce(
 def cosine_bce(video_BD: Tensor, audio_BD: Tensor, target_B: Tensor, scale: Tensor) -> Tensor:
     """Return the binary cross entropy with the scaled cosine of unit vectors as the logit.
 
-    Args:
-        video_BD: embeddings of the video.
-        audio_BD: embeddings of the audio.
-        target_B: 1 for pairs in sync, else 0.
-        scale: factor of the cosine.
+    The target is 1 for pairs in sync, else 0.
 
     Paper: Prajwal et al., 2020, arXiv:2008.10010, who use the cosine of rectified embeddings as a
         probability.

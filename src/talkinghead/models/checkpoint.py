@@ -98,8 +98,7 @@ def build(kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> nn.Module:
 def load_generator(path: str | Path = "default") -> LoadedNetwork:
     """Load the generator, with averaged weights, in float32 on the CPU.
 
-    Args:
-        path: a release or a training checkpoint, or "default" for the packaged weights.
+    The file is a release or a training checkpoint; "default" is that of the packaged weights.
 
     Raises:
         CheckpointError: the file is missing, truncated or of another schema, or its weights do not

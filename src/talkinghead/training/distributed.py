@@ -59,11 +59,8 @@ def other_processes(run_dir: Path, command: str) -> Iterator[None]:
 
     Lightning starts them with the command line of this process, which in a sweep is not that of a
     single run. Here they load the configuration that Hydra saved, so that each run of a sweep can
-    use several processes. The state of this process is restored afterwards.
-
-    Args:
-        run_dir: Folder of the run.
-        command: Subcommand of `talkinghead` that the other processes run.
+    use several processes. The state of this process is restored afterwards. They run the subcommand
+    `command` of `talkinghead`; `run_dir` is the folder of the run.
     """
     hydra_config, main = HydraConfig.instance(), sys.modules["__main__"]
     before = hydra_config.cfg, sys.argv, main.__spec__

@@ -105,11 +105,7 @@ def resolve_resume(ckpt_path: str | Path | None, run_dir: Path) -> str | Path | 
 def read_resumable(path: str | Path, kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> int:
     """Check that a file is a training checkpoint of a network, and return its iteration.
 
-    Args:
-        path: The file.
-        kind: Kind of the network that is trained, such as `GENERATOR`.
-        arguments: Arguments of the network.
-        spec: AVSpec of the network.
+    `kind`, `arguments` and `spec` are those of the network that is trained.
 
     Raises:
         CheckpointError: The file is truncated, is no training checkpoint, or has another network or

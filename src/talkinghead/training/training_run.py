@@ -243,10 +243,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Build a trainer with a progress bar of iterations and atomic checkpoints.
 
-    Args:
-        options: Arguments of `lightning.Trainer`; `precision` may be "auto".
-        loggers: Loggers of the run.
-        callbacks: Callbacks of the run.
+    The options are arguments of `lightning.Trainer`; `precision` may be "auto".
 
     Raises:
         UsageError: Lightning does not accept the options, or the strategy does not suit the number

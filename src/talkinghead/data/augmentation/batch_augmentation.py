@@ -77,12 +77,6 @@ class RandomStreams:
 class BatchAugmentation:
     """Augmentation of batches of `ClipDataset` items, applied by `finish_batch`.
 
-    Args:
-        spec: The corpus's AVSpec.
-        options: Strength of each augmentation.
-        seed: Seed of all random draws.
-        audio_features: The model's audio features.
-
     Example:
         >>> augmentation = BatchAugmentation(spec, AugmentationOptions(flip=0.0))
         >>> finish_batch(default_collate([dataset[0], dataset[1]]), spec, augmentation)

@@ -122,11 +122,7 @@ def shift_clip(
 ) -> ClipData:
     """Return a clip without the offset of its audio, and without frames left without audio.
 
-    Args:
-        data: the clip.
-        samples: its audio, float32 [num_samples].
-        offset: number of frames by which the audio is late.
-        features: module that computes the audio features.
+    The audio, float32 [num_samples], is `offset` frames late.
     """
     kept, samples = shift_audio(samples, len(data.jpegs), offset, features.spec)
     of_frames = ("jpegs", "mouth_opening", "lips", "transforms", "head_pose")

@@ -124,13 +124,8 @@ def closure_rate(
     """Return the fraction of bilabial sounds (p, b, m) at which the mouth is closed.
 
     The mouth is closed if its opening, in a frame whose middle is within `window_s` of the sound,
-    exceeds the clip's 5th percentile by less than 15 % of the distance to the 95th.
-
-    Args:
-        opening: mouth opening, float [T], NaN where unknown.
-        closures_s: times of the sounds in seconds.
-        fps: video frames per second.
-        window_s: tolerance in seconds.
+    exceeds the clip's 5th percentile by less than 15 % of the distance to the 95th. The opening is
+    float [T], NaN where unknown; `closures_s` are the times of the sounds.
 
     Returns:
         The fraction; NaN if no sound has a frame with a known opening, or if the opening is
@@ -177,13 +172,7 @@ def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> 
     The level of a frame is the mean of its mel window (200 ms). A frame contains speech if its
     level exceeds the clip's 5th percentile by more than 40 % of the distance to the 95th
     percentile. If this distance is less than 10 dB, all frames contain speech unless the clip is
-    silent.
-
-    Args:
-        mel: float [num_mels, M], log-mel in [-4, 4].
-        num_frames: number of video frames T.
-        fps: video frames per second.
-        spec: layout of the mel.
+    silent. `mel` is a log-mel float [num_mels, M] in [-4, 4].
     """
     level = mel_windows(mel, range(num_frames), fps, spec).mean(dim=(1, 2)).numpy()
     low, high = np.percentile(level, [5, 95])
@@ -205,12 +194,8 @@ def landmark_distance(predicted: FloatArray, target: FloatArray, topology: str) 
     """Return LMD: the mean distance of the lip landmarks, in outer-eye distances of the target.
 
     The landmarks must be in the same coordinates (here: the canonical face); they are not aligned.
-    Frames without known landmarks are left out; the result is NaN if no frame has landmarks.
-
-    Args:
-        predicted: float [T, P, 2], NaN where unknown.
-        target: float [T, P, 2], NaN where unknown.
-        topology: "mesh468" or "ibug68".
+    Frames without known landmarks are left out; the result is NaN if no frame has landmarks. They
+    are float [T, P, 2], NaN where unknown, in the order "mesh468" or "ibug68".
     """
     if predicted.shape[1] == 0 or target.shape[1] == 0:
         return float("nan")
@@ -224,9 +209,7 @@ def landmark_distance(predicted: FloatArray, target: FloatArray, topology: str) 
 def width_series(points: FloatArray, topology: str) -> FloatArray:
     """Return the mouth width float32 [T] in outer-eye distances; NaN where unknown.
 
-    Args:
-        points: landmarks, float [T, P, 2], NaN where unknown.
-        topology: "mesh468" or "ibug68".
+    Landmarks are float [T, P, 2], NaN where unknown, in the order "mesh468" or "ibug68".
     """
     if points.shape[1] == 0:
         return np.full(len(points), np.nan, dtype=np.float32)
@@ -255,11 +238,8 @@ def lip_shape_error(generated: FloatArray, real: FloatArray) -> float:
     """Return the mean distance of the displacements of the lip points, in eye distances.
 
     Differences between the rest shapes do not count. Frames without known lips are left out; the
-    result is NaN if no frame is left.
-
-    Args:
-        generated: result of `lip_shape_motion`, float [T, 20, 2].
-        real: the same of the real clip.
+    result is NaN if no frame is left. The arguments are results of `lip_shape_motion`, float [T,
+    20, 2].
     """
     distance = np.linalg.norm(generated - real, axis=-1).mean(axis=1)
     known = np.isfinite(distance)

@@ -53,11 +53,8 @@ def render_page(
 ) -> str:
     """Return the HTML page.
 
-    Args:
-        report: the results.
-        content: the content of scores.json.
-        visuals: the clips to show, each with a rank such as "best 1".
-        winners: the significantly best system of each score.
+    `content` is that of scores.json, `visuals` are the clips to show, each with a rank such as
+    "best 1", and `winners` the significantly best system of each score.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -33,10 +33,7 @@ PAGE_NAME = "report.html"
 def write_report(report: Report, output_dir: Path, num_strips: int) -> dict[str, Any]:
     """Write scores.json, clips.csv, strips/*.png and report.html, each atomically.
 
-    Args:
-        report: the results.
-        output_dir: output folder, created if it is missing.
-        num_strips: number of best clips and of worst clips shown per column.
+    `num_strips` is the number of best clips and of worst clips that are shown per column.
 
     Returns:
         The content of scores.json; NaN becomes None.

@@ -43,9 +43,6 @@ class Lpips:
     The values differ from those of LPIPS on AlexNet or on the original VGG: compare values only
     within one report.
 
-    Args:
-        device: torch device.
-
     Raises:
         DependencyError: the package is not installed.
         CheckpointError: the weight file of the package is damaged.
@@ -79,10 +76,8 @@ class Lpips:
 class FaceRecogniser:
     """An ArcFace-style recognition network in ONNX for aligned faces of 112 x 112 pixels.
 
-    Args:
-        path: the .onnx file, executed by OpenCV.
-        mean: subtracted from the pixel values (RGB, 0 to 255).
-        scale: divisor applied after the subtraction.
+    OpenCV runs it. From pixel values (RGB, 0 to 255), `mean` is subtracted, and the result is
+    divided by `scale`.
 
     Raises:
         CheckpointError: the file is missing or cannot be read.

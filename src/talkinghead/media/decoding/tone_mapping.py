@@ -102,13 +102,8 @@ class ToneMapper:
 
     Colours are mapped by libswscale: reference white (203 cd/m2) becomes white, and brighter
     colours are compressed. Its result for all colours is kept in tables, as it is too slow for
-    every frame. Safe for concurrent callers.
-
-    Args:
-        transfer: transfer function of the HDR images, an FFmpeg constant.
-        primaries: their primaries.
-        matrix: their matrix, BT.2020 or BT.709.
-        full_range: whether their levels have the full range.
+    every frame. Safe for concurrent callers. `transfer`, `primaries` and `matrix` (BT.2020 or
+    BT.709) are FFmpeg constants of the HDR images.
     """
 
     def __init__(self, transfer: int, primaries: int, matrix: int, full_range: bool) -> None:

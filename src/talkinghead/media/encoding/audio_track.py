@@ -33,12 +33,7 @@ _LAYOUT_OF_COUNT = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 class EncodedTrack:
     """The audio track of a container, encoded as the samples arrive.
 
-    Args:
-        container: the container, before its header is written.
-        codec: "aac" or "libopus".
-        sample_rate: sample rate of the samples. Rates that the codec does not support are
-            resampled to 48 kHz.
-        layout: FFmpeg's name of the channel layout of the samples.
+    The codec is "aac" or "libopus"; sample rates that it does not support are resampled to 48 kHz.
     """
 
     def __init__(

@@ -144,9 +144,7 @@ def kept_content(path: Path | str, output: OutputFormat) -> KeptContent:
 class StreamCopier:
     """The packets of copied streams, in the order of their times.
 
-    Args:
-        container: the output, before its header is written; it gets the streams.
-        copied: the streams.
+    They are added to the container, whose header is not written yet.
 
     Raises:
         MediaError: the file cannot be read.
@@ -271,10 +269,7 @@ def _time_s(packet: Packet) -> Fraction:
 class _SubtitleConverter:
     """A converter of the packets of a stream of text subtitles, which keeps text, times and style.
 
-    Args:
-        source: the stream.
-        container: the output, before its header is written; it gets the stream `target`.
-        codec: FFmpeg's name of the new format.
+    `codec` is FFmpeg's name of the new format.
 
     Attributes:
         target: the new stream.

@@ -116,11 +116,8 @@ def choose_encoder(
 def hdr_encoder(output: OutputFormat, crf: int, preset: str, hdr: HDRFormat) -> VideoEncoder:
     """Return the encoder for 10-bit HDR: HEVC, or AV1 in WebM.
 
-    Args:
-        output: the format.
-        crf: quality from 0 to 51 on x264's scale.
-        preset: speed, one of `PRESETS`.
-        hdr: the colours; light levels are stored in the stream.
+    `crf` is on the scale of x264, from 0 to 51, and `preset` one of `PRESETS`. Light levels are
+    stored in the stream.
 
     Raises:
         UsageError: the preset is unknown.

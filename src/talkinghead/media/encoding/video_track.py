@@ -49,13 +49,7 @@ class VideoTrack(Protocol):
 class YUVTrack:
     """A track of an encoder that takes YUV frames.
 
-    Args:
-        container: the container, before its header is written.
-        encoder: the encoder.
-        converter: converts the images.
-        fps: nominal frame rate.
-        ticks_per_s: unit of the times.
-        colour: tags of the track.
+    Times are in units of 1 / `ticks_per_s`.
     """
 
     def __init__(
@@ -103,13 +97,7 @@ def _with_times(packets: list[Packet]) -> list[Packet]:
 class GIFTrack:
     """The images of an animated GIF, at most 50 per second.
 
-    Args:
-        container: the container, before its header is written.
-        width: width of the images in pixels.
-        height: height of the images in pixels.
-        fps: nominal frame rate.
-        ticks_per_s: unit of the times that `encode` takes.
-        comment: text of a comment extension before the first image; empty for none.
+    The comment is written before the first image. Times are in units of 1 / `ticks_per_s`.
     """
 
     def __init__(
@@ -169,10 +157,6 @@ class _PaletteMapper:
     """A converter of RGB frames to frames with a palette of 256 colours.
 
     The palette is computed from the first two seconds, which are kept in memory until then.
-
-    Args:
-        width: width of the frames in pixels.
-        height: height of the frames in pixels.
     """
 
     def __init__(self, width: int, height: int) -> None:

@@ -98,14 +98,8 @@ class Decoder(nn.Module):
     """Upsampling CNN, 6 x 6 to 48 x 48, with FiLM conditioning and face features in every stage.
 
     The lip landmarks define an initial warp, which is also an input of the last stages; see
-    `LipWarper`.
-
-    Args:
-        dim: width of the tokens.
-        channels: channel widths of the four stages.
-        reference_channels: channel widths of the face encoder's maps.
-        context_channels: channel widths of the context encoder's maps.
-        mouth_size: side of the mouth image in pixels.
+    `LipWarper`. The reference and the context channels are the widths of the maps of the two
+    encoders.
     """
 
     fade: Tensor

@@ -42,11 +42,9 @@ class MouthPainting(nn.Module):
     """Paint the region around the lips.
 
     The network's colours are added to the warped skin, or to a drawn mouth interior where the mouth
-    of the reference is closed or much less open. On and between the lips they have a low
-    weight: lips and teeth learnt from few people look wrong on others.
-
-    Args:
-        mouth_size: side of the network's output in pixels.
+    of the reference is closed or much less open. On and between the lips they have a low weight:
+    lips and teeth learnt from few people look wrong on others. The output of the network has
+    `mouth_size` pixels per side.
     """
 
     prior: Tensor

@@ -165,11 +165,7 @@ def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> Non
     Convolutions are quantised statically: the inputs calibrate the range of their activations. The
     matrix products of the transformer are quantised dynamically, because the range of speech
     varies. The decoder's head stays in full precision: quantisation steps would be visible in its
-    output.
-
-    Args:
-        folder: an export in full precision.
-        inputs: calibration inputs of each part; see `example_inputs`.
+    output. The inputs of each part are results of `example_inputs`.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static

@@ -122,11 +122,7 @@ class _Sequence:
 class DistillationSampler:
     """A sampler of batches that depend only on the seed and the number of the batch.
 
-    Args:
-        old: the generator before the distillation.
-        spec: its AVSpec.
-        recordings: the recordings to draw from.
-        options: fractions, sizes and the seed.
+    `old` is the generator before the distillation.
 
     Raises:
         CorpusError: no recording has a face.

@@ -55,13 +55,8 @@ def distil_lip_prior(
 ) -> LipSyncGenerator:
     """Return a generator whose audio encoder is trained on the lip motion of recordings.
 
-    Args:
-        generator: the generator to start from; it is not changed.
-        spec: its AVSpec.
-        recordings: see `read_recordings`.
-        options: see `DistillationOptions`.
-        state_path: file for the state of the training, which a later call continues; None to keep
-            no state.
+    The `generator` to start from is not changed. If `state_path` is given, the state of the
+    training is kept in this file, and a later call continues it.
 
     Raises:
         CheckpointError: the state belongs to another generator.

@@ -110,9 +110,7 @@ class LipSyncGANModule(L.LightningModule):
     def forward(self, batch: Mapping[str, Tensor], audio: Tensor | None = None) -> GeneratorOutput:
         """Generate the mouths of a batch with the averaged weights.
 
-        Args:
-            batch: A batch of `finish_batch`.
-            audio: Audio windows [B, W, C, K] that replace those of the batch.
+        `audio`, [B, W, C, K], replaces the audio windows of the batch.
         """
         return _generate(self.ema.network, batch, audio)
 
