@@ -17,7 +17,7 @@ from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.evaluation.system_clips import MediaClip, pair_videos, read_clip
-from talkinghead.evaluation.time_left import with_time_left
+from talkinghead.evaluation.time_left import TimeLeft
 from talkinghead.paths import check_output_folder
 from talkinghead.predict.audio.lip_prior import LipPrior
 from talkinghead.value_rules import PositiveInt
@@ -74,12 +74,14 @@ def score_systems(
     keys = sorted(set().union(*pairs.values()))[: options.max_clips]
     clips: list[ClipResult] = []
     skipped: list[tuple[str, str, TalkingHeadError]] = []
-    for number, (key, left) in enumerate(with_time_left(keys), start=1):
+    time_left, left = TimeLeft(len(keys)), ""
+    for number, key in enumerate(keys, start=1):
         logger.info("%d of %d: %s %s", number, len(keys), key, left)
         files = {name: found[key][0] for name, found in pairs.items() if key in found}
         real = next(found[key][1] for found in pairs.values() if key in found)
         clips += _score_clip(key, {REFERENCE: real, **files}, scorers, options, skipped)
         clips = drop_unused_visuals(clips, options.num_strips)
+        left = time_left.after_step()
     if all(clip.column == REFERENCE for clip in clips):
         raise skipped[-1][2]
     header = {

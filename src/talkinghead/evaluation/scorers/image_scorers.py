@@ -31,9 +31,9 @@ _EYES_X, _EYES_Y, _EYES_APART = 55.9, 51.6, 35.2
 _CANONICAL_EYES_APART, _CANONICAL_EYE_LINE = 0.284, 0.33
 
 
-def evenly_spaced(num_frames: int, count: int = MAX_FRAMES) -> npt.NDArray[np.intp]:
-    """Return at most `count` evenly spaced frame indices, including the first and the last."""
-    chosen = np.linspace(0, num_frames - 1, min(count, num_frames))
+def evenly_spaced(num_frames: int) -> npt.NDArray[np.intp]:
+    """Return at most `MAX_FRAMES` evenly spaced frame indices, including the first and the last."""
+    chosen = np.linspace(0, num_frames - 1, min(MAX_FRAMES, num_frames))
     return np.rint(chosen).astype(np.intp)
 
 

@@ -190,15 +190,15 @@ def _hardware_options(name: str, crf: int) -> dict[str, str]:
     return {}
 
 
-def _encodes_an_image(encoder: VideoEncoder, size: int = 256) -> bool:
+def _encodes_an_image(encoder: VideoEncoder) -> bool:
     """Return whether an encoder can be opened and encodes an image."""
     try:
         context: Any = av.CodecContext.create(encoder.name, "w")
-        context.width = context.height = size
+        context.width = context.height = 256
         context.pix_fmt = "yuv420p"
         context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
         context.options = dict(encoder.options)
-        frame = av.VideoFrame(size, size, "yuv420p")
+        frame = av.VideoFrame(256, 256, "yuv420p")
         frame.pts = 0
         return bool([*context.encode(frame), *context.encode(None)])
     except (av.FFmpegError, ValueError, OSError):

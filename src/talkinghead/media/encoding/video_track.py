@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -34,16 +34,6 @@ _GIF_TICKS_PER_S, _MIN_GIF_TICKS = 100, 2
 # One palette, that of the first frames, because changing palettes make a still background flicker.
 _NUM_PALETTE_FRAMES = 50
 _DITHER = "dither=bayer:bayer_scale=4:diff_mode=rectangle"
-
-
-class VideoTrack(Protocol):
-    """A video track of a container."""
-
-    def encode(self, image: UInt8Array | PatchedImage, pts: int, duration: int) -> list[Packet]:
-        """Return the packets that are ready after an image; times are in ticks of the track."""
-
-    def flush(self) -> list[Packet]:
-        """Return the remaining packets."""
 
 
 class YUVTrack:
