@@ -111,10 +111,12 @@ def name_systems(generated: Systems) -> dict[str, Path]:
             )
     if not generated:
         raise UsageError("generated names no file: give a video, a folder or several of them")
-    if REFERENCE in generated:
-        raise UsageError(
-            f"a system cannot be named {REFERENCE!r}: that is the name of the real videos"
-        )
+    for name in (REFERENCE, "real"):
+        if name in generated:
+            raise UsageError(
+                f"a system cannot be named {name!r}: that is the name of the real videos; give it "
+                "another one: generated={NAME: PATH}"
+            )
     return {str(name): Path(path) for name, path in generated.items()}
 
 

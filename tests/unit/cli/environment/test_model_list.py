@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from talkinghead.cli.main import main
-from talkinghead.runtime import packaged_weights
 from talkinghead.runtime.exported_generator import METADATA
 
 
