@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 # errno codes of errors that concern the file; others come from an encoder or the container.
 _FILE_ERRORS = DISK_ERRORS | {errno.EACCES, errno.ENOENT}
 
-__all__ = ["OutputWriter", "VideoWriter", "atomic_path", "open_writer", "write_image"]
+__all__ = ["OutputWriter", "VideoWriter", "open_writer", "write_image"]
 
 
 class VideoWriter:

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from talkinghead.errors import CheckpointError, TalkingHeadError
-from talkinghead.media.writer import atomic_path
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.models.encoders import STRUCTURE_ONLY
 from talkinghead.models.lip_regressor import LipRegressor
 from talkinghead.models.lipsync.generator import LipSyncGenerator

@@ -22,7 +22,8 @@ from talkinghead.evaluation.report.page import render_page
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
 from talkinghead.evaluation.scorers.image_scorers import frechet_distance
-from talkinghead.media.writer import atomic_path, write_image
+from talkinghead.media.atomic_file import atomic_path
+from talkinghead.media.writer import write_image
 from talkinghead.types import FloatArray
 
 logger = logging.getLogger(__name__)
