@@ -133,10 +133,8 @@ class LipSyncDataModule(LightningDataModule):
     def preview_batch(self, num_windows: int, num_frames: int | None = None) -> dict[str, Any]:
         """Return a batch of fixed windows of the first validation split, with audio samples.
 
-        Args:
-            num_windows: Number of windows, taken from different clips if there are enough clips.
-            num_frames: Length of the windows, limited to the length of the shortest clip; None for
-                the length of training windows.
+        The windows are taken from different clips if there are enough. Their length `num_frames`,
+        by default that of training windows, is limited to the shortest clip.
 
         Returns:
             The batch of `finish_batch` and `audio`, float [B, N] at the sample rate of the AVSpec.

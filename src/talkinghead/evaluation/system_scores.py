@@ -64,23 +64,21 @@ def score_systems(
         UsageError: a path is wrong, or no generated file has the name of a real one.
         CheckpointError: a scorer's file cannot be used.
         DependencyError: the detector's package is not installed.
-        MediaError, FaceNotFoundError: no pair of files could be scored. (Single files that cannot
-            be scored are listed in the report.)
+        MediaError, FaceNotFoundError: no pair could be scored; the report lists other failures.
     """
     options, output_dir = options or ScoreOptions(), check_output_folder(output_dir)
     systems = name_systems(generated)
     pairs = {name: pair_videos(path, reference) for name, path in systems.items()}
     scorers = Scorers.build(options, lip_prior=lip_prior)
     keys = sorted(set().union(*pairs.values()))[: options.max_clips]
-    clips: list[ClipResult] = []
-    skipped: list[tuple[str, str, TalkingHeadError]] = []
+    clips, skipped = list[ClipResult](), list[tuple[str, str, TalkingHeadError]]()
     time_left, left = TimeLeft(len(keys)), ""
     for number, key in enumerate(keys, start=1):
         logger.info("%d of %d: %s %s", number, len(keys), key, left)
         files = {name: found[key][0] for name, found in pairs.items() if key in found}
         real = next(found[key][1] for found in pairs.values() if key in found)
-        clips += _score_clip(key, {REFERENCE: real, **files}, scorers, options, skipped)
-        clips = drop_unused_visuals(clips, options.num_strips)
+        scored = _score_clip(key, {REFERENCE: real, **files}, scorers, options, skipped)
+        clips = drop_unused_visuals([*clips, *scored], options.num_strips)
         left = time_left.after_step()
     if all(clip.column == REFERENCE for clip in clips):
         raise skipped[-1][2]

@@ -64,9 +64,8 @@ class AdversarialLoss:
 def gradient_penalty(logits: Logits, images: Sequence[Tensor]) -> Tensor:
     """Return the mean squared norm of the gradients of logits with respect to images, a scalar.
 
-    Args:
-        logits: [N, 1, h, w] for each discriminator, of images that require gradients.
-        images: [N, ...] for each discriminator; further ones are ignored.
+    For each discriminator there are logits [N, 1, h, w] of images [N, ...] that require gradients;
+    further images are ignored.
 
     Paper: Mescheder et al., 2018, arXiv:1801.04406 (R1 on real images, R2 on generated ones).
     """

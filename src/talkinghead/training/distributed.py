@@ -106,12 +106,9 @@ def shard_networks(
 ) -> None:
     """Shard networks among the processes; with other strategies than `ShardedStrategy`, do nothing.
 
-    Call this in `configure_model`, which Lightning runs before it builds the optimizers.
-
-    Args:
-        module: Module that contains the networks.
-        large: Networks to shard, of which only `forward` may be called.
-        small: Networks to replicate; their gradients are averaged.
+    Call this in `configure_model`, which Lightning runs before it builds the optimizers. Of the
+    large networks only `forward` may be called. The small ones are replicated, and their gradients
+    are averaged.
     """
     if module.device_mesh is None:
         return

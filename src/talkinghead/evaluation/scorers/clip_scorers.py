@@ -127,11 +127,8 @@ class Scorers:
     ) -> Scorers:
         """Load the networks that the options name.
 
-        Args:
-            options: selects the scores.
-            spec: AVSpec of the clips. None is the AVSpec of the sync expert, or the default AVSpec
-                without a sync expert.
-            lip_prior: measures the audio-video offset; None skips these scores.
+        Without `spec`, the AVSpec is that of the sync expert, or the default one. The lip prior
+        measures the audio-video offset.
 
         Raises:
             CheckpointError: a file cannot be used.

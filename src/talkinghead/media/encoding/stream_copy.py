@@ -269,10 +269,7 @@ def _time_s(packet: Packet) -> Fraction:
 class _SubtitleConverter:
     """A converter of the packets of a stream of text subtitles, which keeps text, times and style.
 
-    `codec` is FFmpeg's name of the new format.
-
-    Attributes:
-        target: the new stream.
+    `codec` is FFmpeg's name of the new format. The container gets the stream `target`.
     """
 
     def __init__(self, source: Stream, container: OutputContainer, codec: str) -> None:

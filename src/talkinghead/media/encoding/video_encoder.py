@@ -44,13 +44,7 @@ _HARDWARE = {
 
 @dataclass(frozen=True)
 class VideoEncoder:
-    """An FFmpeg encoder, its options, and the tag of its codec where the usual one is not played.
-
-    Attributes:
-        name: FFmpeg's name.
-        options: options of the encoder.
-        codec_tag: tag in the container, empty for the usual one.
-    """
+    """An FFmpeg encoder and its options; `codec_tag` is empty for the usual tag of its codec."""
 
     name: str
     options: Mapping[str, str]
