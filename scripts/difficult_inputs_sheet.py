@@ -31,8 +31,9 @@ from scipy.interpolate import RBFInterpolator
 from talkinghead import paths
 from talkinghead.errors import TalkingHeadError
 from talkinghead.features.faces.detector import FaceDetector
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.reader import read_audio, read_image, read_video
-from talkinghead.media.writer import VideoWriter, atomic_path, write_image
+from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.predict.audio.lip_priors.automatic_prior import best_lip_prior
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor

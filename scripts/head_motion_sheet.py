@@ -35,8 +35,9 @@ from talkinghead import paths
 from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.features.faces.head_pose import head_pose
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.reader import read_image
-from talkinghead.media.writer import atomic_path, write_image
+from talkinghead.media.writer import write_image
 from talkinghead.predict.source.head.expression.emotions import EMOTIONS, Emotion
 from talkinghead.predict.source.head.photo_animation import HeadCue, HeadMotion, PhotoAnimation
 from talkinghead.types import Face, FloatArray, UInt8Array

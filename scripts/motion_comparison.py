@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from talkinghead import paths
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.reader import read_audio, read_image
-from talkinghead.media.writer import VideoWriter, atomic_path, write_image
+from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.types import AudioClip, Face, FloatArray, UInt8Array

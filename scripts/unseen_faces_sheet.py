@@ -32,8 +32,9 @@ from talkinghead.evaluation.report.clip_visuals import STRIP_FRAMES, draw_strip
 from talkinghead.evaluation.system_clips import MediaClip, read_clip
 from talkinghead.features.faces.alignment import estimate_transform, warp_face
 from talkinghead.features.faces.detector import FaceDetector, build_detector
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.reader import read_audio, read_image
-from talkinghead.media.writer import atomic_path, write_image
+from talkinghead.media.writer import write_image
 from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.predictor import LipSyncPredictor

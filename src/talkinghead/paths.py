@@ -104,17 +104,22 @@ def _user_id() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
 
 
+def package_folder(name: str) -> Path | None:
+    """Return the folder of an installed package, which is not imported; None if it is missing."""
+    spec = find_spec(name)
+    folders = list((spec and spec.submodule_search_locations) or ())
+    return Path(folders[0]) if folders else None
+
+
 def demo_face() -> Path:
     """Return the path of the demo photo: scikit-image's astronaut (NASA, public domain).
 
     Raises:
         DependencyError: scikit-image or the photo is missing.
     """
-    found = find_spec("skimage")
-    for folder in (found.submodule_search_locations if found else None) or []:
-        photo = Path(folder) / "data" / "astronaut.png"
-        if photo.is_file():
-            return photo
+    folder = package_folder("skimage")
+    if folder is not None and (photo := folder / "data" / "astronaut.png").is_file():
+        return photo
     raise DependencyError(
         "the demo photo comes with scikit-image: pip install scikit-image, or give face="
     )

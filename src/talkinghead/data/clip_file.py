@@ -41,6 +41,7 @@ JPEG_QUALITY = 95
 STORED_FEATURES = ("mel", "prosody")
 """Audio features stored in clip files; others are computed from `audio`."""
 
+_FULL_SCALE = 32_767
 _ENCODE = [
     cv2.IMWRITE_JPEG_QUALITY,
     JPEG_QUALITY,
@@ -105,7 +106,7 @@ def write_clip(path: Path, data: ClipData, metadata: dict[str, str]) -> None:
         "offsets": np.cumsum(lengths),
         "mel": data.mel.astype(np.float16),
         "prosody": data.prosody.astype(np.float16),
-        "audio": np.clip(np.rint(data.audio * 32767), -32768, 32767).astype(np.int16),
+        "audio": np.clip(np.rint(data.audio * _FULL_SCALE), -32768, _FULL_SCALE).astype(np.int16),
         "mouth_opening": data.mouth_opening.astype(np.float32),
         "lips": data.lips.astype(np.float32),
         "transforms": data.transforms.astype(np.float32),
@@ -132,7 +133,7 @@ def read_clip_data(path: Path) -> ClipData:
         jpegs=[blob[start:stop] for start, stop in pairwise(offsets)],
         mel=clip.mel(),
         prosody=clip.tensor("prosody").astype(np.float32),
-        audio=clip.tensor("audio").astype(np.float32) / np.float32(32767),
+        audio=clip.audio(),
         **{name: clip.tensor(name) for name in names},
     )
 
@@ -191,6 +192,10 @@ class ClipFile:
         """Return the log-mel, float32 [num_mels, M]."""
         return self.tensor("mel").astype(np.float32)
 
+    def audio(self) -> FloatArray:
+        """Return the audio samples, float32 [N] in [-1, 1]."""
+        return self.tensor("audio").astype(np.float32) / np.float32(_FULL_SCALE)
+
     def has(self, name: str) -> bool:
         """Return whether the file stores a tensor of this name."""
         return name in self._file.keys()  # noqa: SIM118 - the file itself cannot be searched
@@ -231,10 +236,6 @@ class ClipFeatureReader:
 
     The features that a clip file stores (the log-mel and prosody) are read; others are computed
     from the audio of the clip.
-
-    Args:
-        spec: The AVSpec of the corpus.
-        names: The audio features of the model.
 
     Attributes:
         names: The features in the order of the returned rows; see `input_features`.
@@ -277,7 +278,7 @@ class ClipFeatureReader:
         features, spec = self._features[name], self._spec
         if start == stop:
             return features.silence(0)
-        samples = torch.from_numpy(clip.tensor("audio").astype(np.float32) / 32767)
+        samples = torch.from_numpy(clip.audio())
         half = spec.n_fft // 2
         padded = torch.nn.functional.pad(samples, (half + 1, half))
         first = start * spec.hop_length

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from talkinghead.data.data_options import AugmentationOptions, DataOptions
 from talkinghead.data.dataset import ClipDataset, EvenClipDataset, PseudoLabelDataset
 from talkinghead.data.manifest import MANIFEST_NAME, Manifest
 from talkinghead.data.preparation.clip_maker import CODE_VERSION
-from talkinghead.data.synthetic_clips import make_synthetic_corpus
+from talkinghead.data.synthetic_clips import make_synthetic_corpus, synthetic_clip_frames
 from talkinghead.data.window_sampling import IterationBatchSampler
 from talkinghead.types import AVSpec
 from talkinghead.value_rules import PositiveFloat, PositiveInt, Range
@@ -132,10 +133,8 @@ class LipSyncDataModule(LightningDataModule):
     def preview_batch(self, num_windows: int, num_frames: int | None = None) -> dict[str, Any]:
         """Return a batch of fixed windows of the first validation split, with audio samples.
 
-        Args:
-            num_windows: Number of windows, taken from different clips if there are enough clips.
-            num_frames: Length of the windows, limited to the length of the shortest clip; None for
-                the length of training windows.
+        The windows are taken from different clips if there are enough. Their length `num_frames`,
+        by default that of training windows, is limited to the shortest clip.
 
         Returns:
             The batch of `finish_batch` and `audio`, float [B, N] at the sample rate of the AVSpec.
@@ -254,7 +253,12 @@ class SyntheticDataModule(LipSyncDataModule):
         num_speakers, clips_per_speaker, seconds = self._size
         if (self.corpus_dir / MANIFEST_NAME).is_file():
             manifest = Manifest.load(self.corpus_dir)
-            found = (manifest.spec, len(manifest.clips), manifest.code_version)
-            if found == (self.spec, num_speakers * clips_per_speaker, CODE_VERSION):
+            speakers = Counter(clip.speaker for clip in manifest.clips)
+            frames = {clip.num_frames for clip in manifest.clips}
+            expected = {f"cartoon{number}": clips_per_speaker for number in range(num_speakers)}
+            if (manifest.spec, manifest.code_version, speakers, frames) == (
+                *(self.spec, CODE_VERSION, expected),
+                {synthetic_clip_frames(seconds, self.spec.fps)},
+            ):
                 return
         make_synthetic_corpus(self.corpus_dir, self.spec, num_speakers, clips_per_speaker, seconds)

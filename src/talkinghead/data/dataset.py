@@ -84,12 +84,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     def audio(self, clip_index: int, start: int) -> Tensor:
         """Return the audio of the target frames, float32 [N], with silence after the clip."""
-        samples = self.open(clip_index).tensor("audio")
+        samples = self.open(clip_index).audio()
         begin, end = (
             seconds_to_samples(frame_time_s(frame, self.spec.fps), self.spec.sample_rate)
             for frame in (start, start + self.windows.num_frames)
         )
-        part = torch.from_numpy(samples[begin:end].astype(np.float32) / 32767)
+        part = torch.from_numpy(samples[begin:end])
         return torch.nn.functional.pad(part, (0, end - begin - len(part)))
 
     def __getitem__(self, index: int) -> dict[str, Any]:

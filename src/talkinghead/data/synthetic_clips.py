@@ -197,9 +197,14 @@ def make_synthetic_corpus(
     return manifest
 
 
+def synthetic_clip_frames(seconds: float, fps: Fraction) -> int:
+    """Return the number of frames of a clip of a duration, at least one."""
+    return max(1, round_half_up(Fraction(seconds).limit_denominator(1000) * fps))
+
+
 def _make_clip(spec: AVSpec, speaker: int, number: int, seconds: float, seed: int) -> ClipData:
     character = Character.of(speaker, seed)
-    num_frames = max(1, round_half_up(Fraction(seconds).limit_denominator(1000) * spec.fps))
+    num_frames = synthetic_clip_frames(seconds, spec.fps)
     duration_s = frame_time_s(num_frames, spec.fps)
     rng = make_rng(seed, _SPEECH, speaker * 1000 + number)
     samples, opening = speak(character, duration_s, spec.sample_rate, rng)

@@ -28,10 +28,7 @@ def clip_probabilities(
 ) -> npt.NDArray[np.float64]:
     """Return the sampling probability of each clip, balanced between the speakers.
 
-    Args:
-        speakers: The speaker of each clip.
-        speaker_weights: See `SamplingOptions`.
-        temperature: See `SamplingOptions`.
+    `speakers` has the speaker of each clip; see `SamplingOptions` for the other arguments.
 
     Raises:
         UsageError: A weight is negative, the sum of the weights exceeds 1, a named speaker has no

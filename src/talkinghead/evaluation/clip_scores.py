@@ -65,11 +65,10 @@ def load_clip(
     file = ClipFile(corpus_dir / entry.path)
     reader = ClipFeatureReader(spec, audio_features)
     num_frames = min(len(file), max_frames or len(file))
-    samples = file.tensor("audio").astype(np.float32) / np.float32(32_767)
     return RealClip(
         entry,
         file.faces(0, num_frames),
-        ClipAudio(samples, reader.read(file), reader.names, spec),
+        ClipAudio(file.audio(), reader.read(file), reader.names, spec),
         file.tensor("mouth_opening")[:num_frames].astype(np.float32),
         file.tensor("lips")[:num_frames].astype(np.float32),
     )
@@ -77,10 +76,6 @@ def load_clip(
 
 class ClipScorer:
     """A scorer that generates one clip at a time and compares it with the real clip.
-
-    Args:
-        generator: generator of the clips.
-        scorers: scorers of the real and the generated faces.
 
     Attributes:
         audio_features: names of the audio features that the clips must have.

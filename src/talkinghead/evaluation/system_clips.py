@@ -112,10 +112,6 @@ def pair_videos(generated: str | Path, reference: str | Path) -> dict[str, tuple
     Two single files always form a pair. In folders, files are paired by their paths below the
     folder or else by their file names.
 
-    Args:
-        generated: a video or a folder.
-        reference: a video or a folder.
-
     Raises:
         UsageError: a path is missing or contains no video, or no files can be paired.
     """

@@ -17,7 +17,7 @@ from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.summary import drop_unused_visuals, write_report
 from talkinghead.evaluation.scorers.clip_scorers import ScorerOptions, Scorers
 from talkinghead.evaluation.system_clips import MediaClip, pair_videos, read_clip
-from talkinghead.evaluation.time_left import with_time_left
+from talkinghead.evaluation.time_left import TimeLeft
 from talkinghead.paths import check_output_folder
 from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
 from talkinghead.value_rules import PositiveInt
@@ -64,22 +64,22 @@ def score_systems(
         UsageError: a path is wrong, or no generated file has the name of a real one.
         CheckpointError: a scorer's file cannot be used.
         DependencyError: the detector's package is not installed.
-        MediaError, FaceNotFoundError: no pair of files could be scored. (Single files that cannot
-            be scored are listed in the report.)
+        MediaError, FaceNotFoundError: no pair could be scored; the report lists other failures.
     """
     options, output_dir = options or ScoreOptions(), check_output_folder(output_dir)
     systems = name_systems(generated)
     pairs = {name: pair_videos(path, reference) for name, path in systems.items()}
     scorers = Scorers.build(options, lip_prior=lip_prior)
     keys = sorted(set().union(*pairs.values()))[: options.max_clips]
-    clips: list[ClipResult] = []
-    skipped: list[tuple[str, str, TalkingHeadError]] = []
-    for number, (key, left) in enumerate(with_time_left(keys), start=1):
+    clips, skipped = list[ClipResult](), list[tuple[str, str, TalkingHeadError]]()
+    time_left, left = TimeLeft(len(keys)), ""
+    for number, key in enumerate(keys, start=1):
         logger.info("%d of %d: %s %s", number, len(keys), key, left)
         files = {name: found[key][0] for name, found in pairs.items() if key in found}
         real = next(found[key][1] for found in pairs.values() if key in found)
-        clips += _score_clip(key, {REFERENCE: real, **files}, scorers, options, skipped)
-        clips = drop_unused_visuals(clips, options.num_strips)
+        scored = _score_clip(key, {REFERENCE: real, **files}, scorers, options, skipped)
+        clips = drop_unused_visuals([*clips, *scored], options.num_strips)
+        left = time_left.after_step()
     if all(clip.column == REFERENCE for clip in clips):
         raise skipped[-1][2]
     header = {
@@ -109,10 +109,12 @@ def name_systems(generated: Systems) -> dict[str, Path]:
             )
     if not generated:
         raise UsageError("generated names no file: give a video, a folder or several of them")
-    if REFERENCE in generated:
-        raise UsageError(
-            f"a system cannot be named {REFERENCE!r}: that is the name of the real videos"
-        )
+    for name in (REFERENCE, "real"):
+        if name in generated:
+            raise UsageError(
+                f"a system cannot be named {name!r}: that is the name of the real videos; give it "
+                "another one: generated={NAME: PATH}"
+            )
     return {str(name): Path(path) for name, path in generated.items()}
 
 

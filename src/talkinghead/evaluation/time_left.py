@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 class TimeLeft:
@@ -33,11 +29,3 @@ class TimeLeft:
         if left_s < 90:
             return f"(about {left_s:.0f} s left)"
         return f"(about {left_s / 60:.0f} min left)"
-
-
-def with_time_left(steps: Sequence[T]) -> Iterator[tuple[T, str]]:
-    """Yield each step with the remaining time as text, which is empty before the first one."""
-    left, text = TimeLeft(len(steps)), ""
-    for step in steps:
-        yield step, text
-        text = left.after_step()

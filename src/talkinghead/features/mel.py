@@ -1,14 +1,18 @@
-"""Log-mel spectrogram in a fixed range, and mel-frequency cepstral coefficients."""
+"""Log-mel spectrogram in a fixed range, and mel-frequency cepstral coefficients.
+
+The filters equal those of torchaudio, which is not used because its wheels fit only the build of
+torch, with or without CUDA, that they were made for.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from talkinghead.features.feature_registry import AudioFeature, register
-from talkinghead.features.filter_banks import cosine_transform, mel_filters
 from talkinghead.types import AVSpec
 
 MEL_SILENCE = -4.0
@@ -20,6 +24,12 @@ MEL_PER_DB = 8.0 / 100.0
 _MIN_DB = -100.0
 _REFERENCE_DB = 20.0
 _NUM_MFCC = 13
+# Slaney's mel scale is linear up to 1 kHz, which is 15 mel, and then logarithmic, with a factor of
+# 6.4 for 27 mel.
+_HZ_PER_MEL = 200.0 / 3
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
+_LOG_STEP = math.log(6.4) / 27.0
 
 
 def scale_decibels(decibel: Tensor) -> Tensor:
@@ -86,3 +96,44 @@ class Mfcc(AudioFeature):
     def forward(self, source: Tensor) -> Tensor:
         """Return the coefficients [..., 13, M] of a log-mel [..., num_mels, M]."""
         return (source.transpose(-1, -2) @ self.dct).transpose(-1, -2)
+
+
+def mel_filters(
+    num_frequencies: int, fmin: float, fmax: float, num_mels: int, sample_rate: int
+) -> Tensor:
+    """Return triangular filters of unit area on Slaney's mel scale, [num_frequencies, num_mels].
+
+    The frequencies are evenly spaced from 0 to half the sample rate.
+
+    Paper: Slaney, "Auditory Toolbox", version 2, 1998.
+    """
+    frequencies = torch.linspace(0, sample_rate // 2, num_frequencies)
+    low, high = hz_to_mel(torch.tensor([fmin, fmax], dtype=torch.float64)).tolist()
+    corners = mel_to_hz(torch.linspace(low, high, num_mels + 2))
+    distances = corners[None, :] - frequencies[:, None]
+    widths = corners.diff()
+    rising = -distances[:, :-2] / widths[:-1]
+    falling = distances[:, 2:] / widths[1:]
+    triangles = torch.minimum(rising, falling).clamp_min(0)
+    return triangles * (2.0 / (corners[2:] - corners[:-2]))
+
+
+def cosine_transform(num_coefficients: int, num_inputs: int) -> Tensor:
+    """Return the first columns of the orthonormal DCT-II, [num_inputs, num_coefficients]."""
+    positions = torch.arange(float(num_inputs)) + 0.5
+    orders = torch.arange(float(num_coefficients))[:, None]
+    matrix = torch.cos(math.pi / num_inputs * positions * orders) * math.sqrt(2.0 / num_inputs)
+    matrix[0] /= math.sqrt(2.0)
+    return matrix.T
+
+
+def hz_to_mel(hz: Tensor) -> Tensor:
+    """Return frequencies in hertz on Slaney's mel scale."""
+    logarithmic = _BREAK_MEL + torch.log(hz.clamp_min(1.0) / _BREAK_HZ) / _LOG_STEP
+    return torch.where(hz < _BREAK_HZ, hz / _HZ_PER_MEL, logarithmic)
+
+
+def mel_to_hz(mel: Tensor) -> Tensor:
+    """Return frequencies on Slaney's mel scale in hertz."""
+    exponential = _BREAK_HZ * torch.exp((mel - _BREAK_MEL) * _LOG_STEP)
+    return torch.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, exponential)

@@ -11,12 +11,8 @@ from torch import Tensor
 
 from talkinghead.errors import UsageError
 
-Logits = Tensor | Sequence[Tensor]
+Logits = Sequence[Tensor]
 AdversarialKind = Literal["hinge", "least_squares", "relativistic"]
-
-
-def _as_list(value: Logits) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else list(value)
 
 
 def _average(terms: Sequence[Tensor]) -> Tensor:
@@ -26,9 +22,9 @@ def _average(terms: Sequence[Tensor]) -> Tensor:
 class AdversarialLoss:
     """Adversarial losses of discriminator and generator, for discriminators that return logits.
 
-    Logits may have any shape. Several discriminators or scales are given as a list and averaged.
-    The relativistic loss compares a generated frame with the real frame of the same moment, so
-    differences in content cancel and the discriminator learns faster (docs/research-log.md).
+    Logits may have any shape; the losses are averages over the discriminators. The relativistic
+    loss compares a generated frame with the real frame of the same moment, so differences in
+    content cancel and the discriminator learns faster (docs/research-log.md).
 
     Args:
         kind: "hinge" (Lim and Ye, 2017, arXiv:1705.02894), "least_squares" (Mao et al., 2017,
@@ -47,7 +43,7 @@ class AdversarialLoss:
 
     def discriminator(self, real: Logits, fake: Logits) -> Tensor:
         """Return the discriminator's loss, a scalar; fake logits must come from detached images."""
-        pairs = list(zip(_as_list(real), _as_list(fake), strict=True))
+        pairs = list(zip(real, fake, strict=True))
         if self.kind == "relativistic":
             return _average([F.softplus(f - r).mean() for r, f in pairs])
         if self.kind == "hinge":
@@ -61,20 +57,18 @@ class AdversarialLoss:
         if self.kind == "relativistic":
             return self.discriminator(fake, real)
         if self.kind == "hinge":
-            return _average([-f.mean() for f in _as_list(fake)])
-        return _average([(f - 1).square().mean() for f in _as_list(fake)])
+            return _average([-f.mean() for f in fake])
+        return _average([(f - 1).square().mean() for f in fake])
 
 
 def gradient_penalty(logits: Logits, images: Sequence[Tensor]) -> Tensor:
     """Return the mean squared norm of the gradients of logits with respect to images, a scalar.
 
-    Args:
-        logits: [N, 1, h, w] for each discriminator, of images that require gradients.
-        images: [N, ...] for each discriminator; further ones are ignored.
+    For each discriminator there are logits [N, 1, h, w] of images [N, ...] that require gradients;
+    further images are ignored.
 
     Paper: Mescheder et al., 2018, arXiv:1801.04406 (R1 on real images, R2 on generated ones).
     """
-    logits = _as_list(logits)
     inputs = images[: len(logits)]
     gradients = torch.autograd.grad([x.sum() for x in logits], inputs, create_graph=True)
     penalties = [g.square().sum() / x.numel() for g, x in zip(gradients, logits, strict=True)]

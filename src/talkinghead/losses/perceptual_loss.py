@@ -6,7 +6,6 @@ Shape suffixes: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from talkinghead.errors import CheckpointError, DependencyError, UsageError
 from talkinghead.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from talkinghead.models.tensor_files import read_plain_tensors
+from talkinghead.paths import package_folder
 from talkinghead.value_rules import PositiveInt
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class PerceptualLoss(nn.Module):
 def load_trunk(weights: str | Path, num_blocks: int) -> VGGTrunk:
     """Build a VGG trunk from "auto", "offline", "torchvision" or a file; see `PerceptualLoss`."""
     if weights == "auto":
-        weights = "offline" if importlib.util.find_spec(_OFFLINE_PACKAGE) else "torchvision"
+        weights = "offline" if package_folder(_OFFLINE_PACKAGE) else "torchvision"
         logger.info("perceptual loss: weights=auto uses %s", weights)
     if weights == "torchvision":
         return _trunk_from_state(_download_vgg19(), "torchvision's VGG19", num_blocks)
@@ -169,17 +169,14 @@ def load_lpips_heads() -> list[Tensor]:
 
 
 def _offline_path() -> Path:
-    """Return the path of the weight file in stlpips-pytorch, without importing the package.
-
-    Importing the package would need further packages.
-    """
-    found = importlib.util.find_spec(_OFFLINE_PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    """Return the path of the weight file in stlpips-pytorch, which is not imported."""
+    folder = package_folder(_OFFLINE_PACKAGE)
+    if folder is None:
         raise DependencyError(
             "perceptual loss: the package stlpips-pytorch is not installed; "
             f"{_OFFLINE_HINT}, or weights=torchvision, which downloads VGG19"
         )
-    path = Path(next(iter(found.submodule_search_locations))) / _OFFLINE_FILE
+    path = folder / _OFFLINE_FILE
     if not path.is_file():
         raise DependencyError(f"perceptual loss: {path} is missing; reinstall: {_OFFLINE_HINT}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

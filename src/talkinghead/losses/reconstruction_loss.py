@@ -60,9 +60,8 @@ class ReconstructionLoss(nn.Module):
     def motion_weights(self, target: Tensor, mean: Tensor) -> Tensor:
         """Return pixel weights [B, T, 1, H, W] that increase with motion, or 1 if the gain is 0.
 
-        Args:
-            target: real mouths, float [B, T, 3, H, W] in [0, 1].
-            mean: mean mouths of their clips, float [B, 3, H, W].
+        The target has the real mouths, float [B, T, 3, H, W] in [0, 1], and `mean` the mean mouths
+        of their clips, float [B, 3, H, W].
         """
         if not self.motion_gain:
             return target.new_ones(())
@@ -75,10 +74,8 @@ class ReconstructionLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the unweighted terms `l1` and `gradient`, scalars.
 
-        Args:
-            predicted: float [..., 3, mouth_size, mouth_size] in [0, 1].
-            target: the same shape.
-            motion: weights from `motion_weights`.
+        Both are float [..., 3, mouth_size, mouth_size] in [0, 1]; `motion` is a result of
+        `motion_weights`.
         """
         difference = predicted - target
         weights = self.weights

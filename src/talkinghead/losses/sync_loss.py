@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_SILENCE = -2.5
+"""Mean log-mel of the louder half of the bins below which a window is silent."""
+
 
 def info_nce(
     video_BD: Tensor, audio_AD: Tensor, scale: Tensor, ignore_BA: Tensor | None = None
@@ -40,11 +43,7 @@ def info_nce(
 def cosine_bce(video_BD: Tensor, audio_BD: Tensor, target_B: Tensor, scale: Tensor) -> Tensor:
     """Return the binary cross entropy with the scaled cosine of unit vectors as the logit.
 
-    Args:
-        video_BD: embeddings of the video.
-        audio_BD: embeddings of the audio.
-        target_B: 1 for pairs in sync, else 0.
-        scale: factor of the cosine.
+    The target is 1 for pairs in sync, else 0.
 
     Paper: Prajwal et al., 2020, arXiv:2008.10010, who use the cosine of rectified embeddings as a
         probability.
@@ -53,10 +52,10 @@ def cosine_bce(video_BD: Tensor, audio_BD: Tensor, target_B: Tensor, scale: Tens
     return F.binary_cross_entropy_with_logits(scale * (cosine - 0.5), target_B.float())
 
 
-def silent_windows(audio_BTCK: Tensor, num_mels: int, threshold: float = -2.5) -> Tensor:
+def silent_windows(audio_BTCK: Tensor, num_mels: int) -> Tensor:
     """Return a mask, bool [B], of silent windows.
 
-    A window is silent if the mean of the louder half of its mel bins is below `threshold`.
+    A window is silent if the mean of the louder half of its mel bins is below `_SILENCE`.
     """
     mel = audio_BTCK[:, :, :num_mels].mean(dim=(1, 3))
-    return mel.topk(max(1, num_mels // 2), dim=1).values.mean(1) < threshold
+    return mel.topk(max(1, num_mels // 2), dim=1).values.mean(1) < _SILENCE

@@ -37,6 +37,8 @@ _OTHER_WEIGHT = 0.5
 _GAP_S = Fraction(1, 10)
 # Maximum length of a plausible gap if the duration of the file is unknown.
 _LONGEST_GAP_S = 60
+USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+"""Names of the usual channel layouts by number of channels."""
 # Number of channels from which PyAV reads one plane too many of a planar frame.
 _MISCOUNTED_CHANNELS = 8
 
@@ -95,9 +97,8 @@ def stream_channels(path: Path | str) -> Iterator[FloatArray]:
 
 def layout_name(layout: AudioLayout) -> str:
     """Return the name of a channel layout; an unspecified order gets the usual one."""
-    usual = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
     is_unspecified = layout.name.endswith(" channels") or not layout.name
-    return usual.get(layout.nb_channels, layout.name) if is_unspecified else layout.name
+    return USUAL_LAYOUTS.get(layout.nb_channels, layout.name) if is_unspecified else layout.name
 
 
 def _open_audio(path: Path | str) -> InputContainer:

@@ -31,7 +31,7 @@ from talkinghead.media.encoding.video_encoder import (
     choose_encoder,
     hdr_encoder,
 )
-from talkinghead.media.encoding.video_track import GIFTrack, VideoTrack, YUVTrack
+from talkinghead.media.encoding.video_track import GIFTrack, YUVTrack
 from talkinghead.media.image import ColourTags
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import EncodeOptions, FloatArray, UInt8Array
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 # errno codes of errors that concern the file; others come from an encoder or the container.
 _FILE_ERRORS = DISK_ERRORS | {errno.EACCES, errno.ENOENT}
 
-__all__ = ["OutputWriter", "VideoWriter", "atomic_path", "open_writer", "write_image"]
+__all__ = ["OutputWriter", "VideoWriter", "open_writer", "write_image"]
 
 
 class VideoWriter:
@@ -236,7 +236,7 @@ class VideoWriter:
         # By default, the durations of reordered frames are rounded to milliseconds.
         return {"movflags": "+faststart", "movie_timescale": str(self._ticks_per_s)}
 
-    def _add_video(self) -> VideoTrack:
+    def _add_video(self) -> YUVTrack | GIFTrack:
         container, ticks_per_s = self._container, self._ticks_per_s
         if self._encoder is None:
             size, comment = (self.width, self.height), self._metadata.get("comment", "")

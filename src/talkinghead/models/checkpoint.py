@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from talkinghead.errors import CheckpointError, TalkingHeadError
-from talkinghead.media.writer import atomic_path
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.models.encoders import STRUCTURE_ONLY
 from talkinghead.models.lip_motion_network import LipMotionNetwork
 from talkinghead.models.lip_regressor import LipRegressor
@@ -106,8 +106,7 @@ def build(kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> nn.Module:
 def load_generator(path: str | Path = "default") -> LoadedNetwork:
     """Load the generator, with averaged weights, in float32 on the CPU.
 
-    Args:
-        path: a release or a training checkpoint, or "default" for the packaged weights.
+    The file is a release or a training checkpoint; "default" is that of the packaged weights.
 
     Raises:
         CheckpointError: the file is missing, truncated or of another schema, or its weights do not

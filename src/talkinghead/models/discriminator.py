@@ -41,9 +41,8 @@ class Discriminator(nn.Module):
     def forward(self, mouth: Tensor, face: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the logits [N, 1, h, w] of each network, and the activations of all layers.
 
-        Args:
-            mouth: RGB float [N, 3, H, W] in [0, 1].
-            face: RGB float [N, 3, H', W'] in [0, 1]; ignored without a face network.
+        The mouths are RGB float [N, 3, H, W] in [0, 1], and so are the faces [N, 3, H', W'], which
+        are ignored without a face network.
         """
         logits, features = self.mouth(mouth)
         if self.face is None:

@@ -249,10 +249,6 @@ class ContextEncoder(nn.Module):
 
     The first layer adds features of the masked reference, so that later layers can compare the head
     poses. The encoder runs for every frame of a video, so it is small and uses half the resolution.
-
-    Args:
-        channels: four channel widths.
-        dim: width of the embedding.
     """
 
     def __init__(self, channels: Sequence[int] = (24, 48, 96, 128), dim: int = 256) -> None:

@@ -66,10 +66,8 @@ def format_card(
 ) -> str:
     """Return the model card of a checkpoint as Markdown with a metadata header.
 
-    Args:
-        checkpoint: The file, or "default", whose card is that of the packaged weights.
-        entries: The entries of the checkpoint.
-        scores: The scores.json of `talkinghead evaluate`, for the figures.
+    The card of the checkpoint "default" is that of the packaged weights. `scores` is the
+    scores.json of `talkinghead evaluate`, for the figures.
 
     Raises:
         UsageError: The scores cannot be read.

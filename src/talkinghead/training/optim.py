@@ -80,11 +80,7 @@ class MovingAverage(nn.Module):
     """Exponential moving average of the weights of a network, for validation and inference.
 
     In the first iterations the decay is lower, so that the initial weights have little influence.
-
-    Args:
-        name: Attribute name of the averaged network, which is part of the keys of the state dict.
-        network: Network whose weights are averaged; it is copied.
-        decay: Decay after the first iterations.
+    The network is copied; `name`, that of the attribute, is part of the keys of the state dict.
 
     Paper: Yazici et al., "The unusual effectiveness of averaging in GAN training", 2018,
         arXiv:1806.04498.

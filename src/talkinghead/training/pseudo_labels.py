@@ -186,7 +186,7 @@ class _Labeller:
         recordings, refused = self._read(files)
         motions = []
         for samples in recordings.values():
-            num_frames = int(len(samples) / self.spec.sample_rate * self.spec.fps)
+            num_frames = int(len(samples) * self.spec.fps / self.spec.sample_rate)
             motion = predict_lip_motion(self.lip_prior, samples, self.spec)
             motions.append(motion[:num_frames])
         opening = [m[:, 17:20, 1].mean(1) - m[:, 13:16, 1].mean(1) for m in motions]

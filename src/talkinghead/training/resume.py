@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -35,6 +35,9 @@ _MAY_CHANGE = frozenset(
 )
 # Arguments of a network that do not change its weights.
 _NOT_IN_WEIGHTS = {"face_encoder_weights", "dropout"}
+# Why `ckpt_path=last` does not resume runs of the same name. Hydra turns exceptions of callbacks
+# into warnings, so `resolve_resume` reports these reasons.
+_refused: list[str] = []
 
 
 class ResumeDirectory(Callback):
@@ -52,23 +55,14 @@ class ResumeDirectory(Callback):
         runs = Path(config.hydra.run.dir).parent
         checkpoints = runs.glob(f"*/{LAST}")
         newest_first = sorted(checkpoints, key=lambda path: path.stat().st_mtime, reverse=True)
-        _Refused.reasons = []
+        _refused.clear()
         for run in (path.parents[1] for path in newest_first):
             if difference := _difference(run, config):
-                _Refused.reasons.append(f"{run} was trained with another {difference}")
+                _refused.append(f"{run} was trained with another {difference}")
                 continue
             with read_write(config):
                 config.hydra.run.dir = str(run)
             return
-
-
-class _Refused:
-    """Runs of the same name that `ckpt_path=last` does not resume, with the reasons.
-
-    Hydra turns exceptions of callbacks into warnings, so `resolve_resume` reports them.
-    """
-
-    reasons: ClassVar[list[str]] = []
 
 
 def resolve_resume(ckpt_path: str | Path | None, run_dir: Path) -> str | Path | None:
@@ -86,13 +80,13 @@ def resolve_resume(ckpt_path: str | Path | None, run_dir: Path) -> str | Path | 
         return None
     path = run_dir / LAST if ckpt_path == "last" else Path(ckpt_path)
     if path.is_file():
-        for reason in _Refused.reasons:
+        for reason in _refused:
             log.warning("ckpt_path=last: %s, so %s is resumed", reason, run_dir)
         return str(path)
     if ckpt_path == "last":
-        if _Refused.reasons:
+        if _refused:
             raise CheckpointError(
-                f"ckpt_path=last: {_Refused.reasons[0]}; repeat its settings, give the path of a "
+                f"ckpt_path=last: {_refused[0]}; repeat its settings, give the path of a "
                 "checkpoint, or another name="
             )
         raise CheckpointError(
@@ -105,11 +99,7 @@ def resolve_resume(ckpt_path: str | Path | None, run_dir: Path) -> str | Path | 
 def read_resumable(path: str | Path, kind: str, arguments: Mapping[str, Any], spec: AVSpec) -> int:
     """Check that a file is a training checkpoint of a network, and return its iteration.
 
-    Args:
-        path: The file.
-        kind: Kind of the network that is trained, such as `GENERATOR`.
-        arguments: Arguments of the network.
-        spec: AVSpec of the network.
+    `kind`, `arguments` and `spec` are those of the network that is trained.
 
     Raises:
         CheckpointError: The file is truncated, is no training checkpoint, or has another network or

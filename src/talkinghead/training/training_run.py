@@ -35,13 +35,15 @@ logger = logging.getLogger(__name__)
 def resolve_precision(precision: str) -> str:
     """Return the precision; for "auto", the fastest one that the device supports.
 
-    This is bf16-mixed on GPUs that support bfloat16, 16-mixed on other GPUs, and 32 on CPUs.
+    This is bf16-mixed on GPUs that compute in bfloat16, 16-mixed on other GPUs, and 32 on CPUs.
     """
     if precision != "auto":
         return precision
     if not torch.cuda.is_available():
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    # Older GPUs only emulate bfloat16, which is slow.
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if has_bfloat16 else "16-mixed"
 
 
 def train(
@@ -241,10 +243,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Build a trainer with a progress bar of iterations and atomic checkpoints.
 
-    Args:
-        options: Arguments of `lightning.Trainer`; `precision` may be "auto".
-        loggers: Loggers of the run.
-        callbacks: Callbacks of the run.
+    The options are arguments of `lightning.Trainer`; `precision` may be "auto".
 
     Raises:
         UsageError: Lightning does not accept the options, or the strategy does not suit the number

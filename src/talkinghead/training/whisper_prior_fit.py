@@ -154,8 +154,7 @@ def _read_corpus(number: int, corpus_dir: Path | str, whisper: Encoder) -> Itera
         file = ClipFile(corpus_dir / clip.path)
         motion = lip_motion(file.tensor("lips")).reshape(len(file), -1).astype(np.float32)
         source = clip.id if len(file) >= _POOLED_FRAMES else clip.speaker
-        audio = file.tensor("audio").astype(np.float32) / np.float32(32_767)
-        inputs = recording_inputs(whisper, audio, len(file))
+        inputs = recording_inputs(whisper, file.audio(), len(file))
         yield FitClip(number, clip.speaker, source, inputs, motion)
 
 

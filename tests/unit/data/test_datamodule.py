@@ -149,11 +149,17 @@ def test_validation_splits_previews_and_batches_of_mouths_only(corpus):
     assert datamodule.preview_batch(1)["audio"].shape == (1, 2 * 640)
 
 
-def test_synthetic_corpus_is_generated_once_per_spec(tmp_path):
-    options = {"num_speakers": 1, "clips_per_speaker": 2, "seconds": 0.6, "num_workers": 0}
+def test_synthetic_corpus_is_generated_once_per_spec_and_size(tmp_path):
+    first = {"num_speakers": 1, "clips_per_speaker": 4, "seconds": 0.2, "num_workers": 0}
     times_ns = []
-    for av in ({}, {}, {"fmin": 80.0}):
-        SyntheticDataModule(tmp_path / "c", av=av, **options).prepare_data()
+    for changes in (
+        *({}, {}, {"av": {"fmin": 80.0}}, {"seconds": 0.4}),
+        {"num_speakers": 2, "clips_per_speaker": 2},
+    ):
+        SyntheticDataModule(tmp_path / "c", **{**first, **changes}).prepare_data()
         times_ns.append((tmp_path / "c" / "manifest.json").stat().st_mtime_ns)
-    assert times_ns[0] == times_ns[1] < times_ns[2]
-    assert Manifest.load(tmp_path / "c").spec.fmin == 80.0
+    assert times_ns[0] == times_ns[1] < times_ns[2] < times_ns[3] < times_ns[4]
+    assert {clip.speaker for clip in Manifest.load(tmp_path / "c").clips} == {
+        "cartoon0",
+        "cartoon1",
+    }

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from talkinghead.evaluation.report.clip_visuals import make_clip_visuals
+from talkinghead.evaluation.report.clip_visuals import ClipVisuals, make_clip_visuals
 from talkinghead.evaluation.report.page import make_plot
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report, Verdict
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
@@ -138,3 +138,12 @@ def test_documentation_defines_every_score() -> None:
     # Scores with these prefixes are documented by the prefix.
     plain = {re.sub(r"^(real_|syncnet_|lips_|shown_)+", "", name) for name in CATALOGUE}
     assert plain <= named
+
+
+def test_plot_of_a_clip_without_a_known_opening_has_no_curve() -> None:
+    unknown = np.full(5, np.nan, np.float32)
+    strip = np.zeros((2, 2, 3), np.uint8)
+    visuals = ClipVisuals(strip, b"", b"", {"real": unknown, "own": unknown}, None)
+    plot = make_plot(visuals, Fraction(25), "red")
+    assert [path for _, _, path in plot.paths] == ["", ""]
+    assert plot.y_ticks[-1][1] == "0.05"

@@ -157,7 +157,11 @@ def test_systems_are_named_by_their_paths() -> None:
     assert name_systems("out/ours.v2.mp4") == {"ours.v2": Path("out/ours.v2.mp4")}
     assert list(name_systems(["a/x", "b/y"])) == ["x", "y"]
     assert name_systems({"new": "a"}) == {"new": Path("a")}
-    messages = "have the same name", "cannot be named 'reference'", "names no file"
-    for systems, message in zip((["a/x", "b/x"], {"reference": "a"}, []), messages, strict=True):
+    for systems, message in (
+        (["a/x", "b/x"], "have the same name"),
+        ({"reference": "a"}, "cannot be named 'reference'"),
+        ("videos/real", "cannot be named 'real'"),
+        ([], "names no file"),
+    ):
         with pytest.raises(UsageError, match=message):
             name_systems(systems)

@@ -3,7 +3,7 @@
 import pytest
 
 from talkinghead.evaluation import time_left
-from talkinghead.evaluation.time_left import TimeLeft, with_time_left
+from talkinghead.evaluation.time_left import TimeLeft
 
 
 @pytest.mark.parametrize(
@@ -19,13 +19,3 @@ def test_time_left_follows_from_the_mean_of_the_steps(monkeypatch, step_s, expec
         now_s[0] += step_s
         found.append(left.after_step())
     assert found == expected
-
-
-def test_steps_come_with_the_time_left_before_them(monkeypatch):
-    now_s = [0.0]
-    monkeypatch.setattr(time_left.time, "monotonic", lambda: now_s[0])
-    found = []
-    for step, left in with_time_left("abc"):
-        found.append((step, left))
-        now_s[0] += 5
-    assert found == [("a", ""), ("b", "(about 10 s left)"), ("c", "(about 5 s left)")]

@@ -30,7 +30,7 @@ RAMP = {"kind": "linear", "start": 0.0, "end": 0.4, "start_iteration": 100, "end
 
 
 def test_adversarial_losses_have_expected_values_for_known_logits() -> None:
-    real, fake = torch.tensor([0.5, 2.0]), torch.tensor([-3.0, 0.0])
+    real, fake = [torch.tensor([0.5, 2.0])], [torch.tensor([-3.0, 0.0])]
     off = [math.log1p(math.exp(x)) for x in (-3.5, -2.0)]
     expected: dict[Any, tuple[float, float]] = {
         "hinge": (0.5 * (0.25 + 0.5), 1.5),

@@ -108,7 +108,7 @@ def test_failed_download_names_the_offline_weights(
 def test_without_the_package_auto_downloads_and_offline_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(perceptual, "package_folder", lambda _: None)
     monkeypatch.setattr(perceptual, "_download_vgg19", lambda: vgg_state(16))
     assert not PerceptualLoss("auto").trunk.blur_pool
     with pytest.raises(DependencyError, match="stlpips-pytorch is not installed"):

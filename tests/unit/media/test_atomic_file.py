@@ -11,9 +11,9 @@ import pytest
 from helpers.media_files import file_names
 
 from talkinghead.errors import MediaError
-from talkinghead.media.atomic_file import temporary_name
+from talkinghead.media.atomic_file import atomic_path, temporary_name
 from talkinghead.media.reader import probe
-from talkinghead.media.writer import VideoWriter, atomic_path
+from talkinghead.media.writer import VideoWriter
 
 FPS = Fraction(25)
 FRAME = np.zeros((16, 16, 3), np.uint8)

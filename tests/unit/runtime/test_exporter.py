@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.predict.source.source_frame import Reference, SourceFrame
 from talkinghead.runtime import loading
 from talkinghead.runtime.export import verification
-from talkinghead.runtime.export.exporter import export_generator
+from talkinghead.runtime.export.exporter import _atomic_folder, export_generator
 from talkinghead.runtime.export.generator_calls import example_inputs
 from talkinghead.runtime.export.verification import MAX_PIXEL_DIFFERENCE, compare, demo_sample
 from talkinghead.runtime.exported_generator import LIP_HEAD, METADATA
@@ -116,6 +117,19 @@ def test_inaccurate_export_is_refused_and_removed(checkpoint, tmp_path, monkeypa
     with pytest.raises(CheckpointError, match=r"pixels differ from torch's by up to .*expected"):
         export_generator(checkpoint, tmp_path / "out", "torchscript")
     assert not list(tmp_path.iterdir())
+
+
+def test_current_folder_and_links_are_replaced(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    for number, output in enumerate((Path(), tmp_path / "link")):
+        with _atomic_folder(output) as folder:
+            # A later run removes the folder if this process is killed.
+            assert folder.name.startswith(".talkinghead-")
+            (folder / "number").write_text(str(number))
+        assert (tmp_path / "here" / "number").read_text() == str(number)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link"]
 
 
 def test_unknown_settings_and_folders_are_refused(checkpoint, torchscript_folder, tmp_path):

@@ -20,8 +20,8 @@ from talkinghead.media.writer import write_image
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.predict.predictor import LipSyncPredictor
 from talkinghead.runtime import loading
+from talkinghead.runtime.export.exporter import quantise_onnx
 from talkinghead.runtime.export.generator_calls import example_inputs
-from talkinghead.runtime.export.quantisation import quantise_onnx
 from talkinghead.runtime.export.verification import (
     MAX_PIXEL_DIFFERENCE,
     MIN_PSNR_DB,

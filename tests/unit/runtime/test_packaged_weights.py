@@ -35,7 +35,7 @@ def test_files_are_found_without_importing_their_packages():
     ],
 )
 def test_missing_package_error_names_a_remedy(monkeypatch, load, package, instead) -> None:
-    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    monkeypatch.setattr("talkinghead.paths.find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=f"{package} is not installed: .*{instead}"):
         load()
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.lip_priors import LoudnessLipPrior
+from helpers.media_files import write_wav
 
 from talkinghead.cli.main import main
 from talkinghead.data.clip_file import ClipFile
@@ -21,12 +22,13 @@ from talkinghead.data.manifest import Manifest
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 from talkinghead.errors import CorpusError, UsageError
 from talkinghead.features.faces.alignment import lip_motion
+from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
 from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
 from talkinghead.training.pseudo_labels import pseudo_label
 from talkinghead.training.whisper_prior_fit import fit_whisper_lip_prior
-from talkinghead.types import AVSpec, FloatArray
+from talkinghead.types import AudioClip, AVSpec, FloatArray
 
 SPEC = AVSpec()
 WINDOWS = {"num_frames": 5, "context_frames": 4, "lookahead_frames": 2}
@@ -93,6 +95,16 @@ def test_lip_motion_is_scaled_per_speaker_and_skipped_files_are_listed(
     loudness = clip.mel().mean(0)[np.rint(np.arange(len(motion)) * 3.2).astype(int)]
     assert np.corrcoef(loudness, np.abs(opening(motion)))[0, 1] > 0.3
     check_training_batches(tmp_path / "pseudo", tmp_path)
+
+
+def test_last_frame_of_a_recording_is_labelled(tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper", reason="needs voice activity detection")
+    num_frames = 57  # 57 * 0.04 * 25 is less than 57 in floating point.
+    speech = read_audio(DEMO_SPEECH, SPEC.sample_rate).samples[: num_frames * 640]
+    (tmp_path / "voices").mkdir()
+    write_wav(tmp_path / "voices" / "anna-1.wav", AudioClip(speech, SPEC.sample_rate))
+    manifest = pseudo_label(tmp_path / "voices", tmp_path / "pseudo", SPEC, LoudnessLipPrior())
+    assert [clip.num_frames for clip in manifest.clips] == [num_frames]
 
 
 def test_repeated_run_keeps_complete_speakers(recordings: Path, tmp_path: Path) -> None:

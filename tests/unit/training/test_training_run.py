@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -17,7 +18,7 @@ from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.paths import conf_dir
 from talkinghead.training.distributed import other_processes
 from talkinghead.training.resume import LAST, ResumeDirectory, resolve_resume
-from talkinghead.training.training_run import build_trainer
+from talkinghead.training.training_run import build_trainer, resolve_precision
 
 DDP = {"strategy": "ddp_find_unused_parameters_true", "accelerator": "cpu"}
 
@@ -36,6 +37,19 @@ DDP = {"strategy": "ddp_find_unused_parameters_true", "accelerator": "cpu"}
 def test_inconsistent_trainer_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build_trainer({"accelerator": "cpu", "devices": 1, **options}, [], [])
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "16-mixed"), ((8, 0), "bf16-mixed")])
+def test_automatic_precision_is_not_emulated(
+    capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or capability >= (8, 0)
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert resolve_precision("auto") == expected
 
 
 @pytest.mark.parametrize("choice", [path.stem for path in (conf_dir() / "trainer").glob("*.yaml")])

@@ -29,17 +29,12 @@ from talkinghead.data.data_options import AugmentationOptions
 from talkinghead.features.audio_features import input_features, num_feature_rows
 from talkinghead.features.faces.alignment import NOSE_LINE
 from talkinghead.features.feature_registry import feature_class
-from talkinghead.features.mel import MEL_PER_DB, MEL_SILENCE
+from talkinghead.features.mel import MEL_PER_DB, MEL_SILENCE, hz_to_mel, mel_to_hz
 from talkinghead.types import LUMA, AVSpec
 
 _ELASTIC_KNOTS = 6
 _LIP_LINE = 0.345
 """Vertical position of closed lips in the canonical face, in [-1, 1]."""
-# Slaney's mel scale, which the log-mel uses: linear up to 1 kHz, logarithmic above.
-_LINEAR_HZ = 200.0 / 3.0
-_KNEE_HZ = 1000.0
-_KNEE_MEL = _KNEE_HZ / _LINEAR_HZ
-_LOG_STEP = math.log(6.4) / 27.0
 
 
 class RandomStreams:
@@ -81,12 +76,6 @@ class RandomStreams:
 
 class BatchAugmentation:
     """Augmentation of batches of `ClipDataset` items, applied by `finish_batch`.
-
-    Args:
-        spec: The corpus's AVSpec.
-        options: Strength of each augmentation.
-        seed: Seed of all random draws.
-        audio_features: The model's audio features.
 
     Example:
         >>> augmentation = BatchAugmentation(spec, AugmentationOptions(flip=0.0))
@@ -281,22 +270,12 @@ def warp_vocal_tract(mel_BCL: Tensor, factor_B: Tensor, spec: AVSpec) -> Tensor:
         2013.
     """
     num_mels = spec.num_mels
-    ends = _hz_to_mel(torch.tensor([spec.fmin, spec.fmax], device=mel_BCL.device))
+    ends = hz_to_mel(torch.tensor([spec.fmin, spec.fmax], device=mel_BCL.device))
     step = (ends[1] - ends[0]) / (num_mels + 1)
     bins = torch.arange(num_mels, device=mel_BCL.device)
-    centres_hz = _mel_to_hz(ends[0] + step * (bins + 1))
-    source = (_hz_to_mel(centres_hz / factor_B[:, None]) - ends[0]) / step - 1
+    centres_hz = mel_to_hz(ends[0] + step * (bins + 1))
+    source = (hz_to_mel(centres_hz / factor_B[:, None]) - ends[0]) / step - 1
     source = source.clamp(0, num_mels - 1)
     # Linear interpolation as a matrix per sample, with a hat function around each source position.
     weights = (1.0 - (source[:, :, None] - bins).abs()).clamp_min(0.0)
     return torch.bmm(weights, mel_BCL)
-
-
-def _hz_to_mel(hz: Tensor) -> Tensor:
-    logarithmic = _KNEE_MEL + torch.log(hz.clamp_min(1.0) / _KNEE_HZ) / _LOG_STEP
-    return torch.where(hz < _KNEE_HZ, hz / _LINEAR_HZ, logarithmic)
-
-
-def _mel_to_hz(mel: Tensor) -> Tensor:
-    logarithmic = _KNEE_HZ * torch.exp((mel - _KNEE_MEL) * _LOG_STEP)
-    return torch.where(mel < _KNEE_MEL, mel * _LINEAR_HZ, logarithmic)

@@ -122,11 +122,7 @@ def shift_clip(
 ) -> ClipData:
     """Return a clip without the offset of its audio, and without frames left without audio.
 
-    Args:
-        data: the clip.
-        samples: its audio, float32 [num_samples].
-        offset: number of frames by which the audio is late.
-        features: module that computes the audio features.
+    The audio, float32 [num_samples], is `offset` frames late.
     """
     kept, samples = shift_audio(samples, len(data.jpegs), offset, features.spec)
     of_frames = ("jpegs", "mouth_opening", "lips", "transforms", "head_pose")
@@ -222,7 +218,8 @@ class ClipMaker:
             return data, None
         offset = self._measure_offset(data, self.expert)
         if offset.frames and self.sync.correct:
-            data = self._correct_offset(data, samples, offset)
+            data = shift_clip(data, samples, offset.frames, self._features)
+            self._require_duration(len(data.jpegs))
         return data, offset
 
     def _read_audio(self, source: Path) -> tuple[FloatArray, int]:
@@ -264,12 +261,6 @@ class ClipMaker:
                 f"at most {rules.max_offset_frames} are allowed",
             )
         return offset
-
-    def _correct_offset(self, data: ClipData, samples: FloatArray, offset: Offset) -> ClipData:
-        """Return the clip with shifted audio, without the frames that are left without audio."""
-        data = shift_clip(data, samples, offset.frames, self._features)
-        self._require_duration(len(data.jpegs))
-        return data
 
     def _track(self, source: Path, limit: int) -> FaceTrack:
         """Return the track of the largest face; skip the clip if the track violates the rules."""

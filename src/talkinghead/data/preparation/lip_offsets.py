@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 from rich.progress import track
 
 from talkinghead.data.clip_file import (
@@ -71,8 +70,7 @@ def apply_lip_offsets(
 def _lip_motions(result: ClipResult, predict_lips: PredictLips) -> tuple[FloatArray, FloatArray]:
     """Return the predicted and the detected lip motion of a clip, each [T, 20, 2]."""
     clip = ClipFile(result.task.clip_path)
-    samples = clip.tensor("audio").astype(np.float32) / np.float32(32767)
-    predicted = predict_lips(samples)[: len(clip)]
+    predicted = predict_lips(clip.audio())[: len(clip)]
     if shifted := _shifted_frames(read_metadata(result.task.clip_path)):
         predicted = delay_motion(predicted, shifted)
     return predicted, lip_motion(clip.tensor("lips"))

@@ -4,12 +4,6 @@
 """
 
 from talkinghead.evaluation.metrics.image_metrics import jitter, l1, l1_ratio, psnr, sharpness, ssim
-from talkinghead.evaluation.metrics.lip_shape_metrics import (
-    lip_shape_correlation,
-    lip_shape_error,
-    lip_shape_motion,
-    width_series,
-)
 from talkinghead.evaluation.metrics.lip_sync_metrics import (
     InStepMouthOpeningCorrelation,
     LipLandmarkDistance,
@@ -29,11 +23,15 @@ from talkinghead.evaluation.metrics.mouth_metrics import (
     correlation_in_step,
     in_step,
     landmark_distance,
+    lip_shape_correlation,
+    lip_shape_error,
+    lip_shape_motion,
     opening_correlation,
     pause_frames,
     relative_opening,
     rounding_rate,
     speech_frames,
+    width_series,
 )
 from talkinghead.evaluation.metrics.statistics import Interval, bootstrap_interval
 from talkinghead.features.faces.mouth_motion import (

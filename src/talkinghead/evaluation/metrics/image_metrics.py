@@ -73,10 +73,7 @@ def sharpness(images: Tensor) -> float:
 def jitter(predicted: UInt8Array, target: UInt8Array, box: Box) -> float:
     """Return the mean absolute difference of the frame-to-frame changes of two aligned videos.
 
-    Args:
-        predicted: uint8 [T, H, W, 3], aligned faces.
-        target: uint8 [T, H, W, 3].
-        box: the box of the mouth, which is excluded.
+    The videos are aligned faces uint8 [T, H, W, 3]; `box`, that of the mouth, is excluded.
 
     Returns:
         Grey levels (0 to 255); NaN with fewer than two frames.

@@ -18,17 +18,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from talkinghead.evaluation.metrics.lip_shape_metrics import (
-    lip_shape_correlation,
-    lip_shape_error,
-    lip_shape_motion,
-    width_series,
-)
 from talkinghead.evaluation.metrics.mouth_metrics import (
     correlation_in_step,
     landmark_distance,
+    lip_shape_correlation,
+    lip_shape_error,
+    lip_shape_motion,
     opening_correlation,
     relative_opening,
+    width_series,
 )
 from talkinghead.sync.offset import distances_by_shift, measure_offset
 from talkinghead.types import FloatArray
@@ -54,12 +52,9 @@ class SyncScores:
 def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> SyncScores:
     """Return LSE-D, LSE-C and the offset of a clip.
 
-    For each shift, distances are averaged over the frames that overlap; nothing is padded.
-
-    Args:
-        audio: float [T, D], embeddings of the audio around each frame.
-        video: float [T, D], embeddings of the mouth.
-        max_shift: largest shift in frames, in both directions (at most T - 1).
+    For each shift, distances are averaged over the frames that overlap; nothing is padded. The
+    embeddings of the audio around each frame and of the mouth are float [T, D]. `max_shift` is the
+    largest shift in frames in both directions, at most T - 1.
 
     Paper: Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016; Prajwal et al.,
         2020, arXiv:2008.10010, for the names.
@@ -74,9 +69,7 @@ def sync_scores(audio: FloatArray, video: FloatArray, max_shift: int = 15) -> Sy
 class ClipMean(Metric):
     """Base class for the mean over clips of a function of arrays.
 
-    Args:
-        function: function that returns the score of one clip.
-        options: further arguments of the function.
+    `options` are further arguments of the function.
     """
 
     full_state_update = False

@@ -1,4 +1,4 @@
-"""Mouth motion measured on landmarks: opening, speech and pauses, landmark distance.
+"""Mouth motion measured on landmarks: opening, width and lip shape, speech and pauses, distance.
 
 Shape suffixes: T video frames, P landmarks.
 """
@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from talkinghead.features.audio_features import mel_windows
+from talkinghead.features.faces.alignment import LIP_POINTS, OUTER_EYES
 from talkinghead.features.faces.mouth_motion import BoolArray, pearson
 from talkinghead.features.mel import MEL_SILENCE
 from talkinghead.sync.lip_offset import measure_lip_offset
@@ -33,7 +34,7 @@ MOUTH_POINTS: dict[str, tuple[int, ...]] = {
 }
 """Indices of the outer and inner lip landmarks, by topology."""
 
-_EYE_CORNERS = {"mesh468": (33, 263), "ibug68": (36, 45)}
+_MOUTH_CORNERS = (0, 6)
 _SPEECH_LEVEL = 0.4
 _MIN_RANGE = 0.8  # 10 dB in units of the log-mel.
 _MIN_PAUSE = 5
@@ -123,13 +124,8 @@ def closure_rate(
     """Return the fraction of bilabial sounds (p, b, m) at which the mouth is closed.
 
     The mouth is closed if its opening, in a frame whose middle is within `window_s` of the sound,
-    exceeds the clip's 5th percentile by less than 15 % of the distance to the 95th.
-
-    Args:
-        opening: mouth opening, float [T], NaN where unknown.
-        closures_s: times of the sounds in seconds.
-        fps: video frames per second.
-        window_s: tolerance in seconds.
+    exceeds the clip's 5th percentile by less than 15 % of the distance to the 95th. The opening is
+    float [T], NaN where unknown; `closures_s` are the times of the sounds.
 
     Returns:
         The fraction; NaN if no sound has a frame with a known opening, or if the opening is
@@ -176,13 +172,7 @@ def speech_frames(mel: Tensor, num_frames: int, fps: Fraction, spec: AVSpec) -> 
     The level of a frame is the mean of its mel window (200 ms). A frame contains speech if its
     level exceeds the clip's 5th percentile by more than 40 % of the distance to the 95th
     percentile. If this distance is less than 10 dB, all frames contain speech unless the clip is
-    silent.
-
-    Args:
-        mel: float [num_mels, M], log-mel in [-4, 4].
-        num_frames: number of video frames T.
-        fps: video frames per second.
-        spec: layout of the mel.
+    silent. `mel` is a log-mel float [num_mels, M] in [-4, 4].
     """
     level = mel_windows(mel, range(num_frames), fps, spec).mean(dim=(1, 2)).numpy()
     low, high = np.percentile(level, [5, 95])
@@ -204,17 +194,74 @@ def landmark_distance(predicted: FloatArray, target: FloatArray, topology: str) 
     """Return LMD: the mean distance of the lip landmarks, in outer-eye distances of the target.
 
     The landmarks must be in the same coordinates (here: the canonical face); they are not aligned.
-    Frames without known landmarks are left out; the result is NaN if no frame has landmarks.
-
-    Args:
-        predicted: float [T, P, 2], NaN where unknown.
-        target: float [T, P, 2], NaN where unknown.
-        topology: "mesh468" or "ibug68".
+    Frames without known landmarks are left out; the result is NaN if no frame has landmarks. They
+    are float [T, P, 2], NaN where unknown, in the order "mesh468" or "ibug68".
     """
     if predicted.shape[1] == 0 or target.shape[1] == 0:
         return float("nan")
-    lips, (left, right) = list(MOUTH_POINTS[topology]), _EYE_CORNERS[topology]
+    lips = list(MOUTH_POINTS[topology])
     distance = np.linalg.norm(predicted[:, lips] - target[:, lips], axis=-1).mean(axis=1)
-    ratio = distance / np.linalg.norm(target[:, left] - target[:, right], axis=-1)
+    ratio = distance / _eye_distance(target, topology)
     known = np.isfinite(ratio)
     return float(ratio[known].mean()) if known.any() else float("nan")
+
+
+def width_series(points: FloatArray, topology: str) -> FloatArray:
+    """Return the mouth width float32 [T] in outer-eye distances; NaN where unknown.
+
+    Landmarks are float [T, P, 2], NaN where unknown, in the order "mesh468" or "ibug68".
+    """
+    if points.shape[1] == 0:
+        return np.full(len(points), np.nan, dtype=np.float32)
+    left, right = (points[:, LIP_POINTS[topology][corner]] for corner in _MOUTH_CORNERS)
+    width = np.linalg.norm(right - left, axis=-1) / _eye_distance(points, topology)
+    return np.asarray(width, dtype=np.float32)
+
+
+def lip_shape_motion(points: FloatArray, topology: str) -> FloatArray:
+    """Return the displacement of the lips from the rest shape, float [T, 20, 2] in eye distances.
+
+    The rest shape is the median over the clip. The landmarks must be in the coordinates of the
+    canonical face, in which the head does not move. See `width_series` for the arguments.
+    """
+    if points.shape[1] == 0:
+        return np.full((len(points), 20, 2), np.nan, dtype=np.float32)
+    lips = points[:, list(LIP_POINTS[topology])]
+    known = np.isfinite(lips).all(axis=(1, 2))
+    if not known.any():
+        return np.full_like(lips, np.nan)
+    scale = np.median(_eye_distance(points[known], topology))
+    return np.asarray((lips - np.median(lips[known], axis=0)) / scale)
+
+
+def lip_shape_error(generated: FloatArray, real: FloatArray) -> float:
+    """Return the mean distance of the displacements of the lip points, in eye distances.
+
+    Differences between the rest shapes do not count. Frames without known lips are left out; the
+    result is NaN if no frame is left. The arguments are results of `lip_shape_motion`, float [T,
+    20, 2].
+    """
+    distance = np.linalg.norm(generated - real, axis=-1).mean(axis=1)
+    known = np.isfinite(distance)
+    return float(distance[known].mean()) if known.any() else float("nan")
+
+
+def lip_shape_correlation(generated: FloatArray, real: FloatArray) -> float:
+    """Return Pearson's r over all frames and coordinates of the displacements [T, 20, 2].
+
+    Each coordinate is centred over time, so that large motions have large weights. A still mouth
+    has r = 0; the result is NaN if the real mouth does not move or is unknown.
+    """
+    known = np.isfinite(generated).all(axis=(1, 2)) & np.isfinite(real).all(axis=(1, 2))
+    if not known.any():
+        return float("nan")
+    ours, theirs = (
+        (series[known] - series[known].mean(axis=0)).ravel() for series in (generated, real)
+    )
+    r = pearson(ours, theirs)
+    return 0.0 if np.isnan(r) and known.sum() >= 3 and np.ptp(theirs) > np.ptp(ours) else r
+
+
+def _eye_distance(points: FloatArray, topology: str) -> FloatArray:
+    left, right = OUTER_EYES[topology]
+    return np.asarray(np.linalg.norm(points[:, left] - points[:, right], axis=-1))

@@ -72,10 +72,8 @@ def draw_strip(
 ) -> UInt8Array:
     """Draw mouths of evenly spaced frames side by side, one labelled row per version.
 
-    Args:
-        rows: versions by name, uint8 [T, face, face, 3], of equal T.
-        frames: frames to choose `STRIP_FRAMES` from; all if empty.
-        spec: mouth box.
+    The versions are uint8 [T, face, face, 3], of equal T; `frames` are those to choose
+    `STRIP_FRAMES` from, all if empty.
     """
     if len(frames) == 0:
         frames = np.arange(len(next(iter(rows.values()))))

@@ -29,9 +29,7 @@ Row = tuple[str, str, dict[str, Any]]
 def overview_rows(report: Report, content: Mapping[str, Any]) -> list[Row]:
     """Return the rows of the overview: of each part and column that has clips.
 
-    Args:
-        report: the results.
-        content: the content of scores.json.
+    `content` is the content of scores.json.
     """
     parts = {part: content[f"by_{report.table_by}"][part] for part in report.parts}
     tables = {**parts, "all": content[report.kind]}

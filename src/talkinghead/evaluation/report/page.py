@@ -53,11 +53,8 @@ def render_page(
 ) -> str:
     """Return the HTML page.
 
-    Args:
-        report: the results.
-        content: the content of scores.json.
-        visuals: the clips to show, each with a rank such as "best 1".
-        winners: the significantly best system of each score.
+    `content` is that of scores.json, `visuals` are the clips to show, each with a rank such as
+    "best 1", and `winners` the significantly best system of each score.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -167,7 +164,7 @@ def make_plot(visuals: ClipVisuals, fps: Fraction, colour: str) -> Plot:
     """Return the opening curves of a clip; the first (real) curve has the text colour."""
     num_frames = max(len(curve) for curve in visuals.curves.values())
     tops = [np.nanmax(c) for c in visuals.curves.values() if np.isfinite(c).any()]
-    top = max(0.05, *(float(t) for t in tops)) * 1.05
+    top = max([0.05, *map(float, tops)]) * 1.05
     step_x = (_WIDTH - _MARGIN_LEFT) / max(1, num_frames - 1)
     scale_y = (_HEIGHT - _MARGIN_BOTTOM - _MARGIN_TOP) / top
 

@@ -22,7 +22,8 @@ from talkinghead.evaluation.report.page import render_page
 from talkinghead.evaluation.report.results import RANK_BY, ClipResult, Report
 from talkinghead.evaluation.report.score_catalogue import CATALOGUE
 from talkinghead.evaluation.scorers.image_scorers import frechet_distance
-from talkinghead.media.writer import atomic_path, write_image
+from talkinghead.media.atomic_file import atomic_path
+from talkinghead.media.writer import write_image
 from talkinghead.types import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,7 @@ PAGE_NAME = "report.html"
 def write_report(report: Report, output_dir: Path, num_strips: int) -> dict[str, Any]:
     """Write scores.json, clips.csv, strips/*.png and report.html, each atomically.
 
-    Args:
-        report: the results.
-        output_dir: output folder, created if it is missing.
-        num_strips: number of best clips and of worst clips shown per column.
+    `num_strips` is the number of best clips and of worst clips that are shown per column.
 
     Returns:
         The content of scores.json; NaN becomes None.

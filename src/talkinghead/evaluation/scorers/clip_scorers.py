@@ -127,11 +127,8 @@ class Scorers:
     ) -> Scorers:
         """Load the networks that the options name.
 
-        Args:
-            options: selects the scores.
-            spec: AVSpec of the clips. None is the AVSpec of the sync expert, or the default AVSpec
-                without a sync expert.
-            lip_prior: measures the audio-video offset; None skips these scores.
+        Without `spec`, the AVSpec is that of the sync expert, or the default one. The lip prior
+        measures the audio-video offset.
 
         Raises:
             CheckpointError: a file cannot be used.
@@ -204,10 +201,8 @@ class Scorers:
     ) -> dict[str, float]:
         """Return scores of the lip points at the shift with the largest r of the opening.
 
-        Args:
-            generated: landmarks in the canonical face, float [T, P, 2].
-            real: the same of the real video.
-            step_frames: the shift in frames; positive if the generated mouth is late.
+        The landmarks are float [T, P, 2] in the canonical face; `step_frames` is positive if the
+        generated mouth is late.
         """
         topology, shift = self.detector.topology, int(step_frames)
         width, motion = metrics.width_series, metrics.lip_shape_motion
@@ -224,11 +219,8 @@ class Scorers:
     ) -> dict[str, float]:
         """Return the closure and rounding rates, if the sounds of the clip are known.
 
-        Args:
-            clip: name of the clip in the table of sounds.
-            generated: landmarks in the canonical face, float [T, P, 2].
-            real: the same of the real video.
-            openings: generated and real mouth opening [T].
+        The landmarks are float [T, P, 2] in the canonical face; `openings` are those of the
+        generated and the real mouth [T].
         """
         if clip not in self.sounds:
             return {}
@@ -270,9 +262,8 @@ class Scorers:
     def lip_offset(self, points: FloatArray, audio: ClipAudio) -> dict[str, float]:
         """Return the offset that the lip prior measures, if there is one.
 
-        Args:
-            points: landmarks in the canonical face, float [T, P, 2].
-            audio: audio that starts with the first frame.
+        The landmarks are float [T, P, 2] in the canonical face; the audio starts with the first
+        frame.
         """
         if self.lip_prior is None or points.shape[1] == 0:
             return {}
@@ -288,10 +279,8 @@ class Scorers:
     def sync(self, faces: UInt8Array, mouths: Tensor, audio: ClipAudio) -> dict[str, float]:
         """Return LSE-D, LSE-C and the offset of a clip, for each available sync network.
 
-        Args:
-            faces: canonical faces, uint8 [T, face, face, 3].
-            mouths: float [T, 3, mouth, mouth] in [0, 1].
-            audio: audio that starts with the first frame and has the features `input_features`.
+        The faces are uint8 [T, face, face, 3], the mouths float [T, 3, mouth, mouth] in [0, 1]. The
+        audio starts with the first frame, and has the features `input_features`.
         """
         embedded: dict[str, tuple[FloatArray, FloatArray]] = {}
         if self.expert is not None and len(mouths) >= self.expert.num_frames:

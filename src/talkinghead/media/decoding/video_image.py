@@ -40,9 +40,7 @@ _local = threading.local()
 class YUVColours(NamedTuple):
     """Conversion of the planes of a frame to RGB.
 
-    Attributes:
-        matrix: YUV-to-RGB matrix, an FFmpeg constant.
-        range: range of the levels, an FFmpeg constant.
+    Both are FFmpeg constants.
     """
 
     matrix: int

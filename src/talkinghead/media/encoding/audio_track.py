@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import av
 
-from talkinghead.media.audio_decoding import audio_frame
+from talkinghead.media.audio_decoding import USUAL_LAYOUTS, audio_frame
 from talkinghead.types import FloatArray
 
 if TYPE_CHECKING:
@@ -27,18 +27,12 @@ _FALLBACK_RATE = 48_000
 _LAYOUTS = {"mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
 # Other names of the same number of channels.
 _SYNONYMS = {"5.1(side)": "5.1", "5.0(side)": "5.0", "quad": "4.0", "7.1(wide)": "7.1"}
-_LAYOUT_OF_COUNT = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 class EncodedTrack:
     """The audio track of a container, encoded as the samples arrive.
 
-    Args:
-        container: the container, before its header is written.
-        codec: "aac" or "libopus".
-        sample_rate: sample rate of the samples. Rates that the codec does not support are
-            resampled to 48 kHz.
-        layout: FFmpeg's name of the channel layout of the samples.
+    The codec is "aac" or "libopus"; sample rates that it does not support are resampled to 48 kHz.
     """
 
     def __init__(
@@ -75,5 +69,4 @@ def encoded_layout(layout: str) -> str:
     layout = _SYNONYMS.get(layout, layout)
     if layout in _LAYOUTS:
         return layout
-    channels = av.AudioLayout(layout).nb_channels
-    return _LAYOUT_OF_COUNT.get(channels, "stereo")
+    return USUAL_LAYOUTS.get(av.AudioLayout(layout).nb_channels, "stereo")

@@ -33,19 +33,8 @@ class FrameConverter:
     Of `PatchedImage`s only the patches are converted, if the base is an image of a video or that of
     the image before. Images of a video keep their levels where they do not change: the change by a
     patch is converted and added. The returned frame may be that of the call before, so encode it
-    before the next call.
-
-    Args:
-        width: width of the images in pixels.
-        height: height of the images in pixels.
-        pix_fmt: "yuv420p" or "yuv444p".
-        colour: matrix and range of the conversion.
-
-    Attributes:
-        width: width of the frames: with subsampled chroma even, by repetition of the last column.
-        height: height of the frames: with subsampled chroma even, by repetition of the last row.
-        pix_fmt: pixel format of the frames.
-        colour: matrix, range and further tags of the frames.
+    before the next call. The pixel format is "yuv420p" or "yuv444p". With subsampled chroma,
+    `width` and `height` of the frames are even, by repetition of the last column or row.
     """
 
     def __init__(self, width: int, height: int, pix_fmt: str, colour: ColourTags) -> None:
@@ -190,11 +179,6 @@ class HDRFrameConverter(FrameConverter):
 
     Images of an HDR video keep their levels. Where a patch changes an image, its change in standard
     dynamic range is converted and added, so the patch has no seam.
-
-    Args:
-        width: width of the images in pixels.
-        height: height of the images in pixels.
-        hdr: the format.
     """
 
     def __init__(self, width: int, height: int, hdr: HDRFormat) -> None:

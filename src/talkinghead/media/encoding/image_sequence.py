@@ -40,13 +40,8 @@ class ImageSequenceWriter:
 
     The images are put in place when all are written, where they replace an earlier sequence of the
     same name; on any exception none is left. The first image is put in place last, so that it marks
-    a complete sequence. A sequence has no audio and no frame times.
-
-    Args:
-        path: name of the images with a number, such as `frames/%05d.png`.
-        width: width of the images in pixels.
-        height: height of the images in pixels.
-        metadata: tags, which are written into the comment of each image.
+    a complete sequence. A sequence has no audio and no frame times. `path` contains a number, such
+    as `frames/%05d.png`; the metadata are written into the comment of each image.
     """
 
     def __init__(

@@ -9,9 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import av
+from av.subtitles.subtitle import AssSubtitle, SubtitleSet
+
 from talkinghead.media.container import decode, find_audio, find_video, is_still, open_input
 from talkinghead.media.encoding.output_formats import OutputFormat
-from talkinghead.media.encoding.subtitle_conversion import SubtitleConverter, convertible_codec
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from av.container.core import Chapter
     from av.packet import Packet
     from av.stream import Stream
+    from av.subtitles.codeccontext import SubtitleCodecContext
+    from av.subtitles.stream import SubtitleStream
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,10 @@ _CODEC_ALIASES = {
 _MAX_GAP_S = Fraction(1, 20)
 # The longest audio before the first video frame that is left to the player to skip.
 _MAX_EARLY_S = Fraction(1, 10)
+# Codecs of subtitles that can be converted to each other.
+_TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "mov_text", "text"})
+# Fields of an event of ASS before its text.
+_NUM_FIELDS = 8
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def kept_content(path: Path | str, output: OutputFormat) -> KeptContent:
         supported = output.copied_audio | output.copied_subtitles
         kept, converted = [], {}
         for stream in others:
-            codec = convertible_codec(_codec_name(stream), output.text_subtitles)
+            codec = _convertible_codec(_codec_name(stream), output.text_subtitles)
             if _codec_name(stream) in supported:
                 kept.append(stream)
             elif codec is not None:
@@ -136,9 +144,7 @@ def kept_content(path: Path | str, output: OutputFormat) -> KeptContent:
 class StreamCopier:
     """The packets of copied streams, in the order of their times.
 
-    Args:
-        container: the output, before its header is written; it gets the streams.
-        copied: the streams.
+    They are added to the container, whose header is not written yet.
 
     Raises:
         MediaError: the file cannot be read.
@@ -148,11 +154,11 @@ class StreamCopier:
         self._input = open_input(copied.path)
         self._start_s = copied.start_s
         self._streams: dict[int, Stream] = {}
-        self._converters: dict[int, SubtitleConverter] = {}
+        self._converters: dict[int, _SubtitleConverter] = {}
         for index in copied.indices:
             source = self._input.streams[index]
             if index in copied.converted:
-                converter = SubtitleConverter(source, container, copied.converted[index])
+                converter = _SubtitleConverter(source, container, copied.converted[index])
                 self._converters[index], target = converter, cast("Stream", converter.target)
             else:
                 target = container.add_stream_from_template(source)
@@ -258,3 +264,46 @@ def _shifted(chapters: tuple[Chapter, ...], start_s: Fraction) -> tuple[Chapter,
 
 def _time_s(packet: Packet) -> Fraction:
     return (packet.dts or 0) * packet.time_base
+
+
+class _SubtitleConverter:
+    """A converter of the packets of a stream of text subtitles, which keeps text, times and style.
+
+    `codec` is FFmpeg's name of the new format. The container gets the stream `target`.
+    """
+
+    def __init__(self, source: Stream, container: OutputContainer, codec: str) -> None:
+        self._decoder = cast("SubtitleCodecContext", source.codec_context)
+        self._decoder.open(strict=False)
+        self.target = cast("SubtitleStream", container.add_stream(codec))
+        self._encoder = self.target.codec_context
+        # Encoders of text read the events of ASS, whose header defines the styles.
+        self._encoder.subtitle_header = self._decoder.subtitle_header
+
+    def convert(self, packet: Packet) -> Packet | None:
+        """Return a packet with the same times, None if it contains no text that can be read."""
+        duration = packet.duration or 0
+        try:
+            decoded = self._decoder.decode2(packet)
+            texts = [_event_text(rect) for rect in decoded or () if isinstance(rect, AssSubtitle)]
+            text = b"\\N".join(filter(None, texts))
+            if not text:
+                return None
+            event = SubtitleSet.create(b"0,0,Default,,0,0,0,," + text, 0, duration)
+            converted = self._encoder.encode_subtitle(event)
+        except (av.FFmpegError, UnicodeError):
+            return None
+        converted.time_base = packet.time_base
+        converted.pts, converted.dts, converted.duration = packet.pts, packet.dts, duration
+        return converted
+
+
+def _convertible_codec(codec: str, target: str | None) -> str | None:
+    """Return the codec to which text subtitles are converted, None if they cannot be."""
+    if codec not in _TEXT_SUBTITLES or target not in av.codecs_available:
+        return None
+    return target
+
+
+def _event_text(subtitle: AssSubtitle) -> bytes:
+    return subtitle.ass.split(b",", _NUM_FIELDS)[-1]

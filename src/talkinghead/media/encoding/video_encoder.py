@@ -44,13 +44,7 @@ _HARDWARE = {
 
 @dataclass(frozen=True)
 class VideoEncoder:
-    """An FFmpeg encoder, its options, and the tag of its codec where the usual one is not played.
-
-    Attributes:
-        name: FFmpeg's name.
-        options: options of the encoder.
-        codec_tag: tag in the container, empty for the usual one.
-    """
+    """An FFmpeg encoder and its options; `codec_tag` is empty for the usual tag of its codec."""
 
     name: str
     options: Mapping[str, str]
@@ -116,11 +110,8 @@ def choose_encoder(
 def hdr_encoder(output: OutputFormat, crf: int, preset: str, hdr: HDRFormat) -> VideoEncoder:
     """Return the encoder for 10-bit HDR: HEVC, or AV1 in WebM.
 
-    Args:
-        output: the format.
-        crf: quality from 0 to 51 on x264's scale.
-        preset: speed, one of `PRESETS`.
-        hdr: the colours; light levels are stored in the stream.
+    `crf` is on the scale of x264, from 0 to 51, and `preset` one of `PRESETS`. Light levels are
+    stored in the stream.
 
     Raises:
         UsageError: the preset is unknown.
@@ -193,15 +184,15 @@ def _hardware_options(name: str, crf: int) -> dict[str, str]:
     return {}
 
 
-def _encodes_an_image(encoder: VideoEncoder, size: int = 256) -> bool:
+def _encodes_an_image(encoder: VideoEncoder) -> bool:
     """Return whether an encoder can be opened and encodes an image."""
     try:
         context: Any = av.CodecContext.create(encoder.name, "w")
-        context.width = context.height = size
+        context.width = context.height = 256
         context.pix_fmt = "yuv420p"
         context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
         context.options = dict(encoder.options)
-        frame = av.VideoFrame(size, size, "yuv420p")
+        frame = av.VideoFrame(256, 256, "yuv420p")
         frame.pts = 0
         return bool([*context.encode(frame), *context.encode(None)])
     except (av.FFmpegError, ValueError, OSError):

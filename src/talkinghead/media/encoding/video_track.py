@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
+from av.filter import Graph
 
 from talkinghead.media.encoding.frame_conversion import FrameConverter
-from talkinghead.media.encoding.gif_palette import PaletteMapper
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.media.encoding.video_encoder import VideoEncoder
 from talkinghead.media.image import ColourTags
@@ -19,6 +19,7 @@ from talkinghead.types import UInt8Array
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+    from av.filter.context import FilterContext
     from av.packet import Packet
     from av.video.frame import VideoFrame as AVFrame
     from av.video.stream import VideoStream
@@ -30,28 +31,15 @@ _MAX_DELAY_S = 100
 
 # GIF stores times in hundredths of a second; browsers slow down frames of less than two.
 _GIF_TICKS_PER_S, _MIN_GIF_TICKS = 100, 2
-
-
-class VideoTrack(Protocol):
-    """A video track of a container."""
-
-    def encode(self, image: UInt8Array | PatchedImage, pts: int, duration: int) -> list[Packet]:
-        """Return the packets that are ready after an image; times are in ticks of the track."""
-
-    def flush(self) -> list[Packet]:
-        """Return the remaining packets."""
+# One palette, that of the first frames, because changing palettes make a still background flicker.
+_NUM_PALETTE_FRAMES = 50
+_DITHER = "dither=bayer:bayer_scale=4:diff_mode=rectangle"
 
 
 class YUVTrack:
     """A track of an encoder that takes YUV frames.
 
-    Args:
-        container: the container, before its header is written.
-        encoder: the encoder.
-        converter: converts the images.
-        fps: nominal frame rate.
-        ticks_per_s: unit of the times.
-        colour: tags of the track.
+    Times are in units of 1 / `ticks_per_s`.
     """
 
     def __init__(
@@ -99,13 +87,7 @@ def _with_times(packets: list[Packet]) -> list[Packet]:
 class GIFTrack:
     """The images of an animated GIF, at most 50 per second.
 
-    Args:
-        container: the container, before its header is written.
-        width: width of the images in pixels.
-        height: height of the images in pixels.
-        fps: nominal frame rate.
-        ticks_per_s: unit of the times that `encode` takes.
-        comment: text of a comment extension before the first image; empty for none.
+    The comment is written before the first image. Times are in units of 1 / `ticks_per_s`.
     """
 
     def __init__(
@@ -117,7 +99,7 @@ class GIFTrack:
         ticks_per_s: int,
         comment: str = "",
     ) -> None:
-        self._palette, self._ticks_per_s = PaletteMapper(width, height), ticks_per_s
+        self._palette, self._ticks_per_s = _PaletteMapper(width, height), ticks_per_s
         self._next_ticks = 0
         self._comment = comment
         stream = container.add_stream("gif", rate=min(fps, Fraction(50)))
@@ -159,3 +141,86 @@ def _with_comment(packet: Packet, comment: str) -> Packet:
     changed.time_base, changed.stream = packet.time_base, packet.stream
     changed.is_keyframe = packet.is_keyframe
     return changed
+
+
+class _PaletteMapper:
+    """A converter of RGB frames to frames with a palette of 256 colours.
+
+    The palette is computed from the first two seconds, which are kept in memory until then.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self._width, self._height = width, height
+        self._waiting: list[AVFrame] = []
+        self._graph: Graph | None = None
+
+    def push(self, frame: AVFrame) -> Iterator[AVFrame]:
+        """Add a frame in the format rgb24 with its time, and yield the frames that are ready."""
+        if self._graph is not None:
+            yield from self._map(frame)
+            return
+        self._waiting.append(frame)
+        if len(self._waiting) == _NUM_PALETTE_FRAMES:
+            yield from self._start()
+
+    def flush(self) -> Iterator[AVFrame]:
+        """Yield the remaining frames at the end."""
+        if self._graph is None and self._waiting:
+            yield from self._start()
+
+    def _start(self) -> Iterator[AVFrame]:
+        palette = self._palette()
+        time_base = self._waiting[0].time_base
+        graph = Graph()
+        frames = self._add_input(graph, time_base)
+        colours = graph.add_buffer(
+            width=16, height=16, format=av.VideoFormat("bgra"), time_base=time_base
+        )
+        use, sink = graph.add("paletteuse", _DITHER), graph.add("buffersink")
+        frames.link_to(use, 0, 0)
+        colours.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+        palette.pts, palette.time_base = self._waiting[0].pts, time_base
+        colours.push(palette)
+        colours.push(None)
+        self._graph, self._input, self._sink = graph, frames, sink
+        for frame in self._waiting:
+            yield from self._map(frame)
+        self._waiting = []
+
+    def _add_input(self, graph: Graph, time_base: Fraction | None) -> FilterContext:
+        rgb = av.VideoFormat("rgb24")
+        return graph.add_buffer(
+            width=self._width, height=self._height, format=rgb, time_base=time_base
+        )
+
+    def _map(self, frame: AVFrame) -> Iterator[AVFrame]:
+        self._input.push(frame)
+        yield from _pull(self._sink)
+
+    def _palette(self) -> AVFrame:
+        """Return the palette of the waiting frames, in the format bgra, 16 x 16."""
+        graph = Graph()
+        time_base = Fraction(1, 25)
+        source = self._add_input(graph, time_base)
+        generate, sink = graph.add("palettegen", "reserve_transparent=0"), graph.add("buffersink")
+        source.link_to(generate)
+        generate.link_to(sink)
+        graph.configure()
+        for number, frame in enumerate(self._waiting):
+            times = frame.pts, frame.time_base
+            frame.pts, frame.time_base = number, time_base
+            source.push(frame)
+            frame.pts, frame.time_base = times
+        source.push(None)
+        return next(_pull(sink))
+
+
+def _pull(sink: FilterContext) -> Iterator[AVFrame]:
+    while True:
+        try:
+            frame = sink.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        yield frame  # type: ignore[misc]

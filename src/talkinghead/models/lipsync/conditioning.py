@@ -22,10 +22,6 @@ _TURN_UNIT = 30.0
 class EmotionEncoder(nn.Module):
     """Module that adds a learned vector of the emotion to the reference token.
 
-    Args:
-        names: emotion labels.
-        dim: width of the token.
-
     Attributes:
         default: index of the emotion that is used if none is given; see `choose_emotion`.
     """
@@ -47,9 +43,6 @@ class PoseEncoder(nn.Module):
     """Module that adds an embedding of the head rotation to the token of each frame.
 
     The rotation is relative to the reference.
-
-    Args:
-        dim: width of the token.
     """
 
     def __init__(self, dim: int) -> None:

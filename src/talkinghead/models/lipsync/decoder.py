@@ -98,14 +98,8 @@ class Decoder(nn.Module):
     """Upsampling CNN, 6 x 6 to 48 x 48, with FiLM conditioning and face features in every stage.
 
     The lip landmarks define an initial warp, which is also an input of the last stages; see
-    `LipWarper`.
-
-    Args:
-        dim: width of the tokens.
-        channels: channel widths of the four stages.
-        reference_channels: channel widths of the face encoder's maps.
-        context_channels: channel widths of the context encoder's maps.
-        mouth_size: side of the mouth image in pixels.
+    `LipWarper`. The reference and the context channels are the widths of the maps of the two
+    encoders.
     """
 
     fade: Tensor
@@ -244,9 +238,9 @@ def identity_grid(size: int, device: torch.device) -> Tensor:
     return torch.stack([x, y], dim=-1).unsqueeze(0)
 
 
-def edge_fade(size: int, border: float = 0.12) -> Tensor:
-    """Return weights [size, size] that rise from 0 at the edge to 1 at the distance `border`."""
+def edge_fade(size: int) -> Tensor:
+    """Return weights [size, size] that rise from 0 at the edge to 1 at a distance of 12 %."""
     position = (torch.arange(size) + 0.5) / size
-    depth = torch.minimum(position, 1 - position).div(border).clamp(0, 1)
+    depth = torch.minimum(position, 1 - position).div(0.12).clamp(0, 1)
     ramp = 0.5 - 0.5 * torch.cos(torch.pi * depth)
     return ramp[:, None] * ramp[None, :]

@@ -60,9 +60,6 @@ class LipWarp:
 class LipWarper(nn.Module):
     """Predictor of the displaced lip landmarks of a reference.
 
-    Args:
-        dim: width of the tokens.
-
     Paper: Nadaraya, "On estimating regression", 1964, for the interpolation.
     """
 
@@ -154,10 +151,7 @@ def _interpolate(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, 
 def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
     """Return soft masks [N, H, W] of the mouth opening and of the region below its centre line.
 
-    Args:
-        x: [N or 1, H or 1, W].
-        y: [N or 1, H, W or 1].
-        lips: [N, 20, 2].
+    `x` is [N or 1, H or 1, W], `y` [N or 1, H, W or 1], and the lips are [N, 20, 2].
     """
     depth, below = _depth(x, y, lips)
     return torch.sigmoid(depth / _SOFT), torch.sigmoid(below / _SOFT)

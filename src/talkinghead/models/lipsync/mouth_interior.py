@@ -106,11 +106,8 @@ def luminance(image: Tensor) -> Tensor:
 def _teeth(row: _Row, side: Tensor, depth: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mask and the brightness [N, H, W] of a row of teeth.
 
-    Args:
-        row: the row.
-        side: horizontal position [N, 1, W] in half mouth widths.
-        depth: distance [N, H, W] from the lip from which the teeth emerge.
-        width: mouth width [N, 1, 1].
+    The horizontal position `side`, [N, 1, W], is in half mouth widths; `depth`, [N, H, W], is the
+    distance from the lip from which the teeth emerge; `width` is that of the mouth, [N, 1, 1].
     """
     distance = (side[..., None] - side.new_tensor(row.gaps)) / row.gap_width
     notch = torch.exp(-distance.square() / 2).sum(-1)

@@ -42,11 +42,9 @@ class MouthPainting(nn.Module):
     """Paint the region around the lips.
 
     The network's colours are added to the warped skin, or to a drawn mouth interior where the mouth
-    of the reference is closed or much less open. On and between the lips they have a low
-    weight: lips and teeth learnt from few people look wrong on others.
-
-    Args:
-        mouth_size: side of the network's output in pixels.
+    of the reference is closed or much less open. On and between the lips they have a low weight:
+    lips and teeth learnt from few people look wrong on others. The output of the network has
+    `mouth_size` pixels per side.
     """
 
     prior: Tensor
@@ -160,10 +158,8 @@ def _enlarge(maps: Tensor, size: int) -> Tensor:
 def _interior_weight(reference: Tensor, moved: Tensor, teeth: Tensor) -> Tensor:
     """Return the weight [N, 1, 1, 1] of the reference's interior.
 
-    Args:
-        reference: lips of the reference [N or 1, 20, 2].
-        moved: displaced lips [N, 20, 2].
-        teeth: whether the reference shows teeth, [N or 1, 1, 1, 1] in [0, 1].
+    The lips are those of the reference [N or 1, 20, 2] and the displaced ones [N, 20, 2]; `teeth`,
+    [N or 1, 1, 1, 1] in [0, 1], is whether the reference shows teeth.
     """
     before, after = (lip_gaps(lips).mean(1) for lips in (reference, moved))
     ratio = ((before + _MIN_GAP) / (after + _MIN_GAP))[:, None, None, None]

@@ -17,14 +17,6 @@ class TemporalTransformer(nn.Module):
     `lookahead_frames` future tokens in total. Positions are relative, so a chunk with `num_layers *
     past_frames` tokens of context gives the same output as the whole sequence.
 
-    Args:
-        dim: width of the tokens.
-        num_layers: number of layers.
-        num_heads: number of attention heads per layer.
-        past_frames: number of past tokens that each layer attends to.
-        lookahead_frames: number of future tokens on which the output depends.
-        dropout: dropout probability.
-
     Paper: Vaswani et al., 2017, arXiv:1706.03762; Shaw et al., 2018, arXiv:1803.02155, for relative
         positions.
     """

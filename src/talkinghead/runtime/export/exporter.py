@@ -6,23 +6,26 @@ The folder also contains the lip head and `talkinghead.json`, which describes th
 from __future__ import annotations
 
 import json
-import secrets
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
-from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
 
 from talkinghead.errors import UsageError
+from talkinghead.media.atomic_file import remove_stale_files, temporary_name
 from talkinghead.models.checkpoint import load_generator
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.progress_bar import stderr_console
 from talkinghead.runtime.export.file_formats import CallWriter, call_writer, max_windows
 from talkinghead.runtime.export.generator_calls import GeneratorCall, example_inputs
 from talkinghead.runtime.export.verification import check_quality, compare, demo_sample
@@ -34,6 +37,7 @@ from talkinghead.runtime.exported_generator import (
     RUNTIMES,
     SUFFIXES,
     ExportedGenerator,
+    read_metadata,
 )
 
 QUANTIZE = ("none", "int8")
@@ -88,8 +92,6 @@ def export_generator(
         }
         _write_metadata(folder, metadata)
         if quantize == "int8":
-            from talkinghead.runtime.export.quantisation import quantise_onnx
-
             quantise_onnx(folder, example_inputs(model, sample, len(sample.masked_face)))
         difference, psnr_db = compare(ExportedGenerator(folder, RUNTIMES[format]), model, sample)
         check_quality(difference, psnr_db, quantize)
@@ -107,8 +109,8 @@ def _write_calls(
 ) -> dict[str, Any]:
     """Write the calls and the lip head, and return the metadata of the calls."""
     calls = {part: GeneratorCall(model, part) for part in PARTS}
-    console = Console(stderr=True)
-    for part, call in track(list(calls.items()), "exporting", console=console, transient=True):
+    steps = list(calls.items())
+    for part, call in track(steps, "exporting", console=stderr_console(), transient=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The exporters use deprecated functions.
             write(call, inputs[part], folder / f"{part}{SUFFIXES[format]}")
@@ -140,9 +142,11 @@ def _check_arguments(output: Path, format: str, quantize: str) -> None:
 @contextmanager
 def _atomic_folder(output: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `output` on success and is removed on an error."""
-    temporary = output.with_name(f".{secrets.token_hex(8)}.tmp")
+    output = output.resolve()
+    temporary = output.with_name(temporary_name())
     try:
         temporary.mkdir(parents=True)
+        remove_stale_files(output.parent)
         yield temporary
         if output.exists():
             shutil.rmtree(output)
@@ -153,3 +157,50 @@ def _atomic_folder(output: Path) -> Iterator[Path]:
 
 def _write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
     (folder / METADATA).write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+
+
+def quantise_onnx(folder: Path, inputs: Mapping[str, tuple[Tensor, ...]]) -> None:
+    """Replace the files of an ONNX export with quantised int8 files.
+
+    Convolutions are quantised statically: the inputs calibrate the range of their activations. The
+    matrix products of the transformer are quantised dynamically, because the range of speech
+    varies. The decoder's head stays in full precision: quantisation steps would be visible in its
+    output. The inputs of each part are results of `example_inputs`.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+
+    parts = read_metadata(folder)["parts"]
+    shared: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
+    for part in PARTS:
+        path, small = folder / f"{part}.onnx", folder / f"{part}.int8.onnx"
+        with _warnings_disabled():  # They ask for preprocessing done by torch.
+            if part == "encode_audio":
+                quantize_dynamic(path, small, op_types_to_quantize=["MatMul"], **shared)
+            else:
+                arrays = (tensor.numpy() for tensor in inputs[part])
+                named = dict(zip(parts[part]["inputs"], arrays, strict=True))
+                nodes = onnx.load(path).graph.node
+                quantize_static(
+                    path,
+                    small,
+                    SimpleNamespace(get_next=partial(next, iter([named]), None)),
+                    op_types_to_quantize=["Conv", "Gemm"],
+                    nodes_to_exclude=[
+                        node.name for node in nodes if any("decoder.head." in i for i in node.input)
+                    ],
+                    # x86 instructions multiply unsigned activations by signed weights.
+                    activation_type=QuantType.QUInt8,
+                    **shared,
+                )
+        small.replace(path)
+
+
+@contextmanager
+def _warnings_disabled() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -19,9 +19,7 @@ PER_FRAME_PREFIXES = ("masked_face", "head_turn", "tokens", "context")
 class GeneratorCall(nn.Module):
     """A module that wraps one call of a generator, with only tensors as inputs and outputs.
 
-    Args:
-        model: the generator.
-        part: name of the call, one of `talkinghead.runtime.exported_generator.PARTS`.
+    `part` is one of `talkinghead.runtime.exported_generator.PARTS`.
 
     Attributes:
         inputs, outputs: names of the tensors, in order. An output of one part and an input of

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from talkinghead.progress_bar import stderr_console
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,10 @@ class IterationProgress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._started_s = self._logged_s = time.monotonic()
         self._first = pl_module.iteration
-        if self._enabled and sys.stderr.isatty():
+        if self._enabled and stderr_console().is_terminal:
             text = TextColumn("{task.description}")
-            self._bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text)
+            columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text
+            self._bar = Progress(*columns, console=stderr_console())
             self._bar.start()
             self._bar.add_task("", total=pl_module.max_iterations, completed=self._first)
 

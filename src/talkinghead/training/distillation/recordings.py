@@ -70,9 +70,8 @@ def read_recordings(
     for number, (corpus, manifest) in enumerate(zip(corpora, manifests, strict=True)):
         for clip in track(manifest.split("train"), f"reading {corpus.name}"):
             file = ClipFile(corpus / clip.path)
-            samples = file.tensor("audio").astype(np.float32) / np.float32(32_767)
-            mel, num_frames = torch.from_numpy(file.mel()), len(file)
-            recordings.append(_recording(lip_prior, samples, mel, num_frames))
+            mel = torch.from_numpy(file.mel())
+            recordings.append(_recording(lip_prior, file.audio(), mel, len(file)))
             recordings[-1].corpus, recordings[-1].speaker = number, clip.speaker
     extract = AudioFeatures(spec)
     for path in track(files, "reading voices"):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from talkinghead.models.checkpoint import LIP_REGRESSOR
-from talkinghead.training.modules.single_network import SingleNetworkModule
+from talkinghead.training.modules.single_network import SingleNetworkModule, validation_prefix
 from talkinghead.types import AVSpec
 from talkinghead.value_rules import PositiveInt
 
@@ -56,9 +56,7 @@ class LipRegressorModule(SingleNetworkModule):
     def validation_step(
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        split = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
-        name = "val/loss" if dataloader_idx == 0 else f"val_{split}/loss"
-        size = len(batch["mouths"])
+        name, size = f"{validation_prefix(self, dataloader_idx)}/loss", len(batch["mouths"])
         self.log(name, self._distance_px(batch), batch_size=size, add_dataloader_idx=False)
 
     def _distance_px(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -33,6 +33,7 @@ from talkinghead.training.gan_options import (
     build_sync_discriminator,
     load_initial_weights,
 )
+from talkinghead.training.modules.single_network import validation_prefix
 from talkinghead.training.optim import (
     MovingAverage,
     OptimizerConfig,
@@ -110,9 +111,7 @@ class LipSyncGANModule(L.LightningModule):
     def forward(self, batch: Mapping[str, Tensor], audio: Tensor | None = None) -> GeneratorOutput:
         """Generate the mouths of a batch with the averaged weights.
 
-        Args:
-            batch: A batch of `finish_batch`.
-            audio: Audio windows [B, W, C, K] that replace those of the batch.
+        `audio`, [B, W, C, K], replaces the audio windows of the batch.
         """
         return _generate(self.ema.network, batch, audio)
 
@@ -288,8 +287,7 @@ class LipSyncGANModule(L.LightningModule):
         if self.sync is not None:
             scores["sync"] = self._sync_loss(mouths["l1"], batch)
         scores["loss"] = scores["l1"]
-        split = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
-        prefix = "val" if dataloader_idx == 0 else f"val_{split}"
+        prefix = validation_prefix(self, dataloader_idx)
         self.log_dict(
             {f"{prefix}/{name}": score for name, score in scores.items()},
             batch_size=len(target),

@@ -82,3 +82,9 @@ class SingleNetworkModule(L.LightningModule):
         self.iteration += 1
         self.trainer.should_stop = self.trainer.should_stop or self.iteration >= self.max_iterations
         return loss
+
+
+def validation_prefix(module: L.LightningModule, dataloader_idx: int) -> str:
+    """Return the prefix of the metrics of a validation split: "val" for the first one."""
+    split = module.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
+    return "val" if dataloader_idx == 0 else f"val_{split}"

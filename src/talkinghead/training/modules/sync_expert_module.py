@@ -18,7 +18,7 @@ from talkinghead.losses.sync_loss import cosine_bce, info_nce, silent_windows
 from talkinghead.models.checkpoint import EXPERT
 from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.training.distributed import gather, shard_networks
-from talkinghead.training.modules.single_network import SingleNetworkModule
+from talkinghead.training.modules.single_network import SingleNetworkModule, validation_prefix
 from talkinghead.types import AVSpec
 
 
@@ -86,8 +86,7 @@ class SyncExpertModule(SingleNetworkModule):
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         loss, figures = self._loss(batch)
-        split = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
-        prefix = "val" if dataloader_idx == 0 else f"val_{split}"
+        prefix = validation_prefix(self, dataloader_idx)
         self.log_dict(
             {f"{prefix}/loss": loss, f"{prefix}/sync_expert/accuracy": figures["accuracy"]},
             prog_bar=True,

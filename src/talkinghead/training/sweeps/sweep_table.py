@@ -72,7 +72,7 @@ def _read_run(folder: Path, metric: str) -> dict[str, Any]:
     overrides = OmegaConf.load(folder / ".hydra/overrides.yaml")
     pairs = [str(override).partition("=") for override in overrides]
     paths = (folder / "metrics.json", folder / "progress.json")
-    metrics, progress = (json.loads(p.read_text()) if p.is_file() else {} for p in paths)
+    metrics, progress = map(_read_json, paths)
     stopped = progress.get("state") == "stopped"
     state = "unfinished" if not metrics else "stopped" if stopped else "finished"
     return {
@@ -82,6 +82,15 @@ def _read_run(folder: Path, metric: str) -> dict[str, Any]:
         **{key.lstrip("+"): value.strip("'") for key, _, value in pairs},
         **metrics,
     }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a file, empty if it is missing or being written by another process."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content
 
 
 def _write(config: DictConfig) -> None:

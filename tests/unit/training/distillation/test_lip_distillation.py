@@ -53,9 +53,9 @@ def recordings(folder):
     """Return recordings of two clips and two voices."""
     manifest = make_late_corpus(folder / "corpus", 0, num_speakers=2, clips_per_speaker=2)
     for number, clip in enumerate(manifest.clips[::2]):
-        samples = ClipFile(folder / "corpus" / clip.path).tensor("audio") / 32_767
+        samples = ClipFile(folder / "corpus" / clip.path).audio()
         (folder / "voices").mkdir(exist_ok=True)
-        audio = AudioClip(samples.astype(np.float32), 16_000)
+        audio = AudioClip(samples, 16_000)
         write_wav(folder / "voices" / f"{number}.wav", audio)
     return read_recordings(SPEC, [folder / "corpus"], folder / "voices", LevelPrior())
 

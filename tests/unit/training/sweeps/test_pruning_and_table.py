@@ -51,6 +51,13 @@ def test_table_lists_the_best_run_first(tmp_path: Path) -> None:
     assert [row["run"] for row in best][:3] == ["2", "0", "1"]
 
 
+def test_run_whose_metrics_are_being_written_is_unfinished(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", ["seed=1"], {"val/loss": 2.0})
+    (tmp_path / "0" / "metrics.json").write_text('{"val/loss": ')
+    (row,) = write_table(tmp_path, "val/loss", "minimize")
+    assert row == {"run": "0", "state": "unfinished", "val/loss": "", "seed": "1"}
+
+
 def test_sweep_without_runs_has_an_empty_table(tmp_path: Path) -> None:
     assert write_table(tmp_path, "val/loss", "minimize") == []
     assert (tmp_path / TABLE_NAME).read_text().strip() == "run,state,val/loss"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from talkinghead.features.filter_banks import cosine_transform, mel_filters
+from talkinghead.features.mel import cosine_transform, mel_filters
 
 
 def test_matrices_equal_those_of_torchaudio():
