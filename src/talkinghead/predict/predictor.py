@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,12 +50,14 @@ from talkinghead.predict.speaker_adaptation import (
     adapted_model,
     adapted_prior,
     calibrate_source,
+    predict_spoken_motion,
 )
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
 
-FaceInput: TypeAlias = str | Path | UInt8Array | Avatar
+_Source: TypeAlias = str | Path | UInt8Array
+FaceInput: TypeAlias = _Source | Avatar
 """A photo or a video file, an image uint8 [H, W, 3] RGB, or an avatar."""
 
 # Maximum number and size of the frames in a queue.
@@ -84,7 +86,6 @@ class LipSyncPredictor(PretrainedModel):
         style: style of the lip motion.
         device: the device.
         renderer: compositing of the mouth into the image.
-        checkpoint: the file that `from_checkpoint` loaded, None for a given model.
 
     Raises:
         UsageError: The device or the precision is unknown or not available, an option is out of
@@ -113,7 +114,6 @@ class LipSyncPredictor(PretrainedModel):
         self.device, self.spec = self.model.device, spec
         self.renderer = options.renderer or LaplacianRenderer()
         self.style = read_style(options.style)
-        self.checkpoint: Path | None = None
         self._origin: LipSyncPredictor | None = None
         if options.personalisation is not None:
             self._adapt(SpeakerAdaptation.load(options.personalisation))
@@ -160,7 +160,7 @@ class LipSyncPredictor(PretrainedModel):
             MediaError: The file cannot be read.
             FaceNotFoundError: No face was found.
         """
-        source = open_face(face, self.detector, self.spec, options or SourceOptions())
+        source = self._open(face, options or SourceOptions())
         avatar = encode_avatar(self, source)
         frames = (frame for faces in avatar.face_frames for frame in faces)
         return replace(avatar, predictor=self._calibrated(source, frames))
@@ -208,7 +208,7 @@ class LipSyncPredictor(PretrainedModel):
                 )
         else:
             options = (options or SourceOptions()).for_voices(len(speeches))
-            source = open_face(face, self.detector, self.spec, options, keep_hdr=keep_hdr)
+            source = self._open(face, options, keep_hdr)
             with closing(source.play()) as frames:
                 predictor = self._calibrated(source, frames)
         return Prediction(predictor._run(source, source.play(), speeches), source)
@@ -301,6 +301,11 @@ class LipSyncPredictor(PretrainedModel):
         options = self.options
         return Compositor(self.renderer, self.spec, options.stabilise, options.occlusion_guard)
 
+    def _open(self, face: _Source, options: SourceOptions, keep_hdr: bool = True) -> FaceSource:
+        place = face, self.detector, self.spec, options
+        predict_lips = partial(predict_spoken_motion, self.model, self.lip_prior, self.spec)
+        return open_face(*place, keep_hdr=keep_hdr, predict_lips=predict_lips)
+
     def _own_predictor(self, avatar: Avatar) -> LipSyncPredictor | None:
         """Return the predictor of an avatar that this predictor made; None for other avatars."""
         predictor = avatar.predictor
@@ -310,9 +315,8 @@ class LipSyncPredictor(PretrainedModel):
 
     def _calibrated(self, source: FaceSource, frames: Iterable[SourceFrame]) -> LipSyncPredictor:
         """Return a predictor adapted to the speaker of a source, or this one."""
-        if self.options.personalisation is not None:
-            return self
-        if (adaptation := calibrate_source(self, source, frames)) is None:
+        is_given = self.options.personalisation is not None
+        if is_given or (adaptation := calibrate_source(self, source, frames)) is None:
             return self
         calibrated = copy.copy(self)
         calibrated._origin = self.origin

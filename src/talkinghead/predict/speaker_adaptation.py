@@ -19,6 +19,7 @@ from talkinghead.predict.audio.calibration import (
     estimate_style,
     read_spoken_clip,
 )
+from talkinghead.predict.audio.lip_priors.lip_curve import LipCurve
 from talkinghead.predict.audio.lip_priors.lip_prior import LipPrior
 from talkinghead.predict.audio.lip_priors.mapped_prior import MappedLipPrior
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle, describe
@@ -29,7 +30,7 @@ from talkinghead.predict.source.face_source import FaceSource
 from talkinghead.predict.source.source_frame import SourceFrame
 from talkinghead.progress_bar import progress_bar
 from talkinghead.runtime.generator_backend import GeneratorBackend
-from talkinghead.types import FloatArray
+from talkinghead.types import AVSpec, FloatArray
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,21 @@ def predict_motion(
     style: SpeakerStyle | None = None,
 ) -> FloatArray:
     """Return the lip motion [T, 20, 2] predicted for the audio of a clip, without rendering."""
-    mouths = predictor.mouth_generator(lip_prior, style=style or SpeakerStyle())
+    return _motion_of(predictor.mouth_generator(lip_prior, style=style or SpeakerStyle()), clip)
+
+
+def predict_spoken_motion(
+    model: GeneratorBackend, lip_prior: LipPrior | None, spec: AVSpec, clip: SpokenClip
+) -> FloatArray:
+    """Return the lip motion [T, 20, 2] with which the audio of a clip is spoken.
+
+    In contrast to `predict_motion`, the articulation is 1, and a `LipCurve` is ignored.
+    """
+    used = None if isinstance(lip_prior, LipCurve) else lip_prior
+    return _motion_of(MouthGenerator(model, spec, lip_prior=used), clip)
+
+
+def _motion_of(mouths: MouthGenerator, clip: SpokenClip) -> FloatArray:
     mouths.tokens.push(clip.samples)
     mouths.tokens.finish()
     motion, _ = mouths.lip_motion(clip.times_s, clip.reference)

@@ -7,9 +7,12 @@ import pytest
 from helpers.small_predictor import speech, write_video
 from helpers.speaking_video import speaking_predictor, write_speaking_video
 
-from talkinghead.predict.audio.calibration import AlignedClip, clip_scores
+from talkinghead.errors import FaceNotFoundError
+from talkinghead.predict.audio.calibration import AlignedClip, SpokenClip, clip_scores
+from talkinghead.predict.audio.lip_priors.lip_curve import LipCurve
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle
 from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.speaker_adaptation import predict_spoken_motion
 from talkinghead.sync.lip_offset import LipOffset
 
 
@@ -32,6 +35,29 @@ def predictor():
 def images(prediction):
     with prediction:
         return [image for image, _ in prediction]
+
+
+def test_only_a_face_that_follows_the_audio_counts_as_speaking(predictor, tmp_path):
+    options = SourceOptions(face_select="speaking", calibrate="none")
+    own, other = (
+        write_speaking_video(tmp_path / f"{has_own}.mp4", 10, 40, has_own_audio=has_own)
+        for has_own in (True, False)
+    )
+    assert images(predictor.predict(own, speech(0.2), options))
+    with pytest.raises(FaceNotFoundError, match="no face that speaks"):
+        images(predictor.predict(other, speech(0.2), options))
+
+
+def test_lip_curve_is_ignored_in_the_search_for_speakers(predictor, video, tmp_path):
+    path = tmp_path / "curve.csv"
+    path.write_text("opening\n0\n1\n")
+    reference = predictor.avatar(video).face_frames[0][0].reference
+    clip = SpokenClip("a", speech(1.0).samples, np.zeros((25, 20, 2)), reference, predictor.spec)
+    motions = [
+        predict_spoken_motion(predictor.model, prior, predictor.spec, clip)
+        for prior in (None, LipCurve(path))
+    ]
+    np.testing.assert_array_equal(*motions)
 
 
 def test_avatar_of_a_speaking_video_is_calibrated(predictor, video, caplog):

@@ -132,7 +132,7 @@ def read_spoken_clip(
             f"{path}: the face is visible in {len(lips)} frames and the audio lasts "
             f"{float(duration_s):.1f} s; calibration needs at least {MIN_SPEECH_S:g} s of speech"
         )
-    on_grid = _interpolate(np.array(times_s), np.stack(lips), num_frames, float(spec.fps))
+    on_grid = interpolate_lips(np.array(times_s), np.stack(lips), num_frames, float(spec.fps))
     return SpokenClip(str(path), samples, on_grid, reference, spec)
 
 
@@ -145,8 +145,10 @@ def _read_samples(path: str | Path, sample_rate: int, max_s: float) -> FloatArra
     return np.concatenate(chunks)[:size]
 
 
-def _interpolate(times_s: FloatArray, lips: FloatArray, num_frames: int, fps: float) -> FloatArray:
-    """Return the lips [num_frames, 20, 2] at the middles of grid frames, NaN in gaps."""
+def interpolate_lips(
+    times_s: FloatArray, lips: FloatArray, num_frames: int, fps: float
+) -> FloatArray:
+    """Return lips [N, 20, 2] at the middles of `num_frames` grid frames, NaN in gaps."""
     grid_s = (np.arange(num_frames) + 0.5) / fps
     flat = lips.reshape(len(lips), -1)
     columns = [np.interp(grid_s, times_s, column) for column in flat.T]

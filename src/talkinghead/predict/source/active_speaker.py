@@ -1,8 +1,8 @@
-"""Select the speaking face, whose mouth is best synchronised with the video's audio."""
+"""Select the speaking face, whose lips move as the video's audio predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,10 +10,8 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from talkinghead.features.audio_features import AudioFeatures
-from talkinghead.features.faces.alignment import as_tensor, invert, mouth_crop, warp_face
+from talkinghead.features.faces.alignment import invert, lip_motion, transform_points, warp_face
 from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import (
     FoundFaces,
@@ -22,8 +20,8 @@ from talkinghead.features.faces.tracker import (
     select_largest_face,
 )
 from talkinghead.media.reader import stream_audio
-from talkinghead.media.timing import round_half_up, seconds_to_samples
-from talkinghead.models.sync_expert import SyncDiscriminator
+from talkinghead.media.timing import num_frames_for, seconds_to_samples
+from talkinghead.predict.audio.calibration import SpokenClip, interpolate_lips
 from talkinghead.predict.source.face_tracks import (
     MAX_FACES,
     align_faces,
@@ -31,15 +29,20 @@ from talkinghead.predict.source.face_tracks import (
     track_faces,
 )
 from talkinghead.predict.source.playback import decode_frames
-from talkinghead.predict.source.source_frame import SourceFrame
-from talkinghead.sync.embeddings import embed_clip
-from talkinghead.sync.offset import find_offset
-from talkinghead.types import AVSpec, Face, FloatArray, UInt8Array
+from talkinghead.predict.source.source_frame import Reference, SourceFrame
+from talkinghead.sync.lip_offset import measure_lip_offset
+from talkinghead.types import AVSpec, Face, FloatArray
+
+PredictLips = Callable[[SpokenClip], FloatArray]
+"""Function that predicts the lip motion [T, 20, 2] of a clip from its audio and reference."""
 
 # Only the beginning of each shot is analysed; later changes of the speaker are ignored.
 _MAX_ANALYSED_S = 10
+_MIN_ANALYSED_S = 1
 _MAX_OFFSET = 5
-_MIN_WINDOWS = 12
+# Correlation below which a face is not a speaker, in shots of at least 4 s and of 3 to 4 s: chance
+# correlations are larger in short shots, but so is the spread of those of speakers.
+_MIN_CORRELATION, _MIN_SHORT_CORRELATION, _SHORT_S = 0.3, 0.2, 4
 # A face is not a speaker if the standard deviation of its mouth opening, smoothed over a window, is
 # below the minimum in a shot of at least 3 s. Measured: 0.0087 or more for speaking faces, 0.0062
 # or less for still faces, 0.0015 to 0.042 in pauses.
@@ -47,17 +50,29 @@ _MIN_OPENING_DEVIATION, _OPENING_WINDOW_S, _MIN_SILENT_S = 0.0065, 0.2, 3
 
 
 @dataclass
-class _Candidate:
-    """A face at the beginning of a shot, with its centre in the image at each frame time.
+class Candidate:
+    """A face at the beginning of a shot, in the frames that show it.
 
-    `mouths` are crops of the mouth box, uint8 [side, side, 3], at the frame rate of the AVSpec.
-    While the face is not visible, its last crop is repeated.
+    `centres_xy` are its centres in the image, `lips` its lips in canonical pixels, [20, 2].
     """
 
     times_s: list[Fraction] = field(default_factory=list)
+    middles_s: list[Fraction] = field(default_factory=list)
     centres_xy: list[FloatArray] = field(default_factory=list)
-    mouths: list[UInt8Array] = field(default_factory=list)
+    lips: list[FloatArray] = field(default_factory=list)
     openings: list[float] = field(default_factory=list)
+
+    def add(self, frame: SourceFrame, spec: AVSpec) -> None:
+        """Add a frame, if it shows the face."""
+        if frame.transform is None or frame.lips is None:
+            return
+        inverse = invert(frame.transform)
+        centre = np.full(2, spec.face_size / 2, np.float32)
+        self.times_s.append(frame.time_s)
+        self.middles_s.append(frame.middle_s)
+        self.centres_xy.append(inverse[:, :2] @ centre + inverse[:, 2])
+        self.lips.append(transform_points(frame.lips, frame.transform))
+        self.openings.append(frame.opening)
 
     @property
     def is_still(self) -> bool:
@@ -66,6 +81,28 @@ class _Candidate:
         window = max(1, round(_OPENING_WINDOW_S * len(self.openings) / duration_s))
         means = np.convolve(self.openings, np.full(window, 1 / window), "valid")
         return float(means.std()) < _MIN_OPENING_DEVIATION
+
+    def correlation(self, predicted: FloatArray, start_s: Fraction, fps: Fraction) -> float:
+        """Return the correlation of the lip motion with the predicted motion [T, 20, 2] of audio.
+
+        The audio starts at `start_s` and may be late or early by a few frames.
+        """
+        times_s = np.array([float(middle_s - start_s) for middle_s in self.middles_s])
+        lips = interpolate_lips(times_s, np.stack(self.lips), len(predicted), float(fps))
+        return measure_lip_offset([(predicted, lip_motion(lips))], _MAX_OFFSET).correlation
+
+
+def min_correlation(duration_s: float | Fraction) -> float:
+    """Return the smallest correlation of a speaker in a shot of at least 3 s."""
+    return _MIN_SHORT_CORRELATION if duration_s < _SHORT_S else _MIN_CORRELATION
+
+
+def canonical_reference(frame: SourceFrame, spec: AVSpec) -> Reference:
+    """Return the canonical face of a frame as a reference."""
+    assert frame.transform is not None and frame.lips is not None
+    image = warp_face(frame.image, frame.transform, spec.face_size)
+    lips = transform_points(frame.lips, frame.transform)
+    return Reference(image, np.eye(2, 3, dtype=np.float32), lips)
 
 
 @dataclass
@@ -76,8 +113,10 @@ class _Shot:
     """
 
     start_s: Fraction
-    candidates: dict[int, _Candidate] = field(default_factory=dict)
-    speaker: _Candidate | None = None
+    end_s: Fraction = Fraction(0)
+    candidates: dict[int, Candidate] = field(default_factory=dict)
+    reference: Reference | None = None
+    speaker: Candidate | None = None
     is_silent: bool = False
     is_open: bool = True
 
@@ -87,7 +126,7 @@ class ActiveSpeakerSelector:
 
     The video is decoded a second time, ahead of the frames that are being tracked, shot by shot;
     `close` closes the file. `fps` is the nominal frame rate of the video, and `spec` the AVSpec of
-    the sync expert.
+    the predicted lip motion.
     """
 
     def __init__(
@@ -95,11 +134,10 @@ class ActiveSpeakerSelector:
         path: Path,
         fps: Fraction,
         detector: FaceDetector,
-        expert: SyncDiscriminator,
+        predict_lips: PredictLips,
         spec: AVSpec,
     ) -> None:
-        self._expert, self._spec = expert, spec
-        self._features = AudioFeatures(spec, expert.audio_encoder.input_features)
+        self._name, self._predict_lips, self._spec = str(path), predict_lips, spec
         self._audio = _AudioSegments(path, spec.sample_rate)
         self._shots = [_Shot(Fraction(0))]
         self._analysis = self._analyse(path, fps, detector)
@@ -155,70 +193,54 @@ class ActiveSpeakerSelector:
 
     def _add_frames(self, shot: _Shot, frames: list[SourceFrame]) -> None:
         """Add the faces of one image to the candidates of the shot."""
-        x0, y0, x1, y1 = (int(v) for v in self._spec.mouth_box)
-        face_centre = np.full(2, self._spec.face_size / 2, np.float32)
-        elapsed_s = frames[0].time_s + frames[0].duration_s - shot.start_s
+        shot.end_s = frames[0].time_s + frames[0].duration_s
         for frame in frames:
-            if frame.transform is None:
+            if frame.transform is None or frame.lips is None:
                 continue
-            inverse = invert(frame.transform)
-            candidate = shot.candidates.setdefault(frame.slot, _Candidate())
-            candidate.times_s.append(frame.time_s)
-            candidate.openings.append(frame.opening)
-            candidate.centres_xy.append(inverse[:, :2] @ face_centre + inverse[:, 2])
-            face = warp_face(frame.image, frame.transform, self._spec.face_size)
-            mouth = face[y0:y1, x0:x1].copy()
-            # Resample from the video's frame rate to the frame rate of the AVSpec.
-            num_missing = round_half_up(elapsed_s * self._spec.fps) - len(candidate.mouths)
-            candidate.mouths += [(candidate.mouths or [mouth])[-1]] * (num_missing - 1)
-            candidate.mouths += [mouth] * (num_missing > 0)
+            shot.candidates.setdefault(frame.slot, Candidate()).add(frame, self._spec)
+            if shot.reference is None:
+                # The prediction hardly depends on the face, so that of the first frame is used.
+                shot.reference = canonical_reference(frame, self._spec)
 
     def _select_speaker(self, shot: _Shot) -> None:
-        """Select the speaker of the shot at the end of its analysis, and discard the mouths."""
+        """Select the speaker of the shot at the end of its analysis, and discard its image."""
         if shot.is_open:
             shot.is_open = False
             self._compare_candidates(shot)
-            for candidate in shot.candidates.values():
-                candidate.mouths.clear()
+            shot.reference = None
 
-    @torch.inference_mode()
     def _compare_candidates(self, shot: _Shot) -> None:
-        """Select the candidate with the highest sync confidence as the speaker of the shot."""
-        num_frames = max((len(c.mouths) for c in shot.candidates.values()), default=0)
-        if num_frames < self._expert.num_frames + _MIN_WINDOWS:
+        """Select the candidate whose lips follow the audio best as the speaker of the shot."""
+        duration_s = shot.end_s - shot.start_s
+        if shot.reference is None or duration_s < _MIN_ANALYSED_S:
             return
+        num_frames = num_frames_for(duration_s, self._spec.fps)
+        correlations = self._correlations(shot, num_frames)
+        if duration_s >= _MIN_SILENT_S:
+            correlations = {
+                slot: correlation
+                for slot, correlation in correlations.items()
+                if correlation >= min_correlation(duration_s) and not shot.candidates[slot].is_still
+            }
+        shot.is_silent = not correlations
+        if correlations:
+            slot = max(correlations, key=lambda slot: correlations[slot])
+            shot.speaker = shot.candidates[slot]
+
+    def _correlations(self, shot: _Shot, num_frames: int) -> dict[int, float]:
+        """Return the correlation of each candidate's lips with those that the audio predicts."""
+        assert shot.reference is not None
         end_s = shot.start_s + num_frames / self._spec.fps
         first, last = (seconds_to_samples(t, self._spec.sample_rate) for t in (shot.start_s, end_s))
-        features_CM = self._features(torch.from_numpy(self._audio.read(first, last)))
-        confidences = {
-            slot: self._confidence(candidate, features_CM)
+        unknown = np.full((num_frames, 20, 2), np.nan, np.float32)
+        samples = self._audio.read(first, last)
+        predicted = self._predict_lips(
+            SpokenClip(self._name, samples, unknown, shot.reference, self._spec)
+        )
+        return {
+            slot: candidate.correlation(predicted, shot.start_s, self._spec.fps)
             for slot, candidate in shot.candidates.items()
         }
-        if num_frames >= _MIN_SILENT_S * self._spec.fps:
-            for slot, candidate in shot.candidates.items():
-                if candidate.is_still:
-                    del confidences[slot]
-        shot.is_silent = not confidences
-        if confidences:
-            shot.speaker = shot.candidates[max(confidences, key=lambda slot: confidences[slot])]
-
-    def _confidence(self, candidate: _Candidate, features_CM: torch.Tensor) -> float:
-        """Return the LSE-C of a candidate, or -1 if the face was visible too briefly."""
-        mouths, spec = candidate.mouths, self._spec
-        if len(mouths) < self._expert.num_frames + _MIN_WINDOWS:
-            return -1.0
-        x0, y0, x1, y1 = (int(v) for v in spec.mouth_box)
-
-        def faces(first: int, last: int) -> UInt8Array:
-            canvas = np.zeros((last - first, spec.face_size, spec.face_size, 3), np.uint8)
-            canvas[:, y0:y1, x0:x1] = mouths[first:last]
-            return canvas
-
-        mean = faces(0, 1)
-        mean[0, y0:y1, x0:x1] = np.mean(mouths, axis=0).round()
-        mean_mouth = (mouth_crop(as_tensor(mean), spec)[0] * 255).round().to(torch.uint8).numpy()
-        embeddings = embed_clip(self._expert, faces, len(mouths), mean_mouth, features_CM, spec)
-        return find_offset(*embeddings, _MAX_OFFSET).confidence
 
 
 class _AudioSegments:

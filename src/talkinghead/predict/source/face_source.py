@@ -19,6 +19,7 @@ from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.image import BT709, ColourTags
 from talkinghead.media.reader import is_image, probe, read_image
 from talkinghead.predict.options import SourceOptions
+from talkinghead.predict.source.active_speaker import PredictLips
 from talkinghead.predict.source.frame_sources import PhotoFrames, video_expression, video_frames
 from talkinghead.predict.source.playback import played_rate
 from talkinghead.predict.source.source_frame import SourceFrame
@@ -85,6 +86,7 @@ def open_face(
     options: SourceOptions,
     *,
     keep_hdr: bool = True,
+    predict_lips: PredictLips | None = None,
 ) -> FaceSource:
     """Open a photo or a video as a face source.
 
@@ -94,6 +96,8 @@ def open_face(
         spec: the model's AVSpec; a photo is played at its frame rate.
         options: selection of the face, and playback.
         keep_hdr: keep the levels of HDR videos for HDR output, which needs more memory.
+        predict_lips: predicts the lip motion from the audio of a video; face_select=speaking needs
+            it.
 
     Raises:
         MediaError: A file cannot be read, or the image is too large.
@@ -120,7 +124,7 @@ def open_face(
     info = probe(name)
     fps = info.fps or spec.fps
     place = Path(name), fps, detector, spec, options, expression
-    play = partial(video_frames, *place, keep_hdr=keep_hdr)
+    play = partial(video_frames, *place, keep_hdr=keep_hdr, predict_lips=predict_lips)
     fps = played_rate(fps, options.min_fps)
     duration_s, colours = info.duration_s, (info.colour, info.hdr)
     return FaceSource(play, name, False, width, height, fps, options, duration_s, False, *colours)

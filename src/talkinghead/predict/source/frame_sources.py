@@ -10,7 +10,6 @@ from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import cast
 
 from talkinghead.errors import FaceNotFoundError, UsageError
 from talkinghead.features.faces.alignment import estimate_transform, lip_points
@@ -24,12 +23,10 @@ from talkinghead.features.faces.tracker import (
     select_largest_face,
 )
 from talkinghead.media.reader import probe
-from talkinghead.models.checkpoint import load_expert
-from talkinghead.models.sync_expert import SyncDiscriminator
 from talkinghead.predict.compositing.mouth_region import box_to_image
 from talkinghead.predict.compositing.overlays import remove_overlay
 from talkinghead.predict.options import SourceOptions
-from talkinghead.predict.source.active_speaker import ActiveSpeakerSelector
+from talkinghead.predict.source.active_speaker import ActiveSpeakerSelector, PredictLips
 from talkinghead.predict.source.face_tracks import (
     MAX_FACES,
     align_faces,
@@ -247,10 +244,12 @@ def video_frames(
     expression: VideoExpression | None = None,
     *,
     keep_hdr: bool = True,
+    predict_lips: PredictLips | None = None,
 ) -> Generator[SourceFrame]:
     """Yield a video's frames endlessly, with smoothed transforms, references and expressions.
 
-    `expression` replaces that of the options; `keep_hdr` is that of `VideoImage`.
+    `expression` replaces that of the options; `keep_hdr` is that of `VideoImage`; `predict_lips`,
+    which face_select=speaking needs, predicts the lip motion from the audio.
 
     Raises:
         MediaError: the video cannot be read (possibly only during iteration).
@@ -259,7 +258,7 @@ def video_frames(
     rate = played_rate(fps, options.min_fps)
     excluded = FaceChooser(options.excluded_faces, detector).selectors
     chosen = FaceChooser(options.chosen_faces, detector).selectors
-    selecting = _video_face_selector(path, fps, detector, options)
+    selecting = _video_face_selector(path, fps, detector, spec, options, predict_lips)
     with closing(played) as frames, selecting as select:
         if options.face_select == "all" and not excluded:
             tracks = track_faces(frames, MultiTracker(detector, MAX_FACES))
@@ -288,17 +287,25 @@ def _add_expression(
 
 @contextmanager
 def _video_face_selector(
-    path: Path, fps: Fraction, detector: FaceDetector, options: SourceOptions
+    path: Path,
+    fps: Fraction,
+    detector: FaceDetector,
+    spec: AVSpec,
+    options: SourceOptions,
+    predict_lips: PredictLips | None,
 ) -> Iterator[FaceSelector]:
     """Yield the face selector for a video; the selector has a file open until the exit."""
     if options.face_select != "speaking":
         yield _face_selector(options)
-    elif probe(path).has_audio:
-        loaded = load_expert("default")
-        expert = cast(SyncDiscriminator, loaded.model)
-        selector = ActiveSpeakerSelector(path, fps, detector, expert, loaded.spec)
-        with closing(selector):
-            yield selector
-    else:
+    elif not probe(path).has_audio:
         log.warning("%s: it has no audio to select a speaker by; using the largest face", path)
         yield select_largest_face
+    elif predict_lips is None:
+        raise UsageError(
+            f"{path}: face_select=speaking needs a model that predicts lip motion from audio, and "
+            "none was given: open the video with `LipSyncPredictor`, or choose another face_select"
+        )
+    else:
+        selector = ActiveSpeakerSelector(path, fps, detector, predict_lips, spec)
+        with closing(selector):
+            yield selector
