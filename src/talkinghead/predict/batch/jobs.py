@@ -23,7 +23,7 @@ from talkinghead.predict.batch.remote_files import (
     parent,
     upload,
 )
-from talkinghead.predict.source.selection.face_choice import FACE_WORDS, is_photo
+from talkinghead.predict.source.selection.face_choice import face_word, is_photo
 from talkinghead.value_rules import NonNegativeInt, PositiveInt
 
 _COLUMNS = ("face", "audio", "output")
@@ -234,13 +234,20 @@ def _changes(row: Mapping[str, Any], folder: Location) -> tuple[tuple[str, Any],
     changes: list[tuple[str, Any]] = []
     for option in _FACE_OPTIONS:
         items = _items(row.get(option))
-        if option == "face_select" and items and items[0] in FACE_WORDS:
-            changes.append((option, items[0]))
+        word = face_word(items[0]) if option == "face_select" and len(items) == 1 else None
+        if word is not None:
+            changes.append((option, word))
         elif items:
             faces = [
                 str(locate(item, folder)) if isinstance(item, str) and is_photo(item) else item
                 for item in items
             ]
-            pairs = (tuple(face) if isinstance(face, list) else face for face in faces)
-            changes.append((option, tuple(pairs)))
+            changes.append((option, tuple(map(_as_choice, faces))))
     return tuple(changes)
+
+
+def _as_choice(face: Any) -> Any:
+    """Return a pixel as a pair, and a whole number that a spreadsheet wrote as 0.0 as an index."""
+    if isinstance(face, list):
+        return tuple(face)
+    return int(face) if isinstance(face, float) and face.is_integer() else face

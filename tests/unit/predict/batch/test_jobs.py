@@ -9,6 +9,7 @@ from talkinghead.errors import UsageError
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.batch.finished_outputs import job_key
 from talkinghead.predict.batch.jobs import Job, make_jobs, take_shard
+from talkinghead.predict.options import SourceOptions
 
 ROW = {"face": "f", "audio": "a", "output": "o"}
 
@@ -131,6 +132,31 @@ def test_several_audio_files_and_faces_of_a_job(tmp_path):
     assert listed[0].audio == (tmp_path / "a", tmp_path / "b")
     assert listed[0].changes == (("face_select", ("1", str(tmp_path / "me.jpg"))),)
     assert (listed[1].audio, listed[1].changes) == (tmp_path / "c", (("face_select", "all"),))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("Largest", "largest"),
+        (" ALL ", "all"),
+        ("0.0", ("0.0",)),
+        (0.0, (0,)),
+        ([1.0, " 2"], (1, "2")),
+        ("320X180", ("320X180",)),
+    ],
+)
+def test_face_select_of_a_job_is_read_in_any_notation(given, expected):
+    (job,) = make_jobs(None, None, None, [{**ROW, "face_select": given}])
+    assert job.changes == (("face_select", expected),)
+    assert SourceOptions(face_select=expected)
+
+
+def test_unknown_face_select_of_a_job_names_the_words():
+    (job,) = make_jobs(None, None, None, [{**ROW, "face_select": "larg"}])
+    with pytest.raises(
+        UsageError, match=r"face_select=larg: .*a photo, or one of the words largest"
+    ):
+        SourceOptions(**dict(job.changes))
 
 
 def test_each_file_and_option_of_a_job_changes_its_key(tmp_path):
