@@ -96,7 +96,7 @@ def align_faces(
     """Add measurements, a smoothed transform and a smoothed face to each frame, with a fixed delay.
 
     Frames without a face keep `transform` None. So do the last half a second of the frames that
-    belong to two shots, as in a dissolve, where the face is a mixture. `name` is the video's in messages.
+    belong to two shots, as in a dissolve, where the face is a mixture. Messages contain `name`.
     """
     smoother, landmark_smoother = TransformSmoother(fps, spec), LandmarkSmoother(fps)
     waiting: deque[SourceFrame] = deque()
