@@ -7,6 +7,7 @@ files in CMYK.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from talkinghead.media.container import MAX_PIXELS
 from talkinghead.media.decoding.colour_profile import srgb_conversion
 from talkinghead.media.image import over_white
 from talkinghead.types import FloatArray, UInt8Array
+
+log = logging.getLogger(__name__)
 
 _FORMATS = ["TIFF", "ICO", "DIB", "JPEG"]
 _STARTS = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+", b"\0\0\1\0", b"\x28\0\0\0", b"\xff\xd8")
@@ -96,7 +99,7 @@ def _to_rgb(image: Image.Image, path: Path | str) -> UInt8Array:
         levels = _to_8_bits(np.asarray(image, np.float32))
         return np.repeat(levels[..., None], 3, axis=-1)
     if image.mode in ("LAB", "CMYK"):
-        return _convert_colours(image)
+        return _convert_colours(image, path)
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if "A" in image.getbands() or "transparency" in image.info:
@@ -119,15 +122,17 @@ def _to_8_bits(levels: FloatArray) -> UInt8Array:
     return np.rint(np.clip(levels, 0, None) * (255 / white)).astype(np.uint8)
 
 
-def _convert_colours(image: Image.Image) -> UInt8Array:
+def _convert_colours(image: Image.Image, path: Path | str) -> UInt8Array:
     """Return an image in CIELAB or CMYK in sRGB, by its colour profile if it has one."""
-    profile = image.info.get("icc_profile")
-    source = ImageCms.createProfile("LAB")
-    if image.mode == "CMYK":
-        if not profile:
-            return np.array(image.convert("RGB"))
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    target = ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    assert converted is not None
-    return np.array(converted)
+    profile, target = image.info.get("icc_profile"), ImageCms.createProfile("sRGB")
+    if image.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        return np.array(ImageCms.profileToProfile(image, lab, target, outputMode="RGB"))
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            return np.array(converted)
+        except (ImageCms.PyCMSError, OSError) as error:
+            log.warning("%s: its colour profile cannot be read (%s); it is ignored", path, error)
+    return np.array(image.convert("RGB"))

@@ -98,3 +98,9 @@ def test_damaged_photo_is_an_error_that_says_what_to_do(tmp_path, photo):
         read_image(path)
     photo.save(tmp_path / "x.png")
     assert not is_pillow_photo(tmp_path / "x.png")
+
+
+def test_unreadable_colour_profile_is_ignored(tmp_path, photo, caplog):
+    photo.convert("CMYK").save(tmp_path / "x.jpg", quality=98, icc_profile=b"no profile")
+    assert np.abs(read_image(tmp_path / "x.jpg").astype(int) - np.asarray(photo)).mean() < 3
+    assert "x.jpg: its colour profile cannot be read" in caplog.text

@@ -151,6 +151,37 @@ def test_face_select_of_a_job_is_read_in_any_notation(given, expected):
     assert SourceOptions(face_select=expected)
 
 
+def test_indices_in_a_cell_may_be_separated_by_commas(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text('face,audio,output,face_select\nf,a,o.mp4,"0, 2"\nf,a,p.mp4,"a,b.jpg"\n')
+    first, second = make_jobs(None, None, None, path)
+    assert first.changes == (("face_select", ("0", "2")),)
+    assert second.changes == (("face_select", (str(tmp_path / "a,b.jpg"),)),)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "list.json",
+            '[{"face": "f", "audio": ["a", "b"], "output": "o.mp4", "face_select": 0.0}]',
+        ),
+        (
+            "list.jsonl",
+            '{"face": "f", "audio": ["a", "b"], "output": "o.mp4", "face_select": "0"}\n',
+        ),
+    ],
+)
+def test_jobs_of_a_json_file(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    (job,) = make_jobs(None, None, None, tmp_path / name)
+    assert job.locations == tuple(tmp_path / part for part in ("f", "a", "b", "o.mp4"))
+    assert SourceOptions(**dict(job.changes)).chosen_faces[0].value == 0
+    (tmp_path / name).write_text(text[:-9])
+    with pytest.raises(UsageError, match=rf"{name} cannot be read .*give a JSON list of objects"):
+        make_jobs(None, None, None, tmp_path / name)
+
+
 def test_unknown_face_select_of_a_job_names_the_words():
     (job,) = make_jobs(None, None, None, [{**ROW, "face_select": "larg"}])
     with pytest.raises(

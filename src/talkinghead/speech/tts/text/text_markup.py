@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Set
 from dataclasses import dataclass
+from html.entities import html5
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,13 @@ _ELEMENTS = _BLOCKS | frozenset(
     )
 )
 _COMMENT = re.compile(r"<!--.*?-->|<\?.*?\?>|<!DOCTYPE[^>]*>", re.DOTALL | re.IGNORECASE)
+# A document that was escaped as a whole.
+_ESCAPED_SSML = re.compile(r"\s*&lt;(?:\?xml|speak)\b", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:(\w+;)|(#\d+;|#x[\da-f]+;))", re.IGNORECASE)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _HIDDEN = re.compile(rf"<({_UNSPOKEN})\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+# The end of reasoning whose beginning was in the prompt.
+_REASONING_END = re.compile(r"^.*</think(?:ing)?\s*>", re.DOTALL | re.IGNORECASE)
 _SUBSTITUTE = re.compile(
     r"<sub\b[^<>]*\balias\s*=\s*([\"'])(?P<alias>.*?)\1[^<>]*>.*?</sub\s*>",
     re.DOTALL | re.IGNORECASE,
@@ -159,14 +165,24 @@ def _marked_text(text: str) -> str:
 
 
 def _without_tags(text: str) -> str:
+    if _ESCAPED_SSML.match(text):
+        text = _unescape(text)
     if "<" not in text:
-        return html.unescape(text) if "&" in text else text
+        return _unescape(text)
     text = _CDATA.sub(lambda match: html.escape(match[1]), _COMMENT.sub("", text))
-    text = _CODE.sub(lambda match: html.escape(html.unescape(match[0])), text)
-    text = _SUBSTITUTE.sub(lambda match: match["alias"], _HIDDEN.sub(" ", text))
+    text = _CODE.sub(lambda match: html.escape(_unescape(match[0])), text)
+    text = _REASONING_END.sub("", _HIDDEN.sub(" ", text))
+    text = _SUBSTITUTE.sub(lambda match: match["alias"], text)
     text = _SPELLED.sub(lambda match: " ".join("".join(match["text"].split())), text)
     closed = {name.lower() for name in _CLOSING.findall(text)}
-    return html.unescape(_TAG.sub(lambda match: _replace_tag(match, closed), text))
+    return _unescape(_TAG.sub(lambda match: _replace_tag(match, closed), text))
+
+
+def _unescape(text: str) -> str:
+    """Return a text with the characters of entities, which end with a semicolon."""
+    return _ENTITY.sub(
+        lambda match: html.unescape(match[0]) if match[1] in html5 or match[2] else match[0], text
+    )
 
 
 def _replace_tag(match: re.Match[str], closed: Set[str]) -> str:
