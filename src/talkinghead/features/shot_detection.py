@@ -22,6 +22,9 @@ _INITIAL_DIFFERENCE = 2.0
 _REPEATED_RATIO, _MAX_REPEATS = 0.4, 3
 # Number of frames whose numbers of repeats are known.
 _NUM_RECENT = 8
+# Minimum correlation of thumbnails that show the same scene. Measured: at least 0.947 at key frames
+# after hard compression, at most 0.898 between persons of GRID before the same background.
+_SAME_SCENE = 0.93
 _THUMBNAIL_SAMPLES = 180
 _THUMBNAIL_SIDE = 32
 # Numbers of frames between the images that are compared as the ends of a gradual change.
@@ -54,10 +57,11 @@ _PLAIN, _NOT_PLAIN = 5.0, 8.0
 class ShotDetector:
     """Detector of shot changes, which needs no future frames.
 
-    A cut is a frame difference much larger than the preceding ones, which a change of the light
-    does not explain. A dissolve or a wipe is detected at its end: the frames before are mixtures of
-    the first and the last image. A fast transition, such as a push, ends with the large
-    differences. An image after a plain one (black, white or of one colour) starts a shot too.
+    A cut is a frame difference much larger than the preceding ones, which neither a change of the
+    light nor a key frame of a hard compressed video explains. A dissolve or a wipe is detected at
+    its end: the frames before are mixtures of the first and the last image. A fast transition, such
+    as a push, ends with the large differences. An image after a plain one (black, white or of one
+    colour) starts a shot too.
     Repeated frames, as in a video of 25 frames/s that was converted to 60 frames/s, are ignored.
 
     Attributes:
@@ -134,7 +138,7 @@ class ShotDetector:
             self._num_changed += 1
             if self._num_changed == 1:
                 self._first_changed = self._number
-            return self._num_changed == 1
+            return self._num_changed == 1 and _correlation(previous, thumbnail) < _SAME_SCENE
         num_changed, self._num_changed = self._num_changed, 0
         if num_changed > 1:
             self.num_mixed = self._number - self._first_changed
@@ -173,6 +177,12 @@ def _thumbnail(image: ImageLike) -> FloatArray:
 
 def _difference(first: FloatArray, last: FloatArray) -> float:
     return float(np.abs(last - first).mean())
+
+
+def _correlation(first: FloatArray, last: FloatArray) -> float:
+    """Return the correlation of two thumbnails without their mean colours."""
+    a, b = first - first.mean(axis=(0, 1)), last - last.mean(axis=(0, 1))
+    return float((a * b).sum() / max(np.sqrt((a * a).sum() * (b * b).sum()), 1e-6))
 
 
 def _count_mixed_frames(frames: FloatArray) -> int:

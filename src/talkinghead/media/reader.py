@@ -29,6 +29,7 @@ from talkinghead.media.container import (
     reason,
 )
 from talkinghead.media.decoding.colour_profile import srgb_conversion
+from talkinghead.media.decoding.pillow_photo import is_pillow_photo, read_pillow_photo
 from talkinghead.media.decoding.tone_mapping import HDRFormat
 from talkinghead.media.decoding.video_image import DecodedFrame
 from talkinghead.media.deinterlacing import deinterlace
@@ -121,6 +122,9 @@ def probe(path: Path | str) -> MediaInfo:
     """
     if is_animated_webp(path):
         return _probe_animated_webp(path)
+    if is_pillow_photo(path):
+        height, width, _ = read_pillow_photo(path).shape
+        return MediaInfo(width, height, None, Fraction(0), True, False, True, None)
     with open_input(path) as container:
         stream = find_video(container, path)
         audio = find_audio(container)
@@ -165,13 +169,15 @@ def _probe_animated_webp(path: Path | str) -> MediaInfo:
 
 
 def is_image(path: Path | str) -> bool:
-    """Return whether a file is a still image: JPEG, PNG, WebP, TIFF, AVIF or a GIF of one frame.
+    """Return whether a file is a still image, such as JPEG, PNG, TIFF, or a GIF of one frame.
 
     Raises:
         MediaError: the file cannot be opened.
     """
     if is_animated_webp(path):
         return probe_animation(path).num_frames < 2
+    if is_pillow_photo(path):
+        return True
     with open_input(path) as container:
         return is_still(container, find_video(container, path), path)
 
@@ -193,6 +199,8 @@ def read_video(path: Path | str) -> Iterator[VideoFrame]:
     """
     if is_animated_webp(path):
         return read_animation(path)
+    if is_pillow_photo(path):
+        return iter([VideoFrame(read_pillow_photo(path), Fraction(0))])
     opened = _open_video(path)
     convert = _converter(opened.stream, path, still=opened.is_still)
     return (VideoFrame(*frame) for frame in _frames(opened, path, convert))
@@ -210,10 +218,9 @@ def read_frames(path: Path | str, *, keep_hdr: bool = True) -> Iterator[DecodedF
     if is_animated_webp(path):
         animation = read_animation(path)
         return (DecodedFrame(f.image, f.time_s, f.pts, f.is_key) for f in animation)
-    opened = _open_video(path)
-    if opened.is_still:
-        opened.container.close()
+    if is_image(path):
         return (DecodedFrame(f.image, f.time_s, f.pts, f.is_key) for f in read_video(path))
+    opened = _open_video(path)
     _prepare(opened.stream, path)
     aspect = float(opened.stream.sample_aspect_ratio or 1)
     convert = ImageConverter(aspect, keep_hdr=keep_hdr)

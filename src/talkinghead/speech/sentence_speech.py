@@ -18,7 +18,7 @@ from talkinghead.predict.source.head.expression.emotion_tags import take_emotion
 from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.protocols import TextChecker, TextToSpeech, speak_timed, with_emotion
 from talkinghead.speech.sentences import split_sentences
-from talkinghead.speech.tts.text.text_markup import Pause, split_at_breaks
+from talkinghead.speech.tts.text.text_markup import Pause, PlainText, split_at_breaks
 from talkinghead.speech.voice import Voice
 from talkinghead.types import FloatArray
 
@@ -109,6 +109,8 @@ class SentenceSynthesizer:
                     voice = with_emotion(self._voice, emotion)
                 if not text:
                     continue
+                if isinstance(tagged, PlainText):
+                    text = PlainText(text)
                 sentence = SpokenSentence(text, 0.0, 0.0)
                 for speech in speak_timed(voice, text, self._cancel):
                     yield sentence, replace(speech, emotion=changed)
@@ -144,13 +146,14 @@ def speak_text(text: str, voice: TextToSpeech, language: str | None = None) -> S
     return SpeechStream(synthesizer.chunks(), voice.sample_rate, cancel)
 
 
-def _split_text(text: str, language: str | None) -> Iterator[str | Pause]:
+def _split_text(text: str, language: str | None) -> Iterator[PlainText | Pause]:
     """Yield the sentences of a text, and its pauses."""
     for part in split_at_breaks(text):
         if isinstance(part, Pause):
             yield part
         else:
-            yield from split_sentences([part], language)
+            # The voice must not take tags that the text quotes for markup.
+            yield from map(PlainText, split_sentences([part], language))
 
 
 def stream_sentences(

@@ -151,3 +151,15 @@ OTHER_POSE = PERSON + (OTHER - PERSON) * 0.3
 def test_artefacts_of_hard_compression_are_not_mixtures_of_shots(progress):
     starts = shot_starts([PERSON + (OTHER_POSE - PERSON) * p for p in progress])
     assert all(num_mixed == 0 for _, num_mixed in starts)
+
+
+def test_key_frame_that_corrects_accumulated_errors_does_not_start_a_shot():
+    rng = np.random.default_rng(1)
+    errors = cv2.resize(rng.normal(0, 14, (32, 32, 3)), (300, 300), interpolation=cv2.INTER_NEAREST)
+    assert shot_starts([*(PERSON + errors * k / 24 for k in range(25)), PERSON]) == []
+
+
+def test_motion_in_frames_that_are_shown_for_a_quarter_of_a_second_does_not_start_a_shot():
+    blurred = cv2.GaussianBlur(SMALL_PERSON, (0, 0), 3)
+    moving = [np.roll(blurred, 3 * k, axis=1) for k in range(24)]
+    assert detect_in_repeated(moving, 4, 24) == []

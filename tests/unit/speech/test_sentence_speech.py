@@ -12,6 +12,7 @@ from talkinghead.speech.sentence_speech import (
     stream_sentences,
     stream_timed_sentences,
 )
+from talkinghead.speech.tts.text.text_cleaner import TextCleaner
 from talkinghead.speech.voice import Voice
 
 
@@ -105,3 +106,20 @@ def test_breaks_without_words_are_no_speech():
     stream = speak_text('<break time="3s"/><break/>', ToneTextToSpeech())
     with pytest.raises(MediaError, match="give some speech"):
         list(stream.read(16_000))
+
+
+@pytest.mark.parametrize(
+    "text", ["Use the &lt;b&gt; tag", "<speak><![CDATA[Use the <b> tag]]></speak>"]
+)
+def test_escaped_tags_are_spoken(text):
+    class CleaningVoice(ToneTextToSpeech):
+        cleaned = ""
+
+        def speak(self, text, cancel=None):
+            self.cleaned += " ".join(TextCleaner("en").sentences(text))
+            return super().speak(text, cancel)
+
+    voice = CleaningVoice()
+    speech = speak_text(text, Voice(voice), "en")
+    assert sum(map(len, speech.read(16_000)))
+    assert voice.cleaned == "Use the <b> tag"

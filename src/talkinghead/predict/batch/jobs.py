@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,11 +25,12 @@ from talkinghead.predict.batch.remote_files import (
     parent,
     upload,
 )
-from talkinghead.predict.source.selection.face_choice import FACE_WORDS, is_photo
+from talkinghead.predict.source.selection.face_choice import face_word, is_photo
 from talkinghead.value_rules import NonNegativeInt, PositiveInt
 
 _COLUMNS = ("face", "audio", "output")
 _FACE_OPTIONS = ("face_select", "exclude_face")
+_JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 _EXPECTED = "give a CSV file with the columns face, audio (or text) and output, separated by commas"
 
 
@@ -74,10 +77,10 @@ def make_jobs(
             `face_select` lists (docs/video.md).
         output: File to write. The suffix selects the format: .mp4, .mov, .mkv, .webm, .gif, or
             images such as frames/%05d.png.
-        jobs: Several jobs in place of face, audio and output: a CSV file with these columns (paths
-            relative to its own folder), or a list of mappings with these keys; a column text may
-            replace audio, and columns face_select and exclude_face are options of single jobs. A
-            failed job does not stop the others, and a second run makes only missing outputs
+        jobs: Several jobs in place of face, audio and output: a CSV or JSON file with these columns
+            (paths relative to its own folder), or a list of mappings with these keys; a column text
+            may replace audio, and columns face_select and exclude_face are options of single jobs.
+            A failed job does not stop the others, and a second run makes only missing outputs
             (docs/batches.md).
         text: Text to be spoken by the voice, in place of audio.
 
@@ -183,18 +186,44 @@ def _read_rows(
             rows, _, _ = _read_rows(download(jobs, Path(folder)))
         return rows, jobs, parent(jobs)
     path = Path(jobs)
+    if path.suffix.lower() in _JSON_SUFFIXES:
+        return _read_json(path), str(path), path.parent
     table = read_csv_table(path, "jobs", _EXPECTED)
     if table.columns and not {"face", "output"} <= set(table.columns):
         raise UsageError(f"jobs={path} has {table.found}: {_EXPECTED}")
     return [_split_cells(row.values) for row in table.rows], str(path), path.parent
 
 
+def _read_json(path: Path) -> list[Mapping[str, Any]]:
+    """Return the objects of a JSON list, or of a file with an object in each line."""
+    try:
+        text = path.read_text("utf-8-sig").strip()
+        lines = [line for line in text.splitlines() if line.strip()]
+        rows = json.loads(text) if text.startswith("[") else list(map(json.loads, lines))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"jobs={path} cannot be read ({error}): give a JSON list of objects with the keys "
+            "face, audio (or text) and output, or a CSV file"
+        ) from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"jobs={path}: expected objects with the keys face, audio and output")
+    return list(rows)
+
+
 def _split_cells(values: Mapping[str, str]) -> dict[str, Any]:
-    """Return a row of a table, with a list where `|` separates several values for faces."""
-    return {
-        name: text.split("|") if name in ("audio", *_FACE_OPTIONS) and "|" in text else text
-        for name, text in values.items()
-    }
+    """Return a row of a table, with a list where `|` separates several values for faces.
+
+    Indices and pixels may also be separated by commas and semicolons.
+    """
+    cells: dict[str, Any] = dict(values)
+    for name in ("audio", *_FACE_OPTIONS):
+        text = values.get(name, "")
+        faces = re.split("[,;]", text) if name in _FACE_OPTIONS else []
+        if "|" in text:
+            cells[name] = text.split("|")
+        elif len(faces) > 1 and not any(map(is_photo, faces)):
+            cells[name] = faces
+    return cells
 
 
 def _job(row: Mapping[str, Any], name: str, folder: Location) -> Job:
@@ -234,13 +263,20 @@ def _changes(row: Mapping[str, Any], folder: Location) -> tuple[tuple[str, Any],
     changes: list[tuple[str, Any]] = []
     for option in _FACE_OPTIONS:
         items = _items(row.get(option))
-        if option == "face_select" and items and items[0] in FACE_WORDS:
-            changes.append((option, items[0]))
+        word = face_word(items[0]) if option == "face_select" and len(items) == 1 else None
+        if word is not None:
+            changes.append((option, word))
         elif items:
             faces = [
                 str(locate(item, folder)) if isinstance(item, str) and is_photo(item) else item
                 for item in items
             ]
-            pairs = (tuple(face) if isinstance(face, list) else face for face in faces)
-            changes.append((option, tuple(pairs)))
+            changes.append((option, tuple(map(_as_choice, faces))))
     return tuple(changes)
+
+
+def _as_choice(face: Any) -> Any:
+    """Return a pixel as a pair, and a whole number that a spreadsheet wrote as 0.0 as an index."""
+    if isinstance(face, list):
+        return tuple(face)
+    return int(face) if isinstance(face, float) and face.is_integer() else face

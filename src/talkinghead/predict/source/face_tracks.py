@@ -91,12 +91,12 @@ def _with_cut(frame: SourceFrame, tracker: FaceTracker | MultiTracker) -> Source
 
 
 def align_faces(
-    sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction
+    sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction, name: str = "the video"
 ) -> Generator[SourceFrame]:
     """Add measurements, a smoothed transform and a smoothed face to each frame, with a fixed delay.
 
     Frames without a face keep `transform` None. So do the last half a second of the frames that
-    belong to two shots, as in a dissolve, where the face is a mixture.
+    belong to two shots, as in a dissolve, where the face is a mixture. Messages contain `name`.
     """
     smoother, landmark_smoother = TransformSmoother(fps, spec), LandmarkSmoother(fps)
     waiting: deque[SourceFrame] = deque()
@@ -120,14 +120,14 @@ def align_faces(
         else:
             waiting.append(_measure(frame, face, spec))
             if waiting[-1].is_covered:
-                _cover_gap(waiting, covered_s)
+                _cover_gap(waiting, covered_s, name)
                 covered_s = frame.time_s
         points = None if face is None else _points_with_depth(face)
         yield from ready(smoother.push(waiting[-1].transform), landmark_smoother.push(points))
     yield from ready(smoother.flush(), landmark_smoother.flush())
 
 
-def _cover_gap(waiting: deque[SourceFrame], covered_s: Fraction | None) -> None:
+def _cover_gap(waiting: deque[SourceFrame], covered_s: Fraction | None, name: str) -> None:
     """Mark the frames since the last covered one as covered too, if it is recent.
 
     On an object in front of the mouth, the landmarks move, and the object may seem to be skin.
@@ -135,8 +135,9 @@ def _cover_gap(waiting: deque[SourceFrame], covered_s: Fraction | None) -> None:
     last = waiting[-1]
     if covered_s is None:
         log.warning(
-            "the mouth is covered at %.2f s; frames in which it is covered, by a mask for "
+            "%s: the mouth is covered at %.2f s; frames in which it is covered, by a mask for "
             "example, are not changed",
+            name,
             last.file_time_s,
         )
     elif last.time_s - covered_s <= _MAX_COVERED_GAP_S:

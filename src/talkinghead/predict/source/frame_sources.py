@@ -270,7 +270,7 @@ def video_frames(
         else:
             tracks = [track_face(frames, FaceTracker(detector, select=select))]
         merged = interleave_tracks(
-            add_references(fade_faces(align_faces(track, spec, rate), rate), spec, rate)
+            add_references(fade_faces(align_faces(track, spec, rate, str(path)), rate), spec, rate)
             for track in tracks
         )
         yield from _add_expression(merged, expression or video_expression(options))

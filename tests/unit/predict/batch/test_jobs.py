@@ -9,6 +9,7 @@ from talkinghead.errors import UsageError
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.batch.finished_outputs import job_key
 from talkinghead.predict.batch.jobs import Job, make_jobs, take_shard
+from talkinghead.predict.options import SourceOptions
 
 ROW = {"face": "f", "audio": "a", "output": "o"}
 
@@ -131,6 +132,62 @@ def test_several_audio_files_and_faces_of_a_job(tmp_path):
     assert listed[0].audio == (tmp_path / "a", tmp_path / "b")
     assert listed[0].changes == (("face_select", ("1", str(tmp_path / "me.jpg"))),)
     assert (listed[1].audio, listed[1].changes) == (tmp_path / "c", (("face_select", "all"),))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("Largest", "largest"),
+        (" ALL ", "all"),
+        ("0.0", ("0.0",)),
+        (0.0, (0,)),
+        ([1.0, " 2"], (1, "2")),
+        ("320X180", ("320X180",)),
+    ],
+)
+def test_face_select_of_a_job_is_read_in_any_notation(given, expected):
+    (job,) = make_jobs(None, None, None, [{**ROW, "face_select": given}])
+    assert job.changes == (("face_select", expected),)
+    assert SourceOptions(face_select=expected)
+
+
+def test_indices_in_a_cell_may_be_separated_by_commas(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text('face,audio,output,face_select\nf,a,o.mp4,"0, 2"\nf,a,p.mp4,"a,b.jpg"\n')
+    first, second = make_jobs(None, None, None, path)
+    assert first.changes == (("face_select", ("0", "2")),)
+    assert second.changes == (("face_select", (str(tmp_path / "a,b.jpg"),)),)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "list.json",
+            '[{"face": "f", "audio": ["a", "b"], "output": "o.mp4", "face_select": 0.0}]',
+        ),
+        (
+            "list.jsonl",
+            '{"face": "f", "audio": ["a", "b"], "output": "o.mp4", "face_select": "0"}\n',
+        ),
+    ],
+)
+def test_jobs_of_a_json_file(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    (job,) = make_jobs(None, None, None, tmp_path / name)
+    assert job.locations == tuple(tmp_path / part for part in ("f", "a", "b", "o.mp4"))
+    assert SourceOptions(**dict(job.changes)).chosen_faces[0].value == 0
+    (tmp_path / name).write_text(text[:-9])
+    with pytest.raises(UsageError, match=rf"{name} cannot be read .*give a JSON list of objects"):
+        make_jobs(None, None, None, tmp_path / name)
+
+
+def test_unknown_face_select_of_a_job_names_the_words():
+    (job,) = make_jobs(None, None, None, [{**ROW, "face_select": "larg"}])
+    with pytest.raises(
+        UsageError, match=r"face_select=larg: .*a photo, or one of the words largest"
+    ):
+        SourceOptions(**dict(job.changes))
 
 
 def test_each_file_and_option_of_a_job_changes_its_key(tmp_path):

@@ -266,3 +266,13 @@ def test_frames_between_covered_ones_are_covered(monkeypatch, covered, expected)
     frames = list(align_faces(sightings, SPEC, FPS))
     assert {i for i, frame in enumerate(frames) if frame.is_covered} == expected
     assert {i for i, frame in enumerate(frames) if frame.strength == 0} == expected
+
+
+def test_warning_of_a_covered_mouth_names_the_video(monkeypatch, caplog):
+    def measure(*args):
+        return measure_visibility(*args)._replace(is_covered=True)
+
+    monkeypatch.setattr("talkinghead.predict.source.face_tracks.measure_visibility", measure)
+    sightings = ((frame, aligned_face(0)) for frame in as_frames([IMAGE] * 3))
+    assert len(list(align_faces(sightings, SPEC, FPS, "some/mask.mp4"))) == 3
+    assert "some/mask.mp4: the mouth is covered at 0.00 s" in caplog.text

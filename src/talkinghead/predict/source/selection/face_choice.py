@@ -26,7 +26,9 @@ FACE_WORDS = ("largest", "index", "all", "speaking")
 """The words that select faces, in place of a list of faces."""
 
 _EXPECTED = "the index of a face from the left (0, 1, ...), a pixel (320x180), or a photo"
-_PIXEL = re.compile(r"(\d{1,6})x(\d{1,6})")
+_PIXEL = re.compile(r"(\d{1,6})\s*x\s*(\d{1,6})", re.IGNORECASE)
+# Spreadsheets and data frames write whole numbers as 0.0.
+_INDEX = re.compile(r"(\d{1,9})(?:\.0*)?")
 # Maximum distance of a pixel outside the box of the face that it selects, such as in the hair or on
 # the neck, as a fraction of the box's size.
 _REACH = 0.5
@@ -68,22 +70,31 @@ def read_face_choices(values: Any, option: str) -> tuple[FaceChoice, ...]:
 
 def is_photo(text: str) -> bool:
     """Return whether a choice is a photo of a person, not an index or a pixel."""
-    return not text.isdecimal() and _PIXEL.fullmatch(text) is None
+    text = text.strip()
+    return _INDEX.fullmatch(text) is None and _PIXEL.fullmatch(text) is None
+
+
+def face_word(value: Any) -> str | None:
+    """Return the word of `FACE_WORDS` that a value is, in any case; None for another value."""
+    word = value.strip().lower() if isinstance(value, str) else None
+    return word if word in FACE_WORDS else None
 
 
 def _read_choice(value: Any, option: str) -> FaceChoice:
     if isinstance(value, str | Path):
         text = str(value).strip()
-        if text.isdecimal():
-            return FaceChoice(int(text), text)
+        if index := _INDEX.fullmatch(text):
+            return FaceChoice(int(index[1]), index[1])
         if pixel := _PIXEL.fullmatch(text):
             return FaceChoice((int(pixel[1]), int(pixel[2])), text)
         path = Path(text)
         if text and path.is_file():
             return FaceChoice(path, text)
-        raise UsageError(f"{option}={text}: there is no such file; expected {_EXPECTED}")
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
-        return FaceChoice(int(value), str(value))
+        words = f", or one of the words {', '.join(FACE_WORDS)}" if option == "face_select" else ""
+        raise UsageError(f"{option}={text}: there is no such file; expected {_EXPECTED}{words}")
+    is_number = isinstance(value, int | float | np.integer) and not isinstance(value, bool)
+    if is_number and value >= 0 and float(value).is_integer():
+        return FaceChoice(int(value), str(int(value)))
     is_pair = isinstance(value, Sequence) and len(value) == 2
     if is_pair and all(type(number) is int and number >= 0 for number in value):
         return FaceChoice((value[0], value[1]), f"{value[0]}x{value[1]}")

@@ -23,7 +23,11 @@ _DATE = re.compile(r"\b(?P<year>[12]\d{3})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-
 _RANGE = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?)\s?[-\u2013]\s?(\d+(?:\.\d+)?)(?![\w.,-]*\d|-)")
 _FRACTIONS = {"1/2": "one half", "1/3": "one third", "1/4": "one quarter", "3/4": "three quarters"}
 _FRACTION = re.compile(r"(?<![\w/.])(1/2|1/3|1/4|3/4)(?![\w/.])")
+# A number or a single letter before and after a sign of comparison, with two spaces or none.
+_COMPARISON = r"(?:(?<=\d)|(?<=\b[A-Za-z]))(?:{0}|\s+{0}\s+)(?=\d|[A-Za-z]\b)"
 _REPLACEMENTS = (
+    (re.compile(_COMPARISON.format("<")), " less than "),
+    (re.compile(_COMPARISON.format(">")), " greater than "),
     (re.compile(r"(?<![\w#])#(?=\d)"), "number "),
     (re.compile(r"(?<=\d)\s\*\s(?=\d)"), " times "),
     (re.compile(r"\bkm/h\b"), "kilometers per hour"),

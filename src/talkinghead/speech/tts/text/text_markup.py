@@ -10,7 +10,9 @@ from __future__ import annotations
 import html
 import logging
 import re
+from collections.abc import Set
 from dataclasses import dataclass
+from html.entities import html5
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +32,28 @@ _BLOCKS = frozenset(
         *("h1", "h2", "h3", "h4", "h5", "h6", "blockquote"),
     )
 )
+# Names of further elements of HTML, SSML and voices. Others in angle brackets are words, such as
+# "Dear <name>", unless they are closed.
+_ELEMENTS = _BLOCKS | frozenset(
+    re.findall(
+        r"[\w-]+",
+        "a abbr acronym address area article aside audio b base big body button canvas "
+        "caption center cite code col data dd del dfn dl dt em embed emphasis fieldset figcaption "
+        "figure font footer form header html i iframe img input ins kbd label legend link main "
+        "mark meta nav noscript object option output param phoneme picture pre prosody q reasoning "
+        "say-as script section select small span speak strike strong style sub sup svg table tbody "
+        "td textarea tfoot th thead think thinking time title tt u var video voice w wbr "
+        "chuckle cough gasp groan laugh laughs sigh sniffle yawn",
+    )
+)
 _COMMENT = re.compile(r"<!--.*?-->|<\?.*?\?>|<!DOCTYPE[^>]*>", re.DOTALL | re.IGNORECASE)
+# A document that was escaped as a whole.
+_ESCAPED_SSML = re.compile(r"\s*&lt;(?:\?xml|speak)\b", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:(\w+;)|(#\d+;|#x[\da-f]+;))", re.IGNORECASE)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _HIDDEN = re.compile(rf"<({_UNSPOKEN})\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+# The end of reasoning whose beginning was in the prompt.
+_REASONING_END = re.compile(r"^.*</think(?:ing)?\s*>", re.DOTALL | re.IGNORECASE)
 _SUBSTITUTE = re.compile(
     r"<sub\b[^<>]*\balias\s*=\s*([\"'])(?P<alias>.*?)\1[^<>]*>.*?</sub\s*>",
     re.DOTALL | re.IGNORECASE,
@@ -46,6 +67,9 @@ _TAG = re.compile(
     r"</?(?P<name>[A-Za-z][\w:.-]*)(?P<attributes>(?:\s+[\w:.-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|"
     r"[^\s\"'<>]+))?)*)\s*/?>"
 )
+_CLOSING = re.compile(r"</([A-Za-z][\w:.-]*)\s*>")
+# Code in a line, whose tags are words.
+_CODE = re.compile(r"(?<!`)`[^`\n]*<[^`\n]*`(?!`)")
 _TIME = re.compile(
     r"\btime\s*=\s*[\"']?\s*\+?(?P<number>\d+\.?\d*|\.\d+)\s*(?P<unit>ms|s)?\s*(?=[\"'\s/]|$)",
     re.IGNORECASE,
@@ -94,14 +118,18 @@ class Pause:
     duration_s: float
 
 
-def plain_text(text: str) -> str:
+class PlainText(str):
+    """A text without markup, whose tags and symbols are words."""
+
+
+def plain_text(text: str) -> PlainText:
     """Return a text without the markup of SSML, HTML and Markdown, and with short addresses.
 
     Of SSML, breaks, paragraphs, substitutes and spelled words have an effect; a break ends a
     sentence. Links are reduced to their text, other addresses to the name of the host. Code blocks
-    are left out, unless there is nothing else.
+    are left out, unless there is nothing else. A `PlainText` is returned as it is.
     """
-    return _MARKED.sub("", _marked_text(text))
+    return text if isinstance(text, PlainText) else PlainText(_MARKED.sub("", _marked_text(text)))
 
 
 def split_at_breaks(text: str) -> list[str | Pause]:
@@ -137,16 +165,35 @@ def _marked_text(text: str) -> str:
 
 
 def _without_tags(text: str) -> str:
+    if _ESCAPED_SSML.match(text):
+        text = _unescape(text)
     if "<" not in text:
-        return html.unescape(text) if "&" in text else text
+        return _unescape(text)
     text = _CDATA.sub(lambda match: html.escape(match[1]), _COMMENT.sub("", text))
-    text = _SUBSTITUTE.sub(lambda match: match["alias"], _HIDDEN.sub(" ", text))
+    text = _CODE.sub(lambda match: html.escape(_unescape(match[0])), text)
+    text = _REASONING_END.sub("", _HIDDEN.sub(" ", text))
+    text = _SUBSTITUTE.sub(lambda match: match["alias"], text)
     text = _SPELLED.sub(lambda match: " ".join("".join(match["text"].split())), text)
-    return html.unescape(_TAG.sub(_replace_tag, text))
+    closed = {name.lower() for name in _CLOSING.findall(text)}
+    return _unescape(_TAG.sub(lambda match: _replace_tag(match, closed), text))
 
 
-def _replace_tag(match: re.Match[str]) -> str:
-    name = match["name"].lower().rpartition(":")[2]
+def _unescape(text: str) -> str:
+    """Return a text with the characters of entities, which end with a semicolon."""
+    return _ENTITY.sub(
+        lambda match: html.unescape(match[0]) if match[1] in html5 or match[2] else match[0], text
+    )
+
+
+def _replace_tag(match: re.Match[str], closed: Set[str]) -> str:
+    """Return the text for a tag; `closed` are the names of the elements that are closed."""
+    full_name = match["name"].lower()
+    name = full_name.rpartition(":")[2]
+    is_known = name in _ELEMENTS or full_name in closed or match[0].endswith("/>")
+    # Comparisons, such as "a<b and b>c".
+    is_comparison = len(name) == 1 and match["attributes"] and "=" not in match["attributes"]
+    if is_comparison or not (is_known or name == "break" or ":" in full_name):
+        return match[0]
     if name == "break":
         if match[0].startswith("</"):
             return ""

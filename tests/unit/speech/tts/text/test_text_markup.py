@@ -27,11 +27,27 @@ def paragraphs(text: str) -> list[str]:
         ("<audio src='a.wav'><desc>a dog</desc>Woof</audio>", ["Woof"]),
         ("<think>I should greet.</think>Hi<script>x=1</script>", ["Hi"]),
         ("<![CDATA[5 < 6 & so]]>", ["5 < 6 & so"]),
+        ("&lt;speak&gt;Hi &lt;break/&gt; you&lt;/speak&gt;", ["Hi", "you"]),
+        ("a.org?a=1&lt=2 &notsign; &eacute;&#233;", ["a.org?a=1&lt=2 &notsign; \u00e9\u00e9"]),
+        ("I should greet.</think>Hi", ["Hi"]),
         ("a < b and c > d, x<y; <3", ["a < b and c > d, x<y; <3"]),
+        ("if x<y and y>z, a<b and b>c", ["if x<y and y>z, a<b and b>c"]),
+        ("Dear <name>, a Vec<String>.", ["Dear <name>, a Vec<String>."]),
+        ("<mine>Hi</mine> <x:y>you</x:y> <other/>all", ["Hi you all"]),
+        ("The element `<p>` and `&lt;b&gt;`", ["The element `<p>` and `<b>`"]),
+        ("<![CDATA[a <b>bold</b> word]]> &lt;i&gt;", ["a <b>bold</b> word <i>"]),
     ],
 )
 def test_elements_of_ssml_and_html_are_not_spoken(text, expected):
     assert paragraphs(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["use &lt;b&gt; here", "<![CDATA[a <b>word</b> # 1]]>", "&amp;lt;"]
+)
+def test_plain_text_is_not_cleaned_again(text):
+    plain = plain_text(text)
+    assert plain_text(plain) == plain
 
 
 @pytest.mark.parametrize(
@@ -82,6 +98,10 @@ def test_addresses_are_reduced_to_hosts(text, expected):
         ("on 2026-11-30", "on November 30, 2026"),
         ("5-10 people, 1/2 cup, and/or", "5 to 10 people, one half cup, and or"),
         ("555-1234-5 and 10-digit 3.5", "555-1234-5 and 10-digit 3.5"),
+        (
+            "5 < 6, x>2, a<b; File > Open",
+            "5 less than 6, x greater than 2, a less than b; File > Open",
+        ),
     ],
 )
 def test_symbols_of_english_text_are_words(text, expected):

@@ -1,0 +1,106 @@
+"""Photos that Pillow reads instead of FFmpeg."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from talkinghead.errors import MediaError
+from talkinghead.media.decoding.pillow_photo import is_pillow_photo
+from talkinghead.media.reader import is_image, probe, read_frames, read_image
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def photo():
+    y, x = np.mgrid[:SIZE, :SIZE] * (255 // SIZE)
+    return Image.fromarray(np.stack([200 - y // 2, 40 + x // 2, 60 + y // 4], -1).astype(np.uint8))
+
+
+def _lab(photo):
+    profiles = (ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"))
+    return ImageCms.profileToProfile(photo, *profiles, outputMode="LAB")
+
+
+def _grey(photo, dtype, factor):
+    return Image.fromarray(np.asarray(photo.convert("L")).astype(dtype) * dtype(factor))
+
+
+def _half_transparent(photo, mode):
+    photo = photo.convert(mode)
+    photo.putalpha(128)
+    return photo
+
+
+@pytest.mark.parametrize(
+    ("name", "convert", "settings"),
+    [
+        ("lab.tiff", _lab, {}),
+        ("cmyk.tif", lambda photo: photo.convert("CMYK"), {}),
+        ("cmyk.jpg", lambda photo: photo.convert("CMYK"), {"quality": 98}),
+        ("jpeg.tiff", lambda photo: photo, {"compression": "jpeg", "quality": 98}),
+        ("x.dib", lambda photo: photo, {}),
+    ],
+)
+def test_colours_of_a_photo_are_those_of_rgb(tmp_path, photo, name, convert, settings):
+    convert(photo).save(tmp_path / name, **settings)
+    found = read_image(tmp_path / name)
+    assert np.abs(found.astype(int) - np.asarray(photo)).mean() < 3
+    assert is_image(tmp_path / name)
+    assert probe(tmp_path / name).is_image
+    assert np.array_equal(next(read_frames(tmp_path / name)).image, found)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor"),
+    [(np.uint16, 257), (np.int32, 257), (np.int32, 1000), (np.float32, 1), (np.float32, 1 / 255)],
+)
+def test_grey_levels_of_more_than_eight_bits_are_scaled(tmp_path, photo, dtype, factor):
+    _grey(photo, dtype, factor).save(tmp_path / "x.tiff")
+    grey = np.asarray(photo.convert("L")).astype(float)
+    if factor == 1000:  # The maximum is white.
+        grey *= 255 / grey.max()
+    assert np.abs(read_image(tmp_path / "x.tiff") - grey[..., None]).max() < 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_transparency_is_composited_over_white(tmp_path, photo, mode):
+    _half_transparent(photo, mode).save(tmp_path / "x.tiff")
+    expected = (np.asarray(photo.convert(mode).convert("RGB")).astype(float) + 255) / 2
+    assert np.abs(read_image(tmp_path / "x.tiff") - expected).max() < 2
+
+
+@pytest.mark.parametrize("name", ["x.ico", "x.tiff"])
+def test_largest_of_several_images_is_read(tmp_path, photo, name):
+    small = photo.resize((16, 16))
+    if name == "x.ico":
+        photo.save(tmp_path / name, sizes=[(16, 16), (SIZE, SIZE), (32, 32)])
+    else:
+        small.save(tmp_path / name, save_all=True, append_images=[photo.copy()])
+    assert np.array_equal(read_image(tmp_path / name), np.asarray(photo))
+    info = probe(tmp_path / name)
+    assert (info.width, info.height, info.is_image) == (SIZE, SIZE, True)
+
+
+def test_orientation_of_a_tiff_photo_is_applied(tmp_path, photo):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "x.tiff", exif=exif)
+    upright = np.rot90(np.asarray(photo), -1)
+    assert np.array_equal(read_image(tmp_path / "x.tiff"), upright)
+
+
+def test_damaged_photo_is_an_error_that_says_what_to_do(tmp_path, photo):
+    path = tmp_path / "x.tiff"
+    photo.save(path)
+    path.write_bytes(path.read_bytes()[:-SIZE])
+    with pytest.raises(MediaError, match=r"x\.tiff: its image cannot be read .*save it as PNG"):
+        read_image(path)
+    photo.save(tmp_path / "x.png")
+    assert not is_pillow_photo(tmp_path / "x.png")
+
+
+def test_unreadable_colour_profile_is_ignored(tmp_path, photo, caplog):
+    photo.convert("CMYK").save(tmp_path / "x.jpg", quality=98, icc_profile=b"no profile")
+    assert np.abs(read_image(tmp_path / "x.jpg").astype(int) - np.asarray(photo)).mean() < 3
+    assert "x.jpg: its colour profile cannot be read" in caplog.text
