@@ -9,11 +9,12 @@ the photo and extreme poses, OUTPUT/NAME_emotions.png each emotion at the intens
 
 Columns: the limits of the pose; the slope of the angles that the tracker finds over the asked ones,
 and the mean and the largest difference, in 21 frames of a head that turns by 10 degrees (8 of
-pitch, or four fifths of the limit) to both sides, each tracked until its points settle; the
-difference of the other two angles; the smallest cosine and the largest distance of the embedding at
-10 degrees of yaw, pitch and roll from that of the photo; and the time per frame. `noise` and
-`noise_distance` are those of the photo after JPEG compression at quality 50, at three quarters of
-its size, and 20 % darker; `other` is the cosine of the most similar other portrait.
+pitch, or four fifths of the limit) to both sides, each tracked from five positions until its points
+settle, because the tracked pitch depends on where they start; the difference of the other two
+angles; the smallest cosine and the largest distance of the embedding at 10 degrees of yaw, pitch
+and roll from that of the photo; and the time per frame. `noise` and `noise_distance` are those of
+the photo after JPEG compression at quality 50, at three quarters of its size, and 20 % darker;
+`other` is the cosine of the most similar other portrait.
 
 The recogniser is dlib's network of 2017 (dlib_face_recognition_resnet_model_v1.dat of the package
 face-recognition-models; needs dlib). Faces whose distance is below 0.6 are the same person for it.
@@ -25,6 +26,7 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,11 +46,15 @@ from talkinghead.types import Face, FloatArray, UInt8Array
 
 AXES = ("yaw", "pitch", "roll")
 MEASURED_DEG = (10.0, 8.0, 10.0)
-SWEEP = np.array([0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -4, -3, -2, -1, 0]) / 5
+SWEEP = np.arange(-10, 11) / 10
 SHOWN_DEG = (
     *((-15, 0, 0), (15, 0, 0), (0, -10, 0), (0, 10, 0), (0, 0, -15), (0, 0, 15)),
     *((15, -10, 15), (-15, 10, -15), (15, 10, -15), (-15, -10, 15)),
 )
+# Displacements of the points from which a face is tracked, as fractions of its size, from those in
+# the photo. From the points of the frame before, the tracker would find another pitch while the
+# head rises than while it sinks.
+STARTS = ((0, 0), (0.03, 0), (-0.03, 0), (0, 0.03), (0, -0.03))
 NUM_TIMED = 40
 # Corners of the eye on the right and on the left of the image, and the base of the nose.
 _CHIP_POINTS = (263, 362, 33, 133, 2)
@@ -116,6 +122,13 @@ class Portrait:
             face = found
         return face
 
+    def tracked_pose(self, image: UInt8Array) -> FloatArray:
+        """Return the mean pose found in a frame, tracked from near the points of the photo."""
+        size = max(self.face.box.width, self.face.box.height)
+        starts = [self.face.points + size * np.array(start, np.float32) for start in STARTS]
+        faces = [self.track(image, replace(self.face, points=points)) for points in starts]
+        return np.asarray(np.mean([head_pose(f.points, f.topology) for f in faces], axis=0))
+
     def turned(self, axis: int, angle_deg: float) -> tuple[float, float, float]:
         """Return the pose [yaw, pitch, roll] with an angle about one axis only."""
         yaw, pitch, roll = (angle_deg * np.eye(3)[axis]).tolist()
@@ -128,10 +141,10 @@ def measure_pose(portrait: Portrait) -> dict[str, float]:
     for axis, name in enumerate(AXES):
         reach = min(MEASURED_DEG[axis], 0.8 * float(portrait.limits_deg[axis]))
         asked = reach * SWEEP
-        face, found = portrait.track(portrait.image), []
+        found = []
         for angle in asked.tolist():
-            face = portrait.track(portrait.frame(portrait.turned(axis, angle)), face)
-            found.append(head_pose(face.points, face.topology))
+            frame = portrait.frame(portrait.turned(axis, angle))
+            found.append(portrait.tracked_pose(frame))
         change = np.stack(found)
         change -= change[asked == 0].mean(0)
         error = np.abs(change - asked[:, None] * np.eye(3)[axis])

@@ -12,6 +12,7 @@ import numpy as np
 from talkinghead.features.faces.alignment import chain_transforms, invert, transform_points
 from talkinghead.features.faces.head_pose import head_turn
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
+from talkinghead.predict.compositing.edge_fade import edge_fade
 from talkinghead.predict.compositing.lighting import LightMatcher
 from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
@@ -203,6 +204,11 @@ class _MouthPainter:
         if light is not None:
             mouth = replace(mouth, image=light.apply(mouth.image, region.box_xy))
         original = self._crop(image, region)
+        face = _reference_face(source)
+        fade = None if face is None else edge_fade(mouth.image, original, region, face)
+        if fade is not None:
+            visible = fade if region.visibility is None else fade * region.visibility
+            region = replace(region, visibility=visible)
         painted = self._renderer.render(original, mouth, region.alone, time_s)
         if source.strength < 1:
             difference = painted.astype(np.float32) - original
@@ -256,16 +262,29 @@ def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
     fraction = np.interp(yaw_deg, _CHIN_SPACE_DEG, (_CHIN_SPACE, 0.0))
     room = np.asarray(fraction * region.box_to_image[:, 1], np.float32)
     visibility = region.polygon_mask(_with_chin_space(source.outline, room))
-    if reference.outline is not None and source.transform is not None:
-        to_frame = chain_transforms(reference.transform, invert(source.transform))
-        outline = transform_points(reference.outline, to_frame)
+    outline = _reference_face(source)
+    if outline is not None:
         visibility *= region.polygon_mask(_with_chin_space(outline, room))
     if region.visibility is not None:
         visibility *= region.visibility
     return replace(region, visibility=visibility)
 
 
+def _reference_face(source: SourceFrame) -> FloatArray | None:
+    """Return the convex outline [P, 2] of the reference's face in a frame of a video, if known."""
+    reference, transform = source.reference, source.transform
+    if source.outline is None or transform is None or reference is None:
+        return None
+    if reference.outline is None:
+        return None
+    to_frame = chain_transforms(reference.transform, invert(transform))
+    return _hull(transform_points(reference.outline, to_frame))
+
+
 def _with_chin_space(outline: FloatArray, room: FloatArray) -> FloatArray:
     """Return a convex outline [P, 2], extended by a vector [2] downwards."""
-    hull = cv2.convexHull(np.concatenate([outline, outline + room]))
-    return np.asarray(hull[:, 0], np.float32)
+    return _hull(np.concatenate([outline, outline + room]))
+
+
+def _hull(points: FloatArray) -> FloatArray:
+    return np.asarray(cv2.convexHull(points)[:, 0], np.float32)

@@ -63,6 +63,21 @@ def test_background_of_the_reference_is_not_copied():
     assert change[CENTRE & (COLUMNS < 120)].min() > 60
 
 
+def test_edge_of_the_reference_inside_the_face_is_hidden():
+    # In the reference, the face begins at column 85; in the frame, all of this is skin.
+    shade = np.where(np.arange(256)[:, None] < 85, 20, 120).astype(np.uint8)
+    beside = np.ascontiguousarray(np.broadcast_to(shade, (256, 256, 1)).repeat(3, 2))
+    outline = np.maximum(WHOLE, np.float32([85, 0]))
+    reference = Reference(beside, TRANSFORM, LIPS, np.zeros(3, np.float32), outline)
+    frame = SourceFrame(IMAGE, Fraction(0), Fraction(1, 25), TRANSFORM, reference)
+    frame = replace(frame, pose=np.zeros(3, np.float32), outline=WHOLE)
+    fields = make_fields(np.ones((SIZE, SIZE, 3), np.float32), np.zeros((SIZE, SIZE), np.float32))
+    compositor = Compositor(FeatherRenderer(grain=False), SPEC, stabilise=False)
+    image, _ = compositor.composite(GeneratedFrame(frame, fields))
+    change = np.abs(REGION.crop(image)[..., 0].astype(int) - 120)
+    assert change[(COLUMNS > 78) & (COLUMNS < 90)].max() < 30
+
+
 def test_frame_with_a_covered_mouth_is_unchanged_and_counts_as_one_with_a_face():
     reference = Reference(IMAGE, TRANSFORM, LIPS)
     frame = SourceFrame(IMAGE, Fraction(0), Fraction(1, 25), TRANSFORM, reference, is_covered=True)

@@ -14,6 +14,11 @@ from talkinghead.types import FloatArray, UInt8Array
 # distance up to which its detail is reflected; and radius of the mean that separates detail from
 # colour.
 _EDGE_CM, _REFLECTED_CM, _DETAIL_CM = 1.0, 6.0, 1.0
+# Radius in centimetres of the median whose colours are continued far from the edge, and distance
+# from which on they are used. The mean of a pattern is not one of its colours.
+_MEDIAN_CM, _FAR_CM = 3.0, 1.5
+# Maximum radius of the median in pixels, which OpenCV limits.
+_MAX_MEDIAN = 60
 # Width in pixels of the border of the area that is not reflected.
 _BORDER = 3
 # Number of smoothing passes of each level of the pyramid that fills the colours.
@@ -28,8 +33,9 @@ def fill_background(
 ) -> UInt8Array:
     """Return a photo whose hidden pixels are continued from the visible ones.
 
-    The colours are interpolated smoothly. Detail, such as the grain of the photo or a pattern, is
-    reflected at the edge of the visible background.
+    The colours are interpolated smoothly; further inside, they are those of most of the pixels near
+    the edge, so that a pattern does not become a mixture of its colours. Detail, such as the grain
+    of the photo or a pattern, is reflected at the edge of the visible background.
 
     Args:
         area: the photo, uint8 [H, W, 3].
@@ -41,13 +47,17 @@ def fill_background(
         return area
     smooth = _mean_of_visible(small, hidden, _DETAIL_CM * px_per_cm)
     filled = continue_colours(smooth, hidden, px_per_cm)
-    source, weight = _reflection(hidden, _REFLECTED_CM * px_per_cm)
+    distance, nearest = _nearest_visible(hidden)
+    source, weight = _reflection(hidden, distance, nearest, _REFLECTED_CM * px_per_cm)
     height, width = area.shape[:2]
     scale = np.array([width, height]) / hidden.shape[::-1]
     reflected = _sample(smooth, source.astype(np.float32))
     difference = cv2.dilate(np.abs(reflected - filled).max(2), _disc(_DETAIL_CM * px_per_cm))
     weight *= smooth_step((_UNFITTING - difference) / (_UNFITTING - _FITTING))
     weight = np.asarray(cv2.GaussianBlur(weight, (0, 0), 1.0))
+    median = _median_of_visible(smooth, nearest, px_per_cm)
+    far = smooth_step(distance / (_FAR_CM * px_per_cm))[..., None].astype(np.float32)
+    filled += far * (continue_colours(median, hidden, px_per_cm) - filled)
     detail = area.astype(np.float32) - _enlarge(smooth, area)
     detail = _sample(detail, _enlarge((source + 0.5) * scale - 0.5, area))
     behind = _enlarge(filled, area) + _enlarge(weight, area)[..., None] * detail
@@ -101,8 +111,8 @@ def _disc(radius: float) -> UInt8Array:
     return cast(UInt8Array, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
 
 
-def _reflection(hidden: UInt8Array, reach: float) -> tuple[Floats, Floats]:
-    """Return the reflection [h, w, 2] of each hidden cell at the edge, and its weight [h, w]."""
+def _nearest_visible(hidden: UInt8Array) -> tuple[FloatArray, Floats]:
+    """Return the distance [h, w] to the nearest visible cell, and its column and row [h, w, 2]."""
     distance, found = cv2.distanceTransformWithLabels(
         hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -111,7 +121,25 @@ def _reflection(hidden: UInt8Array, reach: float) -> tuple[Floats, Floats]:
     is_visible = hidden == 0
     nearest = np.zeros((int(labels.max()) + 1, 2))
     nearest[labels[is_visible]] = np.stack([columns[is_visible], rows[is_visible]], -1)
-    edge = cv2.GaussianBlur(nearest[labels], (0, 0), 1.5)
+    return np.asarray(distance, np.float32), nearest[labels]
+
+
+def _median_of_visible(smooth: FloatArray, nearest: Floats, px_per_cm: float) -> FloatArray:
+    """Return the median colour of the visible pixels around each pixel, float32 [h, w, 3]."""
+    column, row = np.moveaxis(nearest.astype(int), -1, 0)
+    extended = np.rint(smooth[row, column]).clip(0, 255).astype(np.uint8)
+    side = 2 * max(1, min(round(_MEDIAN_CM * px_per_cm), _MAX_MEDIAN)) + 1
+    median = cv2.medianBlur(extended, side).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(median, (0, 0), max(0.5, 0.5 * px_per_cm)), np.float32)
+
+
+def _reflection(
+    hidden: UInt8Array, distance: FloatArray, nearest: Floats, reach: float
+) -> tuple[Floats, Floats]:
+    """Return the reflection [h, w, 2] of each hidden cell at the edge, and its weight [h, w]."""
+    rows, columns = np.mgrid[: hidden.shape[0], : hidden.shape[1]]
+    is_visible = hidden == 0
+    edge = cv2.GaussianBlur(nearest, (0, 0), 1.5)
     source = np.asarray(2 * edge - np.stack([columns, rows], -1), np.float64)
     size = np.array(hidden.shape[::-1])
     inside = (source >= 0).all(-1) & (source < size - 1).all(-1)
@@ -119,5 +147,5 @@ def _reflection(hidden: UInt8Array, reach: float) -> tuple[Floats, Floats]:
     # Frames of videos often have a dark line at their border.
     border = np.pad(np.ones(np.array(hidden.shape) - 2 * _BORDER), _BORDER)
     seen = _sample((is_visible * border).astype(np.float32), at)
-    near = smooth_step(2 - 2 * np.asarray(distance) / reach)
+    near = smooth_step(2 - 2 * distance / reach)
     return source, np.where(inside & ~is_visible, seen, 0) * near

@@ -40,3 +40,11 @@ def test_an_object_beside_the_head_is_not_repeated():
     # The edge of a dark curtain, 2 cm from the hidden area.
     image = grey(np.where(np.arange(SIZE) < 22, 30, 180))
     assert filled(image)[DISTANCE > 2].min() > 165
+
+
+def test_spots_do_not_change_the_colour_far_from_the_edge():
+    # White spots of 2.5 cm, every 4.5 cm, on a dark background, such as the stars of a flag.
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    spots = (rows % 18 < 10) & (columns % 18 < 10)
+    result = filled(grey(np.where(spots, 240, 40)))
+    assert np.abs(result[DISTANCE > 8] - 40).max() < 40

@@ -70,6 +70,38 @@ def test_face_that_is_not_found_in_the_frames_keeps_the_gains(face):
     assert np.array_equal(*gains)
 
 
+class UnproportionalDetector:
+    """Finds 0.55 of the expected displacements of the points, and more of the larger ones."""
+
+    topology = "mesh468"
+
+    def __init__(self, face, pixels):
+        self._face, self._pixels = face, pixels
+
+    def track(self, image, previous):
+        if previous.score == 0:  # Has already been tracked.
+            return previous
+        offset = previous.points - self._face.points
+        offset -= offset.mean(0)
+        factor = 0.55 * (np.linalg.norm(offset, axis=1).max() / self._pixels) ** 0.4
+        return replace(previous, points=self._face.points + factor * offset, score=0.0)
+
+
+def test_gain_of_the_pitch_is_corrected_until_it_fits(face):
+    frame = fit_face_frame(face)
+    start = HeadWarp(PHOTO, face, frame, [])
+    offset = start.move_points(face.points, (0, 8, 0)) - face.points
+    pixels = float(np.linalg.norm(offset - offset.mean(0), axis=1).max())
+    detector = UnproportionalDetector(face, pixels)
+    warp = HeadWarp(PHOTO, face, frame, [], detector)
+    found = []
+    for angle_deg in (-8, 8):
+        points = warp.move_points(face.points, (0, angle_deg, 0))
+        tracked = detector.track(PHOTO, replace(face, points=points))
+        found.append(head_pose(tracked.points, face.topology)[1])
+    assert (found[1] - found[0]) / 16 == pytest.approx(1, abs=0.1)
+
+
 def test_points_move_as_the_tracker_finds_them(detector, face, warp):
     for pose_deg in ((12, 0, 0), (0, -8, 0), (-6, 4, 10)):
         image = turned(warp, *pose_deg)
