@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from talkinghead.media.audio_decoding import read_audio
+from talkinghead.media.audio_samples import to_int16
 from talkinghead.media.reader import read_image
 from talkinghead.media.writer import VideoWriter, write_image
 from talkinghead.paths import DEMO_SPEECH, demo_face
@@ -74,10 +75,8 @@ def base_files(folder: Path) -> list[Path]:
 def write_wav(path: Path, samples: FloatArray, rate: int = RATE) -> None:
     """Write mono 16-bit PCM."""
     with wave.open(str(path), "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(rate)
-        writer.writeframes(np.rint(samples * 32_767).astype("<i2").tobytes())
+        writer.setparams((1, 2, rate, 0, "NONE", ""))
+        writer.writeframes(to_int16(samples).tobytes())
 
 
 def make_inputs(folder: Path, count: int, seed: int) -> list[Input]:
@@ -116,9 +115,7 @@ def _encode(
             container.mux(picture.encode(frame))
         if picture is not None:
             container.mux(picture.encode(None))
-        chunk = av.AudioFrame.from_ndarray(
-            np.rint(samples * 32_767).astype(np.int16)[None], format="s16", layout="mono"
-        )
+        chunk = av.AudioFrame.from_ndarray(to_int16(samples)[None], format="s16", layout="mono")
         chunk.sample_rate, chunk.pts = RATE, 0
         fifo = av.AudioFifo()
         for piece in (*resampler.resample(chunk), *resampler.resample(None)):

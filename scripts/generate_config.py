@@ -11,43 +11,45 @@ comment and the default of the parameter as the value. A value that differs inte
 by a comment: `num_frames: 4  # instead of 5: the reason`. Values of parameters without a default,
 `${...}` and `???` are kept. Files that extend other files in their defaults list are not changed.
 
-The keys whose values are paths or texts are written to `cli/hydra_app/literal_keys.py`, the rules
-of the values of each file to `cli/hydra_app/value_rules.json`.
+The rules of the values of each file are written to `cli/hydra_app/value_rules.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import pydoc
 import re
 import sys
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
+from griffe import Docstring
 from omegaconf import OmegaConf
-from python_signatures import NO_DEFAULT, Parameter, admits_path, read_parameters
+
+from talkinghead.value_rules import ValueRule, evaluate_annotation, rules_of
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-LITERAL_KEYS = ROOT / "src/talkinghead/cli/hydra_app/literal_keys.py"
 VALUE_RULES = ROOT / "src/talkinghead/cli/hydra_app/value_rules.json"
 WIDTH = 118
 
 HAND_WRITTEN = {"llm/openai_compatible.yaml", "tts/flite.yaml"}
 """Files that are not generated: their comments describe one server or program, not the class."""
-HYDRA_PATHS = {"hydra.run.dir", "hydra.sweep.dir", "run_dir"}
-"""Keys that are paths although no parameter is bound to them: they belong to Hydra."""
 INCOMPLETE = {
     "talkinghead.data.datamodule.LipSyncDataModule",
     "talkinghead.live.server.server_settings.ServerSettings",
 }
 """Targets with parameters that are not in the YAML file, because the command sets them."""
 
+NO_DEFAULT = inspect.Parameter.empty
 _DIRECTIVE = re.compile(r"\s*# \[([\w.]+)\]\s*")
 _VARIANT = re.compile(r"  # instead of (.+?): .+$")
 
@@ -67,13 +69,12 @@ def main() -> None:
 
 def generate() -> dict[Path, str]:
     """Return the expected content of each generated file."""
-    texts, bound, rules = {}, [], {}
+    texts, rules = {}, {}
     for path in sorted(CONF.rglob("*.yaml")):
         text, name = path.read_text(encoding="utf-8"), path.relative_to(CONF)
         is_global = len(name.parts) == 1 or text.startswith("# @package _global_")
         prefix = "" if is_global else f"{'.'.join(name.parent.parts)}."
         generated, parameters = update(text, prefix)
-        bound += parameters
         rules[name.as_posix()] = {
             key.removeprefix(prefix): [rule.to_dict() for rule in parameter.rules]
             for key, parameter in parameters
@@ -81,7 +82,6 @@ def generate() -> dict[Path, str]:
         }
         if name.as_posix() not in HAND_WRITTEN:
             texts[path] = generated
-    texts[LITERAL_KEYS] = _literal_keys(bound)
     texts[VALUE_RULES] = _value_rules(rules)
     return texts
 
@@ -104,6 +104,99 @@ def update(text: str, prefix: str) -> tuple[str, list[tuple[str, Parameter]]]:
         for start, stop, lines in sorted(file.edits, key=lambda edit: edit[:2])[::-1]:
             file.lines[start:stop] = lines
     return "\n".join(file.lines) + "\n", file.bound
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a function, or a field of a dataclass.
+
+    `annotation` is the evaluated type, `default` the default as a YAML value (lists, not tuples) or
+    `NO_DEFAULT`, and `description` the entry in the docstring, empty if the entry is "see ...".
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    description: str
+
+    @property
+    def types(self) -> set[Any]:
+        """The types that the annotation allows, without type arguments."""
+        annotation = _plain(self.annotation)
+        is_union = get_origin(annotation) in (Union, UnionType)
+        members = get_args(annotation) if is_union else (annotation,)
+        return {get_origin(member) or member for member in map(_plain, members)}
+
+    @property
+    def rules(self) -> tuple[ValueRule, ...]:
+        """The rules of the values; none if the type is not described by rules."""
+        if self.options is not None:
+            return ()
+        return rules_of(self.annotation)
+
+    @property
+    def options(self) -> type | None:
+        """The option dataclass that the parameter takes, or None."""
+        return next((kind for kind in self.types if is_dataclass(kind)), None)
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type without its range."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+@cache
+def read_parameters(owner: Callable[..., Any]) -> tuple[dict[str, Parameter], bool]:
+    """Return the parameters of a function or class by name, and whether others are accepted.
+
+    `**options` are replaced by the parameters of X if the docstring describes them as "fields of
+    `X`" or "arguments of `X`" and X is a class of this project.
+    """
+    found: dict[str, Parameter] = {}
+    others: dict[str, Parameter] = {}
+    accepts_others = False
+    descriptions = _descriptions(owner)
+    for name, parameter in inspect.signature(owner).parameters.items():
+        description = descriptions.get(name, "")
+        if parameter.kind is parameter.VAR_KEYWORD:
+            match = re.match(r"(?i)(other )?(fields|arguments) of `(\w+)`", description)
+            target = vars(sys.modules[owner.__module__]).get(match[3]) if match else None
+            accepts_others = not getattr(target, "__module__", "").startswith("talkinghead.")
+            if not accepts_others:
+                others, accepts_others = read_parameters(target)
+        else:
+            default = _default(owner, parameter)
+            annotation = evaluate_annotation(owner, name, parameter.annotation)
+            found[name] = Parameter(name, annotation, default, description)
+    return {**others, **found}, accepts_others
+
+
+def _default(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    value = parameter.default
+    if is_dataclass(owner):
+        field = next(field for field in fields(owner) if field.name == parameter.name)
+        value = field.default_factory() if callable(field.default_factory) else value
+    return _as_yaml(value)
+
+
+def _as_yaml(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_yaml(item) for key, item in value.items()}
+    return [_as_yaml(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _descriptions(owner: Callable[..., Any]) -> dict[str, str]:
+    """Return the `Args:` and `Attributes:` entries of a function, or of a class and its bases."""
+    documented = [owner]
+    if isinstance(owner, type):
+        documented = [item for c in reversed(owner.__mro__) for item in (c, c.__init__)]
+    found = {}
+    for doc in (inspect.cleandoc(item.__doc__ or "") for item in documented):
+        for section in Docstring(doc).parse("google", warnings=False):
+            if section.kind.value in ("parameters", "attributes"):
+                for item in section.value:
+                    found[item.name.lstrip("*")] = " ".join(item.description.split())
+    return {name: "" if d.lower().startswith("see ") else d for name, d in found.items()}
 
 
 @dataclass
@@ -219,22 +312,6 @@ def _comment(description: str, indent: str) -> list[str]:
 def _dump(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _literal_keys(bound: list[tuple[str, Parameter]]) -> str:
-    paths = {key for key, parameter in bound if admits_path(parameter.annotation)} | HYDRA_PATHS
-    named = {key for key, parameter in bound if Mapping in parameter.types} & paths
-    texts = {key for key, parameter in bound if parameter.is_text} - paths
-    text = '"""Keys whose values are paths or text; written by `scripts/generate_config.py`."""\n'
-    for name, keys, doc in (
-        ("PATH_KEYS", paths, "Keys whose values may be paths."),
-        ("NAMED_PATHS_KEYS", named, "Keys whose values may be named paths: `{a: PATH, b: PATH}`."),
-        ("TEXT_KEYS", texts, "Keys whose values are any text, not one of a fixed set of words."),
-    ):
-        lines = textwrap.wrap(" ".join(sorted(keys)), 96, break_on_hyphens=False)
-        words = "".join(f"    {line}\n" for line in lines)
-        text += f'\n{name} = frozenset(\n    """\n{words}    """.split()\n)\n"""{doc}"""\n'
-    return text
 
 
 def _value_rules(rules: Mapping[str, Mapping[str, Any]]) -> str:

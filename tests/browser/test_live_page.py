@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from fractions import Fraction
 
 import pytest
 from helpers.avatar_page import BROWSER_MARKS, QUESTION, SAMPLE_RATE, STORY, TOKEN, openings
@@ -13,7 +14,8 @@ from helpers.media_files import smooth, write_media
 from helpers.speech_services import word_error_rate
 from PIL import Image
 
-from talkinghead.media.reader import probe
+from talkinghead.media.reader import probe, read_image
+from talkinghead.media.writer import VideoWriter
 from talkinghead.paths import demo_face
 from talkinghead.speech.stt.whisper import Whisper
 from talkinghead.types import AudioClip
@@ -165,6 +167,22 @@ def test_uploaded_photo_becomes_the_face(page):
     page.page.wait_for_selector('#face[data-live="false"]')
     page.wait_until_live()
     assert len(page.session_ids) == 2
+
+
+def test_uploaded_video_keeps_its_own_pose(page, tmp_path, face_file):
+    path, image = tmp_path / "face.mp4", read_image(face_file)
+    with VideoWriter(path, 256, 256, Fraction(25), None) as writer:
+        for _ in range(5):
+            writer.write(image)
+    page.page.click("#settings-open")
+    page.page.set_input_files("#upload-file", path)
+    page.page.check("#upload-consent")
+    page.page.click("#upload")
+    page.page.wait_for_selector("#upload-status:has-text('Added')")
+    assert page.page.is_enabled("#yaw")
+    page.page.click("#settings button[value=apply]")
+    page.page.wait_for_selector("#yaw:disabled", state="attached", timeout=5000)
+    assert page.page.locator("#face-note").get_attribute("hidden") is None
 
 
 def test_answer_is_saved_with_subtitles(page, tmp_path):

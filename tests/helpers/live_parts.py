@@ -40,6 +40,20 @@ def make_failing_predictor():
     return make_predictor(renderer=FailingRenderer())
 
 
+def make_counting_predictor():
+    """Return a predictor that writes a letter to a file `renders` for each video beside it."""
+    predictor = make_predictor()
+    render = predictor.render
+
+    def counting(avatar, speech, output, **options):
+        with Path(output).with_name("renders").open("a") as file:
+            file.write("x")
+        return render(avatar, speech, output, **options)
+
+    predictor.render = counting
+    return predictor
+
+
 def tone_factory(predictor=make_predictor, **options):
     """Return a session factory with a small random model, `ToneVoice` and `Echo`."""
     return SessionFactory(predictor, {"tone": ToneVoice}, {"echo": Echo}, **options)

@@ -27,8 +27,8 @@ BASE_URL, WS_URL = "http://localhost:8000", "ws://localhost:8000"
 class FakeSession:
     """A fake session that immediately echoes text and audio."""
 
-    def __init__(self, pool, settings, face):
-        self.pool, self.settings, self.face = pool, settings, face
+    def __init__(self, pool, choices, face):
+        self.pool, self.choices, self.face = pool, choices, face
         self.id = f"session-{len(pool.created)}-{'x' * 12}"
         self.state, self.video = "idle", {"width": 192, "height": 160, "fps": 25.0}
         self.calls = []
@@ -116,7 +116,7 @@ class FakePool:
     """A pool with the interface of `SessionPool`."""
 
     def __init__(self, max_sessions=2):
-        self.max_sessions, self.options = max_sessions, PoolOptions(max_sessions)
+        self.options = PoolOptions(max_sessions)
         self.sessions, self.created = {}, []
         self.recording = "/nowhere/answer.mp4"
         self.is_open = False
@@ -129,13 +129,10 @@ class FakePool:
         for session in list(self.sessions.values()):
             await session.close("shutdown")
 
-    def get(self, session_id):
-        return self.sessions.get(session_id)
-
-    async def create(self, settings, face):
-        if len(self.sessions) >= self.max_sessions:
-            raise PoolFullError(self.max_sessions, 42.4)
-        session = FakeSession(self, settings, face)
+    async def create(self, choices, face):
+        if len(self.sessions) >= self.options.max_sessions:
+            raise PoolFullError(self.options.max_sessions, 42.4)
+        session = FakeSession(self, choices, face)
         self.sessions[session.id] = session
         self.created.append(session)
         return session

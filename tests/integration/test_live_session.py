@@ -11,12 +11,16 @@ import av
 import numpy as np
 import psutil
 import pytest
-from helpers.live_parts import make_failing_predictor, tone_factory, write_face
+from helpers.live_parts import (
+    make_counting_predictor,
+    make_failing_predictor,
+    tone_factory,
+    write_face,
+)
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.session.process_handle import SessionLostError
 from talkinghead.live.session.session_pool import PoolFullError, PoolOptions, SessionPool
-from talkinghead.live.session.session_process import SessionSettings
 
 aiortc = pytest.importorskip("aiortc")
 
@@ -105,7 +109,7 @@ class Receiver:
 def test_webrtc_sends_the_answer_with_lips_in_sync(tmp_path):
     async def run():
         async with running_pool() as pool:
-            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            session = await pool.create({}, write_face(tmp_path))
             assert session.video == {"width": 192, "height": 160, "fps": 25.0}
             assert all("OPENBLAS_NUM_THREADS" in child.environ() for child in children())
             receiver = Receiver()
@@ -138,7 +142,7 @@ def test_webrtc_sends_the_answer_with_lips_in_sync(tmp_path):
 def test_stream_sends_frames_with_their_audio(tmp_path):
     async def run():
         async with running_pool() as pool:
-            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            session = await pool.create({}, write_face(tmp_path))
             async with events_of(session) as events:
                 await session.call("stream", image="jpeg", sample_rate=16_000)
                 speech = (8000 * np.sin(np.arange(16_000) * 0.2)).astype("<i2")
@@ -168,7 +172,7 @@ def test_stream_sends_frames_with_their_audio(tmp_path):
 def test_stream_sends_h264_that_can_be_decoded(tmp_path):
     async def run():
         async with running_pool() as pool:
-            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            session = await pool.create({}, write_face(tmp_path))
             async with events_of(session) as events:
                 await session.call("stream", image="h264", quality=95)
                 await session.call("say", text="one two three four five six " * 5)
@@ -187,19 +191,21 @@ def test_stream_sends_h264_that_can_be_decoded(tmp_path):
 
 
 @pytest.mark.slow
-def test_reply_is_recorded_with_subtitles(tmp_path):
+def test_reply_is_recorded_once_with_subtitles(tmp_path):
     async def run():
-        async with running_pool() as pool:
-            session = await pool.create(SessionSettings(), write_face(tmp_path))
+        async with running_pool(tone_factory(make_counting_predictor)) as pool:
+            session = await pool.create({}, write_face(tmp_path))
             with pytest.raises(UsageError, match="no reply to record"):
                 await session.call("record")
             async with events_of(session) as events:
                 await session.call("say", text="one two three four five")
                 await wait_for(events, "reply_end")
-            recorded = await session.call("record")
+            recorded, again = await asyncio.gather(*(session.call("record") for _ in range(2)))
+            assert recorded == again
             assert Path(recorded["video"]).stat().st_size > 1000
             assert "one two three four five" in Path(recorded["subtitles"]).read_text()
             folder = Path(recorded["video"]).parent
+            assert (folder / "renders").read_text() == "x"
         assert not folder.exists()
 
     asyncio.run(run())
@@ -210,11 +216,11 @@ def test_crash_frees_the_slot_and_does_not_affect_other_sessions(tmp_path):
     async def run():
         face = write_face(tmp_path)
         async with running_pool(max_sessions=2) as pool:
-            first = await pool.create(SessionSettings(), face)
+            first = await pool.create({}, face)
             (victim,) = children()
-            second = await pool.create(SessionSettings(), face)
+            second = await pool.create({}, face)
             with pytest.raises(PoolFullError) as full:
-                await pool.create(SessionSettings(), face)
+                await pool.create({}, face)
             assert full.value.retry_after_s > 0
             async with events_of(first) as lost, events_of(second) as events:
                 await first.call("say", text="one")
@@ -229,8 +235,8 @@ def test_crash_frees_the_slot_and_does_not_affect_other_sessions(tmp_path):
                     await first.call("say", text="Hello")
                 await second.call("say", text="still here")
                 assert not (await wait_for(events, "reply_end"))["interrupted"]
-            third = await pool.create(SessionSettings(), face)
-            assert pool.get(third.id) is third
+            third = await pool.create({}, face)
+            assert pool.sessions.get(third.id) is third
         assert children() == []
 
     asyncio.run(run())
@@ -240,11 +246,11 @@ def test_crash_frees_the_slot_and_does_not_affect_other_sessions(tmp_path):
 def test_session_whose_avatar_stops_is_ended(tmp_path):
     async def run():
         async with running_pool(tone_factory(make_failing_predictor)) as pool:
-            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            session = await pool.create({}, write_face(tmp_path))
             async with events_of(session) as events:
                 await session.call("stream")
                 assert (await wait_for(events, "closed"))["reason"] == "crashed"
-            assert pool.num_free == pool.max_sessions
+            assert pool.num_free == pool.options.max_sessions
 
     asyncio.run(run())
 
@@ -258,10 +264,10 @@ def test_idle_and_long_sessions_are_ended(tmp_path):
             ({"max_duration_s": 0.5}, "time limit"),
         ):
             async with running_pool(**options) as pool:
-                session = await pool.create(SessionSettings(), face)
+                session = await pool.create({}, face)
                 async with events_of(session) as events:
                     assert (await wait_for(events, "closed"))["reason"] == reason
-                assert pool.num_free == pool.max_sessions
+                assert pool.num_free == pool.options.max_sessions
         assert children() == []
 
     asyncio.run(run())
@@ -271,12 +277,12 @@ def test_idle_and_long_sessions_are_ended(tmp_path):
 def test_session_without_clients_ends_soon(tmp_path):
     async def run():
         async with running_pool(disconnected_timeout_s=1.0) as pool:
-            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            session = await pool.create({}, write_face(tmp_path))
             async with events_of(session):
                 await asyncio.sleep(3)
-                assert pool.get(session.id) is session
+                assert pool.sessions.get(session.id) is session
             for _ in range(100):
-                if pool.get(session.id) is None:
+                if pool.sessions.get(session.id) is None:
                     return
                 await asyncio.sleep(0.1)
             raise AssertionError("the session goes on without clients")
@@ -289,7 +295,7 @@ def test_spare_process_opens_the_next_session_at_once(tmp_path):
     async def run():
         async with running_pool(spare=True, max_sessions=1) as pool:
             (spare,) = children()
-            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            session = await pool.create({}, write_face(tmp_path))
             assert [child.pid for child in children()] == [spare.pid]
             await session.close()
             for _ in range(200):
@@ -300,6 +306,22 @@ def test_spare_process_opens_the_next_session_at_once(tmp_path):
         assert children() == []
 
     asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_lost_spare_process_is_replaced(tmp_path):
+    async def run():
+        async with running_pool(spare=True, max_sessions=2) as pool:
+            with pytest.raises(MediaError):
+                await pool.create({}, tmp_path / "missing.png")
+            while not (starting := children()):
+                await asyncio.sleep(0.01)
+            for process in starting:
+                process.kill()
+            session = await pool.create({}, write_face(tmp_path))
+            assert pool.sessions.get(session.id) is session
+
+    asyncio.run(asyncio.wait_for(run(), 300))
 
 
 @pytest.mark.parametrize(
@@ -317,8 +339,8 @@ def test_wrong_choices_are_errors_and_leave_no_process(tmp_path, settings, face,
         write_face(tmp_path)
         async with running_pool() as pool:
             with pytest.raises(error, match=expected):
-                await pool.create(SessionSettings(**settings), tmp_path / face)
-            assert pool.num_free == pool.max_sessions
+                await pool.create(settings, tmp_path / face)
+            assert pool.num_free == pool.options.max_sessions
             assert children() == []
 
     asyncio.run(run())
@@ -328,7 +350,7 @@ def test_wrong_choices_are_errors_and_leave_no_process(tmp_path, settings, face,
 def test_invalid_offer_is_an_error_and_the_session_continues(tmp_path):
     async def run():
         async with running_pool() as pool:
-            session = await pool.create(SessionSettings(), write_face(tmp_path))
+            session = await pool.create({}, write_face(tmp_path))
             for sdp in ("nonsense", ""):
                 with pytest.raises(UsageError, match="offer"):
                     await session.call("offer", sdp=sdp, type="offer")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import fields
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from talkinghead.cli.shared.builders import build_predictor, build_speaker
+from talkinghead.cli.shared.builders import build_predictor, build_speaker, fields_of
 from talkinghead.errors import DependencyError
 from talkinghead.integrations.demo_renderer import DemoOptions
 from talkinghead.integrations.gradio_demo import GradioDemo
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def main(cfg: DictConfig) -> None:
     """Serve the page as configured by `conf/demo.yaml`, until Ctrl-C."""
-    options = DemoOptions(**{field.name: cfg[field.name] for field in fields(DemoOptions)})
+    options = DemoOptions(**fields_of(DemoOptions, cfg))
     demo = GradioDemo(build_predictor(cfg), _build_speaker(cfg), options)
     demo.launch(cfg.host, cfg.port, cfg.password)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from omegaconf import DictConfig
 
-from talkinghead.cli.shared.builders import build_predictor
+from talkinghead.cli.shared.builders import build_predictor, fields_of
 from talkinghead.errors import UsageError
 from talkinghead.predict.personalisation import PersonaliseOptions, personalise
 
@@ -17,7 +15,5 @@ def main(cfg: DictConfig) -> None:
         raise UsageError(
             f"{' and '.join(missing)} must be given: video=me.mp4 output=me.safetensors"
         )
-    options = PersonaliseOptions(
-        **{field.name: cfg[field.name] for field in fields(PersonaliseOptions)}
-    )
+    options = PersonaliseOptions(**fields_of(PersonaliseOptions, cfg))
     personalise(build_predictor(cfg), cfg.video, cfg.output, options)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.cli.shared.builders import build_job_runner, build_session_factory
+from talkinghead.cli.shared.builders import build_job_runner, build_session_factory, fields_of
 from talkinghead.cli.shared.termination import was_terminated
 from talkinghead.errors import DependencyError
 from talkinghead.live.session.session_pool import PoolOptions, SessionPool
@@ -28,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     values["face"] = Path(cfg.face or demo_face())
     values["video_runner"] = build_job_runner(cfg, factory)
     settings = server_settings(values, factory)
-    options = PoolOptions(**{field.name: cfg[field.name] for field in fields(PoolOptions)})
+    options = PoolOptions(**fields_of(PoolOptions, cfg))
     try:
         run_server(settings, SessionPool(factory, options))
     except KeyboardInterrupt:

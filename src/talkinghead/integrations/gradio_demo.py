@@ -6,7 +6,6 @@ The page loads nothing from other hosts.
 from __future__ import annotations
 
 import html
-import ipaddress
 import logging
 import secrets
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.integrations.demo_renderer import DemoOptions, DemoRenderer, DemoRequest, Speak
+from talkinghead.live.server.server_settings import is_loopback
 from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.predict.predictor import LipSyncPredictor
 
@@ -118,7 +118,7 @@ class GradioDemo:
         Raises:
             UsageError: Other machines could use the page without a password, or the port is in use.
         """
-        if not (is_public or password or _is_loopback(host)):
+        if not (is_public or password or is_loopback(host)):
             raise UsageError(
                 f"host={host} lets other machines use this demo: give password=..., or "
                 "host=127.0.0.1 for this machine only"
@@ -146,13 +146,6 @@ class GradioDemo:
     def close(self) -> None:
         """Stop the server."""
         self.page.close(verbose=False)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _ContentPolicy:

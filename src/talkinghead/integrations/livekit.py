@@ -8,12 +8,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from talkinghead.errors import DependencyError
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
+from talkinghead.media.audio_samples import to_int16
 from talkinghead.predict.avatar import Avatar
 from talkinghead.types import FloatArray, UInt8Array
 
@@ -77,8 +79,7 @@ class TalkingHeadVideoGenerator(VideoGenerator):
     def __init__(
         self, avatar: Avatar, *, sample_rate: int = 48_000, label: str | None = None
     ) -> None:
-        self._live = LiveAvatar(avatar, sample_rate, label)
-        self._live.next_frame()  # The first frame takes much longer than the others.
+        self._live = LiveAvatar.warmed_up(avatar, sample_rate, label)
         self._clock = _RunnerClock(float(self._live.fps))
         self._lag_s = 0.0
         self._has_failed = False
@@ -173,8 +174,7 @@ class TalkingHeadVideoGenerator(VideoGenerator):
 
     def _audio_frame(self, audio: FloatArray) -> rtc.AudioFrame:
         self._clock.add_audio(len(audio) / self._live.sample_rate)
-        pcm = np.clip(np.rint(audio * 32_768), -32_768, 32_767).astype(np.int16)
-        return rtc.AudioFrame(pcm.tobytes(), self._live.sample_rate, 1, len(pcm))
+        return rtc.AudioFrame(to_int16(audio).tobytes(), self._live.sample_rate, 1, len(audio))
 
 
 class _RunnerClock:
@@ -216,17 +216,14 @@ class _RunningAvatar:
     def __init__(
         self, avatar: Avatar, *, sample_rate: int = 48_000, label: str | None = None
     ) -> None:
-        self._avatar, self._sample_rate, self._label = avatar, sample_rate, label
+        self._make_generator = partial(
+            TalkingHeadVideoGenerator, avatar, sample_rate=sample_rate, label=label
+        )
         self._generator: TalkingHeadVideoGenerator | None = None
         self._runner: AvatarRunner | None = None
 
     async def _start(self, room: rtc.Room, audio: AudioReceiver) -> None:
-        self._generator = await asyncio.to_thread(
-            TalkingHeadVideoGenerator,
-            self._avatar,
-            sample_rate=self._sample_rate,
-            label=self._label,
-        )
+        self._generator = await asyncio.to_thread(self._make_generator)
         runner = AvatarRunner(
             room, audio_recv=audio, video_gen=self._generator, options=self._generator.options
         )
@@ -252,10 +249,7 @@ class _RunningAvatar:
 class LocalAvatar(_RunningAvatar):
     """An avatar in the process of a LiveKit agent, which publishes the agent's audio and video.
 
-    Args:
-        avatar: The avatar.
-        sample_rate: Sample rate of the published audio in Hz.
-        label: Visible text in every image, such as "AI generated"; None for none.
+    The arguments are those of `TalkingHeadVideoGenerator`.
 
     Example:
         >>> face = LocalAvatar(LipSyncPredictor.from_checkpoint("default").avatar("photo.jpg"))
@@ -280,12 +274,8 @@ class AvatarWorker(_RunningAvatar):
     """An avatar in a process of its own, which joins the room of a LiveKit agent.
 
     The agent sends its speech with LiveKit's `DataStreamAudioOutput`, whose `destination_identity`
-    is the identity of the worker in the room.
-
-    Args:
-        avatar: The avatar.
-        sample_rate: Sample rate of the published audio in Hz.
-        label: Visible text in every image, such as "AI generated"; None for none.
+    is the identity of the worker in the room. The arguments are those of
+    `TalkingHeadVideoGenerator`.
 
     Example:
         >>> await room.connect(url, token)

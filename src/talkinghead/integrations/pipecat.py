@@ -12,6 +12,7 @@ import numpy as np
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
+from talkinghead.media.audio_samples import to_int16
 from talkinghead.predict.avatar import Avatar
 from talkinghead.types import FloatArray
 
@@ -112,7 +113,9 @@ class TalkingHeadVideoService(AIService):
         """Prepare the avatar for the sample rate of the pipeline's output."""
         await super().setup(setup)
         self._sample_rate = setup.audio_out_sample_rate
-        self._live = await asyncio.to_thread(self._prepared_avatar)
+        self._live = await asyncio.to_thread(
+            LiveAvatar.warmed_up, self._avatar, self._sample_rate, self._label
+        )
         self._loop = AvatarLoop(self._live)
 
     async def stop(self, frame: EndFrame) -> None:
@@ -154,11 +157,6 @@ class TalkingHeadVideoService(AIService):
             await self.push_frame(frame)
         else:
             await self._push_after(self._received, frame)
-
-    def _prepared_avatar(self) -> LiveAvatar:
-        live = LiveAvatar(self._avatar, self._sample_rate, self._label)
-        live.next_frame()  # The first frame takes much longer than the others.
-        return live
 
     def _start_avatar(self) -> None:
         """Start the avatar's thread, unless it runs or has stopped."""
@@ -277,8 +275,8 @@ class TalkingHeadVideoService(AIService):
     async def _push_audio(self, audio: FloatArray, origin: _Origin) -> None:
         if not len(audio):
             return
-        pcm = np.clip(np.rint(audio * 32_768), -32_768, 32_767).astype(np.int16)
-        frame = TTSAudioRawFrame(pcm.tobytes(), self._sample_rate, 1, context_id=origin.context_id)
+        pcm = to_int16(audio).tobytes()
+        frame = TTSAudioRawFrame(pcm, self._sample_rate, 1, context_id=origin.context_id)
         frame.transport_destination = origin.destination
         frame.interruptible = origin.is_interruptible
         await self.push_frame(frame)

@@ -110,6 +110,17 @@ class LiveAvatar:
         self._openness = 0.0  # Scale of the lip motion, which closes the mouth gradually.
         self._image: UInt8Array | None = None
 
+    @classmethod
+    def warmed_up(cls, avatar: Avatar, sample_rate: int, label: str | None = None) -> LiveAvatar:
+        """Return a live avatar whose first frame, which takes the longest, is already generated."""
+        live = cls(avatar, sample_rate, label)
+        try:
+            live.next_frame()
+        except BaseException:
+            live.close()
+            raise
+        return live
+
     def push(self, audio: NDArray[Any] | TimedSpeech, sample_rate: int) -> int:
         """Append speech to the last reply, or start a reply if the last one is finished.
 

@@ -29,6 +29,11 @@ def finite(samples: FloatArray) -> FloatArray:
     return samples if is_finite.all() else np.where(is_finite, samples, samples.dtype.type(0))
 
 
+def to_int16(samples: FloatArray) -> npt.NDArray[np.int16]:
+    """Return samples as 16-bit PCM, little endian: the inverse of `to_mono_float32`, clipped."""
+    return np.clip(np.rint(samples * 2**15), -(2**15), 2**15 - 1).astype("<i2")
+
+
 def to_mono_float32(audio: Any, name: str = "the audio") -> FloatArray:
     """Return samples as mono float32 [num_samples]; NaN and infinite values become 0.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -39,7 +38,7 @@ from talkinghead.speech.protocols import (
 )
 from talkinghead.speech.sentence_speech import SentenceSynthesizer
 from talkinghead.speech.sentences import limit_length, split_sentences
-from talkinghead.speech.turn_report import TurnReport, TurnTimes, write_transcript
+from talkinghead.speech.turn_report import TurnReport, TurnState, write_transcript
 from talkinghead.types import AudioClip, FloatArray
 from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -55,19 +54,9 @@ _SILENCE_PEAK = 10 ** (-50 / 20)
 
 
 @dataclass(eq=False)
-class _Turn:
-    """State shared by the stages of one turn; setting `cancel` stops all stages."""
-
-    cancel: Event = field(default_factory=Event)
-    times: TurnTimes = field(default_factory=TurnTimes)
+class _Turn(TurnState):
     interrupted: bool = False
     error: TalkingHeadError | None = None
-    started_s: float = field(default_factory=time.monotonic)
-
-    def mark(self, name: str) -> None:
-        """Record the time at which a stage is completed for the first time."""
-        if getattr(self.times, name) is None:
-            setattr(self.times, name, time.monotonic() - self.started_s)
 
 
 def previous_messages(

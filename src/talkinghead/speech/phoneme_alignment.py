@@ -18,6 +18,7 @@ import numpy as np
 
 from talkinghead.errors import DependencyError
 from talkinghead.media.audio_decoding import Resampler
+from talkinghead.media.audio_samples import to_int16
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.predict.source.head.expression.emotions import Emotion
 from talkinghead.speech.protocols import TextChecker, TextToSpeech, with_emotion
@@ -88,7 +89,7 @@ class PhonemeAligner:
                 log.info("no phonemes for the lips: unknown words %s", ", ".join(unknown) or text)
                 return ()
             resampled = np.concatenate(list(Resampler(sample_rate, _SAMPLE_RATE).stream([samples])))
-            pcm = (np.clip(resampled, -1, 1) * 32_767).astype("<i2").tobytes()
+            pcm = to_int16(resampled).tobytes()
             try:
                 # The first pass finds the words, the second one the phonemes of the words.
                 decoder.set_align_text(" ".join(words))

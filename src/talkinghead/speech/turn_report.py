@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import time
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from talkinghead.errors import TalkingHeadError
@@ -37,6 +39,26 @@ class TurnTimes:
     def __str__(self) -> str:
         times = {f.name[:-2].replace("_", " "): getattr(self, f.name) for f in fields(self)}
         return ", ".join(f"{name} {t:.2f} s" for name, t in times.items() if t is not None)
+
+
+@dataclass(eq=False)
+class TurnState:
+    """State shared by the stages of one turn.
+
+    Attributes:
+        cancel: Once set, all stages of the turn stop.
+        started_s: When the question ended, on the clock of `time.monotonic`.
+        times: Completion times of the stages.
+    """
+
+    cancel: Event = field(default_factory=Event)
+    started_s: float = field(default_factory=time.monotonic)
+    times: TurnTimes = field(default_factory=TurnTimes)
+
+    def mark(self, name: str) -> None:
+        """Record the time at which a stage is completed for the first time."""
+        if getattr(self.times, name) is None:
+            setattr(self.times, name, time.monotonic() - self.started_s)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,9 @@ class Voice:
             the lips close on p, b and m. Each sentence is then synthesised as a whole before its
             first audio is available.
 
+    Attributes:
+        lead_s, pause_s: The silences in whole samples, in seconds.
+
     Raises:
         DependencyError: pyloudnorm is missing, or pocketsphinx for `align`.
         UsageError: An option is out of range.
@@ -87,19 +90,10 @@ class Voice:
         self._lead, self._pause = (
             np.zeros(round(seconds * self.sample_rate), np.float32) for seconds in (lead_s, pause_s)
         )
+        self.lead_s, self.pause_s = (len(s) / self.sample_rate for s in (self._lead, self._pause))
         self._normalizer = None
         if loudness_lufs is not None:
             self._normalizer = LoudnessNormalizer(self.sample_rate, loudness_lufs, peak_dbfs)
-
-    @property
-    def lead_s(self) -> float:
-        """Silence before a sentence in seconds."""
-        return len(self._lead) / self.sample_rate
-
-    @property
-    def pause_s(self) -> float:
-        """Silence after a sentence in seconds."""
-        return len(self._pause) / self.sample_rate
 
     def check_text(self, text: str) -> None:
         """Raise a `UsageError` if the provider cannot speak a text."""
@@ -125,7 +119,7 @@ class Voice:
             self._process,
             self.tts.sample_rate,
             self.sample_rate,
-            delay_s=len(self._lead) / self.sample_rate,
+            delay_s=self.lead_s,
         )
         yield from takewhile(lambda _: not cancel.is_set(), speech)
 

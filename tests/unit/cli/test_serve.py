@@ -30,7 +30,7 @@ def test_defaults_serve_the_demonstration_face_on_this_machine(served):
     assert settings.face.is_file()
     assert (settings.voices, settings.llms) == (("piper",), ("llama", "echo"))
     assert settings.label == pool.factory.label == "AI generated"
-    assert pool.max_sessions == 2
+    assert pool.options.max_sessions == 2
     # The factory and the renderer of videos are sent to other processes.
     pickle.dumps((pool.factory, settings.video_runner))
 

@@ -86,3 +86,9 @@ def test_valid_value_is_accepted(command, argument):
 def test_exit_status_is_2_without_a_traceback(capsys):
     assert main(["predict", "face=a.jpg", "audio=b.wav", "output=c.mp4", "crf=high"]) == 2
     assert capsys.readouterr().err.startswith("talkinghead: crf=high: expected a whole number")
+
+
+def test_values_of_a_choice_whose_keys_begin_at_the_root_are_checked():
+    arguments = ("sweep=default", "data.corpus_dir=corpus", "callbacks.pruning.startup_runs=-1")
+    with pytest.raises(UsageError, match="startup_runs=-1: expected a whole number at least 0"):
+        check("train", *arguments)

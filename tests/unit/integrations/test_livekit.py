@@ -26,6 +26,7 @@ from livekit.agents.voice.avatar import AudioSegmentEnd, DataStreamAudioOutput
 from talkinghead.errors import DependencyError
 from talkinghead.integrations.livekit import AvatarWorker, LocalAvatar, TalkingHeadVideoGenerator
 from talkinghead.live.live_avatar import LiveAvatar
+from talkinghead.predict.compositing.renderers import LaplacianRenderer
 
 FRAME = RATE // 25
 MAX_SILENCE_S = 0.12
@@ -42,6 +43,19 @@ def _no_threads_left():
     yield
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith(("livekit-avatar", "live-speech"))]
+
+
+class BrokenRenderer(LaplacianRenderer):
+    """A renderer that always fails."""
+
+    def render(self, *arguments):
+        raise RuntimeError("broken")
+
+
+def test_generator_that_fails_at_its_start_leaves_no_thread():
+    avatar = make_predictor(renderer=BrokenRenderer()).avatar(smooth(HEIGHT, WIDTH))
+    with pytest.raises(RuntimeError, match="broken"):
+        TalkingHeadVideoGenerator(avatar)
 
 
 def noise(duration_s, seed=0):

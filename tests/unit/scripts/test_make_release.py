@@ -33,9 +33,9 @@ SCRIPTS = Path(__file__).parents[3] / "scripts"
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(SCRIPTS)
-    import stage_runner
+    import make_release
 
-    return stage_runner
+    return make_release
 
 
 def test_unfinished_stages_are_run_again(runner: ModuleType, tmp_path: Path) -> None:

@@ -105,7 +105,10 @@ def _package_folder(module: str, advice: str) -> Path:
 
 def _cached_exports() -> Iterator[ModelEntry]:
     for folder in sorted(exports_folder().glob(f"*/{METADATA}")):
-        form = json.loads(folder.read_text(encoding="utf-8")).get("format", "unknown")
+        try:
+            form = json.loads(folder.read_text(encoding="utf-8"))["format"]
+        except (OSError, ValueError, LookupError, TypeError):  # Damaged, or of another version.
+            form = "unknown"
         path = folder.parent
         yield ModelEntry(path.name, f"export, {form}", "cache", str(path), _size(path))
 

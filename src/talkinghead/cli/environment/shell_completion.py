@@ -7,12 +7,61 @@ from typing import Any
 
 import yaml
 
-from talkinghead.cli.environment.completion_templates import BASH, FISH_LINE, FISH_START, ZSH_START
 from talkinghead.errors import UsageError
 from talkinghead.paths import conf_dir
 
 SHELLS = ("bash", "zsh", "fish")
 """Shells with a completion script."""
+
+# Bash splits words at "=", so that the value of "face=ph" is a word of its own.
+_BASH = """\
+# Completion of talkinghead. In ~/.bashrc: eval "$(talkinghead completion bash)"
+_talkinghead() {
+  local current="${COMP_WORDS[COMP_CWORD]}" previous="" key="" words=""
+  [ "$COMP_CWORD" -gt 0 ] && previous="${COMP_WORDS[COMP_CWORD-1]}"
+  if [ "$current" = "=" ]; then
+    key="$previous" current=""
+  elif [ "$previous" = "=" ]; then
+    key="${COMP_WORDS[COMP_CWORD-2]}"
+  fi
+  COMPREPLY=()
+  if [ -n "$key" ]; then
+    case "$key" in
+@CHOICES@
+    output_format) words="text json" ;;
+    esac
+    if [ -n "$words" ]; then
+      COMPREPLY=($(compgen -W "$words" -- "$current"))
+    else
+      compopt -o filenames 2>/dev/null
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    fi
+    return
+  fi
+  if [ "$COMP_CWORD" -le 1 ]; then
+    COMPREPLY=($(compgen -W "@COMMANDS@ --help --version" -- "$current"))
+    return
+  fi
+  case "${COMP_WORDS[1]}" in
+@KEYS@
+  esac
+  compopt -o nospace 2>/dev/null
+  COMPREPLY=($(compgen -W "$words output_format= --help --debug -m" -- "$current"))
+}
+complete -F _talkinghead talkinghead
+"""
+
+_ZSH_START = """\
+# In ~/.zshrc: eval "$(talkinghead completion zsh)"
+autoload -U +X bashcompinit && bashcompinit
+"""
+
+_FISH_START = """\
+# Completion of talkinghead:
+#   talkinghead completion fish > ~/.config/fish/completions/talkinghead.fish
+"""
+
+_FISH_LINE = "complete -c talkinghead -n '{condition}' -a '{words}' -d '{summary}'\n"
 
 
 def completion_script(shell: str, commands: Mapping[str, str]) -> str:
@@ -28,14 +77,14 @@ def completion_script(shell: str, commands: Mapping[str, str]) -> str:
     if shell not in SHELLS:
         raise UsageError(f"there is no completion for {shell!r}: choose {', '.join(SHELLS)}")
     if shell == "fish":
-        return FISH_START + "".join(_fish_lines(commands))
+        return _FISH_START + "".join(_fish_lines(commands))
     cases = "\n".join(f'    {name}) words="{_joined(name)}" ;;' for name in commands)
     choices = "\n".join(
         f'    {group}) words="{" ".join(names)}" ;;' for group, names in _choices().items()
     )
-    script = BASH.replace("@COMMANDS@", " ".join(commands))
+    script = _BASH.replace("@COMMANDS@", " ".join(commands))
     script = script.replace("@KEYS@", cases).replace("@CHOICES@", choices)
-    return ZSH_START + script if shell == "zsh" else script
+    return _ZSH_START + script if shell == "zsh" else script
 
 
 def command_keys(command: str) -> list[str]:
@@ -71,11 +120,11 @@ def _choices() -> dict[str, list[str]]:
 def _fish_lines(commands: Mapping[str, str]) -> Iterable[str]:
     for name, summary in commands.items():
         condition, text = "__fish_use_subcommand", summary.replace("'", "")
-        yield FISH_LINE.format(condition=condition, words=name, summary=text)
+        yield _FISH_LINE.format(condition=condition, words=name, summary=text)
         words = _joined(name)
         for group, names in _choices().items():
             if f" {group}= " in f" {words} ":
                 words += "".join(f" {group}={choice}" for choice in names)
         if words:
             condition = f"__fish_seen_subcommand_from {name}"
-            yield FISH_LINE.format(condition=condition, words=words, summary="")
+            yield _FISH_LINE.format(condition=condition, words=words, summary="")

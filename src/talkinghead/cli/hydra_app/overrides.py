@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from talkinghead.cli.hydra_app.literal_keys import NAMED_PATHS_KEYS, PATH_KEYS, TEXT_KEYS
+from talkinghead.cli.hydra_app.value_checks import has_root_keys, rules_by_file
 from talkinghead.errors import UsageError
 
 ALIASES = {"evaluate": {"data": "corpus"}}
 """Alternative names of keys, by command. Hydra would take `data` for the config group."""
 
+# Keys of Hydra that are paths.
+_HYDRA_PATHS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "run_dir"})
 _ASSIGNMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
 _WORDS = re.compile(r"[^\s,'\"]+(,[^\s,'\"]+)+")
@@ -26,7 +30,7 @@ def to_hydra(arguments: Sequence[str], command: str = "") -> list[str]:
     """Convert the arguments of a command to arguments for Hydra, with paths and texts quoted.
 
     In paths and texts, commas, quotes, `=`, `$` and braces are plain characters. `null`, lists in
-    brackets and, for `NAMED_PATHS_KEYS`, mappings in braces are parsed as usual. A leading `~/` of
+    brackets and, for keys of named paths, mappings in braces are parsed as usual. A leading `~/` of
     a path is the home folder.
 
     With `-m`, `choice(...)` and `glob(...)` are parsed as usual, and commas separate values, except
@@ -61,15 +65,42 @@ def quote(value: str) -> str:
     return str(QuotedString(no_interpolation, Quote.single).with_quotes())
 
 
+@cache
+def _literal_keys() -> tuple[set[str], set[str], set[str]]:
+    """Return the keys of paths, of named paths `{a: PATH, b: PATH}`, and of any text."""
+    paths, mappings, texts = set(_HYDRA_PATHS), set[str](), set[str]()
+    for name, keys in rules_by_file().items():
+        prefix = "" if has_root_keys(name) else f"{name.rpartition('/')[0].replace('/', '.')}."
+        for key, rules in keys.items():
+            given = [rule for rule in rules if rule["kind"] != "null"]
+            if any(map(_admits_path, given)):
+                paths.add(prefix + key)
+            if any(rule["kind"] == "mapping" for rule in given):
+                mappings.add(prefix + key)
+            if given and all(map(_is_text, given)):
+                texts.add(prefix + key)
+    return paths, mappings & paths, texts - paths
+
+
+def _admits_path(rule: Mapping[str, Any]) -> bool:
+    return rule["kind"] == "path" or any(map(_admits_path, rule.get("items", ())))
+
+
+def _is_text(rule: Mapping[str, Any]) -> bool:
+    choices = rule.get("choices", ())
+    return rule["kind"] == "str" or bool(choices and all(isinstance(c, str) for c in choices))
+
+
 def _quote_argument(argument: str, multirun: bool, command: str) -> str:
     match = _ASSIGNMENT.fullmatch(argument)
     if match is None:
         return argument
     key, value = ALIASES.get(command, {}).get(match["key"], match["key"]), match["value"]
+    paths, named_paths, texts = _literal_keys()
     if value not in ("", "null") and not (multirun and _SWEEP.fullmatch(value)):
-        if key in PATH_KEYS:
-            value = _quote_path(value, multirun, key in NAMED_PATHS_KEYS)
-        elif key in TEXT_KEYS and not (multirun and _WORDS.fullmatch(value)):
+        if key in paths:
+            value = _quote_path(value, multirun, key in named_paths)
+        elif key in texts and not (multirun and _WORDS.fullmatch(value)):
             value = quote(value)
     return f"{match['prefix']}{key}={value}"
 

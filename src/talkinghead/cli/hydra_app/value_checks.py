@@ -65,9 +65,10 @@ def _rules(
         folder, _, package = group.partition("@")
         if choice is None or group.startswith("hydra/"):
             continue
-        prefix = (package or folder).replace("/", ".")
-        for key, rules in _rules_of_file(f"{folder}/{choice}.yaml"):
-            yield f"{prefix}.{key}", rules
+        name = f"{folder}/{choice}.yaml"
+        prefix = "" if has_root_keys(name) else f"{(package or folder).replace('/', '.')}."
+        for key, rules in _rules_of_file(name):
+            yield f"{prefix}{key}", rules
 
 
 def _rules_of_file(name: str) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
@@ -78,8 +79,10 @@ def _rules_of_file(name: str) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
     for entry in (config or {}).get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             found |= dict(_rules_of_file(f"{Path(name).parent / entry}.yaml"))
-    found |= dict(_rules_of_defaults(config or {}, "", name.startswith("trainer/")))
-    for key, values in _file().get(name, {}).items():
+    # An experiment overrides keys of other files, which have the rules.
+    if "/" not in name or not has_root_keys(name):
+        found |= dict(_rules_of_defaults(config or {}, "", name.startswith("trainer/")))
+    for key, values in rules_by_file().get(name, {}).items():
         rules = tuple(map(ValueRule.from_dict, values))
         # null as the default of a file means that the value was not given.
         is_unset = config is not None and config.get(key, "") is None
@@ -105,7 +108,16 @@ def _rules_of_defaults(
             yield f"{prefix}{name}", tuple(map(ValueRule, kinds))
 
 
+def has_root_keys(name: str) -> bool:
+    """Return whether the keys of a configuration file begin at the root, not at its group."""
+    path = conf_dir() / name
+    if "/" not in name or not path.is_file():
+        return "/" not in name
+    return path.read_text(encoding="utf-8").startswith("# @package _global_")
+
+
 @cache
-def _file() -> dict[str, dict[str, list[dict[str, Any]]]]:
+def rules_by_file() -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the rules of the keys of each file, as JSON values (see `ValueRule.to_dict`)."""
     rules: dict[str, dict[str, list[dict[str, Any]]]] = json.loads(_RULES.read_text("utf-8"))
     return rules

@@ -25,7 +25,7 @@ from talkinghead.speech.sentence_speech import speak_text
 
 def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
     """Return a new predictor; each process of a batch builds one."""
-    values = _fields_of(PredictOptions, cfg)
+    values = fields_of(PredictOptions, cfg)
     for name in ("detector", "renderer", "lip_prior"):
         values[name] = instantiate(cfg[name]) or None
     values["style"] = read_style(cfg.style)
@@ -34,12 +34,12 @@ def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
 
 def build_source_options(cfg: DictConfig) -> SourceOptions:
     """Return the options of the source of the face."""
-    return SourceOptions(**_fields_of(SourceOptions, cfg))
+    return SourceOptions(**fields_of(SourceOptions, cfg))
 
 
 def build_encode_options(cfg: DictConfig) -> EncodeOptions:
     """Return the options of the video encoder."""
-    return EncodeOptions(**_fields_of(EncodeOptions, cfg))
+    return EncodeOptions(**fields_of(EncodeOptions, cfg))
 
 
 def build_render_options(cfg: DictConfig) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def build_session_factory(cfg: DictConfig) -> SessionFactory:
         voices,
         {name: partial(instantiate, llm) for name, llm in _plain(cfg.llms).items()},
         partial(instantiate, _plain(cfg.stt)) if cfg.stt else None,
-        DialogueOptions(**_fields_of(DialogueOptions, cfg)),
+        DialogueOptions(**fields_of(DialogueOptions, cfg)),
         cfg.label,
         tuple(_plain(cfg.ice_servers)),
         cfg.num_threads,
@@ -115,5 +115,6 @@ def _plain(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(cfg, resolve=True)
 
 
-def _fields_of(options: type[Any], cfg: DictConfig) -> dict[str, Any]:
+def fields_of(options: type[Any], cfg: DictConfig) -> dict[str, Any]:
+    """Return the fields of an option dataclass in a configuration."""
     return {field.name: cfg[field.name] for field in fields(options)}

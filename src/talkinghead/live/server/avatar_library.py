@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import Depends, UploadFile
+from fastapi import UploadFile
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
 
 from talkinghead.errors import UsageError
-from talkinghead.live.server.server_settings import ServerSettings
+from talkinghead.live.server.server_settings import ServerSettings, app_state
 from talkinghead.live.server.uploads import UploadChecker
 from talkinghead.media.reader import VIDEO_SUFFIXES
 
@@ -117,9 +116,5 @@ def _kind(path: Path) -> Literal["photo", "video"]:
     return "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo"
 
 
-async def _library(connection: HTTPConnection) -> AvatarLibrary:
-    return connection.app.state.avatars
-
-
-Library = Annotated[AvatarLibrary, Depends(_library)]
+Library = Annotated[AvatarLibrary, app_state("avatars")]
 """The avatar library as a parameter of a route."""

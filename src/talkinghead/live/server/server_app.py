@@ -167,7 +167,7 @@ class _Gauges(Collector):
         sessions = GaugeMetricFamily("talkinghead_sessions", "Running sessions.")
         sessions.add_metric([], len(pool.sessions))
         limit = GaugeMetricFamily("talkinghead_max_sessions", "Maximum number of sessions.")
-        limit.add_metric([], pool.max_sessions)
+        limit.add_metric([], pool.options.max_sessions)
         videos = GaugeMetricFamily("talkinghead_videos", "Video jobs by state.", labels=["state"])
         for state, count in self._state.videos.count().items():
             videos.add_metric([state], count)
@@ -191,7 +191,7 @@ async def get_config(settings: Settings, library: Library, pool: sessions_api.Po
             max_audio_s=settings.max_audio_s,
             max_text_chars=settings.max_text_chars,
             max_persona_chars=sessions_api.MAX_PERSONA_CHARS,
-            max_sessions=pool.max_sessions,
+            max_sessions=pool.options.max_sessions,
             max_duration_s=pool.options.max_duration_s,
             idle_timeout_s=pool.options.idle_timeout_s,
         ),

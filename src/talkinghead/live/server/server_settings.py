@@ -121,15 +121,25 @@ class ServerSettings:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the server."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
 
-async def _settings(connection: HTTPConnection) -> ServerSettings:
-    return connection.app.state.settings
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a server with this address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
-Settings = Annotated[ServerSettings, Depends(_settings)]
+def app_state(name: str) -> Any:
+    """Return a dependency of FastAPI: an attribute of the application's state."""
+
+    async def read(connection: HTTPConnection) -> Any:
+        return getattr(connection.app.state, name)
+
+    return Depends(read)
+
+
+Settings = Annotated[ServerSettings, app_state("settings")]
 """The settings as a parameter of a route."""

@@ -293,23 +293,20 @@ def rewrite_speech(path: Path, limits: DecodeLimits) -> Path:
     """Write speech as a WAV file, 16-bit and mono."""
     import wave
 
-    import numpy as np
-
     from talkinghead.media.audio_decoding import stream_audio
+    from talkinghead.media.audio_samples import to_int16
     from talkinghead.media.reader import probe
 
     lowest, highest = _SPEECH_RATES
     rate = min(max(probe(path).sample_rate or highest, lowest), highest)
     target, num_samples = Path("speech.wav"), 0
     with wave.open(str(target), "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(rate)
+        writer.setparams((1, 2, rate, 0, "NONE", ""))
         for chunk in stream_audio(path, rate):
             num_samples += len(chunk)
             if num_samples > limits.max_s * rate:
                 raise MediaError(f"{path}: longer than {limits.max_s:g} s; give shorter speech")
-            writer.writeframes(np.rint(chunk * 32_767).astype("<i2").tobytes())
+            writer.writeframes(to_int16(chunk).tobytes())
     return target
 
 

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pebble
-from fastapi import Depends, UploadFile
+from fastapi import UploadFile
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
 
 from talkinghead.concurrency import lower_process_priority
 from talkinghead.errors import TalkingHeadError
 from talkinghead.live.server.avatar_library import AvatarLibrary
 from talkinghead.live.server.error_responses import ClientError, public_message
-from talkinghead.live.server.server_settings import ServerSettings, VideoRunner
+from talkinghead.live.server.server_settings import ServerSettings, VideoRunner, app_state
 from talkinghead.live.server.uploads import UploadChecker
 from talkinghead.predict.batch.jobs import Job
 
@@ -222,9 +221,5 @@ def _message(error: BaseException) -> str:
     return ClientError.of(Exception(error)).message
 
 
-async def _jobs(connection: HTTPConnection) -> VideoJobs:
-    return connection.app.state.videos
-
-
-Videos = Annotated[VideoJobs, Depends(_jobs)]
+Videos = Annotated[VideoJobs, app_state("videos")]
 """The video jobs as a parameter of a route."""

@@ -120,8 +120,7 @@ class Dialogue:
         """
         with self._lock:
             if self._pushed is None or self._pushed is not self._turn:
-                self._pushed = self._new_turn()
-                self._pushed.is_complete = True
+                self._pushed = self._confirm(Turn(is_complete=True))
             self._push(self._pushed, TimedSpeech(audio), sample_rate)
             return self._pushed.number
 
@@ -191,13 +190,8 @@ class Dialogue:
             prepare_in_thread(self.llm, self._previous_messages())
         return turn.end_event()
 
-    def _new_turn(self) -> Turn:
-        """Interrupt the current turn and return a new one."""
-        self._confirm(turn := Turn(0))
-        return turn
-
-    def _confirm(self, turn: Turn) -> None:
-        """Make a turn the current one, and allow its reply to be spoken."""
+    def _confirm(self, turn: Turn) -> Turn:
+        """Interrupt the current turn, and make another one the current one, which may speak."""
         with self._lock:
             self.interrupt()
             self._num_turns += 1
@@ -206,11 +200,12 @@ class Dialogue:
             self._is_listening = False
             turn.confirmed.set()
         self._show_question(turn)
+        return turn
 
     def _start_turn(self, text: str, stage: Callable[[Turn, str], None]) -> int:
         if not (text := text.strip()):
             raise UsageError("the text is empty: type something")
-        turn = self._new_turn()
+        turn = self._confirm(Turn())
         turn.times.transcript_s = 0.0
         self._run(turn, stage, text)
         return turn.number
@@ -286,7 +281,7 @@ class Dialogue:
 
     def _prepare_turn(self, event: TurnEvent) -> Turn:
         """Start to answer a question; the reply is not spoken before `_confirm`."""
-        turn = Turn(self._num_turns + 1, started_s=time.monotonic() - event.silence_s)
+        turn = Turn(number=self._num_turns + 1, started_s=time.monotonic() - event.silence_s)
         self._run(turn, self._transcribe, event.samples)
         return turn
 

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from talkinghead.errors import TalkingHeadError
 from talkinghead.live.session.process_handle import ProcessHandle, SessionLostError
-from talkinghead.live.session.session_process import SessionFactory, SessionSettings
+from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.value_rules import PositiveFloat, PositiveInt
 
 log = logging.getLogger(__name__)
@@ -85,14 +86,9 @@ class SessionPool:
         self._stopping: set[asyncio.Task[None]] = set()
 
     @property
-    def max_sessions(self) -> int:
-        """Maximum number of sessions."""
-        return self.options.max_sessions
-
-    @property
     def num_free(self) -> int:
         """Number of sessions that can be created now."""
-        return self.max_sessions - len(self.sessions) - len(self._opening)
+        return self.options.max_sessions - len(self.sessions) - len(self._opening)
 
     async def start(self) -> None:
         """Start the spare process and the supervision of the time limits.
@@ -101,8 +97,9 @@ class SessionPool:
             TalkingHeadError: The models cannot be loaded.
         """
         self._check = asyncio.create_task(self._supervise())
-        if self.options.spare:
-            await self._replace_spare()
+        self._start_spare()
+        if self._spare is not None:
+            await asyncio.shield(self._spare)
 
     async def close(self) -> None:
         """Close all sessions and processes; later sessions are refused."""
@@ -118,12 +115,12 @@ class SessionPool:
         unused = [process.stop() for process in ended if isinstance(process, ProcessHandle)]
         await asyncio.gather(*closing, *unused, *self._stopping)
 
-    def get(self, session_id: str) -> SessionHandle | None:
-        """Return an open session, or None."""
-        return self.sessions.get(session_id)
-
-    async def create(self, settings: SessionSettings, face: Path) -> SessionHandle:
+    async def create(self, choices: Mapping[str, Any], face: Path) -> SessionHandle:
         """Open a session with a face, a photo or a video.
+
+        Args:
+            choices: What the client has chosen; arguments of the operation `open`.
+            face: Path of the photo or video.
 
         Raises:
             PoolFullError: All sessions are in use.
@@ -133,8 +130,8 @@ class SessionPool:
         if self._is_closed:
             raise PoolClosedError
         if self.num_free <= 0:
-            raise PoolFullError(self.max_sessions, self._retry_after_s())
-        opening = asyncio.create_task(self._open(settings, face))
+            raise PoolFullError(self.options.max_sessions, self._retry_after_s())
+        opening = asyncio.create_task(self._open(choices, face))
         self._opening.add(opening)
         try:
             session = await opening
@@ -144,8 +141,7 @@ class SessionPool:
             raise
         finally:
             self._opening.discard(opening)
-        if self.options.spare and self.num_free > 0:
-            self._spare = self._spare or asyncio.create_task(ProcessHandle.start(self.factory))
+        self._start_spare()
         return session
 
     def remove(self, session: SessionHandle, process: ProcessHandle) -> None:
@@ -154,14 +150,13 @@ class SessionPool:
         stopping = asyncio.create_task(process.stop())
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)
-        if self.options.spare and not self._is_closed:
-            self._spare = self._spare or asyncio.create_task(ProcessHandle.start(self.factory))
+        self._start_spare()
 
-    async def _open(self, settings: SessionSettings, face: Path) -> SessionHandle:
+    async def _open(self, choices: Mapping[str, Any], face: Path) -> SessionHandle:
         process = await self._take_process()
         session = SessionHandle(process, self)
         try:
-            session.video = await session.call("open", face=str(face), settings=settings)
+            session.video = await session.call("open", face=str(face), **choices)
         except BaseException:
             await process.stop()
             raise
@@ -173,14 +168,17 @@ class SessionPool:
     async def _take_process(self) -> ProcessHandle:
         spare, self._spare = self._spare, None
         if spare is not None:
-            process = await spare
-            if process.is_alive:
-                return process
+            # The spare process may have failed for a reason that does not affect the next one.
+            with suppress(TalkingHeadError, TimeoutError, OSError):
+                process = await spare
+                if process.is_alive:
+                    return process
         return await ProcessHandle.start(self.factory)
 
-    async def _replace_spare(self) -> None:
-        self._spare = asyncio.create_task(ProcessHandle.start(self.factory))
-        await asyncio.shield(self._spare)
+    def _start_spare(self) -> None:
+        """Start a spare process, unless there is one or no session can be created now."""
+        if self.options.spare and not self._is_closed and self.num_free > 0:
+            self._spare = self._spare or asyncio.create_task(ProcessHandle.start(self.factory))
 
     def _retry_after_s(self) -> float:
         ends = [session.ends_s for session in self.sessions.values()]
@@ -214,7 +212,7 @@ class SessionHandle:
         self._subscribers: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self.is_closed = False
         process.on_event = self._on_event
-        process.on_end = self._on_end
+        process.on_end = self.end
 
     @property
     def ends_s(self) -> float:
@@ -263,9 +261,15 @@ class SessionHandle:
         self.end(reason)
         await self._process.stop()
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str = "crashed") -> None:
         """End the session; its process ends in the background."""
-        self._on_end(reason)
+        if self.is_closed:
+            return
+        self.is_closed = True
+        for events in self._subscribers:
+            _put(events, {"type": "closed", "reason": reason})
+            _put(events, None)
+        self._pool.remove(self, self._process)
 
     def _on_event(self, event: dict[str, Any]) -> None:
         now_s, kind = time.monotonic(), event["type"]
@@ -275,15 +279,6 @@ class SessionHandle:
             self.state = event["state"]
         for events in self._subscribers:
             _put(events, event)
-
-    def _on_end(self, reason: str = "crashed") -> None:
-        if self.is_closed:
-            return
-        self.is_closed = True
-        for events in self._subscribers:
-            _put(events, {"type": "closed", "reason": reason})
-            _put(events, None)
-        self._pool.remove(self, self._process)
 
 
 def _put(events: asyncio.Queue[Any], event: dict[str, Any] | None) -> None:

@@ -26,6 +26,7 @@ from talkinghead.live.session.dialogue_options import DialogueOptions
 from talkinghead.live.session.image_encoders import EncodedImage, ImageEncoder, image_encoder
 from talkinghead.live.session.turn import Turn
 from talkinghead.media.audio_decoding import Resampler
+from talkinghead.media.audio_samples import to_int16, to_mono_float32
 from talkinghead.predict.options import SourceOptions
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.predictor import LipSyncPredictor
@@ -66,31 +67,6 @@ class SessionFactory:
     ice_servers: tuple[dict[str, Any], ...] = ()
     num_threads: PositiveInt = 1
     motion: str = SourceOptions.motion
-
-
-@dataclass(frozen=True)
-class SessionSettings:
-    """Settings of a session that a client may choose; None selects the server's default.
-
-    Attributes:
-        avatar: Identifier of the face in the avatar library.
-        voice: Name of the voice.
-        llm: Name of the language model.
-        persona: Instructions to the language model.
-        language: Two-letter code of the language of the replies.
-        emotion: Emotion of the face.
-        intensity: Intensity of the emotion, 0 to 1.
-        pose: Yaw, pitch and roll of the head in a photo, in degrees.
-    """
-
-    avatar: str | None = None
-    voice: str | None = None
-    llm: str | None = None
-    persona: str | None = None
-    language: str | None = None
-    emotion: str | None = None
-    intensity: float | None = None
-    pose: tuple[float, float, float] | None = None
 
 
 def run_session(connection: Connection, factory: SessionFactory, folder: Path) -> None:
@@ -134,6 +110,7 @@ class _Session:
         self._peer: Any = None
         self._encoder: ImageEncoder | None = None
         self._stream: Resampler | None = None
+        self._recordings: dict[int, asyncio.Task[None]] = {}  # By the number of the turn.
         self._requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -205,29 +182,39 @@ class _Session:
             self._loop.avatar.controls.is_listening = event["state"] == "listening"
         self._send({"event": event})
 
-    async def op_open(self, face: str, settings: SessionSettings) -> dict[str, Any]:
-        """Load the face and start the avatar."""
+    async def op_open(
+        self,
+        face: str,
+        voice: str | None = None,
+        llm: str | None = None,
+        persona: str | None = None,
+        language: str | None = None,
+        emotion: str | None = None,
+        intensity: float | None = None,
+        pose: tuple[float, float, float] | None = None,
+    ) -> dict[str, Any]:
+        """Load the face and start the avatar; None selects the server's defaults."""
 
         def start() -> LiveAvatar:
             assert self._predictor is not None
             # The face may be a client's, of which nothing is kept.
             source = SourceOptions(motion=self._factory.motion, keep_calibration=False)
             live = LiveAvatar(self._predictor.avatar(face, source), label=self._factory.label)
-            live.controls.update(settings.emotion, settings.intensity, settings.pose)
+            live.controls.update(emotion, intensity, pose)
             return live
 
         options = self._factory.dialogue
-        if settings.persona is not None:
-            options = replace(options, system_prompt=settings.persona or None)
-        if settings.language is not None:
-            options = replace(options, language=settings.language)
-        voice = await asyncio.to_thread(self._part, "voices", settings.voice)
-        llm = await asyncio.to_thread(self._part, "llms", settings.llm)
+        if persona is not None:
+            options = replace(options, system_prompt=persona or None)
+        if language is not None:
+            options = replace(options, language=language)
+        speaker = await asyncio.to_thread(self._part, "voices", voice)
+        model = await asyncio.to_thread(self._part, "llms", llm)
         live = await asyncio.to_thread(start)
         # Each full garbage collection of the loaded models would delay the frames by 0.2 s.
         gc.collect()
         gc.freeze()
-        self._dialogue = Dialogue(live, voice, llm, self._stt, options, self._emit)
+        self._dialogue = Dialogue(live, speaker, model, self._stt, options, self._emit)
         self._loop = AvatarLoop(live)
         self._loop.add_observer(self._dialogue.on_frame)
         self._loop.start()
@@ -319,7 +306,12 @@ class _Session:
 
     async def op_stats(self) -> dict[str, Any]:
         """Return the statistics."""
-        return self._stats()
+        loop, _ = self._opened()
+        stats = asdict(loop.stats)
+        if self._peer is not None:
+            stats["num_dropped"] += self._peer.num_dropped
+            stats["is_connected"] = self._peer.is_connected
+        return stats
 
     async def op_record(self) -> dict[str, str]:
         """Render the last reply to an MP4 file with subtitles, and return their paths."""
@@ -327,8 +319,12 @@ class _Session:
         if (turn := dialogue.last_reply) is None or not turn.audio:
             raise UsageError("there is no reply to record yet: ask something first")
         video = self._folder / f"reply-{turn.number}.mp4"
-        if not video.exists():
-            await asyncio.to_thread(self._render, turn, video)
+        # Several requests wait for one rendering.
+        recording = self._recordings.get(turn.number)
+        if recording is None or (recording.done() and recording.exception() is not None):
+            recording = asyncio.create_task(asyncio.to_thread(self._render, turn, video))
+            self._recordings[turn.number] = recording
+        await asyncio.shield(recording)
         return {"video": str(video), "subtitles": str(video.with_suffix(".srt"))}
 
     def _render(self, turn: Turn, video: Path) -> None:
@@ -359,20 +355,12 @@ class _Session:
                 "type": "frame",
                 "time_s": float(frame.time_s),
                 "reply": frame.reply,
-                "audio": np.rint(np.clip(audio, -1, 1) * 32_767).astype("<i2").tobytes(),
+                "audio": to_int16(audio).tobytes(),
                 "image": encoded.data,
                 "is_keyframe": encoded.is_keyframe,
                 "is_reply_end": frame.is_reply_end,
             }
         )
-
-    def _stats(self) -> dict[str, Any]:
-        loop, _ = self._opened()
-        stats = asdict(loop.stats)
-        if self._peer is not None:
-            stats["num_dropped"] += self._peer.num_dropped
-            stats["is_connected"] = self._peer.is_connected
-        return stats
 
     async def _report_stats(self) -> None:
         while True:
@@ -381,7 +369,7 @@ class _Session:
                 self._requests.put_nowait(None)  # The session ends, and counts as crashed.
                 return
             if self._stream is not None or (self._peer is not None and self._peer.is_connected):
-                self._emit({"type": "stats", **self._stats()})
+                self._emit({"type": "stats", **await self.op_stats()})
 
     async def _close(self) -> None:
         if self._peer is not None:
@@ -395,4 +383,4 @@ class _Session:
 def _from_pcm(pcm: bytes) -> FloatArray:
     if len(pcm) % 2:
         raise UsageError(f"the audio has {len(pcm)} bytes; expected PCM16, an even number")
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32_768)
+    return to_mono_float32(np.frombuffer(pcm, "<i2"))

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from talkinghead.speech.sentence_speech import SpokenSentence
-from talkinghead.speech.turn_report import TurnTimes
+from talkinghead.speech.turn_report import TurnState
 from talkinghead.types import FloatArray
 
 _POLL_S = 0.05
 
 
 @dataclass(eq=False)
-class Turn:
+class Turn(TurnState):
     """One turn: a question and its reply.
 
     Attributes:
         number: Number of the turn, counted from 1.
-        cancel: Once set, all stages of the turn stop.
         confirmed: Set when the question has certainly ended; before, nothing is spoken.
-        started_s: When the question ended, on the clock of `time.monotonic`.
-        times: Completion times of the stages.
         question: The text of the question; empty for a text that is only spoken.
         is_question_final: The question was emitted as final.
         reply: Number of the last reply in the live avatar; None before its first audio.
@@ -40,11 +36,8 @@ class Turn:
         sample_rate: Sample rate of `audio` in Hz; 0 before the first audio.
     """
 
-    number: int
-    cancel: threading.Event = field(default_factory=threading.Event)
+    number: int = 0
     confirmed: threading.Event = field(default_factory=threading.Event)
-    started_s: float = field(default_factory=time.monotonic)
-    times: TurnTimes = field(default_factory=TurnTimes)
     question: str = ""
     is_question_final: bool = False
     reply: int | None = None
@@ -58,11 +51,6 @@ class Turn:
     num_frames: int = 0
     audio: list[FloatArray] = field(default_factory=list)
     sample_rate: int = 0
-
-    def mark(self, name: str) -> None:
-        """Record the time at which a stage is completed for the first time."""
-        if getattr(self.times, name) is None:
-            setattr(self.times, name, time.monotonic() - self.started_s)
 
     def wait_until_confirmed(self) -> bool:
         """Wait until the question has certainly ended; return False if the turn is cancelled."""

@@ -19,6 +19,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from talkinghead.errors import UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
 from talkinghead.live.live_avatar import LiveFrame
+from talkinghead.media.audio_samples import to_int16
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import FloatArray, UInt8Array
 
@@ -124,8 +125,7 @@ class WebRtcPeer:
         rate = self._loop.avatar.sample_rate
         size = rate // _PACKETS_PER_S
         start = round_half_up(frame.time_s * rate) - len(self._rest)
-        samples = np.rint(np.clip(frame.audio, -1, 1) * 32_767).astype(np.int16)
-        samples = np.concatenate([self._rest, samples])
+        samples = np.concatenate([self._rest, to_int16(frame.audio)])
         for first in range(0, len(samples) - size + 1, size):
             part = samples[None, first : first + size]
             audio = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")

@@ -9,9 +9,8 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from talkinghead.errors import UsageError
+from talkinghead.media.audio_samples import to_int16
 from talkinghead.speech.openai_client import OpenAIClient
 from talkinghead.speech.protocols import Transcript, Word
 from talkinghead.speech.voice_activity import SAMPLE_RATE, Utterance, stream_utterances
@@ -131,6 +130,5 @@ def _wav(samples: FloatArray) -> bytes:
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767)
-        file.writeframes(pcm.astype("<i2").tobytes())
+        file.writeframes(to_int16(samples).tobytes())
     return buffer.getvalue()

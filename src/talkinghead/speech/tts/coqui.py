@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,7 @@ from talkinghead.concurrency import result_unless_cancelled
 from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.predict.audio.phonemes import Phoneme, TimedSpeech
 from talkinghead.runtime.device import resolve_device
-from talkinghead.speech.tts.coqui_phonemes import (
-    gives_alignment,
-    phonemes_of_inference,
-    record_inference,
-)
+from talkinghead.speech.tts.phoneme_symbols import phonemes_of
 from talkinghead.speech.tts.text.text_cleaner import TextCleaner
 from talkinghead.types import FloatArray
 
@@ -53,8 +49,7 @@ class Coqui:
     logged if the model's licence forbids commercial use (XTTS, YourTTS, the fast_pitch model of
     VCTK, all of fairseq).
 
-    A model that aligns phonemes with its speech gives their times (see `coqui_phonemes.py`), a
-    model of letters does not.
+    A model that aligns phonemes with its speech gives their times, a model of letters does not.
 
     Args:
         model: Name such as "tts_models/en/ljspeech/vits", which is downloaded once, or the path of
@@ -100,7 +95,9 @@ class Coqui:
         synthesizer: Any = self._tts.synthesizer
         self.sample_rate = int(synthesizer.output_sample_rate)
         self._model: Any = synthesizer.tts_model
-        self.is_timed = gives_alignment(self._model)
+        tokenizer = getattr(self._model, "tokenizer", None)
+        has_phonemes = bool(getattr(tokenizer, "use_phonemes", False))
+        self.is_timed = has_phonemes and hasattr(self._model, "inference")
         code = language or synthesizer.tts_config.get("phoneme_language")
         if not code and (name := re.match("tts_models/([^/]+)/", str(model))):
             code = name[1] if name[1] != "multilingual" else None
@@ -133,12 +130,13 @@ class Coqui:
     def _synthesise(self, sentence: str) -> TimedSpeech:
         from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
 
-        phonemes: tuple[Phoneme, ...] = ()
+        recording: AbstractContextManager[list[tuple[Any, Any]]] = (
+            _recorded_inference(self._model) if self.is_timed else nullcontext([])
+        )
         try:
-            with record_inference(self._model) if self.is_timed else nullcontext() as record:
+            with recording as records:
                 samples = self._tts.tts(sentence, split_sentences=False, **self._arguments)
-            if record is not None:
-                phonemes = phonemes_of_inference(self._model, record)
+            phonemes = _phonemes(self._model, *records[-1]) if records else ()
         except _ERRORS as error:
             raise SpeechError(
                 f"tts=coqui failed on {sentence[:40]!r}: {_reason(error)}; try another model or "
@@ -146,6 +144,52 @@ class Coqui:
             ) from error
         # Remove the half second of silence that coqui-tts adds to each sentence.
         return TimedSpeech(np.asarray(samples, np.float32)[:-PAD_SILENCE_SAMPLES], phonemes)
+
+
+@contextmanager
+def _recorded_inference(model: Any) -> Iterator[list[tuple[Any, Any]]]:
+    """Record the symbols, int [T], and the outputs of the calls of a model's `inference`."""
+    records: list[tuple[Any, Any]] = []
+    inference = model.inference
+
+    def recorded(ids: Any, *arguments: Any, **options: Any) -> Any:
+        records.append((ids, inference(ids, *arguments, **options)))
+        return records[-1][1]
+
+    model.inference = recorded
+    try:
+        yield records
+    finally:
+        del model.inference
+
+
+def _phonemes(model: Any, ids: Any, outputs: Any) -> tuple[Phoneme, ...]:
+    """Return the phonemes of a recorded sentence; none if the model returned no alignment.
+
+    Models with predicted durations (VITS, Glow-TTS, FastPitch and others) and with attention
+    (Tacotron) return the alignment of their symbols with their output, which the library discards.
+    """
+    found = outputs if isinstance(outputs, dict) else {}
+    alignment, output = found.get("alignments"), found.get("model_outputs")
+    if alignment is None or output is None:
+        return ()
+    numbers = ids.reshape(-1).tolist()
+    weights = alignment[0].detach().float().cpu().numpy().squeeze()
+    if weights.ndim != 2 or len(numbers) not in weights.shape:
+        return ()
+    # [T, steps] or [steps, T]; there are at least as many steps as symbols.
+    steps = weights.sum(1) if weights.shape[0] == len(numbers) else weights.sum(0)
+    audio = model.config.audio
+    samples = output[0].squeeze()
+    # A spectrogram has a row for each hop; a step of an attention may span several rows.
+    num_samples = len(samples) * (1 if samples.ndim == 1 else int(audio["hop_length"]))
+    rate = int(audio["sample_rate"])
+    step_s = num_samples / max(float(steps.sum()), 1e-6) / rate
+    times_s = np.append(0.0, np.cumsum(steps)) * step_s
+    # Blanks, padding, beginnings and ends have names of several letters, such as <BLNK>.
+    names = (model.tokenizer.characters.id_to_char(number) for number in numbers)
+    symbols = [name if len(name) == 1 else "_" for name in names]
+    return tuple(phonemes_of(symbols, times_s.tolist()))
 
 
 def _load(model: str | Path, config_path: str | Path | None) -> TTS:

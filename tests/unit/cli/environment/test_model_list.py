@@ -26,6 +26,17 @@ def test_packaged_and_cached_models_are_listed(capsys, tmp_path, monkeypatch):
     assert found["0123abcd"]["num_bytes"] == len('{"format": "onnx"}')
 
 
+def test_export_with_damaged_metadata_is_listed(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, content in (("truncated", '{"format"'), ("binary", "\0"), ("list", "[]")):
+        export = tmp_path / "talkinghead" / "exports" / name
+        export.mkdir(parents=True)
+        (export / METADATA).write_text(content)
+    found = _list(capsys)
+    purposes = {found[name]["purpose"] for name in ("truncated", "binary", "list")}
+    assert purposes == {"export, unknown"}
+
+
 def test_missing_model_is_listed_with_advice(capsys, monkeypatch):
     monkeypatch.setattr("talkinghead.paths.find_spec", lambda name: None)
     model = _list(capsys)["SmolLM2-135M"]

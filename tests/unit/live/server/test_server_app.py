@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.live_sessions import FakePool, open_client
@@ -93,7 +94,7 @@ def test_unexpected_error_has_no_details(client, monkeypatch):
     def fail(*_):
         raise RuntimeError("in /home/anna/secret.py")
 
-    monkeypatch.setattr(client.app.state.pool, "get", fail)
+    monkeypatch.setattr(client.app.state.pool, "sessions", SimpleNamespace(get=fail, values=list))
     answer = client.get("/v1/sessions/any")
     assert answer.status_code == 500
     assert "secret" not in answer.text

@@ -31,8 +31,8 @@ def test_create_session_with_choices(client, pool):
     assert created.status_code == 201
     assert created.json() == {"id": pool.created[0].id, "expires_in_s": 3600.0}
     assert pool.created[0].face == FACE
-    assert pool.created[0].settings.voice == "joe"
-    assert pool.created[0].settings.persona == "You are a guide."
+    assert pool.created[0].choices["voice"] == "joe"
+    assert pool.created[0].choices["persona"] == "You are a guide."
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,7 @@ def test_expression_is_chosen_and_changed(client, pool):
     face = {"emotion": "happy", "intensity": 0.5, "pose": [5, 0, -3]}
     client.post("/v1/sessions", json=face).raise_for_status()
     session = pool.created[0]
-    chosen = session.settings
-    assert (chosen.emotion, chosen.intensity, chosen.pose) == ("happy", 0.5, (5, 0, -3))
+    assert face.items() <= {**session.choices, "pose": [*session.choices["pose"]]}.items()
     url = f"/v1/sessions/{session.id}"
     for change in ({"pose": [0, 1, 2]}, {"emotion": "sad"}, {"intensity": 0.2}):
         assert client.patch(url, json=change).status_code == 204
@@ -76,7 +75,7 @@ def test_expression_is_chosen_and_changed(client, pool):
 
 
 def test_full_pool_states_when_to_retry(client, pool):
-    for _ in range(pool.max_sessions):
+    for _ in range(pool.options.max_sessions):
         assert client.post("/v1/sessions", json={}).status_code == 201
     refused = client.post("/v1/sessions", json={})
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "42")
@@ -177,6 +176,24 @@ def test_recording_is_a_file(client, pool, session, tmp_path):
     answer = client.get(url)
     assert (answer.content, answer.headers["Content-Type"]) == (b"video", "video/mp4")
     assert "answer.mp4" in answer.headers["Content-Disposition"]
+
+
+def test_recording_may_take_longer_than_other_answers(pool, tmp_path):
+    video = tmp_path / "answer.mp4"
+    video.write_bytes(b"video")
+    pool.recording = str(video)
+    with open_client(pool, face=FACE, call_timeout_s=0.05) as client:
+        url = f"/v1/sessions/{client.post('/v1/sessions', json={}).json()['id']}"
+        session = pool.created[0]
+        answer_at_once = session.call
+
+        async def answer_late(op, **arguments):
+            await asyncio.sleep(0.3)
+            return await answer_at_once(op, **arguments)
+
+        session.call = answer_late
+        assert client.get(f"{url}/recording").content == b"video"
+        assert client.get(url).json()["error"]["type"] == "timeout"
 
 
 def test_events_are_sent_until_the_session_ends(client, session):

@@ -15,16 +15,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.server.avatar_library import AvatarLibrary, Library
 from talkinghead.live.server.error_responses import responses_for
 from talkinghead.live.server.routes.avatars_api import CreatedId
-from talkinghead.live.server.server_settings import ServerSettings, Settings
+from talkinghead.live.server.server_settings import ServerSettings, Settings, app_state
 from talkinghead.live.session.session_pool import SessionHandle, SessionPool
-from talkinghead.live.session.session_process import SessionSettings
 from talkinghead.predict.source.head.expression.emotions import EMOTIONS, Emotion
 
 MAX_PERSONA_CHARS = 4000
@@ -131,11 +129,7 @@ class Turn(BaseModel):
     turn: int
 
 
-async def _pool(connection: HTTPConnection) -> SessionPool:
-    return connection.app.state.pool
-
-
-Pool = Annotated[SessionPool, Depends(_pool)]
+Pool = Annotated[SessionPool, app_state("pool")]
 """The session pool as a parameter of a route."""
 
 
@@ -156,8 +150,8 @@ class Session:
             TalkingHeadError: A choice is unknown, or the session cannot start.
         """
         face = await library.find(new.avatar)
-        chosen = SessionSettings(avatar=new.avatar, language=new.language, **new.checked(settings))
-        return cls(await pool.create(chosen, face), settings)
+        choices = {"language": new.language, **new.checked(settings)}
+        return cls(await pool.create(choices, face), settings)
 
     async def call(self, op: str, **arguments: Any) -> Any:
         """Call the session's process.
@@ -180,7 +174,7 @@ class Session:
 
 
 async def _session(session_id: str, pool: Pool, settings: Settings) -> Session:
-    if (handle := pool.get(session_id)) is None:
+    if (handle := pool.sessions.get(session_id)) is None:
         raise HTTPException(404, "there is no such session; it may have ended")
     return Session(handle, settings)
 
@@ -335,7 +329,8 @@ async def run_until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def _recorded(session: Session, key: str, media_type: str, name: str) -> FileResponse:
-    files: Mapping[str, Path] = await session.call("record")
+    # Rendering may take longer than `call_timeout_s`, and continues after the limit of the pool.
+    files: Mapping[str, Path] = await session.handle.call("record")
     path = Path(files[key])
     if not await asyncio.to_thread(path.is_file):
         raise HTTPException(404, "there is no recorded answer yet")

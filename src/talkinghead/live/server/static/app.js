@@ -81,8 +81,8 @@ async function loadConfig() {
   try {
     const config = await api.config();
     settings.setConfig(config);
-    iceServers = config.ice_servers ?? [];
-    byId("message").maxLength = config.limits?.max_text_chars ?? 2000;
+    iceServers = config.ice_servers;
+    byId("message").maxLength = config.limits.max_text_chars;
     // If the server draws a label into the images, the page does not show another one.
     byId("face").dataset.labelled = String(Boolean(config.label));
     byId("settings-open").disabled = false;

@@ -37,15 +37,15 @@ export class Settings {
   /** @param {object} config Answer of `GET v1/config`. */
   setConfig(config) {
     this.#config = config;
-    const personas = Object.keys(config.personas ?? {});
-    this.choices.avatar ??= config.avatars?.[0]?.id;
-    this.choices.voice ??= option(config.voices?.[0]).id;
-    this.choices.llm ??= option(config.llms?.[0]).id;
-    this.choices.persona ??= config.personas?.[personas[0]];
-    fillSelect(byId("voice"), config.voices ?? []);
-    fillSelect(byId("llm"), config.llms ?? []);
+    const personas = Object.keys(config.personas);
+    this.choices.avatar ??= config.avatars[0]?.id;
+    this.choices.voice ??= config.voices[0];
+    this.choices.llm ??= config.llms[0];
+    this.choices.persona ??= config.personas[personas[0]];
+    fillSelect(byId("voice"), config.voices);
+    fillSelect(byId("llm"), config.llms);
     fillSelect(byId("persona-preset"), [...personas, OWN_PERSONA]);
-    this.#face.show(config.emotions ?? [], this.choices);
+    this.#face.show(config.emotions, this.choices);
     this.#showKind();
   }
 
@@ -62,7 +62,7 @@ export class Settings {
     byId("voice").value = this.choices.voice ?? "";
     byId("llm").value = this.choices.llm ?? "";
     byId("persona").value = this.choices.persona ?? "";
-    const presets = Object.entries(this.#config.personas ?? {});
+    const presets = Object.entries(this.#config.personas);
     const preset = presets.find(([, text]) => text === this.choices.persona);
     byId("persona-preset").value = preset ? preset[0] : OWN_PERSONA;
     dialog.returnValue = "";
@@ -84,12 +84,12 @@ export class Settings {
   }
 
   #showKind() {
-    const avatar = this.#config.avatars?.find(({ id }) => id === this.choices.avatar);
+    const avatar = this.#config.avatars.find(({ id }) => id === this.choices.avatar);
     this.#face.setPhoto(avatar?.kind !== "video");
   }
 
   #showPreset() {
-    const text = this.#config.personas?.[byId("persona-preset").value];
+    const text = this.#config.personas[byId("persona-preset").value];
     if (text !== undefined) byId("persona").value = text;
     else byId("persona").focus();
   }
@@ -102,7 +102,7 @@ export class Settings {
   /** Check the photo or video and the consent before the upload. */
   #checkUpload() {
     const [file] = byId("upload-file").files;
-    const limit = this.#config.max_upload_bytes ?? Infinity;
+    const limit = this.#config.max_upload_bytes;
     const isTooLarge = file && file.size > limit;
     byId("upload").disabled = !file || isTooLarge || !byId("upload-consent").checked;
     showUploadStatus(
@@ -118,8 +118,9 @@ export class Settings {
     byId("upload").disabled = true;
     showUploadStatus("Uploading and looking for a face…");
     try {
-      const { id, name, kind } = await this.#api.uploadAvatar(file);
-      this.#config.avatars.push({ id, name: name ?? file.name, kind: kind ?? "upload" });
+      const { id } = await this.#api.uploadAvatar(file);
+      const kind = file.type.startsWith("video/") ? "video" : "photo";
+      this.#config.avatars.push({ id, name: file.name, kind });
       this.#showAvatars(id);
       byId("upload-file").value = "";
       byId("upload-consent").checked = false;
@@ -143,17 +144,9 @@ function avatarChoice({ id, name, kind }, selected) {
   return label;
 }
 
-/** Return id and name of an entry, which is a name or an object with both. */
-function option(entry) {
-  if (typeof entry === "object" && entry !== null) return { name: entry.id, ...entry };
-  return { id: entry, name: entry };
-}
-
-function fillSelect(select, entries) {
-  select.replaceChildren(
-    ...entries.map(option).map(({ id, name }) => new Option(name, id)),
-  );
-  select.disabled = entries.length < 2;
+function fillSelect(select, names) {
+  select.replaceChildren(...names.map((name) => new Option(name, name)));
+  select.disabled = names.length < 2;
 }
 
 function showUploadStatus(text, isError = false) {

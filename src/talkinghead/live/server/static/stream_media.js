@@ -72,11 +72,6 @@ export class StreamMedia {
     if (this.#gain) this.#gain.gain.value = isMuted ? 0 : 1;
   }
 
-  /** Start the audio after a user gesture, if the browser blocked it before. */
-  async resume() {
-    await this.#context?.resume();
-  }
-
   async stats() {
     const { numBytes, numImages, startMs } = this.#counts;
     const elapsedS = (performance.now() - startMs) / 1000;
