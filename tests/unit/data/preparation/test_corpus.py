@@ -85,7 +85,7 @@ def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
     labels.write_text("clip,emotion\nanna/take 0.mp4,happy\n")
     # The offset of a still face and a tone is arbitrary, but it must be recorded.
     sync = SyncRules("default", min_confidence=0.0, correct=False)
-    options = PrepareOptions(0.4, holdout_speakers=held_out, emotions=labels, sync=sync)
+    options = PrepareOptions(0.4, holdout_speakers=held_out, emotions=labels, sync=sync, workers=0)
     manifest = prepare_corpus(videos, tmp_path, SPEC, options)
     assert manifest == Manifest.load(tmp_path)
     assert [clip.emotion for clip in manifest.clips] == ["happy", None, None, None]
