@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers.media_files import write_media
 from helpers.predict_command import make_files, messages, predict, write_speech
 
 from talkinghead.cli.main import main
@@ -83,19 +82,6 @@ def test_extend_and_trim_set_the_number_of_frames(files, tmp_path, audio, option
 
 
 @pytest.mark.slow
-def test_photo_with_idle_motion(files, tmp_path):
-    output = tmp_path / "out.mp4"
-    arguments = ("motion=idle", "seed=3", "face_select=index", "face_index=0")
-    assert predict(files, f"output={output}", *arguments) == 0
-    frames = read_frames(output)
-    moved = np.abs(frames[0] - frames[-1]).mean(-1)
-    # The head moves, but the corners of the photo do not.
-    assert moved[60:110, 80:170].mean() > 3 * moved[-30:, -30:].mean()
-    corner = read_image(files / "face.png")[-30:, -30:].astype(int)
-    assert np.abs(frames[-1][-30:, -30:] - corner).mean() < 4
-
-
-@pytest.mark.slow
 def test_photo_with_a_pose(files, tmp_path, capfd):
     output, table = tmp_path / "out.mp4", tmp_path / "pose.csv"
     table.write_text("time_s,yaw,pitch,roll\n0,0,0,0\n0.8,0,0,20\n")
@@ -128,6 +114,7 @@ def test_two_faces_speak_and_a_third_is_left_alone(files, tmp_path, monkeypatch)
 BAD_KEYS = {
     "no output": (["output=null"], 2, "output=FILE"),
     "pose beyond numbers": (["pose=[1,2,inf]"], 2, "pose=[1, 2"),
+    "missing table of expressions": (["expression=missing.csv"], 2, "cannot be read"),
     "unknown blendshape": (["expression={browUp: 1}"], 2, "did you mean browInnerUp?"),
     "unknown motion": (["motion=dance"], 2, "none, idle, speech or video:FILE"),
     "unknown selection": (["face_select=left"], 2, "largest, index, all or speaking"),
@@ -158,33 +145,6 @@ def test_wrong_setting_gives_a_one_line_error(
 
 
 @pytest.mark.parametrize(
-    ("face", "expression", "named"),
-    [
-        ("face.png", "no.csv", "cannot be read"),
-        ("video.mp4", "bad.csv", "line 3: browInnerUp=2; expected 0 to 1"),
-    ],
-)
-def test_wrong_table_of_expressions_gives_a_one_line_error(
-    files, tmp_path, capfd, face, expression, named
-):
-    (tmp_path / "bad.csv").write_text("time_s,browInnerUp\n0,0.5\n1,2\n")
-    output = tmp_path / "out.mp4"
-    table = f"expression={tmp_path / expression}"
-    assert predict(files, f"output={output}", table, face=face) == 2
-    (line,) = messages(capfd)
-    assert named in line
-    assert not output.exists()
-
-
-def test_driving_video_without_a_face_gives_a_one_line_error(files, tmp_path, capfd):
-    wall = tmp_path / "wall.mp4"
-    write_media(wall, [np.full((64, 64, 3), 128, np.uint8)] * 5)
-    assert predict(files, f"output={tmp_path / 'out.mp4'}", f"motion=video:{wall}") == 1
-    (line,) = messages(capfd)
-    assert "a face was found in 0 of 5 frames" in line
-
-
-@pytest.mark.parametrize(
     "choice",
     [*(pytest.param(name, marks=pytest.mark.slow) for name in ("metadata", "none")), "c2pa"],
 )
@@ -212,29 +172,6 @@ def batch(files, tmp_path):
     return [f"jobs={tmp_path / 'jobs.csv'}", f"checkpoint={files / 'good.safetensors'}"]
 
 
-def written_ns(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.mp4")}
-
-
-@pytest.mark.slow
-def test_second_run_renders_only_missing_outputs(batch, tmp_path, capfd):
-    assert main(["predict", *batch]) == 1
-    before = written_ns(tmp_path)
-    assert set(before) == {"a.mp4", "c.mp4"}
-    captured = capfd.readouterr()
-    assert "wall.png" in captured.out + captured.err
-    assert "1 of 3 jobs failed" in captured.err
-    (tmp_path / "c.mp4").unlink()
-    # Outputs depend on the quality, but not on device and shards.
-    assert main(["predict", *batch, "device=cpu", "num_shards=1"]) == 1
-    assert "a.mp4: exists already" in capfd.readouterr().out
-    after = written_ns(tmp_path)
-    assert after["a.mp4"] == before["a.mp4"]
-    assert after["c.mp4"] > before["c.mp4"]
-    assert main(["predict", *batch, "crf=30"]) == 1
-    assert written_ns(tmp_path)["a.mp4"] > after["a.mp4"]
-
-
 # `submitit_local` runs a job array with submitit's local executor, as submitit_slurm does on SLURM.
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -257,4 +194,4 @@ def test_launcher_divides_a_list(batch, files, tmp_path, launcher):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert set(written_ns(tmp_path)) == {"a.mp4", "c.mp4"}
+    assert {path.name for path in tmp_path.glob("*.mp4")} == {"a.mp4", "c.mp4"}
