@@ -92,6 +92,12 @@ def gradio_demo() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def silent_demo(gradio_demo) -> Any:
+    """A demo without a voice, which is not launched yet."""
+    return gradio_demo.GradioDemo(make_predictor(renderer=FeatherRenderer(feather=0.2)))
+
+
+@pytest.fixture(scope="module")
 def demo(gradio_demo) -> Any:
     demo = gradio_demo.GradioDemo(make_predictor(), partial(speak_text, voice=_Voice()), OPTIONS)
     yield demo
@@ -224,21 +230,19 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in files if path.name in names or path.suffix == ".mp4"]
 
 
-def test_page_without_a_voice_offers_no_text(gradio_demo):
-    demo = gradio_demo.GradioDemo(make_predictor(renderer=FeatherRenderer(feather=0.2)))
-    components = [block.get_config() for block in demo.page.blocks.values()]
+def test_page_without_a_voice_offers_no_text(silent_demo):
+    components = [block.get_config() for block in silent_demo.page.blocks.values()]
     by_label = {config["label"]: config for config in components if "label" in config}
     assert not by_label["Speech"]["visible"]
     assert not by_label["Lip prior"]["visible"]
     assert by_label["Renderer"]["value"] == "feather"
 
 
-def test_other_machines_need_the_password(gradio_demo, media):
-    demo = gradio_demo.GradioDemo(make_predictor())
+def test_other_machines_need_the_password(gradio_demo, silent_demo, media):
     with pytest.raises(UsageError, match=r"host=0.0.0.0 .* give password="):
-        demo.launch("0.0.0.0", block=False)
+        silent_demo.launch("0.0.0.0", block=False)
     try:
-        address = demo.launch("0.0.0.0", _free_port(), "secret", block=False)
+        address = silent_demo.launch("0.0.0.0", _free_port(), "secret", block=False)
         with pytest.raises(gradio_client.exceptions.AuthenticationError):
             _client(address)
         with pytest.raises(ValueError, match="Could not login"):
@@ -247,12 +251,12 @@ def test_other_machines_need_the_password(gradio_demo, media):
         with pytest.raises(gradio_client.exceptions.AppError, match="the photo is missing"):
             _make_video(user, media, photo=None)
     finally:
-        demo.close()
+        silent_demo.close()
 
 
-def test_port_in_use_is_reported(client, demo, gradio_demo):
+def test_port_in_use_is_reported(client, demo, silent_demo):
     with pytest.raises(UsageError, match=f"port={demo.page.server_port} is in use"):
-        gradio_demo.GradioDemo(make_predictor()).launch(port=demo.page.server_port, block=False)
+        silent_demo.launch(port=demo.page.server_port, block=False)
 
 
 def test_browser_may_not_contact_other_hosts(client):
