@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
 import os
@@ -84,6 +85,24 @@ def _kept_models() -> None:
     from talkinghead.runtime import whisper_encoder
 
     whisper_encoder._models = {}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _parsed_configuration() -> None:
+    """Parse each configuration file once: Hydra parses it again for each composition."""
+    import yaml
+
+    load, parsed = yaml.load, {}
+
+    def load_once(stream: Any, Loader: Any) -> Any:
+        if Loader.__name__ != "OmegaConfLoader":
+            return load(stream, Loader)
+        text = stream if isinstance(stream, str | bytes) else stream.read()
+        if text not in parsed:
+            parsed[text] = load(text, Loader)
+        return copy.deepcopy(parsed[text])
+
+    yaml.load = load_once
 
 
 @pytest.fixture(autouse=True)

@@ -56,10 +56,12 @@ def write_video(path, sample_rate):
 
 
 def predict(files, *overrides, **keys):
-    """Run the command; the head of a photo is still unless an override moves it."""
+    """Run the command without a lip prior; the head of a photo is still unless it is moved."""
     given = {"checkpoint": "good.safetensors", "face": "face.png", "audio": "speech.wav", **keys}
     paths = {key: value and files / value for key, value in given.items()}
     arguments = [f"{key}={value}" for key, value in paths.items() if value]
+    if not any(override.startswith("lip_prior") for override in overrides):
+        overrides = ("lip_prior=none", *overrides)
     return main(["predict", *arguments, "motion=none", *overrides])
 
 

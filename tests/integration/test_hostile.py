@@ -1,10 +1,6 @@
-"""`talkinghead predict` with broken and malicious inputs, and interruptions."""
+"""`talkinghead predict` with broken and malicious inputs."""
 
-import os
-import signal
 import struct
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +22,7 @@ FACE = np.ascontiguousarray(astronaut()[:256, 100:356])
 def files(tmp_path_factory):
     folder = make_files(tmp_path_factory.mktemp("hostile"))
     write_media(folder / "wall.mp4", [np.full((128, 128, 3), 90, np.uint8)] * 5)
-    write_media(folder / "fast.mp4", [FACE] * 24, fps=Fraction(1_000_000))
+    write_media(folder / "fast.mp4", [FACE] * 3, fps=Fraction(1_000_000))
     write_media(folder / "one.mp4", [FACE])
     write_media(folder / "instant.mp4", [FACE], fps=Fraction(1_000_000))
     write_giant(folder / "giant.avi", 60_000)
@@ -45,7 +41,7 @@ BAD_INPUTS = {
     "no audio file": ({"audio": "missing.wav"}, "missing.wav: no such file"),
     "video without audio": ({"audio": "silent.mp4"}, "silent.mp4: has no audio"),
     "no samples": ({"audio": "nothing.wav"}, "nothing.wav: "),
-    "all NaN": ({"audio": "nan.wav"}, "nan.wav: "),
+    "all NaN": ({"face": "video.mp4", "audio": "nan.wav"}, "nan.wav: "),
     "truncated face": ({"face": "cut.mp4"}, "cut.mp4: "),
     "audio as a face": ({"face": "speech.wav"}, "speech.wav: "),
     "photo without a face": ({"face": "wall.png"}, "wall.png: no face was found in this photo"),
@@ -60,21 +56,22 @@ BAD_INPUTS = {
 def test_invalid_input_gives_one_error_line_and_ends_threads(files, tmp_path, capfd, keys, message):
     threads = threading.active_count()
     started = time.monotonic()
-    assert predict(files, f"output={tmp_path / 'out.mp4'}", **{"face": "video.mp4", **keys}) == 1
+    assert predict(files, f"output={tmp_path / 'out.mp4'}", **keys) == 1
     assert time.monotonic() - started < 20
     (line,) = messages(capfd)
     assert message in line
     assert not list(tmp_path.iterdir())
     while threading.active_count() > threads + 1:  # The detector keeps one thread.
-        assert time.monotonic() - started < 20  # Whisper may still be loading.
+        assert time.monotonic() - started < 20
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", [pytest.param("one.mp4", marks=pytest.mark.slow), "instant.mp4"])
 def test_video_of_one_frame_is_treated_as_photo(files, tmp_path, name):
-    assert predict(files, f"output={tmp_path / 'out.mp4'}", face=name) == 0
+    write_speech(files / "short.wav", 0.4)
+    assert predict(files, f"output={tmp_path / 'out.mp4'}", face=name, audio="short.wav") == 0
     assert probe(tmp_path / "out.mp4").fps == 25
-    assert sum(1 for _ in read_video(tmp_path / "out.mp4")) == 30
+    assert sum(1 for _ in read_video(tmp_path / "out.mp4")) == 10
 
 
 @pytest.mark.parametrize("folder", ["/proc", __file__])
@@ -101,32 +98,3 @@ def test_two_runs_with_one_output_leave_the_last_complete_file(files, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert sorted(report.num_frames for report in reports) == [30, 50]
     assert sum(1 for _ in read_video(output)) == reports[-1].num_frames
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_and_leaves_no_file(files, tmp_path):
-    write_speech(files / "long.wav", 600)
-    arguments = [f"face={files / 'video.mp4'}", f"audio={files / 'long.wav'}"]
-    arguments += [f"checkpoint={files / 'good.safetensors'}", f"output={tmp_path / 'out.mp4'}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "talkinghead", "predict", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.05)
-        started = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert time.monotonic() - started < 20  # Takes one to two seconds on an idle machine.
-    assert process.returncode == 130
-    assert error.splitlines()[-1] == "talkinghead: interrupted"
-    assert "Traceback" not in error
-    assert not list(tmp_path.iterdir())

@@ -55,22 +55,3 @@ def test_launchers_run_every_value(tmp_path: Path, launcher: str) -> None:
     for row in rows:
         progress = json.loads((tmp_path / row["run"] / "progress.json").read_text())
         assert progress == {"state": "finished", "values": {"1": float(row["val/loss"])}}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        pytest.param(
-            ["objective.metric=val/nothing"],
-            "objective.metric=val/nothing is not measured",
-            marks=pytest.mark.slow,
-        ),
-        (["objective.direction=down"], "objective.direction=down"),
-    ],
-)
-def test_an_invalid_objective_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    folder = f"hydra.sweep.dir={tmp_path}"
-    assert main(["train", "-m", *TINY, "sweep=default", *arguments, folder]) == 2
-    assert message in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from functools import cache
+from itertools import groupby, zip_longest
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ EXPERIMENTS = sorted(
     path.stem for path in (CONF / "experiment").glob("*.yaml") if "\nname:" in path.read_text()
 )
 """Experiments, without files that only hold settings for several experiments."""
+ALONE = ("experiment/", "sweep/")
+"""Groups whose options change other groups, so that each is composed alone."""
 # Hydra plugins of options that need the extra sweep.
 SWEEP_PLUGINS = {"sweep/optuna": "hydra_optuna_sweeper", "sweep/slurm": "hydra_submitit_launcher"}
 
@@ -47,11 +50,13 @@ def _choices(command: str) -> dict[str, str | None]:
     return dict(_compose(command).hydra.runtime.choices)
 
 
-def _compose_option(option: str) -> DictConfig:
-    """Compose a file of a group in the first command that has the group."""
-    group, _, choice = option.rpartition("/")
-    command = next(command for command in COMMANDS if group in _choices(command))
-    return _compose(command, f"{group}={choice}")
+def _command_of(option: str) -> str:
+    """Return the first command that has the group of an option."""
+    return next(c for c in COMMANDS if option.rpartition("/")[0] in _choices(c))
+
+
+def _compose_options(command: str, *options: str) -> DictConfig:
+    return _compose(command, *("=".join(option.rsplit("/", 1)) for option in options))
 
 
 def _targets(node: Any) -> Iterator[dict[str, Any]]:
@@ -100,13 +105,22 @@ def test_command_composes(command):
         assert "file" not in cfg.hydra.job_logging.handlers
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_option_composes(option):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_compose(command):
+    """Compose the first option of each group of a command, then the second of each, and so on."""
+    options = [o for o in OPTIONS if _command_of(o) == command and not o.startswith(ALONE)]
+    by_group = groupby(options, lambda option: option.rpartition("/")[0])
+    for chosen in zip_longest(*(list(members) for _, members in by_group)):
+        _check_targets(_compose_options(command, *filter(None, chosen)))
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith(ALONE)])
+def test_experiment_or_sweep_composes(option):
     if option in SWEEP_PLUGINS:
         pytest.importorskip(
             f"hydra_plugins.{SWEEP_PLUGINS[option]}", reason="needs the extra sweep"
         )
-    _check_targets(_compose_option(option))
+    _check_targets(_compose_options("train", option))
 
 
 def test_every_group_has_a_default():
@@ -124,7 +138,8 @@ def test_every_group_has_a_default():
 def test_option_instantiates(option):
     """An option whose package, file or network is missing raises a `TalkingHeadError`."""
     try:
-        assert instantiate(_compose_option(option)[option.partition("/")[0]]) is not None
+        cfg = _compose_options(_command_of(option), option)
+        assert instantiate(cfg[option.partition("/")[0]]) is not None
     except Exception as error:  # noqa: BLE001 - the test checks its cause
         root = error
         while root.__cause__ is not None and not isinstance(root, TalkingHeadError):
@@ -139,3 +154,7 @@ def test_experiment_opens_with_its_command_and_is_applied(experiment):
     cfg = _compose("train", f"experiment={experiment}")
     assert cfg.name == experiment
     check_values(cfg, "train", cfg.hydra.runtime.choices)
+    if "release" not in experiment:
+        assert (cfg.license, cfg.trained_on) == ("unknown", "unknown")
+        assert cfg.data.get("speaker_weights") is None
+        assert list(cfg.data.get("val_splits") or ["val"]) == ["val"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.cli.hydra_app.overrides import to_hydra
 from talkinghead.cli.hydra_app.value_checks import check_values
@@ -12,11 +16,14 @@ from talkinghead.errors import UsageError
 from talkinghead.paths import conf_dir
 
 
-def check(command: str, *arguments: str) -> None:
+@cache
+def composed(command: str, *arguments: str) -> tuple[DictConfig, DictConfig]:
+    """Return the configuration of a command, and the choices of its groups."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(command, to_hydra(arguments, command), return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
-    check_values(cfg, command, choices)
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), (
+        cfg.hydra.runtime.choices
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,8 +59,12 @@ def check(command: str, *arguments: str) -> None:
     ],
 )
 def test_invalid_value_is_reported_with_the_expected_ones(command, argument, expected):
+    default, choices = composed(command)
+    cfg = default.copy()
+    (override,) = OverridesParser.create().parse_overrides(to_hydra([argument], command))
+    OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
     with pytest.raises(UsageError) as caught:
-        check(command, argument)
+        check_values(cfg, command, choices)
     message = str(caught.value)
     assert message.replace(" ", "").startswith(f"{argument}:expected")
     assert expected in message
@@ -61,26 +72,18 @@ def test_invalid_value_is_reported_with_the_expected_ones(command, argument, exp
 
 
 @pytest.mark.parametrize(
-    ("command", "argument"),
+    ("command", "arguments"),
     [
-        ("predict", "precision=32"),
-        ("predict", "face_index=3"),
-        ("predict", "pose=[10,0,-5]"),
-        ("predict", "pose=motion.csv"),
-        ("predict", "articulation=1"),
-        ("predict", "style=grid_s4"),
-        ("predict", "lip_prior=none"),
-        ("predict", "tts.speaker=2"),
-        ("train", "+data.augmentation.flip=0"),
-        ("train", "model.max_iterations=4"),
-        ("train", "experiment=sync_expert"),
-        ("train", "data=synthetic"),
-        ("train", "trainer.devices=auto"),
+        ("predict", "precision=32 face_index=3 pose=[10,0,-5] articulation=1 tts.speaker=2"),
+        ("predict", "pose=motion.csv style=grid_s4 lip_prior=none"),
+        ("train", "+data.augmentation.flip=0 model.max_iterations=4 trainer.devices=auto"),
+        ("train", "experiment=sync_expert data=synthetic"),
         ("score", "sync.checkpoint=null"),
     ],
 )
-def test_valid_value_is_accepted(command, argument):
-    check(command, argument)
+def test_valid_values_are_accepted(command, arguments):
+    cfg, choices = composed(command, *arguments.split())
+    check_values(cfg, command, choices)
 
 
 def test_exit_status_is_2_without_a_traceback(capsys):

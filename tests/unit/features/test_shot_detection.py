@@ -17,7 +17,7 @@ def shot_starts(change):
     frames = [*[PERSON] * NUM_STILL, *change, *[change[-1]] * NUM_STILL]
     rng, detector, starts = np.random.default_rng(0), ShotDetector(), []
     for number, frame in enumerate(frames):
-        noisy = frame + rng.normal(0, 3, frame.shape)
+        noisy = frame + 3 * rng.standard_normal(frame.shape, np.float32)
         if detector.update(noisy.clip(0, 255).astype(np.uint8)):
             starts.append((number - NUM_STILL, detector.num_mixed))
     return starts

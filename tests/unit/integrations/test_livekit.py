@@ -18,7 +18,7 @@ from helpers.livekit_rooms import (
     samples_of,
 )
 from helpers.media_files import smooth, tone
-from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech
+from helpers.small_predictor import HEIGHT, STILL, WIDTH, make_predictor, speech
 from livekit import rtc
 from livekit.agents import Agent, AgentSession
 from livekit.agents.voice.avatar import AudioSegmentEnd, DataStreamAudioOutput
@@ -35,7 +35,7 @@ MAX_SILENCE_S = 0.12
 
 @pytest.fixture(scope="module")
 def avatar():
-    return make_predictor().avatar(smooth(HEIGHT, WIDTH))
+    return make_predictor().avatar(smooth(HEIGHT, WIDTH), STILL)
 
 
 @pytest.fixture(autouse=True)

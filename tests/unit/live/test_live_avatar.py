@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.lip_priors import LoudnessLipPrior
 from helpers.media_files import smooth
-from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech, write_video
+from helpers.small_predictor import HEIGHT, STILL, WIDTH, make_predictor, speech, write_video
 from skimage.data import astronaut
 
 from talkinghead.errors import MediaError, SpeechError, UsageError
@@ -24,7 +24,7 @@ from talkinghead.predict.source.head.photo_animation import HeadCue, HeadMotion,
 from talkinghead.types import AudioClip
 
 RATE = 16_000
-SAMPLES = speech(1.2).samples
+SAMPLES = speech(0.9).samples
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def avatar(predictor):
-    return predictor.avatar(smooth(HEIGHT, WIDTH), SourceOptions(motion="none"))
+    return predictor.avatar(smooth(HEIGHT, WIDTH), STILL)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def photo_avatar():
     """An avatar of a real face, which an expression can move."""
     predictor = make_predictor(detector=LiteRtDetector())
     photo = np.ascontiguousarray(astronaut()[20:300, 90:370])
-    return predictor.avatar(photo, SourceOptions(motion="none"))
+    return predictor.avatar(photo, STILL)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def images_of(frames):
 @pytest.mark.parametrize("prior", [None, LoudnessLipPrior()])
 def test_reply_has_the_frames_of_a_file(prior):
     predictor = make_predictor(lip_prior=prior)
-    avatar = predictor.avatar(smooth(HEIGHT, WIDTH))
+    avatar = predictor.avatar(smooth(HEIGHT, WIDTH), STILL)
     expected = [image for image, _ in predictor.predict(avatar, AudioClip(SAMPLES, RATE))]
     live = LiveAvatar(avatar, sample_rate=RATE)
     for chunk in np.array_split(SAMPLES, 5):
@@ -95,7 +95,7 @@ def test_phonemes_of_each_reply_constrain_the_lips(avatar, live):
         live.push(SAMPLES[:2000], RATE)
         live.push(TimedSpeech(SAMPLES[2000:], tuple(p.later(-0.125) for p in phonemes)), RATE)
         live.finish()
-        time.sleep(0.5)
+        time.sleep(0.3)
         spoken = images_of(frames_until_end(live))[compared]
         # The colours of the second reply continue those of the frames before it.
         assert np.abs(spoken - np.stack(expected)[compared]).max() <= 5
@@ -149,7 +149,7 @@ def test_missing_speech_closes_the_mouth_and_the_reply_continues(live):
     half = len(SAMPLES) // 2
     live.push(SAMPLES[:half], RATE)
     frames = []
-    while sum(frame.reply is not None for frame in frames) < 17:
+    while sum(frame.reply is not None for frame in frames) < 13:
         frames.append(live.next_frame())
         time.sleep(0.005)
     assert np.abs(frames[-1].image.astype(int) - closed).max() <= 3
@@ -193,7 +193,7 @@ def test_failed_preparation_of_speech_is_raised():
             return super().predict_motion(windows, first_frame)
 
     predictor = make_predictor(lip_prior=FailingLipPrior())
-    live = LiveAvatar(predictor.avatar(smooth(HEIGHT, WIDTH)), sample_rate=RATE)
+    live = LiveAvatar(predictor.avatar(smooth(HEIGHT, WIDTH), STILL), sample_rate=RATE)
     live.push(SAMPLES, RATE)
     live.finish()
     time.sleep(0.5)

@@ -197,12 +197,6 @@ def test_crf_and_preset_are_used(tmp_path):
     assert b"cabac=0" in fast
 
 
-@pytest.mark.parametrize(("width", "setting"), [(2048, b"subme=2"), (2432, b"subme=1")])
-def test_large_frames_have_a_faster_motion_search(tmp_path, width, setting):
-    image = np.zeros((1728, width, 3), np.uint8)
-    assert setting in write(tmp_path / "a.mp4", [image]).read_bytes()
-
-
 @pytest.mark.parametrize("sample_rate", [8_000, 44_100, 10_000])
 def test_audio_keeps_its_position_and_length(tmp_path, sample_rate):
     clicks_s = [0.05, 1.0, 1.9]

@@ -100,16 +100,16 @@ def test_other_audio_is_refused(predictor, tmp_path):
 
 
 def test_short_video_is_refused(predictor, tmp_path):
-    video = write_speaking_video(tmp_path / "short.mp4", duration_s=6)
+    video = write_speaking_video(tmp_path / "short.mp4", duration_s=2)
     with pytest.raises(MediaError, match="expected at least 20 s: give a longer video"):
         personalise(predictor, video, tmp_path / "me.safetensors")
 
 
 def test_video_without_speech_is_refused(predictor, tmp_path):
-    mute = write_video(tmp_path / "mute.mp4", [number / 25 for number in range(50)])
+    mute = write_video(tmp_path / "mute.mp4", [number / 25 for number in range(10)])
     with pytest.raises(MediaError, match=r"mute\.mp4 has no audio; expected a video in which"):
         personalise(predictor, mute, tmp_path / "me.safetensors", OPTIONS)
-    quiet = write_speaking_video(tmp_path / "quiet.mp4", volume=1e-4)
+    quiet = write_speaking_video(tmp_path / "quiet.mp4", duration_s=2, volume=1e-4)
     with pytest.raises(MediaError, match=r"quiet\.mp4: 0\.0 s of speech .*at least 4 s"):
         personalise(predictor, quiet, tmp_path / "me.safetensors", OPTIONS)
 

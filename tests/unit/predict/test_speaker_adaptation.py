@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from helpers.small_predictor import speech, write_video
+from helpers.small_predictor import STILL, speech, write_video
 from helpers.speaking_video import speaking_predictor, write_speaking_video
 
 from talkinghead.errors import FaceNotFoundError
@@ -18,7 +18,7 @@ from talkinghead.sync.lip_offset import LipOffset
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    return write_speaking_video(tmp_path_factory.mktemp("video") / "me.mp4")
+    return write_speaking_video(tmp_path_factory.mktemp("video") / "me.mp4", duration_s=3.5)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,11 @@ def test_video_and_its_avatar_are_calibrated_alike(predictor, video):
     assert np.abs(np.subtract(of_video, uncalibrated, dtype=int)).max() > 2
 
 
-@pytest.mark.parametrize("options", [{"calibrate": "none"}, {"face_select": "all"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"calibrate": "none"}, pytest.param({"face_select": "all"}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_calibration_is_left_out(predictor, video, options):
     assert predictor.avatar(video, SourceOptions(**options)).predictor is predictor
 
@@ -101,7 +105,7 @@ def test_source_without_usable_speech_is_not_calibrated(predictor, other_voice, 
 def test_photo_is_not_calibrated(predictor, caplog):
     image = np.full((160, 192, 3), 120, np.uint8)
     with caplog.at_level(logging.INFO):
-        assert predictor.avatar(image).predictor is predictor
+        assert predictor.avatar(image, STILL).predictor is predictor
     assert "calibrated" not in caplog.text
 
 

@@ -74,7 +74,7 @@ def test_exported_generator_uses_head_pose_and_emotion(conditioned_checkpoint, c
         choose_emotion(generator.emotion, emotion)
         mouths = MouthGenerator(generator, spec)
         frame = SourceFrame(image.copy(), Fraction(0), Fraction(1, 25), transform, reference)
-        mouths.tokens.push(speech(0.5).samples)
+        mouths.tokens.push(speech(0.3).samples)
         mouths.tokens.finish()
         (generated,) = mouths.generate([replace(frame, pose=np.float32([yaw_deg, 0, 0]))])
         return generated.fields.rgb

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.small_predictor import Detector, speech
+from helpers.small_predictor import STILL, Detector, speech
 
 from talkinghead import LipSyncPredictor
 from talkinghead.errors import CheckpointError, DependencyError, TalkingHeadError, UsageError
@@ -27,7 +27,7 @@ OPTIONS = {"device": "cpu", "detector": Detector(), "lip_prior": None}
 
 def _frames(predictor: LipSyncPredictor) -> list[np.ndarray]:
     face = np.random.default_rng(0).integers(60, 200, (160, 192, 3), dtype=np.uint8)
-    with predictor.predict(face, speech(0.12)) as prediction:
+    with predictor.predict(face, speech(0.12), STILL) as prediction:
         return [image for image, _ in prediction]
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from helpers.media_files import write_wav
-from helpers.small_predictor import make_predictor, probe_output
+from helpers.small_predictor import STILL, make_predictor, probe_output
 from helpers.speech_services import (
     FixedSpeechToText,
     RecordingEcho,
@@ -28,7 +28,7 @@ LONG = "This is a sentence of seven words. " * 60
 
 @pytest.fixture(scope="module")
 def avatar():
-    return make_predictor().avatar(np.full((160, 192, 3), 120, np.uint8))
+    return make_predictor().avatar(np.full((160, 192, 3), 120, np.uint8), STILL)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers.small_predictor import make_predictor
+from helpers.small_predictor import STILL, make_predictor
 from helpers.speech_services import TimedToneTextToSpeech, ToneTextToSpeech
 
 from talkinghead.errors import MediaError
@@ -18,14 +18,14 @@ from talkinghead.speech.voice import Voice
 
 @pytest.fixture(scope="module")
 def avatar():
-    return make_predictor().avatar(np.full((160, 192, 3), 120, np.uint8))
+    return make_predictor().avatar(np.full((160, 192, 3), 120, np.uint8), STILL)
 
 
 def test_long_text_is_synthesised_on_demand(avatar):
     voice = ToneTextToSpeech()
     stream = speak_text("No full stop in it " * 5300, voice, "en")
     with avatar.predictor.predict(avatar, stream) as prediction:
-        for _ in range(50):
+        for _ in range(20):
             next(prediction)
     assert 1 <= len(voice.spoken) < 12
     assert all(len(text) <= 250 for text in voice.spoken)

@@ -141,6 +141,7 @@ def make(tmp_path, expert, sync=None, write=True, **video):
     return maker.run(task), task.clip_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [3, -4])
 def test_prepare_corrects_the_offset(tmp_path, expert, shift):
     uncorrected, path = make(tmp_path, expert, {"correct": False}, frames_late=shift)
@@ -199,8 +200,11 @@ def test_clip_is_prepared_again_with_other_sync_settings(tmp_path, expert):
         assert not make(tmp_path, other, {"min_confidence": 0.0}, write=False)[0].reused
 
 
-def test_unusable_experts_are_refused(tmp_path, expert):
-    generator = save(tmp_path, GENERATOR, torch.nn.Linear(1, 1), {})
+def test_unusable_experts_are_refused(tmp_path):
+    for name in ("generator", "expert"):
+        (tmp_path / name).mkdir()
+    generator = save(tmp_path / "generator", GENERATOR, torch.nn.Linear(1, 1), {})
+    expert = save(tmp_path / "expert", EXPERT, SyncDiscriminator(**ARGUMENTS), ARGUMENTS)
     for path, spec, message in (
         (tmp_path / "gone.ckpt", SPEC, r"gone\.ckpt does not exist.*experiment=sync_expert`"),
         (generator, SPEC, r"no sync expert: .*no sync_expert.*; give a checkpoint"),

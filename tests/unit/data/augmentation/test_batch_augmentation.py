@@ -187,8 +187,8 @@ def test_some_samples_have_teacher_forced_lips_and_some_of_them_mismatched_audio
     assert (own ^ other).all()
     assert own[~known].all()
     assert 3 < other.sum() < 20
-    assert "decoder_mel" not in augment(batch=batch, teacher_forced_lips=0.5)
-    assert "teacher_forced_lips" not in augment(batch=batch)
+    assert "decoder_mel" not in augment(teacher_forced_lips=0.5)
+    assert "teacher_forced_lips" not in augment()
 
 
 def test_still_sample_has_the_masked_face_of_the_reference():

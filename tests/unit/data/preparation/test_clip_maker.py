@@ -19,7 +19,8 @@ TONE = 0.3 * np.sin(np.arange(64_000) * 0.2).astype(np.float32)
 def write_video(path, num_frames=50, fps=Fraction(25), audio=TONE, dark=()):
     rng = np.random.default_rng(0)
     texture = np.kron(rng.integers(90, 255, (16, 16, 3)), np.ones((10, 10, 1))).astype(np.uint8)
-    with VideoWriter(path, 160, 160, fps, None if audio is None else 16_000) as writer:
+    rate = None if audio is None else 16_000
+    with VideoWriter(path, 160, 160, fps, rate, preset="ultrafast") as writer:
         for number in range(num_frames):
             image = np.roll(texture, 10 * number, axis=1)
             writer.write(np.zeros_like(image) if number in dark else image)

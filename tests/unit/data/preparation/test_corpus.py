@@ -39,7 +39,7 @@ def write_portrait(path, num_frames=26, seed=0, blank=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     portrait = data.astronaut()[0:256, 96:352]
     rng = np.random.default_rng(seed)
-    with VideoWriter(path, 256, 256, Fraction(25), 16_000) as writer:
+    with VideoWriter(path, 256, 256, Fraction(25), 16_000, preset="ultrafast") as writer:
         for _ in range(num_frames):
             image = np.roll(portrait, int(rng.integers(-1, 2)), axis=1)
             writer.write(np.zeros_like(image) if blank else image)
@@ -85,7 +85,7 @@ def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
     labels.write_text("clip,emotion\nanna/take 0.mp4,happy\n")
     # The offset of a still face and a tone is arbitrary, but it must be recorded.
     sync = SyncRules("default", min_confidence=0.0, correct=False)
-    options = PrepareOptions(0.4, holdout_speakers=held_out, emotions=labels, sync=sync)
+    options = PrepareOptions(0.4, holdout_speakers=held_out, emotions=labels, sync=sync, workers=0)
     manifest = prepare_corpus(videos, tmp_path, SPEC, options)
     assert manifest == Manifest.load(tmp_path)
     assert [clip.emotion for clip in manifest.clips] == ["happy", None, None, None]
@@ -111,10 +111,12 @@ def test_real_faces_become_aligned_labelled_clips(videos, tmp_path, caplog):
 
 
 def test_bad_videos_are_reported_and_limited(inputs, tmp_path):
+    for number in (1, 2):
+        (inputs / "anna" / f"take {number}.mp4").unlink()
     write_portrait(inputs / "anna" / "blank.mp4", blank=True)
     (inputs / "ben" / "text.mp4").write_text("not a video")
     (inputs / "ben" / "notes.txt").write_text("ignored")
-    message = r"2 of 6 videos .* max_bad_fraction=0\.2 .* with max_bad_fraction=0\.34"
+    message = r"2 of 4 videos .* max_bad_fraction=0\.2 .* with max_bad_fraction=0\.5"
     with pytest.raises(CorpusError, match=message):
         prepare_corpus(inputs, tmp_path / "out", SPEC, INLINE)
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -122,11 +124,11 @@ def test_bad_videos_are_reported_and_limited(inputs, tmp_path):
     assert report["skipped_by_reason"] == {"no face": 1, "corrupt": 1}
     assert [entry["source"] for entry in report["skipped"]] == ["anna/blank.mp4", "ben/text.mp4"]
     assert all(entry["detail"] for entry in report["skipped"])
-    lenient = PrepareOptions(workers=0, max_bad_fraction=0.4)
+    lenient = PrepareOptions(workers=0, max_bad_fraction=0.5)
     manifest = prepare_corpus(inputs, tmp_path / "out", SPEC, lenient)
-    assert (len(manifest.clips), len(manifest.skipped)) == (4, 2)
+    assert (len(manifest.clips), len(manifest.skipped)) == (2, 2)
     # Results of good and of bad videos are reused.
-    assert read_report(tmp_path / "out")["num_reused"] == 6
+    assert read_report(tmp_path / "out")["num_reused"] == 4
 
 
 @pytest.mark.slow

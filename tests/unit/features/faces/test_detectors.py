@@ -155,6 +155,7 @@ def test_invalid_image_name_or_weights_is_refused(detector, tmp_path, monkeypatc
         LiteRtDetector()
 
 
+@pytest.mark.slow
 def test_heavy_packages_are_not_imported():
     code = (
         "import sys; from talkinghead.features.faces.detector import build_detector;"

@@ -88,6 +88,7 @@ def test_frames_are_freed_without_garbage_collection(tmp_path):
         gc.enable()
 
 
+@pytest.mark.slow
 def test_hdr_levels_are_kept_only_on_request(tmp_path):
     path = write_hdr_video(tmp_path / "a.mkv", [scene(96, 128)], HLG)
     kept, mapped = (next(read_frames(path, keep_hdr=keep)).image for keep in (True, False))

@@ -125,13 +125,12 @@ def test_speech_shorter_than_a_window_gives_one_token(model, reference):
     assert got.shape == (1, 64)
 
 
-@pytest.mark.parametrize("chunk", [333, 10**6])
-def test_tokens_encode_lip_prior_motion(model, reference, chunk):
+def test_tokens_encode_lip_prior_motion(model, reference):
     expected = predict_lip_motion(LoudnessLipPrior(), SAMPLES, SPEC)[:79]
     half = LoudnessLipPrior()
     half.blend_weight = 0.5
     tokens, alone, between = (
-        streamed(model, reference, chunk=chunk, lip_prior=prior)[0]
+        streamed(model, reference, chunk=333, lip_prior=prior)[0]
         for prior in (LoudnessLipPrior(), None, half)
     )
     assert np.allclose(model.decode_lip_motion(tokens), expected, atol=1e-3)

@@ -101,14 +101,15 @@ def test_chunked_stream_gives_the_frames_of_the_whole_speech():
     assert np.abs(_frames(predictor, chunks).astype(int) - whole).max() <= 1
     image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
     with RealtimeLipSync(predictor.avatar(image, STILL)) as stream:
-        for _ in range(2):  # A new stream begins again at time 0.
-            live = np.stack([frame.image for frame in stream.stream(chunks)])
-            assert np.abs(live.astype(int) - whole).max() <= 1
+        for num_chunks in (10, len(chunks)):  # A new stream begins again at time 0.
+            live = np.stack([frame.image for frame in stream.stream(chunks[:num_chunks])])
+            same = slice(len(live) - 5)
+            assert np.abs(live.astype(int) - whole[: len(live)])[same].max() <= 1
             stream.reset()
 
 
 def test_option_turns_the_constraints_off():
-    samples = speech(1.2).samples
+    samples = speech(0.6).samples
     off = make_predictor(phonemes=False)
     timed = _frames(off, [TimedSpeech(samples, PHONEMES)])
     assert np.array_equal(timed, _frames(off, [samples]))

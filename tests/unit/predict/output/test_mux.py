@@ -36,15 +36,15 @@ def predictor():
 
 @pytest.mark.parametrize(
     ("fps", "whole"),
-    [(Fraction(24_000, 1001), True), (Fraction(50), True), (NTSC, True), (NTSC, False)],
-    ids=["23.976", "50", "29.97", "29.97 trimmed"],
+    [(Fraction(24_000, 1001), True), (Fraction(50), True), (NTSC, False)],
+    ids=["23.976", "50", "29.97 trimmed"],
 )
 def test_frames_and_duration_are_exact(predictor, tmp_path, fps, whole):
-    count = round(0.7 * fps)
+    count = round(0.4 * fps)
     video = write_video(tmp_path / "in.mp4", [i / fps for i in range(count)], fps=fps)
     output = tmp_path / "out.mp4"
-    speech_s = Fraction(2, 5)
-    report = predictor.render(video, speech(0.4), output, WHOLE if whole else None)
+    speech_s = Fraction(1, 5)
+    report = predictor.render(video, speech(0.2), output, WHOLE if whole else None)
     expected = count if whole else -(-speech_s * fps // 1)
     duration_s = count / fps if whole else speech_s
     times, audio_s, _ = probe_output(output)
@@ -61,12 +61,12 @@ def test_frames_and_duration_are_exact(predictor, tmp_path, fps, whole):
 
 
 def test_variable_frame_rate_keeps_frame_times(predictor, tmp_path):
-    durations = [Fraction(1, 25), Fraction(1, 10), Fraction(1, 18), Fraction(1, 50)] * 6
+    durations = [Fraction(1, 25), Fraction(1, 10), Fraction(1, 18), Fraction(1, 50)] * 4
     times_s = [sum(durations[:i], Fraction(0)) for i in range(len(durations))]
     video = write_video(tmp_path / "in.mp4", times_s)
-    for options, last in ((SourceOptions(min_fps=0), 0.9), (replace(WHOLE, min_fps=0), 9)):
+    for options, last in ((SourceOptions(min_fps=0), 0.5), (replace(WHOLE, min_fps=0), 9)):
         output = tmp_path / "out.mp4"
-        predictor.render(video, speech(0.9), output, options)
+        predictor.render(video, speech(0.5), output, options)
         times, *_ = probe_output(output)
         assert times == pytest.approx([float(t) for t in times_s if t < last], abs=1.1e-3)
 
@@ -113,10 +113,10 @@ def test_video_after_end_of_speech_equals_video_with_silence(predictor, tmp_path
     assert np.abs(samples[8_000:]).max() < 1e-3
 
 
-COLOURS = [(1, 1, 1, 1), (1, 2, 1, 1), (6, 1, 6, 6), (9, 1, 9, 14)]
+COLOURS = [(1, 2, 1, 1), (6, 1, 6, 6), (9, 1, 9, 14)]
 
 
-@pytest.mark.parametrize("colour", COLOURS, ids=["709", "709 full range", "601 NTSC", "2020"])
+@pytest.mark.parametrize("colour", COLOURS, ids=["709 full range", "601 NTSC", "2020"])
 def test_colours_and_colour_tags_are_kept(predictor, tmp_path, colour):
     colour = ColourTags(*colour)
     image = np.full((HEIGHT, WIDTH, 3), (200, 90, 60), np.uint8)
@@ -124,9 +124,9 @@ def test_colours_and_colour_tags_are_kept(predictor, tmp_path, colour):
     # Chroma has half the resolution, so the colours mix where they meet.
     flat = np.r_[: WIDTH // 2 - 8, WIDTH // 2 + 8 : WIDTH]
     with VideoWriter(tmp_path / "in.mp4", WIDTH, HEIGHT, Fraction(25), None, colour=colour) as out:
-        for _ in range(8):
+        for _ in range(4):
             out.write(image)
-    predictor.render(tmp_path / "in.mp4", speech(0.3), tmp_path / "out.mp4")
+    predictor.render(tmp_path / "in.mp4", speech(0.16), tmp_path / "out.mp4")
     assert probe(tmp_path / "out.mp4").colour == colour
     again = read_image(tmp_path / "out.mp4")
     assert np.abs(again[:20].astype(int) - image[:20])[:, flat].max() <= 4

@@ -40,7 +40,7 @@ EYES, MOUTH = np.array([128, 85, 1.0]), np.array([128, 190, 1.0])
 FACE_WIDTH = 96
 """Width of the astronaut's face in pixels of the photo."""
 IMAGE = np.zeros((4, 100, 3), np.uint8)
-SECONDS = np.arange(50) / 25
+SECONDS = np.arange(25) / 25
 
 
 def move_to(x, y, scale=1.0, degrees=0.0):
@@ -60,15 +60,18 @@ class Scene:
         face = self.detector.track(self.photo, self.detector.detect(self.photo)[0])
         transform = estimate_transform(face.points, face.topology, SPEC)
         self.from_canonical = np.vstack([invert(transform), [0, 0, 1]])
-
-    def image(self, *moves):
         head = np.zeros(self.photo.shape[:2], np.float32)
         cv2.ellipse(head, (225, 115), (95, 105), 0, 0, 360, 1, -1)
-        head = cv2.GaussianBlur(head, (0, 0), 4)
+        self.head = cv2.GaussianBlur(head, (0, 0), 4)
+
+    def image(self, *moves):
         image = self.background.astype(np.float32)
         for move in moves:
-            weight = cv2.warpAffine(head, move, (960, 540))[..., None]
-            image += weight * (cv2.warpAffine(self.photo, move, (960, 540)) - image)
+            weight = cv2.warpAffine(self.head, move, (960, 540))
+            x, y, width, height = cv2.boundingRect((weight > 0).astype(np.uint8))
+            area = np.s_[y : y + height, x : x + width]
+            photo = cv2.warpAffine(self.photo, move, (960, 540))[area]
+            image[area] += weight[area][..., None] * (photo - image[area])
         return image.astype(np.uint8)
 
     def follow(self, images):
@@ -102,7 +105,7 @@ def prepare(sightings):
 
 
 MOTIONS = {
-    "still": ([(480, 270)] * 50, 1.5),
+    "still": ([(480, 270)] * 25, 1.5),
     "nods": ([(480, 270 + 50 * np.sin(2 * np.pi * t)) for t in SECONDS], 5),
     "shakes": ([(480 + 80 * np.sin(3 * np.pi * t), 270) for t in SECONDS], 8),
     "approaches": ([(480, 270, 1 + 0.5 * t) for t in SECONDS], 5),
@@ -122,14 +125,14 @@ def test_transform_follows_head(scene, motion, max_percent):
 def test_hand_in_front_of_mouth_does_not_move_transform(scene):
     moves = [move_to(480 + 30 * np.sin(np.pi * t), 270) for t in SECONDS]
     images = [scene.image(move) for move in moves]
-    for index in range(15, 35):
+    for index in range(8, 18):
         x, y = moves[index] @ scene.from_canonical @ MOUTH
         cv2.ellipse(images[index], (int(x), int(y)), (45, 25), 20, 0, 360, (205, 150, 130), -1)
     assert scene.max_error_percent(scene.follow(images), moves) < 5
 
 
 def test_face_that_is_briefly_absent_fades_and_returns_in_place(scene):
-    moves = [move_to(400 if i < 20 else 440, 270) for i in range(50)]
+    moves = [move_to(400 if i < 20 else 440, 270) for i in range(36)]
     absent = range(20, 28)
     images = [scene.image(*([] if i in absent else [move])) for i, move in enumerate(moves)]
     frames = scene.follow(images)

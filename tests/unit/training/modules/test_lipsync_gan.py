@@ -52,10 +52,9 @@ class StopAfter(Callback):
             trainer.should_stop = True
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [pytest.param(2, marks=pytest.mark.slow, id="end of epoch"), pytest.param(3, id="mid-epoch")],
-)
+# A quicker test of an exact continuation is in test_last_checkpoint.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [2, 3], ids=["end of epoch", "mid-epoch"])
 def test_resumed_training_equals_uninterrupted(corpus: Path, tmp_path: Path, stop: int) -> None:
     def run(callbacks: list[Callback], **resume: str) -> LipSyncGANModule:
         module = make_module(**FULL_GAN, max_iterations=4)

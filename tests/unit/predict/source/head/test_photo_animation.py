@@ -41,7 +41,7 @@ def blink_s(seed=1):
 def test_idle_motion_is_gradual_and_ends_before_the_border(idle):
     before = idle.render(PHOTO, 0)
     assert np.abs(before.astype(int) - PHOTO).max() <= 1
-    for index in range(1, 4 * FPS):
+    for index in range(1, 2 * FPS):
         image = idle.render(PHOTO, index / FPS)
         change = np.abs(image.astype(int) - before)
         is_blink = blink_closure(index / FPS, 1) or blink_closure((index - 1) / FPS, 1)
@@ -207,7 +207,11 @@ def test_other_faces_of_the_photo_only_sway_and_blink(detector):
 
 @pytest.mark.parametrize(
     ("options", "max_faces"),
-    [({"exclude_face": 1}, 4), ({"face_select": [0], "exclude_face": [1]}, 4), ({}, 1)],
+    [
+        ({"exclude_face": 1}, 4),
+        pytest.param({"face_select": [0], "exclude_face": [1]}, 4, marks=pytest.mark.slow),
+        pytest.param({}, 1, marks=pytest.mark.slow),
+    ],
     ids=["excluded", "listed", "too many"],
 )
 def test_turned_head_does_not_change_a_still_face(detector, monkeypatch, options, max_faces):
