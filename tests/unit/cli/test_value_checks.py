@@ -93,5 +93,6 @@ def test_exit_status_is_2_without_a_traceback(capsys):
 
 def test_values_of_a_choice_whose_keys_begin_at_the_root_are_checked():
     arguments = ("sweep=default", "data.corpus_dir=corpus", "callbacks.pruning.startup_runs=-1")
+    cfg, choices = composed("train", *arguments)
     with pytest.raises(UsageError, match="startup_runs=-1: expected a whole number at least 0"):
-        check("train", *arguments)
+        check_values(cfg, "train", choices)
