@@ -33,8 +33,8 @@ _LEVEL_S = 0.2
 class SpeechWeights:
     """Weights of the frames of blocks: 0 where there is sound but no speech, 1 elsewhere.
 
-    A frame counts as speech if there is speech up to 0.6 s before it or up to 0.2 s after it, so
-    that the mouth follows speech to its end. Without the detector, all weights are 1.
+    A frame counts as speech if there is speech up to 0.6 s before it or within the look-ahead
+    after it, so that the mouth follows speech to its end. Without the detector, all weights are 1.
 
     Args:
         past_s, block_s, ahead_s: the spans of the lip prior (see `LipPrior`).
