@@ -21,7 +21,7 @@ from talkinghead.models.checkpoint import LIP_MOTION, load_lip_motion_network, s
 from talkinghead.models.lip_motion_network import LipMotionNetwork
 from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
 from talkinghead.runtime.whisper_encoder import WhisperEncoder
-from talkinghead.training.distillation.distillation_sampler import DistillationOptions
+from talkinghead.training.distillation.distillation_options import DistillationOptions
 from talkinghead.training.distillation.lip_distillation import (
     distil_lip_prior,
     opening_correlation_with_prior,

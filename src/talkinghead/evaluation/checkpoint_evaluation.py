@@ -92,8 +92,8 @@ def evaluate(
         corpus_dir: A prepared corpus, or a list of several.
         output_dir: Folder for scores.json, clips.csv, report.html and strips/*.png.
         options: see `EvaluationOptions`.
-        lip_prior: second prediction of the lip motion; "auto" is Whisper, if it is installed. Not
-            used with `generation="model"`.
+        lip_prior: second prediction of the lip motion; see `PredictOptions`. Not used with
+            `generation="model"`.
         renderer: compositing of the mouth into the face; None is `LaplacianRenderer`.
 
     Returns:

@@ -264,7 +264,7 @@ def _add_settings(renderer: DemoRenderer) -> list[Any]:
         prior = gr.Checkbox(
             has_prior,
             label="Lip prior",
-            info="Predict the lip motion with Whisper too: better for most voices, but slower.",
+            info="Predict the lip motion twice: better for most voices, but slower.",
             visible=has_prior,
         )
         motion = gr.Checkbox(

@@ -285,13 +285,16 @@ class PredictedMotion(LipPrior):
         self.ahead_s, self.blend_weight = lip_prior.ahead_s, lip_prior.blend_weight
         self.sample_rate, self.fps = lip_prior.sample_rate, lip_prior.fps
         self._blocks: dict[int, FloatArray] = {}
+        self._weights: deque[FloatArray] = deque()
         self._num_frames = 0
 
     def add(self, lips: LipPriorStream) -> None:
         """Add the motion predicted so far."""
         block = int(self.block_s * self.fps)
         motion = lips.at(self._num_frames, lips.num_frames).numpy()
+        weights = lips.speech_weights_at(self._num_frames, lips.num_frames).numpy()
         for frame in range(0, len(motion), block):
+            self._weights.append(weights[frame : frame + block])
             self._blocks[self._num_frames + frame] = motion[frame : frame + block]
         self._num_frames = lips.num_frames
         lips.drop_before(lips.num_frames)
@@ -300,6 +303,10 @@ class PredictedMotion(LipPrior):
         """Return the motion of blocks that was predicted before (see `LipPrior`)."""
         block = int(self.block_s * self.fps)
         return np.stack([self._blocks.pop(first_frame + i * block) for i in range(len(windows))])
+
+    def speech_weights(self, windows: FloatArray) -> FloatArray:
+        """Return the weights of speech of the next blocks (see `LipPrior`)."""
+        return np.stack([self._weights.popleft() for _ in windows])
 
 
 def _join(chunks: list[FloatArray]) -> FloatArray:

@@ -69,12 +69,12 @@ def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
         if str(path) == "default":
             raise CheckpointError(
                 f"the packaged weights {resolved} are missing: reinstall the package, or give "
-                "checkpoint=PATH"
+                "the path of a file"
             )
         problem = "is a folder" if resolved.is_dir() else "does not exist"
         raise CheckpointError(
             f"checkpoint {resolved} {problem}: give a .ckpt or .safetensors file, or "
-            "checkpoint=default"
+            "the word default"
         )
     return resolved
 

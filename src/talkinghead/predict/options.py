@@ -50,7 +50,7 @@ class PredictOptions:
         occlusion_guard: In a video, do not paint over objects in front of the mouth.
         chunk_frames: Number of frames of a photo that are generated at once.
         lip_prior: Second prediction of the lip motion that is blended with the generator's; "auto"
-            is Whisper if it is installed and fits the model.
+            is Whisper's if it is installed, or else the distilled one.
         phonemes: Constrain the lips where a voice gives its phonemes with times: closed on p, b and
             m, lower lip at the teeth on f and v, rounded on w, u and o.
         renderer: Compositing of the mouth into the image; None is `LaplacianRenderer`.

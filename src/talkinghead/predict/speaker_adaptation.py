@@ -136,12 +136,14 @@ def adapted_prior(
     """Return a lip prior with the map of an adaptation, or the prior itself if there is none.
 
     Raises:
-        UsageError: The map was fitted for another Whisper model.
+        UsageError: The map was fitted for another lip prior.
     """
     if adaptation.weight is None or adaptation.bias is None:
         return prior
     if not isinstance(prior, MappedLipPrior):
-        logger.warning("%s: its lip motion map is not used without a lip prior", name)
+        logger.warning(
+            "%s: its lip motion map is used with lip_prior=whisper or distilled only", name
+        )
         return prior
     if prior.map_tensors[0].shape != adaptation.weight.shape:
         raise UsageError(

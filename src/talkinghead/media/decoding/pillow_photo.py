@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 from PIL.IcoImagePlugin import IcoImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from talkinghead.errors import MediaError
@@ -30,7 +32,11 @@ _FORMATS = ["TIFF", "ICO", "DIB", "JPEG"]
 _STARTS = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+", b"\0\0\1\0", b"\x28\0\0\0", b"\xff\xd8")
 # Raw photos of cameras, of which Pillow reads only a preview.
 _DNG_VERSION = 50706
-_FAILURES = (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError)
+# Errors of Pillow for damaged files, several of which it does not turn into an OSError.
+_FAILURES = (
+    *(OSError, ValueError, EOFError, SyntaxError, TypeError, LookupError, ArithmeticError),
+    *(struct.error, Image.DecompressionBombError),
+)
 
 
 def is_pillow_photo(path: Path | str) -> bool:
@@ -44,7 +50,7 @@ def is_pillow_photo(path: Path | str) -> bool:
         with _opened(path) as image:
             if isinstance(image, TiffImageFile):
                 return _DNG_VERSION not in image.tag_v2
-            return image.format != "JPEG" or image.mode == "CMYK"
+            return not isinstance(image, JpegImageFile) or image.mode == "CMYK"
     except _FAILURES:
         return False
 

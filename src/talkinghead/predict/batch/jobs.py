@@ -200,7 +200,7 @@ def _read_json(path: Path) -> list[Mapping[str, Any]]:
         text = path.read_text("utf-8-sig").strip()
         lines = [line for line in text.splitlines() if line.strip()]
         rows = json.loads(text) if text.startswith("[") else list(map(json.loads, lines))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"jobs={path} cannot be read ({error}): give a JSON list of objects with the keys "
             "face, audio (or text) and output, or a CSV file"

@@ -91,12 +91,13 @@ def _with_cut(frame: SourceFrame, tracker: FaceTracker | MultiTracker) -> Source
 
 
 def align_faces(
-    sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction, name: str = "the video"
+    sightings: Iterable[Sighting], spec: AVSpec, fps: Fraction, name: str | None = None
 ) -> Generator[SourceFrame]:
     """Add measurements, a smoothed transform and a smoothed face to each frame, with a fixed delay.
 
     Frames without a face keep `transform` None. So do the last half a second of the frames that
-    belong to two shots, as in a dissolve, where the face is a mixture. Messages contain `name`.
+    belong to two shots, as in a dissolve, where the face is a mixture. A covered mouth is
+    logged with the name of the video, if one is given.
     """
     smoother, landmark_smoother = TransformSmoother(fps, spec), LandmarkSmoother(fps)
     waiting: deque[SourceFrame] = deque()
@@ -127,19 +128,20 @@ def align_faces(
     yield from ready(smoother.flush(), landmark_smoother.flush())
 
 
-def _cover_gap(waiting: deque[SourceFrame], covered_s: Fraction | None, name: str) -> None:
+def _cover_gap(waiting: deque[SourceFrame], covered_s: Fraction | None, name: str | None) -> None:
     """Mark the frames since the last covered one as covered too, if it is recent.
 
     On an object in front of the mouth, the landmarks move, and the object may seem to be skin.
     """
     last = waiting[-1]
     if covered_s is None:
-        log.warning(
-            "%s: the mouth is covered at %.2f s; frames in which it is covered, by a mask for "
-            "example, are not changed",
-            name,
-            last.file_time_s,
-        )
+        if name is not None:
+            log.warning(
+                "%s: the mouth is covered at %.2f s; frames in which it is covered, by a mask for "
+                "example, are not changed",
+                name,
+                last.file_time_s,
+            )
     elif last.time_s - covered_s <= _MAX_COVERED_GAP_S:
         for index, frame in enumerate(waiting):
             if frame.time_s > covered_s and frame.face is not None:

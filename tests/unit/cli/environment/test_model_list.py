@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from talkinghead.cli.main import main
+from talkinghead.models.checkpoint import default_checkpoint
 from talkinghead.runtime.exported_generator import METADATA
 
 
@@ -24,6 +25,11 @@ def test_packaged_and_cached_models_are_listed(capsys, tmp_path, monkeypatch):
     assert found["0123abcd"]["origin"] == "cache"
     assert found["0123abcd"]["purpose"] == "export, onnx"
     assert found["0123abcd"]["num_bytes"] == len('{"format": "onnx"}')
+
+
+def test_all_packaged_weights_are_listed(capsys):
+    listed = {name for name, model in _list(capsys).items() if model["origin"] == "package"}
+    assert listed == {path.name for path in default_checkpoint().parent.glob("*.safetensors")}
 
 
 def test_export_with_damaged_metadata_is_listed(capsys, tmp_path, monkeypatch):

@@ -100,6 +100,25 @@ def test_damaged_photo_is_an_error_that_says_what_to_do(tmp_path, photo):
     assert not is_pillow_photo(tmp_path / "x.png")
 
 
+def test_tiff_photo_whose_next_image_is_damaged_is_an_error(tmp_path, photo):
+    path = tmp_path / "x.tiff"
+    photo.save(path)
+    data = bytearray(path.read_bytes())
+    start = int.from_bytes(data[4:8], "little")
+    # The directory of the next image has no entries, so not even a size.
+    pointer = start + 2 + 12 * int.from_bytes(data[start : start + 2], "little")
+    data[pointer : pointer + 4] = len(data).to_bytes(4, "little")
+    path.write_bytes(data + bytes(6))
+    with pytest.raises(MediaError, match=r"x\.tiff: its image cannot be read"):
+        read_image(path)
+
+
+def test_jpeg_photo_with_several_images_is_left_to_ffmpeg(tmp_path, photo):
+    photo.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[photo.copy()])
+    assert not is_pillow_photo(tmp_path / "x.jpg")
+    assert read_image(tmp_path / "x.jpg").shape == (SIZE, SIZE, 3)
+
+
 def test_unreadable_colour_profile_is_ignored(tmp_path, photo, caplog):
     photo.convert("CMYK").save(tmp_path / "x.jpg", quality=98, icc_profile=b"no profile")
     assert np.abs(read_image(tmp_path / "x.jpg").astype(int) - np.asarray(photo)).mean() < 3

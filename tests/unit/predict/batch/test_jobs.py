@@ -182,6 +182,12 @@ def test_jobs_of_a_json_file(tmp_path, name, text):
         make_jobs(None, None, None, tmp_path / name)
 
 
+def test_deeply_nested_json_file_of_jobs_is_an_error(tmp_path):
+    (tmp_path / "list.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match=r"list\.json cannot be read"):
+        make_jobs(None, None, None, tmp_path / "list.json")
+
+
 def test_unknown_face_select_of_a_job_names_the_words():
     (job,) = make_jobs(None, None, None, [{**ROW, "face_select": "larg"}])
     with pytest.raises(

@@ -276,6 +276,8 @@ def test_warning_of_a_covered_mouth_names_the_video(monkeypatch, caplog):
         return measure_visibility(*args)._replace(is_covered=True)
 
     monkeypatch.setattr("talkinghead.predict.source.face_tracks.measure_visibility", measure)
-    sightings = ((frame, aligned_face(0)) for frame in as_frames([IMAGE] * 3))
+    sightings = [(frame, aligned_face(0)) for frame in as_frames([IMAGE] * 3)]
+    assert len(list(align_faces(sightings, SPEC, FPS))) == 3
+    assert not caplog.text  # As in the search for the speaker, which reads the video first.
     assert len(list(align_faces(sightings, SPEC, FPS, "some/mask.mp4"))) == 3
     assert "some/mask.mp4: the mouth is covered at 0.00 s" in caplog.text

@@ -329,7 +329,8 @@ async def run_until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def _recorded(session: Session, key: str, media_type: str, name: str) -> FileResponse:
-    # Rendering may take longer than `call_timeout_s`, and continues after the limit of the pool.
+    # Rendering may take longer than `call_timeout_s`. It continues after a timeout of the process
+    # handle, so that a later request gets the file.
     files: Mapping[str, Path] = await session.handle.call("record")
     path = Path(files[key])
     if not await asyncio.to_thread(path.is_file):

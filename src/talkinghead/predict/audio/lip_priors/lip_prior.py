@@ -31,7 +31,7 @@ class LipPrior(Protocol):
     [N, T]: where it is below 1, there is no speech, and the generator's motion is left out.
 
     Predictions and streams share a prior, so `predict_motion` must be safe for concurrent callers;
-    that of `WhisperLipPrior` is.
+    those of this package are.
 
     Attributes:
         past_s: seconds of speech before a block that the block's motion depends on.

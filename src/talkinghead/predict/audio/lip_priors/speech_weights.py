@@ -5,6 +5,7 @@ Shape suffixes: N windows, S samples, T video frames.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from fractions import Fraction
 from typing import Any
@@ -33,8 +34,8 @@ _LEVEL_S = 0.2
 class SpeechWeights:
     """Weights of the frames of blocks: 0 where there is sound but no speech, 1 elsewhere.
 
-    A frame counts as speech if there is speech up to 0.6 s before it or up to 0.2 s after it, so
-    that the mouth follows speech to its end. Without the detector, all weights are 1.
+    A frame counts as speech if there is speech up to 0.6 s before it or within the look-ahead
+    after it, so that the mouth follows speech to its end. Without the detector, all weights are 1.
 
     Args:
         past_s, block_s, ahead_s: the spans of the lip prior (see `LipPrior`).
@@ -43,6 +44,8 @@ class SpeechWeights:
     def __init__(self, past_s: Fraction, block_s: Fraction, ahead_s: Fraction) -> None:
         self._past_s, self._block_s, self._ahead_s = past_s, block_s, ahead_s
         self._session: Any = None
+        # A stream and its lip prior ask for the same weights, one after the other.
+        self._last: tuple[bytes, FloatArray] | None = None
         self._is_missing = False
 
     def of_blocks(self, windows: FloatArray) -> FloatArray:
@@ -61,6 +64,10 @@ class SpeechWeights:
                 log.info("the lips also follow music and noise: %s", error)
         if self._is_missing:
             return weights
+        key = hashlib.blake2b(np.ascontiguousarray(windows).data).digest()
+        last = self._last  # Another thread may replace it.
+        if last is not None and last[0] == key:
+            return last[1].copy()
         detected_s = min(_DETECTED_S, self._past_s)
         before = int((self._past_s - detected_s) * _SAMPLE_RATE)
         for row, window in zip(weights, windows, strict=True):
@@ -74,6 +81,7 @@ class SpeechWeights:
                 peak = float(probabilities[near].max(initial=0))
                 speech = float(smooth_step((peak - _NO_SPEECH) / (_SPEECH - _NO_SPEECH)))
                 row[frame] = max(speech, 1 - self._loudness(window, frame))
+        self._last = key, weights.copy()
         return weights
 
     def _loudness(self, window: FloatArray, frame: int) -> float:

@@ -7,7 +7,11 @@ import pytest
 
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
+from talkinghead.predict.audio.lip_priors.distilled_prior import DistilledLipPrior
+from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
 from talkinghead.predict.audio.lip_priors.speech_weights import SpeechWeights
+from talkinghead.runtime.silero_vad import SileroVAD
+from talkinghead.types import AVSpec
 
 pytest.importorskip("faster_whisper")
 
@@ -30,3 +34,20 @@ def test_weights_are_those_of_speech_and_not_of_music_and_noise(name):
     speech = weights.of_blocks(demo[None, 16_000 : 16_000 + size])
     assert speech.shape == (1, int(spans[1] * 25))
     assert speech.min() == 1
+
+
+def test_stream_and_lip_prior_detect_speech_once(monkeypatch):
+    prior, numbers = DistilledLipPrior(), []
+    push = SileroVAD.push
+
+    def counted(self, samples):
+        numbers.append(len(numbers))
+        return push(self, samples)
+
+    monkeypatch.setattr(SileroVAD, "push", counted)
+    noise = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    motion = predict_lip_motion(prior, noise, AVSpec())
+    assert len(numbers) == len(motion) / 5
+    other = prior.speech_weights(noise[None, :32_320])
+    other[:] = 5  # A change of the result does not change later ones.
+    assert prior.speech_weights(noise[None, :32_320]).max() <= 1
