@@ -74,7 +74,7 @@ def resolve_checkpoint(path: str | Path, kind: str = GENERATOR) -> Path:
         problem = "is a folder" if resolved.is_dir() else "does not exist"
         raise CheckpointError(
             f"checkpoint {resolved} {problem}: give a .ckpt or .safetensors file, or "
-            "the word default"
+            '"default" for the packaged weights'
         )
     return resolved
 
@@ -212,7 +212,7 @@ def _check_schema(path: Path, kind: str, entries: Mapping[str, Any]) -> None:
         found = "no schema_version" if version is None else f"schema_version {version}"
         raise CheckpointError(
             f"checkpoint {path} has {found}, this version reads {SCHEMA_VERSION}: it was written "
-            "by another program or version; use checkpoint=default or one that this version trained"
+            'by another program or version; use "default" or one that this version trained'
         )
     for key in (kind, "av"):
         if not isinstance(entries.get(key), Mapping):

@@ -227,8 +227,8 @@ def _split_cells(values: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _job(row: Mapping[str, Any], name: str, folder: Location) -> Job:
-    face, output, text = (str(row.get(c) or "").strip() for c in ("face", "output", "text"))
-    audio = _items(row.get("audio"))
+    face, output, text = (_text(row.get(c), c, name) for c in ("face", "output", "text"))
+    audio = [_text(file, "audio", name) for file in _items(row.get("audio"))]
     values = {"face": face, "audio": audio or text, "output": output}
     if missing := [column for column, value in values.items() if not value]:
         raise UsageError(
@@ -245,9 +245,18 @@ def _job(row: Mapping[str, Any], name: str, folder: Location) -> Job:
             f"{name}: output={target} is an image sequence, which is written only to local "
             "folders: give a local path, or a name that ends in .mp4"
         )
-    files = tuple(locate(str(file), folder) for file in audio)
+    files = tuple(locate(file, folder) for file in audio)
     speech = files if len(files) > 1 else next(iter(files), None)
     return Job(locate(face, folder), speech, target, text or None, _changes(row, folder))
+
+
+def _text(value: Any, column: str, name: str) -> str:
+    """Return a value of a job, without spaces around it; a number is its digits."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | Path | int | float):
+        raise UsageError(f"{name}: {column}={value!r}: expected text, not a {type(value).__name__}")
+    return str(value).strip()
 
 
 def _items(value: Any) -> list[Any]:

@@ -188,6 +188,16 @@ def test_deeply_nested_json_file_of_jobs_is_an_error(tmp_path):
         make_jobs(None, None, None, tmp_path / "list.json")
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"face": ["f"]}, {"audio": [{"a": 1}]}, {"audio": None, "text": True}, {"output": {"o": 1}}],
+)
+def test_values_of_a_job_that_are_no_text_are_refused(values):
+    key = list(values)[-1]
+    with pytest.raises(UsageError, match=rf"jobs, job 1: {key}=.*expected text, not a "):
+        make_jobs(None, None, None, [{**ROW, **values}])
+
+
 def test_unknown_face_select_of_a_job_names_the_words():
     (job,) = make_jobs(None, None, None, [{**ROW, "face_select": "larg"}])
     with pytest.raises(

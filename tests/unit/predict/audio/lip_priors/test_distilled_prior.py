@@ -88,7 +88,7 @@ def test_later_speech_does_not_change_earlier_frames(lip_prior, speech):
 def test_unfit_weights_are_refused(tmp_path):
     with pytest.raises(UsageError, match="blend_weight=2"):
         DistilledLipPrior(blend_weight=2)
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match=r'does not exist: .* file, or "default"'):
         DistilledLipPrior(tmp_path / "missing.safetensors")
     arguments = {"ahead_mels": 40}
     meta = {LIP_MOTION: arguments, "av": SPEC.to_dict(), "license": "", "trained_on": ""}
