@@ -48,7 +48,7 @@ def test_catalogue_contains_exactly_the_computed_scores(
     bar_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meta = {"generator": GENERATOR, "av": SPEC.to_dict(), "license": "MIT", "trained_on": "-"}
-    checkpoint, video = tmp_path / "tiny.safetensors", tmp_path / "real.mp4"
+    checkpoint, video = tmp_path / "tiny.safetensors", tmp_path / "clip.mp4"
     save_release(checkpoint, "generator", build("generator", GENERATOR, SPEC), meta)
     write_synthetic_clip(video, 1.0)
     computed: set[str] = set()
