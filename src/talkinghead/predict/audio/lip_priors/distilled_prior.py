@@ -26,8 +26,8 @@ from talkinghead.value_rules import UnitFloat
 class DistilledLipPrior(MappedLipPrior):
     """A lip prior that predicts blocks of 0.2 s from 1.6 s of past and 0.22 s of look-ahead.
 
-    It needs no further package, takes a tenth of the time of Whisper's and follows unseen voices
-    somewhat less well (docs/benchmarks.md).
+    It needs no further package, takes less than half the time of Whisper's and follows unseen
+    voices somewhat less well (docs/benchmarks.md).
 
     Args:
         weights: A file written by `scripts/distil_lip_prior.py`; "default" is the packaged network.
