@@ -124,7 +124,7 @@ class AugmentationOptions:
         teacher_forced_lips: Probability that the decoder is given the true lip motion, so that
             rendering is trained independently of the prediction of lip motion.
         mismatched_audio: Probability that a sample with teacher-forced lips gets other audio, so
-            that the rendering depends only on the given lip motion (see `set_lip_motion`).
+            that the rendering depends only on the given lip motion (see `LipHead.set_motion`).
         gain_db: Maximum change of the audio level.
         tilt_db: Maximum difference between the gains of the lowest and the highest mel bin.
         vocal_tract: Maximum change of the frequency scale, as a fraction (see

@@ -15,11 +15,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from talkinghead.errors import CheckpointError, UsageError
 from talkinghead.models.lipsync.decoder import ContextFeatures, GeneratorOutput, ReferenceFeatures
-from talkinghead.models.lipsync.generator import set_lip_motion
+from talkinghead.models.lipsync.lip_head import LipHead
 from talkinghead.runtime.inference_runtimes import READABLE_SUFFIXES, file_loader
 from talkinghead.types import AVSpec
 
@@ -119,8 +118,9 @@ class ExportedGenerator:
             )
         try:
             head = load_file(folder / LIP_HEAD)
-            self._lip_head = head["weight"], head["bias"]
-        except (OSError, SafetensorError, KeyError) as error:
+            self._lip_head = LipHead(head["weight"].shape[1]).requires_grad_(False)
+            self._lip_head.load_state_dict(head)
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             message = f"{folder / LIP_HEAD} cannot be read ({error}): export it again"
             raise CheckpointError(message) from error
         self._parts = {part: load(folder / f"{part}{suffix}") for part in PARTS}
@@ -167,11 +167,12 @@ class ExportedGenerator:
 
     def decode_lip_motion(self, tokens: Tensor) -> Tensor:
         """Return the lip motion [..., 20, 2] of tokens [..., D], relative to closed lips."""
-        return F.linear(tokens, *self._lip_head).unflatten(-1, (-1, 2))
+        motion: Tensor = self._lip_head(tokens)
+        return motion
 
     def set_lip_motion(self, tokens: Tensor, lips: Tensor, blend_weight: float = 1.0) -> Tensor:
         """Return a copy of the tokens [..., D] that encodes the lip motion [..., 20, 2]."""
-        return set_lip_motion(tokens, lips, blend_weight, *self._lip_head)
+        return self._lip_head.set_motion(tokens, lips, blend_weight)
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures

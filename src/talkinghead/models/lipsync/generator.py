@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talkinghead.features.faces.alignment import NUM_LIP_POINTS
 from talkinghead.models.encoders import AudioEncoder, ContextEncoder, FaceEncoder
 from talkinghead.models.lipsync.conditioning import EmotionEncoder, PoseEncoder
 from talkinghead.models.lipsync.decoder import (
@@ -23,6 +22,7 @@ from talkinghead.models.lipsync.decoder import (
     ReferenceFeatures,
     identity_grid,
 )
+from talkinghead.models.lipsync.lip_head import LipHead
 from talkinghead.models.lipsync.transformer import TemporalTransformer
 from talkinghead.value_rules import NonNegativeInt, PositiveInt, UnitFloat
 
@@ -111,9 +111,7 @@ class LipSyncGenerator(nn.Module):
         self.transformer = TemporalTransformer(
             dim, num_layers, num_heads, past_frames, lookahead_frames, dropout
         )
-        self.lip_head = nn.Linear(dim, 2 * NUM_LIP_POINTS)
-        nn.init.zeros_(self.lip_head.weight)
-        nn.init.zeros_(self.lip_head.bias)
+        self.lip_head = LipHead(dim)
         self.decoder = Decoder(
             dim, decoder_channels, self.face_encoder.channels, context_channels, mouth_size
         )
@@ -171,7 +169,7 @@ class LipSyncGenerator(nn.Module):
             pseudo_label_audio: further windows shaped as `audio`, for which only the lip motion is
                 returned.
             teacher_forced_lips: [B, W, 20, 2], lip motion that replaces the predicted one in the
-                decoder; see `set_lip_motion`.
+                decoder; see `LipHead.set_motion`.
             decoder_audio: windows shaped as `audio` that replace it in the decoder.
         """
         batch, num_frames = masked_face.shape[:2]
@@ -254,12 +252,12 @@ class LipSyncGenerator(nn.Module):
 
     def decode_lip_motion(self, tokens: Tensor) -> Tensor:
         """Return the lip motion [..., 20, 2]: displacements of closed lips in canonical pixels."""
-        return self.lip_head(tokens).unflatten(-1, (NUM_LIP_POINTS, 2))
+        motion: Tensor = self.lip_head(tokens)
+        return motion
 
     def set_lip_motion(self, tokens: Tensor, lips: Tensor, blend_weight: float = 1.0) -> Tensor:
-        """Return tokens whose lip motion is `lips`; see the function `set_lip_motion`."""
-        weight, bias = self.lip_head.weight.detach(), self.lip_head.bias.detach()
-        return set_lip_motion(tokens, lips, blend_weight, weight, bias)
+        """Return tokens whose lip motion is `lips` (see `LipHead.set_motion`)."""
+        return self.lip_head.set_motion(tokens, lips, blend_weight)
 
     def decode(
         self, tokens: Tensor, reference: ReferenceFeatures, context: ContextFeatures
@@ -276,21 +274,3 @@ class LipSyncGenerator(nn.Module):
         grid = identity_grid(size, maps.device).to(maps.dtype) * self._box_scale + self._box_centre
         grid = grid.to(maps.dtype).expand(maps.shape[0], -1, -1, -1)
         return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")
-
-
-def set_lip_motion(
-    tokens: Tensor, lips: Tensor, blend_weight: float, weight: Tensor, bias: Tensor
-) -> Tensor:
-    """Change tokens [..., D] as little as possible so that their lip motion approaches `lips`.
-
-    Args:
-        tokens: [..., D].
-        lips: [..., 20, 2], displacement of closed lips in canonical pixels; tokens with NaN lips
-            are unchanged.
-        blend_weight: 0 keeps the tokens' own lip motion, 1 replaces it.
-        weight: [40, D], weight of the linear head that predicts the lip motion.
-        bias: [40], bias of this head.
-    """
-    change = lips.flatten(-2) - F.linear(tokens, weight, bias)
-    change = torch.where(change.isfinite().all(-1, keepdim=True), change, 0.0)
-    return tokens + blend_weight * F.linear(change, torch.linalg.pinv(weight))

@@ -24,10 +24,14 @@ NUM_LIP_MAPS = 4
 MAX_SHIFT = 0.15
 """Maximum face-specific displacement, added to the predicted lip motion, in half widths."""
 
-_UPPER = (0, 1, 2, 3, 4, 5, 6, 12, 13, 14, 15, 16)
-_LOWER = (0, 6, 7, 8, 9, 10, 11, 12, 16, 17, 18, 19)
-UPPER_EDGE, LOWER_EDGE = (12, 13, 14, 15, 16), (12, 19, 18, 17, 16)
+# Indices are tensors, because torch converts each number of a sequence separately.
+_UPPER = torch.tensor((0, 1, 2, 3, 4, 5, 6, 12, 13, 14, 15, 16))
+_LOWER = torch.tensor((0, 6, 7, 8, 9, 10, 11, 12, 16, 17, 18, 19))
+UPPER_EDGE, LOWER_EDGE = torch.tensor((12, 13, 14, 15, 16)), torch.tensor((12, 19, 18, 17, 16))
 """Points of the edges of the inner lips, from left to right in the image."""
+
+_EDGES = torch.stack([UPPER_EDGE, LOWER_EDGE])
+_INNER_UPPER, _INNER_LOWER = UPPER_EDGE[1:-1], LOWER_EDGE[1:-1]
 
 # To close the lips, each point is moved by a fraction of a gap between the inner lips. For each
 # point: index of the gap (right, middle, left), and fraction of the gap in quarters, larger for
@@ -114,7 +118,7 @@ def warp_lips(steps: Tensor, lips: Tensor, moved: Tensor) -> LipWarp:
 
 def lip_gaps(lips: Tensor) -> Tensor:
     """Return the right, middle and left gaps [N, 3] between the inner lips of [N, 20, 2]."""
-    return (lips[:, [19, 18, 17], 1] - lips[:, [13, 14, 15], 1]).clamp_min(0)
+    return (lips[:, _INNER_LOWER, 1] - lips[:, _INNER_UPPER, 1]).clamp_min(0)
 
 
 def inside_lips(x: Tensor, y: Tensor, lips: Tensor) -> Tensor:
@@ -138,7 +142,7 @@ def lip_density(x: Tensor, y: Tensor, lips: Tensor, sigma: float) -> Tensor:
     return (down.mT @ across).to(lips.dtype)[:, None]
 
 
-def _interpolate(steps: Tensor, lips: Tensor, moved: Tensor, points: tuple[int, ...]) -> Tensor:
+def _interpolate(steps: Tensor, lips: Tensor, moved: Tensor, points: Tensor) -> Tensor:
     """Interpolate the displacement [N, 2, S, S] from the displacements of some lip points."""
     position, path = moved[:, points, :, None], (lips - moved)[:, points]
     near = torch.exp((steps - position).square() / (-2 * _SIGMA**2))
@@ -159,7 +163,7 @@ def _inside(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
 
 def _depth(x: Tensor, y: Tensor, lips: Tensor) -> tuple[Tensor, Tensor]:
     """Return signed distances [N, H, W] into the mouth opening and below its centre line."""
-    top, bottom = lip_edge(x[:, None], lips[:, (UPPER_EDGE, LOWER_EDGE)]).unbind(1)
+    top, bottom = lip_edge(x[:, None], lips[:, _EDGES]).unbind(1)
     right, left = lips[:, 12, 0, None, None], lips[:, 16, 0, None, None]
     depth = torch.minimum(torch.minimum(y - top, bottom - y), torch.minimum(x - right, left - x))
     return depth, y - (top + bottom) / 2
