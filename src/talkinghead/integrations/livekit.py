@@ -148,7 +148,8 @@ class TalkingHeadVideoGenerator(VideoGenerator):
 
     async def _next_frame(self) -> LiveFrame:
         started_s = time.monotonic()
-        is_skipped = self._has_failed or self._lag_s > 1 / self._live.fps
+        is_late = self._lag_s > 1 / self._live.fps and not self._live.has_next_mouth
+        is_skipped = self._has_failed or is_late
         advance = self._live.skip_image if is_skipped else self._live.next_frame
         run = asyncio.get_running_loop().run_in_executor
         try:

@@ -156,7 +156,9 @@ class AvatarLoop:
                 self._stopped.wait(_POLL_S)
                 continue
             is_paused = False
-            started_s, is_skipped = time.monotonic(), self._is_behind
+            # An image whose mouth is already generated takes less time than a frame lasts.
+            is_skipped = self._is_behind and not self.avatar.has_next_mouth
+            started_s = time.monotonic()
             frame = self.avatar.skip_image() if is_skipped else self.avatar.next_frame()
             self._put(_Generated(frame, is_skipped, started_s, time.monotonic()))
 

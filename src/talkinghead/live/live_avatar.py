@@ -66,8 +66,8 @@ class LiveAvatar:
     does not arrive in time, the mouth closes and the reply continues later; after half a second
     without speech, the reply ends.
 
-    All methods except `next_frame` and `skip_image` may be called from any thread; those two are
-    called by one thread, such as `AvatarLoop`.
+    All methods except `next_frame`, `skip_image` and `has_next_mouth` may be called from any
+    thread; those three are called by one thread, such as `AvatarLoop`.
 
     Args:
         avatar: The avatar.
@@ -171,6 +171,13 @@ class LiveAvatar:
         """Whether speech is being played or waits to be played."""
         with self._lock:
             return bool(self._replies)
+
+    @property
+    def has_next_mouth(self) -> bool:
+        """Whether the next image takes less time, as its mouth was generated with the last one."""
+        with self._lock:
+            reply = self._replies[0] if self._replies else None
+        return reply is not None and bool(self._images) and reply.has_mouths(self._images[0])
 
     def next_frame(self) -> LiveFrame:
         """Generate the next frame; the caller controls the timing."""

@@ -142,11 +142,15 @@ class ReplySpeech:
         """
         while self._ahead and self._ahead[0].faces is not images[0]:
             self._ahead.popleft()
-        is_known = bool(self._ahead) and self._ahead[0].time_s == self.time_s
-        if not is_known or self.mouths.articulation != articulation:
+        if not self.has_mouths(images[0]) or self.mouths.articulation != articulation:
             self.mouths.articulation = articulation
             self._ahead = deque(self._generate_batch(images))
         return self._ahead.popleft().mouths
+
+    def has_mouths(self, faces: list[SourceFrame]) -> bool:
+        """Return whether the mouths of the next image, with these faces, are already generated."""
+        ahead = self._ahead[0] if self._ahead else None
+        return ahead is not None and ahead.faces is faces and ahead.time_s == self.time_s
 
     def _generate_batch(self, images: Sequence[list[SourceFrame]]) -> Iterator[_Mouths]:
         times_s = [self.time_s]

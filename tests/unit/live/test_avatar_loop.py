@@ -14,6 +14,7 @@ class CountingAvatar:
     """An avatar whose images take a given time to generate."""
 
     fps = Fraction(25)
+    has_next_mouth = False
 
     def __init__(self, generate_s=0.0):
         self.generate_s, self.num_frames = generate_s, 0
@@ -66,6 +67,14 @@ def test_slow_images_are_dropped_and_the_clock_continues(play):
     assert loop.stats.num_dropped == shown.count(False)
     assert float(received[-1][1].time_s) > 1.0
     assert loop.stats.generate_ms_p50 >= 70
+
+
+def test_image_whose_mouth_is_known_is_not_dropped(play):
+    avatar = CountingAvatar(generate_s=0.07)
+    avatar.has_next_mouth = True
+    loop, received = play(avatar, 1.0)
+    assert loop.stats.max_lag_ms > 80
+    assert all(frame.image.any() for _, frame in received)
 
 
 def test_avatar_pauses_without_listeners_and_speech(play):

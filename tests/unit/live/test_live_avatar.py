@@ -257,6 +257,23 @@ def test_mouths_generated_together_are_those_generated_one_by_one(avatar, monkey
     assert np.abs(np.diff(images[0], axis=0)).max() > 20
 
 
+def test_every_second_mouth_is_known_before_its_image(live):
+    live.push(SAMPLES, RATE)
+    live.finish()
+    while live.next_frame().reply is None:
+        assert not live.has_next_mouth
+    known = []
+    for _ in range(4):
+        known.append(live.has_next_mouth)
+        live.next_frame()
+    assert known == [True, False, True, False]
+    live.skip_image()
+    assert not live.has_next_mouth
+    live.interrupt()
+    frames_until_end(live)
+    assert not live.has_next_mouth
+
+
 def test_label_is_drawn_into_every_image(avatar):
     plain, labelled = (LiveAvatar(avatar, label=label) for label in (None, "AI generated"))
     images = [live.next_frame().image.astype(int) for live in (plain, labelled)]
