@@ -5,7 +5,10 @@ Shape suffixes: B batch, C mel bins, M mel frames, T video frames, D hidden chan
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from fractions import Fraction
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 from talkinghead.features.faces.alignment import NUM_LIP_POINTS
 
 _LEVEL_MELS = 160
+# Number of mel frames that are the input of a video frame.
 _MELS_PER_FRAME = 4
 
 
@@ -89,6 +93,96 @@ class LipMotionNetwork(nn.Module):
         return self.norm(x)
 
 
+class StreamingLipMotion:
+    """Streaming version of `LipMotionNetwork.hidden`; the chunks of a stream change nothing.
+
+    The inputs of the layers are kept, so that each mel frame is processed once.
+
+    Args:
+        network: the network.
+        mels_per_frame: number of mel frames per video frame; mel frame m is in the middle of video
+            frame m / mels_per_frame - 1 / 2.
+        silence_C: mel frame of silence, which precedes the stream.
+    """
+
+    def __init__(
+        self, network: LipMotionNetwork, mels_per_frame: Fraction, silence_C: Tensor
+    ) -> None:
+        self._network, self._mels_per_frame = network, mels_per_frame
+        self._mel_CM = silence_C[:, None].expand(-1, _LEVEL_MELS)
+        # In silence, the inputs of each layer are equal in all frames.
+        x_BMD = _network_input(network, self._mel_CM)
+        self._pasts, x_BMD = _silent_pasts(network.mel_blocks, x_BMD)
+        self._encoded_MD = x_BMD[0].repeat(_MELS_PER_FRAME, 1)
+        x_BTD = network.middle(self._encoded_MD.flatten())[None, None]
+        pasts, _ = _silent_pasts(network.blocks, x_BTD)
+        self._pasts |= pasts
+        # Index of the first mel frame of `_encoded_MD`, and of the next video frame.
+        self._first_mel, self._next_frame = -_MELS_PER_FRAME, 0
+
+    def copy(self) -> Self:
+        """Return a stream with the same past."""
+        other = copy.copy(self)
+        other._pasts = dict(self._pasts)
+        return other
+
+    def last_mel(self, frame: int) -> int:
+        """Return the index of the last mel frame that a video frame depends on."""
+        middle = (frame + Fraction(1, 2)) * self._mels_per_frame
+        return round(middle) + self._network.ahead_mels
+
+    def push(self, mel_CM: Tensor) -> Tensor:
+        """Append mel frames, and return the hidden layer [T, D] of new video frames, T >= 0."""
+        network, num_new = self._network, mel_CM.shape[1]
+        if num_new == 0:
+            return mel_CM.new_empty(0, network.channels)
+        self._mel_CM = torch.cat([self._mel_CM[:, -(_LEVEL_MELS - 1) :], mel_CM], 1)
+        x_BMD = _network_input(network, self._mel_CM)
+        self._encoded_MD = torch.cat([self._encoded_MD, self._run(network.mel_blocks, x_BMD)[0]])
+        return self._encode_frames()
+
+    def _encode_frames(self) -> Tensor:
+        network, num_mels = self._network, self._first_mel + len(self._encoded_MD)
+        last_T: list[int] = []
+        while (last := self.last_mel(self._next_frame)) < num_mels:
+            last_T.append(last)
+            self._next_frame += 1
+        if not last_T:
+            return self._encoded_MD.new_empty(0, network.channels)
+        newest = torch.tensor(last_T)[:, None] - torch.arange(_MELS_PER_FRAME) - self._first_mel
+        x_BTD = network.middle(self._encoded_MD[newest].flatten(1))[None]
+        x_BTD = network.norm(self._run(network.blocks, x_BTD))
+        num_old = last - _MELS_PER_FRAME + 1 - self._first_mel
+        self._encoded_MD, self._first_mel = self._encoded_MD[num_old:], self._first_mel + num_old
+        return x_BTD[0]
+
+    def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        for block in blocks:
+            assert isinstance(block, _CausalBlock)
+            x = torch.cat([self._pasts[block], x], 1)
+            self._pasts[block] = x[:, -block.num_past :]
+            x = block(x)
+        return x
+
+
+def _network_input(network: LipMotionNetwork, mel_CM: Tensor) -> Tensor:
+    """Return the input [1, M, D] of the first block for the last M of M + 159 mel frames."""
+    mean_C1M = F.avg_pool1d(mel_CM, _LEVEL_MELS, 1)[:, None]
+    x_C1M = mel_CM[:, None, _LEVEL_MELS - 1 :]
+    x_C2M = torch.cat([x_C1M, x_C1M - (mean_C1M + mean_C1M.mean(0)) / 2], 1)
+    return network.input(x_C2M.transpose(0, 1).flatten(0, 1).T[None] / 2)
+
+
+def _silent_pasts(blocks: nn.ModuleList, x: Tensor) -> tuple[dict[nn.Module, Tensor], Tensor]:
+    """Return the past inputs of blocks for a constant input [1, 1, D], and the last output."""
+    pasts: dict[nn.Module, Tensor] = {}
+    for block in blocks:
+        assert isinstance(block, _CausalBlock)
+        pasts[block] = x.expand(-1, block.num_past, -1)
+        x = block(x.expand(-1, block.num_past + 1, -1))
+    return pasts, x
+
+
 class _CausalBlock(nn.Module):
     """Residual block: normalisation, causal convolution of width 3, activation, projection.
 
@@ -98,15 +192,16 @@ class _CausalBlock(nn.Module):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.dilation = dilation
+        self.num_past = 2 * dilation  # Number of frames before a frame that it depends on.
         self.norm = nn.LayerNorm(channels)
         self.convolution = nn.Linear(3 * channels, channels)
         self.project = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Change a sequence [B, length, channels]; the first 2 * dilation frames are dropped."""
+        """Change a sequence [B, length, channels]; the first `num_past` frames are dropped."""
         y, step = self.norm(x), self.dilation
         y = torch.cat([y[:, : -2 * step], y[:, step:-step], y[:, 2 * step :]], -1)
-        return x[:, 2 * step :] + self.project(F.gelu(self.convolution(y)))
+        return x[:, self.num_past :] + self.project(F.gelu(self.convolution(y)))
 
 
 def _without_level(mel_BCM: Tensor) -> Tensor:

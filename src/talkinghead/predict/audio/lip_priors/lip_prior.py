@@ -28,7 +28,9 @@ class LipPrior(Protocol):
     `past_s` and `ahead_s` to 0 and uses `first_frame`. It may also have a method `check_duration`,
     which is called with the number of frames when the speech has ended, and a method
     `speech_weights`, which returns a weight in [0, 1] for each frame of the windows, float32
-    [N, T]: where it is below 1, there is no speech, and the generator's motion is left out.
+    [N, T]: where it is below 1, there is no speech, and the generator's motion is left out. A prior
+    that keeps a state instead of processing the speech around each block again has a method
+    `start_stream`, which returns a `MotionStream`; streams then use it instead of the other two.
 
     Predictions and streams share a prior, so `predict_motion` must be safe for concurrent callers;
     those of this package are.
@@ -74,6 +76,21 @@ class LipPrior(Protocol):
         """
 
 
+class MotionStream(Protocol):
+    """The prediction of a lip prior for one stream."""
+
+    def push(self, samples: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Append speech, float32 [num_samples] in [-1, 1].
+
+        Returns:
+            The motion [T, 20, 2] of the frames that are known now and were not before, and the
+            weights [T] of speech; see `LipPrior`.
+        """
+
+    def samples_for(self, frame: int) -> int:
+        """Return the number of samples after which the motion of a frame is known."""
+
+
 class LipPriorStream:
     """A stream of a lip prior's motion, predicted as speech arrives.
 
@@ -87,15 +104,13 @@ class LipPriorStream:
                 f"the lip prior works at {lip_prior.sample_rate} Hz and {lip_prior.fps} frames/s, "
                 f"the model at {spec.sample_rate} Hz and {spec.fps}: choose lip_prior=none"
             )
-        self._lip_prior = lip_prior
-        spans = (lip_prior.past_s, lip_prior.block_s, lip_prior.ahead_s)
-        self._past, self._block, self._ahead = (int(span * spec.sample_rate) for span in spans)
-        self._block_frames = int(lip_prior.block_s * spec.fps)
+        self._lip_prior, self._spec = lip_prior, spec
         self.reset()
 
     def reset(self) -> None:
         """Start a new stream."""
-        self._samples = np.zeros(self._past, np.float32)
+        start = getattr(self._lip_prior, "start_stream", None)
+        self._stream: MotionStream = start() if start else _BlockStream(self._lip_prior, self._spec)
         self._num_samples = 0
         self._motion = torch.empty(0, 20, 2)
         self._weights = torch.empty(0)
@@ -108,29 +123,24 @@ class LipPriorStream:
 
     def samples_for(self, frame: int) -> int:
         """Return the number of samples after which the motion of a grid frame is known."""
-        return (frame // self._block_frames + 1) * self._block + self._ahead
+        return self._stream.samples_for(frame)
 
     def push(self, samples: FloatArray) -> None:
         """Append speech: float32 [num_samples] in [-1, 1]."""
         self._num_samples += len(samples)
-        self._samples = np.concatenate([self._samples, samples.astype(np.float32)])
-        length = self._past + self._block + self._ahead
-        while len(self._samples) >= length:
-            count = min(_MAX_BLOCKS, (len(self._samples) - length) // self._block + 1)
-            view = np.lib.stride_tricks.sliding_window_view(self._samples, length)
-            windows = view[: count * self._block : self._block]
-            self._weights = torch.cat([self._weights, self._speech_weights(windows)])
-            motion = self._lip_prior.predict_motion(windows, self.num_frames)
-            self._motion = torch.cat([self._motion, torch.from_numpy(motion).flatten(0, 1)])
-            self._samples = self._samples[count * self._block :]
+        motion, weights = self._stream.push(samples.astype(np.float32))
+        self._motion = torch.cat([self._motion, torch.from_numpy(motion)])
+        self._weights = torch.cat([self._weights, torch.from_numpy(weights)])
 
     def finish(self) -> None:
         """End the speech, and process the last samples as if silence followed."""
         check_duration = getattr(self._lip_prior, "check_duration", None)
+        frame_size = self._spec.sample_rate / self._spec.fps
         if check_duration is not None:
-            check_duration(self._num_samples * self._block_frames // self._block)
-        blocks = max(1, math.ceil(self._num_samples / self._block))
-        self.push(np.zeros(blocks * self._block + self._ahead - self._num_samples, np.float32))
+            check_duration(int(self._num_samples / frame_size))
+        num_frames = max(1, math.ceil(self._num_samples / frame_size))
+        num_missing = self.samples_for(num_frames - 1) - self._num_samples
+        self.push(np.zeros(max(0, num_missing), np.float32))
 
     def at(self, first: int, stop: int) -> Tensor:
         """Return the motion [stop - first, 20, 2] of grid frames; NaN where unknown."""
@@ -152,17 +162,49 @@ class LipPriorStream:
             ]
         return weights
 
-    def _speech_weights(self, windows: FloatArray) -> Tensor:
-        measure = getattr(self._lip_prior, "speech_weights", None)
-        if measure is None:
-            return torch.ones(len(windows) * self._block_frames)
-        return torch.from_numpy(measure(windows)).flatten()
-
     def drop_before(self, frame: int) -> None:
         """Free the memory of all grid frames before `frame`."""
         dropped = min(max(0, frame - self._first_frame), len(self._motion))
         self._motion, self._first_frame = self._motion[dropped:], self._first_frame + dropped
         self._weights = self._weights[dropped:]
+
+
+class _BlockStream:
+    """The prediction of a lip prior that processes each block with the speech around it."""
+
+    def __init__(self, lip_prior: LipPrior, spec: AVSpec) -> None:
+        self._lip_prior = lip_prior
+        spans = (lip_prior.past_s, lip_prior.block_s, lip_prior.ahead_s)
+        self._past, self._block, self._ahead = (int(span * spec.sample_rate) for span in spans)
+        self._block_frames = int(lip_prior.block_s * spec.fps)
+        self._samples = np.zeros(self._past, np.float32)
+        self._num_frames = 0
+
+    def push(self, samples: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Append speech (see `MotionStream.push`)."""
+        self._samples = np.concatenate([self._samples, samples])
+        length = self._past + self._block + self._ahead
+        motions, weights = [np.empty((0, 20, 2), np.float32)], [np.empty(0, np.float32)]
+        while len(self._samples) >= length:
+            count = min(_MAX_BLOCKS, (len(self._samples) - length) // self._block + 1)
+            view = np.lib.stride_tricks.sliding_window_view(self._samples, length)
+            windows = view[: count * self._block : self._block]
+            weights.append(self._speech_weights(windows))
+            motion = self._lip_prior.predict_motion(windows, self._num_frames)
+            motions.append(motion.reshape(-1, 20, 2))
+            self._num_frames += len(motions[-1])
+            self._samples = self._samples[count * self._block :]
+        return np.concatenate(motions), np.concatenate(weights)
+
+    def samples_for(self, frame: int) -> int:
+        """Return the number of samples after which the motion of a frame is known."""
+        return (frame // self._block_frames + 1) * self._block + self._ahead
+
+    def _speech_weights(self, windows: FloatArray) -> FloatArray:
+        measure = getattr(self._lip_prior, "speech_weights", None)
+        if measure is None:
+            return np.ones(len(windows) * self._block_frames, np.float32)
+        return np.asarray(measure(windows), np.float32).flatten()
 
 
 def predict_lip_motion(lip_prior: LipPrior, samples: FloatArray, spec: AVSpec) -> FloatArray:

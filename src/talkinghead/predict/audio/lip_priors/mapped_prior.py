@@ -69,12 +69,17 @@ class MappedLipPrior(LipPrior):
 
     def predict_motion(self, windows: FloatArray, first_frame: int) -> FloatArray:
         """Return the lip motion of blocks (see `LipPrior.predict_motion`)."""
-        motion = self._motion(windows)
-        weights = self.speech_weights(windows)[..., None, None]
-        if weights.min() == 1:
+        return self.with_rest(self.lips_of(self.inputs(windows)), self.speech_weights(windows))
+
+    def with_rest(self, motion: FloatArray, weights: FloatArray) -> FloatArray:
+        """Blend motion [..., T, 20, 2] with that of silence; `weights` [..., T] are of speech."""
+        if weights.min(initial=1) == 1:
             return motion
         if self._rest is None:
-            self._rest = self._motion(np.zeros((1, windows.shape[1]), np.float32)).mean((0, 1))
+            length = int((self.past_s + self.block_s + self.ahead_s) * self.sample_rate)
+            silence = np.zeros((1, length), np.float32)
+            self._rest = self.lips_of(self.inputs(silence)).mean((0, 1))
+        weights = weights[..., None, None]
         return weights * motion + (1 - weights) * self._rest
 
     def speech_weights(self, windows: FloatArray) -> FloatArray:
@@ -83,9 +88,9 @@ class MappedLipPrior(LipPrior):
             return np.ones((len(windows), int(self.block_s * self.fps)), np.float32)
         return self._speech_weights.of_blocks(windows)
 
-    def _motion(self, windows: FloatArray) -> FloatArray:
-        motion = self.motion_of(self.inputs(windows))
-        return np.asarray(motion.unflatten(-1, (20, 2)), np.float32)
+    def lips_of(self, inputs: Tensor) -> FloatArray:
+        """Return the lip motion [..., 20, 2] of the map's inputs [..., F]."""
+        return np.asarray(self.motion_of(inputs).unflatten(-1, (20, 2)), np.float32)
 
     def motion_of(self, inputs: Tensor) -> Tensor:
         """Return the lip motion [..., 40] of the map's inputs [..., F]."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from talkinghead.errors import DependencyError
-from talkinghead.predict.source.head.head_geometry import smooth_step
+from talkinghead.predict.source.head.head_geometry import Floats, smooth_step
 from talkinghead.runtime.silero_vad import WINDOW_SIZE, SileroVAD, load_session
 from talkinghead.types import FloatArray
 
@@ -55,39 +55,107 @@ class SpeechWeights:
             windows: float32 [N, S]; see `LipPrior.predict_motion`.
         """
         num_frames = int(self._block_s * _FPS)
-        weights = np.ones((len(windows), num_frames), np.float32)
-        if self._session is None and not self._is_missing:
-            try:
-                self._session = load_session()
-            except (DependencyError, ImportError) as error:
-                self._is_missing = True
-                log.info("the lips also follow music and noise: %s", error)
-        if self._is_missing:
-            return weights
+        if not self._load():
+            return np.ones((len(windows), num_frames), np.float32)
         key = hashlib.blake2b(np.ascontiguousarray(windows).data).digest()
         last = self._last  # Another thread may replace it.
         if last is not None and last[0] == key:
             return last[1].copy()
         detected_s = min(_DETECTED_S, self._past_s)
         before = int((self._past_s - detected_s) * _SAMPLE_RATE)
-        for row, window in zip(weights, windows, strict=True):
+        rows = []
+        for window in windows:
             _, probabilities = SileroVAD(self._session).push(window[before:])
-            # Times of the middles of the detection windows, from the start of the block.
-            places = (np.arange(len(probabilities)) + 0.5) * WINDOW_SIZE / _SAMPLE_RATE
-            places -= float(detected_s)
-            for frame in range(num_frames):
-                distance_s = places - (frame + 0.5) / _FPS
-                near = (distance_s >= -_HELD_S) & (distance_s <= float(self._ahead_s))
-                peak = float(probabilities[near].max(initial=0))
-                speech = float(smooth_step((peak - _NO_SPEECH) / (_SPEECH - _NO_SPEECH)))
-                row[frame] = max(speech, 1 - self._loudness(window, frame))
+            frames = np.arange(num_frames)
+            levels = _levels(window, float(self._past_s) + (frames + 0.5) / _FPS)
+            middles_s = float(detected_s) + (frames + 0.5) / _FPS
+            rows.append(_weights(probabilities, middles_s, levels, float(self._ahead_s)))
+        weights = np.stack(rows)
         self._last = key, weights.copy()
         return weights
 
-    def _loudness(self, window: FloatArray, frame: int) -> float:
-        """Return 0 where the audio around a frame of the block is silent, up to 1 where loud."""
-        middle_s = float(self._past_s) + (frame + 0.5) / _FPS
-        first, last = ((middle_s + offset_s) * _SAMPLE_RATE for offset_s in (-_LEVEL_S, _LEVEL_S))
-        near = window[int(first) : int(last)]
-        level = float(np.sqrt(np.mean(near * near)))
-        return float(smooth_step((level - _SILENT) / (_LOUD - _SILENT)))
+    def start_stream(self) -> SpeechWeightStream | None:
+        """Return the weights of a stream; None without the detector."""
+        return SpeechWeightStream(self._session, self._ahead_s) if self._load() else None
+
+    def _load(self) -> bool:
+        """Load the detector, and return whether it is available."""
+        if self._session is None and not self._is_missing:
+            try:
+                self._session = load_session()
+            except (DependencyError, ImportError) as error:
+                self._is_missing = True
+                log.info("the lips also follow music and noise: %s", error)
+        return not self._is_missing
+
+
+class SpeechWeightStream:
+    """Weights of the frames of a stream; the chunks of the stream change nothing.
+
+    Args:
+        session: the loaded speech detector.
+        ahead_s: look-ahead after the middle of a frame.
+    """
+
+    def __init__(self, session: Any, ahead_s: Fraction) -> None:
+        self._detector = SileroVAD(session)
+        # A detection window must end within the look-ahead.
+        self._ahead_s = float(ahead_s) - WINDOW_SIZE / _SAMPLE_RATE / 2
+        self._probabilities = np.zeros(0, np.float32)
+        margin = int(_LEVEL_S * _SAMPLE_RATE)
+        self._samples = np.zeros(margin, np.float32)
+        self._first_sample, self._first_window = -margin, 0
+
+    def push(self, samples: FloatArray) -> None:
+        """Append audio, float32 [num_samples] in [-1, 1]."""
+        _, probabilities = self._detector.push(samples)
+        self._probabilities = np.concatenate([self._probabilities, probabilities])
+        self._samples = np.concatenate([self._samples, samples])
+
+    def take(self, first: int, stop: int) -> FloatArray:
+        """Return the weights float32 [stop - first] of frames whose look-ahead has been pushed.
+
+        Audio that is needed for earlier frames only is dropped.
+        """
+        middles_s = (np.arange(first, stop) + 0.5) / _FPS
+        levels = _levels(self._samples, middles_s - self._first_sample / _SAMPLE_RATE)
+        start_s = self._first_window * WINDOW_SIZE / _SAMPLE_RATE
+        weights = _weights(self._probabilities, middles_s - start_s, levels, self._ahead_s)
+        next_s = (stop + 0.5) / _FPS
+        unused = int((next_s - _LEVEL_S) * _SAMPLE_RATE) - self._first_sample
+        self._samples, self._first_sample = self._samples[unused:], self._first_sample + unused
+        unused = int((next_s - _HELD_S) * _SAMPLE_RATE / WINDOW_SIZE) - 1 - self._first_window
+        if unused > 0:
+            self._probabilities = self._probabilities[unused:]
+            self._first_window += unused
+        return weights
+
+
+def _weights(
+    probabilities: FloatArray, middles_s: Floats, levels: FloatArray, ahead_s: float
+) -> FloatArray:
+    """Return the weights of frames from the probabilities of speech in detection windows.
+
+    Args:
+        probabilities: float32 [W], of consecutive windows.
+        middles_s: middles [T] of the frames, from the start of the first window.
+        levels: root mean squares [T] of the audio around the frames.
+        ahead_s: look-ahead from the middle of a frame to the middle of a window.
+    """
+    places_s = (np.arange(len(probabilities)) + 0.5) * WINDOW_SIZE / _SAMPLE_RATE
+    distance_s = places_s - middles_s[:, None]
+    is_near = (distance_s >= -_HELD_S) & (distance_s <= ahead_s)
+    peaks = np.where(is_near, probabilities, 0).max(1, initial=0)
+    speech = smooth_step((peaks - _NO_SPEECH) / (_SPEECH - _NO_SPEECH))
+    loudness = smooth_step((levels - _SILENT) / (_LOUD - _SILENT))
+    return np.maximum(speech, 1 - loudness).astype(np.float32)
+
+
+def _levels(samples: FloatArray, middles_s: Floats) -> FloatArray:
+    """Return the root mean squares [T] of audio around times [T]."""
+    first, last = (
+        ((middles_s + offset_s) * _SAMPLE_RATE).round().astype(int)
+        for offset_s in (-_LEVEL_S, _LEVEL_S)
+    )
+    pieces = [samples[a:b] for a, b in zip(first, last, strict=True)]
+    return np.sqrt([np.mean(piece * piece) for piece in pieces], dtype=np.float32)

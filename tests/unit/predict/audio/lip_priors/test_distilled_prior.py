@@ -51,38 +51,62 @@ def test_lips_follow_those_of_whisper(lip_prior, speech):
     assert pearson(*(opening(motion[:count]) for motion in motions)) > 0.75
 
 
-def test_blocks_equal_the_network_on_the_whole_recording(lip_prior, speech):
-    """The windows have the past and the look-ahead that the frames of their block need."""
+def test_stream_equals_the_network_on_the_whole_recording(lip_prior, speech):
     network = load_lip_motion_network().model
     mel = AudioFeatures(SPEC)(torch.from_numpy(speech))
-    num_frames, past = 75, network.past_frames
-    places = (torch.arange(-past, num_frames) + 0.5) * 3.2
+    num_frames, past = 100, network.past_frames
     # Frames before the recording are silent.
-    mel = torch.nn.functional.pad(mel, (112, 0), value=-4.0)
+    mel = torch.nn.functional.pad(mel, (320, 0), value=float(AudioFeatures(SPEC).silence(1)[0, 0]))
+    places = (torch.arange(-past, num_frames) + 0.5) * 3.2 + 320
     with torch.no_grad():
-        whole = network(mel[None], places + 112)[0].unflatten(-1, (20, 2)).numpy()
-    blocks = predict_lip_motion(lip_prior, speech, SPEC)[:num_frames]
-    # The level is that of another past, and mel frames have other phases.
-    assert pearson(opening(whole[25:]), opening(blocks[25:])) > 0.98
+        whole = network(mel[None], places)[0].unflatten(-1, (20, 2)).numpy()
+    stream = predict_lip_motion(lip_prior, speech, SPEC)[:num_frames]
+    assert np.allclose(whole, stream, atol=1e-3)
+    inputs = lip_prior.recording_inputs(speech, num_frames)
+    weight, bias = (tensor.detach().numpy() for tensor in lip_prior.map_tensors)
+    motion = (inputs @ weight + bias).reshape(-1, 20, 2)
+    assert np.allclose(motion, stream, atol=0.02)  # The inputs have half precision.
 
 
-def test_chunks_do_not_change_the_motion(lip_prior, speech):
+@pytest.mark.parametrize("size", [160, 777, 6400])
+def test_chunks_do_not_change_the_motion(speech, size):
+    lip_prior = DistilledLipPrior()
+    speech = np.concatenate([speech, np.random.default_rng(0).normal(0, 0.1, 32_000)])
     stream = LipPriorStream(lip_prior, SPEC)
-    for start in range(0, len(speech), 777):
-        stream.push(speech[start : start + 777])
+    for start in range(0, len(speech), size):
+        stream.push(speech[start : start + size])
+        known = stream.num_frames
+        # Each frame is known as soon as the stream promises, and not before.
+        pushed = min(start + size, len(speech))
+        assert known == 0 or stream.samples_for(known - 1) <= pushed
+        assert stream.samples_for(known) > pushed
     stream.finish()
-    motion = stream.at(0, stream.num_frames).numpy()
-    assert np.allclose(motion, predict_lip_motion(lip_prior, speech, SPEC), atol=1e-4)
+    whole = LipPriorStream(lip_prior, SPEC)
+    whole.push(speech)
+    whole.finish()
+    num_frames = stream.num_frames
+    assert num_frames == whole.num_frames == -(-len(speech) // 640)
+    assert torch.allclose(stream.at(0, num_frames), whole.at(0, num_frames), atol=1e-4)
+    weights = stream.speech_weights_at(0, num_frames)
+    assert torch.allclose(weights, whole.speech_weights_at(0, num_frames), atol=1e-4)
+
+
+def test_block_has_the_motion_of_a_stream(lip_prior, speech):
+    size = int((lip_prior.past_s + lip_prior.block_s + lip_prior.ahead_s) * 16_000)
+    frame = int(lip_prior.past_s * lip_prior.fps)
+    block = lip_prior.predict_motion(speech[None, :size], frame)
+    assert np.allclose(block[0], predict_lip_motion(lip_prior, speech, SPEC)[[frame]], atol=1e-4)
 
 
 def test_later_speech_does_not_change_earlier_frames(lip_prior, speech):
-    size = int((lip_prior.past_s + lip_prior.block_s + lip_prior.ahead_s) * 16_000)
-    window = speech[None, 8_000 : 8_000 + size]
-    other = window.copy()
-    other[:, size - 160 :] = 0.5
-    # The last frame sees no more than 0.21 s after its middle, so not the last 0.01 s.
-    motions = [lip_prior.predict_motion(w, 0) for w in (window, other)]
-    assert np.array_equal(motions[0][:, :4], motions[1][:, :4])
+    frame = 50
+    num_needed = LipPriorStream(lip_prior, SPEC).samples_for(frame)
+    assert num_needed <= (frame + 1) * 640 + 0.22 * 16_000
+    other = speech.copy()
+    other[num_needed:] = 0.5
+    motions = [predict_lip_motion(lip_prior, samples, SPEC) for samples in (speech, other)]
+    assert np.allclose(motions[0][: frame + 1], motions[1][: frame + 1], atol=1e-4)
+    assert not np.allclose(motions[0][frame + 1], motions[1][frame + 1], atol=1e-4)
 
 
 def test_unfit_weights_are_refused(tmp_path):

@@ -8,14 +8,12 @@ import pytest
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.paths import DEMO_SPEECH
 from talkinghead.predict.audio.lip_priors.distilled_prior import DistilledLipPrior
-from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
 from talkinghead.predict.audio.lip_priors.speech_weights import SpeechWeights
 from talkinghead.runtime.silero_vad import SileroVAD
-from talkinghead.types import AVSpec
 
 pytest.importorskip("faster_whisper")
 
-SPANS = {"whisper": ("2", "2/5", "1/5"), "distilled": ("8/5", "1/5", "11/50")}
+SPANS = {"whisper": ("2", "2/5", "1/5"), "distilled": ("33/10", "1/25", "11/50")}
 
 
 @pytest.mark.parametrize("name", SPANS)
@@ -36,7 +34,7 @@ def test_weights_are_those_of_speech_and_not_of_music_and_noise(name):
     assert speech.min() == 1
 
 
-def test_stream_and_lip_prior_detect_speech_once(monkeypatch):
+def test_blocks_and_their_lip_prior_detect_speech_once(monkeypatch):
     prior, numbers = DistilledLipPrior(), []
     push = SileroVAD.push
 
@@ -45,9 +43,31 @@ def test_stream_and_lip_prior_detect_speech_once(monkeypatch):
         return push(self, samples)
 
     monkeypatch.setattr(SileroVAD, "push", counted)
-    noise = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
-    motion = predict_lip_motion(prior, noise, AVSpec())
-    assert len(numbers) == len(motion) / 5
-    other = prior.speech_weights(noise[None, :32_320])
-    other[:] = 5  # A change of the result does not change later ones.
-    assert prior.speech_weights(noise[None, :32_320]).max() <= 1
+    size = int((prior.past_s + prior.block_s + prior.ahead_s) * 16_000)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, size)).astype(np.float32)
+    weights = prior.speech_weights(noise)
+    prior.predict_motion(noise, 0)
+    assert len(numbers) == 2
+    weights[:] = 5  # A change of the result does not change later ones.
+    assert prior.speech_weights(noise).max() <= 1
+
+
+def test_stream_weighs_speech_and_not_music_and_frees_its_past():
+    weights = SpeechWeights(*map(Fraction, SPANS["distilled"]))
+    demo = read_audio(DEMO_SPEECH, 16_000).samples
+    times_s = np.arange(64_000) / 16_000
+    chord = sum(np.sin(2 * np.pi * f * times_s) for f in (220, 277.2, 329.6)) / 5
+    samples = np.concatenate([chord, demo, chord]).astype(np.float32)
+    stream, taken = weights.start_stream(), []
+    for number, start in enumerate(range(0, len(samples), 640)):
+        stream.push(samples[start : start + 640])
+        if number >= 6:
+            taken.append(stream.take(number - 6, number - 5))
+    found = np.concatenate(taken)
+    last = (64_000 + len(demo)) // 640
+    assert found[:90].max() < 0.1
+    assert found[105 : last - 10].min() > 0.5
+    assert found[105 : last - 10].mean() > 0.99
+    assert found[last + 30 :].max() < 0.1
+    assert len(stream._samples) < 16_000
+    assert len(stream._probabilities) < 50
