@@ -109,9 +109,11 @@ class StreamingLipMotion:
         self, network: LipMotionNetwork, mels_per_frame: Fraction, silence_C: Tensor
     ) -> None:
         self._network, self._mels_per_frame = network, mels_per_frame
-        self._mel_CM = silence_C[:, None].expand(-1, _LEVEL_MELS)
+        # The level is that of the stream alone, not of the silence before it.
+        self._mel_CM = silence_C.new_zeros(len(silence_C), _LEVEL_MELS - 1)
+        self._num_mels = 0
         # In silence, the inputs of each layer are equal in all frames.
-        x_BMD = _network_input(network, self._mel_CM)
+        x_BMD = _network_input(network, silence_C[:, None], silence_C[:, None])
         self._pasts, x_BMD = _silent_pasts(network.mel_blocks, x_BMD)
         self._encoded_MD = x_BMD[0].repeat(_MELS_PER_FRAME, 1)
         x_BTD = network.middle(self._encoded_MD.flatten())[None, None]
@@ -137,7 +139,11 @@ class StreamingLipMotion:
         if num_new == 0:
             return mel_CM.new_empty(0, network.channels)
         self._mel_CM = torch.cat([self._mel_CM[:, -(_LEVEL_MELS - 1) :], mel_CM], 1)
-        x_BMD = _network_input(network, self._mel_CM)
+        counts_M = torch.arange(self._num_mels + 1, self._num_mels + num_new + 1)
+        self._num_mels += num_new
+        means_CM = F.avg_pool1d(self._mel_CM, _LEVEL_MELS, 1)
+        means_CM = means_CM * (_LEVEL_MELS / counts_M.clamp(max=_LEVEL_MELS))
+        x_BMD = _network_input(network, mel_CM, means_CM)
         self._encoded_MD = torch.cat([self._encoded_MD, self._run(network.mel_blocks, x_BMD)[0]])
         return self._encode_frames()
 
@@ -165,12 +171,10 @@ class StreamingLipMotion:
         return x
 
 
-def _network_input(network: LipMotionNetwork, mel_CM: Tensor) -> Tensor:
-    """Return the input [1, M, D] of the first block for the last M of M + 159 mel frames."""
-    mean_C1M = F.avg_pool1d(mel_CM, _LEVEL_MELS, 1)[:, None]
-    x_C1M = mel_CM[:, None, _LEVEL_MELS - 1 :]
-    x_C2M = torch.cat([x_C1M, x_C1M - (mean_C1M + mean_C1M.mean(0)) / 2], 1)
-    return network.input(x_C2M.transpose(0, 1).flatten(0, 1).T[None] / 2)
+def _network_input(network: LipMotionNetwork, mel_CM: Tensor, means_CM: Tensor) -> Tensor:
+    """Return the input [1, M, D] of the first block; see `_subtract_level`."""
+    x_CM = torch.cat([mel_CM, _subtract_level(mel_CM, means_CM)])
+    return network.input(x_CM.T[None] / 2)
 
 
 def _silent_pasts(blocks: nn.ModuleList, x: Tensor) -> tuple[dict[nn.Module, Tensor], Tensor]:
@@ -205,9 +209,14 @@ class _CausalBlock(nn.Module):
 
 
 def _without_level(mel_BCM: Tensor) -> Tensor:
-    """Subtract half the mean of each bin and half the mean of all bins over the past 2 s."""
+    """Subtract the level (see `_subtract_level`) of the past 2 s, or of all if it is shorter."""
     total = F.pad(mel_BCM.cumsum(-1), (1, 0))
     stop = torch.arange(1, mel_BCM.shape[-1] + 1, device=mel_BCM.device)
     start = (stop - _LEVEL_MELS).clamp(min=0)
     mean = (total[..., stop] - total[..., start]) / (stop - start)
-    return mel_BCM - (mean + mean.mean(1, keepdim=True)) / 2
+    return _subtract_level(mel_BCM, mean)
+
+
+def _subtract_level(mel: Tensor, means: Tensor) -> Tensor:
+    """Subtract half the mean of each bin and half the mean of all bins: [..., C, M]."""
+    return mel - (means + means.mean(-2, keepdim=True)) / 2
