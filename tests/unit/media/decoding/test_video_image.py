@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.video.reformatter import Interpolation, VideoReformatter
 from helpers.media_files import set_display_matrix, smooth, write_media
 
 from talkinghead.media.decoding.planes import Orientation, frame_of_planes, plane_array
@@ -55,6 +56,34 @@ def test_formats_are_converted_as_by_read_video(tmp_path, options, is_yuv):
         assert isinstance(frame.image, VideoImage) is is_yuv
         image = frame.image.to_array() if is_yuv else frame.image
         assert np.abs(image.astype(int) - other.image).max() <= 4
+
+
+@pytest.mark.parametrize("colours", [(1, 1), (1, 2), (5, 1), (5, 2), (9, 1), (9, 2)])
+def test_reduced_parts_have_the_colours_of_swscale(colours):
+    grid = np.linspace(0, 255, 24).astype(np.uint8)
+    y, u, v = (plane.reshape(96, 144) for plane in np.meshgrid(grid, grid, grid))
+    image = VideoImage(
+        frame_of_planes((y, u[::2, ::2], v[::2, ::2]), "yuv420p"),
+        Orientation(),
+        YUVColours(*colours),
+    )
+    levels = cv2.resize(y, (72, 48), interpolation=cv2.INTER_AREA), u[::2, ::2], v[::2, ::2]
+    frame = frame_of_planes(levels, "yuv444p")
+    frame.colorspace, frame.color_range = colours
+    flags = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    expected = VideoReformatter().reformat(frame, format="rgb24", interpolation=flags).to_ndarray()
+    found = image.reduced(slice(0, 96), slice(0, 144), 2).pixels
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_reduced_part_is_reused_for_smaller_parts():
+    image = video_image(480, 640)
+    whole = image.reduced(slice(0, 480), slice(0, 640), 2)
+    assert image.reduced(slice(100, 200), slice(100, 200), 2) is whole
+    assert image.reduced(slice(100, 200), slice(100, 200), 4) is not whole
+    small = video_image(480, 640)
+    part = small.reduced(slice(100, 200), slice(100, 200), 2)
+    assert small.reduced(slice(0, 480), slice(0, 640), 2) is not part
 
 
 def test_odd_sizes_become_rgb(tmp_path):
