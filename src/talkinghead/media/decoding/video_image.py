@@ -134,13 +134,18 @@ class VideoImage:
         """Return a part reduced by a power of two, by averaging of pixels.
 
         The rows and columns of the result, which contain those given, are multiples of `factor` or
-        end with the image. It may be larger than needed: the last part is kept, as tracking and
-        several measurements use the same face.
+        end with the image. The last part is kept, as tracking and several measurements use the same
+        face.
         """
         part = self._reduced.get(factor)
-        if part is None or not self._covers(part, rows, columns):
-            part = self._reduced[factor] = self._convert(rows, columns, factor)
-        return part
+        rows, columns = self._aligned(rows, columns, factor)
+        if part is None or not _contains(part, rows, columns):
+            part = self._reduced[factor] = self._convert_aligned(rows, columns, factor)
+        place = tuple(
+            slice((inner.start - outer.start) // factor, -(-(inner.stop - outer.start) // factor))
+            for inner, outer in ((rows, part.rows), (columns, part.columns))
+        )
+        return _Part(rows, columns, part.pixels[place])
 
     def to_array(self) -> UInt8Array:
         """Return the whole image, uint8 [height, width, 3] RGB."""
@@ -178,16 +183,23 @@ class VideoImage:
             )
         )
 
-    def _convert(self, rows: slice, columns: slice, factor: int) -> _Part:
-        height, width, _ = self.shape
+    def _aligned(self, rows: slice, columns: slice, factor: int) -> tuple[slice, slice]:
+        """Return the rows and columns that are converted for a part, with the margin."""
         step = max(_ALIGNMENT, 2 * factor)
         rows, columns = (
             slice(
                 max(0, (part.start - _MARGIN) // step * step),
                 min(length, -(-(part.stop + _MARGIN) // step) * step),
             )
-            for part, length in ((rows, height), (columns, width))
+            for part, length in ((rows, self.shape[0]), (columns, self.shape[1]))
         )
+        return rows, columns
+
+    def _convert(self, rows: slice, columns: slice, factor: int) -> _Part:
+        return self._convert_aligned(*self._aligned(rows, columns, factor), factor)
+
+    def _convert_aligned(self, rows: slice, columns: slice, factor: int) -> _Part:
+        height, width, _ = self.shape
         stored = self._orientation.stored(rows, columns, height, width)
         halves = tuple(slice(part.start // 2, part.stop // 2) for part in stored)
         y, u, v = (
@@ -297,6 +309,13 @@ def _rgb_matrix(matrix: int, colour_range: int) -> npt.NDArray[np.float32] | Non
         ]
     )
     return np.column_stack([linear, -linear @ [black, 128, 128]]).astype(np.float32)
+
+
+def _contains(part: _Part, rows: slice, columns: slice) -> bool:
+    return all(
+        outer.start <= inner.start and inner.stop <= outer.stop
+        for outer, inner in ((part.rows, rows), (part.columns, columns))
+    )
 
 
 def _within(inner: slice, outer: slice) -> slice:

@@ -76,14 +76,16 @@ def test_reduced_parts_have_the_colours_of_swscale(colours):
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-def test_reduced_part_is_reused_for_smaller_parts():
-    image = video_image(480, 640)
-    whole = image.reduced(slice(0, 480), slice(0, 640), 2)
-    assert image.reduced(slice(100, 200), slice(100, 200), 2) is whole
-    assert image.reduced(slice(100, 200), slice(100, 200), 4) is not whole
-    small = video_image(480, 640)
-    part = small.reduced(slice(100, 200), slice(100, 200), 2)
-    assert small.reduced(slice(0, 480), slice(0, 640), 2) is not part
+def test_part_of_a_reduced_part_is_as_converted_alone():
+    image, other = video_image(478, 638), video_image(478, 638)
+    whole = image.reduced(slice(0, 478), slice(0, 638), 2)
+    for place in ((100, 200, 100, 230), (0, 478, 300, 638), (470, 478, 0, 8)):
+        rows, columns = slice(*place[:2]), slice(*place[2:])
+        part, alone = image.reduced(rows, columns, 2), other.reduced(rows, columns, 2)
+        assert np.shares_memory(part.pixels, whole.pixels)
+        assert part[:2] == alone[:2]
+        assert np.array_equal(part.pixels, alone.pixels)
+        assert not np.shares_memory(image.reduced(rows, columns, 4).pixels, whole.pixels)
 
 
 def test_odd_sizes_become_rgb(tmp_path):
