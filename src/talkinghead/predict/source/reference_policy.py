@@ -56,7 +56,7 @@ _FACE_MARGIN = 0.25
 _LARGE_FACE_PX, _MOUTH_MARGIN = 640, 0.1
 # Maximum number of images that are averaged with a reference, and for a large face, whose images
 # take long.
-_IMAGES, _LARGE_FACE_IMAGES = 15, 6
+_IMAGES, _LARGE_FACE_IMAGES = 15, 2
 
 
 class ClosestPosePolicy:
