@@ -32,9 +32,9 @@ _INVERSIONS, _INVERSION_ERROR = 6, 0.01
 # replaced by the filled one.
 _STILL_CM = 0.3
 # Amount by which neighbours along rows and columns are subtracted before the linear interpolation,
-# displacement in pixels from which on all of it is subtracted, and weight of the motion below which
+# largest displacement in pixels from which on all of it is subtracted, and displacement below which
 # pixels count as still.
-_SHARPENING, _SHARPENED_PX, _STILL_WEIGHT = 0.09, 0.5, 0.05
+_SHARPENING, _SHARPENED_PX, _STILL_PX = 0.08, 0.5, 0.1
 # Distance of the camera, as `head_pose` assumes it.
 _DISTANCE_CM = 100.0
 # Measurement of the gains of the angles: largest yaw, pitch and roll; number of angles on each side
@@ -95,8 +95,6 @@ class HeadWarp:
         self._cell: FloatArray = self._head.xy[1, 1] - self._head.xy[0, 0]
         self._layers = separate_head(image[self.area], self._head)
         self._head = replace(self._head, weight=self._layers.weight)
-        weight = cv2.resize(self._head.weight, (x1 - x0, y1 - y0))
-        self._still = (np.asarray(weight) < _STILL_WEIGHT).astype(np.uint8)
         self._support: UInt8Array | None = None
         if others:
             moves = (self._head.weight > 0).astype(np.uint8)
@@ -144,7 +142,7 @@ class HeadWarp:
         moved = self._expression.shift(weights)
         shift = self._inverse_shift(limit_pose(pose_deg, self.limits_deg), moved)
         source = cv2.add(self._pixels, cv2.resize(shift, size, interpolation=cv2.INTER_LINEAR))
-        area = self._sharpened(image[self.area], float(np.abs(shift).max()))
+        area = _sharpened(image[self.area], shift)
         cv2.copyTo(layers.foreground, layers.edge, area)
         # Cubic interpolation takes five times as long, and four channels as long as three.
         layer = cv2.cvtColor(area, cv2.COLOR_RGB2RGBA)
@@ -170,19 +168,6 @@ class HeadWarp:
             result[self.area] = blended
         else:
             cv2.copyTo(blended, self._support, result[self.area])
-
-    def _sharpened(self, area: UInt8Array, distance_px: float) -> UInt8Array:
-        """Compensate the loss of sharpness by a linear interpolation in advance, where heads move.
-
-        `distance_px` is the largest displacement.
-        """
-        amount = _SHARPENING * min(1.0, distance_px / _SHARPENED_PX)
-        if not amount:
-            return area.copy()
-        kernel = np.array([-amount, 1 + 2 * amount, -amount], np.float32)
-        sharpened = cast(UInt8Array, cv2.sepFilter2D(area, -1, kernel, kernel))
-        cv2.copyTo(area, self._still, sharpened)
-        return sharpened
 
     def move_points(
         self, points: FloatArray, pose_deg: npt.ArrayLike, weights: FloatArray | None = None
@@ -308,6 +293,23 @@ def _corrected(gain: FloatArray, slopes: FloatArray) -> FloatArray:
     """Return the gains for measured slopes; an implausible slope changes nothing."""
     corrected = gain / np.where(slopes > _MIN_SLOPE, slopes, 1)
     return np.asarray(corrected.clip(*_GAIN_RANGE), np.float32)
+
+
+def _sharpened(area: UInt8Array, shift: FloatArray) -> UInt8Array:
+    """Compensate the loss of sharpness by a linear interpolation in advance, where heads move.
+
+    `shift` is the displacement of each grid cell in pixels.
+    """
+    distance = np.abs(shift).max(-1)
+    amount = _SHARPENING * min(1.0, float(distance.max()) / _SHARPENED_PX)
+    if not amount:
+        return area.copy()
+    kernel = np.array([-amount, 1 + 2 * amount, -amount], np.float32)
+    sharpened = cast(UInt8Array, cv2.sepFilter2D(area, -1, kernel, kernel))
+    still = (distance < _STILL_PX).astype(np.uint8)
+    size = area.shape[1::-1]
+    cv2.copyTo(area, cv2.resize(still, size, interpolation=cv2.INTER_NEAREST), sharpened)
+    return sharpened
 
 
 def _sample(field: FloatArray, cells: npt.NDArray[np.floating]) -> FloatArray:
