@@ -126,7 +126,9 @@ def _one_pass(source: FaceSource) -> Iterator[FaceFrames]:
                 return
 
 
-def _play(face_frames: tuple[FaceFrames, ...], extend: str) -> Generator[SourceFrame]:
+def _play(
+    face_frames: tuple[FaceFrames, ...], extend: str, speech_s: Fraction | None = None
+) -> Generator[SourceFrame]:
     """Yield the frames, then repeat them according to `extend`, with increasing times."""
     time_s = Fraction(0)
     for number, (index, starts_shot) in enumerate(_order(face_frames, extend)):

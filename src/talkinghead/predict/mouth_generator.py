@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,6 +118,8 @@ class MouthGenerator:
         self.emotions = EmotionTrack() if emotions is None else emotions
         self._uses_phonemes = uses_phonemes
         self._encoded: dict[Reference, _EncodedReference] = {}
+        # The canonical faces of the current batch.
+        self._warped: dict[tuple[int, int], tuple[Tensor, Any, FloatArray]] = {}
 
     @torch.inference_mode()
     def generate(self, frames: list[SourceFrame]) -> Iterator[GeneratedFrame]:
@@ -135,6 +138,7 @@ class MouthGenerator:
                 for mouth, mouth_fields in zip(batch, fields, strict=True):
                     mouth.fields = mouth_fields
         self._encoded = {reference: self._encoded[reference] for reference in batches}
+        self._warped.clear()
         for frame in generated:
             if frame.source.animation is not None:
                 time_s = float(frame.source.middle_s)
@@ -180,6 +184,7 @@ class MouthGenerator:
             frame.reference, replace(frame.reference, features=features)
         )
         context = self._context_of([frame], features)
+        self._warped.clear()
         previous_reference = frame.previous_reference
         if (before := frame.with_previous_reference) is not None and previous_reference is not None:
             before = self._encode(before, references)
@@ -283,11 +288,22 @@ class MouthGenerator:
         self, frames: list[SourceFrame], features: ReferenceFeatures
     ) -> ContextFeatures:
         transforms = [frame.transform for frame in frames if frame.transform is not None]
-        masked = masked_face(self._faces([f.image for f in frames], transforms), self._spec)
+        masked = masked_face(self._unmasked([f.image for f in frames], transforms), self._spec)
         if not self._model.needs_head_pose:
             return self._model.encode_context(masked, features)
         turns = torch.from_numpy(np.stack([_head_turn(frame) for frame in frames]))
         return self._model.encode_context(masked, features, turns.to(self._device))
+
+    def _unmasked(self, images: list, transforms: list[FloatArray]) -> Tensor:
+        """Return canonical faces; those of frames with two references are only warped once."""
+        faces = []
+        for image, transform in zip(images, transforms, strict=True):
+            key = id(image), id(transform)
+            if key not in self._warped:
+                # The entry keeps the objects, so that their identities stay unique.
+                self._warped[key] = self._faces([image], [transform]), image, transform
+            faces.append(self._warped[key][0])
+        return torch.cat(faces)
 
     def _faces(self, images: list, transforms: list[FloatArray], scale: int = 1) -> Tensor:
         """Return canonical faces float32 [N, 3, H, W] in [0, 1] on the device.

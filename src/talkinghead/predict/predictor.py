@@ -56,6 +56,7 @@ from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
 
+_Output: TypeAlias = tuple[PatchedImage, Fraction, bool]
 _Source: TypeAlias = str | Path | UInt8Array
 FaceInput: TypeAlias = _Source | Avatar
 """A photo or a video file, an image uint8 [H, W, 3] RGB, or an avatar."""
@@ -211,7 +212,7 @@ class LipSyncPredictor(PretrainedModel):
             source = self._open(face, options, keep_hdr)
             with closing(source.play()) as frames:
                 predictor = self._calibrated(source, frames)
-        return Prediction(predictor._run(source, source.play(), speeches), source)
+        return Prediction(predictor._run(source, speeches), source)
 
     def render(
         self,
@@ -328,18 +329,18 @@ class LipSyncPredictor(PretrainedModel):
         self.lip_prior = adapted_prior(self.lip_prior, adaptation)
         self.model = adapted_model(self.model, adaptation)
 
-    def _run(
-        self, source: FaceSource, frames: Generator[SourceFrame], speeches: Sequence[Speech]
-    ) -> Generator[tuple[PatchedImage, Fraction, bool]]:
+    def _run(self, source: FaceSource, speeches: Sequence[Speech]) -> Generator[_Output]:
         """Run all stages; closing this generator closes the stages."""
+        duration_s = longest_duration_s(speeches)
         num_fitting = _QUEUE_BYTES // (3 * source.width * source.height)
         depth = min(_QUEUE_FRAMES, max(2, num_fitting))
+        frames = source.play(duration_s)
         decoded = frames if source.is_immediate else in_thread(frames, depth, "decode")
-        is_known = source.is_immediate and longest_duration_s(speeches) is not None
+        is_known = source.is_immediate and duration_s is not None
         batch_size = self.options.chunk_frames if is_known else min(_STREAM_BATCH_SIZE, 2 * depth)
-        # The queue holds one batch, so that one batch is generated while another is composited.
         seen: set[int] = set()
         mouths = self._generate(decoded, speeches, batch_size, source.options, seen)
+        # The queue holds one batch, so that one is generated while another is composited.
         generated = in_thread(mouths, batch_size, "generate")
         composited = in_thread(self._composite(generated), depth, "composite")
         num_frames, any_face = 0, False
@@ -389,9 +390,7 @@ class LipSyncPredictor(PretrainedModel):
                     batch = []
             yield from faces.generate(batch)
 
-    def _composite(
-        self, frames: Generator[GeneratedFrame]
-    ) -> Generator[tuple[PatchedImage, Fraction, bool]]:
+    def _composite(self, frames: Generator[GeneratedFrame]) -> Generator[_Output]:
         compositor = self.compositor()
         with closing(frames):
             for frame in frames:

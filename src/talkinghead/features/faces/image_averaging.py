@@ -18,6 +18,8 @@ from talkinghead.types import FloatArray, UInt8Array
 # Largest side of the images between which the optical flow is computed, and standard deviation of
 # its blur as a fraction of the image width, which removes finer motion in any case.
 _FLOW_SIDE, _FLOW_BLUR = 320, 1 / 64
+# Side in pixels above which faster methods are used, whose results differ little.
+_LARGE_SIDE = 640
 # Largest difference that counts as noise, in grey levels of 255, and the standard deviation in
 # pixels of the blur of the difference.
 _MAX_NOISE, _NOISE_BLUR = 8.0, 1.5
@@ -57,7 +59,11 @@ def average_onto(image: UInt8Array, others: Iterable[tuple[UInt8Array, FloatArra
     for other, transform in others:
         other_grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
         near = cv2.warpAffine(other_grey, transform, size, borderMode=border)
-        x, y = cv2.split(transform_points(here + _smooth_flow(grey, near), invert(transform)))
+        places = here + _smooth_flow(grey, near)
+        if max(size) > _LARGE_SIDE:
+            x, y = cv2.split(cv2.transform(places, invert(transform)))
+        else:
+            x, y = cv2.split(transform_points(places, invert(transform)))
         moved = cv2.remap(other, x, y, cv2.INTER_CUBIC, borderMode=border)
         apart = cv2.subtract(moved, image, dtype=cv2.CV_32F)
         # NumPy is several times slower with the three channels in one array.
@@ -75,7 +81,9 @@ def _smooth_flow(grey: NDArray[Any], other: NDArray[Any]) -> FloatArray:
     factor = min(1.0, _FLOW_SIDE / max(height, width))
     size = max(_MIN_SIZE, round(factor * width)), max(_MIN_SIZE, round(factor * height))
     first, second = (cv2.resize(g, size, interpolation=cv2.INTER_AREA) for g in (grey, other))
-    dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    is_large = max(height, width) > _LARGE_SIDE
+    preset = cv2.DISOPTICAL_FLOW_PRESET_FAST if is_large else cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+    dense = cv2.DISOpticalFlow.create(preset)
     flow = dense.calc(first, second, np.zeros((*first.shape, 2), np.float32))
     flow = cv2.GaussianBlur(flow, (0, 0), _FLOW_BLUR * size[0])
     scale = np.diag([width / size[0], height / size[1]]).astype(np.float32)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import threading
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame as AVFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from talkinghead.media.decoding.planes import (
     Orientation,
@@ -34,6 +35,13 @@ SDR_PIX_FMT = "yuv420p"
 _ALIGNMENT, _MARGIN = 16, 4
 # With default flags, swscale darkens images by 1 to 2 levels.
 _UNBIASED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# Weights of red and blue in luma, and the scales of luma and chroma in limited range.
+_LUMA = {
+    int(Colorspace.ITU709): (0.2126, 0.0722),
+    int(Colorspace.ITU601): (0.299, 0.114),
+    6: (0.299, 0.114),
+}
+_LIMITED = 255 / 219, 255 / 224
 _local = threading.local()
 
 
@@ -109,6 +117,7 @@ class VideoImage:
         self.shape = (*size, 3)
         self.nbytes = math.prod(self.shape)
         self._part: _Part | None = None
+        self._reduced: dict[int, _Part] = {}
 
     def crop(self, rows: slice, columns: slice) -> UInt8Array:
         """Return a part as uint8 [h, w, 3] RGB, which must not be modified.
@@ -125,9 +134,18 @@ class VideoImage:
         """Return a part reduced by a power of two, by averaging of pixels.
 
         The rows and columns of the result, which contain those given, are multiples of `factor` or
-        end with the image.
+        end with the image. The last part is kept, as tracking and several measurements use the same
+        face.
         """
-        return self._convert(rows, columns, factor)
+        part = self._reduced.get(factor)
+        rows, columns = self._aligned(rows, columns, factor)
+        if part is None or not _contains(part, rows, columns):
+            part = self._reduced[factor] = self._convert_aligned(rows, columns, factor)
+        place = tuple(
+            slice((inner.start - outer.start) // factor, -(-(inner.stop - outer.start) // factor))
+            for inner, outer in ((rows, part.rows), (columns, part.columns))
+        )
+        return _Part(rows, columns, part.pixels[place])
 
     def to_array(self) -> UInt8Array:
         """Return the whole image, uint8 [height, width, 3] RGB."""
@@ -165,16 +183,23 @@ class VideoImage:
             )
         )
 
-    def _convert(self, rows: slice, columns: slice, factor: int) -> _Part:
-        height, width, _ = self.shape
+    def _aligned(self, rows: slice, columns: slice, factor: int) -> tuple[slice, slice]:
+        """Return the rows and columns that are converted for a part, with the margin."""
         step = max(_ALIGNMENT, 2 * factor)
         rows, columns = (
             slice(
                 max(0, (part.start - _MARGIN) // step * step),
                 min(length, -(-(part.stop + _MARGIN) // step) * step),
             )
-            for part, length in ((rows, height), (columns, width))
+            for part, length in ((rows, self.shape[0]), (columns, self.shape[1]))
         )
+        return rows, columns
+
+    def _convert(self, rows: slice, columns: slice, factor: int) -> _Part:
+        return self._convert_aligned(*self._aligned(rows, columns, factor), factor)
+
+    def _convert_aligned(self, rows: slice, columns: slice, factor: int) -> _Part:
+        height, width, _ = self.shape
         stored = self._orientation.stored(rows, columns, height, width)
         halves = tuple(slice(part.start // 2, part.stop // 2) for part in stored)
         y, u, v = (
@@ -188,6 +213,10 @@ class VideoImage:
     def _to_rgb(self, planes: Planes) -> UInt8Array:
         """Return planes in 4:2:0 or 4:4:4 as uint8 [h, w, 3] RGB."""
         is_reduced = planes[0].shape == planes[1].shape
+        matrix = _rgb_matrix(*self.colours)
+        if is_reduced and matrix is not None:
+            # Eight times as fast as swscale; the levels differ by at most 1.
+            return np.asarray(cv2.transform(cv2.merge(planes), matrix), np.uint8)
         frame = frame_of_planes(planes, "yuv444p" if is_reduced else SDR_PIX_FMT)
         frame.color_range = self.colours.range
         frame.colorspace = self.colours.matrix
@@ -261,6 +290,32 @@ def sample_affine(
     chained[:, 2] += to_part[:, 2]
     flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
     return np.asarray(cv2.warpAffine(part, chained, size, flags=flags, borderMode=border), np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _rgb_matrix(matrix: int, colour_range: int) -> npt.NDArray[np.float32] | None:
+    """Return the affine map of 8-bit levels YUV to RGB, float32 [3, 4]; None if unknown."""
+    if matrix not in _LUMA:
+        return None
+    red, blue = _LUMA[matrix]
+    green = 1 - red - blue
+    luma, chroma, black = (1.0, 1.0, 0) if colour_range == ColorRange.JPEG else (*_LIMITED, 16)
+    v_red, u_blue = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
+    linear = np.array(
+        [
+            [luma, 0, v_red],
+            [luma, -u_blue * blue / green, -v_red * red / green],
+            [luma, u_blue, 0],
+        ]
+    )
+    return np.column_stack([linear, -linear @ [black, 128, 128]]).astype(np.float32)
+
+
+def _contains(part: _Part, rows: slice, columns: slice) -> bool:
+    return all(
+        outer.start <= inner.start and inner.stop <= outer.stop
+        for outer, inner in ((part.rows, rows), (part.columns, columns))
+    )
 
 
 def _within(inner: slice, outer: slice) -> slice:

@@ -28,9 +28,9 @@ PRESETS = (
 MAX_CRF = 51
 _MAX_VP9_CRF = 63
 # Frames with more pixels are encoded with the fast motion search of x264's superfast, without its
-# rate control, which doubles the size.
+# rate control, which doubles the size, and with a short look-ahead.
 _LARGE_FRAME = 4_000_000
-_FAST_SEARCH = {"x264-params": "me=dia:subme=1:partitions=i8x8,i4x4"}
+_FAST_SEARCH = {"x264-params": "me=dia:subme=1:partitions=i8x8,i4x4:b-adapt=0:rc-lookahead=5"}
 _SOFTWARE = {"h264": "libx264", "vp9": "libvpx-vp9"}
 # In the order in which they are tried.
 _HARDWARE = {

@@ -11,11 +11,13 @@ import numpy as np
 
 from talkinghead.features.faces.alignment import chain_transforms, invert, transform_points
 from talkinghead.features.faces.head_pose import head_turn
+from talkinghead.media.decoding.video_image import ImageLike
 from talkinghead.media.encoding.patched_image import Patch, PatchedImage
 from talkinghead.predict.compositing.edge_fade import edge_fade
 from talkinghead.predict.compositing.lighting import LightMatcher
 from talkinghead.predict.compositing.mouth_region import (
     MouthRegion,
+    PaintedMouth,
     Texture,
     box_to_image,
     find_mouth_region,
@@ -25,6 +27,7 @@ from talkinghead.predict.compositing.occlusion import OcclusionGuard
 from talkinghead.predict.compositing.renderers import Renderer
 from talkinghead.predict.compositing.sharpness import BlurMatcher
 from talkinghead.predict.compositing.stabiliser import MouthFields, MouthStabiliser
+from talkinghead.predict.compositing.warp.full_size import FullSizeTransfer
 from talkinghead.predict.compositing.warp.jaw import JawWarp
 from talkinghead.predict.compositing.warp.lip_closure import LipClosure
 from talkinghead.predict.mouth_generator import GeneratedFrame
@@ -41,6 +44,8 @@ _STILL_PART, _MOTION_FPS, _MIN_MOTION = 0.75, 25, 0.01
 
 _PainterKey: TypeAlias = tuple[int, Reference | None]
 """Slot of a face, and the reference of the face."""
+_Still: TypeAlias = tuple[ImageLike, tuple[slice, slice], tuple[UInt8Array, UInt8Array]]
+"""An image, a part of it, and the part at full size and reduced."""
 
 
 class Compositor:
@@ -151,10 +156,13 @@ class _MouthPainter:
         self._stabiliser = MouthStabiliser() if stabilise else None
         self._guard = OcclusionGuard() if guard else None
         self._light, self._blur = LightMatcher(), BlurMatcher()
+        # Custom renderers need not have the attributes of those of the package.
+        has_grain, seed = getattr(renderer, "grain", False), getattr(renderer, "seed", 0)
+        self._full_size = FullSizeTransfer(has_grain, seed)
         self._texture: Texture | None = None
         self._transform: FloatArray | None = None
         self._region: MouthRegion | None = None
-        self._still: tuple[UInt8Array, slice, slice, UInt8Array] | None = None
+        self._still: _Still | None = None
         self._jaw: JawWarp | None = None
         self._flow: FloatArray | None = None
         self._closure: LipClosure | None = None
@@ -164,6 +172,7 @@ class _MouthPainter:
         """Clear the state of all temporal filters."""
         self._renderer.reset()
         self._blur.reset()
+        self._full_size.reset()
         if self._stabiliser:
             self._stabiliser.reset()
         if self._guard:
@@ -178,7 +187,9 @@ class _MouthPainter:
             self._transform = source.transform
             self._jaw = None
             height, width = image.base.shape[:2]
-            self._region = find_mouth_region(self._transform, height, width, self._spec)
+            self._region = find_mouth_region(
+                self._transform, height, width, self._spec, reduce=True
+            )
         region = self._region
         if fields is None or region is None or source.reference is None or source.is_covered:
             self.reset()
@@ -193,28 +204,43 @@ class _MouthPainter:
         if self._texture is None:
             reference = source.reference
             self._texture = Texture(reference.image, box_to_image(reference.transform, self._spec))
-        light = self._light(source.image, region.box_to_image, self._texture)
-        if self._guard:
-            visibility = self._guard(source.image, region, self._texture, time_s, light)
-            if visibility is not None:
-                region = replace(region, visibility=visibility)
-        region = _mask_background(region, source)
-        blur = self._blur(source.image, region.box_to_image, self._texture, time_s)
-        mouth = paint_mouth(fields, self._texture, region, blur)
-        if light is not None:
-            mouth = replace(mouth, image=light.apply(mouth.image, region.box_xy))
-        original = self._crop(image, region)
+        region, mouth = self._paint(fields, region, source)
+        original, reduced = self._crop(image, region)
         face = _reference_face(source)
-        fade = None if face is None else edge_fade(mouth.image, original, region, face)
-        if fade is not None:
-            visible = fade if region.visibility is None else fade * region.visibility
-            region = replace(region, visibility=visible)
-        painted = self._renderer.render(original, mouth, region.alone, time_s)
+        if face is not None:
+            fade = edge_fade(mouth.image, reduced, region, region.from_frame(face))
+            if fade is not None:
+                visible = fade if region.visibility is None else fade * region.visibility
+                region = replace(region, visibility=visible)
+        painted = self._renderer.render(reduced, mouth, region.alone, time_s)
+        if mouth.texture is not None:
+            painted = self._full_size(painted, reduced, original, mouth, region, time_s)
         if source.strength < 1:
             difference = painted.astype(np.float32) - original
             mixed = np.rint(original + np.float32(source.strength) * difference)
             painted = mixed.astype(np.uint8)
-        return Patch(region.rows.start, region.columns.start, painted)
+        rows, columns = region.frame_part
+        return Patch(rows.start, columns.start, painted)
+
+    def _paint(
+        self, fields: MouthFields, region: MouthRegion, source: SourceFrame
+    ) -> tuple[MouthRegion, PaintedMouth]:
+        """Return the mouth in the light and with the blur of the frame, and where it is visible."""
+        texture, time_s = self._texture, float(source.time_s)
+        assert texture is not None
+        light = self._light(source.image, region.frame_box_to_image, texture)
+        if self._guard:
+            visibility = self._guard(source.image, region, texture, time_s, light)
+            if visibility is not None:
+                region = replace(region, visibility=visibility)
+        region = _mask_background(region, source)
+        blur = self._blur(source.image, region.frame_box_to_image, texture, time_s)
+        mouth = paint_mouth(fields, texture, region, blur)
+        if light is not None:
+            relit = light.apply(mouth.image, region.box_xy)
+            detail = None if mouth.texture is None else light.apply_colours(mouth.texture)
+            mouth = replace(mouth, image=relit, texture=detail)
+        return region, mouth
 
     def _closed(self, fields: MouthFields, reference: Reference) -> MouthFields:
         if self._closure is None:
@@ -234,20 +260,26 @@ class _MouthPainter:
             self._jaw = JawWarp(transform, reference.lips, self._spec, height, width)
         return self._jaw(image, self._flow)
 
-    def _crop(self, image: PatchedImage, region: MouthRegion) -> UInt8Array:
-        """Return the region of an image, the same array as before if nothing has changed.
+    def _crop(self, image: PatchedImage, region: MouthRegion) -> tuple[UInt8Array, UInt8Array]:
+        """Return the region of an image at full size, and reduced.
 
-        Renderers recognise a still image by the identity of the array.
+        They are the same arrays as before if nothing has changed, because renderers recognise a
+        still image by the identity of the array.
         """
-        crop = image.crop(region.rows, region.columns)
-        if not isinstance(image.base, np.ndarray):
-            return crop
-        if self._still is not None and np.may_share_memory(crop, image.base):
-            base, rows, columns, still = self._still
-            if image.base is base and (rows, columns) == (region.rows, region.columns):
+        part = region.frame_part
+        crop = image.crop(*part)
+        is_array = isinstance(image.base, np.ndarray)
+        if is_array and self._still is not None and np.may_share_memory(crop, image.base):
+            base, known, still = self._still
+            if image.base is base and known == part:
                 return still
-        self._still = image.base, region.rows, region.columns, crop
-        return crop
+        reduced = crop
+        if region.factor > 1:
+            size = region.radius.shape[::-1]
+            reduced = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
+        if is_array:
+            self._still = image.base, part, (crop, reduced)
+        return crop, reduced
 
 
 def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
@@ -261,10 +293,10 @@ def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
     yaw_deg = abs(float(head_turn(source.pose, reference.pose)[0]))
     fraction = np.interp(yaw_deg, _CHIN_SPACE_DEG, (_CHIN_SPACE, 0.0))
     room = np.asarray(fraction * region.box_to_image[:, 1], np.float32)
-    visibility = region.polygon_mask(_with_chin_space(source.outline, room))
+    visibility = region.polygon_mask(_with_chin_space(region.from_frame(source.outline), room))
     outline = _reference_face(source)
     if outline is not None:
-        visibility *= region.polygon_mask(_with_chin_space(outline, room))
+        visibility *= region.polygon_mask(_with_chin_space(region.from_frame(outline), room))
     if region.visibility is not None:
         visibility *= region.visibility
     return replace(region, visibility=visibility)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from talkinghead.media.decoding.video_image import ImageLike, sample_affine
 from talkinghead.predict.compositing.mouth_region import Texture
-from talkinghead.types import FloatArray
+from talkinghead.types import FloatArray, UInt8Array
 
 _Floats = npt.NDArray[np.float64]
 
@@ -56,6 +56,10 @@ class LightChange:
         if self.log_slope.any():
             relit *= np.exp((box_xy - _CENTRE) @ self.log_slope)[..., None]
         return relit
+
+    def apply_colours(self, image: UInt8Array) -> UInt8Array:
+        """Return an image uint8 [h, w, 3] with changed colours, without the slope."""
+        return np.asarray(cv2.transform(image, self.colours), np.uint8)
 
 
 def _grid() -> FloatArray:

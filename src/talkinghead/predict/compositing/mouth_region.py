@@ -40,6 +40,8 @@ _MARGIN = 1.06
 _MIN_BLUR_PX = 0.4
 # Enlargement of a field above which it is interpolated in two steps.
 _LARGE_ZOOM = 3.0
+# Smallest side of the mouth box, in pixels, of a reduced region; the model's RGB is smaller.
+_REDUCED_SIDE = 224
 # Blur of the edge of the face outline, as a fraction of the box side.
 _OUTLINE_BLUR = 0.03
 # Largest blur of the edge, in pixels, at full size; half of it at least at a smaller size.
@@ -59,6 +61,8 @@ class MouthRegion:
             all of it is visible.
         origin_xy: column and row, in the frame, of the first pixel of the image that `rows` and
             `columns` refer to; not (0, 0) for a part of a frame.
+        factor: number by which the image, of which all other attributes are, is smaller than the
+            frame.
     """
 
     rows: slice
@@ -68,6 +72,27 @@ class MouthRegion:
     radius: FloatArray
     visibility: FloatArray | None = None
     origin_xy: tuple[int, int] = (0, 0)
+    factor: int = 1
+
+    @property
+    def frame_part(self) -> tuple[slice, slice]:
+        """Rows and columns of the region in the frame at full size."""
+        rows, columns = (
+            slice(self.factor * part.start, self.factor * part.stop)
+            for part in (self.rows, self.columns)
+        )
+        return rows, columns
+
+    @cached_property
+    def frame_box_to_image(self) -> FloatArray:
+        """Transform from box units to pixels of the frame at full size, float32 [2, 3]."""
+        return _scaled(self.box_to_image, self.factor)
+
+    def from_frame(self, points: FloatArray) -> FloatArray:
+        """Return points [P, 2] in pixels of the frame as pixels of the image."""
+        if self.factor == 1:
+            return points
+        return np.asarray((points + 0.5) / self.factor - 0.5, np.float32)
 
     @cached_property
     def side_px(self) -> float:
@@ -167,11 +192,14 @@ class PaintedMouth:
         image: float32 [h, w, 3] RGB, approximately in [0, 255].
         rgb_weight: weight of the model's RGB against the warped texture, float32 [h, w] in [0, 1].
         rgb_pixel_px: size of a pixel of the model's RGB in image pixels.
+        texture: the warped texture at the frame's full size, uint8 [H, W, 3], if the region is
+            reduced.
     """
 
     image: FloatArray
     rgb_weight: FloatArray
     rgb_pixel_px: float
+    texture: UInt8Array | None = None
 
 
 @dataclass(frozen=True)
@@ -225,15 +253,32 @@ def box_to_image(transform: FloatArray, spec: AVSpec) -> FloatArray:
     return np.hstack([inverse[:, :2] * spec.mouth_side, offset[:, None]]).astype(np.float32)
 
 
+def _scaled(box_to_image: FloatArray, factor: float) -> FloatArray:
+    """Return a transform [2, 3] to pixels of an image that is larger by a factor."""
+    if factor == 1:
+        return box_to_image
+    scaled = factor * box_to_image.astype(np.float64)
+    scaled[:, 2] += (factor - 1) / 2
+    return scaled.astype(np.float32)
+
+
 def find_mouth_region(
-    transform: FloatArray, height: int, width: int, spec: AVSpec
+    transform: FloatArray, height: int, width: int, spec: AVSpec, *, reduce: bool = False
 ) -> MouthRegion | None:
-    """Return the mouth region of an image, or None if it is completely outside the image."""
+    """Return the mouth region of an image, or None if it is completely outside the image.
+
+    With `reduce`, a large region is that of the image reduced by the factor of the region.
+    """
     to_image = box_to_image(transform, spec)
+    factor = 1
+    if reduce:
+        factor = max(1, int(np.hypot(to_image[0, 0], to_image[1, 0]) / _REDUCED_SIDE))
+        to_image = _scaled(to_image, 1 / factor)
+        height, width = height // factor, width // factor
     centre = to_image[:, :2] @ ELLIPSE_CENTRE + to_image[:, 2]
     reach = _MARGIN * np.linalg.norm(to_image[:, :2] * ELLIPSE_RADII, axis=1)
-    x0, y0 = np.clip(np.floor(centre - reach).astype(int), 0, [width, height])
-    x1, y1 = np.clip(np.ceil(centre + reach).astype(int) + 1, 0, [width, height])
+    x0, y0 = np.clip(np.floor(centre - reach).astype(int), 0, [width, height]).tolist()
+    x1, y1 = np.clip(np.ceil(centre + reach).astype(int) + 1, 0, [width, height]).tolist()
     if x1 <= x0 or y1 <= y0:
         return None
     pixels = np.empty((y1 - y0, x1 - x0, 2), np.float32)
@@ -243,7 +288,8 @@ def find_mouth_region(
     unit = cv2.transform(pixels, to_ellipse / ELLIPSE_RADII[:, None])
     radius = np.asarray(cv2.magnitude(unit[..., 0], unit[..., 1]), dtype=np.float32)
     box_xy = np.asarray(cv2.transform(pixels, to_box), dtype=np.float32)
-    return MouthRegion(slice(y0, y1), slice(x0, x1), box_xy, to_image, radius)
+    rows, columns = slice(y0, y1), slice(x0, x1)
+    return MouthRegion(rows, columns, box_xy, to_image, radius, factor=factor)
 
 
 def paint_mouth(
@@ -252,24 +298,43 @@ def paint_mouth(
     """Warp the reference texture and blend in the model's RGB at the image's resolution.
 
     The flow is evaluated per image pixel and gives a position in the reference image, so the
-    texture is resampled once. Where the flow of a photo is zero, its pixels are unchanged.
+    texture is resampled once. Where the flow of a photo is zero, its pixels are unchanged. `blur`
+    is in pixels of the frame.
     """
-    source_xy = region.box_xy + region.resample(fields.flow)
-    pixels = np.asarray(cv2.transform(source_xy, texture.box_to_image), dtype=np.float32)
-    image = sample_pixels(texture.image, pixels, cv2.INTER_CUBIC).astype(np.float32)
-    image = _blur(image, blur.texture)
+    image, warped = _warp_texture(fields, texture, region, blur)
+    rgb_pixel_px = region.side_px / fields.rgb.shape[1]
     weight = region.resample(fields.mask, cv2.INTER_LINEAR)
     if max(blur.rgb) > _MIN_BLUR_PX:
+        sigmas = blur.rgb[0] / region.factor, blur.rgb[1] / region.factor
         rgb = region.resample(fields.rgb * np.float32(255))
-        image += _blur(weight[..., None] * (rgb - image), blur.rgb)
-        weight = _blur(weight, blur.rgb)
-        return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
+        image += _blur(weight[..., None] * (rgb - image), sigmas)
+        return PaintedMouth(image, _blur(weight, sigmas), rgb_pixel_px, warped)
     x, y, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
     part = slice(y, y + height), slice(x, x + width)
     if width and height:
         rgb = region.resample(fields.rgb * np.float32(255), part=part)
         image[part] += to_channels(weight[part]) * (rgb - image[part])
-    return PaintedMouth(image, weight, region.side_px / fields.rgb.shape[1])
+    return PaintedMouth(image, weight, rgb_pixel_px, warped)
+
+
+def _warp_texture(
+    fields: MouthFields, texture: Texture, region: MouthRegion, blur: MouthBlur
+) -> tuple[FloatArray, UInt8Array | None]:
+    """Return the warped texture, float32 [h, w, 3], and, if reduced, at full size, uint8."""
+    source_xy = region.box_xy + region.resample(fields.flow)
+    pixels = np.asarray(cv2.transform(source_xy, texture.box_to_image), dtype=np.float32)
+    if region.factor == 1:
+        image = sample_pixels(texture.image, pixels, cv2.INTER_CUBIC).astype(np.float32)
+        return _blur(image, blur.texture), None
+    height, width = region.radius.shape
+    full_size = region.factor * width, region.factor * height
+    # Linear interpolation is several times as fast, and images of this size have no detail of
+    # single pixels.
+    full_pixels = np.asarray(cv2.resize(pixels, full_size), np.float32)
+    full = sample_pixels(texture.image, full_pixels, cv2.INTER_LINEAR)
+    warped = np.asarray(_blur(full, blur.texture), np.uint8)
+    small = cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32), warped
 
 
 def _blur(field: FloatArray, sigmas: tuple[float, float]) -> FloatArray:
@@ -278,4 +343,4 @@ def _blur(field: FloatArray, sigmas: tuple[float, float]) -> FloatArray:
         return field
     sigma_x, sigma_y = (max(sigma, 0.01) for sigma in sigmas)
     blurred = cv2.GaussianBlur(field, (0, 0), sigma_x, sigmaY=sigma_y)
-    return np.asarray(blurred, dtype=np.float32)
+    return np.asarray(blurred, dtype=field.dtype)

@@ -98,7 +98,7 @@ class OcclusionGuard:
             cells = self._cells if light is None else light.apply(self._cells, self._grid_xy)
             self._measure_reference(cells)
         self._light = light
-        box = sample_box(image, region.box_to_image)
+        box = sample_box(image, region.frame_box_to_image)
         covering = self._find_occlusion(self._relit_colours(_cells(box), elapsed_s))
         overlay = find_overlay(box)
         if overlay is not None:

@@ -36,7 +36,8 @@ class FaceSource:
     """A photo or a video with a face to be animated.
 
     Attributes:
-        play: function that returns an endless generator of source frames from the start.
+        play: function that returns an endless generator of source frames from the start; it may
+            get the estimated duration of the speech in seconds (see `playback.play`).
         name: name of the source in messages.
         is_immediate: the frames need no decoding and no detection.
         width: width of the images in pixels.
@@ -50,7 +51,7 @@ class FaceSource:
         hdr: HDR format of a video, None without HDR.
     """
 
-    play: Callable[[], Generator[SourceFrame]]
+    play: Callable[..., Generator[SourceFrame]]
     name: str
     is_immediate: bool
     width: int

@@ -86,8 +86,8 @@ class PhotoFrames:
         self._lock = Lock()
         self._frames: list[SourceFrame] = []
 
-    def __call__(self) -> Generator[SourceFrame]:
-        """Return a generator of the frames from the start.
+    def __call__(self, speech_s: Fraction | None = None) -> Generator[SourceFrame]:
+        """Return a generator of the frames from the start; `speech_s` has no effect.
 
         Raises:
             FaceNotFoundError: the photo contains no face, or not the selected one.
@@ -242,19 +242,22 @@ def video_frames(
     spec: AVSpec,
     options: SourceOptions,
     expression: VideoExpression | None = None,
+    speech_s: Fraction | None = None,
     *,
     keep_hdr: bool = True,
     predict_lips: PredictLips | None = None,
 ) -> Generator[SourceFrame]:
     """Yield a video's frames endlessly, with smoothed transforms, references and expressions.
 
-    `expression` replaces that of the options; `keep_hdr` is that of `VideoImage`; `predict_lips`,
-    which face_select=speaking needs, predicts the lip motion from the audio.
+    `expression` replaces that of the options; `speech_s` is that of `play`, `keep_hdr` that of
+    `VideoImage`; `predict_lips`, which face_select=speaking needs, predicts the lip motion from the
+    audio.
 
     Raises:
         MediaError: the video cannot be read (possibly only during iteration).
     """
-    played = play(path, fps, options.extend, options.min_fps, keep_hdr=keep_hdr)
+    rates = options.extend, options.min_fps
+    played = play(path, fps, *rates, keep_hdr=keep_hdr, speech_s=speech_s)
     rate = played_rate(fps, options.min_fps)
     excluded = FaceChooser(options.excluded_faces, detector).selectors
     chosen = FaceChooser(options.chosen_faces, detector).selectors

@@ -22,6 +22,8 @@ _INWARD, _OUTWARD = 0.65, 0.3
 # mean that counts as an edge.
 _SIDE, _MIN_STEP = 4.0, 6.0
 _SPACING = 0.5
+# Scale below which an image is resized before its colours are converted, which is faster.
+_LARGE_SCALE = 0.5
 # Maximum difference between the shifts of neighbouring points.
 _MAX_DIFFERENCE = 3.0
 
@@ -68,9 +70,15 @@ def refine_inner_lips(image: UInt8Array, lips: FloatArray) -> FloatArray:
 
 def _redness(image: UInt8Array, scale: float) -> FloatArray:
     """Return the channel a* (green to red) of an image, resized by `scale` and smoothed."""
-    redness = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 1]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    redness = cv2.resize(redness, None, fx=scale, fy=scale, interpolation=interpolation)
+    levels = image.astype(np.float32) / 255
+    if scale < _LARGE_SCALE:
+        levels = np.asarray(
+            cv2.resize(levels, None, fx=scale, fy=scale, interpolation=interpolation)
+        )
+    redness = cv2.cvtColor(levels, cv2.COLOR_RGB2LAB)[..., 1]
+    if scale >= _LARGE_SCALE:
+        redness = cv2.resize(redness, None, fx=scale, fy=scale, interpolation=interpolation)
     return np.asarray(cv2.GaussianBlur(redness, (0, 0), 1.0))
 
 

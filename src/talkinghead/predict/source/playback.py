@@ -18,6 +18,8 @@ from talkinghead.predict.source.source_frame import SourceFrame
 
 # Maximum rounding error of frame times: the coarsest container format stores milliseconds.
 _ROUNDING_S = Fraction(1, 1000)
+# Duration of the frames that the stages after this one may read in advance.
+_READ_AHEAD_S = 2
 _BLOCK_BYTES = 256 * 2**20
 
 
@@ -28,18 +30,21 @@ def play(
     min_fps: float = 0.0,
     *,
     keep_hdr: bool = True,
+    speech_s: Fraction | None = None,
 ) -> Generator[SourceFrame]:
     """Yield a video's frames, then extend the video endlessly; `time_s` always increases.
 
     `fps` is the nominal frame rate. `SourceOptions` documents `extend` and `min_fps`, `VideoImage`
-    documents `keep_hdr`.
+    documents `keep_hdr`. `speech_s` is the estimated duration of the speech, if known: after a
+    video that is as long, the last frame is repeated for some time before the video is extended.
+    Frames after the speech are only read in advance, and not worth any decoding.
 
     Raises:
         MediaError: the video has no frames, or cannot be read (possibly only during iteration).
     """
     time_s = Fraction(0)
     divide = _FrameDivider(min_fps)
-    with closing(_repeat_video(path, fps, extend, keep_hdr)) as frames:
+    with closing(_repeat_video(path, fps, extend, keep_hdr, speech_s)) as frames:
         for frame in frames:
             for part in divide(frame):
                 yield replace(part, time_s=time_s)
@@ -90,7 +95,9 @@ class _FrameDivider:
             )
 
 
-def _repeat_video(path: Path, fps: Fraction, extend: str, keep_hdr: bool) -> Generator[SourceFrame]:
+def _repeat_video(
+    path: Path, fps: Fraction, extend: str, keep_hdr: bool, speech_s: Fraction | None = None
+) -> Generator[SourceFrame]:
     """Yield the frames of `play` with their times in the file.
 
     If `extend` is "pingpong", the first and the last frame are not repeated.
@@ -109,8 +116,12 @@ def _repeat_video(path: Path, fps: Fraction, extend: str, keep_hdr: bool) -> Gen
         raise MediaError(
             f"{path}: no frame could be decoded; expected at least one: use another video"
         )
+    held = replace(last, duration_s=1 / fps, is_extension=True)
     if extend == "hold" or num_frames == 1:
-        yield from repeat(replace(last, duration_s=1 / fps, is_extension=True))
+        yield from repeat(held)
+    if speech_s is not None and last.time_s + last.duration_s >= speech_s:
+        yield from repeat(held, math.ceil(_READ_AHEAD_S * fps))
+    del held
     shape = last.image.shape
     del last
     while True:

@@ -54,6 +54,9 @@ _FACE_MARGIN = 0.25
 # Side of the canonical face in pixels from which on a reference is averaged only around the mouth,
 # whose texture is used at full size, and the margin as a fraction of the mouth box.
 _LARGE_FACE_PX, _MOUTH_MARGIN = 640, 0.1
+# Maximum number of images that are averaged with a reference, and for a large face, whose images
+# take long.
+_IMAGES, _LARGE_FACE_IMAGES = 15, 2
 
 
 class ClosestPosePolicy:
@@ -211,9 +214,10 @@ def _as_reference(best: SourceFrame, frames: list[SourceFrame], spec: AVSpec) ->
     canonical = zip(frames, transforms, strict=True)
     lips = np.stack([transform_points(_not_none(frame.lips), t) for frame, t in canonical])
     index = frames.index(best)
-    near = nearest_lips(lips, index)
     image, transform, origin_xy = _part(best, transforms[index], _face_corners(spec))
     to_image = invert(transform)
+    is_large = spec.face_size * transform_scale(to_image) >= _LARGE_FACE_PX
+    near = nearest_lips(lips, index, _LARGE_FACE_IMAGES if is_large else _IMAGES)
     area = _averaged_corners(spec, to_image)
     corners = transform_points(area, to_image)
     limits = np.array(image.shape[1::-1])

@@ -34,9 +34,10 @@ def test_images_are_aligned_and_averaged(face, astronaut):
     assert error(averaged, face) < 0.55 * error(add_noise(face, 0), face)
 
 
-def test_large_faces_are_aligned_by_the_flow_of_smaller_images(face):
-    large = cv2.resize(face, (640, 640), interpolation=cv2.INTER_CUBIC)
-    ys, xs = np.mgrid[:640, :640].astype(np.float32)
+@pytest.mark.parametrize("side", [640, 720])
+def test_large_faces_are_aligned_by_the_flow_of_smaller_images(face, side):
+    large = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
+    ys, xs = np.mgrid[:side, :side].astype(np.float32)
     moved = cv2.remap(large, xs + 4 * np.sin(ys / 120), ys, cv2.INTER_CUBIC)
     averaged = average_onto(add_noise(large, 0), [(add_noise(moved, i), IDENTITY) for i in (1, 2)])
     assert error(averaged, large) < 0.75 * error(add_noise(large, 0), large)

@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.video.reformatter import Interpolation, VideoReformatter
 from helpers.media_files import set_display_matrix, smooth, write_media
 
 from talkinghead.media.decoding.planes import Orientation, frame_of_planes, plane_array
@@ -55,6 +56,36 @@ def test_formats_are_converted_as_by_read_video(tmp_path, options, is_yuv):
         assert isinstance(frame.image, VideoImage) is is_yuv
         image = frame.image.to_array() if is_yuv else frame.image
         assert np.abs(image.astype(int) - other.image).max() <= 4
+
+
+@pytest.mark.parametrize("colours", [(1, 1), (1, 2), (5, 1), (5, 2), (9, 1), (9, 2)])
+def test_reduced_parts_have_the_colours_of_swscale(colours):
+    grid = np.linspace(0, 255, 24).astype(np.uint8)
+    y, u, v = (plane.reshape(96, 144) for plane in np.meshgrid(grid, grid, grid))
+    image = VideoImage(
+        frame_of_planes((y, u[::2, ::2], v[::2, ::2]), "yuv420p"),
+        Orientation(),
+        YUVColours(*colours),
+    )
+    levels = cv2.resize(y, (72, 48), interpolation=cv2.INTER_AREA), u[::2, ::2], v[::2, ::2]
+    frame = frame_of_planes(levels, "yuv444p")
+    frame.colorspace, frame.color_range = colours
+    flags = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    expected = VideoReformatter().reformat(frame, format="rgb24", interpolation=flags).to_ndarray()
+    found = image.reduced(slice(0, 96), slice(0, 144), 2).pixels
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_part_of_a_reduced_part_is_as_converted_alone():
+    image, other = video_image(478, 638), video_image(478, 638)
+    whole = image.reduced(slice(0, 478), slice(0, 638), 2)
+    for place in ((100, 200, 100, 230), (0, 478, 300, 638), (470, 478, 0, 8)):
+        rows, columns = slice(*place[:2]), slice(*place[2:])
+        part, alone = image.reduced(rows, columns, 2), other.reduced(rows, columns, 2)
+        assert np.shares_memory(part.pixels, whole.pixels)
+        assert part[:2] == alone[:2]
+        assert np.array_equal(part.pixels, alone.pixels)
+        assert not np.shares_memory(image.reduced(rows, columns, 4).pixels, whole.pixels)
 
 
 def test_odd_sizes_become_rgb(tmp_path):

@@ -47,6 +47,7 @@ def test_large_frames_have_a_faster_motion_search():
     assert "x264-params" not in usual
     assert large["preset"] == "veryfast"
     assert "subme=1" in large["x264-params"]
+    assert "rc-lookahead=5" in large["x264-params"]
     small = choose_encoder(MP4, "software", 18, "veryfast", num_pixels=1920 * 1080)
     assert "x264-params" not in small.options
     assert choose_encoder(WEBM, "software", 18, "veryfast", num_pixels=3840 * 2160) == (

@@ -136,6 +136,20 @@ def test_video_is_extended_in_each_mode(video, monkeypatch, block_bytes, extend,
     assert cuts == ([3, 6] if extend == "loop" else [])
 
 
+@pytest.mark.parametrize(
+    ("speech_s", "order"),
+    [(Fraction(3) / FPS, [0, 1, 2, 2, 2, 1, 0, 1]), (Fraction(4) / FPS, [0, 1, 2, 1, 0, 1])],
+)
+def test_video_is_not_extended_for_frames_after_the_speech(video, monkeypatch, speech_s, order):
+    """They are read in advance by the stages after the source."""
+    monkeypatch.setattr(playback, "_READ_AHEAD_S", 2 / FPS)
+    video([i / FPS for i in range(3)])
+    frames = list(islice(play(Path("v"), FPS, speech_s=speech_s), len(order)))
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == order
+    assert [frame.time_s for frame in frames] == [i / FPS for i in range(len(order))]
+    assert [frame.is_extension for frame in frames] == [i >= 3 for i in range(len(order))]
+
+
 def test_video_without_frames_raises_an_error(video):
     video([])
     with pytest.raises(MediaError, match=r"clip\.mp4"):

@@ -196,3 +196,17 @@ def test_dark_reference_is_replaced_when_the_light_is_switched_on():
     shown = [frame.reference.image[0, 0, 0] for frame in referenced(frames)]
     assert shown[0] < 40 <= shown[45]
     assert len(set(shown)) == 2
+
+
+def test_few_images_are_averaged_for_large_faces(monkeypatch):
+    counts = []
+
+    def averaged(image, others):
+        counts.append(len(list(others)))
+        return image
+
+    monkeypatch.setattr(reference_policy, "average_onto", averaged)
+    reference_image([noisy_frame(i) for i in range(10)])
+    monkeypatch.setattr(reference_policy, "_LARGE_FACE_PX", 1)
+    reference_image([noisy_frame(i) for i in range(10)])
+    assert counts == [9, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
@@ -219,3 +220,17 @@ def test_roll_turns_hair_above_the_head_rigidly(face, warp):
     assert np.linalg.norm(moved - points, axis=1).min() > 0.1 * face.box.width
     # The perspective changes distances by up to 2 %.
     assert np.abs(distances(moved) - distances(points)).max() < 0.02 * distances(points).max()
+
+
+def test_a_moved_head_is_about_as_sharp_as_the_photo(face, warp):
+    box = face.box
+    part = np.s_[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
+
+    def sharpness(image):
+        grey = cv2.cvtColor(np.ascontiguousarray(image[part]), cv2.COLOR_RGB2GRAY)
+        return np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean()
+
+    poses = ((0.3, 0.2, 0.1), (2, 1, -1), (-4, 2, 2))
+    ratios = [sharpness(turned(warp, *pose_deg)) / sharpness(PHOTO) for pose_deg in poses]
+    assert min(ratios) > 0.76
+    assert max(ratios) < 1.05
