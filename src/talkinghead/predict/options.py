@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from talkinghead.errors import UsageError
+from talkinghead.paths import expand_home
 from talkinghead.predict.audio.speaker_style import SpeakerStyle, StyleInput, read_style
 from talkinghead.predict.source.head.expression.emotions import EmotionInput, read_emotion
 from talkinghead.predict.source.selection.face_choice import FaceChoice, read_face_choices
@@ -208,7 +209,7 @@ class SourceOptions:
     def driving_video(self) -> Path | None:
         """The video whose motion is repeated; None without one."""
         kind, _, path = str(self.motion).partition(":")
-        return Path(path) if kind == "video" and path else None
+        return Path(expand_home(path)) if kind == "video" and path else None
 
     @property
     def wanted(self) -> str:

@@ -19,7 +19,7 @@ from talkinghead.errors import UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.models.lipsync.conditioning import choose_emotion
-from talkinghead.paths import as_path
+from talkinghead.paths import output_file
 from talkinghead.predict.audio.audio_source import (
     Speech,
     SpeechChunks,
@@ -243,7 +243,7 @@ class LipSyncPredictor(PretrainedModel):
             FaceNotFoundError: No face was found.
             UsageError: The output would overwrite an input, or its format cannot be written.
         """
-        output, provenance = as_path(output, "output"), provenance or Provenance()
+        output, provenance = output_file(output), provenance or Provenance()
         source = face.source.name if isinstance(face, Avatar) else face
         encode = encode or EncodeOptions()
         check_output(output, provenance, source, *list_speeches(audio), encode.background)
