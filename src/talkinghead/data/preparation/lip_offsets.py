@@ -19,6 +19,7 @@ from talkinghead.data.clip_file import (
 from talkinghead.data.preparation.clip_maker import ClipResult, shift_clip
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import lip_motion
+from talkinghead.progress_bar import stderr_console
 from talkinghead.sync.lip_offset import (
     LipOffset,
     LipOffsetRules,
@@ -59,7 +60,7 @@ def apply_lip_offsets(
         pooled = result.num_frames / spec.fps < rules.pooled_below_s
         groups[result.task.speaker if pooled else result.task.clip_id].append(result)
     applied: dict[str, ClipResult] = {}
-    for group in track(groups.values(), "measuring offsets"):
+    for group in track(groups.values(), "measuring offsets", console=stderr_console()):
         pairs = [_lip_motions(result, predict_lips) for result in group]
         offset = measure_lip_offset(pairs, rules.max_offset_frames + SEARCH_MARGIN)
         for result in group:
