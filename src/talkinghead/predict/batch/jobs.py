@@ -210,7 +210,7 @@ def _read_json(path: Path) -> list[Mapping[str, Any]]:
         ) from error
     if not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"jobs={path}: expected objects with the keys face, audio and output")
-    return list(rows)
+    return [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
 
 
 def _split_cells(row: Mapping[str, Any], folder: Location) -> dict[str, Any]:

@@ -322,3 +322,10 @@ def test_folders_as_outputs_are_refused_before_any_work(tmp_path, output, monkey
         make_jobs(None, None, None, [{**ROW, "output": output}])
     with pytest.raises(UsageError, match="there is a folder: give the name of a file, such as"):
         make_jobs("f", "a", "there", None)
+
+
+def test_keys_of_json_may_have_capitals_and_spaces_as_in_csv(tmp_path):
+    path = tmp_path / "jobs.json"
+    path.write_text('[{"Face": "f", " AUDIO ": "a", "Output": "o.mp4"}]')
+    (job,) = make_jobs(None, None, None, path)
+    assert [place.name for place in job.locations] == ["f", "a", "o.mp4"]
