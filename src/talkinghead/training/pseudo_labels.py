@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from safetensors.numpy import save
 
 from talkinghead.data.clip_file import STORED_FEATURES, ClipFile, read_metadata
@@ -36,7 +35,7 @@ from talkinghead.predict.audio.lip_priors.lip_prior import (
     LipPriorStream,
     predict_lip_motion,
 )
-from talkinghead.progress_bar import stderr_console
+from talkinghead.progress_bar import track_items
 from talkinghead.speech.voice_activity import speech_probabilities
 from talkinghead.types import AVSpec, FloatArray
 from talkinghead.value_rules import PositiveFloat
@@ -88,7 +87,7 @@ def pseudo_label(
     labeller = _Labeller(input_dir, output_dir, spec, lip_prior, spread_px)
     clips: list[ClipEntry] = []
     skipped: list[SkippedClip] = []
-    for name, files in track(speakers.items(), "labelling speakers", console=stderr_console()):
+    for name, files in track_items(speakers.items(), "labelling speakers"):
         labelled, refused = labeller.label(name, files)
         clips += labelled
         skipped += refused

@@ -310,7 +310,8 @@ def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[C
     counts = TextColumn("{task.completed} of {task.total}, {task.fields[bad]} bad; left")
     results = []
     columns = (TextColumn("preparing"), BarColumn(), counts, TimeRemainingColumn())
-    with Progress(*columns, console=stderr_console()) as progress:
+    console = stderr_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("preparing", total=len(tasks), bad=0)
         for result in _results(tasks, spec, options):
             results.append(result)
