@@ -120,3 +120,20 @@ def test_home_folder_is_expanded_in_lists(conf, monkeypatch):
     cfg = _compose(conf, *arguments[:2])
     assert cfg.face == "/home/a, b/f.jpg"
     assert cfg.generated == {"a": "/home/a, b/x y", "b": "/z"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "=5"], "'=5' is not key=value"),
+        (["--version", "now"], "--version does not take 'now'"),
+        (
+            ["pseudo_label", "input=x", "output=y", "lip_prior=none"],
+            "pseudo-labels need a lip prior",
+        ),
+    ],
+)
+def test_other_mistakes_are_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

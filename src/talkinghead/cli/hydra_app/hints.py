@@ -29,10 +29,10 @@ def explain(
         return _explain_choice(error)
     if isinstance(error, OverrideParseException):
         return _explain_syntax(error, command, overrides)
-    if removed := [override for override in overrides if override.startswith("~")]:
-        return f"{removed[0]}: {command} needs this setting: give it another value instead"
     if unknown := _UNKNOWN_KEY.search(str(error)):
         return _explain_key(unknown["key"], command, _known_keys(command, overrides))
+    if removed := [override for override in overrides if override.startswith("~")]:
+        return f"{removed[0]}: {command} needs this setting: give it another value instead"
     return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
 
 

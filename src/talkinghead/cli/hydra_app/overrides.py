@@ -64,6 +64,10 @@ def check_flags(arguments: Sequence[str], command: str) -> None:
         raise UsageError(f"{reason}: see talkinghead {command} --help") from error
     if flags := [argument for argument in unknown if argument.startswith("-")]:
         raise UsageError(f"there is no option {flags[0]}: see talkinghead {command} --help")
+    if nameless := [argument for argument in arguments if argument.startswith("=")]:
+        raise UsageError(
+            f"{nameless[0]!r} is not key=value (talkinghead {command} --help lists the keys)"
+        )
 
 
 def quote(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -15,6 +16,8 @@ from talkinghead.media.decoding.reverse_reader import FrameKey, read_backwards
 from talkinghead.media.reader import read_frames
 from talkinghead.media.timing import round_half_up
 from talkinghead.predict.source.source_frame import SourceFrame
+
+log = logging.getLogger(__name__)
 
 MAX_FPS = 120
 """Maximum nominal frame rate of a played video, as that of fast displays."""
@@ -48,10 +51,16 @@ def play(
                 time_s += part.duration_s
 
 
-def played_rate(fps: Fraction, min_fps: float) -> Fraction:
-    """Return the nominal frame rate of `play`: a multiple or a fraction of the video's own rate."""
+def played_rate(fps: Fraction, min_fps: float, name: str | None = None) -> Fraction:
+    """Return the nominal frame rate of `play`: a multiple or a fraction of the video's own rate.
+
+    With the name of the video, a fraction is logged.
+    """
     if fps > MAX_FPS:
-        return fps / math.ceil(fps / MAX_FPS)
+        rate = fps / math.ceil(fps / MAX_FPS)
+        if name is not None:
+            log.info("%s has %.6g frames/s, of which %.6g are used", name, fps, rate)
+        return rate
     return fps * _min_parts(1 / fps, Fraction(min_fps))
 
 
