@@ -81,7 +81,14 @@ def output_file(value: str | os.PathLike[str], example: str = "talking.mp4") -> 
     if not text.strip() or "\0" in text:
         raise UsageError(f"output={text!r}: expected the name of a file to write")
     is_folder = text.endswith(("/", os.sep)) or path.name in ("", "..") or text.endswith("/.")
-    if is_folder or path.is_dir():
+    try:
+        is_folder = is_folder or path.resolve().is_dir()
+    except (OSError, RuntimeError) as error:  # A long name, or a loop of symbolic links.
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"output={text[:60]}: {reason[:200]}; give the name of a file to write"
+        ) from error
+    if is_folder:
         raise UsageError(
             f"output={text} is a folder: give the name of a file, such as {path / example}"
         )

@@ -83,8 +83,8 @@ class PredictOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         read_style(self.style)
-        for name in ("renderer", "detector"):
-            if isinstance(value := getattr(self, name), str):
+        for name in ("renderer", "detector", "lip_prior"):
+            if isinstance(value := getattr(self, name), str) and value != "auto":
                 raise UsageError(
                     f"{name}={value!r}: expected an object; names are for the command line"
                 )

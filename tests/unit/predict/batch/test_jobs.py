@@ -329,3 +329,10 @@ def test_keys_of_json_may_have_capitals_and_spaces_as_in_csv(tmp_path):
     path.write_text('[{"Face": "f", " AUDIO ": "a", "Output": "o.mp4"}]')
     (job,) = make_jobs(None, None, None, path)
     assert [place.name for place in job.locations] == ["f", "a", "o.mp4"]
+
+
+def test_names_that_no_file_can_have_are_refused_before_any_work(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name in (f"{'n' * 300}.mp4", "loop", "loop/o.mp4", "a\0b.mp4"):
+        with pytest.raises(UsageError, match="the name of a file to write"):
+            make_jobs("f", "a", str(tmp_path / name), None)
