@@ -127,7 +127,7 @@ class SourceOptions:
             size, which some players cannot play.
         min_fps: Minimum frame rate of a video. Images that are shown longer, because the video has
             a low rate or holds an image, are repeated, so that the mouth moves. 0 keeps the frame
-            times of the video.
+            times of the video. Of a video above 120 frames/s, frames are left out.
 
     Raises:
         UsageError: A value is unknown, or has no effect with another one.
