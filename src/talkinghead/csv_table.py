@@ -62,6 +62,7 @@ def read_csv_table(path: Path, setting: str, expected: str) -> CSVTable:
     try:
         text, delimiter, first = _without_separator_line(_decode(path.read_bytes()))
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        _require_closed_quotes(text, delimiter)
         records = [(reader.line_num + first, record) for record in reader]
     except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it is not CSV text: {error}"
@@ -82,6 +83,20 @@ def read_csv_table(path: Path, setting: str, expected: str) -> CSVTable:
         padded = [*cells, *[""] * len(header)]
         rows.append(TableRow(line, {n: v for n, v in zip(header, padded, strict=False) if n}))
     return CSVTable(tuple(filter(None, header)), tuple(rows))
+
+
+def _require_closed_quotes(text: str, delimiter: str) -> None:
+    """Refuse a quotation mark without its end, which would hide all rows that follow."""
+    begins = [0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for _ in reader:
+            begins.append(reader.line_num)
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise ValueError(
+                f"the quotation mark in line {begins[-1] + 1} is not closed"
+            ) from error
 
 
 def parse_number(text: str) -> float:

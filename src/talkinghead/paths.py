@@ -67,6 +67,47 @@ def as_path(value: str | os.PathLike[str], name: str) -> Path:
     return Path(value)
 
 
+def output_file(value: str | os.PathLike[str], example: str = "talking.mp4") -> Path:
+    """Return the path of an output file, which may not exist yet, before the work begins.
+
+    Args:
+        value: The path that a caller has given.
+        example: The name of such a file, for the message.
+
+    Raises:
+        UsageError: It is a folder, or the name of one, such as "videos/".
+    """
+    path, text = as_path(value, "output"), os.fspath(value)
+    if not text.strip() or "\0" in text:
+        raise UsageError(f"output={text!r}: expected the name of a file to write")
+    is_folder = text.endswith(("/", os.sep)) or path.name in ("", "..") or text.endswith("/.")
+    try:
+        is_folder = is_folder or path.resolve().is_dir()
+    except (OSError, RuntimeError) as error:  # A long name, or a loop of symbolic links.
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"output={text[:60]}: {reason[:200]}; give the name of a file to write"
+        ) from error
+    if is_folder:
+        raise UsageError(
+            f"output={text} is a folder: give the name of a file, such as {path / example}"
+        )
+    return path
+
+
+def expand_home(value: str) -> str:
+    """Return a path with the home folder in place of a leading `~/`, as shells do.
+
+    Without a home folder, the path is not changed.
+    """
+    if value != "~" and not value.startswith("~/"):
+        return value
+    try:
+        return str(Path(value).expanduser()) + "/" * (value.endswith("/") and value != "~/")
+    except RuntimeError:  # A user without HOME and without an entry in the user database.
+        return value
+
+
 def check_output_folder(path: str | Path) -> Path:
     """Return the path of an output folder, which may not exist yet, before the work begins.
 

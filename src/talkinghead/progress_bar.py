@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
+
+T = TypeVar("T")
 
 
 @cache
 def stderr_console() -> Console:
     """Return the console of stderr, which bars that are shown at the same time must share."""
     return Console(stderr=True)
+
+
+def track_items(items: Iterable[T], description: str) -> Iterator[T]:
+    """Yield items, and show a bar in a terminal."""
+    console = stderr_console()
+    is_hidden = not console.is_terminal
+    yield from track(items, description, console=console, disable=is_hidden, transient=True)
 
 
 @contextmanager

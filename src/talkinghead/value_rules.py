@@ -17,11 +17,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from talkinghead.errors import UsageError
 
 _MAX_SHOWN_CHARS = 60
+T = TypeVar("T")
 _NAMES = {
     "null": "null",
     "bool": "true or false",
@@ -230,6 +231,21 @@ def evaluate_annotation(owner: Callable[..., Any], name: str, annotation: Any) -
     origin = next((c for c in bases if name in vars(c).get("__annotations__", {})), owner)
     names = vars(builtins) | vars(sys.modules[origin.__module__])
     return eval(annotation, {}, defaultdict(lambda: object, names))  # noqa: S307 - our own source
+
+
+def given_or_default(value: T | None, kind: type[T], name: str) -> T:
+    """Return options that a caller has given, or the default ones for None.
+
+    Raises:
+        UsageError: The value is of another type.
+    """
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise UsageError(
+            f"{name} is of the type {type(value).__name__}: expected {kind.__name__}(...)"
+        )
+    return value
 
 
 _field_rules: dict[type[Any], dict[str, tuple[ValueRule, ...]]] = {}

@@ -1,5 +1,6 @@
 """Parts of live sessions that need no weights, for the processes of the sessions."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,14 @@ def write_face(folder: Path) -> Path:
     path = folder / "face.png"
     write_image(path, smooth(HEIGHT, WIDTH))
     return path
+
+
+def wait_for(events, kind, count=1, timeout_s=20.0):
+    """Wait until `count` events of a kind have arrived, and return them."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        found = [event for event in events if event["type"] == kind]
+        if len(found) >= count:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} events of type {kind} in {events}")

@@ -57,12 +57,18 @@ def test_rows_have_their_line_numbers_in_the_file(tmp_path):
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "binary data"),
         (bytes(range(1, 255)), "not CSV text"),
         ("face,audio\na,b,c\n", "line 2 has 3 values, the header 2: put values that contain ','"),
+        ('a,b\n1,2\n"3,4\n5,6\n', "the quotation mark in line 3 is not closed"),
         ("face,Face\n1,2\n", "has the column face twice"),
     ],
 )
 def test_other_files_are_refused(tmp_path, data, message):
     with pytest.raises(UsageError, match=f"jobs=.*{message}"):
         read(tmp_path, data)
+
+
+def test_quotation_marks_within_a_value_are_accepted(tmp_path):
+    table = read(tmp_path, 'a,b\n"Hi" she said,4\nfive" six,7"\n')
+    assert [row.values["b"] for row in table.rows] == ["4", '7"']
 
 
 def test_missing_file_is_refused(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import multiprocessing
 import re
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -63,3 +65,24 @@ def test_bar_is_hidden_without_a_terminal(monkeypatch, logger, capsys):
     monkeypatch.setattr(progress_bars, "stderr_console", lambda: Console(stderr=True))
     _run(logger)
     assert capsys.readouterr().err == ""
+
+
+def test_all_bars_are_on_stderr():
+    package, without = Path(progress_bars.__file__).parent, []
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {
+            name.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "rich.progress"
+            for name in node.names
+        } & {"track", "Progress"}
+        without += [
+            f"{path.name}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in imported
+            and "console" not in {keyword.arg for keyword in node.keywords}
+        ]
+    assert not without

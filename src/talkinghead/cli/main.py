@@ -161,6 +161,8 @@ def _dispatch(arguments: list[str]) -> object:
         return CommandOutput(_usage(), {"commands": COMMANDS})
     command, *rest = arguments
     if command == "--version":
+        if rest:
+            raise UsageError(f"--version does not take {rest[0]!r}, only output_format=json")
         from talkinghead.cli.environment.version_report import report_version
 
         return report_version()

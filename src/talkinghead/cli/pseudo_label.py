@@ -10,5 +10,5 @@ from talkinghead.training.pseudo_labels import pseudo_label
 
 def main(cfg: DictConfig) -> None:
     """Make a corpus as configured by `conf/pseudo_label.yaml`."""
-    spec, lip_prior = instantiate(cfg.av), instantiate(cfg.lip_prior)
+    spec, lip_prior = instantiate(cfg.av), instantiate(cfg.lip_prior) or None
     pseudo_label(cfg.input, cfg.output, spec, lip_prior, cfg.spread_px)

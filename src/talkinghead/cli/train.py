@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.training.distributed import other_processes
 from talkinghead.training.resume import resolve_resume
+from talkinghead.training.run_metrics import save_metrics
 from talkinghead.training.sweeps.pruning import require_metric
 from talkinghead.training.training_run import build_trainer, train
 
@@ -34,6 +34,6 @@ def main(cfg: DictConfig) -> float | None:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     with other_processes(run_dir, "train"):
         metrics = train(module, datamodule, trainer, ckpt_path, config)
-    if metrics and trainer.is_global_zero:  # None if the run was finished before.
-        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    if metrics and trainer.is_global_zero:
+        save_metrics(run_dir, metrics)
     return require_metric(metrics, cfg.objective.metric) if in_sweep else None

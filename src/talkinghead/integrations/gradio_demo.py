@@ -9,13 +9,14 @@ import html
 import logging
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
 from talkinghead.integrations.demo_renderer import DemoOptions, DemoRenderer, DemoRequest, Speak
 from talkinghead.live.server.server_settings import is_loopback
 from talkinghead.paths import DEMO_SPEECH, demo_face
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.value_rules import Range
 
 try:
     import gradio as gr
@@ -98,7 +99,7 @@ class GradioDemo:
     def launch(
         self,
         host: str = "127.0.0.1",
-        port: int = 7860,
+        port: Annotated[int, Range(0, 65_535)] = 7860,
         password: str | None = None,
         *,
         is_public: bool = False,

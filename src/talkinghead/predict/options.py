@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from talkinghead.errors import UsageError
+from talkinghead.paths import expand_home
 from talkinghead.predict.audio.speaker_style import SpeakerStyle, StyleInput, read_style
 from talkinghead.predict.source.head.expression.emotions import EmotionInput, read_emotion
 from talkinghead.predict.source.selection.face_choice import FaceChoice, read_face_choices
@@ -82,8 +83,8 @@ class PredictOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         read_style(self.style)
-        for name in ("renderer", "detector"):
-            if isinstance(value := getattr(self, name), str):
+        for name in ("renderer", "detector", "lip_prior"):
+            if isinstance(value := getattr(self, name), str) and value != "auto":
                 raise UsageError(
                     f"{name}={value!r}: expected an object; names are for the command line"
                 )
@@ -126,7 +127,7 @@ class SourceOptions:
             size, which some players cannot play.
         min_fps: Minimum frame rate of a video. Images that are shown longer, because the video has
             a low rate or holds an image, are repeated, so that the mouth moves. 0 keeps the frame
-            times of the video.
+            times of the video. Of a video above 120 frames/s, frames are left out.
 
     Raises:
         UsageError: A value is unknown, or has no effect with another one.
@@ -208,7 +209,7 @@ class SourceOptions:
     def driving_video(self) -> Path | None:
         """The video whose motion is repeated; None without one."""
         kind, _, path = str(self.motion).partition(":")
-        return Path(path) if kind == "video" and path else None
+        return Path(expand_home(path)) if kind == "video" and path else None
 
     @property
     def wanted(self) -> str:

@@ -19,6 +19,7 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.decoding.video_image import to_array
 from talkinghead.models.lipsync.generator import LipSyncGenerator
+from talkinghead.paths import output_file
 from talkinghead.predict.audio.calibration import (
     AlignedClip,
     BoolArray,
@@ -107,7 +108,7 @@ def personalise(
         TalkingHeadError: The result is not better on the held-out parts; nothing is written.
         UsageError: The video is a photo, or the predictor has a personalisation.
     """
-    options = options or PersonaliseOptions()
+    output, options = _new_file(output, video), options or PersonaliseOptions()
     mouths = MouthFrames(predictor.spec)
     clip = _read_clip(predictor, video, options.max_s, mouths)
     _require_speech(clip, options.min_speech_s)
@@ -132,6 +133,14 @@ def personalise(
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     logger.info("wrote %s; use it as personalisation=%s", output, output)
     return adaptation
+
+
+def _new_file(output: str | Path, video: str | Path) -> Path:
+    """Return the path of the output, which must not be that of the video."""
+    path = output_file(output, "me.safetensors")
+    if path.exists() and Path(video).exists() and path.samefile(video):
+        raise UsageError(f"output={output}: the video would be overwritten: choose another name")
+    return path
 
 
 def _read_clip(

@@ -19,7 +19,7 @@ from talkinghead.errors import UsageError
 from talkinghead.features.faces.detector import FaceDetector, build_detector
 from talkinghead.media.encoding.patched_image import PatchedImage
 from talkinghead.models.lipsync.conditioning import choose_emotion
-from talkinghead.paths import as_path
+from talkinghead.paths import output_file
 from talkinghead.predict.audio.audio_source import (
     Speech,
     SpeechChunks,
@@ -55,6 +55,7 @@ from talkinghead.predict.speaker_adaptation import (
 from talkinghead.runtime.generator_backend import GeneratorBackend
 from talkinghead.runtime.loading import load_backend, place
 from talkinghead.types import AVSpec, UInt8Array
+from talkinghead.value_rules import given_or_default
 
 _Output: TypeAlias = tuple[PatchedImage, Fraction, bool]
 _Source: TypeAlias = str | Path | UInt8Array
@@ -208,7 +209,7 @@ class LipSyncPredictor(PretrainedModel):
                     "avatar with SourceOptions(face_select=[0, 1])"
                 )
         else:
-            options = (options or SourceOptions()).for_voices(len(speeches))
+            options = given_or_default(options, SourceOptions, "options").for_voices(len(speeches))
             source = self._open(face, options, keep_hdr)
             with closing(source.play()) as frames:
                 predictor = self._calibrated(source, frames)
@@ -231,22 +232,21 @@ class LipSyncPredictor(PretrainedModel):
         Args:
             face: as for `predict`.
             audio: as for `predict`.
-            output: The file to write; its folder is created. The suffix selects the format: .mp4,
-                .mov, .mkv, .webm, .gif, or images such as frames/%05d.png.
+            output: The file to write; its folder is created. See `make_jobs` for the formats.
             options: see `SourceOptions`; an avatar has its own.
             encode: quality and speed of the video encoder.
             provenance: marks of AI generation; by default a comment in the metadata.
             tags: further metadata.
-            progress: called after each frame with the numbers of written frames and of all frames.
+            progress: called after each frame with the numbers of written and of all frames.
 
         Raises:
             MediaError: A file cannot be read or written.
             FaceNotFoundError: No face was found.
             UsageError: The output would overwrite an input, or its format cannot be written.
         """
-        output, provenance = as_path(output, "output"), provenance or Provenance()
+        output, encode = output_file(output), given_or_default(encode, EncodeOptions, "encode")
+        provenance = given_or_default(provenance, Provenance, "provenance")
         source = face.source.name if isinstance(face, Avatar) else face
-        encode = encode or EncodeOptions()
         check_output(output, provenance, source, *list_speeches(audio), encode.background)
         if isinstance(face, Avatar) and encode.hdr == "keep":
             face.warn_of_missing_hdr()

@@ -17,6 +17,7 @@ from talkinghead.concurrency import ExclusiveUse
 from talkinghead.errors import MediaError, SpeechError, TalkingHeadError, UsageError
 from talkinghead.media.audio_samples import to_mono_float32
 from talkinghead.media.reader import stream_audio
+from talkinghead.paths import output_file
 from talkinghead.predict.audio.audio_source import SpeechStream
 from talkinghead.predict.audio.phonemes import TimedSpeech
 from talkinghead.predict.avatar import Avatar
@@ -178,7 +179,7 @@ class Conversation:
         """
         if self._stt is None:
             raise UsageError("a spoken question needs speech recognition: give an stt")
-        refuse_overwriting(Path(output), audio)
+        refuse_overwriting(output_file(output), audio)
         with self._new_turn() as turn:
             stage = self._transcribe(self._stt, self._read(audio), turn)
             with closing(in_thread(stage, 1, "transcribe", turn.cancel)) as transcripts:

@@ -31,7 +31,7 @@ _CERTAIN_END = re.compile(
 # Punctuation before which a first clause must end.
 _SENTENCE_END = re.compile(r"\S[.!?…。！？\n]")
 # A first clause, without a full stop, that is long enough to cover the synthesis of what follows.
-_FIRST_CLAUSE = re.compile(r"\s*([^.!?…。！？\n]{15,}?[,;:—–،，；、])(?=\s+\S)")
+_FIRST_CLAUSE = re.compile(r"\s*(?=\S)([^.!?…。！？\n]{15,}?[,;:—–،，；、])(?=\s+\S)")
 # Patterns at which a sentence that is too long may be split, in order of preference.
 _BREAKS = (re.compile(r"[;:—–,、，；]\s*"), re.compile(r"\s+"))
 

@@ -14,7 +14,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from talkinghead.media.atomic_file import atomic_path
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
+
+_GIT_TIMEOUT_S = 20
 
 
 def csv_logger(save_dir: str) -> CSVLogger:
@@ -26,11 +29,19 @@ def csv_logger(save_dir: str) -> CSVLogger:
         save_dir: Folder of the run.
     """
     path = Path(save_dir) / "csv" / "metrics.csv"
-    earlier = path.read_text() if getattr(rank_zero_only, "rank", 0) == 0 and path.is_file() else ""
     logger = CSVLogger(save_dir, name="csv", version="")
-    if earlier:
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return logger
+    # Under this name, the file of a process that is killed now is found by the next one.
+    kept = path.with_name("metrics.earlier.csv")
+    if path.is_file() and path.stat().st_size and not kept.is_file():
+        path.replace(kept)
+    if kept.is_file():
+        earlier = kept.read_text()
         writer = logger.experiment  # The first access creates the writer, which deletes the file.
-        path.write_text(earlier)
+        with atomic_path(path) as temporary:
+            temporary.write_text(earlier)
+        kept.unlink()
         writer.metrics_keys = earlier.splitlines()[0].split(",")
     return logger
 
@@ -95,7 +106,12 @@ def git_state() -> dict[str, Any]:
 
     def run(*arguments: str) -> str | None:
         command = [str(git), "-C", folder, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        try:
+            done = subprocess.run(  # noqa: S603
+                command, capture_output=True, text=True, check=False, timeout=_GIT_TIMEOUT_S
+            )
+        except (OSError, subprocess.SubprocessError):  # Such as a repository on a lost share.
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = run("rev-parse", "HEAD") if git else None

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from safetensors.numpy import save
 
 from talkinghead.data.clip_file import STORED_FEATURES, ClipFile, read_metadata
@@ -30,11 +29,13 @@ from talkinghead.errors import CorpusError, MediaError, UsageError
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.audio_decoding import read_audio
+from talkinghead.paths import check_output_folder
 from talkinghead.predict.audio.lip_priors.lip_prior import (
     LipPrior,
     LipPriorStream,
     predict_lip_motion,
 )
+from talkinghead.progress_bar import track_items
 from talkinghead.speech.voice_activity import speech_probabilities
 from talkinghead.types import AVSpec, FloatArray
 from talkinghead.value_rules import PositiveFloat
@@ -81,12 +82,12 @@ def pseudo_label(
         raise UsageError("pseudo-labels need a lip prior: choose lip_prior=whisper")
     if spread_px <= 0:
         raise UsageError(f"spread_px={spread_px:g}: choose a number above zero")
-    input_dir, output_dir = Path(input_dir), Path(output_dir)
+    input_dir, output_dir = Path(input_dir), check_output_folder(output_dir)
     speakers = _find_speakers(input_dir)
     labeller = _Labeller(input_dir, output_dir, spec, lip_prior, spread_px)
     clips: list[ClipEntry] = []
     skipped: list[SkippedClip] = []
-    for name, files in track(speakers.items(), "labelling speakers"):
+    for name, files in track_items(speakers.items(), "labelling speakers"):
         labelled, refused = labeller.label(name, files)
         clips += labelled
         skipped += refused

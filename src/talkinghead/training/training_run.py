@@ -28,6 +28,7 @@ from talkinghead.training.experiment_tracking import track_checkpoint, track_con
 from talkinghead.training.modules.lipsync_gan import LipSyncGANModule
 from talkinghead.training.modules.sync_expert_module import SyncExpertModule
 from talkinghead.training.resume import read_resumable
+from talkinghead.training.run_metrics import load_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def train(
     """
     _warn_without_sync_loss(module)
     if ckpt_path is not None and _has_finished(module, ckpt_path):
-        return {}
+        return _metrics_of_finished(module, datamodule, trainer, ckpt_path)
     initial: float | None = None
     try:
         track_config(trainer, config or {})
@@ -93,6 +94,20 @@ def train(
         raise KeyboardInterrupt
     if initial is not None:
         _compare_with_initial_weights(initial, trainer.callback_metrics.get("val/loss"))
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _metrics_of_finished(
+    module: L.LightningModule,
+    datamodule: L.LightningDataModule,
+    trainer: L.Trainer,
+    ckpt_path: str | Path,
+) -> dict[str, float]:
+    """Return the metrics that a finished run has written, or else validate its checkpoint."""
+    if metrics := load_metrics(Path(ckpt_path).absolute().parents[1]):
+        return metrics
+    with _explained_loading(ckpt_path):
+        trainer.validate(module, datamodule, str(ckpt_path), verbose=False, weights_only=True)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from safetensors.torch import save
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from talkinghead.predict.audio.lip_priors.whisper_prior import (
     map_inputs,
     recording_inputs,
 )
+from talkinghead.progress_bar import track_items
 from talkinghead.sync.lip_offset import LipOffset, delay_motion, measure_lip_offset
 from talkinghead.types import FloatArray
 
@@ -150,7 +150,7 @@ def _read_corpus(number: int, corpus_dir: Path | str, whisper: Encoder) -> Itera
             f"{manifest.spec.fps} frames/s: prepare a corpus with clips in split train, at "
             f"{_SAMPLE_RATE} Hz and {_FPS} frames/s"
         )
-    for clip in track(clips, f"reading {corpus_dir.name}"):
+    for clip in track_items(clips, f"reading {corpus_dir.name}"):
         file = ClipFile(corpus_dir / clip.path)
         motion = lip_motion(file.tensor("lips")).reshape(len(file), -1).astype(np.float32)
         source = clip.id if len(file) >= _POOLED_FRAMES else clip.speaker

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from talkinghead.cli.hydra_app.overrides import to_hydra
+from talkinghead.cli.main import main
 
 
 @pytest.fixture
@@ -82,3 +83,57 @@ def test_arguments_without_paths_or_texts_are_unchanged():
 def test_key_alias_is_replaced():
     assert to_hydra(["data=my corpus, 1"], "evaluate") == ["corpus='my corpus, 1'"]
     assert to_hydra(["data=synthetic"], "train") == ["data=synthetic"]
+
+
+@pytest.mark.parametrize(
+    ("group", "value", "choices"),
+    [
+        ("lip_prior", "null", "did you mean none? (auto, curve, distilled, none, whisper)"),
+        ("tts", "null", "(coqui, espeak, flite, openai, piper)"),
+        ("renderer", "5", "(feather, laplacian, poisson)"),
+        ("detector", "true", "(face_alignment, litert)"),
+        ("voice", "{a: 1}", "(default)"),
+        ("provenance", "nan", "(c2pa, metadata, none)"),
+        ("hydra/launcher", "null", "(basic,"),
+    ],
+)
+def test_value_that_is_no_choice_of_a_group_names_the_choices(group, value, choices, capsys):
+    assert main(["predict", f"{group}={value}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"talkinghead: {group}={value}: no such choice")
+    assert choices in line
+
+
+def test_choices_of_a_group_in_a_sweep_are_separate():
+    assert to_hydra(["-m", "lip_prior=none,null"]) == ["-m", "lip_prior=none,'null'"]
+
+
+def test_setting_that_is_removed_is_refused(capsys):
+    assert main(["predict", "~tts", "face=f", "audio=a", "output=o.mp4"]) == 2
+    assert "~tts: predict needs this setting" in capsys.readouterr().err
+
+
+def test_home_folder_is_expanded_in_lists(conf, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a, b")
+    arguments = ("face=~/f.jpg", "generated={a: ~/x y, b: /z}", "exclude_face=[~/me.jpg,0]")
+    assert to_hydra(arguments)[2] == r"exclude_face=['/home/a, b/me.jpg',0]"
+    cfg = _compose(conf, *arguments[:2])
+    assert cfg.face == "/home/a, b/f.jpg"
+    assert cfg.generated == {"a": "/home/a, b/x y", "b": "/z"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "=5"], "'=5' is not key=value"),
+        (["--version", "now"], "--version does not take 'now'"),
+        (
+            ["pseudo_label", "input=x", "output=y", "lip_prior=none"],
+            "pseudo-labels need a lip prior",
+        ),
+    ],
+)
+def test_other_mistakes_are_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -30,6 +30,7 @@ def composed(command: str, *arguments: str) -> tuple[DictConfig, DictConfig]:
     ("command", "argument", "expected"),
     [
         ("predict", "chunk_frames=0", "a whole number from 1 to 1000"),
+        ("demo", "port=-1", "a whole number from 0 to 65535"),
         ("predict", "crf=high", "a whole number from 0 to 51"),
         ("predict", "preset=veryfats", "did you mean veryfast?"),
         ("predict", "seed=-1", "a whole number from 0"),

@@ -121,6 +121,16 @@ def test_photo_is_refused(predictor, tmp_path):
         personalise(predictor, photo, tmp_path / "me.safetensors", OPTIONS)
 
 
+def test_output_that_is_the_video_or_a_folder_is_refused(predictor, tmp_path):
+    video = tmp_path / "me.mp4"
+    video.touch()
+    with pytest.raises(UsageError, match="the video would be overwritten"):
+        personalise(predictor, video, video)
+    for folder in (tmp_path, f"{tmp_path}/new/"):
+        with pytest.raises(UsageError, match=r"is a folder: .* such as .*me\.safetensors"):
+            personalise(predictor, video, folder)
+
+
 def test_video_of_unknown_duration_is_read(predictor, tmp_path):
     live = write_video(tmp_path / "live.mkv", [n / 25 for n in range(5)], live="1")
     with pytest.raises(MediaError, match=r"live\.mkv has no audio"):

@@ -2,6 +2,8 @@
 
 # ruff: noqa: RUF001 - punctuation of other scripts resembles ASCII.
 
+import time
+
 import pytest
 
 from talkinghead.speech.sentences import split_reply, split_sentences
@@ -95,3 +97,9 @@ def test_first_clause_of_a_reply_is_yielded_before_the_sentence_is_complete():
     pieces = iter(["The weather can be", " quite cold, or", " warm in May."])
     assert next(split_reply(pieces)) == "The weather can be quite cold,"
     assert next(pieces) == " warm in May."
+
+
+def test_long_white_space_takes_little_time():
+    started_s = time.perf_counter()
+    assert list(split_reply([f"{' ' * 100_000}Hello."])) == ["Hello."]
+    assert time.perf_counter() - started_s < 1

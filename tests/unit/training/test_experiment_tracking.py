@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import struct
 import subprocess
@@ -110,3 +111,26 @@ def test_resumed_run_appends_to_its_csv_log(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["loss"] for row in rows] == ["2.0", "1.0"]
     assert [row["accuracy"] for row in rows] == ["", "0.5"]
+
+
+def test_csv_log_survives_a_process_that_is_killed_when_it_resumes(tmp_path: Path) -> None:
+    logger = csv_logger(str(tmp_path))
+    logger.log_metrics({"loss": 2.0}, 0)
+    logger.save()
+    path = tmp_path / "csv" / "metrics.csv"
+    text = path.read_text()
+    path.replace(path.with_name("metrics.earlier.csv"))  # The state when it was killed.
+    csv_logger(str(tmp_path))
+    assert path.read_text() == text
+    assert [one.name for one in path.parent.iterdir()] == ["metrics.csv"]
+
+
+def test_git_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "git"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(tracking, "_GIT_TIMEOUT_S", 0.3)
+    started_s = time.monotonic()
+    assert git_state() == {}
+    assert time.monotonic() - started_s < 10

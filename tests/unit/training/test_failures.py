@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_training import SPEC, fit, make_data, make_module
+from helpers.tiny_training import SPEC, TRAINER, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
 from talkinghead.data.manifest import Manifest
-from talkinghead.errors import CorpusError, TalkingHeadError
+from talkinghead.errors import CheckpointError, CorpusError, TalkingHeadError
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
+from talkinghead.training.run_metrics import save_metrics
+from talkinghead.training.training_run import build_trainer, train
 
 
 def saved_iteration(folder: Path) -> int:
@@ -55,6 +57,20 @@ def test_non_finite_loss_error_names_clips_and_keeps_the_checkpoint(
     assert "train/generator/loss is nan in iteration 2, with the clips cartoon" in str(error.value)
     assert all(f"{clip} from frame" in str(error.value) for clip in named)
     assert saved_iteration(tmp_path) == 2
+
+
+def test_resumed_run_that_was_finished_has_metrics(corpus: Path, tmp_path: Path) -> None:
+    module = make_module()
+    data = make_data(corpus, module)
+    fit(module, data, LastCheckpoint(str(tmp_path / "checkpoints")))
+    path = str(tmp_path / "checkpoints" / "last.ckpt")
+    validated = train(make_module(), data, build_trainer(TRAINER, [], []), path)
+    assert validated["val/loss"] > 0
+    save_metrics(tmp_path, {"val/loss": 0.25})
+    assert train(make_module(), data, build_trainer(TRAINER, [], []), path) == {"val/loss": 0.25}
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"metrics\.json cannot be read"):
+        train(make_module(), data, build_trainer(TRAINER, [], []), path)
 
 
 def test_non_finite_weights_keep_the_checkpoint(corpus: Path, tmp_path: Path) -> None:

@@ -31,12 +31,16 @@ def explain(
         return _explain_syntax(error, command, overrides)
     if unknown := _UNKNOWN_KEY.search(str(error)):
         return _explain_key(unknown["key"], command, _known_keys(command, overrides))
+    if removed := [override for override in overrides if override.startswith("~")]:
+        return f"{removed[0]}: {command} needs this setting: give it another value instead"
     return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
 
 
 def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     names = list(error.options or [])
+    if choice == "null" and "none" in names:
+        return f"{group}=null: no such choice, did you mean none? ({', '.join(names)})"
     return f"{group}={choice}: no such choice{_did_you_mean(choice, names)} ({', '.join(names)})"
 
 

@@ -15,14 +15,21 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from talkinghead.cli.hydra_app.value_checks import has_root_keys, rules_by_file
 from talkinghead.errors import UsageError
+from talkinghead.paths import conf_dir, expand_home
 
 ALIASES = {"evaluate": {"data": "corpus"}}
 """Alternative names of keys, by command. Hydra would take `data` for the config group."""
 
 # Keys of Hydra that are paths.
 _HYDRA_PATHS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "run_dir"})
-_ASSIGNMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
+_ASSIGNMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w./@]+)=(?P<value>.*)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
+# A path in a list or a mapping.
+_HOME_ITEM = re.compile(r"(?<=[\[,:{\s])~/[^,\]}]*")
+# Values that Hydra does not take for the name of a choice.
+_NO_NAME = re.compile(
+    r"null|true|false|nan|[-+]?(?:inf|[\d.]+(?:e[-+]?\d+)?)|\{.*\}", re.I | re.DOTALL
+)
 _WORDS = re.compile(r"[^\s,'\"]+(,[^\s,'\"]+)+")
 
 
@@ -57,6 +64,10 @@ def check_flags(arguments: Sequence[str], command: str) -> None:
         raise UsageError(f"{reason}: see talkinghead {command} --help") from error
     if flags := [argument for argument in unknown if argument.startswith("-")]:
         raise UsageError(f"there is no option {flags[0]}: see talkinghead {command} --help")
+    if nameless := [argument for argument in arguments if argument.startswith("=")]:
+        raise UsageError(
+            f"{nameless[0]!r} is not key=value (talkinghead {command} --help lists the keys)"
+        )
 
 
 def quote(value: str) -> str:
@@ -96,6 +107,10 @@ def _quote_argument(argument: str, multirun: bool, command: str) -> str:
     if match is None:
         return argument
     key, value = ALIASES.get(command, {}).get(match["key"], match["key"]), match["value"]
+    if _is_group(key):
+        names = value.split(",") if multirun else [value]
+        value = ",".join(quote(name) if _NO_NAME.fullmatch(name) else name for name in names)
+        return f"{match['prefix']}{key}={value}"
     paths, named_paths, texts = _literal_keys()
     if value not in ("", "null") and not (multirun and _SWEEP.fullmatch(value)):
         if key in paths:
@@ -105,17 +120,20 @@ def _quote_argument(argument: str, multirun: bool, command: str) -> str:
     return f"{match['prefix']}{key}={value}"
 
 
+@cache
+def _is_group(key: str) -> bool:
+    """Return whether a key is a config group: `tts`, `tts@voices.piper`, `hydra/launcher`."""
+    group = key.partition("@")[0]
+    return group.startswith("hydra/") or (conf_dir() / group).is_dir()
+
+
 def _quote_path(value: str, multirun: bool, may_be_named: bool) -> str:
     exists, ends = _exists(value), value[0] + value[-1]
     if not exists and (ends == "[]" or (ends == "{}" and may_be_named)):
-        return value
+        # Shells do not expand `~` in `face=~/photo.jpg` or in lists.
+        return _HOME_ITEM.sub(lambda match: quote(expand_home(match[0].rstrip())), value)
     parts = value.split(",") if multirun and not exists else [value]
-    return ",".join(quote(_expand_home(part)) for part in parts)
-
-
-def _expand_home(value: str) -> str:
-    """Expand `~`, which shells do not expand in `face=~/photo.jpg`."""
-    return str(Path(value).expanduser()) if value == "~" or value.startswith("~/") else value
+    return ",".join(quote(expand_home(part)) for part in parts)
 
 
 def _exists(value: str) -> bool:

@@ -16,6 +16,8 @@ _ADVICE = {
     errno.ENOSPC: "free space there, or choose another folder",
     errno.EDQUOT: "free space there, or choose another folder",
     errno.EFBIG: "choose another folder, or raise the limit of the file size",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "choose a file that is no loop of symbolic links",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENOMEM: "close other programs, or use fewer workers",
 }

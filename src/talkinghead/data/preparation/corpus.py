@@ -42,6 +42,8 @@ from talkinghead.data.preparation.splits import SplitOptions, assign_splits
 from talkinghead.errors import CorpusError
 from talkinghead.features.faces.detector import build_detector
 from talkinghead.media.reader import VIDEO_SUFFIXES, list_video_files
+from talkinghead.paths import check_output_folder
+from talkinghead.progress_bar import stderr_console
 from talkinghead.sync.embeddings import load_sync_expert
 from talkinghead.sync.lip_offset import LipOffsetRules, PredictLips
 from talkinghead.sync.offset import SyncRules
@@ -113,7 +115,7 @@ def prepare_corpus(
         >>> manifest = prepare_corpus("videos", "corpora/mine", AVSpec())
     """
     options, started_s = options or PrepareOptions(), time.monotonic()
-    input_dir, output_dir = Path(input_dir), Path(output_dir)
+    input_dir, output_dir = Path(input_dir), check_output_folder(output_dir)
     tasks, duplicates = _find_tasks(input_dir, output_dir)
     _require_speakers({task.speaker for task in tasks}, input_dir, options)
     emotions = read_emotions(options.emotions, [task.clip_id for task in tasks])
@@ -287,13 +289,16 @@ def _results_of_workers(
         _start_worker,
         (spec, options),
     ) as pool:
+        # Submitting starts the processes. The caller may have others, which must not end.
+        others = set(multiprocessing.active_children())
         futures = [pool.submit(_work, task) for task in tasks]
+        workers = set(multiprocessing.active_children()) - others
         try:
             for future in as_completed(futures):
                 yield future.result()
         except (KeyboardInterrupt, GeneratorExit):
             # The workers do not receive this process's SIGTERM, and would finish their clips first.
-            for process in multiprocessing.active_children():
+            for process in workers:
                 process.terminate()
             raise
         finally:
@@ -304,7 +309,9 @@ def _run(tasks: list[ClipTask], spec: AVSpec, options: PrepareOptions) -> list[C
     """Return all results, and show a progress bar."""
     counts = TextColumn("{task.completed} of {task.total}, {task.fields[bad]} bad; left")
     results = []
-    with Progress(TextColumn("preparing"), BarColumn(), counts, TimeRemainingColumn()) as progress:
+    columns = (TextColumn("preparing"), BarColumn(), counts, TimeRemainingColumn())
+    console = stderr_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("preparing", total=len(tasks), bad=0)
         for result in _results(tasks, spec, options):
             results.append(result)

@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rich.progress import track
-
 from talkinghead.data.clip_file import (
     STORED_FEATURES,
     ClipFile,
@@ -19,6 +17,7 @@ from talkinghead.data.clip_file import (
 from talkinghead.data.preparation.clip_maker import ClipResult, shift_clip
 from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.features.faces.alignment import lip_motion
+from talkinghead.progress_bar import track_items
 from talkinghead.sync.lip_offset import (
     LipOffset,
     LipOffsetRules,
@@ -59,7 +58,7 @@ def apply_lip_offsets(
         pooled = result.num_frames / spec.fps < rules.pooled_below_s
         groups[result.task.speaker if pooled else result.task.clip_id].append(result)
     applied: dict[str, ClipResult] = {}
-    for group in track(groups.values(), "measuring offsets"):
+    for group in track_items(groups.values(), "measuring offsets"):
         pairs = [_lip_motions(result, predict_lips) for result in group]
         offset = measure_lip_offset(pairs, rules.max_offset_frames + SEARCH_MARGIN)
         for result in group:

@@ -72,6 +72,7 @@ class Dialogue:
         self._turn: Turn | None = None  # The turn that is being answered.
         self._pushed: Turn | None = None  # Turn that `push_audio` has started.
         self._replies: dict[int, Turn] = {}  # Turns by the number of their reply.
+        self._interrupted: list[Turn] = []  # Interrupted turns that have not ended yet.
         self._is_listening = self._is_playing = False
         self._state: State = "idle"
         self._pending: Turn | None = None  # The reply that is prepared at a pause.
@@ -136,9 +137,13 @@ class Dialogue:
         with self._lock:
             if self._turn is not None:
                 self._turn.cancel.set()
+                self._interrupted.append(self._turn)
             self._turn = None
             self.avatar.interrupt()
+            events = self._end_interrupted()
         self._update_state()
+        for event in events:
+            self._emit(event)
 
     def on_frame(self, frame: LiveFrame) -> None:
         """Follow the playback; add this method as a listener to the `AvatarLoop`."""
@@ -153,8 +158,9 @@ class Dialogue:
                 events.extend(self._shown(turn))
                 if frame.is_reply_end:
                     turn.ended_reply = frame.reply
-                    if turn.is_over or turn.cancel.is_set():
+                    if turn.is_over and not turn.cancel.is_set():
                         events.append(self._end(turn))
+            events += self._end_interrupted(frame)
         self._update_state()
         for event in events:
             self._emit(event)
@@ -177,13 +183,29 @@ class Dialogue:
                 yield turn.timings_event()
             yield turn.transcript_event("assistant", sentence.text)
 
+    def _end_interrupted(self, frame: LiveFrame | None = None) -> list[dict[str, Any]]:
+        """End the interrupted turns without further frames, in order, and return their events."""
+        events = []
+        while self._interrupted and not self._is_awaited(self._interrupted[0], frame):
+            events.append(self._end(self._interrupted.pop(0)))
+        return events
+
+    def _is_awaited(self, turn: Turn, frame: LiveFrame | None) -> bool:
+        """Return whether frames of an interrupted turn follow after the given frame."""
+        if turn.reply is None or turn.ended_reply == turn.reply:
+            return False
+        is_last = frame is not None and frame.is_reply_end and not self.avatar.is_speaking
+        # The avatar drops the replies that follow the one that is played.
+        return not is_last and (frame is None or (frame.reply or 0) <= turn.reply)
+
     def _end(self, turn: Turn) -> dict[str, Any]:
-        """Forget a turn whose speech was played, and return its last event."""
+        """Forget a turn whose speech was played or dropped, and return its last event."""
         if self._turn is turn:
             self._turn = None
-        # Later replies that were interrupted are never played.
-        self._replies = {n: other for n, other in self._replies.items() if n > (turn.reply or 0)}
-        self.last_reply = turn
+        if (last := turn.reply) is not None:
+            self._replies = {n: other for n, other in self._replies.items() if n > last}
+        if turn.num_frames:
+            self.last_reply = turn
         if turn.question and turn.shown_text:
             self.history.append(Message("user", turn.question))
             self.history.append(Message("assistant", turn.shown_text))
@@ -229,16 +251,17 @@ class Dialogue:
         if not turn.wait_until_confirmed():
             return
         self._emit({"type": "error", "turn": turn.number, "message": message})
-        self._abandon(turn)
-        if turn.reply is None:  # No frame of the reply will end the turn.
+        if self._abandon(turn) and turn.reply is None:  # No frame of the reply will end the turn.
             self._emit(turn.end_event())
 
-    def _abandon(self, turn: Turn) -> None:
-        """End a turn early: without a reply, or after the speech that was already pushed."""
+    def _abandon(self, turn: Turn) -> bool:
+        """End a turn early, after its speech so far; return False if it was interrupted before."""
         self._finish(turn)
         with self._lock:
-            self._turn = None if self._turn is turn else self._turn
+            is_current = self._turn is turn
+            self._turn = None if is_current else self._turn
         self._update_state()
+        return is_current
 
     def _finish(self, turn: Turn) -> None:
         """Mark the speech of the current turn as complete; end the turn if all was played."""

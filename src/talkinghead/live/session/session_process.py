@@ -104,6 +104,8 @@ class _Session:
         self._connection, self._factory, self._folder = connection, factory, folder
         self._send_lock = threading.Lock()
         self._parts: dict[tuple[str, str], Any] = {}
+        # A second request for a part waits for the first, which may take seconds to build it.
+        self._part_locks: dict[tuple[str, str], threading.Lock] = {}
         self._predictor: LipSyncPredictor | None = None
         self._dialogue: Dialogue | None = None
         self._loop: AvatarLoop | None = None
@@ -157,9 +159,10 @@ class _Session:
         name = next(iter(makers)) if name is None else name
         if name not in makers:
             raise UsageError(f"{name!r} is not one of the server's {group}: {', '.join(makers)}")
-        if (group, name) not in self._parts:
-            self._parts[group, name] = makers[name]()
-        return self._parts[group, name]
+        with self._part_locks.setdefault((group, name), threading.Lock()):
+            if (group, name) not in self._parts:
+                self._parts[group, name] = makers[name]()
+            return self._parts[group, name]
 
     async def _handle(self, request: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"answer_to": request["id"]}

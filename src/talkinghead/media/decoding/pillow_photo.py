@@ -23,6 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from talkinghead.errors import MediaError
 from talkinghead.media.container import MAX_PIXELS
 from talkinghead.media.decoding.colour_profile import srgb_conversion
+from talkinghead.media.decoding.plain_tiff import has_unusual_samples, ycbcr_to_rgb
 from talkinghead.media.image import over_white
 from talkinghead.types import FloatArray, UInt8Array
 
@@ -32,6 +33,7 @@ _FORMATS = ["TIFF", "ICO", "DIB", "JPEG"]
 _STARTS = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+", b"\0\0\1\0", b"\x28\0\0\0", b"\xff\xd8")
 # Raw photos of cameras, of which Pillow reads only a preview.
 _DNG_VERSION = 50706
+_COMPRESSION, _PHOTOMETRIC, _YCBCR = 259, 262, 6
 # Errors of Pillow for damaged files, several of which it does not turn into an OSError.
 _FAILURES = (
     *(OSError, ValueError, EOFError, SyntaxError, TypeError, LookupError, ArithmeticError),
@@ -52,7 +54,7 @@ def is_pillow_photo(path: Path | str) -> bool:
                 return _DNG_VERSION not in image.tag_v2
             return not isinstance(image, JpegImageFile) or image.mode == "CMYK"
     except _FAILURES:
-        return False
+        return has_unusual_samples(path)
 
 
 def read_pillow_photo(path: Path | str) -> UInt8Array:
@@ -71,6 +73,8 @@ def read_pillow_photo(path: Path | str) -> UInt8Array:
                     f"{path}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are "
                     "read, scale it down"
                 )
+            if isinstance(image, TiffImageFile) and _is_plain_ycbcr(image):
+                return ycbcr_to_rgb(image)
             image.load()  # Pillow turns TIFF files upright while it loads them.
             return _to_rgb(ImageOps.exif_transpose(image), path)
     except (*_FAILURES, ImageCms.PyCMSError) as error:
@@ -98,6 +102,11 @@ def _choose_largest(image: Image.Image) -> None:
             image.seek(index)
             areas.append(image.width * image.height)
         image.seek(areas.index(max(areas)))
+
+
+def _is_plain_ycbcr(image: TiffImageFile) -> bool:
+    """Return whether an image is in YCbCr without compression, which Pillow does not load."""
+    return (image.tag_v2.get(_PHOTOMETRIC), image.tag_v2.get(_COMPRESSION, 1)) == (_YCBCR, 1)
 
 
 def _to_rgb(image: Image.Image, path: Path | str) -> UInt8Array:

@@ -16,6 +16,7 @@ from talkinghead.csv_table import read_csv_table
 from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.encoding.output_formats import output_format
+from talkinghead.paths import output_file
 from talkinghead.predict.batch.remote_files import (
     Location,
     download,
@@ -31,6 +32,7 @@ from talkinghead.value_rules import NonNegativeInt, PositiveInt
 _COLUMNS = ("face", "audio", "output")
 _FACE_OPTIONS = ("face_select", "exclude_face")
 _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
+_BRACKETS = re.compile(r"\s*\[(.*)\]\s*", re.DOTALL)
 _EXPECTED = "give a CSV file with the columns face, audio (or text) and output, separated by commas"
 
 
@@ -103,7 +105,8 @@ def make_jobs(
     if any(value is not None for value in (*single.values(), text)):
         raise UsageError("give either face=, audio= and output=, or jobs=; both were given")
     rows, name, folder = _read_rows(jobs)
-    listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(rows, 1)]
+    split = [_split_cells(row, folder) for row in rows]
+    listed = [_job(row, f"{name}, job {number}", folder) for number, row in enumerate(split, 1)]
     if not listed:
         raise UsageError(f"{name}: contains no job; expected rows of {', '.join(_COLUMNS)}")
     _check_outputs(listed, name)
@@ -191,7 +194,7 @@ def _read_rows(
     table = read_csv_table(path, "jobs", _EXPECTED)
     if table.columns and not {"face", "output"} <= set(table.columns):
         raise UsageError(f"jobs={path} has {table.found}: {_EXPECTED}")
-    return [_split_cells(row.values) for row in table.rows], str(path), path.parent
+    return [row.values for row in table.rows], str(path), path.parent
 
 
 def _read_json(path: Path) -> list[Mapping[str, Any]]:
@@ -207,23 +210,37 @@ def _read_json(path: Path) -> list[Mapping[str, Any]]:
         ) from error
     if not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"jobs={path}: expected objects with the keys face, audio and output")
-    return list(rows)
+    return [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
 
 
-def _split_cells(values: Mapping[str, str]) -> dict[str, Any]:
-    """Return a row of a table, with a list where `|` separates several values for faces.
+def _split_cells(row: Mapping[str, Any], folder: Location) -> dict[str, Any]:
+    """Return a row with a list where a text holds several values, such as those for faces.
 
-    Indices and pixels may also be separated by commas and semicolons.
+    They are separated by `|`, indices and pixels also by commas and semicolons. In brackets, as on
+    the command line, all are separated by commas. The name of a file that exists is one value.
     """
-    cells: dict[str, Any] = dict(values)
+    cells = dict(row)
     for name in ("audio", *_FACE_OPTIONS):
-        text = values.get(name, "")
+        text = row.get(name)
+        if not isinstance(text, str) or _is_file(text, folder):
+            continue
+        listed = _BRACKETS.fullmatch(text)
         faces = re.split("[,;]", text) if name in _FACE_OPTIONS else []
-        if "|" in text:
+        if listed is not None:
+            cells[name] = [item.strip(" '\"") for item in re.split("[,|]", listed[1])]
+        elif "|" in text:
             cells[name] = text.split("|")
         elif len(faces) > 1 and not any(map(is_photo, faces)):
             cells[name] = faces
     return cells
+
+
+def _is_file(text: str, folder: Location) -> bool:
+    place = locate(text, folder)
+    try:
+        return isinstance(place, Path) and place.is_file()
+    except (OSError, ValueError):  # The text is too long for a file name or contains NUL.
+        return False
 
 
 def _job(row: Mapping[str, Any], name: str, folder: Location) -> Job:
@@ -240,6 +257,10 @@ def _job(row: Mapping[str, Any], name: str, folder: Location) -> Job:
     # An unknown format is an error before any work.
     is_sequence = output_format(output).video_codec == "image"
     target = locate(output, folder)
+    if isinstance(target, Path):
+        output_file(output if output.endswith(("/", "/.")) else target)
+    elif target.endswith("/"):
+        raise UsageError(f"{name}: output={target} is a folder: give the name of a file to write")
     if is_sequence and is_remote(target):
         raise UsageError(
             f"{name}: output={target} is an image sequence, which is written only to local "

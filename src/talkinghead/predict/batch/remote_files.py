@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from talkinghead.errors import DependencyError, MediaError
+from talkinghead.paths import expand_home
 
 Location: TypeAlias = Path | str
 """A local file, or the URL of a remote file as text."""
@@ -33,9 +34,13 @@ def is_remote(location: Location | None) -> bool:
 
 
 def locate(location: Location, folder: Location = Path()) -> Location:
-    """Return a location relative to a folder; URLs and absolute paths are independent of it."""
+    """Return a location relative to a folder; URLs and absolute paths are independent of it.
+
+    A leading `~/` is the home folder.
+    """
     if isinstance(location, str) and is_remote(location):
         return location
+    location = expand_home(location) if isinstance(location, str) else location
     if isinstance(folder, str) and is_remote(folder) and not Path(location).is_absolute():
         return f"{folder.rstrip('/')}/{Path(location).as_posix()}"
     return Path(location) if is_remote(folder) else Path(folder) / location

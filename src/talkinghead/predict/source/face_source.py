@@ -126,7 +126,7 @@ def open_face(
     fps = info.fps or spec.fps
     place = Path(name), fps, detector, spec, options, expression
     play = partial(video_frames, *place, keep_hdr=keep_hdr, predict_lips=predict_lips)
-    fps = played_rate(fps, options.min_fps)
+    fps = played_rate(fps, options.min_fps, name)
     duration_s, colours = info.duration_s, (info.colour, info.hdr)
     return FaceSource(play, name, False, width, height, fps, options, duration_s, False, *colours)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -16,6 +17,10 @@ from talkinghead.media.reader import read_frames
 from talkinghead.media.timing import round_half_up
 from talkinghead.predict.source.source_frame import SourceFrame
 
+log = logging.getLogger(__name__)
+
+MAX_FPS = 120
+"""Maximum nominal frame rate of a played video, as that of fast displays."""
 # Maximum rounding error of frame times: the coarsest container format stores milliseconds.
 _ROUNDING_S = Fraction(1, 1000)
 # Duration of the frames that the stages after this one may read in advance.
@@ -35,9 +40,10 @@ def play(
     """Yield a video's frames, then extend the video endlessly; `time_s` always increases.
 
     `fps` is the nominal frame rate. `SourceOptions` documents `extend` and `min_fps`, `VideoImage`
-    documents `keep_hdr`. `speech_s` is the estimated duration of the speech, if known: after a
-    video that is as long, the last frame is repeated for some time before the video is extended.
-    Frames after the speech are only read in advance, and not worth any decoding.
+    documents `keep_hdr`. Of a video above `MAX_FPS`, such as slow motion, frames are left out.
+    `speech_s` is the estimated duration of the speech, if known: after a video that is as long, the
+    last frame is repeated for some time before the video is extended. Frames after the speech are
+    only read in advance, and not worth any decoding.
 
     Raises:
         MediaError: the video has no frames, or cannot be read (possibly only during iteration).
@@ -45,15 +51,37 @@ def play(
     time_s = Fraction(0)
     divide = _FrameDivider(min_fps)
     with closing(_repeat_video(path, fps, extend, keep_hdr, speech_s)) as frames:
-        for frame in frames:
+        for frame in frames if fps <= MAX_FPS else _without_short_frames(frames):
             for part in divide(frame):
                 yield replace(part, time_s=time_s)
                 time_s += part.duration_s
 
 
-def played_rate(fps: Fraction, min_fps: float) -> Fraction:
-    """Return the nominal frame rate at which `play` plays a video: a multiple of its own rate."""
+def played_rate(fps: Fraction, min_fps: float, name: str | None = None) -> Fraction:
+    """Return the nominal frame rate of `play`: a multiple or a fraction of the video's own rate.
+
+    With the name of the video, a fraction is logged.
+    """
+    if fps > MAX_FPS:
+        rate = fps / math.ceil(fps / MAX_FPS)
+        if name is not None:
+            log.info("%s has %.6g frames/s, of which %.6g are used", name, fps, rate)
+        return rate
     return fps * _min_parts(1 / fps, Fraction(min_fps))
+
+
+def _without_short_frames(frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
+    """Yield frames of at least 1 / `MAX_FPS`; the following ones are left out until then."""
+    shown: SourceFrame | None = None
+    for frame in frames:
+        if shown is None or frame.starts_shot or shown.duration_s * MAX_FPS >= 1:
+            if shown is not None:
+                yield shown
+            shown = frame
+        else:
+            shown = replace(shown, duration_s=shown.duration_s + frame.duration_s)
+    if shown is not None:
+        yield shown
 
 
 def _min_parts(duration_s: Fraction, min_fps: Fraction) -> int:

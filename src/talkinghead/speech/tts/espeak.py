@@ -61,7 +61,7 @@ class Espeak(CommandTextToSpeech):
                 "80 to 450 words per minute and a pitch of 0 to 99"
             )
         rate, height = str(words_per_minute), str(pitch)
-        library = _find_timed_library()
+        library = _find_timed_library(timeout_s)
         if library is None:
             options = ("-s", rate, "-p", height, "-w", "{output}")
             command = [_PROGRAM, "--stdin", "-v", "{voice}", *options]
@@ -79,8 +79,11 @@ class Espeak(CommandTextToSpeech):
         )
 
 
-def _find_timed_library() -> str | None:
-    """Return the name or the path of the library; None without the program or the library."""
+def _find_timed_library(timeout_s: float) -> str | None:
+    """Return the name or the path of the library; None without the program or the library.
+
+    A library that does not load in `timeout_s` is not used.
+    """
     program = shutil.which(_PROGRAM)
     if program is None:
         return None
@@ -91,7 +94,17 @@ def _find_timed_library() -> str | None:
         log.info("tts=espeak: no phonemes for the lips: the library of %s was not found", _PROGRAM)
         return None
     # A library of another architecture, or without its data, must not prevent speech.
-    loaded = subprocess.run([*_TIMED, library], capture_output=True, check=False)  # noqa: S603
+    try:
+        loaded = subprocess.run(  # noqa: S603
+            [*_TIMED, library],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        log.info("tts=espeak: no phonemes for the lips: %s loads for %g s", library, timeout_s)
+        return None
     if loaded.returncode:
         reason = (loaded.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         log.info("tts=espeak: no phonemes for the lips: %s: %s", library, reason)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from talkinghead.data.clip_file import ClipFile
@@ -24,6 +23,7 @@ from talkinghead.features.audio_features import AudioFeatures
 from talkinghead.media.atomic_file import atomic_path
 from talkinghead.media.audio_decoding import read_audio
 from talkinghead.predict.audio.lip_priors.mapped_prior import MappedLipPrior
+from talkinghead.progress_bar import track_items
 from talkinghead.training.distillation.distillation_options import DistillationOptions
 from talkinghead.types import AVSpec, FloatArray
 
@@ -68,13 +68,13 @@ def read_recordings(
         )
     recordings = []
     for number, (corpus, manifest) in enumerate(zip(corpora, manifests, strict=True)):
-        for clip in track(manifest.split("train"), f"reading {corpus.name}"):
+        for clip in track_items(manifest.split("train"), f"reading {corpus.name}"):
             file = ClipFile(corpus / clip.path)
             mel = torch.from_numpy(file.mel())
             recordings.append(_recording(lip_prior, file.audio(), mel, len(file)))
             recordings[-1].corpus, recordings[-1].speaker = number, clip.speaker
     extract = AudioFeatures(spec)
-    for path in track(files, "reading voices"):
+    for path in track_items(files, "reading voices"):
         samples = read_audio(path, spec.sample_rate).samples
         num_frames = int(len(samples) * spec.fps / spec.sample_rate)
         mel = extract(torch.from_numpy(samples))

@@ -1,6 +1,7 @@
 """Tests of the preparation of a folder of videos."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -255,6 +256,30 @@ def test_dead_worker_process_is_an_error_with_advice(inputs, tmp_path, monkeypat
     monkeypatch.setattr(prepare_module, "_start_worker", int)
     with pytest.raises(CorpusError, match="finished clips are kept"):
         prepare_corpus(inputs, tmp_path / "out", SPEC, PrepareOptions(workers=1))
+
+
+@pytest.mark.slow
+def test_interruption_ends_only_the_own_worker_processes(inputs, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    other = context.Process(target=time.sleep, args=(120,))
+    other.start()
+    try:
+        tasks, _ = prepare_module._find_tasks(inputs, tmp_path / "out")
+        results = prepare_module._results_of_workers(tasks, SPEC, PrepareOptions(workers=1))
+        next(results)
+        (worker,) = set(multiprocessing.active_children()) - {other}
+        results.close()
+        worker.join(60)
+        assert not worker.is_alive()
+        assert other.is_alive()
+    finally:
+        other.kill()
+
+
+def test_output_that_is_a_file_is_refused(inputs, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(UsageError, match="out is a file; give a folder"):
+        prepare_corpus(inputs, tmp_path / "out", SPEC, INLINE)
 
 
 @pytest.mark.slow

@@ -2,20 +2,13 @@
 
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.live_parts import ToneVoice
-from helpers.media_files import smooth
-from helpers.small_predictor import HEIGHT, STILL, WIDTH, make_predictor
+from helpers.live_parts import ToneVoice, wait_for
 from helpers.speech_services import TimedToneTextToSpeech
 
 from talkinghead.errors import DependencyError, SpeechError, UsageError
-from talkinghead.live.avatar_loop import AvatarLoop
-from talkinghead.live.live_avatar import LiveAvatar
-from talkinghead.live.session.dialogue import Dialogue
-from talkinghead.live.session.dialogue_options import DialogueOptions
 from talkinghead.live.session.turn_detector import TurnEvent
 from talkinghead.speech.llm.echo import Echo
 from talkinghead.speech.protocols import Transcript
@@ -39,46 +32,6 @@ class FailingModel:
     def reply(self, messages, cancel=None):
         yield "One sentence. "
         raise SpeechError("the model has failed")
-
-
-@pytest.fixture(scope="module")
-def avatar():
-    return make_predictor().avatar(smooth(HEIGHT, WIDTH), STILL)
-
-
-@pytest.fixture
-def start(avatar):
-    """Return a function that starts a dialogue, with its events and received frames."""
-    started = []
-
-    def start(llm=None, stt=None, voice=None, **options):
-        live = LiveAvatar(avatar, sample_rate=RATE)
-        events, frames = [], []
-        dialogue = Dialogue(
-            live, voice or ToneVoice(), llm, stt, DialogueOptions(**options), events.append
-        )
-        loop = AvatarLoop(live)
-        loop.add_observer(dialogue.on_frame)
-        loop.add_listener(frames.append)
-        loop.start()
-        started.append((dialogue, loop))
-        return SimpleNamespace(dialogue=dialogue, events=events, frames=frames)
-
-    yield start
-    for dialogue, loop in started:
-        dialogue.close()
-        loop.stop()
-
-
-def wait_for(events, kind, count=1, timeout_s=20.0):
-    """Wait until `count` events of a kind have arrived, and return them."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        found = [event for event in events if event["type"] == kind]
-        if len(found) >= count:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"no {count} events of type {kind} in {events}")
 
 
 def states(events):

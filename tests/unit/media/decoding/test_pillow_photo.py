@@ -1,5 +1,9 @@
 """Photos that Pillow reads instead of FFmpeg."""
 
+import struct
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -123,3 +127,44 @@ def test_unreadable_colour_profile_is_ignored(tmp_path, photo, caplog):
     photo.convert("CMYK").save(tmp_path / "x.jpg", quality=98, icc_profile=b"no profile")
     assert np.abs(read_image(tmp_path / "x.jpg").astype(int) - np.asarray(photo)).mean() < 3
     assert "x.jpg: its colour profile cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv444p", "yuv422p", "yuv420p", "yuv410p"])
+def test_ycbcr_without_compression_has_the_colours_of_rgb(tmp_path, photo, pix_fmt):
+    path = tmp_path / "x.tif"
+    encoder = av.CodecContext.create("tiff", "w")
+    encoder.width = encoder.height = SIZE - 3
+    encoder.pix_fmt, encoder.time_base = pix_fmt, Fraction(1, 25)
+    encoder.options = {"compression_algo": "raw"}
+    rgb = np.asarray(photo)[: SIZE - 3, : SIZE - 3].copy()
+    frame = av.VideoFrame.from_ndarray(rgb)
+    frame = frame.reformat(format=pix_fmt, dst_colorspace="ITU601", dst_color_range="JPEG")
+    path.write_bytes(b"".join(bytes(packet) for packet in encoder.encode(frame)))
+    assert Image.open(path).tag_v2[262] == 6  # YCbCr
+    assert np.abs(read_image(path).astype(int) - rgb).mean() < 4
+
+
+def test_ycbcr_that_pillow_writes_is_read(tmp_path, photo):
+    photo.convert("YCbCr").save(tmp_path / "x.tif")
+    assert np.abs(read_image(tmp_path / "x.tif").astype(int) - np.asarray(photo)).mean() < 2
+    data = (tmp_path / "x.tif").read_bytes()
+    (tmp_path / "x.tif").write_bytes(data[:-3000])
+    with pytest.raises(MediaError, match=r"x\.tif: its image cannot be read \(truncated\)"):
+        read_image(tmp_path / "x.tif")
+
+
+def test_largest_page_of_a_file_is_read(tmp_path, photo):
+    red = Image.new("RGB", (SIZE, SIZE), "red")
+    pages = [red.resize((20, 20)), photo.copy(), red]
+    pages[0].save(tmp_path / "x.tiff", save_all=True, append_images=pages[1:])
+    assert np.array_equal(read_image(tmp_path / "x.tiff"), np.asarray(photo))
+
+
+def test_unusual_samples_are_refused(tmp_path):
+    path = tmp_path / "x.tif"
+    # A grey image of 8 x 8 pixels in floating point with 16 bits.
+    values = {256: 8, 257: 8, 258: 16, 259: 1, 262: 1, 273: 200, 277: 1, 278: 8, 279: 128, 339: 3}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(values)) + tags + bytes(400))
+    with pytest.raises(MediaError, match=r"x\.tif: its image cannot be read"):
+        read_image(path)

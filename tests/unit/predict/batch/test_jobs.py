@@ -269,3 +269,70 @@ def test_shards_divide_job_list():
     for shard, num_shards in ((3, 3), (-1, 3), (0, 0)):
         with pytest.raises(UsageError, match="shard"):
             take_shard(listed, shard, num_shards)
+
+
+def test_home_folder_is_expanded_in_lists(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    path = tmp_path / "jobs.csv"
+    path.write_text("face,audio,output,exclude_face\n~/f.jpg,~/a.wav,~/o.mp4,~/me.jpg\n")
+    row = {"face": "~/f.jpg", "audio": ["~/a.wav"], "output": "~/o.mp4"}
+    (tmp_path / "jobs.json").write_text(json.dumps([{**row, "exclude_face": "~/me.jpg"}]))
+    home = tmp_path / "home"
+    for name in ("jobs.csv", "jobs.json"):
+        (job,) = make_jobs(None, None, None, tmp_path / name)
+        assert job.locations == (home / "f.jpg", home / "a.wav", home / "o.mp4")
+        assert job.changes == (("exclude_face", (str(home / "me.jpg"),)),)
+
+
+@pytest.mark.parametrize(
+    ("faces", "audio"),
+    [
+        ('"0,1"', '"a|b"'),
+        ("[0, 1]", '["a", "b"]'),
+        ('"[0,1]"', '"[a, b]"'),
+        ('"0|1"', '["a", "b"]'),
+        ('["0", "1"]', '"[a,b]"'),
+    ],
+)
+def test_lists_of_faces_and_audio_in_json_have_the_notations_of_csv(tmp_path, faces, audio):
+    path = tmp_path / "jobs.json"
+    path.write_text(
+        f'[{{"face": "f", "audio": {audio}, "output": "o.mp4", "face_select": {faces}}}]'
+    )
+    (job,) = make_jobs(None, None, None, path)
+    assert job.audio == (tmp_path / "a", tmp_path / "b")
+    (change,) = job.changes
+    chosen = SourceOptions(face_select=change[1]).chosen_faces
+    assert [choice.value for choice in chosen] == [0, 1]
+
+
+def test_name_of_a_file_with_a_separator_is_one_value(tmp_path):
+    (tmp_path / "a|b.wav").touch()
+    path = tmp_path / "jobs.json"
+    path.write_text('[{"face": "f", "audio": "a|b.wav", "output": "o.mp4"}]')
+    (job,) = make_jobs(None, None, None, path)
+    assert job.audio == tmp_path / "a|b.wav"
+
+
+@pytest.mark.parametrize("output", ["out/", ".", "..", "new/..", "out/.", "", "s3://bucket/out/"])
+def test_folders_as_outputs_are_refused_before_any_work(tmp_path, output, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UsageError, match=r"is a folder|output is missing"):
+        make_jobs(None, None, None, [{**ROW, "output": output}])
+    with pytest.raises(UsageError, match="there is a folder: give the name of a file, such as"):
+        make_jobs("f", "a", "there", None)
+
+
+def test_keys_of_json_may_have_capitals_and_spaces_as_in_csv(tmp_path):
+    path = tmp_path / "jobs.json"
+    path.write_text('[{"Face": "f", " AUDIO ": "a", "Output": "o.mp4"}]')
+    (job,) = make_jobs(None, None, None, path)
+    assert [place.name for place in job.locations] == ["f", "a", "o.mp4"]
+
+
+def test_names_that_no_file_can_have_are_refused_before_any_work(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name in (f"{'n' * 300}.mp4", "loop", "loop/o.mp4", "a\0b.mp4"):
+        with pytest.raises(UsageError, match="the name of a file to write"):
+            make_jobs("f", "a", str(tmp_path / name), None)

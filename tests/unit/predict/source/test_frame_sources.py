@@ -188,6 +188,25 @@ def test_long_frames_are_divided(video, durations_ms, fps, min_fps, expected_ms)
 
 
 @pytest.mark.parametrize(
+    ("fps", "expected"), [(60, 60), (120, 120), (240, 120), (900, "225/2"), (90_000, 120)]
+)
+def test_frames_of_slow_motion_are_left_out(video, fps, expected):
+    expected = Fraction(expected)
+    video([Fraction(n, fps) for n in range(12 * fps // int(expected))])
+    assert played_rate(Fraction(fps), 20) == expected
+    frames = list(islice(play(Path("v"), Fraction(fps), "hold", 20), 12))
+    assert {frame.duration_s for frame in frames} == {1 / expected}
+    assert [frame.time_s for frame in frames] == [n / expected for n in range(12)]
+    assert [frame.file_time_s for frame in frames] == [n / expected for n in range(12)]
+
+
+def test_usual_frames_of_a_video_with_a_wrong_rate_are_all_played(video):
+    video([Fraction(n, 30) for n in range(5)])
+    frames = list(islice(play(Path("v"), Fraction(90_000), "hold", 20), 4))
+    assert {frame.duration_s for frame in frames} == {Fraction(1, 30)}
+
+
+@pytest.mark.parametrize(
     ("fps", "min_fps", "expected"),
     [(25, 20, 25), (1, 20, 20), (15, 20, 30), (12, 0, 12), (Fraction(20_000, 1001), 20, None)],
 )

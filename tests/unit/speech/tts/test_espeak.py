@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -91,11 +92,23 @@ def test_speech_without_the_library_has_no_phonemes(library, speech, monkeypatch
     np.testing.assert_array_equal(spoken.samples, speech.samples)
 
 
+def test_library_that_hangs_is_not_used(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    waits = [sys.executable, "-c", "import time; time.sleep(20)"]
+    monkeypatch.setattr(espeak, "_TIMED", waits)
+    monkeypatch.setattr(espeak.shutil, "which", lambda name: sys.executable)
+    monkeypatch.setattr(espeak, "find_library", lambda name: "library")
+    started_s = time.monotonic()
+    assert espeak._find_timed_library(0.5) is None
+    assert time.monotonic() - started_s < 10
+    assert "library loads for 0.5 s" in caplog.text
+
+
 @needs_espeak
 def test_alignment_is_used_without_phonemes_only(monkeypatch):
     pytest.importorskip("pocketsphinx", reason="needs pocketsphinx: EXTRAS=speech,dev")
     assert isinstance(Voice(Espeak(), align=True).tts, Espeak)
-    monkeypatch.setattr(espeak, "_find_timed_library", lambda: None)
+    monkeypatch.setattr(espeak, "_find_timed_library", lambda timeout_s: None)
     voice = Voice(Espeak(), align=True)
     assert any(p.symbol == "p" for s in voice.speak_timed("Put it up.") for p in s.phonemes)
 

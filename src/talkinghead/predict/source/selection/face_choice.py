@@ -19,6 +19,7 @@ from talkinghead.features.faces.tracker import (
     box_centre,
 )
 from talkinghead.media.reader import read_image
+from talkinghead.paths import expand_home
 from talkinghead.predict.source.selection.face_similarity import describe_face, most_similar
 from talkinghead.types import Box, Face, FloatArray
 
@@ -87,9 +88,11 @@ def _read_choice(value: Any, option: str) -> FaceChoice:
             return FaceChoice(int(index[1]), index[1])
         if pixel := _PIXEL.fullmatch(text):
             return FaceChoice((int(pixel[1]), int(pixel[2])), text)
-        path = Path(text)
+        path = Path(expand_home(text))
         if text and path.is_file():
             return FaceChoice(path, text)
+        if _is_number(text):
+            raise UsageError(f"{option}={text}: expected {_EXPECTED}")
         words = f", or one of the words {', '.join(FACE_WORDS)}" if option == "face_select" else ""
         raise UsageError(f"{option}={text}: there is no such file; expected {_EXPECTED}{words}")
     is_number = isinstance(value, int | float | np.integer) and not isinstance(value, bool)
@@ -99,6 +102,15 @@ def _read_choice(value: Any, option: str) -> FaceChoice:
     if is_pair and all(type(number) is int and number >= 0 for number in value):
         return FaceChoice((value[0], value[1]), f"{value[0]}x{value[1]}")
     raise UsageError(f"{option}={value}: expected {_EXPECTED}")
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a number, which is not taken for the name of a missing file."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class FaceChooser:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import cache
 from html.entities import html5
 
 log = logging.getLogger(__name__)
@@ -46,30 +47,36 @@ _ELEMENTS = _BLOCKS | frozenset(
         "chuckle cough gasp groan laugh laughs sigh sniffle yawn",
     )
 )
-_COMMENT = re.compile(r"<!--.*?-->|<\?.*?\?>|<!DOCTYPE[^>]*>", re.DOTALL | re.IGNORECASE)
+# The time of each expression must be linear in the length of the text: repetitions end before the
+# next beginning of a match or have a maximum length, and `_replace_spans` finds the ends of parts.
+_DOCTYPE = re.compile(r"<!DOCTYPE[^>]{0,1000}>", re.IGNORECASE)
+_COMMENT, _COMMENT_END = re.compile("<!--"), re.compile("-->")
+_INSTRUCTION, _INSTRUCTION_END = re.compile(r"<\?"), re.compile(r"\?>")
+_CDATA, _CDATA_END = re.compile(r"<!\[CDATA\[", re.IGNORECASE), re.compile(r"\]\]>")
 # A document that was escaped as a whole.
 _ESCAPED_SSML = re.compile(r"\s*&lt;(?:\?xml|speak)\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:(\w+;)|(#\d+;|#x[\da-f]+;))", re.IGNORECASE)
-_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
-_HIDDEN = re.compile(rf"<({_UNSPOKEN})\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+_HIDDEN = re.compile(rf"<(?P<name>{_UNSPOKEN})\b[^<>]*>", re.IGNORECASE)
 # The end of reasoning whose beginning was in the prompt.
 _REASONING_END = re.compile(r"^.*</think(?:ing)?\s*>", re.DOTALL | re.IGNORECASE)
-_SUBSTITUTE = re.compile(
-    r"<sub\b[^<>]*\balias\s*=\s*([\"'])(?P<alias>.*?)\1[^<>]*>.*?</sub\s*>",
-    re.DOTALL | re.IGNORECASE,
+_ATTRIBUTES = r"(?P<attributes>(?:[^<>\"']|\"[^\"<]*\"|'[^'<]*')*)"
+_SUBSTITUTE = re.compile(rf"<sub\b{_ATTRIBUTES}>", re.IGNORECASE)
+_ALIAS = re.compile(r"\balias\s*=\s*(?:\"(?P<alias>[^\"]*)\"|'(?P<other>[^']*)')", re.IGNORECASE)
+_SAY_AS = re.compile(
+    rf"<say-as\b{_ATTRIBUTES}>(?P<text>[^<>]*)</say-as\s*>",
+    re.IGNORECASE,
 )
 _SPELLED = re.compile(
-    r"<say-as\b[^<>]*\binterpret-as\s*=\s*([\"'])(?:characters|spell-out|verbatim|digits|telephone)"
-    r"\1[^<>]*>(?P<text>[^<>]*)</say-as\s*>",
+    r"\binterpret-as\s*=\s*([\"'])(?:characters|spell-out|verbatim|digits|telephone)\1",
     re.IGNORECASE,
 )
 _TAG = re.compile(
-    r"</?(?P<name>[A-Za-z][\w:.-]*)(?P<attributes>(?:\s+[\w:.-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|"
-    r"[^\s\"'<>]+))?)*)\s*/?>"
+    r"</?(?P<name>[A-Za-z][\w:.-]*)(?P<attributes>(?:\s+[\w:.-]+(?:\s*=\s*"
+    r"(?:\"[^\"]{0,500}\"|'[^']{0,500}'|[^\s\"'<>]+))?){0,50})\s*/?>"
 )
 _CLOSING = re.compile(r"</([A-Za-z][\w:.-]*)\s*>")
 # Code in a line, whose tags are words.
-_CODE = re.compile(r"(?<!`)`[^`\n]*<[^`\n]*`(?!`)")
+_CODE = re.compile(r"(?<!`)`[^`\n<]*<[^`\n]*`(?!`)")
 _TIME = re.compile(
     r"\btime\s*=\s*[\"']?\s*\+?(?P<number>\d+\.?\d*|\.\d+)\s*(?P<unit>ms|s)?\s*(?=[\"'\s/]|$)",
     re.IGNORECASE,
@@ -80,18 +87,18 @@ _FENCE = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | r
 _DEFINITION = re.compile(r"^[ ]{0,3}\[[^\]\n]+\]:[ \t]+\S+.*$", re.MULTILINE)
 # The target of a link: an address, which may contain parentheses, or the name of a reference.
 _TARGET = r"(?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[[^\]\n]*\])"
-_IMAGE = re.compile(rf"!\[(?P<text>[^\]\n]*)\]{_TARGET}")
-_LINK = re.compile(rf"\[(?P<text>[^\]\n]+)\]{_TARGET}")
+_IMAGE = re.compile(rf"!\[(?P<text>[^\[\]\n]*)\]{_TARGET}")
+_LINK = re.compile(rf"\[(?P<text>[^\[\]\n]+)\]{_TARGET}")
 # Footnotes, numbered references and the boxes of task lists.
 _REFERENCE = re.compile(
-    r"[ \t]?\[\^[^\]\n]+\]:?|(?<!\])(?:\[\d+(?:\s*[-\u2013,]\s*\d+)*\])+|(?<=[-*+] )\[[ xX]\] "
+    r"[ \t]?\[\^[^\[\]\n]+\]:?|(?<!\])(?:\[\d+(?:\s*[-\u2013,]\s*\d+)*\])+|(?<=[-*+] )\[[ xX]\] "
 )
-_HEADING = re.compile(r"^[ ]{0,3}#{1,6}[ \t]+(?P<text>.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
-_RULE = re.compile(r"^[ \t]*(?:=+|-{3,}|(?:[-*_][ \t]*){3,})[ \t]*$", re.MULTILINE)
+_HEADING = re.compile(r"^[ ]{0,3}#{1,6}[ \t]+(?P<text>.*)$", re.MULTILINE)
+_RULE = re.compile(r"^[ \t]*(?:(?:=+|-{3,})[ \t]*|(?:[-*_][ \t]*){3,})$", re.MULTILINE)
 _QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+", re.MULTILINE)
 _ITEM = re.compile(r"^[ \t]*[-*+•‣◦][ \t]+", re.MULTILINE)
 _TABLE_RULE = re.compile(
-    r"^[ \t]*\|?(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*(?::?-+:?)?[ \t]*$", re.MULTILINE
+    r"^(?:[ \t]*\|)?(?:[ \t]*:?-+:?[ \t]*\|)+(?:[ \t]*:?-+:?)?[ \t]*$", re.MULTILINE
 )
 _TABLE_ROW = re.compile(r"^[ \t]*\|(?P<cells>.*)\|[ \t]*$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|~>-])")
@@ -103,7 +110,9 @@ _ADDRESS = re.compile(
 _BARE_ADDRESS = re.compile(
     r"\bwww\.(?P<host>[\w-]+(?:\.[\w-]+)+)(?P<path>[/?#:][^\s<>\"]*)?", re.IGNORECASE
 )
-_PATH = re.compile(r"(?<![\w@/])(?P<host>(?:[\w-]+\.)+[a-z]{2,6})/[^\s<>\"]*", re.IGNORECASE)
+_PATH = re.compile(
+    r"(?<![\w@/])(?P<host>(?:[\w-]{1,63}\.){1,8}[a-z]{2,6})/[^\s<>\"]*", re.IGNORECASE
+)
 _OTHER_ADDRESS = re.compile(r"<?\b(?:data|file):[^\s<>\"]+>?", re.IGNORECASE)
 _MAILTO = re.compile(r"\bmailto:", re.IGNORECASE)
 _END_PUNCTUATION = ".,;:!?)]}'"
@@ -169,13 +178,73 @@ def _without_tags(text: str) -> str:
         text = _unescape(text)
     if "<" not in text:
         return _unescape(text)
-    text = _CDATA.sub(lambda match: html.escape(match[1]), _COMMENT.sub("", text))
+    text = _replace_spans(text, _COMMENT, lambda _: _COMMENT_END, lambda *_: "")
+    text = _replace_spans(text, _INSTRUCTION, lambda _: _INSTRUCTION_END, lambda *_: "")
+    text = _DOCTYPE.sub("", text)
+    text = _replace_spans(text, _CDATA, lambda _: _CDATA_END, lambda _, part: html.escape(part))
+    # A section or a comment without its end, of which only the beginning is markup.
+    text = _COMMENT.sub("", _CDATA.sub("", text))
     text = _CODE.sub(lambda match: html.escape(_unescape(match[0])), text)
-    text = _REASONING_END.sub("", _HIDDEN.sub(" ", text))
-    text = _SUBSTITUTE.sub(lambda match: match["alias"], text)
-    text = _SPELLED.sub(lambda match: " ".join("".join(match["text"].split())), text)
+    text = _REASONING_END.sub("", _replace_spans(text, _HIDDEN, _end_of, lambda *_: " "))
+    text = _replace_spans(text, _SUBSTITUTE, lambda _: _end_of("sub"), _alias)
+    text = _SAY_AS.sub(_spell, text)
     closed = {name.lower() for name in _CLOSING.findall(text)}
     return _unescape(_TAG.sub(lambda match: _replace_tag(match, closed), text))
+
+
+def _replace_spans(
+    text: str,
+    beginning: re.Pattern[str],
+    end: Callable[[str], re.Pattern[str]],
+    replace: Callable[[re.Match[str], str], str],
+) -> str:
+    """Replace the parts of a text from a beginning to the next end, in linear time.
+
+    Args:
+        text: Any text.
+        beginning: The beginning of a part, with a group "name" if there are several kinds.
+        end: Returns the end of parts with this name, empty without names. Beginnings without an end
+            are kept.
+        replace: Returns the replacement for a beginning and the text up to its end.
+    """
+    parts, position, unclosed = list[str](), 0, set[str]()
+    for match in beginning.finditer(text):
+        name = match.groupdict().get("name", "").lower()
+        if match.start() < position or name in unclosed:
+            continue
+        if (closing := end(name).search(text, match.end())) is None:
+            unclosed.add(name)
+            continue
+        inner = text[match.end() : closing.start()]
+        parts += [text[position : match.start()], replace(match, inner)]
+        position = closing.end()
+    return "".join([*parts, text[position:]])
+
+
+@cache
+def _end_of(name: str) -> re.Pattern[str]:
+    return re.compile(rf"</{name}\s*>", re.IGNORECASE)
+
+
+def _alias(match: re.Match[str], inner: str) -> str:
+    """Return the substitute that an element <sub> gives, or its content without one."""
+    alias = _ALIAS.search(match["attributes"])
+    return inner if alias is None else (alias["alias"] or alias["other"] or "")
+
+
+def _spell(match: re.Match[str]) -> str:
+    """Return the content of an element <say-as>, with spaces if it is to be spelled."""
+    if _SPELLED.search(match["attributes"]) is None:
+        return match[0]
+    return " ".join("".join(match["text"].split()))
+
+
+def _heading(match: re.Match[str]) -> str:
+    """Return the text of a heading without the signs that close it."""
+    text = match["text"].rstrip()
+    shorter = text.rstrip("#")
+    is_closed = not shorter or shorter[-1] in " \t"
+    return f"{_PAUSE}{shorter.rstrip() if is_closed else text}{_PAUSE}"
 
 
 def _unescape(text: str) -> str:
@@ -216,7 +285,7 @@ def _without_markdown(text: str) -> str:
     text = _REFERENCE.sub("", _DEFINITION.sub("", _FENCE.sub(_PAUSE, text)))
     text = _LINK.sub(lambda match: match["text"], _IMAGE.sub(lambda match: match["text"], text))
     text = _RULE.sub(_PAUSE, _TABLE_RULE.sub("", text))
-    text = _HEADING.sub(lambda match: f"{_PAUSE}{match['text']}{_PAUSE}", text)
+    text = _HEADING.sub(_heading, text)
     text = _TABLE_ROW.sub(_replace_row, _ITEM.sub(_PAUSE, _QUOTE.sub("", text)))
     return _ESCAPE.sub(r"\1", text)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from talkinghead.speech.tts.text.english_symbols import spell_symbols
@@ -36,6 +38,9 @@ def paragraphs(text: str) -> list[str]:
         ("<mine>Hi</mine> <x:y>you</x:y> <other/>all", ["Hi you all"]),
         ("The element `<p>` and `&lt;b&gt;`", ["The element `<p>` and `<b>`"]),
         ("<![CDATA[a <b>bold</b> word]]> &lt;i&gt;", ["a <b>bold</b> word <i>"]),
+        ("Hi <![CDATA[there", ["Hi there"]),
+        ("Hi <!-- there", ["Hi there"]),
+        ("<sub alias='a > b'>c</sub><sub>2</sub>", ["a > b2"]),
     ],
 )
 def test_elements_of_ssml_and_html_are_not_spoken(text, expected):
@@ -63,6 +68,8 @@ def test_plain_text_is_not_cleaned_again(text):
         ("Run:\n```sh\nls -l\n```\nDone", ["Run:", "Done"]),
         ("```\nonly code\n```", ["only code"]),
         (r"2 \* 3", ["2 * 3"]),
+        ("# About C#\n## Two ##", ["About C#", "Two"]),
+        ("see [1 [docs](a.html)", ["see [1 docs"]),
     ],
 )
 def test_markdown_is_not_spoken(text, expected):
@@ -106,3 +113,28 @@ def test_addresses_are_reduced_to_hosts(text, expected):
 )
 def test_symbols_of_english_text_are_words(text, expected):
     assert spell_symbols(text) == expected
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("<think>", '<sub alias="a">', '<sub alias="', '<say-as interpret-as="digits" '),
+        *("<![CDATA[", "<!--", "<?", "<!DOCTYPE ", "![", "[", "[^", "[1", "www.", "a-", "a."),
+        *("-", " ", "`a<", "<think>a</think", "# #", "- ", "[a](("),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "x"])
+def test_time_is_linear_in_the_length_of_the_text(part, end):
+    started_s = time.perf_counter()
+    plain_text(f"{part * (140_000 // len(part))}{end}")
+    assert time.perf_counter() - started_s < 2.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"`{'<' * 100_000}", f"---{' ' * 100_000}x", f"|-|{' ' * 100_000}x", f"# {'#' * 100_000}x"],
+)
+def test_long_runs_of_a_character_are_no_problem(text):
+    started_s = time.perf_counter()
+    plain_text(text)
+    assert time.perf_counter() - started_s < 2.5
