@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -30,6 +30,16 @@ MAX_WIDENING = 0.3
 """Largest distance by which a lid opens an eye further, in heights of the open eye."""
 # Fraction of the height of the eye that is stretched when a lid opens it further.
 _STRETCHED = 0.65
+# The rim of glasses covers the skin above an eye if this fraction of it is darker than the first
+# fraction of the skin below the eye, and the luminance changes between two of the measured rows by
+# the second. So lashes, creases, shadows and eyebrows are no rims.
+_RIM_PART, _RIM_LIGHT, _RIM_STEP = 0.25, 0.4, 0.2
+# Distances between which the skin is measured, below the eye in heights of the eye, and above it in
+# heights of the skin; and number of rows.
+_BELOW, _ABOVE, _NUM_ROWS = (0.2, 0.8), (0.35, 0.9), 24
+# A lid without skin shows a reflection of the skin below the eye: distance of its edge from the
+# eye, scale, darkening at the edge and the height of the dark part, in heights of the eye.
+_REFLECTED_FROM, _REFLECTED_SCALE, _EDGE_DARKENING, _EDGE_HEIGHT = 0.2, 0.8, 0.4, 0.08
 
 
 def find_lids(image: UInt8Array, face: Face) -> list[tuple[Lid, Lid | None] | None]:
@@ -44,6 +54,8 @@ def find_lids(image: UInt8Array, face: Face) -> list[tuple[Lid, Lid | None] | No
         if cheek is not None:
             # The same geometry, upside down.
             below = _make_lid(image, face.points, lower[::-1], upper[::-1], cheek)
+        if above is not None:
+            above = replace(above, has_rim=_has_rim(image, face.points, upper, lower, above))
         lids.append(None if above is None else (above, below))
     return lids
 
@@ -62,6 +74,8 @@ class Lid:
         skin: height of the skin above the lid that is stretched, in pixels.
         height: height of the open eye in pixels.
         openness: 0 for a closed eye to 1 for an open one.
+        gap: distance between the lids, float32 [h, w].
+        has_rim: whether a rim of glasses is above the lid, so that there is no skin to stretch.
     """
 
     rows: slice
@@ -73,6 +87,8 @@ class Lid:
     skin: float
     height: float
     openness: float
+    gap: FloatArray
+    has_rim: bool = False
 
     def move(self, image: UInt8Array, closure: float) -> None:
         """Move the lid in an image in place.
@@ -88,14 +104,35 @@ class Lid:
         if closure < 0:
             # The part of the eye at the lid is stretched, and the opposite lid does not move.
             stretch -= smooth_step((self.depth - travel) / (_STRETCHED * self.height))
-        shift = np.asarray(travel * stretch, np.float32)
-        moved = _sample(image, self.xy - cv2.merge([self.down[0] * shift, self.down[1] * shift]))
         if closure < 0:
-            image[self.rows, self.columns] = moved
+            image[self.rows, self.columns] = self._shifted(image, -travel * stretch)
             return
+        if self.has_rim:
+            moved = self._reflected(image, travel)
+        else:
+            moved = self._shifted(image, -travel * stretch)
         region = image[self.rows, self.columns]
         covered = (travel - self.depth + np.float32(0.5)).clip(0, 1)
+        if self.has_rim:
+            covered *= (self.depth + np.float32(0.5)).clip(0, 1)
         region[:] = cv2.blendLinear(moved, region, covered, np.float32(1) - covered)
+
+    def _shifted(self, image: UInt8Array, shift: npt.NDArray[np.floating]) -> UInt8Array:
+        """Return the region, sampled at a distance [h, w] below each pixel."""
+        shift = shift.astype(np.float32)
+        return _sample(image, self.xy + cv2.merge([self.down[0] * shift, self.down[1] * shift]))
+
+    def _reflected(self, image: UInt8Array, travel: FloatArray) -> UInt8Array:
+        """Return a lid with the skin below the eye, whose edge moves by `travel` [h, w]."""
+        depth = np.where(np.isfinite(self.depth), self.depth, 0)
+        above = (travel - depth).clip(0)
+        distance = self.gap + _REFLECTED_FROM * self.height + _REFLECTED_SCALE * above
+        skin = self._shifted(image, distance - depth)
+        # The lids meet in the corners of the eye, where no edge is visible.
+        edge = np.exp(-((above / (_EDGE_HEIGHT * self.height)) ** 2))
+        edge *= (2 * travel / self.height).clip(0, 1)
+        light = (1 - _EDGE_DARKENING * edge).astype(np.float32)
+        return (skin * light[..., None]).astype(np.uint8)
 
 
 def _make_lid(
@@ -132,7 +169,8 @@ def _make_lid(
     # Move the upper lid below the lower lid, except at the corners, to cover the whole eye.
     position = (along / width).clip(0, 1)
     overshoot = _OVERSHOOT * height * np.sqrt(4 * position * (1 - position))
-    travel = np.where(inside, (lower_y - upper_y).clip(0) + overshoot, 0)
+    gap = (lower_y - upper_y).clip(0)
+    travel = np.where(inside, gap + overshoot, 0)
     return Lid(
         slice(low[1], high[1]),
         slice(low[0], high[0]),
@@ -143,7 +181,31 @@ def _make_lid(
         skin,
         height,
         float(smooth_step((height / width - _MIN_ASPECT) / (_OPEN_ASPECT - _MIN_ASPECT))),
+        gap.astype(np.float32),
     )
+
+
+def _has_rim(
+    image: UInt8Array, points: FloatArray, upper: tuple[int, ...], lower: tuple[int, ...], lid: Lid
+) -> bool:
+    """Return whether the rim of glasses covers the skin above a lid, whose landmarks are given."""
+    at = np.linspace(0.15, 0.85, 16)
+
+    def edge_of(indexes: tuple[int, ...]) -> Floats:
+        line = points[list(indexes)].astype(float)
+        along = (line - line[0]) @ (line[-1] - line[0])
+        return np.stack([np.interp(at, along / max(along[-1], 1e-6), axis) for axis in line.T], 1)
+
+    def luminance(edge: Floats, distances: Floats) -> Floats:
+        xy = edge + distances[:, None, None] * lid.down
+        grey = cv2.cvtColor(_sample(image, xy.astype(np.float32)), cv2.COLOR_RGB2GRAY)
+        return np.median(np.asarray(grey, float), axis=1)
+
+    below = luminance(edge_of(lower), lid.height * np.linspace(*_BELOW, _NUM_ROWS))
+    above = luminance(edge_of(upper), -lid.skin * np.linspace(*_ABOVE, _NUM_ROWS))
+    relative = above / max(np.median(below), 1.0)
+    has_step = np.abs(np.diff(relative)).max() > _RIM_STEP
+    return bool(has_step and np.mean(relative < _RIM_LIGHT) >= _RIM_PART)
 
 
 def _curve(points: Floats, at: Floats) -> Floats:

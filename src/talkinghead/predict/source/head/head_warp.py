@@ -34,7 +34,7 @@ _STILL_CM = 0.3
 # Amount by which neighbours along rows and columns are subtracted before the linear interpolation,
 # largest displacement in pixels from which on all of it is subtracted, and displacement below which
 # pixels count as still.
-_SHARPENING, _SHARPENED_PX, _STILL_PX = 0.08, 0.5, 0.1
+_SHARPENING, _SHARPENED_PX, _STILL_PX = 0.1, 0.5, 0.1
 # Distance of the camera, as `head_pose` assumes it.
 _DISTANCE_CM = 100.0
 # Measurement of the gains of the angles: largest yaw, pitch and roll; number of angles on each side

@@ -1,12 +1,16 @@
-"""Curves along the lids of an eye."""
+"""Lids of the eyes in a photo."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from scipy.interpolate import PchipInterpolator
 
-from talkinghead.predict.source.head.eyelids import _curve
+from talkinghead.features.faces.detector import build_detector
+from talkinghead.media.reader import read_image
+from talkinghead.paths import demo_face
+from talkinghead.predict.source.head.eyelids import _EYES, _curve, find_lids
 
 
 @pytest.mark.parametrize("num_points", [4, 9])
@@ -18,3 +22,32 @@ def test_curve_is_that_of_scipy(num_points):
         at = rng.uniform(x[0], x[-1], 30)
         found = _curve(np.stack([x, y]), at)
         assert np.allclose(found, PchipInterpolator(x, y)(at), atol=1e-9)
+
+
+@pytest.mark.parametrize("has_glasses", [False, True])
+def test_rim_of_glasses_does_not_move_with_the_lid(has_glasses):
+    image = read_image(demo_face())
+    image = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    face = build_detector("litert").detect(image)[0]
+    rims = np.zeros(image.shape[:2], np.uint8)
+    for upper, _, brow, _ in _EYES[face.topology]:
+        left, middle, right = (face.points[upper[index]] for index in (0, len(upper) // 2, -1))
+        # A thick line half-way between the lid and the eyebrow.
+        up = 0.35 * (face.points[brow] - middle)
+        line = np.rint(
+            [left + up + (left - right) / 4, middle + up, right + up + (right - left) / 4]
+        )
+        cv2.polylines(rims, [line.astype(np.int32)], False, 255, 7)
+    worn = image.copy()
+    if has_glasses:
+        worn[rims > 0] = 15
+    closed, eyes = worn.copy(), find_lids(worn, face)
+    for upper, _ in eyes:
+        assert upper.has_rim == has_glasses
+        upper.move(closed, 1.0)
+    if has_glasses:
+        assert np.abs(closed.astype(int) - worn)[rims > 0].max() <= 2
+        for upper, _ in eyes:
+            on_eye = (upper.depth > 0.2 * upper.height) & (upper.depth < 0.8 * upper.height)
+            light = [part[upper.rows, upper.columns][on_eye].mean() for part in (worn, closed)]
+            assert light[1] > light[0] + 30
