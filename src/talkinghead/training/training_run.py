@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import os
 import re
 import shlex
@@ -57,8 +58,9 @@ def train(
     """Train a module, and return the last value of every logged metric.
 
     If the checkpoint to resume from has reached `max_iterations`, nothing is trained, and the
-    result is empty. Training that starts from given weights (`init_from`) in one process begins
-    with a validation of these weights, with which the result is compared.
+    metrics are those that the run has written, or those of a validation. Training that starts from
+    given weights (`init_from`) in one process begins with a validation of these weights, with which
+    the result is compared.
 
     Args:
         module: A `LipSyncGANModule`, `SyncExpertModule` or `LipRegressorModule`.
@@ -106,8 +108,16 @@ def _metrics_of_finished(
     """Return the metrics that a finished run has written, or else validate its checkpoint."""
     if metrics := load_metrics(Path(ckpt_path).absolute().parents[1]):
         return metrics
-    with _explained_loading(ckpt_path):
-        trainer.validate(module, datamodule, str(ckpt_path), verbose=False, weights_only=True)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with _explained_loading(ckpt_path):
+            trainer.validate(module, datamodule, str(ckpt_path), verbose=False, weights_only=True)
+    except SystemExit as error:
+        if not trainer.interrupted:
+            raise
+        # Lightning ignores the signal afterwards.
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 

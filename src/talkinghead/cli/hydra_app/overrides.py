@@ -107,7 +107,8 @@ def _quote_argument(argument: str, multirun: bool, command: str) -> str:
     if match is None:
         return argument
     key, value = ALIASES.get(command, {}).get(match["key"], match["key"]), match["value"]
-    if _is_group(key):
+    # `~tts +tts={_target_: ...}` replaces a choice by a configuration.
+    if _is_group(key) and not (match["prefix"] and value.startswith("{")):
         names = value.split(",") if multirun else [value]
         value = ",".join(quote(name) if _NO_NAME.fullmatch(name) else name for name in names)
         return f"{match['prefix']}{key}={value}"
