@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import os
 import re
 import shlex
+import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
