@@ -48,8 +48,15 @@ class LipHead(nn.Linear):
     def _inverse(self, weight: Tensor) -> Tensor:
         """Return the pseudo-inverse [D, 40], which takes longer than the rest of `set_motion`."""
         last = self._inverted  # Another thread may replace it.
-        if last is None or last[0].device != weight.device or not torch.equal(last[0], weight):
-            # A tensor made in inference mode could not be used in training.
-            with torch.inference_mode(False):
+        if last is None or not _is_same(last[0], weight):
+            # A tensor made in inference mode could not be used in training, and one made with
+            # automatic mixed precision would have a lower precision in all later calls.
+            full_precision = torch.autocast(weight.device.type, enabled=False)
+            with torch.inference_mode(False), full_precision:
                 last = self._inverted = weight.clone(), torch.linalg.pinv(weight)
         return last[1]
+
+
+def _is_same(first: Tensor, second: Tensor) -> bool:
+    kinds = (first.device, first.dtype), (second.device, second.dtype)
+    return kinds[0] == kinds[1] and torch.equal(first, second)

@@ -39,3 +39,15 @@ def test_inverse_is_computed_once_for_each_weight(monkeypatch):
     for _ in range(3):
         head.set_motion(torch.zeros(1, 64), torch.zeros(1, 20, 2))
     assert len(calls) == 1
+
+
+def test_inverse_has_the_precision_of_the_weight():
+    torch.manual_seed(0)
+    head, tokens, lips = LipHead(64), torch.randn(3, 64), torch.randn(3, 20, 2)
+    torch.nn.init.normal_(head.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        head.set_motion(tokens, lips)
+    assert torch.allclose(head(head.set_motion(tokens, lips)), lips, atol=1e-3)
+    head.double()
+    tokens, lips = tokens.double(), lips.double()
+    assert torch.allclose(head(head.set_motion(tokens, lips)), lips, atol=1e-9)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -24,6 +25,9 @@ from talkinghead.predict.audio.lip_priors.mapped_prior import MappedLipPrior
 from talkinghead.predict.audio.lip_priors.speech_weights import SpeechWeightStream
 from talkinghead.types import FloatArray
 from talkinghead.value_rules import UnitFloat
+
+# Number of samples that are processed at once, so that the memory for a long recording is bounded.
+_MAX_SAMPLES = 160_000
 
 
 class DistilledLipPrior(MappedLipPrior):
@@ -45,7 +49,8 @@ class DistilledLipPrior(MappedLipPrior):
         UsageError: `blend_weight` is out of range.
     """
 
-    past_s, block_s, ahead_s = Fraction(33, 10), Fraction(1, 25), Fraction(11, 50)
+    # The past must be a whole number of frames.
+    past_s, block_s, ahead_s = Fraction(17, 5), Fraction(1, 25), Fraction(11, 50)
 
     def __init__(
         self,
@@ -75,6 +80,13 @@ class DistilledLipPrior(MappedLipPrior):
                 spec.mels_per_second / spec.fps,
                 self._features.silence(1)[:, 0],
             )
+        # Least time from the middle of a frame to the end of the samples that it needs. It varies
+        # because the last mel frame is rounded, and repeats after a number of frames.
+        self._known_s = min(
+            Fraction(self.samples_for(frame), spec.sample_rate)
+            - (frame + Fraction(1, 2)) / spec.fps
+            for frame in range((spec.mels_per_second / spec.fps).denominator)
+        )
         self._hash = hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
     @property
@@ -85,12 +97,16 @@ class DistilledLipPrior(MappedLipPrior):
     def start_stream(self) -> MotionStream:
         """Return the prediction for a new stream."""
         weights = self._speech_weights
-        return _DistilledStream(self, weights.start_stream() if weights else None)
+        return _DistilledStream(self, weights.start_stream(self._known_s) if weights else None)
+
+    def samples_for(self, frame: int) -> int:
+        """Return the number of samples of a stream after which the motion of a frame is known."""
+        return self._silent.last_mel(frame) * self.spec.hop_length + self.spec.n_fft // 2
 
     def inputs(self, windows: FloatArray) -> Tensor:
         """Return the last hidden layer of the network for the blocks of windows: [N, T, F]."""
         start, stop = (int(s * self.fps) for s in (self.past_s, self.past_s + self.block_s))
-        return torch.stack([self._hidden(window)[start:stop] for window in windows])
+        return torch.stack([self._hidden(window.copy())[start:stop] for window in windows])
 
     def recording_inputs(self, samples: FloatArray, num_frames: int) -> FloatArray:
         """Return the map's inputs for a recording, float16 [T, F]."""
@@ -100,7 +116,8 @@ class DistilledLipPrior(MappedLipPrior):
         return np.asarray(self._hidden(padded)[:num_frames].half())
 
     def _hidden(self, samples: FloatArray) -> Tensor:
-        return self.start_inputs().push(samples)
+        stream = self.start_inputs()
+        return torch.cat([stream.push(piece) for piece in _pieces(samples)])
 
     def start_inputs(self) -> _InputStream:
         """Return the map's inputs for a new stream."""
@@ -118,10 +135,6 @@ class _InputStream:
         """Append speech [S], and return the inputs [T, F] of the frames that are known now."""
         return self._network.push(self._features.push(torch.from_numpy(samples)))
 
-    def last_mel(self, frame: int) -> int:
-        """Return the index of the last mel frame that a video frame depends on."""
-        return self._network.last_mel(frame)
-
 
 class _DistilledStream:
     """The prediction of a distilled lip prior for one stream."""
@@ -132,6 +145,14 @@ class _DistilledStream:
 
     def push(self, samples: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Append speech (see `MotionStream.push`)."""
+        motions, weights = zip(*map(self._push, _pieces(samples)), strict=True)
+        return np.concatenate(motions), np.concatenate(weights)
+
+    def samples_for(self, frame: int) -> int:
+        """Return the number of samples after which the motion of a frame is known."""
+        return self._prior.samples_for(frame)
+
+    def _push(self, samples: FloatArray) -> tuple[FloatArray, FloatArray]:
         inputs = self._inputs.push(samples)
         first, self._num_frames = self._num_frames, self._num_frames + len(inputs)
         weights = np.ones(len(inputs), np.float32)
@@ -141,7 +162,8 @@ class _DistilledStream:
                 weights = self._weights.take(first, self._num_frames)
         return self._prior.with_rest(self._prior.lips_of(inputs), weights), weights
 
-    def samples_for(self, frame: int) -> int:
-        """Return the number of samples after which the motion of a frame is known."""
-        spec = self._prior.spec
-        return self._inputs.last_mel(frame) * spec.hop_length + spec.n_fft // 2
+
+def _pieces(samples: FloatArray) -> Iterator[FloatArray]:
+    """Yield samples [S] in at least one piece."""
+    for start in range(0, max(1, len(samples)), _MAX_SAMPLES):
+        yield samples[start : start + _MAX_SAMPLES]

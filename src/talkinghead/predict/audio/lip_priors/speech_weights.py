@@ -74,9 +74,15 @@ class SpeechWeights:
         self._last = key, weights.copy()
         return weights
 
-    def start_stream(self) -> SpeechWeightStream | None:
-        """Return the weights of a stream; None without the detector."""
-        return SpeechWeightStream(self._session, self._ahead_s) if self._load() else None
+    def start_stream(self, known_s: Fraction | None = None) -> SpeechWeightStream | None:
+        """Return the weights of a stream; None without the detector.
+
+        Args:
+            known_s: time after the middle of a frame up to which the audio is known, if that is
+                less than the look-ahead.
+        """
+        ahead_s = self._ahead_s if known_s is None else min(self._ahead_s, known_s)
+        return SpeechWeightStream(self._session, ahead_s) if self._load() else None
 
     def _load(self) -> bool:
         """Load the detector, and return whether it is available."""
@@ -101,6 +107,7 @@ class SpeechWeightStream:
         self._detector = SileroVAD(session)
         # A detection window must end within the look-ahead.
         self._ahead_s = float(ahead_s) - WINDOW_SIZE / _SAMPLE_RATE / 2
+        self._level_ahead_s = min(_LEVEL_S, float(ahead_s))
         self._probabilities = np.zeros(0, np.float32)
         margin = int(_LEVEL_S * _SAMPLE_RATE)
         self._samples = np.zeros(margin, np.float32)
@@ -118,7 +125,8 @@ class SpeechWeightStream:
         Audio that is needed for earlier frames only is dropped.
         """
         middles_s = (np.arange(first, stop) + 0.5) / _FPS
-        levels = _levels(self._samples, middles_s - self._first_sample / _SAMPLE_RATE)
+        places_s = middles_s - self._first_sample / _SAMPLE_RATE
+        levels = _levels(self._samples, places_s, self._level_ahead_s)
         start_s = self._first_window * WINDOW_SIZE / _SAMPLE_RATE
         weights = _weights(self._probabilities, middles_s - start_s, levels, self._ahead_s)
         next_s = (stop + 0.5) / _FPS
@@ -151,11 +159,11 @@ def _weights(
     return np.maximum(speech, 1 - loudness).astype(np.float32)
 
 
-def _levels(samples: FloatArray, middles_s: Floats) -> FloatArray:
+def _levels(samples: FloatArray, middles_s: Floats, ahead_s: float = _LEVEL_S) -> FloatArray:
     """Return the root mean squares [T] of audio around times [T]."""
     first, last = (
         ((middles_s + offset_s) * _SAMPLE_RATE).round().astype(int)
-        for offset_s in (-_LEVEL_S, _LEVEL_S)
+        for offset_s in (-_LEVEL_S, ahead_s)
     )
     pieces = [samples[a:b] for a, b in zip(first, last, strict=True)]
     return np.sqrt([np.mean(piece * piece) for piece in pieces], dtype=np.float32)

@@ -1,6 +1,8 @@
 """The distilled lip prior."""
 
 import importlib.util
+import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -90,11 +92,53 @@ def test_chunks_do_not_change_the_motion(speech, size):
     assert torch.allclose(weights, whole.speech_weights_at(0, num_frames), atol=1e-4)
 
 
+@pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
+def test_chunks_do_not_change_the_weights_of_a_shorter_look_ahead(tmp_path):
+    lip_prior = DistilledLipPrior(_network(tmp_path, ahead_mels=4))
+    noise = np.random.default_rng(0).normal(0, 0.1, 64_000)
+    samples = np.where(np.arange(64_000) // 8000 % 2, noise, 0).astype(np.float32)
+    streams = [LipPriorStream(lip_prior, SPEC) for _ in range(2)]
+    for start in range(0, len(samples), 160):
+        streams[0].push(samples[start : start + 160])
+    streams[1].push(samples)
+    weights = [stream.speech_weights_at(0, 90) for stream in streams]
+    assert weights[0].min() < 0.1
+    assert torch.allclose(*weights, atol=1e-4)
+
+
 def test_block_has_the_motion_of_a_stream(lip_prior, speech):
     size = int((lip_prior.past_s + lip_prior.block_s + lip_prior.ahead_s) * 16_000)
     frame = int(lip_prior.past_s * lip_prior.fps)
     block = lip_prior.predict_motion(speech[None, :size], frame)
     assert np.allclose(block[0], predict_lip_motion(lip_prior, speech, SPEC)[[frame]], atol=1e-4)
+
+
+def test_windows_are_blocks_of_whole_frames(lip_prior, speech):
+    spans = lip_prior.past_s, lip_prior.block_s, lip_prior.ahead_s
+    past, block, ahead = (int(span_s * 16_000) for span_s in spans)
+    first = 100  # The mel frames of a stream and of windows coincide in every fifth frame.
+    starts = range(first * block - past, len(speech) - past - block - ahead, 5 * block)
+    windows = np.stack([speech[start : start + past + block + ahead] for start in starts])
+    windows.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        motion = lip_prior.predict_motion(windows, first)[:, 0]
+    stream = predict_lip_motion(lip_prior, speech, SPEC)[first::5]
+    assert len(motion) > 10
+    assert np.allclose(motion, stream[: len(motion)], atol=1e-3)
+
+
+@pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
+def test_memory_is_linear_in_the_duration():
+    lip_prior, samples = DistilledLipPrior(), np.zeros(100 * 16_000, np.float32)
+    predict_lip_motion(lip_prior, samples[:16_000], SPEC)
+    tracemalloc.start()
+    try:
+        predict_lip_motion(lip_prior, samples, SPEC)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * samples.nbytes
 
 
 def test_later_speech_does_not_change_earlier_frames(lip_prior, speech):
@@ -113,9 +157,12 @@ def test_unfit_weights_are_refused(tmp_path):
         DistilledLipPrior(blend_weight=2)
     with pytest.raises(CheckpointError, match=r'does not exist: .* file, or "default"'):
         DistilledLipPrior(tmp_path / "missing.safetensors")
-    arguments = {"ahead_mels": 40}
-    meta = {LIP_MOTION: arguments, "av": SPEC.to_dict(), "license": "", "trained_on": ""}
-    path = tmp_path / "ahead.safetensors"
-    save_release(path, LIP_MOTION, LipMotionNetwork(**arguments), meta)
     with pytest.raises(CheckpointError, match=r"0\.51 s of look-ahead; expected"):
-        DistilledLipPrior(path)
+        DistilledLipPrior(_network(tmp_path, ahead_mels=40))
+
+
+def _network(folder, **arguments):
+    meta = {LIP_MOTION: arguments, "av": SPEC.to_dict(), "license": "", "trained_on": ""}
+    path = folder / "network.safetensors"
+    save_release(path, LIP_MOTION, LipMotionNetwork(**arguments), meta)
+    return path
