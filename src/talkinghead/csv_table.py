@@ -14,6 +14,7 @@ from talkinghead.errors import UsageError
 
 _DELIMITERS = ",;\t|"
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_ZIP = b"PK\x03\x04"
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -60,7 +61,7 @@ def read_csv_table(path: Path, setting: str, expected: str) -> CSVTable:
         UsageError: The file cannot be read, is not text, or a row has more values than the header.
     """
     try:
-        text, delimiter, first = _without_separator_line(_decode(path.read_bytes()))
+        text, delimiter, first = _without_separator_line(decode_text(path.read_bytes()))
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         _require_closed_quotes(text, delimiter)
         records = [(reader.line_num + first, record) for record in reader]
@@ -108,7 +109,14 @@ def parse_number(text: str) -> float:
     return float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
 
 
-def _decode(data: bytes) -> str:
+def decode_text(data: bytes) -> str:
+    """Return a text in UTF-8, UTF-16 or UTF-32, or else in Windows-1252.
+
+    Raises:
+        ValueError: The data are no text.
+    """
+    if data.startswith(_ZIP):
+        raise ValueError("it is a zip archive, such as an Excel workbook: save it as CSV")
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode(encoding)

@@ -75,7 +75,7 @@ def output_file(value: str | os.PathLike[str], example: str = "talking.mp4") -> 
         example: The name of such a file, for the message.
 
     Raises:
-        UsageError: It is a folder, or the name of one, such as "videos/".
+        UsageError: It is a folder, or the name of one, such as "videos/", or inside a file.
     """
     path, text = as_path(value, "output"), os.fspath(value)
     if not text.strip() or "\0" in text:
@@ -83,6 +83,8 @@ def output_file(value: str | os.PathLike[str], example: str = "talking.mp4") -> 
     is_folder = text.endswith(("/", os.sep)) or path.name in ("", "..") or text.endswith("/.")
     try:
         is_folder = is_folder or path.resolve().is_dir()
+        existing = next((place for place in path.parents if place.exists()), None)
+        is_in_file = existing is not None and not existing.is_dir()
     except (OSError, RuntimeError) as error:  # A long name, or a loop of symbolic links.
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
@@ -91,6 +93,10 @@ def output_file(value: str | os.PathLike[str], example: str = "talking.mp4") -> 
     if is_folder:
         raise UsageError(
             f"output={text} is a folder: give the name of a file, such as {path / example}"
+        )
+    if is_in_file:
+        raise UsageError(
+            f"output={text}: {existing} is a file; give the name of a file in a folder"
         )
     return path
 

@@ -54,6 +54,7 @@ def test_rows_have_their_line_numbers_in_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        (b"PK\x03\x04\x14\0\x06\0", "an Excel workbook: save it as CSV"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "binary data"),
         (bytes(range(1, 255)), "not CSV text"),
         ("face,audio\na,b,c\n", "line 2 has 3 values, the header 2: put values that contain ','"),

@@ -25,6 +25,12 @@ __all__ = ["EncodeOptions", "PredictOptions", "SourceOptions"]
 FaceValue: TypeAlias = NonNegativeInt | str | Path
 """A face: its index from the left, a pixel such as "320x180", or a photo of the person."""
 
+# Examples of objects whose names are accepted on the command line only.
+_OBJECTS = {
+    "renderer": "PoissonRenderer()",
+    "detector": "LiteRtDetector()",
+    "lip_prior": "DistilledLipPrior()",
+}
 _MOTIONS = ("none", "idle", "speech")
 
 
@@ -83,10 +89,11 @@ class PredictOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         read_style(self.style)
-        for name in ("renderer", "detector", "lip_prior"):
+        for name, example in _OBJECTS.items():
             if isinstance(value := getattr(self, name), str) and value != "auto":
                 raise UsageError(
-                    f"{name}={value!r}: expected an object; names are for the command line"
+                    f"{name}={value!r}: expected an object, such as {example}, or None; names are "
+                    "for the command line"
                 )
 
 

@@ -145,7 +145,7 @@ def test_invalid_inputs_are_refused(predictor, photo, video):
         (lambda p: p.render("a", speech(), "o.mp4", encode={}), "encode is of the type dict"),
         (lambda p: p.render("a", speech(), "o.mp4", provenance="none"), "provenance is .* str"),
         (lambda p: p.predict("a", speech(), {"seed": 1}).__enter__(), "options is .* dict"),
-        (lambda p: PredictOptions(lip_prior="whisper"), "lip_prior='whisper': expected an object"),
+        (lambda p: PredictOptions(lip_prior="whisper"), "such as DistilledLipPrior.*or None"),
         (lambda p: PredictOptions(detector="litert"), "detector='litert': expected an object"),
         (lambda p: RealtimeLipSync("photo.jpg"), r"expected an Avatar, got str: use .*avatar\("),
     ],

@@ -109,9 +109,14 @@ def test_breaks_without_words_are_no_speech():
 
 
 @pytest.mark.parametrize(
-    "text", ["Use the &lt;b&gt; tag", "<speak><![CDATA[Use the <b> tag]]></speak>"]
+    "text",
+    [
+        "Use the &lt;b&gt; tag",
+        "<speak><![CDATA[Use the <b> tag]]></speak>",
+        "Use the \x1b[1m&lt;b&gt;\x1b[0m tag",
+    ],
 )
-def test_escaped_tags_are_spoken(text):
+def test_escaped_tags_and_words_with_colour_codes_are_spoken(text):
     class CleaningVoice(ToneTextToSpeech):
         cleaned = ""
 

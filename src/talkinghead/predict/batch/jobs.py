@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from talkinghead.csv_table import read_csv_table
+from talkinghead.csv_table import decode_text, read_csv_table
 from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.encoding.output_formats import output_format
@@ -33,6 +33,10 @@ _COLUMNS = ("face", "audio", "output")
 _FACE_OPTIONS = ("face_select", "exclude_face")
 _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 _BRACKETS = re.compile(r"\s*\[(.*)\]\s*", re.DOTALL)
+# A pixel as Python and JSON write it: (320, 180), or [320, 180] inside a list.
+_PAIR = r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*"
+_PIXEL_PAIR = re.compile(rf"\({_PAIR}\)|(?<=[\[,|])\s*\[{_PAIR}\]")
+_SPACE = re.compile(r"\s*")
 _EXPECTED = "give a CSV file with the columns face, audio (or text) and output, separated by commas"
 
 
@@ -41,7 +45,7 @@ class Job:
     """One video to render: a file of a face, a file of speech (or a text), and an output file.
 
     `audio` may have a file for each of several faces. `changes` are options of the source that only
-    this job has: "face_select" and "exclude_face". Remote files are URLs as text (see
+    this job has: "face_select", "face_index" and "exclude_face". Remote files are URLs as text (see
     `remote_files`).
     """
 
@@ -81,9 +85,9 @@ def make_jobs(
             images such as frames/%05d.png.
         jobs: Several jobs in place of face, audio and output: a CSV or JSON file with these columns
             (paths relative to its own folder), or a list of mappings with these keys; a column text
-            may replace audio, and columns face_select and exclude_face are options of single jobs.
-            A failed job does not stop the others, and a second run makes only missing outputs
-            (docs/batches.md).
+            may replace audio, and columns face_select, face_index and exclude_face are options of
+            single jobs. A failed job does not stop the others, and a second run makes only missing
+            outputs (docs/batches.md).
         text: Text to be spoken by the voice, in place of audio.
 
     Raises:
@@ -183,7 +187,8 @@ def _read_rows(
 ) -> tuple[Sequence[Mapping[str, Any]], str, Location]:
     """Return the rows, the list's name for error messages, and the base folder of its paths."""
     if not isinstance(jobs, str | Path):
-        return jobs, "jobs", Path()
+        is_list = isinstance(jobs, Iterable) and not isinstance(jobs, Mapping | bytes)
+        return _checked_rows(list(jobs) if is_list else [jobs], "jobs"), "jobs", Path()
     if isinstance(jobs, str) and is_remote(jobs):
         with temporary_folder() as folder:
             rows, _, _ = _read_rows(download(jobs, Path(folder)))
@@ -198,18 +203,40 @@ def _read_rows(
 
 
 def _read_json(path: Path) -> list[Mapping[str, Any]]:
-    """Return the objects of a JSON list, or of a file with an object in each line."""
+    """Return the objects of a JSON list, or of a file with one object after the other."""
     try:
-        text = path.read_text("utf-8-sig").strip()
-        lines = [line for line in text.splitlines() if line.strip()]
-        rows = json.loads(text) if text.startswith("[") else list(map(json.loads, lines))
+        text = decode_text(path.read_bytes()).strip()
+        rows = json.loads(text) if text.startswith("[") else list(_json_values(text))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"jobs={path} cannot be read ({error}): give a JSON list of objects with the keys "
             "face, audio (or text) and output, or a CSV file"
         ) from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise UsageError(f"jobs={path}: expected objects with the keys face, audio and output")
+    return _checked_rows(rows, str(path))
+
+
+def _json_values(text: str) -> Iterator[Any]:
+    """Yield the values of a JSON text, which may be on a line each or on several lines."""
+    decoder, position = json.JSONDecoder(), 0
+    while position < len(text):
+        value, end = decoder.raw_decode(text, position)
+        yield value
+        space = _SPACE.match(text, end)
+        position = space.end() if space else end
+
+
+def _checked_rows(rows: Sequence[Any], name: str) -> list[Mapping[str, Any]]:
+    """Return the rows of a list that is no table, with keys in lower case.
+
+    Raises:
+        UsageError: A row is no mapping.
+    """
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise UsageError(
+                f"{name}, job {number} is {str(row)[:60]!r}: expected a mapping with the keys "
+                "face, audio (or text) and output"
+            )
     return [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
 
 
@@ -224,6 +251,8 @@ def _split_cells(row: Mapping[str, Any], folder: Location) -> dict[str, Any]:
         text = row.get(name)
         if not isinstance(text, str) or _is_file(text, folder):
             continue
+        if name in _FACE_OPTIONS:
+            text = cells[name] = _PIXEL_PAIR.sub(_pixel, text)
         listed = _BRACKETS.fullmatch(text)
         faces = re.split("[,;]", text) if name in _FACE_OPTIONS else []
         if listed is not None:
@@ -233,6 +262,11 @@ def _split_cells(row: Mapping[str, Any], folder: Location) -> dict[str, Any]:
         elif len(faces) > 1 and not any(map(is_photo, faces)):
             cells[name] = faces
     return cells
+
+
+def _pixel(pair: re.Match[str]) -> str:
+    x, y = filter(None, pair.groups())
+    return f"{x}x{y}"
 
 
 def _is_file(text: str, folder: Location) -> bool:
@@ -302,7 +336,18 @@ def _changes(row: Mapping[str, Any], folder: Location) -> tuple[tuple[str, Any],
                 for item in items
             ]
             changes.append((option, tuple(map(_as_choice, faces))))
+    if (index := row.get("face_index")) not in (None, ""):
+        changes.append(("face_index", _as_index(index)))
     return tuple(changes)
+
+
+def _as_index(value: Any) -> Any:
+    """Return a whole number that may be a text, such as 1.0, as an integer; others unchanged."""
+    try:
+        number = value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return value
+    return int(number) if isinstance(number, float) and number.is_integer() else value
 
 
 def _as_choice(face: Any) -> Any:

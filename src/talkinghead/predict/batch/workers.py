@@ -116,7 +116,7 @@ class JobRunner:
             return dict(self.options)
         options, changes = self.options.get("options") or SourceOptions(), dict(job.changes)
         if changes.get("face_select", "index") != "index":
-            changes["face_index"] = 0  # The index belongs to the face_select of the list.
+            changes.setdefault("face_index", 0)  # The index belongs to the face_select of the list.
         return {**self.options, "options": replace(options, **changes)}
 
     def _speech(self, job: Job) -> SpeechInputs:

@@ -143,6 +143,10 @@ def test_several_audio_files_and_faces_of_a_job(tmp_path):
         (0.0, (0,)),
         ([1.0, " 2"], (1, "2")),
         ("320X180", ("320X180",)),
+        ("(320, 180)", ("320x180",)),
+        ("[[320,180], 1]", ("320x180", "1")),
+        ("[0,[320, 180]]", ("0", "320x180")),
+        ("[0,1]", ("0", "1")),
     ],
 )
 def test_face_select_of_a_job_is_read_in_any_notation(given, expected):
@@ -324,11 +328,59 @@ def test_folders_as_outputs_are_refused_before_any_work(tmp_path, output, monkey
         make_jobs("f", "a", "there", None)
 
 
+def test_outputs_inside_a_file_are_refused_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file/o.mp4", "file/more/o.mp4"):
+        with pytest.raises(UsageError, match=r"o\.mp4: .*file is a file; give the name of a file"):
+            make_jobs("f", "a", str(tmp_path / name), None)
+
+
+@pytest.mark.parametrize("index", [2, "2", 2.0, "2.0"])
+def test_face_index_is_an_option_of_a_job(index):
+    (job,) = make_jobs(None, None, None, [{**ROW, "face_select": "index", "face_index": index}])
+    assert SourceOptions(**dict(job.changes)).face_index == 2
+    (other,) = make_jobs(None, None, None, [{**ROW, "face_select": "index", "face_index": "x"}])
+    with pytest.raises(UsageError, match="face_index=x"):
+        SourceOptions(**dict(other.changes))
+
+
+@pytest.mark.parametrize("jobs", [5, [1], {"face": "f"}, ["f,a,o"]])
+def test_lists_of_no_mappings_are_refused(jobs):
+    with pytest.raises(
+        UsageError, match=r"job 1.*(expected a mapping with the keys|audio, output is missing)"
+    ):
+        make_jobs(None, None, None, jobs)
+
+
+def test_number_that_is_no_index_is_not_taken_for_a_photo(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("face,audio,output,face_select\nf,a,o.mp4,-1\n")
+    (job,) = make_jobs(None, None, None, path)
+    with pytest.raises(UsageError, match=r"^face_select=-1: expected the index of a face"):
+        SourceOptions(**dict(job.changes))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_objects_of_a_json_file_may_have_any_layout_and_encoding(tmp_path, encoding, indent):
+    row = {"face": "f", "text": "Gr\u00fc\u00dfe", "output": "o.mp4"}
+    texts = [json.dumps(row, indent=indent, ensure_ascii=False)]
+    if "utf" in encoding:  # Characters at which Python ends a line, but JSON does not.
+        row = {**row, "text": "one\u2028two\x85three", "output": "p.mp4"}
+        texts.append(json.dumps(row, indent=indent, ensure_ascii=False))
+    path = tmp_path / "jobs.jsonl"
+    path.write_bytes("\n\n".join(texts).encode(encoding))
+    first, *others = make_jobs(None, None, None, path)
+    assert first.text == "Gr\u00fc\u00dfe"
+    assert [job.text for job in others] == [row["text"]] * (len(texts) - 1)
+
+
 def test_keys_of_json_may_have_capitals_and_spaces_as_in_csv(tmp_path):
     path = tmp_path / "jobs.json"
     path.write_text('[{"Face": "f", " AUDIO ": "a", "Output": "o.mp4"}]')
-    (job,) = make_jobs(None, None, None, path)
-    assert [place.name for place in job.locations] == ["f", "a", "o.mp4"]
+    for jobs in (path, json.loads(path.read_text())):
+        (job,) = make_jobs(None, None, None, jobs)
+        assert [place.name for place in job.locations] == ["f", "a", "o.mp4"]
 
 
 def test_names_that_no_file_can_have_are_refused_before_any_work(tmp_path):

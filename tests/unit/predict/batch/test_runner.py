@@ -89,13 +89,18 @@ def test_options_of_a_job_replace_those_of_the_list(tmp_path):
     jobs = [
         Job(face, (Path("a"), Path("b")), tmp_path / "1", None, (("face_select", (1, 0)),)),
         Job(face, Path("a"), tmp_path / "2"),
+        Job(face, Path("a"), tmp_path / "3", None, (("face_select", "index"), ("face_index", 2))),
     ]
     options = SourceOptions(trim=False, face_select="index", face_index=1)
     run_jobs(lambda: predictor, jobs, options=options)
-    assert [audio for _, audio, _ in predictor.seen] == [(Path("a"), Path("b")), Path("a")]
+    assert [audio for _, audio, _ in predictor.seen] == [
+        (Path("a"), Path("b")),
+        *[Path("a")] * 2,
+    ]
     assert [given["options"] for _, _, given in predictor.seen] == [
         SourceOptions(trim=False, face_select=(1, 0)),
         options,
+        SourceOptions(trim=False, face_select="index", face_index=2),
     ]
     wrong = Job(face, Path("a"), output, None, (("face_select", ("no.jpg",)),))
     with pytest.raises(UsageError, match=r"no\.jpg"):

@@ -70,9 +70,9 @@ def read_face_choices(values: Any, option: str) -> tuple[FaceChoice, ...]:
 
 
 def is_photo(text: str) -> bool:
-    """Return whether a choice is a photo of a person, not an index or a pixel."""
+    """Return whether a choice is a photo of a person, not a number or a pixel."""
     text = text.strip()
-    return _INDEX.fullmatch(text) is None and _PIXEL.fullmatch(text) is None
+    return not _is_number(text) and _PIXEL.fullmatch(text) is None
 
 
 def face_word(value: Any) -> str | None:

@@ -13,14 +13,25 @@ _SCALES = {
     **{"k": "thousand", "m": "million", "mn": "million"},
     **{"b": "billion", "bn": "billion", "tn": "trillion"},
 }
+# Dollars of other countries, as in "US$5".
+_COUNTRIES = {"US": "US ", "A": "Australian ", "CA": "Canadian ", "C": "Canadian "}
+_COUNTRIES |= {"HK": "Hong Kong ", "NZ": "New Zealand ", "S": "Singapore "}
 _AMOUNT = re.compile(
-    r"(?<!\d)(?P<sign>[$£€])\s?(?P<number>\d+(?:,\d{3})*)(?:\.(?P<cents>\d\d)\b|(?P<part>\.\d+))?"
+    rf"(?<!\d)(?:\b(?P<country>(?-i:{'|'.join(_COUNTRIES)}))(?=\$))?(?P<sign>[$£€])\s?"
+    r"(?P<number>\d+(?:,\d{3})*|(?=\.\d))(?:\.(?P<cents>\d\d)\b|(?P<part>\.\d+))?"
     r"(?:\s?(?P<scale>thousand|million|billion|trillion)\b|(?P<short>k|mn?|bn?|tn)\b)?",
     re.IGNORECASE,
 )
+# The lower end of a range of amounts: "$5-10", "$1.5-2 million", "£10-£20".
+_LOWER_AMOUNT = re.compile(
+    r"(?<![\w.,-])(?P<country>[A-Z]{0,2})(?P<sign>[$£€])\s?(?P<number>\d+(?:,\d{3})*(?:\.\d+)?)"
+    r"\s?[-\u2013]\s?(?:(?P=country)(?P=sign)\s?)?(?=\d+(?:[.,]\d+)*(?!\w*-))"
+)
 _TRAILING_SIGN = re.compile(r"(?<![\d$£€.,])(\d+(?:,\d{3})*(?:\.\d+)?)\s?([$£€])(?!\d)")
 _DATE = re.compile(r"\b(?P<year>[12]\d{3})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01])\b")
-_RANGE = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?)\s?[-\u2013]\s?(\d+(?:\.\d+)?)(?![\w.,-]*\d|-)")
+_RANGE = re.compile(
+    r"(?<![\w.,-])(\d+(?:\.\d+)?)\s?[-\u2013]\s?(\d+(?:\.\d+)?)(?![\w.,-]*\d|-|\s?=)"
+)
 _FRACTIONS = {"1/2": "one half", "1/3": "one third", "1/4": "one quarter", "3/4": "three quarters"}
 _FRACTION = re.compile(r"(?<![\w/.])(1/2|1/3|1/4|3/4)(?![\w/.])")
 # A number or a single letter before and after a sign of comparison, with two spaces or none.
@@ -29,7 +40,7 @@ _REPLACEMENTS = (
     (re.compile(_COMPARISON.format("<")), " less than "),
     (re.compile(_COMPARISON.format(">")), " greater than "),
     (re.compile(r"(?<![\w#])#(?=\d)"), "number "),
-    (re.compile(r"(?<=\d)\s\*\s(?=\d)"), " times "),
+    (re.compile(r"(?<=\d)(?:\s\*\s|\*)(?=\d)"), " times "),
     (re.compile(r"\bkm/h\b"), "kilometers per hour"),
     (re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])"), " "),
     (re.compile(r"(?<=\w)\s?&\s?(?=\w)"), " and "),
@@ -41,6 +52,7 @@ def spell_symbols(text: str) -> str:
 
     Numbers themselves are left to the voice.
     """
+    text = _LOWER_AMOUNT.sub(r"\g<number> to \g<country>\g<sign>", text)
     text = _AMOUNT.sub(_amount, _TRAILING_SIGN.sub(r"\2\1", text))
     text = _DATE.sub(_date, text)
     text = _FRACTION.sub(lambda match: _FRACTIONS[match[1]], _RANGE.sub(_range, text))
@@ -50,8 +62,8 @@ def spell_symbols(text: str) -> str:
 
 
 def _amount(match: re.Match[str]) -> str:
-    one, many = _CURRENCIES[match["sign"]]
-    number, cents, part = match["number"], match["cents"], match["part"] or ""
+    one, many = (_COUNTRIES.get(match["country"], "") + n for n in _CURRENCIES[match["sign"]])
+    number, cents, part = match["number"] or "0", match["cents"], match["part"] or ""
     if match["scale"] or match["short"]:
         decimals = f".{cents}" if cents else part
         scale = match["scale"] or _SCALES[match["short"].lower()]

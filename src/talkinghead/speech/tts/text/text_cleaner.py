@@ -23,7 +23,6 @@ _EMPHASIS = re.compile(r"(?<!\d )\*|\*(?! \d)|[`~]|\b_|_\b")
 _DIVIDERS = re.compile(r"[|_\[\]{}]")
 # The zero-width joiner and non-joiner, which are meaningful only in some scripts.
 _JOINERS = "\u200c\u200d"
-_COLOUR_CODE = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 # Mathematical letters, which social media use for bold text, and fullwidth forms.
 _STYLED = re.compile(r"[\U0001d400-\U0001d7ff\uff01-\uff5e]")
 # Superscripts and subscripts, which are exponents and indices, not numbers of their own.
@@ -96,8 +95,8 @@ class TextCleaner:
 
 
 def _readable(text: str) -> str:
-    """Return a text without colour codes of terminals, and with plain letters and digits."""
-    return "".join(map(_plain_character, _COLOUR_CODE.sub("", text)))
+    """Return a text with plain letters and digits."""
+    return "".join(map(_plain_character, text))
 
 
 def _plain_character(character: str) -> str:

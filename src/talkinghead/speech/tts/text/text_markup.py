@@ -1,8 +1,8 @@
 """Convert marked-up text to the words that a reader would read aloud.
 
-SSML, HTML and Markdown are reduced to their text. An empty line, which ends a sentence and so makes
-a pause, replaces paragraphs, headings, list items and rows of tables. Breaks of SSML are pauses of
-their own lengths.
+SSML, HTML and Markdown are reduced to their text; colour codes of terminals are removed. An empty
+line, which ends a sentence and so makes a pause, replaces paragraphs, headings, list items and rows
+of tables. Breaks of SSML are pauses of their own lengths.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _ELEMENTS = _BLOCKS | frozenset(
 )
 # The time of each expression must be linear in the length of the text: repetitions end before the
 # next beginning of a match or have a maximum length, and `_replace_spans` finds the ends of parts.
+_COLOUR_CODE = re.compile(r"\x1b\[[\d;]{0,50}[A-Za-z]")
 _DOCTYPE = re.compile(r"<!DOCTYPE[^>]{0,1000}>", re.IGNORECASE)
 _COMMENT, _COMMENT_END = re.compile("<!--"), re.compile("-->")
 _INSTRUCTION, _INSTRUCTION_END = re.compile(r"<\?"), re.compile(r"\?>")
@@ -166,7 +167,7 @@ def split_at_breaks(text: str) -> list[str | Pause]:
 
 def _marked_text(text: str) -> str:
     """Return the text without markup, with marks at the breaks."""
-    without_tags = _without_tags(text.replace(_MARK, ""))
+    without_tags = _without_tags(_COLOUR_CODE.sub("", text.replace(_MARK, "")))
     plain = _without_addresses(_without_markdown(without_tags))
     if not any(map(str.isalnum, _MARKED.sub("", plain))):
         plain = re.sub("[`~]", " ", without_tags)

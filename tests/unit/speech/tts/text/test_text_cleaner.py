@@ -32,6 +32,13 @@ def _cleaned(text, language="en"):
         ("\uff28\uff45\uff4c\uff4c\uff4f \U0001d407\U0001d422", "Hello Hi"),
         ("A \x1b[31mred\x1b[0m word", "A red word"),
         ("$1m, $2.5bn and $3K", "1 million dollars, 2.5 billion dollars and 3 thousand dollars"),
+        (
+            "$5-10, $100-$200 or \u00a310\u2013\u00a320k",
+            "5 to 10 dollars, 100 to 200 dollars or 10 to 20 thousand pounds",
+        ),
+        ("US$5m, A$1 or $.50", "5 million US dollars, 1 Australian dollar or 50 cents"),
+        ("2*3*4, *5* and 5-3=2", "2 times 3 times 4, 5 and 5-3=2"),
+        ("1 *2* 3, $5-10-15", "1 2 3, 5 dollars-10-15"),
         ("5$ 10 times, or 10\u20ac", "5 dollars 10 times, or 10 euros"),
         ("Call 555-1234, pages 10-12", "Call 555-1234, pages 10 to 12"),
     ],
