@@ -267,18 +267,22 @@ def find_mouth_region(
 ) -> MouthRegion | None:
     """Return the mouth region of an image, or None if it is completely outside the image.
 
-    With `reduce`, a large region is that of the image reduced by the factor of the region.
+    With `reduce`, a large region is that of the image reduced by the factor of the region, unless
+    it contains pixels at the right or lower border that do not fill a pixel of the reduced image.
     """
     to_image = box_to_image(transform, spec)
-    factor = 1
+    full_size, factor, rest = (height, width), 1, (0, 0)
     if reduce:
         factor = max(1, int(np.hypot(to_image[0, 0], to_image[1, 0]) / _REDUCED_SIDE))
         to_image = _scaled(to_image, 1 / factor)
+        rest = width % factor, height % factor
         height, width = height // factor, width // factor
     centre = to_image[:, :2] @ ELLIPSE_CENTRE + to_image[:, 2]
     reach = _MARGIN * np.linalg.norm(to_image[:, :2] * ELLIPSE_RADII, axis=1)
     x0, y0 = np.clip(np.floor(centre - reach).astype(int), 0, [width, height]).tolist()
     x1, y1 = np.clip(np.ceil(centre + reach).astype(int) + 1, 0, [width, height]).tolist()
+    if (x1 == width and rest[0]) or (y1 == height and rest[1]):
+        return find_mouth_region(transform, *full_size, spec)
     if x1 <= x0 or y1 <= y0:
         return None
     pixels = np.empty((y1 - y0, x1 - x0, 2), np.float32)

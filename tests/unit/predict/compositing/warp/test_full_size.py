@@ -70,6 +70,17 @@ def test_reduced_region_is_that_of_the_frame():
     assert reduced.from_frame(corner) == pytest.approx(corner / 3 - 1 / 3, abs=1e-3)
 
 
+def test_mouth_at_the_border_covers_the_last_rows_and_columns():
+    transform = TRANSFORM - np.float32([[0, 0, 90], [0, 0, 90]])  # 1405 and 1303 rest 1 by 3.
+    region = find_mouth_region(transform, HEIGHT, WIDTH, SPEC, reduce=True)
+    rows, columns = region.frame_part
+    assert (rows.stop, columns.stop) == (HEIGHT, WIDTH)
+    region = find_mouth_region(transform, HEIGHT - 1, WIDTH - 1, SPEC, reduce=True)
+    assert region.factor == 3
+    rows, columns = region.frame_part
+    assert (rows.stop, columns.stop) == (HEIGHT - 1, WIDTH - 1)
+
+
 @pytest.mark.parametrize(("mask", "flow"), [(0.0, 0.03), (1.0, 0.0), (0.6, -0.02)])
 def test_mouth_is_that_of_a_rendering_at_full_size(monkeypatch, mask, flow):
     image = textured()
