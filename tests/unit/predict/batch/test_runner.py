@@ -102,9 +102,12 @@ def test_options_of_a_job_replace_those_of_the_list(tmp_path):
         options,
         SourceOptions(trim=False, face_select="index", face_index=2),
     ]
-    wrong = Job(face, Path("a"), output, None, (("face_select", ("no.jpg",)),))
-    with pytest.raises(UsageError, match=r"no\.jpg"):
-        run_jobs(lambda: predictor, [wrong])
+    for changes, message in (
+        ((("face_select", ("no.jpg",)),), r"no\.jpg"),
+        ((("face_select", "all"), ("face_index", 1)), "face_index=1 has no effect"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run_jobs(lambda: predictor, [Job(face, Path("a"), output, None, changes)])
 
 
 def test_failed_job_does_not_stop_other_jobs(tmp_path, caplog):

@@ -25,12 +25,12 @@ _AMOUNT = re.compile(
 # The lower end of a range of amounts: "$5-10", "$1.5-2 million", "£10-£20".
 _LOWER_AMOUNT = re.compile(
     r"(?<![\w.,-])(?P<country>[A-Z]{0,2})(?P<sign>[$£€])\s?(?P<number>\d+(?:,\d{3})*(?:\.\d+)?)"
-    r"\s?[-\u2013]\s?(?:(?P=country)(?P=sign)\s?)?(?=\d+(?:[.,]\d+)*(?!\w*-))"
+    r"\s?[-\u2013]\s?(?:(?P=country)(?P=sign)\s?)?(?=\d++(?:[.,]\d++)*+(?!\w*-))"
 )
 _TRAILING_SIGN = re.compile(r"(?<![\d$£€.,])(\d+(?:,\d{3})*(?:\.\d+)?)\s?([$£€])(?!\d)")
 _DATE = re.compile(r"\b(?P<year>[12]\d{3})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01])\b")
 _RANGE = re.compile(
-    r"(?<![\w.,-])(\d+(?:\.\d+)?)\s?[-\u2013]\s?(\d+(?:\.\d+)?)(?![\w.,-]*\d|-|\s?=)"
+    r"(?<![\w.,-])(\d++(?:\.\d++)?+)\s?[-\u2013]\s?(\d++(?:\.\d++)?+)(?![\w.,-]*\d|-|\s?=)"
 )
 _FRACTIONS = {"1/2": "one half", "1/3": "one third", "1/4": "one quarter", "3/4": "three quarters"}
 _FRACTION = re.compile(r"(?<![\w/.])(1/2|1/3|1/4|3/4)(?![\w/.])")

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 
 import pytest
 
@@ -114,3 +115,10 @@ def test_sentences_are_single_lines_of_bounded_length():
     assert sentences[0] == "One two three four."
     assert len(sentences) > 100
     assert all(len(s) <= 250 and s.isprintable() for s in sentences)
+
+
+@pytest.mark.parametrize("text", ["1-{}-", "$1-{}-", "US$1-{},1-"])
+def test_long_numbers_are_read_in_linear_time(text):
+    started = time.process_time()
+    list(TextCleaner("en").sentences(text.format("1" * 40_000)))
+    assert time.process_time() - started < 2
