@@ -268,8 +268,9 @@ class _MouthPainter:
         """
         part = region.frame_part
         crop = image.crop(*part)
-        is_array = isinstance(image.base, np.ndarray)
-        if is_array and self._still is not None and np.may_share_memory(crop, image.base):
+        # A crop with patches, such as the mouth of another face, is not a part of the base.
+        is_base = isinstance(image.base, np.ndarray) and np.may_share_memory(crop, image.base)
+        if is_base and self._still is not None:
             base, known, still = self._still
             if image.base is base and known == part:
                 return still
@@ -277,7 +278,7 @@ class _MouthPainter:
         if region.factor > 1:
             size = region.radius.shape[::-1]
             reduced = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
-        if is_array:
+        if is_base:
             self._still = image.base, part, (crop, reduced)
         return crop, reduced
 

@@ -90,6 +90,25 @@ def test_frame_with_a_covered_mouth_is_unchanged_and_counts_as_one_with_a_face()
     assert not np.array_equal(image, IMAGE)
 
 
+def test_mouth_beside_another_one_is_painted_on_the_still_image_after_it():
+    white = make_fields(np.ones((SIZE, SIZE, 3), np.float32), np.ones((SIZE, SIZE), np.float32))
+    first, second = (
+        SourceFrame(IMAGE, Fraction(0), Fraction(1, 25), transform, reference, slot=slot)
+        for slot, transform in enumerate((TRANSFORM, TRANSFORM + np.float32([[0, 0, 40]] * 2)))
+        for reference in [Reference(IMAGE, transform, LIPS)]
+    )
+    first = replace(first, is_last=False)
+    hidden = GeneratedFrame(replace(first, is_covered=True), white)
+    plain = make_fields(white.rgb, np.zeros_like(white.mask))
+    images = []
+    for before in (GeneratedFrame(first, white), hidden):
+        compositor = Compositor(FeatherRenderer(grain=False), SPEC, stabilise=False)
+        for frame in (before, GeneratedFrame(second, plain), hidden, GeneratedFrame(second, plain)):
+            image, _ = compositor.composite(frame)
+        images.append(image)
+    assert np.array_equal(*images)
+
+
 class Recorder:
     """An animation of one weight that records its state."""
 
