@@ -91,8 +91,8 @@ class DistilledLipPrior(MappedLipPrior):
 
     @property
     def source(self) -> str:
-        """Text that differs for other networks."""
-        return f"distilled {self._hash}"
+        """Text that differs for other networks, and from that of versions without a state."""
+        return f"distilled stream {self._hash}"
 
     def start_stream(self) -> MotionStream:
         """Return the prediction for a new stream."""
