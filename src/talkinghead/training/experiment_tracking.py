@@ -32,7 +32,7 @@ def csv_logger(save_dir: str) -> CSVLogger:
     logger = CSVLogger(save_dir, name="csv", version="")
     if getattr(rank_zero_only, "rank", 0) != 0:
         return logger
-    # Under this name, the file of a process that is killed now is found by the next one.
+    # If this process is killed before the rows are written again, the next one finds them here.
     kept = path.with_name("metrics.earlier.csv")
     if path.is_file() and path.stat().st_size and not kept.is_file():
         path.replace(kept)
