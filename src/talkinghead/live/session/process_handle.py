@@ -1,4 +1,4 @@
-"""The parent's end of a session process: start, operations, events and end."""
+"""The parent's end of a child process: start, operations, events and end."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import asyncio
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import talkinghead.errors
 from talkinghead.errors import SpeechError, TalkingHeadError
-from talkinghead.live.session.session_process import SessionFactory, run_session
-from talkinghead.media.atomic_file import temporary_folder
 
 _START_TIMEOUT_S, _CALL_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 60.0, 5.0
 
@@ -28,30 +25,55 @@ class SessionLostError(TalkingHeadError):
 
 
 class ProcessHandle:
-    """A session process and the connection to it."""
+    """A child process that runs an `OperationServer`, and the connection to it.
 
-    def __init__(self, factory: SessionFactory) -> None:
+    Args:
+        name: What the process is, for lists of processes.
+        target: Function of the process, which takes the connection and the arguments.
+        arguments: Further arguments of the function.
+        clean_up: Called in a thread when the process has ended.
+
+    Attributes:
+        on_event: Called in the event loop with each event of the process.
+        on_end: Called in the event loop when the process has ended.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: Callable[..., None],
+        arguments: Sequence[Any] = (),
+        clean_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self.on_event: Callable[[dict[str, Any]], None] = lambda event: None
         self.on_end: Callable[[], None] = lambda: None
+        self._clean_up = clean_up
         self._ids = count()
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._stopping: asyncio.Task[None] | None = None
         self._send_lock = threading.Lock()
-        self._folder = temporary_folder()
         context = multiprocessing.get_context("spawn")
         self._connection, self._remote = context.Pipe()
         self._process = context.Process(
-            target=run_session,
-            args=(self._remote, factory, Path(self._folder.name)),
-            name="talkinghead-session",
+            target=target, args=(self._remote, *arguments), name=f"talkinghead-{name}"
         )
 
     @classmethod
-    async def start(cls, factory: SessionFactory) -> ProcessHandle:
-        """Start a process, and wait until it has loaded its models."""
-        self = cls(factory)
+    async def start(
+        cls,
+        name: str,
+        target: Callable[..., None],
+        arguments: Sequence[Any] = (),
+        clean_up: Callable[[], None] = lambda: None,
+    ) -> ProcessHandle:
+        """Start a process, and wait until it is ready; see the class for the arguments.
+
+        Raises:
+            TalkingHeadError: The process could not load what it needs.
+        """
+        self = cls(name, target, arguments, clean_up)
         starting = asyncio.create_task(asyncio.to_thread(self._start))
         try:
             await asyncio.shield(starting)
@@ -68,7 +90,7 @@ class ProcessHandle:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._process.start()
         self._remote.close()
-        threading.Thread(target=self._receive, name="session", daemon=True).start()
+        threading.Thread(target=self._receive, name="events", daemon=True).start()
 
     @property
     def is_alive(self) -> bool:
@@ -86,6 +108,8 @@ class ProcessHandle:
             raise SpeechError(f"{op} took longer than {_CALL_TIMEOUT_S:g} s: try again") from error
         finally:
             self._calls.pop(number, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # asyncio logs exceptions that are never retrieved.
 
     async def stop(self) -> None:
         """End the process, and kill it if it does not end in time."""
@@ -104,11 +128,19 @@ class ProcessHandle:
             process.kill()
             await asyncio.to_thread(process.join)
         process.close()  # Otherwise its pipes stay open until garbage collection.
-        with suppress(OSError):
-            self._connection.close()
-        await asyncio.to_thread(self._folder.cleanup)
+        await asyncio.to_thread(self._close)
 
-    def _send(self, op: str, arguments: dict[str, Any], number: int) -> None:
+    def _close(self) -> None:
+        with self._send_lock, suppress(OSError):  # A blocked `send` ends with the process.
+            self._connection.close()
+        self._clean_up()
+
+    def notify(self, op: str, arguments: dict[str, Any]) -> None:
+        """Run an operation without waiting for it; this method may be called from any thread."""
+        with suppress(SessionLostError):
+            self._send(op, arguments, None)
+
+    def _send(self, op: str, arguments: dict[str, Any], number: int | None) -> None:
         try:
             with self._send_lock:
                 self._connection.send({"op": op, "arguments": arguments, "id": number})

@@ -14,7 +14,7 @@ from typing import Any
 
 from talkinghead.errors import TalkingHeadError
 from talkinghead.live.session.process_handle import ProcessHandle, SessionLostError
-from talkinghead.live.session.session_process import SessionFactory
+from talkinghead.live.session.session_process import SessionFactory, start_session
 from talkinghead.value_rules import PositiveFloat, PositiveInt
 
 log = logging.getLogger(__name__)
@@ -173,12 +173,12 @@ class SessionPool:
                 process = await spare
                 if process.is_alive:
                     return process
-        return await ProcessHandle.start(self.factory)
+        return await start_session(self.factory)
 
     def _start_spare(self) -> None:
         """Start a spare process, unless there is one or no session can be created now."""
         if self.options.spare and not self._is_closed and self.num_free > 0:
-            self._spare = self._spare or asyncio.create_task(ProcessHandle.start(self.factory))
+            self._spare = self._spare or asyncio.create_task(start_session(self.factory))
 
     def _retry_after_s(self) -> float:
         ends = [session.ends_s for session in self.sessions.values()]

@@ -1,13 +1,10 @@
-"""The process of one live session: the avatar, the dialogue and the WebRTC connection."""
+"""The process of one live session: the avatar, the dialogue and the connections."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
-import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,13 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
+from talkinghead.errors import TalkingHeadError, UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
 from talkinghead.live.session.dialogue import Dialogue
 from talkinghead.live.session.dialogue_options import DialogueOptions
-from talkinghead.live.session.image_encoders import EncodedImage, ImageEncoder, image_encoder
+from talkinghead.live.session.operation_server import OperationServer, serve_operations
+from talkinghead.live.session.process_handle import ProcessHandle
+from talkinghead.live.session.transport.image_encoders import (
+    EncodedImage,
+    ImageEncoder,
+    image_encoder,
+)
+from talkinghead.live.session.transport.peer_process import PeerProcess
 from talkinghead.live.session.turn import Turn
+from talkinghead.media.atomic_file import temporary_folder
 from talkinghead.media.audio_decoding import Resampler
 from talkinghead.media.audio_samples import to_int16, to_mono_float32
 from talkinghead.predict.options import SourceOptions
@@ -38,8 +43,6 @@ from talkinghead.value_rules import PositiveInt
 log = logging.getLogger(__name__)
 
 _STATS_EVERY_S = 1.0
-# Parameter of glibc's `mallopt`.
-_M_ARENA_MAX, _MAX_ARENAS = -8, 2
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class SessionFactory:
         stt: Builds the speech recognition; None disables the microphone.
         dialogue: Options of the dialogue.
         label: Visible text in every image; None for none.
-        ice_servers: See `WebRtcPeer`.
+        ice_servers: Addresses of STUN and TURN servers (see `WebRtcPeer`).
         num_threads: Number of threads of the model in each process.
         motion: Motion of the head in a photo: none, idle or speech (see `SourceOptions`).
     """
@@ -79,73 +82,49 @@ def run_session(connection: Connection, factory: SessionFactory, folder: Path) -
     """
     import torch
 
-    _limit_arenas()
-    # Ctrl-C in a terminal reaches all processes, and the parent process closes this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(factory.num_threads)
-    asyncio.run(_Session(connection, factory, folder).run())
+    serve_operations(lambda: _Session(connection, factory, folder))
 
 
-def _limit_arenas() -> None:
-    """Limit the arenas of glibc's malloc.
-
-    Threads do not use the free memory of each other's arenas. With an arena for each new thread of
-    a reply, the memory of a session grows for a long time.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # Other C libraries have no `mallopt`.
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _MAX_ARENAS)
+async def start_session(factory: SessionFactory) -> ProcessHandle:
+    """Start the process of a session, and wait until it has loaded its models."""
+    folder = temporary_folder()
+    arguments = factory, Path(folder.name)
+    return await ProcessHandle.start("session", run_session, arguments, folder.cleanup)
 
 
-class _Session:
-    """The operations of a session; every public method is one."""
+class _Session(OperationServer):
+    """The operations of a session."""
 
     def __init__(self, connection: Connection, factory: SessionFactory, folder: Path) -> None:
-        self._connection, self._factory, self._folder = connection, factory, folder
-        self._send_lock = threading.Lock()
+        super().__init__(connection)
+        self._factory, self._folder = factory, folder
         self._parts: dict[tuple[str, str], Any] = {}
         # A second request for a part waits for the first, which may take seconds to build it.
         self._part_locks: dict[tuple[str, str], threading.Lock] = {}
         self._predictor: LipSyncPredictor | None = None
         self._dialogue: Dialogue | None = None
         self._loop: AvatarLoop | None = None
-        self._peer: Any = None
+        self._peer = PeerProcess(self._hear, self._follow_peer, factory.ice_servers)
         self._encoder: ImageEncoder | None = None
         self._stream: Resampler | None = None
+        self._stats: asyncio.Task[None] | None = None
         self._recordings: dict[int, asyncio.Task[None]] = {}  # By the number of the turn.
-        self._requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> None:
-        """Load the default parts, and serve operations."""
-        requests = self._requests
-        loop = asyncio.get_running_loop()
+    async def load(self) -> None:
+        """Load the default parts."""
+        await asyncio.to_thread(self._load)
+        self._stats = asyncio.create_task(self._report_stats())
 
-        def receive() -> None:
-            with suppress(EOFError, OSError):
-                while True:
-                    request = self._connection.recv()
-                    loop.call_soon_threadsafe(requests.put_nowait, request)
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(requests.put_nowait, None)
-
-        threading.Thread(target=receive, name="requests", daemon=True).start()
-        try:
-            await asyncio.to_thread(self._load)
-            self._send({"ready": True})
-        except TalkingHeadError as error:
-            self._send({"ready": False, "error": str(error), "kind": type(error).__name__})
-            return
-        stats = asyncio.create_task(self._report_stats())
-        try:
-            while (request := await requests.get()) is not None and request["op"] != "close":
-                # Operations run concurrently. Those that must keep their order contain no `await`.
-                task = asyncio.create_task(self._handle(request))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        finally:
-            stats.cancel()
-            await self._close()
+    async def close(self) -> None:
+        """Disconnect, and end the dialogue and the avatar."""
+        if self._stats is not None:
+            self._stats.cancel()
+        await self._peer.close()
+        if self._dialogue is not None:
+            await asyncio.to_thread(self._dialogue.close)
+        if self._loop is not None:
+            await asyncio.to_thread(self._loop.stop)
 
     def _load(self) -> None:
         self._predictor = self._factory.predictor()
@@ -164,26 +143,10 @@ class _Session:
                 self._parts[group, name] = makers[name]()
             return self._parts[group, name]
 
-    async def _handle(self, request: dict[str, Any]) -> None:
-        answer: dict[str, Any] = {"answer_to": request["id"]}
-        try:
-            operation = getattr(self, f"op_{request['op']}")
-            answer["result"] = await operation(**request["arguments"])
-        except TalkingHeadError as error:
-            answer |= {"error": str(error), "kind": type(error).__name__}
-        except Exception:
-            log.exception("operation %s failed", request["op"])
-            answer |= {"error": "the operation failed because of an internal error", "kind": ""}
-        self._send(answer)
-
-    def _send(self, message: dict[str, Any]) -> None:
-        with self._send_lock, suppress(OSError):
-            self._connection.send(message)
-
     def _emit(self, event: dict[str, Any]) -> None:
         if event["type"] == "state" and self._loop is not None:
             self._loop.avatar.controls.is_listening = event["state"] == "listening"
-        self._send({"event": event})
+        self.send({"event": event})
 
     async def op_open(
         self,
@@ -195,8 +158,14 @@ class _Session:
         emotion: str | None = None,
         intensity: float | None = None,
         pose: tuple[float, float, float] | None = None,
+        webrtc: bool = False,
     ) -> dict[str, Any]:
-        """Load the face and start the avatar; None selects the server's defaults."""
+        """Load the face and start the avatar; None selects the server's defaults.
+
+        With `webrtc`, the process of the connection is started before an offer arrives.
+        """
+        if webrtc:
+            self.start_task(self._start_peer())
 
         def start() -> LiveAvatar:
             assert self._predictor is not None
@@ -225,24 +194,8 @@ class _Session:
 
     async def op_offer(self, sdp: str, type: str) -> dict[str, str]:
         """Connect a browser, and replace the previous connection."""
-        try:
-            from talkinghead.live.session.webrtc import WebRtcPeer
-        except ImportError as error:
-            raise DependencyError(
-                f"WebRTC needs aiortc ({error}): pip install 'talkinghead[live]'"
-            ) from error
-        loop, dialogue = self._opened()
-        on_audio = dialogue.listen if self._stt is not None else lambda samples, sample_rate: None
-        peer = WebRtcPeer(loop, on_audio, self._factory.ice_servers)
-        try:
-            answer = await peer.answer(sdp, type)
-        except BaseException:
-            await peer.close()
-            raise
-        previous, self._peer = self._peer, peer
-        if previous is not None:
-            await previous.close()
-        return answer
+        self._opened()
+        return await self._peer.answer(sdp, type)
 
     async def op_say(self, text: str) -> dict[str, int]:
         """Speak a text."""
@@ -311,9 +264,8 @@ class _Session:
         """Return the statistics."""
         loop, _ = self._opened()
         stats = asdict(loop.stats)
-        if self._peer is not None:
-            stats["num_dropped"] += self._peer.num_dropped
-            stats["is_connected"] = self._peer.is_connected
+        stats["num_dropped"] += self._peer.num_dropped
+        stats["is_connected"] = self._peer.is_connected
         return stats
 
     async def op_record(self) -> dict[str, str]:
@@ -346,6 +298,21 @@ class _Session:
             raise UsageError("the session is not open")
         return self._loop, self._dialogue
 
+    def _hear(self, samples: FloatArray, sample_rate: int) -> None:
+        if self._stt is not None and self._dialogue is not None:
+            self._dialogue.listen(samples, sample_rate)
+
+    async def _start_peer(self) -> None:
+        with suppress(TalkingHeadError, TimeoutError, OSError):  # `offer` reports the error.
+            await self._peer.start()
+
+    def _follow_peer(self, is_connected: bool) -> None:
+        if self._loop is None:
+            return
+        self._loop.remove_listener(self._peer.put)
+        if is_connected:
+            self._loop.add_listener(self._peer.put)
+
     def _send_frame(self, frame: LiveFrame) -> None:
         """Send a frame to the parent process; called in the avatar loop's thread."""
         assert self._stream is not None
@@ -369,18 +336,10 @@ class _Session:
         while True:
             await asyncio.sleep(_STATS_EVERY_S)
             if self._loop is not None and self._loop.error is not None:
-                self._requests.put_nowait(None)  # The session ends, and counts as crashed.
+                self.end()  # The session counts as crashed.
                 return
-            if self._stream is not None or (self._peer is not None and self._peer.is_connected):
+            if self._stream is not None or self._peer.is_connected:
                 self._emit({"type": "stats", **await self.op_stats()})
-
-    async def _close(self) -> None:
-        if self._peer is not None:
-            await self._peer.close()
-        if self._dialogue is not None:
-            await asyncio.to_thread(self._dialogue.close)
-        if self._loop is not None:
-            await asyncio.to_thread(self._loop.stop)
 
 
 def _from_pcm(pcm: bytes) -> FloatArray:

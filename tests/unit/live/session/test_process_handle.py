@@ -1,23 +1,24 @@
-"""The parent's end of a session process ends even if the process does not respond."""
+"""The parent's end of a process ends even if the process does not respond."""
 
 import asyncio
-import multiprocessing
 import time
 
 import pytest
-from helpers.live_parts import tone_factory
 
 from talkinghead.live.session import process_handle
 from talkinghead.live.session.process_handle import ProcessHandle, SessionLostError
+
+
+def sleep(connection):
+    time.sleep(60)
 
 
 def test_process_that_does_not_read_its_messages_is_killed(monkeypatch):
     monkeypatch.setattr(process_handle, "_STOP_TIMEOUT_S", 0.3)
 
     async def run():
-        handle = ProcessHandle(tone_factory())
-        sleeping = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-        handle._process = sleeping
+        cleaned = []
+        handle = ProcessHandle("sleep", sleep, clean_up=lambda: cleaned.append(True))
         handle._start()
         handle._ready.set_result(None)
         large = {"pcm": bytes(10_000_000), "sample_rate": 16_000}
@@ -29,6 +30,7 @@ def test_process_that_does_not_read_its_messages_is_killed(monkeypatch):
         await responses
         assert time.monotonic() - started_s < 0.3
         await asyncio.wait_for(stopping, 10)
+        assert cleaned
         with pytest.raises(SessionLostError):
             await blocked
 

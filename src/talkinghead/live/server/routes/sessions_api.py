@@ -141,16 +141,21 @@ class Session:
 
     @classmethod
     async def create(
-        cls, pool: SessionPool, library: AvatarLibrary, settings: ServerSettings, new: NewSession
+        cls,
+        pool: SessionPool,
+        library: AvatarLibrary,
+        settings: ServerSettings,
+        new: NewSession,
+        webrtc: bool = False,
     ) -> Session:
-        """Start a session.
+        """Start a session; with `webrtc`, the client will probably send an offer.
 
         Raises:
             PoolFullError: All sessions are in use.
             TalkingHeadError: A choice is unknown, or the session cannot start.
         """
         face = await library.find(new.avatar)
-        choices = {"language": new.language, **new.checked(settings)}
+        choices = {"language": new.language, "webrtc": webrtc, **new.checked(settings)}
         return cls(await pool.create(choices, face), settings)
 
     async def call(self, op: str, **arguments: Any) -> Any:
@@ -187,7 +192,7 @@ async def create_session(
     new: NewSession, pool: Pool, library: Library, settings: Settings
 ) -> CreatedSession:
     """Start a session: a live avatar with a conversation of its own."""
-    session = await Session.create(pool, library, settings, new)
+    session = await Session.create(pool, library, settings, new, webrtc=True)
     return CreatedSession(id=session.id, expires_in_s=pool.options.max_duration_s)
 
 

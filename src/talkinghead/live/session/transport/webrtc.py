@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import OperationError
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from numpy.typing import NDArray
 
 from talkinghead.errors import UsageError
-from talkinghead.live.avatar_loop import AvatarLoop
-from talkinghead.live.live_avatar import LiveFrame
-from talkinghead.media.audio_samples import to_int16
 from talkinghead.media.timing import round_half_up
 from talkinghead.types import FloatArray, UInt8Array
 
 log = logging.getLogger(__name__)
 
 OnAudio = Callable[[FloatArray, int], None]
+OnState = Callable[[], None]
 
-_VIDEO_RATE = 90_000
+_SAMPLE_RATE, _VIDEO_RATE = 48_000, 90_000
 # Frames waiting for the encoder; older ones are dropped if it is too slow.
 _MAX_QUEUED = 3
 _MAX_QUEUED_PACKETS, _PACKETS_PER_S = 20, 50
-_MAX_WIDTH, _MAX_HEIGHT = 1280, 1280
 
 
 class WebRtcPeer:
@@ -41,26 +38,22 @@ class WebRtcPeer:
     codec (VP8 or H.264) is the browser's choice, and the bitrate follows its bandwidth estimate.
 
     Args:
-        loop: The avatar loop, which is running.
         on_audio: Function that takes the microphone audio, float32 [num_samples], and its sample
             rate.
+        on_state: Called when `is_connected` may have changed.
         ice_servers: Addresses of STUN and TURN servers: dictionaries with `urls` and, if needed,
             `username` and `credential`.
-
-    Attributes:
-        num_dropped: Number of images that were dropped because the encoder was too slow.
     """
 
     def __init__(
-        self, loop: AvatarLoop, on_audio: OnAudio, ice_servers: Sequence[dict[str, Any]] = ()
+        self, on_audio: OnAudio, on_state: OnState, ice_servers: Sequence[dict[str, Any]] = ()
     ) -> None:
         servers = [RTCIceServer(**server) for server in ice_servers]
         self._connection = RTCPeerConnection(RTCConfiguration(servers))
-        self._loop, self._on_audio = loop, on_audio
+        self._on_audio, self._on_state = on_audio, on_state
         self._video = _Track("video", _MAX_QUEUED)
         self._audio = _Track("audio", _MAX_QUEUED_PACKETS)
         self._rest = np.zeros(0, np.int16)
-        self._asyncio = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection.on("track", self._receive)
         self._connection.on("connectionstatechange", self._follow_state)
@@ -69,11 +62,6 @@ class WebRtcPeer:
     def is_connected(self) -> bool:
         """Whether the connection is established."""
         return self._connection.connectionState == "connected"
-
-    @property
-    def num_dropped(self) -> int:
-        """Number of dropped images."""
-        return self._video.num_dropped
 
     async def answer(self, sdp: str, kind: str) -> dict[str, str]:
         """Return the answer to a browser's offer, as a dictionary with `sdp` and `type`.
@@ -103,50 +91,46 @@ class WebRtcPeer:
 
     async def close(self) -> None:
         """Close the connection."""
-        self._loop.remove_listener(self._send)
         for track in (self._video, self._audio):
             track.stop()
         for task in self._tasks:
             task.cancel()
         await self._connection.close()
 
-    def _send(self, frame: LiveFrame) -> None:
-        """Queue a frame for sending; called in the avatar loop's thread."""
-        # OpenCV converts faster than FFmpeg, to the same range and matrix (BT.601).
-        yuv = cv2.cvtColor(_fit(frame.image), cv2.COLOR_RGB2YUV_I420)
-        image = av.VideoFrame.from_ndarray(np.asarray(yuv, np.uint8), format="yuv420p")
-        image.pts = round_half_up(frame.time_s * _VIDEO_RATE)
-        image.time_base = Fraction(1, _VIDEO_RATE)
-        with suppress(RuntimeError):  # The event loop is closed.
-            self._asyncio.call_soon_threadsafe(self._put, image, list(self._packets(frame)))
+    def put_image(self, yuv: UInt8Array, time_s: Fraction) -> bool:
+        """Queue an image, and return whether another one was dropped instead.
 
-    def _packets(self, frame: LiveFrame) -> Iterator[av.AudioFrame]:
-        """Yield the audio in parts of 20 ms: aiortc sends only one packet for a frame."""
-        rate = self._loop.avatar.sample_rate
-        size = rate // _PACKETS_PER_S
-        start = round_half_up(frame.time_s * rate) - len(self._rest)
-        samples = np.concatenate([self._rest, to_int16(frame.audio)])
+        Args:
+            yuv: uint8 [height * 3 / 2, width], YUV 4:2:0 planes; the image is copied.
+            time_s: Time on the avatar's clock.
+        """
+        image = av.VideoFrame.from_ndarray(yuv, format="yuv420p")
+        image.pts = round_half_up(time_s * _VIDEO_RATE)
+        image.time_base = Fraction(1, _VIDEO_RATE)
+        return self._video.put(image)
+
+    def put_audio(self, samples: NDArray[np.int16], time_s: Fraction) -> None:
+        """Queue audio, 48 kHz mono, that starts at a time on the avatar's clock.
+
+        The audio is sent in parts of 20 ms: aiortc sends only one packet for a frame.
+        """
+        size = _SAMPLE_RATE // _PACKETS_PER_S
+        start = round_half_up(time_s * _SAMPLE_RATE) - len(self._rest)
+        samples = np.concatenate([self._rest, samples])
         for first in range(0, len(samples) - size + 1, size):
             part = samples[None, first : first + size]
             audio = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
-            audio.sample_rate = rate
-            audio.pts = start + first
-            audio.time_base = Fraction(1, rate)
-            yield audio
-        self._rest = samples[len(samples) // size * size :]
-
-    def _put(self, image: av.VideoFrame, packets: list[av.AudioFrame]) -> None:
-        for audio in packets:
+            audio.sample_rate = _SAMPLE_RATE
+            audio.pts, audio.time_base = start + first, Fraction(1, _SAMPLE_RATE)
             self._audio.put(audio)
-        self._video.put(image)
+        self._rest = samples[len(samples) // size * size :]
 
     async def _follow_state(self) -> None:
         state = self._connection.connectionState
         log.info("peer %s", state)
-        if state == "connected":
-            self._loop.add_listener(self._send)
-        elif state in ("failed", "closed"):
+        if state in ("failed", "closed"):
             await self.close()
+        self._on_state()
 
     def _receive(self, track: MediaStreamTrack) -> None:
         if track.kind != "audio":
@@ -170,27 +154,17 @@ class _Track(MediaStreamTrack):
     def __init__(self, kind: str, size: int) -> None:
         super().__init__()
         self.kind = kind
-        self.num_dropped = 0
         self._queue: asyncio.Queue[Any] = asyncio.Queue(size)
 
-    def put(self, frame: Any) -> None:
-        if self._queue.full():
+    def put(self, frame: Any) -> bool:
+        """Add a frame, and return whether another one was dropped."""
+        is_full = self._queue.full()
+        if is_full:
             self._queue.get_nowait()
-            self.num_dropped += 1
         self._queue.put_nowait(frame)
+        return is_full
 
     async def recv(self) -> Any:
         if self.readyState != "live":
             raise MediaStreamError
         return await self._queue.get()
-
-
-def _fit(image: UInt8Array) -> UInt8Array:
-    """Reduce an image to at most 1280 x 1280 pixels and to even sides."""
-    height, width = image.shape[:2]
-    scale = min(1.0, _MAX_WIDTH / width, _MAX_HEIGHT / height)
-    if scale < 1:
-        size = (int(width * scale), int(height * scale))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        height, width = image.shape[:2]
-    return np.ascontiguousarray(image[: height // 2 * 2, : width // 2 * 2])

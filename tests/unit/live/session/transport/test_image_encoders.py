@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from talkinghead.errors import UsageError
-from talkinghead.live.session.image_encoders import image_encoder
+from talkinghead.live.session.transport.image_encoders import image_encoder
 
 FPS = Fraction(25)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +9,7 @@ from talkinghead.errors import UsageError
 
 aiortc = pytest.importorskip("aiortc")
 
-from talkinghead.live.session.webrtc import WebRtcPeer  # noqa: E402 - needs aiortc
+from talkinghead.live.session.transport.webrtc import WebRtcPeer  # noqa: E402 - needs aiortc
 
 
 def answer_to(change, kinds=("audio", "video")):
@@ -21,8 +20,7 @@ def answer_to(change, kinds=("audio", "video")):
         for kind in kinds:
             client.addTransceiver(kind, "recvonly")
         await client.setLocalDescription(await client.createOffer())
-        loop = SimpleNamespace(remove_listener=lambda listener: None)
-        peer = WebRtcPeer(loop, lambda samples, sample_rate: None)
+        peer = WebRtcPeer(lambda samples, sample_rate: None, lambda: None)
         try:
             return await peer.answer(change(client.localDescription.sdp), "offer")
         finally:
