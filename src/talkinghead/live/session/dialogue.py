@@ -316,13 +316,13 @@ class Dialogue:
         turn.question = transcript.text.strip()
         turn.mark("transcript_s")
         self._show_question(turn)
-        is_ready = self.options.preemptive and turn.question
-        if not is_ready and not turn.wait_until_confirmed():
+        if not (self.options.preemptive and turn.question) and not turn.wait_until_confirmed():
             return
         if turn.question:
             self._answer(turn, turn.question, transcript.language)
-        else:
-            self._abandon(turn)
+        elif self._abandon(turn):  # Noise: a client that waits for a reply must know.
+            self._emit(turn.transcript_event("user", ""))
+            self._emit(turn.end_event())
 
     def _show_question(self, turn: Turn) -> None:
         """Emit the text of a spoken question, again as final once the question has ended."""

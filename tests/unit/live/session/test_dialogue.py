@@ -155,9 +155,12 @@ def test_speech_is_answered_and_interrupts(start, turn_events):
     assert reply["text"] == "You said: Good morning"
     (timings,) = [e for e in live.events if e["type"] == "timings" and e["turn"] == ends[1]["turn"]]
     assert timings["transcript_s"] >= 0.3  # The silence before the transcription is included.
-    # Speech that contains no words gets no answer.
+    # Speech that contains no words gets no answer, and the client is told.
     live.dialogue.listen(np.ones(320, np.float32), RATE)
-    time.sleep(0.5)
+    end = wait_for(live.events, "reply_end", 3)[-1]
+    assert (end["turn"], end["num_frames"], end["interrupted"]) == (3, 0, False)
+    noise = wait_for(live.events, "transcript", 4)[-1]
+    assert (noise["role"], noise["turn"], noise["text"], noise["is_final"]) == ("user", 3, "", True)
     assert states(live.events)[-1] == "idle"
 
 

@@ -177,7 +177,7 @@ function handleEvent(event) {
       setServerState(event.state);
       break;
     case "transcript":
-      transcript.add(event);
+      if (event.text) transcript.add(event); // Without words, it was noise.
       break;
     case "timings":
       details.showTimings(event);
