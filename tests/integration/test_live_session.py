@@ -62,10 +62,10 @@ async def wait_for(events, kind, timeout_s=20.0):
     raise AssertionError(f"no event of type {kind} in {[event['type'] for event in events]}")
 
 
-def children():
-    """Return the running processes of sessions."""
+def children(parent=None):
+    """Return the running processes of sessions, or of the connections of a session's process."""
     found = []
-    for child in psutil.Process().children():
+    for child in (parent or psutil.Process()).children():
         with suppress(psutil.Error):
             if any("spawn_main" in argument for argument in child.cmdline()):
                 found.append(child)
@@ -226,11 +226,17 @@ def test_crash_frees_the_slot_and_does_not_affect_other_sessions(tmp_path):
                 await first.call("say", text="one")
                 await wait_for(lost, "reply_end")
                 recording = Path((await first.call("record"))["video"])
+                receiver = Receiver()
+                await receiver.connect(first)
+                await receiver.wait_for_frames(2)
+                (connection,) = children(victim)
                 os.kill(victim.pid, signal.SIGKILL)
                 assert (await wait_for(lost, "closed", 5.0))["reason"] == "crashed"
                 assert pool.num_free == 1
                 await asyncio.sleep(0.5)
                 assert not recording.parent.exists()
+                await asyncio.to_thread(connection.wait, 5)
+                await receiver.connection.close()
                 with pytest.raises(SessionLostError):
                     await first.call("say", text="Hello")
                 await second.call("say", text="still here")

@@ -54,8 +54,8 @@ class _SharedImages:
 class PeerProcess:
     """The WebRTC connection of a session, in a process of its own.
 
-    aiortc is written in Python. In the process of the avatar, the generation of the images would
-    wait for it at each access to the interpreter, half as long again as the generation takes.
+    aiortc is written in Python. In the process of the avatar, the generation of the images waits
+    for the interpreter lock that aiortc holds, and takes about half as long again.
 
     Args:
         on_audio: Called in the event loop with the microphone audio, float32 [num_samples], and
@@ -217,12 +217,14 @@ class _PeerServer(OperationServer):
         self, slot: int, size: tuple[int, int] | None, time_s: Fraction, audio: bytes
     ) -> None:
         """Send a frame; this method contains no `await`, so that frames keep their order."""
-        if self._peer is not None:
-            self._peer.put_audio(np.frombuffer(audio, np.int16), time_s)
-            if size is not None:
-                image = self._shared.image(slot, *size)
-                self._shared.counters[1] += self._peer.put_image(image, time_s)
-        self._shared.counters[0] += 1
+        peer, counters = self._peer, self._shared.counters
+        try:
+            if peer is not None and peer.is_connected:
+                peer.put_audio(np.frombuffer(audio, np.int16), time_s)
+                if size is not None:
+                    counters[1] += peer.put_image(self._shared.image(slot, *size), time_s)
+        finally:
+            counters[0] += 1
 
     def _send_audio(self, samples: FloatArray, sample_rate: int) -> None:
         event = {"type": "audio", "samples": samples.tobytes(), "sample_rate": sample_rate}
