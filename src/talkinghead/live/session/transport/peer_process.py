@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from talkinghead.errors import DependencyError
+from talkinghead.errors import DependencyError, TalkingHeadError
 from talkinghead.live.session.operation_server import OperationServer, serve_operations
-from talkinghead.live.session.process_handle import ProcessHandle
+from talkinghead.live.session.process_handle import ProcessHandle, SessionLostError
 from talkinghead.media.audio_samples import to_int16
 from talkinghead.types import FloatArray, UInt8Array
 
@@ -103,9 +103,14 @@ class PeerProcess:
         Raises:
             UsageError: The offer is not a valid session description, or has no usable codec.
             DependencyError: aiortc is not installed.
+            TalkingHeadError: The process has ended.
         """
-        process = await self.start()
-        return dict(await process.call("answer", {"sdp": sdp, "kind": kind}))
+        try:
+            process = await self.start()
+            return dict(await process.call("answer", {"sdp": sdp, "kind": kind}))
+        except SessionLostError as error:
+            message = "the process of the connection has ended: send another offer"
+            raise TalkingHeadError(message) from error
 
     async def close(self) -> None:
         """Close the connection and end the process."""

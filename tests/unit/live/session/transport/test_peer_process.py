@@ -14,6 +14,7 @@ import psutil
 import pytest
 from helpers.media_files import smooth
 
+from talkinghead.errors import TalkingHeadError
 from talkinghead.live.live_avatar import LiveFrame
 from talkinghead.live.session.transport.peer_process import PeerProcess
 
@@ -117,6 +118,12 @@ def test_page_that_is_loaded_again_and_a_killed_process_are_replaced():
         while peer.is_connected:
             await asyncio.sleep(0.02)
         peer.put(make_frame(2000))  # Without effect.
+        lost = asyncio.create_task(peer.answer("v=0", "offer"))
+        while not (peer._process and peer._process.is_alive):
+            await asyncio.sleep(0.01)
+        child().kill()
+        with pytest.raises(TalkingHeadError, match="send another offer"):
+            await lost
         await third.connect()
         await third.wait(5, first=2001)
         assert states[-2:] == [False, True]
