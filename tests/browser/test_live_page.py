@@ -215,6 +215,31 @@ def test_typing_works_without_webrtc(new_page):
     page.page.wait_for_selector(".message.interrupted")
 
 
+def test_face_without_webrtc_moves_while_the_browser_refuses_audio(new_page):
+    refuse = """
+        delete window.RTCPeerConnection;
+        window.AudioContext = class extends AudioContext {
+          constructor(options) {
+            super(options);
+            window.audio = this;
+            this.suspend();
+          }
+        };
+    """
+    page = new_page(script=refuse)
+    page.open()
+    page.start("#start-talk")
+    assert page.page.inner_text("#notice-text") == "The browser has muted the face."
+    page.send(STORY, mode="say")
+    page.wait_for_state("speaking")
+    assert openings(page.watch(4)).std() > 0.005
+    assert page.page.evaluate("window.audio.state") == "suspended"
+    page.page.click("text=Turn the audio on")
+    page.page.wait_for_function("window.audio.state === 'running' && window.audio.currentTime > 1")
+    assert openings(page.watch(4)).std() > 0.005
+    assert not page.page.is_visible("#notice-text")
+
+
 def test_questions_can_be_typed_without_microphone_permission(new_page):
     refuse = "navigator.mediaDevices.getUserMedia = async () => {throw new DOMException('', %r)}"
     page = new_page(script=refuse % "NotAllowedError")

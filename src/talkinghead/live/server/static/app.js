@@ -156,17 +156,23 @@ function becomeLive() {
   if (isStream) microphone.turnOff();
   updateAudio();
   if (microphone.track) session.media.setMicrophone(microphone.track);
-  if (!isStream) video.play().catch(offerAudio);
+  if (!isStream) video.play().catch(playMuted);
+  else if (session.media.isSuspended) offerAudio(() => session.media.resume());
   if (pendingText) sendText(pendingText);
   pendingText = null;
 }
 
 /** The browser refused to play audio without a click. */
-function offerAudio() {
+function playMuted() {
   video.muted = true;
   video.play().catch(() => {});
+  offerAudio(() => (video.muted = false));
+}
+
+/** @param {function(): void} turnOn Turns the audio on. */
+function offerAudio(turnOn) {
   showNotice("The browser has muted the face.", "Turn the audio on", () => {
-    video.muted = false;
+    turnOn();
     hideNotice();
   });
 }

@@ -47,6 +47,7 @@ export class StreamMedia {
     this.#context = new AudioContext({ sampleRate: SAMPLE_RATE });
     this.#gain = new GainNode(this.#context);
     this.#gain.connect(this.#context.destination);
+    this.#context.addEventListener("statechange", () => this.#changeClock());
     socket.addEventListener("message", ({ data }) => this.#receive(data));
     const id = await sessionOf(socket);
     socket.addEventListener("close", () => this.onlost());
@@ -66,6 +67,16 @@ export class StreamMedia {
 
   /** The microphone needs WebRTC. */
   async setMicrophone() {}
+
+  /** Whether the browser plays audio only after a click. */
+  get isSuspended() {
+    return this.#context?.state === "suspended";
+  }
+
+  /** Play the audio; call this method in the handler of a click. */
+  resume() {
+    return this.#context.resume();
+  }
 
   /** @param {boolean} isMuted */
   setMuted(isMuted) {
@@ -115,7 +126,7 @@ export class StreamMedia {
 
   /** Return when to play a frame on the audio clock, or null to skip it. */
   #schedule({ time_s, reply }) {
-    const nowS = this.#context.currentTime;
+    const nowS = this.#nowS();
     if (this.#offsetS === null) this.#offsetS = nowS + BUFFER_S - time_s;
     const aheadS = time_s + this.#offsetS - nowS;
     if (aheadS < 0) this.#offsetS += BUFFER_S - aheadS;
@@ -127,8 +138,18 @@ export class StreamMedia {
     return time_s + this.#offsetS;
   }
 
+  /** The time of the audio clock, which stands still while the browser refuses to play. */
+  #nowS() {
+    return this.isSuspended ? performance.now() / 1000 : this.#context.currentTime;
+  }
+
+  #changeClock() {
+    this.#offsetS = null;
+    while (this.#images.length) this.#dropImage();
+  }
+
   #playAudio(samples, playAtS) {
-    if (samples.length === 0) return;
+    if (samples.length === 0 || this.isSuspended) return;
     const buffer = this.#context.createBuffer(1, samples.length, SAMPLE_RATE);
     const channel = buffer.getChannelData(0);
     for (let i = 0; i < samples.length; i++) channel[i] = samples[i] / 32768;
@@ -148,7 +169,7 @@ export class StreamMedia {
   /** Show the newest image whose playback time has been reached. */
   #draw() {
     this.#animation = requestAnimationFrame(() => this.#draw());
-    const heardS = this.#context.currentTime - (this.#context.outputLatency || 0);
+    const heardS = this.#nowS() - (this.#context.outputLatency || 0);
     while (this.#images.length > 1 && this.#images[1].playAtS <= heardS) this.#dropImage();
     if (!this.#images.length || this.#images[0].playAtS > heardS) return;
     const { bitmap, playAtS } = this.#images.shift();
