@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import yaml
-
+from talkinghead.cli.hydra_app.yaml_files import read_mapping
 from talkinghead.errors import UsageError
 from talkinghead.paths import conf_dir
 
@@ -89,10 +88,7 @@ def completion_script(shell: str, commands: Mapping[str, str]) -> str:
 
 def command_keys(command: str) -> list[str]:
     """Return the keys and config groups of a command, empty for one without a configuration."""
-    path = conf_dir() / f"{command}.yaml"
-    if not path.is_file():
-        return []
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = read_mapping(conf_dir() / f"{command}.yaml")
     defaults = [entry for entry in config.pop("defaults", []) if isinstance(entry, dict)]
     groups = [group for entry in defaults for group in entry if "hydra/" not in group]
     config.pop("hydra", None)
