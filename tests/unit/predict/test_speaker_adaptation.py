@@ -39,6 +39,7 @@ def images(prediction):
         return [image for image, _ in prediction]
 
 
+@pytest.mark.slow
 def test_only_a_face_that_follows_the_audio_counts_as_speaking(predictor, tmp_path):
     options = SourceOptions(face_select="speaking", calibrate="none")
     own, other = (
