@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from helpers.small_predictor import STILL, speech, write_video
+from helpers.small_predictor import HEIGHT, STILL, WIDTH, speech, write_video
 from helpers.speaking_video import speaking_predictor, write_speaking_video
 
 from talkinghead.errors import FaceNotFoundError, UsageError
@@ -51,10 +51,11 @@ def test_only_a_face_that_follows_the_audio_counts_as_speaking(predictor, tmp_pa
         images(predictor.predict(other, speech(0.2), options))
 
 
-def test_lip_curve_is_ignored_in_the_search_for_speakers(predictor, video, tmp_path):
+def test_lip_curve_is_ignored_in_the_search_for_speakers(predictor, tmp_path):
     path = tmp_path / "curve.csv"
     path.write_text("opening\n0\n1\n")
-    reference = predictor.avatar(video).face_frames[0][0].reference
+    photo = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    reference = predictor.avatar(photo, STILL).face_frames[0][0].reference
     clip = SpokenClip("a", speech(1.0).samples, np.zeros((25, 20, 2)), reference, predictor.spec)
     motions = [
         predict_spoken_motion(predictor.model, prior, predictor.spec, clip)
