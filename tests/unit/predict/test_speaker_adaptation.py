@@ -74,7 +74,7 @@ def test_avatar_of_a_speaking_video_is_calibrated(predictor, video, caplog):
 
 
 @pytest.mark.slow
-def test_video_and_its_avatar_are_calibrated_alike(predictor, video):
+def test_video_and_its_avatar_have_the_same_calibration(predictor, video):
     given = speech(0.4)
     of_avatar = images(predictor.predict(predictor.avatar(video), given))
     of_video = images(predictor.predict(video, given))

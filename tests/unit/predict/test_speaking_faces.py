@@ -1,4 +1,4 @@
-"""Several faces with an audio each: mouths, mixed audio, and wrong numbers."""
+"""Several faces with separate audio: mouths, mixed audio, and wrong numbers of files."""
 
 from fractions import Fraction
 

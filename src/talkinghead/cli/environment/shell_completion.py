@@ -12,7 +12,7 @@ from talkinghead.paths import conf_dir
 SHELLS = ("bash", "zsh", "fish")
 """Shells with a completion script."""
 
-# Bash splits words at "=", so that the value of "face=ph" is a word of its own.
+# Bash splits words at "=", so that the value of "face=ph" is a separate word.
 _BASH = """\
 # Completion of talkinghead. In ~/.bashrc: eval "$(talkinghead completion bash)"
 _talkinghead() {

@@ -112,7 +112,7 @@ class _Session:
         self._peer: Any = None
         self._encoder: ImageEncoder | None = None
         self._stream: Resampler | None = None
-        self._recordings: dict[int, asyncio.Task[None]] = {}  # By the number of the turn.
+        self._recordings: dict[int, asyncio.Task[None]] = {}  # The key is the number of the turn.
         self._requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
 

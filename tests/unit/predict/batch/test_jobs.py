@@ -65,7 +65,7 @@ def test_contents_of_the_personalisation_change_the_key(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "form"), [("pose", "{}"), ("expression", "{}"), ("motion", "video:{}")]
 )
-def test_contents_of_the_motion_of_a_photo_change_the_key(tmp_path, setting, form):
+def test_contents_of_a_motion_file_change_the_key(tmp_path, setting, form):
     for name in ("face", "speech", "checkpoint", "motion"):
         (tmp_path / name).write_text("same")
     job = Job(tmp_path / "face", tmp_path / "speech", Path("o"))
