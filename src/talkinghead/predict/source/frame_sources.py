@@ -297,7 +297,7 @@ def _video_face_selector(
     options: SourceOptions,
     predict_lips: PredictLips | None,
 ) -> Iterator[FaceSelector]:
-    """Yield the face selector for a video; the selector has a file open until the exit."""
+    """Yield the face selector for a video; it keeps a file open until the context exits."""
     if options.face_select != "speaking":
         yield _face_selector(options)
     elif not probe(path).has_audio:

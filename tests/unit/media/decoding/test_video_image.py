@@ -120,7 +120,7 @@ def test_last_part_is_kept_where_it_is_exact():
 
 @pytest.mark.parametrize("scale", [0.7, 5.0], ids=["enlarged", "reduced"])
 @pytest.mark.parametrize("matrix", [TURNS["upright"], TURNS["90"]], ids=["upright", "90"])
-def test_samples_are_those_of_the_array(scale, matrix):
+def test_samples_equal_those_of_the_array(scale, matrix):
     image = video_image(480, 640, Orientation.of(np.array(matrix, float).reshape(2, 2)))
     angle = np.radians(10)
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
