@@ -27,6 +27,8 @@ export TALKINGHEAD_AUDIO := $(value AUDIO)
 export TALKINGHEAD_TEXT := $(value TEXT)
 export TALKINGHEAD_OUTPUT := $(value OUTPUT)
 unexport FACE AUDIO TEXT OUTPUT
+# The installation is not compiled: without bytecode files, each process would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install infer serve prepare train sweep evaluate release test test-all lint typecheck format image docs clean

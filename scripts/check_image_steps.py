@@ -1,4 +1,4 @@
-"""Run the steps of a Dockerfile without a container engine, in folders of their own.
+"""Run the steps of a Dockerfile without a container engine, in separate folders.
 
     python scripts/check_image_steps.py deploy/Dockerfile
     python scripts/check_image_steps.py deploy/Dockerfile --replace " -c constraints.txt=>"

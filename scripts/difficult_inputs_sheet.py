@@ -213,7 +213,7 @@ def relief(image: UInt8Array, face: Face) -> tuple[float, FloatArray, FloatArray
 
 
 def grey(media: Media) -> Path:
-    """Make a photo with a single channel."""
+    """Write the photo with a single channel."""
     path = media.folder / "grey.png"
     Image.fromarray(media.photo).convert("L").save(path)
     return path

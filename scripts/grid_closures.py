@@ -4,7 +4,7 @@ python scripts/grid_closures.py corpora/align closures.csv
 talkinghead evaluate corpus=corpora/grid output=scores closures=closures.csv
 
 The alignments are `ALIGN/SPEAKER/SENTENCE.align`, one word per line: first and last time in units
-of 1/25000 s, and the word. The letters b and p are words of their own. Bilabial sounds are the
+of 1/25000 s, and the word. The letters b and p are separate words. Bilabial sounds are the
 first ones of words; rounded sounds are in the middle of words.
 """
 

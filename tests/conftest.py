@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -88,21 +89,34 @@ def _kept_models() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _parsed_configuration() -> None:
-    """Parse each configuration file once: Hydra parses it again for each composition."""
-    import yaml
+def _kept_configurations() -> None:
+    """Load and merge the files of conf/ once: Hydra does so again for each composition."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_repository import ConfigRepository
 
-    load, parsed = yaml.load, {}
+    from talkinghead.paths import conf_dir
 
-    def load_once(stream: Any, Loader: Any) -> Any:
-        if Loader.__name__ != "OmegaConfLoader":
-            return load(stream, Loader)
-        text = stream if isinstance(stream, str | bytes) else stream.read()
-        if text not in parsed:
-            parsed[text] = load(text, Loader)
-        return copy.deepcopy(parsed[text])
+    fixed = ("pkg://hydra.conf", f"file://{conf_dir()}", "structured://")
+    load = ConfigRepository.load_config
+    merge = ConfigLoaderImpl._compose_config_from_defaults_list
+    kept: dict[Any, Any] = {}
 
-    yaml.load = load_once
+    def keep(repository: Any, key: str, compute: Callable[[], Any]) -> Any:
+        """Return a copy of the first result; files in other folders may have changed."""
+        if tuple(source.full_path() for source in repository.get_sources()) != fixed:
+            return compute()
+        if key not in kept:
+            kept[key] = compute()
+        return copy.deepcopy(kept[key])
+
+    def load_once(self: Any, config_path: str) -> Any:
+        return keep(self, config_path, lambda: load(self, config_path))
+
+    def merge_once(self: Any, defaults: list[Any], repo: Any) -> Any:
+        return keep(repo, repr(defaults), lambda: merge(self, defaults, repo))
+
+    ConfigRepository.load_config = load_once  # type: ignore[method-assign]
+    ConfigLoaderImpl._compose_config_from_defaults_list = merge_once  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

@@ -113,7 +113,7 @@ def decode_text(data: bytes) -> str:
     """Return a text in UTF-8, UTF-16 or UTF-32, or else in Windows-1252.
 
     Raises:
-        ValueError: The data are no text.
+        ValueError: The data are not text.
     """
     if data.startswith(_ZIP):
         raise ValueError("it is a zip archive, such as an Excel workbook: save it as CSV")

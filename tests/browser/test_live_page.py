@@ -123,7 +123,7 @@ def test_page_asks_again_after_a_wrong_token(new_page):
 @pytest.mark.parametrize(
     ("make_file", "message"),
     [
-        (lambda path: path.write_text("This is no image."), "not a photo or video"),
+        (lambda path: path.write_text("This is not an image."), "not a photo or video"),
         (
             lambda path: _write_empty(path, 2**30),
             "This file has 1,074 MB",

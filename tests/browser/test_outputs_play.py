@@ -1,4 +1,4 @@
-"""Outputs of inputs of all kinds play in Chromium."""
+"""Outputs of all kinds of inputs play in Chromium."""
 
 from __future__ import annotations
 

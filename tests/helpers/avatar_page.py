@@ -139,7 +139,7 @@ class Recording(NamedTuple):
 
 
 class AvatarPage:
-    """The page of a server in a browser context of its own."""
+    """The page of a server in a separate browser context."""
 
     def __init__(self, context, server):
         context.add_init_script(_KEEP_MICROPHONE)

@@ -1,4 +1,4 @@
-"""`talkinghead serve` as a process of its own, for tests of the page and of the API."""
+"""`talkinghead serve` in a separate process, for tests of the page and of the API."""
 
 from __future__ import annotations
 

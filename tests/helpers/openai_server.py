@@ -1,4 +1,4 @@
-"""Local server with the OpenAI API that sends prepared responses, and requests to the server."""
+"""Local server with the OpenAI API that sends prepared responses, and a client for it."""
 
 from __future__ import annotations
 

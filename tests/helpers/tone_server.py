@@ -1,4 +1,4 @@
-"""Live server with sessions that need no weights, as a process of its own: `python -m`."""
+"""Live server with sessions that need no weights, started with `python -m`."""
 
 import logging
 import sys

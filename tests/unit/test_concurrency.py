@@ -39,7 +39,7 @@ def test_waiting_for_a_result_ends_at_the_cancellation():
             result_unless_cancelled(executor.submit(divmod, 1, 0), threading.Event())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own")
+@pytest.mark.skipif(sys.platform != "linux", reason="each thread has its own priority")
 def test_low_priority_is_inherited_by_threads_started_later_only():
     def niceness():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

@@ -133,7 +133,11 @@ def test_every_group_has_a_default():
 
 @pytest.mark.parametrize(
     "option",
-    [o for o in OPTIONS if o.startswith(("av/", "detector/", "renderer/", "stt/", "llm/", "tts/"))],
+    [
+        pytest.param(o, marks=pytest.mark.slow if o == "tts/coqui" else ())
+        for o in OPTIONS
+        if o.startswith(("av/", "detector/", "renderer/", "stt/", "llm/", "tts/"))
+    ],
 )
 def test_option_instantiates(option):
     """An option whose package, file or network is missing raises a `TalkingHeadError`."""

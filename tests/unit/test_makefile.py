@@ -224,3 +224,11 @@ def test_clean_keeps_outputs(project):
     assert done.returncode == 0
     assert (project / "outputs").is_dir()
     assert not (project / "build").exists()
+
+
+def test_bytecode_is_written(project):
+    _make(project, "install")
+    script = "#!/bin/sh\necho ${PYTHONDONTWRITEBYTECODE-none}\n"
+    _write_program(project / ".venv/bin/python", script)
+    done, _ = _make(project, "test", PYTHONDONTWRITEBYTECODE="1")
+    assert done.stdout.splitlines()[-1] == "none"

@@ -18,7 +18,7 @@ def test_demo_files_are_small_and_readable():
     assert 6 <= info.duration_s <= 9
 
 
-def test_conf_dir_is_that_of_the_checkout_or_the_wheel(tmp_path, monkeypatch):
+def test_conf_dir_is_in_the_checkout_or_the_wheel(tmp_path, monkeypatch):
     assert (paths.conf_dir() / "prepare.yaml").is_file()
     package = tmp_path / "site-packages" / "talkinghead"
     monkeypatch.setattr(paths, "_PACKAGE", package)

@@ -70,7 +70,9 @@ def test_bar_is_hidden_without_a_terminal(monkeypatch, logger, capsys):
 def test_all_bars_are_on_stderr():
     package, without = Path(progress_bars.__file__).parent, []
     for path in package.rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if "rich.progress" not in (text := path.read_text(encoding="utf-8")):
+            continue
+        tree = ast.parse(text)
         imported = {
             name.name
             for node in ast.walk(tree)

@@ -130,7 +130,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # File names may have bytes that are no text.
+        except UnicodeEncodeError:  # File names may have bytes that are not text.
             text = json.dumps(values, indent=1) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -115,7 +115,7 @@ class ShotDetector:
     def _is_repeated(self, difference: float) -> bool:
         """Return whether a frame repeats the preceding one, from which it has this difference.
 
-        It does not if recent frames have fewer repeats: then the image is at rest, as at the end of
+        It does not if recent frames have fewer repeats: then the image is static, as at the end of
         a dissolve.
         """
         if difference > _REPEATED_RATIO * max(self._usual, self._last_difference):

@@ -272,7 +272,7 @@ class LocalAvatar(_RunningAvatar):
 
 
 class AvatarWorker(_RunningAvatar):
-    """An avatar in a process of its own, which joins the room of a LiveKit agent.
+    """An avatar in a separate process, which joins the room of a LiveKit agent.
 
     The agent sends its speech with LiveKit's `DataStreamAudioOutput`, whose `destination_identity`
     is the identity of the worker in the room. The arguments are those of

@@ -30,7 +30,7 @@ _FADE_S = 0.02
 # Speech is prepared in pieces, so that the first frame does not wait for a long sentence.
 _PIECE_S = 0.4
 # Prepared speech is analysed at most this far ahead of its frame: a frame must not wait for the
-# analysis of minutes of speech, but the audio encoder needs less time for a second at once.
+# analysis of minutes of speech, but the audio encoder is faster with a second at once.
 _ANALYSED_S = Fraction(1)
 
 

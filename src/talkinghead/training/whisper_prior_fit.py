@@ -125,7 +125,10 @@ def fit_whisper_lip_prior(
     options = options or PriorFitOptions()
     weights = tuple(options.corpus_weights) or (1.0,) * len(corpora)
     if len(weights) != len(corpora):
-        raise UsageError(f"there are {len(weights)} weights for {len(corpora)} corpora")
+        raise UsageError(
+            f"corpus_weights has {len(weights)} weights for {len(corpora)} corpora: give one "
+            "weight for each corpus"
+        )
     clips = [clip for n, path in enumerate(corpora) for clip in _read_corpus(n, path, whisper)]
     silence = map_inputs(whisper, _silent_windows()).flatten(0, 1)
     offsets: dict[_Key, LipOffset] = {}

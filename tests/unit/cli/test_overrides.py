@@ -97,7 +97,7 @@ def test_key_alias_is_replaced():
         ("hydra/launcher", "null", "(basic,"),
     ],
 )
-def test_value_that_is_no_choice_of_a_group_names_the_choices(group, value, choices, capsys):
+def test_error_of_an_unknown_choice_names_the_choices(group, value, choices, capsys):
     assert main(["predict", f"{group}={value}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"talkinghead: {group}={value}: no such choice")

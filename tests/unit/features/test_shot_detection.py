@@ -68,7 +68,7 @@ SOFT = cv2.GaussianBlur(PERSON, (0, 0), 9)
 
 
 def nod(lowered):
-    """Return the person with the head moved by up to 20 pixels before a background at rest."""
+    """Return the person with the head moved by up to 20 pixels before a static background."""
     y, x = np.mgrid[:300, :300].astype(np.float32)
     near = np.exp(-((((x - 125) / 90) ** 2 + ((y - 110) / 110) ** 2) ** 2))
     moved = x - 8 * lowered * near, y - 20 * lowered * near

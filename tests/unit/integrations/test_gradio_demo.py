@@ -170,7 +170,7 @@ def test_video_and_text_are_rendered_without_a_label(client, media):
         ({"face_kind": "video", "video": "fast.mp4"}, "fast.mp4: 100 frames per second"),
         ({"audio": "long.wav"}, "long.wav: longer than 3 s"),
         ({"audio": "photo.png"}, "photo.png: "),
-        ({"label": "<b>\n</b>"}, "label='&lt;b&gt;"),
+        ({"label": "<b>\n</b>", "moves_head": False}, "label='&lt;b&gt;"),
     ],
 )
 def test_unusable_input_gives_its_message(client, media, given, expected):

@@ -53,7 +53,7 @@ class BrokenRenderer(LaplacianRenderer):
 
 
 def test_generator_that_fails_at_its_start_leaves_no_thread():
-    avatar = make_predictor(renderer=BrokenRenderer()).avatar(smooth(HEIGHT, WIDTH))
+    avatar = make_predictor(renderer=BrokenRenderer()).avatar(smooth(HEIGHT, WIDTH), STILL)
     with pytest.raises(RuntimeError, match="broken"):
         TalkingHeadVideoGenerator(avatar)
 

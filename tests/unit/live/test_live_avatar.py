@@ -289,6 +289,7 @@ def test_moving_photo_moves_between_replies(predictor):
     assert np.abs(images - images[0]).max() > 1
 
 
+@pytest.mark.slow
 def test_controls_change_the_expression_and_the_pose(photo_avatar):
     live = LiveAvatar(photo_avatar)
     still = live.next_frame().image

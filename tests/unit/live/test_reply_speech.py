@@ -24,7 +24,7 @@ class LoudnessPrior(LipPrior):
         return np.repeat(np.abs(windows[:, 3200:6400]).mean(1, keepdims=True), 5, 1)
 
 
-def test_motion_and_weights_of_speech_of_a_prepared_reply_are_those_of_its_prior():
+def test_prepared_reply_has_the_motion_and_weights_of_its_prior():
     prior, spec = LoudnessPrior(), AVSpec()
     predicted = PredictedMotion(prior)
     prepared, own, played = (LipPriorStream(p, spec) for p in (prior, prior, predicted))

@@ -54,7 +54,7 @@ def chunked(samples, kind):
 @pytest.mark.parametrize(("face", "kind"), [("avatar", "random"), ("video_avatar", "40 ms")])
 def test_stream_and_file_give_the_same_frames(predictor, kind, face, request):
     avatar = request.getfixturevalue(face)
-    samples = speech(1.1).samples
+    samples = speech(0.7).samples
     whole = list(predictor.predict(avatar, AudioClip(samples, RATE)))
     frames = list(RealtimeLipSync(avatar).stream(chunked(samples, kind)))
     assert [frame.time_s for frame in frames] == [time_s for _, time_s in whole]

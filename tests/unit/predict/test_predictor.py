@@ -122,7 +122,7 @@ def test_invalid_inputs_are_refused(predictor, photo, video):
     for samples in (np.zeros(0), np.full(99, np.nan), np.zeros((2, 3, 99))):
         with pytest.raises(MediaError, match=r"the speech (is|has|contains)"):
             predictor.predict(photo, AudioClip(samples.astype(np.float32), 16_000))
-    avatar, before = predictor.avatar(photo), video.read_bytes()
+    avatar, before = predictor.avatar(photo, STILL), video.read_bytes()
     with pytest.raises(UsageError, match="belongs to another predictor"):
         make_predictor(1).predict(avatar, speech())
     with pytest.raises(UsageError, match="its own options"):

@@ -1,4 +1,4 @@
-"""Several faces with an audio each: mouths, mixed audio, and wrong numbers."""
+"""Several faces with separate audio: mouths, mixed audio, and wrong numbers of files."""
 
 from fractions import Fraction
 
@@ -74,7 +74,7 @@ def test_each_mouth_follows_its_own_audio(predictor, pair, video, kind):
     assert len(both) == 20
     # Silence follows both, as the look-ahead at the end of a single speech is not the same.
     alone = [
-        images(predictor, face, padded(clip, 1.6), [index])[:20]
+        images(predictor, face, padded(clip, 1.2), [index])[:20]
         for index, clip in enumerate((long, short))
     ]
     for half, expected, other in ((LEFT, *alone), (RIGHT, *alone[::-1])):

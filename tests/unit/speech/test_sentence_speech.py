@@ -102,7 +102,7 @@ def test_break_before_the_first_word_is_silence():
     assert first / voice.sample_rate == pytest.approx(1.0, abs=0.02)
 
 
-def test_breaks_without_words_are_no_speech():
+def test_breaks_without_words_are_not_speech():
     stream = speak_text('<break time="3s"/><break/>', ToneTextToSpeech())
     with pytest.raises(MediaError, match="give some speech"):
         list(stream.read(16_000))

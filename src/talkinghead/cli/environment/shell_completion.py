@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import yaml
-
+from talkinghead.cli.hydra_app.yaml_files import read_mapping
 from talkinghead.errors import UsageError
 from talkinghead.paths import conf_dir
 
 SHELLS = ("bash", "zsh", "fish")
 """Shells with a completion script."""
 
-# Bash splits words at "=", so that the value of "face=ph" is a word of its own.
+# Bash splits words at "=", so that the value of "face=ph" is a separate word.
 _BASH = """\
 # Completion of talkinghead. In ~/.bashrc: eval "$(talkinghead completion bash)"
 _talkinghead() {
@@ -89,10 +88,7 @@ def completion_script(shell: str, commands: Mapping[str, str]) -> str:
 
 def command_keys(command: str) -> list[str]:
     """Return the keys and config groups of a command, empty for one without a configuration."""
-    path = conf_dir() / f"{command}.yaml"
-    if not path.is_file():
-        return []
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = read_mapping(conf_dir() / f"{command}.yaml")
     defaults = [entry for entry in config.pop("defaults", []) if isinstance(entry, dict)]
     groups = [group for entry in defaults for group in entry if "hydra/" not in group]
     config.pop("hydra", None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from talkinghead.cli.hydra_app.yaml_files import parse_mapping, read_mapping
 from talkinghead.paths import conf_dir
 
 _FOOTER = """\
@@ -30,7 +31,7 @@ def format_help(command: str, arguments: Sequence[str] = ()) -> str:
     """
     path = conf_dir() / f"{command}.yaml"
     text = path.read_text(encoding="utf-8")
-    header = yaml.safe_load(text).get("hydra", {}).get("help", {}).get("header", command)
+    header = parse_mapping(text).get("hydra", {}).get("help", {}).get("header", command)
     parts = [header.rstrip(), "keys (KEY=VALUE), with their defaults:"]
     # Skip the first comment of the file, which repeats the header.
     body = _body(text[max(text.find("defaults:"), 0) :])
@@ -49,9 +50,8 @@ def format_help(command: str, arguments: Sequence[str] = ()) -> str:
 
 def _choices(path: Path) -> dict[str, str | None]:
     """Return the config-group choices of a file and of the files that it extends."""
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     found: dict[str, str | None] = {}
-    for entry in (config or {}).get("defaults", []):
+    for entry in read_mapping(path).get("defaults", []):
         if isinstance(entry, dict):
             found |= {name.removeprefix("override /"): choice for name, choice in entry.items()}
         else:
@@ -75,7 +75,7 @@ def _describe_group(group: str, choice: str | None) -> str:
 def _option_body(path: Path, group: str) -> str:
     """Return the keys of a config-group choice, after the keys of the choices that it extends."""
     text = path.read_text(encoding="utf-8")
-    defaults = (yaml.safe_load(text) or {}).get("defaults", [])
+    defaults = parse_mapping(text).get("defaults", [])
     bases = [path.with_name(f"{entry}.yaml") for entry in defaults if isinstance(entry, str)]
     bodies = [_option_body(base, group) for base in bases if base.is_file()]
     body = _body(text)

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from talkinghead.cli.hydra_app.yaml_files import read_mapping
 from talkinghead.errors import UsageError
 from talkinghead.paths import conf_dir
 from talkinghead.value_rules import ValueRule, accepts, explain_value
@@ -74,14 +74,13 @@ def _rules(
 def _rules_of_file(name: str) -> Iterator[tuple[str, tuple[ValueRule, ...]]]:
     """Yield the rules of a file and of the files that it extends; a later one has precedence."""
     found: dict[str, Any] = {}
-    path = conf_dir() / name
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    for entry in (config or {}).get("defaults", []):
+    config = read_mapping(conf_dir() / name)
+    for entry in config.get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             found |= dict(_rules_of_file(f"{Path(name).parent / entry}.yaml"))
     # An experiment overrides keys of other files, which have the rules.
     if "/" not in name or not has_root_keys(name):
-        found |= dict(_rules_of_defaults(config or {}, "", name.startswith("trainer/")))
+        found |= dict(_rules_of_defaults(config, "", name.startswith("trainer/")))
     for key, values in rules_by_file().get(name, {}).items():
         rules = tuple(map(ValueRule.from_dict, values))
         # null as the default of a file means that the value was not given.

@@ -42,7 +42,7 @@ def answer_typed_lines(conversation: Conversation, folder: Path, options: dict[s
 
 
 def _typed_lines() -> Iterator[str]:
-    """Yield the non-empty lines of standard input until Ctrl-D; replace bytes that are no text."""
+    """Yield the non-empty lines of standard input until Ctrl-D; replace bytes that are not text."""
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     while True:

@@ -27,7 +27,7 @@ Row = tuple[str, str, dict[str, Any]]
 
 
 def overview_rows(report: Report, content: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of the overview: of each part and column that has clips.
+    """Return the rows of the overview, one for each part and column with clips.
 
     `content` is the content of scores.json.
     """

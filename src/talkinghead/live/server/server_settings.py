@@ -18,7 +18,7 @@ from talkinghead.value_rules import PositiveFloat, PositiveInt, Range
 class VideoRunner(Protocol):
     """Protocol of the renderer of video jobs; `JobRunner` is the default implementation.
 
-    It must be picklable, because every job runs in a process of its own.
+    It must be picklable, because every job runs in a separate process.
     """
 
     def run(self, job: Any, progress: Any) -> Any:

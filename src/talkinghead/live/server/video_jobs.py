@@ -43,7 +43,7 @@ class VideoState(BaseModel):
 
 @dataclass
 class VideoJob:
-    """A video to be rendered, in a folder of its own.
+    """A video to be rendered, in its own folder.
 
     Attributes:
         number: Number by which the process reports its progress.
@@ -192,7 +192,7 @@ def _start_worker(progress: Any) -> None:
 def _render(
     runner: VideoRunner, number: int, face: Path, audio: Path | None, text: str | None, output: Path
 ) -> None:
-    """Render a job in a process of its own."""
+    """Render a job in a separate process."""
     parent = multiprocessing.parent_process()
 
     def report(done: int, total: int) -> None:

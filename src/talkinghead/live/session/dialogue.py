@@ -100,7 +100,7 @@ class Dialogue:
             UsageError: The text is empty, or there is no language model.
         """
         if self.llm is None:
-            raise UsageError("there is no language model to ask: choose one, or use say")
+            raise UsageError("this dialogue has no language model: choose one, or use say")
         return self._start_turn(text, self._answer)
 
     def say(self, text: str) -> int:

@@ -1,4 +1,4 @@
-"""Live sessions, each in a process of its own, with limits and crash detection."""
+"""Live sessions, each in a separate process, with limits and crash detection."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class _Session(OperationServer):
         self._encoder: ImageEncoder | None = None
         self._stream: Resampler | None = None
         self._stats: asyncio.Task[None] | None = None
-        self._recordings: dict[int, asyncio.Task[None]] = {}  # By the number of the turn.
+        self._recordings: dict[int, asyncio.Task[None]] = {}  # The key is the number of the turn.
 
     async def load(self) -> None:
         """Load the default parts."""

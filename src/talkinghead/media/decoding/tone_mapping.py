@@ -117,8 +117,8 @@ class ToneMapper:
         # Every call of libswscale takes two seconds, so there is one.
         levels = self._to_sdr(np.concatenate([colours.reshape(-1, 3), greys]))
         mapped, luma = levels[:-1024].reshape(colours.shape), levels[-1024:, 0]
-        # Luma depends mostly on luma, so the table has the difference to the luma of greys, and
-        # fine detail of the luma does not pass through the table.
+        # The mapped luma depends mostly on the input's luma. The table has only the difference from
+        # the luma of greys, so that it does not blur fine detail of the luma.
         self._curve = np.rint(luma * _LUMA_UNIT).astype(np.uint16)
         # OpenCV is faster than `np.take`, and needs an entry for every value of the type.
         self._luma_table = np.pad(self._curve, (0, 65_536 - 1024), "edge")

@@ -126,7 +126,7 @@ StyleInput: TypeAlias = SpeakerStyle | str | Mapping[str, float]
 
 
 def read_style(value: StyleInput) -> SpeakerStyle:
-    """Return a style.
+    """Return the style of a style's name or of a mapping of its values.
 
     Raises:
         UsageError: The value is not a style, or a value is out of range.

@@ -141,7 +141,7 @@ def _is_in_obstore(url: str) -> bool:
 
 @contextmanager
 def _explained(url: str, action: str) -> Iterator[None]:
-    """Raise the errors of a file system as one clear line."""
+    """Raise the errors of a file system with a message of one line."""
     try:
         yield
     except (DependencyError, MediaError):

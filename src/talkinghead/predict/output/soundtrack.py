@@ -145,7 +145,7 @@ class SoundtrackChunks(Iterator[FloatArray]):
         return np.atleast_2d(next(self._chunks))
 
     def close(self) -> None:
-        """Stop reading, even if it has not begun."""
+        """Stop reading the audio; nothing need have been read before."""
         close = getattr(self._chunks, "close", None)
         if close is not None:
             close()

@@ -159,7 +159,7 @@ class PhotoFrames:
     ) -> list[PhotoAnimation]:
         """Return the animation of each face: one for all, or, if they are listed, one for each.
 
-        Listed faces may have speech of their own, which moves their heads. The first animation also
+        Each listed face may have its own speech, which moves its head. The first animation also
         moves the idle faces. The heads are turned without any change of the still faces.
         """
         moving = range(len(faces) + len(idle))
@@ -282,7 +282,7 @@ def video_frames(
 def _add_expression(
     frames: Iterable[SourceFrame], expression: VideoExpression
 ) -> Iterator[SourceFrame]:
-    """Add the expression of its face to each frame; faces may have speech of their own."""
+    """Add the expression of its face to each frame; each face may have its own speech."""
     for frame in frames:
         faces = [] if frame.face is None else [(frame.face, frame.strength)]
         yield replace(frame, animation=FrameExpression(expression, faces))
@@ -297,7 +297,7 @@ def _video_face_selector(
     options: SourceOptions,
     predict_lips: PredictLips | None,
 ) -> Iterator[FaceSelector]:
-    """Yield the face selector for a video; the selector has a file open until the exit."""
+    """Yield the face selector for a video; it keeps a file open until the context exits."""
     if options.face_select != "speaking":
         yield _face_selector(options)
     elif not probe(path).has_audio:

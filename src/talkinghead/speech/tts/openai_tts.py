@@ -20,7 +20,7 @@ from talkinghead.value_rules import NonNegativeInt, PositiveFloat, PositiveInt, 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-# First bytes of WAV, MP3, Ogg and FLAC, which some servers send whatever the request asks for.
+# First bytes of WAV, MP3, Ogg and FLAC, which some servers send regardless of the requested format.
 _OTHER_FORMATS = (b"RIFF", b"ID3", b"OggS", b"fLaC")
 MAX_REQUEST_CHARS = 4096
 """Maximum number of characters that OpenAI accepts in one request."""

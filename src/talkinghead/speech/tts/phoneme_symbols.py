@@ -11,7 +11,7 @@ from talkinghead.types import FloatArray
 
 # Symbols that lengthen or modify the phoneme before them.
 _MODIFIERS = "ːˑʲʰˤ˞̧̩̪̯̃͡"
-# Symbols without a sound of their own: the padding between all phonemes, spaces and stress marks.
+# Symbols without a sound: the padding between all phonemes, spaces and stress marks.
 # Their time belongs to the next phoneme: in the audio, the time of a stop's own symbol begins about
 # at the burst, and the closure is before it.
 _SILENT = "_^ ˈˌ"

@@ -118,7 +118,10 @@ def recording_probabilities(
     num_corpora = len(groups) - (-1 in groups)
     weights = list(options.corpus_weights) or [1.0] * num_corpora
     if len(weights) != num_corpora:
-        raise UsageError(f"there are {len(weights)} corpus weights for {num_corpora} corpora")
+        raise UsageError(
+            f"there are {len(weights)} corpus weights for {num_corpora} corpora: give one weight "
+            "for each corpus"
+        )
     voices = options.voice_fraction
     shares = {n: (1 - voices) * weight / sum(weights) for n, weight in enumerate(weights)}
     probabilities = np.zeros(len(recordings))

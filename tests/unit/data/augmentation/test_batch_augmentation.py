@@ -83,7 +83,7 @@ def test_result_depends_on_seed_and_sample_number_only():
     assert torch.equal(after, torch.rand(1))
 
 
-def test_images_of_a_sample_change_alike_and_samples_differ():
+def test_images_of_a_sample_change_equally_and_samples_differ():
     batch = augment(**UNDAMAGED)
     reference, mouths = batch["reference_face"], batch["mouths"]
     torch.testing.assert_close(mouth_crop(reference[:, None], SPEC)[:, 0], mouths[:, 0])
@@ -212,7 +212,7 @@ def test_min_strength_below_one_leaves_samples_nearly_unchanged():
     assert weak.min() < 0.3 * strong.min() + 0.01
 
 
-def test_audio_changes_alike_and_noise_alone_raises_silence():
+def test_audio_changes_equally_and_only_noise_raises_silence():
     batch = make_batch()
     plain = finish_batch(batch, SPEC)["mel"]
     silent = plain == MEL_SILENCE

@@ -180,7 +180,7 @@ def test_copies_of_a_video_are_skipped():
         require(replace(earlier, skipped=bad), 0.4, Path("in"), Path("out"))
 
 
-def test_file_names_may_have_bytes_that_are_no_text(tmp_path):
+def test_file_names_may_have_bytes_that_are_not_text(tmp_path):
     name = os.fsdecode(b"bad\xff.mp4")
     clip = ClipEntry(name, "", name, 50, 2.0, "train", name, "2")
     Manifest(SPEC, "", "", (clip,)).save(tmp_path)

@@ -31,7 +31,7 @@ def test_noise_is_reduced_and_motion_is_kept():
 
 
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(30_000, 1001), Fraction(5)])
-def test_lag_is_that_of_the_transforms(fps):
+def test_lag_equals_that_of_the_transforms(fps):
     smoother, transforms = LandmarkSmoother(fps), TransformSmoother(fps, AVSpec())
     counts = [
         (len(smoother.push(FACE)), len(transforms.push(np.eye(2, 3, dtype=np.float32))))

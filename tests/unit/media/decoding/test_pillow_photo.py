@@ -46,7 +46,7 @@ def _half_transparent(photo, mode):
         ("x.dib", lambda photo: photo, {}),
     ],
 )
-def test_colours_of_a_photo_are_those_of_rgb(tmp_path, photo, name, convert, settings):
+def test_colours_of_a_photo_match_rgb(tmp_path, photo, name, convert, settings):
     convert(photo).save(tmp_path / name, **settings)
     found = read_image(tmp_path / name)
     assert np.abs(found.astype(int) - np.asarray(photo)).mean() < 3

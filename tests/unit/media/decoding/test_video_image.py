@@ -24,7 +24,7 @@ def video_image(height=120, width=160, orientation=None):
 
 
 @pytest.mark.parametrize("matrix", (TURNS | MIRRORED).values(), ids=TURNS | MIRRORED)
-def test_frames_are_images_of_the_video_as_read_video_returns_them(tmp_path, matrix):
+def test_frames_equal_those_of_read_video(tmp_path, matrix):
     images = [smooth(96, 128, phase) for phase in (0, 0.5)]
     path = write_media(tmp_path / "a.mp4", images, options={"crf": "5"})
     set_display_matrix(path, matrix)
@@ -50,7 +50,7 @@ def test_frames_are_images_of_the_video_as_read_video_returns_them(tmp_path, mat
     ],
     ids=["10 bit", "full range", "tall pixels", "4:4:4", "RGB"],
 )
-def test_formats_are_converted_as_by_read_video(tmp_path, options, is_yuv):
+def test_formats_are_converted_like_read_video(tmp_path, options, is_yuv):
     path = write_media(tmp_path / "a.mkv", [smooth(96, 128)] * 2, **options)
     for frame, other in zip(read_frames(path), read_video(path), strict=True):
         assert isinstance(frame.image, VideoImage) is is_yuv
@@ -120,7 +120,7 @@ def test_last_part_is_kept_where_it_is_exact():
 
 @pytest.mark.parametrize("scale", [0.7, 5.0], ids=["enlarged", "reduced"])
 @pytest.mark.parametrize("matrix", [TURNS["upright"], TURNS["90"]], ids=["upright", "90"])
-def test_samples_are_those_of_the_array(scale, matrix):
+def test_samples_equal_those_of_the_array(scale, matrix):
     image = video_image(480, 640, Orientation.of(np.array(matrix, float).reshape(2, 2)))
     angle = np.radians(10)
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

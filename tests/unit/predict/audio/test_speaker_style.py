@@ -103,7 +103,7 @@ def test_file_of_another_kind_is_refused(tmp_path):
         SpeakerAdaptation.load(PACKAGED)
 
 
-def test_named_styles_are_those_of_training_speakers():
+def test_named_styles_are_of_training_speakers():
     styles = named_styles()
     assert [name for name in styles if name.startswith("grid_")]
     assert styles["neutral"].is_neutral

@@ -65,7 +65,7 @@ def test_contents_of_the_personalisation_change_the_key(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "form"), [("pose", "{}"), ("expression", "{}"), ("motion", "video:{}")]
 )
-def test_contents_of_the_motion_of_a_photo_change_the_key(tmp_path, setting, form):
+def test_contents_of_a_motion_file_change_the_key(tmp_path, setting, form):
     for name in ("face", "speech", "checkpoint", "motion"):
         (tmp_path / name).write_text("same")
     job = Job(tmp_path / "face", tmp_path / "speech", Path("o"))
@@ -196,7 +196,7 @@ def test_deeply_nested_json_file_of_jobs_is_an_error(tmp_path):
     "values",
     [{"face": ["f"]}, {"audio": [{"a": 1}]}, {"audio": None, "text": True}, {"output": {"o": 1}}],
 )
-def test_values_of_a_job_that_are_no_text_are_refused(values):
+def test_values_of_a_job_that_are_not_text_are_refused(values):
     key = list(values)[-1]
     with pytest.raises(UsageError, match=rf"jobs, job 1: {key}=.*expected text, not a "):
         make_jobs(None, None, None, [{**ROW, **values}])
@@ -352,7 +352,7 @@ def test_lists_of_no_mappings_are_refused(jobs):
         make_jobs(None, None, None, jobs)
 
 
-def test_number_that_is_no_index_is_not_taken_for_a_photo(tmp_path):
+def test_invalid_index_is_not_interpreted_as_a_photo(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("face,audio,output,face_select\nf,a,o.mp4,-1\n")
     (job,) = make_jobs(None, None, None, path)

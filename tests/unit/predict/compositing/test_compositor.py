@@ -126,7 +126,7 @@ class Recorder:
         return image
 
 
-def test_motion_is_as_fast_at_each_frame_rate():
+def test_speed_of_motion_does_not_depend_on_the_frame_rate():
     states = {}
     for fps in (25, 50, 100):
         animation, compositor = Recorder(), Compositor(FeatherRenderer(), SPEC)

@@ -69,7 +69,7 @@ def test_speech_keeps_its_level_after_the_end_of_the_background(tmp_path):
     assert amplitude(found[1, :RATE], 440) == pytest.approx(0.2, abs=0.01)
 
 
-def test_background_is_found_or_refused(tmp_path):
+def test_background_needs_stereo_audio(tmp_path):
     mono = write_film(tmp_path / "mono.mkv", "mono")
     silent = write_media(tmp_path / "silent.mp4", [IMAGE] * 3)
     assert find_background("none", mono) is None

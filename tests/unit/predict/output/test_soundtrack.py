@@ -187,7 +187,7 @@ def read_subtitles(path):
 def test_text_subtitles_are_converted(predictor, tmp_path, source, codec, output, expected):
     video = write_subtitled(tmp_path / source, codec)
     encode = EncodeOptions(keep_tracks=True, preset="ultrafast")
-    predictor.render(video, speech(0.8), tmp_path / output, encode=encode)
+    predictor.render(video, speech(0.64), tmp_path / output, encode=encode)
     name, language, events = read_subtitles(tmp_path / output)
     assert name.replace("srt", "subrip") == expected
     assert language == "eng"

@@ -109,7 +109,7 @@ def test_nothing_is_kept(reason, predictor, source):
     assert not calibrations_folder().exists()
 
 
-def test_broken_and_unwritable_caches_are_no_errors(predictor, source, monkeypatch, tmp_path):
+def test_broken_and_unwritable_caches_raise_no_errors(predictor, source, monkeypatch, tmp_path):
     calibrate = Calibration()
     calibrate_once(predictor, source, calibrate)
     [file] = calibrations_folder().iterdir()

@@ -34,7 +34,7 @@ def level_db(speech, start_s, end_s, sample_rate=22_050):
 
 
 @needs_espeak
-def test_audio_is_that_of_the_program(speech, tmp_path):
+def test_audio_equals_that_of_the_program(speech, tmp_path):
     output = tmp_path / "speech.wav"
     options = ["-v", "en-us", "-s", "160", "-p", "50", "-w", str(output)]
     subprocess.run(["espeak-ng", *options, TEXT], check=True)
@@ -105,7 +105,7 @@ def test_library_that_hangs_is_not_used(monkeypatch, caplog):
 
 
 @needs_espeak
-def test_alignment_is_used_without_phonemes_only(monkeypatch):
+def test_alignment_is_used_only_without_phonemes(monkeypatch):
     pytest.importorskip("pocketsphinx", reason="needs pocketsphinx: EXTRAS=speech,dev")
     assert isinstance(Voice(Espeak(), align=True).tts, Espeak)
     monkeypatch.setattr(espeak, "_find_timed_library", lambda timeout_s: None)

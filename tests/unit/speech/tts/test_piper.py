@@ -87,6 +87,7 @@ def test_length_scale_slows_speech(joe):
     assert slowed > 1.5 * normal
 
 
+@pytest.mark.slow
 @needs_piper
 def test_cancelled_speech_ends_at_once_and_closed_voice_restarts():
     piper, cancel = Piper(), Event()

@@ -63,7 +63,7 @@ def test_modifiers_extend_phonemes_and_stress_precedes_them():
 
 
 @needs_piper
-def test_phonemes_are_those_of_the_text_and_closures_are_quiet():
+def test_phonemes_match_the_text_and_closures_are_quiet():
     piper = Piper(noise_w_scale=0.0)
     assert isinstance(piper, TimedTextToSpeech)
     (speech,) = piper.speak_timed("Bob may copy a paper map.")

@@ -191,7 +191,7 @@ Existing = Annotated[Session, Depends(_session)]
 async def create_session(
     new: NewSession, pool: Pool, library: Library, settings: Settings
 ) -> CreatedSession:
-    """Start a session: a live avatar with a conversation of its own."""
+    """Start a session: a live avatar with its own conversation."""
     session = await Session.create(pool, library, settings, new, webrtc=True)
     return CreatedSession(id=session.id, expires_in_s=pool.options.max_duration_s)
 

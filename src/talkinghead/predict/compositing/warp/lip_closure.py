@@ -88,7 +88,7 @@ class LipClosure:
         thickness = (bottom_C - top_C) / _SIZE
         weight = ((_THICK - thickness) / (_THICK - _THIN)).clip(0, 1)
         removed_C = np.minimum(thickness.clip(0), self._excess * weight) * _SIZE / 2
-        # Neighbouring columns are moved alike.
+        # Neighbouring columns are moved equally.
         removed_C = cv2.GaussianBlur(removed_C[None], (0, 0), 1.5)[0]
         if removed_C.max() < 0.05:
             return None

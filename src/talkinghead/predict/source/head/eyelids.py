@@ -32,7 +32,7 @@ MAX_WIDENING = 0.3
 _STRETCHED = 0.65
 # The rim of glasses covers the skin above an eye if this fraction of it is darker than the first
 # fraction of the skin below the eye, and the luminance changes between two of the measured rows by
-# the second. So lashes, creases, shadows and eyebrows are no rims.
+# the second. Lashes, creases, shadows and eyebrows do not meet both conditions.
 _RIM_PART, _RIM_LIGHT, _RIM_STEP = 0.25, 0.4, 0.2
 # Distances between which the skin is measured, below the eye in heights of the eye, and above it in
 # heights of the skin; and number of rows.

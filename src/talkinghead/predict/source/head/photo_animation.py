@@ -290,7 +290,7 @@ class PhotoAnimation:
         state: FloatArray,
         gesture: SpeechGesture | None = None,
     ) -> PatchedImage:
-        """Do as `render`, for an image with patches; only the areas of the heads are replaced."""
+        """Render an image with patches (see `render`); only the areas of the heads are replaced."""
         photo = image.to_array()
         rendered = self.render(photo, time_s, state, gesture)
         if rendered is photo:

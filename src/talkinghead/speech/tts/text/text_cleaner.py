@@ -25,7 +25,7 @@ _DIVIDERS = re.compile(r"[|_\[\]{}]")
 _JOINERS = "\u200c\u200d"
 # Mathematical letters, which social media use for bold text, and fullwidth forms.
 _STYLED = re.compile(r"[\U0001d400-\U0001d7ff\uff01-\uff5e]")
-# Superscripts and subscripts, which are exponents and indices, not numbers of their own.
+# Superscripts and subscripts, which are exponents and indices, not separate numbers.
 _SCRIPT_DIGITS = re.compile(r"[\u2070-\u209f]")
 
 

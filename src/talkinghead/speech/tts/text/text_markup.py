@@ -2,7 +2,7 @@
 
 SSML, HTML and Markdown are reduced to their text; colour codes of terminals are removed. An empty
 line, which ends a sentence and so makes a pause, replaces paragraphs, headings, list items and rows
-of tables. Breaks of SSML are pauses of their own lengths.
+of tables. Breaks of SSML are pauses of the given length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MARKED = re.compile(f"{_MARK}(\\d+){_MARK}")
 _STRENGTHS_S = {"x-weak": 0.25, "weak": 0.5, "medium": 0.75, "strong": 1.0, "x-strong": 1.25}
 # Elements of SSML, HTML and language models whose content is not spoken.
 _UNSPOKEN = "script|style|head|desc|metadata|lexicon|title|think|thinking|reasoning"
-# Elements that are paragraphs of their own.
+# Elements that are separate paragraphs.
 _BLOCKS = frozenset(
     (
         *("p", "s", "paragraph", "sentence", "br", "hr", "div", "li", "ul", "ol", "tr", "table"),

@@ -46,6 +46,7 @@ def test_lips_move_in_speech_and_not_in_silence(lip_prior, speech):
     assert silent.mean() < lips.mean() - lips.std() / 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(NO_WHISPER, reason="needs the offline extra")
 def test_lips_follow_those_of_whisper(lip_prior, speech):
     motions = [predict_lip_motion(p, speech, SPEC) for p in (lip_prior, WhisperLipPrior())]
@@ -69,7 +70,7 @@ def test_stream_equals_the_network_on_the_whole_recording(lip_prior, speech):
     assert np.allclose(motion, stream, atol=0.02)  # The inputs have half precision.
 
 
-@pytest.mark.parametrize("size", [160, 777, 6400])
+@pytest.mark.parametrize("size", [pytest.param(160, marks=pytest.mark.slow), 777, 6400])
 def test_chunks_do_not_change_the_motion(speech, size):
     lip_prior = DistilledLipPrior()
     speech = np.concatenate([speech, np.random.default_rng(0).normal(0, 0.1, 32_000)])

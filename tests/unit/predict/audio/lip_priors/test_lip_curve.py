@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from helpers.small_predictor import HEIGHT, SPEC, WIDTH, Detector, lip_generator, speech
+from helpers.small_predictor import HEIGHT, SPEC, STILL, WIDTH, Detector, lip_generator, speech
 
 from talkinghead.errors import UsageError
 from talkinghead.predict.audio.lip_priors.lip_curve import LipCurve
@@ -105,7 +105,7 @@ def test_prediction_follows_the_curve(tmp_path):
     mouths = predictor.mouth_generator()
     mouths.tokens.push(speech(1.0).samples)
     mouths.tokens.finish()
-    reference = predictor.avatar(image).face_frames[0][0].reference
+    reference = predictor.avatar(image, STILL).face_frames[0][0].reference
     times_s = [(2 * frame + 1) / (2 * SPEC.fps) for frame in range(25)]
     lips, _ = mouths.lip_motion(times_s, reference)
     assert _gaps(lips) == pytest.approx(-2.4, abs=0.01)

@@ -58,7 +58,7 @@ def test_only_large_mouths_are_reduced():
     assert find_mouth_region(small, 256, 256, SPEC, reduce=True).factor == 1
 
 
-def test_reduced_region_is_that_of_the_frame():
+def test_reduced_region_matches_the_frame():
     whole, reduced = (
         find_mouth_region(TRANSFORM, HEIGHT, WIDTH, SPEC, reduce=reduce) for reduce in (False, True)
     )
@@ -82,7 +82,7 @@ def test_mouth_at_the_border_covers_the_last_rows_and_columns():
 
 
 @pytest.mark.parametrize(("mask", "flow"), [(0.0, 0.03), (1.0, 0.0), (0.6, -0.02)])
-def test_mouth_is_that_of_a_rendering_at_full_size(monkeypatch, mask, flow):
+def test_mouth_equals_a_rendering_at_full_size(monkeypatch, mask, flow):
     image = textured()
     patch = composite(image, image.copy(), mask, flow)
     expected = at_full_size(monkeypatch, image, image.copy(), mask, flow)

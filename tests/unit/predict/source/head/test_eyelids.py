@@ -14,7 +14,7 @@ from talkinghead.predict.source.head.eyelids import _EYES, _curve, find_lids
 
 
 @pytest.mark.parametrize("num_points", [4, 9])
-def test_curve_is_that_of_scipy(num_points):
+def test_curve_equals_that_of_scipy(num_points):
     rng = np.random.default_rng(num_points)
     for number in range(60):
         x, y = np.cumsum(rng.uniform(0.1, 3, num_points)), rng.normal(0, 2, num_points)

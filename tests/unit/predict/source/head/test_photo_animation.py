@@ -180,6 +180,7 @@ def test_photo_is_analysed_once(faces, detector):
     assert first[2].time_s == second[2].time_s
 
 
+@pytest.mark.slow
 def test_other_faces_of_the_photo_only_sway_and_blink(detector):
     right_one = cv2.warpAffine(
         PHOTO[:300, 50:400], np.float32([[0.8, 0, 30], [0, 0.8, 30]]), (350, 300)

@@ -194,6 +194,6 @@ def test_persons_of_a_video_are_followed_across_cuts(people, changing, detector,
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "1e400", "-1", "1.5", "99999999999"])
-def test_number_that_is_no_index_is_not_taken_for_a_file(value):
+def test_invalid_index_is_not_interpreted_as_a_file(value):
     with pytest.raises(UsageError, match=r"exclude_face=[^:]+: expected the index of a face"):
         read_face_choices(value, "exclude_face")

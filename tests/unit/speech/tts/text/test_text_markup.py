@@ -126,15 +126,15 @@ def test_symbols_of_english_text_are_words(text, expected):
 @pytest.mark.parametrize("end", ["", "x"])
 def test_time_is_linear_in_the_length_of_the_text(part, end):
     started_s = time.perf_counter()
-    plain_text(f"{part * (140_000 // len(part))}{end}")
-    assert time.perf_counter() - started_s < 2.5
+    plain_text(f"{part * (70_000 // len(part))}{end}")
+    assert time.perf_counter() - started_s < 1.25
 
 
 @pytest.mark.parametrize(
     "text",
     [f"`{'<' * 100_000}", f"---{' ' * 100_000}x", f"|-|{' ' * 100_000}x", f"# {'#' * 100_000}x"],
 )
-def test_long_runs_of_a_character_are_no_problem(text):
+def test_long_runs_of_a_character_take_little_time(text):
     started_s = time.perf_counter()
     plain_text(text)
     assert time.perf_counter() - started_s < 2.5

@@ -19,7 +19,7 @@ def measures(intensity, *names):
     return measure_face(load_basis().moved(to_weights(dict.fromkeys(known, intensity))))
 
 
-def test_names_are_those_of_arkit():
+def test_names_match_arkit():
     assert len(set(BLENDSHAPES)) == 52
     assert load_basis().displacements.shape == (52, 468, 3)
 
@@ -48,7 +48,7 @@ def test_blendshape_changes_its_measure_by_its_weight(blendshape, measure, sign)
     assert (sign * np.diff(values) > 0.002).all()
 
 
-def test_left_and_right_are_those_of_the_person():
+def test_left_and_right_are_sides_of_the_person():
     moved = np.abs(load_basis().displacements).max(2)
     for side, sign in (("Left", 1), ("Right", -1)):
         points = moved[BLENDSHAPES.index(f"browOuterUp{side}")] > 0.1

@@ -127,7 +127,7 @@ def test_silence_gives_no_motion_and_dropped_speech_keeps_the_last():
 def test_stream_and_file_have_the_same_head_motion(chunk):
     predictor = make_predictor()
     photo = smooth(HEIGHT, WIDTH)
-    samples = speech()[: round(1.2 * RATE)]
+    samples = speech()[: round(0.8 * RATE)]
     avatar = predictor.avatar(photo, SourceOptions(motion="speech", seed=4))
     with predictor.predict(avatar, AudioClip(samples, RATE)) as prediction:
         expected = np.stack([image for image, _ in prediction]).astype(int)
