@@ -52,7 +52,7 @@ class _SharedImages:
 
 
 class PeerProcess:
-    """The WebRTC connection of a session, in a process of its own.
+    """The WebRTC connection of a session, in a separate process.
 
     aiortc is written in Python. In the process of the avatar, the generation of the images waits
     for the interpreter lock that aiortc holds, and takes about half as long again.
