@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -47,7 +48,8 @@ def split_sentences(
 
     Args:
         pieces: The text, in pieces of any length.
-        language: Two-letter code that selects the abbreviations; English if unknown.
+        language: Two-letter code that selects the abbreviations, with or without a region
+            ("en-US"). For an unknown code those of English are used, with a warning.
         max_length: Maximum number of characters of a sentence.
 
     Raises:
@@ -104,7 +106,22 @@ def _segmenter(language: str | None) -> Any:
             "splitting text into sentences needs pysbd, which is not installed: "
             "pip install 'talkinghead[offline]' (or [speech])"
         ) from error
-    return pysbd.Segmenter(language if language in LANGUAGE_CODES else "en", clean=False)
+    code = re.split("[-_]", language or "en")[0].lower()
+    if code not in LANGUAGE_CODES:
+        _warn_unknown(code, ", ".join(sorted(LANGUAGE_CODES)))
+        code = "en"
+    return pysbd.Segmenter(code, clean=False)
+
+
+@cache
+def _warn_unknown(code: str, known: str) -> None:
+    """Log once that sentences in a language are split by the rules of English."""
+    log.warning(
+        "language %.20r: no abbreviations are known (%s); texts are split into sentences as in "
+        "English",
+        code,
+        known,
+    )
 
 
 def _first_end(text: str, segmenter: Any, max_length: int) -> int:

@@ -8,8 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from talkinghead.cli.hydra_app.overrides import to_hydra
+from talkinghead.cli.hydra_app.overrides import check_outputs, to_hydra
 from talkinghead.cli.main import main
+from talkinghead.errors import UsageError
 
 
 @pytest.fixture
@@ -137,3 +138,32 @@ def test_other_mistakes_are_one_line(arguments, message, capsys):
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["output=a.mp4", "crf=20,21"],
+        ["face=a.jpg,b.jpg", "output=a.mp4,b.mp4"],
+        ["output=a.mp4,a.mp4", "crf=choice(1,2)"],
+    ],
+)
+def test_runs_that_would_overwrite_an_output_are_refused(arguments):
+    with pytest.raises(UsageError, match=r"\d runs would write \d output.*jobs="):
+        check_outputs(to_hydra(["-m", *arguments], "predict"), "predict")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "output=a.mp4"],
+        ["-m", "output=a.mp4,b.mp4"],
+        ["-m", "output=null", "crf=1,2"],
+        ["-m", "output=corpus", "num_shards=3", "shard=range(3)"],
+        ["-m", "optimizer=sgd,adam"],
+        ["-m", "output=a.mp4", "face=glob(*)"],
+        ["output=a,b.mp4"],
+    ],
+)
+def test_runs_with_outputs_of_their_own_are_accepted(arguments):
+    check_outputs(to_hydra(arguments, "predict"), "predict")

@@ -103,3 +103,18 @@ def test_long_white_space_takes_little_time():
     started_s = time.perf_counter()
     assert list(split_reply([f"{' ' * 100_000}Hello."])) == ["Hello."]
     assert time.perf_counter() - started_s < 1
+
+
+def test_unknown_language_is_reported_once(caplog):
+    for _ in range(2):
+        assert list(split_sentences(["Dr. Smith left. He ran."], "xq")) == [
+            "Dr. Smith left.",
+            "He ran.",
+        ]
+    assert caplog.text.count("language 'xq': no abbreviations are known") == 1
+
+
+def test_region_of_a_language_is_ignored(caplog):
+    text = "Das kostet ca. 3 Euro. Gut."
+    assert list(split_sentences([text], "de_DE")) == list(split_sentences([text], "de"))
+    assert not caplog.records

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from talkinghead.cli.hydra_app.hints import explain
-from talkinghead.cli.hydra_app.overrides import check_flags, to_hydra
+from talkinghead.cli.hydra_app.overrides import check_flags, check_outputs, to_hydra
 from talkinghead.cli.hydra_app.ray_errors import check_cluster, explain_ray_failure
 from talkinghead.cli.hydra_app.value_checks import check_values
 from talkinghead.cli.shared.checkpoint_source import fetch_checkpoints
@@ -49,6 +49,7 @@ def run_app(command: str, arguments: Sequence[str]) -> object:
     command_line = sys.argv
     overrides = to_hydra(arguments, command)
     check_flags(overrides, command)
+    check_outputs(overrides, command)
     check_cluster(overrides)
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     sys.argv = [command_line[0], *overrides]

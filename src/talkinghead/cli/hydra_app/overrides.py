@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Quote, QuotedString
+from hydra.errors import HydraException
 
 from talkinghead.cli.hydra_app.value_checks import has_root_keys, rules_by_file
 from talkinghead.errors import UsageError
@@ -68,6 +71,37 @@ def check_flags(arguments: Sequence[str], command: str) -> None:
         raise UsageError(
             f"{nameless[0]!r} is not key=value (talkinghead {command} --help lists the keys)"
         )
+
+
+def check_outputs(overrides: Sequence[str], command: str) -> None:
+    """Refuse a sweep (`-m`) whose runs would overwrite the output of each other.
+
+    Shards may have a common output, and the number of names that match a `glob` is not known yet.
+
+    Raises:
+        UsageError: There are fewer values of `output` than runs.
+    """
+    if "-m" not in overrides:
+        return
+    given = [override for override in overrides if not override.startswith("-")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(given)
+    except HydraException:
+        return  # Hydra reports it.
+    counts = {
+        override.key_or_group: len(set(override.sweep_string_iterator()))
+        for override in parsed
+        if override.is_discrete_sweep() and not isinstance(override.value(), Glob)
+    }
+    outputs = [override for override in parsed if override.key_or_group == "output"]
+    num_runs, num_outputs = math.prod(counts.values()), counts.get("output", 1)
+    if not outputs or outputs[-1].value() is None or "shard" in counts or num_runs <= num_outputs:
+        return
+    advice = "give a list, jobs=..., with an output for each" if command == "predict" else ""
+    raise UsageError(
+        f"-m: {num_runs} runs would write {num_outputs} output{'s' * (num_outputs > 1)} and "
+        f"overwrite each other's: {advice or 'start each run with an output of its own'}"
+    )
 
 
 def quote(value: str) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from threading import Event, Lock
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -298,12 +299,14 @@ class SpeechChunks(Iterator[FloatArray]):
         return np.zeros(self._sample_rate, np.float32)
 
 
-def _checked_rate(sample_rate: int) -> int:
-    is_whole = not isinstance(sample_rate, bool) and sample_rate == int(sample_rate)
-    if not (is_whole and MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE):
+def _checked_rate(sample_rate: Any) -> int:
+    is_real = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
+    # NaN is in no range.
+    in_range = is_real and MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE
+    if not in_range or sample_rate != int(sample_rate):
         raise UsageError(
-            f"sample_rate={sample_rate}: expected a whole number of Hz from {MIN_SAMPLE_RATE:,} to "
-            f"{MAX_SAMPLE_RATE:,}"
+            f"sample_rate={sample_rate!r}: expected a whole number of Hz from "
+            f"{MIN_SAMPLE_RATE:,} to {MAX_SAMPLE_RATE:,}"
         )
     return int(sample_rate)
 

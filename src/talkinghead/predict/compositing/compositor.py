@@ -230,7 +230,8 @@ class _MouthPainter:
         assert texture is not None
         light = self._light(source.image, region.frame_box_to_image, texture)
         if self._guard:
-            visibility = self._guard(source.image, region, texture, time_s, light)
+            even = None if light is None else light.without_local
+            visibility = self._guard(source.image, region, texture, time_s, even)
             if visibility is not None:
                 region = replace(region, visibility=visibility)
         region = _mask_background(region, source)

@@ -6,7 +6,7 @@ switched on, coloured light), the texture must be adapted to each frame, without
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -28,11 +28,23 @@ _NUM_ITERATIONS = 3
 _SAME_LIGHT = 2.0
 # Standard deviation of colours, in levels, below which the mixing of channels is not estimated.
 _MIN_DEVIATION = 2.5
+# Number of parts of the face in which errors due to local light are independent.
+_NUM_LIGHTS = 10
 # Correlations between which the weight of the measured contrast of a channel rises from 0 to 1.
 _CORRELATIONS = (0.3, 0.7)
 # Ratios of the errors with and without a fit between which the weight of the fit falls to 0.
 _ERROR_RATIOS = (0.5, 0.8)
 _MAX_GAIN, _MAX_LOG_SLOPE = 4.0, 1.5
+# Light with borders, such as a shadow or a flare: standard deviations in cells of the smoothing,
+# each fills the gaps of the one before, and maximum logarithmic brightness.
+_LOCAL_SIGMAS, _MAX_LOCAL = (1.7, 4.0, 9.0), 1.0
+# Root mean squares of the local logarithmic brightness between which its weight rises to 1: smaller
+# changes are those of a turned head.
+_LOCAL_DEVIATIONS = (0.12, 0.2)
+# Difference of the logarithmic colour ratios above which a cell rather shows an object.
+_OBJECT_RATIO = 0.15
+# Ellipse of the lips, which speech changes: centre and radii in box units.
+_LIPS_CENTRE, _LIPS_RADII = (0.5, 0.48), (0.3, 0.25)
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,18 @@ class LightChange:
     Attributes:
         colours: affine map of RGB levels, float32 [3, 4].
         log_slope: increase of the logarithmic brightness per box unit in x and y, float32 [2].
+        local: additional logarithmic brightness of the cells of a grid over the face, for light
+            with borders, float32 [rows, columns]; None for none.
     """
 
     colours: FloatArray
     log_slope: FloatArray
+    local: FloatArray | None = None
+
+    @property
+    def without_local(self) -> LightChange:
+        """The change without the local brightness, which cannot be told from dark objects."""
+        return replace(self, local=None)
 
     def apply(self, image: FloatArray, box_xy: FloatArray) -> FloatArray:
         """Return an image float32 [h, w, 3] in the changed light.
@@ -55,6 +75,10 @@ class LightChange:
         relit = np.asarray(cv2.transform(image, self.colours), np.float32)
         if self.log_slope.any():
             relit *= np.exp((box_xy - _CENTRE) @ self.log_slope)[..., None]
+        if self.local is not None:
+            x, y = ((box_xy[..., i] - _CELLS_XY[0, 0, i]) / _CELL_SIDES[i] for i in (0, 1))
+            local = cv2.remap(self.local, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            relit *= np.exp(local)[..., None]
         return relit
 
     def apply_colours(self, image: UInt8Array) -> UInt8Array:
@@ -72,6 +96,7 @@ def _grid() -> FloatArray:
 
 
 _CELLS_XY = _grid()
+_CELL_SIDES = _CELLS_XY[1, 1] - _CELLS_XY[0, 0]
 _CENTRE: FloatArray = np.array([0.5, 0.5], np.float32)
 _OFFSETS = np.column_stack([_CELLS_XY.reshape(-1, 2) - _CENTRE, np.ones(_ROWS * _COLUMNS)])
 
@@ -87,6 +112,7 @@ def _prior_weights() -> _Floats:
 
 _PRIOR_WEIGHTS = _prior_weights()
 _FACE = _PRIOR_WEIGHTS > 0
+_OUTSIDE_LIPS = np.linalg.norm((_CELLS_XY - _LIPS_CENTRE) / _LIPS_RADII, axis=-1).ravel() > 1
 
 
 class LightMatcher:
@@ -122,6 +148,23 @@ def estimate_light_change(reference: _Floats, frame: _Floats) -> LightChange | N
     """
     if float(np.median(np.abs(frame - reference)[_FACE])) < _SAME_LIGHT:
         return None
+    change = _estimate_even_change(reference, frame)
+    if _fit_local(reference if change is None else _relit(change, reference), frame) is None:
+        return change
+    # Start again without the colours, which were estimated from cells in different light.
+    gains = np.median((frame[_FACE] + 1) / (reference[_FACE] + 1), axis=0)
+    local = _fit_local(gains * reference, frame)
+    if local is None:
+        return change
+    brightness = np.exp(local.reshape(-1, 1).astype(np.float64))
+    change = _estimate_even_change(reference, frame / brightness)
+    local = _fit_local(reference if change is None else _relit(change, reference), frame)
+    none = LightChange(np.eye(3, 4, dtype=np.float32), np.zeros(2, np.float32))
+    return replace(change or none, local=local)
+
+
+def _estimate_even_change(reference: _Floats, frame: _Floats) -> LightChange | None:
+    """Estimate the change of the colours and the slope of the brightness."""
     weights = _PRIOR_WEIGHTS
     for _ in range(_NUM_ITERATIONS):
         colours, fitted = _fit_colours(reference, frame, weights)
@@ -135,6 +178,38 @@ def estimate_light_change(reference: _Floats, frame: _Floats) -> LightChange | N
     identity = np.eye(3, 4)
     mixed = identity + fit_weight * (colours - identity)
     return LightChange(mixed.astype(np.float32), log_slope.astype(np.float32))
+
+
+def _relit(change: LightChange, cells: _Floats) -> _Floats:
+    image = cells.reshape(_ROWS, _COLUMNS, 3).astype(np.float32)
+    return change.apply(image, _CELLS_XY).reshape(-1, 3).astype(np.float64)
+
+
+def _fit_local(fitted: _Floats, frame: _Floats) -> FloatArray | None:
+    """Return the local logarithmic brightness [rows, columns] between cells; None for none.
+
+    Objects in front of the face, which have other colours, and the lips are left out.
+    """
+    logs = [np.log(cells.clip(0) + 4) for cells in (fitted, frame)]
+    difference = logs[1] - logs[0]
+    ratio = difference.mean(1)
+    foreign = np.abs(difference - ratio[:, None]).max(1) / _OBJECT_RATIO
+    weights = _FACE * _OUTSIDE_LIPS / (1 + foreign**8)
+    local = np.zeros((_ROWS, _COLUMNS))
+    for sigma in reversed(_LOCAL_SIGMAS):
+        known, weight = (
+            cv2.GaussianBlur(values.reshape(_ROWS, _COLUMNS), (0, 0), sigma)
+            for values in (weights * ratio, weights)
+        )
+        confidence = weight / (weight + 0.05)
+        local += confidence * (known / (weight + 1e-6) - local)
+    flat = local.ravel()
+    deviation = float(np.sqrt(weights @ flat**2 / max(weights.sum(), 1e-6)))
+    weight = float(np.interp(deviation, _LOCAL_DEVIATIONS, (0, 1)))
+    weight *= _fit_weight(ratio[:, None], (ratio - flat)[:, None], weights)
+    if weight == 0:
+        return None
+    return (weight * local.clip(-_MAX_LOCAL, _MAX_LOCAL)).astype(np.float32)
 
 
 def _fit_colours(reference: _Floats, frame: _Floats, weights: _Floats) -> tuple[_Floats, _Floats]:
@@ -155,7 +230,11 @@ def _fit_colours(reference: _Floats, frame: _Floats, weights: _Floats) -> tuple[
     deviations = np.minimum(np.sqrt((var_f + 1e-3) / (var_r + 1e-3)), _MAX_GAIN)
     regression = gain + confidence * ((covariance + noise * gain) / (var_r + noise) - gain)
     rest = f - regression * r
-    mixing = (rest.T * normalised) @ r @ np.linalg.inv((r.T * normalised) @ r + noise * np.eye(3))
+    products, power = (rest.T * normalised) @ r, (r.T * normalised) @ r
+    mixing = products @ np.linalg.inv(power + noise * np.eye(3))
+    # Shadows and lamps, which change adjacent cells alike, may look like a mixing.
+    noise += float(normalised @ np.square(rest - r @ mixing.T).sum(1)) / _NUM_LIGHTS
+    mixing = products @ np.linalg.inv(power + noise * np.eye(3))
     fitted = mean_f + regression * r + r @ mixing.T
     linear = np.diag(gain + confidence * (deviations - gain)) + mixing
     return np.column_stack([linear, mean_f - linear @ mean_r]), fitted

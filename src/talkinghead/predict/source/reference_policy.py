@@ -77,6 +77,7 @@ class ClosestPosePolicy:
         self._num_pose_frames = max(1, round(_POSE_WINDOW_S * fps))
         self._num_fade_frames = round(_FADE_S * fps)
         self._references: list[SourceFrame] = []
+        self._past_colours: deque[FloatArray | None] = deque(maxlen=round(_WINDOW_S * fps) or 1)
         self._previous: Reference | None = None
         self._num_shown = self._num_fade_frames
 
@@ -94,6 +95,7 @@ class ClosestPosePolicy:
         if self._num_shown > self._num_fade_frames:
             self._previous = None
             self._update(upcoming)
+        self._past_colours.append(upcoming[0].colours)
         reference = self._references[-1].reference
         assert reference is not None
         if self._previous is None:
@@ -108,7 +110,7 @@ class ClosestPosePolicy:
             return
         min_strength = max(f.strength for f in upcoming) if current is None else current.strength
         visible = [frame for frame in upcoming if frame.strength >= min_strength]
-        usual = _usual_colours(upcoming)
+        usual = self._usual_colours(upcoming)
 
         def cost_deg(frame: SourceFrame) -> float:
             return self._cost_deg(frame, upcoming) + _object_cost_deg(frame, usual)
@@ -124,6 +126,17 @@ class ClosestPosePolicy:
             best = _as_reference(best, visible, self._spec)
         max_references = min(_MAX_REFERENCES, max(2, _max_images(best)))
         self._references = [*self._references, best][-max_references:]
+
+    def _usual_colours(self, upcoming: Sequence[SourceFrame]) -> FloatArray | None:
+        """Return the median colours of about as many past as upcoming frames.
+
+        Objects that appear later and stay, such as a caption, are not usual before they appear.
+        """
+        past = self._past_colours
+        num_upcoming = max(len(past), self._num_pose_frames) if past else len(upcoming)
+        near = [*past, *(frame.colours for frame in upcoming[:num_upcoming])]
+        known = [colours for colours in near if colours is not None]
+        return np.median(known, axis=0) if known else None
 
     def _is_unsuitable(self, current: SourceFrame, upcoming: Sequence[SourceFrame]) -> bool:
         """Return whether the head has turned, or upcoming frames show the face more clearly."""
@@ -149,11 +162,6 @@ class ClosestPosePolicy:
             return 0.0
         turn_deg = np.linalg.norm(head_turn(np.stack(poses), candidate.pose)[:, :2], axis=1)
         return float((turn_deg - _MIN_TURN_DEG).clip(0).mean())
-
-
-def _usual_colours(frames: Sequence[SourceFrame]) -> FloatArray | None:
-    known = [frame.colours for frame in frames if frame.colours is not None]
-    return np.median(known, axis=0) if known else None
 
 
 def _object_cost_deg(candidate: SourceFrame, usual: FloatArray | None) -> float:

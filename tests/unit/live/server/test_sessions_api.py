@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from helpers.live_sessions import WS_URL, open_client, wav_bytes
 from starlette.testclient import WebSocketDenialResponse
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from talkinghead.live.server.routes.sessions_api import run_until_first
 
 FACE = Path("photo.jpg")
 
@@ -217,3 +219,31 @@ def test_events_of_unknown_session_are_refused(client):
         pass
     assert refused.value.status_code == 404
     assert refused.value.json()["error"]["type"] == "not_found"
+
+
+def test_no_error_if_several_coroutines_notice_the_end_of_a_connection():
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        if message["type"] == "websocket.send":
+            raise OSError("the client is gone")
+
+    async def use_websocket():
+        websocket = WebSocket({"type": "websocket"}, receive, send)
+        await websocket.accept()
+        await run_until_first(websocket, websocket.send_text("a"), websocket.send_text("b"))
+
+    asyncio.run(use_websocket())
+
+
+def test_errors_of_coroutines_are_raised():
+    async def fail():
+        raise RuntimeError("a fault")
+
+    async def use_websocket():
+        websocket = WebSocket({"type": "websocket"}, None, None)
+        await run_until_first(websocket, fail(), asyncio.sleep(10))
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        asyncio.run(use_websocket())

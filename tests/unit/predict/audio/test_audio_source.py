@@ -140,6 +140,14 @@ def test_stream_of_other_values_is_refused(chunks, rate):
         SpeechStream(chunks, rate)
 
 
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), "16000", None, 16_000.5, True])
+def test_sample_rate_that_is_no_whole_number_is_refused(rate):
+    with pytest.raises(UsageError, match=r"sample_rate=.*: expected a whole number of Hz"):
+        Speech(AudioClip(speech(0.1).samples, rate))
+    with pytest.raises(UsageError, match=r"sample_rate=.*: expected a whole number of Hz"):
+        SpeechStream([], rate)
+
+
 def test_closing_early_cancels_and_closes_the_source(avatar):
     cancel, closed = threading.Event(), threading.Event()
 

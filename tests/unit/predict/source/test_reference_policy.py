@@ -191,6 +191,19 @@ def test_reference_shows_no_object_that_passes():
     assert reference_image(frames)[0, 0, 0] < 20
 
 
+def test_caption_is_in_no_reference_before_it_appears():
+    """It stays, and makes the image seem sharper."""
+    plain, captioned = np.zeros((100, 3), np.float32), np.zeros((100, 3), np.float32)
+    captioned[:30] = 0.5
+    frames = [
+        replace(small_frame(i), contrast=10.0, colours=plain)
+        if i < 20
+        else replace(small_frame(i), contrast=30.0, colours=captioned)
+        for i in range(60)
+    ]
+    assert all(frame.reference.image[0, 0, 0] < 20 for frame in referenced(frames)[:20])
+
+
 def test_dark_reference_is_replaced_when_the_light_is_switched_on():
     frames = [replace(small_frame(i), contrast=2.0 if i < 40 else 10.0) for i in range(80)]
     shown = [frame.reference.image[0, 0, 0] for frame in referenced(frames)]

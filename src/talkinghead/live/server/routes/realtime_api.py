@@ -378,7 +378,7 @@ async def realtime(
     async with temporary_session(pool, library, settings, query) as session:
         connection = RealtimeConnection(websocket, session, settings, query)
         await session.call("stream", image="none", quality=1, sample_rate=SAMPLE_RATE)
-        await run_until_first(connection.relay(), connection.receive())
+        await run_until_first(websocket, connection.relay(), connection.receive())
 
 
 def _part(audio: Any, name: str) -> dict[str, Any]:

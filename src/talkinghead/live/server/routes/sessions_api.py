@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.server.avatar_library import AvatarLibrary, Library
@@ -301,7 +301,7 @@ async def events(websocket: WebSocket, session: Existing) -> None:
         while (await websocket.receive())["type"] != "websocket.disconnect":
             pass
 
-    await run_until_first(relay_events(session, websocket, send), wait_for_end())
+    await run_until_first(websocket, relay_events(session, websocket, send), wait_for_end())
 
 
 async def relay_events(
@@ -315,10 +315,10 @@ async def relay_events(
     await websocket.close(_CLOSE_CODES.get(reason, 1000), reason)
 
 
-async def run_until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run coroutines until one of them ends, cancel the others, and raise its error.
+async def run_until_first(websocket: WebSocket, *coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines that use a WebSocket until one ends, cancel the others, and raise its error.
 
-    The end of a connection is not an error.
+    The end of the connection is not an error.
     """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
@@ -328,8 +328,11 @@ async def run_until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
             task.cancel()
         await asyncio.wait(tasks)
     errors = [task.exception() for task in tasks if not task.cancelled()]
+    # Starlette raises a `RuntimeError` if another coroutine has noticed the end before.
+    is_closed = websocket.application_state is WebSocketState.DISCONNECTED
+    ends = (WebSocketDisconnect, RuntimeError) if is_closed else WebSocketDisconnect
     for error in errors:
-        if error is not None and not isinstance(error, WebSocketDisconnect):
+        if error is not None and not isinstance(error, ends):
             raise error
 
 

@@ -135,6 +135,7 @@ async def stream(
         await websocket.send_json(start)
         await session.call("stream", **output)
         await run_until_first(
+            websocket,
             relay_events(session, websocket, partial(_send, websocket)),
             _receive(websocket, session, messages, query.sample_rate),
         )
