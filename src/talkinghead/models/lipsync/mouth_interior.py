@@ -50,8 +50,8 @@ _SIDE_DARKENING, _ROOT_DARKENING = 0.45, 0.25
 # Blend weight of grey in the colour of the teeth; the rest is the skin's colour.
 _GREYNESS = 0.6
 # Colours (red, green, blue) relative to the brightness of the cheeks. In videos of ten people, the
-# darkest fifth of the open mouth had (0.58, 0.28, 0.20) in the median, and (0.20, 0.04, 0.03) in the
-# darkest mouth.
+# darkest fifth of the open mouth had (0.58, 0.28, 0.20) in the median, and (0.20, 0.04, 0.03) in
+# the darkest mouth.
 _CAVITY, _TONGUE = (0.34, 0.14, 0.11), (0.6, 0.33, 0.28)
 # Height of the tongue relative to the gap between the lips, and gap in mouth widths at which the
 # tongue and the lower teeth are half visible.
