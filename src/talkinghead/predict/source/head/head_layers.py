@@ -71,6 +71,7 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
     blurred = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), max(0.7, _SOFT_CM * px_per_cm))
     soft = np.asarray(blurred, np.float32)
     soft = np.asarray(soft * _matte(small, _hidden(soft), mask, px_per_cm))
+    soft *= np.asarray(cv2.resize(head.own, size))
     behind = fill_background(area, small, _hidden(soft), px_per_cm)
     opacity = np.asarray(cv2.resize(soft, (width, height))).clip(0, 1)
     alpha = np.rint(255 * np.where(opacity > _OPAQUE, 1, opacity)).astype(np.uint8)
