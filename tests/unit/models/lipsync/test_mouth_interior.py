@@ -47,6 +47,15 @@ def test_tongue_and_lower_teeth_appear_above_the_lower_lip_of_a_wide_mouth() -> 
     assert narrow.max() < 0.3
 
 
+def test_cavity_is_a_dark_red_as_in_videos_of_people() -> None:
+    # The measurement is described at `_CAVITY`.
+    brightness = 0.6
+    column = column_of(24, (0.8, 0.6, 0.4)) / brightness
+    cavity = column[:, int(column[0].argmin())]
+    assert 0.2 < cavity[0] < 0.58
+    assert 0.04 < cavity[2] < cavity[1] < cavity[0] / 2
+
+
 def test_interior_follows_the_brightness_of_the_face() -> None:
     bright, dark = column_of(24), column_of(24, (0.4, 0.3, 0.25))
     assert torch.allclose(dark, bright / 2, atol=0.02)

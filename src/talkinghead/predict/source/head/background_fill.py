@@ -21,6 +21,9 @@ _MEDIAN_CM, _FAR_CM = 3.0, 1.5
 _MAX_MEDIAN = 60
 # Width in pixels of the border of the area that is not reflected.
 _BORDER = 3
+# Radius in pixels of the neighbourhood from which the edges of objects are continued, and distances
+# in centimetres between which they fade.
+_INPAINT_PX, _EDGES_CM = 2, (1.0, 2.0)
 # Number of smoothing passes of each level of the pyramid that fills the colours.
 _RELAXATIONS = 12
 # Differences in grey levels of the smoothed reflection from the filled colours between which the
@@ -33,9 +36,10 @@ def fill_background(
 ) -> UInt8Array:
     """Return a photo whose hidden pixels are continued from the visible ones.
 
-    The colours are interpolated smoothly; further inside, they are those of most of the pixels near
-    the edge, so that a pattern does not become a mixture of its colours. Detail, such as the grain
-    of the photo or a pattern, is reflected at the edge of the visible background.
+    Detail, such as the grain of the photo or a pattern, is reflected at the edge of the visible
+    background. Where the reflection does not fit, edges of objects are continued for a short
+    distance. Otherwise, the colours are interpolated smoothly; further inside, they are those of
+    most of the pixels near the edge, so that a pattern does not become a mixture of its colours.
 
     Args:
         area: the photo, uint8 [H, W, 3].
@@ -47,6 +51,7 @@ def fill_background(
         return area
     smooth = _mean_of_visible(small, hidden, _DETAIL_CM * px_per_cm)
     filled = continue_colours(smooth, hidden, px_per_cm)
+    edges = continue_edges(small, hidden)
     distance, nearest = _nearest_visible(hidden)
     source, weight = _reflection(hidden, distance, nearest, _REFLECTED_CM * px_per_cm)
     height, width = area.shape[:2]
@@ -58,10 +63,23 @@ def fill_background(
     median = _median_of_visible(smooth, nearest, px_per_cm)
     far = smooth_step(distance / (_FAR_CM * px_per_cm))[..., None].astype(np.float32)
     filled += far * (continue_colours(median, hidden, px_per_cm) - filled)
+    fitting = weight[..., None].astype(np.float32)
+    start, end = _EDGES_CM
+    near = smooth_step((end - distance / px_per_cm) / (end - start))[..., None] * (1 - fitting)
+    filled += near * (edges - filled)
     detail = area.astype(np.float32) - _enlarge(smooth, area)
     detail = _sample(detail, _enlarge((source + 0.5) * scale - 0.5, area))
     behind = _enlarge(filled, area) + _enlarge(weight, area)[..., None] * detail
     return np.rint(behind.clip(0, 255)).astype(np.uint8)
+
+
+def continue_edges(image: UInt8Array, hidden: UInt8Array) -> FloatArray:
+    """Return an image float32 [h, w, 3] whose hidden pixels continue the edges of the visible ones.
+
+    Paper: Telea, "An image inpainting technique based on the fast marching method", 2004.
+    """
+    filled = cv2.inpaint(image, hidden, _INPAINT_PX, cv2.INPAINT_TELEA)
+    return np.asarray(filled, np.float32)
 
 
 def continue_colours(image: FloatArray, hidden: UInt8Array, px_per_cm: float) -> FloatArray:

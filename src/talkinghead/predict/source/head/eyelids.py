@@ -37,6 +37,11 @@ _RIM_PART, _RIM_LIGHT, _RIM_STEP = 0.25, 0.4, 0.2
 # Distances between which the skin is measured, below the eye in heights of the eye, and above it in
 # heights of the skin; and number of rows.
 _BELOW, _ABOVE, _NUM_ROWS = (0.2, 0.8), (0.35, 0.9), 24
+# A closed lid is at least as light as this fraction of the skin below the eye. Otherwise, the
+# shadow above a deep-set eye would cover it as a dark patch. In heights of the eye: distance over
+# which colours are averaged for that, and distances from the edges of the open and of the moved
+# lid, which has lashes, in which the correction rises.
+_LID_LIGHT, _AVERAGED, _LIGHTENED_BELOW, _LASHES = 0.75, 0.3, 0.6, 0.4
 # A lid without skin shows a reflection of the skin below the eye: distance of its edge from the
 # eye, scale, darkening at the edge and the height of the dark part, in heights of the eye.
 _REFLECTED_FROM, _REFLECTED_SCALE, _EDGE_DARKENING, _EDGE_HEIGHT = 0.2, 0.8, 0.4, 0.08
@@ -55,7 +60,7 @@ def find_lids(image: UInt8Array, face: Face) -> list[tuple[Lid, Lid | None] | No
             # The same geometry, upside down.
             below = _make_lid(image, face.points, lower[::-1], upper[::-1], cheek)
         if above is not None:
-            above = replace(above, has_rim=_has_rim(image, face.points, upper, lower, above))
+            above = _with_skin(image, face.points, upper, lower, above)
         lids.append(None if above is None else (above, below))
     return lids
 
@@ -76,6 +81,7 @@ class Lid:
         openness: 0 for a closed eye to 1 for an open one.
         gap: distance between the lids, float32 [h, w].
         has_rim: whether a rim of glasses is above the lid, so that there is no skin to stretch.
+        skin_colour: colour of the skin below the eye, float32 [3]; None for a lower lid.
     """
 
     rows: slice
@@ -89,6 +95,7 @@ class Lid:
     openness: float
     gap: FloatArray
     has_rim: bool = False
+    skin_colour: FloatArray | None = None
 
     def move(self, image: UInt8Array, closure: float) -> None:
         """Move the lid in an image in place.
@@ -110,7 +117,7 @@ class Lid:
         if self.has_rim:
             moved = self._reflected(image, travel)
         else:
-            moved = self._shifted(image, -travel * stretch)
+            moved = self._lightened(self._shifted(image, -travel * stretch), travel)
         region = image[self.rows, self.columns]
         covered = (travel - self.depth + np.float32(0.5)).clip(0, 1)
         if self.has_rim:
@@ -121,6 +128,20 @@ class Lid:
         """Return the region, sampled at a distance [h, w] below each pixel."""
         shift = shift.astype(np.float32)
         return _sample(image, self.xy + cv2.merge([self.down[0] * shift, self.down[1] * shift]))
+
+    def _lightened(self, lid: UInt8Array, travel: FloatArray) -> UInt8Array:
+        """Return a lid [h, w, 3], whose edge moves by `travel` [h, w], without a dark shadow."""
+        if self.skin_colour is None:
+            return lid
+        side = 2 * round(_AVERAGED * self.height) + 1
+        mean = np.asarray(cv2.blur(lid, (side, side)), np.float32)
+        skin = np.float32(_LID_LIGHT) * self.skin_colour
+        missing = np.minimum(skin - mean, skin - lid).clip(0)
+        depth = np.where(np.isfinite(self.depth), self.depth, 0) / self.height
+        weight = smooth_step(depth / _LIGHTENED_BELOW)
+        weight *= smooth_step((travel / self.height - depth) / _LASHES)
+        lightened = lid + weight.astype(np.float32)[..., None] * missing
+        return np.rint(lightened.clip(0, 255)).astype(np.uint8)
 
     def _reflected(self, image: UInt8Array, travel: FloatArray) -> UInt8Array:
         """Return a lid with the skin below the eye, whose edge moves by `travel` [h, w]."""
@@ -185,25 +206,34 @@ def _make_lid(
     )
 
 
-def _has_rim(
+def _with_skin(
     image: UInt8Array, points: FloatArray, upper: tuple[int, ...], lower: tuple[int, ...], lid: Lid
-) -> bool:
-    """Return whether the rim of glasses covers the skin above a lid, whose landmarks are given."""
+) -> Lid:
+    """Return an upper lid with what the skin around it shows; its landmarks are given."""
     at = np.linspace(0.15, 0.85, 16)
 
-    def edge_of(indexes: tuple[int, ...]) -> Floats:
+    def skin(indexes: tuple[int, ...], distances: Floats) -> UInt8Array:
         line = points[list(indexes)].astype(float)
         along = (line - line[0]) @ (line[-1] - line[0])
-        return np.stack([np.interp(at, along / max(along[-1], 1e-6), axis) for axis in line.T], 1)
-
-    def luminance(edge: Floats, distances: Floats) -> Floats:
+        edge = np.stack([np.interp(at, along / max(along[-1], 1e-6), axis) for axis in line.T], 1)
         xy = edge + distances[:, None, None] * lid.down
-        grey = cv2.cvtColor(_sample(image, xy.astype(np.float32)), cv2.COLOR_RGB2GRAY)
-        return np.median(np.asarray(grey, float), axis=1)
+        return _sample(image, xy.astype(np.float32))
 
-    below = luminance(edge_of(lower), lid.height * np.linspace(*_BELOW, _NUM_ROWS))
-    above = luminance(edge_of(upper), -lid.skin * np.linspace(*_ABOVE, _NUM_ROWS))
-    relative = above / max(np.median(below), 1.0)
+    below = skin(lower, lid.height * np.linspace(*_BELOW, _NUM_ROWS))
+    above = skin(upper, -lid.skin * np.linspace(*_ABOVE, _NUM_ROWS))
+    colour = np.median(below.reshape(-1, 3), axis=0).astype(np.float32)
+    return replace(lid, has_rim=_has_rim(below, above), skin_colour=colour)
+
+
+def _has_rim(below: UInt8Array, above: UInt8Array) -> bool:
+    """Return whether the rim of glasses covers the skin above a lid.
+
+    Args:
+        below: rows of the skin below the eye, uint8 [rows, columns, 3].
+        above: rows of the skin above the eye.
+    """
+    light = [np.median(cv2.cvtColor(rows, cv2.COLOR_RGB2GRAY), axis=1) for rows in (below, above)]
+    relative = light[1] / max(float(np.median(light[0])), 1.0)
     has_step = np.abs(np.diff(relative)).max() > _RIM_STEP
     return bool(has_step and np.mean(relative < _RIM_LIGHT) >= _RIM_PART)
 

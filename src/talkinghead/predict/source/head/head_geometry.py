@@ -21,6 +21,10 @@ Floats = npt.NDArray[np.float64]
 
 GRID = 144
 """Number of grid cells along the longer side of a head's area."""
+# Positions between a face, at 0, and another one, at 1: up to which its motion does not fade, from
+# which on pixels are still, up to which they may belong to the face, and from which on they belong
+# to the other one.
+_RIGID_UNTIL, _STILL_AT, _OWN_UNTIL, _OTHER_FROM = 0.3, 0.6, 0.47, 0.53
 # Points about which the head turns and nods (between the ears) and tilts (in the neck).
 _AXIS_CM = np.array([0.0, 2.0, 3.0])
 _TILT_CM = np.array([0.0, 10.0, 3.0])
@@ -61,6 +65,8 @@ class HeadGeometry:
         tilt: centre of tilts in pixels, [2].
         scale: pixels per centimetre.
         face_xy: points of the face in pixels, [P, 2].
+        own: 1 where a pixel may belong to this head and 0 where it belongs to another one, float32
+            [h, w].
     """
 
     box: Box
@@ -73,6 +79,7 @@ class HeadGeometry:
     tilt: Floats
     scale: float
     face_xy: Floats
+    own: FloatArray
 
 
 def model_head(
@@ -104,8 +111,11 @@ def model_head(
     beside = smooth_step((below - start) / (end - start)) * offset.real / _RADIUS_X
     faded = np.hypot(beside, np.maximum(below, 0) / _RADIUS_BELOW)
     weight = smooth_step((_STILL - faded) / (_STILL - _RIGID))
+    own = np.ones_like(weight)
     for other in others:
-        weight *= _apart_weight(xy, face, other)
+        position = _between(xy, face, other)
+        weight *= smooth_step((_STILL_AT - position) / (_STILL_AT - _RIGID_UNTIL))
+        own *= smooth_step((_OTHER_FROM - position) / (_OTHER_FROM - _OWN_UNTIL))
     surface = face_surface(face, frame)
     heights = _heights(surface - [0, 0, axis[2]], centre, upright * frame.scale, xy)
     return HeadGeometry(
@@ -119,6 +129,7 @@ def model_head(
         tilt[:2],
         frame.scale,
         surface[:, :2],
+        own.astype(np.float32),
     )
 
 
@@ -135,12 +146,11 @@ def _area(centre: Floats, reach: Floats, width: int, height: int) -> Box:
     return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
 
 
-def _apart_weight(xy: Floats, face: Face, other: Face) -> Floats:
-    """Return a weight that is 1 near a face and 0 near another one."""
+def _between(xy: Floats, face: Face, other: Face) -> Floats:
+    """Return the position of pixels along the line from a face, at 0, to another one, at 1."""
     own, across = np.array(box_centre(face.box)), np.array(box_centre(other.box))
     across = across - own
-    position = (xy - own) @ across / max(float(across @ across), 1e-6)
-    return smooth_step((0.6 - position) / 0.3)
+    return np.asarray((xy - own) @ across / max(float(across @ across), 1e-6))
 
 
 def _heights(surface: Floats, centre: Floats, cm: complex, xy: Floats) -> Floats:

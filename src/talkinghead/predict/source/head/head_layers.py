@@ -8,7 +8,11 @@ from typing import cast
 import cv2
 import numpy as np
 
-from talkinghead.predict.source.head.background_fill import continue_colours, fill_background
+from talkinghead.predict.source.head.background_fill import (
+    continue_colours,
+    continue_edges,
+    fill_background,
+)
 from talkinghead.predict.source.head.head_geometry import Floats, HeadGeometry, smooth_step
 from talkinghead.predict.source.head.head_segmentation import segment_head
 from talkinghead.types import FloatArray, UInt8Array
@@ -21,7 +25,7 @@ _MARGIN_CM, _SOFT_CM = 0.8, 0.35
 # Contrast of head and background, in grey levels, up to which it is 1, and from which on colours
 # alone determine it. Distance of a colour from the line between those of head and background up to
 # which it is on the line, and from which on it belongs to something else, which is opaque.
-_INSIDE_CM, _CONTRAST, _APART = 0.4, (30.0, 80.0), (20.0, 50.0)
+_INSIDE_CM, _CONTRAST, _APART = 0.4, (35.0, 80.0), (20.0, 50.0)
 # Opacity above which a pixel is made opaque, because the background in it cannot be estimated.
 _OPAQUE = 0.96
 # Width of the strip in which the motion fades where the border of the area cuts the head's layer.
@@ -67,6 +71,7 @@ def separate_head(area: UInt8Array, head: HeadGeometry) -> HeadLayers:
     blurred = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), max(0.7, _SOFT_CM * px_per_cm))
     soft = np.asarray(blurred, np.float32)
     soft = np.asarray(soft * _matte(small, _hidden(soft), mask, px_per_cm))
+    soft *= np.asarray(cv2.resize(head.own, size))
     behind = fill_background(area, small, _hidden(soft), px_per_cm)
     opacity = np.asarray(cv2.resize(soft, (width, height))).clip(0, 1)
     alpha = np.rint(255 * np.where(opacity > _OPAQUE, 1, opacity)).astype(np.uint8)
@@ -91,7 +96,7 @@ def _matte(small: UInt8Array, hidden: UInt8Array, mask: UInt8Array, px_per_cm: f
     radius = max(1, round(_INSIDE_CM * px_per_cm))
     inside = np.asarray(cv2.erode(mask, np.ones((2 * radius + 1,) * 2)), np.uint8)
     image, outside = small.astype(np.float32), (inside == 0).astype(np.uint8)
-    behind = continue_colours(image, hidden, px_per_cm)
+    behind = continue_edges(small, hidden)
     head, own = continue_colours(image, outside, px_per_cm) - behind, image - behind
     contrast = np.sqrt((head * head).sum(2))
     part = ((own * head).sum(2) / np.maximum(contrast, 1) ** 2).clip(0, 1)

@@ -40,10 +40,10 @@ _DISTANCE_CM = 100.0
 # Measurement of the gains of the angles: largest yaw, pitch and roll; number of angles on each side
 # of 0; displacements of the initial points, as fractions of the size of the face; number of times
 # that the face is tracked from each of them; and range of the gains. From other initial points, the
-# tracker often finds a pitch that differs by 1 degree, and sometimes by 5 degrees.
+# tracker often finds a pitch or a yaw that differs by 1 degree, and sometimes by 5 degrees.
 _PROBES_DEG = (10.0, 8.0, 10.0)
 _PROBES = (2, 4, 2)
-_STARTS = ((0.0,), (-0.03, 0.03), (0.0,))
+_STARTS = ((-0.03, 0.03), (-0.03, 0.03), (0.0,))
 _TRACKINGS = 3
 _GAIN_RANGE = (0.6, 2.0)
 # Number of corrections of the gains. The measured pitch is not proportional to its gain, so that it
@@ -97,7 +97,7 @@ class HeadWarp:
         self._head = replace(self._head, weight=self._layers.weight)
         self._support: UInt8Array | None = None
         if others:
-            moves = (self._head.weight > 0).astype(np.uint8)
+            moves = (self._head.weight > 0).astype(np.uint8) * np.uint8(255)
             self._support = cast(UInt8Array, cv2.resize(moves, (x1 - x0, y1 - y0)))
         ys, xs = np.mgrid[0 : y1 - y0, 0 : x1 - x0].astype(np.float32)
         self._pixels: FloatArray = np.stack([xs, ys], -1)
@@ -167,7 +167,9 @@ class HeadWarp:
         if self._support is None:
             result[self.area] = blended
         else:
-            cv2.copyTo(blended, self._support, result[self.area])
+            # Another head may have moved where this one neither was nor is.
+            own = cv2.bitwise_or(opacity, layers.alpha)
+            cv2.copyTo(blended, cv2.min(own, self._support), result[self.area])
 
     def move_points(
         self, points: FloatArray, pose_deg: npt.ArrayLike, weights: FloatArray | None = None

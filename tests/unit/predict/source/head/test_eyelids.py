@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -51,3 +53,35 @@ def test_rim_of_glasses_does_not_move_with_the_lid(has_glasses):
             on_eye = (upper.depth > 0.2 * upper.height) & (upper.depth < 0.8 * upper.height)
             light = [part[upper.rows, upper.columns][on_eye].mean() for part in (worn, closed)]
             assert light[1] > light[0] + 30
+
+
+def test_lids_of_eyes_in_shadow_are_no_dark_patches():
+    image = read_image(demo_face())
+    image = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    face = build_detector("litert").detect(image)[0]
+    shadow = np.zeros(image.shape[:2], np.float32)
+    for upper, _, brow, _ in _EYES[face.topology]:
+        # The shadow of the brow, which ends at the eye.
+        line = np.concatenate([face.points[list(upper)], face.points[[brow]]])
+        cv2.fillConvexPoly(shadow, cv2.convexHull(np.rint(line).astype(np.int32)), 1.0)
+    shadow = cv2.GaussianBlur(shadow, (0, 0), 4)
+    dark = np.rint(image * (1 - 0.75 * shadow[..., None])).astype(np.uint8)
+    closed = dark.copy()
+    for upper, _ in find_lids(dark, face):
+        upper.move(closed, 1.0)
+        lid = closed[upper.rows, upper.columns].mean(2)
+        middle = (upper.depth > 0.4 * upper.height) & (upper.depth < 0.7 * upper.height)
+        assert lid[middle].mean() > 0.6 * upper.skin_colour.mean()
+        lashes = np.abs(upper.depth - upper.travel) < 0.1 * upper.height
+        assert lid[lashes].mean() < lid[middle].mean()
+
+
+def test_lids_without_a_shadow_keep_their_colours():
+    image = read_image(demo_face())
+    image = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    face = build_detector("litert").detect(image)[0]
+    for upper, _ in find_lids(image, face):
+        images = [image.copy(), image.copy()]
+        upper.move(images[0], 0.8)
+        replace(upper, skin_colour=None).move(images[1], 0.8)
+        assert np.abs(np.subtract(*images, dtype=int)).mean() < 0.02

@@ -36,3 +36,11 @@ def test_strands_of_another_colour_are_opaque():
     strands = RIM & (np.arange(SIZE) % 8 < 2)
     image[strands] = [250, 120, 0]
     assert np.median(_matte(image, HIDDEN, MASK, PX_PER_CM)[strands]) > 0.9
+
+
+def test_objects_behind_the_edge_of_a_head_are_transparent():
+    image, _ = opacity([60, 30, 20])
+    # The bright frame of a window behind the head.
+    bar = (np.abs(np.arange(SIZE) - 45) < 4)[:, None] & (HEAD == 0)
+    image[bar] = [240, 235, 200]
+    assert _matte(image, HIDDEN, MASK, PX_PER_CM)[RIM & bar].mean() < 0.35

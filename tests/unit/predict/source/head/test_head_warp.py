@@ -200,6 +200,31 @@ def test_another_head_is_not_moved(face):
     assert not np.array_equal(image, PHOTO)
 
 
+def test_heads_next_to_each_other_do_not_undo_their_motion(face):
+    start, width = 140, 170
+    pair = np.hstack([PHOTO[:360, start : start + width]] * 2)
+    x0, y0, x1, y1 = face.box
+    faces = [
+        replace(
+            face,
+            box=Box(x0 + shift, y0, x1 + shift, y1),
+            points=face.points + np.float32([shift, 0]),
+        )
+        for shift in (-start, width - start)
+    ]
+    first, second = (
+        HeadWarp(pair, one, fit_face_frame(one), [other]) for one, other in (faces, reversed(faces))
+    )
+    image = turned(first, 6, 3, -4, image=pair)
+    before = image.copy()
+    second.draw(pair, (-6, 4, 5), image)
+    middle = round(float(faces[0].box.x0 + x1 - start + width) / 2)
+    moved = np.abs(before.astype(int) - pair).max(2) > 10
+    assert moved[:, middle - 40 : middle - 15].sum() > 500
+    assert np.array_equal(image[:, : middle - 15], before[:, : middle - 15])
+    assert not np.array_equal(image, before)
+
+
 def test_face_without_depth_turns_less_precisely(face, detector):
     flat = replace(face, depth=None)
     warp = HeadWarp(PHOTO, flat, fit_face_frame(flat), [])
