@@ -32,6 +32,8 @@ class LiveServer:
     def start(self):
         """Start the process, and wait until it answers."""
         command = [sys.executable, "-m", "talkinghead", "serve", f"port={self._port}"]
+        # With `auto`, a model that has not been exported is exported in the background.
+        command += ["backend=torch"]
         command += [f"token={self.token}"] if self.token else []
         with self._log.open("a") as log:
             self.process = subprocess.Popen(

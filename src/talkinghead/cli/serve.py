@@ -12,6 +12,7 @@ from talkinghead.cli.shared.termination import was_terminated
 from talkinghead.errors import DependencyError
 from talkinghead.live.session.session_pool import PoolOptions, SessionPool
 from talkinghead.paths import demo_face
+from talkinghead.runtime.export.background_export import exporting_model
 
 
 def main(cfg: DictConfig) -> None:
@@ -29,7 +30,8 @@ def main(cfg: DictConfig) -> None:
     settings = server_settings(values, factory)
     options = PoolOptions(**fields_of(PoolOptions, cfg))
     try:
-        run_server(settings, SessionPool(factory, options))
+        with exporting_model(cfg.checkpoint, cfg.backend, cfg.device, cfg.precision):
+            run_server(settings, SessionPool(factory, options))
     except KeyboardInterrupt:
         # The server ends its sessions and then passes the signal on. SIGTERM is its regular end.
         if not was_terminated():

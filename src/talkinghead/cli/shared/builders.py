@@ -18,6 +18,7 @@ from talkinghead.predict.batch.workers import JobRunner
 from talkinghead.predict.options import EncodeOptions, PredictOptions, SourceOptions
 from talkinghead.predict.output.provenance import Provenance
 from talkinghead.predict.predictor import LipSyncPredictor
+from talkinghead.runtime.export.background_export import live_backend
 from talkinghead.speech.conversation import Conversation
 from talkinghead.speech.protocols import TextToSpeech
 from talkinghead.speech.sentence_speech import speak_text
@@ -30,6 +31,12 @@ def build_predictor(cfg: DictConfig) -> LipSyncPredictor:
         values[name] = instantiate(cfg[name]) or None
     values["style"] = read_style(cfg.style)
     return LipSyncPredictor.from_checkpoint(cfg.checkpoint, **values)
+
+
+def build_live_predictor(cfg: DictConfig) -> LipSyncPredictor:
+    """Return a new predictor for live sessions; `backend=auto` selects an existing export."""
+    backend = live_backend(cfg.checkpoint, cfg.backend, cfg.device, cfg.precision)
+    return build_predictor(OmegaConf.create({**cfg, "backend": backend}))
 
 
 def build_source_options(cfg: DictConfig) -> SourceOptions:
@@ -81,7 +88,7 @@ def build_session_factory(cfg: DictConfig) -> SessionFactory:
         for name, tts in _plain(cfg.voices).items()
     }
     return SessionFactory(
-        partial(build_predictor, cfg),
+        partial(build_live_predictor, cfg),
         voices,
         {name: partial(instantiate, llm) for name, llm in _plain(cfg.llms).items()},
         partial(instantiate, _plain(cfg.stt)) if cfg.stt else None,
