@@ -100,7 +100,7 @@ def check_outputs(overrides: Sequence[str], command: str) -> None:
     advice = "give a list, jobs=..., with an output for each" if command == "predict" else ""
     raise UsageError(
         f"-m: {num_runs} runs would write {num_outputs} output{'s' * (num_outputs > 1)} and "
-        f"overwrite each other's: {advice or 'start each run with an output of its own'}"
+        f"overwrite each other's: {advice or 'start each run with a different output'}"
     )
 
 
