@@ -230,7 +230,7 @@ def test_closed_pipe_gives_no_traceback():
 def test_error_of_a_parallel_sweep_is_reported_in_one_line(tmp_path):
     command = [sys.executable, "-m", "talkinghead", "prepare", "-m", "hydra/launcher=joblib"]
     done = subprocess.run(
-        [*command, "input=no (where)", "output=o", "workers=0,1"],
+        [*command, "input=no (where)", "output=o,p", "workers=0"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
