@@ -235,7 +235,7 @@ def test_face_without_webrtc_moves_while_the_browser_refuses_audio(new_page):
     assert openings(page.watch(4)).std() > 0.005
     assert page.page.evaluate("window.audio.state") == "suspended"
     page.page.click("text=Turn the audio on")
-    page.page.wait_for_function("window.audio.state === 'running' && window.audio.currentTime > 1")
+    page.wait_for("window.audio.state === 'running' && window.audio.currentTime > 1")
     assert openings(page.watch(4)).std() > 0.005
     assert not page.page.is_visible("#notice-text")
 

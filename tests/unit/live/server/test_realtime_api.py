@@ -246,6 +246,20 @@ def test_empty_commit_and_response_are_refused_without_turn_detection(talk):
     talk(conversation)
 
 
+def test_empty_commit_is_refused_with_turn_detection(pool, talk):
+    async def conversation(connection, created):
+        await connection.input_audio_buffer.commit()
+        assert "empty" in (await connection.recv()).error.message
+        await connection.input_audio_buffer.append(audio=base64_text(SPEECH))
+        await connection.input_audio_buffer.commit()
+        await connection.input_audio_buffer.commit()
+        events = await until(connection, "error")
+        assert "empty" in events[-1].error.message
+
+    talk(conversation)
+    assert pool.created[0].ops() == ["stream", "listen", "listen"]
+
+
 def test_wrong_key_is_refused(talk):
     async def conversation(connection, created): ...
 

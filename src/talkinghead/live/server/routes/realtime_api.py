@@ -115,6 +115,7 @@ class RealtimeConnection:
         self._model, self._voice, self._instructions = query.model, query.voice, query.persona
         self._detects_turns = True
         self._buffer, self._committed = bytearray(), b""
+        self._has_new_audio = False  # Audio was passed on since the last commit.
         self._texts: list[str] = []
         self._response: Response | None = None
         self._user_item, self._num_samples = _new_id("item"), 0
@@ -237,18 +238,20 @@ class RealtimeConnection:
         self._num_samples += len(pcm) // 2
         if self._detects_turns:
             await self._session.call("listen", pcm=pcm, sample_rate=SAMPLE_RATE)
+            self._has_new_audio |= bool(pcm)
             return
         if len(self._buffer) + len(pcm) > self._settings.max_audio_s * SAMPLE_RATE * 2:
             raise UsageError("the input audio buffer is full: commit or clear it")
         self._buffer += pcm
 
     async def _commit(self) -> None:
+        if not (self._has_new_audio if self._detects_turns else self._buffer):
+            raise UsageError("the input audio buffer is empty: append audio first")
+        self._has_new_audio = False
         if self._detects_turns:
             # The silence ends the question at once.
             await self._listen(b"")
             return
-        if not self._buffer:
-            raise UsageError("the input audio buffer is empty: append audio first")
         self._committed, self._buffer = bytes(self._buffer), bytearray()
         await self.send("input_audio_buffer.committed", item_id=self._user_item)
 
