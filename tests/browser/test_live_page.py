@@ -294,7 +294,8 @@ def test_emotion_and_pose_change_the_face(page):
     page.start()
     page.page.wait_for_timeout(500)
     page.page.click("#details summary")
-    before = page.watch(0.5).mean(0)
+    # The head sways, so images are averaged over three seconds.
+    before = page.watch(3).mean(0)
 
     def is_update(request):
         return request.method == "PATCH" and "v1/sessions/" in request.url
@@ -306,11 +307,11 @@ def test_emotion_and_pose_change_the_face(page):
         page.page.fill("#yaw", "12")
     assert sent.value.post_data_json == {"pose": [12, 0, 0]}
     page.page.wait_for_timeout(1500)
-    turned = page.watch(0.5).mean(0)
+    turned = page.watch(3).mean(0)
     with page.page.expect_request(is_update) as sent:
         page.page.click("#face-reset")
     assert sent.value.post_data_json == {"emotion": "neutral", "intensity": 1, "pose": [0, 0, 0]}
     page.page.wait_for_timeout(1500)
-    after = page.watch(0.5).mean(0)
+    after = page.watch(3).mean(0)
     assert abs(turned - before).mean() > 2 * abs(after - before).mean()
     assert page.page.is_disabled("#intensity")
