@@ -64,7 +64,7 @@ export class Details {
 
   #showSummary(framesPerSecond) {
     const parts = [`${number(framesPerSecond)} fps`];
-    if (this.#firstFrameS !== null) parts.push(`answer after ${this.#firstFrameS.toFixed(2)} s`);
+    if (this.#firstFrameS !== null) parts.push(`answer in ${this.#firstFrameS.toFixed(1)} s`);
     setText("summary", parts.join(", "));
   }
 }
