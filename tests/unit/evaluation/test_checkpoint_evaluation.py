@@ -112,7 +112,7 @@ def options(**values: Any) -> EvaluationOptions:
 
 
 def test_evaluate_writes_a_report(bar_corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
-    chosen = options(generation="model", max_frames=12, num_strips=1, sync=SyncNetworkOptions())
+    chosen = options(generation="model", max_frames=10, num_strips=1, sync=SyncNetworkOptions())
     report = evaluate(checkpoint, bar_corpus, tmp_path, chosen)
     assert report == json.loads((tmp_path / "scores.json").read_text())
     assert report["audio_dependence"]["depends_on_audio"] is None  # There are four clips.
