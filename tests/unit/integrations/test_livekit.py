@@ -264,8 +264,9 @@ def test_local_avatar_speaks_for_a_session(avatar, monkeypatch):
         session.output.audio.on("playback_finished", events.append)
         await session.start(agent=Agent(instructions=""))
         await session.say("0.6")
-        long = session.say("5.0")
-        await asyncio.sleep(0.8)
+        long, num_before = session.say("5.0"), len(record.audio())
+        while len(record.audio()) < num_before + 0.6 * RATE:
+            await asyncio.sleep(0.02)
         await session.interrupt()
         await long
         num_pushed = len(record.pushed)
