@@ -69,7 +69,8 @@ release: $(STAMP)  ## make the released weights from two corpora in 8 hours: ARG
 	$(BIN)/python scripts/make_release.py $(ARGS)
 
 test: $(STAMP)  ## run the quick tests; COVERAGE=1 requires a coverage of 85 %
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 300 -m "$(QUICK)" $(if $(COVERAGE),$(COVER))
+	@# Three processes for two cores, because some tests wait for frames in real time.
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 300 -m "$(QUICK)" $(if $(COVERAGE),$(COVER))
 
 test-all: $(STAMP)  ## run every test with coverage, including the slow ones and, if available, those for a GPU, the network and a corpus
 	$(BIN)/python -m pytest $(COVER)

@@ -22,7 +22,9 @@ from talkinghead.errors import MediaError, UsageError
 from talkinghead.live.session.process_handle import SessionLostError
 from talkinghead.live.session.session_pool import PoolFullError, PoolOptions, SessionPool
 
-aiortc = pytest.importorskip("aiortc")
+pytest.importorskip("aiortc")
+
+from helpers.webrtc_receiver import WebRtcReceiver
 
 
 @asynccontextmanager
@@ -72,31 +74,11 @@ def children(parent=None):
     return found
 
 
-class Receiver:
-    """A browser: receives the tracks of a session, and notes the time of each frame."""
+class Receiver(WebRtcReceiver):
+    """A browser that receives the tracks of a session."""
 
-    def __init__(self):
-        self.connection = aiortc.RTCPeerConnection()
-        self.received = {"audio": [], "video": []}
-        self.tasks = []
-        for kind in self.received:
-            self.connection.addTransceiver(kind, "recvonly")
-        self.connection.on("track", lambda track: self.tasks.append(self.follow(track)))
-
-    def follow(self, track):
-        async def run():
-            with suppress(aiortc.mediastreams.MediaStreamError):
-                while True:
-                    frame = await track.recv()
-                    self.received[track.kind].append((time.monotonic(), frame))
-
-        return asyncio.ensure_future(run())
-
-    async def connect(self, session):
-        await self.connection.setLocalDescription(await self.connection.createOffer())
-        offer = self.connection.localDescription
-        answer = await session.call("offer", sdp=offer.sdp, type=offer.type)
-        await self.connection.setRemoteDescription(aiortc.RTCSessionDescription(**answer))
+    def __init__(self, session):
+        super().__init__(lambda sdp, kind: session.call("offer", sdp=sdp, type=kind))
 
     async def wait_for_frames(self, count, timeout_s=20.0):
         deadline_s = time.monotonic() + timeout_s
@@ -112,29 +94,29 @@ def test_webrtc_sends_the_answer_with_lips_in_sync(tmp_path):
             session = await pool.create({}, write_face(tmp_path))
             assert session.video == {"width": 192, "height": 160, "fps": 25.0}
             assert all("OPENBLAS_NUM_THREADS" in child.environ() for child in children())
-            receiver = Receiver()
+            receiver = Receiver(session)
             async with events_of(session) as events:
-                await receiver.connect(session)
+                await receiver.connect()
                 await receiver.wait_for_frames(10)
                 await session.call("ask", text="one two three four five six")
                 end = await wait_for(events, "reply_end")
                 assert not end["interrupted"]
                 await asyncio.sleep(0.3)
-                again = Receiver()  # A page that is loaded again continues the session.
-                await again.connect(session)
+                again = Receiver(session)  # A page that is loaded again continues the session.
+                await again.connect()
                 await again.wait_for_frames(5)
             await receiver.connection.close()
             await again.connection.close()
             return receiver.received
 
     received = asyncio.run(run())
-    video = [frame for _, frame in received["video"]]
+    video = received["video"]
     steps = np.diff([frame.pts * frame.time_base for frame in video]).astype(float)
     assert np.median(steps) == pytest.approx(0.04, abs=1e-3)
     assert (video[0].width, video[0].height) == (192, 160)
     images = np.stack([frame.to_ndarray(format="rgb24") for frame in video]).astype(int)
     assert np.abs(images - images[0]).max() > 20  # The random model moves the mouth.
-    audio = np.concatenate([frame.to_ndarray().ravel() for _, frame in received["audio"]])
+    audio = np.concatenate([frame.to_ndarray().ravel() for frame in received["audio"]])
     loud_s = np.count_nonzero(np.abs(audio) > 500) / 2 / 48_000
     assert 0.4 < loud_s < 0.8  # Six words of 0.1 s.
 
@@ -226,8 +208,8 @@ def test_crash_frees_the_slot_and_does_not_affect_other_sessions(tmp_path):
                 await first.call("say", text="one")
                 await wait_for(lost, "reply_end")
                 recording = Path((await first.call("record"))["video"])
-                receiver = Receiver()
-                await receiver.connect(first)
+                receiver = Receiver(first)
+                await receiver.connect()
                 await receiver.wait_for_frames(2)
                 (connection,) = children(victim)
                 os.kill(victim.pid, signal.SIGKILL)
@@ -360,8 +342,8 @@ def test_invalid_offer_is_an_error_and_the_session_continues(tmp_path):
             for sdp in ("nonsense", ""):
                 with pytest.raises(UsageError, match="offer"):
                     await session.call("offer", sdp=sdp, type="offer")
-            receiver = Receiver()
-            await receiver.connect(session)
+            receiver = Receiver(session)
+            await receiver.connect()
             await receiver.wait_for_frames(3)
             await receiver.connection.close()
 

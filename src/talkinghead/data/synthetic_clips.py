@@ -66,9 +66,16 @@ _MOUTH_LINE, _LIP, _GAP = 0.68, 0.022, 0.065
 """Vertical position of the mouth, thickness of a lip and half of the widest gap, in face sizes."""
 
 
+def _plain_image(height: int, width: int, colour: tuple[int, int, int]) -> UInt8Array:
+    image = np.empty((height, width, 3), np.uint8)
+    # np.full takes several times longer than the drawing of a face.
+    cv2.rectangle(image, (0, 0), (width, height), colour, -1)
+    return image
+
+
 def draw_face(character: Character, opening: float, size: int) -> UInt8Array:
     """Draw a canonical face, uint8 [size, size, 3] RGB, with a mouth opening in [0, 1]."""
-    image = np.full((size, size, 3), character.background, np.uint8)
+    image = _plain_image(size, size, character.background)
 
     def ellipse(
         x: float, y: float, width: float, height: float, colour: tuple[int, int, int]
@@ -118,7 +125,8 @@ def speak(
     time_s = np.arange(num_samples) / sample_rate
     phase = 2 * np.pi * character.pitch_hz * (time_s + 0.002 * np.sin(2 * np.pi * 3 * time_s))
     harmonics = np.arange(1, 1 + int(4000 / character.pitch_hz))
-    voice = sum(np.sin(k * phase) * k ** -(2.2 - 1.4 * opening) for k in harmonics)
+    exponent = 1.4 * opening - 2.2
+    voice = sum(np.sin(k * phase) * np.exp(np.log(k) * exponent) for k in harmonics)
     samples = 0.15 * opening * voice + 1e-4 * rng.standard_normal(num_samples)
     return np.clip(samples, -1, 1).astype(np.float32), opening.astype(np.float32)
 
@@ -146,7 +154,7 @@ def write_synthetic_clip(
     top, left = (height - side) // 2, (width - side) // 2
     with VideoWriter(Path(path), width, height, fps, sample_rate) as writer:
         for value in _at_frames(opening, round_half_up(duration_s * fps), fps, rate):
-            image = np.full((height, width, 3), character.background, np.uint8)
+            image = _plain_image(height, width, character.background)
             image[top : top + side, left : left + side] = draw_face(character, float(value), side)
             writer.write(image)
         if sample_rate is not None:

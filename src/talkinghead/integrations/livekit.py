@@ -224,7 +224,15 @@ class _RunningAvatar:
         self._runner: AvatarRunner | None = None
 
     async def _start(self, room: rtc.Room, audio: AudioReceiver) -> None:
-        self._generator = await asyncio.to_thread(self._make_generator)
+        making = asyncio.get_running_loop().run_in_executor(None, self._make_generator)
+        try:
+            self._generator = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # The thread goes on, and nothing else would close its generator.
+            await asyncio.wait([making])
+            if making.exception() is None:
+                await making.result().aclose()
+            raise
         runner = AvatarRunner(
             room, audio_recv=audio, video_gen=self._generator, options=self._generator.options
         )

@@ -29,8 +29,8 @@ from helpers.small_predictor import (
 )
 
 from talkinghead.cli.main import main
-from talkinghead.errors import DependencyError, UsageError
-from talkinghead.integrations.demo_renderer import DemoOptions, DemoRenderer
+from talkinghead.errors import DependencyError, TalkingHeadError, UsageError
+from talkinghead.integrations.demo_renderer import DemoOptions, DemoRenderer, DemoRequest
 from talkinghead.media.reader import read_image
 from talkinghead.media.writer import write_image
 from talkinghead.predict.compositing.renderers import FeatherRenderer
@@ -44,6 +44,13 @@ httpx = pytest.importorskip("httpx")
 
 OPTIONS = DemoOptions(
     max_upload_bytes=1_000_000, max_speech_s=3, max_text_chars=20, max_photo_pixels=100_000
+)
+REQUEST = DemoRequest(
+    *("photo", "photo.png", None, "audio", "speech.wav", "", 1.0, "laplacian"),
+    use_lip_prior=False,
+    moves_head=False,
+    label="",
+    has_consent=True,
 )
 SPEECH_S = 0.4
 
@@ -161,7 +168,7 @@ def test_video_and_text_are_rendered_without_a_label(client, media):
         ({"audio": None}, "the speech is missing"),
         ({"speech_kind": "text"}, "the text is empty"),
         ({"speech_kind": "text", "text": 21 * "a"}, "the text has 21 characters; at most 20"),
-        ({"consent": False}, "consent is missing"),
+        ({"has_consent": False}, "consent is missing"),
         ({"photo": "notes.png"}, "notes.png: "),
         ({"photo": "speech.wav"}, "speech.wav: shows no image"),
         ({"photo": "black.png"}, "the image: no face"),
@@ -170,15 +177,31 @@ def test_video_and_text_are_rendered_without_a_label(client, media):
         ({"face_kind": "video", "video": "fast.mp4"}, "fast.mp4: 100 frames per second"),
         ({"audio": "long.wav"}, "long.wav: longer than 3 s"),
         ({"audio": "photo.png"}, "photo.png: "),
-        ({"label": "<b>\n</b>", "moves_head": False}, "label='&lt;b&gt;"),
     ],
 )
-def test_unusable_input_gives_its_message(client, media, given, expected):
-    with pytest.raises(gradio_client.exceptions.AppError) as caught:
-        _make_video(client, media, **given)
+def test_unusable_input_gives_its_message(media, tmp_path, given, expected):
+    paths = {"photo": "photo.png", "video": None, "audio": "speech.wav", **given}
+    paths = {kind: paths[kind] and str(media / paths[kind]) for kind in ("photo", "video", "audio")}
+    request = DemoRequest(**{**vars(REQUEST), **given, **paths})
+    renderer = DemoRenderer(make_predictor(), partial(speak_text, voice=_Voice()), OPTIONS)
+    with pytest.raises(TalkingHeadError) as caught:
+        renderer.render(request, tmp_path / "talking.mp4")
     message = str(caught.value)
     assert message.startswith(expected)
-    assert "/" not in message.replace("&lt;/b", ""), "the message shows a path of the server"
+    assert "/" not in message, "the message shows a path of the server"
+
+
+def test_message_about_unusable_input_reaches_the_visitor(client, media):
+    for given, expected in (
+        ({"photo": "notes.png"}, "notes.png: "),
+        ({"consent": False}, "consent is missing"),
+        ({"label": "<b>\n</b>", "moves_head": False}, "label='&lt;b&gt;"),
+    ):
+        with pytest.raises(gradio_client.exceptions.AppError) as caught:
+            _make_video(client, media, **given)
+        message = str(caught.value)
+        assert message.startswith(expected)
+        assert "/" not in message.replace("&lt;/b", ""), "the message shows a path of the server"
 
 
 def test_large_upload_is_refused(client):

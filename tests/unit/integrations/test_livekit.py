@@ -264,8 +264,9 @@ def test_local_avatar_speaks_for_a_session(avatar, monkeypatch):
         session.output.audio.on("playback_finished", events.append)
         await session.start(agent=Agent(instructions=""))
         await session.say("0.6")
-        long = session.say("5.0")
-        await asyncio.sleep(0.8)
+        long, num_before = session.say("5.0"), len(record.audio())
+        while len(record.audio()) < num_before + 0.6 * RATE:
+            await asyncio.sleep(0.02)
         await session.interrupt()
         await long
         num_pushed = len(record.pushed)
@@ -292,9 +293,10 @@ def test_local_avatar_speaks_for_a_session(avatar, monkeypatch):
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_failed_start_closes_the_avatar(avatar, monkeypatch, is_cancelled):
-    closed = []
+    closed, started = [], asyncio.Event()
 
     async def start(runner):
+        started.set()
         if is_cancelled:
             await asyncio.sleep(60)
         raise RuntimeError("the room is not connected")
@@ -308,13 +310,34 @@ def test_failed_start_closes_the_avatar(avatar, monkeypatch, is_cancelled):
 
     async def run():
         running = asyncio.create_task(AvatarWorker(avatar, sample_rate=RATE).run(LocalRoom()))
-        await asyncio.sleep(0.3)
-        running.cancel()
+        await started.wait()
+        if is_cancelled:
+            running.cancel()
         with pytest.raises(asyncio.CancelledError if is_cancelled else RuntimeError):
             await running
 
     asyncio.run(asyncio.wait_for(run(), 20))
     assert len(closed) == 1
+
+
+def test_start_that_is_cancelled_while_it_makes_the_avatar_leaves_no_thread(avatar, monkeypatch):
+    is_making, warmed_up = threading.Event(), LiveAvatar.warmed_up
+
+    def make(*arguments):
+        is_making.set()
+        time.sleep(0.1)
+        return warmed_up(*arguments)
+
+    monkeypatch.setattr(LiveAvatar, "warmed_up", make)
+
+    async def run():
+        running = asyncio.create_task(AvatarWorker(avatar, sample_rate=RATE).run(LocalRoom()))
+        await asyncio.to_thread(is_making.wait)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_worker_speaks_for_an_agent_in_another_process(avatar, monkeypatch):

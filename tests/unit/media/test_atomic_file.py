@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from helpers.media_files import file_names
 
 from talkinghead.errors import MediaError
-from talkinghead.media.atomic_file import atomic_path, temporary_name
+from talkinghead.media.atomic_file import atomic_path, temporary_folder, temporary_name
 from talkinghead.media.reader import probe
 from talkinghead.media.writer import VideoWriter
 
@@ -33,6 +34,21 @@ def test_interruption_removes_the_partial_file_and_keeps_the_old_one(tmp_path):
         write()
     assert file_names(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
+
+
+def test_temporary_folder_of_a_killed_process_is_removed(tmp_path, monkeypatch):
+    code = (
+        "import os, signal\n"
+        "from talkinghead.media.atomic_file import temporary_folder\n"
+        "with temporary_folder():\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=False, env=environment)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with temporary_folder() as folder:
+        assert list(tmp_path.iterdir()) == [Path(folder)]
 
 
 def test_files_of_dead_processes_are_removed(tmp_path):

@@ -36,13 +36,6 @@ def conditioned_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def torchscript_folder(checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export") / "script"
-    export_generator(checkpoint, folder, "torchscript")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def conditioned_folder(conditioned_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "conditioned"
     export_generator(conditioned_checkpoint, folder, "torchscript")

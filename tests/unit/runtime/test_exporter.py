@@ -41,10 +41,12 @@ def test_command_exports_torchscript_and_replaces_earlier_export(checkpoint, tmp
     assert loading.load_backend(output)[1] == SPEC
 
 
-def test_exported_generator_reads_and_sets_lip_motion(checkpoint, torchscript_folder, tmp_path):
-    model = load_generator(checkpoint).model.requires_grad_(False)
+def test_exported_generator_reads_and_sets_lip_motion(
+    conditioned_checkpoint, conditioned_folder, tmp_path
+):
+    model = load_generator(conditioned_checkpoint).model.requires_grad_(False)
     copy = tmp_path / "copy"
-    shutil.copytree(torchscript_folder, copy)
+    shutil.copytree(conditioned_folder, copy)
     head = load_file(copy / LIP_HEAD)
     assert all(torch.equal(head[name], t) for name, t in model.lip_head.state_dict().items())
     torch.nn.init.normal_(model.lip_head.weight, std=0.1)
@@ -90,25 +92,27 @@ def test_exported_generator_uses_head_pose_and_emotion(conditioned_checkpoint, c
 
 
 def test_large_faces_get_mouths_of_twice_the_size_except_from_exports(
-    checkpoint, torchscript_folder
+    conditioned_checkpoint, conditioned_folder
 ):
     image = np.zeros((1024, 1024, 3), np.uint8)
-    lips = demo_sample(SPEC, load_generator(checkpoint).model, 1).lips[0].numpy()
+    lips = demo_sample(SPEC, load_generator(conditioned_checkpoint).model, 1).lips[0].numpy()
 
     def side(path, face_px):
         """Return the side of the RGB field of a face of `face_px` pixels."""
         generator, spec = loading.load_backend(path)
         transform = np.float32([[256 / face_px, 0, 0], [0, 256 / face_px, 0]])
-        reference = Reference(image, transform, lips * face_px / 256)
+        reference = Reference(image, transform, lips * face_px / 256, np.zeros(3, np.float32))
         mouths = MouthGenerator(generator, spec)
         frame = SourceFrame(image, Fraction(0), Fraction(1, 25), transform, reference)
+        frame = replace(frame, pose=np.zeros(3, np.float32))
         mouths.tokens.push(speech(0.2).samples)
         mouths.tokens.finish()
         (generated,) = mouths.generate([frame])
         return generated.fields.rgb.shape[0]
 
-    assert [side(checkpoint, size) for size in (128, 256, 300, 1000)] == [96, 96, 192, 192]
-    assert side(torchscript_folder, 1000) == 96
+    sides = [side(conditioned_checkpoint, face_px) for face_px in (128, 256, 300, 1000)]
+    assert sides == [96, 96, 192, 192]
+    assert side(conditioned_folder, 1000) == 96
 
 
 @pytest.mark.slow
@@ -132,10 +136,12 @@ def test_current_folder_and_links_are_replaced(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link"]
 
 
-def test_unknown_settings_and_folders_are_refused(checkpoint, torchscript_folder, tmp_path):
+def test_unknown_settings_and_folders_are_refused(
+    conditioned_checkpoint, conditioned_folder, tmp_path
+):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
-    metadata = json.loads((torchscript_folder / METADATA).read_text())
+    metadata = json.loads((conditioned_folder / METADATA).read_text())
     (tmp_path / METADATA).write_text(json.dumps({**metadata, "export_version": 3}))
     for arguments, message in (
         ((tmp_path / "out", "tensorrt"), "format=tensorrt is unknown: choose one of onnx"),
@@ -144,16 +150,16 @@ def test_unknown_settings_and_folders_are_refused(checkpoint, torchscript_folder
         ((tmp_path / "full", "torchscript"), "has other contents"),
     ):
         with pytest.raises(UsageError, match=message):
-            export_generator(checkpoint, *arguments)
+            export_generator(conditioned_checkpoint, *arguments)
     for arguments, message in (
-        ((checkpoint, "tflite"), "backend=tflite is unknown"),
+        ((conditioned_checkpoint, "tflite"), "backend=tflite is unknown"),
         ((tmp_path / "full",), r"without a readable talkinghead\.json"),
         ((tmp_path,), "export_version 3, this version reads 4: export"),
-        ((torchscript_folder, "onnx"), "torchscript, which backend=onnx does not read"),
+        ((conditioned_folder, "onnx"), "torchscript, which backend=onnx does not read"),
     ):
         with pytest.raises((CheckpointError, UsageError), match=message):
             loading.load_backend(*arguments)
-    generator, _ = loading.load_backend(torchscript_folder)
+    generator, _ = loading.load_backend(conditioned_folder)
     with pytest.raises(UsageError, match="runs on the CPU in full precision"):
         loading.place(generator, "cpu", "bf16-mixed")
 
@@ -167,15 +173,17 @@ def test_cache_folder_depends_on_checkpoint_and_export_version(
     assert loading.cached_export_folder(checkpoint) != folder
 
 
-def test_errors_name_missing_packages(checkpoint, torchscript_folder, tmp_path, monkeypatch):
+def test_errors_name_missing_packages(
+    conditioned_checkpoint, conditioned_folder, tmp_path, monkeypatch
+):
     for module in ("onnx", "onnxruntime", "openvino", "executorch", "executorch.exir"):
         monkeypatch.setitem(sys.modules, module, None)
     for format, package in (("onnx", r"'talkinghead\[export\]'"), ("executorch", "executorch")):
         with pytest.raises(DependencyError, match=f"pip install {package}.*format=torchscript"):
-            export_generator(checkpoint, tmp_path / "out", format)
+            export_generator(conditioned_checkpoint, tmp_path / "out", format)
     for name in ("onnx", "openvino"):
         with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[export\]'"):
-            loading.load_backend(torchscript_folder, name)
+            loading.load_backend(conditioned_folder, name)
 
 
 class FakeMethod:
@@ -223,8 +231,12 @@ def test_runtime_errors_become_checkpoint_errors(load, tmp_path):
         load(tmp_path / "decode.pte")([np.zeros((1, 3))])
 
 
-def test_segmented_audio_gives_the_same_tokens(checkpoint, torchscript_folder, monkeypatch):
-    model, generator = (loading.load_backend(path)[0] for path in (checkpoint, torchscript_folder))
+def test_segmented_audio_gives_the_same_tokens(
+    conditioned_checkpoint, conditioned_folder, monkeypatch
+):
+    model, generator = (
+        loading.load_backend(path)[0] for path in (conditioned_checkpoint, conditioned_folder)
+    )
     encode, lengths = generator._parts["encode_audio"], []
 
     def counting(inputs):

@@ -10,7 +10,7 @@ from helpers.tiny_training import SPEC
 from talkinghead.data.synthetic_clips import make_synthetic_corpus
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus")
     make_synthetic_corpus(path, SPEC, num_speakers=2, clips_per_speaker=3, seconds=1.6)

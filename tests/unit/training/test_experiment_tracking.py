@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 import pytest
+import wandb
 from helpers.tiny_training import TRAINER, CurveModule
 from torch.utils.data import DataLoader
 from wandb.proto import wandb_internal_pb2
@@ -21,6 +22,12 @@ from talkinghead.training import experiment_tracking as tracking
 from talkinghead.training.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.training.experiment_tracking import csv_logger, git_state, wandb_logger
 from talkinghead.training.training_run import build_trainer, train
+
+
+@pytest.fixture(autouse=True)
+def _no_launch_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not read inputs of W&B Launch, whose modules take seconds to import."""
+    monkeypatch.setattr(wandb.Run, "_detect_and_apply_job_inputs", lambda run: None)
 
 
 class Data(L.LightningDataModule):

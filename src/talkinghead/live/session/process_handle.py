@@ -60,20 +60,12 @@ class ProcessHandle:
             target=target, args=(self._remote, *arguments), name=f"talkinghead-{name}"
         )
 
-    @classmethod
-    async def start(
-        cls,
-        name: str,
-        target: Callable[..., None],
-        arguments: Sequence[Any] = (),
-        clean_up: Callable[[], None] = lambda: None,
-    ) -> ProcessHandle:
-        """Start a process, and wait until it is ready; see the class for the arguments.
+    async def start(self) -> None:
+        """Start the process, and wait until it is ready.
 
         Raises:
             TalkingHeadError: The process could not load what it needs.
         """
-        self = cls(name, target, arguments, clean_up)
         starting = asyncio.create_task(asyncio.to_thread(self._start))
         try:
             await asyncio.shield(starting)
@@ -82,7 +74,6 @@ class ProcessHandle:
             await asyncio.wait([starting])
             await self.stop()
             raise
-        return self
 
     def _start(self) -> None:
         # OpenBLAS's threads busy-wait after each product, which takes half a core at 25 frames/s.

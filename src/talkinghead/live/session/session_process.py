@@ -90,7 +90,9 @@ async def start_session(factory: SessionFactory) -> ProcessHandle:
     """Start the process of a session, and wait until it has loaded its models."""
     folder = temporary_folder()
     arguments = factory, Path(folder.name)
-    return await ProcessHandle.start("session", run_session, arguments, folder.cleanup)
+    process = ProcessHandle("session", run_session, arguments, folder.cleanup)
+    await process.start()
+    return process
 
 
 class _Session(OperationServer):

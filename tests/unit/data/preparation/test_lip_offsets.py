@@ -1,5 +1,6 @@
 """Measurement and correction of the offsets of prepared clips by a lip prior."""
 
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -9,6 +10,7 @@ from helpers.late_clips import SPEC, make_late_corpus
 from helpers.lip_priors import LoudnessLipPrior
 
 from talkinghead.data.clip_file import ClipFile
+from talkinghead.data.manifest import Manifest
 from talkinghead.data.preparation.clip_maker import ClipResult, ClipTask
 from talkinghead.data.preparation.lip_offsets import UNDETERMINED, apply_lip_offsets
 from talkinghead.predict.audio.lip_priors.lip_prior import predict_lip_motion
@@ -18,13 +20,21 @@ RULES = LipOffsetRules(pooled_below_s=1.0)
 PREDICT = partial(predict_lip_motion, LoudnessLipPrior(), spec=SPEC)
 
 
+@pytest.fixture(scope="module")
+def late_corpus(tmp_path_factory):
+    """Return the folder of two clips whose audio is 3.5 frames late."""
+    folder = tmp_path_factory.mktemp("late")
+    make_late_corpus(folder, 3.5, num_speakers=1, clips_per_speaker=2, seconds=5)
+    return folder
+
+
 @pytest.fixture
-def late(tmp_path):
-    """Return the results of two clips whose audio is 3.5 frames late."""
-    manifest = make_late_corpus(tmp_path, 3.5, num_speakers=1, clips_per_speaker=2, seconds=5)
+def late(late_corpus, tmp_path):
+    """Return the results of copies of the late clips."""
+    folder = shutil.copytree(late_corpus, tmp_path / "corpus")
     return [
-        ClipResult(ClipTask(tmp_path, clip.id, tmp_path / clip.path, speaker="anna"), "0", 121)
-        for clip in manifest.clips
+        ClipResult(ClipTask(folder, clip.id, folder / clip.path, speaker="anna"), "0", 121)
+        for clip in Manifest.load(folder).clips
     ]
 
 

@@ -170,6 +170,7 @@ def test_two_jobs_may_not_write_to_one_url():
     )
 
 
+@pytest.mark.slow
 def test_copies_of_a_killed_process_are_removed(tmp_path, monkeypatch):
     script = (
         "import os, signal, sys\n"

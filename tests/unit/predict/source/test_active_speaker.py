@@ -85,7 +85,8 @@ def side(frame):
     return int(x > SIDE)
 
 
-@pytest.mark.parametrize("speaks", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("speaks", [0, 1])
 def test_face_in_sync_with_the_audio_is_selected(open_frames, talking, speeches, tmp_path, speaks):
     video = write_pair(tmp_path / "a.mp4", zip(*talking, strict=True), speeches[speaks])
     with open_frames(video) as frames:
@@ -251,10 +252,12 @@ def test_shot_that_is_too_short_is_not_decided(compare):
     assert compare(make_shot([lips]), lips) == (None, False)
 
 
-def test_largest_face_is_selected_without_audio(open_frames, talking, tmp_path, caplog):
+def test_largest_face_is_selected_without_audio(detector, tmp_path, caplog):
+    large = np.ascontiguousarray(astronaut()[:SIDE, 105 : 105 + SIDE])
     small = np.full((SIDE, SIDE, 3), 128, np.uint8)
-    small[40:200, 40:200] = cv2.resize(talking[0][0], (160, 160), interpolation=cv2.INTER_AREA)
-    video = write_pair(tmp_path / "a.mp4", [(small, talking[0][0])] * 4, None)
-    with open_frames(video) as frames:
+    small[40:200, 40:200] = cv2.resize(large, (160, 160), interpolation=cv2.INTER_AREA)
+    video = write_pair(tmp_path / "a.mp4", [(small, large)] * 4, None)
+    place = video, Fraction(25), detector, AVSpec(), OPTIONS
+    with closing(video_frames(*place, predict_lips=predict_unmoved_lips)) as frames:
         assert side(next(frames)) == 1
     assert "has no audio to select a speaker by" in caplog.text

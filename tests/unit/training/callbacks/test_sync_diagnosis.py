@@ -74,7 +74,10 @@ def fit(
             marks=pytest.mark.slow,
         ),
         pytest.param({"lr": 10.0}, "the learning rate is too high", marks=pytest.mark.slow),
-        ({"collapsed": True, "accumulate": 2}, "the video embedding has collapsed"),
+        pytest.param(
+            *({"collapsed": True, "accumulate": 2}, "the video embedding has collapsed"),
+            marks=pytest.mark.slow,
+        ),
         ({"delay": 10}, "the audio is 10 frames late, measured on the lips of 4 clips"),
     ],
     ids=["small batch", "learning rate", "collapsed", "late"],

@@ -157,7 +157,8 @@ class PeerProcess:
             await self._process.stop()
         self._shared, self._num_sent = _SharedImages(), 0
         arguments = self._shared, tuple(self._ice_servers)
-        process = await ProcessHandle.start("webrtc", run_peer, arguments)
+        process = ProcessHandle("webrtc", run_peer, arguments)
+        await process.start()
         process.on_event, process.on_end = self._follow, self._lose
         return process
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from fractions import Fraction
 
 import cv2
@@ -18,7 +17,9 @@ from talkinghead.errors import TalkingHeadError
 from talkinghead.live.live_avatar import LiveFrame
 from talkinghead.live.session.transport.peer_process import PeerProcess
 
-aiortc = pytest.importorskip("aiortc")
+pytest.importorskip("aiortc")
+
+from helpers.webrtc_receiver import WebRtcReceiver
 
 WIDTH, HEIGHT = 128, 96
 
@@ -28,29 +29,12 @@ def make_frame(number, width=WIDTH, height=HEIGHT):
     return LiveFrame(smooth(height, width), audio, Fraction(number, 25), Fraction(1, 25))
 
 
-class Browser:
+class Browser(WebRtcReceiver):
     """A browser that receives the tracks of a peer process."""
 
     def __init__(self, peer):
-        self.peer, self.received, self.tasks = peer, {"audio": [], "video": []}, []
-        self.connection = aiortc.RTCPeerConnection()
-        for kind in self.received:
-            self.connection.addTransceiver(kind, "recvonly")
-        self.connection.on("track", lambda track: self.tasks.append(self.follow(track)))
-
-    def follow(self, track):
-        async def run():
-            with suppress(aiortc.mediastreams.MediaStreamError):
-                while True:
-                    self.received[track.kind].append(await track.recv())
-
-        return asyncio.ensure_future(run())
-
-    async def connect(self):
-        await self.connection.setLocalDescription(await self.connection.createOffer())
-        offer = self.connection.localDescription
-        answer = await self.peer.answer(offer.sdp, offer.type)
-        await self.connection.setRemoteDescription(aiortc.RTCSessionDescription(**answer))
+        super().__init__(peer.answer)
+        self.peer = peer
 
     async def wait(self, count, first=0):
         """Send frames until the browser has received a number of images."""
