@@ -50,6 +50,11 @@ class Box(NamedTuple):
         """Height in pixels."""
         return self.y1 - self.y0
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Centre (x, y) in pixels."""
+        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
 
 GENERATOR_FIELDS = frozenset({"mask_top"})
 """Fields of an `AVSpec` that only the generator depends on; corpora and sync experts do not."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +13,7 @@ from talkinghead.errors import FaceNotFoundError
 from talkinghead.features.faces.alignment import RIGID_POINTS, estimate_transform
 from talkinghead.features.faces.blazeface import overlap
 from talkinghead.features.faces.detector import FaceDetector, detect_faces, track_face
-from talkinghead.features.faces.transform_smoothing import smooth_transforms
+from talkinghead.features.faces.transform_smoothing import fill_gaps, smooth_transforms
 from talkinghead.features.shot_detection import ShotDetector
 from talkinghead.media.decoding.video_image import ImageLike
 from talkinghead.types import AVSpec, Box, Face, FaceTrack, FloatArray, UInt8Array, VideoFrame
@@ -23,6 +22,8 @@ FORGET_FRAMES = 25
 """Number of frames without the tracked face after which another face may be selected."""
 # After FORGET_FRAMES only every fifth frame is searched, as detection is slow if it finds no face.
 _SEARCH_EVERY = 5
+# Ratio by which the size of a tracked face may differ from that of the detected one.
+_MAX_RESIZED = 1.07
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class SelectFaceFromLeft:
 
     def __call__(self, found: FoundFaces) -> Face | None:
         """Return the face at the index, or None if there are fewer faces."""
-        ordered = sorted(found.faces, key=lambda face: box_centre(face.box))
+        ordered = sorted(found.faces, key=lambda face: face.box.centre)
         return ordered[self.index] if self.index < len(ordered) else None
 
 
@@ -70,6 +71,7 @@ class _Person:
         self.last: Face | None = None
         self.missed = 0
         self._step = np.zeros(2, np.float32)
+        self._detected: Face | None = None  # The face at the last detection.
 
     @property
     def expected(self) -> Face:
@@ -85,11 +87,23 @@ class _Person:
             is_continued = self.last is not None and not self.missed
             before = self.last if is_continued and self.last is not None else face
             self._step = _rigid_centre(face) - _rigid_centre(before)
+            self._detected = self._detected if is_continued else face
             self.last, self.missed = face, 0
             return
         self.missed += 1
         if self.missed > FORGET_FRAMES:
             self.last = None
+
+    def has_drifted(self, face: Face | None) -> bool:
+        """Return whether the landmarks of a tracked face have probably drifted off the face."""
+        return bool(face and self._detected and _is_resized(face, self._detected))
+
+    def corrected(self, face: Face, found: list[Face]) -> Face:
+        """Return a tracked face, or the detected one if the tracked one has another size."""
+        detected = self.find(found)
+        face = detected if detected and _is_resized(face, detected) else face
+        self._detected = face
+        return face
 
     def find(self, faces: list[Face]) -> Face | None:
         """Return the nearest face within one face width of the last position, or None."""
@@ -157,11 +171,13 @@ class FaceTracker:
             return None
         face = track_face(self.detector, image, self._person.expected)
         self._since_detection += 1
-        if face and self._since_detection >= self.redetect_every:
+        is_due = self._since_detection >= self.redetect_every
+        if face and (is_due or self._person.has_drifted(face)):
             self._since_detection = 0
             faces = detect_faces(self.detector, image)
             if faces and not _is_among(face, faces):
                 return None
+            face = self._person.corrected(face, faces)
         return face
 
     def _find(self, image: ImageLike, time_s: Fraction) -> Face | None:
@@ -245,6 +261,7 @@ class MultiTracker:
             face is None and (person.last is not None or self._is_awaited(person))
             for person, face in people
         )
+        is_lost |= any(map(_Person.has_drifted, self._people, faces))
         if is_lost or self._since_detection >= self.redetect_every:
             self._since_detection = 0
             self._search(image, faces, time_s)
@@ -271,6 +288,8 @@ class MultiTracker:
         for slot, face in enumerate(faces):
             if face and found and not _is_among(face, found):
                 faces[slot] = None
+            elif face:
+                faces[slot] = self._people[slot].corrected(face, found)
         for is_lost in (True, False):
             for slot, person in enumerate(self._people):
                 others = [face for face in found if not _is_among(face, faces, 0.3)]
@@ -349,21 +368,8 @@ def track_clip(
             points[index] = face.points
             transforms[index] = estimate_transform(face.points, face.topology, spec)
     smoothed = smooth_transforms(transforms, fps, spec, cuts)
-    filled = _interpolate(smoothed, [0, *cuts, len(faces)])
+    filled = fill_gaps(smoothed, [0, *cuts, len(faces)])
     return FaceTrack(filled, points, found, known.topology)
-
-
-def _interpolate(transforms: FloatArray, edges: list[int]) -> FloatArray:
-    """Replace NaN by linear interpolation within a shot, or from other shots if all are NaN."""
-    known = np.isfinite(transforms[:, 0, 0])
-    filled = transforms.copy()
-    for start, stop in pairwise(edges):
-        shot = slice(start, stop) if known[start:stop].any() else slice(None)
-        frames, times = np.arange(len(known))[shot][known[shot]], np.arange(start, stop)
-        # The linear interpolation of two similarity transforms is a similarity transform.
-        columns = [np.interp(times, frames, c) for c in transforms[frames].reshape(-1, 6).T]
-        filled[start:stop] = np.stack(columns, axis=1).reshape(-1, 2, 3)
-    return filled
 
 
 def _rigid_centre(face: Face) -> FloatArray:
@@ -377,15 +383,15 @@ def _is_among(face: Face, others: Sequence[Face | None], least: float = 0.1) -> 
     return bool(boxes) and float(overlap(np.array(face.box), np.array(boxes)).max()) >= least
 
 
-def box_centre(box: Box) -> tuple[float, float]:
-    """Return the centre (x, y) of a box in pixels."""
-    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+def _is_resized(face: Face, other: Face) -> bool:
+    width = other.box.width
+    return not width / _MAX_RESIZED < face.box.width < width * _MAX_RESIZED
 
 
 def _inside(box: Box, reach: Box) -> bool:
-    x, y = box_centre(box)
+    x, y = box.centre
     return reach.x0 <= x <= reach.x1 and reach.y0 <= y <= reach.y1
 
 
 def _distance(box: Box, other: Box) -> float:
-    return float(np.hypot(*np.subtract(box_centre(box), box_centre(other))))
+    return float(np.hypot(*np.subtract(box.centre, other.centre)))

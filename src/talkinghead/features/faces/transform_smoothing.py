@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection
 from fractions import Fraction
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -169,3 +170,16 @@ def smooth_transforms(
         smoothed += smoother.push(None if np.isnan(transform).any() else transform)
     smoothed += smoother.flush()
     return np.stack(smoothed)
+
+
+def fill_gaps(transforms: FloatArray, edges: list[int]) -> FloatArray:
+    """Replace NaN by linear interpolation within a shot, or from other shots if all are NaN."""
+    known = np.isfinite(transforms[:, 0, 0])
+    filled = transforms.copy()
+    for start, stop in pairwise(edges):
+        shot = slice(start, stop) if known[start:stop].any() else slice(None)
+        frames, times = np.arange(len(known))[shot][known[shot]], np.arange(start, stop)
+        # The linear interpolation of two similarity transforms is a similarity transform.
+        columns = [np.interp(times, frames, c) for c in transforms[frames].reshape(-1, 6).T]
+        filled[start:stop] = np.stack(columns, axis=1).reshape(-1, 2, 3)
+    return filled

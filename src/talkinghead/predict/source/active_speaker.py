@@ -16,7 +16,6 @@ from talkinghead.features.faces.detector import FaceDetector
 from talkinghead.features.faces.tracker import (
     FoundFaces,
     MultiTracker,
-    box_centre,
     select_largest_face,
 )
 from talkinghead.media.reader import stream_audio
@@ -160,7 +159,7 @@ class ActiveSpeakerSelector:
         speaker_xy = shot.speaker.centres_xy[gaps_s.index(min(gaps_s))]
         return min(
             found.faces,
-            key=lambda face: float(np.linalg.norm(box_centre(face.box) - speaker_xy)),
+            key=lambda face: float(np.linalg.norm(face.box.centre - speaker_xy)),
         )
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Face tracking: redetection, loss, shot cuts and whole clips."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -44,6 +45,33 @@ class DriftingDetector:
     def track(self, image, previous):
         self.x += 12
         return self._face(self.x)
+
+
+class GrowingDetector(DriftingDetector):
+    """A detector whose tracked landmarks grow by 4 % per frame."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 50.0
+
+    def detect(self, image):
+        self.size = 50.0
+        return super().detect(image)
+
+    def track(self, image, previous):
+        self.size *= 1.04
+        face = self._face(0)
+        return replace(face, box=Box(0, 0, self.size, self.size))
+
+
+@pytest.mark.parametrize("tracker_type", [FaceTracker, MultiTracker])
+def test_landmarks_that_outgrow_the_face_are_detected_again(tracker_type):
+    detector = GrowingDetector()
+    tracker = tracker_type(detector, redetect_every=1000)
+    faces = [tracker.update(BLANK) for _ in range(20)]
+    faces = [face[0] if isinstance(face, list) else face for face in faces]
+    assert max(face.box.width for face in faces) < 54
+    assert detector.num_detections < 12
 
 
 def test_redetection_at_the_interval_replaces_drifted_landmarks():

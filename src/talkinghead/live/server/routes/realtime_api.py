@@ -115,11 +115,10 @@ class RealtimeConnection:
         self._model, self._voice, self._instructions = query.model, query.voice, query.persona
         self._detects_turns = True
         self._buffer, self._committed = bytearray(), b""
-        self._has_new_audio = False  # Audio was passed on since the last commit.
         self._texts: list[str] = []
         self._response: Response | None = None
         self._user_item, self._num_samples = _new_id("item"), 0
-        self._was_cancelled = self._is_listening = False
+        self._was_cancelled = self._is_listening = self._has_new_audio = False
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Send an event."""
@@ -141,10 +140,9 @@ class RealtimeConnection:
             except SessionLostError:
                 raise
             except TalkingHeadError as error:
-                described = ClientError.of(error)
                 event_id = event.get("event_id") if isinstance(event, dict) else None
                 event_id = event_id if isinstance(event_id, str) else None
-                detail = {**described.body["error"], "event_id": event_id}
+                detail = {**ClientError.of(error).body["error"], "event_id": event_id}
                 detail["type"], detail["code"] = "invalid_request_error", detail["type"]
                 await self.send("error", error=detail)
 
@@ -249,8 +247,7 @@ class RealtimeConnection:
             raise UsageError("the input audio buffer is empty: append audio first")
         self._has_new_audio = False
         if self._detects_turns:
-            # The silence ends the question at once.
-            await self._listen(b"")
+            await self._listen(b"")  # The silence ends the question at once.
             return
         self._committed, self._buffer = bytes(self._buffer), bytearray()
         await self.send("input_audio_buffer.committed", item_id=self._user_item)

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from talkinghead.features.faces.head_pose import FaceFrame, face_surface
-from talkinghead.features.faces.tracker import box_centre
 from talkinghead.types import Box, Face, FloatArray
 
 Floats = npt.NDArray[np.float64]
@@ -148,7 +147,7 @@ def _area(centre: Floats, reach: Floats, width: int, height: int) -> Box:
 
 def _between(xy: Floats, face: Face, other: Face) -> Floats:
     """Return the position of pixels along the line from a face, at 0, to another one, at 1."""
-    own, across = np.array(box_centre(face.box)), np.array(box_centre(other.box))
+    own, across = np.array(face.box.centre), np.array(other.box.centre)
     across = across - own
     return np.asarray((xy - own) @ across / max(float(across @ across), 1e-6))
 

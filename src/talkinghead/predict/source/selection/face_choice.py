@@ -16,7 +16,6 @@ from talkinghead.features.faces.tracker import (
     FaceSelector,
     FoundFaces,
     SelectFaceFromLeft,
-    box_centre,
 )
 from talkinghead.media.reader import read_image
 from talkinghead.paths import expand_home
@@ -177,7 +176,7 @@ class FaceChooser:
 
 def _positions(faces: Iterable[Face]) -> str:
     """Return the indices and the centres of faces."""
-    centres = sorted(box_centre(face.box) for face in faces)
+    centres = sorted(face.box.centre for face in faces)
     return ", ".join(f"{index} at {x:.0f}x{y:.0f}" for index, (x, y) in enumerate(centres))
 
 
@@ -203,7 +202,7 @@ class _SelectFaceAt:
 
     def _distance(self, box: Box) -> float:
         """Return the distance from the centre of a box, in sizes of the box."""
-        (x, y), (centre_x, centre_y) = self._pixel_xy, box_centre(box)
+        (x, y), (centre_x, centre_y) = self._pixel_xy, box.centre
         return max(abs(x - centre_x) / box.width, abs(y - centre_y) / box.height)
 
 
