@@ -42,6 +42,10 @@ _CHIN_SPACE, _CHIN_SPACE_DEG = 0.12, (4.0, 12.0)
 # frame at this frame rate, and minimum motion, in degrees and in blendshape weights.
 _STILL_PART, _MOTION_FPS, _MIN_MOTION = 0.75, 25, 0.01
 
+# Change of the reference: differences in levels from which mouths are mixed less, and from which
+# they are not mixed; reach of a difference as a fraction of the height of the mouth.
+_FADE_LEVELS, _FADE_REACH = (12.0, 30.0), 0.03
+
 _PainterKey: TypeAlias = tuple[int, Reference | None]
 """Slot of a face, and the reference of the face."""
 _Still: TypeAlias = tuple[ImageLike, tuple[slice, slice], tuple[UInt8Array, UInt8Array]]
@@ -96,8 +100,7 @@ class Compositor:
             previous = self._painter(previous_source).paint(image, frame.previous_reference)
             if previous is not None:
                 weight = source.previous_reference.weight
-                pixels = cv2.addWeighted(previous.pixels, weight, painted.pixels, 1 - weight, 0)
-                painted = painted._replace(pixels=np.asarray(pixels, dtype=np.uint8))
+                painted = painted._replace(pixels=_cross_fade(previous, painted, weight))
         has_mouth = has_mouth or painted is not None or source.is_covered
         if painted is not None:
             image = painter.move_jaw(image.with_patch(painted), source)
@@ -282,6 +285,24 @@ class _MouthPainter:
         if is_base:
             self._still = image.base, part, (crop, reduced)
         return crop, reduced
+
+
+def _cross_fade(previous: Patch, current: Patch, weight: float) -> UInt8Array:
+    """Return a mix of two mouths, `weight` of which is the previous one.
+
+    Where they differ much, such as at the edges of the lips, one of them is shown: a mix would show
+    the lips twice.
+    """
+    before, after = (patch.pixels.astype(np.float32) for patch in (previous, current))
+    difference = np.abs(before - after).max(-1)
+    # Whole lips change at once, not only their edges.
+    radius = max(1, round(_FADE_REACH * len(difference)))
+    difference = cv2.dilate(difference, np.ones((2 * radius + 1,) * 2, np.uint8))
+    difference = cv2.GaussianBlur(difference, (0, 0), radius)
+    start, end = _FADE_LEVELS
+    hard = ((difference - start) / (end - start)).clip(0, 1)[..., None]
+    weights = weight + (float(weight > 0.5) - weight) * hard
+    return np.asarray(np.rint(after + weights * (before - after)), np.uint8)
 
 
 def _mask_background(region: MouthRegion, source: SourceFrame) -> MouthRegion:
