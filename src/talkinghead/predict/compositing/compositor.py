@@ -100,7 +100,9 @@ class Compositor:
             previous = self._painter(previous_source).paint(image, frame.previous_reference)
             if previous is not None:
                 weight = source.previous_reference.weight
-                painted = painted._replace(pixels=_cross_fade(previous, painted, weight))
+                painted = painted._replace(
+                    pixels=cross_fade(previous.pixels, painted.pixels, weight)
+                )
         has_mouth = has_mouth or painted is not None or source.is_covered
         if painted is not None:
             image = painter.move_jaw(image.with_patch(painted), source)
@@ -287,13 +289,13 @@ class _MouthPainter:
         return crop, reduced
 
 
-def _cross_fade(previous: Patch, current: Patch, weight: float) -> UInt8Array:
-    """Return a mix of two mouths, `weight` of which is the previous one.
+def cross_fade(previous: UInt8Array, current: UInt8Array, weight: float) -> UInt8Array:
+    """Return a mix of two images of a mouth, `weight` of which is the previous one.
 
     Where they differ much, such as at the edges of the lips, one of them is shown: a mix would show
-    the lips twice.
+    the lips twice. All images are uint8 [h, w, 3].
     """
-    before, after = (patch.pixels.astype(np.float32) for patch in (previous, current))
+    before, after = previous.astype(np.float32), current.astype(np.float32)
     difference = np.abs(before - after).max(-1)
     # Whole lips change at once, not only their edges.
     radius = max(1, round(_FADE_REACH * len(difference)))
