@@ -130,7 +130,7 @@ def test_two_processes_equal_one_process_with_double_batch(
     assert len(one) == len(two) == ITERATIONS
     assert one[0] != one[1]
     for a, b in zip(one, two, strict=True):
-        assert b == pytest.approx(a, rel=1e-4)
+        assert b == pytest.approx(a, rel=5e-4)
 
 
 TINY = [

@@ -263,11 +263,12 @@ def test_interruption_ends_only_the_own_worker_processes(inputs, tmp_path):
     context = multiprocessing.get_context("spawn")
     other = context.Process(target=time.sleep, args=(120,))
     other.start()
+    before = set(multiprocessing.active_children())
     try:
         tasks, _ = prepare_module._find_tasks(inputs, tmp_path / "out")
         results = prepare_module._results_of_workers(tasks, SPEC, PrepareOptions(workers=1))
         next(results)
-        (worker,) = set(multiprocessing.active_children()) - {other}
+        (worker,) = set(multiprocessing.active_children()) - before
         results.close()
         worker.join(60)
         assert not worker.is_alive()

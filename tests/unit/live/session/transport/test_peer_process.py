@@ -104,7 +104,7 @@ def test_page_that_is_loaded_again_and_a_killed_process_are_replaced():
         peer.put(make_frame(2000))  # Without effect.
         lost = asyncio.create_task(peer.answer("v=0", "offer"))
         while not (peer._process and peer._process.is_alive):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
         child().kill()
         with pytest.raises(TalkingHeadError, match="send another offer"):
             await lost
