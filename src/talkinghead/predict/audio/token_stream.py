@@ -25,9 +25,9 @@ from talkinghead.types import AVSpec, FloatArray
 
 # Articulation above 1. The motion that is predicted for a voice that is not in the training data
 # varies little around a mean opening: its spread is about a third of that of the real motion, and
-# the mouth would never close if it were only scaled. Hence the opening is expanded around a mean
+# the mouth would never close if it were only scaled. Hence the opening is expanded around a small
 # opening in canonical pixels, and is not less than the minimum, at which the lips are closed.
-_EXPANSION, _MEAN_GAP, _MIN_GAP = 1.5, 3.6, -0.5
+_EXPANSION, _PIVOT_GAP, _MIN_GAP = 1.3, 1.8, -0.5
 # Width in pixels of the smooth transition to the minimum.
 _SOFTNESS = 0.7
 # Rise of the upper lip per pixel of added mouth opening. The speakers of the packaged model's
@@ -270,8 +270,8 @@ def articulate(
 
     Up to 1 the tokens are interpolated with the token of silence. Above 1 only the lip motion is
     changed, since the tokens also control shading, which would become too dark: the opening is
-    expanded around the mean opening of speech, so that closures remain closures, the width is
-    scaled, and the upper lip additionally rises with the opening.
+    expanded around a small opening, so that closures remain closures, the width is scaled, and the
+    upper lip additionally rises with the opening.
     """
     tokens_ND = silence_D.lerp(tokens_ND, min(1.0, articulation))
     if articulation <= 1:
@@ -281,7 +281,7 @@ def articulate(
     expansion = 1 + _EXPANSION * (articulation - 1)
     change = change * change.new_tensor([articulation, expansion])
     before = signed_gap(change)
-    gap = before - (articulation - 1) * _MEAN_GAP
+    gap = before - (articulation - 1) * _PIVOT_GAP
     gap = _MIN_GAP + _SOFTNESS * F.softplus((gap - _MIN_GAP) / _SOFTNESS)
     rise = _UPPER_LIP_RISE * (1 - 1 / expansion) * gap.clamp_min(0)
     parted, upper_lip = (change.new_tensor(w) for w in (PARTED, _UPPER_LIP_WEIGHTS))

@@ -11,7 +11,7 @@ from test_generator import TINY, closed_lips
 
 from talkinghead.models.lipsync.decoder import MAX_FLOW, warp
 from talkinghead.models.lipsync.generator import LipSyncGenerator
-from talkinghead.models.lipsync.lip_warp import lip_edge, warp_lips
+from talkinghead.models.lipsync.lip_warp import LipWarper, lip_edge, lip_gaps, warp_lips
 from talkinghead.models.lipsync.mouth_painting import grid_steps
 
 STEPS, PIXELS = (grid_steps(size, torch.device("cpu")) for size in (48, 96))
@@ -34,6 +34,17 @@ def centroid(image: torch.Tensor) -> torch.Tensor:
     """Return the centroid (x, y) of an image [1, 1, 96, 96], in half widths."""
     weight = image[0, 0] / image.sum()
     return torch.stack([(weight.sum(0) * PIXELS).sum(), (weight.sum(1) * PIXELS).sum()])
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.15])
+def test_lips_are_as_far_apart_as_their_motion_says(gap: float) -> None:
+    torch.manual_seed(0)
+    warper, lips = LipWarper(8), half_widths(closed_lips())
+    torch.nn.init.normal_(warper.shift.weight)
+    motion = opened(lips, gap) - lips
+    moved = warper(motion, torch.randn(1, 8), opened(lips, 0.1))
+    assert (moved - warper.closed(opened(lips, 0.1)) - motion).abs().max() > 0.05
+    torch.testing.assert_close(lip_gaps(moved), lip_gaps(lips + motion), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("index", [3, 9])
