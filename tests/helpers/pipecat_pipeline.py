@@ -75,7 +75,7 @@ class SoundCardTransport(BaseOutputTransport):
 
 
 async def run_pipeline(service: TalkingHeadVideoService, size, talk):
-    """Run a pipeline while `talk(queue_frame)` queues frames.
+    """Run a pipeline while `talk(queue_frame, recorder)` queues frames.
 
     Returns the recorder after the service, the transport, and the frames sent up by the service.
     """
@@ -94,7 +94,7 @@ async def run_pipeline(service: TalkingHeadVideoService, size, talk):
 
     async def talk_when_started():
         await started.wait()
-        await talk(worker.queue_frame)
+        await talk(worker.queue_frame, recorder)
 
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)

@@ -115,7 +115,7 @@ def report(framework, seconds, num_images, skew_s, num_repeated, stop_s):
 def test_ten_sentences_with_two_interruptions_in_pipecat(avatar, sentences):
     received_s = []
 
-    async def talk(queue):
+    async def talk(queue, recorder):
         for number, text in enumerate(SENTENCES):
             received_s.append(time.monotonic())
             for frame in speech_frames(sentences[text], str(number)):

@@ -85,7 +85,7 @@ def types(recorder):
 def test_speech_is_pushed_with_an_image_for_each_frame(avatar):
     samples = noise(0.5)
 
-    async def talk(queue):
+    async def talk(queue, recorder):
         await asyncio.sleep(0.3)
         for frame in (*speech_frames(samples), EndFrame()):
             await queue(frame)
@@ -122,7 +122,7 @@ def test_speech_is_pushed_with_an_image_for_each_frame(avatar):
 def test_frames_keep_their_place_in_the_speech(avatar):
     parts = [noise(0.4, seed) for seed in (1, 2)]
 
-    async def talk(queue):
+    async def talk(queue, recorder):
         start, *chunks, stop = speech_frames(np.concatenate(parts))
         timed = TTSTextFrame("timed", "word")
         timed.pts = 1
@@ -151,10 +151,11 @@ def test_frames_keep_their_place_in_the_speech(avatar):
 
 
 def test_interruption_drops_the_speech_and_closes_the_mouth(avatar):
-    async def talk(queue):
+    async def talk(queue, recorder):
         for frame in (*speech_frames(noise(3.0)), TextFrame("dropped"), KeptFrame()):
             await queue(frame)
-        await asyncio.sleep(0.8)
+        while len(spoken(recorder, "a")) < 0.5 * RATE:
+            await asyncio.sleep(0.02)
         await queue(InterruptionFrame())
         await asyncio.sleep(0.8)
         for frame in (*speech_frames(noise(0.3, seed=5), "b"), EndFrame()):
@@ -185,7 +186,7 @@ def test_interruption_drops_the_speech_and_closes_the_mouth(avatar):
 
 
 def test_uninterruptible_speech_is_finished(avatar):
-    async def talk(queue):
+    async def talk(queue, recorder):
         for frame in speech_frames(noise(0.8)):
             frame.interruptible = False
             await queue(frame)
@@ -202,7 +203,7 @@ def test_uninterruptible_speech_is_finished(avatar):
 def test_cancel_stops_at_once(avatar):
     times_s = {}
 
-    async def talk(queue):
+    async def talk(queue, recorder):
         for frame in speech_frames(noise(5.0)):
             await queue(frame)
         await asyncio.sleep(0.5)
@@ -219,7 +220,7 @@ def test_stereo_speech_at_another_rate_is_converted(avatar):
     pcm = (speech(0.4, 16_000).samples * 32_768).astype(np.int16)
     stereo = np.stack([pcm, np.zeros_like(pcm)], axis=1)
 
-    async def talk(queue):
+    async def talk(queue, recorder):
         await queue(TTSAudioRawFrame(stereo.tobytes(), 16_000, 2))
         await queue(TTSAudioRawFrame((pcm // 2).tobytes(), 16_000, 1))
         await queue(EndFrame())
@@ -243,7 +244,7 @@ def test_audio_passes_when_the_avatar_has_failed(avatar, monkeypatch):
     monkeypatch.setattr(LiveAvatar, "next_frame", fail)
     samples = noise(1.0)
 
-    async def talk(queue):
+    async def talk(queue, recorder):
         for frame in speech_frames(samples):
             await queue(frame)
         await asyncio.sleep(0.4)
