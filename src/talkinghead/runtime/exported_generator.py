@@ -27,7 +27,8 @@ METADATA = "talkinghead.json"
 LIP_HEAD = "lip_head.safetensors"
 """File of the linear layer from tokens to lip motion: weight [40, D] and bias [40], float32."""
 EXPORT_VERSION = 5
-"""Version of the exported files. Increase it whenever an input, an output or a name changes."""
+"""Version of the exported files. Increase it whenever an input, an output, a name, or what the
+generator computes changes."""
 PARTS = ("encode_reference", "encode_context", "encode_audio", "decode")
 """Calls of the generator. Each is exported as one file."""
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "executorch": ".pte"}

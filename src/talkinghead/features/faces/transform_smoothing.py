@@ -173,7 +173,12 @@ def smooth_transforms(
 
 
 def fill_gaps(transforms: FloatArray, edges: list[int]) -> FloatArray:
-    """Replace NaN by linear interpolation within a shot, or from other shots if all are NaN."""
+    """Replace NaN by linear interpolation within a shot, or from other shots if all are NaN.
+
+    Args:
+        transforms: float32 [num_frames, 2, 3], NaN where the face was not found.
+        edges: The first frame of each shot, and the number of frames.
+    """
     known = np.isfinite(transforms[:, 0, 0])
     filled = transforms.copy()
     for start, stop in pairwise(edges):

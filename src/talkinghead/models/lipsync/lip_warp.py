@@ -26,7 +26,8 @@ MAX_SHIFT = 0.15
 
 It moves and shapes the lips, but does not part or close them: learnt from few people, it reduced
 the motion of the gap to 0.76 in photos of other faces, and parted their closed lips
-(docs/research-log.md)."""
+(docs/research-log.md).
+"""
 
 # Indices are tensors, because torch converts each number of a sequence separately.
 _UPPER = torch.tensor((0, 1, 2, 3, 4, 5, 6, 12, 13, 14, 15, 16))
