@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait as wait_for_objects
 from threading import Event, Lock
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from talkinghead.errors import UsageError
 
 T = TypeVar("T")
+
+
+class Closeable(Protocol):
+    """An object that must be closed."""
+
+    def close(self) -> None:
+        """Release threads, files and other resources."""
+
+
+C = TypeVar("C", bound=Closeable)
 
 # Interval at which cancellation is checked.
 _POLL_S = 0.01
@@ -74,6 +85,27 @@ def result_unless_cancelled(future: Future[T], cancel: Event) -> T | None:
             return future.result()
     future.cancel()
     return None
+
+
+async def make_in_thread(make: Callable[[], C]) -> C:
+    """Call a function in a thread, and return the object that it makes.
+
+    A thread cannot be interrupted: if the caller is cancelled, the object is closed when it has
+    been made.
+    """
+    thread = ThreadPoolExecutor(1)
+    making = thread.submit(make)
+    thread.shutdown(wait=False)
+    try:
+        return await asyncio.wrap_future(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_close_result)
+        raise
+
+
+def _close_result(future: Future[C]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
 
 
 def lower_thread_priority() -> None:

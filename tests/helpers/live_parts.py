@@ -1,5 +1,6 @@
 """Parts of live sessions that need no weights, for the processes of the sessions."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from helpers.media_files import smooth
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor
+from talkinghead.live.live_avatar import LiveAvatar
 from talkinghead.live.session.session_process import SessionFactory
 from talkinghead.media.writer import write_image
 from talkinghead.predict.compositing.renderers import LaplacianRenderer
@@ -53,6 +55,25 @@ def make_counting_predictor():
 
     predictor.render = counting
     return predictor
+
+
+def record_slow_avatar(monkeypatch):
+    """Let making a live avatar take 0.1 s longer; return events of its start and its closing."""
+    is_making, is_closed = threading.Event(), threading.Event()
+    warmed_up, close = LiveAvatar.warmed_up, LiveAvatar.close
+
+    def make_slowly(*arguments):
+        is_making.set()
+        time.sleep(0.1)
+        return warmed_up(*arguments)
+
+    def record_close(live):
+        close(live)
+        is_closed.set()
+
+    monkeypatch.setattr(LiveAvatar, "warmed_up", make_slowly)
+    monkeypatch.setattr(LiveAvatar, "close", record_close)
+    return is_making, is_closed
 
 
 def tone_factory(predictor=make_predictor, **options):

@@ -1,5 +1,6 @@
 """Exclusive use of an object, cancellable waits, and priorities of threads."""
 
+import asyncio
 import os
 import sys
 import threading
@@ -8,7 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from talkinghead.concurrency import ExclusiveUse, lower_thread_priority, result_unless_cancelled
+from talkinghead.concurrency import (
+    ExclusiveUse,
+    lower_thread_priority,
+    make_in_thread,
+    result_unless_cancelled,
+)
 from talkinghead.errors import UsageError
 
 
@@ -53,3 +59,44 @@ def test_low_priority_is_inherited_by_threads_started_later_only():
     with ThreadPoolExecutor(1) as pool:
         assert min(pool.submit(low).result()) >= 10
     assert niceness() == before
+
+
+class Resource:
+    """An object that records that it was closed."""
+
+    def __init__(self):
+        self.is_closed = threading.Event()
+
+    def close(self):
+        self.is_closed.set()
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_object_made_in_a_thread_is_closed_if_nobody_waits_for_it(is_cancelled):
+    resource, is_making, may_end = Resource(), threading.Event(), threading.Event()
+
+    def make():
+        is_making.set()
+        may_end.wait(5)
+        return resource
+
+    async def run():
+        waiting = asyncio.create_task(make_in_thread(make))
+        await asyncio.to_thread(is_making.wait)
+        if is_cancelled:
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        may_end.set()
+        return None if is_cancelled else await waiting
+
+    assert asyncio.run(run()) is (None if is_cancelled else resource)
+    assert resource.is_closed.wait(5 if is_cancelled else 0) == is_cancelled
+
+
+def test_failure_in_a_thread_is_raised():
+    def fail():
+        raise UsageError("no such face")
+
+    with pytest.raises(UsageError, match="no such face"):
+        asyncio.run(make_in_thread(fail))

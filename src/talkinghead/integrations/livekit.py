@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from talkinghead.concurrency import make_in_thread
 from talkinghead.errors import DependencyError
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
 from talkinghead.media.audio_samples import to_int16
@@ -143,7 +144,11 @@ class TalkingHeadVideoGenerator(VideoGenerator):
 
     async def aclose(self) -> None:
         """Release the avatar's threads; end the iteration first."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._live.close)
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """Do the same as `aclose`, outside an event loop."""
+        self._thread.submit(self._live.close).result()
         self._thread.shutdown()
 
     async def _next_frame(self) -> LiveFrame:
@@ -224,15 +229,7 @@ class _RunningAvatar:
         self._runner: AvatarRunner | None = None
 
     async def _start(self, room: rtc.Room, audio: AudioReceiver) -> None:
-        making = asyncio.get_running_loop().run_in_executor(None, self._make_generator)
-        try:
-            self._generator = await asyncio.shield(making)
-        except asyncio.CancelledError:
-            # The thread goes on, and nothing else would close its generator.
-            await asyncio.wait([making])
-            if making.exception() is None:
-                await making.result().aclose()
-            raise
+        self._generator = await make_in_thread(self._make_generator)
         runner = AvatarRunner(
             room, audio_recv=audio, video_gen=self._generator, options=self._generator.options
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from talkinghead.concurrency import make_in_thread
 from talkinghead.errors import DependencyError, UsageError
 from talkinghead.live.avatar_loop import AvatarLoop
 from talkinghead.live.live_avatar import LiveAvatar, LiveFrame
@@ -113,9 +115,8 @@ class TalkingHeadVideoService(AIService):
         """Prepare the avatar for the sample rate of the pipeline's output."""
         await super().setup(setup)
         self._sample_rate = setup.audio_out_sample_rate
-        self._live = await asyncio.to_thread(
-            LiveAvatar.warmed_up, self._avatar, self._sample_rate, self._label
-        )
+        make = partial(LiveAvatar.warmed_up, self._avatar, self._sample_rate, self._label)
+        self._live = await make_in_thread(make)
         self._loop = AvatarLoop(self._live)
 
     async def stop(self, frame: EndFrame) -> None:

@@ -9,6 +9,7 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+from helpers.live_parts import record_slow_avatar
 from helpers.livekit_rooms import (
     RATE,
     LocalRoom,
@@ -41,8 +42,10 @@ def avatar():
 @pytest.fixture(autouse=True)
 def _no_threads_left():
     yield
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith(("livekit-avatar", "live-speech"))]
+    for thread in threading.enumerate():
+        if thread.name.startswith(("livekit-avatar", "live-speech")):
+            thread.join(5)  # It may be about to end.
+            assert not thread.is_alive()
 
 
 class BrokenRenderer(LaplacianRenderer):
@@ -321,14 +324,7 @@ def test_failed_start_closes_the_avatar(avatar, monkeypatch, is_cancelled):
 
 
 def test_start_that_is_cancelled_while_it_makes_the_avatar_leaves_no_thread(avatar, monkeypatch):
-    is_making, warmed_up = threading.Event(), LiveAvatar.warmed_up
-
-    def make(*arguments):
-        is_making.set()
-        time.sleep(0.1)
-        return warmed_up(*arguments)
-
-    monkeypatch.setattr(LiveAvatar, "warmed_up", make)
+    is_making, is_closed = record_slow_avatar(monkeypatch)
 
     async def run():
         running = asyncio.create_task(AvatarWorker(avatar, sample_rate=RATE).run(LocalRoom()))
@@ -338,6 +334,7 @@ def test_start_that_is_cancelled_while_it_makes_the_avatar_leaves_no_thread(avat
             await running
 
     asyncio.run(asyncio.wait_for(run(), 20))
+    assert is_closed.wait(20)
 
 
 def test_worker_speaks_for_an_agent_in_another_process(avatar, monkeypatch):

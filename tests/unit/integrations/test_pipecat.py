@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from helpers.live_parts import record_slow_avatar
 from helpers.media_files import smooth
 from helpers.pipecat_pipeline import RATE, av_skew_s, run_pipeline, speech_frames
 from helpers.small_predictor import HEIGHT, WIDTH, make_predictor, speech
@@ -271,3 +272,19 @@ def test_missing_package_names_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "talkinghead.integrations.pipecat")
     with pytest.raises(DependencyError, match=r"pip install 'talkinghead\[pipecat\]'"):
         importlib.import_module("talkinghead.integrations.pipecat")
+
+
+def test_pipeline_that_is_cancelled_while_the_avatar_is_made_leaves_no_thread(avatar, monkeypatch):
+    is_making, is_closed = record_slow_avatar(monkeypatch)
+
+    async def run():
+        service = TalkingHeadVideoService(avatar)
+        size, never = (WIDTH, HEIGHT), asyncio.Event()
+        running = asyncio.create_task(run_pipeline(service, size, lambda *_: never.wait()))
+        await asyncio.to_thread(is_making.wait)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert is_closed.wait(20)
