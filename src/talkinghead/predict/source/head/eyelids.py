@@ -42,6 +42,10 @@ _BELOW, _ABOVE, _NUM_ROWS = (0.2, 0.8), (0.35, 0.9), 24
 # which colours are averaged for that, and distances from the edges of the open and of the moved
 # lid, which has lashes, in which the correction rises.
 _LID_LIGHT, _AVERAGED, _LIGHTENED_BELOW, _LASHES = 0.75, 0.3, 0.6, 0.4
+# Lashes, pores and cracks of the stretched skin would become vertical streaks. In heights of the
+# eye: the width of the widest streak that is removed, the height of the part at the moved edge that
+# keeps its lashes, and the height above the open eye in which the removal begins.
+_STREAK, _KEPT, _SMOOTHED_ABOVE = 0.25, 0.25, 0.2
 # A lid without skin shows a reflection of the skin below the eye: distance of its edge from the
 # eye, scale, darkening at the edge and the height of the dark part, in heights of the eye.
 _REFLECTED_FROM, _REFLECTED_SCALE, _EDGE_DARKENING, _EDGE_HEIGHT = 0.2, 0.8, 0.4, 0.08
@@ -117,7 +121,8 @@ class Lid:
         if self.has_rim:
             moved = self._reflected(image, travel)
         else:
-            moved = self._lightened(self._shifted(image, -travel * stretch), travel)
+            moved = self._smoothed(self._shifted(image, -travel * stretch), travel)
+            moved = self._lightened(moved, travel)
         region = image[self.rows, self.columns]
         covered = (travel - self.depth + np.float32(0.5)).clip(0, 1)
         if self.has_rim:
@@ -128,6 +133,19 @@ class Lid:
         """Return the region, sampled at a distance [h, w] below each pixel."""
         shift = shift.astype(np.float32)
         return _sample(image, self.xy + cv2.merge([self.down[0] * shift, self.down[1] * shift]))
+
+    def _smoothed(self, lid: UInt8Array, travel: FloatArray) -> UInt8Array:
+        """Return a lid [h, w, 3], whose edge moves by `travel` [h, w], without vertical streaks."""
+        side = 2 * round(_STREAK * self.height) + 1
+        kernel = np.ones((1, side), np.uint8)
+        skin = cv2.blur(cv2.morphologyEx(lid, cv2.MORPH_CLOSE, kernel), (side, 1))
+        # Light spots at the edge are parts of the eye.
+        edge = cv2.morphologyEx(lid, cv2.MORPH_OPEN, kernel)
+        depth = np.where(np.isfinite(self.depth), self.depth, 0) / self.height
+        is_skin = smooth_step((travel / self.height - depth) / _KEPT).astype(np.float32)
+        smooth = cv2.blendLinear(skin, edge, is_skin, 1 - is_skin)
+        is_lid = smooth_step(1 + depth / _SMOOTHED_ABOVE).astype(np.float32)
+        return np.asarray(cv2.blendLinear(smooth, lid, is_lid, 1 - is_lid), np.uint8)
 
     def _lightened(self, lid: UInt8Array, travel: FloatArray) -> UInt8Array:
         """Return a lid [h, w, 3], whose edge moves by `travel` [h, w], without a dark shadow."""

@@ -85,3 +85,24 @@ def test_lids_without_a_shadow_keep_their_colours():
         upper.move(images[0], 0.8)
         replace(upper, skin_colour=None).move(images[1], 0.8)
         assert np.abs(np.subtract(*images, dtype=int)).mean() < 0.02
+
+
+def test_lashes_on_the_skin_do_not_become_streaks_on_the_lid():
+    image = read_image(demo_face())
+    image = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    face = build_detector("litert").detect(image)[0]
+    lashes, eyes = image.copy(), find_lids(image, face)
+    for upper, _ in eyes:
+        above = (upper.depth > -0.8 * upper.skin) & (upper.depth < 0)
+        lashes[upper.rows, upper.columns][above & (upper.xy[..., 0] % 12 < 2)] //= 2
+    plain = image.copy()
+    for upper, _ in eyes:
+        upper.move(lashes, 1.0)
+        upper.move(plain, 1.0)
+        lid = (upper.depth > 0) & (upper.depth < upper.travel - 0.5 * upper.height)
+        darker = np.subtract(plain, lashes, dtype=int)[upper.rows, upper.columns][lid]
+        assert np.percentile(darker, 95) < 10
+        # The edge of the lid is still dark.
+        edge = np.abs(upper.depth - upper.travel) < 0.1 * upper.height
+        region = lashes[upper.rows, upper.columns]
+        assert region[edge].mean() < 0.8 * region[lid].mean()
