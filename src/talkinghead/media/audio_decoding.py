@@ -159,7 +159,7 @@ def rechunk(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
 def _resampled(
     container: InputContainer, path: Path | str, sample_rate: int
 ) -> Iterator[FloatArray]:
-    num_samples, any_finite = 0, False
+    any_sample, any_finite = False, False
     resampler: Resampler | None = None
     mixers: dict[str, ChannelMixer] = {}
     with container:
@@ -170,10 +170,13 @@ def _resampled(
             if resampler is None or resampler.source_rate != rate:
                 yield from resampler.flush() if resampler else ()
                 resampler = Resampler(rate, sample_rate)
-            num_samples += len(samples)
-            yield from resampler.push(samples)
-        yield from resampler.flush() if resampler else ()
-    if not num_samples:
+            for piece in resampler.push(samples):
+                any_sample |= len(piece) > 0
+                yield piece
+        for piece in resampler.flush() if resampler else ():
+            any_sample |= len(piece) > 0
+            yield piece
+    if not any_sample:
         raise MediaError(f"{path}: the audio has no duration; give a file that contains speech")
     if not any_finite:
         raise MediaError(f"{path}: the audio contains only NaN; create the file again")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
+log = logging.getLogger(__name__)
+
 _StreamT = TypeVar("_StreamT", bound="Stream")
 
 MAX_PIXELS = 1 << 27
@@ -29,9 +33,14 @@ MAX_PIXELS = 1 << 27
 _MICROSECOND = Fraction(1, 1_000_000)
 # Demuxers that render plain text as video, or that open other files named in the input.
 _REFUSED_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat", "imf", "sdp"}
+# Demuxers of audio without a header, which FFmpeg also chooses for some raw samples.
+_HEADERLESS_FORMATS = {"adp", "amrnb", "amrwb"}
 # Containers whose header states the duration. For other containers FFmpeg estimates the duration
 # from the bit rate.
-_EXACT_FORMATS = {"mov", "matroska", "avi", "flac", "asf", "flv"}
+_EXACT_FORMATS = {"mov", "matroska", "avi", "flac", "asf", "flv", "ogg"}
+# Formats of audio frames that do not depend on each other. Files of them are often concatenated,
+# with tags between the frames, and players skip what they cannot decode.
+_CONCATENABLE_FORMATS = {"mp3", "aac", "ac3", "eac3", "dts"}
 # A file counts as truncated if more than this duration is missing at the end.
 _SLACK_S = Fraction(1, 4)
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -78,6 +87,11 @@ def open_input(path: Path | str) -> InputContainer:
             "give an intact video, audio or image file"
         ) from error
     named = set(container.format.name.split(","))
+    if named & _HEADERLESS_FORMATS:
+        container.close()
+        raise MediaError(
+            f"{path}: has no header that states its format; convert raw samples to WAV"
+        )
     readable = [s for s in (*container.streams.video, *container.streams.audio) if s.codec_context]
     if named & _REFUSED_FORMATS or not readable:
         container.close()
@@ -203,13 +217,17 @@ def is_still(container: InputContainer, stream: VideoStream | None, path: Path |
 def decode(container: InputContainer, stream: Stream, path: Path | str) -> Iterator[Any]:
     """Decode one stream and yield PyAV frames; raise an error for damage and truncation.
 
+    In files that can be concatenated, such as MP3, packets that are not audio are skipped, with a
+    warning.
+
     Raises:
         MediaError: the data are damaged, or end before the duration in the header (that of WAV,
-            MP3, Ogg and MPEG streams is not reliable and not checked). The frames before the fault
+            MP3 and MPEG streams is not reliable and not checked). The frames before the fault
             have been yielded.
     """
-    end_s, num_frames = Fraction(0), 0
-    exact = container.format.name.split(",")[0] in _EXACT_FORMATS
+    end_s, num_frames, num_skipped = Fraction(0), 0, 0
+    name = container.format.name.split(",")[0]
+    exact = name in _EXACT_FORMATS
     decoder: Any = alpha_decoder(stream) or stream.codec_context
     try:
         for packet in container.demux():
@@ -223,8 +241,9 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
             except av.error.InvalidDataError:
                 # A recording may start between two key frames, so errors before the first decoded
                 # frame are ignored.
-                if num_frames:
+                if num_frames and name not in _CONCATENABLE_FORMATS:
                     raise
+                num_skipped += num_frames > 0
                 continue
             num_frames += len(frames)
             yield from frames
@@ -234,8 +253,16 @@ def decode(container: InputContainer, stream: Stream, path: Path | str) -> Itera
         raise MediaError(
             f"{path}: no frame can be decoded; the stream is empty or damaged, give an intact file"
         )
+    if num_skipped:
+        _report_skipped(path, num_skipped)
     if exact and end_s < (container.duration or 0) * _MICROSECOND - _SLACK_S:
         raise _truncated(path, end_s, container, "the rest is missing")
+
+
+@cache
+def _report_skipped(path: Path | str, num_skipped: int) -> None:
+    """Log once that packets were skipped, as files are read several times."""
+    log.warning("%s: %d packets that are damaged or no audio were skipped", path, num_skipped)
 
 
 def alpha_decoder(stream: Stream) -> CodecContext | None:

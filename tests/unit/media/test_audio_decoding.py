@@ -159,6 +159,27 @@ def test_wav_without_a_length_in_its_header_is_read(tmp_path):
     assert len(read_audio(path, RATE).samples) == RATE
 
 
+def test_concatenated_mp3_files_are_read(tmp_path, caplog):
+    options = {"audio_codec": "libmp3lame", "audio_format": "fltp", "sample_rate": 44_100}
+    path = write_media(tmp_path / "a.mp3", audio=tone(1, 44_100), **options)
+    path.write_bytes(path.read_bytes() * 3)
+    assert abs(len(read_audio(path, RATE).samples) / RATE - 3) < 0.2
+    read_audio(path, RATE)
+    # One warning for both readings.
+    assert caplog.messages == [f"{path}: 2 packets that are damaged or no audio were skipped"]
+
+
+def test_ogg_file_whose_first_page_is_damaged_is_refused(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 48_000 * 3 // 2).astype(np.float32)
+    options = {"audio_codec": "libopus", "audio_format": "flt", "sample_rate": 48_000}
+    path = write_media(tmp_path / "a.ogg", audio=noise, **options)
+    data = bytearray(path.read_bytes())
+    data[1000:1100] = bytes(100)  # In the first page of audio.
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=r"truncated or damaged, .* s could be read"):
+        read_audio(path, RATE)
+
+
 def write_float_wav(path, samples):
     return write_media(path, audio=samples, audio_codec="pcm_f32le", audio_format="flt")
 
@@ -176,6 +197,11 @@ def test_non_finite_samples_become_silence_and_loud_ones_are_clipped(tmp_path):
 def test_audio_without_valid_samples_is_refused(tmp_path):
     nan = write_float_wav(tmp_path / "nan.wav", np.full(RATE, np.nan, np.float32))
     write_wav(tmp_path / "empty.wav", AudioClip(np.zeros(0, np.float32), RATE))
-    for path, reason in {nan: "only NaN", tmp_path / "empty.wav": "empty or damaged"}.items():
+    write_wav(tmp_path / "short.wav", AudioClip(np.ones(1, np.float32), 48_000))
+    raw = tmp_path / "raw.wav"
+    raw.write_bytes(np.repeat(tone(1, RATE) * 32_767, 2).astype("<i2").tobytes())
+    reasons = {"empty": "empty or damaged", "short": "no duration", "raw": "has no header"}
+    cases = {nan: "only NaN", **{tmp_path / f"{n}.wav": reason for n, reason in reasons.items()}}
+    for path, reason in cases.items():
         with pytest.raises(MediaError, match=rf"{path.name}: .*{reason}"):
             read_audio(path, RATE)

@@ -37,6 +37,8 @@ _CODEC_ALIASES = {
 }
 # A longer gap between packets must be filled with silence, so the audio is encoded.
 _MAX_GAP_S = Fraction(1, 20)
+# Bits with which each MP3 frame begins. Tags between the frames do not.
+_MP3_SYNC = 0xFFE0
 # The longest audio before the first video frame that is left to the player to skip.
 _MAX_EARLY_S = Fraction(1, 10)
 # Codecs of subtitles that can be converted to each other.
@@ -238,10 +240,13 @@ def _gapless_span_s(
 ) -> tuple[Fraction, Fraction] | None:
     """Return the start and end in seconds of a stream without gaps; None if there are gaps."""
     first_s = end_s = None
+    is_mp3 = _codec_name(stream) == "mp3"
     for packet in container.demux(stream):
         if not packet.size:
             continue
         if packet.pts is None or packet.is_corrupt or not packet.duration:
+            return None
+        if is_mp3 and (int.from_bytes(bytes(packet)[:2]) & _MP3_SYNC) != _MP3_SYNC:
             return None
         start_s = packet.pts * packet.time_base
         if end_s is not None and abs(start_s - end_s) > _MAX_GAP_S:

@@ -219,3 +219,10 @@ def test_tracks_that_the_format_does_not_support_are_named(tmp_path, caplog):
     nothing = kept_content(film, output_format("o.gif"))
     assert nothing.streams is None
     assert not nothing.chapters
+
+
+def test_mp3_with_tags_between_its_frames_is_not_copied(tmp_path):
+    source = write_speech(tmp_path / "a.mp3", "libmp3lame", "fltp")
+    assert copied_audio(source, output_format(tmp_path / "a.mp4")) is not None
+    source.write_bytes(source.read_bytes() * 2)
+    assert copied_audio(source, output_format(tmp_path / "a.mp4")) is None
