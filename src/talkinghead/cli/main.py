@@ -7,6 +7,7 @@ only when a command runs, so that `--help` is fast.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 import traceback
@@ -83,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = False
     output: object = None
     error: BaseException | None = None
+    # Otherwise a log message that cannot be written (`| head`) prints a traceback.
+    logging.raiseExceptions = debug
     if arguments is None:
         handle_termination()
     try:

@@ -20,6 +20,8 @@ from talkinghead.errors import MediaError
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 """errno codes of a full or failing disk. An OSError with such a code may have no file name."""
+# Beginnings of the names of open files, which may be links to files.
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
 # Names of temporary files: machine, process, start of the process, and a random number.
 _TEMPORARY_NAME = re.compile(
     r"\.talkinghead-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp"
@@ -48,7 +50,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         if target.is_dir():
             raise MediaError(f"{target}: is a directory; give the name of a file to write")
-        if target.exists() and not target.is_file():
+        is_stream = str(target).startswith(_STREAMS)
+        if is_stream or (target.exists() and not target.is_file()):
             raise MediaError(f"{target}: is a device or a pipe; give the name of a file to write")
         target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -224,6 +225,15 @@ def test_closed_pipe_gives_no_traceback():
         command = f"{sys.executable} -m talkinghead {arguments} | true"
         shown = subprocess.run(["bash", "-c", command], check=True, capture_output=True)
         assert b"Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_log_that_cannot_be_written_gives_a_traceback_only_with_debug(debug, tmp_path, capsys):
+    closed = (tmp_path / "log").open("w")
+    closed.close()
+    main(["--version", *["--debug"] * debug])
+    logging.StreamHandler(closed).handle(logging.makeLogRecord({"msg": "done"}))
+    assert ("Traceback" in capsys.readouterr().err) == debug
 
 
 @pytest.mark.slow

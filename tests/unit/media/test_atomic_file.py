@@ -134,6 +134,14 @@ def test_invalid_targets_are_refused(tmp_path):
     assert file_names(tmp_path) == ["file"]
 
 
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs names of open files")
+def test_open_files_are_no_targets(tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        name = f"/dev/fd/{log.fileno()}"
+        with pytest.raises(MediaError, match="device or a pipe"), atomic_path(name):
+            pass
+
+
 def test_other_errors_in_the_with_body_are_raised_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
         (tmp_path / "another").read_text()
