@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ def read_plain_tensors(path: str | Path) -> Any:
         CheckpointError: the file is truncated or contains objects other than plain tensors.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # For pickles of other programs, torch asks to report an issue.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         reason = (
             str(error).splitlines()[0].split(". ")[0][:120] if str(error) else type(error).__name__

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.live_parts import write_face
 
 from talkinghead.cli.main import main
 from talkinghead.live.server.server_settings import ServerSettings
@@ -36,8 +37,7 @@ def test_defaults_serve_the_demonstration_face_on_this_machine(served):
 
 
 def test_values_of_the_command_line_reach_the_settings(served, tmp_path):
-    face = tmp_path / "face.png"
-    face.write_bytes(b"")
+    face = write_face(tmp_path)
     arguments = ["max_sessions=5", "idle_timeout_s=10", "end_silence_s=0.4", f"avatars={tmp_path}"]
     more = ["+llm@llms.gpt=openai", "token=secret", "host=0.0.0.0", "system_prompt=Be brief."]
     assert main(["serve", f"face={face}", *arguments, *more]) == 0

@@ -16,6 +16,7 @@ from talkinghead.live.server.server_app import create_app
 from talkinghead.live.server.server_settings import ServerSettings
 from talkinghead.live.session.session_pool import SessionPool
 from talkinghead.live.session.session_process import SessionFactory
+from talkinghead.media.reader import probe
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def server_settings(values: Mapping[str, Any], factory: SessionFactory) -> Serve
     """Return the settings of a configuration; lists become tuples.
 
     Raises:
-        MediaError: The face does not exist.
+        MediaError: The face is no photo or video.
         UsageError: A value is not allowed.
     """
     known = {field.name for field in fields(ServerSettings)}
@@ -36,6 +37,8 @@ def server_settings(values: Mapping[str, Any], factory: SessionFactory) -> Serve
     settings = ServerSettings(**given)
     if settings.face is None or not settings.face.is_file():
         raise MediaError(f"face={settings.face} is not a file: give a photo or a short video")
+    if not probe(settings.face).has_video:
+        raise MediaError(f"face={settings.face} has no picture: give a photo or a short video")
     return settings
 
 
@@ -44,6 +47,7 @@ def run_server(settings: ServerSettings, pool: SessionPool) -> None:
 
     Raises:
         UsageError: The address cannot be used.
+        TalkingHeadError: The models cannot be loaded.
     """
     listener = _listen(settings)
     log.info("loading the models")
@@ -83,6 +87,12 @@ class _Server(uvicorn.Server):
         self._pool, self._address = pool, address
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # The application would start the pool too, but uvicorn logs its errors with a traceback.
+        try:
+            await self._pool.start()
+        except BaseException:
+            await self._pool.close()
+            raise
         await super().startup(sockets)
         if self.started:
             log.info("open %s in a browser; Ctrl-C ends the server", self._address)

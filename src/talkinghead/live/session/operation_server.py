@@ -78,11 +78,11 @@ class OperationServer(ABC):
             self._connection.send(message)
 
     def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
-        with suppress(EOFError, OSError):
-            while True:
-                request = self._connection.recv()
-                loop.call_soon_threadsafe(self._requests.put_nowait, request)
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # The loop has ended.
+            with suppress(EOFError, OSError):
+                while True:
+                    request = self._connection.recv()
+                    loop.call_soon_threadsafe(self._requests.put_nowait, request)
             loop.call_soon_threadsafe(self.end)
 
     async def _handle(self, request: dict[str, Any]) -> None:

@@ -91,13 +91,14 @@ class SessionPool:
         return self.options.max_sessions - len(self.sessions) - len(self._opening)
 
     async def start(self) -> None:
-        """Start the spare process and the supervision of the time limits.
+        """Start the spare process and the supervision of the time limits, unless they run.
 
         Raises:
             TalkingHeadError: The models cannot be loaded.
         """
-        self._check = asyncio.create_task(self._supervise())
-        self._start_spare()
+        if self._check is None:
+            self._check = asyncio.create_task(self._supervise())
+            self._start_spare()
         if self._spare is not None:
             await asyncio.shield(self._spare)
 
