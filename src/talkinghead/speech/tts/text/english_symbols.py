@@ -41,7 +41,10 @@ _REPLACEMENTS = (
     (re.compile(_COMPARISON.format(">")), " greater than "),
     (re.compile(r"(?<![\w#])#(?=\d)"), "number "),
     (re.compile(r"(?<=\d)(?:\s\*\s|\*)(?=\d)"), " times "),
-    (re.compile(r"\bkm/h\b"), "kilometers per hour"),
+    (re.compile(r"(?:(?<=\d)\s?|\b)km/h\b"), " kilometers per hour"),
+    (re.compile(r"(?<=\d)(\s?[A-Za-z]{1,4})/h\b"), r"\1 per hour"),
+    (re.compile(r"(?<=\d)(\s?[A-Za-z]{1,4})/min\b"), r"\1 per minute"),
+    (re.compile(r"(?<=\d)(\s?[A-Za-z]{1,4})/s\b"), r"\1 per second"),
     (re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])"), " "),
     (re.compile(r"(?<=\w)\s?&\s?(?=\w)"), " and "),
 )

@@ -102,6 +102,7 @@ _TABLE_RULE = re.compile(
     r"^(?:[ \t]*\|)?(?:[ \t]*:?-+:?[ \t]*\|)+(?:[ \t]*:?-+:?)?[ \t]*$", re.MULTILINE
 )
 _TABLE_ROW = re.compile(r"^[ \t]*\|(?P<cells>.*)\|[ \t]*$", re.MULTILINE)
+_HIGHLIGHT = re.compile(r"(?<![\w=])==(?=[^\s=])(?P<text>[^=\n]*[^\s=])==(?![\w=])")
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|~>-])")
 
 _ADDRESS = re.compile(
@@ -286,7 +287,7 @@ def _without_markdown(text: str) -> str:
     text = _REFERENCE.sub("", _DEFINITION.sub("", _FENCE.sub(_PAUSE, text)))
     text = _LINK.sub(lambda match: match["text"], _IMAGE.sub(lambda match: match["text"], text))
     text = _RULE.sub(_PAUSE, _TABLE_RULE.sub("", text))
-    text = _HEADING.sub(_heading, text)
+    text = _HEADING.sub(_heading, _HIGHLIGHT.sub(lambda match: match["text"], text))
     text = _TABLE_ROW.sub(_replace_row, _ITEM.sub(_PAUSE, _QUOTE.sub("", text)))
     return _ESCAPE.sub(r"\1", text)
 

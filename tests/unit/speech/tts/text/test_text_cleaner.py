@@ -40,6 +40,7 @@ def _cleaned(text, language="en"):
         ("US$5m, A$1 or $.50", "5 million US dollars, 1 Australian dollar or 50 cents"),
         ("2*3*4, *5* and 5-3=2", "2 times 3 times 4, 5 and 5-3=2"),
         ("1 *2* 3, $5-10-15", "1 2 3, 5 dollars-10-15"),
+        ("10km/h, 5 m/s, and/or", "10 kilometers per hour, 5 m per second, and or"),
         ("5$ 10 times, or 10\u20ac", "5 dollars 10 times, or 10 euros"),
         ("Call 555-1234, pages 10-12", "Call 555-1234, pages 10 to 12"),
     ],

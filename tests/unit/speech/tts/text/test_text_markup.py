@@ -68,6 +68,7 @@ def test_plain_text_is_not_cleaned_again(text):
         ("Run:\n```sh\nls -l\n```\nDone", ["Run:", "Done"]),
         ("```\nonly code\n```", ["only code"]),
         (r"2 \* 3", ["2 * 3"]),
+        ("a ==marked word== and x == y == z", ["a marked word and x == y == z"]),
         ("# About C#\n## Two ##", ["About C#", "Two"]),
         ("see [1 [docs](a.html)", ["see [1 docs"]),
     ],
