@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ def csv_logger(save_dir: str) -> CSVLogger:
         path.replace(kept)
     if kept.is_file():
         earlier = kept.read_text()
-        writer = logger.experiment  # The first access creates the writer, which deletes the file.
+        with warnings.catch_warnings():
+            # The first access creates the writer, which deletes the file, and says so.
+            warnings.filterwarnings("ignore", "Experiment logs directory")
+            writer = logger.experiment
         with atomic_path(path) as temporary:
             temporary.write_text(earlier)
         kept.unlink()

@@ -109,6 +109,7 @@ def test_git_state_is_the_commit_and_whether_files_changed(
     assert git_state() == {}
 
 
+@pytest.mark.filterwarnings("error:Experiment logs directory")
 def test_resumed_run_appends_to_its_csv_log(tmp_path: Path) -> None:
     for step, metrics in enumerate(({"loss": 2.0}, {"loss": 1.0, "accuracy": 0.5})):
         logger = csv_logger(str(tmp_path))
